@@ -1,0 +1,79 @@
+//! Where tasks come from.
+
+mod embedded;
+mod error;
+mod file;
+mod json_lines;
+mod parquet;
+mod record;
+
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
+
+use polyphony_episode::Task;
+use serde::{Deserialize, Serialize};
+
+use self::record::Mapping;
+pub use self::{
+    embedded::EmbeddedSet,
+    error::{DataSetError, Place},
+};
+
+/// A data set, as a recipe names it.
+///
+/// ```
+/// # use polyphony_env::{EmbeddedSet, Source};
+/// let recipe = r#"File(path: "posts.jsonl.gz", fields: {"post": "content"}, id: Some("uid"))"#;
+/// let source: Source = ron::from_str(recipe)?;
+/// assert!(matches!(source, Source::File { limit: None, .. }));
+///
+/// let source: Source = ron::from_str("Embedded(TldrTrain)")?;
+/// assert_eq!(source, Source::Embedded(EmbeddedSet::TldrTrain));
+/// # Ok::<(), ron::error::SpannedError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Source {
+    /// A set that is part of the program.
+    Embedded(EmbeddedSet),
+    /// A file on disk: JSON lines (`.jsonl`), gzipped JSON lines (`.jsonl.gz`) or Parquet
+    /// (`.parquet`). Numbers and truth values are turned into text.
+    File {
+        /// Where the file is; a relative path starts at the working directory.
+        path: PathBuf,
+        /// Field names of the records by the field names that the tasks shall have.
+        fields: BTreeMap<String, String>,
+        /// The record's field that identifies it. Without one, tasks are called after the file and
+        /// the record's line or row, such as `posts/12`.
+        id: Option<String>,
+        /// How many records to use, from the first; all by default.
+        limit: Option<NonZeroUsize>,
+    },
+}
+
+impl Source {
+    /// Loads the data set: at least one task, no two with the same identifier.
+    ///
+    /// # Errors
+    /// Names the file, and the line or row where there is one: a format that is not known, a file
+    /// that is missing, empty or damaged, a record without a mapped field or with something in it
+    /// that has no plain text, an identifier given twice.
+    pub fn load(&self) -> Result<Vec<Task>, DataSetError> {
+        match self {
+            Self::Embedded(set) => set.load(),
+            Self::File {
+                path,
+                fields,
+                id,
+                limit,
+            } => file::load(&Mapping {
+                path,
+                fields,
+                id: id.as_deref(),
+                limit: *limit,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

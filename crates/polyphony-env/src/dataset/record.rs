@@ -1,0 +1,234 @@
+//! What every file format is read into, and how records become tasks.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+    path::Path,
+};
+
+use polyphony_episode::Task;
+
+use super::error::{DataSetError, Place};
+
+/// One record of a file: named values, in the file's order.
+#[derive(Debug, PartialEq)]
+pub(super) struct Record {
+    /// Where it stands.
+    pub(super) place: Place,
+    /// Its values by field name.
+    pub(super) values: Vec<(String, Value)>,
+}
+
+/// What a field holds, seen as text.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    /// Text, or a number or truth value written out.
+    Text(String),
+    /// Something without a plain text, in words such as `a list`.
+    Other(&'static str),
+}
+
+/// How the records of a file become tasks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mapping<'a> {
+    /// The file, for errors and for the identifiers of tasks.
+    pub(super) path: &'a Path,
+    /// Field names of the records by field names of the tasks.
+    pub(super) fields: &'a BTreeMap<String, String>,
+    /// The record's field with the task's identifier. Without it tasks are called after the file
+    /// and the record's number, such as `posts/12`.
+    pub(super) id: Option<&'a str>,
+    /// How many records to use, from the first; all by default.
+    pub(super) limit: Option<NonZeroUsize>,
+}
+
+impl Mapping<'_> {
+    /// The fields of the records that are needed.
+    pub(super) fn record_fields(&self) -> impl Iterator<Item = &str> {
+        self.fields.values().map(String::as_str).chain(self.id)
+    }
+
+    /// The tasks that the records make.
+    pub(super) fn tasks(
+        &self,
+        records: impl Iterator<Item = Result<Record, DataSetError>>,
+    ) -> Result<Vec<Task>, DataSetError> {
+        let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
+        let mut tasks = Vec::new();
+        let mut places = HashMap::new();
+        for record in records.take(limit) {
+            let record = record?;
+            let task = self.task(&record)?;
+            if let Some(earlier) = places.insert(task.id.clone(), record.place) {
+                return Err(DataSetError::DuplicateId {
+                    path: self.path.to_owned(),
+                    place: record.place,
+                    id: task.id,
+                    earlier,
+                });
+            }
+            tasks.push(task);
+        }
+        if tasks.is_empty() {
+            return Err(DataSetError::Empty {
+                path: self.path.to_owned(),
+            });
+        }
+        Ok(tasks)
+    }
+
+    fn task(&self, record: &Record) -> Result<Task, DataSetError> {
+        let id = match self.id {
+            Some(field) => self.text(record, field)?,
+            None => format!("{}/{}", self.stem(), record.place.number()),
+        };
+        let fields = self
+            .fields
+            .iter()
+            .map(|(name, field)| Ok((name.clone(), self.text(record, field)?)))
+            .collect::<Result<_, DataSetError>>()?;
+        Ok(Task { id, fields })
+    }
+
+    fn text(&self, record: &Record, field: &str) -> Result<String, DataSetError> {
+        let path = || self.path.to_owned();
+        let place = record.place;
+        match record.values.iter().find(|(name, _)| name == field) {
+            Some((_, Value::Text(text))) => Ok(text.clone()),
+            Some((_, Value::Other(found))) => Err(DataSetError::NotText {
+                path: path(),
+                place,
+                field: field.to_owned(),
+                found,
+            }),
+            None => {
+                let present: Vec<&str> = record
+                    .values
+                    .iter()
+                    .map(|(name, _)| name.as_str())
+                    .collect();
+                Err(DataSetError::MissingField {
+                    path: path(),
+                    place,
+                    field: field.to_owned(),
+                    present: present.join(", "),
+                })
+            }
+        }
+    }
+
+    /// The file's name up to its first dot: `posts` of `data/posts.jsonl.gz`.
+    fn stem(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.split('.').next().unwrap_or_default().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Values = Vec<(&'static str, Value)>;
+
+    fn texts<const N: usize>(values: [(&'static str, &str); N]) -> Values {
+        values
+            .map(|(name, text)| (name, Value::Text(text.to_owned())))
+            .into()
+    }
+
+    /// Maps the field `post` to `body`; the records stand on lines 1, 2 and so on.
+    fn load(
+        records: &[Values],
+        id: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Vec<Task>, String> {
+        let fields = BTreeMap::from([("post".to_owned(), "body".to_owned())]);
+        let path = Path::new("some/posts.v2.jsonl");
+        let limit = limit.and_then(NonZeroUsize::new);
+        let records = records.iter().zip(1..).map(|(values, line)| {
+            let values = values
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()));
+            Ok(Record {
+                place: Place::Line(line),
+                values: values.collect(),
+            })
+        });
+        Mapping {
+            path,
+            fields: &fields,
+            id,
+            limit,
+        }
+        .tasks(records)
+        .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn fields_are_renamed_and_others_dropped() {
+        let tasks = load(
+            &[texts([("body", "It rained."), ("votes", "3")])],
+            None,
+            None,
+        )
+        .unwrap();
+        assert_eq!(tasks, [Task::new("posts/1", [("post", "It rained.")])]);
+    }
+
+    #[test]
+    fn an_id_field_names_the_tasks() {
+        let records = [
+            texts([("body", "x"), ("key", "a")]),
+            texts([("body", "x"), ("key", "b")]),
+        ];
+        let tasks = load(&records, Some("key"), None).unwrap();
+        assert_eq!(
+            tasks
+                .iter()
+                .map(|task| task.id.as_str())
+                .collect::<Vec<_>>(),
+            ["a", "b"]
+        );
+    }
+
+    #[test]
+    fn a_limit_keeps_the_first_records_and_reads_no_further() {
+        let records = [texts([("body", "x")]), texts([("body", "y")]), texts([])];
+        assert_eq!(load(&records, None, Some(2)).unwrap().len(), 2);
+        assert!(load(&records, None, None).is_err());
+        assert_eq!(load(&records[..1], None, Some(9)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_record_is_told() {
+        let good = || texts([("body", "x"), ("key", "a")]);
+        let rows = [
+            (vec![], None, " holds no records"),
+            (
+                vec![good(), texts([("bodi", "x"), ("key", "b")])],
+                None,
+                ", line 2: no field `body`; the record has: bodi, key",
+            ),
+            (
+                vec![good()],
+                Some("uid"),
+                ", line 1: no field `uid`; the record has: body, key",
+            ),
+            (
+                vec![vec![("body", Value::Other("a list"))]],
+                None,
+                ", line 1: field `body` holds a list; \
+                 only text, numbers and true or false can be used",
+            ),
+            (
+                vec![good(), good()],
+                Some("key"),
+                ", line 2: the id `a` was already given to line 1",
+            ),
+        ];
+        for (records, id, expected) in rows {
+            let expected = format!("`some/posts.v2.jsonl`{expected}");
+            assert_eq!(load(&records, id, None).unwrap_err(), expected);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Data sets on disk, in every format, whole and broken.
+
+use std::{
+    collections::HashSet,
+    error::Error,
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    sync::Arc,
+};
+
+use ::parquet::{
+    data_type::{ByteArray, ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type},
+    file::writer::SerializedFileWriter,
+    schema::parser::parse_message_type,
+};
+use flate2::{Compression, write::GzEncoder};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A data set in a folder of its own.
+struct OnDisk {
+    folder: TempDir,
+    source: Source,
+}
+
+impl OnDisk {
+    /// Maps `post` to `body`; the file is still to be written.
+    fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        let fields = BTreeMap::from([("post".to_owned(), "body".to_owned())]);
+        Self {
+            folder,
+            source: Source::File {
+                path,
+                fields,
+                id: None,
+                limit: None,
+            },
+        }
+    }
+
+    fn with(name: &str, content: impl AsRef<[u8]>) -> Self {
+        let set = Self::new(name);
+        fs::write(set.path(), content).unwrap();
+        set
+    }
+
+    fn path(&self) -> &Path {
+        let Source::File { path, .. } = &self.source else {
+            unreachable!("a set on disk")
+        };
+        path
+    }
+
+    fn mapped(mut self, fields: &[(&str, &str)], id: &str) -> Self {
+        let Source::File {
+            fields: own,
+            id: own_id,
+            ..
+        } = &mut self.source
+        else {
+            unreachable!("a set on disk")
+        };
+        *own = fields
+            .iter()
+            .map(|(to, from)| ((*to).to_owned(), (*from).to_owned()))
+            .collect();
+        *own_id = Some(id.to_owned());
+        self
+    }
+
+    fn load(&self) -> Vec<Task> {
+        self.source.load().unwrap()
+    }
+
+    fn error(&self) -> String {
+        self.told(&self.source.load().unwrap_err())
+    }
+
+    /// An error with its causes, without the temporary folder's name.
+    fn told(&self, error: &DataSetError) -> String {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text.replace(&format!("{}/", self.folder.path().display()), "")
+    }
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Rows of `body` (text), `plain` (text without the annotation), `votes`, `id`, `score`, `share`,
+/// `maybe` (text, the second row null) and `tags` (a list).
+fn write_parquet(path: &Path, bodies: &[&str]) {
+    let schema = "message posts {
+        REQUIRED BYTE_ARRAY body (UTF8);
+        REQUIRED BYTE_ARRAY plain;
+        REQUIRED INT32 votes;
+        REQUIRED INT64 id;
+        REQUIRED DOUBLE score;
+        REQUIRED FLOAT share;
+        OPTIONAL BYTE_ARRAY maybe (UTF8);
+        OPTIONAL group tags (LIST) { REPEATED group list { OPTIONAL INT32 element; } }
+    }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut file =
+        SerializedFileWriter::new(File::create(path).unwrap(), schema, Arc::default()).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let texts: Vec<ByteArray> = bodies.iter().map(|body| ByteArray::from(*body)).collect();
+    let present: Vec<i16> = (0..bodies.len()).map(|row| i16::from(row != 1)).collect();
+    let given: Vec<ByteArray> = texts
+        .iter()
+        .zip(&present)
+        .filter(|(_, there)| **there == 1)
+        .map(|(t, _)| t.clone())
+        .collect();
+    let none = vec![0; bodies.len()];
+
+    macro_rules! column {
+        ($kind:ty, $values:expr, $definition:expr, $repetition:expr) => {
+            let mut column = group.next_column().unwrap().unwrap();
+            column
+                .typed::<$kind>()
+                .write_batch($values, $definition, $repetition)
+                .unwrap();
+            column.close().unwrap();
+        };
+    }
+    column!(ByteArrayType, &texts, None, None);
+    column!(ByteArrayType, &texts, None, None);
+    column!(Int32Type, &vec![-7; bodies.len()], None, None);
+    column!(
+        Int64Type,
+        &(1 << 40..).take(bodies.len()).collect::<Vec<i64>>(),
+        None,
+        None
+    );
+    column!(DoubleType, &vec![2.0; bodies.len()], None, None);
+    column!(FloatType, &vec![0.1; bodies.len()], None, None);
+    column!(ByteArrayType, &given, Some(&present), None);
+    column!(Int32Type, &[], Some(&none), Some(&none));
+    group.close().unwrap();
+    file.close().unwrap();
+}
+
+fn parquet_set(bodies: &[&str]) -> OnDisk {
+    let set = OnDisk::new("posts.parquet");
+    write_parquet(set.path(), bodies);
+    set
+}
+
+const LINES: &str = "{\"body\": \"It rained.\", \"n\": 1}\n\n{\"body\": \"Ça a plu.\", \"n\": 2}\n";
+
+#[test]
+fn json_lines_load_plain_and_gzipped() {
+    let expected = [
+        Task::new("posts/1", [("post", "It rained.")]),
+        Task::new("posts/3", [("post", "Ça a plu.")]),
+    ];
+    assert_eq!(OnDisk::with("posts.jsonl", LINES).load(), expected);
+    assert_eq!(OnDisk::with("posts.JSONL", LINES).load(), expected);
+    assert_eq!(OnDisk::with("posts.jsonl.gz", gzip(LINES)).load(), expected);
+    // Gzip files may be put one after the other.
+    let (head, tail) = LINES.split_at(20);
+    assert_eq!(
+        OnDisk::with("posts.jsonl.gz", [gzip(head), gzip(tail)].concat()).load(),
+        expected
+    );
+}
+
+#[test]
+fn parquet_columns_become_text() {
+    let fields = ["body", "plain", "votes", "score", "share"].map(|name| (name, name));
+    let set = parquet_set(&["It rained.", "Ça a plu."]).mapped(&fields, "id");
+    let task = |id: u64, body| {
+        let fields = [
+            ("body", body),
+            ("plain", body),
+            ("votes", "-7"),
+            ("score", "2.0"),
+            ("share", "0.1"),
+        ];
+        Task::new(id.to_string(), fields)
+    };
+    assert_eq!(
+        set.load(),
+        [
+            task(1 << 40, "It rained."),
+            task((1 << 40) + 1, "Ça a plu.")
+        ]
+    );
+
+    let tasks = parquet_set(&["x", "y"]).load();
+    assert_eq!(
+        tasks,
+        [
+            Task::new("posts/1", [("post", "x")]),
+            Task::new("posts/2", [("post", "y")])
+        ]
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_told() {
+    let lines_error = "not valid JSON: expected value";
+    let rows = [
+        (
+            OnDisk::new("posts.jsonl"),
+            "cannot open data set `posts.jsonl`: No such file or directory (os error 2)".to_owned(),
+        ),
+        (
+            OnDisk::with("posts.csv", ""),
+            "`posts.csv`: unknown data set format; the name must end in one of \
+             `.jsonl`, `.jsonl.gz`, `.parquet`"
+                .to_owned(),
+        ),
+        (OnDisk::with("posts.jsonl", "\n\n"), "`posts.jsonl` holds no records".to_owned()),
+        (OnDisk::with("posts.jsonl.gz", gzip("")), "`posts.jsonl.gz` holds no records".to_owned()),
+        (parquet_set(&[]), "`posts.parquet` holds no records".to_owned()),
+        (
+            OnDisk::with("posts.jsonl", "{\"body\": \"x\"}\nbody\n"),
+            format!("`posts.jsonl`, line 2, column 1: {lines_error}"),
+        ),
+        (
+            OnDisk::with("posts.jsonl.gz", LINES),
+            "`posts.jsonl.gz` is not a whole gzip file: line 1 cannot be unpacked; fetch it again: \
+             invalid gzip header"
+                .to_owned(),
+        ),
+        (
+            OnDisk::with("posts.parquet", LINES),
+            "cannot read `posts.parquet` as Parquet: \
+             Parquet error: Invalid Parquet file. Corrupt footer"
+                .to_owned(),
+        ),
+    ];
+    for (set, expected) in rows {
+        assert_eq!(set.error(), expected);
+    }
+    let set = OnDisk::new("posts.jsonl");
+    fs::create_dir(set.path()).unwrap();
+    let expected = "cannot read line 1 of `posts.jsonl`: Is a directory (os error 21)";
+    assert_eq!(set.error(), expected);
+}
+
+#[test]
+fn a_gzip_file_cut_short_is_told() {
+    let whole = gzip(LINES);
+    let error = OnDisk::with("posts.jsonl.gz", &whole[..whole.len() - 4]).error();
+    assert!(
+        error.starts_with("`posts.jsonl.gz` is not a whole gzip file: line 4 cannot be unpacked"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_mapping_that_does_not_fit_is_told() {
+    let lines = || OnDisk::with("posts.jsonl", LINES);
+    let table = || parquet_set(&["x", "y"]);
+    let not_text = "only text, numbers and true or false can be used";
+    let rows = [
+        (
+            lines().mapped(&[], "n"),
+            "`posts.jsonl`: no fields are mapped; \
+             name at least one, such as {\"post\": \"content\"}"
+                .to_owned(),
+        ),
+        (
+            lines().mapped(&[("post", "text")], "n"),
+            "`posts.jsonl`, line 1: no field `text`; the record has: body, n".to_owned(),
+        ),
+        (
+            table().mapped(&[("post", "text")], "id"),
+            "`posts.parquet` has no column `text`; \
+             it has: body, plain, votes, id, score, share, maybe, tags"
+                .to_owned(),
+        ),
+        (
+            table().mapped(&[("post", "body")], "uid"),
+            "`posts.parquet` has no column `uid`; \
+             it has: body, plain, votes, id, score, share, maybe, tags"
+                .to_owned(),
+        ),
+        (
+            table().mapped(&[("post", "maybe")], "id"),
+            format!("`posts.parquet`, row 2: field `maybe` holds null; {not_text}"),
+        ),
+        (
+            table().mapped(&[("post", "tags")], "id"),
+            format!("`posts.parquet`, row 1: field `tags` holds a list or a group; {not_text}"),
+        ),
+        (
+            table().mapped(&[("post", "body")], "votes"),
+            "`posts.parquet`, row 2: the id `-7` was already given to row 1".to_owned(),
+        ),
+    ];
+    for (set, expected) in rows {
+        assert_eq!(set.error(), expected);
+    }
+}
+
+#[test]
+fn a_damaged_parquet_file_is_no_panic() {
+    let set = parquet_set(&["It rained.", "It snowed.", "It hailed."]);
+    let whole = fs::read(set.path()).unwrap();
+    let mut errors = HashSet::new();
+    for position in 0..whole.len() {
+        for damage in [0x01, 0x80, 0xff] {
+            let mut broken = whole.clone();
+            broken[position] ^= damage;
+            // In place: emptying a file first makes some file systems wait for the disk.
+            let mut file = File::options().write(true).open(set.path()).unwrap();
+            file.write_all(&broken).unwrap();
+            // Not every flipped bit can be noticed; what matters is that none brings a panic.
+            if let Err(error) = set.source.load() {
+                errors.insert(set.told(&error));
+            }
+        }
+    }
+    for error in &errors {
+        assert!(error.contains("`posts.parquet`"), "{error}");
+    }
+    for kind in [
+        "cannot read `posts.parquet` as Parquet: ",
+        "cannot read `posts.parquet` as Parquet: Parquet error: damaged file: ",
+        "cannot read row 1 of `posts.parquet`: ",
+    ] {
+        assert!(
+            errors.iter().any(|error| error.starts_with(kind)),
+            "none starts with {kind}"
+        );
+    }
+}
+
+#[test]
+fn sources_are_read_strictly() {
+    let read = |text: &str| ron::from_str::<Source>(text).map_err(|error| error.code.to_string());
+    let source = Source::File {
+        path: "a.jsonl".into(),
+        fields: BTreeMap::from([("post".to_owned(), "content".to_owned())]),
+        id: Some("uid".to_owned()),
+        limit: NonZeroUsize::new(5),
+    };
+    let text =
+        r#"File(path: "a.jsonl", fields: {"post": "content"}, id: Some("uid"), limit: Some(5))"#;
+    assert_eq!(read(text), Ok(source.clone()));
+    assert_eq!(read(&ron::to_string(&source).unwrap()), Ok(source));
+    assert_eq!(
+        read("Embedded(ArxivHeldOut)"),
+        Ok(Source::Embedded(EmbeddedSet::ArxivHeldOut))
+    );
+
+    for wrong in [
+        r#"File(path: "a.jsonl", fields: {}, ids: Some("uid"))"#,
+        r#"File(path: "a.jsonl", fields: {}, limit: Some(0))"#,
+        r#"File(path: "a.jsonl")"#,
+        "Embedded(TldrTest)",
+    ] {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+}

@@ -1,0 +1,34 @@
+//! Environments to train on: two writing tasks with their rewards, and the data sets to draw
+//! tasks from.
+//!
+//! [`Writing`] is an [`Environment`](polyphony_episode::Environment) for two agents and one turn.
+//! Its tasks come from a [`Source`]: sets written for this project and embedded in the crate, or a
+//! file of JSON lines, gzipped JSON lines or Parquet whose fields are mapped to the task's.
+//!
+//! This crate knows nothing of models, tensors or training algorithms, and never uses the network.
+//! Start reading at [`Writing`], then [`Source`].
+//!
+//! ```
+//! use polyphony_env::{EmbeddedSet, Source, Writing};
+//! use polyphony_episode::{Environment, JointAction, Response};
+//!
+//! let tasks = Source::Embedded(EmbeddedSet::TldrTrain).load()?;
+//! let tldr = Writing::tldr();
+//! let observations = tldr.start(&tasks[0])?;
+//! assert!(observations[0].text.contains(&tasks[0].fields["post"]));
+//!
+//! let concise = "My neighbour mowed my lawn unasked and now bills me.";
+//! let detailed = "After a month of mowing the grass next door without being asked, a neighbour \
+//!                 sent an invoice; however, nobody had ever agreed on any price.";
+//! let action = JointAction::new([concise, detailed].map(Response::from_text).into());
+//! let reward = tldr.step(&tasks[0], &[], &action)?.reward;
+//! assert_eq!(reward.part("structure"), Some(0.5));
+//! assert!(reward.total() > 2.0 && reward.total() <= Writing::MAX_REWARD);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod dataset;
+mod writing;
+
+pub use dataset::{DataSetError, EmbeddedSet, Place, Source};
+pub use writing::{Writing, WritingTask};

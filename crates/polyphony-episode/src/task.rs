@@ -1,0 +1,65 @@
+//! One item of a data set.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// One data-set item: an identifier and named text fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Names the item in logs, rollouts and errors; unique within its data set.
+    pub id: String,
+    /// The item's content by field name.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// A task lacks a field that its environment needs.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("task `{task}` has no field `{field}`; it has: {present}")]
+pub struct TaskError {
+    /// The task's identifier.
+    pub task: String,
+    /// The field that was asked for.
+    pub field: String,
+    /// The fields the task does have, comma-separated.
+    pub present: String,
+}
+
+impl Task {
+    /// A task from its identifier and its fields.
+    pub fn new<K: Into<String>, V: Into<String>>(
+        id: impl Into<String>,
+        fields: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            fields: fields.into_iter().map(|(name, text)| (name.into(), text.into())).collect(),
+        }
+    }
+
+    /// The text of a field.
+    ///
+    /// # Errors
+    /// Names the task, the missing field and the fields that are there.
+    pub fn field(&self, name: &str) -> Result<&str, TaskError> {
+        self.fields.get(name).map(String::as_str).ok_or_else(|| TaskError {
+            task: self.id.clone(),
+            field: name.to_owned(),
+            present: self.fields.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_field_is_named_with_those_present() {
+        let task = Task::new("t/7", [("post", "text"), ("title", "short")]);
+        assert_eq!(task.field("post"), Ok("text"));
+        let error = task.field("prompt").unwrap_err().to_string();
+        assert_eq!(error, "task `t/7` has no field `prompt`; it has: post, title");
+    }
+}

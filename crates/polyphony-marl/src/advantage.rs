@@ -1,0 +1,105 @@
+//! Advantages (DESIGN 3.3): an agent's credits minus a baseline, optionally scaled.
+//!
+//! `A_g = (c_g − b_g) / s`. The group mean is the baseline of MAGRPO (arXiv 2508.04652) and, with
+//! one agent, of GRPO (arXiv 2402.03300); leaving `s` out follows Dr. GRPO (arXiv 2503.20783). The
+//! mean of the others is RLOO's baseline (arXiv 2402.14740), the maximum ReMax's idea applied to a
+//! sampled group (arXiv 2310.10505), none plain REINFORCE.
+
+use crate::{
+    config::{AdvantageScale, Baseline},
+    returns::mean,
+};
+
+/// The advantage of each credit of one group.
+pub fn advantages(credits: &[f64], baseline: Baseline, scale: AdvantageScale) -> Vec<f64> {
+    let divisor = match scale {
+        AdvantageScale::Unscaled => 1.0,
+        AdvantageScale::StandardDeviation { floor } => standard_deviation(credits).max(floor),
+    };
+    credits.iter().map(|credit| (credit - subtracted(credits, *credit, baseline)) / divisor).collect()
+}
+
+fn subtracted(credits: &[f64], own: f64, baseline: Baseline) -> f64 {
+    match baseline {
+        Baseline::GroupMean => mean(credits),
+        Baseline::LeaveOneOut => {
+            (credits.iter().sum::<f64>() - own) / (credits.len() as f64 - 1.0)
+        }
+        Baseline::GroupMax => credits.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        Baseline::Zero => 0.0,
+    }
+}
+
+/// The population standard deviation.
+pub(crate) fn standard_deviation(values: &[f64]) -> f64 {
+    let center = mean(values);
+    mean(&values.iter().map(|value| (value - center).powi(2)).collect::<Vec<_>>()).sqrt()
+}
+
+/// Whether a group's advantages all vanish, up to rounding, so that it teaches nothing.
+pub fn teaches_nothing(advantages: &[f64]) -> bool {
+    advantages.iter().all(|advantage| advantage.abs() < 1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CREDITS: [f64; 3] = [1.0, 2.0, 6.0];
+
+    #[track_caller]
+    fn check(baseline: Baseline, scale: AdvantageScale, expected: [f64; 3]) {
+        for (own, expected) in advantages(&CREDITS, baseline, scale).iter().zip(expected) {
+            assert!((own - expected).abs() < 1e-12, "{own} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn each_baseline_follows_its_formula() {
+        let plain = AdvantageScale::Unscaled;
+        check(Baseline::GroupMean, plain, [-2.0, -1.0, 3.0]);
+        check(Baseline::LeaveOneOut, plain, [-3.0, -1.5, 4.5]);
+        check(Baseline::GroupMax, plain, [-5.0, -4.0, 0.0]);
+        check(Baseline::Zero, plain, CREDITS);
+    }
+
+    #[test]
+    fn scaling_divides_by_the_population_deviation_or_the_floor() {
+        let deviation = (14.0f64 / 3.0).sqrt();
+        let scaled = [-2.0, -1.0, 3.0].map(|a| a / deviation);
+        check(Baseline::GroupMean, AdvantageScale::StandardDeviation { floor: 1e-4 }, scaled);
+        let floored = AdvantageScale::StandardDeviation { floor: 10.0 };
+        check(Baseline::GroupMean, floored, [-0.2, -0.1, 0.3]);
+    }
+
+    #[test]
+    fn equal_credits_teach_nothing_unless_nothing_is_subtracted() {
+        let of = |baseline| advantages(&[0.3; 4], baseline, AdvantageScale::Unscaled);
+        for baseline in [Baseline::GroupMean, Baseline::LeaveOneOut, Baseline::GroupMax] {
+            assert!(teaches_nothing(&of(baseline)));
+        }
+        assert!(!teaches_nothing(&of(Baseline::Zero)));
+    }
+
+    proptest! {
+        #[test]
+        fn group_mean_advantages_sum_to_zero(credits in prop::collection::vec(-5.0..5.0f64, 2..9)) {
+            let sum: f64 = advantages(&credits, Baseline::GroupMean, AdvantageScale::Unscaled)
+                .iter().sum();
+            prop_assert!(sum.abs() < 1e-9);
+        }
+
+        #[test]
+        fn leave_one_out_is_the_group_mean_times_g_over_g_minus_one(
+            credits in prop::collection::vec(-5.0..5.0f64, 2..9),
+        ) {
+            let g = credits.len() as f64;
+            let of = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
+            for (a, b) in of(Baseline::LeaveOneOut).iter().zip(of(Baseline::GroupMean)) {
+                prop_assert!((a - b * g / (g - 1.0)).abs() < 1e-9);
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! One member of the team: a policy with its own weights, optimizer and way with text.
+
+use std::sync::Arc;
+
+use polyphony_episode::{Observation, Role};
+use polyphony_model::{
+    ChatTemplate, LanguageModel, Message, MessageRole, Tokenizer,
+    encode_conversation,
+};
+
+use crate::{MarlError, adamw::AdamW, tree::History};
+
+/// How an agent's text becomes token ids and back.
+#[derive(Debug)]
+pub struct Language {
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// How a conversation is laid out; a base model without one gets plain text.
+    pub template: Option<ChatTemplate>,
+    /// The ids that end a response.
+    pub stop_tokens: Vec<u32>,
+}
+
+/// One agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// The role's name, for metrics and messages.
+    pub name: String,
+    /// The policy.
+    pub model: LanguageModel,
+    /// How text becomes token ids and back; agents that start from one model share it.
+    pub language: Arc<Language>,
+    pub(crate) optimizer: AdamW,
+    /// Updates refused in a row because a loss or gradient was not finite.
+    pub(crate) refused_in_a_row: usize,
+}
+
+impl Agent {
+    /// An agent that has not learned anything yet.
+    pub fn new(name: impl Into<String>, model: LanguageModel, language: Arc<Language>) -> Self {
+        let name = name.into();
+        Self { name, model, language, optimizer: AdamW::default(), refused_in_a_row: 0 }
+    }
+}
+
+impl Language {
+    /// The history of an agent that has just received its first observation.
+    ///
+    /// # Errors
+    /// If the chat template refuses the conversation or the tokenizer fails.
+    pub fn first_history(
+        &self,
+        role: &Role,
+        observation: &Observation,
+    ) -> Result<History, MarlError> {
+        let system = role.system.iter().map(|text| (MessageRole::System, text));
+        let user = std::iter::once((MessageRole::User, &observation.text));
+        let messages: Vec<Message> = system
+            .chain(user)
+            .map(|(role, content)| Message { role, content: content.clone() })
+            .collect();
+        let tokens = match &self.template {
+            Some(template) => encode_conversation(&self.tokenizer, template, &messages)?,
+            None => {
+                let texts: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
+                self.tokenizer.encode_plain(&format!("{}\n\n", texts.join("\n\n")))?
+            }
+        };
+        Ok(History { tokens })
+    }
+}

@@ -1,0 +1,34 @@
+//! Multi-agent reinforcement learning for language models: MAGRPO and its relatives.
+//!
+//! Each [`Agent`] keeps its own weights and sees only its own conversation; one shared reward
+//! scores what all of them say. This crate knows how a team learns from such rewards. It knows no
+//! concrete environment, no recipe and no file.
+//!
+//! Start reading at [`train_step`]: it is one step from top to bottom, and each of its calls is
+//! one short file. `docs/one-step.md` tells the same in words.
+
+mod adamw;
+mod advantage;
+mod agent;
+mod config;
+mod error;
+mod gradients;
+mod objective;
+mod report;
+mod returns;
+mod rollout;
+mod step;
+mod tree;
+mod update;
+
+pub use advantage::{advantages, teaches_nothing};
+pub use agent::{Agent, Language};
+pub use config::{AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, JointMode, Updates};
+pub use error::MarlError;
+pub use objective::{Lesson, token_weights};
+pub use report::{AgentReport, StepReport, Timing, mean_parts, mean_return};
+pub use returns::{credits, returns};
+pub use rollout::{IndexedTask, LongPrompts, Rollout, RolloutConfig, rollout};
+pub use step::{Progress, Step, StepConfig, train_step};
+pub use tree::{AgentGroup, Branch, History, Node, Sample};
+pub use update::{JudgedGroup, UpdateConfig, UpdateReport, update};

@@ -1,0 +1,128 @@
+//! What a step did, as numbers. `docs/metrics.md` has each one's formula.
+
+use polyphony_episode::Environment;
+
+use crate::{
+    advantage::standard_deviation,
+    agent::Agent,
+    returns::{mean, returns},
+    rollout::Rollout,
+    step::{AgentUpdate, StepConfig},
+    tree::{Node, Sample},
+    update::UpdateReport,
+};
+
+/// One step's figures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// The mean return over the joint actions of the first turn.
+    pub mean_return: f64,
+    /// The mean of every part of the reward over the same joint actions.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Tasks left out since a prompt did not fit.
+    pub skipped_tasks: usize,
+    /// Tokens that all agents sampled.
+    pub sampled_tokens: usize,
+    /// One report an agent.
+    pub agents: Vec<AgentReport>,
+    /// What depends on clocks.
+    pub timing: Timing,
+}
+
+/// One agent's figures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentReport {
+    /// The role's name.
+    pub name: String,
+    /// The mean over groups of the standard deviation of their advantages.
+    pub advantage_spread: f64,
+    /// The share of groups whose advantages all vanish.
+    pub zero_advantage_share: f64,
+    /// The policy's entropy in nats a token, estimated as minus the mean log-probability of the
+    /// sampled tokens.
+    pub entropy: f64,
+    /// Tokens of a response, on average.
+    pub response_tokens: f64,
+    /// The share of responses that the length limit cut.
+    pub truncated_share: f64,
+    /// What the update did.
+    pub update: UpdateReport,
+}
+
+/// Durations and speeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timing {
+    /// Seconds of rollout and scoring.
+    pub rollout_secs: f64,
+    /// Seconds of all agents' updates.
+    pub update_secs: f64,
+    /// Sampled tokens a second of rollout.
+    pub tokens_per_sec: f64,
+}
+
+impl StepReport {
+    pub(crate) fn new(
+        agents: &[Agent],
+        environment: &dyn Environment,
+        rollout: &Rollout,
+        updates: Vec<AgentUpdate>,
+        config: &StepConfig,
+    ) -> Self {
+        let discount = config.algorithm.discount;
+        let agents = agents.iter().zip(updates).enumerate().map(|(index, (agent, update))| {
+            AgentReport::new(agent, index, &rollout.nodes, update)
+        });
+        Self {
+            mean_return: mean_return(&rollout.nodes, discount),
+            parts: mean_parts(environment, &rollout.nodes),
+            skipped_tasks: rollout.skipped_tasks,
+            sampled_tokens: rollout.sampled_tokens(),
+            agents: agents.collect(),
+            timing: Timing::default(),
+        }
+    }
+
+    pub(crate) fn timed(self, rollout_secs: f64, update_secs: f64) -> Self {
+        let tokens_per_sec = self.sampled_tokens as f64 / rollout_secs;
+        Self { timing: Timing { rollout_secs, update_secs, tokens_per_sec }, ..self }
+    }
+}
+
+/// The mean return over all joint actions of the given nodes.
+pub fn mean_return(nodes: &[Node], discount: f64) -> f64 {
+    mean(&nodes.iter().flat_map(|node| returns(node, discount)).collect::<Vec<_>>())
+}
+
+/// The mean of each part of the reward over all joint actions of the given nodes; a joint action
+/// without a part counts as 0.
+pub fn mean_parts(environment: &dyn Environment, nodes: &[Node]) -> Vec<(&'static str, f64)> {
+    let mean_part = |part: &&'static str| {
+        let branches = nodes.iter().flat_map(|node| &node.branches);
+        let values: Vec<f64> =
+            branches.map(|branch| branch.reward.part(part).unwrap_or(0.0)).collect();
+        (*part, mean(&values))
+    };
+    environment.reward_parts().iter().map(mean_part).collect()
+}
+
+impl AgentReport {
+    fn new(agent: &Agent, index: usize, nodes: &[Node], (advantages, update): AgentUpdate) -> Self {
+        let nodes = nodes.iter().flat_map(Node::nodes);
+        let samples: Vec<&Sample> = nodes.flat_map(|node| &node.groups[index].samples).collect();
+        let logprobs: Vec<f64> =
+            samples.iter().flat_map(|s| &s.logprobs).map(|&l| f64::from(l)).collect();
+        let over_samples = |f: fn(&Sample) -> f64| {
+            mean(&samples.iter().map(|sample| f(sample)).collect::<Vec<_>>())
+        };
+        let spreads: Vec<f64> = advantages.iter().map(|group| standard_deviation(group)).collect();
+        Self {
+            name: agent.name.clone(),
+            advantage_spread: mean(&spreads),
+            zero_advantage_share: update.zero_groups as f64 / advantages.len().max(1) as f64,
+            entropy: -mean(&logprobs),
+            response_tokens: over_samples(|sample| sample.response.tokens.len() as f64),
+            truncated_share: over_samples(|sample| f64::from(u8::from(sample.is_truncated()))),
+            update,
+        }
+    }
+}

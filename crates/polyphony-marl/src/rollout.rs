@@ -1,0 +1,214 @@
+//! Rollout: every agent answers every task several times, and the environment scores the joint
+//! actions.
+
+use polyphony_episode::{Environment, FinishReason, Observation, Response, Task};
+use polyphony_model::{
+    Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
+};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    MarlError,
+    agent::Agent,
+    config::JointMode,
+    tree::{AgentGroup, Branch, History, Node, Sample},
+};
+
+/// What happens to a task whose prompt does not fit into an agent's context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LongPrompts {
+    /// The run stops with an error that names the task.
+    #[default]
+    Fail,
+    /// The task is left out, which is logged and counted.
+    Skip,
+}
+
+/// A task and its index in the data set, which names its random numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexedTask<'a> {
+    /// The index in the data set.
+    pub index: usize,
+    /// The task.
+    pub task: &'a Task,
+}
+
+/// How responses are sampled.
+#[derive(Clone, Debug)]
+pub struct RolloutConfig {
+    /// Responses of each agent at a node, `G`.
+    pub samples: usize,
+    /// How they are combined.
+    pub joint_mode: JointMode,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The most tokens of a response.
+    pub max_new_tokens: usize,
+    /// What happens to prompts that do not fit.
+    pub long_prompts: LongPrompts,
+    /// Seed and step of the random numbers; the rest of the key is filled in.
+    pub key: StreamKey,
+}
+
+/// The nodes of one rollout, and the tasks that were left out.
+#[derive(Clone, Debug, Default)]
+pub struct Rollout {
+    /// One root node a task.
+    pub nodes: Vec<Node>,
+    /// Tasks left out since a prompt did not fit.
+    pub skipped_tasks: usize,
+}
+
+impl Rollout {
+    /// Tokens that all agents sampled.
+    pub fn sampled_tokens(&self) -> usize {
+        let nodes = self.nodes.iter().flat_map(Node::nodes);
+        let samples = nodes.flat_map(|node| &node.groups).flat_map(|group| &group.samples);
+        samples.map(|sample| sample.response.tokens.len()).sum()
+    }
+}
+
+/// Samples and scores. `on_tokens` is told of every batch of new tokens.
+///
+/// # Errors
+/// If the environment fails, a prompt does not fit and shall not be skipped, or generation fails.
+pub fn rollout(
+    agents: &[Agent],
+    environment: &dyn Environment,
+    tasks: &[IndexedTask<'_>],
+    config: &RolloutConfig,
+    on_tokens: &mut dyn FnMut(usize),
+) -> Result<Rollout, MarlError> {
+    let mut starts = Vec::with_capacity(tasks.len());
+    let mut skipped_tasks = 0;
+    for task in tasks {
+        match start(agents, environment, task.task, config) {
+            Ok(start) => starts.push((task, start)),
+            Err(error @ MarlError::PromptTooLong { .. })
+                if config.long_prompts == LongPrompts::Skip =>
+            {
+                log::warn!("task left out: {error}");
+                skipped_tasks += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let mut by_agent = Vec::with_capacity(agents.len());
+    for (index, agent) in agents.iter().enumerate() {
+        let groups: Vec<PromptGroup<'_>> = starts
+            .iter()
+            .map(|(task, start)| PromptGroup {
+                prompt: &start[index].1.tokens,
+                samples: config.samples,
+                key: StreamKey { task: task.index as u32, agent: index as u16, ..config.key },
+            })
+            .collect();
+        by_agent.push(sample(agent, &groups, config, on_tokens)?.into_iter());
+    }
+    let nodes = starts.into_iter().map(|(task, start)| {
+        let groups = start.into_iter().zip(&mut by_agent).map(|((observation, history), samples)| {
+            AgentGroup { observation, history, samples: samples.next().unwrap_or_default() }
+        });
+        let node = Node { task: task.task.id.clone(), turn: 0, groups: groups.collect(), branches: vec![] };
+        (task.task, node)
+    });
+    let nodes = nodes
+        .map(|(task, node)| score(environment, task, node, config.joint_mode))
+        .collect::<Result<_, _>>()?;
+    Ok(Rollout { nodes, skipped_tasks })
+}
+
+/// What each agent is told first, and the history that it continues.
+fn start(
+    agents: &[Agent],
+    environment: &dyn Environment,
+    task: &Task,
+    config: &RolloutConfig,
+) -> Result<Vec<(Observation, History)>, MarlError> {
+    let observations = environment.start(task)?;
+    let roles = environment.roles();
+    if observations.len() != roles.len() || agents.len() != roles.len() {
+        return Err(MarlError::TeamSize {
+            roles: roles.len(),
+            agents: agents.len(),
+            observations: observations.len(),
+        });
+    }
+    let each = agents.iter().zip(roles).zip(observations);
+    each.map(|((agent, role), observation)| {
+        let history = agent.language.first_history(role, &observation)?;
+        let (prompt, new) = (history.tokens.len(), config.max_new_tokens);
+        let max_positions = agent.model.config().max_positions;
+        if prompt + new > max_positions {
+            let (task, agent) = (task.id.clone(), agent.name.clone());
+            return Err(MarlError::PromptTooLong { task, agent, prompt, new, max_positions });
+        }
+        Ok((observation, history))
+    })
+    .collect()
+}
+
+/// One agent's responses to all its prompts, in one batch.
+fn sample(
+    agent: &Agent,
+    groups: &[PromptGroup<'_>],
+    config: &RolloutConfig,
+    on_tokens: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<Sample>>, MarlError> {
+    let generation = GenerationConfig {
+        sampling: config.sampling.clone(),
+        max_new_tokens: config.max_new_tokens,
+        stop_tokens: agent.language.stop_tokens.clone(),
+    };
+    let responses = generate(&agent.model, groups, &generation, on_tokens)?;
+    responses
+        .into_iter()
+        .map(|group| group.into_iter().map(|response| to_sample(agent, response)).collect())
+        .collect()
+}
+
+fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError> {
+    let finish = match generation.finish {
+        Finish::Stop => FinishReason::Stop,
+        Finish::Length => FinishReason::Length,
+    };
+    let spoken = match finish {
+        FinishReason::Stop => &generation.tokens[..generation.tokens.len() - 1],
+        FinishReason::Length => &generation.tokens[..],
+    };
+    let text = agent.language.tokenizer.decode(spoken)?;
+    let response = Response { text, tokens: generation.tokens, finish };
+    Ok(Sample { response, logprobs: generation.logprobs })
+}
+
+/// Scores a node's joint actions, in parallel.
+fn score(
+    environment: &dyn Environment,
+    task: &Task,
+    mut node: Node,
+    mode: JointMode,
+) -> Result<Node, MarlError> {
+    let branches: Result<Vec<Branch>, MarlError> = joint_picks(&node, mode)
+        .into_par_iter()
+        .map(|picks| {
+            let outcome = environment.step(task, &[], &node.joint_action(&picks))?;
+            let announced = environment.reward_parts();
+            let unknown = outcome.reward.parts().find(|(name, _)| !announced.contains(name));
+            if let Some((part, _)) = unknown {
+                return Err(MarlError::UnknownPart { part: part.to_owned() });
+            }
+            Ok(Branch { picks, reward: outcome.reward, child: None })
+        })
+        .collect();
+    node.branches = branches?;
+    Ok(node)
+}
+
+/// For each joint action the index of each agent's response.
+fn joint_picks(node: &Node, mode: JointMode) -> Vec<Vec<usize>> {
+    let samples = node.groups.iter().map(|group| group.samples.len()).min().unwrap_or(0);
+    match mode {
+        JointMode::Aligned => (0..samples).map(|sample| vec![sample; node.groups.len()]).collect(),
+    }
+}

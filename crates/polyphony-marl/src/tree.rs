@@ -1,0 +1,79 @@
+//! The rollout tree (DESIGN 3.1): what the agents saw, said and earned.
+
+use polyphony_episode::{FinishReason, JointAction, Observation, Response, Reward};
+
+/// Everything that an agent has seen and said so far, as the token ids that its model reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The token ids, ready to be continued by a response.
+    pub tokens: Vec<u32>,
+}
+
+/// A response with what the update needs to know of its sampling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The text, the token ids and why it ended.
+    pub response: Response,
+    /// The natural log-probability of each token when it was drawn.
+    pub logprobs: Vec<f32>,
+}
+
+impl Sample {
+    /// Whether the length limit cut the response off.
+    pub fn is_truncated(&self) -> bool {
+        self.response.finish == FinishReason::Length
+    }
+}
+
+/// One agent's share of a node: its history and the responses that it sampled from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentGroup {
+    /// What the agent is told at this turn.
+    pub observation: Observation,
+    /// What its model reads.
+    pub history: History,
+    /// The `G` responses.
+    pub samples: Vec<Sample>,
+}
+
+/// One joint action of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Branch {
+    /// For each agent the index of its response in its group.
+    pub picks: Vec<usize>,
+    /// What the joint action earned.
+    pub reward: Reward,
+    /// The next turn, if the episode goes on.
+    pub child: Option<Node>,
+}
+
+/// One turn of a task: every agent's group, and the joint actions made of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The task's identifier.
+    pub task: String,
+    /// The turn, counted from 0.
+    pub turn: usize,
+    /// One group an agent.
+    pub groups: Vec<AgentGroup>,
+    /// The joint actions, scored.
+    pub branches: Vec<Branch>,
+}
+
+impl Node {
+    /// The joint action of a branch.
+    pub fn joint_action(&self, picks: &[usize]) -> JointAction {
+        let responses = picks.iter().zip(&self.groups);
+        JointAction::new(
+            responses.map(|(&pick, group)| group.samples[pick].response.clone()).collect(),
+        )
+    }
+
+    /// This node and all below it.
+    pub fn nodes(&self) -> Vec<&Node> {
+        let mut nodes = vec![self];
+        let children = self.branches.iter().filter_map(|branch| branch.child.as_ref());
+        children.for_each(|child| nodes.extend(child.nodes()));
+        nodes
+    }
+}

@@ -1,0 +1,186 @@
+//! One agent's update: log-probabilities → loss → gradients → new weights (DESIGN 3.5).
+
+use burn::tensor::{Tensor, TensorData};
+use polyphony_model::{PackedGroup, score_group};
+
+use crate::{
+    MarlError,
+    advantage::teaches_nothing,
+    agent::Agent,
+    config::{Algorithm, Updates},
+    gradients::Gradients,
+    objective::{Lesson, token_weights},
+    tree::AgentGroup,
+};
+
+/// What an update needs to know besides the agent.
+#[derive(Clone, Debug)]
+pub struct UpdateConfig<'a> {
+    /// The objective.
+    pub algorithm: &'a Algorithm,
+    /// The optimizer's settings.
+    pub updates: &'a Updates,
+    /// The temperature that responses were sampled at.
+    pub temperature: f32,
+    /// The most tokens of a response.
+    pub max_new_tokens: usize,
+}
+
+/// An agent's group and the advantage of each of its responses.
+#[derive(Clone, Debug)]
+pub struct JudgedGroup<'a> {
+    /// History and responses.
+    pub group: &'a AgentGroup,
+    /// One advantage a response.
+    pub advantages: Vec<f64>,
+}
+
+/// What one agent's update did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpdateReport {
+    /// Groups that taught nothing, since all their advantages vanish.
+    pub zero_groups: usize,
+    /// Gradient steps taken.
+    pub steps: usize,
+    /// Gradient steps refused since loss or gradient were not finite.
+    pub refused: usize,
+    /// The largest gradient norm before clipping, over the steps taken.
+    pub gradient_norm: f64,
+    /// The learning rate of the last step.
+    pub learning_rate: f64,
+    /// The largest difference between a token's log-probability at rollout and in training, in
+    /// nats; `None` if nothing was scored.
+    pub logprob_gap: Option<f64>,
+}
+
+/// Updates an agent from its buffer.
+///
+/// # Errors
+/// If rollout and training disagree about log-probabilities beyond the tolerance, or too many
+/// updates in a row were refused.
+pub fn update(
+    agent: &mut Agent,
+    buffer: &[JudgedGroup<'_>],
+    config: &UpdateConfig<'_>,
+) -> Result<UpdateReport, MarlError> {
+    let mut report = UpdateReport::default();
+    for (index, minibatch) in buffer.chunks(config.updates.minibatch).enumerate() {
+        // Only before the first gradient step are the weights those of the rollout.
+        let on_policy = index == 0;
+        let (gradients, finite) = minibatch_gradients(agent, minibatch, config, on_policy, &mut report)?;
+        if gradients.by_weight.is_empty() {
+            continue;
+        }
+        let norm = gradients.norm();
+        if finite && norm.is_finite() {
+            report.learning_rate = agent.optimizer.learning_rate(config.updates);
+            let model = agent.model.clone();
+            agent.model = agent.optimizer.step(model, gradients, norm, config.updates);
+            agent.refused_in_a_row = 0;
+            report.steps += 1;
+            report.gradient_norm = report.gradient_norm.max(norm);
+        } else {
+            refuse(agent, config, &mut report)?;
+        }
+    }
+    Ok(report)
+}
+
+/// The gradients of a minibatch's loss, accumulated group by group, and whether the loss is finite.
+fn minibatch_gradients(
+    agent: &Agent,
+    minibatch: &[JudgedGroup<'_>],
+    config: &UpdateConfig<'_>,
+    on_policy: bool,
+    report: &mut UpdateReport,
+) -> Result<(Gradients, bool), MarlError> {
+    let lessons: Vec<Lesson<'_>> = minibatch.iter().flat_map(JudgedGroup::lessons).collect();
+    let weights = token_weights(&lessons, config.algorithm, config.max_new_tokens);
+    let mut weights = weights.as_slice();
+    let mut gradients = Gradients::default();
+    let mut finite = true;
+    let model = agent.model.trainable();
+    for judged in minibatch {
+        let (own, rest) = weights.split_at(judged.advantages.len());
+        weights = rest;
+        if teaches_nothing(&judged.advantages) {
+            report.zero_groups += 1;
+            continue;
+        }
+        let logprobs = score_group(&model, &judged.packed(), config.temperature)?;
+        if on_policy {
+            compare_logprobs(agent, judged, &logprobs, config, report)?;
+        }
+        let loss = -(logprobs.clone() * judged.spread(own, &logprobs)).sum();
+        finite &= loss.clone().inner().into_scalar::<f32>().is_finite();
+        gradients = gradients.add(Gradients::of(&model, loss.backward()));
+    }
+    Ok((gradients, finite))
+}
+
+fn refuse(
+    agent: &mut Agent,
+    config: &UpdateConfig<'_>,
+    report: &mut UpdateReport,
+) -> Result<(), MarlError> {
+    report.refused += 1;
+    agent.refused_in_a_row += 1;
+    log::warn!("agent `{}`: update refused, its loss or gradient is not finite", agent.name);
+    if agent.refused_in_a_row >= config.updates.max_nonfinite {
+        let (agent, in_a_row) = (agent.name.clone(), agent.refused_in_a_row);
+        return Err(MarlError::NotFinite { agent, in_a_row });
+    }
+    Ok(())
+}
+
+/// Holds the training path's log-probabilities against those of the rollout.
+fn compare_logprobs(
+    agent: &Agent,
+    judged: &JudgedGroup<'_>,
+    logprobs: &Tensor<1>,
+    config: &UpdateConfig<'_>,
+    report: &mut UpdateReport,
+) -> Result<(), MarlError> {
+    let trained = logprobs.clone().inner().into_data();
+    let sampled = judged.group.samples.iter().flat_map(|sample| &sample.logprobs);
+    let gap = trained
+        .iter::<f32>()
+        .zip(sampled)
+        .map(|(a, b)| f64::from((a - b).abs()))
+        // A value that is not finite makes the loss so, and is refused there.
+        .filter(|gap| gap.is_finite())
+        .fold(0.0, f64::max);
+    report.logprob_gap = Some(report.logprob_gap.map_or(gap, |largest| largest.max(gap)));
+    let tolerance = config.updates.logprob_tolerance;
+    if gap <= tolerance {
+        return Ok(());
+    }
+    let device = format!("{:?}", agent.model.device());
+    Err(MarlError::LogprobGap { agent: agent.name.clone(), device, gap, tolerance })
+}
+
+impl JudgedGroup<'_> {
+    fn lessons(&self) -> impl Iterator<Item = Lesson<'_>> {
+        let pairs = self.group.samples.iter().zip(&self.advantages);
+        pairs.map(|(sample, &advantage)| Lesson { sample, advantage })
+    }
+
+    fn packed(&self) -> PackedGroup<'_> {
+        let responses =
+            self.group.samples.iter().map(|sample| sample.response.tokens.as_slice()).collect();
+        PackedGroup::new(&self.group.history.tokens, responses)
+    }
+
+    /// Each response's weight, once for each of its tokens, beside `logprobs`.
+    fn spread(&self, weights: &[f64], logprobs: &Tensor<1>) -> Tensor<1> {
+        let tokens: Vec<f32> = self
+            .group
+            .samples
+            .iter()
+            .zip(weights)
+            .flat_map(|(sample, &weight)| vec![weight as f32; sample.response.tokens.len()])
+            .collect();
+        let length = tokens.len();
+        Tensor::from_data(TensorData::new(tokens, [length]), &logprobs.device())
+    }
+}

@@ -1,0 +1,252 @@
+//! What can go wrong with a model, as one enum for the crate.
+//!
+//! Every message names the file, tensor or key, says what was given and what is allowed, and ends
+//! with the way out.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a model could not be read, used or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file or directory that has to be there is not.
+    #[error("{path} does not exist: expected {expected}")]
+    Missing {
+        /// What was looked for.
+        path: PathBuf,
+        /// What should be there, and how to get it.
+        expected: String,
+    },
+
+    /// The operating system refused to read a file.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// The operating system refused to write a file, for example because the disk is full.
+    #[error("cannot write {path}: {source}; nothing half-written was left behind")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// A model would overwrite something.
+    #[error("{path} exists already: remove it, or save under another name")]
+    TargetExists {
+        /// The directory that was to be written.
+        path: PathBuf,
+    },
+
+    /// A file is not the JSON that it should be.
+    #[error("{path} is not valid JSON: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and how it fails to parse.
+        source: serde_json::Error,
+    },
+
+    /// A key that a configuration must have is absent.
+    #[error("{path} has no key `{key}`: expected {expected}")]
+    MissingKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What its value should be.
+        expected: String,
+    },
+
+    /// A key's value is out of range or of the wrong kind.
+    #[error("{path}: `{key}` is {given}, but must be {allowed}")]
+    InvalidValue {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The value found.
+        given: String,
+        /// The values allowed.
+        allowed: String,
+    },
+
+    /// The file asks for something that this crate does not implement.
+    #[error("{path}: {what} `{given}` is not supported; supported: {supported}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What kind of thing it is, such as `rope type`.
+        what: String,
+        /// What the file asks for.
+        given: String,
+        /// What could be had instead.
+        supported: String,
+    },
+
+    /// A file is truncated or its contents contradict themselves.
+    #[error("{path} is damaged: {reason}; download or copy it again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+
+    /// A tensor that the model needs is not in the file.
+    #[error(
+        "{path} holds no tensor `{tensor}`: check that weights and configuration belong together"
+    )]
+    MissingTensor {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's Hugging Face name.
+        tensor: String,
+    },
+
+    /// A tensor has another shape than the configuration implies.
+    #[error(
+        "{path}: tensor `{tensor}` has shape {found:?}, but the configuration implies \
+         {expected:?}: check that weights and configuration belong together"
+    )]
+    TensorShape {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's Hugging Face name.
+        tensor: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape that was asked for.
+        expected: Vec<usize>,
+    },
+
+    /// A tensor is stored as numbers of a kind that cannot be read.
+    #[error("{path}: tensor `{tensor}` is stored as {given}; supported: {supported}")]
+    TensorType {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's Hugging Face name.
+        tensor: String,
+        /// The stored type.
+        given: String,
+        /// The types that can be read.
+        supported: String,
+    },
+
+    /// The names in a weights file are not those of the architecture.
+    #[error(
+        "{path} does not hold the tensors of this architecture; missing: {}; unexpected: {}",
+        name_list(.missing), name_list(.unexpected)
+    )]
+    TensorNames {
+        /// The weights file.
+        path: PathBuf,
+        /// Names that the architecture needs and the file lacks.
+        missing: Vec<String>,
+        /// Names in the file that the architecture does not know.
+        unexpected: Vec<String>,
+    },
+
+    /// A tokenizer can produce ids that the model has no embedding for.
+    #[error(
+        "the tokenizer of {path} does not fit the model: token `{token}` has id {id}, but the \
+         model's vocabulary has {vocab_size} entries (0 to {}): use the tokenizer that came with \
+         the weights", .vocab_size - 1
+    )]
+    TokenizerVocabulary {
+        /// The file that the tokenizer came from.
+        path: PathBuf,
+        /// The token with the largest id.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Entries in the model's vocabulary.
+        vocab_size: usize,
+    },
+
+    /// A tokenizer could not be built or failed on a text.
+    #[error("the tokenizer of {path} failed: {reason}")]
+    Tokenizer {
+        /// The file that the tokenizer came from.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+
+    /// A chat template could not be parsed or failed on a conversation.
+    #[error("the chat template of {path} failed: {reason}")]
+    Template {
+        /// The file that the template came from.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+
+    /// A token id has no embedding.
+    #[error("token id {id} is outside the vocabulary of {vocab_size} entries (0 to {})", .vocab_size - 1)]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Entries in the model's vocabulary.
+        vocab_size: usize,
+    },
+
+    /// A prompt has no tokens.
+    #[error("the prompt is empty: a model needs at least one token to continue")]
+    EmptyPrompt,
+
+    /// A response to be scored has no tokens.
+    #[error("there is no response to score: every response needs at least one token")]
+    EmptyResponse,
+
+    /// No tokens were asked for.
+    #[error("`max_new_tokens` is 0, but must be at least 1")]
+    NoNewTokens,
+
+    /// Prompt and longest response do not fit into the context.
+    #[error(
+        "the prompt has {prompt} tokens and a response may have {new}, but the model's context \
+         holds {max_positions}: shorten the prompt or lower `max_new_tokens`"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// The most tokens of a response.
+        new: usize,
+        /// Tokens that the model's context holds.
+        max_positions: usize,
+    },
+
+    /// A sequence does not fit into the context.
+    #[error("the sequence has {tokens} tokens, but the model's context holds {max_positions}")]
+    ContextTooLong {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// Tokens that the model's context holds.
+        max_positions: usize,
+    },
+
+    /// A sampling setting is impossible.
+    #[error("`{key}` is {given}, but must be {allowed}")]
+    Sampling {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        given: String,
+        /// The values allowed.
+        allowed: &'static str,
+    },
+}
+
+fn name_list(names: &[String]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}

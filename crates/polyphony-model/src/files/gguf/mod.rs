@@ -1,0 +1,72 @@
+//! Models in llama.cpp's GGUF format, brought back to what they were on the Hugging Face hub.
+//!
+//! One file holds weights, configuration, tokenizer and chat template. Each part is turned into
+//! its Hugging Face counterpart, so that the rest of the crate knows one form only, and a model
+//! imported here is saved like any other.
+
+mod config;
+mod reader;
+mod tensors;
+mod tokenizer;
+mod value;
+
+use std::path::Path;
+
+use self::reader::Gguf;
+use super::assets::Assets;
+use super::template::ChatTemplate;
+use super::tokenizer::Tokenizer;
+use super::weights::{Weights, map_file};
+use super::{ModelFiles, stop_tokens};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+
+/// Opens a `.gguf` file.
+///
+/// # Errors
+/// If the file is missing or damaged, or any part of the model is not supported.
+pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
+    let file = map_file(path, "a model as one GGUF file")?;
+    let gguf = Gguf::parse(&file, path)?;
+    let config_json = config::config_json(&gguf)?;
+    let config = ModelConfig::from_json(&config_json, path)?;
+    let tensors = tensors::hugging_face_tensors(&gguf, &config)?;
+
+    let generation_config = config::generation_config_json(&gguf)?;
+    let stop_tokens = stop_tokens(&[(&generation_config, path)], config.vocab_size)?;
+    let tokenizer_json = tokenizer::tokenizer_json(&gguf)?.map(|json| json.to_string());
+    let tokenizer = match &tokenizer_json {
+        Some(json) => Some(Tokenizer::from_json(json, path)?),
+        None => None,
+    };
+    let tokenizer_config = match tokenizer {
+        Some(_) => Some(config::tokenizer_config_json(&gguf)?),
+        None => None,
+    };
+    let chat_template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
+    let template = match &chat_template {
+        Some(source) => Some(ChatTemplate::new(source, tokenizer_config.as_ref(), path)?),
+        None => None,
+    };
+    let assets = Assets {
+        config: config_json,
+        generation_config: Some(generation_config),
+        tokenizer: tokenizer_json,
+        tokenizer_config,
+        chat_template,
+    };
+    let weights = Weights::new(path, file, tensors);
+    Ok(ModelFiles {
+        config,
+        weights,
+        tokenizer,
+        template,
+        stop_tokens,
+        assets,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+//! The container: header, metadata and tensor table of a GGUF file.
+//!
+//! Layout (all integers little-endian): magic `GGUF`, version, number of tensors, number of
+//! metadata entries, the entries, the tensors' names, shapes, types and offsets, padding to the
+//! alignment, data. Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+//!
+//! A file may be truncated or hostile: every count, offset and length is checked against the bytes
+//! that are really there, and nothing is allocated by a count that the file merely claims.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
+use std::path::Path;
+
+use super::super::dequantize::Encoding;
+use super::value::{Cursor, Value};
+use crate::error::ModelError;
+
+const MAGIC: [u8; 4] = *b"GGUF";
+const DEFAULT_ALIGNMENT: u64 = 32;
+const MAX_DIMENSIONS: u32 = 4;
+
+/// A parsed file; its texts and arrays are slices of the file.
+#[derive(Debug)]
+pub(crate) struct Gguf<'a> {
+    path: &'a Path,
+    metadata: BTreeMap<&'a str, Value<'a>>,
+    /// The tensors, in the file's order.
+    pub(crate) tensors: Vec<GgufTensor<'a>>,
+}
+
+/// One row of the tensor table.
+#[derive(Debug)]
+pub(crate) struct GgufTensor<'a> {
+    /// The name that llama.cpp gives it.
+    pub(crate) name: &'a str,
+    /// The length of every dimension, the slowest first (the file has them the other way round).
+    pub(crate) shape: Vec<usize>,
+    /// How its numbers are stored, or the name of a type that cannot be read.
+    pub(crate) encoding: Result<Encoding, String>,
+    /// Its bytes, counted from the start of the file; empty if they cannot be read.
+    pub(crate) bytes: Range<usize>,
+}
+
+impl<'a> Gguf<'a> {
+    /// Parses everything but the tensors' data; `path` is where `file` came from, for messages.
+    ///
+    /// # Errors
+    /// If the file is not GGUF, of another version than 2 or 3, or damaged.
+    pub(crate) fn parse(file: &'a [u8], path: &'a Path) -> Result<Self, ModelError> {
+        let damaged = |reason: String| ModelError::Damaged {
+            path: path.to_owned(),
+            reason,
+        };
+        let mut cursor = Cursor::new(file);
+        let magic = cursor.array::<4>().map_err(damaged)?;
+        if magic != MAGIC {
+            return Err(damaged("it does not start with `GGUF`".to_owned()));
+        }
+        let version = cursor.u32().map_err(damaged)?;
+        if !(2..=3).contains(&version) {
+            let big_endian = (2..=3).contains(&version.swap_bytes());
+            let given = if big_endian {
+                "big-endian".to_owned()
+            } else {
+                version.to_string()
+            };
+            return Err(ModelError::Unsupported {
+                path: path.to_owned(),
+                what: "GGUF version".to_owned(),
+                given,
+                supported: "2 and 3, little-endian".to_owned(),
+            });
+        }
+        let tensor_count = cursor.u64().map_err(damaged)?;
+        let entry_count = cursor.u64().map_err(damaged)?;
+        let metadata = parse_metadata(&mut cursor, entry_count).map_err(damaged)?;
+        let mut gguf = Self {
+            path,
+            metadata,
+            tensors: Vec::new(),
+        };
+        let alignment = gguf.alignment()?;
+        gguf.tensors = parse_tensors(&mut cursor, tensor_count, alignment).map_err(damaged)?;
+        Ok(gguf)
+    }
+
+    /// The file, for messages.
+    pub(crate) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// If the key holds something else.
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
+        self.typed(key, "a text", |value| match value {
+            Value::Text(text) => Some(*text),
+            _ => None,
+        })
+    }
+
+    /// A whole number of at least 0.
+    ///
+    /// # Errors
+    /// If the key holds something else.
+    pub(crate) fn whole(&self, key: &str) -> Result<Option<u64>, ModelError> {
+        self.typed(key, "a whole number of at least 0", |value| match value {
+            Value::Integer(number) => u64::try_from(*number).ok(),
+            _ => None,
+        })
+    }
+
+    /// A floating-point number.
+    ///
+    /// # Errors
+    /// If the key holds something else.
+    pub(crate) fn float(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        self.typed(key, "a floating-point number", |value| match value {
+            Value::Float(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// A yes or no.
+    ///
+    /// # Errors
+    /// If the key holds something else.
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
+        self.typed(key, "true or false", |value| match value {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        })
+    }
+
+    /// A list of texts.
+    ///
+    /// # Errors
+    /// If the key holds something else.
+    pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, ModelError> {
+        self.typed(key, "a list of texts", |value| match value {
+            Value::List(list) => list.texts(),
+            _ => None,
+        })
+    }
+
+    /// A list of integers.
+    ///
+    /// # Errors
+    /// If the key holds something else.
+    pub(crate) fn integers(&self, key: &str) -> Result<Option<Vec<i128>>, ModelError> {
+        self.typed(key, "a list of integers", |value| match value {
+            Value::List(list) => list.integers(),
+            _ => None,
+        })
+    }
+
+    /// The error for a key that has to be there.
+    pub(crate) fn missing(&self, key: &str, expected: &str) -> ModelError {
+        ModelError::MissingKey {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            expected: expected.to_owned(),
+        }
+    }
+
+    /// The error for a setting that is not implemented.
+    pub(crate) fn unsupported(&self, what: &str, given: &str, supported: &str) -> ModelError {
+        ModelError::Unsupported {
+            path: self.path.to_owned(),
+            what: what.to_owned(),
+            given: given.to_owned(),
+            supported: supported.to_owned(),
+        }
+    }
+
+    /// The error for a value out of range.
+    pub(crate) fn invalid(
+        &self,
+        key: &str,
+        given: impl ToString,
+        allowed: impl Into<String>,
+    ) -> ModelError {
+        ModelError::InvalidValue {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            given: given.to_string(),
+            allowed: allowed.into(),
+        }
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        allowed: &str,
+        convert: impl Fn(&Value<'a>) -> Option<T>,
+    ) -> Result<Option<T>, ModelError> {
+        let Some(value) = self.metadata.get(key) else {
+            return Ok(None);
+        };
+        let converted = convert(value);
+        converted
+            .map(Some)
+            .ok_or_else(|| self.invalid(key, value, allowed))
+    }
+
+    fn alignment(&self) -> Result<usize, ModelError> {
+        const KEY: &str = "general.alignment";
+        let alignment = self.whole(KEY)?.unwrap_or(DEFAULT_ALIGNMENT);
+        match u32::try_from(alignment) {
+            Ok(small) if small.is_power_of_two() => Ok(small as usize),
+            _ => Err(self.invalid(KEY, alignment, "a power of two below 2^32")),
+        }
+    }
+}
+
+fn parse_metadata<'a>(
+    cursor: &mut Cursor<'a>,
+    count: u64,
+) -> Result<BTreeMap<&'a str, Value<'a>>, String> {
+    let mut metadata = BTreeMap::new();
+    for index in 0..count {
+        let key = cursor
+            .text()
+            .map_err(|reason| format!("metadata key {index}: {reason}"))?;
+        let value = cursor
+            .value()
+            .map_err(|reason| format!("metadata `{key}`: {reason}"))?;
+        match metadata.entry(key) {
+            Entry::Vacant(entry) => entry.insert(value),
+            Entry::Occupied(_) => return Err(format!("metadata `{key}` occurs twice")),
+        };
+    }
+    Ok(metadata)
+}
+
+fn parse_tensors<'a>(
+    cursor: &mut Cursor<'a>,
+    count: u64,
+    alignment: usize,
+) -> Result<Vec<GgufTensor<'a>>, String> {
+    let mut rows = Vec::new();
+    for index in 0..count {
+        let name = cursor
+            .text()
+            .map_err(|reason| format!("tensor name {index}: {reason}"))?;
+        let row = parse_tensor(cursor).map_err(|reason| format!("tensor `{name}`: {reason}"))?;
+        rows.push((name, row));
+    }
+    let data_start = cursor.position().checked_next_multiple_of(alignment);
+    let data_start = data_start.ok_or("its data starts past the end of memory")?;
+    let locate = |(name, (shape, kind, offset)): (&'a str, (Vec<usize>, u32, u64))| {
+        let encoding = encoding(kind);
+        let bytes = match encoding {
+            Ok(encoding) => locate_data(&shape, encoding, data_start, offset, cursor.file_len())
+                .map_err(|reason| format!("tensor `{name}`: {reason}"))?,
+            Err(_) => 0..0,
+        };
+        Ok(GgufTensor {
+            name,
+            shape,
+            encoding,
+            bytes,
+        })
+    };
+    rows.into_iter().map(locate).collect()
+}
+
+/// Shape (slowest dimension first), type and offset.
+fn parse_tensor(cursor: &mut Cursor<'_>) -> Result<(Vec<usize>, u32, u64), String> {
+    let dimensions = cursor.u32()?;
+    if dimensions > MAX_DIMENSIONS {
+        return Err(format!(
+            "{dimensions} dimensions, but {MAX_DIMENSIONS} are the most allowed"
+        ));
+    }
+    let mut shape = Vec::new();
+    for _ in 0..dimensions {
+        let size = cursor.u64()?;
+        let size = usize::try_from(size).map_err(|_| format!("dimension {size} is too large"))?;
+        shape.insert(0, size);
+    }
+    Ok((shape, cursor.u32()?, cursor.u64()?))
+}
+
+fn locate_data(
+    shape: &[usize],
+    encoding: Encoding,
+    data_start: usize,
+    offset: u64,
+    file_len: usize,
+) -> Result<Range<usize>, String> {
+    let len = encoding
+        .byte_len(shape)
+        .ok_or_else(|| format!("shape {shape:?} cannot be stored as {encoding:?}"))?;
+    let start = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| data_start.checked_add(offset));
+    let end = start.and_then(|start| start.checked_add(len));
+    match (start, end) {
+        (Some(start), Some(end)) if end <= file_len => Ok(start..end),
+        _ => Err(format!(
+            "{len} bytes at offset {offset} of the data reach past the end of the file \
+             ({file_len} bytes)"
+        )),
+    }
+}
+
+/// The encoding of a GGML type number, or the type's name.
+fn encoding(kind: u32) -> Result<Encoding, String> {
+    let name = match kind {
+        0 => return Ok(Encoding::F32),
+        1 => return Ok(Encoding::F16),
+        2 => return Ok(Encoding::Q4_0),
+        3 => return Ok(Encoding::Q4_1),
+        6 => return Ok(Encoding::Q5_0),
+        7 => return Ok(Encoding::Q5_1),
+        8 => return Ok(Encoding::Q8_0),
+        30 => return Ok(Encoding::Bf16),
+        9 => "Q8_1",
+        10 => "Q2_K",
+        11 => "Q3_K",
+        12 => "Q4_K",
+        13 => "Q5_K",
+        14 => "Q6_K",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        _ => return Err(format!("GGML type {kind}")),
+    };
+    Err(name.to_owned())
+}

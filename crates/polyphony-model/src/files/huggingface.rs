@@ -1,0 +1,124 @@
+//! Models as Hugging Face directories.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::assets::Assets;
+use super::template::{ChatTemplate, embedded_template};
+use super::tokenizer::Tokenizer;
+use super::weights::Weights;
+use super::{ModelFiles, safetensors, stop_tokens};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+
+/// Opens a directory with `config.json` and `model.safetensors`; tokenizer, chat template and
+/// generation configuration are optional.
+///
+/// # Errors
+/// If a file is missing, unreadable or damaged, or any part of the model is not supported.
+pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
+    let config_path = directory.join("config.json");
+    let config_json = optional_json(&config_path)?.ok_or_else(|| ModelError::Missing {
+        path: config_path.clone(),
+        expected: "the configuration of a model in Hugging Face form".to_owned(),
+    })?;
+    let config = ModelConfig::from_json(&config_json, &config_path)?;
+    let weights = open_weights(directory, &config)?;
+
+    let generation_path = directory.join("generation_config.json");
+    let generation_config = optional_json(&generation_path)?;
+    let mut ends = vec![(&config_json, config_path.as_path())];
+    ends.extend(
+        generation_config
+            .as_ref()
+            .map(|json| (json, generation_path.as_path())),
+    );
+    let stop_tokens = stop_tokens(&ends, config.vocab_size)?;
+
+    let tokenizer_path = directory.join("tokenizer.json");
+    let tokenizer_json = optional_text(&tokenizer_path)?;
+    let tokenizer = match &tokenizer_json {
+        Some(json) => Some(Tokenizer::from_json(json, &tokenizer_path)?),
+        None => None,
+    };
+    let tokenizer_config_path = directory.join("tokenizer_config.json");
+    let tokenizer_config = optional_json(&tokenizer_config_path)?;
+    let template_path = directory.join("chat_template.jinja");
+    let chat_template = optional_text(&template_path)?;
+    let embedded = tokenizer_config.as_ref().and_then(embedded_template);
+    let template = match (&chat_template, embedded) {
+        (Some(source), _) => Some(ChatTemplate::new(
+            source,
+            tokenizer_config.as_ref(),
+            &template_path,
+        )?),
+        (None, Some(source)) => Some(ChatTemplate::new(
+            source,
+            tokenizer_config.as_ref(),
+            &tokenizer_config_path,
+        )?),
+        (None, None) => None,
+    };
+    let assets = Assets {
+        config: config_json,
+        generation_config,
+        tokenizer: tokenizer_json,
+        tokenizer_config,
+        chat_template,
+    };
+    Ok(ModelFiles {
+        config,
+        weights,
+        tokenizer,
+        template,
+        stop_tokens,
+        assets,
+    })
+}
+
+fn open_weights(directory: &Path, config: &ModelConfig) -> Result<Weights, ModelError> {
+    let path = directory.join("model.safetensors");
+    let index = directory.join("model.safetensors.index.json");
+    if !path.exists() && index.exists() {
+        return Err(ModelError::Unsupported {
+            path: index,
+            what: "weights layout".to_owned(),
+            given: "sharded".to_owned(),
+            supported: "one file, model.safetensors".to_owned(),
+        });
+    }
+    let mut weights = safetensors::open(&path)?;
+    // What transformers ignores, too: rotary tables in old exports, and the shared matrix of a tied
+    // head where an exporter wrote it twice.
+    weights.retain(|name| {
+        let second_head = config.tied_head && name == "lm_head.weight";
+        !(second_head || name.ends_with(".rotary_emb.inv_freq"))
+    });
+    Ok(weights)
+}
+
+fn optional_text(path: &Path) -> Result<Option<String>, ModelError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ModelError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn optional_json(path: &Path) -> Result<Option<Value>, ModelError> {
+    let Some(text) = optional_text(path)? else {
+        return Ok(None);
+    };
+    match serde_json::from_str(&text) {
+        Ok(json) => Ok(Some(json)),
+        Err(source) => Err(ModelError::Json {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}

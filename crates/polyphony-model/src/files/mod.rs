@@ -1,0 +1,335 @@
+//! Models on disk: what they consist of, where to find it, how to write it.
+//!
+//! [`ModelFiles::open`] takes a Hugging Face directory or a GGUF file and gives one form for both:
+//! configuration, weights by Hugging Face name, tokenizer, chat template and the tokens that end a
+//! response. [`save`] writes a Hugging Face directory. Nothing here knows of burn.
+
+mod assets;
+mod conversation;
+mod dequantize;
+mod gguf;
+mod huggingface;
+mod safetensors;
+mod save;
+mod template;
+mod tokenizer;
+mod weights;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+pub use self::assets::Assets;
+pub use self::conversation::encode_conversation;
+pub use self::save::{convert, save};
+pub use self::template::{ChatTemplate, Message, MessageRole};
+pub use self::tokenizer::Tokenizer;
+pub use self::weights::{TensorSpec, Weights};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+
+/// A model on disk, opened but not yet loaded.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// Sizes and constants of the network.
+    pub config: ModelConfig,
+    /// The tensors, read on demand.
+    pub weights: Weights,
+    /// The tokenizer; without one the model works on token ids alone.
+    pub tokenizer: Option<Tokenizer>,
+    /// The chat template; without one prompts are plain text.
+    pub template: Option<ChatTemplate>,
+    /// The ids that end a response, sorted.
+    pub stop_tokens: Vec<u32>,
+    /// What [`save`] writes beside the weights.
+    pub assets: Assets,
+}
+
+impl ModelFiles {
+    /// Opens a Hugging Face directory or a `.gguf` file.
+    ///
+    /// # Errors
+    /// If a needed file is missing, unreadable or damaged, any part of the model is not supported,
+    /// or the tokenizer does not fit the model's vocabulary.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        const EXPECTED: &str =
+            "a directory with config.json and model.safetensors, or a .gguf file";
+        let extension = path.extension().unwrap_or_default();
+        let files = if path.is_dir() {
+            huggingface::open(path)?
+        } else if extension.eq_ignore_ascii_case("gguf") {
+            gguf::open(path)?
+        } else if path.exists() {
+            return Err(ModelError::Unsupported {
+                path: path.to_owned(),
+                what: "model file".to_owned(),
+                given: extension.display().to_string(),
+                supported: EXPECTED.to_owned(),
+            });
+        } else {
+            return Err(ModelError::Missing {
+                path: path.to_owned(),
+                expected: EXPECTED.to_owned(),
+            });
+        };
+        if let Some(tokenizer) = &files.tokenizer {
+            tokenizer.check_fits(files.config.vocab_size)?;
+        }
+        Ok(files)
+    }
+}
+
+/// The union of the `eos_token_id`s of several configuration files, sorted. Each is a number, a
+/// list of numbers, or absent.
+///
+/// # Errors
+/// If an id is not in the model's vocabulary.
+fn stop_tokens(configs: &[(&Value, &Path)], vocab_size: usize) -> Result<Vec<u32>, ModelError> {
+    const KEY: &str = "eos_token_id";
+    let mut ids = Vec::new();
+    for (config, path) in configs {
+        let listed = match config.get(KEY) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(list)) => list.as_slice(),
+            Some(single) => std::slice::from_ref(single),
+        };
+        for value in listed {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            let id = id.filter(|id| (*id as usize) < vocab_size);
+            ids.push(id.ok_or_else(|| ModelError::InvalidValue {
+                path: (*path).to_owned(),
+                key: KEY.to_owned(),
+                given: value.to_string(),
+                allowed: format!("a token id below the vocabulary's size, {vocab_size}"),
+            })?);
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fixtures")
+            .join(name)
+    }
+
+    /// A directory with the weights of `tiny-llama` and the tokenizer and template of `tiny-chat`.
+    fn tiny_model() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (from, name) in [
+            ("tiny-llama", "config.json"),
+            ("tiny-llama", "model.safetensors"),
+            ("tiny-chat", "tokenizer.json"),
+            ("tiny-chat", "tokenizer_config.json"),
+            ("tiny-chat", "chat_template.jinja"),
+        ] {
+            std::fs::copy(fixture(from).join(name), folder.path().join(name)).unwrap();
+        }
+        folder
+    }
+
+    fn write(folder: &tempfile::TempDir, name: &str, contents: impl ToString) {
+        std::fs::write(folder.path().join(name), contents.to_string()).unwrap();
+    }
+
+    fn read_json(path: &Path) -> Value {
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn weights_and_configuration_are_enough() {
+        let files = ModelFiles::open(&fixture("tiny-llama")).unwrap();
+        assert_eq!(files.config.layers, 3);
+        assert_eq!(files.stop_tokens, [2]);
+        assert!(files.tokenizer.is_none() && files.template.is_none());
+        let embedding = files
+            .weights
+            .read("model.embed_tokens.weight", &[256, 64])
+            .unwrap();
+        assert_eq!(embedding.len(), 256 * 64);
+    }
+
+    #[test]
+    fn every_file_is_used() {
+        let folder = tiny_model();
+        write(
+            &folder,
+            "generation_config.json",
+            json!({"eos_token_id": [7, 2, 0]}),
+        );
+        let files = ModelFiles::open(folder.path()).unwrap();
+        assert_eq!(files.stop_tokens, [0, 2, 7]);
+        let messages = [Message::new(MessageRole::User, "the sky")];
+        let (tokenizer, template) = (files.tokenizer.unwrap(), files.template.unwrap());
+        let ids = encode_conversation(&tokenizer, &template, &messages).unwrap();
+        assert_eq!(ids[..2], [1, 85], "<|im_start|>s");
+    }
+
+    #[test]
+    fn a_template_may_sit_in_the_tokenizer_configuration() {
+        let folder = tiny_model();
+        write(
+            &folder,
+            "tokenizer_config.json",
+            json!({"chat_template": "embedded"}),
+        );
+        let render = || {
+            ModelFiles::open(folder.path())
+                .unwrap()
+                .template
+                .unwrap()
+                .render(&[], false)
+        };
+        assert_ne!(
+            render().unwrap(),
+            "embedded",
+            "chat_template.jinja comes first"
+        );
+        std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+        assert_eq!(render().unwrap(), "embedded");
+    }
+
+    #[test]
+    fn what_transformers_ignores_is_ignored() {
+        let folder = tiny_model();
+        let tensor = |name: &str| TensorSpec {
+            name: name.to_owned(),
+            shape: vec![2],
+        };
+        let names = [
+            "lm_head.weight",
+            "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "other",
+        ];
+        let target = folder.path().join("saved");
+        let assets = ModelFiles::open(folder.path()).unwrap().assets;
+        save(&target, &assets, &names.map(tensor), |_| Ok(vec![0.0; 2])).unwrap();
+        let weights = ModelFiles::open(&target).unwrap().weights;
+        assert_eq!(weights.names().collect::<Vec<_>>(), ["other"]);
+    }
+
+    #[test]
+    fn bad_directories_are_explained() {
+        type Change = fn(&tempfile::TempDir);
+        fn remove(folder: &tempfile::TempDir, name: &str) {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        let rows: [(Change, &str); 10] = [
+            (
+                |f| remove(f, "config.json"),
+                "config.json does not exist: expected the configuration",
+            ),
+            (
+                |f| remove(f, "model.safetensors"),
+                "model.safetensors does not exist",
+            ),
+            (
+                |f| {
+                    remove(f, "model.safetensors");
+                    write(f, "model.safetensors.index.json", "{}");
+                },
+                "weights layout `sharded` is not supported; supported: one file, model.safetensors",
+            ),
+            (
+                |f| write(f, "config.json", "{"),
+                "config.json is not valid JSON",
+            ),
+            (
+                |f| write(f, "model.safetensors", "short"),
+                "model.safetensors is damaged",
+            ),
+            (
+                |f| write(f, "tokenizer.json", "{}"),
+                "tokenizer.json failed",
+            ),
+            (
+                |f| write(f, "tokenizer_config.json", "?"),
+                "tokenizer_config.json is not valid JSON",
+            ),
+            (
+                |f| write(f, "chat_template.jinja", "{%"),
+                "chat_template.jinja failed",
+            ),
+            (
+                |f| write(f, "generation_config.json", r#"{"eos_token_id": [2, 256]}"#),
+                "generation_config.json: `eos_token_id` is 256, but must be a token id below",
+            ),
+            (
+                |f| {
+                    let mut config = read_json(&f.path().join("config.json"));
+                    config["vocab_size"] = json!(255);
+                    write(f, "config.json", config);
+                },
+                "has id 255, but the model's vocabulary has 255 entries",
+            ),
+        ];
+        for (change, expected) in rows {
+            let folder = tiny_model();
+            change(&folder);
+            let message = ModelFiles::open(folder.path()).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_are_no_model_are_explained() {
+        let folder = tiny_model();
+        let rows = [
+            (
+                "nowhere",
+                "nowhere does not exist: expected a directory with config.json",
+            ),
+            (
+                "nowhere.gguf",
+                "nowhere.gguf does not exist: expected a model as one GGUF file",
+            ),
+            (
+                "model.safetensors",
+                "model file `safetensors` is not supported; supported: a directory",
+            ),
+        ];
+        for (name, expected) in rows {
+            let message = ModelFiles::open(&folder.path().join(name))
+                .unwrap_err()
+                .to_string();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn stop_tokens_are_the_union_of_all_files() {
+        let path = Path::new("some.json");
+        let rows = [
+            (
+                vec![
+                    json!({"eos_token_id": 3}),
+                    json!({"eos_token_id": [5, 3, 1]}),
+                ],
+                vec![1, 3, 5],
+            ),
+            (vec![json!({"eos_token_id": null}), json!({})], vec![]),
+        ];
+        for (configs, expected) in rows {
+            let configs: Vec<_> = configs.iter().map(|config| (config, path)).collect();
+            assert_eq!(stop_tokens(&configs, 8).unwrap(), expected);
+        }
+        for wrong in [json!(8), json!(-1), json!("2"), json!([1.5])] {
+            let config = json!({"eos_token_id": wrong});
+            let message = stop_tokens(&[(&config, path)], 8).unwrap_err().to_string();
+            assert!(
+                message.contains("some.json: `eos_token_id` is "),
+                "{message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Writing a model as a Hugging Face directory that PyTorch transformers loads unchanged.
+//!
+//! Everything is written to a directory of a temporary name beside the target, synced, and then
+//! renamed: the target is there whole or not at all.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::ModelFiles;
+use super::assets::Assets;
+use super::weights::TensorSpec;
+use crate::error::ModelError;
+
+/// The alignment of the tensors' data, as the safetensors crate has it.
+const ALIGNMENT: usize = 8;
+
+/// Writes a model to the new directory `target`: weights in `f32`, and the configuration,
+/// tokenizer and chat template in `assets`.
+///
+/// `tensors` lists every tensor under its Hugging Face name, and `values` gives the values of one
+/// at a time, row after row, so that the model need not be in memory a second time.
+///
+/// # Errors
+/// If `target` exists, a file cannot be written, or `values` fails; nothing is left behind then.
+///
+/// # Panics
+/// If `values` gives another number of values than the tensor's shape has.
+pub fn save(
+    target: &Path,
+    assets: &Assets,
+    tensors: &[TensorSpec],
+    mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+) -> Result<(), ModelError> {
+    if target.symlink_metadata().is_ok() {
+        return Err(ModelError::TargetExists {
+            path: target.to_owned(),
+        });
+    }
+    let parent = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(write_error(parent))?;
+    let partial = partial_directory(parent, target).map_err(write_error(parent))?;
+
+    for (name, contents) in assets.files() {
+        let contents = contents.as_bytes();
+        write_synced(partial.path(), target, name, |file| {
+            Ok(file.write_all(contents)?)
+        })?;
+    }
+    write_synced(partial.path(), target, "model.safetensors", |file| {
+        write_safetensors(file, tensors, &mut values)
+    })?;
+
+    sync_directory(partial.path()).map_err(write_error(target))?;
+    std::fs::rename(partial.path(), target).map_err(write_error(target))?;
+    // The temporary name is gone, and with it what would be cleaned up.
+    let _ = partial.keep();
+    sync_directory(parent).map_err(write_error(parent))
+}
+
+/// Converts a GGUF file (or any model that opens) to the new Hugging Face directory `target`.
+///
+/// # Errors
+/// If the model cannot be opened, or the directory not written; nothing is left behind then.
+pub fn convert(source: &Path, target: &Path) -> Result<(), ModelError> {
+    let files = ModelFiles::open(source)?;
+    let weights = &files.weights;
+    save(target, &files.assets, &weights.specs(), |tensor| {
+        weights.read(&tensor.name, &tensor.shape)
+    })
+}
+
+/// Why a file could not be completed: the disk, or whoever supplies the contents.
+#[derive(Debug)]
+enum WriteFailure {
+    Disk(io::Error),
+    Contents(ModelError),
+}
+
+impl From<io::Error> for WriteFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+fn write_error(path: &Path) -> impl Fn(io::Error) -> ModelError {
+    move |source| ModelError::Write {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// A directory beside the target that removes itself unless kept.
+fn partial_directory(parent: &Path, target: &Path) -> io::Result<tempfile::TempDir> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".{name}.partial-");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    #[cfg(unix)]
+    {
+        // As `mkdir` would make it (the user's mask applies), not private like a temporary one.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o777));
+    }
+    builder.tempdir_in(parent)
+}
+
+/// Writes a file of the directory `partial`, which errors call by its final place in `target`.
+fn write_synced(
+    partial: &Path,
+    target: &Path,
+    name: &str,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), WriteFailure>,
+) -> Result<(), ModelError> {
+    let attempt = || {
+        let mut file = BufWriter::new(File::create_new(partial.join(name))?);
+        write(&mut file)?;
+        file.flush()?;
+        Ok(file.get_ref().sync_all()?)
+    };
+    attempt().map_err(|failure| match failure {
+        WriteFailure::Disk(source) => write_error(&target.join(name))(source),
+        WriteFailure::Contents(error) => error,
+    })
+}
+
+/// Makes the entries of a directory durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(path)?.sync_all()
+    } else {
+        Ok(())
+    }
+}
+
+/// Writes a header and then each tensor's values.
+fn write_safetensors(
+    file: &mut impl Write,
+    tensors: &[TensorSpec],
+    values: &mut impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+) -> Result<(), WriteFailure> {
+    let header = header(tensors).map_err(io::Error::other)?;
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    for tensor in tensors {
+        let values = values(tensor).map_err(WriteFailure::Contents)?;
+        let expected: usize = tensor.shape.iter().product();
+        assert_eq!(values.len(), expected, "values of `{}`", tensor.name);
+        for value in values {
+            file.write_all(&value.to_le_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The table of tensors, lying back to back in `f32`.
+fn header(tensors: &[TensorSpec]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut end = 0;
+    let entry = |tensor: &TensorSpec| {
+        let start = end;
+        end += tensor.shape.iter().product::<usize>() * size_of::<f32>();
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: tensor.shape.clone(),
+            data_offsets: (start, end),
+        };
+        (tensor.name.clone(), info)
+    };
+    let entries = tensors.iter().map(entry).collect();
+    // transformers refuses files that do not say which framework their layout is of.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let table = Metadata::new(Some(format), entries)?;
+    let mut header = serde_json::to_vec(&table)?;
+    header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::gguf::fixture::Contents;
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fixtures")
+            .join(name)
+    }
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let name = |entry: io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+        let mut names: Vec<_> = entries
+            .map(|entry| name(entry).into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Values as bits, so that equality is exact.
+    fn all_bits(files: &ModelFiles) -> Vec<(TensorSpec, Vec<u32>)> {
+        let bits = |spec: TensorSpec| {
+            let values = files.weights.read(&spec.name, &spec.shape).unwrap();
+            (spec, values.into_iter().map(f32::to_bits).collect())
+        };
+        files.weights.specs().into_iter().map(bits).collect()
+    }
+
+    #[test]
+    fn a_saved_model_is_the_same_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("new/agent");
+        convert(&fixture("tiny-llama"), &target).unwrap();
+        assert_eq!(names_in(&target), ["config.json", "model.safetensors"]);
+        assert_eq!(
+            names_in(&folder.path().join("new")),
+            ["agent"],
+            "nothing else is left"
+        );
+
+        let original = ModelFiles::open(&fixture("tiny-llama")).unwrap();
+        let saved = ModelFiles::open(&target).unwrap();
+        assert_eq!(saved.config, original.config);
+        assert_eq!(saved.stop_tokens, original.stop_tokens);
+        assert_eq!(all_bits(&saved), all_bits(&original));
+    }
+
+    #[test]
+    fn a_gguf_model_becomes_a_whole_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("tiny.gguf"), folder.path().join("tiny"));
+        std::fs::write(&source, Contents::tiny_llama().bytes()).unwrap();
+        convert(&source, &target).unwrap();
+        let expected = [
+            "chat_template.jinja",
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ];
+        assert_eq!(names_in(&target), expected);
+
+        let original = ModelFiles::open(&source).unwrap();
+        let saved = ModelFiles::open(&target).unwrap();
+        assert_eq!(saved.config, original.config);
+        assert_eq!(saved.stop_tokens, original.stop_tokens);
+        assert_eq!(all_bits(&saved), all_bits(&original));
+        let messages = [super::super::Message::new(
+            super::super::MessageRole::User,
+            "the sky",
+        )];
+        let prompt = |files: &ModelFiles| {
+            let (tokenizer, template) = (files.tokenizer.as_ref(), files.template.as_ref());
+            super::super::encode_conversation(tokenizer.unwrap(), template.unwrap(), &messages)
+        };
+        assert_eq!(prompt(&saved).unwrap(), prompt(&original).unwrap());
+    }
+
+    #[test]
+    fn the_configuration_names_the_type_of_the_saved_weights() {
+        let mut assets = ModelFiles::open(&fixture("tiny-llama")).unwrap().assets;
+        for (key, other) in [("dtype", "torch_dtype"), ("torch_dtype", "dtype")] {
+            assets.config.as_object_mut().unwrap().remove(other);
+            assets.config[key] = "bfloat16".into();
+            let (_, config) = assets.files().swap_remove(0);
+            let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+            assert_eq!((&config[key], config.get(other)), (&"float32".into(), None));
+        }
+    }
+
+    #[test]
+    fn an_existing_target_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = convert(&fixture("tiny-llama"), folder.path())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("exists already: remove it"), "{message}");
+        assert!(names_in(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ModelFiles::open(&fixture("tiny-llama")).unwrap();
+        let mut left = 3;
+        let error = save(
+            &folder.path().join("agent"),
+            &files.assets,
+            &files.weights.specs(),
+            |spec| {
+                left -= 1;
+                if left == 0 {
+                    return Err(ModelError::MissingTensor {
+                        path: files.weights.path().to_owned(),
+                        tensor: spec.name.clone(),
+                    });
+                }
+                files.weights.read(&spec.name, &spec.shape)
+            },
+        );
+        assert!(
+            matches!(error, Err(ModelError::MissingTensor { .. })),
+            "{error:?}"
+        );
+        assert!(names_in(folder.path()).is_empty());
+
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let message = convert(&fixture("tiny-llama"), &file.join("agent"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("cannot write") && message.contains("file"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_that_names_the_file() {
+        /// A disk with room for some bytes.
+        struct Disk(usize);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if self.0 < bytes.len() {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                self.0 -= bytes.len();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let tensors = [TensorSpec {
+            name: "t".to_owned(),
+            shape: vec![64],
+        }];
+        for room in [4, 8, 100, 200] {
+            let folder = tempfile::tempdir().unwrap();
+            let error = write_synced(folder.path(), Path::new("agent"), "weights", |_| {
+                let mut values = |_: &TensorSpec| Ok(vec![1.0; 64]);
+                write_safetensors(&mut Disk(room), &tensors, &mut values)
+            });
+            let message = error.unwrap_err().to_string();
+            assert!(
+                message.starts_with("cannot write agent/weights: "),
+                "{message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Chat templates: from a conversation to the text that a model was trained to continue.
+//!
+//! Templates are Jinja programs written for transformers, which sets the same options as here
+//! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods). Two departures keep
+//! rendering a pure function of the conversation: `strftime_now` is not defined, so that templates
+//! fall back to their fixed date, and `enable_thinking` is false.
+
+use std::path::{Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Error, ErrorKind, context};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::ModelError;
+
+/// Who speaks in a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageRole {
+    /// Standing instructions.
+    System,
+    /// Whoever asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: MessageRole,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A message.
+    pub fn new(role: MessageRole, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: content.into(),
+        }
+    }
+}
+
+/// A model's chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    path: PathBuf,
+    environment: Environment<'static>,
+    /// The special tokens that templates refer to by role, such as `bos_token`.
+    tokens: Vec<(&'static str, String)>,
+}
+
+/// The name of the one template in the environment.
+const NAME: &str = "chat";
+
+/// The roles of special tokens in a `tokenizer_config.json`.
+const TOKEN_ROLES: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "pad_token",
+    "sep_token",
+    "cls_token",
+    "mask_token",
+];
+
+impl ChatTemplate {
+    /// Parses a template; `path` is where it came from, for messages, and `tokenizer_config` tells
+    /// which special tokens it may refer to.
+    ///
+    /// # Errors
+    /// If the template is not valid Jinja.
+    pub fn new(
+        source: &str,
+        tokenizer_config: Option<&Value>,
+        path: &Path,
+    ) -> Result<Self, ModelError> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
+        environment.set_syntax(syntax.map_err(|error| failed(path, &error))?);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", raise_exception);
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(|error| failed(path, &error))?;
+        let token = |role: &'static str| Some((role, token_text(tokenizer_config?.get(role)?)?));
+        let tokens = TOKEN_ROLES.into_iter().filter_map(token).collect();
+        Ok(Self {
+            path: path.to_owned(),
+            environment,
+            tokens,
+        })
+    }
+
+    /// The text for a conversation; with `add_generation_prompt` it ends where the model's next
+    /// answer begins.
+    ///
+    /// # Errors
+    /// If the template refuses the conversation or fails on it.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, ModelError> {
+        let tokens = self
+            .tokens
+            .iter()
+            .map(|(role, token)| (*role, token.as_str()));
+        let tokens = minijinja::Value::from_pairs(tokens);
+        let none = ();
+        let variables = context! {
+            messages => minijinja::value::Serde(messages),
+            add_generation_prompt,
+            enable_thinking => false,
+            tools => none,
+            documents => none,
+            ..tokens
+        };
+        let template = self
+            .environment
+            .get_template(NAME)
+            .map_err(|error| self.failed(&error))?;
+        template
+            .render(variables)
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &Error) -> ModelError {
+        failed(&self.path, error)
+    }
+}
+
+fn failed(path: &Path, error: &Error) -> ModelError {
+    ModelError::Template {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// A template's own complaint about a conversation.
+fn raise_exception(message: String) -> Result<(), Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// A special token's text: a plain string, or an object with the string as `content`.
+fn token_text(token: &Value) -> Option<String> {
+    let text = token.as_str().or_else(|| token.get("content")?.as_str())?;
+    Some(text.to_owned())
+}
+
+/// The template inside a `tokenizer_config.json`: one text, or a list of named ones of which
+/// `default` is meant.
+pub(crate) fn embedded_template(tokenizer_config: &Value) -> Option<&str> {
+    let template = tokenizer_config.get("chat_template")?;
+    if let Some(text) = template.as_str() {
+        return Some(text);
+    }
+    let default = |entry: &&Value| entry.get("name").is_some_and(|name| name == "default");
+    template
+        .as_array()?
+        .iter()
+        .find(default)?
+        .get("template")?
+        .as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Expected {
+        conversations: Vec<ExpectedConversation>,
+    }
+
+    #[derive(Deserialize)]
+    struct ExpectedConversation {
+        messages: Vec<Message>,
+        rendered: String,
+        prompt: String,
+    }
+
+    fn read(name: &str) -> String {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-chat");
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    }
+
+    fn tiny_chat() -> ChatTemplate {
+        let config = serde_json::from_str(&read("tokenizer_config.json")).unwrap();
+        let source = read("chat_template.jinja");
+        ChatTemplate::new(&source, Some(&config), Path::new("chat_template.jinja")).unwrap()
+    }
+
+    #[test]
+    fn rendered_text_is_that_of_transformers() {
+        let template = tiny_chat();
+        let expected: Expected = serde_json::from_str(&read("expected.json")).unwrap();
+        assert!(!expected.conversations.is_empty());
+        for row in expected.conversations {
+            assert_eq!(template.render(&row.messages, false).unwrap(), row.rendered);
+            assert_eq!(template.render(&row.messages, true).unwrap(), row.prompt);
+        }
+    }
+
+    #[test]
+    fn a_templates_own_complaint_is_passed_on() {
+        let messages = [
+            Message::new(MessageRole::User, "a"),
+            Message::new(MessageRole::System, "b"),
+        ];
+        let message = tiny_chat()
+            .render(&messages, false)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("chat_template.jinja failed"), "{message}");
+        assert!(
+            message.contains("The system message must come first."),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_malformed_template_is_an_error() {
+        let error = ChatTemplate::new("{% for %}", None, Path::new("some.jinja")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("the chat template of some.jinja failed"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn templates_are_found_in_the_tokenizer_configuration() {
+        let rows = [
+            (json!({"chat_template": "one"}), Some("one")),
+            (
+                json!({"chat_template": [
+                    {"name": "tool_use", "template": "other"},
+                    {"name": "default", "template": "this"},
+                ]}),
+                Some("this"),
+            ),
+            (
+                json!({"chat_template": [{"name": "rag", "template": "other"}]}),
+                None,
+            ),
+            (json!({"chat_template": null}), None),
+            (json!({}), None),
+        ];
+        for (config, expected) in rows {
+            assert_eq!(embedded_template(&config), expected, "{config}");
+        }
+    }
+}

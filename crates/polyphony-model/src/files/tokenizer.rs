@@ -1,0 +1,268 @@
+//! Text to token ids and back.
+//!
+//! Control tokens such as `<|im_end|>` need care: in text written by a chat template they are
+//! meant, in text that comes from data they must stay ordinary characters, or a data set could end
+//! a turn or pose as the system. Hence two ways to encode; [`super::encode_conversation`] combines
+//! them.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::error::ModelError;
+
+/// A model's tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    /// The same, but blind to control tokens; made when first needed.
+    literal: OnceLock<tokenizers::Tokenizer>,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If the file is missing, unreadable or not a tokenizer.
+    pub fn from_file(path: &Path) -> Result<Self, ModelError> {
+        let json = std::fs::read_to_string(path)
+            .map_err(|source| super::weights::read_error(path, source, "a tokenizer.json"))?;
+        Self::from_json(&json, path)
+    }
+
+    /// Builds the tokenizer that a `tokenizer.json` text describes; `path` is where the text came
+    /// from, for messages.
+    ///
+    /// Truncation and padding that the text may ask for are switched off: a prompt is never cut
+    /// silently.
+    ///
+    /// # Errors
+    /// If the text does not describe a tokenizer.
+    pub fn from_json(json: &str, path: &Path) -> Result<Self, ModelError> {
+        let failed = |error: tokenizers::Error| ModelError::Tokenizer {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(failed)?;
+        inner.with_truncation(None).map_err(failed)?;
+        inner.with_padding(None);
+        Ok(Self {
+            path: path.to_owned(),
+            inner,
+            literal: OnceLock::new(),
+        })
+    }
+
+    /// The ids of a text in which control tokens mean what they say, such as the output of a chat
+    /// template. Nothing is added in front or behind: templates write their own beginning.
+    ///
+    /// # Errors
+    /// If the tokenizer has no tokens for the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode_with(&self.inner, text, false)
+    }
+
+    /// The ids of a text that is a whole prompt for a model without chat template. Control tokens
+    /// in it are ordinary characters; what the tokenizer itself puts around a text, such as a
+    /// beginning-of-sequence token, is there.
+    ///
+    /// # Errors
+    /// If the tokenizer has no tokens for the text.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode_with(self.literal(), text, true)
+    }
+
+    /// The ids of a piece of text whose control tokens are ordinary characters, with nothing added.
+    pub(crate) fn encode_literal(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode_with(self.literal(), text, false)
+    }
+
+    /// The text of a sequence of ids, without control tokens. Ids that are no token are left out.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot join the tokens.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.inner
+            .decode(ids, true)
+            .map_err(|error| self.failed(&error))
+    }
+
+    /// The number of tokens, control tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The tokenizer as the text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If a part of it cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String, ModelError> {
+        self.inner
+            .to_string(false)
+            .map_err(|error| self.failed(&error))
+    }
+
+    /// The control tokens and their ids, the longest first.
+    pub(crate) fn control_tokens(&self) -> Vec<(String, u32)> {
+        let added = self.inner.get_added_tokens_decoder().into_iter();
+        let mut control: Vec<(String, u32)> = added
+            .filter(|(_, token)| token.special && !token.content.is_empty())
+            .map(|(id, token)| (token.content, id))
+            .collect();
+        control.sort_by_key(|(token, id)| (std::cmp::Reverse(token.len()), *id));
+        control
+    }
+
+    /// Checks that every token has a place in the model's vocabulary.
+    ///
+    /// # Errors
+    /// If the largest id is not below `vocab_size`.
+    pub(crate) fn check_fits(&self, vocab_size: usize) -> Result<(), ModelError> {
+        let vocabulary = self.inner.get_vocab(true);
+        match vocabulary.into_iter().max_by_key(|(_, id)| *id) {
+            Some((token, id)) if id as usize >= vocab_size => {
+                Err(ModelError::TokenizerVocabulary {
+                    path: self.path.clone(),
+                    token,
+                    id,
+                    vocab_size,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn literal(&self) -> &tokenizers::Tokenizer {
+        self.literal.get_or_init(|| {
+            let mut literal = self.inner.clone();
+            literal.set_encode_special_tokens(true);
+            literal
+        })
+    }
+
+    fn encode_with(
+        &self,
+        tokenizer: &tokenizers::Tokenizer,
+        text: &str,
+        add_around: bool,
+    ) -> Result<Vec<u32>, ModelError> {
+        let encoding = tokenizer.encode_fast(text, add_around);
+        encoding
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &tokenizers::Error) -> ModelError {
+        ModelError::Tokenizer {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Expected {
+        texts: Vec<ExpectedText>,
+    }
+
+    #[derive(Deserialize)]
+    struct ExpectedText {
+        text: String,
+        ids: Vec<u32>,
+        decoded: String,
+        plain_ids: Vec<u32>,
+    }
+
+    fn tiny_chat() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-chat")
+    }
+
+    #[test]
+    fn ids_and_texts_are_those_of_transformers() {
+        let tokenizer = Tokenizer::from_file(&tiny_chat().join("tokenizer.json")).unwrap();
+        let expected = std::fs::read_to_string(tiny_chat().join("expected.json")).unwrap();
+        let expected: Expected = serde_json::from_str(&expected).unwrap();
+        assert!(!expected.texts.is_empty());
+        for row in expected.texts {
+            assert_eq!(
+                tokenizer.encode(&row.text).unwrap(),
+                row.ids,
+                "{:?}",
+                row.text
+            );
+            assert_eq!(
+                tokenizer.encode_plain(&row.text).unwrap(),
+                row.plain_ids,
+                "{:?}",
+                row.text
+            );
+            assert_eq!(
+                tokenizer.decode(&row.ids).unwrap(),
+                row.decoded,
+                "{:?}",
+                row.text
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        let path = tiny_chat().join("tokenizer.json");
+        let tokenizer = Tokenizer::from_file(&path).unwrap();
+        let again = Tokenizer::from_json(&tokenizer.to_json().unwrap(), &path).unwrap();
+        let text = "the sky is blue<|im_end|>";
+        assert_eq!(again.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        assert_eq!(again.vocab_size(), 256);
+    }
+
+    #[test]
+    fn a_text_is_never_cut_or_padded() {
+        let json = std::fs::read_to_string(tiny_chat().join("tokenizer.json")).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        json["truncation"] = serde_json::json!({
+            "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0,
+        });
+        json["padding"] = serde_json::json!({
+            "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>",
+        });
+        let tokenizer = Tokenizer::from_json(&json.to_string(), Path::new("cut")).unwrap();
+        assert_eq!(tokenizer.encode("abcdef").unwrap().len(), 6);
+    }
+
+    #[test]
+    fn a_vocabulary_that_does_not_fit_is_an_error() {
+        let tokenizer = Tokenizer::from_file(&tiny_chat().join("tokenizer.json")).unwrap();
+        tokenizer.check_fits(256).unwrap();
+        let message = tokenizer.check_fits(255).unwrap_err().to_string();
+        assert!(
+            message.contains("has id 255, but the model's vocabulary has 255"),
+            "{message}"
+        );
+        assert!(message.contains("(0 to 254)"), "{message}");
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_is_an_error() {
+        let message = Tokenizer::from_json("{}", Path::new("some.json"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("the tokenizer of some.json failed"),
+            "{message}"
+        );
+        let missing = Tokenizer::from_file(Path::new("nowhere/tokenizer.json")).unwrap_err();
+        assert!(
+            missing
+                .to_string()
+                .contains("nowhere/tokenizer.json does not exist"),
+            "{missing}"
+        );
+    }
+}

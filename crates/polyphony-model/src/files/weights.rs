@@ -1,0 +1,228 @@
+//! A model's tensors, memory-mapped and read by Hugging Face name, whatever the file's format.
+//!
+//! Opening parses the file's table of tensors and checks every length against the file's size;
+//! values are converted to `f32` one tensor at a time, when asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::dequantize::Encoding;
+use crate::error::ModelError;
+
+/// The tensors of a weights file.
+#[derive(Debug)]
+pub struct Weights {
+    path: PathBuf,
+    file: Mmap,
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// A tensor's name and shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The Hugging Face name.
+    pub name: String,
+    /// The length of every dimension, the slowest first.
+    pub shape: Vec<usize>,
+}
+
+/// Where and how a tensor lies in its file.
+#[derive(Debug)]
+pub(crate) struct StoredTensor {
+    /// The length of every dimension, the slowest first.
+    pub(crate) shape: Vec<usize>,
+    /// How its numbers are stored, or the name of a type that cannot be read.
+    pub(crate) encoding: Result<Encoding, String>,
+    /// Its bytes, counted from the start of the file.
+    pub(crate) bytes: Range<usize>,
+    /// In which order its rows lie.
+    pub(crate) rows: RowOrder,
+}
+
+/// The order of a stored matrix's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// As Hugging Face has them.
+    Plain,
+    /// The rows of each head interleave the two halves that rotary embedding pairs, as llama.cpp's
+    /// converter leaves the query and key projections of Llama.
+    RotaryPairs {
+        /// Heads in the matrix.
+        heads: usize,
+    },
+}
+
+impl Weights {
+    pub(crate) fn new(path: &Path, file: Mmap, tensors: BTreeMap<String, StoredTensor>) -> Self {
+        Self {
+            path: path.to_owned(),
+            file,
+            tensors,
+        }
+    }
+
+    /// The file that holds the tensors.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors' Hugging Face names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Every tensor's name and shape, sorted by name.
+    pub fn specs(&self) -> Vec<TensorSpec> {
+        let spec = |(name, tensor): (&String, &StoredTensor)| TensorSpec {
+            name: name.clone(),
+            shape: tensor.shape.clone(),
+        };
+        self.tensors.iter().map(spec).collect()
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The values of a tensor, row after row (the last dimension varies fastest).
+    ///
+    /// # Errors
+    /// If the tensor is missing, has another shape, or is stored in a type that cannot be read.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| ModelError::MissingTensor {
+                path: self.path.clone(),
+                tensor: name.to_owned(),
+            })?;
+        if tensor.shape != shape {
+            return Err(ModelError::TensorShape {
+                path: self.path.clone(),
+                tensor: name.to_owned(),
+                found: tensor.shape.clone(),
+                expected: shape.to_owned(),
+            });
+        }
+        let encoding = tensor
+            .encoding
+            .as_ref()
+            .map_err(|given| ModelError::TensorType {
+                path: self.path.clone(),
+                tensor: name.to_owned(),
+                given: given.clone(),
+                supported: "F32, F16, BF16, and in GGUF also Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"
+                    .to_owned(),
+            })?;
+        let bytes = self
+            .file
+            .get(tensor.bytes.clone())
+            .ok_or_else(|| ModelError::Damaged {
+                path: self.path.clone(),
+                reason: format!("tensor `{name}` reaches past the end of the file"),
+            })?;
+        let values = encoding.decode(bytes);
+        Ok(match tensor.rows {
+            RowOrder::Plain => values,
+            RowOrder::RotaryPairs { heads } => separate_rotary_halves(&values, heads, shape),
+        })
+    }
+
+    /// Compares the names in the file with those that an architecture needs.
+    ///
+    /// # Errors
+    /// One error that lists every missing and every unexpected name.
+    pub fn check_names<'a>(
+        &self,
+        expected: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), ModelError> {
+        let expected: BTreeSet<&str> = expected.into_iter().collect();
+        let found: BTreeSet<&str> = self.names().collect();
+        let owned = |name: &&str| (*name).to_owned();
+        let missing: Vec<String> = expected.difference(&found).map(owned).collect();
+        let unexpected: Vec<String> = found.difference(&expected).map(owned).collect();
+        if missing.is_empty() && unexpected.is_empty() {
+            return Ok(());
+        }
+        Err(ModelError::TensorNames {
+            path: self.path.clone(),
+            missing,
+            unexpected,
+        })
+    }
+
+    /// Drops the tensors whose names do not satisfy `keep`.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.tensors.retain(|name, _| keep(name));
+    }
+}
+
+/// Maps a file into memory.
+///
+/// # Errors
+/// If it does not exist (`expected` says what should be there) or cannot be mapped.
+pub(crate) fn map_file(path: &Path, expected: &str) -> Result<Mmap, ModelError> {
+    let file = File::open(path).map_err(|source| read_error(path, source, expected))?;
+    // SAFETY: a mapping must not change while it is borrowed. Weights files are written once and
+    // never edited in place (this crate writes to a new name and renames); as with every mapped
+    // reader, whoever truncates a model that is being loaded ends the process.
+    unsafe { Mmap::map(&file) }.map_err(|source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The error for a file that could not be opened.
+pub(crate) fn read_error(path: &Path, source: std::io::Error, expected: &str) -> ModelError {
+    if source.kind() == ErrorKind::NotFound {
+        ModelError::Missing {
+            path: path.to_owned(),
+            expected: expected.to_owned(),
+        }
+    } else {
+        ModelError::Read {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Undoes the row order of llama.cpp's converter.
+///
+/// The converter views the rows of a head, `[2, head_size / 2]` in Hugging Face's order, and swaps
+/// the two axes; this swaps them back.
+fn separate_rotary_halves(values: &[f32], heads: usize, shape: &[usize]) -> Vec<f32> {
+    let width: usize = shape[1..].iter().product();
+    let half = shape[0] / heads / 2;
+    let mut ordered = Vec::with_capacity(values.len());
+    for head in 0..heads {
+        for part in 0..2 {
+            for pair in 0..half {
+                let row = (head * half + pair) * 2 + part;
+                ordered.extend_from_slice(&values[row * width..(row + 1) * width]);
+            }
+        }
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotary_halves_are_separated_head_by_head() {
+        // Two heads of size 4, rows of width 2; a stored row says which Hugging Face row it was.
+        let stored = [0, 2, 1, 3, 4, 6, 5, 7].map(|row| row as f32);
+        let values: Vec<f32> = stored.iter().flat_map(|row| [*row, *row + 0.5]).collect();
+        let ordered = separate_rotary_halves(&values, 2, &[8, 2]);
+        let expected: Vec<f32> = (0..16).map(|value| value as f32 / 2.0).collect();
+        assert_eq!(ordered, expected);
+    }
+}

@@ -1,0 +1,223 @@
+//! Keys and values that generation keeps, allocated once.
+//!
+//! A prompt's keys and values are stored once and shared by all responses sampled from it. Each
+//! response has its own row in memory that holds the longest response allowed. All rows are at the
+//! same position of their response, since all start together.
+
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
+
+use crate::{
+    ModelConfig,
+    kernels::{self, HostTensor, Stretch, contiguous, decode_attention, host},
+    network::Attention,
+};
+
+/// A prompt's keys and values, one pair a layer, each `[K, P, S]`: `K` key and value heads, `P`
+/// prompt tokens, `S` head size.
+#[derive(Debug, Default)]
+pub(crate) struct PromptCache {
+    layers: Vec<(Tensor<3>, Tensor<3>)>,
+}
+
+/// Causal attention over a prompt that keeps its keys and values.
+#[derive(Debug, Default)]
+pub(crate) struct PrefillAttention {
+    pub(crate) cache: PromptCache,
+}
+
+impl Attention for PrefillAttention {
+    fn attend(
+        &mut self,
+        _layer: usize,
+        queries: Tensor<3>,
+        keys: Tensor<3>,
+        values: Tensor<3>,
+    ) -> Tensor<3> {
+        let [tokens, heads, size] = queries.dims();
+        let groups = keys.dims()[1];
+        let device = queries.device();
+        let keys = contiguous(keys.swap_dims(0, 1));
+        let values = contiguous(values.swap_dims(0, 1));
+        let future = Tensor::<2, burn::tensor::Bool>::tril_mask([tokens, tokens], 0, &device);
+        let queries = (queries / (size as f64).sqrt())
+            .reshape([tokens, groups, heads / groups, size])
+            .permute([1, 2, 0, 3]);
+        let scores = queries
+            .matmul(keys.clone().swap_dims(1, 2).unsqueeze_dim::<4>(1))
+            .mask_fill(future.unsqueeze::<4>(), f32::NEG_INFINITY);
+        let seen = softmax(scores, 3).matmul(values.clone().unsqueeze_dim::<4>(1));
+        self.cache.layers.push((keys, values));
+        seen.permute([2, 0, 1, 3]).reshape([tokens, heads, size])
+    }
+}
+
+/// The responses' keys and values, and the prompts they continue.
+#[derive(Debug)]
+pub(crate) struct DecodeAttention<'a> {
+    prompts: &'a [PromptCache],
+    /// For each row the prompt that it continues; rows of one prompt are neighbours.
+    prompt_of: Vec<usize>,
+    /// One pair a layer, each `[R, K, N, S]`: `R` rows, `N` tokens of the longest response.
+    rows: Vec<(Tensor<4>, Tensor<4>)>,
+    /// Tokens already in the rows.
+    filled: usize,
+}
+
+impl<'a> DecodeAttention<'a> {
+    pub(crate) fn new(
+        prompts: &'a [PromptCache],
+        prompt_of: Vec<usize>,
+        longest: usize,
+        config: &ModelConfig,
+        device: &Device,
+    ) -> Self {
+        let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];
+        let empty = || Tensor::zeros(shape, device);
+        let rows = (0..config.layers).map(|_| (empty(), empty())).collect();
+        Self { prompts, prompt_of, rows, filled: 0 }
+    }
+
+    /// Keeps only the rows at `kept`, in that order.
+    pub(crate) fn retain(&mut self, kept: &[usize]) {
+        if kept.len() == self.prompt_of.len() {
+            return;
+        }
+        self.prompt_of = kept.iter().map(|&row| self.prompt_of[row]).collect();
+        let Some((first, _)) = self.rows.first() else { return };
+        let ids: Vec<i64> = kept.iter().map(|&row| row as i64).collect();
+        let ids =
+            Tensor::<1, Int>::from_data(TensorData::new(ids, [kept.len()]), &first.device());
+        for (keys, values) in &mut self.rows {
+            *keys = keys.clone().select(0, ids.clone());
+            *values = values.clone().select(0, ids.clone());
+        }
+    }
+
+    /// One more token has been run through all layers.
+    pub(crate) fn advance(&mut self) {
+        self.filled += 1;
+    }
+
+    /// Ranges of rows that continue the same prompt.
+    fn groups(&self) -> Vec<(usize, std::ops::Range<usize>)> {
+        let mut groups: Vec<(usize, std::ops::Range<usize>)> = Vec::new();
+        for (row, &prompt) in self.prompt_of.iter().enumerate() {
+            match groups.last_mut() {
+                Some((last, range)) if *last == prompt => range.end = row + 1,
+                _ => groups.push((prompt, row..row + 1)),
+            }
+        }
+        groups
+    }
+}
+
+/// Writes one position of a cache in place: the tensor is taken out so that nothing shares it.
+fn write(cache: &mut Tensor<4>, position: usize, token: Tensor<3>) {
+    let [rows, heads, _, size] = cache.dims();
+    let taken = std::mem::replace(cache, Tensor::empty([0, 0, 0, 0], &token.device()));
+    let place = [0..rows, 0..heads, position..position + 1, 0..size];
+    *cache = taken.slice_assign(place, token.unsqueeze_dim(2));
+}
+
+impl Attention for DecodeAttention<'_> {
+    fn attend(
+        &mut self,
+        layer: usize,
+        queries: Tensor<3>,
+        keys: Tensor<3>,
+        values: Tensor<3>,
+    ) -> Tensor<3> {
+        let [rows, heads, size] = queries.dims();
+        let kv_heads = keys.dims()[1];
+        let per_group = heads / kv_heads;
+        let filled = self.filled + 1;
+        let groups = self.groups();
+        let (own_keys, own_values) = &mut self.rows[layer];
+        write(own_keys, self.filled, keys);
+        write(own_values, self.filled, values);
+        if let Some(seen) = on_host(&queries, &*own_keys, &*own_values, filled, &self.prompt_of, |prompt| {
+            &self.prompts[prompt].layers[layer]
+        }) {
+            return seen;
+        }
+        let own_keys = own_keys.clone().narrow(2, 0, filled);
+        let own_values = own_values.clone().narrow(2, 0, filled);
+        let queries =
+            (queries / (size as f64).sqrt()).reshape([rows, kv_heads, per_group, size]);
+        let own_scores = queries.clone().matmul(own_keys.swap_dims(2, 3));
+        let mut seen = Vec::with_capacity(groups.len());
+        for (prompt, range) in groups {
+            let (prompt_keys, prompt_values) = &self.prompts[prompt].layers[layer];
+            let (n, length) = (range.len(), prompt_keys.dims()[1]);
+            // All rows of the prompt meet its keys in one product: `[K, n · per_group, S]`.
+            let folded = queries
+                .clone()
+                .narrow(0, range.start, n)
+                .swap_dims(0, 1)
+                .reshape([kv_heads, n * per_group, size]);
+            let prompt_scores = folded
+                .matmul(prompt_keys.clone().swap_dims(1, 2))
+                .reshape([kv_heads, n, per_group, length])
+                .swap_dims(0, 1);
+            let own = own_scores.clone().narrow(0, range.start, n);
+            let weights = softmax(Tensor::cat(vec![prompt_scores, own], 3), 3);
+            let from_prompt = weights
+                .clone()
+                .narrow(3, 0, length)
+                .swap_dims(0, 1)
+                .reshape([kv_heads, n * per_group, length])
+                .matmul(prompt_values.clone())
+                .reshape([kv_heads, n, per_group, size])
+                .swap_dims(0, 1);
+            let from_own = weights
+                .narrow(3, length, filled)
+                .matmul(own_values.clone().narrow(0, range.start, n));
+            seen.push(from_prompt + from_own);
+        }
+        Tensor::cat(seen, 0).reshape([rows, heads, size])
+    }
+}
+
+/// The same without intermediate tensors, where everything is in host memory.
+fn on_host<'a>(
+    queries: &Tensor<3>,
+    own_keys: &Tensor<4>,
+    own_values: &Tensor<4>,
+    filled: usize,
+    prompt_of: &[usize],
+    prompt: impl Fn(usize) -> &'a (Tensor<3>, Tensor<3>),
+) -> Option<Tensor<3>> {
+    let [rows, heads, size] = queries.dims();
+    let [_, kv_heads, longest, _] = own_keys.dims();
+    let on_host = host(queries)?;
+    let (own_keys, own_values) = (host(own_keys)?, host(own_values)?);
+    let mut prompts: Vec<Option<(HostTensor, HostTensor)>> = Vec::new();
+    for &index in prompt_of {
+        if prompts.len() <= index {
+            prompts.resize_with(index + 1, || None);
+        }
+        if prompts[index].is_none() {
+            let (keys, values) = prompt(index);
+            prompts[index] = Some((host(keys)?, host(values)?));
+        }
+    }
+    let seen = |row: usize, head: usize| {
+        let Some((keys, values)) = &prompts[prompt_of[row]] else {
+            unreachable!("every row's prompt is there")
+        };
+        let length = kernels::values(keys).len() / (kv_heads * size);
+        let stretch = |keys, values, start: usize, tokens: usize| {
+            let range = start..start + tokens * size;
+            Stretch {
+                keys: &kernels::values(keys)[range.clone()],
+                values: &kernels::values(values)[range],
+            }
+        };
+        [
+            stretch(keys, values, head * length * size, length),
+            stretch(&own_keys, &own_values, (row * kv_heads + head) * longest * size, filled),
+        ]
+    };
+    let output = decode_attention(kernels::values(&on_host), heads, kv_heads, size, seen);
+    Some(Tensor::from_data(TensorData::new(output, [rows, heads, size]), &queries.device()))
+}

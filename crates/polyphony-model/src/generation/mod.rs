@@ -1,0 +1,215 @@
+//! Sampling responses.
+//!
+//! The prompt of a group is run once, and all responses of all groups are decoded together, one
+//! token a row and pass. A finished row leaves the batch.
+
+mod cache;
+mod sampling;
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+pub use sampling::{Sampling, StreamKey};
+
+use self::{
+    cache::{DecodeAttention, PrefillAttention, PromptCache},
+    sampling::{Choice, choose},
+};
+use crate::{LanguageModel, ModelError, kernels, scoring::to_host};
+
+/// A prompt and how many responses it shall have.
+#[derive(Clone, Debug)]
+pub struct PromptGroup<'a> {
+    /// The prompt's token ids.
+    pub prompt: &'a [u32],
+    /// How many responses to sample.
+    pub samples: usize,
+    /// Names the random numbers; the responses' own `sample` indices count up from its.
+    pub key: StreamKey,
+}
+
+/// What ends a response, and how its tokens are drawn.
+#[derive(Clone, Debug)]
+pub struct GenerationConfig {
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The most tokens of a response.
+    pub max_new_tokens: usize,
+    /// Tokens that end a response; they belong to it.
+    pub stop_tokens: Vec<u32>,
+}
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// It ended with a stop token.
+    Stop,
+    /// It reached the length limit.
+    Length,
+}
+
+/// One sampled response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// The sampled ids, the stop token included.
+    pub tokens: Vec<u32>,
+    /// The natural log-probability of each token when it was drawn, under the temperature-scaled,
+    /// untruncated distribution (temperature 1 where sampling is greedy).
+    pub logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// Samples responses for all groups in one batch; the result has one list a group.
+///
+/// `on_pass` is told the number of tokens that each pass added.
+///
+/// # Errors
+/// If a setting is impossible, a prompt is empty or holds a token outside the vocabulary, or a
+/// prompt and the longest response together are longer than the model's context.
+pub fn generate(
+    model: &LanguageModel,
+    groups: &[PromptGroup<'_>],
+    config: &GenerationConfig,
+    on_pass: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<Generation>>, ModelError> {
+    config.sampling.validate()?;
+    if config.max_new_tokens == 0 {
+        return Err(ModelError::NoNewTokens);
+    }
+    groups.iter().try_for_each(|group| check(model, group, config))?;
+    let mut prompts = Vec::with_capacity(groups.len());
+    let mut rows = Vec::new();
+    for (index, group) in groups.iter().enumerate() {
+        let (cache, logits) = prefill(model, group.prompt);
+        prompts.push(cache);
+        rows.extend((0..group.samples).map(|sample| {
+            let mut row = Row::new(index, sample, group);
+            row.push(row.draw(&logits, config), config);
+            row
+        }));
+    }
+    on_pass(rows.len());
+    decode(model, groups, &prompts, &mut rows, config, on_pass);
+    let mut responses: Vec<Vec<Generation>> = groups.iter().map(|_| Vec::new()).collect();
+    for row in rows {
+        responses[row.group].push(row.into_generation());
+    }
+    Ok(responses)
+}
+
+fn check(
+    model: &LanguageModel,
+    group: &PromptGroup<'_>,
+    config: &GenerationConfig,
+) -> Result<(), ModelError> {
+    if group.prompt.is_empty() {
+        return Err(ModelError::EmptyPrompt);
+    }
+    let max_positions = model.config().max_positions;
+    let (prompt, new) = (group.prompt.len(), config.max_new_tokens);
+    if prompt + new > max_positions {
+        return Err(ModelError::PromptTooLong { prompt, new, max_positions });
+    }
+    model.check_ids(group.prompt)
+}
+
+/// Runs a prompt; returns its keys and values and the logits of its last token.
+fn prefill(model: &LanguageModel, prompt: &[u32]) -> (PromptCache, Vec<f32>) {
+    let positions: Vec<usize> = (0..prompt.len()).collect();
+    let mut attention = PrefillAttention::default();
+    let hidden = model.hidden(prompt, &positions, &mut attention);
+    let last = hidden.narrow(0, prompt.len() - 1, 1);
+    (attention.cache, to_host(logits(model, last)))
+}
+
+/// # Shapes
+/// - hidden `[R, D]`, output `[R, V]`
+fn logits(model: &LanguageModel, hidden: Tensor<2>) -> Tensor<2> {
+    kernels::project(hidden, model.head())
+}
+
+/// A response being made.
+#[derive(Debug)]
+struct Row {
+    group: usize,
+    key: StreamKey,
+    prompt_length: usize,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    finish: Option<Finish>,
+}
+
+impl Row {
+    fn new(group: usize, sample: usize, of: &PromptGroup<'_>) -> Self {
+        Self {
+            group,
+            key: StreamKey { sample: of.key.sample + sample as u32, ..of.key },
+            prompt_length: of.prompt.len(),
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            finish: None,
+        }
+    }
+
+    fn draw(&self, logits: &[f32], config: &GenerationConfig) -> Choice {
+        choose(logits, &config.sampling, self.key.uniform(self.tokens.len()))
+    }
+
+    fn push(&mut self, choice: Choice, config: &GenerationConfig) {
+        self.tokens.push(choice.token);
+        self.logprobs.push(choice.logprob);
+        if config.stop_tokens.contains(&choice.token) {
+            self.finish = Some(Finish::Stop);
+        } else if self.tokens.len() == config.max_new_tokens {
+            self.finish = Some(Finish::Length);
+        }
+    }
+
+    /// The position of the last token.
+    fn position(&self) -> usize {
+        self.prompt_length + self.tokens.len() - 1
+    }
+
+    fn into_generation(self) -> Generation {
+        let finish = self.finish.unwrap_or(Finish::Length);
+        Generation { tokens: self.tokens, logprobs: self.logprobs, finish }
+    }
+}
+
+/// Decodes until every row is finished.
+fn decode(
+    model: &LanguageModel,
+    groups: &[PromptGroup<'_>],
+    prompts: &[PromptCache],
+    rows: &mut [Row],
+    config: &GenerationConfig,
+    on_pass: &mut dyn FnMut(usize),
+) {
+    debug_assert_eq!(groups.len(), prompts.len());
+    let vocab_size = model.config().vocab_size;
+    let mut active: Vec<&mut Row> = rows.iter_mut().filter(|row| row.finish.is_none()).collect();
+    if active.is_empty() {
+        return;
+    }
+    let prompt_of = active.iter().map(|row| row.group).collect();
+    // The last token of a response is never fed, so its keys and values need no place.
+    let longest = config.max_new_tokens - 1;
+    let mut attention =
+        DecodeAttention::new(prompts, prompt_of, longest, model.config(), &model.device());
+    while !active.is_empty() {
+        let last: Vec<u32> = active.iter().filter_map(|row| row.tokens.last().copied()).collect();
+        let positions: Vec<usize> = active.iter().map(|row| row.position()).collect();
+        let hidden = model.hidden(&last, &positions, &mut attention);
+        attention.advance();
+        let logits = to_host(logits(model, hidden));
+        active.par_iter_mut().zip(logits.par_chunks_exact(vocab_size)).for_each(|(row, logits)| {
+            row.push(row.draw(logits, config), config);
+        });
+        on_pass(active.len());
+        let kept: Vec<usize> =
+            (0..active.len()).filter(|&row| active[row].finish.is_none()).collect();
+        active.retain(|row| row.finish.is_none());
+        attention.retain(&kept);
+    }
+}

@@ -1,0 +1,286 @@
+//! From logits to a token.
+
+use rand::{Rng as _, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::ModelError;
+
+/// How tokens are drawn. Temperature comes first, then top-k, then top-p.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Keeps the likeliest tokens that together reach this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps this many of the likeliest tokens; `None` keeps all.
+    pub top_k: Option<usize>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, top_k: None }
+    }
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// Names the setting, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let refuse = |key, given: String, allowed| {
+            Err(ModelError::Sampling { key, given, allowed })
+        };
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            let allowed = "0 (greedy) or a positive number";
+            return refuse("temperature", self.temperature.to_string(), allowed);
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return refuse("top_p", self.top_p.to_string(), "above 0 and at most 1");
+        }
+        if self.top_k == Some(0) {
+            return refuse("top_k", "0".to_owned(), "at least 1, or left out");
+        }
+        Ok(())
+    }
+
+    /// Whether tokens are drawn from less than the whole distribution.
+    pub fn truncates(&self) -> bool {
+        self.top_p < 1.0 || self.top_k.is_some()
+    }
+
+    /// The temperature of the distribution whose log-probabilities are kept: the sampling
+    /// temperature, or 1 where sampling is greedy.
+    pub fn scoring_temperature(&self) -> f32 {
+        if self.temperature == 0.0 { 1.0 } else { self.temperature }
+    }
+}
+
+/// Names one response's stream of random numbers. Equal keys give equal streams, whatever else is
+/// in the batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StreamKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// The training step.
+    pub step: u32,
+    /// The task's index in its data set.
+    pub task: u32,
+    /// The agent's index in the team.
+    pub agent: u16,
+    /// The turn.
+    pub turn: u16,
+    /// The branch of the rollout tree.
+    pub branch: u32,
+    /// The response's index among those sampled from one prompt.
+    pub sample: u32,
+}
+
+impl StreamKey {
+    /// The uniform number in `[0, 1)` that decides the token at `position`.
+    ///
+    /// ChaCha is a counter-based generator: the key is its seed, the position its counter.
+    pub fn uniform(&self, position: usize) -> f64 {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        seed[8..12].copy_from_slice(&self.step.to_le_bytes());
+        seed[12..16].copy_from_slice(&self.task.to_le_bytes());
+        seed[16..18].copy_from_slice(&self.agent.to_le_bytes());
+        seed[18..20].copy_from_slice(&self.turn.to_le_bytes());
+        seed[20..24].copy_from_slice(&self.branch.to_le_bytes());
+        seed[24..28].copy_from_slice(&self.sample.to_le_bytes());
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        rng.set_word_pos(2 * position as u128);
+        (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// A token and its natural log-probability under the temperature-scaled, untruncated distribution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Choice {
+    pub(crate) token: u32,
+    pub(crate) logprob: f32,
+}
+
+/// Draws a token. `uniform` lies in `[0, 1)`.
+pub(crate) fn choose(logits: &[f32], sampling: &Sampling, uniform: f64) -> Choice {
+    let temperature = f64::from(sampling.scoring_temperature());
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let scaled = |logit: f32| f64::from(logit - max) / temperature;
+    let total: f64 = logits.iter().map(|&logit| scaled(logit).exp()).sum();
+    let token = if sampling.temperature == 0.0 {
+        argmax(logits)
+    } else if sampling.truncates() {
+        choose_truncated(logits, scaled, total, sampling, uniform)
+    } else {
+        invert(logits.iter().enumerate().map(|(id, &logit)| (id, scaled(logit).exp())), uniform * total)
+    };
+    Choice { token: token as u32, logprob: (scaled(logits[token]) - total.ln()) as f32 }
+}
+
+/// The first of the largest.
+fn argmax(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = id;
+        }
+    }
+    best
+}
+
+fn choose_truncated(
+    logits: &[f32],
+    scaled: impl Fn(f32) -> f64,
+    total: f64,
+    sampling: &Sampling,
+    uniform: f64,
+) -> usize {
+    let mut ranked: Vec<usize> = (0..logits.len()).collect();
+    let by_logit = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+    let mut kept_total = total;
+    if let Some(k) = sampling.top_k.filter(|&k| k < ranked.len()) {
+        ranked.select_nth_unstable_by(k - 1, by_logit);
+        ranked.truncate(k);
+        kept_total = ranked.iter().map(|&id| scaled(logits[id]).exp()).sum();
+    }
+    ranked.sort_unstable_by(by_logit);
+    let enough = f64::from(sampling.top_p) * kept_total;
+    let mut reached = 0.0;
+    let mut kept = Vec::new();
+    for id in ranked {
+        let weight = scaled(logits[id]).exp();
+        kept.push((id, weight));
+        reached += weight;
+        if sampling.top_p < 1.0 && reached >= enough {
+            break;
+        }
+    }
+    invert(kept, uniform * reached)
+}
+
+/// The item in which the running sum of weights passes `threshold`; the last one with any weight
+/// where rounding leaves the sum short of it.
+fn invert(weights: impl IntoIterator<Item = (usize, f64)>, threshold: f64) -> usize {
+    let mut sum = 0.0;
+    let mut last = 0;
+    for (id, weight) in weights {
+        if weight > 0.0 {
+            last = id;
+            sum += weight;
+            if sum > threshold {
+                break;
+            }
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LOGITS: [f32; 5] = [0.0, 2.0, 1.0, -1.0, 1.5];
+
+    fn probabilities(temperature: f32) -> Vec<f64> {
+        let weights = LOGITS.map(|l| f64::from(l / temperature).exp());
+        weights.iter().map(|w| w / weights.iter().sum::<f64>()).collect()
+    }
+
+    /// How often each token comes, over an even grid of uniform numbers.
+    fn frequencies(sampling: &Sampling) -> Vec<f64> {
+        let n = 20_000;
+        let mut counts = vec![0.0; LOGITS.len()];
+        for i in 0..n {
+            let choice = choose(&LOGITS, sampling, (f64::from(i) + 0.5) / f64::from(n));
+            counts[choice.token as usize] += 1.0 / f64::from(n);
+        }
+        counts
+    }
+
+    #[test]
+    fn tokens_come_as_often_as_their_probability() {
+        for temperature in [0.5, 1.0, 2.0] {
+            let sampling = Sampling { temperature, ..Sampling::default() };
+            for (seen, expected) in frequencies(&sampling).iter().zip(probabilities(temperature)) {
+                assert!((seen - expected).abs() < 1e-3, "{seen} against {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn truncation_keeps_the_likeliest_tokens_in_proportion() {
+        let p = probabilities(1.0);
+        let top_two = Sampling { top_k: Some(2), ..Sampling::default() };
+        let seen = frequencies(&top_two);
+        assert!((seen[1] - p[1] / (p[1] + p[4])).abs() < 1e-3);
+        assert_eq!((seen[0], seen[2], seen[3]), (0.0, 0.0, 0.0));
+        // p[1] is 0.46 and p[4] 0.28: three quarters need a third token, p[2].
+        let nucleus = Sampling { top_p: 0.75, ..Sampling::default() };
+        let seen = frequencies(&nucleus);
+        assert!((seen[2] - p[2] / (p[1] + p[4] + p[2])).abs() < 1e-3);
+        assert_eq!((seen[0], seen[3]), (0.0, 0.0));
+    }
+
+    #[test]
+    fn log_probabilities_ignore_truncation_and_follow_temperature() {
+        let sampling = Sampling { temperature: 0.7, top_p: 0.5, top_k: Some(2) };
+        let choice = choose(&LOGITS, &sampling, 0.1);
+        assert_eq!(choice.token, 1);
+        assert!((f64::from(choice.logprob) - probabilities(0.7)[1].ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn temperature_zero_takes_the_first_of_the_likeliest() {
+        let choice = choose(&[1.0, 3.0, 3.0], &Sampling::greedy(), 0.99);
+        assert_eq!(choice.token, 1);
+        assert!((f64::from(choice.logprob) - (1.0 / (2.0 + (-2f64).exp())).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn impossible_settings_are_named() {
+        let table = [
+            (Sampling { temperature: -1.0, ..Sampling::default() }, "temperature"),
+            (Sampling { temperature: f32::NAN, ..Sampling::default() }, "temperature"),
+            (Sampling { top_p: 1.5, ..Sampling::default() }, "top_p"),
+            (Sampling { top_p: 0.0, ..Sampling::default() }, "top_p"),
+            (Sampling { top_k: Some(0), ..Sampling::default() }, "top_k"),
+        ];
+        for (sampling, key) in table {
+            let message = sampling.validate().unwrap_err().to_string();
+            assert!(message.contains(&format!("`{key}`")), "{message}");
+        }
+        assert!(Sampling::default().validate().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn every_part_of_the_key_changes_the_stream(seed: u64, position in 0usize..4096) {
+            let key = StreamKey { seed, ..StreamKey::default() };
+            let others = [
+                StreamKey { seed: seed ^ 1, ..key },
+                StreamKey { step: 1, ..key },
+                StreamKey { task: 1, ..key },
+                StreamKey { agent: 1, ..key },
+                StreamKey { turn: 1, ..key },
+                StreamKey { branch: 1, ..key },
+                StreamKey { sample: 1, ..key },
+            ];
+            let own = key.uniform(position);
+            prop_assert!((0.0..1.0).contains(&own));
+            prop_assert_eq!(own, key.uniform(position));
+            prop_assert_ne!(own, key.uniform(position + 1));
+            for other in others {
+                prop_assert_ne!(own, other.uniform(position));
+            }
+        }
+    }
+}

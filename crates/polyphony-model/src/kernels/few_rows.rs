@@ -1,0 +1,159 @@
+//! The product of few rows with a large weight, as every decoding pass needs it.
+//!
+//! Decoding is bound by reading weights, so each weight is read from memory once for all rows.
+//! Every output is summed in one fixed order, whatever the number of rows: a row's result does not
+//! depend on its batch, to the last bit.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// With more rows than this a general matrix product is faster.
+pub(crate) const MOST_ROWS: usize = 48;
+
+/// Outputs computed together, so that a loaded input serves several weights.
+const TILE: usize = 4;
+
+/// Weights a thread takes at once: large enough to hide the hand-over, small enough to share out.
+const CHUNK_WEIGHTS: usize = 1 << 17;
+
+/// The product of `input`, `[rows, inner]`, with `weight`, `[outputs, inner]`: `[rows, outputs]`.
+pub(crate) fn project_few_rows(input: &[f32], weight: &[f32], inner: usize) -> Vec<f32> {
+    let (rows, outputs) = (input.len() / inner, weight.len() / inner);
+    let arch = Arch::new();
+    // Made as `[outputs, rows]`, where threads own contiguous ranges, and turned at the end.
+    let mut turned = vec![0.0; outputs * rows];
+    let per_chunk = (CHUNK_WEIGHTS / inner).next_multiple_of(TILE).max(TILE);
+    turned
+        .par_chunks_mut(per_chunk * rows)
+        .zip(weight.par_chunks(per_chunk * inner))
+        .for_each(|(output, weight)| arch.dispatch(Chunk { input, weight, inner, output }));
+    let mut output = vec![0.0; rows * outputs];
+    for (index, column) in turned.chunks_exact(rows).enumerate() {
+        for (row, value) in column.iter().enumerate() {
+            output[row * outputs + index] = *value;
+        }
+    }
+    output
+}
+
+/// The part of a product that one thread makes.
+struct Chunk<'a> {
+    input: &'a [f32],
+    weight: &'a [f32],
+    inner: usize,
+    /// `[outputs, rows]`.
+    output: &'a mut [f32],
+}
+
+impl WithSimd for Chunk<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { input, weight, inner, output } = self;
+        let rows = input.len() / inner;
+        let tiles = weight.chunks(TILE * inner).zip(output.chunks_mut(TILE * rows));
+        for (weight, output) in tiles {
+            let mut weights = [weight; TILE];
+            for (index, weight) in weights.iter_mut().enumerate() {
+                // A last, partial tile computes its last weight again and drops the result.
+                let start = (index * inner).min(weight.len() - inner);
+                *weight = &weight[start..start + inner];
+            }
+            let mut row = 0;
+            while row < rows {
+                let input = &input[row * inner..];
+                row += match rows - row {
+                    1 => block::<S, 1>(simd, input, weights, rows, &mut output[row..]),
+                    2 => block::<S, 2>(simd, input, weights, rows, &mut output[row..]),
+                    3 => block::<S, 3>(simd, input, weights, rows, &mut output[row..]),
+                    _ => block::<S, 4>(simd, input, weights, rows, &mut output[row..]),
+                };
+            }
+        }
+    }
+}
+
+/// `TILE` weights times the first `ROWS` rows of `input`; returns `ROWS`. Outputs of one weight are
+/// `stride` apart.
+#[inline(always)]
+fn block<S: Simd, const ROWS: usize>(
+    simd: S,
+    input: &[f32],
+    weights: [&[f32]; TILE],
+    stride: usize,
+    output: &mut [f32],
+) -> usize {
+    let inner = weights[0].len();
+    let mut x: [(&[S::f32s], &[f32]); ROWS] = [(&[], &[]); ROWS];
+    for (row, x) in x.iter_mut().enumerate() {
+        *x = S::as_simd_f32s(&input[row * inner..(row + 1) * inner]);
+    }
+    let mut w: [(&[S::f32s], &[f32]); TILE] = [(&[], &[]); TILE];
+    for (weight, w) in weights.iter().zip(&mut w) {
+        *w = S::as_simd_f32s(weight);
+    }
+    let mut sums = [[simd.splat_f32s(0.0); ROWS]; TILE];
+    for at in 0..w[0].0.len() {
+        for tile in 0..TILE {
+            for row in 0..ROWS {
+                sums[tile][row] = simd.mul_add_f32s(w[tile].0[at], x[row].0[at], sums[tile][row]);
+            }
+        }
+    }
+    for tile in 0..TILE {
+        let w_rest = simd.partial_load_f32s(w[tile].1);
+        for row in 0..ROWS {
+            let x_rest = simd.partial_load_f32s(x[row].1);
+            let sum = simd.mul_add_f32s(w_rest, x_rest, sums[tile][row]);
+            if let Some(place) = output.get_mut(tile * stride + row) {
+                *place = simd.reduce_sum_f32s(sum);
+            }
+        }
+    }
+    ROWS
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reference(input: &[f32], weight: &[f32], inner: usize) -> Vec<f64> {
+        let mut output = Vec::new();
+        for row in input.chunks_exact(inner) {
+            for weight in weight.chunks_exact(inner) {
+                output.push(row.iter().zip(weight).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum());
+            }
+        }
+        output
+    }
+
+    fn numbers(count: usize, salt: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + salt * 104_729) % 1013) as f32 / 506.5 - 1.0).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_plain_product(rows in 1usize..10, outputs in 1usize..40, inner in 1usize..70) {
+            let (input, weight) = (numbers(rows * inner, 1), numbers(outputs * inner, 2));
+            let product = project_few_rows(&input, &weight, inner);
+            for (own, expected) in product.iter().zip(reference(&input, &weight, inner)) {
+                prop_assert!((f64::from(*own) - expected).abs() < 1e-4, "{own} is not {expected}");
+            }
+        }
+
+        #[test]
+        fn a_row_is_the_same_to_the_last_bit_in_any_batch(
+            rows in 2usize..12, outputs in 1usize..40, inner in 1usize..70,
+        ) {
+            let (input, weight) = (numbers(rows * inner, 3), numbers(outputs * inner, 4));
+            let together = project_few_rows(&input, &weight, inner);
+            for row in 0..rows {
+                let alone = project_few_rows(&input[row * inner..][..inner], &weight, inner);
+                prop_assert_eq!(&together[row * outputs..][..outputs], &alone[..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A network with its configuration on a device.
+
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor},
+    tensor::{Device, Int, Tensor, TensorData},
+};
+
+use crate::{
+    ModelConfig, ModelError, ModelFiles,
+    network::{Attention, Llama, NamedTensor, WeightReader, named_tensors, rope::Rotation},
+};
+
+/// A causal language model.
+///
+/// Weights sit on a device without gradients; [`LanguageModel::trainable`] gives a view of the
+/// same weights that records them.
+#[derive(Clone, Debug)]
+pub struct LanguageModel {
+    config: ModelConfig,
+    network: Llama,
+}
+
+impl LanguageModel {
+    /// Reads a model's weights onto a device.
+    ///
+    /// # Errors
+    /// Names missing, surplus and wrongly shaped tensors.
+    pub fn load(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
+        let reader = WeightReader { weights: &files.weights, device };
+        let network = Llama::load(&files.config, &reader)?;
+        Ok(Self { config: files.config.clone(), network })
+    }
+
+    /// The sizes and constants of the network.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device that holds the weights.
+    pub fn device(&self) -> Device {
+        self.network.device()
+    }
+
+    /// The same weights, recorded for differentiation. Shares memory with the original until one
+    /// of them changes.
+    #[must_use]
+    pub fn trainable(&self) -> Self {
+        Self { config: self.config.clone(), network: self.network.clone().train() }
+    }
+
+    /// Visits every weight, under the path that is its Hugging Face name.
+    pub fn visit_weights(&self, visitor: &mut impl ModuleVisitor) {
+        self.network.visit(visitor);
+    }
+
+    /// Replaces every weight by what `mapper` makes of it.
+    #[must_use]
+    pub fn map_weights(self, mapper: &mut impl ModuleMapper) -> Self {
+        Self { config: self.config, network: self.network.map(mapper) }
+    }
+
+    /// All weights, copied to host memory, under their Hugging Face names.
+    pub fn named_tensors(&self) -> Vec<NamedTensor> {
+        named_tensors(&self.network)
+    }
+
+    /// The hidden states after the last layer.
+    ///
+    /// # Shapes
+    /// - ids and positions `T` long, output `[T, D]` with `D` the hidden size
+    pub(crate) fn hidden(
+        &self,
+        ids: &[u32],
+        positions: &[usize],
+        attention: &mut impl Attention,
+    ) -> Tensor<2> {
+        let device = self.device();
+        let rotation =
+            Rotation::new(positions, self.config.head_size, self.config.rope_theta, &device);
+        self.network.forward(token_tensor(ids, &device), &rotation, attention)
+    }
+
+    /// The output head's weight, `[V, D]`.
+    pub(crate) fn head(&self) -> Tensor<2> {
+        self.network.head()
+    }
+
+    /// Refuses token ids outside the vocabulary.
+    pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<(), ModelError> {
+        let vocab_size = self.config.vocab_size;
+        match ids.iter().find(|&&id| id as usize >= vocab_size) {
+            Some(&id) => Err(ModelError::TokenOutOfRange { id, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Token ids on a device.
+pub(crate) fn token_tensor(ids: &[u32], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+    let length = ids.len();
+    Tensor::from_data(TensorData::new(ids, [length]), device)
+}

@@ -1,0 +1,103 @@
+//! The layers that decoder-only transformers share. Legend for shapes: `T` tokens, `D` hidden
+//! size, `I` inputs and `O` outputs of a projection, `V` vocabulary.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Int, Tensor, activation::silu},
+};
+
+use crate::kernels;
+
+/// A projection without bias; the weight is stored as `[O, I]`, as in Hugging Face files.
+#[derive(Module, Debug)]
+pub(crate) struct Linear {
+    weight: Param<Tensor<2>>,
+}
+
+impl Linear {
+    pub(crate) fn new(weight: Tensor<2>) -> Self {
+        Self { weight: Param::from_tensor(weight) }
+    }
+
+    /// The projection of every row.
+    ///
+    /// # Shapes
+    /// - input `[T, I]`, output `[T, O]`
+    pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        kernels::project(input, self.weight.val())
+    }
+
+    /// The weight, `[O, I]`.
+    pub(crate) fn weight(&self) -> Tensor<2> {
+        self.weight.val()
+    }
+}
+
+/// The table of token embeddings.
+#[derive(Module, Debug)]
+pub(crate) struct Embedding {
+    weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    pub(crate) fn new(weight: Tensor<2>) -> Self {
+        Self { weight: Param::from_tensor(weight) }
+    }
+
+    /// The embeddings of tokens.
+    ///
+    /// # Shapes
+    /// - ids `[T]`, output `[T, D]`
+    pub(crate) fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        self.weight.val().select(0, ids)
+    }
+
+    /// The table, `[V, D]`.
+    pub(crate) fn weight(&self) -> Tensor<2> {
+        self.weight.val()
+    }
+}
+
+/// Root-mean-square normalization (Zhang and Sennrich, 2019, arXiv 1910.07467).
+#[derive(Module, Debug)]
+pub(crate) struct RmsNorm {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(weight: Tensor<1>, epsilon: f64) -> Self {
+        Self { weight: Param::from_tensor(weight), epsilon }
+    }
+
+    /// Every row divided by its root mean square, times the weight.
+    ///
+    /// # Shapes
+    /// - input and output `[T, D]`
+    pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        kernels::rms_norm(input, self.weight.val(), self.epsilon)
+    }
+}
+
+/// The gated feed-forward layer, `down(silu(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
+#[derive(Module, Debug)]
+pub(crate) struct SwiGlu {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl SwiGlu {
+    pub(crate) fn new(gate_proj: Linear, up_proj: Linear, down_proj: Linear) -> Self {
+        Self { gate_proj, up_proj, down_proj }
+    }
+
+    /// # Shapes
+    /// - input and output `[T, D]`
+    pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        let gate = self.gate_proj.forward(input.clone());
+        let up = self.up_proj.forward(input);
+        self.down_proj.forward(silu(gate) * up)
+    }
+}

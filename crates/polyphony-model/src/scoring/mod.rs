@@ -1,0 +1,62 @@
+//! Log-probabilities of given tokens, for updates and for checks.
+
+mod pack;
+
+use burn::tensor::Tensor;
+
+pub use pack::PackedGroup;
+
+use crate::{
+    LanguageModel, ModelError, kernels, language_model::token_tensor,
+    network::attention::PackedAttention,
+};
+
+/// The natural log-probability of every response token of a group, under the distribution
+/// `softmax(logits / temperature)`.
+///
+/// The group is run as one packed row: the prompt once, then each response with its own positions,
+/// seeing the prompt and itself. The result is differentiable if the model is
+/// [trainable](LanguageModel::trainable).
+///
+/// # Shapes
+/// - output `[N]`: the tokens of all responses, one response after the other
+///
+/// # Errors
+/// If a token is outside the vocabulary, a response is empty, or prompt and response together are
+/// longer than the model's context.
+pub fn score_group(
+    model: &LanguageModel,
+    group: &PackedGroup<'_>,
+    temperature: f32,
+) -> Result<Tensor<1>, ModelError> {
+    group.check(model)?;
+    let device = model.device();
+    let mut attention = PackedAttention::new(group.prompt().len(), &group.fed_lengths(), &device);
+    let hidden = model.hidden(&group.fed_tokens(), &group.positions(), &mut attention);
+    let predictors = token_tensor(&group.predictors(), &device);
+    let targets = token_tensor(&group.targets(), &device);
+    let hidden = hidden.select(0, predictors);
+    Ok(kernels::token_logprobs(hidden, model.head(), targets, temperature))
+}
+
+/// The natural log-probability of each token after the first, given those before it, at
+/// temperature 1.
+///
+/// # Errors
+/// If a token is outside the vocabulary or there are more tokens than the model's context holds.
+pub fn sequence_logprobs(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
+    let Some((_, rest)) = ids.split_first() else { return Ok(Vec::new()) };
+    if rest.is_empty() {
+        return model.check_ids(ids).map(|()| Vec::new());
+    }
+    let group = PackedGroup::new(&ids[..1], vec![rest]);
+    let logprobs = score_group(model, &group, 1.0)?;
+    Ok(to_host(logprobs))
+}
+
+/// The values of a vector, in host memory.
+pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.inner().into_data().convert::<f32>();
+    // Only another element type could fail, and it has just been converted.
+    data.try_into_vec().expect("converted to f32")
+}

@@ -1,0 +1,79 @@
+//! A prompt and its responses as one row.
+
+use crate::{LanguageModel, ModelError};
+
+/// A prompt and the responses sampled from it.
+///
+/// The last token of a response predicts nothing, so it is a target but never fed to the network.
+#[derive(Clone, Debug)]
+pub struct PackedGroup<'a> {
+    prompt: &'a [u32],
+    responses: Vec<&'a [u32]>,
+}
+
+impl<'a> PackedGroup<'a> {
+    /// A group from its prompt and its responses.
+    pub fn new(prompt: &'a [u32], responses: Vec<&'a [u32]>) -> Self {
+        Self { prompt, responses }
+    }
+
+    /// The prompt's tokens.
+    pub fn prompt(&self) -> &'a [u32] {
+        self.prompt
+    }
+
+    /// The number of tokens of each response.
+    pub fn lengths(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.responses.iter().map(|response| response.len())
+    }
+
+    /// The tokens that the network runs: the prompt, then each response but its last token.
+    pub fn fed_tokens(&self) -> Vec<u32> {
+        let fed = self.responses.iter().flat_map(|response| &response[..response.len() - 1]);
+        self.prompt.iter().chain(fed).copied().collect()
+    }
+
+    pub(crate) fn fed_lengths(&self) -> Vec<usize> {
+        self.lengths().map(|length| length - 1).collect()
+    }
+
+    pub(crate) fn positions(&self) -> Vec<usize> {
+        let prompt = self.prompt.len();
+        let responses = self.fed_lengths().into_iter().flat_map(|n| prompt..prompt + n);
+        (0..prompt).chain(responses).collect()
+    }
+
+    /// For every response token the packed index of the token that predicts it.
+    pub(crate) fn predictors(&self) -> Vec<u32> {
+        let last_of_prompt = self.prompt.len() - 1;
+        let mut start = self.prompt.len();
+        let mut predictors = Vec::new();
+        for fed in self.fed_lengths() {
+            predictors.push(last_of_prompt as u32);
+            predictors.extend((start..start + fed).map(|index| index as u32));
+            start += fed;
+        }
+        predictors
+    }
+
+    pub(crate) fn targets(&self) -> Vec<u32> {
+        self.responses.concat()
+    }
+
+    pub(crate) fn check(&self, model: &LanguageModel) -> Result<(), ModelError> {
+        if self.prompt.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
+        if self.responses.is_empty() || self.lengths().any(|length| length == 0) {
+            return Err(ModelError::EmptyResponse);
+        }
+        let longest = self.lengths().max().unwrap_or_default();
+        let (tokens, max_positions) =
+            (self.prompt.len() + longest, model.config().max_positions);
+        if tokens > max_positions {
+            return Err(ModelError::ContextTooLong { tokens, max_positions });
+        }
+        model.check_ids(self.prompt)?;
+        self.responses.iter().try_for_each(|response| model.check_ids(response))
+    }
+}

@@ -1,0 +1,56 @@
+//! `polyphony train`: a recipe and what is changed about it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::recipe::Recipe;
+
+/// The arguments of `polyphony train`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The name of a recipe that ships with the program, or a RON file; the default recipe if left
+    /// out.
+    recipe: Option<String>,
+    /// Replaces one value of the recipe, such as `algorithm.samples=8`; may be given several times.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<String>,
+    /// The new directory for metrics, rollouts and agents; named after recipe and time if left out.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Training steps, in place of the recipe's.
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+}
+
+/// Trains what the arguments say.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let recipe = arguments.recipe()?;
+    crate::train::train(&recipe, arguments.run_dir.as_deref())
+}
+
+impl Arguments {
+    /// The recipe with everything that was changed on the command line.
+    fn recipe(&self) -> Result<Recipe> {
+        let steps = self.steps.map(|steps| format!("steps={steps}"));
+        let overrides: Vec<String> = self.overrides.iter().cloned().chain(steps).collect();
+        Recipe::load(self.recipe.as_deref(), &overrides)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_win_over_the_recipe_and_over_set() {
+        let arguments = Arguments {
+            recipe: None,
+            overrides: vec!["seed=7".to_owned(), "steps=3".to_owned()],
+            run_dir: None,
+            steps: Some(5),
+        };
+        let recipe = arguments.recipe().unwrap();
+        assert_eq!((recipe.seed, recipe.steps), (7, 5));
+    }
+}

@@ -1,0 +1,122 @@
+//! JSON lines in, JSON lines out: how scripts talk to the commands.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Answers every object of `input` (`-` is standard input) with one line on `output`.
+///
+/// `answer` is given the number of objects before and the object. Blank lines are passed over.
+///
+/// # Errors
+/// Names the file and the line: one that is not such an object, or that cannot be answered. The
+/// answers to the lines before have been written.
+pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
+    input: &Path,
+    output: &mut dyn Write,
+    mut answer: impl FnMut(usize, Q) -> Result<A>,
+) -> Result<()> {
+    let reader: Box<dyn BufRead> = if input == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(input).with_context(|| format!("opening {}", input.display()))?;
+        Box::new(BufReader::new(file))
+    };
+    let mut count = 0;
+    for (index, line) in reader.lines().enumerate() {
+        let place = || format!("{}, line {}", input.display(), index + 1);
+        let line = line.with_context(place)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let question = serde_json::from_str(&line)
+            .map_err(explain)
+            .with_context(place)?;
+        write(output, &answer(count, question).with_context(place)?)?;
+        count += 1;
+    }
+    Ok(())
+}
+
+/// Writes one JSON object as a line.
+///
+/// # Errors
+/// If `output` cannot be written to.
+pub(crate) fn write(output: &mut dyn Write, object: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_string(object)?;
+    line.push('\n');
+    output.write_all(line.as_bytes()).context("writing results")
+}
+
+/// The error without the line number, which counts from the beginning of the one line.
+fn explain(error: serde_json::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let reason = text
+        .split_once(" at line ")
+        .map_or(text.as_str(), |(reason, _)| reason);
+    anyhow!("column {}: {reason}", error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::ensure;
+
+    /// What doubling every number gives, and the error if there is one.
+    fn doubled(text: &str) -> (String, Option<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.jsonl");
+        std::fs::write(&path, text).unwrap();
+        let mut output = Vec::new();
+        let outcome = answer(&path, &mut output, |index, [number]: [usize; 1]| {
+            ensure!(number < 100, "{number} is too large");
+            Ok([index, 2 * number])
+        });
+        let error = outcome.err().map(|error| format!("{error:#}"));
+        let error = error.map(|error| error.replace(path.to_str().unwrap(), "in.jsonl"));
+        (String::from_utf8(output).unwrap(), error)
+    }
+
+    #[test]
+    fn each_object_gets_a_line_and_errors_name_theirs() {
+        let rows = [
+            ("", "", None),
+            ("[1]\n\n[4]", "[0,2]\n[1,8]\n", None),
+            (
+                "[1]\n\n[300]\n[2]",
+                "[0,2]\n",
+                Some("in.jsonl, line 3: 300 is too large"),
+            ),
+            (
+                "[1]\n[2, \"b\"]\n",
+                "[0,2]\n",
+                Some("in.jsonl, line 2: column 5: trailing characters"),
+            ),
+            (
+                "[-1]",
+                "",
+                Some("in.jsonl, line 1: column 3: invalid value: integer `-1`, expected usize"),
+            ),
+        ];
+        for (text, output, error) in rows {
+            assert_eq!(
+                doubled(text),
+                (output.to_owned(), error.map(str::to_owned)),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let outcome = answer(Path::new("no/such.jsonl"), &mut Vec::new(), |_, (): ()| {
+            Ok(())
+        });
+        assert_eq!(outcome.unwrap_err().to_string(), "opening no/such.jsonl");
+    }
+}

@@ -1,0 +1,13 @@
+//! The runner: recipes, models by name, training runs, evaluation, and the `polyphony` command.
+//!
+//! This crate wires the others together and knows nothing of how they work inside. Start reading
+//! at [`recipe::Recipe`], which says everything that a run does, then [`train::train`], which does
+//! it; [`cli`] has the commands.
+
+pub mod cli;
+mod commands;
+pub mod device;
+mod json_lines;
+pub mod recipe;
+pub mod sources;
+pub mod train;

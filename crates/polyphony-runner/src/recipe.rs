@@ -1,0 +1,276 @@
+//! A recipe: everything that decides what a training run does, as one RON file.
+//!
+//! Start reading at [`Recipe`]; `docs/recipes.md` describes every key for users. [`Recipe::load`]
+//! reads a recipe that ships with the program or a file, applies `--set path=value`, and checks
+//! every number, so whoever holds a recipe may rely on its ranges.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
+use polyphony_env::{Source, Writing};
+use polyphony_episode::Environment;
+use polyphony_marl::{Algorithm, Updates};
+use polyphony_model::Sampling;
+use serde::{Deserialize, Serialize};
+
+use crate::device::DeviceChoice;
+
+mod explain;
+mod overrides;
+mod shipped;
+
+pub use shipped::{DEFAULT_NAME, Shipped, shipped};
+
+/// What a training run does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Where all random numbers of the run start from.
+    #[serde(default)]
+    pub seed: u64,
+    /// What the agents do together.
+    pub environment: EnvironmentKind,
+    /// The tasks to train on.
+    pub train: Source,
+    /// The tasks to evaluate on, before and after.
+    pub held_out: Source,
+    /// The models that the agents start from.
+    pub team: Team,
+    /// How responses are drawn.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// The longest response, in tokens.
+    pub max_new_tokens: usize,
+    /// What is done with a prompt that does not fit into the model's context.
+    #[serde(default)]
+    pub long_prompts: LongPrompts,
+    /// What is sampled and what is maximized.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// How weights are changed.
+    #[serde(default)]
+    pub updates: Updates,
+    /// Training steps. A step plays `updates.buffer` tasks and then changes the weights.
+    pub steps: usize,
+    /// How the team is judged before and after.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+    /// Where the models run.
+    #[serde(default)]
+    pub device: DeviceChoice,
+}
+
+/// What the agents do together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum EnvironmentKind {
+    /// A concise and a detailed summary of a post.
+    Tldr,
+    /// Background and method from an abstract.
+    Arxiv,
+}
+
+/// The models that the agents start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Team {
+    /// Every agent starts as its own copy of one model.
+    Copies(String),
+    /// One model for each agent, in the order of the environment's roles.
+    Each(Vec<String>),
+}
+
+/// What is done with a prompt that does not fit into the model's context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LongPrompts {
+    /// The run stops and names the task.
+    #[default]
+    Fail,
+    /// The task is left out, logged and counted.
+    Skip,
+}
+
+/// How the team is judged before and after training.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluation {
+    /// The held-out tasks to use, from the first; all where there are fewer.
+    pub tasks: usize,
+    /// Joint actions to sample for each task.
+    pub samples: usize,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self {
+            tasks: 32,
+            samples: 2,
+        }
+    }
+}
+
+impl EnvironmentKind {
+    /// The environment itself.
+    pub fn build(self) -> Box<dyn Environment> {
+        match self {
+            Self::Tldr => Box::new(Writing::tldr()),
+            Self::Arxiv => Box::new(Writing::arxiv()),
+        }
+    }
+}
+
+impl Team {
+    /// The model of each agent in a team of `agents`. A list must have that length, which
+    /// [`Recipe::validate`] ensures.
+    pub fn models(&self, agents: usize) -> Vec<&str> {
+        match self {
+            Self::Copies(model) => vec![model; agents],
+            Self::Each(models) => models.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe, applies overrides of the form `path=value`, and checks it.
+    ///
+    /// `which` is the name of a recipe that ships with the program, or a file; `None` is the
+    /// default recipe.
+    ///
+    /// # Errors
+    /// Names the file and the line, or the override, with what is allowed there.
+    pub fn load(which: Option<&str>, overrides: &[String]) -> Result<Self> {
+        let (label, text) = read(which.unwrap_or(DEFAULT_NAME))?;
+        let mut recipe = Self::from_ron(&text).with_context(|| format!("reading {label}"))?;
+        for change in overrides {
+            recipe =
+                overrides::apply(&recipe, change).with_context(|| format!("--set {change}"))?;
+        }
+        recipe.validate().with_context(|| match overrides {
+            [] => format!("checking {label}"),
+            _ => format!("checking {label} with --set {}", overrides.join(" --set ")),
+        })?;
+        Ok(recipe)
+    }
+
+    /// Parses a recipe, without checking its numbers.
+    ///
+    /// # Errors
+    /// Names the line, and for a key that does not exist the nearest one that does.
+    pub fn from_ron(text: &str) -> Result<Self> {
+        reader()
+            .from_str(text)
+            .map_err(|error| explain::in_file(&error))
+    }
+
+    /// The recipe as RON, every key spelled out; [`Recipe::from_ron`] gives back an equal one.
+    pub fn to_ron(&self) -> String {
+        let layout = ron::ser::PrettyConfig::new().struct_names(false);
+        let text = ron::ser::to_string_pretty(self, layout);
+        text.expect("a recipe holds numbers, texts, lists and maps of texts: RON has them all")
+    }
+
+    /// Checks every number and what must fit together.
+    ///
+    /// # Errors
+    /// Names the key by its path, what it is and what it may be.
+    pub fn validate(&self) -> Result<()> {
+        use polyphony_model::ModelError;
+
+        self.algorithm.validate().map_err(|error| {
+            out_of_range(
+                &format!("algorithm.{}", error.key),
+                &error.given,
+                error.allowed,
+            )
+        })?;
+        self.updates.validate().map_err(|error| {
+            out_of_range(
+                &format!("updates.{}", error.key),
+                &error.given,
+                error.allowed,
+            )
+        })?;
+        self.sampling.validate().map_err(|error| match error {
+            ModelError::Sampling {
+                key,
+                given,
+                allowed,
+            } => out_of_range(&format!("sampling.{key}"), &given, allowed),
+            other => other.into(),
+        })?;
+        for (path, value) in [
+            ("max_new_tokens", self.max_new_tokens),
+            ("steps", self.steps),
+            ("evaluation.tasks", self.evaluation.tasks),
+            ("evaluation.samples", self.evaluation.samples),
+        ] {
+            if value == 0 {
+                return Err(out_of_range(path, "0", "at least 1"));
+            }
+        }
+        if self.sampling.temperature == 0.0 && self.algorithm.samples > 1 {
+            return Err(out_of_range(
+                "sampling.temperature",
+                "0",
+                "above 0 for training: without chance all responses of a group are equal, and \
+                 nothing can be learnt from comparing them",
+            ));
+        }
+        self.validate_team()?;
+        self.device.check_built()
+    }
+
+    fn validate_team(&self) -> Result<()> {
+        let environment = self.environment.build();
+        let agents = environment.roles().len();
+        if let Team::Each(models) = &self.team {
+            let roles: Vec<&str> = environment
+                .roles()
+                .iter()
+                .map(|role| role.name.as_str())
+                .collect();
+            ensure!(
+                models.len() == agents,
+                "`team` lists {} models, but must list {agents}, one for each role of {:?}: {}",
+                models.len(),
+                self.environment,
+                roles.join(", ")
+            );
+        }
+        for model in self.team.models(agents) {
+            ensure!(
+                !model.trim().is_empty(),
+                "`team` holds an empty name, but must name models"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// RON as recipes use it: `top_k: 50` is as good as `top_k: Some(50)`.
+fn reader() -> ron::Options {
+    ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
+}
+
+/// The label and the text of a recipe that ships with the program, or of a file.
+fn read(which: &str) -> Result<(String, String)> {
+    if let Some(recipe) = shipped().iter().find(|recipe| recipe.name == which) {
+        return Ok((format!("recipe `{}`", recipe.name), recipe.text.to_owned()));
+    }
+    let path = PathBuf::from(which);
+    if !path.exists() {
+        let names: Vec<&str> = shipped().iter().map(|recipe| recipe.name).collect();
+        bail!(
+            "`{which}` is neither a recipe that ships with polyphony ({}) nor a file that exists",
+            names.join(", ")
+        );
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {which}"))?;
+    Ok((which.to_owned(), text))
+}
+
+fn out_of_range(path: &str, given: &str, allowed: &str) -> anyhow::Error {
+    anyhow::anyhow!("`{path}` is {given}, but must be {allowed}")
+}
+
+#[cfg(test)]
+mod tests;

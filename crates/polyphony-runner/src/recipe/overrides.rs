@@ -1,0 +1,101 @@
+//! `--set path=value`: one value of a recipe replaced.
+//!
+//! The recipe is written out as RON with every key spelled out, the value at the path is replaced
+//! in that text, and the result is read back. So an override may be anything that a file may say,
+//! and is checked in the same way.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use ron::value::RawValue;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+
+use super::{Recipe, explain, reader};
+
+/// The recipe with one change of the form `path=value`.
+///
+/// # Errors
+/// Names the part of the path that does not exist with the nearest one that does, or says what is
+/// wrong with the value.
+pub(super) fn apply(recipe: &Recipe, change: &str) -> Result<Recipe> {
+    let (path, value) = change.split_once('=').context(
+        "expected path=value, such as algorithm.samples=8 or updates.learning_rate=1e-6",
+    )?;
+    let (path, value) = (path.trim(), value.trim());
+    let keys: Vec<&str> = path.split('.').collect();
+    RawValue::from_ron(value).map_err(|_| {
+        anyhow!("`{value}` is not a RON value: texts need double quotes, as in team=Copies(\"my-model\")")
+    })?;
+    let text = replace(&recipe.to_ron(), &keys, 0, value)?;
+    reader()
+        .from_str(&text)
+        .map_err(|error| anyhow!("{}", explain::reason(&error.code)))
+}
+
+/// `text` with the value at `keys[depth..]` replaced by `value`.
+fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<String> {
+    let Some(key) = keys.get(depth) else {
+        return Ok(value.to_owned());
+    };
+    // A map (`{…}`) reads like a struct, but its keys are the user's own.
+    let fields = if text.starts_with('{') {
+        None
+    } else {
+        reader().from_str(text).ok()
+    };
+    let Some(Fields(mut fields)) = fields else {
+        let path = keys[..depth].join(".");
+        bail!("`{path}` is {text}, which has no keys: set `{path}` as a whole");
+    };
+    match fields.iter_mut().find(|(name, _)| name == key) {
+        Some((_, content)) => *content = replace(content.trim(), keys, depth + 1, value)?,
+        None => {
+            let known: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+            let place = match depth {
+                0 => String::new(),
+                _ => format!(" in `{}`", keys[..depth].join(".")),
+            };
+            bail!(
+                "there is no key `{key}`{place}; {}",
+                explain::suggest(key, &known)
+            );
+        }
+    }
+    // What stands before the bracket is the name of an enum's variant.
+    let (name, _) = text.split_once('(').unwrap_or_default();
+    let fields: Vec<String> = fields
+        .into_iter()
+        .map(|(key, content)| format!("{key}: {content}"))
+        .collect();
+    Ok(format!("{name}({})", fields.join(", ")))
+}
+
+/// The keys of a RON struct, each with the text of its value.
+struct Fields(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a struct with named fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            fields.push((key, value.get_ron().to_owned()));
+        }
+        Ok(Fields(fields))
+    }
+}

@@ -1,0 +1,292 @@
+//! Tests of recipes: what is read, what is refused, and in which words.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn text() -> &'static str {
+    shipped()[0].text
+}
+
+fn load(overrides: &[&str]) -> Result<Recipe, String> {
+    let overrides: Vec<String> = overrides.iter().map(|&change| change.to_owned()).collect();
+    Recipe::load(None, &overrides).map_err(|error| format!("{error:#}"))
+}
+
+/// The message for the default recipe's text with `from` replaced by `to`, read from a file.
+fn refused(from: &str, to: &str) -> String {
+    assert!(text().contains(from), "the default recipe has no `{from}`");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.ron");
+    std::fs::write(&path, text().replacen(from, to, 1)).unwrap();
+    let error = Recipe::load(path.to_str(), &[]).unwrap_err();
+    format!("{error:#}").replace(path.to_str().unwrap(), "mine.ron")
+}
+
+#[test]
+fn shipped_recipes_load_and_survive_being_written_and_read() {
+    assert_eq!(shipped()[0].name, DEFAULT_NAME);
+    for recipe in shipped() {
+        let loaded = Recipe::load(Some(recipe.name), &[]).unwrap();
+        assert_eq!(
+            Recipe::from_ron(&loaded.to_ron()).unwrap(),
+            loaded,
+            "{}",
+            recipe.name
+        );
+        loaded.train.load().unwrap();
+        loaded.held_out.load().unwrap();
+    }
+}
+
+#[test]
+fn errors_in_a_file_name_the_place_and_the_way_out() {
+    let line = |needle: &str| {
+        1 + text()
+            .lines()
+            .position(|line| line.contains(needle))
+            .unwrap()
+    };
+    let rows = [
+        (
+            ("samples: 4", "sampels: 4"),
+            format!(
+                "reading mine.ron: line {}, column 9: there is no key `sampels` in Algorithm; did \
+                 you mean `samples`? Known here: samples, joint_mode, ",
+                line("samples: 4")
+            ),
+        ),
+        (
+            ("steps: ", "step: "),
+            format!(
+                "reading mine.ron: line {}, column 5: there is no key `step` in Recipe; did you \
+                 mean `steps`? Known here: seed, environment, ",
+                line("steps: ")
+            ),
+        ),
+        (
+            ("environment: Tldr", "environment: TLDR"),
+            format!(
+                "reading mine.ron: line {}, column 18: there is no choice `TLDR` as \
+                 EnvironmentKind; did you mean `Tldr`? Known here: Tldr, Arxiv",
+                line("environment: ")
+            ),
+        ),
+        (
+            ("\"smollm2-135m\"", "smollm2"),
+            format!(
+                "reading mine.ron: line {}, column 18: expected a text in double quotes, such as \
+                 \"smollm2-135m\"",
+                line("team: ")
+            ),
+        ),
+        (
+            ("samples: 4", "samples: many"),
+            format!("reading mine.ron: line {}, column 18: ", line("samples: 4")),
+        ),
+        (("environment: Tldr,", ""), "the key `environment` is missing".to_owned()),
+        (("seed: 1,", "seed: 1, seed: 2,"), "the key `seed` is given twice".to_owned()),
+        (
+            ("samples: 4", "samples: 1"),
+            "checking mine.ron: `algorithm.samples` is 1, but must be at least 2, since a response \
+             is judged against the others of its group (1 only with `baseline: Zero`)"
+                .to_owned(),
+        ),
+    ];
+    for ((from, to), expected) in rows {
+        let message = refused(from, to);
+        assert!(
+            message.contains(&expected),
+            "{to}: {message}\nlacks: {expected}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_recipe_is_told_the_names_that_exist() {
+    let error = Recipe::load(Some("tldr"), &[]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "`tldr` is neither a recipe that ships with polyphony (tldr-smollm2, arxiv-smollm2) nor a \
+         file that exists"
+    );
+}
+
+#[test]
+fn values_out_of_range_name_their_path_and_the_range() {
+    let rows = [
+        (
+            "algorithm.samples=1",
+            "`algorithm.samples` is 1, but must be at least 2",
+        ),
+        (
+            "algorithm.discount=1.5",
+            "`algorithm.discount` is 1.5, but must be from 0 to 1",
+        ),
+        (
+            "updates.learning_rate=-1e-5",
+            "`updates.learning_rate` is -0.00001, but must be a positive",
+        ),
+        (
+            "updates.minibatch=0",
+            "`updates.minibatch` is 0, but must be at least 1",
+        ),
+        (
+            "sampling.top_p=1.5",
+            "`sampling.top_p` is 1.5, but must be above 0 and at most 1",
+        ),
+        (
+            "sampling.temperature=-1",
+            "`sampling.temperature` is -1, but must be 0 (greedy) or",
+        ),
+        (
+            "sampling.temperature=0",
+            "`sampling.temperature` is 0, but must be above 0 for training",
+        ),
+        (
+            "sampling.top_k=0",
+            "`sampling.top_k` is 0, but must be at least 1",
+        ),
+        (
+            "max_new_tokens=0",
+            "`max_new_tokens` is 0, but must be at least 1",
+        ),
+        ("steps=0", "`steps` is 0, but must be at least 1"),
+        (
+            "evaluation.tasks=0",
+            "`evaluation.tasks` is 0, but must be at least 1",
+        ),
+        (
+            "evaluation.samples=0",
+            "`evaluation.samples` is 0, but must be at least 1",
+        ),
+        (
+            "team=Each([\"a\"])",
+            "`team` lists 1 models, but must list 2, one for each role of Tldr: summarizer, elaborator",
+        ),
+        ("team=Copies(\"\")", "`team` holds an empty name"),
+        #[cfg(not(feature = "cuda"))]
+        ("device=Cuda", "--features cuda"),
+    ];
+    for (change, expected) in rows {
+        let message = load(&[change]).unwrap_err();
+        let checked = format!("checking recipe `tldr-smollm2` with --set {change}: ");
+        assert!(message.starts_with(&checked), "{message}");
+        assert!(
+            message.contains(expected),
+            "{change}: {message}\nlacks: {expected}"
+        );
+    }
+}
+
+#[test]
+fn overrides_change_what_they_name_and_nothing_else() {
+    let default = load(&[]).unwrap();
+    type Row<'a> = (&'a [&'a str], fn(&mut Recipe));
+    let rows: &[Row] = &[
+        (&["steps=5"], |recipe| recipe.steps = 5),
+        (&["updates.learning_rate=2e-6"], |recipe| {
+            recipe.updates.learning_rate = 2e-6
+        }),
+        (&["sampling.top_k=50"], |recipe| {
+            recipe.sampling.top_k = Some(50)
+        }),
+        (&["sampling.top_k=Some(7)"], |recipe| {
+            recipe.sampling.top_k = Some(7)
+        }),
+        (&["updates.weight_decay=1"], |recipe| {
+            recipe.updates.weight_decay = 1.0
+        }),
+        (&["long_prompts=Skip", " seed = 9 "], |recipe| {
+            recipe.long_prompts = LongPrompts::Skip;
+            recipe.seed = 9;
+        }),
+        (&["team=Each([\"a\", \"./b\"])"], |recipe| {
+            recipe.team = Team::Each(vec!["a".into(), "./b".into()]);
+        }),
+        (
+            &[
+                "train=File(path: \"a.jsonl\", fields: {\"post\": \"body\"})",
+                "train.path=\"b.jsonl\"",
+            ],
+            |recipe| {
+                recipe.train = Source::File {
+                    path: "b.jsonl".into(),
+                    fields: [("post".to_owned(), "body".to_owned())].into(),
+                    id: None,
+                    limit: None,
+                };
+            },
+        ),
+    ];
+    for (overrides, change) in rows {
+        let mut expected = default.clone();
+        change(&mut expected);
+        assert_eq!(load(overrides).unwrap(), expected, "{overrides:?}");
+    }
+}
+
+#[test]
+fn a_wrong_override_is_named_with_what_would_be_right() {
+    let rows = [
+        ("steps", "--set steps: expected path=value, such as"),
+        (
+            "algorithm.sampels=4",
+            "--set algorithm.sampels=4: there is no key `sampels` in `algorithm`; did you mean \
+             `samples`? Known here: samples, joint_mode",
+        ),
+        (
+            "algoritm.samples=4",
+            "there is no key `algoritm`; did you mean `algorithm`?",
+        ),
+        (
+            "seed.start=4",
+            "`seed` is 1, which has no keys: set `seed` as a whole",
+        ),
+        (
+            "train.path=\"x\"",
+            "`train` is Embedded(TldrTrain), which has no keys",
+        ),
+        ("algorithm.samples=-4", "--set algorithm.samples=-4: "),
+        (
+            "algorithm.samples=4, discount: 0.5",
+            "`4, discount: 0.5` is not a RON value",
+        ),
+        (
+            "environment=Tdlr",
+            "there is no choice `Tdlr` as EnvironmentKind; did you mean `Tldr`?",
+        ),
+        ("team=Copies(smollm2)", "expected a text in double quotes"),
+        (
+            "algorithm=(sampels: 3)",
+            "there is no key `sampels` in Algorithm; did you mean `samples`?",
+        ),
+    ];
+    for (change, expected) in rows {
+        let message = load(&[change]).unwrap_err();
+        assert!(
+            message.contains(expected),
+            "{change}: {message}\nlacks: {expected}"
+        );
+    }
+}
+
+#[test]
+fn every_key_is_described_in_the_documentation() {
+    let documentation = include_str!("../../../../docs/recipes.md");
+    let default = load(&[]).unwrap().to_ron();
+    let keys: BTreeSet<&str> = default
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, _)| key.trim())
+        .collect();
+    assert!(keys.contains("logprob_tolerance"), "{keys:?}");
+    let missing: Vec<&&str> = keys
+        .iter()
+        .filter(|key| !documentation.contains(&format!("`{key}`")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/recipes.md does not describe {missing:?}"
+    );
+}

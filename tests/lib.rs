@@ -1,0 +1,1 @@
+//! Integration tests across the crates live in `main.rs` and the modules beside it.

@@ -1,0 +1,150 @@
+//! `cargo xtask ci`: the checks of the tree, cheapest first.
+//!
+//! All of them run even where one fails, so that one run shows everything there is to mend.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::{Metadata, MetadataCommand};
+
+use crate::{
+    edges,
+    process::{self, say},
+    tools::{self, Tool},
+};
+
+/// How a check ended that did not fail.
+enum Outcome {
+    Passed,
+    /// Its tool could not be had; why.
+    NotRun(String),
+}
+
+/// One check.
+struct Check {
+    name: &'static str,
+    run: fn(&Metadata) -> Result<Outcome>,
+}
+
+const CHECKS: &[Check] = &[
+    Check {
+        name: "format",
+        run: |_| cargo(&["fmt", "--all", "--check"]),
+    },
+    Check {
+        name: "crate edges",
+        run: crate_edges,
+    },
+    Check {
+        name: "spelling",
+        run: |metadata| tool(metadata, Tool::Typos),
+    },
+    Check {
+        name: "unused dependencies",
+        run: |metadata| tool(metadata, Tool::Shear),
+    },
+    Check {
+        name: "licences and sources",
+        run: |metadata| tool(metadata, Tool::Deny),
+    },
+    Check {
+        name: "lints",
+        run: |_| lints(),
+    },
+    Check {
+        name: "documentation",
+        run: |_| documentation(),
+    },
+];
+
+/// Runs every check and reports those that failed or could not run.
+pub(crate) fn run() -> Result<()> {
+    let metadata = MetadataCommand::new()
+        .exec()
+        .context("reading `cargo metadata`")?;
+    let mut failed = Vec::new();
+    let mut not_run = Vec::new();
+    for check in CHECKS {
+        say(format_args!("\n== {} ==", check.name));
+        let start = Instant::now();
+        let verdict = match (check.run)(&metadata) {
+            Ok(Outcome::Passed) => "passed",
+            Ok(Outcome::NotRun(why)) => {
+                not_run.push(check.name);
+                say(format_args!("{why}"));
+                "NOT RUN"
+            }
+            Err(error) => {
+                failed.push(check.name);
+                say(format_args!("{error:#}"));
+                "FAILED"
+            }
+        };
+        say(format_args!(
+            "{} {verdict} ({:.1} s)",
+            check.name,
+            start.elapsed().as_secs_f64()
+        ));
+    }
+    if !not_run.is_empty() {
+        say(format_args!(
+            "\nnot run for want of their tools: {}",
+            not_run.join(", ")
+        ));
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Result<Outcome> {
+    process::run(process::cargo().args(arguments))?;
+    Ok(Outcome::Passed)
+}
+
+fn crate_edges(metadata: &Metadata) -> Result<Outcome> {
+    let found = edges::violations(metadata);
+    if found.is_empty() {
+        Ok(Outcome::Passed)
+    } else {
+        bail!("{}", found.join("\n"))
+    }
+}
+
+/// Runs an outside tool, with the settings that lie in the workspace.
+fn tool(metadata: &Metadata, tool: Tool) -> Result<Outcome> {
+    let folder = metadata.target_directory.join("xtask-tools");
+    match tools::obtain(tool, folder.as_std_path()) {
+        Ok(program) => {
+            let root = &metadata.workspace_root;
+            process::run(
+                std::process::Command::new(program)
+                    .args(tool.arguments())
+                    .current_dir(root),
+            )?;
+            Ok(Outcome::Passed)
+        }
+        Err(error) => Ok(Outcome::NotRun(format!("{error:#}"))),
+    }
+}
+
+fn lints() -> Result<Outcome> {
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+fn documentation() -> Result<Outcome> {
+    let mut doc = process::cargo();
+    doc.args(["doc", "--workspace", "--no-deps", "--quiet"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    process::run(&mut doc)?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,246 @@
+//! Which crate may know which (DESIGN 2): checked against `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, Package, PackageId};
+
+/// The workspace's own crates that each crate may depend on. The runner and the integration tests
+/// wire everything together.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("polyphony-episode", &[]),
+    ("polyphony-sandbox", &[]),
+    ("polyphony-env", &["polyphony-episode", "polyphony-sandbox"]),
+    ("polyphony-model", &[]),
+    ("polyphony-marl", &["polyphony-episode", "polyphony-model"]),
+    ("polyphony-runner", EVERY_LIBRARY),
+    ("polyphony-tests", WHOLE_HOUSE),
+    ("xtask", &[]),
+];
+
+const EVERY_LIBRARY: &[&str] = &[
+    "polyphony-episode",
+    "polyphony-sandbox",
+    "polyphony-env",
+    "polyphony-model",
+    "polyphony-marl",
+];
+
+const WHOLE_HOUSE: &[&str] = &[
+    "polyphony-episode",
+    "polyphony-sandbox",
+    "polyphony-env",
+    "polyphony-model",
+    "polyphony-marl",
+    "polyphony-runner",
+];
+
+/// Families of crates outside the workspace (`burn` with `burn-tensor` and so on) that a crate must
+/// not reach, at any depth.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("polyphony-episode", &["burn", "tokenizers"]),
+    ("polyphony-sandbox", &["burn", "tokenizers"]),
+    ("polyphony-env", &["burn", "tokenizers"]),
+];
+
+/// What breaks the rules; empty where nothing does. `metadata` must hold the resolved graph.
+pub(crate) fn violations(metadata: &Metadata) -> Vec<String> {
+    let mut found = Vec::new();
+    for package in metadata.workspace_packages() {
+        found.extend(wrong_edges(package));
+    }
+    for (name, forbidden) in FORBIDDEN {
+        found.extend(forbidden_in_tree(metadata, name, forbidden));
+    }
+    found
+}
+
+/// The crates of the workspace that `package` depends on (for its tests and examples, too) and must
+/// not.
+fn wrong_edges(package: &Package) -> Vec<String> {
+    let name = package.name.as_str();
+    let Some((_, allowed)) = ALLOWED.iter().find(|(own, _)| *own == name) else {
+        return vec![format!(
+            "`{name}` is not in the table of allowed edges in xtask/src/edges.rs"
+        )];
+    };
+    let own = package
+        .dependencies
+        .iter()
+        .filter(|dependency| dependency.path.is_some());
+    own.filter(|dependency| !allowed.contains(&dependency.name.as_str()))
+        .map(|dependency| {
+            let may = if allowed.is_empty() {
+                "none".to_owned()
+            } else {
+                allowed.join(", ")
+            };
+            let other = &dependency.name;
+            format!("`{name}` depends on `{other}`; of the workspace's crates it may know: {may}")
+        })
+        .collect()
+}
+
+/// The paths on which `root` reaches a forbidden crate, leaving out dev-dependencies.
+fn forbidden_in_tree(metadata: &Metadata, root: &str, forbidden: &[&str]) -> Vec<String> {
+    let Some(start) = metadata
+        .workspace_packages()
+        .into_iter()
+        .find(|package| package.name == root)
+    else {
+        return vec![format!(
+            "`{root}` is not in the workspace, but xtask/src/edges.rs has rules for it"
+        )];
+    };
+    let parents = reachable(metadata, &start.id);
+    parents
+        .keys()
+        .filter(|id| {
+            forbidden
+                .iter()
+                .any(|family| belongs_to(&metadata[*id].name, family))
+        })
+        .map(|id| {
+            let mut path = vec![metadata[*id].name.as_str()];
+            let mut current = *id;
+            while let Some(Some(parent)) = parents.get(current) {
+                path.push(metadata[*parent].name.as_str());
+                current = *parent;
+            }
+            path.reverse();
+            format!(
+                "`{root}` must not know `{}`, but: {}",
+                metadata[*id].name,
+                path.join(" → ")
+            )
+        })
+        .collect()
+}
+
+/// Whether a crate is `family` itself or one of its parts, such as `burn-tensor` of `burn`.
+fn belongs_to(name: &str, family: &str) -> bool {
+    name.strip_prefix(family)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// All packages that `start` needs to be built, each with the one it was reached from.
+fn reachable<'m>(
+    metadata: &'m Metadata,
+    start: &'m PackageId,
+) -> BTreeMap<&'m PackageId, Option<&'m PackageId>> {
+    let nodes: BTreeMap<_, _> = metadata
+        .resolve
+        .iter()
+        .flat_map(|graph| &graph.nodes)
+        .map(|node| (&node.id, node))
+        .collect();
+    let mut parents = BTreeMap::from([(start, None)]);
+    let mut open = BTreeSet::from([start]);
+    while let Some(id) = open.pop_first() {
+        let Some(node) = nodes.get(id) else { continue };
+        for dependency in &node.deps {
+            let built = dependency
+                .dep_kinds
+                .iter()
+                .any(|kind| kind.kind != DependencyKind::Development);
+            if built && !parents.contains_key(&dependency.pkg) {
+                parents.insert(&dependency.pkg, Some(id));
+                open.insert(&dependency.pkg);
+            }
+        }
+    }
+    parents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Metadata of a workspace that holds every crate of the table, with these edges added:
+    /// (from, to, kind). A crate that is not in the table comes from outside.
+    fn workspace(edges: &[(&str, &str, &str)]) -> Metadata {
+        let own = ALLOWED.iter().map(|(name, _)| *name);
+        let outside = edges.iter().map(|(_, to, _)| *to);
+        let names: BTreeSet<&str> = own.clone().chain(outside).collect();
+        let is_own = |name: &str| ALLOWED.iter().any(|(own, _)| *own == name);
+        let kind_of = |kind: &str| {
+            if kind == "normal" {
+                json!(null)
+            } else {
+                json!(kind)
+            }
+        };
+        let packages = names.iter().map(|name| {
+            let dependencies =
+                edges
+                    .iter()
+                    .filter(|(from, _, _)| from == name)
+                    .map(|(_, to, kind)| {
+                        json!({"name": to, "req": "*", "kind": kind_of(kind), "optional": false,
+                    "uses_default_features": true, "features": [],
+                    "path": is_own(to).then(|| format!("/house/{to}"))})
+                    });
+            json!({"name": name, "version": "0.1.0", "id": name, "targets": [], "features": {},
+                "dependencies": dependencies.collect::<Vec<_>>(),
+                "manifest_path": format!("/house/{name}/Cargo.toml")})
+        });
+        let nodes = names.iter().map(|name| {
+            let deps = edges
+                .iter()
+                .filter(|(from, _, _)| from == name)
+                .map(|(_, to, kind)| {
+                    json!({"name": to, "pkg": to,
+                    "dep_kinds": [{"kind": kind_of(kind), "target": null}]})
+                });
+            json!({"id": name, "deps": deps.collect::<Vec<_>>(), "dependencies": []})
+        });
+        let metadata = json!({
+            "packages": packages.collect::<Vec<_>>(),
+            "workspace_members": own.collect::<Vec<_>>(),
+            "resolve": {"nodes": nodes.collect::<Vec<_>>(), "root": null},
+            "target_directory": "/house/target", "workspace_root": "/house", "version": 1,
+        });
+        serde_json::from_value(metadata).unwrap()
+    }
+
+    #[test]
+    fn edges_are_judged() {
+        type Row<'a> = (&'a [(&'a str, &'a str, &'a str)], &'a [&'a str]);
+        let rows: &[Row] = &[
+            (&[], &[]),
+            (&[("polyphony-env", "polyphony-sandbox", "normal")], &[]),
+            (&[("polyphony-model", "burn", "normal")], &[]),
+            (&[("polyphony-env", "burn", "dev")], &[]),
+            (
+                &[("polyphony-marl", "polyphony-env", "dev")],
+                &[
+                    "`polyphony-marl` depends on `polyphony-env`; of the workspace's crates it may \
+                   know: polyphony-episode, polyphony-model",
+                ],
+            ),
+            (
+                &[("polyphony-episode", "polyphony-model", "normal")],
+                &[
+                    "`polyphony-episode` depends on `polyphony-model`; of the workspace's crates it \
+                   may know: none",
+                ],
+            ),
+            (
+                &[
+                    ("polyphony-env", "loader", "normal"),
+                    ("loader", "burn", "build"),
+                ],
+                &["`polyphony-env` must not know `burn`, but: polyphony-env → loader → burn"],
+            ),
+        ];
+        for (edges, expected) in rows {
+            assert_eq!(violations(&workspace(edges)), *expected, "{edges:?}");
+        }
+    }
+
+    #[test]
+    fn this_workspace_keeps_the_rules() {
+        let metadata = cargo_metadata::MetadataCommand::new().exec().unwrap();
+        assert_eq!(violations(&metadata), Vec::<String>::new());
+    }
+}

