@@ -1,13 +1,17 @@
 //! A network with its configuration on a device.
 
+use std::{collections::HashMap, path::Path};
+
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor},
     tensor::{Device, Int, Tensor, TensorData},
 };
 
 use crate::{
-    ModelConfig, ModelError, ModelFiles,
-    network::{Attention, Llama, NamedTensor, WeightReader, named_tensors, rope::Rotation},
+    Assets, ModelConfig, ModelError, ModelFiles, TensorSpec,
+    network::{Attention, Llama, WeightReader, named_weights, rope::Rotation},
+    save,
+    scoring::to_host,
 };
 
 /// A causal language model.
@@ -26,8 +30,9 @@ impl LanguageModel {
     /// # Errors
     /// Names missing, surplus and wrongly shaped tensors.
     pub fn load(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
-        let reader = WeightReader { weights: &files.weights, device };
+        let reader = WeightReader::new(&files.weights, device);
         let network = Llama::load(&files.config, &reader)?;
+        reader.finish()?;
         Ok(Self { config: files.config.clone(), network })
     }
 
@@ -59,9 +64,21 @@ impl LanguageModel {
         Self { config: self.config, network: self.network.map(mapper) }
     }
 
-    /// All weights, copied to host memory, under their Hugging Face names.
-    pub fn named_tensors(&self) -> Vec<NamedTensor> {
-        named_tensors(&self.network)
+    /// All weights, each flat, under their Hugging Face names.
+    pub fn named_weights(&self) -> Vec<(TensorSpec, Tensor<1>)> {
+        named_weights(&self.network)
+    }
+
+    /// Saves the model as the new Hugging Face directory `target`, which PyTorch transformers
+    /// loads unchanged. `assets` are those of the files that the model was loaded from.
+    ///
+    /// # Errors
+    /// If `target` exists or cannot be written; nothing is left behind then.
+    pub fn save(&self, target: &Path, assets: &Assets) -> Result<(), ModelError> {
+        let (specs, weights): (Vec<_>, Vec<_>) = self.named_weights().into_iter().unzip();
+        let places: HashMap<&str, usize> =
+            specs.iter().enumerate().map(|(place, spec)| (spec.name.as_str(), place)).collect();
+        save(target, assets, &specs, |spec| Ok(to_host(weights[places[spec.name.as_str()]].clone())))
     }
 
     /// The hidden states after the last layer.

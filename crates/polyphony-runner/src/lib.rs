@@ -7,7 +7,15 @@
 pub mod cli;
 mod commands;
 pub mod device;
+pub mod evaluation;
+mod interrupt;
 mod json_lines;
+pub mod metrics;
+mod progress;
 pub mod recipe;
+mod run_directory;
+mod schedule;
 pub mod sources;
+mod summary;
+pub mod team;
 pub mod train;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use polyphony_env::{Source, Writing};
 use polyphony_episode::Environment;
-use polyphony_marl::{Algorithm, Updates};
+use polyphony_marl::{Algorithm, LongPrompts, Updates};
 use polyphony_model::Sampling;
 use serde::{Deserialize, Serialize};
 
@@ -77,16 +77,6 @@ pub enum Team {
     Copies(String),
     /// One model for each agent, in the order of the environment's roles.
     Each(Vec<String>),
-}
-
-/// What is done with a prompt that does not fit into the model's context.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LongPrompts {
-    /// The run stops and names the task.
-    #[default]
-    Fail,
-    /// The task is left out, logged and counted.
-    Skip,
 }
 
 /// How the team is judged before and after training.

@@ -1,15 +1,159 @@
-//! Training runs.
+//! A training run, from recipe to saved agents.
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, ensure};
+use polyphony_episode::{Environment, Task};
+use polyphony_marl::{IndexedTask, Rollout, RolloutConfig, StepConfig, StepReport, train_step};
+use polyphony_model::StreamKey;
 
-use crate::recipe::Recipe;
+use crate::{
+    evaluation::{self, Evaluation},
+    interrupt, metrics,
+    progress::Display,
+    recipe::Recipe,
+    run_directory::RunDirectory,
+    schedule::Schedule,
+    summary,
+    team::Team,
+};
 
-/// Trains a recipe.
+/// Trains a recipe, saves the agents, and tells on standard error what came of it.
+///
+/// Everything that can be refused is refused before the run directory is made.
 ///
 /// # Errors
-/// Always: the loop is not written yet.
-pub fn train(_recipe: &Recipe, _run_dir: Option<&Path>) -> Result<()> {
-    bail!("the training loop is not written yet");
+/// If data or models cannot be had, a step fails, or the run directory cannot be written.
+pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
+    interrupt::listen()?;
+    let environment = recipe.environment.build();
+    let (tasks, held_out) = load_tasks(recipe, environment.as_ref())?;
+    let mut team = Team::load(recipe, environment.as_ref())?;
+    let mut run = RunDirectory::create(run_dir, recipe)?;
+    log::info!("writing the run to {}", run.path().display());
+    if recipe.sampling.truncates() {
+        log::warn!(
+            "sampling with top-p or top-k biases the update, which differentiates the whole \
+             distribution; leave both out unless the aim is to reproduce a published run"
+        );
+    }
+
+    let before = evaluate("before", &team, environment.as_ref(), &held_out, recipe)?;
+    let steps = train_steps(recipe, environment.as_ref(), &tasks, &mut team, &mut run)?;
+    let after = evaluate("after", &team, environment.as_ref(), &held_out, recipe)?;
+    run.save_evaluations(before.as_ref(), after.as_ref())?;
+    let agents = run.save_agents(&team)?;
+    summary::tell(&run, steps, before.as_ref(), after.as_ref(), &agents);
+    Ok(())
+}
+
+/// The tasks to train on and those held out.
+fn load_tasks(recipe: &Recipe, environment: &dyn Environment) -> Result<(Vec<Task>, Vec<Task>)> {
+    let load = |source: &polyphony_env::Source, key: &str| {
+        let tasks = source.load().with_context(|| format!("loading `{key}`"))?;
+        // A task that the environment cannot use is found now, not after hours.
+        for task in &tasks {
+            environment.start(task).with_context(|| format!("checking `{key}`"))?;
+        }
+        Ok::<_, anyhow::Error>(tasks)
+    };
+    let tasks = load(&recipe.train, "train")?;
+    ensure!(
+        recipe.updates.buffer <= tasks.len(),
+        "`updates.buffer` is {}, but `train` has only {} tasks",
+        recipe.updates.buffer,
+        tasks.len()
+    );
+    Ok((tasks, load(&recipe.held_out, "held_out")?))
+}
+
+/// Evaluates with a display; `None` if the user interrupted.
+fn evaluate(
+    when: &str,
+    team: &Team,
+    environment: &dyn Environment,
+    held_out: &[Task],
+    recipe: &Recipe,
+) -> Result<Option<Evaluation>> {
+    let count = held_out.len().min(recipe.evaluation.tasks);
+    let mut display = Display::start(&format!("held-out tasks {when} training"), count);
+    let evaluation = evaluation::evaluate(team, environment, held_out, recipe, &mut |done| {
+        display.advance_to(done);
+    })?;
+    display.finish();
+    if let Some(evaluation) = &evaluation {
+        log::info!(
+            "return on {} held-out tasks {when} training: {:.3} ± {:.3}",
+            evaluation.tasks,
+            evaluation.mean_return,
+            evaluation.standard_error
+        );
+    }
+    Ok(evaluation)
+}
+
+/// Runs the steps until all are done or the user interrupts; returns how many were run.
+fn train_steps(
+    recipe: &Recipe,
+    environment: &dyn Environment,
+    tasks: &[Task],
+    team: &mut Team,
+    run: &mut RunDirectory,
+) -> Result<usize> {
+    let schedule =
+        Schedule { seed: recipe.seed, tasks: tasks.len(), per_step: recipe.updates.buffer };
+    let mut display = Display::start("training", recipe.steps);
+    for step in 0..recipe.steps {
+        if interrupt::requested() {
+            display.finish();
+            return Ok(step);
+        }
+        let start = Instant::now();
+        let played: Vec<IndexedTask<'_>> = schedule
+            .step(step)
+            .into_iter()
+            .map(|index| IndexedTask { index, task: &tasks[index] })
+            .collect();
+        let (report, rollout) = run_step(recipe, environment, &played, team, step, &mut display)
+            .with_context(|| format!("step {}", step + 1))?;
+        let object = metrics::step_object(step + 1, &report, start.elapsed().as_secs_f64());
+        run.record(step + 1, &object, &rollout)?;
+        display.step_done(step + 1, &report);
+    }
+    display.finish();
+    Ok(recipe.steps)
+}
+
+fn run_step(
+    recipe: &Recipe,
+    environment: &dyn Environment,
+    tasks: &[IndexedTask<'_>],
+    team: &mut Team,
+    step: usize,
+    display: &mut Display,
+) -> Result<(StepReport, Rollout)> {
+    let config = StepConfig {
+        rollout: recipe.rollout_config(step),
+        algorithm: recipe.algorithm.clone(),
+        updates: recipe.updates.clone(),
+    };
+    let agents = team.agents.len();
+    let done = train_step(&mut team.agents, environment, tasks, &config, &mut |progress| {
+        display.within_step(progress, agents);
+    })?;
+    Ok((done.report, done.rollout))
+}
+
+impl Recipe {
+    /// How a step's responses are sampled.
+    pub(crate) fn rollout_config(&self, step: usize) -> RolloutConfig {
+        RolloutConfig {
+            samples: self.algorithm.samples,
+            joint_mode: self.algorithm.joint_mode,
+            sampling: self.sampling.clone(),
+            max_new_tokens: self.max_new_tokens,
+            long_prompts: self.long_prompts,
+            key: StreamKey { seed: self.seed, step: step as u32, ..StreamKey::default() },
+        }
+    }
 }

@@ -278,6 +278,18 @@ mod tests {
     }
 
     #[test]
+    fn tensors_lie_aligned() {
+        for name in ["a", "ab", "abc"] {
+            let header = header(&[TensorSpec {
+                name: name.to_owned(),
+                shape: vec![1],
+            }])
+            .unwrap();
+            assert_eq!(header.len() % ALIGNMENT, 0, "{name}");
+        }
+    }
+
+    #[test]
     fn an_existing_target_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let message = convert(&fixture("tiny-llama"), folder.path())

@@ -8,5 +8,4 @@ mod weights;
 
 pub(crate) use attention::Attention;
 pub(crate) use llama::Llama;
-pub use weights::NamedTensor;
-pub(crate) use weights::{WeightReader, named_tensors};
+pub(crate) use weights::{WeightReader, named_weights};

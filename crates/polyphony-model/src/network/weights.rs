@@ -1,49 +1,61 @@
 //! Weights from files onto a device, and back.
 
+use std::cell::RefCell;
+
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Device, Tensor, TensorData},
 };
 
-use crate::{ModelError, Weights, scoring::to_host};
+use crate::{ModelError, TensorSpec, Weights};
 
-/// Reads tensors from an opened model onto a device.
+/// Reads tensors from an opened model onto a device, and remembers their names.
 pub(crate) struct WeightReader<'a> {
-    pub(crate) weights: &'a Weights,
-    pub(crate) device: &'a Device,
+    weights: &'a Weights,
+    device: &'a Device,
+    requested: RefCell<Vec<String>>,
 }
 
-impl WeightReader<'_> {
+impl<'a> WeightReader<'a> {
+    pub(crate) fn new(weights: &'a Weights, device: &'a Device) -> Self {
+        Self { weights, device, requested: RefCell::default() }
+    }
+
     /// A matrix of the given shape.
     pub(crate) fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, ModelError> {
-        let values = self.weights.read(name, &shape)?;
-        Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
+        self.read(name, shape)
     }
 
     /// A vector of the given length.
     pub(crate) fn vector(&self, name: &str, length: usize) -> Result<Tensor<1>, ModelError> {
-        let values = self.weights.read(name, &[length])?;
-        Ok(Tensor::from_data(TensorData::new(values, [length]), self.device))
+        self.read(name, [length])
+    }
+
+    /// A missing tensor is all zeros until [`WeightReader::finish`] lists every one of them.
+    fn read<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
+        self.requested.borrow_mut().push(name.to_owned());
+        if !self.weights.contains(name) {
+            return Ok(Tensor::zeros(shape, self.device));
+        }
+        let values = self.weights.read(name, &shape)?;
+        Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
+    }
+
+    /// Compares the names that were asked for with those in the file.
+    ///
+    /// # Errors
+    /// Lists every tensor that is missing and every one that nobody asked for.
+    pub(crate) fn finish(self) -> Result<(), ModelError> {
+        self.weights.check_names(self.requested.borrow().iter().map(String::as_str))
     }
 }
 
-/// One weight in host memory, under its Hugging Face name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedTensor {
-    /// The name, such as `model.layers.0.mlp.up_proj.weight`.
-    pub name: String,
-    /// The size of each axis.
-    pub shape: Vec<usize>,
-    /// The values in row-major order.
-    pub values: Vec<f32>,
-}
-
-/// All weights of a network, copied to host memory, in the network's order.
-pub(crate) fn named_tensors<M: Module>(network: &M) -> Vec<NamedTensor> {
+/// All weights of a network, each flat, under their Hugging Face names and in the network's order.
+pub(crate) fn named_weights<M: Module>(network: &M) -> Vec<(TensorSpec, Tensor<1>)> {
     #[derive(Default)]
     struct Collector {
         path: Vec<String>,
-        tensors: Vec<NamedTensor>,
+        weights: Vec<(TensorSpec, Tensor<1>)>,
     }
     impl ModuleVisitor for Collector {
         fn enter_module(&mut self, name: &str, _container: &str) {
@@ -54,14 +66,11 @@ pub(crate) fn named_tensors<M: Module>(network: &M) -> Vec<NamedTensor> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();
-            self.tensors.push(NamedTensor {
-                name: self.path.join("."),
-                shape: tensor.dims().to_vec(),
-                values: to_host(tensor),
-            });
+            let spec = TensorSpec { name: self.path.join("."), shape: tensor.dims().to_vec() };
+            self.weights.push((spec, tensor.flatten(0, D as isize - 1)));
         }
     }
     let mut collector = Collector::default();
     network.visit(&mut collector);
-    collector.tensors
+    collector.weights
 }

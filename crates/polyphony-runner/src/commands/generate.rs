@@ -249,7 +249,7 @@ mod tests {
             ("{\"ids\": []}", &[], "line 1: the prompt is empty"),
             (
                 "{\"ids\": [1]}\n{}",
-                &[],
+                &["--max-new-tokens", "2"],
                 "line 2: column 2: missing field `ids`",
             ),
             (

@@ -272,6 +272,16 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
 }
 
 #[test]
+fn the_keys_of_a_map_are_set_together() {
+    let file = "train=File(path: \"a.jsonl\", fields: {\"post\": \"body\"})";
+    let message = load(&[file, "train.fields.post=\"text\""]).unwrap_err();
+    assert!(
+        message.ends_with("which has no keys: set `train.fields` as a whole"),
+        "{message}"
+    );
+}
+
+#[test]
 fn every_key_is_described_in_the_documentation() {
     let documentation = include_str!("../../../../docs/recipes.md");
     let default = load(&[]).unwrap().to_ron();

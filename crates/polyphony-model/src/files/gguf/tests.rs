@@ -105,8 +105,8 @@ fn other_versions_alignments_and_pre_tokenizers_open() {
     let changes: [Change; 7] = [
         |contents| contents.version = 2,
         |contents| {
-            contents.alignment = 64;
-            contents.set("general.alignment", Meta::U32(64));
+            contents.alignment = 1024;
+            contents.set("general.alignment", Meta::U32(1024));
         },
         |contents| contents.set("tokenizer.ggml.pre", "gpt-2".into()),
         |contents| contents.unset("tokenizer.ggml.pre"),

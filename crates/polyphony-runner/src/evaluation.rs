@@ -1,0 +1,126 @@
+//! How good a team is on held-out tasks.
+
+use anyhow::Result;
+use polyphony_episode::{Environment, Task};
+use polyphony_marl::{
+    IndexedTask, MarlError, Node, RolloutConfig, mean_parts, mean_return, returns, rollout,
+};
+use polyphony_model::StreamKey;
+use serde::Serialize;
+
+use crate::{interrupt, recipe::Recipe, team::Team};
+
+/// Evaluation draws from streams of its own: no training step has this number.
+const EVALUATION_STEP: u32 = u32::MAX;
+
+/// Rows that are decoded together.
+const ROWS: usize = 16;
+
+/// A team's figures on held-out tasks.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// The mean return over all tasks and samples.
+    #[serde(rename = "return")]
+    pub mean_return: f64,
+    /// The standard error of that mean, from the spread of the tasks' means.
+    pub standard_error: f64,
+    /// The mean of every part of the reward.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Tasks played.
+    pub tasks: usize,
+    /// The first joint action of every task.
+    pub examples: Vec<Example>,
+}
+
+/// What the team said to one task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Example {
+    /// The task's identifier.
+    pub task: String,
+    /// The return of these responses.
+    #[serde(rename = "return")]
+    pub value: f64,
+    /// One text an agent.
+    pub responses: Vec<String>,
+}
+
+/// Plays the first held-out tasks, with random numbers that depend on the seed alone: the same
+/// team gets the same figures, and training is not disturbed. `on_task` is told after each batch
+/// how many tasks are done. `None` if the user interrupted it.
+///
+/// # Errors
+/// If a prompt does not fit, generation fails, or the environment fails.
+pub fn evaluate(
+    team: &Team,
+    environment: &dyn Environment,
+    tasks: &[Task],
+    recipe: &Recipe,
+    on_task: &mut dyn FnMut(usize),
+) -> Result<Option<Evaluation>, MarlError> {
+    let config = RolloutConfig {
+        samples: recipe.evaluation.samples,
+        key: StreamKey { seed: recipe.seed, step: EVALUATION_STEP, ..StreamKey::default() },
+        ..recipe.rollout_config(0)
+    };
+    let played: Vec<IndexedTask<'_>> = tasks
+        .iter()
+        .take(recipe.evaluation.tasks)
+        .enumerate()
+        .map(|(index, task)| IndexedTask { index, task })
+        .collect();
+    let mut nodes: Vec<Node> = Vec::new();
+    for batch in played.chunks((ROWS / config.samples).max(1)) {
+        if interrupt::requested() {
+            return Ok(None);
+        }
+        nodes.extend(rollout(&team.agents, environment, batch, &config, &mut |_| ())?.nodes);
+        on_task(nodes.len());
+    }
+    Ok(Some(summarize(environment, &nodes, recipe.algorithm.discount)))
+}
+
+fn summarize(environment: &dyn Environment, nodes: &[Node], discount: f64) -> Evaluation {
+    let by_task: Vec<f64> =
+        nodes.iter().map(|node| mean_return(std::slice::from_ref(node), discount)).collect();
+    let examples = nodes.iter().filter_map(|node| {
+        let first = node.branches.first()?;
+        let responses = node.joint_action(&first.picks).responses;
+        Some(Example {
+            task: node.task.clone(),
+            value: *returns(node, discount).first()?,
+            responses: responses.into_iter().map(|response| response.text).collect(),
+        })
+    });
+    Evaluation {
+        mean_return: mean_return(nodes, discount),
+        standard_error: standard_error(&by_task),
+        parts: mean_parts(environment, nodes),
+        tasks: nodes.len(),
+        examples: examples.collect(),
+    }
+}
+
+/// The standard error of the mean; 0 of fewer than two values.
+fn standard_error(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    (variance / n).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_error_shrinks_with_the_root_of_the_number() {
+        assert_eq!(standard_error(&[1.0]), 0.0);
+        assert_eq!(standard_error(&[2.0, 2.0, 2.0]), 0.0);
+        assert!((standard_error(&[1.0, 3.0]) - 1.0).abs() < 1e-12);
+        let four = standard_error(&[1.0, 3.0, 1.0, 3.0]);
+        assert!((four - (4.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+    }
+}

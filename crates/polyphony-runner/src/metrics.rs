@@ -1,0 +1,78 @@
+//! A step's figures as one JSON object. `docs/metrics.md` has each one's formula.
+
+use polyphony_marl::{AgentReport, StepReport};
+use serde_json::{Map, Value, json};
+
+/// The names of the figures of a step, with `<part>` and `<role>` for what the environment names.
+pub const NAMES: &[&str] = &[
+    "step",
+    "return",
+    "reward/<part>",
+    "sampled_tokens",
+    "skipped_tasks",
+    "<role>/advantage_spread",
+    "<role>/zero_advantage_share",
+    "<role>/entropy",
+    "<role>/response_tokens",
+    "<role>/truncated_share",
+    "<role>/gradient_norm",
+    "<role>/learning_rate",
+    "<role>/refused_updates",
+    "<role>/logprob_gap",
+    "timing.step_secs",
+    "timing.rollout_secs",
+    "timing.update_secs",
+    "timing.tokens_per_sec",
+    "timing.peak_memory_mib",
+];
+
+/// The object of one step, counted from 1. All that depends on clocks or memory sits in `timing`.
+pub fn step_object(step: usize, report: &StepReport, step_secs: f64) -> Map<String, Value> {
+    let mut object = Map::new();
+    object.insert("step".to_owned(), json!(step));
+    object.insert("return".to_owned(), json!(report.mean_return));
+    for (part, value) in &report.parts {
+        object.insert(format!("reward/{part}"), json!(value));
+    }
+    object.insert("sampled_tokens".to_owned(), json!(report.sampled_tokens));
+    object.insert("skipped_tasks".to_owned(), json!(report.skipped_tasks));
+    for agent in &report.agents {
+        object.extend(agent_entries(agent));
+    }
+    let timing = &report.timing;
+    object.insert(
+        "timing".to_owned(),
+        json!({
+            "step_secs": step_secs,
+            "rollout_secs": timing.rollout_secs,
+            "update_secs": timing.update_secs,
+            "tokens_per_sec": timing.tokens_per_sec,
+            "peak_memory_mib": peak_memory_mib(),
+        }),
+    );
+    object
+}
+
+fn agent_entries(agent: &AgentReport) -> impl Iterator<Item = (String, Value)> {
+    let update = &agent.update;
+    let entries = [
+        ("advantage_spread", json!(agent.advantage_spread)),
+        ("zero_advantage_share", json!(agent.zero_advantage_share)),
+        ("entropy", json!(agent.entropy)),
+        ("response_tokens", json!(agent.response_tokens)),
+        ("truncated_share", json!(agent.truncated_share)),
+        ("gradient_norm", json!(update.gradient_norm)),
+        ("learning_rate", json!(update.learning_rate)),
+        ("refused_updates", json!(update.refused)),
+        ("logprob_gap", json!(update.logprob_gap)),
+    ];
+    entries.into_iter().map(|(name, value)| (format!("{}/{name}", agent.name), value))
+}
+
+/// The most memory that this process has held, in MiB; `None` where the system does not say.
+pub fn peak_memory_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}

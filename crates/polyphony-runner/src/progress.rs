@@ -1,0 +1,86 @@
+//! What a user sees while a run works: a bar on a terminal, plain lines elsewhere.
+
+use std::{
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use polyphony_marl::{Progress, StepReport};
+
+/// The display of one phase of a run, on standard error.
+#[derive(Debug)]
+pub(crate) struct Display {
+    bar: ProgressBar,
+    plain: bool,
+    sampled_tokens: usize,
+    best_return: f64,
+    last_line: Instant,
+}
+
+/// Time between plain lines of a phase that has no natural ones.
+const LINE_INTERVAL: Duration = Duration::from_secs(15);
+
+impl Display {
+    /// Starts a phase of `length` units, such as steps.
+    pub(crate) fn start(title: &str, length: usize) -> Self {
+        let plain = !std::io::stderr().is_terminal();
+        let target =
+            if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(length as u64), target);
+        let layout = "{prefix} [{bar:30}] {pos}/{len} {msg} · {elapsed} gone, {eta} left";
+        let style = ProgressStyle::with_template(layout);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_prefix(title.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        let best_return = f64::NEG_INFINITY;
+        Self { bar, plain, sampled_tokens: 0, best_return, last_line: Instant::now() }
+    }
+
+    /// Something happened within a step.
+    pub(crate) fn within_step(&mut self, progress: Progress, agents: usize) {
+        match progress {
+            Progress::Sampled(tokens) => {
+                self.sampled_tokens += tokens;
+                self.bar.set_message(format!("· sampling, {} tokens", self.sampled_tokens));
+            }
+            Progress::Updating(agent) => {
+                self.bar.set_message(format!("· updating agent {} of {agents}", agent + 1));
+            }
+        }
+    }
+
+    /// A training step is done.
+    pub(crate) fn step_done(&mut self, step: usize, report: &StepReport) {
+        self.sampled_tokens = 0;
+        self.best_return = self.best_return.max(report.mean_return);
+        let line = format!(
+            "· return {:.3} (best {:.3}), {:.0} tokens/s",
+            report.mean_return, self.best_return, report.timing.tokens_per_sec
+        );
+        self.bar.set_position(step as u64);
+        self.bar.set_message(line.clone());
+        if self.plain {
+            let left = self.bar.eta().as_secs();
+            log::info!("step {step} of {} {line}, {left} s left", self.length());
+        }
+    }
+
+    /// So many of the phase's units are done.
+    pub(crate) fn advance_to(&mut self, done: usize) {
+        self.bar.set_position(done as u64);
+        if self.plain && (self.last_line.elapsed() > LINE_INTERVAL || done as u64 == self.length()) {
+            self.last_line = Instant::now();
+            log::info!("{} {done} of {}", self.bar.prefix(), self.length());
+        }
+    }
+
+    fn length(&self) -> u64 {
+        self.bar.length().unwrap_or_default()
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,123 @@
+//! What a finished run tells: what changed, an example, and what to type next.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{evaluation::Evaluation, run_directory::RunDirectory};
+
+/// Characters of a response that the summary shows.
+const SHOWN: usize = 400;
+
+/// Writes the summary to standard error.
+pub(crate) fn tell(
+    run: &RunDirectory,
+    steps: usize,
+    before: Option<&Evaluation>,
+    after: Option<&Evaluation>,
+    agents: &[PathBuf],
+) {
+    #[expect(clippy::print_stderr, reason = "the summary is what the user waits for")]
+    {
+        eprint!("{}", text(run.path(), steps, before, after, agents));
+    }
+}
+
+fn text(
+    run: &Path,
+    steps: usize,
+    before: Option<&Evaluation>,
+    after: Option<&Evaluation>,
+    agents: &[PathBuf],
+) -> String {
+    let mut text = format!("\nTrained {steps} steps.\n");
+    if let (Some(before), Some(after)) = (before, after) {
+        add(&mut text, before, after);
+    }
+    text.push_str("\nThe agents are in\n");
+    for agent in agents {
+        let _ = writeln!(text, "  {}", agent.display());
+    }
+    let _ = writeln!(
+        text,
+        "metrics, rollouts and evaluations in\n  {}\n\nTalk to an agent:\n  polyphony generate \
+         --model {} --prompt \"…\"\nTrain on with more steps, a copy of the recipe, or other values:\n  \
+         cargo xtask train {}/recipe.ron --set seed=2",
+        run.display(),
+        agents.first().map_or_else(String::new, |agent| agent.display().to_string()),
+        run.display(),
+    );
+    text
+}
+
+/// Returns before and after, and the task whose return rose most as an example.
+fn add(text: &mut String, before: &Evaluation, after: &Evaluation) {
+    let _ = writeln!(text, "\n{:<16} {:>8} {:>8}", "held-out tasks", "before", "after");
+    let mut line = |name: &str, before: f64, after: f64| {
+        let _ = writeln!(text, "{name:<16} {before:>8.3} {after:>8.3}");
+    };
+    line("return", before.mean_return, after.mean_return);
+    line("  ± std. error", before.standard_error, after.standard_error);
+    for ((part, before), (_, after)) in before.parts.iter().zip(&after.parts) {
+        line(&format!("  {part}"), *before, *after);
+    }
+    // The middle one of all changes: neither the best nor the worst that could be shown.
+    let mut pairs: Vec<_> = before.examples.iter().zip(&after.examples).collect();
+    pairs.sort_by(|(a, b), (c, d)| (b.value - a.value).total_cmp(&(d.value - c.value)));
+    let Some((first, last)) = pairs.get(pairs.len() / 2) else { return };
+    let _ = writeln!(text, "\nTask `{}`", first.task);
+    for (when, example) in [("before", first), ("after", last)] {
+        let _ = writeln!(text, "  {when} training, return {:.2}:", example.value);
+        for (agent, response) in example.responses.iter().enumerate() {
+            let _ = writeln!(text, "    agent {}: {}", agent + 1, shorten(response));
+        }
+    }
+}
+
+/// The first characters of a response, on one line.
+fn shorten(response: &str) -> String {
+    let line = response.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::Example;
+
+    fn evaluation(mean_return: f64, values: [f64; 3]) -> Evaluation {
+        let example = |(index, value): (usize, f64)| Example {
+            task: format!("t{index}"),
+            value,
+            responses: vec![format!("says\n{value}"); 2],
+        };
+        Evaluation {
+            mean_return,
+            standard_error: 0.1,
+            parts: vec![("style", mean_return / 2.0)],
+            tasks: 3,
+            examples: values.into_iter().enumerate().map(example).collect(),
+        }
+    }
+
+    #[test]
+    fn shows_figures_and_the_middle_example() {
+        let (before, after) = (evaluation(1.0, [1.0, 1.0, 1.0]), evaluation(2.0, [3.0, 1.5, 0.0]));
+        let agents = [PathBuf::from("runs/x/agents/a")];
+        let text = text(Path::new("runs/x"), 5, Some(&before), Some(&after), &agents);
+        assert!(text.contains("return              1.000    2.000"), "{text}");
+        assert!(text.contains("style             0.500    1.000"), "{text}");
+        assert!(text.contains("Task `t1`") && text.contains("agent 2: says 1.5"), "{text}");
+        assert!(text.contains("--model runs/x/agents/a"), "{text}");
+    }
+
+    #[test]
+    fn long_responses_are_cut_at_a_character() {
+        let shown = shorten(&"ä".repeat(500));
+        assert_eq!(shown.chars().count(), SHOWN + 1);
+    }
+}
