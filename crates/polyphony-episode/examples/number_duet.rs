@@ -18,14 +18,20 @@ impl NumberDuet {
     fn new(turns: usize) -> Self {
         let system = "Answer with one whole number and nothing else.";
         let role = |name| Role::new(name).with_system(system);
-        Self { roles: [role("low"), role("high")], turns }
+        Self {
+            roles: [role("low"), role("high")],
+            turns,
+        }
     }
 }
 
 fn target(task: &Task) -> Result<i64, EnvironmentError> {
     let text = task.field("target")?;
     text.parse().map_err(|_| {
-        EnvironmentError::Failed(format!("task `{}`: target `{text}` is not a number", task.id))
+        EnvironmentError::Failed(format!(
+            "task `{}`: target `{text}` is not a number",
+            task.id
+        ))
     })
 }
 
@@ -55,10 +61,16 @@ impl Environment for NumberDuet {
         action: &JointAction,
     ) -> Result<Outcome, EnvironmentError> {
         let target = target(task)?;
-        let numbers: Vec<i64> =
-            action.texts::<2>().iter().filter_map(|text| text.trim().parse().ok()).collect();
+        let numbers: Vec<i64> = action
+            .texts::<2>()
+            .iter()
+            .filter_map(|text| text.trim().parse().ok())
+            .collect();
         let [low, high] = numbers[..] else {
-            return Ok(Outcome::end(Reward::new([("numbers", 0.0), ("closeness", 0.0)])));
+            return Ok(Outcome::end(Reward::new([
+                ("numbers", 0.0),
+                ("closeness", 0.0),
+            ])));
         };
         let off = target - (low + high);
         let closeness = 1.0 / (1.0 + off.abs() as f64);
@@ -80,10 +92,15 @@ fn main() -> Result<(), EnvironmentError> {
     let first = JointAction::new(vec![Response::from_text("3"), Response::from_text("6")]);
     let outcome = game.step(&task, &[], &first)?;
     println!("3 + 6 earns {:.2}", outcome.reward.total());
-    let Next::Continue(next) = outcome.next else { panic!("the first try was not right") };
+    let Next::Continue(next) = outcome.next else {
+        panic!("the first try was not right")
+    };
     println!("low sees:  {}", next[0].text);
 
-    let past = [Turn { observations, action: first }];
+    let past = [Turn {
+        observations,
+        action: first,
+    }];
     let second = JointAction::new(vec![Response::from_text("4"), Response::from_text("6")]);
     let outcome = game.step(&task, &past, &second)?;
     println!("4 + 6 earns {:.2}", outcome.reward.total());

@@ -58,12 +58,18 @@ pub enum Next {
 impl Outcome {
     /// The episode is over.
     pub fn end(reward: Reward) -> Self {
-        Self { reward, next: Next::End }
+        Self {
+            reward,
+            next: Next::End,
+        }
     }
 
     /// The episode goes on with one observation a role.
     pub fn go_on(reward: Reward, observations: Vec<Observation>) -> Self {
-        Self { reward, next: Next::Continue(observations) }
+        Self {
+            reward,
+            next: Next::Continue(observations),
+        }
     }
 }
 

@@ -14,7 +14,12 @@ pub struct Reward {
 impl Reward {
     /// A reward from its named parts.
     pub fn new<N: Into<String>>(parts: impl IntoIterator<Item = (N, f64)>) -> Self {
-        Self { parts: parts.into_iter().map(|(name, value)| (name.into(), value)).collect() }
+        Self {
+            parts: parts
+                .into_iter()
+                .map(|(name, value)| (name.into(), value))
+                .collect(),
+        }
     }
 
     /// The sum of the parts.
@@ -24,12 +29,17 @@ impl Reward {
 
     /// The parts with their names, in the environment's order.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
-        self.parts.iter().map(|(name, value)| (name.as_str(), *value))
+        self.parts
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
     }
 
     /// A part's value; `None` where this reward has no such part.
     pub fn part(&self, name: &str) -> Option<f64> {
-        self.parts.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
+        self.parts
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, value)| *value)
     }
 }
 

@@ -34,7 +34,10 @@ impl Task {
     ) -> Self {
         Self {
             id: id.into(),
-            fields: fields.into_iter().map(|(name, text)| (name.into(), text.into())).collect(),
+            fields: fields
+                .into_iter()
+                .map(|(name, text)| (name.into(), text.into()))
+                .collect(),
         }
     }
 
@@ -43,11 +46,19 @@ impl Task {
     /// # Errors
     /// Names the task, the missing field and the fields that are there.
     pub fn field(&self, name: &str) -> Result<&str, TaskError> {
-        self.fields.get(name).map(String::as_str).ok_or_else(|| TaskError {
-            task: self.id.clone(),
-            field: name.to_owned(),
-            present: self.fields.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
-        })
+        self.fields
+            .get(name)
+            .map(String::as_str)
+            .ok_or_else(|| TaskError {
+                task: self.id.clone(),
+                field: name.to_owned(),
+                present: self
+                    .fields
+                    .keys()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
     }
 }
 
@@ -60,6 +71,9 @@ mod tests {
         let task = Task::new("t/7", [("post", "text"), ("title", "short")]);
         assert_eq!(task.field("post"), Ok("text"));
         let error = task.field("prompt").unwrap_err().to_string();
-        assert_eq!(error, "task `t/7` has no field `prompt`; it has: post, title");
+        assert_eq!(
+            error,
+            "task `t/7` has no field `prompt`; it has: post, title"
+        );
     }
 }

@@ -14,13 +14,19 @@ pub struct Role {
 impl Role {
     /// A role without standing instructions.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), system: None }
+        Self {
+            name: name.into(),
+            system: None,
+        }
     }
 
     /// The same role with standing instructions.
     #[must_use]
     pub fn with_system(self, system: impl Into<String>) -> Self {
-        Self { system: Some(system.into()), ..self }
+        Self {
+            system: Some(system.into()),
+            ..self
+        }
     }
 }
 
@@ -63,7 +69,11 @@ pub struct Response {
 impl Response {
     /// A finished response that did not come from a model, such as a reference answer.
     pub fn from_text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), tokens: Vec::new(), finish: FinishReason::Stop }
+        Self {
+            text: text.into(),
+            tokens: Vec::new(),
+            finish: FinishReason::Stop,
+        }
     }
 }
 
@@ -86,7 +96,11 @@ impl JointAction {
     /// If the team has another size. The caller of [`crate::Environment::step`] guarantees one
     /// response a role.
     pub fn texts<const N: usize>(&self) -> [&str; N] {
-        assert_eq!(self.responses.len(), N, "a joint action holds one response a role");
+        assert_eq!(
+            self.responses.len(),
+            N,
+            "a joint action holds one response a role"
+        );
         std::array::from_fn(|agent| self.responses[agent].text.as_str())
     }
 }

@@ -43,11 +43,6 @@ struct Coefficients {
 }
 
 impl AdamW {
-    /// Gradient steps taken so far.
-    pub(crate) fn steps(&self) -> usize {
-        self.steps
-    }
-
     /// The learning rate of the next step: it rises linearly over the warm-up.
     pub(crate) fn learning_rate(&self, updates: &Updates) -> f64 {
         let next = self.steps + 1;

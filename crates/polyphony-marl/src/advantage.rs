@@ -16,15 +16,16 @@ pub fn advantages(credits: &[f64], baseline: Baseline, scale: AdvantageScale) ->
         AdvantageScale::Unscaled => 1.0,
         AdvantageScale::StandardDeviation { floor } => standard_deviation(credits).max(floor),
     };
-    credits.iter().map(|credit| (credit - subtracted(credits, *credit, baseline)) / divisor).collect()
+    credits
+        .iter()
+        .map(|credit| (credit - subtracted(credits, *credit, baseline)) / divisor)
+        .collect()
 }
 
 fn subtracted(credits: &[f64], own: f64, baseline: Baseline) -> f64 {
     match baseline {
         Baseline::GroupMean => mean(credits),
-        Baseline::LeaveOneOut => {
-            (credits.iter().sum::<f64>() - own) / (credits.len() as f64 - 1.0)
-        }
+        Baseline::LeaveOneOut => (credits.iter().sum::<f64>() - own) / (credits.len() as f64 - 1.0),
         Baseline::GroupMax => credits.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         Baseline::Zero => 0.0,
     }
@@ -33,7 +34,13 @@ fn subtracted(credits: &[f64], own: f64, baseline: Baseline) -> f64 {
 /// The population standard deviation.
 pub(crate) fn standard_deviation(values: &[f64]) -> f64 {
     let center = mean(values);
-    mean(&values.iter().map(|value| (value - center).powi(2)).collect::<Vec<_>>()).sqrt()
+    mean(
+        &values
+            .iter()
+            .map(|value| (value - center).powi(2))
+            .collect::<Vec<_>>(),
+    )
+    .sqrt()
 }
 
 /// Whether a group's advantages all vanish, up to rounding, so that it teaches nothing.
@@ -69,7 +76,11 @@ mod tests {
     fn scaling_divides_by_the_population_deviation_or_the_floor() {
         let deviation = (14.0f64 / 3.0).sqrt();
         let scaled = [-2.0, -1.0, 3.0].map(|a| a / deviation);
-        check(Baseline::GroupMean, AdvantageScale::StandardDeviation { floor: 1e-4 }, scaled);
+        check(
+            Baseline::GroupMean,
+            AdvantageScale::StandardDeviation { floor: 1e-4 },
+            scaled,
+        );
         let floored = AdvantageScale::StandardDeviation { floor: 10.0 };
         check(Baseline::GroupMean, floored, [-0.2, -0.1, 0.3]);
     }
@@ -77,7 +88,11 @@ mod tests {
     #[test]
     fn equal_credits_teach_nothing_unless_nothing_is_subtracted() {
         let of = |baseline| advantages(&[0.3; 4], baseline, AdvantageScale::Unscaled);
-        for baseline in [Baseline::GroupMean, Baseline::LeaveOneOut, Baseline::GroupMax] {
+        for baseline in [
+            Baseline::GroupMean,
+            Baseline::LeaveOneOut,
+            Baseline::GroupMax,
+        ] {
             assert!(teaches_nothing(&of(baseline)));
         }
         assert!(!teaches_nothing(&of(Baseline::Zero)));

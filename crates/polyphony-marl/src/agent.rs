@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use polyphony_episode::{Observation, Role};
 use polyphony_model::{
-    ChatTemplate, LanguageModel, Message, MessageRole, Tokenizer,
-    encode_conversation,
+    ChatTemplate, LanguageModel, Message, MessageRole, Tokenizer, encode_conversation,
 };
 
 use crate::{MarlError, adamw::AdamW, tree::History};
@@ -39,7 +38,13 @@ impl Agent {
     /// An agent that has not learned anything yet.
     pub fn new(name: impl Into<String>, model: LanguageModel, language: Arc<Language>) -> Self {
         let name = name.into();
-        Self { name, model, language, optimizer: AdamW::default(), refused_in_a_row: 0 }
+        Self {
+            name,
+            model,
+            language,
+            optimizer: AdamW::default(),
+            refused_in_a_row: 0,
+        }
     }
 }
 
@@ -57,13 +62,17 @@ impl Language {
         let user = std::iter::once((MessageRole::User, &observation.text));
         let messages: Vec<Message> = system
             .chain(user)
-            .map(|(role, content)| Message { role, content: content.clone() })
+            .map(|(role, content)| Message {
+                role,
+                content: content.clone(),
+            })
             .collect();
         let tokens = match &self.template {
             Some(template) => encode_conversation(&self.tokenizer, template, &messages)?,
             None => {
                 let texts: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
-                self.tokenizer.encode_plain(&format!("{}\n\n", texts.join("\n\n")))?
+                self.tokenizer
+                    .encode_plain(&format!("{}\n\n", texts.join("\n\n")))?
             }
         };
         Ok(History { tokens })

@@ -150,11 +150,24 @@ fn check(
     given: impl ToString,
     allowed: &'static str,
 ) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(ConfigError { key, given: given.to_string(), allowed }) }
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError {
+            key,
+            given: given.to_string(),
+            allowed,
+        })
+    }
 }
 
 fn positive(key: &'static str, value: f64) -> Result<(), ConfigError> {
-    check(value > 0.0 && value.is_finite(), key, value, "a positive number")
+    check(
+        value > 0.0 && value.is_finite(),
+        key,
+        value,
+        "a positive number",
+    )
 }
 
 fn not_negative(key: &'static str, value: f64) -> Result<(), ConfigError> {
@@ -178,7 +191,12 @@ impl Algorithm {
             "at least 2, since a response is judged against the others of its group (1 only with \
              `baseline: Zero`)",
         )?;
-        check((0.0..=1.0).contains(&self.discount), "discount", self.discount, "from 0 to 1")?;
+        check(
+            (0.0..=1.0).contains(&self.discount),
+            "discount",
+            self.discount,
+            "from 0 to 1",
+        )?;
         if let AdvantageScale::StandardDeviation { floor } = self.advantage_scale {
             positive("advantage_scale.floor", floor)?;
         }
@@ -194,8 +212,18 @@ impl Updates {
     pub fn validate(&self) -> Result<(), ConfigError> {
         positive("learning_rate", self.learning_rate)?;
         let rate = 0.0..1.0;
-        check(rate.contains(&self.beta_1), "beta_1", self.beta_1, "from 0 to below 1")?;
-        check(rate.contains(&self.beta_2), "beta_2", self.beta_2, "from 0 to below 1")?;
+        check(
+            rate.contains(&self.beta_1),
+            "beta_1",
+            self.beta_1,
+            "from 0 to below 1",
+        )?;
+        check(
+            rate.contains(&self.beta_2),
+            "beta_2",
+            self.beta_2,
+            "from 0 to below 1",
+        )?;
         positive("epsilon", self.epsilon)?;
         not_negative("weight_decay", self.weight_decay)?;
         positive("max_gradient_norm", self.max_gradient_norm)?;

@@ -23,12 +23,18 @@ impl Gradients {
         impl ModuleVisitor for Collector {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 let gradient = param.base().grad_remove(&mut self.tape);
-                self.by_weight.push(gradient.map(|g| g.flatten::<1>(0, D as isize - 1)));
+                self.by_weight
+                    .push(gradient.map(|g| g.flatten::<1>(0, D as isize - 1)));
             }
         }
-        let mut collector = Collector { tape, by_weight: Vec::new() };
+        let mut collector = Collector {
+            tape,
+            by_weight: Vec::new(),
+        };
         model.visit_weights(&mut collector);
-        Self { by_weight: collector.by_weight }
+        Self {
+            by_weight: collector.by_weight,
+        }
     }
 
     /// Adds another backward pass's gradients.
@@ -48,9 +54,11 @@ impl Gradients {
 
     /// The Euclidean norm over all weights together.
     pub(crate) fn norm(&self) -> f64 {
-        let squares = self.by_weight.iter().flatten().map(|gradient| {
-            f64::from(gradient.clone().square().sum().into_scalar::<f32>())
-        });
+        let squares = self
+            .by_weight
+            .iter()
+            .flatten()
+            .map(|gradient| f64::from(gradient.clone().square().sum().into_scalar::<f32>()));
         squares.sum::<f64>().sqrt()
     }
 }

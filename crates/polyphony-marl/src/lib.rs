@@ -23,7 +23,9 @@ mod update;
 
 pub use advantage::{advantages, teaches_nothing};
 pub use agent::{Agent, Language};
-pub use config::{AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, JointMode, Updates};
+pub use config::{
+    AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, JointMode, Updates,
+};
 pub use error::MarlError;
 pub use objective::{Lesson, token_weights};
 pub use report::{AgentReport, StepReport, Timing, mean_parts, mean_return};

@@ -29,7 +29,9 @@ pub fn token_weights(
     let counts = |lesson: &Lesson<'_>| !(algorithm.mask_truncated && lesson.sample.is_truncated());
     let trained = lessons.iter().filter(|lesson| counts(lesson));
     let responses = trained.clone().count() as f64;
-    let tokens = trained.map(|lesson| lesson.sample.response.tokens.len()).sum::<usize>() as f64;
+    let tokens = trained
+        .map(|lesson| lesson.sample.response.tokens.len())
+        .sum::<usize>() as f64;
     let divisor = match algorithm.aggregation {
         Aggregation::SequenceSum => responses,
         Aggregation::TokenMean => tokens,
@@ -37,7 +39,13 @@ pub fn token_weights(
     };
     lessons
         .iter()
-        .map(|lesson| if counts(lesson) { lesson.advantage / divisor } else { 0.0 })
+        .map(|lesson| {
+            if counts(lesson) {
+                lesson.advantage / divisor
+            } else {
+                0.0
+            }
+        })
         .collect()
 }
 
@@ -48,8 +56,15 @@ mod tests {
     use super::*;
 
     fn sample(tokens: usize, finish: FinishReason) -> Sample {
-        let response = Response { text: String::new(), tokens: vec![7; tokens], finish };
-        Sample { response, logprobs: vec![-1.0; tokens] }
+        let response = Response {
+            text: String::new(),
+            tokens: vec![7; tokens],
+            finish,
+        };
+        Sample {
+            response,
+            logprobs: vec![-1.0; tokens],
+        }
     }
 
     #[track_caller]
@@ -67,16 +82,31 @@ mod tests {
             .collect();
         let weights = token_weights(&lessons, &algorithm, 8);
         for (own, expected) in weights.iter().zip(expected) {
-            assert!((own - expected).abs() < 1e-12, "{weights:?} against {expected}");
+            assert!(
+                (own - expected).abs() < 1e-12,
+                "{weights:?} against {expected}"
+            );
         }
     }
 
     #[test]
     fn each_aggregation_follows_its_formula() {
-        let with = |aggregation| Algorithm { aggregation, ..Algorithm::default() };
-        check(with(Aggregation::SequenceSum), [1.0 / 3.0, -2.0 / 3.0, 4.0 / 3.0]);
-        check(with(Aggregation::TokenMean), [1.0 / 16.0, -2.0 / 16.0, 4.0 / 16.0]);
-        check(with(Aggregation::FixedLength), [1.0 / 24.0, -2.0 / 24.0, 4.0 / 24.0]);
+        let with = |aggregation| Algorithm {
+            aggregation,
+            ..Algorithm::default()
+        };
+        check(
+            with(Aggregation::SequenceSum),
+            [1.0 / 3.0, -2.0 / 3.0, 4.0 / 3.0],
+        );
+        check(
+            with(Aggregation::TokenMean),
+            [1.0 / 16.0, -2.0 / 16.0, 4.0 / 16.0],
+        );
+        check(
+            with(Aggregation::FixedLength),
+            [1.0 / 24.0, -2.0 / 24.0, 4.0 / 24.0],
+        );
     }
 
     #[test]

@@ -69,9 +69,11 @@ impl StepReport {
         config: &StepConfig,
     ) -> Self {
         let discount = config.algorithm.discount;
-        let agents = agents.iter().zip(updates).enumerate().map(|(index, (agent, update))| {
-            AgentReport::new(agent, index, &rollout.nodes, update)
-        });
+        let agents = agents
+            .iter()
+            .zip(updates)
+            .enumerate()
+            .map(|(index, (agent, update))| AgentReport::new(agent, index, &rollout.nodes, update));
         Self {
             mean_return: mean_return(&rollout.nodes, discount),
             parts: mean_parts(environment, &rollout.nodes),
@@ -84,13 +86,25 @@ impl StepReport {
 
     pub(crate) fn timed(self, rollout_secs: f64, update_secs: f64) -> Self {
         let tokens_per_sec = self.sampled_tokens as f64 / rollout_secs;
-        Self { timing: Timing { rollout_secs, update_secs, tokens_per_sec }, ..self }
+        Self {
+            timing: Timing {
+                rollout_secs,
+                update_secs,
+                tokens_per_sec,
+            },
+            ..self
+        }
     }
 }
 
 /// The mean return over all joint actions of the given nodes.
 pub fn mean_return(nodes: &[Node], discount: f64) -> f64 {
-    mean(&nodes.iter().flat_map(|node| returns(node, discount)).collect::<Vec<_>>())
+    mean(
+        &nodes
+            .iter()
+            .flat_map(|node| returns(node, discount))
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// The mean of each part of the reward over all joint actions of the given nodes; a joint action
@@ -98,8 +112,9 @@ pub fn mean_return(nodes: &[Node], discount: f64) -> f64 {
 pub fn mean_parts(environment: &dyn Environment, nodes: &[Node]) -> Vec<(&'static str, f64)> {
     let mean_part = |part: &&'static str| {
         let branches = nodes.iter().flat_map(|node| &node.branches);
-        let values: Vec<f64> =
-            branches.map(|branch| branch.reward.part(part).unwrap_or(0.0)).collect();
+        let values: Vec<f64> = branches
+            .map(|branch| branch.reward.part(part).unwrap_or(0.0))
+            .collect();
         (*part, mean(&values))
     };
     environment.reward_parts().iter().map(mean_part).collect()
@@ -109,12 +124,18 @@ impl AgentReport {
     fn new(agent: &Agent, index: usize, nodes: &[Node], (advantages, update): AgentUpdate) -> Self {
         let nodes = nodes.iter().flat_map(Node::nodes);
         let samples: Vec<&Sample> = nodes.flat_map(|node| &node.groups[index].samples).collect();
-        let logprobs: Vec<f64> =
-            samples.iter().flat_map(|s| &s.logprobs).map(|&l| f64::from(l)).collect();
+        let logprobs: Vec<f64> = samples
+            .iter()
+            .flat_map(|s| &s.logprobs)
+            .map(|&l| f64::from(l))
+            .collect();
         let over_samples = |f: fn(&Sample) -> f64| {
             mean(&samples.iter().map(|sample| f(sample)).collect::<Vec<_>>())
         };
-        let spreads: Vec<f64> = advantages.iter().map(|group| standard_deviation(group)).collect();
+        let spreads: Vec<f64> = advantages
+            .iter()
+            .map(|group| standard_deviation(group))
+            .collect();
         Self {
             name: agent.name.clone(),
             advantage_spread: mean(&spreads),

@@ -11,7 +11,10 @@ pub fn returns(node: &Node, discount: f64) -> Vec<f64> {
     let branches = node.branches.iter();
     branches
         .map(|branch| {
-            let later = branch.child.as_ref().map_or(0.0, |child| mean(&returns(child, discount)));
+            let later = branch
+                .child
+                .as_ref()
+                .map_or(0.0, |child| mean(&returns(child, discount)));
             branch.reward.total() + discount * later
         })
         .collect()
@@ -34,7 +37,11 @@ pub fn credits(node: &Node, agent: usize, returns: &[f64]) -> Vec<f64> {
 
 /// The arithmetic mean; 0 of nothing.
 pub(crate) fn mean(values: &[f64]) -> f64 {
-    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+    if values.is_empty() {
+        0.0
+    } else {
+        values.iter().sum::<f64>() / values.len() as f64
+    }
 }
 
 #[cfg(test)]
@@ -46,7 +53,10 @@ pub(crate) mod tests {
 
     /// A node of two agents with aligned joint actions that earn `rewards`.
     pub(crate) fn node(rewards: &[f64]) -> Node {
-        let sample = Sample { response: Response::from_text("x"), logprobs: vec![] };
+        let sample = Sample {
+            response: Response::from_text("x"),
+            logprobs: vec![],
+        };
         let group = AgentGroup {
             observation: Observation::new("o"),
             history: History { tokens: vec![1] },
@@ -86,7 +96,11 @@ pub(crate) mod tests {
     fn a_response_in_several_joint_actions_is_credited_with_their_mean() {
         let mut node = node(&[1.0, 2.0]);
         let twice = node.branches[0].clone();
-        node.branches.push(Branch { picks: vec![0, 1], reward: Reward::new([("r", 5.0)]), ..twice });
+        node.branches.push(Branch {
+            picks: vec![0, 1],
+            reward: Reward::new([("r", 5.0)]),
+            ..twice
+        });
         let returns = returns(&node, 1.0);
         assert_eq!(credits(&node, 0, &returns), [3.0, 2.0]);
         assert_eq!(credits(&node, 1, &returns), [1.0, 3.5]);

@@ -64,7 +64,9 @@ impl Rollout {
     /// Tokens that all agents sampled.
     pub fn sampled_tokens(&self) -> usize {
         let nodes = self.nodes.iter().flat_map(Node::nodes);
-        let samples = nodes.flat_map(|node| &node.groups).flat_map(|group| &group.samples);
+        let samples = nodes
+            .flat_map(|node| &node.groups)
+            .flat_map(|group| &group.samples);
         samples.map(|sample| sample.response.tokens.len()).sum()
     }
 }
@@ -101,22 +103,40 @@ pub fn rollout(
             .map(|(task, start)| PromptGroup {
                 prompt: &start[index].1.tokens,
                 samples: config.samples,
-                key: StreamKey { task: task.index as u32, agent: index as u16, ..config.key },
+                key: StreamKey {
+                    task: task.index as u32,
+                    agent: index as u16,
+                    ..config.key
+                },
             })
             .collect();
         by_agent.push(sample(agent, &groups, config, on_tokens)?.into_iter());
     }
     let nodes = starts.into_iter().map(|(task, start)| {
-        let groups = start.into_iter().zip(&mut by_agent).map(|((observation, history), samples)| {
-            AgentGroup { observation, history, samples: samples.next().unwrap_or_default() }
-        });
-        let node = Node { task: task.task.id.clone(), turn: 0, groups: groups.collect(), branches: vec![] };
+        let groups =
+            start
+                .into_iter()
+                .zip(&mut by_agent)
+                .map(|((observation, history), samples)| AgentGroup {
+                    observation,
+                    history,
+                    samples: samples.next().unwrap_or_default(),
+                });
+        let node = Node {
+            task: task.task.id.clone(),
+            turn: 0,
+            groups: groups.collect(),
+            branches: vec![],
+        };
         (task.task, node)
     });
     let nodes = nodes
         .map(|(task, node)| score(environment, task, node, config.joint_mode))
         .collect::<Result<_, _>>()?;
-    Ok(Rollout { nodes, skipped_tasks })
+    Ok(Rollout {
+        nodes,
+        skipped_tasks,
+    })
 }
 
 /// What each agent is told first, and the history that it continues.
@@ -142,7 +162,13 @@ fn start(
         let max_positions = agent.model.config().max_positions;
         if prompt + new > max_positions {
             let (task, agent) = (task.id.clone(), agent.name.clone());
-            return Err(MarlError::PromptTooLong { task, agent, prompt, new, max_positions });
+            return Err(MarlError::PromptTooLong {
+                task,
+                agent,
+                prompt,
+                new,
+                max_positions,
+            });
         }
         Ok((observation, history))
     })
@@ -164,7 +190,12 @@ fn sample(
     let responses = generate(&agent.model, groups, &generation, on_tokens)?;
     responses
         .into_iter()
-        .map(|group| group.into_iter().map(|response| to_sample(agent, response)).collect())
+        .map(|group| {
+            group
+                .into_iter()
+                .map(|response| to_sample(agent, response))
+                .collect()
+        })
         .collect()
 }
 
@@ -178,8 +209,15 @@ fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError>
         FinishReason::Length => &generation.tokens[..],
     };
     let text = agent.language.tokenizer.decode(spoken)?;
-    let response = Response { text, tokens: generation.tokens, finish };
-    Ok(Sample { response, logprobs: generation.logprobs })
+    let response = Response {
+        text,
+        tokens: generation.tokens,
+        finish,
+    };
+    Ok(Sample {
+        response,
+        logprobs: generation.logprobs,
+    })
 }
 
 /// Scores a node's joint actions, in parallel.
@@ -194,11 +232,20 @@ fn score(
         .map(|picks| {
             let outcome = environment.step(task, &[], &node.joint_action(&picks))?;
             let announced = environment.reward_parts();
-            let unknown = outcome.reward.parts().find(|(name, _)| !announced.contains(name));
+            let unknown = outcome
+                .reward
+                .parts()
+                .find(|(name, _)| !announced.contains(name));
             if let Some((part, _)) = unknown {
-                return Err(MarlError::UnknownPart { part: part.to_owned() });
+                return Err(MarlError::UnknownPart {
+                    part: part.to_owned(),
+                });
             }
-            Ok(Branch { picks, reward: outcome.reward, child: None })
+            Ok(Branch {
+                picks,
+                reward: outcome.reward,
+                child: None,
+            })
         })
         .collect();
     node.branches = branches?;
@@ -207,8 +254,15 @@ fn score(
 
 /// For each joint action the index of each agent's response.
 fn joint_picks(node: &Node, mode: JointMode) -> Vec<Vec<usize>> {
-    let samples = node.groups.iter().map(|group| group.samples.len()).min().unwrap_or(0);
+    let samples = node
+        .groups
+        .iter()
+        .map(|group| group.samples.len())
+        .min()
+        .unwrap_or(0);
     match mode {
-        JointMode::Aligned => (0..samples).map(|sample| vec![sample; node.groups.len()]).collect(),
+        JointMode::Aligned => (0..samples)
+            .map(|sample| vec![sample; node.groups.len()])
+            .collect(),
     }
 }

@@ -70,7 +70,13 @@ pub fn train_step(
         on_progress(Progress::Updating(index));
         let buffer = judge(&nodes, index, &config.algorithm);
         let report = update(agent, &buffer, &config.update())?;
-        updates.push((buffer.iter().map(|judged| judged.advantages.clone()).collect(), report));
+        updates.push((
+            buffer
+                .iter()
+                .map(|judged| judged.advantages.clone())
+                .collect(),
+            report,
+        ));
     }
     let update_secs = start.elapsed().as_secs_f64();
 
@@ -84,7 +90,10 @@ fn judge<'a>(nodes: &[&'a Node], agent: usize, algorithm: &Algorithm) -> Vec<Jud
     let judge_node = |node: &&'a Node| {
         let credits = credits(node, agent, &returns(node, algorithm.discount));
         let advantages = advantages(&credits, algorithm.baseline, algorithm.advantage_scale);
-        JudgedGroup { group: &node.groups[agent], advantages }
+        JudgedGroup {
+            group: &node.groups[agent],
+            advantages,
+        }
     };
     nodes.iter().map(judge_node).collect()
 }

@@ -65,14 +65,19 @@ impl Node {
     pub fn joint_action(&self, picks: &[usize]) -> JointAction {
         let responses = picks.iter().zip(&self.groups);
         JointAction::new(
-            responses.map(|(&pick, group)| group.samples[pick].response.clone()).collect(),
+            responses
+                .map(|(&pick, group)| group.samples[pick].response.clone())
+                .collect(),
         )
     }
 
     /// This node and all below it.
     pub fn nodes(&self) -> Vec<&Node> {
         let mut nodes = vec![self];
-        let children = self.branches.iter().filter_map(|branch| branch.child.as_ref());
+        let children = self
+            .branches
+            .iter()
+            .filter_map(|branch| branch.child.as_ref());
         children.for_each(|child| nodes.extend(child.nodes()));
         nodes
     }

@@ -67,7 +67,8 @@ pub fn update(
     for (index, minibatch) in buffer.chunks(config.updates.minibatch).enumerate() {
         // Only before the first gradient step are the weights those of the rollout.
         let on_policy = index == 0;
-        let (gradients, finite) = minibatch_gradients(agent, minibatch, config, on_policy, &mut report)?;
+        let (gradients, finite) =
+            minibatch_gradients(agent, minibatch, config, on_policy, &mut report)?;
         if gradients.by_weight.is_empty() {
             continue;
         }
@@ -125,7 +126,10 @@ fn refuse(
 ) -> Result<(), MarlError> {
     report.refused += 1;
     agent.refused_in_a_row += 1;
-    log::warn!("agent `{}`: update refused, its loss or gradient is not finite", agent.name);
+    log::warn!(
+        "agent `{}`: update refused, its loss or gradient is not finite",
+        agent.name
+    );
     if agent.refused_in_a_row >= config.updates.max_nonfinite {
         let (agent, in_a_row) = (agent.name.clone(), agent.refused_in_a_row);
         return Err(MarlError::NotFinite { agent, in_a_row });
@@ -142,7 +146,11 @@ fn compare_logprobs(
     report: &mut UpdateReport,
 ) -> Result<(), MarlError> {
     let trained = logprobs.clone().inner().into_data();
-    let sampled = judged.group.samples.iter().flat_map(|sample| &sample.logprobs);
+    let sampled = judged
+        .group
+        .samples
+        .iter()
+        .flat_map(|sample| &sample.logprobs);
     let gap = trained
         .iter::<f32>()
         .zip(sampled)
@@ -156,7 +164,12 @@ fn compare_logprobs(
         return Ok(());
     }
     let device = format!("{:?}", agent.model.device());
-    Err(MarlError::LogprobGap { agent: agent.name.clone(), device, gap, tolerance })
+    Err(MarlError::LogprobGap {
+        agent: agent.name.clone(),
+        device,
+        gap,
+        tolerance,
+    })
 }
 
 impl JudgedGroup<'_> {
@@ -166,8 +179,12 @@ impl JudgedGroup<'_> {
     }
 
     fn packed(&self) -> PackedGroup<'_> {
-        let responses =
-            self.group.samples.iter().map(|sample| sample.response.tokens.as_slice()).collect();
+        let responses = self
+            .group
+            .samples
+            .iter()
+            .map(|sample| sample.response.tokens.as_slice())
+            .collect();
         PackedGroup::new(&self.group.history.tokens, responses)
     }
 

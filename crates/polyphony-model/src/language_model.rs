@@ -33,7 +33,10 @@ impl LanguageModel {
         let reader = WeightReader::new(&files.weights, device);
         let network = Llama::load(&files.config, &reader)?;
         reader.finish()?;
-        Ok(Self { config: files.config.clone(), network })
+        Ok(Self {
+            config: files.config.clone(),
+            network,
+        })
     }
 
     /// The sizes and constants of the network.
@@ -50,7 +53,10 @@ impl LanguageModel {
     /// of them changes.
     #[must_use]
     pub fn trainable(&self) -> Self {
-        Self { config: self.config.clone(), network: self.network.clone().train() }
+        Self {
+            config: self.config.clone(),
+            network: self.network.clone().train(),
+        }
     }
 
     /// Visits every weight, under the path that is its Hugging Face name.
@@ -61,7 +67,10 @@ impl LanguageModel {
     /// Replaces every weight by what `mapper` makes of it.
     #[must_use]
     pub fn map_weights(self, mapper: &mut impl ModuleMapper) -> Self {
-        Self { config: self.config, network: self.network.map(mapper) }
+        Self {
+            config: self.config,
+            network: self.network.map(mapper),
+        }
     }
 
     /// All weights, each flat, under their Hugging Face names.
@@ -76,9 +85,14 @@ impl LanguageModel {
     /// If `target` exists or cannot be written; nothing is left behind then.
     pub fn save(&self, target: &Path, assets: &Assets) -> Result<(), ModelError> {
         let (specs, weights): (Vec<_>, Vec<_>) = self.named_weights().into_iter().unzip();
-        let places: HashMap<&str, usize> =
-            specs.iter().enumerate().map(|(place, spec)| (spec.name.as_str(), place)).collect();
-        save(target, assets, &specs, |spec| Ok(to_host(weights[places[spec.name.as_str()]].clone())))
+        let places: HashMap<&str, usize> = specs
+            .iter()
+            .enumerate()
+            .map(|(place, spec)| (spec.name.as_str(), place))
+            .collect();
+        save(target, assets, &specs, |spec| {
+            Ok(to_host(weights[places[spec.name.as_str()]].clone()))
+        })
     }
 
     /// The hidden states after the last layer.
@@ -92,9 +106,14 @@ impl LanguageModel {
         attention: &mut impl Attention,
     ) -> Tensor<2> {
         let device = self.device();
-        let rotation =
-            Rotation::new(positions, self.config.head_size, self.config.rope_theta, &device);
-        self.network.forward(token_tensor(ids, &device), &rotation, attention)
+        let rotation = Rotation::new(
+            positions,
+            self.config.head_size,
+            self.config.rope_theta,
+            &device,
+        );
+        self.network
+            .forward(token_tensor(ids, &device), &rotation, attention)
     }
 
     /// The output head's weight, `[V, D]`.

@@ -25,4 +25,4 @@ pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
 };
 pub use language_model::LanguageModel;
-pub use scoring::{PackedGroup, score_group, sequence_logprobs};
+pub use scoring::{PackedGroup, score_group, sequence_logits, sequence_logprobs};

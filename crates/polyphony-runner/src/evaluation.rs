@@ -59,7 +59,11 @@ pub fn evaluate(
 ) -> Result<Option<Evaluation>, MarlError> {
     let config = RolloutConfig {
         samples: recipe.evaluation.samples,
-        key: StreamKey { seed: recipe.seed, step: EVALUATION_STEP, ..StreamKey::default() },
+        key: StreamKey {
+            seed: recipe.seed,
+            step: EVALUATION_STEP,
+            ..StreamKey::default()
+        },
         ..recipe.rollout_config(0)
     };
     let played: Vec<IndexedTask<'_>> = tasks
@@ -76,19 +80,28 @@ pub fn evaluate(
         nodes.extend(rollout(&team.agents, environment, batch, &config, &mut |_| ())?.nodes);
         on_task(nodes.len());
     }
-    Ok(Some(summarize(environment, &nodes, recipe.algorithm.discount)))
+    Ok(Some(summarize(
+        environment,
+        &nodes,
+        recipe.algorithm.discount,
+    )))
 }
 
 fn summarize(environment: &dyn Environment, nodes: &[Node], discount: f64) -> Evaluation {
-    let by_task: Vec<f64> =
-        nodes.iter().map(|node| mean_return(std::slice::from_ref(node), discount)).collect();
+    let by_task: Vec<f64> = nodes
+        .iter()
+        .map(|node| mean_return(std::slice::from_ref(node), discount))
+        .collect();
     let examples = nodes.iter().filter_map(|node| {
         let first = node.branches.first()?;
         let responses = node.joint_action(&first.picks).responses;
         Some(Example {
             task: node.task.clone(),
             value: *returns(node, discount).first()?,
-            responses: responses.into_iter().map(|response| response.text).collect(),
+            responses: responses
+                .into_iter()
+                .map(|response| response.text)
+                .collect(),
         })
     });
     Evaluation {
@@ -107,7 +120,11 @@ fn standard_error(values: &[f64]) -> f64 {
         return 0.0;
     }
     let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let variance = values
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / (n - 1.0);
     (variance / n).sqrt()
 }
 

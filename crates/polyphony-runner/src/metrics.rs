@@ -66,13 +66,17 @@ fn agent_entries(agent: &AgentReport) -> impl Iterator<Item = (String, Value)> {
         ("refused_updates", json!(update.refused)),
         ("logprob_gap", json!(update.logprob_gap)),
     ];
-    entries.into_iter().map(|(name, value)| (format!("{}/{name}", agent.name), value))
+    entries
+        .into_iter()
+        .map(|(name, value)| (format!("{}/{name}", agent.name), value))
 }
 
 /// The most memory that this process has held, in MiB; `None` where the system does not say.
 pub fn peak_memory_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024)
 }

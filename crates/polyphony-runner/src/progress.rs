@@ -25,16 +25,29 @@ impl Display {
     /// Starts a phase of `length` units, such as steps.
     pub(crate) fn start(title: &str, length: usize) -> Self {
         let plain = !std::io::stderr().is_terminal();
-        let target =
-            if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let target = if plain {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
         let bar = ProgressBar::with_draw_target(Some(length as u64), target);
         let layout = "{prefix} [{bar:30}] {pos}/{len} {msg} · {elapsed} gone, {eta} left";
         let style = ProgressStyle::with_template(layout);
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_style(
+            style
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> "),
+        );
         bar.set_prefix(title.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         let best_return = f64::NEG_INFINITY;
-        Self { bar, plain, sampled_tokens: 0, best_return, last_line: Instant::now() }
+        Self {
+            bar,
+            plain,
+            sampled_tokens: 0,
+            best_return,
+            last_line: Instant::now(),
+        }
     }
 
     /// Something happened within a step.
@@ -42,10 +55,12 @@ impl Display {
         match progress {
             Progress::Sampled(tokens) => {
                 self.sampled_tokens += tokens;
-                self.bar.set_message(format!("· sampling, {} tokens", self.sampled_tokens));
+                self.bar
+                    .set_message(format!("· sampling, {} tokens", self.sampled_tokens));
             }
             Progress::Updating(agent) => {
-                self.bar.set_message(format!("· updating agent {} of {agents}", agent + 1));
+                self.bar
+                    .set_message(format!("· updating agent {} of {agents}", agent + 1));
             }
         }
     }
@@ -69,7 +84,8 @@ impl Display {
     /// So many of the phase's units are done.
     pub(crate) fn advance_to(&mut self, done: usize) {
         self.bar.set_position(done as u64);
-        if self.plain && (self.last_line.elapsed() > LINE_INTERVAL || done as u64 == self.length()) {
+        if self.plain && (self.last_line.elapsed() > LINE_INTERVAL || done as u64 == self.length())
+        {
             self.last_line = Instant::now();
             log::info!("{} {done} of {}", self.bar.prefix(), self.length());
         }

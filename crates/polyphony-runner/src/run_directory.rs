@@ -40,10 +40,16 @@ impl RunDirectory {
         fs::create_dir_all(&path).with_context(context)?;
         fs::write(path.join("recipe.ron"), recipe.to_ron()).with_context(context)?;
         let create = |name: &str| {
-            File::create_new(path.join(name)).map(BufWriter::new).with_context(context)
+            File::create_new(path.join(name))
+                .map(BufWriter::new)
+                .with_context(context)
         };
         let (metrics, rollouts) = (create("metrics.jsonl")?, create("rollouts.jsonl")?);
-        Ok(Self { path, metrics, rollouts })
+        Ok(Self {
+            path,
+            metrics,
+            rollouts,
+        })
     }
 
     /// Where it is.
@@ -55,20 +61,32 @@ impl RunDirectory {
     ///
     /// # Errors
     /// If the disk is full or gone.
-    pub(crate) fn record(&mut self, step: usize, metrics: &Map<String, Value>, rollout: &Rollout) -> Result<()> {
+    pub(crate) fn record(
+        &mut self,
+        step: usize,
+        metrics: &Map<String, Value>,
+        rollout: &Rollout,
+    ) -> Result<()> {
         let context = || format!("writing to {}", self.path.display());
         write_line(&mut self.metrics, metrics).with_context(context)?;
         for node in rollout.nodes.iter().flat_map(Node::nodes) {
             write_line(&mut self.rollouts, &node_object(step, node)).with_context(context)?;
         }
-        self.metrics.flush().and_then(|()| self.rollouts.flush()).with_context(context)
+        self.metrics
+            .flush()
+            .and_then(|()| self.rollouts.flush())
+            .with_context(context)
     }
 
     /// Saves the evaluations before and after training.
     ///
     /// # Errors
     /// If the disk is full or gone.
-    pub(crate) fn save_evaluations(&self, before: Option<&Evaluation>, after: Option<&Evaluation>) -> Result<()> {
+    pub(crate) fn save_evaluations(
+        &self,
+        before: Option<&Evaluation>,
+        after: Option<&Evaluation>,
+    ) -> Result<()> {
         let path = self.path.join("evaluation.json");
         let object = json!({ "before": before, "after": after });
         fs::write(&path, format!("{object:#}\n"))
@@ -93,7 +111,10 @@ impl RunDirectory {
 fn free_path(recipe: &Recipe) -> PathBuf {
     let name = format!("{:?}", recipe.environment).to_lowercase();
     let numbered = (1..).map(|number| Path::new("runs").join(format!("{name}-{number}")));
-    numbered.into_iter().find(|path| !path.exists()).unwrap_or_default()
+    numbered
+        .into_iter()
+        .find(|path| !path.exists())
+        .unwrap_or_default()
 }
 
 fn write_line(file: &mut BufWriter<File>, object: &impl Serialize) -> std::io::Result<()> {

@@ -27,7 +27,8 @@ impl Schedule {
                 if pass.as_ref().is_none_or(|(current, _)| *current != number) {
                     pass = Some((number, self.order(number)));
                 }
-                pass.as_ref().map_or(0, |(_, order)| order[position % self.tasks])
+                pass.as_ref()
+                    .map_or(0, |(_, order)| order[position % self.tasks])
             })
             .collect()
     }
@@ -46,7 +47,11 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const SCHEDULE: Schedule = Schedule { seed: 3, tasks: 10, per_step: 4 };
+    const SCHEDULE: Schedule = Schedule {
+        seed: 3,
+        tasks: 10,
+        per_step: 4,
+    };
 
     #[test]
     fn every_pass_plays_each_task_once_in_a_new_order() {
@@ -63,7 +68,13 @@ mod tests {
     #[test]
     fn the_order_follows_from_the_seed() {
         assert_eq!(SCHEDULE.step(2), SCHEDULE.step(2));
-        let other = Schedule { seed: 4, ..SCHEDULE };
-        assert_ne!((0..3).map(|s| other.step(s)).collect::<Vec<_>>(), (0..3).map(|s| SCHEDULE.step(s)).collect::<Vec<_>>());
+        let other = Schedule {
+            seed: 4,
+            ..SCHEDULE
+        };
+        assert_ne!(
+            (0..3).map(|s| other.step(s)).collect::<Vec<_>>(),
+            (0..3).map(|s| SCHEDULE.step(s)).collect::<Vec<_>>()
+        );
     }
 }

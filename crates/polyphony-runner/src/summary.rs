@@ -18,7 +18,10 @@ pub(crate) fn tell(
     after: Option<&Evaluation>,
     agents: &[PathBuf],
 ) {
-    #[expect(clippy::print_stderr, reason = "the summary is what the user waits for")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the summary is what the user waits for"
+    )]
     {
         eprint!("{}", text(run.path(), steps, before, after, agents));
     }
@@ -45,7 +48,9 @@ fn text(
          --model {} --prompt \"…\"\nTrain on with more steps, a copy of the recipe, or other values:\n  \
          cargo xtask train {}/recipe.ron --set seed=2",
         run.display(),
-        agents.first().map_or_else(String::new, |agent| agent.display().to_string()),
+        agents
+            .first()
+            .map_or_else(String::new, |agent| agent.display().to_string()),
         run.display(),
     );
     text
@@ -53,19 +58,29 @@ fn text(
 
 /// Returns before and after, and the task whose return rose most as an example.
 fn add(text: &mut String, before: &Evaluation, after: &Evaluation) {
-    let _ = writeln!(text, "\n{:<16} {:>8} {:>8}", "held-out tasks", "before", "after");
+    let _ = writeln!(
+        text,
+        "\n{:<16} {:>8} {:>8}",
+        "held-out tasks", "before", "after"
+    );
     let mut line = |name: &str, before: f64, after: f64| {
         let _ = writeln!(text, "{name:<16} {before:>8.3} {after:>8.3}");
     };
     line("return", before.mean_return, after.mean_return);
-    line("  ± std. error", before.standard_error, after.standard_error);
+    line(
+        "  ± std. error",
+        before.standard_error,
+        after.standard_error,
+    );
     for ((part, before), (_, after)) in before.parts.iter().zip(&after.parts) {
         line(&format!("  {part}"), *before, *after);
     }
     // The middle one of all changes: neither the best nor the worst that could be shown.
     let mut pairs: Vec<_> = before.examples.iter().zip(&after.examples).collect();
     pairs.sort_by(|(a, b), (c, d)| (b.value - a.value).total_cmp(&(d.value - c.value)));
-    let Some((first, last)) = pairs.get(pairs.len() / 2) else { return };
+    let Some((first, last)) = pairs.get(pairs.len() / 2) else {
+        return;
+    };
     let _ = writeln!(text, "\nTask `{}`", first.task);
     for (when, example) in [("before", first), ("after", last)] {
         let _ = writeln!(text, "  {when} training, return {:.2}:", example.value);
@@ -106,12 +121,21 @@ mod tests {
 
     #[test]
     fn shows_figures_and_the_middle_example() {
-        let (before, after) = (evaluation(1.0, [1.0, 1.0, 1.0]), evaluation(2.0, [3.0, 1.5, 0.0]));
+        let (before, after) = (
+            evaluation(1.0, [1.0, 1.0, 1.0]),
+            evaluation(2.0, [3.0, 1.5, 0.0]),
+        );
         let agents = [PathBuf::from("runs/x/agents/a")];
         let text = text(Path::new("runs/x"), 5, Some(&before), Some(&after), &agents);
-        assert!(text.contains("return              1.000    2.000"), "{text}");
+        assert!(
+            text.contains("return              1.000    2.000"),
+            "{text}"
+        );
         assert!(text.contains("style             0.500    1.000"), "{text}");
-        assert!(text.contains("Task `t1`") && text.contains("agent 2: says 1.5"), "{text}");
+        assert!(
+            text.contains("Task `t1`") && text.contains("agent 2: says 1.5"),
+            "{text}"
+        );
         assert!(text.contains("--model runs/x/agents/a"), "{text}");
     }
 

@@ -34,7 +34,10 @@ impl Team {
         let device = recipe.device.open()?;
         let roles = environment.roles();
         let mut starts: HashMap<PathBuf, Start> = HashMap::new();
-        let mut team = Self { agents: Vec::new(), assets: Vec::new() };
+        let mut team = Self {
+            agents: Vec::new(),
+            assets: Vec::new(),
+        };
         for (role, model) in roles.iter().zip(recipe.team.models(roles.len())) {
             let path = sources::resolve(model)?;
             if !starts.contains_key(&path) {
@@ -44,7 +47,8 @@ impl Team {
             }
             let start = &starts[&path];
             let language = Arc::clone(&start.language);
-            team.agents.push(Agent::new(&role.name, start.model.clone(), language));
+            team.agents
+                .push(Agent::new(&role.name, start.model.clone(), language));
             team.assets.push(Arc::clone(&start.assets));
         }
         Ok(team)
@@ -64,8 +68,15 @@ impl Start {
             "it has no tokenizer, which an agent needs to read and write text: put the \
              tokenizer.json that belongs to the weights beside them",
         )?;
-        let language =
-            Language { tokenizer, template: files.template, stop_tokens: files.stop_tokens };
-        Ok(Self { model, language: Arc::new(language), assets: Arc::new(files.assets) })
+        let language = Language {
+            tokenizer,
+            template: files.template,
+            stop_tokens: files.stop_tokens,
+        };
+        Ok(Self {
+            model,
+            language: Arc::new(language),
+            assets: Arc::new(files.assets),
+        })
     }
 }

@@ -53,7 +53,9 @@ fn load_tasks(recipe: &Recipe, environment: &dyn Environment) -> Result<(Vec<Tas
         let tasks = source.load().with_context(|| format!("loading `{key}`"))?;
         // A task that the environment cannot use is found now, not after hours.
         for task in &tasks {
-            environment.start(task).with_context(|| format!("checking `{key}`"))?;
+            environment
+                .start(task)
+                .with_context(|| format!("checking `{key}`"))?;
         }
         Ok::<_, anyhow::Error>(tasks)
     };
@@ -100,8 +102,11 @@ fn train_steps(
     team: &mut Team,
     run: &mut RunDirectory,
 ) -> Result<usize> {
-    let schedule =
-        Schedule { seed: recipe.seed, tasks: tasks.len(), per_step: recipe.updates.buffer };
+    let schedule = Schedule {
+        seed: recipe.seed,
+        tasks: tasks.len(),
+        per_step: recipe.updates.buffer,
+    };
     let mut display = Display::start("training", recipe.steps);
     for step in 0..recipe.steps {
         if interrupt::requested() {
@@ -112,7 +117,10 @@ fn train_steps(
         let played: Vec<IndexedTask<'_>> = schedule
             .step(step)
             .into_iter()
-            .map(|index| IndexedTask { index, task: &tasks[index] })
+            .map(|index| IndexedTask {
+                index,
+                task: &tasks[index],
+            })
             .collect();
         let (report, rollout) = run_step(recipe, environment, &played, team, step, &mut display)
             .with_context(|| format!("step {}", step + 1))?;
@@ -138,9 +146,15 @@ fn run_step(
         updates: recipe.updates.clone(),
     };
     let agents = team.agents.len();
-    let done = train_step(&mut team.agents, environment, tasks, &config, &mut |progress| {
-        display.within_step(progress, agents);
-    })?;
+    let done = train_step(
+        &mut team.agents,
+        environment,
+        tasks,
+        &config,
+        &mut |progress| {
+            display.within_step(progress, agents);
+        },
+    )?;
     Ok((done.report, done.rollout))
 }
 
@@ -153,7 +167,11 @@ impl Recipe {
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_new_tokens,
             long_prompts: self.long_prompts,
-            key: StreamKey { seed: self.seed, step: step as u32, ..StreamKey::default() },
+            key: StreamKey {
+                seed: self.seed,
+                step: step as u32,
+                ..StreamKey::default()
+            },
         }
     }
 }

@@ -74,7 +74,12 @@ impl<'a> DecodeAttention<'a> {
         let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];
         let empty = || Tensor::zeros(shape, device);
         let rows = (0..config.layers).map(|_| (empty(), empty())).collect();
-        Self { prompts, prompt_of, rows, filled: 0 }
+        Self {
+            prompts,
+            prompt_of,
+            rows,
+            filled: 0,
+        }
     }
 
     /// Keeps only the rows at `kept`, in that order.
@@ -83,10 +88,11 @@ impl<'a> DecodeAttention<'a> {
             return;
         }
         self.prompt_of = kept.iter().map(|&row| self.prompt_of[row]).collect();
-        let Some((first, _)) = self.rows.first() else { return };
+        let Some((first, _)) = self.rows.first() else {
+            return;
+        };
         let ids: Vec<i64> = kept.iter().map(|&row| row as i64).collect();
-        let ids =
-            Tensor::<1, Int>::from_data(TensorData::new(ids, [kept.len()]), &first.device());
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [kept.len()]), &first.device());
         for (keys, values) in &mut self.rows {
             *keys = keys.clone().select(0, ids.clone());
             *values = values.clone().select(0, ids.clone());
@@ -135,15 +141,19 @@ impl Attention for DecodeAttention<'_> {
         let (own_keys, own_values) = &mut self.rows[layer];
         write(own_keys, self.filled, keys);
         write(own_values, self.filled, values);
-        if let Some(seen) = on_host(&queries, &*own_keys, &*own_values, filled, &self.prompt_of, |prompt| {
-            &self.prompts[prompt].layers[layer]
-        }) {
+        if let Some(seen) = on_host(
+            &queries,
+            &*own_keys,
+            &*own_values,
+            filled,
+            &self.prompt_of,
+            |prompt| &self.prompts[prompt].layers[layer],
+        ) {
             return seen;
         }
         let own_keys = own_keys.clone().narrow(2, 0, filled);
         let own_values = own_values.clone().narrow(2, 0, filled);
-        let queries =
-            (queries / (size as f64).sqrt()).reshape([rows, kv_heads, per_group, size]);
+        let queries = (queries / (size as f64).sqrt()).reshape([rows, kv_heads, per_group, size]);
         let own_scores = queries.clone().matmul(own_keys.swap_dims(2, 3));
         let mut seen = Vec::with_capacity(groups.len());
         for (prompt, range) in groups {
@@ -215,9 +225,17 @@ fn on_host<'a>(
         };
         [
             stretch(keys, values, head * length * size, length),
-            stretch(&own_keys, &own_values, (row * kv_heads + head) * longest * size, filled),
+            stretch(
+                &own_keys,
+                &own_values,
+                (row * kv_heads + head) * longest * size,
+                filled,
+            ),
         ]
     };
     let output = decode_attention(kernels::values(&on_host), heads, kv_heads, size, seen);
-    Some(Tensor::from_data(TensorData::new(output, [rows, heads, size]), &queries.device()))
+    Some(Tensor::from_data(
+        TensorData::new(output, [rows, heads, size]),
+        &queries.device(),
+    ))
 }

@@ -77,7 +77,9 @@ pub fn generate(
     if config.max_new_tokens == 0 {
         return Err(ModelError::NoNewTokens);
     }
-    groups.iter().try_for_each(|group| check(model, group, config))?;
+    groups
+        .iter()
+        .try_for_each(|group| check(model, group, config))?;
     let mut prompts = Vec::with_capacity(groups.len());
     let mut rows = Vec::new();
     for (index, group) in groups.iter().enumerate() {
@@ -109,7 +111,11 @@ fn check(
     let max_positions = model.config().max_positions;
     let (prompt, new) = (group.prompt.len(), config.max_new_tokens);
     if prompt + new > max_positions {
-        return Err(ModelError::PromptTooLong { prompt, new, max_positions });
+        return Err(ModelError::PromptTooLong {
+            prompt,
+            new,
+            max_positions,
+        });
     }
     model.check_ids(group.prompt)
 }
@@ -144,7 +150,10 @@ impl Row {
     fn new(group: usize, sample: usize, of: &PromptGroup<'_>) -> Self {
         Self {
             group,
-            key: StreamKey { sample: of.key.sample + sample as u32, ..of.key },
+            key: StreamKey {
+                sample: of.key.sample + sample as u32,
+                ..of.key
+            },
             prompt_length: of.prompt.len(),
             tokens: Vec::new(),
             logprobs: Vec::new(),
@@ -153,7 +162,11 @@ impl Row {
     }
 
     fn draw(&self, logits: &[f32], config: &GenerationConfig) -> Choice {
-        choose(logits, &config.sampling, self.key.uniform(self.tokens.len()))
+        choose(
+            logits,
+            &config.sampling,
+            self.key.uniform(self.tokens.len()),
+        )
     }
 
     fn push(&mut self, choice: Choice, config: &GenerationConfig) {
@@ -173,7 +186,11 @@ impl Row {
 
     fn into_generation(self) -> Generation {
         let finish = self.finish.unwrap_or(Finish::Length);
-        Generation { tokens: self.tokens, logprobs: self.logprobs, finish }
+        Generation {
+            tokens: self.tokens,
+            logprobs: self.logprobs,
+            finish,
+        }
     }
 }
 
@@ -198,17 +215,24 @@ fn decode(
     let mut attention =
         DecodeAttention::new(prompts, prompt_of, longest, model.config(), &model.device());
     while !active.is_empty() {
-        let last: Vec<u32> = active.iter().filter_map(|row| row.tokens.last().copied()).collect();
+        let last: Vec<u32> = active
+            .iter()
+            .filter_map(|row| row.tokens.last().copied())
+            .collect();
         let positions: Vec<usize> = active.iter().map(|row| row.position()).collect();
         let hidden = model.hidden(&last, &positions, &mut attention);
         attention.advance();
         let logits = to_host(logits(model, hidden));
-        active.par_iter_mut().zip(logits.par_chunks_exact(vocab_size)).for_each(|(row, logits)| {
-            row.push(row.draw(logits, config), config);
-        });
+        active
+            .par_iter_mut()
+            .zip(logits.par_chunks_exact(vocab_size))
+            .for_each(|(row, logits)| {
+                row.push(row.draw(logits, config), config);
+            });
         on_pass(active.len());
-        let kept: Vec<usize> =
-            (0..active.len()).filter(|&row| active[row].finish.is_none()).collect();
+        let kept: Vec<usize> = (0..active.len())
+            .filter(|&row| active[row].finish.is_none())
+            .collect();
         active.retain(|row| row.finish.is_none());
         attention.retain(&kept);
     }

@@ -20,14 +20,21 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, top_k: None }
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: None,
+        }
     }
 }
 
 impl Sampling {
     /// Always the likeliest token.
     pub fn greedy() -> Self {
-        Self { temperature: 0.0, ..Self::default() }
+        Self {
+            temperature: 0.0,
+            ..Self::default()
+        }
     }
 
     /// Checks every number.
@@ -36,7 +43,11 @@ impl Sampling {
     /// Names the setting, its value and what is allowed.
     pub fn validate(&self) -> Result<(), ModelError> {
         let refuse = |key, given: String, allowed| {
-            Err(ModelError::Sampling { key, given, allowed })
+            Err(ModelError::Sampling {
+                key,
+                given,
+                allowed,
+            })
         };
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             let allowed = "0 (greedy) or a positive number";
@@ -59,7 +70,11 @@ impl Sampling {
     /// The temperature of the distribution whose log-probabilities are kept: the sampling
     /// temperature, or 1 where sampling is greedy.
     pub fn scoring_temperature(&self) -> f32 {
-        if self.temperature == 0.0 { 1.0 } else { self.temperature }
+        if self.temperature == 0.0 {
+            1.0
+        } else {
+            self.temperature
+        }
     }
 }
 
@@ -120,9 +135,18 @@ pub(crate) fn choose(logits: &[f32], sampling: &Sampling, uniform: f64) -> Choic
     } else if sampling.truncates() {
         choose_truncated(logits, scaled, total, sampling, uniform)
     } else {
-        invert(logits.iter().enumerate().map(|(id, &logit)| (id, scaled(logit).exp())), uniform * total)
+        invert(
+            logits
+                .iter()
+                .enumerate()
+                .map(|(id, &logit)| (id, scaled(logit).exp())),
+            uniform * total,
+        )
     };
-    Choice { token: token as u32, logprob: (scaled(logits[token]) - total.ln()) as f32 }
+    Choice {
+        token: token as u32,
+        logprob: (scaled(logits[token]) - total.ln()) as f32,
+    }
 }
 
 /// The first of the largest.
@@ -192,7 +216,10 @@ mod tests {
 
     fn probabilities(temperature: f32) -> Vec<f64> {
         let weights = LOGITS.map(|l| f64::from(l / temperature).exp());
-        weights.iter().map(|w| w / weights.iter().sum::<f64>()).collect()
+        weights
+            .iter()
+            .map(|w| w / weights.iter().sum::<f64>())
+            .collect()
     }
 
     /// How often each token comes, over an even grid of uniform numbers.
@@ -209,8 +236,14 @@ mod tests {
     #[test]
     fn tokens_come_as_often_as_their_probability() {
         for temperature in [0.5, 1.0, 2.0] {
-            let sampling = Sampling { temperature, ..Sampling::default() };
-            for (seen, expected) in frequencies(&sampling).iter().zip(probabilities(temperature)) {
+            let sampling = Sampling {
+                temperature,
+                ..Sampling::default()
+            };
+            for (seen, expected) in frequencies(&sampling)
+                .iter()
+                .zip(probabilities(temperature))
+            {
                 assert!((seen - expected).abs() < 1e-3, "{seen} against {expected}");
             }
         }
@@ -219,12 +252,18 @@ mod tests {
     #[test]
     fn truncation_keeps_the_likeliest_tokens_in_proportion() {
         let p = probabilities(1.0);
-        let top_two = Sampling { top_k: Some(2), ..Sampling::default() };
+        let top_two = Sampling {
+            top_k: Some(2),
+            ..Sampling::default()
+        };
         let seen = frequencies(&top_two);
         assert!((seen[1] - p[1] / (p[1] + p[4])).abs() < 1e-3);
         assert_eq!((seen[0], seen[2], seen[3]), (0.0, 0.0, 0.0));
         // p[1] is 0.46 and p[4] 0.28: three quarters need a third token, p[2].
-        let nucleus = Sampling { top_p: 0.75, ..Sampling::default() };
+        let nucleus = Sampling {
+            top_p: 0.75,
+            ..Sampling::default()
+        };
         let seen = frequencies(&nucleus);
         assert!((seen[2] - p[2] / (p[1] + p[4] + p[2])).abs() < 1e-3);
         assert_eq!((seen[0], seen[3]), (0.0, 0.0));
@@ -232,7 +271,11 @@ mod tests {
 
     #[test]
     fn log_probabilities_ignore_truncation_and_follow_temperature() {
-        let sampling = Sampling { temperature: 0.7, top_p: 0.5, top_k: Some(2) };
+        let sampling = Sampling {
+            temperature: 0.7,
+            top_p: 0.5,
+            top_k: Some(2),
+        };
         let choice = choose(&LOGITS, &sampling, 0.1);
         assert_eq!(choice.token, 1);
         assert!((f64::from(choice.logprob) - probabilities(0.7)[1].ln()).abs() < 1e-6);
@@ -248,11 +291,41 @@ mod tests {
     #[test]
     fn impossible_settings_are_named() {
         let table = [
-            (Sampling { temperature: -1.0, ..Sampling::default() }, "temperature"),
-            (Sampling { temperature: f32::NAN, ..Sampling::default() }, "temperature"),
-            (Sampling { top_p: 1.5, ..Sampling::default() }, "top_p"),
-            (Sampling { top_p: 0.0, ..Sampling::default() }, "top_p"),
-            (Sampling { top_k: Some(0), ..Sampling::default() }, "top_k"),
+            (
+                Sampling {
+                    temperature: -1.0,
+                    ..Sampling::default()
+                },
+                "temperature",
+            ),
+            (
+                Sampling {
+                    temperature: f32::NAN,
+                    ..Sampling::default()
+                },
+                "temperature",
+            ),
+            (
+                Sampling {
+                    top_p: 1.5,
+                    ..Sampling::default()
+                },
+                "top_p",
+            ),
+            (
+                Sampling {
+                    top_p: 0.0,
+                    ..Sampling::default()
+                },
+                "top_p",
+            ),
+            (
+                Sampling {
+                    top_k: Some(0),
+                    ..Sampling::default()
+                },
+                "top_k",
+            ),
         ];
         for (sampling, key) in table {
             let message = sampling.validate().unwrap_err().to_string();

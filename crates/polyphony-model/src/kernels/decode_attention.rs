@@ -4,7 +4,6 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-
 /// Keys and values of one stretch of tokens for one key head: `[tokens, size]` each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stretch<'a> {
@@ -30,12 +29,19 @@ pub(crate) fn decode_attention<'a>(
     let arch = Arch::new();
     let block = heads / kv_heads * size;
     let mut output = vec![0.0; queries.len()];
-    output.par_chunks_mut(block).zip(queries.par_chunks(block)).enumerate().for_each(
-        |(index, (output, queries))| {
+    output
+        .par_chunks_mut(block)
+        .zip(queries.par_chunks(block))
+        .enumerate()
+        .for_each(|(index, (output, queries))| {
             let seen = seen(index / kv_heads, index % kv_heads);
-            arch.dispatch(Heads { queries, size, seen, output });
-        },
-    );
+            arch.dispatch(Heads {
+                queries,
+                size,
+                seen,
+                output,
+            });
+        });
     output
 }
 
@@ -54,11 +60,19 @@ impl WithSimd for Heads<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { queries, size, seen, output } = self;
+        let Self {
+            queries,
+            size,
+            seen,
+            output,
+        } = self;
         let scale = (size as f32).sqrt().recip();
         let tokens: usize = seen.iter().map(|stretch| stretch.keys.len() / size).sum();
         let mut weights = vec![0.0; tokens];
-        for (query, output) in queries.chunks_exact(size).zip(output.chunks_exact_mut(size)) {
+        for (query, output) in queries
+            .chunks_exact(size)
+            .zip(output.chunks_exact_mut(size))
+        {
             let mut max = f32::NEG_INFINITY;
             let mut token = 0;
             for stretch in &seen {
@@ -90,7 +104,10 @@ impl WithSimd for Heads<'_> {
 #[inline(always)]
 fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
-    let mut sum = simd.mul_f32s(simd.partial_load_f32s(a_rest), simd.partial_load_f32s(b_rest));
+    let mut sum = simd.mul_f32s(
+        simd.partial_load_f32s(a_rest),
+        simd.partial_load_f32s(b_rest),
+    );
     for (a, b) in a.iter().zip(b) {
         sum = simd.mul_add_f32s(*a, *b, sum);
     }

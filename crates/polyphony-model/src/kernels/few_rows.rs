@@ -26,7 +26,14 @@ pub(crate) fn project_few_rows(input: &[f32], weight: &[f32], inner: usize) -> V
     turned
         .par_chunks_mut(per_chunk * rows)
         .zip(weight.par_chunks(per_chunk * inner))
-        .for_each(|(output, weight)| arch.dispatch(Chunk { input, weight, inner, output }));
+        .for_each(|(output, weight)| {
+            arch.dispatch(Chunk {
+                input,
+                weight,
+                inner,
+                output,
+            })
+        });
     let mut output = vec![0.0; rows * outputs];
     for (index, column) in turned.chunks_exact(rows).enumerate() {
         for (row, value) in column.iter().enumerate() {
@@ -50,9 +57,16 @@ impl WithSimd for Chunk<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { input, weight, inner, output } = self;
+        let Self {
+            input,
+            weight,
+            inner,
+            output,
+        } = self;
         let rows = input.len() / inner;
-        let tiles = weight.chunks(TILE * inner).zip(output.chunks_mut(TILE * rows));
+        let tiles = weight
+            .chunks(TILE * inner)
+            .zip(output.chunks_mut(TILE * rows));
         for (weight, output) in tiles {
             let mut weights = [weight; TILE];
             for (index, weight) in weights.iter_mut().enumerate() {
@@ -124,14 +138,21 @@ mod tests {
         let mut output = Vec::new();
         for row in input.chunks_exact(inner) {
             for weight in weight.chunks_exact(inner) {
-                output.push(row.iter().zip(weight).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum());
+                output.push(
+                    row.iter()
+                        .zip(weight)
+                        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                        .sum(),
+                );
             }
         }
         output
     }
 
     fn numbers(count: usize, salt: usize) -> Vec<f32> {
-        (0..count).map(|i| ((i * 7919 + salt * 104_729) % 1013) as f32 / 506.5 - 1.0).collect()
+        (0..count)
+            .map(|i| ((i * 7919 + salt * 104_729) % 1013) as f32 / 506.5 - 1.0)
+            .collect()
     }
 
     proptest! {

@@ -17,7 +17,9 @@ pub(crate) fn host<const D: usize>(tensor: &Tensor<D>) -> Option<HostTensor> {
 
 /// The values of a tensor that [`host`] gave.
 pub(crate) fn values(tensor: &HostTensor) -> &[f32] {
-    tensor.as_slice::<f32>().unwrap_or_else(|| unreachable!("`host` made it contiguous floats"))
+    tensor
+        .as_slice::<f32>()
+        .unwrap_or_else(|| unreachable!("`host` made it contiguous floats"))
 }
 
 /// The same tensor laid out in row-major order, so that [`host`] need not copy it again. Other

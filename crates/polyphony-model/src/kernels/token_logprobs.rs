@@ -83,7 +83,15 @@ impl<B: TokenLogprobs, C: CheckpointStrategy> TokenLogprobs for Autodiff<B, C> {
                 let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
                 let output =
                     B::token_logprobs(hidden.clone(), head.clone(), targets.clone(), temperature);
-                prep.finish(Saved { hidden, head, targets, temperature }, output)
+                prep.finish(
+                    Saved {
+                        hidden,
+                        head,
+                        targets,
+                        temperature,
+                    },
+                    output,
+                )
             }
             OpsKind::UnTracked(prep) => prep.finish(B::token_logprobs(
                 hidden.into_primitive(),
@@ -117,7 +125,12 @@ impl<B: TokenLogprobs> Backward<B, 2> for Gradient {
     ) {
         let [hidden_node, head_node] = ops.parents;
         let upstream = grads.consume::<B>(&ops.node);
-        let Saved { hidden, head, targets, temperature } = ops.state;
+        let Saved {
+            hidden,
+            head,
+            targets,
+            temperature,
+        } = ops.state;
         let mut hidden_grads = Vec::new();
         let mut head_grad: Option<FloatTensor<B>> = None;
         for rows in chunks::<B>(&hidden, &head) {
@@ -166,7 +179,9 @@ fn chunks<B: Backend>(
 ) -> impl Iterator<Item = Slice> + use<B> {
     let (rows, vocabulary) = (hidden.shape()[0], head.shape()[0]);
     let step = (CHUNK_LOGITS / vocabulary).max(1);
-    (0..rows).step_by(step).map(move |start| Slice::from(start..(start + step).min(rows)))
+    (0..rows)
+        .step_by(step)
+        .map(move |start| Slice::from(start..(start + step).min(rows)))
 }
 
 fn rows_of<B: Backend>(tensor: &FloatTensor<B>, rows: Slice) -> FloatTensor<B> {

@@ -45,7 +45,9 @@ impl PackedAttention {
             start += length;
         }
         let data = TensorData::new(hidden, [1, 1, tokens, tokens]);
-        Self { hidden: Tensor::from_data(data, device) }
+        Self {
+            hidden: Tensor::from_data(data, device),
+        }
     }
 }
 
@@ -65,7 +67,9 @@ impl Attention for PackedAttention {
             .permute([1, 2, 0, 3]);
         let keys = keys.permute([1, 2, 0]).unsqueeze_dim::<4>(1);
         let values = values.swap_dims(0, 1).unsqueeze_dim::<4>(1);
-        let scores = queries.matmul(keys).mask_fill(self.hidden.clone(), f32::NEG_INFINITY);
+        let scores = queries
+            .matmul(keys)
+            .mask_fill(self.hidden.clone(), f32::NEG_INFINITY);
         let seen = softmax(scores, 3).matmul(values);
         seen.permute([2, 0, 1, 3]).reshape([tokens, heads, size])
     }

@@ -16,7 +16,9 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn new(weight: Tensor<2>) -> Self {
-        Self { weight: Param::from_tensor(weight) }
+        Self {
+            weight: Param::from_tensor(weight),
+        }
     }
 
     /// The projection of every row.
@@ -41,7 +43,9 @@ pub(crate) struct Embedding {
 
 impl Embedding {
     pub(crate) fn new(weight: Tensor<2>) -> Self {
-        Self { weight: Param::from_tensor(weight) }
+        Self {
+            weight: Param::from_tensor(weight),
+        }
     }
 
     /// The embeddings of tokens.
@@ -68,7 +72,10 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     pub(crate) fn new(weight: Tensor<1>, epsilon: f64) -> Self {
-        Self { weight: Param::from_tensor(weight), epsilon }
+        Self {
+            weight: Param::from_tensor(weight),
+            epsilon,
+        }
     }
 
     /// Every row divided by its root mean square, times the weight.
@@ -90,7 +97,11 @@ pub(crate) struct SwiGlu {
 
 impl SwiGlu {
     pub(crate) fn new(gate_proj: Linear, up_proj: Linear, down_proj: Linear) -> Self {
-        Self { gate_proj, up_proj, down_proj }
+        Self {
+            gate_proj,
+            up_proj,
+            down_proj,
+        }
     }
 
     /// # Shapes

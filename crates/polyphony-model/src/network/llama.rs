@@ -55,7 +55,10 @@ struct SelfAttention {
 
 impl Llama {
     /// Builds the network and reads its weights.
-    pub(crate) fn load(config: &ModelConfig, reader: &WeightReader<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn load(
+        config: &ModelConfig,
+        reader: &WeightReader<'_>,
+    ) -> Result<Self, ModelError> {
         let (d, v) = (config.hidden_size, config.vocab_size);
         let embed_tokens = Embedding::new(reader.matrix("model.embed_tokens.weight", [v, d])?);
         let layers = (0..config.layers)
@@ -66,7 +69,14 @@ impl Llama {
             true => None,
             false => Some(Linear::new(reader.matrix("lm_head.weight", [v, d])?)),
         };
-        Ok(Self { model: Trunk { embed_tokens, layers, norm }, lm_head })
+        Ok(Self {
+            model: Trunk {
+                embed_tokens,
+                layers,
+                norm,
+            },
+            lm_head,
+        })
     }
 
     /// The hidden states after the last normalization.
@@ -108,14 +118,21 @@ impl Layer {
     ) -> Result<Self, ModelError> {
         let d = config.hidden_size;
         let norm = |name: &str| {
-            Ok(RmsNorm::new(reader.vector(&format!("{path}.{name}.weight"), d)?, config.norm_epsilon))
+            Ok(RmsNorm::new(
+                reader.vector(&format!("{path}.{name}.weight"), d)?,
+                config.norm_epsilon,
+            ))
         };
         let linear = |name: &str, shape| {
-            Ok(Linear::new(reader.matrix(&format!("{path}.{name}.weight"), shape)?))
+            Ok(Linear::new(
+                reader.matrix(&format!("{path}.{name}.weight"), shape)?,
+            ))
         };
         let inner = config.intermediate_size;
-        let (queries, keys) =
-            (config.heads * config.head_size, config.kv_heads * config.head_size);
+        let (queries, keys) = (
+            config.heads * config.head_size,
+            config.kv_heads * config.head_size,
+        );
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
             self_attn: SelfAttention {
@@ -159,11 +176,13 @@ impl SelfAttention {
         attention: &mut impl Attention,
     ) -> Tensor<2> {
         let [tokens, _] = hidden.dims();
-        let split = |projected: Tensor<2>, heads| projected.reshape([tokens, heads, self.head_size]);
+        let split =
+            |projected: Tensor<2>, heads| projected.reshape([tokens, heads, self.head_size]);
         let queries = split(self.q_proj.forward(hidden.clone()), self.heads);
         let keys = split(self.k_proj.forward(hidden.clone()), self.kv_heads);
         let values = split(self.v_proj.forward(hidden), self.kv_heads);
         let seen = attention.attend(index, rotation.apply(queries), rotation.apply(keys), values);
-        self.o_proj.forward(seen.reshape([tokens, self.heads * self.head_size]))
+        self.o_proj
+            .forward(seen.reshape([tokens, self.heads * self.head_size]))
     }
 }

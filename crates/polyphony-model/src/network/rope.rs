@@ -20,11 +20,18 @@ impl Rotation {
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> = positions
                 .iter()
-                .flat_map(|&position| frequencies.iter().map(move |w| f(position as f64 * w) as f32))
+                .flat_map(|&position| {
+                    frequencies
+                        .iter()
+                        .map(move |w| f(position as f64 * w) as f32)
+                })
                 .collect();
             Tensor::from_data(TensorData::new(values, [positions.len(), 1, half]), device)
         };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
+        Self {
+            cos: table(f64::cos),
+            sin: table(f64::sin),
+        }
     }
 
     /// Rotates queries or keys.

@@ -18,7 +18,11 @@ pub(crate) struct WeightReader<'a> {
 
 impl<'a> WeightReader<'a> {
     pub(crate) fn new(weights: &'a Weights, device: &'a Device) -> Self {
-        Self { weights, device, requested: RefCell::default() }
+        Self {
+            weights,
+            device,
+            requested: RefCell::default(),
+        }
     }
 
     /// A matrix of the given shape.
@@ -38,7 +42,10 @@ impl<'a> WeightReader<'a> {
             return Ok(Tensor::zeros(shape, self.device));
         }
         let values = self.weights.read(name, &shape)?;
-        Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
+        Ok(Tensor::from_data(
+            TensorData::new(values, shape),
+            self.device,
+        ))
     }
 
     /// Compares the names that were asked for with those in the file.
@@ -46,7 +53,8 @@ impl<'a> WeightReader<'a> {
     /// # Errors
     /// Lists every tensor that is missing and every one that nobody asked for.
     pub(crate) fn finish(self) -> Result<(), ModelError> {
-        self.weights.check_names(self.requested.borrow().iter().map(String::as_str))
+        self.weights
+            .check_names(self.requested.borrow().iter().map(String::as_str))
     }
 }
 
@@ -66,7 +74,10 @@ pub(crate) fn named_weights<M: Module>(network: &M) -> Vec<(TensorSpec, Tensor<1
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();
-            let spec = TensorSpec { name: self.path.join("."), shape: tensor.dims().to_vec() };
+            let spec = TensorSpec {
+                name: self.path.join("."),
+                shape: tensor.dims().to_vec(),
+            };
             self.weights.push((spec, tensor.flatten(0, D as isize - 1)));
         }
     }

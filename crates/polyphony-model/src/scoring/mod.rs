@@ -36,7 +36,27 @@ pub fn score_group(
     let predictors = token_tensor(&group.predictors(), &device);
     let targets = token_tensor(&group.targets(), &device);
     let hidden = hidden.select(0, predictors);
-    Ok(kernels::token_logprobs(hidden, model.head(), targets, temperature))
+    Ok(kernels::token_logprobs(
+        hidden,
+        model.head(),
+        targets,
+        temperature,
+    ))
+}
+
+/// The logits after every token of a sequence.
+///
+/// # Shapes
+/// - output `[T, V]`: `T` ids, `V` vocabulary
+///
+/// # Errors
+/// If there are no ids, one is outside the vocabulary, or there are more than the context holds.
+pub fn sequence_logits(model: &LanguageModel, ids: &[u32]) -> Result<Tensor<2>, ModelError> {
+    PackedGroup::new(ids, vec![]).check_prompt(model)?;
+    let positions: Vec<usize> = (0..ids.len()).collect();
+    let mut attention = PackedAttention::new(ids.len(), &[], &model.device());
+    let hidden = model.hidden(ids, &positions, &mut attention);
+    Ok(kernels::project(hidden, model.head()))
 }
 
 /// The natural log-probability of each token after the first, given those before it, at
@@ -45,7 +65,9 @@ pub fn score_group(
 /// # Errors
 /// If a token is outside the vocabulary or there are more tokens than the model's context holds.
 pub fn sequence_logprobs(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
-    let Some((_, rest)) = ids.split_first() else { return Ok(Vec::new()) };
+    let Some((_, rest)) = ids.split_first() else {
+        return Ok(Vec::new());
+    };
     if rest.is_empty() {
         return model.check_ids(ids).map(|()| Vec::new());
     }

@@ -29,7 +29,10 @@ impl<'a> PackedGroup<'a> {
 
     /// The tokens that the network runs: the prompt, then each response but its last token.
     pub fn fed_tokens(&self) -> Vec<u32> {
-        let fed = self.responses.iter().flat_map(|response| &response[..response.len() - 1]);
+        let fed = self
+            .responses
+            .iter()
+            .flat_map(|response| &response[..response.len() - 1]);
         self.prompt.iter().chain(fed).copied().collect()
     }
 
@@ -39,7 +42,10 @@ impl<'a> PackedGroup<'a> {
 
     pub(crate) fn positions(&self) -> Vec<usize> {
         let prompt = self.prompt.len();
-        let responses = self.fed_lengths().into_iter().flat_map(|n| prompt..prompt + n);
+        let responses = self
+            .fed_lengths()
+            .into_iter()
+            .flat_map(|n| prompt..prompt + n);
         (0..prompt).chain(responses).collect()
     }
 
@@ -61,19 +67,33 @@ impl<'a> PackedGroup<'a> {
     }
 
     pub(crate) fn check(&self, model: &LanguageModel) -> Result<(), ModelError> {
-        if self.prompt.is_empty() {
-            return Err(ModelError::EmptyPrompt);
-        }
+        self.check_prompt(model)?;
         if self.responses.is_empty() || self.lengths().any(|length| length == 0) {
             return Err(ModelError::EmptyResponse);
         }
         let longest = self.lengths().max().unwrap_or_default();
-        let (tokens, max_positions) =
-            (self.prompt.len() + longest, model.config().max_positions);
-        if tokens > max_positions {
-            return Err(ModelError::ContextTooLong { tokens, max_positions });
-        }
-        model.check_ids(self.prompt)?;
-        self.responses.iter().try_for_each(|response| model.check_ids(response))
+        check_length(self.prompt.len() + longest, model)?;
+        self.responses
+            .iter()
+            .try_for_each(|response| model.check_ids(response))
     }
+
+    pub(crate) fn check_prompt(&self, model: &LanguageModel) -> Result<(), ModelError> {
+        if self.prompt.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
+        check_length(self.prompt.len(), model)?;
+        model.check_ids(self.prompt)
+    }
+}
+
+fn check_length(tokens: usize, model: &LanguageModel) -> Result<(), ModelError> {
+    let max_positions = model.config().max_positions;
+    if tokens > max_positions {
+        return Err(ModelError::ContextTooLong {
+            tokens,
+            max_positions,
+        });
+    }
+    Ok(())
 }
