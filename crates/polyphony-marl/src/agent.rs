@@ -78,3 +78,6 @@ impl Language {
         Ok(History { tokens })
     }
 }
+
+#[cfg(test)]
+mod tests;

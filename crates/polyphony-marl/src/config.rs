@@ -239,3 +239,6 @@ impl Updates {
         positive("logprob_tolerance", self.logprob_tolerance)
     }
 }
+
+#[cfg(test)]
+mod tests;

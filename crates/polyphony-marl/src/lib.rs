@@ -12,6 +12,8 @@ mod advantage;
 mod agent;
 mod config;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod gradients;
 mod objective;
 mod report;

@@ -266,3 +266,6 @@ fn joint_picks(node: &Node, mode: JointMode) -> Vec<Vec<usize>> {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

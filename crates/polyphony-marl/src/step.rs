@@ -111,3 +111,6 @@ impl StepConfig {
 
 /// What an agent's update gave: the advantages of each of its groups, and the update's report.
 pub(crate) type AgentUpdate = (Vec<Vec<f64>>, UpdateReport);
+
+#[cfg(test)]
+mod tests;

@@ -201,3 +201,6 @@ impl JudgedGroup<'_> {
         Tensor::from_data(TensorData::new(tokens, [length]), &logprobs.device())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Converts a GGUF file to a Hugging Face directory that PyTorch transformers loads:
-//! `cargo run --example convert_gguf -- MODEL.gguf DIRECTORY`.
+//! `cargo run -p polyphony-model --example convert_gguf -- MODEL.gguf DIRECTORY`.
+//!
+//! Without arguments it says how it is used.
 
 #![expect(
     clippy::print_stderr,
@@ -11,12 +13,25 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [source, target] = &arguments[..] else {
-        eprintln!("usage: convert_gguf MODEL.gguf DIRECTORY");
-        return ExitCode::FAILURE;
-    };
-    match polyphony_model::convert(Path::new(source), Path::new(target)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match &arguments[..] {
+        [source, target] => convert(Path::new(source), Path::new(target)),
+        others => {
+            eprintln!("usage: convert_gguf MODEL.gguf DIRECTORY");
+            if others.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn convert(source: &Path, target: &Path) -> ExitCode {
+    match polyphony_model::convert(source, target) {
+        Ok(()) => {
+            eprintln!("{} is ready", target.display());
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE

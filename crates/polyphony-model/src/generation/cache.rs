@@ -8,7 +8,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
 
 use crate::{
     ModelConfig,
-    kernels::{self, HostTensor, Stretch, contiguous, decode_attention, host},
+    kernels::{
+        self, HostTensor, Packing, Stretch, contiguous, decode_attention, host, packed_attention,
+    },
     network::Attention,
 };
 
@@ -33,21 +35,11 @@ impl Attention for PrefillAttention {
         keys: Tensor<3>,
         values: Tensor<3>,
     ) -> Tensor<3> {
-        let [tokens, heads, size] = queries.dims();
-        let groups = keys.dims()[1];
-        let device = queries.device();
-        let keys = contiguous(keys.swap_dims(0, 1));
-        let values = contiguous(values.swap_dims(0, 1));
-        let future = Tensor::<2, burn::tensor::Bool>::tril_mask([tokens, tokens], 0, &device);
-        let queries = (queries / (size as f64).sqrt())
-            .reshape([tokens, groups, heads / groups, size])
-            .permute([1, 2, 0, 3]);
-        let scores = queries
-            .matmul(keys.clone().swap_dims(1, 2).unsqueeze_dim::<4>(1))
-            .mask_fill(future.unsqueeze::<4>(), f32::NEG_INFINITY);
-        let seen = softmax(scores, 3).matmul(values.clone().unsqueeze_dim::<4>(1));
-        self.cache.layers.push((keys, values));
-        seen.permute([2, 0, 1, 3]).reshape([tokens, heads, size])
+        let packing = Packing::new(queries.dims()[0], &[]);
+        let seen = packed_attention(queries, keys.clone(), values.clone(), &packing);
+        let by_head = |tensor: Tensor<3>| contiguous(tensor.swap_dims(0, 1));
+        self.cache.layers.push((by_head(keys), by_head(values)));
+        seen
     }
 }
 

@@ -237,3 +237,6 @@ fn decode(
         attention.retain(&kept);
     }
 }
+
+#[cfg(test)]
+mod tests;

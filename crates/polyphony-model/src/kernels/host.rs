@@ -1,12 +1,28 @@
-//! CPU tensors as slices, for the kernels that burn does not have.
+//! CPU tensors as slices, and operations on them that carry their own gradient.
+//!
+//! burn's CPU operations each read and write whole tensors on one core. Where a training step
+//! spends its time in such passes, a [`HostOp`] does several of them at once on all cores. On other
+//! devices the callers use burn's operations.
+
+use std::{fmt::Debug, marker::PhantomData};
 
 use burn::{
-    backend::{Flex, tensor::FloatTensor},
-    tensor::{DType, Tensor},
+    backend::{
+        Autodiff, AutodiffBackend, Flex,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        tensor::FloatTensor,
+    },
+    tensor::{DType, Tensor, TensorData},
 };
 
 /// A float tensor in host memory.
 pub(crate) type HostTensor = FloatTensor<Flex>;
+
+type Tracked = FloatTensor<Autodiff<Flex>>;
 
 /// A tensor's values in row-major order, if it lives on the CPU, holds 32-bit floats and is not
 /// recorded for differentiation.
@@ -17,9 +33,8 @@ pub(crate) fn host<const D: usize>(tensor: &Tensor<D>) -> Option<HostTensor> {
 
 /// The values of a tensor that [`host`] gave.
 pub(crate) fn values(tensor: &HostTensor) -> &[f32] {
-    tensor
-        .as_slice::<f32>()
-        .unwrap_or_else(|| unreachable!("`host` made it contiguous floats"))
+    let values = tensor.as_slice::<f32>();
+    values.unwrap_or_else(|| unreachable!("`host` made it contiguous floats"))
 }
 
 /// The same tensor laid out in row-major order, so that [`host`] need not copy it again. Other
@@ -28,5 +43,117 @@ pub(crate) fn contiguous<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     match host(&tensor) {
         Some(host) => Tensor::from_primitive::<Flex>(host),
         None => tensor,
+    }
+}
+
+/// A function of `N` tensors with its gradient, on slices in row-major order.
+pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
+    /// The output's values.
+    fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
+
+    /// The gradient of each input, given the gradient of the output.
+    fn backward(&self, inputs: [&[f32]; N], output: &[f32], upstream: &[f32]) -> [Vec<f32>; N];
+}
+
+/// A tensor as a [`HostOp`] takes it.
+pub(crate) enum Operand {
+    Plain(HostTensor),
+    Tracked(Tracked),
+}
+
+/// The operand for a tensor; `None` if it is not made of 32-bit floats on the CPU.
+pub(crate) fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand> {
+    if let Some(plain) = host(tensor) {
+        return Some(Operand::Plain(plain));
+    }
+    let tracked = tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?;
+    (tracked.primitive().dtype() == DType::F32).then_some(Operand::Tracked(tracked))
+}
+
+impl Operand {
+    fn tracked(self) -> Tracked {
+        match self {
+            Self::Plain(tensor) => Autodiff::<Flex>::from_inner(tensor),
+            Self::Tracked(tensor) => tensor,
+        }
+    }
+}
+
+/// Runs an operation whose output has the given shape; recorded for differentiation if an input is.
+pub(crate) fn apply<const N: usize, const D: usize>(
+    op: impl HostOp<N>,
+    operands: [Operand; N],
+    shape: [usize; D],
+) -> Tensor<D> {
+    let run = |inputs: &[HostTensor; N]| {
+        let output = op.forward(inputs.each_ref().map(values));
+        HostTensor::from_data(TensorData::new(output, shape))
+    };
+    if operands
+        .iter()
+        .all(|operand| matches!(operand, Operand::Plain(_)))
+    {
+        let inputs = operands.map(|operand| match operand {
+            Operand::Plain(tensor) => tensor,
+            Operand::Tracked(tensor) => tensor.into_primitive(),
+        });
+        return Tensor::from_primitive::<Flex>(run(&inputs));
+    }
+    let tracked = operands.map(Operand::tracked);
+    let inputs = tracked
+        .each_ref()
+        .map(|tensor| tensor.primitive().to_contiguous());
+    let output = run(&inputs);
+    let prepared = OpGradient(PhantomData)
+        .prepare::<NoCheckpointing>(tracked.each_ref().map(Tracked::node))
+        .compute_bound()
+        .stateful();
+    let output = match prepared {
+        OpsKind::Tracked(prepared) => {
+            let saved = Saved {
+                op: op.clone(),
+                inputs,
+                output: output.clone(),
+            };
+            prepared.finish(saved, output)
+        }
+        OpsKind::UnTracked(prepared) => prepared.finish(output),
+    };
+    Tensor::from_primitive::<Autodiff<Flex>>(output)
+}
+
+/// The backward pass of a [`HostOp`].
+#[derive(Debug)]
+struct OpGradient<O>(PhantomData<O>);
+
+#[derive(Clone, Debug)]
+struct Saved<O, const N: usize> {
+    op: O,
+    inputs: [HostTensor; N],
+    output: HostTensor,
+}
+
+impl<O: HostOp<N>, const N: usize> Backward<Flex, N> for OpGradient<O> {
+    type State = Saved<O, N>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let upstream = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let Saved { op, inputs, output } = ops.state;
+        let found = op.backward(
+            inputs.each_ref().map(values),
+            values(&output),
+            values(&upstream),
+        );
+        for ((parent, input), gradient) in ops.parents.into_iter().zip(&inputs).zip(found) {
+            if let Some(parent) = parent {
+                let data = TensorData::new(gradient, input.layout().shape().clone());
+                grads.register::<Flex>(parent.id, HostTensor::from_data(data));
+            }
+        }
     }
 }

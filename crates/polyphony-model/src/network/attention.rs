@@ -1,7 +1,9 @@
 //! How tokens see one another. The network is the same in training and in generation; what differs
 //! is the attention it is given.
 
-use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax};
+use burn::tensor::Tensor;
+
+use crate::kernels::{Packing, packed_attention};
 
 /// Scaled dot-product attention over some arrangement of tokens.
 pub(crate) trait Attention {
@@ -22,31 +24,13 @@ pub(crate) trait Attention {
 /// A prompt followed by responses, packed as one row: each response sees the prompt and itself.
 #[derive(Debug)]
 pub(crate) struct PackedAttention {
-    /// True where a query (first axis) must not see a key (second axis), `[1, 1, T, T]`.
-    hidden: Tensor<4, Bool>,
+    packing: Packing,
 }
 
 impl PackedAttention {
-    pub(crate) fn new(prompt: usize, responses: &[usize], device: &Device) -> Self {
-        let tokens = prompt + responses.iter().sum::<usize>();
-        let mut hidden = vec![true; tokens * tokens];
-        let mut see = |query: usize, keys: std::ops::RangeInclusive<usize>| {
-            keys.for_each(|key| hidden[query * tokens + key] = false);
-        };
-        (0..prompt).for_each(|query| see(query, 0..=query));
-        let mut start = prompt;
-        for length in responses {
-            for query in start..start + length {
-                if prompt > 0 {
-                    see(query, 0..=prompt - 1);
-                }
-                see(query, start..=query);
-            }
-            start += length;
-        }
-        let data = TensorData::new(hidden, [1, 1, tokens, tokens]);
+    pub(crate) fn new(prompt: usize, responses: &[usize]) -> Self {
         Self {
-            hidden: Tensor::from_data(data, device),
+            packing: Packing::new(prompt, responses),
         }
     }
 }
@@ -59,18 +43,6 @@ impl Attention for PackedAttention {
         keys: Tensor<3>,
         values: Tensor<3>,
     ) -> Tensor<3> {
-        let [tokens, heads, size] = queries.dims();
-        let groups = keys.dims()[1];
-        let per_group = heads / groups;
-        let queries = (queries / (size as f64).sqrt())
-            .reshape([tokens, groups, per_group, size])
-            .permute([1, 2, 0, 3]);
-        let keys = keys.permute([1, 2, 0]).unsqueeze_dim::<4>(1);
-        let values = values.swap_dims(0, 1).unsqueeze_dim::<4>(1);
-        let scores = queries
-            .matmul(keys)
-            .mask_fill(self.hidden.clone(), f32::NEG_INFINITY);
-        let seen = softmax(scores, 3).matmul(values);
-        seen.permute([2, 0, 1, 3]).reshape([tokens, heads, size])
+        packed_attention(queries, keys, values, &self.packing)
     }
 }

@@ -3,7 +3,7 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Int, Tensor, activation::silu},
+    tensor::{Int, Tensor},
 };
 
 use crate::kernels;
@@ -109,6 +109,6 @@ impl SwiGlu {
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(input.clone());
         let up = self.up_proj.forward(input);
-        self.down_proj.forward(silu(gate) * up)
+        self.down_proj.forward(kernels::swiglu(gate, up))
     }
 }

@@ -3,6 +3,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::kernels::rotate;
+
 /// Cosines and sines for the positions of one forward pass, made once and shared by all layers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
@@ -39,17 +41,7 @@ impl Rotation {
     /// # Shapes
     /// - input and output `[T, heads, head_size]`, with `T` the number of positions
     pub(crate) fn apply(&self, heads: Tensor<3>) -> Tensor<3> {
-        let half = heads.dims()[2] / 2;
-        let first = heads.clone().narrow(2, 0, half);
-        let second = heads.narrow(2, half, half);
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        Tensor::cat(
-            vec![
-                first.clone() * cos.clone() - second.clone() * sin.clone(),
-                second * cos + first * sin,
-            ],
-            2,
-        )
+        rotate(heads, &self.cos, &self.sin)
     }
 }
 

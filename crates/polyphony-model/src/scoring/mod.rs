@@ -31,7 +31,7 @@ pub fn score_group(
 ) -> Result<Tensor<1>, ModelError> {
     group.check(model)?;
     let device = model.device();
-    let mut attention = PackedAttention::new(group.prompt().len(), &group.fed_lengths(), &device);
+    let mut attention = PackedAttention::new(group.prompt().len(), &group.fed_lengths());
     let hidden = model.hidden(&group.fed_tokens(), &group.positions(), &mut attention);
     let predictors = token_tensor(&group.predictors(), &device);
     let targets = token_tensor(&group.targets(), &device);
@@ -54,7 +54,7 @@ pub fn score_group(
 pub fn sequence_logits(model: &LanguageModel, ids: &[u32]) -> Result<Tensor<2>, ModelError> {
     PackedGroup::new(ids, vec![]).check_prompt(model)?;
     let positions: Vec<usize> = (0..ids.len()).collect();
-    let mut attention = PackedAttention::new(ids.len(), &[], &model.device());
+    let mut attention = PackedAttention::new(ids.len(), &[]);
     let hidden = model.hidden(ids, &positions, &mut attention);
     Ok(kernels::project(hidden, model.head()))
 }
@@ -82,3 +82,6 @@ pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     // Only another element type could fail, and it has just been converted.
     data.try_into_vec().expect("converted to f32")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! What the unit tests share: agents of the tiny fixture model, and environments of a few lines.
+
+use std::{path::PathBuf, sync::Arc};
+
+use burn::{
+    module::{ModuleMapper, Param},
+    tensor::{Device, Tensor, TensorData},
+};
+use polyphony_episode::{
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+};
+use polyphony_model::{ChatTemplate, LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer};
+
+use crate::{
+    agent::{Agent, Language},
+    config::JointMode,
+    rollout::{LongPrompts, RolloutConfig},
+};
+
+/// Tokens that the tiny model's context holds.
+pub(crate) const CONTEXT: usize = 128;
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../polyphony-model/fixtures")
+        .join(name)
+}
+
+pub(crate) fn tiny_model() -> LanguageModel {
+    let files = ModelFiles::open(&file("tiny-llama")).unwrap();
+    LanguageModel::load(&files, &Device::flex()).unwrap()
+}
+
+/// The tiny tokenizer, `<|im_end|>` as the only stop token, and no template.
+pub(crate) fn plain_language() -> Language {
+    Language {
+        tokenizer: Tokenizer::from_file(&file("tiny-chat/tokenizer.json")).unwrap(),
+        template: None,
+        stop_tokens: vec![2],
+    }
+}
+
+/// A template that writes a letter for every role.
+pub(crate) fn letter_template() -> ChatTemplate {
+    let source = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}a:";
+    ChatTemplate::new(source, None, &file("letters.jinja")).unwrap()
+}
+
+pub(crate) fn agent(name: &str) -> Agent {
+    Agent::new(name, tiny_model(), Arc::new(plain_language()))
+}
+
+/// Every weight under its name.
+pub(crate) fn weights(model: &LanguageModel) -> Vec<(String, Vec<f32>)> {
+    let named = model.named_weights().into_iter();
+    named
+        .map(|(spec, weight)| (spec.name, weight.into_data().try_into_vec().unwrap()))
+        .collect()
+}
+
+/// The bits of every weight, so that NaN equals itself.
+pub(crate) fn weight_bits(model: &LanguageModel) -> Vec<Vec<u32>> {
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
+    weights(model).into_iter().map(|(_, values)| bits(values)).collect()
+}
+
+/// The model with one number of one weight (counted in visiting order) changed.
+pub(crate) fn changed(
+    model: &LanguageModel,
+    weight: usize,
+    index: usize,
+    change: impl Fn(f32) -> f32,
+) -> LanguageModel {
+    struct Changer<F> {
+        skip: Option<usize>,
+        index: usize,
+        change: F,
+    }
+    impl<F: Fn(f32) -> f32> ModuleMapper for Changer<F> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let here = self.skip == Some(0);
+            self.skip = self.skip.and_then(|left| left.checked_sub(1));
+            if !here {
+                return param;
+            }
+            param.map(|tensor| {
+                let (shape, device) = (tensor.shape(), tensor.device());
+                let mut values: Vec<f32> = tensor.into_data().try_into_vec().unwrap();
+                values[self.index] = (self.change)(values[self.index]);
+                Tensor::from_data(TensorData::new(values, shape), &device)
+            })
+        }
+    }
+    let mut changer = Changer {
+        skip: Some(weight),
+        index,
+        change,
+    };
+    model.clone().map_weights(&mut changer)
+}
+
+/// Two roles that are told the task's field `text`, and a reward given by a function of the two
+/// responses.
+pub(crate) struct Duet {
+    pub(crate) roles: [Role; 2],
+    pub(crate) parts: &'static [&'static str],
+    pub(crate) reward: fn(&JointAction) -> Reward,
+}
+
+impl Duet {
+    pub(crate) fn new(reward: fn(&JointAction) -> Reward) -> Self {
+        Self {
+            roles: [Role::new("first"), Role::new("second")],
+            parts: &["one", "two"],
+            reward,
+        }
+    }
+}
+
+impl Environment for Duet {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        self.parts
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        Ok(vec![Observation::new(task.field("text")?); 2])
+    }
+
+    fn step(
+        &self,
+        _task: &Task,
+        _past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        Ok(Outcome::end((self.reward)(action)))
+    }
+}
+
+/// The number of each agent's tokens, as parts `one` and `two`.
+pub(crate) fn lengths(action: &JointAction) -> Reward {
+    let [one, two] = [0, 1].map(|agent| action.responses[agent].tokens.len() as f64);
+    Reward::new([("one", one), ("two", two)])
+}
+
+pub(crate) fn task(id: &str, text: &str) -> Task {
+    Task::new(id, [("text", text)])
+}
+
+pub(crate) fn rollout_config(samples: usize, max_new_tokens: usize) -> RolloutConfig {
+    RolloutConfig {
+        samples,
+        joint_mode: JointMode::Aligned,
+        sampling: Sampling::default(),
+        max_new_tokens,
+        long_prompts: LongPrompts::Fail,
+        key: StreamKey {
+            seed: 5,
+            ..StreamKey::default()
+        },
+    }
+}

@@ -1,0 +1,107 @@
+//! A whole step's report, against its definitions.
+
+use polyphony_episode::Task;
+
+use super::*;
+use crate::fixture::{Duet, agent, lengths, rollout_config, task, weight_bits};
+
+fn config(algorithm: Algorithm) -> StepConfig {
+    StepConfig {
+        rollout: rollout_config(algorithm.samples, 40),
+        algorithm,
+        updates: Updates {
+            buffer: 2,
+            minibatch: 2,
+            ..Updates::default()
+        },
+    }
+}
+
+fn step(agents: &mut [Agent], tasks: &[Task], config: &StepConfig) -> (Step, Vec<Progress>) {
+    let indexed: Vec<IndexedTask<'_>> =
+        tasks.iter().enumerate().map(|(index, task)| IndexedTask { index, task }).collect();
+    let mut told = Vec::new();
+    let step = train_step(agents, &Duet::new(lengths), &indexed, config, &mut |progress| {
+        told.push(progress);
+    });
+    (step.unwrap(), told)
+}
+
+fn close(own: f64, expected: f64) {
+    assert!((own - expected).abs() < 1e-9, "{own} is not {expected}");
+}
+
+#[test]
+fn the_report_says_what_happened() {
+    let mut agents = [agent("first"), agent("second")];
+    let before = agents.each_ref().map(|agent| weight_bits(&agent.model));
+    let tasks = [task("a", "one"), task("b", "another")];
+    let (Step { report, rollout }, told) = step(&mut agents, &tasks, &config(Algorithm::default()));
+
+    let sampled: usize = told
+        .iter()
+        .map(|progress| match progress {
+            Progress::Sampled(tokens) => *tokens,
+            Progress::Updating(_) => 0,
+        })
+        .sum();
+    assert_eq!(report.sampled_tokens, sampled);
+    assert_eq!(told[told.len() - 2..], [Progress::Updating(0), Progress::Updating(1)]);
+
+    let actions = 8.0;
+    let mut total = 0.0;
+    for (index, agent) in report.agents.iter().enumerate() {
+        let samples: Vec<_> =
+            rollout.nodes.iter().flat_map(|node| &node.groups[index].samples).collect();
+        let tokens: f64 = samples.iter().map(|s| s.response.tokens.len() as f64).sum();
+        let logprobs: f64 = samples.iter().flat_map(|s| &s.logprobs).map(|&l| f64::from(l)).sum();
+        let cut = samples.iter().filter(|s| s.is_truncated()).count() as f64;
+        close(agent.response_tokens, tokens / actions);
+        close(agent.entropy, -logprobs / tokens);
+        close(agent.truncated_share, cut / actions);
+        close(agent.zero_advantage_share, agent.update.zero_groups as f64 / 2.0);
+        close(report.parts[index].1, tokens / actions);
+        assert_eq!(agent.name, ["first", "second"][index]);
+        assert!(agent.update.logprob_gap.unwrap() < 1e-4, "{agent:?}");
+        assert_eq!(agent.update.steps, 1);
+        total += tokens / actions;
+    }
+    close(report.mean_return, total);
+    // Both agents share the returns, so their advantages spread alike.
+    close(report.agents[0].advantage_spread, report.agents[1].advantage_spread);
+    for (agent, before) in agents.iter().zip(&before) {
+        assert_ne!(&weight_bits(&agent.model), before, "{} learned", agent.name);
+    }
+}
+
+#[test]
+fn the_baseline_decides_what_is_learned_from() {
+    // Without stop tokens all responses are equally long, and so is every reward.
+    let tasks = [task("a", "one"), task("b", "another")];
+    for (baseline, zero_share, steps) in [(Baseline::GroupMean, 1.0, 0), (Baseline::Zero, 0.0, 1)] {
+        let mut agents = [agent("first"), agent("second")];
+        for agent in &mut agents {
+            let language = crate::agent::Language {
+                stop_tokens: vec![],
+                ..crate::fixture::plain_language()
+            };
+            agent.language = std::sync::Arc::new(language);
+        }
+        let algorithm = Algorithm { baseline, ..Algorithm::default() };
+        let (Step { report, .. }, _) = step(&mut agents, &tasks, &config(algorithm));
+        for agent in &report.agents {
+            assert_eq!(agent.zero_advantage_share, zero_share, "{baseline:?}");
+            assert_eq!(agent.update.steps, steps, "{baseline:?}");
+        }
+    }
+}
+
+#[test]
+fn judging_subtracts_the_baseline_from_the_credits() {
+    let node = crate::returns::tests::node(&[1.0, 2.0, 6.0]);
+    let algorithm = Algorithm { samples: 3, ..Algorithm::default() };
+    for agent in [0, 1] {
+        let judged = judge(&[&node], agent, &algorithm);
+        assert_eq!(judged[0].advantages, [-2.0, -1.0, 3.0]);
+    }
+}

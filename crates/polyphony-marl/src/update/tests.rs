@@ -1,0 +1,259 @@
+//! One agent's update, against finite differences and in every case in which it must not happen.
+
+use polyphony_episode::{FinishReason, Observation, Response};
+
+use super::*;
+use crate::{
+    fixture::{agent, changed, weight_bits, weights},
+    tree::{History, Sample},
+};
+
+/// With decay rates of 0 and this addend AdamW's step is the clipped gradient itself, scaled by
+/// `learning_rate / ADDEND`.
+const ADDEND: f64 = 1e6;
+
+/// The largest error of a derivative, relative to the largest of its weight.
+const DERIVATIVE_TOLERANCE: f64 = 1e-2;
+
+/// Updates whose step is minus the gradient.
+fn plain_descent() -> Updates {
+    Updates {
+        learning_rate: ADDEND,
+        epsilon: ADDEND,
+        beta_1: 0.0,
+        beta_2: 0.0,
+        max_gradient_norm: 1e9,
+        ..Updates::default()
+    }
+}
+
+/// A group of two responses to a prompt, with the log-probabilities that the agent gives them.
+fn group(agent: &Agent, salt: u32) -> AgentGroup {
+    let ids = |n: u32, factor: u32| (0..n).map(|i| (i * factor + salt) % 256).collect::<Vec<u32>>();
+    let prompt = ids(9, 31);
+    let sample = |tokens: Vec<u32>| {
+        let packed = PackedGroup::new(&prompt, vec![&tokens]);
+        let logprobs = score_group(&agent.model, &packed, 1.0).unwrap();
+        Sample {
+            logprobs: logprobs.into_data().try_into_vec().unwrap(),
+            response: Response {
+                text: String::new(),
+                tokens,
+                finish: FinishReason::Stop,
+            },
+        }
+    };
+    let samples = vec![sample(ids(6, 57)), sample(ids(11, 101))];
+    AgentGroup {
+        observation: Observation::new(""),
+        history: History { tokens: prompt },
+        samples,
+    }
+}
+
+fn judged(group: &AgentGroup, advantages: [f64; 2]) -> JudgedGroup<'_> {
+    JudgedGroup {
+        group,
+        advantages: advantages.to_vec(),
+    }
+}
+
+fn run(
+    agent: &mut Agent,
+    buffer: &[JudgedGroup<'_>],
+    updates: &Updates,
+) -> Result<UpdateReport, MarlError> {
+    let config = UpdateConfig {
+        algorithm: &Algorithm::default(),
+        updates,
+        temperature: 1.0,
+        max_new_tokens: 16,
+    };
+    update(agent, buffer, &config)
+}
+
+/// `−mean over responses of A · Σ ℓ`, in 64-bit floats.
+fn loss(agent: &Agent, buffer: &[JudgedGroup<'_>]) -> f64 {
+    let lessons: Vec<f64> = buffer
+        .iter()
+        .flat_map(|judged| {
+            let logprobs = score_group(&agent.model, &judged.packed(), 1.0).unwrap();
+            let values: Vec<f32> = logprobs.into_data().try_into_vec().unwrap();
+            let mut rest = values.as_slice();
+            let lessons = judged.lessons().map(|lesson| {
+                let (own, others) = rest.split_at(lesson.sample.response.tokens.len());
+                rest = others;
+                lesson.advantage * own.iter().map(|&l| f64::from(l)).sum::<f64>()
+            });
+            lessons.collect::<Vec<_>>()
+        })
+        .collect();
+    -lessons.iter().sum::<f64>() / lessons.len() as f64
+}
+
+/// How far each weight moved.
+fn moved(before: &Agent, after: &Agent) -> Vec<Vec<f64>> {
+    let pairs = weights(&before.model).into_iter().zip(weights(&after.model));
+    pairs
+        .map(|((_, old), (_, new))| {
+            old.iter().zip(new).map(|(old, new)| f64::from(new) - f64::from(*old)).collect()
+        })
+        .collect()
+}
+
+fn norm(weights: &[Vec<f64>]) -> f64 {
+    weights.iter().flatten().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+#[test]
+fn the_step_follows_the_gradient_that_finite_differences_give() {
+    let before = agent("a");
+    let (one, two) = (group(&before, 3), group(&before, 90));
+    let buffer = [judged(&one, [1.0, -0.5]), judged(&two, [-2.0, 0.25])];
+    let mut after = agent("a");
+    let updates = Updates { buffer: 2, minibatch: 2, ..plain_descent() };
+    let report = run(&mut after, &buffer, &updates).unwrap();
+    let gradient: Vec<Vec<f64>> =
+        moved(&before, &after).iter().map(|step| step.iter().map(|d| -d).collect()).collect();
+    assert!((norm(&gradient) / report.gradient_norm - 1.0).abs() < 1e-3, "{report:?}");
+
+    let at = |weight: usize, index: usize, by: f32| {
+        let model = changed(&before.model, weight, index, |value| value + by);
+        loss(&Agent::new("a", model, before.language.clone()), &buffer)
+    };
+    for (weight, gradient) in gradient.iter().enumerate().step_by(3) {
+        let steepest = (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()));
+        let largest = gradient[steepest.unwrap()].abs();
+        for index in [steepest.unwrap(), gradient.len() / 3] {
+            let by = 2e-3;
+            let slope = (at(weight, index, by) - at(weight, index, -by)) / f64::from(2.0 * by);
+            let error = (slope - gradient[index]).abs();
+            assert!(
+                error <= DERIVATIVE_TOLERANCE * largest,
+                "weight {weight}, {index}: {} is not {slope}",
+                gradient[index]
+            );
+        }
+    }
+}
+
+#[test]
+fn long_gradients_are_shortened_and_short_ones_kept() {
+    let before = agent("a");
+    let group = group(&before, 3);
+    let step = |max_gradient_norm| {
+        let mut after = agent("a");
+        let updates = Updates { max_gradient_norm, ..plain_descent() };
+        let report = run(&mut after, &[judged(&group, [1.0, -1.0])], &updates).unwrap();
+        (norm(&moved(&before, &after)), report.gradient_norm)
+    };
+    let (free, full) = step(1e9);
+    assert!((free / full - 1.0).abs() < 1e-3, "{free} is not {full}");
+    assert!(full > 1.0, "the test needs a long gradient: {full}");
+    let (clipped, reported) = step(0.5);
+    assert!((clipped - 0.5).abs() < 1e-3, "{clipped} is not 0.5");
+    assert!((reported / full - 1.0).abs() < 1e-6, "the norm before clipping is reported");
+}
+
+#[test]
+fn the_learning_rate_warms_up_with_every_step_taken() {
+    let mut agent = agent("a");
+    let group = group(&agent, 3);
+    let updates = Updates {
+        learning_rate: 8e-6,
+        warmup_updates: 3,
+        logprob_tolerance: 10.0,
+        ..Updates::default()
+    };
+    let rates: Vec<f64> = [1.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+        .map(|advantage| {
+            let lessons = [judged(&group, [advantage, -advantage])];
+            run(&mut agent, &lessons, &updates).unwrap().learning_rate
+        })
+        .to_vec();
+    let expected = [2e-6, 0.0, 4e-6, 6e-6, 8e-6, 8e-6];
+    for (own, expected) in rates.iter().zip(expected) {
+        assert!((own - expected).abs() < 1e-12, "{rates:?}");
+    }
+}
+
+#[test]
+fn groups_without_advantage_are_skipped_and_counted() {
+    let mut after = agent("a");
+    let before = weight_bits(&after.model);
+    let (one, two) = (group(&after, 3), group(&after, 90));
+    let updates = Updates { buffer: 3, ..Updates::default() };
+    let idle = [judged(&one, [0.0, 0.0]), judged(&two, [0.0, 0.0])];
+    let report = run(&mut after, &idle, &updates).unwrap();
+    assert_eq!(report, UpdateReport { zero_groups: 2, ..UpdateReport::default() });
+    assert_eq!(weight_bits(&after.model), before);
+
+    let mixed = [judged(&one, [0.0, 0.0]), judged(&two, [1.0, -1.0])];
+    let report = run(&mut after, &mixed, &updates).unwrap();
+    assert_eq!((report.zero_groups, report.steps, report.refused), (1, 1, 0));
+    assert_ne!(weight_bits(&after.model), before);
+}
+
+#[test]
+fn every_minibatch_is_a_step() {
+    for (minibatch, steps) in [(1, 3), (2, 2), (3, 1)] {
+        let mut agent = agent("a");
+        let groups = [3, 90, 200].map(|salt| group(&agent, salt));
+        let buffer: Vec<_> = groups.iter().map(|group| judged(group, [1.0, -1.0])).collect();
+        let updates = Updates { buffer: 3, minibatch, ..Updates::default() };
+        assert_eq!(run(&mut agent, &buffer, &updates).unwrap().steps, steps);
+    }
+}
+
+#[test]
+fn an_update_that_is_not_finite_is_refused_counted_and_in_the_end_an_error() {
+    let mut agent = agent("poet");
+    let group = group(&agent, 3);
+    let buffer = [judged(&group, [1.0, -1.0])];
+    let healthy = agent.model.clone();
+    let poisoned = changed(&healthy, 1, 7, |_| f32::NAN);
+    let updates = Updates { max_nonfinite: 3, ..Updates::default() };
+    agent.model = poisoned.clone();
+    let report = run(&mut agent, &buffer, &updates).unwrap();
+    assert_eq!((report.steps, report.refused, report.gradient_norm), (0, 1, 0.0));
+    assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));
+    run(&mut agent, &buffer, &updates).unwrap();
+
+    // A good update in between starts the count anew.
+    agent.model = healthy;
+    assert_eq!(run(&mut agent, &buffer, &updates).unwrap().steps, 1);
+    agent.model = poisoned.clone();
+    for _ in 0..2 {
+        assert_eq!(run(&mut agent, &buffer, &updates).unwrap().refused, 1);
+    }
+    let message = run(&mut agent, &buffer, &updates).unwrap_err().to_string();
+    let expected = "agent `poet`: 3 updates in a row were refused because the loss or gradient was \
+                    not finite";
+    assert!(message.starts_with(expected), "{message}");
+    assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));
+}
+
+#[test]
+fn rollout_and_training_must_agree_on_log_probabilities() {
+    let mut agent = agent("poet");
+    let mut group = group(&agent, 3);
+    let updates = Updates { logprob_tolerance: 0.1, ..Updates::default() };
+    let report = run(&mut agent, &[judged(&group, [1.0, -1.0])], &updates).unwrap();
+    assert!(report.logprob_gap.unwrap() < 1e-4, "{report:?}");
+
+    let mut agent = crate::fixture::agent("poet");
+    let before = weight_bits(&agent.model);
+    group.samples[1].logprobs[4] += 0.25;
+    let error = run(&mut agent, &[judged(&group, [1.0, -1.0])], &updates).unwrap_err();
+    let message = error.to_string();
+    for part in ["agent `poet` on ", "differs by 0.2500", "`logprob_tolerance` 0.1"] {
+        assert!(message.contains(part), "{message}\nlacks: {part}");
+    }
+    assert_eq!(weight_bits(&agent.model), before);
+
+    // After the first gradient step the weights are no longer those of the rollout.
+    let fine = crate::update::tests::group(&agent, 90);
+    let updates = Updates { buffer: 2, ..updates };
+    let buffer = [judged(&fine, [1.0, -1.0]), judged(&group, [1.0, -1.0])];
+    assert!(run(&mut agent, &buffer, &updates).unwrap().logprob_gap.unwrap() < 1e-4);
+}

@@ -1,0 +1,218 @@
+//! Generation against the full forward pass, alone and in batches, and what it refuses.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use super::*;
+use crate::{ModelFiles, PackedGroup, score_group, sequence_logits};
+
+/// The largest difference of a token's log-probability at sampling and at scoring, in nats.
+const LOGPROB_TOLERANCE: f32 = 1e-4;
+
+fn tiny() -> LanguageModel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-llama");
+    LanguageModel::load(&ModelFiles::open(&path).unwrap(), &Device::flex()).unwrap()
+}
+
+fn prompt(length: usize, salt: usize) -> Vec<u32> {
+    (0..length).map(|i| ((i * 89 + salt * 31 + 3) % 256) as u32).collect()
+}
+
+/// Prompts of many lengths.
+fn prompts() -> Vec<Vec<u32>> {
+    [7, 1, 40, 18].iter().enumerate().map(|(salt, &n)| prompt(n, salt)).collect()
+}
+
+/// A group for each prompt, with a key of its own.
+fn groups(prompts: &[Vec<u32>], samples: usize) -> Vec<PromptGroup<'_>> {
+    prompts
+        .iter()
+        .enumerate()
+        .map(|(task, prompt)| PromptGroup {
+            prompt,
+            samples,
+            key: StreamKey {
+                seed: 11,
+                task: task as u32,
+                ..StreamKey::default()
+            },
+        })
+        .collect()
+}
+
+fn config(sampling: Sampling, max_new_tokens: usize, stop_tokens: Vec<u32>) -> GenerationConfig {
+    GenerationConfig {
+        sampling,
+        max_new_tokens,
+        stop_tokens,
+    }
+}
+
+fn run(
+    model: &LanguageModel,
+    groups: &[PromptGroup<'_>],
+    config: &GenerationConfig,
+) -> Vec<Vec<Generation>> {
+    generate(model, groups, config, &mut |_| ()).unwrap()
+}
+
+/// Every eighth token ends a response, so rows finish at different times.
+fn many_stop_tokens() -> Vec<u32> {
+    (0..256).step_by(8).collect()
+}
+
+#[test]
+fn cached_decoding_equals_the_full_forward_pass() {
+    let model = tiny();
+    let prompts = prompts();
+    let greedy = config(Sampling::greedy(), 24, vec![]);
+    let answers = run(&model, &groups(&prompts, 2), &greedy);
+    for (prompt, answers) in prompts.iter().zip(answers) {
+        let mut sequence = prompt.clone();
+        for _ in 0..24 {
+            let logits = to_host(sequence_logits(&model, &sequence).unwrap());
+            let last = &logits[logits.len() - 256..];
+            let likeliest = (0..256u32).max_by(|&a, &b| last[a as usize].total_cmp(&last[b as usize]));
+            sequence.push(likeliest.unwrap());
+        }
+        for answer in answers {
+            assert_eq!(answer.tokens, sequence[prompt.len()..]);
+            assert_eq!(answer.finish, Finish::Length);
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_are_those_that_scoring_gives() {
+    let model = tiny();
+    let prompts = prompts();
+    let rows = [
+        Sampling::default(),
+        Sampling::greedy(),
+        Sampling { temperature: 0.7, ..Sampling::default() },
+        Sampling { temperature: 1.6, ..Sampling::default() },
+        Sampling { temperature: 0.9, top_p: 0.8, top_k: Some(40) },
+    ];
+    for sampling in rows {
+        let temperature = sampling.scoring_temperature();
+        let config = config(sampling, 20, many_stop_tokens());
+        for (prompt, answers) in prompts.iter().zip(run(&model, &groups(&prompts, 3), &config)) {
+            let tokens = answers.iter().map(|answer| answer.tokens.as_slice()).collect();
+            let scored = score_group(&model, &PackedGroup::new(prompt, tokens), temperature);
+            let kept: Vec<f32> = answers.iter().flat_map(|a| a.logprobs.clone()).collect();
+            let scored = to_host(scored.unwrap());
+            assert_eq!(kept.len(), scored.len());
+            for (kept, scored) in kept.iter().zip(scored) {
+                assert!((kept - scored).abs() <= LOGPROB_TOLERANCE, "{kept} is not {scored}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_the_same_alone_and_among_sixteen() {
+    let model = tiny();
+    let prompts = prompts();
+    for stop_tokens in [vec![], many_stop_tokens()] {
+        let config = config(Sampling::default(), 24, stop_tokens);
+        let groups = groups(&prompts, 4);
+        let together = run(&model, &groups, &config);
+        let lengths = |answers: &[Vec<Generation>]| {
+            let mut lengths: Vec<usize> = answers.iter().flatten().map(|a| a.tokens.len()).collect();
+            lengths.sort_unstable();
+            lengths.dedup();
+            lengths.len()
+        };
+        assert_eq!(together.iter().flatten().count(), 16);
+        assert!(config.stop_tokens.is_empty() || lengths(&together) > 4, "rows leave at many times");
+        for (group, answers) in groups.iter().zip(&together) {
+            for (sample, answer) in answers.iter().enumerate() {
+                let alone = PromptGroup {
+                    samples: 1,
+                    key: StreamKey { sample: sample as u32, ..group.key },
+                    ..group.clone()
+                };
+                let alone = &run(&model, &[alone], &config)[0][0];
+                assert_eq!((&alone.tokens, alone.finish), (&answer.tokens, answer.finish));
+                for (a, b) in alone.logprobs.iter().zip(&answer.logprobs) {
+                    assert!((a - b).abs() <= LOGPROB_TOLERANCE, "{a} is not {b}");
+                }
+            }
+            assert_ne!(answers[0].tokens, answers[1].tokens, "samples have their own streams");
+        }
+    }
+}
+
+#[test]
+fn a_stop_token_ends_its_row_belongs_to_it_and_changes_nothing_before() {
+    let model = tiny();
+    let prompts = prompts();
+    let groups = groups(&prompts, 4);
+    let free = run(&model, &groups, &config(Sampling::default(), 24, vec![]));
+    let stop_tokens = many_stop_tokens();
+    let stopped = run(&model, &groups, &config(Sampling::default(), 24, stop_tokens.clone()));
+    let mut finishes = Vec::new();
+    for (free, stopped) in free.iter().flatten().zip(stopped.iter().flatten()) {
+        let end = free.tokens.iter().position(|id| stop_tokens.contains(id));
+        let (length, finish) = match end {
+            Some(end) => (end + 1, Finish::Stop),
+            None => (24, Finish::Length),
+        };
+        assert_eq!(stopped.tokens, free.tokens[..length]);
+        assert_eq!((stopped.logprobs.len(), stopped.finish), (length, finish));
+        finishes.push(finish);
+    }
+    assert!(finishes.contains(&Finish::Stop), "{finishes:?}");
+}
+
+#[test]
+fn every_sampled_token_is_told_once() {
+    let model = tiny();
+    let prompts = prompts();
+    let mut told = 0;
+    let config = config(Sampling::default(), 12, many_stop_tokens());
+    let answers = generate(&model, &groups(&prompts, 3), &config, &mut |n| told += n).unwrap();
+    let tokens: usize = answers.iter().flatten().map(|answer| answer.tokens.len()).sum();
+    assert_eq!(told, tokens);
+}
+
+#[test]
+fn a_group_may_want_no_response_and_a_batch_may_be_empty() {
+    let model = tiny();
+    let prompts = prompts();
+    let mut groups = groups(&prompts[..2], 2);
+    groups[0].samples = 0;
+    let config = config(Sampling::default(), 3, vec![]);
+    let answers = run(&model, &groups, &config);
+    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [0, 2]);
+    assert!(run(&model, &[], &config).is_empty());
+}
+
+#[test]
+fn what_cannot_be_continued_is_named() {
+    let model = tiny();
+    let long = prompt(121, 0);
+    let fine = || config(Sampling::default(), 8, vec![]);
+    let warm = Sampling { temperature: -1.0, ..Sampling::default() };
+    let rows: &[(&[u32], GenerationConfig, &str)] = &[
+        (&[], fine(), "the prompt is empty"),
+        (&[1, 256], fine(), "token id 256 is outside the vocabulary of 256 entries (0 to 255)"),
+        (&[1], config(Sampling::default(), 0, vec![]), "`max_new_tokens` is 0, but must be at least 1"),
+        (
+            &long,
+            fine(),
+            "the prompt has 121 tokens and a response may have 8, but the model's context holds 128",
+        ),
+        (&[1], config(warm, 8, vec![]), "`temperature` is -1, but must be"),
+    ];
+    for (prompt, config, expected) in rows {
+        let good = PromptGroup { prompt: &[5], samples: 1, key: StreamKey::default() };
+        let bad = PromptGroup { prompt, ..good.clone() };
+        let outcome = generate(&model, &[good, bad], config, &mut |_| panic!("nothing may run"));
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+    let fits = PromptGroup { prompt: &long[..120], samples: 1, key: StreamKey::default() };
+    assert_eq!(run(&model, &[fits], &fine())[0][0].tokens.len(), 8);
+}

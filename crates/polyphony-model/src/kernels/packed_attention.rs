@@ -1,0 +1,320 @@
+//! Attention over a packed group: each response sees the prompt and itself.
+//!
+//! Only the parts of the attention matrix that are seen are ever computed, segment by segment, and
+//! none is kept: the backward pass makes the weights again (the idea of FlashAttention, Dao et al.,
+//! 2022, arXiv 2205.14135, with whole segments as blocks). With upstream `g`, weights `W` and
+//! output `o`: `∂V = Wᵀ g`, `∂S = W · (g Vᵀ − g·o)`, `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`.
+
+use std::{ops::Range, sync::Arc};
+
+use burn::tensor::{Tensor, TensorData, activation::softmax};
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{
+    exp::exp,
+    host::{HostOp, apply, operand},
+    matrix::{Cores, Matrix, MatrixMut, Store, multiply},
+};
+
+/// The tokens of a packed row: a prompt, then responses.
+#[derive(Clone, Debug)]
+pub(crate) struct Packing {
+    prompt: usize,
+    responses: Arc<[usize]>,
+}
+
+impl Packing {
+    pub(crate) fn new(prompt: usize, responses: &[usize]) -> Self {
+        Self {
+            prompt,
+            responses: responses.into(),
+        }
+    }
+
+    /// The token ranges of prompt and responses.
+    fn segments(&self) -> Vec<Range<usize>> {
+        let mut segments = vec![0..self.prompt];
+        let mut start = self.prompt;
+        for length in self.responses.iter() {
+            segments.push(start..start + length);
+            start += length;
+        }
+        segments
+    }
+
+    /// True where a query (first axis) must not see a key (second axis), row by row.
+    fn hidden(&self) -> Vec<bool> {
+        let segments = self.segments();
+        let tokens = segments.last().map_or(0, |last| last.end);
+        let mut hidden = vec![true; tokens * tokens];
+        for segment in segments {
+            for query in segment.clone() {
+                let row = &mut hidden[query * tokens..(query + 1) * tokens];
+                row[..self.prompt.min(segment.start)].fill(false);
+                row[segment.start..=query].fill(false);
+            }
+        }
+        hidden
+    }
+}
+
+/// Scaled dot-product attention over a packed row.
+///
+/// # Shapes
+/// `T` tokens, `H` query heads, `K` key and value heads, `S` head size:
+/// - queries and output `[T, H, S]`, keys and values `[T, K, S]`
+pub(crate) fn packed_attention(
+    queries: Tensor<3>,
+    keys: Tensor<3>,
+    values: Tensor<3>,
+    packing: &Packing,
+) -> Tensor<3> {
+    let shape @ [_, heads, size] = queries.dims();
+    let kv_heads = keys.dims()[1];
+    match (operand(&queries), operand(&keys), operand(&values)) {
+        (Some(q), Some(k), Some(v)) => {
+            let op = PackedAttention {
+                packing: packing.clone(),
+                heads,
+                kv_heads,
+                size,
+            };
+            apply(op, [q, k, v], shape)
+        }
+        _ => packed_attention_in_burn(queries, keys, values, packing),
+    }
+}
+
+pub(super) fn packed_attention_in_burn(
+    queries: Tensor<3>,
+    keys: Tensor<3>,
+    values: Tensor<3>,
+    packing: &Packing,
+) -> Tensor<3> {
+    let [tokens, heads, size] = queries.dims();
+    let kv_heads = keys.dims()[1];
+    let mask = TensorData::new(packing.hidden(), [1, 1, tokens, tokens]);
+    let hidden = Tensor::from_data(mask, &queries.device());
+    let queries = (queries / (size as f64).sqrt())
+        .reshape([tokens, kv_heads, heads / kv_heads, size])
+        .permute([1, 2, 0, 3]);
+    let keys = keys.permute([1, 2, 0]).unsqueeze_dim::<4>(1);
+    let values = values.swap_dims(0, 1).unsqueeze_dim::<4>(1);
+    let scores = queries.matmul(keys).mask_fill(hidden, f32::NEG_INFINITY);
+    let seen = softmax(scores, 3).matmul(values);
+    seen.permute([2, 0, 1, 3]).reshape([tokens, heads, size])
+}
+
+#[derive(Clone, Debug)]
+struct PackedAttention {
+    packing: Packing,
+    heads: usize,
+    kv_heads: usize,
+    size: usize,
+}
+
+/// One query head with the key head that it looks through, as slices from its first value on.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    queries: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+}
+
+impl PackedAttention {
+    fn head<'a>(&self, index: usize, [queries, keys, values]: [&'a [f32]; 3]) -> Head<'a> {
+        let kv = index / (self.heads / self.kv_heads) * self.size;
+        Head {
+            queries: &queries[index * self.size..],
+            keys: &keys[kv..],
+            values: &values[kv..],
+        }
+    }
+
+    /// Rows of a tensor with `heads` heads, from one head's slice.
+    fn rows<'a>(&self, slice: &'a [f32], range: &Range<usize>, heads: usize) -> Matrix<'a> {
+        let stride = heads * self.size;
+        let slice = slice.get(range.start * stride..).unwrap_or_default();
+        Matrix::new(slice, range.len(), self.size, stride)
+    }
+
+    /// The stretches of keys that a segment sees, and the column at which each begins. Within the
+    /// last one a query sees only what is not after it.
+    fn stretches(&self, segment: &Range<usize>) -> Vec<(Range<usize>, usize)> {
+        match segment.start {
+            0 => vec![(segment.clone(), 0)],
+            _ => vec![
+                (0..self.packing.prompt, 0),
+                (segment.clone(), self.packing.prompt),
+            ],
+        }
+    }
+
+    /// The attention weights of a segment, `[queries, keys]`, into `weights`; returns the number of
+    /// keys.
+    fn weights(&self, head: Head<'_>, segment: &Range<usize>, weights: &mut Vec<f32>) -> usize {
+        let stretches = self.stretches(segment);
+        let before = stretches.last().map_or(0, |(_, column)| *column);
+        let keys = before + segment.len();
+        weights.clear();
+        weights.resize(segment.len() * keys, 0.0);
+        let queries = self.rows(head.queries, segment, self.heads);
+        let scale = (self.size as f32).sqrt().recip();
+        for (range, column) in stretches {
+            let target = MatrixMut::new(&mut weights[column..], segment.len(), range.len(), keys);
+            let seen = self.rows(head.keys, &range, self.kv_heads).t();
+            multiply(target, Store::Replace, scale, queries, seen, Cores::One);
+        }
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (query, row) in weights.chunks_exact_mut(keys).enumerate() {
+                    let (seen, unseen) = row.split_at_mut(before + query + 1);
+                    normalize(seen);
+                    unseen.fill(0.0);
+                }
+            },
+        );
+        keys
+    }
+
+    /// Gathers `[H, T, S]` into `[T, H, S]`.
+    fn interleave(&self, by_head: &[Vec<f32>]) -> Vec<f32> {
+        let heads = by_head.len();
+        let tokens = by_head.first().map_or(0, |head| head.len() / self.size);
+        let mut output = vec![0.0; tokens * heads * self.size];
+        for (token, row) in output.chunks_exact_mut(heads * self.size).enumerate() {
+            for (head, slot) in by_head.iter().zip(row.chunks_exact_mut(self.size)) {
+                slot.copy_from_slice(&head[token * self.size..(token + 1) * self.size]);
+            }
+        }
+        output
+    }
+
+    /// The gradients of one query head: of its queries, and its share of keys and values, each
+    /// `[T, S]`.
+    fn head_gradients(&self, head: Head<'_>, output: &[f32], upstream: &[f32]) -> [Vec<f32>; 3] {
+        let segments = self.packing.segments();
+        let tokens = segments.last().map_or(0, |last| last.end);
+        let size = self.size;
+        let scale = (size as f32).sqrt().recip();
+        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; tokens * size]);
+        let (mut weights, mut scores) = (Vec::new(), Vec::new());
+        for segment in segments.iter().filter(|segment| !segment.is_empty()) {
+            let keys = self.weights(head, segment, &mut weights);
+            let queries = self.rows(head.queries, segment, self.heads);
+            let pulled = self.rows(upstream, segment, self.heads);
+            let n = segment.len();
+            scores.clear();
+            scores.resize(n * keys, 0.0);
+            for (range, column) in self.stretches(segment) {
+                let weights = Matrix::new(&weights[column..], n, range.len(), keys);
+                let to = MatrixMut::new(&mut dv[range.start * size..], range.len(), size, size);
+                multiply(to, Store::Add, 1.0, weights.t(), pulled, Cores::One);
+                let to = MatrixMut::new(&mut scores[column..], n, range.len(), keys);
+                let seen = self.rows(head.values, &range, self.kv_heads).t();
+                multiply(to, Store::Replace, 1.0, pulled, seen, Cores::One);
+            }
+            let stride = self.heads * size;
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    let rows = scores
+                        .chunks_exact_mut(keys)
+                        .zip(weights.chunks_exact(keys));
+                    for (query, (scores, weights)) in segment.clone().zip(rows) {
+                        let at = query * stride..query * stride + size;
+                        let shared: f32 = upstream[at.clone()]
+                            .iter()
+                            .zip(&output[at])
+                            .map(|(g, o)| g * o)
+                            .sum();
+                        for (score, weight) in scores.iter_mut().zip(weights) {
+                            *score = weight * (*score - shared);
+                        }
+                    }
+                },
+            );
+            for (range, column) in self.stretches(segment) {
+                let scores = Matrix::new(&scores[column..], n, range.len(), keys);
+                let to = MatrixMut::new(&mut dq[segment.start * size..], n, size, size);
+                let seen = self.rows(head.keys, &range, self.kv_heads);
+                multiply(to, Store::Add, scale, scores, seen, Cores::One);
+                let to = MatrixMut::new(&mut dk[range.start * size..], range.len(), size, size);
+                multiply(to, Store::Add, scale, scores.t(), queries, Cores::One);
+            }
+        }
+        [dq, dk, dv]
+    }
+}
+
+/// Turns scores into weights that sum to 1.
+#[inline(always)]
+fn normalize(scores: &mut [f32]) {
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for score in scores.iter_mut() {
+        *score = exp(*score - max);
+    }
+    let total: f32 = scores.iter().sum();
+    for score in scores.iter_mut() {
+        *score /= total;
+    }
+}
+
+impl HostOp<3> for PackedAttention {
+    fn forward(&self, inputs: [&[f32]; 3]) -> Vec<f32> {
+        let segments = self.packing.segments();
+        let tokens = segments.last().map_or(0, |last| last.end);
+        let heads = (0..self.heads).into_par_iter().map(|index| {
+            let head = self.head(index, inputs);
+            let (mut output, mut weights) = (vec![0.0; tokens * self.size], Vec::new());
+            for segment in segments.iter().filter(|segment| !segment.is_empty()) {
+                let keys = self.weights(head, segment, &mut weights);
+                for (range, column) in self.stretches(segment) {
+                    let to = &mut output[segment.start * self.size..];
+                    let to = MatrixMut::new(to, segment.len(), self.size, self.size);
+                    let weights = Matrix::new(&weights[column..], segment.len(), range.len(), keys);
+                    let seen = self.rows(head.values, &range, self.kv_heads);
+                    multiply(to, Store::Add, 1.0, weights, seen, Cores::One);
+                }
+            }
+            output
+        });
+        self.interleave(&heads.collect::<Vec<_>>())
+    }
+
+    fn backward(&self, inputs: [&[f32]; 3], output: &[f32], upstream: &[f32]) -> [Vec<f32>; 3] {
+        let by_head: Vec<[Vec<f32>; 3]> = (0..self.heads)
+            .into_par_iter()
+            .map(|index| {
+                let from = index * self.size;
+                self.head_gradients(self.head(index, inputs), &output[from..], &upstream[from..])
+            })
+            .collect();
+        let mut queries = Vec::with_capacity(self.heads);
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for (index, [dq, dk, dv]) in by_head.into_iter().enumerate() {
+            queries.push(dq);
+            // The query heads of one key head share it, so their gradients add up.
+            if index % (self.heads / self.kv_heads) == 0 {
+                keys.push(dk);
+                values.push(dv);
+            } else if let (Some(keys), Some(values)) = (keys.last_mut(), values.last_mut()) {
+                add(keys, &dk);
+                add(values, &dv);
+            }
+        }
+        [
+            self.interleave(&queries),
+            self.interleave(&keys),
+            self.interleave(&values),
+        ]
+    }
+}
+
+fn add(sum: &mut [f32], other: &[f32]) {
+    sum.iter_mut()
+        .zip(other)
+        .for_each(|(sum, other)| *sum += other);
+}

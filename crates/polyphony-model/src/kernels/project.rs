@@ -1,0 +1,61 @@
+//! Projections: `y = x Wᵀ`.
+
+use burn::tensor::Tensor;
+
+use super::{
+    few_rows::{MOST_ROWS, project_few_rows},
+    host::{HostOp, apply, operand},
+    matrix::{Cores, Matrix, MatrixMut, Store, multiply},
+};
+
+/// The product of every input row with a weight stored as `[O, I]`.
+///
+/// # Shapes
+/// - input `[T, I]`, weight `[O, I]`, output `[T, O]`
+pub(crate) fn project(input: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let ([rows, inner], [outputs, _]) = (input.dims(), weight.dims());
+    match (operand(&input), operand(&weight)) {
+        (Some(x), Some(w)) => apply(Project { inner }, [x, w], [rows, outputs]),
+        _ => input.matmul(weight.transpose()),
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Project {
+    inner: usize,
+}
+
+impl HostOp<2> for Project {
+    fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
+        let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
+        if rows <= MOST_ROWS {
+            return project_few_rows(input, weight, self.inner);
+        }
+        let x = Matrix::new(input, rows, self.inner, self.inner);
+        let w = Matrix::new(weight, outputs, self.inner, self.inner);
+        product(x, w.t(), rows, outputs)
+    }
+
+    fn backward(
+        &self,
+        [input, weight]: [&[f32]; 2],
+        _output: &[f32],
+        upstream: &[f32],
+    ) -> [Vec<f32>; 2] {
+        let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
+        let x = Matrix::new(input, rows, self.inner, self.inner);
+        let w = Matrix::new(weight, outputs, self.inner, self.inner);
+        let upstream = Matrix::new(upstream, rows, outputs, outputs);
+        [
+            product(upstream, w, rows, self.inner),
+            product(upstream.t(), x, outputs, self.inner),
+        ]
+    }
+}
+
+fn product(left: Matrix<'_>, right: Matrix<'_>, rows: usize, columns: usize) -> Vec<f32> {
+    let mut output = vec![0.0; rows * columns];
+    let target = MatrixMut::new(&mut output, rows, columns, columns);
+    multiply(target, Store::Replace, 1.0, left, right, Cores::All);
+    output
+}

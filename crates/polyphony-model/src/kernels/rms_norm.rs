@@ -1,0 +1,187 @@
+//! Root-mean-square normalization: `y = w · x / √(mean(x²) + ε)`.
+
+use burn::tensor::Tensor;
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::host::{HostOp, apply, operand};
+
+/// Rows that a thread takes at once.
+const CHUNK_ROWS: usize = 32;
+
+/// Every row divided by its root mean square, times a weight.
+///
+/// # Shapes
+/// - input and output `[T, D]`, weight `[D]`
+pub(crate) fn rms_norm(input: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let shape = input.dims();
+    match (operand(&input), operand(&weight)) {
+        (Some(x), Some(w)) => apply(
+            RmsNorm {
+                epsilon: epsilon as f32,
+            },
+            [x, w],
+            shape,
+        ),
+        _ => rms_norm_in_burn(input, weight, epsilon),
+    }
+}
+
+pub(super) fn rms_norm_in_burn(input: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let mean_square = input.clone().square().mean_dim(1);
+    input * (mean_square + epsilon).sqrt().recip() * weight.unsqueeze()
+}
+
+#[derive(Clone, Debug)]
+struct RmsNorm {
+    epsilon: f32,
+}
+
+impl HostOp<2> for RmsNorm {
+    fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
+        let arch = Arch::new();
+        let chunk = CHUNK_ROWS * weight.len();
+        let mut output = vec![0.0; input.len()];
+        output
+            .par_chunks_mut(chunk)
+            .zip(input.par_chunks(chunk))
+            .for_each(|(output, input)| {
+                arch.dispatch(Forward {
+                    input,
+                    weight,
+                    epsilon: self.epsilon,
+                    output,
+                });
+            });
+        output
+    }
+
+    fn backward(
+        &self,
+        [input, weight]: [&[f32]; 2],
+        _output: &[f32],
+        upstream: &[f32],
+    ) -> [Vec<f32>; 2] {
+        let arch = Arch::new();
+        let width = weight.len();
+        let chunk = CHUNK_ROWS * width;
+        let mut input_gradient = vec![0.0; input.len()];
+        let partial: Vec<Vec<f32>> = input_gradient
+            .par_chunks_mut(chunk)
+            .zip(input.par_chunks(chunk).zip(upstream.par_chunks(chunk)))
+            .map(|(input_gradient, (input, upstream))| {
+                let mut weight_gradient = vec![0.0; width];
+                arch.dispatch(Backward {
+                    input,
+                    weight,
+                    upstream,
+                    epsilon: self.epsilon,
+                    input_gradient,
+                    weight_gradient: &mut weight_gradient,
+                });
+                weight_gradient
+            })
+            .collect();
+        // Chunks are added in their order, so the sum does not depend on the threads.
+        let mut weight_gradient = vec![0.0; width];
+        for partial in partial {
+            weight_gradient
+                .iter_mut()
+                .zip(partial)
+                .for_each(|(sum, part)| *sum += part);
+        }
+        [input_gradient, weight_gradient]
+    }
+}
+
+/// `1 / √(mean(x²) + ε)`.
+#[inline(always)]
+fn inverse_root<S: Simd>(simd: S, row: &[f32], epsilon: f32) -> f32 {
+    let (body, rest) = S::as_simd_f32s(row);
+    let mut sum = simd.splat_f32s(0.0);
+    for x in body {
+        sum = simd.mul_add_f32s(*x, *x, sum);
+    }
+    let rest: f32 = rest.iter().map(|x| x * x).sum();
+    let mean = (simd.reduce_sum_f32s(sum) + rest) / row.len() as f32;
+    (mean + epsilon).sqrt().recip()
+}
+
+struct Forward<'a> {
+    input: &'a [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+    output: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            input,
+            weight,
+            epsilon,
+            output,
+        } = self;
+        let width = weight.len();
+        for (x, y) in input
+            .chunks_exact(width)
+            .zip(output.chunks_exact_mut(width))
+        {
+            let factor = inverse_root(simd, x, epsilon);
+            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                *y = x * factor * w;
+            }
+        }
+    }
+}
+
+struct Backward<'a> {
+    input: &'a [f32],
+    weight: &'a [f32],
+    upstream: &'a [f32],
+    epsilon: f32,
+    input_gradient: &'a mut [f32],
+    weight_gradient: &'a mut [f32],
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    /// With `f = 1 / √(mean(x²) + ε)` and upstream `g`: `∂x = f g w − x f³ mean(g w x)` and
+    /// `∂w = Σ g x f`.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            input,
+            weight,
+            upstream,
+            epsilon,
+            input_gradient,
+            weight_gradient,
+        } = self;
+        let width = weight.len();
+        let rows = input.chunks_exact(width).zip(upstream.chunks_exact(width));
+        for ((x, g), x_gradient) in rows.zip(input_gradient.chunks_exact_mut(width)) {
+            let factor = inverse_root(simd, x, epsilon);
+            for ((slot, x), (g, w)) in x_gradient.iter_mut().zip(x).zip(g.iter().zip(weight)) {
+                *slot = g * w * x;
+            }
+            let (body, rest) = S::as_simd_f32s(x_gradient);
+            let mut sum = simd.splat_f32s(0.0);
+            for product in body {
+                sum = simd.add_f32s(sum, *product);
+            }
+            let total = simd.reduce_sum_f32s(sum) + rest.iter().sum::<f32>();
+            let pull = factor * factor * factor * total / width as f32;
+            for ((slot, x), (g, w)) in x_gradient.iter_mut().zip(x).zip(g.iter().zip(weight)) {
+                *slot = factor * g * w - x * pull;
+            }
+            for ((slot, x), g) in weight_gradient.iter_mut().zip(x).zip(g) {
+                *slot += g * x * factor;
+            }
+        }
+    }
+}

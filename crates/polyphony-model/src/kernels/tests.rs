@@ -1,0 +1,84 @@
+//! Every CPU kernel against the same formula in burn's own operations, values and gradients.
+
+use burn::tensor::{Device, Distribution, Tensor, activation::silu};
+use proptest::prelude::*;
+
+use super::packed_attention::packed_attention_in_burn;
+use super::{Packing, packed_attention, project, rms_norm, rotate, swiglu};
+
+/// Rounding of sums of up to some hundred products of numbers around 1.
+const TOLERANCE: f64 = 2e-4;
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    let device = Device::flex().autodiff();
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device).require_grad()
+}
+
+#[track_caller]
+fn close<const D: usize>(own: Tensor<D>, expected: Tensor<D>) {
+    let gap = (own.inner() - expected.inner())
+        .abs()
+        .max()
+        .into_scalar::<f32>();
+    assert!(f64::from(gap) < TOLERANCE, "differs by {gap}");
+}
+
+/// Compares values and the gradients of every input, for one random upstream gradient.
+macro_rules! check {
+    ($own:expr, $expected:expr, [$($input:ident),*]) => {{
+        let (own, expected) = ($own, $expected);
+        let upstream = random(own.dims()).inner();
+        close(own.clone(), expected.clone());
+        let own_gradients = (own * Tensor::from_inner(upstream.clone())).sum().backward();
+        let gradients = (expected * Tensor::from_inner(upstream)).sum().backward();
+        $(close($input.grad(&own_gradients).unwrap(), $input.grad(&gradients).unwrap());)*
+    }};
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn projection(rows in 1usize..70, inner in 1usize..40, outputs in 1usize..40) {
+        let (x, w) = (random([rows, inner]), random([outputs, inner]));
+        check!(project(x.clone(), w.clone()), x.clone().matmul(w.clone().transpose()), [x, w]);
+    }
+
+    #[test]
+    fn normalization(rows in 1usize..70, width in 1usize..40) {
+        let (x, w) = (random([rows, width]), random([width]));
+        let expected = super::rms_norm::rms_norm_in_burn(x.clone(), w.clone(), 1e-5);
+        check!(rms_norm(x.clone(), w.clone(), 1e-5), expected, [x, w]);
+    }
+
+    #[test]
+    fn gate(rows in 1usize..9, width in 1usize..40) {
+        let (a, b) = (random([rows, width]), random([rows, width]));
+        check!(swiglu(a.clone(), b.clone()), silu(a.clone()) * b.clone(), [a, b]);
+    }
+
+    #[test]
+    fn rotation(tokens in 1usize..40, heads in 1usize..4, half in 1usize..9) {
+        let x = random([tokens, heads, 2 * half]);
+        let angles = random([tokens, 1, half]).inner();
+        let (cos, sin) = (angles.clone().cos(), angles.sin());
+        let expected = super::rotate::rotate_in_burn(x.clone(), cos.clone(), sin.clone());
+        check!(rotate(x.clone(), &cos, &sin), expected, [x]);
+    }
+
+    #[test]
+    fn attention(
+        prompt in 1usize..12,
+        responses in prop::collection::vec(0usize..9, 0..5),
+        kv_heads in 1usize..4,
+        per_group in 1usize..4,
+        half in 1usize..5,
+    ) {
+        let tokens = prompt + responses.iter().sum::<usize>();
+        let q = random([tokens, kv_heads * per_group, 2 * half]);
+        let (k, v) = (random([tokens, kv_heads, 2 * half]), random([tokens, kv_heads, 2 * half]));
+        let packing = Packing::new(prompt, &responses);
+        let expected = packed_attention_in_burn(q.clone(), k.clone(), v.clone(), &packing);
+        check!(packed_attention(q.clone(), k.clone(), v.clone(), &packing), expected, [q, k, v]);
+    }
+}

@@ -1,0 +1,173 @@
+//! Packed scoring against scoring the responses one by one, and what it refuses.
+
+use std::path::Path;
+
+use burn::{
+    module::{ModuleVisitor, Param},
+    tensor::{Device, Gradients, Tensor, TensorData, activation::log_softmax},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::ModelFiles;
+
+/// The largest difference of a log-probability, in nats.
+const LOGPROB_TOLERANCE: f32 = 1e-5;
+/// The largest distance of a weight's gradient, relative to its length.
+const GRADIENT_TOLERANCE: f64 = 1e-4;
+
+fn tiny() -> LanguageModel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-llama");
+    LanguageModel::load(&ModelFiles::open(&path).unwrap(), &Device::flex()).unwrap()
+}
+
+/// The gradient of every weight, flat, in visiting order.
+fn gradients(model: &LanguageModel, tape: &Gradients) -> Vec<Vec<f32>> {
+    struct Collector<'a> {
+        tape: &'a Gradients,
+        found: Vec<Vec<f32>>,
+    }
+    impl ModuleVisitor for Collector<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = param.val().grad(self.tape).expect("every weight matters");
+            self.found.push(to_host(gradient));
+        }
+    }
+    let mut collector = Collector {
+        tape,
+        found: Vec::new(),
+    };
+    model.visit_weights(&mut collector);
+    collector.found
+}
+
+/// Log-probabilities of a group, and the gradients of their sum weighted by `weights`.
+fn score(
+    model: &LanguageModel,
+    group: &PackedGroup<'_>,
+    temperature: f32,
+    weights: &[f32],
+) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let model = model.trainable();
+    let logprobs = score_group(&model, group, temperature).unwrap();
+    let weights = TensorData::new(weights.to_vec(), [weights.len()]);
+    let weights = Tensor::<1>::from_data(weights, &logprobs.device());
+    let tape = (logprobs.clone() * weights).sum().backward();
+    (to_host(logprobs), gradients(&model, &tape))
+}
+
+fn length(values: impl Iterator<Item = f32>) -> f64 {
+    values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
+}
+
+fn assert_close(own: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(own.len(), expected.len());
+    for (a, b) in own.iter().zip(expected) {
+        assert!((a - b).abs() <= tolerance, "{a} is not {b}");
+    }
+}
+
+fn ids(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u32>> {
+    prop::collection::vec(0u32..256, tokens)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_packed_group_equals_its_responses_one_by_one(
+        prompt in ids(1..21),
+        responses in prop::collection::vec(ids(1..16), 1..6),
+        temperature in prop::sample::select(vec![0.7f32, 1.0, 1.3]),
+    ) {
+        let model = tiny();
+        // Another weight for every token, so that no mix-up cancels out.
+        let tokens: usize = responses.iter().map(Vec::len).sum();
+        let weights: Vec<f32> = (0..tokens).map(|i| ((i * 37 + 11) % 19) as f32 / 9.0 - 0.7).collect();
+        let slices: Vec<&[u32]> = responses.iter().map(Vec::as_slice).collect();
+        let group = PackedGroup::new(&prompt, slices);
+        let (together, gradients) = score(&model, &group, temperature, &weights);
+
+        let (mut apart, mut sums): (Vec<f32>, Vec<Vec<f32>>) = Default::default();
+        for response in &responses {
+            let own = &weights[apart.len()..][..response.len()];
+            let alone = PackedGroup::new(&prompt, vec![response]);
+            let (logprobs, gradients) = score(&model, &alone, temperature, own);
+            apart.extend(logprobs);
+            sums.resize_with(gradients.len(), Vec::new);
+            for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                sum.resize(gradient.len(), 0.0);
+                sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value);
+            }
+        }
+        assert_close(&together, &apart, LOGPROB_TOLERANCE);
+        prop_assert_eq!(gradients.len(), sums.len());
+        for (own, expected) in gradients.iter().zip(&sums) {
+            let distance = length(own.iter().zip(expected).map(|(a, b)| a - b));
+            let whole = length(expected.iter().copied());
+            prop_assert!(distance <= GRADIENT_TOLERANCE * whole, "{distance} of {whole}");
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_follow_from_the_logits_and_the_temperature() {
+    let model = tiny();
+    let ids: Vec<u32> = (0..30).map(|i| (i * 41 + 7) % 256).collect();
+    let (prompt, response) = ids.split_at(9);
+    for temperature in [0.5, 1.0, 2.0] {
+        let logits = sequence_logits(&model, &ids).unwrap();
+        let table = to_host(log_softmax(logits / temperature, 1));
+        let expected: Vec<f32> = response
+            .iter()
+            .enumerate()
+            .map(|(i, &id)| table[(prompt.len() + i - 1) * 256 + id as usize])
+            .collect();
+        let group = PackedGroup::new(prompt, vec![response]);
+        let own = to_host(score_group(&model, &group, temperature).unwrap());
+        assert_close(&own, &expected, LOGPROB_TOLERANCE);
+    }
+}
+
+#[test]
+fn a_sequence_is_scored_from_its_second_token_on() {
+    let model = tiny();
+    let ids = [5, 6, 7, 8];
+    let logprobs = sequence_logprobs(&model, &ids).unwrap();
+    let table = to_host(log_softmax(sequence_logits(&model, &ids).unwrap(), 1));
+    let expected = [1, 2, 3].map(|i| table[(i - 1) * 256 + ids[i] as usize]);
+    assert_close(&logprobs, &expected, LOGPROB_TOLERANCE);
+    for short in [&[][..], &[5]] {
+        assert_eq!(sequence_logprobs(&model, short).unwrap(), []);
+    }
+}
+
+#[test]
+fn what_cannot_be_scored_is_named() {
+    let model = tiny();
+    let (half, more): (Vec<u32>, Vec<u32>) = (vec![1; 64], vec![1; 65]);
+    let long = vec![1; 129];
+    let rows: &[(&[u32], &[&[u32]], &str)] = &[
+        (&[], &[&[1]], "the prompt is empty"),
+        (&[1], &[], "there is no response to score"),
+        (&[1], &[&[2], &[]], "there is no response to score"),
+        (&[1, 256], &[&[2]], "token id 256 is outside the vocabulary of 256 entries (0 to 255)"),
+        (&[1], &[&[2], &[3, 700]], "token id 700 is outside"),
+        (&half, &[&[1], &more], "129"),
+        (&long, &[&[1]], "129"),
+    ];
+    for (prompt, responses, expected) in rows {
+        let group = PackedGroup::new(prompt, responses.to_vec());
+        let message = score_group(&model, &group, 1.0).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+    let fits = PackedGroup::new(&half, vec![&half, &half]);
+    assert!(score_group(&model, &fits, 1.0).is_ok(), "each response fits by itself");
+
+    let refused = |ids: &[u32]| sequence_logits(&model, ids).unwrap_err().to_string();
+    assert!(refused(&[]).contains("the prompt is empty"));
+    assert!(refused(&[300]).contains("token id 300 is outside"));
+    assert!(refused(&long).contains("129") && refused(&long).contains("128"));
+    let lone = sequence_logprobs(&model, &[999]).unwrap_err().to_string();
+    assert!(lone.contains("token id 999 is outside"), "{lone}");
+}

@@ -1,0 +1,47 @@
+//! What one run may use.
+
+use serde::{Deserialize, Serialize};
+
+/// The most that one run of a program may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Address space, in megabytes. A program that may not fork cannot hold more memory than this.
+    pub address_space_mb: u64,
+    /// Processor time, in seconds.
+    pub cpu_secs: u64,
+    /// Time on the clock, in seconds: for a program that waits instead of working.
+    pub wall_secs: u64,
+    /// Open file descriptors.
+    pub descriptors: u64,
+    /// The largest file that may be written, in bytes; 0 forbids writing.
+    pub file_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            address_space_mb: 320,
+            cpu_secs: 2,
+            wall_secs: 4,
+            descriptors: 64,
+            file_bytes: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_takes_the_default_and_a_misspelt_limit_is_refused() {
+        let limits: Limits = serde_json::from_str(r#"{"cpu_secs": 5}"#).unwrap();
+        let expected = Limits {
+            cpu_secs: 5,
+            ..Limits::default()
+        };
+        assert_eq!(limits, expected);
+        assert!(serde_json::from_str::<Limits>(r#"{"cpu_sec": 5}"#).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! How a run ended.
+
+use serde::{Deserialize, Serialize};
+
+/// How one run of an untrusted program ended, as seen from outside it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It did what was asked.
+    Passed,
+    /// It ran and did something else, or broke off with an error of its own.
+    Failed,
+    /// It was stopped for its processor time or its time on the clock.
+    Timeout,
+    /// It asked for more memory than its limit.
+    OutOfMemory,
+    /// It tried something that is forbidden, such as opening a socket.
+    Violation,
+    /// The host could not run it. This says nothing about the program, so it must never be scored:
+    /// run it again, or stop and tell the reason.
+    Infrastructure {
+        /// What the host itself observed.
+        reason: String,
+    },
+}
+
+impl Verdict {
+    /// Whether the verdict may be turned into a score. All but [`Verdict::Infrastructure`] may.
+    pub fn is_about_the_program(&self) -> bool {
+        !matches!(self, Self::Infrastructure { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_infrastructure_failure_says_nothing_about_the_program() {
+        let reason = "no memory".to_owned();
+        let rows = [
+            (Verdict::Passed, true, r#""Passed""#),
+            (Verdict::Failed, true, r#""Failed""#),
+            (Verdict::Timeout, true, r#""Timeout""#),
+            (Verdict::OutOfMemory, true, r#""OutOfMemory""#),
+            (Verdict::Violation, true, r#""Violation""#),
+            (
+                Verdict::Infrastructure { reason },
+                false,
+                r#"{"Infrastructure":{"reason":"no memory"}}"#,
+            ),
+        ];
+        for (verdict, about_the_program, json) in rows {
+            assert_eq!(verdict.is_about_the_program(), about_the_program);
+            assert_eq!(serde_json::to_string(&verdict).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Verdict>(json).unwrap(), verdict);
+        }
+    }
+}
