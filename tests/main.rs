@@ -1,1 +1,15 @@
 //! Integration tests across the crates, one binary.
+//!
+//! `tiny` has the models that the tests run on and `command` starts the program; every other module
+//! is one theme. Nothing here needs the network.
+
+mod answers;
+mod bad_files;
+mod bad_models;
+mod command;
+mod conformance;
+mod interruption;
+mod learning;
+mod shipped_recipes;
+mod tiny;
+mod training_run;

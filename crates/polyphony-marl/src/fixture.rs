@@ -61,7 +61,10 @@ pub(crate) fn weights(model: &LanguageModel) -> Vec<(String, Vec<f32>)> {
 /// The bits of every weight, so that NaN equals itself.
 pub(crate) fn weight_bits(model: &LanguageModel) -> Vec<Vec<u32>> {
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
-    weights(model).into_iter().map(|(_, values)| bits(values)).collect()
+    weights(model)
+        .into_iter()
+        .map(|(_, values)| bits(values))
+        .collect()
 }
 
 /// The model with one number of one weight (counted in visiting order) changed.

@@ -75,8 +75,10 @@ pub fn update(
         let norm = gradients.norm();
         if finite && norm.is_finite() {
             report.learning_rate = agent.optimizer.learning_rate(config.updates);
-            let model = agent.model.clone();
-            agent.model = agent.optimizer.step(model, gradients, norm, config.updates);
+            let Agent {
+                model, optimizer, ..
+            } = &mut *agent;
+            optimizer.step(model, gradients, norm, config.updates);
             agent.refused_in_a_row = 0;
             report.steps += 1;
             report.gradient_norm = report.gradient_norm.max(norm);

@@ -64,13 +64,12 @@ impl LanguageModel {
         self.network.visit(visitor);
     }
 
-    /// Replaces every weight by what `mapper` makes of it.
-    #[must_use]
-    pub fn map_weights(self, mapper: &mut impl ModuleMapper) -> Self {
-        Self {
-            config: self.config,
-            network: self.network.map(mapper),
-        }
+    /// Replaces every weight by what `mapper` makes of it. Weights that nobody else shares are
+    /// handed over alone, so that they can be changed in place.
+    pub fn map_weights(&mut self, mapper: &mut impl ModuleMapper) {
+        let hollow = Llama::hollow(&self.device());
+        let network = std::mem::replace(&mut self.network, hollow);
+        self.network = network.map(mapper);
     }
 
     /// All weights, each flat, under their Hugging Face names.

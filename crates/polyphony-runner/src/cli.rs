@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{generate, logprobs, models, score, train};
+use crate::commands::{bench, eval, generate, logprobs, models, score, train};
 
 /// Fine-tunes several language models to work together.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Trains a team of models.
     Train(train::Arguments),
+    /// Evaluates a team on the held-out tasks of a recipe.
+    Eval(eval::Arguments),
     /// Lets a model answer prompts.
     Generate(generate::Arguments),
     /// Gives the log-probabilities of token sequences.
@@ -33,6 +35,8 @@ enum Command {
     Score(score::Arguments),
     /// Lists the models that are known and where they are, or fetches one.
     Models(models::Arguments),
+    /// Times training steps on fixed work.
+    Bench(bench::Arguments),
 }
 
 /// Runs the command that this process was started with.
@@ -57,10 +61,12 @@ pub fn main() -> ExitCode {
 fn run(command: Command, output: &mut dyn io::Write) -> Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments, output),
         Command::Generate(arguments) => generate::run(&arguments, output),
         Command::Logprobs(arguments) => logprobs::run(&arguments, output),
         Command::Score(arguments) => score::run(&arguments, output),
         Command::Models(arguments) => models::run(&arguments, output),
+        Command::Bench(arguments) => bench::run(&arguments, output),
     }
 }
 
@@ -114,6 +120,11 @@ mod tests {
             "generate --model DIR --input in.jsonl --ignore-eos --max-new-tokens 8",
             "train",
             "train mine.ron --set a=1 --set b.c=(2) --run-dir out --steps 5",
+            "eval",
+            "eval mine.ron --set a=1 --team runs/one",
+            "eval --team first second",
+            "bench",
+            "bench --model DIR --samples 4 --new-tokens 64 --steps 3",
             "models",
             "models fetch smollm2-135m",
         ] {

@@ -5,6 +5,8 @@ use polyphony_model::{LanguageModel, ModelFiles};
 
 use crate::{device::DeviceChoice, sources};
 
+pub(crate) mod bench;
+pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod logprobs;
 pub(crate) mod models;

@@ -6,7 +6,7 @@ use polyphony_marl::{
     IndexedTask, MarlError, Node, RolloutConfig, mean_parts, mean_return, returns, rollout,
 };
 use polyphony_model::StreamKey;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{interrupt, recipe::Recipe, team::Team};
 
@@ -25,11 +25,20 @@ pub struct Evaluation {
     /// The standard error of that mean, from the spread of the tasks' means.
     pub standard_error: f64,
     /// The mean of every part of the reward.
+    #[serde(serialize_with = "as_object")]
     pub parts: Vec<(&'static str, f64)>,
     /// Tasks played.
     pub tasks: usize,
     /// The first joint action of every task.
     pub examples: Vec<Example>,
+}
+
+/// Named numbers as one JSON object, in their order.
+pub(crate) fn as_object<S: Serializer>(
+    parts: &[(&'static str, f64)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(parts.iter().copied())
 }
 
 /// What the team said to one task.

@@ -4,6 +4,7 @@
 //! at [`recipe::Recipe`], which says everything that a run does, then [`train::train`], which does
 //! it; [`cli`] has the commands.
 
+pub mod bench;
 pub mod cli;
 mod commands;
 pub mod device;
@@ -17,5 +18,8 @@ mod run_directory;
 mod schedule;
 pub mod sources;
 mod summary;
+mod tasks;
 pub mod team;
+#[cfg(test)]
+mod tiny_model;
 pub mod train;

@@ -80,3 +80,64 @@ pub fn peak_memory_mib() -> Option<u64> {
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use polyphony_marl::{Timing, UpdateReport};
+
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
+
+    /// The names in the first column of the document's tables.
+    fn documented() -> BTreeSet<&'static str> {
+        let rows = DOCUMENT
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"));
+        rows.filter_map(|row| row.split('`').next()).collect()
+    }
+
+    fn report() -> StepReport {
+        let agent = AgentReport {
+            name: "writer".to_owned(),
+            advantage_spread: 0.5,
+            zero_advantage_share: 0.0,
+            entropy: 2.0,
+            response_tokens: 8.0,
+            truncated_share: 0.25,
+            update: UpdateReport::default(),
+        };
+        StepReport {
+            mean_return: 1.0,
+            parts: vec![("style", 1.0)],
+            skipped_tasks: 0,
+            sampled_tokens: 64,
+            agents: vec![agent],
+            timing: Timing::default(),
+        }
+    }
+
+    #[test]
+    fn every_name_is_documented_and_nothing_else() {
+        assert_eq!(documented(), NAMES.iter().copied().collect());
+    }
+
+    #[test]
+    fn a_step_has_exactly_these_names() {
+        let object = step_object(1, &report(), 2.0);
+        let general = |name: &str| {
+            name.replace("writer/", "<role>/")
+                .replace("reward/style", "reward/<part>")
+        };
+        let mut names = Vec::new();
+        for (name, value) in &object {
+            match value.as_object() {
+                Some(inner) => names.extend(inner.keys().map(|key| format!("{name}.{key}"))),
+                None => names.push(general(name)),
+            }
+        }
+        assert_eq!(names, NAMES);
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
     recipe::Recipe,
     run_directory::RunDirectory,
     schedule::Schedule,
-    summary,
+    summary, tasks,
     team::Team,
 };
 
@@ -49,24 +49,15 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
 
 /// The tasks to train on and those held out.
 fn load_tasks(recipe: &Recipe, environment: &dyn Environment) -> Result<(Vec<Task>, Vec<Task>)> {
-    let load = |source: &polyphony_env::Source, key: &str| {
-        let tasks = source.load().with_context(|| format!("loading `{key}`"))?;
-        // A task that the environment cannot use is found now, not after hours.
-        for task in &tasks {
-            environment
-                .start(task)
-                .with_context(|| format!("checking `{key}`"))?;
-        }
-        Ok::<_, anyhow::Error>(tasks)
-    };
-    let tasks = load(&recipe.train, "train")?;
+    let tasks = tasks::load("train", &recipe.train, environment)?;
     ensure!(
         recipe.updates.buffer <= tasks.len(),
         "`updates.buffer` is {}, but `train` has only {} tasks",
         recipe.updates.buffer,
         tasks.len()
     );
-    Ok((tasks, load(&recipe.held_out, "held_out")?))
+    let held_out = tasks::load("held_out", &recipe.held_out, environment)?;
+    Ok((tasks, held_out))
 }
 
 /// Evaluates with a display; `None` if the user interrupted.

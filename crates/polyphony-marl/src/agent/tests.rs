@@ -6,7 +6,9 @@ use super::*;
 use crate::fixture::{letter_template, plain_language};
 
 fn first_text(language: &Language, role: &Role) -> String {
-    let history = language.first_history(role, &Observation::new("the cat")).unwrap();
+    let history = language
+        .first_history(role, &Observation::new("the cat"))
+        .unwrap();
     language.tokenizer.decode(&history.tokens).unwrap()
 }
 
@@ -39,7 +41,9 @@ fn a_control_token_in_an_observation_is_only_text() {
     };
     for language in [plain_language(), templated] {
         let observation = Observation::new("a<|im_end|>b");
-        let history = language.first_history(&Role::new("poet"), &observation).unwrap();
+        let history = language
+            .first_history(&Role::new("poet"), &observation)
+            .unwrap();
         assert!(!history.tokens.contains(&2), "{:?}", history.tokens);
         let text = language.tokenizer.decode(&history.tokens).unwrap();
         assert!(text.contains("a<|im_end|>b"), "{text}");

@@ -36,8 +36,7 @@ fn an_algorithm_out_of_range_is_explained() {
     }
     for floor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let scale = AdvantageScale::StandardDeviation { floor };
-        let expected =
-            format!("`advantage_scale.floor` is {floor}, but must be a positive number");
+        let expected = format!("`advantage_scale.floor` is {floor}, but must be a positive number");
         refused(algorithm(|a| a.advantage_scale = scale), &expected);
     }
 }
@@ -46,13 +45,48 @@ fn an_algorithm_out_of_range_is_explained() {
 fn updates_out_of_range_are_explained() {
     type Number = fn(&mut Updates) -> &mut f64;
     let rows: [(&str, Number, &[f64], &str); 7] = [
-        ("learning_rate", |u| &mut u.learning_rate, &[0.0, -1e-5], "a positive number"),
-        ("beta_1", |u| &mut u.beta_1, &[-0.1, 1.0], "from 0 to below 1"),
-        ("beta_2", |u| &mut u.beta_2, &[-0.1, 1.0], "from 0 to below 1"),
-        ("epsilon", |u| &mut u.epsilon, &[0.0, -1.0], "a positive number"),
-        ("weight_decay", |u| &mut u.weight_decay, &[-0.1], "0 or more"),
-        ("max_gradient_norm", |u| &mut u.max_gradient_norm, &[0.0, -1.0], "a positive number"),
-        ("logprob_tolerance", |u| &mut u.logprob_tolerance, &[0.0, -1.0], "a positive number"),
+        (
+            "learning_rate",
+            |u| &mut u.learning_rate,
+            &[0.0, -1e-5],
+            "a positive number",
+        ),
+        (
+            "beta_1",
+            |u| &mut u.beta_1,
+            &[-0.1, 1.0],
+            "from 0 to below 1",
+        ),
+        (
+            "beta_2",
+            |u| &mut u.beta_2,
+            &[-0.1, 1.0],
+            "from 0 to below 1",
+        ),
+        (
+            "epsilon",
+            |u| &mut u.epsilon,
+            &[0.0, -1.0],
+            "a positive number",
+        ),
+        (
+            "weight_decay",
+            |u| &mut u.weight_decay,
+            &[-0.1],
+            "0 or more",
+        ),
+        (
+            "max_gradient_norm",
+            |u| &mut u.max_gradient_norm,
+            &[0.0, -1.0],
+            "a positive number",
+        ),
+        (
+            "logprob_tolerance",
+            |u| &mut u.logprob_tolerance,
+            &[0.0, -1.0],
+            "a positive number",
+        ),
     ];
     for (key, number, values, allowed) in rows {
         for &value in values.iter().chain(&[f64::NAN, f64::INFINITY]) {
@@ -80,11 +114,17 @@ fn updates_out_of_range_are_explained() {
 fn the_ends_of_the_ranges_are_allowed() {
     assert_eq!(algorithm(|_| ()), Ok(()));
     assert_eq!(algorithm(|a| a.samples = 2), Ok(()));
-    assert_eq!(algorithm(|a| (a.samples, a.baseline) = (1, Baseline::Zero)), Ok(()));
+    assert_eq!(
+        algorithm(|a| (a.samples, a.baseline) = (1, Baseline::Zero)),
+        Ok(())
+    );
     for discount in [0.0, 1.0] {
         assert_eq!(algorithm(|a| a.discount = discount), Ok(()));
     }
     assert_eq!(updates(|_| ()), Ok(()));
-    assert_eq!(updates(|u| (u.beta_1, u.beta_2, u.weight_decay) = (0.0, 0.0, 0.0)), Ok(()));
+    assert_eq!(
+        updates(|u| (u.beta_1, u.beta_2, u.weight_decay) = (0.0, 0.0, 0.0)),
+        Ok(())
+    );
     assert_eq!(updates(|u| (u.buffer, u.minibatch) = (3, 3)), Ok(()));
 }

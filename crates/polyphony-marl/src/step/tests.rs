@@ -18,12 +18,21 @@ fn config(algorithm: Algorithm) -> StepConfig {
 }
 
 fn step(agents: &mut [Agent], tasks: &[Task], config: &StepConfig) -> (Step, Vec<Progress>) {
-    let indexed: Vec<IndexedTask<'_>> =
-        tasks.iter().enumerate().map(|(index, task)| IndexedTask { index, task }).collect();
+    let indexed: Vec<IndexedTask<'_>> = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| IndexedTask { index, task })
+        .collect();
     let mut told = Vec::new();
-    let step = train_step(agents, &Duet::new(lengths), &indexed, config, &mut |progress| {
-        told.push(progress);
-    });
+    let step = train_step(
+        agents,
+        &Duet::new(lengths),
+        &indexed,
+        config,
+        &mut |progress| {
+            told.push(progress);
+        },
+    );
     (step.unwrap(), told)
 }
 
@@ -46,20 +55,33 @@ fn the_report_says_what_happened() {
         })
         .sum();
     assert_eq!(report.sampled_tokens, sampled);
-    assert_eq!(told[told.len() - 2..], [Progress::Updating(0), Progress::Updating(1)]);
+    assert_eq!(
+        told[told.len() - 2..],
+        [Progress::Updating(0), Progress::Updating(1)]
+    );
 
     let actions = 8.0;
     let mut total = 0.0;
     for (index, agent) in report.agents.iter().enumerate() {
-        let samples: Vec<_> =
-            rollout.nodes.iter().flat_map(|node| &node.groups[index].samples).collect();
+        let samples: Vec<_> = rollout
+            .nodes
+            .iter()
+            .flat_map(|node| &node.groups[index].samples)
+            .collect();
         let tokens: f64 = samples.iter().map(|s| s.response.tokens.len() as f64).sum();
-        let logprobs: f64 = samples.iter().flat_map(|s| &s.logprobs).map(|&l| f64::from(l)).sum();
+        let logprobs: f64 = samples
+            .iter()
+            .flat_map(|s| &s.logprobs)
+            .map(|&l| f64::from(l))
+            .sum();
         let cut = samples.iter().filter(|s| s.is_truncated()).count() as f64;
         close(agent.response_tokens, tokens / actions);
         close(agent.entropy, -logprobs / tokens);
         close(agent.truncated_share, cut / actions);
-        close(agent.zero_advantage_share, agent.update.zero_groups as f64 / 2.0);
+        close(
+            agent.zero_advantage_share,
+            agent.update.zero_groups as f64 / 2.0,
+        );
         close(report.parts[index].1, tokens / actions);
         assert_eq!(agent.name, ["first", "second"][index]);
         assert!(agent.update.logprob_gap.unwrap() < 1e-4, "{agent:?}");
@@ -68,7 +90,10 @@ fn the_report_says_what_happened() {
     }
     close(report.mean_return, total);
     // Both agents share the returns, so their advantages spread alike.
-    close(report.agents[0].advantage_spread, report.agents[1].advantage_spread);
+    close(
+        report.agents[0].advantage_spread,
+        report.agents[1].advantage_spread,
+    );
     for (agent, before) in agents.iter().zip(&before) {
         assert_ne!(&weight_bits(&agent.model), before, "{} learned", agent.name);
     }
@@ -87,7 +112,10 @@ fn the_baseline_decides_what_is_learned_from() {
             };
             agent.language = std::sync::Arc::new(language);
         }
-        let algorithm = Algorithm { baseline, ..Algorithm::default() };
+        let algorithm = Algorithm {
+            baseline,
+            ..Algorithm::default()
+        };
         let (Step { report, .. }, _) = step(&mut agents, &tasks, &config(algorithm));
         for agent in &report.agents {
             assert_eq!(agent.zero_advantage_share, zero_share, "{baseline:?}");
@@ -99,7 +127,10 @@ fn the_baseline_decides_what_is_learned_from() {
 #[test]
 fn judging_subtracts_the_baseline_from_the_credits() {
     let node = crate::returns::tests::node(&[1.0, 2.0, 6.0]);
-    let algorithm = Algorithm { samples: 3, ..Algorithm::default() };
+    let algorithm = Algorithm {
+        samples: 3,
+        ..Algorithm::default()
+    };
     for agent in [0, 1] {
         let judged = judge(&[&node], agent, &algorithm);
         assert_eq!(judged[0].advantages, [-2.0, -1.0, 3.0]);

@@ -29,7 +29,11 @@ fn plain_descent() -> Updates {
 
 /// A group of two responses to a prompt, with the log-probabilities that the agent gives them.
 fn group(agent: &Agent, salt: u32) -> AgentGroup {
-    let ids = |n: u32, factor: u32| (0..n).map(|i| (i * factor + salt) % 256).collect::<Vec<u32>>();
+    let ids = |n: u32, factor: u32| {
+        (0..n)
+            .map(|i| (i * factor + salt) % 256)
+            .collect::<Vec<u32>>()
+    };
     let prompt = ids(9, 31);
     let sample = |tokens: Vec<u32>| {
         let packed = PackedGroup::new(&prompt, vec![&tokens]);
@@ -93,16 +97,26 @@ fn loss(agent: &Agent, buffer: &[JudgedGroup<'_>]) -> f64 {
 
 /// How far each weight moved.
 fn moved(before: &Agent, after: &Agent) -> Vec<Vec<f64>> {
-    let pairs = weights(&before.model).into_iter().zip(weights(&after.model));
+    let pairs = weights(&before.model)
+        .into_iter()
+        .zip(weights(&after.model));
     pairs
         .map(|((_, old), (_, new))| {
-            old.iter().zip(new).map(|(old, new)| f64::from(new) - f64::from(*old)).collect()
+            old.iter()
+                .zip(new)
+                .map(|(old, new)| f64::from(new) - f64::from(*old))
+                .collect()
         })
         .collect()
 }
 
 fn norm(weights: &[Vec<f64>]) -> f64 {
-    weights.iter().flatten().map(|value| value * value).sum::<f64>().sqrt()
+    weights
+        .iter()
+        .flatten()
+        .map(|value| value * value)
+        .sum::<f64>()
+        .sqrt()
 }
 
 #[test]
@@ -111,18 +125,28 @@ fn the_step_follows_the_gradient_that_finite_differences_give() {
     let (one, two) = (group(&before, 3), group(&before, 90));
     let buffer = [judged(&one, [1.0, -0.5]), judged(&two, [-2.0, 0.25])];
     let mut after = agent("a");
-    let updates = Updates { buffer: 2, minibatch: 2, ..plain_descent() };
+    let updates = Updates {
+        buffer: 2,
+        minibatch: 2,
+        ..plain_descent()
+    };
     let report = run(&mut after, &buffer, &updates).unwrap();
-    let gradient: Vec<Vec<f64>> =
-        moved(&before, &after).iter().map(|step| step.iter().map(|d| -d).collect()).collect();
-    assert!((norm(&gradient) / report.gradient_norm - 1.0).abs() < 1e-3, "{report:?}");
+    let gradient: Vec<Vec<f64>> = moved(&before, &after)
+        .iter()
+        .map(|step| step.iter().map(|d| -d).collect())
+        .collect();
+    assert!(
+        (norm(&gradient) / report.gradient_norm - 1.0).abs() < 1e-3,
+        "{report:?}"
+    );
 
     let at = |weight: usize, index: usize, by: f32| {
         let model = changed(&before.model, weight, index, |value| value + by);
         loss(&Agent::new("a", model, before.language.clone()), &buffer)
     };
     for (weight, gradient) in gradient.iter().enumerate().step_by(3) {
-        let steepest = (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()));
+        let steepest =
+            (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()));
         let largest = gradient[steepest.unwrap()].abs();
         for index in [steepest.unwrap(), gradient.len() / 3] {
             let by = 2e-3;
@@ -143,7 +167,10 @@ fn long_gradients_are_shortened_and_short_ones_kept() {
     let group = group(&before, 3);
     let step = |max_gradient_norm| {
         let mut after = agent("a");
-        let updates = Updates { max_gradient_norm, ..plain_descent() };
+        let updates = Updates {
+            max_gradient_norm,
+            ..plain_descent()
+        };
         let report = run(&mut after, &[judged(&group, [1.0, -1.0])], &updates).unwrap();
         (norm(&moved(&before, &after)), report.gradient_norm)
     };
@@ -152,7 +179,10 @@ fn long_gradients_are_shortened_and_short_ones_kept() {
     assert!(full > 1.0, "the test needs a long gradient: {full}");
     let (clipped, reported) = step(0.5);
     assert!((clipped - 0.5).abs() < 1e-3, "{clipped} is not 0.5");
-    assert!((reported / full - 1.0).abs() < 1e-6, "the norm before clipping is reported");
+    assert!(
+        (reported / full - 1.0).abs() < 1e-6,
+        "the norm before clipping is reported"
+    );
 }
 
 #[test]
@@ -182,15 +212,27 @@ fn groups_without_advantage_are_skipped_and_counted() {
     let mut after = agent("a");
     let before = weight_bits(&after.model);
     let (one, two) = (group(&after, 3), group(&after, 90));
-    let updates = Updates { buffer: 3, ..Updates::default() };
+    let updates = Updates {
+        buffer: 3,
+        ..Updates::default()
+    };
     let idle = [judged(&one, [0.0, 0.0]), judged(&two, [0.0, 0.0])];
     let report = run(&mut after, &idle, &updates).unwrap();
-    assert_eq!(report, UpdateReport { zero_groups: 2, ..UpdateReport::default() });
+    assert_eq!(
+        report,
+        UpdateReport {
+            zero_groups: 2,
+            ..UpdateReport::default()
+        }
+    );
     assert_eq!(weight_bits(&after.model), before);
 
     let mixed = [judged(&one, [0.0, 0.0]), judged(&two, [1.0, -1.0])];
     let report = run(&mut after, &mixed, &updates).unwrap();
-    assert_eq!((report.zero_groups, report.steps, report.refused), (1, 1, 0));
+    assert_eq!(
+        (report.zero_groups, report.steps, report.refused),
+        (1, 1, 0)
+    );
     assert_ne!(weight_bits(&after.model), before);
 }
 
@@ -199,8 +241,15 @@ fn every_minibatch_is_a_step() {
     for (minibatch, steps) in [(1, 3), (2, 2), (3, 1)] {
         let mut agent = agent("a");
         let groups = [3, 90, 200].map(|salt| group(&agent, salt));
-        let buffer: Vec<_> = groups.iter().map(|group| judged(group, [1.0, -1.0])).collect();
-        let updates = Updates { buffer: 3, minibatch, ..Updates::default() };
+        let buffer: Vec<_> = groups
+            .iter()
+            .map(|group| judged(group, [1.0, -1.0]))
+            .collect();
+        let updates = Updates {
+            buffer: 3,
+            minibatch,
+            ..Updates::default()
+        };
         assert_eq!(run(&mut agent, &buffer, &updates).unwrap().steps, steps);
     }
 }
@@ -212,10 +261,16 @@ fn an_update_that_is_not_finite_is_refused_counted_and_in_the_end_an_error() {
     let buffer = [judged(&group, [1.0, -1.0])];
     let healthy = agent.model.clone();
     let poisoned = changed(&healthy, 1, 7, |_| f32::NAN);
-    let updates = Updates { max_nonfinite: 3, ..Updates::default() };
+    let updates = Updates {
+        max_nonfinite: 3,
+        ..Updates::default()
+    };
     agent.model = poisoned.clone();
     let report = run(&mut agent, &buffer, &updates).unwrap();
-    assert_eq!((report.steps, report.refused, report.gradient_norm), (0, 1, 0.0));
+    assert_eq!(
+        (report.steps, report.refused, report.gradient_norm),
+        (0, 1, 0.0)
+    );
     assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));
     run(&mut agent, &buffer, &updates).unwrap();
 
@@ -237,7 +292,10 @@ fn an_update_that_is_not_finite_is_refused_counted_and_in_the_end_an_error() {
 fn rollout_and_training_must_agree_on_log_probabilities() {
     let mut agent = agent("poet");
     let mut group = group(&agent, 3);
-    let updates = Updates { logprob_tolerance: 0.1, ..Updates::default() };
+    let updates = Updates {
+        logprob_tolerance: 0.1,
+        ..Updates::default()
+    };
     let report = run(&mut agent, &[judged(&group, [1.0, -1.0])], &updates).unwrap();
     assert!(report.logprob_gap.unwrap() < 1e-4, "{report:?}");
 
@@ -246,14 +304,27 @@ fn rollout_and_training_must_agree_on_log_probabilities() {
     group.samples[1].logprobs[4] += 0.25;
     let error = run(&mut agent, &[judged(&group, [1.0, -1.0])], &updates).unwrap_err();
     let message = error.to_string();
-    for part in ["agent `poet` on ", "differs by 0.2500", "`logprob_tolerance` 0.1"] {
+    for part in [
+        "agent `poet` on ",
+        "differs by 0.2500",
+        "`logprob_tolerance` 0.1",
+    ] {
         assert!(message.contains(part), "{message}\nlacks: {part}");
     }
     assert_eq!(weight_bits(&agent.model), before);
 
     // After the first gradient step the weights are no longer those of the rollout.
     let fine = crate::update::tests::group(&agent, 90);
-    let updates = Updates { buffer: 2, ..updates };
+    let updates = Updates {
+        buffer: 2,
+        ..updates
+    };
     let buffer = [judged(&fine, [1.0, -1.0]), judged(&group, [1.0, -1.0])];
-    assert!(run(&mut agent, &buffer, &updates).unwrap().logprob_gap.unwrap() < 1e-4);
+    assert!(
+        run(&mut agent, &buffer, &updates)
+            .unwrap()
+            .logprob_gap
+            .unwrap()
+            < 1e-4
+    );
 }

@@ -16,12 +16,18 @@ fn tiny() -> LanguageModel {
 }
 
 fn prompt(length: usize, salt: usize) -> Vec<u32> {
-    (0..length).map(|i| ((i * 89 + salt * 31 + 3) % 256) as u32).collect()
+    (0..length)
+        .map(|i| ((i * 89 + salt * 31 + 3) % 256) as u32)
+        .collect()
 }
 
 /// Prompts of many lengths.
 fn prompts() -> Vec<Vec<u32>> {
-    [7, 1, 40, 18].iter().enumerate().map(|(salt, &n)| prompt(n, salt)).collect()
+    [7, 1, 40, 18]
+        .iter()
+        .enumerate()
+        .map(|(salt, &n)| prompt(n, salt))
+        .collect()
 }
 
 /// A group for each prompt, with a key of its own.
@@ -73,7 +79,8 @@ fn cached_decoding_equals_the_full_forward_pass() {
         for _ in 0..24 {
             let logits = to_host(sequence_logits(&model, &sequence).unwrap());
             let last = &logits[logits.len() - 256..];
-            let likeliest = (0..256u32).max_by(|&a, &b| last[a as usize].total_cmp(&last[b as usize]));
+            let likeliest =
+                (0..256u32).max_by(|&a, &b| last[a as usize].total_cmp(&last[b as usize]));
             sequence.push(likeliest.unwrap());
         }
         for answer in answers {
@@ -90,21 +97,40 @@ fn log_probabilities_are_those_that_scoring_gives() {
     let rows = [
         Sampling::default(),
         Sampling::greedy(),
-        Sampling { temperature: 0.7, ..Sampling::default() },
-        Sampling { temperature: 1.6, ..Sampling::default() },
-        Sampling { temperature: 0.9, top_p: 0.8, top_k: Some(40) },
+        Sampling {
+            temperature: 0.7,
+            ..Sampling::default()
+        },
+        Sampling {
+            temperature: 1.6,
+            ..Sampling::default()
+        },
+        Sampling {
+            temperature: 0.9,
+            top_p: 0.8,
+            top_k: Some(40),
+        },
     ];
     for sampling in rows {
         let temperature = sampling.scoring_temperature();
         let config = config(sampling, 20, many_stop_tokens());
-        for (prompt, answers) in prompts.iter().zip(run(&model, &groups(&prompts, 3), &config)) {
-            let tokens = answers.iter().map(|answer| answer.tokens.as_slice()).collect();
+        for (prompt, answers) in prompts
+            .iter()
+            .zip(run(&model, &groups(&prompts, 3), &config))
+        {
+            let tokens = answers
+                .iter()
+                .map(|answer| answer.tokens.as_slice())
+                .collect();
             let scored = score_group(&model, &PackedGroup::new(prompt, tokens), temperature);
             let kept: Vec<f32> = answers.iter().flat_map(|a| a.logprobs.clone()).collect();
             let scored = to_host(scored.unwrap());
             assert_eq!(kept.len(), scored.len());
             for (kept, scored) in kept.iter().zip(scored) {
-                assert!((kept - scored).abs() <= LOGPROB_TOLERANCE, "{kept} is not {scored}");
+                assert!(
+                    (kept - scored).abs() <= LOGPROB_TOLERANCE,
+                    "{kept} is not {scored}"
+                );
             }
         }
     }
@@ -119,27 +145,40 @@ fn a_row_is_the_same_alone_and_among_sixteen() {
         let groups = groups(&prompts, 4);
         let together = run(&model, &groups, &config);
         let lengths = |answers: &[Vec<Generation>]| {
-            let mut lengths: Vec<usize> = answers.iter().flatten().map(|a| a.tokens.len()).collect();
+            let mut lengths: Vec<usize> =
+                answers.iter().flatten().map(|a| a.tokens.len()).collect();
             lengths.sort_unstable();
             lengths.dedup();
             lengths.len()
         };
         assert_eq!(together.iter().flatten().count(), 16);
-        assert!(config.stop_tokens.is_empty() || lengths(&together) > 4, "rows leave at many times");
+        assert!(
+            config.stop_tokens.is_empty() || lengths(&together) > 4,
+            "rows leave at many times"
+        );
         for (group, answers) in groups.iter().zip(&together) {
             for (sample, answer) in answers.iter().enumerate() {
                 let alone = PromptGroup {
                     samples: 1,
-                    key: StreamKey { sample: sample as u32, ..group.key },
+                    key: StreamKey {
+                        sample: sample as u32,
+                        ..group.key
+                    },
                     ..group.clone()
                 };
                 let alone = &run(&model, &[alone], &config)[0][0];
-                assert_eq!((&alone.tokens, alone.finish), (&answer.tokens, answer.finish));
+                assert_eq!(
+                    (&alone.tokens, alone.finish),
+                    (&answer.tokens, answer.finish)
+                );
                 for (a, b) in alone.logprobs.iter().zip(&answer.logprobs) {
                     assert!((a - b).abs() <= LOGPROB_TOLERANCE, "{a} is not {b}");
                 }
             }
-            assert_ne!(answers[0].tokens, answers[1].tokens, "samples have their own streams");
+            assert_ne!(
+                answers[0].tokens, answers[1].tokens,
+                "samples have their own streams"
+            );
         }
     }
 }
@@ -151,7 +190,11 @@ fn a_stop_token_ends_its_row_belongs_to_it_and_changes_nothing_before() {
     let groups = groups(&prompts, 4);
     let free = run(&model, &groups, &config(Sampling::default(), 24, vec![]));
     let stop_tokens = many_stop_tokens();
-    let stopped = run(&model, &groups, &config(Sampling::default(), 24, stop_tokens.clone()));
+    let stopped = run(
+        &model,
+        &groups,
+        &config(Sampling::default(), 24, stop_tokens.clone()),
+    );
     let mut finishes = Vec::new();
     for (free, stopped) in free.iter().flatten().zip(stopped.iter().flatten()) {
         let end = free.tokens.iter().position(|id| stop_tokens.contains(id));
@@ -173,7 +216,11 @@ fn every_sampled_token_is_told_once() {
     let mut told = 0;
     let config = config(Sampling::default(), 12, many_stop_tokens());
     let answers = generate(&model, &groups(&prompts, 3), &config, &mut |n| told += n).unwrap();
-    let tokens: usize = answers.iter().flatten().map(|answer| answer.tokens.len()).sum();
+    let tokens: usize = answers
+        .iter()
+        .flatten()
+        .map(|answer| answer.tokens.len())
+        .sum();
     assert_eq!(told, tokens);
 }
 
@@ -194,25 +241,53 @@ fn what_cannot_be_continued_is_named() {
     let model = tiny();
     let long = prompt(121, 0);
     let fine = || config(Sampling::default(), 8, vec![]);
-    let warm = Sampling { temperature: -1.0, ..Sampling::default() };
+    let warm = Sampling {
+        temperature: -1.0,
+        ..Sampling::default()
+    };
     let rows: &[(&[u32], GenerationConfig, &str)] = &[
         (&[], fine(), "the prompt is empty"),
-        (&[1, 256], fine(), "token id 256 is outside the vocabulary of 256 entries (0 to 255)"),
-        (&[1], config(Sampling::default(), 0, vec![]), "`max_new_tokens` is 0, but must be at least 1"),
+        (
+            &[1, 256],
+            fine(),
+            "token id 256 is outside the vocabulary of 256 entries (0 to 255)",
+        ),
+        (
+            &[1],
+            config(Sampling::default(), 0, vec![]),
+            "`max_new_tokens` is 0, but must be at least 1",
+        ),
         (
             &long,
             fine(),
             "the prompt has 121 tokens and a response may have 8, but the model's context holds 128",
         ),
-        (&[1], config(warm, 8, vec![]), "`temperature` is -1, but must be"),
+        (
+            &[1],
+            config(warm, 8, vec![]),
+            "`temperature` is -1, but must be",
+        ),
     ];
     for (prompt, config, expected) in rows {
-        let good = PromptGroup { prompt: &[5], samples: 1, key: StreamKey::default() };
-        let bad = PromptGroup { prompt, ..good.clone() };
-        let outcome = generate(&model, &[good, bad], config, &mut |_| panic!("nothing may run"));
+        let good = PromptGroup {
+            prompt: &[5],
+            samples: 1,
+            key: StreamKey::default(),
+        };
+        let bad = PromptGroup {
+            prompt,
+            ..good.clone()
+        };
+        let outcome = generate(&model, &[good, bad], config, &mut |_| {
+            panic!("nothing may run")
+        });
         let message = outcome.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
-    let fits = PromptGroup { prompt: &long[..120], samples: 1, key: StreamKey::default() };
+    let fits = PromptGroup {
+        prompt: &long[..120],
+        samples: 1,
+        key: StreamKey::default(),
+    };
     assert_eq!(run(&model, &[fits], &fine())[0][0].tokens.len(), 8);
 }

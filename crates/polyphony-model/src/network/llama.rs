@@ -79,6 +79,21 @@ impl Llama {
         })
     }
 
+    /// A network without weights, to stand in for one that has been moved out.
+    pub(crate) fn hollow(device: &Device) -> Self {
+        let matrix = || Tensor::zeros([0, 0], device);
+        let norm = RmsNorm::new(Tensor::zeros([0], device), 0.0);
+        let embed_tokens = Embedding::new(matrix());
+        Self {
+            model: Trunk {
+                embed_tokens,
+                layers: Vec::new(),
+                norm,
+            },
+            lm_head: None,
+        }
+    }
+
     /// The hidden states after the last normalization.
     ///
     /// # Shapes

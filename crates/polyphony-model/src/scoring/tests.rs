@@ -151,7 +151,11 @@ fn what_cannot_be_scored_is_named() {
         (&[], &[&[1]], "the prompt is empty"),
         (&[1], &[], "there is no response to score"),
         (&[1], &[&[2], &[]], "there is no response to score"),
-        (&[1, 256], &[&[2]], "token id 256 is outside the vocabulary of 256 entries (0 to 255)"),
+        (
+            &[1, 256],
+            &[&[2]],
+            "token id 256 is outside the vocabulary of 256 entries (0 to 255)",
+        ),
         (&[1], &[&[2], &[3, 700]], "token id 700 is outside"),
         (&half, &[&[1], &more], "129"),
         (&long, &[&[1]], "129"),
@@ -162,7 +166,10 @@ fn what_cannot_be_scored_is_named() {
         assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
     let fits = PackedGroup::new(&half, vec![&half, &half]);
-    assert!(score_group(&model, &fits, 1.0).is_ok(), "each response fits by itself");
+    assert!(
+        score_group(&model, &fits, 1.0).is_ok(),
+        "each response fits by itself"
+    );
 
     let refused = |ids: &[u32]| sequence_logits(&model, ids).unwrap_err().to_string();
     assert!(refused(&[]).contains("the prompt is empty"));

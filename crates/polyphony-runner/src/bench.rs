@@ -1,0 +1,242 @@
+//! Training steps on fixed work, timed.
+//!
+//! The work is that of the reference measurement (`docs/performance.md`): two agents summarize one
+//! post, every response has the full length, and a made-up reward tells any two responses apart,
+//! so that no group is skipped. The steps are ordinary ones, run by
+//! [`train_step`](polyphony_marl::train_step).
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use burn::tensor::Device;
+use polyphony_episode::{
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+};
+use polyphony_marl::{
+    Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, RolloutConfig, StepConfig,
+    StepReport, Updates, train_step,
+};
+use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
+use serde::Serialize;
+
+use crate::metrics;
+
+/// The sizes of the work.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Responses of each agent in a step.
+    pub samples: usize,
+    /// Tokens of every response.
+    pub new_tokens: usize,
+    /// Steps to run; the figures are medians over them.
+    pub steps: usize,
+}
+
+/// What the steps took. Times are medians over the steps, so that the first step, which also
+/// allocates the optimizers' moments, does not decide them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    /// The median time of a step.
+    pub seconds_per_step: f64,
+    /// The median time of both agents' rollout in a step, scoring included.
+    pub generation_seconds_per_step: f64,
+    /// The median time of both agents' updates in a step.
+    pub update_seconds_per_step: f64,
+    /// Tokens that both agents sample in a step; the same in all steps.
+    pub response_tokens_per_step: usize,
+    /// Those tokens divided by the median time of a rollout.
+    pub generation_tokens_per_second: f64,
+    /// The most memory that the process has held, loading included, in units of 1,000,000 KiB,
+    /// which is what `ru_maxrss / 1e6` gives on Linux; `null` where the system does not say.
+    pub peak_rss_gb: Option<f64>,
+    /// Threads that share the work.
+    pub threads: usize,
+}
+
+/// Two agents summarize the task's `post`. The reward is the greater, the closer the second text is
+/// to 2.4 times the length of the first.
+#[derive(Debug)]
+struct LengthRatio {
+    roles: [Role; 2],
+}
+
+/// What each agent is told ahead of the post.
+const INSTRUCTIONS: [&str; 2] = [
+    "In a sentence or two, say what this post is about.",
+    "Retell this post at length, with many different words and phrases that link your sentences.",
+];
+
+/// With the instructions and the default model's chat template, prompts of about 150 tokens.
+const POST: &str = "My sister wants to borrow my car for a week to move to another city. Last \
+    year she brought it back with a scratch on the door and an empty tank, and she never said a \
+    word about either. I need the car on two days of that week for a job interview and a dentist. \
+    My parents call me selfish, and my brother stays out of it. She says a rental is too \
+    expensive. Should I say no, drive her there myself, or is there a middle way?";
+
+impl Environment for LengthRatio {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        &["length_ratio"]
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        let post = task.field("post")?;
+        let observe = |instruction| Observation::new(format!("{instruction}\n\n{post}"));
+        Ok(INSTRUCTIONS.map(observe).into())
+    }
+
+    fn step(
+        &self,
+        _task: &Task,
+        _past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let [first, second] = action.texts().map(|text| text.chars().count() as f64);
+        let off = (second / first.max(1.0) - 2.4).abs();
+        Ok(Outcome::end(Reward::new([("length_ratio", -off)])))
+    }
+}
+
+/// Runs the work on two copies of a model. `on_step` is told how many steps are done.
+///
+/// # Errors
+/// If the model has no tokenizer, a prompt does not fit into its context, a step fails, or an agent
+/// took no gradient step, so that the figures would not be those of the whole work.
+pub fn bench(
+    files: ModelFiles,
+    device: &Device,
+    work: Work,
+    on_step: &mut dyn FnMut(usize),
+) -> Result<Figures> {
+    let environment = LengthRatio {
+        roles: ["brief", "detailed"].map(Role::new),
+    };
+    let mut agents = agents(files, device, &environment)?;
+    let task = Task::new("bench", [("post", POST)]);
+    let tasks = [IndexedTask {
+        index: 0,
+        task: &task,
+    }];
+    let mut steps = Vec::new();
+    for index in 0..work.steps {
+        let start = Instant::now();
+        let config = step_config(work, index);
+        let ignore = &mut |_: Progress| {};
+        let step = train_step(&mut agents, &environment, &tasks, &config, ignore)?;
+        let seconds = start.elapsed().as_secs_f64();
+        for agent in &step.report.agents {
+            ensure!(
+                agent.update.steps > 0,
+                "agent `{}` learned nothing in step {}, so its update cannot be timed: take more \
+                 --samples or --new-tokens",
+                agent.name,
+                index + 1
+            );
+        }
+        steps.push((seconds, step.report));
+        on_step(index + 1);
+    }
+    Ok(figures(&steps))
+}
+
+/// Two copies of the model. Without stop tokens every response has the full length.
+fn agents(files: ModelFiles, device: &Device, environment: &LengthRatio) -> Result<Vec<Agent>> {
+    let model = LanguageModel::load(&files, device)?;
+    let language = Arc::new(Language {
+        tokenizer: files.tokenizer.context("the model has no tokenizer")?,
+        template: files.template,
+        stop_tokens: Vec::new(),
+    });
+    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&language));
+    Ok(environment.roles.iter().map(agent).collect())
+}
+
+fn step_config(work: Work, index: usize) -> StepConfig {
+    let algorithm = Algorithm {
+        samples: work.samples,
+        ..Algorithm::default()
+    };
+    StepConfig {
+        rollout: RolloutConfig {
+            samples: work.samples,
+            joint_mode: algorithm.joint_mode,
+            sampling: Sampling {
+                temperature: 0.7,
+                top_p: 0.9,
+                top_k: None,
+            },
+            max_new_tokens: work.new_tokens,
+            long_prompts: LongPrompts::Fail,
+            key: StreamKey {
+                step: index as u32,
+                ..StreamKey::default()
+            },
+        },
+        algorithm,
+        updates: Updates::default(),
+    }
+}
+
+fn figures(steps: &[(f64, StepReport)]) -> Figures {
+    let over_steps = |f: fn(&(f64, StepReport)) -> f64| median(steps.iter().map(f).collect());
+    let generation_seconds = over_steps(|(_, report)| report.timing.rollout_secs);
+    let tokens = steps.first().map_or(0, |(_, report)| report.sampled_tokens);
+    Figures {
+        seconds_per_step: over_steps(|(seconds, _)| *seconds),
+        generation_seconds_per_step: generation_seconds,
+        update_seconds_per_step: over_steps(|(_, report)| report.timing.update_secs),
+        response_tokens_per_step: tokens,
+        generation_tokens_per_second: tokens as f64 / generation_seconds,
+        peak_rss_gb: metrics::peak_memory_mib().map(|mib| mib as f64 * 1024.0 / 1e6),
+        threads: rayon::current_num_threads(),
+    }
+}
+
+/// The middle value, or the mean of the two middle ones; 0 of nothing.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let upper = values.len() / 2;
+    match values.get(upper) {
+        None => 0.0,
+        Some(middle) if values.len() % 2 == 1 => *middle,
+        Some(middle) => (values[upper - 1] + middle) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyphony_episode::Response;
+
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        for (values, expected) in [
+            (vec![], 0.0),
+            (vec![3.0], 3.0),
+            (vec![9.0, 1.0, 2.0], 2.0),
+            (vec![9.0, 1.0, 2.0, 4.0], 3.0),
+        ] {
+            assert_eq!(median(values), expected);
+        }
+    }
+
+    #[test]
+    fn the_reward_is_highest_at_the_wanted_ratio() {
+        let environment = LengthRatio {
+            roles: ["brief", "detailed"].map(Role::new),
+        };
+        let task = Task::new("bench", [("post", POST)]);
+        let score = |first: usize, second: usize| {
+            let texts = [first, second].map(|length| Response::from_text("é".repeat(length)));
+            let outcome = environment.step(&task, &[], &JointAction::new(texts.into()));
+            outcome.unwrap().reward.total()
+        };
+        assert!(score(10, 24).abs() < 1e-12);
+        assert!((score(10, 10) + 1.4).abs() < 1e-12);
+        assert!((score(0, 3) + 0.6).abs() < 1e-12, "an empty first text counts as 1");
+    }
+}

@@ -1,0 +1,93 @@
+//! `polyphony bench`: the time of a training step on fixed work.
+
+use std::io::Write;
+
+use anyhow::{Context as _, Result};
+use polyphony_model::ModelFiles;
+
+use crate::{
+    bench::{Work, bench},
+    device::DeviceChoice,
+    json_lines,
+    progress::Display,
+    sources,
+};
+
+/// The arguments of `polyphony bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A Hugging Face directory, a .gguf file, or the name of a known model. Both agents start from
+    /// it.
+    #[arg(long, default_value = "smollm2-135m")]
+    model: String,
+    /// Responses of each agent in a step.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..))]
+    samples: u32,
+    /// Tokens of every response; tokens that would end one are passed over.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    new_tokens: u32,
+    /// Steps to run; times are medians over them.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Where the model runs.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+}
+
+/// Runs the steps and prints one line with the figures.
+pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+    let path = sources::resolve(&arguments.model)?;
+    let context = || format!("measuring the model {}", path.display());
+    let files = ModelFiles::open(&path).with_context(context)?;
+    let work = Work {
+        samples: arguments.samples as usize,
+        new_tokens: arguments.new_tokens as usize,
+        steps: arguments.steps as usize,
+    };
+    let mut display = Display::start("steps", work.steps);
+    let device = arguments.device.open()?;
+    let figures = bench(files, &device, work, &mut |done| display.advance_to(done))
+        .with_context(context)?;
+    display.finish();
+    json_lines::write(output, &figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::tiny_model;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn one_line_has_the_fields_of_the_reference_measurement() {
+        let folder = tiny_model::directory();
+        let model = folder.path().to_str().unwrap();
+        let words = [
+            "bench", "--model", model, "--samples", "3", "--new-tokens", "8", "--steps", "2",
+        ];
+        let mut output = Vec::new();
+        run(&Line::parse_from(words).arguments, &mut output).unwrap();
+        let printed: Value = serde_json::from_slice(&output).unwrap();
+        let keys: Vec<&String> = printed.as_object().unwrap().keys().collect();
+        let expected = [
+            "seconds_per_step",
+            "generation_seconds_per_step",
+            "update_seconds_per_step",
+            "response_tokens_per_step",
+            "generation_tokens_per_second",
+            "peak_rss_gb",
+            "threads",
+        ];
+        assert_eq!(keys, expected);
+        assert_eq!(printed["response_tokens_per_step"], 2 * 3 * 8);
+        assert!(printed["seconds_per_step"].as_f64().unwrap() > 0.0);
+    }
+}

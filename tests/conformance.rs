@@ -1,0 +1,183 @@
+//! The tiny Llama model against what PyTorch transformers computes with the same weights.
+
+use std::{collections::BTreeMap, fs};
+
+use burn::{
+    module::{ModuleVisitor, Param},
+    tensor::{Gradients, Tensor},
+};
+use polyphony_model::{
+    GenerationConfig, LanguageModel, PackedGroup, PromptGroup, Sampling, StreamKey, generate,
+    score_group, sequence_logits,
+};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::tiny::{fixture, load, values};
+
+/// The largest difference of a logit.
+const LOGIT_TOLERANCE: f32 = 1e-4;
+/// The largest difference of a log-probability, in nats.
+const LOGPROB_TOLERANCE: f32 = 1e-4;
+/// The largest relative difference of a gradient's norm, and of the loss.
+const NORM_TOLERANCE: f64 = 1e-3;
+
+/// What transformers gives, by name.
+struct Expected {
+    tensors: Vec<u8>,
+    prompt_len: usize,
+    norms: BTreeMap<String, f64>,
+}
+
+impl Expected {
+    fn read() -> Self {
+        let folder = fixture("tiny-llama");
+        let json: Value =
+            serde_json::from_str(&fs::read_to_string(folder.join("expected.json")).unwrap())
+                .unwrap();
+        Self {
+            tensors: fs::read(folder.join("expected.safetensors")).unwrap(),
+            prompt_len: json["prompt_len"].as_u64().unwrap() as usize,
+            norms: serde_json::from_value(json["grad_l2_norms"].clone()).unwrap(),
+        }
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        let file = SafeTensors::deserialize(&self.tensors).unwrap();
+        file.tensor(name).unwrap().data().to_vec()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let bytes = self.bytes(name);
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        let bytes = self.bytes(name);
+        let ids = bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+        ids.map(|id| u32::try_from(id).unwrap()).collect()
+    }
+
+    /// The two rows of token ids, each as prompt and completion.
+    fn rows(&self) -> Vec<(Vec<u32>, Vec<u32>)> {
+        let ids = self.ids("input_ids");
+        let split = |row: &[u32]| {
+            let (prompt, completion) = row.split_at(self.prompt_len);
+            (prompt.to_vec(), completion.to_vec())
+        };
+        ids.chunks_exact(ids.len() / 2).map(split).collect()
+    }
+}
+
+fn tiny_llama() -> LanguageModel {
+    load(&fixture("tiny-llama"))
+}
+
+#[track_caller]
+fn assert_close(own: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(own.len(), expected.len());
+    for (index, (own, expected)) in own.iter().zip(expected).enumerate() {
+        let gap = (own - expected).abs();
+        assert!(gap <= tolerance, "{index}: {own} is not {expected}");
+    }
+}
+
+#[test]
+fn logits_match() {
+    let (model, expected) = (tiny_llama(), Expected::read());
+    let logits = expected.floats("logits");
+    let rows = expected.rows();
+    for ((prompt, completion), logits) in rows.iter().zip(logits.chunks(logits.len() / 2)) {
+        let ids = [prompt.as_slice(), completion].concat();
+        let own = values(sequence_logits(&model, &ids).unwrap());
+        assert_close(&own, logits, LOGIT_TOLERANCE);
+    }
+}
+
+#[test]
+fn completion_log_probabilities_match() {
+    let (model, expected) = (tiny_llama(), Expected::read());
+    let logprobs = expected.floats("completion_logprobs");
+    let rows = expected.rows();
+    for ((prompt, completion), logprobs) in rows.iter().zip(logprobs.chunks(logprobs.len() / 2)) {
+        let group = PackedGroup::new(prompt, vec![completion]);
+        let own = values(score_group(&model, &group, 1.0).unwrap());
+        assert_close(&own, logprobs, LOGPROB_TOLERANCE);
+    }
+}
+
+#[test]
+fn loss_and_the_norm_of_every_gradient_match() {
+    let (model, expected) = (tiny_llama().trainable(), Expected::read());
+    let rows = expected.rows();
+    let terms = rows.iter().zip(expected.floats("advantages")).map(|((prompt, completion), a)| {
+        let group = PackedGroup::new(prompt, vec![completion]);
+        score_group(&model, &group, 1.0).unwrap().sum() * a
+    });
+    let total = terms.reduce(|a, b| a + b).unwrap();
+    let loss = -total / rows.len() as f64;
+    let (own, wanted) = (
+        f64::from(loss.clone().inner().into_scalar::<f32>()),
+        f64::from(expected.floats("loss")[0]),
+    );
+    assert!((own / wanted - 1.0).abs() <= NORM_TOLERANCE, "the loss {own} is not {wanted}");
+
+    let norms = gradient_norms(&model, loss.backward());
+    let names = |norms: &BTreeMap<String, f64>| norms.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&norms), names(&expected.norms));
+    for (name, norm) in norms {
+        let expected = expected.norms[&name];
+        let error = (norm / expected - 1.0).abs();
+        assert!(error <= NORM_TOLERANCE, "{name}: {norm} is not {expected}");
+    }
+}
+
+/// The length of every weight's gradient, by Hugging Face name.
+fn gradient_norms(model: &LanguageModel, tape: Gradients) -> BTreeMap<String, f64> {
+    struct Norms {
+        path: Vec<String>,
+        tape: Gradients,
+        found: BTreeMap<String, f64>,
+    }
+    impl ModuleVisitor for Norms {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.path.join(".");
+            let gradient = param.val().grad(&self.tape).unwrap_or_else(|| panic!("{name}"));
+            let squares = values(gradient).into_iter().map(|value| f64::from(value).powi(2));
+            self.found.insert(name, squares.sum::<f64>().sqrt());
+        }
+    }
+    let mut norms = Norms {
+        path: Vec::new(),
+        tape,
+        found: BTreeMap::new(),
+    };
+    model.visit_weights(&mut norms);
+    norms.found
+}
+
+#[test]
+fn greedy_tokens_match() {
+    let (model, expected) = (tiny_llama(), Expected::read());
+    let greedy = expected.ids("greedy");
+    let (prompt, continuation) = greedy.split_at(expected.prompt_len);
+    assert_eq!(prompt, expected.rows()[0].0, "the fixture continues the first row's prompt");
+    let group = PromptGroup {
+        prompt,
+        samples: 1,
+        key: StreamKey::default(),
+    };
+    let config = GenerationConfig {
+        sampling: Sampling::greedy(),
+        max_new_tokens: continuation.len(),
+        stop_tokens: vec![],
+    };
+    let answers = generate(&model, &[group], &config, &mut |_| ()).unwrap();
+    assert_eq!(answers[0][0].tokens, continuation);
+}

@@ -1,0 +1,193 @@
+//! Teams of two tiny models learn, or rightly do not.
+
+use std::sync::Arc;
+
+use polyphony_episode::{
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+};
+use polyphony_marl::{
+    Agent, Algorithm, Baseline, IndexedTask, JointMode, Language, LongPrompts, RolloutConfig,
+    StepConfig, StepReport, Timing, Updates, train_step,
+};
+use polyphony_model::{
+    LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer, sequence_logits,
+};
+
+use crate::tiny::{fixture, load, values, weight_bits};
+
+/// Each agent should keep to its own half of the vocabulary: the first to ids below 128, the second
+/// to those from 128 on. A part is the share of an agent's tokens that do.
+struct Halves {
+    roles: [Role; 2],
+    /// Whether every joint action earns the same.
+    constant: bool,
+}
+
+impl Environment for Halves {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        &["low", "high"]
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        Ok(vec![Observation::new(task.field("text")?); 2])
+    }
+
+    fn step(&self, _: &Task, _: &[Turn], action: &JointAction) -> Result<Outcome, EnvironmentError> {
+        let share = |agent: usize, wanted: fn(u32) -> bool| {
+            let tokens = &action.responses[agent].tokens;
+            tokens.iter().filter(|&&id| wanted(id)).count() as f64 / tokens.len() as f64
+        };
+        let parts = match self.constant {
+            true => [("low", 0.7), ("high", 0.7)],
+            false => [("low", share(0, |id| id < 128)), ("high", share(1, |id| id >= 128))],
+        };
+        Ok(Outcome::end(Reward::new(parts)))
+    }
+}
+
+fn halves(constant: bool) -> Halves {
+    Halves {
+        roles: [Role::new("low"), Role::new("high")],
+        constant,
+    }
+}
+
+/// Two agents that start from the same weights in the same memory.
+fn team() -> Vec<Agent> {
+    let model = load(&fixture("tiny-llama"));
+    let language = Arc::new(Language {
+        tokenizer: Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap(),
+        template: None,
+        stop_tokens: vec![2],
+    });
+    ["low", "high"]
+        .map(|name| Agent::new(name, model.clone(), Arc::clone(&language)))
+        .into()
+}
+
+fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
+    StepConfig {
+        rollout: RolloutConfig {
+            samples: 6,
+            joint_mode: JointMode::Aligned,
+            sampling: Sampling::default(),
+            max_new_tokens: 8,
+            long_prompts: LongPrompts::Fail,
+            key: StreamKey {
+                seed,
+                step: step as u32,
+                ..StreamKey::default()
+            },
+        },
+        algorithm: Algorithm {
+            samples: 6,
+            baseline,
+            ..Algorithm::default()
+        },
+        updates: Updates {
+            learning_rate: 1e-3,
+            warmup_updates: 2,
+            buffer: 2,
+            minibatch: 2,
+            ..Updates::default()
+        },
+    }
+}
+
+/// Trains a team; gives back a report for each step, without what depends on clocks.
+fn train(
+    team: &mut [Agent],
+    environment: &dyn Environment,
+    steps: usize,
+    seed: u64,
+    baseline: Baseline,
+) -> Vec<StepReport> {
+    let tasks = ["hello", "the letter"].map(|text| Task::new(text, [("text", text)]));
+    let indexed: Vec<IndexedTask<'_>> =
+        tasks.iter().enumerate().map(|(index, task)| IndexedTask { index, task }).collect();
+    let one = |step| {
+        let config = config(seed, step, baseline);
+        let done = train_step(team, environment, &indexed, &config, &mut |_| ()).unwrap();
+        StepReport {
+            timing: Timing::default(),
+            ..done.report
+        }
+    };
+    (0..steps).map(one).collect()
+}
+
+fn mean(reports: &[StepReport], of: impl Fn(&StepReport) -> f64) -> f64 {
+    reports.iter().map(of).sum::<f64>() / reports.len() as f64
+}
+
+#[test]
+fn a_team_learns_what_its_shared_reward_asks_of_each() {
+    let mut team = team();
+    let start = weight_bits(&team[0].model);
+    let reports = train(&mut team, &halves(false), 40, 1, Baseline::GroupMean);
+    let (first, last) = (&reports[..5], &reports[35..]);
+    let rise = mean(last, |report| report.mean_return) - mean(first, |report| report.mean_return);
+    assert!(rise > 0.5, "the return rose by {rise}");
+    for part in 0..2 {
+        let rise = mean(last, |report| report.parts[part].1) - mean(first, |report| report.parts[part].1);
+        assert!(rise > 0.2, "part {part} rose by {rise}");
+    }
+    let [one, two] = [0, 1].map(|agent| weight_bits(&team[agent].model));
+    assert!(one != start && two != start && one != two, "each agent has weights of its own");
+    for report in &reports {
+        for agent in &report.agents {
+            assert!(agent.update.logprob_gap.unwrap_or_default() < 1e-3, "{agent:?}");
+        }
+    }
+}
+
+#[test]
+fn equal_rewards_change_no_weight() {
+    let mut team = team();
+    let start = weight_bits(&team[0].model);
+    for report in train(&mut team, &halves(true), 3, 1, Baseline::GroupMean) {
+        for agent in &report.agents {
+            assert_eq!((agent.zero_advantage_share, agent.update.steps), (1.0, 0));
+            assert_eq!(agent.update.zero_groups, 2);
+        }
+    }
+    for agent in &team {
+        assert!(weight_bits(&agent.model) == start, "{} changed", agent.name);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut team = team();
+        let reports = train(&mut team, &halves(false), 3, seed, Baseline::LeaveOneOut);
+        (reports, team.iter().map(|agent| weight_bits(&agent.model)).collect::<Vec<_>>())
+    };
+    let (first, again, other) = (run(1), run(1), run(2));
+    assert_eq!(first.0, again.0);
+    assert!(first.1 == again.1, "the weights differ");
+    assert_ne!(first.0, other.0);
+}
+
+#[test]
+fn a_saved_agent_is_the_same_when_it_is_read_again() {
+    let mut team = team();
+    train(&mut team, &halves(false), 2, 1, Baseline::GroupMean);
+    let folder = tempfile::tempdir().unwrap();
+    let assets = ModelFiles::open(&fixture("tiny-llama")).unwrap().assets;
+    let logits = |model: &LanguageModel| values(sequence_logits(model, &[5, 80, 130]).unwrap());
+    let mut seen = vec![logits(&load(&fixture("tiny-llama")))];
+    for agent in &team {
+        let path = folder.path().join(&agent.name);
+        agent.model.save(&path, &assets).unwrap();
+        let again = load(&path);
+        assert!(weight_bits(&again) == weight_bits(&agent.model), "{}", agent.name);
+        assert_eq!(logits(&again), logits(&agent.model));
+        assert!(!seen.contains(&logits(&again)), "{} is like another", agent.name);
+        seen.push(logits(&again));
+    }
+}

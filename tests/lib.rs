@@ -1,1 +1,0 @@
-//! Integration tests across the crates live in `main.rs` and the modules beside it.
