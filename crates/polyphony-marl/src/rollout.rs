@@ -82,20 +82,7 @@ pub fn rollout(
     config: &RolloutConfig,
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Rollout, MarlError> {
-    let mut starts = Vec::with_capacity(tasks.len());
-    let mut skipped_tasks = 0;
-    for task in tasks {
-        match start(agents, environment, task.task, config) {
-            Ok(start) => starts.push((task, start)),
-            Err(error @ MarlError::PromptTooLong { .. })
-                if config.long_prompts == LongPrompts::Skip =>
-            {
-                log::warn!("task left out: {error}");
-                skipped_tasks += 1;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    let (starts, skipped_tasks) = start_all(agents, environment, tasks, config)?;
     let mut by_agent = Vec::with_capacity(agents.len());
     for (index, agent) in agents.iter().enumerate() {
         let groups: Vec<PromptGroup<'_>> = starts
@@ -139,13 +126,53 @@ pub fn rollout(
     })
 }
 
-/// What each agent is told first, and the history that it continues.
+/// How many of the tasks can be played: a check before a long run.
+///
+/// # Errors
+/// If the environment cannot start a task, or a prompt does not fit and shall not be skipped.
+pub fn playable_tasks(
+    agents: &[Agent],
+    environment: &dyn Environment,
+    tasks: &[IndexedTask<'_>],
+    config: &RolloutConfig,
+) -> Result<usize, MarlError> {
+    let (starts, _) = start_all(agents, environment, tasks, config)?;
+    Ok(starts.len())
+}
+
+/// For each agent what it is told first, and the history that it continues.
+type Start = Vec<(Observation, History)>;
+
+/// The start of every task that fits, and the number of those that do not.
+fn start_all<'a, 't>(
+    agents: &[Agent],
+    environment: &dyn Environment,
+    tasks: &'a [IndexedTask<'t>],
+    config: &RolloutConfig,
+) -> Result<(Vec<(&'a IndexedTask<'t>, Start)>, usize), MarlError> {
+    let mut starts = Vec::with_capacity(tasks.len());
+    let mut skipped = 0;
+    for task in tasks {
+        match start(agents, environment, task.task, config) {
+            Ok(start) => starts.push((task, start)),
+            Err(error @ MarlError::PromptTooLong { .. })
+                if config.long_prompts == LongPrompts::Skip =>
+            {
+                log::warn!("task left out: {error}");
+                skipped += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((starts, skipped))
+}
+
 fn start(
     agents: &[Agent],
     environment: &dyn Environment,
     task: &Task,
     config: &RolloutConfig,
-) -> Result<Vec<(Observation, History)>, MarlError> {
+) -> Result<Start, MarlError> {
     let observations = environment.start(task)?;
     let roles = environment.roles();
     if observations.len() != roles.len() || agents.len() != roles.len() {

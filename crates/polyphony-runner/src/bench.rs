@@ -237,6 +237,9 @@ mod tests {
         };
         assert!(score(10, 24).abs() < 1e-12);
         assert!((score(10, 10) + 1.4).abs() < 1e-12);
-        assert!((score(0, 3) + 0.6).abs() < 1e-12, "an empty first text counts as 1");
+        assert!(
+            (score(0, 3) + 0.6).abs() < 1e-12,
+            "an empty first text counts as 1"
+        );
     }
 }

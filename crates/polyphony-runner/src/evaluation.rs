@@ -14,7 +14,7 @@ use crate::{interrupt, recipe::Recipe, team::Team};
 const EVALUATION_STEP: u32 = u32::MAX;
 
 /// Rows that are decoded together.
-const ROWS: usize = 16;
+const ROWS: usize = 32;
 
 /// A team's figures on held-out tasks.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -18,7 +18,6 @@ mod run_directory;
 mod schedule;
 pub mod sources;
 mod summary;
-mod tasks;
 pub mod team;
 #[cfg(test)]
 mod tiny_model;

@@ -93,9 +93,7 @@ mod tests {
 
     /// The names in the first column of the document's tables.
     fn documented() -> BTreeSet<&'static str> {
-        let rows = DOCUMENT
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `"));
+        let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `"));
         rows.filter_map(|row| row.split('`').next()).collect()
     }
 

@@ -1,10 +1,16 @@
 //! A training run, from recipe to saved agents.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
+use polyphony_env::Source;
 use polyphony_episode::{Environment, Task};
-use polyphony_marl::{IndexedTask, Rollout, RolloutConfig, StepConfig, StepReport, train_step};
+use polyphony_marl::{
+    IndexedTask, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks, train_step,
+};
 use polyphony_model::StreamKey;
 
 use crate::{
@@ -14,7 +20,7 @@ use crate::{
     recipe::Recipe,
     run_directory::RunDirectory,
     schedule::Schedule,
-    summary, tasks,
+    summary,
     team::Team,
 };
 
@@ -27,8 +33,11 @@ use crate::{
 pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     interrupt::listen()?;
     let environment = recipe.environment.build();
-    let (tasks, held_out) = load_tasks(recipe, environment.as_ref())?;
+    let tasks = load_tasks(&recipe.train, "train")?;
+    let held_out = load_tasks(&recipe.held_out, "held_out")?;
     let mut team = Team::load(recipe, environment.as_ref())?;
+    check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
+    check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
     let mut run = RunDirectory::create(run_dir, recipe)?;
     log::info!("writing the run to {}", run.path().display());
     if recipe.sampling.truncates() {
@@ -39,7 +48,13 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     }
 
     let before = evaluate("before", &team, environment.as_ref(), &held_out, recipe)?;
-    let steps = train_steps(recipe, environment.as_ref(), &tasks, &mut team, &mut run)?;
+    let trained = train_steps(recipe, environment.as_ref(), &tasks, &mut team, &mut run);
+    if trained.is_err() {
+        // What was learned before the failing step is not lost with it.
+        let agents = run.save_agents(&team)?;
+        log::warn!("the agents as they were are in {}", list(&agents));
+    }
+    let steps = trained?;
     let after = evaluate("after", &team, environment.as_ref(), &held_out, recipe)?;
     run.save_evaluations(before.as_ref(), after.as_ref())?;
     let agents = run.save_agents(&team)?;
@@ -47,17 +62,36 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// The tasks to train on and those held out.
-fn load_tasks(recipe: &Recipe, environment: &dyn Environment) -> Result<(Vec<Task>, Vec<Task>)> {
-    let tasks = tasks::load("train", &recipe.train, environment)?;
+/// The tasks of the data set under a recipe's key.
+pub(crate) fn load_tasks(source: &Source, key: &str) -> Result<Vec<Task>> {
+    source.load().with_context(|| format!("loading `{key}`"))
+}
+
+/// Lets the team look at every task: one that cannot be played is found now, not after hours.
+pub(crate) fn check_tasks(
+    recipe: &Recipe,
+    environment: &dyn Environment,
+    team: &Team,
+    tasks: &[Task],
+    key: &str,
+) -> Result<()> {
+    let all: Vec<IndexedTask<'_>> = indexed(tasks, 0..tasks.len());
+    let playable = playable_tasks(&team.agents, environment, &all, &recipe.rollout_config(0))
+        .with_context(|| format!("checking `{key}`"))?;
     ensure!(
-        recipe.updates.buffer <= tasks.len(),
-        "`updates.buffer` is {}, but `train` has only {} tasks",
-        recipe.updates.buffer,
+        playable > 0,
+        "`{key}`: not one of {} tasks fits into the context",
         tasks.len()
     );
-    let held_out = tasks::load("held_out", &recipe.held_out, environment)?;
-    Ok((tasks, held_out))
+    Ok(())
+}
+
+fn indexed(tasks: &[Task], indices: impl IntoIterator<Item = usize>) -> Vec<IndexedTask<'_>> {
+    let task = |index| IndexedTask {
+        index,
+        task: &tasks[index],
+    };
+    indices.into_iter().map(task).collect()
 }
 
 /// Evaluates with a display; `None` if the user interrupted.
@@ -105,14 +139,7 @@ fn train_steps(
             return Ok(step);
         }
         let start = Instant::now();
-        let played: Vec<IndexedTask<'_>> = schedule
-            .step(step)
-            .into_iter()
-            .map(|index| IndexedTask {
-                index,
-                task: &tasks[index],
-            })
-            .collect();
+        let played = indexed(tasks, schedule.step(step));
         let (report, rollout) = run_step(recipe, environment, &played, team, step, &mut display)
             .with_context(|| format!("step {}", step + 1))?;
         let object = metrics::step_object(step + 1, &report, start.elapsed().as_secs_f64());
@@ -147,6 +174,14 @@ fn run_step(
         },
     )?;
     Ok((done.report, done.rollout))
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
 }
 
 impl Recipe {

@@ -6,7 +6,10 @@
 use polyphony_sandbox::{Limits, Verdict};
 
 fn main() -> Result<(), serde_json::Error> {
-    println!("default limits: {}", serde_json::to_string(&Limits::default())?);
+    println!(
+        "default limits: {}",
+        serde_json::to_string(&Limits::default())?
+    );
     let reason = "the solver could not be started".to_owned();
     for verdict in [
         Verdict::Passed,

@@ -34,8 +34,9 @@ impl Packing {
 
     /// The token ranges of prompt and responses.
     fn segments(&self) -> Vec<Range<usize>> {
-        let mut segments = vec![0..self.prompt];
         let mut start = self.prompt;
+        let mut segments = Vec::with_capacity(1 + self.responses.len());
+        segments.push(0..self.prompt);
         for length in self.responses.iter() {
             segments.push(start..start + length);
             start += length;

@@ -46,8 +46,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     };
     let mut display = Display::start("steps", work.steps);
     let device = arguments.device.open()?;
-    let figures = bench(files, &device, work, &mut |done| display.advance_to(done))
-        .with_context(context)?;
+    let figures =
+        bench(files, &device, work, &mut |done| display.advance_to(done)).with_context(context)?;
     display.finish();
     json_lines::write(output, &figures)
 }
@@ -71,7 +71,15 @@ mod tests {
         let folder = tiny_model::directory();
         let model = folder.path().to_str().unwrap();
         let words = [
-            "bench", "--model", model, "--samples", "3", "--new-tokens", "8", "--steps", "2",
+            "bench",
+            "--model",
+            model,
+            "--samples",
+            "3",
+            "--new-tokens",
+            "8",
+            "--steps",
+            "2",
         ];
         let mut output = Vec::new();
         run(&Line::parse_from(words).arguments, &mut output).unwrap();

@@ -10,8 +10,8 @@ use crate::{
     evaluation, json_lines,
     progress::Display,
     recipe::{self, Recipe},
-    tasks,
     team::Team,
+    train::{check_tasks, load_tasks},
 };
 
 /// The arguments of `polyphony eval`.
@@ -44,8 +44,9 @@ struct Printed {
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let recipe = arguments.recipe()?;
     let environment = recipe.environment.build();
-    let held_out = tasks::load("held_out", &recipe.held_out, environment.as_ref())?;
+    let held_out = load_tasks(&recipe.held_out, "held_out")?;
     let team = Team::load(&recipe, environment.as_ref())?;
+    check_tasks(&recipe, environment.as_ref(), &team, &held_out, "held_out")?;
     let count = held_out.len().min(recipe.evaluation.tasks);
     let mut display = Display::start("held-out tasks", count);
     let evaluation = evaluation::evaluate(
@@ -58,11 +59,6 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     display.finish();
     // Nobody listens for Ctrl-C here: it ends the program.
     let evaluation = evaluation.context("the evaluation was interrupted")?;
-    ensure!(
-        evaluation.tasks > 0,
-        "no held-out task fits into the models' context with responses of `max_new_tokens` {}",
-        recipe.max_new_tokens
-    );
     let printed = Printed {
         mean_return: evaluation.mean_return,
         standard_error: evaluation.standard_error,

@@ -1,0 +1,166 @@
+//! A complete program of one's own: an environment, its tasks, a team of two models, and training.
+//!
+//! Two agents make up a number plate. The first writes the letters, the second the digits, and both
+//! parts should be equally long. Without an argument the agents are two copies of a tiny model with
+//! random weights, which learn within seconds; `docs/environments.md` walks through the program.
+//!
+//! `cargo run -p polyphony-marl --example own_environment [MODEL_DIRECTORY]`
+#![allow(clippy::print_stdout, reason = "an example shows its result")]
+
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use burn::tensor::Device;
+use polyphony_episode::{
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+};
+use polyphony_marl::{
+    Agent, Algorithm, IndexedTask, Language, LongPrompts, RolloutConfig, StepConfig, Updates,
+    train_step,
+};
+use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
+
+/// Two agents, one turn. The task's field `town` says where the plate is for.
+struct NumberPlate {
+    roles: [Role; 2],
+}
+
+impl Environment for NumberPlate {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        &["letters", "digits", "balance"]
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        let town = task.field("town")?;
+        let observe = |part| Observation::new(format!("{town}: {part}"));
+        Ok(vec![observe("letters"), observe("digits")])
+    }
+
+    fn step(
+        &self,
+        _task: &Task,
+        _past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let [letters, digits] = action.texts();
+        let [first, second] = [letters, digits].map(|text| text.chars().count() as f64);
+        let reward = Reward::new([
+            ("letters", share(letters, |c| c.is_ascii_alphabetic())),
+            ("digits", share(digits, |c| c.is_ascii_digit())),
+            ("balance", first.min(second) / first.max(second).max(1.0)),
+        ]);
+        Ok(Outcome::end(reward))
+    }
+}
+
+/// The share of a text's characters that are as wanted; 0 of an empty text.
+fn share(text: &str, wanted: impl Fn(char) -> bool) -> f64 {
+    let hits = text.chars().filter(|&character| wanted(character)).count();
+    hits as f64 / text.chars().count().max(1) as f64
+}
+
+const STEPS: usize = 60;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let environment = NumberPlate {
+        roles: ["letters", "digits"].map(Role::new),
+    };
+    let tasks: Vec<Task> = ["Ulm", "Bonn", "Jena", "Kiel"]
+        .map(|town| Task::new(town, [("town", town)]))
+        .into();
+    let folder = tempfile::tempdir()?;
+    let model = match std::env::args().nth(1) {
+        Some(given) => PathBuf::from(given),
+        None => tiny_model(folder.path())?,
+    };
+    let mut agents = team(&model, &environment)?;
+
+    // Every step plays all tasks; a larger data set would be dealt out over the steps.
+    let played: Vec<IndexedTask<'_>> = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| IndexedTask { index, task })
+        .collect();
+    for step in 0..STEPS {
+        let config = step_config(step);
+        let done = train_step(&mut agents, &environment, &played, &config, &mut |_| {})?;
+        if (step + 1) % 10 == 0 {
+            let node = &done.rollout.nodes[0];
+            let plate = node.joint_action(&node.branches[0].picks);
+            let [letters, digits] = plate.texts();
+            println!(
+                "step {:>2}: return {:.2}, for example {letters:?} {digits:?}",
+                step + 1,
+                done.report.mean_return
+            );
+        }
+    }
+    Ok(())
+}
+
+/// One agent a role. Copies share their weights' memory until one of them learns.
+fn team(model: &Path, environment: &NumberPlate) -> Result<Vec<Agent>, Box<dyn Error>> {
+    let files = ModelFiles::open(model)?;
+    let model = LanguageModel::load(&files, &Device::flex())?;
+    let language = Arc::new(Language {
+        tokenizer: files.tokenizer.ok_or("the model has no tokenizer")?,
+        template: files.template,
+        stop_tokens: files.stop_tokens,
+    });
+    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&language));
+    Ok(environment.roles().iter().map(agent).collect())
+}
+
+fn step_config(step: usize) -> StepConfig {
+    let algorithm = Algorithm {
+        samples: 8,
+        ..Algorithm::default()
+    };
+    StepConfig {
+        rollout: RolloutConfig {
+            samples: algorithm.samples,
+            joint_mode: algorithm.joint_mode,
+            sampling: Sampling::default(),
+            max_new_tokens: 6,
+            long_prompts: LongPrompts::Fail,
+            // Every step draws other random numbers.
+            key: StreamKey {
+                seed: 1,
+                step: step as u32,
+                ..StreamKey::default()
+            },
+        },
+        algorithm,
+        updates: Updates {
+            // Right for the tiny model; a real one wants about 1e-5.
+            learning_rate: 3e-3,
+            minibatch: 4,
+            ..Updates::default()
+        },
+    }
+}
+
+/// Puts this project's test fixtures together to a model: the weights of one, the tokenizer and
+/// chat template of the other.
+fn tiny_model(folder: &Path) -> std::io::Result<PathBuf> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-model/fixtures");
+    for file in [
+        "tiny-llama/config.json",
+        "tiny-llama/model.safetensors",
+        "tiny-chat/tokenizer.json",
+        "tiny-chat/tokenizer_config.json",
+        "tiny-chat/chat_template.jinja",
+    ] {
+        let from = fixtures.join(file);
+        fs::copy(&from, folder.join(from.file_name().unwrap_or_default()))?;
+    }
+    Ok(folder.to_owned())
+}

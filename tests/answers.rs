@@ -1,0 +1,106 @@
+//! `score`, `logprobs`, `generate` and `models` in the forms that scripts rely on.
+
+use polyphony_model::sequence_logprobs;
+use serde_json::{Value, json};
+
+use crate::{
+    command::{Place, json_lines, text},
+    tiny::{chat_model, fixture, load},
+};
+
+#[test]
+fn score_prints_reward_and_parts_for_every_line() {
+    let place = Place::new();
+    let rows = include_str!("../crates/polyphony-env/fixtures/writing.jsonl");
+    let rows: Vec<Value> = json_lines(rows).into_iter().step_by(10).collect();
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|row| json!({"responses": [row["first"], row["second"]]}).to_string())
+        .collect();
+    place.write("in.jsonl", lines.join("\n"));
+    for environment in ["tldr", "arxiv"] {
+        let printed = place.succeed(&["score", "--env", environment, "--input", "in.jsonl"]);
+        let scores = json_lines(&printed);
+        assert_eq!(scores.len(), rows.len());
+        for (score, row) in scores.iter().zip(&rows) {
+            let keys: Vec<&String> = score.as_object().unwrap().keys().collect();
+            assert_eq!(keys, ["reward", "parts"]);
+            let reward = score["reward"].as_f64().unwrap();
+            let parts = score["parts"].as_object().unwrap().values();
+            let sum: f64 = parts.map(|part| part.as_f64().unwrap()).sum();
+            let expected = row[environment].as_f64().unwrap();
+            assert!((reward - expected).abs() < 1e-9, "{reward} is not {expected}");
+            assert!((sum - expected).abs() < 1e-9, "{sum} is not {expected}");
+        }
+    }
+}
+
+#[test]
+fn logprobs_needs_no_tokenizer_and_prints_all_but_the_first() {
+    let place = Place::new();
+    let model = fixture("tiny-llama");
+    let sequences = [vec![5, 6, 7, 8], vec![200], vec![1, 255, 0]];
+    let lines = sequences.iter().map(|ids| json!({"ids": ids}).to_string() + "\n");
+    place.write("in.jsonl", lines.collect::<String>());
+    let printed = place.succeed(&["logprobs", "--model", text(&model), "--input", "in.jsonl"]);
+    let answers = json_lines(&printed);
+    assert_eq!(answers.len(), 3);
+    let loaded = load(&model);
+    for (answer, ids) in answers.iter().zip(&sequences) {
+        assert_eq!(answer.as_object().unwrap().len(), 1);
+        let own: Vec<f32> = serde_json::from_value(answer["logprobs"].clone()).unwrap();
+        assert_eq!(own, sequence_logprobs(&loaded, ids).unwrap());
+    }
+}
+
+#[test]
+fn generate_continues_token_ids_without_a_tokenizer() {
+    let place = Place::new();
+    place.write("in.jsonl", "{\"ids\": [5, 6, 7]}\n{\"ids\": [9]}\n");
+    let model = fixture("tiny-llama");
+    let flags = ["--input", "in.jsonl", "--greedy", "--ignore-eos", "--max-new-tokens", "40"];
+    let arguments = [&["generate", "--model", text(&model)], &flags[..]].concat();
+    let answers = json_lines(&place.succeed(&arguments));
+    assert_eq!(answers.len(), 2);
+    for answer in answers {
+        let keys: Vec<&String> = answer.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["text", "ids", "finish"]);
+        assert_eq!((&answer["text"], &answer["finish"]), (&Value::Null, &json!("length")));
+        assert_eq!(answer["ids"].as_array().unwrap().len(), 40);
+    }
+}
+
+#[test]
+fn generate_answers_a_prompt_through_the_chat_template() {
+    let place = Place::new();
+    let model = place.path("model");
+    chat_model(&model, 1024);
+    let ask = |more: &[&str]| {
+        let arguments = ["generate", "--model", "model", "--prompt", "the cat"];
+        json_lines(&place.succeed(&[&arguments, more].concat())).remove(0)
+    };
+    let free = ask(&["--max-new-tokens", "300", "--ignore-eos"]);
+    assert_eq!((free["ids"].as_array().unwrap().len(), &free["finish"]), (300, &json!("length")));
+    assert!(!free["text"].as_str().unwrap().is_empty());
+
+    // Somewhere in so many tokens the end is drawn; up to there nothing changes.
+    let ids: Vec<u32> = serde_json::from_value(free["ids"].clone()).unwrap();
+    let end = ids.iter().position(|&id| id == 2).expect("this seed draws an end token");
+    let stopped = ask(&["--max-new-tokens", "300"]);
+    assert_eq!(stopped["ids"], json!(ids[..=end]));
+    assert_eq!(stopped["finish"], "stop");
+    assert!(!stopped["text"].as_str().unwrap().contains("<|im_end|>"));
+
+    assert_eq!(ask(&["--max-new-tokens", "300", "--ignore-eos"]), free, "the seed is fixed");
+    let other = ask(&["--max-new-tokens", "300", "--ignore-eos", "--seed", "1"]);
+    assert_ne!(other["ids"], free["ids"]);
+}
+
+#[test]
+fn models_lists_what_is_known_and_where() {
+    let place = Place::new();
+    let listed = json_lines(&place.succeed(&["models"]));
+    assert_eq!(listed[0]["name"], "smollm2-135m");
+    assert_eq!(listed[0]["cached"], false);
+    assert_eq!(listed[0]["path"], text(&place.path("cache/models/smollm2-135m")));
+}

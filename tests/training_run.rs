@@ -1,0 +1,203 @@
+//! `polyphony train` from a recipe file to a run directory, on tiny models.
+
+use std::fs;
+
+use polyphony_model::sequence_logprobs;
+use polyphony_runner::{metrics, recipe::Recipe};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    command::{Place, json_lines, text},
+    tiny::{chat_model, load, weight_bits},
+};
+
+/// The parts of the writing reward.
+const PARTS: [&str; 5] = ["structure", "length", "vocabulary", "transitions", "overlap"];
+const ROLES: [&str; 2] = ["summarizer", "elaborator"];
+
+/// A recipe of a few steps on a few posts. The rewards of tiny models are nearly all 0, so nothing
+/// is subtracted and weight decay makes every update visible.
+const RECIPE: &str = r#"(
+    seed: 7,
+    environment: Tldr,
+    train: File(path: "posts.jsonl", fields: {"post": "body"}),
+    held_out: Embedded(TldrHeldOut),
+    team: Each(["model", "model"]),
+    max_new_tokens: 160,
+    algorithm: (samples: 4),
+    updates: (learning_rate: 1e-3, buffer: 2, minibatch: 2),
+    steps: 2,
+    evaluation: (tasks: 1, samples: 2),
+)"#;
+
+/// A place with a model, posts, and the recipe as `recipe.ron`.
+pub(crate) fn place() -> Place {
+    let place = Place::new();
+    chat_model(&place.path("model"), 4096);
+    let posts = ["my cat sat", "i lost the letter", "he ran"].map(|body| json!({"body": body}));
+    place.write("posts.jsonl", posts.map(|post| post.to_string() + "\n").concat());
+    place.write("recipe.ron", RECIPE);
+    place
+}
+
+fn train(place: &Place, run: &str, more: &[&str]) {
+    place.succeed(&[&["train", "recipe.ron", "--run-dir", run], more].concat());
+}
+
+/// The metrics with `timing` taken out, and what was in it.
+fn split_timing(line: &Value) -> (Map<String, Value>, Value) {
+    let mut object = line.as_object().unwrap().clone();
+    let timing = object.shift_remove("timing").expect("every line has `timing`");
+    (object, timing)
+}
+
+#[test]
+fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
+    let place = place();
+    train(&place, "run", &["--steps", "3", "--set", "seed=9"]);
+
+    let recipe = Recipe::from_ron(&place.read("run/recipe.ron")).unwrap();
+    assert_eq!((recipe.steps, recipe.seed, recipe.max_new_tokens), (3, 9, 160));
+
+    check_metrics(&place.read_lines("run/metrics.jsonl"));
+    check_rollouts(&place);
+
+    let evaluation: Value = serde_json::from_str(&place.read("run/evaluation.json")).unwrap();
+    for when in ["before", "after"] {
+        let evaluation = &evaluation[when];
+        assert_eq!(evaluation["tasks"], 1);
+        assert!(evaluation["return"].is_number() && evaluation["standard_error"].is_number());
+        assert_eq!(evaluation["examples"][0]["responses"].as_array().unwrap().len(), 2);
+        let parts: Vec<&String> = evaluation["parts"].as_object().unwrap().keys().collect();
+        assert_eq!(parts, PARTS);
+    }
+}
+
+fn check_metrics(lines: &[Value]) {
+    let mut expected = Vec::new();
+    for name in metrics::NAMES.iter().filter(|name| !name.starts_with("timing.")) {
+        let replacements: &[&str] = match *name {
+            name if name.contains("<part>") => &PARTS,
+            name if name.contains("<role>") => &ROLES,
+            _ => &[""],
+        };
+        let concrete = |word: &&str| name.replace("<part>", word).replace("<role>", word);
+        expected.extend(replacements.iter().map(concrete));
+    }
+    expected.sort();
+    assert_eq!(lines.len(), 3);
+    for (number, line) in (1..).zip(lines) {
+        let (object, timing) = split_timing(line);
+        let first: Vec<&String> = object.keys().take(7).collect();
+        let parts = PARTS.map(|part| format!("reward/{part}"));
+        assert_eq!(first[..2], ["step", "return"]);
+        assert_eq!(first[2..], parts.iter().collect::<Vec<_>>());
+        assert_eq!(object["step"], number);
+        let sum: f64 = parts.iter().map(|part| object[part].as_f64().unwrap()).sum();
+        assert!((object["return"].as_f64().unwrap() - sum).abs() < 1e-9, "{line}");
+        let mut keys: Vec<String> = object.keys().cloned().collect();
+        keys.sort();
+        assert_eq!(keys, expected);
+        for name in metrics::NAMES.iter().filter_map(|name| name.strip_prefix("timing.")) {
+            assert!(timing.get(name).is_some(), "`timing` has no `{name}`");
+        }
+    }
+}
+
+/// What is in the rollouts can be scored again, by the environment and by the model.
+fn check_rollouts(place: &Place) {
+    let nodes = place.read_lines("run/rollouts.jsonl");
+    assert_eq!(nodes.len(), 6, "3 steps of 2 tasks");
+    let (mut pairs, mut scores) = (String::new(), Vec::new());
+    for node in &nodes {
+        let actions = node["joint_actions"].as_array().unwrap();
+        assert_eq!(actions.len(), 4);
+        for action in actions {
+            let said = |agent: usize| {
+                let pick = action["picks"][agent].as_u64().unwrap() as usize;
+                node["agents"][agent]["responses"][pick]["text"].clone()
+            };
+            pairs += &(json!({"responses": [said(0), said(1)]}).to_string() + "\n");
+            scores.push(json!({"reward": action["reward"], "parts": action["parts"]}));
+        }
+    }
+    place.write("pairs.jsonl", pairs);
+    let again = place.succeed(&["score", "--env", "tldr", "--input", "pairs.jsonl"]);
+    assert_eq!(json_lines(&again), scores);
+
+    // At the first step the agents were still the model they started from.
+    let model = load(&place.path("model"));
+    for agent in nodes[0]["agents"].as_array().unwrap() {
+        let ids = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
+        let prompt = ids(&agent["prompt_tokens"]);
+        let response = &agent["responses"][1];
+        let all = [prompt.clone(), ids(&response["tokens"])].concat();
+        let scored = sequence_logprobs(&model, &all).unwrap();
+        let kept: Vec<f32> = serde_json::from_value(response["logprobs"].clone()).unwrap();
+        for (kept, scored) in kept.iter().zip(&scored[prompt.len() - 1..]) {
+            assert!((kept - scored).abs() < 1e-3, "{kept} is not {scored}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_decides_everything_but_timing() {
+    let place = place();
+    for (run, seed) in [("first", "seed=7"), ("again", "seed=7"), ("other", "seed=8")] {
+        train(&place, run, &["--set", seed]);
+    }
+    let metrics = |run: &str| {
+        let lines = place.read_lines(&format!("{run}/metrics.jsonl"));
+        let lines = lines.iter().map(|line| Value::Object(split_timing(line).0).to_string());
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(metrics("first"), metrics("again"));
+    assert_ne!(metrics("first"), metrics("other"));
+    let weights = |role: &str| format!("agents/{role}/model.safetensors");
+    let files = ["rollouts.jsonl".to_owned(), "evaluation.json".to_owned()];
+    for file in files.into_iter().chain(ROLES.map(weights)) {
+        let bytes = |run: &str| fs::read(place.path(run).join(&file)).unwrap();
+        assert!(bytes("first") == bytes("again"), "{file} differs");
+        assert!(file.contains("agents/") || bytes("first") != bytes("other"), "{file} is the same");
+    }
+}
+
+#[test]
+fn saved_agents_open_answer_and_train_on() {
+    let place = place();
+    train(&place, "run", &["--steps", "1", "--set", "updates.weight_decay=0.5", "--set", "algorithm.baseline=Zero"]);
+    place.write("ids.jsonl", "{\"ids\": [1, 70, 80, 90]}");
+    for role in ROLES {
+        let path = place.path("run/agents").join(role);
+        let model = load(&path);
+        let printed = place.succeed(&["logprobs", "--model", text(&path), "--input", "ids.jsonl"]);
+        let own: Vec<f32> =
+            serde_json::from_value(json_lines(&printed)[0]["logprobs"].clone()).unwrap();
+        assert_eq!(own, sequence_logprobs(&model, &[1, 70, 80, 90]).unwrap());
+        let arguments = ["--prompt", "the cat", "--max-new-tokens", "4"];
+        place.succeed(&[&["generate", "--model", text(&path)], &arguments[..]].concat());
+        let _ = weight_bits(&model);
+    }
+    let team = r#"team=Each(["run/agents/summarizer", "run/agents/elaborator"])"#;
+    train(&place, "on", &["--steps", "1", "--set", team]);
+}
+
+#[test]
+fn an_existing_run_directory_is_left_alone() {
+    let place = place();
+    place.write("run/precious.txt", "mine");
+    let arguments = ["train", "recipe.ron", "--run-dir", "run"];
+    let expected = ["the run directory run exists already", "give another with --run-dir"];
+    place.refuse(&arguments, &expected);
+}
+
+#[test]
+fn without_a_name_runs_are_numbered() {
+    let place = place();
+    for _ in 0..2 {
+        place.succeed(&["train", "recipe.ron", "--steps", "1"]);
+    }
+    for run in ["runs/tldr-1", "runs/tldr-2"] {
+        assert_eq!(place.read_lines(&format!("{run}/metrics.jsonl")).len(), 1);
+    }
+}
