@@ -99,7 +99,9 @@ pub(crate) fn changed(
         index,
         change,
     };
-    model.clone().map_weights(&mut changer)
+    let mut model = model.clone();
+    model.map_weights(&mut changer);
+    model
 }
 
 /// Two roles that are told the task's field `text`, and a reward given by a function of the two

@@ -1,9 +1,24 @@
 //! A whole step's report, against its definitions.
 
+use std::sync::Arc;
+
 use polyphony_episode::Task;
 
 use super::*;
-use crate::fixture::{Duet, agent, lengths, rollout_config, task, weight_bits};
+use crate::{
+    agent::Language,
+    config::Baseline,
+    fixture::{Duet, lengths, plain_language, rollout_config, task, tiny_model, weight_bits},
+};
+
+/// Two agents with these stop tokens.
+fn team(stop_tokens: Vec<u32>) -> [Agent; 2] {
+    let language = Arc::new(Language {
+        stop_tokens,
+        ..plain_language()
+    });
+    ["first", "second"].map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+}
 
 fn config(algorithm: Algorithm) -> StepConfig {
     StepConfig {
@@ -42,7 +57,8 @@ fn close(own: f64, expected: f64) {
 
 #[test]
 fn the_report_says_what_happened() {
-    let mut agents = [agent("first"), agent("second")];
+    // With many stop tokens responses differ in length, and so do rewards.
+    let mut agents = team((0..256).step_by(8).collect());
     let before = agents.each_ref().map(|agent| weight_bits(&agent.model));
     let tasks = [task("a", "one"), task("b", "another")];
     let (Step { report, rollout }, told) = step(&mut agents, &tasks, &config(Algorithm::default()));
@@ -104,14 +120,7 @@ fn the_baseline_decides_what_is_learned_from() {
     // Without stop tokens all responses are equally long, and so is every reward.
     let tasks = [task("a", "one"), task("b", "another")];
     for (baseline, zero_share, steps) in [(Baseline::GroupMean, 1.0, 0), (Baseline::Zero, 0.0, 1)] {
-        let mut agents = [agent("first"), agent("second")];
-        for agent in &mut agents {
-            let language = crate::agent::Language {
-                stop_tokens: vec![],
-                ..crate::fixture::plain_language()
-            };
-            agent.language = std::sync::Arc::new(language);
-        }
+        let mut agents = team(vec![]);
         let algorithm = Algorithm {
             baseline,
             ..Algorithm::default()
