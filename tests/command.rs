@@ -111,10 +111,16 @@ impl Place {
         let ended = self.run(arguments);
         assert!(!ended.succeeded, "{arguments:?} must not succeed");
         // The command line's parser and the program word their errors alike.
-        let message = ended.stderr.split_once("error: ").map(|(_, message)| message);
+        let message = ended
+            .stderr
+            .split_once("error: ")
+            .map(|(_, message)| message);
         let message = message.unwrap_or_else(|| panic!("no error in: {}", ended.stderr));
         for part in expected {
-            assert!(message.contains(part), "{arguments:?}: {message}\nlacks: {part}");
+            assert!(
+                message.contains(part),
+                "{arguments:?}: {message}\nlacks: {part}"
+            );
         }
         assert_eq!(ended.stdout, "", "{arguments:?}");
         assert_eq!(self.files(), before, "{arguments:?} left something behind");

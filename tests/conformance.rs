@@ -49,12 +49,17 @@ impl Expected {
 
     fn floats(&self, name: &str) -> Vec<f32> {
         let bytes = self.bytes(name);
-        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     }
 
     fn ids(&self, name: &str) -> Vec<u32> {
         let bytes = self.bytes(name);
-        let ids = bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+        let ids = bytes
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()));
         ids.map(|id| u32::try_from(id).unwrap()).collect()
     }
 
@@ -110,17 +115,23 @@ fn completion_log_probabilities_match() {
 fn loss_and_the_norm_of_every_gradient_match() {
     let (model, expected) = (tiny_llama().trainable(), Expected::read());
     let rows = expected.rows();
-    let terms = rows.iter().zip(expected.floats("advantages")).map(|((prompt, completion), a)| {
-        let group = PackedGroup::new(prompt, vec![completion]);
-        score_group(&model, &group, 1.0).unwrap().sum() * a
-    });
+    let terms = rows
+        .iter()
+        .zip(expected.floats("advantages"))
+        .map(|((prompt, completion), a)| {
+            let group = PackedGroup::new(prompt, vec![completion]);
+            score_group(&model, &group, 1.0).unwrap().sum() * a
+        });
     let total = terms.reduce(|a, b| a + b).unwrap();
     let loss = -total / rows.len() as f64;
     let (own, wanted) = (
         f64::from(loss.clone().inner().into_scalar::<f32>()),
         f64::from(expected.floats("loss")[0]),
     );
-    assert!((own / wanted - 1.0).abs() <= NORM_TOLERANCE, "the loss {own} is not {wanted}");
+    assert!(
+        (own / wanted - 1.0).abs() <= NORM_TOLERANCE,
+        "the loss {own} is not {wanted}"
+    );
 
     let norms = gradient_norms(&model, loss.backward());
     let names = |norms: &BTreeMap<String, f64>| norms.keys().cloned().collect::<Vec<_>>();
@@ -148,8 +159,13 @@ fn gradient_norms(model: &LanguageModel, tape: Gradients) -> BTreeMap<String, f6
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let name = self.path.join(".");
-            let gradient = param.val().grad(&self.tape).unwrap_or_else(|| panic!("{name}"));
-            let squares = values(gradient).into_iter().map(|value| f64::from(value).powi(2));
+            let gradient = param
+                .val()
+                .grad(&self.tape)
+                .unwrap_or_else(|| panic!("{name}"));
+            let squares = values(gradient)
+                .into_iter()
+                .map(|value| f64::from(value).powi(2));
             self.found.insert(name, squares.sum::<f64>().sqrt());
         }
     }
@@ -167,7 +183,11 @@ fn greedy_tokens_match() {
     let (model, expected) = (tiny_llama(), Expected::read());
     let greedy = expected.ids("greedy");
     let (prompt, continuation) = greedy.split_at(expected.prompt_len);
-    assert_eq!(prompt, expected.rows()[0].0, "the fixture continues the first row's prompt");
+    assert_eq!(
+        prompt,
+        expected.rows()[0].0,
+        "the fixture continues the first row's prompt"
+    );
     let group = PromptGroup {
         prompt,
         samples: 1,

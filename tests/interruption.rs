@@ -12,16 +12,37 @@ use crate::training_run;
 #[test]
 fn an_interrupted_run_ends_in_order() {
     let place = training_run::place();
-    let arguments = ["train", "recipe.ron", "--run-dir", "run", "--steps", "100000"];
-    let mut running = place.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let arguments = [
+        "train",
+        "recipe.ron",
+        "--run-dir",
+        "run",
+        "--steps",
+        "100000",
+    ];
+    let mut running = place
+        .command(&arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut log = BufReader::new(running.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("step 1 of 100000") {
         line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the run ended before its first step");
+        assert_ne!(
+            log.read_line(&mut line).unwrap(),
+            0,
+            "the run ended before its first step"
+        );
     }
     let id = running.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
     assert!(running.wait().unwrap().success(), "{rest}");

@@ -9,9 +9,7 @@ use polyphony_marl::{
     Agent, Algorithm, Baseline, IndexedTask, JointMode, Language, LongPrompts, RolloutConfig,
     StepConfig, StepReport, Timing, Updates, train_step,
 };
-use polyphony_model::{
-    LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer, sequence_logits,
-};
+use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer, sequence_logits};
 
 use crate::tiny::{fixture, load, values, weight_bits};
 
@@ -36,14 +34,22 @@ impl Environment for Halves {
         Ok(vec![Observation::new(task.field("text")?); 2])
     }
 
-    fn step(&self, _: &Task, _: &[Turn], action: &JointAction) -> Result<Outcome, EnvironmentError> {
+    fn step(
+        &self,
+        _: &Task,
+        _: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
         let share = |agent: usize, wanted: fn(u32) -> bool| {
             let tokens = &action.responses[agent].tokens;
             tokens.iter().filter(|&&id| wanted(id)).count() as f64 / tokens.len() as f64
         };
         let parts = match self.constant {
             true => [("low", 0.7), ("high", 0.7)],
-            false => [("low", share(0, |id| id < 128)), ("high", share(1, |id| id >= 128))],
+            false => [
+                ("low", share(0, |id| id < 128)),
+                ("high", share(1, |id| id >= 128)),
+            ],
         };
         Ok(Outcome::end(Reward::new(parts)))
     }
@@ -72,7 +78,7 @@ fn team() -> Vec<Agent> {
 fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
     StepConfig {
         rollout: RolloutConfig {
-            samples: 6,
+            samples: 8,
             joint_mode: JointMode::Aligned,
             sampling: Sampling::default(),
             max_new_tokens: 8,
@@ -84,12 +90,12 @@ fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
             },
         },
         algorithm: Algorithm {
-            samples: 6,
+            samples: 8,
             baseline,
             ..Algorithm::default()
         },
         updates: Updates {
-            learning_rate: 1e-3,
+            learning_rate: 3e-3,
             warmup_updates: 2,
             buffer: 2,
             minibatch: 2,
@@ -107,8 +113,11 @@ fn train(
     baseline: Baseline,
 ) -> Vec<StepReport> {
     let tasks = ["hello", "the letter"].map(|text| Task::new(text, [("text", text)]));
-    let indexed: Vec<IndexedTask<'_>> =
-        tasks.iter().enumerate().map(|(index, task)| IndexedTask { index, task }).collect();
+    let indexed: Vec<IndexedTask<'_>> = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| IndexedTask { index, task })
+        .collect();
     let one = |step| {
         let config = config(seed, step, baseline);
         let done = train_step(team, environment, &indexed, &config, &mut |_| ()).unwrap();
@@ -131,16 +140,23 @@ fn a_team_learns_what_its_shared_reward_asks_of_each() {
     let reports = train(&mut team, &halves(false), 40, 1, Baseline::GroupMean);
     let (first, last) = (&reports[..5], &reports[35..]);
     let rise = mean(last, |report| report.mean_return) - mean(first, |report| report.mean_return);
-    assert!(rise > 0.5, "the return rose by {rise}");
+    assert!(rise > 0.7, "the return rose by {rise}");
     for part in 0..2 {
-        let rise = mean(last, |report| report.parts[part].1) - mean(first, |report| report.parts[part].1);
-        assert!(rise > 0.2, "part {part} rose by {rise}");
+        let rise =
+            mean(last, |report| report.parts[part].1) - mean(first, |report| report.parts[part].1);
+        assert!(rise > 0.3, "part {part} rose by {rise}");
     }
     let [one, two] = [0, 1].map(|agent| weight_bits(&team[agent].model));
-    assert!(one != start && two != start && one != two, "each agent has weights of its own");
+    assert!(
+        one != start && two != start && one != two,
+        "each agent has weights of its own"
+    );
     for report in &reports {
         for agent in &report.agents {
-            assert!(agent.update.logprob_gap.unwrap_or_default() < 1e-3, "{agent:?}");
+            assert!(
+                agent.update.logprob_gap.unwrap_or_default() < 1e-3,
+                "{agent:?}"
+            );
         }
     }
 }
@@ -165,7 +181,12 @@ fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut team = team();
         let reports = train(&mut team, &halves(false), 3, seed, Baseline::LeaveOneOut);
-        (reports, team.iter().map(|agent| weight_bits(&agent.model)).collect::<Vec<_>>())
+        (
+            reports,
+            team.iter()
+                .map(|agent| weight_bits(&agent.model))
+                .collect::<Vec<_>>(),
+        )
     };
     let (first, again, other) = (run(1), run(1), run(2));
     assert_eq!(first.0, again.0);
@@ -185,9 +206,17 @@ fn a_saved_agent_is_the_same_when_it_is_read_again() {
         let path = folder.path().join(&agent.name);
         agent.model.save(&path, &assets).unwrap();
         let again = load(&path);
-        assert!(weight_bits(&again) == weight_bits(&agent.model), "{}", agent.name);
+        assert!(
+            weight_bits(&again) == weight_bits(&agent.model),
+            "{}",
+            agent.name
+        );
         assert_eq!(logits(&again), logits(&agent.model));
-        assert!(!seen.contains(&logits(&again)), "{} is like another", agent.name);
+        assert!(
+            !seen.contains(&logits(&again)),
+            "{} is like another",
+            agent.name
+        );
         seen.push(logits(&again));
     }
 }

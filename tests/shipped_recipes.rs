@@ -26,7 +26,11 @@ fn every_shipped_recipe_runs_a_step() {
     for recipe in shipped() {
         let name = recipe.name;
         place.succeed(&[&["train", name, "--run-dir", name], &SHORT[..]].concat());
-        assert_eq!(place.read_lines(&format!("{name}/metrics.jsonl")).len(), 1, "{name}");
+        assert_eq!(
+            place.read_lines(&format!("{name}/metrics.jsonl")).len(),
+            1,
+            "{name}"
+        );
     }
 }
 

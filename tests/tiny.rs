@@ -23,6 +23,9 @@ pub(crate) fn load(path: &Path) -> LanguageModel {
 
 /// Makes the new directory `target` a model with tokenizer and chat template: `tiny-llama` with the
 /// language of `tiny-chat`, for contexts of `max_positions` tokens.
+///
+/// Tokens of control characters, which no text has, are made words: so what the model says at
+/// random has enough words to earn some reward.
 pub(crate) fn chat_model(target: &Path, max_positions: usize) {
     fs::create_dir_all(target).unwrap();
     for (from, name) in [
@@ -36,6 +39,17 @@ pub(crate) fn chat_model(target: &Path, max_positions: usize) {
     }
     edit(&target.join("config.json"), |config| {
         config["max_position_embeddings"] = json!(max_positions);
+    });
+    edit(&target.join("tokenizer.json"), |tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        let control: Vec<String> = ('Ā'..='ğ')
+            .filter(|c| *c != 'Ċ')
+            .map(String::from)
+            .collect();
+        for token in control {
+            let id = vocabulary.shift_remove(&token).unwrap();
+            vocabulary.insert(format!("Ġw{id}"), id);
+        }
     });
 }
 

@@ -12,11 +12,16 @@ use crate::{
 };
 
 /// The parts of the writing reward.
-const PARTS: [&str; 5] = ["structure", "length", "vocabulary", "transitions", "overlap"];
+const PARTS: [&str; 5] = [
+    "structure",
+    "length",
+    "vocabulary",
+    "transitions",
+    "overlap",
+];
 const ROLES: [&str; 2] = ["summarizer", "elaborator"];
 
-/// A recipe of a few steps on a few posts. The rewards of tiny models are nearly all 0, so nothing
-/// is subtracted and weight decay makes every update visible.
+/// A recipe of a few steps on a few posts.
 const RECIPE: &str = r#"(
     seed: 7,
     environment: Tldr,
@@ -35,7 +40,10 @@ pub(crate) fn place() -> Place {
     let place = Place::new();
     chat_model(&place.path("model"), 4096);
     let posts = ["my cat sat", "i lost the letter", "he ran"].map(|body| json!({"body": body}));
-    place.write("posts.jsonl", posts.map(|post| post.to_string() + "\n").concat());
+    place.write(
+        "posts.jsonl",
+        posts.map(|post| post.to_string() + "\n").concat(),
+    );
     place.write("recipe.ron", RECIPE);
     place
 }
@@ -47,7 +55,9 @@ fn train(place: &Place, run: &str, more: &[&str]) {
 /// The metrics with `timing` taken out, and what was in it.
 fn split_timing(line: &Value) -> (Map<String, Value>, Value) {
     let mut object = line.as_object().unwrap().clone();
-    let timing = object.shift_remove("timing").expect("every line has `timing`");
+    let timing = object
+        .shift_remove("timing")
+        .expect("every line has `timing`");
     (object, timing)
 }
 
@@ -57,7 +67,10 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     train(&place, "run", &["--steps", "3", "--set", "seed=9"]);
 
     let recipe = Recipe::from_ron(&place.read("run/recipe.ron")).unwrap();
-    assert_eq!((recipe.steps, recipe.seed, recipe.max_new_tokens), (3, 9, 160));
+    assert_eq!(
+        (recipe.steps, recipe.seed, recipe.max_new_tokens),
+        (3, 9, 160)
+    );
 
     check_metrics(&place.read_lines("run/metrics.jsonl"));
     check_rollouts(&place);
@@ -67,7 +80,13 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
         let evaluation = &evaluation[when];
         assert_eq!(evaluation["tasks"], 1);
         assert!(evaluation["return"].is_number() && evaluation["standard_error"].is_number());
-        assert_eq!(evaluation["examples"][0]["responses"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            evaluation["examples"][0]["responses"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
         let parts: Vec<&String> = evaluation["parts"].as_object().unwrap().keys().collect();
         assert_eq!(parts, PARTS);
     }
@@ -75,7 +94,10 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
 
 fn check_metrics(lines: &[Value]) {
     let mut expected = Vec::new();
-    for name in metrics::NAMES.iter().filter(|name| !name.starts_with("timing.")) {
+    for name in metrics::NAMES
+        .iter()
+        .filter(|name| !name.starts_with("timing."))
+    {
         let replacements: &[&str] = match *name {
             name if name.contains("<part>") => &PARTS,
             name if name.contains("<role>") => &ROLES,
@@ -93,12 +115,21 @@ fn check_metrics(lines: &[Value]) {
         assert_eq!(first[..2], ["step", "return"]);
         assert_eq!(first[2..], parts.iter().collect::<Vec<_>>());
         assert_eq!(object["step"], number);
-        let sum: f64 = parts.iter().map(|part| object[part].as_f64().unwrap()).sum();
-        assert!((object["return"].as_f64().unwrap() - sum).abs() < 1e-9, "{line}");
+        let sum: f64 = parts
+            .iter()
+            .map(|part| object[part].as_f64().unwrap())
+            .sum();
+        assert!(
+            (object["return"].as_f64().unwrap() - sum).abs() < 1e-9,
+            "{line}"
+        );
         let mut keys: Vec<String> = object.keys().cloned().collect();
         keys.sort();
         assert_eq!(keys, expected);
-        for name in metrics::NAMES.iter().filter_map(|name| name.strip_prefix("timing.")) {
+        for name in metrics::NAMES
+            .iter()
+            .filter_map(|name| name.strip_prefix("timing."))
+        {
             assert!(timing.get(name).is_some(), "`timing` has no `{name}`");
         }
     }
@@ -124,6 +155,12 @@ fn check_rollouts(place: &Place) {
     place.write("pairs.jsonl", pairs);
     let again = place.succeed(&["score", "--env", "tldr", "--input", "pairs.jsonl"]);
     assert_eq!(json_lines(&again), scores);
+    assert!(
+        scores
+            .iter()
+            .any(|score| score["reward"].as_f64() > Some(0.0)),
+        "all rewards are 0"
+    );
 
     // At the first step the agents were still the model they started from.
     let model = load(&place.path("model"));
@@ -143,12 +180,18 @@ fn check_rollouts(place: &Place) {
 #[test]
 fn a_seed_decides_everything_but_timing() {
     let place = place();
-    for (run, seed) in [("first", "seed=7"), ("again", "seed=7"), ("other", "seed=8")] {
+    for (run, seed) in [
+        ("first", "seed=7"),
+        ("again", "seed=7"),
+        ("other", "seed=8"),
+    ] {
         train(&place, run, &["--set", seed]);
     }
     let metrics = |run: &str| {
         let lines = place.read_lines(&format!("{run}/metrics.jsonl"));
-        let lines = lines.iter().map(|line| Value::Object(split_timing(line).0).to_string());
+        let lines = lines
+            .iter()
+            .map(|line| Value::Object(split_timing(line).0).to_string());
         lines.collect::<Vec<_>>()
     };
     assert_eq!(metrics("first"), metrics("again"));
@@ -158,25 +201,34 @@ fn a_seed_decides_everything_but_timing() {
     for file in files.into_iter().chain(ROLES.map(weights)) {
         let bytes = |run: &str| fs::read(place.path(run).join(&file)).unwrap();
         assert!(bytes("first") == bytes("again"), "{file} differs");
-        assert!(file.contains("agents/") || bytes("first") != bytes("other"), "{file} is the same");
+        assert!(
+            file.contains("agents/") || bytes("first") != bytes("other"),
+            "{file} is the same"
+        );
     }
 }
 
 #[test]
 fn saved_agents_open_answer_and_train_on() {
     let place = place();
-    train(&place, "run", &["--steps", "1", "--set", "updates.weight_decay=0.5", "--set", "algorithm.baseline=Zero"]);
-    place.write("ids.jsonl", "{\"ids\": [1, 70, 80, 90]}");
+    train(&place, "run", &["--steps", "1"]);
+    let ids = [1, 70, 80, 90];
+    place.write("ids.jsonl", json!({"ids": ids}).to_string());
+    let mut weights = vec![weight_bits(&load(&place.path("model")))];
     for role in ROLES {
         let path = place.path("run/agents").join(role);
         let model = load(&path);
         let printed = place.succeed(&["logprobs", "--model", text(&path), "--input", "ids.jsonl"]);
         let own: Vec<f32> =
             serde_json::from_value(json_lines(&printed)[0]["logprobs"].clone()).unwrap();
-        assert_eq!(own, sequence_logprobs(&model, &[1, 70, 80, 90]).unwrap());
+        assert_eq!(own, sequence_logprobs(&model, &ids).unwrap());
         let arguments = ["--prompt", "the cat", "--max-new-tokens", "4"];
         place.succeed(&[&["generate", "--model", text(&path)], &arguments[..]].concat());
-        let _ = weight_bits(&model);
+        assert!(
+            !weights.contains(&weight_bits(&model)),
+            "{role} did not learn by itself"
+        );
+        weights.push(weight_bits(&model));
     }
     let team = r#"team=Each(["run/agents/summarizer", "run/agents/elaborator"])"#;
     train(&place, "on", &["--steps", "1", "--set", team]);
@@ -187,7 +239,10 @@ fn an_existing_run_directory_is_left_alone() {
     let place = place();
     place.write("run/precious.txt", "mine");
     let arguments = ["train", "recipe.ron", "--run-dir", "run"];
-    let expected = ["the run directory run exists already", "give another with --run-dir"];
+    let expected = [
+        "the run directory run exists already",
+        "give another with --run-dir",
+    ];
     place.refuse(&arguments, &expected);
 }
 

@@ -70,7 +70,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("agents", nargs="+", help="agent directories of a run")
     parser.add_argument("--polyphony", default="polyphony", help="the program")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="in nats")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="in nats")
     parser.add_argument("--longest", type=int, default=256, help="tokens of the longest sequence")
     arguments = parser.parse_args()
     for directory in arguments.agents:

@@ -67,7 +67,7 @@ fn share(text: &str, wanted: impl Fn(char) -> bool) -> f64 {
     hits as f64 / text.chars().count().max(1) as f64
 }
 
-const STEPS: usize = 60;
+const STEPS: usize = 30;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let environment = NumberPlate {
@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for step in 0..STEPS {
         let config = step_config(step);
         let done = train_step(&mut agents, &environment, &played, &config, &mut |_| {})?;
-        if (step + 1) % 10 == 0 {
+        if (step + 1) % 5 == 0 {
             let node = &done.rollout.nodes[0];
             let plate = node.joint_action(&node.branches[0].picks);
             let [letters, digits] = plate.texts();

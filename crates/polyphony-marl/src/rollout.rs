@@ -143,13 +143,16 @@ pub fn playable_tasks(
 /// For each agent what it is told first, and the history that it continues.
 type Start = Vec<(Observation, History)>;
 
+/// Tasks that can be played.
+type Starts<'a> = Vec<(&'a IndexedTask<'a>, Start)>;
+
 /// The start of every task that fits, and the number of those that do not.
-fn start_all<'a, 't>(
+fn start_all<'a>(
     agents: &[Agent],
     environment: &dyn Environment,
-    tasks: &'a [IndexedTask<'t>],
+    tasks: &'a [IndexedTask<'a>],
     config: &RolloutConfig,
-) -> Result<(Vec<(&'a IndexedTask<'t>, Start)>, usize), MarlError> {
+) -> Result<(Starts<'a>, usize), MarlError> {
     let mut starts = Vec::with_capacity(tasks.len());
     let mut skipped = 0;
     for task in tasks {

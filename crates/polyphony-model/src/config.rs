@@ -206,19 +206,18 @@ impl Keys<'_> {
             .get("architectures")
             .map(|list| list.get(0).unwrap_or(list));
         let model_type = self.get("model_type");
-        let Some(named) = class.or(model_type) else {
+        if class.or(model_type).is_none() {
             return Err(ModelError::MissingKey {
                 path: self.path.to_owned(),
                 key: "architectures".to_owned(),
                 expected: format!("a list with one of: {SUPPORTED}"),
             });
-        };
-        let known = class.is_none_or(|class| class == "LlamaForCausalLM")
-            && model_type.is_none_or(|model_type| model_type == "llama");
-        if known {
-            Ok(Architecture::Llama)
-        } else {
-            Err(self.unsupported("architecture", named, SUPPORTED))
+        }
+        let named = [(class, "LlamaForCausalLM"), (model_type, "llama")];
+        let unknown = named.map(|(given, known)| given.filter(|&given| given != known));
+        match unknown.into_iter().flatten().next() {
+            None => Ok(Architecture::Llama),
+            Some(unknown) => Err(self.unsupported("architecture", unknown, SUPPORTED)),
         }
     }
 

@@ -3,7 +3,7 @@
 //! The work is that of the reference measurement (`docs/performance.md`): two agents summarize one
 //! post, every response has the full length, and a made-up reward tells any two responses apart,
 //! so that no group is skipped. The steps are ordinary ones, run by
-//! [`train_step`](polyphony_marl::train_step).
+//! [`train_step`].
 
 use std::{sync::Arc, time::Instant};
 
@@ -185,14 +185,19 @@ fn figures(steps: &[(f64, StepReport)]) -> Figures {
     let generation_seconds = over_steps(|(_, report)| report.timing.rollout_secs);
     let tokens = steps.first().map_or(0, |(_, report)| report.sampled_tokens);
     Figures {
-        seconds_per_step: over_steps(|(seconds, _)| *seconds),
-        generation_seconds_per_step: generation_seconds,
-        update_seconds_per_step: over_steps(|(_, report)| report.timing.update_secs),
+        seconds_per_step: rounded(over_steps(|(seconds, _)| *seconds)),
+        generation_seconds_per_step: rounded(generation_seconds),
+        update_seconds_per_step: rounded(over_steps(|(_, report)| report.timing.update_secs)),
         response_tokens_per_step: tokens,
-        generation_tokens_per_second: tokens as f64 / generation_seconds,
-        peak_rss_gb: metrics::peak_memory_mib().map(|mib| mib as f64 * 1024.0 / 1e6),
+        generation_tokens_per_second: rounded(tokens as f64 / generation_seconds),
+        peak_rss_gb: metrics::peak_memory_mib().map(|mib| rounded(mib as f64 * 1024.0 / 1e6)),
         threads: rayon::current_num_threads(),
     }
+}
+
+/// To three decimals: more would be noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 /// The middle value, or the mean of the two middle ones; 0 of nothing.

@@ -22,7 +22,9 @@ fn main() -> ExitCode {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
     // Everything runs on a worker of the pool: work that comes from outside has to wake one worker
     // for each of the hundreds of small parallel loops in a decoding pass, and wait for it.
-    let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK_BYTES).build_global();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .stack_size(STACK_BYTES)
+        .build_global();
     if let Err(error) = pool {
         log::warn!("keeping the thread pool as it is: {error}");
     }

@@ -34,6 +34,12 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     interrupt::listen()?;
     let environment = recipe.environment.build();
     let tasks = load_tasks(&recipe.train, "train")?;
+    ensure!(
+        recipe.updates.buffer <= tasks.len(),
+        "`updates.buffer` is {}, but `train` has only {} tasks",
+        recipe.updates.buffer,
+        tasks.len()
+    );
     let held_out = load_tasks(&recipe.held_out, "held_out")?;
     let mut team = Team::load(recipe, environment.as_ref())?;
     check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;

@@ -1,6 +1,6 @@
 //! The exponential function in a form that compilers turn into vector code.
 
-/// `eˣ` to within two units in the last place; 0 below −87.3, infinite above 88.7, NaN of NaN.
+/// `eˣ` to within two units in the last place; 0 below −87.3, infinite above 88.3, NaN of NaN.
 ///
 /// `eˣ = 2ⁿ · eʳ` with `n` the nearest whole number to `x / ln 2` and a polynomial for `eʳ`, whose
 /// coefficients are the Taylor series' (`|r| ≤ ln 2 / 2`, so eight terms suffice for 32 bits).
@@ -12,7 +12,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let clamped = if x < -87.3 { -87.3 } else { x };
-    let clamped = if clamped > 88.7 { 88.7 } else { clamped };
+    let clamped = if clamped > 88.3 { 88.3 } else { clamped };
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;
@@ -28,17 +28,13 @@ pub(crate) fn exp(x: f32) -> f32 {
     ] {
         series = series * r + coefficient;
     }
-    // Half of 2ⁿ, twice: 2¹²⁸ has no bits of its own.
-    let half_power = f32::from_bits(
-        shifted
-            .to_bits()
-            .wrapping_sub(ROUND.to_bits())
-            .wrapping_add(126)
-            .wrapping_shl(23),
-    );
-    let result = series * half_power * 2.0;
+    let power = shifted
+        .to_bits()
+        .wrapping_sub(ROUND.to_bits())
+        .wrapping_add(127);
+    let result = series * f32::from_bits(power.wrapping_shl(23));
     let result = if x < -87.3 { 0.0 } else { result };
-    if x > 88.7 { f32::INFINITY } else { result }
+    if x > 88.3 { f32::INFINITY } else { result }
 }
 
 #[cfg(test)]
@@ -48,7 +44,7 @@ mod tests {
     #[test]
     fn agrees_with_the_standard_library() {
         let mut x = -87.0f32;
-        while x < 88.6 {
+        while x < 88.2 {
             let exact = f64::from(x).exp();
             let error = (f64::from(exp(x)) / exact - 1.0).abs();
             assert!(error < 3e-7, "exp({x}) is off by {error:e}");

@@ -147,7 +147,8 @@ fn what_cannot_be_scored_is_named() {
     let model = tiny();
     let (half, more): (Vec<u32>, Vec<u32>) = (vec![1; 64], vec![1; 65]);
     let long = vec![1; 129];
-    let rows: &[(&[u32], &[&[u32]], &str)] = &[
+    type Row<'a> = (&'a [u32], &'a [&'a [u32]], &'a str);
+    let rows: &[Row<'_>] = &[
         (&[], &[&[1]], "the prompt is empty"),
         (&[1], &[], "there is no response to score"),
         (&[1], &[&[2], &[]], "there is no response to score"),
