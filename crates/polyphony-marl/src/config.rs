@@ -107,7 +107,8 @@ pub struct Updates {
     pub buffer: usize,
     /// Nodes of one gradient step.
     pub minibatch: usize,
-    /// Updates in a row that may be refused for a loss or gradient that is not finite.
+    /// Refused updates in a row, for a loss or gradient that is not finite, after which the run
+    /// stops.
     pub max_nonfinite: usize,
     /// The largest difference allowed between the log-probability of a sampled token at rollout
     /// and in training, in nats.

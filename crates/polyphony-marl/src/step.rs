@@ -49,7 +49,8 @@ pub enum Progress {
 /// Runs one step: each agent's buffer is the nodes of `tasks`.
 ///
 /// # Errors
-/// See [`MarlError`]. Weights are those before the failing agent's update.
+/// See [`MarlError`]. Agents before the failing one have been updated, and the failing one has the
+/// weights of its last gradient step.
 pub fn train_step(
     agents: &mut [Agent],
     environment: &dyn Environment,

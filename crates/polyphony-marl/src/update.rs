@@ -64,9 +64,9 @@ pub fn update(
     config: &UpdateConfig<'_>,
 ) -> Result<UpdateReport, MarlError> {
     let mut report = UpdateReport::default();
-    for (index, minibatch) in buffer.chunks(config.updates.minibatch).enumerate() {
+    for minibatch in buffer.chunks(config.updates.minibatch) {
         // Only before the first gradient step are the weights those of the rollout.
-        let on_policy = index == 0;
+        let on_policy = report.steps == 0;
         let (gradients, finite) =
             minibatch_gradients(agent, minibatch, config, on_policy, &mut report)?;
         if gradients.by_weight.is_empty() {
@@ -106,7 +106,8 @@ fn minibatch_gradients(
     for judged in minibatch {
         let (own, rest) = weights.split_at(judged.advantages.len());
         weights = rest;
-        if teaches_nothing(&judged.advantages) {
+        // All advantages vanish, or every response with one is left out of the loss.
+        if teaches_nothing(&judged.advantages) || teaches_nothing(own) {
             report.zero_groups += 1;
             continue;
         }
@@ -156,9 +157,13 @@ fn compare_logprobs(
     let gap = trained
         .iter::<f32>()
         .zip(sampled)
-        .map(|(a, b)| f64::from((a - b).abs()))
-        // A value that is not finite makes the loss so, and is refused there.
-        .filter(|gap| gap.is_finite())
+        // In training a value that is not finite makes the loss so, and is refused there; one from
+        // the rollout is as far off as can be.
+        .filter(|(trained, _)| trained.is_finite())
+        .map(|(trained, sampled)| match sampled.is_finite() {
+            true => f64::from((trained - sampled).abs()),
+            false => f64::INFINITY,
+        })
         .fold(0.0, f64::max);
     report.logprob_gap = Some(report.logprob_gap.map_or(gap, |largest| largest.max(gap)));
     let tolerance = config.updates.logprob_tolerance;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Write as _},
+    io::{BufWriter, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -30,14 +30,18 @@ impl RunDirectory {
     /// If it exists already or cannot be written.
     pub(crate) fn create(path: Option<&Path>, recipe: &Recipe) -> Result<Self> {
         let path = path.map_or_else(|| free_path(recipe), Path::to_owned);
-        if path.exists() {
-            bail!(
+        let context = || format!("making the run directory {}", path.display());
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(context)?;
+        }
+        // Fails if it exists, also if another run has made it a moment ago.
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
                 "the run directory {} exists already: give another with --run-dir, or remove it",
                 path.display()
-            );
+            ),
+            made => made.with_context(context)?,
         }
-        let context = || format!("making the run directory {}", path.display());
-        fs::create_dir_all(&path).with_context(context)?;
         fs::write(path.join("recipe.ron"), recipe.to_ron()).with_context(context)?;
         let create = |name: &str| {
             File::create_new(path.join(name))

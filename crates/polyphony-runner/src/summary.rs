@@ -45,7 +45,7 @@ fn text(
     let _ = writeln!(
         text,
         "metrics, rollouts and evaluations in\n  {}\n\nTalk to an agent:\n  polyphony generate \
-         --model {} --prompt \"…\"\nTrain on with more steps, a copy of the recipe, or other values:\n  \
+         --model {} --prompt \"…\"\nTrain again with other values:\n  \
          cargo xtask train {}/recipe.ron --set seed=2",
         run.display(),
         agents
@@ -56,7 +56,7 @@ fn text(
     text
 }
 
-/// Returns before and after, and the task whose return rose most as an example.
+/// Returns before and after, and the task with the middle change of return as an example.
 fn add(text: &mut String, before: &Evaluation, after: &Evaluation) {
     let _ = writeln!(
         text,

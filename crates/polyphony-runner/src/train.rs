@@ -40,7 +40,8 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
         recipe.updates.buffer,
         tasks.len()
     );
-    let held_out = load_tasks(&recipe.held_out, "held_out")?;
+    let mut held_out = load_tasks(&recipe.held_out, "held_out")?;
+    held_out.truncate(recipe.evaluation.tasks);
     let mut team = Team::load(recipe, environment.as_ref())?;
     check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
     check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
@@ -55,15 +56,22 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
 
     let before = evaluate("before", &team, environment.as_ref(), &held_out, recipe)?;
     let trained = train_steps(recipe, environment.as_ref(), &tasks, &mut team, &mut run);
-    if trained.is_err() {
-        // What was learned before the failing step is not lost with it.
-        let agents = run.save_agents(&team)?;
-        log::warn!("the agents as they were are in {}", list(&agents));
-    }
-    let steps = trained?;
+    // Saved before anything else can fail, and also when a step has failed: what was learned until
+    // then is not lost.
+    let saved = run.save_agents(&team);
+    let steps = match trained {
+        Ok(steps) => steps,
+        Err(error) => {
+            match saved {
+                Ok(agents) => log::warn!("the agents as they were are in {}", list(&agents)),
+                Err(error) => log::error!("the agents could not be saved either: {error:#}"),
+            }
+            return Err(error);
+        }
+    };
+    let agents = saved?;
     let after = evaluate("after", &team, environment.as_ref(), &held_out, recipe)?;
     run.save_evaluations(before.as_ref(), after.as_ref())?;
-    let agents = run.save_agents(&team)?;
     summary::tell(&run, steps, before.as_ref(), after.as_ref(), &agents);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Keys and values that generation keeps, allocated once.
+//! Keys and values that generation keeps, allocated for the longest response.
 //!
 //! A prompt's keys and values are stored once and shared by all responses sampled from it. Each
 //! response has its own row in memory that holds the longest response allowed. All rows are at the
@@ -95,18 +95,18 @@ impl<'a> DecodeAttention<'a> {
     pub(crate) fn advance(&mut self) {
         self.filled += 1;
     }
+}
 
-    /// Ranges of rows that continue the same prompt.
-    fn groups(&self) -> Vec<(usize, std::ops::Range<usize>)> {
-        let mut groups: Vec<(usize, std::ops::Range<usize>)> = Vec::new();
-        for (row, &prompt) in self.prompt_of.iter().enumerate() {
-            match groups.last_mut() {
-                Some((last, range)) if *last == prompt => range.end = row + 1,
-                _ => groups.push((prompt, row..row + 1)),
-            }
+/// Ranges of rows that continue the same prompt, given each row's prompt.
+fn groups(prompt_of: &[usize]) -> Vec<(usize, std::ops::Range<usize>)> {
+    let mut groups: Vec<(usize, std::ops::Range<usize>)> = Vec::new();
+    for (row, &prompt) in prompt_of.iter().enumerate() {
+        match groups.last_mut() {
+            Some((last, range)) if *last == prompt => range.end = row + 1,
+            _ => groups.push((prompt, row..row + 1)),
         }
-        groups
     }
+    groups
 }
 
 /// Writes one position of a cache in place: the tensor is taken out so that nothing shares it.
@@ -129,7 +129,6 @@ impl Attention for DecodeAttention<'_> {
         let kv_heads = keys.dims()[1];
         let per_group = heads / kv_heads;
         let filled = self.filled + 1;
-        let groups = self.groups();
         let (own_keys, own_values) = &mut self.rows[layer];
         write(own_keys, self.filled, keys);
         write(own_values, self.filled, values);
@@ -143,6 +142,7 @@ impl Attention for DecodeAttention<'_> {
         ) {
             return seen;
         }
+        let groups = groups(&self.prompt_of);
         let own_keys = own_keys.clone().narrow(2, 0, filled);
         let own_values = own_values.clone().narrow(2, 0, filled);
         let queries = (queries / (size as f64).sqrt()).reshape([rows, kv_heads, per_group, size]);

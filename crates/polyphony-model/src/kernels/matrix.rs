@@ -38,10 +38,15 @@ pub(crate) enum Cores {
 
 impl Layout {
     fn new(rows: usize, columns: usize, row_stride: usize, length: usize) -> Self {
+        let end = rows
+            .checked_sub(1)
+            .and_then(|last| last.checked_mul(row_stride));
+        let end = end.and_then(|last| last.checked_add(columns));
         assert!(
-            rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= length,
+            rows == 0 || columns == 0 || end.is_some_and(|end| end <= length),
             "the matrix must lie within its slice"
         );
+        assert!(rows <= 1 || row_stride >= columns, "rows must not overlap");
         Self {
             rows,
             columns,

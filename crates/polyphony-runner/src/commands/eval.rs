@@ -44,7 +44,8 @@ struct Printed {
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let recipe = arguments.recipe()?;
     let environment = recipe.environment.build();
-    let held_out = load_tasks(&recipe.held_out, "held_out")?;
+    let mut held_out = load_tasks(&recipe.held_out, "held_out")?;
+    held_out.truncate(recipe.evaluation.tasks);
     let team = Team::load(&recipe, environment.as_ref())?;
     check_tasks(&recipe, environment.as_ref(), &team, &held_out, "held_out")?;
     let count = held_out.len().min(recipe.evaluation.tasks);

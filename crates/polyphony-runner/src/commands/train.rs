@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     /// Replaces one value of the recipe, such as `algorithm.samples=8`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// The new directory for metrics, rollouts and agents; named after recipe and time if left out.
+    /// The new directory for metrics, rollouts and agents; the first free one of `runs/tldr-1`, `runs/tldr-2`, … if left out.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// Training steps, in place of the recipe's.
