@@ -107,7 +107,7 @@ fn minibatch_gradients(
         let (own, rest) = weights.split_at(judged.advantages.len());
         weights = rest;
         // All advantages vanish, or every response with one is left out of the loss.
-        if teaches_nothing(&judged.advantages) || teaches_nothing(own) {
+        if teaches_nothing(&judged.advantages) || own.iter().all(|weight| *weight == 0.0) {
             report.zero_groups += 1;
             continue;
         }

@@ -92,7 +92,7 @@ pub fn generate(
         }));
     }
     on_pass(rows.len());
-    decode(model, groups, &prompts, &mut rows, config, on_pass);
+    decode(model, &prompts, &mut rows, config, on_pass);
     let mut responses: Vec<Vec<Generation>> = groups.iter().map(|_| Vec::new()).collect();
     for row in rows {
         responses[row.group].push(row.into_generation());
@@ -197,13 +197,11 @@ impl Row {
 /// Decodes until every row is finished.
 fn decode(
     model: &LanguageModel,
-    groups: &[PromptGroup<'_>],
     prompts: &[PromptCache],
     rows: &mut [Row],
     config: &GenerationConfig,
     on_pass: &mut dyn FnMut(usize),
 ) {
-    debug_assert_eq!(groups.len(), prompts.len());
     let vocab_size = model.config().vocab_size;
     let mut active: Vec<&mut Row> = rows.iter_mut().filter(|row| row.finish.is_none()).collect();
     if active.is_empty() {
