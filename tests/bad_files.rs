@@ -126,7 +126,7 @@ fn data_sets_that_cannot_be_used() {
         (
             "blank.jsonl",
             "{\"body\": \"a\"}\n{\"body\": \"  \"}\n",
-            &["checking `train`", "field `post`", "is blank"],
+            &["loading `train`", "field `post`", "is blank"],
         ),
         (
             "posts.csv",
@@ -145,6 +145,35 @@ fn data_sets_that_cannot_be_used() {
         missing,
         &["loading `held_out`", "cannot open data set `gone.jsonl`"],
     );
+}
+
+/// The model of this recipe cannot be obtained here, so whoever tries to gets another error.
+#[test]
+fn what_is_cheap_to_see_is_refused_before_a_model_is_obtained() {
+    let place = training_run::place();
+    place.write("taken/notes.txt", "mine");
+    let known = "team=Copies(\"smollm2-135m\")";
+    let rows: &[(&[&str], &str)] = &[
+        (
+            &["--run-dir", "taken"],
+            "the run directory taken exists already",
+        ),
+        (
+            &["--set", "environment=Arxiv"],
+            "task `posts/1` has no field `abstract`; it has: post",
+        ),
+        (
+            &["--set", "team=Each([\"smollm2-135m\", \"nowhere\"])"],
+            "`nowhere` is neither a model that polyphony knows",
+        ),
+    ];
+    for (more, expected) in rows {
+        let train = ["train", "recipe.ron", "--set", known];
+        place.refuse(&[&train, *more].concat(), &[expected]);
+    }
+    let ended = place.run(&["train", "recipe.ron", "--set", known]);
+    let expected = "the model `smollm2-135m` could not be obtained";
+    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
 }
 
 #[test]

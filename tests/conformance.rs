@@ -105,7 +105,7 @@ fn completion_log_probabilities_match() {
     let logprobs = expected.floats("completion_logprobs");
     let rows = expected.rows();
     for ((prompt, completion), logprobs) in rows.iter().zip(logprobs.chunks(logprobs.len() / 2)) {
-        let group = PackedGroup::new(prompt, vec![completion]);
+        let group = PackedGroup::new(prompt, vec![completion]).unwrap();
         let own = values(score_group(&model, &group, 1.0).unwrap());
         assert_close(&own, logprobs, LOGPROB_TOLERANCE);
     }
@@ -119,7 +119,7 @@ fn loss_and_the_norm_of_every_gradient_match() {
         .iter()
         .zip(expected.floats("advantages"))
         .map(|((prompt, completion), a)| {
-            let group = PackedGroup::new(prompt, vec![completion]);
+            let group = PackedGroup::new(prompt, vec![completion]).unwrap();
             score_group(&model, &group, 1.0).unwrap().sum() * a
         });
     let total = terms.reduce(|a, b| a + b).unwrap();

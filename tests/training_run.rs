@@ -32,7 +32,7 @@ const RECIPE: &str = r#"(
     algorithm: (samples: 4),
     updates: (learning_rate: 1e-3, buffer: 2, minibatch: 2),
     steps: 2,
-    evaluation: (tasks: 1, samples: 2),
+    evaluation: (tasks: 2, samples: 2),
 )"#;
 
 /// A place with a model, posts, and the recipe as `recipe.ron`.
@@ -78,7 +78,7 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     let evaluation: Value = serde_json::from_str(&place.read("run/evaluation.json")).unwrap();
     for when in ["before", "after"] {
         let evaluation = &evaluation[when];
-        assert_eq!(evaluation["tasks"], 1);
+        assert_eq!(evaluation["tasks"], 2);
         assert!(evaluation["return"].is_number() && evaluation["standard_error"].is_number());
         assert_eq!(
             evaluation["examples"][0]["responses"]

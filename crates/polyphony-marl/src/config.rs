@@ -225,7 +225,12 @@ impl Updates {
             self.beta_2,
             "from 0 to below 1",
         )?;
-        positive("epsilon", self.epsilon)?;
+        check(
+            (f64::from(f32::MIN_POSITIVE)..f64::INFINITY).contains(&self.epsilon),
+            "epsilon",
+            self.epsilon,
+            "a positive number that 32-bit floats can hold",
+        )?;
         not_negative("weight_decay", self.weight_decay)?;
         positive("max_gradient_norm", self.max_gradient_norm)?;
         at_least_one("buffer", self.buffer)?;

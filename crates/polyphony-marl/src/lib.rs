@@ -5,7 +5,17 @@
 //! concrete environment, no recipe and no file.
 //!
 //! Start reading at [`train_step`]: it is one step from top to bottom, and each of its calls is
-//! one short file. `docs/one-step.md` tells the same in words.
+//! one short file. `docs/one-step.md` tells the same in words. What an algorithm is made of can
+//! also be used by itself:
+//!
+//! ```
+//! use polyphony_marl::{AdvantageScale, Baseline, advantages};
+//!
+//! let credits = [1.0, 2.0, 6.0];
+//! let judged = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
+//! assert_eq!(judged(Baseline::GroupMean), [-2.0, -1.0, 3.0]);
+//! assert_eq!(judged(Baseline::LeaveOneOut), [-3.0, -1.5, 4.5]);
+//! ```
 
 mod adamw;
 mod advantage;

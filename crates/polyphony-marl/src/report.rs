@@ -5,14 +5,15 @@ use polyphony_episode::Environment;
 use crate::{
     advantage::standard_deviation,
     agent::Agent,
-    returns::{mean, returns},
+    returns::returns,
     rollout::Rollout,
     step::{AgentUpdate, StepConfig},
     tree::{Node, Sample},
     update::UpdateReport,
 };
 
-/// One step's figures.
+/// One step's figures. Means are NaN where there is nothing to average: a step whose tasks were all
+/// left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
     /// The mean return over the joint actions of the first turn.
@@ -97,7 +98,12 @@ impl StepReport {
     }
 }
 
-/// The mean return over all joint actions of the given nodes.
+/// The arithmetic mean; NaN of nothing.
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The mean return over all joint actions of the given nodes; NaN of none.
 pub fn mean_return(nodes: &[Node], discount: f64) -> f64 {
     mean(
         &nodes
@@ -108,7 +114,7 @@ pub fn mean_return(nodes: &[Node], discount: f64) -> f64 {
 }
 
 /// The mean of each part of the reward over all joint actions of the given nodes; a joint action
-/// without a part counts as 0.
+/// without a part counts as 0. NaN of no joint actions.
 pub fn mean_parts(environment: &dyn Environment, nodes: &[Node]) -> Vec<(&'static str, f64)> {
     let mean_part = |part: &&'static str| {
         let branches = nodes.iter().flat_map(|node| &node.branches);
@@ -139,7 +145,7 @@ impl AgentReport {
         Self {
             name: agent.name.clone(),
             advantage_spread: mean(&spreads),
-            zero_advantage_share: update.zero_groups as f64 / advantages.len().max(1) as f64,
+            zero_advantage_share: update.zero_groups as f64 / advantages.len() as f64,
             entropy: -mean(&logprobs),
             response_tokens: over_samples(|sample| sample.response.tokens.len() as f64),
             truncated_share: over_samples(|sample| f64::from(u8::from(sample.is_truncated()))),

@@ -1,7 +1,7 @@
 //! One agent's update: log-probabilities → loss → gradients → new weights (DESIGN 3.5).
 
 use burn::tensor::{Tensor, TensorData};
-use polyphony_model::{PackedGroup, score_group};
+use polyphony_model::{ModelError, PackedGroup, score_group};
 
 use crate::{
     MarlError,
@@ -49,7 +49,7 @@ pub struct UpdateReport {
     /// The learning rate of the last step.
     pub learning_rate: f64,
     /// The largest difference between a token's log-probability at rollout and in training, in
-    /// nats; `None` if nothing was scored.
+    /// nats; `None` of an empty buffer.
     pub logprob_gap: Option<f64>,
 }
 
@@ -86,6 +86,11 @@ pub fn update(
             refuse(agent, config, &mut report)?;
         }
     }
+    // A buffer that taught nothing has not been scored yet.
+    if let (None, Some(judged)) = (report.logprob_gap, buffer.first()) {
+        let logprobs = score_group(&agent.model, &judged.packed()?, config.temperature)?;
+        compare_logprobs(agent, judged, &logprobs, config, &mut report)?;
+    }
     Ok(report)
 }
 
@@ -111,7 +116,7 @@ fn minibatch_gradients(
             report.zero_groups += 1;
             continue;
         }
-        let logprobs = score_group(&model, &judged.packed(), config.temperature)?;
+        let logprobs = score_group(&model, &judged.packed()?, config.temperature)?;
         if on_policy {
             compare_logprobs(agent, judged, &logprobs, config, report)?;
         }
@@ -185,7 +190,7 @@ impl JudgedGroup<'_> {
         pairs.map(|(sample, &advantage)| Lesson { sample, advantage })
     }
 
-    fn packed(&self) -> PackedGroup<'_> {
+    fn packed(&self) -> Result<PackedGroup<'_>, ModelError> {
         let responses = self
             .group
             .samples

@@ -105,7 +105,7 @@ fn score(criterion: &mut Criterion) {
         group.sample_size(10);
         let model = LazyCell::new(|| size.model().trainable());
         let (prompt, response) = (tokens(150), tokens(64));
-        let packed = PackedGroup::new(&prompt, vec![&response; 4]);
+        let packed = PackedGroup::new(&prompt, vec![&response; 4]).unwrap();
         group.throughput(Throughput::Elements(packed.fed_tokens().len() as u64));
         group.bench_function("4x64", |bencher| {
             let model = &*model;

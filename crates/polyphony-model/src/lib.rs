@@ -5,6 +5,36 @@
 //!
 //! Start reading at [`LanguageModel`]; then [`generate`], which samples responses, and
 //! [`score_group`], which gives differentiable log-probabilities of the same tokens.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use polyphony_model::{
+//!     GenerationConfig, LanguageModel, ModelError, ModelFiles, PackedGroup, PromptGroup, Sampling,
+//!     StreamKey, generate, score_group,
+//! };
+//!
+//! # fn main() -> Result<(), ModelError> {
+//! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tiny-llama");
+//! let files = ModelFiles::open(directory.as_ref())?;
+//! let model = LanguageModel::load(&files, &Device::flex())?;
+//!
+//! // Four responses to one prompt.
+//! let group = PromptGroup { prompt: &[5, 6, 7], samples: 4, key: StreamKey::default() };
+//! let config = GenerationConfig {
+//!     sampling: Sampling::default(),
+//!     max_new_tokens: 8,
+//!     stop_tokens: files.stop_tokens,
+//! };
+//! let responses = &generate(&model, &[group], &config, &mut |_| {})?[0];
+//!
+//! // The log-probabilities of their tokens, differentiable in the model's weights.
+//! let tokens: Vec<&[u32]> = responses.iter().map(|response| &response.tokens[..]).collect();
+//! let logprobs = score_group(&model.trainable(), &PackedGroup::new(&[5, 6, 7], tokens)?, 1.0)?;
+//! let sampled: usize = responses.iter().map(|response| response.tokens.len()).sum();
+//! assert_eq!(logprobs.dims(), [sampled]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod config;
 mod error;

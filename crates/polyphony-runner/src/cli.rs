@@ -122,7 +122,7 @@ mod tests {
             "train mine.ron --set a=1 --set b.c=(2) --run-dir out --steps 5",
             "eval",
             "eval mine.ron --set a=1 --team runs/one",
-            "eval --team first second",
+            "eval --team first --team second mine.ron",
             "bench",
             "bench --model DIR --samples 4 --new-tokens 64 --steps 3",
             "models",

@@ -22,7 +22,8 @@ pub struct Evaluation {
     /// The mean return over all tasks and samples.
     #[serde(rename = "return")]
     pub mean_return: f64,
-    /// The standard error of that mean, from the spread of the tasks' means.
+    /// The standard error of that mean, from the spread of the tasks' means; NaN (`null` in JSON)
+    /// of a single task.
     pub standard_error: f64,
     /// The mean of every part of the reward.
     #[serde(serialize_with = "as_object")]
@@ -122,12 +123,9 @@ fn summarize(environment: &dyn Environment, nodes: &[Node], discount: f64) -> Ev
     }
 }
 
-/// The standard error of the mean; 0 of fewer than two values.
+/// The standard error of the mean; NaN of fewer than two values.
 fn standard_error(values: &[f64]) -> f64 {
     let n = values.len() as f64;
-    if n < 2.0 {
-        return 0.0;
-    }
     let mean = values.iter().sum::<f64>() / n;
     let variance = values
         .iter()
@@ -143,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_standard_error_shrinks_with_the_root_of_the_number() {
-        assert_eq!(standard_error(&[1.0]), 0.0);
+        assert!(standard_error(&[1.0]).is_nan());
         assert_eq!(standard_error(&[2.0, 2.0, 2.0]), 0.0);
         assert!((standard_error(&[1.0, 3.0]) - 1.0).abs() < 1e-12);
         let four = standard_error(&[1.0, 3.0, 1.0, 3.0]);

@@ -21,15 +21,16 @@ pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
     output: &mut dyn Write,
     mut answer: impl FnMut(usize, Q) -> Result<A>,
 ) -> Result<()> {
-    let reader: Box<dyn BufRead> = if input == Path::new("-") {
-        Box::new(io::stdin().lock())
+    let (label, reader): (String, Box<dyn BufRead>) = if input == Path::new("-") {
+        ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
-        let file = File::open(input).with_context(|| format!("opening {}", input.display()))?;
-        Box::new(BufReader::new(file))
+        let label = input.display().to_string();
+        let file = File::open(input).with_context(|| format!("opening {label}"))?;
+        (label, Box::new(BufReader::new(file)))
     };
     let mut count = 0;
     for (index, line) in reader.lines().enumerate() {
-        let place = || format!("{}, line {}", input.display(), index + 1);
+        let place = || format!("{label}, line {}", index + 1);
         let line = line.with_context(place)?;
         if line.trim().is_empty() {
             continue;

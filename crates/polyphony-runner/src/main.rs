@@ -26,7 +26,11 @@ fn main() -> ExitCode {
         .stack_size(STACK_BYTES)
         .build_global();
     if let Err(error) = pool {
-        log::warn!("keeping the thread pool as it is: {error}");
+        #[expect(clippy::print_stderr, reason = "there is no logger yet")]
+        {
+            eprintln!("error: the worker threads could not be started: {error}");
+        }
+        return ExitCode::FAILURE;
     }
     rayon::scope(|_| polyphony_runner::cli::main())
 }

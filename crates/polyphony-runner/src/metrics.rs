@@ -123,6 +123,15 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_mean_is_null() {
+        let report = StepReport {
+            mean_return: f64::NAN,
+            ..report()
+        };
+        assert_eq!(step_object(1, &report, 2.0)["return"], Value::Null);
+    }
+
+    #[test]
     fn a_step_has_exactly_these_names() {
         let object = step_object(1, &report(), 2.0);
         let general = |name: &str| {

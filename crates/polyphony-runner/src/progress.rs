@@ -14,7 +14,8 @@ pub(crate) struct Display {
     bar: ProgressBar,
     plain: bool,
     sampled_tokens: usize,
-    best_return: f64,
+    /// The highest reward of a joint action so far, and the level that it reached.
+    best: (f64, &'static str),
     last_line: Instant,
 }
 
@@ -40,12 +41,11 @@ impl Display {
         );
         bar.set_prefix(title.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
-        let best_return = f64::NEG_INFINITY;
         Self {
             bar,
             plain,
             sampled_tokens: 0,
-            best_return,
+            best: (f64::NEG_INFINITY, "none"),
             last_line: Instant::now(),
         }
     }
@@ -65,13 +65,21 @@ impl Display {
         }
     }
 
-    /// A training step is done.
-    pub(crate) fn step_done(&mut self, step: usize, report: &StepReport) {
+    /// A training step is done. `best` is the highest reward of its joint actions, and the level
+    /// that it reached.
+    pub(crate) fn step_done(
+        &mut self,
+        step: usize,
+        report: &StepReport,
+        best: Option<(f64, &'static str)>,
+    ) {
         self.sampled_tokens = 0;
-        self.best_return = self.best_return.max(report.mean_return);
+        self.best = best
+            .filter(|best| best.0 > self.best.0)
+            .unwrap_or(self.best);
         let line = format!(
-            "· return {:.3} (best {:.3}), {:.0} tokens/s",
-            report.mean_return, self.best_return, report.timing.tokens_per_sec
+            "· return {:.3}, best {:.2} (level {}), {:.0} tokens/s",
+            report.mean_return, self.best.0, self.best.1, report.timing.tokens_per_sec
         );
         self.bar.set_position(step as u64);
         self.bar.set_message(line.clone());

@@ -29,30 +29,41 @@ impl RunDirectory {
     /// # Errors
     /// If it exists already or cannot be written.
     pub(crate) fn create(path: Option<&Path>, recipe: &Recipe) -> Result<Self> {
-        let path = path.map_or_else(|| free_path(recipe), Path::to_owned);
-        let context = || format!("making the run directory {}", path.display());
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).with_context(context)?;
+        let path = match path {
+            Some(path) if make(path)? => path.to_owned(),
+            Some(path) => bail!(exists_already(path)),
+            None => make_numbered(recipe)?,
+        };
+        Self::begin(&path, recipe).inspect_err(|_| {
+            // Nothing is in it that anyone could miss.
+            let _ = fs::remove_dir_all(&path);
+        })
+    }
+
+    /// Refuses a path that [`RunDirectory::create`] would refuse later, after long work.
+    ///
+    /// # Errors
+    /// If it exists already.
+    pub(crate) fn check(path: Option<&Path>) -> Result<()> {
+        match path {
+            Some(path) if path.exists() => bail!(exists_already(path)),
+            _ => Ok(()),
         }
-        // Fails if it exists, also if another run has made it a moment ago.
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
-                "the run directory {} exists already: give another with --run-dir, or remove it",
-                path.display()
-            ),
-            made => made.with_context(context)?,
-        }
+    }
+
+    /// Writes what a run begins with into an empty directory.
+    fn begin(path: &Path, recipe: &Recipe) -> Result<Self> {
+        let context = || format!("beginning the run in {}", path.display());
         fs::write(path.join("recipe.ron"), recipe.to_ron()).with_context(context)?;
         let create = |name: &str| {
             File::create_new(path.join(name))
                 .map(BufWriter::new)
                 .with_context(context)
         };
-        let (metrics, rollouts) = (create("metrics.jsonl")?, create("rollouts.jsonl")?);
         Ok(Self {
-            path,
-            metrics,
-            rollouts,
+            path: path.to_owned(),
+            metrics: create("metrics.jsonl")?,
+            rollouts: create("rollouts.jsonl")?,
         })
     }
 
@@ -111,14 +122,37 @@ impl RunDirectory {
     }
 }
 
-/// The first of `runs/tldr-1`, `runs/tldr-2`, … that is free.
-fn free_path(recipe: &Recipe) -> PathBuf {
+/// Makes a directory; `false` if it exists, also if another run has made it a moment ago.
+fn make(path: &Path) -> Result<bool> {
+    let context = || format!("making the run directory {}", path.display());
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(context)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(context),
+    }
+}
+
+/// Makes the first of `runs/tldr-1`, `runs/tldr-2`, … that is free.
+fn make_numbered(recipe: &Recipe) -> Result<PathBuf> {
     let name = format!("{:?}", recipe.environment).to_lowercase();
-    let numbered = (1..).map(|number| Path::new("runs").join(format!("{name}-{number}")));
-    numbered
-        .into_iter()
-        .find(|path| !path.exists())
-        .unwrap_or_default()
+    let mut number = 1;
+    loop {
+        let path = Path::new("runs").join(format!("{name}-{number}"));
+        if make(&path)? {
+            return Ok(path);
+        }
+        number += 1;
+    }
+}
+
+fn exists_already(path: &Path) -> String {
+    format!(
+        "the run directory {} exists already: give another with --run-dir, or remove it",
+        path.display()
+    )
 }
 
 fn write_line(file: &mut BufWriter<File>, object: &impl Serialize) -> std::io::Result<()> {

@@ -45,6 +45,17 @@ pub fn resolve(model: &str) -> Result<PathBuf> {
     );
 }
 
+/// Refuses what [`resolve`] would refuse, without obtaining anything.
+///
+/// # Errors
+/// If it is neither the name of a known model nor a path that exists.
+pub fn check(model: &str) -> Result<()> {
+    if known_models().iter().any(|known| known.name == model) {
+        return Ok(());
+    }
+    resolve(model).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,38 +5,62 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{evaluation::Evaluation, run_directory::RunDirectory};
+use polyphony_episode::Role;
+
+use crate::evaluation::Evaluation;
 
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
 
+/// What there is to tell of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished<'a> {
+    pub(crate) run: &'a Path,
+    /// Steps that were run.
+    pub(crate) steps: usize,
+    /// Held-out tasks before and after, unless interrupted.
+    pub(crate) before: Option<&'a Evaluation>,
+    pub(crate) after: Option<&'a Evaluation>,
+    /// One role an agent.
+    pub(crate) roles: &'a [Role],
+    /// Where each agent was saved.
+    pub(crate) agents: &'a [PathBuf],
+}
+
 /// Writes the summary to standard error.
-pub(crate) fn tell(
-    run: &RunDirectory,
-    steps: usize,
-    before: Option<&Evaluation>,
-    after: Option<&Evaluation>,
-    agents: &[PathBuf],
-) {
+pub(crate) fn tell(finished: Finished<'_>) {
     #[expect(
         clippy::print_stderr,
         reason = "the summary is what the user waits for"
     )]
     {
-        eprint!("{}", text(run.path(), steps, before, after, agents));
+        eprint!("{}", text(finished, &program()));
     }
 }
 
-fn text(
-    run: &Path,
-    steps: usize,
-    before: Option<&Evaluation>,
-    after: Option<&Evaluation>,
-    agents: &[PathBuf],
-) -> String {
+/// This program as it can be typed from the current directory.
+fn program() -> String {
+    let started = std::env::args().next().unwrap_or_default();
+    let here = std::env::current_dir().unwrap_or_default();
+    let path = Path::new(&started);
+    path.strip_prefix(here)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+fn text(finished: Finished<'_>, program: &str) -> String {
+    let Finished {
+        run,
+        steps,
+        before,
+        after,
+        roles,
+        agents,
+    } = finished;
     let mut text = format!("\nTrained {steps} steps.\n");
     if let (Some(before), Some(after)) = (before, after) {
-        add(&mut text, before, after);
+        add(&mut text, before, after, roles);
     }
     text.push_str("\nThe agents are in\n");
     for agent in agents {
@@ -44,20 +68,19 @@ fn text(
     }
     let _ = writeln!(
         text,
-        "metrics, rollouts and evaluations in\n  {}\n\nTalk to an agent:\n  polyphony generate \
-         --model {} --prompt \"…\"\nTrain again with other values:\n  \
-         cargo xtask train {}/recipe.ron --set seed=2",
-        run.display(),
+        "metrics, rollouts and evaluations in\n  {run}\n\nTalk to an agent:\n  {program} generate \
+         --model {} --prompt \"…\"\nTrain again with other values:\n  {program} train \
+         {run}/recipe.ron --set seed=2",
         agents
             .first()
             .map_or_else(String::new, |agent| agent.display().to_string()),
-        run.display(),
+        run = run.display(),
     );
     text
 }
 
 /// Returns before and after, and the task with the middle change of return as an example.
-fn add(text: &mut String, before: &Evaluation, after: &Evaluation) {
+fn add(text: &mut String, before: &Evaluation, after: &Evaluation, roles: &[Role]) {
     let _ = writeln!(
         text,
         "\n{:<16} {:>8} {:>8}",
@@ -84,8 +107,8 @@ fn add(text: &mut String, before: &Evaluation, after: &Evaluation) {
     let _ = writeln!(text, "\nTask `{}`", first.task);
     for (when, example) in [("before", first), ("after", last)] {
         let _ = writeln!(text, "  {when} training, return {:.2}:", example.value);
-        for (agent, response) in example.responses.iter().enumerate() {
-            let _ = writeln!(text, "    agent {}: {}", agent + 1, shorten(response));
+        for (role, response) in roles.iter().zip(&example.responses) {
+            let _ = writeln!(text, "    {}: {}", role.name, shorten(response));
         }
     }
 }
@@ -126,17 +149,28 @@ mod tests {
             evaluation(2.0, [3.0, 1.5, 0.0]),
         );
         let agents = [PathBuf::from("runs/x/agents/a")];
-        let text = text(Path::new("runs/x"), 5, Some(&before), Some(&after), &agents);
+        let finished = Finished {
+            run: Path::new("runs/x"),
+            steps: 5,
+            before: Some(&before),
+            after: Some(&after),
+            roles: &["a", "b"].map(Role::new),
+            agents: &agents,
+        };
+        let text = text(finished, "bin/polyphony");
         assert!(
             text.contains("return              1.000    2.000"),
             "{text}"
         );
         assert!(text.contains("style             0.500    1.000"), "{text}");
         assert!(
-            text.contains("Task `t1`") && text.contains("agent 2: says 1.5"),
+            text.contains("Task `t1`") && text.contains("b: says 1.5"),
             "{text}"
         );
-        assert!(text.contains("--model runs/x/agents/a"), "{text}");
+        assert!(
+            text.contains("bin/polyphony generate --model runs/x/agents/a"),
+            "{text}"
+        );
     }
 
     #[test]

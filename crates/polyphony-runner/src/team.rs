@@ -38,7 +38,10 @@ impl Team {
             agents: Vec::new(),
             assets: Vec::new(),
         };
-        for (role, model) in roles.iter().zip(recipe.team.models(roles.len())) {
+        let models = recipe.team.models(roles.len());
+        // Names that cannot be right are refused before anything is downloaded.
+        models.iter().try_for_each(|model| sources::check(model))?;
+        for (role, model) in roles.iter().zip(models) {
             let path = sources::resolve(model)?;
             if !starts.contains_key(&path) {
                 let start = Start::read(&path, &device)

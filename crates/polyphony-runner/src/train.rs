@@ -20,7 +20,7 @@ use crate::{
     recipe::Recipe,
     run_directory::RunDirectory,
     schedule::Schedule,
-    summary,
+    summary::{self, Finished},
     team::Team,
 };
 
@@ -32,15 +32,16 @@ use crate::{
 /// If data or models cannot be had, a step fails, or the run directory cannot be written.
 pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     interrupt::listen()?;
+    RunDirectory::check(run_dir)?;
     let environment = recipe.environment.build();
-    let tasks = load_tasks(&recipe.train, "train")?;
+    let tasks = load_tasks(&recipe.train, "train", environment.as_ref())?;
     ensure!(
         recipe.updates.buffer <= tasks.len(),
         "`updates.buffer` is {}, but `train` has only {} tasks",
         recipe.updates.buffer,
         tasks.len()
     );
-    let mut held_out = load_tasks(&recipe.held_out, "held_out")?;
+    let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
     held_out.truncate(recipe.evaluation.tasks);
     let mut team = Team::load(recipe, environment.as_ref())?;
     check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
@@ -72,13 +73,30 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     let agents = saved?;
     let after = evaluate("after", &team, environment.as_ref(), &held_out, recipe)?;
     run.save_evaluations(before.as_ref(), after.as_ref())?;
-    summary::tell(&run, steps, before.as_ref(), after.as_ref(), &agents);
+    summary::tell(Finished {
+        run: run.path(),
+        steps,
+        before: before.as_ref(),
+        after: after.as_ref(),
+        roles: environment.roles(),
+        agents: &agents,
+    });
     Ok(())
 }
 
-/// The tasks of the data set under a recipe's key.
-pub(crate) fn load_tasks(source: &Source, key: &str) -> Result<Vec<Task>> {
-    source.load().with_context(|| format!("loading `{key}`"))
+/// The tasks of the data set under a recipe's key. The environment has looked at each of them, so
+/// that data for another one is found before any model is obtained.
+pub(crate) fn load_tasks(
+    source: &Source,
+    key: &str,
+    environment: &dyn Environment,
+) -> Result<Vec<Task>> {
+    let context = || format!("loading `{key}`");
+    let tasks = source.load().with_context(context)?;
+    for task in &tasks {
+        environment.start(task).with_context(context)?;
+    }
+    Ok(tasks)
 }
 
 /// Lets the team look at every task: one that cannot be played is found now, not after hours.
@@ -133,6 +151,16 @@ fn evaluate(
     Ok(evaluation)
 }
 
+/// The highest reward of any joint action, and the last part of it that is not 0: the level that
+/// it reached.
+fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<(f64, &'static str)> {
+    let branches = rollout.nodes.iter().flat_map(|node| &node.branches);
+    let best = branches.max_by(|a, b| a.reward.total().total_cmp(&b.reward.total()))?;
+    let reached = |part: &&&'static str| best.reward.part(part).is_some_and(|value| value != 0.0);
+    let level = environment.reward_parts().iter().rev().find(reached);
+    Some((best.reward.total(), level.copied().unwrap_or("none")))
+}
+
 /// Runs the steps until all are done or the user interrupts; returns how many were run.
 fn train_steps(
     recipe: &Recipe,
@@ -158,7 +186,7 @@ fn train_steps(
             .with_context(|| format!("step {}", step + 1))?;
         let object = metrics::step_object(step + 1, &report, start.elapsed().as_secs_f64());
         run.record(step + 1, &object, &rollout)?;
-        display.step_done(step + 1, &report);
+        display.step_done(step + 1, &report, best_action(environment, &rollout));
     }
     display.finish();
     Ok(recipe.steps)

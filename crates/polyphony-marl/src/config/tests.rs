@@ -66,8 +66,8 @@ fn updates_out_of_range_are_explained() {
         (
             "epsilon",
             |u| &mut u.epsilon,
-            &[0.0, -1.0],
-            "a positive number",
+            &[0.0, -1.0, 1e-39],
+            "a positive number that 32-bit floats can hold",
         ),
         (
             "weight_decay",

@@ -8,7 +8,10 @@ use super::*;
 use crate::{
     agent::Language,
     config::Baseline,
-    fixture::{Duet, lengths, plain_language, rollout_config, task, tiny_model, weight_bits},
+    fixture::{
+        CONTEXT, Duet, lengths, plain_language, rollout_config, task, tiny_model, weight_bits,
+    },
+    rollout::LongPrompts,
 };
 
 /// Two agents with these stop tokens.
@@ -112,6 +115,21 @@ fn the_report_says_what_happened() {
     );
     for (agent, before) in agents.iter().zip(&before) {
         assert_ne!(&weight_bits(&agent.model), before, "{} learned", agent.name);
+    }
+}
+
+#[test]
+fn a_step_whose_tasks_are_all_left_out_has_no_mean_and_changes_nothing() {
+    let mut agents = team(vec![]);
+    let before = agents.each_ref().map(|agent| weight_bits(&agent.model));
+    let mut config = config(Algorithm::default());
+    config.rollout.long_prompts = LongPrompts::Skip;
+    let tasks = [task("long", &"word ".repeat(CONTEXT))];
+    let (Step { report, .. }, _) = step(&mut agents, &tasks, &config);
+    assert_eq!((report.skipped_tasks, report.sampled_tokens), (1, 0));
+    assert!(report.mean_return.is_nan() && report.parts.iter().all(|part| part.1.is_nan()));
+    for (agent, before) in agents.iter().zip(&before) {
+        assert_eq!(&weight_bits(&agent.model), before);
     }
 }
 

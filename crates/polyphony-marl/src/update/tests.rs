@@ -19,7 +19,7 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
     };
     let prompt = ids(9, 31);
     let sample = |tokens: Vec<u32>| {
-        let packed = PackedGroup::new(&prompt, vec![&tokens]);
+        let packed = PackedGroup::new(&prompt, vec![&tokens]).unwrap();
         let logprobs = score_group(&agent.model, &packed, 1.0).unwrap();
         Sample {
             logprobs: logprobs.into_data().try_into_vec().unwrap(),
@@ -96,8 +96,13 @@ fn groups_without_advantage_are_skipped_and_counted() {
         report,
         UpdateReport {
             zero_groups: 2,
+            logprob_gap: report.logprob_gap,
             ..UpdateReport::default()
         }
+    );
+    assert!(
+        report.logprob_gap.unwrap() < 1e-4,
+        "rollout and training are compared all the same"
     );
     assert_eq!(weight_bits(&after.model), before);
 

@@ -1,8 +1,9 @@
 //! Keys and values that generation keeps, allocated for the longest response.
 //!
 //! A prompt's keys and values are stored once and shared by all responses sampled from it. Each
-//! response has its own row in memory that holds the longest response allowed. All rows are at the
-//! same position of their response, since all start together.
+//! response has its own slot in memory that holds the longest response allowed; the slot of a
+//! finished one is never touched again. All rows are at the same position of their response, since
+//! all start together.
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
 
@@ -49,9 +50,11 @@ pub(crate) struct DecodeAttention<'a> {
     prompts: &'a [PromptCache],
     /// For each row the prompt that it continues; rows of one prompt are neighbours.
     prompt_of: Vec<usize>,
-    /// One pair a layer, each `[R, K, N, S]`: `R` rows, `N` tokens of the longest response.
-    rows: Vec<(Tensor<4>, Tensor<4>)>,
-    /// Tokens already in the rows.
+    /// For each row where its keys and values are, in rising order.
+    slot_of: Vec<usize>,
+    /// One pair a layer, each `[C, K, N, S]`: `C` slots, `N` tokens of the longest response.
+    slots: Vec<(Tensor<4>, Tensor<4>)>,
+    /// Tokens already in the slots.
     filled: usize,
 }
 
@@ -65,30 +68,19 @@ impl<'a> DecodeAttention<'a> {
     ) -> Self {
         let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];
         let empty = || Tensor::zeros(shape, device);
-        let rows = (0..config.layers).map(|_| (empty(), empty())).collect();
         Self {
             prompts,
+            slot_of: (0..prompt_of.len()).collect(),
             prompt_of,
-            rows,
+            slots: (0..config.layers).map(|_| (empty(), empty())).collect(),
             filled: 0,
         }
     }
 
     /// Keeps only the rows at `kept`, in that order.
     pub(crate) fn retain(&mut self, kept: &[usize]) {
-        if kept.len() == self.prompt_of.len() {
-            return;
-        }
         self.prompt_of = kept.iter().map(|&row| self.prompt_of[row]).collect();
-        let Some((first, _)) = self.rows.first() else {
-            return;
-        };
-        let ids: Vec<i64> = kept.iter().map(|&row| row as i64).collect();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [kept.len()]), &first.device());
-        for (keys, values) in &mut self.rows {
-            *keys = keys.clone().select(0, ids.clone());
-            *values = values.clone().select(0, ids.clone());
-        }
+        self.slot_of = kept.iter().map(|&row| self.slot_of[row]).collect();
     }
 
     /// One more token has been run through all layers.
@@ -109,12 +101,36 @@ fn groups(prompt_of: &[usize]) -> Vec<(usize, std::ops::Range<usize>)> {
     groups
 }
 
-/// Writes one position of a cache in place: the tensor is taken out so that nothing shares it.
-fn write(cache: &mut Tensor<4>, position: usize, token: Tensor<3>) {
-    let [rows, heads, _, size] = cache.dims();
-    let taken = std::mem::replace(cache, Tensor::empty([0, 0, 0, 0], &token.device()));
-    let place = [0..rows, 0..heads, position..position + 1, 0..size];
-    *cache = taken.slice_assign(place, token.unsqueeze_dim(2));
+/// Writes one position of the given slots in place: the tensor is taken out so that nothing shares
+/// it. `token` is `[R, K, S]`, one row a slot.
+fn write(cache: &mut Tensor<4>, slot_of: &[usize], position: usize, token: Tensor<3>) {
+    let [_, heads, _, size] = cache.dims();
+    let token = token.unsqueeze_dim::<4>(2);
+    let mut taken = std::mem::replace(cache, Tensor::empty([0, 0, 0, 0], &token.device()));
+    let mut row = 0;
+    for neighbours in slot_of.chunk_by(|a, b| a + 1 == *b) {
+        let (slot, count) = (neighbours[0], neighbours.len());
+        let place = [
+            slot..slot + count,
+            0..heads,
+            position..position + 1,
+            0..size,
+        ];
+        taken = taken.slice_assign(place, token.clone().narrow(0, row, count));
+        row += count;
+    }
+    *cache = taken;
+}
+
+/// The filled part of the given slots, `[R, K, filled, S]`.
+fn filled_part(cache: &Tensor<4>, slot_of: &[usize], filled: usize) -> Tensor<4> {
+    let part = cache.clone().narrow(2, 0, filled);
+    if slot_of.len() == cache.dims()[0] {
+        return part;
+    }
+    let ids: Vec<i64> = slot_of.iter().map(|&slot| slot as i64).collect();
+    let ids = TensorData::new(ids, [slot_of.len()]);
+    part.select(0, Tensor::<1, Int>::from_data(ids, &cache.device()))
 }
 
 impl Attention for DecodeAttention<'_> {
@@ -129,22 +145,22 @@ impl Attention for DecodeAttention<'_> {
         let kv_heads = keys.dims()[1];
         let per_group = heads / kv_heads;
         let filled = self.filled + 1;
-        let (own_keys, own_values) = &mut self.rows[layer];
-        write(own_keys, self.filled, keys);
-        write(own_values, self.filled, values);
+        let (own_keys, own_values) = &mut self.slots[layer];
+        write(own_keys, &self.slot_of, self.filled, keys);
+        write(own_values, &self.slot_of, self.filled, values);
         if let Some(seen) = on_host(
             &queries,
             &*own_keys,
             &*own_values,
             filled,
-            &self.prompt_of,
+            (&self.prompt_of, &self.slot_of),
             |prompt| &self.prompts[prompt].layers[layer],
         ) {
             return seen;
         }
         let groups = groups(&self.prompt_of);
-        let own_keys = own_keys.clone().narrow(2, 0, filled);
-        let own_values = own_values.clone().narrow(2, 0, filled);
+        let own_keys = filled_part(own_keys, &self.slot_of, filled);
+        let own_values = filled_part(own_values, &self.slot_of, filled);
         let queries = (queries / (size as f64).sqrt()).reshape([rows, kv_heads, per_group, size]);
         let own_scores = queries.clone().matmul(own_keys.swap_dims(2, 3));
         let mut seen = Vec::with_capacity(groups.len());
@@ -186,7 +202,7 @@ fn on_host<'a>(
     own_keys: &Tensor<4>,
     own_values: &Tensor<4>,
     filled: usize,
-    prompt_of: &[usize],
+    (prompt_of, slot_of): (&[usize], &[usize]),
     prompt: impl Fn(usize) -> &'a (Tensor<3>, Tensor<3>),
 ) -> Option<Tensor<3>> {
     let [rows, heads, size] = queries.dims();
@@ -220,7 +236,7 @@ fn on_host<'a>(
             stretch(
                 &own_keys,
                 &own_values,
-                (row * kv_heads + head) * longest * size,
+                (slot_of[row] * kv_heads + head) * longest * size,
                 filled,
             ),
         ]

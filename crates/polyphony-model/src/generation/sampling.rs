@@ -28,6 +28,9 @@ impl Default for Sampling {
     }
 }
 
+/// Logits divided by less than this may leave the range of 32-bit floats.
+const LOWEST_TEMPERATURE: f32 = 1e-3;
+
 impl Sampling {
     /// Always the likeliest token.
     pub fn greedy() -> Self {
@@ -49,8 +52,9 @@ impl Sampling {
                 allowed,
             })
         };
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            let allowed = "0 (greedy) or a positive number";
+        let heated = (LOWEST_TEMPERATURE..f32::INFINITY).contains(&self.temperature);
+        if !(self.temperature == 0.0 || heated) {
+            let allowed = "0 (greedy) or a number from 0.001 up";
             return refuse("temperature", self.temperature.to_string(), allowed);
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {

@@ -122,7 +122,8 @@ fn log_probabilities_are_those_that_scoring_gives() {
                 .iter()
                 .map(|answer| answer.tokens.as_slice())
                 .collect();
-            let scored = score_group(&model, &PackedGroup::new(prompt, tokens), temperature);
+            let group = PackedGroup::new(prompt, tokens).unwrap();
+            let scored = score_group(&model, &group, temperature);
             let kept: Vec<f32> = answers.iter().flat_map(|a| a.logprobs.clone()).collect();
             let scored = to_host(scored.unwrap());
             assert_eq!(kept.len(), scored.len());

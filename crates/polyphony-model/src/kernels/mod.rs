@@ -25,4 +25,4 @@ pub(crate) use project::project;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
 pub(crate) use swiglu::swiglu;
-pub(crate) use token_logprobs::token_logprobs;
+pub(crate) use token_logprobs::{CHUNK_LOGITS, token_logprobs};

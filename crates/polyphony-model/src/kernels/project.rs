@@ -20,6 +20,10 @@ pub(crate) fn project(input: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     }
 }
 
+/// With fewer multiplications than this a product is not worth handing to the general one, which
+/// sums in another order for every shape.
+const SMALL: usize = 1 << 21;
+
 #[derive(Clone, Debug)]
 struct Project {
     inner: usize,
@@ -28,7 +32,7 @@ struct Project {
 impl HostOp<2> for Project {
     fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
-        if rows <= MOST_ROWS {
+        if rows <= MOST_ROWS || input.len() * outputs < SMALL {
             return project_few_rows(input, weight, self.inner);
         }
         let x = Matrix::new(input, rows, self.inner, self.inner);

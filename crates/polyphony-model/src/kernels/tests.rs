@@ -1,10 +1,13 @@
 //! Every CPU kernel against the same formula in burn's own operations, values and gradients.
 
-use burn::tensor::{Device, Distribution, Tensor, activation::silu};
+use burn::tensor::{
+    Device, Distribution, Int, Tensor, TensorData,
+    activation::{log_softmax, silu},
+};
 use proptest::prelude::*;
 
 use super::packed_attention::packed_attention_in_burn;
-use super::{Packing, packed_attention, project, rms_norm, rotate, swiglu};
+use super::{Packing, packed_attention, project, rms_norm, rotate, swiglu, token_logprobs};
 
 /// Rounding of sums of up to some hundred products of numbers around 1.
 const TOLERANCE: f64 = 2e-4;
@@ -55,6 +58,25 @@ proptest! {
     fn gate(rows in 1usize..9, width in 1usize..40) {
         let (a, b) = (random([rows, width]), random([rows, width]));
         check!(swiglu(a.clone(), b.clone()), silu(a.clone()) * b.clone(), [a, b]);
+    }
+
+    /// From one position a chunk to all in one.
+    #[test]
+    fn chunked_head(
+        positions in 1usize..30,
+        width in 1usize..20,
+        vocabulary in 2usize..50,
+        chunk_logits in 0usize..400,
+        temperature in prop::sample::select(vec![0.7f32, 1.0, 1.6]),
+    ) {
+        let (hidden, head) = (random([positions, width]), random([vocabulary, width]));
+        let ids: Vec<i64> = (0..positions).map(|i| ((i * 31 + 5) % vocabulary) as i64).collect();
+        let targets =
+            Tensor::<1, Int>::from_data(TensorData::new(ids, [positions]), &hidden.device());
+        let logits = hidden.clone().matmul(head.clone().transpose()) / temperature;
+        let expected = log_softmax(logits, 1).gather(1, targets.clone().unsqueeze_dim(1));
+        let own = token_logprobs(hidden.clone(), head.clone(), targets, temperature, chunk_logits);
+        check!(own, expected.squeeze_dim::<1>(1), [hidden, head]);
     }
 
     #[test]

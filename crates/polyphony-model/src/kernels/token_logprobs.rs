@@ -25,10 +25,11 @@ use super::{
     host::{HostTensor, values},
 };
 
-/// Logits held at once, in numbers: 64 MiB of 32-bit floats.
-const CHUNK_LOGITS: usize = 1 << 24;
+/// Logits to hold at once: 64 MiB of 32-bit floats.
+pub(crate) const CHUNK_LOGITS: usize = 1 << 24;
 
 /// The natural log-probability of each target token, differentiable in hidden states and head.
+/// At most `chunk_logits` numbers of logits are held at once, but those of one position at least.
 ///
 /// # Shapes
 /// `N` positions, `D` hidden size, `V` vocabulary:
@@ -38,12 +39,14 @@ pub(crate) fn token_logprobs(
     head: Tensor<2>,
     targets: Tensor<1, Int>,
     temperature: f32,
+    chunk_logits: usize,
 ) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as TokenLogprobs>::token_logprobs(
         hidden.into_dispatch(),
         head.into_dispatch(),
         targets.into_dispatch(),
         temperature,
+        chunk_logits,
     ))
 }
 
@@ -54,8 +57,9 @@ pub(crate) trait TokenLogprobs: Backend {
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
         temperature: f32,
+        chunk_logits: usize,
     ) -> FloatTensor<Self> {
-        let chunks = chunks::<Self>(&hidden, &head).map(|rows| {
+        let chunks = chunks::<Self>(&hidden, &head, chunk_logits).map(|rows| {
             let targets = Self::int_slice(targets.clone(), &[rows]);
             Self::chosen_logprobs(logits::<Self>(&hidden, rows, &head, temperature), targets)
         });
@@ -182,6 +186,7 @@ impl<B: TokenLogprobs, C: CheckpointStrategy> TokenLogprobs for Autodiff<B, C> {
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
         temperature: f32,
+        chunk_logits: usize,
     ) -> FloatTensor<Self> {
         match Gradient
             .prepare::<C>([hidden.node(), head.node()])
@@ -190,14 +195,20 @@ impl<B: TokenLogprobs, C: CheckpointStrategy> TokenLogprobs for Autodiff<B, C> {
         {
             OpsKind::Tracked(prep) => {
                 let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
-                let output =
-                    B::token_logprobs(hidden.clone(), head.clone(), targets.clone(), temperature);
+                let output = B::token_logprobs(
+                    hidden.clone(),
+                    head.clone(),
+                    targets.clone(),
+                    temperature,
+                    chunk_logits,
+                );
                 prep.finish(
                     Saved {
                         hidden,
                         head,
                         targets,
                         temperature,
+                        chunk_logits,
                     },
                     output,
                 )
@@ -207,6 +218,7 @@ impl<B: TokenLogprobs, C: CheckpointStrategy> TokenLogprobs for Autodiff<B, C> {
                 head.into_primitive(),
                 targets,
                 temperature,
+                chunk_logits,
             )),
         }
     }
@@ -221,6 +233,7 @@ struct Saved<B: Backend> {
     head: FloatTensor<B>,
     targets: IntTensor<B>,
     temperature: f32,
+    chunk_logits: usize,
 }
 
 impl<B: TokenLogprobs> Backward<B, 2> for Gradient {
@@ -239,10 +252,11 @@ impl<B: TokenLogprobs> Backward<B, 2> for Gradient {
             head,
             targets,
             temperature,
+            chunk_logits,
         } = ops.state;
         let mut hidden_grads = Vec::new();
         let mut head_grad: Option<FloatTensor<B>> = None;
-        for rows in chunks::<B>(&hidden, &head) {
+        for rows in chunks::<B>(&hidden, &head, chunk_logits) {
             let targets = B::int_slice(targets.clone(), &[rows]);
             let upstream = B::float_slice(upstream.clone(), &[rows]);
             let upstream = B::float_mul_scalar(upstream, (1.0 / temperature).into());
@@ -273,9 +287,10 @@ impl<B: TokenLogprobs> Backward<B, 2> for Gradient {
 fn chunks<B: Backend>(
     hidden: &FloatTensor<B>,
     head: &FloatTensor<B>,
+    chunk_logits: usize,
 ) -> impl Iterator<Item = Slice> + use<B> {
     let (rows, vocabulary) = (hidden.shape()[0], head.shape()[0]);
-    let step = (CHUNK_LOGITS / vocabulary).max(1);
+    let step = (chunk_logits / vocabulary).max(1);
     (0..rows)
         .step_by(step)
         .map(move |start| Slice::from(start..(start + step).min(rows)))

@@ -6,6 +6,8 @@ use burn::tensor::Tensor;
 
 pub use pack::PackedGroup;
 
+use self::pack::check_tokens;
+
 use crate::{
     LanguageModel, ModelError, kernels, language_model::token_tensor,
     network::attention::PackedAttention,
@@ -22,8 +24,8 @@ use crate::{
 /// - output `[N]`: the tokens of all responses, one response after the other
 ///
 /// # Errors
-/// If a token is outside the vocabulary, a response is empty, or prompt and response together are
-/// longer than the model's context.
+/// If a token is outside the vocabulary, or prompt and response together are longer than the
+/// model's context.
 pub fn score_group(
     model: &LanguageModel,
     group: &PackedGroup<'_>,
@@ -41,6 +43,7 @@ pub fn score_group(
         model.head(),
         targets,
         temperature,
+        kernels::CHUNK_LOGITS,
     ))
 }
 
@@ -52,7 +55,7 @@ pub fn score_group(
 /// # Errors
 /// If there are no ids, one is outside the vocabulary, or there are more than the context holds.
 pub fn sequence_logits(model: &LanguageModel, ids: &[u32]) -> Result<Tensor<2>, ModelError> {
-    PackedGroup::new(ids, vec![]).check_prompt(model)?;
+    check_tokens(ids, ids.len(), model)?;
     let positions: Vec<usize> = (0..ids.len()).collect();
     let mut attention = PackedAttention::new(ids.len(), &[]);
     let hidden = model.hidden(ids, &positions, &mut attention);
@@ -71,7 +74,7 @@ pub fn sequence_logprobs(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>,
     if rest.is_empty() {
         return model.check_ids(ids).map(|()| Vec::new());
     }
-    let group = PackedGroup::new(&ids[..1], vec![rest]);
+    let group = PackedGroup::new(&ids[..1], vec![rest])?;
     let logprobs = score_group(model, &group, 1.0)?;
     Ok(to_host(logprobs))
 }

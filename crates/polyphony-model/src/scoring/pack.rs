@@ -13,8 +13,17 @@ pub struct PackedGroup<'a> {
 
 impl<'a> PackedGroup<'a> {
     /// A group from its prompt and its responses.
-    pub fn new(prompt: &'a [u32], responses: Vec<&'a [u32]>) -> Self {
-        Self { prompt, responses }
+    ///
+    /// # Errors
+    /// If there is no response, or one of them or the prompt is empty.
+    pub fn new(prompt: &'a [u32], responses: Vec<&'a [u32]>) -> Result<Self, ModelError> {
+        if prompt.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
+        if responses.is_empty() || responses.iter().any(|response| response.is_empty()) {
+            return Err(ModelError::EmptyResponse);
+        }
+        Ok(Self { prompt, responses })
     }
 
     /// The prompt's tokens.
@@ -28,7 +37,7 @@ impl<'a> PackedGroup<'a> {
     }
 
     /// The tokens that the network runs: the prompt, then each response but its last token.
-    pub fn fed_tokens(&self) -> Vec<u32> {
+    pub(crate) fn fed_tokens(&self) -> Vec<u32> {
         let fed = self
             .responses
             .iter()
@@ -66,34 +75,31 @@ impl<'a> PackedGroup<'a> {
         self.responses.concat()
     }
 
+    /// Refuses what the model cannot run.
     pub(crate) fn check(&self, model: &LanguageModel) -> Result<(), ModelError> {
-        self.check_prompt(model)?;
-        if self.responses.is_empty() || self.lengths().any(|length| length == 0) {
-            return Err(ModelError::EmptyResponse);
-        }
         let longest = self.lengths().max().unwrap_or_default();
-        check_length(self.prompt.len() + longest, model)?;
+        check_tokens(self.prompt, self.prompt.len() + longest, model)?;
         self.responses
             .iter()
             .try_for_each(|response| model.check_ids(response))
     }
-
-    pub(crate) fn check_prompt(&self, model: &LanguageModel) -> Result<(), ModelError> {
-        if self.prompt.is_empty() {
-            return Err(ModelError::EmptyPrompt);
-        }
-        check_length(self.prompt.len(), model)?;
-        model.check_ids(self.prompt)
-    }
 }
 
-fn check_length(tokens: usize, model: &LanguageModel) -> Result<(), ModelError> {
+/// Refuses ids outside the vocabulary, none at all, and a sequence of more than the context holds.
+pub(super) fn check_tokens(
+    ids: &[u32],
+    sequence: usize,
+    model: &LanguageModel,
+) -> Result<(), ModelError> {
+    if ids.is_empty() {
+        return Err(ModelError::EmptyPrompt);
+    }
     let max_positions = model.config().max_positions;
-    if tokens > max_positions {
+    if sequence > max_positions {
         return Err(ModelError::ContextTooLong {
-            tokens,
+            tokens: sequence,
             max_positions,
         });
     }
-    Ok(())
+    model.check_ids(ids)
 }

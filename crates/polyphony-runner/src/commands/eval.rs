@@ -23,9 +23,9 @@ pub(crate) struct Arguments {
     /// Replaces one value of the recipe, such as `evaluation.tasks=8`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// The agents, in place of the recipe's models: a run directory, one model for all roles, or
-    /// one model a role.
-    #[arg(long, value_name = "DIR", num_args = 1..)]
+    /// The agents, in place of the recipe's models: a run directory or one model for all roles; or
+    /// given once for each role, a model a role.
+    #[arg(long, value_name = "DIR")]
     team: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ struct Printed {
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let recipe = arguments.recipe()?;
     let environment = recipe.environment.build();
-    let mut held_out = load_tasks(&recipe.held_out, "held_out")?;
+    let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
     held_out.truncate(recipe.evaluation.tasks);
     let team = Team::load(&recipe, environment.as_ref())?;
     check_tasks(&recipe, environment.as_ref(), &team, &held_out, "held_out")?;

@@ -27,10 +27,10 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k"])]
     greedy: bool,
     /// Logits are divided by it; 0 is greedy.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f32,
     /// Keeps the likeliest tokens that together reach this probability.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
     /// Keeps this many of the likeliest tokens.
     #[arg(long)]
@@ -256,6 +256,11 @@ mod tests {
                 "{\"ids\": [1]}",
                 &["--max-new-tokens", "0"],
                 "`max_new_tokens` is 0",
+            ),
+            (
+                "{\"ids\": [1]}",
+                &["--temperature", "-1"],
+                "`temperature` is -1, but must be 0 (greedy) or",
             ),
             (
                 "{\"ids\": [1]}",

@@ -3,6 +3,9 @@
 use anyhow::{Error, anyhow};
 use ron::error::{Error as Code, SpannedError};
 
+/// Names less alike than this (1 is equal) are not worth suggesting.
+const LEAST_LIKENESS: f64 = 0.4;
+
 /// An error in a file, with its line and column.
 pub(super) fn in_file(error: &SpannedError) -> Error {
     // RON stops behind a name that it does not know and before anything else that is wrong.
@@ -57,21 +60,36 @@ pub(super) fn reason(code: &Code) -> String {
         Code::ExpectedString => {
             "expected a text in double quotes, such as \"smollm2-135m\"".to_owned()
         }
+        Code::ExpectedInteger | Code::InvalidIntegerDigit { .. } => {
+            "expected a whole number".to_owned()
+        }
+        Code::ExpectedFloat => "expected a number".to_owned(),
+        Code::ExpectedBoolean => "expected true or false".to_owned(),
+        Code::ExpectedIdentifier => {
+            "expected the name of a choice, without quotes, such as Copies(\"smollm2-135m\")"
+                .to_owned()
+        }
+        Code::ExpectedStructLike | Code::ExpectedNamedStructLike(_) => {
+            "expected round brackets with `key: value` pairs".to_owned()
+        }
         other => format!("not valid RON: {other}"),
     }
 }
 
-/// The nearest of the known names, and all of them.
+/// The nearest of the known names if it is near at all, and all of them.
 pub(super) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
-    let nearest = known
-        .iter()
-        .map(AsRef::as_ref)
-        .min_by_key(|name| strsim::damerau_levenshtein(given, name));
-    match nearest {
-        Some(nearest) => {
-            let all: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
-            format!("did you mean `{nearest}`? Known here: {}", all.join(", "))
-        }
-        None => "there is nothing to set here".to_owned(),
+    let all: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
+    if all.is_empty() {
+        return "there is nothing to set here".to_owned();
     }
+    let given = given.to_lowercase();
+    let likeness =
+        |name: &&str| strsim::normalized_damerau_levenshtein(&given, &name.to_lowercase());
+    let nearest = all
+        .iter()
+        .copied()
+        .filter(|name| likeness(name) >= LEAST_LIKENESS)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let question = nearest.map_or_else(String::new, |name| format!("did you mean `{name}`? "));
+    format!("{question}Known here: {}", all.join(", "))
 }

@@ -30,9 +30,12 @@ pub(super) fn apply(recipe: &Recipe, change: &str) -> Result<Recipe> {
         anyhow!("`{value}` is not a RON value: texts need double quotes, as in team=Copies(\"my-model\")")
     })?;
     let text = replace(&recipe.to_ron(), &keys, 0, value)?;
-    reader()
-        .from_str(&text)
-        .map_err(|error| anyhow!("{}", explain::reason(&error.code)))
+    reader().from_str(&text).map_err(|error| {
+        anyhow!(
+            "`{path}` cannot be {value}: {}",
+            explain::reason(&error.code)
+        )
+    })
 }
 
 /// `text` with the value at `keys[depth..]` replaced by `value`.

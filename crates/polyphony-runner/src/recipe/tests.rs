@@ -247,7 +247,34 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
             "train.path=\"x\"",
             "`train` is Embedded(TldrTrain), which has no keys",
         ),
-        ("algorithm.samples=-4", "--set algorithm.samples=-4: "),
+        (
+            "algorithm.samples=-4",
+            "--set algorithm.samples=-4: `algorithm.samples` cannot be -4: ",
+        ),
+        (
+            "algorithm.samples=eight",
+            "`algorithm.samples` cannot be eight: expected a whole number",
+        ),
+        (
+            "updates.learning_rate=fast",
+            "`updates.learning_rate` cannot be fast: expected a number",
+        ),
+        (
+            "algorithm.mask_truncated=1",
+            "`algorithm.mask_truncated` cannot be 1: expected true or false",
+        ),
+        (
+            "team=\"smollm2-135m\"",
+            "expected the name of a choice, without quotes, such as Copies(\"smollm2-135m\")",
+        ),
+        (
+            "algorithm.advantage_scale=StandardDeviation",
+            "expected round brackets with `key: value` pairs",
+        ),
+        (
+            "algorithm.wombats=4",
+            "there is no key `wombats` in `algorithm`; Known here: samples",
+        ),
         (
             "algorithm.samples=4, discount: 0.5",
             "`4, discount: 0.5` is not a RON value",

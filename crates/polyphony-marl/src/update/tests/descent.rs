@@ -27,7 +27,7 @@ fn loss(agent: &Agent, buffer: &[JudgedGroup<'_>]) -> f64 {
     let lessons: Vec<f64> = buffer
         .iter()
         .flat_map(|judged| {
-            let logprobs = score_group(&agent.model, &judged.packed(), 1.0).unwrap();
+            let logprobs = score_group(&agent.model, &judged.packed().unwrap(), 1.0).unwrap();
             let values: Vec<f32> = logprobs.into_data().try_into_vec().unwrap();
             let mut rest = values.as_slice();
             let lessons = judged.lessons().map(|lesson| {
