@@ -1,6 +1,7 @@
-//! The tiny Llama model against what PyTorch transformers computes with the same weights.
+//! Tiny models of every architecture and rope type against what PyTorch transformers computes with
+//! the same weights.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::{
     module::{ModuleVisitor, Param},
@@ -30,8 +31,7 @@ struct Expected {
 }
 
 impl Expected {
-    fn read() -> Self {
-        let folder = fixture("tiny-llama");
+    fn read(folder: &Path) -> Self {
         let json: Value =
             serde_json::from_str(&fs::read_to_string(folder.join("expected.json")).unwrap())
                 .unwrap();
@@ -74,53 +74,113 @@ impl Expected {
     }
 }
 
-fn tiny_llama() -> LanguageModel {
-    load(&fixture("tiny-llama"))
+/// A model and what transformers computes with it.
+struct Case {
+    name: String,
+    model: LanguageModel,
+    expected: Expected,
+}
+
+/// Every model of the fixtures that has expected values.
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+        cases.push(Case {
+            name: name.to_owned(),
+            model: load(&fixture(name)),
+            expected: Expected::read(&fixture(name)),
+        });
+    }
+    for architecture in ["llama", "qwen2", "qwen3"] {
+        for rope in ["default", "linear", "llama3", "yarn"] {
+            let name = format!("rope/{architecture}/{rope}");
+            cases.push(Case {
+                model: load(sharded_model(architecture, rope).path()),
+                expected: Expected::read(&fixture(&name)),
+                name,
+            });
+        }
+    }
+    cases
+}
+
+/// The weights that the rope types of an architecture share, with the configuration of one.
+fn sharded_model(architecture: &str, rope: &str) -> tempfile::TempDir {
+    let target = tempfile::tempdir().unwrap();
+    let folder = fixture("rope").join(architecture);
+    for name in [
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ] {
+        fs::copy(folder.join(name), target.path().join(name)).unwrap();
+    }
+    let config = folder.join(rope).join("config.json");
+    fs::copy(config, target.path().join("config.json")).unwrap();
+    target
 }
 
 #[track_caller]
-fn assert_close(own: &[f32], expected: &[f32], tolerance: f32) {
+fn assert_close(name: &str, own: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(own.len(), expected.len());
     for (index, (own, expected)) in own.iter().zip(expected).enumerate() {
         let gap = (own - expected).abs();
-        assert!(gap <= tolerance, "{index}: {own} is not {expected}");
+        assert!(gap <= tolerance, "{name}, {index}: {own} is not {expected}");
     }
 }
 
 #[test]
 fn logits_match() {
-    let (model, expected) = (tiny_llama(), Expected::read());
-    let logits = expected.floats("logits");
-    let rows = expected.rows();
-    for ((prompt, completion), logits) in rows.iter().zip(logits.chunks(logits.len() / 2)) {
-        let ids = [prompt.as_slice(), completion].concat();
-        let own = values(sequence_logits(&model, &ids).unwrap());
-        assert_close(&own, logits, LOGIT_TOLERANCE);
+    for Case {
+        name,
+        model,
+        expected,
+    } in cases()
+    {
+        let logits = expected.floats("logits");
+        let rows = expected.rows();
+        for ((prompt, completion), logits) in rows.iter().zip(logits.chunks(logits.len() / 2)) {
+            let ids = [prompt.as_slice(), completion].concat();
+            let own = values(sequence_logits(&model, &ids).unwrap());
+            assert_close(&name, &own, logits, LOGIT_TOLERANCE);
+        }
     }
 }
 
 #[test]
 fn completion_log_probabilities_match() {
-    let (model, expected) = (tiny_llama(), Expected::read());
-    let logprobs = expected.floats("completion_logprobs");
-    let rows = expected.rows();
-    for ((prompt, completion), logprobs) in rows.iter().zip(logprobs.chunks(logprobs.len() / 2)) {
-        let group = PackedGroup::new(prompt, vec![completion]).unwrap();
-        let own = values(score_group(&model, &group, 1.0).unwrap());
-        assert_close(&own, logprobs, LOGPROB_TOLERANCE);
+    for Case {
+        name,
+        model,
+        expected,
+    } in cases()
+    {
+        let logprobs = expected.floats("completion_logprobs");
+        let rows = expected.rows();
+        let halves = logprobs.chunks(logprobs.len() / 2);
+        for ((prompt, completion), logprobs) in rows.iter().zip(halves) {
+            let group = PackedGroup::new(prompt, vec![completion]).unwrap();
+            let own = values(score_group(&model, &group, 1.0).unwrap());
+            assert_close(&name, &own, logprobs, LOGPROB_TOLERANCE);
+        }
     }
 }
 
 #[test]
 fn loss_and_the_norm_of_every_gradient_match() {
-    let (model, expected) = (tiny_llama().trainable(), Expected::read());
+    for case in cases() {
+        check_loss_and_norms(&case.name, &case.model.trainable(), &case.expected);
+    }
+}
+
+fn check_loss_and_norms(case: &str, model: &LanguageModel, expected: &Expected) {
     let rows = expected.rows();
     let terms = rows
         .iter()
         .zip(expected.floats("advantages"))
         .map(|((prompt, completion), a)| {
             let group = PackedGroup::new(prompt, vec![completion]).unwrap();
-            score_group(&model, &group, 1.0).unwrap().sum() * a
+            score_group(model, &group, 1.0).unwrap().sum() * a
         });
     let total = terms.reduce(|a, b| a + b).unwrap();
     let loss = -total / rows.len() as f64;
@@ -130,74 +190,71 @@ fn loss_and_the_norm_of_every_gradient_match() {
     );
     assert!(
         (own / wanted - 1.0).abs() <= NORM_TOLERANCE,
-        "the loss {own} is not {wanted}"
+        "{case}: the loss {own} is not {wanted}"
     );
 
-    let norms = gradient_norms(&model, loss.backward());
+    let norms = gradient_norms(model, loss.backward());
     let names = |norms: &BTreeMap<String, f64>| norms.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&norms), names(&expected.norms));
+    assert_eq!(names(&norms), names(&expected.norms), "{case}");
     for (name, norm) in norms {
         let expected = expected.norms[&name];
-        let error = (norm / expected - 1.0).abs();
-        assert!(error <= NORM_TOLERANCE, "{name}: {norm} is not {expected}");
+        let error = (norm - expected).abs() / expected;
+        assert!(
+            error <= NORM_TOLERANCE,
+            "{case}, {name}: {norm} is not {expected}"
+        );
     }
 }
 
 /// The length of every weight's gradient, by Hugging Face name.
 fn gradient_norms(model: &LanguageModel, tape: Gradients) -> BTreeMap<String, f64> {
     struct Norms {
-        path: Vec<String>,
         tape: Gradients,
-        found: BTreeMap<String, f64>,
+        in_order: Vec<f64>,
     }
     impl ModuleVisitor for Norms {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-        }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let name = self.path.join(".");
-            let gradient = param
-                .val()
-                .grad(&self.tape)
-                .unwrap_or_else(|| panic!("{name}"));
-            let squares = values(gradient)
-                .into_iter()
-                .map(|value| f64::from(value).powi(2));
-            self.found.insert(name, squares.sum::<f64>().sqrt());
+            let gradient = param.val().grad(&self.tape).expect("every weight matters");
+            let squares = values(gradient).into_iter();
+            let sum: f64 = squares.map(|value| f64::from(value).powi(2)).sum();
+            self.in_order.push(sum.sqrt());
         }
     }
     let mut norms = Norms {
-        path: Vec::new(),
         tape,
-        found: BTreeMap::new(),
+        in_order: Vec::new(),
     };
     model.visit_weights(&mut norms);
-    norms.found
+    let names = model.named_weights().into_iter().map(|(spec, _)| spec.name);
+    names.zip(norms.in_order).collect()
 }
 
 #[test]
 fn greedy_tokens_match() {
-    let (model, expected) = (tiny_llama(), Expected::read());
-    let greedy = expected.ids("greedy");
-    let (prompt, continuation) = greedy.split_at(expected.prompt_len);
-    assert_eq!(
-        prompt,
-        expected.rows()[0].0,
-        "the fixture continues the first row's prompt"
-    );
-    let group = PromptGroup {
-        prompt,
-        samples: 1,
-        key: StreamKey::default(),
-    };
-    let config = GenerationConfig {
-        sampling: Sampling::greedy(),
-        max_new_tokens: continuation.len(),
-        stop_tokens: vec![],
-    };
-    let answers = generate(&model, &[group], &config, &mut |_| ()).unwrap();
-    assert_eq!(answers[0][0].tokens, continuation);
+    for Case {
+        name,
+        model,
+        expected,
+    } in cases()
+    {
+        let greedy = expected.ids("greedy");
+        let (prompt, continuation) = greedy.split_at(expected.prompt_len);
+        assert_eq!(
+            prompt,
+            expected.rows()[0].0,
+            "{name}: the fixture continues the first row's prompt"
+        );
+        let group = PromptGroup {
+            prompt,
+            samples: 1,
+            key: StreamKey::default(),
+        };
+        let config = GenerationConfig {
+            sampling: Sampling::greedy(),
+            max_new_tokens: continuation.len(),
+            stop_tokens: vec![],
+        };
+        let answers = generate(&model, &[group], &config, &mut |_| ()).unwrap();
+        assert_eq!(answers[0][0].tokens, continuation, "{name}");
+    }
 }

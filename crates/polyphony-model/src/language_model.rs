@@ -9,7 +9,7 @@ use burn::{
 
 use crate::{
     Assets, ModelConfig, ModelError, ModelFiles, TensorSpec,
-    network::{Attention, Llama, WeightReader, named_weights, rope::Rotation},
+    network::{Attention, Network, WeightReader, named_weights, rope::Rotation},
     save,
     scoring::to_host,
 };
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct LanguageModel {
     config: ModelConfig,
-    network: Llama,
+    network: Network,
 }
 
 impl LanguageModel {
@@ -31,7 +31,7 @@ impl LanguageModel {
     /// Names missing, surplus and wrongly shaped tensors.
     pub fn load(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
         let reader = WeightReader::new(&files.weights, device);
-        let network = Llama::load(&files.config, &reader)?;
+        let network = Network::load(&files.config, &reader)?;
         reader.finish()?;
         Ok(Self {
             config: files.config.clone(),
@@ -67,7 +67,7 @@ impl LanguageModel {
     /// Replaces every weight by what `mapper` makes of it. Weights that nobody else shares are
     /// handed over alone, so that they can be changed in place.
     pub fn map_weights(&mut self, mapper: &mut impl ModuleMapper) {
-        let hollow = Llama::hollow(&self.device());
+        let hollow = Network::hollow(&self.device());
         let network = std::mem::replace(&mut self.network, hollow);
         self.network = network.map(mapper);
     }
@@ -105,12 +105,7 @@ impl LanguageModel {
         attention: &mut impl Attention,
     ) -> Tensor<2> {
         let device = self.device();
-        let rotation = Rotation::new(
-            positions,
-            self.config.head_size,
-            self.config.rope_theta,
-            &device,
-        );
+        let rotation = Rotation::new(positions, self.config.head_size, &self.config.rope, &device);
         self.network
             .forward(token_tensor(ids, &device), &rotation, attention)
     }

@@ -45,7 +45,7 @@ mod language_model;
 mod network;
 mod scoring;
 
-pub use config::{Architecture, ModelConfig};
+pub use config::{Architecture, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
     Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer, Weights,

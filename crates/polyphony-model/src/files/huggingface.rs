@@ -9,12 +9,12 @@ use super::assets::Assets;
 use super::template::{ChatTemplate, embedded_template};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
-use super::{ModelFiles, safetensors, stop_tokens};
+use super::{ModelFiles, safetensors, shards, stop_tokens};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 
-/// Opens a directory with `config.json` and `model.safetensors`; tokenizer, chat template and
-/// generation configuration are optional.
+/// Opens a directory with `config.json` and `model.safetensors`, or the index of several such files;
+/// tokenizer, chat template and generation configuration are optional.
 ///
 /// # Errors
 /// If a file is missing, unreadable or damaged, or any part of the model is not supported.
@@ -81,15 +81,10 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
 fn open_weights(directory: &Path, config: &ModelConfig) -> Result<Weights, ModelError> {
     let path = directory.join("model.safetensors");
     let index = directory.join("model.safetensors.index.json");
-    if !path.exists() && index.exists() {
-        return Err(ModelError::Unsupported {
-            path: index,
-            what: "weights layout".to_owned(),
-            given: "sharded".to_owned(),
-            supported: "one file, model.safetensors".to_owned(),
-        });
-    }
-    let mut weights = safetensors::open(&path)?;
+    let mut weights = match !path.exists() && index.exists() {
+        true => shards::open(&index)?,
+        false => safetensors::open(&path)?,
+    };
     // What transformers ignores, too: rotary tables in old exports, and the shared matrix of a tied
     // head where an exporter wrote it twice.
     weights.retain(|name| {

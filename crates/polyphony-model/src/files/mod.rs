@@ -11,6 +11,7 @@ mod gguf;
 mod huggingface;
 mod safetensors;
 mod save;
+mod shards;
 mod template;
 mod tokenizer;
 mod weights;
@@ -238,7 +239,7 @@ mod tests {
                     remove(f, "model.safetensors");
                     write(f, "model.safetensors.index.json", "{}");
                 },
-                "weights layout `sharded` is not supported; supported: one file, model.safetensors",
+                "model.safetensors.index.json is not valid JSON",
             ),
             (
                 |f| write(f, "config.json", "{"),

@@ -1,6 +1,6 @@
 //! A model's tensors, memory-mapped and read by Hugging Face name, whatever the file's format.
 //!
-//! Opening parses the file's table of tensors and checks every length against the file's size;
+//! Opening parses the files' tables of tensors and checks every length against the file's size;
 //! values are converted to `f32` one tensor at a time, when asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +14,20 @@ use memmap2::Mmap;
 use super::dequantize::Encoding;
 use crate::error::ModelError;
 
-/// The tensors of a weights file.
+/// The tensors of a model's weights, in one file or several.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    file: Mmap,
-    tensors: BTreeMap<String, StoredTensor>,
+    files: Vec<MappedFile>,
+    /// The tensors, each with the index of its file.
+    tensors: BTreeMap<String, (usize, StoredTensor)>,
+}
+
+/// A file in memory.
+#[derive(Debug)]
+struct MappedFile {
+    path: PathBuf,
+    bytes: Mmap,
 }
 
 /// A tensor's name and shape.
@@ -59,14 +67,45 @@ pub(crate) enum RowOrder {
 
 impl Weights {
     pub(crate) fn new(path: &Path, file: Mmap, tensors: BTreeMap<String, StoredTensor>) -> Self {
+        let mapped = MappedFile {
+            path: path.to_owned(),
+            bytes: file,
+        };
+        let tensors = tensors.into_iter();
         Self {
             path: path.to_owned(),
-            file,
-            tensors,
+            files: vec![mapped],
+            tensors: tensors.map(|(name, tensor)| (name, (0, tensor))).collect(),
         }
     }
 
-    /// The file that holds the tensors.
+    /// The tensors of several files that the file at `index` puts together.
+    ///
+    /// # Errors
+    /// If two files hold tensors of one name.
+    pub(crate) fn join(index: &Path, shards: Vec<Self>) -> Result<Self, ModelError> {
+        let mut joined = Self {
+            path: index.to_owned(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        for shard in shards {
+            let offset = joined.files.len();
+            joined.files.extend(shard.files);
+            for (name, (file, tensor)) in shard.tensors {
+                if joined.tensors.contains_key(&name) {
+                    return Err(ModelError::Damaged {
+                        path: index.to_owned(),
+                        reason: format!("two of its files hold the tensor `{name}`"),
+                    });
+                }
+                joined.tensors.insert(name, (offset + file, tensor));
+            }
+        }
+        Ok(joined)
+    }
+
+    /// The file that holds the tensors, or the index of several.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -78,7 +117,7 @@ impl Weights {
 
     /// Every tensor's name and shape, sorted by name.
     pub fn specs(&self) -> Vec<TensorSpec> {
-        let spec = |(name, tensor): (&String, &StoredTensor)| TensorSpec {
+        let spec = |(name, (_, tensor)): (&String, &(usize, StoredTensor))| TensorSpec {
             name: name.clone(),
             shape: tensor.shape.clone(),
         };
@@ -95,16 +134,17 @@ impl Weights {
     /// # Errors
     /// If the tensor is missing, has another shape, or is stored in a type that cannot be read.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let tensor = self
+        let (file, tensor) = self
             .tensors
             .get(name)
             .ok_or_else(|| ModelError::MissingTensor {
                 path: self.path.clone(),
                 tensor: name.to_owned(),
             })?;
+        let file = &self.files[*file];
         if tensor.shape != shape {
             return Err(ModelError::TensorShape {
-                path: self.path.clone(),
+                path: file.path.clone(),
                 tensor: name.to_owned(),
                 found: tensor.shape.clone(),
                 expected: shape.to_owned(),
@@ -114,20 +154,21 @@ impl Weights {
             .encoding
             .as_ref()
             .map_err(|given| ModelError::TensorType {
-                path: self.path.clone(),
+                path: file.path.clone(),
                 tensor: name.to_owned(),
                 given: given.clone(),
                 supported: "F32, F16, BF16, and in GGUF also Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"
                     .to_owned(),
             })?;
-        let bytes = self
-            .file
+        let bytes = file
+            .bytes
             .get(tensor.bytes.clone())
             .ok_or_else(|| ModelError::Damaged {
-                path: self.path.clone(),
+                path: file.path.clone(),
                 reason: format!("tensor `{name}` reaches past the end of the file"),
             })?;
         let values = encoding.decode(bytes);
+        file.let_go(&tensor.bytes);
         Ok(match tensor.rows {
             RowOrder::Plain => values,
             RowOrder::RotaryPairs { heads } => separate_rotary_halves(&values, heads, shape),
@@ -160,6 +201,24 @@ impl Weights {
     /// Drops the tensors whose names do not satisfy `keep`.
     pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| keep(name));
+    }
+}
+
+impl MappedFile {
+    /// Lets the system take back the memory of a range that has been read: while a model is loaded,
+    /// it is held once, not a second time as pages of its file.
+    fn let_go(&self, range: &Range<usize>) {
+        // Where the system does not, nothing is lost but memory.
+        // SAFETY: the mapping is of a file and only read, so pages that are dropped come back as
+        // they were.
+        #[cfg(unix)]
+        let _ = unsafe {
+            self.bytes.unchecked_advise_range(
+                memmap2::UncheckedAdvice::DontNeed,
+                range.start,
+                range.len(),
+            )
+        };
     }
 }
 

@@ -21,6 +21,24 @@ pub(crate) trait Attention {
     ) -> Tensor<3>;
 }
 
+/// Projected rows as heads.
+///
+/// # Shapes
+/// - projected `[T, heads · S]`, output `[T, heads, S]`
+pub(crate) fn split_heads(projected: Tensor<2>, head_size: usize) -> Tensor<3> {
+    let [tokens, width] = projected.dims();
+    projected.reshape([tokens, width / head_size, head_size])
+}
+
+/// Heads side by side.
+///
+/// # Shapes
+/// - heads `[T, heads, S]`, output `[T, heads · S]`
+pub(crate) fn merge_heads(heads: Tensor<3>) -> Tensor<2> {
+    let [tokens, count, size] = heads.dims();
+    heads.reshape([tokens, count * size])
+}
+
 /// A prompt followed by responses, packed as one row: each response sees the prompt and itself.
 #[derive(Debug)]
 pub(crate) struct PackedAttention {

@@ -8,16 +8,20 @@ use burn::{
 
 use crate::kernels;
 
-/// A projection without bias; the weight is stored as `[O, I]`, as in Hugging Face files.
+/// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
 #[derive(Module, Debug)]
 pub(crate) struct Linear {
     weight: Param<Tensor<2>>,
+    bias: Option<Param<Tensor<1>>>,
 }
 
 impl Linear {
-    pub(crate) fn new(weight: Tensor<2>) -> Self {
+    /// # Shapes
+    /// - weight `[O, I]`, bias `[O]`
+    pub(crate) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         Self {
             weight: Param::from_tensor(weight),
+            bias: bias.map(Param::from_tensor),
         }
     }
 
@@ -26,7 +30,11 @@ impl Linear {
     /// # Shapes
     /// - input `[T, I]`, output `[T, O]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        kernels::project(input, self.weight.val())
+        let projected = kernels::project(input, self.weight.val());
+        match &self.bias {
+            Some(bias) => projected + bias.val().unsqueeze(),
+            None => projected,
+        }
     }
 
     /// The weight, `[O, I]`.
@@ -84,6 +92,16 @@ impl RmsNorm {
     /// - input and output `[T, D]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         kernels::rms_norm(input, self.weight.val(), self.epsilon)
+    }
+
+    /// The same for every head of every row.
+    ///
+    /// # Shapes
+    /// - input and output `[T, heads, D]`
+    pub(crate) fn forward_heads(&self, input: Tensor<3>) -> Tensor<3> {
+        let [tokens, heads, size] = input.dims();
+        let rows = self.forward(input.reshape([tokens * heads, size]));
+        rows.reshape([tokens, heads, size])
     }
 }
 

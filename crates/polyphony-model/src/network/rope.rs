@@ -1,9 +1,11 @@
 //! Rotary position embedding (Su et al., 2021, arXiv 2104.09864), in the half-split layout of
 //! Hugging Face checkpoints: coordinate `i` is rotated together with `i + head_size / 2`.
 
+use std::f64::consts::TAU;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::kernels::rotate;
+use crate::{Rope, RopeScaling, kernels::rotate};
 
 /// Cosines and sines for the positions of one forward pass, made once and shared by all layers.
 #[derive(Clone, Debug)]
@@ -14,21 +16,24 @@ pub(crate) struct Rotation {
 
 impl Rotation {
     /// The rotation for tokens at `positions`.
-    pub(crate) fn new(positions: &[usize], head_size: usize, theta: f64, device: &Device) -> Self {
-        let half = head_size / 2;
-        let frequencies: Vec<f64> = (0..half)
-            .map(|i| theta.powf(-(2.0 * i as f64) / head_size as f64))
-            .collect();
+    pub(crate) fn new(positions: &[usize], head_size: usize, rope: &Rope, device: &Device) -> Self {
+        let frequencies = frequencies(rope, head_size);
+        let magnitude = match rope.scaling {
+            RopeScaling::Yarn {
+                attention_factor, ..
+            } => attention_factor,
+            _ => 1.0,
+        };
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> = positions
                 .iter()
                 .flat_map(|&position| {
-                    frequencies
-                        .iter()
-                        .map(move |w| f(position as f64 * w) as f32)
+                    let angles = frequencies.iter().map(move |w| position as f64 * w);
+                    angles.map(|angle| (magnitude * f(angle)) as f32)
                 })
                 .collect();
-            Tensor::from_data(TensorData::new(values, [positions.len(), 1, half]), device)
+            let shape = [positions.len(), 1, frequencies.len()];
+            Tensor::from_data(TensorData::new(values, shape), device)
         };
         Self {
             cos: table(f64::cos),
@@ -45,6 +50,56 @@ impl Rotation {
     }
 }
 
+/// The angle by which each pair of coordinates turns from one position to the next.
+fn frequencies(rope: &Rope, head_size: usize) -> Vec<f64> {
+    let pairs = head_size / 2;
+    let plain = (0..pairs).map(|i| rope.theta.powf(-(2.0 * i as f64) / head_size as f64));
+    match rope.scaling {
+        RopeScaling::Unscaled => plain.collect(),
+        RopeScaling::Linear { factor } => plain.map(|w| w / factor).collect(),
+        RopeScaling::Llama3 {
+            factor,
+            low_frequency_factor,
+            high_frequency_factor,
+            original_positions,
+        } => {
+            let stretch = |w: f64| {
+                let turns = original_positions * w / TAU;
+                let width = high_frequency_factor - low_frequency_factor;
+                let unscaled = ((turns - low_frequency_factor) / width).clamp(0.0, 1.0);
+                unscaled * w + (1.0 - unscaled) * w / factor
+            };
+            plain.map(stretch).collect()
+        }
+        RopeScaling::Yarn {
+            factor,
+            fast,
+            slow,
+            original_positions,
+            truncate,
+            ..
+        } => {
+            // The coordinate whose pair turns so often in the original context.
+            let coordinate = |turns: f64| {
+                let wavelength = original_positions / (turns * TAU);
+                head_size as f64 * wavelength.ln() / (2.0 * rope.theta.ln())
+            };
+            let (mut low, mut high) = (coordinate(fast), coordinate(slow));
+            if truncate {
+                (low, high) = (low.floor(), high.ceil());
+            }
+            (low, high) = (low.max(0.0), high.min(head_size as f64 - 1.0));
+            // As in transformers: two equal bounds are a step, not a division by zero.
+            let width = if low == high { 0.001 } else { high - low };
+            let stretch = |(i, w): (usize, f64)| {
+                let stretched = ((i as f64 - low) / width).clamp(0.0, 1.0);
+                stretched * w / factor + (1.0 - stretched) * w
+            };
+            plain.enumerate().map(stretch).collect()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,9 +107,13 @@ mod tests {
     #[test]
     fn rotation_keeps_lengths_and_depends_on_distance_only() {
         let device = Device::flex();
+        let rope = Rope {
+            theta: 10_000.0,
+            scaling: RopeScaling::Unscaled,
+        };
         let vector = |values: [f32; 4]| Tensor::<3>::from_data([[values]], &device);
         let at = |v: &Tensor<3>, position| {
-            Rotation::new(&[position], 4, 10_000.0, &device).apply(v.clone())
+            Rotation::new(&[position], 4, &rope, &device).apply(v.clone())
         };
         let (q, k) = (vector([0.3, -1.2, 0.7, 2.0]), vector([1.0, 0.4, -0.6, 0.1]));
         let dot = |a: Tensor<3>, b: Tensor<3>| (a * b).sum().into_scalar::<f32>();

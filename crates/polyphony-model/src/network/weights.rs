@@ -7,7 +7,8 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 
-use crate::{ModelError, TensorSpec, Weights};
+use super::layers::{Linear, RmsNorm};
+use crate::{ModelConfig, ModelError, TensorSpec, Weights};
 
 /// Reads tensors from an opened model onto a device, and remembers their names.
 pub(crate) struct WeightReader<'a> {
@@ -30,9 +31,36 @@ impl<'a> WeightReader<'a> {
         self.read(name, shape)
     }
 
-    /// A vector of the given length.
-    pub(crate) fn vector(&self, name: &str, length: usize) -> Result<Tensor<1>, ModelError> {
-        self.read(name, [length])
+    /// A projection without bias. Shape `[O, I]`: `O` outputs, `I` inputs.
+    pub(crate) fn linear(&self, path: &str, shape: [usize; 2]) -> Result<Linear, ModelError> {
+        Ok(Linear::new(
+            self.read(&format!("{path}.weight"), shape)?,
+            None,
+        ))
+    }
+
+    /// A projection with bias.
+    pub(crate) fn biased_linear(
+        &self,
+        path: &str,
+        shape: [usize; 2],
+    ) -> Result<Linear, ModelError> {
+        let bias = self.read(&format!("{path}.bias"), [shape[0]])?;
+        Ok(Linear::new(
+            self.read(&format!("{path}.weight"), shape)?,
+            Some(bias),
+        ))
+    }
+
+    /// A normalization over rows of `size`.
+    pub(crate) fn norm(
+        &self,
+        path: &str,
+        size: usize,
+        config: &ModelConfig,
+    ) -> Result<RmsNorm, ModelError> {
+        let weight = self.read(&format!("{path}.weight"), [size])?;
+        Ok(RmsNorm::new(weight, config.norm_epsilon))
     }
 
     /// A missing tensor is all zeros until [`WeightReader::finish`] lists every one of them.
@@ -66,11 +94,16 @@ pub(crate) fn named_weights<M: Module>(network: &M) -> Vec<(TensorSpec, Tensor<1
         weights: Vec<(TensorSpec, Tensor<1>)>,
     }
     impl ModuleVisitor for Collector {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_owned());
+        // The architecture's variant of the enum is not part of a name.
+        fn enter_module(&mut self, name: &str, container: &str) {
+            if !container.starts_with("Enum:") {
+                self.path.push(name.to_owned());
+            }
         }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
+        fn exit_module(&mut self, _name: &str, container: &str) {
+            if !container.starts_with("Enum:") {
+                self.path.pop();
+            }
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();

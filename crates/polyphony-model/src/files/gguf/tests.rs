@@ -35,7 +35,7 @@ fn a_model_comes_back_as_it_was_on_the_hub() {
         ),
         (1, 2, 1, 16)
     );
-    assert_eq!((config.norm_epsilon, config.rope_theta), (1e-5, 1e5));
+    assert_eq!((config.norm_epsilon, config.rope.theta), (1e-5, 1e5));
     assert_eq!((config.max_positions, config.tied_head), (128, true));
     assert_eq!(files.stop_tokens, [0, 2], "end of turn and end of text");
 

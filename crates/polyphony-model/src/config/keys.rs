@@ -1,0 +1,105 @@
+//! Typed access to a configuration's keys.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::ModelError;
+
+/// The largest size accepted anywhere in a configuration, so that products of sizes stay far from
+/// overflow.
+const MAX_SIZE: usize = i32::MAX as usize;
+
+/// Typed access to the keys of one JSON object. A key whose value is `null` counts as absent.
+pub(super) struct Keys<'a> {
+    pub(super) object: &'a Value,
+    pub(super) path: &'a Path,
+}
+
+impl Keys<'_> {
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn invalid(
+        &self,
+        key: &str,
+        given: impl Into<Value>,
+        allowed: impl Into<String>,
+    ) -> ModelError {
+        ModelError::InvalidValue {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            given: given.into().to_string(),
+            allowed: allowed.into(),
+        }
+    }
+
+    pub(super) fn unsupported(&self, what: &str, given: &Value, supported: &str) -> ModelError {
+        let given = given
+            .as_str()
+            .map_or_else(|| given.to_string(), str::to_owned);
+        ModelError::Unsupported {
+            path: self.path.to_owned(),
+            what: what.to_owned(),
+            given,
+            supported: supported.to_owned(),
+        }
+    }
+
+    pub(super) fn size(&self, key: &str) -> Result<usize, ModelError> {
+        self.optional_size(key)?
+            .ok_or_else(|| ModelError::MissingKey {
+                path: self.path.to_owned(),
+                key: key.to_owned(),
+                expected: "a whole number of at least 1".to_owned(),
+            })
+    }
+
+    pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+        match size {
+            Some(size) if (1..=MAX_SIZE).contains(&size) => Ok(Some(size)),
+            _ => {
+                let allowed = format!("a whole number from 1 to {MAX_SIZE}");
+                Err(self.invalid(key, value.clone(), allowed))
+            }
+        }
+    }
+
+    pub(super) fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        match value.as_f64() {
+            Some(number) if number > 0.0 => Ok(Some(number)),
+            _ => Err(self.invalid(key, value.clone(), "a number above 0")),
+        }
+    }
+
+    pub(super) fn switch(&self, key: &str) -> Result<Option<bool>, ModelError> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        match value.as_bool() {
+            Some(switch) => Ok(Some(switch)),
+            None => Err(self.invalid(key, value.clone(), "true or false")),
+        }
+    }
+
+    /// Refuses every value but one; absent is fine.
+    pub(super) fn only(&self, key: &str, supported: impl Into<Value>) -> Result<(), ModelError> {
+        let supported = supported.into();
+        match self.get(key) {
+            Some(value) if *value != supported => Err(self.invalid(
+                key,
+                value.clone(),
+                format!("{supported} (all that is supported)"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The rotary embedding's settings, in the older and the newer spelling.
+
+use serde_json::Value;
+
+use super::keys::Keys;
+use crate::error::ModelError;
+
+/// How the rotary embedding turns positions into angles.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// The base of the wavelengths.
+    pub theta: f64,
+    /// How wavelengths are stretched for contexts longer than those of pre-training.
+    pub scaling: RopeScaling,
+}
+
+/// How the rotary embedding's wavelengths are stretched.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all (rope type `default`).
+    Unscaled,
+    /// All by one factor (rope type `linear`).
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Long ones by a factor, short ones not at all, and those between smoothly (rope type
+    /// `llama3`).
+    Llama3 {
+        /// The factor of long wavelengths.
+        factor: f64,
+        /// Wavelengths above `original_positions` divided by it are long.
+        low_frequency_factor: f64,
+        /// Wavelengths below `original_positions` divided by it are short.
+        high_frequency_factor: f64,
+        /// The context of pre-training, in tokens.
+        original_positions: f64,
+    },
+    /// YaRN (Peng et al., 2023, arXiv 2309.00071; rope type `yarn`).
+    Yarn {
+        /// The factor of wavelengths that turn less than `slow` times in the original context.
+        factor: f64,
+        /// What rotated queries and keys are multiplied by.
+        attention_factor: f64,
+        /// Wavelengths that turn more often than this are left alone.
+        fast: f64,
+        /// Wavelengths that turn less often than this are stretched in full.
+        slow: f64,
+        /// The context of pre-training, in tokens.
+        original_positions: f64,
+        /// Whether the bounds between the two are rounded outwards to whole coordinates.
+        truncate: bool,
+    },
+}
+
+const SUPPORTED: &str = "default, linear, llama3, yarn";
+
+impl Keys<'_> {
+    /// The rotary embedding, from `rope_parameters` (newer), or `rope_scaling` and the top level
+    /// (older). `max_positions` stands in for an original context that is not given, as in
+    /// transformers.
+    pub(super) fn rope(&self, max_positions: usize) -> Result<Rope, ModelError> {
+        self.only("partial_rotary_factor", 1.0)?;
+        let nested = ["rope_parameters", "rope_scaling"]
+            .into_iter()
+            .find_map(|key| self.get(key));
+        let Some(object) = nested else {
+            return Ok(Rope {
+                theta: self.rope_theta()?,
+                scaling: RopeScaling::Unscaled,
+            });
+        };
+        let rope = Keys {
+            object,
+            path: self.path,
+        };
+        rope.only("partial_rotary_factor", 1.0)?;
+        let theta = match rope.positive("rope_theta")? {
+            Some(theta) => theta,
+            None => self.rope_theta()?,
+        };
+        let kind = rope.get("rope_type").or_else(|| rope.get("type"));
+        let scaling = match kind.map_or(Some("default"), Value::as_str) {
+            Some("default") => RopeScaling::Unscaled,
+            Some("linear") => RopeScaling::Linear {
+                factor: rope.required("factor")?,
+            },
+            Some("llama3") => rope.llama3(max_positions)?,
+            Some("yarn") => rope.yarn(max_positions)?,
+            _ => {
+                return Err(rope.unsupported("rope type", kind.unwrap_or(&Value::Null), SUPPORTED));
+            }
+        };
+        Ok(Rope { theta, scaling })
+    }
+
+    fn rope_theta(&self) -> Result<f64, ModelError> {
+        Ok(self.positive("rope_theta")?.unwrap_or(10_000.0))
+    }
+
+    fn original_positions(&self, max_positions: usize) -> Result<f64, ModelError> {
+        let given = self.positive("original_max_position_embeddings")?;
+        Ok(given.unwrap_or(max_positions as f64))
+    }
+
+    fn llama3(&self, max_positions: usize) -> Result<RopeScaling, ModelError> {
+        let low_frequency_factor = self.required("low_freq_factor")?;
+        let high_frequency_factor = self.required("high_freq_factor")?;
+        if high_frequency_factor <= low_frequency_factor {
+            let allowed = format!("above `low_freq_factor`, {low_frequency_factor}");
+            return Err(self.invalid("high_freq_factor", high_frequency_factor, allowed));
+        }
+        Ok(RopeScaling::Llama3 {
+            factor: self.required("factor")?,
+            low_frequency_factor,
+            high_frequency_factor,
+            original_positions: self.original_positions(max_positions)?,
+        })
+    }
+
+    fn yarn(&self, max_positions: usize) -> Result<RopeScaling, ModelError> {
+        let original_positions = self.original_positions(max_positions)?;
+        let factor = match self.positive("factor")? {
+            Some(factor) => factor,
+            None => max_positions as f64 / original_positions,
+        };
+        let magnitude = |weight: f64| match factor <= 1.0 {
+            true => 1.0,
+            false => 0.1 * weight * factor.ln() + 1.0,
+        };
+        let weights = (self.positive("mscale")?, self.positive("mscale_all_dim")?);
+        let attention_factor = match (self.positive("attention_factor")?, weights) {
+            (Some(given), _) => given,
+            (None, (Some(weight), Some(all))) => magnitude(weight) / magnitude(all),
+            (None, _) => magnitude(1.0),
+        };
+        Ok(RopeScaling::Yarn {
+            factor,
+            attention_factor,
+            fast: self.positive("beta_fast")?.unwrap_or(32.0),
+            slow: self.positive("beta_slow")?.unwrap_or(1.0),
+            original_positions,
+            truncate: self.switch("truncate")?.unwrap_or(true),
+        })
+    }
+
+    fn required(&self, key: &str) -> Result<f64, ModelError> {
+        self.positive(key)?.ok_or_else(|| ModelError::MissingKey {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            expected: "a number above 0, which this rope type needs".to_owned(),
+        })
+    }
+}

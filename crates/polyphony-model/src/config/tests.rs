@@ -1,0 +1,266 @@
+//! Both spellings, defaults, and what is refused.
+
+use serde_json::json;
+
+use super::*;
+
+/// The older keys, as SmolLM2 has them.
+fn older() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "attention_bias": false, "mlp_bias": false, "hidden_act": "silu",
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
+        "rope_theta": 100000, "rope_scaling": null, "tie_word_embeddings": true,
+    })
+}
+
+fn parse(config: &Value) -> Result<ModelConfig, ModelError> {
+    ModelConfig::from_json(config, Path::new("some/config.json"))
+}
+
+/// The older configuration with some keys changed; `null` removes a key.
+fn with(changes: Value) -> Value {
+    let mut config = older();
+    let object = config.as_object_mut().unwrap();
+    for (key, value) in changes.as_object().unwrap() {
+        object.insert(key.clone(), value.clone());
+    }
+    config
+}
+
+#[test]
+fn older_and_newer_keys_say_the_same() {
+    let expected = ModelConfig {
+        architecture: Architecture::Llama,
+        vocab_size: 49152,
+        hidden_size: 576,
+        intermediate_size: 1536,
+        layers: 30,
+        heads: 9,
+        kv_heads: 3,
+        head_size: 64,
+        norm_epsilon: 1e-5,
+        rope: Rope {
+            theta: 1e5,
+            scaling: RopeScaling::Unscaled,
+        },
+        max_positions: 8192,
+        tied_head: true,
+    };
+    let newer = json!({
+        "rope_theta": null, "head_dim": 64, "architectures": null,
+        "rope_parameters": {"rope_theta": 1e5, "rope_type": "default"},
+    });
+    for config in [older(), with(newer), with(json!({"model_type": null}))] {
+        assert_eq!(parse(&config).unwrap(), expected);
+    }
+}
+
+#[test]
+fn absent_keys_take_the_defaults_of_transformers() {
+    let config = parse(&with(json!({
+        "num_key_value_heads": null, "rope_theta": null, "rms_norm_eps": null,
+        "max_position_embeddings": null, "tie_word_embeddings": null, "hidden_act": null,
+    })))
+    .unwrap();
+    assert_eq!(
+        (config.kv_heads, config.max_positions, config.tied_head),
+        (9, 2048, false)
+    );
+    assert_eq!((config.rope.theta, config.norm_epsilon), (1e4, 1e-6));
+}
+
+#[test]
+fn qwen_has_its_own_defaults_and_may_name_a_window_that_is_off() {
+    let common = json!({
+        "head_dim": null, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 256,
+        "max_position_embeddings": null, "use_sliding_window": false, "sliding_window": 4096,
+        "max_window_layers": 28, "layer_types": ["full_attention", "full_attention"],
+    });
+    let rows = [
+        ("Qwen2ForCausalLM", "qwen2", Architecture::Qwen2, 32),
+        ("Qwen3ForCausalLM", "qwen3", Architecture::Qwen3, 128),
+    ];
+    for (class, model_type, architecture, head_size) in rows {
+        let mut config = with(common.clone());
+        config["architectures"] = json!([class]);
+        config["model_type"] = json!(model_type);
+        let config = parse(&config).unwrap();
+        assert_eq!(
+            (config.architecture, config.head_size, config.max_positions),
+            (architecture, head_size, 32_768)
+        );
+    }
+}
+
+#[test]
+fn every_rope_type_is_read_in_either_spelling() {
+    let llama3 = RopeScaling::Llama3 {
+        factor: 32.0,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: 4.0,
+        original_positions: 8192.0,
+    };
+    let yarn = |attention_factor, original_positions, truncate| RopeScaling::Yarn {
+        factor: 4.0,
+        attention_factor,
+        fast: 32.0,
+        slow: 1.0,
+        original_positions,
+        truncate,
+    };
+    let rows = [
+        (json!({"rope_type": "default"}), RopeScaling::Unscaled),
+        (
+            json!({"type": "linear", "factor": 2}),
+            RopeScaling::Linear { factor: 2.0 },
+        ),
+        (
+            json!({"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+                   "high_freq_factor": 4.0}),
+            llama3,
+        ),
+        (
+            json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}),
+            yarn(0.1 * 4.0f64.ln() + 1.0, 32_768.0, true),
+        ),
+        (
+            json!({"rope_type": "yarn", "original_max_position_embeddings": 2048,
+                   "attention_factor": 1.5, "truncate": false}),
+            yarn(1.5, 2048.0, false),
+        ),
+        (
+            json!({"rope_type": "yarn", "factor": 4.0, "mscale": 2.0, "mscale_all_dim": 1.0}),
+            yarn(
+                (0.2 * 4.0f64.ln() + 1.0) / (0.1 * 4.0f64.ln() + 1.0),
+                8192.0,
+                true,
+            ),
+        ),
+    ];
+    for (rope, scaling) in rows {
+        for key in ["rope_scaling", "rope_parameters"] {
+            let config = parse(&with(json!({ key: rope }))).unwrap();
+            let expected = Rope {
+                theta: 1e5,
+                scaling: scaling.clone(),
+            };
+            assert_eq!(config.rope, expected, "{key}: {rope}");
+        }
+    }
+}
+
+#[test]
+fn a_head_may_be_wider_than_its_share() {
+    assert_eq!(
+        parse(&with(json!({"head_dim": 128}))).unwrap().head_size,
+        128
+    );
+}
+
+#[test]
+fn unsupported_and_senseless_values_are_named() {
+    let rows = [
+        (
+            json!({"architectures": ["MambaForCausalLM"]}),
+            "architecture `MambaForCausalLM`",
+        ),
+        (
+            json!({"architectures": null, "model_type": "gpt2"}),
+            "architecture `gpt2`",
+        ),
+        (
+            json!({"architectures": null, "model_type": null}),
+            "no key `architectures`",
+        ),
+        (
+            json!({"architectures": ["Qwen2ForCausalLM"], "model_type": "llama"}),
+            "architecture `llama`",
+        ),
+        (
+            json!({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}),
+            "rope type `dynamic` is not supported; supported: default, linear, llama3, yarn",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": 3}}),
+            "rope type `3`",
+        ),
+        (
+            json!({"rope_scaling": {"type": "linear"}}),
+            "no key `factor`",
+        ),
+        (
+            json!({"rope_scaling": {"type": "linear", "factor": -2.0}}),
+            "`factor` is -2.0, but must be a number above 0",
+        ),
+        (
+            json!({"rope_scaling": {
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+            }}),
+            "`high_freq_factor` is 4.0, but must be above `low_freq_factor`, 4",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "yarn", "partial_rotary_factor": 0.5}}),
+            "`partial_rotary_factor` is 0.5",
+        ),
+        (
+            json!({"use_sliding_window": true}),
+            "`use_sliding_window` is true",
+        ),
+        (
+            json!({"layer_types": ["full_attention", "sliding_attention"]}),
+            "layer type `sliding_attention` is not supported; supported: full_attention",
+        ),
+        (
+            json!({"partial_rotary_factor": 0.5}),
+            "`partial_rotary_factor` is 0.5",
+        ),
+        (json!({"attention_bias": true}), "`attention_bias` is true"),
+        (json!({"mlp_bias": true}), "`mlp_bias` is true"),
+        (
+            json!({"hidden_act": "gelu"}),
+            "`hidden_act` is \"gelu\", but must be \"silu\"",
+        ),
+        (
+            json!({"num_attention_heads": 0}),
+            "`num_attention_heads` is 0",
+        ),
+        (
+            json!({"num_key_value_heads": 4}),
+            "`num_key_value_heads` is 4, but must be a divisor",
+        ),
+        (
+            json!({"num_attention_heads": 10, "num_key_value_heads": 5}),
+            "`hidden_size` is 576",
+        ),
+        (
+            json!({"head_dim": 63}),
+            "`head_dim` is 63, but must be even",
+        ),
+        (json!({"hidden_size": 0}), "`hidden_size` is 0"),
+        (json!({"hidden_size": -8}), "`hidden_size` is -8"),
+        (json!({"hidden_size": "576"}), "`hidden_size` is \"576\""),
+        (json!({"vocab_size": null}), "no key `vocab_size`"),
+        (
+            json!({"num_hidden_layers": 1u64 << 40}),
+            "`num_hidden_layers` is 1099511627776",
+        ),
+        (json!({"rms_norm_eps": 0.0}), "`rms_norm_eps` is 0.0"),
+        (json!({"rope_theta": -1}), "`rope_theta` is -1"),
+        (
+            json!({"tie_word_embeddings": "yes"}),
+            "`tie_word_embeddings` is \"yes\"",
+        ),
+    ];
+    for (changes, expected) in rows {
+        let message = parse(&with(changes)).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        assert!(
+            message.starts_with("some/config.json"),
+            "{message:?} names no file"
+        );
+    }
+}

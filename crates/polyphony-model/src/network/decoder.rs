@@ -1,0 +1,167 @@
+//! What decoder-only transformers of the Llama family share: embedding, layers of attention and
+//! feed-forward, the last normalization, the head. An architecture brings its own self-attention.
+//!
+//! Field names are those of Hugging Face checkpoints, so that a parameter's path in the module is
+//! its name in the file. Legend for shapes: `T` tokens, `D` hidden size, `V` vocabulary.
+
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
+
+use super::{
+    attention::Attention,
+    layers::{Embedding, Linear, RmsNorm, SwiGlu},
+    rope::Rotation,
+    weights::WeightReader,
+};
+use crate::{ModelConfig, ModelError};
+
+/// The part in which the architectures differ.
+pub(crate) trait SelfAttention: Module {
+    /// Reads the weights of one layer, whose names begin with `path`.
+    fn load(
+        config: &ModelConfig,
+        reader: &WeightReader<'_>,
+        path: &str,
+    ) -> Result<Self, ModelError>;
+
+    /// # Shapes
+    /// - hidden and output `[T, D]`
+    fn forward(
+        &self,
+        hidden: Tensor<2>,
+        layer: usize,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+    ) -> Tensor<2>;
+}
+
+/// The network: token ids in, hidden states of the last layer out.
+#[derive(Module, Debug)]
+pub(crate) struct Decoder<A: SelfAttention> {
+    model: Trunk<A>,
+    lm_head: Option<Linear>,
+}
+
+#[derive(Module, Debug)]
+struct Trunk<A: SelfAttention> {
+    embed_tokens: Embedding,
+    layers: Vec<Layer<A>>,
+    norm: RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct Layer<A: SelfAttention> {
+    input_layernorm: RmsNorm,
+    self_attn: A,
+    post_attention_layernorm: RmsNorm,
+    mlp: SwiGlu,
+}
+
+impl<A: SelfAttention> Decoder<A> {
+    /// Builds the network and reads its weights.
+    pub(crate) fn load(
+        config: &ModelConfig,
+        reader: &WeightReader<'_>,
+    ) -> Result<Self, ModelError> {
+        let (d, v) = (config.hidden_size, config.vocab_size);
+        let embed_tokens = Embedding::new(reader.matrix("model.embed_tokens.weight", [v, d])?);
+        let layers = (0..config.layers)
+            .map(|index| Layer::load(config, reader, &format!("model.layers.{index}")))
+            .collect::<Result<_, _>>()?;
+        let norm = reader.norm("model.norm", d, config)?;
+        let lm_head = match config.tied_head {
+            true => None,
+            false => Some(reader.linear("lm_head", [v, d])?),
+        };
+        Ok(Self {
+            model: Trunk {
+                embed_tokens,
+                layers,
+                norm,
+            },
+            lm_head,
+        })
+    }
+
+    /// A network without weights, to stand in for one that has been moved out.
+    pub(crate) fn hollow(device: &Device) -> Self {
+        Self {
+            model: Trunk {
+                embed_tokens: Embedding::new(Tensor::zeros([0, 0], device)),
+                layers: Vec::new(),
+                norm: RmsNorm::new(Tensor::zeros([0], device), 0.0),
+            },
+            lm_head: None,
+        }
+    }
+
+    /// The hidden states after the last normalization.
+    ///
+    /// # Shapes
+    /// - ids `[T]`, output `[T, D]`
+    pub(crate) fn forward(
+        &self,
+        ids: Tensor<1, Int>,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+    ) -> Tensor<2> {
+        let mut hidden = self.model.embed_tokens.forward(ids);
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            hidden = layer.forward(hidden, index, rotation, attention);
+        }
+        self.model.norm.forward(hidden)
+    }
+
+    /// The output head's weight, `[V, D]`: its own, or the embedding table where they are tied.
+    pub(crate) fn head(&self) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.weight(),
+            None => self.model.embed_tokens.weight(),
+        }
+    }
+
+    /// The device that holds the weights.
+    pub(crate) fn device(&self) -> Device {
+        self.model.embed_tokens.weight().device()
+    }
+}
+
+impl<A: SelfAttention> Layer<A> {
+    fn load(
+        config: &ModelConfig,
+        reader: &WeightReader<'_>,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        let (d, inner) = (config.hidden_size, config.intermediate_size);
+        let linear = |name: &str, shape| reader.linear(&format!("{path}.mlp.{name}"), shape);
+        Ok(Self {
+            input_layernorm: reader.norm(&format!("{path}.input_layernorm"), d, config)?,
+            self_attn: A::load(config, reader, &format!("{path}.self_attn"))?,
+            post_attention_layernorm: reader.norm(
+                &format!("{path}.post_attention_layernorm"),
+                d,
+                config,
+            )?,
+            mlp: SwiGlu::new(
+                linear("gate_proj", [inner, d])?,
+                linear("up_proj", [inner, d])?,
+                linear("down_proj", [d, inner])?,
+            ),
+        })
+    }
+
+    fn forward(
+        &self,
+        hidden: Tensor<2>,
+        index: usize,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+    ) -> Tensor<2> {
+        let normed = self.input_layernorm.forward(hidden.clone());
+        let hidden = hidden + self.self_attn.forward(normed, index, rotation, attention);
+        let normed = self.post_attention_layernorm.forward(hidden.clone());
+        hidden + self.mlp.forward(normed)
+    }
+}

@@ -1,0 +1,66 @@
+//! The Qwen3 architecture (Yang et al., 2025, arXiv 2505.09388): Llama with queries and keys
+//! normalized head by head before they are rotated.
+
+use burn::{module::Module, tensor::Tensor};
+
+use super::{
+    attention::{Attention, merge_heads, split_heads},
+    decoder::SelfAttention,
+    layers::{Linear, RmsNorm},
+    rope::Rotation,
+    weights::WeightReader,
+};
+use crate::{ModelConfig, ModelError};
+
+/// Self-attention of Qwen3.
+#[derive(Module, Debug)]
+pub(crate) struct Qwen3Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    q_norm: RmsNorm,
+    k_norm: RmsNorm,
+    #[module(skip)]
+    head_size: usize,
+}
+
+impl SelfAttention for Qwen3Attention {
+    fn load(
+        config: &ModelConfig,
+        reader: &WeightReader<'_>,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        let (d, size) = (config.hidden_size, config.head_size);
+        let (queries, keys) = (config.heads * size, config.kv_heads * size);
+        Ok(Self {
+            q_proj: reader.linear(&format!("{path}.q_proj"), [queries, d])?,
+            k_proj: reader.linear(&format!("{path}.k_proj"), [keys, d])?,
+            v_proj: reader.linear(&format!("{path}.v_proj"), [keys, d])?,
+            o_proj: reader.linear(&format!("{path}.o_proj"), [d, queries])?,
+            q_norm: reader.norm(&format!("{path}.q_norm"), size, config)?,
+            k_norm: reader.norm(&format!("{path}.k_norm"), size, config)?,
+            head_size: size,
+        })
+    }
+
+    fn forward(
+        &self,
+        hidden: Tensor<2>,
+        layer: usize,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+    ) -> Tensor<2> {
+        let queries = self.q_norm.forward_heads(split_heads(
+            self.q_proj.forward(hidden.clone()),
+            self.head_size,
+        ));
+        let keys = self.k_norm.forward_heads(split_heads(
+            self.k_proj.forward(hidden.clone()),
+            self.head_size,
+        ));
+        let values = split_heads(self.v_proj.forward(hidden), self.head_size);
+        let seen = attention.attend(layer, rotation.apply(queries), rotation.apply(keys), values);
+        self.o_proj.forward(merge_heads(seen))
+    }
+}
