@@ -62,7 +62,7 @@ fn values_out_of_range() {
     let rows = [
         (
             "algorithm.samples=1",
-            "`algorithm.samples` is 1, but must be at least 2",
+            "`algorithm.samples` is 1, but must be from 2 to 4096",
         ),
         (
             "updates.learning_rate=-1e-5",

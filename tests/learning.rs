@@ -6,8 +6,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, Baseline, IndexedTask, JointMode, Language, LongPrompts, RolloutConfig,
-    StepConfig, StepReport, Timing, Updates, train_step,
+    Agent, Algorithm, Baseline, IndexedTask, Language, LongPrompts, StepConfig, StepReport, Timing,
+    Updates, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer, sequence_logits};
 
@@ -77,17 +77,13 @@ fn team() -> Vec<Agent> {
 
 fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
     StepConfig {
-        rollout: RolloutConfig {
-            samples: 8,
-            joint_mode: JointMode::Aligned,
-            sampling: Sampling::default(),
-            max_new_tokens: 8,
-            long_prompts: LongPrompts::Fail,
-            key: StreamKey {
-                seed,
-                step: step as u32,
-                ..StreamKey::default()
-            },
+        sampling: Sampling::default(),
+        max_new_tokens: 8,
+        long_prompts: LongPrompts::Fail,
+        key: StreamKey {
+            seed,
+            step: step as u32,
+            ..StreamKey::default()
         },
         algorithm: Algorithm {
             samples: 8,
@@ -168,7 +164,7 @@ fn equal_rewards_change_no_weight() {
     for report in train(&mut team, &halves(true), 3, 1, Baseline::GroupMean) {
         for agent in &report.agents {
             assert_eq!((agent.zero_advantage_share, agent.update.steps), (1.0, 0));
-            assert_eq!(agent.update.zero_groups, 2);
+            assert_eq!(agent.update.skipped_groups, 2);
         }
     }
     for agent in &team {

@@ -19,8 +19,7 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, IndexedTask, Language, LongPrompts, RolloutConfig, StepConfig, Updates,
-    train_step,
+    Agent, Algorithm, IndexedTask, Language, LongPrompts, StepConfig, Updates, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
 
@@ -120,30 +119,27 @@ fn team(model: &Path, environment: &NumberPlate) -> Result<Vec<Agent>, Box<dyn E
 }
 
 fn step_config(step: usize) -> StepConfig {
-    let algorithm = Algorithm {
-        samples: 8,
-        ..Algorithm::default()
-    };
     StepConfig {
-        rollout: RolloutConfig {
-            samples: algorithm.samples,
-            joint_mode: algorithm.joint_mode,
-            sampling: Sampling::default(),
-            max_new_tokens: 6,
-            long_prompts: LongPrompts::Fail,
-            // Every step draws other random numbers.
-            key: StreamKey {
-                seed: 1,
-                step: step as u32,
-                ..StreamKey::default()
-            },
+        algorithm: Algorithm {
+            samples: 8,
+            ..Algorithm::default()
         },
-        algorithm,
         updates: Updates {
             // Right for the tiny model; a real one wants about 1e-5.
             learning_rate: 3e-3,
+            // The four tasks of a step, in one gradient step.
+            buffer: 4,
             minibatch: 4,
             ..Updates::default()
+        },
+        sampling: Sampling::default(),
+        max_new_tokens: 6,
+        long_prompts: LongPrompts::Fail,
+        // Every step draws other random numbers.
+        key: StreamKey {
+            seed: 1,
+            step: step as u32,
+            ..StreamKey::default()
         },
     }
 }

@@ -9,11 +9,11 @@ use burn::{
     module::{ModuleMapper, Param},
     tensor::Tensor,
 };
-use polyphony_model::LanguageModel;
+use polyphony_model::{LanguageModel, WeightGradients};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::{config::Updates, gradients::Gradients};
+use crate::config::Updates;
 
 /// The optimizer of one model.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ impl AdamW {
     /// The learning rate of the next step: it rises linearly over the warm-up.
     pub(crate) fn learning_rate(&self, updates: &Updates) -> f64 {
         let next = self.steps + 1;
-        let warmed = next as f64 / (updates.warmup_updates + 1) as f64;
+        let warmed = next as f64 / (updates.warmup_updates as f64 + 1.0);
         updates.learning_rate * warmed.min(1.0)
     }
 
@@ -57,7 +57,7 @@ impl AdamW {
     pub(crate) fn step(
         &mut self,
         model: &mut LanguageModel,
-        gradients: Gradients,
+        gradients: WeightGradients,
         norm: f64,
         updates: &Updates,
     ) {
@@ -73,9 +73,10 @@ impl AdamW {
             epsilon: updates.epsilon,
             decay: 1.0 - learning_rate * updates.weight_decay,
         };
-        self.moments.resize_with(gradients.by_weight.len(), || None);
+        let gradients = gradients.into_vec();
+        self.moments.resize_with(gradients.len(), || None);
         let mut stepper = Stepper {
-            gradients: gradients.by_weight.into_iter(),
+            gradients: gradients.into_iter(),
             moments: self.moments.iter_mut(),
             coefficients,
         };

@@ -10,8 +10,12 @@ use crate::{
     returns::mean,
 };
 
-/// The advantage of each credit of one group.
+/// The advantage of each credit of one group; exactly 0 where all credits are equal up to rounding,
+/// so that no scale makes a lesson of the rounding.
 pub fn advantages(credits: &[f64], baseline: Baseline, scale: AdvantageScale) -> Vec<f64> {
+    if baseline != Baseline::Zero && are_equal(credits) {
+        return vec![0.0; credits.len()];
+    }
     let divisor = match scale {
         AdvantageScale::Unscaled => 1.0,
         AdvantageScale::StandardDeviation { floor } => standard_deviation(credits).max(floor),
@@ -43,9 +47,21 @@ pub(crate) fn standard_deviation(values: &[f64]) -> f64 {
     .sqrt()
 }
 
-/// Whether a group's advantages all vanish, up to rounding, so that it teaches nothing.
+/// What rounding may make of equal credits, relative to their size.
+const ROUNDING: f64 = 1e-12;
+
+fn are_equal(credits: &[f64]) -> bool {
+    let fold = |f: fn(f64, f64) -> f64, start| credits.iter().copied().fold(start, f);
+    let (low, high) = (
+        fold(f64::min, f64::INFINITY),
+        fold(f64::max, f64::NEG_INFINITY),
+    );
+    high - low <= ROUNDING * low.abs().max(high.abs())
+}
+
+/// Whether a group's advantages all vanish, so that it teaches nothing.
 pub fn teaches_nothing(advantages: &[f64]) -> bool {
-    advantages.iter().all(|advantage| advantage.abs() < 1e-9)
+    advantages.iter().all(|advantage| *advantage == 0.0)
 }
 
 #[cfg(test)]
@@ -96,6 +112,19 @@ mod tests {
             assert!(teaches_nothing(&of(baseline)));
         }
         assert!(!teaches_nothing(&of(Baseline::Zero)));
+    }
+
+    #[test]
+    fn rounding_teaches_nothing_at_any_scale() {
+        let nothing = AdvantageScale::StandardDeviation { floor: 1e-20 };
+        for credits in [[0.1; 3], [1e9 + 0.1; 3], [0.3, 0.1 + 0.2, 0.3], [0.0; 3]] {
+            for scale in [AdvantageScale::Unscaled, nothing] {
+                let found = advantages(&credits, Baseline::GroupMean, scale);
+                assert!(teaches_nothing(&found), "{credits:?}: {found:?}");
+            }
+        }
+        let small = advantages(&[1.0, 1.0 + 1e-9], Baseline::GroupMean, nothing);
+        assert!(!teaches_nothing(&small), "{small:?}");
     }
 
     proptest! {

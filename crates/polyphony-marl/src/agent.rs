@@ -20,10 +20,10 @@ pub struct Language {
     pub stop_tokens: Vec<u32>,
 }
 
-/// One agent.
+/// One agent: it plays one role, or, where it is a team's only agent, all of them.
 #[derive(Debug)]
 pub struct Agent {
-    /// The role's name, for metrics and messages.
+    /// A name for messages: its role's, if it plays one.
     pub name: String,
     /// The policy.
     pub model: LanguageModel,
@@ -46,6 +46,11 @@ impl Agent {
             refused_in_a_row: 0,
         }
     }
+}
+
+/// The index of the agent that plays a role: a team has one agent a role, or one for all roles.
+pub(crate) fn player(agents: usize, role: usize) -> usize {
+    if agents == 1 { 0 } else { role }
 }
 
 impl Language {

@@ -1,6 +1,7 @@
 //! The choices that make up an algorithm. Every mode is an enum; every number is checked before a
 //! run starts.
 
+use polyphony_model::Activations;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -113,6 +114,8 @@ pub struct Updates {
     /// The largest difference allowed between the log-probability of a sampled token at rollout
     /// and in training, in nats.
     pub logprob_tolerance: f64,
+    /// What a forward pass keeps for the backward pass.
+    pub activations: Activations,
 }
 
 impl Default for Updates {
@@ -129,6 +132,7 @@ impl Default for Updates {
             minibatch: 1,
             max_nonfinite: 3,
             logprob_tolerance: 0.02,
+            activations: Activations::default(),
         }
     }
 }
@@ -144,6 +148,9 @@ pub struct ConfigError {
     /// What is allowed.
     pub allowed: &'static str,
 }
+
+/// More would be a mistake.
+const MOST_SAMPLES: usize = 4096;
 
 fn check(
     holds: bool,
@@ -185,12 +192,16 @@ impl Algorithm {
     /// # Errors
     /// Names the first setting that cannot work, what it is and what it may be.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        let least = match self.baseline {
+            Baseline::Zero => 1,
+            _ => 2,
+        };
         check(
-            self.samples >= 2 || self.baseline == Baseline::Zero && self.samples == 1,
+            (least..=MOST_SAMPLES).contains(&self.samples),
             "samples",
             self.samples,
-            "at least 2, since a response is judged against the others of its group (1 only with \
-             `baseline: Zero`)",
+            "from 2 to 4096, since a response is judged against the others of its group (1 only \
+             with `baseline: Zero`)",
         )?;
         check(
             (0.0..=1.0).contains(&self.discount),
@@ -211,20 +222,21 @@ impl Updates {
     /// # Errors
     /// Names the first setting that cannot work, what it is and what it may be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        positive("learning_rate", self.learning_rate)?;
-        let rate = 0.0..1.0;
         check(
-            rate.contains(&self.beta_1),
-            "beta_1",
-            self.beta_1,
-            "from 0 to below 1",
+            self.learning_rate > 0.0 && self.learning_rate <= 1.0,
+            "learning_rate",
+            self.learning_rate,
+            "above 0 and at most 1",
         )?;
-        check(
-            rate.contains(&self.beta_2),
-            "beta_2",
-            self.beta_2,
-            "from 0 to below 1",
-        )?;
+        for (key, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {
+            // Weights are stepped in 32-bit floats.
+            check(
+                beta >= 0.0 && (beta as f32) < 1.0,
+                key,
+                beta,
+                "from 0 to below 1, also as a 32-bit float",
+            )?;
+        }
         check(
             (f64::from(f32::MIN_POSITIVE)..f64::INFINITY).contains(&self.epsilon),
             "epsilon",

@@ -21,7 +21,7 @@ pub enum MarlError {
     /// Team, roles and observations differ in number.
     #[error(
         "the environment has {roles} roles and made {observations} observations, but the team has \
-         {agents} agents: give one model a role"
+         {agents} agents: give one agent a role, or one for all roles"
     )]
     TeamSize {
         /// Roles of the environment.
@@ -38,6 +38,21 @@ pub enum MarlError {
     UnknownPart {
         /// The part.
         part: String,
+    },
+    /// A reward is not a number to learn from.
+    #[error(
+        "task `{task}`: the environment gave the reward part `{part}` the value {value}: a reward \
+         must be finite. The joint action was {responses:?}"
+    )]
+    RewardNotFinite {
+        /// The task.
+        task: String,
+        /// The part.
+        part: String,
+        /// Its value.
+        value: f64,
+        /// What the agents said.
+        responses: Vec<String>,
     },
     /// A prompt does not fit into an agent's context.
     #[error(

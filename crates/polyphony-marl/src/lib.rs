@@ -24,7 +24,6 @@ mod config;
 mod error;
 #[cfg(test)]
 mod fixture;
-mod gradients;
 mod objective;
 mod report;
 mod returns;

@@ -3,11 +3,12 @@
 use polyphony_episode::Environment;
 
 use crate::{
-    advantage::standard_deviation,
-    agent::Agent,
+    advantage::{standard_deviation, teaches_nothing},
+    agent::player,
+    config::Algorithm,
     returns::returns,
     rollout::Rollout,
-    step::{AgentUpdate, StepConfig},
+    step::{StepConfig, node_advantages},
     tree::{Node, Sample},
     update::UpdateReport,
 };
@@ -24,13 +25,13 @@ pub struct StepReport {
     pub skipped_tasks: usize,
     /// Tokens that all agents sampled.
     pub sampled_tokens: usize,
-    /// One report an agent.
+    /// One report a role.
     pub agents: Vec<AgentReport>,
     /// What depends on clocks.
     pub timing: Timing,
 }
 
-/// One agent's figures.
+/// The figures of one role; its update is that of the agent that plays it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentReport {
     /// The role's name.
@@ -62,21 +63,20 @@ pub struct Timing {
 }
 
 impl StepReport {
+    /// `updates` has one report an agent.
     pub(crate) fn new(
-        agents: &[Agent],
         environment: &dyn Environment,
         rollout: &Rollout,
-        updates: Vec<AgentUpdate>,
+        updates: &[UpdateReport],
         config: &StepConfig,
     ) -> Self {
-        let discount = config.algorithm.discount;
-        let agents = agents
-            .iter()
-            .zip(updates)
-            .enumerate()
-            .map(|(index, (agent, update))| AgentReport::new(agent, index, &rollout.nodes, update));
+        let algorithm = &config.algorithm;
+        let agents = environment.roles().iter().enumerate().map(|(role, named)| {
+            let update = &updates[player(updates.len(), role)];
+            AgentReport::new(&named.name, role, &rollout.nodes, algorithm, update)
+        });
         Self {
-            mean_return: mean_return(&rollout.nodes, discount),
+            mean_return: mean_return(&rollout.nodes, algorithm.discount),
             parts: mean_parts(environment, &rollout.nodes),
             skipped_tasks: rollout.skipped_tasks,
             sampled_tokens: rollout.sampled_tokens(),
@@ -127,9 +127,16 @@ pub fn mean_parts(environment: &dyn Environment, nodes: &[Node]) -> Vec<(&'stati
 }
 
 impl AgentReport {
-    fn new(agent: &Agent, index: usize, nodes: &[Node], (advantages, update): AgentUpdate) -> Self {
-        let nodes = nodes.iter().flat_map(Node::nodes);
-        let samples: Vec<&Sample> = nodes.flat_map(|node| &node.groups[index].samples).collect();
+    fn new(
+        name: &str,
+        role: usize,
+        nodes: &[Node],
+        algorithm: &Algorithm,
+        update: &UpdateReport,
+    ) -> Self {
+        let nodes: Vec<&Node> = nodes.iter().flat_map(Node::nodes).collect();
+        let samples = nodes.iter().flat_map(|node| &node.groups[role].samples);
+        let samples: Vec<&Sample> = samples.collect();
         let logprobs: Vec<f64> = samples
             .iter()
             .flat_map(|s| &s.logprobs)
@@ -138,18 +145,21 @@ impl AgentReport {
         let over_samples = |f: fn(&Sample) -> f64| {
             mean(&samples.iter().map(|sample| f(sample)).collect::<Vec<_>>())
         };
-        let spreads: Vec<f64> = advantages
+        let advantages = nodes
             .iter()
-            .map(|group| standard_deviation(group))
-            .collect();
+            .map(|node| node_advantages(node, role, algorithm));
+        let advantages: Vec<Vec<f64>> = advantages.collect();
+        let over_groups = |f: fn(&[f64]) -> f64| {
+            mean(&advantages.iter().map(|group| f(group)).collect::<Vec<_>>())
+        };
         Self {
-            name: agent.name.clone(),
-            advantage_spread: mean(&spreads),
-            zero_advantage_share: update.zero_groups as f64 / advantages.len() as f64,
+            name: name.to_owned(),
+            advantage_spread: over_groups(standard_deviation),
+            zero_advantage_share: over_groups(|group| f64::from(u8::from(teaches_nothing(group)))),
             entropy: -mean(&logprobs),
             response_tokens: over_samples(|sample| sample.response.tokens.len() as f64),
             truncated_share: over_samples(|sample| f64::from(u8::from(sample.is_truncated()))),
-            update,
+            update: update.clone(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Rollout: every agent answers every task several times, and the environment scores the joint
 //! actions.
 
-use polyphony_episode::{Environment, FinishReason, Observation, Response, Task};
+use polyphony_episode::{
+    Environment, FinishReason, JointAction, Observation, Response, Reward, Task,
+};
 use polyphony_model::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
 };
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    agent::Agent,
+    agent::{Agent, player},
     config::JointMode,
     tree::{AgentGroup, Branch, History, Node, Sample},
 };
@@ -83,27 +85,34 @@ pub fn rollout(
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Rollout, MarlError> {
     let (starts, skipped_tasks) = start_all(agents, environment, tasks, config)?;
-    let mut by_agent = Vec::with_capacity(agents.len());
+    let roles = environment.roles().len();
+    let mut by_role = Vec::with_capacity(roles);
     for (index, agent) in agents.iter().enumerate() {
-        let groups: Vec<PromptGroup<'_>> = starts
-            .iter()
-            .map(|(task, start)| PromptGroup {
-                prompt: &start[index].1.tokens,
+        let played = (0..roles).filter(|&role| player(agents.len(), role) == index);
+        let prompts = played.flat_map(|role| starts.iter().map(move |start| (role, start)));
+        let groups: Vec<PromptGroup<'_>> = prompts
+            .map(|(role, (task, start))| PromptGroup {
+                prompt: &start[role].1.tokens,
                 samples: config.samples,
                 key: StreamKey {
                     task: task.index as u32,
-                    agent: index as u16,
+                    agent: role as u16,
                     ..config.key
                 },
             })
             .collect();
-        by_agent.push(sample(agent, &groups, config, on_tokens)?.into_iter());
+        // All roles that an agent plays are sampled in one batch, one role after the other.
+        let mut samples = sample(agent, &groups, config, on_tokens)?.into_iter();
+        for _ in (0..roles).filter(|&role| player(agents.len(), role) == index) {
+            let own: Vec<Vec<Sample>> = samples.by_ref().take(starts.len()).collect();
+            by_role.push(own.into_iter());
+        }
     }
     let nodes = starts.into_iter().map(|(task, start)| {
         let groups =
             start
                 .into_iter()
-                .zip(&mut by_agent)
+                .zip(&mut by_role)
                 .map(|((observation, history), samples)| AgentGroup {
                     observation,
                     history,
@@ -178,20 +187,21 @@ fn start(
 ) -> Result<Start, MarlError> {
     let observations = environment.start(task)?;
     let roles = environment.roles();
-    if observations.len() != roles.len() || agents.len() != roles.len() {
+    if observations.len() != roles.len() || ![1, roles.len()].contains(&agents.len()) {
         return Err(MarlError::TeamSize {
             roles: roles.len(),
             agents: agents.len(),
             observations: observations.len(),
         });
     }
-    let each = agents.iter().zip(roles).zip(observations);
-    each.map(|((agent, role), observation)| {
+    let each = roles.iter().enumerate().zip(observations);
+    each.map(|((index, role), observation)| {
+        let agent = &agents[player(agents.len(), index)];
         let history = agent.language.first_history(role, &observation)?;
         let (prompt, new) = (history.tokens.len(), config.max_new_tokens);
         let max_positions = agent.model.config().max_positions;
-        if prompt + new > max_positions {
-            let (task, agent) = (task.id.clone(), agent.name.clone());
+        if prompt.saturating_add(new) > max_positions {
+            let (task, agent) = (task.id.clone(), role.name.clone());
             return Err(MarlError::PromptTooLong {
                 task,
                 agent,
@@ -234,11 +244,7 @@ fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError>
         Finish::Stop => FinishReason::Stop,
         Finish::Length => FinishReason::Length,
     };
-    let spoken = match finish {
-        FinishReason::Stop => &generation.tokens[..generation.tokens.len() - 1],
-        FinishReason::Length => &generation.tokens[..],
-    };
-    let text = agent.language.tokenizer.decode(spoken)?;
+    let text = agent.language.tokenizer.decode(generation.spoken())?;
     let response = Response {
         text,
         tokens: generation.tokens,
@@ -260,17 +266,9 @@ fn score(
     let branches: Result<Vec<Branch>, MarlError> = joint_picks(&node, mode)
         .into_par_iter()
         .map(|picks| {
-            let outcome = environment.step(task, &[], &node.joint_action(&picks))?;
-            let announced = environment.reward_parts();
-            let unknown = outcome
-                .reward
-                .parts()
-                .find(|(name, _)| !announced.contains(name));
-            if let Some((part, _)) = unknown {
-                return Err(MarlError::UnknownPart {
-                    part: part.to_owned(),
-                });
-            }
+            let action = node.joint_action(&picks);
+            let outcome = environment.step(task, &[], &action)?;
+            check_reward(environment, task, &action, &outcome.reward)?;
             Ok(Branch {
                 picks,
                 reward: outcome.reward,
@@ -280,6 +278,31 @@ fn score(
         .collect();
     node.branches = branches?;
     Ok(node)
+}
+
+/// Refuses a reward with a part that was not announced, or with one that is not finite.
+fn check_reward(
+    environment: &dyn Environment,
+    task: &Task,
+    action: &JointAction,
+    reward: &Reward,
+) -> Result<(), MarlError> {
+    for (part, value) in reward.parts() {
+        let part = part.to_owned();
+        if !environment.reward_parts().contains(&part.as_str()) {
+            return Err(MarlError::UnknownPart { part });
+        }
+        if !value.is_finite() {
+            let responses = action.responses.iter();
+            return Err(MarlError::RewardNotFinite {
+                task: task.id.clone(),
+                part,
+                value,
+                responses: responses.map(|response| response.text.clone()).collect(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// For each joint action the index of each agent's response.

@@ -4,28 +4,35 @@
 use std::time::Instant;
 
 use polyphony_episode::Environment;
+use polyphony_model::{Sampling, StreamKey};
 
 use crate::{
     MarlError,
     advantage::advantages,
-    agent::Agent,
+    agent::{Agent, player},
     config::{Algorithm, Updates},
     report::StepReport,
     returns::{credits, returns},
-    rollout::{IndexedTask, Rollout, RolloutConfig, rollout},
+    rollout::{IndexedTask, LongPrompts, Rollout, RolloutConfig, rollout},
     tree::Node,
-    update::{JudgedGroup, UpdateConfig, UpdateReport, update},
+    update::{JudgedGroup, UpdateConfig, update},
 };
 
 /// Everything that a step is told besides team and tasks.
 #[derive(Clone, Debug)]
 pub struct StepConfig {
-    /// How responses are sampled.
-    pub rollout: RolloutConfig,
-    /// What is learned from them.
+    /// What is sampled, and what is learned from it.
     pub algorithm: Algorithm,
     /// How weights change.
     pub updates: Updates,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The most tokens of a response.
+    pub max_new_tokens: usize,
+    /// What happens to prompts that do not fit.
+    pub long_prompts: LongPrompts,
+    /// Seed and step of the random numbers; the rest of the key is filled in.
+    pub key: StreamKey,
 }
 
 /// A step's report and the rollout that it learned from.
@@ -48,6 +55,8 @@ pub enum Progress {
 
 /// Runs one step: each agent's buffer is the nodes of `tasks`.
 ///
+/// There is one agent for each of the environment's roles, or one that plays them all.
+///
 /// # Errors
 /// See [`MarlError`]. Agents before the failing one have been updated, and the failing one has the
 /// weights of its last gradient step.
@@ -58,60 +67,82 @@ pub fn train_step(
     config: &StepConfig,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Step, MarlError> {
+    config.algorithm.validate()?;
+    config.updates.validate()?;
     let start = Instant::now();
-    let rollout = rollout(agents, environment, tasks, &config.rollout, &mut |tokens| {
-        on_progress(Progress::Sampled(tokens));
-    })?;
+    let rollout = rollout(
+        agents,
+        environment,
+        tasks,
+        &config.rollout(),
+        &mut |tokens| {
+            on_progress(Progress::Sampled(tokens));
+        },
+    )?;
     let rollout_secs = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
     let nodes: Vec<&Node> = rollout.nodes.iter().flat_map(Node::nodes).collect();
-    let mut updates = Vec::with_capacity(agents.len());
+    let team = agents.len();
+    let mut updates = Vec::with_capacity(team);
     for (index, agent) in agents.iter_mut().enumerate() {
         on_progress(Progress::Updating(index));
-        let buffer = judge(&nodes, index, &config.algorithm);
-        let report = update(agent, &buffer, &config.update())?;
-        updates.push((
-            buffer
-                .iter()
-                .map(|judged| judged.advantages.clone())
-                .collect(),
-            report,
-        ));
+        let roles: Vec<usize> = (0..environment.roles().len())
+            .filter(|&role| player(team, role) == index)
+            .collect();
+        let buffer = judge(&nodes, &roles, &config.algorithm);
+        updates.push(update(agent, &buffer, &config.update(roles.len()))?);
     }
     let update_secs = start.elapsed().as_secs_f64();
 
-    let report = StepReport::new(agents, environment, &rollout, updates, config)
-        .timed(rollout_secs, update_secs);
+    let report =
+        StepReport::new(environment, &rollout, &updates, config).timed(rollout_secs, update_secs);
     Ok(Step { report, rollout })
 }
 
-/// An agent's group at every node, with the advantage of each response.
-fn judge<'a>(nodes: &[&'a Node], agent: usize, algorithm: &Algorithm) -> Vec<JudgedGroup<'a>> {
-    let judge_node = |node: &&'a Node| {
-        let credits = credits(node, agent, &returns(node, algorithm.discount));
-        let advantages = advantages(&credits, algorithm.baseline, algorithm.advantage_scale);
-        JudgedGroup {
-            group: &node.groups[agent],
-            advantages,
-        }
-    };
-    nodes.iter().map(judge_node).collect()
+/// The groups of the given roles at every node, with the advantage of each response.
+fn judge<'a>(nodes: &[&'a Node], roles: &[usize], algorithm: &Algorithm) -> Vec<JudgedGroup<'a>> {
+    let pairs = nodes
+        .iter()
+        .flat_map(|&node| roles.iter().map(move |&role| (node, role)));
+    pairs
+        .map(|(node, role)| JudgedGroup {
+            group: &node.groups[role],
+            advantages: node_advantages(node, role, algorithm),
+        })
+        .collect()
+}
+
+/// The advantage of each of a role's responses at a node.
+pub(crate) fn node_advantages(node: &Node, role: usize, algorithm: &Algorithm) -> Vec<f64> {
+    let credits = credits(node, role, &returns(node, algorithm.discount));
+    advantages(&credits, algorithm.baseline, algorithm.advantage_scale)
 }
 
 impl StepConfig {
-    fn update(&self) -> UpdateConfig<'_> {
+    /// How responses are sampled.
+    fn rollout(&self) -> RolloutConfig {
+        RolloutConfig {
+            samples: self.algorithm.samples,
+            joint_mode: self.algorithm.joint_mode,
+            sampling: self.sampling.clone(),
+            max_new_tokens: self.max_new_tokens,
+            long_prompts: self.long_prompts,
+            key: self.key,
+        }
+    }
+
+    /// How an agent that plays `roles` roles learns.
+    fn update(&self, roles: usize) -> UpdateConfig<'_> {
         UpdateConfig {
             algorithm: &self.algorithm,
             updates: &self.updates,
-            temperature: self.rollout.sampling.scoring_temperature(),
-            max_new_tokens: self.rollout.max_new_tokens,
+            minibatch: self.updates.minibatch * roles,
+            temperature: self.sampling.scoring_temperature(),
+            max_new_tokens: self.max_new_tokens,
         }
     }
 }
-
-/// What an agent's update gave: the advantages of each of its groups, and the update's report.
-pub(crate) type AgentUpdate = (Vec<Vec<f64>>, UpdateReport);
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,12 @@
 //! One agent's update: log-probabilities → loss → gradients → new weights (DESIGN 3.5).
 
-use burn::tensor::{Tensor, TensorData};
-use polyphony_model::{ModelError, PackedGroup, score_group};
+use polyphony_model::{Activations, ModelError, PackedGroup, ScoredGroup, WeightGradients};
 
 use crate::{
     MarlError,
     advantage::teaches_nothing,
     agent::Agent,
     config::{Algorithm, Updates},
-    gradients::Gradients,
     objective::{Lesson, token_weights},
     tree::AgentGroup,
 };
@@ -20,6 +18,8 @@ pub struct UpdateConfig<'a> {
     pub algorithm: &'a Algorithm,
     /// The optimizer's settings.
     pub updates: &'a Updates,
+    /// Groups of one gradient step.
+    pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,
     /// The most tokens of a response.
@@ -38,8 +38,9 @@ pub struct JudgedGroup<'a> {
 /// What one agent's update did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpdateReport {
-    /// Groups that taught nothing, since all their advantages vanish.
-    pub zero_groups: usize,
+    /// Groups that were not run, since all their advantages vanish or every response that has one is
+    /// left out of the loss.
+    pub skipped_groups: usize,
     /// Gradient steps taken.
     pub steps: usize,
     /// Gradient steps refused since loss or gradient were not finite.
@@ -64,12 +65,12 @@ pub fn update(
     config: &UpdateConfig<'_>,
 ) -> Result<UpdateReport, MarlError> {
     let mut report = UpdateReport::default();
-    for minibatch in buffer.chunks(config.updates.minibatch) {
+    for minibatch in buffer.chunks(config.minibatch) {
         // Only before the first gradient step are the weights those of the rollout.
         let on_policy = report.steps == 0;
         let (gradients, finite) =
             minibatch_gradients(agent, minibatch, config, on_policy, &mut report)?;
-        if gradients.by_weight.is_empty() {
+        if gradients.is_empty() {
             continue;
         }
         let norm = gradients.norm();
@@ -88,8 +89,11 @@ pub fn update(
     }
     // A buffer that taught nothing has not been scored yet.
     if let (None, Some(judged)) = (report.logprob_gap, buffer.first()) {
-        let logprobs = score_group(&agent.model, &judged.packed()?, config.temperature)?;
-        compare_logprobs(agent, judged, &logprobs, config, &mut report)?;
+        let logprobs = judged.score(agent, config)?;
+        match logprobs.iter().all(|logprob| logprob.is_finite()) {
+            true => compare_logprobs(agent, judged, &logprobs, config, &mut report)?,
+            false => refuse(agent, config, &mut report)?,
+        }
     }
     Ok(report)
 }
@@ -101,28 +105,33 @@ fn minibatch_gradients(
     config: &UpdateConfig<'_>,
     on_policy: bool,
     report: &mut UpdateReport,
-) -> Result<(Gradients, bool), MarlError> {
+) -> Result<(WeightGradients, bool), MarlError> {
     let lessons: Vec<Lesson<'_>> = minibatch.iter().flat_map(JudgedGroup::lessons).collect();
     let weights = token_weights(&lessons, config.algorithm, config.max_new_tokens);
     let mut weights = weights.as_slice();
-    let mut gradients = Gradients::default();
+    let mut gradients = WeightGradients::default();
     let mut finite = true;
-    let model = agent.model.trainable();
     for judged in minibatch {
         let (own, rest) = weights.split_at(judged.advantages.len());
         weights = rest;
         // All advantages vanish, or every response with one is left out of the loss.
         if teaches_nothing(&judged.advantages) || own.iter().all(|weight| *weight == 0.0) {
-            report.zero_groups += 1;
+            report.skipped_groups += 1;
             continue;
         }
-        let logprobs = score_group(&model, &judged.packed()?, config.temperature)?;
+        let packed = judged.packed()?;
+        let activations = config.updates.activations;
+        let scored = ScoredGroup::new(&agent.model, &packed, config.temperature, activations)?;
         if on_policy {
-            compare_logprobs(agent, judged, &logprobs, config, report)?;
+            compare_logprobs(agent, judged, scored.logprobs(), config, report)?;
         }
-        let loss = -(logprobs.clone() * judged.spread(own, &logprobs)).sum();
-        finite &= loss.clone().inner().into_scalar::<f32>().is_finite();
-        gradients = gradients.add(Gradients::of(&model, loss.backward()));
+        // The loss is linear in the log-probabilities: its derivative in each is minus its weight.
+        let derivatives = judged.spread(own).map(|weight| -weight);
+        let derivatives: Vec<f32> = derivatives.map(|derivative| derivative as f32).collect();
+        let terms = scored.logprobs().iter().zip(&derivatives);
+        let loss: f32 = terms.map(|(logprob, slope)| logprob * slope).sum();
+        finite &= loss.is_finite();
+        gradients = gradients + scored.backward(derivatives);
     }
     Ok((gradients, finite))
 }
@@ -149,21 +158,20 @@ fn refuse(
 fn compare_logprobs(
     agent: &Agent,
     judged: &JudgedGroup<'_>,
-    logprobs: &Tensor<1>,
+    logprobs: &[f32],
     config: &UpdateConfig<'_>,
     report: &mut UpdateReport,
 ) -> Result<(), MarlError> {
-    let trained = logprobs.clone().inner().into_data();
     let sampled = judged
         .group
         .samples
         .iter()
         .flat_map(|sample| &sample.logprobs);
-    let gap = trained
-        .iter::<f32>()
+    let gap = logprobs
+        .iter()
         .zip(sampled)
-        // In training a value that is not finite makes the loss so, and is refused there; one from
-        // the rollout is as far off as can be.
+        // In training a value that is not finite is refused; one from the rollout is as far off as
+        // can be.
         .filter(|(trained, _)| trained.is_finite())
         .map(|(trained, sampled)| match sampled.is_finite() {
             true => f64::from((trained - sampled).abs()),
@@ -200,17 +208,20 @@ impl JudgedGroup<'_> {
         PackedGroup::new(&self.group.history.tokens, responses)
     }
 
-    /// Each response's weight, once for each of its tokens, beside `logprobs`.
-    fn spread(&self, weights: &[f64], logprobs: &Tensor<1>) -> Tensor<1> {
-        let tokens: Vec<f32> = self
-            .group
-            .samples
-            .iter()
-            .zip(weights)
-            .flat_map(|(sample, &weight)| vec![weight as f32; sample.response.tokens.len()])
-            .collect();
-        let length = tokens.len();
-        Tensor::from_data(TensorData::new(tokens, [length]), &logprobs.device())
+    /// The log-probabilities of all response tokens.
+    fn score(&self, agent: &Agent, config: &UpdateConfig<'_>) -> Result<Vec<f32>, ModelError> {
+        // Nothing is differentiated, so as little as possible is kept.
+        let activations = Activations::Recompute;
+        let packed = self.packed()?;
+        let scored = ScoredGroup::new(&agent.model, &packed, config.temperature, activations)?;
+        Ok(scored.logprobs().to_vec())
+    }
+
+    /// Each response's weight, once for each of its tokens.
+    fn spread(&self, weights: &[f64]) -> impl Iterator<Item = f64> {
+        let pairs = self.group.samples.iter().zip(weights);
+        pairs
+            .flat_map(|(sample, &weight)| std::iter::repeat_n(weight, sample.response.tokens.len()))
     }
 }
 

@@ -119,7 +119,7 @@ impl ModelConfig {
             vocab_size: keys.size("vocab_size")?,
             hidden_size,
             intermediate_size: keys.size("intermediate_size")?,
-            layers: keys.size("num_hidden_layers")?,
+            layers: keys.layers()?,
             heads,
             kv_heads,
             head_size,
@@ -131,7 +131,18 @@ impl ModelConfig {
     }
 }
 
+/// No network is deeper; a larger number would only take long to be found wrong.
+const MOST_LAYERS: usize = 4096;
+
 impl Keys<'_> {
+    fn layers(&self) -> Result<usize, ModelError> {
+        const KEY: &str = "num_hidden_layers";
+        match self.size(KEY)? {
+            layers if layers <= MOST_LAYERS => Ok(layers),
+            layers => Err(self.invalid(KEY, layers, format!("at most {MOST_LAYERS}"))),
+        }
+    }
+
     /// The architecture that both `architectures` and `model_type` name, where they are there.
     fn architecture(&self) -> Result<Architecture, ModelError> {
         let supported = Architecture::ALL.map(|known| {

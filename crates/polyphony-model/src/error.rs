@@ -231,9 +231,22 @@ pub enum ModelError {
         max_positions: usize,
     },
 
-    /// A sampling setting is impossible.
+    /// The model computes something that is no number.
+    #[error(
+        "the model's logits are not finite: its weights are damaged, or training has diverged (a \
+         lower `learning_rate` helps)"
+    )]
+    LogitsNotFinite,
+
+    /// Adapters were to be added to a model that has some.
+    #[error(
+        "the model has low-rank adapters already: merge them first with `polyphony models merge`"
+    )]
+    AdaptersAttached,
+
+    /// A setting of sampling or of adapters is impossible.
     #[error("`{key}` is {given}, but must be {allowed}")]
-    Sampling {
+    Setting {
         /// The setting.
         key: &'static str,
         /// Its value.

@@ -4,12 +4,19 @@ use std::{collections::HashMap, path::Path};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor},
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{Device, Gradients, Int, Tensor, TensorData},
 };
 
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
 use crate::{
-    Assets, ModelConfig, ModelError, ModelFiles, TensorSpec,
-    network::{Attention, Network, WeightReader, named_weights, rope::Rotation},
+    Adapter, Assets, LoraConfig, ModelConfig, ModelError, ModelFiles, Projection, TensorSpec,
+    WeightGradients,
+    files::{adapter::factor_names, save_adapter},
+    network::{
+        Attention, LayerInputs, LowRank, Network, WeightReader, named_weights, rope::Rotation,
+    },
     save,
     scoring::to_host,
 };
@@ -22,6 +29,7 @@ use crate::{
 pub struct LanguageModel {
     config: ModelConfig,
     network: Network,
+    lora: Option<LoraConfig>,
 }
 
 impl LanguageModel {
@@ -33,10 +41,91 @@ impl LanguageModel {
         let reader = WeightReader::new(&files.weights, device);
         let network = Network::load(&files.config, &reader)?;
         reader.finish()?;
-        Ok(Self {
+        let model = Self {
             config: files.config.clone(),
             network,
+            lora: None,
+        };
+        match &files.adapter {
+            Some(adapter) => model.with_adapter(adapter, device),
+            None => Ok(model),
+        }
+    }
+
+    /// The model with adapters from files, its own weights frozen.
+    fn with_adapter(self, adapter: &Adapter, device: &Device) -> Result<Self, ModelError> {
+        let lora = &adapter.config;
+        let reader = WeightReader::new(&adapter.weights, device);
+        let model = self.adapted(lora, |place, [outputs, inputs]| {
+            let [a, b] = factor_names(&place.path());
+            Ok(LowRank::new(
+                reader.matrix(&a, [lora.rank, inputs])?,
+                reader.matrix(&b, [outputs, lora.rank])?,
+                lora.scale(),
+            ))
+        })?;
+        reader.finish()?;
+        Ok(model)
+    }
+
+    /// The same weights, frozen, with new adapters that learn in their place. Until they have
+    /// learned something they change nothing. Their random numbers follow from seed and stream.
+    ///
+    /// # Errors
+    /// If a setting is impossible, or the model has adapters already.
+    pub fn with_lora(self, lora: &LoraConfig, seed: u64, stream: u32) -> Result<Self, ModelError> {
+        lora.validate()?;
+        if self.lora.is_some() {
+            return Err(ModelError::AdaptersAttached);
+        }
+        let device = self.device();
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(stream.into());
+        self.adapted(lora, |_, shape| Ok(lora.begin(shape, &mut random, &device)))
+    }
+
+    /// The same weights, frozen, with an adapter at every projection that `lora` names. `make` is
+    /// given the place and the shape `[O, I]` of its weight.
+    fn adapted(
+        self,
+        lora: &LoraConfig,
+        mut make: impl FnMut(Place, [usize; 2]) -> Result<LowRank, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let mut network = self.network.no_grad();
+        for (layer, projection, linear) in network.projections() {
+            if lora.targets.contains(&projection) {
+                let place = Place { layer, projection };
+                linear.attach(make(place, linear.weight().dims())?);
+            }
+        }
+        Ok(Self {
+            network,
+            lora: Some(lora.clone()),
+            ..self
         })
+    }
+
+    /// The settings of the adapters, if there are any.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    /// The model with what its adapters have learned added to its own weights, which all learn
+    /// again. A model without adapters stays as it is.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        if self.lora.is_none() {
+            return self;
+        }
+        let mut network = self.network;
+        for (_, _, linear) in network.projections() {
+            linear.merge();
+        }
+        Self {
+            network: network.unfreeze(),
+            lora: None,
+            ..self
+        }
     }
 
     /// The sizes and constants of the network.
@@ -54,9 +143,14 @@ impl LanguageModel {
     #[must_use]
     pub fn trainable(&self) -> Self {
         Self {
-            config: self.config.clone(),
             network: self.network.clone().train(),
+            ..self.clone()
         }
+    }
+
+    /// The gradients that a finished backward pass of this [trainable](Self::trainable) model left.
+    pub(crate) fn take_gradients(&self, tape: &mut Gradients) -> WeightGradients {
+        WeightGradients::take(&self.network, tape)
     }
 
     /// Visits every weight, under the path that is its Hugging Face name.
@@ -78,20 +172,31 @@ impl LanguageModel {
     }
 
     /// Saves the model as the new Hugging Face directory `target`, which PyTorch transformers
-    /// loads unchanged. `assets` are those of the files that the model was loaded from.
+    /// loads unchanged; a model with adapters saves these alone, as a directory that PEFT loads.
+    /// `assets` are those of the files that the model was loaded from.
     ///
     /// # Errors
     /// If `target` exists or cannot be written; nothing is left behind then.
     pub fn save(&self, target: &Path, assets: &Assets) -> Result<(), ModelError> {
-        let (specs, weights): (Vec<_>, Vec<_>) = self.named_weights().into_iter().unzip();
+        let mut weights: Vec<(TensorSpec, Tensor<1>)> = self.named_weights();
+        if self.lora.is_some() {
+            let adapters = weights.into_iter().filter_map(|(spec, weight)| {
+                let name = adapter_tensor_name(&spec.name)?;
+                Some((TensorSpec { name, ..spec }, weight))
+            });
+            weights = adapters.collect();
+        }
+        let (specs, weights): (Vec<_>, Vec<_>) = weights.into_iter().unzip();
         let places: HashMap<&str, usize> = specs
             .iter()
             .enumerate()
             .map(|(place, spec)| (spec.name.as_str(), place))
             .collect();
-        save(target, assets, &specs, |spec| {
-            Ok(to_host(weights[places[spec.name.as_str()]].clone()))
-        })
+        let values = |spec: &TensorSpec| Ok(to_host(weights[places[spec.name.as_str()]].clone()));
+        match &self.lora {
+            Some(lora) => save_adapter(target, assets, lora, &specs, values),
+            None => save(target, assets, &specs, values),
+        }
     }
 
     /// The hidden states after the last layer.
@@ -104,10 +209,51 @@ impl LanguageModel {
         positions: &[usize],
         attention: &mut impl Attention,
     ) -> Tensor<2> {
-        let device = self.device();
-        let rotation = Rotation::new(positions, self.config.head_size, &self.config.rope, &device);
+        let ids = token_tensor(ids, &self.device());
+        let rotation = self.rotation(positions);
+        self.network.forward(ids, &rotation, attention)
+    }
+
+    /// As [`LanguageModel::hidden`], but keeps what each layer was given, and stops before the last
+    /// normalization.
+    pub(crate) fn layer_inputs(
+        &self,
+        ids: &[u32],
+        positions: &[usize],
+        attention: &mut impl Attention,
+    ) -> LayerInputs {
+        let ids = token_tensor(ids, &self.device());
+        let rotation = self.rotation(positions);
+        self.network.layer_inputs(ids, &rotation, attention)
+    }
+
+    /// The last normalization, `[T, D]` to `[T, D]`.
+    pub(crate) fn normalize(&self, last: Tensor<2>) -> Tensor<2> {
+        self.network.normalize(last)
+    }
+
+    /// The gradients of an objective in the weights that learn, from what
+    /// [`LanguageModel::layer_inputs`] kept. `objective` is given hidden states, `[T, D]`, and the
+    /// head's weight, `[V, D]`.
+    pub(crate) fn gradients(
+        &self,
+        ids: &[u32],
+        positions: &[usize],
+        inputs: LayerInputs,
+        attention: &mut impl Attention,
+        objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
+    ) -> WeightGradients {
+        let ids = token_tensor(ids, &self.device());
+        let rotation = self.rotation(positions);
         self.network
-            .forward(token_tensor(ids, &device), &rotation, attention)
+            .gradients(ids, inputs, &rotation, attention, objective)
+    }
+
+    fn rotation(&self, positions: &[usize]) -> Rotation {
+        let ModelConfig {
+            head_size, rope, ..
+        } = &self.config;
+        Rotation::new(positions, *head_size, rope, &self.device())
     }
 
     /// The output head's weight, `[V, D]`.
@@ -123,6 +269,32 @@ impl LanguageModel {
             None => Ok(()),
         }
     }
+}
+
+/// The place of a projection in the network.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    layer: usize,
+    projection: Projection,
+}
+
+impl Place {
+    /// The module's path in Hugging Face checkpoints.
+    fn path(self) -> String {
+        let Self { layer, projection } = self;
+        format!(
+            "model.layers.{layer}.{}.{}",
+            projection.block(),
+            projection.name()
+        )
+    }
+}
+
+/// The name under which PEFT keeps a weight of the network; `None` if it is no factor of an adapter.
+fn adapter_tensor_name(weight: &str) -> Option<String> {
+    let (module, factor) = weight.split_once(".adapter.")?;
+    let [a, b] = factor_names(module);
+    Some(if factor == "a" { a } else { b })
 }
 
 /// Token ids on a device.

@@ -40,19 +40,25 @@ mod config;
 mod error;
 mod files;
 mod generation;
+mod gradients;
 mod kernels;
 mod language_model;
+mod lora;
 mod network;
 mod scoring;
 
 pub use config::{Architecture, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
-    Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer, Weights,
-    convert, encode_conversation, save,
+    Adapter, Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer,
+    Weights, convert, encode_conversation, save,
 };
 pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
 };
+pub use gradients::WeightGradients;
 pub use language_model::LanguageModel;
-pub use scoring::{PackedGroup, score_group, sequence_logits, sequence_logprobs};
+pub use lora::{LoraConfig, Projection};
+pub use scoring::{
+    Activations, PackedGroup, ScoredGroup, score_group, sequence_logits, sequence_logprobs,
+};

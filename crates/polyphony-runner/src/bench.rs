@@ -13,8 +13,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, RolloutConfig, StepConfig,
-    StepReport, Updates, train_step,
+    Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, StepConfig, StepReport,
+    Updates, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
 use serde::Serialize;
@@ -160,23 +160,19 @@ fn step_config(work: Work, index: usize) -> StepConfig {
         ..Algorithm::default()
     };
     StepConfig {
-        rollout: RolloutConfig {
-            samples: work.samples,
-            joint_mode: algorithm.joint_mode,
-            sampling: Sampling {
-                temperature: 0.7,
-                top_p: 0.9,
-                top_k: None,
-            },
-            max_new_tokens: work.new_tokens,
-            long_prompts: LongPrompts::Fail,
-            key: StreamKey {
-                step: index as u32,
-                ..StreamKey::default()
-            },
-        },
         algorithm,
         updates: Updates::default(),
+        sampling: Sampling {
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: None,
+        },
+        max_new_tokens: work.new_tokens,
+        long_prompts: LongPrompts::Fail,
+        key: StreamKey {
+            step: index as u32,
+            ..StreamKey::default()
+        },
     }
 }
 

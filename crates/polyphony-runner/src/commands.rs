@@ -19,5 +19,6 @@ fn load(model: &str, device: DeviceChoice) -> Result<(ModelFiles, LanguageModel)
     let context = || format!("loading the model {}", path.display());
     let files = ModelFiles::open(&path).with_context(context)?;
     let loaded = LanguageModel::load(&files, &device.open()?).with_context(context)?;
-    Ok((files, loaded))
+    // A model with adapters answers the same, and faster, when they are merged.
+    Ok((files, loaded.merged()))
 }

@@ -1,56 +1,190 @@
 //! The devices that models run on, as recipes and the command line name them.
 
-use anyhow::{Result, bail};
+use std::{fmt, str::FromStr};
+
+use anyhow::{Error, Result, anyhow, bail};
 use burn::tensor::Device;
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// Where models run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+/// Where a model runs. Several devices of a kind are counted from 0, which is the one that the
+/// system prefers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceChoice {
     /// The processor.
     #[default]
     Cpu,
     /// An NVIDIA GPU, through CUDA.
-    Cuda,
+    Cuda(usize),
     /// A GPU, through WebGPU and its shader language.
-    Wgpu,
+    Wgpu(usize),
     /// A GPU, through Vulkan and SPIR-V.
-    Vulkan,
+    Vulkan(usize),
+}
+
+/// Where the models of a team run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Devices {
+    /// All on one device.
+    Same(DeviceChoice),
+    /// Each on its own, in the order of the environment's roles.
+    Each(Vec<DeviceChoice>),
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self::Same(DeviceChoice::default())
+    }
+}
+
+impl Devices {
+    /// The device of each agent in a team of `agents`. A list must have that length, which
+    /// [`crate::recipe::Recipe::validate`] ensures.
+    pub fn of_team(&self, agents: usize) -> Vec<DeviceChoice> {
+        match self {
+            Self::Same(device) => vec![*device; agents],
+            Self::Each(devices) => devices.clone(),
+        }
+    }
+}
+
+/// The way it is written on the command line: `cpu`, `cuda`, `cuda:1`, …
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, index) = match *self {
+            Self::Cpu => return f.write_str("cpu"),
+            Self::Cuda(index) => ("cuda", index),
+            Self::Wgpu(index) => ("wgpu", index),
+            Self::Vulkan(index) => ("vulkan", index),
+        };
+        match index {
+            0 => f.write_str(kind),
+            _ => write!(f, "{kind}:{index}"),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        const ALLOWED: &str = "cpu, cuda, wgpu or vulkan, the last three also with the number of \
+                               the device, as in cuda:1";
+        let (kind, index) = match text.split_once(':') {
+            Some((kind, index)) => (kind, Some(index)),
+            None => (text, None),
+        };
+        let index = index.map(str::parse).transpose();
+        match (kind, index) {
+            ("cpu", Ok(None)) => Ok(Self::Cpu),
+            ("cuda", Ok(index)) => Ok(Self::Cuda(index.unwrap_or(0))),
+            ("wgpu", Ok(index)) => Ok(Self::Wgpu(index.unwrap_or(0))),
+            ("vulkan", Ok(index)) => Ok(Self::Vulkan(index.unwrap_or(0))),
+            _ => Err(anyhow!("`{text}` is no device: give {ALLOWED}")),
+        }
+    }
 }
 
 impl DeviceChoice {
+    /// The cargo feature that a program needs to have the device, if it lacks it.
+    fn lacking_feature(self) -> Option<&'static str> {
+        match self {
+            Self::Cuda(_) if !cfg!(feature = "cuda") => Some("cuda"),
+            Self::Wgpu(_) if !cfg!(feature = "wgpu") => Some("wgpu"),
+            Self::Vulkan(_) if !cfg!(feature = "vulkan") => Some("vulkan"),
+            _ => None,
+        }
+    }
+
     /// Checks that this program was built with the device.
     ///
     /// # Errors
     /// Names the cargo feature that is missing.
     pub fn check_built(self) -> Result<()> {
-        let feature = match self {
-            Self::Cuda if !cfg!(feature = "cuda") => "cuda",
-            Self::Wgpu if !cfg!(feature = "wgpu") => "wgpu",
-            Self::Vulkan if !cfg!(feature = "vulkan") => "vulkan",
-            _ => return Ok(()),
-        };
-        bail!(
-            "`device` is {self:?}, but this program was built without it: build it with `cargo \
-             build --release -p polyphony-runner --features {feature}`, or use Cpu"
-        );
+        if let Some(feature) = self.lacking_feature() {
+            bail!(
+                "this program was built without the device `{self}`: build it with `cargo build \
+                 --release -p polyphony-runner --features {feature}`, or use `cpu`"
+            );
+        }
+        Ok(())
     }
 
-    /// The device itself, the first of its kind.
+    /// The device itself.
     ///
     /// # Errors
-    /// If this program was built without it.
+    /// If this program was built without it, or the machine has no device of that number.
     pub fn open(self) -> Result<Device> {
         self.check_built()?;
         Ok(match self {
             #[cfg(feature = "cuda")]
-            Self::Cuda => Device::cuda(0),
+            Self::Cuda(index) => numbered(self, index, DeviceType::Cuda)?,
             #[cfg(feature = "wgpu")]
-            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+            Self::Wgpu(0) => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu(index) => numbered(self, index, DeviceType::Wgpu)?,
             #[cfg(feature = "vulkan")]
-            Self::Vulkan => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
+            Self::Vulkan(0) => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan(index) => numbered(self, index, DeviceType::Vulkan)?,
             _ => Device::flex(),
         })
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]
+use burn::tensor::DeviceType;
+
+/// The device of this number among those of its kind.
+#[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]
+fn numbered(choice: DeviceChoice, index: usize, kind: DeviceType) -> Result<Device> {
+    let found = Device::enumerate(kind).into_vec();
+    let count = found.len();
+    found.into_iter().nth(index).ok_or_else(|| {
+        anyhow!(
+            "there is no device `{choice}`: this machine has {count} of its kind, counted from 0"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for (text, expected) in [
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda", DeviceChoice::Cuda(0)),
+            ("cuda:1", DeviceChoice::Cuda(1)),
+            ("wgpu", DeviceChoice::Wgpu(0)),
+            ("vulkan:3", DeviceChoice::Vulkan(3)),
+        ] {
+            let device: DeviceChoice = text.parse().unwrap();
+            assert_eq!((device, device.to_string().as_str()), (expected, text));
+        }
+        for text in ["", "gpu", "Cpu", "cpu:0", "cuda:", "cuda:-1", "cuda:one"] {
+            let message = text.parse::<DeviceChoice>().unwrap_err().to_string();
+            let expected = format!("`{text}` is no device: give cpu, cuda, wgpu or vulkan");
+            assert!(message.starts_with(&expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_was_not_built_in_names_its_feature() {
+        let devices = [
+            (DeviceChoice::Cuda(1), "cuda", cfg!(feature = "cuda")),
+            (DeviceChoice::Wgpu(0), "wgpu", cfg!(feature = "wgpu")),
+            (DeviceChoice::Vulkan(0), "vulkan", cfg!(feature = "vulkan")),
+        ];
+        for (device, feature, built) in devices {
+            let outcome = device.check_built().map_err(|error| error.to_string());
+            match outcome {
+                Ok(()) => assert!(built, "{device}"),
+                Err(message) => {
+                    assert!(!built && message.contains(&format!("--features {feature}")));
+                    assert!(message.contains(&format!("`{device}`")), "{message}");
+                }
+            }
+        }
     }
 }

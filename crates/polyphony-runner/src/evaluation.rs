@@ -2,16 +2,10 @@
 
 use anyhow::Result;
 use polyphony_episode::{Environment, Task};
-use polyphony_marl::{
-    IndexedTask, MarlError, Node, RolloutConfig, mean_parts, mean_return, returns, rollout,
-};
-use polyphony_model::StreamKey;
+use polyphony_marl::{IndexedTask, MarlError, Node, mean_parts, mean_return, returns, rollout};
 use serde::{Serialize, Serializer};
 
 use crate::{interrupt, recipe::Recipe, team::Team};
-
-/// Evaluation draws from streams of its own: no training step has this number.
-const EVALUATION_STEP: u32 = u32::MAX;
 
 /// Rows that are decoded together.
 const ROWS: usize = 32;
@@ -30,6 +24,8 @@ pub struct Evaluation {
     pub parts: Vec<(&'static str, f64)>,
     /// Tasks played.
     pub tasks: usize,
+    /// Tasks left out since a prompt did not fit.
+    pub skipped_tasks: usize,
     /// The first joint action of every task.
     pub examples: Vec<Example>,
 }
@@ -54,7 +50,7 @@ pub struct Example {
     pub responses: Vec<String>,
 }
 
-/// Plays the first held-out tasks, with random numbers that depend on the seed alone: the same
+/// Plays held-out tasks, with random numbers that depend on the seed alone: the same
 /// team gets the same figures, and training is not disturbed. `on_task` is told after each batch
 /// how many tasks are done. `None` if the user interrupted it.
 ///
@@ -67,34 +63,27 @@ pub fn evaluate(
     recipe: &Recipe,
     on_task: &mut dyn FnMut(usize),
 ) -> Result<Option<Evaluation>, MarlError> {
-    let config = RolloutConfig {
-        samples: recipe.evaluation.samples,
-        key: StreamKey {
-            seed: recipe.seed,
-            step: EVALUATION_STEP,
-            ..StreamKey::default()
-        },
-        ..recipe.rollout_config(0)
-    };
+    let config = recipe.evaluation_rollout();
     let played: Vec<IndexedTask<'_>> = tasks
         .iter()
-        .take(recipe.evaluation.tasks)
         .enumerate()
         .map(|(index, task)| IndexedTask { index, task })
         .collect();
     let mut nodes: Vec<Node> = Vec::new();
+    let mut skipped_tasks = 0;
     for batch in played.chunks((ROWS / config.samples).max(1)) {
         if interrupt::requested() {
             return Ok(None);
         }
-        nodes.extend(rollout(&team.agents, environment, batch, &config, &mut |_| ())?.nodes);
-        on_task(nodes.len());
+        let played = rollout(&team.agents, environment, batch, &config, &mut |_| ())?;
+        nodes.extend(played.nodes);
+        skipped_tasks += played.skipped_tasks;
+        on_task(nodes.len() + skipped_tasks);
     }
-    Ok(Some(summarize(
-        environment,
-        &nodes,
-        recipe.algorithm.discount,
-    )))
+    Ok(Some(Evaluation {
+        skipped_tasks,
+        ..summarize(environment, &nodes, recipe.algorithm.discount)
+    }))
 }
 
 fn summarize(environment: &dyn Environment, nodes: &[Node], discount: f64) -> Evaluation {
@@ -119,6 +108,7 @@ fn summarize(environment: &dyn Environment, nodes: &[Node], discount: f64) -> Ev
         standard_error: standard_error(&by_task),
         parts: mean_parts(environment, nodes),
         tasks: nodes.len(),
+        skipped_tasks: 0,
         examples: examples.collect(),
     }
 }

@@ -11,10 +11,10 @@ use clap::ValueEnum;
 use polyphony_env::{Source, Writing};
 use polyphony_episode::Environment;
 use polyphony_marl::{Algorithm, LongPrompts, Updates};
-use polyphony_model::Sampling;
+use polyphony_model::{LoraConfig, ModelError, Projection, Sampling};
 use serde::{Deserialize, Serialize};
 
-use crate::device::DeviceChoice;
+use crate::device::Devices;
 
 mod explain;
 mod overrides;
@@ -56,9 +56,63 @@ pub struct Recipe {
     /// How the team is judged before and after.
     #[serde(default)]
     pub evaluation: Evaluation,
+    /// Which weights learn.
+    #[serde(default)]
+    pub fine_tuning: FineTuning,
     /// Where the models run.
     #[serde(default)]
-    pub device: DeviceChoice,
+    pub devices: Devices,
+}
+
+/// Which weights learn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum FineTuning {
+    /// All of them.
+    #[default]
+    Full,
+    /// Low-rank adapters, which need far less memory.
+    Lora {
+        /// The adapters' rank.
+        #[serde(default = "default_rank")]
+        rank: usize,
+        /// What an adapter adds is multiplied by `alpha / rank`.
+        #[serde(default = "default_alpha")]
+        alpha: f64,
+        /// The projections that have one.
+        #[serde(default = "default_targets")]
+        targets: Vec<Projection>,
+    },
+}
+
+fn default_rank() -> usize {
+    LoraConfig::default().rank
+}
+
+fn default_alpha() -> f64 {
+    LoraConfig::default().alpha
+}
+
+fn default_targets() -> Vec<Projection> {
+    LoraConfig::default().targets
+}
+
+impl FineTuning {
+    /// The adapters' settings, if there are to be any.
+    pub fn lora(&self) -> Option<LoraConfig> {
+        match self {
+            Self::Full => None,
+            Self::Lora {
+                rank,
+                alpha,
+                targets,
+            } => Some(LoraConfig {
+                rank: *rank,
+                alpha: *alpha,
+                targets: targets.clone(),
+            }),
+        }
+    }
 }
 
 /// What the agents do together.
@@ -77,6 +131,8 @@ pub enum Team {
     Copies(String),
     /// One model for each agent, in the order of the environment's roles.
     Each(Vec<String>),
+    /// One agent plays all roles with one model, which learns from each.
+    Shared(String),
 }
 
 /// How the team is judged before and after training.
@@ -109,15 +165,22 @@ impl EnvironmentKind {
 }
 
 impl Team {
-    /// The model of each agent in a team of `agents`. A list must have that length, which
+    /// The model of each agent in a team for `roles` roles. A list must have that length, which
     /// [`Recipe::validate`] ensures.
-    pub fn models(&self, agents: usize) -> Vec<&str> {
+    pub fn models(&self, roles: usize) -> Vec<&str> {
         match self {
-            Self::Copies(model) => vec![model; agents],
+            Self::Copies(model) => vec![model; roles],
             Self::Each(models) => models.iter().map(String::as_str).collect(),
+            Self::Shared(model) => vec![model],
         }
     }
 }
+
+/// Steps are numbered in 32 bits, and the last number is the evaluation's.
+const MOST_STEPS: usize = u32::MAX as usize - 1;
+
+/// More joint actions a task would be a mistake.
+const MOST_SAMPLES: usize = 4096;
 
 impl Recipe {
     /// Reads a recipe, applies overrides of the form `path=value`, and checks it.
@@ -163,8 +226,6 @@ impl Recipe {
     /// # Errors
     /// Names the key by its path, what it is and what it may be.
     pub fn validate(&self) -> Result<()> {
-        use polyphony_model::ModelError;
-
         self.algorithm.validate().map_err(|error| {
             out_of_range(
                 &format!("algorithm.{}", error.key),
@@ -179,24 +240,35 @@ impl Recipe {
                 error.allowed,
             )
         })?;
-        self.sampling.validate().map_err(|error| match error {
-            ModelError::Sampling {
-                key,
-                given,
-                allowed,
-            } => out_of_range(&format!("sampling.{key}"), &given, allowed),
-            other => other.into(),
-        })?;
+        self.sampling.validate().map_err(in_section("sampling"))?;
+        if let Some(lora) = self.fine_tuning.lora() {
+            lora.validate().map_err(in_section("fine_tuning"))?;
+        }
         for (path, value) in [
             ("max_new_tokens", self.max_new_tokens),
-            ("steps", self.steps),
             ("evaluation.tasks", self.evaluation.tasks),
-            ("evaluation.samples", self.evaluation.samples),
         ] {
             if value == 0 {
                 return Err(out_of_range(path, "0", "at least 1"));
             }
         }
+        for (path, value, most) in [
+            ("steps", self.steps, MOST_STEPS),
+            ("evaluation.samples", self.evaluation.samples, MOST_SAMPLES),
+        ] {
+            if !(1..=most).contains(&value) {
+                let allowed = format!("from 1 to {most}");
+                return Err(out_of_range(path, &value.to_string(), &allowed));
+            }
+        }
+        self.validate_team()
+    }
+
+    /// Checks what training needs beyond [`Recipe::validate`].
+    ///
+    /// # Errors
+    /// Names the key by its path, what it is and what it may be.
+    pub fn validate_for_training(&self) -> Result<()> {
         if self.sampling.temperature == 0.0 && self.algorithm.samples > 1 {
             return Err(out_of_range(
                 "sampling.temperature",
@@ -205,34 +277,61 @@ impl Recipe {
                  nothing can be learnt from comparing them",
             ));
         }
-        self.validate_team()?;
-        self.device.check_built()
+        Ok(())
     }
 
     fn validate_team(&self) -> Result<()> {
         let environment = self.environment.build();
-        let agents = environment.roles().len();
-        if let Team::Each(models) = &self.team {
-            let roles: Vec<&str> = environment
-                .roles()
-                .iter()
-                .map(|role| role.name.as_str())
-                .collect();
+        let roles: Vec<&str> = environment
+            .roles()
+            .iter()
+            .map(|role| role.name.as_str())
+            .collect();
+        let one_each = |key: &str, given: usize, what: &str| {
             ensure!(
-                models.len() == agents,
-                "`team` lists {} models, but must list {agents}, one for each role of {:?}: {}",
-                models.len(),
+                given == roles.len(),
+                "`{key}` lists {given} {what}, but must list {}, one for each role of {:?}: {}",
+                roles.len(),
                 self.environment,
                 roles.join(", ")
             );
+            Ok(())
+        };
+        if let Team::Each(models) = &self.team {
+            one_each("team", models.len(), "models")?;
         }
-        for model in self.team.models(agents) {
+        match (&self.team, &self.devices) {
+            (Team::Shared(_), Devices::Each(_)) => bail!(
+                "`devices` lists devices, but a team that shares one model runs on one: give \
+                 `devices: Same(…)`"
+            ),
+            (_, Devices::Each(devices)) => one_each("devices", devices.len(), "devices")?,
+            (_, Devices::Same(_)) => {}
+        }
+        for model in self.team.models(roles.len()) {
             ensure!(
                 !model.trim().is_empty(),
                 "`team` holds an empty name, but must name models"
             );
         }
-        Ok(())
+        let devices = self.devices.of_team(roles.len());
+        devices.iter().try_for_each(|device| {
+            device
+                .check_built()
+                .with_context(|| format!("`devices` has {device:?}"))
+        })
+    }
+}
+
+/// A setting's error with the path of its key in the recipe.
+fn in_section(section: &str) -> impl Fn(ModelError) -> anyhow::Error {
+    move |error| match error {
+        ModelError::Setting {
+            key,
+            given,
+            allowed,
+        } => out_of_range(&format!("{section}.{key}"), &given, allowed),
+        other => other.into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, ErrorKind, Write as _},
+    io::{self, BufWriter, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -93,7 +93,8 @@ impl RunDirectory {
             .with_context(context)
     }
 
-    /// Saves the evaluations before and after training.
+    /// Saves the evaluations before and after training, as far as there are any; in place of what was
+    /// saved before.
     ///
     /// # Errors
     /// If the disk is full or gone.
@@ -104,8 +105,14 @@ impl RunDirectory {
     ) -> Result<()> {
         let path = self.path.join("evaluation.json");
         let object = json!({ "before": before, "after": after });
-        fs::write(&path, format!("{object:#}\n"))
-            .with_context(|| format!("writing {}", path.display()))
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            writeln!(file, "{object:#}")?;
+            make_readable(file.as_file())?;
+            file.persist(&path).map_err(|error| error.error)
+        };
+        write().with_context(|| format!("writing {}", path.display()))?;
+        Ok(())
     }
 
     /// Saves every agent as a Hugging Face directory; returns where.
@@ -120,6 +127,18 @@ impl RunDirectory {
         };
         team.with_assets().map(save).collect()
     }
+}
+
+/// Gives a temporary file, which is private, the usual permissions.
+fn make_readable(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
 }
 
 /// Makes a directory; `false` if it exists, also if another run has made it a moment ago.

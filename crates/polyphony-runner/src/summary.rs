@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -29,13 +30,10 @@ pub(crate) struct Finished<'a> {
 
 /// Writes the summary to standard error.
 pub(crate) fn tell(finished: Finished<'_>) {
-    #[expect(
-        clippy::print_stderr,
-        reason = "the summary is what the user waits for"
-    )]
-    {
-        eprint!("{}", text(finished, &program()));
-    }
+    // Nobody is left to tell where standard error is closed.
+    let _ = io::stderr()
+        .lock()
+        .write_all(text(finished, &program()).as_bytes());
 }
 
 /// This program as it can be typed from the current directory.
@@ -138,6 +136,7 @@ mod tests {
             standard_error: 0.1,
             parts: vec![("style", mean_return / 2.0)],
             tasks: 3,
+            skipped_tasks: 0,
             examples: values.into_iter().enumerate().map(example).collect(),
         }
     }

@@ -1,19 +1,26 @@
 //! From a recipe's models to agents that can learn.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
-use polyphony_episode::Environment;
+use polyphony_episode::{Environment, Role};
 use polyphony_marl::{Agent, Language};
 use polyphony_model::{Assets, LanguageModel, ModelFiles};
 
-use crate::{recipe::Recipe, sources};
+use crate::{
+    recipe::{self, Recipe},
+    sources,
+};
 
 /// The agents of a run, and what is saved beside each one's weights.
 #[derive(Debug)]
 pub struct Team {
-    /// One agent a role.
+    /// One agent a role, or one for all roles.
     pub agents: Vec<Agent>,
     assets: Vec<Arc<Assets>>,
 }
@@ -26,32 +33,43 @@ struct Start {
 }
 
 impl Team {
-    /// Obtains, reads and places the models of a recipe, each of them once.
+    /// Obtains, reads and places the models of a recipe, each of them once a device.
     ///
     /// # Errors
     /// If a model cannot be obtained or read, or has no tokenizer.
     pub fn load(recipe: &Recipe, environment: &dyn Environment) -> Result<Self> {
-        let device = recipe.device.open()?;
         let roles = environment.roles();
-        let mut starts: HashMap<PathBuf, Start> = HashMap::new();
+        let mut starts: HashMap<(PathBuf, String), Start> = HashMap::new();
         let mut team = Self {
             agents: Vec::new(),
             assets: Vec::new(),
         };
         let models = recipe.team.models(roles.len());
+        let names = agent_names(&recipe.team, roles);
+        let lora = recipe.fine_tuning.lora();
         // Names that cannot be right are refused before anything is downloaded.
         models.iter().try_for_each(|model| sources::check(model))?;
-        for (role, model) in roles.iter().zip(models) {
+        let places = models.into_iter().zip(recipe.devices.of_team(roles.len()));
+        for (index, (name, (model, device))) in names.into_iter().zip(places).enumerate() {
             let path = sources::resolve(model)?;
-            if !starts.contains_key(&path) {
-                let start = Start::read(&path, &device)
-                    .with_context(|| format!("loading the model {}", path.display()))?;
-                starts.insert(path.clone(), start);
-            }
-            let start = &starts[&path];
-            let language = Arc::clone(&start.language);
+            let start = match starts.entry((path, device.to_string())) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let path = &entry.key().0;
+                    let start = Start::read(path, &device.open()?)
+                        .with_context(|| format!("loading the model {}", path.display()))?;
+                    entry.insert(start)
+                }
+            };
+            let model = start.model.clone();
+            let model = match &lora {
+                Some(lora) => model
+                    .with_lora(lora, recipe.seed, index as u32)
+                    .with_context(|| format!("adding adapters to agent `{name}`"))?,
+                None => model.merged(),
+            };
             team.agents
-                .push(Agent::new(&role.name, start.model.clone(), language));
+                .push(Agent::new(name, model, Arc::clone(&start.language)));
             team.assets.push(Arc::clone(&start.assets));
         }
         Ok(team)
@@ -60,6 +78,16 @@ impl Team {
     /// Each agent with what is saved beside its weights.
     pub fn with_assets(&self) -> impl Iterator<Item = (&Agent, &Assets)> {
         self.agents.iter().zip(self.assets.iter().map(Arc::as_ref))
+    }
+}
+
+/// What the agents of a team are called: each after its role, or one that plays all roles.
+pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
+    match team {
+        recipe::Team::Shared(_) => vec!["shared".to_owned()],
+        recipe::Team::Copies(_) | recipe::Team::Each(_) => {
+            roles.iter().map(|role| role.name.clone()).collect()
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
 /// # Errors
 /// If data or models cannot be had, a step fails, or the run directory cannot be written.
 pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
+    recipe.validate_for_training()?;
     interrupt::listen()?;
     RunDirectory::check(run_dir)?;
     let environment = recipe.environment.build();
@@ -56,6 +57,7 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     }
 
     let before = evaluate("before", &team, environment.as_ref(), &held_out, recipe)?;
+    run.save_evaluations(before.as_ref(), None)?;
     let trained = train_steps(recipe, environment.as_ref(), &tasks, &mut team, &mut run);
     // Saved before anything else can fail, and also when a step has failed: what was learned until
     // then is not lost.
@@ -108,8 +110,13 @@ pub(crate) fn check_tasks(
     key: &str,
 ) -> Result<()> {
     let all: Vec<IndexedTask<'_>> = indexed(tasks, 0..tasks.len());
-    let playable = playable_tasks(&team.agents, environment, &all, &recipe.rollout_config(0))
-        .with_context(|| format!("checking `{key}`"))?;
+    let playable = playable_tasks(
+        &team.agents,
+        environment,
+        &all,
+        &recipe.evaluation_rollout(),
+    )
+    .with_context(|| format!("checking `{key}`"))?;
     ensure!(
         playable > 0,
         "`{key}`: not one of {} tasks fits into the context",
@@ -134,8 +141,7 @@ fn evaluate(
     held_out: &[Task],
     recipe: &Recipe,
 ) -> Result<Option<Evaluation>> {
-    let count = held_out.len().min(recipe.evaluation.tasks);
-    let mut display = Display::start(&format!("held-out tasks {when} training"), count);
+    let mut display = Display::start(&format!("held-out tasks {when} training"), held_out.len());
     let evaluation = evaluation::evaluate(team, environment, held_out, recipe, &mut |done| {
         display.advance_to(done);
     })?;
@@ -201,9 +207,12 @@ fn run_step(
     display: &mut Display,
 ) -> Result<(StepReport, Rollout)> {
     let config = StepConfig {
-        rollout: recipe.rollout_config(step),
         algorithm: recipe.algorithm.clone(),
         updates: recipe.updates.clone(),
+        sampling: recipe.sampling.clone(),
+        max_new_tokens: recipe.max_new_tokens,
+        long_prompts: recipe.long_prompts,
+        key: recipe.stream_key(step as u32),
     };
     let agents = team.agents.len();
     let done = train_step(
@@ -227,19 +236,25 @@ fn list(paths: &[PathBuf]) -> String {
 }
 
 impl Recipe {
-    /// How a step's responses are sampled.
-    pub(crate) fn rollout_config(&self, step: usize) -> RolloutConfig {
+    /// The random numbers of a step.
+    fn stream_key(&self, step: u32) -> StreamKey {
+        StreamKey {
+            seed: self.seed,
+            step,
+            ..StreamKey::default()
+        }
+    }
+
+    /// How a team is sampled to be judged.
+    pub(crate) fn evaluation_rollout(&self) -> RolloutConfig {
         RolloutConfig {
-            samples: self.algorithm.samples,
+            samples: self.evaluation.samples,
             joint_mode: self.algorithm.joint_mode,
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_new_tokens,
             long_prompts: self.long_prompts,
-            key: StreamKey {
-                seed: self.seed,
-                step: step as u32,
-                ..StreamKey::default()
-            },
+            // Streams of its own: no training step has this number.
+            key: self.stream_key(u32::MAX),
         }
     }
 }

@@ -22,9 +22,9 @@ fn updates(change: impl FnOnce(&mut Updates)) -> Result<(), ConfigError> {
 
 #[test]
 fn an_algorithm_out_of_range_is_explained() {
-    const SAMPLES: &str = "at least 2, since a response is judged against the others of its group \
-                           (1 only with `baseline: Zero`)";
-    for samples in [0, 1] {
+    const SAMPLES: &str = "from 2 to 4096, since a response is judged against the others of its \
+                           group (1 only with `baseline: Zero`)";
+    for samples in [0, 1, 4097, usize::MAX] {
         let expected = format!("`samples` is {samples}, but must be {SAMPLES}");
         refused(algorithm(|a| a.samples = samples), &expected);
     }
@@ -48,20 +48,20 @@ fn updates_out_of_range_are_explained() {
         (
             "learning_rate",
             |u| &mut u.learning_rate,
-            &[0.0, -1e-5],
-            "a positive number",
+            &[0.0, -1e-5, 1.1],
+            "above 0 and at most 1",
         ),
         (
             "beta_1",
             |u| &mut u.beta_1,
-            &[-0.1, 1.0],
-            "from 0 to below 1",
+            &[-0.1, 1.0, 1.0 - 1e-9],
+            "from 0 to below 1, also as a 32-bit float",
         ),
         (
             "beta_2",
             |u| &mut u.beta_2,
-            &[-0.1, 1.0],
-            "from 0 to below 1",
+            &[-0.1, 1.0, 1.0 - 1e-9],
+            "from 0 to below 1, also as a 32-bit float",
         ),
         (
             "epsilon",

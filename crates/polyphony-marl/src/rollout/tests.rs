@@ -161,6 +161,35 @@ fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
 }
 
 #[test]
+fn one_agent_says_in_each_role_what_two_copies_of_it_would() {
+    let tasks = [task("a", "one"), task("b", "another text")];
+    let indexed = [0, 1].map(|index| IndexedTask {
+        index,
+        task: &tasks[index],
+    });
+    let config = rollout_config(3, 20);
+    let [alone, copies] = [vec![agent("both")], team()].map(|agents| {
+        rollout(&agents, &Duet::new(lengths), &indexed, &config, &mut |_| ()).unwrap()
+    });
+    let said = |rollout: &Rollout| {
+        let groups = rollout.nodes.iter().flat_map(|node| &node.groups);
+        let samples = groups.flat_map(|group| group.samples.clone());
+        samples.map(|sample| sample.response).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&alone), said(&copies));
+}
+
+#[test]
+fn a_limit_beyond_all_numbers_is_refused() {
+    let config = rollout_config(2, usize::MAX);
+    let message = play(&[task("a", "x")], &config).unwrap_err().to_string();
+    assert!(
+        message.contains("the model's context holds 128"),
+        "{message}"
+    );
+}
+
+#[test]
 fn an_environment_at_odds_with_its_team_is_refused() {
     let tasks = [task("a", "text")];
     let indexed = [IndexedTask {
@@ -173,8 +202,8 @@ fn an_environment_at_odds_with_its_team_is_refused() {
             .unwrap_err()
             .to_string()
     };
-    let expected = "the environment has 2 roles and made 2 observations, but the team has 1 agents";
-    let message = play(&[agent("first")], &Duet::new(lengths));
+    let expected = "the environment has 2 roles and made 2 observations, but the team has 3 agents";
+    let message = play(&["a", "b", "c"].map(agent), &Duet::new(lengths));
     assert!(message.starts_with(expected), "{message}");
 
     let secret = Duet::new(|_| Reward::new([("one", 0.0), ("secret", 1.0)]));
@@ -183,6 +212,11 @@ fn an_environment_at_odds_with_its_team_is_refused() {
         message.contains("gave the reward part `secret`"),
         "{message}"
     );
+
+    let endless = Duet::new(|_| Reward::new([("one", 0.0), ("two", f64::NAN)]));
+    let message = play(&team(), &endless);
+    let expected = "task `a`: the environment gave the reward part `two` the value NaN";
+    assert!(message.starts_with(expected), "{message}");
 
     let roles = [Role::new("first"), Role::new("second")];
     let fieldless = [task("a", "text"), Task::new("b", [("other", "x")])];

@@ -8,10 +8,7 @@ use super::*;
 use crate::{
     agent::Language,
     config::Baseline,
-    fixture::{
-        CONTEXT, Duet, lengths, plain_language, rollout_config, task, tiny_model, weight_bits,
-    },
-    rollout::LongPrompts,
+    fixture::{CONTEXT, Duet, lengths, plain_language, task, tiny_model, weight_bits},
 };
 
 /// Two agents with these stop tokens.
@@ -25,7 +22,13 @@ fn team(stop_tokens: Vec<u32>) -> [Agent; 2] {
 
 fn config(algorithm: Algorithm) -> StepConfig {
     StepConfig {
-        rollout: rollout_config(algorithm.samples, 40),
+        sampling: Sampling::default(),
+        max_new_tokens: 40,
+        long_prompts: LongPrompts::Fail,
+        key: StreamKey {
+            seed: 5,
+            ..StreamKey::default()
+        },
         algorithm,
         updates: Updates {
             buffer: 2,
@@ -99,7 +102,7 @@ fn the_report_says_what_happened() {
         close(agent.truncated_share, cut / actions);
         close(
             agent.zero_advantage_share,
-            agent.update.zero_groups as f64 / 2.0,
+            agent.update.skipped_groups as f64 / 2.0,
         );
         close(report.parts[index].1, tokens / actions);
         assert_eq!(agent.name, ["first", "second"][index]);
@@ -123,7 +126,7 @@ fn a_step_whose_tasks_are_all_left_out_has_no_mean_and_changes_nothing() {
     let mut agents = team(vec![]);
     let before = agents.each_ref().map(|agent| weight_bits(&agent.model));
     let mut config = config(Algorithm::default());
-    config.rollout.long_prompts = LongPrompts::Skip;
+    config.long_prompts = LongPrompts::Skip;
     let tasks = [task("long", &"word ".repeat(CONTEXT))];
     let (Step { report, .. }, _) = step(&mut agents, &tasks, &config);
     assert_eq!((report.skipped_tasks, report.sampled_tokens), (1, 0));
@@ -152,6 +155,70 @@ fn the_baseline_decides_what_is_learned_from() {
 }
 
 #[test]
+fn one_agent_in_all_roles_learns_from_each() {
+    let language = Language {
+        stop_tokens: (0..256).step_by(8).collect(),
+        ..plain_language()
+    };
+    let mut agents = [Agent::new("both", tiny_model(), Arc::new(language))];
+    let before = weight_bits(&agents[0].model);
+    let tasks = [task("a", "one"), task("b", "another")];
+    let (Step { report, .. }, told) = step(&mut agents, &tasks, &config(Algorithm::default()));
+    let names: Vec<&str> = report.agents.iter().map(|a| a.name.as_str()).collect();
+    assert_eq!(names, ["first", "second"]);
+    assert_eq!(told[told.len() - 1], Progress::Updating(0));
+    for agent in &report.agents {
+        assert_eq!(agent.update, report.agents[0].update, "there is one update");
+        assert_eq!((agent.update.steps, agent.update.skipped_groups), (1, 0));
+        assert!(agent.update.logprob_gap.unwrap() < 1e-4, "{agent:?}");
+    }
+    assert_ne!(weight_bits(&agents[0].model), before);
+
+    // Four groups are two nodes of two roles, one node a minibatch.
+    let mut config = config(Algorithm::default());
+    config.updates.minibatch = 1;
+    let (Step { report, .. }, _) = step(&mut agents, &tasks, &config);
+    assert_eq!(report.agents[0].update.steps, 2);
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_before_anything_is_sampled() {
+    let mut agents = team(vec![]);
+    let tasks = [task("a", "one")];
+    let indexed = [IndexedTask {
+        index: 0,
+        task: &tasks[0],
+    }];
+    let mut wrong = [config(Algorithm::default()), config(Algorithm::default())];
+    wrong[0].updates.minibatch = 0;
+    wrong[1].algorithm.samples = 1;
+    for (config, key) in wrong.iter().zip(["minibatch", "samples"]) {
+        let environment = Duet::new(lengths);
+        let outcome = train_step(&mut agents, &environment, &indexed, config, &mut |_| {
+            panic!("something was done")
+        });
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.starts_with(&format!("`{key}` is ")), "{message}");
+    }
+}
+
+#[test]
+fn a_model_that_computes_no_numbers_stops_the_step() {
+    let mut agents = team(vec![]);
+    agents[1].model = crate::fixture::changed(&agents[1].model, 1, 7, |_| f32::NAN);
+    let tasks = [task("a", "one")];
+    let indexed = [IndexedTask {
+        index: 0,
+        task: &tasks[0],
+    }];
+    let config = config(Algorithm::default());
+    let environment = Duet::new(lengths);
+    let outcome = train_step(&mut agents, &environment, &indexed, &config, &mut |_| {});
+    let message = outcome.unwrap_err().to_string();
+    assert!(message.contains("logits are not finite"), "{message}");
+}
+
+#[test]
 fn judging_subtracts_the_baseline_from_the_credits() {
     let node = crate::returns::tests::node(&[1.0, 2.0, 6.0]);
     let algorithm = Algorithm {
@@ -159,7 +226,7 @@ fn judging_subtracts_the_baseline_from_the_credits() {
         ..Algorithm::default()
     };
     for agent in [0, 1] {
-        let judged = judge(&[&node], agent, &algorithm);
+        let judged = judge(&[&node], &[agent], &algorithm);
         assert_eq!(judged[0].advantages, [-2.0, -1.0, 3.0]);
     }
 }

@@ -4,6 +4,8 @@ mod descent;
 
 use polyphony_episode::{FinishReason, Observation, Response};
 
+use polyphony_model::score_group;
+
 use super::*;
 use crate::{
     fixture::{agent, changed, weight_bits},
@@ -53,6 +55,7 @@ fn run(
     let config = UpdateConfig {
         algorithm: &Algorithm::default(),
         updates,
+        minibatch: updates.minibatch,
         temperature: 1.0,
         max_new_tokens: 16,
     };
@@ -95,7 +98,7 @@ fn groups_without_advantage_are_skipped_and_counted() {
     assert_eq!(
         report,
         UpdateReport {
-            zero_groups: 2,
+            skipped_groups: 2,
             logprob_gap: report.logprob_gap,
             ..UpdateReport::default()
         }
@@ -109,10 +112,84 @@ fn groups_without_advantage_are_skipped_and_counted() {
     let mixed = [judged(&one, [0.0, 0.0]), judged(&two, [1.0, -1.0])];
     let report = run(&mut after, &mixed, &updates).unwrap();
     assert_eq!(
-        (report.zero_groups, report.steps, report.refused),
+        (report.skipped_groups, report.steps, report.refused),
         (1, 1, 0)
     );
     assert_ne!(weight_bits(&after.model), before);
+}
+
+#[test]
+fn a_buffer_that_teaches_nothing_shows_a_broken_model_all_the_same() {
+    let mut agent = agent("poet");
+    let group = group(&agent, 3);
+    agent.model = changed(&agent.model, 1, 7, |_| f32::NAN);
+    let report = run(
+        &mut agent,
+        &[judged(&group, [0.0, 0.0])],
+        &Updates::default(),
+    )
+    .unwrap();
+    assert_eq!((report.refused, report.logprob_gap), (1, None));
+}
+
+#[test]
+fn a_group_whose_responses_are_all_masked_is_skipped() {
+    let mut after = agent("a");
+    let before = weight_bits(&after.model);
+    let mut group = group(&after, 3);
+    let updates = Updates {
+        logprob_tolerance: 10.0,
+        ..Updates::default()
+    };
+    let config = |algorithm| UpdateConfig {
+        algorithm,
+        updates: &updates,
+        minibatch: 1,
+        temperature: 1.0,
+        max_new_tokens: 16,
+    };
+    let masking = Algorithm {
+        mask_truncated: true,
+        ..Algorithm::default()
+    };
+    for sample in &mut group.samples {
+        sample.response.finish = FinishReason::Length;
+    }
+    let buffer = [judged(&group, [1.0, -1.0])];
+    let report = update(&mut after, &buffer, &config(&masking)).unwrap();
+    assert_eq!((report.steps, report.skipped_groups), (0, 1));
+    assert_eq!(weight_bits(&after.model), before);
+    let report = update(&mut after, &buffer, &config(&Algorithm::default())).unwrap();
+    assert_eq!((report.steps, report.skipped_groups), (1, 0));
+}
+
+#[test]
+fn adapters_learn_and_the_weights_below_them_stay() {
+    for activations in [Activations::Keep, Activations::Recompute] {
+        let mut agent = agent("a");
+        let lora = polyphony_model::LoraConfig::default();
+        agent.model = agent.model.clone().with_lora(&lora, 3, 0).unwrap();
+        let named = |agent: &Agent| crate::fixture::weights(&agent.model);
+        let before = named(&agent);
+        let group = group(&agent, 3);
+        let updates = Updates {
+            activations,
+            learning_rate: 1e-2,
+            logprob_tolerance: 10.0,
+            ..Updates::default()
+        };
+        for _ in 0..2 {
+            run(&mut agent, &[judged(&group, [1.0, -1.0])], &updates).unwrap();
+        }
+        for ((name, old), (_, new)) in before.iter().zip(named(&agent)) {
+            let changed = *old != new;
+            assert_eq!(
+                changed,
+                name.contains(".adapter."),
+                "{name}, {activations:?}"
+            );
+        }
+    }
 }
 
 #[test]

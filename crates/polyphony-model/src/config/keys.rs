@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 
-/// The largest size accepted anywhere in a configuration, so that products of sizes stay far from
+/// The largest size accepted anywhere in a configuration, so that the product of two sizes does not
 /// overflow.
 const MAX_SIZE: usize = i32::MAX as usize;
 

@@ -1,11 +1,15 @@
 //! The text files that accompany a model's weights, kept so that a trained model can be saved as
 //! the same kind of directory that it was opened from.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
 /// The contents of a Hugging Face directory besides the weights.
 #[derive(Clone, Debug)]
 pub struct Assets {
+    /// Where the model was opened; adapters trained on it refer to it.
+    pub(crate) source: PathBuf,
     /// `config.json`.
     pub(crate) config: Value,
     /// `generation_config.json`.
@@ -25,6 +29,13 @@ impl Assets {
         if let Some(config) = &self.generation_config {
             files.push(("generation_config.json", pretty(config)));
         }
+        files.extend(self.language_files());
+        files
+    }
+
+    /// The files to write beside adapters, whose model has a configuration of its own.
+    pub(crate) fn language_files(&self) -> Vec<(&'static str, String)> {
+        let mut files = Vec::new();
         if let Some(tokenizer) = &self.tokenizer {
             files.push(("tokenizer.json", tokenizer.clone()));
         }
@@ -51,6 +62,11 @@ impl Assets {
     }
 }
 
-fn pretty(value: &Value) -> String {
+/// The path from the root, so that it means the same from everywhere.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+pub(super) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::assets::Assets;
+use super::assets::{Assets, absolute};
 use super::template::{ChatTemplate, embedded_template};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
@@ -20,10 +20,7 @@ use crate::error::ModelError;
 /// If a file is missing, unreadable or damaged, or any part of the model is not supported.
 pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
     let config_path = directory.join("config.json");
-    let config_json = optional_json(&config_path)?.ok_or_else(|| ModelError::Missing {
-        path: config_path.clone(),
-        expected: "the configuration of a model in Hugging Face form".to_owned(),
-    })?;
+    let config_json = read_json(&config_path)?;
     let config = ModelConfig::from_json(&config_json, &config_path)?;
     let weights = open_weights(directory, &config)?;
 
@@ -62,6 +59,7 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
         (None, None) => None,
     };
     let assets = Assets {
+        source: absolute(directory),
         config: config_json,
         generation_config,
         tokenizer: tokenizer_json,
@@ -71,6 +69,7 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
     Ok(ModelFiles {
         config,
         weights,
+        adapter: None,
         tokenizer,
         template,
         stop_tokens,
@@ -103,6 +102,14 @@ fn optional_text(path: &Path) -> Result<Option<String>, ModelError> {
             source,
         }),
     }
+}
+
+/// A JSON file that has to be there.
+pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
+    optional_json(path)?.ok_or_else(|| ModelError::Missing {
+        path: path.to_owned(),
+        expected: "the configuration of a model in Hugging Face form".to_owned(),
+    })
 }
 
 fn optional_json(path: &Path) -> Result<Option<Value>, ModelError> {

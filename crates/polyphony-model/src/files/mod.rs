@@ -4,6 +4,7 @@
 //! configuration, weights by Hugging Face name, tokenizer, chat template and the tokens that end a
 //! response. [`save`] writes a Hugging Face directory. Nothing here knows of burn.
 
+pub(crate) mod adapter;
 mod assets;
 mod conversation;
 mod dequantize;
@@ -20,8 +21,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+pub use self::adapter::Adapter;
 pub use self::assets::Assets;
 pub use self::conversation::encode_conversation;
+pub(crate) use self::save::save_adapter;
 pub use self::save::{convert, save};
 pub use self::template::{ChatTemplate, Message, MessageRole};
 pub use self::tokenizer::Tokenizer;
@@ -36,6 +39,8 @@ pub struct ModelFiles {
     pub config: ModelConfig,
     /// The tensors, read on demand.
     pub weights: Weights,
+    /// Adapters on top of the weights, where the model was opened as a directory of adapters.
+    pub adapter: Option<Adapter>,
     /// The tokenizer; without one the model works on token ids alone.
     pub tokenizer: Option<Tokenizer>,
     /// The chat template; without one prompts are plain text.
@@ -47,7 +52,8 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens a Hugging Face directory or a `.gguf` file.
+    /// Opens a Hugging Face directory, a directory of adapters as PEFT writes it, with the model
+    /// below them, or a `.gguf` file.
     ///
     /// # Errors
     /// If a needed file is missing, unreadable or damaged, any part of the model is not supported,
@@ -56,7 +62,14 @@ impl ModelFiles {
         const EXPECTED: &str =
             "a directory with config.json and model.safetensors, or a .gguf file";
         let extension = path.extension().unwrap_or_default();
-        let files = if path.is_dir() {
+        let files = if path.join(adapter::CONFIG).is_file() {
+            let (adapter, base) = adapter::open(path)?;
+            let files = Self::open(&base)?;
+            Self {
+                adapter: Some(adapter),
+                ..files
+            }
+        } else if path.is_dir() {
             huggingface::open(path)?
         } else if extension.eq_ignore_ascii_case("gguf") {
             gguf::open(path)?

@@ -12,9 +12,11 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::ModelFiles;
-use super::assets::Assets;
+use super::adapter;
+use super::assets::{Assets, pretty};
 use super::weights::TensorSpec;
 use crate::error::ModelError;
+use crate::lora::LoraConfig;
 
 /// The alignment of the tensors' data, as the safetensors crate has it.
 const ALIGNMENT: usize = 8;
@@ -34,6 +36,40 @@ pub fn save(
     target: &Path,
     assets: &Assets,
     tensors: &[TensorSpec],
+    values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+) -> Result<(), ModelError> {
+    write_directory(
+        target,
+        &assets.files(),
+        "model.safetensors",
+        tensors,
+        values,
+    )
+}
+
+/// Writes adapters to the new directory `target` as PEFT does; see [`save`].
+///
+/// # Errors
+/// As [`save`].
+pub(crate) fn save_adapter(
+    target: &Path,
+    assets: &Assets,
+    lora: &LoraConfig,
+    tensors: &[TensorSpec],
+    values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+) -> Result<(), ModelError> {
+    let config = adapter::config_json(lora, &assets.source);
+    let mut files = assets.language_files();
+    files.push((adapter::CONFIG, pretty(&config)));
+    write_directory(target, &files, adapter::WEIGHTS, tensors, values)
+}
+
+/// Writes text files and tensors to a new directory, all or nothing.
+fn write_directory(
+    target: &Path,
+    files: &[(&str, String)],
+    weights: &str,
+    tensors: &[TensorSpec],
     mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
 ) -> Result<(), ModelError> {
     if target.symlink_metadata().is_ok() {
@@ -48,13 +84,13 @@ pub fn save(
     std::fs::create_dir_all(parent).map_err(write_error(parent))?;
     let partial = partial_directory(parent, target).map_err(write_error(parent))?;
 
-    for (name, contents) in assets.files() {
+    for (name, contents) in files {
         let contents = contents.as_bytes();
         write_synced(partial.path(), target, name, |file| {
             Ok(file.write_all(contents)?)
         })?;
     }
-    write_synced(partial.path(), target, "model.safetensors", |file| {
+    write_synced(partial.path(), target, weights, |file| {
         write_safetensors(file, tensors, &mut values)
     })?;
 

@@ -60,13 +60,24 @@ pub struct Generation {
     pub finish: Finish,
 }
 
+impl Generation {
+    /// The tokens without the stop token.
+    pub fn spoken(&self) -> &[u32] {
+        match (self.finish, self.tokens.split_last()) {
+            (Finish::Stop, Some((_, spoken))) => spoken,
+            _ => &self.tokens,
+        }
+    }
+}
+
 /// Samples responses for all groups in one batch; the result has one list a group.
 ///
 /// `on_pass` is told the number of tokens that each pass added.
 ///
 /// # Errors
-/// If a setting is impossible, a prompt is empty or holds a token outside the vocabulary, or a
-/// prompt and the longest response together are longer than the model's context.
+/// If a setting is impossible, a prompt is empty or holds a token outside the vocabulary, a prompt
+/// and the longest response together are longer than the model's context, or the model's logits are
+/// not finite.
 pub fn generate(
     model: &LanguageModel,
     groups: &[PromptGroup<'_>],
@@ -93,6 +104,10 @@ pub fn generate(
     }
     on_pass(rows.len());
     decode(model, &prompts, &mut rows, config, on_pass);
+    let mut logprobs = rows.iter().flat_map(|row| &row.logprobs);
+    if logprobs.any(|logprob| !logprob.is_finite()) {
+        return Err(ModelError::LogitsNotFinite);
+    }
     let mut responses: Vec<Vec<Generation>> = groups.iter().map(|_| Vec::new()).collect();
     for row in rows {
         responses[row.group].push(row.into_generation());
@@ -110,7 +125,7 @@ fn check(
     }
     let max_positions = model.config().max_positions;
     let (prompt, new) = (group.prompt.len(), config.max_new_tokens);
-    if prompt + new > max_positions {
+    if prompt.saturating_add(new) > max_positions {
         return Err(ModelError::PromptTooLong {
             prompt,
             new,

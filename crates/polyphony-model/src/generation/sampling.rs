@@ -46,7 +46,7 @@ impl Sampling {
     /// Names the setting, its value and what is allowed.
     pub fn validate(&self) -> Result<(), ModelError> {
         let refuse = |key, given: String, allowed| {
-            Err(ModelError::Sampling {
+            Err(ModelError::Setting {
                 key,
                 given,
                 allowed,

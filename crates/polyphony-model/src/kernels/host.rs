@@ -51,8 +51,15 @@ pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
     /// The output's values.
     fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
 
-    /// The gradient of each input, given the gradient of the output.
-    fn backward(&self, inputs: [&[f32]; N], output: &[f32], upstream: &[f32]) -> [Vec<f32>; N];
+    /// The gradient of each input, given the gradient of the output. One that is not wanted, since
+    /// its input does not learn, may be left empty.
+    fn backward(
+        &self,
+        inputs: [&[f32]; N],
+        output: &[f32],
+        upstream: &[f32],
+        wanted: [bool; N],
+    ) -> [Vec<f32>; N];
 }
 
 /// A tensor as a [`HostOp`] takes it.
@@ -148,6 +155,7 @@ impl<O: HostOp<N>, const N: usize> Backward<Flex, N> for OpGradient<O> {
             inputs.each_ref().map(values),
             values(&output),
             values(&upstream),
+            ops.parents.each_ref().map(Option::is_some),
         );
         for ((parent, input), gradient) in ops.parents.into_iter().zip(&inputs).zip(found) {
             if let Some(parent) = parent {

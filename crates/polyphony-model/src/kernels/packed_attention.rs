@@ -285,7 +285,13 @@ impl HostOp<3> for PackedAttention {
         self.interleave(&heads.collect::<Vec<_>>())
     }
 
-    fn backward(&self, inputs: [&[f32]; 3], output: &[f32], upstream: &[f32]) -> [Vec<f32>; 3] {
+    fn backward(
+        &self,
+        inputs: [&[f32]; 3],
+        output: &[f32],
+        upstream: &[f32],
+        _wanted: [bool; 3],
+    ) -> [Vec<f32>; 3] {
         let by_head: Vec<[Vec<f32>; 3]> = (0..self.heads)
             .into_par_iter()
             .map(|index| {

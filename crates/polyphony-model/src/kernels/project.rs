@@ -45,14 +45,21 @@ impl HostOp<2> for Project {
         [input, weight]: [&[f32]; 2],
         _output: &[f32],
         upstream: &[f32],
+        [for_input, for_weight]: [bool; 2],
     ) -> [Vec<f32>; 2] {
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
         let x = Matrix::new(input, rows, self.inner, self.inner);
         let w = Matrix::new(weight, outputs, self.inner, self.inner);
         let upstream = Matrix::new(upstream, rows, outputs, outputs);
+        let if_wanted = |wanted: bool, make: &dyn Fn() -> Vec<f32>| match wanted {
+            true => make(),
+            false => Vec::new(),
+        };
         [
-            product(upstream, w, rows, self.inner),
-            product(upstream.t(), x, outputs, self.inner),
+            if_wanted(for_input, &|| product(upstream, w, rows, self.inner)),
+            if_wanted(for_weight, &|| {
+                product(upstream.t(), x, outputs, self.inner)
+            }),
         ]
     }
 }

@@ -61,6 +61,7 @@ impl HostOp<2> for RmsNorm {
         [input, weight]: [&[f32]; 2],
         _output: &[f32],
         upstream: &[f32],
+        _wanted: [bool; 2],
     ) -> [Vec<f32>; 2] {
         let arch = Arch::new();
         let width = weight.len();

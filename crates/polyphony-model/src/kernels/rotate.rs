@@ -83,7 +83,13 @@ impl HostOp<1> for Rotate {
         self.turn(input, 1.0)
     }
 
-    fn backward(&self, _inputs: [&[f32]; 1], _output: &[f32], upstream: &[f32]) -> [Vec<f32>; 1] {
+    fn backward(
+        &self,
+        _inputs: [&[f32]; 1],
+        _output: &[f32],
+        upstream: &[f32],
+        _wanted: [bool; 1],
+    ) -> [Vec<f32>; 1] {
         [self.turn(upstream, -1.0)]
     }
 }

@@ -58,6 +58,7 @@ impl HostOp<2> for SwiGlu {
         [gate, up]: [&[f32]; 2],
         _output: &[f32],
         upstream: &[f32],
+        _wanted: [bool; 2],
     ) -> [Vec<f32>; 2] {
         let arch = Arch::new();
         let (mut gate_gradient, mut up_gradient) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);

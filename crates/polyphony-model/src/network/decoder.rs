@@ -5,7 +5,7 @@
 //! its name in the file. Legend for shapes: `T` tokens, `D` hidden size, `V` vocabulary.
 
 use burn::{
-    module::Module,
+    module::{Module, ModuleDisplay},
     tensor::{Device, Int, Tensor},
 };
 
@@ -15,10 +15,10 @@ use super::{
     rope::Rotation,
     weights::WeightReader,
 };
-use crate::{ModelConfig, ModelError};
+use crate::{ModelConfig, ModelError, Projection};
 
 /// The part in which the architectures differ.
-pub(crate) trait SelfAttention: Module {
+pub(crate) trait SelfAttention: Module + ModuleDisplay {
     /// Reads the weights of one layer, whose names begin with `path`.
     fn load(
         config: &ModelConfig,
@@ -35,24 +35,27 @@ pub(crate) trait SelfAttention: Module {
         rotation: &Rotation,
         attention: &mut impl Attention,
     ) -> Tensor<2>;
+
+    /// The projections of queries, keys, values and output.
+    fn projections(&mut self) -> [(Projection, &mut Linear); 4];
 }
 
 /// The network: token ids in, hidden states of the last layer out.
 #[derive(Module, Debug)]
 pub(crate) struct Decoder<A: SelfAttention> {
-    model: Trunk<A>,
-    lm_head: Option<Linear>,
+    pub(super) model: Trunk<A>,
+    pub(super) lm_head: Option<Linear>,
 }
 
 #[derive(Module, Debug)]
-struct Trunk<A: SelfAttention> {
-    embed_tokens: Embedding,
-    layers: Vec<Layer<A>>,
-    norm: RmsNorm,
+pub(super) struct Trunk<A: SelfAttention> {
+    pub(super) embed_tokens: Embedding,
+    pub(super) layers: Vec<Layer<A>>,
+    pub(super) norm: RmsNorm,
 }
 
 #[derive(Module, Debug)]
-struct Layer<A: SelfAttention> {
+pub(super) struct Layer<A: SelfAttention> {
     input_layernorm: RmsNorm,
     self_attn: A,
     post_attention_layernorm: RmsNorm,
@@ -111,7 +114,15 @@ impl<A: SelfAttention> Decoder<A> {
         for (index, layer) in self.model.layers.iter().enumerate() {
             hidden = layer.forward(hidden, index, rotation, attention);
         }
-        self.model.norm.forward(hidden)
+        self.normalize(hidden)
+    }
+
+    /// The last normalization.
+    ///
+    /// # Shapes
+    /// - input and output `[T, D]`
+    pub(crate) fn normalize(&self, last: Tensor<2>) -> Tensor<2> {
+        self.model.norm.forward(last)
     }
 
     /// The output head's weight, `[V, D]`: its own, or the embedding table where they are tied.
@@ -120,6 +131,16 @@ impl<A: SelfAttention> Decoder<A> {
             Some(head) => head.weight(),
             None => self.model.embed_tokens.weight(),
         }
+    }
+
+    /// Every projection inside the layers, with its layer.
+    pub(crate) fn projections(&mut self) -> impl Iterator<Item = (usize, Projection, &mut Linear)> {
+        let layers = self.model.layers.iter_mut().enumerate();
+        layers.flat_map(|(index, layer)| {
+            let own = layer.self_attn.projections().into_iter();
+            own.chain(layer.mlp.projections())
+                .map(move |(projection, linear)| (index, projection, linear))
+        })
     }
 
     /// The device that holds the weights.
@@ -152,7 +173,7 @@ impl<A: SelfAttention> Layer<A> {
         })
     }
 
-    fn forward(
+    pub(super) fn forward(
         &self,
         hidden: Tensor<2>,
         index: usize,

@@ -6,13 +6,15 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use crate::kernels;
+use super::low_rank::LowRank;
+use crate::{Projection, kernels};
 
 /// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
 #[derive(Module, Debug)]
 pub(crate) struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
+    adapter: Option<LowRank>,
 }
 
 impl Linear {
@@ -22,6 +24,19 @@ impl Linear {
         Self {
             weight: Param::from_tensor(weight),
             bias: bias.map(Param::from_tensor),
+            adapter: None,
+        }
+    }
+
+    /// Adds a low-rank adapter, in place of one that is there.
+    pub(crate) fn attach(&mut self, adapter: LowRank) {
+        self.adapter = Some(adapter);
+    }
+
+    /// Adds what the adapter has learned to the weight, and takes the adapter away.
+    pub(crate) fn merge(&mut self) {
+        if let Some(adapter) = self.adapter.take() {
+            self.weight = Param::from_tensor(self.weight.val() + adapter.product());
         }
     }
 
@@ -30,9 +45,16 @@ impl Linear {
     /// # Shapes
     /// - input `[T, I]`, output `[T, O]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let projected = kernels::project(input, self.weight.val());
-        match &self.bias {
-            Some(bias) => projected + bias.val().unsqueeze(),
+        let added = self
+            .adapter
+            .as_ref()
+            .map(|adapter| adapter.forward(input.clone()));
+        let mut projected = kernels::project(input, self.weight.val());
+        if let Some(bias) = &self.bias {
+            projected = projected + bias.val().unsqueeze();
+        }
+        match added {
+            Some(added) => projected + added,
             None => projected,
         }
     }
@@ -62,6 +84,11 @@ impl Embedding {
     /// - ids `[T]`, output `[T, D]`
     pub(crate) fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
         self.weight.val().select(0, ids)
+    }
+
+    /// Whether the table is trained.
+    pub(crate) fn learns(&self) -> bool {
+        self.weight.is_require_grad()
     }
 
     /// The table, `[V, D]`.
@@ -120,6 +147,15 @@ impl SwiGlu {
             up_proj,
             down_proj,
         }
+    }
+
+    /// The three projections.
+    pub(crate) fn projections(&mut self) -> [(Projection, &mut Linear); 3] {
+        [
+            (Projection::Gate, &mut self.gate_proj),
+            (Projection::Up, &mut self.up_proj),
+            (Projection::Down, &mut self.down_proj),
+        ]
     }
 
     /// # Shapes

@@ -4,8 +4,10 @@ pub(crate) mod attention;
 mod decoder;
 mod layers;
 mod llama;
+mod low_rank;
 mod qwen2;
 mod qwen3;
+mod recompute;
 pub(crate) mod rope;
 mod weights;
 
@@ -15,13 +17,16 @@ use burn::{
 };
 
 pub(crate) use attention::Attention;
+pub(crate) use low_rank::LowRank;
+pub(crate) use recompute::LayerInputs;
 pub(crate) use weights::{WeightReader, named_weights};
 
+use self::layers::Linear;
 use self::{
     decoder::Decoder, llama::LlamaAttention, qwen2::Qwen2Attention, qwen3::Qwen3Attention,
     rope::Rotation,
 };
-use crate::{Architecture, ModelConfig, ModelError};
+use crate::{Architecture, ModelConfig, ModelError, Projection, WeightGradients};
 
 /// A network of any architecture.
 #[derive(Module, Debug)]
@@ -81,5 +86,40 @@ impl Network {
     /// The device that holds the weights.
     pub(crate) fn device(&self) -> Device {
         with_decoder!(self, decoder => decoder.device())
+    }
+
+    /// Every projection inside the layers, with its layer.
+    pub(crate) fn projections(&mut self) -> Vec<(usize, Projection, &mut Linear)> {
+        with_decoder!(self, decoder => decoder.projections().collect())
+    }
+
+    /// As [`Network::forward`] up to the last layer, keeping what each layer was given.
+    pub(crate) fn layer_inputs(
+        &self,
+        ids: Tensor<1, Int>,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+    ) -> LayerInputs {
+        with_decoder!(self, decoder => decoder.layer_inputs(ids, rotation, attention))
+    }
+
+    /// The output of [`Network::forward`], given that of the last layer.
+    pub(crate) fn normalize(&self, last: Tensor<2>) -> Tensor<2> {
+        with_decoder!(self, decoder => decoder.normalize(last))
+    }
+
+    /// The gradients of an objective in all trainable weights, one layer after the other: see
+    /// [`LayerInputs`].
+    pub(crate) fn gradients(
+        &self,
+        ids: Tensor<1, Int>,
+        inputs: LayerInputs,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+        objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
+    ) -> WeightGradients {
+        with_decoder!(self, decoder => {
+            decoder.gradients(ids, inputs, rotation, attention, objective)
+        })
     }
 }

@@ -10,7 +10,7 @@ use super::{
     rope::Rotation,
     weights::WeightReader,
 };
-use crate::{ModelConfig, ModelError};
+use crate::{ModelConfig, ModelError, Projection};
 
 /// Self-attention of Qwen3.
 #[derive(Module, Debug)]
@@ -62,5 +62,14 @@ impl SelfAttention for Qwen3Attention {
         let values = split_heads(self.v_proj.forward(hidden), self.head_size);
         let seen = attention.attend(layer, rotation.apply(queries), rotation.apply(keys), values);
         self.o_proj.forward(merge_heads(seen))
+    }
+
+    fn projections(&mut self) -> [(Projection, &mut Linear); 4] {
+        [
+            (Projection::Query, &mut self.q_proj),
+            (Projection::Key, &mut self.k_proj),
+            (Projection::Value, &mut self.v_proj),
+            (Projection::Output, &mut self.o_proj),
+        ]
     }
 }

@@ -63,11 +63,11 @@ impl<'a> WeightReader<'a> {
         Ok(RmsNorm::new(weight, config.norm_epsilon))
     }
 
-    /// A missing tensor is all zeros until [`WeightReader::finish`] lists every one of them.
+    /// A missing tensor is empty until [`WeightReader::finish`] lists every one of them.
     fn read<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
         self.requested.borrow_mut().push(name.to_owned());
         if !self.weights.contains(name) {
-            return Ok(Tensor::zeros(shape, self.device));
+            return Ok(Tensor::empty([0; D], self.device));
         }
         let values = self.weights.read(name, &shape)?;
         Ok(Tensor::from_data(

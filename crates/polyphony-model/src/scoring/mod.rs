@@ -1,9 +1,11 @@
 //! Log-probabilities of given tokens, for updates and for checks.
 
+mod differentiate;
 mod pack;
 
 use burn::tensor::Tensor;
 
+pub use differentiate::{Activations, ScoredGroup};
 pub use pack::PackedGroup;
 
 use self::pack::check_tokens;
@@ -32,19 +34,26 @@ pub fn score_group(
     temperature: f32,
 ) -> Result<Tensor<1>, ModelError> {
     group.check(model)?;
-    let device = model.device();
     let mut attention = PackedAttention::new(group.prompt().len(), &group.fed_lengths());
     let hidden = model.hidden(&group.fed_tokens(), &group.positions(), &mut attention);
+    Ok(group_logprobs(group, hidden, model.head(), temperature))
+}
+
+/// The log-probabilities of a group's response tokens, from the hidden states of its fed tokens.
+///
+/// # Shapes
+/// - hidden `[T, D]`, head `[V, D]`, output `[N]`
+fn group_logprobs(
+    group: &PackedGroup<'_>,
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    temperature: f32,
+) -> Tensor<1> {
+    let device = hidden.device();
     let predictors = token_tensor(&group.predictors(), &device);
     let targets = token_tensor(&group.targets(), &device);
     let hidden = hidden.select(0, predictors);
-    Ok(kernels::token_logprobs(
-        hidden,
-        model.head(),
-        targets,
-        temperature,
-        kernels::CHUNK_LOGITS,
-    ))
+    kernels::token_logprobs(hidden, head, targets, temperature, kernels::CHUNK_LOGITS)
 }
 
 /// The logits after every token of a sequence.

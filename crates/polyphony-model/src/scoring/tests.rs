@@ -2,14 +2,11 @@
 
 use std::path::Path;
 
-use burn::{
-    module::{ModuleVisitor, Param},
-    tensor::{Device, Gradients, Tensor, TensorData, activation::log_softmax},
-};
+use burn::tensor::{Device, activation::log_softmax};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ModelFiles;
+use crate::{LoraConfig, ModelFiles};
 
 /// The largest difference of a log-probability, in nats.
 const LOGPROB_TOLERANCE: f32 = 1e-5;
@@ -17,28 +14,14 @@ const LOGPROB_TOLERANCE: f32 = 1e-5;
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 
 fn tiny() -> LanguageModel {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-llama");
-    LanguageModel::load(&ModelFiles::open(&path).unwrap(), &Device::flex()).unwrap()
+    fixture("tiny-llama")
 }
 
-/// The gradient of every weight, flat, in visiting order.
-fn gradients(model: &LanguageModel, tape: &Gradients) -> Vec<Vec<f32>> {
-    struct Collector<'a> {
-        tape: &'a Gradients,
-        found: Vec<Vec<f32>>,
-    }
-    impl ModuleVisitor for Collector<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = param.val().grad(self.tape).expect("every weight matters");
-            self.found.push(to_host(gradient));
-        }
-    }
-    let mut collector = Collector {
-        tape,
-        found: Vec::new(),
-    };
-    model.visit_weights(&mut collector);
-    collector.found
+fn fixture(name: &str) -> LanguageModel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(name);
+    LanguageModel::load(&ModelFiles::open(&path).unwrap(), &Device::flex()).unwrap()
 }
 
 /// Log-probabilities of a group, and the gradients of their sum weighted by `weights`.
@@ -47,13 +30,30 @@ fn score(
     group: &PackedGroup<'_>,
     temperature: f32,
     weights: &[f32],
+    activations: Activations,
 ) -> (Vec<f32>, Vec<Vec<f32>>) {
-    let model = model.trainable();
-    let logprobs = score_group(&model, group, temperature).unwrap();
-    let weights = TensorData::new(weights.to_vec(), [weights.len()]);
-    let weights = Tensor::<1>::from_data(weights, &logprobs.device());
-    let tape = (logprobs.clone() * weights).sum().backward();
-    (to_host(logprobs), gradients(&model, &tape))
+    let scored = ScoredGroup::new(model, group, temperature, activations).unwrap();
+    let logprobs = scored.logprobs().to_vec();
+    let gradients = scored.backward(weights.to_vec()).into_vec().into_iter();
+    (
+        logprobs,
+        gradients
+            .map(|g| to_host(g.expect("every weight matters")))
+            .collect(),
+    )
+}
+
+#[track_caller]
+fn assert_same_gradients(own: &[Vec<f32>], expected: &[Vec<f32>]) {
+    assert_eq!(own.len(), expected.len());
+    for (index, (own, expected)) in own.iter().zip(expected).enumerate() {
+        let distance = length(own.iter().zip(expected).map(|(a, b)| a - b));
+        let whole = length(expected.iter().copied());
+        assert!(
+            distance <= GRADIENT_TOLERANCE * whole,
+            "weight {index}: {distance} of {whole}"
+        );
+    }
 }
 
 fn length(values: impl Iterator<Item = f32>) -> f64 {
@@ -86,13 +86,14 @@ proptest! {
         let weights: Vec<f32> = (0..tokens).map(|i| ((i * 37 + 11) % 19) as f32 / 9.0 - 0.7).collect();
         let slices: Vec<&[u32]> = responses.iter().map(Vec::as_slice).collect();
         let group = PackedGroup::new(&prompt, slices).unwrap();
-        let (together, gradients) = score(&model, &group, temperature, &weights);
+        let keep = Activations::Keep;
+        let (together, gradients) = score(&model, &group, temperature, &weights, keep);
 
         let (mut apart, mut sums): (Vec<f32>, Vec<Vec<f32>>) = Default::default();
         for response in &responses {
             let own = &weights[apart.len()..][..response.len()];
             let alone = PackedGroup::new(&prompt, vec![response]).unwrap();
-            let (logprobs, gradients) = score(&model, &alone, temperature, own);
+            let (logprobs, gradients) = score(&model, &alone, temperature, own, keep);
             apart.extend(logprobs);
             sums.resize_with(gradients.len(), Vec::new);
             for (sum, gradient) in sums.iter_mut().zip(gradients) {
@@ -101,12 +102,10 @@ proptest! {
             }
         }
         assert_close(&together, &apart, LOGPROB_TOLERANCE);
-        prop_assert_eq!(gradients.len(), sums.len());
-        for (own, expected) in gradients.iter().zip(&sums) {
-            let distance = length(own.iter().zip(expected).map(|(a, b)| a - b));
-            let whole = length(expected.iter().copied());
-            prop_assert!(distance <= GRADIENT_TOLERANCE * whole, "{distance} of {whole}");
-        }
+        assert_same_gradients(&gradients, &sums);
+        let again = score(&model, &group, temperature, &weights, Activations::Recompute);
+        assert_close(&again.0, &together, LOGPROB_TOLERANCE);
+        assert_same_gradients(&again.1, &gradients);
     }
 }
 
@@ -179,4 +178,39 @@ fn what_cannot_be_scored_is_named() {
     assert!(refused(&long).contains("129") && refused(&long).contains("128"));
     let lone = sequence_logprobs(&model, &[999]).unwrap_err().to_string();
     assert!(lone.contains("token id 999 is outside"), "{lone}");
+}
+
+/// Every architecture, with an embedding of its own or shared with the head, with frozen weights
+/// below adapters or all of them learning.
+#[test]
+fn layers_run_again_give_the_same_gradients() {
+    let (prompt, one, two) = ([5, 6, 7], [8, 9, 10, 11], [12, 13]);
+    let group = PackedGroup::new(&prompt, vec![&one, &two]).unwrap();
+    let weights = [1.0, -0.5, 0.25, 2.0, -1.0, 0.75];
+    for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+        let adapted = fixture(name)
+            .with_lora(&LoraConfig::default(), 1, 0)
+            .unwrap();
+        for model in [fixture(name), adapted] {
+            let gradients = [Activations::Keep, Activations::Recompute].map(|activations| {
+                let scored = ScoredGroup::new(&model, &group, 0.7, activations).unwrap();
+                scored.backward(weights.to_vec()).into_vec()
+            });
+            let [kept, again] = gradients;
+            let learning = kept.iter().flatten().count();
+            let adapters = 2 * 7 * model.config().layers;
+            match model.lora() {
+                Some(_) => assert_eq!(learning, adapters, "{name}"),
+                None => assert_eq!(learning, kept.len(), "{name}"),
+            }
+            for (kept, again) in kept.into_iter().zip(again) {
+                match (kept, again) {
+                    (Some(kept), Some(again)) => {
+                        assert_same_gradients(&[to_host(again)], &[to_host(kept)]);
+                    }
+                    (kept, again) => assert!(kept.is_none() && again.is_none(), "{name}"),
+                }
+            }
+        }
+    }
 }

@@ -3,14 +3,14 @@
 use std::{io::Write, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_episode::Environment;
 use serde::Serialize;
 
 use crate::{
+    device::{DeviceChoice, Devices},
     evaluation, json_lines,
     progress::Display,
-    recipe::{self, Recipe},
-    team::Team,
+    recipe::{self, FineTuning, Recipe},
+    team::{Team, agent_names},
     train::{check_tasks, load_tasks},
 };
 
@@ -27,6 +27,10 @@ pub(crate) struct Arguments {
     /// given once for each role, a model a role.
     #[arg(long, value_name = "DIR")]
     team: Vec<String>,
+    /// Where the models run, in place of the recipe's devices: cpu, cuda, wgpu or vulkan, or with the
+    /// device's number, as in cuda:1.
+    #[arg(long)]
+    device: Option<DeviceChoice>,
 }
 
 /// What the command prints.
@@ -38,6 +42,7 @@ struct Printed {
     #[serde(serialize_with = "evaluation::as_object")]
     parts: Vec<(&'static str, f64)>,
     tasks: usize,
+    skipped_tasks: usize,
 }
 
 /// Evaluates what the arguments say and prints one line.
@@ -48,8 +53,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     held_out.truncate(recipe.evaluation.tasks);
     let team = Team::load(&recipe, environment.as_ref())?;
     check_tasks(&recipe, environment.as_ref(), &team, &held_out, "held_out")?;
-    let count = held_out.len().min(recipe.evaluation.tasks);
-    let mut display = Display::start("held-out tasks", count);
+    let mut display = Display::start("held-out tasks", held_out.len());
     let evaluation = evaluation::evaluate(
         &team,
         environment.as_ref(),
@@ -65,6 +69,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         standard_error: evaluation.standard_error,
         parts: evaluation.parts,
         tasks: evaluation.tasks,
+        skipped_tasks: evaluation.skipped_tasks,
     };
     json_lines::write(output, &printed)
 }
@@ -79,9 +84,14 @@ impl Arguments {
         let own = run.map(|run| run.join("recipe.ron").display().to_string());
         let which = self.recipe.as_ref().or(own.as_ref());
         let mut recipe = Recipe::load(which.map(String::as_str), &self.overrides)?;
+        if let Some(device) = self.device {
+            recipe.devices = Devices::Same(device);
+        }
+        // Nothing learns here.
+        recipe.fine_tuning = FineTuning::Full;
         recipe.team = match (run, self.team.as_slice()) {
-            (Some(run), _) => agents_of(run, recipe.environment.build().as_ref())?,
-            (None, []) => return Ok(recipe),
+            (Some(run), _) => agents_of(run, &recipe)?,
+            (None, []) => recipe.team,
             (None, [model]) => recipe::Team::Copies(model.clone()),
             (None, models) => recipe::Team::Each(models.to_vec()),
         };
@@ -95,22 +105,26 @@ fn is_run(path: &Path) -> bool {
     path.join("recipe.ron").is_file()
 }
 
-/// The agents that a run saved, in the order of the environment's roles.
-fn agents_of(run: &Path, environment: &dyn Environment) -> Result<recipe::Team> {
-    let path_of = |role: &polyphony_episode::Role| {
-        let path = run.join("agents").join(&role.name);
+/// The agents that a run of the recipe saved.
+fn agents_of(run: &Path, recipe: &Recipe) -> Result<recipe::Team> {
+    let path_of = |name: String| {
+        let path = run.join("agents").join(&name);
         ensure!(
             path.is_dir(),
-            "{} has no agent `{}` (looked for {}): give the recipe that the run was trained with, \
-             and wait until the run has ended",
+            "{} has no agent `{name}` (looked for {}): give the recipe that the run was trained \
+             with, and wait until the run has ended",
             run.display(),
-            role.name,
             path.display()
         );
         Ok(path.display().to_string())
     };
-    let paths = environment.roles().iter().map(path_of);
-    Ok(recipe::Team::Each(paths.collect::<Result<_>>()?))
+    let environment = recipe.environment.build();
+    let names = agent_names(&recipe.team, environment.roles()).into_iter();
+    let mut paths = names.map(path_of).collect::<Result<Vec<_>>>()?;
+    Ok(match &recipe.team {
+        recipe::Team::Shared(_) => recipe::Team::Shared(paths.remove(0)),
+        recipe::Team::Copies(_) | recipe::Team::Each(_) => recipe::Team::Each(paths),
+    })
 }
 
 #[cfg(test)]
@@ -118,6 +132,8 @@ mod tests {
     use std::fs;
 
     use serde_json::Value;
+
+    use polyphony_episode::Environment as _;
 
     use super::*;
     use crate::{recipe::EnvironmentKind, tiny_model};
@@ -128,6 +144,7 @@ mod tests {
             recipe: recipe.map(str::to_owned),
             overrides: own(overrides),
             team: own(team),
+            device: None,
         }
     }
 
@@ -187,7 +204,16 @@ mod tests {
         assert_eq!(first, line());
         let printed: Value = serde_json::from_str(&first).unwrap();
         let keys: Vec<&String> = printed.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["return", "standard_error", "parts", "tasks"]);
+        assert_eq!(
+            keys,
+            [
+                "return",
+                "standard_error",
+                "parts",
+                "tasks",
+                "skipped_tasks"
+            ]
+        );
         assert_eq!(printed["tasks"], 2);
         let parts: Vec<&String> = printed["parts"].as_object().unwrap().keys().collect();
         assert_eq!(parts, polyphony_env::Writing::tldr().reward_parts());

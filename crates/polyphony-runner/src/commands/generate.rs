@@ -148,15 +148,14 @@ fn answer(
         .flatten()
         .next()
         .context("the model gave no answer")?;
-    let (finish, spoken) = match answer.finish {
-        // The last token only says that the answer is over.
-        Finish::Stop => ("stop", &answer.tokens[..answer.tokens.len() - 1]),
-        Finish::Length => ("length", &answer.tokens[..]),
+    let finish = match answer.finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
     };
     let text = files
         .tokenizer
         .as_ref()
-        .map(|tokenizer| tokenizer.decode(spoken))
+        .map(|tokenizer| tokenizer.decode(answer.spoken()))
         .transpose()?;
     Ok(Answer {
         text,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::recipe::Recipe;
+use crate::{device::DeviceChoice, recipe::Recipe};
 
 /// The arguments of `polyphony train`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,10 @@ pub(crate) struct Arguments {
     /// Training steps, in place of the recipe's.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// Where all models run, in place of the recipe's devices: cpu, cuda, wgpu or vulkan, or with
+    /// the device's number, as in cuda:1.
+    #[arg(long)]
+    device: Option<DeviceChoice>,
 }
 
 /// Trains what the arguments say.
@@ -33,7 +37,11 @@ impl Arguments {
     /// The recipe with everything that was changed on the command line.
     fn recipe(&self) -> Result<Recipe> {
         let steps = self.steps.map(|steps| format!("steps={steps}"));
-        let overrides: Vec<String> = self.overrides.iter().cloned().chain(steps).collect();
+        let device = self
+            .device
+            .map(|device| format!("devices=Same({device:?})"));
+        let flags = steps.into_iter().chain(device);
+        let overrides: Vec<String> = self.overrides.iter().cloned().chain(flags).collect();
         Recipe::load(self.recipe.as_deref(), &overrides)
     }
 }
@@ -49,6 +57,7 @@ mod tests {
             overrides: vec!["seed=7".to_owned(), "steps=3".to_owned()],
             run_dir: None,
             steps: Some(5),
+            device: None,
         };
         let recipe = arguments.recipe().unwrap();
         assert_eq!((recipe.seed, recipe.steps), (7, 5));

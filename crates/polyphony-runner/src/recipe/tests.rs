@@ -84,12 +84,18 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
             ("samples: 4", "samples: many"),
             format!("reading mine.ron: line {}, column 18: ", line("samples: 4")),
         ),
-        (("environment: Tldr,", ""), "the key `environment` is missing".to_owned()),
-        (("seed: 1,", "seed: 1, seed: 2,"), "the key `seed` is given twice".to_owned()),
+        (
+            ("environment: Tldr,", ""),
+            "the key `environment` is missing".to_owned(),
+        ),
+        (
+            ("seed: 1,", "seed: 1, seed: 2,"),
+            "the key `seed` is given twice".to_owned(),
+        ),
         (
             ("samples: 4", "samples: 1"),
-            "checking mine.ron: `algorithm.samples` is 1, but must be at least 2, since a response \
-             is judged against the others of its group (1 only with `baseline: Zero`)"
+            "checking mine.ron: `algorithm.samples` is 1, but must be from 2 to 4096, since a \
+             response is judged against the others of its group (1 only with `baseline: Zero`)"
                 .to_owned(),
         ),
     ];
@@ -117,7 +123,7 @@ fn values_out_of_range_name_their_path_and_the_range() {
     let rows = [
         (
             "algorithm.samples=1",
-            "`algorithm.samples` is 1, but must be at least 2",
+            "`algorithm.samples` is 1, but must be from 2 to 4096",
         ),
         (
             "algorithm.discount=1.5",
@@ -125,7 +131,7 @@ fn values_out_of_range_name_their_path_and_the_range() {
         ),
         (
             "updates.learning_rate=-1e-5",
-            "`updates.learning_rate` is -0.00001, but must be a positive",
+            "`updates.learning_rate` is -0.00001, but must be above 0",
         ),
         (
             "updates.minibatch=0",
@@ -140,10 +146,6 @@ fn values_out_of_range_name_their_path_and_the_range() {
             "`sampling.temperature` is -1, but must be 0 (greedy) or",
         ),
         (
-            "sampling.temperature=0",
-            "`sampling.temperature` is 0, but must be above 0 for training",
-        ),
-        (
             "sampling.top_k=0",
             "`sampling.top_k` is 0, but must be at least 1",
         ),
@@ -151,22 +153,34 @@ fn values_out_of_range_name_their_path_and_the_range() {
             "max_new_tokens=0",
             "`max_new_tokens` is 0, but must be at least 1",
         ),
-        ("steps=0", "`steps` is 0, but must be at least 1"),
+        ("steps=0", "`steps` is 0, but must be from 1 to 4294967294"),
         (
             "evaluation.tasks=0",
             "`evaluation.tasks` is 0, but must be at least 1",
         ),
         (
             "evaluation.samples=0",
-            "`evaluation.samples` is 0, but must be at least 1",
+            "`evaluation.samples` is 0, but must be from 1 to 4096",
+        ),
+        (
+            "evaluation.samples=18446744073709551615",
+            "`evaluation.samples` is 18446744073709551615, but must be from 1 to 4096",
+        ),
+        (
+            "fine_tuning=Lora(rank: 0)",
+            "`fine_tuning.rank` is 0, but must be at least 1",
         ),
         (
             "team=Each([\"a\"])",
             "`team` lists 1 models, but must list 2, one for each role of Tldr: summarizer, elaborator",
         ),
         ("team=Copies(\"\")", "`team` holds an empty name"),
+        (
+            "devices=Each([Cpu])",
+            "`devices` lists 1 devices, but must list 2, one for each role of Tldr: summarizer, elaborator",
+        ),
         #[cfg(not(feature = "cuda"))]
-        ("device=Cuda", "--features cuda"),
+        ("devices=Same(Cuda(0))", "--features cuda"),
     ];
     for (change, expected) in rows {
         let message = load(&[change]).unwrap_err();
@@ -309,21 +323,93 @@ fn the_keys_of_a_map_are_set_together() {
 }
 
 #[test]
-fn every_key_is_described_in_the_documentation() {
+fn a_shared_model_runs_on_one_device() {
+    let shared = ["team=Shared(\"a\")", "devices=Each([Cpu, Cpu])"];
+    let message = load(&shared).unwrap_err();
+    assert!(message.contains("give `devices: Same(…)`"), "{message}");
+    assert!(load(&shared[..1]).is_ok());
+}
+
+#[test]
+fn chance_is_needed_for_training_alone() {
+    let recipe = load(&["sampling.temperature=0"]).unwrap();
+    let message = recipe.validate_for_training().unwrap_err().to_string();
+    let expected = "`sampling.temperature` is 0, but must be above 0 for training";
+    assert!(message.starts_with(expected), "{message}");
+    let alone = [
+        "sampling.temperature=0",
+        "algorithm.samples=1",
+        "algorithm.baseline=Zero",
+    ];
+    load(&alone).unwrap().validate_for_training().unwrap();
+}
+
+#[test]
+fn what_adapters_are_not_told_has_a_default() {
+    let recipe = load(&["fine_tuning=Lora(alpha: 4)"]).unwrap();
+    let expected = LoraConfig {
+        alpha: 4.0,
+        ..LoraConfig::default()
+    };
+    assert_eq!(recipe.fine_tuning.lora(), Some(expected));
+    assert_eq!(Recipe::from_ron(&recipe.to_ron()).unwrap(), recipe);
+}
+
+/// The paths of all keys in a recipe that is written out, but for those inside a choice.
+fn keys(ron: &str) -> BTreeSet<String> {
+    let (mut keys, mut sections) = (BTreeSet::new(), Vec::new());
+    let lines = ron.lines().map(str::trim);
+    for line in lines.filter(|line| !line.starts_with("//")) {
+        match line.split_once(": ") {
+            Some((section, "(")) => sections.push(section),
+            Some((key, _)) => {
+                keys.insert([&sections[..], &[key]].concat().join("."));
+            }
+            None if line == ")," => {
+                sections.pop();
+            }
+            None => {}
+        }
+    }
+    keys
+}
+
+/// The paths of all keys in the tables of `docs/recipes.md`.
+fn documented() -> BTreeSet<String> {
     let documentation = include_str!("../../../../docs/recipes.md");
+    let (mut keys, mut section) = (BTreeSet::new(), None);
+    for line in documentation.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            let name = title
+                .strip_prefix('`')
+                .and_then(|rest| rest.split_once('`'));
+            section = match (title, name) {
+                ("The run", _) => Some(String::new()),
+                (_, Some((name, _))) => Some(format!("{name}.")),
+                _ => None,
+            };
+        }
+        let key = line.strip_prefix("| `").and_then(|row| row.split_once('`'));
+        if let (Some(section), Some((key, _))) = (&section, key) {
+            keys.insert(format!("{section}{key}"));
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_documentation_describes_every_key_and_no_other() {
     let default = load(&[]).unwrap().to_ron();
-    let keys: BTreeSet<&str> = default
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(key, _)| key.trim())
-        .collect();
-    assert!(keys.contains("logprob_tolerance"), "{keys:?}");
-    let missing: Vec<&&str> = keys
-        .iter()
-        .filter(|key| !documentation.contains(&format!("`{key}`")))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "docs/recipes.md does not describe {missing:?}"
-    );
+    let keys = keys(&default);
+    assert!(keys.contains("updates.logprob_tolerance"), "{keys:?}");
+    assert_eq!(keys, documented());
+}
+
+#[test]
+fn the_shipped_recipes_spell_every_key_out() {
+    for recipe in shipped() {
+        let written: BTreeSet<String> = keys(recipe.text);
+        let resolved = keys(&Recipe::from_ron(recipe.text).unwrap().to_ron());
+        assert_eq!(written, resolved, "{}", recipe.name);
+    }
 }

@@ -13,7 +13,7 @@ mod value;
 use std::path::Path;
 
 use self::reader::Gguf;
-use super::assets::Assets;
+use super::assets::{Assets, absolute};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use super::weights::{Weights, map_file};
@@ -49,6 +49,7 @@ pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
         None => None,
     };
     let assets = Assets {
+        source: absolute(path),
         config: config_json,
         generation_config: Some(generation_config),
         tokenizer: tokenizer_json,
@@ -59,6 +60,7 @@ pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
     Ok(ModelFiles {
         config,
         weights,
+        adapter: None,
         tokenizer,
         template,
         stop_tokens,

@@ -1,0 +1,90 @@
+//! Gradients of all weights of a model.
+
+use std::ops::Add;
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Gradients as Tape, Tensor},
+};
+
+/// One flat gradient a weight, in the order in which the model's weights are visited; `None` for a
+/// weight that is frozen or that the loss does not depend on.
+#[derive(Clone, Debug, Default)]
+pub struct WeightGradients {
+    by_weight: Vec<Option<Tensor<1>>>,
+}
+
+impl WeightGradients {
+    /// Takes the gradients of a module's weights out of a finished backward pass.
+    pub(crate) fn take<M: Module>(module: &M, tape: &mut Tape) -> Self {
+        struct Collector<'a> {
+            tape: &'a mut Tape,
+            by_weight: Vec<Option<Tensor<1>>>,
+        }
+        impl ModuleVisitor for Collector<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let gradient = param.base().grad_remove(self.tape);
+                self.by_weight
+                    .push(gradient.map(|g| g.flatten::<1>(0, D as isize - 1)));
+            }
+        }
+        let mut collector = Collector {
+            tape,
+            by_weight: Vec::new(),
+        };
+        module.visit(&mut collector);
+        Self {
+            by_weight: collector.by_weight,
+        }
+    }
+
+    /// The gradients of several modules, in the order in which their weights are visited.
+    pub(crate) fn join(parts: impl IntoIterator<Item = Self>) -> Self {
+        let parts = parts.into_iter().flat_map(|part| part.by_weight);
+        Self {
+            by_weight: parts.collect(),
+        }
+    }
+
+    /// Whether nothing was ever differentiated.
+    pub fn is_empty(&self) -> bool {
+        self.by_weight.is_empty()
+    }
+
+    /// The Euclidean norm over all weights together.
+    pub fn norm(&self) -> f64 {
+        let squares = self
+            .by_weight
+            .iter()
+            .flatten()
+            .map(|gradient| f64::from(gradient.clone().square().sum().into_scalar::<f32>()));
+        squares.sum::<f64>().sqrt()
+    }
+
+    /// One gradient a weight.
+    pub fn into_vec(self) -> Vec<Option<Tensor<1>>> {
+        self.by_weight
+    }
+}
+
+/// Gradients of the sum of two objectives.
+impl Add for WeightGradients {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        // The default is the gradient of nothing, for no weights.
+        match (self.is_empty(), other.is_empty()) {
+            (true, _) => return other,
+            (_, true) => return self,
+            (false, false) => {}
+        }
+        let pairs = self.by_weight.into_iter().zip(other.by_weight);
+        let by_weight = pairs
+            .map(|pair| match pair {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            })
+            .collect();
+        Self { by_weight }
+    }
+}

@@ -1,0 +1,99 @@
+//! Gradients with little memory: a forward pass keeps the inputs of the layers alone, and the
+//! backward pass runs each layer once more to differentiate it (gradient checkpointing, Chen et al.,
+//! 2016, arXiv 1604.06174, with layers as segments).
+
+use burn::{
+    module::Module,
+    tensor::{Int, Tensor},
+};
+
+use super::{
+    attention::Attention,
+    decoder::{Decoder, SelfAttention, Trunk},
+    rope::Rotation,
+};
+use crate::WeightGradients;
+
+/// What each layer was given, and what the last one gave; each `[T, D]`, without gradients.
+#[derive(Debug)]
+pub(crate) struct LayerInputs {
+    inputs: Vec<Tensor<2>>,
+    last: Tensor<2>,
+}
+
+impl LayerInputs {
+    /// The output of the last layer, `[T, D]`.
+    pub(crate) fn last(&self) -> Tensor<2> {
+        self.last.clone()
+    }
+}
+
+impl<A: SelfAttention> Decoder<A> {
+    /// Runs all layers, keeping what each was given.
+    pub(crate) fn layer_inputs(
+        &self,
+        ids: Tensor<1, Int>,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+    ) -> LayerInputs {
+        let mut last = self.model.embed_tokens.forward(ids);
+        let mut inputs = Vec::with_capacity(self.model.layers.len());
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            inputs.push(last.clone());
+            last = layer.forward(last, index, rotation, attention);
+        }
+        LayerInputs { inputs, last }
+    }
+
+    /// The gradients of `objective`, which is given the normalized hidden states, `[T, D]`, and the
+    /// head's weight, `[V, D]`, both recorded, and returns one number.
+    pub(crate) fn gradients(
+        &self,
+        ids: Tensor<1, Int>,
+        LayerInputs { mut inputs, last }: LayerInputs,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+        objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
+    ) -> WeightGradients {
+        // The same weight may be embedding and head, so both are differentiated through one module.
+        let top = Self {
+            model: Trunk {
+                embed_tokens: self.model.embed_tokens.clone(),
+                layers: Vec::new(),
+                norm: self.model.norm.clone(),
+            },
+            lm_head: self.lm_head.clone(),
+        }
+        .train();
+        let output = Tensor::from_inner(last).require_grad();
+        let mut tape = objective(top.normalize(output.clone()), top.head()).backward();
+        let mut upstream = output.grad_remove(&mut tape);
+        let norm = WeightGradients::take(&top.model.norm, &mut tape);
+        let head = WeightGradients::take(&top.lm_head, &mut tape);
+        let embedding_as_head = WeightGradients::take(&top.model.embed_tokens, &mut tape);
+
+        let mut layers = Vec::with_capacity(inputs.len());
+        for (index, layer) in self.model.layers.iter().enumerate().rev() {
+            let (Some(given), Some(input)) = (upstream.take(), inputs.pop()) else {
+                break;
+            };
+            let layer = layer.clone().train();
+            let input = Tensor::from_inner(input).require_grad();
+            let output = layer.forward(input.clone(), index, rotation, attention);
+            let mut tape = (output * Tensor::from_inner(given)).sum().backward();
+            upstream = input.grad_remove(&mut tape);
+            layers.push(WeightGradients::take(&layer, &mut tape));
+        }
+        layers.reverse();
+
+        let table = &top.model.embed_tokens;
+        let embedding = upstream.filter(|_| table.learns()).map(|given| {
+            let hidden = table.forward(ids);
+            let mut tape = (hidden * Tensor::from_inner(given)).sum().backward();
+            WeightGradients::take(table, &mut tape)
+        });
+        let embedding = embedding_as_head + embedding.unwrap_or_default();
+        let parts = std::iter::once(embedding).chain(layers);
+        WeightGradients::join(parts.chain([norm, head]))
+    }
+}
