@@ -6,8 +6,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, Baseline, IndexedTask, Language, LongPrompts, StepConfig, StepReport, Timing,
-    Updates, train_step,
+    Agent, Algorithm, Baseline, IndexedTask, Language, LongPrompts, RolloutWeights, StepConfig,
+    StepReport, Timing, Updates, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer, sequence_logits};
 
@@ -79,6 +79,7 @@ fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
     StepConfig {
         sampling: Sampling::default(),
         max_new_tokens: 8,
+        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         key: StreamKey {
             seed,

@@ -19,7 +19,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, IndexedTask, Language, LongPrompts, StepConfig, Updates, train_step,
+    Agent, Algorithm, IndexedTask, Language, LongPrompts, RolloutWeights, StepConfig, Updates,
+    train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
 
@@ -134,6 +135,7 @@ fn step_config(step: usize) -> StepConfig {
         },
         sampling: Sampling::default(),
         max_new_tokens: 6,
+        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         // Every step draws other random numbers.
         key: StreamKey {

@@ -14,7 +14,7 @@ use polyphony_model::{ChatTemplate, LanguageModel, ModelFiles, Sampling, StreamK
 use crate::{
     agent::{Agent, Language},
     config::JointMode,
-    rollout::{LongPrompts, RolloutConfig},
+    rollout::{LongPrompts, RolloutConfig, RolloutWeights},
 };
 
 /// Tokens that the tiny model's context holds.
@@ -161,6 +161,7 @@ pub(crate) fn rollout_config(samples: usize, max_new_tokens: usize) -> RolloutCo
         joint_mode: JointMode::Aligned,
         sampling: Sampling::default(),
         max_new_tokens,
+        weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         key: StreamKey {
             seed: 5,

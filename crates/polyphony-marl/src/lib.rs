@@ -41,7 +41,10 @@ pub use error::MarlError;
 pub use objective::{Lesson, token_weights};
 pub use report::{AgentReport, StepReport, Timing, mean_parts, mean_return};
 pub use returns::{credits, returns};
-pub use rollout::{IndexedTask, LongPrompts, Rollout, RolloutConfig, playable_tasks, rollout};
+pub use rollout::{
+    IndexedTask, LongPrompts, Playable, Rollout, RolloutConfig, RolloutWeights, playable_tasks,
+    rollout,
+};
 pub use step::{Progress, Step, StepConfig, train_step};
 pub use tree::{AgentGroup, Branch, History, Node, Sample};
 pub use update::{JudgedGroup, UpdateConfig, UpdateReport, update};

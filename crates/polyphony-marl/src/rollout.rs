@@ -27,6 +27,17 @@ pub enum LongPrompts {
     Skip,
 }
 
+/// The numbers that weights are made of while responses are sampled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RolloutWeights {
+    /// The 32-bit floats that are trained.
+    #[default]
+    Full,
+    /// A copy in 16-bit brain floats, on devices that compute with them: faster, and a little off the
+    /// policy that is trained.
+    Bf16,
+}
+
 /// A task and its index in the data set, which names its random numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct IndexedTask<'a> {
@@ -47,6 +58,8 @@ pub struct RolloutConfig {
     pub sampling: Sampling,
     /// The most tokens of a response.
     pub max_new_tokens: usize,
+    /// What weights are made of.
+    pub weights: RolloutWeights,
     /// What happens to prompts that do not fit.
     pub long_prompts: LongPrompts,
     /// Seed and step of the random numbers; the rest of the key is filled in.
@@ -135,7 +148,16 @@ pub fn rollout(
     })
 }
 
-/// How many of the tasks can be played: a check before a long run.
+/// What can be played of some tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Playable {
+    /// Tasks whose prompts fit.
+    pub tasks: usize,
+    /// For each role the tokens of its longest prompt.
+    pub longest_prompts: Vec<usize>,
+}
+
+/// Looks at all tasks without playing them: a check before a long run.
 ///
 /// # Errors
 /// If the environment cannot start a task, or a prompt does not fit and shall not be skipped.
@@ -144,9 +166,16 @@ pub fn playable_tasks(
     environment: &dyn Environment,
     tasks: &[IndexedTask<'_>],
     config: &RolloutConfig,
-) -> Result<usize, MarlError> {
+) -> Result<Playable, MarlError> {
     let (starts, _) = start_all(agents, environment, tasks, config)?;
-    Ok(starts.len())
+    let longest = |role: usize| {
+        let prompts = starts.iter().map(|(_, start)| start[role].1.tokens.len());
+        prompts.max().unwrap_or(0)
+    };
+    Ok(Playable {
+        tasks: starts.len(),
+        longest_prompts: (0..environment.roles().len()).map(longest).collect(),
+    })
 }
 
 /// For each agent what it is told first, and the history that it continues.
@@ -227,7 +256,12 @@ fn sample(
         max_new_tokens: config.max_new_tokens,
         stop_tokens: agent.language.stop_tokens.clone(),
     };
-    let responses = generate(&agent.model, groups, &generation, on_tokens)?;
+    let rounded = match config.weights {
+        RolloutWeights::Full => None,
+        RolloutWeights::Bf16 => Some(agent.model.in_bf16()?),
+    };
+    let model = rounded.as_ref().unwrap_or(&agent.model);
+    let responses = generate(model, groups, &generation, on_tokens)?;
     responses
         .into_iter()
         .map(|group| {

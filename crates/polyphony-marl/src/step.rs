@@ -13,7 +13,7 @@ use crate::{
     config::{Algorithm, Updates},
     report::StepReport,
     returns::{credits, returns},
-    rollout::{IndexedTask, LongPrompts, Rollout, RolloutConfig, rollout},
+    rollout::{IndexedTask, LongPrompts, Rollout, RolloutConfig, RolloutWeights, rollout},
     tree::Node,
     update::{JudgedGroup, UpdateConfig, update},
 };
@@ -29,6 +29,8 @@ pub struct StepConfig {
     pub sampling: Sampling,
     /// The most tokens of a response.
     pub max_new_tokens: usize,
+    /// What weights are made of while responses are sampled.
+    pub rollout_weights: RolloutWeights,
     /// What happens to prompts that do not fit.
     pub long_prompts: LongPrompts,
     /// Seed and step of the random numbers; the rest of the key is filled in.
@@ -127,6 +129,7 @@ impl StepConfig {
             joint_mode: self.algorithm.joint_mode,
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_new_tokens,
+            weights: self.rollout_weights,
             long_prompts: self.long_prompts,
             key: self.key,
         }

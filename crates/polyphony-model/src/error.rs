@@ -238,6 +238,13 @@ pub enum ModelError {
     )]
     LogitsNotFinite,
 
+    /// A device cannot compute with 16-bit brain floats.
+    #[error("{device} does not compute with bf16 weights: sample with weights in full")]
+    NoBf16 {
+        /// The device.
+        device: String,
+    },
+
     /// Adapters were to be added to a model that has some.
     #[error(
         "the model has low-rank adapters already: merge them first with `polyphony models merge`"

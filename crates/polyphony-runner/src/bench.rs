@@ -13,8 +13,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, StepConfig, StepReport,
-    Updates, train_step,
+    Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, RolloutWeights, StepConfig,
+    StepReport, Updates, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
 use serde::Serialize;
@@ -168,6 +168,7 @@ fn step_config(work: Work, index: usize) -> StepConfig {
             top_k: None,
         },
         max_new_tokens: work.new_tokens,
+        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         key: StreamKey {
             step: index as u32,

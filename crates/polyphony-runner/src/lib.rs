@@ -11,6 +11,7 @@ pub mod device;
 pub mod evaluation;
 mod interrupt;
 mod json_lines;
+mod memory;
 pub mod metrics;
 mod progress;
 pub mod recipe;

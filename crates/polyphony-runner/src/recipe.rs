@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use polyphony_env::{Source, Writing};
 use polyphony_episode::Environment;
-use polyphony_marl::{Algorithm, LongPrompts, Updates};
+use polyphony_marl::{Algorithm, LongPrompts, RolloutWeights, Updates};
 use polyphony_model::{LoraConfig, ModelError, Projection, Sampling};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,9 @@ pub struct Recipe {
     pub sampling: Sampling,
     /// The longest response, in tokens.
     pub max_new_tokens: usize,
+    /// What weights are made of while responses are sampled.
+    #[serde(default)]
+    pub rollout_weights: RolloutWeights,
     /// What is done with a prompt that does not fit into the model's context.
     #[serde(default)]
     pub long_prompts: LongPrompts,

@@ -9,13 +9,16 @@ use anyhow::{Context as _, Result, ensure};
 use polyphony_env::Source;
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
-    IndexedTask, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks, train_step,
+    Agent, IndexedTask, Playable, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks,
+    train_step,
 };
 use polyphony_model::StreamKey;
 
 use crate::{
     evaluation::{self, Evaluation},
-    interrupt, metrics,
+    interrupt,
+    memory::{self, Member},
+    metrics,
     progress::Display,
     recipe::Recipe,
     run_directory::RunDirectory,
@@ -45,8 +48,13 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
     held_out.truncate(recipe.evaluation.tasks);
     let mut team = Team::load(recipe, environment.as_ref())?;
-    check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
+    let playable = check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
     check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
+    memory::check(
+        &members(recipe, &team, &playable),
+        recipe,
+        memory::available(),
+    )?;
     let mut run = RunDirectory::create(run_dir, recipe)?;
     log::info!("writing the run to {}", run.path().display());
     if recipe.sampling.truncates() {
@@ -86,6 +94,29 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// The team as the estimate of memory sees it.
+fn members<'a>(recipe: &Recipe, team: &'a Team, playable: &Playable) -> Vec<Member<'a>> {
+    let roles = playable.longest_prompts.len();
+    let models = recipe.team.models(roles);
+    let devices = recipe.devices.of_team(roles);
+    let starts: Vec<_> = models.iter().zip(devices).collect();
+    let member = |(index, agent): (usize, &'a Agent)| {
+        let (shared, prompts) = match team.agents.len() {
+            1 => (roles, &playable.longest_prompts[..]),
+            _ => (1, &playable.longest_prompts[index..=index]),
+        };
+        Member {
+            name: &agent.name,
+            config: agent.model.config(),
+            device: starts[index].1,
+            roles: shared,
+            shares_start: starts[..index].contains(&starts[index]),
+            prompt: prompts.iter().copied().max().unwrap_or(0),
+        }
+    };
+    team.agents.iter().enumerate().map(member).collect()
+}
+
 /// The tasks of the data set under a recipe's key. The environment has looked at each of them, so
 /// that data for another one is found before any model is obtained.
 pub(crate) fn load_tasks(
@@ -108,7 +139,7 @@ pub(crate) fn check_tasks(
     team: &Team,
     tasks: &[Task],
     key: &str,
-) -> Result<()> {
+) -> Result<Playable> {
     let all: Vec<IndexedTask<'_>> = indexed(tasks, 0..tasks.len());
     let playable = playable_tasks(
         &team.agents,
@@ -118,11 +149,11 @@ pub(crate) fn check_tasks(
     )
     .with_context(|| format!("checking `{key}`"))?;
     ensure!(
-        playable > 0,
+        playable.tasks > 0,
         "`{key}`: not one of {} tasks fits into the context",
         tasks.len()
     );
-    Ok(())
+    Ok(playable)
 }
 
 fn indexed(tasks: &[Task], indices: impl IntoIterator<Item = usize>) -> Vec<IndexedTask<'_>> {
@@ -211,6 +242,7 @@ fn run_step(
         updates: recipe.updates.clone(),
         sampling: recipe.sampling.clone(),
         max_new_tokens: recipe.max_new_tokens,
+        rollout_weights: recipe.rollout_weights,
         long_prompts: recipe.long_prompts,
         key: recipe.stream_key(step as u32),
     };
@@ -252,6 +284,7 @@ impl Recipe {
             joint_mode: self.algorithm.joint_mode,
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_new_tokens,
+            weights: self.rollout_weights,
             long_prompts: self.long_prompts,
             // Streams of its own: no training step has this number.
             key: self.stream_key(u32::MAX),

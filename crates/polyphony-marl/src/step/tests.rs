@@ -24,6 +24,7 @@ fn config(algorithm: Algorithm) -> StepConfig {
     StepConfig {
         sampling: Sampling::default(),
         max_new_tokens: 40,
+        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         key: StreamKey {
             seed: 5,

@@ -5,10 +5,10 @@
 //! finished one is never touched again. All rows are at the same position of their response, since
 //! all start together.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Int, Tensor, TensorData, activation::softmax};
 
 use crate::{
-    ModelConfig,
+    LanguageModel,
     kernels::{
         self, HostTensor, Packing, Stretch, contiguous, decode_attention, host, packed_attention,
     },
@@ -63,11 +63,12 @@ impl<'a> DecodeAttention<'a> {
         prompts: &'a [PromptCache],
         prompt_of: Vec<usize>,
         longest: usize,
-        config: &ModelConfig,
-        device: &Device,
+        model: &LanguageModel,
     ) -> Self {
+        let config = model.config();
         let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];
-        let empty = || Tensor::zeros(shape, device);
+        let (device, dtype) = (model.device(), model.dtype());
+        let empty = || Tensor::zeros(shape, (&device, dtype));
         Self {
             prompts,
             slot_of: (0..prompt_of.len()).collect(),

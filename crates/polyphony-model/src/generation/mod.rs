@@ -225,8 +225,7 @@ fn decode(
     let prompt_of = active.iter().map(|row| row.group).collect();
     // The last token of a response is never fed, so its keys and values need no place.
     let longest = config.max_new_tokens - 1;
-    let mut attention =
-        DecodeAttention::new(prompts, prompt_of, longest, model.config(), &model.device());
+    let mut attention = DecodeAttention::new(prompts, prompt_of, longest, model);
     while !active.is_empty() {
         let last: Vec<u32> = active
             .iter()

@@ -292,3 +292,26 @@ fn what_cannot_be_continued_is_named() {
     };
     assert_eq!(run(&model, &[fits], &fine())[0][0].tokens.len(), 8);
 }
+
+#[test]
+fn weights_in_brain_floats_answer_nearly_the_same() {
+    let model = tiny();
+    let rounded = model.in_bf16().unwrap();
+    let prompts = prompts();
+    let (groups, config) = (groups(&prompts, 2), config(Sampling::default(), 12, vec![]));
+    let answers = run(&rounded, &groups, &config);
+    for (prompt, answers) in prompts.iter().zip(answers) {
+        for answer in answers {
+            let group = PackedGroup::new(prompt, vec![&answer.tokens]).unwrap();
+            let exact = to_host(score_group(&model, &group, 1.0).unwrap());
+            let gaps = answer
+                .logprobs
+                .iter()
+                .zip(exact)
+                .map(|(a, b)| (a - b).abs());
+            let mean = gaps.sum::<f32>() / answer.tokens.len() as f32;
+            // Eight bits of a weight are kept; logits here are around 10.
+            assert!(mean > 0.0 && mean < 0.1, "{mean}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Root-mean-square normalization: `y = w · x / √(mean(x²) + ε)`.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -28,8 +28,12 @@ pub(crate) fn rms_norm(input: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Ten
 }
 
 pub(super) fn rms_norm_in_burn(input: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    // Squares are summed in 32 bits, also where the model is made of smaller floats.
+    let dtype = input.dtype();
+    let input = input.cast(DType::F32);
     let mean_square = input.clone().square().mean_dim(1);
-    input * (mean_square + epsilon).sqrt().recip() * weight.unsqueeze()
+    let normed = input * (mean_square + epsilon).sqrt().recip();
+    normed.cast(dtype) * weight.unsqueeze()
 }
 
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Adapters on the tiny models: what they change, and what they are refused.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::{
     module::{Module as _, ModuleMapper, Param},
@@ -13,9 +13,12 @@ use crate::{LanguageModel, ModelFiles, sequence_logits};
 /// Rounding of a merged weight against the sum of two products.
 const LOGIT_TOLERANCE: f32 = 1e-5;
 
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-qwen3")
+}
+
 fn tiny() -> LanguageModel {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-qwen3");
-    LanguageModel::load(&ModelFiles::open(&path).unwrap(), &Device::flex()).unwrap()
+    LanguageModel::load(&ModelFiles::open(&path()).unwrap(), &Device::flex()).unwrap()
 }
 
 fn logits(model: &LanguageModel) -> Vec<f32> {
@@ -128,4 +131,134 @@ fn a_model_with_adapters_takes_no_others() {
         message.contains("has low-rank adapters already: merge them"),
         "{message}"
     );
+}
+
+/// Adapters of a trained model, saved in a new folder.
+fn saved() -> (tempfile::TempDir, LanguageModel) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LoraConfig {
+        rank: 2,
+        alpha: 3.0,
+        targets: vec![Projection::Value, Projection::Gate],
+    };
+    let mut model = tiny().with_lora(&config, 9, 0).unwrap();
+    model.map_weights(&mut Noise);
+    let assets = ModelFiles::open(&path()).unwrap().assets;
+    model.save(&folder.path().join("agent"), &assets).unwrap();
+    (folder, model)
+}
+
+#[test]
+fn saved_adapters_are_the_same_when_they_are_read_again() {
+    let (folder, model) = saved();
+    let directory = folder.path().join("agent");
+    assert!(
+        !directory.join("model.safetensors").exists(),
+        "the weights below are not copied"
+    );
+    let files = ModelFiles::open(&directory).unwrap();
+    let again = LanguageModel::load(&files, &Device::flex()).unwrap();
+    assert_eq!(again.lora(), model.lora());
+    assert_eq!(logits(&again), logits(&model));
+
+    let merged = folder.path().join("merged");
+    again.merged().save(&merged, &files.assets).unwrap();
+    let whole = LanguageModel::load(&ModelFiles::open(&merged).unwrap(), &Device::flex()).unwrap();
+    assert_eq!(whole.lora(), None);
+    for (own, expected) in logits(&whole).iter().zip(logits(&model)) {
+        assert!(
+            (own - expected).abs() <= LOGIT_TOLERANCE,
+            "{own} is not {expected}"
+        );
+    }
+}
+
+#[test]
+fn adapters_on_disk_that_cannot_be_used_are_explained() {
+    type Change = fn(&mut serde_json::Value);
+    let rows: [(Change, &str); 8] = [
+        (
+            |c| c["peft_type"] = "IA3".into(),
+            "`peft_type` is \"IA3\", but must be \"LORA\"",
+        ),
+        (
+            |c| c["use_dora"] = true.into(),
+            "`use_dora` is true, but must be false",
+        ),
+        (
+            |c| c["bias"] = "all".into(),
+            "`bias` is \"all\", but must be \"none\"",
+        ),
+        (|c| c["r"] = 0.into(), "`rank` is 0, but must be at least 1"),
+        (|c| c["r"] = 3.into(), "has shape [2, "),
+        (
+            |c| c["lora_alpha"] = serde_json::Value::Null,
+            "`alpha` is 0, but must be a positive",
+        ),
+        (
+            |c| c["base_model_name_or_path"] = "/no/where".into(),
+            "/no/where does not exist: expected the model that ",
+        ),
+        (
+            |c| {
+                c.as_object_mut().unwrap().remove("base_model_name_or_path");
+            },
+            "has no key `base_model_name_or_path`",
+        ),
+    ];
+    for (change, expected) in rows {
+        let (folder, _) = saved();
+        let path = folder.path().join("agent/adapter_config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut config = serde_json::from_str(&text).unwrap();
+        change(&mut config);
+        std::fs::write(&path, config.to_string()).unwrap();
+        let opened = ModelFiles::open(&folder.path().join("agent"));
+        let loaded = opened.and_then(|files| LanguageModel::load(&files, &Device::flex()));
+        let message = loaded.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+}
+
+#[test]
+fn an_adapter_on_an_adapter_is_refused() {
+    let (folder, _) = saved();
+    let below = folder.path().join("agent");
+    let above = folder.path().join("above");
+    std::fs::create_dir(&above).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(below.join(name), above.join(name)).unwrap();
+    }
+    let config = std::fs::read_to_string(above.join("adapter_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["base_model_name_or_path"] = below.to_str().unwrap().into();
+    std::fs::write(above.join("adapter_config.json"), config.to_string()).unwrap();
+    let message = ModelFiles::open(&above).unwrap_err().to_string();
+    assert!(message.contains("merge its adapters first"), "{message}");
+}
+
+#[test]
+fn weights_are_counted_without_loading_them() {
+    let numbers = |model: &LanguageModel| -> u64 {
+        let weights = model.named_weights().into_iter();
+        weights.map(|(_, weight)| weight.dims()[0] as u64).sum()
+    };
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+        let files = ModelFiles::open(&fixtures.join(name)).unwrap();
+        let model = LanguageModel::load(&files, &Device::flex()).unwrap();
+        assert_eq!(model.config().weights(), numbers(&model), "{name}");
+        for targets in [
+            Projection::ALL.to_vec(),
+            vec![Projection::Key, Projection::Down],
+        ] {
+            let lora = LoraConfig {
+                targets,
+                ..LoraConfig::default()
+            };
+            let adapted = model.clone().with_lora(&lora, 1, 0).unwrap();
+            let added = numbers(&adapted) - numbers(&model);
+            assert_eq!(model.config().adapter_weights(&lora), added, "{name}");
+        }
+    }
 }

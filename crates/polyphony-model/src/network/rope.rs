@@ -3,7 +3,7 @@
 
 use std::f64::consts::TAU;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::{Rope, RopeScaling, kernels::rotate};
 
@@ -15,8 +15,13 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// The rotation for tokens at `positions`.
-    pub(crate) fn new(positions: &[usize], head_size: usize, rope: &Rope, device: &Device) -> Self {
+    /// The rotation for tokens at `positions`, as numbers of type `dtype`.
+    pub(crate) fn new(
+        positions: &[usize],
+        head_size: usize,
+        rope: &Rope,
+        (device, dtype): (&Device, DType),
+    ) -> Self {
         let frequencies = frequencies(rope, head_size);
         let magnitude = match rope.scaling {
             RopeScaling::Yarn {
@@ -33,7 +38,11 @@ impl Rotation {
                 })
                 .collect();
             let shape = [positions.len(), 1, frequencies.len()];
-            Tensor::from_data(TensorData::new(values, shape), device)
+            let table = Tensor::<3>::from_data(TensorData::new(values, shape), device);
+            match dtype {
+                DType::F32 => table,
+                _ => table.cast(dtype),
+            }
         };
         Self {
             cos: table(f64::cos),
@@ -113,7 +122,7 @@ mod tests {
         };
         let vector = |values: [f32; 4]| Tensor::<3>::from_data([[values]], &device);
         let at = |v: &Tensor<3>, position| {
-            Rotation::new(&[position], 4, &rope, &device).apply(v.clone())
+            Rotation::new(&[position], 4, &rope, (&device, DType::F32)).apply(v.clone())
         };
         let (q, k) = (vector([0.3, -1.2, 0.7, 2.0]), vector([1.0, 0.4, -0.6, 0.1]));
         let dot = |a: Tensor<3>, b: Tensor<3>| (a * b).sum().into_scalar::<f32>();
