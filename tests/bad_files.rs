@@ -66,7 +66,7 @@ fn values_out_of_range() {
         ),
         (
             "updates.learning_rate=-1e-5",
-            "`updates.learning_rate` is -0.00001, but must be a positive number",
+            "`updates.learning_rate` is -0.00001, but must be above 0 and at most 1",
         ),
         (
             "sampling.top_p=1.5",
@@ -76,7 +76,23 @@ fn values_out_of_range() {
             "updates.minibatch=3",
             "`updates.minibatch` is 3, but must be at most `buffer`",
         ),
-        ("steps=0", "`steps` is 0, but must be at least 1"),
+        ("steps=0", "`steps` is 0, but must be from 1 to 4294967294"),
+        (
+            "max_new_tokens=18446744073709551615",
+            "a response may have 18446744073709551615, but the model's context holds 4096",
+        ),
+        (
+            "sampling.temperature=0",
+            "`sampling.temperature` is 0, but must be above 0 for training",
+        ),
+        (
+            "devices=Each([Cpu])",
+            "`devices` lists 1 devices, but must list 2",
+        ),
+        (
+            "fine_tuning=Lora(rank: 0)",
+            "`fine_tuning.rank` is 0, but must be at least 1",
+        ),
         (
             "algorithm.sampels=4",
             "there is no key `sampels` in `algorithm`; did you mean `samples`?",
@@ -188,6 +204,8 @@ fn prompts_that_do_not_fit() {
         "long_prompts: Skip",
     ];
     place.refuse(&["train", "recipe.ron", "--run-dir", "run"], &expected);
+    let expected = "`train`: not one of 3 tasks fits into the context";
+    refuse_set(&place, "long_prompts=Skip", &[expected]);
 
     let ids = vec!["7"; 120].join(", ");
     place.write("ids.jsonl", format!("{{\"ids\": [{ids}]}}\n"));

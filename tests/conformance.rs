@@ -14,14 +14,13 @@ use polyphony_model::{
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::tiny::{fixture, load, values};
+use crate::{
+    devices::{Precision, Target, targets},
+    tiny::{fixture, load_on, values},
+};
 
-/// The largest difference of a logit.
-const LOGIT_TOLERANCE: f32 = 1e-4;
-/// The largest difference of a log-probability, in nats.
-const LOGPROB_TOLERANCE: f32 = 1e-4;
-/// The largest relative difference of a gradient's norm, and of the loss.
-const NORM_TOLERANCE: f64 = 1e-3;
+/// The largest relative difference of the loss.
+const LOSS_TOLERANCE: f64 = 1e-3;
 
 /// What transformers gives, by name.
 struct Expected {
@@ -74,34 +73,38 @@ impl Expected {
     }
 }
 
-/// A model and what transformers computes with it.
+/// A model on a device, and what transformers computes with it.
 struct Case {
     name: String,
     model: LanguageModel,
     expected: Expected,
+    precision: Precision,
 }
 
-/// Every model of the fixtures that has expected values.
+/// Every model of the fixtures that has expected values, on every device.
 fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
-        cases.push(Case {
-            name: name.to_owned(),
-            model: load(&fixture(name)),
-            expected: Expected::read(&fixture(name)),
-        });
-    }
-    for architecture in ["llama", "qwen2", "qwen3"] {
-        for rope in ["default", "linear", "llama3", "yarn"] {
-            let name = format!("rope/{architecture}/{rope}");
+    let on = |target: &Target| {
+        let mut cases = Vec::new();
+        let mut add = |name: String, model: &Path| {
             cases.push(Case {
-                model: load(sharded_model(architecture, rope).path()),
+                model: load_on(&target.device, model),
                 expected: Expected::read(&fixture(&name)),
-                name,
+                precision: target.precision,
+                name: format!("{name} on {}", target.name),
             });
+        };
+        for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+            add(name.to_owned(), &fixture(name));
         }
-    }
-    cases
+        for architecture in ["llama", "qwen2", "qwen3"] {
+            for rope in ["default", "linear", "llama3", "yarn"] {
+                let model = sharded_model(architecture, rope);
+                add(format!("rope/{architecture}/{rope}"), model.path());
+            }
+        }
+        cases
+    };
+    targets().iter().flat_map(on).collect()
 }
 
 /// The weights that the rope types of an architecture share, with the configuration of one.
@@ -135,6 +138,7 @@ fn logits_match() {
         name,
         model,
         expected,
+        precision,
     } in cases()
     {
         let logits = expected.floats("logits");
@@ -142,7 +146,7 @@ fn logits_match() {
         for ((prompt, completion), logits) in rows.iter().zip(logits.chunks(logits.len() / 2)) {
             let ids = [prompt.as_slice(), completion].concat();
             let own = values(sequence_logits(&model, &ids).unwrap());
-            assert_close(&name, &own, logits, LOGIT_TOLERANCE);
+            assert_close(&name, &own, logits, precision.logits);
         }
     }
 }
@@ -153,6 +157,7 @@ fn completion_log_probabilities_match() {
         name,
         model,
         expected,
+        precision,
     } in cases()
     {
         let logprobs = expected.floats("completion_logprobs");
@@ -161,7 +166,7 @@ fn completion_log_probabilities_match() {
         for ((prompt, completion), logprobs) in rows.iter().zip(halves) {
             let group = PackedGroup::new(prompt, vec![completion]).unwrap();
             let own = values(score_group(&model, &group, 1.0).unwrap());
-            assert_close(&name, &own, logprobs, LOGPROB_TOLERANCE);
+            assert_close(&name, &own, logprobs, precision.logits);
         }
     }
 }
@@ -169,11 +174,12 @@ fn completion_log_probabilities_match() {
 #[test]
 fn loss_and_the_norm_of_every_gradient_match() {
     for case in cases() {
-        check_loss_and_norms(&case.name, &case.model.trainable(), &case.expected);
+        check_loss_and_norms(&case, &case.model.trainable());
     }
 }
 
-fn check_loss_and_norms(case: &str, model: &LanguageModel, expected: &Expected) {
+fn check_loss_and_norms(case: &Case, model: &LanguageModel) {
+    let (expected, case, tolerance) = (&case.expected, &case.name, case.precision.norms);
     let rows = expected.rows();
     let terms = rows
         .iter()
@@ -189,7 +195,7 @@ fn check_loss_and_norms(case: &str, model: &LanguageModel, expected: &Expected) 
         f64::from(expected.floats("loss")[0]),
     );
     assert!(
-        (own / wanted - 1.0).abs() <= NORM_TOLERANCE,
+        (own / wanted - 1.0).abs() <= LOSS_TOLERANCE,
         "{case}: the loss {own} is not {wanted}"
     );
 
@@ -200,7 +206,7 @@ fn check_loss_and_norms(case: &str, model: &LanguageModel, expected: &Expected) 
         let expected = expected.norms[&name];
         let error = (norm - expected).abs() / expected;
         assert!(
-            error <= NORM_TOLERANCE,
+            error <= tolerance,
             "{case}, {name}: {norm} is not {expected}"
         );
     }
@@ -235,6 +241,7 @@ fn greedy_tokens_match() {
         name,
         model,
         expected,
+        ..
     } in cases()
     {
         let greedy = expected.ids("greedy");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
@@ -11,7 +12,10 @@ use polyphony_marl::{
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer, sequence_logits};
 
-use crate::tiny::{fixture, load, values, weight_bits};
+use crate::{
+    devices::targets,
+    tiny::{fixture, load, load_on, values, weight_bits},
+};
 
 /// Each agent should keep to its own half of the vocabulary: the first to ids below 128, the second
 /// to those from 128 on. A part is the share of an agent's tokens that do.
@@ -62,9 +66,13 @@ fn halves(constant: bool) -> Halves {
     }
 }
 
-/// Two agents that start from the same weights in the same memory.
+/// Two agents on the CPU that start from the same weights in the same memory.
 fn team() -> Vec<Agent> {
-    let model = load(&fixture("tiny-llama"));
+    team_on(&Device::flex())
+}
+
+fn team_on(device: &Device) -> Vec<Agent> {
+    let model = load_on(device, &fixture("tiny-llama"));
     let language = Arc::new(Language {
         tokenizer: Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap(),
         template: None,
@@ -189,6 +197,22 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(first.0, again.0);
     assert!(first.1 == again.1, "the weights differ");
     assert_ne!(first.0, other.0);
+}
+
+#[test]
+fn every_device_gives_the_same_returns() {
+    for target in targets() {
+        let [here, there] = [Device::flex(), target.device].map(|device| {
+            let mut team = team_on(&device);
+            let reports = train(&mut team, &halves(false), 2, 1, Baseline::GroupMean);
+            let returns: Vec<f64> = reports.iter().map(|report| report.mean_return).collect();
+            let updates = reports.into_iter().flat_map(|report| report.agents);
+            let steps: Vec<usize> = updates.map(|agent| agent.update.steps).collect();
+            (returns, steps)
+        });
+        assert_eq!(here, there, "{}", target.name);
+        assert_eq!(here.1, [1; 4], "every agent learned in every step");
+    }
 }
 
 #[test]

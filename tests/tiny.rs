@@ -18,7 +18,12 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 
 /// The model at a path, on the CPU.
 pub(crate) fn load(path: &Path) -> LanguageModel {
-    LanguageModel::load(&ModelFiles::open(path).unwrap(), &Device::flex()).unwrap()
+    load_on(&Device::flex(), path)
+}
+
+/// The model at a path, on a device.
+pub(crate) fn load_on(device: &Device, path: &Path) -> LanguageModel {
+    LanguageModel::load(&ModelFiles::open(path).unwrap(), device).unwrap()
 }
 
 /// Makes the new directory `target` a model with tokenizer and chat template: `tiny-llama` with the
@@ -49,6 +54,31 @@ pub(crate) fn chat_model(target: &Path, max_positions: usize) {
         for token in control {
             let id = vocabulary.shift_remove(&token).unwrap();
             vocabulary.insert(format!("Ġw{id}"), id);
+        }
+    });
+}
+
+/// Makes the new directory `target` another model with another language: `tiny-qwen3` with the tokens
+/// of [`chat_model`] under other ids, and no chat template.
+pub(crate) fn other_chat_model(target: &Path, max_positions: usize) {
+    chat_model(target, max_positions);
+    fs::remove_file(target.join("chat_template.jinja")).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(fixture("tiny-qwen3").join(name), target.join(name)).unwrap();
+    }
+    edit(&target.join("config.json"), |config| {
+        config["max_position_embeddings"] = json!(max_positions);
+        config["eos_token_id"] = json!(2);
+    });
+    edit(&target.join("tokenizer.json"), |tokenizer| {
+        // The first three are control tokens.
+        for id in tokenizer["model"]["vocab"]
+            .as_object_mut()
+            .unwrap()
+            .values_mut()
+        {
+            let old = id.as_u64().unwrap();
+            *id = json!(if old < 3 { old } else { 258 - old });
         }
     });
 }

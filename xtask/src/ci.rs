@@ -2,7 +2,7 @@
 //!
 //! All of them run even where one fails, so that one run shows everything there is to mend.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::{Metadata, MetadataCommand};
@@ -55,10 +55,33 @@ const CHECKS: &[Check] = &[
         name: "documentation",
         run: |_| documentation(),
     },
+    Check {
+        name: "devices that must compile: cuda and vulkan",
+        run: |_| {
+            cargo(&[
+                "check",
+                "--workspace",
+                "--quiet",
+                "--features",
+                "polyphony-runner/cuda,polyphony-runner/vulkan",
+            ])
+        },
+    },
+    Check {
+        name: "tests on the device wgpu",
+        run: |_| wgpu_tests(),
+    },
 ];
 
+/// Whether a check that cannot run for want of a tool fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MissingTools {
+    Fail,
+    Allow,
+}
+
 /// Runs every check and reports those that failed or could not run.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(missing_tools: MissingTools) -> Result<()> {
     let metadata = MetadataCommand::new()
         .exec()
         .context("reading `cargo metadata`")?;
@@ -92,8 +115,14 @@ pub(crate) fn run() -> Result<()> {
             not_run.join(", ")
         ));
     }
+    if missing_tools == MissingTools::Fail {
+        failed.extend(not_run);
+    }
     if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
+        bail!(
+            "failed: {} (--allow-missing-tools passes over checks whose tools are missing)",
+            failed.join(", ")
+        );
     }
     Ok(())
 }
@@ -127,6 +156,38 @@ fn tool(metadata: &Metadata, tool: Tool) -> Result<Outcome> {
         }
         Err(error) => Ok(Outcome::NotRun(format!("{error:#}"))),
     }
+}
+
+/// Runs the tests that go through all devices with a Vulkan driver, for which Mesa's software one
+/// will do. wgpu finds drivers through the files in these folders.
+fn wgpu_tests() -> Result<Outcome> {
+    const DRIVERS: [&str; 3] = [
+        "/usr/share/vulkan/icd.d",
+        "/usr/local/share/vulkan/icd.d",
+        "/etc/vulkan/icd.d",
+    ];
+    let found = |folder: &&str| {
+        Path::new(folder)
+            .read_dir()
+            .is_ok_and(|mut dir| dir.next().is_some())
+    };
+    if !DRIVERS.iter().any(|folder| found(&folder)) {
+        return Ok(Outcome::NotRun(
+            "there is no Vulkan driver: on Debian, `apt-get install mesa-vulkan-drivers` brings one"
+                .to_owned(),
+        ));
+    }
+    cargo(&[
+        "test",
+        "--workspace",
+        "--features",
+        "polyphony-tests/wgpu",
+        "--test",
+        "polyphony",
+        "--",
+        "conformance",
+        "every_device",
+    ])
 }
 
 fn lints() -> Result<Outcome> {

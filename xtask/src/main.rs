@@ -13,6 +13,8 @@ mod process;
 mod test;
 mod tools;
 
+use ci::MissingTools;
+
 /// Everything that is done with a checkout of Polyphony.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -34,9 +36,13 @@ enum Command {
     Bench(Passed),
     /// Runs all tests, those in the documentation and the examples included.
     Test,
-    /// Checks the tree without running it: format, crate edges, spelling, unused and forbidden
-    /// dependencies, lints, documentation. Cheapest first.
-    Ci,
+    /// Checks the tree: format, crate edges, spelling, unused and forbidden dependencies, lints,
+    /// documentation, and the devices beside the processor. Cheapest first.
+    Ci {
+        /// Passes over checks whose tools cannot be had, in place of failing.
+        #[arg(long)]
+        allow_missing_tools: bool,
+    },
 }
 
 /// Arguments for the `polyphony` binary, passed on as they are.
@@ -52,7 +58,12 @@ fn main() -> ExitCode {
         Command::Fetch(passed) => process::polyphony(&["models", "fetch"], &passed.arguments),
         Command::Bench(passed) => process::polyphony(&["bench"], &passed.arguments),
         Command::Test => test::run(),
-        Command::Ci => ci::run(),
+        Command::Ci {
+            allow_missing_tools,
+        } => ci::run(match allow_missing_tools {
+            true => MissingTools::Allow,
+            false => MissingTools::Fail,
+        }),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,12 @@
 //! Parquet: columns of text and numbers, read row by row.
 
-use std::{any::Any, fs::File, panic, sync::Arc};
+use std::{
+    any::Any,
+    cell::Cell,
+    fs::File,
+    panic::{self, UnwindSafe},
+    sync::{Arc, Once},
+};
 
 use parquet::{
     errors::ParquetError,
@@ -20,13 +26,33 @@ use super::{
 /// On some damaged files the decoder asserts instead of returning an error. Such a panic stays in
 /// here and becomes an error too.
 pub(super) fn load(file: File, mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
-    panic::catch_unwind(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
+    quietly(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
         let source = ParquetError::General(format!("damaged file: {}", panic_message(&*payload)));
         Err(DataSetError::BadParquet {
             path: mapping.path.to_owned(),
             source,
         })
     })
+}
+
+/// Does some work and gives back what it panicked with, of which nothing appears on standard error.
+fn quietly<T>(work: impl FnOnce() -> T + UnwindSafe) -> Result<T, Box<dyn Any + Send>> {
+    thread_local! {
+        static QUIET: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                usual(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let outcome = panic::catch_unwind(work);
+    QUIET.set(false);
+    outcome
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> &str {

@@ -342,6 +342,23 @@ fn a_damaged_parquet_file_is_no_panic() {
 }
 
 #[test]
+fn panics_of_the_parquet_decoder_are_not_told() {
+    let test = "dataset::tests::a_damaged_parquet_file_is_no_panic";
+    let program = std::env::current_exe().unwrap();
+    let mut again = std::process::Command::new(program);
+    let ended = again
+        .args(["--exact", test, "--nocapture"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        ended.status.success() && !told.contains("panicked"),
+        "{told}"
+    );
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"));
+}
+
+#[test]
 fn sources_are_read_strictly() {
     let read = |text: &str| ron::from_str::<Source>(text).map_err(|error| error.code.to_string());
     let source = Source::File {

@@ -160,15 +160,12 @@ impl Weights {
                 supported: "F32, F16, BF16, and in GGUF also Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"
                     .to_owned(),
             })?;
-        let bytes = file
-            .bytes
-            .get(tensor.bytes.clone())
+        let values = file
+            .decode(*encoding, tensor.bytes.clone())
             .ok_or_else(|| ModelError::Damaged {
                 path: file.path.clone(),
                 reason: format!("tensor `{name}` reaches past the end of the file"),
             })?;
-        let values = encoding.decode(bytes);
-        file.let_go(&tensor.bytes);
         Ok(match tensor.rows {
             RowOrder::Plain => values,
             RowOrder::RotaryPairs { heads } => separate_rotary_halves(&values, heads, shape),
@@ -204,9 +201,27 @@ impl Weights {
     }
 }
 
+/// Bytes that are decoded before their pages are given back.
+const PIECE_BYTES: usize = 4 << 20;
+
 impl MappedFile {
-    /// Lets the system take back the memory of a range that has been read: while a model is loaded,
-    /// it is held once, not a second time as pages of its file.
+    /// The numbers stored in a range, which is whole blocks; `None` where it reaches past the end.
+    ///
+    /// While a model is loaded, it is held once, not a second time as pages of its file.
+    fn decode(&self, encoding: Encoding, range: Range<usize>) -> Option<Vec<f32>> {
+        let bytes = self.bytes.get(range.clone())?;
+        let block = encoding.block_bytes();
+        let piece = (PIECE_BYTES / block).max(1) * block;
+        let mut values = Vec::with_capacity(bytes.len() / block * encoding.block_values());
+        for (index, bytes) in bytes.chunks(piece).enumerate() {
+            values.extend(encoding.decode(bytes));
+            let start = range.start + index * piece;
+            self.let_go(&(start..start + bytes.len()));
+        }
+        Some(values)
+    }
+
+    /// Lets the system take back the memory of a range that has been read.
     fn let_go(&self, range: &Range<usize>) {
         // Where the system does not, nothing is lost but memory.
         // SAFETY: the mapping is of a file and only read, so pages that are dropped come back as

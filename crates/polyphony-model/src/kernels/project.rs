@@ -22,7 +22,7 @@ pub(crate) fn project(input: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 
 /// With fewer multiplications than this a product is not worth handing to the general one, which
 /// sums in another order for every shape.
-const SMALL: usize = 1 << 21;
+pub(super) const SMALL: usize = 1 << 21;
 
 #[derive(Clone, Debug)]
 struct Project {

@@ -38,6 +38,21 @@ macro_rules! check {
     }};
 }
 
+/// Large enough for the general matrix product, which small ones never reach, and with parts left
+/// over at every edge.
+#[test]
+fn projection_of_many_rows() {
+    for [rows, inner, outputs] in [[64, 192, 200], [49, 333, 129], [160, 65, 257]] {
+        assert!(rows * inner * outputs >= super::project::SMALL);
+        let (x, w) = (random([rows, inner]), random([outputs, inner]));
+        check!(
+            project(x.clone(), w.clone()),
+            x.clone().matmul(w.clone().transpose()),
+            [x, w]
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

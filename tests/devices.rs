@@ -1,0 +1,51 @@
+//! The devices that the tests run on: always the processor, and with the feature `wgpu` a GPU, for
+//! which Mesa's software driver will do.
+
+use burn::tensor::Device;
+
+/// A device, and how close to PyTorch it has to come.
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    pub(crate) device: Device,
+    pub(crate) precision: Precision,
+}
+
+/// The largest differences from what PyTorch computes on a processor.
+#[derive(Clone, Copy)]
+pub(crate) struct Precision {
+    /// Of a logit, and of a log-probability in nats.
+    pub(crate) logits: f32,
+    /// Of a gradient's norm, relative to it.
+    pub(crate) norms: f64,
+}
+
+/// Sums of up to 176 products in another order than PyTorch's.
+const CPU: Precision = Precision {
+    logits: 1e-4,
+    norms: 1e-3,
+};
+
+/// Also the exponential, the root and the division of a shader, which may each be off by some units
+/// in the last place, through three layers and back.
+#[cfg(feature = "wgpu")]
+const WGPU: Precision = Precision {
+    logits: 1e-3,
+    norms: 1e-2,
+};
+
+/// All devices that this build has.
+pub(crate) fn targets() -> Vec<Target> {
+    vec![
+        Target {
+            name: "the CPU",
+            device: Device::flex(),
+            precision: CPU,
+        },
+        #[cfg(feature = "wgpu")]
+        Target {
+            name: "wgpu",
+            device: Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+            precision: WGPU,
+        },
+    ]
+}
