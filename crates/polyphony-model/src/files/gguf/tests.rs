@@ -241,7 +241,7 @@ fn what_is_wrong_or_unsupported_is_named() {
         ),
         (
             |c| c.set("tokenizer.ggml.pre", "tekken".into()),
-            "pre-tokenizer `tekken`",
+            "pre-tokenizer `tekken` is not supported; supported: smollm, qwen2, llama-bpe",
         ),
         (
             |c| c.unset("tokenizer.ggml.tokens"),
