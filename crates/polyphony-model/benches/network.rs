@@ -105,8 +105,9 @@ fn score(criterion: &mut Criterion) {
         group.sample_size(10);
         let model = LazyCell::new(|| size.model().trainable());
         let (prompt, response) = (tokens(150), tokens(64));
-        let packed = PackedGroup::new(&prompt, vec![&response; 4]).unwrap();
-        group.throughput(Throughput::Elements(packed.fed_tokens().len() as u64));
+        let packed = PackedGroup::new(&prompt, vec![&response; 4]).expect("nothing is empty");
+        let fed = packed.prompt().len() + packed.lengths().map(|length| length - 1).sum::<usize>();
+        group.throughput(Throughput::Elements(fed as u64));
         group.bench_function("4x64", |bencher| {
             let model = &*model;
             bencher.iter(|| {
