@@ -33,7 +33,11 @@ pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
     let gguf = Gguf::parse(&file, path)?;
     if let Some(parts) = gguf.whole("split.count")?.filter(|parts| *parts > 1) {
         let given = format!("one of {parts} parts");
-        return Err(gguf.unsupported("GGUF file", &given, "all parts merged into one file"));
+        return Err(gguf.unsupported(
+            "GGUF file",
+            &given,
+            "one whole file (`llama-gguf-split --merge` joins the parts)",
+        ));
     }
     let keys = ModelKeys::new(&gguf)?;
     let config_json = config::config_json(keys)?;

@@ -171,8 +171,10 @@ mod tests {
     use super::*;
     use crate::config::RopeScaling;
 
-    /// Sets numbers of an architecture.
-    fn set(contents: &mut Contents, architecture: &str, numbers: &[(&str, f32)]) {
+    /// Keys below an architecture's `rope.`, and their values.
+    type Numbers<'a> = &'a [(&'a str, f32)];
+
+    fn set(contents: &mut Contents, architecture: &str, numbers: Numbers<'_>) {
         for (key, number) in numbers {
             contents.set(&format!("{architecture}.rope.{key}"), Meta::F32(*number));
         }
@@ -193,7 +195,8 @@ mod tests {
     fn every_type_of_scaling_comes_back() {
         let usual = 0.1 * 4.0f64.ln() + 1.0;
         let linear = || RopeScaling::Linear { factor: 2.5 };
-        let rows: [(&str, Option<&str>, &[(&str, f32)], RopeScaling); 12] = [
+        type Row<'a> = (&'a str, Option<&'a str>, Numbers<'a>, RopeScaling);
+        let rows: [Row<'_>; 12] = [
             ("llama", None, &[], RopeScaling::Unscaled),
             (
                 "qwen2",
@@ -332,7 +335,7 @@ mod tests {
     fn what_cannot_be_expressed_is_named() {
         type Change = fn(&mut Contents);
         const YARN: [(&str, f32); 1] = [("scaling.factor", 4.0)];
-        fn yarn(contents: &mut Contents, others: &[(&str, f32)]) {
+        fn yarn(contents: &mut Contents, others: Numbers<'_>) {
             contents.set("llama.rope.scaling.type", "yarn".into());
             set(contents, "llama", &YARN);
             set(contents, "llama", others);

@@ -61,7 +61,7 @@ pub(crate) fn hugging_face_tensors(
 ) -> Result<BTreeMap<String, StoredTensor>, ModelError> {
     let gguf = keys.gguf;
     if config.layers > gguf.tensors.len() {
-        // So that a list of what is missing is never longer than the file.
+        // A hostile number would make a list of names that fills the memory.
         let allowed = format!("at most the number of tensors, {}", gguf.tensors.len());
         return Err(keys.invalid("block_count", config.layers, allowed));
     }
