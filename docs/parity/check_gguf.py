@@ -3,7 +3,7 @@ in the directory under its Hugging Face name, bit for bit.
 
     python check_gguf.py MODEL.gguf DIRECTORY
 
-Needs `gguf`, `numpy` and `safetensors`; knows the Llama architecture.
+Needs `gguf`, `numpy` and `safetensors`; knows the architectures Llama, Qwen2 and Qwen3.
 """
 
 import argparse
@@ -24,6 +24,8 @@ LAYER = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
@@ -37,17 +39,17 @@ def expected(tensor, config):
     values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(numpy.float32)
     if tensor.name in TOP:
         return TOP[tensor.name], values
-    _, layer, part, _ = tensor.name.split(".")
+    _, layer, part, kind = tensor.name.split(".")
     heads = {
         "attn_q": config["num_attention_heads"],
         "attn_k": config["num_key_value_heads"],
     }.get(part)
-    if heads:
-        # GGUF keeps the rows of a head in the order of interleaved rotation.
+    if heads and config["model_type"] == "llama":
+        # GGUF keeps the rows of a head of Llama in the order of interleaved rotation.
         half = values.shape[0] // heads // 2
         shape = values.shape
         values = values.reshape(heads, half, 2, -1).swapaxes(2, 1).reshape(shape)
-    return f"model.layers.{layer}.{LAYER[part]}.weight", values
+    return f"model.layers.{layer}.{LAYER[part]}.{kind}", values
 
 
 def main():
@@ -59,6 +61,8 @@ def main():
     own = load_file(arguments.directory / "model.safetensors")
     count = 0
     for tensor in gguf.GGUFReader(arguments.gguf).tensors:
+        if tensor.name == "rope_freqs.weight":
+            continue  # in the directory's configuration
         name, values = expected(tensor, config)
         found = own.pop(name)
         same = found.shape == values.shape and numpy.array_equal(

@@ -157,8 +157,7 @@ impl Weights {
                 path: file.path.clone(),
                 tensor: name.to_owned(),
                 given: given.clone(),
-                supported: "F32, F16, BF16, and in GGUF also Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"
-                    .to_owned(),
+                supported: Encoding::supported(),
             })?;
         let values = file
             .decode(*encoding, tensor.bytes.clone())

@@ -2,66 +2,77 @@
 
 use serde_json::{Value, json};
 
+use super::keys::ModelKeys;
 use super::reader::Gguf;
+use super::rope::{Rotary, rope_scaling};
+use crate::config::Architecture;
 use crate::error::ModelError;
 
 /// The `config.json` that the model had before it was converted to GGUF.
 ///
 /// # Errors
-/// If the architecture or rope type is not supported, or a size is missing or of the wrong kind.
-pub(crate) fn config_json(gguf: &Gguf<'_>) -> Result<Value, ModelError> {
-    let architecture = gguf.text("general.architecture")?;
-    match architecture {
-        Some("llama") => {}
-        Some(other) => return Err(gguf.unsupported("architecture", other, "llama")),
-        None => return Err(gguf.missing("general.architecture", "the text `llama`")),
-    }
-    refuse_variants(gguf)?;
-
-    let hidden_size = size(gguf, "llama.embedding_length")?;
-    let heads = size(gguf, "llama.attention.head_count")?;
-    let head_size = match gguf.whole("llama.attention.key_length")? {
+/// If the model is of a variant or has a rope type that is not supported, or a size is missing or
+/// of the wrong kind.
+pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
+    let gguf = keys.gguf;
+    refuse_variants(keys)?;
+    let hidden_size = keys.size("embedding_length")?;
+    let heads = keys.size("attention.head_count")?;
+    let head_size = match keys.whole("attention.key_length")? {
         Some(size) => size,
         None => hidden_size / heads,
     };
-    for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
-        if let Some(other) = gguf.whole(key)?.filter(|other| *other != head_size) {
+    for rest in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(other) = keys.whole(rest)?.filter(|other| *other != head_size) {
             let allowed = format!("the head size, {head_size} (all that is supported)");
-            return Err(gguf.invalid(key, other, allowed));
+            return Err(keys.invalid(rest, other, allowed));
         }
     }
-    let vocab_size = match gguf.whole("llama.vocab_size")? {
+    let vocab_size = match keys.whole("vocab_size")? {
         Some(size) => size,
         None => match gguf.texts("tokenizer.ggml.tokens")? {
             Some(tokens) => tokens.len() as u64,
             None => return Err(gguf.missing("tokenizer.ggml.tokens", "the vocabulary")),
         },
     };
-    Ok(json!({
-        "architectures": ["LlamaForCausalLM"],
-        "attention_bias": false,
+    let rotary = Rotary {
+        theta: keys.positive("rope.freq_base")?.unwrap_or(10_000.0),
+        head_size,
+        max_positions: keys.size("context_length")?,
+    };
+    let mut config = json!({
+        "architectures": [keys.class],
         "attention_dropout": 0.0,
         "bos_token_id": gguf.whole("tokenizer.ggml.bos_token_id")?,
         "eos_token_id": gguf.whole("tokenizer.ggml.eos_token_id")?,
         "head_dim": head_size,
         "hidden_act": "silu",
         "hidden_size": hidden_size,
-        "intermediate_size": size(gguf, "llama.feed_forward_length")?,
-        "max_position_embeddings": size(gguf, "llama.context_length")?,
-        "mlp_bias": false,
-        "model_type": "llama",
+        "intermediate_size": keys.size("feed_forward_length")?,
+        "max_position_embeddings": rotary.max_positions,
+        "model_type": keys.name,
         "num_attention_heads": heads,
-        "num_hidden_layers": size(gguf, "llama.block_count")?,
-        "num_key_value_heads": gguf.whole("llama.attention.head_count_kv")?.unwrap_or(heads),
+        "num_hidden_layers": keys.size("block_count")?,
+        "num_key_value_heads": keys.whole("attention.head_count_kv")?.unwrap_or(heads),
         "pad_token_id": gguf.whole("tokenizer.ggml.padding_token_id")?,
-        "rms_norm_eps": gguf.float("llama.attention.layer_norm_rms_epsilon")?,
-        "rope_scaling": null,
-        "rope_theta": gguf.float("llama.rope.freq_base")?.unwrap_or(10_000.0),
-        "tie_word_embeddings": gguf.tensors.iter().all(|tensor| tensor.name != "output.weight"),
+        "rms_norm_eps": keys.positive("attention.layer_norm_rms_epsilon")?,
+        "rope_scaling": rope_scaling(keys, rotary)?,
+        "rope_theta": rotary.theta,
+        "tie_word_embeddings": gguf.tensor("output.weight").is_none(),
         "torch_dtype": "float32",
         "use_cache": true,
         "vocab_size": vocab_size,
-    }))
+    });
+    // Switches that only some classes have.
+    let off: &[&str] = match keys.architecture {
+        Architecture::Llama => &["attention_bias", "mlp_bias"],
+        Architecture::Qwen2 => &["use_sliding_window"],
+        Architecture::Qwen3 => &["attention_bias", "use_sliding_window"],
+    };
+    for key in off {
+        config[*key] = json!(false);
+    }
+    Ok(config)
 }
 
 /// The `generation_config.json`: which tokens begin, end and pad a text.
@@ -94,12 +105,13 @@ pub(crate) fn generation_config_json(gguf: &Gguf<'_>) -> Result<Value, ModelErro
 ///
 /// # Errors
 /// If an id is not a whole number or beyond the vocabulary.
-pub(crate) fn tokenizer_config_json(gguf: &Gguf<'_>) -> Result<Value, ModelError> {
+pub(crate) fn tokenizer_config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
+    let gguf = keys.gguf;
     let tokens = gguf.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
     let mut config = json!({
         "add_prefix_space": false,
         "clean_up_tokenization_spaces": false,
-        "model_max_length": gguf.whole("llama.context_length")?,
+        "model_max_length": keys.whole("context_length")?,
         // The class that takes tokenizer.json as it is.
         "tokenizer_class": "PreTrainedTokenizerFast",
     });
@@ -123,46 +135,20 @@ pub(crate) fn tokenizer_config_json(gguf: &Gguf<'_>) -> Result<Value, ModelError
     Ok(config)
 }
 
-/// Refuses what llama.cpp files under `llama` but this crate does not implement.
-fn refuse_variants(gguf: &Gguf<'_>) -> Result<(), ModelError> {
-    if let Some(experts) = gguf
-        .whole("llama.expert_count")?
-        .filter(|experts| *experts > 0)
-    {
-        let given = format!("llama with {experts} experts");
-        return Err(gguf.unsupported("architecture", &given, "llama without experts"));
+/// Refuses what llama.cpp files under the same names but this crate does not implement.
+fn refuse_variants(keys: ModelKeys<'_>) -> Result<(), ModelError> {
+    let (gguf, name) = (keys.gguf, keys.name);
+    if let Some(experts) = keys.whole("expert_count")?.filter(|experts| *experts > 0) {
+        let given = format!("{name} with {experts} experts");
+        return Err(gguf.unsupported("architecture", &given, &format!("{name} without experts")));
     }
-    let scaling = gguf
-        .text("llama.rope.scaling.type")?
-        .filter(|scaling| *scaling != "none");
-    if let Some(scaling) = scaling {
-        return Err(gguf.unsupported("rope type", scaling, "default (`none`)"));
-    }
-    let linear = gguf
-        .float("llama.rope.scale_linear")?
-        .filter(|factor| *factor != 1.0);
-    if linear.is_some() {
-        return Err(gguf.unsupported("rope type", "linear", "default (`none`)"));
-    }
-    if gguf
-        .tensors
-        .iter()
-        .any(|tensor| tensor.name.starts_with("rope_freqs"))
-    {
-        return Err(gguf.unsupported(
-            "rope type",
-            "llama3 (tensor rope_freqs)",
-            "default (`none`)",
-        ));
-    }
-    Ok(())
-}
-
-fn size(gguf: &Gguf<'_>, key: &str) -> Result<u64, ModelError> {
-    const EXPECTED: &str = "a whole number of at least 1";
-    match gguf.whole(key)? {
-        Some(0) => Err(gguf.invalid(key, 0, EXPECTED)),
-        Some(size) => Ok(size),
-        None => Err(gguf.missing(key, EXPECTED)),
+    let context = keys.whole("context_length")?;
+    let window = keys.whole("attention.sliding_window")?;
+    match window.filter(|window| *window > 0 && Some(*window) < context) {
+        Some(window) => {
+            let allowed = "absent or at least the context (no sliding window is supported)";
+            Err(keys.invalid("attention.sliding_window", window, allowed))
+        }
+        None => Ok(()),
     }
 }

@@ -1,8 +1,13 @@
 //! Small GGUF files, written byte by byte for the tests.
 
+mod converter;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
+
+use crate::error::ModelError;
+use crate::files::ModelFiles;
 
 /// A metadata value to write.
 #[derive(Clone, Debug)]
@@ -21,6 +26,27 @@ pub(crate) enum Meta {
 impl From<&str> for Meta {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
+    }
+}
+
+impl From<&Json> for Meta {
+    fn from(json: &Json) -> Self {
+        match json {
+            Json::Bool(flag) => Self::Bool(*flag),
+            Json::Number(number) => Self::U32(number.as_u64().unwrap() as u32),
+            Json::String(text) => Self::Text(text.clone()),
+            Json::Array(list) if list[0].is_string() => Self::Texts(
+                list.iter()
+                    .map(|text| text.as_str().unwrap().to_owned())
+                    .collect(),
+            ),
+            Json::Array(list) => Self::I32s(
+                list.iter()
+                    .map(|number| number.as_i64().unwrap() as i32)
+                    .collect(),
+            ),
+            other => panic!("{other} has no counterpart in metadata"),
+        }
     }
 }
 
@@ -51,16 +77,21 @@ const FEED_FORWARD: usize = 64;
 const VOCABULARY: usize = 256;
 
 impl Contents {
-    /// A Llama model of one layer with the tokenizer and template of `fixtures/tiny-chat`.
-    ///
-    /// A value of a tensor is its row plus a 64th of its column, which `f32` holds exactly.
-    pub(crate) fn tiny_llama() -> Self {
-        let mut contents = Self {
+    /// Nothing yet.
+    fn empty() -> Self {
+        Self {
             version: 3,
             alignment: 32,
             metadata: Vec::new(),
             tensors: Vec::new(),
-        };
+        }
+    }
+
+    /// A Llama model of one layer with the tokenizer and template of `fixtures/tiny-chat`.
+    ///
+    /// A value of a tensor is its row plus a 64th of its column, which `f32` holds exactly.
+    pub(crate) fn tiny_llama() -> Self {
+        let mut contents = Self::empty();
         for (key, value) in model_metadata().into_iter().chain(tokenizer_metadata()) {
             contents.set(key, value);
         }
@@ -128,6 +159,11 @@ impl Contents {
             .iter_mut()
             .find(|tensor| tensor.name == name)
             .unwrap()
+    }
+
+    /// What the import makes of the file.
+    pub(crate) fn open(&self) -> Result<ModelFiles, ModelError> {
+        open_bytes(&self.bytes())
     }
 
     /// The file's bytes.
@@ -211,6 +247,14 @@ fn tokenizer_metadata() -> Vec<(&'static str, Meta)> {
             Meta::Text(tiny_chat("chat_template.jinja")),
         ),
     ]
+}
+
+/// What the import makes of a file of these bytes.
+pub(crate) fn open_bytes(bytes: &[u8]) -> Result<ModelFiles, ModelError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    ModelFiles::open(&path)
 }
 
 /// A file of `fixtures/tiny-chat`.

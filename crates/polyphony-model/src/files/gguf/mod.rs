@@ -5,13 +5,16 @@
 //! imported here is saved like any other.
 
 mod config;
+mod keys;
 mod reader;
+mod rope;
 mod tensors;
 mod tokenizer;
 mod value;
 
 use std::path::Path;
 
+use self::keys::ModelKeys;
 use self::reader::Gguf;
 use super::assets::{Assets, absolute};
 use super::template::ChatTemplate;
@@ -28,9 +31,18 @@ use crate::error::ModelError;
 pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
     let file = map_file(path, "a model as one GGUF file")?;
     let gguf = Gguf::parse(&file, path)?;
-    let config_json = config::config_json(&gguf)?;
+    if let Some(parts) = gguf.whole("split.count")?.filter(|parts| *parts > 1) {
+        let given = format!("one of {parts} parts");
+        return Err(gguf.unsupported(
+            "GGUF file",
+            &given,
+            "one whole file (`llama-gguf-split --merge` joins the parts)",
+        ));
+    }
+    let keys = ModelKeys::new(&gguf)?;
+    let config_json = config::config_json(keys)?;
     let config = ModelConfig::from_json(&config_json, path)?;
-    let tensors = tensors::hugging_face_tensors(&gguf, &config)?;
+    let tensors = tensors::hugging_face_tensors(keys, &config)?;
 
     let generation_config = config::generation_config_json(&gguf)?;
     let stop_tokens = stop_tokens(&[(&generation_config, path)], config.vocab_size)?;
@@ -40,7 +52,7 @@ pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
         None => None,
     };
     let tokenizer_config = match tokenizer {
-        Some(_) => Some(config::tokenizer_config_json(&gguf)?),
+        Some(_) => Some(config::tokenizer_config_json(keys)?),
         None => None,
     };
     let chat_template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);

@@ -24,6 +24,7 @@ const MAX_DIMENSIONS: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Gguf<'a> {
     path: &'a Path,
+    file: &'a [u8],
     metadata: BTreeMap<&'a str, Value<'a>>,
     /// The tensors, in the file's order.
     pub(crate) tensors: Vec<GgufTensor<'a>>,
@@ -77,6 +78,7 @@ impl<'a> Gguf<'a> {
         let metadata = parse_metadata(&mut cursor, entry_count).map_err(damaged)?;
         let mut gguf = Self {
             path,
+            file,
             metadata,
             tensors: Vec::new(),
         };
@@ -88,6 +90,27 @@ impl<'a> Gguf<'a> {
     /// The file, for messages.
     pub(crate) fn path(&self) -> &'a Path {
         self.path
+    }
+
+    /// A tensor by the name that llama.cpp gives it.
+    pub(crate) fn tensor(&self, name: &str) -> Option<&GgufTensor<'a>> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The values of a tensor, whose name the error gives as llama.cpp's.
+    ///
+    /// # Errors
+    /// If they are stored in a type that cannot be read.
+    pub(crate) fn values(&self, tensor: &GgufTensor<'_>) -> Result<Vec<f32>, ModelError> {
+        match &tensor.encoding {
+            Ok(encoding) => Ok(encoding.decode(&self.file[tensor.bytes.clone()])),
+            Err(given) => Err(ModelError::TensorType {
+                path: self.path.to_owned(),
+                tensor: tensor.name.to_owned(),
+                given: given.clone(),
+                supported: Encoding::supported(),
+            }),
+        }
     }
 
     /// A text.
@@ -251,7 +274,7 @@ fn parse_tensors<'a>(
     let data_start = cursor.position().checked_next_multiple_of(alignment);
     let data_start = data_start.ok_or("its data starts past the end of memory")?;
     let locate = |(name, (shape, kind, offset)): (&'a str, (Vec<usize>, u32, u64))| {
-        let encoding = encoding(kind);
+        let encoding = Encoding::from_ggml(kind);
         let bytes = match encoding {
             Ok(encoding) => locate_data(&shape, encoding, data_start, offset, cursor.file_len())
                 .map_err(|reason| format!("tensor `{name}`: {reason}"))?,
@@ -293,7 +316,7 @@ fn locate_data(
 ) -> Result<Range<usize>, String> {
     let len = encoding
         .byte_len(shape)
-        .ok_or_else(|| format!("shape {shape:?} cannot be stored as {encoding:?}"))?;
+        .ok_or_else(|| format!("shape {shape:?} cannot be stored as {}", encoding.ggml().0))?;
     let start = usize::try_from(offset)
         .ok()
         .and_then(|offset| data_start.checked_add(offset));
@@ -305,44 +328,4 @@ fn locate_data(
              ({file_len} bytes)"
         )),
     }
-}
-
-/// The encoding of a GGML type number, or the type's name.
-fn encoding(kind: u32) -> Result<Encoding, String> {
-    let name = match kind {
-        0 => return Ok(Encoding::F32),
-        1 => return Ok(Encoding::F16),
-        2 => return Ok(Encoding::Q4_0),
-        3 => return Ok(Encoding::Q4_1),
-        6 => return Ok(Encoding::Q5_0),
-        7 => return Ok(Encoding::Q5_1),
-        8 => return Ok(Encoding::Q8_0),
-        30 => return Ok(Encoding::Bf16),
-        9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        20 => "IQ4_NL",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        23 => "IQ4_XS",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
-        _ => return Err(format!("GGML type {kind}")),
-    };
-    Err(name.to_owned())
 }

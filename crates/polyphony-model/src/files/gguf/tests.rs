@@ -3,19 +3,12 @@
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
-use super::fixture::{Contents, HIDDEN, Meta, tiny_chat};
+use super::fixture::{Contents, HIDDEN, Meta, open_bytes, tiny_chat};
 use super::*;
-
-fn open_bytes(bytes: &[u8]) -> Result<ModelFiles, ModelError> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tiny.gguf");
-    std::fs::write(&path, bytes).unwrap();
-    ModelFiles::open(&path)
-}
 
 #[test]
 fn a_model_comes_back_as_it_was_on_the_hub() {
-    let files = open_bytes(&Contents::tiny_llama().bytes()).unwrap();
+    let files = Contents::tiny_llama().open().unwrap();
 
     let config = &files.config;
     assert_eq!(
@@ -55,7 +48,7 @@ fn a_model_comes_back_as_it_was_on_the_hub() {
 
 #[test]
 fn tensors_get_their_names_types_and_row_order() {
-    let files = open_bytes(&Contents::tiny_llama().bytes()).unwrap();
+    let files = Contents::tiny_llama().open().unwrap();
     let weights = &files.weights;
     weights
         .check_names([
@@ -117,8 +110,9 @@ fn other_versions_alignments_and_pre_tokenizers_open() {
     for (index, change) in changes.into_iter().enumerate() {
         let mut contents = Contents::tiny_llama();
         change(&mut contents);
-        let files =
-            open_bytes(&contents.bytes()).unwrap_or_else(|error| panic!("{index}: {error}"));
+        let files = contents
+            .open()
+            .unwrap_or_else(|error| panic!("{index}: {error}"));
         assert_eq!(
             files.weights.read("model.norm.weight", &[HIDDEN]).unwrap(),
             [1.0; HIDDEN]
@@ -133,7 +127,7 @@ fn a_file_may_lack_tokenizer_and_template() {
         .metadata
         .retain(|(key, _)| !key.starts_with("tokenizer."));
     contents.set("llama.vocab_size", Meta::U32(256));
-    let files = open_bytes(&contents.bytes()).unwrap();
+    let files = contents.open().unwrap();
     assert!(files.tokenizer.is_none() && files.template.is_none());
     assert!(files.stop_tokens.is_empty());
 }
@@ -142,7 +136,7 @@ fn a_file_may_lack_tokenizer_and_template() {
 fn a_beginning_token_is_added_to_plain_text_where_the_file_says_so() {
     let mut contents = Contents::tiny_llama();
     contents.set("tokenizer.ggml.add_bos_token", Meta::Bool(true));
-    let tokenizer = open_bytes(&contents.bytes()).unwrap().tokenizer.unwrap();
+    let tokenizer = contents.open().unwrap().tokenizer.unwrap();
     let text = tokenizer.encode("the sky").unwrap();
     assert_eq!(
         tokenizer.encode_plain("the sky").unwrap(),
@@ -158,7 +152,7 @@ fn token_types_are_respected() {
         .map(|id| [3, 3, 4, 5].get(id).copied().unwrap_or(1))
         .collect();
     contents.set("tokenizer.ggml.token_type", Meta::I32s(kinds));
-    let tokenizer = open_bytes(&contents.bytes()).unwrap().tokenizer.unwrap();
+    let tokenizer = contents.open().unwrap().tokenizer.unwrap();
     assert_eq!(tokenizer.vocab_size(), 255);
     let ids = tokenizer.encode("<|im_start|><|im_end|>").unwrap();
     assert_eq!(ids, [1, 2]);
@@ -168,7 +162,7 @@ fn token_types_are_respected() {
 #[test]
 fn what_is_wrong_or_unsupported_is_named() {
     type Change = fn(&mut Contents);
-    let rows: [(Change, &str); 27] = [
+    let rows: [(Change, &str); 29] = [
         (
             |c| c.version = 1,
             "GGUF version `1` is not supported; supported: 2 and 3",
@@ -210,12 +204,20 @@ fn what_is_wrong_or_unsupported_is_named() {
             "`llama.attention.head_count` is 0",
         ),
         (
-            |c| c.set("llama.rope.scaling.type", "yarn".into()),
-            "rope type `yarn`",
+            |c| c.set("general.architecture", "qwen3moe".into()),
+            "architecture `qwen3moe` is not supported; supported: llama, qwen2, qwen3",
         ),
         (
-            |c| c.set("llama.rope.scale_linear", Meta::F32(2.0)),
-            "rope type `linear`",
+            |c| c.set("split.count", Meta::U32(3)),
+            "GGUF file `one of 3 parts` is not supported",
+        ),
+        (
+            |c| c.set("llama.attention.sliding_window", Meta::U32(64)),
+            "`llama.attention.sliding_window` is 64",
+        ),
+        (
+            |c| c.set("llama.rope.freq_base", Meta::F32(f32::NAN)),
+            "`llama.rope.freq_base` is NaN, but must be a number above 0",
         ),
         (
             |c| c.set("llama.rope.dimension_count", Meta::U32(8)),
@@ -238,8 +240,8 @@ fn what_is_wrong_or_unsupported_is_named() {
             "tokenizer model `llama`",
         ),
         (
-            |c| c.set("tokenizer.ggml.pre", "llama-bpe".into()),
-            "pre-tokenizer `llama-bpe`",
+            |c| c.set("tokenizer.ggml.pre", "tekken".into()),
+            "pre-tokenizer `tekken` is not supported; supported: smollm, qwen2, llama-bpe",
         ),
         (
             |c| c.unset("tokenizer.ggml.tokens"),
@@ -281,7 +283,7 @@ fn what_is_wrong_or_unsupported_is_named() {
     for (change, expected) in rows {
         let mut contents = Contents::tiny_llama();
         change(&mut contents);
-        let message = open_bytes(&contents.bytes()).unwrap_err().to_string();
+        let message = contents.open().unwrap_err().to_string();
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         assert!(message.contains("tiny.gguf"), "{message:?} names no file");
     }
@@ -290,7 +292,7 @@ fn what_is_wrong_or_unsupported_is_named() {
 #[test]
 fn wrong_tensors_are_named() {
     type Change = fn(&mut Contents);
-    let rows: [(Change, &str); 9] = [
+    let rows: [(Change, &str); 10] = [
         (
             |c| c.tensors[0].name = "blk.0.conv.weight".into(),
             "unexpected: blk.0.conv.weight",
@@ -301,7 +303,11 @@ fn wrong_tensors_are_named() {
         ),
         (
             |c| c.tensors[0].name = "rope_freqs.weight".into(),
-            "rope type `llama3 (tensor rope_freqs)`",
+            "tensor `rope_freqs.weight` has shape [16, 32], but the configuration implies [8]",
+        ),
+        (
+            |c| c.set("llama.block_count", Meta::U32(12)),
+            "`llama.block_count` is 12, but must be at most the number of tensors, 11",
         ),
         (
             |c| c.tensors[0].name = "blk.0.attn_v.weight".into(),
@@ -331,7 +337,7 @@ fn wrong_tensors_are_named() {
     for (change, expected) in rows {
         let mut contents = Contents::tiny_llama();
         change(&mut contents);
-        let message = open_bytes(&contents.bytes()).unwrap_err().to_string();
+        let message = contents.open().unwrap_err().to_string();
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
 }
@@ -339,15 +345,19 @@ fn wrong_tensors_are_named() {
 #[test]
 fn a_tensor_of_another_type_is_an_error_when_it_is_read() {
     let mut contents = Contents::tiny_llama();
-    contents.tensor("output_norm.weight").kind = 12;
+    contents.tensor("output_norm.weight").kind = 18;
     contents.tensor("token_embd.weight").kind = 99;
-    let weights = open_bytes(&contents.bytes()).unwrap().weights;
+    let weights = contents.open().unwrap().weights;
     let message = weights
         .read("model.norm.weight", &[HIDDEN])
         .unwrap_err()
         .to_string();
     assert!(
-        message.contains("tensor `model.norm.weight` is stored as Q4_K; supported:"),
+        message.ends_with(
+            "tensor `model.norm.weight` is stored as IQ3_XXS; supported: F32, F16, BF16, and in \
+             GGUF also Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K, \
+             IQ4_XS"
+        ),
         "{message}"
     );
     let message = weights
@@ -392,7 +402,7 @@ fn claims_of_hostile_files_are_checked() {
     for (value, expected) in rows {
         let mut contents = Contents::tiny_llama();
         contents.set("evil", Meta::Bytes(value));
-        let message = open_bytes(&contents.bytes()).unwrap_err().to_string();
+        let message = contents.open().unwrap_err().to_string();
         assert!(message.contains("tiny.gguf is damaged"), "{message:?}");
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
@@ -411,7 +421,7 @@ fn claims_of_hostile_files_are_checked() {
     twice
         .metadata
         .push(("llama.block_count".to_owned(), Meta::U32(1)));
-    let message = open_bytes(&twice.bytes()).unwrap_err().to_string();
+    let message = twice.open().unwrap_err().to_string();
     assert!(
         message.contains("metadata `llama.block_count` occurs twice"),
         "{message:?}"

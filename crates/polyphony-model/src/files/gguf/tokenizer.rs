@@ -21,6 +21,18 @@ enum TokenKind {
     Unused,
 }
 
+/// How a text is cut into words before merging (`tokenizer.ggml.pre`), and what goes with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PreTokenizer {
+    Gpt2,
+    /// GPT-2's with single digits.
+    SmolLm,
+    /// Of Qwen2 and its successors.
+    Qwen2,
+    /// Of Llama 3: words that are in the vocabulary are not merged, and every text has a beginning.
+    Llama3,
+}
+
 /// The tokenizer as Hugging Face JSON, or nothing if the file has none.
 ///
 /// # Errors
@@ -31,6 +43,7 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Option<Value>, ModelErro
         None | Some("none") => return Ok(None),
         Some(other) => return Err(gguf.unsupported("tokenizer model", other, "gpt2")),
     }
+    let pre_tokenizer = PreTokenizer::of(gguf)?;
     let tokens = gguf
         .texts("tokenizer.ggml.tokens")?
         .ok_or_else(|| gguf.missing("tokenizer.ggml.tokens", "the vocabulary, a list of texts"))?;
@@ -66,10 +79,10 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Option<Value>, ModelErro
         "truncation": null,
         "padding": null,
         "added_tokens": added,
-        "normalizer": null,
-        "pre_tokenizer": pre_tokenizer(gguf)?,
-        "post_processor": post_processor(gguf, &tokens)?,
-        "decoder": byte_level(true),
+        "normalizer": pre_tokenizer.normalizer(),
+        "pre_tokenizer": pre_tokenizer.stages(),
+        "post_processor": post_processor(gguf, pre_tokenizer, &tokens)?,
+        "decoder": byte_level(ByteLevel::Decoder),
         "model": {
             "type": "BPE",
             "dropout": null,
@@ -78,7 +91,7 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Option<Value>, ModelErro
             "end_of_word_suffix": null,
             "fuse_unk": false,
             "byte_fallback": false,
-            "ignore_merges": false,
+            "ignore_merges": pre_tokenizer == PreTokenizer::Llama3,
             "vocab": vocabulary,
             "merges": merges(gguf)?,
         },
@@ -116,34 +129,104 @@ fn merges<'a>(gguf: &Gguf<'a>) -> Result<Vec<[&'a str; 2]>, ModelError> {
     merges.into_iter().map(pair).collect()
 }
 
-/// How a text is cut into words before merging.
-///
-/// `default` is what converters wrote before pre-tokenizers had names; like transformers' own GGUF
-/// import it is read as GPT-2's.
-fn pre_tokenizer(gguf: &Gguf<'_>) -> Result<Value, ModelError> {
-    match gguf.text("tokenizer.ggml.pre")? {
-        None | Some("gpt-2" | "default") => Ok(byte_level(false)),
-        Some("smollm") => Ok(json!({
-            "type": "Sequence",
-            "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level(false)],
-        })),
-        Some(other) => Err(gguf.unsupported("pre-tokenizer", other, "smollm, gpt-2 and default")),
+impl PreTokenizer {
+    /// The one that a file names.
+    ///
+    /// `default` is what converters wrote before pre-tokenizers had names; like transformers' own
+    /// GGUF import it is read as GPT-2's.
+    fn of(gguf: &Gguf<'_>) -> Result<Self, ModelError> {
+        match gguf.text("tokenizer.ggml.pre")? {
+            None | Some("gpt-2" | "default") => Ok(Self::Gpt2),
+            Some("smollm") => Ok(Self::SmolLm),
+            Some("qwen2") => Ok(Self::Qwen2),
+            Some("llama-bpe") => Ok(Self::Llama3),
+            Some(other) => {
+                let supported = "smollm, qwen2, llama-bpe, gpt-2 and default";
+                Err(gguf.unsupported("pre-tokenizer", other, supported))
+            }
+        }
+    }
+
+    /// What happens to a text before it is cut.
+    fn normalizer(self) -> Value {
+        match self {
+            Self::Qwen2 => json!({"type": "NFC"}),
+            Self::Gpt2 | Self::SmolLm | Self::Llama3 => Value::Null,
+        }
+    }
+
+    /// How a text is cut into words, and the words' bytes become characters.
+    fn stages(self) -> Value {
+        let first = match self {
+            Self::Gpt2 => return byte_level(ByteLevel::Words),
+            Self::SmolLm => {
+                let digits = json!({"type": "Digits", "individual_digits": true});
+                return sequence(digits, byte_level(ByteLevel::Words));
+            }
+            Self::Qwen2 => split(r"\p{N}"),
+            Self::Llama3 => split(r"\p{N}{1,3}"),
+        };
+        sequence(first, byte_level(ByteLevel::Alphabet))
     }
 }
 
-/// The stage between texts and GPT-2's byte alphabet.
-fn byte_level(add_prefix_space: bool) -> Value {
+fn sequence(first: Value, second: Value) -> Value {
+    json!({"type": "Sequence", "pretokenizers": [first, second]})
+}
+
+/// Cuts a text by the regular expression that Qwen and Llama 3 share but for what they take for one
+/// number. Every character is in a word: the alternatives are tried in this order.
+fn split(number: &str) -> Value {
+    let words = [
+        // English endings.
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        // Letters, with one character before them that is no digit or line end.
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        number,
+        // Other visible characters, with a space before and line ends behind.
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        // White space: up to a line end; but for a last space that belongs to a word; any.
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ];
     json!({
-        "type": "ByteLevel",
-        "add_prefix_space": add_prefix_space,
-        "trim_offsets": true,
-        "use_regex": true,
+        "type": "Split",
+        "pattern": {"Regex": words.join("|")},
+        "behavior": "Isolated",
+        "invert": false,
     })
 }
 
-/// Puts the beginning-of-sequence token in front where the file says so.
-fn post_processor(gguf: &Gguf<'_>, tokens: &[&str]) -> Result<Value, ModelError> {
-    if gguf.flag("tokenizer.ggml.add_bos_token")? != Some(true) {
+/// What the stage between texts and GPT-2's byte alphabet is there for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ByteLevel {
+    /// Cutting by GPT-2's regular expression, and then spelling.
+    Words,
+    /// Spelling words that are cut already.
+    Alphabet,
+    /// Reading back.
+    Decoder,
+}
+
+fn byte_level(purpose: ByteLevel) -> Value {
+    json!({
+        "type": "ByteLevel",
+        "add_prefix_space": purpose == ByteLevel::Decoder,
+        "trim_offsets": true,
+        "use_regex": purpose != ByteLevel::Alphabet,
+    })
+}
+
+/// Puts the beginning-of-sequence token in front where the file says so. Converters of Llama 3's
+/// first year did not say so; llama.cpp does it all the same.
+fn post_processor(
+    gguf: &Gguf<'_>,
+    pre_tokenizer: PreTokenizer,
+    tokens: &[&str],
+) -> Result<Value, ModelError> {
+    let said = gguf.flag("tokenizer.ggml.add_bos_token")?;
+    if !said.unwrap_or(pre_tokenizer == PreTokenizer::Llama3) {
         return Ok(Value::Null);
     }
     const KEY: &str = "tokenizer.ggml.bos_token_id";
@@ -168,4 +251,75 @@ fn post_processor(gguf: &Gguf<'_>, tokens: &[&str]) -> Result<Value, ModelError>
         "pair": [begin, text("A", 0), text("B", 1)],
         "special_tokens": {*token: {"id": token, "ids": [id], "tokens": [token]}},
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::super::fixture::{Contents, Meta, fixtures};
+    use super::*;
+    use crate::files::Tokenizer;
+
+    /// A file of `fixtures/gguf-tokenizers`.
+    #[derive(Deserialize)]
+    struct Original {
+        metadata: Map<String, Value>,
+        texts: Vec<Expected>,
+    }
+
+    #[derive(Deserialize)]
+    struct Expected {
+        text: String,
+        ids: Vec<u32>,
+        decoded: String,
+        plain_ids: Vec<u32>,
+    }
+
+    fn original(name: &str) -> Original {
+        let path = fixtures()
+            .join("gguf-tokenizers")
+            .join(format!("{name}.json"));
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn rebuilt(metadata: &Map<String, Value>) -> Tokenizer {
+        let mut contents = Contents::tiny_llama();
+        contents
+            .metadata
+            .retain(|(key, _)| !key.starts_with("tokenizer."));
+        for (key, value) in metadata {
+            contents.set(&format!("tokenizer.ggml.{key}"), Meta::from(value));
+        }
+        contents.open().unwrap().tokenizer.unwrap()
+    }
+
+    #[test]
+    fn rebuilt_tokenizers_are_the_originals() {
+        for name in ["qwen2", "llama-bpe"] {
+            let original = original(name);
+            let tokenizer = rebuilt(&original.metadata);
+            assert!(!original.texts.is_empty());
+            for row in original.texts {
+                let text = &row.text;
+                assert_eq!(tokenizer.encode(text).unwrap(), row.ids, "{name}: {text:?}");
+                let plain_ids = tokenizer.encode_plain(text).unwrap();
+                assert_eq!(plain_ids, row.plain_ids, "{name}: {text:?}");
+                let decoded = tokenizer.decode(&row.ids).unwrap();
+                assert_eq!(decoded, row.decoded, "{name}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn llama_3_begins_a_text_unless_the_file_forbids_it() {
+        let mut metadata = original("llama-bpe").metadata;
+        let begin = metadata["bos_token_id"].as_u64().unwrap() as u32;
+        for (said, begins) in [(None, true), (Some(true), true), (Some(false), false)] {
+            metadata.remove("add_bos_token");
+            metadata.extend(said.map(|said| ("add_bos_token".to_owned(), json!(said))));
+            let ids = rebuilt(&metadata).encode_plain("the sky").unwrap();
+            assert_eq!(ids.first() == Some(&begin), begins, "{said:?}");
+        }
+    }
 }

@@ -201,6 +201,6 @@ impl<'a> Cursor<'a> {
 }
 
 /// The number that somebody wrote as a 32-bit float: 1e-5 rather than 9.99999974737875e-6.
-fn decimal(number: f32) -> f64 {
+pub(crate) fn decimal(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
 }

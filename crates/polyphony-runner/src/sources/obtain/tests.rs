@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 
-/// A GGUF file that converts: the least metadata and one tensor.
+/// A GGUF file that converts: the least metadata, and one layer whose tensors lie on top of each
+/// other.
 fn tiny_gguf() -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     let sizes = [
@@ -17,9 +18,23 @@ fn tiny_gguf() -> Vec<u8> {
         "llama.block_count",
         "llama.vocab_size",
     ];
+    // Each with its number of dimensions.
+    let tensors = [
+        ("token_embd.weight", 2),
+        ("output_norm.weight", 1),
+        ("blk.0.attn_norm.weight", 1),
+        ("blk.0.attn_q.weight", 2),
+        ("blk.0.attn_k.weight", 2),
+        ("blk.0.attn_v.weight", 2),
+        ("blk.0.attn_output.weight", 2),
+        ("blk.0.ffn_norm.weight", 1),
+        ("blk.0.ffn_gate.weight", 2),
+        ("blk.0.ffn_up.weight", 2),
+        ("blk.0.ffn_down.weight", 2),
+    ];
     let mut file = b"GGUF".to_vec();
     file.extend(3u32.to_le_bytes());
-    file.extend(1u64.to_le_bytes());
+    file.extend((tensors.len() as u64).to_le_bytes());
     file.extend((sizes.len() as u64 + 2).to_le_bytes());
     file.extend(text("general.architecture"));
     file.extend(8u32.to_le_bytes());
@@ -30,20 +45,19 @@ fn tiny_gguf() -> Vec<u8> {
     for key in sizes {
         file.extend(text(key));
         file.extend(4u32.to_le_bytes());
-        file.extend(
-            if key == "llama.attention.head_count" {
-                1u32
-            } else {
-                2
-            }
-            .to_le_bytes(),
-        );
+        let size: u32 = match key {
+            "llama.attention.head_count" | "llama.block_count" => 1,
+            _ => 2,
+        };
+        file.extend(size.to_le_bytes());
     }
-    file.extend(text("token_embd.weight"));
-    file.extend(2u32.to_le_bytes());
-    file.extend([2u64, 2].map(u64::to_le_bytes).concat());
-    file.extend(0u32.to_le_bytes());
-    file.extend(0u64.to_le_bytes());
+    for (name, dimensions) in tensors {
+        file.extend(text(name));
+        file.extend((dimensions as u32).to_le_bytes());
+        file.extend([2u64.to_le_bytes()].repeat(dimensions).concat());
+        file.extend(0u32.to_le_bytes());
+        file.extend(0u64.to_le_bytes());
+    }
     file.resize(file.len().next_multiple_of(32), 0);
     file.extend([1f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat());
     file

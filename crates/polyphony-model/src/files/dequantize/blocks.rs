@@ -1,0 +1,70 @@
+//! Blocks of 32 consecutive values of one row: a scale `d` (16-bit float), in the `_1` formats a
+//! minimum `m` (16-bit float), and small integers `q`.
+//!
+//! A value is `d·q + m`, or `d·(q − offset)` where there is no minimum; in IQ4_NL it is `d` times
+//! the entry of a fixed table that `q` counts. The low half of byte `j` belongs to value `j`, the
+//! high half to value `j + 16`.
+
+use super::half_at;
+
+/// Values in a block.
+pub(super) const BLOCK: usize = 32;
+
+/// The multiples of the scale that the 4-bit integers of IQ4_NL and IQ4_XS stand for: close
+/// together around 0, where weights are frequent.
+const UNEVEN: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
+
+pub(super) fn q4_0(block: &[u8; 18]) -> [f32; BLOCK] {
+    let scale = half_at(block, 0);
+    nibbles(block, 2).map(|q| scale * (f32::from(q) - 8.0))
+}
+
+pub(super) fn q4_1(block: &[u8; 20]) -> [f32; BLOCK] {
+    let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
+    nibbles(block, 4).map(|q| scale * f32::from(q) + minimum)
+}
+
+pub(super) fn q5_0(block: &[u8; 22]) -> [f32; BLOCK] {
+    let scale = half_at(block, 0);
+    five_bits(block, 2).map(|q| scale * (f32::from(q) - 16.0))
+}
+
+pub(super) fn q5_1(block: &[u8; 24]) -> [f32; BLOCK] {
+    let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
+    five_bits(block, 4).map(|q| scale * f32::from(q) + minimum)
+}
+
+pub(super) fn q8_0(block: &[u8; 34]) -> [f32; BLOCK] {
+    let scale = half_at(block, 0);
+    std::array::from_fn(|value| scale * f32::from(block[2 + value].cast_signed()))
+}
+
+pub(super) fn iq4_nl(block: &[u8; 18]) -> [f32; BLOCK] {
+    let scale = half_at(block, 0);
+    nibbles(block, 2).map(|q| scale * uneven(q))
+}
+
+/// What a 4-bit integer of IQ4_NL or IQ4_XS multiplies the scale by.
+pub(super) fn uneven(q: u8) -> f32 {
+    f32::from(UNEVEN[usize::from(q & 0x0F)])
+}
+
+/// The 4-bit integers of a block whose 16 packed bytes start at `offset`.
+fn nibbles(block: &[u8], offset: usize) -> [u8; BLOCK] {
+    std::array::from_fn(|value| match value.checked_sub(BLOCK / 2) {
+        None => block[offset + value] & 0x0F,
+        Some(byte) => block[offset + byte] >> 4,
+    })
+}
+
+/// The 5-bit integers of a block: 32 high bits at `offset`, then the packed low halves.
+fn five_bits(block: &[u8], offset: usize) -> [u8; BLOCK] {
+    let mut values = nibbles(block, offset + 4);
+    for (index, value) in values.iter_mut().enumerate() {
+        let high = (block[offset + index / 8] >> (index % 8)) & 1;
+        *value |= high << 4;
+    }
+    values
+}
