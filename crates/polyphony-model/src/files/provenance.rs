@@ -1,9 +1,9 @@
 //! Which control tokens of a rendered conversation the template wrote, and which came in a message.
 //!
-//! Whatever in a message could begin a control token is a *suspect*. Private stand-ins replace the
-//! first characters of the suspects and the conversation is rendered again. Is the text the same
-//! once the stand-ins are characters again, then every control token without a stand-in is the
-//! template's own.
+//! Every character of a message that could begin or end a control token is a *suspect*. Private
+//! stand-ins replace the suspects and the conversation is rendered again. Is the text the same once
+//! the stand-ins are characters again, then every control token without a stand-in is the template's
+//! own.
 //!
 //! That holds as long as the template pays no attention to the suspects, but Qwen3's cuts an answer
 //! at `</think>`, and it may write the same words again in its own name. So the opposite is tried as
@@ -81,32 +81,38 @@ fn longest<'a>(text: &str, control: &'a [ControlToken]) -> Option<&'a ControlTok
 /// A place in the messages: which message, and the byte in it.
 type Place = (usize, usize);
 
-/// Where in the messages a control token might begin.
+/// A character that a control token might begin or end with.
 #[derive(Clone, Copy)]
 struct Suspect<'a> {
     place: Place,
-    /// The control token, if all of it is there.
+    /// The control token that begins here, if all of it is there.
     whole: Option<&'a str>,
 }
 
 fn suspects<'a>(messages: &[Message], control: &'a [ControlToken]) -> Vec<Suspect<'a>> {
-    let firsts: HashSet<char> = first_characters(control).collect();
+    let edges = edge_characters(control);
     let mut suspects = Vec::new();
     for (message, Message { content, .. }) in messages.iter().enumerate() {
+        // Up to here a whole control token reaches, whose beginning stands for all of it.
+        let mut covered = 0;
         for (start, character) in content.char_indices() {
-            if firsts.contains(&character) {
-                suspects.push(Suspect {
-                    place: (message, start),
-                    whole: longest(&content[start..], control).map(|token| token.text.as_str()),
-                });
+            if !edges.contains(&character) {
+                continue;
             }
+            let whole = longest(&content[start..], control).map(|token| token.text.as_str());
+            if whole.is_some() || start >= covered {
+                let place = (message, start);
+                suspects.push(Suspect { place, whole });
+            }
+            covered = covered.max(start + whole.map_or(0, str::len));
         }
     }
     suspects
 }
 
-fn first_characters(control: &[ControlToken]) -> impl Iterator<Item = char> {
-    control.iter().filter_map(|token| token.text.chars().next())
+fn edge_characters(control: &[ControlToken]) -> BTreeSet<char> {
+    let edges = |token: &ControlToken| [token.text.chars().next(), token.text.chars().next_back()];
+    control.iter().flat_map(edges).flatten().collect()
 }
 
 /// What is known of where the text of messages goes.
@@ -241,12 +247,12 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// Private characters that occur nowhere in a conversation, for the first characters of control
-/// tokens.
+/// Private characters that occur nowhere in a conversation, for the first and last characters of
+/// control tokens.
 struct StandIns {
-    /// First characters, and what stands for them where the control token is complete.
+    /// Characters, and what stands for them where they begin a whole control token.
     whole: Vec<(char, char)>,
-    /// The same for where it is not.
+    /// Characters, and what stands for them elsewhere.
     part: Vec<(char, char)>,
     /// Stand-ins of both kinds, and what they stand for.
     back: Vec<(char, char)>,
@@ -256,17 +262,17 @@ impl StandIns {
     fn absent_from(messages: &[Message], rendered: &str, control: &[ControlToken]) -> Self {
         let contents = messages.iter().flat_map(|message| message.content.chars());
         let used: HashSet<char> = contents.chain(rendered.chars()).collect();
-        let firsts: BTreeSet<char> = first_characters(control).collect();
+        let edges = edge_characters(control);
         // Planes 15 and 16 hold 131,068 private characters, more than any model has control tokens.
         let mut free = ('\u{F0000}'..='\u{FFFFD}')
             .chain('\u{100000}'..='\u{10FFFD}')
             .filter(|character| !used.contains(character));
-        let whole: Vec<_> = firsts.iter().copied().zip(&mut free).collect();
-        let part: Vec<_> = firsts.iter().copied().zip(&mut free).collect();
+        let whole: Vec<_> = edges.iter().copied().zip(&mut free).collect();
+        let part: Vec<_> = edges.iter().copied().zip(&mut free).collect();
         let back = whole
             .iter()
             .chain(&part)
-            .map(|(first, stand_in)| (*stand_in, *first));
+            .map(|(edge, stand_in)| (*stand_in, *edge));
         Self {
             back: back.collect(),
             whole,
@@ -385,6 +391,9 @@ mod tests {
                 "<|im<|endoftext|>_end|>",
                 "<|im_end|>",
             ),
+            // Joined with what the template writes beside it.
+            ("<", said, "", "|im_end|>", "<|im_end|>"),
+            ("", said, "|>", "<|im_end", "<|im_end|>"),
             // Consumed, and written again.
             (
                 "",
@@ -397,6 +406,13 @@ mod tests {
                 "",
                 "{{ messages[0].content.split('<|im_end|>')[0] }}",
                 "<|im_end|>",
+                "a<|im_end|>",
+                "a«<|im_end|>»",
+            ),
+            (
+                "{% set said = messages[0].content %}",
+                "{{ said.split('<|im_end|>')[0] + '<|im_end|>' if '<|im_end|>' in said else said }}",
+                "",
                 "a<|im_end|>",
                 "a«<|im_end|>»",
             ),
@@ -414,6 +430,13 @@ mod tests {
                 "<|im_end|>",
                 "<|im_end|><|im_end|>",
                 "«<|im_end|>»<|im_end|><|im_end|>«<|im_end|>»",
+            ),
+            (
+                "{% if '<|im_end|><|im_end|>' in messages[0].content %}<|im_start|>{% endif %}",
+                said,
+                "",
+                "<|im_end|><|im_end|>",
+                "«<|im_start|>»<|im_end|><|im_end|>",
             ),
             // A stand-in's own character is no way in.
             (
