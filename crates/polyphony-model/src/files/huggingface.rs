@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::assets::{Assets, absolute};
-use super::template::{ChatTemplate, embedded_template};
+use super::template::{ChatTemplate, embedded_template, token_text};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
 use super::{ModelFiles, safetensors, shards, stop_tokens};
@@ -32,7 +32,7 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
             .as_ref()
             .map(|json| (json, generation_path.as_path())),
     );
-    let stop_tokens = stop_tokens(&ends, config.vocab_size)?;
+    let mut stop_tokens = stop_tokens(&ends, config.vocab_size)?;
 
     let tokenizer_path = directory.join("tokenizer.json");
     let tokenizer_json = optional_text(&tokenizer_path)?;
@@ -42,6 +42,11 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
     };
     let tokenizer_config_path = directory.join("tokenizer_config.json");
     let tokenizer_config = optional_json(&tokenizer_config_path)?;
+    if stop_tokens.is_empty()
+        && let (Some(tokenizer), Some(json)) = (&tokenizer, &tokenizer_config)
+    {
+        stop_tokens.extend(end_of_sequence(tokenizer, json, &tokenizer_config_path)?);
+    }
     let template_path = directory.join("chat_template.jinja");
     let chat_template = optional_text(&template_path)?;
     let embedded = tokenizer_config.as_ref().and_then(embedded_template);
@@ -75,6 +80,30 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
         stop_tokens,
         assets,
     })
+}
+
+/// The id of the `eos_token` that a `tokenizer_config.json` names.
+///
+/// # Errors
+/// If it is not a token of the tokenizer.
+fn end_of_sequence(
+    tokenizer: &Tokenizer,
+    tokenizer_config: &Value,
+    path: &Path,
+) -> Result<Option<u32>, ModelError> {
+    const KEY: &str = "eos_token";
+    let Some(text) = tokenizer_config.get(KEY).and_then(token_text) else {
+        return Ok(None);
+    };
+    match tokenizer.token_id(&text) {
+        Some(id) => Ok(Some(id)),
+        None => Err(ModelError::InvalidValue {
+            path: path.to_owned(),
+            key: KEY.to_owned(),
+            given: format!("{text:?}"),
+            allowed: "a token of tokenizer.json".to_owned(),
+        }),
+    }
 }
 
 fn open_weights(directory: &Path, config: &ModelConfig) -> Result<Weights, ModelError> {

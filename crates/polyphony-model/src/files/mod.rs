@@ -8,8 +8,12 @@ pub(crate) mod adapter;
 mod assets;
 mod conversation;
 mod dequantize;
+#[cfg(test)]
+mod families;
 mod gguf;
 mod huggingface;
+mod provenance;
+mod python;
 mod safetensors;
 mod save;
 mod shards;
@@ -45,7 +49,8 @@ pub struct ModelFiles {
     pub tokenizer: Option<Tokenizer>,
     /// The chat template; without one prompts are plain text.
     pub template: Option<ChatTemplate>,
-    /// The ids that end a response, sorted.
+    /// The ids that end a response, sorted: every `eos_token_id` of the configuration files, or the
+    /// tokenizer's `eos_token` where these name none.
     pub stop_tokens: Vec<u32>,
     /// What [`save`] writes beside the weights.
     pub assets: Assets,
@@ -238,7 +243,7 @@ mod tests {
         fn remove(folder: &tempfile::TempDir, name: &str) {
             std::fs::remove_file(folder.path().join(name)).unwrap();
         }
-        let rows: [(Change, &str); 10] = [
+        let rows: [(Change, &str); 11] = [
             (
                 |f| remove(f, "config.json"),
                 "config.json does not exist: expected the configuration",
@@ -281,6 +286,15 @@ mod tests {
             (
                 |f| {
                     let mut config = read_json(&f.path().join("config.json"));
+                    config["eos_token_id"] = json!(null);
+                    write(f, "config.json", config);
+                    write(f, "tokenizer_config.json", r#"{"eos_token": "</s>"}"#);
+                },
+                "tokenizer_config.json: `eos_token` is \"</s>\", but must be a token of",
+            ),
+            (
+                |f| {
+                    let mut config = read_json(&f.path().join("config.json"));
                     config["vocab_size"] = json!(255);
                     write(f, "config.json", config);
                 },
@@ -317,6 +331,38 @@ mod tests {
                 .unwrap_err()
                 .to_string();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn responses_end_with_whatever_the_files_name() {
+        let tokenizer_end = json!({"eos_token": "<|im_end|>"});
+        let as_object = json!({"eos_token": {"content": "<|endoftext|>", "special": true}});
+        // `eos_token_id` in config.json and generation_config.json, tokenizer_config.json.
+        let rows = [
+            (json!([2, 5]), json!([7, 5]), &tokenizer_end, vec![2, 5, 7]),
+            (json!([5, 2]), json!(null), &tokenizer_end, vec![2, 5]),
+            (json!(null), json!([9, 1, 9]), &as_object, vec![1, 9]),
+            (json!(null), json!(null), &tokenizer_end, vec![2]),
+            (json!([]), json!(null), &as_object, vec![0]),
+            (
+                json!(null),
+                json!(null),
+                &json!({"eos_token": null}),
+                vec![],
+            ),
+            (json!(null), json!(null), &json!({}), vec![]),
+        ];
+        for (config, generation, tokenizer, expected) in rows {
+            let folder = tiny_model();
+            let mut json = read_json(&folder.path().join("config.json"));
+            json["eos_token_id"] = config;
+            write(&folder, "config.json", &json);
+            let generation = json!({"eos_token_id": generation});
+            write(&folder, "generation_config.json", &generation);
+            write(&folder, "tokenizer_config.json", tokenizer);
+            let given = ModelFiles::open(folder.path()).unwrap().stop_tokens;
+            assert_eq!(given, expected, "{json} {generation} {tokenizer}");
         }
     }
 

@@ -1,9 +1,9 @@
 //! Chat templates: from a conversation to the text that a model was trained to continue.
 //!
 //! Templates are Jinja programs written for transformers, which sets the same options as here
-//! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods). Two departures keep
-//! rendering a pure function of the conversation: `strftime_now` is not defined, so that templates
-//! fall back to their fixed date, and `enable_thinking` is false.
+//! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's methods, its own `tojson`). Two
+//! departures keep rendering a pure function of the conversation: `strftime_now` is not defined,
+//! so that templates fall back to their fixed date, and `enable_thinking` is false.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::python;
 use crate::error::ModelError;
 
 /// Who speaks in a conversation.
@@ -49,6 +50,7 @@ impl Message {
 #[derive(Debug)]
 pub struct ChatTemplate {
     path: PathBuf,
+    source: String,
     environment: Environment<'static>,
     /// The special tokens that templates refer to by role, such as `bos_token`.
     tokens: Vec<(&'static str, String)>,
@@ -79,22 +81,26 @@ impl ChatTemplate {
         tokenizer_config: Option<&Value>,
         path: &Path,
     ) -> Result<Self, ModelError> {
+        // Jinja reads every kind of line end as a newline, inside string literals as well.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
             .lstrip_blocks(true)
             .build();
         environment.set_syntax(syntax.map_err(|error| failed(path, &error))?);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(python::method);
+        environment.add_filter("trim", python::trim);
+        environment.add_filter("tojson", python::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, source.clone())
             .map_err(|error| failed(path, &error))?;
         let token = |role: &'static str| Some((role, token_text(tokenizer_config?.get(role)?)?));
         let tokens = TOKEN_ROLES.into_iter().filter_map(token).collect();
         Ok(Self {
             path: path.to_owned(),
+            source,
             environment,
             tokens,
         })
@@ -133,15 +139,20 @@ impl ChatTemplate {
             .map_err(|error| self.failed(&error))
     }
 
-    fn failed(&self, error: &Error) -> ModelError {
-        failed(&self.path, error)
+    /// The template's text.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub(super) fn failed(&self, reason: &impl ToString) -> ModelError {
+        failed(&self.path, reason)
     }
 }
 
-fn failed(path: &Path, error: &Error) -> ModelError {
+fn failed(path: &Path, reason: &impl ToString) -> ModelError {
     ModelError::Template {
         path: path.to_owned(),
-        reason: error.to_string(),
+        reason: reason.to_string(),
     }
 }
 
@@ -151,7 +162,7 @@ fn raise_exception(message: String) -> Result<(), Error> {
 }
 
 /// A special token's text: a plain string, or an object with the string as `content`.
-fn token_text(token: &Value) -> Option<String> {
+pub(super) fn token_text(token: &Value) -> Option<String> {
     let text = token.as_str().or_else(|| token.get("content")?.as_str())?;
     Some(text.to_owned())
 }

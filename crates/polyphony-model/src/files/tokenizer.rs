@@ -5,8 +5,12 @@
 //! a turn or pose as the system. Hence two ways to encode; [`super::encode_conversation`] combines
 //! them.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokenizers::AddedToken;
 
 use crate::error::ModelError;
 
@@ -15,8 +19,20 @@ use crate::error::ModelError;
 pub struct Tokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
-    /// The same, but blind to control tokens; made when first needed.
-    literal: OnceLock<tokenizers::Tokenizer>,
+    /// The same, but blind to special tokens and to those with the ids of the key; made when first
+    /// needed.
+    literal: Mutex<HashMap<Vec<u32>, Arc<tokenizers::Tokenizer>>>,
+}
+
+/// A token that only a chat template may write.
+#[derive(Debug)]
+pub(crate) struct ControlToken {
+    /// How it is written.
+    pub(crate) text: String,
+    /// Its id.
+    pub(crate) id: u32,
+    /// Whether it is one in every text, not just in those of a template that names it.
+    special: bool,
 }
 
 impl Tokenizer {
@@ -49,7 +65,7 @@ impl Tokenizer {
         Ok(Self {
             path: path.to_owned(),
             inner,
-            literal: OnceLock::new(),
+            literal: Mutex::default(),
         })
     }
 
@@ -69,12 +85,20 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer has no tokens for the text.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        self.encode_with(self.literal(), text, true)
+        self.encode_with(&*self.literal(&[])?, text, true)
     }
 
-    /// The ids of a piece of text whose control tokens are ordinary characters, with nothing added.
-    pub(crate) fn encode_literal(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        self.encode_with(self.literal(), text, false)
+    /// The ids of a piece of text in which special tokens and these control tokens are ordinary
+    /// characters, with nothing added.
+    ///
+    /// # Errors
+    /// If the tokenizer has no tokens for the text.
+    pub(crate) fn encode_literal(
+        &self,
+        text: &str,
+        control: &[ControlToken],
+    ) -> Result<Vec<u32>, ModelError> {
+        self.encode_with(&*self.literal(control)?, text, false)
     }
 
     /// The text of a sequence of ids, without control tokens. Ids that are no token are left out.
@@ -102,14 +126,28 @@ impl Tokenizer {
             .map_err(|error| self.failed(&error))
     }
 
-    /// The control tokens and their ids, the longest first.
-    pub(crate) fn control_tokens(&self) -> Vec<(String, u32)> {
+    /// The id of a token.
+    pub(crate) fn token_id(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text)
+    }
+
+    /// The control tokens of a chat template, the longest first: those that the tokenizer calls
+    /// special, and other added tokens that the template names. Qwen's `<think>` is not special,
+    /// since it stays in decoded text, but means more than its characters do.
+    pub(crate) fn control_tokens(&self, template: &str) -> Vec<ControlToken> {
+        let named = |token: &AddedToken| {
+            template.contains(&token.content) && !token.content.trim().is_empty()
+        };
         let added = self.inner.get_added_tokens_decoder().into_iter();
-        let mut control: Vec<(String, u32)> = added
-            .filter(|(_, token)| token.special && !token.content.is_empty())
-            .map(|(id, token)| (token.content, id))
+        let mut control: Vec<ControlToken> = added
+            .filter(|(_, token)| (token.special && !token.content.is_empty()) || named(token))
+            .map(|(id, token)| ControlToken {
+                text: token.content,
+                id,
+                special: token.special,
+            })
             .collect();
-        control.sort_by_key(|(token, id)| (std::cmp::Reverse(token.len()), *id));
+        control.sort_by_key(|token| (Reverse(token.text.len()), token.id));
         control
     }
 
@@ -132,12 +170,26 @@ impl Tokenizer {
         }
     }
 
-    fn literal(&self) -> &tokenizers::Tokenizer {
-        self.literal.get_or_init(|| {
-            let mut literal = self.inner.clone();
-            literal.set_encode_special_tokens(true);
-            literal
-        })
+    fn literal(&self, control: &[ControlToken]) -> Result<Arc<tokenizers::Tokenizer>, ModelError> {
+        let named: Vec<&ControlToken> = control.iter().filter(|token| !token.special).collect();
+        let key = named.iter().map(|token| token.id).collect();
+        // A panic elsewhere leaves the map as it was: entries are inserted whole.
+        let mut known = self.literal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(literal) = known.get(&key) {
+            return Ok(Arc::clone(literal));
+        }
+        let mut literal = self.inner.clone();
+        literal.set_encode_special_tokens(true);
+        // Only special tokens can be overlooked, so these become special here.
+        let special = named
+            .iter()
+            .map(|token| AddedToken::from(token.text.as_str(), true));
+        literal
+            .add_special_tokens(special)
+            .map_err(|error| self.failed(&error))?;
+        let literal = Arc::new(literal);
+        known.insert(key, Arc::clone(&literal));
+        Ok(literal)
     }
 
     fn encode_with(
@@ -208,6 +260,50 @@ mod tests {
                 "{:?}",
                 row.text
             );
+        }
+    }
+
+    #[test]
+    fn control_tokens_are_special_or_named_by_the_template() {
+        let json = std::fs::read_to_string(tiny_chat().join("tokenizer.json")).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let added = json["added_tokens"].as_array_mut().unwrap();
+        for (id, content) in [(256, "<think>"), (257, "<b>"), (258, "  ")] {
+            added.push(serde_json::json!({
+                "id": id, "content": content, "special": false, "normalized": false,
+                "single_word": false, "lstrip": false, "rstrip": false,
+            }));
+        }
+        let tokenizer = Tokenizer::from_json(&json.to_string(), Path::new("named")).unwrap();
+        let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+        let rows: [(&str, &[&str]); 3] = [
+            ("{{ x }}", &[]),
+            ("a  b", &[]),
+            ("{{ '<think>' + x }}", &["<think>"]),
+        ];
+        for (template, named) in rows {
+            let control = tokenizer.control_tokens(template);
+            let texts: Vec<&str> = control.iter().map(|token| token.text.as_str()).collect();
+            assert_eq!(
+                texts,
+                [&special[..1], &special[1..2], &special[2..], named].concat()
+            );
+            for (text, id) in [
+                ("<think>", 256),
+                ("<b>", 257),
+                ("  ", 258),
+                ("<|im_end|>", 2),
+            ] {
+                let ids = tokenizer
+                    .encode_literal(&format!("a{text}a"), &control)
+                    .unwrap();
+                assert_eq!(
+                    ids.contains(&id),
+                    !texts.contains(&text),
+                    "{template} {text}"
+                );
+                assert_eq!(tokenizer.decode(&ids).unwrap(), format!("a{text}a"));
+            }
         }
     }
 
