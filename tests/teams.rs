@@ -94,6 +94,17 @@ fn adapters_train_and_are_a_model_for_every_command() {
     }
     place.succeed(&["eval", "--team", "run"]);
 
+    let adapters = "run/agents/summarizer";
+    place.succeed(&["models", "merge", adapters, "whole"]);
+    let [whole, adapted] = ["whole", adapters].map(|name| logits(&load(&place.path(name))));
+    for (own, expected) in whole.iter().zip(adapted) {
+        assert!((own - expected).abs() < 1e-5, "{own} is not {expected}");
+    }
+    let again = ["models", "merge", "whole", "other-whole"];
+    place.refuse(&again, &["whole is a whole model already"]);
+    let onto = ["models", "merge", adapters, "whole"];
+    place.refuse(&onto, &["whole exists already"]);
+
     // Trained further as whole models, and refused as adapters on adapters.
     let team = r#"team=Each(["run/agents/summarizer", "run/agents/elaborator"])"#;
     train(&place, "on", &[team, "steps=1"]);

