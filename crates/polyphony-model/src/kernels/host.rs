@@ -16,7 +16,7 @@ use burn::{
         },
         tensor::FloatTensor,
     },
-    tensor::{DType, Tensor, TensorData},
+    tensor::{DType, Shape, Tensor, TensorData},
 };
 
 /// A float tensor in host memory.
@@ -48,6 +48,10 @@ pub(crate) fn contiguous<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 
 /// A function of `N` tensors with its gradient, on slices in row-major order.
 pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
+    /// What the gradient is made from, besides the gradient of the output. What it does not need is
+    /// not kept, and given to it empty.
+    const KEEPS: Kept;
+
     /// The output's values.
     fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
 
@@ -60,6 +64,14 @@ pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
         upstream: &[f32],
         wanted: [bool; N],
     ) -> [Vec<f32>; N];
+}
+
+/// What a [`HostOp`] keeps for its gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Nothing,
+    Inputs,
+    InputsAndOutput,
 }
 
 /// A tensor as a [`HostOp`] takes it.
@@ -87,8 +99,8 @@ impl Operand {
 }
 
 /// Runs an operation whose output has the given shape; recorded for differentiation if an input is.
-pub(crate) fn apply<const N: usize, const D: usize>(
-    op: impl HostOp<N>,
+pub(crate) fn apply<O: HostOp<N>, const N: usize, const D: usize>(
+    op: O,
     operands: [Operand; N],
     shape: [usize; D],
 ) -> Tensor<D> {
@@ -119,8 +131,11 @@ pub(crate) fn apply<const N: usize, const D: usize>(
         OpsKind::Tracked(prepared) => {
             let saved = Saved {
                 op: op.clone(),
-                inputs,
-                output: output.clone(),
+                shapes: inputs
+                    .each_ref()
+                    .map(|input| input.layout().shape().clone()),
+                inputs: (O::KEEPS != Kept::Nothing).then_some(inputs),
+                output: (O::KEEPS == Kept::InputsAndOutput).then(|| output.clone()),
             };
             prepared.finish(saved, output)
         }
@@ -136,8 +151,10 @@ struct OpGradient<O>(PhantomData<O>);
 #[derive(Clone, Debug)]
 struct Saved<O, const N: usize> {
     op: O,
-    inputs: [HostTensor; N],
-    output: HostTensor,
+    /// The shape of each input.
+    shapes: [Shape; N],
+    inputs: Option<[HostTensor; N]>,
+    output: Option<HostTensor>,
 }
 
 impl<O: HostOp<N>, const N: usize> Backward<Flex, N> for OpGradient<O> {
@@ -150,16 +167,23 @@ impl<O: HostOp<N>, const N: usize> Backward<Flex, N> for OpGradient<O> {
         _checkpointer: &mut Checkpointer,
     ) {
         let upstream = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let Saved { op, inputs, output } = ops.state;
+        let Saved {
+            op,
+            shapes,
+            inputs,
+            output,
+        } = ops.state;
         let found = op.backward(
-            inputs.each_ref().map(values),
-            values(&output),
+            inputs
+                .as_ref()
+                .map_or([&[][..]; N], |inputs| inputs.each_ref().map(values)),
+            output.as_ref().map_or(&[], values),
             values(&upstream),
             ops.parents.each_ref().map(Option::is_some),
         );
-        for ((parent, input), gradient) in ops.parents.into_iter().zip(&inputs).zip(found) {
+        for ((parent, shape), gradient) in ops.parents.into_iter().zip(shapes).zip(found) {
             if let Some(parent) = parent {
-                let data = TensorData::new(gradient, input.layout().shape().clone());
+                let data = TensorData::new(gradient, shape);
                 grads.register::<Flex>(parent.id, HostTensor::from_data(data));
             }
         }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::{
     exp::exp,
-    host::{HostOp, apply, operand},
+    host::{HostOp, Kept, apply, operand},
     matrix::{Cores, Matrix, MatrixMut, Store, multiply},
 };
 
@@ -264,6 +264,8 @@ fn normalize(scores: &mut [f32]) {
 }
 
 impl HostOp<3> for PackedAttention {
+    const KEEPS: Kept = Kept::InputsAndOutput;
+
     fn forward(&self, inputs: [&[f32]; 3]) -> Vec<f32> {
         let segments = self.packing.segments();
         let tokens = segments.last().map_or(0, |last| last.end);

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::{
     few_rows::{MOST_ROWS, project_few_rows},
-    host::{HostOp, apply, operand},
+    host::{HostOp, Kept, apply, operand},
     matrix::{Cores, Matrix, MatrixMut, Store, multiply},
 };
 
@@ -30,6 +30,8 @@ struct Project {
 }
 
 impl HostOp<2> for Project {
+    const KEEPS: Kept = Kept::Inputs;
+
     fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
         if rows <= MOST_ROWS || input.len() * outputs < SMALL {

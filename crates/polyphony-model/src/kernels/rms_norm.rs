@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::host::{HostOp, apply, operand};
+use super::host::{HostOp, Kept, apply, operand};
 
 /// Rows that a thread takes at once.
 const CHUNK_ROWS: usize = 32;
@@ -42,6 +42,8 @@ struct RmsNorm {
 }
 
 impl HostOp<2> for RmsNorm {
+    const KEEPS: Kept = Kept::Inputs;
+
     fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
         let arch = Arch::new();
         let chunk = CHUNK_ROWS * weight.len();

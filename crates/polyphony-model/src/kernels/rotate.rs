@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{HostOp, HostTensor, apply, host, operand, values};
+use super::host::{HostOp, Kept, HostTensor, apply, host, operand, values};
 
 /// Rotates coordinate `i` of every head together with `i + S / 2`.
 ///
@@ -79,6 +79,8 @@ impl Rotate {
 }
 
 impl HostOp<1> for Rotate {
+    const KEEPS: Kept = Kept::Nothing;
+
     fn forward(&self, [input]: [&[f32]; 1]) -> Vec<f32> {
         self.turn(input, 1.0)
     }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     exp::exp,
-    host::{HostOp, apply, operand},
+    host::{HostOp, Kept, apply, operand},
 };
 
 /// Values that a thread takes at once.
@@ -33,6 +33,8 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 impl HostOp<2> for SwiGlu {
+    const KEEPS: Kept = Kept::Inputs;
+
     fn forward(&self, [gate, up]: [&[f32]; 2]) -> Vec<f32> {
         let arch = Arch::new();
         let mut output = vec![0.0; gate.len()];
