@@ -154,16 +154,24 @@ fn no_repository(repository: &str) -> Error {
     anyhow!("the hub has no model repository `{repository}`: check the spelling")
 }
 
-/// The cause of an error's causes, which says what happened without naming the request again.
-fn innermost(error: &dyn StdError) -> &dyn StdError {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause
+/// Whether an error is that the hub does not answer, or not to the end, rather than what it answers.
+pub(super) fn is_silence(error: &HFError) -> bool {
+    let HFError::Request { source, .. } = error else {
+        return false;
+    };
+    // `reqwest` tells an answer that breaks off and one that is not JSON by their causes alone.
+    let answered = causes(source).any(|cause| cause.is::<serde_json::Error>());
+    !(answered || source.is_builder())
 }
 
-/// Whether an error is that the hub does not answer, rather than what it answers.
-pub(super) fn is_silence(error: &HFError) -> bool {
-    matches!(error, HFError::Request { source, .. } if !source.is_builder() && !source.is_decode())
+/// The cause of an error's causes, which says what happened without naming the request again.
+fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    causes(error).last().unwrap_or(error)
+}
+
+/// An error and its causes, from the outermost to the innermost.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |cause| cause.source())
 }

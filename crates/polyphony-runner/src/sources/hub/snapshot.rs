@@ -146,6 +146,7 @@ impl Snapshot {
             );
             shards.insert(shard.to_owned());
         }
+        ensure!(!shards.is_empty(), "{} names no files", path.display());
         Ok(shards)
     }
 

@@ -1,13 +1,14 @@
 //! Tests of the hub, against one in this process. None reaches the network or the user's home.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
 };
 
 use polyphony_model::ModelFiles;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use fake_hub::{Behaviour, FakeHub, File, Repository, sha256};
@@ -222,26 +223,58 @@ fn a_model_is_fetched_once_and_opens() {
     );
 }
 
+/// A safetensors file as two, each with the names of its tensors.
+fn halves(whole: &[u8]) -> [(Vec<String>, Vec<u8>); 2] {
+    let (length, rest) = whole.split_first_chunk().unwrap();
+    let (header, contents) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
+    let tensors = header.into_iter().filter(|(name, _)| name != "__metadata__");
+    let tensors: Vec<(String, Value)> = tensors.collect();
+    let (front, back) = tensors.split_at(tensors.len() / 2);
+    [front, back].map(|tensors| {
+        let (mut header, mut part) = (serde_json::Map::new(), Vec::new());
+        for (name, tensor) in tensors {
+            let offset = |end: usize| tensor["data_offsets"][end].as_u64().unwrap() as usize;
+            let begin = part.len();
+            part.extend(&contents[offset(0)..offset(1)]);
+            let mut tensor = tensor.clone();
+            tensor["data_offsets"] = json!([begin, part.len()]);
+            header.insert(name.clone(), tensor);
+        }
+        let names = header.keys().cloned().collect();
+        let header = Value::from(header).to_string();
+        let length = (header.len() as u64).to_le_bytes();
+        (names, [&length, header.as_bytes(), &part].concat())
+    })
+}
+
 #[test]
 fn exactly_the_shards_that_the_index_names_are_fetched() {
     let cache = tempfile::tempdir().unwrap();
     let [first, second] = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"];
-    let index = json!({"weight_map": {"a": first, "b": second, "c": first}});
+    let parts = halves(&fixture("tiny-llama/model.safetensors"));
+    let mut weight_map = serde_json::Map::new();
+    for (file, (names, _)) in [first, second].iter().zip(&parts) {
+        weight_map.extend(names.iter().map(|name| (name.clone(), json!(file))));
+    }
+    let index = json!({"weight_map": weight_map});
+    let [one, two] = parts.map(|part| part.1);
     let mut files = vec![
         ("config.json", fixture("tiny-llama/config.json")),
         (
             "model.safetensors.index.json",
             index.to_string().into_bytes(),
         ),
-        (first, vec![1; 10]),
-        (second, vec![2; 20]),
+        (first, one.clone()),
+        (second, two.clone()),
         ("model-3-of-2.safetensors", vec![3; 30]),
     ];
     let hub = FakeHub::start(repository(&files));
     let settings_here = settings(&hub.endpoint(), cache.path());
     let path = obtain("org/tiny", &settings_here).unwrap();
-    assert_eq!(fs::read(path.join(first)).unwrap(), [1; 10]);
-    assert_eq!(fs::read(path.join(second)).unwrap(), [2; 20]);
+    assert_eq!(fs::read(path.join(first)).unwrap(), one);
+    assert_eq!(fs::read(path.join(second)).unwrap(), two);
+    ModelFiles::open(&path).unwrap();
     assert!(!path.join("model-3-of-2.safetensors").exists());
     drop(hub);
     assert_eq!(obtain("org/tiny", &settings_here).unwrap(), path);
