@@ -180,6 +180,8 @@ fn wgpu_tests() -> Result<Outcome> {
     cargo(&[
         "test",
         "--workspace",
+        "--profile",
+        "devices",
         "--features",
         "polyphony-tests/wgpu",
         "--test",

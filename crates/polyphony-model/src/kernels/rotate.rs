@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{HostOp, Kept, HostTensor, apply, host, operand, values};
+use super::host::{HostOp, HostTensor, Kept, apply, host, operand, values};
 
 /// Rotates coordinate `i` of every head together with `i + S / 2`.
 ///

@@ -228,7 +228,9 @@ fn halves(whole: &[u8]) -> [(Vec<String>, Vec<u8>); 2] {
     let (length, rest) = whole.split_first_chunk().unwrap();
     let (header, contents) = rest.split_at(u64::from_le_bytes(*length) as usize);
     let header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
-    let tensors = header.into_iter().filter(|(name, _)| name != "__metadata__");
+    let tensors = header
+        .into_iter()
+        .filter(|(name, _)| name != "__metadata__");
     let tensors: Vec<(String, Value)> = tensors.collect();
     let (front, back) = tensors.split_at(tensors.len() / 2);
     [front, back].map(|tensors| {

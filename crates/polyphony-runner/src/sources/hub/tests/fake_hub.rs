@@ -158,7 +158,8 @@ impl Answer {
     /// A refusal with the hub's code for it.
     fn refusal(status: &'static str, code: &str) -> Self {
         let answer = Self::new(status, json!({"error": "no, sorry"}).to_string());
-        answer.with("X-Error-Code", code)
+        let answer = answer.with("X-Error-Code", code);
+        answer.with("X-Error-Message", "no, sorry")
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
