@@ -171,7 +171,7 @@ fn wgpu_tests() -> Result<Outcome> {
             .read_dir()
             .is_ok_and(|mut dir| dir.next().is_some())
     };
-    if !DRIVERS.iter().any(|folder| found(folder)) {
+    if !DRIVERS.iter().any(found) {
         return Ok(Outcome::NotRun(
             "there is no Vulkan driver: on Debian, `apt-get install mesa-vulkan-drivers` brings one"
                 .to_owned(),
