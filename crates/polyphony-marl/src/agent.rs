@@ -53,6 +53,11 @@ pub(crate) fn player(agents: usize, role: usize) -> usize {
     if agents == 1 { 0 } else { role }
 }
 
+/// The roles that the agent at `index` plays: the other way round of [`player`].
+pub(crate) fn roles_of(index: usize, agents: usize, roles: usize) -> impl Iterator<Item = usize> {
+    (0..roles).filter(move |&role| player(agents, role) == index)
+}
+
 impl Language {
     /// The history of an agent that has just received its first observation.
     ///

@@ -149,8 +149,8 @@ pub struct ConfigError {
     pub allowed: &'static str,
 }
 
-/// More would be a mistake.
-const MOST_SAMPLES: usize = 4096;
+/// The most responses to one prompt; more would be a mistake.
+pub const MOST_SAMPLES: usize = 4096;
 
 fn check(
     holds: bool,

@@ -35,7 +35,7 @@ mod update;
 pub use advantage::{advantages, teaches_nothing};
 pub use agent::{Agent, Language};
 pub use config::{
-    AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, JointMode, Updates,
+    AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, JointMode, MOST_SAMPLES, Updates,
 };
 pub use error::MarlError;
 pub use objective::{Lesson, token_weights};

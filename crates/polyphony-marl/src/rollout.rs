@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    agent::{Agent, player},
+    agent::{Agent, player, roles_of},
     config::JointMode,
     tree::{AgentGroup, Branch, History, Node, Sample},
 };
@@ -101,8 +101,8 @@ pub fn rollout(
     let roles = environment.roles().len();
     let mut by_role = Vec::with_capacity(roles);
     for (index, agent) in agents.iter().enumerate() {
-        let played = (0..roles).filter(|&role| player(agents.len(), role) == index);
-        let prompts = played.flat_map(|role| starts.iter().map(move |start| (role, start)));
+        let played = || roles_of(index, agents.len(), roles);
+        let prompts = played().flat_map(|role| starts.iter().map(move |start| (role, start)));
         let groups: Vec<PromptGroup<'_>> = prompts
             .map(|(role, (task, start))| PromptGroup {
                 prompt: &start[role].1.tokens,
@@ -116,7 +116,7 @@ pub fn rollout(
             .collect();
         // All roles that an agent plays are sampled in one batch, one role after the other.
         let mut samples = sample(agent, &groups, config, on_tokens)?.into_iter();
-        for _ in (0..roles).filter(|&role| player(agents.len(), role) == index) {
+        for _ in played() {
             let own: Vec<Vec<Sample>> = samples.by_ref().take(starts.len()).collect();
             by_role.push(own.into_iter());
         }
@@ -322,15 +322,15 @@ fn check_reward(
     reward: &Reward,
 ) -> Result<(), MarlError> {
     for (part, value) in reward.parts() {
-        let part = part.to_owned();
-        if !environment.reward_parts().contains(&part.as_str()) {
+        if !environment.reward_parts().contains(&part) {
+            let part = part.to_owned();
             return Err(MarlError::UnknownPart { part });
         }
         if !value.is_finite() {
             let responses = action.responses.iter();
             return Err(MarlError::RewardNotFinite {
                 task: task.id.clone(),
-                part,
+                part: part.to_owned(),
                 value,
                 responses: responses.map(|response| response.text.clone()).collect(),
             });

@@ -9,7 +9,7 @@ use polyphony_model::{Sampling, StreamKey};
 use crate::{
     MarlError,
     advantage::advantages,
-    agent::{Agent, player},
+    agent::{Agent, roles_of},
     config::{Algorithm, Updates},
     report::StepReport,
     returns::{credits, returns},
@@ -89,9 +89,7 @@ pub fn train_step(
     let mut updates = Vec::with_capacity(team);
     for (index, agent) in agents.iter_mut().enumerate() {
         on_progress(Progress::Updating(index));
-        let roles: Vec<usize> = (0..environment.roles().len())
-            .filter(|&role| player(team, role) == index)
-            .collect();
+        let roles: Vec<usize> = roles_of(index, team, environment.roles().len()).collect();
         let buffer = judge(&nodes, &roles, &config.algorithm);
         updates.push(update(agent, &buffer, &config.update(roles.len()))?);
     }

@@ -1,6 +1,6 @@
 //! One agent's update: log-probabilities → loss → gradients → new weights (DESIGN 3.5).
 
-use polyphony_model::{Activations, ModelError, PackedGroup, ScoredGroup, WeightGradients};
+use polyphony_model::{ModelError, PackedGroup, ScoredGroup, WeightGradients, score_group};
 
 use crate::{
     MarlError,
@@ -126,8 +126,7 @@ fn minibatch_gradients(
             compare_logprobs(agent, judged, scored.logprobs(), config, report)?;
         }
         // The loss is linear in the log-probabilities: its derivative in each is minus its weight.
-        let derivatives = judged.spread(own).map(|weight| -weight);
-        let derivatives: Vec<f32> = derivatives.map(|derivative| derivative as f32).collect();
+        let derivatives: Vec<f32> = judged.spread(own).map(|weight| -weight as f32).collect();
         let terms = scored.logprobs().iter().zip(&derivatives);
         let loss: f32 = terms.map(|(logprob, slope)| logprob * slope).sum();
         finite &= loss.is_finite();
@@ -210,11 +209,8 @@ impl JudgedGroup<'_> {
 
     /// The log-probabilities of all response tokens.
     fn score(&self, agent: &Agent, config: &UpdateConfig<'_>) -> Result<Vec<f32>, ModelError> {
-        // Nothing is differentiated, so as little as possible is kept.
-        let activations = Activations::Recompute;
-        let packed = self.packed()?;
-        let scored = ScoredGroup::new(&agent.model, &packed, config.temperature, activations)?;
-        Ok(scored.logprobs().to_vec())
+        let logprobs = score_group(&agent.model, &self.packed()?, config.temperature)?;
+        Ok(logprobs.into_data().iter::<f32>().collect())
     }
 
     /// Each response's weight, once for each of its tokens.

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use anyhow::{Error, Result, anyhow, bail};
 use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]
+use burn::tensor::DeviceType;
 use serde::{Deserialize, Serialize};
 
 /// Where a model runs. Several devices of a kind are counted from 0, which is the one that the
@@ -85,28 +87,21 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The cargo feature that a program needs to have the device, if it lacks it.
-    fn lacking_feature(self) -> Option<&'static str> {
-        match self {
-            Self::Cuda(_) if !cfg!(feature = "cuda") => Some("cuda"),
-            Self::Wgpu(_) if !cfg!(feature = "wgpu") => Some("wgpu"),
-            Self::Vulkan(_) if !cfg!(feature = "vulkan") => Some("vulkan"),
-            _ => None,
-        }
-    }
-
     /// Checks that this program was built with the device.
     ///
     /// # Errors
     /// Names the cargo feature that is missing.
     pub fn check_built(self) -> Result<()> {
-        if let Some(feature) = self.lacking_feature() {
-            bail!(
-                "this program was built without the device `{self}`: build it with `cargo build \
-                 --release -p polyphony-runner --features {feature}`, or use `cpu`"
-            );
-        }
-        Ok(())
+        let feature = match self {
+            Self::Cuda(_) if !cfg!(feature = "cuda") => "cuda",
+            Self::Wgpu(_) if !cfg!(feature = "wgpu") => "wgpu",
+            Self::Vulkan(_) if !cfg!(feature = "vulkan") => "vulkan",
+            _ => return Ok(()),
+        };
+        bail!(
+            "this program was built without the device `{self}`: build it with `cargo build \
+             --release -p polyphony-runner --features {feature}`, or use `cpu`"
+        );
     }
 
     /// The device itself.
@@ -130,9 +125,6 @@ impl DeviceChoice {
         })
     }
 }
-
-#[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]
-use burn::tensor::DeviceType;
 
 /// The device of this number among those of its kind.
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use polyphony_episode::{Environment, Task};
-use polyphony_marl::{IndexedTask, MarlError, Node, mean_parts, mean_return, returns, rollout};
+use polyphony_marl::{IndexedTask, MarlError, Rollout, mean_parts, mean_return, returns, rollout};
 use serde::{Serialize, Serializer};
 
 use crate::{interrupt, recipe::Recipe, team::Team};
@@ -69,24 +69,22 @@ pub fn evaluate(
         .enumerate()
         .map(|(index, task)| IndexedTask { index, task })
         .collect();
-    let mut nodes: Vec<Node> = Vec::new();
-    let mut skipped_tasks = 0;
+    let mut all = Rollout::default();
     for batch in played.chunks((ROWS / config.samples).max(1)) {
         if interrupt::requested() {
             return Ok(None);
         }
         let played = rollout(&team.agents, environment, batch, &config, &mut |_| ())?;
-        nodes.extend(played.nodes);
-        skipped_tasks += played.skipped_tasks;
-        on_task(nodes.len() + skipped_tasks);
+        all.nodes.extend(played.nodes);
+        all.skipped_tasks += played.skipped_tasks;
+        on_task(all.nodes.len() + all.skipped_tasks);
     }
-    Ok(Some(Evaluation {
-        skipped_tasks,
-        ..summarize(environment, &nodes, recipe.algorithm.discount)
-    }))
+    let discount = recipe.algorithm.discount;
+    Ok(Some(summarize(environment, &all, discount)))
 }
 
-fn summarize(environment: &dyn Environment, nodes: &[Node], discount: f64) -> Evaluation {
+fn summarize(environment: &dyn Environment, played: &Rollout, discount: f64) -> Evaluation {
+    let nodes = &played.nodes;
     let by_task: Vec<f64> = nodes
         .iter()
         .map(|node| mean_return(std::slice::from_ref(node), discount))
@@ -108,7 +106,7 @@ fn summarize(environment: &dyn Environment, nodes: &[Node], discount: f64) -> Ev
         standard_error: standard_error(&by_task),
         parts: mean_parts(environment, nodes),
         tasks: nodes.len(),
-        skipped_tasks: 0,
+        skipped_tasks: played.skipped_tasks,
         examples: examples.collect(),
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use polyphony_env::{Source, Writing};
 use polyphony_episode::Environment;
-use polyphony_marl::{Algorithm, LongPrompts, RolloutWeights, Updates};
+use polyphony_marl::{Algorithm, LongPrompts, MOST_SAMPLES, RolloutWeights, Updates};
 use polyphony_model::{LoraConfig, ModelError, Projection, Sampling};
 use serde::{Deserialize, Serialize};
 
@@ -181,9 +181,6 @@ impl Team {
 
 /// Steps are numbered in 32 bits, and the last number is the evaluation's.
 const MOST_STEPS: usize = u32::MAX as usize - 1;
-
-/// More joint actions a task would be a mistake.
-const MOST_SAMPLES: usize = 4096;
 
 impl Recipe {
     /// Reads a recipe, applies overrides of the form `path=value`, and checks it.

@@ -56,8 +56,12 @@ impl Team {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
                     let path = &entry.key().0;
-                    let start = Start::read(path, &device.open()?)
+                    let mut start = Start::read(path, &device.open()?)
                         .with_context(|| format!("loading the model {}", path.display()))?;
+                    if lora.is_none() {
+                        // Once for all agents that start from it, so that they share the result.
+                        start.model = start.model.merged();
+                    }
                     entry.insert(start)
                 }
             };
@@ -66,7 +70,7 @@ impl Team {
                 Some(lora) => model
                     .with_lora(lora, recipe.seed, index as u32)
                     .with_context(|| format!("adding adapters to agent `{name}`"))?,
-                None => model.merged(),
+                None => model,
             };
             team.agents
                 .push(Agent::new(name, model, Arc::clone(&start.language)));

@@ -4,7 +4,7 @@ mod descent;
 
 use polyphony_episode::{FinishReason, Observation, Response};
 
-use polyphony_model::score_group;
+use polyphony_model::Activations;
 
 use super::*;
 use crate::{

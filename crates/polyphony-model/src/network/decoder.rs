@@ -110,11 +110,24 @@ impl<A: SelfAttention> Decoder<A> {
         rotation: &Rotation,
         attention: &mut impl Attention,
     ) -> Tensor<2> {
+        let last = self.run_layers(ids, rotation, attention, |_| ());
+        self.normalize(last)
+    }
+
+    /// The output of the last layer, `[T, D]`. `on_input` is shown what each layer is given.
+    pub(super) fn run_layers(
+        &self,
+        ids: Tensor<1, Int>,
+        rotation: &Rotation,
+        attention: &mut impl Attention,
+        mut on_input: impl FnMut(&Tensor<2>),
+    ) -> Tensor<2> {
         let mut hidden = self.model.embed_tokens.forward(ids);
         for (index, layer) in self.model.layers.iter().enumerate() {
+            on_input(&hidden);
             hidden = layer.forward(hidden, index, rotation, attention);
         }
-        self.normalize(hidden)
+        hidden
     }
 
     /// The last normalization.

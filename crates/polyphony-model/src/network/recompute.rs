@@ -36,12 +36,8 @@ impl<A: SelfAttention> Decoder<A> {
         rotation: &Rotation,
         attention: &mut impl Attention,
     ) -> LayerInputs {
-        let mut last = self.model.embed_tokens.forward(ids);
         let mut inputs = Vec::with_capacity(self.model.layers.len());
-        for (index, layer) in self.model.layers.iter().enumerate() {
-            inputs.push(last.clone());
-            last = layer.forward(last, index, rotation, attention);
-        }
+        let last = self.run_layers(ids, rotation, attention, |input| inputs.push(input.clone()));
         LayerInputs { inputs, last }
     }
 

@@ -38,11 +38,7 @@ impl Rotation {
                 })
                 .collect();
             let shape = [positions.len(), 1, frequencies.len()];
-            let table = Tensor::<3>::from_data(TensorData::new(values, shape), device);
-            match dtype {
-                DType::F32 => table,
-                _ => table.cast(dtype),
-            }
+            Tensor::<3>::from_data(TensorData::new(values, shape), device).cast(dtype)
         };
         Self {
             cos: table(f64::cos),
