@@ -122,15 +122,15 @@ impl HubModel {
             Network::On => download::download(self, settings),
             Network::Off => Err(NoConnection::offline(self, settings).into()),
         };
-        match (outcome, kept) {
-            (Err(error), Some(path)) if error.is::<NoConnection>() => {
-                if settings.network == Network::On {
-                    log::warn!("taking {self} as it is in the cache: {error:#}");
-                }
-                Ok(path)
+        let silence = outcome.as_ref().err();
+        let silence = silence.and_then(|error| error.downcast_ref::<NoConnection>());
+        if let (Some(silence), Some(path)) = (silence, kept) {
+            if settings.network == Network::On {
+                log::warn!("taking {self} as it is in the cache: {}", silence.reason());
             }
-            (outcome, _) => outcome.with_context(|| format!("`{self}` could not be obtained")),
+            return Ok(path);
         }
+        outcome.with_context(|| format!("`{self}` could not be obtained"))
     }
 }
 

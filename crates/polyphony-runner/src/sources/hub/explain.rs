@@ -33,6 +33,11 @@ impl NoConnection {
         )
     }
 
+    /// Why the hub could not be asked.
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
+
     fn new(reason: &str, file: &str, model: &HubModel, settings: &Settings) -> Self {
         let page = format!("{}/{}", settings.endpoint, model.repository());
         let revision = model.revision.replace('/', "%2F");
