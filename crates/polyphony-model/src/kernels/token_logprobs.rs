@@ -178,7 +178,7 @@ fn max(row: &[f32]) -> f32 {
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]
-impl TokenLogprobs for burn::backend::cubecl::CubeBackend {}
+impl TokenLogprobs for burn::backend::Cube {}
 
 impl<B: TokenLogprobs, C: CheckpointStrategy> TokenLogprobs for Autodiff<B, C> {
     fn token_logprobs(
