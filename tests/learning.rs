@@ -10,7 +10,10 @@ use polyphony_marl::{
     Agent, Algorithm, Baseline, IndexedTask, Language, LongPrompts, RolloutWeights, StepConfig,
     StepReport, Timing, Updates, train_step,
 };
-use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer, sequence_logits};
+use polyphony_model::{
+    Activations, LanguageModel, LoraConfig, ModelFiles, Sampling, StreamKey, Tokenizer,
+    sequence_logits,
+};
 
 use crate::{
     devices::targets,
@@ -117,6 +120,17 @@ fn train(
     seed: u64,
     baseline: Baseline,
 ) -> Vec<StepReport> {
+    train_with(team, environment, steps, &|step| {
+        config(seed, step, baseline)
+    })
+}
+
+fn train_with(
+    team: &mut [Agent],
+    environment: &dyn Environment,
+    steps: usize,
+    config: &dyn Fn(usize) -> StepConfig,
+) -> Vec<StepReport> {
     let tasks = ["hello", "the letter"].map(|text| Task::new(text, [("text", text)]));
     let indexed: Vec<IndexedTask<'_>> = tasks
         .iter()
@@ -124,8 +138,7 @@ fn train(
         .map(|(index, task)| IndexedTask { index, task })
         .collect();
     let one = |step| {
-        let config = config(seed, step, baseline);
-        let done = train_step(team, environment, &indexed, &config, &mut |_| ()).unwrap();
+        let done = train_step(team, environment, &indexed, &config(step), &mut |_| ()).unwrap();
         StepReport {
             timing: Timing::default(),
             ..done.report
@@ -201,17 +214,50 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn every_device_gives_the_same_returns() {
-    for target in targets() {
-        let [here, there] = [Device::flex(), target.device].map(|device| {
-            let mut team = team_on(&device);
-            let reports = train(&mut team, &halves(false), 2, 1, Baseline::GroupMean);
+    let lora = LoraConfig::default();
+    let ways = [
+        (None, Activations::Keep),
+        (None, Activations::Recompute),
+        (Some(&lora), Activations::Keep),
+        (Some(&lora), Activations::Recompute),
+    ];
+    for (target, way) in targets()
+        .iter()
+        .flat_map(|target| ways.map(|way| (target, way)))
+    {
+        let (lora, activations) = way;
+        let name = format!("{}, {way:?}", target.name);
+        let [here, there] = [&Device::flex(), &target.device].map(|device| {
+            let mut team = team_on(device);
+            if let Some(lora) = lora {
+                for agent in &mut team {
+                    agent.model = agent.model.clone().with_lora(lora, 1, 0).unwrap();
+                }
+            }
+            let config = |step| {
+                let mut config = config(1, step, Baseline::GroupMean);
+                config.updates.activations = activations;
+                config
+            };
+            let reports = train_with(&mut team, &halves(false), 2, &config);
             let returns: Vec<f64> = reports.iter().map(|report| report.mean_return).collect();
-            let updates = reports.into_iter().flat_map(|report| report.agents);
-            let steps: Vec<usize> = updates.map(|agent| agent.update.steps).collect();
-            (returns, steps)
+            let updates: Vec<_> = reports
+                .into_iter()
+                .flat_map(|report| report.agents)
+                .collect();
+            let steps: Vec<usize> = updates.iter().map(|agent| agent.update.steps).collect();
+            let norms: Vec<f64> = updates
+                .iter()
+                .map(|agent| agent.update.gradient_norm)
+                .collect();
+            (returns, steps, norms)
         });
-        assert_eq!(here, there, "{}", target.name);
-        assert_eq!(here.1, [1; 4], "every agent learned in every step");
+        assert_eq!((&here.0, &here.1), (&there.0, &there.1), "{name}");
+        assert_eq!(here.1, [1; 4], "{name}: every agent learned in every step");
+        for (expected, norm) in here.2.iter().zip(&there.2) {
+            let relative = (norm - expected).abs() / expected;
+            assert!(relative < target.precision.norms, "{name}: {relative}");
+        }
     }
 }
 

@@ -155,16 +155,18 @@ impl LanguageModel {
                 param.map(|weight| weight.cast(DType::BF16))
             }
         }
-        let device = self.device();
-        if !device.supports_dtype(DType::BF16) {
-            return Err(ModelError::NoBf16 {
-                device: format!("{device:?}"),
-            });
+        check_bf16(&self.device())?;
+        let mut network = self.network.clone();
+        for (_, _, linear) in network.projections() {
+            // Each is rounded before the next is merged: at no time is there a second whole model
+            // in 32-bit floats.
+            linear.merge();
+            *linear = linear.clone().map(&mut Round);
         }
-        let rounded = self.clone().merged();
         Ok(Self {
-            network: rounded.network.map(&mut Round),
-            ..rounded
+            network: network.map(&mut Round),
+            lora: None,
+            ..self.clone()
         })
     }
 
@@ -318,6 +320,19 @@ impl Place {
             projection.name()
         )
     }
+}
+
+/// Checks that a device computes with weights in 16-bit brain floats.
+///
+/// # Errors
+/// Names the device that does not.
+pub fn check_bf16(device: &Device) -> Result<(), ModelError> {
+    if device.supports_dtype(DType::BF16) {
+        return Ok(());
+    }
+    Err(ModelError::NoBf16 {
+        device: format!("{device:?}"),
+    })
 }
 
 /// The name under which PEFT keeps a weight of the network; `None` if it is no factor of an adapter.

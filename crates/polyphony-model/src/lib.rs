@@ -57,7 +57,7 @@ pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
 };
 pub use gradients::WeightGradients;
-pub use language_model::LanguageModel;
+pub use language_model::{LanguageModel, check_bf16};
 pub use lora::{LoraConfig, Projection};
 pub use scoring::{
     Activations, PackedGroup, ScoredGroup, score_group, sequence_logits, sequence_logprobs,

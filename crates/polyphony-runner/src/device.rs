@@ -4,12 +4,12 @@ use std::{fmt, str::FromStr};
 
 use anyhow::{Error, Result, anyhow, bail};
 use burn::tensor::Device;
-#[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 use burn::tensor::DeviceType;
 use serde::{Deserialize, Serialize};
 
-/// Where a model runs. Several devices of a kind are counted from 0, which is the one that the
-/// system prefers.
+/// Where a model runs. Several devices of a kind are counted from 0, in the order in which their
+/// driver lists them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceChoice {
     /// The processor.
@@ -17,8 +17,8 @@ pub enum DeviceChoice {
     Cpu,
     /// An NVIDIA GPU, through CUDA.
     Cuda(usize),
-    /// A GPU, through WebGPU and its shader language.
-    Wgpu(usize),
+    /// The GPU that the system prefers, through WebGPU and its shader language.
+    Wgpu,
     /// A GPU, through Vulkan and SPIR-V.
     Vulkan(usize),
 }
@@ -54,8 +54,8 @@ impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, index) = match *self {
             Self::Cpu => return f.write_str("cpu"),
+            Self::Wgpu => return f.write_str("wgpu"),
             Self::Cuda(index) => ("cuda", index),
-            Self::Wgpu(index) => ("wgpu", index),
             Self::Vulkan(index) => ("vulkan", index),
         };
         match index {
@@ -69,7 +69,7 @@ impl FromStr for DeviceChoice {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        const ALLOWED: &str = "cpu, cuda, wgpu or vulkan, the last three also with the number of \
+        const ALLOWED: &str = "cpu, wgpu, cuda or vulkan, the last two also with the number of \
                                the device, as in cuda:1";
         let (kind, index) = match text.split_once(':') {
             Some((kind, index)) => (kind, Some(index)),
@@ -79,7 +79,7 @@ impl FromStr for DeviceChoice {
         match (kind, index) {
             ("cpu", Ok(None)) => Ok(Self::Cpu),
             ("cuda", Ok(index)) => Ok(Self::Cuda(index.unwrap_or(0))),
-            ("wgpu", Ok(index)) => Ok(Self::Wgpu(index.unwrap_or(0))),
+            ("wgpu", Ok(None)) => Ok(Self::Wgpu),
             ("vulkan", Ok(index)) => Ok(Self::Vulkan(index.unwrap_or(0))),
             _ => Err(anyhow!("`{text}` is no device: give {ALLOWED}")),
         }
@@ -94,7 +94,7 @@ impl DeviceChoice {
     pub fn check_built(self) -> Result<()> {
         let feature = match self {
             Self::Cuda(_) if !cfg!(feature = "cuda") => "cuda",
-            Self::Wgpu(_) if !cfg!(feature = "wgpu") => "wgpu",
+            Self::Wgpu if !cfg!(feature = "wgpu") => "wgpu",
             Self::Vulkan(_) if !cfg!(feature = "vulkan") => "vulkan",
             _ => return Ok(()),
         };
@@ -114,11 +114,7 @@ impl DeviceChoice {
             #[cfg(feature = "cuda")]
             Self::Cuda(index) => numbered(self, index, DeviceType::Cuda)?,
             #[cfg(feature = "wgpu")]
-            Self::Wgpu(0) => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
-            #[cfg(feature = "wgpu")]
-            Self::Wgpu(index) => numbered(self, index, DeviceType::Wgpu)?,
-            #[cfg(feature = "vulkan")]
-            Self::Vulkan(0) => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
+            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
             #[cfg(feature = "vulkan")]
             Self::Vulkan(index) => numbered(self, index, DeviceType::Vulkan)?,
             _ => Device::flex(),
@@ -127,7 +123,7 @@ impl DeviceChoice {
 }
 
 /// The device of this number among those of its kind.
-#[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn numbered(choice: DeviceChoice, index: usize, kind: DeviceType) -> Result<Device> {
     let found = Device::enumerate(kind).into_vec();
     let count = found.len();
@@ -148,15 +144,17 @@ mod tests {
             ("cpu", DeviceChoice::Cpu),
             ("cuda", DeviceChoice::Cuda(0)),
             ("cuda:1", DeviceChoice::Cuda(1)),
-            ("wgpu", DeviceChoice::Wgpu(0)),
+            ("wgpu", DeviceChoice::Wgpu),
             ("vulkan:3", DeviceChoice::Vulkan(3)),
         ] {
             let device: DeviceChoice = text.parse().unwrap();
             assert_eq!((device, device.to_string().as_str()), (expected, text));
         }
-        for text in ["", "gpu", "Cpu", "cpu:0", "cuda:", "cuda:-1", "cuda:one"] {
+        for text in [
+            "", "gpu", "Cpu", "cpu:0", "wgpu:1", "cuda:", "cuda:-1", "cuda:one",
+        ] {
             let message = text.parse::<DeviceChoice>().unwrap_err().to_string();
-            let expected = format!("`{text}` is no device: give cpu, cuda, wgpu or vulkan");
+            let expected = format!("`{text}` is no device: give cpu, wgpu, cuda or vulkan");
             assert!(message.starts_with(&expected), "{message}");
         }
     }
@@ -165,7 +163,7 @@ mod tests {
     fn a_device_that_was_not_built_in_names_its_feature() {
         let devices = [
             (DeviceChoice::Cuda(1), "cuda", cfg!(feature = "cuda")),
-            (DeviceChoice::Wgpu(0), "wgpu", cfg!(feature = "wgpu")),
+            (DeviceChoice::Wgpu, "wgpu", cfg!(feature = "wgpu")),
             (DeviceChoice::Vulkan(0), "vulkan", cfg!(feature = "vulkan")),
         ];
         for (device, feature, built) in devices {

@@ -10,6 +10,11 @@ use crate::{interrupt, recipe::Recipe, team::Team};
 /// Rows that are decoded together.
 const ROWS: usize = 32;
 
+/// Tasks that are played together, each with so many samples.
+pub(crate) fn tasks_at_once(samples: usize) -> usize {
+    (ROWS / samples).max(1)
+}
+
 /// A team's figures on held-out tasks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
@@ -70,7 +75,7 @@ pub fn evaluate(
         .map(|(index, task)| IndexedTask { index, task })
         .collect();
     let mut all = Rollout::default();
-    for batch in played.chunks((ROWS / config.samples).max(1)) {
+    for batch in played.chunks(tasks_at_once(config.samples)) {
         if interrupt::requested() {
             return Ok(None);
         }

@@ -4,14 +4,16 @@
 //! values of rollout, and activations of training. `docs/performance.md` holds it against what runs
 //! have needed.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
 use anyhow::{Result, bail};
 use polyphony_marl::RolloutWeights;
 use polyphony_model::{Activations, ModelConfig};
+use sysinfo::{ProcessesToUpdate, System};
 
 use crate::{
     device::DeviceChoice,
+    evaluation,
     recipe::{FineTuning, Recipe, Team},
 };
 
@@ -22,16 +24,16 @@ const NUMBER: u64 = 4;
 const HEAD_CHUNK: u64 = 2 << 26;
 
 /// An agent as the estimate sees it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Member<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) config: &'a ModelConfig,
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) config: ModelConfig,
     pub(crate) device: DeviceChoice,
     /// Roles that it plays.
-    pub(crate) roles: usize,
+    pub(crate) roles: Range<usize>,
     /// Whether an agent before it starts from the same model on the same device.
     pub(crate) shares_start: bool,
-    /// Tokens of the longest prompt.
+    /// Tokens of the longest prompt; 0 where prompts are not known yet.
     pub(crate) prompt: usize,
 }
 
@@ -51,8 +53,8 @@ struct Needs {
 }
 
 impl Needs {
-    fn of(member: &Member<'_>, recipe: &Recipe) -> Self {
-        let config = member.config;
+    fn of(member: &Member, recipe: &Recipe) -> Self {
+        let config = &member.config;
         let (own, learning) = match recipe.fine_tuning.lora() {
             None => (config.weights(), config.weights()),
             Some(lora) => {
@@ -71,7 +73,7 @@ impl Needs {
             RolloutWeights::Bf16 => config.weights() * NUMBER / 2,
         };
         // Groups of a minibatch are differentiated one after the other and added up.
-        let sums = if recipe.updates.minibatch * member.roles > 1 {
+        let sums = if recipe.updates.minibatch * member.roles.len() > 1 {
             2
         } else {
             1
@@ -94,27 +96,45 @@ impl Needs {
     }
 }
 
-/// Keys and values of all prompts and responses of a step.
-fn cache(member: &Member<'_>, recipe: &Recipe) -> u64 {
-    let config = member.config;
-    let groups = recipe.updates.buffer * member.roles;
-    let tokens = member.prompt + recipe.algorithm.samples * recipe.max_new_tokens;
+/// Keys and values of the prompts and responses that are sampled together: those of a step, or of
+/// a part of an evaluation.
+fn cache(member: &Member, recipe: &Recipe) -> u64 {
+    let config = &member.config;
     let token = 2 * config.layers * config.kv_heads * config.head_size;
-    groups as u64 * tokens as u64 * token as u64 * NUMBER
+    let rollout = |tasks: usize, samples: usize| {
+        let tokens = member.prompt + samples * recipe.max_new_tokens;
+        (tasks * member.roles.len() * tokens) as u64
+    };
+    let step = rollout(recipe.updates.buffer, recipe.algorithm.samples);
+    let judged = recipe.evaluation.samples;
+    let tasks = evaluation::tasks_at_once(judged).min(recipe.evaluation.tasks);
+    let number = match recipe.rollout_weights {
+        RolloutWeights::Full => NUMBER,
+        RolloutWeights::Bf16 => NUMBER / 2,
+    };
+    step.max(rollout(tasks, judged)) * token as u64 * number
 }
 
 /// What a forward pass over one packed group keeps, and the chunk of logits.
-fn activations(member: &Member<'_>, recipe: &Recipe) -> u64 {
-    let config = member.config;
+fn activations(member: &Member, recipe: &Recipe) -> u64 {
+    let config = &member.config;
     let [d, inner] = [config.hidden_size, config.intermediate_size];
     let (queries, keys) = (
         config.heads * config.head_size,
         config.kv_heads * config.head_size,
     );
     let tokens = member.prompt + recipe.algorithm.samples * recipe.max_new_tokens;
+    // Of every token attention's scores and weights for all others; the processor's kernel keeps
+    // none of them.
+    let pairs = match member.device {
+        DeviceChoice::Cpu => 0,
+        DeviceChoice::Cuda(_) | DeviceChoice::Wgpu | DeviceChoice::Vulkan(_) => {
+            2 * config.heads * tokens
+        }
+    };
     // Hidden states before and after each norm and sum; queries, rotated queries and what they
     // gathered; keys and values, before and after; gate, way up, and their product.
-    let layer = 6 * d + 3 * queries + 4 * keys + 3 * inner;
+    let layer = 6 * d + 3 * queries + 4 * keys + 3 * inner + pairs;
     let kept = match recipe.updates.activations {
         Activations::Keep => config.layers * layer,
         Activations::Recompute => config.layers * d + layer,
@@ -123,7 +143,7 @@ fn activations(member: &Member<'_>, recipe: &Recipe) -> u64 {
 }
 
 /// The bytes that a team needs on each device: those that last, and the most that pass.
-fn by_device(members: &[(Member<'_>, Needs)]) -> BTreeMap<String, u64> {
+fn by_device(members: &[(&Member, Needs)]) -> BTreeMap<String, u64> {
     let mut devices: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for (member, needs) in members {
         let (lasting, passing) = devices.entry(member.device.to_string()).or_default();
@@ -134,37 +154,46 @@ fn by_device(members: &[(Member<'_>, Needs)]) -> BTreeMap<String, u64> {
     devices.into_iter().map(total).collect()
 }
 
-/// Tells what a run will need, and refuses one that cannot fit into what the processor has.
-///
-/// `available` is the memory in bytes that the process has or can get, where the system says.
+/// Refuses a run that cannot fit into what the processor has. `available` is the memory in bytes
+/// that the process has or can get, where the system says. Of other devices nobody says it.
 ///
 /// # Errors
 /// Says what is needed, what there is, and what would help.
-pub(crate) fn check(members: &[Member<'_>], recipe: &Recipe, available: Option<u64>) -> Result<()> {
-    let members: Vec<(Member<'_>, Needs)> = members
-        .iter()
-        .map(|member| (*member, Needs::of(member, recipe)))
-        .collect();
-    for (member, needs) in &members {
+pub(crate) fn check(members: &[Member], recipe: &Recipe, available: Option<u64>) -> Result<()> {
+    let needed = by_device(&needs(members, recipe));
+    let needed = needed.get(&DeviceChoice::Cpu.to_string());
+    if let (Some(&needed), Some(available)) = (needed, available)
+        && needed > available
+    {
+        bail!(
+            "the run needs about {}, but there are {}: {}",
+            gigabytes(needed),
+            gigabytes(available),
+            advice(recipe)
+        );
+    }
+    Ok(())
+}
+
+/// Tells what a run will need.
+pub(crate) fn tell(members: &[Member], recipe: &Recipe, available: Option<u64>) {
+    let needs = needs(members, recipe);
+    for (member, needs) in &needs {
         log::info!("memory of {}, estimated: {}", member.name, describe(*needs));
     }
-    for (device, needed) in by_device(&members) {
+    for (device, needed) in by_device(&needs) {
         let free = available.filter(|_| device == DeviceChoice::Cpu.to_string());
         let there = free.map_or_else(String::new, |free| format!(" of {}", gigabytes(free)));
         log::info!(
             "memory on {device}, estimated: {}{there}",
             gigabytes(needed)
         );
-        if let Some(free) = free.filter(|&free| needed > free) {
-            bail!(
-                "the run needs about {}, but there are {}: {}",
-                gigabytes(needed),
-                gigabytes(free),
-                advice(recipe)
-            );
-        }
     }
-    Ok(())
+}
+
+fn needs<'a>(members: &'a [Member], recipe: &Recipe) -> Vec<(&'a Member, Needs)> {
+    let of = |member| (member, Needs::of(member, recipe));
+    members.iter().map(of).collect()
 }
 
 fn describe(needs: Needs) -> String {
@@ -204,18 +233,22 @@ fn advice(recipe: &Recipe) -> String {
     ways.join(", ")
 }
 
-/// The memory in bytes that this process holds or can get; `None` where the system does not say.
+/// The memory in bytes that this process holds or can get: of the machine, or of what its control
+/// group may use where that is less, as in containers. `None` where the system does not say.
 pub(crate) fn available() -> Option<u64> {
-    let free = field("/proc/meminfo", "MemAvailable:")?;
-    Some(free + field("/proc/self/status", "VmRSS:")?)
-}
-
-/// A field of one of the system's files, in bytes.
-pub(crate) fn field(path: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    let own = sysinfo::get_current_pid().ok()?;
+    let mut system = System::new();
+    system.refresh_memory();
+    system.refresh_processes(ProcessesToUpdate::Some(&[own]), false);
+    let process = system.process(own)?;
+    let free = match process.cgroup_limits() {
+        None => system.available_memory(),
+        Some(group) => {
+            let left = group.total_memory.saturating_sub(group.rss);
+            system.available_memory().min(left)
+        }
+    };
+    Some(free + process.memory())
 }
 
 #[cfg(test)]
@@ -233,12 +266,12 @@ mod tests {
             .config
     }
 
-    fn members(config: &ModelConfig) -> [Member<'_>; 2] {
+    fn members(config: &ModelConfig) -> [Member; 2] {
         ["a", "b"].map(|name| Member {
-            name,
-            config,
+            name: name.to_owned(),
+            config: config.clone(),
             device: DeviceChoice::Cpu,
-            roles: 1,
+            roles: 0..1,
             shares_start: name == "b",
             prompt: 100,
         })
@@ -257,16 +290,11 @@ mod tests {
         let full = Needs::of(&first, &recipe(&[]));
         assert_eq!(full.weights, weights);
         assert_eq!((full.optimizer, full.gradients), (2 * weights, weights));
-        let token = 4 * 2 * config.layers * config.kv_heads * config.head_size;
-        assert_eq!(full.cache, (token * (100 + 4 * 96)) as u64);
         let twice = Needs::of(
             &first,
             &recipe(&["updates.buffer=2", "updates.minibatch=2"]),
         );
-        assert_eq!(
-            (twice.cache, twice.gradients),
-            (2 * full.cache, 2 * weights)
-        );
+        assert_eq!(twice.gradients, 2 * weights);
 
         let lora = ["fine_tuning=Lora(rank: 1)"];
         let below = Needs::of(&first, &recipe(&lora));
@@ -286,23 +314,47 @@ mod tests {
     }
 
     #[test]
-    fn agents_on_one_device_pass_their_memory_on() {
+    fn keys_and_values_are_those_of_the_largest_batch() {
         let config = tiny();
-        let needs = members(&config).map(|member| (member, Needs::of(&member, &recipe(&[]))));
-        let one = needs[0].1;
-        let together = by_device(&needs);
-        assert_eq!(together["cpu"], 2 * one.lasting() + one.passing());
-        let apart = [
-            needs[0],
+        let [first, _] = members(&config);
+        let token = (4 * 2 * config.layers * config.kv_heads * config.head_size) as u64;
+        let group = 100 + 4 * 96;
+        let rows: [(&[&str], u64); 4] = [
+            (&["evaluation.tasks=1"], group),
+            (&["evaluation.tasks=1", "updates.buffer=3"], 3 * group),
+            (&["evaluation.tasks=4", "evaluation.samples=4"], 4 * group),
             (
-                Member {
-                    device: DeviceChoice::Cuda(1),
-                    ..needs[1].0
-                },
-                needs[1].1,
+                &["evaluation.tasks=100", "evaluation.samples=2"],
+                16 * (100 + 2 * 96),
             ),
         ];
-        assert_eq!(by_device(&apart)["cuda:1"], one.lasting() + one.passing());
+        for (changes, tokens) in rows {
+            let needs = Needs::of(&first, &recipe(changes));
+            assert_eq!(needs.cache, token * tokens, "{changes:?}");
+        }
+        let changes = [
+            "evaluation.tasks=1",
+            "rollout_weights=Bf16",
+            "devices=Same(Wgpu)",
+        ];
+        let rounded = Needs::of(&first, &recipe(&changes)).cache;
+        assert_eq!(rounded, token * group / 2 + 2 * config.weights());
+    }
+
+    #[test]
+    fn agents_on_one_device_pass_their_memory_on() {
+        let config = tiny();
+        let mut members = members(&config);
+        let recipe = recipe(&[]);
+        let one = Needs::of(&members[0], &recipe);
+        let together = by_device(&needs(&members, &recipe));
+        assert_eq!(together["cpu"], 2 * one.lasting() + one.passing());
+        members[1].device = DeviceChoice::Cuda(1);
+        let there = Needs::of(&members[1], &recipe);
+        assert!(there.activations > one.activations, "scores are kept there");
+        let apart = by_device(&needs(&members, &recipe));
+        assert_eq!(apart["cpu"], one.lasting() + one.passing());
+        assert_eq!(apart["cuda:1"], there.lasting() + there.passing());
     }
 
     #[test]
@@ -333,9 +385,6 @@ mod tests {
 
     #[test]
     fn the_system_says_what_there_is() {
-        if cfg!(target_os = "linux") {
-            assert!(available().unwrap() > 1 << 20);
-        }
-        assert_eq!(field("/no/such/file", "VmRSS:"), None);
+        assert!(available().unwrap() > 1 << 20);
     }
 }

@@ -3,8 +3,6 @@
 use polyphony_marl::{AgentReport, StepReport};
 use serde_json::{Map, Value, json};
 
-use crate::memory;
-
 /// The names of the figures of a step, with `<part>` and `<role>` for what the environment names.
 pub const NAMES: &[&str] = &[
     "step",
@@ -75,7 +73,12 @@ fn agent_entries(agent: &AgentReport) -> impl Iterator<Item = (String, Value)> {
 
 /// The most memory that this process has held, in MiB; `None` where the system does not say.
 pub fn peak_memory_mib() -> Option<u64> {
-    Some(memory::field("/proc/self/status", "VmHWM:")? >> 20)
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let most = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = most.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib >> 10)
 }
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
 //! From a recipe's models to agents that can learn.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role};
-use polyphony_marl::{Agent, Language};
-use polyphony_model::{Assets, LanguageModel, ModelFiles};
+use polyphony_marl::{Agent, Language, RolloutWeights};
+use polyphony_model::{Assets, LanguageModel, ModelFiles, check_bf16};
 
 use crate::{
+    device::DeviceChoice,
+    memory::Member,
     recipe::{self, Recipe},
     sources,
 };
@@ -25,46 +23,114 @@ pub struct Team {
     assets: Vec<Arc<Assets>>,
 }
 
-/// What agents that start from one model share.
-struct Start {
-    model: LanguageModel,
-    language: Arc<Language>,
-    assets: Arc<Assets>,
+/// The models of a team, found and opened, but without their weights.
+#[derive(Debug)]
+pub struct Models {
+    /// One for each model on each device.
+    starts: Vec<Start>,
+    /// One agent a role, or one for all roles.
+    agents: Vec<NamedStart>,
 }
 
-impl Team {
-    /// Obtains, reads and places the models of a recipe, each of them once a device.
+/// A model on a device, where one agent or several start.
+#[derive(Debug)]
+struct Start {
+    path: PathBuf,
+    device: DeviceChoice,
+    files: ModelFiles,
+}
+
+#[derive(Debug)]
+struct NamedStart {
+    name: String,
+    /// Its place among the starts.
+    start: usize,
+}
+
+impl Models {
+    /// Obtains and opens the models of a recipe, each of them once a device.
     ///
     /// # Errors
-    /// If a model cannot be obtained or read, or has no tokenizer.
-    pub fn load(recipe: &Recipe, environment: &dyn Environment) -> Result<Self> {
+    /// If a model cannot be obtained or opened.
+    pub fn open(recipe: &Recipe, environment: &dyn Environment) -> Result<Self> {
         let roles = environment.roles();
-        let mut starts: HashMap<(PathBuf, String), Start> = HashMap::new();
-        let mut team = Self {
+        let models = recipe.team.models(roles.len());
+        // Names that cannot be right are refused before anything is downloaded.
+        models.iter().try_for_each(|model| sources::check(model))?;
+        let mut opened = Self {
+            starts: Vec::new(),
+            agents: Vec::new(),
+        };
+        let places = models.into_iter().zip(recipe.devices.of_team(roles.len()));
+        for (name, (model, device)) in agent_names(&recipe.team, roles).into_iter().zip(places) {
+            let path = sources::resolve(model)?;
+            let same = |start: &Start| start.path == path && start.device == device;
+            let start = match opened.starts.iter().position(same) {
+                Some(start) => start,
+                None => {
+                    let files = ModelFiles::open(&path)?;
+                    opened.starts.push(Start {
+                        path,
+                        device,
+                        files,
+                    });
+                    opened.starts.len() - 1
+                }
+            };
+            opened.agents.push(NamedStart { name, start });
+        }
+        Ok(opened)
+    }
+
+    /// The team as the estimate of memory sees it, before anything is known of prompts.
+    pub(crate) fn members(&self, roles: usize) -> Vec<Member> {
+        let member = |(index, agent): (usize, &NamedStart)| {
+            let start = &self.starts[agent.start];
+            let before = &self.agents[..index];
+            Member {
+                name: agent.name.clone(),
+                config: start.files.config.clone(),
+                device: start.device,
+                roles: match self.agents.len() {
+                    1 => 0..roles,
+                    _ => index..index + 1,
+                },
+                shares_start: before.iter().any(|other| other.start == agent.start),
+                prompt: 0,
+            }
+        };
+        self.agents.iter().enumerate().map(member).collect()
+    }
+
+    /// Reads the weights and places them.
+    ///
+    /// # Errors
+    /// If a device cannot be opened or cannot do what the recipe asks for, or a model cannot be
+    /// read or has no tokenizer.
+    pub fn load(self, recipe: &Recipe) -> Result<Team> {
+        let lora = recipe.fine_tuning.lora();
+        let mut starts = Vec::new();
+        for start in self.starts {
+            let device = start.device.open()?;
+            if recipe.rollout_weights == RolloutWeights::Bf16 {
+                check_bf16(&device).context("checking `rollout_weights`")?;
+            }
+            let path = start.path;
+            let mut loaded = Loaded::read(start.files, &device)
+                .with_context(|| format!("loading the model {}", path.display()))?;
+            if lora.is_none() {
+                // Once for all agents that start from it, so that they share the result.
+                loaded.model = loaded.model.merged();
+            }
+            starts.push(loaded);
+        }
+        let mut team = Team {
             agents: Vec::new(),
             assets: Vec::new(),
         };
-        let models = recipe.team.models(roles.len());
-        let names = agent_names(&recipe.team, roles);
-        let lora = recipe.fine_tuning.lora();
-        // Names that cannot be right are refused before anything is downloaded.
-        models.iter().try_for_each(|model| sources::check(model))?;
-        let places = models.into_iter().zip(recipe.devices.of_team(roles.len()));
-        for (index, (name, (model, device))) in names.into_iter().zip(places).enumerate() {
-            let path = sources::resolve(model)?;
-            let start = match starts.entry((path, device.to_string())) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => {
-                    let path = &entry.key().0;
-                    let mut start = Start::read(path, &device.open()?)
-                        .with_context(|| format!("loading the model {}", path.display()))?;
-                    if lora.is_none() {
-                        // Once for all agents that start from it, so that they share the result.
-                        start.model = start.model.merged();
-                    }
-                    entry.insert(start)
-                }
-            };
+        for (index, agent) in self.agents.into_iter().enumerate() {
+            let NamedStart { name, start } = agent;
+            let start = &starts[start];
             let model = start.model.clone();
             let model = match &lora {
                 Some(lora) => model
@@ -78,26 +144,17 @@ impl Team {
         }
         Ok(team)
     }
-
-    /// Each agent with what is saved beside its weights.
-    pub fn with_assets(&self) -> impl Iterator<Item = (&Agent, &Assets)> {
-        self.agents.iter().zip(self.assets.iter().map(Arc::as_ref))
-    }
 }
 
-/// What the agents of a team are called: each after its role, or one that plays all roles.
-pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
-    match team {
-        recipe::Team::Shared(_) => vec!["shared".to_owned()],
-        recipe::Team::Copies(_) | recipe::Team::Each(_) => {
-            roles.iter().map(|role| role.name.clone()).collect()
-        }
-    }
+/// What agents that start from one model share.
+struct Loaded {
+    model: LanguageModel,
+    language: Arc<Language>,
+    assets: Arc<Assets>,
 }
 
-impl Start {
-    fn read(path: &std::path::Path, device: &Device) -> Result<Self> {
-        let files = ModelFiles::open(path)?;
+impl Loaded {
+    fn read(files: ModelFiles, device: &Device) -> Result<Self> {
         let model = LanguageModel::load(&files, device)?;
         let tokenizer = files.tokenizer.context(
             "it has no tokenizer, which an agent needs to read and write text: put the \
@@ -113,5 +170,22 @@ impl Start {
             language: Arc::new(language),
             assets: Arc::new(files.assets),
         })
+    }
+}
+
+impl Team {
+    /// Each agent with what is saved beside its weights.
+    pub fn with_assets(&self) -> impl Iterator<Item = (&Agent, &Assets)> {
+        self.agents.iter().zip(self.assets.iter().map(Arc::as_ref))
+    }
+}
+
+/// What the agents of a team are called: each after its role, or one that plays all roles.
+pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
+    match team {
+        recipe::Team::Shared(_) => vec!["shared".to_owned()],
+        recipe::Team::Copies(_) | recipe::Team::Each(_) => {
+            roles.iter().map(|role| role.name.clone()).collect()
+        }
     }
 }

@@ -9,22 +9,20 @@ use anyhow::{Context as _, Result, ensure};
 use polyphony_env::Source;
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
-    Agent, IndexedTask, Playable, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks,
+    IndexedTask, Playable, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks,
     train_step,
 };
 use polyphony_model::StreamKey;
 
 use crate::{
     evaluation::{self, Evaluation},
-    interrupt,
-    memory::{self, Member},
-    metrics,
+    interrupt, memory, metrics,
     progress::Display,
     recipe::Recipe,
     run_directory::RunDirectory,
     schedule::Schedule,
     summary::{self, Finished},
-    team::Team,
+    team::{Models, Team},
 };
 
 /// Trains a recipe, saves the agents, and tells on standard error what came of it.
@@ -47,14 +45,20 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     );
     let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
     held_out.truncate(recipe.evaluation.tasks);
-    let mut team = Team::load(recipe, environment.as_ref())?;
+    let models = Models::open(recipe, environment.as_ref())?;
+    let mut members = models.members(environment.roles().len());
+    let available = memory::available();
+    // Once before weights are read, which alone may be too much, and once with all that is known.
+    memory::check(&members, recipe, available)?;
+    let mut team = models.load(recipe)?;
     let playable = check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
     check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
-    memory::check(
-        &members(recipe, &team, &playable),
-        recipe,
-        memory::available(),
-    )?;
+    for member in &mut members {
+        let prompts = &playable.longest_prompts[member.roles.clone()];
+        member.prompt = prompts.iter().copied().max().unwrap_or(0);
+    }
+    memory::tell(&members, recipe, available);
+    memory::check(&members, recipe, available)?;
     let mut run = RunDirectory::create(run_dir, recipe)?;
     log::info!("writing the run to {}", run.path().display());
     if recipe.sampling.truncates() {
@@ -92,29 +96,6 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
         agents: &agents,
     });
     Ok(())
-}
-
-/// The team as the estimate of memory sees it.
-fn members<'a>(recipe: &Recipe, team: &'a Team, playable: &Playable) -> Vec<Member<'a>> {
-    let roles = playable.longest_prompts.len();
-    let models = recipe.team.models(roles);
-    let devices = recipe.devices.of_team(roles);
-    let starts: Vec<_> = models.iter().zip(devices).collect();
-    let member = |(index, agent): (usize, &'a Agent)| {
-        let (shared, prompts) = match team.agents.len() {
-            1 => (roles, &playable.longest_prompts[..]),
-            _ => (1, &playable.longest_prompts[index..=index]),
-        };
-        Member {
-            name: &agent.name,
-            config: agent.model.config(),
-            device: starts[index].1,
-            roles: shared,
-            shares_start: starts[..index].contains(&starts[index]),
-            prompt: prompts.iter().copied().max().unwrap_or(0),
-        }
-    };
-    team.agents.iter().enumerate().map(member).collect()
 }
 
 /// The tasks of the data set under a recipe's key. The environment has looked at each of them, so

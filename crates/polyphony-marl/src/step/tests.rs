@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use burn::{
+    module::{ModuleVisitor, Param},
+    tensor::{DType, Tensor},
+};
 use polyphony_episode::Task;
+use polyphony_model::LoraConfig;
 
 use super::*;
 use crate::{
@@ -229,5 +234,44 @@ fn judging_subtracts_the_baseline_from_the_credits() {
     for agent in [0, 1] {
         let judged = judge(&[&node], &[agent], &algorithm);
         assert_eq!(judged[0].advantages, [-2.0, -1.0, 3.0]);
+    }
+}
+
+#[test]
+fn rounded_weights_are_for_the_rollout_alone() {
+    let tasks = [task("a", "hello"), task("b", "the letter")];
+    let gaps = [RolloutWeights::Full, RolloutWeights::Bf16].map(|rollout_weights| {
+        let mut agents = team(vec![]);
+        let lora = LoraConfig::default();
+        agents[1].model = agents[1].model.clone().with_lora(&lora, 1, 0).unwrap();
+        let mut config = StepConfig {
+            rollout_weights,
+            ..config(Algorithm::default())
+        };
+        config.updates.logprob_tolerance = 1.0;
+        let (done, _) = step(&mut agents, &tasks, &config);
+        for agent in &agents {
+            agent.model.visit_weights(&mut Full);
+        }
+        let updates = done.report.agents.into_iter().map(|agent| agent.update);
+        updates
+            .map(|update| update.logprob_gap.unwrap())
+            .collect::<Vec<_>>()
+    });
+    let [full, rounded] = gaps;
+    assert!(full.iter().all(|&gap| gap < 1e-5), "{full:?}");
+    // Eight bits of a weight are kept.
+    assert!(
+        rounded.iter().all(|&gap| gap > 1e-3 && gap < 0.5),
+        "{rounded:?}"
+    );
+}
+
+/// Sees that every weight is in full precision.
+struct Full;
+
+impl ModuleVisitor for Full {
+    fn visit_float<const D: usize>(&mut self, weight: &Param<Tensor<D>>) {
+        assert_eq!(weight.val().dtype(), DType::F32);
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::{
     module::{Module as _, ModuleMapper, Param},
-    tensor::Distribution,
+    tensor::{DType, Distribution},
 };
 
 use super::*;
@@ -23,7 +23,7 @@ fn tiny() -> LanguageModel {
 
 fn logits(model: &LanguageModel) -> Vec<f32> {
     let logits = sequence_logits(model, &[5, 80, 130, 7]).unwrap();
-    logits.into_data().try_into_vec().unwrap()
+    logits.cast(DType::F32).into_data().try_into_vec().unwrap()
 }
 
 /// Moves every weight that learns, as training would.
@@ -65,6 +65,16 @@ fn new_adapters_change_nothing_and_trained_ones_merge_to_the_same_model() {
             "{own} is not {expected}"
         );
     }
+}
+
+#[test]
+fn rounding_takes_what_adapters_have_learned_with_it() {
+    let mut model = tiny().with_lora(&LoraConfig::default(), 9, 0).unwrap();
+    model.map_weights(&mut Noise);
+    let rounded = model.in_bf16().unwrap();
+    assert_eq!(rounded.lora(), None);
+    assert_eq!(logits(&rounded), logits(&model.merged().in_bf16().unwrap()));
+    assert_ne!(logits(&rounded), logits(&tiny().in_bf16().unwrap()));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     evaluation, json_lines,
     progress::Display,
     recipe::{self, FineTuning, Recipe},
-    team::{Team, agent_names},
+    team::{Models, agent_names},
     train::{check_tasks, load_tasks},
 };
 
@@ -27,8 +27,8 @@ pub(crate) struct Arguments {
     /// given once for each role, a model a role.
     #[arg(long, value_name = "DIR")]
     team: Vec<String>,
-    /// Where the models run, in place of the recipe's devices: cpu, cuda, wgpu or vulkan, or with the
-    /// device's number, as in cuda:1.
+    /// Where the models run, in place of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// two also with the device's number, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
 }
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let environment = recipe.environment.build();
     let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
     held_out.truncate(recipe.evaluation.tasks);
-    let team = Team::load(&recipe, environment.as_ref())?;
+    let team = Models::open(&recipe, environment.as_ref())?.load(&recipe)?;
     check_tasks(&recipe, environment.as_ref(), &team, &held_out, "held_out")?;
     let mut display = Display::start("held-out tasks", held_out.len());
     let evaluation = evaluation::evaluate(

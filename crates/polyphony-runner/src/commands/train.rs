@@ -21,8 +21,8 @@ pub(crate) struct Arguments {
     /// Training steps, in place of the recipe's.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Where all models run, in place of the recipe's devices: cpu, cuda, wgpu or vulkan, or with
-    /// the device's number, as in cuda:1.
+    /// Where all models run, in place of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// two also with the device's number, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
 }
