@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -58,9 +58,11 @@ impl Team {
                     let path = &entry.key().0;
                     let mut start = Start::read(path, &device.open()?)
                         .with_context(|| format!("loading the model {}", path.display()))?;
-                    if lora.is_none() {
+                    match (&lora, peft_warning(path)) {
                         // Once for all agents that start from it, so that they share the result.
-                        start.model = start.model.merged();
+                        (None, _) => start.model = start.model.merged(),
+                        (Some(_), Some(warning)) => log::warn!("{warning}"),
+                        (Some(_), None) => {}
                     }
                     entry.insert(start)
                 }
@@ -85,6 +87,18 @@ impl Team {
     }
 }
 
+/// Why PEFT will not find the model below adapters that are trained on the one at this path.
+fn peft_warning(path: &Path) -> Option<String> {
+    let extension = path.extension()?;
+    extension.eq_ignore_ascii_case("gguf").then(|| {
+        format!(
+            "the adapters will refer to {}, a GGUF file, which polyphony opens but PEFT does not; \
+             `polyphony models merge` makes whole models of them, which transformers opens",
+            path.display()
+        )
+    })
+}
+
 /// What the agents of a team are called: each after its role, or one that plays all roles.
 pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
     match team {
@@ -96,7 +110,7 @@ pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
 }
 
 impl Start {
-    fn read(path: &std::path::Path, device: &Device) -> Result<Self> {
+    fn read(path: &Path, device: &Device) -> Result<Self> {
         let files = ModelFiles::open(path)?;
         let model = LanguageModel::load(&files, device)?;
         let tokenizer = files.tokenizer.context(
@@ -113,5 +127,22 @@ impl Start {
             language: Arc::new(language),
             assets: Arc::new(files.assets),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_on_a_gguf_file_are_none_that_peft_opens() {
+        for (path, warns) in [
+            ("models/tiny.gguf", true),
+            ("TINY.GGUF", true),
+            ("models/tiny", false),
+            ("models.gguf/tiny", false),
+        ] {
+            assert_eq!(peft_warning(Path::new(path)).is_some(), warns, "{path}");
+        }
     }
 }

@@ -225,11 +225,23 @@ fn both_rope_keys_may_be_there_where_they_agree() {
 fn a_window_may_be_switched_on_where_no_layer_has_it() {
     let rows = [
         (json!({"sliding_window": null}), true),
-        (json!({"sliding_window": 4096, "max_window_layers": 30}), true),
-        (json!({"sliding_window": 4096, "max_window_layers": 31}), true),
+        (
+            json!({"sliding_window": 4096, "max_window_layers": 30}),
+            true,
+        ),
+        (
+            json!({"sliding_window": 4096, "max_window_layers": 31}),
+            true,
+        ),
         (json!({"layer_types": ["full_attention"]}), true),
-        (json!({"sliding_window": 4096, "max_window_layers": 29}), false),
-        (json!({"sliding_window": 4096, "max_window_layers": 0}), false),
+        (
+            json!({"sliding_window": 4096, "max_window_layers": 29}),
+            false,
+        ),
+        (
+            json!({"sliding_window": 4096, "max_window_layers": 0}),
+            false,
+        ),
         // The defaults of transformers: 4096 tokens from the 28th layer on, of 30 here.
         (json!({"sliding_window": 4096}), false),
         (json!({"max_window_layers": 29}), false),
@@ -250,7 +262,10 @@ fn a_window_may_be_switched_on_where_no_layer_has_it() {
 fn a_whole_number_is_as_good_as_a_fraction() {
     for one in [json!(1), json!(1.0)] {
         let rope = json!({"rope_type": "default", "partial_rotary_factor": one});
-        parse(&with(json!({"partial_rotary_factor": one, "rope_parameters": rope}))).unwrap();
+        parse(&with(
+            json!({"partial_rotary_factor": one, "rope_parameters": rope}),
+        ))
+        .unwrap();
     }
 }
 

