@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_language_beside_adapters_comes_before_that_of_the_model_below() {
-        type Rows<'a> = &'a [(&'a str, Value)];
+        type Rows<'a> = &'a [&'a (&'a str, Value)];
         // Files beside the adapters; then the template's text, the end of a response, and the files
         // that a merged model is saved with. Below are a template file and the end 2.
         let check = |own: Rows<'_>, rendered: Option<&str>, stop_tokens: &[u32], saved: &[&str]| {
@@ -282,17 +282,12 @@ mod tests {
         let template = (TEMPLATE, Value::from("own"));
 
         check(&[], Some("below"), &[2], &all);
-        check(&[template.clone()], Some("own"), &[2], &all);
-        check(&[end.clone()], Some("below"), &[0], &all);
-        check(
-            &[embedded.clone()],
-            Some("embedded"),
-            &[],
-            &[TOKENIZER, CONFIG],
-        );
-        check(&[embedded, template.clone()], Some("own"), &[], &all);
-        check(&[tokenizer.clone()], None, &[2], &[TOKENIZER]);
-        check(&[tokenizer, end, template], Some("own"), &[0], &all);
+        check(&[&template], Some("own"), &[2], &all);
+        check(&[&end], Some("below"), &[0], &all);
+        check(&[&embedded], Some("embedded"), &[], &[TOKENIZER, CONFIG]);
+        check(&[&embedded, &template], Some("own"), &[], &all);
+        check(&[&tokenizer], None, &[2], &[TOKENIZER]);
+        check(&[&tokenizer, &end, &template], Some("own"), &[0], &all);
     }
 
     #[test]
