@@ -20,12 +20,21 @@ use crate::{
     tiny::{fixture, load, load_on, values, weight_bits},
 };
 
-/// Each agent should keep to its own half of the vocabulary: the first to ids below 128, the second
-/// to those from 128 on. A part is the share of an agent's tokens that do.
+/// What earns a reward.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    /// Each role should keep to its own half of the vocabulary: the first to ids below 128, the
+    /// second to those from 128 on. A part is the share of a role's tokens that do.
+    OwnHalves,
+    /// This role should keep to ids below 128, and what the other does earns nothing.
+    LowHalfOf(usize),
+    /// Every joint action earns the same.
+    Constant,
+}
+
 struct Halves {
     roles: [Role; 2],
-    /// Whether every joint action earns the same.
-    constant: bool,
+    goal: Goal,
 }
 
 impl Environment for Halves {
@@ -51,21 +60,20 @@ impl Environment for Halves {
             let tokens = &action.responses[agent].tokens;
             tokens.iter().filter(|&&id| wanted(id)).count() as f64 / tokens.len() as f64
         };
-        let parts = match self.constant {
-            true => [("low", 0.7), ("high", 0.7)],
-            false => [
-                ("low", share(0, |id| id < 128)),
-                ("high", share(1, |id| id >= 128)),
-            ],
+        let low = |id| id < 128;
+        let parts = match self.goal {
+            Goal::OwnHalves => [("low", share(0, low)), ("high", share(1, |id| id >= 128))],
+            Goal::LowHalfOf(role) => [("low", share(role, low)), ("high", 0.0)],
+            Goal::Constant => [("low", 0.7), ("high", 0.7)],
         };
         Ok(Outcome::end(Reward::new(parts)))
     }
 }
 
-fn halves(constant: bool) -> Halves {
+fn halves(goal: Goal) -> Halves {
     Halves {
         roles: [Role::new("low"), Role::new("high")],
-        constant,
+        goal,
     }
 }
 
@@ -155,7 +163,13 @@ fn mean(reports: &[StepReport], of: impl Fn(&StepReport) -> f64) -> f64 {
 fn a_team_learns_what_its_shared_reward_asks_of_each() {
     let mut team = team();
     let start = weight_bits(&team[0].model);
-    let reports = train(&mut team, &halves(false), 40, 1, Baseline::GroupMean);
+    let reports = train(
+        &mut team,
+        &halves(Goal::OwnHalves),
+        40,
+        1,
+        Baseline::GroupMean,
+    );
     let (first, last) = (&reports[..5], &reports[35..]);
     let rise = mean(last, |report| report.mean_return) - mean(first, |report| report.mean_return);
     assert!(rise > 0.7, "the return rose by {rise}");
@@ -180,10 +194,30 @@ fn a_team_learns_what_its_shared_reward_asks_of_each() {
 }
 
 #[test]
+fn a_model_that_plays_both_roles_learns_from_each() {
+    for role in 0..2 {
+        let mut team = team();
+        team.truncate(1);
+        // What the other role does earns nothing, so that it can teach nothing.
+        let environment = halves(Goal::LowHalfOf(role));
+        let reports = train(&mut team, &environment, 20, 1, Baseline::GroupMean);
+        let [first, last] = [&reports[..5], &reports[15..]]
+            .map(|reports| mean(reports, |report| report.mean_return));
+        assert!(last - first > 0.25, "role {role}: {first} became {last}");
+    }
+}
+
+#[test]
 fn equal_rewards_change_no_weight() {
     let mut team = team();
     let start = weight_bits(&team[0].model);
-    for report in train(&mut team, &halves(true), 3, 1, Baseline::GroupMean) {
+    for report in train(
+        &mut team,
+        &halves(Goal::Constant),
+        3,
+        1,
+        Baseline::GroupMean,
+    ) {
         for agent in &report.agents {
             assert_eq!((agent.zero_advantage_share, agent.update.steps), (1.0, 0));
             assert_eq!(agent.update.skipped_groups, 2);
@@ -198,7 +232,13 @@ fn equal_rewards_change_no_weight() {
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut team = team();
-        let reports = train(&mut team, &halves(false), 3, seed, Baseline::LeaveOneOut);
+        let reports = train(
+            &mut team,
+            &halves(Goal::OwnHalves),
+            3,
+            seed,
+            Baseline::LeaveOneOut,
+        );
         (
             reports,
             team.iter()
@@ -239,7 +279,7 @@ fn every_device_gives_the_same_returns() {
                 config.updates.activations = activations;
                 config
             };
-            let reports = train_with(&mut team, &halves(false), 2, &config);
+            let reports = train_with(&mut team, &halves(Goal::OwnHalves), 2, &config);
             let returns: Vec<f64> = reports.iter().map(|report| report.mean_return).collect();
             let updates: Vec<_> = reports
                 .into_iter()
@@ -264,7 +304,13 @@ fn every_device_gives_the_same_returns() {
 #[test]
 fn a_saved_agent_is_the_same_when_it_is_read_again() {
     let mut team = team();
-    train(&mut team, &halves(false), 2, 1, Baseline::GroupMean);
+    train(
+        &mut team,
+        &halves(Goal::OwnHalves),
+        2,
+        1,
+        Baseline::GroupMean,
+    );
     let folder = tempfile::tempdir().unwrap();
     let assets = ModelFiles::open(&fixture("tiny-llama")).unwrap().assets;
     let logits = |model: &LanguageModel| values(sequence_logits(model, &[5, 80, 130]).unwrap());

@@ -53,7 +53,7 @@ fn models_of_two_architectures_with_tokenizers_of_their_own_train_together() {
 #[test]
 fn one_model_plays_all_roles_and_is_saved_once() {
     let place = place();
-    train(&place, "run", &[r#"team=Shared("model")"#, "steps=3"]);
+    train(&place, "run", &[r#"team=Shared("model")"#, "steps=20"]);
     let agents: Vec<_> = place
         .files()
         .into_iter()
@@ -63,7 +63,9 @@ fn one_model_plays_all_roles_and_is_saved_once() {
         })
         .collect();
     assert_eq!(agents, [std::path::Path::new("run/agents/shared")]);
-    for line in metrics(&place, "run") {
+    let metrics = metrics(&place, "run");
+    assert_eq!(metrics.len(), 20);
+    for line in metrics {
         let norms = ["summarizer", "elaborator"].map(|role| &line[format!("{role}/gradient_norm")]);
         assert_eq!(norms[0], norms[1], "there is one update");
     }

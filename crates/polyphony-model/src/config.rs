@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use self::keys::Keys;
+pub(crate) use self::keys::Keys;
 pub use self::rope::{Rope, RopeScaling};
 use crate::error::ModelError;
 use crate::lora::{LoraConfig, Projection};
@@ -114,7 +114,8 @@ impl ModelConfig {
         keys.only("hidden_act", "silu")?;
         keys.only("attention_bias", false)?;
         keys.only("mlp_bias", false)?;
-        keys.no_sliding_window()?;
+        let layers = keys.layers()?;
+        keys.no_sliding_window(layers)?;
 
         let hidden_size = keys.size("hidden_size")?;
         let heads = keys.size("num_attention_heads")?;
@@ -146,7 +147,7 @@ impl ModelConfig {
             vocab_size: keys.size("vocab_size")?,
             hidden_size,
             intermediate_size: keys.size("intermediate_size")?,
-            layers: keys.layers()?,
+            layers,
             heads,
             kv_heads,
             head_size,
@@ -205,15 +206,32 @@ impl Keys<'_> {
         })
     }
 
-    /// Accepts settings of a sliding window only where they switch it off.
-    fn no_sliding_window(&self) -> Result<(), ModelError> {
+    /// Accepts settings of a sliding window only where no layer has one. As in transformers,
+    /// `layer_types` decides; without it the layers from `max_window_layers` on have the window.
+    fn no_sliding_window(&self, layers: usize) -> Result<(), ModelError> {
+        const SWITCH: &str = "use_sliding_window";
         const OFF: &str = "full_attention";
-        self.only("use_sliding_window", false)?;
-        let layers = self.get("layer_types").and_then(Value::as_array);
-        match layers.and_then(|layers| layers.iter().find(|layer| *layer != OFF)) {
-            Some(layer) => Err(self.unsupported("layer type", layer, OFF)),
-            None => Ok(()),
+        let switched_on = self.switch(SWITCH)? == Some(true);
+        if let Some(types) = self.get("layer_types").and_then(Value::as_array) {
+            return match types.iter().find(|layer| *layer != OFF) {
+                Some(layer) => Err(self.unsupported("layer type", layer, OFF)),
+                None => Ok(()),
+            };
         }
+        // Where `sliding_window` is absent there is one of 4096 tokens; only `null` is none.
+        let window = self.object.get("sliding_window") != Some(&Value::Null);
+        let first = match self.get("max_window_layers") {
+            Some(first) => first.as_u64().unwrap_or(0),
+            None => 28,
+        };
+        if switched_on && window && first < layers as u64 {
+            let allowed = format!(
+                "false, or without effect: `sliding_window` null, or `max_window_layers` at least \
+                 {layers}, the number of layers"
+            );
+            return Err(self.invalid(SWITCH, true, allowed));
+        }
+        Ok(())
     }
 }
 

@@ -38,6 +38,21 @@ impl WeightGradients {
         }
     }
 
+    /// The gradients of a module that the loss does not depend on.
+    pub(crate) fn absent<M: Module>(module: &M) -> Self {
+        struct Counter(Vec<Option<Tensor<1>>>);
+        impl ModuleVisitor for Counter {
+            fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+                self.0.push(None);
+            }
+        }
+        let mut counter = Counter(Vec::new());
+        module.visit(&mut counter);
+        Self {
+            by_weight: counter.0,
+        }
+    }
+
     /// The gradients of several modules, in the order in which their weights are visited.
     pub(crate) fn join(parts: impl IntoIterator<Item = Self>) -> Self {
         let parts = parts.into_iter().flat_map(|part| part.by_weight);

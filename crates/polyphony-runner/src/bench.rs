@@ -16,7 +16,7 @@ use polyphony_marl::{
     Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, RolloutWeights, StepConfig,
     StepReport, Updates, train_step,
 };
-use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
+use polyphony_model::{Activations, LanguageModel, ModelFiles, Sampling, StreamKey};
 use serde::Serialize;
 
 use crate::metrics;
@@ -30,6 +30,8 @@ pub struct Work {
     pub new_tokens: usize,
     /// Steps to run; the figures are medians over them.
     pub steps: usize,
+    /// What the updates keep of a forward pass.
+    pub activations: Activations,
 }
 
 /// What the steps took. Times are medians over the steps, so that the first step, which also
@@ -161,7 +163,10 @@ fn step_config(work: Work, index: usize) -> StepConfig {
     };
     StepConfig {
         algorithm,
-        updates: Updates::default(),
+        updates: Updates {
+            activations: work.activations,
+            ..Updates::default()
+        },
         sampling: Sampling {
             temperature: 0.7,
             top_p: 0.9,

@@ -33,8 +33,9 @@ pub(crate) struct Member {
     pub(crate) roles: Range<usize>,
     /// Whether an agent before it starts from the same model on the same device.
     pub(crate) shares_start: bool,
-    /// Tokens of the longest prompt; 0 where prompts are not known yet.
-    pub(crate) prompt: usize,
+    /// Tokens of the longest prompt; `None` where prompts are not known yet, and then nothing is
+    /// counted that grows with tokens.
+    pub(crate) prompt: Option<usize>,
 }
 
 /// What one agent needs, in bytes.
@@ -82,8 +83,14 @@ impl Needs {
             weights: own * NUMBER,
             optimizer: 2 * learning * NUMBER,
             gradients: sums * learning * NUMBER,
-            activations: activations(member, recipe),
-            cache: cache(member, recipe) + rounded,
+            activations: match member.prompt {
+                Some(prompt) => activations(member, prompt, recipe),
+                None => 0,
+            },
+            cache: match member.prompt {
+                Some(prompt) => cache(member, prompt, recipe) + rounded,
+                None => rounded,
+            },
         }
     }
 
@@ -98,11 +105,11 @@ impl Needs {
 
 /// Keys and values of the prompts and responses that are sampled together: those of a step, or of
 /// a part of an evaluation.
-fn cache(member: &Member, recipe: &Recipe) -> u64 {
+fn cache(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
     let config = &member.config;
     let token = 2 * config.layers * config.kv_heads * config.head_size;
     let rollout = |tasks: usize, samples: usize| {
-        let tokens = member.prompt + samples * recipe.max_new_tokens;
+        let tokens = prompt + samples * recipe.max_new_tokens;
         (tasks * member.roles.len() * tokens) as u64
     };
     let step = rollout(recipe.updates.buffer, recipe.algorithm.samples);
@@ -116,14 +123,14 @@ fn cache(member: &Member, recipe: &Recipe) -> u64 {
 }
 
 /// What a forward pass over one packed group keeps, and the chunk of logits.
-fn activations(member: &Member, recipe: &Recipe) -> u64 {
+fn activations(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
     let config = &member.config;
     let [d, inner] = [config.hidden_size, config.intermediate_size];
     let (queries, keys) = (
         config.heads * config.head_size,
         config.kv_heads * config.head_size,
     );
-    let tokens = member.prompt + recipe.algorithm.samples * recipe.max_new_tokens;
+    let tokens = prompt + recipe.algorithm.samples * recipe.max_new_tokens;
     // Of every token attention's scores and weights for all others; the processor's kernel keeps
     // none of them.
     let pairs = match member.device {
@@ -273,7 +280,7 @@ mod tests {
             device: DeviceChoice::Cpu,
             roles: 0..1,
             shares_start: name == "b",
-            prompt: 100,
+            prompt: Some(100),
         })
     }
 
@@ -309,6 +316,16 @@ mod tests {
             (2 * above.weights, above.weights)
         );
 
+        let early = Member {
+            prompt: None,
+            ..first.clone()
+        };
+        let early = Needs::of(&early, &recipe(&[]));
+        assert_eq!(
+            (early.weights, early.activations, early.cache),
+            (weights, 0, 0)
+        );
+
         let again = Needs::of(&first, &recipe(&["updates.activations=Recompute"]));
         assert!(again.activations < full.activations);
     }
@@ -332,12 +349,11 @@ mod tests {
             let needs = Needs::of(&first, &recipe(changes));
             assert_eq!(needs.cache, token * tokens, "{changes:?}");
         }
-        let changes = [
-            "evaluation.tasks=1",
-            "rollout_weights=Bf16",
-            "devices=Same(Wgpu)",
-        ];
-        let rounded = Needs::of(&first, &recipe(&changes)).cache;
+        let recipe = Recipe {
+            rollout_weights: RolloutWeights::Bf16,
+            ..recipe(&["evaluation.tasks=1"])
+        };
+        let rounded = Needs::of(&first, &recipe).cache;
         assert_eq!(rounded, token * group / 2 + 2 * config.weights());
     }
 

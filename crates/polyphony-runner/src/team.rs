@@ -1,6 +1,9 @@
 //! From a recipe's models to agents that can learn.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
@@ -96,7 +99,7 @@ impl Models {
                     _ => index..index + 1,
                 },
                 shares_start: before.iter().any(|other| other.start == agent.start),
-                prompt: 0,
+                prompt: None,
             }
         };
         self.agents.iter().enumerate().map(member).collect()
@@ -118,9 +121,11 @@ impl Models {
             let path = start.path;
             let mut loaded = Loaded::read(start.files, &device)
                 .with_context(|| format!("loading the model {}", path.display()))?;
-            if lora.is_none() {
+            match (&lora, peft_warning(&path)) {
                 // Once for all agents that start from it, so that they share the result.
-                loaded.model = loaded.model.merged();
+                (None, _) => loaded.model = loaded.model.merged(),
+                (Some(_), Some(warning)) => log::warn!("{warning}"),
+                (Some(_), None) => {}
             }
             starts.push(loaded);
         }
@@ -144,6 +149,18 @@ impl Models {
         }
         Ok(team)
     }
+}
+
+/// Why PEFT will not find the model below adapters that are trained on the one at this path.
+fn peft_warning(path: &Path) -> Option<String> {
+    let extension = path.extension()?;
+    extension.eq_ignore_ascii_case("gguf").then(|| {
+        format!(
+            "the adapters will refer to {}, a GGUF file, which polyphony opens but PEFT does not; \
+             `polyphony models merge` makes whole models of them, which transformers opens",
+            path.display()
+        )
+    })
 }
 
 /// What agents that start from one model share.
@@ -186,6 +203,23 @@ pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
         recipe::Team::Shared(_) => vec!["shared".to_owned()],
         recipe::Team::Copies(_) | recipe::Team::Each(_) => {
             roles.iter().map(|role| role.name.clone()).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_on_a_gguf_file_are_none_that_peft_opens() {
+        for (path, warns) in [
+            ("models/tiny.gguf", true),
+            ("TINY.GGUF", true),
+            ("models/tiny", false),
+            ("models.gguf/tiny", false),
+        ] {
+            assert_eq!(peft_warning(Path::new(path)).is_some(), warns, "{path}");
         }
     }
 }

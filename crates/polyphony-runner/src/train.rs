@@ -55,7 +55,7 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
     for member in &mut members {
         let prompts = &playable.longest_prompts[member.roles.clone()];
-        member.prompt = prompts.iter().copied().max().unwrap_or(0);
+        member.prompt = prompts.iter().copied().max();
     }
     memory::tell(&members, recipe, available);
     memory::check(&members, recipe, available)?;

@@ -11,17 +11,17 @@ use crate::error::ModelError;
 const MAX_SIZE: usize = i32::MAX as usize;
 
 /// Typed access to the keys of one JSON object. A key whose value is `null` counts as absent.
-pub(super) struct Keys<'a> {
-    pub(super) object: &'a Value,
-    pub(super) path: &'a Path,
+pub(crate) struct Keys<'a> {
+    pub(crate) object: &'a Value,
+    pub(crate) path: &'a Path,
 }
 
 impl Keys<'_> {
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn invalid(
+    pub(crate) fn invalid(
         &self,
         key: &str,
         given: impl Into<Value>,
@@ -35,7 +35,7 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn unsupported(&self, what: &str, given: &Value, supported: &str) -> ModelError {
+    pub(crate) fn unsupported(&self, what: &str, given: &Value, supported: &str) -> ModelError {
         let given = given
             .as_str()
             .map_or_else(|| given.to_string(), str::to_owned);
@@ -47,7 +47,7 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn size(&self, key: &str) -> Result<usize, ModelError> {
+    pub(crate) fn size(&self, key: &str) -> Result<usize, ModelError> {
         self.optional_size(key)?
             .ok_or_else(|| ModelError::MissingKey {
                 path: self.path.to_owned(),
@@ -56,7 +56,7 @@ impl Keys<'_> {
             })
     }
 
-    pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
+    pub(crate) fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -70,7 +70,7 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
+    pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -80,7 +80,7 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn switch(&self, key: &str) -> Result<Option<bool>, ModelError> {
+    pub(crate) fn switch(&self, key: &str) -> Result<Option<bool>, ModelError> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -90,11 +90,16 @@ impl Keys<'_> {
         }
     }
 
-    /// Refuses every value but one; absent is fine.
-    pub(super) fn only(&self, key: &str, supported: impl Into<Value>) -> Result<(), ModelError> {
+    /// Refuses every value but one; absent is fine. Numbers are the same where they are equal: JSON
+    /// writers turn 1.0 into 1.
+    pub(crate) fn only(&self, key: &str, supported: impl Into<Value>) -> Result<(), ModelError> {
         let supported = supported.into();
+        let same = |value: &Value| {
+            let equal = value.as_f64().zip(supported.as_f64());
+            equal.map_or(*value == supported, |(given, wanted)| given == wanted)
+        };
         match self.get(key) {
-            Some(value) if *value != supported => Err(self.invalid(
+            Some(value) if !same(value) => Err(self.invalid(
                 key,
                 value.clone(),
                 format!("{supported} (all that is supported)"),

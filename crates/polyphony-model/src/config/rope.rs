@@ -59,17 +59,36 @@ impl Keys<'_> {
     /// The rotary embedding, from `rope_parameters` (newer), or `rope_scaling` and the top level
     /// (older). `max_positions` stands in for an original context that is not given, as in
     /// transformers.
+    ///
+    /// Where both are there transformers takes the older one; here they have to agree.
     pub(super) fn rope(&self, max_positions: usize) -> Result<Rope, ModelError> {
+        const NEWER: &str = "rope_parameters";
+        const OLDER: &str = "rope_scaling";
         self.only("partial_rotary_factor", 1.0)?;
-        let nested = ["rope_parameters", "rope_scaling"]
-            .into_iter()
-            .find_map(|key| self.get(key));
-        let Some(object) = nested else {
-            return Ok(Rope {
+        let filled = |value: &&Value| value.as_object().is_none_or(|object| !object.is_empty());
+        let [newer, older] = [NEWER, OLDER].map(|key| self.get(key).filter(filled));
+        let read = |object| self.nested_rope(object, max_positions);
+        match (newer, older) {
+            (None, None) => Ok(Rope {
                 theta: self.rope_theta()?,
                 scaling: RopeScaling::Unscaled,
-            });
-        };
+            }),
+            (Some(object), None) | (None, Some(object)) => read(object),
+            (Some(newer), Some(older)) => {
+                let rope = read(newer)?;
+                if read(older)? != rope {
+                    let allowed = format!(
+                        "absent, or say the same as `{NEWER}`, {newer} (what is missing in either \
+                         is taken from the keys beside it)"
+                    );
+                    return Err(self.invalid(OLDER, older.clone(), allowed));
+                }
+                Ok(rope)
+            }
+        }
+    }
+
+    fn nested_rope(&self, object: &Value, max_positions: usize) -> Result<Rope, ModelError> {
         let rope = Keys {
             object,
             path: self.path,
@@ -79,14 +98,19 @@ impl Keys<'_> {
             Some(theta) => theta,
             None => self.rope_theta()?,
         };
+        // The one at the top level comes first, as in transformers.
+        let original_positions = match self.original_positions()? {
+            Some(given) => given,
+            None => rope.original_positions()?.unwrap_or(max_positions as f64),
+        };
         let kind = rope.get("rope_type").or_else(|| rope.get("type"));
         let scaling = match kind.map_or(Some("default"), Value::as_str) {
             Some("default") => RopeScaling::Unscaled,
             Some("linear") => RopeScaling::Linear {
                 factor: rope.required("factor")?,
             },
-            Some("llama3") => rope.llama3(max_positions)?,
-            Some("yarn") => rope.yarn(max_positions)?,
+            Some("llama3") => rope.llama3(original_positions)?,
+            Some("yarn") => rope.yarn(original_positions, max_positions)?,
             _ => {
                 return Err(rope.unsupported("rope type", kind.unwrap_or(&Value::Null), SUPPORTED));
             }
@@ -98,12 +122,11 @@ impl Keys<'_> {
         Ok(self.positive("rope_theta")?.unwrap_or(10_000.0))
     }
 
-    fn original_positions(&self, max_positions: usize) -> Result<f64, ModelError> {
-        let given = self.positive("original_max_position_embeddings")?;
-        Ok(given.unwrap_or(max_positions as f64))
+    fn original_positions(&self) -> Result<Option<f64>, ModelError> {
+        self.positive("original_max_position_embeddings")
     }
 
-    fn llama3(&self, max_positions: usize) -> Result<RopeScaling, ModelError> {
+    fn llama3(&self, original_positions: f64) -> Result<RopeScaling, ModelError> {
         let low_frequency_factor = self.required("low_freq_factor")?;
         let high_frequency_factor = self.required("high_freq_factor")?;
         if high_frequency_factor <= low_frequency_factor {
@@ -114,12 +137,15 @@ impl Keys<'_> {
             factor: self.required("factor")?,
             low_frequency_factor,
             high_frequency_factor,
-            original_positions: self.original_positions(max_positions)?,
+            original_positions,
         })
     }
 
-    fn yarn(&self, max_positions: usize) -> Result<RopeScaling, ModelError> {
-        let original_positions = self.original_positions(max_positions)?;
+    fn yarn(
+        &self,
+        original_positions: f64,
+        max_positions: usize,
+    ) -> Result<RopeScaling, ModelError> {
         let factor = match self.positive("factor")? {
             Some(factor) => factor,
             None => max_positions as f64 / original_positions,

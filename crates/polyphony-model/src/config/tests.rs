@@ -153,6 +153,123 @@ fn every_rope_type_is_read_in_either_spelling() {
 }
 
 #[test]
+fn the_original_context_at_the_top_level_comes_first() {
+    let original = |changes: Value| match parse(&with(changes)).unwrap().rope.scaling {
+        RopeScaling::Llama3 {
+            original_positions, ..
+        }
+        | RopeScaling::Yarn {
+            original_positions, ..
+        } => original_positions,
+        other => panic!("{other:?}"),
+    };
+    const KEY: &str = "original_max_position_embeddings";
+    let kinds = [
+        json!({"rope_type": "yarn", "factor": 4.0}),
+        json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0}),
+    ];
+    for rope in kinds {
+        let mut inside = rope.clone();
+        inside[KEY] = json!(1024);
+        for (changes, expected) in [
+            (json!({"rope_parameters": rope}), 8192.0),
+            (json!({"rope_parameters": inside}), 1024.0),
+            (json!({"rope_parameters": rope, KEY: 2048}), 2048.0),
+            (json!({"rope_scaling": inside, KEY: 2048}), 2048.0),
+        ] {
+            assert_eq!(original(changes.clone()), expected, "{changes}");
+        }
+    }
+}
+
+#[test]
+fn both_rope_keys_may_be_there_where_they_agree() {
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0});
+    let rows = [
+        (json!({"rope_parameters": yarn, "rope_scaling": yarn}), true),
+        (
+            json!({"rope_parameters": {"rope_type": "yarn", "factor": 4, "rope_theta": 1e5},
+                   "rope_scaling": {"type": "yarn", "factor": 4.0}}),
+            true,
+        ),
+        (json!({"rope_parameters": yarn, "rope_scaling": {}}), true),
+        (json!({"rope_parameters": {}, "rope_scaling": yarn}), true),
+        (
+            json!({"rope_parameters": {"rope_type": "default"}, "rope_scaling": yarn}),
+            false,
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6},
+                   "rope_scaling": yarn}),
+            false,
+        ),
+    ];
+    let expected = parse(&with(json!({"rope_scaling": yarn}))).unwrap().rope;
+    for (changes, agree) in rows {
+        let rope = parse(&with(changes.clone())).map(|config| config.rope);
+        match rope {
+            Ok(rope) => assert!(agree && rope == expected, "{changes}: {rope:?}"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(!agree, "{changes}: {message}");
+                for part in ["config.json: `rope_scaling` is {", "`rope_parameters`, {"] {
+                    assert!(message.contains(part), "{message}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_window_may_be_switched_on_where_no_layer_has_it() {
+    let rows = [
+        (json!({"sliding_window": null}), true),
+        (
+            json!({"sliding_window": 4096, "max_window_layers": 30}),
+            true,
+        ),
+        (
+            json!({"sliding_window": 4096, "max_window_layers": 31}),
+            true,
+        ),
+        (json!({"layer_types": ["full_attention"]}), true),
+        (
+            json!({"sliding_window": 4096, "max_window_layers": 29}),
+            false,
+        ),
+        (
+            json!({"sliding_window": 4096, "max_window_layers": 0}),
+            false,
+        ),
+        // The defaults of transformers: 4096 tokens from the 28th layer on, of 30 here.
+        (json!({"sliding_window": 4096}), false),
+        (json!({"max_window_layers": 29}), false),
+    ];
+    for (changes, accepted) in rows {
+        let mut config = with(json!({
+            "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2",
+            "use_sliding_window": true,
+        }));
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        assert_eq!(parse(&config).is_ok(), accepted, "{changes}");
+    }
+}
+
+#[test]
+fn a_whole_number_is_as_good_as_a_fraction() {
+    for one in [json!(1), json!(1.0)] {
+        let rope = json!({"rope_type": "default", "partial_rotary_factor": one});
+        parse(&with(
+            json!({"partial_rotary_factor": one, "rope_parameters": rope}),
+        ))
+        .unwrap();
+    }
+}
+
+#[test]
 fn a_head_may_be_wider_than_its_share() {
     assert_eq!(
         parse(&with(json!({"head_dim": 128}))).unwrap().head_size,
@@ -217,6 +334,15 @@ fn unsupported_and_senseless_values_are_named() {
         (
             json!({"partial_rotary_factor": 0.5}),
             "`partial_rotary_factor` is 0.5",
+        ),
+        (
+            json!({"partial_rotary_factor": 2}),
+            "`partial_rotary_factor` is 2",
+        ),
+        (
+            json!({"original_max_position_embeddings": 0,
+                   "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}),
+            "`original_max_position_embeddings` is 0",
         ),
         (json!({"attention_bias": true}), "`attention_bias` is true"),
         (json!({"mlp_bias": true}), "`mlp_bias` is true"),

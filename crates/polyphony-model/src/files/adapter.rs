@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::huggingface::read_json;
 use super::safetensors;
 use super::weights::Weights;
+use crate::config::Keys;
 use crate::error::ModelError;
 use crate::lora::{LoraConfig, Projection};
 
@@ -17,6 +18,31 @@ pub(crate) const CONFIG: &str = "adapter_config.json";
 
 /// The file with the factors.
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// The key for the model below.
+const BASE: &str = "base_model_name_or_path";
+
+/// Keys that are read elsewhere, or that say nothing of what trained adapters compute: the tensors
+/// themselves show which projections have one.
+const HARMLESS: [&str; 13] = [
+    BASE,
+    "auto_mapping",
+    "exclude_modules",
+    "inference_mode",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "revision",
+    "target_modules",
+    "task_type",
+];
+
+/// What PEFT takes for `r` and for `lora_alpha` where they are absent.
+const PEFT_RANK: usize = 8;
+const PEFT_ALPHA: f64 = 8.0;
 
 /// Adapters on disk, opened but not yet loaded.
 #[derive(Debug)]
@@ -34,66 +60,124 @@ pub struct Adapter {
 pub(crate) fn open(directory: &Path) -> Result<(Adapter, PathBuf), ModelError> {
     let path = directory.join(CONFIG);
     let config = read_json(&path)?;
-    refuse_variants(&config, &path)?;
-    let base = config["base_model_name_or_path"].as_str();
-    let base = base.ok_or_else(|| ModelError::MissingKey {
-        path: path.clone(),
-        key: "base_model_name_or_path".to_owned(),
-        expected: "the directory of the model below the adapters".to_owned(),
-    })?;
-    let weights = safetensors::open(&directory.join(WEIGHTS))?;
-    let found: BTreeSet<&str> = weights.names().filter_map(projection_name).collect();
-    let targets = Projection::ALL.into_iter();
-    let config = LoraConfig {
-        rank: config["r"].as_u64().unwrap_or_default() as usize,
-        alpha: config["lora_alpha"].as_f64().unwrap_or_default(),
-        targets: targets.filter(|p| found.contains(p.name())).collect(),
+    let keys = Keys {
+        object: &config,
+        path: &path,
     };
-    config.validate()?;
-    let base = PathBuf::from(base);
-    if !base.exists() {
-        return Err(ModelError::Missing {
-            path: base,
-            expected: format!(
-                "the model that {} was trained on: put it there, or correct \
-                 `base_model_name_or_path`",
-                path.display()
-            ),
-        });
-    }
-    if base.join(CONFIG).exists() {
-        return Err(unsupported(&path, "base model", "another adapter"));
-    }
+    refuse_variants(&keys)?;
+    let rank = keys.optional_size("r")?.unwrap_or(PEFT_RANK);
+    let alpha = keys.positive("lora_alpha")?.unwrap_or(PEFT_ALPHA);
+    let base = existing_base(&keys)?;
+    let weights_path = directory.join(WEIGHTS);
+    let weights = safetensors::open(&weights_path)?;
+    let config = LoraConfig {
+        rank,
+        alpha,
+        targets: targets(&weights, &weights_path)?,
+    };
     Ok((Adapter { config, weights }, base))
 }
 
-/// Refuses what PEFT can be told but this crate does not do.
-fn refuse_variants(config: &Value, path: &Path) -> Result<(), ModelError> {
-    let allowed = [
-        ("peft_type", json!("LORA")),
-        ("bias", json!("none")),
-        ("use_dora", json!(false)),
-        ("use_rslora", json!(false)),
-        ("fan_in_fan_out", json!(false)),
-        ("modules_to_save", json!([])),
-        ("rank_pattern", json!({})),
-        ("alpha_pattern", json!({})),
-    ];
-    for (key, supported) in allowed {
-        let given = config.get(key).filter(|value| !value.is_null());
-        if let Some(given) = given.filter(|given| **given != supported) {
-            return Err(ModelError::InvalidValue {
-                path: path.to_owned(),
-                key: key.to_owned(),
-                given: given.to_string(),
-                allowed: format!("{supported} (all that is supported)"),
-            });
+/// Refuses what PEFT can be told, now or in a version to come, but this crate does not do.
+fn refuse_variants(keys: &Keys<'_>) -> Result<(), ModelError> {
+    for (key, value) in keys.object.as_object().into_iter().flatten() {
+        let choices: &[Value] = match key.as_str() {
+            "peft_type" => &[json!("LORA")],
+            "bias" => &[json!("none")],
+            // The others change the weights below before training.
+            "init_lora_weights" => &[json!(true), json!(false), json!("gaussian")],
+            harmless if HARMLESS.contains(&harmless) => continue,
+            _ => &[],
+        };
+        if is_empty(value) || choices.contains(value) {
+            continue;
         }
+        let allowed = match choices {
+            [] => "absent, false or empty".to_owned(),
+            choices => {
+                let choices: Vec<String> = choices.iter().map(Value::to_string).collect();
+                choices.join(" or ")
+            }
+        };
+        let allowed = format!("{allowed} (plain LoRA is all that is supported)");
+        return Err(keys.invalid(key, value.clone(), allowed));
     }
     Ok(())
 }
 
-fn unsupported(path: &Path, what: &str, given: &str) -> ModelError {
+/// Whether a value switches off what its key is for.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) | Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+    }
+}
+
+/// The path of the model below, which is there.
+fn existing_base(keys: &Keys<'_>) -> Result<PathBuf, ModelError> {
+    let name = keys.get(BASE).and_then(Value::as_str);
+    let name = name.ok_or_else(|| ModelError::MissingKey {
+        path: keys.path.to_owned(),
+        key: BASE.to_owned(),
+        expected: "the directory of the model below the adapters".to_owned(),
+    })?;
+    let base = PathBuf::from(name);
+    if !base.exists() {
+        let help = if is_repository(name) {
+            format!(
+                "if it is a repository on the Hugging Face hub, `polyphony models fetch \
+                 hub:{name}` prints a path: put that into `{BASE}`"
+            )
+        } else {
+            format!("put it there, or correct `{BASE}`")
+        };
+        return Err(ModelError::Missing {
+            path: base,
+            expected: format!(
+                "the model that {} was trained on: {help}",
+                keys.path.display()
+            ),
+        });
+    }
+    if base.join(CONFIG).exists() {
+        return Err(unsupported(keys.path, "base model", "another adapter"));
+    }
+    Ok(base)
+}
+
+/// Whether a text looks like `organization/name`, as repositories on the hub are called.
+fn is_repository(text: &str) -> bool {
+    let word = |part: &str| {
+        part.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    let parts = text.split_once('/');
+    parts.is_some_and(|(organization, name)| word(organization) && word(name))
+}
+
+/// The projections that have factors.
+fn targets(weights: &Weights, path: &Path) -> Result<Vec<Projection>, ModelError> {
+    let found: BTreeSet<&str> = weights.names().filter_map(projection_name).collect();
+    let has_factors = |projection: &Projection| found.contains(projection.name());
+    let targets: Vec<_> = Projection::ALL.into_iter().filter(has_factors).collect();
+    if targets.is_empty() {
+        return Err(ModelError::MissingTensor {
+            path: path.to_owned(),
+            tensor: format!(
+                "*.{}.lora_A.weight",
+                Projection::ALL.map(Projection::name).join("|")
+            ),
+        });
+    }
+    Ok(targets)
+}
+
+pub(super) fn unsupported(path: &Path, what: &str, given: &str) -> ModelError {
     ModelError::Unsupported {
         path: path.to_owned(),
         what: what.to_owned(),
@@ -118,7 +202,7 @@ pub(crate) fn config_json(lora: &LoraConfig, base: &Path) -> Value {
     json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.display().to_string(),
+        BASE: base.display().to_string(),
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,

@@ -32,54 +32,73 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
             .as_ref()
             .map(|json| (json, generation_path.as_path())),
     );
-    let mut stop_tokens = stop_tokens(&ends, config.vocab_size)?;
-
-    let tokenizer_path = directory.join("tokenizer.json");
-    let tokenizer_json = optional_text(&tokenizer_path)?;
-    let tokenizer = match &tokenizer_json {
-        Some(json) => Some(Tokenizer::from_json(json, &tokenizer_path)?),
-        None => None,
-    };
-    let tokenizer_config_path = directory.join("tokenizer_config.json");
-    let tokenizer_config = optional_json(&tokenizer_config_path)?;
-    if stop_tokens.is_empty()
-        && let (Some(tokenizer), Some(json)) = (&tokenizer, &tokenizer_config)
-    {
-        stop_tokens.extend(end_of_sequence(tokenizer, json, &tokenizer_config_path)?);
-    }
-    let template_path = directory.join("chat_template.jinja");
-    let chat_template = optional_text(&template_path)?;
-    let embedded = tokenizer_config.as_ref().and_then(embedded_template);
-    let template = match (&chat_template, embedded) {
-        (Some(source), _) => Some(ChatTemplate::new(
-            source,
-            tokenizer_config.as_ref(),
-            &template_path,
-        )?),
-        (None, Some(source)) => Some(ChatTemplate::new(
-            source,
-            tokenizer_config.as_ref(),
-            &tokenizer_config_path,
-        )?),
-        (None, None) => None,
-    };
+    let stop_tokens = stop_tokens(&ends, config.vocab_size)?;
     let assets = Assets {
         source: absolute(directory),
         config: config_json,
         generation_config,
-        tokenizer: tokenizer_json,
-        tokenizer_config,
-        chat_template,
+        tokenizer: None,
+        tokenizer_config: None,
+        chat_template: None,
     };
-    Ok(ModelFiles {
+    let mut files = ModelFiles {
         config,
         weights,
         adapter: None,
-        tokenizer,
-        template,
+        tokenizer: None,
+        template: None,
         stop_tokens,
         assets,
-    })
+    };
+    read_language(&mut files, directory)?;
+    Ok(files)
+}
+
+/// Takes tokenizer and chat template from a directory, as far as it has them, in place of those
+/// that a model has already.
+///
+/// # Errors
+/// If a file is unreadable or damaged, or names a token that the tokenizer lacks.
+pub(super) fn read_language(files: &mut ModelFiles, directory: &Path) -> Result<(), ModelError> {
+    let assets = &mut files.assets;
+    let tokenizer_path = directory.join("tokenizer.json");
+    if let Some(json) = optional_text(&tokenizer_path)? {
+        files.tokenizer = Some(Tokenizer::from_json(&json, &tokenizer_path)?);
+        assets.tokenizer = Some(json);
+        // What belongs to another tokenizer may name tokens that this one lacks.
+        assets.tokenizer_config = None;
+        assets.chat_template = None;
+        files.template = None;
+    }
+    let config_path = directory.join("tokenizer_config.json");
+    let config = optional_json(&config_path)?;
+    if let (Some(tokenizer), Some(config)) = (&files.tokenizer, &config) {
+        let model = [Some(&assets.config), assets.generation_config.as_ref()];
+        let model = model.into_iter().flatten();
+        let model: Vec<_> = model
+            .map(|config| (config, assets.source.as_path()))
+            .collect();
+        if stop_tokens(&model, files.config.vocab_size)?.is_empty() {
+            let end = end_of_sequence(tokenizer, config, &config_path)?;
+            files.stop_tokens = end.into_iter().collect();
+        }
+    }
+    let template_path = directory.join("chat_template.jinja");
+    let chat_template = optional_text(&template_path)?;
+    let embedded = config.as_ref().and_then(embedded_template);
+    let template = match (&chat_template, embedded) {
+        (Some(source), _) => Some((source.clone(), template_path)),
+        (None, Some(source)) => Some((source.to_owned(), config_path)),
+        (None, None) => None,
+    };
+    assets.tokenizer_config = config.or(assets.tokenizer_config.take());
+    if let Some((source, path)) = template {
+        let tokens = assets.tokenizer_config.as_ref();
+        files.template = Some(ChatTemplate::new(&source, tokens, &path)?);
+        // An embedded one takes the place of a file's, too.
+        assets.chat_template = chat_template;
+    }
+    Ok(())
 }
 
 /// The id of the `eos_token` that a `tokenizer_config.json` names.

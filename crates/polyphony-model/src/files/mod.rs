@@ -58,7 +58,8 @@ pub struct ModelFiles {
 
 impl ModelFiles {
     /// Opens a Hugging Face directory, a directory of adapters as PEFT writes it, with the model
-    /// below them, or a `.gguf` file.
+    /// below them, or a `.gguf` file. Tokenizer and chat template beside adapters come before those
+    /// of the model below.
     ///
     /// # Errors
     /// If a needed file is missing, unreadable or damaged, any part of the model is not supported,
@@ -69,11 +70,10 @@ impl ModelFiles {
         let extension = path.extension().unwrap_or_default();
         let files = if path.join(adapter::CONFIG).is_file() {
             let (adapter, base) = adapter::open(path)?;
-            let files = Self::open(&base)?;
-            Self {
-                adapter: Some(adapter),
-                ..files
-            }
+            let mut files = Self::open(&base)?;
+            files.adapter = Some(adapter);
+            huggingface::read_language(&mut files, path)?;
+            files
         } else if path.is_dir() {
             huggingface::open(path)?
         } else if extension.eq_ignore_ascii_case("gguf") {
@@ -216,6 +216,78 @@ mod tests {
         );
         std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
         assert_eq!(render().unwrap(), "embedded");
+    }
+
+    #[test]
+    fn the_language_beside_adapters_comes_before_that_of_the_model_below() {
+        type Rows<'a> = &'a [&'a (&'a str, Value)];
+        // Files beside the adapters; then the template's text, the end of a response, and the files
+        // that a merged model is saved with. Below are a template file and the end 2.
+        let check = |own: Rows<'_>, rendered: Option<&str>, stop_tokens: &[u32], saved: &[&str]| {
+            let base = tiny_model();
+            let mut config = read_json(&base.path().join("config.json"));
+            config["eos_token_id"] = Value::Null;
+            write(&base, "config.json", &config);
+            write(&base, "chat_template.jinja", "below");
+            let end = json!({"eos_token": "<|im_end|>"});
+            write(&base, "tokenizer_config.json", &end);
+
+            let folder = tempfile::tempdir().unwrap();
+            let config = json!({"base_model_name_or_path": base.path()});
+            write(&folder, adapter::CONFIG, &config);
+            let factor = TensorSpec {
+                name: "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight".to_owned(),
+                shape: vec![1],
+            };
+            let mut assets = ModelFiles::open(base.path()).unwrap().assets;
+            assets.tokenizer = None;
+            let weights = base.path().join("factors");
+            save(&weights, &assets, &[factor], |_| Ok(vec![0.0])).unwrap();
+            let weights = weights.join("model.safetensors");
+            std::fs::copy(weights, folder.path().join(adapter::WEIGHTS)).unwrap();
+            for (name, contents) in own {
+                match contents.as_str() {
+                    Some(text) => write(&folder, name, text),
+                    None => write(&folder, name, contents),
+                }
+            }
+
+            let files = ModelFiles::open(folder.path()).unwrap();
+            let template = files.template.map(|own| own.render(&[], false).unwrap());
+            assert_eq!(template.as_deref(), rendered, "{own:?}");
+            assert_eq!(files.stop_tokens, stop_tokens, "{own:?}");
+            let language = files.assets.language_files();
+            let names: Vec<&str> = language.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names, saved, "{own:?}");
+            for (name, contents) in own.iter().filter(|(name, _)| *name == "tokenizer.json") {
+                let saved = language.iter().find(|(saved, _)| saved == name).unwrap();
+                assert_eq!(
+                    Some(saved.1.as_str()),
+                    contents.as_str(),
+                    "its own tokenizer"
+                );
+            }
+        };
+        const TOKENIZER: &str = "tokenizer.json";
+        const CONFIG: &str = "tokenizer_config.json";
+        const TEMPLATE: &str = "chat_template.jinja";
+        let all = [TOKENIZER, CONFIG, TEMPLATE];
+        let text = std::fs::read_to_string(fixture("tiny-chat").join(TOKENIZER)).unwrap();
+        let tokenizer = (TOKENIZER, Value::from(format!("{text} ")));
+        let end = (CONFIG, json!({"eos_token": "<|endoftext|>"}));
+        let embedded = (
+            CONFIG,
+            json!({"chat_template": "embedded", "eos_token": null}),
+        );
+        let template = (TEMPLATE, Value::from("own"));
+
+        check(&[], Some("below"), &[2], &all);
+        check(&[&template], Some("own"), &[2], &all);
+        check(&[&end], Some("below"), &[0], &all);
+        check(&[&embedded], Some("embedded"), &[], &[TOKENIZER, CONFIG]);
+        check(&[&embedded, &template], Some("own"), &[], &all);
+        check(&[&tokenizer], None, &[2], &[TOKENIZER]);
+        check(&[&tokenizer, &end, &template], Some("own"), &[0], &all);
     }
 
     #[test]

@@ -104,9 +104,14 @@ fn write_directory(
 /// Converts a GGUF file (or any model that opens) to the new Hugging Face directory `target`.
 ///
 /// # Errors
-/// If the model cannot be opened, or the directory not written; nothing is left behind then.
+/// If the model cannot be opened, or the directory not written; nothing is left behind then. Also
+/// if it has adapters: [`LanguageModel::merged`](crate::LanguageModel::merged) adds them to the
+/// weights, for which it has to compute.
 pub fn convert(source: &Path, target: &Path) -> Result<(), ModelError> {
     let files = ModelFiles::open(source)?;
+    if files.adapter.is_some() {
+        return Err(adapter::unsupported(source, "conversion of", "adapters"));
+    }
     let weights = &files.weights;
     save(target, &files.assets, &weights.specs(), |tensor| {
         weights.read(&tensor.name, &tensor.shape)
@@ -311,6 +316,22 @@ mod tests {
             let config: serde_json::Value = serde_json::from_str(&config).unwrap();
             assert_eq!((&config[key], config.get(other)), (&"float32".into(), None));
         }
+    }
+
+    #[test]
+    fn adapters_are_not_dropped_in_a_conversion() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("agent"), folder.path().join("new"));
+        let assets = ModelFiles::open(&fixture("tiny-llama")).unwrap().assets;
+        let factors = ["A", "B"].map(|factor| TensorSpec {
+            name: format!("base_model.model.model.layers.0.mlp.up_proj.lora_{factor}.weight"),
+            shape: vec![1],
+        });
+        let lora = LoraConfig::default();
+        save_adapter(&source, &assets, &lora, &factors, |_| Ok(vec![0.0])).unwrap();
+        let message = convert(&source, &target).unwrap_err().to_string();
+        assert!(message.contains("`polyphony models merge`"), "{message}");
+        assert_eq!(names_in(folder.path()), ["agent"]);
     }
 
     #[test]

@@ -183,31 +183,133 @@ fn saved_adapters_are_the_same_when_they_are_read_again() {
     }
 }
 
+/// What PEFT 0.21.2 writes for `LoraConfig(r=4, target_modules=["q_proj"],
+/// task_type="CAUSAL_LM", lora_dropout=0.1)`.
+const PLAIN: &str = r#"{
+  "alora_invocation_tokens": null,
+  "alpha_pattern": {},
+  "arrow_config": null,
+  "auto_mapping": null,
+  "base_model_name_or_path": "x",
+  "bias": "none",
+  "corda_config": null,
+  "ensure_weight_tying": false,
+  "eva_config": null,
+  "exclude_modules": null,
+  "fan_in_fan_out": false,
+  "inference_mode": false,
+  "init_lora_weights": true,
+  "kasa_config": null,
+  "layer_replication": null,
+  "layers_pattern": null,
+  "layers_to_transform": null,
+  "loftq_config": {},
+  "lora_alpha": 8,
+  "lora_bias": false,
+  "lora_dropout": 0.1,
+  "lora_ga_config": null,
+  "megatron_config": null,
+  "megatron_core": "megatron.core",
+  "modules_to_save": null,
+  "monteclora_config": null,
+  "peft_type": "LORA",
+  "peft_version": "0.21.2",
+  "qalora_group_size": 16,
+  "r": 4,
+  "rank_pattern": {},
+  "revision": null,
+  "target_modules": [
+    "q_proj"
+  ],
+  "target_parameters": null,
+  "task_type": "CAUSAL_LM",
+  "trainable_token_indices": null,
+  "use_bdlora": null,
+  "use_dora": false,
+  "use_qalora": false,
+  "use_rslora": false,
+  "velora_config": null
+}"#;
+
+#[test]
+fn what_peft_writes_for_plain_adapters_is_accepted_and_absent_keys_take_its_defaults() {
+    let mut plain: serde_json::Value = serde_json::from_str(PLAIN).unwrap();
+    plain["base_model_name_or_path"] = path().to_str().unwrap().into();
+    let bare = serde_json::json!({"base_model_name_or_path": path()});
+    let mut gaussian = bare.clone();
+    gaussian["init_lora_weights"] = "gaussian".into();
+    for (config, rank, alpha) in [(plain, 4, 8.0), (bare, 8, 8.0), (gaussian, 8, 8.0)] {
+        let (folder, _) = saved();
+        let directory = folder.path().join("agent");
+        std::fs::write(directory.join("adapter_config.json"), config.to_string()).unwrap();
+        let adapter = ModelFiles::open(&directory).unwrap().adapter.unwrap();
+        let expected = LoraConfig {
+            rank,
+            alpha,
+            targets: vec![Projection::Value, Projection::Gate],
+        };
+        assert_eq!(adapter.config, expected, "{config}");
+    }
+}
+
+#[test]
+fn weights_without_factors_are_named() {
+    let (folder, _) = saved();
+    let directory = folder.path().join("agent");
+    let weights = directory.join("adapter_model.safetensors");
+    std::fs::copy(path().join("model.safetensors"), weights).unwrap();
+    let message = ModelFiles::open(&directory).unwrap_err().to_string();
+    let expected = "adapter_model.safetensors holds no tensor `*.q_proj|k_proj|";
+    assert!(message.contains(expected), "{message}");
+}
+
 #[test]
 fn adapters_on_disk_that_cannot_be_used_are_explained() {
     type Change = fn(&mut serde_json::Value);
-    let rows: [(Change, &str); 8] = [
+    let rows: [(Change, &str); 12] = [
         (
             |c| c["peft_type"] = "IA3".into(),
             "`peft_type` is \"IA3\", but must be \"LORA\"",
         ),
         (
             |c| c["use_dora"] = true.into(),
-            "`use_dora` is true, but must be false",
+            "adapter_config.json: `use_dora` is true, but must be absent, false or empty (plain",
+        ),
+        (
+            |c| c["layer_replication"] = serde_json::json!([[0, 2], [1, 3]]),
+            "adapter_config.json: `layer_replication` is [[0,2],[1,3]], but must be absent",
+        ),
+        (
+            |c| c["init_lora_weights"] = "pissa_niter_4".into(),
+            "adapter_config.json: `init_lora_weights` is \"pissa_niter_4\", but must be true or \
+             false or \"gaussian\" (plain LoRA",
+        ),
+        (
+            |c| c["of_a_later_version"] = 1.into(),
+            "adapter_config.json: `of_a_later_version` is 1, but must be absent",
         ),
         (
             |c| c["bias"] = "all".into(),
             "`bias` is \"all\", but must be \"none\"",
         ),
-        (|c| c["r"] = 0.into(), "`rank` is 0, but must be at least 1"),
+        (
+            |c| c["r"] = 0.into(),
+            "adapter_config.json: `r` is 0, but must be a whole number",
+        ),
         (|c| c["r"] = 3.into(), "has shape [2, "),
         (
-            |c| c["lora_alpha"] = serde_json::Value::Null,
-            "`alpha` is 0, but must be a positive",
+            |c| c["lora_alpha"] = 0.into(),
+            "adapter_config.json: `lora_alpha` is 0, but must be a number above 0",
         ),
         (
             |c| c["base_model_name_or_path"] = "/no/where".into(),
-            "/no/where does not exist: expected the model that ",
+            "adapter_config.json was trained on: put it there, or correct `base_model_name_or_path`",
+        ),
+        (
+            |c| c["base_model_name_or_path"] = "Qwen/Qwen2.5-0.5B".into(),
+            "adapter_config.json was trained on: if it is a repository on the Hugging Face hub, \
+             `polyphony models fetch hub:Qwen/Qwen2.5-0.5B` prints a path: put that into \
+             `base_model_name_or_path`",
         ),
         (
             |c| {

@@ -46,7 +46,7 @@ impl<A: SelfAttention> Decoder<A> {
     pub(crate) fn gradients(
         &self,
         ids: Tensor<1, Int>,
-        LayerInputs { mut inputs, last }: LayerInputs,
+        LayerInputs { inputs, last }: LayerInputs,
         rotation: &Rotation,
         attention: &mut impl Attention,
         objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
@@ -69,9 +69,11 @@ impl<A: SelfAttention> Decoder<A> {
         let embedding_as_head = WeightGradients::take(&top.model.embed_tokens, &mut tape);
 
         let mut layers = Vec::with_capacity(inputs.len());
-        for (index, layer) in self.model.layers.iter().enumerate().rev() {
-            let (Some(given), Some(input)) = (upstream.take(), inputs.pop()) else {
-                break;
+        for (index, (layer, input)) in self.model.layers.iter().zip(inputs).enumerate().rev() {
+            let Some(given) = upstream.take() else {
+                // Every weight has its place in the list, also where the objective asks nothing.
+                layers.push(WeightGradients::absent(layer));
+                continue;
             };
             let layer = layer.clone().train();
             let input = Tensor::from_inner(input).require_grad();

@@ -6,7 +6,7 @@ use burn::tensor::{Device, activation::log_softmax};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{LoraConfig, ModelFiles};
+use crate::{LoraConfig, ModelFiles, TensorSpec, network::attention::PackedAttention};
 
 /// The largest difference of a log-probability, in nats.
 const LOGPROB_TOLERANCE: f32 = 1e-5;
@@ -69,6 +69,28 @@ fn assert_close(own: &[f32], expected: &[f32], tolerance: f32) {
 
 fn ids(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec(0u32..256, tokens)
+}
+
+#[test]
+fn every_weight_has_a_gradients_place_also_where_the_objective_ignores_the_layers() {
+    for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+        let model = fixture(name);
+        let (ids, positions) = ([5, 80, 130], [0, 1, 2]);
+        let attention = || PackedAttention::new(2, &[1]);
+        let inputs = model.layer_inputs(&ids, &positions, &mut attention());
+        let of_the_head = |_, head: Tensor<2>| head.sum();
+        let gradients = model.gradients(&ids, &positions, inputs, &mut attention(), of_the_head);
+        let gradients = gradients.into_vec();
+        let weights = model.named_weights();
+        assert_eq!(gradients.len(), weights.len(), "{name}");
+        let learns = |spec: &TensorSpec| match model.config().tied_head {
+            true => spec.name.contains("embed_tokens"),
+            false => spec.name.contains("lm_head"),
+        };
+        for ((spec, _), gradient) in weights.iter().zip(gradients) {
+            assert_eq!(gradient.is_some(), learns(spec), "{name}: {}", spec.name);
+        }
+    }
 }
 
 proptest! {

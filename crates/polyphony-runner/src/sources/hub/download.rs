@@ -24,7 +24,7 @@ use super::{
     super::{digest::Sha256Digest, lock::lock, transfer::Transfer},
     Form, HubModel, Settings,
     explain::{explain, first_file, is_silence},
-    snapshot::{CONFIG, INDEX, OPTIONAL, Snapshot, WEIGHTS, is_commit},
+    snapshot::{ADAPTER, CONFIG, INDEX, OPTIONAL, Snapshot, WEIGHTS, is_commit},
 };
 
 /// Fetches what the cache does not hold of a model; returns the model's path in the cache.
@@ -114,10 +114,14 @@ impl Download<'_> {
     }
 
     fn directory(&self) -> Result<PathBuf> {
-        let mut names = vec![CONFIG, WEIGHTS, INDEX];
+        let mut names = vec![CONFIG, WEIGHTS, INDEX, ADAPTER];
         names.extend(OPTIONAL);
         let listed = self.list(&names)?;
         let find = |name: &str| listed.iter().find(|file| file.path == name);
+        let whole = find(WEIGHTS).or(find(INDEX)).and(find(CONFIG));
+        if let (None, Some(_)) = (whole, find(ADAPTER)) {
+            bail!("{}", self.adapter_by_hand());
+        }
         match find(CONFIG) {
             Some(config) => self.fetch(config)?,
             None => bail!(
@@ -296,6 +300,20 @@ impl Download<'_> {
         let blob = blobs.join(digest.as_str());
         fs::rename(&partial, &blob).with_context(context)?;
         Ok(fs::canonicalize(blob)?)
+    }
+
+    /// What to do with a repository of adapters, which say what they were trained on by a name that
+    /// means nothing here.
+    fn adapter_by_hand(&self) -> String {
+        let (repository, revision) = (self.model.repository(), &self.model.revision);
+        format!(
+            "the repository is an adapter ({ADAPTER}), not a whole model: run `hf download \
+             {repository} --revision {revision} --local-dir DIRECTORY`, fetch the model that its \
+             {ADAPTER} calls `base_model_name_or_path` with `polyphony models fetch`, put the path \
+             that this prints in place of that name, and give DIRECTORY in place of \
+             `{}`",
+            self.model
+        )
     }
 
     /// A hint at the repository's GGUF files, where it has any.

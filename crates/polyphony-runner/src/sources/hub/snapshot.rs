@@ -23,6 +23,8 @@ pub(super) const OPTIONAL: [&str; 4] = [
     "tokenizer_config.json",
     "chat_template.jinja",
 ];
+/// What makes a repository one of adapters.
+pub(super) const ADAPTER: &str = "adapter_config.json";
 /// The weights in one file, or else the list of the files that they are spread over.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";

@@ -332,6 +332,11 @@ fn one_gguf_file_is_fetched_out_of_many() {
 fn refusals_say_what_would_help() {
     let bare = repository(&[("a.gguf", vec![1]), ("b.gguf", vec![2])]);
     let weightless = repository(&[("config.json", b"{}".to_vec())]);
+    let adapter = repository(&[
+        ("adapter_config.json", b"{}".to_vec()),
+        ("adapter_model.safetensors", vec![1]),
+        ("config.json", b"{}".to_vec()),
+    ]);
     let behaving = |behaviour: Behaviour| Repository {
         behaviour,
         ..tiny_model()
@@ -364,6 +369,15 @@ fn refusals_say_what_would_help() {
             "org/tiny",
             "the repository has neither model.safetensors nor model.safetensors.index.json, and \
              other weights are not read",
+        ),
+        (
+            adapter,
+            "org/tiny",
+            "the repository is an adapter (adapter_config.json), not a whole model: run `hf \
+             download org/tiny --revision main --local-dir DIRECTORY`, fetch the model that its \
+             adapter_config.json calls `base_model_name_or_path` with `polyphony models fetch`, put \
+             the path that this prints in place of that name, and give DIRECTORY in place of \
+             `hub:org/tiny`",
         ),
         (
             behaving(Behaviour::Private),
