@@ -1,16 +1,16 @@
-//! What one run may use.
+//! What a program may use.
 
 use serde::{Deserialize, Serialize};
 
-/// The most that one run of a program may use.
+/// The most that a program may use. Time is counted for each test on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Address space, in megabytes. A program that may not fork cannot hold more memory than this.
     pub address_space_mb: u64,
-    /// Processor time, in seconds.
+    /// Processor time of one test, in seconds.
     pub cpu_secs: u64,
-    /// Time on the clock, in seconds: for a program that waits instead of working.
+    /// Time on the clock of one test, in seconds: for a program that waits instead of working.
     pub wall_secs: u64,
     /// Open file descriptors.
     pub descriptors: u64,
