@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::Tier;
+
 /// Why a pool could not be started, or could not judge.
 #[derive(Debug, Error)]
 pub enum SandboxError {
@@ -20,14 +22,16 @@ pub enum SandboxError {
     #[error("the sandbox has 0 workers; set at least 1")]
     NoWorkers,
     /// A limit is out of its range.
-    #[error("the sandbox's limit `{limit}` is {given}; allowed: {allowed}")]
+    #[error("the sandbox's limit `{limit}` is {given}; it must be from {least} to {most}")]
     Limit {
         /// The limit.
         limit: &'static str,
         /// What was given.
         given: u64,
-        /// What is allowed.
-        allowed: &'static str,
+        /// The least that is allowed.
+        least: u64,
+        /// The most that is allowed.
+        most: u64,
     },
     /// There is no Python.
     #[error(
@@ -63,7 +67,7 @@ pub enum SandboxError {
     #[error("the sandbox's self-test failed at the step \"{step}\" ({tier} tier): {saw}; {help}")]
     SelfTest {
         /// The tier that was tested.
-        tier: crate::Tier,
+        tier: Tier,
         /// The step.
         step: String,
         /// What was seen.

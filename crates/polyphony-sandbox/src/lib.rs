@@ -17,6 +17,11 @@ mod counters;
 mod error;
 mod judgement;
 mod limits;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod other;
+mod pool;
 mod program;
 mod self_test;
 mod settings;
@@ -26,6 +31,7 @@ pub use counters::Counters;
 pub use error::SandboxError;
 pub use judgement::{AssertOutcome, Judgement, SyntaxError};
 pub use limits::Limits;
+pub use pool::Pool;
 pub use program::{Program, Tests};
 pub use self_test::{SelfTest, SelfTestStep};
 pub use settings::{Interpreter, Isolation, Settings, Tier};

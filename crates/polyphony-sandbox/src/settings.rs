@@ -4,7 +4,7 @@ use std::{fmt, num::NonZero, path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Limits;
+use crate::{Limits, SandboxError};
 
 /// What a pool is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,16 @@ impl Default for Settings {
             limits: Limits::default(),
             isolation: Isolation::default(),
         }
+    }
+}
+
+impl Settings {
+    /// Refuses what no pool can be.
+    pub(crate) fn check(&self) -> Result<(), SandboxError> {
+        if self.workers == 0 {
+            return Err(SandboxError::NoWorkers);
+        }
+        self.limits.check()
     }
 }
 
