@@ -9,6 +9,8 @@ mod interpreter;
 mod landlock;
 mod launch;
 mod layers;
+#[cfg(test)]
+mod layers_tests;
 mod layout;
 mod raw;
 mod seccomp;

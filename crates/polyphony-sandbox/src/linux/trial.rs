@@ -32,6 +32,16 @@ pub(super) struct Pair {
     pub(super) judge: Zygote,
 }
 
+/// What holds a program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds<'a> {
+    pub(super) limits: &'a Limits,
+    /// The most processor seconds that can be used in a second.
+    pub(super) cores: u32,
+    /// Whether nothing keeps it from killing itself, so that it may look as if the system did.
+    pub(super) may_kill_itself: bool,
+}
+
 /// What was found out about a program.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Findings {
@@ -61,15 +71,13 @@ impl<T: Into<HostFailure>> From<T> for Fault {
 /// [`Fault::Host`] if the pair is of no more use, [`Fault::Tests`] if the tests are not.
 pub(super) fn judge(
     pair: &mut Pair,
-    limits: &Limits,
-    cores: u32,
+    bounds: Bounds<'_>,
     program: &Program,
     tests: &Tests,
 ) -> Result<Findings, Fault> {
     let mut trial = Trial {
         pair,
-        limits,
-        cores,
+        bounds,
         program,
         asserts: Vec::new(),
         at: Place::Outside,
@@ -88,8 +96,7 @@ pub(super) fn judge(
 
 struct Trial<'a> {
     pair: &'a mut Pair,
-    limits: &'a Limits,
-    cores: u32,
+    bounds: Bounds<'a>,
     program: &'a Program,
     asserts: Vec<Assert>,
     at: Place,
@@ -197,6 +204,7 @@ impl Trial<'_> {
         // The host keeps the time of every assert; this is for a host that does not.
         let stretches = 2 * self.asserts.len() as u64 + 2;
         let cpu_secs = self
+            .bounds
             .limits
             .cpu_secs
             .saturating_add(1)
@@ -204,8 +212,8 @@ impl Trial<'_> {
         self.pair.solver.start_child(cpu_secs.min(JUDGE_CPU_SECS))?;
         let clocks = self.clocks();
         let watch = Stopwatch::start(Used::default(), clocks);
-        let allowance = Allowance::of_a_test(self.limits);
-        let mut deadline = watch.until(allowance, clocks, self.cores);
+        let allowance = Allowance::of_a_test(self.bounds.limits);
+        let mut deadline = watch.until(allowance, clocks, self.bounds.cores);
         let source = pack(&[&self.program.source, &self.program.entry_point]);
         let channel = &mut child(&mut self.pair.solver)?.channel;
         let answer = channel
@@ -374,7 +382,7 @@ impl Trial<'_> {
             Break::Malformed(what) => Ok(Cause::failed(format!("a malformed reply: {what}"))),
             Break::Closed => {
                 let end = self.pair.solver.let_child_end()?;
-                Cause::of_end(end).map_err(Fault::Host)
+                Cause::of_end(end, self.bounds.may_kill_itself).map_err(Fault::Host)
             }
         }
     }
@@ -404,13 +412,14 @@ impl Trial<'_> {
     }
 
     fn deadline(&mut self) -> super::stopwatch::Deadline {
-        let a_test = Allowance::of_a_test(self.limits);
+        let a_test = Allowance::of_a_test(self.bounds.limits);
         let allowance = match self.at {
             Place::Assert(_) => a_test,
             // What stands between the asserts has as much as one more for each of them.
             Place::Outside => a_test.times(self.asserts.len() + 1),
         };
-        self.watch.until(allowance, self.clocks(), self.cores)
+        self.watch
+            .until(allowance, self.clocks(), self.bounds.cores)
     }
 
     fn turn_to(&mut self, place: Place) {

@@ -54,7 +54,7 @@ impl Cause {
     /// # Errors
     ///
     /// A reason why this is no doing of the program.
-    pub(super) fn of_end(end: End) -> Result<Self, String> {
+    pub(super) fn of_end(end: End, may_kill_itself: bool) -> Result<Self, String> {
         match end {
             End::Exited(code) => Ok(Self::failed(format!(
                 "the program ended its interpreter with exit code {code}"
@@ -68,8 +68,8 @@ impl Cause {
                 Verdict::Timeout,
                 "stopped for its processor time",
             )),
-            // A program cannot send this to itself, and the host did not.
-            End::Signalled(libc::SIGKILL) => Err(
+            // A confined program cannot send this to itself, and the host did not.
+            End::Signalled(libc::SIGKILL) if !may_kill_itself => Err(
                 "a solver was killed from outside, most likely since the system has no memory left"
                     .to_owned(),
             ),
@@ -89,6 +89,7 @@ fn signal_name(signal: i32) -> String {
         libc::SIGFPE => "SIGFPE",
         libc::SIGILL => "SIGILL",
         libc::SIGINT => "SIGINT",
+        libc::SIGKILL => "SIGKILL",
         libc::SIGSEGV => "SIGSEGV, as after very deep recursion",
         libc::SIGTERM => "SIGTERM",
         libc::SIGTRAP => "SIGTRAP",
