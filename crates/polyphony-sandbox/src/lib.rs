@@ -1,9 +1,7 @@
-//! The vocabulary for running untrusted programs: what a run may use, and how it ended.
+//! Judging untrusted Python programs: what they may use, how they are confined, what came of them.
 //!
-//! **Nothing here runs a program yet.** The crate holds [`Limits`] and [`Verdict`] alone, so that
-//! what is built on them can already name them; running programs in confinement is still to come.
-//!
-//! The crate knows nothing of models, environments or learning. Start reading at [`Verdict`].
+//! The crate knows nothing of models, environments or learning. Start reading at [`Settings`] and
+//! [`Judgement`].
 //!
 //! ```
 //! use polyphony_sandbox::{Limits, Verdict};
@@ -15,8 +13,26 @@
 //! assert!(!verdict.is_about_the_program());
 //! ```
 
+mod counters;
+mod error;
+mod judgement;
 mod limits;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod other;
+mod pool;
+mod program;
+mod self_test;
+mod settings;
 mod verdict;
 
+pub use counters::Counters;
+pub use error::SandboxError;
+pub use judgement::{AssertOutcome, Judgement, SyntaxError};
 pub use limits::Limits;
+pub use pool::Pool;
+pub use program::{Program, Tests};
+pub use self_test::{SelfTest, SelfTestStep};
+pub use settings::{Interpreter, Isolation, Settings, Tier};
 pub use verdict::Verdict;

@@ -1,16 +1,20 @@
-//! What one run may use.
+//! What a program may use.
+
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// The most that one run of a program may use.
+use crate::SandboxError;
+
+/// The most that a program may use. Time is counted for each test on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Address space, in megabytes. A program that may not fork cannot hold more memory than this.
     pub address_space_mb: u64,
-    /// Processor time, in seconds.
+    /// Processor time of one test, in seconds.
     pub cpu_secs: u64,
-    /// Time on the clock, in seconds: for a program that waits instead of working.
+    /// Time on the clock of one test, in seconds: for a program that waits instead of working.
     pub wall_secs: u64,
     /// Open file descriptors.
     pub descriptors: u64,
@@ -27,6 +31,28 @@ impl Default for Limits {
             descriptors: 64,
             file_bytes: 0,
         }
+    }
+}
+
+impl Limits {
+    /// Refuses limits under which no interpreter runs, or that are none.
+    pub(crate) fn check(&self) -> Result<(), SandboxError> {
+        let within = |limit, given, allowed: RangeInclusive<u64>| {
+            if allowed.contains(&given) {
+                return Ok(());
+            }
+            Err(SandboxError::Limit {
+                limit,
+                given,
+                least: *allowed.start(),
+                most: *allowed.end(),
+            })
+        };
+        within("address_space_mb", self.address_space_mb, 128..=1 << 20)?;
+        within("cpu_secs", self.cpu_secs, 1..=3600)?;
+        within("wall_secs", self.wall_secs, 1..=3600)?;
+        within("descriptors", self.descriptors, 16..=4096)?;
+        within("file_bytes", self.file_bytes, 0..=1 << 40)
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How one run of an untrusted program ended, as seen from outside it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It did what was asked.
     Passed,
@@ -38,15 +39,15 @@ mod tests {
     fn only_an_infrastructure_failure_says_nothing_about_the_program() {
         let reason = "no memory".to_owned();
         let rows = [
-            (Verdict::Passed, true, r#""Passed""#),
-            (Verdict::Failed, true, r#""Failed""#),
-            (Verdict::Timeout, true, r#""Timeout""#),
-            (Verdict::OutOfMemory, true, r#""OutOfMemory""#),
-            (Verdict::Violation, true, r#""Violation""#),
+            (Verdict::Passed, true, r#""passed""#),
+            (Verdict::Failed, true, r#""failed""#),
+            (Verdict::Timeout, true, r#""timeout""#),
+            (Verdict::OutOfMemory, true, r#""out_of_memory""#),
+            (Verdict::Violation, true, r#""violation""#),
             (
                 Verdict::Infrastructure { reason },
                 false,
-                r#"{"Infrastructure":{"reason":"no memory"}}"#,
+                r#"{"infrastructure":{"reason":"no memory"}}"#,
             ),
         ];
         for (verdict, about_the_program, json) in rows {

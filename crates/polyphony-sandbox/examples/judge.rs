@@ -1,0 +1,66 @@
+//! Judges a program by its tests, and shows what the sandbox saw of itself before.
+//!
+//! `cargo run -p polyphony-sandbox --example judge`
+#![allow(clippy::print_stdout, reason = "an example shows its result")]
+
+use polyphony_sandbox::{Pool, Program, SandboxError, Settings, Tests};
+
+const TESTS: &str = "
+def check(candidate):
+    assert candidate([3, 1, 2]) == 3
+    assert candidate([-5]) == -5
+    assert candidate([]) is None
+";
+
+const PROGRAMS: [(&str, &str); 3] = [
+    (
+        "right",
+        "def largest(numbers):\n    return max(numbers, default=None)\n",
+    ),
+    (
+        "forgets the empty list",
+        "def largest(numbers):\n    return max(numbers)\n",
+    ),
+    (
+        "curious",
+        "def largest(numbers):\n    return open('/etc/passwd').read()\n",
+    ),
+];
+
+fn main() -> Result<(), SandboxError> {
+    let pool = Pool::start(&Settings {
+        workers: 1,
+        ..Settings::default()
+    })?;
+    println!(
+        "{} tier, Python {}",
+        pool.tier(),
+        pool.interpreter().version
+    );
+    for step in &pool.report().steps {
+        println!("  {}: {}", step.name, step.saw);
+    }
+    let tests = Tests {
+        setup: String::new(),
+        source: TESTS.to_owned(),
+    };
+    for (name, source) in PROGRAMS {
+        let program = Program {
+            source: source.to_owned(),
+            entry_point: "largest".to_owned(),
+        };
+        let judgement = pool.judge(&program, &tests)?;
+        println!(
+            "{name}: {:?}, {} of {} tests, {:.1} ms",
+            judgement.verdict,
+            judgement.passed(),
+            judgement.asserts.len(),
+            judgement.seconds * 1e3
+        );
+        for outcome in &judgement.asserts {
+            let error = outcome.error.as_deref().unwrap_or("passed");
+            println!("  {}: {error}", outcome.source);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! What a pool has done so far.
+
+use serde::{Deserialize, Serialize};
+
+/// What a pool has done since its start. The self-test does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Programs judged.
+    pub runs: u64,
+    /// Of these, programs with a test that was stopped for its time.
+    pub timeouts: u64,
+    /// Programs with a test that asked for too much memory.
+    pub out_of_memory: u64,
+    /// Programs with a test in which something forbidden was tried.
+    pub violations: u64,
+    /// Times that a program was run again because the host could not run it.
+    pub infrastructure_retries: u64,
+    /// Seconds on the clock spent judging, summed over the workers.
+    pub seconds: f64,
+}

@@ -1,0 +1,196 @@
+//! Which Python runs the programs, and which files it needs.
+
+use std::{
+    env,
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{Interpreter, SandboxError};
+
+const PROBE: &str = include_str!("../python/probe.py");
+/// How long an interpreter may take to say what it is.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// More than any interpreter says of itself.
+const ANSWER_LIMIT: u64 = 1 << 20;
+
+/// A file that the interpreter needs, by its real path, and other names by which it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Needed {
+    pub(super) path: PathBuf,
+    pub(super) aliases: Vec<PathBuf>,
+}
+
+/// An interpreter and all that it needs of the file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Installation {
+    pub(super) interpreter: Interpreter,
+    /// The program that the system starts to load it, by the name in its header.
+    pub(super) loader: Option<PathBuf>,
+    /// Directories of its standard library.
+    pub(super) libraries: Vec<Needed>,
+    /// Shared libraries, the loader's real file among them.
+    pub(super) shared: Vec<Needed>,
+}
+
+/// Finds the interpreter, or takes the named one, and asks what it needs.
+///
+/// # Errors
+///
+/// [`SandboxError::NoInterpreter`], [`SandboxError::Interpreter`] or
+/// [`SandboxError::InterpreterTooOld`].
+pub(super) fn find(named: Option<&Path>) -> Result<Installation, SandboxError> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => in_search_path("python3").ok_or(SandboxError::NoInterpreter)?,
+    };
+    let unusable = |reason: String| SandboxError::Interpreter {
+        path: path.clone(),
+        reason,
+    };
+    let answer = ask(&path).map_err(|error| unusable(error.to_string()))?;
+    let answer = Answer::parse(&answer).map_err(unusable)?;
+    if let Some(version) = answer.too_old() {
+        return Err(SandboxError::InterpreterTooOld {
+            path: path.clone(),
+            version,
+        });
+    }
+    answer.installation().map_err(unusable)
+}
+
+fn in_search_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Runs the probe, and waits no longer than [`PATIENCE`].
+fn ask(interpreter: &Path) -> io::Result<String> {
+    let mut child = Command::new(interpreter)
+        .args(["-I", "-S", "-B", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let answer = converse(&mut child);
+    // Whatever it is, it has had its time.
+    let _ = child.kill();
+    let _ = child.wait();
+    answer
+}
+
+fn converse(child: &mut Child) -> io::Result<String> {
+    if let Some(mut stdin) = child.stdin.take() {
+        // What is no Python may not even read.
+        let _ = stdin.write_all(PROBE.as_bytes());
+    }
+    let Some(mut stdout) = child.stdout.take() else {
+        return Ok(String::new());
+    };
+    let end = Instant::now() + PATIENCE;
+    let mut answer = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut ready = [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN)];
+        if poll(&mut ready, Some(&timeout))? == 0 {
+            return Err(io::Error::other(format!(
+                "it gave no answer within {} s",
+                PATIENCE.as_secs()
+            )));
+        }
+        let mut piece = [0; 4096];
+        let length = stdout.read(&mut piece)?;
+        answer.extend_from_slice(&piece[..length]);
+        if length == 0 || answer.len() as u64 > ANSWER_LIMIT {
+            return Ok(String::from_utf8_lossy(&answer).into_owned());
+        }
+    }
+}
+
+/// What the probe printed.
+#[derive(Default)]
+struct Answer {
+    version: String,
+    executable: PathBuf,
+    loader: Option<PathBuf>,
+    libraries: Vec<Needed>,
+    shared: Vec<Needed>,
+}
+
+impl Answer {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut answer = Self::default();
+        let mut shared_last = false;
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once(' ') else {
+                return Err(unexpected(line));
+            };
+            let path = PathBuf::from(value);
+            let needed = || Needed {
+                path: path.clone(),
+                aliases: Vec::new(),
+            };
+            match key {
+                "version" => answer.version = value.to_owned(),
+                "executable" => answer.executable = path,
+                "loader" => answer.loader = Some(path),
+                "library" => answer.libraries.push(needed()),
+                "shared" => answer.shared.push(needed()),
+                "alias" => {
+                    let list = if shared_last {
+                        &mut answer.shared
+                    } else {
+                        &mut answer.libraries
+                    };
+                    let last = list.last_mut().ok_or_else(|| unexpected(line))?;
+                    last.aliases.push(path);
+                    continue;
+                }
+                _ => return Err(unexpected(line)),
+            }
+            shared_last = key == "shared";
+        }
+        if answer.version.is_empty() {
+            return Err("it does not answer as Python does".to_owned());
+        }
+        Ok(answer)
+    }
+
+    /// Its version, if that is too old.
+    fn too_old(&self) -> Option<String> {
+        let mut numbers = self
+            .version
+            .split('.')
+            .map(|part| part.parse().unwrap_or(0));
+        let version: (u32, u32) = (numbers.next()?, numbers.next()?);
+        (version < (3, 9)).then(|| self.version.clone())
+    }
+
+    fn installation(self) -> Result<Installation, String> {
+        if self.executable.as_os_str().is_empty() || self.libraries.is_empty() {
+            return Err("it does not say where it and its library are".to_owned());
+        }
+        Ok(Installation {
+            interpreter: Interpreter {
+                path: self.executable,
+                version: self.version,
+            },
+            loader: self.loader,
+            libraries: self.libraries,
+            shared: self.shared,
+        })
+    }
+}
+
+fn unexpected(line: &str) -> String {
+    let line: String = line.chars().take(60).collect();
+    format!("it does not answer as Python does: {line:?}")
+}

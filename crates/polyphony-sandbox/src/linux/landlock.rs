@@ -1,0 +1,85 @@
+//! The Landlock rules: the interpreter may be executed, its library read, all else is denied.
+
+use std::{os::fd::OwnedFd, path::Path};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
+};
+
+use super::{interpreter::Installation, layout};
+
+/// The least that is required: file access, since Linux 5.13.
+const REQUIRED: ABI = ABI::V1;
+/// Everything that this version of the rules knows to deny, where the kernel can.
+const WANTED: ABI = ABI::V7;
+
+/// The rules for an interpreter, not yet in force.
+///
+/// # Errors
+///
+/// The reason, if the kernel has no Landlock or a file of the interpreter cannot be opened.
+pub(super) fn ruleset(installation: &Installation) -> Result<OwnedFd, String> {
+    let created = create().map_err(|error| format!("the kernel offers no Landlock ({error})"))?;
+    let rules = add_rules(created, installation)?;
+    let descriptor: Option<OwnedFd> = rules.into();
+    descriptor.ok_or_else(|| "the kernel offers no Landlock".to_owned())
+}
+
+fn create() -> Result<RulesetCreated, landlock::RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(REQUIRED))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(WANTED))?
+        .handle_access(AccessNet::from_all(WANTED))?
+        .scope(Scope::from_all(WANTED))?
+        .create()
+}
+
+fn add_rules(rules: RulesetCreated, installation: &Installation) -> Result<RulesetCreated, String> {
+    let run = AccessFs::Execute | AccessFs::ReadFile;
+    let read_file = BitFlags::from(AccessFs::ReadFile);
+    let list = BitFlags::from(AccessFs::ReadDir);
+
+    let mut rules = add(rules, &installation.interpreter.path, run)?;
+    if let Some(loader) = &installation.loader {
+        rules = add(rules, loader, run)?;
+    }
+    for shared in &installation.shared {
+        rules = add(rules, &shared.path, read_file)?;
+    }
+    for library in &installation.libraries {
+        rules = add(rules, &library.path, list)?;
+        let readable = layout::readable(&library.path)
+            .map_err(|error| format!("cannot list `{}`: {error}", library.path.display()))?;
+        for path in readable {
+            // A link that leads nowhere needs no rule, one that leads out of the library gets none.
+            let real = path.canonicalize();
+            let Some(real) = real.ok().filter(|real| real.starts_with(&library.path)) else {
+                continue;
+            };
+            let access = if real.is_dir() {
+                list | read_file
+            } else {
+                read_file
+            };
+            rules = add(rules, &real, access)?;
+        }
+    }
+    Ok(rules)
+}
+
+fn add(
+    rules: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, String> {
+    let cannot = |error: &dyn std::error::Error| {
+        format!("no Landlock rule for `{}`: {error}", path.display())
+    };
+    let descriptor = PathFd::new(path).map_err(|error| cannot(&error))?;
+    rules
+        .add_rule(PathBeneath::new(descriptor, access))
+        .map_err(|error| cannot(&error))
+}

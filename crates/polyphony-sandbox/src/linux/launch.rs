@@ -1,0 +1,381 @@
+//! Starting a zygote: laying everything out, cloning, writing the user map, waiting for the start.
+
+use std::{
+    ffi::CString,
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, PidfdFlags, geteuid, pidfd_open},
+};
+
+use super::{
+    enter::{self, Entry, Identity, Pointers, Privileges, Step},
+    interpreter::Installation,
+    landlock,
+    layers::{Layer, Layers},
+    layout, raw, seccomp,
+    zygote::Zygote,
+};
+use crate::{Limits, Tier};
+
+/// What a zygote's children do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Run programs.
+    Solver,
+    /// Run tests.
+    Judge,
+}
+
+impl Role {
+    fn source(self) -> String {
+        let own = match self {
+            Self::Solver => include_str!("../python/solver.py"),
+            Self::Judge => include_str!("../python/judge.py"),
+        };
+        let wire = include_str!("../python/wire.py");
+        let zygote = include_str!("../python/zygote.py");
+        [wire, own, zygote].join("\n\n")
+    }
+}
+
+/// The user that root becomes; by convention, one that owns nothing.
+const NOBODY: u32 = 65534;
+/// How long a zygote may take to start.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Threads that a program may have at a time, where they can be counted for it alone.
+const THREADS: u64 = 64;
+const STACK_BYTES: u64 = 8 << 20;
+
+/// Why a zygote did not start: which step, and what the system said.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{step} failed: {reason}")]
+pub(super) struct LaunchError {
+    pub(super) step: String,
+    pub(super) reason: String,
+}
+
+impl LaunchError {
+    fn new(step: &str, reason: impl ToString) -> Self {
+        Self {
+            step: step.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+
+    fn at(step: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self::new(step, error)
+    }
+}
+
+/// Everything that zygotes of one pool have in common.
+pub(super) struct Launcher {
+    entries: [Entry; 2],
+    namespaces: i32,
+    filters: Option<seccomp::Filters>,
+    /// Held open for the entries, which know them by number.
+    _open: (File, Option<OwnedFd>),
+}
+
+impl Launcher {
+    /// Lays out what the zygotes of a pool need.
+    ///
+    /// # Errors
+    ///
+    /// The step at which that cannot be done.
+    pub(super) fn new(
+        installation: &Installation,
+        limits: &Limits,
+        layers: &Layers,
+    ) -> Result<Self, LaunchError> {
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(LaunchError::at("opening /dev/null"))?;
+        let ruleset = if layers.contain(Layer::Landlock) {
+            let rules = landlock::ruleset(installation);
+            Some(rules.map_err(|reason| LaunchError::new("laying out Landlock rules", reason))?)
+        } else {
+            None
+        };
+        let filters = if layers.contain(Layer::Seccomp) {
+            let filters = seccomp::filters();
+            Some(filters.map_err(|reason| LaunchError::new("building seccomp filters", reason))?)
+        } else {
+            None
+        };
+        let entry = |role| {
+            let laid_out = lay_out(role, installation, limits, layers, &null, ruleset.as_ref());
+            laid_out.map_err(LaunchError::at("laying out the interpreter's files"))
+        };
+        let entries = [entry(Role::Solver)?, entry(Role::Judge)?];
+        Ok(Self {
+            entries,
+            namespaces: namespaces(layers),
+            filters,
+            _open: (null, ruleset),
+        })
+    }
+
+    /// Waits until a started zygote is warm and has its filters.
+    ///
+    /// # Errors
+    ///
+    /// What it says of itself.
+    pub(super) fn warm(&self, mut zygote: Zygote) -> Result<Zygote, LaunchError> {
+        zygote
+            .greet(self.filters.as_ref(), PATIENCE)
+            .map_err(|failure| LaunchError::new("confining the interpreter", failure))?;
+        Ok(zygote)
+    }
+
+    /// Starts a zygote, which dies with the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// The step that failed.
+    pub(super) fn start(&self, role: Role) -> Result<Zygote, LaunchError> {
+        let entry = &self.entries[match role {
+            Role::Solver => 0,
+            Role::Judge => 1,
+        }];
+        let failed = |error: rustix::io::Errno| LaunchError::new("making sockets and pipes", error);
+        let (control, its_control) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(failed)?;
+        let (its_go, go) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (report, its_report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let pointers = Pointers::of(entry);
+
+        // SAFETY: the child does nothing but `enter`, which keeps to system calls.
+        let cloned = unsafe { raw::fork_into(self.namespaces) };
+        let pid = match cloned {
+            // SAFETY: this is the process that was cloned for it, and `pointers` is of `entry`.
+            Ok(0) => unsafe {
+                enter::enter(
+                    entry,
+                    &pointers,
+                    its_control.as_raw_fd(),
+                    its_go.as_raw_fd(),
+                    its_report.as_raw_fd(),
+                )
+            },
+            Ok(pid) => pid,
+            Err(error) => return Err(clone_failed(self.namespaces, error)),
+        };
+        drop((its_control, its_go, its_report));
+        let pid = Pid::from_raw(pid)
+            .ok_or_else(|| LaunchError::new("cloning a process", "it has no number"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(|error| LaunchError::new("watching the process", error))?;
+        // From here on it is ended and reaped wherever this function ends.
+        let zygote = Zygote::new(control, pidfd);
+        if self.namespaces & libc::CLONE_NEWUSER != 0 {
+            write_user_map(pid).map_err(LaunchError::at("writing the user map"))?;
+        }
+        rustix::io::write(&go, b"+").map_err(|error| LaunchError::new("starting", error))?;
+        await_start(report)?;
+        Ok(zygote)
+    }
+}
+
+fn clone_failed(namespaces: i32, error: raw::Errno) -> LaunchError {
+    let step = if namespaces == 0 {
+        "cloning a process"
+    } else {
+        "cloning a process into new namespaces"
+    };
+    LaunchError::new(step, io::Error::from_raw_os_error(error.0))
+}
+
+/// Waits until the process is the interpreter, or says at which step it failed.
+fn await_start(report: OwnedFd) -> Result<(), LaunchError> {
+    let mut report = File::from(report);
+    let end = Instant::now() + PATIENCE;
+    let mut told = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left)
+            .map_err(|error| LaunchError::new("waiting for the process", error))?;
+        let mut ready = [PollFd::from_borrowed_fd(report.as_fd(), PollFlags::IN)];
+        match poll(&mut ready, Some(&timeout)) {
+            Ok(0) => return Err(LaunchError::new("waiting for the process", "it hangs")),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(LaunchError::new("waiting for the process", error)),
+        }
+        let mut piece = [0; 8];
+        let length = report
+            .read(&mut piece)
+            .map_err(LaunchError::at("waiting for the process"))?;
+        if length == 0 {
+            break;
+        }
+        told.extend_from_slice(&piece[..length]);
+    }
+    // execve closed the pipe without a word: it has started.
+    let [step, number @ ..] = &told[..] else {
+        return Ok(());
+    };
+    let step = Step::of(*step).map_or("an unknown step", Step::what);
+    let number = number.try_into().map_or(0, i32::from_le_bytes);
+    Err(LaunchError::new(step, io::Error::from_raw_os_error(number)))
+}
+
+fn namespaces(layers: &Layers) -> i32 {
+    let mut flags = 0;
+    if layers.contain(Layer::Namespaces) {
+        flags |= libc::CLONE_NEWUSER
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWCGROUP;
+    }
+    if layers.contain(Layer::Root) {
+        flags |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    }
+    flags
+}
+
+/// Maps one unprivileged user: nobody where root may, else oneself.
+fn write_user_map(pid: Pid) -> io::Result<()> {
+    let file = |name: &str| format!("/proc/{}/{name}", pid.as_raw_nonzero());
+    if geteuid().is_root() {
+        fs::write(file("uid_map"), format!("{NOBODY} {NOBODY} 1"))?;
+        return fs::write(file("gid_map"), format!("{NOBODY} {NOBODY} 1"));
+    }
+    // Without privileges the map may be written only once groups can no longer be left.
+    fs::write(file("setgroups"), "deny")?;
+    let (uid, gid) = (geteuid().as_raw(), rustix::process::getegid().as_raw());
+    fs::write(file("uid_map"), format!("{NOBODY} {uid} 1"))?;
+    fs::write(file("gid_map"), format!("{NOBODY} {gid} 1"))
+}
+
+fn lay_out(
+    role: Role,
+    installation: &Installation,
+    limits: &Limits,
+    layers: &Layers,
+    null: &File,
+    ruleset: Option<&OwnedFd>,
+) -> io::Result<Entry> {
+    let program = layout::c_path(&installation.interpreter.path)?;
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
+    let mut arguments = vec![program.clone()];
+    // Without site packages, byte code files, warnings, or a say of the locale.
+    for argument in ["-s", "-S", "-B", "-X", "utf8", "-W", "ignore", "-c"] {
+        arguments.push(text(argument.as_bytes())?);
+    }
+    arguments.push(text(role.source().as_bytes())?);
+    let search = [b"LD_LIBRARY_PATH=", &layout::library_path(installation)[..]].concat();
+    let environment = vec![
+        // The order of sets is the same each time, so that a program is judged the same each time.
+        text(b"PYTHONHASHSEED=0")?,
+        text(b"PYTHONSAFEPATH=1")?,
+        // Arenas for each thread would take up the address space.
+        text(b"MALLOC_ARENA_MAX=1")?,
+        text(&search)?,
+    ];
+    Ok(Entry {
+        program,
+        arguments,
+        environment,
+        identity: identity(installation, layers),
+        root: match layers.contain(Layer::Root) {
+            true => Some(layout::root_for(installation)?),
+            false => None,
+        },
+        ruleset: ruleset.map(AsRawFd::as_raw_fd),
+        privileges: match layers.contain(Layer::Privileges) {
+            true => Privileges::Drop,
+            false => Privileges::Keep,
+        },
+        limits: match layers.contain(Layer::ResourceLimits) {
+            true => resource_limits(limits, layers),
+            false => Vec::new(),
+        },
+        null: null.as_raw_fd(),
+    })
+}
+
+/// Whom a zygote becomes. In the Landlock tier root stays root, without capabilities, where only
+/// root can reach the interpreter.
+fn identity(installation: &Installation, layers: &Layers) -> Identity {
+    let own_root = layers.contain(Layer::Root);
+    let drops = own_root || layers.contain(Layer::Namespaces) || layers.contain(Layer::Privileges);
+    if !drops || !geteuid().is_root() {
+        return Identity::Keep;
+    }
+    if own_root || anyone_can_reach(installation) {
+        return Identity::Become(NOBODY);
+    }
+    log::warn!(
+        "only root can reach `{}`, so programs run as root without capabilities; name an \
+         interpreter that others can read, such as one under /usr, to let them run as nobody",
+        installation.interpreter.path.display()
+    );
+    Identity::Keep
+}
+
+fn anyone_can_reach(installation: &Installation) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let paths = installation.libraries.iter().chain(&installation.shared);
+    let mut paths = paths
+        .map(|needed| needed.path.as_path())
+        .chain([installation.interpreter.path.as_path()]);
+    let opens = |path: &Path, bits: u32| {
+        let permissions = path
+            .metadata()
+            .map(|metadata| metadata.permissions().mode());
+        permissions.is_ok_and(|mode| mode & bits == bits)
+    };
+    // Reading for all on the file itself, passage for all through what leads there.
+    paths.all(|path| opens(path, 0o004) && path.ancestors().skip(1).all(|up| opens(up, 0o001)))
+}
+
+fn resource_limits(limits: &Limits, layers: &Layers) -> Vec<(u32, u64)> {
+    let mut list = vec![
+        (libc::RLIMIT_AS, limits.address_space_mb << 20),
+        (libc::RLIMIT_FSIZE, limits.file_bytes),
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_NOFILE, limits.descriptors),
+        (libc::RLIMIT_MEMLOCK, 0),
+        (libc::RLIMIT_MSGQUEUE, 0),
+        (libc::RLIMIT_STACK, STACK_BYTES),
+    ];
+    if layers.contain(Layer::Namespaces) {
+        // The kernel counts by user and namespace: only in one of its own is that the program alone.
+        list.push((libc::RLIMIT_NPROC, THREADS));
+    }
+    list
+}
+
+/// What would help where a tier's set-up failed.
+pub(super) fn help(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Full => {
+            "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, \
+             user.max_user_namespaces above 0, \
+             kernel.apparmor_restrict_unprivileged_userns=0)"
+        }
+        Tier::Landlock => {
+            "use Linux 5.13 or newer with Landlock enabled (`lsm=` on the kernel's command line \
+             must name it), and a container profile that allows Landlock and seccomp"
+        }
+        Tier::Off => "look for a lack of memory, processes or descriptors",
+    }
+}

@@ -1,0 +1,165 @@
+//! What a zygote sees of the file system: the interpreter, its library, nothing else.
+
+use std::{
+    collections::BTreeSet,
+    ffi::CString,
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicI32,
+};
+
+use super::{
+    enter::{Mount, Root},
+    interpreter::Installation,
+};
+
+/// Directories of a standard library that hold what others installed.
+const FOREIGN: [&str; 2] = ["site-packages", "dist-packages"];
+
+/// A path as the kernel takes it.
+pub(super) fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
+
+/// A root of its own for an interpreter, at the paths that it has on the host.
+///
+/// # Errors
+///
+/// If a path is no path.
+pub(super) fn root_for(installation: &Installation) -> io::Result<Root> {
+    let mut laid_out = LaidOut::default();
+    for library in &installation.libraries {
+        laid_out.mount(&library.path, &library.path, Kind::Directory);
+        for name in FOREIGN {
+            let foreign = library.path.join(name);
+            if foreign.is_dir() {
+                laid_out.hidden.push(foreign);
+            }
+        }
+    }
+    let interpreter = &installation.interpreter.path;
+    laid_out.mount(interpreter, interpreter, Kind::File);
+    if let Some(loader) = &installation.loader {
+        laid_out.mount(loader, loader, Kind::File);
+    }
+    for shared in &installation.shared {
+        laid_out.mount(&shared.path, &shared.path, Kind::File);
+    }
+    for needed in installation.libraries.iter().chain(&installation.shared) {
+        for alias in &needed.aliases {
+            laid_out.link(alias, &needed.path);
+        }
+    }
+    laid_out.root()
+}
+
+/// The directories that hold an interpreter's shared libraries, for the loader, which has no cache
+/// to look them up in.
+pub(super) fn library_path(installation: &Installation) -> Vec<u8> {
+    let folders: BTreeSet<&Path> = installation
+        .shared
+        .iter()
+        .filter_map(|shared| shared.path.parent())
+        .collect();
+    let folders: Vec<&[u8]> = folders
+        .iter()
+        .map(|folder| folder.as_os_str().as_bytes())
+        .collect();
+    folders.join(&b':')
+}
+
+/// What may be read below an interpreter's library, entry by entry, so that what others installed
+/// there is left out.
+///
+/// # Errors
+///
+/// If the library cannot be listed.
+pub(super) fn readable(library: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(library)? {
+        let entry = entry?;
+        if !FOREIGN.iter().any(|name| entry.file_name() == *name) {
+            entries.push(entry.path());
+        }
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Directory,
+}
+
+#[derive(Default)]
+struct LaidOut {
+    directories: BTreeSet<PathBuf>,
+    mounts: Vec<(PathBuf, PathBuf, Kind)>,
+    links: Vec<(PathBuf, PathBuf)>,
+    hidden: Vec<PathBuf>,
+}
+
+impl LaidOut {
+    fn mount(&mut self, source: &Path, target: &Path, kind: Kind) {
+        if self.is_covered(target) {
+            return;
+        }
+        self.make_parents(target);
+        if kind == Kind::Directory {
+            self.directories.insert(target.to_owned());
+        }
+        self.mounts
+            .push((source.to_owned(), target.to_owned(), kind));
+    }
+
+    fn link(&mut self, name: &Path, to: &Path) {
+        if self.is_covered(name) || self.links.iter().any(|(other, _)| other == name) {
+            return;
+        }
+        self.make_parents(name);
+        self.links.push((name.to_owned(), to.to_owned()));
+    }
+
+    /// Whether a path is there already, as a mount or inside one.
+    fn is_covered(&self, path: &Path) -> bool {
+        let mut targets = self.mounts.iter().map(|(_, target, _)| target);
+        targets.any(|target| path.starts_with(target))
+    }
+
+    fn make_parents(&mut self, path: &Path) {
+        for parent in path.ancestors().skip(1) {
+            // The root itself is there.
+            if parent.parent().is_some() {
+                self.directories.insert(parent.to_owned());
+            }
+        }
+    }
+
+    fn root(self) -> io::Result<Root> {
+        let below_root = |path: &Path| c_path(path.strip_prefix("/").unwrap_or(path));
+        let mut root = Root::default();
+        // In the order of paths, a directory comes before what lies in it.
+        for directory in &self.directories {
+            root.directories.push(below_root(directory)?);
+        }
+        for (source, target, kind) in &self.mounts {
+            if *kind == Kind::File {
+                root.files.push(below_root(target)?);
+            }
+            root.mounts.push(Mount {
+                source: c_path(source)?,
+                target: below_root(target)?,
+                copied: AtomicI32::new(-1),
+            });
+        }
+        for (name, to) in &self.links {
+            root.links.push((below_root(name)?, c_path(to)?));
+        }
+        for hidden in &self.hidden {
+            root.hidden.push(below_root(hidden)?);
+        }
+        Ok(root)
+    }
+}

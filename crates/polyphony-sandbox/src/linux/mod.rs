@@ -1,0 +1,25 @@
+//! How programs are judged on Linux.
+//!
+//! Start reading at [`engine`], then [`trial`] for the judging of one program, [`launch`] and
+//! [`enter`] for the confinement of a zygote, and `src/python` for what runs inside it.
+
+mod engine;
+mod enter;
+mod interpreter;
+mod landlock;
+mod launch;
+mod layers;
+#[cfg(test)]
+mod layers_tests;
+mod layout;
+mod raw;
+mod seccomp;
+mod self_check;
+mod spawner;
+mod stopwatch;
+mod trial;
+mod verdicts;
+mod wire;
+mod zygote;
+
+pub(crate) use engine::Engine;

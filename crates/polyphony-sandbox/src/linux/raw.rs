@@ -1,0 +1,304 @@
+//! System calls for a process that was cloned from one with threads.
+//!
+//! Between clone and execve such a process may do nothing but system calls: another thread may have
+//! held any lock, the allocator's included. The C library's own `setresuid` and its like are no
+//! plain calls either, since they signal all threads. So everything here goes straight to the kernel.
+
+use std::{
+    ffi::{CStr, c_int, c_long, c_ulong},
+    os::fd::RawFd,
+};
+
+/// The kernel's error number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Errno(pub(super) i32);
+
+type Done = Result<(), Errno>;
+
+const OPEN_TREE_CLONE: usize = 1;
+const AT_RECURSIVE: usize = 0x8000;
+const MOVE_MOUNT_F_EMPTY_PATH: usize = 4;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+const MOUNT_ATTR_NOEXEC: u64 = 8;
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+/// More capabilities than any kernel knows.
+const CAPABILITIES: usize = 64;
+
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+fn call(number: c_long, arguments: [usize; 6]) -> Result<usize, Errno> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: private to this module; each caller below passes the arguments that the call of this
+    // number takes, with pointers that live until it returns.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if result == -1 {
+        // SAFETY: the location of errno is this thread's own.
+        return Err(Errno(unsafe { *libc::__errno_location() }));
+    }
+    Ok(result as usize)
+}
+
+fn descriptor(fd: RawFd) -> usize {
+    fd as usize
+}
+
+fn path(name: &CStr) -> usize {
+    name.as_ptr() as usize
+}
+
+/// Forks this process into new namespaces, with one thread. Returns 0 in the child.
+///
+/// # Safety
+///
+/// The child may do nothing but system calls until it is another program or gone.
+pub(super) unsafe fn fork_into(namespaces: c_int) -> Result<i32, Errno> {
+    let flags = namespaces as usize | libc::SIGCHLD as usize;
+    // Without a stack of its own the child goes on with a copy of this one, as after fork.
+    call(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]).map(|pid| pid as i32)
+}
+
+pub(super) fn read(fd: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let at = bytes.as_mut_ptr() as usize;
+    call(libc::SYS_read, [descriptor(fd), at, bytes.len(), 0, 0, 0])
+}
+
+pub(super) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
+    let at = bytes.as_ptr() as usize;
+    call(libc::SYS_write, [descriptor(fd), at, bytes.len(), 0, 0, 0])
+}
+
+pub(super) fn exit(code: c_int) -> ! {
+    loop {
+        let _ = call(libc::SYS_exit_group, [code as usize, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// A copy of the mounts at a path, attached nowhere, with all below it.
+pub(super) fn copy_mounts(source: &CStr) -> Result<RawFd, Errno> {
+    let flags = OPEN_TREE_CLONE | AT_RECURSIVE | libc::O_CLOEXEC as usize;
+    let at = descriptor(libc::AT_FDCWD);
+    call(libc::SYS_open_tree, [at, path(source), flags, 0, 0, 0]).map(|fd| fd as RawFd)
+}
+
+/// Attaches what [`copy_mounts`] gave.
+pub(super) fn attach_mounts(mounts: RawFd, target: &CStr) -> Done {
+    let arguments = [
+        descriptor(mounts),
+        path(c""),
+        descriptor(libc::AT_FDCWD),
+        path(target),
+        MOVE_MOUNT_F_EMPTY_PATH,
+        0,
+    ];
+    call(libc::SYS_move_mount, arguments).map(drop)
+}
+
+/// Makes mounts and all below them read-only, without devices and set-user-id programs.
+pub(super) fn forbid_writing(mounts: RawFd) -> Done {
+    let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    let flags = AT_RECURSIVE | libc::AT_EMPTY_PATH as usize;
+    set_attributes(mounts, c"", flags, set)
+}
+
+/// Makes the mount of the current directory, and not those below it, good for nothing but look-ups.
+pub(super) fn forbid_writing_here() -> Done {
+    let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    set_attributes(libc::AT_FDCWD, c".", 0, set)
+}
+
+fn set_attributes(at: RawFd, name: &CStr, flags: usize, set: u64) -> Done {
+    let attributes = MountAttributes {
+        set,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
+    let arguments = [
+        descriptor(at),
+        path(name),
+        flags,
+        &raw const attributes as usize,
+        size_of::<MountAttributes>(),
+        0,
+    ];
+    call(libc::SYS_mount_setattr, arguments).map(drop)
+}
+
+/// Nothing that is mounted from now on is seen outside, nor the other way round.
+pub(super) fn keep_mounts_private() -> Done {
+    let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
+    call(libc::SYS_mount, [0, path(c"/"), 0, flags, 0, 0]).map(drop)
+}
+
+/// Mounts an empty file system in memory.
+pub(super) fn mount_memory(target: &CStr, flags: c_ulong, options: &CStr) -> Done {
+    let name = path(c"tmpfs");
+    let flags = (flags | libc::MS_NOSUID | libc::MS_NODEV) as usize;
+    let arguments = [name, path(target), name, flags, path(options), 0];
+    call(libc::SYS_mount, arguments).map(drop)
+}
+
+pub(super) fn make_directory(name: &CStr) -> Done {
+    let at = descriptor(libc::AT_FDCWD);
+    call(libc::SYS_mkdirat, [at, path(name), 0o755, 0, 0, 0]).map(drop)
+}
+
+pub(super) fn make_file(name: &CStr) -> Done {
+    let at = descriptor(libc::AT_FDCWD);
+    let flags = (libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_CLOEXEC) as usize;
+    let fd = call(libc::SYS_openat, [at, path(name), flags, 0o644, 0, 0])?;
+    call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]).map(drop)
+}
+
+pub(super) fn make_link(name: &CStr, to: &CStr) -> Done {
+    let at = descriptor(libc::AT_FDCWD);
+    call(libc::SYS_symlinkat, [path(to), at, path(name), 0, 0, 0]).map(drop)
+}
+
+pub(super) fn change_directory(to: &CStr) -> Done {
+    call(libc::SYS_chdir, [path(to), 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// Makes the current directory's mount the root, and lets the old root go.
+pub(super) fn make_this_the_root() -> Done {
+    let here = path(c".");
+    call(libc::SYS_pivot_root, [here, here, 0, 0, 0, 0])?;
+    // Both roots lie on each other now, the old one on top.
+    call(
+        libc::SYS_umount2,
+        [here, libc::MNT_DETACH as usize, 0, 0, 0, 0],
+    )?;
+    change_directory(c"/")
+}
+
+pub(super) fn leave_groups() -> Done {
+    call(libc::SYS_setgroups, [0; 6]).map(drop)
+}
+
+pub(super) fn become_group(gid: u32) -> Done {
+    let gid = gid as usize;
+    call(libc::SYS_setresgid, [gid, gid, gid, 0, 0, 0]).map(drop)
+}
+
+pub(super) fn become_user(uid: u32) -> Done {
+    let uid = uid as usize;
+    call(libc::SYS_setresuid, [uid, uid, uid, 0, 0, 0]).map(drop)
+}
+
+pub(super) fn is_root() -> bool {
+    call(libc::SYS_geteuid, [0; 6]) == Ok(0)
+}
+
+/// Gives up every capability, also those that executing a program would bring to root.
+pub(super) fn drop_capabilities() -> Done {
+    for capability in 0..CAPABILITIES {
+        // Fails for numbers that the kernel does not know, and for a process that has none to drop.
+        let _ = control(libc::PR_CAPBSET_DROP, capability);
+    }
+    if is_root() {
+        let bits = libc::SECBIT_NOROOT
+            | libc::SECBIT_NOROOT_LOCKED
+            | libc::SECBIT_NO_CAP_AMBIENT_RAISE
+            | libc::SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+        control(libc::PR_SET_SECUREBITS, bits as usize)?;
+    }
+    let header = [CAPABILITY_VERSION_3, 0];
+    let none = [0_u32; 6];
+    let arguments = [header.as_ptr() as usize, none.as_ptr() as usize, 0, 0, 0, 0];
+    call(libc::SYS_capset, arguments).map(drop)
+}
+
+fn control(option: c_int, value: usize) -> Done {
+    call(libc::SYS_prctl, [option as usize, value, 0, 0, 0, 0]).map(drop)
+}
+
+pub(super) fn gain_no_privileges() -> Done {
+    control(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+pub(super) fn die_with_parent() -> Done {
+    control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize)
+}
+
+pub(super) fn set_host_name(name: &CStr) -> Done {
+    let length = name.count_bytes();
+    call(libc::SYS_sethostname, [path(name), length, 0, 0, 0, 0]).map(drop)
+}
+
+pub(super) fn start_session() -> Done {
+    call(libc::SYS_setsid, [0; 6]).map(drop)
+}
+
+/// Sets a resource limit, for good.
+pub(super) fn limit(resource: u32, value: u64) -> Done {
+    let limit = [value, value];
+    let at = &raw const limit as usize;
+    call(libc::SYS_prlimit64, [0, resource as usize, at, 0, 0, 0]).map(drop)
+}
+
+pub(super) fn restrict_with_landlock(ruleset: RawFd) -> Done {
+    let arguments = [descriptor(ruleset), 0, 0, 0, 0, 0];
+    call(libc::SYS_landlock_restrict_self, arguments).map(drop)
+}
+
+/// Default handling of every signal, and none blocked.
+pub(super) fn reset_signals() -> Done {
+    // What the kernel, not the C library, calls a signal action: handler, flags, restorer, mask.
+    let default = [0_usize; 4];
+    let at = &raw const default as usize;
+    for signal in 1..=64 {
+        // Two of them have a fixed handling, and say so.
+        let _ = call(libc::SYS_rt_sigaction, [signal, at, 0, 8, 0, 0]);
+    }
+    let none = 0_u64;
+    let how = libc::SIG_SETMASK as usize;
+    let arguments = [how, &raw const none as usize, 0, 8, 0, 0];
+    call(libc::SYS_rt_sigprocmask, arguments).map(drop)
+}
+
+/// A second descriptor for the same thing, not below `lowest`, closed by execve.
+pub(super) fn duplicate_above(fd: RawFd, lowest: RawFd) -> Result<RawFd, Errno> {
+    let command = libc::F_DUPFD_CLOEXEC as usize;
+    let arguments = [descriptor(fd), command, descriptor(lowest), 0, 0, 0];
+    call(libc::SYS_fcntl, arguments).map(|fd| fd as RawFd)
+}
+
+/// A second descriptor for the same thing, of this number, kept by execve.
+pub(super) fn duplicate_to(fd: RawFd, number: RawFd) -> Done {
+    let arguments = [descriptor(fd), descriptor(number), 0, 0, 0, 0];
+    call(libc::SYS_dup3, arguments).map(drop)
+}
+
+/// Lets execve close every descriptor from this number on.
+pub(super) fn close_on_exec_from(first: RawFd) -> Done {
+    const CLOEXEC: usize = 4;
+    let arguments = [descriptor(first), u32::MAX as usize, CLOEXEC, 0, 0, 0];
+    call(libc::SYS_close_range, arguments).map(drop)
+}
+
+/// Becomes another program. Returns only where that fails.
+///
+/// # Safety
+///
+/// Both lists hold pointers to C strings and end with a null pointer.
+pub(super) unsafe fn execute(
+    program: &CStr,
+    arguments: &[*const libc::c_char],
+    environment: &[*const libc::c_char],
+) -> Errno {
+    let arguments = arguments.as_ptr() as usize;
+    let environment = environment.as_ptr() as usize;
+    let result = call(
+        libc::SYS_execve,
+        [path(program), arguments, environment, 0, 0, 0],
+    );
+    result.err().unwrap_or(Errno(0))
+}

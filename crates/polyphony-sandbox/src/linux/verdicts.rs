@@ -1,0 +1,137 @@
+//! From what was seen to a verdict.
+
+use super::{wire::unpack, zygote::End};
+use crate::Verdict;
+
+/// The most characters of a text that are shown.
+const SHOWN: usize = 400;
+
+/// Why a test did not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    pub(super) verdict: Verdict,
+    pub(super) text: String,
+}
+
+impl Cause {
+    pub(super) fn new(verdict: Verdict, text: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            text: shown(&text.into()),
+        }
+    }
+
+    pub(super) fn failed(text: impl Into<String>) -> Self {
+        Self::new(Verdict::Failed, text)
+    }
+
+    /// The cause of an exception of a known sort.
+    pub(super) fn of_sort(sort: &str, text: &str) -> Option<Self> {
+        let verdict = match sort {
+            "plain" => Verdict::Failed,
+            "memory" => Verdict::OutOfMemory,
+            // Nobody claims this of himself without having tried.
+            "refused" => Verdict::Violation,
+            _ => return None,
+        };
+        Some(Self::new(verdict, text))
+    }
+
+    /// What an exception that a solver tells of makes of a test; the malformed reply itself
+    /// otherwise.
+    pub(super) fn raised(payload: &[u8]) -> Result<Self, Self> {
+        let fields = unpack(payload).unwrap_or_default();
+        let cause = match &fields[..] {
+            [sort, name, _, message] if message.is_empty() => Self::of_sort(sort, name),
+            [sort, name, _, message] => Self::of_sort(sort, &format!("{name}: {message}")),
+            _ => None,
+        };
+        cause.ok_or_else(|| Self::failed("a malformed description of an exception"))
+    }
+
+    /// What the end of a solver in the middle of its work makes of a test.
+    ///
+    /// # Errors
+    ///
+    /// A reason why this is no doing of the program.
+    pub(super) fn of_end(end: End, may_kill_itself: bool) -> Result<Self, String> {
+        match end {
+            End::Exited(code) => Ok(Self::failed(format!(
+                "the program ended its interpreter with exit code {code}"
+            ))),
+            End::Killed => Ok(Self::failed("the program closed its connection")),
+            End::Signalled(libc::SIGSYS) => Ok(Self::new(
+                Verdict::Violation,
+                "killed for a forbidden system call",
+            )),
+            End::Signalled(libc::SIGXCPU) => Ok(Self::new(
+                Verdict::Timeout,
+                "stopped for its processor time",
+            )),
+            // A confined program cannot send this to itself, and the host did not.
+            End::Signalled(libc::SIGKILL) if !may_kill_itself => Err(
+                "a solver was killed from outside, most likely since the system has no memory left"
+                    .to_owned(),
+            ),
+            End::Signalled(signal) => Ok(Self::failed(format!(
+                "the interpreter ended by {}",
+                signal_name(signal)
+            ))),
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGILL => "SIGILL",
+        libc::SIGINT => "SIGINT",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGSEGV => "SIGSEGV, as after very deep recursion",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGTRAP => "SIGTRAP",
+        _ => return format!("signal {signal}"),
+    };
+    name.to_owned()
+}
+
+/// A text of unknown origin on one printable line, shortened.
+pub(super) fn shown(text: &str) -> String {
+    let mut line = String::new();
+    for (count, char) in text.chars().enumerate() {
+        if count == SHOWN {
+            line.push_str("...");
+            break;
+        }
+        if char.is_control() || is_invisible(char) {
+            line.extend(char.escape_default());
+        } else {
+            line.push(char);
+        }
+    }
+    line
+}
+
+/// Characters that turn the direction of a text, or hide in it.
+fn is_invisible(char: char) -> bool {
+    matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The gravest of the verdicts, as a program's: passed only if there are some and all are.
+pub(super) fn gravest<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Verdict {
+    let gravity = |verdict: &Verdict| match verdict {
+        Verdict::Passed => 0,
+        Verdict::Failed => 1,
+        Verdict::Timeout => 2,
+        Verdict::OutOfMemory => 3,
+        Verdict::Violation => 4,
+        Verdict::Infrastructure { .. } => 5,
+    };
+    verdicts
+        .max_by_key(|verdict| gravity(verdict))
+        .cloned()
+        .unwrap_or(Verdict::Failed)
+}

@@ -1,0 +1,38 @@
+//! Systems on which programs cannot be confined.
+
+use std::{convert::Infallible, env};
+
+use crate::{
+    Counters, Interpreter, Judgement, Program, SandboxError, SelfTest, Settings, Tests, Tier,
+};
+
+/// Never made.
+pub(crate) struct Engine(Infallible);
+
+impl Engine {
+    pub(crate) fn start(_: &Settings) -> Result<Self, SandboxError> {
+        Err(SandboxError::UnsupportedSystem {
+            system: env::consts::OS,
+        })
+    }
+
+    pub(crate) fn judge(&self, _: &Program, _: &Tests) -> Result<Judgement, SandboxError> {
+        match self.0 {}
+    }
+
+    pub(crate) fn tier(&self) -> Tier {
+        match self.0 {}
+    }
+
+    pub(crate) fn interpreter(&self) -> &Interpreter {
+        match self.0 {}
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        match self.0 {}
+    }
+
+    pub(crate) fn report(&self) -> &SelfTest {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,223 @@
+# The judge: runs the tests, with a stand-in for the program's entry point that asks the solver.
+#
+# Every value that it compares is one that it built itself from plain data, so what decides a test is
+# the test. Verdicts go to the host over a socket that the solver never holds.
+
+import ast
+import builtins
+
+# Exceptions that would steer the test's own iteration instead of failing it.
+_STEERING = (StopIteration, StopAsyncIteration)
+
+
+class Gone(BaseException):
+    """The solver is gone, and the host knows why. No `except Exception` of a test may hide it."""
+
+
+class Candidate:
+    """What the tests call in place of the program's entry point."""
+
+    def __init__(self, channel, name):
+        self._channel = channel
+        self.__name__ = self.__qualname__ = name
+
+    def __call__(self, *args, **kwargs):
+        self._channel.send(b"C", encode((args, kwargs)))
+        kind, payload = self._channel.receive()
+        if kind == b"R":
+            return _reply(payload)
+        if kind == b"X":
+            raise _raised(*unpack(payload))
+        raise Gone(unpack(payload)[0])
+
+
+def _reply(payload):
+    try:
+        return decode(payload)
+    except Malformed as error:
+        failure = RuntimeError(f"the program's reply is no value: {error}")
+        raise failure from None
+
+
+def _raised(sort, name, builtin, message):
+    """The builtin exception that stands for what the program raised."""
+    kind = getattr(builtins, builtin, None)
+    known = isinstance(kind, type) and issubclass(kind, Exception)
+    if not known or issubclass(kind, _STEERING):
+        kind = RuntimeError
+    try:
+        error = kind(message)
+    except Exception:
+        error = RuntimeError(message)
+    error.told = (sort, f"{name}: {message}" if message else name)
+    return error
+
+
+class Tally:
+    """Which asserts ran, and what came of them, told to the host as it happens."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self._failed = set()
+        self._open = 0
+
+    def enter(self, index):
+        # One failure decides it: a loop need not ask again.
+        if index in self._failed:
+            return False
+        if not self._open:
+            self._channel.send(b"A", pack(index))
+        self._open += 1
+        return True
+
+    def passed(self, index):
+        self._close(index, "passed", "")
+
+    def failed(self, index):
+        error = sys.exc_info()[1]
+        self._failed.add(index)
+        if isinstance(error, (Gone, GeneratorExit)):
+            self._close(index, "plain", str(error))
+            # What the host saw concerns the outermost assert, the one whose time is being taken.
+            if self._open or isinstance(error, GeneratorExit):
+                raise
+        else:
+            self._close(index, *_sort(error))
+
+    def _close(self, index, sort, text):
+        self._open -= 1
+        self._channel.send(b"N" if self._open else b"Z", pack(index, sort, text))
+
+
+def _sort(error):
+    told = getattr(error, "told", None)
+    if told is not None:
+        return told
+    if isinstance(error, MemoryError):
+        return "memory", "MemoryError"
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return "plain", printable(f"{name}: {text}" if text else name)
+
+
+class Counting:
+    """Lets each assert that is a test run on its own, and finds their sources."""
+
+    def __init__(self, source):
+        # What the parser calls a column is counted in bytes.
+        self._lines = source.encode("utf-8").splitlines(keepends=True)
+        self.sources = {}
+
+    def guard(self, statements):
+        """Guards the asserts among statements and in those that these hold, in place."""
+        for at, node in enumerate(statements):
+            if isinstance(node, ast.Assert):
+                if not isinstance(node.test, ast.Constant):
+                    statements[at] = self._guarded(node)
+                continue
+            for part in ("body", "orelse", "finalbody"):
+                self.guard(getattr(node, part, ()))
+            for part in ("handlers", "cases"):
+                for held in getattr(node, part, ()):
+                    self.guard(held.body)
+
+    def _guarded(self, node):
+        index = self.sources.setdefault(self._text(node), len(self.sources))
+        place = {
+            "lineno": node.lineno,
+            "col_offset": node.col_offset,
+            "end_lineno": node.end_lineno,
+            "end_col_offset": node.end_col_offset,
+        }
+
+        def tell(what):
+            name = ast.Name(f"__judge_{what}__", ast.Load(), **place)
+            return ast.Call(name, [ast.Constant(index, **place)], [], **place)
+
+        failed = ast.ExceptHandler(None, None, [ast.Expr(tell("failed"), **place)], **place)
+        passed = ast.Expr(tell("passed"), **place)
+        attempt = ast.Try([node], [failed], [passed], [], **place)
+        return ast.If(tell("enter"), [attempt], [], **place)
+
+    def _text(self, node):
+        lines = self._lines[node.lineno - 1 : node.end_lineno]
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        return b"".join(lines).decode("utf-8")
+
+
+class Unusable(Exception):
+    """The tests cannot be run, whatever the program."""
+
+
+def run_child(channel):
+    _, payload = channel.receive()
+    setup, source, entry_point = unpack(payload)
+    names = {"__name__": "tests", "__builtins__": builtins}
+    try:
+        code, sources = _prepare(source)
+        _run_setup(setup, names)
+    except Unusable as error:
+        channel.send(b"B", pack(printable(str(error))))
+        return
+    channel.send(b"P", pack(*sources))
+    channel.receive()
+
+    tally = Tally(channel)
+    candidate = Candidate(channel, entry_point)
+    # Tests may call the function by its own name, too.
+    names[entry_point] = candidate
+    for what in ("enter", "passed", "failed"):
+        names[f"__judge_{what}__"] = getattr(tally, what)
+    try:
+        exec(code, names)
+    except BaseException as error:
+        if isinstance(error, Gone) or hasattr(error, "told"):
+            channel.send(b"D", pack(*_sort(error)))
+        else:
+            channel.send(b"B", pack(printable(f"they break off before `check`: {_sort(error)[1]}")))
+        return
+    try:
+        names["check"](candidate)
+    except BaseException as error:
+        channel.send(b"D", pack(*_sort(error)))
+    else:
+        channel.send(b"D", pack("passed", ""))
+
+
+def _prepare(source):
+    try:
+        tree = ast.parse(source, "<tests>")
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise Unusable(f"Python cannot parse them: {error}") from None
+    checks = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"
+    ]
+    if not checks:
+        raise Unusable("they define no function `check(candidate)`")
+    counting = Counting(source)
+    counting.guard(checks[-1].body)
+    return compile(tree, "<tests>", "exec"), counting.sources
+
+
+def _run_setup(setup, names):
+    try:
+        exec(compile(setup, "<setup>", "exec", dont_inherit=True), names)
+    except BaseException as error:
+        raise Unusable(f"their set-up breaks off: {_sort(error)[1]}") from None
+
+
+def warm_up():
+    """Goes once through what every child does, so that all its caches are filled before the fork."""
+    tests = "def check(candidate):\n    for x in [1, 2.5]:\n        assert candidate(x) == (x, 'a')\n"
+    code, _ = _prepare(tests)
+    names = {"__name__": "tests", "__builtins__": builtins}
+    exec(code, names)
+    _run_setup("def f(x):\n    return x\n", names)
+    for _ in range(20):
+        decode(encode((([1, 2.5, "a"],), {"b": None})))
+        unpack(pack("passed", 1))
+        _sort(_raised("plain", "ValueError", "ValueError", "no"))

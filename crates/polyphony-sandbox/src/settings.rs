@@ -1,0 +1,87 @@
+//! What a pool is to be, and what it turned out to be.
+
+use std::{fmt, num::NonZero, path::PathBuf, thread};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Limits, SandboxError};
+
+/// What a pool is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The Python that runs the programs. None takes the `python3` that the search path names.
+    pub interpreter: Option<PathBuf>,
+    /// How many programs are judged at the same time. By default as many as there are cores.
+    pub workers: usize,
+    /// What a program may use.
+    pub limits: Limits,
+    /// How programs are confined.
+    pub isolation: Isolation,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            interpreter: None,
+            workers: thread::available_parallelism().map_or(1, NonZero::get),
+            limits: Limits::default(),
+            isolation: Isolation::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses what no pool can be.
+    pub(crate) fn check(&self) -> Result<(), SandboxError> {
+        if self.workers == 0 {
+            return Err(SandboxError::NoWorkers);
+        }
+        self.limits.check()
+    }
+}
+
+/// How programs are to be confined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Isolation {
+    /// The full tier where this system allows it, else the Landlock tier, else an error.
+    #[default]
+    Strongest,
+    /// The Landlock tier, even where more is possible, else an error.
+    Landlock,
+    /// **No confinement beside resource limits and deadlines.** Programs can then read, write,
+    /// connect and kill whatever the caller can. Whoever takes this way round records it.
+    Off,
+}
+
+/// The confinement that a pool has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Namespaces of its own with a root that holds the interpreter alone, resource limits,
+    /// Landlock and seccomp.
+    Full,
+    /// Resource limits, Landlock and seccomp.
+    Landlock,
+    /// Resource limits.
+    Off,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Landlock => "landlock",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// The Python that runs the programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interpreter {
+    /// Its real path, outside any virtual environment.
+    pub path: PathBuf,
+    /// Its version, such as `3.11.7`.
+    pub version: String,
+}
