@@ -9,12 +9,8 @@ use polyphony_runner::recipe::{DEFAULT_NAME, Recipe, shipped};
 fn main() -> Result<()> {
     for named in shipped() {
         let recipe = Recipe::load(Some(named.name), &[])?;
-        let environment = recipe.environment.build();
-        let roles: Vec<&str> = environment
-            .roles()
-            .iter()
-            .map(|role| role.name.as_str())
-            .collect();
+        let roles = recipe.environment.roles();
+        let roles: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
         let default = if named.name == DEFAULT_NAME {
             " (default)"
         } else {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, eval, generate, logprobs, models, score, train};
+use crate::commands::{bench, eval, generate, logprobs, models, sandbox, score, train};
 
 /// Fine-tunes several language models to work together.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ enum Command {
     Score(score::Arguments),
     /// Lists the models that are known and where they are, or fetches one.
     Models(models::Arguments),
+    /// Shows what isolation this machine offers for untrusted programs, or judges one.
+    Sandbox(sandbox::Arguments),
     /// Times training steps on fixed work.
     Bench(bench::Arguments),
 }
@@ -66,6 +68,7 @@ fn run(command: Command, output: &mut dyn io::Write) -> Result<()> {
         Command::Logprobs(arguments) => logprobs::run(&arguments, output),
         Command::Score(arguments) => score::run(&arguments, output),
         Command::Models(arguments) => models::run(&arguments, output),
+        Command::Sandbox(arguments) => sandbox::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
     }
 }

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cli;
 mod commands;
 pub mod device;
+pub mod environment;
 pub mod evaluation;
 mod interrupt;
 mod json_lines;

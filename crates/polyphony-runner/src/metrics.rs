@@ -1,6 +1,7 @@
 //! A step's figures as one JSON object. `docs/metrics.md` has each one's formula.
 
 use polyphony_marl::{AgentReport, StepReport};
+use polyphony_sandbox::Counters;
 use serde_json::{Map, Value, json};
 
 /// The names of the figures of a step, with `<part>` and `<role>` for what the environment names.
@@ -10,6 +11,11 @@ pub const NAMES: &[&str] = &[
     "reward/<part>",
     "sampled_tokens",
     "skipped_tasks",
+    "sandbox/runs",
+    "sandbox/timeouts",
+    "sandbox/out_of_memory",
+    "sandbox/violations",
+    "sandbox/infrastructure_retries",
     "<role>/advantage_spread",
     "<role>/zero_advantage_share",
     "<role>/entropy",
@@ -24,10 +30,16 @@ pub const NAMES: &[&str] = &[
     "timing.update_secs",
     "timing.tokens_per_sec",
     "timing.peak_memory_mib",
+    "timing.sandbox_secs",
 ];
 
 /// The object of one step, counted from 1. All that depends on clocks or memory sits in `timing`.
-pub fn step_object(step: usize, report: &StepReport, step_secs: f64) -> Map<String, Value> {
+pub fn step_object(
+    step: usize,
+    report: &StepReport,
+    sandbox: Option<&Counters>,
+    step_secs: f64,
+) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("step".to_owned(), json!(step));
     object.insert("return".to_owned(), json!(report.mean_return));
@@ -36,21 +48,50 @@ pub fn step_object(step: usize, report: &StepReport, step_secs: f64) -> Map<Stri
     }
     object.insert("sampled_tokens".to_owned(), json!(report.sampled_tokens));
     object.insert("skipped_tasks".to_owned(), json!(report.skipped_tasks));
+    if let Some(counters) = sandbox {
+        object.extend(sandbox_entries(counters));
+    }
     for agent in &report.agents {
         object.extend(agent_entries(agent));
     }
     let timing = &report.timing;
-    object.insert(
-        "timing".to_owned(),
-        json!({
-            "step_secs": step_secs,
-            "rollout_secs": timing.rollout_secs,
-            "update_secs": timing.update_secs,
-            "tokens_per_sec": timing.tokens_per_sec,
-            "peak_memory_mib": peak_memory_mib(),
-        }),
-    );
+    let mut timing = json!({
+        "step_secs": step_secs,
+        "rollout_secs": timing.rollout_secs,
+        "update_secs": timing.update_secs,
+        "tokens_per_sec": timing.tokens_per_sec,
+        "peak_memory_mib": peak_memory_mib(),
+    });
+    if let Some(counters) = sandbox {
+        timing["sandbox_secs"] = json!(counters.seconds);
+    }
+    object.insert("timing".to_owned(), timing);
     object
+}
+
+fn sandbox_entries(counters: &Counters) -> impl Iterator<Item = (String, Value)> {
+    let entries = [
+        ("runs", counters.runs),
+        ("timeouts", counters.timeouts),
+        ("out_of_memory", counters.out_of_memory),
+        ("violations", counters.violations),
+        ("infrastructure_retries", counters.infrastructure_retries),
+    ];
+    entries
+        .into_iter()
+        .map(|(name, count)| (format!("sandbox/{name}"), json!(count)))
+}
+
+/// What a sandbox has done between two readings of its counters.
+pub(crate) fn between(earlier: &Counters, later: &Counters) -> Counters {
+    Counters {
+        runs: later.runs - earlier.runs,
+        timeouts: later.timeouts - earlier.timeouts,
+        out_of_memory: later.out_of_memory - earlier.out_of_memory,
+        violations: later.violations - earlier.violations,
+        infrastructure_retries: later.infrastructure_retries - earlier.infrastructure_retries,
+        seconds: later.seconds - earlier.seconds,
+    }
 }
 
 fn agent_entries(agent: &AgentReport) -> impl Iterator<Item = (String, Value)> {
@@ -128,12 +169,18 @@ mod tests {
             mean_return: f64::NAN,
             ..report()
         };
-        assert_eq!(step_object(1, &report, 2.0)["return"], Value::Null);
+        assert_eq!(step_object(1, &report, None, 2.0)["return"], Value::Null);
     }
 
     #[test]
     fn a_step_has_exactly_these_names() {
-        let object = step_object(1, &report(), 2.0);
+        let counters = Counters {
+            runs: 3,
+            seconds: 0.5,
+            ..Counters::default()
+        };
+        let object = step_object(1, &report(), Some(&counters), 2.0);
+        assert_eq!((&object["sandbox/runs"], &object["timing"]["sandbox_secs"]), (&json!(3), &json!(0.5)));
         let general = |name: &str| {
             name.replace("writer/", "<role>/")
                 .replace("reward/style", "reward/<part>")

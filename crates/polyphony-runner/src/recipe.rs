@@ -7,14 +7,15 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::ValueEnum;
-use polyphony_env::{Source, Writing};
-use polyphony_episode::Environment;
+use polyphony_env::Source;
 use polyphony_marl::{Algorithm, LongPrompts, MOST_SAMPLES, RolloutWeights, Updates};
 use polyphony_model::{LoraConfig, ModelError, Projection, Sampling};
 use serde::{Deserialize, Serialize};
 
-use crate::device::{DeviceChoice, Devices};
+use crate::{
+    device::{DeviceChoice, Devices},
+    environment::EnvironmentKind,
+};
 
 mod explain;
 mod overrides;
@@ -118,15 +119,6 @@ impl FineTuning {
     }
 }
 
-/// What the agents do together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-pub enum EnvironmentKind {
-    /// A concise and a detailed summary of a post.
-    Tldr,
-    /// Background and method from an abstract.
-    Arxiv,
-}
-
 /// The models that the agents start from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Team {
@@ -153,16 +145,6 @@ impl Default for Evaluation {
         Self {
             tasks: 32,
             samples: 2,
-        }
-    }
-}
-
-impl EnvironmentKind {
-    /// The environment itself.
-    pub fn build(self) -> Box<dyn Environment> {
-        match self {
-            Self::Tldr => Box::new(Writing::tldr()),
-            Self::Arxiv => Box::new(Writing::arxiv()),
         }
     }
 }
@@ -281,18 +263,14 @@ impl Recipe {
     }
 
     fn validate_team(&self) -> Result<()> {
-        let environment = self.environment.build();
-        let roles: Vec<&str> = environment
-            .roles()
-            .iter()
-            .map(|role| role.name.as_str())
-            .collect();
+        let roles = self.environment.roles();
+        let roles: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
         let one_each = |key: &str, given: usize, what: &str| {
             ensure!(
                 given == roles.len(),
-                "`{key}` lists {given} {what}, but must list {}, one for each role of {:?}: {}",
+                "`{key}` lists {given} {what}, but must list {}, one for each role of {}: {}",
                 roles.len(),
-                self.environment,
+                self.environment.name(),
                 roles.join(", ")
             );
             Ok(())

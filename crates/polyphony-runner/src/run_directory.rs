@@ -8,13 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use polyphony_marl::{AgentGroup, Branch, Node, Rollout};
+use polyphony_sandbox::Pool;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{evaluation::Evaluation, recipe::Recipe, team::Team};
 
-/// The directory of one run: `recipe.ron`, `metrics.jsonl`, `rollouts.jsonl`, `evaluation.json` and
-/// `agents/<role>`.
+/// The directory of one run: `recipe.ron`, `metrics.jsonl`, `rollouts.jsonl`, `evaluation.json`,
+/// `agents/<role>`, and `sandbox.json` where programs are run.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     path: PathBuf,
@@ -67,6 +68,32 @@ impl RunDirectory {
         })
     }
 
+    /// Writes down how programs of the models are confined, and what the sandbox's self-test saw.
+    ///
+    /// # Errors
+    /// If the disk is full or gone.
+    pub(crate) fn save_sandbox(&self, pool: &Pool) -> Result<()> {
+        let object = json!({
+            "tier": pool.tier(),
+            "interpreter": pool.interpreter(),
+            "self_test": pool.report(),
+        });
+        self.save_object("sandbox.json", &object)
+    }
+
+    /// Writes a JSON file as a whole, in place of one that is there.
+    fn save_object(&self, name: &str, object: &Value) -> Result<()> {
+        let path = self.path.join(name);
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            writeln!(file, "{object:#}")?;
+            make_readable(file.as_file())?;
+            file.persist(&path).map_err(|error| error.error)
+        };
+        write().with_context(|| format!("writing {}", path.display()))?;
+        Ok(())
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -103,16 +130,7 @@ impl RunDirectory {
         before: Option<&Evaluation>,
         after: Option<&Evaluation>,
     ) -> Result<()> {
-        let path = self.path.join("evaluation.json");
-        let object = json!({ "before": before, "after": after });
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            writeln!(file, "{object:#}")?;
-            make_readable(file.as_file())?;
-            file.persist(&path).map_err(|error| error.error)
-        };
-        write().with_context(|| format!("writing {}", path.display()))?;
-        Ok(())
+        self.save_object("evaluation.json", &json!({ "before": before, "after": after }))
     }
 
     /// Saves every agent as a Hugging Face directory; returns where.
@@ -156,7 +174,7 @@ fn make(path: &Path) -> Result<bool> {
 
 /// Makes the first of `runs/tldr-1`, `runs/tldr-2`, … that is free.
 fn make_numbered(recipe: &Recipe) -> Result<PathBuf> {
-    let name = format!("{:?}", recipe.environment).to_lowercase();
+    let name = recipe.environment.name();
     let mut number = 1;
     loop {
         let path = Path::new("runs").join(format!("{name}-{number}"));

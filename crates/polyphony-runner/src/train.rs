@@ -13,8 +13,10 @@ use polyphony_marl::{
     train_step,
 };
 use polyphony_model::StreamKey;
+use polyphony_sandbox::Pool;
 
 use crate::{
+    environment::Ready,
     evaluation::{self, Evaluation},
     interrupt, memory, metrics,
     progress::Display,
@@ -35,7 +37,7 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     recipe.validate_for_training()?;
     interrupt::listen()?;
     RunDirectory::check(run_dir)?;
-    let environment = recipe.environment.build();
+    let Ready { environment, pool } = recipe.environment.build()?;
     let tasks = load_tasks(&recipe.train, "train", environment.as_ref())?;
     ensure!(
         recipe.updates.buffer <= tasks.len(),
@@ -61,6 +63,9 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     memory::check(&members, recipe, available)?;
     let mut run = RunDirectory::create(run_dir, recipe)?;
     log::info!("writing the run to {}", run.path().display());
+    if let Some(pool) = &pool {
+        run.save_sandbox(pool)?;
+    }
     if recipe.sampling.truncates() {
         log::warn!(
             "sampling with top-p or top-k biases the update, which differentiates the whole \
@@ -70,7 +75,12 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
 
     let before = evaluate("before", &team, environment.as_ref(), &held_out, recipe)?;
     run.save_evaluations(before.as_ref(), None)?;
-    let trained = train_steps(recipe, environment.as_ref(), &tasks, &mut team, &mut run);
+    let playing = Playing {
+        environment: environment.as_ref(),
+        pool: pool.as_deref(),
+        tasks: &tasks,
+    };
+    let trained = train_steps(recipe, &playing, &mut team, &mut run);
     // Saved before anything else can fail, and also when a step has failed: what was learned until
     // then is not lost.
     let saved = run.save_agents(&team);
@@ -179,14 +189,26 @@ fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<(f64,
     Some((best.reward.total(), level.copied().unwrap_or("none")))
 }
 
+/// What is played in training.
+struct Playing<'a> {
+    environment: &'a dyn Environment,
+    /// Where the environment runs programs, if it does.
+    pool: Option<&'a Pool>,
+    tasks: &'a [Task],
+}
+
 /// Runs the steps until all are done or the user interrupts; returns how many were run.
 fn train_steps(
     recipe: &Recipe,
-    environment: &dyn Environment,
-    tasks: &[Task],
+    playing: &Playing<'_>,
     team: &mut Team,
     run: &mut RunDirectory,
 ) -> Result<usize> {
+    let Playing {
+        environment,
+        pool,
+        tasks,
+    } = *playing;
     let schedule = Schedule {
         seed: recipe.seed,
         tasks: tasks.len(),
@@ -199,10 +221,15 @@ fn train_steps(
             return Ok(step);
         }
         let start = Instant::now();
+        let before = pool.map(Pool::counters);
         let played = indexed(tasks, schedule.step(step));
         let (report, rollout) = run_step(recipe, environment, &played, team, step, &mut display)
             .with_context(|| format!("step {}", step + 1))?;
-        let object = metrics::step_object(step + 1, &report, start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
+        let sandbox = pool
+            .zip(before)
+            .map(|(pool, before)| metrics::between(&before, &pool.counters()));
+        let object = metrics::step_object(step + 1, &report, sandbox.as_ref(), seconds);
         run.record(step + 1, &object, &rollout)?;
         display.step_done(step + 1, &report, best_action(environment, &rollout));
     }

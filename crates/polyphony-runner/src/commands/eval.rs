@@ -48,7 +48,7 @@ struct Printed {
 /// Evaluates what the arguments say and prints one line.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let recipe = arguments.recipe()?;
-    let environment = recipe.environment.build();
+    let environment = recipe.environment.build()?.environment;
     let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
     held_out.truncate(recipe.evaluation.tasks);
     let team = Models::open(&recipe, environment.as_ref())?.load(&recipe)?;
@@ -118,8 +118,7 @@ fn agents_of(run: &Path, recipe: &Recipe) -> Result<recipe::Team> {
         );
         Ok(path.display().to_string())
     };
-    let environment = recipe.environment.build();
-    let names = agent_names(&recipe.team, environment.roles()).into_iter();
+    let names = agent_names(&recipe.team, &recipe.environment.roles()).into_iter();
     let mut paths = names.map(path_of).collect::<Result<Vec<_>>>()?;
     Ok(match &recipe.team {
         recipe::Team::Shared(_) => recipe::Team::Shared(paths.remove(0)),
@@ -136,7 +135,7 @@ mod tests {
     use polyphony_episode::Environment as _;
 
     use super::*;
-    use crate::{recipe::EnvironmentKind, tiny_model};
+    use crate::{environment::EnvironmentKind, tiny_model};
 
     fn arguments(recipe: Option<&str>, overrides: &[&str], team: &[&str]) -> Arguments {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();

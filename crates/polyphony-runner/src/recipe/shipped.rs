@@ -23,5 +23,13 @@ pub fn shipped() -> &'static [Shipped] {
             name: "arxiv-smollm2",
             text: include_str!("../../recipes/arxiv-smollm2.ron"),
         },
+        Shipped {
+            name: "coop-smollm2",
+            text: include_str!("../../recipes/coop-smollm2.ron"),
+        },
+        Shipped {
+            name: "humaneval-smollm2",
+            text: include_str!("../../recipes/humaneval-smollm2.ron"),
+        },
     ]
 }

@@ -1,0 +1,107 @@
+//! The environments that recipes name, made ready.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use polyphony_env::{Coding, CodingSettings, Writing, WritingTask};
+use polyphony_episode::{Environment, Role};
+use polyphony_sandbox::{Pool, Settings, Tier};
+use serde::{Deserialize, Serialize};
+
+/// What the agents do together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum EnvironmentKind {
+    /// A concise and a detailed summary of a post.
+    Tldr,
+    /// Background and method from an abstract.
+    Arxiv,
+    /// A helper function and the function that solves a Python problem with it.
+    Coding {
+        /// How an episode goes.
+        #[serde(default)]
+        settings: CodingSettings,
+        /// Where the programs run.
+        #[serde(default)]
+        sandbox: Settings,
+    },
+}
+
+/// An environment that is ready to play, and the sandbox that it needs, if it needs one.
+pub struct Ready {
+    /// The environment.
+    pub environment: Box<dyn Environment>,
+    /// Where it runs programs.
+    pub pool: Option<Arc<Pool>>,
+}
+
+impl EnvironmentKind {
+    /// A short name, for directories and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tldr => "tldr",
+            Self::Arxiv => "arxiv",
+            Self::Coding { .. } => "coding",
+        }
+    }
+
+    /// The roles of its agents.
+    pub fn roles(&self) -> Vec<Role> {
+        match self {
+            Self::Tldr => Writing::new(WritingTask::Tldr).roles().to_vec(),
+            Self::Arxiv => Writing::new(WritingTask::Arxiv).roles().to_vec(),
+            Self::Coding { .. } => Coding::ROLES.map(Role::new).into(),
+        }
+    }
+
+    /// The environment itself. One that runs programs starts its sandbox.
+    ///
+    /// # Errors
+    /// If a sandbox cannot be started: what failed, and what would help.
+    pub fn build(&self) -> Result<Ready> {
+        let (settings, sandbox) = match self {
+            Self::Tldr => return Ok(Ready::without_pool(Writing::tldr())),
+            Self::Arxiv => return Ok(Ready::without_pool(Writing::arxiv())),
+            Self::Coding { settings, sandbox } => (settings, sandbox),
+        };
+        let pool = Arc::new(start_pool(sandbox)?);
+        let coding = Coding::new(Arc::clone(&pool), settings.clone())
+            .context("checking `environment.settings`")?;
+        Ok(Ready {
+            environment: Box::new(coding),
+            pool: Some(pool),
+        })
+    }
+}
+
+impl Ready {
+    fn without_pool(environment: Writing) -> Self {
+        Self {
+            environment: Box::new(environment),
+            pool: None,
+        }
+    }
+}
+
+/// Starts a sandbox and tells what it is.
+///
+/// # Errors
+/// If it cannot be started: what failed, and what would help.
+pub(crate) fn start_pool(settings: &Settings) -> Result<Pool> {
+    let pool = Pool::start(settings).context("starting the sandbox")?;
+    let python = pool.interpreter();
+    match pool.tier() {
+        Tier::Off => log::warn!(
+            "programs of the models run WITHOUT confinement, as `isolation: Off` asks for: they \
+             can do whatever you can (Python {} at {})",
+            python.version,
+            python.path.display()
+        ),
+        tier => log::info!(
+            "programs run in the sandbox's {tier} tier, with Python {} at {}",
+            python.version,
+            python.path.display()
+        ),
+    }
+    Ok(pool)
+}
