@@ -4,7 +4,7 @@ use polyphony_model::sequence_logprobs;
 use serde_json::{Value, json};
 
 use crate::{
-    command::{Place, json_lines, text},
+    command::{Place, json_lines, python, text},
     tiny::{chat_model, fixture, load},
 };
 
@@ -36,6 +36,72 @@ fn score_prints_reward_and_parts_for_every_line() {
             assert!((sum - expected).abs() < 1e-9, "{sum} is not {expected}");
         }
     }
+}
+
+#[test]
+fn score_runs_programs_against_the_tests_of_their_task() {
+    let place = Place::new();
+    let rows = include_str!("../crates/polyphony-env/fixtures/coding.jsonl");
+    let rows: Vec<Value> = json_lines(rows).into_iter().step_by(12).collect();
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|row| json!({"task_id": row["task_id"], "responses": [row["aux"], row["main"]]}))
+        .map(|line| line.to_string())
+        .collect();
+    place.write("in.jsonl", lines.join("\n"));
+    let python = python();
+    let score = |words: &[&str]| {
+        let problems = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../crates/polyphony-env/fixtures/HumanEval.jsonl.gz"
+        );
+        let fixed = [
+            "score", "--env", "coding", "--tasks", problems, "--python", &python,
+        ];
+        [&fixed[..], words]
+            .concat()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let run = score(&["--input", "in.jsonl"]);
+    let run: Vec<&str> = run.iter().map(String::as_str).collect();
+    let scores = json_lines(&place.succeed(&run));
+    assert_eq!(scores.len(), rows.len());
+    for (score, row) in scores.iter().zip(&rows) {
+        let (reward, expected) = (&score["reward"], &row["reward"]);
+        let gap = reward.as_f64().unwrap() - expected.as_f64().unwrap();
+        assert!(gap.abs() < 1e-6, "{row}: {score}");
+    }
+
+    let wrong = [
+        (r#"{"responses": ["", ""]}"#, "line 1: `task_id` is missing"),
+        (
+            r#"{"task_id": "HumanEval/999", "responses": ["", ""]}"#,
+            "line 1: `task_id` is `HumanEval/999`, but no task",
+        ),
+        (
+            r#"{"task_id": "HumanEval/0", "responses": [""]}"#,
+            "line 1: `responses` holds 1 texts, but must hold 2, one for each role: auxiliary, main",
+        ),
+    ];
+    for (line, expected) in wrong {
+        place.write("wrong.jsonl", line);
+        let run = score(&["--input", "wrong.jsonl"]);
+        let run: Vec<&str> = run.iter().map(String::as_str).collect();
+        let (first, rest) = expected.split_once(": ").unwrap();
+        place.refuse(&run, &[first, rest]);
+    }
+    place.refuse(
+        &["score", "--env", "coding", "--input", "in.jsonl"],
+        &["`--env coding` needs --tasks FILE"],
+    );
+    place.refuse(
+        &[
+            "score", "--env", "tldr", "--tasks", "x", "--input", "in.jsonl",
+        ],
+        &["--tasks is for `--env coding` alone"],
+    );
 }
 
 #[test]

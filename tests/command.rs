@@ -12,6 +12,16 @@ use tempfile::TempDir;
 /// The program.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_polyphony-under-test");
 
+/// The path of a Python for the sandbox, which the command does not find by itself: see [`Place`].
+pub(crate) fn python() -> String {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&folders).map(|folder| folder.join("python3"));
+    let path = found.find(|path| path.is_file());
+    path.expect("the sandbox needs a python3")
+        .display()
+        .to_string()
+}
+
 /// A folder for one test's files, which is where the command runs. Its cache is empty, and programs
 /// that could download something are not found.
 pub(crate) struct Place {

@@ -1,8 +1,13 @@
 //! Every recipe that ships with the program runs, here with a tiny model.
 
+use std::path::Path;
+
 use polyphony_runner::recipe::{DEFAULT_NAME, shipped};
 
-use crate::{command::Place, tiny::chat_model};
+use crate::{
+    command::{Place, python},
+    tiny::chat_model,
+};
 
 /// What makes a run short.
 const SHORT: [&str; 10] = [
@@ -22,15 +27,30 @@ const SHORT: [&str; 10] = [
 fn every_shipped_recipe_runs_a_step() {
     let place = Place::new();
     chat_model(&place.path("model"), 8192);
+    // What `cargo xtask fetch humaneval` would bring.
+    let problems = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/polyphony-env/fixtures/HumanEval.jsonl.gz");
+    std::fs::create_dir(place.path("data")).unwrap();
+    std::fs::copy(problems, place.path("data/HumanEval.jsonl.gz")).unwrap();
     assert!(!shipped().is_empty());
     for recipe in shipped() {
         let name = recipe.name;
-        place.succeed(&[&["train", name, "--run-dir", name], &SHORT[..]].concat());
+        let interpreter = format!("environment.sandbox.interpreter={:?}", python());
+        let runs_programs = recipe.text.contains("environment: Coding(");
+        let sandbox: &[&str] = match runs_programs {
+            true => &["--set", &interpreter],
+            false => &[],
+        };
+        place.succeed(&[&["train", name, "--run-dir", name], &SHORT[..], sandbox].concat());
+        let metrics = place.read_lines(&format!("{name}/metrics.jsonl"));
+        assert_eq!(metrics.len(), 1, "{name}");
         assert_eq!(
-            place.read_lines(&format!("{name}/metrics.jsonl")).len(),
-            1,
+            metrics[0].get("sandbox/runs").is_some(),
+            runs_programs,
             "{name}"
         );
+        let confined = place.path(&format!("{name}/sandbox.json")).exists();
+        assert_eq!(confined, runs_programs, "{name}");
     }
 }
 

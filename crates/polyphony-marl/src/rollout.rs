@@ -139,7 +139,10 @@ pub fn rollout(
         };
         (task.task, node)
     });
+    // All joint actions of all tasks at once: a slow one keeps none of the others waiting.
     let nodes = nodes
+        .collect::<Vec<_>>()
+        .into_par_iter()
         .map(|(task, node)| score(environment, task, node, config.joint_mode))
         .collect::<Result<_, _>>()?;
     Ok(Rollout {

@@ -180,7 +180,10 @@ mod tests {
             ..Counters::default()
         };
         let object = step_object(1, &report(), Some(&counters), 2.0);
-        assert_eq!((&object["sandbox/runs"], &object["timing"]["sandbox_secs"]), (&json!(3), &json!(0.5)));
+        assert_eq!(
+            (&object["sandbox/runs"], &object["timing"]["sandbox_secs"]),
+            (&json!(3), &json!(0.5))
+        );
         let general = |name: &str| {
             name.replace("writer/", "<role>/")
                 .replace("reward/style", "reward/<part>")

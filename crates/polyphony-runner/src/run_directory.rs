@@ -130,7 +130,10 @@ impl RunDirectory {
         before: Option<&Evaluation>,
         after: Option<&Evaluation>,
     ) -> Result<()> {
-        self.save_object("evaluation.json", &json!({ "before": before, "after": after }))
+        self.save_object(
+            "evaluation.json",
+            &json!({ "before": before, "after": after }),
+        )
     }
 
     /// Saves every agent as a Hugging Face directory; returns where.

@@ -196,19 +196,40 @@ mod tests {
     #[test]
     fn one_line_has_the_verdict_of_program_and_asserts() {
         let rows = [
-            ("def twice(x):\n    return 2 * x\n", "passed", ["passed", "passed"]),
-            ("def twice(x):\n    return x + 2\n", "failed", ["passed", "failed"]),
-            ("def twice(x):\n    import socket; socket.socket()\n", "violation", ["violation"; 2]),
+            (
+                "def twice(x):\n    return 2 * x\n",
+                "passed",
+                ["passed", "passed"],
+            ),
+            (
+                "def twice(x):\n    return x + 2\n",
+                "failed",
+                ["passed", "failed"],
+            ),
+            (
+                "def twice(x):\n    import socket; socket.socket()\n",
+                "violation",
+                ["violation"; 2],
+            ),
             ("def twice(x)\n", "failed", ["failed", "failed"]),
         ];
-        let tests = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 6\n";
+        let tests =
+            "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 6\n";
         for (source, verdict, asserts) in rows {
             let folder = tempfile::tempdir().unwrap();
             let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
             fs::write(path("f.py"), source).unwrap();
             fs::write(path("t.py"), tests).unwrap();
             let (solution, tests) = (path("f.py"), path("t.py"));
-            let words = ["run", "--solution", &solution, "--tests", &tests, "--entry", "twice"];
+            let words = [
+                "run",
+                "--solution",
+                &solution,
+                "--tests",
+                &tests,
+                "--entry",
+                "twice",
+            ];
             let printed = print(&words).unwrap();
             assert_eq!(printed["verdict"], verdict, "{source}");
             let each = printed["asserts"].as_array().unwrap();
@@ -216,7 +237,11 @@ mod tests {
             assert_eq!(each, asserts, "{source}");
             assert!(printed["seconds"].as_f64().unwrap() > 0.0);
             assert!(["full", "landlock"].contains(&printed["tier"].as_str().unwrap()));
-            assert_eq!(printed.get("syntax_error").is_some(), !source.contains(':'), "{source}");
+            assert_eq!(
+                printed.get("syntax_error").is_some(),
+                !source.contains(':'),
+                "{source}"
+            );
         }
     }
 
@@ -228,7 +253,12 @@ mod tests {
             if isolation == "landlock" {
                 assert_eq!(printed["tier"], "landlock");
             }
-            assert!(printed["interpreter"]["version"].as_str().unwrap().starts_with("3."));
+            assert!(
+                printed["interpreter"]["version"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("3.")
+            );
             assert!(printed["self_test"]["steps"].as_array().unwrap().len() >= 7);
         }
         let message = print(&["check", "--python", "/no/python"]).unwrap_err();
