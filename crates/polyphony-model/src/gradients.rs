@@ -4,7 +4,7 @@ use std::ops::Add;
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    tensor::{Gradients as Tape, Tensor},
+    tensor::{Gradients as Tape, IndexingUpdateOp, Int, Tensor},
 };
 
 /// One flat gradient a weight, in the order in which the model's weights are visited; `None` for a
@@ -58,6 +58,28 @@ impl WeightGradients {
         let parts = parts.into_iter().flat_map(|part| part.by_weight);
         Self {
             by_weight: parts.collect(),
+        }
+    }
+
+    /// Adds the gradients of tokens' embeddings to that of the table, which is the first weight:
+    /// row by row, without a table of their own.
+    ///
+    /// # Shapes
+    /// - ids `[T]`, rows `[T, D]`, the table `[V, D]`
+    pub(crate) fn add_embeddings(
+        &mut self,
+        [vocabulary, width]: [usize; 2],
+        ids: Tensor<1, Int>,
+        rows: Tensor<2>,
+    ) {
+        let shape = [vocabulary, width];
+        if let Some(first) = self.by_weight.first_mut() {
+            let table = match first.take() {
+                Some(table) => table.reshape(shape),
+                None => Tensor::zeros(shape, (&rows.device(), rows.dtype())),
+            };
+            let table = table.select_assign(0, ids, rows, IndexingUpdateOp::Add);
+            *first = Some(table.flatten(0, 1));
         }
     }
 

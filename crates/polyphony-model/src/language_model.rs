@@ -180,9 +180,21 @@ impl LanguageModel {
         }
     }
 
-    /// The gradients that a finished backward pass of this [trainable](Self::trainable) model left.
-    pub(crate) fn take_gradients(&self, tape: &mut Gradients) -> WeightGradients {
-        WeightGradients::take(&self.network, tape)
+    /// The gradients that a finished backward pass of this [trainable](Self::trainable) model left,
+    /// which began with the given embeddings of tokens.
+    pub(crate) fn take_gradients(
+        &self,
+        tape: &mut Gradients,
+        ids: &[u32],
+        embedded: &Tensor<2>,
+    ) -> WeightGradients {
+        let mut gradients = WeightGradients::take(&self.network, tape);
+        if let Some(rows) = embedded.grad_remove(tape) {
+            let ids = token_tensor(ids, &self.device());
+            self.network
+                .add_embedding_gradients(&mut gradients, ids, rows);
+        }
+        gradients
     }
 
     /// Visits every weight, under the path that is its Hugging Face name.
@@ -241,9 +253,23 @@ impl LanguageModel {
         positions: &[usize],
         attention: &mut impl Attention,
     ) -> Tensor<2> {
-        let ids = token_tensor(ids, &self.device());
+        self.hidden_from(self.embed(ids), positions, attention)
+    }
+
+    /// The embeddings of tokens, `[T, D]`.
+    pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        self.network.embed(token_tensor(ids, &self.device()))
+    }
+
+    /// As [`LanguageModel::hidden`], from the tokens' embeddings, `[T, D]`.
+    pub(crate) fn hidden_from(
+        &self,
+        embedded: Tensor<2>,
+        positions: &[usize],
+        attention: &mut impl Attention,
+    ) -> Tensor<2> {
         let rotation = self.rotation(positions);
-        self.network.forward(ids, &rotation, attention)
+        self.network.forward(embedded, &rotation, attention)
     }
 
     /// As [`LanguageModel::hidden`], but keeps what each layer was given, and stops before the last

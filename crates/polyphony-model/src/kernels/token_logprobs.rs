@@ -23,6 +23,7 @@ use rayon::prelude::*;
 use super::{
     exp::exp,
     host::{HostTensor, values},
+    matrix::{Cores, Matrix, MatrixMut, Store, multiply},
 };
 
 /// Logits to hold at once: 64 MiB of 32-bit floats.
@@ -94,9 +95,21 @@ pub(crate) trait TokenLogprobs: Backend {
             IndexingUpdateOp::Add,
         )
     }
+
+    /// The gradient of the head `[V, D]`, to which that of a chunk is added: from the gradient of
+    /// its logits `[n, V]` and its hidden states `[n, D]`.
+    fn add_head_gradient(
+        sum: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        hidden: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let chunk = Self::float_matmul(Self::float_transpose(logits), hidden);
+        Self::float_add(sum, chunk)
+    }
 }
 
-/// One pass over each row in place of six over the whole chunk.
+/// One pass over each row in place of six over the whole chunk, and one table for the gradient of
+/// the head in place of three.
 impl TokenLogprobs for Flex {
     fn chosen_logprobs(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
         let (n, vocabulary) = (logits.shape()[0], logits.shape()[1]);
@@ -105,6 +118,25 @@ impl TokenLogprobs for Flex {
         let rows = values(&logits).par_chunks_exact(vocabulary).zip(targets);
         let chosen = rows.map(|(row, target)| row[target] - row_log_sum_exp(row));
         HostTensor::from_data(TensorData::new(chosen.collect::<Vec<f32>>(), [n]))
+    }
+
+    fn add_head_gradient(
+        mut sum: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        hidden: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let [n, vocabulary] = logits.shape().dims();
+        let width = hidden.shape()[1];
+        let (logits, hidden) = (logits.to_contiguous(), hidden.to_contiguous());
+        multiply(
+            MatrixMut::new(sum.storage_mut::<f32>(), vocabulary, width, width),
+            Store::Add,
+            1.0,
+            Matrix::new(values(&logits), n, vocabulary, vocabulary).t(),
+            Matrix::new(values(&hidden), n, width, width),
+            Cores::All,
+        );
+        sum
     }
 
     fn logits_gradient(
@@ -255,7 +287,10 @@ impl<B: TokenLogprobs> Backward<B, 2> for Gradient {
             chunk_logits,
         } = ops.state;
         let mut hidden_grads = Vec::new();
-        let mut head_grad: Option<FloatTensor<B>> = None;
+        let mut head_grad = head_node.as_ref().map(|_| {
+            let (device, dtype) = (B::float_device(&head), head.dtype().into());
+            B::float_zeros(head.shape(), &device, dtype)
+        });
         for rows in chunks::<B>(&hidden, &head, chunk_logits) {
             let targets = B::int_slice(targets.clone(), &[rows]);
             let upstream = B::float_slice(upstream.clone(), &[rows]);
@@ -263,13 +298,7 @@ impl<B: TokenLogprobs> Backward<B, 2> for Gradient {
             let logits = logits::<B>(&hidden, rows, &head, temperature);
             let logits_grad = B::logits_gradient(logits, targets, upstream);
             let hidden = B::float_slice(hidden.clone(), &[rows]);
-            if head_node.is_some() {
-                let grad = B::float_matmul(B::float_transpose(logits_grad.clone()), hidden);
-                head_grad = Some(match head_grad {
-                    Some(sum) => B::float_add(sum, grad),
-                    None => grad,
-                });
-            }
+            head_grad = head_grad.map(|sum| B::add_head_gradient(sum, logits_grad.clone(), hidden));
             if hidden_node.is_some() {
                 hidden_grads.push(B::float_matmul(logits_grad, head.clone()));
             }

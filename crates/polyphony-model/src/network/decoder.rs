@@ -100,29 +100,47 @@ impl<A: SelfAttention> Decoder<A> {
         }
     }
 
-    /// The hidden states after the last normalization.
+    /// The embeddings of tokens, which the first layer is given.
     ///
     /// # Shapes
     /// - ids `[T]`, output `[T, D]`
+    pub(crate) fn embed(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        self.model.embed_tokens.forward(ids)
+    }
+
+    /// Adds the gradients of [`Decoder::embed`]'s output to those of all weights.
+    pub(crate) fn add_embedding_gradients(
+        &self,
+        gradients: &mut WeightGradients,
+        ids: Tensor<1, Int>,
+        rows: Tensor<2>,
+    ) {
+        self.model.embed_tokens.add_gradients(gradients, ids, rows);
+    }
+
+    /// The hidden states after the last normalization.
+    ///
+    /// # Shapes
+    /// - embedded and output `[T, D]`
     pub(crate) fn forward(
         &self,
-        ids: Tensor<1, Int>,
+        embedded: Tensor<2>,
         rotation: &Rotation,
         attention: &mut impl Attention,
     ) -> Tensor<2> {
-        let last = self.run_layers(ids, rotation, attention, |_| ());
+        let last = self.run_layers(embedded, rotation, attention, |_| ());
         self.normalize(last)
     }
 
     /// The output of the last layer, `[T, D]`. `on_input` is shown what each layer is given.
     pub(super) fn run_layers(
         &self,
-        ids: Tensor<1, Int>,
+        embedded: Tensor<2>,
         rotation: &Rotation,
         attention: &mut impl Attention,
         mut on_input: impl FnMut(&Tensor<2>),
     ) -> Tensor<2> {
-        let mut hidden = self.model.embed_tokens.forward(ids);
+        let mut hidden = embedded;
         for (index, layer) in self.model.layers.iter().enumerate() {
             on_input(&hidden);
             hidden = layer.forward(hidden, index, rotation, attention);

@@ -7,7 +7,7 @@ use burn::{
 };
 
 use super::low_rank::LowRank;
-use crate::{Projection, kernels};
+use crate::{Projection, WeightGradients, kernels};
 
 /// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
 #[derive(Module, Debug)]
@@ -86,9 +86,20 @@ impl Embedding {
         self.weight.val().select(0, ids)
     }
 
-    /// Whether the table is trained.
-    pub(crate) fn learns(&self) -> bool {
-        self.weight.is_require_grad()
+    /// Adds the gradients of tokens' embeddings to `gradients`, whose first is the table's, if the
+    /// table learns.
+    ///
+    /// # Shapes
+    /// - ids `[T]`, rows `[T, D]`
+    pub(crate) fn add_gradients(
+        &self,
+        gradients: &mut WeightGradients,
+        ids: Tensor<1, Int>,
+        rows: Tensor<2>,
+    ) {
+        if self.weight.is_require_grad() {
+            gradients.add_embeddings(self.weight.dims(), ids, rows);
+        }
     }
 
     /// The table, `[V, D]`.

@@ -65,17 +65,35 @@ impl Network {
         Self::Llama(Decoder::hollow(device))
     }
 
-    /// The hidden states after the last normalization.
+    /// The embeddings of tokens, which the first layer is given.
     ///
     /// # Shapes
     /// - ids `[T]`, output `[T, D]`: `T` tokens, `D` hidden size
+    pub(crate) fn embed(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        with_decoder!(self, decoder => decoder.embed(ids))
+    }
+
+    /// Adds the gradients of [`Network::embed`]'s output to those of all weights.
+    pub(crate) fn add_embedding_gradients(
+        &self,
+        gradients: &mut WeightGradients,
+        ids: Tensor<1, Int>,
+        rows: Tensor<2>,
+    ) {
+        with_decoder!(self, decoder => decoder.add_embedding_gradients(gradients, ids, rows));
+    }
+
+    /// The hidden states after the last normalization.
+    ///
+    /// # Shapes
+    /// - embedded and output `[T, D]`
     pub(crate) fn forward(
         &self,
-        ids: Tensor<1, Int>,
+        embedded: Tensor<2>,
         rotation: &Rotation,
         attention: &mut impl Attention,
     ) -> Tensor<2> {
-        with_decoder!(self, decoder => decoder.forward(ids, rotation, attention))
+        with_decoder!(self, decoder => decoder.forward(embedded, rotation, attention))
     }
 
     /// The output head's weight, `[V, D]`: its own, or the embedding table where they are tied.

@@ -37,7 +37,8 @@ impl<A: SelfAttention> Decoder<A> {
         attention: &mut impl Attention,
     ) -> LayerInputs {
         let mut inputs = Vec::with_capacity(self.model.layers.len());
-        let last = self.run_layers(ids, rotation, attention, |input| inputs.push(input.clone()));
+        let embedded = self.embed(ids);
+        let last = self.run_layers(embedded, rotation, attention, |input| inputs.push(input.clone()));
         LayerInputs { inputs, last }
     }
 
@@ -84,14 +85,11 @@ impl<A: SelfAttention> Decoder<A> {
         }
         layers.reverse();
 
-        let table = &top.model.embed_tokens;
-        let embedding = upstream.filter(|_| table.learns()).map(|given| {
-            let hidden = table.forward(ids);
-            let mut tape = (hidden * Tensor::from_inner(given)).sum().backward();
-            WeightGradients::take(table, &mut tape)
-        });
-        let embedding = embedding_as_head + embedding.unwrap_or_default();
-        let parts = std::iter::once(embedding).chain(layers);
-        WeightGradients::join(parts.chain([norm, head]))
+        let parts = std::iter::once(embedding_as_head).chain(layers);
+        let mut gradients = WeightGradients::join(parts.chain([norm, head]));
+        if let Some(rows) = upstream {
+            self.add_embedding_gradients(&mut gradients, ids, rows);
+        }
+        gradients
     }
 }

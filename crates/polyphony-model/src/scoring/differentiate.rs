@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{PackedGroup, group_logprobs, score_group, to_host};
+use super::{PackedGroup, group_logprobs, to_host};
 use crate::{
     LanguageModel, ModelError, WeightGradients,
     network::{LayerInputs, attention::PackedAttention},
@@ -33,6 +33,9 @@ pub struct ScoredGroup<'a> {
 enum Kept<'a> {
     All {
         model: Box<LanguageModel>,
+        /// Where differentiation ends: the embeddings' gradients are added to the table's row by
+        /// row, since burn would make a table of them.
+        embedded: Tensor<2>,
         logprobs: Tensor<1>,
     },
     LayerInputs {
@@ -55,9 +58,21 @@ impl<'a> ScoredGroup<'a> {
     ) -> Result<Self, ModelError> {
         let (logprobs, kept) = match activations {
             Activations::Keep => {
+                group.check(model)?;
+                let embedded = Tensor::from_inner(model.embed(&group.fed_tokens())).require_grad();
                 let model = Box::new(model.trainable());
-                let logprobs = score_group(&model, group, temperature)?;
-                (to_host(logprobs.clone()), Kept::All { model, logprobs })
+                let hidden = model.hidden_from(
+                    embedded.clone(),
+                    &group.positions(),
+                    &mut attention(group),
+                );
+                let logprobs = group_logprobs(group, hidden, model.head(), temperature);
+                let kept = Kept::All {
+                    model,
+                    embedded,
+                    logprobs: logprobs.clone(),
+                };
+                (to_host(logprobs), kept)
             }
             Activations::Recompute => {
                 group.check(model)?;
@@ -98,8 +113,13 @@ impl<'a> ScoredGroup<'a> {
             (logprobs.clone() * Tensor::from_data(derivatives, &logprobs.device())).sum()
         };
         match self.kept {
-            Kept::All { model, logprobs } => {
-                model.take_gradients(&mut weighted(logprobs).backward())
+            Kept::All {
+                model,
+                embedded,
+                logprobs,
+            } => {
+                let mut tape = weighted(logprobs).backward();
+                model.take_gradients(&mut tape, &self.group.fed_tokens(), &embedded)
             }
             Kept::LayerInputs { model, inputs } => {
                 let (group, temperature) = (self.group, self.temperature);
