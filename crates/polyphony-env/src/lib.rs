@@ -28,6 +28,7 @@
 //! ```
 
 mod dataset;
+mod quiet;
 mod writing;
 
 pub use dataset::{DataSetError, EmbeddedSet, Place, Source};

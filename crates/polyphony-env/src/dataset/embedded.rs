@@ -58,6 +58,7 @@ impl EmbeddedSet {
             path,
             fields: &fields,
             id: Some("id"),
+            skip: 0,
             limit: None,
         }
         .tasks(json_lines::records(self.lines().as_bytes(), path))
