@@ -27,9 +27,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod coding;
 mod dataset;
 mod quiet;
 mod writing;
 
+pub use coding::{
+    Assessment, Body, Coding, CodingSettings, Definition, Ending, Feedback, HelperUse, Results,
+    Run, SyntaxErrorIn, VisibleAsserts,
+};
 pub use dataset::{DataSetError, EmbeddedSet, Place, Source};
 pub use writing::{Writing, WritingTask};

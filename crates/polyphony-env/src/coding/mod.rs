@@ -1,0 +1,195 @@
+//! Two agents solve a Python problem together: one writes a helper, the other the function that is
+//! tested.
+
+mod assessment;
+mod extract;
+mod feedback;
+mod function;
+mod problem;
+mod program;
+mod prompts;
+mod python;
+mod settings;
+
+use std::sync::Arc;
+
+use polyphony_episode::{
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Role, Task, Turn,
+};
+use polyphony_sandbox::{Judgement, Pool, SandboxError, Verdict};
+
+pub use self::{
+    assessment::{Assessment, Definition, Run},
+    function::{Body, HelperUse, Results},
+    program::SyntaxErrorIn,
+    settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
+};
+use self::{
+    feedback::Report,
+    function::Function,
+    problem::Problem,
+    program::{Assembled, HELPER, assemble},
+};
+
+/// The coding environment: two agents, one turn or more.
+///
+/// From the fields `prompt`, `entry_point` and `test` of a task, the `auxiliary` agent writes a
+/// helper `aux`, and the `main` agent the entry function, which may call it. Both together are a
+/// program, which a sandbox runs against the asserts of the task's `check` function.
+///
+/// The reward has the parts `definitions`, `syntax`, `tests` and `cooperation`, and always holds all
+/// of them: 0 for levels that were not reached.
+///
+/// Programs are judged by a pool that may be shared. [`Environment::step`] waits for the verdict,
+/// and may be called from as many threads as the pool has workers.
+#[derive(Clone)]
+pub struct Coding {
+    pool: Arc<Pool>,
+    settings: CodingSettings,
+    roles: [Role; 2],
+}
+
+impl Coding {
+    /// No joint action is worth more.
+    pub const MAX_REWARD: f64 = assessment::MAX_REWARD;
+
+    /// The environment whose programs run in `pool`.
+    pub fn new(pool: Arc<Pool>, settings: CodingSettings) -> Self {
+        Self {
+            pool,
+            settings,
+            roles: ["auxiliary", "main"].map(Role::new),
+        }
+    }
+
+    /// The sandbox, for its counters and for what else is worth recording.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Finds out what the two responses are worth, and why. It depends on nothing else.
+    ///
+    /// # Errors
+    /// If the task lacks something or has no assert, or the sandbox fails. Whatever a response
+    /// holds is no error.
+    pub fn assess(
+        &self,
+        task: &Task,
+        auxiliary: &str,
+        main: &str,
+    ) -> Result<Assessment, EnvironmentError> {
+        self.assess_problem(&Problem::read(task)?, auxiliary, main)
+    }
+
+    fn assess_problem(
+        &self,
+        problem: &Problem,
+        auxiliary: &str,
+        main: &str,
+    ) -> Result<Assessment, EnvironmentError> {
+        let helper = Function::find(auxiliary, HELPER);
+        let entry = Function::find(main, &problem.entry_point);
+        let mut assessment = Assessment {
+            helper: Definition::of(helper.as_ref()),
+            entry: Definition::of(entry.as_ref()),
+            helper_use: entry
+                .as_ref()
+                .map_or(HelperUse::NotCalled, |entry| entry.use_of(HELPER)),
+            run: None,
+        };
+        if let (Some(entry), Definition::Returns) = (entry, assessment.entry) {
+            let assembled = assemble(problem, helper.as_ref(), &entry);
+            assessment.run = Some(self.run(problem, &assembled)?);
+        }
+        Ok(assessment)
+    }
+
+    fn run(&self, problem: &Problem, assembled: &Assembled) -> Result<Run, EnvironmentError> {
+        let judged = self.pool.judge(&assembled.program, &problem.tests());
+        let judgement = judged.map_err(|error| not_judged(problem, &error))?;
+        check_judgement(problem, &judgement)?;
+        Ok(match &judgement.syntax_error {
+            Some(error) => Run::SyntaxError(assembled.locate(error)),
+            None => Run::Tested(judgement.asserts),
+        })
+    }
+
+    /// What the agents are told after a turn that is not the last.
+    fn feedback(&self, problem: &Problem, assessment: &Assessment) -> Vec<Observation> {
+        let visible = self.settings.visible_asserts;
+        let report = match self.settings.feedback {
+            Feedback::LevelFeedback => Report::Levels,
+            Feedback::LevelPassed => Report::LevelsPassed,
+            Feedback::Passed => Report::Passed,
+            Feedback::Plain => Report::Plain,
+        };
+        report.observations(problem, assessment, visible)
+    }
+}
+
+impl Environment for Coding {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        &assessment::PARTS
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        Ok(prompts::first_observations(&Problem::read(task)?))
+    }
+
+    fn step(
+        &self,
+        task: &Task,
+        past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let problem = Problem::read(task)?;
+        let [auxiliary, main] = action.texts();
+        let assessment = self.assess_problem(&problem, auxiliary, main)?;
+        let reward = assessment.reward();
+        let is_over = match self.settings.ending {
+            _ if past.len() + 1 >= self.settings.turns.get() => true,
+            Ending::WhenSolved => assessment.is_solved(),
+            Ending::AfterTurns => false,
+        };
+        if is_over {
+            return Ok(Outcome::end(reward));
+        }
+        Ok(Outcome::go_on(reward, self.feedback(&problem, &assessment)))
+    }
+}
+
+/// Refuses what must never become a reward: tests without asserts, and verdicts that say nothing
+/// about the program.
+fn check_judgement(problem: &Problem, judgement: &Judgement) -> Result<(), EnvironmentError> {
+    let id = &problem.id;
+    let verdicts = judgement.asserts.iter().map(|assert| &assert.verdict);
+    for verdict in verdicts.chain([&judgement.verdict]) {
+        if let Verdict::Infrastructure { reason } = verdict {
+            return Err(EnvironmentError::Failed(format!(
+                "task `{id}`: the program could not be run: {reason}"
+            )));
+        }
+    }
+    if judgement.asserts.is_empty() {
+        return Err(EnvironmentError::Failed(format!(
+            "task `{id}`: `test` asserts nothing that depends on the candidate; \
+             give its `check` function an assert or leave the task out"
+        )));
+    }
+    Ok(())
+}
+
+/// A sandbox error with the task and all its causes.
+fn not_judged(problem: &Problem, error: &SandboxError) -> EnvironmentError {
+    let mut text = format!("task `{}`: {error}", problem.id);
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    EnvironmentError::Failed(text)
+}
