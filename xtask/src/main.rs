@@ -1,7 +1,7 @@
 //! `cargo xtask`: what belongs to the checkout. Build, fetch, train, test, bench and check.
 //!
-//! Start reading at [`Command`]. `train`, `fetch` and `bench` hand over to the `polyphony` binary,
-//! built in release mode; `test` and `ci` are what `.ci/run` runs.
+//! Start reading at [`Command`]. `train`, `fetch` of a model and `bench` hand over to the
+//! `polyphony` binary, built in release mode; `test` and `ci` are what `.ci/run` runs.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod ci;
 mod edges;
+mod human_eval;
 mod process;
 mod test;
 mod tools;
@@ -28,7 +29,8 @@ enum Command {
     /// Trains a recipe: `train [RECIPE] [--set path=value]… [--run-dir DIR] [--steps N]`.
     #[command(disable_help_flag = true)]
     Train(Passed),
-    /// Obtains a model by name, such as `smollm2-135m`, and prints its directory.
+    /// Obtains a model by name, such as `smollm2-135m`, and prints its directory; `humaneval` puts
+    /// the HumanEval problems into the folder `data`.
     #[command(disable_help_flag = true)]
     Fetch(Passed),
     /// Times one training step and prints it as JSON.
@@ -59,7 +61,10 @@ struct Passed {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Train(passed) => process::polyphony(&["train"], &passed.arguments),
-        Command::Fetch(passed) => process::polyphony(&["models", "fetch"], &passed.arguments),
+        Command::Fetch(passed) => match passed.arguments.as_slice() {
+            [what, rest @ ..] if what == "humaneval" => human_eval::fetch(rest),
+            arguments => process::polyphony(&["models", "fetch"], arguments),
+        },
         Command::Bench(passed) => process::polyphony(&["bench"], &passed.arguments),
         Command::Test => test::run(),
         Command::Ci {

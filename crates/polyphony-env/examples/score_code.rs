@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         visible_asserts: VisibleAsserts::All,
         ..CodingSettings::default()
     };
-    let coding = Coding::new(Arc::new(pool), settings);
+    let coding = Coding::new(Arc::new(pool), settings)?;
     let task = Task::new(
         "example/1",
         [

@@ -5,7 +5,8 @@
 //! Its tasks come from a [`Source`]: sets written for this project and embedded in the crate, or a
 //! file of JSON lines, gzipped JSON lines or Parquet whose fields are mapped to the task's.
 //!
-//! This crate knows nothing of models, tensors or training algorithms, and never uses the network.
+//! This crate knows nothing of models, tensors or training algorithms. It uses the network in one
+//! place only: an [`Expert`] asks an outside model, where a recipe wants its edits as feedback.
 //! Start reading at [`Writing`], then [`Source`].
 //!
 //! ```
@@ -33,8 +34,9 @@ mod quiet;
 mod writing;
 
 pub use coding::{
-    Assessment, Body, Coding, CodingSettings, Definition, Ending, Feedback, HelperUse, Results,
-    Run, SyntaxErrorIn, VisibleAsserts,
+    Assessment, Body, Coding, CodingSettings, Definition, Draft, Ending, Expert, ExpertError,
+    ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run, SyntaxErrorIn,
+    VisibleAsserts,
 };
 pub use dataset::{DataSetError, EmbeddedSet, Place, Source};
 pub use writing::{Writing, WritingTask};

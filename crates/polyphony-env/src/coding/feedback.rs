@@ -37,10 +37,16 @@ impl Report {
         visible: VisibleAsserts,
     ) -> Vec<Observation> {
         let report = self.text(problem, assessment, visible);
-        ask_again(problem, [&report, &report])
+        ask_again(problem, &[&report, &report])
     }
 
-    fn text(self, problem: &Problem, assessment: &Assessment, visible: VisibleAsserts) -> String {
+    /// What both are told of their program.
+    pub(super) fn text(
+        self,
+        problem: &Problem,
+        assessment: &Assessment,
+        visible: VisibleAsserts,
+    ) -> String {
         let seen = assessment.asserts().map(|asserts| visible.of(asserts));
         match self {
             Self::Levels => levels(problem, assessment, seen),
@@ -57,18 +63,18 @@ impl Report {
 }
 
 /// For each role what it is told of the last turn, and what to write next.
-pub(super) fn ask_again(problem: &Problem, told: [&str; 2]) -> Vec<Observation> {
-    let [helper, entry] = told;
+pub(super) fn ask_again(problem: &Problem, told: &[impl AsRef<str>]) -> Vec<Observation> {
     let name = &problem.entry_point;
-    let only = "Give its code only.";
-    vec![
-        Observation::new(format!(
-            "{helper}\n\nWrite an improved `{HELPER}`, which `{name}` may call. {only}"
-        )),
-        Observation::new(format!(
-            "{entry}\n\nWrite an improved `{name}`, which may call `{HELPER}`. {only}"
-        )),
-    ]
+    let requests = [
+        format!("Write an improved `{HELPER}`, which `{name}` may call."),
+        format!("Write an improved `{name}`, which may call `{HELPER}`."),
+    ];
+    let each = told.iter().zip(requests);
+    each.map(|(told, request)| {
+        let told = told.as_ref().trim();
+        Observation::new(format!("{told}\n\n{request} Give its code only."))
+    })
+    .collect()
 }
 
 /// Every level in words.

@@ -2,6 +2,7 @@
 //! tested.
 
 mod assessment;
+mod expert;
 mod extract;
 mod feedback;
 mod function;
@@ -20,12 +21,13 @@ use polyphony_sandbox::{Judgement, Pool, SandboxError, Verdict};
 
 pub use self::{
     assessment::{Assessment, Definition, Run},
+    expert::{Draft, Expert, ExpertError, ExpertFailure, ExpertSettings, Review},
     function::{Body, HelperUse, Results},
     program::SyntaxErrorIn,
     settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
 };
 use self::{
-    feedback::Report,
+    feedback::{Report, ask_again},
     function::Function,
     problem::Problem,
     program::{Assembled, HELPER, assemble},
@@ -46,7 +48,15 @@ use self::{
 pub struct Coding {
     pool: Arc<Pool>,
     settings: CodingSettings,
+    adviser: Adviser,
     roles: [Role; 2],
+}
+
+/// Where feedback comes from.
+#[derive(Clone)]
+enum Adviser {
+    Report(Report),
+    Expert(Arc<Expert>),
 }
 
 impl Coding {
@@ -54,17 +64,36 @@ impl Coding {
     pub const MAX_REWARD: f64 = assessment::MAX_REWARD;
 
     /// The environment whose programs run in `pool`.
-    pub fn new(pool: Arc<Pool>, settings: CodingSettings) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If feedback shall come from an outside model whose address or key cannot be used.
+    pub fn new(pool: Arc<Pool>, settings: CodingSettings) -> Result<Self, ExpertError> {
+        let adviser = match &settings.feedback {
+            Feedback::LevelFeedback => Adviser::Report(Report::Levels),
+            Feedback::LevelPassed => Adviser::Report(Report::LevelsPassed),
+            Feedback::Passed => Adviser::Report(Report::Passed),
+            Feedback::Plain => Adviser::Report(Report::Plain),
+            Feedback::ExpertEdits(expert) => Adviser::Expert(Arc::new(Expert::new(expert)?)),
+        };
+        Ok(Self {
             pool,
             settings,
+            adviser,
             roles: ["auxiliary", "main"].map(Role::new),
-        }
+        })
     }
 
     /// The sandbox, for its counters and for what else is worth recording.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// The outside model that feedback comes from, if it does.
+    pub fn expert(&self) -> Option<&Expert> {
+        match &self.adviser {
+            Adviser::Report(_) => None,
+            Adviser::Expert(expert) => Some(expert),
+        }
     }
 
     /// Finds out what the two responses are worth, and why. It depends on nothing else.
@@ -115,15 +144,35 @@ impl Coding {
     }
 
     /// What the agents are told after a turn that is not the last.
-    fn feedback(&self, problem: &Problem, assessment: &Assessment) -> Vec<Observation> {
+    fn feedback(
+        &self,
+        problem: &Problem,
+        assessment: &Assessment,
+        responses: [&str; 2],
+    ) -> Result<Vec<Observation>, EnvironmentError> {
         let visible = self.settings.visible_asserts;
-        let report = match self.settings.feedback {
-            Feedback::LevelFeedback => Report::Levels,
-            Feedback::LevelPassed => Report::LevelsPassed,
-            Feedback::Passed => Report::Passed,
-            Feedback::Plain => Report::Plain,
+        let expert = match &self.adviser {
+            Adviser::Report(report) => {
+                return Ok(report.observations(problem, assessment, visible));
+            }
+            Adviser::Expert(expert) => expert,
         };
-        report.observations(problem, assessment, visible)
+        let functions = [HELPER, &problem.entry_point];
+        let drafts: [Draft<'_>; 2] = std::array::from_fn(|agent| Draft {
+            role: &self.roles[agent].name,
+            function: functions[agent],
+            response: responses[agent],
+        });
+        let suggestions = expert.suggest(&Review {
+            problem: &problem.prompt,
+            drafts: &drafts,
+            findings: &Report::Levels.text(problem, assessment, visible),
+        });
+        let suggestions = suggestions.map_err(|error| {
+            let id = &problem.id;
+            EnvironmentError::Failed(format!("task `{id}`: {error}"))
+        })?;
+        Ok(ask_again(problem, &suggestions))
     }
 }
 
@@ -158,7 +207,8 @@ impl Environment for Coding {
         if is_over {
             return Ok(Outcome::end(reward));
         }
-        Ok(Outcome::go_on(reward, self.feedback(&problem, &assessment)))
+        let told = self.feedback(&problem, &assessment, [auxiliary, main])?;
+        Ok(Outcome::go_on(reward, told))
     }
 }
 

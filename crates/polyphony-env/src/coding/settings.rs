@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
+use super::expert::ExpertSettings;
+
 /// How an episode of the coding environment goes.
 ///
 /// ```
@@ -62,6 +64,9 @@ pub enum Feedback {
     Passed,
     /// Nothing but that they should revise their code.
     Plain,
+    /// What an outside model suggests to each of them. It is shown what both answered, and what
+    /// [`Feedback::LevelFeedback`] says of it. This alone is not the same each time.
+    ExpertEdits(ExpertSettings),
 }
 
 /// The asserts that feedback may be made of, in the order of the tests.

@@ -7,17 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{error::DataSetError, json_lines, record::Mapping};
 
-/// A data set that needs no file. Its tasks have the field `title` besides the one named below.
+/// A data set that needs no file. Its tasks have the fields named below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EmbeddedSet {
-    /// Posts to train on, in the field `post`.
+    /// Posts to train on: `title`, `post`.
     TldrTrain,
-    /// Posts to evaluate on, in the field `post`.
+    /// Posts to evaluate on: `title`, `post`.
     TldrHeldOut,
-    /// Abstracts to train on, in the field `abstract`.
+    /// Abstracts to train on: `title`, `abstract`.
     ArxivTrain,
-    /// Abstracts to evaluate on, in the field `abstract`.
+    /// Abstracts to evaluate on: `title`, `abstract`.
     ArxivHeldOut,
+    /// Python problems to train on that two functions solve together: HumanEval's fields `prompt`,
+    /// `test` and `entry_point`, and a pair that solves them, `reference_aux` and `reference_main`.
+    CoopTrain,
+    /// Problems of the same kind to evaluate on, with the same fields.
+    CoopHeldOut,
 }
 
 impl EmbeddedSet {
@@ -28,6 +33,8 @@ impl EmbeddedSet {
             Self::TldrHeldOut => "data/tldr-held-out.jsonl",
             Self::ArxivTrain => "data/arxiv-train.jsonl",
             Self::ArxivHeldOut => "data/arxiv-held-out.jsonl",
+            Self::CoopTrain => "data/coop-train.jsonl",
+            Self::CoopHeldOut => "data/coop-held-out.jsonl",
         }
     }
 
@@ -37,27 +44,46 @@ impl EmbeddedSet {
             Self::TldrHeldOut => include_str!("../../data/tldr-held-out.jsonl"),
             Self::ArxivTrain => include_str!("../../data/arxiv-train.jsonl"),
             Self::ArxivHeldOut => include_str!("../../data/arxiv-held-out.jsonl"),
+            Self::CoopTrain => include_str!("../../data/coop-train.jsonl"),
+            Self::CoopHeldOut => include_str!("../../data/coop-held-out.jsonl"),
         }
     }
 
-    /// The field with the text to write about.
-    fn text_field(self) -> &'static str {
+    /// The fields of its tasks, which its records have under the same names.
+    fn fields(self) -> &'static [&'static str] {
         match self {
-            Self::TldrTrain | Self::TldrHeldOut => "post",
-            Self::ArxivTrain | Self::ArxivHeldOut => "abstract",
+            Self::TldrTrain | Self::TldrHeldOut => &["title", "post"],
+            Self::ArxivTrain | Self::ArxivHeldOut => &["title", "abstract"],
+            Self::CoopTrain | Self::CoopHeldOut => &[
+                "prompt",
+                "test",
+                "entry_point",
+                "reference_aux",
+                "reference_main",
+            ],
+        }
+    }
+
+    /// The field of its records with the identifier; that of the problems is called as HumanEval's.
+    fn id_field(self) -> &'static str {
+        match self {
+            Self::TldrTrain | Self::TldrHeldOut | Self::ArxivTrain | Self::ArxivHeldOut => "id",
+            Self::CoopTrain | Self::CoopHeldOut => "task_id",
         }
     }
 
     /// Its tasks.
     pub(super) fn load(self) -> Result<Vec<Task>, DataSetError> {
         let path = Path::new(self.path());
-        let fields: BTreeMap<String, String> = ["title", self.text_field()]
-            .map(|name| (name.to_owned(), name.to_owned()))
-            .into();
+        let fields: BTreeMap<String, String> = self
+            .fields()
+            .iter()
+            .map(|&name| (name.to_owned(), name.to_owned()))
+            .collect();
         Mapping {
             path,
             fields: &fields,
-            id: Some("id"),
+            id: Some(self.id_field()),
             skip: 0,
             limit: None,
         }
@@ -76,7 +102,7 @@ mod tests {
         [least_train, least_held_out]: [usize; 2],
         words: RangeInclusive<usize>,
     ) {
-        let field = train.text_field();
+        let field = train.fields()[1];
         let [train, held_out] = [train, held_out].map(|set| set.load().unwrap());
         assert!(train.len() >= least_train, "{} to train on", train.len());
         assert!(
@@ -151,5 +177,56 @@ mod tests {
             [48, 16],
             80..=250,
         );
+    }
+
+    /// The lines of a problem's `check` function after the first.
+    fn asserts(task: &Task) -> Vec<&str> {
+        let mut lines = task.fields["test"].lines();
+        assert_eq!(lines.next(), Some("def check(candidate):"), "{}", task.id);
+        lines.collect()
+    }
+
+    /// The promises that can be seen without running Python; `data/check_coop.py` sees the others.
+    #[test]
+    fn problems_are_enough_whole_and_distinct() {
+        let sets = [EmbeddedSet::CoopTrain, EmbeddedSet::CoopHeldOut];
+        let [train, held_out] = sets.map(|set| set.load().unwrap());
+        assert_eq!([train.len(), held_out.len()], [36, 12]);
+        let tasks: Vec<&Task> = train.iter().chain(&held_out).collect();
+        let mut seen = HashSet::new();
+        for task in &tasks {
+            let Task { id, fields } = task;
+            let number = id.strip_prefix("coop/").map(str::parse::<usize>);
+            let number = number.and_then(Result::ok);
+            assert!(number.is_some_and(|number| number >= 1), "{id}");
+            let name = &fields["entry_point"];
+            for text in [id, name] {
+                assert!(seen.insert(text.clone()), "{id} has `{text}` again");
+            }
+
+            let head = format!("def {name}(");
+            let (prompt, main) = (&fields["prompt"], &fields["reference_main"]);
+            assert_eq!(prompt.matches("def ").count(), 1, "{id}");
+            assert!(prompt.starts_with(&head) && main.starts_with(&head), "{id}");
+            let signatures = [prompt, main].map(|text| text.lines().next());
+            assert_eq!(signatures[0], signatures[1], "{id}");
+            assert!(prompt.ends_with("\n    \"\"\"\n"), "{id}");
+            let examples = prompt.matches(&format!("\n    >>> {name}(")).count();
+            assert!(examples >= 2, "{id} has {examples} examples");
+
+            assert!(fields["reference_aux"].starts_with("def aux("), "{id}");
+            assert!(main.contains("aux("), "{id} does not call its helper");
+            let imports = fields.values().any(|text| text.contains("import "));
+            assert!(!imports, "{id}: a response's imports are not used");
+
+            let asserts = asserts(task);
+            let distinct: HashSet<&str> = asserts.iter().copied().collect();
+            assert!(distinct.len() >= 5, "{id} has {} asserts", distinct.len());
+            assert_eq!(distinct.len(), asserts.len(), "{id} has an assert twice");
+            for line in asserts {
+                let whole = line.starts_with("    assert candidate(") && line.contains(") == ");
+                assert!(whole, "{id}: `{line}`");
+            }
+        }
     }
 }

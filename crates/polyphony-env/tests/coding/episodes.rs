@@ -1,11 +1,17 @@
 //! Episodes of one turn and more.
 
-use std::num::NonZeroUsize;
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    num::NonZeroUsize,
+    sync::Arc,
+    thread,
+};
 
-use polyphony_env::{CodingSettings, Ending, Feedback, VisibleAsserts};
+use polyphony_env::{Coding, CodingSettings, Ending, ExpertSettings, Feedback, VisibleAsserts};
 use polyphony_episode::{Environment, JointAction, Next, Observation, Outcome, Task, Turn};
 
-use crate::{action, coding, double};
+use crate::{POOL, action, coding, double};
 
 const WRONG: [&str; 2] = [
     "```python\ndef aux(x):\n    return 1\n```",
@@ -136,6 +142,97 @@ fn every_mode_tells_its_own() {
         assert_eq!(observations.len(), 2);
         assert_eq!(told(feedback, visible), observations, "the same each time");
     }
+}
+
+fn expert(base_url: &str, key_variable: Option<&str>) -> Feedback {
+    Feedback::ExpertEdits(ExpertSettings {
+        base_url: base_url.to_owned(),
+        model: "coder".to_owned(),
+        key_variable: key_variable.map(str::to_owned),
+        timeout_secs: 10.try_into().unwrap(),
+        retries: 0,
+        temperature: None,
+        seed: None,
+    })
+}
+
+/// Answers one chat completion, and returns what was asked.
+fn answer_one(listener: &TcpListener, status: &str, content: &str) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut line, mut length) = (String::new(), 0);
+    while reader.read_line(&mut line).unwrap() > 2 {
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut request = vec![0; length];
+    reader.read_exact(&mut request).unwrap();
+    let message = serde_json::json!({"role": "assistant", "content": content});
+    let body = serde_json::json!({"choices": [{"message": message}]}).to_string();
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    String::from_utf8(request).unwrap()
+}
+
+/// Plays a wrong first turn while an outside model answers once.
+fn advised(status: &str, content: &str) -> (Result<Outcome, String>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let feedback = expert(
+        &format!("http://{}/v1", listener.local_addr().unwrap()),
+        None,
+    );
+    let coding = coding(settings(2, Ending::AfterTurns, feedback));
+    let [auxiliary, main] = WRONG;
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| answer_one(&listener, status, content));
+        let outcome = coding.step(&double(), &[], &action(auxiliary, main));
+        (
+            outcome.map_err(|error| error.to_string()),
+            asked.join().unwrap(),
+        )
+    })
+}
+
+#[test]
+fn an_expert_suggests_to_each_agent_its_own() {
+    let content = r#"{"main": "Add y to itself.", "auxiliary": "Return x."}"#;
+    let (outcome, asked) = advised("200 OK", content);
+    let expected = [
+        "Return x.\n\nWrite an improved `aux`, which `double` may call. Give its code only.",
+        "Add y to itself.\n\nWrite an improved `double`, which may call `aux`. Give its code only.",
+    ];
+    let outcome = outcome.unwrap();
+    assert_eq!(
+        outcome.next,
+        Next::Continue(expected.map(Observation::new).into())
+    );
+    assert!(outcome.reward.total() > 1.5);
+    // One assert may be seen, which passes.
+    for part in ["Twice x.", "return y + 1", "1 of 1 passed"] {
+        assert!(asked.contains(part), "{asked}\nlacks {part}");
+    }
+}
+
+#[test]
+fn an_expert_that_fails_is_an_error_and_no_reward() {
+    let (outcome, _) = advised("401 Unauthorized", "no");
+    let error = outcome.unwrap_err();
+    assert!(
+        error.starts_with("task `t/double`: the expert at http://127.0.0.1:"),
+        "{error}"
+    );
+    let nobody = settings(2, Ending::AfterTurns, expert("localhost", None));
+    let refused = Coding::new(Arc::clone(&POOL), nobody)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(refused.contains("`localhost`"), "{refused}");
 }
 
 #[test]

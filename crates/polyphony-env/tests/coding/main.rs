@@ -31,7 +31,7 @@ static HUMAN_EVAL: LazyLock<Vec<Task>> = LazyLock::new(|| {
 const HUMAN_EVAL_FILE: &str = "fixtures/HumanEval.jsonl.gz";
 
 fn coding(settings: CodingSettings) -> Coding {
-    Coding::new(Arc::clone(&POOL), settings)
+    Coding::new(Arc::clone(&POOL), settings).unwrap()
 }
 
 fn human_eval(id: &str) -> &'static Task {

@@ -1,0 +1,270 @@
+//! An outside model that proposes edits, one text an agent: the feedback `expert_edits`.
+//!
+//! It speaks the chat-completions format that OpenAI began and most servers know, local ones such
+//! as llama.cpp, vLLM and Ollama included. This is the only part of the crate that uses the
+//! network.
+//!
+//! What may pass by itself is tried again: silence, a server out of order, too many requests, an
+//! answer that is not what was asked for. The waits between double, and are as long as the
+//! endpoint's `Retry-After` asks, up to [`LONGEST_WAIT`].
+
+use std::{
+    env, fmt,
+    io::Read as _,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use reqwest::{
+    StatusCode, Url,
+    blocking::{Client, Response},
+    header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER},
+    redirect::Policy,
+};
+use serde_json::{Value, json};
+
+mod answer;
+mod error;
+mod key;
+mod prompt;
+mod settings;
+
+use self::key::Key;
+pub use self::{
+    error::{ExpertError, ExpertFailure},
+    prompt::{Draft, Review},
+    settings::ExpertSettings,
+};
+
+/// The wait before the second try; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest wait. An endpoint that asks for a longer one is not asked again.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
+/// The longest time limit of a request: clocks overflow at some length.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The largest answer that is read.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The outside model. It may be asked from several threads.
+pub struct Expert {
+    settings: ExpertSettings,
+    url: Url,
+    key: Option<Key>,
+    http: Client,
+    timeout: Duration,
+    /// Spends the time between two tries.
+    wait: Box<dyn Fn(Duration) + Send + Sync>,
+    retries: AtomicU64,
+}
+
+impl fmt::Debug for Expert {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = formatter.debug_struct("Expert");
+        fields.field("settings", &self.settings);
+        fields.finish_non_exhaustive()
+    }
+}
+
+impl Expert {
+    /// Reads the key and prepares requests. Sends nothing yet.
+    ///
+    /// # Errors
+    /// If the address is malformed, the environment variable holds no key, or the system holds no
+    /// certificates to trust.
+    pub fn new(settings: &ExpertSettings) -> Result<Self, ExpertError> {
+        let timeout = LONGEST_TIMEOUT.min(Duration::from_secs(settings.timeout_secs.get()));
+        let variable = settings.key_variable.as_deref();
+        let key = variable.map(|name| Key::read(name, env::var(name).ok()));
+        Self::build(settings, key.transpose()?, timeout, Box::new(thread::sleep))
+    }
+
+    fn build(
+        settings: &ExpertSettings,
+        key: Option<Key>,
+        timeout: Duration,
+        wait: Box<dyn Fn(Duration) + Send + Sync>,
+    ) -> Result<Self, ExpertError> {
+        let url = settings::completions_url(&settings.base_url)?;
+        // An endpoint that moved is named to the user: following it would send the key elsewhere.
+        let mut http = Client::builder()
+            .user_agent(concat!("polyphony/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .timeout(timeout);
+        if url.scheme() == "http" {
+            // No certificates are needed, so it matters not if the system has none.
+            http = http.tls_certs_only([]);
+        }
+        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            http = http.no_proxy();
+        }
+        let http = http
+            .build()
+            .map_err(|error| ExpertError::Client(error::with_causes(&error)))?;
+        Ok(Self {
+            settings: settings.clone(),
+            url,
+            key,
+            http,
+            timeout,
+            wait,
+            retries: AtomicU64::new(0),
+        })
+    }
+
+    /// Asks for one suggestion an agent, in the order of the review's drafts.
+    ///
+    /// # Errors
+    /// If the endpoint cannot be reached, refuses, or answers something else, after as many further
+    /// tries as the settings allow where another try could help: names the address, what came back,
+    /// and what would help.
+    pub fn suggest(&self, review: &Review<'_>) -> Result<Vec<String>, ExpertError> {
+        let mut body = self.body(review);
+        let mut backoff = FIRST_WAIT;
+        let mut tries = 1;
+        loop {
+            let failure = match self.ask(&body, review) {
+                Ok(suggestions) => return Ok(suggestions),
+                Err(failure) => failure,
+            };
+            let asked = failure.retry_after().unwrap_or_default();
+            let pause = backoff.max(asked);
+            if !failure.may_pass() || tries > self.settings.retries || pause > LONGEST_WAIT {
+                return Err(ExpertError::Request {
+                    url: self.shown_url(),
+                    tries,
+                    failure,
+                });
+            }
+            if let (ExpertFailure::Malformed { .. }, Some(seed)) = (&failure, self.settings.seed) {
+                // The same seed would give the same answer again.
+                body["seed"] = seed.wrapping_add(u64::from(tries)).into();
+            }
+            self.retries.fetch_add(1, Ordering::Relaxed);
+            (self.wait)(pause);
+            backoff = (backoff * 2).min(LONGEST_WAIT);
+            tries += 1;
+        }
+    }
+
+    /// How often a request was tried again so far.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    fn body(&self, review: &Review<'_>) -> Value {
+        let mut body = json!({
+            "model": self.settings.model,
+            "messages": [
+                {"role": "system", "content": prompt::SYSTEM},
+                {"role": "user", "content": review.message()},
+            ],
+        });
+        if let Some(temperature) = self.settings.temperature {
+            body["temperature"] = temperature.into();
+        }
+        if let Some(seed) = self.settings.seed {
+            body["seed"] = seed.into();
+        }
+        body
+    }
+
+    /// One request.
+    fn ask(&self, body: &Value, review: &Review<'_>) -> Result<Vec<String>, ExpertFailure> {
+        let deadline = Instant::now() + self.timeout;
+        let mut request = self
+            .http
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.to_string());
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key.reveal());
+        }
+        let response = request.send().map_err(|error| self.silence(&error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = self.read(response, deadline)?;
+        if !status.is_success() {
+            return Err(self.refusal(status, &headers, &text));
+        }
+        answer::suggestions(&text, review).map_err(|reason| ExpertFailure::Malformed {
+            reason: self.without_key(&reason),
+            answer: error::excerpt(&self.without_key(&text)),
+        })
+    }
+
+    /// The answer's text, up to a length and until the deadline.
+    fn read(&self, response: Response, deadline: Instant) -> Result<String, ExpertFailure> {
+        let mut limited = response.take(MOST_BYTES);
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 1 << 14];
+        loop {
+            if Instant::now() > deadline {
+                return Err(ExpertFailure::TimedOut {
+                    after: self.timeout,
+                });
+            }
+            // The client's errors come wrapped.
+            let count = limited.read(&mut buffer).map_err(|error| {
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+                match inner {
+                    Some(inner) => self.silence(inner),
+                    None => ExpertFailure::Unreachable {
+                        reason: error.to_string(),
+                    },
+                }
+            })?;
+            if count == 0 {
+                return Ok(String::from_utf8_lossy(&bytes).into_owned());
+            }
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+    }
+
+    /// No answer, or half of one.
+    fn silence(&self, error: &reqwest::Error) -> ExpertFailure {
+        if error.is_timeout() {
+            ExpertFailure::TimedOut {
+                after: self.timeout,
+            }
+        } else {
+            ExpertFailure::Unreachable {
+                reason: error::with_causes(error),
+            }
+        }
+    }
+
+    /// An answer that says no.
+    fn refusal(&self, status: StatusCode, headers: &HeaderMap, text: &str) -> ExpertFailure {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        // The other form of this header, a date, is rare: then the waits are our own.
+        let seconds = header(RETRY_AFTER).and_then(|value| value.trim().parse().ok());
+        let key_variable = self.settings.key_variable.as_deref();
+        ExpertFailure::Refused {
+            status,
+            retry_after: seconds.map(Duration::from_secs),
+            body: error::excerpt(&self.without_key(text)),
+            advice: self.without_key(&error::advice(status, header(LOCATION), key_variable)),
+        }
+    }
+
+    /// What came from the endpoint, made fit to be shown: it may repeat the key.
+    fn without_key(&self, text: &str) -> String {
+        match &self.key {
+            Some(key) => key.hide_in(text),
+            None => text.to_owned(),
+        }
+    }
+
+    /// The address without its query, which may hold secrets.
+    fn shown_url(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

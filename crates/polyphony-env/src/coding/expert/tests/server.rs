@@ -1,0 +1,155 @@
+//! An endpoint with prepared answers, in a thread of the test process.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread::JoinHandle,
+};
+
+use serde_json::{Value, json};
+
+/// What the endpoint does with one request.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    /// Answers with a status line's text, a header, and a body.
+    Reply(&'static str, Option<(&'static str, String)>, String),
+    /// Answers, but closes the connection before the body's last byte.
+    BreakOff(String),
+    /// Sends the first half of an answer and waits until the other side gives up.
+    Stall(String),
+    /// Waits until the other side gives up.
+    Silence,
+}
+
+impl Answer {
+    /// A chat completion with this text.
+    pub(super) fn text(content: &str) -> Self {
+        Self::Reply("200 OK", None, completion(content))
+    }
+
+    /// A refusal.
+    pub(super) fn refusal(status: &'static str, body: &str) -> Self {
+        Self::Reply(status, None, body.to_owned())
+    }
+
+    pub(super) fn with(self, name: &'static str, value: &str) -> Self {
+        match self {
+            Self::Reply(status, _, body) => Self::Reply(status, Some((name, value.into())), body),
+            other => other,
+        }
+    }
+}
+
+/// The body of a chat completion with this text.
+pub(super) fn completion(content: &str) -> String {
+    let message = json!({"role": "assistant", "content": content});
+    let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+    json!({"id": "c1", "object": "chat.completion", "choices": [choice]}).to_string()
+}
+
+/// What was sent to the endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    /// The method and the path with its query.
+    pub(super) line: String,
+    /// By lower-case name.
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) body: Value,
+}
+
+/// The running endpoint.
+pub(super) struct Server {
+    address: SocketAddr,
+    thread: JoinHandle<Vec<Request>>,
+}
+
+impl Server {
+    /// Answers so many requests, and then is gone.
+    pub(super) fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut answers: VecDeque<Answer> = answers.into_iter().collect();
+        let thread = std::thread::spawn(move || {
+            let mut requests = Vec::new();
+            while let Some(answer) = answers.pop_front() {
+                let (stream, _) = listener.accept().unwrap();
+                let Some(request) = read(&stream) else {
+                    // Somebody connects without asking: the test wants to end.
+                    break;
+                };
+                requests.push(request);
+                reply(stream, &answer);
+            }
+            requests
+        });
+        Self { address, thread }
+    }
+
+    pub(super) fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// What was asked, in order. Answers that nobody asked for are forgotten.
+    pub(super) fn requests(self) -> Vec<Request> {
+        // Wakes the thread where it waits for another request.
+        drop(TcpStream::connect(self.address));
+        self.thread.join().unwrap()
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut first = String::new();
+    if reader.read_line(&mut first).unwrap() == 0 {
+        return None;
+    }
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    let mut body = vec![0; headers["content-length"].parse().unwrap()];
+    reader.read_exact(&mut body).unwrap();
+    Some(Request {
+        line: first.trim_end().trim_end_matches(" HTTP/1.1").to_owned(),
+        headers,
+        body: serde_json::from_slice(&body).unwrap(),
+    })
+}
+
+fn reply(mut stream: TcpStream, answer: &Answer) {
+    let head = |status: &str, length: usize, header: String| {
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{header}\r\n"
+        )
+    };
+    // A client that leaves early is the test's affair.
+    match answer {
+        Answer::Reply(status, header, body) => {
+            let header = header.as_ref();
+            let header = header.map(|(name, value)| format!("{name}: {value}\r\n"));
+            let head = head(status, body.len(), header.unwrap_or_default());
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+        Answer::BreakOff(body) => {
+            let head = head("200 OK", body.len() + 1, String::new());
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+        Answer::Stall(body) => {
+            let head = head("200 OK", body.len() + 1, String::new());
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            wait_for_the_end(&mut stream);
+        }
+        Answer::Silence => wait_for_the_end(&mut stream),
+    }
+}
+
+fn wait_for_the_end(stream: &mut TcpStream) {
+    // Ends with nothing or an error once the other side closes.
+    let _ = stream.read(&mut [0]);
+}
