@@ -10,10 +10,10 @@ use std::{
 use super::{
     interpreter::{self, Installation},
     launch::{self, LaunchError, Launcher},
-    layers::Layers,
+    layers::{Layer, Layers},
     self_check,
     spawner::Spawner,
-    trial::{self, Fault, Findings, Pair},
+    trial::{self, Bounds, Fault, Findings, Pair},
     verdicts::gravest,
 };
 use crate::{
@@ -30,6 +30,7 @@ pub(crate) struct Engine {
     interpreter: Interpreter,
     tier: Tier,
     report: SelfTest,
+    layers: Layers,
     cores: u32,
     spawner: Spawner,
     idle: Mutex<Vec<Worker>>,
@@ -93,6 +94,7 @@ impl Engine {
                 refused: Vec::new(),
                 steps: Vec::new(),
             },
+            layers: layers.clone(),
             cores: thread::available_parallelism()
                 .map_or(1, NonZero::get)
                 .try_into()
@@ -121,7 +123,6 @@ impl Engine {
         program: &Program,
         tests: &Tests,
     ) -> Result<Judgement, SandboxError> {
-        let started = Instant::now();
         let mut reason = String::new();
         for attempt in 0..TRIES {
             if attempt > 0 {
@@ -129,6 +130,7 @@ impl Engine {
                 lock(&self.counters).infrastructure_retries += 1;
             }
             let mut worker = self.take();
+            let started = Instant::now();
             match self.attempt(&mut worker.pair, program, tests) {
                 Ok(findings) => return Ok(self.judgement(findings, started)),
                 Err(Fault::Tests(reason)) => return Err(SandboxError::Tests { reason }),
@@ -172,7 +174,12 @@ impl Engine {
                 .map_err(|error| Fault::Host(error.to_string()))?,
         };
         let limits = &self.settings.limits;
-        let found = trial::judge(&mut pair, limits, self.cores, program, tests);
+        let bounds = Bounds {
+            limits,
+            cores: self.cores,
+            may_kill_itself: !self.layers.contain(Layer::Seccomp),
+        };
+        let found = trial::judge(&mut pair, bounds, program, tests);
         if !matches!(found, Err(Fault::Host(_))) {
             *worker = Some(pair);
         }

@@ -1,7 +1,7 @@
 //! The layers of confinement, and which of them a tier has.
 //!
 //! Outside this crate's own tests a set of layers comes from [`Layers::of`] alone: there is no way to
-//! leave one out. The tests take layers away one by one to see that each of them holds something.
+//! leave one out. `layers_tests` takes them away one by one, to see that each of them holds something.
 
 use crate::Tier;
 
@@ -48,11 +48,10 @@ impl Layers {
         Self(Layer::ALL.into_iter().filter(has).collect())
     }
 
-    /// The same without one of them.
+    /// These and no others.
     #[cfg(test)]
-    pub(super) fn without(mut self, layer: Layer) -> Self {
-        self.0.retain(|own| *own != layer);
-        self
+    pub(super) fn only(layers: &[Layer]) -> Self {
+        Self(layers.to_vec())
     }
 
     pub(super) fn contain(&self, layer: Layer) -> bool {

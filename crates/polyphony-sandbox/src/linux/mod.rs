@@ -3,13 +3,17 @@
 //! Start reading at [`engine`], then [`trial`] for the judging of one program, [`launch`] and
 //! [`enter`] for the confinement of a zygote, and `src/python` for what runs inside it.
 
+mod asserts;
 mod engine;
 mod enter;
 mod interpreter;
 mod landlock;
 mod launch;
 mod layers;
+#[cfg(test)]
+mod layers_tests;
 mod layout;
+mod plan;
 mod raw;
 mod seccomp;
 mod self_check;

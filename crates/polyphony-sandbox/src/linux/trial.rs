@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    asserts::{Assert, outcome_of},
     stopwatch::{Allowance, Clocks, Stopwatch, Used},
     verdicts::{Cause, shown},
     wire::{Break, FRAME_LIMIT, Frame, SOURCE_LIMIT, pack, unpack},
@@ -30,6 +31,16 @@ const JUDGE_CPU_SECS: u64 = 86_400;
 pub(super) struct Pair {
     pub(super) solver: Zygote,
     pub(super) judge: Zygote,
+}
+
+/// What holds a program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds<'a> {
+    pub(super) limits: &'a Limits,
+    /// The most processor seconds that can be used in a second.
+    pub(super) cores: u32,
+    /// Whether nothing keeps it from killing itself, so that it may look as if the system did.
+    pub(super) may_kill_itself: bool,
 }
 
 /// What was found out about a program.
@@ -61,15 +72,13 @@ impl<T: Into<HostFailure>> From<T> for Fault {
 /// [`Fault::Host`] if the pair is of no more use, [`Fault::Tests`] if the tests are not.
 pub(super) fn judge(
     pair: &mut Pair,
-    limits: &Limits,
-    cores: u32,
+    bounds: Bounds<'_>,
     program: &Program,
     tests: &Tests,
 ) -> Result<Findings, Fault> {
     let mut trial = Trial {
         pair,
-        limits,
-        cores,
+        bounds,
         program,
         asserts: Vec::new(),
         at: Place::Outside,
@@ -88,8 +97,7 @@ pub(super) fn judge(
 
 struct Trial<'a> {
     pair: &'a mut Pair,
-    limits: &'a Limits,
-    cores: u32,
+    bounds: Bounds<'a>,
     program: &'a Program,
     asserts: Vec<Assert>,
     at: Place,
@@ -98,19 +106,6 @@ struct Trial<'a> {
     watch: Stopwatch,
     solver_is_ready: bool,
     timeouts: usize,
-}
-
-struct Assert {
-    source: String,
-    outcome: Outcome,
-    used: Used,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
-    NotReached,
-    Passed,
-    Failed(Cause),
 }
 
 /// Where the judge is in the tests.
@@ -197,6 +192,7 @@ impl Trial<'_> {
         // The host keeps the time of every assert; this is for a host that does not.
         let stretches = 2 * self.asserts.len() as u64 + 2;
         let cpu_secs = self
+            .bounds
             .limits
             .cpu_secs
             .saturating_add(1)
@@ -204,8 +200,8 @@ impl Trial<'_> {
         self.pair.solver.start_child(cpu_secs.min(JUDGE_CPU_SECS))?;
         let clocks = self.clocks();
         let watch = Stopwatch::start(Used::default(), clocks);
-        let allowance = Allowance::of_a_test(self.limits);
-        let mut deadline = watch.until(allowance, clocks, self.cores);
+        let allowance = Allowance::of_a_test(self.bounds.limits);
+        let mut deadline = watch.until(allowance, clocks, self.bounds.cores);
         let source = pack(&[&self.program.source, &self.program.entry_point]);
         let channel = &mut child(&mut self.pair.solver)?.channel;
         let answer = channel
@@ -374,7 +370,7 @@ impl Trial<'_> {
             Break::Malformed(what) => Ok(Cause::failed(format!("a malformed reply: {what}"))),
             Break::Closed => {
                 let end = self.pair.solver.let_child_end()?;
-                Cause::of_end(end).map_err(Fault::Host)
+                Cause::of_end(end, self.bounds.may_kill_itself).map_err(Fault::Host)
             }
         }
     }
@@ -404,13 +400,14 @@ impl Trial<'_> {
     }
 
     fn deadline(&mut self) -> super::stopwatch::Deadline {
-        let a_test = Allowance::of_a_test(self.limits);
+        let a_test = Allowance::of_a_test(self.bounds.limits);
         let allowance = match self.at {
             Place::Assert(_) => a_test,
             // What stands between the asserts has as much as one more for each of them.
             Place::Outside => a_test.times(self.asserts.len() + 1),
         };
-        self.watch.until(allowance, self.clocks(), self.cores)
+        self.watch
+            .until(allowance, self.clocks(), self.bounds.cores)
     }
 
     fn turn_to(&mut self, place: Place) {
@@ -432,13 +429,7 @@ impl Trial<'_> {
     fn record(&mut self, payload: &[u8]) -> Result<usize, Fault> {
         let fields = unpack(payload).unwrap_or_default();
         let index = self.index(fields.first())?;
-        let assert = &mut self.asserts[index];
-        match outcome_of(fields.get(1..).unwrap_or_default())? {
-            Some(cause) => drop(assert.fail(cause)),
-            None if assert.outcome == Outcome::NotReached => assert.outcome = Outcome::Passed,
-            // Once failed is failed.
-            None => {}
-        }
+        self.asserts[index].record(fields.get(1..).unwrap_or_default())?;
         Ok(index)
     }
 
@@ -451,41 +442,9 @@ impl Trial<'_> {
 
     fn fail_the_rest(&mut self, cause: &Cause) {
         for assert in &mut self.asserts {
-            if assert.outcome == Outcome::NotReached {
+            if assert.is_open() {
                 assert.fail(cause.clone());
             }
-        }
-    }
-}
-
-impl Assert {
-    fn new(source: String) -> Self {
-        Self {
-            source,
-            outcome: Outcome::NotReached,
-            used: Used::default(),
-        }
-    }
-
-    /// Holds a cause against it; tells whether it was the first, which is the one that is told.
-    fn fail(&mut self, cause: Cause) -> bool {
-        let first = !matches!(self.outcome, Outcome::Failed(_));
-        if first {
-            self.outcome = Outcome::Failed(cause);
-        }
-        first
-    }
-
-    fn outcome(self) -> AssertOutcome {
-        let (verdict, error) = match self.outcome {
-            Outcome::Passed => (Verdict::Passed, None),
-            Outcome::Failed(cause) => (cause.verdict, Some(cause.text)),
-            Outcome::NotReached => (Verdict::Failed, None),
-        };
-        AssertOutcome {
-            source: self.source,
-            verdict,
-            error,
         }
     }
 }
@@ -516,16 +475,5 @@ fn refusal(payload: &[u8]) -> Result<SyntaxError, Cause> {
             message: shown(message),
         }),
         _ => Err(Cause::failed("a malformed syntax error")),
-    }
-}
-
-/// What a judge says came of something: `None` if it passed.
-fn outcome_of(fields: &[String]) -> Result<Option<Cause>, Fault> {
-    match fields {
-        [sort, _] if sort == "passed" => Ok(None),
-        [sort, text] => Cause::of_sort(sort, text)
-            .map(Some)
-            .ok_or_else(|| Fault::Host(format!("a judge spoke of the sort {sort:?}"))),
-        _ => Err("a judge's outcome is malformed".into()),
     }
 }

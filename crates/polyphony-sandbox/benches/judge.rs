@@ -1,0 +1,138 @@
+//! How long judging takes.
+//!
+//! `cargo bench -p polyphony-sandbox`; with `POLYPHONY_HUMANEVAL` naming HumanEval's file
+//! (`HumanEval.jsonl.gz`) the canonical solutions are judged as well, and must pass.
+
+use std::{env, fs::File, hint::black_box, io::BufReader, path::PathBuf, time::Duration};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use flate2::bufread::GzDecoder;
+use polyphony_sandbox::{Isolation, Pool, Program, Settings, Tests, Verdict};
+use serde::Deserialize;
+
+const SOURCE: &str = "
+def f(numbers):
+    best = None
+    for number in numbers:
+        if best is None or number > best:
+            best = number
+    return best
+";
+
+const TESTS: &str = "
+def check(candidate):
+    assert candidate([3, 1, 2]) == 3
+    assert candidate([-5]) == -5
+    assert candidate([]) is None
+    assert candidate(list(range(100))) == 99
+    assert candidate([2.5, 2]) == 2.5
+    assert candidate(['b', 'a']) == 'b'
+    assert candidate([(1, 2), (1, 3)]) == (1, 3)
+";
+
+const TIERS: [(&str, Isolation); 2] = [
+    ("full", Isolation::Strongest),
+    ("landlock", Isolation::Landlock),
+];
+
+fn pool(isolation: Isolation) -> Pool {
+    let settings = Settings {
+        workers: 1,
+        isolation,
+        ..Settings::default()
+    };
+    Pool::start(&settings).expect("programs can be confined here")
+}
+
+/// One program after the other on one worker: latency, and programs a second.
+fn one_program(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("judge");
+    group.throughput(Throughput::Elements(1));
+    let program = Program {
+        source: SOURCE.to_owned(),
+        entry_point: "f".to_owned(),
+    };
+    let tests = Tests {
+        setup: String::new(),
+        source: TESTS.to_owned(),
+    };
+    for (name, isolation) in TIERS {
+        let pool = pool(isolation);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let judgement = pool.judge(black_box(&program), &tests);
+                assert_eq!(judgement.expect("a judgement").verdict, Verdict::Passed);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A pool with one worker, self-test included: two zygotes and seven programs.
+fn start(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("start");
+    group.sample_size(10);
+    for (name, isolation) in TIERS {
+        group.bench_function(name, |bencher| bencher.iter(|| pool(isolation)));
+    }
+    group.finish();
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    task_id: String,
+    prompt: String,
+    entry_point: String,
+    canonical_solution: String,
+    test: String,
+}
+
+/// All canonical solutions of HumanEval, one after the other on one worker.
+fn human_eval(criterion: &mut Criterion) {
+    let Some(path) = env::var_os("POLYPHONY_HUMANEVAL").map(PathBuf::from) else {
+        return;
+    };
+    let file = File::open(path).expect("POLYPHONY_HUMANEVAL names a file");
+    let reader = BufReader::new(GzDecoder::new(BufReader::new(file)));
+    let problems: Vec<Problem> = serde_json::Deserializer::from_reader(reader)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .expect("HumanEval's lines");
+    let mut group = criterion.benchmark_group("humaneval");
+    group.sample_size(10);
+    group.measurement_time(Duration::from_secs(20));
+    for (name, isolation) in TIERS {
+        let pool = pool(isolation);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                for problem in &problems {
+                    assert_passes(&pool, problem);
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+fn assert_passes(pool: &Pool, problem: &Problem) {
+    let program = Program {
+        source: [&*problem.prompt, &problem.canonical_solution].concat(),
+        entry_point: problem.entry_point.clone(),
+    };
+    // The prompt's own functions, which some of the tests use.
+    let tests = Tests {
+        setup: [&problem.prompt, "    pass\n"].concat(),
+        source: problem.test.clone(),
+    };
+    let judgement = pool.judge(&program, &tests).expect("a judgement");
+    assert_eq!(
+        judgement.verdict,
+        Verdict::Passed,
+        "{}: {:?}",
+        problem.task_id,
+        judgement.asserts
+    );
+}
+
+criterion_group!(benches, one_program, start, human_eval);
+criterion_main!(benches);
