@@ -3,8 +3,8 @@
 use std::{fs::File, io::BufReader, io::Read};
 
 use flate2::bufread::GzDecoder;
-use polyphony_env::{CodingSettings, Definition};
-use polyphony_episode::Environment;
+use polyphony_env::{Coding, CodingSettings, Definition, EmbeddedSet, Source};
+use polyphony_episode::{Environment, Task};
 use serde::Deserialize;
 
 use crate::{HUMAN_EVAL, HUMAN_EVAL_FILE, action, assess, coding, human_eval, in_parallel};
@@ -63,6 +63,29 @@ fn every_canonical_solution_passes_all_its_tests() {
         let assessment = assess(human_eval(&one.task_id), "", &solution);
         assert!(assessment.is_solved(), "{}: {assessment:?}", one.task_id);
         assert_eq!(assessment.entry, Definition::Returns, "{}", one.task_id);
+    });
+}
+
+#[test]
+fn every_reference_pair_of_the_embedded_problems_earns_all_there_is() {
+    let coding = coding(CodingSettings::default());
+    let tasks: Vec<Task> = [EmbeddedSet::CoopTrain, EmbeddedSet::CoopHeldOut]
+        .into_iter()
+        .flat_map(|set| Source::Embedded(set).load().unwrap())
+        .collect();
+    assert_eq!(tasks.len(), 48);
+    in_parallel(&tasks, |task| {
+        let action = action(
+            &task.fields["reference_aux"],
+            &task.fields["reference_main"],
+        );
+        let reward = coding.step(task, &[], &action).unwrap().reward;
+        assert_eq!(
+            reward.total(),
+            Coding::MAX_REWARD,
+            "{}: {reward:?}",
+            task.id
+        );
     });
 }
 
