@@ -18,8 +18,8 @@ use super::python::{MAX_BYTES, parse};
 /// How many lines that begin the definition are tried in a text that is not Python, from the last.
 const MAX_HEADERS: usize = 8;
 
-/// How many ends of a definition are tried in such a text. Every try parses what may be long.
-const MAX_ENDS: usize = 32;
+/// How much of it is parsed in all these tries, in bytes.
+const MAX_PARSED_BYTES: usize = 4 * MAX_BYTES;
 
 /// The source of the function called `name`: decorators, nested functions and body. `async def` is
 /// no function that tests could call. `None` where there is none, or the response is too long to
@@ -106,8 +106,9 @@ fn in_lines(text: &str, name: &str) -> Option<String> {
         .filter(|&index| begins(lines[index], name))
         .collect();
     headers.reverse();
+    let mut budget = MAX_PARSED_BYTES;
     let mut tried = headers.iter().take(MAX_HEADERS);
-    let whole = tried.find_map(|&header| whole_function(&lines, header, name));
+    let whole = tried.find_map(|&header| whole_function(&lines, header, name, &mut budget));
     whole.or_else(|| Some(indented_block(&lines, *headers.first()?)))
 }
 
@@ -138,16 +139,19 @@ fn first_decorator(lines: &[&str], header: usize) -> usize {
 
 /// The function that begins at `header`, if it can be told where it ends: before one of the lines
 /// that are not indented further, where all before is Python. A string or a pair of brackets may
-/// hold such lines.
-fn whole_function(lines: &[&str], header: usize, name: &str) -> Option<String> {
+/// hold such lines. No more bytes are parsed than `budget` allows.
+fn whole_function(lines: &[&str], header: usize, name: &str, budget: &mut usize) -> Option<String> {
     let start = first_decorator(lines, header);
     let margin = indentation(lines[header]);
-    block_ends(lines, header).into_iter().find_map(|end| {
+    for end in block_ends(lines, header) {
         let source = dedent(&lines[start..end].join("\n"), margin);
-        let suite = parse(&source)?;
-        let is_alone = suite.len() == 1 && wanted(&suite[0], name).is_some();
-        is_alone.then_some(source)
-    })
+        *budget = budget.checked_sub(source.len())?;
+        let is_whole = |suite: Suite| suite.len() == 1 && wanted(&suite[0], name).is_some();
+        if parse(&source).is_some_and(is_whole) {
+            return Some(source);
+        }
+    }
+    None
 }
 
 /// The ends that the block below `header` may have, the nearest first. Neither blank lines nor
@@ -164,9 +168,6 @@ fn block_ends(lines: &[&str], header: usize) -> Vec<usize> {
         }
         if !is_deeper {
             ends.push(end);
-        }
-        if ends.len() == MAX_ENDS {
-            return ends;
         }
         end = index + 1;
     }

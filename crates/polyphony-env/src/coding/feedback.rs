@@ -12,11 +12,12 @@ use super::{
     settings::VisibleAsserts,
 };
 
-/// The longest part of an assert that is shown, in characters.
-const MAX_ASSERT_CHARS: usize = 400;
+/// The longest part of an assert, or of what Python says of a program, that is shown, in
+/// characters.
+const MAX_CHARS: usize = 400;
 
 /// Feedback that is one text for both agents.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Report {
     /// Each level in words.
     Levels,
@@ -120,7 +121,8 @@ fn syntax(run: Option<&Run>) -> String {
                 (line, 0) => format!(", line {line}"),
                 (line, column) => format!(", line {line}, column {column}"),
             };
-            format!("error in `{}`{place}: {}.", error.function, error.message)
+            let message = shorten(&error.message, MAX_CHARS);
+            format!("error in `{}`{place}: {message}.", error.function)
         }
     }
 }
@@ -134,12 +136,13 @@ fn failure(entry: &str, assert: &AssertOutcome) -> String {
         (Some(error), _) => error,
         (None, _) => "the result is wrong.",
     };
-    let source = shorten(&assert.source);
+    let source = shorten(&assert.source, MAX_CHARS);
     format!("  Failed, with `candidate` for `{entry}`: {source}\n  Reason: {reason}")
 }
 
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(MAX_ASSERT_CHARS) {
+/// The text, or its first part with a mark that it was cut.
+pub(super) fn shorten(text: &str, most_chars: usize) -> String {
+    match text.char_indices().nth(most_chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

@@ -27,11 +27,14 @@ pub use self::{
     settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
 };
 use self::{
-    feedback::{Report, ask_again},
+    feedback::{Report, ask_again, shorten},
     function::Function,
     problem::Problem,
     program::{Assembled, HELPER, assemble},
 };
+
+/// The most of a response that an outside model is shown, in characters.
+const MAX_DRAFT_CHARS: usize = 8000;
 
 /// The coding environment: two agents, one turn or more.
 ///
@@ -44,7 +47,7 @@ use self::{
 ///
 /// Programs are judged by a pool that may be shared. [`Environment::step`] waits for the verdict,
 /// and may be called from as many threads as the pool has workers.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Coding {
     pool: Arc<Pool>,
     settings: CodingSettings,
@@ -53,7 +56,7 @@ pub struct Coding {
 }
 
 /// Where feedback comes from.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Adviser {
     Report(Report),
     Expert(Arc<Expert>),
@@ -158,10 +161,11 @@ impl Coding {
             Adviser::Expert(expert) => expert,
         };
         let functions = [HELPER, &problem.entry_point];
+        let responses = responses.map(|response| shorten(response, MAX_DRAFT_CHARS));
         let drafts: [Draft<'_>; 2] = std::array::from_fn(|agent| Draft {
             role: &self.roles[agent].name,
             function: functions[agent],
-            response: responses[agent],
+            response: &responses[agent],
         });
         let suggestions = expert.suggest(&Review {
             problem: &problem.prompt,

@@ -7,6 +7,7 @@ use ruff_text_size::Ranged;
 
 use super::{
     extract::{begins, unix_lines},
+    program::HELPER,
     python::parse,
 };
 
@@ -33,14 +34,12 @@ impl Problem {
     /// Reads a task.
     ///
     /// # Errors
-    /// If a field is missing or blank, the entry point is no name, or the tests define no `check`.
+    /// If a field is missing or blank, the entry point is no name or the helper's, or the tests define
+    /// no `check`.
     pub(super) fn read(task: &Task) -> Result<Self, EnvironmentError> {
-        let [prompt, entry_point, test] = ["prompt", "entry_point", "test"]
-            .map(|field| text_of(task, field))
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?
-            .try_into()
-            .unwrap_or_default();
+        let prompt = text_of(task, "prompt")?;
+        let entry_point = text_of(task, "entry_point")?;
+        let test = text_of(task, "test")?;
         let failed = |reason: String| {
             let id = &task.id;
             EnvironmentError::Failed(format!("task `{id}`: {reason}"))
@@ -48,6 +47,11 @@ impl Problem {
         if !is_name(&entry_point) {
             return Err(failed(format!(
                 "`entry_point` is `{entry_point}`, which is no name of a Python function"
+            )));
+        }
+        if entry_point == HELPER {
+            return Err(failed(format!(
+                "`entry_point` is `{HELPER}`, which the helper is called: give it another name"
             )));
         }
         if !test.lines().any(|line| begins(line, "check")) {
@@ -226,6 +230,11 @@ mod tests {
             (
                 ["x", "lambda", "def check(c): pass"],
                 "task `t/1`: `entry_point` is `lambda`, which is no name of a Python function",
+            ),
+            (
+                ["x", "aux", "def check(c): pass"],
+                "task `t/1`: `entry_point` is `aux`, which the helper is called: \
+                 give it another name",
             ),
             (
                 ["x", "f", "assert f(1)"],

@@ -68,6 +68,7 @@ fn decorators_nested_functions_and_the_body_come_whole() {
         "def aux(x):\n    return [\n1,\n2,\n]",
         "def aux[T](x: T) -> T:\n    return x",
         "def aux(x):\n    for i in x:\n        if i: return i\n    else:\n        return 0",
+        "def aux(x):\n    y = 1\n# At the margin.\n    return y",
         "def aux(x):\n    s = '''\n```\ncode\n```\n'''\n    return s",
     ];
     for function in functions {
@@ -131,8 +132,8 @@ fn broken_code_is_taken_by_its_lines() {
             "@cache\ndef aux(x:\n  return 1\n\n  x",
         ),
         (
-            "def aux(\n    x\n):\n    retur x\nEnd",
-            "def aux(\n    x\n):\n    retur x",
+            "def aux(\n    x\n):\n    return x y\nEnd",
+            "def aux(\n    x\n):\n    return x y",
         ),
         ("def aux(x):\nreturn 1", "def aux(x):"),
         (

@@ -259,10 +259,17 @@ fn every_reason_and_every_use_has_its_words() {
 }
 
 #[test]
-fn a_long_assert_is_cut() {
-    let source = format!("assert candidate('{}')", "é".repeat(MAX_ASSERT_CHARS));
-    let shown = shorten(&source);
-    assert_eq!(shown.chars().count(), MAX_ASSERT_CHARS + 1);
-    assert!(shown.ends_with('…') && source.starts_with(shown.trim_end_matches('…')));
-    assert_eq!(shorten("assert x"), "assert x");
+fn long_asserts_and_messages_are_cut() {
+    let long = "é".repeat(MAX_CHARS + 1);
+    let cut = format!("{}…", "é".repeat(MAX_CHARS));
+    assert_eq!(shorten(&long, MAX_CHARS), cut);
+    assert_eq!(shorten(&long[2..], MAX_CHARS), long[2..]);
+    let told = failure("f", &outcome(&long, Verdict::Failed, None));
+    assert!(told.contains(&cut) && !told.contains(&long), "{told}");
+    let Some(Run::SyntaxError(mut error)) = refused(1, 1).run else {
+        panic!("a syntax error")
+    };
+    error.message = long.clone();
+    let told = syntax(Some(&Run::SyntaxError(error)));
+    assert!(told.contains(&cut) && !told.contains(&long), "{told}");
 }
