@@ -19,7 +19,7 @@ use super::{
     interpreter::Installation,
     landlock,
     layers::{Layer, Layers},
-    plan::{self, NOBODY, Role},
+    plan::{self, NOBODY, Plan, Role},
     raw, seccomp,
     zygote::Zygote,
 };
@@ -27,6 +27,7 @@ use crate::{Limits, Tier};
 
 /// How long a zygote may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Why a zygote did not start: which step, and what the system said.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{step} failed: {reason}")]
@@ -85,10 +86,17 @@ impl Launcher {
         } else {
             None
         };
+        let plan = Plan {
+            installation,
+            limits,
+            layers,
+            identity: plan::identity(installation, layers),
+            null: &null,
+            ruleset: ruleset.as_ref(),
+        };
         let entry = |role| {
-            let laid_out =
-                plan::lay_out(role, installation, limits, layers, &null, ruleset.as_ref());
-            laid_out.map_err(LaunchError::at("laying out the interpreter's files"))
+            let step = "laying out the interpreter's files";
+            plan::lay_out(&plan, role).map_err(LaunchError::at(step))
         };
         let entries = [entry(Role::Solver)?, entry(Role::Judge)?];
         Ok(Self {

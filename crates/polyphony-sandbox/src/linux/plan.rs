@@ -49,19 +49,29 @@ pub(super) const NOBODY: u32 = 65534;
 const THREADS: u64 = 64;
 const STACK_BYTES: u64 = 8 << 20;
 
+/// What the zygotes of a pool have in common, whatever their role.
+pub(super) struct Plan<'a> {
+    pub(super) installation: &'a Installation,
+    pub(super) limits: &'a Limits,
+    pub(super) layers: &'a Layers,
+    pub(super) identity: Identity,
+    /// `/dev/null`.
+    pub(super) null: &'a File,
+    /// The Landlock rules, if these are among the layers.
+    pub(super) ruleset: Option<&'a OwnedFd>,
+}
+
 /// Lays out the way in for zygotes of a role.
 ///
 /// # Errors
 ///
 /// If a path is no path.
-pub(super) fn lay_out(
-    role: Role,
-    installation: &Installation,
-    limits: &Limits,
-    layers: &Layers,
-    null: &File,
-    ruleset: Option<&OwnedFd>,
-) -> io::Result<Entry> {
+pub(super) fn lay_out(plan: &Plan<'_>, role: Role) -> io::Result<Entry> {
+    let Plan {
+        installation,
+        layers,
+        ..
+    } = plan;
     let program = layout::c_path(&installation.interpreter.path)?;
     let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
     let mut arguments = vec![program.clone()];
@@ -83,27 +93,27 @@ pub(super) fn lay_out(
         program,
         arguments,
         environment,
-        identity: identity(installation, layers),
+        identity: plan.identity,
         root: match layers.contain(Layer::Root) {
             true => Some(layout::root_for(installation)?),
             false => None,
         },
-        ruleset: ruleset.map(AsRawFd::as_raw_fd),
+        ruleset: plan.ruleset.map(AsRawFd::as_raw_fd),
         privileges: match layers.contain(Layer::Privileges) {
             true => Privileges::Drop,
             false => Privileges::Keep,
         },
         limits: match layers.contain(Layer::ResourceLimits) {
-            true => resource_limits(limits, layers),
+            true => resource_limits(plan.limits, layers),
             false => Vec::new(),
         },
-        null: null.as_raw_fd(),
+        null: plan.null.as_raw_fd(),
     })
 }
 
 /// Whom a zygote becomes. In the Landlock tier root stays root, without capabilities, where only
 /// root can reach the interpreter.
-fn identity(installation: &Installation, layers: &Layers) -> Identity {
+pub(super) fn identity(installation: &Installation, layers: &Layers) -> Identity {
     let own_root = layers.contain(Layer::Root);
     let drops = own_root || layers.contain(Layer::Namespaces) || layers.contain(Layer::Privileges);
     if !drops || !geteuid().is_root() {

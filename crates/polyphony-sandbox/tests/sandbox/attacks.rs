@@ -63,12 +63,13 @@ impl Drop for Bystanders {
 const PRELUDE: &str = "
 import ctypes, os, platform
 _libc = ctypes.CDLL(None, use_errno=True)
-def call(x86_64, *args):
-    result = _libc.syscall(ctypes.c_long(x86_64), *[ctypes.c_long(arg) for arg in args])
+def done(result):
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+def call(number, *args):
+    return done(_libc.syscall(ctypes.c_long(number), *[ctypes.c_long(arg) for arg in args]))
 ";
 
 /// The verdicts that an attack may get in a tier.
@@ -186,7 +187,7 @@ const ATTACKS: &[(&str, &str, Accepted)] = &[
     ("become root", "return os.setuid(0)", VIOLATION),
     (
         "become no one's child",
-        "return _libc.prctl(1, 0, 0, 0, 0) or call(157, 1, 0, 0, 0, 0)",
+        "return done(_libc.prctl(1, 0, 0, 0, 0))",
         VIOLATION,
     ),
 ];
