@@ -1,13 +1,14 @@
-//! Environments to train on: two writing tasks with their rewards, and the data sets to draw
-//! tasks from.
+//! Environments to train on: two writing tasks and Python problems with their rewards, and the data
+//! sets to draw tasks from.
 //!
-//! [`Writing`] is an [`Environment`](polyphony_episode::Environment) for two agents and one turn.
-//! Its tasks come from a [`Source`]: sets written for this project and embedded in the crate, or a
-//! file of JSON lines, gzipped JSON lines or Parquet whose fields are mapped to the task's.
+//! [`Writing`] is an [`Environment`](polyphony_episode::Environment) for two agents and one turn,
+//! [`Coding`] one for two agents and as many turns as are set, whose programs run in a sandbox.
+//! Their tasks come from a [`Source`]: sets written for this project and embedded in the crate, or a
+//! file of JSON lines, gzipped JSON lines or Parquet.
 //!
 //! This crate knows nothing of models, tensors or training algorithms. It uses the network in one
 //! place only: an [`Expert`] asks an outside model, where a recipe wants its edits as feedback.
-//! Start reading at [`Writing`], then [`Source`].
+//! Start reading at [`Writing`], then [`Coding`] and [`Source`].
 //!
 //! ```
 //! use polyphony_env::{EmbeddedSet, Source, Writing};
@@ -30,8 +31,13 @@
 
 mod coding;
 mod dataset;
+mod quiet;
 mod writing;
 
-pub use coding::{Draft, Expert, ExpertError, ExpertFailure, ExpertSettings, Review};
+pub use coding::{
+    Assessment, Body, Coding, CodingSettings, Definition, Draft, Ending, Expert, ExpertError,
+    ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run, SyntaxErrorIn,
+    VisibleAsserts,
+};
 pub use dataset::{DataSetError, EmbeddedSet, Place, Source};
 pub use writing::{Writing, WritingTask};

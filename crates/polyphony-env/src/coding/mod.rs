@@ -1,5 +1,249 @@
-//! Python problems that two agents solve together.
+//! Two agents solve a Python problem together: one writes a helper, the other the function that is
+//! tested.
 
+mod assessment;
 mod expert;
+mod extract;
+mod feedback;
+mod function;
+mod problem;
+mod program;
+mod prompts;
+mod python;
+mod settings;
 
-pub use expert::{Draft, Expert, ExpertError, ExpertFailure, ExpertSettings, Review};
+use std::sync::Arc;
+
+use polyphony_episode::{
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Role, Task, Turn,
+};
+use polyphony_sandbox::{Judgement, Pool, SandboxError, Verdict};
+
+pub use self::{
+    assessment::{Assessment, Definition, Run},
+    expert::{Draft, Expert, ExpertError, ExpertFailure, ExpertSettings, Review},
+    function::{Body, HelperUse, Results},
+    program::SyntaxErrorIn,
+    settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
+};
+use self::{
+    feedback::{Report, ask_again, shorten},
+    function::Function,
+    problem::Problem,
+    program::{Assembled, HELPER, assemble},
+};
+
+/// The most of a response that an outside model is shown, in characters.
+const MAX_DRAFT_CHARS: usize = 8000;
+
+/// The coding environment: two agents, one turn or more.
+///
+/// From the fields `prompt`, `entry_point` and `test` of a task, the `auxiliary` agent writes a
+/// helper `aux`, and the `main` agent the entry function, which may call it. Both together are a
+/// program, which a sandbox runs against the asserts of the task's `check` function.
+///
+/// The reward has the parts `definitions`, `syntax`, `tests` and `cooperation`, and always holds all
+/// of them: 0 for levels that were not reached.
+///
+/// Programs are judged by a pool that may be shared. [`Environment::step`] waits for the verdict,
+/// and may be called from as many threads as the pool has workers.
+#[derive(Clone, Debug)]
+pub struct Coding {
+    pool: Arc<Pool>,
+    settings: CodingSettings,
+    adviser: Adviser,
+    roles: [Role; 2],
+}
+
+/// Where feedback comes from.
+#[derive(Clone, Debug)]
+enum Adviser {
+    Report(Report),
+    Expert(Arc<Expert>),
+}
+
+impl Coding {
+    /// No joint action is worth more.
+    pub const MAX_REWARD: f64 = assessment::MAX_REWARD;
+
+    /// The environment whose programs run in `pool`.
+    ///
+    /// # Errors
+    /// If feedback shall come from an outside model whose address or key cannot be used.
+    pub fn new(pool: Arc<Pool>, settings: CodingSettings) -> Result<Self, ExpertError> {
+        let adviser = match &settings.feedback {
+            Feedback::LevelFeedback => Adviser::Report(Report::Levels),
+            Feedback::LevelPassed => Adviser::Report(Report::LevelsPassed),
+            Feedback::Passed => Adviser::Report(Report::Passed),
+            Feedback::Plain => Adviser::Report(Report::Plain),
+            Feedback::ExpertEdits(expert) => Adviser::Expert(Arc::new(Expert::new(expert)?)),
+        };
+        Ok(Self {
+            pool,
+            settings,
+            adviser,
+            roles: ["auxiliary", "main"].map(Role::new),
+        })
+    }
+
+    /// The sandbox, for its counters and for what else is worth recording.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The outside model that feedback comes from, if it does.
+    pub fn expert(&self) -> Option<&Expert> {
+        match &self.adviser {
+            Adviser::Report(_) => None,
+            Adviser::Expert(expert) => Some(expert),
+        }
+    }
+
+    /// Finds out what the two responses are worth, and why. It depends on nothing else.
+    ///
+    /// # Errors
+    /// If the task lacks something or has no assert, or the sandbox fails. Whatever a response
+    /// holds is no error.
+    pub fn assess(
+        &self,
+        task: &Task,
+        auxiliary: &str,
+        main: &str,
+    ) -> Result<Assessment, EnvironmentError> {
+        self.assess_problem(&Problem::read(task)?, auxiliary, main)
+    }
+
+    fn assess_problem(
+        &self,
+        problem: &Problem,
+        auxiliary: &str,
+        main: &str,
+    ) -> Result<Assessment, EnvironmentError> {
+        let helper = Function::find(auxiliary, HELPER);
+        let entry = Function::find(main, &problem.entry_point);
+        let mut assessment = Assessment {
+            helper: Definition::of(helper.as_ref()),
+            entry: Definition::of(entry.as_ref()),
+            helper_use: entry
+                .as_ref()
+                .map_or(HelperUse::NotCalled, |entry| entry.use_of(HELPER)),
+            run: None,
+        };
+        if let (Some(entry), Definition::Returns) = (entry, assessment.entry) {
+            let assembled = assemble(problem, helper.as_ref(), &entry);
+            assessment.run = Some(self.run(problem, &assembled)?);
+        }
+        Ok(assessment)
+    }
+
+    fn run(&self, problem: &Problem, assembled: &Assembled) -> Result<Run, EnvironmentError> {
+        let judged = self.pool.judge(&assembled.program, &problem.tests());
+        let judgement = judged.map_err(|error| not_judged(problem, &error))?;
+        check_judgement(problem, &judgement)?;
+        Ok(match &judgement.syntax_error {
+            Some(error) => Run::SyntaxError(assembled.locate(error)),
+            None => Run::Tested(judgement.asserts),
+        })
+    }
+
+    /// What the agents are told after a turn that is not the last.
+    fn feedback(
+        &self,
+        problem: &Problem,
+        assessment: &Assessment,
+        responses: [&str; 2],
+    ) -> Result<Vec<Observation>, EnvironmentError> {
+        let visible = self.settings.visible_asserts;
+        let expert = match &self.adviser {
+            Adviser::Report(report) => {
+                return Ok(report.observations(problem, assessment, visible));
+            }
+            Adviser::Expert(expert) => expert,
+        };
+        let functions = [HELPER, &problem.entry_point];
+        let responses = responses.map(|response| shorten(response, MAX_DRAFT_CHARS));
+        let drafts: [Draft<'_>; 2] = std::array::from_fn(|agent| Draft {
+            role: &self.roles[agent].name,
+            function: functions[agent],
+            response: &responses[agent],
+        });
+        let suggestions = expert.suggest(&Review {
+            problem: &problem.prompt,
+            drafts: &drafts,
+            findings: &Report::Levels.text(problem, assessment, visible),
+        });
+        let suggestions = suggestions.map_err(|error| {
+            let id = &problem.id;
+            EnvironmentError::Failed(format!("task `{id}`: {error}"))
+        })?;
+        Ok(ask_again(problem, &suggestions))
+    }
+}
+
+impl Environment for Coding {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        &assessment::PARTS
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        Ok(prompts::first_observations(&Problem::read(task)?))
+    }
+
+    fn step(
+        &self,
+        task: &Task,
+        past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let problem = Problem::read(task)?;
+        let [auxiliary, main] = action.texts();
+        let assessment = self.assess_problem(&problem, auxiliary, main)?;
+        let reward = assessment.reward();
+        let is_over = match self.settings.ending {
+            _ if past.len() + 1 >= self.settings.turns.get() => true,
+            Ending::WhenSolved => assessment.is_solved(),
+            Ending::AfterTurns => false,
+        };
+        if is_over {
+            return Ok(Outcome::end(reward));
+        }
+        let told = self.feedback(&problem, &assessment, [auxiliary, main])?;
+        Ok(Outcome::go_on(reward, told))
+    }
+}
+
+/// Refuses what must never become a reward: tests without asserts, and verdicts that say nothing
+/// about the program.
+fn check_judgement(problem: &Problem, judgement: &Judgement) -> Result<(), EnvironmentError> {
+    let id = &problem.id;
+    let verdicts = judgement.asserts.iter().map(|assert| &assert.verdict);
+    for verdict in verdicts.chain([&judgement.verdict]) {
+        if let Verdict::Infrastructure { reason } = verdict {
+            return Err(EnvironmentError::Failed(format!(
+                "task `{id}`: the program could not be run: {reason}"
+            )));
+        }
+    }
+    if judgement.asserts.is_empty() {
+        return Err(EnvironmentError::Failed(format!(
+            "task `{id}`: `test` asserts nothing that depends on the candidate; \
+             give its `check` function an assert or leave the task out"
+        )));
+    }
+    Ok(())
+}
+
+/// A sandbox error with the task and all its causes.
+fn not_judged(problem: &Problem, error: &SandboxError) -> EnvironmentError {
+    let mut text = format!("task `{}`: {error}", problem.id);
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    EnvironmentError::Failed(text)
+}

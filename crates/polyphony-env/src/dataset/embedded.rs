@@ -84,6 +84,7 @@ impl EmbeddedSet {
             path,
             fields: &fields,
             id: Some(self.id_field()),
+            skip: 0,
             limit: None,
         }
         .tasks(json_lines::records(self.lines().as_bytes(), path))

@@ -166,6 +166,14 @@ pub enum DataSetError {
         /// The earlier record.
         earlier: Place,
     },
+    /// All records were to be left out.
+    #[error("`{path}` holds {records} records, and `skip` leaves none of them: lower it")]
+    AllSkipped {
+        /// The file.
+        path: PathBuf,
+        /// How many records it holds.
+        records: usize,
+    },
     /// There is not a single record.
     #[error("`{path}` holds no records")]
     Empty {

@@ -28,6 +28,9 @@ pub use self::{
 ///
 /// let source: Source = ron::from_str("Embedded(TldrTrain)")?;
 /// assert_eq!(source, Source::Embedded(EmbeddedSet::TldrTrain));
+///
+/// let source: Source = ron::from_str(r#"Problems(path: "HumanEval.jsonl.gz", skip: 32)"#)?;
+/// assert!(matches!(source, Source::Problems { skip: 32, limit: None, .. }));
 /// # Ok::<(), ron::error::SpannedError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,14 +51,29 @@ pub enum Source {
         /// How many records to use, from the first; all by default.
         limit: Option<NonZeroUsize>,
     },
+    /// A file of coding problems, as HumanEval, CoopHumanEval and MBPP have them: with the fields
+    /// `task_id`, which becomes the task's identifier, `prompt`, `entry_point` and `test`. The
+    /// format is told by the name, as for other files.
+    Problems {
+        /// Where the file is; a relative path starts at the working directory.
+        path: PathBuf,
+        /// How many problems to leave out, from the first; none by default.
+        #[serde(default)]
+        skip: usize,
+        /// How many of the others to use; all by default.
+        limit: Option<NonZeroUsize>,
+    },
 }
+
+/// The fields of a coding problem.
+const PROBLEM_FIELDS: [&str; 3] = ["prompt", "entry_point", "test"];
 
 impl Source {
     /// Loads the data set: at least one task, no two with the same identifier.
     ///
     /// # Errors
     /// Names the file, and the line or row where there is one: a format that is not known, a file
-    /// that is missing, empty or damaged, a record without a mapped field or with something in it
+    /// that is missing, empty or damaged, or of which nothing is left, a record without a mapped field or with something in it
     /// that has no plain text, an identifier given twice.
     pub fn load(&self) -> Result<Vec<Task>, DataSetError> {
         match self {
@@ -69,6 +87,16 @@ impl Source {
                 path,
                 fields,
                 id: id.as_deref(),
+                skip: 0,
+                limit: *limit,
+            }),
+            Self::Problems { path, skip, limit } => file::load(&Mapping {
+                path,
+                fields: &PROBLEM_FIELDS
+                    .map(|name| (name.to_owned(), name.to_owned()))
+                    .into(),
+                id: Some("task_id"),
+                skip: *skip,
                 limit: *limit,
             }),
         }

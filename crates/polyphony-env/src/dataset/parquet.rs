@@ -1,12 +1,6 @@
 //! Parquet: columns of text and numbers, read row by row.
 
-use std::{
-    any::Any,
-    cell::Cell,
-    fs::File,
-    panic::{self, UnwindSafe},
-    sync::{Arc, Once},
-};
+use std::{any::Any, fs::File, sync::Arc};
 
 use parquet::{
     errors::ParquetError,
@@ -20,6 +14,7 @@ use super::{
     error::{DataSetError, Place},
     record::{Mapping, Record, Value},
 };
+use crate::quiet::quietly;
 
 /// Loads the tasks of a Parquet file.
 ///
@@ -33,26 +28,6 @@ pub(super) fn load(file: File, mapping: &Mapping<'_>) -> Result<Vec<Task>, DataS
             source,
         })
     })
-}
-
-/// Does some work and gives back what it panicked with, of which nothing appears on standard error.
-fn quietly<T>(work: impl FnOnce() -> T + UnwindSafe) -> Result<T, Box<dyn Any + Send>> {
-    thread_local! {
-        static QUIET: Cell<bool> = const { Cell::new(false) };
-    }
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let usual = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            if !QUIET.get() {
-                usual(panic);
-            }
-        }));
-    });
-    QUIET.set(true);
-    let outcome = panic::catch_unwind(work);
-    QUIET.set(false);
-    outcome
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> &str {

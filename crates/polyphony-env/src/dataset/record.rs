@@ -38,7 +38,9 @@ pub(super) struct Mapping<'a> {
     /// The record's field with the task's identifier. Without it tasks are called after the file
     /// and the record's number, such as `posts/12`.
     pub(super) id: Option<&'a str>,
-    /// How many records to use, from the first; all by default.
+    /// How many records to leave out, from the first.
+    pub(super) skip: usize,
+    /// How many of the others to use; all by default.
     pub(super) limit: Option<NonZeroUsize>,
 }
 
@@ -56,6 +58,8 @@ impl Mapping<'_> {
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let mut tasks = Vec::new();
         let mut places = HashMap::new();
+        let mut records = records;
+        let skipped = records.by_ref().take(self.skip).count();
         for record in records.take(limit) {
             let record = record?;
             let task = self.task(&record)?;
@@ -70,8 +74,10 @@ impl Mapping<'_> {
             tasks.push(task);
         }
         if tasks.is_empty() {
-            return Err(DataSetError::Empty {
-                path: self.path.to_owned(),
+            let path = self.path.to_owned();
+            return Err(match skipped {
+                0 => DataSetError::Empty { path },
+                records => DataSetError::AllSkipped { path, records },
             });
         }
         Ok(tasks)
@@ -142,6 +148,16 @@ mod tests {
         id: Option<&str>,
         limit: Option<usize>,
     ) -> Result<Vec<Task>, String> {
+        load_after(0, records, id, limit)
+    }
+
+    /// The same without the first `skip` records.
+    fn load_after(
+        skip: usize,
+        records: &[Values],
+        id: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Vec<Task>, String> {
         let fields = BTreeMap::from([("post".to_owned(), "body".to_owned())]);
         let path = Path::new("some/posts.v2.jsonl");
         let limit = limit.and_then(NonZeroUsize::new);
@@ -158,6 +174,7 @@ mod tests {
             path,
             fields: &fields,
             id,
+            skip,
             limit,
         }
         .tasks(records)
@@ -197,6 +214,25 @@ mod tests {
         assert_eq!(load(&records, None, Some(2)).unwrap().len(), 2);
         assert!(load(&records, None, None).is_err());
         assert_eq!(load(&records[..1], None, Some(9)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn records_are_left_out_from_the_first() {
+        let records = [texts([]), texts([("body", "x")]), texts([("body", "y")])];
+        let ids = |skip, limit| {
+            let tasks = load_after(skip, &records, None, limit)?;
+            Ok(tasks.into_iter().map(|task| task.id).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            ids(1, None),
+            Ok(vec!["posts/2".to_owned(), "posts/3".to_owned()])
+        );
+        assert_eq!(ids(1, Some(1)), Ok(vec!["posts/2".to_owned()]));
+        assert_eq!(ids(2, None), Ok(vec!["posts/3".to_owned()]));
+        let error =
+            "`some/posts.v2.jsonl` holds 3 records, and `skip` leaves none of them: lower it";
+        assert_eq!(ids(3, None), Err(error.to_owned()));
+        assert_eq!(ids(9, None), Err(error.to_owned()));
     }
 
     #[test]

@@ -359,6 +359,32 @@ fn panics_of_the_parquet_decoder_are_not_told() {
 }
 
 #[test]
+fn coding_problems_are_read_by_their_own_field_names() {
+    let line = |id, rest| format!("{{\"task_id\": {id}, \"prompt\": \"p\", {rest}}}\n");
+    let whole = r#""entry_point": "f", "test": "t", "canonical_solution": "s""#;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mbpp.jsonl");
+    let load = |lines: &str, skip| {
+        fs::write(&path, lines).unwrap();
+        let source = Source::Problems {
+            path: path.clone(),
+            skip,
+            limit: None,
+        };
+        source.load().map_err(|error| error.to_string())
+    };
+    let lines = [line("\"Mbpp/1\"", whole), line("2", whole)].concat();
+    let task = |id| Task::new(id, [("prompt", "p"), ("entry_point", "f"), ("test", "t")]);
+    assert_eq!(load(&lines, 0), Ok(vec![task("Mbpp/1"), task("2")]));
+    assert_eq!(load(&lines, 1), Ok(vec![task("2")]));
+    let error = load(&line("1", r#""entry_point": "f""#), 0).unwrap_err();
+    let expected = "line 1: no field `test`; the record has: task_id, prompt, entry_point";
+    assert!(error.ends_with(expected), "{error}");
+    let error = load(&lines.replace("task_id", "id"), 0).unwrap_err();
+    assert!(error.contains("no field `task_id`"), "{error}");
+}
+
+#[test]
 fn sources_are_read_strictly() {
     let read = |text: &str| ron::from_str::<Source>(text).map_err(|error| error.code.to_string());
     let source = Source::File {
@@ -376,7 +402,16 @@ fn sources_are_read_strictly() {
         Ok(Source::Embedded(EmbeddedSet::ArxivHeldOut))
     );
 
+    let problems = Source::Problems {
+        path: "p.parquet".into(),
+        skip: 0,
+        limit: None,
+    };
+    assert_eq!(read(r#"Problems(path: "p.parquet")"#), Ok(problems.clone()));
+    assert_eq!(read(&ron::to_string(&problems).unwrap()), Ok(problems));
+
     for wrong in [
+        r#"Problems(path: "a.jsonl", fields: {})"#,
         r#"File(path: "a.jsonl", fields: {}, ids: Some("uid"))"#,
         r#"File(path: "a.jsonl", fields: {}, limit: Some(0))"#,
         r#"File(path: "a.jsonl")"#,

@@ -15,7 +15,7 @@ use super::{
     rope::Rotation,
     weights::WeightReader,
 };
-use crate::{ModelConfig, ModelError, Projection};
+use crate::{ModelConfig, ModelError, Projection, WeightGradients};
 
 /// The part in which the architectures differ.
 pub(crate) trait SelfAttention: Module + ModuleDisplay {

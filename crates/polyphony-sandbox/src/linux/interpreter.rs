@@ -194,3 +194,65 @@ fn unexpected(line: &str) -> String {
     let line: String = line.chars().take(60).collect();
     format!("it does not answer as Python does: {line:?}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "\
+version 3.12.1
+executable /opt/my python/bin/python3.12
+loader /lib64/ld.so
+library /opt/my python/lib/python3.12
+alias /opt/link
+shared /usr/lib/libm.so.6
+shared /usr/lib/libz.so.1.2
+alias /usr/lib/libz.so.1
+";
+
+    #[test]
+    fn an_answer_is_understood() {
+        let needed = |path: &str, aliases: &[&str]| Needed {
+            path: path.into(),
+            aliases: aliases.iter().map(PathBuf::from).collect(),
+        };
+        let installation = Answer::parse(ANSWER).unwrap().installation().unwrap();
+        let expected = Installation {
+            interpreter: Interpreter {
+                path: "/opt/my python/bin/python3.12".into(),
+                version: "3.12.1".to_owned(),
+            },
+            loader: Some("/lib64/ld.so".into()),
+            libraries: vec![needed("/opt/my python/lib/python3.12", &["/opt/link"])],
+            shared: vec![
+                needed("/usr/lib/libm.so.6", &[]),
+                needed("/usr/lib/libz.so.1.2", &["/usr/lib/libz.so.1"]),
+            ],
+        };
+        assert_eq!(installation, expected);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        for text in ["", "y\ny\n", "version 3.9.1\nalias /x\n", "hello world\n"] {
+            assert!(Answer::parse(text).is_err(), "{text:?}");
+        }
+        let nowhere = Answer::parse("version 3.9.1\n").unwrap();
+        assert!(nowhere.installation().is_err());
+    }
+
+    #[test]
+    fn versions_before_3_9_are_too_old() {
+        let rows = [
+            ("2.7.18", true),
+            ("3.8.20", true),
+            ("3.9.0", false),
+            ("3.14.0", false),
+            ("4.0.0", false),
+        ];
+        for (version, expected) in rows {
+            let answer = Answer::parse(&format!("version {version}\n")).unwrap();
+            assert_eq!(answer.too_old().is_some(), expected, "{version}");
+        }
+    }
+}

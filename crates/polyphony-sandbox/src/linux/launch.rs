@@ -1,11 +1,9 @@
 //! Starting a zygote: laying everything out, cloning, writing the user map, waiting for the start.
 
 use std::{
-    ffi::CString,
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -17,43 +15,18 @@ use rustix::{
 };
 
 use super::{
-    enter::{self, Entry, Identity, Pointers, Privileges, Step},
+    enter::{self, Entry, Pointers, Step},
     interpreter::Installation,
     landlock,
     layers::{Layer, Layers},
-    layout, raw, seccomp,
+    plan::{self, NOBODY, Plan, Role},
+    raw, seccomp,
     zygote::Zygote,
 };
 use crate::{Limits, Tier};
 
-/// What a zygote's children do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Run programs.
-    Solver,
-    /// Run tests.
-    Judge,
-}
-
-impl Role {
-    fn source(self) -> String {
-        let own = match self {
-            Self::Solver => include_str!("../python/solver.py"),
-            Self::Judge => include_str!("../python/judge.py"),
-        };
-        let wire = include_str!("../python/wire.py");
-        let zygote = include_str!("../python/zygote.py");
-        [wire, own, zygote].join("\n\n")
-    }
-}
-
-/// The user that root becomes; by convention, one that owns nothing.
-const NOBODY: u32 = 65534;
 /// How long a zygote may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Threads that a program may have at a time, where they can be counted for it alone.
-const THREADS: u64 = 64;
-const STACK_BYTES: u64 = 8 << 20;
 
 /// Why a zygote did not start: which step, and what the system said.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,9 +86,17 @@ impl Launcher {
         } else {
             None
         };
+        let plan = Plan {
+            installation,
+            limits,
+            layers,
+            identity: plan::identity(installation, layers),
+            null: &null,
+            ruleset: ruleset.as_ref(),
+        };
         let entry = |role| {
-            let laid_out = lay_out(role, installation, limits, layers, &null, ruleset.as_ref());
-            laid_out.map_err(LaunchError::at("laying out the interpreter's files"))
+            let step = "laying out the interpreter's files";
+            plan::lay_out(&plan, role).map_err(LaunchError::at(step))
         };
         let entries = [entry(Role::Solver)?, entry(Role::Judge)?];
         Ok(Self {
@@ -263,105 +244,6 @@ fn write_user_map(pid: Pid) -> io::Result<()> {
     let (uid, gid) = (geteuid().as_raw(), rustix::process::getegid().as_raw());
     fs::write(file("uid_map"), format!("{NOBODY} {uid} 1"))?;
     fs::write(file("gid_map"), format!("{NOBODY} {gid} 1"))
-}
-
-fn lay_out(
-    role: Role,
-    installation: &Installation,
-    limits: &Limits,
-    layers: &Layers,
-    null: &File,
-    ruleset: Option<&OwnedFd>,
-) -> io::Result<Entry> {
-    let program = layout::c_path(&installation.interpreter.path)?;
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
-    let mut arguments = vec![program.clone()];
-    // Without site packages, byte code files, warnings, or a say of the locale.
-    for argument in ["-s", "-S", "-B", "-X", "utf8", "-W", "ignore", "-c"] {
-        arguments.push(text(argument.as_bytes())?);
-    }
-    arguments.push(text(role.source().as_bytes())?);
-    let search = [b"LD_LIBRARY_PATH=", &layout::library_path(installation)[..]].concat();
-    let environment = vec![
-        // The order of sets is the same each time, so that a program is judged the same each time.
-        text(b"PYTHONHASHSEED=0")?,
-        text(b"PYTHONSAFEPATH=1")?,
-        // Arenas for each thread would take up the address space.
-        text(b"MALLOC_ARENA_MAX=1")?,
-        text(&search)?,
-    ];
-    Ok(Entry {
-        program,
-        arguments,
-        environment,
-        identity: identity(installation, layers),
-        root: match layers.contain(Layer::Root) {
-            true => Some(layout::root_for(installation)?),
-            false => None,
-        },
-        ruleset: ruleset.map(AsRawFd::as_raw_fd),
-        privileges: match layers.contain(Layer::Privileges) {
-            true => Privileges::Drop,
-            false => Privileges::Keep,
-        },
-        limits: match layers.contain(Layer::ResourceLimits) {
-            true => resource_limits(limits, layers),
-            false => Vec::new(),
-        },
-        null: null.as_raw_fd(),
-    })
-}
-
-/// Whom a zygote becomes. In the Landlock tier root stays root, without capabilities, where only
-/// root can reach the interpreter.
-fn identity(installation: &Installation, layers: &Layers) -> Identity {
-    let own_root = layers.contain(Layer::Root);
-    let drops = own_root || layers.contain(Layer::Namespaces) || layers.contain(Layer::Privileges);
-    if !drops || !geteuid().is_root() {
-        return Identity::Keep;
-    }
-    if own_root || anyone_can_reach(installation) {
-        return Identity::Become(NOBODY);
-    }
-    log::warn!(
-        "only root can reach `{}`, so programs run as root without capabilities; name an \
-         interpreter that others can read, such as one under /usr, to let them run as nobody",
-        installation.interpreter.path.display()
-    );
-    Identity::Keep
-}
-
-fn anyone_can_reach(installation: &Installation) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    let paths = installation.libraries.iter().chain(&installation.shared);
-    let mut paths = paths
-        .map(|needed| needed.path.as_path())
-        .chain([installation.interpreter.path.as_path()]);
-    let opens = |path: &Path, bits: u32| {
-        let permissions = path
-            .metadata()
-            .map(|metadata| metadata.permissions().mode());
-        permissions.is_ok_and(|mode| mode & bits == bits)
-    };
-    // Reading for all on the file itself, passage for all through what leads there.
-    paths.all(|path| opens(path, 0o004) && path.ancestors().skip(1).all(|up| opens(up, 0o001)))
-}
-
-fn resource_limits(limits: &Limits, layers: &Layers) -> Vec<(u32, u64)> {
-    let mut list = vec![
-        (libc::RLIMIT_AS, limits.address_space_mb << 20),
-        (libc::RLIMIT_FSIZE, limits.file_bytes),
-        (libc::RLIMIT_CORE, 0),
-        (libc::RLIMIT_NOFILE, limits.descriptors),
-        (libc::RLIMIT_MEMLOCK, 0),
-        (libc::RLIMIT_MSGQUEUE, 0),
-        (libc::RLIMIT_STACK, STACK_BYTES),
-    ];
-    if layers.contain(Layer::Namespaces) {
-        // The kernel counts by user and namespace: only in one of its own is that the program alone.
-        list.push((libc::RLIMIT_NPROC, THREADS));
-    }
-    list
 }
 
 /// What would help where a tier's set-up failed.

@@ -163,3 +163,94 @@ impl LaidOut {
         Ok(root)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+    use crate::{Interpreter, linux::interpreter::Needed};
+
+    fn texts<'a>(paths: impl IntoIterator<Item = &'a CString>) -> Vec<&'a str> {
+        let paths = paths.into_iter().map(|path| CStr::to_str(path).unwrap());
+        paths.collect()
+    }
+
+    #[test]
+    fn a_root_holds_the_interpreter_and_what_it_needs() {
+        let library = tempfile::tempdir().unwrap();
+        fs::create_dir(library.path().join("site-packages")).unwrap();
+        let installation = Installation {
+            interpreter: Interpreter {
+                path: "/opt/bin/python".into(),
+                version: "3.12.1".to_owned(),
+            },
+            loader: Some("/lib64/ld.so".into()),
+            libraries: vec![Needed {
+                path: library.path().to_owned(),
+                aliases: vec!["/opt/lib".into()],
+            }],
+            shared: vec![
+                Needed {
+                    path: "/usr/lib/libz.so.1.2".into(),
+                    aliases: vec!["/usr/lib/libz.so.1".into(), "/usr/lib/libz.so.1".into()],
+                },
+                // Already there, as a part of the library.
+                Needed {
+                    path: library.path().join("libpython.so"),
+                    aliases: vec![library.path().join("libpython.so.1")],
+                },
+            ],
+        };
+        let below = library.path().to_str().unwrap().trim_start_matches('/');
+        let root = root_for(&installation).unwrap();
+        assert_eq!(
+            texts(root.mounts.iter().map(|mount| &mount.target)),
+            [
+                below,
+                "opt/bin/python",
+                "lib64/ld.so",
+                "usr/lib/libz.so.1.2"
+            ]
+        );
+        assert_eq!(
+            texts(&root.files),
+            ["opt/bin/python", "lib64/ld.so", "usr/lib/libz.so.1.2"]
+        );
+        assert_eq!(
+            texts(root.links.iter().flat_map(|(name, to)| [name, to])),
+            [
+                "opt/lib",
+                library.path().to_str().unwrap(),
+                "usr/lib/libz.so.1",
+                "/usr/lib/libz.so.1.2"
+            ]
+        );
+        assert_eq!(texts(&root.hidden), [format!("{below}/site-packages")]);
+        // Each directory comes after the one that it lies in.
+        let directories = texts(&root.directories);
+        for (at, directory) in directories.iter().enumerate() {
+            let parent = Path::new(directory).parent().unwrap().to_str().unwrap();
+            assert!(
+                parent.is_empty() || directories[..at].contains(&parent),
+                "{directory}"
+            );
+        }
+        assert_eq!(
+            library_path(&installation),
+            format!("/{below}:/usr/lib").as_bytes()
+        );
+    }
+
+    #[test]
+    fn what_others_installed_is_not_readable() {
+        let library = tempfile::tempdir().unwrap();
+        for name in ["site-packages", "dist-packages", "json", "encodings"] {
+            fs::create_dir(library.path().join(name)).unwrap();
+        }
+        fs::write(library.path().join("abc.py"), "").unwrap();
+        let readable = readable(library.path()).unwrap();
+        let names = readable.iter().map(|path| path.file_name().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), ["abc.py", "encodings", "json"]);
+    }
+}

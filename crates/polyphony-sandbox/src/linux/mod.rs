@@ -3,6 +3,7 @@
 //! Start reading at [`engine`], then [`trial`] for the judging of one program, [`launch`] and
 //! [`enter`] for the confinement of a zygote, and `src/python` for what runs inside it.
 
+mod asserts;
 mod engine;
 mod enter;
 mod interpreter;
@@ -12,6 +13,7 @@ mod layers;
 #[cfg(test)]
 mod layers_tests;
 mod layout;
+mod plan;
 mod raw;
 mod seccomp;
 mod self_check;

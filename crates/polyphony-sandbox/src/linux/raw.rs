@@ -237,11 +237,16 @@ pub(super) fn start_session() -> Done {
     call(libc::SYS_setsid, [0; 6]).map(drop)
 }
 
-/// Sets a resource limit, for good.
-pub(super) fn limit(resource: u32, value: u64) -> Done {
-    let limit = [value, value];
+/// Lowers a resource limit, for good. One that is lower already stays.
+pub(super) fn limit(resource: u32, most: u64) -> Done {
+    let mut limit = [0_u64; 2];
+    let resource = resource as usize;
+    let at = &raw mut limit as usize;
+    call(libc::SYS_prlimit64, [0, resource, 0, at, 0, 0])?;
+    let [_, hard] = limit;
+    let limit = [most.min(hard); 2];
     let at = &raw const limit as usize;
-    call(libc::SYS_prlimit64, [0, resource as usize, at, 0, 0, 0]).map(drop)
+    call(libc::SYS_prlimit64, [0, resource, at, 0, 0, 0]).map(drop)
 }
 
 pub(super) fn restrict_with_landlock(ruleset: RawFd) -> Done {

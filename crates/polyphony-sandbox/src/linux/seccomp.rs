@@ -364,3 +364,37 @@ const ALLOWED: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_time,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_takes_the_filters_and_the_zygote_finds_where_to_put_a_number() {
+        /// What the kernel allows in one filter.
+        const INSTRUCTIONS: usize = 4096;
+        let filters = filters().unwrap();
+        for filter in filters.zygote.iter().chain([&filters.child]) {
+            assert_eq!(filter.len() % 8, 0);
+            assert!(filter.len() / 8 < INSTRUCTIONS);
+            // A message of a zygote's socket must hold it.
+            assert!(filter.len() < 1 << 16);
+        }
+        let own = (OWN_PID as u32).to_ne_bytes();
+        let places = filters.child.chunks(8).filter(|chunk| chunk[4..] == own);
+        // One for each way to send a signal.
+        assert_eq!(places.count(), 2);
+        let anywhere = filters.child.windows(4).filter(|window| *window == own);
+        assert_eq!(anywhere.count(), 2);
+    }
+
+    #[test]
+    fn no_call_is_both_allowed_and_killed() {
+        for call in KILLED {
+            assert!(
+                !ALLOWED.contains(call) && !FOR_ZYGOTES.contains(call),
+                "{call}"
+            );
+        }
+    }
+}

@@ -13,7 +13,8 @@ use std::{
 };
 
 use super::{
-    launch::{LaunchError, Launcher, Role},
+    launch::{LaunchError, Launcher},
+    plan::Role,
     trial::Pair,
     zygote::Zygote,
 };

@@ -179,3 +179,62 @@ impl Patience for Deadline {
         Some(wall.min((cpu / self.cores).max(CLOSE)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn allowance(wall: Duration, cpu: Duration) -> Allowance {
+        Allowance { wall, cpu }
+    }
+
+    #[test]
+    fn waiting_ends_with_the_first_of_the_two_times() {
+        let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let clocks = Clocks([Some(CpuClock::of(&own).unwrap()), None]);
+        let used = |wall, cpu| Used { wall, cpu };
+        let rows = [
+            (used(SECOND / 2, SECOND / 2), None),
+            (used(SECOND, SECOND / 2), Some("stopped after 1 s")),
+            (
+                used(SECOND / 2, 2 * SECOND),
+                Some("stopped after 2 s of processor time"),
+            ),
+        ];
+        for (before, expected) in rows {
+            let watch = Stopwatch::start(before, clocks);
+            let mut deadline = watch.until(allowance(SECOND, 2 * SECOND), clocks, 4);
+            let left = deadline.left();
+            assert_eq!(left.is_none(), expected.is_some(), "{before:?}");
+            match expected {
+                Some(reason) => assert_eq!(deadline.reason(), reason),
+                // Four cores could use up a second and a half in three eighths of one.
+                None => assert!(left.unwrap() <= 3 * SECOND / 8),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stopwatch_goes_on_where_it_left_off() {
+        let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let clocks = Clocks([None, Some(CpuClock::of(&own).unwrap())]);
+        let first = Stopwatch::start(Used::default(), clocks);
+        let mut sum = 0_u64;
+        while first.used(clocks).cpu < Duration::from_millis(5) {
+            sum = std::hint::black_box(sum + 1);
+        }
+        let used = first.used(clocks);
+        assert!(used.wall >= Duration::from_millis(1));
+        let second = Stopwatch::start(used, clocks).used(clocks);
+        assert!(second.wall >= used.wall && second.cpu >= used.cpu);
+        // The end of a process takes nothing back.
+        assert_eq!(
+            Stopwatch::start(used, clocks).used(Clocks([None; 2])).cpu,
+            used.cpu
+        );
+    }
+}

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    asserts::{Assert, outcome_of},
     stopwatch::{Allowance, Clocks, Stopwatch, Used},
     verdicts::{Cause, shown},
     wire::{Break, FRAME_LIMIT, Frame, SOURCE_LIMIT, pack, unpack},
@@ -105,19 +106,6 @@ struct Trial<'a> {
     watch: Stopwatch,
     solver_is_ready: bool,
     timeouts: usize,
-}
-
-struct Assert {
-    source: String,
-    outcome: Outcome,
-    used: Used,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
-    NotReached,
-    Passed,
-    Failed(Cause),
 }
 
 /// Where the judge is in the tests.
@@ -441,13 +429,7 @@ impl Trial<'_> {
     fn record(&mut self, payload: &[u8]) -> Result<usize, Fault> {
         let fields = unpack(payload).unwrap_or_default();
         let index = self.index(fields.first())?;
-        let assert = &mut self.asserts[index];
-        match outcome_of(fields.get(1..).unwrap_or_default())? {
-            Some(cause) => drop(assert.fail(cause)),
-            None if assert.outcome == Outcome::NotReached => assert.outcome = Outcome::Passed,
-            // Once failed is failed.
-            None => {}
-        }
+        self.asserts[index].record(fields.get(1..).unwrap_or_default())?;
         Ok(index)
     }
 
@@ -460,41 +442,9 @@ impl Trial<'_> {
 
     fn fail_the_rest(&mut self, cause: &Cause) {
         for assert in &mut self.asserts {
-            if assert.outcome == Outcome::NotReached {
+            if assert.is_open() {
                 assert.fail(cause.clone());
             }
-        }
-    }
-}
-
-impl Assert {
-    fn new(source: String) -> Self {
-        Self {
-            source,
-            outcome: Outcome::NotReached,
-            used: Used::default(),
-        }
-    }
-
-    /// Holds a cause against it; tells whether it was the first, which is the one that is told.
-    fn fail(&mut self, cause: Cause) -> bool {
-        let first = !matches!(self.outcome, Outcome::Failed(_));
-        if first {
-            self.outcome = Outcome::Failed(cause);
-        }
-        first
-    }
-
-    fn outcome(self) -> AssertOutcome {
-        let (verdict, error) = match self.outcome {
-            Outcome::Passed => (Verdict::Passed, None),
-            Outcome::Failed(cause) => (cause.verdict, Some(cause.text)),
-            Outcome::NotReached => (Verdict::Failed, None),
-        };
-        AssertOutcome {
-            source: self.source,
-            verdict,
-            error,
         }
     }
 }
@@ -525,16 +475,5 @@ fn refusal(payload: &[u8]) -> Result<SyntaxError, Cause> {
             message: shown(message),
         }),
         _ => Err(Cause::failed("a malformed syntax error")),
-    }
-}
-
-/// What a judge says came of something: `None` if it passed.
-fn outcome_of(fields: &[String]) -> Result<Option<Cause>, Fault> {
-    match fields {
-        [sort, _] if sort == "passed" => Ok(None),
-        [sort, text] => Cause::of_sort(sort, text)
-            .map(Some)
-            .ok_or_else(|| Fault::Host(format!("a judge spoke of the sort {sort:?}"))),
-        _ => Err("a judge's outcome is malformed".into()),
     }
 }

@@ -135,3 +135,89 @@ pub(super) fn gravest<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Verdic
         .cloned()
         .unwrap_or(Verdict::Failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::wire::pack;
+
+    #[test]
+    fn the_end_of_a_solver_makes_a_verdict() {
+        let rows = [
+            (End::Exited(0), Some(Verdict::Failed)),
+            (End::Exited(7), Some(Verdict::Failed)),
+            (End::Killed, Some(Verdict::Failed)),
+            (End::Signalled(libc::SIGSYS), Some(Verdict::Violation)),
+            (End::Signalled(libc::SIGXCPU), Some(Verdict::Timeout)),
+            (End::Signalled(libc::SIGSEGV), Some(Verdict::Failed)),
+            (End::Signalled(63), Some(Verdict::Failed)),
+            (End::Signalled(libc::SIGKILL), None),
+        ];
+        for (end, expected) in rows {
+            let cause = Cause::of_end(end, false).ok();
+            assert_eq!(cause.map(|cause| cause.verdict), expected, "{end:?}");
+        }
+        let unconfined = Cause::of_end(End::Signalled(libc::SIGKILL), true);
+        assert_eq!(unconfined.unwrap().verdict, Verdict::Failed);
+    }
+
+    #[test]
+    fn a_description_of_an_exception_makes_a_verdict_or_is_malformed() {
+        type Expected = Option<(Verdict, &'static str)>;
+        let rows: [(&[&str], Expected); 6] = [
+            (
+                &["plain", "Odd", "ValueError", "no"],
+                Some((Verdict::Failed, "Odd: no")),
+            ),
+            (
+                &["memory", "MemoryError", "MemoryError", ""],
+                Some((Verdict::OutOfMemory, "MemoryError")),
+            ),
+            (
+                &["refused", "PermissionError", "PermissionError", "x"],
+                Some((Verdict::Violation, "PermissionError: x")),
+            ),
+            (&["passed", "", "", ""], None),
+            (&["plain", "Odd", "ValueError"], None),
+            (&[], None),
+        ];
+        for (fields, expected) in rows {
+            let cause = Cause::raised(&pack(fields));
+            let cause = cause.as_ref().ok();
+            let cause = cause.map(|cause| (cause.verdict.clone(), &*cause.text));
+            assert_eq!(cause, expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_one_printable_line() {
+        let long = "x".repeat(SHOWN + 1);
+        let cut = format!("{}...", "x".repeat(SHOWN));
+        let rows = [
+            ("plain naïve text", "plain naïve text"),
+            ("two\nlines\0", "two\\nlines\\u{0}"),
+            ("\u{202e}back", "\\u{202e}back"),
+            ("\x1b[31mred", "\\u{1b}[31mred"),
+            (&long, &cut),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn the_gravest_verdict_counts_and_none_is_no_success() {
+        use Verdict::{Failed, OutOfMemory, Passed, Timeout, Violation};
+        let rows: [(&[Verdict], Verdict); 6] = [
+            (&[], Failed),
+            (&[Passed, Passed], Passed),
+            (&[Passed, Failed], Failed),
+            (&[Timeout, Failed], Timeout),
+            (&[Timeout, OutOfMemory, Failed], OutOfMemory),
+            (&[Violation, OutOfMemory, Passed], Violation),
+        ];
+        for (verdicts, expected) in rows {
+            assert_eq!(gravest(verdicts.iter()), expected, "{verdicts:?}");
+        }
+    }
+}

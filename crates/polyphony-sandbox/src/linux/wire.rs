@@ -180,3 +180,87 @@ pub(super) fn unpack(payload: &[u8]) -> Option<Vec<String>> {
     }
     Some(fields)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream, thread};
+
+    use super::*;
+
+    fn pair() -> (Channel, UnixStream) {
+        let (own, other) = UnixStream::pair().unwrap();
+        own.set_nonblocking(true).unwrap();
+        (Channel::new(own.into()), other)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn frames_come_as_they_were_sent_however_they_are_cut() {
+        let (mut channel, mut other) = pair();
+        let bytes = b"A\x03\0\0\0oneB\0\0\0\0C\x02\0\0\0ab";
+        let writer = thread::spawn(move || {
+            for byte in bytes {
+                other.write_all(&[*byte]).unwrap();
+            }
+        });
+        for (kind, payload) in [(b'A', &b"one"[..]), (b'B', b""), (b'C', b"ab")] {
+            let frame = channel.receive(3, &mut soon()).unwrap();
+            assert_eq!((frame.kind, &frame.payload[..]), (kind, payload));
+        }
+        assert_eq!(channel.receive(3, &mut soon()), Err(Break::Closed));
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn a_frame_that_is_larger_than_a_socket_holds_is_sent_whole() {
+        let (mut channel, other) = pair();
+        other.set_nonblocking(true).unwrap();
+        let payload = vec![7; 3 << 20];
+        let expected = payload.clone();
+        let reader = thread::spawn(move || {
+            Channel::new(other.into())
+                .receive(4 << 20, &mut soon())
+                .unwrap()
+        });
+        channel.send(b'L', &payload, &mut soon()).unwrap();
+        assert_eq!(reader.join().unwrap().payload, expected);
+    }
+
+    #[test]
+    fn what_is_no_frame_or_comes_too_late_is_told_apart() {
+        let (mut channel, mut other) = pair();
+        other.write_all(b"R\xff\xff\xff\xff").unwrap();
+        let broken = channel.receive(FRAME_LIMIT, &mut soon());
+        assert!(matches!(broken, Err(Break::Malformed(_))), "{broken:?}");
+
+        let (mut channel, mut other) = pair();
+        other.write_all(b"R\x09\0\0\0half").unwrap();
+        let mut past = Instant::now();
+        assert_eq!(channel.receive(FRAME_LIMIT, &mut past), Err(Break::Late));
+        drop(other);
+        assert_eq!(
+            channel.receive(FRAME_LIMIT, &mut soon()),
+            Err(Break::Closed)
+        );
+        assert_eq!(channel.send(b'C', b"x", &mut soon()), Err(Break::Closed));
+    }
+
+    #[test]
+    fn texts_are_unpacked_as_they_were_packed_and_nothing_else_is() {
+        for fields in [&[][..], &[""], &["a", "", "\u{e9}\0"]] {
+            assert_eq!(unpack(&pack(fields)).unwrap(), fields);
+        }
+        let rows: [&[u8]; 4] = [
+            b"\x01\0\0",
+            b"\x02\0\0\0a",
+            b"\xff\xff\xff\xffa",
+            b"\x01\0\0\0\xff",
+        ];
+        for payload in rows {
+            assert_eq!(unpack(payload), None, "{payload:?}");
+        }
+    }
+}

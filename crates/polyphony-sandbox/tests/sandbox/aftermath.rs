@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     io::{BufRead, BufReader},
     process::{self, Stdio},
     thread,
@@ -86,6 +87,8 @@ pub(crate) fn judge_a_thousand(tier: &str) {
         cpu_secs: 1,
         ..SHORT
     };
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = descriptors();
     let pool = pool(tier, THREADS, limits);
     let tests = check_of(&["assert candidate(3) == 3"]);
     let judge = |index: usize| {
@@ -129,7 +132,9 @@ pub(crate) fn judge_a_thousand(tier: &str) {
     );
     assert_eq!((counters.violations, counters.out_of_memory), (0, 0));
     assert_eq!(counters.infrastructure_retries, 0);
-    // Between programs there are the zygotes and nothing else.
+    // Between programs there are the zygotes, with two descriptors each, and those that all share:
+    // /dev/null and the Landlock rules.
+    assert_eq!(descriptors(), before + 4 * THREADS + 2);
     let zygotes = descendants(process::id());
     assert_eq!(zygotes.len(), 2 * THREADS, "{zygotes:?}");
     drop(pool);

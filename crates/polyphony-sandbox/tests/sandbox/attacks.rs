@@ -1,7 +1,7 @@
 //! Programs that want something of the machine. What they get is looked at from outside as well.
 
 use std::{
-    env, fs,
+    fs,
     net::TcpListener,
     process::{Child, Command, Stdio},
 };
@@ -38,10 +38,9 @@ impl Bystanders {
     fn told_to(&self, source: &str) -> String {
         let port = self.server.local_addr().unwrap().port();
         let prelude = format!(
-            "CANARY, BYSTANDER, PORT, HOME = {:?}, {}, {port}, {:?}\n",
+            "CANARY, BYSTANDER, PORT = {:?}, {}, {port}\n",
             self.canary.path().to_str().unwrap(),
             self.process.id(),
-            env::var("HOME").unwrap_or_default(),
         );
         prelude + PRELUDE + source
     }
@@ -64,23 +63,29 @@ impl Drop for Bystanders {
 const PRELUDE: &str = "
 import ctypes, os, platform
 _libc = ctypes.CDLL(None, use_errno=True)
-def call(x86_64, *args):
-    result = _libc.syscall(ctypes.c_long(x86_64), *[ctypes.c_long(arg) for arg in args])
+def done(result):
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+def call(number, *args):
+    return done(_libc.syscall(ctypes.c_long(number), *[ctypes.c_long(arg) for arg in args]))
 ";
 
-const VIOLATION: fn(Tier) -> &'static [&'static str] = |_| &["violation"];
+/// The verdicts that an attack may get in a tier.
+type Accepted = fn(Tier) -> &'static [&'static str];
+
+const VIOLATION: Accepted = |_| &["violation"];
+/// Where Python makes another exception of the refusal.
+const FAILED: Accepted = |_| &["failed"];
 /// In the full tier most paths are not there at all; elsewhere they may not be read.
-const NO_SUCH_PATH: fn(Tier) -> &'static [&'static str] = |tier| match tier {
+const NO_SUCH_PATH: Accepted = |tier| match tier {
     Tier::Full => &["failed", "violation"],
     _ => &["violation"],
 };
 
-/// An attack, the body of `f`, and the verdicts that it may get in a tier.
-const ATTACKS: &[(&str, &str, fn(Tier) -> &'static [&'static str])] = &[
+/// An attack, and the body of `f`.
+const ATTACKS: &[(&str, &str, Accepted)] = &[
     ("read a file", "return open(CANARY).read()", NO_SUCH_PATH),
     (
         "read passwords",
@@ -88,11 +93,7 @@ const ATTACKS: &[(&str, &str, fn(Tier) -> &'static [&'static str])] = &[
         NO_SUCH_PATH,
     ),
     ("list the root", "return os.listdir('/')", VIOLATION),
-    (
-        "list a home",
-        "return os.listdir(HOME or '/root')",
-        NO_SUCH_PATH,
-    ),
+    ("list /etc", "return os.listdir('/etc')", NO_SUCH_PATH),
     (
         "write a file",
         "return open(CANARY, 'w').write('x')",
@@ -176,7 +177,7 @@ const ATTACKS: &[(&str, &str, fn(Tier) -> &'static [&'static str])] = &[
     (
         "raise a limit",
         "import resource\n    return resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
-        VIOLATION,
+        FAILED,
     ),
     (
         "raise the bystander's limit",
@@ -186,7 +187,7 @@ const ATTACKS: &[(&str, &str, fn(Tier) -> &'static [&'static str])] = &[
     ("become root", "return os.setuid(0)", VIOLATION),
     (
         "become no one's child",
-        "return _libc.prctl(1, 0, 0, 0, 0) or call(157, 1, 0, 0, 0, 0)",
+        "return done(_libc.prctl(1, 0, 0, 0, 0))",
         VIOLATION,
     ),
 ];

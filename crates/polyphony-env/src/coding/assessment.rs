@@ -1,0 +1,269 @@
+//! The coding reward: four levels, at most 4.0.
+//!
+//! | level | part | at most | looks at |
+//! | --- | --- | --- | --- |
+//! | 1 | `definitions` | 0.4 + 0.6 | the helper and the entry function: defined, with a value returned |
+//! | 2 | `syntax` | 0.5 | whether Python can compile the program |
+//! | 3 | `tests` | 1.0 | the share of asserts that pass |
+//! | 3 | `cooperation` | 0.5 + 1.0 | what the entry function makes of the helper |
+//!
+//! An entry function that is missing or returns nothing ends the scoring at level 1, a syntax error
+//! at level 2. Cooperation counts only where an assert passed and a helper was found.
+
+use polyphony_episode::Reward;
+use polyphony_sandbox::{AssertOutcome, Verdict};
+
+use super::{
+    function::{Body, Function, HelperUse, Results},
+    program::SyntaxErrorIn,
+};
+
+/// The names of the reward's parts, in the order of the levels.
+pub(super) const PARTS: [&str; 4] = ["definitions", "syntax", "tests", "cooperation"];
+
+/// No joint action is worth more.
+pub(super) const MAX_REWARD: f64 = 4.0;
+
+/// What was found out about a pair of responses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assessment {
+    /// The helper, in the first response.
+    pub helper: Definition,
+    /// The entry function, in the second response.
+    pub entry: Definition,
+    /// What the entry function makes of the helper.
+    pub helper_use: HelperUse,
+    /// How the program ran; without an entry function that returns a value there is none to run.
+    pub run: Option<Run>,
+}
+
+/// Whether a response defines the function that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Definition {
+    /// It does not.
+    Missing,
+    /// It does, but the function returns no value.
+    WithoutValue,
+    /// It does, and the function returns a value.
+    Returns,
+}
+
+/// How a program ran.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Run {
+    /// Python could not compile it.
+    SyntaxError(SyntaxErrorIn),
+    /// What came of each assert, in the order of the tests.
+    Tested(Vec<AssertOutcome>),
+}
+
+impl Definition {
+    pub(super) fn of(function: Option<&Function>) -> Self {
+        match function {
+            None => Self::Missing,
+            Some(function) if function.returns_value() => Self::Returns,
+            Some(_) => Self::WithoutValue,
+        }
+    }
+}
+
+impl Assessment {
+    /// The reward. It holds every part: 0 for those of levels not reached.
+    pub fn reward(&self) -> Reward {
+        let levels = [
+            self.definitions(),
+            self.syntax(),
+            self.tests(),
+            self.cooperation(),
+        ];
+        Reward::new(PARTS.into_iter().zip(levels))
+    }
+
+    /// Whether every assert passed.
+    pub fn is_solved(&self) -> bool {
+        self.asserts().is_some_and(all_passed)
+    }
+
+    /// What came of each assert; `None` where the program could not be run.
+    pub fn asserts(&self) -> Option<&[AssertOutcome]> {
+        match &self.run {
+            Some(Run::Tested(asserts)) => Some(asserts),
+            Some(Run::SyntaxError(_)) | None => None,
+        }
+    }
+
+    fn definitions(&self) -> f64 {
+        let worth = |definition, worth| match definition {
+            Definition::Returns => worth,
+            Definition::WithoutValue | Definition::Missing => 0.0,
+        };
+        worth(self.helper, 0.4) + worth(self.entry, 0.6)
+    }
+
+    fn syntax(&self) -> f64 {
+        if self.asserts().is_some() { 0.5 } else { 0.0 }
+    }
+
+    fn tests(&self) -> f64 {
+        let asserts = self.asserts().unwrap_or_default();
+        if asserts.is_empty() {
+            return 0.0;
+        }
+        passed(asserts) as f64 / asserts.len() as f64
+    }
+
+    fn cooperation(&self) -> f64 {
+        if self.helper == Definition::Missing || self.tests() == 0.0 {
+            return 0.0;
+        }
+        match self.helper_use {
+            HelperUse::NotCalled => 0.0,
+            HelperUse::Called { body, results } => {
+                let own = match body {
+                    Body::Wrapper => 0.0,
+                    Body::Own => 1.0,
+                };
+                let ignored = match results {
+                    Results::Used => 0.0,
+                    Results::Ignored => 0.5,
+                };
+                0.5 + own - ignored
+            }
+        }
+    }
+}
+
+/// How many of some asserts passed.
+pub(super) fn passed(asserts: &[AssertOutcome]) -> usize {
+    asserts.iter().filter(|one| has_passed(one)).count()
+}
+
+/// Whether there are asserts and all passed.
+pub(super) fn all_passed(asserts: &[AssertOutcome]) -> bool {
+    !asserts.is_empty() && asserts.iter().all(has_passed)
+}
+
+pub(super) fn has_passed(assert: &AssertOutcome) -> bool {
+    assert.verdict == Verdict::Passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USED: HelperUse = called(Body::Own, Results::Used);
+
+    const fn called(body: Body, results: Results) -> HelperUse {
+        HelperUse::Called { body, results }
+    }
+
+    /// A run of four asserts, of which some pass.
+    fn tested(passed: usize) -> Option<Run> {
+        let outcome = |index| AssertOutcome {
+            source: format!("assert candidate({index})"),
+            verdict: if index < passed {
+                Verdict::Passed
+            } else {
+                Verdict::Failed
+            },
+            error: None,
+        };
+        Some(Run::Tested((0..4).map(outcome).collect()))
+    }
+
+    fn refused() -> Option<Run> {
+        Some(Run::SyntaxError(SyntaxErrorIn {
+            function: "f".to_owned(),
+            line: 1,
+            column: 1,
+            message: "invalid syntax".to_owned(),
+        }))
+    }
+
+    #[test]
+    fn levels_are_climbed_one_after_the_other() {
+        use Definition::{Missing, Returns, WithoutValue};
+        let wrapper = |results| called(Body::Wrapper, results);
+        let ignored = called(Body::Own, Results::Ignored);
+        let rows = [
+            // Definitions: the entry function is a gate, the helper is not.
+            (Missing, Missing, HelperUse::NotCalled, None, [0.0; 4]),
+            (
+                Returns,
+                Missing,
+                HelperUse::NotCalled,
+                None,
+                [0.4, 0.0, 0.0, 0.0],
+            ),
+            (Returns, WithoutValue, USED, None, [0.4, 0.0, 0.0, 0.0]),
+            (WithoutValue, Missing, HelperUse::NotCalled, None, [0.0; 4]),
+            // Syntax.
+            (Returns, Returns, USED, refused(), [1.0, 0.0, 0.0, 0.0]),
+            (Missing, Returns, USED, refused(), [0.6, 0.0, 0.0, 0.0]),
+            // Tests: none, some, all; cooperation needs one of them.
+            (Returns, Returns, USED, tested(0), [1.0, 0.5, 0.0, 0.0]),
+            (Returns, Returns, USED, tested(1), [1.0, 0.5, 0.25, 1.5]),
+            (Returns, Returns, USED, tested(4), [1.0, 0.5, 1.0, 1.5]),
+            // Cooperation.
+            (
+                Returns,
+                Returns,
+                HelperUse::NotCalled,
+                tested(4),
+                [1.0, 0.5, 1.0, 0.0],
+            ),
+            (
+                Returns,
+                Returns,
+                wrapper(Results::Used),
+                tested(4),
+                [1.0, 0.5, 1.0, 0.5],
+            ),
+            (
+                Returns,
+                Returns,
+                wrapper(Results::Ignored),
+                tested(4),
+                [1.0, 0.5, 1.0, 0.0],
+            ),
+            (Returns, Returns, ignored, tested(4), [1.0, 0.5, 1.0, 1.0]),
+            (WithoutValue, Returns, USED, tested(4), [0.6, 0.5, 1.0, 1.5]),
+            (Missing, Returns, USED, tested(4), [0.6, 0.5, 1.0, 0.0]),
+        ];
+        for (helper, entry, helper_use, run, expected) in rows {
+            let assessment = Assessment {
+                helper,
+                entry,
+                helper_use,
+                run,
+            };
+            let reward = assessment.reward();
+            let expected: Vec<(&str, f64)> = PARTS.into_iter().zip(expected).collect();
+            assert_eq!(
+                reward.parts().collect::<Vec<_>>(),
+                expected,
+                "{assessment:?}"
+            );
+            assert!(reward.total() <= MAX_REWARD);
+        }
+    }
+
+    #[test]
+    fn a_problem_is_solved_when_every_assert_passed() {
+        for (run, expected) in [
+            (tested(4), true),
+            (tested(3), false),
+            (Some(Run::Tested(vec![])), false),
+            (refused(), false),
+            (None, false),
+        ] {
+            let assessment = Assessment {
+                helper: Definition::Returns,
+                entry: Definition::Returns,
+                helper_use: USED,
+                run,
+            };
+            assert_eq!(assessment.is_solved(), expected, "{assessment:?}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What the agents are told, word for word.
+
+use polyphony_episode::Task;
+use polyphony_sandbox::Verdict;
+
+use super::*;
+use crate::coding::program::SyntaxErrorIn;
+
+const USED: HelperUse = HelperUse::Called {
+    body: Body::Own,
+    results: Results::Used,
+};
+
+fn problem() -> Problem {
+    let fields = [
+        ("prompt", "def double(x):\n    '''Twice x.'''"),
+        ("entry_point", "double"),
+        (
+            "test",
+            "def check(candidate):\n    assert candidate(1) == 2",
+        ),
+    ];
+    Problem::read(&Task::new("t/1", fields)).unwrap()
+}
+
+fn outcome(source: &str, verdict: Verdict, error: Option<&str>) -> AssertOutcome {
+    AssertOutcome {
+        source: source.to_owned(),
+        verdict,
+        error: error.map(str::to_owned),
+    }
+}
+
+/// One assert passed, two failed.
+fn partly() -> Assessment {
+    Assessment {
+        helper: Definition::Returns,
+        entry: Definition::Returns,
+        helper_use: USED,
+        run: Some(Run::Tested(vec![
+            outcome("assert candidate(1) == 2", Verdict::Passed, None),
+            outcome(
+                "assert candidate(2) == 4",
+                Verdict::Failed,
+                Some("ValueError: no"),
+            ),
+            outcome("assert candidate(3) == 6", Verdict::Timeout, None),
+        ])),
+    }
+}
+
+fn refused(line: u32, column: u32) -> Assessment {
+    Assessment {
+        run: Some(Run::SyntaxError(SyntaxErrorIn {
+            function: "aux".to_owned(),
+            line,
+            column,
+            message: "'(' was never closed".to_owned(),
+        })),
+        ..partly()
+    }
+}
+
+fn check(report: Report, assessment: &Assessment, visible: VisibleAsserts, expected: &str) {
+    assert_eq!(report.text(&problem(), assessment, visible), expected);
+}
+
+#[test]
+fn level_feedback_tells_every_level() {
+    let all = VisibleAsserts::All;
+    check(
+        Report::Levels,
+        &partly(),
+        all,
+        "Your team's program was tested.
+- `aux`: defined, and it returns a value.
+- `double`: defined, and it returns a value.
+- Syntax: correct.
+- Tests: 1 of 3 passed.
+  Failed, with `candidate` for `double`: assert candidate(2) == 4
+  Reason: ValueError: no
+  Failed, with `candidate` for `double`: assert candidate(3) == 6
+  Reason: it took too long.
+- Use of `aux`: `double` calls `aux` and uses its results.",
+    );
+    check(
+        Report::Levels,
+        &refused(2, 5),
+        all,
+        "Your team's program was tested.
+- `aux`: defined, and it returns a value.
+- `double`: defined, and it returns a value.
+- Syntax: error in `aux`, line 2, column 5: '(' was never closed.
+- Tests: not run.
+- Use of `aux`: `double` calls `aux` and uses its results.",
+    );
+    let nothing = Assessment {
+        helper: Definition::WithoutValue,
+        entry: Definition::Missing,
+        helper_use: HelperUse::NotCalled,
+        run: None,
+    };
+    check(
+        Report::Levels,
+        &nothing,
+        all,
+        "Your team's program was tested.
+- `aux`: defined, but it returns no value.
+- `double`: not found. Define it with `def`.
+- Syntax: not checked.
+- Tests: not run.
+- Use of `aux`: there is no `double`.",
+    );
+}
+
+#[test]
+fn level_passed_says_yes_or_no_for_every_level() {
+    let rows = [
+        (partly(), VisibleAsserts::All, ["yes", "yes", "no", "yes"]),
+        (partly(), VisibleAsserts::default(), ["yes"; 4]),
+        (
+            refused(1, 1),
+            VisibleAsserts::All,
+            ["yes", "no", "no", "no"],
+        ),
+        (
+            Assessment {
+                helper_use: HelperUse::NotCalled,
+                ..partly()
+            },
+            VisibleAsserts::All,
+            ["yes", "yes", "no", "no"],
+        ),
+        (
+            Assessment {
+                helper: Definition::Missing,
+                ..partly()
+            },
+            VisibleAsserts::All,
+            ["no", "yes", "no", "no"],
+        ),
+    ];
+    for (assessment, visible, [defined, syntax, tests, cooperation]) in rows {
+        let expected = format!(
+            "Your team's program was tested. What is right:
+- Functions defined: {defined}
+- Syntax: {syntax}
+- Tests: {tests}
+- Cooperation: {cooperation}"
+        );
+        check(Report::LevelsPassed, &assessment, visible, &expected);
+    }
+}
+
+#[test]
+fn passed_and_plain_say_little() {
+    let told = |passed| format!("Your team's program was tested. Tests passed: {passed}.");
+    check(Report::Passed, &partly(), VisibleAsserts::All, &told("no"));
+    check(
+        Report::Passed,
+        &partly(),
+        VisibleAsserts::default(),
+        &told("yes"),
+    );
+    check(
+        Report::Passed,
+        &refused(1, 1),
+        VisibleAsserts::All,
+        &told("no"),
+    );
+    let plain = "Look at your code again, and find what is wrong or could be better.";
+    check(Report::Plain, &partly(), VisibleAsserts::All, plain);
+}
+
+#[test]
+fn only_visible_asserts_are_told() {
+    let text = |visible| Report::Levels.text(&problem(), &partly(), visible);
+    let first = text(VisibleAsserts::default());
+    assert!(
+        first.contains("1 of 1 passed") && !first.contains("assert"),
+        "{first}"
+    );
+    let last = text(VisibleAsserts::Last(std::num::NonZeroUsize::MIN));
+    assert!(
+        last.contains("0 of 1 passed") && last.contains("candidate(3)"),
+        "{last}"
+    );
+    assert!(!last.contains("candidate(2)"), "{last}");
+}
+
+#[test]
+fn each_agent_is_asked_for_its_own_function() {
+    let observations = Report::Plain.observations(&problem(), &partly(), VisibleAsserts::All);
+    let texts: Vec<&str> = observations.iter().map(|one| one.text.as_str()).collect();
+    let expected = [
+        "Look at your code again, and find what is wrong or could be better.\n\n\
+         Write an improved `aux`, which `double` may call. Give its code only.",
+        "Look at your code again, and find what is wrong or could be better.\n\n\
+         Write an improved `double`, which may call `aux`. Give its code only.",
+    ];
+    assert_eq!(texts, expected);
+}
+
+#[test]
+fn every_reason_and_every_use_has_its_words() {
+    let reasons = [
+        (Verdict::Failed, None, "the result is wrong."),
+        (Verdict::Failed, Some("TypeError"), "TypeError"),
+        (Verdict::Timeout, Some("late"), "it took too long."),
+        (Verdict::OutOfMemory, None, "it took too much memory."),
+        (
+            Verdict::Violation,
+            None,
+            "it did something that is forbidden.",
+        ),
+    ];
+    for (verdict, error, expected) in reasons {
+        let told = failure("f", &outcome("assert candidate()", verdict, error));
+        assert!(told.ends_with(&format!("  Reason: {expected}")), "{told}");
+    }
+    let called = |body, results| HelperUse::Called { body, results };
+    let uses = [
+        (Definition::Missing, USED, "there is no `aux`."),
+        (
+            Definition::Returns,
+            HelperUse::NotCalled,
+            "`f` does not call `aux`.",
+        ),
+        (
+            Definition::Returns,
+            USED,
+            "`f` calls `aux` and uses its results.",
+        ),
+        (
+            Definition::Returns,
+            called(Body::Wrapper, Results::Used),
+            "`f` only hands on what `aux` returns.",
+        ),
+        (
+            Definition::WithoutValue,
+            called(Body::Own, Results::Ignored),
+            "`f` calls `aux`, but throws a result away.",
+        ),
+    ];
+    for (helper, helper_use_, expected) in uses {
+        let assessment = Assessment {
+            helper,
+            helper_use: helper_use_,
+            ..partly()
+        };
+        assert_eq!(helper_use("f", &assessment), expected);
+    }
+    for (line, column, expected) in [
+        (0, 0, "error in `aux`: '(' was never closed."),
+        (3, 0, "error in `aux`, line 3: '(' was never closed."),
+    ] {
+        assert_eq!(syntax(refused(line, column).run.as_ref()), expected);
+    }
+}
+
+#[test]
+fn long_asserts_and_messages_are_cut() {
+    let long = "é".repeat(MAX_CHARS + 1);
+    let cut = format!("{}…", "é".repeat(MAX_CHARS));
+    assert_eq!(shorten(&long, MAX_CHARS), cut);
+    assert_eq!(shorten(&long[2..], MAX_CHARS), long[2..]);
+    let told = failure("f", &outcome(&long, Verdict::Failed, None));
+    assert!(told.contains(&cut) && !told.contains(&long), "{told}");
+    let Some(Run::SyntaxError(mut error)) = refused(1, 1).run else {
+        panic!("a syntax error")
+    };
+    error.message = long.clone();
+    let told = syntax(Some(&Run::SyntaxError(error)));
+    assert!(told.contains(&cut) && !told.contains(&long), "{told}");
+}

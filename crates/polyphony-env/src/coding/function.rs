@@ -1,0 +1,290 @@
+//! What the source of one function says about it: whether it returns a value, and what it makes of
+//! its helper.
+
+use std::collections::HashSet;
+
+use ruff_python_ast::{
+    Expr, ExprContext, Stmt, StmtFunctionDef,
+    statement_visitor::{self, StatementVisitor},
+    visitor::{self, Visitor},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{extract, python::parse};
+
+/// A function that was found in a response.
+pub(super) struct Function {
+    /// Its source.
+    pub(super) source: String,
+    /// Its syntax tree; `None` where the source is not Python.
+    tree: Option<StmtFunctionDef>,
+}
+
+/// What an entry function makes of its helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HelperUse {
+    /// It does not call it, or calls a function of its own that has the same name.
+    NotCalled,
+    /// It calls it.
+    Called {
+        /// Whether it does anything beside.
+        body: Body,
+        /// What becomes of the results.
+        results: Results,
+    },
+}
+
+/// Whether an entry function does anything beside calling its helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Body {
+    /// Apart from its docstring it returns what the helper gives, and that is all.
+    Wrapper,
+    /// It has code of its own.
+    Own,
+}
+
+/// What becomes of the results of a helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Results {
+    /// None is thrown away.
+    Used,
+    /// At least one is: the call stands alone, or is assigned to names that are never read.
+    Ignored,
+}
+
+impl Function {
+    /// The function called `name` in a response.
+    pub(super) fn find(response: &str, name: &str) -> Option<Self> {
+        let source = extract::definition(response, name)?;
+        let tree = parse(&source)
+            .and_then(|suite| suite.into_iter().next())
+            .and_then(Stmt::function_def_stmt);
+        Some(Self { source, tree })
+    }
+
+    /// Whether it has a `return` with a value, those of nested functions left out. Where its source
+    /// is not Python, whether a line holds the word with something behind it.
+    pub(super) fn returns_value(&self) -> bool {
+        match &self.tree {
+            Some(function) => {
+                let mut search = ReturnSearch { found: false };
+                search.visit_body(&function.body);
+                search.found
+            }
+            None => self.source.lines().any(returns_by_word),
+        }
+    }
+
+    /// What it makes of the function called `helper`. Without a syntax tree that cannot be told,
+    /// and counts as no call.
+    pub(super) fn use_of(&self, helper: &str) -> HelperUse {
+        let Some(function) = &self.tree else {
+            return HelperUse::NotCalled;
+        };
+        let mut names = Names::new(helper);
+        for parameter in &*function.parameters {
+            names.bind(parameter.name());
+        }
+        names.visit_body(&function.body);
+        if names.calls == 0 || names.is_rebound {
+            return HelperUse::NotCalled;
+        }
+        HelperUse::Called {
+            body: if is_wrapper(function, helper) {
+                Body::Wrapper
+            } else {
+                Body::Own
+            },
+            results: if names.has_ignored_result() {
+                Results::Ignored
+            } else {
+                Results::Used
+            },
+        }
+    }
+}
+
+struct ReturnSearch {
+    found: bool,
+}
+
+impl<'a> StatementVisitor<'a> for ReturnSearch {
+    fn visit_stmt(&mut self, statement: &'a Stmt) {
+        match statement {
+            Stmt::Return(returned) => self.found |= returned.value.is_some(),
+            Stmt::FunctionDef(_) | Stmt::ClassDef(_) => {}
+            _ => statement_visitor::walk_stmt(self, statement),
+        }
+    }
+}
+
+/// Whether a line of broken code returns a value: `return` as a word, and neither nothing nor a
+/// comment behind it.
+fn returns_by_word(line: &str) -> bool {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices("return").any(|(start, word)| {
+        let (before, after) = (&line[..start], &line[start + word.len()..]);
+        let value = after.trim_start();
+        !before.ends_with(is_name)
+            && !before.contains('#')
+            && !after.starts_with(is_name)
+            && !value.is_empty()
+            && !value.starts_with(['#', ';'])
+    })
+}
+
+/// Names that a function reads and binds, and its calls of a helper.
+struct Names<'a> {
+    helper: &'a str,
+    calls: usize,
+    /// Whether the helper's name is given to something else.
+    is_rebound: bool,
+    read: HashSet<&'a str>,
+    /// A call of the helper stands alone as a statement.
+    has_bare_call: bool,
+    /// For each call that is assigned to plain names, these names.
+    assigned: Vec<Vec<&'a str>>,
+}
+
+impl<'a> Names<'a> {
+    fn new(helper: &'a str) -> Self {
+        Self {
+            helper,
+            calls: 0,
+            is_rebound: false,
+            read: HashSet::new(),
+            has_bare_call: false,
+            assigned: Vec::new(),
+        }
+    }
+
+    fn has_ignored_result(&self) -> bool {
+        let is_ignored = |names: &Vec<&str>| names.iter().all(|name| !self.read.contains(name));
+        self.has_bare_call || self.assigned.iter().any(is_ignored)
+    }
+
+    fn bind(&mut self, name: &str) {
+        self.is_rebound |= name == self.helper;
+    }
+
+    fn assign(&mut self, targets: impl IntoIterator<Item = &'a Expr>, value: &Expr) {
+        let mut names = Vec::new();
+        if is_call_of(value, self.helper)
+            && targets
+                .into_iter()
+                .all(|target| plain_names(target, &mut names))
+        {
+            self.assigned.push(names);
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for Names<'a> {
+    fn visit_stmt(&mut self, statement: &'a Stmt) {
+        match statement {
+            Stmt::Expr(bare) => self.has_bare_call |= is_call_of(&bare.value, self.helper),
+            Stmt::Assign(assign) => self.assign(&assign.targets, &assign.value),
+            Stmt::AnnAssign(assign) => {
+                if let Some(value) = &assign.value {
+                    self.assign([&*assign.target], value);
+                }
+            }
+            Stmt::FunctionDef(function) => self.bind(&function.name),
+            Stmt::ClassDef(class) => self.bind(&class.name),
+            Stmt::Import(import) => import.names.iter().for_each(|name| self.bind(bound(name))),
+            Stmt::ImportFrom(import) => import.names.iter().for_each(|name| self.bind(bound(name))),
+            _ => {}
+        }
+        visitor::walk_stmt(self, statement);
+    }
+
+    fn visit_expr(&mut self, expression: &'a Expr) {
+        self.calls += usize::from(is_call_of(expression, self.helper));
+        if let Expr::Name(name) = expression {
+            match name.ctx {
+                ExprContext::Load => {
+                    self.read.insert(&name.id);
+                }
+                _ => self.bind(&name.id),
+            }
+        }
+        visitor::walk_expr(self, expression);
+    }
+
+    fn visit_parameter(&mut self, parameter: &'a ruff_python_ast::Parameter) {
+        self.bind(&parameter.name);
+        visitor::walk_parameter(self, parameter);
+    }
+
+    fn visit_except_handler(&mut self, handler: &'a ruff_python_ast::ExceptHandler) {
+        let ruff_python_ast::ExceptHandler::ExceptHandler(caught) = handler;
+        caught.name.iter().for_each(|name| self.bind(name));
+        visitor::walk_except_handler(self, handler);
+    }
+}
+
+/// The name that an import gives to something.
+fn bound(alias: &ruff_python_ast::Alias) -> &str {
+    alias.asname.as_ref().unwrap_or(&alias.name)
+}
+
+/// Adds the names that an assignment's target consists of, and returns whether it has nothing else,
+/// such as an attribute.
+fn plain_names<'a>(target: &'a Expr, names: &mut Vec<&'a str>) -> bool {
+    match target {
+        Expr::Name(name) => {
+            names.push(&name.id);
+            true
+        }
+        Expr::Tuple(tuple) => tuple.elts.iter().all(|one| plain_names(one, names)),
+        Expr::List(list) => list.elts.iter().all(|one| plain_names(one, names)),
+        Expr::Starred(starred) => plain_names(&starred.value, names),
+        _ => false,
+    }
+}
+
+fn is_call_of(expression: &Expr, helper: &str) -> bool {
+    let Expr::Call(call) = expression else {
+        return false;
+    };
+    matches!(&*call.func, Expr::Name(name) if name.id == helper)
+}
+
+/// Whether the body, apart from its docstring, is empty, returns something that mentions the helper,
+/// or gives the helper's result a name and returns that name.
+fn is_wrapper(function: &StmtFunctionDef, helper: &str) -> bool {
+    let body = match function.body.split_first() {
+        Some((Stmt::Expr(first), rest)) if first.value.is_string_literal_expr() => rest,
+        _ => &function.body[..],
+    };
+    match body {
+        [] => true,
+        [Stmt::Return(returned)] => returned.value.as_deref().is_some_and(|value| {
+            let mut names = Names::new(helper);
+            names.visit_expr(value);
+            names.read.contains(helper)
+        }),
+        [assignment, Stmt::Return(returned)] => {
+            let given = match assignment {
+                Stmt::Assign(assign) => match &assign.targets[..] {
+                    [target] => Some((target, &*assign.value)),
+                    _ => None,
+                },
+                Stmt::AnnAssign(assign) => assign
+                    .value
+                    .as_deref()
+                    .map(|value| (&*assign.target, value)),
+                _ => None,
+            };
+            matches!(
+                (given, returned.value.as_deref()),
+                (Some((Expr::Name(given), value)), Some(Expr::Name(returned)))
+                    if given.id == returned.id && is_call_of(value, helper)
+            )
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

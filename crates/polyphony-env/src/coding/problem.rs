@@ -1,0 +1,257 @@
+//! A task of a coding data set, as its four fields tell it.
+
+use polyphony_episode::{EnvironmentError, Task};
+use polyphony_sandbox::Tests;
+use ruff_python_ast::{Stmt, StmtFunctionDef};
+use ruff_text_size::Ranged;
+
+use super::{
+    extract::{begins, unix_lines},
+    program::HELPER,
+    python::parse,
+};
+
+/// One problem to solve together.
+#[derive(Debug, PartialEq)]
+pub(super) struct Problem {
+    /// The task's identifier, for errors.
+    pub(super) id: String,
+    /// What is shown of it: as a rule a signature and a docstring.
+    pub(super) prompt: String,
+    /// The function that solves it.
+    pub(super) entry_point: String,
+    /// The first line of that function, where the prompt has one: `def f(x: int) -> int:`.
+    pub(super) signature: Option<String>,
+    /// The import lines of the prompt.
+    pub(super) imports: String,
+    /// The functions that the prompt itself defines whole, besides the entry point.
+    pub(super) functions: Vec<String>,
+    /// Defines `check(candidate)`.
+    pub(super) test: String,
+}
+
+impl Problem {
+    /// Reads a task.
+    ///
+    /// # Errors
+    /// If a field is missing or blank, the entry point is no name or the helper's, or the tests define
+    /// no `check`.
+    pub(super) fn read(task: &Task) -> Result<Self, EnvironmentError> {
+        let prompt = text_of(task, "prompt")?;
+        let entry_point = text_of(task, "entry_point")?;
+        let test = text_of(task, "test")?;
+        let failed = |reason: String| {
+            let id = &task.id;
+            EnvironmentError::Failed(format!("task `{id}`: {reason}"))
+        };
+        if !is_name(&entry_point) {
+            return Err(failed(format!(
+                "`entry_point` is `{entry_point}`, which is no name of a Python function"
+            )));
+        }
+        if entry_point == HELPER {
+            return Err(failed(format!(
+                "`entry_point` is `{HELPER}`, which the helper is called: give it another name"
+            )));
+        }
+        if !test.lines().any(|line| begins(line, "check")) {
+            return Err(failed(
+                "`test` defines no function `check(candidate)`, which holds the asserts".to_owned(),
+            ));
+        }
+        let mut problem = Self {
+            id: task.id.clone(),
+            prompt,
+            entry_point,
+            signature: None,
+            imports: String::new(),
+            functions: Vec::new(),
+            test,
+        };
+        problem.read_prompt();
+        Ok(problem)
+    }
+
+    /// What the tests need besides the candidate. They get what the program gets.
+    pub(super) fn tests(&self) -> Tests {
+        let mut setup = self.imports.clone();
+        for function in &self.functions {
+            setup.push_str(function);
+            setup.push('\n');
+        }
+        Tests {
+            setup,
+            source: self.test.clone(),
+        }
+    }
+
+    fn read_prompt(&mut self) {
+        let prompt = self.prompt.clone();
+        let Some(suite) = parse(&prompt) else {
+            return self.read_prose(&prompt);
+        };
+        for statement in &suite {
+            match statement {
+                Stmt::Import(_) | Stmt::ImportFrom(_) => self.import(&prompt[statement.range()]),
+                Stmt::FunctionDef(function) if function.name == self.entry_point => {
+                    self.signature = Some(signature(function, &prompt));
+                }
+                Stmt::FunctionDef(function) if is_whole(function) => {
+                    self.functions.push(prompt[function.range()].to_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A prompt that is not Python, such as a sentence with a signature.
+    fn read_prose(&mut self, prompt: &str) {
+        for line in prompt.lines() {
+            if parse(line).is_some_and(|suite| is_import(&suite)) {
+                self.import(line);
+            } else if self.signature.is_none() && begins(line, &self.entry_point) {
+                self.signature = Some(line.trim().to_owned());
+            }
+        }
+    }
+
+    fn import(&mut self, statement: &str) {
+        self.imports.push_str(statement);
+        self.imports.push('\n');
+    }
+}
+
+fn text_of(task: &Task, field: &str) -> Result<String, EnvironmentError> {
+    let text = task.field(field)?;
+    if text.trim().is_empty() {
+        let id = &task.id;
+        return Err(EnvironmentError::Failed(format!(
+            "field `{field}` of task `{id}` is blank: give it text or leave the task out"
+        )));
+    }
+    Ok(unix_lines(text))
+}
+
+/// Whether Python takes the text for a name that a function can have.
+fn is_name(text: &str) -> bool {
+    parse(&format!("def {text}(): pass"))
+        .is_some_and(|suite| matches!(&suite[..], [Stmt::FunctionDef(one)] if &one.name == text))
+}
+
+fn is_import(suite: &[Stmt]) -> bool {
+    matches!(suite, [Stmt::Import(_) | Stmt::ImportFrom(_)])
+}
+
+/// Whether a function has a body besides its docstring.
+fn is_whole(function: &StmtFunctionDef) -> bool {
+    !matches!(&function.body[..], [Stmt::Expr(only)] if only.value.is_literal_expr())
+}
+
+/// A function's first line, on one line.
+fn signature(function: &StmtFunctionDef, prompt: &str) -> String {
+    let end = function
+        .returns
+        .as_ref()
+        .map_or(function.parameters.end(), |returns| returns.end());
+    let name_to_end = &prompt[function.name.start().to_usize()..end.to_usize()];
+    let words: Vec<&str> = name_to_end.split_whitespace().collect();
+    format!("def {}:", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(prompt: &str) -> Problem {
+        let fields = [
+            ("prompt", prompt),
+            ("entry_point", "solve"),
+            (
+                "test",
+                "def check(candidate):\n    assert candidate(1) == 2",
+            ),
+        ];
+        Problem::read(&Task::new("t/1", fields)).unwrap()
+    }
+
+    #[test]
+    fn imports_functions_and_the_signature_are_read_off_the_prompt() {
+        let prompt = "from typing import (\n    List,\n)\nimport math as m\nLIMIT = 3\n\n\
+                      @cached\ndef double(x):\n    return 2 * x\n\n\
+                      def told(x):\n    \"\"\" Not written yet. \"\"\"\n\n\
+                      def solve(\n    numbers: List[int], x=3\n) -> int:\n    \"\"\" Do it. \"\"\"\n";
+        let read = problem(prompt);
+        assert_eq!(
+            read.imports,
+            "from typing import (\n    List,\n)\nimport math as m\n"
+        );
+        assert_eq!(
+            read.functions,
+            ["@cached\ndef double(x):\n    return 2 * x"]
+        );
+        assert_eq!(
+            read.signature.as_deref(),
+            Some("def solve( numbers: List[int], x=3 ) -> int:")
+        );
+        assert_eq!(
+            read.tests().setup,
+            format!(
+                "{}@cached\ndef double(x):\n    return 2 * x\n",
+                read.imports
+            )
+        );
+    }
+
+    #[test]
+    fn a_prompt_that_is_no_python_gives_its_lines() {
+        let read =
+            problem("Write this function:\r\nimport math\r\n  def solve(x, y):\r\nimport it");
+        assert_eq!(read.imports, "import math\nimport it\n");
+        assert_eq!(read.signature.as_deref(), Some("def solve(x, y):"));
+        assert_eq!(read.functions, [""; 0]);
+        assert_eq!(problem("Add one.").signature, None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_task_is_told() {
+        let rows = [
+            (
+                ["", "f", "def check(c): pass"],
+                "field `prompt` of task `t/1` is blank: give it text or leave the task out",
+            ),
+            (
+                ["x", " ", "def check(c): pass"],
+                "field `entry_point` of task `t/1` is blank: give it text or leave the task out",
+            ),
+            (
+                ["x", "f(", "def check(c): pass"],
+                "task `t/1`: `entry_point` is `f(`, which is no name of a Python function",
+            ),
+            (
+                ["x", "lambda", "def check(c): pass"],
+                "task `t/1`: `entry_point` is `lambda`, which is no name of a Python function",
+            ),
+            (
+                ["x", "aux", "def check(c): pass"],
+                "task `t/1`: `entry_point` is `aux`, which the helper is called: \
+                 give it another name",
+            ),
+            (
+                ["x", "f", "assert f(1)"],
+                "task `t/1`: `test` defines no function `check(candidate)`, which holds the asserts",
+            ),
+        ];
+        for ([prompt, entry_point, test], expected) in rows {
+            let fields = [
+                ("prompt", prompt),
+                ("entry_point", entry_point),
+                ("test", test),
+            ];
+            let error = Problem::read(&Task::new("t/1", fields)).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        let error = Problem::read(&Task::new("t/1", [("prompt", "x")])).unwrap_err();
+        let expected = "task `t/1` has no field `entry_point`; it has: prompt";
+        assert_eq!(error.to_string(), expected);
+    }
+}

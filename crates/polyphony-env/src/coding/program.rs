@@ -1,0 +1,79 @@
+//! The program that two responses make, and where in it a function's lines stand.
+
+use polyphony_sandbox::{Program, SyntaxError};
+
+use super::{function::Function, problem::Problem};
+
+/// What the helper is called.
+pub(super) const HELPER: &str = "aux";
+
+/// A program and the lines at which its last two functions begin.
+pub(super) struct Assembled {
+    pub(super) program: Program,
+    /// Where the helper begins, counted from 1; `None` without a helper.
+    helper_line: Option<u32>,
+    /// Where the entry function begins, counted from 1.
+    entry_line: u32,
+}
+
+/// Where Python refused a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxErrorIn {
+    /// The function that holds the error.
+    pub function: String,
+    /// The line in that function, counted from 1; 0 where Python names none.
+    pub line: u32,
+    /// The column, counted from 1; 0 where Python names none.
+    pub column: u32,
+    /// What Python says.
+    pub message: String,
+}
+
+/// Puts a program together: what the prompt brings along, then the helper, then the entry function.
+pub(super) fn assemble(
+    problem: &Problem,
+    helper: Option<&Function>,
+    entry: &Function,
+) -> Assembled {
+    let mut source = problem.imports.clone();
+    let mut begin = |part: &str| {
+        let line = 1 + source.matches('\n').count();
+        source.push_str(part);
+        source.push_str("\n\n");
+        u32::try_from(line).unwrap_or(u32::MAX)
+    };
+    for function in &problem.functions {
+        begin(function);
+    }
+    let helper_line = helper.map(|helper| begin(&helper.source));
+    let entry_line = begin(&entry.source);
+    Assembled {
+        program: Program {
+            source,
+            entry_point: problem.entry_point.clone(),
+        },
+        helper_line,
+        entry_line,
+    }
+}
+
+impl Assembled {
+    /// The error as the function's author sees it. An error before both functions, where the prompt
+    /// is to blame, is told of the first one.
+    pub(super) fn locate(&self, error: &SyntaxError) -> SyntaxErrorIn {
+        let is_in_entry = error.line >= self.entry_line || error.line == 0;
+        let (function, start) = match self.helper_line {
+            Some(line) if !is_in_entry => (HELPER, line),
+            _ => (self.program.entry_point.as_str(), self.entry_line),
+        };
+        SyntaxErrorIn {
+            function: function.to_owned(),
+            line: match error.line {
+                0 => 0,
+                line => line.saturating_sub(start).saturating_add(1),
+            },
+            column: error.column,
+            message: error.message.clone(),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What the agents are told first. Short and plain, for models of 100 million parameters and more;
+//! the instruction comes last, where such models heed it most.
+
+use polyphony_episode::Observation;
+
+use super::{problem::Problem, program::HELPER};
+
+/// One observation a role: the helper's author, then the entry function's.
+pub(super) fn first_observations(problem: &Problem) -> Vec<Observation> {
+    let Problem {
+        prompt,
+        entry_point,
+        ..
+    } = problem;
+    let prompt = prompt.trim();
+    let begin = match &problem.signature {
+        Some(signature) => signature.clone(),
+        None => format!("def {entry_point}("),
+    };
+    let helper = format!(
+        "Write a Python function `{HELPER}` that helps to solve this problem: it does one useful \
+         part of the work and returns the result. Your teammate writes `{entry_point}`, which may \
+         call your `{HELPER}`.\n\
+         Give the code of `{HELPER}` only, beginning with `def {HELPER}(`. \
+         Put imports inside the function."
+    );
+    let entry = format!(
+        "Write the Python function `{entry_point}` that solves this problem. Your teammate writes \
+         a helper function `{HELPER}(...)`, which your code may call. Do not write `{HELPER}` \
+         yourself.\n\
+         Give the code of `{entry_point}` only, beginning with `{begin}`. \
+         Put imports inside the function."
+    );
+    [helper, entry]
+        .map(|instruction| Observation::new(format!("Problem:\n{prompt}\n\n{instruction}")))
+        .into()
+}

@@ -1,0 +1,163 @@
+//! What a zygote is to be: its command line, its user, its limits, what it sees.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::Path,
+};
+
+use rustix::process::geteuid;
+
+use super::{
+    enter::{Entry, Identity, Privileges},
+    interpreter::Installation,
+    layers::{Layer, Layers},
+    layout,
+};
+use crate::Limits;
+
+/// What a zygote's children do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Run programs.
+    Solver,
+    /// Run tests.
+    Judge,
+}
+
+impl Role {
+    /// What it runs.
+    fn source(self) -> String {
+        let own = match self {
+            Self::Solver => include_str!("../python/solver.py"),
+            Self::Judge => include_str!("../python/judge.py"),
+        };
+        let wire = include_str!("../python/wire.py");
+        let zygote = include_str!("../python/zygote.py");
+        [wire, own, zygote].join("\n\n")
+    }
+}
+
+/// The user that root becomes; by convention, one that owns nothing.
+pub(super) const NOBODY: u32 = 65534;
+/// Threads that a program may have at a time, where they can be counted for it alone.
+const THREADS: u64 = 64;
+const STACK_BYTES: u64 = 8 << 20;
+
+/// What the zygotes of a pool have in common, whatever their role.
+pub(super) struct Plan<'a> {
+    pub(super) installation: &'a Installation,
+    pub(super) limits: &'a Limits,
+    pub(super) layers: &'a Layers,
+    pub(super) identity: Identity,
+    /// `/dev/null`.
+    pub(super) null: &'a File,
+    /// The Landlock rules, if these are among the layers.
+    pub(super) ruleset: Option<&'a OwnedFd>,
+}
+
+/// Lays out the way in for zygotes of a role.
+///
+/// # Errors
+///
+/// If a path is no path.
+pub(super) fn lay_out(plan: &Plan<'_>, role: Role) -> io::Result<Entry> {
+    let Plan {
+        installation,
+        layers,
+        ..
+    } = plan;
+    let program = layout::c_path(&installation.interpreter.path)?;
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
+    let mut arguments = vec![program.clone()];
+    // Without site packages, byte code files, warnings, or a say of the locale.
+    for argument in ["-s", "-S", "-B", "-X", "utf8", "-W", "ignore", "-c"] {
+        arguments.push(text(argument.as_bytes())?);
+    }
+    arguments.push(text(role.source().as_bytes())?);
+    let search = [b"LD_LIBRARY_PATH=", &layout::library_path(installation)[..]].concat();
+    let environment = vec![
+        // The order of sets is the same each time, so that a program is judged the same each time.
+        text(b"PYTHONHASHSEED=0")?,
+        text(b"PYTHONSAFEPATH=1")?,
+        // Arenas for each thread would take up the address space.
+        text(b"MALLOC_ARENA_MAX=1")?,
+        text(&search)?,
+    ];
+    Ok(Entry {
+        program,
+        arguments,
+        environment,
+        identity: plan.identity,
+        root: match layers.contain(Layer::Root) {
+            true => Some(layout::root_for(installation)?),
+            false => None,
+        },
+        ruleset: plan.ruleset.map(AsRawFd::as_raw_fd),
+        privileges: match layers.contain(Layer::Privileges) {
+            true => Privileges::Drop,
+            false => Privileges::Keep,
+        },
+        limits: match layers.contain(Layer::ResourceLimits) {
+            true => resource_limits(plan.limits, layers),
+            false => Vec::new(),
+        },
+        null: plan.null.as_raw_fd(),
+    })
+}
+
+/// Whom a zygote becomes. In the Landlock tier root stays root, without capabilities, where only
+/// root can reach the interpreter.
+pub(super) fn identity(installation: &Installation, layers: &Layers) -> Identity {
+    let own_root = layers.contain(Layer::Root);
+    let drops = own_root || layers.contain(Layer::Namespaces) || layers.contain(Layer::Privileges);
+    if !drops || !geteuid().is_root() {
+        return Identity::Keep;
+    }
+    if own_root || anyone_can_reach(installation) {
+        return Identity::Become(NOBODY);
+    }
+    log::warn!(
+        "only root can reach `{}`, so programs run as root without capabilities; name an \
+         interpreter that others can read, such as one under /usr, to let them run as nobody",
+        installation.interpreter.path.display()
+    );
+    Identity::Keep
+}
+
+fn anyone_can_reach(installation: &Installation) -> bool {
+    let paths = installation.libraries.iter().chain(&installation.shared);
+    let mut paths = paths
+        .map(|needed| needed.path.as_path())
+        .chain([installation.interpreter.path.as_path()]);
+    let opens = |path: &Path, bits: u32| {
+        let permissions = path
+            .metadata()
+            .map(|metadata| metadata.permissions().mode());
+        permissions.is_ok_and(|mode| mode & bits == bits)
+    };
+    // Reading for all on the file itself, passage for all through what leads there.
+    paths.all(|path| opens(path, 0o004) && path.ancestors().skip(1).all(|up| opens(up, 0o001)))
+}
+
+fn resource_limits(limits: &Limits, layers: &Layers) -> Vec<(u32, u64)> {
+    let mut list = vec![
+        (libc::RLIMIT_AS, limits.address_space_mb << 20),
+        (libc::RLIMIT_FSIZE, limits.file_bytes),
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_NOFILE, limits.descriptors),
+        (libc::RLIMIT_MEMLOCK, 0),
+        (libc::RLIMIT_MSGQUEUE, 0),
+        (libc::RLIMIT_STACK, STACK_BYTES),
+    ];
+    if layers.contain(Layer::Namespaces) {
+        // The kernel counts by user and namespace: only in one of its own is that the program alone.
+        list.push((libc::RLIMIT_NPROC, THREADS));
+    }
+    list
+}
