@@ -37,7 +37,7 @@ const TIERS: [(&str, Isolation); 2] = [
 
 fn pool(isolation: Isolation) -> Pool {
     let settings = Settings {
-        workers: 1,
+        workers: Some(1),
         isolation,
         ..Settings::default()
     };

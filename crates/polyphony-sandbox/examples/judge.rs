@@ -29,7 +29,7 @@ const PROGRAMS: [(&str, &str); 3] = [
 
 fn main() -> Result<(), SandboxError> {
     let pool = Pool::start(&Settings {
-        workers: 1,
+        workers: Some(1),
         ..Settings::default()
     })?;
     println!(

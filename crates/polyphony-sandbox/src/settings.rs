@@ -7,37 +7,32 @@ use serde::{Deserialize, Serialize};
 use crate::{Limits, SandboxError};
 
 /// What a pool is to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// The Python that runs the programs. None takes the `python3` that the search path names.
     pub interpreter: Option<PathBuf>,
-    /// How many programs are judged at the same time. By default as many as there are cores.
-    pub workers: usize,
+    /// How many programs are judged at the same time. None takes as many as there are cores.
+    pub workers: Option<usize>,
     /// What a program may use.
     pub limits: Limits,
     /// How programs are confined.
     pub isolation: Isolation,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            interpreter: None,
-            workers: thread::available_parallelism().map_or(1, NonZero::get),
-            limits: Limits::default(),
-            isolation: Isolation::default(),
-        }
-    }
-}
-
 impl Settings {
     /// Refuses what no pool can be.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
-        if self.workers == 0 {
+        if self.workers == Some(0) {
             return Err(SandboxError::NoWorkers);
         }
         self.limits.check()
+    }
+
+    /// How many programs are judged at the same time.
+    pub(crate) fn workers(&self) -> usize {
+        let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+        self.workers.unwrap_or_else(cores)
     }
 }
 

@@ -63,6 +63,9 @@ enum Adviser {
 }
 
 impl Coding {
+    /// The names of the roles.
+    pub const ROLES: [&str; 2] = ["auxiliary", "main"];
+
     /// No joint action is worth more.
     pub const MAX_REWARD: f64 = assessment::MAX_REWARD;
 
@@ -82,7 +85,7 @@ impl Coding {
             pool,
             settings,
             adviser,
-            roles: ["auxiliary", "main"].map(Role::new),
+            roles: Self::ROLES.map(Role::new),
         })
     }
 

@@ -38,7 +38,9 @@ impl<A: SelfAttention> Decoder<A> {
     ) -> LayerInputs {
         let mut inputs = Vec::with_capacity(self.model.layers.len());
         let embedded = self.embed(ids);
-        let last = self.run_layers(embedded, rotation, attention, |input| inputs.push(input.clone()));
+        let last = self.run_layers(embedded, rotation, attention, |input| {
+            inputs.push(input.clone())
+        });
         LayerInputs { inputs, last }
     }
 

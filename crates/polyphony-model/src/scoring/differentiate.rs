@@ -61,11 +61,8 @@ impl<'a> ScoredGroup<'a> {
                 group.check(model)?;
                 let embedded = Tensor::from_inner(model.embed(&group.fed_tokens())).require_grad();
                 let model = Box::new(model.trainable());
-                let hidden = model.hidden_from(
-                    embedded.clone(),
-                    &group.positions(),
-                    &mut attention(group),
-                );
+                let hidden =
+                    model.hidden_from(embedded.clone(), &group.positions(), &mut attention(group));
                 let logprobs = group_logprobs(group, hidden, model.head(), temperature);
                 let kept = Kept::All {
                     model,

@@ -113,7 +113,7 @@ impl Engine {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         // The others start when they are first needed, on the time of who needs them.
-        idle.resize_with(settings.workers - 1, || None);
+        idle.resize_with(settings.workers() - 1, || None);
         idle.push(first);
         Ok(engine)
     }

@@ -71,7 +71,7 @@ impl Drop for Prey {
 /// What comes of an attack under these layers: passed if it got through.
 fn attack(prey: &Prey, body: &str, layers: &[Layer]) -> (Verdict, String) {
     let settings = Settings {
-        workers: 1,
+        workers: Some(1),
         limits: Limits {
             wall_secs: 20,
             cpu_secs: 10,

@@ -24,7 +24,7 @@ fn pool(tier: &str, workers: usize, limits: Limits) -> Pool {
         _ => Isolation::Landlock,
     };
     let pool = Pool::start(&Settings {
-        workers,
+        workers: Some(workers),
         isolation,
         limits,
         ..Settings::default()

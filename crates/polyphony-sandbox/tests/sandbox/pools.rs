@@ -34,7 +34,7 @@ pub(crate) fn pool(tier: Tier) -> &'static Pool {
 
 pub(crate) fn settings(isolation: Isolation) -> Settings {
     Settings {
-        workers: 2,
+        workers: Some(2),
         limits: SHORT,
         isolation,
         ..Settings::default()

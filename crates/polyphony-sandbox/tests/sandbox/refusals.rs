@@ -131,7 +131,7 @@ fn a_container_without_landlock_names_both_reasons() {
 #[test]
 fn without_isolation_programs_run_only_when_asked_for() {
     let pool = Pool::start(&Settings {
-        workers: 1,
+        workers: Some(1),
         isolation: Isolation::Off,
         ..Settings::default()
     });
@@ -157,7 +157,7 @@ fn settings_that_make_no_sense_are_named() {
     };
     let rows = [
         (
-            with(|settings| settings.workers = 0),
+            with(|settings| settings.workers = Some(0)),
             "the sandbox has 0 workers; set at least 1",
         ),
         (
