@@ -7,7 +7,7 @@ use std::{env, fs::File, hint::black_box, io::BufReader, path::PathBuf, time::Du
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::bufread::GzDecoder;
-use polyphony_sandbox::{Isolation, Pool, Program, Settings, Tests, Verdict};
+use polyphony_sandbox::{Isolation, Limits, Pool, Program, Settings, Tests, Verdict};
 use serde::Deserialize;
 
 const SOURCE: &str = "
@@ -68,12 +68,55 @@ fn one_program(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A pool with one worker, self-test included: two zygotes and seven programs.
+/// A pool with one worker: asking the interpreter what it needs, a worker, the self-test. And what a
+/// worker takes of it: two zygotes, one after the other.
 fn start(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("start");
     group.sample_size(10);
     for (name, isolation) in TIERS {
-        group.bench_function(name, |bencher| bencher.iter(|| pool(isolation)));
+        group.bench_function(format!("{name}/pool"), |bencher| {
+            bencher.iter(|| pool(isolation));
+        });
+        group.bench_function(format!("{name}/worker"), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let seconds = (0..rounds).map(|_| pool(isolation).report().start_seconds);
+                Duration::from_secs_f64(seconds.sum())
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A program that never ends, and a limit of one second: what is above it is how late it was killed.
+fn deadline(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("deadline of 1 s");
+    group.sample_size(10);
+    group.measurement_time(Duration::from_secs(12));
+    let program = Program {
+        source: "import time\ndef f():\n    time.sleep(60)\n".to_owned(),
+        entry_point: "f".to_owned(),
+    };
+    let tests = Tests {
+        setup: String::new(),
+        source: "def check(candidate):\n    assert candidate()\n".to_owned(),
+    };
+    for (name, isolation) in TIERS {
+        let pool = Pool::start(&Settings {
+            workers: Some(1),
+            isolation,
+            limits: Limits {
+                wall_secs: 1,
+                ..Limits::default()
+            },
+            ..Settings::default()
+        });
+        let pool = pool.expect("programs can be confined here");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let judgement = pool.judge(&program, &tests);
+                assert_eq!(judgement.expect("a judgement").verdict, Verdict::Timeout);
+            });
+        });
     }
     group.finish();
 }
@@ -134,5 +177,5 @@ fn assert_passes(pool: &Pool, problem: &Problem) {
     );
 }
 
-criterion_group!(benches, one_program, start, human_eval);
+criterion_group!(benches, one_program, start, deadline, human_eval);
 criterion_main!(benches);

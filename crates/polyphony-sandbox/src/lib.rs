@@ -1,16 +1,30 @@
-//! Judging untrusted Python programs: what they may use, how they are confined, what came of them.
+//! Judging untrusted Python programs: running them in confinement, and saying what came of them.
 //!
-//! The crate knows nothing of models, environments or learning. Start reading at [`Settings`] and
-//! [`Judgement`].
+//! A [`Pool`] has workers. Each is a pair of confined processes: a solver runs the program, a judge runs
+//! the tests, and the caller's process carries plain data between them. So a program can lie about its
+//! results, but not about the verdict. `docs/sandbox.md` says what is guaranteed and what is not.
+//!
+//! The crate knows nothing of models, environments or learning. Start reading at [`Pool`], then at
+//! `linux/engine.rs`.
 //!
 //! ```
-//! use polyphony_sandbox::{Limits, Verdict};
+//! use polyphony_sandbox::{Pool, Program, Settings, Tests, Verdict};
 //!
-//! let patient = Limits { wall_secs: 10, ..Limits::default() };
-//! assert_eq!(patient.cpu_secs, Limits::default().cpu_secs);
-//!
-//! let verdict = Verdict::Infrastructure { reason: "the host has no memory left".to_owned() };
-//! assert!(!verdict.is_about_the_program());
+//! let pool = Pool::start(&Settings { workers: Some(1), ..Settings::default() })?;
+//! let program = Program {
+//!     source: "def double(x):\n    return 2 * x if x < 9 else 0\n".to_owned(),
+//!     entry_point: "double".to_owned(),
+//! };
+//! let tests = Tests {
+//!     setup: String::new(),
+//!     source: "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(9) == 18\n"
+//!         .to_owned(),
+//! };
+//! let judgement = pool.judge(&program, &tests)?;
+//! assert_eq!(judgement.verdict, Verdict::Failed);
+//! assert_eq!(judgement.passed(), 1);
+//! assert_eq!(judgement.asserts[1].source, "assert candidate(9) == 18");
+//! # Ok::<(), polyphony_sandbox::SandboxError>(())
 //! ```
 
 mod counters;

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::Tier;
 
 /// What a pool's start saw.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SelfTest {
     /// The tier that was tested.
     pub tier: Tier,
     /// Why each stronger tier is not to be had here.
     pub refused: Vec<(Tier, String)>,
+    /// How long it took to start a worker, which is two interpreters, in seconds.
+    pub start_seconds: f64,
     /// What was tried, in order.
     pub steps: Vec<SelfTestStep>,
 }

@@ -92,6 +92,7 @@ impl Engine {
             report: SelfTest {
                 tier,
                 refused: Vec::new(),
+                start_seconds: 0.0,
                 steps: Vec::new(),
             },
             layers: layers.clone(),
@@ -104,7 +105,9 @@ impl Engine {
             freed: Condvar::new(),
             counters: Mutex::new(Counters::default()),
         };
+        let started = Instant::now();
         let mut first = Some(engine.spawner.pair()?);
+        engine.report.start_seconds = started.elapsed().as_secs_f64();
         engine.report.steps = self_check::run(tier, |program, tests| {
             engine.attempt(&mut first, program, tests)
         })?;

@@ -85,6 +85,8 @@ pub(super) fn lay_out(plan: &Plan<'_>, role: Role) -> io::Result<Entry> {
         // The order of sets is the same each time, so that a program is judged the same each time.
         text(b"PYTHONHASHSEED=0")?,
         text(b"PYTHONSAFEPATH=1")?,
+        // Every symbol is looked up once, not by each child.
+        text(b"LD_BIND_NOW=1")?,
         // Arenas for each thread would take up the address space.
         text(b"MALLOC_ARENA_MAX=1")?,
         text(&search)?,

@@ -211,13 +211,16 @@ def _run_setup(setup, names):
 
 
 def warm_up():
-    """Goes once through what every child does, so that all its caches are filled before the fork."""
-    tests = "def check(candidate):\n    for x in [1, 2.5]:\n        assert candidate(x) == (x, 'a')\n"
-    code, _ = _prepare(tests)
-    names = {"__name__": "tests", "__builtins__": builtins}
-    exec(code, names)
-    _run_setup("def f(x):\n    return x\n", names)
-    for _ in range(20):
-        decode(encode((([1, 2.5, "a"],), {"b": None})))
-        unpack(pack("passed", 1))
-        _sort(_raised("plain", "ValueError", "ValueError", "no"))
+    setup = "from typing import List\ndef g(x):\n    return x\n"
+    tests = (
+        "def check(candidate):\n"
+        "    for x in [1, 2]:\n"
+        "        assert candidate(x) == [1, 2.5, 'a']\n"
+        "    assert candidate(y=(3, None)) == {'b': g(3)}, 'text'\n"
+        "    assert candidate([4, [True]]) != 'c'\n"
+    )
+    values = [[1, 2.5, "a"], [1, 2.5, "a"], {"b": 3}]
+    raised = (b"X", pack("plain", "ValueError", "ValueError", "no"))
+    for _ in range(10):
+        replies = [(b"R", encode(value)) for value in values]
+        rehearse((b"J", pack(setup, tests, "f")), (b"G", b""), *replies, raised)

@@ -85,11 +85,13 @@ def _describe(error):
 
 
 def warm_up():
-    """Goes once through what every child does, so that all its caches are filled before the fork."""
-    source = "def f(x):\n    return [y + 1 for y in x] if x else {'a': None}\n"
-    names = {}
-    exec(compile(source, "<program>", "exec", dont_inherit=True), names)
-    for _ in range(20):
-        args, kwargs = decode(encode((([1, 2],), {})))
-        encode(names["f"](*args, **kwargs))
-        _describe(ValueError("no"))
+    source = (
+        "from typing import List\n"
+        "def f(x, y=None):\n"
+        "    for z in x:\n"
+        "        if z > 2: raise ValueError('no')\n"
+        "    return [z + 1 for z in x] or {'a': (1.5, None)}\n"
+    )
+    calls = [(([1, 2, 1],), {}), (([],), {"y": "b"}), (([3],), {})]
+    for _ in range(10):
+        rehearse((b"L", pack(source, "f")), *((b"C", encode(call)) for call in calls))

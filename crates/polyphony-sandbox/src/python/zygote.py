@@ -50,7 +50,6 @@ def _serve():
         if not own:
             break
         _install(own)
-    warm_up()
     # No collection in a child looks at what is here already, and copies it by looking.
     gc.collect()
     gc.freeze()
@@ -98,10 +97,11 @@ def _be_child(descriptor, cpu_secs, child_filter, zygote):
         # So that a program is judged the same each time.
         random.seed(0)
         os.write(descriptor, b"+")
-        run_child(Channel(descriptor))
+        run_child(Channel(descriptor, descriptor))
     finally:
         os._exit(0)
 
 
 sys.path = [entry for entry in sys.path if entry]
+warm_up()
 _serve()

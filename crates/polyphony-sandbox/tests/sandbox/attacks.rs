@@ -288,7 +288,7 @@ def f(what):
 ";
     let lines = [
         "assert candidate('descriptors') == ['null', 'null', 'null', 'socket']",
-        "assert set(candidate('environment')) <= {'LC_CTYPE', 'LD_LIBRARY_PATH', \
+        "assert set(candidate('environment')) <= {'LC_CTYPE', 'LD_BIND_NOW', 'LD_LIBRARY_PATH', \
          'MALLOC_ARENA_MAX', 'PYTHONHASHSEED', 'PYTHONSAFEPATH'}, candidate('environment')",
         "assert candidate('threads') == 1",
         "assert candidate('packages') == []",

@@ -401,7 +401,7 @@ fn tests_that_cannot_be_run_are_an_error() {
     let rows = [
         (
             "",
-            "def chek(candidate): pass",
+            "def test(candidate): pass",
             "they define no function `check(candidate)`",
         ),
         (
