@@ -11,7 +11,7 @@ use std::{
 
 use polyphony_sandbox::{Isolation, Limits, Pool, Settings, Verdict};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process};
 
 use crate::{
     pools::{SHORT, TIERS, check_of, program},
@@ -161,6 +161,8 @@ pub(crate) fn replace_zygotes(tier: &str) {
     assert_eq!(zygotes.len(), 2);
     for zygote in &zygotes {
         let pid = Pid::from_raw(zygote.pid as i32).unwrap();
+        // In a session of its own: a Ctrl-C at the terminal is for the trainer alone.
+        assert_eq!(getsid(Some(pid)).unwrap(), pid);
         kill_process(pid, Signal::KILL).unwrap();
     }
     assert!(passes());

@@ -285,6 +285,19 @@ def f(what):
         return sys.stdin.read()
     if what == 'name':
         return os.uname().nodename
+    if what == 'many threads':
+        import threading
+        threading.stack_size(32768)
+        gate = threading.Event()
+        try:
+            for count in range(1000):
+                threading.Thread(target=gate.wait).start()
+        except RuntimeError:
+            pass
+        gate.set()
+        return count
+    if what == 'user':
+        return {*os.getresuid(), *os.getresgid(), *os.getgroups()}
 ";
     let lines = [
         "assert candidate('descriptors') == ['null', 'null', 'null', 'socket']",
@@ -301,7 +314,12 @@ def f(what):
     let judgement = judge(
         Tier::Full,
         source,
-        &check_of(&["assert candidate('name') == 'sandbox'"]),
+        &check_of(&[
+            "assert candidate('name') == 'sandbox'",
+            "assert candidate('user') == {65534}",
+            // The zygote counts as well.
+            "assert 50 < candidate('many threads') < 64",
+        ]),
     );
     assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
 }

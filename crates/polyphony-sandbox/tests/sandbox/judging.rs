@@ -211,13 +211,14 @@ class Name(str):
     pass
 Point = collections.namedtuple('Point', 'x y')
 VALUES = [collections.Counter('aab'), collections.OrderedDict(a=1), Level.LOW, Name('n'), Point(1, 2),
-    float('nan'), range(3), {}.keys(), (x for x in ()), object(), f]
+    float('nan'), range(3), {}.keys(), (x for x in ()), object(), print, [], 'x' * (5 << 20)]
+for _ in range(101):
+    VALUES[11] = [VALUES[11]]
 def f(index):
     return VALUES[index]
 ";
-    let source = source.replace(", object(), f]", ", object(), print]");
     check(
-        &source,
+        source,
         &[
             "assert candidate(0) == {'a': 2, 'b': 1}",
             "assert type(candidate(1)) is dict",
@@ -231,6 +232,8 @@ def f(index):
             "assert candidate(9) is not None",
             "assert candidate(10) is not None",
             "assert candidate(lambda: 1) is not None",
+            "assert candidate(11) is not None",
+            "assert candidate(12) is not None",
         ],
         &[
             "passed -",
@@ -245,6 +248,8 @@ def f(index):
             "failed TypeError: object is not plain data",
             "failed TypeError: builtin_function_or_method is not plain data",
             "failed TypeError: function is not plain data",
+            "failed TypeError: a value is nested more than 100 deep",
+            "failed TypeError: a value takes more than 4 MiB",
         ],
     );
 }
@@ -342,6 +347,20 @@ def f(x):
             "timeout",
             "failed not run, since 3 tests before it ran out of time",
         ],
+    );
+    // A test that catches everything does not hide what the host saw.
+    check(
+        source,
+        &[
+            "def safe(x):",
+            "    try:",
+            "        return candidate(x)",
+            "    except:",
+            "        return 1",
+            "assert safe('sleep') == 1",
+            "assert safe(1) == 1",
+        ],
+        &["timeout", "passed -"],
     );
     // Outside an assert, and in the tests themselves.
     check(
