@@ -10,7 +10,8 @@ use crate::{
 pub(crate) struct Engine(Infallible);
 
 impl Engine {
-    pub(crate) fn start(_: &Settings) -> Result<Self, SandboxError> {
+    pub(crate) fn start(settings: &Settings) -> Result<Self, SandboxError> {
+        settings.check()?;
         Err(SandboxError::UnsupportedSystem {
             system: env::consts::OS,
         })
