@@ -13,13 +13,13 @@ use tempfile::TempDir;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_polyphony-under-test");
 
 /// The path of a Python for the sandbox, which the command does not find by itself: see [`Place`].
+/// Python is asked, since what is on the search path may be a script that looks for it in turn.
 pub(crate) fn python() -> String {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&folders).map(|folder| folder.join("python3"));
-    let path = found.find(|path| path.is_file());
-    path.expect("the sandbox needs a python3")
-        .display()
-        .to_string()
+    let asked = Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output();
+    let asked = asked.expect("the sandbox needs a python3");
+    String::from_utf8(asked.stdout).unwrap().trim().to_owned()
 }
 
 /// A folder for one test's files, which is where the command runs. Its cache is empty, and programs

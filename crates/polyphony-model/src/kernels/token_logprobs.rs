@@ -288,7 +288,7 @@ impl<B: TokenLogprobs> Backward<B, 2> for Gradient {
         } = ops.state;
         let mut hidden_grads = Vec::new();
         let mut head_grad = head_node.as_ref().map(|_| {
-            let (device, dtype) = (B::float_device(&head), head.dtype().into());
+            let (device, dtype) = (head.device(), head.dtype().into());
             B::float_zeros(head.shape(), &device, dtype)
         });
         for rows in chunks::<B>(&hidden, &head, chunk_logits) {

@@ -108,7 +108,8 @@ impl<A: SelfAttention> Decoder<A> {
         self.model.embed_tokens.forward(ids)
     }
 
-    /// Adds the gradients of [`Decoder::embed`]'s output to those of all weights.
+    /// Adds the gradients of [`Decoder::embed`]'s output to those of all weights, if the table of this
+    /// recorded network learns.
     pub(crate) fn add_embedding_gradients(
         &self,
         gradients: &mut WeightGradients,

@@ -90,7 +90,7 @@ impl<A: SelfAttention> Decoder<A> {
         let parts = std::iter::once(embedding_as_head).chain(layers);
         let mut gradients = WeightGradients::join(parts.chain([norm, head]));
         if let Some(rows) = upstream {
-            self.add_embedding_gradients(&mut gradients, ids, rows);
+            top.add_embedding_gradients(&mut gradients, ids, rows);
         }
         gradients
     }

@@ -119,8 +119,8 @@ fn an_unknown_recipe_is_told_the_names_that_exist() {
     let error = Recipe::load(Some("tldr"), &[]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "`tldr` is neither a recipe that ships with polyphony (tldr-smollm2, arxiv-smollm2) nor a \
-         file that exists"
+        "`tldr` is neither a recipe that ships with polyphony (tldr-smollm2, arxiv-smollm2, \
+         coop-smollm2, humaneval-smollm2) nor a file that exists"
     );
 }
 
@@ -178,12 +178,12 @@ fn values_out_of_range_name_their_path_and_the_range() {
         ),
         (
             "team=Each([\"a\"])",
-            "`team` lists 1 models, but must list 2, one for each role of Tldr: summarizer, elaborator",
+            "`team` lists 1 models, but must list 2, one for each role of tldr: summarizer, elaborator",
         ),
         ("team=Copies(\"\")", "`team` holds an empty name"),
         (
             "devices=Each([Cpu])",
-            "`devices` lists 1 devices, but must list 2, one for each role of Tldr: summarizer, elaborator",
+            "`devices` lists 1 devices, but must list 2, one for each role of tldr: summarizer, elaborator",
         ),
         (
             "rollout_weights=Bf16",
