@@ -151,7 +151,9 @@ fn resource_limits(limits: &Limits, layers: &Layers) -> Vec<(u32, u64)> {
     let mut list = vec![
         (libc::RLIMIT_AS, limits.address_space_mb << 20),
         (libc::RLIMIT_FSIZE, limits.file_bytes),
-        (libc::RLIMIT_CORE, 0),
+        // A kernel that pipes core files to a program does so for 0, too, but not for 1, and no file
+        // is that small.
+        (libc::RLIMIT_CORE, 1),
         (libc::RLIMIT_NOFILE, limits.descriptors),
         (libc::RLIMIT_MEMLOCK, 0),
         (libc::RLIMIT_MSGQUEUE, 0),

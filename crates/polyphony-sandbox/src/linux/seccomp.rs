@@ -99,10 +99,15 @@ fn all(calls: &[i64]) -> Result<Rules, String> {
 
 /// A rule that holds where all the conditions on arguments do: number, comparison, value.
 fn rule(conditions: &[(u8, Is, u64)]) -> Result<SeccompRule, String> {
+    rule_on(Width::Dword, conditions)
+}
+
+/// The same for arguments of this width: half of what the kernel takes whole decides nothing.
+fn rule_on(width: Width, conditions: &[(u8, Is, u64)]) -> Result<SeccompRule, String> {
     let conditions = conditions
         .iter()
         .map(|(argument, is, value)| {
-            SeccompCondition::new(*argument, Width::Dword, is.clone(), *value)
+            SeccompCondition::new(*argument, width.clone(), is.clone(), *value)
         })
         .collect::<Result<_, _>>();
     conditions
@@ -143,10 +148,10 @@ fn child_rules() -> Result<Rules, String> {
     rules.insert(libc::SYS_fcntl, is_one_of(1, FCNTL)?);
     rules.insert(libc::SYS_ioctl, is_one_of(1, IOCTL)?);
     rules.insert(libc::SYS_prctl, is_one_of(0, PRCTL)?);
-    // One's own limits may be read.
+    // One's own limits may be read. The new ones are at an address, which can be half zero.
     rules.insert(
         libc::SYS_prlimit64,
-        vec![rule(&[(0, Is::Eq, 0), (2, Is::Eq, 0)])?],
+        vec![rule_on(Width::Qword, &[(0, Is::Eq, 0), (2, Is::Eq, 0)])?],
     );
     // One may signal oneself, but not so that it looks like the host's doing.
     let itself = || {

@@ -307,10 +307,11 @@ impl Trial<'_> {
                 self.tell_judge(b'R', &payload)?;
                 return Ok(Next::GoOn);
             }
+            // No longer than it is told of: the judge repeats it in a frame of its own.
             Ok(Frame {
                 kind: b'X',
                 payload,
-            }) => match Cause::raised(&payload) {
+            }) if payload.len() <= DESCRIPTION_LIMIT => match Cause::raised(&payload) {
                 Ok(_) => {
                     self.tell_judge(b'X', &payload)?;
                     return Ok(Next::GoOn);

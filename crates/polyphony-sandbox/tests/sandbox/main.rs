@@ -7,9 +7,9 @@
 )]
 
 mod aftermath;
-mod attacks;
-mod cheats;
+mod battery;
 mod judging;
 mod pools;
 mod processes;
 mod refusals;
+mod surroundings;

@@ -51,6 +51,8 @@ fn plays_its_role() {
         "tier" => crate::refusals::print_tier(),
         "trainer" => crate::aftermath::train_until_killed(tier),
         "zygotes" => crate::aftermath::replace_zygotes(tier),
+        "traces" => crate::battery::leave_all_kinds(),
+        "battery" => crate::battery::run_here(tier),
         "thousand" => crate::aftermath::judge_a_thousand(tier),
         _ => panic!("there is no role {role:?}"),
     }
