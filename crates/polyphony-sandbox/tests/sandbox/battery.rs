@@ -260,7 +260,7 @@ pub(crate) fn run_here(tier: &str) {
 /// The strongest that is to be had here, which must be this tier.
 fn chosen_pool(tier: Tier, limits: Limits) -> Pool {
     let pool = Pool::start(&Settings {
-        workers: 1,
+        workers: Some(1),
         limits,
         isolation: Isolation::Strongest,
         ..Settings::default()
