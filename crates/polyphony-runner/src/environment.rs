@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// What the agents do together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a recipe has one of them, and boxes would show in its type"
+)]
 pub enum EnvironmentKind {
     /// A concise and a detailed summary of a post.
     Tldr,

@@ -45,7 +45,7 @@ enum Kept<'a> {
 }
 
 impl<'a> ScoredGroup<'a> {
-    /// Scores a group as [`score_group`] does.
+    /// Scores a group as [`score_group`](super::score_group) does.
     ///
     /// # Errors
     /// If a token is outside the vocabulary, or prompt and response together are longer than the
