@@ -33,7 +33,7 @@ return 1",
         // mov eax, 20; int 0x80; ret
         Body(r"return run_machine_code(b'\xb8\x14\0\0\0\xcd\x80\xc3')"),
         // A kernel without such programs ends it for a bad instruction.
-        Either(IsKilled, Fails("SIGSEGV")),
+        OneOf(&[IsKilled, Fails("SIGSEGV")]),
     ),
     row(
         "becomes a program of 32 bits",
@@ -48,7 +48,7 @@ ctypes.memmove(at, code, len(code))
 return ctypes.CFUNCTYPE(ctypes.c_long)(at)()",
         ),
         // Likewise.
-        Either(IsKilled, Fails("SIGSEGV")),
+        OneOf(&[IsKilled, Fails("SIGSEGV")]),
     ),
     row(
         "enters by the x32 way",

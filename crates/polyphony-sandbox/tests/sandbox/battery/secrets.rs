@@ -85,7 +85,7 @@ return os.read(os.open(f'/proc/self/fd/{named}', os.O_RDONLY), 64)",
         "looks for keys in a home",
         Body("return [open('/root/.ssh/' + name).read() for name in os.listdir('/root/.ssh')]"),
         // The folder need not be there; where it is, it may not be read.
-        Either(Fails("FileNotFoundError"), IsRefused),
+        OneOf(&[Fails("FileNotFoundError"), IsRefused]),
     ),
     row(
         "imports the canary",

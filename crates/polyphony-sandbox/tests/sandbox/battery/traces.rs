@@ -67,11 +67,11 @@ const KINDS: &[Kind] = &[
     ("a bystander that was stopped", "bystanders: ", |scene| {
         let pid = Pid::from_raw(scene.bystander() as i32).unwrap();
         kill_process(pid, Signal::STOP).unwrap();
-        // It takes a moment until it has stopped.
-        while !state(pid).contains("T (stopped)") {
-            thread::sleep(Duration::from_millis(1));
-        }
-        Box::new(move || kill_process(pid, Signal::CONT).unwrap())
+        await_state(pid, "T (stopped)");
+        Box::new(move || {
+            kill_process(pid, Signal::CONT).unwrap();
+            await_state(pid, "S (sleeping)");
+        })
     }),
     ("a file", "files: ", |scene| {
         let path = std::env::temp_dir().join(scene.mark());
@@ -126,8 +126,12 @@ const KINDS: &[Kind] = &[
     }),
 ];
 
-fn state(pid: Pid) -> String {
-    fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap()
+/// A signal takes a moment until it is seen.
+fn await_state(pid: Pid, state: &str) {
+    let status = format!("/proc/{}/status", pid.as_raw_nonzero());
+    while !fs::read_to_string(&status).unwrap().contains(state) {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Plays a sandbox that holds nothing.
