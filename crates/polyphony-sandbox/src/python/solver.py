@@ -64,7 +64,8 @@ def _describe(error):
     try:
         # Its frames hold the program's values: let go of them before memory is needed.
         error.__traceback__ = error.__context__ = error.__cause__ = None
-        if isinstance(error, MemoryError):
+        # The system's own word for it is an OSError, as of a map that is too large.
+        if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno == 12:
             return _NO_MEMORY
         # Only the system gives a PermissionError a number.
         refused = isinstance(error, PermissionError) and error.errno is not None
