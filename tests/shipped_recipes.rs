@@ -65,3 +65,15 @@ fn without_a_name_the_default_recipe_is_trained() {
     };
     assert!(place.read("run/recipe.ron").contains(environment));
 }
+
+#[test]
+fn problems_that_are_not_there_are_told_how_to_come() {
+    let interpreter = format!("environment.sandbox.interpreter={:?}", python());
+    let run = ["train", "humaneval-smollm2", "--set", &interpreter];
+    let expected = [
+        "loading `train`",
+        "`cargo xtask fetch humaneval` brings",
+        "HumanEval.jsonl.gz",
+    ];
+    Place::new().refuse(&run, &expected);
+}

@@ -19,11 +19,15 @@ fn main() -> Result<()> {
         println!("{}{default}", named.name);
         println!("  roles   {}", roles.join(", "));
         println!("  models  {}", recipe.team.models(roles.len()).join(", "));
-        println!(
-            "  tasks   {} to train on, {} held out",
-            recipe.train.load()?.len(),
-            recipe.held_out.load()?.len()
-        );
+        match (recipe.train.load(), recipe.held_out.load()) {
+            (Ok(train), Ok(held_out)) => println!(
+                "  tasks   {} to train on, {} held out",
+                train.len(),
+                held_out.len()
+            ),
+            // A file that has to be fetched first.
+            (Err(error), _) | (_, Err(error)) => println!("  tasks   {error}"),
+        }
         println!(
             "  steps   {}, each with {} responses of at most {} tokens an agent and task",
             recipe.steps, recipe.algorithm.samples, recipe.max_new_tokens

@@ -115,7 +115,13 @@ pub(crate) fn load_tasks(
     key: &str,
     environment: &dyn Environment,
 ) -> Result<Vec<Task>> {
-    let context = || format!("loading `{key}`");
+    let context = || match source {
+        Source::Problems { path, .. } if !path.exists() => format!(
+            "loading `{key}`: `cargo xtask fetch humaneval` brings HumanEval's problems into \
+             data/HumanEval.jsonl.gz"
+        ),
+        _ => format!("loading `{key}`"),
+    };
     let tasks = source.load().with_context(context)?;
     for task in &tasks {
         environment.start(task).with_context(context)?;
