@@ -7,7 +7,7 @@
 use burn::{
     backend::Flex,
     module::{ModuleMapper, Param},
-    tensor::Tensor,
+    tensor::{Tensor, TensorData},
 };
 use polyphony_model::{LanguageModel, WeightGradients};
 use pulp::Arch;
@@ -97,8 +97,8 @@ impl ModuleMapper for Stepper<'_> {
             return param;
         };
         let moments = slot.take().unwrap_or_else(|| Moments {
-            first: gradient.zeros_like(),
-            second: gradient.zeros_like(),
+            first: zeros(&gradient),
+            second: zeros(&gradient),
         });
         param.map(|weight| {
             let shape = weight.shape();
@@ -108,6 +108,16 @@ impl ModuleMapper for Stepper<'_> {
             weight.reshape(shape)
         })
     }
+}
+
+/// As many zeros as a gradient has values. burn's own would be copied on the CPU, where a table of
+/// embeddings may take a large part of the memory.
+fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
+    let count = gradient.dims()[0];
+    Tensor::from_data(
+        TensorData::new(vec![0.0f32; count], [count]),
+        &gradient.device(),
+    )
 }
 
 /// One weight's step. On the CPU all of it happens in one pass over memory, in place; elsewhere it is

@@ -6,6 +6,9 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Gradients as Tape, IndexingUpdateOp, Int, Tensor},
 };
+use rayon::prelude::*;
+
+use crate::kernels::{host, values};
 
 /// One flat gradient a weight, in the order in which the model's weights are visited; `None` for a
 /// weight that is frozen or that the loss does not depend on.
@@ -78,7 +81,8 @@ impl WeightGradients {
                 Some(table) => table.reshape(shape),
                 None => Tensor::zeros(shape, (&rows.device(), rows.dtype())),
             };
-            let table = table.select_assign(0, ids, rows, IndexingUpdateOp::Add);
+            // Indices on a recording device would make a recorded tensor of the sum.
+            let table = table.select_assign(0, ids.inner(), rows, IndexingUpdateOp::Add);
             *first = Some(table.flatten(0, 1));
         }
     }
@@ -90,11 +94,7 @@ impl WeightGradients {
 
     /// The Euclidean norm over all weights together.
     pub fn norm(&self) -> f64 {
-        let squares = self
-            .by_weight
-            .iter()
-            .flatten()
-            .map(|gradient| f64::from(gradient.clone().square().sum().into_scalar::<f32>()));
+        let squares = self.by_weight.iter().flatten().map(sum_of_squares);
         squares.sum::<f64>().sqrt()
     }
 
@@ -102,6 +102,20 @@ impl WeightGradients {
     pub fn into_vec(self) -> Vec<Option<Tensor<1>>> {
         self.by_weight
     }
+}
+
+/// Values whose squares a thread sums up. The sums are added in their order, so that the total does
+/// not depend on the number of threads.
+const CHUNK: usize = 1 << 16;
+
+/// On the CPU without a copy of the gradient, which may be as large as the table of embeddings.
+fn sum_of_squares(gradient: &Tensor<1>) -> f64 {
+    let Some(host) = host(gradient) else {
+        return gradient.clone().square().sum().into_scalar::<f32>().into();
+    };
+    let chunks = values(&host).par_chunks(CHUNK);
+    let sums = chunks.map(|chunk| chunk.iter().map(|&value| f64::from(value).powi(2)).sum());
+    sums.collect::<Vec<f64>>().into_iter().sum()
 }
 
 /// Gradients of the sum of two objectives.

@@ -164,6 +164,9 @@ fn argmax(logits: &[f32]) -> usize {
     best
 }
 
+/// How many of the likeliest tokens are put in order first.
+const FIRST_RANKED: usize = 256;
+
 fn choose_truncated(
     logits: &[f32],
     scaled: impl Fn(f32) -> f64,
@@ -179,17 +182,28 @@ fn choose_truncated(
         ranked.truncate(k);
         kept_total = ranked.iter().map(|&id| scaled(logits[id]).exp()).sum();
     }
-    ranked.sort_unstable_by(by_logit);
     let enough = f64::from(sampling.top_p) * kept_total;
     let mut reached = 0.0;
     let mut kept = Vec::new();
-    for id in ranked {
-        let weight = scaled(logits[id]).exp();
-        kept.push((id, weight));
-        reached += weight;
-        if sampling.top_p < 1.0 && reached >= enough {
-            break;
+    let mut rest = ranked.as_mut_slice();
+    'enough: while !rest.is_empty() {
+        // Of a large vocabulary few tokens are kept as a rule, so no more are put in order than that
+        // takes.
+        let count = (15 * kept.len()).max(FIRST_RANKED).min(rest.len());
+        if count < rest.len() {
+            rest.select_nth_unstable_by(count, by_logit);
         }
+        let (likeliest, others) = rest.split_at_mut(count);
+        likeliest.sort_unstable_by(by_logit);
+        for &mut id in likeliest {
+            let weight = scaled(logits[id]).exp();
+            kept.push((id, weight));
+            reached += weight;
+            if sampling.top_p < 1.0 && reached >= enough {
+                break 'enough;
+            }
+        }
+        rest = others;
     }
     invert(kept, uniform * reached)
 }
@@ -338,7 +352,48 @@ mod tests {
         assert!(Sampling::default().validate().is_ok());
     }
 
+    /// The token that a full ranking gives.
+    fn by_full_ranking(logits: &[f32], sampling: &Sampling, uniform: f64) -> u32 {
+        let mut ranked: Vec<usize> = (0..logits.len()).collect();
+        ranked.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        ranked.truncate(sampling.top_k.unwrap_or(logits.len()));
+        let temperature = f64::from(sampling.temperature);
+        let weight = |id: usize| (f64::from(logits[id] - logits[ranked[0]]) / temperature).exp();
+        let total: f64 = ranked.iter().map(|&id| weight(id)).sum();
+        let mut kept = 0;
+        let mut reached = 0.0;
+        while kept < ranked.len() && (kept == 0 || reached < f64::from(sampling.top_p) * total) {
+            reached += weight(ranked[kept]);
+            kept += 1;
+        }
+        let mut sum = 0.0;
+        let passes = ranked[..kept].iter().find(|&&id| {
+            sum += weight(id);
+            sum > uniform * reached
+        });
+        *passes.unwrap_or(&ranked[kept - 1]) as u32
+    }
+
     proptest! {
+        #[test]
+        fn a_large_vocabulary_is_ranked_as_far_as_needed(
+            seed in 0u64..1000,
+            size in 1usize..3000,
+            spread in prop::sample::select(vec![0.0f32, 0.5, 4.0]),
+            top_p in prop::sample::select(vec![1.0f32, 0.99, 0.9, 0.3]),
+            top_k in prop::option::of(1usize..3000),
+            uniform in 0.0..1.0f64,
+        ) {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            // Whole steps, so that many are equal.
+            let logits: Vec<f32> =
+                (0..size).map(|_| spread * (random.next_u32() % 9) as f32).collect();
+            let sampling = Sampling { temperature: 1.0, top_p, top_k };
+            prop_assume!(sampling.truncates());
+            let choice = choose(&logits, &sampling, uniform);
+            prop_assert_eq!(choice.token, by_full_ranking(&logits, &sampling, uniform));
+        }
+
         #[test]
         fn every_part_of_the_key_changes_the_stream(seed: u64, position in 0usize..4096) {
             let key = StreamKey { seed, ..StreamKey::default() };

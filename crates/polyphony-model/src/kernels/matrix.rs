@@ -148,6 +148,18 @@ pub(crate) fn multiply(
     }
 }
 
+/// `factor · left · right` on all cores, row by row.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub(crate) fn product(left: Matrix<'_>, right: Matrix<'_>, factor: f32) -> Vec<f32> {
+    let (rows, columns) = (left.layout.rows, right.layout.columns);
+    let mut output = vec![0.0; rows * columns];
+    let target = MatrixMut::new(&mut output, rows, columns, columns);
+    multiply(target, Store::Replace, factor, left, right, Cores::All);
+    output
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

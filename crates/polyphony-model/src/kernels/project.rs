@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::{
     few_rows::{MOST_ROWS, project_few_rows},
     host::{HostOp, Kept, apply, operand},
-    matrix::{Cores, Matrix, MatrixMut, Store, multiply},
+    matrix::{Matrix, product},
 };
 
 /// The product of every input row with a weight stored as `[O, I]`.
@@ -39,7 +39,7 @@ impl HostOp<2> for Project {
         }
         let x = Matrix::new(input, rows, self.inner, self.inner);
         let w = Matrix::new(weight, outputs, self.inner, self.inner);
-        product(x, w.t(), rows, outputs)
+        product(x, w.t(), 1.0)
     }
 
     fn backward(
@@ -58,17 +58,8 @@ impl HostOp<2> for Project {
             false => Vec::new(),
         };
         [
-            if_wanted(for_input, &|| product(upstream, w, rows, self.inner)),
-            if_wanted(for_weight, &|| {
-                product(upstream.t(), x, outputs, self.inner)
-            }),
+            if_wanted(for_input, &|| product(upstream, w, 1.0)),
+            if_wanted(for_weight, &|| product(upstream.t(), x, 1.0)),
         ]
     }
-}
-
-fn product(left: Matrix<'_>, right: Matrix<'_>, rows: usize, columns: usize) -> Vec<f32> {
-    let mut output = vec![0.0; rows * columns];
-    let target = MatrixMut::new(&mut output, rows, columns, columns);
-    multiply(target, Store::Replace, 1.0, left, right, Cores::All);
-    output
 }

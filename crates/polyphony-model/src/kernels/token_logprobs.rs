@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use super::{
     exp::exp,
     host::{HostTensor, values},
-    matrix::{Cores, Matrix, MatrixMut, Store, multiply},
+    matrix::{Cores, Matrix, MatrixMut, Store, multiply, product},
 };
 
 /// Logits to hold at once: 64 MiB of 32-bit floats.
@@ -62,9 +62,23 @@ pub(crate) trait TokenLogprobs: Backend {
     ) -> FloatTensor<Self> {
         let chunks = chunks::<Self>(&hidden, &head, chunk_logits).map(|rows| {
             let targets = Self::int_slice(targets.clone(), &[rows]);
-            Self::chosen_logprobs(logits::<Self>(&hidden, rows, &head, temperature), targets)
+            let hidden = Self::float_slice(hidden.clone(), &[rows]);
+            Self::chosen_logprobs(Self::logits(hidden, &head, temperature), targets)
         });
         Self::float_cat(chunks.collect(), 0)
+    }
+
+    /// The logits `[n, V]` of hidden states `[n, D]`, divided by the temperature.
+    fn logits(
+        hidden: FloatTensor<Self>,
+        head: &FloatTensor<Self>,
+        temperature: f32,
+    ) -> FloatTensor<Self> {
+        let logits = Self::float_matmul(hidden, Self::float_transpose(head.clone()));
+        match temperature {
+            1.0 => logits,
+            _ => Self::float_mul_scalar(logits, (1.0 / temperature).into()),
+        }
     }
 
     /// The log-probability of each row's target, from logits `[n, V]`.
@@ -96,6 +110,16 @@ pub(crate) trait TokenLogprobs: Backend {
         )
     }
 
+    /// The gradient of hidden states `[n, D]`, given that of their logits `[n, V]`.
+    fn hidden_gradient(logits: FloatTensor<Self>, head: &FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(logits, head.clone())
+    }
+
+    /// The gradient of the head `[V, D]` before that of any chunk is added.
+    fn no_head_gradient(head: &FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_zeros(head.shape(), &head.device(), head.dtype().into())
+    }
+
     /// The gradient of the head `[V, D]`, to which that of a chunk is added: from the gradient of
     /// its logits `[n, V]` and its hidden states `[n, D]`.
     fn add_head_gradient(
@@ -108,9 +132,32 @@ pub(crate) trait TokenLogprobs: Backend {
     }
 }
 
-/// One pass over each row in place of six over the whole chunk, and one table for the gradient of
-/// the head in place of three.
+/// One pass over each row in place of six over the whole chunk, one table for the gradient of the
+/// head in place of three, and no copies: burn's own zeros and products are written twice.
 impl TokenLogprobs for Flex {
+    fn logits(
+        hidden: FloatTensor<Self>,
+        head: &FloatTensor<Self>,
+        temperature: f32,
+    ) -> FloatTensor<Self> {
+        let (rows, vocabulary) = (hidden.shape()[0], head.shape()[0]);
+        let (hidden, head) = (hidden.to_contiguous(), head.to_contiguous());
+        let logits = product(matrix(&hidden), matrix(&head).t(), 1.0 / temperature);
+        HostTensor::from_data(TensorData::new(logits, [rows, vocabulary]))
+    }
+
+    fn hidden_gradient(logits: FloatTensor<Self>, head: &FloatTensor<Self>) -> FloatTensor<Self> {
+        let (rows, width) = (logits.shape()[0], head.shape()[1]);
+        let (logits, head) = (logits.to_contiguous(), head.to_contiguous());
+        let gradient = product(matrix(&logits), matrix(&head), 1.0);
+        HostTensor::from_data(TensorData::new(gradient, [rows, width]))
+    }
+
+    fn no_head_gradient(head: &FloatTensor<Self>) -> FloatTensor<Self> {
+        let shape = head.shape();
+        HostTensor::from_data(TensorData::new(vec![0.0f32; shape.num_elements()], shape))
+    }
+
     fn chosen_logprobs(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
         let (n, vocabulary) = (logits.shape()[0], logits.shape()[1]);
         let logits = logits.to_contiguous();
@@ -125,15 +172,13 @@ impl TokenLogprobs for Flex {
         logits: FloatTensor<Self>,
         hidden: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let [n, vocabulary] = logits.shape().dims();
-        let width = hidden.shape()[1];
-        let (logits, hidden) = (logits.to_contiguous(), hidden.to_contiguous());
+        let [vocabulary, width] = sum.shape().dims();
         multiply(
             MatrixMut::new(sum.storage_mut::<f32>(), vocabulary, width, width),
             Store::Add,
             1.0,
-            Matrix::new(values(&logits), n, vocabulary, vocabulary).t(),
-            Matrix::new(values(&hidden), n, width, width),
+            matrix(&logits.to_contiguous()).t(),
+            matrix(&hidden.to_contiguous()),
             Cores::All,
         );
         sum
@@ -163,6 +208,12 @@ impl TokenLogprobs for Flex {
             });
         logits
     }
+}
+
+/// The matrix in a contiguous tensor.
+fn matrix(tensor: &HostTensor) -> Matrix<'_> {
+    let [rows, columns] = tensor.shape().dims();
+    Matrix::new(values(tensor), rows, columns, columns)
 }
 
 /// Token ids as indices in host memory.
@@ -287,20 +338,17 @@ impl<B: TokenLogprobs> Backward<B, 2> for Gradient {
             chunk_logits,
         } = ops.state;
         let mut hidden_grads = Vec::new();
-        let mut head_grad = head_node.as_ref().map(|_| {
-            let (device, dtype) = (head.device(), head.dtype().into());
-            B::float_zeros(head.shape(), &device, dtype)
-        });
+        let mut head_grad = head_node.as_ref().map(|_| B::no_head_gradient(&head));
         for rows in chunks::<B>(&hidden, &head, chunk_logits) {
             let targets = B::int_slice(targets.clone(), &[rows]);
             let upstream = B::float_slice(upstream.clone(), &[rows]);
             let upstream = B::float_mul_scalar(upstream, (1.0 / temperature).into());
-            let logits = logits::<B>(&hidden, rows, &head, temperature);
-            let logits_grad = B::logits_gradient(logits, targets, upstream);
             let hidden = B::float_slice(hidden.clone(), &[rows]);
+            let logits = B::logits(hidden.clone(), &head, temperature);
+            let logits_grad = B::logits_gradient(logits, targets, upstream);
             head_grad = head_grad.map(|sum| B::add_head_gradient(sum, logits_grad.clone(), hidden));
             if hidden_node.is_some() {
-                hidden_grads.push(B::float_matmul(logits_grad, head.clone()));
+                hidden_grads.push(B::hidden_gradient(logits_grad, &head));
             }
         }
         if let Some(node) = hidden_node {
@@ -323,21 +371,6 @@ fn chunks<B: Backend>(
     (0..rows)
         .step_by(step)
         .map(move |start| Slice::from(start..(start + step).min(rows)))
-}
-
-/// The logits of some rows, `[n, V]`.
-fn logits<B: Backend>(
-    hidden: &FloatTensor<B>,
-    rows: Slice,
-    head: &FloatTensor<B>,
-    temperature: f32,
-) -> FloatTensor<B> {
-    let hidden = B::float_slice(hidden.clone(), &[rows]);
-    let logits = B::float_matmul(hidden, B::float_transpose(head.clone()));
-    match temperature {
-        1.0 => logits,
-        _ => B::float_mul_scalar(logits, (1.0 / temperature).into()),
-    }
 }
 
 fn log_sum_exp<B: Backend>(logits: &FloatTensor<B>) -> FloatTensor<B> {

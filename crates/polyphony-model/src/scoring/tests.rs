@@ -6,7 +6,9 @@ use burn::tensor::{Device, activation::log_softmax};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{LoraConfig, ModelFiles, TensorSpec, network::attention::PackedAttention};
+use crate::{
+    LoraConfig, ModelFiles, TensorSpec, kernels::host, network::attention::PackedAttention,
+};
 
 /// The largest difference of a log-probability, in nats.
 const LOGPROB_TOLERANCE: f32 = 1e-5;
@@ -35,12 +37,15 @@ fn score(
     let scored = ScoredGroup::new(model, group, temperature, activations).unwrap();
     let logprobs = scored.logprobs().to_vec();
     let gradients = scored.backward(weights.to_vec()).into_vec().into_iter();
-    (
-        logprobs,
-        gradients
-            .map(|g| to_host(g.expect("every weight matters")))
-            .collect(),
-    )
+    let gradients = gradients.map(|gradient| {
+        let gradient = gradient.expect("every weight matters");
+        assert!(
+            host(&gradient).is_some(),
+            "gradients are plain tensors, not recorded ones"
+        );
+        to_host(gradient)
+    });
+    (logprobs, gradients.collect())
 }
 
 #[track_caller]
