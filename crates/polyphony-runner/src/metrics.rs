@@ -82,18 +82,6 @@ fn sandbox_entries(counters: &Counters) -> impl Iterator<Item = (String, Value)>
         .map(|(name, count)| (format!("sandbox/{name}"), json!(count)))
 }
 
-/// What a sandbox has done between two readings of its counters.
-pub(crate) fn between(earlier: &Counters, later: &Counters) -> Counters {
-    Counters {
-        runs: later.runs - earlier.runs,
-        timeouts: later.timeouts - earlier.timeouts,
-        out_of_memory: later.out_of_memory - earlier.out_of_memory,
-        violations: later.violations - earlier.violations,
-        infrastructure_retries: later.infrastructure_retries - earlier.infrastructure_retries,
-        seconds: later.seconds - earlier.seconds,
-    }
-}
-
 fn agent_entries(agent: &AgentReport) -> impl Iterator<Item = (String, Value)> {
     let update = &agent.update;
     let entries = [

@@ -234,7 +234,7 @@ fn train_steps(
         let seconds = start.elapsed().as_secs_f64();
         let sandbox = pool
             .zip(before)
-            .map(|(pool, before)| metrics::between(&before, &pool.counters()));
+            .map(|(pool, before)| pool.counters().since(&before));
         let object = metrics::step_object(step + 1, &report, sandbox.as_ref(), seconds);
         run.record(step + 1, &object, &rollout)?;
         display.step_done(step + 1, &report, best_action(environment, &rollout));

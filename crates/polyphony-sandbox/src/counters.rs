@@ -18,3 +18,18 @@ pub struct Counters {
     /// Seconds on the clock spent judging, summed over the workers.
     pub seconds: f64,
 }
+
+impl Counters {
+    /// What was done since an earlier reading of the same pool's counters.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            runs: self.runs - earlier.runs,
+            timeouts: self.timeouts - earlier.timeouts,
+            out_of_memory: self.out_of_memory - earlier.out_of_memory,
+            violations: self.violations - earlier.violations,
+            infrastructure_retries: self.infrastructure_retries - earlier.infrastructure_retries,
+            seconds: self.seconds - earlier.seconds,
+        }
+    }
+}

@@ -25,6 +25,18 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Its name, as it is serialized too.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Violation => "violation",
+            Self::Infrastructure { .. } => "infrastructure",
+        }
+    }
+
     /// Whether the verdict may be turned into a score. All but [`Verdict::Infrastructure`] may.
     pub fn is_about_the_program(&self) -> bool {
         !matches!(self, Self::Infrastructure { .. })
@@ -53,6 +65,7 @@ mod tests {
         for (verdict, about_the_program, json) in rows {
             assert_eq!(verdict.is_about_the_program(), about_the_program);
             assert_eq!(serde_json::to_string(&verdict).unwrap(), json);
+            assert!(json.contains(&format!("\"{}\"", verdict.name())), "{json}");
             assert_eq!(serde_json::from_str::<Verdict>(json).unwrap(), verdict);
         }
     }

@@ -133,7 +133,7 @@ fn judge(run: &Run, output: &mut dyn Write) -> Result<()> {
     let pool = start_pool(&run.confinement.settings())?;
     let judged = match pool.judge(&program, &tests) {
         Ok(judgement) => Judged {
-            verdict: name(&judgement.verdict),
+            verdict: judgement.verdict.name(),
             asserts: judgement.asserts,
             seconds: judgement.seconds,
             tier: judgement.tier,
@@ -141,7 +141,10 @@ fn judge(run: &Run, output: &mut dyn Write) -> Result<()> {
             reason: None,
         },
         Err(SandboxError::Infrastructure { reason, .. }) => Judged {
-            verdict: INFRASTRUCTURE,
+            verdict: Verdict::Infrastructure {
+                reason: reason.clone(),
+            }
+            .name(),
             asserts: Vec::new(),
             seconds: pool.counters().seconds,
             tier: pool.tier(),
@@ -151,20 +154,6 @@ fn judge(run: &Run, output: &mut dyn Write) -> Result<()> {
         Err(error) => return Err(error.into()),
     };
     json_lines::write(output, &judged)
-}
-
-const INFRASTRUCTURE: &str = "infrastructure";
-
-/// A verdict's name, as it is written for asserts too.
-fn name(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Passed => "passed",
-        Verdict::Failed => "failed",
-        Verdict::Timeout => "timeout",
-        Verdict::OutOfMemory => "out_of_memory",
-        Verdict::Violation => "violation",
-        Verdict::Infrastructure { .. } => INFRASTRUCTURE,
-    }
 }
 
 /// The text of a file. What is not UTF-8 is no Python source here.
