@@ -110,14 +110,19 @@ impl ModuleMapper for Stepper<'_> {
     }
 }
 
-/// As many zeros as a gradient has values. burn's own would be copied on the CPU, where a table of
-/// embeddings may take a large part of the memory.
+/// As many zeros as a gradient has values, where it lives. burn's own are copied once on the CPU,
+/// where a table of embeddings may take a large part of the memory.
 fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
+    if !is_on_host(gradient) {
+        return gradient.zeros_like();
+    }
     let count = gradient.dims()[0];
-    Tensor::from_data(
-        TensorData::new(vec![0.0f32; count], [count]),
-        &gradient.device(),
-    )
+    let zeros = TensorData::new(vec![0.0f32; count], [count]);
+    Tensor::from_data(zeros, &gradient.device())
+}
+
+fn is_on_host(tensor: &Tensor<1>) -> bool {
+    tensor.clone().try_into_primitive::<Flex>().is_ok()
 }
 
 /// One weight's step. On the CPU all of it happens in one pass over memory, in place; elsewhere it is
@@ -128,7 +133,7 @@ fn step(
     moments: Moments,
     c: &Coefficients,
 ) -> (Tensor<1>, Moments) {
-    if gradient.clone().try_into_primitive::<Flex>().is_ok() {
+    if is_on_host(&gradient) {
         return step_on_host(weight, gradient, moments, c);
     }
     let gradient = gradient * c.gradient_scale;
