@@ -98,8 +98,24 @@ fn values_out_of_range() {
             "there is no key `sampels` in `algorithm`; did you mean `samples`?",
         ),
         (
-            "updates.buffer=4",
-            "`updates.buffer` is 4, but `train` has only 3 tasks",
+            "tasks_per_step=4",
+            "`tasks_per_step` is 4, but `train` has only 3 tasks",
+        ),
+        (
+            "updates.epochs=2",
+            "`updates.epochs` is 2, but must be 1 with `objective: PolicyGradient`",
+        ),
+        (
+            "updates.learning_rates={\"poet\": 1e-5}",
+            "`updates.learning_rates` names `poet`, but the agents are called summarizer, elaborator",
+        ),
+        (
+            "algorithm=(samples: 300, joint_mode: Cross)",
+            "`algorithm.samples` is 300 with `joint_mode: Cross` for 2 roles and 1 turns",
+        ),
+        (
+            "algorithm.objective=Clipped(low: 1.5, high: 0.2)",
+            "`algorithm.objective.low` is 1.5, but must be above 0 and below 1",
         ),
         (
             "team=Each([\"model\"])",

@@ -44,7 +44,15 @@ fn an_interrupted_run_ends_in_order() {
     assert!((1..300).contains(&steps));
     assert_eq!(place.read_lines("run/rollouts.jsonl").len(), 2 * steps);
     assert!(rest.contains(&format!("Trained {steps} steps.")), "{rest}");
+    assert!(rest.contains(" resume run\n"), "{rest}");
     for role in ["summarizer", "elaborator"] {
         crate::tiny::load(&place.path("run/agents").join(role));
     }
+
+    // It goes on with the step after the last one.
+    let more = (steps + 2).to_string();
+    place.succeed(&["resume", "run", "--steps", &more]);
+    let numbers = place.read_lines("run/metrics.jsonl").into_iter();
+    let numbers: Vec<u64> = numbers.map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=steps as u64 + 2).collect::<Vec<_>>());
 }

@@ -100,6 +100,7 @@ fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
         max_new_tokens: 8,
         rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
+        steps: 40,
         key: StreamKey {
             seed,
             step: step as u32,
@@ -112,7 +113,7 @@ fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
         },
         updates: Updates {
             learning_rate: 3e-3,
-            warmup_updates: 2,
+            warmup_steps: 2,
             buffer: 2,
             minibatch: 2,
             ..Updates::default()
@@ -171,11 +172,12 @@ fn a_team_learns_what_its_shared_reward_asks_of_each() {
         Baseline::GroupMean,
     );
     let (first, last) = (&reports[..5], &reports[35..]);
-    let rise = mean(last, |report| report.mean_return) - mean(first, |report| report.mean_return);
+    let rise = mean(last, |report| report.first_turn().mean_return)
+        - mean(first, |report| report.first_turn().mean_return);
     assert!(rise > 0.7, "the return rose by {rise}");
     for part in 0..2 {
-        let rise =
-            mean(last, |report| report.parts[part].1) - mean(first, |report| report.parts[part].1);
+        let rise = mean(last, |report| report.first_turn().parts[part].1)
+            - mean(first, |report| report.first_turn().parts[part].1);
         assert!(rise > 0.3, "part {part} rose by {rise}");
     }
     let [one, two] = [0, 1].map(|agent| weight_bits(&team[agent].model));
@@ -202,7 +204,7 @@ fn a_model_that_plays_both_roles_learns_from_each() {
         let environment = halves(Goal::LowHalfOf(role));
         let reports = train(&mut team, &environment, 20, 1, Baseline::GroupMean);
         let [first, last] = [&reports[..5], &reports[15..]]
-            .map(|reports| mean(reports, |report| report.mean_return));
+            .map(|reports| mean(reports, |report| report.first_turn().mean_return));
         assert!(last - first > 0.25, "role {role}: {first} became {last}");
     }
 }
@@ -219,7 +221,10 @@ fn equal_rewards_change_no_weight() {
         Baseline::GroupMean,
     ) {
         for agent in &report.agents {
-            assert_eq!((agent.zero_advantage_share, agent.update.steps), (1.0, 0));
+            assert_eq!(
+                (agent.overall.zero_advantage_share, agent.update.steps),
+                (1.0, 0)
+            );
             assert_eq!(agent.update.skipped_groups, 2);
         }
     }
@@ -280,7 +285,10 @@ fn every_device_gives_the_same_returns() {
                 config
             };
             let reports = train_with(&mut team, &halves(Goal::OwnHalves), 2, &config);
-            let returns: Vec<f64> = reports.iter().map(|report| report.mean_return).collect();
+            let returns: Vec<f64> = reports
+                .iter()
+                .map(|report| report.first_turn().mean_return)
+                .collect();
             let updates: Vec<_> = reports
                 .into_iter()
                 .flat_map(|report| report.agents)

@@ -13,6 +13,7 @@ mod conformance;
 mod devices;
 mod interruption;
 mod learning;
+mod resume;
 mod shipped_recipes;
 mod teams;
 mod tiny;

@@ -18,7 +18,7 @@ const SHORT: [&str; 10] = [
     "--set",
     "evaluation.tasks=1",
     "--set",
-    "updates.buffer=1",
+    "tasks_per_step=1",
     "--steps",
     "1",
 ];

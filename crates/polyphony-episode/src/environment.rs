@@ -1,5 +1,7 @@
 //! The trait that a new environment implements.
 
+use std::num::NonZeroUsize;
+
 use thiserror::Error;
 
 use crate::{JointAction, Observation, Reward, Role, Task, TaskError, Turn};
@@ -17,6 +19,11 @@ pub trait Environment: Send + Sync {
 
     /// The names of the parts that rewards may have, in the order of reports.
     fn reward_parts(&self) -> &[&'static str];
+
+    /// The most turns of an episode, `H`: the last one ends it whatever [`Environment::step`] says.
+    fn horizon(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
 
     /// What each agent is told first, one observation a role.
     ///

@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!(
                 "step {:>2}: return {:.2}, for example {letters:?} {digits:?}",
                 step + 1,
-                done.report.mean_return
+                done.report.first_turn().mean_return
             );
         }
     }
@@ -137,6 +137,7 @@ fn step_config(step: usize) -> StepConfig {
         max_new_tokens: 6,
         rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
+        steps: STEPS,
         // Every step draws other random numbers.
         key: StreamKey {
             seed: 1,

@@ -46,22 +46,15 @@ struct Coefficients {
 }
 
 impl AdamW {
-    /// The learning rate of the next step: it rises linearly over the warm-up.
-    pub(crate) fn learning_rate(&self, updates: &Updates) -> f64 {
-        let next = self.steps + 1;
-        let warmed = next as f64 / (updates.warmup_updates as f64 + 1.0);
-        updates.learning_rate * warmed.min(1.0)
-    }
-
     /// One gradient step. `norm` is the gradients' norm.
     pub(crate) fn step(
         &mut self,
         model: &mut LanguageModel,
         gradients: WeightGradients,
         norm: f64,
+        learning_rate: f64,
         updates: &Updates,
     ) {
-        let learning_rate = self.learning_rate(updates);
         self.steps += 1;
         let correction = |beta: f64| 1.0 - beta.powf(self.steps as f64);
         let coefficients = Coefficients {
@@ -81,6 +74,33 @@ impl AdamW {
             coefficients,
         };
         model.map_weights(&mut stepper);
+    }
+}
+
+impl AdamW {
+    /// Gradient steps taken.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The first and second moment of every weight that a step has changed, each flat, by the
+    /// weight's place in visiting order.
+    pub(crate) fn moments(&self) -> impl Iterator<Item = (usize, [Tensor<1>; 2])> {
+        let slots = self.moments.iter().enumerate();
+        slots.filter_map(|(place, slot)| {
+            let Moments { first, second } = slot.clone()?;
+            Some((place, [first, second]))
+        })
+    }
+
+    /// An optimizer that goes on after so many steps with the moments of each weight.
+    pub(crate) fn resumed(steps: usize, moments: Vec<Option<[Tensor<1>; 2]>>) -> Self {
+        let slot =
+            |pair: Option<[Tensor<1>; 2]>| pair.map(|[first, second]| Moments { first, second });
+        Self {
+            steps,
+            moments: moments.into_iter().map(slot).collect(),
+        }
     }
 }
 
@@ -273,24 +293,5 @@ mod tests {
                 "{value} is not {expected}"
             );
         }
-    }
-
-    #[test]
-    fn the_learning_rate_rises_over_the_warm_up() {
-        let updates = Updates {
-            learning_rate: 1.0,
-            warmup_updates: 3,
-            ..Updates::default()
-        };
-        let rates: Vec<f64> = (0..5)
-            .map(|steps| {
-                AdamW {
-                    steps,
-                    moments: Vec::new(),
-                }
-                .learning_rate(&updates)
-            })
-            .collect();
-        assert_eq!(rates, [0.25, 0.5, 0.75, 1.0, 1.0]);
     }
 }

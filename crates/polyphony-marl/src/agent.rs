@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use polyphony_episode::{Observation, Role};
 use polyphony_model::{
-    ChatTemplate, LanguageModel, Message, MessageRole, Tokenizer, encode_conversation,
+    ChatTemplate, LanguageModel, Message, MessageRole, Tokenizer, encode_continuation,
+    encode_conversation,
 };
 
-use crate::{MarlError, adamw::AdamW, tree::History};
+use crate::{MarlError, adamw::AdamW, tree::History, update::JudgedGroup};
 
 /// How an agent's text becomes token ids and back.
 #[derive(Debug)]
@@ -29,6 +30,10 @@ pub struct Agent {
     pub model: LanguageModel,
     /// How text becomes token ids and back; agents that start from one model share it.
     pub language: Arc<Language>,
+    /// The policy that it started from, where a divergence from it counts.
+    pub(crate) reference: Option<LanguageModel>,
+    /// What it will learn from, once there is enough of it.
+    pub(crate) buffer: Vec<JudgedGroup>,
     pub(crate) optimizer: AdamW,
     /// Updates refused in a row because a loss or gradient was not finite.
     pub(crate) refused_in_a_row: usize,
@@ -42,8 +47,20 @@ impl Agent {
             name,
             model,
             language,
+            reference: None,
+            buffer: Vec::new(),
             optimizer: AdamW::default(),
             refused_in_a_row: 0,
+        }
+    }
+
+    /// The same agent, which keeps its present policy as the reference that a divergence is measured
+    /// from. The two share their weights until an update changes them.
+    #[must_use]
+    pub fn with_reference(self) -> Self {
+        Self {
+            reference: Some(self.model.clone()),
+            ..self
         }
     }
 }
@@ -86,6 +103,39 @@ impl Language {
             }
         };
         Ok(History { tokens })
+    }
+
+    /// The history of an agent that has said something and is told what came of it. What it said
+    /// stays as the token ids that were sampled.
+    ///
+    /// # Errors
+    /// If the chat template refuses the conversation or has no place for an answer.
+    pub fn next_history(
+        &self,
+        role: &Role,
+        history: &History,
+        said: &[u32],
+        observation: &Observation,
+    ) -> Result<History, MarlError> {
+        let continuation = match &self.template {
+            Some(template) => {
+                let system = role.system.as_deref();
+                let mut ids =
+                    encode_continuation(&self.tokenizer, template, system, &observation.text)?;
+                // The template ends an answer with the token that the model may have ended it with.
+                if said.last() == ids.first() {
+                    ids.remove(0);
+                }
+                ids
+            }
+            None => {
+                let text = format!("\n\n{}\n\n", observation.text);
+                self.tokenizer.encode_more(&text)?
+            }
+        };
+        Ok(History {
+            tokens: [&history.tokens, said, &continuation].concat(),
+        })
     }
 }
 

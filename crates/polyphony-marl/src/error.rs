@@ -58,7 +58,7 @@ pub enum MarlError {
     #[error(
         "task `{task}`: the prompt of agent `{agent}` has {prompt} tokens and a response may have \
          {new}, but the model's context holds {max_positions}: shorten the task, lower \
-         `max_new_tokens`, or leave such tasks out with `long_prompts: Skip`"
+         `max_new_tokens`, or leave it out with `long_prompts: Skip`"
     )]
     PromptTooLong {
         /// The task.
@@ -71,6 +71,15 @@ pub enum MarlError {
         new: usize,
         /// Tokens that the context holds.
         max_positions: usize,
+    },
+    /// A divergence counts, but there is nothing to measure it from.
+    #[error(
+        "agent `{agent}` keeps no reference, from which `kl` measures its divergence: make it with \
+         `Agent::with_reference`"
+    )]
+    NoReference {
+        /// The agent.
+        agent: String,
     },
     /// Rollout and training disagree about the same tokens.
     #[error(

@@ -1,13 +1,14 @@
 //! What the unit tests share: agents of the tiny fixture model, and environments of a few lines.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use burn::{
     module::{ModuleMapper, Param},
     tensor::{Device, Tensor, TensorData},
 };
 use polyphony_episode::{
-    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Response, Reward, Role, Task,
+    Turn,
 };
 use polyphony_model::{ChatTemplate, LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer};
 
@@ -145,6 +146,65 @@ impl Environment for Duet {
     }
 }
 
+/// A game of three turns for as many roles as it has names. At every turn but the last it says what
+/// was said, and it ends early after a joint action whose first response has an odd number of
+/// tokens. A turn earns the number of the first role's tokens, and as many as there are turns before.
+pub(crate) struct Chain {
+    pub(crate) roles: Vec<Role>,
+    pub(crate) ends_early: bool,
+}
+
+impl Chain {
+    pub(crate) fn new(names: &[&str]) -> Self {
+        Self {
+            roles: names.iter().copied().map(Role::new).collect(),
+            ends_early: true,
+        }
+    }
+
+    /// What an agent is told after it said something.
+    pub(crate) fn told(past: usize, response: &Response) -> String {
+        format!("after {past}: {}", response.tokens.len())
+    }
+}
+
+impl Environment for Chain {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        &["said", "past"]
+    }
+
+    fn horizon(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(3).unwrap() }
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        Ok(vec![
+            Observation::new(task.field("text")?);
+            self.roles.len()
+        ])
+    }
+
+    fn step(
+        &self,
+        _task: &Task,
+        past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let said = action.responses[0].tokens.len();
+        let reward = Reward::new([("said", said as f64), ("past", past.len() as f64)]);
+        if self.ends_early && said % 2 == 1 {
+            return Ok(Outcome::end(reward));
+        }
+        let told = action.responses.iter();
+        let told = told.map(|response| Observation::new(Self::told(past.len(), response)));
+        Ok(Outcome::go_on(reward, told.collect()))
+    }
+}
+
 /// The number of each agent's tokens, as parts `one` and `two`.
 pub(crate) fn lengths(action: &JointAction) -> Reward {
     let [one, two] = [0, 1].map(|agent| action.responses[agent].tokens.len() as f64);
@@ -159,6 +219,7 @@ pub(crate) fn rollout_config(samples: usize, max_new_tokens: usize) -> RolloutCo
     RolloutConfig {
         samples,
         joint_mode: JointMode::Aligned,
+        termination_threshold: None,
         sampling: Sampling::default(),
         max_new_tokens,
         weights: RolloutWeights::Full,

@@ -20,6 +20,7 @@
 mod adamw;
 mod advantage;
 mod agent;
+mod checkpoint;
 mod config;
 mod error;
 #[cfg(test)]
@@ -34,17 +35,21 @@ mod update;
 
 pub use advantage::{advantages, teaches_nothing};
 pub use agent::{Agent, Language};
+pub use checkpoint::AgentState;
 pub use config::{
-    AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, JointMode, MOST_SAMPLES, Updates,
+    AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, Credit, JointMode, Kl,
+    MOST_JOINT_ACTIONS, MOST_SAMPLES, Objective, Schedule, Updates,
 };
 pub use error::MarlError;
-pub use objective::{Lesson, token_weights};
-pub use report::{AgentReport, StepReport, Timing, mean_parts, mean_return};
-pub use returns::{credits, returns};
+pub use objective::{Lesson, TokenLogprobs, TokenTerm, shares, token_term};
+pub use report::{
+    AgentReport, RoleFigures, StepReport, Timing, TurnReport, mean_parts, mean_return,
+};
+pub use returns::{credits, penalized_returns, returns};
 pub use rollout::{
     IndexedTask, LongPrompts, Playable, Rollout, RolloutConfig, RolloutWeights, playable_tasks,
     rollout,
 };
 pub use step::{Progress, Step, StepConfig, train_step};
 pub use tree::{AgentGroup, Branch, History, Node, Sample};
-pub use update::{JudgedGroup, UpdateConfig, UpdateReport, update};
+pub use update::{Drift, JudgedGroup, UpdateConfig, UpdateReport, update};

@@ -1,11 +1,19 @@
-//! The policy-gradient objective (DESIGN 3.4).
+//! Objectives: what is maximized over an agent's responses (DESIGN 3.4).
 //!
-//! `L = − mean over responses of A · Σ_τ ℓ_τ` (Williams, 1992; arXiv 2508.04652, equation 4), with
-//! `ℓ_τ` the log-probability of response token `τ`, the end-of-sequence token included. The
-//! aggregation may divide the sum over tokens; see [`Aggregation`].
+//! With `ℓ_τ` the log-probability of response token `τ`, the end-of-sequence token included, and `A`
+//! the response's advantage:
+//!
+//! - *Policy gradient*: `L = − mean over responses of A · Σ_τ ℓ_τ` (Williams, 1992; arXiv 2508.04652,
+//!   equation 4).
+//! - *Clipped*: with `ρ_τ = exp(ℓ_τ − ℓ_τ^old)`, `min(ρ_τ A, clip(ρ_τ, 1 − ε_low, 1 + ε_high) A)` in
+//!   place of `A ℓ_τ` (PPO, arXiv 1707.06347; two bounds as in DAPO, arXiv 2503.14476).
+//! - *KL in the loss*: `+ β (exp(d_τ) − d_τ − 1)` with `d_τ = ℓ_τ^ref − ℓ_τ`, the estimator k3
+//!   (Schulman, "Approximating KL Divergence", 2020; used so by GRPO, arXiv 2402.03300).
+//!
+//! The aggregation may divide the sum over tokens; see [`Aggregation`].
 
 use crate::{
-    config::{Aggregation, Algorithm},
+    config::{Aggregation, Algorithm, Kl, Objective},
     tree::Sample,
 };
 
@@ -18,14 +26,10 @@ pub struct Lesson<'a> {
     pub advantage: f64,
 }
 
-/// For each response of a minibatch the factor `w` with which its tokens enter the loss,
-/// `L = − Σ_responses w · Σ_τ ℓ_τ`. Responses left out of the loss have a factor of 0 and are left
-/// out of the mean's denominator too.
-pub fn token_weights(
-    lessons: &[Lesson<'_>],
-    algorithm: &Algorithm,
-    max_new_tokens: usize,
-) -> Vec<f64> {
+/// For each response of a minibatch the share with which its tokens' terms enter the loss,
+/// `L = Σ_responses share · Σ_τ term_τ`. Responses left out of the loss have a share of 0 and are
+/// left out of the mean's denominator too.
+pub fn shares(lessons: &[Lesson<'_>], algorithm: &Algorithm, max_new_tokens: usize) -> Vec<f64> {
     let counts = |lesson: &Lesson<'_>| !(algorithm.mask_truncated && lesson.sample.is_truncated());
     let trained = lessons.iter().filter(|lesson| counts(lesson));
     let responses = trained.clone().count() as f64;
@@ -37,86 +41,67 @@ pub fn token_weights(
         Aggregation::TokenMean => tokens,
         Aggregation::FixedLength => responses * max_new_tokens as f64,
     };
-    lessons
-        .iter()
-        .map(|lesson| {
-            if counts(lesson) {
-                lesson.advantage / divisor
-            } else {
-                0.0
+    let share = |lesson| if counts(lesson) { 1.0 / divisor } else { 0.0 };
+    lessons.iter().map(share).collect()
+}
+
+/// A token's log-probability under three policies, in nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// Under the policy that is trained.
+    pub trained: f64,
+    /// When it was sampled.
+    pub sampled: f64,
+    /// Under the reference, if one is kept.
+    pub reference: Option<f64>,
+}
+
+/// A token's term of the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenTerm {
+    /// Its value.
+    pub loss: f64,
+    /// Its derivative in the log-probability under the policy that is trained.
+    pub slope: f64,
+    /// `ρ`: how much likelier the token is than when it was sampled.
+    pub ratio: f64,
+    /// Whether the objective's bounds hold the token back.
+    pub clipped: bool,
+    /// The estimator k3 of the divergence from the reference; 0 without one.
+    pub kl: f64,
+}
+
+/// The term of a token whose response has this advantage.
+pub fn token_term(logprobs: TokenLogprobs, advantage: f64, algorithm: &Algorithm) -> TokenTerm {
+    let ratio = (logprobs.trained - logprobs.sampled).exp();
+    let (gain, gain_slope, clipped) = match algorithm.objective {
+        Objective::PolicyGradient => (advantage * logprobs.trained, advantage, false),
+        Objective::Clipped { low, high } => {
+            let free = ratio * advantage;
+            let bounded = ratio.clamp(1.0 - low, 1.0 + high) * advantage;
+            // Where both are equal the ratio is within its bounds, or nothing is to be gained.
+            match bounded < free {
+                true => (bounded, 0.0, true),
+                false => (free, free, false),
             }
-        })
-        .collect()
+        }
+    };
+    let ahead = logprobs
+        .reference
+        .map_or(0.0, |reference| reference - logprobs.trained);
+    let kl = ahead.exp() - ahead - 1.0;
+    let coefficient = match algorithm.kl {
+        Kl::Loss { coefficient } => coefficient,
+        Kl::Off | Kl::Reward { .. } => 0.0,
+    };
+    TokenTerm {
+        loss: coefficient * kl - gain,
+        slope: coefficient * (1.0 - ahead.exp()) - gain_slope,
+        ratio,
+        clipped,
+        kl,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use polyphony_episode::{FinishReason, Response};
-
-    use super::*;
-
-    fn sample(tokens: usize, finish: FinishReason) -> Sample {
-        let response = Response {
-            text: String::new(),
-            tokens: vec![7; tokens],
-            finish,
-        };
-        Sample {
-            response,
-            logprobs: vec![-1.0; tokens],
-        }
-    }
-
-    #[track_caller]
-    fn check(algorithm: Algorithm, expected: [f64; 3]) {
-        let samples = [
-            sample(2, FinishReason::Stop),
-            sample(8, FinishReason::Length),
-            sample(6, FinishReason::Stop),
-        ];
-        let advantages = [1.0, -2.0, 4.0];
-        let lessons: Vec<Lesson<'_>> = samples
-            .iter()
-            .zip(advantages)
-            .map(|(sample, advantage)| Lesson { sample, advantage })
-            .collect();
-        let weights = token_weights(&lessons, &algorithm, 8);
-        for (own, expected) in weights.iter().zip(expected) {
-            assert!(
-                (own - expected).abs() < 1e-12,
-                "{weights:?} against {expected}"
-            );
-        }
-    }
-
-    #[test]
-    fn each_aggregation_follows_its_formula() {
-        let with = |aggregation| Algorithm {
-            aggregation,
-            ..Algorithm::default()
-        };
-        check(
-            with(Aggregation::SequenceSum),
-            [1.0 / 3.0, -2.0 / 3.0, 4.0 / 3.0],
-        );
-        check(
-            with(Aggregation::TokenMean),
-            [1.0 / 16.0, -2.0 / 16.0, 4.0 / 16.0],
-        );
-        check(
-            with(Aggregation::FixedLength),
-            [1.0 / 24.0, -2.0 / 24.0, 4.0 / 24.0],
-        );
-    }
-
-    #[test]
-    fn masking_drops_numerator_and_denominator() {
-        let with = |aggregation| Algorithm {
-            aggregation,
-            mask_truncated: true,
-            ..Algorithm::default()
-        };
-        check(with(Aggregation::SequenceSum), [0.5, 0.0, 2.0]);
-        check(with(Aggregation::TokenMean), [1.0 / 8.0, 0.0, 0.5]);
-    }
-}
+mod tests;

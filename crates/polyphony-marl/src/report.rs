@@ -14,15 +14,16 @@ use crate::{
 };
 
 /// One step's figures. Means are NaN where there is nothing to average: a step whose tasks were all
-/// left out.
+/// left out, a turn that no episode reached.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
-    /// The mean return over the joint actions of the first turn.
-    pub mean_return: f64,
-    /// The mean of every part of the reward over the same joint actions.
-    pub parts: Vec<(&'static str, f64)>,
+    /// Every turn's figures, as many as the environment has turns. The returns of the first hold
+    /// those of all others.
+    pub turns: Vec<TurnReport>,
     /// Tasks left out since a prompt did not fit.
     pub skipped_tasks: usize,
+    /// Joint actions that would have gone on, had the next prompt fitted.
+    pub cut_episodes: usize,
     /// Tokens that all agents sampled.
     pub sampled_tokens: usize,
     /// One report a role.
@@ -31,11 +32,33 @@ pub struct StepReport {
     pub timing: Timing,
 }
 
+/// The figures of the environment at one turn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TurnReport {
+    /// Nodes that were played.
+    pub nodes: usize,
+    /// The mean return over their joint actions.
+    pub mean_return: f64,
+    /// The mean of every part of the reward over the same joint actions.
+    pub parts: Vec<(&'static str, f64)>,
+}
+
 /// The figures of one role; its update is that of the agent that plays it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentReport {
     /// The role's name.
     pub name: String,
+    /// The figures of all turns together.
+    pub overall: RoleFigures,
+    /// Every turn's figures, as many as the environment has turns.
+    pub turns: Vec<RoleFigures>,
+    /// What the update did.
+    pub update: UpdateReport,
+}
+
+/// What a role's responses were like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoleFigures {
     /// The mean over groups of the standard deviation of their advantages.
     pub advantage_spread: f64,
     /// The share of groups whose advantages all vanish.
@@ -47,8 +70,6 @@ pub struct AgentReport {
     pub response_tokens: f64,
     /// The share of responses that the length limit cut.
     pub truncated_share: f64,
-    /// What the update did.
-    pub update: UpdateReport,
 }
 
 /// Durations and speeds.
@@ -56,9 +77,11 @@ pub struct AgentReport {
 pub struct Timing {
     /// Seconds of rollout and scoring.
     pub rollout_secs: f64,
-    /// Seconds of all agents' updates.
+    /// Of these, seconds of scoring.
+    pub reward_secs: f64,
+    /// Seconds of all agents' updates, and of what their references say.
     pub update_secs: f64,
-    /// Sampled tokens a second of rollout.
+    /// Sampled tokens a second of rollout without scoring.
     pub tokens_per_sec: f64,
 }
 
@@ -71,25 +94,44 @@ impl StepReport {
         config: &StepConfig,
     ) -> Self {
         let algorithm = &config.algorithm;
+        let all: Vec<&Node> = rollout.nodes.iter().flat_map(Node::nodes).collect();
+        let at = |turn| all.iter().copied().filter(move |node| node.turn == turn);
+        let by_turn: Vec<Vec<&Node>> = (0..environment.horizon().get())
+            .map(|turn| at(turn).collect())
+            .collect();
         let agents = environment.roles().iter().enumerate().map(|(role, named)| {
-            let update = &updates[player(updates.len(), role)];
-            AgentReport::new(&named.name, role, &rollout.nodes, algorithm, update)
+            let figures = |nodes: &Vec<&Node>| RoleFigures::new(role, nodes, algorithm);
+            AgentReport {
+                name: named.name.clone(),
+                overall: figures(&all),
+                turns: by_turn.iter().map(figures).collect(),
+                update: updates[player(updates.len(), role)].clone(),
+            }
         });
+        let turn = |nodes: &Vec<&Node>| TurnReport::new(environment, nodes, algorithm.discount);
+        let turns: Vec<TurnReport> = by_turn.iter().map(turn).collect();
         Self {
-            mean_return: mean_return(&rollout.nodes, algorithm.discount),
-            parts: mean_parts(environment, &rollout.nodes),
             skipped_tasks: rollout.skipped_tasks,
+            cut_episodes: rollout.cut_episodes,
             sampled_tokens: rollout.sampled_tokens(),
             agents: agents.collect(),
             timing: Timing::default(),
+            turns,
         }
     }
 
-    pub(crate) fn timed(self, rollout_secs: f64, update_secs: f64) -> Self {
-        let tokens_per_sec = self.sampled_tokens as f64 / rollout_secs;
+    /// The figures of the first turn.
+    pub fn first_turn(&self) -> &TurnReport {
+        &self.turns[0]
+    }
+
+    pub(crate) fn timed(self, rollout: &Rollout, rollout_secs: f64, update_secs: f64) -> Self {
+        let sampling_secs = rollout_secs - rollout.reward_secs;
+        let tokens_per_sec = self.sampled_tokens as f64 / sampling_secs;
         Self {
             timing: Timing {
                 rollout_secs,
+                reward_secs: rollout.reward_secs,
                 update_secs,
                 tokens_per_sec,
             },
@@ -103,21 +145,31 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
+impl TurnReport {
+    fn new(environment: &dyn Environment, nodes: &[&Node], discount: f64) -> Self {
+        Self {
+            nodes: nodes.len(),
+            mean_return: mean_return(nodes.iter().copied(), discount),
+            parts: mean_parts(environment, nodes.iter().copied()),
+        }
+    }
+}
+
 /// The mean return over all joint actions of the given nodes; NaN of none.
-pub fn mean_return(nodes: &[Node], discount: f64) -> f64 {
-    mean(
-        &nodes
-            .iter()
-            .flat_map(|node| returns(node, discount))
-            .collect::<Vec<_>>(),
-    )
+pub fn mean_return<'a>(nodes: impl IntoIterator<Item = &'a Node>, discount: f64) -> f64 {
+    let returns = nodes.into_iter().flat_map(|node| returns(node, discount));
+    mean(&returns.collect::<Vec<_>>())
 }
 
 /// The mean of each part of the reward over all joint actions of the given nodes; a joint action
 /// without a part counts as 0. NaN of no joint actions.
-pub fn mean_parts(environment: &dyn Environment, nodes: &[Node]) -> Vec<(&'static str, f64)> {
+pub fn mean_parts<'a>(
+    environment: &dyn Environment,
+    nodes: impl IntoIterator<Item = &'a Node> + Clone,
+) -> Vec<(&'static str, f64)> {
     let mean_part = |part: &&'static str| {
-        let branches = nodes.iter().flat_map(|node| &node.branches);
+        let nodes = nodes.clone().into_iter();
+        let branches = nodes.flat_map(|node| &node.branches);
         let values: Vec<f64> = branches
             .map(|branch| branch.reward.part(part).unwrap_or(0.0))
             .collect();
@@ -126,15 +178,8 @@ pub fn mean_parts(environment: &dyn Environment, nodes: &[Node]) -> Vec<(&'stati
     environment.reward_parts().iter().map(mean_part).collect()
 }
 
-impl AgentReport {
-    fn new(
-        name: &str,
-        role: usize,
-        nodes: &[Node],
-        algorithm: &Algorithm,
-        update: &UpdateReport,
-    ) -> Self {
-        let nodes: Vec<&Node> = nodes.iter().flat_map(Node::nodes).collect();
+impl RoleFigures {
+    fn new(role: usize, nodes: &[&Node], algorithm: &Algorithm) -> Self {
         let samples = nodes.iter().flat_map(|node| &node.groups[role].samples);
         let samples: Vec<&Sample> = samples.collect();
         let logprobs: Vec<f64> = samples
@@ -153,13 +198,11 @@ impl AgentReport {
             mean(&advantages.iter().map(|group| f(group)).collect::<Vec<_>>())
         };
         Self {
-            name: name.to_owned(),
             advantage_spread: over_groups(standard_deviation),
             zero_advantage_share: over_groups(|group| f64::from(u8::from(teaches_nothing(group)))),
             entropy: -mean(&logprobs),
             response_tokens: over_samples(|sample| sample.response.tokens.len() as f64),
             truncated_share: over_samples(|sample| f64::from(u8::from(sample.is_truncated()))),
-            update: update.clone(),
         }
     }
 }

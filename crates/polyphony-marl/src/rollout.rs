@@ -1,29 +1,30 @@
-//! Rollout: every agent answers every task several times, and the environment scores the joint
-//! actions.
+//! Rollout: every agent answers every task several times, the environment scores the joint actions,
+//! and each that goes on is the beginning of another turn (DESIGN 3.1).
+//!
+//! All tasks are played together, turn after turn: [`open`] knows where agents stand before they
+//! answer, [`level`] lets them answer and scores what they said.
 
-use polyphony_episode::{
-    Environment, FinishReason, JointAction, Observation, Response, Reward, Task,
-};
-use polyphony_model::{
-    Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
-};
-use rayon::prelude::*;
+use std::time::Instant;
+
+use polyphony_episode::{Environment, Observation, Task};
+use polyphony_model::{Sampling, StreamKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    MarlError,
-    agent::{Agent, player, roles_of},
-    config::JointMode,
-    tree::{AgentGroup, Branch, History, Node, Sample},
-};
+use crate::{MarlError, agent::Agent, config::JointMode, tree::Node};
 
-/// What happens to a task whose prompt does not fit into an agent's context.
+mod level;
+mod open;
+
+use self::open::OpenNode;
+
+/// What happens to a task whose prompt does not fit into an agent's context, and to an episode whose
+/// next prompt does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LongPrompts {
     /// The run stops with an error that names the task.
     #[default]
     Fail,
-    /// The task is left out, which is logged and counted.
+    /// The task is left out or the episode ends there, which is logged and counted.
     Skip,
 }
 
@@ -54,6 +55,8 @@ pub struct RolloutConfig {
     pub samples: usize,
     /// How they are combined.
     pub joint_mode: JointMode,
+    /// An episode ends at a node whose joint actions earn more than this on average.
+    pub termination_threshold: Option<f64>,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// The most tokens of a response.
@@ -66,13 +69,17 @@ pub struct RolloutConfig {
     pub key: StreamKey,
 }
 
-/// The nodes of one rollout, and the tasks that were left out.
+/// The nodes of one rollout, and what was left out of it.
 #[derive(Clone, Debug, Default)]
 pub struct Rollout {
     /// One root node a task.
     pub nodes: Vec<Node>,
     /// Tasks left out since a prompt did not fit.
     pub skipped_tasks: usize,
+    /// Joint actions that would have gone on, had the next prompt fitted.
+    pub cut_episodes: usize,
+    /// Seconds that the environment took to score.
+    pub reward_secs: f64,
 }
 
 impl Rollout {
@@ -86,7 +93,7 @@ impl Rollout {
     }
 }
 
-/// Samples and scores. `on_tokens` is told of every batch of new tokens.
+/// Samples and scores all turns of all tasks. `on_tokens` is told of every batch of new tokens.
 ///
 /// # Errors
 /// If the environment fails, a prompt does not fit and shall not be skipped, or generation fails.
@@ -97,58 +104,55 @@ pub fn rollout(
     config: &RolloutConfig,
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Rollout, MarlError> {
-    let (starts, skipped_tasks) = start_all(agents, environment, tasks, config)?;
-    let roles = environment.roles().len();
-    let mut by_role = Vec::with_capacity(roles);
-    for (index, agent) in agents.iter().enumerate() {
-        let played = || roles_of(index, agents.len(), roles);
-        let prompts = played().flat_map(|role| starts.iter().map(move |start| (role, start)));
-        let groups: Vec<PromptGroup<'_>> = prompts
-            .map(|(role, (task, start))| PromptGroup {
-                prompt: &start[role].1.tokens,
-                samples: config.samples,
-                key: StreamKey {
-                    task: task.index as u32,
-                    agent: role as u16,
-                    ..config.key
-                },
-            })
-            .collect();
-        // All roles that an agent plays are sampled in one batch, one role after the other.
-        let mut samples = sample(agent, &groups, config, on_tokens)?.into_iter();
-        for _ in played() {
-            let own: Vec<Vec<Sample>> = samples.by_ref().take(starts.len()).collect();
-            by_role.push(own.into_iter());
+    let roots = open::roots(agents, environment, tasks, config)?;
+    let mut rollout = Rollout {
+        skipped_tasks: roots.left_out,
+        ..Rollout::default()
+    };
+    let mut open = roots.nodes;
+    let mut levels = Vec::new();
+    for turn in 0..environment.horizon().get() {
+        let samples = level::sample(agents, &open, turn, config, on_tokens)?;
+        let start = Instant::now();
+        let played = level::score(environment, open, samples, turn, config)?;
+        rollout.reward_secs += start.elapsed().as_secs_f64();
+        let is_last = turn + 1 == environment.horizon().get();
+        let children = match is_last {
+            true => open::Opened::default(),
+            false => open::children(agents, environment, &played, config)?,
+        };
+        rollout.cut_episodes += children.left_out;
+        open = children.nodes;
+        levels.push(played);
+        if open.is_empty() {
+            break;
         }
     }
-    let nodes = starts.into_iter().map(|(task, start)| {
-        let groups =
-            start
-                .into_iter()
-                .zip(&mut by_role)
-                .map(|((observation, history), samples)| AgentGroup {
-                    observation,
-                    history,
-                    samples: samples.next().unwrap_or_default(),
-                });
-        let node = Node {
-            task: task.task.id.clone(),
-            turn: 0,
-            groups: groups.collect(),
-            branches: vec![],
+    rollout.nodes = assemble(levels);
+    Ok(rollout)
+}
+
+/// A node that has been played, and what comes after each of its joint actions.
+struct Played<'a> {
+    open: OpenNode<'a>,
+    node: Node,
+    /// For each joint action the next observations, if the episode goes on.
+    next: Vec<Option<Vec<Observation>>>,
+}
+
+/// Hangs the nodes of every level below those of the level above; returns the roots.
+fn assemble(mut levels: Vec<Vec<Played<'_>>>) -> Vec<Node> {
+    while let Some(level) = levels.pop() {
+        let Some(above) = levels.last_mut() else {
+            return level.into_iter().map(|played| played.node).collect();
         };
-        (task.task, node)
-    });
-    // All joint actions of all tasks at once: a slow one keeps none of the others waiting.
-    let nodes = nodes
-        .collect::<Vec<_>>()
-        .into_par_iter()
-        .map(|(task, node)| score(environment, task, node, config.joint_mode))
-        .collect::<Result<_, _>>()?;
-    Ok(Rollout {
-        nodes,
-        skipped_tasks,
-    })
+        for Played { open, node, .. } in level {
+            if let Some((parent, branch)) = open.parent {
+                above[parent].node.branches[branch].child = Some(node);
+            }
+        }
+    }
+    Vec::new()
 }
 
 /// What can be played of some tasks.
@@ -156,7 +160,7 @@ pub fn rollout(
 pub struct Playable {
     /// Tasks whose prompts fit.
     pub tasks: usize,
-    /// For each role the tokens of its longest prompt.
+    /// For each role the tokens of its longest first prompt.
     pub longest_prompts: Vec<usize>,
 }
 
@@ -170,191 +174,15 @@ pub fn playable_tasks(
     tasks: &[IndexedTask<'_>],
     config: &RolloutConfig,
 ) -> Result<Playable, MarlError> {
-    let (starts, _) = start_all(agents, environment, tasks, config)?;
+    let roots = open::roots(agents, environment, tasks, config)?.nodes;
     let longest = |role: usize| {
-        let prompts = starts.iter().map(|(_, start)| start[role].1.tokens.len());
+        let prompts = roots.iter().map(|root| root.histories[role].tokens.len());
         prompts.max().unwrap_or(0)
     };
     Ok(Playable {
-        tasks: starts.len(),
+        tasks: roots.len(),
         longest_prompts: (0..environment.roles().len()).map(longest).collect(),
     })
-}
-
-/// For each agent what it is told first, and the history that it continues.
-type Start = Vec<(Observation, History)>;
-
-/// Tasks that can be played.
-type Starts<'a> = Vec<(&'a IndexedTask<'a>, Start)>;
-
-/// The start of every task that fits, and the number of those that do not.
-fn start_all<'a>(
-    agents: &[Agent],
-    environment: &dyn Environment,
-    tasks: &'a [IndexedTask<'a>],
-    config: &RolloutConfig,
-) -> Result<(Starts<'a>, usize), MarlError> {
-    let mut starts = Vec::with_capacity(tasks.len());
-    let mut skipped = 0;
-    for task in tasks {
-        match start(agents, environment, task.task, config) {
-            Ok(start) => starts.push((task, start)),
-            Err(error @ MarlError::PromptTooLong { .. })
-                if config.long_prompts == LongPrompts::Skip =>
-            {
-                log::warn!("task left out: {error}");
-                skipped += 1;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((starts, skipped))
-}
-
-fn start(
-    agents: &[Agent],
-    environment: &dyn Environment,
-    task: &Task,
-    config: &RolloutConfig,
-) -> Result<Start, MarlError> {
-    let observations = environment.start(task)?;
-    let roles = environment.roles();
-    if observations.len() != roles.len() || ![1, roles.len()].contains(&agents.len()) {
-        return Err(MarlError::TeamSize {
-            roles: roles.len(),
-            agents: agents.len(),
-            observations: observations.len(),
-        });
-    }
-    let each = roles.iter().enumerate().zip(observations);
-    each.map(|((index, role), observation)| {
-        let agent = &agents[player(agents.len(), index)];
-        let history = agent.language.first_history(role, &observation)?;
-        let (prompt, new) = (history.tokens.len(), config.max_new_tokens);
-        let max_positions = agent.model.config().max_positions;
-        if prompt.saturating_add(new) > max_positions {
-            let (task, agent) = (task.id.clone(), role.name.clone());
-            return Err(MarlError::PromptTooLong {
-                task,
-                agent,
-                prompt,
-                new,
-                max_positions,
-            });
-        }
-        Ok((observation, history))
-    })
-    .collect()
-}
-
-/// One agent's responses to all its prompts, in one batch.
-fn sample(
-    agent: &Agent,
-    groups: &[PromptGroup<'_>],
-    config: &RolloutConfig,
-    on_tokens: &mut dyn FnMut(usize),
-) -> Result<Vec<Vec<Sample>>, MarlError> {
-    let generation = GenerationConfig {
-        sampling: config.sampling.clone(),
-        max_new_tokens: config.max_new_tokens,
-        stop_tokens: agent.language.stop_tokens.clone(),
-    };
-    let rounded = match config.weights {
-        RolloutWeights::Full => None,
-        RolloutWeights::Bf16 => Some(agent.model.in_bf16()?),
-    };
-    let model = rounded.as_ref().unwrap_or(&agent.model);
-    let responses = generate(model, groups, &generation, on_tokens)?;
-    responses
-        .into_iter()
-        .map(|group| {
-            group
-                .into_iter()
-                .map(|response| to_sample(agent, response))
-                .collect()
-        })
-        .collect()
-}
-
-fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError> {
-    let finish = match generation.finish {
-        Finish::Stop => FinishReason::Stop,
-        Finish::Length => FinishReason::Length,
-    };
-    let text = agent.language.tokenizer.decode(generation.spoken())?;
-    let response = Response {
-        text,
-        tokens: generation.tokens,
-        finish,
-    };
-    Ok(Sample {
-        response,
-        logprobs: generation.logprobs,
-    })
-}
-
-/// Scores a node's joint actions, in parallel.
-fn score(
-    environment: &dyn Environment,
-    task: &Task,
-    mut node: Node,
-    mode: JointMode,
-) -> Result<Node, MarlError> {
-    let branches: Result<Vec<Branch>, MarlError> = joint_picks(&node, mode)
-        .into_par_iter()
-        .map(|picks| {
-            let action = node.joint_action(&picks);
-            let outcome = environment.step(task, &[], &action)?;
-            check_reward(environment, task, &action, &outcome.reward)?;
-            Ok(Branch {
-                picks,
-                reward: outcome.reward,
-                child: None,
-            })
-        })
-        .collect();
-    node.branches = branches?;
-    Ok(node)
-}
-
-/// Refuses a reward with a part that was not announced, or with one that is not finite.
-fn check_reward(
-    environment: &dyn Environment,
-    task: &Task,
-    action: &JointAction,
-    reward: &Reward,
-) -> Result<(), MarlError> {
-    for (part, value) in reward.parts() {
-        if !environment.reward_parts().contains(&part) {
-            let part = part.to_owned();
-            return Err(MarlError::UnknownPart { part });
-        }
-        if !value.is_finite() {
-            let responses = action.responses.iter();
-            return Err(MarlError::RewardNotFinite {
-                task: task.id.clone(),
-                part: part.to_owned(),
-                value,
-                responses: responses.map(|response| response.text.clone()).collect(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// For each joint action the index of each agent's response.
-fn joint_picks(node: &Node, mode: JointMode) -> Vec<Vec<usize>> {
-    let samples = node
-        .groups
-        .iter()
-        .map(|group| group.samples.len())
-        .min()
-        .unwrap_or(0);
-    match mode {
-        JointMode::Aligned => (0..samples)
-            .map(|sample| vec![sample; node.groups.len()])
-            .collect(),
-    }
 }
 
 #[cfg(test)]

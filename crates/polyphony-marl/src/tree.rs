@@ -1,21 +1,24 @@
 //! The rollout tree (DESIGN 3.1): what the agents saw, said and earned.
 
 use polyphony_episode::{FinishReason, JointAction, Observation, Response, Reward};
+use serde::{Deserialize, Serialize};
 
 /// Everything that an agent has seen and said so far, as the token ids that its model reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The token ids, ready to be continued by a response.
     pub tokens: Vec<u32>,
 }
 
 /// A response with what the update needs to know of its sampling.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The text, the token ids and why it ended.
     pub response: Response,
     /// The natural log-probability of each token when it was drawn.
     pub logprobs: Vec<f32>,
+    /// The same under the policy that the agent started from; empty where no reference is kept.
+    pub reference_logprobs: Vec<f32>,
 }
 
 impl Sample {
@@ -23,10 +26,19 @@ impl Sample {
     pub fn is_truncated(&self) -> bool {
         self.response.finish == FinishReason::Length
     }
+
+    /// How far the policy has strayed from its reference on this response, in nats: the estimator
+    /// k1, `Σ_τ (ℓ_τ − ℓ_τ^ref)`. 0 where no reference is kept.
+    pub fn divergence(&self) -> f64 {
+        let pairs = self.logprobs.iter().zip(&self.reference_logprobs);
+        pairs
+            .map(|(&own, &reference)| f64::from(own) - f64::from(reference))
+            .sum()
+    }
 }
 
 /// One agent's share of a node: its history and the responses that it sampled from it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentGroup {
     /// What the agent is told at this turn.
     pub observation: Observation,
@@ -71,7 +83,7 @@ impl Node {
         )
     }
 
-    /// This node and all below it.
+    /// This node and all below it, a node before those below it.
     pub fn nodes(&self) -> Vec<&Node> {
         let mut nodes = vec![self];
         let children = self
@@ -80,5 +92,16 @@ impl Node {
             .filter_map(|branch| branch.child.as_ref());
         children.for_each(|child| nodes.extend(child.nodes()));
         nodes
+    }
+
+    /// The agents' groups at this node and all below it.
+    pub(crate) fn groups_mut(&mut self) -> Vec<&mut [AgentGroup]> {
+        let mut groups = vec![self.groups.as_mut_slice()];
+        let children = self
+            .branches
+            .iter_mut()
+            .filter_map(|branch| branch.child.as_mut());
+        children.for_each(|child| groups.extend(child.groups_mut()));
+        groups
     }
 }

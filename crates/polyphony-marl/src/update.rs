@@ -1,13 +1,16 @@
 //! One agent's update: log-probabilities → loss → gradients → new weights (DESIGN 3.5).
 
-use polyphony_model::{ModelError, PackedGroup, ScoredGroup, WeightGradients, score_group};
+use polyphony_model::{
+    LanguageModel, ModelError, PackedGroup, ScoredGroup, WeightGradients, score_group,
+};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
     advantage::teaches_nothing,
     agent::Agent,
-    config::{Algorithm, Updates},
-    objective::{Lesson, token_weights},
+    config::{Algorithm, Kl, Updates},
+    objective::{Lesson, TokenLogprobs, TokenTerm, shares, token_term},
     tree::AgentGroup,
 };
 
@@ -18,6 +21,8 @@ pub struct UpdateConfig<'a> {
     pub algorithm: &'a Algorithm,
     /// The optimizer's settings.
     pub updates: &'a Updates,
+    /// The learning rate.
+    pub learning_rate: f64,
     /// Groups of one gradient step.
     pub minibatch: usize,
     /// The temperature that responses were sampled at.
@@ -27,10 +32,10 @@ pub struct UpdateConfig<'a> {
 }
 
 /// An agent's group and the advantage of each of its responses.
-#[derive(Clone, Debug)]
-pub struct JudgedGroup<'a> {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgedGroup {
     /// History and responses.
-    pub group: &'a AgentGroup,
+    pub group: AgentGroup,
     /// One advantage a response.
     pub advantages: Vec<f64>,
 }
@@ -39,7 +44,7 @@ pub struct JudgedGroup<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpdateReport {
     /// Groups that were not run, since all their advantages vanish or every response that has one is
-    /// left out of the loss.
+    /// left out of the loss; in every pass through the buffer.
     pub skipped_groups: usize,
     /// Gradient steps taken.
     pub steps: usize,
@@ -47,39 +52,57 @@ pub struct UpdateReport {
     pub refused: usize,
     /// The largest gradient norm before clipping, over the steps taken.
     pub gradient_norm: f64,
-    /// The learning rate of the last step.
+    /// The learning rate.
     pub learning_rate: f64,
     /// The largest difference between a token's log-probability at rollout and in training, in
     /// nats; `None` of an empty buffer.
     pub logprob_gap: Option<f64>,
+    /// What the tokens in the loss say of the policy; `None` where there were none.
+    pub drift: Option<Drift>,
 }
 
-/// Updates an agent from its buffer.
+/// How far a policy is from the one that sampled, and from its reference: means over the tokens in
+/// the loss of all gradient steps, refused ones among them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drift {
+    /// The mean of the ratio `ρ`.
+    pub ratio: f64,
+    /// The share of tokens that the objective's bounds held back.
+    pub clipped_share: f64,
+    /// The mean of the estimator k3, in nats; `None` where no reference is kept.
+    pub kl: Option<f64>,
+}
+
+/// Updates an agent from groups that it has not learned from yet.
 ///
 /// # Errors
 /// If rollout and training disagree about log-probabilities beyond the tolerance, or too many
 /// updates in a row were refused.
 pub fn update(
     agent: &mut Agent,
-    buffer: &[JudgedGroup<'_>],
+    buffer: &[JudgedGroup],
     config: &UpdateConfig<'_>,
 ) -> Result<UpdateReport, MarlError> {
-    let mut report = UpdateReport::default();
-    for minibatch in buffer.chunks(config.minibatch) {
+    let mut report = UpdateReport {
+        learning_rate: config.learning_rate,
+        ..UpdateReport::default()
+    };
+    let mut terms = Vec::new();
+    let passes = (0..config.updates.epochs).flat_map(|_| buffer.chunks(config.minibatch));
+    for minibatch in passes {
         // Only before the first gradient step are the weights those of the rollout.
         let on_policy = report.steps == 0;
         let (gradients, finite) =
-            minibatch_gradients(agent, minibatch, config, on_policy, &mut report)?;
+            minibatch_gradients(agent, minibatch, config, on_policy, &mut report, &mut terms)?;
         if gradients.is_empty() {
             continue;
         }
         let norm = gradients.norm();
         if finite && norm.is_finite() {
-            report.learning_rate = agent.optimizer.learning_rate(config.updates);
             let Agent {
                 model, optimizer, ..
             } = &mut *agent;
-            optimizer.step(model, gradients, norm, config.updates);
+            optimizer.step(model, gradients, norm, config.learning_rate, config.updates);
             agent.refused_in_a_row = 0;
             report.steps += 1;
             report.gradient_norm = report.gradient_norm.max(norm);
@@ -89,50 +112,64 @@ pub fn update(
     }
     // A buffer that taught nothing has not been scored yet.
     if let (None, Some(judged)) = (report.logprob_gap, buffer.first()) {
-        let logprobs = judged.score(agent, config)?;
+        let logprobs = score(&agent.model, &judged.group, config.temperature)?;
         match logprobs.iter().all(|logprob| logprob.is_finite()) {
             true => compare_logprobs(agent, judged, &logprobs, config, &mut report)?,
             false => refuse(agent, config, &mut report)?,
         }
     }
+    report.drift = drift(&terms, agent.reference.is_some());
     Ok(report)
 }
 
 /// The gradients of a minibatch's loss, accumulated group by group, and whether the loss is finite.
 fn minibatch_gradients(
     agent: &Agent,
-    minibatch: &[JudgedGroup<'_>],
+    minibatch: &[JudgedGroup],
     config: &UpdateConfig<'_>,
     on_policy: bool,
     report: &mut UpdateReport,
+    terms: &mut Vec<TokenTerm>,
 ) -> Result<(WeightGradients, bool), MarlError> {
     let lessons: Vec<Lesson<'_>> = minibatch.iter().flat_map(JudgedGroup::lessons).collect();
-    let weights = token_weights(&lessons, config.algorithm, config.max_new_tokens);
-    let mut weights = weights.as_slice();
+    let shares = shares(&lessons, config.algorithm, config.max_new_tokens);
+    let mut shares = shares.as_slice();
     let mut gradients = WeightGradients::default();
     let mut finite = true;
     for judged in minibatch {
-        let (own, rest) = weights.split_at(judged.advantages.len());
-        weights = rest;
-        // All advantages vanish, or every response with one is left out of the loss.
-        if teaches_nothing(&judged.advantages) || own.iter().all(|weight| *weight == 0.0) {
+        let (own, rest) = shares.split_at(judged.advantages.len());
+        shares = rest;
+        if judged.is_idle(own, config.algorithm) {
             report.skipped_groups += 1;
             continue;
         }
-        let packed = judged.packed()?;
+        let packed = packed(&judged.group)?;
         let activations = config.updates.activations;
         let scored = ScoredGroup::new(&agent.model, &packed, config.temperature, activations)?;
         if on_policy {
             compare_logprobs(agent, judged, scored.logprobs(), config, report)?;
         }
-        // The loss is linear in the log-probabilities: its derivative in each is minus its weight.
-        let derivatives: Vec<f32> = judged.spread(own).map(|weight| -weight as f32).collect();
-        let terms = scored.logprobs().iter().zip(&derivatives);
-        let loss: f32 = terms.map(|(logprob, slope)| logprob * slope).sum();
-        finite &= loss.is_finite();
+        let mut derivatives = Vec::with_capacity(scored.logprobs().len());
+        for (share, term) in judged.terms(own, scored.logprobs(), config.algorithm) {
+            finite &= (share * term.loss).is_finite();
+            derivatives.push((share * term.slope) as f32);
+            if share > 0.0 {
+                terms.push(term);
+            }
+        }
         gradients = gradients + scored.backward(derivatives);
     }
     Ok((gradients, finite))
+}
+
+fn drift(terms: &[TokenTerm], has_reference: bool) -> Option<Drift> {
+    let tokens = terms.len() as f64;
+    let mean = |of: fn(&TokenTerm) -> f64| terms.iter().map(of).sum::<f64>() / tokens;
+    (!terms.is_empty()).then(|| Drift {
+        ratio: mean(|term| term.ratio),
+        clipped_share: mean(|term| f64::from(u8::from(term.clipped))),
+        kl: has_reference.then(|| mean(|term| term.kl)),
+    })
 }
 
 fn refuse(
@@ -156,7 +193,7 @@ fn refuse(
 /// Holds the training path's log-probabilities against those of the rollout.
 fn compare_logprobs(
     agent: &Agent,
-    judged: &JudgedGroup<'_>,
+    judged: &JudgedGroup,
     logprobs: &[f32],
     config: &UpdateConfig<'_>,
     report: &mut UpdateReport,
@@ -191,33 +228,64 @@ fn compare_logprobs(
     })
 }
 
-impl JudgedGroup<'_> {
+/// The log-probabilities of all response tokens of a group, without what a gradient would need.
+pub(crate) fn score(
+    model: &LanguageModel,
+    group: &AgentGroup,
+    temperature: f32,
+) -> Result<Vec<f32>, ModelError> {
+    let logprobs = score_group(model, &packed(group)?, temperature)?;
+    Ok(logprobs.into_data().iter::<f32>().collect())
+}
+
+fn packed(group: &AgentGroup) -> Result<PackedGroup<'_>, ModelError> {
+    let responses = group.samples.iter();
+    let responses = responses.map(|sample| sample.response.tokens.as_slice());
+    PackedGroup::new(&group.history.tokens, responses.collect())
+}
+
+impl JudgedGroup {
     fn lessons(&self) -> impl Iterator<Item = Lesson<'_>> {
         let pairs = self.group.samples.iter().zip(&self.advantages);
         pairs.map(|(sample, &advantage)| Lesson { sample, advantage })
     }
 
-    fn packed(&self) -> Result<PackedGroup<'_>, ModelError> {
-        let responses = self
-            .group
-            .samples
-            .iter()
-            .map(|sample| sample.response.tokens.as_slice())
+    /// Whether nothing in the loss depends on this group, given the shares of its responses.
+    fn is_idle(&self, shares: &[f64], algorithm: &Algorithm) -> bool {
+        let pulls_back = matches!(algorithm.kl, Kl::Loss { .. });
+        let in_loss = shares.iter().zip(&self.advantages);
+        let advantages: Vec<f64> = in_loss
+            .filter(|(share, _)| **share > 0.0)
+            .map(|(_, advantage)| *advantage)
             .collect();
-        PackedGroup::new(&self.group.history.tokens, responses)
+        advantages.is_empty() || (teaches_nothing(&advantages) && !pulls_back)
     }
 
-    /// The log-probabilities of all response tokens.
-    fn score(&self, agent: &Agent, config: &UpdateConfig<'_>) -> Result<Vec<f32>, ModelError> {
-        let logprobs = score_group(&agent.model, &self.packed()?, config.temperature)?;
-        Ok(logprobs.into_data().iter::<f32>().collect())
-    }
-
-    /// Each response's weight, once for each of its tokens.
-    fn spread(&self, weights: &[f64]) -> impl Iterator<Item = f64> {
-        let pairs = self.group.samples.iter().zip(weights);
-        pairs
-            .flat_map(|(sample, &weight)| std::iter::repeat_n(weight, sample.response.tokens.len()))
+    /// Each token's share and term, given the log-probabilities of all of them.
+    fn terms(
+        &self,
+        shares: &[f64],
+        trained: &[f32],
+        algorithm: &Algorithm,
+    ) -> impl Iterator<Item = (f64, TokenTerm)> {
+        let responses = self.lessons().zip(shares);
+        let tokens = responses.flat_map(|(lesson, &share)| {
+            let sampled = lesson.sample.logprobs.iter().enumerate();
+            sampled.map(move |(index, &sampled)| {
+                let reference = lesson.sample.reference_logprobs.get(index);
+                (share, lesson.advantage, sampled, reference.copied())
+            })
+        });
+        tokens
+            .zip(trained)
+            .map(|((share, advantage, sampled, reference), &trained)| {
+                let logprobs = TokenLogprobs {
+                    trained: trained.into(),
+                    sampled: sampled.into(),
+                    reference: reference.map(f64::from),
+                };
+                (share, token_term(logprobs, advantage, algorithm))
+            })
     }
 }
 

@@ -215,6 +215,70 @@ impl LanguageModel {
         named_weights(&self.network)
     }
 
+    /// The weights that learn, each flat, under their names: those of the adapters, or all where there
+    /// are no adapters.
+    pub fn learned_weights(&self) -> Vec<(TensorSpec, Tensor<1>)> {
+        let mut weights = self.named_weights();
+        weights.retain(|(spec, _)| self.learns(&spec.name));
+        weights
+    }
+
+    fn learns(&self, weight: &str) -> bool {
+        self.lora.is_none() || adapter_tensor_name(weight).is_some()
+    }
+
+    /// Replaces the weights that learn by what `read` gives for each of them.
+    ///
+    /// # Errors
+    /// If `read` fails; the weights are as they were then.
+    ///
+    /// # Panics
+    /// If `read` gives another number of values than a weight has.
+    pub fn replace_learned(
+        &mut self,
+        read: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<(), ModelError> {
+        struct Replacer<R> {
+            /// What to do with each weight, in visiting order.
+            specs: std::vec::IntoIter<Option<TensorSpec>>,
+            read: R,
+            failed: Option<ModelError>,
+        }
+        impl<R> ModuleMapper for Replacer<R>
+        where
+            R: FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+        {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                let (Some(spec), None) = (self.specs.next().flatten(), &self.failed) else {
+                    return param;
+                };
+                match (self.read)(&spec) {
+                    Ok(values) => param.map(|weight| {
+                        let values = TensorData::new(values, weight.shape());
+                        Tensor::from_data(values, &weight.device())
+                    }),
+                    Err(error) => {
+                        self.failed = Some(error);
+                        param
+                    }
+                }
+            }
+        }
+        let specs = self.named_weights().into_iter();
+        let specs = specs.map(|(spec, _)| self.learns(&spec.name).then_some(spec));
+        let mut replacer = Replacer {
+            specs: specs.collect::<Vec<_>>().into_iter(),
+            read,
+            failed: None,
+        };
+        let network = self.network.clone().map(&mut replacer);
+        if let Some(error) = replacer.failed {
+            return Err(error);
+        }
+        self.network = network;
+        Ok(())
+    }
+
     /// Saves the model as the new Hugging Face directory `target`, which PyTorch transformers
     /// loads unchanged; a model with adapters saves these alone, as a directory that PEFT loads.
     /// `assets` are those of the files that the model was loaded from.
@@ -222,7 +286,7 @@ impl LanguageModel {
     /// # Errors
     /// If `target` exists or cannot be written; nothing is left behind then.
     pub fn save(&self, target: &Path, assets: &Assets) -> Result<(), ModelError> {
-        let mut weights: Vec<(TensorSpec, Tensor<1>)> = self.named_weights();
+        let mut weights = self.learned_weights();
         if self.lora.is_some() {
             let adapters = weights.into_iter().filter_map(|(spec, weight)| {
                 let name = adapter_tensor_name(&spec.name)?;

@@ -51,7 +51,7 @@ pub use config::{Architecture, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
     Adapter, Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer,
-    Weights, convert, encode_conversation, save,
+    Weights, convert, encode_continuation, encode_conversation, save, save_tensors,
 };
 pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,

@@ -175,6 +175,7 @@ fn step_config(work: Work, index: usize) -> StepConfig {
         max_new_tokens: work.new_tokens,
         rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
+        steps: work.steps,
         key: StreamKey {
             step: index as u32,
             ..StreamKey::default()

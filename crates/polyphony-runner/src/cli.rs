@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, eval, generate, logprobs, models, sandbox, score, train};
+use crate::commands::{bench, eval, generate, logprobs, models, resume, sandbox, score, train};
 
 /// Fine-tunes several language models to work together.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Trains a team of models.
     Train(train::Arguments),
+    /// Goes on with a run that was stopped, from its newest checkpoint.
+    Resume(resume::Arguments),
     /// Evaluates a team on the held-out tasks of a recipe.
     Eval(eval::Arguments),
     /// Lets a model answer prompts.
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command, output: &mut dyn io::Write) -> Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Resume(arguments) => resume::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments, output),
         Command::Generate(arguments) => generate::run(&arguments, output),
         Command::Logprobs(arguments) => logprobs::run(&arguments, output),
@@ -123,6 +126,8 @@ mod tests {
             "generate --model DIR --input in.jsonl --ignore-eos --max-new-tokens 8",
             "train",
             "train mine.ron --set a=1 --set b.c=(2) --run-dir out --steps 5",
+            "resume runs/one",
+            "resume runs/one --from step-000020 --steps 80",
             "eval",
             "eval mine.ron --set a=1 --team runs/one",
             "eval --team first --team second mine.ron",

@@ -10,6 +10,7 @@ pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod logprobs;
 pub(crate) mod models;
+pub(crate) mod resume;
 pub(crate) mod sandbox;
 pub(crate) mod score;
 pub(crate) mod train;

@@ -1,6 +1,6 @@
 //! The environments that recipes name, made ready.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use polyphony_env::{Coding, CodingSettings, Writing, WritingTask};
@@ -55,6 +55,14 @@ impl EnvironmentKind {
             Self::Tldr => Writing::new(WritingTask::Tldr).roles().to_vec(),
             Self::Arxiv => Writing::new(WritingTask::Arxiv).roles().to_vec(),
             Self::Coding { .. } => Coding::ROLES.map(Role::new).into(),
+        }
+    }
+
+    /// The most turns of its episodes.
+    pub fn horizon(&self) -> NonZeroUsize {
+        match self {
+            Self::Tldr | Self::Arxiv => NonZeroUsize::MIN,
+            Self::Coding { settings, .. } => settings.turns,
         }
     }
 

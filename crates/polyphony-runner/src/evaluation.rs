@@ -3,7 +3,8 @@
 use anyhow::Result;
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{IndexedTask, MarlError, Rollout, mean_parts, mean_return, returns, rollout};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use crate::{interrupt, recipe::Recipe, team::Team};
 
@@ -16,17 +17,18 @@ pub(crate) fn tasks_at_once(samples: usize) -> usize {
 }
 
 /// A team's figures on held-out tasks.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// The mean return over all tasks and samples.
-    #[serde(rename = "return")]
+    #[serde(rename = "return", deserialize_with = "or_nan")]
     pub mean_return: f64,
     /// The standard error of that mean, from the spread of the tasks' means; NaN (`null` in JSON)
     /// of a single task.
+    #[serde(deserialize_with = "or_nan")]
     pub standard_error: f64,
     /// The mean of every part of the reward.
-    #[serde(serialize_with = "as_object")]
-    pub parts: Vec<(&'static str, f64)>,
+    #[serde(serialize_with = "as_object", deserialize_with = "from_object")]
+    pub parts: Vec<(String, f64)>,
     /// Tasks played.
     pub tasks: usize,
     /// Tasks left out since a prompt did not fit.
@@ -37,19 +39,30 @@ pub struct Evaluation {
 
 /// Named numbers as one JSON object, in their order.
 pub(crate) fn as_object<S: Serializer>(
-    parts: &[(&'static str, f64)],
+    parts: &[(String, f64)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(parts.iter().copied())
+    serializer.collect_map(parts.iter().map(|(name, value)| (name, value)))
+}
+
+fn from_object<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<(String, f64)>, D::Error> {
+    let object = Map::<String, Value>::deserialize(reader)?;
+    let number = |(name, value): (String, Value)| (name, value.as_f64().unwrap_or(f64::NAN));
+    Ok(object.into_iter().map(number).collect())
+}
+
+/// A number that is not finite is `null` in JSON.
+fn or_nan<'de, D: Deserializer<'de>>(reader: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(reader)?.unwrap_or(f64::NAN))
 }
 
 /// What the team said to one task.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The task's identifier.
     pub task: String,
     /// The return of these responses.
-    #[serde(rename = "return")]
+    #[serde(rename = "return", deserialize_with = "or_nan")]
     pub value: f64,
     /// One text an agent.
     pub responses: Vec<String>,
@@ -109,7 +122,10 @@ fn summarize(environment: &dyn Environment, played: &Rollout, discount: f64) -> 
     Evaluation {
         mean_return: mean_return(nodes, discount),
         standard_error: standard_error(&by_task),
-        parts: mean_parts(environment, nodes),
+        parts: mean_parts(environment, nodes)
+            .into_iter()
+            .map(|(part, mean)| (part.to_owned(), mean))
+            .collect(),
         tasks: nodes.len(),
         skipped_tasks: played.skipped_tasks,
         examples: examples.collect(),
@@ -139,5 +155,31 @@ mod tests {
         assert!((standard_error(&[1.0, 3.0]) - 1.0).abs() < 1e-12);
         let four = standard_error(&[1.0, 3.0, 1.0, 3.0]);
         assert!((four - (4.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let evaluation = Evaluation {
+            mean_return: 1.5,
+            standard_error: f64::NAN,
+            parts: vec![("style".to_owned(), 0.5), ("length".to_owned(), 1.0)],
+            tasks: 1,
+            skipped_tasks: 0,
+            examples: vec![],
+        };
+        let text = serde_json::to_string(&evaluation).unwrap();
+        let read: Evaluation = serde_json::from_str(&text).unwrap();
+        assert!(read.standard_error.is_nan(), "{text}");
+        let standard_error = 0.0;
+        assert_eq!(
+            Evaluation {
+                standard_error,
+                ..read
+            },
+            Evaluation {
+                standard_error,
+                ..evaluation
+            }
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! it; [`cli`] has the commands.
 
 pub mod bench;
+mod checkpoint;
 pub mod cli;
 mod commands;
 pub mod device;

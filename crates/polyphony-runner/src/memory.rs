@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
 use anyhow::{Result, bail};
-use polyphony_marl::RolloutWeights;
+use polyphony_marl::{Algorithm, Kl, RolloutWeights};
 use polyphony_model::{Activations, ModelConfig};
 use sysinfo::{ProcessesToUpdate, System};
 
@@ -43,6 +43,8 @@ pub(crate) struct Member {
 struct Needs {
     /// Its own weights.
     weights: u64,
+    /// The policy that it started from, where a divergence from it counts.
+    reference: u64,
     /// The optimizer's moments.
     optimizer: u64,
     /// While it is updated.
@@ -79,8 +81,15 @@ impl Needs {
         } else {
             1
         };
+        // Frozen weights below adapters are a reference already.
+        let reference = match (recipe.algorithm.kl, &recipe.fine_tuning) {
+            (Kl::Off, _) | (_, FineTuning::Lora { .. }) => 0,
+            (_, FineTuning::Full) if member.shares_start => 0,
+            (_, FineTuning::Full) => config.weights(),
+        };
         Self {
             weights: own * NUMBER,
+            reference: reference * NUMBER,
             optimizer: 2 * learning * NUMBER,
             gradients: sums * learning * NUMBER,
             activations: match member.prompt {
@@ -95,7 +104,7 @@ impl Needs {
     }
 
     fn lasting(self) -> u64 {
-        self.weights + self.optimizer
+        self.weights + self.reference + self.optimizer
     }
 
     fn passing(self) -> u64 {
@@ -109,10 +118,11 @@ fn cache(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
     let config = &member.config;
     let token = 2 * config.layers * config.kv_heads * config.head_size;
     let rollout = |tasks: usize, samples: usize| {
-        let tokens = prompt + samples * recipe.max_new_tokens;
-        (tasks * member.roles.len() * tokens) as u64
+        let nodes = last_level(recipe, samples);
+        let tokens = last_prompt(prompt, recipe) + samples * recipe.max_new_tokens;
+        (tasks * member.roles.len()) as u64 * nodes * tokens as u64
     };
-    let step = rollout(recipe.updates.buffer, recipe.algorithm.samples);
+    let step = rollout(recipe.tasks_per_step, recipe.algorithm.samples);
     let judged = recipe.evaluation.samples;
     let tasks = evaluation::tasks_at_once(judged).min(recipe.evaluation.tasks);
     let number = match recipe.rollout_weights {
@@ -120,6 +130,25 @@ fn cache(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
         RolloutWeights::Bf16 => NUMBER / 2,
     };
     step.max(rollout(tasks, judged)) * token as u64 * number
+}
+
+/// Nodes of a task's last turn.
+fn last_level(recipe: &Recipe, samples: usize) -> u64 {
+    let algorithm = Algorithm {
+        samples,
+        ..recipe.algorithm.clone()
+    };
+    let roles = recipe.environment.roles().len();
+    let joint_actions = algorithm.joint_actions(roles).unwrap_or(usize::MAX) as u64;
+    let before = recipe.environment.horizon().get() - 1;
+    joint_actions.saturating_pow(before as u32)
+}
+
+/// Tokens of the longest prompt at the last turn, if what agents are told is never longer than at the
+/// first.
+fn last_prompt(prompt: usize, recipe: &Recipe) -> usize {
+    let turns = recipe.environment.horizon().get();
+    turns * prompt + (turns - 1) * recipe.max_new_tokens
 }
 
 /// What a forward pass over one packed group keeps, and the chunk of logits.
@@ -130,7 +159,7 @@ fn activations(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
         config.heads * config.head_size,
         config.kv_heads * config.head_size,
     );
-    let tokens = prompt + recipe.algorithm.samples * recipe.max_new_tokens;
+    let tokens = last_prompt(prompt, recipe) + recipe.algorithm.samples * recipe.max_new_tokens;
     // Of every token attention's scores and weights for all others; the processor's kernel keeps
     // none of them.
     let pairs = match member.device {
@@ -206,6 +235,7 @@ fn needs<'a>(members: &'a [Member], recipe: &Recipe) -> Vec<(&'a Member, Needs)>
 fn describe(needs: Needs) -> String {
     let parts = [
         ("weights", needs.weights),
+        ("reference", needs.reference),
         ("optimizer", needs.optimizer),
         ("gradients", needs.gradients),
         ("activations", needs.activations),
@@ -235,7 +265,7 @@ fn advice(recipe: &Recipe) -> String {
     if !matches!(recipe.team, Team::Shared(_)) {
         ways.push("let all roles share one model with `team: Shared(…)`");
     }
-    ways.push("lower `updates.buffer`, `algorithm.samples` or `max_new_tokens`");
+    ways.push("lower `tasks_per_step`, `algorithm.samples` or `max_new_tokens`");
     ways.push("take smaller models");
     ways.join(", ")
 }
@@ -338,7 +368,7 @@ mod tests {
         let group = 100 + 4 * 96;
         let rows: [(&[&str], u64); 4] = [
             (&["evaluation.tasks=1"], group),
-            (&["evaluation.tasks=1", "updates.buffer=3"], 3 * group),
+            (&["evaluation.tasks=1", "tasks_per_step=3"], 3 * group),
             (&["evaluation.tasks=4", "evaluation.samples=4"], 4 * group),
             (
                 &["evaluation.tasks=100", "evaluation.samples=2"],

@@ -1,16 +1,22 @@
 //! A step's figures as one JSON object. `docs/metrics.md` has each one's formula.
 
-use polyphony_marl::{AgentReport, StepReport};
+use polyphony_marl::{AgentReport, Drift, RoleFigures, StepReport, TurnReport};
 use polyphony_sandbox::Counters;
 use serde_json::{Map, Value, json};
 
-/// The names of the figures of a step, with `<part>` and `<role>` for what the environment names.
+/// The names of the figures of a step, with `<part>` and `<role>` for what the environment names, and
+/// `<turn>` for the number of a turn, counted from 1. Those with a turn are there only where the
+/// environment has several.
 pub const NAMES: &[&str] = &[
     "step",
     "return",
     "reward/<part>",
+    "turn_<turn>/nodes",
+    "turn_<turn>/return",
+    "turn_<turn>/reward/<part>",
     "sampled_tokens",
     "skipped_tasks",
+    "cut_episodes",
     "sandbox/runs",
     "sandbox/timeouts",
     "sandbox/out_of_memory",
@@ -21,12 +27,22 @@ pub const NAMES: &[&str] = &[
     "<role>/entropy",
     "<role>/response_tokens",
     "<role>/truncated_share",
+    "<role>/turn_<turn>/advantage_spread",
+    "<role>/turn_<turn>/zero_advantage_share",
+    "<role>/turn_<turn>/entropy",
+    "<role>/turn_<turn>/response_tokens",
+    "<role>/turn_<turn>/truncated_share",
+    "<role>/gradient_steps",
     "<role>/gradient_norm",
     "<role>/learning_rate",
     "<role>/refused_updates",
     "<role>/logprob_gap",
+    "<role>/ratio",
+    "<role>/clipped_share",
+    "<role>/kl",
     "timing.step_secs",
     "timing.rollout_secs",
+    "timing.reward_secs",
     "timing.update_secs",
     "timing.tokens_per_sec",
     "timing.peak_memory_mib",
@@ -42,12 +58,17 @@ pub fn step_object(
 ) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("step".to_owned(), json!(step));
-    object.insert("return".to_owned(), json!(report.mean_return));
-    for (part, value) in &report.parts {
-        object.insert(format!("reward/{part}"), json!(value));
+    object.extend(turn_entries("", report.first_turn()));
+    if report.turns.len() > 1 {
+        for (turn, figures) in (1..).zip(&report.turns) {
+            let prefix = format!("turn_{turn}/");
+            object.insert(format!("{prefix}nodes"), json!(figures.nodes));
+            object.extend(turn_entries(&prefix, figures));
+        }
     }
     object.insert("sampled_tokens".to_owned(), json!(report.sampled_tokens));
     object.insert("skipped_tasks".to_owned(), json!(report.skipped_tasks));
+    object.insert("cut_episodes".to_owned(), json!(report.cut_episodes));
     if let Some(counters) = sandbox {
         object.extend(sandbox_entries(counters));
     }
@@ -58,6 +79,7 @@ pub fn step_object(
     let mut timing = json!({
         "step_secs": step_secs,
         "rollout_secs": timing.rollout_secs,
+        "reward_secs": timing.reward_secs,
         "update_secs": timing.update_secs,
         "tokens_per_sec": timing.tokens_per_sec,
         "peak_memory_mib": peak_memory_mib(),
@@ -67,6 +89,13 @@ pub fn step_object(
     }
     object.insert("timing".to_owned(), timing);
     object
+}
+
+fn turn_entries(prefix: &str, turn: &TurnReport) -> impl Iterator<Item = (String, Value)> {
+    let mean_return = (format!("{prefix}return"), json!(turn.mean_return));
+    let parts = turn.parts.iter();
+    let part = move |(part, value): &(&str, f64)| (format!("{prefix}reward/{part}"), json!(value));
+    std::iter::once(mean_return).chain(parts.map(part))
 }
 
 fn sandbox_entries(counters: &Counters) -> impl Iterator<Item = (String, Value)> {
@@ -82,22 +111,40 @@ fn sandbox_entries(counters: &Counters) -> impl Iterator<Item = (String, Value)>
         .map(|(name, count)| (format!("sandbox/{name}"), json!(count)))
 }
 
-fn agent_entries(agent: &AgentReport) -> impl Iterator<Item = (String, Value)> {
+fn agent_entries(agent: &AgentReport) -> Vec<(String, Value)> {
+    let name = &agent.name;
+    let mut entries = role_entries(&format!("{name}/"), &agent.overall);
+    if agent.turns.len() > 1 {
+        for (turn, figures) in (1..).zip(&agent.turns) {
+            entries.extend(role_entries(&format!("{name}/turn_{turn}/"), figures));
+        }
+    }
     let update = &agent.update;
-    let entries = [
-        ("advantage_spread", json!(agent.advantage_spread)),
-        ("zero_advantage_share", json!(agent.zero_advantage_share)),
-        ("entropy", json!(agent.entropy)),
-        ("response_tokens", json!(agent.response_tokens)),
-        ("truncated_share", json!(agent.truncated_share)),
+    let drift = |of: fn(&Drift) -> f64| json!(update.drift.as_ref().map(of));
+    let of_update = [
+        ("gradient_steps", json!(update.steps)),
         ("gradient_norm", json!(update.gradient_norm)),
         ("learning_rate", json!(update.learning_rate)),
         ("refused_updates", json!(update.refused)),
         ("logprob_gap", json!(update.logprob_gap)),
+        ("ratio", drift(|drift| drift.ratio)),
+        ("clipped_share", drift(|drift| drift.clipped_share)),
+        ("kl", json!(update.drift.and_then(|drift| drift.kl))),
     ];
+    entries.extend(of_update.map(|(figure, value)| (format!("{name}/{figure}"), value)));
     entries
-        .into_iter()
-        .map(|(name, value)| (format!("{}/{name}", agent.name), value))
+}
+
+fn role_entries(prefix: &str, figures: &RoleFigures) -> Vec<(String, Value)> {
+    let entries = [
+        ("advantage_spread", figures.advantage_spread),
+        ("zero_advantage_share", figures.zero_advantage_share),
+        ("entropy", figures.entropy),
+        ("response_tokens", figures.response_tokens),
+        ("truncated_share", figures.truncated_share),
+    ];
+    let entry = |(name, value)| (format!("{prefix}{name}"), json!(value));
+    entries.map(entry).into()
 }
 
 /// The most memory that this process has held, in MiB; `None` where the system does not say.
@@ -126,20 +173,30 @@ mod tests {
         rows.filter_map(|row| row.split('`').next()).collect()
     }
 
-    fn report() -> StepReport {
-        let agent = AgentReport {
-            name: "writer".to_owned(),
+    /// A report of so many turns.
+    fn report(turns: usize) -> StepReport {
+        let figures = RoleFigures {
             advantage_spread: 0.5,
             zero_advantage_share: 0.0,
             entropy: 2.0,
             response_tokens: 8.0,
             truncated_share: 0.25,
+        };
+        let agent = AgentReport {
+            name: "writer".to_owned(),
+            overall: figures.clone(),
+            turns: vec![figures; turns],
             update: UpdateReport::default(),
         };
-        StepReport {
+        let turn = TurnReport {
+            nodes: 2,
             mean_return: 1.0,
             parts: vec![("style", 1.0)],
+        };
+        StepReport {
+            turns: vec![turn; turns],
             skipped_tasks: 0,
+            cut_episodes: 0,
             sampled_tokens: 64,
             agents: vec![agent],
             timing: Timing::default(),
@@ -153,10 +210,8 @@ mod tests {
 
     #[test]
     fn what_has_no_mean_is_null() {
-        let report = StepReport {
-            mean_return: f64::NAN,
-            ..report()
-        };
+        let mut report = report(1);
+        report.turns[0].mean_return = f64::NAN;
         assert_eq!(step_object(1, &report, None, 2.0)["return"], Value::Null);
     }
 
@@ -167,22 +222,41 @@ mod tests {
             seconds: 0.5,
             ..Counters::default()
         };
-        let object = step_object(1, &report(), Some(&counters), 2.0);
+        let object = step_object(1, &report(2), Some(&counters), 2.0);
         assert_eq!(
             (&object["sandbox/runs"], &object["timing"]["sandbox_secs"]),
             (&json!(3), &json!(0.5))
         );
+        assert_eq!(general_names(&object), NAMES);
+
+        let object = step_object(1, &report(1), Some(&counters), 2.0);
+        let of_one_turn = NAMES.iter().filter(|name| !name.contains("<turn>"));
+        assert_eq!(
+            general_names(&object),
+            of_one_turn.copied().collect::<Vec<_>>()
+        );
+    }
+
+    /// The names of an object's figures with what stands for the names in them, each once.
+    fn general_names(object: &Map<String, Value>) -> Vec<String> {
         let general = |name: &str| {
             name.replace("writer/", "<role>/")
                 .replace("reward/style", "reward/<part>")
+                .replace("turn_1", "turn_<turn>")
+                .replace("turn_2", "turn_<turn>")
         };
-        let mut names = Vec::new();
-        for (name, value) in &object {
-            match value.as_object() {
-                Some(inner) => names.extend(inner.keys().map(|key| format!("{name}.{key}"))),
-                None => names.push(general(name)),
+        let mut names: Vec<String> = Vec::new();
+        for (name, value) in object {
+            let found = match value.as_object() {
+                Some(inner) => inner.keys().map(|key| format!("{name}.{key}")).collect(),
+                None => vec![general(name)],
+            };
+            for name in found {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
             }
         }
-        assert_eq!(names, NAMES);
+        names
     }
 }

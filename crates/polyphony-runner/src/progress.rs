@@ -19,6 +19,9 @@ pub(crate) struct Display {
     last_line: Instant,
 }
 
+/// The level of a reward none of whose parts was earned.
+pub(crate) const NO_LEVEL: &str = "none";
+
 /// Time between plain lines of a phase that has no natural ones.
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -45,9 +48,21 @@ impl Display {
             bar,
             plain,
             sampled_tokens: 0,
-            best: (f64::NEG_INFINITY, "none"),
+            best: (f64::NEG_INFINITY, NO_LEVEL),
             last_line: Instant::now(),
         }
+    }
+
+    /// A phase goes on where it was stopped.
+    pub(crate) fn resume(&mut self, done: usize, best: Option<(f64, &'static str)>) {
+        self.bar.set_position(done as u64);
+        self.bar.reset_eta();
+        self.best = best.unwrap_or(self.best);
+    }
+
+    /// The highest reward of a joint action so far, and the level that it reached.
+    pub(crate) fn best(&self) -> Option<(f64, &'static str)> {
+        Some(self.best).filter(|best| best.0.is_finite())
     }
 
     /// Something happened within a step.
@@ -79,7 +94,10 @@ impl Display {
             .unwrap_or(self.best);
         let line = format!(
             "· return {:.3}, best {:.2} (level {}), {:.0} tokens/s",
-            report.mean_return, self.best.0, self.best.1, report.timing.tokens_per_sec
+            report.first_turn().mean_return,
+            self.best.0,
+            self.best.1,
+            report.timing.tokens_per_sec
         );
         self.bar.set_position(step as u64);
         self.bar.set_message(line.clone());

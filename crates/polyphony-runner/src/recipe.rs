@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use polyphony_env::Source;
-use polyphony_marl::{Algorithm, LongPrompts, MOST_SAMPLES, RolloutWeights, Updates};
+use polyphony_marl::{Algorithm, ConfigError, LongPrompts, MOST_SAMPLES, RolloutWeights, Updates};
 use polyphony_model::{LoraConfig, ModelError, Projection, Sampling};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     device::{DeviceChoice, Devices},
     environment::EnvironmentKind,
+    team::agent_names,
 };
 
 mod explain;
@@ -55,17 +56,27 @@ pub struct Recipe {
     /// How weights are changed.
     #[serde(default)]
     pub updates: Updates,
-    /// Training steps. A step plays `updates.buffer` tasks and then changes the weights.
+    /// Training steps.
     pub steps: usize,
+    /// Tasks that a step plays. Agents change their weights when they have `updates.buffer` nodes.
+    #[serde(default = "one")]
+    pub tasks_per_step: usize,
     /// How the team is judged before and after.
     #[serde(default)]
     pub evaluation: Evaluation,
+    /// What is kept so that a run can go on after it was stopped.
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
     /// Which weights learn.
     #[serde(default)]
     pub fine_tuning: FineTuning,
     /// Where the models run.
     #[serde(default)]
     pub devices: Devices,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Which weights learn.
@@ -149,6 +160,22 @@ impl Default for Evaluation {
     }
 }
 
+/// What is kept so that a run can go on after it was stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoints {
+    /// Steps from one checkpoint to the next. There is also one after the last step.
+    pub every: usize,
+    /// How many are kept, the newest ones.
+    pub keep: usize,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self { every: 20, keep: 1 }
+    }
+}
+
 impl Team {
     /// The model of each agent in a team for `roles` roles. A list must have that length, which
     /// [`Recipe::validate`] ensures.
@@ -208,27 +235,21 @@ impl Recipe {
     /// # Errors
     /// Names the key by its path, what it is and what it may be.
     pub fn validate(&self) -> Result<()> {
-        self.algorithm.validate().map_err(|error| {
-            out_of_range(
-                &format!("algorithm.{}", error.key),
-                &error.given,
-                error.allowed,
-            )
-        })?;
-        self.updates.validate().map_err(|error| {
-            out_of_range(
-                &format!("updates.{}", error.key),
-                &error.given,
-                error.allowed,
-            )
-        })?;
+        self.algorithm.validate().map_err(setting_of("algorithm"))?;
+        self.updates.validate().map_err(setting_of("updates"))?;
+        self.updates
+            .validate_with(&self.algorithm)
+            .map_err(setting_of("updates"))?;
         self.sampling.validate().map_err(in_section("sampling"))?;
         if let Some(lora) = self.fine_tuning.lora() {
             lora.validate().map_err(in_section("fine_tuning"))?;
         }
         for (path, value) in [
             ("max_new_tokens", self.max_new_tokens),
+            ("tasks_per_step", self.tasks_per_step),
             ("evaluation.tasks", self.evaluation.tasks),
+            ("checkpoints.every", self.checkpoints.every),
+            ("checkpoints.keep", self.checkpoints.keep),
         ] {
             if value == 0 {
                 return Err(out_of_range(path, "0", "at least 1"));
@@ -243,6 +264,7 @@ impl Recipe {
                 return Err(out_of_range(path, &value.to_string(), &allowed));
             }
         }
+        self.validate_trees()?;
         self.validate_team()
     }
 
@@ -260,6 +282,18 @@ impl Recipe {
             ));
         }
         Ok(())
+    }
+
+    /// Checks that the trees of training and of evaluation are small enough to play.
+    fn validate_trees(&self) -> Result<()> {
+        let (roles, turns) = (self.environment.roles().len(), self.environment.horizon());
+        let fits = |algorithm: &Algorithm| algorithm.validate_for(roles, turns.get());
+        fits(&self.algorithm).map_err(setting_of("algorithm"))?;
+        let judged = Algorithm {
+            samples: self.evaluation.samples,
+            ..self.algorithm.clone()
+        };
+        fits(&judged).map_err(setting_of("evaluation"))
     }
 
     fn validate_team(&self) -> Result<()> {
@@ -286,6 +320,14 @@ impl Recipe {
             (_, Devices::Each(devices)) => one_each("devices", devices.len(), "devices")?,
             (_, Devices::Same(_)) => {}
         }
+        let named =
+            |name: &&String| agent_names(&self.team, &self.environment.roles()).contains(name);
+        if let Some(unknown) = self.updates.learning_rates.keys().find(|name| !named(name)) {
+            bail!(
+                "`updates.learning_rates` names `{unknown}`, but the agents are called {}",
+                agent_names(&self.team, &self.environment.roles()).join(", ")
+            );
+        }
         for model in self.team.models(roles.len()) {
             ensure!(
                 !model.trim().is_empty(),
@@ -306,7 +348,15 @@ impl Recipe {
     }
 }
 
-/// A setting's error with the path of its key in the recipe.
+/// An algorithm's setting with the path of its key in the recipe.
+fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
+    move |error| {
+        let path = format!("{section}.{}", error.key);
+        out_of_range(&path, &error.given, error.allowed)
+    }
+}
+
+/// A model's setting with the path of its key in the recipe.
 fn in_section(section: &str) -> impl Fn(ModelError) -> anyhow::Error {
     move |error| match error {
         ModelError::Setting {
@@ -319,7 +369,7 @@ fn in_section(section: &str) -> impl Fn(ModelError) -> anyhow::Error {
 }
 
 /// RON as recipes use it: `top_k: 50` is as good as `top_k: Some(50)`.
-fn reader() -> ron::Options {
+pub(crate) fn reader() -> ron::Options {
     ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
 }
 

@@ -1,26 +1,34 @@
 //! What a run leaves behind.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, ErrorKind, Write as _},
+    fs::{self, File, TryLockError},
+    io::{self, BufWriter, ErrorKind, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
-use polyphony_marl::{AgentGroup, Branch, Node, Rollout};
+use polyphony_marl::{AgentGroup, Branch, Node, Rollout, Sample};
 use polyphony_sandbox::Pool;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{evaluation::Evaluation, recipe::Recipe, team::Team};
 
 /// The directory of one run: `recipe.ron`, `metrics.jsonl`, `rollouts.jsonl`, `evaluation.json`,
-/// `agents/<role>`, and `sandbox.json` where programs are run.
+/// `checkpoints/step-<step>`, `agents/<role>`, and `sandbox.json` where programs are run.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     path: PathBuf,
     metrics: BufWriter<File>,
     rollouts: BufWriter<File>,
+}
+
+/// How long the files are that steps are written to, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lengths {
+    metrics: u64,
+    rollouts: u64,
 }
 
 impl RunDirectory {
@@ -54,18 +62,61 @@ impl RunDirectory {
 
     /// Writes what a run begins with into an empty directory.
     fn begin(path: &Path, recipe: &Recipe) -> Result<Self> {
-        let context = || format!("beginning the run in {}", path.display());
-        fs::write(path.join("recipe.ron"), recipe.to_ron()).with_context(context)?;
-        let create = |name: &str| {
-            File::create_new(path.join(name))
-                .map(BufWriter::new)
-                .with_context(context)
-        };
+        save_text(path, "recipe.ron", &recipe.to_ron())?;
+        Self::open(path, Lengths::default())
+    }
+
+    /// Goes on in a directory that has a recipe: what stands in its files beyond these lengths is cut
+    /// off.
+    ///
+    /// # Errors
+    /// If the files are shorter, another process writes them, or they cannot be written.
+    pub(crate) fn open(path: &Path, lengths: Lengths) -> Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            metrics: create("metrics.jsonl")?,
-            rollouts: create("rollouts.jsonl")?,
+            metrics: continued(&path.join("metrics.jsonl"), lengths.metrics)?,
+            rollouts: continued(&path.join("rollouts.jsonl"), lengths.rollouts)?,
         })
+    }
+
+    /// Makes all steps that were recorded durable; returns how long their files are.
+    ///
+    /// # Errors
+    /// If the disk is full or gone.
+    pub(crate) fn sync(&mut self) -> Result<Lengths> {
+        let sync = |file: &mut BufWriter<File>| {
+            file.flush()?;
+            file.get_ref().sync_all()?;
+            Ok::<_, io::Error>(file.get_ref().metadata()?.len())
+        };
+        let context = || format!("writing to {}", self.path.display());
+        Ok(Lengths {
+            metrics: sync(&mut self.metrics).with_context(context)?,
+            rollouts: sync(&mut self.rollouts).with_context(context)?,
+        })
+    }
+
+    /// Writes the recipe anew, which has changed in what a run may change.
+    ///
+    /// # Errors
+    /// If the disk is full or gone.
+    pub(crate) fn save_recipe(&self, recipe: &Recipe) -> Result<()> {
+        save_text(&self.path, "recipe.ron", &recipe.to_ron())
+    }
+
+    /// Whether a run has been trained and evaluated to its end.
+    ///
+    /// # Errors
+    /// If its evaluations are there but cannot be read.
+    pub(crate) fn is_complete(path: &Path) -> Result<bool> {
+        let path = path.join("evaluation.json");
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            text => text.with_context(|| format!("reading {}", path.display()))?,
+        };
+        let saved: Value =
+            serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        Ok(!saved["after"].is_null())
     }
 
     /// Writes down how programs of the models are confined, and what the sandbox's self-test saw.
@@ -78,20 +129,7 @@ impl RunDirectory {
             "interpreter": pool.interpreter(),
             "self_test": pool.report(),
         });
-        self.save_object("sandbox.json", &object)
-    }
-
-    /// Writes a JSON file as a whole, in place of one that is there.
-    fn save_object(&self, name: &str, object: &Value) -> Result<()> {
-        let path = self.path.join(name);
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            writeln!(file, "{object:#}")?;
-            make_readable(file.as_file())?;
-            file.persist(&path).map_err(|error| error.error)
-        };
-        write().with_context(|| format!("writing {}", path.display()))?;
-        Ok(())
+        save_text(&self.path, "sandbox.json", &format!("{object:#}\n"))
     }
 
     /// Where it is.
@@ -111,8 +149,11 @@ impl RunDirectory {
     ) -> Result<()> {
         let context = || format!("writing to {}", self.path.display());
         write_line(&mut self.metrics, metrics).with_context(context)?;
-        for node in rollout.nodes.iter().flat_map(Node::nodes) {
-            write_line(&mut self.rollouts, &node_object(step, node)).with_context(context)?;
+        for root in &rollout.nodes {
+            for (path, node) in paths(root) {
+                let object = node_object(step, &path, node);
+                write_line(&mut self.rollouts, &object).with_context(context)?;
+            }
         }
         self.metrics
             .flush()
@@ -130,24 +171,68 @@ impl RunDirectory {
         before: Option<&Evaluation>,
         after: Option<&Evaluation>,
     ) -> Result<()> {
-        self.save_object(
-            "evaluation.json",
-            &json!({ "before": before, "after": after }),
-        )
+        let object = json!({ "before": before, "after": after });
+        save_text(&self.path, "evaluation.json", &format!("{object:#}\n"))
     }
 
-    /// Saves every agent as a Hugging Face directory; returns where.
+    /// Saves every agent as a Hugging Face directory, in place of one that is there; returns where.
     ///
     /// # Errors
     /// If the disk is full or gone.
     pub(crate) fn save_agents(&self, team: &Team) -> Result<Vec<PathBuf>> {
         let save = |(agent, assets): (&polyphony_marl::Agent, _)| {
             let path = self.path.join("agents").join(&agent.name);
+            if path.exists() {
+                fs::remove_dir_all(&path)
+                    .with_context(|| format!("replacing {}", path.display()))?;
+            }
             agent.model.save(&path, assets)?;
             Ok(path)
         };
         team.with_assets().map(save).collect()
     }
+}
+
+/// A file of the run at its end, cut to a length, and locked until it is closed.
+fn continued(path: &Path, length: u64) -> Result<BufWriter<File>> {
+    let open = || {
+        let mut options = File::options();
+        let mut file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!("another process is writing it"),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let found = file.metadata()?.len();
+        if found < length {
+            bail!(
+                "it has {found} bytes, but had {length} when the checkpoint was made: go on from an \
+                 earlier one with --from"
+            );
+        }
+        file.set_len(length)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(BufWriter::new(file))
+    };
+    open().with_context(|| format!("opening {}", path.display()))
+}
+
+/// Writes a text file as a whole, in place of one that is there.
+fn save_text(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        make_readable(file.as_file())?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)
+    };
+    write().with_context(|| format!("writing {}", path.display()))?;
+    Ok(())
 }
 
 /// Gives a temporary file, which is private, the usual permissions.
@@ -200,18 +285,20 @@ fn write_line(file: &mut BufWriter<File>, object: &impl Serialize) -> std::io::R
     file.write_all(b"\n")
 }
 
+/// A node and all below it, each with the indices of the joint actions that lead to it.
+fn paths(root: &Node) -> Vec<(Vec<usize>, &Node)> {
+    let mut found = vec![(Vec::new(), root)];
+    for (index, branch) in root.branches.iter().enumerate() {
+        let below = branch.child.iter().flat_map(paths);
+        found.extend(below.map(|(path, node)| ([&[index], path.as_slice()].concat(), node)));
+    }
+    found
+}
+
 /// A node with everything needed to score it again.
-fn node_object(step: usize, node: &Node) -> Value {
+fn node_object(step: usize, path: &[usize], node: &Node) -> Value {
     let agent = |group: &AgentGroup| {
-        let responses = group.samples.iter().map(|sample| {
-            let response = &sample.response;
-            json!({
-                "text": response.text,
-                "tokens": response.tokens,
-                "finish": response.finish,
-                "logprobs": sample.logprobs,
-            })
-        });
+        let responses = group.samples.iter().map(sample_object);
         json!({
             "observation": group.observation.text,
             "prompt_tokens": group.history.tokens,
@@ -230,7 +317,22 @@ fn node_object(step: usize, node: &Node) -> Value {
         "step": step,
         "task": node.task,
         "turn": node.turn,
+        "path": path,
         "agents": node.groups.iter().map(agent).collect::<Vec<_>>(),
         "joint_actions": node.branches.iter().map(branch).collect::<Vec<_>>(),
     })
+}
+
+fn sample_object(sample: &Sample) -> Value {
+    let response = &sample.response;
+    let mut object = json!({
+        "text": response.text,
+        "tokens": response.tokens,
+        "finish": response.finish,
+        "logprobs": sample.logprobs,
+    });
+    if !sample.reference_logprobs.is_empty() {
+        object["reference_logprobs"] = json!(sample.reference_logprobs);
+    }
+    object
 }

@@ -17,8 +17,10 @@ const SHOWN: usize = 400;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finished<'a> {
     pub(crate) run: &'a Path,
-    /// Steps that were run.
+    /// Steps that are done.
     pub(crate) steps: usize,
+    /// Steps that there are to do.
+    pub(crate) of: usize,
     /// Held-out tasks before and after, unless interrupted.
     pub(crate) before: Option<&'a Evaluation>,
     pub(crate) after: Option<&'a Evaluation>,
@@ -51,6 +53,7 @@ fn text(finished: Finished<'_>, program: &str) -> String {
     let Finished {
         run,
         steps,
+        of,
         before,
         after,
         roles,
@@ -60,6 +63,13 @@ fn text(finished: Finished<'_>, program: &str) -> String {
     let mut text = format!("\nTrained {steps} step{plural}.\n");
     if let (Some(before), Some(after)) = (before, after) {
         add(&mut text, before, after, roles);
+    }
+    if steps < of {
+        let run = run.display();
+        let _ = writeln!(
+            text,
+            "\nGo on with the steps that are left:\n  {program} resume {run}"
+        );
     }
     text.push_str("\nThe agents are in\n");
     for agent in agents {
@@ -135,7 +145,7 @@ mod tests {
         Evaluation {
             mean_return,
             standard_error: 0.1,
-            parts: vec![("style", mean_return / 2.0)],
+            parts: vec![("style".to_owned(), mean_return / 2.0)],
             tasks: 3,
             skipped_tasks: 0,
             examples: values.into_iter().enumerate().map(example).collect(),
@@ -152,6 +162,7 @@ mod tests {
         let finished = Finished {
             run: Path::new("runs/x"),
             steps: 5,
+            of: 9,
             before: Some(&before),
             after: Some(&after),
             roles: &["a", "b"].map(Role::new),
@@ -171,6 +182,7 @@ mod tests {
             text.contains("bin/polyphony generate --model runs/x/agents/a"),
             "{text}"
         );
+        assert!(text.contains("bin/polyphony resume runs/x"), "{text}");
     }
 
     #[test]

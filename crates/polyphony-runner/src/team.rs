@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role};
-use polyphony_marl::{Agent, Language, RolloutWeights};
+use polyphony_marl::{Agent, Kl, Language, RolloutWeights};
 use polyphony_model::{Assets, LanguageModel, ModelFiles, check_bf16};
 
 use crate::{
@@ -143,8 +143,11 @@ impl Models {
                     .with_context(|| format!("adding adapters to agent `{name}`"))?,
                 None => model,
             };
-            team.agents
-                .push(Agent::new(name, model, Arc::clone(&start.language)));
+            let agent = Agent::new(name, model, Arc::clone(&start.language));
+            team.agents.push(match recipe.algorithm.kl {
+                Kl::Off => agent,
+                Kl::Loss { .. } | Kl::Reward { .. } => agent.with_reference(),
+            });
             team.assets.push(Arc::clone(&start.assets));
         }
         Ok(team)

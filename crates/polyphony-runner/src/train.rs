@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -9,17 +10,18 @@ use anyhow::{Context as _, Result, ensure};
 use polyphony_env::Source;
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
-    IndexedTask, Playable, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks,
+    IndexedTask, Node, Playable, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks,
     train_step,
 };
 use polyphony_model::StreamKey;
 use polyphony_sandbox::Pool;
 
 use crate::{
+    checkpoint::{self, Position},
     environment::Ready,
     evaluation::{self, Evaluation},
     interrupt, memory, metrics,
-    progress::Display,
+    progress::{Display, NO_LEVEL},
     recipe::Recipe,
     run_directory::RunDirectory,
     schedule::Schedule,
@@ -35,77 +37,254 @@ use crate::{
 /// If data or models cannot be had, a step fails, or the run directory cannot be written.
 pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     recipe.validate_for_training()?;
-    interrupt::listen()?;
     RunDirectory::check(run_dir)?;
-    let Ready { environment, pool } = recipe.environment.build()?;
-    let tasks = load_tasks(&recipe.train, "train", environment.as_ref())?;
-    ensure!(
-        recipe.updates.buffer <= tasks.len(),
-        "`updates.buffer` is {}, but `train` has only {} tasks",
-        recipe.updates.buffer,
-        tasks.len()
-    );
-    let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
-    held_out.truncate(recipe.evaluation.tasks);
-    let models = Models::open(recipe, environment.as_ref())?;
-    let mut members = models.members(environment.roles().len());
-    let available = memory::available();
-    // Once before weights are read, which alone may be too much, and once with all that is known.
-    memory::check(&members, recipe, available)?;
-    let mut team = models.load(recipe)?;
-    let playable = check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
-    check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
-    for member in &mut members {
-        let prompts = &playable.longest_prompts[member.roles.clone()];
-        member.prompt = prompts.iter().copied().max();
-    }
-    memory::tell(&members, recipe, available);
-    memory::check(&members, recipe, available)?;
+    let mut prepared = Prepared::new(recipe)?;
     let mut run = RunDirectory::create(run_dir, recipe)?;
     log::info!("writing the run to {}", run.path().display());
-    if let Some(pool) = &pool {
+    if let Some(pool) = &prepared.pool {
         run.save_sandbox(pool)?;
     }
-    if recipe.sampling.truncates() {
-        log::warn!(
-            "sampling with top-p or top-k biases the update, which differentiates the whole \
-             distribution; leave both out unless the aim is to reproduce a published run"
-        );
-    }
+    let start = prepared.start(recipe, &run)?;
+    prepared.play(recipe, &mut run, start)
+}
 
-    let before = evaluate("before", &team, environment.as_ref(), &held_out, recipe)?;
-    run.save_evaluations(before.as_ref(), None)?;
-    let playing = Playing {
-        environment: environment.as_ref(),
-        pool: pool.as_deref(),
-        tasks: &tasks,
+/// Goes on with a run that was stopped, as if it had not been; with other `steps` to go on to, if any.
+///
+/// # Errors
+/// As [`train`], and if the run is complete or its checkpoint cannot be used.
+pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>) -> Result<()> {
+    let file = path.join("recipe.ron");
+    ensure!(
+        file.is_file(),
+        "{} is not the directory of a run that has begun: it has no recipe.ron",
+        path.display()
+    );
+    let changes: Vec<String> = steps
+        .map(|steps| format!("steps={steps}"))
+        .into_iter()
+        .collect();
+    let recipe = Recipe::load(Some(&file.display().to_string()), &changes)?;
+    recipe.validate_for_training()?;
+    let checkpoint = checkpoint::find(path, from)?;
+    let is_complete = RunDirectory::is_complete(path)?;
+
+    let mut prepared = Prepared::new(&recipe)?;
+    let position = match &checkpoint {
+        None => Position::default(),
+        Some(checkpoint) => checkpoint::load(path, checkpoint, &recipe, &mut prepared.team)?,
     };
-    let trained = train_steps(recipe, &playing, &mut team, &mut run);
-    // Saved before anything else can fail, and also when a step has failed: what was learned until
-    // then is not lost.
-    let saved = run.save_agents(&team);
-    let steps = match trained {
-        Ok(steps) => steps,
-        Err(error) => {
-            match saved {
-                Ok(agents) => log::warn!("the agents as they were are in {}", list(&agents)),
-                Err(error) => log::error!("the agents could not be saved either: {error:#}"),
-            }
-            return Err(error);
+    ensure!(
+        position.steps < recipe.steps || !is_complete,
+        "{} is complete: {} of {} steps are done. Give more of them with --steps",
+        path.display(),
+        position.steps,
+        recipe.steps
+    );
+    let mut run = RunDirectory::open(path, position.lengths)?;
+    run.save_recipe(&recipe)?;
+    checkpoint::remove_after(path, position.steps)?;
+    log::info!(
+        "going on with {} after step {}",
+        path.display(),
+        position.steps
+    );
+    let position = match position.steps {
+        0 => prepared.start(&recipe, &run)?,
+        _ => {
+            run.save_evaluations(position.before.as_ref(), None)?;
+            position
         }
     };
-    let agents = saved?;
-    let after = evaluate("after", &team, environment.as_ref(), &held_out, recipe)?;
-    run.save_evaluations(before.as_ref(), after.as_ref())?;
-    summary::tell(Finished {
-        run: run.path(),
-        steps,
-        before: before.as_ref(),
-        after: after.as_ref(),
-        roles: environment.roles(),
-        agents: &agents,
-    });
-    Ok(())
+    prepared.play(&recipe, &mut run, position)
+}
+
+/// What a run plays with, all of it checked.
+struct Prepared {
+    environment: Box<dyn Environment>,
+    /// Where the environment runs programs, if it does.
+    pool: Option<Arc<Pool>>,
+    tasks: Vec<Task>,
+    held_out: Vec<Task>,
+    team: Team,
+}
+
+impl Prepared {
+    fn new(recipe: &Recipe) -> Result<Self> {
+        interrupt::listen()?;
+        let Ready { environment, pool } = recipe.environment.build()?;
+        let tasks = load_tasks(&recipe.train, "train", environment.as_ref())?;
+        ensure!(
+            recipe.tasks_per_step <= tasks.len(),
+            "`tasks_per_step` is {}, but `train` has only {} tasks",
+            recipe.tasks_per_step,
+            tasks.len()
+        );
+        let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
+        held_out.truncate(recipe.evaluation.tasks);
+        let models = Models::open(recipe, environment.as_ref())?;
+        let mut members = models.members(environment.roles().len());
+        let available = memory::available();
+        // Once before weights are read, which alone may be too much, and once with all that is known.
+        memory::check(&members, recipe, available)?;
+        let team = models.load(recipe)?;
+        let playable = check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
+        check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
+        for member in &mut members {
+            let prompts = &playable.longest_prompts[member.roles.clone()];
+            member.prompt = prompts.iter().copied().max();
+        }
+        memory::tell(&members, recipe, available);
+        memory::check(&members, recipe, available)?;
+        if recipe.sampling.truncates() {
+            log::warn!(
+                "sampling with top-p or top-k biases the update, which differentiates the whole \
+                 distribution; leave both out unless the aim is to reproduce a published run"
+            );
+        }
+        Ok(Self {
+            environment,
+            pool,
+            tasks,
+            held_out,
+            team,
+        })
+    }
+
+    /// Evaluates the team before it learns, and saves what came of it.
+    fn start(&self, recipe: &Recipe, run: &RunDirectory) -> Result<Position> {
+        let before = self.evaluate("before", recipe)?;
+        run.save_evaluations(before.as_ref(), None)?;
+        Ok(Position {
+            before,
+            ..Position::default()
+        })
+    }
+
+    /// Trains from a position to the end, and saves and tells what came of it.
+    fn play(&mut self, recipe: &Recipe, run: &mut RunDirectory, position: Position) -> Result<()> {
+        let trained = self.train_steps(recipe, run, &position);
+        // Saved before anything else can fail, and also when a step has failed: what was learned until
+        // then is not lost.
+        let saved = run.save_agents(&self.team);
+        let steps = match trained {
+            Ok(steps) => steps,
+            Err(error) => {
+                match saved {
+                    Ok(agents) => log::warn!("the agents as they were are in {}", list(&agents)),
+                    Err(error) => log::error!("the agents could not be saved either: {error:#}"),
+                }
+                return Err(error);
+            }
+        };
+        let agents = saved?;
+        let before = position.before.as_ref();
+        let after = self.evaluate("after", recipe)?;
+        run.save_evaluations(before, after.as_ref())?;
+        summary::tell(Finished {
+            run: run.path(),
+            steps,
+            of: recipe.steps,
+            before,
+            after: after.as_ref(),
+            roles: self.environment.roles(),
+            agents: &agents,
+        });
+        Ok(())
+    }
+
+    /// Runs the steps from a position until all are done or the user interrupts; returns how many are
+    /// done.
+    fn train_steps(
+        &mut self,
+        recipe: &Recipe,
+        run: &mut RunDirectory,
+        start: &Position,
+    ) -> Result<usize> {
+        let schedule = Schedule {
+            seed: recipe.seed,
+            tasks: self.tasks.len(),
+            per_step: recipe.tasks_per_step,
+        };
+        let mut display = Display::start("training", recipe.steps);
+        display.resume(start.steps, start.best(self.environment.as_ref()));
+        let mut position = start.clone();
+        let mut done = start.steps;
+        while done < recipe.steps && !interrupt::requested() {
+            let started = Instant::now();
+            let before = self.pool.as_deref().map(Pool::counters);
+            let played = indexed(&self.tasks, schedule.step(done));
+            let environment = self.environment.as_ref();
+            let (report, rollout) = run_step(
+                recipe,
+                environment,
+                &played,
+                &mut self.team,
+                done,
+                &mut display,
+            )
+            .with_context(|| format!("step {}", done + 1))?;
+            let seconds = started.elapsed().as_secs_f64();
+            let sandbox = self
+                .pool
+                .as_deref()
+                .zip(before)
+                .map(|(pool, before)| pool.counters().since(&before));
+            done += 1;
+            let object = metrics::step_object(done, &report, sandbox.as_ref(), seconds);
+            run.record(done, &object, &rollout)?;
+            display.step_done(done, &report, best_action(environment, &rollout));
+            if done.is_multiple_of(recipe.checkpoints.every) {
+                position = self.keep(recipe, run, position, done, &display)?;
+            }
+        }
+        if position.steps < done {
+            self.keep(recipe, run, position, done, &display)?;
+        }
+        display.finish();
+        Ok(done)
+    }
+
+    /// Writes a checkpoint of where the run stands now.
+    fn keep(
+        &self,
+        recipe: &Recipe,
+        run: &mut RunDirectory,
+        last: Position,
+        steps: usize,
+        display: &Display,
+    ) -> Result<Position> {
+        let best = display.best();
+        let position = Position {
+            steps,
+            lengths: run.sync()?,
+            best: best.map(|(reward, level)| (reward, level.to_owned())),
+            before: last.before,
+        };
+        checkpoint::save(run.path(), recipe, &self.team, &position)?;
+        Ok(position)
+    }
+
+    /// Evaluates with a display; `None` if the user interrupted.
+    fn evaluate(&self, when: &str, recipe: &Recipe) -> Result<Option<Evaluation>> {
+        let held_out = &self.held_out;
+        let mut display =
+            Display::start(&format!("held-out tasks {when} training"), held_out.len());
+        let environment = self.environment.as_ref();
+        let evaluation =
+            evaluation::evaluate(&self.team, environment, held_out, recipe, &mut |done| {
+                display.advance_to(done);
+            })?;
+        display.finish();
+        if let Some(evaluation) = &evaluation {
+            log::info!(
+                "return on {} held-out tasks {when} training: {:.3} ± {:.3}",
+                evaluation.tasks,
+                evaluation.mean_return,
+                evaluation.standard_error
+            );
+        }
+        Ok(evaluation)
+    }
 }
 
 /// The tasks of the data set under a recipe's key. The environment has looked at each of them, so
@@ -161,86 +340,15 @@ fn indexed(tasks: &[Task], indices: impl IntoIterator<Item = usize>) -> Vec<Inde
     indices.into_iter().map(task).collect()
 }
 
-/// Evaluates with a display; `None` if the user interrupted.
-fn evaluate(
-    when: &str,
-    team: &Team,
-    environment: &dyn Environment,
-    held_out: &[Task],
-    recipe: &Recipe,
-) -> Result<Option<Evaluation>> {
-    let mut display = Display::start(&format!("held-out tasks {when} training"), held_out.len());
-    let evaluation = evaluation::evaluate(team, environment, held_out, recipe, &mut |done| {
-        display.advance_to(done);
-    })?;
-    display.finish();
-    if let Some(evaluation) = &evaluation {
-        log::info!(
-            "return on {} held-out tasks {when} training: {:.3} ± {:.3}",
-            evaluation.tasks,
-            evaluation.mean_return,
-            evaluation.standard_error
-        );
-    }
-    Ok(evaluation)
-}
-
 /// The highest reward of any joint action, and the last part of it that is not 0: the level that
 /// it reached.
 fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<(f64, &'static str)> {
-    let branches = rollout.nodes.iter().flat_map(|node| &node.branches);
+    let nodes = rollout.nodes.iter().flat_map(Node::nodes);
+    let branches = nodes.flat_map(|node| &node.branches);
     let best = branches.max_by(|a, b| a.reward.total().total_cmp(&b.reward.total()))?;
     let reached = |part: &&&'static str| best.reward.part(part).is_some_and(|value| value != 0.0);
     let level = environment.reward_parts().iter().rev().find(reached);
-    Some((best.reward.total(), level.copied().unwrap_or("none")))
-}
-
-/// What is played in training.
-struct Playing<'a> {
-    environment: &'a dyn Environment,
-    /// Where the environment runs programs, if it does.
-    pool: Option<&'a Pool>,
-    tasks: &'a [Task],
-}
-
-/// Runs the steps until all are done or the user interrupts; returns how many were run.
-fn train_steps(
-    recipe: &Recipe,
-    playing: &Playing<'_>,
-    team: &mut Team,
-    run: &mut RunDirectory,
-) -> Result<usize> {
-    let Playing {
-        environment,
-        pool,
-        tasks,
-    } = *playing;
-    let schedule = Schedule {
-        seed: recipe.seed,
-        tasks: tasks.len(),
-        per_step: recipe.updates.buffer,
-    };
-    let mut display = Display::start("training", recipe.steps);
-    for step in 0..recipe.steps {
-        if interrupt::requested() {
-            display.finish();
-            return Ok(step);
-        }
-        let start = Instant::now();
-        let before = pool.map(Pool::counters);
-        let played = indexed(tasks, schedule.step(step));
-        let (report, rollout) = run_step(recipe, environment, &played, team, step, &mut display)
-            .with_context(|| format!("step {}", step + 1))?;
-        let seconds = start.elapsed().as_secs_f64();
-        let sandbox = pool
-            .zip(before)
-            .map(|(pool, before)| pool.counters().since(&before));
-        let object = metrics::step_object(step + 1, &report, sandbox.as_ref(), seconds);
-        run.record(step + 1, &object, &rollout)?;
-        display.step_done(step + 1, &report, best_action(environment, &rollout));
-    }
-    display.finish();
-    Ok(recipe.steps)
+    Some((best.reward.total(), level.copied().unwrap_or(NO_LEVEL)))
 }
 
 fn run_step(
@@ -258,6 +366,7 @@ fn run_step(
         max_new_tokens: recipe.max_new_tokens,
         rollout_weights: recipe.rollout_weights,
         long_prompts: recipe.long_prompts,
+        steps: recipe.steps,
         key: recipe.stream_key(step as u32),
     };
     let agents = team.agents.len();
@@ -296,6 +405,8 @@ impl Recipe {
         RolloutConfig {
             samples: self.evaluation.samples,
             joint_mode: self.algorithm.joint_mode,
+            // Judged are whole episodes.
+            termination_threshold: None,
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_new_tokens,
             weights: self.rollout_weights,

@@ -12,7 +12,7 @@ mod prompts;
 mod python;
 mod settings;
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Role, Task, Turn,
@@ -190,6 +190,10 @@ impl Environment for Coding {
 
     fn reward_parts(&self) -> &[&'static str] {
         &assessment::PARTS
+    }
+
+    fn horizon(&self) -> NonZeroUsize {
+        self.settings.turns
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {

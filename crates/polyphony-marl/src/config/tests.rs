@@ -34,6 +34,32 @@ fn an_algorithm_out_of_range_is_explained() {
         let expected = format!("`discount` is {discount}, but must be from 0 to 1");
         refused(algorithm(|a| a.discount = discount), &expected);
     }
+    for threshold in [f64::NAN, f64::INFINITY] {
+        let expected =
+            format!("`termination_threshold` is {threshold}, but must be a number, or left out");
+        refused(
+            algorithm(|a| a.termination_threshold = Some(threshold)),
+            &expected,
+        );
+    }
+    for low in [0.0, 1.0, -0.1, f64::NAN] {
+        let expected = format!("`objective.low` is {low}, but must be above 0 and below 1");
+        let objective = Objective::Clipped { low, high: 0.2 };
+        refused(algorithm(|a| a.objective = objective), &expected);
+    }
+    for number in [0.0, -0.1, f64::NAN, f64::INFINITY] {
+        let expected = format!("`objective.high` is {number}, but must be a positive number");
+        let objective = Objective::Clipped {
+            low: 0.2,
+            high: number,
+        };
+        refused(algorithm(|a| a.objective = objective), &expected);
+        let expected = format!("`kl.coefficient` is {number}, but must be a positive number");
+        let coefficient = number;
+        for kl in [Kl::Loss { coefficient }, Kl::Reward { coefficient }] {
+            refused(algorithm(|a| a.kl = kl), &expected);
+        }
+    }
     for floor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let scale = AdvantageScale::StandardDeviation { floor };
         let expected = format!("`advantage_scale.floor` is {floor}, but must be a positive number");
@@ -95,9 +121,10 @@ fn updates_out_of_range_are_explained() {
         }
     }
     type Count = fn(&mut Updates) -> &mut usize;
-    let rows: [(&str, Count); 3] = [
+    let rows: [(&str, Count); 4] = [
         ("buffer", |u| &mut u.buffer),
         ("minibatch", |u| &mut u.minibatch),
+        ("epochs", |u| &mut u.epochs),
         ("max_nonfinite", |u| &mut u.max_nonfinite),
     ];
     for (key, count) in rows {
@@ -108,6 +135,116 @@ fn updates_out_of_range_are_explained() {
         updates(|u| (u.buffer, u.minibatch) = (2, 3)),
         "`minibatch` is 3, but must be at most `buffer`, the nodes that there are to choose from",
     );
+}
+
+#[test]
+fn schedules_and_own_learning_rates_out_of_range_are_explained() {
+    for last in [-0.1, 1.1, f64::NAN] {
+        let expected = format!("`schedule.last` is {last}, but must be from 0 to 1");
+        for schedule in [Schedule::Linear { last }, Schedule::Cosine { last }] {
+            refused(updates(|u| u.schedule = schedule), &expected);
+        }
+    }
+    let own = updates(|u| u.learning_rates = [("poet".to_owned(), 2.0)].into());
+    refused(
+        own,
+        "`learning_rates` is 2, but must be above 0 and at most 1",
+    );
+}
+
+#[test]
+fn a_tree_too_large_to_play_is_refused() {
+    let check = |joint_mode, samples, roles, turns| {
+        let algorithm = Algorithm {
+            joint_mode,
+            samples,
+            ..Algorithm::default()
+        };
+        algorithm.validate_for(roles, turns)
+    };
+    let (aligned, cross) = (JointMode::Aligned, JointMode::Cross);
+    for (mode, samples, roles, turns) in [
+        (aligned, 4096, 9, 1),
+        (aligned, 256, 2, 2),
+        (cross, 256, 2, 1),
+        (cross, 4, 2, 4),
+    ] {
+        assert_eq!(check(mode, samples, roles, turns), Ok(()), "{mode:?}");
+    }
+    for (mode, samples, roles, turns) in [
+        (aligned, 257, 2, 2),
+        (cross, 257, 2, 1),
+        (cross, 4, 2, 5),
+        (cross, 4096, 99, 99),
+    ] {
+        let expected = format!(
+            "`samples` is {samples} with `joint_mode: {mode:?}` for {roles} roles and {turns} \
+             turns, but must be small enough that the tree of a task has at most 65536 joint \
+             actions at its last turn"
+        );
+        refused(check(mode, samples, roles, turns), &expected);
+    }
+}
+
+#[test]
+fn a_policy_gradient_uses_samples_once() {
+    let twice = Updates {
+        epochs: 2,
+        ..Updates::default()
+    };
+    refused(
+        twice.validate_with(&Algorithm::default()),
+        "`epochs` is 2, but must be 1 with `objective: PolicyGradient`, which learns from a sample \
+         once (`Clipped` may do so again)",
+    );
+    let clipped = Algorithm {
+        objective: Objective::Clipped {
+            low: 0.2,
+            high: 0.2,
+        },
+        ..Algorithm::default()
+    };
+    assert_eq!(twice.validate_with(&clipped), Ok(()));
+    let once = Updates::default();
+    assert_eq!(once.validate_with(&Algorithm::default()), Ok(()));
+}
+
+#[test]
+fn learning_rates_warm_up_and_follow_their_schedule() {
+    let rates = |schedule, steps: usize| {
+        let updates = Updates {
+            learning_rate: 1.0,
+            warmup_steps: 3,
+            schedule,
+            learning_rates: [("poet".to_owned(), 0.5)].into(),
+            ..Updates::default()
+        };
+        for step in 0..steps {
+            let [own, usual] = ["poet", "critic"].map(|agent| updates.rate(agent, step, steps));
+            assert_eq!(own, 0.5 * usual);
+        }
+        (0..steps)
+            .map(|step| updates.rate("critic", step, steps))
+            .collect::<Vec<_>>()
+    };
+    let constant = rates(Schedule::Constant, 6);
+    assert_eq!(constant, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
+    let linear = rates(Schedule::Linear { last: 0.5 }, 7);
+    assert_eq!(linear, [0.25, 0.5, 0.75, 1.0, 0.875, 0.75, 0.625]);
+    let cosine = rates(Schedule::Cosine { last: 0.0 }, 7);
+    let half = std::f64::consts::FRAC_1_SQRT_2 / 2.0;
+    let expected = [0.25, 0.5, 0.75, 1.0, 0.5 + half, 0.5, 0.5 - half];
+    for (own, expected) in cosine.iter().zip(expected) {
+        assert!((own - expected).abs() < 1e-12, "{cosine:?}");
+    }
+    // A run that ends within its warm-up, and one longer than it was said to be.
+    assert_eq!(rates(Schedule::Linear { last: 0.0 }, 2), [0.25, 0.5]);
+    let updates = Updates {
+        learning_rate: 1.0,
+        schedule: Schedule::Linear { last: 0.25 },
+        ..Updates::default()
+    };
+    assert_eq!(updates.rate("critic", 9, 5), 0.25);
 }
 
 #[test]

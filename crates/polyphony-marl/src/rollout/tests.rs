@@ -1,6 +1,8 @@
 //! Rollouts of the tiny model: what is sampled, how it is scored, and what is refused.
 
-use polyphony_episode::{Reward, Role};
+mod turns;
+
+use polyphony_episode::{FinishReason, Reward, Role};
 
 use super::*;
 use crate::fixture::{CONTEXT, Duet, agent, lengths, rollout_config, task};

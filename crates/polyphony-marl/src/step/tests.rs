@@ -1,5 +1,7 @@
 //! A whole step's report, against its definitions.
 
+mod choices;
+
 use std::sync::Arc;
 
 use burn::{
@@ -12,7 +14,7 @@ use polyphony_model::LoraConfig;
 use super::*;
 use crate::{
     agent::Language,
-    config::Baseline,
+    config::{AdvantageScale, Aggregation, Baseline, Schedule},
     fixture::{CONTEXT, Duet, lengths, plain_language, task, tiny_model, weight_bits},
 };
 
@@ -31,6 +33,7 @@ fn config(algorithm: Algorithm) -> StepConfig {
         max_new_tokens: 40,
         rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
+        steps: 10,
         key: StreamKey {
             seed: 5,
             ..StreamKey::default()
@@ -103,24 +106,26 @@ fn the_report_says_what_happened() {
             .map(|&l| f64::from(l))
             .sum();
         let cut = samples.iter().filter(|s| s.is_truncated()).count() as f64;
-        close(agent.response_tokens, tokens / actions);
-        close(agent.entropy, -logprobs / tokens);
-        close(agent.truncated_share, cut / actions);
+        close(agent.overall.response_tokens, tokens / actions);
+        close(agent.overall.entropy, -logprobs / tokens);
+        close(agent.overall.truncated_share, cut / actions);
         close(
-            agent.zero_advantage_share,
+            agent.overall.zero_advantage_share,
             agent.update.skipped_groups as f64 / 2.0,
         );
-        close(report.parts[index].1, tokens / actions);
+        close(report.first_turn().parts[index].1, tokens / actions);
+        assert_eq!(agent.turns, [agent.overall.clone()], "there is one turn");
         assert_eq!(agent.name, ["first", "second"][index]);
         assert!(agent.update.logprob_gap.unwrap() < 1e-4, "{agent:?}");
         assert_eq!(agent.update.steps, 1);
         total += tokens / actions;
     }
-    close(report.mean_return, total);
+    close(report.first_turn().mean_return, total);
+    assert_eq!(report.first_turn().nodes, 2);
     // Both agents share the returns, so their advantages spread alike.
     close(
-        report.agents[0].advantage_spread,
-        report.agents[1].advantage_spread,
+        report.agents[0].overall.advantage_spread,
+        report.agents[1].overall.advantage_spread,
     );
     for (agent, before) in agents.iter().zip(&before) {
         assert_ne!(&weight_bits(&agent.model), before, "{} learned", agent.name);
@@ -136,7 +141,8 @@ fn a_step_whose_tasks_are_all_left_out_has_no_mean_and_changes_nothing() {
     let tasks = [task("long", &"word ".repeat(CONTEXT))];
     let (Step { report, .. }, _) = step(&mut agents, &tasks, &config);
     assert_eq!((report.skipped_tasks, report.sampled_tokens), (1, 0));
-    assert!(report.mean_return.is_nan() && report.parts.iter().all(|part| part.1.is_nan()));
+    let first = report.first_turn();
+    assert!(first.mean_return.is_nan() && first.parts.iter().all(|part| part.1.is_nan()));
     for (agent, before) in agents.iter().zip(&before) {
         assert_eq!(&weight_bits(&agent.model), before);
     }
@@ -154,7 +160,10 @@ fn the_baseline_decides_what_is_learned_from() {
         };
         let (Step { report, .. }, _) = step(&mut agents, &tasks, &config(algorithm));
         for agent in &report.agents {
-            assert_eq!(agent.zero_advantage_share, zero_share, "{baseline:?}");
+            assert_eq!(
+                agent.overall.zero_advantage_share, zero_share,
+                "{baseline:?}"
+            );
             assert_eq!(agent.update.steps, steps, "{baseline:?}");
         }
     }

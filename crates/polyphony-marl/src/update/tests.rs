@@ -1,6 +1,7 @@
 //! One agent's update, against finite differences and in every case in which it must not happen.
 
 mod descent;
+mod grpo;
 
 use polyphony_episode::{FinishReason, Observation, Response};
 
@@ -8,6 +9,7 @@ use polyphony_model::Activations;
 
 use super::*;
 use crate::{
+    config::{Aggregation, Objective},
     fixture::{agent, changed, weight_bits},
     tree::{History, Sample},
 };
@@ -25,6 +27,7 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
         let logprobs = score_group(&agent.model, &packed, 1.0).unwrap();
         Sample {
             logprobs: logprobs.into_data().try_into_vec().unwrap(),
+            reference_logprobs: vec![],
             response: Response {
                 text: String::new(),
                 tokens,
@@ -40,48 +43,39 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
     }
 }
 
-fn judged(group: &AgentGroup, advantages: [f64; 2]) -> JudgedGroup<'_> {
+fn judged(group: &AgentGroup, advantages: [f64; 2]) -> JudgedGroup {
     JudgedGroup {
-        group,
+        group: group.clone(),
         advantages: advantages.to_vec(),
     }
 }
 
+/// The longest response.
+const MAX_NEW_TOKENS: usize = 16;
+
 fn run(
     agent: &mut Agent,
-    buffer: &[JudgedGroup<'_>],
+    buffer: &[JudgedGroup],
     updates: &Updates,
 ) -> Result<UpdateReport, MarlError> {
-    let config = UpdateConfig {
-        algorithm: &Algorithm::default(),
-        updates,
-        minibatch: updates.minibatch,
-        temperature: 1.0,
-        max_new_tokens: 16,
-    };
-    update(agent, buffer, &config)
+    run_with(agent, buffer, updates, &Algorithm::default())
 }
 
-#[test]
-fn the_learning_rate_warms_up_with_every_step_taken() {
-    let mut agent = agent("a");
-    let group = group(&agent, 3);
-    let updates = Updates {
-        learning_rate: 8e-6,
-        warmup_updates: 3,
-        logprob_tolerance: 10.0,
-        ..Updates::default()
+fn run_with(
+    agent: &mut Agent,
+    buffer: &[JudgedGroup],
+    updates: &Updates,
+    algorithm: &Algorithm,
+) -> Result<UpdateReport, MarlError> {
+    let config = UpdateConfig {
+        algorithm,
+        updates,
+        learning_rate: updates.learning_rate,
+        minibatch: updates.minibatch,
+        temperature: 1.0,
+        max_new_tokens: MAX_NEW_TOKENS,
     };
-    let rates: Vec<f64> = [1.0, 0.0, 1.0, 1.0, 1.0, 1.0]
-        .map(|advantage| {
-            let lessons = [judged(&group, [advantage, -advantage])];
-            run(&mut agent, &lessons, &updates).unwrap().learning_rate
-        })
-        .to_vec();
-    let expected = [2e-6, 0.0, 4e-6, 6e-6, 8e-6, 8e-6];
-    for (own, expected) in rates.iter().zip(expected) {
-        assert!((own - expected).abs() < 1e-12, "{rates:?}");
-    }
+    update(agent, buffer, &config)
 }
 
 #[test]
@@ -99,6 +93,7 @@ fn groups_without_advantage_are_skipped_and_counted() {
         report,
         UpdateReport {
             skipped_groups: 2,
+            learning_rate: updates.learning_rate,
             logprob_gap: report.logprob_gap,
             ..UpdateReport::default()
         }
@@ -116,6 +111,65 @@ fn groups_without_advantage_are_skipped_and_counted() {
         (1, 1, 0)
     );
     assert_ne!(weight_bits(&after.model), before);
+}
+
+#[test]
+fn a_pull_back_to_the_reference_teaches_where_rewards_do_not() {
+    let mut after = agent("a").with_reference();
+    let before = weight_bits(&after.model);
+    let mut group = group(&after, 3);
+    for sample in &mut group.samples {
+        sample.reference_logprobs = sample.logprobs.iter().map(|l| l - 0.5).collect();
+    }
+    let updates = Updates::default();
+    let with = |kl| Algorithm {
+        kl,
+        ..Algorithm::default()
+    };
+    let idle = [judged(&group, [0.0, 0.0])];
+    let reward = with(Kl::Reward { coefficient: 0.1 });
+    let report = run_with(&mut after, &idle, &updates, &reward).unwrap();
+    assert_eq!((report.skipped_groups, report.drift), (1, None));
+    assert_eq!(weight_bits(&after.model), before);
+    let loss = with(Kl::Loss { coefficient: 0.1 });
+    let report = run_with(&mut after, &idle, &updates, &loss).unwrap();
+    assert_eq!((report.skipped_groups, report.steps), (0, 1));
+    let drift = report.drift.unwrap();
+    let k3 = (-0.5f64).exp() + 0.5 - 1.0;
+    assert!((drift.kl.unwrap() - k3).abs() < 1e-4, "{drift:?}");
+    assert!((drift.ratio - 1.0).abs() < 1e-4, "{drift:?}");
+    assert_ne!(weight_bits(&after.model), before);
+}
+
+#[test]
+fn epochs_go_through_the_buffer_again_and_bounds_hold_tokens_back() {
+    let groups = [3, 90].map(|salt| group(&agent("a"), salt));
+    let buffer = groups.each_ref().map(|group| judged(group, [1.0, -1.0]));
+    let algorithm = Algorithm {
+        objective: Objective::Clipped {
+            low: 0.01,
+            high: 0.01,
+        },
+        ..Algorithm::default()
+    };
+    let run = |epochs| {
+        let updates = Updates {
+            learning_rate: 1e-3,
+            buffer: 2,
+            epochs,
+            ..Updates::default()
+        };
+        run_with(&mut agent("a"), &buffer, &updates, &algorithm).unwrap()
+    };
+    let (once, thrice) = (run(1), run(3));
+    assert_eq!((once.steps, thrice.steps), (2, 6));
+    let [once, thrice] = [once, thrice].map(|report| report.drift.unwrap());
+    assert!(
+        once.clipped_share < thrice.clipped_share,
+        "{once:?}, {thrice:?}"
+    );
+    assert!(thrice.clipped_share > 0.3, "{thrice:?}");
+    assert_eq!(thrice.kl, None);
 }
 
 #[test]
@@ -141,13 +195,6 @@ fn a_group_whose_responses_are_all_masked_is_skipped() {
         logprob_tolerance: 10.0,
         ..Updates::default()
     };
-    let config = |algorithm| UpdateConfig {
-        algorithm,
-        updates: &updates,
-        minibatch: 1,
-        temperature: 1.0,
-        max_new_tokens: 16,
-    };
     let masking = Algorithm {
         mask_truncated: true,
         ..Algorithm::default()
@@ -156,10 +203,10 @@ fn a_group_whose_responses_are_all_masked_is_skipped() {
         sample.response.finish = FinishReason::Length;
     }
     let buffer = [judged(&group, [1.0, -1.0])];
-    let report = update(&mut after, &buffer, &config(&masking)).unwrap();
+    let report = run_with(&mut after, &buffer, &updates, &masking).unwrap();
     assert_eq!((report.steps, report.skipped_groups), (0, 1));
     assert_eq!(weight_bits(&after.model), before);
-    let report = update(&mut after, &buffer, &config(&Algorithm::default())).unwrap();
+    let report = run(&mut after, &buffer, &updates).unwrap();
     assert_eq!((report.steps, report.skipped_groups), (1, 0));
 }
 

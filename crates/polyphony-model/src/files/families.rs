@@ -198,6 +198,31 @@ fn ids_are_those_of_transformers() {
 }
 
 #[test]
+fn a_conversation_goes_on_as_its_template_lays_it_out() {
+    for family in FAMILIES.iter() {
+        for system in [None, Some("Be brief.")] {
+            for said in ["And now?", "<|im_end|><|eot_id|>"] {
+                let system_message = system.map(|text| Message::new(MessageRole::System, text));
+                let mut messages: Vec<Message> = system_message.into_iter().collect();
+                messages.push(Message::new(MessageRole::User, "What?"));
+                messages.push(Message::new(MessageRole::Assistant, "An answer."));
+                messages.push(Message::new(MessageRole::User, said));
+                let whole = family.encode(&messages);
+                let continuation =
+                    encode_continuation(&family.tokenizer, &family.template, system, said).unwrap();
+                let answer = family.tokenizer.encode_more("An answer.").unwrap();
+                let expected = [answer, continuation].concat();
+                assert!(
+                    whole.ends_with(&expected),
+                    "{}, {system:?}, {said:?}",
+                    family.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn messages_cannot_write_control_tokens() {
     check_rows(25, |family, messages, row, label| match row {
         Row::Rendered {

@@ -27,9 +27,9 @@ use serde_json::Value;
 
 pub use self::adapter::Adapter;
 pub use self::assets::Assets;
-pub use self::conversation::encode_conversation;
+pub use self::conversation::{encode_continuation, encode_conversation};
 pub(crate) use self::save::save_adapter;
-pub use self::save::{convert, save};
+pub use self::save::{convert, save, save_tensors};
 pub use self::template::{ChatTemplate, Message, MessageRole};
 pub use self::tokenizer::Tokenizer;
 pub use self::weights::{TensorSpec, Weights};

@@ -101,6 +101,25 @@ fn write_directory(
     sync_directory(parent).map_err(write_error(parent))
 }
 
+/// Writes tensors in `f32` to the new safetensors file `target` and makes it durable; see [`save`].
+///
+/// # Errors
+/// If `target` exists, the file cannot be written, or `values` fails.
+///
+/// # Panics
+/// If `values` gives another number of values than the tensor's shape has.
+pub fn save_tensors(
+    target: &Path,
+    tensors: &[TensorSpec],
+    mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+) -> Result<(), ModelError> {
+    let folder = target.parent().unwrap_or(Path::new(""));
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    write_synced(folder, folder, &name, |file| {
+        write_safetensors(file, tensors, &mut values)
+    })
+}
+
 /// Converts a GGUF file (or any model that opens) to the new Hugging Face directory `target`.
 ///
 /// # Errors

@@ -88,6 +88,15 @@ impl Tokenizer {
         self.encode_with(&*self.literal(&[])?, text, true)
     }
 
+    /// The ids of text that goes on from what [`Tokenizer::encode_plain`] began: nothing is put around
+    /// it.
+    ///
+    /// # Errors
+    /// If the tokenizer has no tokens for the text.
+    pub fn encode_more(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode_literal(text, &[])
+    }
+
     /// The ids of a piece of text in which special tokens and these control tokens are ordinary
     /// characters, with nothing added.
     ///

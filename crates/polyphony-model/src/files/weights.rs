@@ -66,6 +66,14 @@ pub(crate) enum RowOrder {
 }
 
 impl Weights {
+    /// Opens a safetensors file.
+    ///
+    /// # Errors
+    /// If it is missing, damaged or cut short.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        super::safetensors::open(path)
+    }
+
     pub(crate) fn new(path: &Path, file: Mmap, tensors: BTreeMap<String, StoredTensor>) -> Self {
         let mapped = MappedFile {
             path: path.to_owned(),

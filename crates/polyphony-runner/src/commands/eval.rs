@@ -40,7 +40,7 @@ struct Printed {
     mean_return: f64,
     standard_error: f64,
     #[serde(serialize_with = "evaluation::as_object")]
-    parts: Vec<(&'static str, f64)>,
+    parts: Vec<(String, f64)>,
     tasks: usize,
     skipped_tasks: usize,
 }

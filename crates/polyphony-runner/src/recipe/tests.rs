@@ -62,11 +62,11 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
             ),
         ),
         (
-            ("steps: ", "step: "),
+            ("    steps: ", "    step: "),
             format!(
                 "reading mine.ron: line {}, column 5: there is no key `step` in Recipe; did you \
                  mean `steps`? Known here: seed, environment, ",
-                line("steps: ")
+                line("    steps: ")
             ),
         ),
         (

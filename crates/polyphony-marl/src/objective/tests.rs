@@ -1,0 +1,185 @@
+//! Shares and terms against their formulas, and slopes against differences of the loss.
+
+use polyphony_episode::{FinishReason, Response};
+use proptest::prelude::*;
+
+use super::*;
+
+fn sample(tokens: usize, finish: FinishReason) -> Sample {
+    let response = Response {
+        text: String::new(),
+        tokens: vec![7; tokens],
+        finish,
+    };
+    Sample {
+        response,
+        logprobs: vec![-1.0; tokens],
+        reference_logprobs: vec![],
+    }
+}
+
+#[track_caller]
+fn check(algorithm: Algorithm, expected: [f64; 3]) {
+    let samples = [
+        sample(2, FinishReason::Stop),
+        sample(8, FinishReason::Length),
+        sample(6, FinishReason::Stop),
+    ];
+    let lessons = samples.each_ref().map(|sample| Lesson {
+        sample,
+        advantage: 1.0,
+    });
+    let shares = shares(&lessons, &algorithm, 8);
+    for (own, expected) in shares.iter().zip(expected) {
+        assert!(
+            (own - expected).abs() < 1e-12,
+            "{shares:?} against {expected}"
+        );
+    }
+}
+
+#[test]
+fn each_aggregation_follows_its_formula() {
+    let with = |aggregation| Algorithm {
+        aggregation,
+        ..Algorithm::default()
+    };
+    check(with(Aggregation::SequenceSum), [1.0 / 3.0; 3]);
+    check(with(Aggregation::TokenMean), [1.0 / 16.0; 3]);
+    check(with(Aggregation::FixedLength), [1.0 / 24.0; 3]);
+}
+
+#[test]
+fn masking_drops_numerator_and_denominator() {
+    let with = |aggregation| Algorithm {
+        aggregation,
+        mask_truncated: true,
+        ..Algorithm::default()
+    };
+    check(with(Aggregation::SequenceSum), [0.5, 0.0, 0.5]);
+    check(with(Aggregation::TokenMean), [0.125, 0.0, 0.125]);
+    check(with(Aggregation::FixedLength), [0.0625, 0.0, 0.0625]);
+}
+
+const CLIPPED: Objective = Objective::Clipped {
+    low: 0.2,
+    high: 0.3,
+};
+
+/// The term of a token that has become `ratio` times as likely.
+fn at(ratio: f64, advantage: f64, objective: Objective) -> TokenTerm {
+    let algorithm = Algorithm {
+        objective,
+        ..Algorithm::default()
+    };
+    let logprobs = TokenLogprobs {
+        trained: -2.0 + ratio.ln(),
+        sampled: -2.0,
+        reference: None,
+    };
+    token_term(logprobs, advantage, &algorithm)
+}
+
+#[test]
+fn the_policy_gradient_weighs_log_probabilities() {
+    for (ratio, advantage) in [(1.0, 2.0), (3.0, -0.5)] {
+        let term = at(ratio, advantage, Objective::PolicyGradient);
+        assert!((term.loss + advantage * (ratio.ln() - 2.0)).abs() < 1e-12);
+        assert_eq!(
+            (term.slope, term.clipped, term.kl),
+            (-advantage, false, 0.0)
+        );
+        assert!((term.ratio - ratio).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn ratios_count_as_far_as_their_bounds() {
+    // A good token may not become much likelier, a bad one not much less likely; the other way back
+    // is open.
+    for (ratio, advantage, loss, slope, clipped) in [
+        (1.0, 2.0, -2.0, -2.0, false),
+        (1.2, 2.0, -2.4, -2.4, false),
+        (1.5, 2.0, -2.6, 0.0, true),
+        (0.5, 2.0, -1.0, -1.0, false),
+        (0.5, -2.0, 1.6, 0.0, true),
+        (1.5, -2.0, 3.0, 3.0, false),
+    ] {
+        let term = at(ratio, advantage, CLIPPED);
+        let found = [term.loss, term.slope];
+        for (own, expected) in found.iter().zip([loss, slope]) {
+            assert!(
+                (own - expected).abs() < 1e-12,
+                "{ratio}, {advantage}: {term:?}"
+            );
+        }
+        assert_eq!(term.clipped, clipped, "{ratio}, {advantage}");
+    }
+}
+
+#[test]
+fn on_fresh_samples_both_objectives_pull_alike() {
+    for advantage in [-1.5, 0.0, 2.0] {
+        let slopes = [Objective::PolicyGradient, CLIPPED].map(|o| at(1.0, advantage, o).slope);
+        assert_eq!(slopes[0], slopes[1]);
+    }
+}
+
+#[test]
+fn the_divergence_is_k3_and_enters_the_loss_only_where_it_shall() {
+    let logprobs = TokenLogprobs {
+        trained: -1.0,
+        sampled: -1.0,
+        reference: Some(-1.5),
+    };
+    let k3 = (-0.5f64).exp() + 0.5 - 1.0;
+    for (kl, loss, slope) in [
+        (Kl::Off, 1.0, -1.0),
+        (Kl::Reward { coefficient: 0.3 }, 1.0, -1.0),
+        (
+            Kl::Loss { coefficient: 0.3 },
+            1.0 + 0.3 * k3,
+            -1.0 + 0.3 * (1.0 - (-0.5f64).exp()),
+        ),
+    ] {
+        let algorithm = Algorithm {
+            kl,
+            ..Algorithm::default()
+        };
+        let term = token_term(logprobs, 1.0, &algorithm);
+        assert!((term.kl - k3).abs() < 1e-12);
+        assert!((term.loss - loss).abs() < 1e-12, "{kl:?}: {term:?}");
+        assert!((term.slope - slope).abs() < 1e-12, "{kl:?}: {term:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_slope_is_the_derivative_of_the_loss(
+        trained in -6.0..-0.1f64,
+        sampled in -6.0..-0.1f64,
+        reference in prop::option::of(-6.0..-0.1f64),
+        advantage in -3.0..3.0f64,
+        clipped in any::<bool>(),
+        kl in prop::sample::select(vec![
+            Kl::Off, Kl::Loss { coefficient: 0.5 }, Kl::Reward { coefficient: 0.5 },
+        ]),
+    ) {
+        let algorithm = Algorithm {
+            objective: if clipped { CLIPPED } else { Objective::PolicyGradient },
+            kl,
+            ..Algorithm::default()
+        };
+        const STEP: f64 = 1e-6;
+        // At a bound the loss has a corner.
+        let ratio = (trained - sampled).exp();
+        prop_assume!([0.8, 1.3].iter().all(|bound| (ratio - bound).abs() > 1e-4));
+        let loss = |trained| {
+            token_term(TokenLogprobs { trained, sampled, reference }, advantage, &algorithm).loss
+        };
+        let difference = (loss(trained + STEP) - loss(trained - STEP)) / (2.0 * STEP);
+        let slope =
+            token_term(TokenLogprobs { trained, sampled, reference }, advantage, &algorithm).slope;
+        prop_assert!((slope - difference).abs() < 1e-4 * slope.abs().max(1.0));
+    }
+}

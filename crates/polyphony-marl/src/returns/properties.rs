@@ -1,0 +1,270 @@
+//! Returns, credits and advantages of random trees against plain enumeration.
+
+use polyphony_episode::{Observation, Response, Reward};
+use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::{
+    config::{AdvantageScale, Algorithm, Baseline, Kl},
+    step::node_advantages,
+    tree::{AgentGroup, History, Sample},
+};
+
+/// What a random tree looks like.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    agents: usize,
+    samples: usize,
+    turns: usize,
+    cross: bool,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    (1..=4usize, 2..=5usize, 1..=3usize, any::<bool>()).prop_map(
+        |(agents, samples, turns, cross)| Shape {
+            agents,
+            samples,
+            turns,
+            cross,
+        },
+    )
+}
+
+/// All joint actions, the first agent's response running fastest: another order than the rollout's.
+fn picks(shape: Shape) -> Vec<Vec<usize>> {
+    if !shape.cross {
+        return (0..shape.samples).map(|g| vec![g; shape.agents]).collect();
+    }
+    let digit =
+        |index: usize, agent: usize| index / shape.samples.pow(agent as u32) % shape.samples;
+    (0..shape.samples.pow(shape.agents as u32))
+        .map(|index| (0..shape.agents).map(|agent| digit(index, agent)).collect())
+        .collect()
+}
+
+fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
+    let mut sample = || Sample {
+        response: Response::from_text("x"),
+        logprobs: (0..3).map(|_| rng.random_range(-3.0..0.0)).collect(),
+        reference_logprobs: (0..3).map(|_| rng.random_range(-3.0..0.0)).collect(),
+    };
+    let groups = (0..shape.agents).map(|_| AgentGroup {
+        observation: Observation::new("o"),
+        history: History { tokens: vec![1] },
+        samples: (0..shape.samples).map(|_| sample()).collect(),
+    });
+    let groups: Vec<AgentGroup> = groups.collect();
+    let picks = picks(shape);
+    // About three joint actions of a node go on, so that wide trees stay small.
+    let goes_on = (3.0 / picks.len() as f64).min(0.8);
+    let branches = picks.into_iter().map(|picks| Branch {
+        picks,
+        reward: Reward::new([("r", rng.random_range(-2.0..2.0))]),
+        child: (turn + 1 < shape.turns && rng.random_bool(goes_on))
+            .then(|| tree(shape, turn + 1, rng)),
+    });
+    let branches = branches.collect();
+    Node {
+        task: "t".to_owned(),
+        turn,
+        groups,
+        branches,
+    }
+}
+
+/// Every way in which an episode can go on from a joint action: its probability, if later joint
+/// actions are equally likely, and the rewards on it.
+fn episodes(branch: &Branch, reward: &dyn Fn(&Branch) -> f64) -> Vec<(f64, Vec<f64>)> {
+    let Some(child) = &branch.child else {
+        return vec![(1.0, vec![reward(branch)])];
+    };
+    let share = 1.0 / child.branches.len() as f64;
+    let later = child
+        .branches
+        .iter()
+        .flat_map(|next| episodes(next, reward));
+    later
+        .map(|(probability, rest)| (share * probability, [vec![reward(branch)], rest].concat()))
+        .collect()
+}
+
+/// The expected discounted sum of the rewards of all episodes through each joint action.
+fn expected(node: &Node, discount: f64, reward: &dyn Fn(&Branch) -> f64) -> Vec<f64> {
+    let of_branch = |branch| {
+        let episodes = episodes(branch, reward).into_iter();
+        let sums = episodes.map(|(probability, rewards)| {
+            let discounted = rewards.iter().enumerate();
+            probability
+                * discounted
+                    .map(|(turn, reward)| discount.powi(turn as i32) * reward)
+                    .sum::<f64>()
+        });
+        sums.sum()
+    };
+    node.branches.iter().map(of_branch).collect()
+}
+
+fn all_close(own: &[f64], expected: &[f64]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(own.len(), expected.len());
+    for (own, expected) in own.iter().zip(expected) {
+        prop_assert!((own - expected).abs() < 1e-9, "{} is not {}", own, expected);
+    }
+    Ok(())
+}
+
+const ALL_BASELINES: [Baseline; 4] = [
+    Baseline::GroupMean,
+    Baseline::LeaveOneOut,
+    Baseline::GroupMax,
+    Baseline::Zero,
+];
+
+/// An agent's advantages by their definition, response by response.
+fn enumerated_advantages(
+    node: &Node,
+    agent: usize,
+    returns: &[f64],
+    credit: Credit,
+    baseline: Baseline,
+) -> Vec<f64> {
+    let samples = node.groups[agent].samples.len();
+    let credit_of = |response: usize| {
+        let with = (0..returns.len()).filter(|&j| node.branches[j].picks[agent] == response);
+        let with: Vec<f64> = with.map(|j| returns[j]).collect();
+        let sum: f64 = with.iter().sum();
+        match credit {
+            Credit::Sum => sum,
+            Credit::Mean => sum / with.len() as f64,
+        }
+    };
+    let all: Vec<f64> = (0..samples).map(credit_of).collect();
+    let advantage = |own: usize| {
+        let others = (0..samples).filter(|&other| other != own);
+        let others: Vec<f64> = others.map(|other| all[other]).collect();
+        let of_others: f64 = others.iter().sum();
+        all[own]
+            - match baseline {
+                Baseline::GroupMean => (of_others + all[own]) / samples as f64,
+                Baseline::LeaveOneOut => of_others / others.len() as f64,
+                Baseline::GroupMax => others.into_iter().fold(all[own], f64::max),
+                Baseline::Zero => 0.0,
+            }
+    };
+    (0..samples).map(advantage).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn trees_are_judged_as_by_enumeration(
+        shape in shapes(),
+        seed in any::<u64>(),
+        discount in 0.0..=1.0f64,
+        coefficient in prop::option::of(0.01..1.0f64),
+        sum in any::<bool>(),
+    ) {
+        let root = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
+        let credit = if sum { Credit::Sum } else { Credit::Mean };
+        for node in root.nodes() {
+            let plain = expected(node, discount, &|branch| branch.reward.total());
+            all_close(&returns(node, discount), &plain)?;
+            for agent in 0..shape.agents {
+                // Samples differ from node to node, so a penalty is looked up with its branch.
+                let judged = match coefficient {
+                    None => plain.clone(),
+                    Some(coefficient) => {
+                        let nodes = node.nodes();
+                        expected(node, discount, &|branch| {
+                            let home = nodes.iter().find(|node| {
+                                node.branches.iter().any(|own| std::ptr::eq(own, branch))
+                            });
+                            let group = &home.unwrap().groups[agent];
+                            let said = &group.samples[branch.picks[agent]];
+                            let strayed: f64 = (0..3)
+                                .map(|i| {
+                                    f64::from(said.logprobs[i])
+                                        - f64::from(said.reference_logprobs[i])
+                                })
+                                .sum();
+                            branch.reward.total() - coefficient * strayed
+                        })
+                    }
+                };
+                for baseline in ALL_BASELINES {
+                    let algorithm = Algorithm {
+                        discount,
+                        credit,
+                        baseline,
+                        kl: coefficient
+                            .map_or(Kl::Off, |coefficient| Kl::Reward { coefficient }),
+                        ..Algorithm::default()
+                    };
+                    all_close(
+                        &node_advantages(node, agent, &algorithm),
+                        &enumerated_advantages(node, agent, &judged, credit, baseline),
+                    )?;
+                }
+            }
+        }
+    }
+
+    /// The mean over the others' responses of: the joint return, minus its mean over this agent's
+    /// alternatives.
+    #[test]
+    fn mean_credit_with_the_group_mean_is_the_counterfactual_advantage(
+        agents in 2..=4usize,
+        samples in 2..=4usize,
+        seed in any::<u64>(),
+    ) {
+        let shape = Shape { agents, samples, turns: 1, cross: true };
+        let node = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
+        let returns = returns(&node, 1.0);
+        for agent in 0..agents {
+            let others = |picks: &[usize]| {
+                let mut others = picks.to_vec();
+                others.remove(agent);
+                others
+            };
+            let counterfactual = |response: usize| {
+                let with = (0..returns.len())
+                    .filter(|&j| node.branches[j].picks[agent] == response);
+                let gains: Vec<f64> = with
+                    .map(|j| {
+                        let fixed = others(&node.branches[j].picks);
+                        let alternatives: Vec<f64> = (0..returns.len())
+                            .filter(|&k| others(&node.branches[k].picks) == fixed)
+                            .map(|k| returns[k])
+                            .collect();
+                        returns[j] - mean(&alternatives)
+                    })
+                    .collect();
+                mean(&gains)
+            };
+            let credits = credits(&node, agent, &returns, Credit::Mean);
+            let own = crate::advantage::advantages(
+                &credits, Baseline::GroupMean, AdvantageScale::Unscaled,
+            );
+            all_close(&own, &(0..samples).map(counterfactual).collect::<Vec<_>>())?;
+        }
+    }
+
+    #[test]
+    fn summed_credit_is_larger_by_the_others_combinations(
+        agents in 1..=4usize,
+        samples in 2..=4usize,
+        seed in any::<u64>(),
+    ) {
+        let shape = Shape { agents, samples, turns: 1, cross: true };
+        let node = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
+        let returns = returns(&node, 1.0);
+        let factor = (samples as f64).powi(agents as i32 - 1);
+        for agent in 0..agents {
+            let [mean, sum] =
+                [Credit::Mean, Credit::Sum].map(|credit| credits(&node, agent, &returns, credit));
+            all_close(&sum, &mean.iter().map(|mean| factor * mean).collect::<Vec<_>>())?;
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Rollouts over several turns: trees, histories, and where episodes end.
+
+use super::*;
+use crate::{
+    agent::Language,
+    fixture::{Chain, letter_template, plain_language, tiny_model},
+};
+
+/// A team that ends its responses often, so that they differ in length.
+fn talkers(names: &[&str], language: impl Fn() -> Language) -> Vec<Agent> {
+    let agent = |name: &&str| {
+        let language = Language {
+            stop_tokens: (0..256).step_by(6).collect(),
+            ..language()
+        };
+        Agent::new(*name, tiny_model(), language.into())
+    };
+    names.iter().map(agent).collect()
+}
+
+fn play_chain(game: &Chain, agents: &[Agent], tasks: &[Task], config: &RolloutConfig) -> Rollout {
+    let indexed: Vec<IndexedTask<'_>> = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| IndexedTask { index, task })
+        .collect();
+    rollout(agents, game, &indexed, config, &mut |_| ()).unwrap()
+}
+
+fn endless(names: &[&str]) -> Chain {
+    Chain {
+        ends_early: false,
+        ..Chain::new(names)
+    }
+}
+
+fn level(rollout: &Rollout, turn: usize) -> Vec<&Node> {
+    let nodes = rollout.nodes.iter().flat_map(Node::nodes);
+    nodes.filter(|node| node.turn == turn).collect()
+}
+
+const NAMES: [&str; 2] = ["first", "second"];
+
+#[test]
+fn a_level_has_a_node_for_every_joint_action_that_went_on() {
+    let tasks = [task("a", "one"), task("b", "another")];
+    for (joint_mode, joint_actions) in [(JointMode::Aligned, 2), (JointMode::Cross, 4)] {
+        let config = RolloutConfig {
+            joint_mode,
+            ..rollout_config(2, 5)
+        };
+        let agents = talkers(&NAMES, plain_language);
+        let whole = play_chain(&endless(&NAMES), &agents, &tasks, &config);
+        for turn in 0..3 {
+            let nodes = level(&whole, turn);
+            assert_eq!(nodes.len(), 2 * usize::pow(joint_actions, turn as u32));
+            for node in nodes {
+                let branches = node.branches.iter();
+                assert!(
+                    branches
+                        .clone()
+                        .all(|branch| branch.child.is_some() == (turn < 2))
+                );
+                let past = branches.map(|branch| branch.reward.part("past"));
+                assert_eq!(
+                    past.collect::<Vec<_>>(),
+                    vec![Some(turn as f64); joint_actions]
+                );
+            }
+        }
+        assert_eq!(whole.cut_episodes, 0);
+    }
+}
+
+#[test]
+fn episodes_end_where_the_environment_says_so() {
+    let tasks = [task("a", "one"), task("b", "another")];
+    let agents = talkers(&NAMES, plain_language);
+    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &rollout_config(4, 6));
+    let (mut went_on, mut ended) = (0, 0);
+    for node in [level(&played, 0), level(&played, 1)].concat() {
+        for branch in &node.branches {
+            let said = branch.reward.part("said").unwrap();
+            assert_eq!(branch.child.is_some(), said % 2.0 == 0.0, "{said}");
+            match branch.child {
+                Some(_) => went_on += 1,
+                None => ended += 1,
+            }
+        }
+    }
+    assert!(went_on > 1 && ended > 1, "{went_on}, {ended}");
+}
+
+#[test]
+fn a_node_that_earns_enough_is_the_last() {
+    let tasks = [task("a", "one")];
+    let agents = talkers(&NAMES, plain_language);
+    let play = |termination_threshold| {
+        let config = RolloutConfig {
+            termination_threshold,
+            ..rollout_config(3, 5)
+        };
+        play_chain(&endless(&NAMES), &agents, &tasks, &config)
+    };
+    let free = play(None);
+    let totals = free.nodes[0]
+        .branches
+        .iter()
+        .map(|branch| branch.reward.total());
+    let earned = totals.sum::<f64>() / 3.0;
+    // The mean itself does not exceed the threshold.
+    assert_eq!(level(&play(Some(earned)), 1).len(), 3);
+    assert_eq!(level(&play(Some(earned - 1e-9)), 1).len(), 0);
+}
+
+/// The ids that a child's history must have: those of its parent, those that were said, and what is
+/// said about it.
+fn check_histories(rollout: &Rollout, after: impl Fn(&[u32], &str) -> Vec<u32>) {
+    let mut checked = 0;
+    for node in rollout.nodes.iter().flat_map(Node::nodes) {
+        for branch in &node.branches {
+            let Some(child) = &branch.child else { continue };
+            for (role, group) in child.groups.iter().enumerate() {
+                let before = &node.groups[role];
+                let said = &before.samples[branch.picks[role]].response;
+                let told = Chain::told(node.turn, said);
+                assert_eq!(group.observation.text, told);
+                let expected = [
+                    before.history.tokens.as_slice(),
+                    &said.tokens,
+                    &after(&said.tokens, &told),
+                ]
+                .concat();
+                assert_eq!(group.history.tokens, expected);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 8, "{checked}");
+}
+
+#[test]
+fn histories_go_on_with_exactly_the_ids_that_were_sampled() {
+    let tasks = [task("a", "one"), task("b", "another")];
+    let config = RolloutConfig {
+        joint_mode: JointMode::Cross,
+        ..rollout_config(2, 6)
+    };
+    let agents = talkers(&NAMES, plain_language);
+    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &config);
+    let tokenizer = plain_language().tokenizer;
+    check_histories(&played, |_, told| {
+        tokenizer.encode_more(&format!("\n\n{told}\n\n")).unwrap()
+    });
+
+    // Text that says the same may have other ids: what was sampled is never encoded again.
+    let groups = played.nodes.iter().flat_map(Node::nodes);
+    let samples = groups
+        .flat_map(|node| &node.groups)
+        .flat_map(|group| &group.samples);
+    let differ = samples.filter(|sample| {
+        tokenizer.encode_more(&sample.response.text).unwrap() != sample.response.tokens
+    });
+    assert!(differ.count() > 0);
+}
+
+#[test]
+fn a_template_ends_an_answer_once() {
+    // This template ends an answer with `;`, which is a stop token here.
+    let tokenizer = plain_language().tokenizer;
+    let [end] = tokenizer.encode_more(";").unwrap()[..] else {
+        panic!("one token")
+    };
+    let language = || Language {
+        template: Some(letter_template()),
+        ..plain_language()
+    };
+    let mut agents = talkers(&NAMES, language);
+    for agent in &mut agents {
+        let own = Language {
+            stop_tokens: (0..256).step_by(6).chain([end]).collect(),
+            ..language()
+        };
+        agent.language = own.into();
+    }
+    let tasks: Vec<Task> = (0..6).map(|i| task(&i.to_string(), "text")).collect();
+    let game = endless(&NAMES);
+    let played = play_chain(&game, &agents, &tasks, &rollout_config(3, 6));
+    let ends = std::cell::Cell::new([0, 0]);
+    check_histories(&played, |said, told| {
+        let mut after = tokenizer.encode_more(&format!(";u:{told};a:")).unwrap();
+        let ended = said.last() == Some(&end);
+        let mut seen = ends.get();
+        seen[usize::from(ended)] += 1;
+        ends.set(seen);
+        if ended {
+            after.remove(0);
+        }
+        after
+    });
+    assert!(ends.get().iter().all(|&count| count > 0), "{ends:?}");
+}
+
+#[test]
+fn every_node_has_its_own_chance_and_company_changes_nothing() {
+    let tasks: Vec<Task> = (0..3).map(|i| task(&i.to_string(), "text")).collect();
+    let agents = talkers(&NAMES, plain_language);
+    let config = rollout_config(2, 5);
+    let played = play_chain(&endless(&NAMES), &agents, &tasks, &config);
+    let alone = IndexedTask {
+        index: 1,
+        task: &tasks[1],
+    };
+    let alone = rollout(&agents, &endless(&NAMES), &[alone], &config, &mut |_| ()).unwrap();
+    let said = |node: &Node| {
+        let groups = node
+            .nodes()
+            .into_iter()
+            .flat_map(|node| node.groups.clone());
+        let samples = groups.flat_map(|group| group.samples);
+        samples.map(|sample| sample.response).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&alone.nodes[0]), said(&played.nodes[1]));
+
+    // With one and the same history, too, two branches draw different tokens.
+    let keys = |node: &OpenNode<'_>| (node.task.index, node.branch);
+    let mut open = open::roots(&agents, &endless(&NAMES), &[], &config)
+        .unwrap()
+        .nodes;
+    assert!(open.is_empty());
+    let indexed: Vec<IndexedTask<'_>> = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| IndexedTask { index, task })
+        .collect();
+    open = open::roots(&agents, &endless(&NAMES), &indexed, &config)
+        .unwrap()
+        .nodes;
+    for turn in 0..3 {
+        let mut named: Vec<_> = open.iter().map(keys).collect();
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named.len(), open.len(), "turn {turn}");
+        let samples = level::sample(&agents, &open, turn, &config, &mut |_| ()).unwrap();
+        let played = level::score(&endless(&NAMES), open, samples, turn, &config).unwrap();
+        open = open::children(&agents, &endless(&NAMES), &played, &config)
+            .unwrap()
+            .nodes;
+    }
+}
+
+#[test]
+fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
+    // The first prompt just fits; the second does not.
+    let tasks = [task("a", &"z".repeat(CONTEXT - 2 - 12))];
+    let agents = talkers(&NAMES, plain_language);
+    let game = endless(&NAMES);
+    let indexed = [IndexedTask {
+        index: 0,
+        task: &tasks[0],
+    }];
+    let config = rollout_config(3, 12);
+    let error = rollout(&agents, &game, &indexed, &config, &mut |_| ()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.starts_with("task `a`: the prompt of agent `first` has "),
+        "{message}"
+    );
+
+    let config = RolloutConfig {
+        long_prompts: LongPrompts::Skip,
+        ..config
+    };
+    let played = rollout(&agents, &game, &indexed, &config, &mut |_| ()).unwrap();
+    assert_eq!((played.skipped_tasks, played.cut_episodes), (0, 3));
+    assert_eq!(played.nodes[0].nodes().len(), 1);
+}
+
+#[test]
+fn teams_of_one_and_of_three_play_too() {
+    for names in [&["only"][..], &["a", "b", "c"]] {
+        let config = RolloutConfig {
+            joint_mode: JointMode::Cross,
+            ..rollout_config(2, 4)
+        };
+        let agents = talkers(names, plain_language);
+        let played = play_chain(&endless(names), &agents, &[task("a", "one")], &config);
+        let joint_actions = 1 << names.len();
+        assert_eq!(level(&played, 1).len(), joint_actions);
+        assert_eq!(level(&played, 2).len(), joint_actions * joint_actions);
+    }
+}

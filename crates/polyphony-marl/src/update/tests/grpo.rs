@@ -1,0 +1,106 @@
+//! With one agent, MAGRPO is GRPO: a step of the one against the other, computed by itself.
+
+use super::*;
+use crate::{
+    agent::Language,
+    fixture::{Chain, plain_language, rollout_config, task, tiny_model, weights},
+    rollout::{IndexedTask, rollout},
+    step::judge,
+};
+use burn::{
+    module::{ModuleVisitor, Param},
+    tensor::{Gradients, Tensor},
+};
+
+/// With decay rates of 0 and this addend AdamW's step is the gradient itself, scaled.
+const ADDEND: f64 = 1e6;
+
+/// Gathers every weight's gradient; zeros where there is none.
+struct Collect<'a> {
+    tape: &'a Gradients,
+    found: Vec<Vec<f32>>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, weight: &Param<Tensor<D>>) {
+        let weight = weight.val();
+        let gradient = match weight.grad(self.tape) {
+            Some(gradient) => gradient.into_data().try_into_vec().unwrap(),
+            None => vec![0.0; weight.shape().num_elements()],
+        };
+        self.found.push(gradient);
+    }
+}
+
+#[test]
+fn with_one_agent_the_update_is_grpos() {
+    let language = Language {
+        stop_tokens: (0..256).step_by(6).collect(),
+        ..plain_language()
+    };
+    let mut agents = [Agent::new("only", tiny_model(), language.into())];
+    let before = agents[0].model.clone();
+    let task = task("a", "one");
+    let indexed = [IndexedTask {
+        index: 0,
+        task: &task,
+    }];
+    let game = Chain::new(&["only"]);
+    // One turn, as GRPO has it.
+    let mut config = rollout_config(5, 8);
+    config.termination_threshold = Some(-1.0);
+    let played = rollout(&agents, &game, &indexed, &config, &mut |_| ()).unwrap();
+    let node = &played.nodes[0];
+    let algorithm = Algorithm::default();
+    let updates = Updates {
+        learning_rate: ADDEND,
+        epsilon: ADDEND,
+        beta_1: 0.0,
+        beta_2: 0.0,
+        max_gradient_norm: 1e9,
+        ..Updates::default()
+    };
+    let buffer = judge(&[node], &[0], &algorithm);
+    run_with(&mut agents[0], &buffer, &updates, &algorithm).unwrap();
+
+    // Dr. GRPO: −1/G Σ (r − mean r) Σ ℓ, each response scored in a row of its own.
+    let rewards: Vec<f32> = node
+        .branches
+        .iter()
+        .map(|branch| branch.reward.total() as f32)
+        .collect();
+    let center = rewards.iter().sum::<f32>() / 5.0;
+    assert!(rewards.iter().any(|reward| *reward != center));
+    let model = before.trainable();
+    let group = &node.groups[0];
+    let terms = group.samples.iter().zip(&rewards).map(|(sample, reward)| {
+        let alone = PackedGroup::new(&group.history.tokens, vec![&sample.response.tokens]).unwrap();
+        let logprobs = score_group(&model, &alone, 1.0).unwrap();
+        logprobs.sum() * (-(reward - center) / 5.0)
+    });
+    let loss = terms.reduce(|a, b| a + b).unwrap();
+    let tape = loss.backward();
+    let mut gradients = Collect {
+        tape: &tape,
+        found: Vec::new(),
+    };
+    model.visit_weights(&mut gradients);
+
+    let after = weights(&agents[0].model);
+    let mut largest: f32 = 0.0;
+    for (((name, old), (_, new)), gradient) in
+        weights(&before).iter().zip(&after).zip(&gradients.found)
+    {
+        let scale = gradient.iter().fold(0.0f32, |most, g| most.max(g.abs()));
+        largest = largest.max(scale);
+        for ((old, new), gradient) in old.iter().zip(new).zip(gradient) {
+            let moved = old - new;
+            // Weights of about 1 hold a difference to about 1e-7.
+            assert!(
+                (moved - gradient).abs() <= 1e-3 * scale + 3e-7,
+                "{name}: {moved} is not {gradient}"
+            );
+        }
+    }
+    assert!(largest > 0.1, "{largest}");
+}

@@ -1,0 +1,327 @@
+//! Checkpoints: everything that a run needs to go on as if it had never stopped.
+//!
+//! A checkpoint is a directory `checkpoints/step-<step>` of the run: `state.ron`, and for each agent
+//! a safetensors file with the weights that learn and the optimizer's moments. It is written under a
+//! temporary name, synced and renamed, so it is there whole or not at all. Nothing is kept of random
+//! numbers and of the order of tasks: both follow from seed and step.
+
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use polyphony_episode::Environment;
+use polyphony_marl::AgentState;
+use polyphony_model::{Weights, save_tensors};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    evaluation::Evaluation,
+    progress::NO_LEVEL,
+    recipe::{Checkpoints, Recipe, reader},
+    run_directory::Lengths,
+    team::Team,
+};
+
+/// The layout of a checkpoint; another one has another number.
+const FORMAT: u64 = 1;
+
+const STATE: &str = "state.ron";
+
+/// Where a run stood; its start by default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Position {
+    /// Steps that were done.
+    pub(crate) steps: usize,
+    /// How long the files of its steps were.
+    pub(crate) lengths: Lengths,
+    /// The highest reward of a joint action, and the level that it reached.
+    pub(crate) best: Option<(f64, String)>,
+    /// The team's figures before training, unless their evaluation was interrupted.
+    pub(crate) before: Option<Evaluation>,
+}
+
+impl Position {
+    /// The highest reward of a joint action, and the level that it reached.
+    pub(crate) fn best(&self, environment: &dyn Environment) -> Option<(f64, &'static str)> {
+        let (reward, level) = self.best.as_ref()?;
+        let known = environment
+            .reward_parts()
+            .iter()
+            .find(|part| *part == level);
+        Some((*reward, known.copied().unwrap_or(NO_LEVEL)))
+    }
+}
+
+/// All of a checkpoint but the tensors.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    format: u64,
+    /// What identifies the recipe.
+    recipe: String,
+    position: Position,
+    agents: Vec<NamedState>,
+}
+
+/// What a checkpoint of any layout begins with.
+#[derive(Debug, Deserialize)]
+struct Header {
+    format: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedState {
+    name: String,
+    state: AgentState,
+}
+
+/// What identifies a recipe: a digest of everything in it but the number of steps and what is kept,
+/// which a run may change when it goes on.
+fn identity(recipe: &Recipe) -> String {
+    let same = Recipe {
+        steps: 1,
+        checkpoints: Checkpoints::default(),
+        ..recipe.clone()
+    };
+    let digest = Sha256::digest(same.to_ron());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn folder(run: &Path) -> PathBuf {
+    run.join("checkpoints")
+}
+
+fn name(steps: usize) -> String {
+    format!("step-{steps:06}")
+}
+
+fn tensor_file(agent: &str) -> String {
+    format!("{agent}.safetensors")
+}
+
+/// Writes a checkpoint and then removes those that are too many.
+///
+/// # Errors
+/// If the disk is full or gone. What was there before is still there.
+pub(crate) fn save(run: &Path, recipe: &Recipe, team: &Team, position: &Position) -> Result<()> {
+    let folder = folder(run);
+    let target = folder.join(name(position.steps));
+    let context = || {
+        format!(
+            "writing the checkpoint {}: make room there, then `polyphony resume {}` goes on from \
+             the checkpoint before it",
+            target.display(),
+            run.display()
+        )
+    };
+    write(&folder, &target, recipe, team, position).with_context(context)?;
+    let all = list(run)?;
+    for (_, old) in all.iter().rev().skip(recipe.checkpoints.keep) {
+        fs::remove_dir_all(old)
+            .with_context(|| format!("removing the old checkpoint {}", old.display()))?;
+    }
+    Ok(())
+}
+
+fn write(
+    folder: &Path,
+    target: &Path,
+    recipe: &Recipe,
+    team: &Team,
+    position: &Position,
+) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    remove_unfinished(folder)?;
+    let partial = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempdir_in(folder)?;
+    for agent in &team.agents {
+        let (specs, tensors): (Vec<_>, Vec<_>) = agent.state_tensors().into_iter().unzip();
+        let mut tensors = tensors.into_iter();
+        let path = partial.path().join(tensor_file(&agent.name));
+        save_tensors(&path, &specs, |_| {
+            let tensor = tensors.next().map(|tensor| tensor.into_data());
+            // There is one tensor a specification, of 32-bit floats, which alone learn.
+            Ok(tensor
+                .and_then(|data| data.try_into_vec().ok())
+                .unwrap_or_default())
+        })?;
+    }
+    let state = State {
+        format: FORMAT,
+        recipe: identity(recipe),
+        position: position.clone(),
+        agents: team
+            .agents
+            .iter()
+            .map(|agent| NamedState {
+                name: agent.name.clone(),
+                state: agent.state(),
+            })
+            .collect(),
+    };
+    let path = partial.path().join(STATE);
+    // RON keeps every digit of a number.
+    fs::write(&path, ron::to_string(&state)?)?;
+    File::open(&path)?.sync_all()?;
+    sync_folder(partial.path())?;
+    fs::rename(partial.path(), target)?;
+    // The temporary name is gone, and with it what would be cleaned up.
+    let _ = partial.keep();
+    sync_folder(folder)
+}
+
+/// How the names of checkpoints begin that are being written.
+const UNFINISHED: &str = ".unfinished-";
+
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(path)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The checkpoints of a run by their number of steps, in rising order.
+fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
+    let folder = folder(run);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("reading {}", folder.display()))?,
+    };
+    let mut checkpoints = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let steps = name.to_str().and_then(|name| name.strip_prefix("step-"));
+        if let Some(steps) = steps.and_then(|steps| steps.parse().ok()) {
+            checkpoints.push((steps, entry.path()));
+        }
+    }
+    checkpoints.sort();
+    Ok(checkpoints)
+}
+
+/// Removes the checkpoints of later steps, which a run that goes on from here will make again.
+///
+/// # Errors
+/// If one cannot be removed.
+pub(crate) fn remove_after(run: &Path, steps: usize) -> Result<()> {
+    for (_, path) in list(run)?.iter().filter(|(later, _)| *later > steps) {
+        fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Where a resumed run begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// At its newest checkpoint, or at the start if there is none.
+    Newest,
+    /// At the checkpoint of this name.
+    Named(String),
+    /// At the start.
+    Start,
+}
+
+impl std::str::FromStr for From {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "start" => Self::Start,
+            name => Self::Named(name.to_owned()),
+        })
+    }
+}
+
+/// Finds the checkpoint to go on from; `None` is the start.
+///
+/// # Errors
+/// If there is none of the name that was given.
+pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
+    let all = list(run)?;
+    match from {
+        From::Start => Ok(None),
+        From::Newest => Ok(all.last().map(|(_, path)| path.clone())),
+        From::Named(wanted) => {
+            let found = all.iter().find(|(_, path)| path.ends_with(wanted));
+            let names: Vec<String> = all.iter().map(|(steps, _)| name(*steps)).collect();
+            let (_, path) = found.ok_or_else(|| {
+                anyhow!(
+                    "{} has no checkpoint `{wanted}`, but: {}",
+                    run.display(),
+                    [names, vec!["start".to_owned()]].concat().join(", ")
+                )
+            })?;
+            Ok(Some(path.clone()))
+        }
+    }
+}
+
+/// Puts the team into the state of a checkpoint; returns where the run stood.
+///
+/// # Errors
+/// If the checkpoint is damaged, foreign or newer: says which, and what to go on from instead. The
+/// team must not be used then.
+pub(crate) fn load(run: &Path, path: &Path, recipe: &Recipe, team: &mut Team) -> Result<Position> {
+    read(path, recipe, team).with_context(|| {
+        let all = list(run).unwrap_or_default();
+        let before = all.iter().rev().find(|(_, other)| other.as_path() < path);
+        let before = before.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
+        let what = match before.as_str() {
+            "start" => "there is none before it",
+            _ => "the one before it is good for that, unless it is damaged too",
+        };
+        format!(
+            "the checkpoint {} cannot be used; {what}: `polyphony resume {} --from {before}`",
+            path.display(),
+            run.display()
+        )
+    })
+}
+
+fn read(path: &Path, recipe: &Recipe, team: &mut Team) -> Result<Position> {
+    let file = path.join(STATE);
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let damaged = || format!("{} is damaged", file.display());
+    let header: Header = reader().from_str(&text).with_context(damaged)?;
+    ensure!(
+        header.format <= FORMAT,
+        "it was written by a newer polyphony (format {}; this one reads {FORMAT})",
+        header.format
+    );
+    let state: State = reader().from_str(&text).with_context(damaged)?;
+    ensure!(
+        state.recipe == identity(recipe),
+        "it was made by another recipe than the one in the run's recipe.ron"
+    );
+    let names = state.agents.iter().map(|agent| agent.name.as_str());
+    ensure!(
+        names.eq(team.agents.iter().map(|agent| agent.name.as_str())),
+        "{}: it has other agents than its recipe",
+        damaged()
+    );
+    for (agent, kept) in team.agents.iter_mut().zip(state.agents) {
+        let tensors = Weights::open(&path.join(tensor_file(&agent.name)))?;
+        agent.restore(kept.state, &mut |spec| {
+            tensors.read(&spec.name, &spec.shape)
+        })?;
+    }
+    Ok(state.position)
+}

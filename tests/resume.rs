@@ -1,0 +1,174 @@
+//! A run that is stopped, in whichever way, goes on as if it had not been.
+
+#![cfg(unix)]
+
+mod damage;
+mod kill;
+
+use std::{fs, path::Path};
+
+use serde_json::json;
+
+use crate::{
+    command::{Place, python},
+    tiny::chat_model,
+};
+
+/// Steps of the whole run.
+const STEPS: usize = 7;
+
+/// A run in which much has to be kept: a buffer that fills over two steps, a reference, several
+/// checkpoints, and a learning rate that follows a schedule.
+const RECIPE: &str = r#"(
+    seed: 5,
+    environment: Tldr,
+    train: File(path: "posts.jsonl", fields: {"post": "body"}),
+    held_out: Embedded(TldrHeldOut),
+    team: Each(["model", "model"]),
+    max_new_tokens: 24,
+    algorithm: (
+        samples: 3,
+        objective: Clipped(low: 0.2, high: 0.2),
+        kl: Loss(coefficient: 0.1),
+        baseline: Zero,
+    ),
+    updates: (learning_rate: 1e-3, schedule: Linear(last: 0.0), buffer: 2, epochs: 2),
+    steps: 7,
+    evaluation: (tasks: 1, samples: 2),
+    checkpoints: (every: 3, keep: 2),
+)"#;
+
+/// A place with a model, posts, and the recipe with some changes as `recipe.ron`.
+fn place() -> Place {
+    let place = Place::new();
+    chat_model(&place.path("model"), 4096);
+    let posts = ["my cat sat", "i lost the letter", "he ran"].map(|body| json!({"body": body}));
+    place.write(
+        "posts.jsonl",
+        posts.map(|post| post.to_string() + "\n").concat(),
+    );
+    place.write("recipe.ron", RECIPE);
+    place
+}
+
+/// What a run has left that must not depend on whether it was stopped.
+#[derive(PartialEq)]
+struct Left {
+    metrics: Vec<String>,
+    rollouts: String,
+    evaluation: String,
+    weights: Vec<Vec<u8>>,
+}
+
+impl Left {
+    /// Reads what a run left of that in its directory.
+    #[track_caller]
+    fn read(place: &Place, run: &str) -> Self {
+        let read = |name: &str| place.read(&format!("{run}/{name}"));
+        let metrics = place.read_lines(&format!("{run}/metrics.jsonl"));
+        let without_timing = |mut line: serde_json::Value| {
+            line.as_object_mut().unwrap().shift_remove("timing");
+            line.to_string()
+        };
+        let agents = place.path(&format!("{run}/agents"));
+        let mut folders: Vec<_> = fs::read_dir(agents)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        folders.sort();
+        let weights = |folder: &std::path::PathBuf| {
+            let full = folder.join("model.safetensors");
+            let adapters = folder.join("adapter_model.safetensors");
+            fs::read(if full.exists() { full } else { adapters }).unwrap()
+        };
+        Self {
+            metrics: metrics.into_iter().map(without_timing).collect(),
+            rollouts: read("rollouts.jsonl"),
+            evaluation: read("evaluation.json"),
+            weights: folders.iter().map(weights).collect(),
+        }
+    }
+
+    /// Checks that nothing differs; says what does, without the many numbers.
+    #[track_caller]
+    fn check(&self, whole: &Self, label: &str) {
+        assert_eq!(self.metrics.len(), whole.metrics.len(), "{label}: steps");
+        for (own, expected) in self.metrics.iter().zip(&whole.metrics) {
+            assert_eq!(own, expected, "{label}");
+        }
+        assert!(self.rollouts == whole.rollouts, "{label}: rollouts");
+        assert_eq!(self.evaluation, whole.evaluation, "{label}");
+        assert!(self.weights == whole.weights, "{label}: weights");
+    }
+}
+
+/// The names of a run's checkpoints, sorted.
+fn checkpoints(run: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else {
+        return Vec::new();
+    };
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<String> = entries
+        .map(|entry| name(entry).to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Trains the whole run without a stop.
+fn train_whole(place: &Place, more: &[&str]) -> Left {
+    place.succeed(&[&["train", "recipe.ron", "--run-dir", "whole"], more].concat());
+    let kept = checkpoints(&place.path("whole"));
+    assert_eq!(kept, ["step-000006", "step-000007"], "the newest two");
+    Left::read(place, "whole")
+}
+
+#[test]
+fn the_same_run_twice_leaves_the_same() {
+    let place = place();
+    let whole = train_whole(&place, &[]);
+    place.succeed(&["train", "recipe.ron", "--run-dir", "again"]);
+    Left::read(&place, "again").check(&whole, "again");
+    assert_eq!(whole.metrics.len(), STEPS);
+}
+
+#[test]
+fn a_run_goes_on_over_several_turns_with_programs() {
+    let place = place();
+    let interpreter = format!("environment.sandbox.interpreter={:?}", python());
+    let train = [
+        "train",
+        "coop-smollm2",
+        "--set",
+        "team=Copies(\"model\")",
+        "--set",
+        "max_new_tokens=8",
+        "--set",
+        "evaluation.tasks=1",
+        "--set",
+        "environment.settings.turns=2",
+        "--set",
+        "algorithm.samples=2",
+        "--set",
+        "algorithm.joint_mode=Cross",
+        "--set",
+        "updates.buffer=5",
+        "--set",
+        &interpreter,
+    ];
+    place.succeed(&[&train[..], &["--run-dir", "whole", "--steps", "3"]].concat());
+    let whole = Left::read(&place, "whole");
+    place.succeed(&[&train[..], &["--run-dir", "run", "--steps", "1"]].concat());
+    place.succeed(&["resume", "run", "--steps", "3"]);
+    Left::read(&place, "run").check(&whole, "two turns");
+    assert!(
+        whole.metrics[0].contains("turn_2/return"),
+        "{}",
+        whole.metrics[0]
+    );
+    // A root of four joint actions, each of which goes on.
+    let rollouts = place.read_lines("run/rollouts.jsonl");
+    assert_eq!(rollouts.len(), 3 * 5);
+    assert_eq!(rollouts[0]["path"], json!([]));
+    assert_eq!(rollouts[4]["path"], json!([3]));
+}

@@ -1,0 +1,138 @@
+//! Checkpoints that cannot be written or cannot be used.
+
+use std::process::Command;
+
+use super::*;
+
+/// The command with a limit on the size of files, as a disk that is full.
+fn with_small_files(command: &Command, kib: usize) -> Command {
+    // bash counts in units of 1,024 bytes. The signal is ignored, so that writing fails instead.
+    let mut limited = Command::new("/bin/bash");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\""])
+        .arg(kib.to_string())
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(command.get_current_dir().unwrap());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
+#[test]
+fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
+    let place = place();
+    let whole = train_whole(&place, &[]);
+    place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "3"]);
+    let before = checkpoints(&place.path("run"));
+    assert_eq!(before, ["step-000003"]);
+    // Metrics fit, tensors do not.
+    let resume = place.command(&["resume", "run", "--steps", "7"]);
+    let failed = with_small_files(&resume, 256).output().unwrap();
+    let log = String::from_utf8(failed.stderr).unwrap();
+    assert!(!failed.status.success(), "{log}");
+    for part in [
+        "writing the checkpoint run/checkpoints/step-000006",
+        "make room there, then `polyphony resume run`",
+        "File too large",
+    ] {
+        assert!(log.contains(part), "{log}\nlacks: {part}");
+    }
+    assert_eq!(
+        checkpoints(&place.path("run")),
+        before,
+        "no part of it is left"
+    );
+    place.succeed(&["resume", "run"]);
+    // Its first three steps had a learning rate of a run of three.
+    let left = Left::read(&place, "run");
+    assert_eq!(left.metrics.len(), whole.metrics.len());
+    place.succeed(&["train", "recipe.ron", "--run-dir", "twin", "--steps", "3"]);
+    place.succeed(&["resume", "twin", "--steps", "7"]);
+    left.check(&Left::read(&place, "twin"), "after a full disk");
+}
+
+/// Changes a file of the newest checkpoint and sees the run refuse it.
+#[track_caller]
+fn refused(place: &Place, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>, expected: &[&str]) {
+    let path = place.path("run/checkpoints/step-000007").join(file);
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, change(good.clone())).unwrap();
+    let offered = "the one before it is good for that, unless it is damaged too: `polyphony \
+                   resume run --from step-000006`";
+    let named = "the checkpoint run/checkpoints/step-000007 cannot be used";
+    let more = ["resume", "run", "--steps", "9"];
+    place.refuse(&more, &[&[named, offered], expected].concat());
+    fs::write(&path, good).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
+    let place = place();
+    let whole = train_whole(&place, &[]);
+    fs::rename(place.path("whole"), place.path("run")).unwrap();
+    let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    let cut = ["summarizer.safetensors"];
+    refused(&place, "summarizer.safetensors", half, &cut);
+    refused(&place, "state.ron", half, &["state.ron is damaged"]);
+    let newer = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.starts_with("(format:1,"), "{text:.40}");
+        text.replacen("(format:1,", "(format:2,news:\"more\",", 1)
+            .into_bytes()
+    };
+    let expected = "it was written by a newer polyphony (format 2; this one reads 1)";
+    refused(&place, "state.ron", newer, &[expected]);
+
+    // Of another run: the recipe is part of what a checkpoint is.
+    let recipe = place.read("run/recipe.ron");
+    place.write("run/recipe.ron", recipe.replace("seed: 5", "seed: 6"));
+    let foreign = "it was made by another recipe than the one in the run's recipe.ron";
+    place.refuse(&["resume", "run", "--steps", "9"], &[foreign]);
+    place.write("run/recipe.ron", recipe);
+
+    // The one that is offered does go on, to the same end.
+    place.succeed(&["resume", "run", "--from", "step-000006"]);
+    Left::read(&place, "run").check(&whole, "from step 6");
+    place.succeed(&["resume", "run", "--from", "start"]);
+    Left::read(&place, "run").check(&whole, "from the start");
+}
+
+#[test]
+fn what_cannot_be_resumed_is_explained() {
+    let place = place();
+    let short = ["train", "recipe.ron", "--run-dir", "run", "--steps", "1"];
+    place.succeed(&short);
+    place.refuse(
+        &["resume", "run"],
+        &["run is complete: 1 of 1 steps are done. Give more of them with --steps"],
+    );
+    place.refuse(
+        &["resume", "run", "--from", "step-7"],
+        &["run has no checkpoint `step-7`, but: step-000001, start"],
+    );
+    place.refuse(
+        &["resume", "model"],
+        &["model is not the directory of a run that has begun: it has no recipe.ron"],
+    );
+
+    let held = fs::File::open(place.path("run/metrics.jsonl")).unwrap();
+    held.lock().unwrap();
+    let more = ["resume", "run", "--steps", "2"];
+    place.refuse(
+        &more,
+        &["run/metrics.jsonl", "another process is writing it"],
+    );
+    drop(held);
+
+    let metrics = place.read("run/metrics.jsonl");
+    place.write("run/metrics.jsonl", &metrics[..metrics.len() - 1]);
+    place.refuse(&more, &["but had", "when the checkpoint was made"]);
+    place.write("run/metrics.jsonl", metrics);
+    place.succeed(&more);
+    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 2);
+}

@@ -1,0 +1,96 @@
+//! SIGKILL at random moments, once or twice in a run.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use super::*;
+
+/// Random numbers enough to choose moments (a linear congruential generator, Knuth's MMIX).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Starts a command and kills it at a random moment: after some line of its log, and then some turns
+/// of a loop. Returns whether it had ended before.
+fn run_and_kill(mut command: Command, lines: usize, dice: &mut Dice) -> bool {
+    let mut running = command.stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(running.stderr.take().unwrap());
+    let wanted = dice.below(lines as u64) as usize;
+    log.lines()
+        .take(wanted)
+        .for_each(|line| drop(line.unwrap()));
+    for _ in 0..dice.below(200_000) {
+        std::thread::yield_now();
+    }
+    let ended = running.try_wait().unwrap().is_some();
+    // It may have ended by now.
+    let _ = running.kill();
+    running.wait().unwrap();
+    ended
+}
+
+/// Kills runs of the recipe with these changes, and compares what is left in the end.
+fn check_kills(more: &[&str], kills: usize, seed: u64) {
+    let place = place();
+    let whole = train_whole(&place, more);
+    let log = place.run(&[&["train", "recipe.ron", "--run-dir", "counted"], more].concat());
+    let lines = log.stderr.lines().count();
+    let mut dice = Dice(seed);
+    let mut left = kills;
+    let mut stopped_early = 0;
+    for number in 0.. {
+        let run = format!("run-{number}");
+        let train = [&["train", "recipe.ron", "--run-dir", &run], more].concat();
+        let mut attempt = place.command(&train);
+        // Some runs are killed again while they are resumed.
+        while left > 0 {
+            left -= 1;
+            let ended = run_and_kill(attempt, lines, &mut dice);
+            stopped_early += usize::from(!ended);
+            attempt = match place.path(&run).join("recipe.ron").exists() {
+                true => place.command(&["resume", &run]),
+                // The run had not begun.
+                false => {
+                    let _ = fs::remove_dir_all(place.path(&run));
+                    place.command(&train)
+                }
+            };
+            if dice.below(2) == 0 {
+                break;
+            }
+        }
+        let outcome = attempt.output().unwrap();
+        let log = String::from_utf8(outcome.stderr).unwrap();
+        assert!(
+            outcome.status.success() || log.contains(" is complete: "),
+            "{run}: {log}"
+        );
+        Left::read(&place, &run).check(&whole, &run);
+        let kept = checkpoints(&place.path(&run));
+        assert_eq!(kept, ["step-000006", "step-000007"], "{run}");
+        if left == 0 {
+            break;
+        }
+    }
+    assert!(stopped_early > kills / 2, "{stopped_early} of {kills}");
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_it_had_never_stopped() {
+    check_kills(&[], 12, 1);
+}
+
+#[test]
+fn a_killed_run_of_adapters_goes_on_as_if_it_had_never_stopped() {
+    check_kills(&["--set", "fine_tuning=Lora(rank: 2)"], 8, 2);
+}
