@@ -40,8 +40,8 @@ fn recipes_that_cannot_be_read() {
             "line 10, column 12",
         ),
         (
-            recipe[..recipe.len() / 2].to_owned(),
-            "line 6, column 34: not valid RON: Expected closing `)`",
+            recipe[..recipe.find(", \"model\"").unwrap()].to_owned(),
+            "line 6, column 24: not valid RON: Expected comma",
         ),
     ];
     for (recipe, expected) in rows {

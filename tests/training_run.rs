@@ -31,8 +31,8 @@ const RECIPE: &str = r#"(
     max_new_tokens: 160,
     algorithm: (samples: 4),
     updates: (learning_rate: 1e-3, buffer: 2, minibatch: 2),
-    tasks_per_step: 2,
     steps: 2,
+    tasks_per_step: 2,
     evaluation: (tasks: 2, samples: 2),
 )"#;
 

@@ -1,9 +1,6 @@
 //! SIGKILL at random moments, once or twice in a run.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use super::*;
 
@@ -20,31 +17,28 @@ impl Dice {
     }
 }
 
-/// Starts a command and kills it at a random moment: after some line of its log, and then some turns
-/// of a loop. Returns whether it had ended before.
-fn run_and_kill(mut command: Command, lines: usize, dice: &mut Dice) -> bool {
-    let mut running = command.stderr(Stdio::piped()).spawn().unwrap();
-    let log = BufReader::new(running.stderr.take().unwrap());
-    let wanted = dice.below(lines as u64) as usize;
-    log.lines()
-        .take(wanted)
-        .for_each(|line| drop(line.unwrap()));
-    for _ in 0..dice.below(200_000) {
+/// Starts a command, and kills it after so many turns of a loop; returns how many there were if it
+/// ended before.
+fn run_and_kill(mut command: Command, turns: u64) -> Option<u64> {
+    let mut running = command.stderr(Stdio::null()).spawn().unwrap();
+    for turn in 0..turns {
         std::thread::yield_now();
+        if running.try_wait().unwrap().is_some() {
+            return Some(turn);
+        }
     }
-    let ended = running.try_wait().unwrap().is_some();
     // It may have ended by now.
     let _ = running.kill();
     running.wait().unwrap();
-    ended
+    None
 }
 
 /// Kills runs of the recipe with these changes, and compares what is left in the end.
 fn check_kills(more: &[&str], kills: usize, seed: u64) {
     let place = place();
     let whole = train_whole(&place, more);
-    let log = place.run(&[&["train", "recipe.ron", "--run-dir", "counted"], more].concat());
-    let lines = log.stderr.lines().count();
+    let counted = [&["train", "recipe.ron", "--run-dir", "counted"], more].concat();
+    let turns = run_and_kill(place.command(&counted), u64::MAX).unwrap();
     let mut dice = Dice(seed);
     let mut left = kills;
     let mut stopped_early = 0;
@@ -55,8 +49,8 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
         // Some runs are killed again while they are resumed.
         while left > 0 {
             left -= 1;
-            let ended = run_and_kill(attempt, lines, &mut dice);
-            stopped_early += usize::from(!ended);
+            let ended = run_and_kill(attempt, dice.below(turns));
+            stopped_early += usize::from(ended.is_none());
             attempt = match place.path(&run).join("recipe.ron").exists() {
                 true => place.command(&["resume", &run]),
                 // The run had not begun.
