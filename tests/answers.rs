@@ -4,8 +4,9 @@ use polyphony_model::sequence_logprobs;
 use serde_json::{Value, json};
 
 use crate::{
+    chat_models::chat_model,
     command::{Place, json_lines, python, text},
-    tiny::{chat_model, fixture, load},
+    tiny::{fixture, load},
 };
 
 #[test]

@@ -7,8 +7,8 @@ use safetensors::{SafeTensors, serialize_to_file, tensor::TensorView};
 use serde_json::json;
 
 use crate::{
+    chat_models::{chat_model, edit},
     command::Place,
-    tiny::{chat_model, edit},
 };
 
 /// A place with a model that `spoil` has spoiled, on which `logprobs` must fail.

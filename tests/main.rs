@@ -8,9 +8,11 @@
 mod answers;
 mod bad_files;
 mod bad_models;
+mod chat_models;
 mod command;
 mod conformance;
 mod devices;
+mod games;
 mod interruption;
 mod learning;
 mod resume;

@@ -10,8 +10,8 @@ use std::{fs, path::Path};
 use serde_json::json;
 
 use crate::{
+    chat_models::chat_model,
     command::{Place, python},
-    tiny::chat_model,
 };
 
 /// Steps of the whole run.

@@ -5,12 +5,12 @@ use std::path::Path;
 use polyphony_runner::recipe::{DEFAULT_NAME, shipped};
 
 use crate::{
+    chat_models::chat_model,
     command::{Place, python},
-    tiny::chat_model,
 };
 
 /// What makes a run short.
-const SHORT: [&str; 10] = [
+const SHORT: [&str; 12] = [
     "--set",
     "team=Copies(\"model\")",
     "--set",
@@ -18,10 +18,31 @@ const SHORT: [&str; 10] = [
     "--set",
     "evaluation.tasks=1",
     "--set",
+    "algorithm.samples=2",
+    "--set",
     "tasks_per_step=1",
     "--steps",
     "1",
 ];
+
+/// What takes the place of data that is not here.
+fn stand_in(recipe: &str) -> Option<[&'static str; 2]> {
+    match recipe {
+        text if text.contains("\"data/tldr/") => Some([
+            "train=Embedded(TldrTrain)",
+            "held_out=Embedded(TldrHeldOut)",
+        ]),
+        text if text.contains("\"data/arxiv/") => Some([
+            "train=Embedded(ArxivTrain)",
+            "held_out=Embedded(ArxivHeldOut)",
+        ]),
+        text if text.contains("\"data/coophumaneval/") => Some([
+            "train=Embedded(CoopTrain)",
+            "held_out=Embedded(CoopHeldOut)",
+        ]),
+        _ => None,
+    }
+}
 
 #[test]
 fn every_shipped_recipe_runs_a_step() {
@@ -36,12 +57,15 @@ fn every_shipped_recipe_runs_a_step() {
     for recipe in shipped() {
         let name = recipe.name;
         let interpreter = format!("environment.sandbox.interpreter={:?}", python());
-        let runs_programs = recipe.text.contains("environment: Coding(");
-        let sandbox: &[&str] = match runs_programs {
-            true => &["--set", &interpreter],
-            false => &[],
-        };
-        place.succeed(&[&["train", name, "--run-dir", name], &SHORT[..], sandbox].concat());
+        let runs_programs = recipe.text.contains("Coding(");
+        let mut more = Vec::new();
+        if runs_programs {
+            more.extend(["--set", &interpreter]);
+        }
+        if let Some(embedded) = stand_in(recipe.text) {
+            more.extend(embedded.map(|data| ["--set", data]).concat());
+        }
+        place.succeed(&[&["train", name, "--run-dir", name], &SHORT[..], &more].concat());
         let metrics = place.read_lines(&format!("{name}/metrics.jsonl"));
         assert_eq!(metrics.len(), 1, "{name}");
         assert_eq!(

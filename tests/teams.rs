@@ -4,8 +4,9 @@ use polyphony_model::{LanguageModel, ModelFiles, sequence_logits};
 use serde_json::Value;
 
 use crate::{
+    chat_models::other_chat_model,
     command::{Place, text},
-    tiny::{load, other_chat_model, values, weight_bits},
+    tiny::{load, values, weight_bits},
     training_run,
 };
 

@@ -1,13 +1,9 @@
 //! Tiny models out of the fixtures of `polyphony-model`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use polyphony_model::{LanguageModel, ModelFiles};
-use serde_json::{Value, json};
 
 /// A file or folder among the fixtures of `polyphony-model`.
 pub(crate) fn fixture(name: &str) -> PathBuf {
@@ -24,70 +20,6 @@ pub(crate) fn load(path: &Path) -> LanguageModel {
 /// The model at a path, on a device.
 pub(crate) fn load_on(device: &Device, path: &Path) -> LanguageModel {
     LanguageModel::load(&ModelFiles::open(path).unwrap(), device).unwrap()
-}
-
-/// Makes the new directory `target` a model with tokenizer and chat template: `tiny-llama` with the
-/// language of `tiny-chat`, for contexts of `max_positions` tokens.
-///
-/// Tokens of control characters, which no text has, are made words: so what the model says at
-/// random has enough words to earn some reward.
-pub(crate) fn chat_model(target: &Path, max_positions: usize) {
-    fs::create_dir_all(target).unwrap();
-    for (from, name) in [
-        ("tiny-llama", "config.json"),
-        ("tiny-llama", "model.safetensors"),
-        ("tiny-chat", "tokenizer.json"),
-        ("tiny-chat", "tokenizer_config.json"),
-        ("tiny-chat", "chat_template.jinja"),
-    ] {
-        fs::copy(fixture(from).join(name), target.join(name)).unwrap();
-    }
-    edit(&target.join("config.json"), |config| {
-        config["max_position_embeddings"] = json!(max_positions);
-    });
-    edit(&target.join("tokenizer.json"), |tokenizer| {
-        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
-        let control: Vec<String> = ('Ā'..='ğ')
-            .filter(|c| *c != 'Ċ')
-            .map(String::from)
-            .collect();
-        for token in control {
-            let id = vocabulary.shift_remove(&token).unwrap();
-            vocabulary.insert(format!("Ġw{id}"), id);
-        }
-    });
-}
-
-/// Makes the new directory `target` another model with another language: `tiny-qwen3` with the tokens
-/// of [`chat_model`] under other ids, and no chat template.
-pub(crate) fn other_chat_model(target: &Path, max_positions: usize) {
-    chat_model(target, max_positions);
-    fs::remove_file(target.join("chat_template.jinja")).unwrap();
-    for name in ["config.json", "model.safetensors"] {
-        fs::copy(fixture("tiny-qwen3").join(name), target.join(name)).unwrap();
-    }
-    edit(&target.join("config.json"), |config| {
-        config["max_position_embeddings"] = json!(max_positions);
-        config["eos_token_id"] = json!(2);
-    });
-    edit(&target.join("tokenizer.json"), |tokenizer| {
-        // The first three are control tokens.
-        for id in tokenizer["model"]["vocab"]
-            .as_object_mut()
-            .unwrap()
-            .values_mut()
-        {
-            let old = id.as_u64().unwrap();
-            *id = json!(if old < 3 { old } else { 258 - old });
-        }
-    });
-}
-
-/// Changes a JSON file.
-pub(crate) fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
-    let mut value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    change(&mut value);
-    fs::write(path, value.to_string()).unwrap();
 }
 
 /// A tensor's values.

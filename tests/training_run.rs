@@ -7,8 +7,9 @@ use polyphony_runner::{metrics, recipe::Recipe};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    chat_models::chat_model,
     command::{Place, json_lines, text},
-    tiny::{chat_model, load, weight_bits},
+    tiny::{load, weight_bits},
 };
 
 /// The parts of the writing reward.

@@ -3,6 +3,7 @@
 //!
 //! [`Writing`] is an [`Environment`](polyphony_episode::Environment) for two agents and one turn,
 //! [`Coding`] one for two agents and as many turns as are set, whose programs run in a sandbox.
+//! [`Solo`] makes one agent do the work of either's team.
 //! Their tasks come from a [`Source`]: sets written for this project and embedded in the crate, or a
 //! file of JSON lines, gzipped JSON lines or Parquet.
 //!
@@ -32,6 +33,7 @@
 mod coding;
 mod dataset;
 mod quiet;
+mod solo;
 mod writing;
 
 pub use coding::{
@@ -40,4 +42,5 @@ pub use coding::{
     VisibleAsserts,
 };
 pub use dataset::{DataSetError, EmbeddedSet, Place, Source};
+pub use solo::Solo;
 pub use writing::{Writing, WritingTask};

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use polyphony_env::{Coding, CodingSettings, Writing, WritingTask};
+use polyphony_env::{Coding, CodingSettings, Solo, Writing, WritingTask};
 use polyphony_episode::{Environment, Role};
 use polyphony_sandbox::{Pool, Settings, Tier};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub enum EnvironmentKind {
         #[serde(default)]
         sandbox: Settings,
     },
+    /// One agent does the work of another environment's team.
+    Solo(Box<EnvironmentKind>),
 }
 
 /// An environment that is ready to play, and the sandbox that it needs, if it needs one.
@@ -41,11 +43,12 @@ pub struct Ready {
 
 impl EnvironmentKind {
     /// A short name, for directories and messages.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> String {
         match self {
-            Self::Tldr => "tldr",
-            Self::Arxiv => "arxiv",
-            Self::Coding { .. } => "coding",
+            Self::Tldr => "tldr".to_owned(),
+            Self::Arxiv => "arxiv".to_owned(),
+            Self::Coding { .. } => "coding".to_owned(),
+            Self::Solo(team) => format!("{}-solo", team.name()),
         }
     }
 
@@ -55,6 +58,7 @@ impl EnvironmentKind {
             Self::Tldr => Writing::new(WritingTask::Tldr).roles().to_vec(),
             Self::Arxiv => Writing::new(WritingTask::Arxiv).roles().to_vec(),
             Self::Coding { .. } => Coding::ROLES.map(Role::new).into(),
+            Self::Solo(_) => vec![Role::new(Solo::ROLE)],
         }
     }
 
@@ -63,6 +67,7 @@ impl EnvironmentKind {
         match self {
             Self::Tldr | Self::Arxiv => NonZeroUsize::MIN,
             Self::Coding { settings, .. } => settings.turns,
+            Self::Solo(team) => team.horizon(),
         }
     }
 
@@ -75,6 +80,13 @@ impl EnvironmentKind {
             Self::Tldr => return Ok(Ready::without_pool(Writing::tldr())),
             Self::Arxiv => return Ok(Ready::without_pool(Writing::arxiv())),
             Self::Coding { settings, sandbox } => (settings, sandbox),
+            Self::Solo(team) => {
+                let Ready { environment, pool } = team.build()?;
+                return Ok(Ready {
+                    environment: Box::new(Solo::new(environment)),
+                    pool,
+                });
+            }
         };
         let pool = Arc::new(start_pool(sandbox)?);
         let coding = Coding::new(Arc::clone(&pool), settings.clone())

@@ -297,6 +297,12 @@ impl Recipe {
     }
 
     fn validate_team(&self) -> Result<()> {
+        if let EnvironmentKind::Solo(team) = &self.environment {
+            ensure!(
+                !matches!(**team, EnvironmentKind::Solo(_)),
+                "`environment` is a Solo of a Solo, but must be one of a team"
+            );
+        }
         let roles = self.environment.roles();
         let roles: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
         let one_each = |key: &str, given: usize, what: &str| {

@@ -287,6 +287,9 @@ impl Prepared {
     }
 }
 
+/// Where `cargo xtask fetch humaneval` puts its problems.
+const HUMAN_EVAL: &str = "data/HumanEval.jsonl.gz";
+
 /// The tasks of the data set under a recipe's key. The environment has looked at each of them, so
 /// that data for another one is found before any model is obtained.
 pub(crate) fn load_tasks(
@@ -295,10 +298,12 @@ pub(crate) fn load_tasks(
     environment: &dyn Environment,
 ) -> Result<Vec<Task>> {
     let context = || match source {
-        Source::Problems { path, .. } if !path.exists() => format!(
-            "loading `{key}`: `cargo xtask fetch humaneval` brings HumanEval's problems into \
+        Source::Problems { path, .. } if path == Path::new(HUMAN_EVAL) && !path.exists() => {
+            format!(
+                "loading `{key}`: `cargo xtask fetch humaneval` brings HumanEval's problems into \
              data/HumanEval.jsonl.gz"
-        ),
+            )
+        }
         _ => format!("loading `{key}`"),
     };
     let tasks = source.load().with_context(context)?;

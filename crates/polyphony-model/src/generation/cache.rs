@@ -1,9 +1,12 @@
 //! Keys and values that generation keeps, allocated for the longest response.
 //!
-//! A prompt's keys and values are stored once and shared by all responses sampled from it. Each
+//! A prompt's keys and values are stored once and shared by all responses sampled from it, and what
+//! several prompts begin with is stored once for all of them. Each
 //! response has its own slot in memory that holds the longest response allowed; the slot of a
 //! finished one is never touched again. All rows are at the same position of their response, since
 //! all start together.
+
+use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData, activation::softmax};
 
@@ -15,17 +18,36 @@ use crate::{
     network::Attention,
 };
 
-/// A prompt's keys and values, one pair a layer, each `[K, P, S]`: `K` key and value heads, `P`
-/// prompt tokens, `S` head size.
+/// The keys and values of packed prompts, one pair a layer, each `[K, P, S]`: `K` key and value
+/// heads, `P` packed tokens, `S` head size.
 #[derive(Debug, Default)]
 pub(crate) struct PromptCache {
     layers: Vec<(Tensor<3>, Tensor<3>)>,
 }
 
-/// Causal attention over a prompt that keeps its keys and values.
-#[derive(Debug, Default)]
+/// A prompt in a cache.
+#[derive(Clone, Debug)]
+pub(crate) struct CachedPrompt {
+    /// The index of its cache.
+    pub(crate) cache: usize,
+    /// The ranges of packed tokens that make it up, in order.
+    pub(crate) path: Vec<Range<usize>>,
+}
+
+/// Causal attention over packed prompts that keeps their keys and values.
+#[derive(Debug)]
 pub(crate) struct PrefillAttention {
+    packing: Packing,
     pub(crate) cache: PromptCache,
+}
+
+impl PrefillAttention {
+    pub(crate) fn new(packing: Packing) -> Self {
+        Self {
+            packing,
+            cache: PromptCache::default(),
+        }
+    }
 }
 
 impl Attention for PrefillAttention {
@@ -36,8 +58,7 @@ impl Attention for PrefillAttention {
         keys: Tensor<3>,
         values: Tensor<3>,
     ) -> Tensor<3> {
-        let packing = Packing::new(queries.dims()[0], &[]);
-        let seen = packed_attention(queries, keys.clone(), values.clone(), &packing);
+        let seen = packed_attention(queries, keys.clone(), values.clone(), &self.packing);
         let by_head = |tensor: Tensor<3>| contiguous(tensor.swap_dims(0, 1));
         self.cache.layers.push((by_head(keys), by_head(values)));
         seen
@@ -47,7 +68,8 @@ impl Attention for PrefillAttention {
 /// The responses' keys and values, and the prompts they continue.
 #[derive(Debug)]
 pub(crate) struct DecodeAttention<'a> {
-    prompts: &'a [PromptCache],
+    caches: &'a [PromptCache],
+    prompts: &'a [CachedPrompt],
     /// For each row the prompt that it continues; rows of one prompt are neighbours.
     prompt_of: Vec<usize>,
     /// For each row where its keys and values are, in rising order.
@@ -60,7 +82,8 @@ pub(crate) struct DecodeAttention<'a> {
 
 impl<'a> DecodeAttention<'a> {
     pub(crate) fn new(
-        prompts: &'a [PromptCache],
+        caches: &'a [PromptCache],
+        prompts: &'a [CachedPrompt],
         prompt_of: Vec<usize>,
         longest: usize,
         model: &LanguageModel,
@@ -70,6 +93,7 @@ impl<'a> DecodeAttention<'a> {
         let (device, dtype) = (model.device(), model.dtype());
         let empty = || Tensor::zeros(shape, (&device, dtype));
         Self {
+            caches,
             prompts,
             slot_of: (0..prompt_of.len()).collect(),
             prompt_of,
@@ -91,8 +115,8 @@ impl<'a> DecodeAttention<'a> {
 }
 
 /// Ranges of rows that continue the same prompt, given each row's prompt.
-fn groups(prompt_of: &[usize]) -> Vec<(usize, std::ops::Range<usize>)> {
-    let mut groups: Vec<(usize, std::ops::Range<usize>)> = Vec::new();
+fn groups(prompt_of: &[usize]) -> Vec<(usize, Range<usize>)> {
+    let mut groups: Vec<(usize, Range<usize>)> = Vec::new();
     for (row, &prompt) in prompt_of.iter().enumerate() {
         match groups.last_mut() {
             Some((last, range)) if *last == prompt => range.end = row + 1,
@@ -100,6 +124,15 @@ fn groups(prompt_of: &[usize]) -> Vec<(usize, std::ops::Range<usize>)> {
         }
     }
     groups
+}
+
+/// The tokens of a path, one after the other: `[K, P, S]` to `[K, length, S]`.
+fn along(packed: &Tensor<3>, path: &[Range<usize>]) -> Tensor<3> {
+    let part = |range: &Range<usize>| packed.clone().narrow(1, range.start, range.len());
+    match path {
+        [range] => part(range),
+        ranges => Tensor::cat(ranges.iter().map(part).collect(), 1),
+    }
 }
 
 /// Writes one position of the given slots in place: the tensor is taken out so that nothing shares
@@ -155,7 +188,10 @@ impl Attention for DecodeAttention<'_> {
             &*own_values,
             filled,
             (&self.prompt_of, &self.slot_of),
-            |prompt| &self.prompts[prompt].layers[layer],
+            |prompt| {
+                let CachedPrompt { cache, path } = &self.prompts[prompt];
+                (&self.caches[*cache].layers[layer], path)
+            },
         ) {
             return seen;
         }
@@ -166,7 +202,9 @@ impl Attention for DecodeAttention<'_> {
         let own_scores = queries.clone().matmul(own_keys.swap_dims(2, 3));
         let mut seen = Vec::with_capacity(groups.len());
         for (prompt, range) in groups {
-            let (prompt_keys, prompt_values) = &self.prompts[prompt].layers[layer];
+            let CachedPrompt { cache, path } = &self.prompts[prompt];
+            let (keys, values) = &self.caches[*cache].layers[layer];
+            let [prompt_keys, prompt_values] = [keys, values].map(|packed| along(packed, path));
             let (n, length) = (range.len(), prompt_keys.dims()[1]);
             // All rows of the prompt meet its keys in one product: `[K, n · per_group, S]`.
             let folded = queries
@@ -175,7 +213,7 @@ impl Attention for DecodeAttention<'_> {
                 .swap_dims(0, 1)
                 .reshape([kv_heads, n * per_group, size]);
             let prompt_scores = folded
-                .matmul(prompt_keys.clone().swap_dims(1, 2))
+                .matmul(prompt_keys.swap_dims(1, 2))
                 .reshape([kv_heads, n, per_group, length])
                 .swap_dims(0, 1);
             let own = own_scores.clone().narrow(0, range.start, n);
@@ -185,7 +223,7 @@ impl Attention for DecodeAttention<'_> {
                 .narrow(3, 0, length)
                 .swap_dims(0, 1)
                 .reshape([kv_heads, n * per_group, length])
-                .matmul(prompt_values.clone())
+                .matmul(prompt_values)
                 .reshape([kv_heads, n, per_group, size])
                 .swap_dims(0, 1);
             let from_own = weights
@@ -204,43 +242,41 @@ fn on_host<'a>(
     own_values: &Tensor<4>,
     filled: usize,
     (prompt_of, slot_of): (&[usize], &[usize]),
-    prompt: impl Fn(usize) -> &'a (Tensor<3>, Tensor<3>),
+    prompt: impl Fn(usize) -> (&'a (Tensor<3>, Tensor<3>), &'a Vec<Range<usize>>),
 ) -> Option<Tensor<3>> {
     let [rows, heads, size] = queries.dims();
     let [_, kv_heads, longest, _] = own_keys.dims();
     let on_host = host(queries)?;
     let (own_keys, own_values) = (host(own_keys)?, host(own_values)?);
-    let mut prompts: Vec<Option<(HostTensor, HostTensor)>> = Vec::new();
+    let mut prompts: Vec<Option<(HostTensor, HostTensor, &Vec<Range<usize>>)>> = Vec::new();
     for &index in prompt_of {
         if prompts.len() <= index {
             prompts.resize_with(index + 1, || None);
         }
         if prompts[index].is_none() {
-            let (keys, values) = prompt(index);
-            prompts[index] = Some((host(keys)?, host(values)?));
+            let ((keys, values), path) = prompt(index);
+            prompts[index] = Some((host(keys)?, host(values)?, path));
         }
     }
     let seen = |row: usize, head: usize| {
-        let Some((keys, values)) = &prompts[prompt_of[row]] else {
+        let Some((keys, values, path)) = &prompts[prompt_of[row]] else {
             unreachable!("every row's prompt is there")
         };
-        let length = kernels::values(keys).len() / (kv_heads * size);
-        let stretch = |keys, values, start: usize, tokens: usize| {
-            let range = start..start + tokens * size;
+        let packed = kernels::values(keys).len() / (kv_heads * size);
+        let stretch = |keys, values, tokens: Range<usize>| {
+            let range = tokens.start * size..tokens.end * size;
             Stretch {
                 keys: &kernels::values(keys)[range.clone()],
                 values: &kernels::values(values)[range],
             }
         };
-        [
-            stretch(keys, values, head * length * size, length),
-            stretch(
-                &own_keys,
-                &own_values,
-                (slot_of[row] * kv_heads + head) * longest * size,
-                filled,
-            ),
-        ]
+        let of_prompt = path.iter().map(|range| {
+            let from = head * packed;
+            stretch(keys, values, from + range.start..from + range.end)
+        });
+        let from = (slot_of[row] * kv_heads + head) * longest;
+        let own = stretch(&own_keys, &own_values, from..from + filled);
+        of_prompt.chain([own]).collect()
     };
     let output = decode_attention(kernels::values(&on_host), heads, kv_heads, size, seen);
     Some(Tensor::from_data(

@@ -1,10 +1,14 @@
 //! Sampling responses.
 //!
-//! The prompt of a group is run once, and all responses of all groups are decoded together, one
-//! token a row and pass. A finished row leaves the batch.
+//! The prompt of a group is run once, and what the prompts of one task and agent begin with is run
+//! once for all of them. All responses of all groups are decoded together, one token a row and pass.
+//! A finished row leaves the batch.
 
 mod cache;
+mod prefix_tree;
 mod sampling;
+
+use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -12,10 +16,11 @@ use rayon::prelude::*;
 pub use sampling::{Sampling, StreamKey};
 
 use self::{
-    cache::{DecodeAttention, PrefillAttention, PromptCache},
+    cache::{CachedPrompt, DecodeAttention, PrefillAttention, PromptCache},
+    prefix_tree::PrefixTree,
     sampling::{Choice, choose},
 };
-use crate::{LanguageModel, ModelError, kernels, scoring::to_host};
+use crate::{LanguageModel, ModelError, kernels, language_model::token_tensor, scoring::to_host};
 
 /// A prompt and how many responses it shall have.
 #[derive(Clone, Debug)]
@@ -91,14 +96,12 @@ pub fn generate(
     groups
         .iter()
         .try_for_each(|group| check(model, group, config))?;
-    let mut prompts = Vec::with_capacity(groups.len());
+    let prompts = Prompts::run(model, groups);
     let mut rows = Vec::new();
-    for (index, group) in groups.iter().enumerate() {
-        let (cache, logits) = prefill(model, group.prompt);
-        prompts.push(cache);
+    for (index, (group, logits)) in groups.iter().zip(&prompts.logits).enumerate() {
         rows.extend((0..group.samples).map(|sample| {
             let mut row = Row::new(index, sample, group);
-            row.push(row.draw(&logits, config), config);
+            row.push(row.draw(logits, config), config);
             row
         }));
     }
@@ -135,13 +138,61 @@ fn check(
     model.check_ids(group.prompt)
 }
 
-/// Runs a prompt; returns its keys and values and the logits of its last token.
-fn prefill(model: &LanguageModel, prompt: &[u32]) -> (PromptCache, Vec<f32>) {
-    let positions: Vec<usize> = (0..prompt.len()).collect();
-    let mut attention = PrefillAttention::default();
-    let hidden = model.hidden(prompt, &positions, &mut attention);
-    let last = hidden.narrow(0, prompt.len() - 1, 1);
-    (attention.cache, to_host(logits(model, last)))
+/// All prompts, run.
+struct Prompts {
+    caches: Vec<PromptCache>,
+    /// One a group.
+    cached: Vec<CachedPrompt>,
+    /// For each group the logits after its prompt.
+    logits: Vec<Vec<f32>>,
+}
+
+/// Rows of logits that are made at once.
+const LOGIT_ROWS: usize = 16;
+
+impl Prompts {
+    /// Runs the prompts of each task and agent together. So it does not depend on the company of a
+    /// task how its own numbers are rounded.
+    fn run(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Self {
+        let mut families: BTreeMap<(u32, u16), Vec<usize>> = BTreeMap::new();
+        for (index, group) in groups.iter().enumerate() {
+            let family = (group.key.task, group.key.agent);
+            families.entry(family).or_default().push(index);
+        }
+        let mut caches = Vec::with_capacity(families.len());
+        let mut cached = vec![None; groups.len()];
+        let mut logits = vec![Vec::new(); groups.len()];
+        for family in families.into_values() {
+            let prompts: Vec<&[u32]> = family.iter().map(|&index| groups[index].prompt).collect();
+            let tree = PrefixTree::new(&prompts);
+            let mut attention = PrefillAttention::new(tree.packing());
+            let hidden = model.hidden(&tree.tokens, &tree.positions, &mut attention);
+            let cache = caches.len();
+            caches.push(attention.cache);
+            for (&index, path) in family.iter().zip(tree.paths()) {
+                cached[index] = Some(CachedPrompt { cache, path });
+            }
+            for some in family.chunks(LOGIT_ROWS) {
+                let last = |&index: &usize| {
+                    let path = cached[index].as_ref().map(|prompt| &prompt.path);
+                    let end = path.and_then(|path| path.last()).map_or(0, |last| last.end);
+                    end as u32 - 1
+                };
+                let ends: Vec<u32> = some.iter().map(last).collect();
+                let ends = token_tensor(&ends, &hidden.device());
+                let rows = to_host(self::logits(model, hidden.clone().select(0, ends)));
+                let rows = rows.chunks_exact(model.config().vocab_size);
+                for (&index, row) in some.iter().zip(rows) {
+                    logits[index] = row.to_vec();
+                }
+            }
+        }
+        Self {
+            caches,
+            cached: cached.into_iter().flatten().collect(),
+            logits,
+        }
+    }
 }
 
 /// # Shapes
@@ -212,7 +263,7 @@ impl Row {
 /// Decodes until every row is finished.
 fn decode(
     model: &LanguageModel,
-    prompts: &[PromptCache],
+    prompts: &Prompts,
     rows: &mut [Row],
     config: &GenerationConfig,
     on_pass: &mut dyn FnMut(usize),
@@ -225,7 +276,8 @@ fn decode(
     let prompt_of = active.iter().map(|row| row.group).collect();
     // The last token of a response is never fed, so its keys and values need no place.
     let longest = config.max_new_tokens - 1;
-    let mut attention = DecodeAttention::new(prompts, prompt_of, longest, model);
+    let mut attention =
+        DecodeAttention::new(&prompts.caches, &prompts.cached, prompt_of, longest, model);
     while !active.is_empty() {
         let last: Vec<u32> = active
             .iter()

@@ -11,8 +11,8 @@ pub(crate) struct Stretch<'a> {
     pub(crate) values: &'a [f32],
 }
 
-/// What one row sees through one key head: its prompt, then its own tokens.
-pub(crate) type Seen<'a> = [Stretch<'a>; 2];
+/// What one row sees through one key head: the stretches of its prompt, then its own tokens.
+pub(crate) type Seen<'a> = Vec<Stretch<'a>>;
 
 /// Attention of every row and head.
 ///

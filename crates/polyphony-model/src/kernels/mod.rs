@@ -20,7 +20,7 @@ mod token_logprobs;
 
 pub(crate) use decode_attention::{Stretch, decode_attention};
 pub(crate) use host::{HostTensor, contiguous, host, values};
-pub(crate) use packed_attention::{Packing, packed_attention};
+pub(crate) use packed_attention::{Packing, Segment, packed_attention};
 pub(crate) use project::project;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;

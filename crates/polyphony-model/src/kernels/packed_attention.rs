@@ -1,4 +1,5 @@
-//! Attention over a packed group: each response sees the prompt and itself.
+//! Attention over packed tokens that form a tree: each segment sees those it continues, and itself.
+//! A group of responses to one prompt is such a tree, and so are the prompts of a rollout's branches.
 //!
 //! Only the parts of the attention matrix that are seen are ever computed, segment by segment, and
 //! none is kept: the backward pass makes the weights again (the idea of FlashAttention, Dao et al.,
@@ -17,46 +18,109 @@ use super::{
     matrix::{Cores, Matrix, MatrixMut, Store, multiply},
 };
 
-/// The tokens of a packed row: a prompt, then responses.
+/// A stretch of packed tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// How many tokens.
+    pub(crate) tokens: usize,
+    /// The segment that it continues, which lies before it.
+    pub(crate) continues: Option<usize>,
+}
+
+/// How packed tokens see one another: a tree of segments, which lie one after the other.
 #[derive(Clone, Debug)]
 pub(crate) struct Packing {
-    prompt: usize,
-    responses: Arc<[usize]>,
+    segments: Arc<[Placed]>,
+}
+
+/// A segment in its place.
+#[derive(Clone, Debug)]
+struct Placed {
+    tokens: Range<usize>,
+    /// The segments that it continues, from the first one on, and then itself. Within itself a token
+    /// sees only what is not after it.
+    path: Vec<Range<usize>>,
 }
 
 impl Packing {
-    pub(crate) fn new(prompt: usize, responses: &[usize]) -> Self {
+    pub(crate) fn new(segments: &[Segment]) -> Self {
+        let mut placed: Vec<Placed> = Vec::with_capacity(segments.len());
+        let mut start = 0;
+        for segment in segments {
+            let tokens = start..start + segment.tokens;
+            start = tokens.end;
+            let mut path = match segment.continues {
+                Some(before) => placed[before].path.clone(),
+                None => Vec::new(),
+            };
+            path.push(tokens.clone());
+            placed.push(Placed { tokens, path });
+        }
         Self {
-            prompt,
-            responses: responses.into(),
+            segments: placed.into(),
         }
     }
 
-    /// The token ranges of prompt and responses.
-    fn segments(&self) -> Vec<Range<usize>> {
-        let mut start = self.prompt;
-        let mut segments = Vec::with_capacity(1 + self.responses.len());
-        segments.push(0..self.prompt);
-        for length in self.responses.iter() {
-            segments.push(start..start + length);
-            start += length;
-        }
-        segments
+    /// A prompt and responses to it.
+    pub(crate) fn of_group(prompt: usize, responses: &[usize]) -> Self {
+        let prompt = Segment {
+            tokens: prompt,
+            continues: None,
+        };
+        let responses = responses.iter().map(|&tokens| Segment {
+            tokens,
+            continues: Some(0),
+        });
+        let segments: Vec<Segment> = std::iter::once(prompt).chain(responses).collect();
+        Self::new(&segments)
+    }
+
+    /// For each segment the ranges of tokens that its last token sees, in order.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &[Range<usize>]> {
+        self.segments.iter().map(|segment| segment.path.as_slice())
+    }
+
+    fn tokens(&self) -> usize {
+        self.segments.last().map_or(0, |last| last.tokens.end)
+    }
+
+    /// The segments that have tokens.
+    fn filled(&self) -> impl Iterator<Item = &Placed> {
+        let segments = self.segments.iter();
+        segments.filter(|segment| !segment.tokens.is_empty())
     }
 
     /// True where a query (first axis) must not see a key (second axis), row by row.
     fn hidden(&self) -> Vec<bool> {
-        let segments = self.segments();
-        let tokens = segments.last().map_or(0, |last| last.end);
+        let tokens = self.tokens();
         let mut hidden = vec![true; tokens * tokens];
-        for segment in segments {
-            for query in segment.clone() {
+        for segment in self.segments.iter() {
+            for query in segment.tokens.clone() {
                 let row = &mut hidden[query * tokens..(query + 1) * tokens];
-                row[..self.prompt.min(segment.start)].fill(false);
-                row[segment.start..=query].fill(false);
+                for range in &segment.path {
+                    row[range.start..range.end.min(query + 1)].fill(false);
+                }
             }
         }
         hidden
+    }
+}
+
+impl Placed {
+    /// The ranges of tokens that it sees, and the column of its scores at which each begins.
+    fn stretches(&self) -> impl Iterator<Item = (&Range<usize>, usize)> {
+        let columns = self.path.iter().scan(0, |column, range| {
+            let start = *column;
+            *column += range.len();
+            Some(start)
+        });
+        self.path.iter().zip(columns)
+    }
+
+    /// Tokens before it that it sees.
+    fn before(&self) -> usize {
+        let (_, before) = self.path.split_last().unwrap_or((&self.tokens, &[]));
+        before.iter().map(ExactSizeIterator::len).sum()
     }
 }
 
@@ -140,31 +204,19 @@ impl PackedAttention {
         Matrix::new(slice, range.len(), self.size, stride)
     }
 
-    /// The stretches of keys that a segment sees, and the column at which each begins. Within the
-    /// last one a query sees only what is not after it.
-    fn stretches(&self, segment: &Range<usize>) -> Vec<(Range<usize>, usize)> {
-        match segment.start {
-            0 => vec![(segment.clone(), 0)],
-            _ => vec![
-                (0..self.packing.prompt, 0),
-                (segment.clone(), self.packing.prompt),
-            ],
-        }
-    }
-
     /// The attention weights of a segment, `[queries, keys]`, into `weights`; returns the number of
     /// keys.
-    fn weights(&self, head: Head<'_>, segment: &Range<usize>, weights: &mut Vec<f32>) -> usize {
-        let stretches = self.stretches(segment);
-        let before = stretches.last().map_or(0, |(_, column)| *column);
-        let keys = before + segment.len();
+    fn weights(&self, head: Head<'_>, segment: &Placed, weights: &mut Vec<f32>) -> usize {
+        let before = segment.before();
+        let n = segment.tokens.len();
+        let keys = before + n;
         weights.clear();
-        weights.resize(segment.len() * keys, 0.0);
-        let queries = self.rows(head.queries, segment, self.heads);
+        weights.resize(n * keys, 0.0);
+        let queries = self.rows(head.queries, &segment.tokens, self.heads);
         let scale = (self.size as f32).sqrt().recip();
-        for (range, column) in stretches {
-            let target = MatrixMut::new(&mut weights[column..], segment.len(), range.len(), keys);
-            let seen = self.rows(head.keys, &range, self.kv_heads).t();
+        for (range, column) in segment.stretches() {
+            let target = MatrixMut::new(&mut weights[column..], n, range.len(), keys);
+            let seen = self.rows(head.keys, range, self.kv_heads).t();
             multiply(target, Store::Replace, scale, queries, seen, Cores::One);
         }
         Arch::new().dispatch(
@@ -196,25 +248,24 @@ impl PackedAttention {
     /// The gradients of one query head: of its queries, and its share of keys and values, each
     /// `[T, S]`.
     fn head_gradients(&self, head: Head<'_>, output: &[f32], upstream: &[f32]) -> [Vec<f32>; 3] {
-        let segments = self.packing.segments();
-        let tokens = segments.last().map_or(0, |last| last.end);
+        let tokens = self.packing.tokens();
         let size = self.size;
         let scale = (size as f32).sqrt().recip();
         let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; tokens * size]);
         let (mut weights, mut scores) = (Vec::new(), Vec::new());
-        for segment in segments.iter().filter(|segment| !segment.is_empty()) {
+        for segment in self.packing.filled() {
             let keys = self.weights(head, segment, &mut weights);
-            let queries = self.rows(head.queries, segment, self.heads);
-            let pulled = self.rows(upstream, segment, self.heads);
-            let n = segment.len();
+            let queries = self.rows(head.queries, &segment.tokens, self.heads);
+            let pulled = self.rows(upstream, &segment.tokens, self.heads);
+            let n = segment.tokens.len();
             scores.clear();
             scores.resize(n * keys, 0.0);
-            for (range, column) in self.stretches(segment) {
+            for (range, column) in segment.stretches() {
                 let weights = Matrix::new(&weights[column..], n, range.len(), keys);
                 let to = MatrixMut::new(&mut dv[range.start * size..], range.len(), size, size);
                 multiply(to, Store::Add, 1.0, weights.t(), pulled, Cores::One);
                 let to = MatrixMut::new(&mut scores[column..], n, range.len(), keys);
-                let seen = self.rows(head.values, &range, self.kv_heads).t();
+                let seen = self.rows(head.values, range, self.kv_heads).t();
                 multiply(to, Store::Replace, 1.0, pulled, seen, Cores::One);
             }
             let stride = self.heads * size;
@@ -224,7 +275,7 @@ impl PackedAttention {
                     let rows = scores
                         .chunks_exact_mut(keys)
                         .zip(weights.chunks_exact(keys));
-                    for (query, (scores, weights)) in segment.clone().zip(rows) {
+                    for (query, (scores, weights)) in segment.tokens.clone().zip(rows) {
                         let at = query * stride..query * stride + size;
                         let shared: f32 = upstream[at.clone()]
                             .iter()
@@ -237,10 +288,10 @@ impl PackedAttention {
                     }
                 },
             );
-            for (range, column) in self.stretches(segment) {
+            for (range, column) in segment.stretches() {
                 let scores = Matrix::new(&scores[column..], n, range.len(), keys);
-                let to = MatrixMut::new(&mut dq[segment.start * size..], n, size, size);
-                let seen = self.rows(head.keys, &range, self.kv_heads);
+                let to = MatrixMut::new(&mut dq[segment.tokens.start * size..], n, size, size);
+                let seen = self.rows(head.keys, range, self.kv_heads);
                 multiply(to, Store::Add, scale, scores, seen, Cores::One);
                 let to = MatrixMut::new(&mut dk[range.start * size..], range.len(), size, size);
                 multiply(to, Store::Add, scale, scores.t(), queries, Cores::One);
@@ -267,18 +318,18 @@ impl HostOp<3> for PackedAttention {
     const KEEPS: Kept = Kept::InputsAndOutput;
 
     fn forward(&self, inputs: [&[f32]; 3]) -> Vec<f32> {
-        let segments = self.packing.segments();
-        let tokens = segments.last().map_or(0, |last| last.end);
+        let tokens = self.packing.tokens();
         let heads = (0..self.heads).into_par_iter().map(|index| {
             let head = self.head(index, inputs);
             let (mut output, mut weights) = (vec![0.0; tokens * self.size], Vec::new());
-            for segment in segments.iter().filter(|segment| !segment.is_empty()) {
+            for segment in self.packing.filled() {
                 let keys = self.weights(head, segment, &mut weights);
-                for (range, column) in self.stretches(segment) {
-                    let to = &mut output[segment.start * self.size..];
-                    let to = MatrixMut::new(to, segment.len(), self.size, self.size);
-                    let weights = Matrix::new(&weights[column..], segment.len(), range.len(), keys);
-                    let seen = self.rows(head.values, &range, self.kv_heads);
+                let n = segment.tokens.len();
+                for (range, column) in segment.stretches() {
+                    let to = &mut output[segment.tokens.start * self.size..];
+                    let to = MatrixMut::new(to, n, self.size, self.size);
+                    let weights = Matrix::new(&weights[column..], n, range.len(), keys);
+                    let seen = self.rows(head.values, range, self.kv_heads);
                     multiply(to, Store::Add, 1.0, weights, seen, Cores::One);
                 }
             }

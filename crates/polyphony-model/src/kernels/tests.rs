@@ -7,7 +7,9 @@ use burn::tensor::{
 use proptest::prelude::*;
 
 use super::packed_attention::packed_attention_in_burn;
-use super::{Packing, packed_attention, project, rms_norm, rotate, swiglu, token_logprobs};
+use super::{
+    Packing, Segment, packed_attention, project, rms_norm, rotate, swiglu, token_logprobs,
+};
 
 /// Rounding of sums of up to some hundred products of numbers around 1.
 const TOLERANCE: f64 = 2e-4;
@@ -105,16 +107,22 @@ proptest! {
 
     #[test]
     fn attention(
-        prompt in 1usize..12,
-        responses in prop::collection::vec(0usize..9, 0..5),
+        first in 1usize..9,
+        // Each continues the segment that many before it, or none.
+        others in prop::collection::vec((0usize..7, 1usize..5), 0..7),
         kv_heads in 1usize..4,
         per_group in 1usize..4,
         half in 1usize..5,
     ) {
-        let tokens = prompt + responses.iter().sum::<usize>();
+        let mut segments = vec![Segment { tokens: first, continues: None }];
+        for (tokens, back) in others {
+            let continues = segments.len().checked_sub(back);
+            segments.push(Segment { tokens, continues });
+        }
+        let tokens = segments.iter().map(|segment| segment.tokens).sum::<usize>();
         let q = random([tokens, kv_heads * per_group, 2 * half]);
         let (k, v) = (random([tokens, kv_heads, 2 * half]), random([tokens, kv_heads, 2 * half]));
-        let packing = Packing::new(prompt, &responses);
+        let packing = Packing::new(&segments);
         let expected = packed_attention_in_burn(q.clone(), k.clone(), v.clone(), &packing);
         check!(packed_attention(q.clone(), k.clone(), v.clone(), &packing), expected, [q, k, v]);
     }

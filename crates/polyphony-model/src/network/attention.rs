@@ -48,7 +48,7 @@ pub(crate) struct PackedAttention {
 impl PackedAttention {
     pub(crate) fn new(prompt: usize, responses: &[usize]) -> Self {
         Self {
-            packing: Packing::new(prompt, responses),
+            packing: Packing::of_group(prompt, responses),
         }
     }
 }

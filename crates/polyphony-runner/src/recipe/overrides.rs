@@ -50,6 +50,11 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         reader().from_str(text).ok()
     };
     let Some(Fields(mut fields)) = fields else {
+        // The keys of `Solo(Coding(…))` are those of what it holds.
+        if let Some((outer, inner)) = held(text) {
+            let inner = replace(inner, keys, depth, value)?;
+            return Ok(format!("{outer}({inner})"));
+        }
         let path = keys[..depth].join(".");
         bail!("`{path}` is {text}, which has no keys: set `{path}` as a whole");
     };
@@ -74,6 +79,15 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         .map(|(key, content)| format!("{key}: {content}"))
         .collect();
     Ok(format!("{name}({})", fields.join(", ")))
+}
+
+/// The name of an enum's variant and the one other variant with fields that it holds.
+fn held(text: &str) -> Option<(&str, &str)> {
+    let (outer, rest) = text.split_once('(')?;
+    let inner = rest.strip_suffix(')')?.trim();
+    let (name, _) = inner.split_once('(')?;
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(char::is_alphanumeric);
+    (is_name(outer) && is_name(name)).then_some((outer, inner))
 }
 
 /// The keys of a RON struct, each with the text of its value.

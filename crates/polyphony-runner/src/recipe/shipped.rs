@@ -12,24 +12,35 @@ pub struct Shipped {
     pub text: &'static str,
 }
 
-/// All recipes that ship with the program, the default one first.
+macro_rules! shipped {
+    ($($name:literal,)*) => {
+        &[$(Shipped {
+            name: $name,
+            text: include_str!(concat!("../../recipes/", $name, ".ron")),
+        },)*]
+    };
+}
+
+/// All recipes that ship with the program, the default one first: those for a small machine, then the
+/// paper's experiments.
 pub fn shipped() -> &'static [Shipped] {
-    &[
-        Shipped {
-            name: DEFAULT_NAME,
-            text: include_str!("../../recipes/tldr-smollm2.ron"),
-        },
-        Shipped {
-            name: "arxiv-smollm2",
-            text: include_str!("../../recipes/arxiv-smollm2.ron"),
-        },
-        Shipped {
-            name: "coop-smollm2",
-            text: include_str!("../../recipes/coop-smollm2.ron"),
-        },
-        Shipped {
-            name: "humaneval-smollm2",
-            text: include_str!("../../recipes/humaneval-smollm2.ron"),
-        },
+    shipped![
+        "tldr-smollm2",
+        "arxiv-smollm2",
+        "coop-smollm2",
+        "humaneval-smollm2",
+        "humaneval-smollm2-two-turns",
+        "tldr-qwen3",
+        "tldr-qwen3-solo",
+        "arxiv-qwen3",
+        "arxiv-qwen3-solo",
+        "humaneval-qwen-coder",
+        "humaneval-qwen-coder-solo",
+        "humaneval-qwen-coder-two-turns",
+        "humaneval-qwen-coder-two-turns-solo",
+        "coophumaneval-qwen-coder",
+        "coophumaneval-qwen-coder-solo",
+        "coophumaneval-qwen-coder-two-turns",
+        "coophumaneval-qwen-coder-two-turns-solo",
     ]
 }
