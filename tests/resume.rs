@@ -132,6 +132,55 @@ fn the_same_run_twice_leaves_the_same() {
     assert_eq!(whole.metrics.len(), STEPS);
 }
 
+/// The log-probabilities of everything that the first step of a run sampled, with the tokens.
+fn first_step(place: &Place, run: &str) -> Vec<(u64, f64)> {
+    let nodes = place.read_lines(&format!("{run}/rollouts.jsonl"));
+    let first = nodes.iter().filter(|node| node["step"] == 1);
+    let list = |value: &serde_json::Value| value.as_array().unwrap().clone();
+    let responses = first
+        .flat_map(|node| list(&node["agents"]))
+        .flat_map(|agent| list(&agent["responses"]));
+    let sampled = responses.flat_map(|response| {
+        let tokens = list(&response["tokens"]).into_iter();
+        tokens.zip(list(&response["logprobs"])).collect::<Vec<_>>()
+    });
+    sampled
+        .map(|(token, logprob)| (token.as_u64().unwrap(), logprob.as_f64().unwrap()))
+        .collect()
+}
+
+#[test]
+fn the_number_of_threads_changes_log_probabilities_by_rounding_alone() {
+    // Much more than rounding leaves, much less than a mistake would.
+    const ROUNDING: f64 = 1e-4;
+    let place = place();
+    for threads in ["1", "2", "5"] {
+        let train = ["train", "recipe.ron", "--run-dir", threads, "--steps", "2"];
+        let mut command = place.command(&train);
+        let outcome = command.env("RAYON_NUM_THREADS", threads).output().unwrap();
+        assert!(outcome.status.success(), "{outcome:?}");
+        for line in place.read_lines(&format!("{threads}/metrics.jsonl")) {
+            for role in ["summarizer", "elaborator"] {
+                if let Some(gap) = line[format!("{role}/logprob_gap")].as_f64() {
+                    assert!(gap < ROUNDING, "{threads} threads: {line}");
+                }
+            }
+        }
+    }
+    let reported = place.read_lines("5/metrics.jsonl");
+    assert!(
+        reported[1]["summarizer/logprob_gap"].is_number(),
+        "{reported:?}"
+    );
+    let one = first_step(&place, "1");
+    for threads in ["2", "5"] {
+        for (own, other) in one.iter().zip(first_step(&place, threads)) {
+            assert_eq!(own.0, other.0, "{threads} threads sample the same");
+            assert!((own.1 - other.1).abs() < ROUNDING, "{own:?}, {other:?}");
+        }
+    }
+}
+
 #[test]
 fn a_run_goes_on_over_several_turns_with_programs() {
     let place = place();

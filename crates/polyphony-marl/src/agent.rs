@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use polyphony_episode::{Observation, Role};
+use polyphony_episode::{FinishReason, Observation, Response, Role};
 use polyphony_model::{
     ChatTemplate, LanguageModel, Message, MessageRole, Tokenizer, encode_continuation,
     encode_conversation,
@@ -114,7 +114,7 @@ impl Language {
         &self,
         role: &Role,
         history: &History,
-        said: &[u32],
+        said: &Response,
         observation: &Observation,
     ) -> Result<History, MarlError> {
         let continuation = match &self.template {
@@ -123,7 +123,7 @@ impl Language {
                 let mut ids =
                     encode_continuation(&self.tokenizer, template, system, &observation.text)?;
                 // The template ends an answer with the token that the model may have ended it with.
-                if said.last() == ids.first() {
+                if said.finish == FinishReason::Stop && said.tokens.last() == ids.first() {
                     ids.remove(0);
                 }
                 ids
@@ -134,7 +134,7 @@ impl Language {
             }
         };
         Ok(History {
-            tokens: [&history.tokens, said, &continuation].concat(),
+            tokens: [history.tokens.as_slice(), &said.tokens, &continuation].concat(),
         })
     }
 }

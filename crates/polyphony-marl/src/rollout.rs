@@ -4,10 +4,10 @@
 //! All tasks are played together, turn after turn: [`open`] knows where agents stand before they
 //! answer, [`level`] lets them answer and scores what they said.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use polyphony_episode::{Environment, Observation, Task};
-use polyphony_model::{Sampling, StreamKey};
+use polyphony_model::{LanguageModel, Sampling, StreamKey};
 use serde::{Deserialize, Serialize};
 
 use crate::{MarlError, agent::Agent, config::JointMode, tree::Node};
@@ -109,10 +109,11 @@ pub fn rollout(
         skipped_tasks: roots.left_out,
         ..Rollout::default()
     };
+    let models = sampling_models(agents, config)?;
     let mut open = roots.nodes;
     let mut levels = Vec::new();
     for turn in 0..environment.horizon().get() {
-        let samples = level::sample(agents, &open, turn, config, on_tokens)?;
+        let samples = level::sample(agents, &models, &open, turn, config, on_tokens)?;
         let start = Instant::now();
         let played = level::score(environment, open, samples, turn, config)?;
         rollout.reward_secs += start.elapsed().as_secs_f64();
@@ -130,6 +131,20 @@ pub fn rollout(
     }
     rollout.nodes = assemble(levels);
     Ok(rollout)
+}
+
+/// What each agent samples with.
+fn sampling_models<'a>(
+    agents: &'a [Agent],
+    config: &RolloutConfig,
+) -> Result<Vec<Cow<'a, LanguageModel>>, MarlError> {
+    let model = |agent: &'a Agent| {
+        Ok(match config.weights {
+            RolloutWeights::Full => Cow::Borrowed(&agent.model),
+            RolloutWeights::Bf16 => Cow::Owned(agent.model.in_bf16()?),
+        })
+    };
+    agents.iter().map(model).collect()
 }
 
 /// A node that has been played, and what comes after each of its joint actions.

@@ -64,8 +64,8 @@ pub enum Progress {
 /// divergence counts, agents need their [reference](Agent::with_reference).
 ///
 /// # Errors
-/// See [`MarlError`]. Agents before the failing one have been updated, and the failing one has the
-/// weights of its last gradient step.
+/// See [`MarlError`]. Other agents may have been updated, and the failing one has the weights of its
+/// last gradient step.
 pub fn train_step(
     agents: &mut [Agent],
     environment: &dyn Environment,

@@ -23,7 +23,7 @@ pub struct UpdateConfig<'a> {
     pub updates: &'a Updates,
     /// The learning rate.
     pub learning_rate: f64,
-    /// Groups of one gradient step.
+    /// Groups of one gradient step, or up to twice as many where they do not come out even.
     pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,
@@ -88,7 +88,7 @@ pub fn update(
         ..UpdateReport::default()
     };
     let mut terms = Vec::new();
-    let passes = (0..config.updates.epochs).flat_map(|_| buffer.chunks(config.minibatch));
+    let passes = (0..config.updates.epochs).flat_map(|_| minibatches(buffer, config.minibatch));
     for minibatch in passes {
         // Only before the first gradient step are the weights those of the rollout.
         let on_policy = report.steps == 0;
@@ -120,6 +120,14 @@ pub fn update(
     }
     report.drift = drift(&terms, agent.reference.is_some());
     Ok(report)
+}
+
+/// The buffer in parts of at least so many groups and nearly equal length: a small remainder would
+/// weigh as much as a whole minibatch.
+fn minibatches(buffer: &[JudgedGroup], groups: usize) -> impl Iterator<Item = &[JudgedGroup]> {
+    let parts = (buffer.len() / groups).max(1);
+    let end = move |part: usize| buffer.len() * part / parts;
+    (0..parts).map(move |part| &buffer[end(part)..end(part + 1)])
 }
 
 /// The gradients of a minibatch's loss, accumulated group by group, and whether the loss is finite.

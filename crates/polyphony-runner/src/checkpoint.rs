@@ -16,13 +16,12 @@ use polyphony_episode::Environment;
 use polyphony_marl::AgentState;
 use polyphony_model::{Weights, save_tensors};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     evaluation::Evaluation,
     progress::NO_LEVEL,
     recipe::{Checkpoints, Recipe, reader},
-    run_directory::Lengths,
+    run_directory::{Lengths, remove_unfinished},
     team::Team,
 };
 
@@ -62,8 +61,8 @@ impl Position {
 #[serde(deny_unknown_fields)]
 struct State {
     format: u64,
-    /// What identifies the recipe.
-    recipe: String,
+    /// The recipe, but for what a run may change when it goes on.
+    recipe: Recipe,
     position: Position,
     agents: Vec<NamedState>,
 }
@@ -81,16 +80,13 @@ struct NamedState {
     state: AgentState,
 }
 
-/// What identifies a recipe: a digest of everything in it but the number of steps and what is kept,
-/// which a run may change when it goes on.
-fn identity(recipe: &Recipe) -> String {
-    let same = Recipe {
+/// The recipe without the number of steps and what is kept, which a run may change when it goes on.
+fn lasting(recipe: &Recipe) -> Recipe {
+    Recipe {
         steps: 1,
         checkpoints: Checkpoints::default(),
         ..recipe.clone()
-    };
-    let digest = Sha256::digest(same.to_ron());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 fn folder(run: &Path) -> PathBuf {
@@ -121,12 +117,25 @@ pub(crate) fn save(run: &Path, recipe: &Recipe, team: &Team, position: &Position
         )
     };
     write(&folder, &target, recipe, team, position).with_context(context)?;
+    prune(run, recipe.checkpoints.keep)
+}
+
+/// Keeps the newest checkpoints alone.
+fn prune(run: &Path, keep: usize) -> Result<()> {
     let all = list(run)?;
-    for (_, old) in all.iter().rev().skip(recipe.checkpoints.keep) {
-        fs::remove_dir_all(old)
-            .with_context(|| format!("removing the old checkpoint {}", old.display()))?;
-    }
-    Ok(())
+    all.iter()
+        .rev()
+        .skip(keep)
+        .try_for_each(|(_, old)| remove(old))
+}
+
+/// Removes a checkpoint: it has another name before any part of it is gone.
+fn remove(checkpoint: &Path) -> Result<()> {
+    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    let leaving = checkpoint.with_file_name(format!("{UNFINISHED}{name}"));
+    fs::rename(checkpoint, &leaving)
+        .and_then(|()| fs::remove_dir_all(&leaving))
+        .with_context(|| format!("removing the checkpoint {}", checkpoint.display()))
 }
 
 fn write(
@@ -155,7 +164,7 @@ fn write(
     }
     let state = State {
         format: FORMAT,
-        recipe: identity(recipe),
+        recipe: lasting(recipe),
         position: position.clone(),
         agents: team
             .agents
@@ -177,18 +186,8 @@ fn write(
     sync_folder(folder)
 }
 
-/// How the names of checkpoints begin that are being written.
+/// How the names of checkpoints begin that are being written or removed.
 const UNFINISHED: &str = ".unfinished-";
-
-fn remove_unfinished(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
 
 fn sync_folder(path: &Path) -> Result<()> {
     if cfg!(unix) {
@@ -217,15 +216,17 @@ fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
     Ok(checkpoints)
 }
 
-/// Removes the checkpoints of later steps, which a run that goes on from here will make again.
+/// Makes a run's checkpoints those of one that stands after so many steps: later ones, which it will
+/// make again, go, the newest first, and so does what was left of a run that was killed.
 ///
 /// # Errors
 /// If one cannot be removed.
-pub(crate) fn remove_after(run: &Path, steps: usize) -> Result<()> {
-    for (_, path) in list(run)?.iter().filter(|(later, _)| *later > steps) {
-        fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))?;
-    }
-    Ok(())
+pub(crate) fn go_back_to(run: &Path, steps: usize, recipe: &Recipe) -> Result<()> {
+    let all = list(run)?;
+    let later = all.iter().rev().take_while(|(later, _)| *later > steps);
+    later.into_iter().try_for_each(|(_, path)| remove(path))?;
+    remove_unfinished(&folder(run))?;
+    prune(run, recipe.checkpoints.keep)
 }
 
 /// Where a resumed run begins.
@@ -308,7 +309,7 @@ fn read(path: &Path, recipe: &Recipe, team: &mut Team) -> Result<Position> {
     );
     let state: State = reader().from_str(&text).with_context(damaged)?;
     ensure!(
-        state.recipe == identity(recipe),
+        state.recipe == lasting(recipe),
         "it was made by another recipe than the one in the run's recipe.ron"
     );
     let names = state.agents.iter().map(|agent| agent.name.as_str());

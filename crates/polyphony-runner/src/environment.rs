@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use polyphony_env::{Coding, CodingSettings, Solo, Writing, WritingTask};
+use polyphony_env::{Coding, CodingSettings, Expert, Solo, Writing, WritingTask};
 use polyphony_episode::{Environment, Role};
 use polyphony_sandbox::{Pool, Settings, Tier};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub struct Ready {
     pub environment: Box<dyn Environment>,
     /// Where it runs programs.
     pub pool: Option<Arc<Pool>>,
+    /// The outside model that it asks.
+    pub expert: Option<Arc<Expert>>,
 }
 
 impl EnvironmentKind {
@@ -81,10 +83,10 @@ impl EnvironmentKind {
             Self::Arxiv => return Ok(Ready::without_pool(Writing::arxiv())),
             Self::Coding { settings, sandbox } => (settings, sandbox),
             Self::Solo(team) => {
-                let Ready { environment, pool } = team.build()?;
+                let ready = team.build()?;
                 return Ok(Ready {
-                    environment: Box::new(Solo::new(environment)),
-                    pool,
+                    environment: Box::new(Solo::new(ready.environment)),
+                    ..ready
                 });
             }
         };
@@ -92,6 +94,7 @@ impl EnvironmentKind {
         let coding = Coding::new(Arc::clone(&pool), settings.clone())
             .context("checking `environment.settings`")?;
         Ok(Ready {
+            expert: coding.expert().cloned(),
             environment: Box::new(coding),
             pool: Some(pool),
         })
@@ -103,6 +106,7 @@ impl Ready {
         Self {
             environment: Box::new(environment),
             pool: None,
+            expert: None,
         }
     }
 }

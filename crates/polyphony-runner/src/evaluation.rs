@@ -2,18 +2,20 @@
 
 use anyhow::Result;
 use polyphony_episode::{Environment, Task};
-use polyphony_marl::{IndexedTask, MarlError, Rollout, mean_parts, mean_return, returns, rollout};
+use polyphony_marl::{
+    IndexedTask, MarlError, Rollout, mean_part_return, mean_return, returns, rollout,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::{interrupt, recipe::Recipe, team::Team};
+use crate::{interrupt, memory, recipe::Recipe, team::Team};
 
 /// Rows that are decoded together.
-const ROWS: usize = 32;
+const ROWS: u64 = 32;
 
-/// Tasks that are played together, each with so many samples.
-pub(crate) fn tasks_at_once(samples: usize) -> usize {
-    (ROWS / samples).max(1)
+/// Tasks that are played together, each with so many rows at its last turn.
+pub(crate) fn tasks_at_once(rows: u64) -> usize {
+    (ROWS / rows).max(1) as usize
 }
 
 /// A team's figures on held-out tasks.
@@ -26,13 +28,16 @@ pub struct Evaluation {
     /// of a single task.
     #[serde(deserialize_with = "or_nan")]
     pub standard_error: f64,
-    /// The mean of every part of the reward.
+    /// The mean of every part of the return: as the return itself, with the discounted rewards of
+    /// later turns.
     #[serde(serialize_with = "as_object", deserialize_with = "from_object")]
     pub parts: Vec<(String, f64)>,
     /// Tasks played.
     pub tasks: usize,
     /// Tasks left out since a prompt did not fit.
     pub skipped_tasks: usize,
+    /// Joint actions that would have gone on, had the next prompt fitted.
+    pub cut_episodes: usize,
     /// The first joint action of every task.
     pub examples: Vec<Example>,
 }
@@ -88,13 +93,15 @@ pub fn evaluate(
         .map(|(index, task)| IndexedTask { index, task })
         .collect();
     let mut all = Rollout::default();
-    for batch in played.chunks(tasks_at_once(config.samples)) {
+    let rows = memory::last_level(recipe, config.samples) * config.samples as u64;
+    for batch in played.chunks(tasks_at_once(rows)) {
         if interrupt::requested() {
             return Ok(None);
         }
         let played = rollout(&team.agents, environment, batch, &config, &mut |_| ())?;
         all.nodes.extend(played.nodes);
         all.skipped_tasks += played.skipped_tasks;
+        all.cut_episodes += played.cut_episodes;
         on_task(all.nodes.len() + all.skipped_tasks);
     }
     let discount = recipe.algorithm.discount;
@@ -122,12 +129,14 @@ fn summarize(environment: &dyn Environment, played: &Rollout, discount: f64) -> 
     Evaluation {
         mean_return: mean_return(nodes, discount),
         standard_error: standard_error(&by_task),
-        parts: mean_parts(environment, nodes)
-            .into_iter()
-            .map(|(part, mean)| (part.to_owned(), mean))
+        parts: environment
+            .reward_parts()
+            .iter()
+            .map(|part| ((*part).to_owned(), mean_part_return(nodes, part, discount)))
             .collect(),
         tasks: nodes.len(),
         skipped_tasks: played.skipped_tasks,
+        cut_episodes: played.cut_episodes,
         examples: examples.collect(),
     }
 }
@@ -165,6 +174,7 @@ mod tests {
             parts: vec![("style".to_owned(), 0.5), ("length".to_owned(), 1.0)],
             tasks: 1,
             skipped_tasks: 0,
+            cut_episodes: 0,
             examples: vec![],
         };
         let text = serde_json::to_string(&evaluation).unwrap();

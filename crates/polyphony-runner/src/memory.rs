@@ -124,7 +124,8 @@ fn cache(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
     };
     let step = rollout(recipe.tasks_per_step, recipe.algorithm.samples);
     let judged = recipe.evaluation.samples;
-    let tasks = evaluation::tasks_at_once(judged).min(recipe.evaluation.tasks);
+    let rows = last_level(recipe, judged) * judged as u64;
+    let tasks = evaluation::tasks_at_once(rows).min(recipe.evaluation.tasks);
     let number = match recipe.rollout_weights {
         RolloutWeights::Full => NUMBER,
         RolloutWeights::Bf16 => NUMBER / 2,
@@ -133,7 +134,7 @@ fn cache(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
 }
 
 /// Nodes of a task's last turn.
-fn last_level(recipe: &Recipe, samples: usize) -> u64 {
+pub(crate) fn last_level(recipe: &Recipe, samples: usize) -> u64 {
     let algorithm = Algorithm {
         samples,
         ..recipe.algorithm.clone()

@@ -22,6 +22,7 @@ pub const NAMES: &[&str] = &[
     "sandbox/out_of_memory",
     "sandbox/violations",
     "sandbox/infrastructure_retries",
+    "expert/retries",
     "<role>/advantage_spread",
     "<role>/zero_advantage_share",
     "<role>/entropy",
@@ -35,6 +36,7 @@ pub const NAMES: &[&str] = &[
     "<role>/gradient_steps",
     "<role>/gradient_norm",
     "<role>/learning_rate",
+    "<role>/skipped_groups",
     "<role>/refused_updates",
     "<role>/logprob_gap",
     "<role>/ratio",
@@ -49,11 +51,32 @@ pub const NAMES: &[&str] = &[
     "timing.sandbox_secs",
 ];
 
+/// What a step asked of others, where its environment does so.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    /// What the sandbox did.
+    pub sandbox: Option<Counters>,
+    /// How often a request to the outside model was tried again.
+    pub expert_retries: Option<u64>,
+}
+
+impl Outside {
+    /// What was asked since then.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let sandbox = self.sandbox.as_ref().zip(before.sandbox.as_ref());
+        let retries = self.expert_retries.zip(before.expert_retries);
+        Self {
+            sandbox: sandbox.map(|(now, before)| now.since(before)),
+            expert_retries: retries.map(|(now, before)| now - before),
+        }
+    }
+}
+
 /// The object of one step, counted from 1. All that depends on clocks or memory sits in `timing`.
 pub fn step_object(
     step: usize,
     report: &StepReport,
-    sandbox: Option<&Counters>,
+    outside: &Outside,
     step_secs: f64,
 ) -> Map<String, Value> {
     let mut object = Map::new();
@@ -69,8 +92,11 @@ pub fn step_object(
     object.insert("sampled_tokens".to_owned(), json!(report.sampled_tokens));
     object.insert("skipped_tasks".to_owned(), json!(report.skipped_tasks));
     object.insert("cut_episodes".to_owned(), json!(report.cut_episodes));
-    if let Some(counters) = sandbox {
+    if let Some(counters) = &outside.sandbox {
         object.extend(sandbox_entries(counters));
+    }
+    if let Some(retries) = outside.expert_retries {
+        object.insert("expert/retries".to_owned(), json!(retries));
     }
     for agent in &report.agents {
         object.extend(agent_entries(agent));
@@ -84,7 +110,7 @@ pub fn step_object(
         "tokens_per_sec": timing.tokens_per_sec,
         "peak_memory_mib": peak_memory_mib(),
     });
-    if let Some(counters) = sandbox {
+    if let Some(counters) = &outside.sandbox {
         timing["sandbox_secs"] = json!(counters.seconds);
     }
     object.insert("timing".to_owned(), timing);
@@ -125,6 +151,7 @@ fn agent_entries(agent: &AgentReport) -> Vec<(String, Value)> {
         ("gradient_steps", json!(update.steps)),
         ("gradient_norm", json!(update.gradient_norm)),
         ("learning_rate", json!(update.learning_rate)),
+        ("skipped_groups", json!(update.skipped_groups)),
         ("refused_updates", json!(update.refused)),
         ("logprob_gap", json!(update.logprob_gap)),
         ("ratio", drift(|drift| drift.ratio)),
@@ -209,10 +236,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_of_others_is_counted_step_by_step() {
+        let asked = |runs, retries| Outside {
+            sandbox: Some(Counters {
+                runs,
+                ..Counters::default()
+            }),
+            expert_retries: Some(retries),
+        };
+        let step = asked(7, 3).since(&asked(5, 3));
+        assert_eq!(
+            (step.sandbox.unwrap().runs, step.expert_retries),
+            (2, Some(0))
+        );
+        let nothing = Outside::default().since(&Outside::default());
+        assert!(nothing.sandbox.is_none() && nothing.expert_retries.is_none());
+    }
+
+    #[test]
     fn what_has_no_mean_is_null() {
         let mut report = report(1);
         report.turns[0].mean_return = f64::NAN;
-        assert_eq!(step_object(1, &report, None, 2.0)["return"], Value::Null);
+        assert_eq!(
+            step_object(1, &report, &Outside::default(), 2.0)["return"],
+            Value::Null
+        );
     }
 
     #[test]
@@ -222,14 +270,18 @@ mod tests {
             seconds: 0.5,
             ..Counters::default()
         };
-        let object = step_object(1, &report(2), Some(&counters), 2.0);
+        let outside = Outside {
+            sandbox: Some(counters),
+            expert_retries: Some(2),
+        };
+        let object = step_object(1, &report(2), &outside, 2.0);
         assert_eq!(
             (&object["sandbox/runs"], &object["timing"]["sandbox_secs"]),
             (&json!(3), &json!(0.5))
         );
         assert_eq!(general_names(&object), NAMES);
 
-        let object = step_object(1, &report(1), Some(&counters), 2.0);
+        let object = step_object(1, &report(1), &outside, 2.0);
         let of_one_turn = NAMES.iter().filter(|name| !name.contains("<turn>"));
         assert_eq!(
             general_names(&object),

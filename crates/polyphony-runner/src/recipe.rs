@@ -147,7 +147,7 @@ pub enum Team {
 pub struct Evaluation {
     /// The held-out tasks to use, from the first; all where there are fewer.
     pub tasks: usize,
-    /// Joint actions to sample for each task.
+    /// Responses of each agent at a node.
     pub samples: usize,
 }
 

@@ -66,17 +66,31 @@ impl RunDirectory {
         Self::open(path, Lengths::default())
     }
 
-    /// Goes on in a directory that has a recipe: what stands in its files beyond these lengths is cut
-    /// off.
+    /// Goes on in a directory that has a recipe, with files of at least these lengths. Nothing is
+    /// changed yet: see [`RunDirectory::cut`].
     ///
     /// # Errors
     /// If the files are shorter, another process writes them, or they cannot be written.
     pub(crate) fn open(path: &Path, lengths: Lengths) -> Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            metrics: continued(&path.join("metrics.jsonl"), lengths.metrics)?,
-            rollouts: continued(&path.join("rollouts.jsonl"), lengths.rollouts)?,
+            metrics: locked(&path.join("metrics.jsonl"), lengths.metrics)?,
+            rollouts: locked(&path.join("rollouts.jsonl"), lengths.rollouts)?,
         })
+    }
+
+    /// Cuts off what stands in the files beyond these lengths.
+    ///
+    /// # Errors
+    /// If the disk is gone.
+    pub(crate) fn cut(&mut self, lengths: Lengths) -> Result<()> {
+        let cut = |file: &mut BufWriter<File>, length| {
+            file.get_ref().set_len(length)?;
+            file.seek(SeekFrom::Start(length)).map(drop)
+        };
+        cut(&mut self.metrics, lengths.metrics)
+            .and_then(|()| cut(&mut self.rollouts, lengths.rollouts))
+            .with_context(|| format!("cutting the files of {}", self.path.display()))
     }
 
     /// Makes all steps that were recorded durable; returns how long their files are.
@@ -180,24 +194,52 @@ impl RunDirectory {
     /// # Errors
     /// If the disk is full or gone.
     pub(crate) fn save_agents(&self, team: &Team) -> Result<Vec<PathBuf>> {
+        let folder = self.path.join("agents");
         let save = |(agent, assets): (&polyphony_marl::Agent, _)| {
-            let path = self.path.join("agents").join(&agent.name);
-            if path.exists() {
+            let path = folder.join(&agent.name);
+            let replaced = path.exists();
+            let saved = match replaced {
+                true => folder.join(format!("{REPLACING}{}", agent.name)),
+                false => path.clone(),
+            };
+            agent.model.save(&saved, assets)?;
+            if replaced {
                 fs::remove_dir_all(&path)
+                    .and_then(|()| fs::rename(&saved, &path))
                     .with_context(|| format!("replacing {}", path.display()))?;
             }
-            agent.model.save(&path, assets)?;
             Ok(path)
         };
+        remove_unfinished(&folder)?;
         team.with_assets().map(save).collect()
     }
 }
 
-/// A file of the run at its end, cut to a length, and locked until it is closed.
-fn continued(path: &Path, length: u64) -> Result<BufWriter<File>> {
+/// How the name of an agent begins that will take the place of another.
+const REPLACING: &str = ".new-";
+
+/// Removes what was being written to a folder when the run was killed: all names that begin with a
+/// dot.
+pub(crate) fn remove_unfinished(folder: &Path) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("reading {}", folder.display()))?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            let path = entry.path();
+            fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A file of the run, which has at least this length, locked until it is closed.
+fn locked(path: &Path, length: u64) -> Result<BufWriter<File>> {
     let open = || {
         let mut options = File::options();
-        let mut file = options
+        let file = options
             .create(true)
             .truncate(false)
             .write(true)
@@ -214,8 +256,6 @@ fn continued(path: &Path, length: u64) -> Result<BufWriter<File>> {
                  earlier one with --from"
             );
         }
-        file.set_len(length)?;
-        file.seek(SeekFrom::End(0))?;
         Ok(BufWriter::new(file))
     };
     open().with_context(|| format!("opening {}", path.display()))

@@ -148,6 +148,7 @@ mod tests {
             parts: vec![("style".to_owned(), mean_return / 2.0)],
             tasks: 3,
             skipped_tasks: 0,
+            cut_episodes: 0,
             examples: values.into_iter().enumerate().map(example).collect(),
         }
     }

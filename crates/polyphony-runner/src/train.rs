@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_env::Source;
+use polyphony_env::{Expert, Source};
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
     IndexedTask, Node, Playable, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks,
@@ -20,7 +20,8 @@ use crate::{
     checkpoint::{self, Position},
     environment::Ready,
     evaluation::{self, Evaluation},
-    interrupt, memory, metrics,
+    interrupt, memory,
+    metrics::{self, Outside},
     progress::{Display, NO_LEVEL},
     recipe::Recipe,
     run_directory::RunDirectory,
@@ -81,8 +82,13 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
         recipe.steps
     );
     let mut run = RunDirectory::open(path, position.lengths)?;
+    // In this order a run that is killed meanwhile still goes on from its newest checkpoint.
+    checkpoint::go_back_to(path, position.steps, &recipe)?;
+    run.cut(position.lengths)?;
     run.save_recipe(&recipe)?;
-    checkpoint::remove_after(path, position.steps)?;
+    if let Some(pool) = &prepared.pool {
+        run.save_sandbox(pool)?;
+    }
     log::info!(
         "going on with {} after step {}",
         path.display(),
@@ -103,6 +109,8 @@ struct Prepared {
     environment: Box<dyn Environment>,
     /// Where the environment runs programs, if it does.
     pool: Option<Arc<Pool>>,
+    /// The outside model that it asks, if it does.
+    expert: Option<Arc<Expert>>,
     tasks: Vec<Task>,
     held_out: Vec<Task>,
     team: Team,
@@ -111,7 +119,11 @@ struct Prepared {
 impl Prepared {
     fn new(recipe: &Recipe) -> Result<Self> {
         interrupt::listen()?;
-        let Ready { environment, pool } = recipe.environment.build()?;
+        let Ready {
+            environment,
+            pool,
+            expert,
+        } = recipe.environment.build()?;
         let tasks = load_tasks(&recipe.train, "train", environment.as_ref())?;
         ensure!(
             recipe.tasks_per_step <= tasks.len(),
@@ -128,10 +140,13 @@ impl Prepared {
         memory::check(&members, recipe, available)?;
         let team = models.load(recipe)?;
         let playable = check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
-        check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
+        let judged = check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
         for member in &mut members {
-            let prompts = &playable.longest_prompts[member.roles.clone()];
-            member.prompt = prompts.iter().copied().max();
+            let prompts = [&playable, &judged].map(|tasks| &tasks.longest_prompts);
+            let own = prompts
+                .iter()
+                .flat_map(|longest| &longest[member.roles.clone()]);
+            member.prompt = own.copied().max();
         }
         memory::tell(&members, recipe, available);
         memory::check(&members, recipe, available)?;
@@ -144,6 +159,7 @@ impl Prepared {
         Ok(Self {
             environment,
             pool,
+            expert,
             tasks,
             held_out,
             team,
@@ -211,7 +227,7 @@ impl Prepared {
         let mut done = start.steps;
         while done < recipe.steps && !interrupt::requested() {
             let started = Instant::now();
-            let before = self.pool.as_deref().map(Pool::counters);
+            let before = self.asked();
             let played = indexed(&self.tasks, schedule.step(done));
             let environment = self.environment.as_ref();
             let (report, rollout) = run_step(
@@ -224,13 +240,9 @@ impl Prepared {
             )
             .with_context(|| format!("step {}", done + 1))?;
             let seconds = started.elapsed().as_secs_f64();
-            let sandbox = self
-                .pool
-                .as_deref()
-                .zip(before)
-                .map(|(pool, before)| pool.counters().since(&before));
             done += 1;
-            let object = metrics::step_object(done, &report, sandbox.as_ref(), seconds);
+            let outside = self.asked().since(&before);
+            let object = metrics::step_object(done, &report, &outside, seconds);
             run.record(done, &object, &rollout)?;
             display.step_done(done, &report, best_action(environment, &rollout));
             if done.is_multiple_of(recipe.checkpoints.every) {
@@ -242,6 +254,14 @@ impl Prepared {
         }
         display.finish();
         Ok(done)
+    }
+
+    /// What the environment has asked of others so far.
+    fn asked(&self) -> Outside {
+        Outside {
+            sandbox: self.pool.as_deref().map(Pool::counters),
+            expert_retries: self.expert.as_deref().map(Expert::retries),
+        }
     }
 
     /// Writes a checkpoint of where the run stands now.

@@ -7,7 +7,7 @@ use std::{env, fs::File, hint::black_box, io::BufReader, path::PathBuf, time::Du
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::bufread::GzDecoder;
-use polyphony_sandbox::{Isolation, Limits, Pool, Program, Settings, Tests, Verdict};
+use polyphony_sandbox::{Isolation, Limits, Pool, Program, Settings, Tests, Tier, Verdict};
 use serde::Deserialize;
 
 const SOURCE: &str = "
@@ -41,7 +41,13 @@ fn pool(isolation: Isolation) -> Pool {
         isolation,
         ..Settings::default()
     };
-    Pool::start(&settings).expect("programs can be confined here")
+    let pool = Pool::start(&settings).expect("programs can be confined here");
+    let strongest = isolation == Isolation::Strongest;
+    assert!(
+        !strongest || pool.tier() == Tier::Full,
+        "this machine has no full tier to measure"
+    );
+    pool
 }
 
 /// One program after the other on one worker: latency, and programs a second.

@@ -30,7 +30,7 @@ impl Judgement {
     }
 }
 
-/// What Python's compiler said of a program that it refused.
+/// What Python's compiler said of a program that it refused, or the program of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyntaxError {
     /// The line, counted from 1; 0 where the compiler names none.

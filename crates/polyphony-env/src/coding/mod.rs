@@ -95,7 +95,7 @@ impl Coding {
     }
 
     /// The outside model that feedback comes from, if it does.
-    pub fn expert(&self) -> Option<&Expert> {
+    pub fn expert(&self) -> Option<&Arc<Expert>> {
         match &self.adviser {
             Adviser::Report(_) => None,
             Adviser::Expert(expert) => Some(expert),

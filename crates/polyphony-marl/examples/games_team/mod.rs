@@ -12,12 +12,12 @@ use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer}
 
 /// The number that a text stands for in the games: what its first character's code leaves when
 /// divided by three.
-pub fn number(text: &str) -> Option<u32> {
+pub(crate) fn number(text: &str) -> Option<u32> {
     text.chars().next().map(|first| u32::from(first) % 3)
 }
 
 /// Copies of a tiny model with random weights, one a role.
-pub fn team(game: &dyn Environment) -> Result<Vec<Agent>, Box<dyn Error>> {
+pub(crate) fn team(game: &dyn Environment) -> Result<Vec<Agent>, Box<dyn Error>> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-model/fixtures");
     let files = ModelFiles::open(&fixtures.join("tiny-llama"))?;
     let model = LanguageModel::load(&files, &Device::flex())?;
@@ -31,7 +31,7 @@ pub fn team(game: &dyn Environment) -> Result<Vec<Agent>, Box<dyn Error>> {
 }
 
 /// One token a response.
-pub fn rollout_config(samples: usize, step: u32) -> RolloutConfig {
+pub(crate) fn rollout_config(samples: usize, step: u32) -> RolloutConfig {
     RolloutConfig {
         samples,
         joint_mode: JointMode::Aligned,
@@ -50,7 +50,7 @@ pub fn rollout_config(samples: usize, step: u32) -> RolloutConfig {
 }
 
 /// One gradient step from so many groups.
-pub fn update_config<'a>(
+pub(crate) fn update_config<'a>(
     algorithm: &'a Algorithm,
     updates: &'a Updates,
     groups: usize,

@@ -1,13 +1,17 @@
 //! One turn of all tasks: every agent answers at all open nodes in one batch, and all joint actions
 //! are scored at once.
 
+use std::borrow::Cow;
+
 use polyphony_episode::{
     Environment, FinishReason, JointAction, Next, Observation, Response, Reward, Task, Turn,
 };
-use polyphony_model::{Finish, Generation, GenerationConfig, PromptGroup, StreamKey, generate};
+use polyphony_model::{
+    Finish, Generation, GenerationConfig, LanguageModel, PromptGroup, StreamKey, generate,
+};
 use rayon::prelude::*;
 
-use super::{OpenNode, Played, RolloutConfig, RolloutWeights};
+use super::{OpenNode, Played, RolloutConfig};
 use crate::{
     MarlError,
     agent::{Agent, roles_of},
@@ -16,9 +20,10 @@ use crate::{
     tree::{AgentGroup, Branch, Node, Sample},
 };
 
-/// For every role its responses at each of the nodes.
+/// For every role its responses at each of the nodes. `models` has what each agent samples with.
 pub(super) fn sample(
     agents: &[Agent],
+    models: &[Cow<'_, LanguageModel>],
     open: &[OpenNode<'_>],
     turn: usize,
     config: &RolloutConfig,
@@ -43,7 +48,7 @@ pub(super) fn sample(
             })
             .collect();
         // All roles that an agent plays are sampled in one batch, one role after the other.
-        let mut samples = answer(agent, &groups, config, on_tokens)?.into_iter();
+        let mut samples = answer(agent, &models[index], &groups, config, on_tokens)?.into_iter();
         for _ in played() {
             by_role.push(samples.by_ref().take(open.len()).collect());
         }
@@ -54,6 +59,7 @@ pub(super) fn sample(
 /// One agent's responses to all its prompts, in one batch.
 fn answer(
     agent: &Agent,
+    model: &LanguageModel,
     groups: &[PromptGroup<'_>],
     config: &RolloutConfig,
     on_tokens: &mut dyn FnMut(usize),
@@ -63,11 +69,6 @@ fn answer(
         max_new_tokens: config.max_new_tokens,
         stop_tokens: agent.language.stop_tokens.clone(),
     };
-    let rounded = match config.weights {
-        RolloutWeights::Full => None,
-        RolloutWeights::Bf16 => Some(agent.model.in_bf16()?),
-    };
-    let model = rounded.as_ref().unwrap_or(&agent.model);
     let responses = generate(model, groups, &generation, on_tokens)?;
     responses
         .into_iter()

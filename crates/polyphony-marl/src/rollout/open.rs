@@ -98,7 +98,7 @@ pub(super) fn children<'a>(
             let task = open.task;
             let histories = each(agents, environment.roles(), task, config, |role, index| {
                 let group = &node.groups[index];
-                let said = &group.samples[branch.picks[index]].response.tokens;
+                let said = &group.samples[branch.picks[index]].response;
                 let language = &agents[player(agents.len(), index)].language;
                 language.next_history(role, &group.history, said, &observations[index])
             });

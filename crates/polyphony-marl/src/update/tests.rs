@@ -240,8 +240,24 @@ fn adapters_learn_and_the_weights_below_them_stay() {
 }
 
 #[test]
+fn minibatches_are_of_nearly_one_length() {
+    let judged = judged(&group(&agent("a"), 3), [1.0, -1.0]);
+    for (buffer, groups, expected) in [
+        (6, 5, vec![6]),
+        (6, 2, vec![2, 2, 2]),
+        (7, 2, vec![2, 2, 3]),
+        (11, 4, vec![5, 6]),
+        (3, 5, vec![3]),
+    ] {
+        let buffer = vec![judged.clone(); buffer];
+        let lengths: Vec<usize> = minibatches(&buffer, groups).map(<[_]>::len).collect();
+        assert_eq!(lengths, expected);
+    }
+}
+
+#[test]
 fn every_minibatch_is_a_step() {
-    for (minibatch, steps) in [(1, 3), (2, 2), (3, 1)] {
+    for (minibatch, steps) in [(1, 3), (2, 1), (3, 1)] {
         let mut agent = agent("a");
         let groups = [3, 90, 200].map(|salt| group(&agent, salt));
         let buffer: Vec<_> = groups

@@ -10,7 +10,7 @@ mod sampling;
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
 pub use sampling::{Sampling, StreamKey};
@@ -147,22 +147,46 @@ struct Prompts {
     logits: Vec<Vec<f32>>,
 }
 
+/// Off the processor, attention over packed prompts makes scores of all tokens for all others. Beyond
+/// so many tokens each prompt is run alone.
+const MOST_PACKED: usize = 2048;
+
 /// Rows of logits that are made at once.
 const LOGIT_ROWS: usize = 16;
+
+/// The indices of the groups whose prompts are run together: those of one task and agent.
+fn families(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Vec<Vec<usize>> {
+    let mut families: BTreeMap<(u32, u16), Vec<usize>> = BTreeMap::new();
+    for (index, group) in groups.iter().enumerate() {
+        let family = (group.key.task, group.key.agent);
+        families.entry(family).or_default().push(index);
+    }
+    let on_host = model.device() == Device::flex();
+    let tokens = |family: &[usize]| {
+        family
+            .iter()
+            .map(|&i| groups[i].prompt.len())
+            .sum::<usize>()
+    };
+    let mut run = Vec::new();
+    for family in families.into_values() {
+        match on_host || tokens(&family) <= MOST_PACKED {
+            true => run.push(family),
+            false => run.extend(family.into_iter().map(|index| vec![index])),
+        }
+    }
+    run
+}
 
 impl Prompts {
     /// Runs the prompts of each task and agent together. So it does not depend on the company of a
     /// task how its own numbers are rounded.
     fn run(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Self {
-        let mut families: BTreeMap<(u32, u16), Vec<usize>> = BTreeMap::new();
-        for (index, group) in groups.iter().enumerate() {
-            let family = (group.key.task, group.key.agent);
-            families.entry(family).or_default().push(index);
-        }
+        let families = families(model, groups);
         let mut caches = Vec::with_capacity(families.len());
         let mut cached = vec![None; groups.len()];
         let mut logits = vec![Vec::new(); groups.len()];
-        for family in families.into_values() {
+        for family in families {
             let prompts: Vec<&[u32]> = family.iter().map(|&index| groups[index].prompt).collect();
             let tree = PrefixTree::new(&prompts);
             let mut attention = PrefillAttention::new(tree.packing());

@@ -43,6 +43,7 @@ struct Printed {
     parts: Vec<(String, f64)>,
     tasks: usize,
     skipped_tasks: usize,
+    cut_episodes: usize,
 }
 
 /// Evaluates what the arguments say and prints one line.
@@ -70,6 +71,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         parts: evaluation.parts,
         tasks: evaluation.tasks,
         skipped_tasks: evaluation.skipped_tasks,
+        cut_episodes: evaluation.cut_episodes,
     };
     json_lines::write(output, &printed)
 }
@@ -210,7 +212,8 @@ mod tests {
                 "standard_error",
                 "parts",
                 "tasks",
-                "skipped_tasks"
+                "skipped_tasks",
+                "cut_episodes",
             ]
         );
         assert_eq!(printed["tasks"], 2);

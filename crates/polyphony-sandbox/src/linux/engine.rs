@@ -4,7 +4,7 @@ use std::{
     num::NonZero,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -58,7 +58,14 @@ impl Engine {
                     return Ok(engine);
                 }
                 Err(refusal) => {
-                    log::debug!("no {tier} tier: {refusal}");
+                    match &refusal {
+                        Refusal::Launch(_) => log::debug!("no {tier} tier: {refusal}"),
+                        Refusal::SelfTest { .. } => {
+                            log::warn!(
+                                "the {tier} tier starts, but does not do its work: {refusal}"
+                            );
+                        }
+                    }
                     refused.push((tier, refusal.to_string()));
                     // The last one stands for all, if it is the only one to be had.
                     if tiers.last() == Some(&tier) {
@@ -131,6 +138,7 @@ impl Engine {
             if attempt > 0 {
                 log::warn!("the sandbox runs a program again, since {reason}");
                 lock(&self.counters).infrastructure_retries += 1;
+                self.pause(attempt);
             }
             let mut worker = self.take();
             let started = Instant::now();
@@ -144,6 +152,13 @@ impl Engine {
             tries: TRIES,
             reason,
         })
+    }
+
+    /// Lets what may be short for the moment become free: at the last try the time that a program
+    /// which takes all of it has at most.
+    fn pause(&self, attempt: u32) {
+        let longest = Duration::from_secs(self.settings.limits.wall_secs.into());
+        thread::sleep(longest * attempt / (TRIES - 1) / (TRIES - attempt));
     }
 
     pub(crate) fn tier(&self) -> Tier {

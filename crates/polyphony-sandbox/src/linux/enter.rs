@@ -164,10 +164,12 @@ pub(super) unsafe fn enter(
     entry: &Entry,
     pointers: &Pointers,
     control: RawFd,
-    go: RawFd,
+    [go, its_other_end]: [RawFd; 2],
     report: RawFd,
 ) -> ! {
     let mut step = Step::Descriptors;
+    // With its own copy of the end that is written to, it would wait for ever if the trainer died.
+    raw::close(its_other_end);
     // Out of the way of the numbers that the standard streams and the control socket will get.
     let report = raw::duplicate_above(report, FREE).unwrap_or(report);
     let error = match Descriptors::of(entry, control, go) {
@@ -228,6 +230,8 @@ unsafe fn walk(
     descriptors: &Descriptors,
     step: &mut Step,
 ) -> Result<Errno, Errno> {
+    *step = Step::ParentDeath;
+    raw::die_with_parent()?;
     *step = Step::Signals;
     raw::reset_signals()?;
     // A Ctrl-C at the terminal is for the trainer alone.
@@ -270,7 +274,7 @@ unsafe fn walk(
         *step = Step::Landlock;
         raw::restrict_with_landlock(ruleset)?;
     }
-    // After the change of user, which would have undone it.
+    // Once more: the change of user has undone it.
     *step = Step::ParentDeath;
     raw::die_with_parent()?;
     *step = Step::Execute;

@@ -11,7 +11,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
     pipe::{PipeFlags, pipe_with},
-    process::{Pid, PidfdFlags, geteuid, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, WaitOptions, geteuid, kill_process, pidfd_open, waitpid},
 };
 
 use super::{
@@ -150,7 +150,7 @@ impl Launcher {
                     entry,
                     &pointers,
                     its_control.as_raw_fd(),
-                    its_go.as_raw_fd(),
+                    [its_go.as_raw_fd(), go.as_raw_fd()],
                     its_report.as_raw_fd(),
                 )
             },
@@ -160,8 +160,11 @@ impl Launcher {
         drop((its_control, its_go, its_report));
         let pid = Pid::from_raw(pid)
             .ok_or_else(|| LaunchError::new("cloning a process", "it has no number"))?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())
-            .map_err(|error| LaunchError::new("watching the process", error))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+            LaunchError::new("watching the process", error)
+        })?;
         // From here on it is ended and reaped wherever this function ends.
         let zygote = Zygote::new(control, pidfd);
         if self.namespaces & libc::CLONE_NEWUSER != 0 {

@@ -70,6 +70,11 @@ pub(super) fn read(fd: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
     call(libc::SYS_read, [descriptor(fd), at, bytes.len(), 0, 0, 0])
 }
 
+pub(super) fn close(fd: RawFd) {
+    // Nothing can be done about a failure.
+    let _ = call(libc::SYS_close, [descriptor(fd), 0, 0, 0, 0, 0]);
+}
+
 pub(super) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     let at = bytes.as_ptr() as usize;
     call(libc::SYS_write, [descriptor(fd), at, bytes.len(), 0, 0, 0])

@@ -466,7 +466,8 @@ fn unexpected(frame: &Frame) -> Cause {
     Cause::failed(format!("a malformed reply of the kind `{kind}`"))
 }
 
-/// What a solver says of a program that does not compile: by then nothing of the program has run.
+/// What a solver says of a program that does not compile. A program that runs may say so as well,
+/// and is then judged as one that does not.
 fn refusal(payload: &[u8]) -> Result<SyntaxError, Cause> {
     let fields = unpack(payload).unwrap_or_default();
     match &fields[..] {

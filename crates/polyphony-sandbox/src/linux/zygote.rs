@@ -206,7 +206,11 @@ impl Zygote {
             child.kill();
         }
         let end = self.await_end()?;
-        Ok(if went { end } else { End::Killed })
+        Ok(match end {
+            // It may have been on its way while its end came from here.
+            End::Signalled(libc::SIGKILL) if !went => End::Killed,
+            end => end,
+        })
     }
 
     fn await_end(&self) -> Result<End, HostFailure> {

@@ -459,6 +459,18 @@ fn tests_that_cannot_be_run_are_an_error() {
 }
 
 #[test]
+fn tests_that_break_off_over_what_the_program_returned_fail_it() {
+    let tests = Tests {
+        setup: String::new(),
+        source: "def check(candidate):\n    assert candidate(3) == 6\nf(3)[0]\n".to_owned(),
+    };
+    for tier in TIERS {
+        let judgement = pool(tier).judge(&program("def f(x):\n    return None\n"), &tests);
+        assert_eq!(judgement.unwrap().verdict, Verdict::Failed);
+    }
+}
+
+#[test]
 fn the_setup_runs_in_the_judge_alone() {
     let tests = Tests {
         setup: "import math\ndef secret(x):\n    return math.floor(x) * 7\n".to_owned(),

@@ -236,12 +236,13 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
     open = open::roots(&agents, &endless(&NAMES), &indexed, &config)
         .unwrap()
         .nodes;
+    let models = sampling_models(&agents, &config).unwrap();
     for turn in 0..3 {
         let mut named: Vec<_> = open.iter().map(keys).collect();
         named.sort_unstable();
         named.dedup();
         assert_eq!(named.len(), open.len(), "turn {turn}");
-        let samples = level::sample(&agents, &open, turn, &config, &mut |_| ()).unwrap();
+        let samples = level::sample(&agents, &models, &open, turn, &config, &mut |_| ()).unwrap();
         let played = level::score(&endless(&NAMES), open, samples, turn, &config).unwrap();
         open = open::children(&agents, &endless(&NAMES), &played, &config)
             .unwrap()
