@@ -136,6 +136,9 @@ pub(super) fn score<'a>(
         .collect()
 }
 
+/// What each role is told next, if the episode goes on.
+type Told = Option<Vec<Observation>>;
+
 fn score_node<'a>(
     environment: &dyn Environment,
     open: OpenNode<'a>,
@@ -143,7 +146,7 @@ fn score_node<'a>(
     config: &RolloutConfig,
 ) -> Result<Played<'a>, MarlError> {
     let task = open.task.task;
-    let scored: Result<Vec<(Branch, Option<Vec<Observation>>)>, MarlError> =
+    let scored: Result<Vec<(Branch, Told)>, MarlError> =
         joint_picks(config.samples, node.groups.len(), config.joint_mode)
             .into_par_iter()
             .map(|picks| {

@@ -114,7 +114,8 @@ fn the_report_says_what_happened() {
             agent.update.skipped_groups as f64 / 2.0,
         );
         close(report.first_turn().parts[index].1, tokens / actions);
-        assert_eq!(agent.turns, [agent.overall.clone()], "there is one turn");
+        assert_eq!(agent.turns.len(), 1);
+        assert_eq!(agent.turns[0], agent.overall);
         assert_eq!(agent.name, ["first", "second"][index]);
         assert!(agent.update.logprob_gap.unwrap() < 1e-4, "{agent:?}");
         assert_eq!(agent.update.steps, 1);

@@ -190,7 +190,7 @@ impl Attention for DecodeAttention<'_> {
             (&self.prompt_of, &self.slot_of),
             |prompt| {
                 let CachedPrompt { cache, path } = &self.prompts[prompt];
-                (&self.caches[*cache].layers[layer], path)
+                (&self.caches[*cache].layers[layer], path.as_slice())
             },
         ) {
             return seen;
@@ -235,6 +235,9 @@ impl Attention for DecodeAttention<'_> {
     }
 }
 
+/// The packed keys and values that a prompt is among, and its path through them.
+type HostPrompt<'a> = (HostTensor, HostTensor, &'a [Range<usize>]);
+
 /// The same without intermediate tensors, where everything is in host memory.
 fn on_host<'a>(
     queries: &Tensor<3>,
@@ -242,13 +245,13 @@ fn on_host<'a>(
     own_values: &Tensor<4>,
     filled: usize,
     (prompt_of, slot_of): (&[usize], &[usize]),
-    prompt: impl Fn(usize) -> (&'a (Tensor<3>, Tensor<3>), &'a Vec<Range<usize>>),
+    prompt: impl Fn(usize) -> (&'a (Tensor<3>, Tensor<3>), &'a [Range<usize>]),
 ) -> Option<Tensor<3>> {
     let [rows, heads, size] = queries.dims();
     let [_, kv_heads, longest, _] = own_keys.dims();
     let on_host = host(queries)?;
     let (own_keys, own_values) = (host(own_keys)?, host(own_values)?);
-    let mut prompts: Vec<Option<(HostTensor, HostTensor, &Vec<Range<usize>>)>> = Vec::new();
+    let mut prompts: Vec<Option<HostPrompt<'_>>> = Vec::new();
     for &index in prompt_of {
         if prompts.len() <= index {
             prompts.resize_with(index + 1, || None);

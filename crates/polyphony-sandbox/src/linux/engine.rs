@@ -157,7 +157,7 @@ impl Engine {
     /// Lets what may be short for the moment become free: at the last try the time that a program
     /// which takes all of it has at most.
     fn pause(&self, attempt: u32) {
-        let longest = Duration::from_secs(self.settings.limits.wall_secs.into());
+        let longest = Duration::from_secs(self.settings.limits.wall_secs);
         thread::sleep(longest * attempt / (TRIES - 1) / (TRIES - attempt));
     }
 
