@@ -109,7 +109,7 @@ fn what_cannot_be_resumed_is_explained() {
     place.succeed(&short);
     place.refuse(
         &["resume", "run"],
-        &["run is complete: 1 of 1 steps are done. Give more of them with --steps"],
+        &["the run in run is complete: 1 steps are done. --steps is the number"],
     );
     place.refuse(
         &["resume", "run", "--from", "step-7"],

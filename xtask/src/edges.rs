@@ -1,4 +1,4 @@
-//! Which crate may know which (DESIGN 2): checked against `cargo metadata`.
+//! Which crate may know which: checked against `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -4,6 +4,8 @@
 //! `cargo run -p polyphony-episode --example number_duet`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
 
+use std::num::NonZeroUsize;
+
 use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Next, Observation, Outcome, Response, Reward, Role,
     Task, Turn,
@@ -11,11 +13,11 @@ use polyphony_episode::{
 
 struct NumberDuet {
     roles: [Role; 2],
-    turns: usize,
+    turns: NonZeroUsize,
 }
 
 impl NumberDuet {
-    fn new(turns: usize) -> Self {
+    fn new(turns: NonZeroUsize) -> Self {
         let system = "Answer with one whole number and nothing else.";
         let role = |name| Role::new(name).with_system(system);
         Self {
@@ -42,6 +44,10 @@ impl Environment for NumberDuet {
 
     fn reward_parts(&self) -> &[&'static str] {
         &["numbers", "closeness"]
+    }
+
+    fn horizon(&self) -> NonZeroUsize {
+        self.turns
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
@@ -75,7 +81,7 @@ impl Environment for NumberDuet {
         let off = target - (low + high);
         let closeness = 1.0 / (1.0 + off.abs() as f64);
         let reward = Reward::new([("numbers", 0.5), ("closeness", closeness)]);
-        if off == 0 || past.len() + 1 == self.turns {
+        if off == 0 || past.len() + 1 == self.turns.get() {
             return Ok(Outcome::end(reward));
         }
         let hint = Observation::new(format!("Together you were off by {off}. Try again."));
@@ -84,7 +90,7 @@ impl Environment for NumberDuet {
 }
 
 fn main() -> Result<(), EnvironmentError> {
-    let game = NumberDuet::new(2);
+    let game = NumberDuet::new(const { NonZeroUsize::new(2).unwrap() });
     let task = Task::new("ten", [("target", "10")]);
     let observations = game.start(&task)?;
     println!("low sees:  {}", observations[0].text);

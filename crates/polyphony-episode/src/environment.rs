@@ -20,7 +20,7 @@ pub trait Environment: Send + Sync {
     /// The names of the parts that rewards may have, in the order of reports.
     fn reward_parts(&self) -> &[&'static str];
 
-    /// The most turns of an episode, `H`: the last one ends it whatever [`Environment::step`] says.
+    /// The most turns of an episode, `H`: by then [`Environment::step`] ends it.
     fn horizon(&self) -> NonZeroUsize {
         NonZeroUsize::MIN
     }

@@ -1,4 +1,4 @@
-//! Advantages (DESIGN 3.3): an agent's credits minus a baseline, optionally scaled.
+//! Advantages: an agent's credits minus a baseline, optionally scaled.
 //!
 //! `A_g = (c_g − b_g) / s`. The group mean is the baseline of MAGRPO (arXiv 2508.04652) and, with
 //! one agent, of GRPO (arXiv 2402.03300); leaving `s` out follows Dr. GRPO (arXiv 2503.20783). The

@@ -7,7 +7,7 @@ use polyphony_model::Activations;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How agents' responses are combined into joint actions (DESIGN 3.1).
+/// How agents' responses are combined into joint actions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JointMode {
     /// Joint action `g` is every agent's `g`-th response: `G` of them.
@@ -17,7 +17,7 @@ pub enum JointMode {
     Cross,
 }
 
-/// What a response earns that is part of several joint actions (DESIGN 3.2). Aligned joint actions
+/// What a response earns that is part of several joint actions. Aligned joint actions
 /// hold each response once, so that both are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Credit {
@@ -28,7 +28,7 @@ pub enum Credit {
     Sum,
 }
 
-/// What is subtracted from an agent's credits within a group (DESIGN 3.3).
+/// What is subtracted from an agent's credits within a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Baseline {
     /// The group's mean: MAGRPO.
@@ -67,7 +67,7 @@ pub enum Aggregation {
     FixedLength,
 }
 
-/// What is maximized for each token of a response (DESIGN 3.4).
+/// What is maximized for each token of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Objective {
     /// The advantage times the token's log-probability (the paper). For samples that are used once.

@@ -31,6 +31,17 @@ pub enum MarlError {
         /// Observations that the environment made.
         observations: usize,
     },
+    /// An episode goes on when it should be over.
+    #[error(
+        "task `{task}`: the environment goes on after turn {horizon}, but says with `horizon` that it \
+         has no more turns: let `horizon` give the most turns of an episode, or let `step` end it"
+    )]
+    BeyondHorizon {
+        /// The task.
+        task: String,
+        /// The turns that the environment says it has.
+        horizon: usize,
+    },
     /// A reward has a part that its environment did not announce.
     #[error(
         "the environment gave the reward part `{part}`, which its `reward_parts` does not name"

@@ -1,4 +1,4 @@
-//! Objectives: what is maximized over an agent's responses (DESIGN 3.4).
+//! Objectives: what is maximized over an agent's responses.
 //!
 //! With `ℓ_τ` the log-probability of response token `τ`, the end-of-sequence token included, and `A`
 //! the response's advantage:

@@ -1,4 +1,4 @@
-//! Returns and credit (DESIGN 3.2).
+//! Returns and credit.
 //!
 //! `R^(j) = r^(j) + γ · mean over the child's joint actions of R`, and `R^(j) = r^(j)` at a leaf.
 //! An agent's response is credited with the mean return of the joint actions that contain it, or

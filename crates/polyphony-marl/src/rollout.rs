@@ -1,5 +1,5 @@
 //! Rollout: every agent answers every task several times, the environment scores the joint actions,
-//! and each that goes on is the beginning of another turn (DESIGN 3.1).
+//! and each that goes on is the beginning of another turn.
 //!
 //! All tasks are played together, turn after turn: [`open`] knows where agents stand before they
 //! answer, [`level`] lets them answer and scores what they said.
@@ -118,10 +118,14 @@ pub fn rollout(
         let played = level::score(environment, open, samples, turn, config)?;
         rollout.reward_secs += start.elapsed().as_secs_f64();
         let is_last = turn + 1 == environment.horizon().get();
-        let children = match is_last {
-            true => open::Opened::default(),
-            false => open::children(agents, environment, &played, config)?,
-        };
+        let goes_on = |played: &Played<'_>| played.next.iter().any(Option::is_some);
+        if is_last && let Some(beyond) = played.iter().find(|played| goes_on(played)) {
+            return Err(MarlError::BeyondHorizon {
+                task: beyond.node.task.clone(),
+                horizon: turn + 1,
+            });
+        }
+        let children = open::children(agents, environment, &played, config)?;
         rollout.cut_episodes += children.left_out;
         open = children.nodes;
         levels.push(played);

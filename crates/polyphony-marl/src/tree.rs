@@ -1,4 +1,4 @@
-//! The rollout tree (DESIGN 3.1): what the agents saw, said and earned.
+//! The rollout tree: what the agents saw, said and earned.
 
 use polyphony_episode::{FinishReason, JointAction, Observation, Response, Reward};
 use serde::{Deserialize, Serialize};

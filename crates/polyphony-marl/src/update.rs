@@ -1,4 +1,4 @@
-//! One agent's update: log-probabilities → loss → gradients → new weights (DESIGN 3.5).
+//! One agent's update: log-probabilities → loss → gradients → new weights.
 
 use polyphony_model::{
     LanguageModel, ModelError, PackedGroup, ScoredGroup, WeightGradients, score_group,

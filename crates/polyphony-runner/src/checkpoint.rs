@@ -229,6 +229,13 @@ pub(crate) fn go_back_to(run: &Path, steps: usize, recipe: &Recipe) -> Result<()
     prune(run, recipe.checkpoints.keep)
 }
 
+/// The steps that were done when a checkpoint was made, as its name says.
+pub(crate) fn steps(checkpoint: &Path) -> usize {
+    let name = checkpoint.file_name().and_then(|name| name.to_str());
+    let steps = name.and_then(|name| name.strip_prefix("step-"));
+    steps.and_then(|steps| steps.parse().ok()).unwrap_or(0)
+}
+
 /// Where a resumed run begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum From {

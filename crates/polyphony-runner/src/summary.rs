@@ -99,11 +99,11 @@ fn add(text: &mut String, before: &Evaluation, after: &Evaluation, roles: &[Role
         let _ = writeln!(text, "{name:<16} {before:>8.3} {after:>8.3}");
     };
     line("return", before.mean_return, after.mean_return);
-    line(
-        "  ± std. error",
-        before.standard_error,
-        after.standard_error,
-    );
+    // A single task has none.
+    if before.standard_error.is_finite() {
+        let [before, after] = [before, after].map(|evaluation| evaluation.standard_error);
+        line("  ± std. error", before, after);
+    }
     for ((part, before), (_, after)) in before.parts.iter().zip(&after.parts) {
         line(&format!("  {part}"), *before, *after);
     }

@@ -67,20 +67,19 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
     let recipe = Recipe::load(Some(&file.display().to_string()), &changes)?;
     recipe.validate_for_training()?;
     let checkpoint = checkpoint::find(path, from)?;
-    let is_complete = RunDirectory::is_complete(path)?;
+    let done = checkpoint.as_deref().map_or(0, checkpoint::steps);
+    ensure!(
+        done < recipe.steps || !RunDirectory::is_complete(path)?,
+        "the run in {} is complete: {done} steps are done. --steps is the number of the whole run's \
+         steps: give more than that to go on",
+        path.display()
+    );
 
     let mut prepared = Prepared::new(&recipe)?;
     let position = match &checkpoint {
         None => Position::default(),
         Some(checkpoint) => checkpoint::load(path, checkpoint, &recipe, &mut prepared.team)?,
     };
-    ensure!(
-        position.steps < recipe.steps || !is_complete,
-        "{} is complete: {} of {} steps are done. Give more of them with --steps",
-        path.display(),
-        position.steps,
-        recipe.steps
-    );
     let mut run = RunDirectory::open(path, position.lengths)?;
     // In this order a run that is killed meanwhile still goes on from its newest checkpoint.
     checkpoint::go_back_to(path, position.steps, &recipe)?;
@@ -225,6 +224,7 @@ impl Prepared {
         display.resume(start.steps, start.best(self.environment.as_ref()));
         let mut position = start.clone();
         let mut done = start.steps;
+        let mut gradient_steps = 0;
         while done < recipe.steps && !interrupt::requested() {
             let started = Instant::now();
             let before = self.asked();
@@ -241,6 +241,8 @@ impl Prepared {
             .with_context(|| format!("step {}", done + 1))?;
             let seconds = started.elapsed().as_secs_f64();
             done += 1;
+            let updates = report.agents.iter().map(|agent| agent.update.steps);
+            gradient_steps += updates.sum::<usize>();
             let outside = self.asked().since(&before);
             let object = metrics::step_object(done, &report, &outside, seconds);
             run.record(done, &object, &rollout)?;
@@ -253,6 +255,13 @@ impl Prepared {
             self.keep(recipe, run, position, done, &display)?;
         }
         display.finish();
+        if done > start.steps && gradient_steps == 0 {
+            log::warn!(
+                "no agent has changed its weights: in every step all responses to a prompt earned the \
+                 same, or `updates.buffer` was never full; `zero_advantage_share` and \
+                 `truncated_share` in metrics.jsonl say more"
+            );
+        }
         Ok(done)
     }
 
@@ -296,11 +305,13 @@ impl Prepared {
             })?;
         display.finish();
         if let Some(evaluation) = &evaluation {
+            // A single task has no standard error.
+            let error = Some(evaluation.standard_error).filter(|error| error.is_finite());
+            let error = error.map_or_else(String::new, |error| format!(" ± {error:.3}"));
             log::info!(
-                "return on {} held-out tasks {when} training: {:.3} ± {:.3}",
+                "return on held-out tasks ({}) {when} training: {:.3}{error}",
                 evaluation.tasks,
-                evaluation.mean_return,
-                evaluation.standard_error
+                evaluation.mean_return
             );
         }
         Ok(evaluation)

@@ -1,5 +1,7 @@
 //! Rollouts over several turns: trees, histories, and where episodes end.
 
+use polyphony_episode::{EnvironmentError, JointAction, Outcome, Turn};
+
 use super::*;
 use crate::{
     agent::Language,
@@ -275,6 +277,49 @@ fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
     let played = rollout(&agents, &game, &indexed, &config, &mut |_| ()).unwrap();
     assert_eq!((played.skipped_tasks, played.cut_episodes), (0, 3));
     assert_eq!(played.nodes[0].nodes().len(), 1);
+}
+
+/// A game whose only turn goes on.
+struct Unending(Chain);
+
+impl Environment for Unending {
+    fn roles(&self) -> &[Role] {
+        self.0.roles()
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        self.0.reward_parts()
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        self.0.start(task)
+    }
+
+    fn step(
+        &self,
+        task: &Task,
+        past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        self.0.step(task, past, action)
+    }
+}
+
+#[test]
+fn an_environment_with_more_turns_than_it_says_is_refused() {
+    let task = task("a", "one");
+    let indexed = [IndexedTask {
+        index: 0,
+        task: &task,
+    }];
+    let agents = talkers(&NAMES, plain_language);
+    let game = Unending(endless(&NAMES));
+    let error = rollout(&agents, &game, &indexed, &rollout_config(2, 5), &mut |_| ()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.starts_with("task `a`: the environment goes on after turn 1"),
+        "{message}"
+    );
 }
 
 #[test]
