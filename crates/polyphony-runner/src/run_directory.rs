@@ -218,8 +218,8 @@ impl RunDirectory {
 /// How the name of an agent begins that will take the place of another.
 const REPLACING: &str = ".new-";
 
-/// Removes what was being written to a folder when the run was killed: all names that begin with a
-/// dot.
+/// Removes what was being written to a folder when the run was killed: all folders whose names begin
+/// with a dot.
 pub(crate) fn remove_unfinished(folder: &Path) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -227,8 +227,8 @@ pub(crate) fn remove_unfinished(folder: &Path) -> Result<()> {
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            let path = entry.path();
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with('.') && path.is_dir() {
             fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
         }
     }
