@@ -235,7 +235,7 @@ pub(crate) fn remove_unfinished(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file of the run, which has at least this length, locked until it is closed.
+/// A file of the run, which has at least this length, locked until it is closed where that is possible.
 fn locked(path: &Path, length: u64) -> Result<BufWriter<File>> {
     let open = || {
         let mut options = File::options();
@@ -247,7 +247,8 @@ fn locked(path: &Path, length: u64) -> Result<BufWriter<File>> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!("another process is writing it"),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+            // Some file systems have no locks.
+            Err(TryLockError::Error(error)) => log::debug!("{}: {error}", path.display()),
         }
         let found = file.metadata()?.len();
         if found < length {
