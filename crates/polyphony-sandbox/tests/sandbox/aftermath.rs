@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    env, fs,
     io::{BufRead, BufReader},
     process::{self, Stdio},
     thread,
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, getsid, kill_process};
 
 use crate::{
     pools::{SHORT, TIERS, check_of, program},
-    processes::{descendants, helper, left_of, run},
+    processes::{Process, descendants, helper, left_of, run},
 };
 
 fn pool(tier: &str, workers: usize, limits: Limits) -> Pool {
@@ -72,6 +72,54 @@ fn a_killed_trainer_leaves_no_process() {
             thread::sleep(Duration::from_millis(20));
             below = descendants(trainer.id());
         }
+        trainer.kill().unwrap();
+        trainer.wait().unwrap();
+        assert_eq!(left_of(&below), [], "{tier}");
+    }
+}
+
+/// Plays a trainer that does nothing but start pools, for as long as it lives.
+pub(crate) fn start_until_killed(tier: &str) {
+    println!("ready");
+    loop {
+        drop(pool(tier, 1, SHORT));
+    }
+}
+
+/// Whether a process is still a copy of this program, which has not become an interpreter yet.
+fn is_copy(process: &Process) -> bool {
+    let program = fs::read_link(format!("/proc/{}/exe", process.pid));
+    program.is_ok_and(|program| program == env::current_exe().unwrap())
+}
+
+/// Stops a process whenever it may have a copy of itself that waits for it; returns once it has.
+fn stop_with_a_waiting_copy(trainer: u32) -> HashSet<Process> {
+    // What is not waiting has become an interpreter by then, or has ended.
+    const LOOKS: usize = 200;
+    let pid = Pid::from_raw(trainer.try_into().unwrap()).unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert!(Instant::now() < end, "no copy of the trainer ever waited");
+        kill_process(pid, Signal::STOP).unwrap();
+        let waits = || descendants(trainer).iter().any(is_copy);
+        if (0..LOOKS).all(|_| waits()) {
+            return descendants(trainer);
+        }
+        kill_process(pid, Signal::CONT).unwrap();
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_trainer_killed_while_it_starts_leaves_no_process() {
+    for tier in TIERS {
+        let mut trainer = helper(&format!("starter {tier}"), Vec::new())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(trainer.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "ready"));
+        let below = stop_with_a_waiting_copy(trainer.id());
         trainer.kill().unwrap();
         trainer.wait().unwrap();
         assert_eq!(left_of(&below), [], "{tier}");

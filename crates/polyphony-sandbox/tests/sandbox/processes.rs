@@ -50,6 +50,7 @@ fn plays_its_role() {
     match name {
         "tier" => crate::refusals::print_tier(),
         "trainer" => crate::aftermath::train_until_killed(tier),
+        "starter" => crate::aftermath::start_until_killed(tier),
         "zygotes" => crate::aftermath::replace_zygotes(tier),
         "traces" => crate::battery::leave_all_kinds(),
         "battery" => crate::battery::run_here(tier),
