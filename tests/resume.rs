@@ -10,8 +10,8 @@ use std::{fs, path::Path};
 use serde_json::json;
 
 use crate::{
-    chat_models::chat_model,
     command::{Place, python},
+    training_run::place_for,
 };
 
 /// Steps of the whole run.
@@ -38,17 +38,8 @@ const RECIPE: &str = r#"(
     checkpoints: (every: 3, keep: 2),
 )"#;
 
-/// A place with a model, posts, and the recipe with some changes as `recipe.ron`.
 fn place() -> Place {
-    let place = Place::new();
-    chat_model(&place.path("model"), 4096);
-    let posts = ["my cat sat", "i lost the letter", "he ran"].map(|body| json!({"body": body}));
-    place.write(
-        "posts.jsonl",
-        posts.map(|post| post.to_string() + "\n").concat(),
-    );
-    place.write("recipe.ron", RECIPE);
-    place
+    place_for(RECIPE)
 }
 
 /// What a run has left that must not depend on whether it was stopped.

@@ -39,6 +39,11 @@ const RECIPE: &str = r#"(
 
 /// A place with a model, posts, and the recipe as `recipe.ron`.
 pub(crate) fn place() -> Place {
+    place_for(RECIPE)
+}
+
+/// The same with another recipe.
+pub(crate) fn place_for(recipe: &str) -> Place {
     let place = Place::new();
     chat_model(&place.path("model"), 4096);
     let posts = ["my cat sat", "i lost the letter", "he ran"].map(|body| json!({"body": body}));
@@ -46,7 +51,7 @@ pub(crate) fn place() -> Place {
         "posts.jsonl",
         posts.map(|post| post.to_string() + "\n").concat(),
     );
-    place.write("recipe.ron", RECIPE);
+    place.write("recipe.ron", recipe);
     place
 }
 

@@ -43,8 +43,7 @@ pub use config::{
 pub use error::MarlError;
 pub use objective::{Lesson, TokenLogprobs, TokenTerm, shares, token_term};
 pub use report::{
-    AgentReport, RoleFigures, StepReport, Timing, TurnReport, mean_part_return, mean_parts,
-    mean_return,
+    AgentReport, RoleFigures, StepReport, Timing, TurnReport, mean_part_return, mean_return,
 };
 pub use returns::{credits, penalized_returns, returns};
 pub use rollout::{

@@ -176,7 +176,7 @@ pub fn mean_part_return<'a>(
 
 /// The mean of each part of the reward over all joint actions of the given nodes; a joint action
 /// without a part counts as 0. NaN of no joint actions.
-pub fn mean_parts<'a>(
+fn mean_parts<'a>(
     environment: &dyn Environment,
     nodes: impl IntoIterator<Item = &'a Node> + Clone,
 ) -> Vec<(&'static str, f64)> {
