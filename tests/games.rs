@@ -12,8 +12,8 @@ use burn::tensor::Device;
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
     Agent, Algorithm, Baseline, Credit, IndexedTask, JointMode, JudgedGroup, Language, LongPrompts,
-    Node, Rollout, RolloutConfig, RolloutWeights, StepConfig, UpdateConfig, Updates, advantages,
-    credits, mean_return, returns, rollout, train_step, update,
+    Node, ResponseConfig, Rollout, RolloutConfig, RolloutWeights, StepConfig, UpdateConfig,
+    Updates, advantages, credits, mean_return, returns, rollout, train_step, update,
 };
 use polyphony_model::{Sampling, StreamKey, Tokenizer};
 use rand::{SeedableRng as _, seq::SliceRandom as _};
@@ -112,10 +112,12 @@ impl Lesson {
                 minibatch: all,
                 ..Updates::default()
             },
-            sampling: Sampling::default(),
-            max_new_tokens: 1,
-            rollout_weights: RolloutWeights::Full,
-            long_prompts: LongPrompts::Fail,
+            responses: ResponseConfig {
+                sampling: Sampling::default(),
+                max_new_tokens: 1,
+                weights: RolloutWeights::Full,
+                long_prompts: LongPrompts::Fail,
+            },
             steps: self.steps,
             key: StreamKey {
                 seed,
@@ -163,7 +165,7 @@ impl Lesson {
                     learning_rate: config.updates.learning_rate,
                     minibatch: groups.len(),
                     temperature: 1.0,
-                    max_new_tokens: config.max_new_tokens,
+                    max_new_tokens: config.responses.max_new_tokens,
                 };
                 update(agent, &groups, &update_config).unwrap();
             }
@@ -194,10 +196,7 @@ fn play(team: &[Agent], lesson: &Lesson, config: &StepConfig) -> Rollout {
         samples: config.algorithm.samples,
         joint_mode: config.algorithm.joint_mode,
         termination_threshold: None,
-        sampling: config.sampling.clone(),
-        max_new_tokens: config.max_new_tokens,
-        weights: config.rollout_weights,
-        long_prompts: config.long_prompts,
+        responses: config.responses.clone(),
         key: config.key,
     };
     let game = lesson.game.as_ref();

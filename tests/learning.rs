@@ -7,8 +7,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, Baseline, IndexedTask, Language, LongPrompts, RolloutWeights, StepConfig,
-    StepReport, Timing, Updates, train_step,
+    Agent, Algorithm, Baseline, IndexedTask, Language, LongPrompts, ResponseConfig, RolloutWeights,
+    StepConfig, StepReport, Timing, Updates, train_step,
 };
 use polyphony_model::{
     Activations, LanguageModel, LoraConfig, ModelFiles, Sampling, StreamKey, Tokenizer,
@@ -96,10 +96,12 @@ fn team_on(device: &Device) -> Vec<Agent> {
 
 fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
     StepConfig {
-        sampling: Sampling::default(),
-        max_new_tokens: 8,
-        rollout_weights: RolloutWeights::Full,
-        long_prompts: LongPrompts::Fail,
+        responses: ResponseConfig {
+            sampling: Sampling::default(),
+            max_new_tokens: 8,
+            weights: RolloutWeights::Full,
+            long_prompts: LongPrompts::Fail,
+        },
         steps: 40,
         key: StreamKey {
             seed,

@@ -34,7 +34,7 @@ const RECIPE: &str = r#"(
     ),
     updates: (learning_rate: 1e-3, schedule: Linear(last: 0.0), buffer: 2, epochs: 2),
     steps: 7,
-    evaluation: (tasks: 1, samples: 2),
+    evaluation: (tasks: 1, samples: 2, every: 2),
     checkpoints: (every: 3, keep: 2),
 )"#;
 
@@ -47,7 +47,7 @@ fn place() -> Place {
 struct Left {
     metrics: Vec<String>,
     rollouts: String,
-    evaluation: String,
+    evaluations: Vec<String>,
     weights: Vec<Vec<u8>>,
 }
 
@@ -56,7 +56,6 @@ impl Left {
     #[track_caller]
     fn read(place: &Place, run: &str) -> Self {
         let read = |name: &str| place.read(&format!("{run}/{name}"));
-        let metrics = place.read_lines(&format!("{run}/metrics.jsonl"));
         let without_timing = |mut line: serde_json::Value| {
             line.as_object_mut().unwrap().shift_remove("timing");
             line.to_string()
@@ -72,10 +71,14 @@ impl Left {
             let adapters = folder.join("adapter_model.safetensors");
             fs::read(if full.exists() { full } else { adapters }).unwrap()
         };
+        let lines = |name: &str| {
+            let lines = place.read_lines(&format!("{run}/{name}")).into_iter();
+            lines.map(without_timing).collect()
+        };
         Self {
-            metrics: metrics.into_iter().map(without_timing).collect(),
+            metrics: lines("metrics.jsonl"),
             rollouts: read("rollouts.jsonl"),
-            evaluation: read("evaluation.json"),
+            evaluations: lines("evaluations.jsonl"),
             weights: folders.iter().map(weights).collect(),
         }
     }
@@ -88,7 +91,7 @@ impl Left {
             assert_eq!(own, expected, "{label}");
         }
         assert!(self.rollouts == whole.rollouts, "{label}: rollouts");
-        assert_eq!(self.evaluation, whole.evaluation, "{label}");
+        assert_eq!(self.evaluations, whole.evaluations, "{label}");
         assert!(self.weights == whole.weights, "{label}: weights");
     }
 }
@@ -121,6 +124,12 @@ fn the_same_run_twice_leaves_the_same() {
     place.succeed(&["train", "recipe.ron", "--run-dir", "again"]);
     Left::read(&place, "again").check(&whole, "again");
     assert_eq!(whole.metrics.len(), STEPS);
+    let judged = place.read_lines("whole/evaluations.jsonl");
+    let steps: Vec<u64> = judged
+        .iter()
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, [0, 2, 4, 6, 7]);
 }
 
 /// The log-probabilities of everything that the first step of a run sampled, with the tokens.

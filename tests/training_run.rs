@@ -68,6 +68,15 @@ fn split_timing(line: &Value) -> (Map<String, Value>, Value) {
     (object, timing)
 }
 
+/// The lines of a file without their `timing`.
+pub(crate) fn untimed(place: &Place, file: &str) -> Vec<String> {
+    let lines = place.read_lines(file);
+    let untimed = lines
+        .iter()
+        .map(|line| Value::Object(split_timing(line).0).to_string());
+    untimed.collect()
+}
+
 #[test]
 fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     let place = place();
@@ -82,18 +91,15 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     check_metrics(&place.read_lines("run/metrics.jsonl"));
     check_rollouts(&place);
 
-    let evaluation: Value = serde_json::from_str(&place.read("run/evaluation.json")).unwrap();
-    for when in ["before", "after"] {
-        let evaluation = &evaluation[when];
+    let evaluations = place.read_lines("run/evaluations.jsonl");
+    assert_eq!(evaluations.len(), 2);
+    for (evaluation, step) in evaluations.iter().zip([0, 3]) {
+        assert_eq!(evaluation["step"], step);
         assert_eq!(evaluation["tasks"], 2);
-        assert!(evaluation["return"].is_number() && evaluation["standard_error"].is_number());
-        assert_eq!(
-            evaluation["examples"][0]["responses"]
-                .as_array()
-                .unwrap()
-                .len(),
-            2
-        );
+        let value = &evaluation["return"];
+        assert!(value["mean"].is_number() && value["interval"][1].is_number());
+        let turns = &evaluation["episodes"][0]["turns"];
+        assert_eq!(turns[0].as_array().unwrap().len(), 2);
         let parts: Vec<&String> = evaluation["parts"].as_object().unwrap().keys().collect();
         assert_eq!(parts, PARTS);
     }
@@ -197,17 +203,13 @@ fn a_seed_decides_everything_but_timing() {
     ] {
         train(&place, run, &["--set", seed]);
     }
-    let metrics = |run: &str| {
-        let lines = place.read_lines(&format!("{run}/metrics.jsonl"));
-        let lines = lines
-            .iter()
-            .map(|line| Value::Object(split_timing(line).0).to_string());
-        lines.collect::<Vec<_>>()
-    };
-    assert_eq!(metrics("first"), metrics("again"));
-    assert_ne!(metrics("first"), metrics("other"));
+    for file in ["metrics.jsonl", "evaluations.jsonl"] {
+        let lines = |run| untimed(&place, &format!("{run}/{file}"));
+        assert_eq!(lines("first"), lines("again"), "{file}");
+        assert_ne!(lines("first"), lines("other"), "{file}");
+    }
     let weights = |role: &str| format!("agents/{role}/model.safetensors");
-    let files = ["rollouts.jsonl".to_owned(), "evaluation.json".to_owned()];
+    let files = ["rollouts.jsonl".to_owned()];
     for file in files.into_iter().chain(ROLES.map(weights)) {
         let bytes = |run: &str| fs::read(place.path(run).join(&file)).unwrap();
         assert!(bytes("first") == bytes("again"), "{file} differs");

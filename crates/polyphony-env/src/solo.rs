@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use polyphony_episode::{
-    Environment, EnvironmentError, JointAction, Next, Observation, Outcome, Response, Role, Task,
-    Turn,
+    Environment, EnvironmentError, JointAction, Next, Observation, Outcome, Response, Reward, Role,
+    Task, Turn,
 };
 
 /// Stands alone on the line between two answers.
@@ -124,6 +124,10 @@ impl Environment for Solo {
 
     fn horizon(&self) -> NonZeroUsize {
         self.team.horizon()
+    }
+
+    fn is_solved(&self, reward: &Reward) -> Option<bool> {
+        self.team.is_solved(reward)
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {

@@ -25,6 +25,12 @@ pub trait Environment: Send + Sync {
         NonZeroUsize::MIN
     }
 
+    /// Whether a joint action with this reward has done the task in full; `None` where the environment
+    /// has no such notion. Evaluation counts it as passed.
+    fn is_solved(&self, _reward: &Reward) -> Option<bool> {
+        None
+    }
+
     /// What each agent is told first, one observation a role.
     ///
     /// # Errors

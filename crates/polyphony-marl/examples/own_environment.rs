@@ -19,8 +19,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, IndexedTask, Language, LongPrompts, RolloutWeights, StepConfig, Updates,
-    train_step,
+    Agent, Algorithm, IndexedTask, Language, LongPrompts, ResponseConfig, RolloutWeights,
+    StepConfig, Updates, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
 
@@ -133,10 +133,12 @@ fn step_config(step: usize) -> StepConfig {
             minibatch: 4,
             ..Updates::default()
         },
-        sampling: Sampling::default(),
-        max_new_tokens: 6,
-        rollout_weights: RolloutWeights::Full,
-        long_prompts: LongPrompts::Fail,
+        responses: ResponseConfig {
+            sampling: Sampling::default(),
+            max_new_tokens: 6,
+            weights: RolloutWeights::Full,
+            long_prompts: LongPrompts::Fail,
+        },
         steps: STEPS,
         // Every step draws other random numbers.
         key: StreamKey {

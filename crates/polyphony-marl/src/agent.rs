@@ -63,6 +63,28 @@ impl Agent {
             ..self
         }
     }
+
+    /// Refuses a history after which a response of `new` tokens would not fit into the context.
+    pub(crate) fn check_room(
+        &self,
+        task: &str,
+        role: &Role,
+        history: &History,
+        new: usize,
+    ) -> Result<(), MarlError> {
+        let prompt = history.tokens.len();
+        let max_positions = self.model.config().max_positions;
+        if prompt.saturating_add(new) <= max_positions {
+            return Ok(());
+        }
+        Err(MarlError::PromptTooLong {
+            task: task.to_owned(),
+            agent: role.name.clone(),
+            prompt,
+            new,
+            max_positions,
+        })
+    }
 }
 
 /// The index of the agent that plays a role: a team has one agent a role, or one for all roles.

@@ -109,7 +109,7 @@ mod tests {
     use crate::{
         config::{Algorithm, Updates},
         fixture::{Duet, agent, lengths, task, weight_bits},
-        rollout::{IndexedTask, LongPrompts, RolloutWeights},
+        rollout::{IndexedTask, LongPrompts, ResponseConfig, RolloutWeights},
         step::{StepConfig, train_step},
     };
 
@@ -126,10 +126,12 @@ mod tests {
                 buffer: 2,
                 ..Updates::default()
             },
-            sampling: polyphony_model::Sampling::default(),
-            max_new_tokens: 30,
-            rollout_weights: RolloutWeights::Full,
-            long_prompts: LongPrompts::Fail,
+            responses: ResponseConfig {
+                sampling: polyphony_model::Sampling::default(),
+                max_new_tokens: 30,
+                weights: RolloutWeights::Full,
+                long_prompts: LongPrompts::Fail,
+            },
             steps: 9,
             key: polyphony_model::StreamKey {
                 seed: 3,

@@ -15,7 +15,7 @@ use polyphony_model::{ChatTemplate, LanguageModel, ModelFiles, Sampling, StreamK
 use crate::{
     agent::{Agent, Language},
     config::JointMode,
-    rollout::{LongPrompts, RolloutConfig, RolloutWeights},
+    rollout::{LongPrompts, ResponseConfig, RolloutConfig, RolloutWeights},
 };
 
 /// Tokens that the tiny model's context holds.
@@ -29,6 +29,13 @@ fn file(name: &str) -> PathBuf {
 
 pub(crate) fn tiny_model() -> LanguageModel {
     let files = ModelFiles::open(&file("tiny-llama")).unwrap();
+    LanguageModel::load(&files, &Device::flex()).unwrap()
+}
+
+/// The same with room for what agents read of one another, which takes this tokenizer many tokens.
+pub(crate) fn wide_model() -> LanguageModel {
+    let mut files = ModelFiles::open(&file("tiny-llama")).unwrap();
+    files.config.max_positions = 1024;
     LanguageModel::load(&files, &Device::flex()).unwrap()
 }
 
@@ -220,10 +227,12 @@ pub(crate) fn rollout_config(samples: usize, max_new_tokens: usize) -> RolloutCo
         samples,
         joint_mode: JointMode::Aligned,
         termination_threshold: None,
-        sampling: Sampling::default(),
-        max_new_tokens,
-        weights: RolloutWeights::Full,
-        long_prompts: LongPrompts::Fail,
+        responses: ResponseConfig {
+            sampling: Sampling::default(),
+            max_new_tokens,
+            weights: RolloutWeights::Full,
+            long_prompts: LongPrompts::Fail,
+        },
         key: StreamKey {
             seed: 5,
             ..StreamKey::default()

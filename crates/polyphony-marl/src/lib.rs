@@ -22,6 +22,7 @@ mod advantage;
 mod agent;
 mod checkpoint;
 mod config;
+mod episodes;
 mod error;
 #[cfg(test)]
 mod fixture;
@@ -40,6 +41,7 @@ pub use config::{
     AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, Credit, JointMode, Kl,
     MOST_JOINT_ACTIONS, MOST_SAMPLES, Objective, Schedule, Updates,
 };
+pub use episodes::{Episode, EpisodeConfig, Episodes, Protocol, play_episodes};
 pub use error::MarlError;
 pub use objective::{Lesson, TokenLogprobs, TokenTerm, shares, token_term};
 pub use report::{
@@ -47,8 +49,8 @@ pub use report::{
 };
 pub use returns::{credits, penalized_returns, returns};
 pub use rollout::{
-    IndexedTask, LongPrompts, Playable, Rollout, RolloutConfig, RolloutWeights, playable_tasks,
-    rollout,
+    IndexedTask, LongPrompts, Playable, ResponseConfig, Rollout, RolloutConfig, RolloutWeights,
+    playable_tasks, rollout,
 };
 pub use step::{Progress, Step, StepConfig, train_step};
 pub use tree::{AgentGroup, Branch, History, Node, Sample};

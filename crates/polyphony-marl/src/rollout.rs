@@ -16,6 +16,10 @@ mod level;
 mod open;
 
 use self::open::OpenNode;
+pub(crate) use self::{
+    level::{answer, check_reward},
+    open::check_team,
+};
 
 /// What happens to a task whose prompt does not fit into an agent's context, and to an episode whose
 /// next prompt does not.
@@ -48,15 +52,9 @@ pub struct IndexedTask<'a> {
     pub task: &'a Task,
 }
 
-/// How responses are sampled.
+/// How an agent answers.
 #[derive(Clone, Debug)]
-pub struct RolloutConfig {
-    /// Responses of each agent at a node, `G`.
-    pub samples: usize,
-    /// How they are combined.
-    pub joint_mode: JointMode,
-    /// An episode ends at a node whose joint actions earn more than this on average.
-    pub termination_threshold: Option<f64>,
+pub struct ResponseConfig {
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// The most tokens of a response.
@@ -65,6 +63,19 @@ pub struct RolloutConfig {
     pub weights: RolloutWeights,
     /// What happens to prompts that do not fit.
     pub long_prompts: LongPrompts,
+}
+
+/// How a tree of responses is sampled.
+#[derive(Clone, Debug)]
+pub struct RolloutConfig {
+    /// Responses of each agent at a node, `G`.
+    pub samples: usize,
+    /// How they are combined.
+    pub joint_mode: JointMode,
+    /// An episode ends at a node whose joint actions earn more than this on average.
+    pub termination_threshold: Option<f64>,
+    /// How agents answer.
+    pub responses: ResponseConfig,
     /// Seed and step of the random numbers; the rest of the key is filled in.
     pub key: StreamKey,
 }
@@ -104,12 +115,12 @@ pub fn rollout(
     config: &RolloutConfig,
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Rollout, MarlError> {
-    let roots = open::roots(agents, environment, tasks, config)?;
+    let roots = open::roots(agents, environment, tasks, &config.responses)?;
     let mut rollout = Rollout {
         skipped_tasks: roots.left_out,
         ..Rollout::default()
     };
-    let models = sampling_models(agents, config)?;
+    let models = sampling_models(agents, config.responses.weights)?;
     let mut open = roots.nodes;
     let mut levels = Vec::new();
     for turn in 0..environment.horizon().get() {
@@ -125,7 +136,7 @@ pub fn rollout(
                 horizon: turn + 1,
             });
         }
-        let children = open::children(agents, environment, &played, config)?;
+        let children = open::children(agents, environment, &played, &config.responses)?;
         rollout.cut_episodes += children.left_out;
         open = children.nodes;
         levels.push(played);
@@ -138,12 +149,12 @@ pub fn rollout(
 }
 
 /// What each agent samples with.
-fn sampling_models<'a>(
+pub(crate) fn sampling_models<'a>(
     agents: &'a [Agent],
-    config: &RolloutConfig,
+    weights: RolloutWeights,
 ) -> Result<Vec<Cow<'a, LanguageModel>>, MarlError> {
     let model = |agent: &'a Agent| {
-        Ok(match config.weights {
+        Ok(match weights {
             RolloutWeights::Full => Cow::Borrowed(&agent.model),
             RolloutWeights::Bf16 => Cow::Owned(agent.model.in_bf16()?),
         })
@@ -191,7 +202,7 @@ pub fn playable_tasks(
     agents: &[Agent],
     environment: &dyn Environment,
     tasks: &[IndexedTask<'_>],
-    config: &RolloutConfig,
+    config: &ResponseConfig,
 ) -> Result<Playable, MarlError> {
     let roots = open::roots(agents, environment, tasks, config)?.nodes;
     let longest = |role: usize| {

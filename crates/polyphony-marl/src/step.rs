@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use polyphony_episode::Environment;
-use polyphony_model::{Sampling, StreamKey};
+use polyphony_model::StreamKey;
 
 use crate::{
     MarlError,
@@ -13,7 +13,7 @@ use crate::{
     config::{Algorithm, Kl, Updates},
     report::StepReport,
     returns::{credits, penalized_returns, returns},
-    rollout::{IndexedTask, LongPrompts, Rollout, RolloutConfig, RolloutWeights, rollout},
+    rollout::{IndexedTask, ResponseConfig, Rollout, RolloutConfig, rollout},
     tree::Node,
     update::{JudgedGroup, UpdateConfig, UpdateReport, score, update},
 };
@@ -25,14 +25,8 @@ pub struct StepConfig {
     pub algorithm: Algorithm,
     /// How weights change.
     pub updates: Updates,
-    /// How tokens are drawn.
-    pub sampling: Sampling,
-    /// The most tokens of a response.
-    pub max_new_tokens: usize,
-    /// What weights are made of while responses are sampled.
-    pub rollout_weights: RolloutWeights,
-    /// What happens to prompts that do not fit.
-    pub long_prompts: LongPrompts,
+    /// How agents answer.
+    pub responses: ResponseConfig,
     /// Steps of the whole run, over which the learning rate follows its schedule.
     pub steps: usize,
     /// Seed and step of the random numbers; the rest of the key is filled in.
@@ -110,7 +104,7 @@ fn score_references(
     nodes: &mut [Node],
     config: &StepConfig,
 ) -> Result<(), MarlError> {
-    let temperature = config.sampling.scoring_temperature();
+    let temperature = config.responses.sampling.scoring_temperature();
     for groups in nodes.iter_mut().flat_map(Node::groups_mut) {
         for (role, group) in groups.iter_mut().enumerate() {
             let Some(reference) = &agents[player(agents.len(), role)].reference else {
@@ -243,10 +237,7 @@ impl StepConfig {
             samples: self.algorithm.samples,
             joint_mode: self.algorithm.joint_mode,
             termination_threshold: self.algorithm.termination_threshold,
-            sampling: self.sampling.clone(),
-            max_new_tokens: self.max_new_tokens,
-            weights: self.rollout_weights,
-            long_prompts: self.long_prompts,
+            responses: self.responses.clone(),
             key: self.key,
         }
     }
@@ -259,8 +250,8 @@ impl StepConfig {
             updates: &self.updates,
             learning_rate: self.updates.rate(&agent.name, step, self.steps),
             minibatch: self.updates.minibatch * roles,
-            temperature: self.sampling.scoring_temperature(),
-            max_new_tokens: self.max_new_tokens,
+            temperature: self.responses.sampling.scoring_temperature(),
+            max_new_tokens: self.responses.max_new_tokens,
         }
     }
 }

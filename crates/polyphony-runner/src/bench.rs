@@ -13,8 +13,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, RolloutWeights, StepConfig,
-    StepReport, Updates, train_step,
+    Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, ResponseConfig, RolloutWeights,
+    StepConfig, StepReport, Updates, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, ModelFiles, Sampling, StreamKey};
 use serde::Serialize;
@@ -167,14 +167,16 @@ fn step_config(work: Work, index: usize) -> StepConfig {
             activations: work.activations,
             ..Updates::default()
         },
-        sampling: Sampling {
-            temperature: 0.7,
-            top_p: 0.9,
-            top_k: None,
+        responses: ResponseConfig {
+            sampling: Sampling {
+                temperature: 0.7,
+                top_p: 0.9,
+                top_k: None,
+            },
+            max_new_tokens: work.new_tokens,
+            weights: RolloutWeights::Full,
+            long_prompts: LongPrompts::Fail,
         },
-        max_new_tokens: work.new_tokens,
-        rollout_weights: RolloutWeights::Full,
-        long_prompts: LongPrompts::Fail,
         steps: work.steps,
         key: StreamKey {
             step: index as u32,

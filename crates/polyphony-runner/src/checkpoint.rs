@@ -18,7 +18,6 @@ use polyphony_model::{Weights, save_tensors};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    evaluation::Evaluation,
     progress::NO_LEVEL,
     recipe::{Checkpoints, Recipe, reader},
     run_directory::{Lengths, remove_unfinished},
@@ -26,7 +25,7 @@ use crate::{
 };
 
 /// The layout of a checkpoint; another one has another number.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 const STATE: &str = "state.ron";
 
@@ -40,8 +39,6 @@ pub(crate) struct Position {
     pub(crate) lengths: Lengths,
     /// The highest reward of a joint action, and the level that it reached.
     pub(crate) best: Option<(f64, String)>,
-    /// The team's figures before training, unless their evaluation was interrupted.
-    pub(crate) before: Option<Evaluation>,
 }
 
 impl Position {
@@ -310,8 +307,13 @@ fn read(path: &Path, recipe: &Recipe, team: &mut Team) -> Result<Position> {
     let damaged = || format!("{} is damaged", file.display());
     let header: Header = reader().from_str(&text).with_context(damaged)?;
     ensure!(
-        header.format <= FORMAT,
-        "it was written by a newer polyphony (format {}; this one reads {FORMAT})",
+        header.format == FORMAT,
+        "it was written by {} polyphony (format {}; this one reads {FORMAT})",
+        if header.format > FORMAT {
+            "a newer"
+        } else {
+            "an older"
+        },
         header.format
     );
     let state: State = reader().from_str(&text).with_context(damaged)?;

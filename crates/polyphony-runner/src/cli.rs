@@ -11,7 +11,10 @@ use std::{
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, eval, generate, logprobs, models, resume, sandbox, score, train};
+use crate::commands::{
+    baseline, bench, compare, eval, generate, logprobs, models, report, resume, sandbox, score,
+    train, watch,
+};
 
 /// Fine-tunes several language models to work together.
 #[derive(Debug, Parser)]
@@ -29,6 +32,14 @@ enum Command {
     Resume(resume::Arguments),
     /// Evaluates a team on the held-out tasks of a recipe.
     Eval(eval::Arguments),
+    /// Evaluates what a team reaches without learning to work together.
+    Baseline(baseline::Arguments),
+    /// Puts runs and baselines side by side, with their cost.
+    Compare(compare::Arguments),
+    /// Writes what runs did as a page for a browser.
+    Report(report::Arguments),
+    /// Shows a run as it goes on.
+    Watch(watch::Arguments),
     /// Lets a model answer prompts.
     Generate(generate::Arguments),
     /// Gives the log-probabilities of token sequences.
@@ -67,6 +78,10 @@ fn run(command: Command, output: &mut dyn io::Write) -> Result<()> {
         Command::Train(arguments) => train::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments, output),
+        Command::Baseline(arguments) => baseline::run(&arguments, output),
+        Command::Compare(arguments) => compare::run(&arguments, output),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments, output),
         Command::Logprobs(arguments) => logprobs::run(&arguments, output),
         Command::Score(arguments) => score::run(&arguments, output),
@@ -131,6 +146,12 @@ mod tests {
             "eval",
             "eval mine.ron --set a=1 --team runs/one",
             "eval --team first --team second mine.ron",
+            "eval --team runs/one --run-dir out",
+            "baseline pipeline",
+            "baseline single mine.ron --set seed=2 --run-dir out",
+            "compare one two",
+            "report one two -o out.html",
+            "watch runs/one",
             "bench",
             "bench --model DIR --samples 4 --new-tokens 64 --steps 3",
             "models",

@@ -5,15 +5,19 @@ use polyphony_model::{LanguageModel, ModelFiles};
 
 use crate::{device::DeviceChoice, sources};
 
+pub(crate) mod baseline;
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod logprobs;
 pub(crate) mod models;
+pub(crate) mod report;
 pub(crate) mod resume;
 pub(crate) mod sandbox;
 pub(crate) mod score;
 pub(crate) mod train;
+pub(crate) mod watch;
 
 /// Opens and loads the model that a command was given: a name or a path.
 fn load(model: &str, device: DeviceChoice) -> Result<(ModelFiles, LanguageModel)> {

@@ -54,6 +54,14 @@ impl EnvironmentKind {
         }
     }
 
+    /// The name of the environment that a team plays, also where one agent does its work.
+    pub(crate) fn team_name(&self) -> String {
+        match self {
+            Self::Solo(team) => team.name(),
+            team => team.name(),
+        }
+    }
+
     /// The roles of its agents.
     pub fn roles(&self) -> Vec<Role> {
         match self {

@@ -1,81 +1,181 @@
 //! How good a team is on held-out tasks.
 
-use anyhow::Result;
-use polyphony_episode::{Environment, Task};
-use polyphony_marl::{
-    IndexedTask, MarlError, Rollout, mean_part_return, mean_return, returns, rollout,
-};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use std::time::Instant;
 
-use crate::{interrupt, memory, recipe::Recipe, team::Team};
+use anyhow::Result;
+use indexmap::IndexMap;
+use polyphony_episode::{Environment, Reward, Role, Task, Turn};
+use polyphony_marl::{
+    Episode, EpisodeConfig, Episodes, IndexedTask, MarlError, Protocol, ResponseConfig,
+    play_episodes,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    interrupt,
+    recipe::Recipe,
+    statistics::{Estimate, mean, or_nan, pass_at},
+    team::Team,
+};
 
 /// Rows that are decoded together.
-const ROWS: u64 = 32;
+const ROWS: usize = 32;
 
-/// Tasks that are played together, each with so many rows at its last turn.
-pub(crate) fn tasks_at_once(rows: u64) -> usize {
-    (ROWS / rows).max(1) as usize
+/// Tasks that are played together, each with so many episodes.
+pub(crate) fn tasks_at_once(episodes: usize) -> usize {
+    (ROWS / episodes).max(1)
 }
 
-/// A team's figures on held-out tasks.
+/// A team's figures on held-out tasks: a line of `evaluations.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Evaluation {
-    /// The mean return over all tasks and samples.
-    #[serde(rename = "return", deserialize_with = "or_nan")]
-    pub mean_return: f64,
-    /// The standard error of that mean, from the spread of the tasks' means; NaN (`null` in JSON)
-    /// of a single task.
-    #[serde(deserialize_with = "or_nan")]
-    pub standard_error: f64,
-    /// The mean of every part of the return: as the return itself, with the discounted rewards of
-    /// later turns.
-    #[serde(serialize_with = "as_object", deserialize_with = "from_object")]
-    pub parts: Vec<(String, f64)>,
+    /// Training steps that the team had had; `None` where that is not known.
+    pub step: Option<usize>,
+    /// Who read whose answers.
+    pub protocol: Protocol,
+    /// The return.
+    #[serde(rename = "return")]
+    pub returns: Estimate,
+    /// Every part of the return: as the return itself, with the discounted rewards of later turns.
+    pub parts: IndexMap<String, Estimate>,
+    /// The chance that at least one of so many episodes of a task is solved, by their number: 1 and
+    /// all that were played. Empty where the environment does not say what is solved.
+    pub pass_at: IndexMap<usize, Estimate>,
+    /// What each role said.
+    pub roles: IndexMap<String, Said>,
     /// Tasks played.
     pub tasks: usize,
-    /// Tasks left out since a prompt did not fit.
-    pub skipped_tasks: usize,
-    /// Joint actions that would have gone on, had the next prompt fitted.
+    /// Episodes of each task.
+    pub samples: usize,
+    /// Episodes left out since a prompt did not fit.
+    pub skipped_episodes: usize,
+    /// Episodes that would have gone on, had the next prompt fitted.
     pub cut_episodes: usize,
-    /// The first joint action of every task.
-    pub examples: Vec<Example>,
+    /// Tokens that the agents sampled, drafts included.
+    pub sampled_tokens: usize,
+    /// Tokens that they read: all histories that they answered.
+    pub read_tokens: usize,
+    /// All that depends on clocks.
+    pub timing: Timing,
+    /// What was said.
+    pub episodes: Vec<Played>,
 }
 
-/// Named numbers as one JSON object, in their order.
-pub(crate) fn as_object<S: Serializer>(
-    parts: &[(String, f64)],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(parts.iter().map(|(name, value)| (name, value)))
+/// What a role said: means over all responses.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Said {
+    /// Tokens of a response.
+    #[serde(deserialize_with = "or_nan")]
+    pub response_tokens: f64,
+    /// The share of responses that the length limit cut off.
+    #[serde(deserialize_with = "or_nan")]
+    pub truncated_share: f64,
 }
 
-fn from_object<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<(String, f64)>, D::Error> {
-    let object = Map::<String, Value>::deserialize(reader)?;
-    let number = |(name, value): (String, Value)| (name, value.as_f64().unwrap_or(f64::NAN));
-    Ok(object.into_iter().map(number).collect())
+/// How long an evaluation took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timing {
+    /// Seconds in all.
+    pub secs: f64,
+    /// Sampled tokens a second.
+    pub tokens_per_sec: f64,
+    /// Seconds a task, with all its episodes.
+    #[serde(deserialize_with = "or_nan")]
+    pub secs_per_task: f64,
 }
 
-/// A number that is not finite is `null` in JSON.
-fn or_nan<'de, D: Deserializer<'de>>(reader: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(reader)?.unwrap_or(f64::NAN))
-}
-
-/// What the team said to one task.
+/// One episode of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Example {
+#[serde(deny_unknown_fields)]
+pub struct Played {
     /// The task's identifier.
     pub task: String,
-    /// The return of these responses.
-    #[serde(rename = "return", deserialize_with = "or_nan")]
+    /// Its return.
+    #[serde(rename = "return")]
     pub value: f64,
-    /// One text an agent.
-    pub responses: Vec<String>,
+    /// Every part of its return.
+    pub parts: IndexMap<String, f64>,
+    /// Whether it ended with the task solved, where the environment says so.
+    pub solved: Option<bool>,
+    /// One text a role, at every turn.
+    pub turns: Vec<Vec<String>>,
+}
+
+impl Evaluation {
+    /// Its figures under the names that they have in TensorBoard.
+    pub(crate) fn figures(&self) -> Map<String, Value> {
+        let mut figures = Map::new();
+        let mut add = |name: String, value: f64| {
+            figures.insert(format!("held_out/{name}"), json!(value));
+        };
+        add("return".to_owned(), self.returns.mean);
+        for (part, estimate) in &self.parts {
+            add(format!("reward/{part}"), estimate.mean);
+        }
+        for (k, estimate) in &self.pass_at {
+            add(format!("pass@{k}"), estimate.mean);
+        }
+        for (role, said) in &self.roles {
+            add(format!("{role}/response_tokens"), said.response_tokens);
+            add(format!("{role}/truncated_share"), said.truncated_share);
+        }
+        figures
+    }
+
+    /// All but what was said, as one JSON object.
+    pub(crate) fn without_episodes(&self) -> Map<String, Value> {
+        let object = serde_json::to_value(self).map(|value| match value {
+            Value::Object(object) => object,
+            _ => Map::new(),
+        });
+        let mut object = object.unwrap_or_default();
+        object.shift_remove("episodes");
+        object
+    }
+
+    /// The mean return of each task.
+    pub fn by_task(&self) -> Vec<f64> {
+        self.of_tasks(|played| played.value)
+    }
+
+    /// The means of some figure over the episodes of each task.
+    pub fn of_tasks(&self, figure: impl Fn(&Played) -> f64) -> Vec<f64> {
+        let mut tasks: IndexMap<&str, Vec<f64>> = IndexMap::new();
+        for played in &self.episodes {
+            tasks.entry(&played.task).or_default().push(figure(played));
+        }
+        tasks.values().map(|values| mean(values)).collect()
+    }
+
+    /// The chance of each task that one of `k` episodes solves it, where all its episodes were played;
+    /// nothing where the environment does not say what is solved.
+    pub fn pass_by_task(&self, k: usize) -> Vec<f64> {
+        let mut tasks: IndexMap<&str, Vec<bool>> = IndexMap::new();
+        for played in &self.episodes {
+            if let Some(solved) = played.solved {
+                tasks.entry(&played.task).or_default().push(solved);
+            }
+        }
+        let whole = tasks
+            .into_values()
+            .filter(|solved| solved.len() == self.samples);
+        whole
+            .map(|solved| {
+                let right = solved.iter().filter(|solved| **solved).count();
+                pass_at(k, solved.len(), right)
+            })
+            .collect()
+    }
 }
 
 /// Plays held-out tasks, with random numbers that depend on the seed alone: the same
-/// team gets the same figures, and training is not disturbed. `on_task` is told after each batch
-/// how many tasks are done. `None` if the user interrupted it.
+/// team gets the same figures, and training is not disturbed. `step` is the number of training steps that
+/// the team has had, as far as it is known. `on_task` is told after each batch how many tasks are done.
+/// `None` if the user interrupted it.
 ///
 /// # Errors
 /// If a prompt does not fit, generation fails, or the environment fails.
@@ -84,112 +184,202 @@ pub fn evaluate(
     environment: &dyn Environment,
     tasks: &[Task],
     recipe: &Recipe,
+    protocol: Protocol,
+    step: Option<usize>,
     on_task: &mut dyn FnMut(usize),
 ) -> Result<Option<Evaluation>, MarlError> {
-    let config = recipe.evaluation_rollout();
-    let played: Vec<IndexedTask<'_>> = tasks
+    let started = Instant::now();
+    let config = EpisodeConfig {
+        episodes: recipe.evaluation.samples,
+        protocol,
+        responses: recipe.responses(),
+        // Streams of their own: no training step has this number.
+        key: recipe.stream_key(u32::MAX),
+    };
+    let indexed: Vec<IndexedTask<'_>> = tasks
         .iter()
         .enumerate()
         .map(|(index, task)| IndexedTask { index, task })
         .collect();
-    let mut all = Rollout::default();
-    let rows = memory::last_level(recipe, config.samples) * config.samples as u64;
-    for batch in played.chunks(tasks_at_once(rows)) {
+    let mut all = Episodes::default();
+    let mut done = 0;
+    for batch in indexed.chunks(tasks_at_once(config.episodes)) {
         if interrupt::requested() {
             return Ok(None);
         }
-        let played = rollout(&team.agents, environment, batch, &config, &mut |_| ())?;
-        all.nodes.extend(played.nodes);
-        all.skipped_tasks += played.skipped_tasks;
-        all.cut_episodes += played.cut_episodes;
-        on_task(all.nodes.len() + all.skipped_tasks);
+        let batch_played = play_episodes(&team.agents, environment, batch, &config, &mut |_| ())?;
+        all.played.extend(batch_played.played);
+        all.left_out += batch_played.left_out;
+        done += batch.len();
+        on_task(done);
     }
+    let secs = started.elapsed().as_secs_f64();
+    Ok(Some(summarize(
+        environment,
+        &all,
+        recipe,
+        protocol,
+        step,
+        secs,
+    )))
+}
+
+fn summarize(
+    environment: &dyn Environment,
+    episodes: &Episodes,
+    recipe: &Recipe,
+    protocol: Protocol,
+    step: Option<usize>,
+    secs: f64,
+) -> Evaluation {
     let discount = recipe.algorithm.discount;
-    Ok(Some(summarize(environment, &all, discount)))
-}
-
-fn summarize(environment: &dyn Environment, played: &Rollout, discount: f64) -> Evaluation {
-    let nodes = &played.nodes;
-    let by_task: Vec<f64> = nodes
-        .iter()
-        .map(|node| mean_return(std::slice::from_ref(node), discount))
-        .collect();
-    let examples = nodes.iter().filter_map(|node| {
-        let first = node.branches.first()?;
-        let responses = node.joint_action(&first.picks).responses;
-        Some(Example {
-            task: node.task.clone(),
-            value: *returns(node, discount).first()?,
-            responses: responses
-                .into_iter()
-                .map(|response| response.text)
-                .collect(),
-        })
-    });
-    Evaluation {
-        mean_return: mean_return(nodes, discount),
-        standard_error: standard_error(&by_task),
-        parts: environment
-            .reward_parts()
+    let all = &episodes.played;
+    let sum = |count: fn(&Episode) -> usize| all.iter().map(count).sum::<usize>();
+    let sampled_tokens = sum(|episode| episode.sampled_tokens);
+    let mut evaluation = Evaluation {
+        step,
+        protocol,
+        returns: Estimate::of_tasks(&[]),
+        parts: IndexMap::new(),
+        pass_at: IndexMap::new(),
+        roles: said(environment, all),
+        tasks: 0,
+        samples: recipe.evaluation.samples,
+        skipped_episodes: episodes.left_out,
+        cut_episodes: sum(|episode| usize::from(episode.is_cut)),
+        sampled_tokens,
+        read_tokens: sum(|episode| episode.read_tokens),
+        timing: Timing {
+            secs,
+            tokens_per_sec: sampled_tokens as f64 / secs,
+            secs_per_task: f64::NAN,
+        },
+        episodes: all
             .iter()
-            .map(|part| ((*part).to_owned(), mean_part_return(nodes, part, discount)))
+            .map(|episode| played(environment, episode, discount))
             .collect(),
-        tasks: nodes.len(),
-        skipped_tasks: played.skipped_tasks,
-        cut_episodes: played.cut_episodes,
-        examples: examples.collect(),
+    };
+    let by_task = evaluation.by_task();
+    evaluation.tasks = by_task.len();
+    evaluation.timing.secs_per_task = secs / by_task.len() as f64;
+    evaluation.returns = Estimate::of_tasks(&by_task);
+    for part in environment.reward_parts() {
+        let values = evaluation.of_tasks(|played| played.parts[*part]);
+        evaluation
+            .parts
+            .insert((*part).to_owned(), Estimate::of_tasks(&values));
+    }
+    evaluation.pass_at = pass_rates(&evaluation);
+    evaluation
+}
+
+fn played(environment: &dyn Environment, episode: &Episode, discount: f64) -> Played {
+    let part = |name: &&str| {
+        let value = episode.discounted(discount, |reward| reward.part(name).unwrap_or(0.0));
+        ((*name).to_owned(), value)
+    };
+    let turn = |turn: &Turn| {
+        let responses = turn.action.responses.iter();
+        responses.map(|response| response.text.clone()).collect()
+    };
+    Played {
+        task: episode.task.clone(),
+        value: episode.discounted(discount, Reward::total),
+        parts: environment.reward_parts().iter().map(part).collect(),
+        solved: episode
+            .rewards
+            .last()
+            .and_then(|last| environment.is_solved(last)),
+        turns: episode.turns.iter().map(turn).collect(),
     }
 }
 
-/// The standard error of the mean; NaN of fewer than two values.
-fn standard_error(values: &[f64]) -> f64 {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values
-        .iter()
-        .map(|value| (value - mean).powi(2))
-        .sum::<f64>()
-        / (n - 1.0);
-    (variance / n).sqrt()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_standard_error_shrinks_with_the_root_of_the_number() {
-        assert!(standard_error(&[1.0]).is_nan());
-        assert_eq!(standard_error(&[2.0, 2.0, 2.0]), 0.0);
-        assert!((standard_error(&[1.0, 3.0]) - 1.0).abs() < 1e-12);
-        let four = standard_error(&[1.0, 3.0, 1.0, 3.0]);
-        assert!((four - (4.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
-    }
-
-    #[test]
-    fn what_was_written_is_read_again() {
-        let evaluation = Evaluation {
-            mean_return: 1.5,
-            standard_error: f64::NAN,
-            parts: vec![("style".to_owned(), 0.5), ("length".to_owned(), 1.0)],
-            tasks: 1,
-            skipped_tasks: 0,
-            cut_episodes: 0,
-            examples: vec![],
+fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String, Said> {
+    let of_role = |(index, role): (usize, &Role)| {
+        let responses = episodes.iter().flat_map(|episode| episode.responses(index));
+        let lengths: Vec<f64> = responses.map(|said| said.tokens.len() as f64).collect();
+        let cut: Vec<f64> = episodes
+            .iter()
+            .map(|episode| episode.truncated_share(index))
+            .collect();
+        let said = Said {
+            response_tokens: mean(&lengths),
+            truncated_share: mean(&cut),
         };
-        let text = serde_json::to_string(&evaluation).unwrap();
-        let read: Evaluation = serde_json::from_str(&text).unwrap();
-        assert!(read.standard_error.is_nan(), "{text}");
-        let standard_error = 0.0;
-        assert_eq!(
-            Evaluation {
-                standard_error,
-                ..read
-            },
-            Evaluation {
-                standard_error,
-                ..evaluation
-            }
-        );
+        (role.name.clone(), said)
+    };
+    environment
+        .roles()
+        .iter()
+        .enumerate()
+        .map(of_role)
+        .collect()
+}
+
+/// pass@1, and pass@k of all k episodes that were played.
+fn pass_rates(evaluation: &Evaluation) -> IndexMap<usize, Estimate> {
+    // Once where both are the same.
+    let numbers: IndexMap<usize, Vec<f64>> = [1, evaluation.samples]
+        .into_iter()
+        .map(|k| (k, evaluation.pass_by_task(k)))
+        .collect();
+    let estimated = numbers.into_iter().filter(|(_, rates)| !rates.is_empty());
+    estimated
+        .map(|(k, rates)| (k, Estimate::of_tasks(&rates)))
+        .collect()
+}
+
+impl Recipe {
+    /// How agents answer, in training as in evaluation.
+    pub(crate) fn responses(&self) -> ResponseConfig {
+        ResponseConfig {
+            sampling: self.sampling.clone(),
+            max_new_tokens: self.max_new_tokens,
+            weights: self.rollout_weights,
+            long_prompts: self.long_prompts,
+        }
     }
+}
+
+/// An evaluation of one-turn episodes with these returns, in which both agents of a pair said a text.
+/// Half of each return is its part `style`.
+#[cfg(test)]
+pub(crate) fn fixture(episodes: &[(f64, String)]) -> Evaluation {
+    let played = |(index, (value, text)): (usize, &(f64, String))| Played {
+        task: format!("t{index}"),
+        value: *value,
+        parts: IndexMap::from([("style".to_owned(), value / 2.0)]),
+        solved: None,
+        turns: vec![vec![text.clone(); 2]],
+    };
+    let said = Said {
+        response_tokens: 4.0,
+        truncated_share: 0.5,
+    };
+    let mut evaluation = Evaluation {
+        step: Some(0),
+        protocol: Protocol::Parallel,
+        returns: Estimate::of_tasks(&[]),
+        parts: IndexMap::new(),
+        pass_at: IndexMap::new(),
+        roles: ["first", "second"]
+            .map(|role| (role.to_owned(), said))
+            .into(),
+        tasks: episodes.len(),
+        samples: 1,
+        skipped_episodes: 0,
+        cut_episodes: 0,
+        sampled_tokens: 8 * episodes.len(),
+        read_tokens: 20 * episodes.len(),
+        timing: Timing {
+            secs: 2.0,
+            tokens_per_sec: 4.0,
+            secs_per_task: 2.0 / episodes.len() as f64,
+        },
+        episodes: episodes.iter().enumerate().map(played).collect(),
+    };
+    evaluation.returns = Estimate::of_tasks(&evaluation.by_task());
+    let style = Estimate::of_tasks(&evaluation.of_tasks(|played| played.parts["style"]));
+    evaluation.parts.insert("style".to_owned(), style);
+    evaluation
 }

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
 use anyhow::{Result, bail};
-use polyphony_marl::{Algorithm, Kl, RolloutWeights};
+use polyphony_marl::{Kl, RolloutWeights};
 use polyphony_model::{Activations, ModelConfig};
 use sysinfo::{ProcessesToUpdate, System};
 
@@ -117,30 +117,32 @@ impl Needs {
 fn cache(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
     let config = &member.config;
     let token = 2 * config.layers * config.kv_heads * config.head_size;
-    let rollout = |tasks: usize, samples: usize| {
-        let nodes = last_level(recipe, samples);
-        let tokens = last_prompt(prompt, recipe) + samples * recipe.max_new_tokens;
-        (tasks * member.roles.len()) as u64 * nodes * tokens as u64
+    let roles = member.roles.len() as u64;
+    let last_prompt = last_prompt(prompt, recipe);
+    let samples = recipe.algorithm.samples;
+    let nodes = recipe.tasks_per_step as u64 * last_level(recipe);
+    let step = roles * nodes * (last_prompt + samples * recipe.max_new_tokens) as u64;
+    // Episodes of one turn share their prompt.
+    let episodes = recipe.evaluation.samples;
+    let prompts = if recipe.environment.horizon().get() == 1 {
+        1
+    } else {
+        episodes
     };
-    let step = rollout(recipe.tasks_per_step, recipe.algorithm.samples);
-    let judged = recipe.evaluation.samples;
-    let rows = last_level(recipe, judged) * judged as u64;
-    let tasks = evaluation::tasks_at_once(rows).min(recipe.evaluation.tasks);
+    let tasks = evaluation::tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
+    let task = prompts * last_prompt + episodes * recipe.max_new_tokens;
+    let judged = roles * tasks * task as u64;
     let number = match recipe.rollout_weights {
         RolloutWeights::Full => NUMBER,
         RolloutWeights::Bf16 => NUMBER / 2,
     };
-    step.max(rollout(tasks, judged)) * token as u64 * number
+    step.max(judged) * token as u64 * number
 }
 
 /// Nodes of a task's last turn.
-pub(crate) fn last_level(recipe: &Recipe, samples: usize) -> u64 {
-    let algorithm = Algorithm {
-        samples,
-        ..recipe.algorithm.clone()
-    };
+fn last_level(recipe: &Recipe) -> u64 {
     let roles = recipe.environment.roles().len();
-    let joint_actions = algorithm.joint_actions(roles).unwrap_or(usize::MAX) as u64;
+    let joint_actions = recipe.algorithm.joint_actions(roles).unwrap_or(usize::MAX) as u64;
     let before = recipe.environment.horizon().get() - 1;
     joint_actions.saturating_pow(before as u32)
 }

@@ -117,6 +117,11 @@ impl Display {
         }
     }
 
+    /// Makes room for another display while something else is done.
+    pub(crate) fn suspend<T>(&self, other: impl FnOnce() -> T) -> T {
+        self.bar.suspend(other)
+    }
+
     fn length(&self) -> u64 {
         self.bar.length().unwrap_or_default()
     }

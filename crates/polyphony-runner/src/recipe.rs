@@ -61,7 +61,7 @@ pub struct Recipe {
     /// Tasks that a step plays. Agents change their weights when they have `updates.buffer` nodes.
     #[serde(default = "one")]
     pub tasks_per_step: usize,
-    /// How the team is judged before and after.
+    /// How the team is judged.
     #[serde(default)]
     pub evaluation: Evaluation,
     /// What is kept so that a run can go on after it was stopped.
@@ -141,14 +141,23 @@ pub enum Team {
     Shared(String),
 }
 
-/// How the team is judged before and after training.
+/// How the team is judged on held-out tasks, before and after training and between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Evaluation {
     /// The held-out tasks to use, from the first; all where there are fewer.
     pub tasks: usize,
-    /// Responses of each agent at a node.
+    /// Episodes of each task.
     pub samples: usize,
+    /// Steps from one evaluation to the next; `None` for none but the first and the last.
+    pub every: Option<usize>,
+}
+
+impl Evaluation {
+    /// Whether the team is judged between its first and its last step, after so many.
+    pub(crate) fn is_due(&self, steps: usize) -> bool {
+        self.every.is_some_and(|every| steps.is_multiple_of(every))
+    }
 }
 
 impl Default for Evaluation {
@@ -156,6 +165,7 @@ impl Default for Evaluation {
         Self {
             tasks: 32,
             samples: 2,
+            every: None,
         }
     }
 }
@@ -258,6 +268,11 @@ impl Recipe {
         for (path, value, most) in [
             ("steps", self.steps, MOST_STEPS),
             ("evaluation.samples", self.evaluation.samples, MOST_SAMPLES),
+            (
+                "evaluation.every",
+                self.evaluation.every.unwrap_or(1),
+                MOST_STEPS,
+            ),
         ] {
             if !(1..=most).contains(&value) {
                 let allowed = format!("from 1 to {most}");
@@ -284,16 +299,11 @@ impl Recipe {
         Ok(())
     }
 
-    /// Checks that the trees of training and of evaluation are small enough to play.
+    /// Checks that the trees of training are small enough to play.
     fn validate_trees(&self) -> Result<()> {
         let (roles, turns) = (self.environment.roles().len(), self.environment.horizon());
-        let fits = |algorithm: &Algorithm| algorithm.validate_for(roles, turns.get());
-        fits(&self.algorithm).map_err(setting_of("algorithm"))?;
-        let judged = Algorithm {
-            samples: self.evaluation.samples,
-            ..self.algorithm.clone()
-        };
-        fits(&judged).map_err(setting_of("evaluation"))
+        let fits = self.algorithm.validate_for(roles, turns.get());
+        fits.map_err(setting_of("algorithm"))
     }
 
     fn validate_team(&self) -> Result<()> {

@@ -6,21 +6,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use polyphony_marl::{AgentGroup, Branch, Node, Rollout, Sample};
 use polyphony_sandbox::Pool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{evaluation::Evaluation, recipe::Recipe, team::Team};
+use crate::{evaluation::Evaluation, events, recipe::Recipe, run_files, team::Team};
 
-/// The directory of one run: `recipe.ron`, `metrics.jsonl`, `rollouts.jsonl`, `evaluation.json`,
-/// `checkpoints/step-<step>`, `agents/<role>`, and `sandbox.json` where programs are run.
+/// The directory of one run: `recipe.ron`, `metrics.jsonl`, `rollouts.jsonl`, `evaluations.jsonl`,
+/// `tensorboard`, `checkpoints/step-<step>`, `agents/<role>`, and `sandbox.json` where programs are run.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     path: PathBuf,
     metrics: BufWriter<File>,
     rollouts: BufWriter<File>,
+    evaluations: BufWriter<File>,
+    events: BufWriter<File>,
 }
 
 /// How long the files are that steps are written to, in bytes.
@@ -29,6 +31,8 @@ pub(crate) struct RunDirectory {
 pub(crate) struct Lengths {
     metrics: u64,
     rollouts: u64,
+    evaluations: u64,
+    events: u64,
 }
 
 impl RunDirectory {
@@ -39,9 +43,8 @@ impl RunDirectory {
     /// If it exists already or cannot be written.
     pub(crate) fn create(path: Option<&Path>, recipe: &Recipe) -> Result<Self> {
         let path = match path {
-            Some(path) if make(path)? => path.to_owned(),
-            Some(path) => bail!(exists_already(path)),
-            None => make_numbered(recipe)?,
+            Some(path) => make_new(path)?,
+            None => make_numbered(&recipe.environment.name())?,
         };
         Self::begin(&path, recipe).inspect_err(|_| {
             // Nothing is in it that anyone could miss.
@@ -49,21 +52,12 @@ impl RunDirectory {
         })
     }
 
-    /// Refuses a path that [`RunDirectory::create`] would refuse later, after long work.
-    ///
-    /// # Errors
-    /// If it exists already.
-    pub(crate) fn check(path: Option<&Path>) -> Result<()> {
-        match path {
-            Some(path) if path.exists() => bail!(exists_already(path)),
-            _ => Ok(()),
-        }
-    }
-
     /// Writes what a run begins with into an empty directory.
     fn begin(path: &Path, recipe: &Recipe) -> Result<Self> {
-        save_text(path, "recipe.ron", &recipe.to_ron())?;
-        Self::open(path, Lengths::default())
+        save_text(path, run_files::RECIPE, &recipe.to_ron())?;
+        let mut run = Self::open(path, Lengths::default())?;
+        run.cut(Lengths::default())?;
+        Ok(run)
     }
 
     /// Goes on in a directory that has a recipe, with files of at least these lengths. Nothing is
@@ -72,10 +66,16 @@ impl RunDirectory {
     /// # Errors
     /// If the files are shorter, another process writes them, or they cannot be written.
     pub(crate) fn open(path: &Path, lengths: Lengths) -> Result<Self> {
+        let events = path.join(run_files::EVENTS);
+        if let Some(folder) = events.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
         Ok(Self {
             path: path.to_owned(),
-            metrics: locked(&path.join("metrics.jsonl"), lengths.metrics)?,
-            rollouts: locked(&path.join("rollouts.jsonl"), lengths.rollouts)?,
+            metrics: locked(&path.join(run_files::METRICS), lengths.metrics)?,
+            rollouts: locked(&path.join(run_files::ROLLOUTS), lengths.rollouts)?,
+            evaluations: locked(&path.join(run_files::EVALUATIONS), lengths.evaluations)?,
+            events: locked(&events, lengths.events)?,
         })
     }
 
@@ -90,6 +90,12 @@ impl RunDirectory {
         };
         cut(&mut self.metrics, lengths.metrics)
             .and_then(|()| cut(&mut self.rollouts, lengths.rollouts))
+            .and_then(|()| cut(&mut self.evaluations, lengths.evaluations))
+            .and_then(|()| cut(&mut self.events, lengths.events))
+            .and_then(|()| match lengths.events {
+                0 => events::begin(&mut self.events),
+                _ => Ok(()),
+            })
             .with_context(|| format!("cutting the files of {}", self.path.display()))
     }
 
@@ -107,6 +113,8 @@ impl RunDirectory {
         Ok(Lengths {
             metrics: sync(&mut self.metrics).with_context(context)?,
             rollouts: sync(&mut self.rollouts).with_context(context)?,
+            evaluations: sync(&mut self.evaluations).with_context(context)?,
+            events: sync(&mut self.events).with_context(context)?,
         })
     }
 
@@ -115,22 +123,7 @@ impl RunDirectory {
     /// # Errors
     /// If the disk is full or gone.
     pub(crate) fn save_recipe(&self, recipe: &Recipe) -> Result<()> {
-        save_text(&self.path, "recipe.ron", &recipe.to_ron())
-    }
-
-    /// Whether a run has been trained and evaluated to its end.
-    ///
-    /// # Errors
-    /// If its evaluations are there but cannot be read.
-    pub(crate) fn is_complete(path: &Path) -> Result<bool> {
-        let path = path.join("evaluation.json");
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            text => text.with_context(|| format!("reading {}", path.display()))?,
-        };
-        let saved: Value =
-            serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-        Ok(!saved["after"].is_null())
+        save_text(&self.path, run_files::RECIPE, &recipe.to_ron())
     }
 
     /// Writes down how programs of the models are confined, and what the sandbox's self-test saw.
@@ -163,6 +156,7 @@ impl RunDirectory {
     ) -> Result<()> {
         let context = || format!("writing to {}", self.path.display());
         write_line(&mut self.metrics, metrics).with_context(context)?;
+        events::add(&mut self.events, step, metrics).with_context(context)?;
         for root in &rollout.nodes {
             for (path, node) in paths(root) {
                 let object = node_object(step, &path, node);
@@ -172,21 +166,21 @@ impl RunDirectory {
         self.metrics
             .flush()
             .and_then(|()| self.rollouts.flush())
+            .and_then(|()| self.events.flush())
             .with_context(context)
     }
 
-    /// Saves the evaluations before and after training, as far as there are any; in place of what was
-    /// saved before.
+    /// Adds what came of an evaluation.
     ///
     /// # Errors
     /// If the disk is full or gone.
-    pub(crate) fn save_evaluations(
-        &self,
-        before: Option<&Evaluation>,
-        after: Option<&Evaluation>,
-    ) -> Result<()> {
-        let object = json!({ "before": before, "after": after });
-        save_text(&self.path, "evaluation.json", &format!("{object:#}\n"))
+    pub(crate) fn record_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
+        let step = evaluation.step.unwrap_or_default();
+        write_line(&mut self.evaluations, evaluation)
+            .and_then(|()| events::add(&mut self.events, step, &evaluation.figures()))
+            .and_then(|()| self.evaluations.flush())
+            .and_then(|()| self.events.flush())
+            .with_context(|| format!("writing to {}", self.path.display()))
     }
 
     /// Saves every agent as a Hugging Face directory, in place of one that is there; returns where.
@@ -262,15 +256,25 @@ fn locked(path: &Path, length: u64) -> Result<BufWriter<File>> {
     open().with_context(|| format!("opening {}", path.display()))
 }
 
-/// Writes a text file as a whole, in place of one that is there.
+/// Writes one of a directory's files as a whole.
 fn save_text(folder: &Path, name: &str, text: &str) -> Result<()> {
-    let path = folder.join(name);
+    replace_text(&folder.join(name), text)
+}
+
+/// Writes a text file as a whole, in place of one that is there.
+///
+/// # Errors
+/// If its folder is not there, or the disk is full or gone.
+pub(crate) fn replace_text(path: &Path, text: &str) -> Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
         file.write_all(text.as_bytes())?;
         make_readable(file.as_file())?;
         file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)
+        file.persist(path).map_err(|error| error.error)
     };
     write().with_context(|| format!("writing {}", path.display()))?;
     Ok(())
@@ -301,9 +305,35 @@ fn make(path: &Path) -> Result<bool> {
     }
 }
 
-/// Makes the first of `runs/tldr-1`, `runs/tldr-2`, … that is free.
-fn make_numbered(recipe: &Recipe) -> Result<PathBuf> {
-    let name = recipe.environment.name();
+/// Refuses a path that [`make_new`] would refuse later, after long work.
+///
+/// # Errors
+/// If it exists already.
+pub(crate) fn check_new(path: &Path) -> Result<()> {
+    ensure!(
+        !path.exists(),
+        "the run directory {} exists already: give another with --run-dir, or remove it",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Makes a directory that must not be there yet.
+///
+/// # Errors
+/// If it exists already or cannot be made.
+pub(crate) fn make_new(path: &Path) -> Result<PathBuf> {
+    if !make(path)? {
+        check_new(path)?;
+    }
+    Ok(path.to_owned())
+}
+
+/// Makes the first of `runs/tldr-1`, `runs/tldr-2`, … that is free, for the name `tldr`.
+///
+/// # Errors
+/// If it cannot be made.
+pub(crate) fn make_numbered(name: &str) -> Result<PathBuf> {
     let mut number = 1;
     loop {
         let path = Path::new("runs").join(format!("{name}-{number}"));
@@ -314,11 +344,20 @@ fn make_numbered(recipe: &Recipe) -> Result<PathBuf> {
     }
 }
 
-fn exists_already(path: &Path) -> String {
-    format!(
-        "the run directory {} exists already: give another with --run-dir, or remove it",
-        path.display()
-    )
+/// Fills a directory with an evaluation outside of training and the recipe that it followed.
+///
+/// # Errors
+/// If the disk is full or gone; the directory is removed then.
+pub(crate) fn save_evaluation(path: &Path, recipe: &Recipe, evaluation: &Evaluation) -> Result<()> {
+    let write = || {
+        save_text(path, run_files::RECIPE, &recipe.to_ron())?;
+        let line = serde_json::to_string(evaluation)? + "\n";
+        save_text(path, run_files::EVALUATIONS, &line)
+    };
+    write().inspect_err(|_| {
+        // Nothing is in it that anyone could miss.
+        let _ = fs::remove_dir_all(path);
+    })
 }
 
 fn write_line(file: &mut BufWriter<File>, object: &impl Serialize) -> std::io::Result<()> {

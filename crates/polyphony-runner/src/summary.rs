@@ -8,7 +8,7 @@ use std::{
 
 use polyphony_episode::Role;
 
-use crate::evaluation::Evaluation;
+use crate::{evaluation::Evaluation, statistics::Estimate, table::table};
 
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
@@ -78,8 +78,8 @@ fn text(finished: Finished<'_>, program: &str) -> String {
     let _ = writeln!(
         text,
         "metrics, rollouts and evaluations in\n  {run}\n\nTalk to an agent:\n  {program} generate \
-         --model {} --prompt \"…\"\nTrain again with other values:\n  {program} train \
-         {run}/recipe.ron --set seed=2",
+         --model {} --prompt \"…\"\nSee what the run did:\n  {program} report {run}\nTrain again with \
+         other values:\n  {program} train {run}/recipe.ron --set seed=2",
         agents
             .first()
             .map_or_else(String::new, |agent| agent.display().to_string()),
@@ -88,35 +88,47 @@ fn text(finished: Finished<'_>, program: &str) -> String {
     text
 }
 
-/// Returns before and after, and the task with the middle change of return as an example.
+/// Figures before and after, and the task with the middle change of return as an example.
 fn add(text: &mut String, before: &Evaluation, after: &Evaluation, roles: &[Role]) {
-    let _ = writeln!(
-        text,
-        "\n{:<16} {:>8} {:>8}",
-        "held-out tasks", "before", "after"
-    );
-    let mut line = |name: &str, before: f64, after: f64| {
-        let _ = writeln!(text, "{name:<16} {before:>8.3} {after:>8.3}");
+    let line = |name: String, [before, after]: [&Estimate; 2]| {
+        let interval = |estimate: &Estimate| {
+            let [low, high] = estimate.interval?;
+            Some(format!("{low:.2} … {high:.2}"))
+        };
+        let cells = [before, after].map(|estimate| {
+            [
+                format!("{:.3}", estimate.mean),
+                interval(estimate).unwrap_or_default(),
+            ]
+        });
+        std::iter::once(name)
+            .chain(cells.into_iter().flatten())
+            .collect()
     };
-    line("return", before.mean_return, after.mean_return);
-    // A single task has none.
-    if before.standard_error.is_finite() {
-        let [before, after] = [before, after].map(|evaluation| evaluation.standard_error);
-        line("  ± std. error", before, after);
+    let mut rows: Vec<Vec<String>> =
+        vec![line("return".to_owned(), [&before.returns, &after.returns])];
+    for (part, before) in &before.parts {
+        if let Some(after) = after.parts.get(part) {
+            rows.push(line(format!("  {part}"), [before, after]));
+        }
     }
-    for ((part, before), (_, after)) in before.parts.iter().zip(&after.parts) {
-        line(&format!("  {part}"), *before, *after);
+    for (k, before) in &before.pass_at {
+        if let Some(after) = after.pass_at.get(k) {
+            rows.push(line(format!("pass@{k}"), [before, after]));
+        }
     }
+    let header = ["held-out tasks", "before", "95 %", "after", "95 %"].map(str::to_owned);
+    let _ = write!(text, "\n{}", table(&header, &rows));
     // The middle one of all changes: neither the best nor the worst that could be shown.
-    let mut pairs: Vec<_> = before.examples.iter().zip(&after.examples).collect();
+    let mut pairs: Vec<_> = before.episodes.iter().zip(&after.episodes).collect();
     pairs.sort_by(|(a, b), (c, d)| (b.value - a.value).total_cmp(&(d.value - c.value)));
     let Some((first, last)) = pairs.get(pairs.len() / 2) else {
         return;
     };
     let _ = writeln!(text, "\nTask `{}`", first.task);
-    for (when, example) in [("before", first), ("after", last)] {
-        let _ = writeln!(text, "  {when} training, return {:.2}:", example.value);
-        for (role, response) in roles.iter().zip(&example.responses) {
+    for (when, played) in [("before", first), ("after", last)] {
+        let _ = writeln!(text, "  {when} training, return {:.2}:", played.value);
+        for (role, response) in roles.iter().zip(played.turns.last().into_iter().flatten()) {
             let _ = writeln!(text, "    {}: {}", role.name, shorten(response));
         }
     }
@@ -134,31 +146,14 @@ fn shorten(response: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::Example;
 
-    fn evaluation(mean_return: f64, values: [f64; 3]) -> Evaluation {
-        let example = |(index, value): (usize, f64)| Example {
-            task: format!("t{index}"),
-            value,
-            responses: vec![format!("says\n{value}"); 2],
-        };
-        Evaluation {
-            mean_return,
-            standard_error: 0.1,
-            parts: vec![("style".to_owned(), mean_return / 2.0)],
-            tasks: 3,
-            skipped_tasks: 0,
-            cut_episodes: 0,
-            examples: values.into_iter().enumerate().map(example).collect(),
-        }
+    fn evaluation(values: [f64; 3]) -> Evaluation {
+        crate::evaluation::fixture(&values.map(|value| (value, format!("says\n{value}"))))
     }
 
     #[test]
     fn shows_figures_and_the_middle_example() {
-        let (before, after) = (
-            evaluation(1.0, [1.0, 1.0, 1.0]),
-            evaluation(2.0, [3.0, 1.5, 0.0]),
-        );
+        let (before, after) = (evaluation([1.0, 1.0, 1.0]), evaluation([3.0, 1.5, 0.0]));
         let agents = [PathBuf::from("runs/x/agents/a")];
         let finished = Finished {
             run: Path::new("runs/x"),
@@ -170,11 +165,12 @@ mod tests {
             agents: &agents,
         };
         let text = text(finished, "bin/polyphony");
-        assert!(
-            text.contains("return              1.000    2.000"),
-            "{text}"
-        );
-        assert!(text.contains("style             0.500    1.000"), "{text}");
+        let figures = "\
+held-out tasks  before         95 %  after         95 %
+return           1.000  1.00 … 1.00  1.500  0.00 … 3.00
+  style          0.500  0.50 … 0.50  0.750  0.00 … 1.50
+";
+        assert!(text.contains(figures), "{text}");
         assert!(
             text.contains("Task `t1`") && text.contains("b: says 1.5"),
             "{text}"

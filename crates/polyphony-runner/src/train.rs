@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use polyphony_env::{Expert, Source};
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
-    IndexedTask, Node, Playable, Rollout, RolloutConfig, StepConfig, StepReport, playable_tasks,
+    IndexedTask, Node, Playable, Protocol, Rollout, StepConfig, StepReport, playable_tasks,
     train_step,
 };
 use polyphony_model::StreamKey;
@@ -19,12 +19,12 @@ use polyphony_sandbox::Pool;
 use crate::{
     checkpoint::{self, Position},
     environment::Ready,
-    evaluation::{self, Evaluation},
-    interrupt, memory,
+    evaluation, interrupt, memory,
     metrics::{self, Outside},
     progress::{Display, NO_LEVEL},
     recipe::Recipe,
-    run_directory::RunDirectory,
+    run_directory::{self, RunDirectory},
+    run_files,
     schedule::Schedule,
     summary::{self, Finished},
     team::{Models, Team},
@@ -38,15 +38,16 @@ use crate::{
 /// If data or models cannot be had, a step fails, or the run directory cannot be written.
 pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
     recipe.validate_for_training()?;
-    RunDirectory::check(run_dir)?;
+    if let Some(path) = run_dir {
+        run_directory::check_new(path)?;
+    }
     let mut prepared = Prepared::new(recipe)?;
     let mut run = RunDirectory::create(run_dir, recipe)?;
     log::info!("writing the run to {}", run.path().display());
     if let Some(pool) = &prepared.pool {
         run.save_sandbox(pool)?;
     }
-    let start = prepared.start(recipe, &run)?;
-    prepared.play(recipe, &mut run, start)
+    prepared.play(recipe, &mut run, Position::default())
 }
 
 /// Goes on with a run that was stopped, as if it had not been; with other `steps` to go on to, if any.
@@ -54,22 +55,20 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
 /// # Errors
 /// As [`train`], and if the run is complete or its checkpoint cannot be used.
 pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>) -> Result<()> {
-    let file = path.join("recipe.ron");
-    ensure!(
-        file.is_file(),
-        "{} is not the directory of a run that has begun: it has no recipe.ron",
-        path.display()
-    );
     let changes: Vec<String> = steps
         .map(|steps| format!("steps={steps}"))
         .into_iter()
         .collect();
-    let recipe = Recipe::load(Some(&file.display().to_string()), &changes)?;
+    let recipe = run_files::recipe(path, &changes)?;
     recipe.validate_for_training()?;
     let checkpoint = checkpoint::find(path, from)?;
     let done = checkpoint.as_deref().map_or(0, checkpoint::steps);
+    let judged = run_files::evaluations(path)?
+        .into_iter()
+        .rev()
+        .find_map(|last| last.step);
     ensure!(
-        done < recipe.steps || !RunDirectory::is_complete(path)?,
+        done < recipe.steps || judged != Some(done),
         "the run in {} is complete: {done} steps are done. --steps is the number of the whole run's \
          steps: give more than that to go on",
         path.display()
@@ -93,13 +92,6 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
         path.display(),
         position.steps
     );
-    let position = match position.steps {
-        0 => prepared.start(&recipe, &run)?,
-        _ => {
-            run.save_evaluations(position.before.as_ref(), None)?;
-            position
-        }
-    };
     prepared.play(&recipe, &mut run, position)
 }
 
@@ -165,16 +157,6 @@ impl Prepared {
         })
     }
 
-    /// Evaluates the team before it learns, and saves what came of it.
-    fn start(&self, recipe: &Recipe, run: &RunDirectory) -> Result<Position> {
-        let before = self.evaluate("before", recipe)?;
-        run.save_evaluations(before.as_ref(), None)?;
-        Ok(Position {
-            before,
-            ..Position::default()
-        })
-    }
-
     /// Trains from a position to the end, and saves and tells what came of it.
     fn play(&mut self, recipe: &Recipe, run: &mut RunDirectory, position: Position) -> Result<()> {
         let trained = self.train_steps(recipe, run, &position);
@@ -192,15 +174,19 @@ impl Prepared {
             }
         };
         let agents = saved?;
-        let before = position.before.as_ref();
-        let after = self.evaluate("after", recipe)?;
-        run.save_evaluations(before, after.as_ref())?;
+        self.judge(recipe, run, steps)?;
+        let evaluations = run_files::evaluations(run.path())?;
+        let at = |step| {
+            evaluations
+                .iter()
+                .find(|evaluation| evaluation.step == Some(step))
+        };
         summary::tell(Finished {
             run: run.path(),
             steps,
             of: recipe.steps,
-            before,
-            after: after.as_ref(),
+            before: at(0),
+            after: at(steps),
             roles: self.environment.roles(),
             agents: &agents,
         });
@@ -220,12 +206,22 @@ impl Prepared {
             tasks: self.tasks.len(),
             per_step: recipe.tasks_per_step,
         };
+        if start.steps == 0 {
+            self.judge(recipe, run, 0)?;
+        }
         let mut display = Display::start("training", recipe.steps);
         display.resume(start.steps, start.best(self.environment.as_ref()));
-        let mut position = start.clone();
+        let mut saved = start.steps;
         let mut done = start.steps;
         let mut gradient_steps = 0;
         while done < recipe.steps && !interrupt::requested() {
+            // After the checkpoint of the same step, from which a run that goes on judges it again.
+            if done > 0 && recipe.evaluation.is_due(done) {
+                display.suspend(|| self.judge(recipe, run, done))?;
+                if interrupt::requested() {
+                    break;
+                }
+            }
             let started = Instant::now();
             let before = self.asked();
             let played = indexed(&self.tasks, schedule.step(done));
@@ -248,11 +244,12 @@ impl Prepared {
             run.record(done, &object, &rollout)?;
             display.step_done(done, &report, best_action(environment, &rollout));
             if done.is_multiple_of(recipe.checkpoints.every) {
-                position = self.keep(recipe, run, position, done, &display)?;
+                self.keep(recipe, run, done, &display)?;
+                saved = done;
             }
         }
-        if position.steps < done {
-            self.keep(recipe, run, position, done, &display)?;
+        if saved < done {
+            self.keep(recipe, run, done, &display)?;
         }
         display.finish();
         if done > start.steps && gradient_steps == 0 {
@@ -278,43 +275,42 @@ impl Prepared {
         &self,
         recipe: &Recipe,
         run: &mut RunDirectory,
-        last: Position,
         steps: usize,
         display: &Display,
-    ) -> Result<Position> {
+    ) -> Result<()> {
         let best = display.best();
         let position = Position {
             steps,
             lengths: run.sync()?,
             best: best.map(|(reward, level)| (reward, level.to_owned())),
-            before: last.before,
         };
-        checkpoint::save(run.path(), recipe, &self.team, &position)?;
-        Ok(position)
+        checkpoint::save(run.path(), recipe, &self.team, &position)
     }
 
-    /// Evaluates with a display; `None` if the user interrupted.
-    fn evaluate(&self, when: &str, recipe: &Recipe) -> Result<Option<Evaluation>> {
+    /// Evaluates the team after so many steps and records what came of it, unless the user interrupted.
+    fn judge(&self, recipe: &Recipe, run: &mut RunDirectory, steps: usize) -> Result<()> {
         let held_out = &self.held_out;
-        let mut display =
-            Display::start(&format!("held-out tasks {when} training"), held_out.len());
-        let environment = self.environment.as_ref();
-        let evaluation =
-            evaluation::evaluate(&self.team, environment, held_out, recipe, &mut |done| {
-                display.advance_to(done);
-            })?;
+        let title = format!("held-out tasks after {steps} steps");
+        let mut display = Display::start(&title, held_out.len());
+        let evaluation = evaluation::evaluate(
+            &self.team,
+            self.environment.as_ref(),
+            held_out,
+            recipe,
+            Protocol::Parallel,
+            Some(steps),
+            &mut |done| display.advance_to(done),
+        )?;
         display.finish();
-        if let Some(evaluation) = &evaluation {
-            // A single task has no standard error.
-            let error = Some(evaluation.standard_error).filter(|error| error.is_finite());
-            let error = error.map_or_else(String::new, |error| format!(" ± {error:.3}"));
-            log::info!(
-                "return on held-out tasks ({}) {when} training: {:.3}{error}",
-                evaluation.tasks,
-                evaluation.mean_return
-            );
-        }
-        Ok(evaluation)
+        let Some(evaluation) = evaluation else {
+            return Ok(());
+        };
+        log::info!(
+            "return on held-out tasks ({}) after {steps} steps: {}",
+            evaluation.tasks,
+            evaluation.returns
+        );
+        run.record_evaluation(&evaluation)
     }
 }
 
@@ -353,13 +349,8 @@ pub(crate) fn check_tasks(
     key: &str,
 ) -> Result<Playable> {
     let all: Vec<IndexedTask<'_>> = indexed(tasks, 0..tasks.len());
-    let playable = playable_tasks(
-        &team.agents,
-        environment,
-        &all,
-        &recipe.evaluation_rollout(),
-    )
-    .with_context(|| format!("checking `{key}`"))?;
+    let playable = playable_tasks(&team.agents, environment, &all, &recipe.responses())
+        .with_context(|| format!("checking `{key}`"))?;
     ensure!(
         playable.tasks > 0,
         "`{key}`: not one of {} tasks fits into the context",
@@ -398,10 +389,7 @@ fn run_step(
     let config = StepConfig {
         algorithm: recipe.algorithm.clone(),
         updates: recipe.updates.clone(),
-        sampling: recipe.sampling.clone(),
-        max_new_tokens: recipe.max_new_tokens,
-        rollout_weights: recipe.rollout_weights,
-        long_prompts: recipe.long_prompts,
+        responses: recipe.responses(),
         steps: recipe.steps,
         key: recipe.stream_key(step as u32),
     };
@@ -428,27 +416,11 @@ fn list(paths: &[PathBuf]) -> String {
 
 impl Recipe {
     /// The random numbers of a step.
-    fn stream_key(&self, step: u32) -> StreamKey {
+    pub(crate) fn stream_key(&self, step: u32) -> StreamKey {
         StreamKey {
             seed: self.seed,
             step,
             ..StreamKey::default()
-        }
-    }
-
-    /// How a team is sampled to be judged.
-    pub(crate) fn evaluation_rollout(&self) -> RolloutConfig {
-        RolloutConfig {
-            samples: self.evaluation.samples,
-            joint_mode: self.algorithm.joint_mode,
-            // Judged are whole episodes.
-            termination_threshold: None,
-            sampling: self.sampling.clone(),
-            max_new_tokens: self.max_new_tokens,
-            weights: self.rollout_weights,
-            long_prompts: self.long_prompts,
-            // Streams of its own: no training step has this number.
-            key: self.stream_key(u32::MAX),
         }
     }
 }

@@ -21,6 +21,11 @@ use super::{
 /// The names of the reward's parts, in the order of the levels.
 pub(super) const PARTS: [&str; 4] = ["definitions", "syntax", "tests", "cooperation"];
 
+/// Whether a reward is that of a program all of whose asserts passed.
+pub(super) fn is_solved(reward: &Reward) -> bool {
+    reward.part("tests") == Some(1.0)
+}
+
 /// No joint action is worth more.
 pub(super) const MAX_REWARD: f64 = 4.0;
 
@@ -264,6 +269,7 @@ mod tests {
                 run,
             };
             assert_eq!(assessment.is_solved(), expected, "{assessment:?}");
+            assert_eq!(is_solved(&assessment.reward()), expected, "{assessment:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ mod settings;
 use std::{num::NonZeroUsize, sync::Arc};
 
 use polyphony_episode::{
-    Environment, EnvironmentError, JointAction, Observation, Outcome, Role, Task, Turn,
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_sandbox::{Judgement, Pool, SandboxError, Verdict};
 
@@ -194,6 +194,10 @@ impl Environment for Coding {
 
     fn horizon(&self) -> NonZeroUsize {
         self.settings.turns
+    }
+
+    fn is_solved(&self, reward: &Reward) -> Option<bool> {
+        Some(assessment::is_solved(reward))
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {

@@ -5,8 +5,8 @@ use std::{error::Error, path::Path, sync::Arc};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role};
 use polyphony_marl::{
-    Agent, Algorithm, JointMode, Language, LongPrompts, RolloutConfig, RolloutWeights,
-    UpdateConfig, Updates,
+    Agent, Algorithm, JointMode, Language, LongPrompts, ResponseConfig, RolloutConfig,
+    RolloutWeights, UpdateConfig, Updates,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer};
 
@@ -36,10 +36,12 @@ pub(crate) fn rollout_config(samples: usize, step: u32) -> RolloutConfig {
         samples,
         joint_mode: JointMode::Aligned,
         termination_threshold: None,
-        sampling: Sampling::default(),
-        max_new_tokens: 1,
-        weights: RolloutWeights::Full,
-        long_prompts: LongPrompts::Fail,
+        responses: ResponseConfig {
+            sampling: Sampling::default(),
+            max_new_tokens: 1,
+            weights: RolloutWeights::Full,
+            long_prompts: LongPrompts::Fail,
+        },
         // Every step draws other random numbers.
         key: StreamKey {
             seed: 1,

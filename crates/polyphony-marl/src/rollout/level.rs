@@ -11,7 +11,7 @@ use polyphony_model::{
 };
 use rayon::prelude::*;
 
-use super::{OpenNode, Played, RolloutConfig};
+use super::{OpenNode, Played, ResponseConfig, RolloutConfig};
 use crate::{
     MarlError,
     agent::{Agent, roles_of},
@@ -48,7 +48,8 @@ pub(super) fn sample(
             })
             .collect();
         // All roles that an agent plays are sampled in one batch, one role after the other.
-        let mut samples = answer(agent, &models[index], &groups, config, on_tokens)?.into_iter();
+        let mut samples =
+            answer(agent, &models[index], &groups, &config.responses, on_tokens)?.into_iter();
         for _ in played() {
             by_role.push(samples.by_ref().take(open.len()).collect());
         }
@@ -57,11 +58,11 @@ pub(super) fn sample(
 }
 
 /// One agent's responses to all its prompts, in one batch.
-fn answer(
+pub(crate) fn answer(
     agent: &Agent,
     model: &LanguageModel,
     groups: &[PromptGroup<'_>],
-    config: &RolloutConfig,
+    config: &ResponseConfig,
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Vec<Vec<Sample>>, MarlError> {
     let generation = GenerationConfig {
@@ -179,7 +180,7 @@ fn score_node<'a>(
 }
 
 /// Refuses a reward with a part that was not announced, or with one that is not finite.
-fn check_reward(
+pub(crate) fn check_reward(
     environment: &dyn Environment,
     task: &Task,
     action: &JointAction,

@@ -2,7 +2,7 @@
 
 use polyphony_episode::{Environment, Observation, Role, Turn};
 
-use super::{IndexedTask, LongPrompts, Played, RolloutConfig};
+use super::{IndexedTask, LongPrompts, Played, ResponseConfig};
 use crate::{
     MarlError,
     agent::{Agent, player},
@@ -36,7 +36,7 @@ impl<'a> Opened<'a> {
     fn add(
         &mut self,
         node: Result<OpenNode<'a>, MarlError>,
-        config: &RolloutConfig,
+        config: &ResponseConfig,
     ) -> Result<(), MarlError> {
         match node {
             Ok(node) => self.nodes.push(node),
@@ -57,7 +57,7 @@ pub(super) fn roots<'a>(
     agents: &[Agent],
     environment: &dyn Environment,
     tasks: &[IndexedTask<'a>],
-    config: &RolloutConfig,
+    config: &ResponseConfig,
 ) -> Result<Opened<'a>, MarlError> {
     let mut opened = Opened::default();
     for &task in tasks {
@@ -85,7 +85,7 @@ pub(super) fn children<'a>(
     agents: &[Agent],
     environment: &dyn Environment,
     level: &[Played<'a>],
-    config: &RolloutConfig,
+    config: &ResponseConfig,
 ) -> Result<Opened<'a>, MarlError> {
     let mut opened = Opened::default();
     for (parent, Played { open, node, next }) in level.iter().enumerate() {
@@ -116,7 +116,7 @@ pub(super) fn children<'a>(
     Ok(opened)
 }
 
-fn check_team(
+pub(crate) fn check_team(
     agents: &[Agent],
     roles: &[Role],
     observations: &[Observation],
@@ -136,23 +136,13 @@ fn each(
     agents: &[Agent],
     roles: &[Role],
     task: IndexedTask<'_>,
-    config: &RolloutConfig,
+    config: &ResponseConfig,
     history: impl Fn(&Role, usize) -> Result<History, MarlError>,
 ) -> Result<Vec<History>, MarlError> {
     let fitting = |(index, role): (usize, &Role)| {
         let history = history(role, index)?;
-        let (prompt, new) = (history.tokens.len(), config.max_new_tokens);
         let agent = &agents[player(agents.len(), index)];
-        let max_positions = agent.model.config().max_positions;
-        if prompt.saturating_add(new) > max_positions {
-            return Err(MarlError::PromptTooLong {
-                task: task.task.id.clone(),
-                agent: role.name.clone(),
-                prompt,
-                new,
-                max_positions,
-            });
-        }
+        agent.check_room(&task.task.id, role, &history, config.max_new_tokens)?;
         Ok(history)
     };
     roles.iter().enumerate().map(fitting).collect()

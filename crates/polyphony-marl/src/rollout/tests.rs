@@ -149,10 +149,8 @@ fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
                     have 8, but the model's context holds 128";
     assert!(message.starts_with(expected), "{message}");
 
-    let skipping = RolloutConfig {
-        long_prompts: LongPrompts::Skip,
-        ..config
-    };
+    let mut skipping = config;
+    skipping.responses.long_prompts = LongPrompts::Skip;
     let rollout = play(&tasks, &skipping).unwrap();
     let played: Vec<&str> = rollout
         .nodes

@@ -9,13 +9,14 @@ use burn::{
     tensor::{DType, Tensor},
 };
 use polyphony_episode::Task;
-use polyphony_model::LoraConfig;
+use polyphony_model::{LoraConfig, Sampling};
 
 use super::*;
 use crate::{
     agent::Language,
     config::{AdvantageScale, Aggregation, Baseline, Schedule},
     fixture::{CONTEXT, Duet, lengths, plain_language, task, tiny_model, weight_bits},
+    rollout::{LongPrompts, RolloutWeights},
 };
 
 /// Two agents with these stop tokens.
@@ -29,10 +30,12 @@ fn team(stop_tokens: Vec<u32>) -> [Agent; 2] {
 
 fn config(algorithm: Algorithm) -> StepConfig {
     StepConfig {
-        sampling: Sampling::default(),
-        max_new_tokens: 40,
-        rollout_weights: RolloutWeights::Full,
-        long_prompts: LongPrompts::Fail,
+        responses: ResponseConfig {
+            sampling: Sampling::default(),
+            max_new_tokens: 40,
+            weights: RolloutWeights::Full,
+            long_prompts: LongPrompts::Fail,
+        },
         steps: 10,
         key: StreamKey {
             seed: 5,
@@ -138,7 +141,7 @@ fn a_step_whose_tasks_are_all_left_out_has_no_mean_and_changes_nothing() {
     let mut agents = team(vec![]);
     let before = agents.each_ref().map(|agent| weight_bits(&agent.model));
     let mut config = config(Algorithm::default());
-    config.long_prompts = LongPrompts::Skip;
+    config.responses.long_prompts = LongPrompts::Skip;
     let tasks = [task("long", &"word ".repeat(CONTEXT))];
     let (Step { report, .. }, _) = step(&mut agents, &tasks, &config);
     assert_eq!((report.skipped_tasks, report.sampled_tokens), (1, 0));
@@ -250,14 +253,12 @@ fn judging_subtracts_the_baseline_from_the_credits() {
 #[test]
 fn rounded_weights_are_for_the_rollout_alone() {
     let tasks = [task("a", "hello"), task("b", "the letter")];
-    let gaps = [RolloutWeights::Full, RolloutWeights::Bf16].map(|rollout_weights| {
+    let gaps = [RolloutWeights::Full, RolloutWeights::Bf16].map(|weights| {
         let mut agents = team(vec![]);
         let lora = LoraConfig::default();
         agents[1].model = agents[1].model.clone().with_lora(&lora, 1, 0).unwrap();
-        let mut config = StepConfig {
-            rollout_weights,
-            ..config(Algorithm::default())
-        };
+        let mut config = config(Algorithm::default());
+        config.responses.weights = weights;
         config.updates.logprob_tolerance = 1.0;
         let (done, _) = step(&mut agents, &tasks, &config);
         for agent in &agents {

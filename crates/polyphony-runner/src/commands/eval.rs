@@ -1,17 +1,19 @@
 //! `polyphony eval`: how good a team is on the held-out tasks of a recipe.
 
-use std::{io::Write, path::Path};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Serialize;
+use polyphony_marl::Protocol;
 
 use crate::{
     device::{DeviceChoice, Devices},
-    evaluation, json_lines,
-    progress::Display,
+    judging::{Judging, Kept, judge},
     recipe::{self, FineTuning, Recipe},
-    team::{Models, agent_names},
-    train::{check_tasks, load_tasks},
+    run_files,
+    team::agent_names,
 };
 
 /// The arguments of `polyphony eval`.
@@ -31,67 +33,65 @@ pub(crate) struct Arguments {
     /// two also with the device's number, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
-}
-
-/// What the command prints.
-#[derive(Serialize)]
-struct Printed {
-    #[serde(rename = "return")]
-    mean_return: f64,
-    standard_error: f64,
-    #[serde(serialize_with = "evaluation::as_object")]
-    parts: Vec<(String, f64)>,
-    tasks: usize,
-    skipped_tasks: usize,
-    cut_episodes: usize,
+    /// A new directory that keeps recipe, figures and everything that was said, for `compare` and
+    /// `report`.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
 }
 
 /// Evaluates what the arguments say and prints one line.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
-    let recipe = arguments.recipe()?;
-    let environment = recipe.environment.build()?.environment;
-    let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
-    held_out.truncate(recipe.evaluation.tasks);
-    let team = Models::open(&recipe, environment.as_ref())?.load(&recipe)?;
-    check_tasks(&recipe, environment.as_ref(), &team, &held_out, "held_out")?;
-    let mut display = Display::start("held-out tasks", held_out.len());
-    let evaluation = evaluation::evaluate(
-        &team,
-        environment.as_ref(),
-        &held_out,
-        &recipe,
-        &mut |done| display.advance_to(done),
-    )?;
-    display.finish();
-    // Nobody listens for Ctrl-C here: it ends the program.
-    let evaluation = evaluation.context("the evaluation was interrupted")?;
-    let printed = Printed {
-        mean_return: evaluation.mean_return,
-        standard_error: evaluation.standard_error,
-        parts: evaluation.parts,
-        tasks: evaluation.tasks,
-        skipped_tasks: evaluation.skipped_tasks,
-        cut_episodes: evaluation.cut_episodes,
+    let origin = arguments.origin()?;
+    let recipe = arguments.recipe(&origin)?;
+    let judging = Judging {
+        recipe: &recipe,
+        origin: if arguments.run().is_some() {
+            &origin
+        } else {
+            &recipe
+        },
+        protocol: Protocol::Parallel,
+        step: arguments.steps()?,
+        kept: arguments.run_dir.as_deref().map_or(Kept::No, Kept::In),
     };
-    json_lines::write(output, &printed)
+    judge(&judging, output)
 }
 
 impl Arguments {
-    /// The recipe with everything that was changed on the command line.
-    fn recipe(&self) -> Result<Recipe> {
-        let run = match self.team.as_slice() {
-            [one] if is_run(Path::new(one)) => Some(Path::new(one)),
+    /// The run whose agents are judged, if it is one's.
+    fn run(&self) -> Option<&Path> {
+        match self.team.as_slice() {
+            [one] if run_files::is_run(Path::new(one)) => Some(Path::new(one)),
             _ => None,
-        };
-        let own = run.map(|run| run.join("recipe.ron").display().to_string());
-        let which = self.recipe.as_ref().or(own.as_ref());
-        let mut recipe = Recipe::load(which.map(String::as_str), &self.overrides)?;
+        }
+    }
+
+    /// The training steps that the team has had, as far as it is known.
+    fn steps(&self) -> Result<Option<usize>> {
+        Ok(match (self.run(), self.team.as_slice()) {
+            (Some(run), _) => Some(run_files::metrics(run)?.len()),
+            (None, []) => Some(0),
+            (None, _) => None,
+        })
+    }
+
+    /// The recipe with what was changed of it on the command line.
+    fn origin(&self) -> Result<Recipe> {
+        match (&self.recipe, self.run()) {
+            (None, Some(run)) => run_files::recipe(run, &self.overrides),
+            (which, _) => Recipe::load(which.as_deref(), &self.overrides),
+        }
+    }
+
+    /// The same with the agents and the device of the command line.
+    fn recipe(&self, origin: &Recipe) -> Result<Recipe> {
+        let mut recipe = origin.clone();
         if let Some(device) = self.device {
             recipe.devices = Devices::Same(device);
         }
         // Nothing learns here.
         recipe.fine_tuning = FineTuning::Full;
-        recipe.team = match (run, self.team.as_slice()) {
+        recipe.team = match (self.run(), self.team.as_slice()) {
             (Some(run), _) => agents_of(run, &recipe)?,
             (None, []) => recipe.team,
             (None, [model]) => recipe::Team::Copies(model.clone()),
@@ -100,11 +100,6 @@ impl Arguments {
         recipe.validate().context("checking --team")?;
         Ok(recipe)
     }
-}
-
-/// Whether a path is a run directory, as opposed to a model.
-fn is_run(path: &Path) -> bool {
-    path.join("recipe.ron").is_file()
 }
 
 /// The agents that a run of the recipe saved.
@@ -146,7 +141,12 @@ mod tests {
             overrides: own(overrides),
             team: own(team),
             device: None,
+            run_dir: None,
         }
+    }
+
+    fn resolve(arguments: &Arguments) -> Result<Recipe> {
+        arguments.recipe(&arguments.origin()?)
     }
 
     /// A run directory of the arXiv recipe with agents that hold nothing.
@@ -162,12 +162,12 @@ mod tests {
 
     #[test]
     fn models_given_replace_those_of_the_recipe() {
-        let team = |models: &[&str]| arguments(None, &[], models).recipe().unwrap().team;
+        let team = |models: &[&str]| resolve(&arguments(None, &[], models)).unwrap().team;
         assert_eq!(team(&["a"]), recipe::Team::Copies("a".to_owned()));
         let each = recipe::Team::Each(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!(team(&["a", "b"]), each);
         assert_eq!(team(&[]), Recipe::load(None, &[]).unwrap().team);
-        let error = arguments(None, &[], &["a", "b", "c"]).recipe().unwrap_err();
+        let error = resolve(&arguments(None, &[], &["a", "b", "c"])).unwrap_err();
         assert!(format!("{error:#}").contains("`team` lists 3 models, but must list 2"));
     }
 
@@ -175,14 +175,14 @@ mod tests {
     fn a_run_directory_brings_its_recipe_and_its_agents() {
         let folder = run_directory();
         let run = folder.path().to_str().unwrap();
-        let recipe = arguments(None, &["seed=7"], &[run]).recipe().unwrap();
+        let recipe = resolve(&arguments(None, &["seed=7"], &[run])).unwrap();
         assert_eq!(
             (recipe.environment, recipe.seed),
             (EnvironmentKind::Arxiv, 7)
         );
         let agents = ["background", "method"].map(|role| format!("{run}/agents/{role}"));
         assert_eq!(recipe.team, recipe::Team::Each(agents.into()));
-        let error = arguments(Some("tldr-smollm2"), &[], &[run]).recipe();
+        let error = resolve(&arguments(Some("tldr-smollm2"), &[], &[run]));
         let message = error.unwrap_err().to_string();
         assert!(message.contains("has no agent `summarizer`"), "{message}");
     }
@@ -201,19 +201,27 @@ mod tests {
             run(&arguments(None, &overrides, &[path]), &mut output).unwrap();
             String::from_utf8(output).unwrap()
         };
-        let first = line();
-        assert_eq!(first, line());
-        let printed: Value = serde_json::from_str(&first).unwrap();
+        let mut printed: Value = serde_json::from_str(&line()).unwrap();
+        let mut again: Value = serde_json::from_str(&line()).unwrap();
+        let timing = |line: &mut Value| line.as_object_mut().unwrap().shift_remove("timing");
+        assert!(timing(&mut printed).is_some() && timing(&mut again).is_some());
+        assert_eq!(printed, again);
         let keys: Vec<&String> = printed.as_object().unwrap().keys().collect();
         assert_eq!(
             keys,
             [
+                "step",
+                "protocol",
                 "return",
-                "standard_error",
                 "parts",
+                "pass_at",
+                "roles",
                 "tasks",
-                "skipped_tasks",
+                "samples",
+                "skipped_episodes",
                 "cut_episodes",
+                "sampled_tokens",
+                "read_tokens",
             ]
         );
         assert_eq!(printed["tasks"], 2);

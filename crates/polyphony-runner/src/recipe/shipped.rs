@@ -26,8 +26,11 @@ macro_rules! shipped {
 pub fn shipped() -> &'static [Shipped] {
     shipped![
         "tldr-smollm2",
+        "tldr-smollm2-solo",
         "arxiv-smollm2",
+        "arxiv-smollm2-solo",
         "coop-smollm2",
+        "coop-smollm2-solo",
         "humaneval-smollm2",
         "humaneval-smollm2-two-turns",
         "tldr-qwen3",

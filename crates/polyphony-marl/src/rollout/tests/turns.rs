@@ -226,7 +226,7 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
 
     // With one and the same history, too, two branches draw different tokens.
     let keys = |node: &OpenNode<'_>| (node.task.index, node.branch);
-    let mut open = open::roots(&agents, &endless(&NAMES), &[], &config)
+    let mut open = open::roots(&agents, &endless(&NAMES), &[], &config.responses)
         .unwrap()
         .nodes;
     assert!(open.is_empty());
@@ -235,10 +235,10 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
         .enumerate()
         .map(|(index, task)| IndexedTask { index, task })
         .collect();
-    open = open::roots(&agents, &endless(&NAMES), &indexed, &config)
+    open = open::roots(&agents, &endless(&NAMES), &indexed, &config.responses)
         .unwrap()
         .nodes;
-    let models = sampling_models(&agents, &config).unwrap();
+    let models = sampling_models(&agents, config.responses.weights).unwrap();
     for turn in 0..3 {
         let mut named: Vec<_> = open.iter().map(keys).collect();
         named.sort_unstable();
@@ -246,7 +246,7 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
         assert_eq!(named.len(), open.len(), "turn {turn}");
         let samples = level::sample(&agents, &models, &open, turn, &config, &mut |_| ()).unwrap();
         let played = level::score(&endless(&NAMES), open, samples, turn, &config).unwrap();
-        open = open::children(&agents, &endless(&NAMES), &played, &config)
+        open = open::children(&agents, &endless(&NAMES), &played, &config.responses)
             .unwrap()
             .nodes;
     }
@@ -270,10 +270,8 @@ fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
         "{message}"
     );
 
-    let config = RolloutConfig {
-        long_prompts: LongPrompts::Skip,
-        ..config
-    };
+    let mut config = config;
+    config.responses.long_prompts = LongPrompts::Skip;
     let played = rollout(&agents, &game, &indexed, &config, &mut |_| ()).unwrap();
     assert_eq!((played.skipped_tasks, played.cut_episodes), (0, 3));
     assert_eq!(played.nodes[0].nodes().len(), 1);

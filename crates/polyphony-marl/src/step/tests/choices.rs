@@ -15,7 +15,7 @@ fn after(algorithm: &Algorithm, environment: &dyn Environment) -> (Vec<Vec<Vec<u
         task: &tasks[index],
     });
     let mut config = config(algorithm.clone());
-    config.max_new_tokens = 8;
+    config.responses.max_new_tokens = 8;
     // Steps that depend on the length of the gradient, too.
     config.updates = Updates {
         learning_rate: 1e-3,

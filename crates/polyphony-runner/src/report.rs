@@ -1,0 +1,149 @@
+//! The report of one run or several: one HTML page that needs nothing else.
+//!
+//! Start reading at [`page`]. [`groups`] puts runs together, [`charts`] draws their metrics, [`texts`]
+//! chooses what was said. The page itself is `report/page.html` with its style and script; charts are drawn by
+//! plotly.js, which the `plotly` crate carries.
+
+mod charts;
+mod groups;
+mod texts;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use minijinja::{Environment, Value, context, value::Serde};
+use serde::Serialize;
+
+use self::charts::Chart;
+use crate::comparison::{Run, compare};
+
+/// The HTML page of some runs.
+///
+/// # Errors
+/// If a run cannot be read, or has neither steps nor evaluations yet.
+pub(crate) fn page(runs: &[&Path]) -> Result<String> {
+    let all = runs
+        .iter()
+        .map(|path| Run::read(path))
+        .collect::<Result<Vec<_>>>()?;
+    let groups = groups::groups(&all);
+    let judged: Vec<Run> = all
+        .iter()
+        .filter(|run| !run.evaluations.is_empty())
+        .cloned()
+        .collect();
+    ensure!(
+        !groups.is_empty() || !judged.is_empty(),
+        "{} has neither steps nor evaluations yet: wait until the first is done",
+        all[0].path.display()
+    );
+    let rows = compare(&judged)?;
+    let sections = [
+        Section::new("Return", charts::returns(&groups)),
+        Section::new("Baselines", charts::comparison(&rows)),
+        Section::new("Parts of the reward", charts::parts(&groups)),
+        Section::new("Agents", charts::agents(&groups)),
+        Section::new("Health", charts::health(&groups)),
+        Section::new("Speed", charts::speed(&groups)),
+        Section::new("All metrics", charts::all(&groups)),
+    ];
+    let sections: Vec<Section> = sections
+        .into_iter()
+        .filter(|section| !section.charts.is_empty())
+        .collect();
+    render(context! {
+        title => title(&all),
+        runs => Serde(all.iter().map(About::of).collect::<Vec<_>>()),
+        rows => Serde(rows),
+        sections => Serde(sections),
+        texts => Serde(texts::choose(&all)),
+        plotly => Value::from_safe_string(plotly_script()),
+        style => Value::from_safe_string(include_str!("report/page.css").to_owned()),
+        script => Value::from_safe_string(include_str!("report/page.js").to_owned()),
+    })
+}
+
+/// Charts under a heading.
+#[derive(Serialize)]
+struct Section {
+    title: &'static str,
+    charts: Vec<Chart>,
+}
+
+impl Section {
+    fn new(title: &'static str, charts: Vec<Chart>) -> Self {
+        Self { title, charts }
+    }
+}
+
+/// What a run did, in a few words.
+#[derive(Serialize)]
+struct About {
+    path: String,
+    method: String,
+    models: Vec<String>,
+    seed: u64,
+    /// Steps that are done, and that there are to do.
+    done: usize,
+    steps: usize,
+    samples: usize,
+    learning_rate: f64,
+    temperature: f32,
+    max_new_tokens: usize,
+    /// Mean returns on held-out tasks.
+    first: Option<String>,
+    last: Option<String>,
+    recipe: String,
+}
+
+impl About {
+    fn of(run: &Run) -> Self {
+        let recipe = &run.recipe;
+        let roles = recipe.environment.roles().len();
+        let models = recipe.team.models(roles).into_iter().map(str::to_owned);
+        let returns = |evaluation: &crate::evaluation::Evaluation| evaluation.returns.to_string();
+        Self {
+            path: run.path.display().to_string(),
+            method: run.method(),
+            models: models.collect(),
+            seed: recipe.seed,
+            done: run.metrics.len(),
+            steps: recipe.steps,
+            samples: recipe.algorithm.samples,
+            learning_rate: recipe.updates.learning_rate,
+            temperature: recipe.sampling.temperature,
+            max_new_tokens: recipe.max_new_tokens,
+            first: run.evaluations.first().map(returns),
+            last: run
+                .evaluations
+                .last()
+                .filter(|_| run.evaluations.len() > 1)
+                .map(returns),
+            recipe: recipe.to_ron(),
+        }
+    }
+}
+
+fn title(runs: &[Run]) -> String {
+    let mut environments: Vec<String> = runs
+        .iter()
+        .map(|run| run.recipe.environment.team_name())
+        .collect();
+    environments.dedup();
+    format!("Polyphony: {}", environments.join(", "))
+}
+
+fn render(values: Value) -> Result<String> {
+    let mut templates = Environment::new();
+    let add = templates.add_template("page.html", include_str!("report/page.html"));
+    add.and_then(|()| templates.get_template("page.html")?.render(values))
+        .context("writing the report")
+}
+
+/// The script of plotly.js without that for formulas, of which there are none here.
+fn plotly_script() -> String {
+    let mut both = plotly::Plot::offline_js_sources();
+    let end = "</script>";
+    both.truncate(both.find(end).map_or(0, |at| at + end.len()));
+    both
+}

@@ -1,0 +1,75 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  // Okabe and Ito's colours for colour-blind readers, lightened where paper is dark.
+  const palettes = {
+    light: ["#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07a00", "#3a9bd1", "#6b7280", "#8a94a0"],
+    dark: ["#56b4e9", "#ff8a3d", "#2fc99b", "#e29bc8", "#f0c04a", "#9ad4f5", "#a8b0ba", "#6f7883"],
+  };
+  const theme = () => root.dataset.theme;
+  const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+
+  const paint = (value) => {
+    if (Array.isArray(value)) return value.map(paint);
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, paint(inner)]));
+    }
+    if (value === "$ink") return style("--ink");
+    if (typeof value === "string" && /^[$~][0-7]$/.test(value)) {
+      const colour = palettes[theme()][Number(value[1])];
+      return value[0] === "$" ? colour : colour + "55";
+    }
+    return value;
+  };
+
+  const axis = (own) => ({
+    gridcolor: style("--rule"), linecolor: style("--rule"), zerolinecolor: style("--rule"),
+    automargin: true, ...own,
+  });
+
+  const draw = (place) => {
+    const { data, layout } = JSON.parse(document.getElementById(place.dataset.chart).textContent);
+    const small = place.closest("figure").classList.contains("small");
+    const named = layout.yaxis && layout.yaxis.title;
+    Plotly.react(place, paint(data), {
+      ...paint(layout),
+      height: layout.height || (small ? 240 : 340),
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: style("--ink"), family: "system-ui, sans-serif", size: 12 },
+      margin: { t: 12, r: 12, b: 44, l: named ? 60 : 44 },
+      xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
+      hovermode: data.some((trace) => trace.orientation === "h") ? "closest" : "x unified",
+      hoverlabel: { bgcolor: style("--raised"), bordercolor: style("--rule"), font: { color: style("--ink") } },
+      legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0 },
+      showlegend: data.filter((trace) => trace.showlegend !== false).length > 1,
+    }, { responsive: true, displaylogo: false, displayModeBar: false });
+    place.dataset.drawn = "yes";
+  };
+
+  const places = [...document.querySelectorAll(".chart")];
+  // Charts are drawn when they come into sight: a report may have hundreds.
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
+    }
+  }, { rootMargin: "400px" });
+
+  const choose = (name) => {
+    root.dataset.theme = name;
+    places.filter((place) => place.dataset.drawn).forEach(draw);
+  };
+  choose(dark.matches ? "dark" : "light");
+  dark.addEventListener("change", () => choose(dark.matches ? "dark" : "light"));
+  document.getElementById("theme").addEventListener("click", () => choose(theme() === "dark" ? "light" : "dark"));
+  places.forEach((place) => watcher.observe(place));
+
+  let before;
+  addEventListener("beforeprint", () => {
+    before = theme();
+    root.dataset.theme = "light";
+    document.querySelectorAll("details").forEach((closed) => { closed.open = true; });
+    places.forEach(draw);
+  });
+  addEventListener("afterprint", () => choose(before));
+})();

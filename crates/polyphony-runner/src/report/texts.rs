@@ -1,0 +1,108 @@
+//! What was said before and after training.
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::{
+    comparison::Run,
+    evaluation::{Evaluation, Played},
+};
+
+/// Tasks of a run that are shown at once; the others are behind a click.
+const OPEN: usize = 2;
+
+/// The responses of a run to its held-out tasks, before and after.
+#[derive(Serialize)]
+pub(super) struct Texts {
+    run: String,
+    tasks: Vec<Pair>,
+}
+
+/// What was said to a task.
+#[derive(Serialize)]
+struct Pair {
+    task: String,
+    is_open: bool,
+    sides: Vec<Side>,
+}
+
+/// One side of the comparison.
+#[derive(Serialize)]
+struct Side {
+    when: String,
+    value: f64,
+    parts: IndexMap<String, f64>,
+    /// A role, its turn where there are several, and what it said.
+    said: Vec<(String, String)>,
+}
+
+/// The first episode of every task, of every run that was evaluated twice or alone; those whose change is
+/// in the middle first: neither the best nor the worst that could be shown.
+pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
+    let texts = |run: &Run| {
+        let first = run.evaluations.first()?;
+        let last = run.evaluations.last().filter(|_| run.evaluations.len() > 1);
+        let mut pairs: Vec<(f64, Pair)> = first_episodes(first)
+            .map(|before| {
+                let after = last
+                    .and_then(|last| first_episodes(last).find(|after| after.task == before.task));
+                let change = after.map_or(0.0, |after| after.value - before.value);
+                let sides = [Some((first, before)), last.zip(after)];
+                let sides = sides.into_iter().flatten();
+                let pair = Pair {
+                    task: before.task.clone(),
+                    is_open: false,
+                    sides: sides
+                        .map(|(evaluation, played)| side(run, evaluation, played))
+                        .collect(),
+                };
+                (change, pair)
+            })
+            .collect();
+        pairs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let middle = pairs
+            .get(pairs.len() / 2)
+            .map_or(0.0, |(change, _)| *change);
+        pairs.sort_by(|(a, _), (b, _)| (a - middle).abs().total_cmp(&(b - middle).abs()));
+        let mut tasks: Vec<Pair> = pairs.into_iter().map(|(_, pair)| pair).collect();
+        tasks
+            .iter_mut()
+            .take(OPEN)
+            .for_each(|pair| pair.is_open = true);
+        let run = format!("{}: {}", run.name(), run.method());
+        Some(Texts { run, tasks })
+    };
+    runs.iter().filter_map(texts).collect()
+}
+
+fn first_episodes(evaluation: &Evaluation) -> impl Iterator<Item = &Played> {
+    let mut seen: Vec<&str> = Vec::new();
+    evaluation.episodes.iter().filter(move |played| {
+        let is_first = !seen.contains(&played.task.as_str());
+        seen.push(&played.task);
+        is_first
+    })
+}
+
+fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {
+    let roles = run.recipe.environment.roles();
+    let said = |(turn, texts): (usize, &Vec<String>)| {
+        let turn = match played.turns.len() {
+            1 => String::new(),
+            _ => format!(", turn {turn}"),
+        };
+        let said = roles.iter().zip(texts);
+        said.map(|(role, text)| (format!("{}{turn}", role.name), text.clone()))
+            .collect::<Vec<_>>()
+    };
+    Side {
+        when: match evaluation.step {
+            Some(0) => "before training".to_owned(),
+            Some(step) => format!("after {step} steps"),
+            None => "as given".to_owned(),
+        },
+        value: played.value,
+        parts: played.parts.clone(),
+        said: (1..).zip(&played.turns).flat_map(said).collect(),
+    }
+}

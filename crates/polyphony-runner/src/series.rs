@@ -1,0 +1,91 @@
+//! The metrics of a run as series by name.
+
+use indexmap::IndexSet;
+use serde_json::Value;
+
+use crate::comparison::Run;
+
+/// The values of a metric by step; steps without one are left out.
+pub(crate) type Series = Vec<(usize, f64)>;
+
+/// The names of all metrics of a run but `step`; those of inner objects as `name.inner`.
+pub(crate) fn names(run: &Run) -> IndexSet<String> {
+    let mut names = IndexSet::new();
+    for (name, value) in run.metrics.iter().flatten() {
+        match value {
+            Value::Object(inner) => names.extend(inner.keys().map(|key| format!("{name}.{key}"))),
+            _ => {
+                names.insert(name.clone());
+            }
+        }
+    }
+    names.shift_remove("step");
+    names
+}
+
+/// The series of a metric.
+pub(crate) fn of_run(run: &Run, name: &str) -> Series {
+    let value = |line: &serde_json::Map<String, Value>| {
+        let whole = line.get(name);
+        let inner = || {
+            let (outer, key) = name.split_once('.')?;
+            line.get(outer)?.get(key)
+        };
+        let step = line.get("step")?.as_u64()? as usize;
+        Some((step, whole.or_else(inner)?.as_f64()?))
+    };
+    run.metrics.iter().filter_map(value).collect()
+}
+
+/// The mean of a value and those before it, as many as a tenth of the series.
+pub(crate) fn smoothed(series: &Series) -> Series {
+    let window = (series.len() / 10).max(1);
+    let mean_until = |end: usize| {
+        let start = (end + 1).saturating_sub(window);
+        let values = &series[start..=end];
+        values.iter().map(|(_, value)| value).sum::<f64>() / values.len() as f64
+    };
+    (0..series.len())
+        .map(|end| (series[end].0, mean_until(end)))
+        .collect()
+}
+
+/// The mean of several series and their least and greatest value, at the steps that all of them have.
+pub(crate) fn spread(series: &[Series]) -> Vec<(usize, [f64; 3])> {
+    let Some((first, others)) = series.split_first() else {
+        return Vec::new();
+    };
+    let at = |series: &Series, step: usize| {
+        let index = series.binary_search_by_key(&step, |(step, _)| *step).ok()?;
+        Some(series[index].1)
+    };
+    let together = |&(step, value): &(usize, f64)| {
+        let others: Option<Vec<f64>> = others.iter().map(|series| at(series, step)).collect();
+        let values = [vec![value], others?].concat();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Some((step, [mean, least, greatest]))
+    };
+    first.iter().filter_map(together).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_smoothed_by_a_tenth_of_its_length_and_none_of_what_comes_later() {
+        let values: Series = (0..20).map(|step| (step, (step % 2) as f64)).collect();
+        let smooth = smoothed(&values);
+        assert_eq!(smooth[..3], [(0, 0.0), (1, 0.5), (2, 0.5)]);
+        assert_eq!(smoothed(&vec![(4, 2.0), (5, 3.0)]), [(4, 2.0), (5, 3.0)]);
+    }
+
+    #[test]
+    fn seeds_are_taken_together_where_all_have_a_value() {
+        let runs = [vec![(1, 1.0), (2, 5.0), (3, 2.0)], vec![(1, 3.0), (3, 8.0)]];
+        assert_eq!(spread(&runs), [(1, [2.0, 1.0, 3.0]), (3, [5.0, 2.0, 8.0])]);
+        assert_eq!(spread(&[]), []);
+    }
+}
