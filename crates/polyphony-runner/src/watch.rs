@@ -320,7 +320,7 @@ mod tests {
             "step 10 of 40, 15 min left",
             "summarizer",
             "1.2500",
-            "style             0.25    0.25",
+            "style            0.25    0.25",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

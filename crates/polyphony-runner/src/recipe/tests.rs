@@ -118,7 +118,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
 fn an_unknown_recipe_is_told_the_names_that_exist() {
     let error = Recipe::load(Some("tldr"), &[]).unwrap_err().to_string();
     let start =
-        "`tldr` is neither a recipe that ships with polyphony (tldr-smollm2, arxiv-smollm2, ";
+        "`tldr` is neither a recipe that ships with polyphony (tldr-smollm2, tldr-smollm2-solo, ";
     assert!(error.starts_with(start), "{error}");
     assert!(error.ends_with(") nor a file that exists"), "{error}");
     assert!(
