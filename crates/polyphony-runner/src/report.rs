@@ -40,7 +40,7 @@ pub(crate) fn page(runs: &[&Path]) -> Result<String> {
     let rows = compare(&judged)?;
     let sections = [
         Section::new("Return", charts::returns(&groups)),
-        Section::new("Baselines", charts::comparison(&rows)),
+        Section::new("Methods", charts::comparison(&rows)),
         Section::new("Parts of the reward", charts::parts(&groups)),
         Section::new("Agents", charts::agents(&groups)),
         Section::new("Health", charts::health(&groups)),
@@ -88,7 +88,7 @@ struct About {
     steps: usize,
     samples: usize,
     learning_rate: f64,
-    temperature: f32,
+    temperature: String,
     max_new_tokens: usize,
     /// Mean returns on held-out tasks.
     first: Option<String>,
@@ -111,7 +111,8 @@ impl About {
             steps: recipe.steps,
             samples: recipe.algorithm.samples,
             learning_rate: recipe.updates.learning_rate,
-            temperature: recipe.sampling.temperature,
+            // As it was written: 0.7, not the nearest number of 32 bits in 64.
+            temperature: recipe.sampling.temperature.to_string(),
             max_new_tokens: recipe.max_new_tokens,
             first: run.evaluations.first().map(returns),
             last: run

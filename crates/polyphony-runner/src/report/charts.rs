@@ -184,15 +184,15 @@ fn held_out(group: &Group<'_>, index: usize) -> Box<dyn Trace> {
                 .size(10)
                 .symbol(plotly::common::MarkerSymbol::Diamond),
         )
-        .error_y(errors(below, above))
+        .error_y(errors(below, above, colour(index)))
 }
 
-fn errors(below: Vec<f64>, above: Vec<f64>) -> ErrorData {
+fn errors(below: Vec<f64>, above: Vec<f64>, colour: String) -> ErrorData {
     ErrorData::new(ErrorType::Data)
         .symmetric(false)
         .array(above)
         .array_minus(below)
-        .color("$ink".to_owned())
+        .color(colour)
         .thickness(1.5)
 }
 
@@ -207,7 +207,7 @@ pub(super) fn comparison(rows: &[Row]) -> Vec<Chart> {
             .filter(|row| row.environment == **environment)
             .rev()
             .collect();
-        let names: Vec<String> = own.iter().map(|row| label(row)).collect();
+        let names = labels(&own);
         let parts = own[0].parts.keys().enumerate().map(|(index, part)| {
             let values = own
                 .iter()
@@ -234,11 +234,11 @@ pub(super) fn comparison(rows: &[Row]) -> Vec<Chart> {
         .name("return")
         .mode(Mode::Markers)
         .marker(Marker::new().color("$ink".to_owned()).size(8))
-        .error_x(errors(below, above));
+        .error_x(errors(below, above, "$ink".to_owned()));
         let traces = parts.chain([total as Box<dyn Trace>]).collect();
         let layout = Layout::new()
             .bar_mode(BarMode::Relative)
-            .height(140 + 44 * own.len())
+            .height(150 + 40 * own.len())
             .x_axis(Axis::new().title("return on held-out tasks"))
             .y_axis(Axis::new().auto_margin(true));
         let caption =
@@ -248,7 +248,20 @@ pub(super) fn comparison(rows: &[Row]) -> Vec<Chart> {
     environments.iter().map(chart).collect()
 }
 
-/// A method with what tells its rows apart.
+/// The rows' names, which must differ: bars of one name would lie on one another.
+fn labels(rows: &[&Row]) -> Vec<String> {
+    let labels: Vec<String> = rows.iter().map(|row| label(row)).collect();
+    let alike = |own: &String| labels.iter().filter(|label| *label == own).count() > 1;
+    let labelled = rows.iter().zip(&labels);
+    labelled
+        .map(|(row, label)| match alike(label) {
+            true => format!("{label}, {}", row.runs.join(", ")),
+            false => label.clone(),
+        })
+        .collect()
+}
+
+/// A method with what mostly tells its rows apart.
 fn label(row: &Row) -> String {
     let steps = row
         .step
@@ -256,8 +269,9 @@ fn label(row: &Row) -> String {
         .map_or_else(String::new, |step| format!(", {step} steps"));
     let seeds = row.seeds.len();
     let plural = if seeds == 1 { "" } else { "s" };
+    // On two lines, so that it fits on a phone.
     format!(
-        "{}{steps} ({} tasks, {seeds} seed{plural})",
+        "{}{steps}<br>{} tasks, {seeds} seed{plural}",
         row.method, row.tasks
     )
 }

@@ -37,11 +37,11 @@
       height: layout.height || (small ? 240 : 340),
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: style("--ink"), family: "system-ui, sans-serif", size: 12 },
-      margin: { t: 12, r: 12, b: 44, l: named ? 60 : 44 },
+      margin: { t: 12, r: 12, b: 44, l: named ? 60 : 44 }, bargap: 0.3,
       xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
       hovermode: data.some((trace) => trace.orientation === "h") ? "closest" : "x unified",
       hoverlabel: { bgcolor: style("--raised"), bordercolor: style("--rule"), font: { color: style("--ink") } },
-      legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0 },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
       showlegend: data.filter((trace) => trace.showlegend !== false).length > 1,
     }, { responsive: true, displaylogo: false, displayModeBar: false });
     place.dataset.drawn = "yes";

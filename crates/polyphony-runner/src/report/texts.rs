@@ -15,6 +15,8 @@ const OPEN: usize = 2;
 #[derive(Serialize)]
 pub(super) struct Texts {
     run: String,
+    /// How many of the tasks are shown at once.
+    shown: usize,
     tasks: Vec<Pair>,
 }
 
@@ -70,7 +72,11 @@ pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
             .take(OPEN)
             .for_each(|pair| pair.is_open = true);
         let run = format!("{}: {}", run.name(), run.method());
-        Some(Texts { run, tasks })
+        Some(Texts {
+            run,
+            shown: OPEN,
+            tasks,
+        })
     };
     runs.iter().filter_map(texts).collect()
 }
