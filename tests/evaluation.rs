@@ -80,9 +80,21 @@ fn a_trained_team_is_judged_as_at_the_end_of_its_training() {
     assert_eq!(own, last);
     let other = eval(&["--set", "seed=8"]);
     assert_ne!(own["return"], other["return"]);
-    // Kept with the recipe of its training, whatever that recipe's models were.
+    // Kept with the recipe of its training, beside the one that it was judged by.
     eval(&["--run-dir", "kept"]);
-    assert_eq!(place.read("kept/recipe.ron"), place.read("run/recipe.ron"));
+    assert_eq!(
+        place.read("kept/training.ron"),
+        place.read("run/recipe.ron")
+    );
+    assert!(
+        place
+            .read("kept/recipe.ron")
+            .contains("run/agents/elaborator")
+    );
+    // It is the team at the end of that run, and so the run's own last evaluation.
+    let rows = json_lines(&place.succeed(&["compare", "run", "kept"]));
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(rows[1]["runs"], serde_json::json!(["run"]));
     place.refuse(
         &["eval", "--team", "run", "--run-dir", "kept"],
         &["kept exists already"],
@@ -192,7 +204,9 @@ fn runs_that_differ_in_their_seeds_are_one_row() {
     let expected = (mean("run-1", 1) + mean("run-2", 1)) / 2.0;
     assert!((rows[1]["return"]["mean"].as_f64().unwrap() - expected).abs() < 1e-9);
     assert!(
-        ended.stderr.contains("MAGRPO        2      2  2 × 2"),
+        ended
+            .stderr
+            .contains("MAGRPO                 2      2  2 × 2"),
         "{}",
         ended.stderr
     );

@@ -48,6 +48,7 @@ struct Left {
     metrics: Vec<String>,
     rollouts: String,
     evaluations: Vec<String>,
+    events: Vec<Vec<u8>>,
     weights: Vec<Vec<u8>>,
 }
 
@@ -79,6 +80,7 @@ impl Left {
             metrics: lines("metrics.jsonl"),
             rollouts: read("rollouts.jsonl"),
             evaluations: lines("evaluations.jsonl"),
+            events: events(&place.path(run)),
             weights: folders.iter().map(weights).collect(),
         }
     }
@@ -92,8 +94,26 @@ impl Left {
         }
         assert!(self.rollouts == whole.rollouts, "{label}: rollouts");
         assert_eq!(self.evaluations, whole.evaluations, "{label}");
+        assert!(self.events == whole.events, "{label}: events");
         assert!(self.weights == whole.weights, "{label}: weights");
     }
+}
+
+/// The records of a run's event file without the times in them: their length with its checksum, the time
+/// in nine bytes, the rest, and another checksum. Of figures that depend on clocks the lengths remain.
+fn events(run: &Path) -> Vec<Vec<u8>> {
+    let file = run.join("tensorboard/events.out.tfevents.polyphony");
+    let bytes = fs::read(file).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+        let record = &rest[12 + 9..12 + length];
+        let timing = record.windows(7).position(|window| window == b"timing.");
+        records.push(record[..timing.unwrap_or(record.len())].to_vec());
+        rest = &rest[12 + length + 4..];
+    }
+    records
 }
 
 /// The names of a run's checkpoints, sorted.

@@ -29,14 +29,14 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
     let whole = train_whole(&place, &[]);
     place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "3"]);
     let before = checkpoints(&place.path("run"));
-    assert_eq!(before, ["step-000003"]);
+    assert_eq!(before, ["step-000002", "step-000003"]);
     // Metrics fit, tensors do not.
     let resume = place.command(&["resume", "run", "--steps", "7"]);
     let failed = with_small_files(&resume, 256).output().unwrap();
     let log = String::from_utf8(failed.stderr).unwrap();
     assert!(!failed.status.success(), "{log}");
     for part in [
-        "writing the checkpoint run/checkpoints/step-000006",
+        "writing the checkpoint run/checkpoints/step-000004",
         "make room there, then `polyphony resume run`",
         "File too large",
     ] {
@@ -81,11 +81,17 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     refused(&place, "state.ron", half, &["state.ron is damaged"]);
     let newer = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
-        assert!(text.starts_with("(format:1,"), "{text:.40}");
-        text.replacen("(format:1,", "(format:2,news:\"more\",", 1)
+        assert!(text.starts_with("(format:2,"), "{text:.40}");
+        text.replacen("(format:2,", "(format:3,news:\"more\",", 1)
             .into_bytes()
     };
-    let expected = "it was written by a newer polyphony (format 2; this one reads 1)";
+    let older = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        text.replacen("(format:2,", "(format:1,", 1).into_bytes()
+    };
+    let expected = "it was written by an older polyphony (format 1; this one reads 2)";
+    refused(&place, "state.ron", older, &[expected]);
+    let expected = "it was written by a newer polyphony (format 3; this one reads 2)";
     refused(&place, "state.ron", newer, &[expected]);
 
     // Of another run: the recipe is part of what a checkpoint is.

@@ -17,15 +17,20 @@ impl Dice {
     }
 }
 
-/// Starts a command, and kills it after so many turns of a loop; returns how many there were if it
-/// ended before.
-fn run_and_kill(mut command: Command, turns: u64) -> Option<u64> {
+/// Starts a command, waits until its run has so many steps, and kills it after so many turns of a loop
+/// more; returns how many turns there were if it ended before.
+fn run_and_kill(mut command: Command, run: &Path, steps: usize, turns: u64) -> Option<u64> {
     let mut running = command.stderr(Stdio::null()).spawn().unwrap();
-    for turn in 0..turns {
+    let metrics = run.join("metrics.jsonl");
+    let done =
+        || fs::read(&metrics).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count());
+    let mut turn = 0;
+    while turn < turns {
         std::thread::yield_now();
         if running.try_wait().unwrap().is_some() {
             return Some(turn);
         }
+        turn += u64::from(steps == 0 || done() >= steps);
     }
     // It may have ended by now.
     let _ = running.kill();
@@ -38,7 +43,10 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
     let place = place();
     let whole = train_whole(&place, more);
     let counted = [&["train", "recipe.ron", "--run-dir", "counted"], more].concat();
-    let turns = run_and_kill(place.command(&counted), u64::MAX).unwrap();
+    // From its first step to its end.
+    let turns = run_and_kill(place.command(&counted), &place.path("counted"), 1, u64::MAX).unwrap();
+    // On a busy machine the turns of one run are not those of another: most come within a step or two.
+    let turns = 2 * turns / STEPS as u64 + 1;
     let mut dice = Dice(seed);
     let mut left = kills;
     let mut stopped_early = 0;
@@ -49,7 +57,8 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
         // Some runs are killed again while they are resumed.
         while left > 0 {
             left -= 1;
-            let ended = run_and_kill(attempt, dice.below(turns));
+            let steps = dice.below(STEPS as u64) as usize;
+            let ended = run_and_kill(attempt, &place.path(&run), steps, dice.below(turns));
             stopped_early += usize::from(ended.is_none());
             attempt = match place.path(&run).join("recipe.ron").exists() {
                 true => place.command(&["resume", &run]),

@@ -4,11 +4,11 @@
 
 use std::{path::Path, time::Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::{
-    edges,
+    edges, links,
     process::{self, say},
     tools::{self, Tool},
 };
@@ -34,6 +34,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "crate edges",
         run: crate_edges,
+    },
+    Check {
+        name: "links",
+        run: links,
     },
     Check {
         name: "spelling",
@@ -138,6 +142,12 @@ pub(crate) fn run(scope: Scope, missing_tools: MissingTools) -> Result<()> {
 
 fn cargo(arguments: &[&str]) -> Result<Outcome> {
     process::run(process::cargo().args(arguments))?;
+    Ok(Outcome::Passed)
+}
+
+fn links(metadata: &Metadata) -> Result<Outcome> {
+    let broken = links::broken(&metadata.workspace_root)?;
+    ensure!(broken.is_empty(), "{}", broken.join("\n"));
     Ok(Outcome::Passed)
 }
 

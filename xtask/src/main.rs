@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod ci;
 mod edges;
 mod human_eval;
+mod links;
 mod process;
 mod test;
 mod tools;

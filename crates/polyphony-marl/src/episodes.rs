@@ -7,7 +7,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use polyphony_episode::{
-    Environment, FinishReason, JointAction, Next, Observation, Response, Reward, Role, Turn,
+    Environment, JointAction, Next, Observation, Response, Reward, Role, Turn,
 };
 use polyphony_model::{LanguageModel, PromptGroup, StreamKey};
 use rayon::prelude::*;
@@ -69,6 +69,12 @@ pub struct Episode {
 }
 
 impl Episode {
+    /// The responses of one role, a turn each.
+    pub fn responses(&self, role: usize) -> impl Iterator<Item = &Response> {
+        let turns = self.turns.iter();
+        turns.map(move |turn| &turn.action.responses[role])
+    }
+
     /// The discounted sum of its rewards, `Σ_t γ^t r_t`.
     pub fn discounted(&self, discount: f64, reward: impl Fn(&Reward) -> f64) -> f64 {
         let later = |sum: f64, own: &Reward| reward(own) + discount * sum;
@@ -82,7 +88,7 @@ pub struct Episodes {
     /// Those that were played, in the order of tasks and numbers.
     pub played: Vec<Episode>,
     /// Those without a single joint action, since a prompt did not fit.
-    pub left_out: usize,
+    pub left_out: Vec<Episode>,
 }
 
 /// Plays every task some times from beginning to end, all of them together. `on_tokens` is told of every
@@ -122,12 +128,8 @@ pub fn play_episodes(
     }
     over.sort_by_key(|over| (over.place, over.episode.number));
     let episodes = over.into_iter().map(|over| over.episode);
-    let (played, left_out): (Vec<_>, Vec<_>) =
-        episodes.partition(|episode| !episode.turns.is_empty());
-    Ok(Episodes {
-        played,
-        left_out: left_out.len(),
-    })
+    let (played, left_out) = episodes.partition(|episode| !episode.turns.is_empty());
+    Ok(Episodes { played, left_out })
 }
 
 /// What all episodes are played with.
@@ -359,23 +361,6 @@ fn answers<'a>(open: &'a Open<'_>, roles: &'a [Role]) -> impl Iterator<Item = (&
         .iter()
         .map(|said| said.as_ref().map_or("", |(_, said)| said.text.as_str()));
     roles.iter().map(|role| role.name.as_str()).zip(said)
-}
-
-impl Episode {
-    /// The responses of one role, a turn each.
-    pub fn responses(&self, role: usize) -> impl Iterator<Item = &Response> {
-        self.turns
-            .iter()
-            .map(move |turn| &turn.action.responses[role])
-    }
-
-    /// The share of a role's responses that the length limit cut off.
-    pub fn truncated_share(&self, role: usize) -> f64 {
-        let cut = self
-            .responses(role)
-            .filter(|said| said.finish == FinishReason::Length);
-        cut.count() as f64 / self.turns.len().max(1) as f64
-    }
 }
 
 #[cfg(test)]

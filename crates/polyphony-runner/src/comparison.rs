@@ -1,49 +1,19 @@
 //! Several runs side by side: what each method reached, over seeds, and what it cost.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use indexmap::IndexMap;
-use polyphony_marl::{Baseline, Protocol};
+use polyphony_marl::{Algorithm, Baseline, Protocol};
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use crate::{
     environment::EnvironmentKind,
     evaluation::{Evaluation, Played},
     recipe::Recipe,
-    run_files,
+    run_files::Run,
     statistics::{Estimate, mean},
 };
 
-/// A run as it lies on the disk.
-#[derive(Clone, Debug)]
-pub(crate) struct Run {
-    pub(crate) path: PathBuf,
-    pub(crate) recipe: Recipe,
-    /// The figures of every step; none of a baseline.
-    pub(crate) metrics: Vec<Map<String, Value>>,
-    pub(crate) evaluations: Vec<Evaluation>,
-}
-
 impl Run {
-    /// # Errors
-    /// If the path is no run's directory, or its files cannot be read.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            recipe: run_files::recipe(path, &[])?,
-            metrics: run_files::metrics(path)?,
-            evaluations: run_files::evaluations(path)?,
-        })
-    }
-
-    /// A short name.
-    pub(crate) fn name(&self) -> String {
-        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
-        name.to_string_lossy().into_owned()
-    }
-
     /// How its answers came about at last, in words.
     pub(crate) fn method(&self) -> String {
         match (self.evaluations.last(), self.metrics.is_empty()) {
@@ -66,12 +36,17 @@ impl Run {
             .filter(|_| self.evaluations.len() > 1);
         first.into_iter().chain(last)
     }
+
+    /// The seed that its team was made with, or, if it was not made, that of its answers.
+    fn seed(&self) -> u64 {
+        self.training.as_ref().unwrap_or(&self.recipe).seed
+    }
 }
 
 /// What one method reached on the held-out tasks of an environment.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    /// The environment, as the team plays it.
+    /// The environment, as the team plays it, with its turns and data.
     pub(crate) environment: String,
     /// How the answers came about.
     pub(crate) method: String,
@@ -88,6 +63,9 @@ pub(crate) struct Row {
     pub(crate) returns: Estimate,
     pub(crate) parts: IndexMap<String, Estimate>,
     pub(crate) pass_at: IndexMap<usize, Estimate>,
+    /// Episodes that were left out or cut short, since a prompt did not fit.
+    pub(crate) skipped_episodes: usize,
+    pub(crate) cut_episodes: usize,
     /// Tokens that the agents sampled and read in an episode.
     pub(crate) sampled_tokens: f64,
     pub(crate) read_tokens: f64,
@@ -100,7 +78,12 @@ pub(crate) struct Row {
 struct Setting {
     step: Option<usize>,
     protocol: Protocol,
-    recipe: Recipe,
+    /// What was played, and how.
+    played: Recipe,
+    /// How the team was trained, if it was.
+    training: Option<Recipe>,
+    /// The seed of the answers, where it is another than that of the training.
+    other_seed: Option<u64>,
 }
 
 impl Setting {
@@ -109,46 +92,56 @@ impl Setting {
         Self {
             step: Some(run.recipe.steps),
             protocol: Protocol::Parallel,
-            recipe: without_seed(&run.recipe),
+            played: without_training(&run.recipe, run.recipe.evaluation.tasks),
+            training: Some(without_seed(&run.recipe)),
+            other_seed: None,
         }
     }
 
     fn of(run: &Run, evaluation: &Evaluation) -> Self {
-        let mut recipe = without_seed(&run.recipe);
-        recipe.evaluation.tasks = evaluation.tasks;
-        if evaluation.step == Some(0) {
-            // What would have come later is nothing to a team that has not learned.
-            recipe.train = recipe.held_out.clone();
-            recipe.algorithm = Default::default();
-            recipe.updates = Default::default();
-            recipe.fine_tuning = Default::default();
-            recipe.steps = 1;
-            recipe.tasks_per_step = 1;
+        let mut played = without_training(&run.recipe, evaluation.tasks);
+        let training = match (&run.training, evaluation.step) {
+            (Some(training), _) => Some(training),
+            (None, Some(0) | None) => None,
+            (None, Some(_)) => Some(&run.recipe),
+        };
+        if let Some(training) = training {
+            // Where its agents lie says nothing of them.
+            played.team = training.team.clone();
         }
         Self {
             step: evaluation.step,
             protocol: evaluation.protocol,
-            recipe,
+            played,
+            training: training.map(without_seed),
+            other_seed: training
+                .map(|_| run.recipe.seed)
+                .filter(|seed| *seed != run.seed()),
         }
     }
 
     /// How the answers came about, in words.
     fn method(&self) -> String {
-        let is_single = matches!(self.recipe.environment, EnvironmentKind::Solo(_));
+        let is_single = matches!(self.played.environment, EnvironmentKind::Solo(_));
         let protocol = match (is_single, self.protocol) {
             (true, _) => "single agent",
             (false, Protocol::Parallel) => "parallel",
             (false, Protocol::Pipeline) => "pipeline",
             (false, Protocol::Discussion) => "discussion",
         };
-        let algorithm = match (self.step, is_single, self.recipe.algorithm.baseline) {
-            (Some(0), ..) => return protocol.to_owned(),
-            (None, ..) => "given agents",
-            (_, true, Baseline::GroupMean) => "GRPO",
-            (_, false, Baseline::GroupMean) => "MAGRPO",
-            (_, _, Baseline::LeaveOneOut) => "MARLOO",
-            (_, _, Baseline::GroupMax) => "MAReMax",
-            (_, _, Baseline::Zero) => "MAREINFORCE",
+        let Some(training) = &self.training else {
+            return match self.step {
+                Some(_) => protocol.to_owned(),
+                None => format!("given agents, {protocol}"),
+            };
+        };
+        let trained_alone = matches!(training.environment, EnvironmentKind::Solo(_));
+        let algorithm = match (trained_alone, training.algorithm.baseline) {
+            (true, Baseline::GroupMean) => "GRPO",
+            (false, Baseline::GroupMean) => "MAGRPO",
+            (_, Baseline::LeaveOneOut) => "MARLOO",
+            (_, Baseline::GroupMax) => "MAReMax",
+            (_, Baseline::Zero) => "MAREINFORCE",
         };
         match (is_single, self.protocol) {
             (false, Protocol::Parallel) => algorithm.to_owned(),
@@ -159,14 +152,48 @@ impl Setting {
 
 /// What a run does but for its seed, and for what changes none of its figures.
 fn without_seed(recipe: &Recipe) -> Recipe {
-    let mut recipe = Recipe {
+    Recipe {
         seed: 0,
         checkpoints: Default::default(),
         devices: Default::default(),
+        evaluation: Default::default(),
         ..recipe.clone()
+    }
+}
+
+/// What so many tasks are played with, without what only training needs.
+fn without_training(recipe: &Recipe, tasks: usize) -> Recipe {
+    let default = Algorithm::default();
+    Recipe {
+        train: recipe.held_out.clone(),
+        algorithm: Algorithm {
+            discount: recipe.algorithm.discount,
+            ..default
+        },
+        updates: Default::default(),
+        fine_tuning: Default::default(),
+        steps: 1,
+        tasks_per_step: 1,
+        evaluation: crate::recipe::Evaluation {
+            tasks,
+            every: None,
+            ..recipe.evaluation.clone()
+        },
+        ..without_seed(recipe)
+    }
+}
+
+/// What was played, in words: the environment with its turns and data.
+fn stage(recipe: &Recipe) -> String {
+    let turns = match recipe.environment.horizon().get() {
+        1 => String::new(),
+        turns => format!(", {turns} turns"),
     };
-    recipe.evaluation.every = None;
-    recipe
+    format!(
+        "{}{turns}, {}",
+        recipe.environment.team_name(),
+        recipe.held_out.label()
+    )
 }
 
 /// The first and last evaluations of all runs; those that differ in their seeds alone in one row. Rows of
@@ -175,7 +202,7 @@ fn without_seed(recipe: &Recipe) -> Recipe {
 /// # Errors
 /// If a run has not been evaluated yet.
 pub(crate) fn compare(runs: &[Run]) -> Result<Vec<Row>> {
-    let mut groups: Vec<(Setting, Vec<(&Run, &Evaluation)>)> = Vec::new();
+    let mut groups: Vec<Judged<'_>> = Vec::new();
     for run in runs {
         ensure!(
             !run.evaluations.is_empty(),
@@ -186,21 +213,55 @@ pub(crate) fn compare(runs: &[Run]) -> Result<Vec<Row>> {
             let setting = Setting::of(run, evaluation);
             match groups.iter_mut().find(|(own, _)| *own == setting) {
                 None => groups.push((setting, vec![(run, evaluation)])),
-                // The same seed gives the same figures.
-                Some((_, group))
-                    if group
-                        .iter()
-                        .any(|(own, _)| own.recipe.seed == run.recipe.seed) => {}
-                Some((_, group)) => group.push((run, evaluation)),
+                Some((_, group)) => match group.iter().find(|(own, _)| own.seed() == run.seed()) {
+                    None => group.push((run, evaluation)),
+                    // The same team with the same seed: the run before it says it already.
+                    Some((_, same)) if same.episodes == evaluation.episodes => {}
+                    Some((other, _)) => bail!(
+                        "{} and {} have the same recipe and seed, but other results: leave one of them \
+                         out",
+                        other.path.display(),
+                        run.path.display()
+                    ),
+                },
             }
         }
     }
+    check_parts(&groups)?;
     let mut rows: Vec<Row> = groups
         .iter()
         .map(|(setting, group)| row(setting, group))
         .collect();
     rows.sort_by_cached_key(|row| (row.environment.clone(), row.step != Some(0), row.step));
     Ok(rows)
+}
+
+/// A setting and the evaluations that have it.
+type Judged<'a> = (Setting, Vec<(&'a Run, &'a Evaluation)>);
+
+/// Refuses evaluations of one setting whose rewards have other parts: those of another version.
+fn check_parts(groups: &[Judged<'_>]) -> Result<()> {
+    for (_, group) in groups {
+        let (first, judged) = group[0];
+        let names = |evaluation: &Evaluation| evaluation.parts.keys().cloned().collect::<Vec<_>>();
+        let own = |played: &Played| {
+            judged
+                .parts
+                .keys()
+                .all(|part| played.parts.contains_key(part))
+        };
+        if let Some((other, _)) = group
+            .iter()
+            .find(|(_, other)| names(other) != names(judged) || !other.episodes.iter().all(own))
+        {
+            bail!(
+                "{} and {} have other parts of the reward: they are of two versions of polyphony",
+                first.path.display(),
+                other.path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn row(setting: &Setting, group: &[(&Run, &Evaluation)]) -> Row {
@@ -227,18 +288,29 @@ fn row(setting: &Setting, group: &[(&Run, &Evaluation)]) -> Row {
         )
     };
     Row {
-        environment: setting.recipe.environment.team_name(),
+        environment: stage(&setting.played),
         method: setting.method(),
         step: setting.step,
-        seeds: group.iter().map(|(run, _)| run.recipe.seed).collect(),
+        seeds: group.iter().map(|(run, _)| run.seed()).collect(),
         runs: group.iter().map(|(run, _)| run.name()).collect(),
         tasks: first.tasks,
         samples: first.samples,
         returns: figure(&|played| played.value),
         parts: first.parts.keys().map(part).collect(),
         pass_at: first.pass_at.keys().map(rate).collect(),
+        skipped_episodes: group
+            .iter()
+            .map(|(_, evaluation)| evaluation.skipped_episodes)
+            .sum(),
+        cut_episodes: group
+            .iter()
+            .map(|(_, evaluation)| evaluation.cut_episodes)
+            .sum(),
         sampled_tokens: mean_of(&|evaluation| evaluation.sampled_tokens as f64),
         read_tokens: mean_of(&|evaluation| evaluation.read_tokens as f64),
         secs: mean_of(&|evaluation| evaluation.timing.secs),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use indexmap::IndexMap;
-use polyphony_episode::{Environment, Reward, Role, Task, Turn};
-use polyphony_marl::{
-    Episode, EpisodeConfig, Episodes, IndexedTask, MarlError, Protocol, ResponseConfig,
-    play_episodes,
-};
+use polyphony_episode::{Environment, FinishReason, Response, Reward, Role, Task, Turn};
+use polyphony_marl::{Episode, EpisodeConfig, Episodes, MarlError, Protocol, play_episodes};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +14,7 @@ use crate::{
     recipe::Recipe,
     statistics::{Estimate, mean, or_nan, pass_at},
     team::Team,
+    train::indexed,
 };
 
 /// Rows that are decoded together.
@@ -81,7 +79,7 @@ pub struct Said {
 pub struct Timing {
     /// Seconds in all.
     pub secs: f64,
-    /// Sampled tokens a second.
+    /// Sampled tokens by all of these seconds, those of scoring included.
     pub tokens_per_sec: f64,
     /// Seconds a task, with all its episodes.
     #[serde(deserialize_with = "or_nan")]
@@ -196,11 +194,7 @@ pub fn evaluate(
         // Streams of their own: no training step has this number.
         key: recipe.stream_key(u32::MAX),
     };
-    let indexed: Vec<IndexedTask<'_>> = tasks
-        .iter()
-        .enumerate()
-        .map(|(index, task)| IndexedTask { index, task })
-        .collect();
+    let indexed = indexed(tasks, 0..tasks.len());
     let mut all = Episodes::default();
     let mut done = 0;
     for batch in indexed.chunks(tasks_at_once(config.episodes)) {
@@ -209,7 +203,7 @@ pub fn evaluate(
         }
         let batch_played = play_episodes(&team.agents, environment, batch, &config, &mut |_| ())?;
         all.played.extend(batch_played.played);
-        all.left_out += batch_played.left_out;
+        all.left_out.extend(batch_played.left_out);
         done += batch.len();
         on_task(done);
     }
@@ -234,8 +228,9 @@ fn summarize(
 ) -> Evaluation {
     let discount = recipe.algorithm.discount;
     let all = &episodes.played;
-    let sum = |count: fn(&Episode) -> usize| all.iter().map(count).sum::<usize>();
-    let sampled_tokens = sum(|episode| episode.sampled_tokens);
+    // What was said before a prompt did not fit was paid for too.
+    let paid = || all.iter().chain(&episodes.left_out);
+    let sampled_tokens = paid().map(|episode| episode.sampled_tokens).sum();
     let mut evaluation = Evaluation {
         step,
         protocol,
@@ -245,10 +240,10 @@ fn summarize(
         roles: said(environment, all),
         tasks: 0,
         samples: recipe.evaluation.samples,
-        skipped_episodes: episodes.left_out,
-        cut_episodes: sum(|episode| usize::from(episode.is_cut)),
+        skipped_episodes: episodes.left_out.len(),
+        cut_episodes: all.iter().filter(|episode| episode.is_cut).count(),
         sampled_tokens,
-        read_tokens: sum(|episode| episode.read_tokens),
+        read_tokens: paid().map(|episode| episode.read_tokens).sum(),
         timing: Timing {
             secs,
             tokens_per_sec: sampled_tokens as f64 / secs,
@@ -296,12 +291,10 @@ fn played(environment: &dyn Environment, episode: &Episode, discount: f64) -> Pl
 
 fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String, Said> {
     let of_role = |(index, role): (usize, &Role)| {
-        let responses = episodes.iter().flat_map(|episode| episode.responses(index));
-        let lengths: Vec<f64> = responses.map(|said| said.tokens.len() as f64).collect();
-        let cut: Vec<f64> = episodes
-            .iter()
-            .map(|episode| episode.truncated_share(index))
-            .collect();
+        let responses = || episodes.iter().flat_map(|episode| episode.responses(index));
+        let lengths: Vec<f64> = responses().map(|said| said.tokens.len() as f64).collect();
+        let is_cut = |said: &Response| f64::from(u8::from(said.finish == FinishReason::Length));
+        let cut: Vec<f64> = responses().map(is_cut).collect();
         let said = Said {
             response_tokens: mean(&lengths),
             truncated_share: mean(&cut),
@@ -327,18 +320,6 @@ fn pass_rates(evaluation: &Evaluation) -> IndexMap<usize, Estimate> {
     estimated
         .map(|(k, rates)| (k, Estimate::of_tasks(&rates)))
         .collect()
-}
-
-impl Recipe {
-    /// How agents answer, in training as in evaluation.
-    pub(crate) fn responses(&self) -> ResponseConfig {
-        ResponseConfig {
-            sampling: self.sampling.clone(),
-            max_new_tokens: self.max_new_tokens,
-            weights: self.rollout_weights,
-            long_prompts: self.long_prompts,
-        }
-    }
 }
 
 /// An evaluation of one-turn episodes with these returns, in which both agents of a pair said a text.

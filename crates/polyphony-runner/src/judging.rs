@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
@@ -24,8 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Judging<'a> {
     pub(crate) recipe: &'a Recipe,
-    /// The recipe that is kept with the result: that of the team's training, where there was one.
-    pub(crate) origin: &'a Recipe,
+    /// The recipe of the team's training, where there was one.
+    pub(crate) training: Option<&'a Recipe>,
     pub(crate) protocol: Protocol,
     /// Training steps that the team has had, as far as it is known.
     pub(crate) step: Option<usize>,
@@ -70,32 +70,31 @@ pub(crate) fn judge(judging: &Judging<'_>, output: &mut dyn Write) -> Result<()>
     display.finish();
     // Nobody listens for Ctrl-C here: it ends the program.
     let evaluation = evaluation.context("the evaluation was interrupted")?;
-    let kept = keep(judging, &evaluation)?;
     // Nobody is left to tell where standard error is closed.
     let _ = io::stderr().lock().write_all(text(&evaluation).as_bytes());
-    if let Some(path) = kept {
-        log::info!("kept in {}", path.display());
-    }
-    json_lines::write(output, &evaluation.without_episodes())
+    json_lines::write(output, &evaluation.without_episodes())?;
+    keep(judging, &evaluation)
 }
 
-fn keep(judging: &Judging<'_>, evaluation: &Evaluation) -> Result<Option<PathBuf>> {
+fn keep(judging: &Judging<'_>, evaluation: &Evaluation) -> Result<()> {
     let path = match judging.kept {
-        Kept::No => return Ok(None),
+        Kept::No => return Ok(()),
         Kept::In(path) => run_directory::make_new(path)?,
         Kept::Named(name) => run_directory::make_numbered(name)?,
     };
-    run_directory::save_evaluation(&path, judging.origin, evaluation)?;
-    Ok(Some(path))
+    run_directory::save_evaluation(&path, judging.recipe, judging.training, evaluation)?;
+    log::info!("kept in {}", path.display());
+    Ok(())
 }
 
 /// The figures as a table, and what they cost.
 fn text(evaluation: &Evaluation) -> String {
     let row = |name: String, estimate: &Estimate| {
-        let interval = estimate
-            .interval
-            .map_or_else(String::new, |[low, high]| format!("{low:.3} … {high:.3}"));
-        vec![name, format!("{:.3}", estimate.mean), interval]
+        vec![
+            name,
+            format!("{:.3}", estimate.mean),
+            estimate.interval_text(),
+        ]
     };
     let mut rows = vec![row("return".to_owned(), &evaluation.returns)];
     let parts = evaluation.parts.iter();

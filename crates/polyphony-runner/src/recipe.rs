@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use polyphony_env::Source;
-use polyphony_marl::{Algorithm, ConfigError, LongPrompts, MOST_SAMPLES, RolloutWeights, Updates};
-use polyphony_model::{LoraConfig, ModelError, Projection, Sampling};
+use polyphony_marl::{
+    Algorithm, ConfigError, LongPrompts, MOST_SAMPLES, ResponseConfig, RolloutWeights, Updates,
+};
+use polyphony_model::{LoraConfig, ModelError, Projection, Sampling, StreamKey};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -304,6 +306,25 @@ impl Recipe {
         let (roles, turns) = (self.environment.roles().len(), self.environment.horizon());
         let fits = self.algorithm.validate_for(roles, turns.get());
         fits.map_err(setting_of("algorithm"))
+    }
+
+    /// How agents answer, in training as in evaluation.
+    pub(crate) fn responses(&self) -> ResponseConfig {
+        ResponseConfig {
+            sampling: self.sampling.clone(),
+            max_new_tokens: self.max_new_tokens,
+            weights: self.rollout_weights,
+            long_prompts: self.long_prompts,
+        }
+    }
+
+    /// The random numbers of a step.
+    pub(crate) fn stream_key(&self, step: u32) -> StreamKey {
+        StreamKey {
+            seed: self.seed,
+            step,
+            ..StreamKey::default()
+        }
     }
 
     fn validate_team(&self) -> Result<()> {

@@ -11,11 +11,16 @@ mod texts;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use indexmap::IndexSet;
 use minijinja::{Environment, Value, context, value::Serde};
 use serde::Serialize;
 
 use self::charts::Chart;
-use crate::comparison::{Run, compare};
+use crate::{
+    comparison::{Row, compare},
+    evaluation::Evaluation,
+    run_files::Run,
+};
 
 /// The HTML page of some runs.
 ///
@@ -40,12 +45,19 @@ pub(crate) fn page(runs: &[&Path]) -> Result<String> {
     let rows = compare(&judged)?;
     let sections = [
         Section::new("Return", charts::returns(&groups)),
-        Section::new("Methods", charts::comparison(&rows)),
+        Section {
+            rows: rows.clone(),
+            ..Section::new("Methods", charts::comparison(&rows))
+        },
+        Section::new("Held-out tasks", charts::judged(&groups)),
         Section::new("Parts of the reward", charts::parts(&groups)),
         Section::new("Agents", charts::agents(&groups)),
         Section::new("Health", charts::health(&groups)),
         Section::new("Speed", charts::speed(&groups)),
-        Section::new("All metrics", charts::all(&groups)),
+        Section {
+            is_folded: true,
+            ..Section::new("All metrics", charts::all(&groups))
+        },
     ];
     let sections: Vec<Section> = sections
         .into_iter()
@@ -54,7 +66,6 @@ pub(crate) fn page(runs: &[&Path]) -> Result<String> {
     render(context! {
         title => title(&all),
         runs => Serde(all.iter().map(About::of).collect::<Vec<_>>()),
-        rows => Serde(rows),
         sections => Serde(sections),
         texts => Serde(texts::choose(&all)),
         plotly => Value::from_safe_string(plotly_script()),
@@ -68,11 +79,20 @@ pub(crate) fn page(runs: &[&Path]) -> Result<String> {
 struct Section {
     title: &'static str,
     charts: Vec<Chart>,
+    /// Whether it is closed at first: nobody reads all of it.
+    is_folded: bool,
+    /// Rows that stand below the charts as a table.
+    rows: Vec<Row>,
 }
 
 impl Section {
     fn new(title: &'static str, charts: Vec<Chart>) -> Self {
-        Self { title, charts }
+        Self {
+            title,
+            charts,
+            is_folded: false,
+            rows: Vec::new(),
+        }
     }
 }
 
@@ -84,7 +104,7 @@ struct About {
     models: Vec<String>,
     seed: u64,
     /// Steps that are done, and that there are to do.
-    done: usize,
+    done: String,
     steps: usize,
     samples: usize,
     learning_rate: f64,
@@ -101,13 +121,18 @@ impl About {
         let recipe = &run.recipe;
         let roles = recipe.environment.roles().len();
         let models = recipe.team.models(roles).into_iter().map(str::to_owned);
-        let returns = |evaluation: &crate::evaluation::Evaluation| evaluation.returns.to_string();
+        let returns = |evaluation: &Evaluation| evaluation.returns.to_string();
         Self {
             path: run.path.display().to_string(),
             method: run.method(),
             models: models.collect(),
             seed: recipe.seed,
-            done: run.metrics.len(),
+            done: match (run.metrics.len(), run.evaluations.last()) {
+                (0, Some(last)) => last
+                    .step
+                    .map_or_else(|| "–".to_owned(), |step| step.to_string()),
+                (steps, _) => steps.to_string(),
+            },
             steps: recipe.steps,
             samples: recipe.algorithm.samples,
             learning_rate: recipe.updates.learning_rate,
@@ -126,12 +151,12 @@ impl About {
 }
 
 fn title(runs: &[Run]) -> String {
-    let mut environments: Vec<String> = runs
+    let environments: IndexSet<String> = runs
         .iter()
         .map(|run| run.recipe.environment.team_name())
         .collect();
-    environments.dedup();
-    format!("Polyphony: {}", environments.join(", "))
+    let names: Vec<String> = environments.into_iter().collect();
+    format!("Polyphony: {}", names.join(", "))
 }
 
 fn render(values: Value) -> Result<String> {

@@ -178,16 +178,18 @@ impl RunDirectory {
         let step = evaluation.step.unwrap_or_default();
         write_line(&mut self.evaluations, evaluation)
             .and_then(|()| events::add(&mut self.events, step, &evaluation.figures()))
-            .and_then(|()| self.evaluations.flush())
+            // A run counts as complete by its evaluations, so they come last.
             .and_then(|()| self.events.flush())
+            .and_then(|()| self.evaluations.flush())
             .with_context(|| format!("writing to {}", self.path.display()))
     }
 
-    /// Saves every agent as a Hugging Face directory, in place of one that is there; returns where.
+    /// Saves every agent as a Hugging Face directory, in place of one that is there, and the number of
+    /// training steps that they have had, as far as it is known; returns where.
     ///
     /// # Errors
     /// If the disk is full or gone.
-    pub(crate) fn save_agents(&self, team: &Team) -> Result<Vec<PathBuf>> {
+    pub(crate) fn save_agents(&self, team: &Team, steps: Option<usize>) -> Result<Vec<PathBuf>> {
         let folder = self.path.join("agents");
         let save = |(agent, assets): (&polyphony_marl::Agent, _)| {
             let path = folder.join(&agent.name);
@@ -205,7 +207,19 @@ impl RunDirectory {
             Ok(path)
         };
         remove_unfinished(&folder)?;
-        team.with_assets().map(save).collect()
+        let trained = self.path.join(run_files::TRAINED);
+        // Not while some agents are old and some are new.
+        match fs::remove_file(&trained) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", trained.display()))?;
+            }
+            _ => {}
+        }
+        let saved = team.with_assets().map(save).collect::<Result<_>>()?;
+        if let Some(steps) = steps {
+            replace_text(&trained, &format!("(steps: {steps})\n"))?;
+        }
+        Ok(saved)
     }
 }
 
@@ -344,13 +358,22 @@ pub(crate) fn make_numbered(name: &str) -> Result<PathBuf> {
     }
 }
 
-/// Fills a directory with an evaluation outside of training and the recipe that it followed.
+/// Fills a directory with an evaluation outside of training, the recipe that it followed, and that of the
+/// team's training, where there was one.
 ///
 /// # Errors
 /// If the disk is full or gone; the directory is removed then.
-pub(crate) fn save_evaluation(path: &Path, recipe: &Recipe, evaluation: &Evaluation) -> Result<()> {
+pub(crate) fn save_evaluation(
+    path: &Path,
+    recipe: &Recipe,
+    training: Option<&Recipe>,
+    evaluation: &Evaluation,
+) -> Result<()> {
     let write = || {
         save_text(path, run_files::RECIPE, &recipe.to_ron())?;
+        if let Some(training) = training {
+            save_text(path, run_files::TRAINING, &training.to_ron())?;
+        }
         let line = serde_json::to_string(evaluation)? + "\n";
         save_text(path, run_files::EVALUATIONS, &line)
     };

@@ -1,15 +1,26 @@
 //! Reading what a run has left.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{evaluation::Evaluation, recipe::Recipe};
+use crate::{
+    evaluation::Evaluation,
+    recipe::{Recipe, reader},
+};
 
 /// The resolved recipe.
 pub(crate) const RECIPE: &str = "recipe.ron";
+/// Where a team is judged outside of its training, the recipe of that.
+pub(crate) const TRAINING: &str = "training.ron";
+/// The steps that the saved agents have had.
+pub(crate) const TRAINED: &str = "trained.ron";
 /// One object a step.
 pub(crate) const METRICS: &str = "metrics.jsonl";
 /// What was said, one object a node.
@@ -18,6 +29,65 @@ pub(crate) const ROLLOUTS: &str = "rollouts.jsonl";
 pub(crate) const EVALUATIONS: &str = "evaluations.jsonl";
 /// The same figures for TensorBoard, which knows such files by their names.
 pub(crate) const EVENTS: &str = "tensorboard/events.out.tfevents.polyphony";
+
+/// A run, a baseline or a kept evaluation as it lies on the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) path: PathBuf,
+    pub(crate) recipe: Recipe,
+    /// The recipe that the team was trained by, where it was judged elsewhere.
+    pub(crate) training: Option<Recipe>,
+    /// The figures of every step; none of a baseline.
+    pub(crate) metrics: Vec<Map<String, Value>>,
+    pub(crate) evaluations: Vec<Evaluation>,
+}
+
+impl Run {
+    /// Reads what is there by now.
+    ///
+    /// # Errors
+    /// If the path is no run's directory, or its files cannot be read.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let training = path.join(TRAINING);
+        let training = training.exists().then(|| training.display().to_string());
+        Ok(Self {
+            path: path.to_owned(),
+            recipe: recipe(path, &[])?,
+            training: training
+                .map(|file| Recipe::load(Some(&file), &[]))
+                .transpose()?,
+            metrics: metrics(path)?,
+            evaluations: evaluations(path)?,
+        })
+    }
+
+    /// A short name.
+    pub(crate) fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// The training steps that a run's saved agents have had; `None` where that was not written down.
+///
+/// # Errors
+/// If it was, but cannot be read.
+pub(crate) fn trained_steps(run: &Path) -> Result<Option<usize>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Trained {
+        steps: usize,
+    }
+    let path = run.join(TRAINED);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("reading {}", path.display()))?,
+    };
+    let trained: Trained = reader()
+        .from_str(&text)
+        .with_context(|| format!("reading {}", path.display()))?;
+    Ok(Some(trained.steps))
+}
 
 /// Whether a path is a run's directory, as opposed to a model's.
 pub(crate) fn is_run(path: &Path) -> bool {
@@ -55,11 +125,14 @@ pub(crate) fn evaluations(run: &Path) -> Result<Vec<Evaluation>> {
 
 /// The whole lines of a file; one that is being written is not there yet.
 fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let text = match fs::read_to_string(path) {
+    let bytes = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.with_context(|| format!("reading {}", path.display()))?,
+        bytes => bytes.with_context(|| format!("reading {}", path.display()))?,
     };
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    // Before it is taken for text: what is being written may end within a character.
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    let whole = std::str::from_utf8(&bytes[..end])
+        .with_context(|| format!("reading {}", path.display()))?;
     let mut objects = Vec::new();
     for (index, line) in whole.lines().enumerate() {
         match serde_json::from_str(line) {
@@ -80,7 +153,7 @@ mod tests {
         let run = folder.path();
         assert_eq!(metrics(run).unwrap(), []);
         let write = |text: &str| fs::write(run.join(METRICS), text).unwrap();
-        write("{\"step\":1}\n{\"step\":2}\n{\"st");
+        fs::write(run.join(METRICS), b"{\"step\":1}\n{\"step\":2}\n{\"\xc3").unwrap();
         let steps: Vec<Value> = metrics(run)
             .unwrap()
             .iter()

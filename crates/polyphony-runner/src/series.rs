@@ -3,7 +3,7 @@
 use indexmap::IndexSet;
 use serde_json::Value;
 
-use crate::comparison::Run;
+use crate::{run_files::Run, statistics::mean};
 
 /// The values of a metric by step; steps without one are left out.
 pub(crate) type Series = Vec<(usize, f64)>;
@@ -43,7 +43,7 @@ pub(crate) fn smoothed(series: &Series) -> Series {
     let mean_until = |end: usize| {
         let start = (end + 1).saturating_sub(window);
         let values = &series[start..=end];
-        values.iter().map(|(_, value)| value).sum::<f64>() / values.len() as f64
+        mean(&values.iter().map(|(_, value)| *value).collect::<Vec<_>>())
     };
     (0..series.len())
         .map(|end| (series[end].0, mean_until(end)))
@@ -62,10 +62,9 @@ pub(crate) fn spread(series: &[Series]) -> Vec<(usize, [f64; 3])> {
     let together = |&(step, value): &(usize, f64)| {
         let others: Option<Vec<f64>> = others.iter().map(|series| at(series, step)).collect();
         let values = [vec![value], others?].concat();
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        Some((step, [mean, least, greatest]))
+        Some((step, [mean(&values), least, greatest]))
     };
     first.iter().filter_map(together).collect()
 }

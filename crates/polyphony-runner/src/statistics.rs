@@ -32,20 +32,27 @@ impl fmt::Display for Estimate {
     fn fmt(&self, output: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(output, "{:.3}", self.mean)?;
         match self.interval {
-            Some([low, high]) => write!(output, " [{low:.3}, {high:.3}]"),
+            Some(_) => write!(output, " ({})", self.interval_text()),
             None => Ok(()),
         }
     }
 }
 
 impl Estimate {
+    /// The interval for people; nothing where there is none.
+    pub(crate) fn interval_text(&self) -> String {
+        let text = |[low, high]: [f64; 2]| format!("{low:.2} … {high:.2}");
+        self.interval.map_or_else(String::new, text)
+    }
+
     /// The mean over the tasks of one run.
     pub fn of_tasks(values: &[f64]) -> Self {
         Self::of_runs(&[values.to_vec()])
     }
 
-    /// The mean over runs of the means over their tasks. For the interval, runs are drawn with
-    /// replacement, and then tasks within each of them.
+    /// The mean over runs of the means over their tasks. For the interval, runs and tasks are drawn with
+    /// replacement: runs that played as many tasks have played the same, and keep them together, so that
+    /// more runs say nothing more of the tasks; others draw their own.
     pub fn of_runs(runs: &[Vec<f64>]) -> Self {
         let means: Vec<f64> = runs.iter().map(|values| mean(values)).collect();
         let few = runs.len() == 1 && runs.iter().any(|values| values.len() < 2);
@@ -66,14 +73,25 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
 /// The same values give the same interval.
 fn interval(runs: &[Vec<f64>]) -> [f64; 2] {
     let mut random = ChaCha8Rng::seed_from_u64(0);
+    let are_alike = runs.iter().all(|run| run.len() == runs[0].len());
     let mut resampled: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            let run = |_| {
-                let values = &runs[random.random_range(0..runs.len())];
-                let draw = |_| values[random.random_range(0..values.len())];
-                mean(&(0..values.len()).map(draw).collect::<Vec<_>>())
+            let drawn = |random: &mut ChaCha8Rng, of: usize| -> Vec<usize> {
+                (0..of).map(|_| random.random_range(0..of)).collect()
             };
-            mean(&(0..runs.len()).map(run).collect::<Vec<_>>())
+            let together = are_alike.then(|| drawn(&mut random, runs[0].len()));
+            let means = drawn(&mut random, runs.len()).into_iter().map(|run| {
+                let values = &runs[run];
+                let own = || drawn(&mut random, values.len());
+                let tasks = together.clone().unwrap_or_else(own);
+                mean(
+                    &tasks
+                        .into_iter()
+                        .map(|task| values[task])
+                        .collect::<Vec<_>>(),
+                )
+            });
+            mean(&means.collect::<Vec<_>>())
         })
         .collect();
     resampled.sort_by(f64::total_cmp);
@@ -142,6 +160,18 @@ mod tests {
                 .mean
                 .is_nan()
         );
+    }
+
+    #[test]
+    fn a_run_twice_says_no_more_than_once() {
+        let run: Vec<f64> = (0..20).map(f64::from).collect();
+        let width = |estimate: Estimate| estimate.interval.map(|[low, high]| high - low).unwrap();
+        let once = width(Estimate::of_tasks(&run));
+        let twice = width(Estimate::of_runs(&[run.clone(), run.clone()]));
+        assert!((twice / once - 1.0).abs() < 0.1, "{once} {twice}");
+        // Other tasks do say more.
+        let more = width(Estimate::of_runs(&[run.clone(), [run, vec![9.5]].concat()]));
+        assert!(more < 0.85 * once, "{once} {more}");
     }
 
     #[test]

@@ -64,12 +64,9 @@ fn text(finished: Finished<'_>, program: &str) -> String {
     if let (Some(before), Some(after)) = (before, after) {
         add(&mut text, before, after, roles);
     }
-    if steps < of {
+    if steps < of || after.is_none() {
         let run = run.display();
-        let _ = writeln!(
-            text,
-            "\nGo on with the steps that are left:\n  {program} resume {run}"
-        );
+        let _ = writeln!(text, "\nGo on with what is left:\n  {program} resume {run}");
     }
     text.push_str("\nThe agents are in\n");
     for agent in agents {
@@ -91,16 +88,8 @@ fn text(finished: Finished<'_>, program: &str) -> String {
 /// Figures before and after, and the task with the middle change of return as an example.
 fn add(text: &mut String, before: &Evaluation, after: &Evaluation, roles: &[Role]) {
     let line = |name: String, [before, after]: [&Estimate; 2]| {
-        let interval = |estimate: &Estimate| {
-            let [low, high] = estimate.interval?;
-            Some(format!("{low:.2} … {high:.2}"))
-        };
-        let cells = [before, after].map(|estimate| {
-            [
-                format!("{:.3}", estimate.mean),
-                interval(estimate).unwrap_or_default(),
-            ]
-        });
+        let cells = [before, after]
+            .map(|estimate| [format!("{:.3}", estimate.mean), estimate.interval_text()]);
         std::iter::once(name)
             .chain(cells.into_iter().flatten())
             .collect()

@@ -13,7 +13,6 @@ use polyphony_marl::{
     IndexedTask, Node, Playable, Protocol, Rollout, StepConfig, StepReport, playable_tasks,
     train_step,
 };
-use polyphony_model::StreamKey;
 use polyphony_sandbox::Pool;
 
 use crate::{
@@ -63,7 +62,9 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
     recipe.validate_for_training()?;
     let checkpoint = checkpoint::find(path, from)?;
     let done = checkpoint.as_deref().map_or(0, checkpoint::steps);
-    let judged = run_files::evaluations(path)?
+    // What was being written when the run was killed is cut off below.
+    let judged = run_files::evaluations(path)
+        .unwrap_or_default()
         .into_iter()
         .rev()
         .find_map(|last| last.step);
@@ -88,7 +89,7 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
         run.save_sandbox(pool)?;
     }
     log::info!(
-        "going on with {} after step {}",
+        "going on with {} after step {}; what was recorded later is made anew",
         path.display(),
         position.steps
     );
@@ -162,7 +163,8 @@ impl Prepared {
         let trained = self.train_steps(recipe, run, &position);
         // Saved before anything else can fail, and also when a step has failed: what was learned until
         // then is not lost.
-        let saved = run.save_agents(&self.team);
+        let done = trained.as_ref().ok().copied();
+        let saved = run.save_agents(&self.team, done);
         let steps = match trained {
             Ok(steps) => steps,
             Err(error) => {
@@ -215,8 +217,12 @@ impl Prepared {
         let mut done = start.steps;
         let mut gradient_steps = 0;
         while done < recipe.steps && !interrupt::requested() {
-            // After the checkpoint of the same step, from which a run that goes on judges it again.
             if done > 0 && recipe.evaluation.is_due(done) {
+                // From which a run that goes on judges it again, whatever happens meanwhile.
+                if saved < done {
+                    self.keep(recipe, run, done, &display)?;
+                    saved = done;
+                }
                 display.suspend(|| self.judge(recipe, run, done))?;
                 if interrupt::requested() {
                     break;
@@ -359,7 +365,11 @@ pub(crate) fn check_tasks(
     Ok(playable)
 }
 
-fn indexed(tasks: &[Task], indices: impl IntoIterator<Item = usize>) -> Vec<IndexedTask<'_>> {
+/// Some of the tasks with their indices.
+pub(crate) fn indexed(
+    tasks: &[Task],
+    indices: impl IntoIterator<Item = usize>,
+) -> Vec<IndexedTask<'_>> {
     let task = |index| IndexedTask {
         index,
         task: &tasks[index],
@@ -412,15 +422,4 @@ fn list(paths: &[PathBuf]) -> String {
         .map(|path| path.display().to_string())
         .collect();
     paths.join(", ")
-}
-
-impl Recipe {
-    /// The random numbers of a step.
-    pub(crate) fn stream_key(&self, step: u32) -> StreamKey {
-        StreamKey {
-            seed: self.seed,
-            step,
-            ..StreamKey::default()
-        }
-    }
 }

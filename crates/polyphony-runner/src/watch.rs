@@ -1,6 +1,7 @@
 //! A live view of a run in the terminal, from the files that it writes.
 
 use std::{
+    fs,
     io::{self, IsTerminal as _},
     path::Path,
     time::Duration,
@@ -18,8 +19,9 @@ use ratatui::{
 };
 
 use crate::{
-    comparison::Run,
+    run_files::{self, Run},
     series::{Series, of_run, smoothed},
+    statistics,
 };
 
 /// Time between two looks at the files.
@@ -33,6 +35,7 @@ const RECENT: usize = 5;
 /// # Errors
 /// If the path is no run's directory, its files cannot be read, or there is no terminal.
 pub(crate) fn watch(path: &Path) -> Result<()> {
+    let mut seen = lengths(path);
     let mut run = Run::read(path)?;
     ensure!(
         io::stdout().is_terminal(),
@@ -48,6 +51,11 @@ pub(crate) fn watch(path: &Path) -> Result<()> {
             Ok(true) => break Ok(()),
             Err(error) => break Err(error),
         }
+        // All of it is parsed, so only where there is something new.
+        if lengths(path) == seen {
+            continue;
+        }
+        seen = lengths(path);
         match Run::read(path) {
             Ok(now) => run = now,
             Err(error) => break Err(error),
@@ -55,6 +63,12 @@ pub(crate) fn watch(path: &Path) -> Result<()> {
     };
     ratatui::restore();
     outcome
+}
+
+/// The lengths of the files that change.
+fn lengths(run: &Path) -> [Option<u64>; 2] {
+    let length = |name| Some(fs::metadata(run.join(name)).ok()?.len());
+    [run_files::METRICS, run_files::EVALUATIONS].map(length)
 }
 
 /// Waits for a key; whether it was one of those that end the view.
@@ -235,7 +249,7 @@ fn agents_table(run: &Run) -> Table<'static> {
     let agents = names.filter_map(|name| name.strip_suffix("/gradient_norm").map(str::to_owned));
     let rows = agents.map(|agent| {
         let cells = figures.map(|figure| match recent(run, &format!("{agent}/{figure}")) {
-            Some(value) => format!("{value:.4}"),
+            Some(value) => in_short(value),
             None => "–".to_owned(),
         });
         Row::new(
@@ -263,6 +277,16 @@ fn agents_table(run: &Run) -> Table<'static> {
         .block(Block::bordered().title(format!("means of the last {RECENT} steps")))
 }
 
+/// A figure with about three digits that say something.
+fn in_short(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size < 0.001 => format!("{value:.1e}"),
+        size if size < 10.0 => format!("{value:.3}"),
+        _ => format!("{value:.1}"),
+    }
+}
+
 /// The mean of a metric over the last steps, if they have it.
 fn recent(run: &Run, name: &str) -> Option<f64> {
     let series = of_run(run, name);
@@ -270,8 +294,7 @@ fn recent(run: &Run, name: &str) -> Option<f64> {
 }
 
 fn mean<'a>(values: impl Iterator<Item = &'a (usize, f64)>) -> f64 {
-    let values: Vec<f64> = values.map(|(_, value)| *value).collect();
-    crate::statistics::mean(&values)
+    statistics::mean(&values.map(|(_, value)| *value).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -299,6 +322,7 @@ mod tests {
         Run {
             path: PathBuf::from("runs/tldr-1"),
             recipe: Recipe::load(None, &[]).unwrap(),
+            training: None,
             metrics: (1..=steps).map(line).collect(),
             evaluations: vec![evaluation::fixture(&[(1.5, String::new())])],
         }
@@ -319,7 +343,7 @@ mod tests {
             // 30 steps are left, of 30 seconds each.
             "step 10 of 40, 15 min left",
             "summarizer",
-            "1.2500",
+            "1.250",
             "style            0.25    0.25",
         ] {
             assert!(text.contains(part), "{part}: {text}");
@@ -332,6 +356,18 @@ mod tests {
     fn small_terminals_are_no_trouble() {
         for (width, height) in [(1, 1), (20, 5), (60, 12)] {
             shown(&run(10), width, height);
+        }
+    }
+
+    #[test]
+    fn figures_are_short() {
+        for (value, text) in [
+            (0.0, "0"),
+            (3.2e-5, "3.2e-5"),
+            (0.25, "0.250"),
+            (-124.06, "-124.1"),
+        ] {
+            assert_eq!(in_short(value), text);
         }
     }
 

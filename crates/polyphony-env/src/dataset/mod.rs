@@ -7,7 +7,11 @@ mod json_lines;
 mod parquet;
 mod record;
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use polyphony_episode::Task;
 use serde::{Deserialize, Serialize};
@@ -69,6 +73,20 @@ pub enum Source {
 const PROBLEM_FIELDS: [&str; 3] = ["prompt", "entry_point", "test"];
 
 impl Source {
+    /// A short name for reports: the embedded set, or the file.
+    pub fn label(&self) -> String {
+        let file = |path: &Path| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            name.to_string_lossy().into_owned()
+        };
+        match self {
+            Self::Embedded(set) => format!("{set:?}"),
+            Self::File { path, .. } => file(path),
+            Self::Problems { path, skip: 0, .. } => file(path),
+            Self::Problems { path, skip, .. } => format!("{} from {skip}", file(path)),
+        }
+    }
+
     /// Loads the data set: at least one task, no two with the same identifier.
     ///
     /// # Errors

@@ -65,13 +65,13 @@ fn agents_that_read_nothing_say_what_they_say_in_a_rollout() {
         &mut |_| (),
     )
     .unwrap();
-    assert_eq!((played.played.len(), played.left_out), (6, 0));
+    assert_eq!((played.played.len(), played.left_out.len()), (6, 0));
     for (place, episode) in played.played.iter().enumerate() {
         let node = &tree.nodes[place / 3];
         let branch = &node.branches[place % 3];
         assert_eq!((&episode.task, episode.number), (&node.task, place % 3));
         assert_eq!(episode.turns[0].action, node.joint_action(&branch.picks));
-        assert_eq!(episode.rewards, [branch.reward.clone()]);
+        assert_eq!(episode.rewards, std::slice::from_ref(&branch.reward));
     }
     let sampled: usize = played
         .played
@@ -202,7 +202,7 @@ fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
     let counts = |protocol| {
         config.protocol = protocol;
         let episodes = play(&game, &agents, &tasks, &config).unwrap();
-        (episodes.played.len(), episodes.left_out)
+        (episodes.played.len(), episodes.left_out.len())
     };
     let protocols = [Protocol::Parallel, Protocol::Pipeline, Protocol::Discussion];
     // Beside what the partner said there is no room for an answer.

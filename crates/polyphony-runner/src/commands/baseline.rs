@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         .map_or(Kept::Named(&directory), Kept::In);
     let judging = Judging {
         recipe: &recipe,
-        origin: &recipe,
+        training: None,
         protocol,
         step: Some(0),
         kept,

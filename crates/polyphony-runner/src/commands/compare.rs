@@ -9,8 +9,9 @@ use anyhow::Result;
 use indexmap::IndexSet;
 
 use crate::{
-    comparison::{Row, Run, compare},
+    comparison::{Row, compare},
     json_lines,
+    run_files::Run,
     table::table,
 };
 
@@ -56,7 +57,7 @@ fn text(rows: &[Row]) -> String {
             .iter()
             .flat_map(|row| row.pass_at.keys().copied())
             .collect();
-        let cost = ["tokens said", "tokens read", "seconds"].map(str::to_owned);
+        let cost = ["tokens said", "tokens read", "seconds", "runs"].map(str::to_owned);
         let header: Vec<String> = header
             .into_iter()
             .chain(parts)
@@ -65,20 +66,28 @@ fn text(rows: &[Row]) -> String {
             .collect();
         let lines: Vec<Vec<String>> = own.iter().map(|row| line(row, &rates)).collect();
         text += &format!("\n{}", table(&header, &lines));
+        for row in own
+            .iter()
+            .filter(|row| row.skipped_episodes + row.cut_episodes > 0)
+        {
+            text += &format!(
+                "{}: {} episodes left out and {} cut short, since a prompt did not fit\n",
+                row.method, row.skipped_episodes, row.cut_episodes
+            );
+        }
     }
     text + "\nTokens and seconds are those of an episode; seconds depend on the machine.\n"
 }
 
 fn line(row: &Row, rates: &IndexSet<usize>) -> Vec<String> {
     let steps = row.step.map_or_else(String::new, |step| step.to_string());
-    let [low, high] = row.returns.interval.unwrap_or([f64::NAN; 2]);
     let begin = [
         row.method.clone(),
         steps,
         row.seeds.len().to_string(),
         format!("{} × {}", row.tasks, row.samples),
         format!("{:.2}", row.returns.mean),
-        format!("{low:.2} … {high:.2}"),
+        row.returns.interval_text(),
     ];
     let parts = row.parts.values().map(|part| format!("{:.2}", part.mean));
     let rate = |k| {
@@ -90,6 +99,7 @@ fn line(row: &Row, rates: &IndexSet<usize>) -> Vec<String> {
         format!("{:.0}", row.sampled_tokens),
         format!("{:.0}", row.read_tokens),
         format!("{:.2}", row.secs),
+        row.runs.join(", "),
     ];
     begin
         .into_iter()

@@ -43,13 +43,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let origin = arguments.origin()?;
     let recipe = arguments.recipe(&origin)?;
+    let own = arguments.run().map(|run| run_files::recipe(run, &[]));
+    let training = own.transpose()?;
     let judging = Judging {
         recipe: &recipe,
-        origin: if arguments.run().is_some() {
-            &origin
-        } else {
-            &recipe
-        },
+        training: training.as_ref(),
         protocol: Protocol::Parallel,
         step: arguments.steps()?,
         kept: arguments.run_dir.as_deref().map_or(Kept::No, Kept::In),
@@ -69,7 +67,7 @@ impl Arguments {
     /// The training steps that the team has had, as far as it is known.
     fn steps(&self) -> Result<Option<usize>> {
         Ok(match (self.run(), self.team.as_slice()) {
-            (Some(run), _) => Some(run_files::metrics(run)?.len()),
+            (Some(run), _) => run_files::trained_steps(run)?,
             (None, []) => Some(0),
             (None, _) => None,
         })

@@ -1,10 +1,10 @@
 //! Charts as plotly.js takes them. Colours are named `$0`, `$1`, … and, as bands, `~0`, `~1`, …: the
 //! page's script puts in those of the theme.
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use plotly::{
     Bar, Layout, Plot, Scatter, Trace,
-    common::{ErrorData, ErrorType, Fill, Line, Marker, Mode, Orientation},
+    common::{DashType, ErrorData, ErrorType, Fill, Line, Marker, MarkerSymbol, Mode, Orientation},
     layout::{Axis, BarMode},
 };
 use serde::Serialize;
@@ -13,7 +13,10 @@ use serde_json::Value;
 use super::groups::Group;
 use crate::{
     comparison::Row,
+    evaluation::{Evaluation, Played},
+    run_files::Run,
     series::{Series, smoothed, spread},
+    statistics::Estimate,
 };
 
 /// Colours that a theme has.
@@ -65,6 +68,15 @@ fn colour(index: usize) -> String {
     format!("${}", index % COLOURS)
 }
 
+/// Lines of one colour differ in their dashes.
+fn dash(index: usize) -> DashType {
+    match index / COLOURS {
+        0 => DashType::Solid,
+        1 => DashType::Dash,
+        _ => DashType::Dot,
+    }
+}
+
 fn band_colour(index: usize) -> String {
     format!("~{}", index % COLOURS)
 }
@@ -79,7 +91,7 @@ fn line(
     Scatter::new(steps, values)
         .name(name)
         .mode(Mode::Lines)
-        .line(Line::new().color(colour(of)).width(width))
+        .line(Line::new().color(colour(of)).width(width).dash(dash(of)))
 }
 
 /// The smoothed mean over runs as a line, what lies between their least and greatest as a band, and the
@@ -137,54 +149,100 @@ pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
         if let Some(series) = group.metrics.get("return") {
             traces.extend(curve(series, &group.label, index));
         }
-        traces.push(held_out(group, index));
+        traces.push(held_out(group, index, &Evaluation::by_task));
     }
-    let caption =
-        format!("{SMOOTH} Diamonds are held-out tasks, with the 95 % interval of the first run.");
+    let caption = format!(
+        "{SMOOTH} Diamonds are held-out tasks, with their 95 % interval over tasks and seeds."
+    );
     let layout = over_steps().y_axis(Axis::new().title("return"));
     vec![Chart::new("Return over training", caption, traces, layout)]
 }
 
-/// The mean return of the runs' evaluations by step.
-fn held_out(group: &Group<'_>, index: usize) -> Box<dyn Trace> {
-    let mut by_step: IndexMap<usize, Vec<f64>> = IndexMap::new();
-    for evaluation in group.runs.iter().flat_map(|run| &run.evaluations) {
-        if let Some(step) = evaluation.step {
-            by_step
-                .entry(step)
-                .or_default()
-                .push(evaluation.returns.mean);
-        }
-    }
-    by_step.sort_keys();
-    let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    let means: Vec<f64> = by_step.values().map(mean).collect();
-    let evaluations = &group.runs[0].evaluations;
-    let interval = |step: &usize| {
-        let own = evaluations
+/// A figure of the runs' evaluations, over their tasks and seeds, at the steps that all runs have.
+fn held_out(
+    group: &Group<'_>,
+    index: usize,
+    figure: &dyn Fn(&Evaluation) -> Vec<f64>,
+) -> Box<dyn Trace> {
+    let at = |run: &Run, step: usize| {
+        let own = run
+            .evaluations
             .iter()
-            .find(|evaluation| evaluation.step == Some(*step));
-        let estimate = own.map(|evaluation| evaluation.returns);
-        estimate.and_then(|own| {
-            own.interval
-                .map(|[low, high]| [own.mean - low, high - own.mean])
+            .find(|evaluation| evaluation.step == Some(step));
+        own.map(figure).filter(|tasks| !tasks.is_empty())
+    };
+    let steps = group.runs[0]
+        .evaluations
+        .iter()
+        .filter_map(|evaluation| evaluation.step);
+    let points: Vec<(usize, Estimate)> = steps
+        .filter_map(|step| {
+            let runs: Option<Vec<_>> = group.runs.iter().map(|run| at(run, step)).collect();
+            Some((step, Estimate::of_runs(&runs?)))
+        })
+        .collect();
+    let mean = |(_, estimate): &(usize, Estimate)| estimate.mean;
+    let around = |(_, estimate): &(usize, Estimate)| {
+        let [low, high] = estimate.interval.unwrap_or([estimate.mean; 2]);
+        (estimate.mean - low, high - estimate.mean)
+    };
+    let (below, above) = points.iter().map(around).unzip();
+    Scatter::new(
+        points.iter().map(|(step, _)| *step).collect(),
+        points.iter().map(mean).collect(),
+    )
+    .name(format!("{}, held out", group.label))
+    .mode(Mode::LinesMarkers)
+    .line(Line::new().color(band_colour(index)).width(1.0))
+    .marker(
+        Marker::new()
+            .color(colour(index))
+            .size(10)
+            .symbol(MarkerSymbol::Diamond),
+    )
+    .error_y(errors(below, above, colour(index)))
+}
+
+/// The figures of the evaluations over steps: parts of the return, and pass@k.
+pub(super) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
+    let evaluations = || {
+        groups
+            .iter()
+            .flat_map(|group| &group.runs)
+            .flat_map(|run| &run.evaluations)
+    };
+    let parts: IndexSet<&String> = evaluations().flat_map(|own| own.parts.keys()).collect();
+    let rates: IndexSet<usize> = evaluations()
+        .flat_map(|own| own.pass_at.keys().copied())
+        .collect();
+    let chart = |title: String, figure: &dyn Fn(&Evaluation) -> Vec<f64>| {
+        let lines = groups.iter().enumerate();
+        let traces = lines
+            .map(|(index, group)| held_out(group, index, figure))
+            .collect();
+        let layout = over_steps().y_axis(Axis::new().title(title.clone()));
+        Chart::new(title, "", traces, layout)
+    };
+    let part = |part: &String| {
+        let of = |played: &Played| played.parts.get(part).copied().unwrap_or(0.0);
+        chart(format!("held_out/reward/{part}"), &|evaluation| {
+            evaluation.of_tasks(of)
         })
     };
-    let (below, above) = by_step
-        .keys()
-        .map(|step| interval(step).unwrap_or([0.0; 2]))
-        .map(|[below, above]| (below, above))
-        .unzip();
-    Scatter::new(by_step.keys().copied().collect(), means)
-        .name(format!("{}, held out", group.label))
-        .mode(Mode::Markers)
-        .marker(
-            Marker::new()
-                .color(colour(index))
-                .size(10)
-                .symbol(plotly::common::MarkerSymbol::Diamond),
+    let rate = |k: &usize| {
+        chart(
+            format!("held_out/pass@{k}"),
+            &|evaluation| match evaluation.pass_at.contains_key(k) {
+                true => evaluation.pass_by_task(*k),
+                false => Vec::new(),
+            },
         )
-        .error_y(errors(below, above, colour(index)))
+    };
+    parts
+        .into_iter()
+        .map(part)
+        .chain(rates.iter().map(rate))
+        .collect()
 }
 
 fn errors(below: Vec<f64>, above: Vec<f64>, colour: String) -> ErrorData {
@@ -325,22 +383,16 @@ pub(super) fn speed(groups: &[Group<'_>]) -> Vec<Chart> {
 /// The seconds of a step as a stack, of the group's first run.
 fn where_time_goes(group: &Group<'_>) -> Option<Chart> {
     let of = |name: &str| group.metrics.get(&format!("timing.{name}"))?.first();
-    let whole = of("step_secs")?;
-    let pieces = ["rollout_secs", "reward_secs", "update_secs"].map(|name| (name, of(name)));
-    let mut rest: IndexMap<usize, f64> = whole.iter().copied().collect();
-    let mut traces: Vec<Box<dyn Trace>> = Vec::new();
-    for (index, (name, series)) in pieces.into_iter().enumerate() {
-        let series = series?;
-        for (step, value) in series {
-            rest.entry(*step).and_modify(|rest| *rest -= value);
-        }
-        traces.push(bars(name, index, series.iter().copied()));
-    }
-    traces.push(bars(
-        "rest",
-        7,
-        rest.into_iter().map(|(step, secs)| (step, secs.max(0.0))),
-    ));
+    let pieces = time_pieces(
+        of("step_secs")?,
+        of("rollout_secs")?,
+        of("reward_secs")?,
+        of("update_secs")?,
+    );
+    let traces = pieces.into_iter().enumerate();
+    let traces = traces
+        .map(|(index, (name, series))| bars(name, index, series))
+        .collect();
     let layout = over_steps()
         .bar_mode(BarMode::Stack)
         .y_axis(Axis::new().title("seconds"));
@@ -353,8 +405,28 @@ fn where_time_goes(group: &Group<'_>) -> Option<Chart> {
     ))
 }
 
-fn bars(name: &str, of: usize, series: impl Iterator<Item = (usize, f64)>) -> Box<dyn Trace> {
-    let (steps, values): (Vec<_>, Vec<_>) = series.unzip();
+/// What the seconds of a step went to; together they are the step. Scoring is a part of rollout.
+fn time_pieces(
+    step: &Series,
+    rollout: &Series,
+    reward: &Series,
+    update: &Series,
+) -> [(&'static str, Series); 4] {
+    let less = |whole: &Series, part: &Series| -> Series {
+        let part: IndexMap<usize, f64> = part.iter().copied().collect();
+        let rest = |(step, secs): &(usize, f64)| (*step, secs - part.get(step).unwrap_or(&0.0));
+        whole.iter().map(rest).collect()
+    };
+    [
+        ("sampling", less(rollout, reward)),
+        ("scoring", reward.clone()),
+        ("updates", update.clone()),
+        ("rest", less(&less(step, rollout), update)),
+    ]
+}
+
+fn bars(name: &str, of: usize, series: Series) -> Box<dyn Trace> {
+    let (steps, values): (Vec<_>, Vec<_>) = series.into_iter().unzip();
     Bar::new(steps, values)
         .name(name)
         .marker(Marker::new().color(colour(of)))
@@ -421,4 +493,26 @@ fn by_role(groups: &[Group<'_>], figures: &[&str]) -> Vec<Chart> {
         (!traces.is_empty()).then(|| Chart::new(*figure, "", traces, layout))
     };
     figures.iter().filter_map(chart).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_of_a_step_are_the_step() {
+        let of = |secs: f64| vec![(1, secs), (2, 2.0 * secs)];
+        let (step, rollout, reward, update) = (of(10.0), of(4.0), of(1.0), of(5.0));
+        let pieces = time_pieces(&step, &rollout, &reward, &update);
+        let names_and_secs = pieces.each_ref().map(|(name, series)| (*name, series[1].1));
+        let expected = [
+            ("sampling", 6.0),
+            ("scoring", 2.0),
+            ("updates", 10.0),
+            ("rest", 2.0),
+        ];
+        assert_eq!(names_and_secs, expected);
+        let whole: f64 = pieces.iter().map(|(_, series)| series[0].1).sum();
+        assert_eq!(whole, step[0].1);
+    }
 }

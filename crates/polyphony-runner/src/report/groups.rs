@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::{
-    comparison::Run,
+    run_files::Run,
     series::{Series, names, of_run},
 };
 

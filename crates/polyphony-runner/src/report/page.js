@@ -60,16 +60,26 @@
     places.filter((place) => place.dataset.drawn).forEach(draw);
   };
   choose(dark.matches ? "dark" : "light");
-  dark.addEventListener("change", () => choose(dark.matches ? "dark" : "light"));
-  document.getElementById("theme").addEventListener("click", () => choose(theme() === "dark" ? "light" : "dark"));
+  let chosen = false;
+  dark.addEventListener("change", () => { if (!chosen) choose(dark.matches ? "dark" : "light"); });
+  document.getElementById("theme").addEventListener("click", () => {
+    chosen = true;
+    choose(theme() === "dark" ? "light" : "dark");
+  });
   places.forEach((place) => watcher.observe(place));
 
+  // Paper is white, and nobody can open anything on it; all metrics one by one stay closed.
   let before;
+  let opened = [];
   addEventListener("beforeprint", () => {
     before = theme();
+    opened = [...document.querySelectorAll("details:not([open])")].filter((closed) => !closed.querySelector(".chart"));
+    opened.forEach((closed) => { closed.open = true; });
     root.dataset.theme = "light";
-    document.querySelectorAll("details").forEach((closed) => { closed.open = true; });
-    places.forEach(draw);
+    places.filter((place) => !place.closest("details:not([open])")).forEach(draw);
   });
-  addEventListener("afterprint", () => choose(before));
+  addEventListener("afterprint", () => {
+    opened.forEach((open) => { open.open = false; });
+    choose(before);
+  });
 })();

@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::{
-    comparison::Run,
     evaluation::{Evaluation, Played},
+    run_files::Run,
 };
 
 /// Tasks of a run that are shown at once; the others are behind a click.

@@ -1,0 +1,225 @@
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::*;
+use crate::evaluation;
+
+/// A run of a shipped recipe with these changes: the returns of its evaluations, by the steps before them.
+fn run(name: &str, which: &str, changes: &[&str], judged: &[(Option<usize>, [f64; 2])]) -> Run {
+    let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+    let evaluation = |(step, values): &(Option<usize>, [f64; 2])| Evaluation {
+        step: *step,
+        ..evaluation::fixture(&values.map(|value| (value, format!("{name} {value}"))))
+    };
+    let steps = judged
+        .iter()
+        .filter_map(|(step, _)| *step)
+        .max()
+        .unwrap_or(0);
+    let line = |step: usize| json!({"step": step}).as_object().unwrap().clone();
+    Run {
+        path: PathBuf::from("runs").join(name),
+        recipe: Recipe::load(Some(which), &changes).unwrap(),
+        training: None,
+        metrics: (1..=steps).map(line).collect(),
+        evaluations: judged.iter().map(evaluation).collect(),
+    }
+}
+
+/// A kept evaluation of a trained run.
+fn kept(name: &str, training: &Run, changes: &[&str], step: usize, values: [f64; 2]) -> Run {
+    let team = r#"team=Each(["runs/x/agents/a", "runs/x/agents/b"])"#;
+    let own = run(
+        name,
+        "tldr-smollm2",
+        &[&[team], changes].concat(),
+        &[(Some(step), values)],
+    );
+    Run {
+        training: Some(training.recipe.clone()),
+        metrics: Vec::new(),
+        ..own
+    }
+}
+
+/// Checks the rows: where, method, steps, seeds, mean return.
+#[track_caller]
+fn check(runs: &[Run], expected: &[(&str, &str, Option<usize>, &[u64], f64)]) {
+    let rows = compare(runs).unwrap();
+    let short: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row.environment.as_str(),
+                row.method.as_str(),
+                row.step,
+                row.seeds.as_slice(),
+                row.returns.mean,
+            )
+        })
+        .collect();
+    assert_eq!(short, expected);
+}
+
+const TLDR: &str = "tldr, TldrHeldOut";
+
+#[test]
+fn seeds_are_one_row_and_methods_and_tasks_are_not() {
+    let team = |seed: &str, values| {
+        run(
+            "team",
+            "tldr-smollm2",
+            &[seed],
+            &[(Some(0), [1.0, 1.0]), (Some(40), values)],
+        )
+    };
+    let single = run(
+        "single",
+        "tldr-smollm2-solo",
+        &[],
+        &[(Some(0), [0.5, 0.5]), (Some(40), [1.5, 1.5])],
+    );
+    let other = run(
+        "other",
+        "arxiv-smollm2",
+        &["algorithm.baseline=Zero"],
+        &[(Some(60), [2.0, 2.0])],
+    );
+    check(
+        &[
+            team("seed=1", [2.0, 3.0]),
+            single,
+            team("seed=2", [3.0, 3.0]),
+            other,
+        ],
+        &[
+            ("arxiv, ArxivHeldOut", "MAREINFORCE", Some(60), &[1], 2.0),
+            (TLDR, "parallel", Some(0), &[1, 2], 1.0),
+            (TLDR, "single agent", Some(0), &[1], 0.5),
+            (TLDR, "MAGRPO", Some(40), &[1, 2], 2.75),
+            (TLDR, "GRPO, single agent", Some(40), &[1], 1.5),
+        ],
+    );
+}
+
+#[test]
+fn what_counts_differently_is_no_one_row() {
+    let judged =
+        |name: &str, changes: &[&str]| run(name, "tldr-smollm2", changes, &[(Some(0), [1.0, 1.0])]);
+    let rows = |changes: &[&str]| {
+        compare(&[judged("a", &[]), judged("b", changes)])
+            .unwrap()
+            .len()
+    };
+    for changes in [
+        "algorithm.discount=0.9",
+        "sampling.temperature=0.5",
+        "max_new_tokens=8",
+        "evaluation.samples=7",
+    ] {
+        assert_eq!(rows(&[changes, "seed=2"]), 2, "{changes}");
+    }
+    // What only training needs says nothing of a team that has not learned.
+    for changes in [
+        "updates.learning_rate=1e-3",
+        "algorithm.samples=9",
+        "steps=3",
+        "checkpoints.every=1",
+    ] {
+        assert_eq!(rows(&[changes, "seed=2"]), 1, "{changes}");
+    }
+    let turns = run(
+        "turns",
+        "coop-smollm2",
+        &["environment.settings.turns=2"],
+        &[(Some(0), [1.0, 1.0])],
+    );
+    check(
+        &[turns],
+        &[(
+            "coding, 2 turns, CoopHeldOut",
+            "parallel",
+            Some(0),
+            &[1],
+            1.0,
+        )],
+    );
+}
+
+#[test]
+fn a_kept_evaluation_belongs_to_its_teams_training() {
+    let trained = |seed: &str| run("run", "tldr-smollm2", &[seed], &[(Some(40), [2.0, 2.0])]);
+    let (one, two) = (trained("seed=1"), trained("seed=2"));
+    // Judged with the seed of their training, wherever their agents lie.
+    check(
+        &[one.clone(), kept("k", &two, &["seed=2"], 40, [3.0, 3.0])],
+        &[(TLDR, "MAGRPO", Some(40), &[1, 2], 2.5)],
+    );
+    // Two teams with other random numbers are two, and no seeds of the rows above.
+    check(
+        &[
+            one.clone(),
+            kept("k1", &one, &["seed=5"], 40, [1.0, 1.0]),
+            kept("k2", &two, &["seed=5"], 40, [2.0, 2.0]),
+        ],
+        &[
+            (TLDR, "MAGRPO", Some(40), &[1], 2.0),
+            (TLDR, "MAGRPO", Some(40), &[1, 2], 1.5),
+        ],
+    );
+}
+
+#[test]
+fn agents_of_unknown_training_have_no_method_of_their_own() {
+    let given = run("given", "tldr-smollm2", &[], &[(None, [1.0, 2.0])]);
+    check(
+        &[given],
+        &[(TLDR, "given agents, parallel", None, &[1], 1.5)],
+    );
+}
+
+#[test]
+fn the_same_seed_twice_is_one_result_or_an_error() {
+    let judged = |name: &str, value: f64| {
+        run("same", "tldr-smollm2", &[], &[(Some(0), [value, value])]).renamed(name)
+    };
+    check(
+        &[judged("a", 1.0), judged("b", 1.0)],
+        &[(TLDR, "parallel", Some(0), &[1], 1.0)],
+    );
+    let error = compare(&[judged("a", 1.0), judged("b", 2.0)])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("runs/a and runs/b have the same recipe and seed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn runs_without_a_figure_or_with_other_parts_are_refused() {
+    let empty = run("empty", "tldr-smollm2", &[], &[]);
+    let error = compare(&[empty]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("runs/empty has no evaluation yet"),
+        "{error}"
+    );
+    let mut other = run("new", "tldr-smollm2", &["seed=2"], &[(Some(0), [1.0, 1.0])]);
+    other.evaluations[0].parts.shift_remove("style");
+    let old = run("old", "tldr-smollm2", &[], &[(Some(0), [1.0, 1.0])]);
+    let error = compare(&[old, other]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("runs/old and runs/new have other parts"),
+        "{error}"
+    );
+}
+
+impl Run {
+    fn renamed(self, name: &str) -> Self {
+        Self {
+            path: PathBuf::from("runs").join(name),
+            ..self
+        }
+    }
+}
