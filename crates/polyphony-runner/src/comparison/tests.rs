@@ -43,9 +43,12 @@ fn kept(name: &str, training: &Run, changes: &[&str], step: usize, values: [f64;
     }
 }
 
-/// Checks the rows: where, method, steps, seeds, mean return.
+/// Of a row: where, method, steps, seeds, mean return.
+type Short<'a> = (&'a str, &'a str, Option<usize>, &'a [u64], f64);
+
+/// Checks the rows.
 #[track_caller]
-fn check(runs: &[Run], expected: &[(&str, &str, Option<usize>, &[u64], f64)]) {
+fn check(runs: &[Run], expected: &[Short<'_>]) {
     let rows = compare(runs).unwrap();
     let short: Vec<_> = rows
         .iter()
