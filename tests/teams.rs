@@ -75,6 +75,23 @@ fn one_model_plays_all_roles_and_is_saved_once() {
     place.succeed(&["eval", "--team", "run"]);
 }
 
+/// Whoever waits on the only thread for another one waits for ever.
+#[test]
+fn teams_of_one_model_train_on_one_thread() {
+    let place = place();
+    for (run, changes) in [
+        ("shared", r#"team=Shared("model")"#),
+        ("solo", "environment=Solo(Tldr)"),
+    ] {
+        let mut train = vec!["train", "recipe.ron", "--run-dir", run, "--steps", "1"];
+        train.extend(["--set", r#"team=Copies("model")"#, "--set", changes]);
+        let mut command = place.command(&train);
+        let outcome = command.env("RAYON_NUM_THREADS", "1").output().unwrap();
+        assert!(outcome.status.success(), "{run}: {outcome:?}");
+        assert_eq!(metrics(&place, run).len(), 1);
+    }
+}
+
 #[test]
 fn adapters_train_and_are_a_model_for_every_command() {
     let place = place();

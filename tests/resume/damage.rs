@@ -125,6 +125,28 @@ fn what_cannot_be_resumed_is_explained() {
         &["resume", "model"],
         &["model is not the directory of a run that has begun: it has no recipe.ron"],
     );
+    let baseline = [
+        "baseline",
+        "parallel",
+        "recipe.ron",
+        "--run-dir",
+        "parallel",
+    ];
+    place.succeed(&baseline);
+    place.refuse(
+        &["resume", "parallel"],
+        &["parallel is no training run, but a baseline or a kept evaluation"],
+    );
+    // Whoever makes room that way keeps the rest.
+    fs::rename(place.path("run/checkpoints"), place.path("elsewhere")).unwrap();
+    place.refuse(
+        &["resume", "run", "--steps", "3"],
+        &[
+            "run has agents, but no checkpoint to go on from",
+            "--from start",
+        ],
+    );
+    fs::rename(place.path("elsewhere"), place.path("run/checkpoints")).unwrap();
 
     let held = fs::File::open(place.path("run/metrics.jsonl")).unwrap();
     held.lock().unwrap();

@@ -44,9 +44,7 @@ pub use config::{
 pub use episodes::{Episode, EpisodeConfig, Episodes, Protocol, play_episodes};
 pub use error::MarlError;
 pub use objective::{Lesson, TokenLogprobs, TokenTerm, shares, token_term};
-pub use report::{
-    AgentReport, RoleFigures, StepReport, Timing, TurnReport, mean_part_return, mean_return,
-};
+pub use report::{AgentReport, RoleFigures, StepReport, Timing, TurnReport, mean_return};
 pub use returns::{credits, penalized_returns, returns};
 pub use rollout::{
     IndexedTask, LongPrompts, Playable, ResponseConfig, Rollout, RolloutConfig, RolloutWeights,

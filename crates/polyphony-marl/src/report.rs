@@ -6,7 +6,7 @@ use crate::{
     advantage::{standard_deviation, teaches_nothing},
     agent::player,
     config::Algorithm,
-    returns::{part_returns, returns},
+    returns::returns,
     rollout::Rollout,
     step::{StepConfig, node_advantages},
     tree::{Node, Sample},
@@ -158,19 +158,6 @@ impl TurnReport {
 /// The mean return over all joint actions of the given nodes; NaN of none.
 pub fn mean_return<'a>(nodes: impl IntoIterator<Item = &'a Node>, discount: f64) -> f64 {
     let returns = nodes.into_iter().flat_map(|node| returns(node, discount));
-    mean(&returns.collect::<Vec<_>>())
-}
-
-/// The mean of one part of the return over all joint actions of the given nodes: the parts of all
-/// names make up the [mean return](mean_return). NaN of no nodes.
-pub fn mean_part_return<'a>(
-    nodes: impl IntoIterator<Item = &'a Node>,
-    part: &str,
-    discount: f64,
-) -> f64 {
-    let returns = nodes
-        .into_iter()
-        .flat_map(|node| part_returns(node, part, discount));
     mean(&returns.collect::<Vec<_>>())
 }
 

@@ -14,13 +14,6 @@ pub fn returns(node: &Node, discount: f64) -> Vec<f64> {
     discounted(node, discount, &|_, branch| branch.reward.total())
 }
 
-/// The same for one part of the reward.
-pub(crate) fn part_returns(node: &Node, part: &str, discount: f64) -> Vec<f64> {
-    discounted(node, discount, &|_, branch| {
-        branch.reward.part(part).unwrap_or(0.0)
-    })
-}
-
 /// The same for one agent alone, whose [divergence](crate::Sample::divergence) from its reference is
 /// subtracted from every reward, multiplied by `coefficient`.
 pub fn penalized_returns(node: &Node, agent: usize, discount: f64, coefficient: f64) -> Vec<f64> {
@@ -116,8 +109,6 @@ pub(crate) mod tests {
         root.branches[1].child = Some(node(&[0.0, 3.0, 6.0]));
         assert_eq!(returns(&root, 0.5), [1.0, 2.0 + 0.5 * 3.0]);
         assert_eq!(returns(&root, 0.0), [1.0, 2.0]);
-        assert_eq!(part_returns(&root, "r", 0.5), returns(&root, 0.5));
-        assert_eq!(part_returns(&root, "other", 0.5), [0.0, 0.0]);
     }
 
     #[test]

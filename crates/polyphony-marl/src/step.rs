@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use polyphony_episode::Environment;
 use polyphony_model::StreamKey;
+use rayon::prelude::*;
 
 use crate::{
     MarlError,
@@ -159,11 +160,11 @@ enum Order {
 }
 
 impl Order {
-    /// At once where no two agents share a device.
+    /// At once where there are several agents and no two of them share a device.
     fn of(agents: &[Agent]) -> Self {
         let devices: Vec<_> = agents.iter().map(|agent| agent.model.device()).collect();
         let shares = |(index, device)| devices[..index].contains(device);
-        match devices.iter().enumerate().any(shares) {
+        match agents.len() == 1 || devices.iter().enumerate().any(shares) {
             true => InTurn,
             false => AtOnce,
         }
@@ -200,19 +201,12 @@ fn update_full(
         return in_turn.collect();
     }
     (0..team).for_each(|index| on_progress(Progress::Updating(index)));
-    std::thread::scope(|scope| {
-        let update_one = &update_one;
-        let started: Vec<_> = agents
-            .iter_mut()
-            .enumerate()
-            .map(|(index, agent)| scope.spawn(move || update_one(index, agent)))
-            .collect();
-        let ended = started.into_iter().map(|update| match update.join() {
-            Ok(report) => report,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        ended.collect()
-    })
+    // On rayon's own threads: one of them may be the caller, and if it waited for others that it does not
+    // work for, they would wait for it where there is no other.
+    let at_once = agents.par_iter_mut().enumerate();
+    at_once
+        .map(|(index, agent)| update_one(index, agent))
+        .collect()
 }
 
 impl StepConfig {

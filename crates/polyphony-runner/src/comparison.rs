@@ -215,8 +215,13 @@ pub(crate) fn compare(runs: &[Run]) -> Result<Vec<Row>> {
                 None => groups.push((setting, vec![(run, evaluation)])),
                 Some((_, group)) => match group.iter().find(|(own, _)| own.seed() == run.seed()) {
                     None => group.push((run, evaluation)),
-                    // The same team with the same seed: the run before it says it already.
-                    Some((_, same)) if same.episodes == evaluation.episodes => {}
+                    // The same team with the same seed.
+                    Some((other, same)) if same.episodes == evaluation.episodes => log::info!(
+                        "{} says the same of `{}` as {}, and is left out of its row",
+                        run.path.display(),
+                        Setting::of(run, evaluation).method(),
+                        other.path.display()
+                    ),
                     Some((other, _)) => bail!(
                         "{} and {} have the same recipe and seed, but other results: leave one of them \
                          out",

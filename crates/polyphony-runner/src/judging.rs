@@ -115,7 +115,7 @@ fn text(evaluation: &Evaluation) -> String {
     text += &table(&header, &rows);
     let timing = &evaluation.timing;
     text += &format!(
-        "\n{} tasks with {} episodes each; {} tokens sampled and {} read in {:.0} s: {:.0} tokens/s, \
+        "\n{} task(s) with {} episode(s) each; {} tokens sampled and {} read in {:.0} s: {:.0} tokens/s, \
          {:.1} s a task\n",
         evaluation.tasks,
         evaluation.samples,

@@ -103,9 +103,8 @@ struct About {
     method: String,
     models: Vec<String>,
     seed: u64,
-    /// Steps that are done, and that there are to do.
-    done: String,
-    steps: usize,
+    /// Steps that are done, and for a training run those that there are to do.
+    steps: String,
     samples: usize,
     learning_rate: f64,
     temperature: String,
@@ -127,13 +126,12 @@ impl About {
             method: run.method(),
             models: models.collect(),
             seed: recipe.seed,
-            done: match (run.metrics.len(), run.evaluations.last()) {
+            steps: match (run.metrics.len(), run.evaluations.last()) {
                 (0, Some(last)) => last
                     .step
                     .map_or_else(|| "–".to_owned(), |step| step.to_string()),
-                (steps, _) => steps.to_string(),
+                (steps, _) => format!("{steps} of {}", recipe.steps),
             },
-            steps: recipe.steps,
             samples: recipe.algorithm.samples,
             learning_rate: recipe.updates.learning_rate,
             // As it was written: 0.7, not the nearest number of 32 bits in 64.

@@ -8,7 +8,7 @@ use std::{
 
 use polyphony_episode::Role;
 
-use crate::{evaluation::Evaluation, statistics::Estimate, table::table};
+use crate::{evaluation::Evaluation, recipe::Recipe, statistics::Estimate, table::table};
 
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
@@ -24,6 +24,8 @@ pub(crate) struct Finished<'a> {
     /// Held-out tasks before and after, unless interrupted.
     pub(crate) before: Option<&'a Evaluation>,
     pub(crate) after: Option<&'a Evaluation>,
+    /// The recipe that it followed.
+    pub(crate) recipe: &'a Recipe,
     /// One role an agent.
     pub(crate) roles: &'a [Role],
     /// Where each agent was saved.
@@ -56,6 +58,7 @@ fn text(finished: Finished<'_>, program: &str) -> String {
         of,
         before,
         after,
+        recipe,
         roles,
         agents,
     } = finished;
@@ -75,12 +78,14 @@ fn text(finished: Finished<'_>, program: &str) -> String {
     let _ = writeln!(
         text,
         "metrics, rollouts and evaluations in\n  {run}\n\nTalk to an agent:\n  {program} generate \
-         --model {} --prompt \"…\"\nSee what the run did:\n  {program} report {run}\nTrain again with \
-         other values:\n  {program} train {run}/recipe.ron --set seed=2",
+         --model {} --temperature {temperature} --prompt \"…\"\nSee what the run did:\n  {program} report {run}\nTrain again with \
+         other values:\n  {program} train {run}/recipe.ron --set seed={next}",
         agents
             .first()
             .map_or_else(String::new, |agent| agent.display().to_string()),
         run = run.display(),
+        temperature = recipe.sampling.temperature,
+        next = recipe.seed + 1,
     );
     text
 }
@@ -150,6 +155,7 @@ mod tests {
             of: 9,
             before: Some(&before),
             after: Some(&after),
+            recipe: &Recipe::load(None, &[]).unwrap(),
             roles: &["a", "b"].map(Role::new),
             agents: &agents,
         };
@@ -165,7 +171,7 @@ return           1.000  1.00 … 1.00  1.500  0.00 … 3.00
             "{text}"
         );
         assert!(
-            text.contains("bin/polyphony generate --model runs/x/agents/a"),
+            text.contains("bin/polyphony generate --model runs/x/agents/a --temperature 0.7"),
             "{text}"
         );
         assert!(text.contains("bin/polyphony resume runs/x"), "{text}");

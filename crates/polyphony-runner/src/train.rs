@@ -60,7 +60,20 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
         .collect();
     let recipe = run_files::recipe(path, &changes)?;
     recipe.validate_for_training()?;
+    ensure!(
+        path.join(run_files::METRICS).is_file(),
+        "{} is no training run, but a baseline or a kept evaluation: there is nothing to go on with",
+        path.display()
+    );
     let checkpoint = checkpoint::find(path, from)?;
+    ensure!(
+        checkpoint.is_some()
+            || *from == checkpoint::From::Start
+            || run_files::trained_steps(path)?.is_none(),
+        "{} has agents, but no checkpoint to go on from; `--from start` trains anew, in place of all that \
+         is there",
+        path.display()
+    );
     let done = checkpoint.as_deref().map_or(0, checkpoint::steps);
     // What was being written when the run was killed is cut off below.
     let judged = run_files::evaluations(path)
@@ -189,6 +202,7 @@ impl Prepared {
             of: recipe.steps,
             before: at(0),
             after: at(steps),
+            recipe,
             roles: self.environment.roles(),
             agents: &agents,
         });

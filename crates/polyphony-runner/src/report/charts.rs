@@ -137,7 +137,7 @@ fn curve(series: &[Series], name: &str, of: usize) -> Vec<Box<dyn Trace>> {
 }
 
 const SMOOTH: &str = "Lines are means over a tenth of the steps; dots are single steps, bands reach from the \
-                      least to the greatest of the seeds.";
+                      least to the greatest of the seeds, where all of them have come that far.";
 
 /// The return in training and on held-out tasks.
 pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {

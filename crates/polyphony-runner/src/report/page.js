@@ -40,7 +40,7 @@
       margin: { t: 12, r: 12, b: 44, l: named ? 60 : 44 }, bargap: 0.3,
       xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
       hovermode: data.some((trace) => trace.orientation === "h") ? "closest" : "x unified",
-      hoverlabel: { bgcolor: style("--raised"), bordercolor: style("--rule"), font: { color: style("--ink") } },
+      hoverlabel: { namelength: -1, bgcolor: style("--raised"), bordercolor: style("--rule"), font: { color: style("--ink") } },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
       showlegend: data.filter((trace) => trace.showlegend !== false).length > 1,
     }, { responsive: true, displaylogo: false, displayModeBar: false });

@@ -103,6 +103,7 @@ fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {
     };
     Side {
         when: match evaluation.step {
+            Some(0) if run.metrics.is_empty() => run.method(),
             Some(0) => "before training".to_owned(),
             Some(step) => format!("after {step} steps"),
             None => "as given".to_owned(),

@@ -252,6 +252,34 @@ fn at_once_or_in_turn_agents_learn_the_same() {
 }
 
 #[test]
+fn updates_at_once_need_no_second_thread_and_a_single_agent_none_at_once() {
+    let tasks = [task("a", "one"), task("b", "another")];
+    let config = config(Algorithm::default());
+    let only = rayon::ThreadPoolBuilder::new().num_threads(1);
+    let reports = only.build().unwrap().install(|| {
+        let mut agents = team((0..256).step_by(8).collect());
+        let indexed = [0, 1].map(|index| IndexedTask {
+            index,
+            task: &tasks[index],
+        });
+        let game = Duet::new(lengths);
+        let rollout = rollout(&agents, &game, &indexed, &config.rollout(), &mut |_| ()).unwrap();
+        let nodes: Vec<&Node> = rollout.nodes.iter().collect();
+        for (role, agent) in agents.iter_mut().enumerate() {
+            agent.buffer = judge(&nodes, &[role], &config.algorithm);
+        }
+        update_full(&mut agents, 2, &config, AtOnce, &mut |_| ()).unwrap()
+    });
+    assert!(reports.iter().all(|report| report.steps == 1));
+    let one = team(vec![]).into_iter().next();
+    assert_eq!(
+        Order::of(one.as_slice()),
+        InTurn,
+        "nobody is there to be at once with"
+    );
+}
+
+#[test]
 fn clipping_and_epochs_go_through_a_step() {
     let algorithm = Algorithm {
         objective: Objective::Clipped {
