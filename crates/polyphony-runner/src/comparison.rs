@@ -1,7 +1,7 @@
 //! Several runs side by side: what each method reached, over seeds, and what it cost.
 
 use anyhow::{Result, bail, ensure};
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use polyphony_marl::{Algorithm, Baseline, Protocol};
 use serde::Serialize;
 
@@ -150,6 +150,25 @@ impl Setting {
     }
 }
 
+impl Setting {
+    /// The settings in which others of the same name differ, as they stand in a recipe.
+    fn distinction(&self, others: &[&Self]) -> String {
+        let lines = |own: &Self| -> IndexSet<String> {
+            let recipes = std::iter::once(&own.played).chain(&own.training);
+            let text: String = recipes.map(Recipe::to_ron).collect();
+            let seed = own.other_seed.map(|seed| format!("seed: {seed}"));
+            let lines = text
+                .lines()
+                .map(|line| line.trim().trim_end_matches(',').to_owned());
+            lines.chain(seed).collect()
+        };
+        let others: Vec<IndexSet<String>> = others.iter().map(|other| lines(other)).collect();
+        let own = lines(self).into_iter();
+        let differing = own.filter(|line| others.iter().any(|other| !other.contains(line)));
+        differing.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// What a run does but for its seed, and for what changes none of its figures.
 fn without_seed(recipe: &Recipe) -> Recipe {
     Recipe {
@@ -237,6 +256,23 @@ pub(crate) fn compare(runs: &[Run]) -> Result<Vec<Row>> {
         .iter()
         .map(|(setting, group)| row(setting, group))
         .collect();
+    for (index, (setting, _)) in groups.iter().enumerate() {
+        let name = |(own, _): &Judged<'_>| {
+            let judged = own.played.evaluation.clone();
+            (stage(&own.played), own.method(), own.step, judged)
+        };
+        let alike = groups
+            .iter()
+            .filter(|other| name(other) == name(&groups[index]));
+        let others: Vec<&Setting> = alike
+            .map(|(other, _)| other)
+            .filter(|other| *other != setting)
+            .collect();
+        match setting.distinction(&others).as_str() {
+            "" => {}
+            distinction => rows[index].method += &format!(" ({distinction})"),
+        }
+    }
     rows.sort_by_cached_key(|row| (row.environment.clone(), row.step != Some(0), row.step));
     Ok(rows)
 }

@@ -168,7 +168,60 @@ fn a_kept_evaluation_belongs_to_its_teams_training() {
         ],
         &[
             (TLDR, "MAGRPO", Some(40), &[1], 2.0),
-            (TLDR, "MAGRPO", Some(40), &[1, 2], 1.5),
+            (TLDR, "MAGRPO (seed: 5)", Some(40), &[1, 2], 1.5),
+        ],
+    );
+}
+
+#[test]
+fn rows_of_one_name_say_what_tells_them_apart() {
+    let trained = |changes: &[&str], value| {
+        run(
+            "run",
+            "tldr-smollm2",
+            changes,
+            &[(Some(40), [value, value])],
+        )
+    };
+    check(
+        &[
+            trained(&["updates.learning_rate=1e-3"], 1.0),
+            trained(&["updates.learning_rate=2e-3", "max_new_tokens=8"], 2.0),
+        ],
+        &[
+            (
+                TLDR,
+                "MAGRPO (max_new_tokens: 96, learning_rate: 0.001)",
+                Some(40),
+                &[1],
+                1.0,
+            ),
+            (
+                TLDR,
+                "MAGRPO (max_new_tokens: 8, learning_rate: 0.002)",
+                Some(40),
+                &[1],
+                2.0,
+            ),
+        ],
+    );
+    // What a column says already is not said again.
+    let judged = |tasks: &str, seed| {
+        run(
+            "run",
+            "tldr-smollm2",
+            &[tasks, seed],
+            &[(Some(0), [1.0, 1.0])],
+        )
+    };
+    check(
+        &[
+            judged("evaluation.samples=1", "seed=1"),
+            judged("evaluation.samples=2", "seed=2"),
+        ],
+        &[
+            (TLDR, "parallel", Some(0), &[1], 1.0),
+            (TLDR, "parallel", Some(0), &[2], 1.0),
         ],
     );
 }
