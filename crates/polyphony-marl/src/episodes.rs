@@ -16,9 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     MarlError,
     agent::{Agent, player, roles_of},
-    rollout::{
-        IndexedTask, LongPrompts, ResponseConfig, answer, check_reward, check_team, sampling_models,
-    },
+    rollout::{IndexedTask, ResponseConfig, answer, check_reward, check_team, sampling_models},
     tree::History,
 };
 
@@ -225,16 +223,13 @@ impl<'a> Stage<'a> {
             let histories = roles
                 .clone()
                 .map(|role| self.history(&episode, role, message));
-            match histories.collect::<Result<Vec<_>, _>>() {
-                Ok(histories) => ready.push((episode, histories)),
-                Err(error @ MarlError::PromptTooLong { .. })
-                    if self.config.responses.long_prompts == LongPrompts::Skip =>
-                {
-                    log::warn!("left out: {error}");
+            let long_prompts = self.config.responses.long_prompts;
+            match long_prompts.allow(histories.collect::<Result<Vec<_>, _>>())? {
+                Some(histories) => ready.push((episode, histories)),
+                None => {
                     episode.episode.is_cut = true;
                     stuck.push(episode);
                 }
-                Err(error) => return Err(error),
             }
         }
         let mut answers: Vec<Vec<Response>> = vec![Vec::new(); ready.len()];

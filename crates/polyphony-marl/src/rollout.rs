@@ -32,6 +32,20 @@ pub enum LongPrompts {
     Skip,
 }
 
+impl LongPrompts {
+    /// What needs a prompt, if the prompt fits; `None`, which is logged, where it does not and that is no
+    /// error.
+    pub(crate) fn allow<T>(self, prompted: Result<T, MarlError>) -> Result<Option<T>, MarlError> {
+        match prompted {
+            Err(error @ MarlError::PromptTooLong { .. }) if self == Self::Skip => {
+                log::warn!("left out: {error}");
+                Ok(None)
+            }
+            prompted => prompted.map(Some),
+        }
+    }
+}
+
 /// The numbers that weights are made of while responses are sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RolloutWeights {

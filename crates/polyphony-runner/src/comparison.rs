@@ -220,7 +220,7 @@ fn stage(recipe: &Recipe) -> String {
 ///
 /// # Errors
 /// If a run has not been evaluated yet.
-pub(crate) fn compare(runs: &[Run]) -> Result<Vec<Row>> {
+pub(crate) fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Row>> {
     let mut groups: Vec<Judged<'_>> = Vec::new();
     for run in runs {
         ensure!(

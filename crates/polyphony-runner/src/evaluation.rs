@@ -142,30 +142,42 @@ impl Evaluation {
 
     /// The means of some figure over the episodes of each task.
     pub fn of_tasks(&self, figure: impl Fn(&Played) -> f64) -> Vec<f64> {
-        let mut tasks: IndexMap<&str, Vec<f64>> = IndexMap::new();
-        for played in &self.episodes {
-            tasks.entry(&played.task).or_default().push(figure(played));
-        }
-        tasks.values().map(|values| mean(values)).collect()
+        let tasks = self.episodes_by_task().into_iter();
+        tasks
+            .map(|own| mean(&own.into_iter().map(&figure).collect::<Vec<_>>()))
+            .collect()
     }
 
     /// The chance of each task that one of `k` episodes solves it, where all its episodes were played;
     /// nothing where the environment does not say what is solved.
     pub fn pass_by_task(&self, k: usize) -> Vec<f64> {
-        let mut tasks: IndexMap<&str, Vec<bool>> = IndexMap::new();
-        for played in &self.episodes {
-            if let Some(solved) = played.solved {
-                tasks.entry(&played.task).or_default().push(solved);
-            }
-        }
-        let whole = tasks
-            .into_values()
-            .filter(|solved| solved.len() == self.samples);
+        let tasks = self.episodes_by_task().into_iter();
+        let solved = tasks.map(|own| own.iter().filter_map(|played| played.solved).collect());
+        let whole = solved.filter(|solved: &Vec<bool>| solved.len() == self.samples);
         whole
             .map(|solved| {
                 let right = solved.iter().filter(|solved| **solved).count();
                 pass_at(k, solved.len(), right)
             })
+            .collect()
+    }
+
+    /// The episodes of each task, none of them empty.
+    pub(crate) fn episodes_by_task(&self) -> Vec<Vec<&Played>> {
+        let mut tasks: IndexMap<&str, Vec<&Played>> = IndexMap::new();
+        for played in &self.episodes {
+            tasks.entry(&played.task).or_default().push(played);
+        }
+        tasks.into_values().collect()
+    }
+
+    /// The return, its parts and pass@k by the names that tables have for them.
+    pub(crate) fn estimates(&self) -> IndexMap<String, Estimate> {
+        let parts = self.parts.iter();
+        let rates = self.pass_at.iter();
+        std::iter::once(("return".to_owned(), self.returns))
+            .chain(parts.map(|(part, estimate)| (format!("  {part}"), *estimate)))
+            .chain(rates.map(|(k, estimate)| (format!("pass@{k}"), *estimate)))
             .collect()
     }
 }

@@ -13,6 +13,8 @@ use std::{
 use prost::Message;
 use serde_json::{Map, Value};
 
+use crate::metrics::flat;
+
 #[derive(Clone, PartialEq, Message)]
 struct Event {
     /// Seconds since 1970.
@@ -64,24 +66,12 @@ pub(crate) fn add(
     step: usize,
     figures: &Map<String, Value>,
 ) -> io::Result<()> {
-    let mut values = Vec::new();
-    for (name, value) in figures {
-        match value {
-            Value::Object(inner) => {
-                let inner = inner.iter();
-                values.extend(
-                    inner.filter_map(|(key, value)| scalar(format!("{name}.{key}"), value)),
-                );
-            }
-            value => values.extend(scalar(name.clone(), value)),
-        }
-    }
+    let scalar = |(tag, value): (String, &Value)| {
+        let simple_value = Some(value.as_f64()? as f32);
+        Some(Scalar { tag, simple_value })
+    };
+    let values = flat(figures).filter_map(scalar).collect();
     write(output, step as i64, What::Summary(Summary { values }))
-}
-
-fn scalar(tag: String, value: &Value) -> Option<Scalar> {
-    let simple_value = Some(value.as_f64()? as f32);
-    Some(Scalar { tag, simple_value })
 }
 
 fn write(output: &mut impl Write, step: i64, what: What) -> io::Result<()> {

@@ -89,18 +89,11 @@ fn keep(judging: &Judging<'_>, evaluation: &Evaluation) -> Result<()> {
 
 /// The figures as a table, and what they cost.
 fn text(evaluation: &Evaluation) -> String {
-    let row = |name: String, estimate: &Estimate| {
-        vec![
-            name,
-            format!("{:.3}", estimate.mean),
-            estimate.interval_text(),
-        ]
+    let row = |(name, estimate): (String, Estimate)| {
+        let mean = format!("{:.3}", estimate.mean);
+        vec![name, mean, estimate.interval_text()]
     };
-    let mut rows = vec![row("return".to_owned(), &evaluation.returns)];
-    let parts = evaluation.parts.iter();
-    rows.extend(parts.map(|(part, estimate)| row(format!("  {part}"), estimate)));
-    let rates = evaluation.pass_at.iter();
-    rows.extend(rates.map(|(k, estimate)| row(format!("pass@{k}"), estimate)));
+    let rows: Vec<Vec<String>> = evaluation.estimates().into_iter().map(row).collect();
     let header = ["held-out tasks", "mean", "95 % interval"].map(str::to_owned);
     let mut text = format!("\n{}\n", table(&header, &rows));
     let rows: Vec<Vec<String>> = evaluation

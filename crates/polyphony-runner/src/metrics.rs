@@ -117,6 +117,17 @@ pub fn step_object(
     object
 }
 
+/// All figures of a line; those of inner objects as `name.inner`.
+pub(crate) fn flat(line: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> {
+    line.iter().flat_map(|(name, value)| match value {
+        Value::Object(inner) => {
+            let named = |(key, value)| (format!("{name}.{key}"), value);
+            inner.iter().map(named).collect()
+        }
+        value => vec![(name.clone(), value)],
+    })
+}
+
 fn turn_entries(prefix: &str, turn: &TurnReport) -> impl Iterator<Item = (String, Value)> {
     let mean_return = (format!("{prefix}return"), json!(turn.mean_return));
     let parts = turn.parts.iter();

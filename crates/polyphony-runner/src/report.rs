@@ -32,17 +32,13 @@ pub(crate) fn page(runs: &[&Path]) -> Result<String> {
         .map(|path| Run::read(path))
         .collect::<Result<Vec<_>>>()?;
     let groups = groups::groups(&all);
-    let judged: Vec<Run> = all
-        .iter()
-        .filter(|run| !run.evaluations.is_empty())
-        .cloned()
-        .collect();
+    let is_judged = |run: &&Run| !run.evaluations.is_empty();
     ensure!(
-        !groups.is_empty() || !judged.is_empty(),
+        !groups.is_empty() || all.iter().any(|run| is_judged(&run)),
         "{} has neither steps nor evaluations yet: wait until the first is done",
         all[0].path.display()
     );
-    let rows = compare(&judged)?;
+    let rows = compare(all.iter().filter(is_judged))?;
     let sections = [
         Section::new("Return", charts::returns(&groups)),
         Section {

@@ -3,22 +3,15 @@
 use indexmap::IndexSet;
 use serde_json::Value;
 
-use crate::{run_files::Run, statistics::mean};
+use crate::{metrics::flat, run_files::Run, statistics::mean};
 
 /// The values of a metric by step; steps without one are left out.
 pub(crate) type Series = Vec<(usize, f64)>;
 
 /// The names of all metrics of a run but `step`; those of inner objects as `name.inner`.
 pub(crate) fn names(run: &Run) -> IndexSet<String> {
-    let mut names = IndexSet::new();
-    for (name, value) in run.metrics.iter().flatten() {
-        match value {
-            Value::Object(inner) => names.extend(inner.keys().map(|key| format!("{name}.{key}"))),
-            _ => {
-                names.insert(name.clone());
-            }
-        }
-    }
+    let names = run.metrics.iter().flat_map(flat);
+    let mut names: IndexSet<String> = names.map(|(name, _)| name).collect();
     names.shift_remove("step");
     names
 }

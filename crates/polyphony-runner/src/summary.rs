@@ -8,7 +8,7 @@ use std::{
 
 use polyphony_episode::Role;
 
-use crate::{evaluation::Evaluation, recipe::Recipe, statistics::Estimate, table::table};
+use crate::{evaluation::Evaluation, recipe::Recipe, table::table};
 
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
@@ -92,25 +92,19 @@ fn text(finished: Finished<'_>, program: &str) -> String {
 
 /// Figures before and after, and the task with the middle change of return as an example.
 fn add(text: &mut String, before: &Evaluation, after: &Evaluation, roles: &[Role]) {
-    let line = |name: String, [before, after]: [&Estimate; 2]| {
-        let cells = [before, after]
-            .map(|estimate| [format!("{:.3}", estimate.mean), estimate.interval_text()]);
-        std::iter::once(name)
-            .chain(cells.into_iter().flatten())
-            .collect()
-    };
-    let mut rows: Vec<Vec<String>> =
-        vec![line("return".to_owned(), [&before.returns, &after.returns])];
-    for (part, before) in &before.parts {
-        if let Some(after) = after.parts.get(part) {
-            rows.push(line(format!("  {part}"), [before, after]));
-        }
-    }
-    for (k, before) in &before.pass_at {
-        if let Some(after) = after.pass_at.get(k) {
-            rows.push(line(format!("pass@{k}"), [before, after]));
-        }
-    }
+    let (earlier, later) = (before.estimates(), after.estimates());
+    let both = earlier.into_iter().filter_map(|(name, before)| {
+        let after = *later.get(&name)?;
+        Some((name, [before, after]))
+    });
+    let rows: Vec<Vec<String>> = both
+        .map(|(name, estimates)| {
+            let cells = estimates.map(|own| [format!("{:.3}", own.mean), own.interval_text()]);
+            std::iter::once(name)
+                .chain(cells.into_iter().flatten())
+                .collect()
+        })
+        .collect();
     let header = ["held-out tasks", "before", "95 %", "after", "95 %"].map(str::to_owned);
     let _ = write!(text, "\n{}", table(&header, &rows));
     // The middle one of all changes: neither the best nor the worst that could be shown.

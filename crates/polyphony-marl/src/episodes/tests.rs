@@ -1,3 +1,5 @@
+//! Whole episodes: who reads what under each protocol, what counts, and what does not fit.
+
 use std::sync::Arc;
 
 use polyphony_episode::Task;
@@ -9,7 +11,7 @@ use crate::{
         CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_language, rollout_config,
         task, wide_model,
     },
-    rollout::rollout,
+    rollout::{LongPrompts, rollout},
 };
 
 fn config(protocol: Protocol, episodes: usize) -> EpisodeConfig {

@@ -2,7 +2,7 @@
 
 use polyphony_episode::{Environment, Observation, Role, Turn};
 
-use super::{IndexedTask, LongPrompts, Played, ResponseConfig};
+use super::{IndexedTask, Played, ResponseConfig};
 use crate::{
     MarlError,
     agent::{Agent, player},
@@ -38,15 +38,9 @@ impl<'a> Opened<'a> {
         node: Result<OpenNode<'a>, MarlError>,
         config: &ResponseConfig,
     ) -> Result<(), MarlError> {
-        match node {
-            Ok(node) => self.nodes.push(node),
-            Err(error @ MarlError::PromptTooLong { .. })
-                if config.long_prompts == LongPrompts::Skip =>
-            {
-                log::warn!("left out: {error}");
-                self.left_out += 1;
-            }
-            Err(error) => return Err(error),
+        match config.long_prompts.allow(node)? {
+            Some(node) => self.nodes.push(node),
+            None => self.left_out += 1,
         }
         Ok(())
     }

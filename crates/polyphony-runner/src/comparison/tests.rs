@@ -1,3 +1,5 @@
+//! Which evaluations make one row, what it is called, and which are refused.
+
 use std::path::PathBuf;
 
 use serde_json::json;

@@ -82,12 +82,8 @@ pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
 }
 
 fn first_episodes(evaluation: &Evaluation) -> impl Iterator<Item = &Played> {
-    let mut seen: Vec<&str> = Vec::new();
-    evaluation.episodes.iter().filter(move |played| {
-        let is_first = !seen.contains(&played.task.as_str());
-        seen.push(&played.task);
-        is_first
-    })
+    let tasks = evaluation.episodes_by_task().into_iter();
+    tasks.map(|own| own[0])
 }
 
 fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {
