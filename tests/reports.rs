@@ -59,6 +59,8 @@ fn a_report_shows_every_metric_and_what_was_said_and_needs_nothing_else() {
         "2 seeds",
         "Before and after",
         "learning_rate: 0.001",
+        "Responses that the length limit cut.",
+        "nats a token",
     ] {
         assert!(page.contains(text), "{text}");
     }
@@ -116,6 +118,13 @@ fn a_page_of_nothing_is_refused() {
     place.refuse(
         &["watch", "run-1"],
         &["no terminal", "polyphony report run-1"],
+    );
+    place.refuse(
+        &["watch", "discussion"],
+        &[
+            "discussion is no training run",
+            "polyphony compare discussion",
+        ],
     );
     place.refuse(
         &["report", "run-1", "-o", "no/such/page.html"],

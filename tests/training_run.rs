@@ -3,7 +3,7 @@
 use std::fs;
 
 use polyphony_model::sequence_logprobs;
-use polyphony_runner::{metrics, recipe::Recipe};
+use polyphony_runner::{metrics::METRICS, recipe::Recipe};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -108,13 +108,13 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
 fn check_metrics(lines: &[Value]) {
     let mut expected = Vec::new();
     // This environment runs no programs.
-    let names = metrics::NAMES.iter().filter(|name| {
+    let names = METRICS.iter().map(|metric| metric.name).filter(|name| {
         !["sandbox", "expert", "<turn>"]
             .iter()
             .any(|part| name.contains(part))
     });
     for name in names.clone().filter(|name| !name.starts_with("timing.")) {
-        let replacements: &[&str] = match *name {
+        let replacements: &[&str] = match name {
             name if name.contains("<part>") => &PARTS,
             name if name.contains("<role>") => &ROLES,
             _ => &[""],

@@ -137,6 +137,10 @@ fn what_cannot_be_resumed_is_explained() {
         &["resume", "parallel"],
         &["parallel is no training run, but a baseline or a kept evaluation"],
     );
+    place.refuse(
+        &["eval", "--team", "parallel"],
+        &["parallel is no training run", "no agents of its own"],
+    );
     // Whoever makes room that way keeps the rest.
     fs::rename(place.path("run/checkpoints"), place.path("elsewhere")).unwrap();
     place.refuse(

@@ -159,6 +159,8 @@ impl Environment for Duet {
 pub(crate) struct Chain {
     pub(crate) roles: Vec<Role>,
     pub(crate) ends_early: bool,
+    /// The turns that it says it has at most.
+    pub(crate) horizon: NonZeroUsize,
 }
 
 impl Chain {
@@ -166,6 +168,7 @@ impl Chain {
         Self {
             roles: names.iter().copied().map(Role::new).collect(),
             ends_early: true,
+            horizon: const { NonZeroUsize::new(3).unwrap() },
         }
     }
 
@@ -185,7 +188,7 @@ impl Environment for Chain {
     }
 
     fn horizon(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(3).unwrap() }
+        self.horizon
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {

@@ -4,51 +4,213 @@ use polyphony_marl::{AgentReport, Drift, RoleFigures, StepReport, TurnReport};
 use polyphony_sandbox::Counters;
 use serde_json::{Map, Value, json};
 
-/// The names of the figures of a step, with `<part>` and `<role>` for what the environment names, and
-/// `<turn>` for the number of a turn, counted from 1. Those with a turn are there only where the
-/// environment has several.
-pub const NAMES: &[&str] = &[
-    "step",
-    "return",
-    "reward/<part>",
-    "turn_<turn>/nodes",
-    "turn_<turn>/return",
-    "turn_<turn>/reward/<part>",
-    "sampled_tokens",
-    "skipped_tasks",
-    "cut_episodes",
-    "sandbox/runs",
-    "sandbox/timeouts",
-    "sandbox/out_of_memory",
-    "sandbox/violations",
-    "sandbox/infrastructure_retries",
-    "expert/retries",
-    "<role>/advantage_spread",
-    "<role>/zero_advantage_share",
-    "<role>/entropy",
-    "<role>/response_tokens",
-    "<role>/truncated_share",
-    "<role>/turn_<turn>/advantage_spread",
-    "<role>/turn_<turn>/zero_advantage_share",
-    "<role>/turn_<turn>/entropy",
-    "<role>/turn_<turn>/response_tokens",
-    "<role>/turn_<turn>/truncated_share",
-    "<role>/gradient_steps",
-    "<role>/gradient_norm",
-    "<role>/learning_rate",
-    "<role>/skipped_groups",
-    "<role>/refused_updates",
-    "<role>/logprob_gap",
-    "<role>/ratio",
-    "<role>/clipped_share",
-    "<role>/kl",
-    "timing.step_secs",
-    "timing.rollout_secs",
-    "timing.reward_secs",
-    "timing.update_secs",
-    "timing.tokens_per_sec",
-    "timing.peak_memory_mib",
-    "timing.sandbox_secs",
+/// A figure of a step.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name, with `<part>` and `<role>` for what the environment names, and `<turn>` for the number
+    /// of a turn, counted from 1. Those with a turn are there only where the environment has several.
+    pub name: &'static str,
+    /// What it says, in a few words.
+    pub meaning: &'static str,
+    /// Its unit; empty for a plain number.
+    pub unit: &'static str,
+}
+
+impl Metric {
+    const fn new(name: &'static str, meaning: &'static str, unit: &'static str) -> Self {
+        Self {
+            name,
+            meaning,
+            unit,
+        }
+    }
+
+    /// The metric that a name in a run's files belongs to.
+    pub fn of(name: &str) -> Option<&'static Self> {
+        METRICS.iter().find(|metric| metric.is_named(name))
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        let fits = |(pattern, own): (&str, &str)| match pattern.split_once('<') {
+            Some((start, _)) => own.starts_with(start),
+            None => own == pattern,
+        };
+        let count = |name: &str| name.split('/').count();
+        count(self.name) == count(name) && self.name.split('/').zip(name.split('/')).all(fits)
+    }
+}
+
+/// All figures of a step, in the order in which they are written.
+pub const METRICS: &[Metric] = &[
+    Metric::new("step", "the step's number", ""),
+    Metric::new("return", "mean return of the joint actions", "reward"),
+    Metric::new(
+        "reward/<part>",
+        "mean of this part of their rewards at the first turn",
+        "reward",
+    ),
+    Metric::new(
+        "turn_<turn>/nodes",
+        "nodes that were played at this turn",
+        "nodes",
+    ),
+    Metric::new(
+        "turn_<turn>/return",
+        "mean return of the joint actions of this turn",
+        "reward",
+    ),
+    Metric::new(
+        "turn_<turn>/reward/<part>",
+        "mean of this part of the rewards at this turn",
+        "reward",
+    ),
+    Metric::new(
+        "sampled_tokens",
+        "tokens in the responses of all agents",
+        "tokens",
+    ),
+    Metric::new(
+        "skipped_tasks",
+        "tasks left out because a prompt did not fit",
+        "tasks",
+    ),
+    Metric::new(
+        "cut_episodes",
+        "joint actions that would have gone on, had the next prompt fitted",
+        "joint actions",
+    ),
+    Metric::new("sandbox/runs", "programs judged", "programs"),
+    Metric::new(
+        "sandbox/timeouts",
+        "programs with a test that was stopped for its time",
+        "programs",
+    ),
+    Metric::new(
+        "sandbox/out_of_memory",
+        "programs with a test that asked for too much memory",
+        "programs",
+    ),
+    Metric::new(
+        "sandbox/violations",
+        "programs with a test in which something forbidden was tried",
+        "programs",
+    ),
+    Metric::new(
+        "sandbox/infrastructure_retries",
+        "times that a program was run again because the machine could not run it",
+        "tries",
+    ),
+    Metric::new(
+        "expert/retries",
+        "requests to the outside model that were sent again",
+        "requests",
+    ),
+    Metric::new(
+        "<role>/advantage_spread",
+        "mean standard deviation of a group's advantages: what there is to learn from",
+        "reward",
+    ),
+    Metric::new(
+        "<role>/zero_advantage_share",
+        "groups without anything to learn from, since all their advantages are 0",
+        "share",
+    ),
+    Metric::new(
+        "<role>/entropy",
+        "how undecided the agent is, estimated from the tokens that it sampled",
+        "nats a token",
+    ),
+    Metric::new(
+        "<role>/response_tokens",
+        "mean length of a response",
+        "tokens",
+    ),
+    Metric::new(
+        "<role>/truncated_share",
+        "responses that the length limit cut",
+        "share",
+    ),
+    Metric::new(
+        "<role>/turn_<turn>/advantage_spread",
+        "mean standard deviation of a group's advantages at this turn",
+        "reward",
+    ),
+    Metric::new(
+        "<role>/turn_<turn>/zero_advantage_share",
+        "groups of this turn whose advantages are all 0",
+        "share",
+    ),
+    Metric::new(
+        "<role>/turn_<turn>/entropy",
+        "how undecided the agent is at this turn",
+        "nats a token",
+    ),
+    Metric::new(
+        "<role>/turn_<turn>/response_tokens",
+        "mean length of a response at this turn",
+        "tokens",
+    ),
+    Metric::new(
+        "<role>/turn_<turn>/truncated_share",
+        "responses of this turn that the length limit cut",
+        "share",
+    ),
+    Metric::new("<role>/gradient_steps", "gradient steps taken", "steps"),
+    Metric::new(
+        "<role>/gradient_norm",
+        "largest norm of a gradient before clipping",
+        "",
+    ),
+    Metric::new("<role>/learning_rate", "learning rate of the step", ""),
+    Metric::new(
+        "<role>/skipped_groups",
+        "groups that the update left out",
+        "groups",
+    ),
+    Metric::new(
+        "<role>/refused_updates",
+        "gradient steps refused because something was not finite",
+        "steps",
+    ),
+    Metric::new(
+        "<role>/logprob_gap",
+        "largest difference of a token's log-probability between rollout and training, which should be rounding alone",
+        "nats",
+    ),
+    Metric::new(
+        "<role>/ratio",
+        "mean ratio of a token's probability in training to that at rollout",
+        "",
+    ),
+    Metric::new(
+        "<role>/clipped_share",
+        "tokens that the clipped objective held back",
+        "share",
+    ),
+    Metric::new(
+        "<role>/kl",
+        "divergence from the reference, estimated from the tokens that were sampled",
+        "nats a token",
+    ),
+    Metric::new("timing.step_secs", "the whole step", "s"),
+    Metric::new("timing.rollout_secs", "sampling and scoring", "s"),
+    Metric::new("timing.reward_secs", "scoring by the environment", "s"),
+    Metric::new("timing.update_secs", "updates of all agents", "s"),
+    Metric::new(
+        "timing.tokens_per_sec",
+        "sampled tokens by the seconds of sampling",
+        "tokens/s",
+    ),
+    Metric::new(
+        "timing.peak_memory_mib",
+        "the most memory that the process has held so far",
+        "MiB",
+    ),
+    Metric::new(
+        "timing.sandbox_secs",
+        "judging programs, summed over the sandbox's workers",
+        "s",
+    ),
 ];
 
 /// What a step asked of others, where its environment does so.
@@ -205,13 +367,18 @@ mod tests {
 
     const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 
-    /// The names in the first column of the document's tables about `metrics.jsonl`.
-    fn documented() -> BTreeSet<&'static str> {
+    /// The first and the last column of the document's tables about `metrics.jsonl`: names and units.
+    fn documented() -> BTreeSet<(&'static str, &'static str)> {
         let (about_metrics, _) = DOCUMENT.split_once("## The other files").unwrap();
         let rows = about_metrics
             .lines()
-            .filter_map(|line| line.strip_prefix("| `"));
-        rows.filter_map(|row| row.split('`').next()).collect()
+            .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
+        let ends = |row: &'static str| {
+            let (name, rest) = row.split_once('`')?;
+            let (_, unit) = rest.rsplit_once("| ")?;
+            Some((name, unit))
+        };
+        rows.filter_map(ends).collect()
     }
 
     /// A report of so many turns.
@@ -245,8 +412,32 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_documented_and_nothing_else() {
-        assert_eq!(documented(), NAMES.iter().copied().collect());
+    fn every_name_is_documented_with_its_unit_and_nothing_else() {
+        let unit = |metric: &Metric| match metric.unit {
+            "" => "–",
+            unit => unit,
+        };
+        let all = METRICS.iter().map(|metric| (metric.name, unit(metric)));
+        assert_eq!(documented(), all.collect());
+    }
+
+    #[test]
+    fn a_metric_is_found_by_the_names_it_has_in_files() {
+        let found = |name| Metric::of(name).map(|metric| metric.name);
+        for metric in METRICS {
+            assert_eq!(found(metric.name), Some(metric.name));
+        }
+        for (name, expected) in [
+            ("reward/style", "reward/<part>"),
+            ("writer/entropy", "<role>/entropy"),
+            ("turn_2/reward/style", "turn_<turn>/reward/<part>"),
+            ("writer/turn_10/entropy", "<role>/turn_<turn>/entropy"),
+            ("turn_1/return", "turn_<turn>/return"),
+        ] {
+            assert_eq!(found(name), Some(expected));
+        }
+        assert_eq!(found("writer/mood"), None);
+        assert_eq!(found("entropy"), None);
     }
 
     #[test]
@@ -293,14 +484,12 @@ mod tests {
             (&object["sandbox/runs"], &object["timing"]["sandbox_secs"]),
             (&json!(3), &json!(0.5))
         );
-        assert_eq!(general_names(&object), NAMES);
+        let names = || METRICS.iter().map(|metric| metric.name);
+        assert_eq!(general_names(&object), names().collect::<Vec<_>>());
 
         let object = step_object(1, &report(1), &outside, 2.0);
-        let of_one_turn = NAMES.iter().filter(|name| !name.contains("<turn>"));
-        assert_eq!(
-            general_names(&object),
-            of_one_turn.copied().collect::<Vec<_>>()
-        );
+        let of_one_turn = names().filter(|name| !name.contains("<turn>"));
+        assert_eq!(general_names(&object), of_one_turn.collect::<Vec<_>>());
     }
 
     /// The names of an object's figures with what stands for the names in them, each once.

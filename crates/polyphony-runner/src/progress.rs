@@ -17,6 +17,10 @@ pub(crate) struct Display {
     /// The highest reward of a joint action so far, and the level that it reached.
     best: (f64, &'static str),
     last_line: Instant,
+    /// The units that were done when this process began with the phase, and the time of that.
+    began: (usize, Instant),
+    /// The time left, as far as it is known, for the end of a line.
+    left: String,
 }
 
 /// The level of a reward none of whose parts was earned.
@@ -35,7 +39,7 @@ impl Display {
             ProgressDrawTarget::stderr()
         };
         let bar = ProgressBar::with_draw_target(Some(length as u64), target);
-        let layout = "{prefix} [{bar:30}] {pos}/{len} {msg} · {elapsed} gone, {eta} left";
+        let layout = "{prefix} [{bar:30}] {pos}/{len} {msg} · {elapsed} gone";
         let style = ProgressStyle::with_template(layout);
         bar.set_style(
             style
@@ -50,13 +54,15 @@ impl Display {
             sampled_tokens: 0,
             best: (f64::NEG_INFINITY, NO_LEVEL),
             last_line: Instant::now(),
+            began: (0, Instant::now()),
+            left: String::new(),
         }
     }
 
     /// A phase goes on where it was stopped.
     pub(crate) fn resume(&mut self, done: usize, best: Option<(f64, &'static str)>) {
         self.bar.set_position(done as u64);
-        self.bar.reset_eta();
+        self.began = (done, Instant::now());
         self.best = best.unwrap_or(self.best);
     }
 
@@ -70,12 +76,17 @@ impl Display {
         match progress {
             Progress::Sampled(tokens) => {
                 self.sampled_tokens += tokens;
-                self.bar
-                    .set_message(format!("· sampling, {} tokens", self.sampled_tokens));
+                self.bar.set_message(format!(
+                    "· sampling, {} tokens{}",
+                    self.sampled_tokens, self.left
+                ));
             }
             Progress::Updating(agent) => {
-                self.bar
-                    .set_message(format!("· updating agent {} of {agents}", agent + 1));
+                self.bar.set_message(format!(
+                    "· updating agent {} of {agents}{}",
+                    agent + 1,
+                    self.left
+                ));
             }
         }
     }
@@ -92,29 +103,39 @@ impl Display {
         self.best = best
             .filter(|best| best.0 > self.best.0)
             .unwrap_or(self.best);
+        self.move_to(step);
         let line = format!(
-            "· return {:.3}, best {:.2} (level {}), {:.0} tokens/s",
+            "· return {:.3}, best {:.2} (level {}), {:.0} tokens/s{}",
             report.first_turn().mean_return,
             self.best.0,
             self.best.1,
-            report.timing.tokens_per_sec
+            report.timing.tokens_per_sec,
+            self.left
         );
-        self.bar.set_position(step as u64);
-        self.bar.set_message(line.clone());
         if self.plain {
-            let left = self.bar.eta().as_secs();
-            log::info!("step {step} of {} {line}, {left} s left", self.length());
+            log::info!("step {step} of {} {line}", self.length());
         }
+        self.bar.set_message(line);
     }
 
     /// So many of the phase's units are done.
     pub(crate) fn advance_to(&mut self, done: usize) {
-        self.bar.set_position(done as u64);
+        self.move_to(done);
+        self.bar.set_message(self.left.clone());
         if self.plain && (self.last_line.elapsed() > LINE_INTERVAL || done as u64 == self.length())
         {
             self.last_line = Instant::now();
-            log::info!("{} {done} of {}", self.bar.prefix(), self.length());
+            let (title, length) = (self.bar.prefix(), self.length());
+            log::info!("{title} {done} of {length}{}", self.left);
         }
+    }
+
+    fn move_to(&mut self, done: usize) {
+        self.bar.set_position(done as u64);
+        let (before, since) = self.began;
+        let units = [before, done, self.length() as usize];
+        self.left = secs_left(units, since.elapsed())
+            .map_or_else(String::new, |secs| format!(" · {} left", in_words(secs)));
     }
 
     /// Makes room for another display while something else is done.
@@ -129,5 +150,50 @@ impl Display {
     /// Takes the bar away.
     pub(crate) fn finish(self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// The seconds that a phase still takes at the pace it has had so far, from the units that were done
+/// when it began, that are done now, and that there are; `None` before the first and after the last.
+fn secs_left([before, done, length]: [usize; 3], elapsed: Duration) -> Option<f64> {
+    let own = done.checked_sub(before).filter(|own| *own > 0)?;
+    let rest = length.checked_sub(done).filter(|rest| *rest > 0)?;
+    Some(elapsed.as_secs_f64() / own as f64 * rest as f64)
+}
+
+/// A length of time, to the minute where it is long.
+pub(crate) fn in_words(secs: f64) -> String {
+    let minutes = (secs / 60.0).round() as u64;
+    match minutes {
+        0..2 => format!("{secs:.0} s"),
+        2..120 => format!("{minutes} min"),
+        _ => format!("{} h {} min", minutes / 60, minutes % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_goes_by_what_this_process_has_done() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(secs_left([0, 3, 9], minute), Some(120.0));
+        assert_eq!(secs_left([40, 41, 44], minute), Some(180.0));
+        for units in [[0, 0, 9], [40, 40, 44], [0, 9, 9], [0, 10, 9]] {
+            assert_eq!(secs_left(units, minute), None);
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_are_as_exact_as_they_are_of_use() {
+        for (secs, words) in [
+            (5.4, "5 s"),
+            (89.0, "89 s"),
+            (600.0, "10 min"),
+            (9000.0, "2 h 30 min"),
+        ] {
+            assert_eq!(in_words(secs), words);
+        }
     }
 }

@@ -94,6 +94,20 @@ pub(crate) fn is_run(path: &Path) -> bool {
     path.join(RECIPE).is_file()
 }
 
+/// Refuses the directory of a baseline or of an evaluation that was kept, where no step is ever done.
+/// `hint` is the end of the message.
+///
+/// # Errors
+/// If it is one.
+pub(crate) fn check_training_run(run: &Path, hint: &str) -> Result<()> {
+    ensure!(
+        run.join(METRICS).is_file(),
+        "{} is no training run, but a baseline or a kept evaluation: {hint}",
+        run.display()
+    );
+    Ok(())
+}
+
 /// The recipe of a run.
 ///
 /// # Errors

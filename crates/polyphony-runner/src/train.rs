@@ -60,11 +60,7 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
         .collect();
     let recipe = run_files::recipe(path, &changes)?;
     recipe.validate_for_training()?;
-    ensure!(
-        path.join(run_files::METRICS).is_file(),
-        "{} is no training run, but a baseline or a kept evaluation: there is nothing to go on with",
-        path.display()
-    );
+    run_files::check_training_run(path, "there is nothing to go on with")?;
     let checkpoint = checkpoint::find(path, from)?;
     ensure!(
         checkpoint.is_some()

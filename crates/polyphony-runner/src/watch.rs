@@ -19,6 +19,7 @@ use ratatui::{
 };
 
 use crate::{
+    progress::in_words,
     run_files::{self, Run},
     series::{Series, of_run, smoothed},
     statistics,
@@ -37,6 +38,8 @@ const RECENT: usize = 5;
 pub(crate) fn watch(path: &Path) -> Result<()> {
     let mut seen = lengths(path);
     let mut run = Run::read(path)?;
+    let instead = format!("`polyphony compare {}` has its figures", path.display());
+    run_files::check_training_run(path, &instead)?;
     ensure!(
         io::stdout().is_terminal(),
         "there is no terminal to draw on: `polyphony report {}` writes a page",
@@ -145,16 +148,6 @@ fn gauge(run: &Run) -> Gauge<'static> {
         .gauge_style(Style::new().fg(Color::Blue))
         .ratio(share)
         .label(format!("step {done} of {steps}{left}"))
-}
-
-/// A length of time, to the minute where it is long.
-fn in_words(secs: f64) -> String {
-    let minutes = (secs / 60.0).round() as u64;
-    match minutes {
-        0..2 => format!("{secs:.0} s"),
-        2..120 => format!("{minutes} min"),
-        _ => format!("{} h {} min", minutes / 60, minutes % 60),
-    }
 }
 
 /// The mean return of every step, smoothed, with the held-out tasks.
@@ -368,18 +361,6 @@ mod tests {
             (-124.06, "-124.1"),
         ] {
             assert_eq!(in_short(value), text);
-        }
-    }
-
-    #[test]
-    fn lengths_of_time_are_as_exact_as_they_are_of_use() {
-        for (secs, words) in [
-            (5.4, "5 s"),
-            (89.0, "89 s"),
-            (600.0, "10 min"),
-            (9000.0, "2 h 30 min"),
-        ] {
-            assert_eq!(in_words(secs), words);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whole episodes: who reads what under each protocol, what counts, and what does not fit.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use polyphony_episode::Task;
 
@@ -179,6 +179,22 @@ fn episodes_go_on_turn_after_turn_under_every_protocol() {
         }
         assert_ne!(played[0].turns, played[1].turns);
     }
+}
+
+#[test]
+fn an_environment_that_goes_on_beyond_its_horizon_is_named() {
+    let mut game = Chain::new(&["first", "second"]);
+    (game.ends_early, game.horizon) = (false, const { NonZeroUsize::new(2).unwrap() });
+    let agents = lettered(&["first", "second"]);
+    let mut config = config(Protocol::Parallel, 1);
+    config.responses.max_new_tokens = 4;
+    let message = play(&game, &agents, &[task("a", "kind")], &config)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with("task `a`: the environment goes on after turn 2"),
+        "{message}"
+    );
 }
 
 #[test]

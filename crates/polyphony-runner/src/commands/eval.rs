@@ -102,6 +102,7 @@ impl Arguments {
 
 /// The agents that a run of the recipe saved.
 fn agents_of(run: &Path, recipe: &Recipe) -> Result<recipe::Team> {
+    run_files::check_training_run(run, "it has no agents of its own")?;
     let path_of = |name: String| {
         let path = run.join("agents").join(&name);
         ensure!(
@@ -152,6 +153,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let recipe = Recipe::load(Some("arxiv-smollm2"), &[]).unwrap();
         fs::write(folder.path().join("recipe.ron"), recipe.to_ron()).unwrap();
+        fs::write(folder.path().join("metrics.jsonl"), "").unwrap();
         for role in ["background", "method"] {
             fs::create_dir_all(folder.path().join("agents").join(role)).unwrap();
         }

@@ -14,6 +14,7 @@ use super::groups::Group;
 use crate::{
     comparison::Row,
     evaluation::{Evaluation, Played},
+    metrics::Metric,
     run_files::Run,
     series::{Series, smoothed, spread},
     statistics::Estimate,
@@ -62,6 +63,18 @@ impl Chart {
 
 fn over_steps() -> Layout {
     Layout::new().x_axis(Axis::new().title("step"))
+}
+
+/// What a metric says, as a sentence, and axes with its unit; with `title` where it is a plain number.
+fn explained(metric: &str, title: &str) -> (String, Layout) {
+    let (meaning, unit) = Metric::of(metric).map_or(("", ""), |known| (known.meaning, known.unit));
+    let mut sentence = meaning.to_owned();
+    if let Some(first) = sentence.get_mut(..1) {
+        first.make_ascii_uppercase();
+        sentence.push('.');
+    }
+    let unit = if unit.is_empty() { title } else { unit };
+    (sentence, over_steps().y_axis(Axis::new().title(unit)))
 }
 
 fn colour(index: usize) -> String {
@@ -215,28 +228,33 @@ pub(super) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
     let rates: IndexSet<usize> = evaluations()
         .flat_map(|own| own.pass_at.keys().copied())
         .collect();
-    let chart = |title: String, figure: &dyn Fn(&Evaluation) -> Vec<f64>| {
+    let chart = |title: String, caption, unit, figure: &dyn Fn(&Evaluation) -> Vec<f64>| {
         let lines = groups.iter().enumerate();
         let traces = lines
             .map(|(index, group)| held_out(group, index, figure))
             .collect();
-        let layout = over_steps().y_axis(Axis::new().title(title.clone()));
-        Chart::new(title, "", traces, layout)
+        let layout = over_steps().y_axis(Axis::new().title(unit));
+        Chart::new(title, caption, traces, layout)
     };
     let part = |part: &String| {
         let of = |played: &Played| played.parts.get(part).copied().unwrap_or(0.0);
-        chart(format!("held_out/reward/{part}"), &|evaluation| {
-            evaluation.of_tasks(of)
-        })
+        let caption = "Mean of this part of the return, with its 95 % interval.".to_owned();
+        let figure = |evaluation: &Evaluation| evaluation.of_tasks(of);
+        chart(
+            format!("held_out/reward/{part}"),
+            caption,
+            "reward",
+            &figure,
+        )
     };
     let rate = |k: &usize| {
-        chart(
-            format!("held_out/pass@{k}"),
-            &|evaluation| match evaluation.pass_at.contains_key(k) {
-                true => evaluation.pass_by_task(*k),
-                false => Vec::new(),
-            },
-        )
+        let caption =
+            format!("The chance that one of {k} episodes solves a task, with its 95 % interval.");
+        let figure = |evaluation: &Evaluation| match evaluation.pass_at.contains_key(k) {
+            true => evaluation.pass_by_task(*k),
+            false => Vec::new(),
+        };
+        chart(format!("held_out/pass@{k}"), caption, "share", &figure)
     };
     parts
         .into_iter()
@@ -450,11 +468,10 @@ fn matching(groups: &[Group<'_>], wanted: impl Fn(&str) -> bool) -> Vec<Chart> {
         let lines = groups.iter().enumerate().filter_map(|(index, group)| {
             Some(curve(group.metrics.get(name)?, &group.label, index))
         });
-        let caption = match groups.iter().any(|group| has_values(group, name)) {
-            true => "",
-            false => "No step has a value.",
-        };
-        let layout = over_steps().y_axis(Axis::new().title(name.clone()));
+        let (mut caption, layout) = explained(name, name);
+        if !groups.iter().any(|group| has_values(group, name)) {
+            caption += " No step has a value.";
+        }
         Chart::new(name.clone(), caption, lines.flatten().collect(), layout)
     };
     names.into_iter().map(chart).collect()
@@ -489,8 +506,8 @@ fn by_role(groups: &[Group<'_>], figures: &[&str]) -> Vec<Chart> {
                 colour += 1;
             }
         }
-        let layout = over_steps().y_axis(Axis::new().title(*figure));
-        (!traces.is_empty()).then(|| Chart::new(*figure, "", traces, layout))
+        let (caption, layout) = explained(&format!("<role>/{figure}"), figure);
+        (!traces.is_empty()).then(|| Chart::new(*figure, caption, traces, layout))
     };
     figures.iter().filter_map(chart).collect()
 }
