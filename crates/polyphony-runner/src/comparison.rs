@@ -148,9 +148,7 @@ impl Setting {
             _ => format!("{algorithm}, {protocol}"),
         }
     }
-}
 
-impl Setting {
     /// The settings in which others of the same name differ, as they stand in a recipe.
     fn distinction(&self, others: &[&Self]) -> String {
         let lines = |own: &Self| -> IndexSet<String> {

@@ -39,7 +39,7 @@ impl Display {
             ProgressDrawTarget::stderr()
         };
         let bar = ProgressBar::with_draw_target(Some(length as u64), target);
-        let layout = "{prefix} [{bar:30}] {pos}/{len} {msg} · {elapsed} gone";
+        let layout = "{prefix} [{bar:30}] {pos}/{len}{msg} · {elapsed} gone";
         let style = ProgressStyle::with_template(layout);
         bar.set_style(
             style
@@ -73,22 +73,14 @@ impl Display {
 
     /// Something happened within a step.
     pub(crate) fn within_step(&mut self, progress: Progress, agents: usize) {
-        match progress {
+        let now = match progress {
             Progress::Sampled(tokens) => {
                 self.sampled_tokens += tokens;
-                self.bar.set_message(format!(
-                    "· sampling, {} tokens{}",
-                    self.sampled_tokens, self.left
-                ));
+                format!("sampling, {} tokens", self.sampled_tokens)
             }
-            Progress::Updating(agent) => {
-                self.bar.set_message(format!(
-                    "· updating agent {} of {agents}{}",
-                    agent + 1,
-                    self.left
-                ));
-            }
-        }
+            Progress::Updating(agent) => format!("updating agent {} of {agents}", agent + 1),
+        };
+        self.bar.set_message(format!(" · {now}{}", self.left));
     }
 
     /// A training step is done. `best` is the highest reward of its joint actions, and the level
@@ -105,7 +97,7 @@ impl Display {
             .unwrap_or(self.best);
         self.move_to(step);
         let line = format!(
-            "· return {:.3}, best {:.2} (level {}), {:.0} tokens/s{}",
+            " · return {:.3}, best {:.2} (level {}), {:.0} tokens/s{}",
             report.first_turn().mean_return,
             self.best.0,
             self.best.1,
@@ -113,7 +105,7 @@ impl Display {
             self.left
         );
         if self.plain {
-            log::info!("step {step} of {} {line}", self.length());
+            log::info!("step {step} of {}{line}", self.length());
         }
         self.bar.set_message(line);
     }

@@ -67,14 +67,11 @@ fn over_steps() -> Layout {
 
 /// What a metric says, as a sentence, and axes with its unit; with `title` where it is a plain number.
 fn explained(metric: &str, title: &str) -> (String, Layout) {
-    let (meaning, unit) = Metric::of(metric).map_or(("", ""), |known| (known.meaning, known.unit));
-    let mut sentence = meaning.to_owned();
-    if let Some(first) = sentence.get_mut(..1) {
-        first.make_ascii_uppercase();
-        sentence.push('.');
-    }
-    let unit = if unit.is_empty() { title } else { unit };
-    (sentence, over_steps().y_axis(Axis::new().title(unit)))
+    let known = Metric::of(metric);
+    let sentence = known.map_or_else(String::new, |known| format!("{}.", known.meaning));
+    let unit = known.map_or("", |known| known.unit);
+    let axis = if unit.is_empty() { title } else { unit };
+    (sentence, over_steps().y_axis(Axis::new().title(axis)))
 }
 
 fn colour(index: usize) -> String {
