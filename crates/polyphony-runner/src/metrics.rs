@@ -290,6 +290,15 @@ pub(crate) fn flat(line: &Map<String, Value>) -> impl Iterator<Item = (String, &
     })
 }
 
+/// The figure of a line that `flat` gives this name.
+pub(crate) fn figure<'a>(line: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let inner = || {
+        let (outer, key) = name.split_once('.')?;
+        line.get(outer)?.get(key)
+    };
+    line.get(name).or_else(inner)
+}
+
 fn turn_entries(prefix: &str, turn: &TurnReport) -> impl Iterator<Item = (String, Value)> {
     let mean_return = (format!("{prefix}return"), json!(turn.mean_return));
     let parts = turn.parts.iter();

@@ -1,9 +1,12 @@
 //! The metrics of a run as series by name.
 
 use indexmap::IndexSet;
-use serde_json::Value;
 
-use crate::{metrics::flat, run_files::Run, statistics::mean};
+use crate::{
+    metrics::{figure, flat},
+    run_files::Run,
+    statistics::mean,
+};
 
 /// The values of a metric by step; steps without one are left out.
 pub(crate) type Series = Vec<(usize, f64)>;
@@ -18,14 +21,9 @@ pub(crate) fn names(run: &Run) -> IndexSet<String> {
 
 /// The series of a metric.
 pub(crate) fn of_run(run: &Run, name: &str) -> Series {
-    let value = |line: &serde_json::Map<String, Value>| {
-        let whole = line.get(name);
-        let inner = || {
-            let (outer, key) = name.split_once('.')?;
-            line.get(outer)?.get(key)
-        };
-        let step = line.get("step")?.as_u64()? as usize;
-        Some((step, whole.or_else(inner)?.as_f64()?))
+    let value = |line| {
+        let step = figure(line, "step")?.as_u64()? as usize;
+        Some((step, figure(line, name)?.as_f64()?))
     };
     run.metrics.iter().filter_map(value).collect()
 }

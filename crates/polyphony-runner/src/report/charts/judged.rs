@@ -1,0 +1,197 @@
+//! Charts of what evaluations found: the returns of the methods, and figures of held-out tasks.
+
+use indexmap::IndexSet;
+use plotly::{
+    Bar, Layout, Scatter, Trace,
+    common::{ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode, Orientation},
+    layout::{Axis, BarMode},
+};
+
+use super::{Chart, Group, band_colour, colour, over_steps};
+use crate::{
+    comparison::Row,
+    evaluation::{Evaluation, Played},
+    run_files::Run,
+    statistics::Estimate,
+};
+
+/// A figure of the runs' evaluations, over their tasks and seeds, at the steps that all runs have.
+pub(super) fn held_out(
+    group: &Group<'_>,
+    index: usize,
+    figure: &dyn Fn(&Evaluation) -> Vec<f64>,
+) -> Box<dyn Trace> {
+    let at = |run: &Run, step: usize| {
+        let own = run
+            .evaluations
+            .iter()
+            .find(|evaluation| evaluation.step == Some(step));
+        own.map(figure).filter(|tasks| !tasks.is_empty())
+    };
+    let steps = group.runs[0]
+        .evaluations
+        .iter()
+        .filter_map(|evaluation| evaluation.step);
+    let points: Vec<(usize, Estimate)> = steps
+        .filter_map(|step| {
+            let runs: Option<Vec<_>> = group.runs.iter().map(|run| at(run, step)).collect();
+            Some((step, Estimate::of_runs(&runs?)))
+        })
+        .collect();
+    let mean = |(_, estimate): &(usize, Estimate)| estimate.mean;
+    let around = |(_, estimate): &(usize, Estimate)| {
+        let [low, high] = estimate.interval.unwrap_or([estimate.mean; 2]);
+        (estimate.mean - low, high - estimate.mean)
+    };
+    let (below, above) = points.iter().map(around).unzip();
+    Scatter::new(
+        points.iter().map(|(step, _)| *step).collect(),
+        points.iter().map(mean).collect(),
+    )
+    .name(format!("{}, held out", group.label))
+    .mode(Mode::LinesMarkers)
+    .line(Line::new().color(band_colour(index)).width(1.0))
+    .marker(
+        Marker::new()
+            .color(colour(index))
+            .size(10)
+            .symbol(MarkerSymbol::Diamond),
+    )
+    .error_y(errors(below, above, colour(index)))
+}
+
+/// The figures of the evaluations over steps: parts of the return, and pass@k.
+pub(in crate::report) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
+    let evaluations = || {
+        groups
+            .iter()
+            .flat_map(|group| &group.runs)
+            .flat_map(|run| &run.evaluations)
+    };
+    let parts: IndexSet<&String> = evaluations().flat_map(|own| own.parts.keys()).collect();
+    let rates: IndexSet<usize> = evaluations()
+        .flat_map(|own| own.pass_at.keys().copied())
+        .collect();
+    let chart = |title: String, caption, unit, figure: &dyn Fn(&Evaluation) -> Vec<f64>| {
+        let lines = groups.iter().enumerate();
+        let traces = lines
+            .map(|(index, group)| held_out(group, index, figure))
+            .collect();
+        let layout = over_steps().y_axis(Axis::new().title(unit));
+        Chart::new(title, caption, traces, layout)
+    };
+    let part = |part: &String| {
+        let of = |played: &Played| played.parts.get(part).copied().unwrap_or(0.0);
+        let caption = "Mean of this part of the return, with its 95 % interval.".to_owned();
+        let figure = |evaluation: &Evaluation| evaluation.of_tasks(of);
+        chart(
+            format!("held_out/reward/{part}"),
+            caption,
+            "reward",
+            &figure,
+        )
+    };
+    let rate = |k: &usize| {
+        let caption =
+            format!("The chance that one of {k} episodes solves a task, with its 95 % interval.");
+        let figure = |evaluation: &Evaluation| match evaluation.pass_at.contains_key(k) {
+            true => evaluation.pass_by_task(*k),
+            false => Vec::new(),
+        };
+        chart(format!("held_out/pass@{k}"), caption, "share", &figure)
+    };
+    parts
+        .into_iter()
+        .map(part)
+        .chain(rates.iter().map(rate))
+        .collect()
+}
+
+fn errors(below: Vec<f64>, above: Vec<f64>, colour: String) -> ErrorData {
+    ErrorData::new(ErrorType::Data)
+        .symmetric(false)
+        .array(above)
+        .array_minus(below)
+        .color(colour)
+        .thickness(1.5)
+}
+
+/// What every method reached, one bar each.
+pub(in crate::report) fn comparison(rows: &[Row]) -> Vec<Chart> {
+    let mut environments: Vec<&str> = rows.iter().map(|row| row.environment.as_str()).collect();
+    environments.dedup();
+    let chart = |environment: &&str| {
+        // The first at the top.
+        let own: Vec<&Row> = rows
+            .iter()
+            .filter(|row| row.environment == **environment)
+            .rev()
+            .collect();
+        let names = labels(&own);
+        let parts = own[0].parts.keys().enumerate().map(|(index, part)| {
+            let values = own
+                .iter()
+                .map(|row| row.parts.get(part).map_or(0.0, |part| part.mean))
+                .collect();
+            let bar = Bar::new(values, names.clone())
+                .name(part)
+                .orientation(Orientation::Horizontal);
+            bar.marker(Marker::new().color(colour(index))) as Box<dyn Trace>
+        });
+        let interval = |row: &&Row| row.returns.interval.unwrap_or([row.returns.mean; 2]);
+        let below = own
+            .iter()
+            .map(|row| row.returns.mean - interval(row)[0])
+            .collect();
+        let above = own
+            .iter()
+            .map(|row| interval(row)[1] - row.returns.mean)
+            .collect();
+        let total = Scatter::new(
+            own.iter().map(|row| row.returns.mean).collect(),
+            names.clone(),
+        )
+        .name("return")
+        .mode(Mode::Markers)
+        .marker(Marker::new().color("$ink".to_owned()).size(8))
+        .error_x(errors(below, above, "$ink".to_owned()));
+        let traces = parts.chain([total as Box<dyn Trace>]).collect();
+        let layout = Layout::new()
+            .bar_mode(BarMode::Relative)
+            .height(150 + 40 * own.len())
+            .x_axis(Axis::new().title("return on held-out tasks"))
+            .y_axis(Axis::new().auto_margin(true));
+        let caption =
+            "Bars are the parts of the return; the point is the return with its 95 % interval.";
+        Chart::new(format!("Methods on {environment}"), caption, traces, layout)
+    };
+    environments.iter().map(chart).collect()
+}
+
+/// The rows' names, which must differ: bars of one name would lie on one another.
+fn labels(rows: &[&Row]) -> Vec<String> {
+    let labels: Vec<String> = rows.iter().map(|row| label(row)).collect();
+    let alike = |own: &String| labels.iter().filter(|label| *label == own).count() > 1;
+    let labelled = rows.iter().zip(&labels);
+    labelled
+        .map(|(row, label)| match alike(label) {
+            true => format!("{label}, {}", row.runs.join(", ")),
+            false => label.clone(),
+        })
+        .collect()
+}
+
+/// A method with what mostly tells its rows apart.
+fn label(row: &Row) -> String {
+    let steps = row
+        .step
+        .filter(|step| *step > 0)
+        .map_or_else(String::new, |step| format!(", {step} steps"));
+    let seeds = row.seeds.len();
+    let plural = if seeds == 1 { "" } else { "s" };
+    // On two lines, so that it fits on a phone.
+    format!(
+        "{}{steps}<br>{} tasks, {seeds} seed{plural}",
+        row.method, row.tasks
+    )
+}
