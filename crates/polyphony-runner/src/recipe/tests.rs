@@ -368,18 +368,26 @@ fn what_adapters_are_not_told_has_a_default() {
     assert_eq!(Recipe::from_ron(&recipe.to_ron()).unwrap(), recipe);
 }
 
-/// The paths of all keys in a recipe that is written out, but for those inside a choice.
+/// The paths of all keys in a recipe that is written out; inside a choice, such as `File(…)`, they
+/// begin anew.
 fn keys(ron: &str) -> BTreeSet<String> {
-    let (mut keys, mut sections) = (BTreeSet::new(), Vec::new());
+    // `None` is a choice.
+    let (mut keys, mut inside) = (BTreeSet::new(), Vec::new());
     let lines = ron.lines().map(str::trim);
     for line in lines.filter(|line| !line.starts_with("//")) {
         match line.split_once(": ") {
-            Some((section, "(")) => sections.push(section),
-            Some((key, _)) => {
-                keys.insert([&sections[..], &[key]].concat().join("."));
+            Some((section, "(")) => inside.push(Some(section)),
+            Some((key, value)) => {
+                let sections = inside.rsplit(Option::is_none).next().unwrap_or_default();
+                let path: Vec<&str> = sections.iter().flatten().copied().chain([key]).collect();
+                keys.insert(path.join("."));
+                if value.ends_with('(') {
+                    inside.push(None);
+                }
             }
-            None if line == ")," => {
-                sections.pop();
+            // Choices that begin on one line end on one line.
+            None if line.starts_with(')') => {
+                inside.pop();
             }
             None => {}
         }
@@ -415,8 +423,8 @@ fn the_documentation_describes_every_key_and_no_other() {
     let keys: BTreeSet<String> = shipped()
         .iter()
         .flat_map(|recipe| keys(&Recipe::load(Some(recipe.name), &[]).unwrap().to_ron()))
-        // What is inside the choice of a data set is described where data sets are.
-        .filter(|key| !["path", "skip", "limit", "fields", "id"].contains(&key.as_str()))
+        // What is inside the choice of a data set or a schedule is described with those.
+        .filter(|key| !["path", "skip", "limit", "fields", "id", "last"].contains(&key.as_str()))
         .filter(|key| !key.starts_with('"'))
         .collect();
     assert!(keys.contains("updates.logprob_tolerance"), "{keys:?}");
