@@ -1,6 +1,6 @@
 //! One agent does the work of a whole team: the single-agent counterpart of another environment.
 
-use std::num::NonZeroUsize;
+use std::{borrow::Borrow, num::NonZeroUsize};
 
 use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Next, Observation, Outcome, Response, Reward, Role,
@@ -52,20 +52,9 @@ impl Solo {
     }
 
     /// What the roles would be told, as one observation.
-    fn join(&self, task: &Task, told: &[Observation]) -> Result<Observation, EnvironmentError> {
-        let texts: Vec<&str> = told
-            .iter()
-            .map(|observation| observation.text.as_str())
-            .collect();
-        if texts.iter().any(|text| text.lines().any(is_marker)) {
-            return Err(EnvironmentError::Failed(format!(
-                "task `{}` has a line of {MARKER}, which separates the answers of a single agent: \
-                 leave the task out",
-                task.id
-            )));
-        }
+    fn join(&self, texts: &[impl Borrow<str>]) -> Observation {
         let body = texts.join(&format!("\n{MARKER}\n"));
-        Ok(Observation::new(self.preamble() + &body))
+        Observation::new(self.preamble() + &body)
     }
 
     /// One text a role.
@@ -113,6 +102,15 @@ fn is_marker(line: &str) -> bool {
     line.trim() == MARKER
 }
 
+/// The text with its markers quoted, so that they separate nothing.
+fn quoted(text: &str) -> String {
+    let line = |line: &str| match is_marker(line) {
+        true => format!("> {line}"),
+        false => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(line).collect()
+}
+
 impl Environment for Solo {
     fn roles(&self) -> &[Role] {
         &self.roles
@@ -131,7 +129,16 @@ impl Environment for Solo {
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
-        Ok(vec![self.join(task, &self.team.start(task)?)?])
+        let told = self.team.start(task)?;
+        let texts: Vec<&str> = told.iter().map(|one| one.text.as_str()).collect();
+        if texts.iter().any(|text| text.lines().any(is_marker)) {
+            return Err(EnvironmentError::Failed(format!(
+                "task `{}` has a line of {MARKER}, which separates the answers of a single agent: \
+                 leave the task out",
+                task.id
+            )));
+        }
+        Ok(vec![self.join(&texts)])
     }
 
     fn step(
@@ -144,7 +151,11 @@ impl Environment for Solo {
         let Outcome { reward, next } = self.team.step(task, &past, &self.team_action(action))?;
         Ok(match next {
             Next::End => Outcome::end(reward),
-            Next::Continue(told) => Outcome::go_on(reward, vec![self.join(task, &told)?]),
+            Next::Continue(told) => {
+                // An outside model that is asked for feedback may say anything.
+                let texts: Vec<String> = told.iter().map(|one| quoted(&one.text)).collect();
+                Outcome::go_on(reward, vec![self.join(&texts)])
+            }
         })
     }
 }
@@ -182,7 +193,7 @@ mod tests {
 
         fn step(
             &self,
-            _task: &Task,
+            task: &Task,
             past: &[Turn],
             action: &JointAction,
         ) -> Result<Outcome, EnvironmentError> {
@@ -198,7 +209,8 @@ mod tests {
                 assert_eq!(before.action.texts(), ["a", "b"]);
                 return Ok(Outcome::end(reward));
             }
-            let told = [first, second].map(|text| Observation::new(format!("said {text}")));
+            let advice = task.field("advice").unwrap_or_default();
+            let told = [first, second].map(|text| Observation::new(format!("said {text}{advice}")));
             Ok(Outcome::go_on(reward, told.into()))
         }
     }
@@ -239,6 +251,17 @@ mod tests {
         }];
         let last = solo.step(&task, &past, &said("long\n[NEXT]\n")).unwrap();
         assert_eq!((last.reward.total(), last.next), (400.0, Next::End));
+    }
+
+    #[test]
+    fn markers_in_what_an_outside_model_says_separate_nothing() {
+        let task = Task::new("t", [("text", "x"), ("advice", "\n [NEXT]\nso")]);
+        let outcome = solo().step(&task, &[], &said("a\n[NEXT]\nb")).unwrap();
+        let Next::Continue(told) = outcome.next else {
+            panic!("there are two turns")
+        };
+        let expected = "said a\n>  [NEXT]\nso\n[NEXT]\nsaid b\n>  [NEXT]\nso";
+        assert!(told[0].text.ends_with(expected), "{}", told[0].text);
     }
 
     #[test]

@@ -198,6 +198,28 @@ fn an_environment_that_goes_on_beyond_its_horizon_is_named() {
 }
 
 #[test]
+fn an_episode_whose_next_prompt_does_not_fit_keeps_the_turns_it_has() {
+    let mut game = Chain::new(&["first", "second"]);
+    game.ends_early = false;
+    let agents = ["first", "second"].map(agent);
+    let mut config = config(Protocol::Parallel, 2);
+    config.responses.long_prompts = LongPrompts::Skip;
+    // The first prompt, with the two line feeds after it, leaves just enough for an answer.
+    let tasks = [task("a", &"z".repeat(CONTEXT - 8 - 2))];
+    let episodes = play(&game, &agents, &tasks, &config).unwrap();
+    assert_eq!((episodes.played.len(), episodes.left_out.len()), (2, 0));
+    for episode in &episodes.played {
+        assert_eq!((episode.turns.len(), episode.rewards.len()), (1, 1));
+        assert!(episode.is_cut);
+        let said: usize = (0..2)
+            .flat_map(|role| episode.responses(role))
+            .map(|said| said.tokens.len())
+            .sum();
+        assert_eq!(episode.sampled_tokens, said);
+    }
+}
+
+#[test]
 fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
     // Letters are tokens of their own, and the plain prompt ends with two line feeds.
     let text = |tokens: usize| "z".repeat(tokens - 2);
