@@ -223,6 +223,8 @@ fn a_run_goes_on_over_several_turns_with_programs() {
         "--set",
         "updates.buffer=5",
         "--set",
+        "updates.schedule=Constant",
+        "--set",
         &interpreter,
     ];
     place.succeed(&[&train[..], &["--run-dir", "whole", "--steps", "3"]].concat());
@@ -240,4 +242,16 @@ fn a_run_goes_on_over_several_turns_with_programs() {
     assert_eq!(rollouts.len(), 3 * 5);
     assert_eq!(rollouts[0]["path"], json!([]));
     assert_eq!(rollouts[4]["path"], json!([3]));
+}
+
+#[test]
+fn a_learning_rate_that_leaves_its_line_is_told() {
+    let place = place();
+    let linear = "updates.schedule=Linear(last: 0.0)";
+    let train = ["train", "recipe.ron", "--run-dir", "run", "--steps", "1"];
+    place.succeed(&[&train[..], &["--set", linear]].concat());
+    let resumed = place.run(&["resume", "run", "--steps", "2"]);
+    assert!(resumed.succeeded, "{}", resumed.stderr);
+    let told = "on its way to step 1, from here on it is on that to step 2";
+    assert!(resumed.stderr.contains(told), "{}", resumed.stderr);
 }

@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 use crate::{evaluation::Evaluation, events, recipe::Recipe, run_files, team::Team};
 
 /// The directory of one run: `recipe.ron`, `metrics.jsonl`, `rollouts.jsonl`, `evaluations.jsonl`,
-/// `tensorboard`, `checkpoints/step-<step>`, `agents/<role>`, and `sandbox.json` where programs are run.
+/// `tensorboard`, `checkpoints/step-<step>`, `agents/<role>` with `trained.ron`, and `sandbox.json` where
+/// programs are run.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     path: PathBuf,

@@ -54,6 +54,7 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
 /// # Errors
 /// As [`train`], and if the run is complete or its checkpoint cannot be used.
 pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>) -> Result<()> {
+    let planned = run_files::recipe(path, &[])?.steps;
     let changes: Vec<String> = steps
         .map(|steps| format!("steps={steps}"))
         .into_iter()
@@ -96,6 +97,14 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
     run.save_recipe(&recipe)?;
     if let Some(pool) = &prepared.pool {
         run.save_sandbox(pool)?;
+    }
+    if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::Schedule::Constant {
+        log::warn!(
+            "until now the learning rate was on its way to step {planned}, from here on it is on that to step \
+             {}: a run of so many steps from the beginning would have learned otherwise, but `compare` puts \
+             both in one row",
+            recipe.steps
+        );
     }
     log::info!(
         "going on with {} after step {}; what was recorded later is made anew",
@@ -369,8 +378,10 @@ pub(crate) fn check_tasks(
         .with_context(|| format!("checking `{key}`"))?;
     ensure!(
         playable.tasks > 0,
-        "`{key}`: not one of {} tasks fits into the context",
-        tasks.len()
+        "`{key}`: not one of {} tasks fits into the context with `max_new_tokens` {}: lower that, or take \
+         shorter tasks",
+        tasks.len(),
+        recipe.max_new_tokens
     );
     Ok(playable)
 }

@@ -102,7 +102,10 @@ impl Arguments {
 
 /// The agents that a run of the recipe saved.
 fn agents_of(run: &Path, recipe: &Recipe) -> Result<recipe::Team> {
-    run_files::check_training_run(run, "it has no agents of its own")?;
+    run_files::check_training_run(
+        run,
+        "it has no agents of its own, so give the run that it judged",
+    )?;
     let path_of = |name: String| {
         let path = run.join("agents").join(&name);
         ensure!(
