@@ -18,23 +18,18 @@ impl Run {
     pub(crate) fn method(&self) -> String {
         match (self.evaluations.last(), self.metrics.is_empty()) {
             (Some(last), true) => Setting::of(self, last).method(),
-            _ => Setting::trained(self).method(),
+            _ => self.training_method(),
         }
+    }
+
+    /// How it is trained, in words, also before its first step.
+    pub(crate) fn training_method(&self) -> String {
+        Setting::trained(self).method()
     }
 
     /// Whether another run does the same with another seed.
     pub(crate) fn is_alike(&self, other: &Self) -> bool {
         Setting::trained(self) == Setting::trained(other)
-    }
-
-    /// The first and the last evaluation; one of them where they are the same.
-    fn ends(&self) -> impl Iterator<Item = &Evaluation> {
-        let first = self.evaluations.first();
-        let last = self
-            .evaluations
-            .last()
-            .filter(|_| self.evaluations.len() > 1);
-        first.into_iter().chain(last)
     }
 
     /// The seed that its team was made with, or, if it was not made, that of its answers.
@@ -151,19 +146,30 @@ impl Setting {
 
     /// The settings in which others of the same name differ, as they stand in a recipe.
     fn distinction(&self, others: &[&Self]) -> String {
-        let lines = |own: &Self| -> IndexSet<String> {
-            let recipes = std::iter::once(&own.played).chain(&own.training);
-            let text: String = recipes.map(Recipe::to_ron).collect();
-            let seed = own.other_seed.map(|seed| format!("seed: {seed}"));
-            let lines = text
-                .lines()
-                .map(|line| line.trim().trim_end_matches(',').to_owned());
-            lines.chain(seed).collect()
+        let differing = |of: fn(&Self) -> Option<&Recipe>| {
+            let settings = |own| of(own).map(Recipe::settings).unwrap_or_default();
+            let others: Vec<IndexMap<String, String>> =
+                others.iter().map(|other| settings(other)).collect();
+            let differs = move |(path, value): &(String, String)| {
+                others.iter().any(|other| other.get(path) != Some(value))
+            };
+            let named = |(path, value): (String, String)| {
+                let key = path.rsplit('.').next().unwrap_or(&path);
+                format!("{key}: {value}")
+            };
+            settings(self).into_iter().filter(differs).map(named)
         };
-        let others: Vec<IndexSet<String>> = others.iter().map(|other| lines(other)).collect();
-        let own = lines(self).into_iter();
-        let differing = own.filter(|line| others.iter().any(|other| !other.contains(line)));
-        differing.collect::<Vec<_>>().join(", ")
+        let seed = self.other_seed.map(|seed| format!("seed: {seed}"));
+        // What is played differently was trained differently too, and is said once.
+        let all: IndexSet<String> = differing(|own| Some(&own.played))
+            .chain(differing(|own| own.training.as_ref()))
+            .chain(seed.filter(|_| {
+                others
+                    .iter()
+                    .any(|other| other.other_seed != self.other_seed)
+            }))
+            .collect();
+        all.into_iter().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -226,7 +232,7 @@ pub(crate) fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec
             "{} has no evaluation yet: wait until its first one is done",
             run.path.display()
         );
-        for evaluation in run.ends() {
+        for evaluation in run.ends().into_iter().flatten() {
             let setting = Setting::of(run, evaluation);
             match groups.iter_mut().find(|(own, _)| *own == setting) {
                 None => groups.push((setting, vec![(run, evaluation)])),
@@ -278,25 +284,22 @@ pub(crate) fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec
 /// A setting and the evaluations that have it.
 type Judged<'a> = (Setting, Vec<(&'a Run, &'a Evaluation)>);
 
-/// Refuses evaluations of one setting whose rewards have other parts: those of another version.
+/// Refuses evaluations on one stage whose rewards have other parts: those of another version.
 fn check_parts(groups: &[Judged<'_>]) -> Result<()> {
-    for (_, group) in groups {
-        let (first, judged) = group[0];
-        let names = |evaluation: &Evaluation| evaluation.parts.keys().cloned().collect::<Vec<_>>();
-        let own = |played: &Played| {
-            judged
-                .parts
-                .keys()
-                .all(|part| played.parts.contains_key(part))
-        };
-        if let Some((other, _)) = group
-            .iter()
-            .find(|(_, other)| names(other) != names(judged) || !other.episodes.iter().all(own))
-        {
-            bail!(
-                "{} and {} have other parts of the reward: they are of two versions of polyphony",
-                first.path.display(),
-                other.path.display()
+    let mut firsts: IndexMap<String, (&Run, &Evaluation)> = IndexMap::new();
+    for (setting, group) in groups {
+        for &(run, judged) in group {
+            let (other, known) = *firsts
+                .entry(stage(&setting.played))
+                .or_insert((run, judged));
+            let names = || known.parts.keys();
+            let has_all = |played: &Played| names().all(|part| played.parts.contains_key(part));
+            ensure!(
+                judged.parts.keys().eq(names()) && judged.episodes.iter().all(has_all),
+                "{} and {} have other parts of the reward: they are of two versions of polyphony. \
+                 Evaluate one of them again, or leave it out",
+                other.path.display(),
+                run.path.display()
             );
         }
     }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     interrupt,
     recipe::Recipe,
-    statistics::{Estimate, mean, or_nan, pass_at},
+    statistics::{ByTask, Estimate, mean, or_nan, pass_at},
     team::Team,
     train::indexed,
 };
@@ -136,39 +136,38 @@ impl Evaluation {
     }
 
     /// The mean return of each task.
-    pub fn by_task(&self) -> Vec<f64> {
+    pub fn by_task(&self) -> ByTask<'_> {
         self.of_tasks(|played| played.value)
     }
 
     /// The means of some figure over the episodes of each task.
-    pub fn of_tasks(&self, figure: impl Fn(&Played) -> f64) -> Vec<f64> {
+    pub fn of_tasks(&self, figure: impl Fn(&Played) -> f64) -> ByTask<'_> {
         let tasks = self.episodes_by_task().into_iter();
-        tasks
-            .map(|own| mean(&own.into_iter().map(&figure).collect::<Vec<_>>()))
-            .collect()
+        let mean_of = |own: Vec<&Played>| mean(&own.into_iter().map(&figure).collect::<Vec<_>>());
+        tasks.map(|(task, own)| (task, mean_of(own))).collect()
     }
 
     /// The chance of each task that one of `k` episodes solves it, where all its episodes were played;
     /// nothing where the environment does not say what is solved.
-    pub fn pass_by_task(&self, k: usize) -> Vec<f64> {
-        let tasks = self.episodes_by_task().into_iter();
-        let solved = tasks.map(|own| own.iter().filter_map(|played| played.solved).collect());
-        let whole = solved.filter(|solved: &Vec<bool>| solved.len() == self.samples);
-        whole
-            .map(|solved| {
-                let right = solved.iter().filter(|solved| **solved).count();
-                pass_at(k, solved.len(), right)
-            })
+    pub fn pass_by_task(&self, k: usize) -> ByTask<'_> {
+        let rate = |(task, own): (_, Vec<&Played>)| {
+            let solved: Vec<bool> = own.iter().filter_map(|played| played.solved).collect();
+            let right = solved.iter().filter(|solved| **solved).count();
+            (solved.len() == self.samples).then(|| (task, pass_at(k, solved.len(), right)))
+        };
+        self.episodes_by_task()
+            .into_iter()
+            .filter_map(rate)
             .collect()
     }
 
     /// The episodes of each task, none of them empty.
-    pub(crate) fn episodes_by_task(&self) -> Vec<Vec<&Played>> {
+    pub(crate) fn episodes_by_task(&self) -> IndexMap<&str, Vec<&Played>> {
         let mut tasks: IndexMap<&str, Vec<&Played>> = IndexMap::new();
         for played in &self.episodes {
             tasks.entry(&played.task).or_default().push(played);
         }
-        tasks.into_values().collect()
+        tasks
     }
 
     /// The return, its parts and pass@k by the names that tables have for them.
@@ -246,7 +245,7 @@ fn summarize(
     let mut evaluation = Evaluation {
         step,
         protocol,
-        returns: Estimate::of_tasks(&[]),
+        returns: Estimate::of_runs(&[]),
         parts: IndexMap::new(),
         pass_at: IndexMap::new(),
         roles: said(environment, all),
@@ -266,16 +265,14 @@ fn summarize(
             .map(|episode| played(environment, episode, discount))
             .collect(),
     };
-    let by_task = evaluation.by_task();
-    evaluation.tasks = by_task.len();
-    evaluation.timing.secs_per_task = secs / by_task.len() as f64;
-    evaluation.returns = Estimate::of_tasks(&by_task);
-    for part in environment.reward_parts() {
+    evaluation.tasks = evaluation.by_task().len();
+    evaluation.timing.secs_per_task = secs / evaluation.tasks as f64;
+    evaluation.returns = Estimate::of_run(evaluation.by_task());
+    let part = |part: &&str| {
         let values = evaluation.of_tasks(|played| played.parts[*part]);
-        evaluation
-            .parts
-            .insert((*part).to_owned(), Estimate::of_tasks(&values));
-    }
+        ((*part).to_owned(), Estimate::of_run(values))
+    };
+    evaluation.parts = environment.reward_parts().iter().map(part).collect();
     evaluation.pass_at = pass_rates(&evaluation);
     evaluation
 }
@@ -324,13 +321,13 @@ fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String,
 /// pass@1, and pass@k of all k episodes that were played.
 fn pass_rates(evaluation: &Evaluation) -> IndexMap<usize, Estimate> {
     // Once where both are the same.
-    let numbers: IndexMap<usize, Vec<f64>> = [1, evaluation.samples]
+    let numbers: IndexMap<usize, ByTask<'_>> = [1, evaluation.samples]
         .into_iter()
         .map(|k| (k, evaluation.pass_by_task(k)))
         .collect();
     let estimated = numbers.into_iter().filter(|(_, rates)| !rates.is_empty());
     estimated
-        .map(|(k, rates)| (k, Estimate::of_tasks(&rates)))
+        .map(|(k, rates)| (k, Estimate::of_run(rates)))
         .collect()
 }
 
@@ -352,7 +349,7 @@ pub(crate) fn fixture(episodes: &[(f64, String)]) -> Evaluation {
     let mut evaluation = Evaluation {
         step: Some(0),
         protocol: Protocol::Parallel,
-        returns: Estimate::of_tasks(&[]),
+        returns: Estimate::of_runs(&[]),
         parts: IndexMap::new(),
         pass_at: IndexMap::new(),
         roles: ["first", "second"]
@@ -371,8 +368,119 @@ pub(crate) fn fixture(episodes: &[(f64, String)]) -> Evaluation {
         },
         episodes: episodes.iter().enumerate().map(played).collect(),
     };
-    evaluation.returns = Estimate::of_tasks(&evaluation.by_task());
-    let style = Estimate::of_tasks(&evaluation.of_tasks(|played| played.parts["style"]));
+    evaluation.returns = Estimate::of_run(evaluation.by_task());
+    let style = Estimate::of_run(evaluation.of_tasks(|played| played.parts["style"]));
     evaluation.parts.insert("style".to_owned(), style);
     evaluation
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use polyphony_episode::{EnvironmentError, JointAction, Observation, Outcome};
+
+    use super::*;
+
+    /// Two roles; a reward of 1 solves a task.
+    struct Pair([Role; 2]);
+
+    impl Environment for Pair {
+        fn roles(&self) -> &[Role] {
+            &self.0
+        }
+
+        fn reward_parts(&self) -> &[&'static str] {
+            &["style"]
+        }
+
+        fn horizon(&self) -> NonZeroUsize {
+            const { NonZeroUsize::new(2).unwrap() }
+        }
+
+        fn is_solved(&self, reward: &Reward) -> Option<bool> {
+            Some(reward.total() == 1.0)
+        }
+
+        fn start(&self, _task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+            unreachable!("these episodes have been played")
+        }
+
+        fn step(
+            &self,
+            _task: &Task,
+            _past: &[Turn],
+            _action: &JointAction,
+        ) -> Result<Outcome, EnvironmentError> {
+            unreachable!("these episodes have been played")
+        }
+    }
+
+    /// An episode with these rewards, in which the first role said three tokens a turn, and the second
+    /// was cut off after five.
+    fn episode(task: &str, rewards: &[f64]) -> Episode {
+        let response = |tokens: usize, finish| Response {
+            text: "so".to_owned(),
+            tokens: vec![7; tokens],
+            finish,
+        };
+        let turn = Turn {
+            observations: Vec::new(),
+            action: JointAction::new(vec![
+                response(3, FinishReason::Stop),
+                response(5, FinishReason::Length),
+            ]),
+        };
+        let reward = |value: &f64| Reward::new([("style", *value)]);
+        Episode {
+            task: task.to_owned(),
+            number: 0,
+            turns: vec![turn; rewards.len()],
+            rewards: rewards.iter().map(reward).collect(),
+            sampled_tokens: 8 * rewards.len(),
+            read_tokens: 20,
+            is_cut: false,
+        }
+    }
+
+    #[test]
+    fn episodes_become_figures_of_their_tasks() {
+        let changes = ["algorithm.discount=0.5", "evaluation.samples=2"].map(str::to_owned);
+        let recipe = Recipe::load(Some("tldr-smollm2"), &changes).unwrap();
+        let cut = Episode {
+            is_cut: true,
+            ..episode("a", &[0.25])
+        };
+        let episodes = Episodes {
+            played: vec![episode("a", &[0.5, 1.0]), cut, episode("b", &[1.0])],
+            left_out: vec![episode("b", &[])],
+        };
+        let pair = Pair(["first", "second"].map(Role::new));
+        let found = summarize(&pair, &episodes, &recipe, Protocol::Parallel, Some(4), 2.0);
+        // Task a has 0.5 + 0.5 · 1.0 and 0.25, task b has 1.0.
+        assert_eq!((found.tasks, found.samples), (2, 2));
+        assert_eq!(found.returns.mean, (0.625 + 1.0) / 2.0);
+        assert_eq!(found.parts["style"], found.returns);
+        // One episode of b is missing, so nothing can be said of two.
+        let rates: Vec<(usize, f64)> = found
+            .pass_at
+            .iter()
+            .map(|(k, rate)| (*k, rate.mean))
+            .collect();
+        assert_eq!(rates, [(1, 0.5), (2, 1.0)]);
+        assert_eq!((found.skipped_episodes, found.cut_episodes), (1, 1));
+        assert_eq!((found.sampled_tokens, found.read_tokens), (32, 80));
+        assert_eq!(
+            (found.timing.tokens_per_sec, found.timing.secs_per_task),
+            (16.0, 1.0)
+        );
+        let said = |response_tokens, truncated_share| Said {
+            response_tokens,
+            truncated_share,
+        };
+        assert_eq!(found.roles["first"], said(3.0, 0.0));
+        assert_eq!(found.roles["second"], said(5.0, 1.0));
+        let solved: Vec<Option<bool>> = found.episodes.iter().map(|own| own.solved).collect();
+        assert_eq!(solved, [Some(true), Some(false), Some(true)]);
+    }
 }

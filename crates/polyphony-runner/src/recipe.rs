@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use indexmap::IndexMap;
 use polyphony_env::Source;
 use polyphony_marl::{
     Algorithm, ConfigError, LongPrompts, MOST_SAMPLES, ResponseConfig, RolloutWeights, Updates,
@@ -240,6 +241,12 @@ impl Recipe {
         let layout = ron::ser::PrettyConfig::new().struct_names(false);
         let text = ron::ser::to_string_pretty(self, layout);
         text.expect("a recipe holds numbers, texts, lists and maps of texts: RON has them all")
+    }
+
+    /// Every setting by its path, such as `updates.learning_rate`, as it stands in RON, on one line.
+    pub(crate) fn settings(&self) -> IndexMap<String, String> {
+        let text = ron::ser::to_string(self);
+        overrides::settings(&text.expect("a recipe holds what RON has, as above"))
     }
 
     /// Checks every number and what must fit together.

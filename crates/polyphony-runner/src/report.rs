@@ -18,7 +18,6 @@ use serde::Serialize;
 use self::charts::Chart;
 use crate::{
     comparison::{Row, compare},
-    evaluation::Evaluation,
     run_files::Run,
 };
 
@@ -116,7 +115,9 @@ impl About {
         let recipe = &run.recipe;
         let roles = recipe.environment.roles().len();
         let models = recipe.team.models(roles).into_iter().map(str::to_owned);
-        let returns = |evaluation: &Evaluation| evaluation.returns.to_string();
+        let [first, last] = run
+            .ends()
+            .map(|end| end.map(|evaluation| evaluation.returns.to_string()));
         Self {
             path: run.path.display().to_string(),
             method: run.method(),
@@ -133,12 +134,8 @@ impl About {
             // As it was written: 0.7, not the nearest number of 32 bits in 64.
             temperature: recipe.sampling.temperature.to_string(),
             max_new_tokens: recipe.max_new_tokens,
-            first: run.evaluations.first().map(returns),
-            last: run
-                .evaluations
-                .last()
-                .filter(|_| run.evaluations.len() > 1)
-                .map(returns),
+            first,
+            last,
             recipe: recipe.to_ron(),
         }
     }

@@ -61,6 +61,21 @@ impl Run {
         })
     }
 
+    /// The first evaluation, and the last one if there are several.
+    pub(crate) fn ends(&self) -> [Option<&Evaluation>; 2] {
+        match self.evaluations.as_slice() {
+            [] => [None, None],
+            [only] => [Some(only), None],
+            [first, .., last] => [Some(first), Some(last)],
+        }
+    }
+
+    /// The evaluation after so many steps.
+    pub(crate) fn evaluation_at(&self, step: usize) -> Option<&Evaluation> {
+        let mut evaluations = self.evaluations.iter();
+        evaluations.find(|evaluation| evaluation.step == Some(step))
+    }
+
     /// A short name.
     pub(crate) fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or(self.path.as_os_str());

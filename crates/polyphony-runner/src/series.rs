@@ -28,9 +28,14 @@ pub(crate) fn of_run(run: &Run, name: &str) -> Series {
     run.metrics.iter().filter_map(value).collect()
 }
 
-/// The mean of a value and those before it, as many as a tenth of the series.
-pub(crate) fn smoothed(series: &Series) -> Series {
-    let window = (series.len() / 10).max(1);
+/// Values that are taken together for a smooth curve: a tenth of the shortest series.
+pub(crate) fn window(series: &[Series]) -> usize {
+    let shortest = series.iter().map(Vec::len).min().unwrap_or(0);
+    (shortest / 10).max(1)
+}
+
+/// The mean of a value and those before it, `window` in all.
+pub(crate) fn smoothed(series: &Series, window: usize) -> Series {
     let mean_until = |end: usize| {
         let start = (end + 1).saturating_sub(window);
         let values = &series[start..=end];
@@ -67,9 +72,13 @@ mod tests {
     #[test]
     fn a_series_is_smoothed_by_a_tenth_of_its_length_and_none_of_what_comes_later() {
         let values: Series = (0..20).map(|step| (step, (step % 2) as f64)).collect();
-        let smooth = smoothed(&values);
+        let short: Series = vec![(4, 2.0), (5, 3.0)];
+        assert_eq!(window(std::slice::from_ref(&values)), 2);
+        assert_eq!(window(&[values.clone(), short.clone()]), 1);
+        assert_eq!(window(&[]), 1);
+        let smooth = smoothed(&values, 2);
         assert_eq!(smooth[..3], [(0, 0.0), (1, 0.5), (2, 0.5)]);
-        assert_eq!(smoothed(&vec![(4, 2.0), (5, 3.0)]), [(4, 2.0), (5, 3.0)]);
+        assert_eq!(smoothed(&short, 1), short);
     }
 
     #[test]

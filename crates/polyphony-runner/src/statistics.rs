@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use indexmap::{IndexMap, IndexSet};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,6 +12,9 @@ const RESAMPLES: usize = 2000;
 
 /// The share of resampled means that lies within an interval.
 const CONFIDENCE: f64 = 0.95;
+
+/// A figure of every task that a run has played, by the tasks' identifiers.
+pub type ByTask<'a> = IndexMap<&'a str, f64>;
 
 /// A mean and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,21 +50,22 @@ impl Estimate {
     }
 
     /// The mean over the tasks of one run.
-    pub fn of_tasks(values: &[f64]) -> Self {
-        Self::of_runs(&[values.to_vec()])
+    pub fn of_run(run: ByTask<'_>) -> Self {
+        Self::of_runs(&[run])
     }
 
     /// The mean over runs of the means over their tasks. For the interval, runs and tasks are drawn with
-    /// replacement: runs that played as many tasks have played the same, and keep them together, so that
-    /// more runs say nothing more of the tasks; others draw their own.
-    pub fn of_runs(runs: &[Vec<f64>]) -> Self {
-        let means: Vec<f64> = runs.iter().map(|values| mean(values)).collect();
-        let few = runs.len() == 1 && runs.iter().any(|values| values.len() < 2);
-        let interval = (!few && runs.iter().all(|values| !values.is_empty()) && !runs.is_empty())
-            .then(|| interval(runs));
+    /// replacement, the same tasks for all runs: more runs say nothing more of the tasks.
+    pub fn of_runs(runs: &[ByTask<'_>]) -> Self {
+        let means: Vec<f64> = runs.iter().map(|run| mean_of(run.values())).collect();
+        let few = match runs {
+            [] => true,
+            [only] => only.len() < 2,
+            runs => runs.iter().any(IndexMap::is_empty),
+        };
         Self {
             mean: mean(&means),
-            interval,
+            interval: if few { None } else { interval(runs) },
         }
     }
 }
@@ -70,34 +75,38 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
+fn mean_of<'a>(values: impl Iterator<Item = &'a f64>) -> f64 {
+    mean(&values.copied().collect::<Vec<_>>())
+}
+
 /// The same values give the same interval.
-fn interval(runs: &[Vec<f64>]) -> [f64; 2] {
+fn interval(runs: &[ByTask<'_>]) -> Option<[f64; 2]> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
-    let are_alike = runs.iter().all(|run| run.len() == runs[0].len());
+    let mut drawn =
+        |of: usize| -> Vec<usize> { (0..of).map(|_| random.random_range(0..of)).collect() };
+    let tasks: IndexSet<&str> = runs.iter().flat_map(|run| run.keys().copied()).collect();
     let mut resampled: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let drawn = |random: &mut ChaCha8Rng, of: usize| -> Vec<usize> {
-                (0..of).map(|_| random.random_range(0..of)).collect()
+        .filter_map(|_| {
+            let chosen = drawn(tasks.len());
+            let mean_over_tasks = |run: usize| {
+                // A task may have been too long for one run and not for another.
+                let values: Vec<f64> = chosen
+                    .iter()
+                    .filter_map(|task| runs[run].get(tasks[*task]).copied())
+                    .collect();
+                (!values.is_empty()).then(|| mean(&values))
             };
-            let together = are_alike.then(|| drawn(&mut random, runs[0].len()));
-            let means = drawn(&mut random, runs.len()).into_iter().map(|run| {
-                let values = &runs[run];
-                let own = || drawn(&mut random, values.len());
-                let tasks = together.clone().unwrap_or_else(own);
-                mean(
-                    &tasks
-                        .into_iter()
-                        .map(|task| values[task])
-                        .collect::<Vec<_>>(),
-                )
-            });
-            mean(&means.collect::<Vec<_>>())
+            let means: Vec<f64> = drawn(runs.len())
+                .into_iter()
+                .filter_map(mean_over_tasks)
+                .collect();
+            (!means.is_empty()).then(|| mean(&means))
         })
         .collect();
     resampled.sort_by(f64::total_cmp);
+    let last = resampled.len().checked_sub(1)?;
     let outside = (1.0 - CONFIDENCE) / 2.0;
-    [outside, 1.0 - outside]
-        .map(|share| resampled[(share * (RESAMPLES - 1) as f64).round() as usize])
+    Some([outside, 1.0 - outside].map(|share| resampled[(share * last as f64).round() as usize]))
 }
 
 /// The chance that at least one of `k` answers is right, estimated without bias from `right` of `n`:
@@ -121,11 +130,37 @@ mod tests {
 
     use super::*;
 
+    /// Names for up to 26 × 26 tasks.
+    fn names() -> Vec<String> {
+        let letters = || ('a'..='z').map(String::from);
+        letters()
+            .flat_map(|first| letters().map(move |second| format!("{first}{second}")))
+            .collect()
+    }
+
+    /// The values of tasks `aa`, `ab`, … .
+    fn estimate(runs: &[&[f64]]) -> Estimate {
+        let names = names();
+        let run = |values: &&[f64]| {
+            names
+                .iter()
+                .map(String::as_str)
+                .zip(values.iter().copied())
+                .collect()
+        };
+        Estimate::of_runs(&runs.iter().map(run).collect::<Vec<_>>())
+    }
+
+    fn width(estimate: Estimate) -> f64 {
+        let [low, high] = estimate.interval.unwrap();
+        high - low
+    }
+
     #[test]
     fn intervals_hold_the_mean_and_shrink_with_the_number_of_tasks() {
         let width = |n: usize| {
             let values: Vec<f64> = (0..n).map(|i| (i % 4) as f64).collect();
-            let Estimate { mean, interval } = Estimate::of_tasks(&values);
+            let Estimate { mean, interval } = estimate(&[&values]);
             let [low, high] = interval.unwrap();
             assert_eq!(mean, 1.5);
             assert!(low < mean && mean < high, "{low} {high}");
@@ -140,19 +175,16 @@ mod tests {
                 width(n)
             );
         }
-        assert_eq!(Estimate::of_tasks(&[2.0, 2.0]).interval, Some([2.0, 2.0]));
+        assert_eq!(estimate(&[&[2.0, 2.0]]).interval, Some([2.0, 2.0]));
     }
 
     #[test]
     fn of_few_values_there_is_no_interval() {
-        assert_eq!(Estimate::of_tasks(&[1.0]).interval, None);
-        assert!(Estimate::of_tasks(&[]).mean.is_nan());
-        assert!(
-            Estimate::of_runs(&[vec![1.0], vec![3.0]])
-                .interval
-                .is_some()
-        );
-        let text = serde_json::to_string(&Estimate::of_tasks(&[])).unwrap();
+        assert_eq!(estimate(&[&[1.0]]).interval, None);
+        assert_eq!(estimate(&[&[1.0], &[]]).interval, None);
+        assert!(estimate(&[]).mean.is_nan());
+        assert!(estimate(&[&[1.0], &[3.0]]).interval.is_some());
+        let text = serde_json::to_string(&estimate(&[])).unwrap();
         assert_eq!(text, r#"{"mean":null,"interval":null}"#);
         assert!(
             serde_json::from_str::<Estimate>(&text)
@@ -165,21 +197,36 @@ mod tests {
     #[test]
     fn a_run_twice_says_no_more_than_once() {
         let run: Vec<f64> = (0..20).map(f64::from).collect();
-        let width = |estimate: Estimate| estimate.interval.map(|[low, high]| high - low).unwrap();
-        let once = width(Estimate::of_tasks(&run));
-        let twice = width(Estimate::of_runs(&[run.clone(), run.clone()]));
+        let once = width(estimate(&[&run]));
+        let twice = width(estimate(&[&run, &run]));
         assert!((twice / once - 1.0).abs() < 0.1, "{once} {twice}");
-        // Other tasks do say more.
-        let more = width(Estimate::of_runs(&[run.clone(), [run, vec![9.5]].concat()]));
-        assert!(more < 0.85 * once, "{once} {more}");
+        // Nor does one without the last task, though its values are fewer.
+        let without = width(estimate(&[&run, &run[..19]]));
+        assert!((without / once - 1.0).abs() < 0.1, "{once} {without}");
+    }
+
+    #[test]
+    fn tasks_are_kept_together_by_their_names() {
+        let (even, odd) = (
+            [0.0, 4.0, 0.0, 4.0, 0.0, 4.0],
+            [4.0, 0.0, 4.0, 0.0, 4.0, 0.0],
+        );
+        let names = names();
+        let tasks = || names.iter().map(String::as_str);
+        let one: ByTask<'_> = tasks().zip(even).collect();
+        let shifted: ByTask<'_> = tasks().skip(1).zip(odd).collect();
+        // They agree in the tasks that both have: taken by their places they would cancel out.
+        let pair = [one.clone(), shifted];
+        let together = Estimate::of_runs(&[pair.clone(), pair.clone(), pair].concat());
+        assert_eq!(together.mean, 2.0);
+        assert!(width(together) > 0.8 * width(Estimate::of_run(one)));
     }
 
     #[test]
     fn runs_that_differ_widen_the_interval() {
-        let alike = Estimate::of_runs(&[vec![1.0, 2.0, 3.0], vec![1.0, 2.0, 3.0]]);
-        let apart = Estimate::of_runs(&[vec![0.0, 1.0, 2.0], vec![2.0, 3.0, 4.0]]);
+        let alike = estimate(&[&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0]]);
+        let apart = estimate(&[&[0.0, 1.0, 2.0], &[2.0, 3.0, 4.0]]);
         assert_eq!((alike.mean, apart.mean), (2.0, 2.0));
-        let width = |estimate: Estimate| estimate.interval.map(|[low, high]| high - low).unwrap();
         assert!(width(apart) > 1.3 * width(alike));
     }
 

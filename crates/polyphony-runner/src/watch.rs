@@ -21,7 +21,7 @@ use ratatui::{
 use crate::{
     progress::in_words,
     run_files::{self, Run},
-    series::{Series, of_run, smoothed},
+    series::{Series, of_run, smoothed, window},
     statistics,
 };
 
@@ -127,7 +127,7 @@ fn heading(run: &Run) -> Paragraph<'static> {
         Span::from(run.path.display().to_string()).bold(),
         Span::from(format!(
             " · {} on {}{speed}",
-            run.method(),
+            run.training_method(),
             run.recipe.environment.name()
         )),
     ]);
@@ -159,7 +159,10 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
             .collect()
     };
     let returns = of_run(run, "return");
-    let (each, smooth) = (points(&returns), points(&smoothed(&returns)));
+    let (each, smooth) = (
+        points(&returns),
+        points(&smoothed(&returns, window(std::slice::from_ref(&returns)))),
+    );
     let judged: Vec<(f64, f64)> = run
         .evaluations
         .iter()
@@ -342,7 +345,9 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         let text = shown(&run(0), 120, 30);
-        assert!(text.contains("step 0 of 40"), "{text}");
+        for part in ["runs/tldr-1 · MAGRPO on tldr", "step 0 of 40"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

@@ -207,6 +207,28 @@ fn rows_of_one_name_say_what_tells_them_apart() {
             ),
         ],
     );
+    // Also where one of them has what is the default, or a choice.
+    let linear = ["updates.schedule=Linear(last: 0.5)", "algorithm.samples=2"];
+    let constant = ["updates.schedule=Constant", "algorithm.samples=4"];
+    check(
+        &[trained(&linear, 1.0), trained(&constant, 2.0)],
+        &[
+            (
+                TLDR,
+                "MAGRPO (samples: 2, schedule: Linear(last:0.5))",
+                Some(40),
+                &[1],
+                1.0,
+            ),
+            (
+                TLDR,
+                "MAGRPO (samples: 4, schedule: Constant)",
+                Some(40),
+                &[1],
+                2.0,
+            ),
+        ],
+    );
     // What a column says already is not said again.
     let judged = |tasks: &str, seed| {
         run(
@@ -266,11 +288,15 @@ fn runs_without_a_figure_or_with_other_parts_are_refused() {
     let mut other = run("new", "tldr-smollm2", &["seed=2"], &[(Some(0), [1.0, 1.0])]);
     other.evaluations[0].parts.shift_remove("style");
     let old = run("old", "tldr-smollm2", &[], &[(Some(0), [1.0, 1.0])]);
-    let error = compare(&[old, other]).unwrap_err().to_string();
-    assert!(
-        error.starts_with("runs/old and runs/new have other parts"),
-        "{error}"
-    );
+    // Also in another row: the columns of a table are those of all its rows.
+    let later = run("later", "tldr-smollm2", &[], &[(Some(40), [1.0, 1.0])]);
+    for first in [old, later] {
+        let error = compare(&[first.clone(), other.clone()])
+            .unwrap_err()
+            .to_string();
+        let expected = format!("{} and runs/new have other parts", first.path.display());
+        assert!(error.starts_with(&expected), "{error}");
+    }
 }
 
 impl Run {

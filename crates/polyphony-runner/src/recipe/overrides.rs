@@ -7,6 +7,7 @@
 use std::fmt;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use indexmap::IndexMap;
 use ron::value::RawValue;
 use serde::{
     Deserialize, Deserializer,
@@ -79,6 +80,32 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         .map(|(key, content)| format!("{key}: {content}"))
         .collect();
     Ok(format!("{name}({})", fields.join(", ")))
+}
+
+/// Every value of a recipe's text by its path: those of sections one by one, choices as a whole.
+pub(super) fn settings(text: &str) -> IndexMap<String, String> {
+    let mut settings = IndexMap::new();
+    collect(text, "", &mut settings);
+    settings
+}
+
+fn collect(text: &str, path: &str, settings: &mut IndexMap<String, String>) {
+    // What begins with a name is a choice.
+    let is_section = text.starts_with('(');
+    match reader().from_str::<Fields>(text) {
+        Ok(Fields(fields)) if is_section => {
+            for (key, value) in fields {
+                let path = match path {
+                    "" => key,
+                    path => format!("{path}.{key}"),
+                };
+                collect(value.trim(), &path, settings);
+            }
+        }
+        _ => {
+            settings.insert(path.to_owned(), text.to_owned());
+        }
+    }
 }
 
 /// The name of an enum's variant and the one other variant with fields that it holds.

@@ -17,7 +17,7 @@ use super::groups::Group;
 use crate::{
     evaluation::Evaluation,
     metrics::Metric,
-    series::{Series, smoothed, spread},
+    series::{Series, smoothed, spread, window},
 };
 
 /// Colours that a theme has.
@@ -107,7 +107,8 @@ fn line(
 /// The smoothed mean over runs as a line, what lies between their least and greatest as a band, and the
 /// values themselves as dots where there is one run.
 fn curve(series: &[Series], name: &str, of: usize) -> Vec<Box<dyn Trace>> {
-    let smooth: Vec<Series> = series.iter().map(smoothed).collect();
+    let window = window(series);
+    let smooth: Vec<Series> = series.iter().map(|own| smoothed(own, window)).collect();
     let together = spread(&smooth);
     let mut traces: Vec<Box<dyn Trace>> = Vec::new();
     if let [only] = series {
@@ -146,7 +147,7 @@ fn curve(series: &[Series], name: &str, of: usize) -> Vec<Box<dyn Trace>> {
     traces
 }
 
-const SMOOTH: &str = "Lines are means over a tenth of the steps; dots are single steps, bands reach from the \
+const SMOOTH: &str = "Lines are means over a tenth of the steps that all seeds have; dots are single steps, bands reach from the \
                       least to the greatest of the seeds, where all of them have come that far.";
 
 /// The return in training and on held-out tasks.

@@ -42,8 +42,8 @@ struct Side {
 /// in the middle first: neither the best nor the worst that could be shown.
 pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
     let texts = |run: &Run| {
-        let first = run.evaluations.first()?;
-        let last = run.evaluations.last().filter(|_| run.evaluations.len() > 1);
+        let [first, last] = run.ends();
+        let first = first?;
         let mut pairs: Vec<(f64, Pair)> = first_episodes(first)
             .map(|before| {
                 let after = last
@@ -82,7 +82,7 @@ pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
 }
 
 fn first_episodes(evaluation: &Evaluation) -> impl Iterator<Item = &Played> {
-    let tasks = evaluation.episodes_by_task().into_iter();
+    let tasks = evaluation.episodes_by_task().into_values();
     tasks.map(|own| own[0])
 }
 

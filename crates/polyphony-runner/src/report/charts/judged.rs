@@ -11,33 +11,29 @@ use super::{Chart, Group, band_colour, colour, over_steps};
 use crate::{
     comparison::Row,
     evaluation::{Evaluation, Played},
-    run_files::Run,
-    statistics::Estimate,
+    statistics::{ByTask, Estimate},
 };
 
 /// A figure of the runs' evaluations, over their tasks and seeds, at the steps that all runs have.
 pub(super) fn held_out(
     group: &Group<'_>,
     index: usize,
-    figure: &dyn Fn(&Evaluation) -> Vec<f64>,
+    figure: &dyn Fn(&Evaluation) -> ByTask<'_>,
 ) -> Box<dyn Trace> {
-    let at = |run: &Run, step: usize| {
-        let own = run
-            .evaluations
-            .iter()
-            .find(|evaluation| evaluation.step == Some(step));
-        own.map(figure).filter(|tasks| !tasks.is_empty())
-    };
     let steps = group.runs[0]
         .evaluations
         .iter()
         .filter_map(|evaluation| evaluation.step);
-    let points: Vec<(usize, Estimate)> = steps
-        .filter_map(|step| {
-            let runs: Option<Vec<_>> = group.runs.iter().map(|run| at(run, step)).collect();
-            Some((step, Estimate::of_runs(&runs?)))
-        })
-        .collect();
+    let at = |step: usize| {
+        let runs: Option<Vec<ByTask<'_>>> = group
+            .runs
+            .iter()
+            .map(|run| Some(figure(run.evaluation_at(step)?)))
+            .collect();
+        let is_whole = |runs: &Vec<ByTask<'_>>| runs.iter().all(|tasks| !tasks.is_empty());
+        Some((step, Estimate::of_runs(&runs.filter(is_whole)?)))
+    };
+    let points: Vec<(usize, Estimate)> = steps.filter_map(at).collect();
     let mean = |(_, estimate): &(usize, Estimate)| estimate.mean;
     let around = |(_, estimate): &(usize, Estimate)| {
         let [low, high] = estimate.interval.unwrap_or([estimate.mean; 2]);
@@ -72,7 +68,7 @@ pub(in crate::report) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
     let rates: IndexSet<usize> = evaluations()
         .flat_map(|own| own.pass_at.keys().copied())
         .collect();
-    let chart = |title: String, caption, unit, figure: &dyn Fn(&Evaluation) -> Vec<f64>| {
+    let chart = |title: String, caption, unit, figure: &dyn Fn(&Evaluation) -> ByTask<'_>| {
         let lines = groups.iter().enumerate();
         let traces = lines
             .map(|(index, group)| held_out(group, index, figure))
@@ -83,22 +79,25 @@ pub(in crate::report) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
     let part = |part: &String| {
         let of = |played: &Played| played.parts.get(part).copied().unwrap_or(0.0);
         let caption = "Mean of this part of the return, with its 95 % interval.".to_owned();
-        let figure = |evaluation: &Evaluation| evaluation.of_tasks(of);
         chart(
             format!("held_out/reward/{part}"),
             caption,
             "reward",
-            &figure,
+            &|evaluation| evaluation.of_tasks(of),
         )
     };
     let rate = |k: &usize| {
         let caption =
             format!("The chance that one of {k} episodes solves a task, with its 95 % interval.");
-        let figure = |evaluation: &Evaluation| match evaluation.pass_at.contains_key(k) {
-            true => evaluation.pass_by_task(*k),
-            false => Vec::new(),
-        };
-        chart(format!("held_out/pass@{k}"), caption, "share", &figure)
+        chart(
+            format!("held_out/pass@{k}"),
+            caption,
+            "share",
+            &|evaluation| match evaluation.pass_at.contains_key(k) {
+                true => evaluation.pass_by_task(*k),
+                false => ByTask::new(),
+            },
+        )
     };
     parts
         .into_iter()
