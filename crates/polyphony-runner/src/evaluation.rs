@@ -265,9 +265,9 @@ fn summarize(
             .map(|episode| played(environment, episode, discount))
             .collect(),
     };
-    evaluation.tasks = evaluation.by_task().len();
+    let by_task = evaluation.by_task();
+    (evaluation.tasks, evaluation.returns) = (by_task.len(), Estimate::of_run(by_task));
     evaluation.timing.secs_per_task = secs / evaluation.tasks as f64;
-    evaluation.returns = Estimate::of_run(evaluation.by_task());
     let part = |part: &&str| {
         let values = evaluation.of_tasks(|played| played.parts[*part]);
         ((*part).to_owned(), Estimate::of_run(values))

@@ -85,16 +85,18 @@ fn interval(runs: &[ByTask<'_>]) -> Option<[f64; 2]> {
     let mut drawn =
         |of: usize| -> Vec<usize> { (0..of).map(|_| random.random_range(0..of)).collect() };
     let tasks: IndexSet<&str> = runs.iter().flat_map(|run| run.keys().copied()).collect();
+    // A task may have been too long for one run and not for another.
+    let of_run = |run: &ByTask<'_>| tasks.iter().map(|task| run.get(task).copied()).collect();
+    let values: Vec<Vec<Option<f64>>> = runs.iter().map(of_run).collect();
     let mut resampled: Vec<f64> = (0..RESAMPLES)
         .filter_map(|_| {
             let chosen = drawn(tasks.len());
             let mean_over_tasks = |run: usize| {
-                // A task may have been too long for one run and not for another.
-                let values: Vec<f64> = chosen
+                let own: Vec<f64> = chosen
                     .iter()
-                    .filter_map(|task| runs[run].get(tasks[*task]).copied())
+                    .filter_map(|task| values[run][*task])
                     .collect();
-                (!values.is_empty()).then(|| mean(&values))
+                (!own.is_empty()).then(|| mean(&own))
             };
             let means: Vec<f64> = drawn(runs.len())
                 .into_iter()

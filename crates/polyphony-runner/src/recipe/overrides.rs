@@ -92,19 +92,17 @@ pub(super) fn settings(text: &str) -> IndexMap<String, String> {
 fn collect(text: &str, path: &str, settings: &mut IndexMap<String, String>) {
     // What begins with a name is a choice.
     let is_section = text.starts_with('(');
-    match reader().from_str::<Fields>(text) {
-        Ok(Fields(fields)) if is_section => {
-            for (key, value) in fields {
-                let path = match path {
-                    "" => key,
-                    path => format!("{path}.{key}"),
-                };
-                collect(value.trim(), &path, settings);
-            }
-        }
-        _ => {
-            settings.insert(path.to_owned(), text.to_owned());
-        }
+    let fields = is_section.then(|| reader().from_str(text).ok()).flatten();
+    let Some(Fields(fields)) = fields else {
+        settings.insert(path.to_owned(), text.to_owned());
+        return;
+    };
+    for (key, value) in fields {
+        let path = match path {
+            "" => key,
+            path => format!("{path}.{key}"),
+        };
+        collect(value.trim(), &path, settings);
     }
 }
 
