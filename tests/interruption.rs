@@ -1,4 +1,4 @@
-//! Ctrl-C during training: the step is finished, and what has been learned is saved.
+//! Ctrl-C: what is being done is finished, and what has been learned is saved.
 
 #![cfg(unix)]
 
@@ -7,25 +7,24 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::training_run;
+use crate::{command::Place, training_run};
 
-#[test]
-fn an_interrupted_run_ends_in_order() {
-    let place = training_run::place();
-    let arguments = ["train", "recipe.ron", "--run-dir", "run", "--steps", "300"];
+/// Runs a command to its end, with Ctrl-C as soon as it has written a line with a text; returns what it
+/// wrote from then on.
+fn interrupted_at(place: &Place, text: &str, arguments: &[&str]) -> String {
     let mut running = place
-        .command(&arguments)
+        .command(arguments)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut log = BufReader::new(running.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.contains("step 1 of 300") {
+    while !line.contains(text) {
         line.clear();
         assert_ne!(
             log.read_line(&mut line).unwrap(),
             0,
-            "the run ended before its first step"
+            "the run ended before `{text}`"
         );
     }
     let id = running.id().to_string();
@@ -39,6 +38,17 @@ fn an_interrupted_run_ends_in_order() {
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
     assert!(running.wait().unwrap().success(), "{rest}");
+    rest
+}
+
+#[test]
+fn an_interrupted_run_ends_in_order() {
+    let place = training_run::place();
+    let rest = interrupted_at(
+        &place,
+        "step 1 of 300",
+        &["train", "recipe.ron", "--run-dir", "run", "--steps", "300"],
+    );
 
     let steps = place.read_lines("run/metrics.jsonl").len();
     assert!((1..300).contains(&steps));
@@ -55,4 +65,32 @@ fn an_interrupted_run_ends_in_order() {
     let numbers = place.read_lines("run/metrics.jsonl").into_iter();
     let numbers: Vec<u64> = numbers.map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (1..=steps as u64 + 2).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_interrupted_evaluation_is_done_anew() {
+    let place = training_run::place();
+    let arguments = |run| {
+        // Ctrl-C is seen between the four tasks that are played together and the fifth.
+        let settings = ["--set", "evaluation=(tasks: 5, samples: 8)"];
+        let of_run = ["train", "recipe.ron", "--steps", "1", "--run-dir", run];
+        [&of_run[..], &settings].concat()
+    };
+    let rest = interrupted_at(&place, "writing the run to", &arguments("run"));
+    assert!(place.read_lines("run/evaluations.jsonl").is_empty());
+    assert!(place.read_lines("run/metrics.jsonl").is_empty());
+    assert!(rest.contains(" resume run\n"), "{rest}");
+
+    place.succeed(&["resume", "run"]);
+    place.succeed(&arguments("straight"));
+    let evaluations = |run: &str| {
+        let lines = place.read_lines(&format!("{run}/evaluations.jsonl"));
+        let without_timing = lines.into_iter().map(|mut line| {
+            line.as_object_mut().unwrap().remove("timing");
+            line
+        });
+        without_timing.collect::<Vec<_>>()
+    };
+    assert_eq!(evaluations("run").len(), 2);
+    assert_eq!(evaluations("run"), evaluations("straight"));
 }

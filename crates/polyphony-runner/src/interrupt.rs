@@ -26,7 +26,7 @@ pub(crate) fn listen() -> Result<()> {
         if PRESSED.fetch_add(1, Ordering::SeqCst) > 0 {
             std::process::exit(INTERRUPTED);
         }
-        log::warn!("finishing the step; press Ctrl-C again to stop at once");
+        log::warn!("ending once what is being done is done; press Ctrl-C again to stop at once");
     })
     .context("listening for Ctrl-C")?;
     *listening = true;

@@ -49,6 +49,13 @@ impl Estimate {
         self.interval.map_or_else(String::new, text)
     }
 
+    /// How far the interval goes below the mean and above it; nowhere where there is none.
+    pub(crate) fn reach(&self) -> (f64, f64) {
+        self.interval.map_or((0.0, 0.0), |[low, high]| {
+            (self.mean - low, high - self.mean)
+        })
+    }
+
     /// The mean over the tasks of one run.
     pub fn of_run(run: ByTask<'_>) -> Self {
         Self::of_runs(&[run])

@@ -54,19 +54,16 @@ pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
 /// # Errors
 /// As [`train`], and if the run is complete or its checkpoint cannot be used.
 pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>) -> Result<()> {
-    let planned = run_files::recipe(path, &[])?.steps;
-    let changes: Vec<String> = steps
-        .map(|steps| format!("steps={steps}"))
-        .into_iter()
-        .collect();
-    let recipe = run_files::recipe(path, &changes)?;
+    let mut recipe = run_files::recipe(path, &[])?;
+    let planned = recipe.steps;
+    recipe.steps = steps.unwrap_or(planned);
     recipe.validate_for_training()?;
     run_files::check_training_run(path, "there is nothing to go on with")?;
     let checkpoint = checkpoint::find(path, from)?;
     ensure!(
         checkpoint.is_some()
             || *from == checkpoint::From::Start
-            || run_files::trained_steps(path)?.is_none(),
+            || run_files::trained_steps(path)?.is_none_or(|steps| steps == 0),
         "{} has agents, but no checkpoint to go on from; `--from start` trains anew, in place of all that \
          is there",
         path.display()

@@ -33,27 +33,18 @@ pub(super) fn held_out(
         let is_whole = |runs: &Vec<ByTask<'_>>| runs.iter().all(|tasks| !tasks.is_empty());
         Some((step, Estimate::of_runs(&runs.filter(is_whole)?)))
     };
-    let points: Vec<(usize, Estimate)> = steps.filter_map(at).collect();
-    let mean = |(_, estimate): &(usize, Estimate)| estimate.mean;
-    let around = |(_, estimate): &(usize, Estimate)| {
-        let [low, high] = estimate.interval.unwrap_or([estimate.mean; 2]);
-        (estimate.mean - low, high - estimate.mean)
-    };
-    let (below, above) = points.iter().map(around).unzip();
-    Scatter::new(
-        points.iter().map(|(step, _)| *step).collect(),
-        points.iter().map(mean).collect(),
-    )
-    .name(format!("{}, held out", group.label))
-    .mode(Mode::LinesMarkers)
-    .line(Line::new().color(band_colour(index)).width(1.0))
-    .marker(
-        Marker::new()
-            .color(colour(index))
-            .size(10)
-            .symbol(MarkerSymbol::Diamond),
-    )
-    .error_y(errors(below, above, colour(index)))
+    let (steps, estimates): (Vec<usize>, Vec<Estimate>) = steps.filter_map(at).unzip();
+    Scatter::new(steps, means(&estimates))
+        .name(format!("{}, held out", group.label))
+        .mode(Mode::LinesMarkers)
+        .line(Line::new().color(band_colour(index)).width(1.0))
+        .marker(
+            Marker::new()
+                .color(colour(index))
+                .size(10)
+                .symbol(MarkerSymbol::Diamond),
+        )
+        .error_y(errors(&estimates, colour(index)))
 }
 
 /// The figures of the evaluations over steps: parts of the return, and pass@k.
@@ -106,7 +97,12 @@ pub(in crate::report) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
         .collect()
 }
 
-fn errors(below: Vec<f64>, above: Vec<f64>, colour: String) -> ErrorData {
+fn means(estimates: &[Estimate]) -> Vec<f64> {
+    estimates.iter().map(|estimate| estimate.mean).collect()
+}
+
+fn errors(estimates: &[Estimate], colour: String) -> ErrorData {
+    let (below, above) = estimates.iter().map(Estimate::reach).unzip();
     ErrorData::new(ErrorType::Data)
         .symmetric(false)
         .array(above)
@@ -137,23 +133,12 @@ pub(in crate::report) fn comparison(rows: &[Row]) -> Vec<Chart> {
                 .orientation(Orientation::Horizontal);
             bar.marker(Marker::new().color(colour(index))) as Box<dyn Trace>
         });
-        let interval = |row: &&Row| row.returns.interval.unwrap_or([row.returns.mean; 2]);
-        let below = own
-            .iter()
-            .map(|row| row.returns.mean - interval(row)[0])
-            .collect();
-        let above = own
-            .iter()
-            .map(|row| interval(row)[1] - row.returns.mean)
-            .collect();
-        let total = Scatter::new(
-            own.iter().map(|row| row.returns.mean).collect(),
-            names.clone(),
-        )
-        .name("return")
-        .mode(Mode::Markers)
-        .marker(Marker::new().color("$ink".to_owned()).size(8))
-        .error_x(errors(below, above, "$ink".to_owned()));
+        let returns: Vec<Estimate> = own.iter().map(|row| row.returns).collect();
+        let total = Scatter::new(means(&returns), names.clone())
+            .name("return")
+            .mode(Mode::Markers)
+            .marker(Marker::new().color("$ink".to_owned()).size(8))
+            .error_x(errors(&returns, "$ink".to_owned()));
         let traces = parts.chain([total as Box<dyn Trace>]).collect();
         let layout = Layout::new()
             .bar_mode(BarMode::Relative)
