@@ -26,7 +26,9 @@ fn main() -> Result<()> {
                 held_out.len()
             ),
             // A file that has to be fetched first.
-            (Err(error), _) | (_, Err(error)) => println!("  tasks   {error}"),
+            (Err(error), _) | (_, Err(error)) => {
+                println!("  tasks   {error} (docs/recipes.md has where to get it)")
+            }
         }
         println!(
             "  steps   {}, each with {} responses of at most {} tokens an agent and task",

@@ -110,7 +110,7 @@ impl EnvironmentKind {
 }
 
 impl Ready {
-    fn without_pool(environment: Writing) -> Self {
+    fn without_pool(environment: impl Environment + 'static) -> Self {
         Self {
             environment: Box::new(environment),
             pool: None,

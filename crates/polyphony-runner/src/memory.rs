@@ -245,7 +245,7 @@ fn describe(needs: Needs) -> String {
         ("keys and values", needs.cache),
     ];
     let mut text = String::new();
-    for (name, bytes) in parts {
+    for (name, bytes) in parts.into_iter().filter(|(_, bytes)| *bytes > 0) {
         let separator = if text.is_empty() { "" } else { ", " };
         let _ = write!(text, "{separator}{name} {}", gigabytes(bytes));
     }

@@ -425,9 +425,11 @@ fn read(which: &str) -> Result<(String, String)> {
     let path = PathBuf::from(which);
     if !path.exists() {
         let names: Vec<&str> = shipped().iter().map(|recipe| recipe.name).collect();
+        let nearest = explain::nearest(which, &names);
         bail!(
-            "`{which}` is neither a recipe that ships with polyphony ({}) nor a file that exists",
-            names.join(", ")
+            "`{which}` is neither a recipe that ships with polyphony ({}) nor a file that exists{}",
+            names.join(", "),
+            nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
         );
     }
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {which}"))?;

@@ -283,9 +283,17 @@ fn save_text(folder: &Path, name: &str, text: &str) -> Result<()> {
 pub(crate) fn replace_text(path: &Path, text: &str) -> Result<()> {
     let folder = path
         .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    // The error of a temporary file would name that one.
+    ensure!(
+        folder.is_dir(),
+        "{} cannot be written: there is no folder {}",
+        path.display(),
+        folder.display()
+    );
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(text.as_bytes())?;
         make_readable(file.as_file())?;
         file.as_file().sync_all()?;

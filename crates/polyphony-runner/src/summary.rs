@@ -122,9 +122,14 @@ fn add(text: &mut String, before: &Evaluation, after: &Evaluation, roles: &[Role
     }
 }
 
-/// The first characters of a response, on one line.
+/// The first characters of a response, on one line. What would control the terminal is escaped.
 fn shorten(response: &str) -> String {
-    let line = response.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words: Vec<&str> = response.split_whitespace().collect();
+    let shown = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    let line: String = words.join(" ").chars().map(shown).collect();
     match line.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
@@ -169,6 +174,11 @@ return           1.000  1.00 … 1.00  1.500  0.00 … 3.00
             "{text}"
         );
         assert!(text.contains("bin/polyphony resume runs/x"), "{text}");
+    }
+
+    #[test]
+    fn responses_do_not_control_the_terminal() {
+        assert_eq!(shorten("one\u{1b}[2J\n\u{7}two"), "one\\u{1b}[2J \\u{7}two");
     }
 
     #[test]

@@ -97,9 +97,9 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
     }
     if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::Schedule::Constant {
         log::warn!(
-            "until now the learning rate was on its way to step {planned}, from here on it is on that to step \
-             {}: a run of so many steps from the beginning would have learned otherwise, but `compare` puts \
-             both in one row",
+            "--steps changes the schedule of the learning rate: it was planned for {planned} steps until here, \
+             and is for {} from here on. A run that is planned for {0} from the beginning learns otherwise, \
+             although `compare` puts both in one row",
             recipe.steps
         );
     }

@@ -106,7 +106,11 @@ fn draw(frame: &mut Frame<'_>, run: &Run) {
     draw_returns(frame, run, curve);
     frame.render_widget(parts_table(run), parts);
     frame.render_widget(agents_table(run), agents);
-    frame.render_widget(Line::from("q leaves; the run goes on").dim(), keys);
+    let leave = match left(run) {
+        0 => "q leaves",
+        _ => "q leaves; the run goes on",
+    };
+    frame.render_widget(Line::from(leave).dim(), keys);
 }
 
 fn heading(run: &Run) -> Paragraph<'static> {
@@ -139,10 +143,18 @@ fn heading(run: &Run) -> Paragraph<'static> {
     Paragraph::new(vec![first, Line::from(held_out)])
 }
 
+/// Steps that are not done yet.
+fn left(run: &Run) -> usize {
+    run.recipe.steps.saturating_sub(run.metrics.len())
+}
+
 fn gauge(run: &Run) -> Gauge<'static> {
     let (done, steps) = (run.metrics.len(), run.recipe.steps);
-    let left = recent(run, "timing.step_secs").map(|secs| secs * steps.saturating_sub(done) as f64);
-    let left = left.map_or_else(String::new, |secs| format!(", {} left", in_words(secs)));
+    let left = match (left(run), recent(run, "timing.step_secs")) {
+        (0, _) => ", all done".to_owned(),
+        (left, Some(secs)) => format!(", {} left", in_words(secs * left as f64)),
+        (_, None) => String::new(),
+    };
     let share = (done as f64 / steps as f64).clamp(0.0, 1.0);
     Gauge::default()
         .gauge_style(Style::new().fg(Color::Blue))
@@ -344,6 +356,9 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        let text = shown(&run(40), 120, 30);
+        assert!(text.contains("step 40 of 40, all done"), "{text}");
+        assert!(!text.contains("goes on"), "{text}");
         let text = shown(&run(0), 120, 30);
         for part in ["runs/tldr-1 · MAGRPO on tldr", "step 0 of 40"] {
             assert!(text.contains(part), "{part}: {text}");

@@ -83,6 +83,10 @@ impl Arguments {
 
     /// The same with the agents and the device of the command line.
     fn recipe(&self, origin: &Recipe) -> Result<Recipe> {
+        ensure!(
+            self.team.is_empty() || !self.overrides.iter().any(|change| is_of_team(change)),
+            "--team and --set team=… both say who plays: leave one of them out"
+        );
         let mut recipe = origin.clone();
         if let Some(device) = self.device {
             recipe.devices = Devices::Same(device);
@@ -95,9 +99,17 @@ impl Arguments {
             (None, [model]) => recipe::Team::Copies(model.clone()),
             (None, models) => recipe::Team::Each(models.to_vec()),
         };
-        recipe.validate().context("checking --team")?;
+        recipe
+            .validate()
+            .context("checking --team, which takes the directory of a run, or models")?;
         Ok(recipe)
     }
+}
+
+/// Whether an override replaces the recipe's team.
+fn is_of_team(change: &str) -> bool {
+    let (path, _) = change.split_once('=').unwrap_or_default();
+    path.trim() == "team"
 }
 
 /// The agents that a run of the recipe saved.
@@ -172,6 +184,9 @@ mod tests {
         assert_eq!(team(&[]), Recipe::load(None, &[]).unwrap().team);
         let error = resolve(&arguments(None, &[], &["a", "b", "c"])).unwrap_err();
         assert!(format!("{error:#}").contains("`team` lists 3 models, but must list 2"));
+        let twice = arguments(None, &["team=Copies(\"b\")"], &["a"]);
+        let error = resolve(&twice).unwrap_err().to_string();
+        assert!(error.contains("leave one of them out"), "{error}");
     }
 
     #[test]

@@ -72,6 +72,10 @@ pub(super) fn reason(code: &Code) -> String {
         Code::ExpectedStructLike | Code::ExpectedNamedStructLike(_) => {
             "expected round brackets with `key: value` pairs".to_owned()
         }
+        // Also what comes of a number with a point where whole numbers are meant.
+        Code::ExpectedComma => {
+            "expected a comma or a closing bracket here, or a whole number before".to_owned()
+        }
         other => format!("not valid RON: {other}"),
     }
 }
@@ -82,14 +86,21 @@ pub(super) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
     if all.is_empty() {
         return "there is nothing to set here".to_owned();
     }
+    let names = all.join(", ");
+    match nearest(given, &all) {
+        Some(name) => format!("did you mean `{name}`? Known here: {names}"),
+        None => format!("known here: {names}"),
+    }
+}
+
+/// The most alike of the known names, if it is alike at all.
+pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     let given = given.to_lowercase();
     let likeness =
         |name: &&str| strsim::normalized_damerau_levenshtein(&given, &name.to_lowercase());
-    let nearest = all
+    known
         .iter()
         .copied()
         .filter(|name| likeness(name) >= LEAST_LIKENESS)
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let question = nearest.map_or_else(String::new, |name| format!("did you mean `{name}`? "));
-    format!("{question}Known here: {}", all.join(", "))
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }

@@ -63,13 +63,22 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         Some((_, content)) => *content = replace(content.trim(), keys, depth + 1, value)?,
         None => {
             let known: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
-            let place = match depth {
-                0 => String::new(),
-                _ => format!(" in `{}`", keys[..depth].join(".")),
+            let (place, below) = match depth {
+                0 => (String::new(), settings(text)),
+                _ => (
+                    format!(" in `{}`", keys[..depth].join(".")),
+                    IndexMap::new(),
+                ),
             };
+            let full = below
+                .keys()
+                .find(|path| path.rsplit('.').next() == Some(key));
             bail!(
                 "there is no key `{key}`{place}; {}",
-                explain::suggest(key, &known)
+                match full {
+                    Some(path) => format!("did you mean `{path}`?"),
+                    None => explain::suggest(key, &known),
+                }
             );
         }
     }

@@ -120,7 +120,8 @@ fn an_unknown_recipe_is_told_the_names_that_exist() {
     let start =
         "`tldr` is neither a recipe that ships with polyphony (tldr-smollm2, tldr-smollm2-solo, ";
     assert!(error.starts_with(start), "{error}");
-    assert!(error.ends_with(") nor a file that exists"), "{error}");
+    let end = ") nor a file that exists; did you mean `tldr-qwen3`?";
+    assert!(error.ends_with(end), "{error}");
     assert!(
         shipped().iter().all(|recipe| error.contains(recipe.name)),
         "{error}"
@@ -267,6 +268,10 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
             "there is no key `algoritm`; did you mean `algorithm`?",
         ),
         (
+            "learning_rate=4",
+            "there is no key `learning_rate`; did you mean `updates.learning_rate`?",
+        ),
+        (
             "seed.start=4",
             "`seed` is 1, which has no keys: set `seed` as a whole",
         ),
@@ -277,6 +282,11 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         (
             "algorithm.samples=-4",
             "--set algorithm.samples=-4: `algorithm.samples` cannot be -4: ",
+        ),
+        (
+            "algorithm.samples=2.5",
+            "`algorithm.samples` cannot be 2.5: expected a comma or a closing bracket here, or a whole number \
+             before",
         ),
         (
             "algorithm.samples=eight",
@@ -300,7 +310,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "algorithm.wombats=4",
-            "there is no key `wombats` in `algorithm`; Known here: samples",
+            "there is no key `wombats` in `algorithm`; known here: samples",
         ),
         (
             "algorithm.samples=4, discount: 0.5",

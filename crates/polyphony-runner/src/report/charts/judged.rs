@@ -3,11 +3,11 @@
 use indexmap::IndexSet;
 use plotly::{
     Bar, Layout, Scatter, Trace,
-    common::{ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode, Orientation},
+    common::{ErrorData, ErrorType, Marker, MarkerSymbol, Mode, Orientation},
     layout::{Axis, BarMode},
 };
 
-use super::{Chart, Group, band_colour, colour, over_steps};
+use super::{Chart, Group, colour, over_steps};
 use crate::{
     comparison::Row,
     evaluation::{Evaluation, Played},
@@ -36,8 +36,7 @@ pub(super) fn held_out(
     let (steps, estimates): (Vec<usize>, Vec<Estimate>) = steps.filter_map(at).unzip();
     Scatter::new(steps, means(&estimates))
         .name(format!("{}, held out", group.label))
-        .mode(Mode::LinesMarkers)
-        .line(Line::new().color(band_colour(index)).width(1.0))
+        .mode(Mode::Markers)
         .marker(
             Marker::new()
                 .color(colour(index))
