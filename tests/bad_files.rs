@@ -41,7 +41,7 @@ fn recipes_that_cannot_be_read() {
         ),
         (
             recipe[..recipe.find(", \"model\"").unwrap()].to_owned(),
-            "line 6, column 24: not valid RON: Expected comma",
+            "line 6, column 24: expected a comma or a closing bracket here",
         ),
     ];
     for (recipe, expected) in rows {

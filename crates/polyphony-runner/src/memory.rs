@@ -368,11 +368,11 @@ mod tests {
         let config = tiny();
         let [first, _] = members(&config);
         let token = (4 * 2 * config.layers * config.kv_heads * config.head_size) as u64;
-        let group = 100 + 4 * 96;
+        let group = 100 + 8 * 96;
         let rows: [(&[&str], u64); 4] = [
             (&["evaluation.tasks=1"], group),
             (&["evaluation.tasks=1", "tasks_per_step=3"], 3 * group),
-            (&["evaluation.tasks=4", "evaluation.samples=4"], 4 * group),
+            (&["evaluation.tasks=4", "evaluation.samples=8"], 4 * group),
             (
                 &["evaluation.tasks=100", "evaluation.samples=2"],
                 16 * (100 + 2 * 96),

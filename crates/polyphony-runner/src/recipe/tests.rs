@@ -54,11 +54,11 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
     };
     let rows = [
         (
-            ("samples: 4", "sampels: 4"),
+            ("samples: 8", "sampels: 8"),
             format!(
                 "reading mine.ron: line {}, column 9: there is no key `sampels` in Algorithm; did \
                  you mean `samples`? Known here: samples, joint_mode, ",
-                line("samples: 4")
+                line("samples: 8")
             ),
         ),
         (
@@ -87,8 +87,8 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
             ),
         ),
         (
-            ("samples: 4", "samples: many"),
-            format!("reading mine.ron: line {}, column 18: ", line("samples: 4")),
+            ("samples: 8", "samples: many"),
+            format!("reading mine.ron: line {}, column 18: ", line("samples: 8")),
         ),
         (
             ("environment: Tldr,", ""),
@@ -99,7 +99,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
             "the key `seed` is given twice".to_owned(),
         ),
         (
-            ("samples: 4", "samples: 1"),
+            ("samples: 8", "samples: 1"),
             "checking mine.ron: `algorithm.samples` is 1, but must be from 2 to 4096, since a \
              response is judged against the others of its group (1 only with `baseline: Zero`)"
                 .to_owned(),
