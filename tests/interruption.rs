@@ -72,7 +72,8 @@ fn an_interrupted_evaluation_is_done_anew() {
     let place = training_run::place();
     let arguments = |run| {
         // Ctrl-C is seen between the four tasks that are played together and the fifth.
-        let settings = ["--set", "evaluation=(tasks: 5, samples: 8)"];
+        let evaluation = "evaluation=(tasks: 5, samples: 8)";
+        let settings = ["--set", evaluation, "--set", "max_new_tokens=64"];
         let of_run = ["train", "recipe.ron", "--steps", "1", "--run-dir", run];
         [&of_run[..], &settings].concat()
     };

@@ -128,7 +128,7 @@ fn a_page_of_nothing_is_refused() {
     );
     place.refuse(
         &["report", "run-1", "-o", "no/such/page.html"],
-        &["writing no/such/page.html"],
+        &["no/such/page.html cannot be written: there is no folder no/such"],
     );
 }
 

@@ -252,6 +252,6 @@ fn a_learning_rate_that_leaves_its_line_is_told() {
     place.succeed(&[&train[..], &["--set", linear]].concat());
     let resumed = place.run(&["resume", "run", "--steps", "2"]);
     assert!(resumed.succeeded, "{}", resumed.stderr);
-    let told = "on its way to step 1, from here on it is on that to step 2";
+    let told = "planned for 1 steps until here, and is for 2 from here on";
     assert!(resumed.stderr.contains(told), "{}", resumed.stderr);
 }
