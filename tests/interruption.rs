@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{command::Place, training_run};
+use crate::{command::Place, resume::Left, training_run};
 
 /// Runs a command to its end, with Ctrl-C as soon as it has written a line with a text; returns what it
 /// wrote from then on.
@@ -84,14 +84,7 @@ fn an_interrupted_evaluation_is_done_anew() {
 
     place.succeed(&["resume", "run"]);
     place.succeed(&arguments("straight"));
-    let evaluations = |run: &str| {
-        let lines = place.read_lines(&format!("{run}/evaluations.jsonl"));
-        let without_timing = lines.into_iter().map(|mut line| {
-            line.as_object_mut().unwrap().remove("timing");
-            line
-        });
-        without_timing.collect::<Vec<_>>()
-    };
-    assert_eq!(evaluations("run").len(), 2);
-    assert_eq!(evaluations("run"), evaluations("straight"));
+    let whole = Left::read(&place, "straight");
+    Left::read(&place, "run").check(&whole, "interrupted in its first evaluation");
+    assert_eq!(place.read_lines("run/evaluations.jsonl").len(), 2);
 }

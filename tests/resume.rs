@@ -44,7 +44,7 @@ fn place() -> Place {
 
 /// What a run has left that must not depend on whether it was stopped.
 #[derive(PartialEq)]
-struct Left {
+pub(crate) struct Left {
     metrics: Vec<String>,
     rollouts: String,
     evaluations: Vec<String>,
@@ -55,7 +55,7 @@ struct Left {
 impl Left {
     /// Reads what a run left of that in its directory.
     #[track_caller]
-    fn read(place: &Place, run: &str) -> Self {
+    pub(crate) fn read(place: &Place, run: &str) -> Self {
         let read = |name: &str| place.read(&format!("{run}/{name}"));
         let without_timing = |mut line: serde_json::Value| {
             line.as_object_mut().unwrap().shift_remove("timing");
@@ -87,7 +87,7 @@ impl Left {
 
     /// Checks that nothing differs; says what does, without the many numbers.
     #[track_caller]
-    fn check(&self, whole: &Self, label: &str) {
+    pub(crate) fn check(&self, whole: &Self, label: &str) {
         assert_eq!(self.metrics.len(), whole.metrics.len(), "{label}: steps");
         for (own, expected) in self.metrics.iter().zip(&whole.metrics) {
             assert_eq!(own, expected, "{label}");
@@ -242,6 +242,17 @@ fn a_run_goes_on_over_several_turns_with_programs() {
     assert_eq!(rollouts.len(), 3 * 5);
     assert_eq!(rollouts[0]["path"], json!([]));
     assert_eq!(rollouts[4]["path"], json!([3]));
+}
+
+#[test]
+fn an_impossible_number_of_steps_is_refused() {
+    let place = place();
+    place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
+    place.refuse(
+        &["resume", "run", "--steps", "0"],
+        &["--steps", "`steps` is 0, but must be from 1"],
+    );
+    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 1);
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
     let mut recipe = run_files::recipe(path, &[])?;
     let planned = recipe.steps;
     recipe.steps = steps.unwrap_or(planned);
+    recipe.validate().context("checking --steps")?;
     recipe.validate_for_training()?;
     run_files::check_training_run(path, "there is nothing to go on with")?;
     let checkpoint = checkpoint::find(path, from)?;

@@ -63,23 +63,17 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         Some((_, content)) => *content = replace(content.trim(), keys, depth + 1, value)?,
         None => {
             let known: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
-            let (place, below) = match depth {
-                0 => (String::new(), settings(text)),
-                _ => (
-                    format!(" in `{}`", keys[..depth].join(".")),
-                    IndexMap::new(),
-                ),
+            if depth > 0 {
+                let place = keys[..depth].join(".");
+                let suggestion = explain::suggest(key, &known);
+                bail!("there is no key `{key}` in `{place}`; {suggestion}");
+            }
+            let is_meant = |path: &String| path.rsplit('.').next() == Some(key);
+            let suggestion = match settings(text).into_keys().find(is_meant) {
+                Some(path) => format!("did you mean `{path}`?"),
+                None => explain::suggest(key, &known),
             };
-            let full = below
-                .keys()
-                .find(|path| path.rsplit('.').next() == Some(key));
-            bail!(
-                "there is no key `{key}`{place}; {}",
-                match full {
-                    Some(path) => format!("did you mean `{path}`?"),
-                    None => explain::suggest(key, &known),
-                }
-            );
+            bail!("there is no key `{key}`; {suggestion}");
         }
     }
     // What stands before the bracket is the name of an enum's variant.
