@@ -252,7 +252,14 @@ fn an_impossible_number_of_steps_is_refused() {
         &["resume", "run", "--steps", "0"],
         &["--steps", "`steps` is 0, but must be from 1"],
     );
-    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 1);
+    place.succeed(&["resume", "run", "--steps", "4"]);
+    let recipe = place.read("run/recipe.ron");
+    place.refuse(
+        &["resume", "run", "--from", "step-000003", "--steps", "2"],
+        &["3 steps of the run in run are done", "--from"],
+    );
+    assert_eq!(place.read("run/recipe.ron"), recipe);
+    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 4);
 }
 
 #[test]

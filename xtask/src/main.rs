@@ -39,8 +39,8 @@ enum Command {
     Bench(Passed),
     /// Runs all tests, those in the documentation and the examples included.
     Test,
-    /// Checks the tree: format, crate edges, spelling, unused and forbidden dependencies, lints,
-    /// documentation. Cheapest first.
+    /// Checks the tree: format, crate edges, links, spelling, unused and forbidden dependencies,
+    /// lints, documentation. Cheapest first.
     Ci {
         /// Also lets the devices cuda and vulkan compile, and runs tests on wgpu: half an hour more
         /// the first time.

@@ -70,6 +70,12 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
         path.display()
     );
     let done = checkpoint.as_deref().map_or(0, checkpoint::steps);
+    ensure!(
+        done <= recipe.steps,
+        "{done} steps of the run in {} are done. --steps is the number of the whole run's steps: give more \
+         than that to go on, or go back with --from",
+        path.display()
+    );
     // What was being written when the run was killed is cut off below.
     let judged = run_files::evaluations(path)
         .unwrap_or_default()

@@ -68,10 +68,14 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
                 let suggestion = explain::suggest(key, &known);
                 bail!("there is no key `{key}` in `{place}`; {suggestion}");
             }
-            let is_meant = |path: &String| path.rsplit('.').next() == Some(key);
-            let suggestion = match settings(text).into_keys().find(is_meant) {
-                Some(path) => format!("did you mean `{path}`?"),
-                None => explain::suggest(key, &known),
+            let meant: Vec<String> = settings(text)
+                .into_keys()
+                .filter(|path| path.rsplit('.').next() == Some(key))
+                .map(|path| format!("`{path}`"))
+                .collect();
+            let suggestion = match meant.as_slice() {
+                [] => explain::suggest(key, &known),
+                paths => format!("did you mean {}?", paths.join(" or ")),
             };
             bail!("there is no key `{key}`; {suggestion}");
         }

@@ -272,6 +272,10 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
             "there is no key `learning_rate`; did you mean `updates.learning_rate`?",
         ),
         (
+            "samples=4",
+            "there is no key `samples`; did you mean `algorithm.samples` or `evaluation.samples`?",
+        ),
+        (
             "seed.start=4",
             "`seed` is 1, which has no keys: set `seed` as a whole",
         ),
