@@ -136,10 +136,10 @@ fn a_page_of_nothing_is_refused() {
 fn tensorboard_finds_every_metric_under_its_name() {
     let place = trained();
     let events = fs::read(place.path("run-1/tensorboard/events.out.tfevents.polyphony")).unwrap();
+    // A tag is a protobuf field of number 1, with its length before it: no part of another one.
     let holds = |name: &str| {
-        events
-            .windows(name.len())
-            .any(|window| window == name.as_bytes())
+        let tag = [&[0x0a, name.len() as u8], name.as_bytes()].concat();
+        events.windows(tag.len()).any(|window| window == tag)
     };
     let line = place.read_lines("run-1/metrics.jsonl").pop().unwrap();
     for name in metric_names(&place, "run-1") {

@@ -10,7 +10,7 @@ use crate::{
     evaluation::{Evaluation, Played},
     recipe::Recipe,
     run_files::Run,
-    statistics::{Estimate, mean},
+    statistics::{ByTask, Estimate, mean},
 };
 
 impl Run {
@@ -33,7 +33,7 @@ impl Run {
     }
 
     /// The seed that its team was made with, or, if it was not made, that of its answers.
-    fn seed(&self) -> u64 {
+    pub(crate) fn seed(&self) -> u64 {
         self.training.as_ref().unwrap_or(&self.recipe).seed
     }
 }
@@ -51,7 +51,7 @@ pub(crate) struct Row {
     pub(crate) seeds: Vec<u64>,
     /// The names of their directories.
     pub(crate) runs: Vec<String>,
-    /// Held-out tasks, and episodes of each.
+    /// Held-out tasks, of the run that played most of them, and episodes of each.
     pub(crate) tasks: usize,
     pub(crate) samples: usize,
     #[serde(rename = "return")]
@@ -87,27 +87,27 @@ impl Setting {
         Self {
             step: Some(run.recipe.steps),
             protocol: Protocol::Parallel,
-            played: without_training(&run.recipe, run.recipe.evaluation.tasks),
+            played: without_training(&run.recipe),
             training: Some(without_seed(&run.recipe)),
             other_seed: None,
         }
     }
 
     fn of(run: &Run, evaluation: &Evaluation) -> Self {
-        let mut played = without_training(&run.recipe, evaluation.tasks);
-        let training = match (&run.training, evaluation.step) {
-            (Some(training), _) => Some(training),
-            (None, Some(0) | None) => None,
-            (None, Some(_)) => Some(&run.recipe),
+        let origin = run.training.as_ref().unwrap_or(&run.recipe);
+        let training = match evaluation.step {
+            Some(0) => None,
+            Some(_) => Some(origin),
+            None => run.training.as_ref(),
         };
-        if let Some(training) = training {
-            // Where its agents lie says nothing of them.
-            played.team = training.team.clone();
-        }
         Self {
             step: evaluation.step,
             protocol: evaluation.protocol,
-            played,
+            played: Recipe {
+                // Where trained agents lie says nothing of them.
+                team: origin.team.clone(),
+                ..without_training(&run.recipe)
+            },
             training: training.map(without_seed),
             other_seed: training
                 .map(|_| run.recipe.seed)
@@ -184,8 +184,8 @@ fn without_seed(recipe: &Recipe) -> Recipe {
     }
 }
 
-/// What so many tasks are played with, without what only training needs.
-fn without_training(recipe: &Recipe, tasks: usize) -> Recipe {
+/// What tasks are played with, without what only training needs.
+fn without_training(recipe: &Recipe) -> Recipe {
     let default = Algorithm::default();
     Recipe {
         train: recipe.held_out.clone(),
@@ -198,7 +198,6 @@ fn without_training(recipe: &Recipe, tasks: usize) -> Recipe {
         steps: 1,
         tasks_per_step: 1,
         evaluation: crate::recipe::Evaluation {
-            tasks,
             every: None,
             ..recipe.evaluation.clone()
         },
@@ -313,12 +312,20 @@ fn row(setting: &Setting, group: &[(&Run, &Evaluation)]) -> Row {
         Estimate::of_runs(&runs.collect::<Vec<_>>())
     };
     let part = |part: &String| (part.clone(), figure(&|played| played.parts[part]));
-    let rate = |k: &usize| {
+    let numbers: IndexSet<usize> = group
+        .iter()
+        .flat_map(|(_, evaluation)| evaluation.pass_at.keys().copied())
+        .collect();
+    // Nothing of a number of episodes that some run has of no task.
+    let rate = |k: usize| {
         let runs = group
             .iter()
-            .map(|(_, evaluation)| evaluation.pass_by_task(*k));
-        (*k, Estimate::of_runs(&runs.collect::<Vec<_>>()))
+            .map(|(_, evaluation)| evaluation.pass_by_task(k));
+        let runs: Vec<ByTask<'_>> = runs.collect();
+        let is_whole = runs.iter().all(|run| !run.is_empty());
+        is_whole.then(|| (k, Estimate::of_runs(&runs)))
     };
+    let tasks = group.iter().map(|(_, evaluation)| evaluation.tasks);
     let mean_of = |of: &dyn Fn(&Evaluation) -> f64| {
         let per_episode =
             |evaluation: &Evaluation| of(evaluation) / evaluation.episodes.len() as f64;
@@ -335,11 +342,11 @@ fn row(setting: &Setting, group: &[(&Run, &Evaluation)]) -> Row {
         step: setting.step,
         seeds: group.iter().map(|(run, _)| run.seed()).collect(),
         runs: group.iter().map(|(run, _)| run.name()).collect(),
-        tasks: first.tasks,
+        tasks: tasks.max().unwrap_or(0),
         samples: first.samples,
         returns: figure(&|played| played.value),
         parts: first.parts.keys().map(part).collect(),
-        pass_at: first.pass_at.keys().map(rate).collect(),
+        pass_at: numbers.into_iter().filter_map(rate).collect(),
         skipped_episodes: group
             .iter()
             .map(|(_, evaluation)| evaluation.skipped_episodes)

@@ -147,13 +147,13 @@ impl Evaluation {
         tasks.map(|(task, own)| (task, mean_of(own))).collect()
     }
 
-    /// The chance of each task that one of `k` episodes solves it, where all its episodes were played;
-    /// nothing where the environment does not say what is solved.
+    /// The chance of each task that one of `k` episodes solves it, where as many were played; nothing
+    /// where the environment does not say what is solved.
     pub fn pass_by_task(&self, k: usize) -> ByTask<'_> {
         let rate = |(task, own): (_, Vec<&Played>)| {
             let solved: Vec<bool> = own.iter().filter_map(|played| played.solved).collect();
             let right = solved.iter().filter(|solved| **solved).count();
-            (solved.len() == self.samples).then(|| (task, pass_at(k, solved.len(), right)))
+            (solved.len() >= k).then(|| (task, pass_at(k, solved.len(), right)))
         };
         self.episodes_by_task()
             .into_iter()
@@ -461,13 +461,13 @@ mod tests {
         assert_eq!((found.tasks, found.samples), (2, 2));
         assert_eq!(found.returns.mean, (0.625 + 1.0) / 2.0);
         assert_eq!(found.parts["style"], found.returns);
-        // One episode of b is missing, so nothing can be said of two.
+        // One episode of b is missing, so nothing can be said of two of it.
         let rates: Vec<(usize, f64)> = found
             .pass_at
             .iter()
             .map(|(k, rate)| (*k, rate.mean))
             .collect();
-        assert_eq!(rates, [(1, 0.5), (2, 1.0)]);
+        assert_eq!(rates, [(1, 0.75), (2, 1.0)]);
         assert_eq!((found.skipped_episodes, found.cut_episodes), (1, 1));
         assert_eq!((found.sampled_tokens, found.read_tokens), (32, 80));
         assert_eq!(
@@ -480,6 +480,25 @@ mod tests {
         };
         assert_eq!(found.roles["first"], said(3.0, 0.0));
         assert_eq!(found.roles["second"], said(5.0, 1.0));
+        let figures: Vec<(String, f64)> = found
+            .figures()
+            .into_iter()
+            .map(|(name, value)| (name, value.as_f64().unwrap()))
+            .collect();
+        let expected = [
+            ("held_out/return", 0.8125),
+            ("held_out/reward/style", 0.8125),
+            ("held_out/pass@1", 0.75),
+            ("held_out/pass@2", 1.0),
+            ("held_out/first/response_tokens", 3.0),
+            ("held_out/first/truncated_share", 0.0),
+            ("held_out/second/response_tokens", 5.0),
+            ("held_out/second/truncated_share", 1.0),
+        ];
+        assert_eq!(
+            figures,
+            expected.map(|(name, value)| (name.to_owned(), value))
+        );
         let solved: Vec<Option<bool>> = found.episodes.iter().map(|own| own.solved).collect();
         assert_eq!(solved, [Some(true), Some(false), Some(true)]);
     }

@@ -126,3 +126,17 @@ fn text(evaluation: &Evaluation) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn episodes_that_did_not_fit_are_told() {
+        let mut judged = evaluation::fixture(&[(1.0, String::new()), (2.0, String::new())]);
+        assert!(!text(&judged).contains("left out"));
+        (judged.skipped_episodes, judged.cut_episodes) = (3, 1);
+        let told = "3 episodes left out and 1 cut short, since a prompt did not fit\n";
+        assert!(text(&judged).ends_with(told), "{}", text(&judged));
+    }
+}

@@ -109,6 +109,18 @@ pub(crate) fn is_run(path: &Path) -> bool {
     path.join(RECIPE).is_file()
 }
 
+/// The training steps that the models of a recipe have had, as far as it is known: none, unless they are
+/// agents that a run has saved.
+pub(crate) fn steps_of_models(recipe: &Recipe) -> Option<usize> {
+    let is_agent = |model: &&str| {
+        let agents = Path::new(model).parent();
+        let agents = agents.filter(|agents| agents.ends_with("agents"));
+        agents.and_then(Path::parent).is_some_and(is_run)
+    };
+    let models = recipe.team.models(recipe.environment.roles().len());
+    (!models.iter().any(is_agent)).then_some(0)
+}
+
 /// Refuses the directory of a baseline or of an evaluation that was kept, where no step is ever done.
 /// `hint` is the end of the message.
 ///

@@ -85,7 +85,7 @@ fn text(finished: Finished<'_>, program: &str) -> String {
             .map_or_else(String::new, |agent| agent.display().to_string()),
         run = run.display(),
         temperature = recipe.sampling.temperature,
-        next = recipe.seed + 1,
+        next = recipe.seed.wrapping_add(1),
     );
     text
 }

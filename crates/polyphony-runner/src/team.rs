@@ -54,11 +54,17 @@ impl Models {
     /// Obtains and opens the models of a recipe, each of them once a device.
     ///
     /// # Errors
-    /// If a model cannot be obtained or opened.
+    /// If the program was built without a device, or a model cannot be obtained or opened.
     pub fn open(recipe: &Recipe, environment: &dyn Environment) -> Result<Self> {
         let roles = environment.roles();
         let models = recipe.team.models(roles.len());
-        // Names that cannot be right are refused before anything is downloaded.
+        // What cannot be right is refused before anything is downloaded. Only here, since a run that
+        // used a device can be read without it.
+        for device in recipe.devices.of_team(roles.len()) {
+            device
+                .check_built()
+                .with_context(|| format!("`devices` has {device:?}"))?;
+        }
         models.iter().try_for_each(|model| sources::check(model))?;
         let mut opened = Self {
             starts: Vec::new(),
@@ -213,6 +219,19 @@ pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn a_device_that_was_not_built_in_is_refused_before_models_are_looked_for() {
+        let changes = ["devices=Same(Cuda(0))", "team=Copies(\"no/such/model\")"];
+        // The recipe itself can be read: a run on a GPU is compared and judged anywhere.
+        let recipe = Recipe::load(None, &changes.map(str::to_owned)).unwrap();
+        let environment = recipe.environment.build().unwrap().environment;
+        let error = Models::open(&recipe, environment.as_ref()).unwrap_err();
+        let message = format!("{error:#}");
+        let expected = "`devices` has Cuda(0): this program was built without the device `cuda`";
+        assert!(message.starts_with(expected), "{message}");
+    }
 
     #[test]
     fn adapters_on_a_gguf_file_are_none_that_peft_opens() {

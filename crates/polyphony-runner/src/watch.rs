@@ -229,10 +229,14 @@ fn parts_table(run: &Run) -> Table<'static> {
     let names = run.metrics.last().into_iter().flat_map(|line| line.keys());
     let parts = names.filter_map(|name| name.strip_prefix("reward/").map(str::to_owned));
     let rows = parts.map(|part| {
-        let of = |range: fn(&Series) -> f64| range(&of_run(run, &format!("reward/{part}")));
-        let begin = of(|series| mean(series.iter().take(RECENT)));
-        let now = of(|series| mean(series.iter().rev().take(RECENT)));
-        Row::new([part.clone(), format!("{begin:.2}"), format!("{now:.2}")])
+        let series = of_run(run, &format!("reward/{part}"));
+        let shown = |mean: f64| match series.is_empty() {
+            true => "–".to_owned(),
+            false => format!("{mean:.2}"),
+        };
+        let begin = mean(series.iter().take(RECENT));
+        let now = mean(series.iter().rev().take(RECENT));
+        Row::new([part, shown(begin), shown(now)])
     });
     let widths = [
         Constraint::Min(12),
@@ -321,6 +325,7 @@ mod tests {
                 "step": step,
                 "return": step as f64 / 10.0,
                 "reward/style": 0.25,
+                "reward/level": null,
                 "summarizer/gradient_norm": 3.5,
                 "summarizer/entropy": 1.25,
                 "timing": {"step_secs": 30.0, "tokens_per_sec": 99.0},
@@ -353,6 +358,7 @@ mod tests {
             "summarizer",
             "1.250",
             "style            0.25    0.25",
+            "level            –       –",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

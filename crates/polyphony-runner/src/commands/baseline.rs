@@ -11,6 +11,7 @@ use crate::{
     environment::EnvironmentKind,
     judging::{Judging, Kept, judge},
     recipe::{FineTuning, Recipe, Team},
+    run_files,
 };
 
 /// The arguments of `polyphony baseline`.
@@ -65,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         recipe: &recipe,
         training: None,
         protocol,
-        step: Some(0),
+        step: run_files::steps_of_models(&recipe),
         kept,
     };
     judge(&judging, output)

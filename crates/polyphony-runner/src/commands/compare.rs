@@ -108,3 +108,47 @@ fn line(row: &Row, rates: &IndexSet<usize>) -> Vec<String> {
         .chain(cost)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{evaluation, recipe::Recipe};
+
+    #[test]
+    fn a_table_says_what_did_not_fit_and_leaves_out_what_is_not_known() {
+        let run = |name: &str, changes: &[&str], solved: Option<bool>| {
+            let mut judged = evaluation::fixture(&[(1.0, String::new())]);
+            judged.cut_episodes = usize::from(solved.is_none());
+            judged.episodes[0].solved = solved;
+            if solved.is_some() {
+                let rate = crate::statistics::Estimate::of_run(judged.pass_by_task(1));
+                judged.pass_at.insert(1, rate);
+            }
+            let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+            Run {
+                path: PathBuf::from(name),
+                recipe: Recipe::load(Some("coop-smollm2"), &changes).unwrap(),
+                training: None,
+                metrics: Vec::new(),
+                evaluations: vec![judged],
+            }
+        };
+        let runs = [
+            run("a", &[], Some(true)),
+            run("b", &["sampling.temperature=0.5"], None),
+        ];
+        let text = text(&compare(&runs).unwrap());
+        let cells = |name: &str| {
+            let line = text.lines().find(|line| line.trim_end().ends_with(name));
+            let cells = line.unwrap().split("  ");
+            cells.filter(|cell| !cell.trim().is_empty()).count()
+        };
+        assert_eq!(cells(" a"), cells(" b") + 1, "{text}");
+        let told =
+            "parallel (temperature: 0.5): 0 episodes left out and 1 cut short, since a prompt";
+        assert!(
+            text.contains(told) && text.matches("left out").count() == 1,
+            "{text}"
+        );
+    }
+}

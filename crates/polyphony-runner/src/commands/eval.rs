@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         recipe: &recipe,
         training: training.as_ref(),
         protocol: Protocol::Parallel,
-        step: arguments.steps()?,
+        step: arguments.steps(&recipe)?,
         kept: arguments.run_dir.as_deref().map_or(Kept::No, Kept::In),
     };
     judge(&judging, output)
@@ -65,10 +65,10 @@ impl Arguments {
     }
 
     /// The training steps that the team has had, as far as it is known.
-    fn steps(&self) -> Result<Option<usize>> {
+    fn steps(&self, recipe: &Recipe) -> Result<Option<usize>> {
         Ok(match (self.run(), self.team.as_slice()) {
             (Some(run), _) => run_files::trained_steps(run)?,
-            (None, []) => Some(0),
+            (None, []) => run_files::steps_of_models(recipe),
             (None, _) => None,
         })
     }
@@ -203,6 +203,18 @@ mod tests {
         let error = resolve(&arguments(Some("tldr-smollm2"), &[], &[run]));
         let message = error.unwrap_err().to_string();
         assert!(message.contains("has no agent `summarizer`"), "{message}");
+    }
+
+    #[test]
+    fn agents_of_a_run_are_no_untrained_models() {
+        let folder = run_directory();
+        let run = folder.path().to_str().unwrap();
+        let team = format!("team=Copies(\"{run}/agents/method\")");
+        for (team, steps) in [(team.as_str(), None), ("team=Copies(\"method\")", Some(0))] {
+            let arguments = arguments(Some("arxiv-smollm2"), &[team], &[]);
+            let recipe = resolve(&arguments).unwrap();
+            assert_eq!(arguments.steps(&recipe).unwrap(), steps, "{team}");
+        }
     }
 
     #[test]

@@ -109,6 +109,48 @@ fn seeds_are_one_row_and_methods_and_tasks_are_not() {
 }
 
 #[test]
+fn seeds_that_could_not_play_all_tasks_are_one_row_and_told() {
+    let judged = |seed: &str| {
+        let mut run = run(seed, "coop-smollm2", &[seed], &[(Some(0), [1.0, 2.0])]);
+        let evaluation = &mut run.evaluations[0];
+        evaluation.samples = 2;
+        let again = evaluation.episodes.clone();
+        evaluation.episodes.extend(again);
+        for played in &mut evaluation.episodes {
+            played.solved = Some(played.task == "t0");
+        }
+        let rates = [1, 2].map(|k| (k, Estimate::of_run(evaluation.pass_by_task(k))));
+        evaluation.pass_at = rates.into();
+        run
+    };
+    // Its second task did not fit at all, the first one once.
+    let mut short = judged("seed=2");
+    let evaluation = &mut short.evaluations[0];
+    evaluation.episodes.truncate(1);
+    (evaluation.tasks, evaluation.skipped_episodes) = (1, 3);
+    evaluation.pass_at.shift_remove(&2);
+    let whole = judged("seed=1");
+    for runs in [[whole.clone(), short.clone()], [short, whole]] {
+        let rows = compare(&runs).unwrap();
+        let [row] = rows.as_slice() else {
+            panic!("{rows:?}");
+        };
+        assert_eq!(
+            (row.seeds.len(), row.tasks, row.skipped_episodes),
+            (2, 2, 3)
+        );
+        assert_eq!(row.returns.mean, (1.5 + 1.0) / 2.0);
+        // Of two episodes one run says nothing.
+        let rates: Vec<(usize, f64)> = row
+            .pass_at
+            .iter()
+            .map(|(k, rate)| (*k, rate.mean))
+            .collect();
+        assert_eq!(rates, [(1, (0.5 + 1.0) / 2.0)]);
+    }
+}
+
+#[test]
 fn what_counts_differently_is_no_one_row() {
     let judged =
         |name: &str, changes: &[&str]| run(name, "tldr-smollm2", changes, &[(Some(0), [1.0, 1.0])]);
@@ -161,6 +203,11 @@ fn a_kept_evaluation_belongs_to_its_teams_training() {
         &[one.clone(), kept("k", &two, &["seed=2"], 40, [3.0, 3.0])],
         &[(TLDR, "MAGRPO", Some(40), &[1, 2], 2.5)],
     );
+    // Agents that were saved before their first step have learned nothing.
+    check(
+        &[kept("k", &one, &["seed=1"], 0, [1.0, 1.0])],
+        &[(TLDR, "parallel", Some(0), &[1], 1.0)],
+    );
     // Two teams with other random numbers are two, and no seeds of the rows above.
     check(
         &[
@@ -205,6 +252,32 @@ fn rows_of_one_name_say_what_tells_them_apart() {
                 &[1],
                 2.0,
             ),
+        ],
+    );
+    // A setting of the environment is told by itself.
+    let judged = |change: &str, value| {
+        run(
+            "run",
+            "coop-smollm2",
+            &[change],
+            &[(Some(0), [value, value])],
+        )
+    };
+    let stage = "coding, CoopHeldOut";
+    check(
+        &[
+            judged("environment.settings.visible_asserts=First(1)", 1.0),
+            judged("environment.settings.visible_asserts=All", 2.0),
+        ],
+        &[
+            (
+                stage,
+                "parallel (visible_asserts: First(1))",
+                Some(0),
+                &[1],
+                1.0,
+            ),
+            (stage, "parallel (visible_asserts: All)", Some(0), &[1], 2.0),
         ],
     );
     // Also where one of them has what is the default, or a choice.

@@ -89,7 +89,8 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
     Ok(format!("{name}({})", fields.join(", ")))
 }
 
-/// Every value of a recipe's text by its path: those of sections one by one, choices as a whole.
+/// Every value of a recipe's text by its path: those of sections and of the environment one by one,
+/// other choices as a whole.
 pub(super) fn settings(text: &str) -> IndexMap<String, String> {
     let mut settings = IndexMap::new();
     collect(text, "", &mut settings);
@@ -97,11 +98,16 @@ pub(super) fn settings(text: &str) -> IndexMap<String, String> {
 }
 
 fn collect(text: &str, path: &str, settings: &mut IndexMap<String, String>) {
-    // What begins with a name is a choice.
-    let is_section = text.starts_with('(');
+    // What begins with a name is a choice, and one value; but an environment's settings are many.
+    let is_section = text.starts_with('(') || path == "environment";
     let fields = is_section.then(|| reader().from_str(text).ok()).flatten();
     let Some(Fields(fields)) = fields else {
-        settings.insert(path.to_owned(), text.to_owned());
+        match held(text).filter(|_| is_section) {
+            Some((_, inner)) => collect(inner, path, settings),
+            None => {
+                settings.insert(path.to_owned(), text.to_owned());
+            }
+        }
         return;
     };
     for (key, value) in fields {

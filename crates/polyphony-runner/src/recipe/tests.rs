@@ -161,7 +161,7 @@ fn values_out_of_range_name_their_path_and_the_range() {
         ),
         (
             "max_new_tokens=0",
-            "`max_new_tokens` is 0, but must be at least 1",
+            "`max_new_tokens` is 0, but must be from 1 to 16777216",
         ),
         ("steps=0", "`steps` is 0, but must be from 1 to 4294967294"),
         (
@@ -193,8 +193,6 @@ fn values_out_of_range_name_their_path_and_the_range() {
             "rollout_weights=Bf16",
             "`rollout_weights` is Bf16, but must be Full on the CPU",
         ),
-        #[cfg(not(feature = "cuda"))]
-        ("devices=Same(Cuda(0))", "--features cuda"),
     ];
     for (change, expected) in rows {
         let message = load(&[change]).unwrap_err();
@@ -251,6 +249,16 @@ fn overrides_change_what_they_name_and_nothing_else() {
         let mut expected = default.clone();
         change(&mut expected);
         assert_eq!(load(overrides).unwrap(), expected, "{overrides:?}");
+    }
+}
+
+#[test]
+fn a_setting_of_the_environment_is_found_by_its_last_name() {
+    for name in ["coop-smollm2", "coop-smollm2-solo"] {
+        let error = Recipe::load(Some(name), &["turns=2".to_owned()]).unwrap_err();
+        let message = format!("{error:#}");
+        let expected = "there is no key `turns`; did you mean `environment.settings.turns`?";
+        assert!(message.ends_with(expected), "{message}");
     }
 }
 

@@ -21,7 +21,15 @@ pub(super) fn groups(runs: &[Run]) -> Vec<Group<'_>> {
     let mut groups: Vec<Vec<&Run>> = Vec::new();
     for run in runs.iter().filter(|run| !run.metrics.is_empty()) {
         match groups.iter_mut().find(|group| group[0].is_alike(run)) {
-            Some(group) => group.push(run),
+            Some(group) => match group.iter().find(|own| own.seed() == run.seed()) {
+                None => group.push(run),
+                // As in the table of methods.
+                Some(other) => log::info!(
+                    "{} has the recipe and the seed of {}, and is left out of its curves",
+                    run.path.display(),
+                    other.path.display()
+                ),
+            },
             None => groups.push(vec![run]),
         }
     }
@@ -59,4 +67,51 @@ fn collect(runs: &[&Run]) -> IndexMap<String, Vec<Series>> {
         }
     }
     metrics
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::recipe::Recipe;
+
+    fn run(name: &str, changes: &[&str], returns: &[f64]) -> Run {
+        let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+        let line = |(step, value): (usize, &f64)| {
+            let line = json!({"step": step, "return": value});
+            line.as_object().unwrap().clone()
+        };
+        Run {
+            path: PathBuf::from(name),
+            recipe: Recipe::load(None, &changes).unwrap(),
+            training: None,
+            metrics: (1..).zip(returns).map(line).collect(),
+            evaluations: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn seeds_are_one_group_in_which_none_is_twice() {
+        let runs = [
+            run("a", &["seed=1"], &[1.0, 2.0]),
+            run("copy", &["seed=1"], &[1.0, 2.0]),
+            run("baseline", &["seed=1"], &[]),
+            run("b", &["seed=2"], &[3.0]),
+            run("other", &["steps=9"], &[4.0]),
+        ];
+        let groups = groups(&runs);
+        let names = |group: &Group<'_>| group.runs.iter().map(|run| run.name()).collect::<Vec<_>>();
+        let all: Vec<Vec<String>> = groups.iter().map(names).collect();
+        assert_eq!(all, [vec!["a", "b"], vec!["other"]]);
+        let series = [vec![(1, 1.0), (2, 2.0)], vec![(1, 3.0)]];
+        assert_eq!(groups[0].metrics["return"], series);
+        // Two of one method are told apart.
+        let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
+        assert_eq!(labels, ["MAGRPO (a, b)", "MAGRPO (other)"]);
+        let alone = super::groups(&runs[..1]);
+        assert_eq!(alone[0].label, "MAGRPO");
+    }
 }

@@ -109,3 +109,48 @@ fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {
         said: (1..).zip(&played.turns).flat_map(said).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::{evaluation, recipe::Recipe};
+
+    #[test]
+    fn the_change_in_the_middle_is_shown_first() {
+        let judged = |step: usize, values: [f64; 5]| Evaluation {
+            step: Some(step),
+            ..evaluation::fixture(&values.map(|value| (value, format!("worth {value}"))))
+        };
+        let run = Run {
+            path: PathBuf::from("runs/a"),
+            recipe: Recipe::load(None, &[]).unwrap(),
+            training: None,
+            metrics: vec![serde_json::Map::new()],
+            evaluations: vec![judged(0, [1.0; 5]), judged(40, [1.0, 4.0, 1.5, 0.0, 1.6])],
+        };
+        let chosen = choose(&[run]);
+        let tasks: Vec<(&str, bool)> = chosen[0]
+            .tasks
+            .iter()
+            .map(|pair| (pair.task.as_str(), pair.is_open))
+            .collect();
+        // They change by 0, 3, 0.5, -1 and 0.6: the one in the middle is 0.5.
+        let expected = [
+            ("t2", true),
+            ("t4", true),
+            ("t0", false),
+            ("t3", false),
+            ("t1", false),
+        ];
+        assert_eq!(tasks, expected);
+        let sides = &chosen[0].tasks[0].sides;
+        let when: Vec<&str> = sides.iter().map(|side| side.when.as_str()).collect();
+        assert_eq!(when, ["before training", "after 40 steps"]);
+        assert_eq!(
+            sides[1].said[1],
+            ("elaborator".to_owned(), "worth 1.5".to_owned())
+        );
+    }
+}
