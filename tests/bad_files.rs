@@ -79,7 +79,11 @@ fn values_out_of_range() {
         ("steps=0", "`steps` is 0, but must be from 1 to 4294967294"),
         (
             "max_new_tokens=18446744073709551615",
-            "a response may have 18446744073709551615, but the model's context holds 4096",
+            "`max_new_tokens` is 18446744073709551615, but must be from 1 to 16777216",
+        ),
+        (
+            "max_new_tokens=16777216",
+            "a response may have 16777216, but the model's context holds 4096",
         ),
         (
             "sampling.temperature=0",

@@ -53,7 +53,8 @@ fn an_interrupted_run_ends_in_order() {
     let steps = place.read_lines("run/metrics.jsonl").len();
     assert!((1..300).contains(&steps));
     assert_eq!(place.read_lines("run/rollouts.jsonl").len(), 2 * steps);
-    assert!(rest.contains(&format!("Trained {steps} steps.")), "{rest}");
+    // One step, or several on a quick machine.
+    assert!(rest.contains(&format!("Trained {steps} step")), "{rest}");
     assert!(rest.contains(" resume run\n"), "{rest}");
     for role in ["summarizer", "elaborator"] {
         crate::tiny::load(&place.path("run/agents").join(role));
