@@ -364,6 +364,7 @@ pub(crate) fn load_tasks(
     };
     let tasks = source.load().with_context(context)?;
     for task in &tasks {
+        let context = || format!("loading `{key}`, which must hold tasks for the `environment`");
         environment.start(task).with_context(context)?;
     }
     Ok(tasks)

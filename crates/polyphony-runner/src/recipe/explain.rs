@@ -65,12 +65,16 @@ pub(super) fn reason(code: &Code) -> String {
         }
         Code::ExpectedFloat => "expected a number".to_owned(),
         Code::ExpectedBoolean => "expected true or false".to_owned(),
-        Code::ExpectedIdentifier => {
+        Code::IntegerOutOfBounds => {
+            "expected a whole number that is neither below 0 nor too large".to_owned()
+        }
+        Code::ExpectedIdentifier | Code::SuggestRawIdentifier(_) | Code::InvalidIdentifier(_) => {
             "expected the name of a choice, without quotes, such as Copies(\"smollm2-135m\")"
                 .to_owned()
         }
         Code::ExpectedStructLike | Code::ExpectedNamedStructLike(_) => {
-            "expected round brackets with `key: value` pairs".to_owned()
+            "expected round brackets with `key: value` pairs, whose keys docs/recipes.md has"
+                .to_owned()
         }
         // Also what comes of a number with a point where whole numbers are meant.
         Code::ExpectedComma => {

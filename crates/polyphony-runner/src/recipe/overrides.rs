@@ -27,8 +27,13 @@ pub(super) fn apply(recipe: &Recipe, change: &str) -> Result<Recipe> {
     )?;
     let (path, value) = (path.trim(), value.trim());
     let keys: Vec<&str> = path.split('.').collect();
-    RawValue::from_ron(value).map_err(|_| {
-        anyhow!("`{value}` is not a RON value: texts need double quotes, as in team=Copies(\"my-model\")")
+    RawValue::from_ron(value).map_err(|error| {
+        let is_word = !value.contains(['(', '[', '{', '"', ',']);
+        let reason = match is_word {
+            true => "texts need double quotes, as in team=Copies(\"my-model\")".to_owned(),
+            false => explain::in_file(&error).to_string(),
+        };
+        anyhow!("`{value}` is not a RON value: {reason}")
     })?;
     let text = replace(&recipe.to_ron(), &keys, 0, value)?;
     reader().from_str(&text).map_err(|error| {

@@ -280,6 +280,30 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
             "there is no key `learning_rate`; did you mean `updates.learning_rate`?",
         ),
         (
+            "seed=-1",
+            "`seed` cannot be -1: expected a whole number that is neither below 0 nor too large",
+        ),
+        (
+            "algorithm.objective=Clipped",
+            "expected round brackets with `key: value` pairs, whose keys docs/recipes.md has",
+        ),
+        (
+            "algorithm.kl=0.1",
+            "`algorithm.kl` cannot be 0.1: expected the name of a choice",
+        ),
+        (
+            "fine_tuning=Lora(rank=8)",
+            "`Lora(rank=8)` is not a RON value: line 1, column 10: expected a comma or a closing bracket",
+        ),
+        (
+            "evaluation=(tasks: 33",
+            "`(tasks: 33` is not a RON value: line 1, column 11: expected a comma or a closing bracket",
+        ),
+        (
+            "train=posts.jsonl",
+            "`posts.jsonl` is not a RON value: texts need double quotes",
+        ),
+        (
             "samples=4",
             "there is no key `samples`; did you mean `algorithm.samples` or `evaluation.samples`?",
         ),
