@@ -302,8 +302,22 @@ fn every_device_gives_the_same_returns() {
                 .collect();
             (returns, steps, norms)
         });
-        assert_eq!((&here.0, &here.1), (&there.0, &there.1), "{name}");
-        assert_eq!(here.1, [1; 4], "{name}: every agent learned in every step");
+        for updates in [&here.1, &there.1] {
+            assert_eq!(
+                updates, &[1; 4],
+                "{name}: every agent learned in every step"
+            );
+        }
+        if !target.precision.same_tokens {
+            // Two runs of other tokens: each of them has something to learn from.
+            assert!(
+                there.2.iter().all(|norm| *norm > 0.0),
+                "{name}: {:?}",
+                there.2
+            );
+            continue;
+        }
+        assert_eq!(here.0, there.0, "{name}");
         for (expected, norm) in here.2.iter().zip(&there.2) {
             let relative = (norm - expected).abs() / expected;
             assert!(relative < target.precision.norms, "{name}: {relative}");
