@@ -53,8 +53,9 @@ fn an_interrupted_run_ends_in_order() {
     let steps = place.read_lines("run/metrics.jsonl").len();
     assert!((1..300).contains(&steps));
     assert_eq!(place.read_lines("run/rollouts.jsonl").len(), 2 * steps);
-    // One step, or several on a quick machine.
-    assert!(rest.contains(&format!("Trained {steps} step")), "{rest}");
+    let plural = if steps == 1 { "" } else { "s" };
+    let told = format!("Trained {steps} step{plural}.");
+    assert!(rest.contains(&told), "{rest}");
     assert!(rest.contains(" resume run\n"), "{rest}");
     for role in ["summarizer", "elaborator"] {
         crate::tiny::load(&place.path("run/agents").join(role));

@@ -34,7 +34,12 @@ impl Run {
 
     /// The seed that its team was made with, or, if it was not made, that of its answers.
     pub(crate) fn seed(&self) -> u64 {
-        self.training.as_ref().unwrap_or(&self.recipe).seed
+        self.origin().seed
+    }
+
+    /// The recipe that its team comes from.
+    fn origin(&self) -> &Recipe {
+        self.training.as_ref().unwrap_or(&self.recipe)
     }
 }
 
@@ -94,10 +99,9 @@ impl Setting {
     }
 
     fn of(run: &Run, evaluation: &Evaluation) -> Self {
-        let origin = run.training.as_ref().unwrap_or(&run.recipe);
         let training = match evaluation.step {
             Some(0) => None,
-            Some(_) => Some(origin),
+            Some(_) => Some(run.origin()),
             None => run.training.as_ref(),
         };
         Self {
@@ -105,7 +109,7 @@ impl Setting {
             protocol: evaluation.protocol,
             played: Recipe {
                 // Where trained agents lie says nothing of them.
-                team: origin.team.clone(),
+                team: run.origin().team.clone(),
                 ..without_training(&run.recipe)
             },
             training: training.map(without_seed),
