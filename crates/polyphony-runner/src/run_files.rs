@@ -83,6 +83,19 @@ impl Run {
     }
 }
 
+/// What is left in `runs/name` by a shipped recipe with these changes, of which nothing has run.
+#[cfg(test)]
+pub(crate) fn fixture(name: &str, recipe: &str, changes: &[&str]) -> Run {
+    let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+    Run {
+        path: Path::new("runs").join(name),
+        recipe: Recipe::load(Some(recipe), &changes).unwrap(),
+        training: None,
+        metrics: Vec::new(),
+        evaluations: Vec::new(),
+    }
+}
+
 /// The training steps that a run's saved agents have had; `None` where that was not written down.
 ///
 /// # Errors

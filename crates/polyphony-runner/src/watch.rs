@@ -311,13 +311,11 @@ fn mean<'a>(values: impl Iterator<Item = &'a (usize, f64)>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use ratatui::{Terminal, backend::TestBackend};
     use serde_json::json;
 
     use super::*;
-    use crate::{evaluation, recipe::Recipe};
+    use crate::evaluation;
 
     fn run(steps: usize) -> Run {
         let line = |step: usize| {
@@ -333,11 +331,9 @@ mod tests {
             line.as_object().unwrap().clone()
         };
         Run {
-            path: PathBuf::from("runs/tldr-1"),
-            recipe: Recipe::load(None, &[]).unwrap(),
-            training: None,
             metrics: (1..=steps).map(line).collect(),
             evaluations: vec![evaluation::fixture(&[(1.5, String::new())])],
+            ..run_files::fixture("tldr-1", "tldr-smollm2", &[])
         }
     }
 

@@ -112,7 +112,7 @@ fn line(row: &Row, rates: &IndexSet<usize>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{evaluation, recipe::Recipe};
+    use crate::{evaluation, run_files};
 
     #[test]
     fn a_table_says_what_did_not_fit_and_leaves_out_what_is_not_known() {
@@ -124,13 +124,9 @@ mod tests {
                 let rate = crate::statistics::Estimate::of_run(judged.pass_by_task(1));
                 judged.pass_at.insert(1, rate);
             }
-            let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
             Run {
-                path: PathBuf::from(name),
-                recipe: Recipe::load(Some("coop-smollm2"), &changes).unwrap(),
-                training: None,
-                metrics: Vec::new(),
                 evaluations: vec![judged],
+                ..run_files::fixture(name, "coop-smollm2", changes)
             }
         };
         let runs = [

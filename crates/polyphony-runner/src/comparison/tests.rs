@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::*;
-use crate::evaluation;
+use crate::{evaluation, run_files};
 
 /// A run of a shipped recipe with these changes: the returns of its evaluations, by the steps before them.
-fn run(name: &str, which: &str, changes: &[&str], judged: &[(Option<usize>, [f64; 2])]) -> Run {
-    let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+fn run(name: &str, recipe: &str, changes: &[&str], judged: &[(Option<usize>, [f64; 2])]) -> Run {
     let evaluation = |(step, values): &(Option<usize>, [f64; 2])| Evaluation {
         step: *step,
         ..evaluation::fixture(&values.map(|value| (value, format!("{name} {value}"))))
@@ -21,11 +20,9 @@ fn run(name: &str, which: &str, changes: &[&str], judged: &[(Option<usize>, [f64
         .unwrap_or(0);
     let line = |step: usize| json!({"step": step}).as_object().unwrap().clone();
     Run {
-        path: PathBuf::from("runs").join(name),
-        recipe: Recipe::load(Some(which), &changes).unwrap(),
-        training: None,
         metrics: (1..=steps).map(line).collect(),
         evaluations: judged.iter().map(evaluation).collect(),
+        ..run_files::fixture(name, recipe, changes)
     }
 }
 

@@ -71,25 +71,19 @@ fn collect(runs: &[&Run]) -> IndexMap<String, Vec<Series>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use serde_json::json;
 
     use super::*;
-    use crate::recipe::Recipe;
+    use crate::run_files;
 
     fn run(name: &str, changes: &[&str], returns: &[f64]) -> Run {
-        let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
         let line = |(step, value): (usize, &f64)| {
             let line = json!({"step": step, "return": value});
             line.as_object().unwrap().clone()
         };
         Run {
-            path: PathBuf::from(name),
-            recipe: Recipe::load(None, &changes).unwrap(),
-            training: None,
             metrics: (1..).zip(returns).map(line).collect(),
-            evaluations: Vec::new(),
+            ..run_files::fixture(name, "tldr-smollm2", changes)
         }
     }
 

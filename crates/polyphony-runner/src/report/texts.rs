@@ -112,10 +112,8 @@ fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::{evaluation, recipe::Recipe};
+    use crate::{evaluation, run_files};
 
     #[test]
     fn the_change_in_the_middle_is_shown_first() {
@@ -124,11 +122,9 @@ mod tests {
             ..evaluation::fixture(&values.map(|value| (value, format!("worth {value}"))))
         };
         let run = Run {
-            path: PathBuf::from("runs/a"),
-            recipe: Recipe::load(None, &[]).unwrap(),
-            training: None,
             metrics: vec![serde_json::Map::new()],
             evaluations: vec![judged(0, [1.0; 5]), judged(40, [1.0, 4.0, 1.5, 0.0, 1.6])],
+            ..run_files::fixture("a", "tldr-smollm2", &[])
         };
         let chosen = choose(&[run]);
         let tasks: Vec<(&str, bool)> = chosen[0]
