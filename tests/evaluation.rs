@@ -1,6 +1,6 @@
 //! `polyphony eval`, `baseline` and `compare`, and evaluation during training.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use serde_json::Value;
 
@@ -213,6 +213,48 @@ fn runs_that_differ_in_their_seeds_are_one_row() {
     place.refuse(
         &["compare", "model"],
         &["model is not the directory of a run"],
+    );
+}
+
+#[test]
+fn a_baseline_of_which_nothing_fits_is_refused() {
+    let place = training_run::place();
+    crate::chat_models::edit(&place.path("model/config.json"), |config| {
+        config["max_position_embeddings"] = 300.into();
+    });
+    let changes = [
+        "held_out=File(path: \"posts.jsonl\", fields: {\"post\": \"body\"})",
+        "max_new_tokens=8",
+        "long_prompts=Skip",
+    ];
+    let baseline = |name: &'static str| {
+        let changes = changes.iter().flat_map(|change| ["--set", change]);
+        ["baseline", name, "recipe.ron"]
+            .into_iter()
+            .chain(changes)
+            .collect::<Vec<_>>()
+    };
+    place.succeed(&baseline("parallel"));
+    place.refuse(
+        &baseline("pipeline"),
+        &["not one of 4 episodes fits into the context with what agents read of one another"],
+    );
+}
+
+#[test]
+fn a_result_is_kept_even_if_nobody_reads_it() {
+    let place = training_run::place();
+    let mut command = place.command(&["baseline", "parallel", "recipe.ron"]);
+    let pipes = command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut running = pipes.spawn().unwrap();
+    drop(running.stdout.take());
+    running.wait().unwrap();
+    // Without --run-dir it is where the help says.
+    assert_eq!(
+        place
+            .read_lines("runs/tldr-parallel-1/evaluations.jsonl")
+            .len(),
+        1
     );
 }
 

@@ -263,7 +263,7 @@ fn an_impossible_number_of_steps_is_refused() {
 }
 
 #[test]
-fn a_learning_rate_that_leaves_its_line_is_told() {
+fn what_more_steps_change_is_told() {
     let place = place();
     let linear = "updates.schedule=Linear(last: 0.0)";
     let train = ["train", "recipe.ron", "--run-dir", "run", "--steps", "1"];
@@ -271,5 +271,7 @@ fn a_learning_rate_that_leaves_its_line_is_told() {
     let resumed = place.run(&["resume", "run", "--steps", "2"]);
     assert!(resumed.succeeded, "{}", resumed.stderr);
     let told = "planned for 1 steps until here, and is for 2 from here on";
+    assert!(resumed.stderr.contains(told), "{}", resumed.stderr);
+    let told = "the evaluation after step 1 is dropped";
     assert!(resumed.stderr.contains(told), "{}", resumed.stderr);
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use indexmap::{IndexMap, IndexSet};
+use polyphony_env::{EmbeddedSet, Source};
 use polyphony_marl::{Algorithm, Baseline, Protocol};
 use serde::Serialize;
 
@@ -177,7 +178,7 @@ impl Setting {
     }
 }
 
-/// What a run does but for its seed, and for what changes none of its figures.
+/// What a run does but for its seed, where it runs, and how it is judged.
 fn without_seed(recipe: &Recipe) -> Recipe {
     Recipe {
         seed: 0,
@@ -192,7 +193,8 @@ fn without_seed(recipe: &Recipe) -> Recipe {
 fn without_training(recipe: &Recipe) -> Recipe {
     let default = Algorithm::default();
     Recipe {
-        train: recipe.held_out.clone(),
+        // Any one.
+        train: Source::Embedded(EmbeddedSet::TldrTrain),
         algorithm: Algorithm {
             discount: recipe.algorithm.discount,
             ..default
@@ -239,7 +241,10 @@ pub(crate) fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec
             let setting = Setting::of(run, evaluation);
             match groups.iter_mut().find(|(own, _)| *own == setting) {
                 None => groups.push((setting, vec![(run, evaluation)])),
-                Some((_, group)) => match group.iter().find(|(own, _)| own.seed() == run.seed()) {
+                Some((_, group)) => match group
+                    .iter()
+                    .find(|own| seed(own) == seed(&(run, evaluation)))
+                {
                     None => group.push((run, evaluation)),
                     // The same team with the same seed.
                     Some((other, same)) if same.episodes == evaluation.episodes => log::info!(
@@ -249,8 +254,8 @@ pub(crate) fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec
                         other.path.display()
                     ),
                     Some((other, _)) => bail!(
-                        "{} and {} have the same recipe and seed, but other results: leave one of them \
-                         out",
+                        "{} and {} have the same recipe and seed, but other results, as of other devices \
+                         or of programs that ran out of time: leave one of them out",
                         other.path.display(),
                         run.path.display()
                     ),
@@ -282,6 +287,14 @@ pub(crate) fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec
     }
     rows.sort_by_cached_key(|row| (row.environment.clone(), row.step != Some(0), row.step));
     Ok(rows)
+}
+
+/// The seed of an evaluation: that of its team's making, or of its answers where nothing was learnt.
+fn seed((run, evaluation): &(&Run, &Evaluation)) -> u64 {
+    match evaluation.step {
+        Some(0) => run.recipe.seed,
+        _ => run.seed(),
+    }
 }
 
 /// A setting and the evaluations that have it.
@@ -331,8 +344,10 @@ fn row(setting: &Setting, group: &[(&Run, &Evaluation)]) -> Row {
     };
     let tasks = group.iter().map(|(_, evaluation)| evaluation.tasks);
     let mean_of = |of: &dyn Fn(&Evaluation) -> f64| {
-        let per_episode =
-            |evaluation: &Evaluation| of(evaluation) / evaluation.episodes.len() as f64;
+        // Episodes that were left out have cost something too.
+        let per_episode = |evaluation: &Evaluation| {
+            of(evaluation) / (evaluation.episodes.len() + evaluation.skipped_episodes) as f64
+        };
         mean(
             &group
                 .iter()
@@ -344,7 +359,7 @@ fn row(setting: &Setting, group: &[(&Run, &Evaluation)]) -> Row {
         environment: stage(&setting.played),
         method: setting.method(),
         step: setting.step,
-        seeds: group.iter().map(|(run, _)| run.seed()).collect(),
+        seeds: group.iter().map(seed).collect(),
         runs: group.iter().map(|(run, _)| run.name()).collect(),
         tasks: tasks.max().unwrap_or(0),
         samples: first.samples,

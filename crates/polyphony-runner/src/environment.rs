@@ -124,7 +124,7 @@ impl Ready {
 /// # Errors
 /// If it cannot be started: what failed, and what would help.
 pub(crate) fn start_pool(settings: &Settings) -> Result<Pool> {
-    let pool = Pool::start(settings).context("starting the sandbox")?;
+    let pool = Pool::start(settings).context("starting the sandbox of `environment.sandbox`")?;
     let python = pool.interpreter();
     match pool.tier() {
         Tier::Off => log::warn!(

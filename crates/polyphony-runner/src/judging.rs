@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use polyphony_marl::Protocol;
 
 use crate::{
@@ -70,10 +70,18 @@ pub(crate) fn judge(judging: &Judging<'_>, output: &mut dyn Write) -> Result<()>
     display.finish();
     // Nobody listens for Ctrl-C here: it ends the program.
     let evaluation = evaluation.context("the evaluation was interrupted")?;
+    ensure!(
+        evaluation.tasks > 0,
+        "not one of {} episodes fits into the context with what agents read of one another: lower \
+         `max_new_tokens`, or take models with a longer context",
+        evaluation.skipped_episodes
+    );
     // Nobody is left to tell where standard error is closed.
     let _ = io::stderr().lock().write_all(text(&evaluation).as_bytes());
+    // Kept even if whoever reads the figures has gone.
+    let kept = keep(judging, &evaluation);
     json_lines::write(output, &evaluation.without_episodes())?;
-    keep(judging, &evaluation)
+    kept
 }
 
 fn keep(judging: &Judging<'_>, evaluation: &Evaluation) -> Result<()> {

@@ -153,11 +153,18 @@ pub(crate) fn check_training_run(run: &Path, hint: &str) -> Result<()> {
 /// # Errors
 /// If the path is no run's directory.
 pub(crate) fn recipe(run: &Path, overrides: &[String]) -> Result<Recipe> {
-    ensure!(
-        is_run(run),
-        "{} is not the directory of a run that has begun: it has no {RECIPE}",
-        run.display()
-    );
+    if !is_run(run) {
+        let holds_runs = |folder: fs::ReadDir| folder.flatten().any(|own| is_run(&own.path()));
+        let reason = match fs::read_dir(run).map(holds_runs) {
+            Err(error) if error.kind() == ErrorKind::NotFound => "it does not exist".to_owned(),
+            Ok(true) => "there are runs in it, give those".to_owned(),
+            _ => format!("it has no {RECIPE}"),
+        };
+        bail!(
+            "{} is not the directory of a run that has begun: {reason}",
+            run.display()
+        );
+    }
     Recipe::load(Some(&run.join(RECIPE).display().to_string()), overrides)
 }
 
@@ -217,7 +224,21 @@ mod tests {
         write("{\"step\":1}\n{\"step\n{\"step\":3}\n");
         let message = metrics(run).unwrap_err().to_string();
         assert!(message.contains("metrics.jsonl, line 2: "), "{message}");
-        let message = recipe(run, &[]).unwrap_err().to_string();
-        assert!(message.contains("no recipe.ron"), "{message}");
+    }
+
+    #[test]
+    fn what_is_no_run_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let check = |path: &Path, expected: &str| {
+            let message = recipe(path, &[]).unwrap_err().to_string();
+            assert!(message.ends_with(expected), "{message}");
+        };
+        check(path, "it has no recipe.ron");
+        check(&path.join("nowhere"), "it does not exist");
+        fs::create_dir(path.join("run")).unwrap();
+        fs::write(path.join("run").join(RECIPE), "").unwrap();
+        check(path, "there are runs in it, give those");
+        check(&path.join("run").join(RECIPE), "it has no recipe.ron");
     }
 }

@@ -110,6 +110,17 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
             recipe.steps
         );
     }
+    if position.steps > 0
+        && judged == Some(position.steps)
+        && !recipe.evaluation.is_due(position.steps)
+    {
+        log::warn!(
+            "the evaluation after step {} is dropped: the run ended there until now, and one of {} steps has \
+             none there",
+            position.steps,
+            recipe.steps
+        );
+    }
     log::info!(
         "going on with {} after step {}; what was recorded later is made anew",
         path.display(),

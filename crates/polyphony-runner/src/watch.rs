@@ -106,9 +106,9 @@ fn draw(frame: &mut Frame<'_>, run: &Run) {
     draw_returns(frame, run, curve);
     frame.render_widget(parts_table(run), parts);
     frame.render_widget(agents_table(run), agents);
-    let leave = match left(run) {
-        0 => "q leaves",
-        _ => "q leaves; the run goes on",
+    let leave = match is_complete(run) {
+        true => "q leaves",
+        false => "q leaves; the run goes on",
     };
     frame.render_widget(Line::from(leave).dim(), keys);
 }
@@ -148,10 +148,16 @@ fn left(run: &Run) -> usize {
     run.recipe.steps.saturating_sub(run.metrics.len())
 }
 
+/// Whether all steps are done, and the held-out tasks after them.
+fn is_complete(run: &Run) -> bool {
+    left(run) == 0 && run.evaluation_at(run.recipe.steps).is_some()
+}
+
 fn gauge(run: &Run) -> Gauge<'static> {
     let (done, steps) = (run.metrics.len(), run.recipe.steps);
     let left = match (left(run), recent(run, "timing.step_secs")) {
-        (0, _) => ", all done".to_owned(),
+        (0, _) if is_complete(run) => ", all done".to_owned(),
+        (0, _) => ", held-out tasks are being played".to_owned(),
         (left, Some(secs)) => format!(", {} left", in_words(secs * left as f64)),
         (_, None) => String::new(),
     };
@@ -315,7 +321,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::evaluation;
+    use crate::evaluation::{self, Evaluation};
 
     fn run(steps: usize) -> Run {
         let line = |step: usize| {
@@ -358,7 +364,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let text = shown(&run(40), 120, 30);
+        let mut trained = run(40);
+        let text = shown(&trained, 120, 30);
+        for part in ["step 40 of 40, held-out tasks are being played", "goes on"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        trained.evaluations.push(Evaluation {
+            step: Some(40),
+            ..evaluation::fixture(&[(2.5, String::new())])
+        });
+        let text = shown(&trained, 120, 30);
         assert!(text.contains("step 40 of 40, all done"), "{text}");
         assert!(!text.contains("goes on"), "{text}");
         let text = shown(&run(0), 120, 30);

@@ -159,6 +159,8 @@ fn episodes_go_on_turn_after_turn_under_every_protocol() {
         (lettered(&["first", "second"]), Protocol::Parallel),
         (lettered(&["shared"]), Protocol::Parallel),
         (lettered(&["shared"]), Protocol::Pipeline),
+        (lettered(&["first", "second"]), Protocol::Pipeline),
+        (lettered(&["first", "second"]), Protocol::Discussion),
     ] {
         let mut config = config(protocol, 2);
         config.responses.max_new_tokens = 4;

@@ -93,15 +93,16 @@ impl Arguments {
         }
         // Nothing learns here.
         recipe.fine_tuning = FineTuning::Full;
+        recipe.updates.learning_rates.clear();
         recipe.team = match (self.run(), self.team.as_slice()) {
             (Some(run), _) => agents_of(run, &recipe)?,
             (None, []) => recipe.team,
             (None, [model]) => recipe::Team::Copies(model.clone()),
             (None, models) => recipe::Team::Each(models.to_vec()),
         };
-        recipe
-            .validate()
-            .context("checking --team, which takes the directory of a run, or models")?;
+        recipe.validate().context(
+            "checking the recipe with --team (a run's directory, or models) and --device",
+        )?;
         Ok(recipe)
     }
 }
@@ -187,6 +188,20 @@ mod tests {
         let twice = arguments(None, &["team=Copies(\"b\")"], &["a"]);
         let error = resolve(&twice).unwrap_err().to_string();
         assert!(error.contains("leave one of them out"), "{error}");
+    }
+
+    #[test]
+    fn learning_rates_are_no_matter() {
+        let changes = [
+            "team=Shared(\"a\")",
+            "updates.learning_rates={\"shared\": 1e-3}",
+        ];
+        let recipe = Recipe::load(None, &changes.map(str::to_owned)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("shared.ron");
+        fs::write(&file, recipe.to_ron()).unwrap();
+        let judged = resolve(&arguments(file.to_str(), &[], &["b"])).unwrap();
+        assert_eq!(judged.team, recipe::Team::Copies("b".to_owned()));
     }
 
     #[test]

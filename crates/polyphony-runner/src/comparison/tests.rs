@@ -205,6 +205,14 @@ fn a_kept_evaluation_belongs_to_its_teams_training() {
         &[kept("k", &one, &["seed=1"], 0, [1.0, 1.0])],
         &[(TLDR, "parallel", Some(0), &[1], 1.0)],
     );
+    // So their seeds are those of their answers.
+    check(
+        &[
+            kept("k5", &one, &["seed=5"], 0, [1.0, 1.0]),
+            kept("k6", &one, &["seed=6"], 0, [2.0, 2.0]),
+        ],
+        &[(TLDR, "parallel", Some(0), &[5, 6], 1.5)],
+    );
     // Two teams with other random numbers are two, and no seeds of the rows above.
     check(
         &[
@@ -277,6 +285,31 @@ fn rows_of_one_name_say_what_tells_them_apart() {
             (stage, "parallel (visible_asserts: All)", Some(0), &[1], 2.0),
         ],
     );
+    // What nobody trained on is not told.
+    let judged = |folder: &str, value| {
+        let posts = format!(
+            r#"held_out=File(path: "{folder}/test.jsonl", fields: {{"post": "post"}}, id: None, limit: None)"#
+        );
+        run(
+            "run",
+            "tldr-smollm2",
+            &[&posts],
+            &[(Some(0), [value, value])],
+        )
+    };
+    let method = |folder: &str| {
+        format!(
+            r#"parallel (held_out: File(path:"{folder}/test.jsonl",fields:{{"post":"post"}},id:None,limit:None))"#
+        )
+    };
+    let stage = "tldr, test.jsonl";
+    check(
+        &[judged("a", 1.0), judged("b", 2.0)],
+        &[
+            (stage, &method("a"), Some(0), &[1], 1.0),
+            (stage, &method("b"), Some(0), &[1], 2.0),
+        ],
+    );
     // Also where one of them has what is the default, or a choice.
     let linear = ["updates.schedule=Linear(last: 0.5)", "algorithm.samples=2"];
     let constant = ["updates.schedule=Constant", "algorithm.samples=4"];
@@ -345,6 +378,14 @@ fn the_same_seed_twice_is_one_result_or_an_error() {
         error.starts_with("runs/a and runs/b have the same recipe and seed"),
         "{error}"
     );
+}
+
+#[test]
+fn the_cost_of_an_episode_counts_those_left_out() {
+    let mut judged = run("run", "tldr-smollm2", &[], &[(Some(0), [1.0, 1.0])]);
+    judged.evaluations[0].skipped_episodes = 6;
+    judged.evaluations[0].sampled_tokens = 80;
+    assert_eq!(compare(&[judged]).unwrap()[0].sampled_tokens, 10.0);
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub(super) fn reason(code: &Code) -> String {
         Code::MissingStructField { field, .. } => format!("the key `{field}` is missing"),
         Code::DuplicateStructField { field, .. } => format!("the key `{field}` is given twice"),
         Code::InvalidValueForType { expected, found } => {
+            let expected = expected.replace("a nonzero usize", "a whole number of at least 1");
             format!("found {found}, but it must be {expected}")
         }
         Code::ExpectedString => {
@@ -69,16 +70,21 @@ pub(super) fn reason(code: &Code) -> String {
             "expected a whole number that is neither below 0 nor too large".to_owned()
         }
         Code::ExpectedIdentifier | Code::SuggestRawIdentifier(_) | Code::InvalidIdentifier(_) => {
-            "expected the name of a choice, without quotes, such as Copies(\"smollm2-135m\")"
+            "expected the name of a choice or of a key, without quotes, as in Copies(\"smollm2-135m\") and \
+             Linear(last: 0.0); docs/recipes.md has all"
                 .to_owned()
         }
         Code::ExpectedStructLike | Code::ExpectedNamedStructLike(_) => {
             "expected round brackets with `key: value` pairs, whose keys docs/recipes.md has"
                 .to_owned()
         }
+        Code::ExpectedDifferentStructName { .. } => {
+            "expected another pair of round brackets here, as in ExpertEdits((…))".to_owned()
+        }
         // Also what comes of a number with a point where whole numbers are meant.
         Code::ExpectedComma => {
-            "expected a comma or a closing bracket here, or a whole number before".to_owned()
+            "expected a comma or a closing bracket here, or a whole number before; texts need double quotes"
+                .to_owned()
         }
         other => format!("not valid RON: {other}"),
     }

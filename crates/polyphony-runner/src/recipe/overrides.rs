@@ -30,7 +30,9 @@ pub(super) fn apply(recipe: &Recipe, change: &str) -> Result<Recipe> {
     RawValue::from_ron(value).map_err(|error| {
         let is_word = !value.contains(['(', '[', '{', '"', ',']);
         let reason = match is_word {
-            true => "texts need double quotes, as in team=Copies(\"my-model\")".to_owned(),
+            true => "texts need double quotes and numbers brackets, as in team=Copies(\"my-model\") and \
+                     devices=Same(Cuda(1))"
+                .to_owned(),
             false => explain::in_file(&error).to_string(),
         };
         anyhow!("`{value}` is not a RON value: {reason}")

@@ -304,6 +304,15 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
             "`posts.jsonl` is not a RON value: texts need double quotes",
         ),
         (
+            "devices=cuda:1",
+            "`cuda:1` is not a RON value: texts need double quotes and numbers brackets, as in \
+             team=Copies(\"my-model\") and devices=Same(Cuda(1))",
+        ),
+        (
+            "team=Copies(smollm2-135m)",
+            "expected a comma or a closing bracket here, or a whole number before; texts need double quotes",
+        ),
+        (
             "samples=4",
             "there is no key `samples`; did you mean `algorithm.samples` or `evaluation.samples`?",
         ),
@@ -316,13 +325,17 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
             "`train` is Embedded(TldrTrain), which has no keys",
         ),
         (
+            "environment=Coding(settings: (turns: 0))",
+            "found the unsigned integer `0`, but it must be a whole number of at least 1",
+        ),
+        (
             "algorithm.samples=-4",
             "--set algorithm.samples=-4: `algorithm.samples` cannot be -4: ",
         ),
         (
             "algorithm.samples=2.5",
             "`algorithm.samples` cannot be 2.5: expected a comma or a closing bracket here, or a whole number \
-             before",
+             before; texts need double quotes",
         ),
         (
             "algorithm.samples=eight",
@@ -338,7 +351,16 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "team=\"smollm2-135m\"",
-            "expected the name of a choice, without quotes, such as Copies(\"smollm2-135m\")",
+            "expected the name of a choice or of a key, without quotes, as in Copies(\"smollm2-135m\") and \
+             Linear(last: 0.0); docs/recipes.md has all",
+        ),
+        (
+            "updates.schedule=Linear(0.0)",
+            "expected the name of a choice or of a key",
+        ),
+        (
+            "environment=Coding(settings: (feedback: ExpertEdits(base_url: \"x\")))",
+            "expected another pair of round brackets here, as in ExpertEdits((…))",
         ),
         (
             "algorithm.advantage_scale=StandardDeviation",

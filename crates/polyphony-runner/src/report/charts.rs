@@ -160,7 +160,7 @@ pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
         if let Some(series) = group.metrics.get("return") {
             traces.extend(curve(series, &group.label, index));
         }
-        traces.push(judged::held_out(group, index, &Evaluation::by_task));
+        traces.extend(judged::held_out(group, index, &Evaluation::by_task));
     }
     let caption = format!(
         "{SMOOTH} Diamonds are held-out tasks, with their 95 % interval over tasks and seeds."

@@ -23,7 +23,7 @@ pub(super) fn groups(runs: &[Run]) -> Vec<Group<'_>> {
         match groups.iter_mut().find(|group| group[0].is_alike(run)) {
             Some(group) => match group.iter().find(|own| own.seed() == run.seed()) {
                 None => group.push(run),
-                // As in the table of methods.
+                // The table of methods has refused it, unless it says the same.
                 Some(other) => log::info!(
                     "{} has the recipe and the seed of {}, and is left out of its curves",
                     run.path.display(),

@@ -10,16 +10,17 @@ use plotly::{
 use super::{Chart, Group, colour, over_steps};
 use crate::{
     comparison::Row,
-    evaluation::{Evaluation, Played},
+    evaluation::Evaluation,
     statistics::{ByTask, Estimate},
 };
 
-/// A figure of the runs' evaluations, over their tasks and seeds, at the steps that all runs have.
+/// A figure of the runs' evaluations, over their tasks and seeds, at the steps that all runs have; `None`
+/// where there is nowhere such a figure.
 pub(super) fn held_out(
     group: &Group<'_>,
     index: usize,
     figure: &dyn Fn(&Evaluation) -> ByTask<'_>,
-) -> Box<dyn Trace> {
+) -> Option<Box<dyn Trace>> {
     let steps = group.runs[0]
         .evaluations
         .iter()
@@ -34,16 +35,16 @@ pub(super) fn held_out(
         Some((step, Estimate::of_runs(&runs.filter(is_whole)?)))
     };
     let (steps, estimates): (Vec<usize>, Vec<Estimate>) = steps.filter_map(at).unzip();
-    Scatter::new(steps, means(&estimates))
+    if estimates.is_empty() {
+        return None;
+    }
+    let marker = Marker::new().color(colour(index)).size(10);
+    let points = Scatter::new(steps, means(&estimates))
         .name(format!("{}, held out", group.label))
         .mode(Mode::Markers)
-        .marker(
-            Marker::new()
-                .color(colour(index))
-                .size(10)
-                .symbol(MarkerSymbol::Diamond),
-        )
-        .error_y(errors(&estimates, colour(index)))
+        .marker(marker.symbol(MarkerSymbol::Diamond))
+        .error_y(errors(&estimates, colour(index)));
+    Some(points)
 }
 
 /// The figures of the evaluations over steps: parts of the return, and pass@k.
@@ -61,19 +62,24 @@ pub(in crate::report) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
     let chart = |title: String, caption, unit, figure: &dyn Fn(&Evaluation) -> ByTask<'_>| {
         let lines = groups.iter().enumerate();
         let traces = lines
-            .map(|(index, group)| held_out(group, index, figure))
+            .filter_map(|(index, group)| held_out(group, index, figure))
             .collect();
         let layout = over_steps().y_axis(Axis::new().title(unit));
         Chart::new(title, caption, traces, layout)
     };
     let part = |part: &String| {
-        let of = |played: &Played| played.parts.get(part).copied().unwrap_or(0.0);
         let caption = "Mean of this part of the return, with its 95 % interval.".to_owned();
         chart(
             format!("held_out/reward/{part}"),
             caption,
             "reward",
-            &|evaluation| evaluation.of_tasks(of),
+            // Other environments have other parts.
+            &|evaluation| match evaluation.parts.contains_key(part) {
+                true => {
+                    evaluation.of_tasks(|played| played.parts.get(part).copied().unwrap_or(0.0))
+                }
+                false => ByTask::new(),
+            },
         )
     };
     let rate = |k: &usize| {
@@ -177,4 +183,49 @@ fn label(row: &Row) -> String {
         "{}{steps}<br>{} tasks, {seeds} seed{plural}",
         row.method, row.tasks
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::{evaluation, report::groups::groups, run_files, run_files::Run};
+
+    /// A run that was judged once: two tasks, worth 1 and 3, all of it in one part.
+    fn run(name: &str, recipe: &str, part: &str) -> Run {
+        let mut judged = evaluation::fixture(&[(1.0, String::new()), (3.0, String::new())]);
+        for played in &mut judged.episodes {
+            played.parts = [(part.to_owned(), played.value)].into();
+        }
+        judged.parts = [(part.to_owned(), judged.returns)].into();
+        Run {
+            metrics: vec![Map::new()],
+            evaluations: vec![judged],
+            ..run_files::fixture(name, recipe, &[])
+        }
+    }
+
+    #[test]
+    fn a_part_is_drawn_for_the_runs_that_have_it() {
+        let runs = [
+            run("writing", "tldr-smollm2", "length"),
+            run("coding", "coop-smollm2", "tests"),
+        ];
+        let charts = judged(&groups(&runs));
+        let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
+        assert_eq!(titles, ["held_out/reward/length", "held_out/reward/tests"]);
+        for (chart, name) in charts.iter().zip(["writing", "coding"]) {
+            let [points] = chart.plot["data"].as_array().unwrap().as_slice() else {
+                panic!("{name}: {}", chart.plot["data"]);
+            };
+            assert_eq!(points["name"], format!("MAGRPO ({name}), held out"));
+            assert_eq!([&points["x"], &points["y"]], [&json!([0]), &json!([2.0])]);
+            let error = &points["error_y"];
+            assert_eq!(
+                [&error["array"], &error["arrayminus"]],
+                [&json!([1.0]), &json!([1.0])]
+            );
+        }
+    }
 }
