@@ -42,7 +42,8 @@
       hovermode: data.some((trace) => trace.orientation === "h") ? "closest" : "x unified",
       hoverlabel: { namelength: -1, bgcolor: style("--raised"), bordercolor: style("--rule"), font: { color: style("--ink") } },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-      showlegend: data.filter((trace) => trace.showlegend !== false).length > 1,
+      // A line alone needs a name where it may be of one of several runs.
+      showlegend: root.dataset.runs > 1 || data.filter((trace) => trace.showlegend !== false).length > 1,
     }, { responsive: true, displaylogo: false, displayModeBar: false });
     place.dataset.drawn = "yes";
   };
