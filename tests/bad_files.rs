@@ -215,9 +215,7 @@ fn what_is_cheap_to_see_is_refused_before_a_model_is_obtained() {
 #[test]
 fn prompts_that_do_not_fit() {
     let place = training_run::place();
-    crate::chat_models::edit(&place.path("model/config.json"), |config| {
-        config["max_position_embeddings"] = 128.into();
-    });
+    crate::chat_models::chat_model(&place.path("model"), 128);
     let expected = [
         "the prompt of agent `summarizer` has",
         "context holds 128",

@@ -219,9 +219,7 @@ fn runs_that_differ_in_their_seeds_are_one_row() {
 #[test]
 fn a_baseline_of_which_nothing_fits_is_refused() {
     let place = training_run::place();
-    crate::chat_models::edit(&place.path("model/config.json"), |config| {
-        config["max_position_embeddings"] = 300.into();
-    });
+    crate::chat_models::chat_model(&place.path("model"), 300);
     let changes = [
         "held_out=File(path: \"posts.jsonl\", fields: {\"post\": \"body\"})",
         "max_new_tokens=8",

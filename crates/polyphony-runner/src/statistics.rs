@@ -64,9 +64,9 @@ impl Estimate {
     /// The mean over runs of the means over their tasks. For the interval, runs and tasks are drawn with
     /// replacement, the same tasks for all runs: more runs say nothing more of the tasks. What n drawn runs
     /// deviate from all of them by is stretched by √(n / (n − 1)), since its variance is too small by the
-    /// square of that, but not beyond the least and greatest value of a task. Where few
-    /// runs differ much more than chance in their tasks explains, this is still too narrow: the interval holds
-    /// the truth in 61 of 100 cases with two runs and in 81 with three.
+    /// square of that, but not beyond the least and greatest value of a task. Where few runs differ much
+    /// more than chance in their tasks explains, this is still too narrow: the interval holds the truth in 61
+    /// of 100 cases with two runs and in 81 with three.
     pub fn of_runs(runs: &[ByTask<'_>]) -> Self {
         let means: Vec<f64> = runs.iter().map(|run| mean_of(run.values())).collect();
         let few = match runs {
