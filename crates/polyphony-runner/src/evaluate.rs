@@ -72,6 +72,72 @@ pub fn evaluate(
     Ok(evaluation)
 }
 
+/// A team that is evaluated, with what it plays.
+pub(crate) struct EvaluationSession<'a> {
+    pub(crate) prepared: &'a Prepared,
+    pub(crate) recipe: &'a Recipe,
+    /// What the reward of a turn is worth one turn earlier.
+    pub(crate) discount: f64,
+    pub(crate) protocol: &'a Protocol,
+    /// Training steps that the team has had, as far as it is known.
+    pub(crate) step: Option<usize>,
+}
+
+impl EvaluationSession<'_> {
+    /// Plays the held-out tasks, with random numbers that depend on the seed alone: the same team gets
+    /// the same figures, and training is not disturbed. `None` if it was stopped.
+    ///
+    /// # Errors
+    /// If generation fails, or the environment fails.
+    pub(crate) fn play(
+        &self,
+        title: &str,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        let started = Instant::now();
+        let tasks = &self.prepared.held_out;
+        observer.on_event(Event::Begun {
+            title,
+            length: tasks.len(),
+            done: 0,
+        });
+        let config = EpisodeConfig {
+            episodes: self.recipe.evaluation.samples,
+            protocol: self.protocol,
+            training: &self.recipe.training_config(),
+        };
+        let indices: Vec<usize> = (0..tasks.len()).collect();
+        let mut all = Episodes::default();
+        let mut done = 0;
+        for batch in indices.chunks(tasks_at_once(config.episodes)) {
+            if stop.is_requested() {
+                observer.on_event(Event::Ended);
+                return Ok(None);
+            }
+            let agents = &self.prepared.team.agents;
+            let played = play_episodes(
+                agents,
+                self.environment(),
+                &tasks.batch(batch),
+                &config,
+                &mut |_| (),
+            )?;
+            all.played.extend(played.played);
+            all.left_out.extend(played.left_out);
+            done += batch.len();
+            observer.on_event(Event::Advanced { done });
+        }
+        observer.on_event(Event::Ended);
+        let secs = started.elapsed().as_secs_f64();
+        Ok(Some(self.summarize(&all, secs)))
+    }
+
+    fn environment(&self) -> &dyn Environment {
+        self.prepared.environment.as_ref()
+    }
+}
+
 fn summarize(
     environment: &dyn Environment,
     episodes: &Episodes,

@@ -75,7 +75,7 @@ pub struct Recipe {
     pub tasks_per_step: usize,
     /// How the team is evaluated.
     #[serde(default)]
-    pub evaluation: Evaluation,
+    pub evaluation: EvaluationPlan,
     /// What is kept so that a stopped run can be resumed.
     #[serde(default)]
     pub checkpoints: Checkpoints,
@@ -161,7 +161,7 @@ pub enum Team {
 /// How the team is evaluated on held-out tasks, before and after training and between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Evaluation {
+pub struct EvaluationPlan {
     /// The held-out tasks to use, from the first; all where there are fewer.
     pub tasks: usize,
     /// Episodes of each task.
@@ -170,14 +170,14 @@ pub struct Evaluation {
     pub every: Option<usize>,
 }
 
-impl Evaluation {
+impl EvaluationPlan {
     /// Whether the team is evaluated between its first and its last step, after this many.
     pub(crate) fn is_due(&self, steps: usize) -> bool {
         self.every.is_some_and(|every| steps.is_multiple_of(every))
     }
 }
 
-impl Default for Evaluation {
+impl Default for EvaluationPlan {
     fn default() -> Self {
         Self {
             tasks: 32,

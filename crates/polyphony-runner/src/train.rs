@@ -12,7 +12,7 @@ use polyphony_report::{Evaluation, RunDirectory, check_new};
 
 use crate::{
     checkpoint::{self, Position},
-    evaluate::{self, Judged},
+    evaluate::EvaluationSession,
     info, memory,
     observer::{Best, Event, Observer},
     prepare::Prepared,
@@ -61,12 +61,12 @@ pub fn train(
     if let Some(path) = run_dir {
         check_new(path)?;
     }
-    let prepared = Prepared::for_training(registry, recipe)?;
+    let prepared = Prepared::for_training(registry, recipe, observer)?;
     let mut session = Session::new(registry, recipe, prepared)?;
     let info = info::run_info(registry, recipe, session.environment())?;
-    let label = registry.label(&recipe.environment);
-    let mut run = RunDirectory::create(run_dir, &label, &recipe.to_ron(), &info)?;
+    let mut run = RunDirectory::create(run_dir, &recipe.to_ron(), &info)?;
     log::info!("writing the run to {}", run.path().display());
+    session.describe_environment(&run)?;
     session.play(&mut run, Position::default(), stop, observer)
 }
 
@@ -89,7 +89,7 @@ pub fn resume(
     recipe.validate_for_training(registry)?;
     polyphony_report::check_training_run(path, "there is nothing to resume")?;
     let found = find_checkpoint(path, from, &recipe)?;
-    let prepared = Prepared::for_training(registry, &recipe)?;
+    let prepared = Prepared::for_training(registry, &recipe, observer)?;
     let mut session = Session::new(registry, &recipe, prepared)?;
     let position = match &found.checkpoint {
         None => Position::default(),
@@ -100,7 +100,9 @@ pub fn resume(
     checkpoint::go_back_to(path, position.steps, &recipe)?;
     run.cut(position.lengths)?;
     let info = info::run_info(registry, &recipe, session.environment())?;
-    run.save_recipe(&recipe.to_ron(), &info)?;
+    run.save_recipe(&recipe.to_ron())?;
+    run.save_info(&info)?;
+    session.describe_environment(&run)?;
     warn_of_changes(&recipe, planned, &position, found.evaluated);
     log::info!(
         "resuming {} after step {}; what was recorded later is made anew",
@@ -203,6 +205,14 @@ impl<'a> Session<'a> {
 
     fn environment(&self) -> &dyn Environment {
         self.prepared.environment.as_ref()
+    }
+
+    /// Writes down what the environment says of itself, if it does.
+    fn describe_environment(&self, run: &RunDirectory) -> Result<()> {
+        match self.environment().description() {
+            Some(description) => Ok(run.save_environment(&description)?),
+            None => Ok(()),
+        }
     }
 
     /// Puts team and algorithm into the state of a checkpoint.
@@ -335,7 +345,7 @@ impl<'a> Session<'a> {
             &mut self.prepared.team.agents,
             self.algorithm.as_mut(),
             self.prepared.environment.as_ref(),
-            &self.prepared.train.select(tasks),
+            &self.prepared.train.batch(tasks),
             &self.config,
             position.steps,
             &mut |progress| observer.on_event(Event::Within { progress, agents }),
@@ -388,14 +398,14 @@ impl<'a> Session<'a> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let title = format!("held-out tasks after {steps} steps");
-        let played = Judged {
+        let session = EvaluationSession {
             prepared: &self.prepared,
             recipe: self.recipe,
             discount: self.discount,
             protocol: &Protocol::parallel(),
             step: Some(steps),
         };
-        let Some(evaluation) = evaluate::play(&played, &title, stop, observer)? else {
+        let Some(evaluation) = session.play(&title, stop, observer)? else {
             return Ok(());
         };
         log::info!(
