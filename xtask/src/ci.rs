@@ -216,7 +216,7 @@ fn check_devices() -> Result<Outcome> {
     let mut check = process::cargo();
     check
         .args(["check", "--workspace", "--quiet", "--features"])
-        .arg("polyphony-runner/cuda,polyphony-runner/vulkan")
+        .arg("polyphony/cuda,polyphony/vulkan")
         .env("DOCS_RS", "1");
     process::run(&mut check)?;
     Ok(Outcome::Passed)
@@ -244,14 +244,13 @@ fn wgpu_tests() -> Result<Outcome> {
     cargo(&[
         "test",
         "--package",
-        "polyphony-tests",
-        "--no-default-features",
+        "polyphony-device-tests",
         "--features",
         "wgpu",
         "--profile",
         "devices",
         "--test",
-        "devices",
+        "every_device",
         "--",
         "conformance",
         "every_device",

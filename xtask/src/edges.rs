@@ -40,7 +40,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         TEST_SUPPORT,
         &["polyphony-episode", "polyphony-model", "polyphony-marl"],
     ),
-    ("polyphony-tests", &["polyphony-model"]),
+    (
+        "polyphony-device-tests",
+        &["polyphony-episode", "polyphony-model", "polyphony-marl"],
+    ),
     ("xtask", &[]),
 ];
 
