@@ -15,13 +15,14 @@ use serde::{
 };
 
 use super::{Recipe, explain, reader};
+use crate::registry::Registry;
 
 /// The recipe with one change of the form `path=value`.
 ///
 /// # Errors
 /// Names the part of the path that does not exist with the nearest one that does, or says what is
 /// wrong with the value.
-pub(super) fn apply(recipe: &Recipe, change: &str) -> Result<Recipe> {
+pub(super) fn apply(registry: &Registry, recipe: &Recipe, change: &str) -> Result<Recipe> {
     let (path, value) = change.split_once('=').context(
         "expected path=value, such as algorithm.samples=8 or updates.learning_rate=1e-6",
     )?;
@@ -38,12 +39,14 @@ pub(super) fn apply(recipe: &Recipe, change: &str) -> Result<Recipe> {
         anyhow!("`{value}` is not a RON value: {reason}")
     })?;
     let text = replace(&recipe.to_ron(), &keys, 0, value)?;
-    reader().from_str(&text).map_err(|error| {
+    let read: Recipe = reader().from_str(&text).map_err(|error| {
         anyhow!(
             "`{path}` cannot be {value}: {}",
             explain::reason(&error.code)
         )
-    })
+    })?;
+    read.resolve(registry)
+        .map_err(|error| anyhow!("`{path}` cannot be {value}: {error:#}"))
 }
 
 /// `text` with the value at `keys[depth..]` replaced by `value`.
@@ -57,7 +60,7 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
     } else {
         reader().from_str(text).ok()
     };
-    let Some(Fields(mut fields)) = fields else {
+    let Some(Fields(mut fields)): Option<Fields> = fields else {
         // The keys of `Solo(Coding(…))` are those of what it holds.
         if let Some((outer, inner)) = held(text) {
             let inner = replace(inner, keys, depth, value)?;
@@ -105,8 +108,8 @@ pub(super) fn settings(text: &str) -> IndexMap<String, String> {
 }
 
 fn collect(text: &str, path: &str, settings: &mut IndexMap<String, String>) {
-    // What begins with a name is a choice, and one value; but an environment's settings are many.
-    let is_section = text.starts_with('(') || path == "environment";
+    // What begins with a name is a choice, and one value; but the settings of these two are many.
+    let is_section = text.starts_with('(') || matches!(path, "environment" | "algorithm");
     let fields = is_section.then(|| reader().from_str(text).ok()).flatten();
     let Some(Fields(fields)) = fields else {
         match held(text).filter(|_| is_section) {
@@ -136,7 +139,22 @@ fn held(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The keys of a RON struct, each with the text of its value.
-struct Fields(Vec<(String, String)>);
+pub(super) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    /// Those of a text; `None` where it is no struct with named fields.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        reader().from_str(text).ok()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.names().any(|name| name == key)
+    }
+}
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
