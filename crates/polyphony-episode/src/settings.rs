@@ -1,0 +1,69 @@
+//! What stands in a recipe for an environment or a data set.
+
+use std::error::Error;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Environment, EnvironmentError, Task};
+
+/// Settings as a recipe gives them, and how the environment is made from them.
+///
+/// Every environment that can be cloned, written and read builds itself, so that a simple one needs no
+/// second type. One that holds more than its settings, such as processes, has a type of its own for
+/// them:
+///
+/// ```
+/// use polyphony_episode::{
+///     Environment, EnvironmentError, EnvironmentSettings, FnEnvironment, Reward,
+/// };
+/// use serde::{Deserialize, Serialize};
+///
+/// /// `Brevity(longest: 20)`: a text must not be longer than that.
+/// #[derive(Serialize, Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Brevity {
+///     longest: usize,
+/// }
+///
+/// impl EnvironmentSettings for Brevity {
+///     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+///         let longest = self.longest;
+///         let game = FnEnvironment::new(["writer"], ["brevity"], move |_, action| {
+///             let [text] = action.texts();
+///             Reward::new([("brevity", f64::from(u8::from(text.len() <= longest)))])
+///         });
+///         Ok(Box::new(game))
+///     }
+/// }
+///
+/// let settings: Brevity = ron::from_str("(longest: 20)")?;
+/// assert_eq!(settings.build()?.roles()[0].name, "writer");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait EnvironmentSettings: Serialize + DeserializeOwned + 'static {
+    /// Makes the environment.
+    ///
+    /// # Errors
+    /// If a setting is not allowed, or something that the environment needs cannot be started: what is
+    /// wrong, and what would help.
+    fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError>;
+}
+
+impl<E: Environment + Clone + Serialize + DeserializeOwned + 'static> EnvironmentSettings for E {
+    fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+/// A data set as a recipe names it.
+pub trait TaskSource: Serialize + DeserializeOwned + 'static {
+    /// Loads its tasks: at least one, no two with the same identifier.
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds something that makes no task: what is wrong, where, and what would
+    /// help.
+    fn load(&self) -> Result<Vec<Task>, Box<dyn Error + Send + Sync>>;
+
+    /// A short name for reports, such as the file's.
+    fn label(&self) -> String;
+}
