@@ -129,3 +129,7 @@ pub use reward::Reward;
 pub use settings::{EnvironmentSettings, TaskSource};
 pub use task::{Split, Task, TaskError};
 pub use turn::{FinishReason, JointAction, Observation, Response, Role, Turn};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,14 +2,12 @@
 
 use std::error::Error;
 
-use serde::{Serialize, de::DeserializeOwned};
-
 use crate::{Environment, EnvironmentError, Task};
 
-/// Settings as a recipe gives them, and how the environment is made from them.
+/// Settings as a recipe gives them, and how the environment is made from them. To stand in a recipe a
+/// type is also `Serialize` and `DeserializeOwned`.
 ///
-/// Every environment that can be cloned, written and read builds itself, so that a simple one needs no
-/// second type. One that holds more than its settings, such as processes, has a type of its own for
+/// Every environment that can be cloned builds itself, so that a simple one needs no second type. One that holds more than its settings, such as processes, has a type of its own for
 /// them:
 ///
 /// ```
@@ -40,7 +38,7 @@ use crate::{Environment, EnvironmentError, Task};
 /// assert_eq!(settings.build()?.roles()[0].name, "writer");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub trait EnvironmentSettings: Serialize + DeserializeOwned + 'static {
+pub trait EnvironmentSettings {
     /// Makes the environment.
     ///
     /// # Errors
@@ -49,14 +47,15 @@ pub trait EnvironmentSettings: Serialize + DeserializeOwned + 'static {
     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError>;
 }
 
-impl<E: Environment + Clone + Serialize + DeserializeOwned + 'static> EnvironmentSettings for E {
+impl<E: Environment + Clone + 'static> EnvironmentSettings for E {
     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
         Ok(Box::new(self.clone()))
     }
 }
 
-/// A data set as a recipe names it.
-pub trait TaskSource: Serialize + DeserializeOwned + 'static {
+/// A data set as a recipe names it. To stand in a recipe a type is also `Serialize` and
+/// `DeserializeOwned`.
+pub trait TaskSource {
     /// Loads its tasks: at least one, no two with the same identifier.
     ///
     /// # Errors
