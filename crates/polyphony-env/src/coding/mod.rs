@@ -12,6 +12,7 @@ mod program;
 mod prompts;
 mod python;
 mod settings;
+mod setup;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -28,6 +29,7 @@ pub use self::{
     function::{Body, HelperUse, Results},
     program::SyntaxErrorIn,
     settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
+    setup::CodingSetup,
 };
 use self::{
     feedback::{Report, ask_again, shorten},

@@ -2,6 +2,7 @@
 
 mod curve;
 mod reward;
+mod settings;
 mod stop_words;
 mod tasks;
 mod text;
@@ -14,6 +15,7 @@ use polyphony_episode::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::settings::{Arxiv, Tldr};
 use self::tasks::TaskTable;
 
 /// What the agents of a [`Writing`] environment write.
