@@ -11,6 +11,7 @@ use super::number;
 /// the agents have to settle on one without a word.
 pub struct Complement {
     roles: [Role; 2],
+    parts: [String; 1],
 }
 
 impl Complement {
@@ -18,7 +19,14 @@ impl Complement {
     pub fn new() -> Self {
         Self {
             roles: ["left", "right"].map(Role::new),
+            parts: ["sum".to_owned()],
         }
+    }
+}
+
+impl Default for Complement {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -27,8 +35,8 @@ impl Environment for Complement {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["sum"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
