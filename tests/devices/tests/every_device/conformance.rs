@@ -7,17 +7,14 @@ use burn::{
     module::{ModuleVisitor, Param},
     tensor::{Gradients, Tensor},
 };
+use polyphony_device_tests::{Precision, Target, targets};
 use polyphony_model::{
     GenerationConfig, LanguageModel, PackedGroup, PromptGroup, Sampling, StreamKey, generate,
     score_group, sequence_logits,
 };
+use polyphony_test_support::{fixture, load_on, values};
 use safetensors::SafeTensors;
 use serde_json::Value;
-
-use crate::{
-    devices::{Precision, Target, targets},
-    tiny::{fixture, load_on, values},
-};
 
 /// The largest relative difference of the loss.
 const LOSS_TOLERANCE: f64 = 1e-3;

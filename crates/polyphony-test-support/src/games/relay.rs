@@ -14,8 +14,9 @@ use super::number;
 /// Whether its [number](number) is low (0) or high (1 or 2) is what the runner is told at the second
 /// turn, and what the runner then says earns 1 if that is low or high as the secret is, and −1 if not.
 /// That the scout says what it saw earns 0.5 or −0.5 at once: a signal that is easy to find.
-pub(crate) struct Relay {
+pub struct Relay {
     roles: [Role; 2],
+    parts: [String; 2],
 }
 
 /// What stands for low and high in what agents are told.
@@ -23,9 +24,10 @@ const SIGNS: [&str; 2] = ["aaaa", "zzzz"];
 
 impl Relay {
     /// The game.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             roles: ["scout", "runner"].map(Role::new),
+            parts: ["named", "arrived"].map(String::from),
         }
     }
 }
@@ -40,10 +42,16 @@ fn secret(task: &Task) -> Result<bool, EnvironmentError> {
     match task.field("secret")? {
         "low" => Ok(false),
         "high" => Ok(true),
-        other => Err(EnvironmentError::Failed(format!(
+        other => Err(EnvironmentError::failed(format!(
             "task `{}`: its secret is `{other}`, but must be low or high",
             task.id
         ))),
+    }
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -52,8 +60,8 @@ impl Environment for Relay {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["named", "arrived"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn horizon(&self) -> NonZeroUsize {

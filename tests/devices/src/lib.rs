@@ -1,24 +1,27 @@
-//! The devices that the tests run on: always the processor; with the feature `wgpu` a GPU, for which
+//! The devices that the tests of this package run on: always the processor; with the feature `wgpu` a GPU, for which
 //! Mesa's software driver will do; and with the feature `cuda` one of NVIDIA's.
 
 use burn::tensor::Device;
 
 /// A device, and how close to PyTorch it has to come.
-pub(crate) struct Target {
-    pub(crate) name: &'static str,
-    pub(crate) device: Device,
-    pub(crate) precision: Precision,
+pub struct Target {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// The device itself.
+    pub device: Device,
+    /// How close to PyTorch it comes.
+    pub precision: Precision,
 }
 
 /// The largest differences from what PyTorch computes on a processor.
 #[derive(Clone, Copy)]
-pub(crate) struct Precision {
+pub struct Precision {
     /// Of a logit, and of a log-probability in nats.
-    pub(crate) logits: f32,
+    pub logits: f32,
     /// Of a gradient's norm, relative to it.
-    pub(crate) norms: f64,
+    pub norms: f64,
     /// Whether sampling draws the tokens that it draws on the CPU.
-    pub(crate) same_tokens: bool,
+    pub same_tokens: bool,
 }
 
 /// Sums of up to 176 products in another order than PyTorch's.
@@ -47,7 +50,7 @@ const CUDA: Precision = Precision {
 };
 
 /// All devices that this build has.
-pub(crate) fn targets() -> Vec<Target> {
+pub fn targets() -> Vec<Target> {
     vec![
         Target {
             name: "the CPU",

@@ -9,16 +9,24 @@ use super::number;
 /// A game of one turn. Both agents are told the task's field `call` and answer; the answers earn 1 if
 /// their [numbers](number) add up to the task's field `sum`. There are several ways to do that, and
 /// the agents have to settle on one without a word.
-pub(crate) struct Complement {
+pub struct Complement {
     roles: [Role; 2],
+    parts: [String; 1],
 }
 
 impl Complement {
     /// The game.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             roles: ["left", "right"].map(Role::new),
+            parts: ["sum".to_owned()],
         }
+    }
+}
+
+impl Default for Complement {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -27,8 +35,8 @@ impl Environment for Complement {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["sum"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use polyphony_device_tests::targets;
 use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
@@ -14,11 +15,7 @@ use polyphony_model::{
     Activations, LanguageModel, LoraConfig, ModelFiles, Sampling, StreamKey, Tokenizer,
     sequence_logits,
 };
-
-use crate::{
-    devices::targets,
-    tiny::{fixture, load, load_on, values, weight_bits},
-};
+use polyphony_test_support::{fixture, load, load_on, values, weight_bits};
 
 /// What earns a reward.
 #[derive(Clone, Copy, Debug)]
