@@ -12,6 +12,8 @@ mod bench;
 mod checkpoint;
 mod device;
 mod evaluate;
+#[cfg(test)]
+mod fixture;
 mod info;
 mod memory;
 mod models;
