@@ -53,11 +53,13 @@
 //! ```
 
 mod environment;
+mod metric;
 mod reward;
 mod task;
 mod turn;
 
 pub use environment::{Environment, EnvironmentError, Next, Outcome};
+pub use metric::{Counter, Metric, MetricKey, MetricValue};
 pub use reward::Reward;
 pub use task::{Task, TaskError};
 pub use turn::{FinishReason, JointAction, Observation, Response, Role, Turn};
