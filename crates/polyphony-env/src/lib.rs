@@ -4,18 +4,18 @@
 //! [`Writing`] is an [`Environment`](polyphony_episode::Environment) for two agents and one turn,
 //! [`Coding`] one for two agents and as many turns as are set, whose programs run in a sandbox.
 //! [`Solo`] makes one agent do the work of either's team.
-//! Their tasks come from a [`Source`]: sets written for this project and embedded in the crate, or a
-//! file of JSON lines, gzipped JSON lines or Parquet.
+//! Their tasks come from [`Embedded`] sets, written for this project, or from a [`File`] of JSON lines,
+//! gzipped JSON lines or Parquet.
 //!
 //! This crate knows nothing of models, tensors or training algorithms. It uses the network in one
 //! place only: an [`Expert`] asks an outside model, where a recipe wants its edits as feedback.
-//! Start reading at [`Writing`], then [`Coding`] and [`Source`].
+//! Start reading at [`Writing`], then [`Coding`] and [`File`].
 //!
 //! ```
-//! use polyphony_env::{EmbeddedSet, Source, Writing};
-//! use polyphony_episode::{Environment, JointAction, Response};
+//! use polyphony_env::{Embedded, EmbeddedSet, Writing};
+//! use polyphony_episode::{Environment, JointAction, Response, TaskSource};
 //!
-//! let tasks = Source::Embedded(EmbeddedSet::TldrTrain).load()?;
+//! let tasks = Embedded(EmbeddedSet::TldrTrain).load()?;
 //! let tldr = Writing::tldr();
 //! let observations = tldr.start(&tasks[0])?;
 //! assert!(observations[0].text.contains(&tasks[0].fields["post"]));
@@ -27,7 +27,7 @@
 //! let reward = tldr.step(&tasks[0], &[], &action)?.reward;
 //! assert_eq!(reward.part("structure"), Some(0.5));
 //! assert!(reward.total() > 2.0 && reward.total() <= Writing::MAX_REWARD);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 
 mod coding;
@@ -37,10 +37,10 @@ mod solo;
 mod writing;
 
 pub use coding::{
-    Assessment, Body, Coding, CodingSettings, Definition, Draft, Ending, Expert, ExpertError,
+    Assessment, Body, Coding, CodingSettings, CodingSetup, Definition, Draft, Ending, Expert, ExpertError,
     ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run, SyntaxErrorIn,
     VisibleAsserts,
 };
-pub use dataset::{DataSetError, EmbeddedSet, Place, Source};
+pub use dataset::{DataSetError, Embedded, EmbeddedSet, File, Place, Problems};
 pub use solo::Solo;
-pub use writing::{Writing, WritingTask};
+pub use writing::{Arxiv, Tldr, Writing, WritingTask};

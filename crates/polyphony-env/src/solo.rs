@@ -1,10 +1,10 @@
 //! One agent does the work of a whole team: the single-agent counterpart of another environment.
 
-use std::{borrow::Borrow, num::NonZeroUsize};
+use std::{borrow::Borrow, num::NonZeroUsize, sync::Arc};
 
 use polyphony_episode::{
-    Environment, EnvironmentError, JointAction, Next, Observation, Outcome, Response, Reward, Role,
-    Task, Turn,
+    Counter, Environment, EnvironmentError, JointAction, Next, Observation, Outcome, Response,
+    Reward, Role, Split, Task, Turn,
 };
 
 /// Stands alone on the line between two answers.
@@ -79,7 +79,7 @@ impl Solo {
         let told = turn
             .observations
             .first()
-            .map_or("", |one| one.text.as_str());
+            .map_or("", |one| &*one.text);
         let told = told.strip_prefix(&self.preamble()).unwrap_or(told);
         Turn {
             observations: self.split(told).into_iter().map(Observation::new).collect(),
@@ -89,9 +89,9 @@ impl Solo {
 
     fn team_action(&self, action: &JointAction) -> JointAction {
         let response = &action.responses[0];
-        let part = |text| Response {
-            text,
-            tokens: Vec::new(),
+        let part = |text: String| Response {
+            text: text.into(),
+            tokens: Arc::default(),
             finish: response.finish,
         };
         JointAction::new(self.split(&response.text).into_iter().map(part).collect())
@@ -116,12 +116,28 @@ impl Environment for Solo {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
+    fn reward_parts(&self) -> &[String] {
         self.team.reward_parts()
     }
 
     fn horizon(&self) -> NonZeroUsize {
         self.team.horizon()
+    }
+
+    fn concurrency(&self) -> NonZeroUsize {
+        self.team.concurrency()
+    }
+
+    fn tasks(&self, split: Split) -> Option<Vec<Task>> {
+        self.team.tasks(split)
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        self.team.counters()
+    }
+
+    fn description(&self) -> Option<serde_json::Value> {
+        self.team.description()
     }
 
     fn is_solved(&self, reward: &Reward) -> Option<bool> {
@@ -130,9 +146,9 @@ impl Environment for Solo {
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
         let told = self.team.start(task)?;
-        let texts: Vec<&str> = told.iter().map(|one| one.text.as_str()).collect();
+        let texts: Vec<&str> = told.iter().map(|one| &*one.text).collect();
         if texts.iter().any(|text| text.lines().any(is_marker)) {
-            return Err(EnvironmentError::Failed(format!(
+            return Err(EnvironmentError::failed(format!(
                 "task `{}` has a line of {MARKER}, which separates the answers of a single agent: \
                  leave the task out",
                 task.id
@@ -169,6 +185,7 @@ mod tests {
     /// Two roles, two turns; says what it was given.
     struct Echo {
         roles: [Role; 2],
+        parts: [String; 1],
     }
 
     impl Environment for Echo {
@@ -176,8 +193,8 @@ mod tests {
             &self.roles
         }
 
-        fn reward_parts(&self) -> &[&'static str] {
-            &["length"]
+        fn reward_parts(&self) -> &[String] {
+            &self.parts
         }
 
         fn horizon(&self) -> NonZeroUsize {
@@ -203,7 +220,7 @@ mod tests {
             if let [before] = past {
                 let told = &before.observations;
                 assert_eq!(
-                    (told[0].text.as_str(), told[1].text.as_str()),
+                    (&*told[0].text, &*told[1].text),
                     ("one\nx", "two\nx")
                 );
                 assert_eq!(before.action.texts(), ["a", "b"]);
@@ -218,6 +235,7 @@ mod tests {
     fn solo() -> Solo {
         Solo::new(Box::new(Echo {
             roles: ["a", "b"].map(Role::new),
+            parts: ["length".to_owned()],
         }))
     }
 

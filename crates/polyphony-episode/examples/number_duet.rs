@@ -13,6 +13,7 @@ use polyphony_episode::{
 
 struct NumberDuet {
     roles: [Role; 2],
+    parts: [String; 2],
     turns: NonZeroUsize,
 }
 
@@ -22,6 +23,7 @@ impl NumberDuet {
         let role = |name| Role::new(name).with_system(system);
         Self {
             roles: [role("low"), role("high")],
+            parts: ["numbers", "closeness"].map(String::from),
             turns,
         }
     }
@@ -29,11 +31,9 @@ impl NumberDuet {
 
 fn target(task: &Task) -> Result<i64, EnvironmentError> {
     let text = task.field("target")?;
-    text.parse().map_err(|_| {
-        EnvironmentError::Failed(format!(
-            "task `{}`: target `{text}` is not a number",
-            task.id
-        ))
+    text.parse().map_err(|error| {
+        let id = &task.id;
+        EnvironmentError::because(format!("task `{id}`: the target is `{text}`"), error)
     })
 }
 
@@ -42,8 +42,8 @@ impl Environment for NumberDuet {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["numbers", "closeness"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn horizon(&self) -> NonZeroUsize {

@@ -1,21 +1,50 @@
-//! The vocabulary of cooperative episodes, and the one trait a new environment implements.
+//! The vocabulary of cooperative episodes, and the one trait that a new environment implements.
 //!
-//! Several agents answer one task together. At every turn each agent receives an [`Observation`],
-//! says a [`Response`], and the [`JointAction`] of all of them earns one shared [`Reward`]. The
-//! environment then ends the episode or gives each agent its next observation.
+//! Several agents answer one task together. At every turn each agent reads an [`Observation`] and
+//! gives a [`Response`]; the [`JointAction`] of all of them earns a [`Reward`], which they share or
+//! which has a part for each. The environment then ends the episode or gives each agent its next
+//! observation.
 //!
 //! This crate knows nothing of models, tokenizers, files or the network: whoever writes an
-//! [`Environment`] depends on it alone. Start reading at [`Environment`].
+//! [`Environment`] depends on it alone. Start reading at [`Environment`]; [`FnEnvironment`] is for
+//! games that need no more than a function, and [`EnvironmentSettings`] says how a recipe names an
+//! environment.
+//!
+//! A game of two turns, with rewards per role and tasks of its own:
 //!
 //! ```
-//! use polyphony_episode::{
-//!     Environment, EnvironmentError, JointAction, Observation, Outcome, Response, Reward, Role,
-//!     Task, Turn,
-//! };
+//! use std::num::NonZeroUsize;
 //!
-//! /// Two agents should give answers of equal length.
+//! use polyphony_episode::{
+//!     Environment, EnvironmentError, EnvironmentSettings, JointAction, Next, Observation, Outcome,
+//!     Response, Reward, Role, Split, Task, Turn,
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// Two agents say one word each, which should be equally long. After the first turn each reads how
+//! /// long the other's word was.
+//! #[derive(Clone, Serialize, Deserialize)]
+//! #[serde(default, deny_unknown_fields)]
 //! struct SameLength {
-//!     roles: [Role; 2],
+//!     longest: usize,
+//!     #[serde(skip, default = "roles")]
+//!     roles: Vec<Role>,
+//!     #[serde(skip, default = "parts")]
+//!     parts: Vec<String>,
+//! }
+//!
+//! fn roles() -> Vec<Role> {
+//!     ["left", "right"].map(Role::new).into()
+//! }
+//!
+//! fn parts() -> Vec<String> {
+//!     ["equal", "short"].map(String::from).into()
+//! }
+//!
+//! impl Default for SameLength {
+//!     fn default() -> Self {
+//!         Self { longest: 8, roles: roles(), parts: parts() }
+//!     }
 //! }
 //!
 //! impl Environment for SameLength {
@@ -23,43 +52,84 @@
 //!         &self.roles
 //!     }
 //!
-//!     fn reward_parts(&self) -> &[&'static str] {
-//!         &["equal"]
+//!     fn reward_parts(&self) -> &[String] {
+//!         &self.parts
+//!     }
+//!
+//!     fn horizon(&self) -> NonZeroUsize {
+//!         const { NonZeroUsize::new(2).unwrap() }
+//!     }
+//!
+//!     fn tasks(&self, split: Split) -> Option<Vec<Task>> {
+//!         let subject = match split {
+//!             Split::Train => "a colour",
+//!             Split::HeldOut => "an animal",
+//!         };
+//!         Some(vec![Task::new(subject, [("question", format!("Name {subject}."))])])
 //!     }
 //!
 //!     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
-//!         let question = task.field("question")?;
-//!         Ok(vec![Observation::new(question); 2])
+//!         Ok(vec![Observation::new(task.field("question")?); 2])
 //!     }
 //!
 //!     fn step(
 //!         &self,
 //!         _task: &Task,
-//!         _past: &[Turn],
+//!         past: &[Turn],
 //!         action: &JointAction,
 //!     ) -> Result<Outcome, EnvironmentError> {
-//!         let [first, second] = action.texts();
-//!         let equal = f64::from(u8::from(first.len() == second.len()));
-//!         Ok(Outcome::end(Reward::new([("equal", equal)])))
+//!         let lengths = action.texts::<2>().map(str::len);
+//!         let equal = f64::from(u8::from(lengths[0] == lengths[1]));
+//!         let short = |length| f64::from(u8::from(length <= self.longest));
+//!         let reward =
+//!             Reward::per_role(lengths.map(|length| [("equal", equal), ("short", short(length))]));
+//!         if past.len() + 1 == self.horizon().get() {
+//!             return Ok(Outcome::end(reward));
+//!         }
+//!         let other = |agent: usize| format!("The other word has {} letters.", lengths[1 - agent]);
+//!         let observations = [other(0), other(1)].map(Observation::new);
+//!         Ok(Outcome::go_on(reward, observations.into()))
 //!     }
 //! }
 //!
-//! let game = SameLength { roles: [Role::new("left"), Role::new("right")] };
-//! let task = Task::new("1", [("question", "Name a colour.")]);
-//! let action = JointAction::new(vec![Response::from_text("red"), Response::from_text("tan")]);
-//! assert_eq!(game.start(&task)?.len(), 2);
-//! assert_eq!(game.step(&task, &[], &action)?.reward.total(), 1.0);
-//! # Ok::<(), EnvironmentError>(())
+//! // A recipe names it `SameLength(longest: 5)`; what it leaves out has its default.
+//! let settings: SameLength = ron::from_str("(longest: 5)")?;
+//! let game = settings.build()?;
+//! let task = &game.tasks(Split::Train).unwrap()[0];
+//! let observations = game.start(task)?;
+//! assert_eq!(&*observations[0].text, "Name a colour.");
+//!
+//! let say = |words: [&str; 2]| JointAction::new(words.map(Response::from_text).into());
+//! let first = say(["red", "yellow"]);
+//! let outcome = game.step(task, &[], &first)?;
+//! assert_eq!((outcome.reward.total_of(0), outcome.reward.total_of(1)), (1.0, 0.0));
+//! let Next::Continue(told) = outcome.next else { panic!("there are two turns") };
+//! assert_eq!(&*told[0].text, "The other word has 6 letters.");
+//!
+//! let past = [Turn { observations, action: first }];
+//! let outcome = game.step(task, &past, &say(["white", "green"]))?;
+//! assert_eq!((outcome.reward.total(), outcome.next), (2.0, Next::End));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod environment;
+mod error;
+mod fn_environment;
 mod metric;
 mod reward;
+mod settings;
 mod task;
 mod turn;
 
-pub use environment::{Environment, EnvironmentError, Next, Outcome};
+pub use environment::{Environment, Next, Outcome};
+pub use error::EnvironmentError;
+pub use fn_environment::FnEnvironment;
 pub use metric::{Counter, Metric, MetricKey, MetricValue};
 pub use reward::Reward;
-pub use task::{Task, TaskError};
+pub use settings::{EnvironmentSettings, TaskSource};
+pub use task::{Split, Task, TaskError};
 pub use turn::{FinishReason, JointAction, Observation, Response, Role, Turn};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,46 +1,181 @@
-//! The reward that all agents of a joint action share.
+//! What a joint action earns.
 
 use serde::{Deserialize, Serialize};
 
-/// One shared reward, the sum of named parts.
+/// The reward of a joint action: one that all roles share, or one per role. Each is the sum of named
+/// parts.
 ///
 /// Parts keep the order in which they were given, so that reports read like the environment's own
 /// definition.
+///
+/// ```
+/// # use polyphony_episode::Reward;
+/// let shared = Reward::new([("letters", 0.5), ("balance", 1.0)]);
+/// assert_eq!((shared.total(), shared.total_of(1)), (1.5, 1.5));
+///
+/// let each = Reward::per_role([[("letters", 0.5)], [("digits", 1.0)]]);
+/// assert_eq!((each.total_of(0), each.total_of(1), each.total()), (0.5, 1.0, 0.75));
+/// assert_eq!(each.part("digits"), Some(0.5));
+/// ```
+///
+/// In files a shared reward is `{"parts": [["letters", 0.5], …]}`, and rewards per role are
+/// `{"per_role": [[["letters", 0.5], …], …]}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Reward(Form);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Shared { parts: Parts },
+    PerRole { per_role: Vec<Parts> },
+}
+
+/// Named values that are added up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Reward {
-    parts: Vec<(String, f64)>,
+#[serde(transparent)]
+struct Parts(Vec<(String, f64)>);
+
+impl Parts {
+    fn new<N: Into<String>>(parts: impl IntoIterator<Item = (N, f64)>) -> Self {
+        let named = |(name, value): (N, f64)| (name.into(), value);
+        Self(parts.into_iter().map(named).collect())
+    }
+
+    fn total(&self) -> f64 {
+        self.0.iter().map(|(_, value)| value).sum()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    fn get(&self, name: &str) -> Option<f64> {
+        self.iter()
+            .find(|(own, _)| *own == name)
+            .map(|(_, value)| value)
+    }
+}
+
+impl Default for Reward {
+    /// A shared reward without parts: zero.
+    fn default() -> Self {
+        Self(Form::Shared {
+            parts: Parts::default(),
+        })
+    }
 }
 
 impl Reward {
-    /// A reward from its named parts.
+    /// A reward that all roles share, from its named parts.
     pub fn new<N: Into<String>>(parts: impl IntoIterator<Item = (N, f64)>) -> Self {
-        Self {
-            parts: parts
-                .into_iter()
-                .map(|(name, value)| (name.into(), value))
-                .collect(),
+        Self(Form::Shared {
+            parts: Parts::new(parts),
+        })
+    }
+
+    /// One reward per role, each from its named parts, in the order of the environment's roles. Roles
+    /// may have different parts.
+    pub fn per_role<N: Into<String>>(
+        rewards: impl IntoIterator<Item = impl IntoIterator<Item = (N, f64)>>,
+    ) -> Self {
+        Self(Form::PerRole {
+            per_role: rewards.into_iter().map(Parts::new).collect(),
+        })
+    }
+
+    /// How many rewards there are; `None` where all roles share one.
+    pub fn roles(&self) -> Option<usize> {
+        match &self.0 {
+            Form::Shared { .. } => None,
+            Form::PerRole { per_role } => Some(per_role.len()),
         }
     }
 
-    /// The sum of the parts.
+    /// The sum of the parts; where there is one reward per role, the mean over the roles.
     pub fn total(&self) -> f64 {
-        self.parts.iter().map(|(_, value)| value).sum()
+        match &self.0 {
+            Form::Shared { parts } => parts.total(),
+            Form::PerRole { per_role } => mean(per_role.iter().map(Parts::total), per_role.len()),
+        }
     }
 
-    /// The parts with their names, in the environment's order.
+    /// The parts with their names, in the environment's order. Where there is one reward per role, each
+    /// part is its mean over the roles, with 0 for a role that lacks it: so the parts sum to the
+    /// [total](Self::total).
     pub fn parts(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
-        self.parts
-            .iter()
-            .map(|(name, value)| (name.as_str(), *value))
+        let named: Vec<(&str, f64)> = match &self.0 {
+            Form::Shared { parts } => parts.iter().collect(),
+            Form::PerRole { per_role } => {
+                let mut names: Vec<&str> = Vec::new();
+                for (name, _) in per_role.iter().flat_map(Parts::iter) {
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+                let value = |name| (name, mean_part(per_role, name));
+                names.into_iter().map(value).collect()
+            }
+        };
+        named.into_iter()
     }
 
-    /// A part's value; `None` where this reward has no such part.
+    /// A part's value, its mean over the roles where there is one reward per role; `None` where no role
+    /// has such a part.
     pub fn part(&self, name: &str) -> Option<f64> {
-        self.parts
-            .iter()
-            .find(|(own, _)| own == name)
-            .map(|(_, value)| *value)
+        match &self.0 {
+            Form::Shared { parts } => parts.get(name),
+            Form::PerRole { per_role } => per_role
+                .iter()
+                .any(|parts| parts.get(name).is_some())
+                .then(|| mean_part(per_role, name)),
+        }
     }
+
+    /// The sum of the parts that one role earns.
+    ///
+    /// # Panics
+    /// If there is one reward per role, but none for this role.
+    pub fn total_of(&self, role: usize) -> f64 {
+        self.of(role).total()
+    }
+
+    /// The parts that one role earns, with their names.
+    ///
+    /// # Panics
+    /// If there is one reward per role, but none for this role.
+    pub fn parts_of(&self, role: usize) -> impl ExactSizeIterator<Item = (&str, f64)> {
+        self.of(role).iter().collect::<Vec<_>>().into_iter()
+    }
+
+    /// The value of a part that one role earns; `None` where its reward has no such part.
+    ///
+    /// # Panics
+    /// If there is one reward per role, but none for this role.
+    pub fn part_of(&self, role: usize, name: &str) -> Option<f64> {
+        self.of(role).get(name)
+    }
+
+    fn of(&self, role: usize) -> &Parts {
+        match &self.0 {
+            Form::Shared { parts } => parts,
+            Form::PerRole { per_role } => &per_role[role],
+        }
+    }
+}
+
+/// The mean of a part over the roles; a role that lacks it counts as 0. Where a name is given twice to
+/// one role, both count, as they do in its total.
+fn mean_part(per_role: &[Parts], name: &str) -> f64 {
+    let of_role = |parts: &Parts| -> f64 {
+        let own = parts.iter().filter(|(own, _)| *own == name);
+        own.map(|(_, value)| value).sum()
+    };
+    mean(per_role.iter().map(of_role), per_role.len())
+}
+
+fn mean(values: impl Iterator<Item = f64>, count: usize) -> f64 {
+    values.sum::<f64>() / count.max(1) as f64
 }
 
 #[cfg(test)]
@@ -48,22 +183,87 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+    /// Some of the names with values, in any order.
+    fn parts() -> impl Strategy<Value = Vec<(&'static str, f64)>> {
+        prop::sample::subsequence(NAMES.to_vec(), 0..=NAMES.len())
+            .prop_shuffle()
+            .prop_flat_map(|names| {
+                let count = names.len();
+                prop::collection::vec(-3.0..3.0f64, count)
+                    .prop_map(move |values| names.iter().copied().zip(values).collect())
+            })
+    }
+
+    fn again(reward: &Reward) -> Reward {
+        serde_json::from_str(&serde_json::to_string(reward).unwrap()).unwrap()
+    }
+
     proptest! {
         #[test]
-        fn the_total_is_the_sum_of_the_parts(values in prop::collection::vec(-3.0..3.0f64, 0..6)) {
-            let names: Vec<String> = (0..values.len()).map(|i| format!("part{i}")).collect();
-            let reward = Reward::new(names.iter().cloned().zip(values.iter().copied()));
-            prop_assert!((reward.total() - values.iter().sum::<f64>()).abs() < 1e-12);
-            for (name, value) in names.iter().zip(&values) {
+        fn a_shared_total_is_the_sum_of_the_parts(parts in parts()) {
+            let reward = Reward::new(parts.iter().copied());
+            let sum: f64 = parts.iter().map(|(_, value)| value).sum();
+            prop_assert_eq!(reward.total(), sum);
+            prop_assert_eq!(reward.roles(), None);
+            prop_assert_eq!(reward.parts().collect::<Vec<_>>(), parts.clone());
+            prop_assert_eq!(reward.parts_of(7).collect::<Vec<_>>(), parts.clone());
+            prop_assert_eq!(reward.total_of(7), sum);
+            for (name, value) in &parts {
                 prop_assert_eq!(reward.part(name), Some(*value));
+                prop_assert_eq!(reward.part_of(7, name), Some(*value));
             }
-            let text = serde_json::to_string(&reward).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Reward>(&text).unwrap().parts().len(), values.len());
+            prop_assert_eq!(again(&reward), reward);
+        }
+
+        #[test]
+        fn mean_parts_of_roles_sum_to_the_mean_total(roles in prop::collection::vec(parts(), 1..5)) {
+            let reward = Reward::per_role(roles.clone());
+            prop_assert_eq!(reward.roles(), Some(roles.len()));
+            let totals: f64 = (0..roles.len()).map(|role| reward.total_of(role)).sum();
+            prop_assert!((reward.total() - totals / roles.len() as f64).abs() < 1e-12);
+            let parts: f64 = reward.parts().map(|(_, value)| value).sum();
+            prop_assert!((parts - reward.total()).abs() < 1e-12);
+            for (role, parts) in roles.iter().enumerate() {
+                let sum: f64 = parts.iter().map(|(_, value)| value).sum();
+                prop_assert_eq!(reward.total_of(role), sum);
+                prop_assert_eq!(&reward.parts_of(role).collect::<Vec<_>>(), parts);
+            }
+            for name in NAMES {
+                let listed = reward.parts().find(|(own, _)| *own == name);
+                prop_assert_eq!(reward.part(name), listed.map(|(_, value)| value));
+            }
+            prop_assert_eq!(again(&reward), reward);
         }
     }
 
     #[test]
-    fn an_unknown_part_is_none() {
+    fn rewards_of_earlier_runs_are_read() {
+        let text = r#"{"parts": [["style", 0.5], ["length", -1.0]]}"#;
+        let reward: Reward = serde_json::from_str(text).unwrap();
+        assert_eq!(reward, Reward::new([("style", 0.5), ("length", -1.0)]));
+    }
+
+    #[test]
+    fn rewards_per_role_are_written_by_role() {
+        let reward = Reward::per_role([vec![("style", 0.5)], vec![]]);
+        let text = r#"{"per_role":[[["style",0.5]],[]]}"#;
+        assert_eq!(serde_json::to_string(&reward).unwrap(), text);
+    }
+
+    #[test]
+    fn a_part_that_nobody_has_is_none() {
         assert_eq!(Reward::new([("style", 1.0)]).part("length"), None);
+        let each = Reward::per_role([[("style", 1.0)], [("length", 4.0)]]);
+        assert_eq!(each.part("depth"), None);
+        assert_eq!(each.part_of(0, "length"), None);
+        assert_eq!(each.part("length"), Some(2.0));
+    }
+
+    #[test]
+    fn nothing_earned_is_zero() {
+        assert_eq!(Reward::default().total(), 0.0);
+        assert_eq!(Reward::per_role([[("x", 0.0); 0]; 0]).total(), 0.0);
     }
 }

@@ -1,6 +1,6 @@
 //! One item of a data set.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -12,6 +12,32 @@ pub struct Task {
     pub id: String,
     /// The item's content by field name.
     pub fields: BTreeMap<String, String>,
+}
+
+/// Which tasks are meant: those to learn from, or those to be measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Tasks to learn from.
+    Train,
+    /// Tasks that training never sees, to evaluate on.
+    HeldOut,
+}
+
+impl Split {
+    /// The name in files and messages: `train` or `held_out`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::HeldOut => "held_out",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
 }
 
 /// A task lacks a field that its environment needs.

@@ -1,4 +1,9 @@
 //! What passes between agents and environment in one turn.
+//!
+//! Texts and token ids are shared: one response can be part of many joint actions, and cloning any of
+//! these types copies no text.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,16 +35,28 @@ impl Role {
     }
 }
 
-/// What an agent is told at one turn: the user message of its conversation.
+impl From<&str> for Role {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for Role {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+/// What an agent reads at one turn: the user message of its conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// The message's text.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 impl Observation {
     /// An observation from its text.
-    pub fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self { text: text.into() }
     }
 }
@@ -58,20 +75,20 @@ pub enum FinishReason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
     /// The answer as text, without end markers.
-    pub text: String,
+    pub text: Arc<str>,
     /// The sampled token ids, the end-of-sequence token included; empty where the text did not
     /// come from a model.
-    pub tokens: Vec<u32>,
+    pub tokens: Arc<[u32]>,
     /// Why it ended.
     pub finish: FinishReason,
 }
 
 impl Response {
     /// A finished response that did not come from a model, such as a reference answer.
-    pub fn from_text(text: impl Into<String>) -> Self {
+    pub fn from_text(text: impl Into<Arc<str>>) -> Self {
         Self {
             text: text.into(),
-            tokens: Vec::new(),
+            tokens: Arc::default(),
             finish: FinishReason::Stop,
         }
     }
@@ -80,12 +97,12 @@ impl Response {
 /// The responses of all agents at one turn, in the order of the environment's roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JointAction {
-    /// One response an agent.
+    /// One response per role.
     pub responses: Vec<Response>,
 }
 
 impl JointAction {
-    /// A joint action from one response an agent.
+    /// A joint action from one response per role.
     pub fn new(responses: Vec<Response>) -> Self {
         Self { responses }
     }
@@ -94,22 +111,57 @@ impl JointAction {
     ///
     /// # Panics
     /// If the team has another size. The caller of [`crate::Environment::step`] guarantees one
-    /// response a role.
+    /// response per role.
     pub fn texts<const N: usize>(&self) -> [&str; N] {
         assert_eq!(
             self.responses.len(),
             N,
-            "a joint action holds one response a role"
+            "a joint action holds one response per role"
         );
-        std::array::from_fn(|agent| self.responses[agent].text.as_str())
+        std::array::from_fn(|agent| &*self.responses[agent].text)
     }
 }
 
-/// One turn that has been played: what each agent saw and what each said.
+/// One turn that has been played: what each agent read and what each answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
-    /// One observation an agent.
+    /// One observation per role.
     pub observations: Vec<Observation>,
     /// What the agents answered.
     pub action: JointAction,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cloning_a_joint_action_copies_no_text() {
+        let response = Response {
+            text: "a plate".into(),
+            tokens: [1, 2].into(),
+            finish: FinishReason::Stop,
+        };
+        let action = JointAction::new(vec![response; 2]);
+        let copy = action.clone();
+        for (one, other) in action.responses.iter().zip(&copy.responses) {
+            assert!(Arc::ptr_eq(&one.text, &other.text));
+            assert!(Arc::ptr_eq(&one.tokens, &other.tokens));
+        }
+    }
+
+    #[test]
+    fn a_turn_is_written_as_plain_texts_and_numbers() {
+        let turn = Turn {
+            observations: vec![Observation::new("Go.")],
+            action: JointAction::new(vec![Response {
+                text: "é\n".into(),
+                tokens: [7, 0].into(),
+                finish: FinishReason::Length,
+            }]),
+        };
+        let text = r#"{"observations":[{"text":"Go."}],"action":{"responses":[{"text":"é\n","tokens":[7,0],"finish":"length"}]}}"#;
+        assert_eq!(serde_json::to_string(&turn).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Turn>(text).unwrap(), turn);
+    }
 }

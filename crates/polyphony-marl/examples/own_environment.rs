@@ -27,6 +27,7 @@ use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
 /// Two agents, one turn. The task's field `town` says where the plate is for.
 struct NumberPlate {
     roles: [Role; 2],
+    parts: [String; 3],
 }
 
 impl Environment for NumberPlate {
@@ -34,8 +35,8 @@ impl Environment for NumberPlate {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["letters", "digits", "balance"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
@@ -72,6 +73,7 @@ const STEPS: usize = 30;
 fn main() -> Result<(), Box<dyn Error>> {
     let environment = NumberPlate {
         roles: ["letters", "digits"].map(Role::new),
+        parts: ["letters", "digits", "balance"].map(String::from),
     };
     let tasks: Vec<Task> = ["Ulm", "Bonn", "Jena", "Kiel"]
         .map(|town| Task::new(town, [("town", town)]))

@@ -107,13 +107,16 @@ impl Language {
         role: &Role,
         observation: &Observation,
     ) -> Result<History, MarlError> {
-        let system = role.system.iter().map(|text| (MessageRole::System, text));
-        let user = std::iter::once((MessageRole::User, &observation.text));
+        let system = role
+            .system
+            .iter()
+            .map(|text| (MessageRole::System, text.as_str()));
+        let user = std::iter::once((MessageRole::User, &*observation.text));
         let messages: Vec<Message> = system
             .chain(user)
             .map(|(role, content)| Message {
                 role,
-                content: content.clone(),
+                content: content.to_owned(),
             })
             .collect();
         let tokens = match &self.template {

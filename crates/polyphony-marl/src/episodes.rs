@@ -329,7 +329,7 @@ fn alone(open: &Open<'_>, _roles: &[Role], role: usize) -> Observation {
 
 /// The same, with the answers of the roles before it.
 fn after_others(open: &Open<'_>, roles: &[Role], role: usize) -> Observation {
-    let mut text = open.told[role].text.clone();
+    let mut text = open.told[role].text.to_string();
     for (name, answer) in answers(open, roles).take(role) {
         text += &format!("\n\nYour partner \"{name}\" has already answered:\n{answer}");
     }
@@ -354,7 +354,7 @@ fn answers<'a>(open: &'a Open<'_>, roles: &'a [Role]) -> impl Iterator<Item = (&
     let said = open
         .said
         .iter()
-        .map(|said| said.as_ref().map_or("", |(_, said)| said.text.as_str()));
+        .map(|said| said.as_ref().map_or("", |(_, said)| &*said.text));
     roles.iter().map(|role| role.name.as_str()).zip(said)
 }
 

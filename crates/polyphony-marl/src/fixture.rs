@@ -116,7 +116,7 @@ pub(crate) fn changed(
 /// responses.
 pub(crate) struct Duet {
     pub(crate) roles: [Role; 2],
-    pub(crate) parts: &'static [&'static str],
+    pub(crate) parts: Vec<String>,
     pub(crate) reward: fn(&JointAction) -> Reward,
 }
 
@@ -124,7 +124,7 @@ impl Duet {
     pub(crate) fn new(reward: fn(&JointAction) -> Reward) -> Self {
         Self {
             roles: [Role::new("first"), Role::new("second")],
-            parts: &["one", "two"],
+            parts: ["one", "two"].map(String::from).into(),
             reward,
         }
     }
@@ -135,8 +135,8 @@ impl Environment for Duet {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        self.parts
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
@@ -158,6 +158,7 @@ impl Environment for Duet {
 /// tokens. A turn earns the number of the first role's tokens, and as many as there are turns before.
 pub(crate) struct Chain {
     pub(crate) roles: Vec<Role>,
+    parts: [String; 2],
     pub(crate) ends_early: bool,
     /// The turns that it says it has at most.
     pub(crate) horizon: NonZeroUsize,
@@ -167,6 +168,7 @@ impl Chain {
     pub(crate) fn new(names: &[&str]) -> Self {
         Self {
             roles: names.iter().copied().map(Role::new).collect(),
+            parts: ["said", "past"].map(String::from),
             ends_early: true,
             horizon: const { NonZeroUsize::new(3).unwrap() },
         }
@@ -183,8 +185,8 @@ impl Environment for Chain {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["said", "past"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn horizon(&self) -> NonZeroUsize {

@@ -40,7 +40,7 @@ pub struct TurnReport {
     /// The mean return over their joint actions.
     pub mean_return: f64,
     /// The mean of every part of the reward over the same joint actions.
-    pub parts: Vec<(&'static str, f64)>,
+    pub parts: Vec<(String, f64)>,
 }
 
 /// The figures of one role; its update is that of the agent that plays it.
@@ -166,14 +166,14 @@ pub fn mean_return<'a>(nodes: impl IntoIterator<Item = &'a Node>, discount: f64)
 fn mean_parts<'a>(
     environment: &dyn Environment,
     nodes: impl IntoIterator<Item = &'a Node> + Clone,
-) -> Vec<(&'static str, f64)> {
-    let mean_part = |part: &&'static str| {
+) -> Vec<(String, f64)> {
+    let mean_part = |part: &String| {
         let nodes = nodes.clone().into_iter();
         let branches = nodes.flat_map(|node| &node.branches);
         let values: Vec<f64> = branches
             .map(|branch| branch.reward.part(part).unwrap_or(0.0))
             .collect();
-        (*part, mean(&values))
+        (part.clone(), mean(&values))
     };
     environment.reward_parts().iter().map(mean_part).collect()
 }

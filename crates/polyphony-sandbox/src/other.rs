@@ -1,6 +1,6 @@
 //! Systems on which programs cannot be confined.
 
-use std::{convert::Infallible, env};
+use std::{convert::Infallible, env, num::NonZeroUsize};
 
 use crate::{
     Counters, Interpreter, Judgement, Program, SandboxError, SelfTest, Settings, Tests, Tier,
@@ -18,6 +18,10 @@ impl Engine {
     }
 
     pub(crate) fn judge(&self, _: &Program, _: &Tests) -> Result<Judgement, SandboxError> {
+        match self.0 {}
+    }
+
+    pub(crate) fn workers(&self) -> NonZeroUsize {
         match self.0 {}
     }
 

@@ -1,6 +1,6 @@
 //! The workers that judge programs.
 
-use std::fmt;
+use std::{fmt, num::NonZeroUsize};
 
 use crate::{
     Counters, Interpreter, Judgement, Program, SandboxError, SelfTest, Settings, Tests, Tier,
@@ -42,6 +42,11 @@ impl Pool {
     /// host could not run the program several times in a row.
     pub fn judge(&self, program: &Program, tests: &Tests) -> Result<Judgement, SandboxError> {
         self.engine.judge(program, tests)
+    }
+
+    /// How many programs it judges at the same time.
+    pub fn workers(&self) -> NonZeroUsize {
+        self.engine.workers()
     }
 
     /// How programs are confined.

@@ -2,6 +2,7 @@
 //! tested.
 
 mod assessment;
+mod counters;
 mod expert;
 mod extract;
 mod feedback;
@@ -11,13 +12,16 @@ mod program;
 mod prompts;
 mod python;
 mod settings;
+mod setup;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use polyphony_episode::{
-    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+    Counter, Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task,
+    Turn,
 };
-use polyphony_sandbox::{Judgement, Pool, SandboxError, Verdict};
+use polyphony_sandbox::{Judgement, Pool, Verdict};
+use serde_json::{Value, json};
 
 pub use self::{
     assessment::{Assessment, Definition, Run},
@@ -25,6 +29,7 @@ pub use self::{
     function::{Body, HelperUse, Results},
     program::SyntaxErrorIn,
     settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
+    setup::CodingSetup,
 };
 use self::{
     feedback::{Report, ask_again, shorten},
@@ -53,6 +58,7 @@ pub struct Coding {
     settings: CodingSettings,
     adviser: Adviser,
     roles: [Role; 2],
+    parts: [String; 4],
 }
 
 /// Where feedback comes from.
@@ -86,6 +92,7 @@ impl Coding {
             settings,
             adviser,
             roles: Self::ROLES.map(Role::new),
+            parts: assessment::PARTS.map(String::from),
         })
     }
 
@@ -141,7 +148,10 @@ impl Coding {
 
     fn run(&self, problem: &Problem, assembled: &Assembled) -> Result<Run, EnvironmentError> {
         let judged = self.pool.judge(&assembled.program, &problem.tests());
-        let judgement = judged.map_err(|error| not_judged(problem, &error))?;
+        let judgement = judged.map_err(|error| {
+            let id = &problem.id;
+            EnvironmentError::because(format!("task `{id}` cannot be scored"), error)
+        })?;
         check_judgement(problem, &judgement)?;
         Ok(match &judgement.syntax_error {
             Some(error) => Run::SyntaxError(assembled.locate(error)),
@@ -177,7 +187,7 @@ impl Coding {
         });
         let suggestions = suggestions.map_err(|error| {
             let id = &problem.id;
-            EnvironmentError::Failed(format!("task `{id}`: {error}"))
+            EnvironmentError::because(format!("task `{id}`: there is no feedback"), error)
         })?;
         Ok(ask_again(problem, &suggestions))
     }
@@ -188,12 +198,28 @@ impl Environment for Coding {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &assessment::PARTS
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn horizon(&self) -> NonZeroUsize {
         self.settings.turns
+    }
+
+    fn concurrency(&self) -> NonZeroUsize {
+        self.pool.workers()
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        counters::of(&self.pool.counters(), self.expert().map(|expert| expert.retries()))
+    }
+
+    fn description(&self) -> Option<Value> {
+        Some(json!({
+            "tier": self.pool.tier(),
+            "interpreter": self.pool.interpreter(),
+            "self_test": self.pool.report(),
+        }))
     }
 
     fn is_solved(&self, reward: &Reward) -> Option<bool> {
@@ -234,27 +260,16 @@ fn check_judgement(problem: &Problem, judgement: &Judgement) -> Result<(), Envir
     let verdicts = judgement.asserts.iter().map(|assert| &assert.verdict);
     for verdict in verdicts.chain([&judgement.verdict]) {
         if let Verdict::Infrastructure { reason } = verdict {
-            return Err(EnvironmentError::Failed(format!(
+            return Err(EnvironmentError::failed(format!(
                 "task `{id}`: the program could not be run: {reason}"
             )));
         }
     }
     if judgement.asserts.is_empty() {
-        return Err(EnvironmentError::Failed(format!(
+        return Err(EnvironmentError::failed(format!(
             "task `{id}`: `test` asserts nothing that depends on the candidate; \
              give its `check` function an assert or leave the task out"
         )));
     }
     Ok(())
-}
-
-/// A sandbox error with the task and all its causes.
-fn not_judged(problem: &Problem, error: &SandboxError) -> EnvironmentError {
-    let mut text = format!("task `{}`: {error}", problem.id);
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    EnvironmentError::Failed(text)
 }

@@ -42,7 +42,7 @@ impl Problem {
         let test = text_of(task, "test")?;
         let failed = |reason: String| {
             let id = &task.id;
-            EnvironmentError::Failed(format!("task `{id}`: {reason}"))
+            EnvironmentError::failed(format!("task `{id}`: {reason}"))
         };
         if !is_name(&entry_point) {
             return Err(failed(format!(
@@ -125,7 +125,7 @@ fn text_of(task: &Task, field: &str) -> Result<String, EnvironmentError> {
     let text = task.field(field)?;
     if text.trim().is_empty() {
         let id = &task.id;
-        return Err(EnvironmentError::Failed(format!(
+        return Err(EnvironmentError::failed(format!(
             "field `{field}` of task `{id}` is blank: give it text or leave the task out"
         )));
     }

@@ -1,11 +1,38 @@
 //! Small data sets that were written for this project and are part of the program.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, error::Error, path::Path};
 
-use polyphony_episode::Task;
+use polyphony_episode::{Task, TaskSource};
 use serde::{Deserialize, Serialize};
 
 use super::{error::DataSetError, json_lines, record::Mapping};
+
+/// A set that is part of the program.
+///
+/// ```
+/// # use polyphony_env::{Embedded, EmbeddedSet};
+/// # use polyphony_episode::TaskSource;
+/// let posts: Embedded = ron::from_str("(TldrTrain)")?;
+/// assert_eq!(posts, Embedded(EmbeddedSet::TldrTrain));
+/// assert_eq!(posts.label(), "TldrTrain");
+/// assert!(posts.load()?.len() > 90);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Embedded(
+    /// Which one.
+    pub EmbeddedSet,
+);
+
+impl TaskSource for Embedded {
+    fn load(&self) -> Result<Vec<Task>, Box<dyn Error + Send + Sync>> {
+        Ok(self.0.load()?)
+    }
+
+    fn label(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
 
 /// A data set that needs no file. Its tasks have the fields named below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -43,11 +43,13 @@ pub enum DataSetError {
         /// The endings that are known.
         known: &'static str,
     },
-    /// No field of the tasks is mapped to a field of the records.
-    #[error("`{path}`: no fields are mapped; name at least one, such as {{\"post\": \"content\"}}")]
-    NoFields {
+    /// The file is one that the project can fetch, and has not been fetched.
+    #[error("cannot open data set `{path}`: `cargo xtask fetch humaneval` brings it there")]
+    NotFetched {
         /// The file.
         path: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// The file is missing, or may not be read.
     #[error("cannot open data set `{path}`")]

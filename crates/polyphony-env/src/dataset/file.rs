@@ -1,15 +1,85 @@
 //! Data sets on disk, told apart by the ending of their names.
 
 use std::{
-    fs::File,
+    collections::BTreeMap,
+    error::Error,
+    fs,
     io::{BufReader, ErrorKind},
-    path::Path,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
 };
 
 use flate2::bufread::MultiGzDecoder;
-use polyphony_episode::Task;
+use polyphony_episode::{Task, TaskSource};
+use serde::{Deserialize, Serialize};
 
 use super::{error::DataSetError, json_lines, parquet, record::Mapping};
+
+/// A file on disk: JSON lines (`.jsonl`), gzipped JSON lines (`.jsonl.gz`) or Parquet (`.parquet`).
+/// Numbers and truth values are turned into text.
+///
+/// ```
+/// # use polyphony_env::File;
+/// let posts: File = ron::from_str(r#"(path: "posts.jsonl")"#)?;
+/// assert!(posts.fields.is_empty() && posts.id.is_none());
+///
+/// let recipe = r#"(path: "posts.jsonl.gz", fields: {"post": "content"}, id: Some("uid"))"#;
+/// let posts: File = ron::from_str(recipe)?;
+/// assert_eq!(posts.fields["post"], "content");
+/// # Ok::<(), ron::error::SpannedError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Where the file is; a relative path starts at the working directory.
+    pub path: PathBuf,
+    /// Field names of the records by the field names that the tasks shall have. Left out or empty, tasks
+    /// have all fields of the records that have a text, under the same names.
+    #[serde(default)]
+    pub fields: BTreeMap<String, String>,
+    /// The record's field that identifies it. Left out, it is `task_id` or `id`, where a record has one
+    /// of them; others are called after the file and their line or row, such as `posts/12`.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// How many records to use, from the first; all by default.
+    #[serde(default)]
+    pub limit: Option<NonZeroUsize>,
+}
+
+impl File {
+    /// A file with all its fields and records.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            fields: BTreeMap::new(),
+            id: None,
+            limit: None,
+        }
+    }
+}
+
+impl TaskSource for File {
+    fn load(&self) -> Result<Vec<Task>, Box<dyn Error + Send + Sync>> {
+        let tasks = load(&Mapping {
+            path: &self.path,
+            fields: &self.fields,
+            id: self.id.as_deref(),
+            skip: 0,
+            limit: self.limit,
+        });
+        Ok(tasks?)
+    }
+
+    fn label(&self) -> String {
+        name_of(&self.path)
+    }
+}
+
+/// A file's name, for reports.
+pub(super) fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +117,7 @@ pub(super) fn load(mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
             known: KNOWN_ENDINGS,
         });
     };
-    if mapping.fields.is_empty() {
-        return Err(DataSetError::NoFields {
-            path: path.to_owned(),
-        });
-    }
-    let file = File::open(path).map_err(|source| DataSetError::Open {
+    let file = fs::File::open(path).map_err(|source| DataSetError::Open {
         path: path.to_owned(),
         source,
     })?;

@@ -37,7 +37,7 @@ fn panic_message(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// The records of the file, with the mapped columns only: the others are not decoded.
+/// The records of the file, with the columns that are of use: the others are not decoded.
 fn records(
     file: File,
     mapping: &Mapping<'_>,
@@ -67,7 +67,7 @@ fn records(
 /// Checks that every mapped column is there and holds single values.
 fn check_columns(schema: &Type, mapping: &Mapping<'_>) -> Result<(), DataSetError> {
     let columns = schema.get_fields();
-    for wanted in mapping.record_fields() {
+    for wanted in mapping.needed_fields() {
         let Some(column) = columns.iter().find(|column| column.name() == wanted) else {
             let present: Vec<&str> = columns.iter().map(|column| column.name()).collect();
             return Err(DataSetError::MissingColumn {
@@ -89,11 +89,10 @@ fn check_columns(schema: &Type, mapping: &Mapping<'_>) -> Result<(), DataSetErro
 }
 
 fn projection(schema: &Type, mapping: &Mapping<'_>) -> Result<Type, ParquetError> {
-    let is_wanted = |name| mapping.record_fields().any(|wanted| wanted == name);
     let columns = schema
         .get_fields()
         .iter()
-        .filter(|column| is_wanted(column.name()));
+        .filter(|column| column.is_primitive() && mapping.is_used(column.name()));
     Type::group_type_builder(schema.name())
         .with_fields(columns.map(Arc::clone).collect())
         .build()

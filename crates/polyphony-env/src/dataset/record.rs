@@ -33,10 +33,11 @@ pub(super) enum Value {
 pub(super) struct Mapping<'a> {
     /// The file, for errors and for the identifiers of tasks.
     pub(super) path: &'a Path,
-    /// Field names of the records by field names of the tasks.
+    /// Field names of the records by field names of the tasks. Where there are none, tasks have all
+    /// fields that have a text.
     pub(super) fields: &'a BTreeMap<String, String>,
-    /// The record's field with the task's identifier. Without it tasks are called after the file
-    /// and the record's number, such as `posts/12`.
+    /// The record's field with the task's identifier. Without it one of [`ID_FIELDS`] that has a text
+    /// serves, and else tasks are called after the file and the record's number, such as `posts/12`.
     pub(super) id: Option<&'a str>,
     /// How many records to leave out, from the first.
     pub(super) skip: usize,
@@ -44,10 +45,20 @@ pub(super) struct Mapping<'a> {
     pub(super) limit: Option<NonZeroUsize>,
 }
 
+/// Fields that hold an identifier as a rule.
+const ID_FIELDS: [&str; 2] = ["task_id", "id"];
+
 impl Mapping<'_> {
-    /// The fields of the records that are needed.
-    pub(super) fn record_fields(&self) -> impl Iterator<Item = &str> {
+    /// The fields that every record must have.
+    pub(super) fn needed_fields(&self) -> impl Iterator<Item = &str> {
         self.fields.values().map(String::as_str).chain(self.id)
+    }
+
+    /// Whether a field is of use where a record has it.
+    pub(super) fn is_used(&self, field: &str) -> bool {
+        self.fields.is_empty()
+            || self.needed_fields().any(|needed| needed == field)
+            || (self.id.is_none() && ID_FIELDS.contains(&field))
     }
 
     /// The tasks that the records make.
@@ -86,14 +97,38 @@ impl Mapping<'_> {
     fn task(&self, record: &Record) -> Result<Task, DataSetError> {
         let id = match self.id {
             Some(field) => self.text(record, field)?,
-            None => format!("{}/{}", self.stem(), record.place.number()),
+            None => self.usual_id(record),
         };
+        if self.fields.is_empty() {
+            let texts = record.values.iter().filter_map(|(name, value)| match value {
+                Value::Text(text) => Some((name.clone(), text.clone())),
+                Value::Other(_) => None,
+            });
+            return Ok(Task {
+                id,
+                fields: texts.collect(),
+            });
+        }
         let fields = self
             .fields
             .iter()
             .map(|(name, field)| Ok((name.clone(), self.text(record, field)?)))
             .collect::<Result<_, DataSetError>>()?;
         Ok(Task { id, fields })
+    }
+
+    fn usual_id(&self, record: &Record) -> String {
+        let text_of = |field: &str| {
+            let mut values = record.values.iter();
+            values.find_map(|(name, value)| match value {
+                Value::Text(text) if name == field => Some(text.clone()),
+                _ => None,
+            })
+        };
+        ID_FIELDS
+            .into_iter()
+            .find_map(text_of)
+            .unwrap_or_else(|| format!("{}/{}", self.stem(), record.place.number()))
     }
 
     fn text(&self, record: &Record, field: &str) -> Result<String, DataSetError> {
@@ -206,6 +241,35 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["a", "b"]
         );
+    }
+
+    #[test]
+    fn without_a_mapping_all_texts_are_kept_and_a_usual_id_is_found() {
+        let values = [
+            texts([("body", "x"), ("id", "7"), ("task_id", "t/7")]),
+            texts([("body", "y"), ("id", "8")]),
+            vec![("body", Value::Text("z".to_owned())), ("id", Value::Other("null"))],
+        ];
+        let records = values.iter().zip(1..).map(|(values, line)| {
+            let named = |(name, value): &(&str, Value)| ((*name).to_owned(), value.clone());
+            Ok(Record {
+                place: Place::Line(line),
+                values: values.iter().map(named).collect(),
+            })
+        });
+        let mapping = Mapping {
+            path: Path::new("posts.jsonl"),
+            fields: &BTreeMap::new(),
+            id: None,
+            skip: 0,
+            limit: None,
+        };
+        let expected = [
+            Task::new("t/7", [("body", "x"), ("id", "7"), ("task_id", "t/7")]),
+            Task::new("8", [("body", "y"), ("id", "8")]),
+            Task::new("posts/3", [("body", "z")]),
+        ];
+        assert_eq!(mapping.tasks(records).unwrap(), expected);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Data sets on disk, in every format, whole and broken.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     error::Error,
-    fs::{self, File},
+    fs,
     io::Write,
+    num::NonZeroUsize,
     path::Path,
     sync::Arc,
 };
@@ -15,6 +16,8 @@ use ::parquet::{
     schema::parser::parse_message_type,
 };
 use flate2::{Compression, write::GzEncoder};
+use polyphony_episode::{Task, TaskSource};
+use serde::{Serialize, de::DeserializeOwned};
 use tempfile::TempDir;
 
 use super::*;
@@ -22,7 +25,7 @@ use super::*;
 /// A data set in a folder of its own.
 struct OnDisk {
     folder: TempDir,
-    source: Source,
+    source: File,
 }
 
 impl OnDisk {
@@ -33,11 +36,9 @@ impl OnDisk {
         let fields = BTreeMap::from([("post".to_owned(), "body".to_owned())]);
         Self {
             folder,
-            source: Source::File {
-                path,
+            source: File {
                 fields,
-                id: None,
-                limit: None,
+                ..File::new(path)
             },
         }
     }
@@ -49,26 +50,15 @@ impl OnDisk {
     }
 
     fn path(&self) -> &Path {
-        let Source::File { path, .. } = &self.source else {
-            unreachable!("a set on disk")
-        };
-        path
+        &self.source.path
     }
 
     fn mapped(mut self, fields: &[(&str, &str)], id: &str) -> Self {
-        let Source::File {
-            fields: own,
-            id: own_id,
-            ..
-        } = &mut self.source
-        else {
-            unreachable!("a set on disk")
-        };
-        *own = fields
+        self.source.fields = fields
             .iter()
             .map(|(to, from)| ((*to).to_owned(), (*from).to_owned()))
             .collect();
-        *own_id = Some(id.to_owned());
+        self.source.id = Some(id.to_owned());
         self
     }
 
@@ -77,11 +67,11 @@ impl OnDisk {
     }
 
     fn error(&self) -> String {
-        self.told(&self.source.load().unwrap_err())
+        self.told(&*self.source.load().unwrap_err())
     }
 
     /// An error with its causes, without the temporary folder's name.
-    fn told(&self, error: &DataSetError) -> String {
+    fn told(&self, error: &(dyn Error + Send + Sync)) -> String {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -113,7 +103,7 @@ fn write_parquet(path: &Path, bodies: &[&str]) {
     }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut file =
-        SerializedFileWriter::new(File::create(path).unwrap(), schema, Arc::default()).unwrap();
+        SerializedFileWriter::new(fs::File::create(path).unwrap(), schema, Arc::default()).unwrap();
     let mut group = file.next_row_group().unwrap();
     let texts: Vec<ByteArray> = bodies.iter().map(|body| ByteArray::from(*body)).collect();
     let present: Vec<i16> = (0..bodies.len()).map(|row| i16::from(row != 1)).collect();
@@ -203,8 +193,8 @@ fn parquet_columns_become_text() {
     assert_eq!(
         tasks,
         [
-            Task::new("posts/1", [("post", "x")]),
-            Task::new("posts/2", [("post", "y")])
+            Task::new((1u64 << 40).to_string(), [("post", "x")]),
+            Task::new(((1u64 << 40) + 1).to_string(), [("post", "y")])
         ]
     );
 }
@@ -269,12 +259,6 @@ fn a_mapping_that_does_not_fit_is_told() {
     let not_text = "only text, numbers and true or false can be used";
     let rows = [
         (
-            lines().mapped(&[], "n"),
-            "`posts.jsonl`: no fields are mapped; \
-             name at least one, such as {\"post\": \"content\"}"
-                .to_owned(),
-        ),
-        (
             lines().mapped(&[("post", "text")], "n"),
             "`posts.jsonl`, line 1: no field `text`; the record has: body, n".to_owned(),
         ),
@@ -318,11 +302,11 @@ fn a_damaged_parquet_file_is_no_panic() {
             let mut broken = whole.clone();
             broken[position] ^= damage;
             // In place: emptying a file first makes some file systems wait for the disk.
-            let mut file = File::options().write(true).open(set.path()).unwrap();
+            let mut file = fs::File::options().write(true).open(set.path()).unwrap();
             file.write_all(&broken).unwrap();
             // Not every flipped bit can be noticed; what matters is that none brings a panic.
             if let Err(error) = set.source.load() {
-                errors.insert(set.told(&error));
+                errors.insert(set.told(&*error));
             }
         }
     }
@@ -366,7 +350,7 @@ fn coding_problems_are_read_by_their_own_field_names() {
     let path = folder.path().join("mbpp.jsonl");
     let load = |lines: &str, skip| {
         fs::write(&path, lines).unwrap();
-        let source = Source::Problems {
+        let source = Problems {
             path: path.clone(),
             skip,
             limit: None,
@@ -385,38 +369,87 @@ fn coding_problems_are_read_by_their_own_field_names() {
 }
 
 #[test]
-fn sources_are_read_strictly() {
-    let read = |text: &str| ron::from_str::<Source>(text).map_err(|error| error.code.to_string());
-    let source = Source::File {
-        path: "a.jsonl".into(),
-        fields: BTreeMap::from([("post".to_owned(), "content".to_owned())]),
-        id: Some("uid".to_owned()),
-        limit: NonZeroUsize::new(5),
-    };
-    let text =
-        r#"File(path: "a.jsonl", fields: {"post": "content"}, id: Some("uid"), limit: Some(5))"#;
-    assert_eq!(read(text), Ok(source.clone()));
-    assert_eq!(read(&ron::to_string(&source).unwrap()), Ok(source));
-    assert_eq!(
-        read("Embedded(ArxivHeldOut)"),
-        Ok(Source::Embedded(EmbeddedSet::ArxivHeldOut))
-    );
+fn fields_and_identifiers_may_be_left_out() {
+    let mut set = OnDisk::with("posts.jsonl", "{\"id\": 4, \"body\": \"x\", \"tags\": []}\n");
+    set.source.fields.clear();
+    assert_eq!(set.load(), [Task::new("4", [("id", "4"), ("body", "x")])]);
 
-    let problems = Source::Problems {
-        path: "p.parquet".into(),
-        skip: 0,
+    let mut table = parquet_set(&["x", "y"]);
+    table.source.fields.clear();
+    let tasks = table.load();
+    assert_eq!(tasks[0].id, (1u64 << 40).to_string());
+    let names = |task: &Task| task.fields.keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(names(&tasks[0]), "body id maybe plain score share votes");
+    // Nothing stands for what is null.
+    assert_eq!(names(&tasks[1]), "body id plain score share votes");
+}
+
+#[test]
+fn the_problems_that_can_be_fetched_are_told_so() {
+    let load = |path: &str| {
+        let source = Problems {
+            path: path.into(),
+            skip: 0,
+            limit: None,
+        };
+        source.load().unwrap_err().to_string()
+    };
+    assert_eq!(
+        load("data/HumanEval.jsonl.gz"),
+        "cannot open data set `data/HumanEval.jsonl.gz`: `cargo xtask fetch humaneval` brings it there"
+    );
+    assert_eq!(load("data/none.jsonl"), "cannot open data set `data/none.jsonl`");
+}
+
+#[test]
+fn labels_name_the_set_or_the_file() {
+    let problems = |skip| Problems {
+        path: "data/p.jsonl".into(),
+        skip,
         limit: None,
     };
-    assert_eq!(read(r#"Problems(path: "p.parquet")"#), Ok(problems.clone()));
-    assert_eq!(read(&ron::to_string(&problems).unwrap()), Ok(problems));
+    assert_eq!(Embedded(EmbeddedSet::CoopTrain).label(), "CoopTrain");
+    assert_eq!(File::new("data/posts.jsonl.gz").label(), "posts.jsonl.gz");
+    assert_eq!(problems(0).label(), "p.jsonl");
+    assert_eq!(problems(32).label(), "p.jsonl from 32");
+}
 
-    for wrong in [
-        r#"Problems(path: "a.jsonl", fields: {})"#,
-        r#"File(path: "a.jsonl", fields: {}, ids: Some("uid"))"#,
-        r#"File(path: "a.jsonl", fields: {}, limit: Some(0))"#,
-        r#"File(path: "a.jsonl")"#,
-        "Embedded(TldrTest)",
-    ] {
-        assert!(read(wrong).is_err(), "{wrong}");
-    }
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    ron::from_str(text).map_err(|error| error.code.to_string())
+}
+
+fn check<T>(text: &str, expected: &T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    assert_eq!(read::<T>(text).as_ref(), Ok(expected));
+    assert_eq!(read::<T>(&ron::to_string(expected).unwrap()).as_ref(), Ok(expected));
+}
+
+#[test]
+fn sources_are_read_strictly() {
+    check(r#"(path: "a.jsonl")"#, &File::new("a.jsonl"));
+    check(
+        r#"(path: "a.jsonl", fields: {"post": "content"}, id: Some("uid"), limit: Some(5))"#,
+        &File {
+            path: "a.jsonl".into(),
+            fields: BTreeMap::from([("post".to_owned(), "content".to_owned())]),
+            id: Some("uid".to_owned()),
+            limit: NonZeroUsize::new(5),
+        },
+    );
+    check("(ArxivHeldOut)", &Embedded(EmbeddedSet::ArxivHeldOut));
+    check(
+        r#"(path: "p.parquet")"#,
+        &Problems {
+            path: "p.parquet".into(),
+            skip: 0,
+            limit: None,
+        },
+    );
+    assert!(read::<Problems>(r#"(path: "a.jsonl", fields: {})"#).is_err());
+    assert!(read::<File>(r#"(path: "a.jsonl", ids: Some("uid"))"#).is_err());
+    assert!(read::<File>(r#"(path: "a.jsonl", limit: Some(0))"#).is_err());
+    assert!(read::<File>("()").is_err());
+    assert!(read::<Embedded>("(TldrTest)").is_err());
 }

@@ -2,16 +2,20 @@
 
 mod curve;
 mod reward;
+mod settings;
 mod stop_words;
 mod tasks;
 mod text;
 mod transitions;
+
+use std::{num::NonZeroUsize, thread};
 
 use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::settings::{Arxiv, Tldr};
 use self::tasks::TaskTable;
 
 /// What the agents of a [`Writing`] environment write.
@@ -43,6 +47,7 @@ impl WritingTask {
 pub struct Writing {
     table: &'static TaskTable,
     roles: [Role; 2],
+    parts: [String; reward::PARTS.len()],
 }
 
 impl Writing {
@@ -55,6 +60,7 @@ impl Writing {
         Self {
             table,
             roles: [0, 1].map(|agent| Role::new(table.agents[agent].role)),
+            parts: reward::PARTS.map(String::from),
         }
     }
 
@@ -79,8 +85,12 @@ impl Environment for Writing {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &reward::PARTS
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
+    }
+
+    fn concurrency(&self) -> NonZeroUsize {
+        thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
@@ -93,7 +103,7 @@ impl Environment for Writing {
         let body = task.field(field)?.trim();
         if body.is_empty() {
             let id = &task.id;
-            return Err(EnvironmentError::Failed(format!(
+            return Err(EnvironmentError::failed(format!(
                 "field `{field}` of task `{id}` is blank: give it text or leave the task out"
             )));
         }
@@ -136,7 +146,7 @@ mod tests {
     fn start(fields: &[(&str, &str)]) -> Result<Vec<String>, String> {
         let task = Task::new("t/1", fields.iter().copied());
         match Writing::tldr().start(&task) {
-            Ok(observations) => Ok(observations.into_iter().map(|one| one.text).collect()),
+            Ok(observations) => Ok(observations.into_iter().map(|one| one.text.to_string()).collect()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -188,7 +198,7 @@ mod tests {
             let expected: Vec<(&str, f64)> = environment
                 .reward_parts()
                 .iter()
-                .map(|name| (*name, 0.0))
+                .map(|name| (name.as_str(), 0.0))
                 .collect();
             assert_eq!(parts, expected);
             assert_eq!(outcome, Outcome::end(environment.score("", "")));

@@ -3,8 +3,8 @@
 use std::{fs::File, io::BufReader, io::Read};
 
 use flate2::bufread::GzDecoder;
-use polyphony_env::{Coding, CodingSettings, Definition, EmbeddedSet, Source};
-use polyphony_episode::{Environment, Task};
+use polyphony_env::{Coding, CodingSettings, Definition, Embedded, EmbeddedSet};
+use polyphony_episode::{Environment, Task, TaskSource};
 use serde::Deserialize;
 
 use crate::{HUMAN_EVAL, HUMAN_EVAL_FILE, action, assess, coding, human_eval, in_parallel};
@@ -71,7 +71,7 @@ fn every_reference_pair_of_the_embedded_problems_earns_all_there_is() {
     let coding = coding(CodingSettings::default());
     let tasks: Vec<Task> = [EmbeddedSet::CoopTrain, EmbeddedSet::CoopHeldOut]
         .into_iter()
-        .flat_map(|set| Source::Embedded(set).load().unwrap())
+        .flat_map(|set| Embedded(set).load().unwrap())
         .collect();
     assert_eq!(tasks.len(), 48);
     in_parallel(&tasks, |task| {

@@ -1,6 +1,7 @@
 //! Episodes of one turn and more.
 
 use std::{
+    error::Error,
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     num::NonZeroUsize,
@@ -137,7 +138,7 @@ fn every_mode_tells_its_own() {
             "Write an improved `double`, which may call `aux`. Give its code only.",
         ];
         for (observation, asked) in observations.iter().zip(asked) {
-            assert_eq!(observation.text, format!("{expected}\n\n{asked}"));
+            assert_eq!(*observation.text, format!("{expected}\n\n{asked}"));
         }
         assert_eq!(observations.len(), 2);
         assert_eq!(told(feedback, visible), observations, "the same each time");
@@ -193,10 +194,18 @@ fn advised(status: &str, content: &str) -> (Result<Outcome, String>, String) {
         let asked = scope.spawn(|| answer_one(&listener, status, content));
         let outcome = coding.step(&double(), &[], &action(auxiliary, main));
         (
-            outcome.map_err(|error| error.to_string()),
+            outcome.map_err(|error| with_sources(&error)),
             asked.join().unwrap(),
         )
     })
+}
+
+/// An error, and each that brought it about.
+fn with_sources(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", with_sources(source)),
+        None => error.to_string(),
+    }
 }
 
 #[test]
@@ -224,7 +233,7 @@ fn an_expert_that_fails_is_an_error_and_no_reward() {
     let (outcome, _) = advised("401 Unauthorized", "no");
     let error = outcome.unwrap_err();
     assert!(
-        error.starts_with("task `t/double`: the expert at http://127.0.0.1:"),
+        error.starts_with("task `t/double`: there is no feedback: the expert at http://127.0.0.1:"),
         "{error}"
     );
     let nobody = settings(2, Ending::AfterTurns, expert("localhost", None));
@@ -257,7 +266,7 @@ Write the Python function `double` that solves this problem. Your teammate write
 function `aux(...)`, which your code may call. Do not write `aux` yourself.
 Give the code of `double` only, beginning with `def double(x):`. Put imports inside the function.",
     ];
-    let texts: Vec<&str> = observations.iter().map(|one| one.text.as_str()).collect();
+    let texts: Vec<&str> = observations.iter().map(|one| &*one.text).collect();
     assert_eq!(texts, expected);
 }
 
@@ -291,9 +300,9 @@ fn tests_that_assert_nothing_are_an_error() {
         ("test", "def check(c:\n"),
     ];
     let error = coding.step(&Task::new("t/1", fields), &[], &action(auxiliary, main));
-    let error = error.unwrap_err().to_string();
+    let error = with_sources(&error.unwrap_err());
     assert!(
-        error.starts_with("task `t/1`: the tests cannot be run: "),
+        error.starts_with("task `t/1` cannot be scored: the tests cannot be run: "),
         "{error}"
     );
 }

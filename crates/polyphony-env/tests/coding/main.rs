@@ -10,8 +10,8 @@ use std::{
     thread,
 };
 
-use polyphony_env::{Assessment, Coding, CodingSettings, Source};
-use polyphony_episode::{JointAction, Response, Task};
+use polyphony_env::{Assessment, Coding, CodingSettings, Problems};
+use polyphony_episode::{JointAction, Response, Task, TaskSource};
 use polyphony_sandbox::{Pool, Settings};
 
 /// All tests share one sandbox, as all threads of a run do.
@@ -20,7 +20,7 @@ static POOL: LazyLock<Arc<Pool>> =
 
 /// The 164 problems, without their solutions.
 static HUMAN_EVAL: LazyLock<Vec<Task>> = LazyLock::new(|| {
-    let source = Source::Problems {
+    let source = Problems {
         path: HUMAN_EVAL_FILE.into(),
         skip: 0,
         limit: None,

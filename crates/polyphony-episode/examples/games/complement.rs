@@ -11,6 +11,7 @@ use super::number;
 /// the agents have to settle on one without a word.
 pub(crate) struct Complement {
     roles: [Role; 2],
+    parts: [String; 1],
 }
 
 impl Complement {
@@ -18,6 +19,7 @@ impl Complement {
     pub(crate) fn new() -> Self {
         Self {
             roles: ["left", "right"].map(Role::new),
+            parts: ["sum".to_owned()],
         }
     }
 }
@@ -27,8 +29,8 @@ impl Environment for Complement {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["sum"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {

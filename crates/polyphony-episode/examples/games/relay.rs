@@ -16,6 +16,7 @@ use super::number;
 /// That the scout says what it saw earns 0.5 or −0.5 at once: a signal that is easy to find.
 pub(crate) struct Relay {
     roles: [Role; 2],
+    parts: [String; 2],
 }
 
 /// What stands for low and high in what agents are told.
@@ -26,6 +27,7 @@ impl Relay {
     pub(crate) fn new() -> Self {
         Self {
             roles: ["scout", "runner"].map(Role::new),
+            parts: ["named", "arrived"].map(String::from),
         }
     }
 }
@@ -40,7 +42,7 @@ fn secret(task: &Task) -> Result<bool, EnvironmentError> {
     match task.field("secret")? {
         "low" => Ok(false),
         "high" => Ok(true),
-        other => Err(EnvironmentError::Failed(format!(
+        other => Err(EnvironmentError::failed(format!(
             "task `{}`: its secret is `{other}`, but must be low or high",
             task.id
         ))),
@@ -52,8 +54,8 @@ impl Environment for Relay {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["named", "arrived"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn horizon(&self) -> NonZeroUsize {

@@ -101,7 +101,7 @@ fn what_agents_read_of_one_another_is_what_the_protocol_says() {
         let text = |open: &Open<'_>, role: usize| {
             let (history, said) = open.said[role].clone().unwrap();
             let tokenizer = &agents[role].language.tokenizer;
-            (tokenizer.decode(&history.tokens).unwrap(), said.text)
+            (tokenizer.decode(&history.tokens).unwrap(), said.text.to_string())
         };
         open.iter()
             .map(|open| [text(open, 0), text(open, 1)])
@@ -170,7 +170,7 @@ fn episodes_go_on_turn_after_turn_under_every_protocol() {
             assert_eq!((episode.turns.len(), episode.is_cut), (3, false));
             let said = |turn: usize| episode.turns[turn].action.responses[0].clone();
             assert_eq!(
-                episode.turns[1].observations[0].text,
+                *episode.turns[1].observations[0].text,
                 Chain::told(0, &said(0))
             );
             let earned: Vec<f64> = (0..3)

@@ -7,8 +7,8 @@ use super::*;
 
 fn sample(tokens: usize, finish: FinishReason) -> Sample {
     let response = Response {
-        text: String::new(),
-        tokens: vec![7; tokens],
+        text: "".into(),
+        tokens: vec![7; tokens].into(),
         finish,
     };
     Sample {

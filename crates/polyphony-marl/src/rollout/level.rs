@@ -89,8 +89,8 @@ fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError>
     };
     let text = agent.language.tokenizer.decode(generation.spoken())?;
     let response = Response {
-        text,
-        tokens: generation.tokens,
+        text: text.into(),
+        tokens: generation.tokens.into(),
         finish,
     };
     Ok(Sample {
@@ -187,7 +187,7 @@ pub(crate) fn check_reward(
     reward: &Reward,
 ) -> Result<(), MarlError> {
     for (part, value) in reward.parts() {
-        if !environment.reward_parts().contains(&part) {
+        if !environment.reward_parts().iter().any(|own| own == part) {
             let part = part.to_owned();
             return Err(MarlError::UnknownPart { part });
         }
@@ -197,7 +197,7 @@ pub(crate) fn check_reward(
                 task: task.id.clone(),
                 part: part.to_owned(),
                 value,
-                responses: responses.map(|response| response.text.clone()).collect(),
+                responses: responses.map(|response| response.text.to_string()).collect(),
             });
         }
     }

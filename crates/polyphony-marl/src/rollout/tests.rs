@@ -40,7 +40,7 @@ fn a_node_holds_what_was_seen_said_and_earned() {
     for (node, task) in rollout.nodes.iter().zip(&tasks) {
         assert_eq!((&node.task, node.turn), (&task.id, 0));
         for (group, agent) in node.groups.iter().zip(&agents) {
-            assert_eq!(group.observation.text, task.fields["text"]);
+            assert_eq!(*group.observation.text, task.fields["text"]);
             let prompt = agent
                 .language
                 .tokenizer
@@ -56,7 +56,7 @@ fn a_node_holds_what_was_seen_said_and_earned() {
                 };
                 assert_eq!(response.finish, finish);
                 assert_eq!(
-                    response.text,
+                    *response.text,
                     agent.language.tokenizer.decode(spoken).unwrap()
                 );
             }

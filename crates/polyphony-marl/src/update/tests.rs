@@ -29,8 +29,8 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
             logprobs: logprobs.into_data().try_into_vec().unwrap(),
             reference_logprobs: vec![],
             response: Response {
-                text: String::new(),
-                tokens,
+                text: "".into(),
+                tokens: tokens.into(),
                 finish: FinishReason::Stop,
             },
         }

@@ -161,6 +161,11 @@ impl Engine {
         thread::sleep(longest * attempt / (TRIES - 1) / (TRIES - attempt));
     }
 
+    pub(crate) fn workers(&self) -> NonZero<usize> {
+        // A pool without workers is refused at its start.
+        NonZero::new(self.settings.workers()).unwrap_or(NonZero::<usize>::MIN)
+    }
+
     pub(crate) fn tier(&self) -> Tier {
         self.tier
     }

@@ -191,7 +191,7 @@ fn only_visible_asserts_are_told() {
 #[test]
 fn each_agent_is_asked_for_its_own_function() {
     let observations = Report::Plain.observations(&problem(), &partly(), VisibleAsserts::All);
-    let texts: Vec<&str> = observations.iter().map(|one| one.text.as_str()).collect();
+    let texts: Vec<&str> = observations.iter().map(|one| &*one.text).collect();
     let expected = [
         "Look at your code again, and find what is wrong or could be better.\n\n\
          Write an improved `aux`, which `double` may call. Give its code only.",

@@ -126,7 +126,7 @@ fn check_histories(rollout: &Rollout, after: impl Fn(&[u32], &str) -> Vec<u32>) 
                 let before = &node.groups[role];
                 let said = &before.samples[branch.picks[role]].response;
                 let told = Chain::told(node.turn, said);
-                assert_eq!(group.observation.text, told);
+                assert_eq!(*group.observation.text, told);
                 let expected = [
                     before.history.tokens.as_slice(),
                     &said.tokens,
@@ -161,7 +161,7 @@ fn histories_go_on_with_exactly_the_ids_that_were_sampled() {
         .flat_map(|node| &node.groups)
         .flat_map(|group| &group.samples);
     let differ = samples.filter(|sample| {
-        tokenizer.encode_more(&sample.response.text).unwrap() != sample.response.tokens
+        tokenizer.encode_more(&sample.response.text).unwrap() != *sample.response.tokens
     });
     assert!(differ.count() > 0);
 }
@@ -285,7 +285,7 @@ impl Environment for Unending {
         self.0.roles()
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
+    fn reward_parts(&self) -> &[String] {
         self.0.reward_parts()
     }
 

@@ -1,0 +1,101 @@
+//! What stands in a recipe for the coding environment.
+
+use std::sync::Arc;
+
+use polyphony_episode::{Environment, EnvironmentError, EnvironmentSettings};
+use polyphony_sandbox::{Pool, Settings, Tier};
+use serde::{Deserialize, Serialize};
+
+use super::{Coding, CodingSettings};
+
+/// The coding environment as a recipe names it: how an episode goes, and where its programs run.
+///
+/// ```
+/// # use polyphony_env::CodingSetup;
+/// let recipe = "(settings: (turns: 2), sandbox: (workers: Some(4)))";
+/// let setup: CodingSetup = ron::from_str(recipe)?;
+/// assert_eq!((setup.settings.turns.get(), setup.sandbox.workers), (2, Some(4)));
+/// assert_eq!(ron::from_str::<CodingSetup>("()")?, CodingSetup::default());
+/// # Ok::<(), ron::error::SpannedError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CodingSetup {
+    /// How an episode goes.
+    pub settings: CodingSettings,
+    /// Where the programs run.
+    pub sandbox: Settings,
+}
+
+impl EnvironmentSettings for CodingSetup {
+    fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+        let pool = Arc::new(start_pool(&self.sandbox)?);
+        let coding = Coding::new(pool, self.settings.clone()).map_err(|error| {
+            EnvironmentError::because("the coding environment's `settings` cannot be used", error)
+        })?;
+        Ok(Box::new(coding))
+    }
+}
+
+/// Starts a sandbox, and logs how it confines programs.
+fn start_pool(settings: &Settings) -> Result<Pool, EnvironmentError> {
+    let pool = Pool::start(settings).map_err(|error| {
+        EnvironmentError::because("the coding environment's `sandbox` cannot be started", error)
+    })?;
+    let python = pool.interpreter();
+    match pool.tier() {
+        Tier::Off => log::warn!(
+            "programs of the models run WITHOUT confinement, as `isolation: Off` asks for: they \
+             can do whatever you can (Python {} at {})",
+            python.version,
+            python.path.display()
+        ),
+        tier => log::info!(
+            "programs run in the sandbox's {tier} tier, with Python {} at {}",
+            python.version,
+            python.path.display()
+        ),
+    }
+    Ok(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn what_a_recipe_leaves_out_has_its_default() {
+        let read = |text: &str| ron::from_str::<CodingSetup>(text);
+        let setup = read("(sandbox: (workers: Some(3)))").unwrap();
+        assert_eq!(setup.settings, CodingSettings::default());
+        assert_eq!(read(&ron::to_string(&setup).unwrap()).unwrap(), setup);
+        assert!(read("(sandboxes: ())").is_err());
+    }
+
+    #[test]
+    fn a_pool_without_workers_is_refused_with_its_source() {
+        let mut setup = CodingSetup::default();
+        setup.sandbox.workers = Some(0);
+        let error = setup.build().err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "the coding environment's `sandbox` cannot be started"
+        );
+        let source = error.source().unwrap().to_string();
+        assert_eq!(source, "the sandbox has 0 workers; set at least 1");
+    }
+
+    #[test]
+    fn a_built_environment_describes_its_sandbox() {
+        let mut setup = CodingSetup::default();
+        setup.sandbox.workers = Some(3);
+        let coding = setup.build().unwrap();
+        assert_eq!(coding.concurrency().get(), 3);
+        let description = coding.description().unwrap();
+        assert!(description["interpreter"]["version"].is_string(), "{description}");
+        let keys = coding.counters().len();
+        assert_eq!(keys, 6);
+    }
+}

@@ -1,0 +1,79 @@
+//! Files of coding problems.
+
+use std::{
+    error::Error,
+    io,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use polyphony_episode::{Task, TaskSource};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::DataSetError,
+    file::{load, name_of},
+    record::Mapping,
+};
+
+/// The fields of a coding problem.
+const FIELDS: [&str; 3] = ["prompt", "entry_point", "test"];
+
+/// Where `cargo xtask fetch humaneval` puts its problems.
+const HUMAN_EVAL: &str = "data/HumanEval.jsonl.gz";
+
+/// A file of coding problems, as HumanEval, CoopHumanEval and MBPP have them: with the fields
+/// `task_id`, which becomes the task's identifier, `prompt`, `entry_point` and `test`. Its name says the
+/// format, as for other files.
+///
+/// ```
+/// # use polyphony_env::Problems;
+/// let problems: Problems = ron::from_str(r#"(path: "HumanEval.jsonl.gz", skip: 32)"#)?;
+/// assert_eq!((problems.skip, problems.limit), (32, None));
+/// # Ok::<(), ron::error::SpannedError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Problems {
+    /// Where the file is; a relative path starts at the working directory.
+    pub path: PathBuf,
+    /// How many problems to leave out, from the first; none by default.
+    #[serde(default)]
+    pub skip: usize,
+    /// How many of the others to use; all by default.
+    #[serde(default)]
+    pub limit: Option<NonZeroUsize>,
+}
+
+impl TaskSource for Problems {
+    fn load(&self) -> Result<Vec<Task>, Box<dyn Error + Send + Sync>> {
+        let fields = FIELDS.map(|name| (name.to_owned(), name.to_owned()));
+        let tasks = load(&Mapping {
+            path: &self.path,
+            fields: &fields.into(),
+            id: Some("task_id"),
+            skip: self.skip,
+            limit: self.limit,
+        });
+        Ok(tasks.map_err(with_hint)?)
+    }
+
+    fn label(&self) -> String {
+        match self.skip {
+            0 => name_of(&self.path),
+            skip => format!("{} from {skip}", name_of(&self.path)),
+        }
+    }
+}
+
+/// Says how to get the one file that the project can bring.
+fn with_hint(error: DataSetError) -> DataSetError {
+    match error {
+        DataSetError::Open { path, source }
+            if path == Path::new(HUMAN_EVAL) && source.kind() == io::ErrorKind::NotFound =>
+        {
+            DataSetError::NotFetched { path, source }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,61 @@
+//! Why an environment could not start or score an episode.
+
+use std::error::Error;
+
+use thiserror::Error;
+
+use crate::TaskError;
+
+/// Why an environment could not be built, or could not start or score an episode.
+#[derive(Debug, Error)]
+pub enum EnvironmentError {
+    /// The task lacks a field.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// Anything else.
+    #[error("{message}")]
+    Failed {
+        /// What failed, and what would help.
+        message: String,
+        /// The error behind it, where there is one.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+}
+
+impl EnvironmentError {
+    /// An error that has no other behind it: what failed, and what would help.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed {
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// An error that another one brought about. The message says what failed; it does not repeat what
+    /// `source` says.
+    pub fn because(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed {
+            message: message.into(),
+            source: Some(source.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_kept_apart_from_the_message() {
+        let number = "seven".parse::<u8>().unwrap_err();
+        let error = EnvironmentError::because("task `t`: the target is not a number", number);
+        assert_eq!(error.to_string(), "task `t`: the target is not a number");
+        let source = error.source().unwrap();
+        assert_eq!(source.to_string(), "invalid digit found in string");
+        assert!(EnvironmentError::failed("no").source().is_none());
+    }
+}
