@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A run whose return grows by this much per step.
 fn write(path: &Path, seed: u64, rate: f64) -> Result<(), Box<dyn Error>> {
-    let recipe = format!("(seed: {seed}, environment: Plate(digits: 4), algorithm: Mine(rate: {rate}))");
+    let recipe =
+        format!("(seed: {seed}, environment: Plate(digits: 4), algorithm: Mine(rate: {rate}))");
     let info = RunInfo {
         program: Some(ProgramInfo {
             name: "compare_runs".to_owned(),

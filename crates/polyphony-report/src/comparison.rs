@@ -6,8 +6,8 @@ mod text;
 use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
 
-pub use self::text::comparison_text;
 use self::setting::Setting;
+pub use self::text::comparison_text;
 use crate::{
     error::{ReportError, Result},
     evaluation::{Evaluation, Played},
@@ -226,7 +226,10 @@ fn row(setting: &Setting<'_>, group: &[(&Run, &Evaluation)]) -> Row {
         returns: figure(&|played| played.value),
         parts: first.parts.keys().map(part).collect(),
         pass_at: numbers.into_iter().filter_map(rate).collect(),
-        roles: roles.flat_map(|played| played.roles.keys()).filter_map(role).collect(),
+        roles: roles
+            .flat_map(|played| played.roles.keys())
+            .filter_map(role)
+            .collect(),
         skipped_episodes: evaluations().map(|own| own.skipped_episodes).sum(),
         cut_episodes: evaluations().map(|own| own.cut_episodes).sum(),
         sampled_tokens: mean_of(&|evaluation| evaluation.sampled_tokens as f64),

@@ -327,7 +327,11 @@ mod tests {
         };
         Evaluation {
             samples: 2,
-            roles: [("first".to_owned(), said(3.0)), ("second".to_owned(), said(5.0))].into(),
+            roles: [
+                ("first".to_owned(), said(3.0)),
+                ("second".to_owned(), said(5.0)),
+            ]
+            .into(),
             timing: Timing {
                 secs: 2.0,
                 ..Timing::default()
@@ -361,7 +365,10 @@ mod tests {
             ("held_out/second/response_tokens", 5.0),
             ("held_out/second/truncated_share", 0.5),
         ];
-        assert_eq!(found.figures(), expected.map(|(name, value)| (name.to_owned(), value)));
+        assert_eq!(
+            found.figures(),
+            expected.map(|(name, value)| (name.to_owned(), value))
+        );
         // Nothing is written of what a shared reward does not have.
         let text = serde_json::to_string(&found).unwrap();
         assert_eq!(text.matches("\"return\"").count(), 4, "{text}");
@@ -383,7 +390,10 @@ mod tests {
         let found = evaluation(vec![episode("a", [1.0, 3.0]), episode("b", [2.0, 6.0])]);
         assert_eq!(found.returns.mean, 3.0);
         let second = &found.roles["second"];
-        assert_eq!((second.returns.unwrap().mean, second.parts["style"].mean), (4.5, 2.25));
+        assert_eq!(
+            (second.returns.unwrap().mean, second.parts["style"].mean),
+            (4.5, 2.25)
+        );
         let figures: IndexMap<String, f64> = found.figures().into_iter().collect();
         assert_eq!(figures["held_out/first/return"], 1.5);
         assert_eq!(figures["held_out/second/reward/style"], 2.25);
@@ -409,7 +419,10 @@ mod tests {
     fn a_line_may_lack_keys_and_have_others() {
         let whole = fixture::evaluation(&[(1.5, "text"), (0.5, "more")]);
         let line = serde_json::to_value(&whole).unwrap();
-        assert_eq!(serde_json::from_value::<Evaluation>(line.clone()).unwrap(), whole);
+        assert_eq!(
+            serde_json::from_value::<Evaluation>(line.clone()).unwrap(),
+            whole
+        );
         let mut more = line.clone();
         more["weather"] = json!({"rain": true});
         for (place, key) in [("timing", "joules"), ("return", "median")] {
@@ -425,8 +438,12 @@ mod tests {
             assert_eq!(less.episodes.is_empty(), key == "episodes", "{key}");
         }
         let nothing: Evaluation = serde_json::from_str("{}").unwrap();
-        assert_eq!((nothing.protocol.as_str(), nothing.samples), ("parallel", 1));
-        let bare: Evaluation = serde_json::from_value(json!({"episodes": [{}], "roles": {"a": {}}})).unwrap();
+        assert_eq!(
+            (nothing.protocol.as_str(), nothing.samples),
+            ("parallel", 1)
+        );
+        let bare: Evaluation =
+            serde_json::from_value(json!({"episodes": [{}], "roles": {"a": {}}})).unwrap();
         assert_eq!((bare.episodes.len(), bare.roles["a"].returns), (1, None));
     }
 }

@@ -136,7 +136,12 @@ mod tests {
     fn numbers_keep_their_names_and_what_is_not_finite_is_left_out() {
         let mut file = Vec::new();
         begin(&mut file).unwrap();
-        let figures = [("return", 1.5), ("a/kl", f64::NAN), ("timing.secs", 2.0), ("zero", 0.0)];
+        let figures = [
+            ("return", 1.5),
+            ("a/kl", f64::NAN),
+            ("timing.secs", 2.0),
+            ("zero", 0.0),
+        ];
         let figures = figures.map(|(tag, value)| (tag.to_owned(), value));
         add(&mut file, 7, figures).unwrap();
         let found = read(&file);

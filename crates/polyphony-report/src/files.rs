@@ -178,7 +178,10 @@ mod tests {
         let taken = runs.join("tldr-2");
         for outcome in [make_new(&taken).map(drop), check_new(&taken)] {
             let message = outcome.unwrap_err().to_string();
-            assert!(message.contains("tldr-2 exists already: give another"), "{message}");
+            assert!(
+                message.contains("tldr-2 exists already: give another"),
+                "{message}"
+            );
         }
         make_new(&runs.join("new")).unwrap();
     }
@@ -193,6 +196,9 @@ mod tests {
         }
         let missing = folder.path().join("no/page.html");
         let message = replace_text(&missing, "").unwrap_err().to_string();
-        assert!(message.contains("page.html cannot be written: there is no folder"), "{message}");
+        assert!(
+            message.contains("page.html cannot be written: there is no folder"),
+            "{message}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Runs made by a program that wrote no `run.json`, or one without some key: what their recipe says.
 //!
-//! Until version 0.1 a run held its recipe alone. Those recipes knew the writing and coding environments and
+//! Such a run holds its recipe alone. Those recipes knew the writing and coding environments and
 //! MAGRPO with its relatives, so what there was to say of them can still be derived. Nothing of this is used
 //! for a run that says it itself.
 
@@ -152,7 +152,11 @@ mod tests {
         );
         let environment = &info.environment;
         assert_eq!(
-            (environment.name.as_str(), environment.label.as_str(), environment.horizon),
+            (
+                environment.name.as_str(),
+                environment.label.as_str(),
+                environment.horizon
+            ),
             ("Coding", "coding", 2)
         );
         assert!(!environment.is_solo);
@@ -174,14 +178,24 @@ mod tests {
                algorithm: (baseline: GroupMean))"#,
         );
         let environment = &info.environment;
-        let names = [&environment.name, &environment.label, &environment.team_name];
+        let names = [
+            &environment.name,
+            &environment.label,
+            &environment.team_name,
+        ];
         assert_eq!(names, ["Solo(Tldr)", "tldr-solo", "tldr"]);
         assert!(environment.is_solo);
-        assert_eq!((info.held_out.as_str(), info.algorithm.method.as_str()), ("TldrHeldOut", "GRPO"));
+        assert_eq!(
+            (info.held_out.as_str(), info.algorithm.method.as_str()),
+            ("TldrHeldOut", "GRPO")
+        );
         assert_eq!(info.models, ["m", "n"]);
         let other = derived("(environment: Plate(digits: 4), algorithm: Mine(samples: 2))");
         assert_eq!(other.algorithm.method, "Mine");
-        assert_eq!((other.environment.label.as_str(), other.environment.horizon), ("plate", 1));
+        assert_eq!(
+            (other.environment.label.as_str(), other.environment.horizon),
+            ("plate", 1)
+        );
     }
 
     #[test]

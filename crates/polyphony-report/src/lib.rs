@@ -65,9 +65,7 @@ pub use comparison::{Row, compare, comparison_text};
 pub use duration::duration_text;
 pub use error::{ReportError, Result};
 pub use evaluation::{Earned, Evaluation, Played, Said, Timing};
-pub use files::{
-    check_new, make_new, make_numbered, remove_unfinished, replace_text, unfinished,
-};
+pub use files::{check_new, make_new, make_numbered, remove_unfinished, replace_text, unfinished};
 pub use info::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
 pub use metrics::{Catalog, Explanation, flat_name};
 pub use report::page;

@@ -293,7 +293,12 @@ mod tests {
     #[test]
     fn a_name_is_given_once() {
         let own = |name: &'static str| metric(MetricKey::new(name), 1.0);
-        for names in [["a/b", "a/b"], ["step", "x"], ["timing.x", "timing.x"], ["timing", "x"]] {
+        for names in [
+            ["a/b", "a/b"],
+            ["step", "x"],
+            ["timing.x", "timing.x"],
+            ["timing", "x"],
+        ] {
             assert!(line(1, &names.map(own)).is_err(), "{names:?}");
         }
         let twice = [own("a/b"), metric(MetricKey::new("b").of_role("a"), 1.0)];
@@ -324,7 +329,13 @@ mod tests {
             let written = serde_json::to_string(&catalog).unwrap();
             assert_eq!(serde_json::from_str::<Catalog>(&written).unwrap(), catalog);
         }
-        for unknown in ["mood", "writer/mood", "rewards/style", "timing.return", "turn_x/return2"] {
+        for unknown in [
+            "mood",
+            "writer/mood",
+            "rewards/style",
+            "timing.return",
+            "turn_x/return2",
+        ] {
             assert!(catalog.find(unknown).is_none(), "{unknown}");
         }
         // What it does not know is taken for what it looks like.

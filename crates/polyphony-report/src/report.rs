@@ -124,7 +124,12 @@ const UNKNOWN: &str = "–";
 
 impl About {
     fn of(run: &Run) -> Self {
-        let setting = |path| run.settings.get(path).map_or(UNKNOWN, String::as_str).to_owned();
+        let setting = |path| {
+            run.settings
+                .get(path)
+                .map_or(UNKNOWN, String::as_str)
+                .to_owned()
+        };
         let program = run.info.program.as_ref();
         let [first, last] = run
             .ends()
@@ -156,7 +161,9 @@ impl About {
 }
 
 fn title(runs: &[Run]) -> String {
-    let environments = runs.iter().map(|run| run.info.environment.team_name.as_str());
+    let environments = runs
+        .iter()
+        .map(|run| run.info.environment.team_name.as_str());
     let names: IndexSet<&str> = environments.collect();
     let names: Vec<&str> = names.into_iter().collect();
     format!("Polyphony: {}", names.join(", "))

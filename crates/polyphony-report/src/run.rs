@@ -160,7 +160,9 @@ pub fn is_run(path: &Path) -> bool {
 
 /// Whether a path is that of an agent that a run has saved.
 pub fn is_agent_of_run(path: &Path) -> bool {
-    let agents = path.parent().filter(|agents| agents.ends_with(layout::AGENTS));
+    let agents = path
+        .parent()
+        .filter(|agents| agents.ends_with(layout::AGENTS));
     agents.and_then(Path::parent).is_some_and(is_run)
 }
 
@@ -312,7 +314,10 @@ mod tests {
         assert_eq!(steps, [1, 2]);
         write(b"{\"step\":1}\n{\"step\n{\"step\":3}\n");
         let error = metrics(run).unwrap_err();
-        assert!(error.to_string().ends_with("metrics.jsonl, line 2"), "{error}");
+        assert!(
+            error.to_string().ends_with("metrics.jsonl, line 2"),
+            "{error}"
+        );
         assert!(error.source().is_some());
     }
 
@@ -342,7 +347,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path();
         assert_eq!(trained_steps(run).unwrap(), None);
-        for (text, expected) in [("(steps: 7)\n", Some(7)), ("(steps: 8, more: \"x\")", Some(8))] {
+        for (text, expected) in [
+            ("(steps: 7)\n", Some(7)),
+            ("(steps: 8, more: \"x\")", Some(8)),
+        ] {
             fs::write(run.join(layout::TRAINED), text).unwrap();
             assert_eq!(trained_steps(run).unwrap(), expected);
         }
@@ -396,9 +404,15 @@ mod tests {
         assert_eq!(run.info.program.unwrap().name, "plates");
         let environment = &run.info.environment;
         // What it does not say is what the recipe says.
-        assert_eq!((environment.label.as_str(), environment.name.as_str()), ("plate", "Tldr"));
         assert_eq!(
-            (run.info.algorithm.method.as_str(), run.info.algorithm.discount),
+            (environment.label.as_str(), environment.name.as_str()),
+            ("plate", "Tldr")
+        );
+        assert_eq!(
+            (
+                run.info.algorithm.method.as_str(),
+                run.info.algorithm.discount
+            ),
             ("MINE", 1.0)
         );
         assert_eq!((run.info.seed, run.info.steps), (1, 40));

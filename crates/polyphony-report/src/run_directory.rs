@@ -254,7 +254,10 @@ pub fn save_evaluation(
         }
         save_json(&path.join(layout::INFO), info)?;
         let path = path.join(layout::EVALUATIONS);
-        replace_text(&path, &format!("{}\n", json_text(&path, evaluation, false)?))
+        replace_text(
+            &path,
+            &format!("{}\n", json_text(&path, evaluation, false)?),
+        )
     };
     write().inspect_err(|_| {
         // Nothing is in it that anyone could miss.
@@ -321,7 +324,12 @@ mod tests {
         let key = MetricKey::new;
         vec![
             Metric::new(key("return"), step as f64 / 2.0, "reward", "Mean return"),
-            Metric::new(key("value_loss").of_role("writer"), f64::NAN, "reward²", "Loss"),
+            Metric::new(
+                key("value_loss").of_role("writer"),
+                f64::NAN,
+                "reward²",
+                "Loss",
+            ),
             Metric::new(key("timing.step_secs"), 0.25, "s", "The whole step"),
         ]
     }
@@ -339,9 +347,14 @@ mod tests {
     fn what_is_recorded_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let mut directory = created(folder.path());
-        directory.save_environment(&json!({"tier": "full"})).unwrap();
+        directory
+            .save_environment(&json!({"tier": "full"}))
+            .unwrap();
         for step in 1..=2 {
-            let nodes = [json!({"task": "a", "turn": 0}), json!({"task": "b", "turn": 1})];
+            let nodes = [
+                json!({"task": "a", "turn": 0}),
+                json!({"task": "b", "turn": 1}),
+            ];
             directory.record(step, &metrics(step), &nodes).unwrap();
         }
         let evaluation = fixture::evaluation(&[(1.5, "text")]);
@@ -352,15 +365,27 @@ mod tests {
              {\"step\":2,\"return\":1.0,\"writer/value_loss\":null,\"timing\":{\"step_secs\":0.25}}\n"
         );
         let rollouts = text(&directory, layout::ROLLOUTS);
-        assert_eq!(rollouts.lines().next(), Some(r#"{"step":1,"task":"a","turn":0}"#));
+        assert_eq!(
+            rollouts.lines().next(),
+            Some(r#"{"step":1,"task":"a","turn":0}"#)
+        );
         assert_eq!(rollouts.lines().count(), 4);
-        assert_eq!(text(&directory, layout::ENVIRONMENT), "{\n  \"tier\": \"full\"\n}\n");
+        assert_eq!(
+            text(&directory, layout::ENVIRONMENT),
+            "{\n  \"tier\": \"full\"\n}\n"
+        );
         let found = Run::read(directory.path()).unwrap();
-        assert_eq!((&found.info, found.evaluations), (&fixture::info(1), vec![evaluation]));
+        assert_eq!(
+            (&found.info, found.evaluations),
+            (&fixture::info(1), vec![evaluation])
+        );
         assert_eq!(found.metrics.len(), 2);
         let (key, explanation) = found.catalog.find("writer/value_loss").unwrap();
         assert_eq!(key, MetricKey::new("value_loss").of_role("writer"));
-        assert_eq!((explanation.unit.as_str(), explanation.meaning.as_str()), ("reward²", "Loss"));
+        assert_eq!(
+            (explanation.unit.as_str(), explanation.meaning.as_str()),
+            ("reward²", "Loss")
+        );
         let events = events::read(&fs::read(directory.path().join(layout::EVENTS)).unwrap());
         let tags: Vec<&str> = events.iter().map(|(_, tag, _)| tag.as_str()).collect();
         assert_eq!(tags[..2], ["return", "timing.step_secs"]);
@@ -371,13 +396,22 @@ mod tests {
     fn a_run_is_cut_to_its_checkpoint_and_knows_its_metrics_still() {
         let folder = tempfile::tempdir().unwrap();
         let mut directory = created(folder.path());
-        directory.record(1, &metrics(1), [json!({"task": "a"})]).unwrap();
+        directory
+            .record(1, &metrics(1), [json!({"task": "a"})])
+            .unwrap();
         let lengths = directory.sync().unwrap();
         let until_then = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
-        let locked = RunDirectory::open(directory.path(), lengths).unwrap_err().to_string();
-        assert!(locked.ends_with("metrics.jsonl: another process is writing it"), "{locked}");
+        let locked = RunDirectory::open(directory.path(), lengths)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            locked.ends_with("metrics.jsonl: another process is writing it"),
+            "{locked}"
+        );
         let more = Metric::new(MetricKey::new("mood"), 1.0, "", "Mood");
-        directory.record(2, &[more], [json!({"task": "b"})]).unwrap();
+        directory
+            .record(2, &[more], [json!({"task": "b"})])
+            .unwrap();
         drop(directory);
 
         let path = folder.path().join("run");
@@ -386,16 +420,24 @@ mod tests {
         assert_eq!(directory.sync().unwrap(), lengths);
         let now = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
         assert_eq!(now, until_then);
-        directory.record(2, &metrics(2), [json!({"task": "b"})]).unwrap();
+        directory
+            .record(2, &metrics(2), [json!({"task": "b"})])
+            .unwrap();
         let catalog = Run::read(&path).unwrap().catalog;
         let patterns: Vec<&str> = catalog.iter().map(|(pattern, _)| pattern).collect();
-        assert_eq!(patterns, ["return", "<role>/value_loss", "timing.step_secs", "mood"]);
+        assert_eq!(
+            patterns,
+            ["return", "<role>/value_loss", "timing.step_secs", "mood"]
+        );
         drop(directory);
 
         fs::write(path.join(layout::METRICS), "").unwrap();
         let short = RunDirectory::open(&path, lengths).unwrap_err().to_string();
         assert!(short.contains("it has 0 bytes, but had"), "{short}");
-        assert!(short.ends_with("resume from an earlier checkpoint"), "{short}");
+        assert!(
+            short.ends_with("resume from an earlier checkpoint"),
+            "{short}"
+        );
     }
 
     #[test]
@@ -403,8 +445,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut directory = created(folder.path());
         let twice = [metrics(1), metrics(1)].concat();
-        let error = directory.record(1, &twice, [json!({})]).unwrap_err().to_string();
-        assert_eq!(error, "step 1 has two metrics called `return`: each needs a name of its own");
+        let error = directory
+            .record(1, &twice, [json!({})])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "step 1 has two metrics called `return`: each needs a name of its own"
+        );
         assert_eq!(text(&directory, layout::METRICS), "");
     }
 

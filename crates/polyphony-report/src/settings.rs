@@ -252,8 +252,14 @@ mod tests {
         let rows: &[(&str, &[(&str, &str)])] = &[
             ("(environment: Tldr)", &[("environment", "Tldr")]),
             ("(environment: Tldr())", &[("environment", "Tldr")]),
-            ("(environment: Solo(Tldr))", &[("environment", "Solo(Tldr)")]),
-            ("(environment: Solo(Tldr()))", &[("environment", "Solo(Tldr)")]),
+            (
+                "(environment: Solo(Tldr))",
+                &[("environment", "Solo(Tldr)")],
+            ),
+            (
+                "(environment: Solo(Tldr()))",
+                &[("environment", "Solo(Tldr)")],
+            ),
             (
                 "(environment: Solo(Coding(settings: (turns: 2), sandbox: (workers: 1))))",
                 &[
@@ -300,7 +306,10 @@ mod tests {
             assert_eq!(held(text), expected, "{text}");
         }
         assert_eq!(fields("{\"a\": 1}"), None);
-        assert_eq!(fields("(a: 1)"), Some(vec![("a".to_owned(), "1".to_owned())]));
+        assert_eq!(
+            fields("(a: 1)"),
+            Some(vec![("a".to_owned(), "1".to_owned())])
+        );
     }
 
     #[derive(Debug, serde::Serialize)]

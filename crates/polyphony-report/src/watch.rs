@@ -126,7 +126,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let never = || false;
         let message = watch(folder.path(), &never).unwrap_err().to_string();
-        assert!(message.contains("is not the directory of a run"), "{message}");
+        assert!(
+            message.contains("is not the directory of a run"),
+            "{message}"
+        );
         fs::write(folder.path().join(layout::RECIPE), fixture::TLDR).unwrap();
         let message = watch(folder.path(), &never).unwrap_err().to_string();
         assert!(message.contains("is not a training run"), "{message}");

@@ -145,7 +145,9 @@ impl<'a> Setting<'a> {
             let own = of(self).into_iter().flatten();
             let others: Vec<Option<&Settings>> = others.iter().map(|other| of(other)).collect();
             let differs = move |(path, value): &(&String, &String)| {
-                let at = |other: &Option<&Settings>| other.and_then(|other| other.get(*path)) != Some(*value);
+                let at = |other: &Option<&Settings>| {
+                    other.and_then(|other| other.get(*path)) != Some(*value)
+                };
                 others.iter().any(at)
             };
             let named = |(path, value): (&String, &String)| {
@@ -154,7 +156,9 @@ impl<'a> Setting<'a> {
             };
             own.filter(differs).map(named).collect::<Vec<_>>()
         };
-        let other_seeds = others.iter().any(|other| other.other_seed != self.other_seed);
+        let other_seeds = others
+            .iter()
+            .any(|other| other.other_seed != self.other_seed);
         let seed = self.other_seed.filter(|_| other_seeds);
         // What is played differently was trained differently too, and is said once.
         let all: IndexSet<String> = differing(|own| Some(&own.played))
@@ -179,7 +183,8 @@ fn is_in(path: &str, sections: &[&str]) -> bool {
 /// What a run does but for its seed, where it runs, and how it is evaluated.
 fn without_seed(settings: &Settings) -> Settings {
     let own = settings.iter().filter(|(path, _)| !is_in(path, &OUTSIDE));
-    own.map(|(path, value)| (path.clone(), value.clone())).collect()
+    own.map(|(path, value)| (path.clone(), value.clone()))
+        .collect()
 }
 
 /// What tasks are played with, without what only training needs.
@@ -189,7 +194,9 @@ fn played(settings: &Settings, info: &RunInfo) -> Settings {
         path => is_below(path, EVALUATION) || !is_in(path, &OUTSIDE) && !is_in(path, &TRAINING),
     };
     let own = settings.iter().filter(|(path, _)| counts(path));
-    let mut played: Settings = own.map(|(path, value)| (path.clone(), value.clone())).collect();
+    let mut played: Settings = own
+        .map(|(path, value)| (path.clone(), value.clone()))
+        .collect();
     // Under the name that most algorithms have for it, whatever it is called here.
     let discount = ron::ser::to_string(&info.algorithm.discount);
     played.insert(DISCOUNT.to_owned(), discount.unwrap_or_default());

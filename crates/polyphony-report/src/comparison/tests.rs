@@ -8,12 +8,7 @@ use super::*;
 use crate::fixture;
 
 /// A run of a recipe with these settings changed: the returns of its evaluations, by the steps before them.
-fn run(
-    name: &str,
-    recipe: &str,
-    changes: &[&str],
-    judged: &[(Option<usize>, [f64; 2])],
-) -> Run {
+fn run(name: &str, recipe: &str, changes: &[&str], judged: &[(Option<usize>, [f64; 2])]) -> Run {
     let evaluation = |(step, values): &(Option<usize>, [f64; 2])| {
         let texts = values.map(|value| format!("{name} {value}"));
         let episodes: Vec<(f64, &str)> = values
@@ -40,13 +35,7 @@ fn run(
 }
 
 /// A kept evaluation of a trained run.
-fn kept(
-    name: &str,
-    training: &Run,
-    changes: &[&str],
-    step: usize,
-    values: [f64; 2],
-) -> Run {
+fn kept(name: &str, training: &Run, changes: &[&str], step: usize, values: [f64; 2]) -> Run {
     let team = r#"team=Each(["runs/x/agents/a", "runs/x/agents/b"])"#;
     let own = run(
         name,
@@ -257,14 +246,8 @@ fn a_kept_evaluation_belongs_to_its_teams_training() {
 
 #[test]
 fn rows_of_one_name_say_what_tells_them_apart() {
-    let trained = |changes: &[&str], value| {
-        run(
-            "run",
-            fixture::TLDR,
-            changes,
-            &[(Some(40), [value, value])],
-        )
-    };
+    let trained =
+        |changes: &[&str], value| run("run", fixture::TLDR, changes, &[(Some(40), [value, value])]);
     check(
         &[
             trained(&["updates.learning_rate=0.001"], 1.0),

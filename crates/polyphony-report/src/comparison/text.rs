@@ -138,7 +138,10 @@ mod tests {
             played.roles.insert("writer".to_owned(), earned);
         }
         let text = comparison_text(&compare([&run]).unwrap());
-        assert!(text.contains("return of writer") && text.contains("1.75"), "{text}");
+        assert!(
+            text.contains("return of writer") && text.contains("1.75"),
+            "{text}"
+        );
         // Not where an episode does not say it.
         run.evaluations[0].episodes[1].roles.clear();
         let text = comparison_text(&compare([&run]).unwrap());

@@ -82,7 +82,12 @@ fn curve(series: &[Series], name: &str, index: usize) -> Vec<Trace> {
     if let [only] = series {
         let (steps, values) = points(only.iter().copied());
         let marker = json!({"color": band_colour(index), "size": 5});
-        let each = dots(json!(steps), json!(values), &format!("{name}, each step"), marker);
+        let each = dots(
+            json!(steps),
+            json!(values),
+            &format!("{name}, each step"),
+            marker,
+        );
         traces.push(with(each, "showlegend", false));
     } else {
         let edge = |which: usize, says: &str| {
@@ -145,7 +150,11 @@ pub(super) fn health(groups: &[Group<'_>]) -> Vec<Chart> {
 pub(super) fn algorithm(groups: &[Group<'_>]) -> Vec<Chart> {
     let is_own = |key: &MetricKey| {
         let name = key.name.as_ref();
-        let known = [RETURN, REWARD].iter().chain(&AGENTS).chain(&HEALTH).chain(&COUNTS);
+        let known = [RETURN, REWARD]
+            .iter()
+            .chain(&AGENTS)
+            .chain(&HEALTH)
+            .chain(&COUNTS);
         let is_of_environment = key.role.is_none() && name.contains('/');
         !key.is_timing() && !is_of_environment && !known.into_iter().any(|known| *known == name)
     };
@@ -222,7 +231,8 @@ fn matching(groups: &[Group<'_>], wanted: impl Fn(&MetricKey) -> bool) -> Vec<Ch
             let groups = groups.iter().enumerate();
             groups.filter_map(|(index, group)| Some((index, group, group.metrics.get(name)?)))
         };
-        let lines = own().flat_map(|(index, group, curves)| curve(&curves.series, &group.label, index));
+        let lines =
+            own().flat_map(|(index, group, curves)| curve(&curves.series, &group.label, index));
         let known = own().map(|(_, _, curves)| &curves.explanation);
         let (mut caption, layout) = explained(most_known(known), name);
         if !own().any(|(_, _, curves)| curves.has_values()) {
@@ -239,7 +249,10 @@ fn most_known<'a>(known: impl Iterator<Item = &'a Explanation>) -> &'a Explanati
         unit: String::new(),
         meaning: String::new(),
     };
-    known.into_iter().find(|known| *known != NOTHING).unwrap_or(NOTHING)
+    known
+        .into_iter()
+        .find(|known| *known != NOTHING)
+        .unwrap_or(NOTHING)
 }
 
 /// What several roles have a metric of.
@@ -274,7 +287,10 @@ impl Figure {
 
 /// The figures of roles that are wanted, in the order in which they are written.
 fn figures(groups: &[Group<'_>], wanted: impl Fn(&MetricKey) -> bool) -> Vec<Figure> {
-    let keys = groups.iter().flat_map(|group| group.metrics.values()).map(|curves| &curves.key);
+    let keys = groups
+        .iter()
+        .flat_map(|group| group.metrics.values())
+        .map(|curves| &curves.key);
     let of_roles = keys.filter(|key| key.role.is_some() && wanted(key));
     let figures: IndexSet<Figure> = of_roles.map(Figure::of).collect();
     figures.into_iter().collect()
@@ -291,7 +307,10 @@ fn by_role(groups: &[Group<'_>], figures: &[Figure]) -> Vec<Chart> {
         let mut traces = Vec::new();
         for (index, (group, curves)) in own().enumerate() {
             let role = curves.key.role.as_deref().unwrap_or_default();
-            let turn = curves.key.turn.map_or_else(String::new, |turn| format!(", turn {turn}"));
+            let turn = curves
+                .key
+                .turn
+                .map_or_else(String::new, |turn| format!(", turn {turn}"));
             let label = match groups.len() {
                 1 => format!("{role}{turn}"),
                 _ => format!("{role}{turn}: {}", group.label),

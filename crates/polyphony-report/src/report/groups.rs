@@ -95,7 +95,10 @@ fn collect(runs: &[&Run]) -> IndexMap<String, Curves> {
 /// What the first run says of a metric that knows it.
 fn explanation(runs: &[&Run], name: &str) -> Explanation {
     let mut known = runs.iter().filter_map(|run| run.catalog.find(name));
-    known.next().map(|(_, known)| known.clone()).unwrap_or_default()
+    known
+        .next()
+        .map(|(_, known)| known.clone())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -15,13 +15,24 @@ fn write(path: &Path, seed: u64) {
     let figure = |step: usize| {
         let key = MetricKey::new("value_loss").of_role("summarizer");
         [
-            Metric::new(MetricKey::new("return"), step as f64, "reward", "Mean return"),
-            Metric::new(key, 1.0 / step as f64, "reward²", "How far the critic is off"),
+            Metric::new(
+                MetricKey::new("return"),
+                step as f64,
+                "reward",
+                "Mean return",
+            ),
+            Metric::new(
+                key,
+                1.0 / step as f64,
+                "reward²",
+                "How far the critic is off",
+            ),
         ]
     };
     for step in 0..=2 {
         if step > 0 {
-            run.record(step, &figure(step), [json!({"task": "a"})]).unwrap();
+            run.record(step, &figure(step), [json!({"task": "a"})])
+                .unwrap();
         }
         let mut evaluation = fixture::evaluation(&[(step as f64, "<script>alert(1)</script>")]);
         evaluation.step = Some(step);
@@ -29,7 +40,9 @@ fn write(path: &Path, seed: u64) {
             value: 0.25,
             ..Earned::default()
         };
-        evaluation.episodes[0].roles.insert("summarizer".to_owned(), earned);
+        evaluation.episodes[0]
+            .roles
+            .insert("summarizer".to_owned(), earned);
         run.record_evaluation(&evaluation).unwrap();
     }
 }
@@ -58,7 +71,9 @@ fn a_page_shows_all_runs_and_asks_no_site() {
     }
     assert!(!page.contains("<script>alert(1)") && page.contains("alert(1)"));
     // The library's own text names sites; the page asks none.
-    let (before, rest) = page.split_once("<script type=\"text/javascript\">").unwrap();
+    let (before, rest) = page
+        .split_once("<script type=\"text/javascript\">")
+        .unwrap();
     let (library, after) = rest.split_once("</script>").unwrap();
     assert!(library.contains("plotly.js") && library.len() > 1_000_000);
     for own in [before, after] {
@@ -75,7 +90,12 @@ fn a_run_of_an_older_program_is_shown_with_what_it_lacks() {
         fs::remove_file(path.join(name)).unwrap();
     }
     let page = page(&[&path]).unwrap();
-    let texts = ["MAGRPO", "has no run.json", "has no metrics.json", "<h3>value_loss</h3>"];
+    let texts = [
+        "MAGRPO",
+        "has no run.json",
+        "has no metrics.json",
+        "<h3>value_loss</h3>",
+    ];
     for text in texts {
         assert!(page.contains(text), "{text}");
     }
@@ -87,6 +107,9 @@ fn a_page_of_nothing_is_refused() {
     let path = folder.path().join("run");
     RunDirectory::create(Some(&path), fixture::TLDR, &fixture::info(1)).unwrap();
     let message = page(&[&path]).unwrap_err().to_string();
-    assert!(message.contains("has neither steps nor evaluations yet: wait"), "{message}");
+    assert!(
+        message.contains("has neither steps nor evaluations yet: wait"),
+        "{message}"
+    );
     assert!(matches!(page(&[]), Err(ReportError::NoRuns)));
 }

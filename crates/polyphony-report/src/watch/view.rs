@@ -241,9 +241,8 @@ fn agents_table(run: &Run) -> Table<'static> {
 fn own_figures(run: &Run) -> IndexSet<String> {
     let names = run.metrics.last().into_iter().flat_map(figures);
     let keys = names.map(|(name, _)| run.catalog.key(&name, &run.info.environment.roles));
-    let is_known = |name: &str| {
-        FIGURES.iter().any(|(known, _)| *known == name) || OTHERS.contains(&name)
-    };
+    let is_known =
+        |name: &str| FIGURES.iter().any(|(known, _)| *known == name) || OTHERS.contains(&name);
     let own = keys.filter(|key| key.role.is_some() && key.turn.is_none() && key.part.is_none());
     own.filter(|key| !key.is_timing() && !is_known(&key.name))
         .map(|key| key.name.into_owned())
@@ -325,7 +324,10 @@ mod tests {
         }
         let mut trained = run(40);
         let text = shown(&trained, 120, 30);
-        for part in ["step 40 of 40, held-out tasks are being played", "continues"] {
+        for part in [
+            "step 40 of 40, held-out tasks are being played",
+            "continues",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         trained.evaluations.push(Evaluation {

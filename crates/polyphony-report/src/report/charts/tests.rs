@@ -32,7 +32,11 @@ fn run(name: &str, seed: &str, knows: bool) -> Run {
     let mut of_step = vec![
         real(key("return"), "reward", "Mean return"),
         real(key("reward").part("style"), "reward", "Mean part"),
-        real(key("reward").part("style").at_turn(2), "reward", "Mean part"),
+        real(
+            key("reward").part("style").at_turn(2),
+            "reward",
+            "Mean part",
+        ),
         real(key("sampled_tokens"), "tokens", "Tokens"),
         real(key("plates/seen"), "plates", "Plates that were seen"),
         real(key("replayed"), "games", "Games of the buffer"),
@@ -43,16 +47,31 @@ fn run(name: &str, seed: &str, knows: bool) -> Run {
             real(of_role("return"), "reward", "Its own return"),
             real(of_role("reward").part("style"), "reward", "Its own part"),
             real(of_role("entropy"), "nats a token", "How undecided it is"),
-            real(of_role("entropy").at_turn(2), "nats a token", "The same at a turn"),
+            real(
+                of_role("entropy").at_turn(2),
+                "nats a token",
+                "The same at a turn",
+            ),
             real(of_role("gradient_norm"), "", "Largest norm"),
-            real(of_role("value_loss"), "reward²", "How far the critic is off"),
+            real(
+                of_role("value_loss"),
+                "reward²",
+                "How far the critic is off",
+            ),
             real(of_role("skipped_groups"), "groups", "Groups left out"),
         ]);
-        of_step.push(Metric::new(of_role("kl"), None::<f64>, "nats", "Divergence"));
+        of_step.push(Metric::new(
+            of_role("kl"),
+            None::<f64>,
+            "nats",
+            "Divergence",
+        ));
     }
     of_step.push(real(key("timing.tokens_per_sec"), "tokens/s", "Speed"));
     let mut run = fixture::run(name, fixture::TLDR, &[seed]);
-    run.metrics = (1..=2).map(|step| metrics::line(step, &of_step).unwrap()).collect();
+    run.metrics = (1..=2)
+        .map(|step| metrics::line(step, &of_step).unwrap())
+        .collect();
     if knows {
         run.catalog.add(&of_step);
     }
@@ -64,14 +83,18 @@ fn shown(charts: &[Chart]) -> Vec<(&str, Vec<&str>)> {
     let lines = |chart: &'_ Chart| {
         let traces = chart.plot["data"].as_array().unwrap();
         assert!(!traces.is_empty(), "{}", chart.title);
-        let lines = traces.iter().filter(|trace| trace["line"]["width"] == json!(2.5));
+        let lines = traces
+            .iter()
+            .filter(|trace| trace["line"]["width"] == json!(2.5));
         lines.count()
     };
     charts
         .iter()
         .map(|chart| {
             let traces = chart.plot["data"].as_array().unwrap();
-            let named = traces.iter().filter(|trace| trace["line"]["width"] == json!(2.5));
+            let named = traces
+                .iter()
+                .filter(|trace| trace["line"]["width"] == json!(2.5));
             let names: Vec<&str> = named.filter_map(|trace| trace["name"].as_str()).collect();
             assert_eq!(names.len(), lines(chart));
             (chart.title.as_str(), names)
@@ -106,7 +129,12 @@ fn every_metric_has_its_place_and_new_ones_have_one_too() {
             agents(&groups),
             vec![(
                 "entropy",
-                vec!["summarizer", "summarizer, turn 2", "elaborator", "elaborator, turn 2"],
+                vec![
+                    "summarizer",
+                    "summarizer, turn 2",
+                    "elaborator",
+                    "elaborator, turn 2",
+                ],
             )],
         ),
         (health(&groups), vec![("gradient_norm", ROLES.into())]),
@@ -132,19 +160,27 @@ fn what_a_metric_says_is_what_its_run_has_kept() {
         let groups = groups(&runs);
         let charts = [algorithm(&groups), all(&groups)].concat();
         let chart = charts.iter().find(|chart| chart.title == title).unwrap();
-        let unit = chart.plot["layout"]["yaxis"]["title"]["text"].as_str().unwrap();
+        let unit = chart.plot["layout"]["yaxis"]["title"]["text"]
+            .as_str()
+            .unwrap();
         (chart.caption.clone(), unit.to_owned())
     };
     let own = |caption: &str, unit: &str| (caption.to_owned(), unit.to_owned());
     let loss = "How far the critic is off.";
     assert_eq!(caption(true, "value_loss"), own(loss, "reward²"));
     assert_eq!(caption(true, "elaborator/value_loss"), own(loss, "reward²"));
-    assert_eq!(caption(true, "plates/seen"), own("Plates that were seen.", "plates"));
+    assert_eq!(
+        caption(true, "plates/seen"),
+        own("Plates that were seen.", "plates")
+    );
     let nothing = "Divergence. No step has a value.";
     assert_eq!(caption(true, "summarizer/kl"), own(nothing, "nats"));
     // An older run has kept nothing of them: they are drawn all the same.
     assert_eq!(caption(false, "value_loss"), own("", "value_loss"));
-    assert_eq!(caption(false, "summarizer/kl"), own("No step has a value.", "summarizer/kl"));
+    assert_eq!(
+        caption(false, "summarizer/kl"),
+        own("No step has a value.", "summarizer/kl")
+    );
 }
 
 #[test]
@@ -153,16 +189,25 @@ fn seeds_are_a_band_and_one_run_is_dots() {
     let both = groups(&runs);
     let names = |charts: &[Chart]| {
         let traces = charts[0].plot["data"].as_array().unwrap();
-        let names = traces.iter().map(|trace| trace["name"].as_str().unwrap().to_owned());
+        let names = traces
+            .iter()
+            .map(|trace| trace["name"].as_str().unwrap().to_owned());
         names.collect::<Vec<_>>()
     };
     assert_eq!(
         names(&returns(&both)),
-        ["MAGRPO, least of the seeds", "MAGRPO, greatest of the seeds", "MAGRPO"]
+        [
+            "MAGRPO, least of the seeds",
+            "MAGRPO, greatest of the seeds",
+            "MAGRPO"
+        ]
     );
     let one = groups(&runs[..1]);
     assert_eq!(names(&returns(&one)), ["MAGRPO, each step", "MAGRPO"]);
     // The colours of a theme are used up after eight lines.
     let ninth = line([(1, 2.0)], "x", 8, 1.0);
-    assert_eq!((&ninth["line"]["color"], &ninth["line"]["dash"]), (&json!("$0"), &json!("dash")));
+    assert_eq!(
+        (&ninth["line"]["color"], &ninth["line"]["dash"]),
+        (&json!("$0"), &json!("dash"))
+    );
 }
