@@ -59,6 +59,7 @@ mod interrupt;
 mod json_lines;
 mod program;
 mod standard;
+mod summary;
 
 pub use polyphony_episode as episode;
 pub use polyphony_marl as marl;

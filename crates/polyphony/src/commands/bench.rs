@@ -5,13 +5,9 @@ use std::io::Write;
 use anyhow::{Context as _, Result};
 use polyphony_model::{Activations, ModelFiles};
 
-use crate::{
-    bench::{Work, bench},
-    device::DeviceChoice,
-    json_lines,
-    progress::Display,
-    sources,
-};
+use polyphony_runner::{DeviceChoice, Event, Observer as _, Work, bench, resolve_model};
+
+use crate::{display::Display, json_lines};
 
 /// The arguments of `polyphony bench`.
 #[derive(Debug, clap::Args)]
@@ -40,7 +36,8 @@ pub(crate) struct Arguments {
 
 /// Runs the steps and prints one line with the figures.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
-    let path = sources::resolve(&arguments.model)?;
+    let mut display = Display::default();
+    let path = resolve_model(&arguments.model, &mut display)?;
     let context = || format!("measuring the model {}", path.display());
     let files = ModelFiles::open(&path).with_context(context)?;
     let work = Work {
@@ -52,11 +49,16 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
             true => Activations::Recompute,
         },
     };
-    let mut display = Display::start("steps", work.steps);
+    display.on_event(Event::Begun {
+        title: "steps",
+        length: work.steps,
+        done: 0,
+    });
     let device = arguments.device.open()?;
     let figures =
-        bench(files, &device, work, &mut |done| display.advance_to(done)).with_context(context)?;
-    display.finish();
+        bench(files, &device, work, &mut |done| display.on_event(Event::Advanced { done }))
+            .with_context(context)?;
+    display.on_event(Event::Ended);
     json_lines::write(output, &figures)
 }
 
