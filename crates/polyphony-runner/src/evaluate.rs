@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{Environment, FinishReason, Response, Reward, Role, Turn};
-use polyphony_marl::{Episode, EpisodeConfig, Episodes, Protocol, play_episodes};
+use polyphony_marl::{Episode, Episodes, Protocol, play_episodes};
 use polyphony_report::{Earned, Evaluation, Played, Said, Timing, mean};
 
 use crate::{
@@ -100,15 +100,12 @@ impl EvaluationSession<'_> {
             length: tasks.len(),
             done: 0,
         });
-        let config = EpisodeConfig {
-            episodes: self.recipe.evaluation.samples,
-            protocol: self.protocol,
-            training: &self.recipe.training_config(),
-        };
+        let config = self.recipe.training_config();
+        let episodes = self.recipe.evaluation.samples;
         let indices: Vec<usize> = (0..tasks.len()).collect();
         let mut all = Episodes::default();
         let mut done = 0;
-        for batch in indices.chunks(tasks_at_once(config.episodes)) {
+        for batch in indices.chunks(tasks_at_once(episodes)) {
             if stop.is_requested() {
                 observer.on_event(Event::Ended);
                 return Ok(None);
@@ -117,7 +114,9 @@ impl EvaluationSession<'_> {
             let played = play_episodes(
                 agents,
                 self.environment(),
-                &tasks.batch(batch),
+                tasks.batch(batch),
+                episodes,
+                self.protocol,
                 &config,
                 &mut |_| (),
             )?;
@@ -169,7 +168,7 @@ impl PlayedTasks<'_> {
         let played = |episode| record(environment, episode, self.discount);
         let evaluation = Evaluation {
             step: self.step,
-            protocol: self.protocol.name().to_owned(),
+            protocol: self.protocol.name.to_string(),
             roles: said(environment, all),
             samples: self.samples,
             skipped_episodes: episodes.left_out.len(),

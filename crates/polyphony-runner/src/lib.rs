@@ -8,7 +8,6 @@
 //! Start reading at [`Recipe`], which says everything that a run does, then [`Registry`], and then
 //! [`train()`], which does it.
 
-mod bench;
 mod checkpoint;
 mod device;
 mod evaluate;
@@ -27,11 +26,11 @@ mod stop;
 mod team;
 mod train;
 
-pub use bench::{Figures, Work, bench};
 pub use checkpoint::From;
 pub use device::{DeviceChoice, Devices};
 pub use evaluate::{Evaluating, evaluate};
 pub use info::run_info;
+pub use memory::peak_mib as peak_memory_mib;
 pub use models::{resolve_model, with_store};
 pub use observer::{Best, Event, Observer};
 pub use recipe::{

@@ -262,7 +262,7 @@ pub(crate) fn available() -> Option<u64> {
 }
 
 /// The most memory that this process has held, in MiB; `None` where the system does not say.
-pub(crate) fn peak_mib() -> Option<u64> {
+pub fn peak_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let most = status
         .lines()

@@ -5,9 +5,13 @@ use std::io::Write;
 use anyhow::{Context as _, Result};
 use polyphony_model::{Activations, ModelFiles};
 
-use polyphony_runner::{DeviceChoice, Event, Observer as _, Work, bench, resolve_model};
+use polyphony_runner::{DeviceChoice, Event, Observer as _, resolve_model};
 
-use crate::{display::Display, json_lines};
+use crate::{
+    bench::{Work, bench},
+    display::Display,
+    json_lines,
+};
 
 /// The arguments of `polyphony bench`.
 #[derive(Debug, clap::Args)]
@@ -68,7 +72,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::tiny_model;
 
     #[derive(Parser)]
     struct Line {
@@ -78,7 +81,7 @@ mod tests {
 
     #[test]
     fn one_line_has_the_fields_of_the_reference_measurement() {
-        let folder = tiny_model::directory();
+        let folder = polyphony_test_support::plain_model(2048);
         let model = folder.path().to_str().unwrap();
         let words = [
             "bench",

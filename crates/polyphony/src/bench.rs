@@ -13,46 +13,45 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, IndexedTask, Language, LongPrompts, Progress, ResponseConfig, RolloutWeights,
-    StepConfig, StepReport, Updates, train_step,
+    Agent, AlgorithmSettings, Game, Language, Magrpo, Progress, Step, TrainingConfig, Updates,
+    start_tasks, train_step,
 };
-use polyphony_model::{Activations, LanguageModel, ModelFiles, Sampling, StreamKey};
+use polyphony_model::{Activations, LanguageModel, ModelFiles, Sampling};
+use polyphony_runner::peak_memory_mib;
 use serde::Serialize;
-
-use crate::metrics;
 
 /// The sizes of the work.
 #[derive(Clone, Copy, Debug)]
-pub struct Work {
+pub(crate) struct Work {
     /// Responses of each agent in a step.
-    pub samples: usize,
+    pub(crate) samples: usize,
     /// Tokens of every response.
-    pub new_tokens: usize,
+    pub(crate) new_tokens: usize,
     /// Steps to run; the figures are medians over them.
-    pub steps: usize,
+    pub(crate) steps: usize,
     /// What the updates keep of a forward pass.
-    pub activations: Activations,
+    pub(crate) activations: Activations,
 }
 
 /// What the steps took. Times are medians over the steps, so that the first step, which also
 /// allocates the optimizers' moments, does not decide them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// The median time of a step.
-    pub seconds_per_step: f64,
+    pub(crate) seconds_per_step: f64,
     /// The median time of both agents' rollout in a step, scoring included.
-    pub generation_seconds_per_step: f64,
+    pub(crate) generation_seconds_per_step: f64,
     /// The median time of both agents' updates in a step.
-    pub update_seconds_per_step: f64,
+    pub(crate) update_seconds_per_step: f64,
     /// Tokens that both agents sample in a step; the same in all steps.
-    pub response_tokens_per_step: usize,
+    pub(crate) response_tokens_per_step: usize,
     /// Those tokens divided by the median time of a rollout.
-    pub generation_tokens_per_second: f64,
+    pub(crate) generation_tokens_per_second: f64,
     /// The most memory that the process has held, loading included, in units of 1,000,000 KiB,
     /// which is what `ru_maxrss / 1e6` gives on Linux; `null` where the system does not say.
-    pub peak_rss_gb: Option<f64>,
+    pub(crate) peak_rss_gb: Option<f64>,
     /// Threads that share the work.
-    pub threads: usize,
+    pub(crate) threads: usize,
 }
 
 /// Two agents summarize the task's `post`. The reward is the greater, the closer the second text is
@@ -60,6 +59,16 @@ pub struct Figures {
 #[derive(Debug)]
 struct LengthRatio {
     roles: [Role; 2],
+    parts: [String; 1],
+}
+
+impl LengthRatio {
+    fn new() -> Self {
+        Self {
+            roles: ["brief", "detailed"].map(Role::new),
+            parts: ["length_ratio".to_owned()],
+        }
+    }
 }
 
 /// What each agent is told ahead of the post.
@@ -80,8 +89,8 @@ impl Environment for LengthRatio {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["length_ratio"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
@@ -107,38 +116,41 @@ impl Environment for LengthRatio {
 /// # Errors
 /// If the model has no tokenizer, a prompt does not fit into its context, a step fails, or an agent
 /// took no gradient step, so that the figures would not be those of the whole work.
-pub fn bench(
+pub(crate) fn bench(
     files: ModelFiles,
     device: &Device,
     work: Work,
     on_step: &mut dyn FnMut(usize),
 ) -> Result<Figures> {
-    let environment = LengthRatio {
-        roles: ["brief", "detailed"].map(Role::new),
-    };
+    let environment = LengthRatio::new();
     let mut agents = agents(files, device, &environment)?;
+    let settings = Magrpo {
+        samples: work.samples,
+        ..Magrpo::default()
+    };
+    let config = training_config(work);
+    let mut algorithm = settings.build(&agents, &Game::of(&environment), &config)?;
     let task = Task::new("bench", [("post", POST)]);
-    let tasks = [IndexedTask {
-        index: 0,
-        task: &task,
-    }];
+    let tasks = start_tasks(&agents, &environment, vec![task], &config)?;
     let mut steps = Vec::new();
     for index in 0..work.steps {
         let start = Instant::now();
-        let config = step_config(work, index);
         let ignore = &mut |_: Progress| {};
-        let step = train_step(&mut agents, &environment, &tasks, &config, ignore)?;
+        let algorithm = algorithm.as_mut();
+        let batch = tasks.batch(&[0]);
+        let step = train_step(&mut agents, algorithm, &environment, batch, &config, index, ignore)?;
         let seconds = start.elapsed().as_secs_f64();
-        for agent in &step.report.agents {
+        for agent in &agents {
+            let taken = step.metric(&format!("{}/gradient_steps", agent.name));
             ensure!(
-                agent.update.steps > 0,
+                taken.is_some_and(|steps| steps > 0.0),
                 "agent `{}` learned nothing in step {}, so its update cannot be timed: take more \
                  --samples or --new-tokens",
                 agent.name,
                 index + 1
             );
         }
-        steps.push((seconds, step.report));
+        steps.push((seconds, step));
         on_step(index + 1);
     }
     Ok(figures(&steps))
@@ -156,46 +168,40 @@ fn agents(files: ModelFiles, device: &Device, environment: &LengthRatio) -> Resu
     Ok(environment.roles.iter().map(agent).collect())
 }
 
-fn step_config(work: Work, index: usize) -> StepConfig {
-    let algorithm = Algorithm {
-        samples: work.samples,
-        ..Algorithm::default()
-    };
-    StepConfig {
-        algorithm,
+fn training_config(work: Work) -> TrainingConfig {
+    TrainingConfig {
+        steps: work.steps,
+        sampling: Sampling {
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: None,
+        },
+        max_new_tokens: work.new_tokens,
         updates: Updates {
             activations: work.activations,
             ..Updates::default()
         },
-        responses: ResponseConfig {
-            sampling: Sampling {
-                temperature: 0.7,
-                top_p: 0.9,
-                top_k: None,
-            },
-            max_new_tokens: work.new_tokens,
-            weights: RolloutWeights::Full,
-            long_prompts: LongPrompts::Fail,
-        },
-        steps: work.steps,
-        key: StreamKey {
-            step: index as u32,
-            ..StreamKey::default()
-        },
+        ..TrainingConfig::default()
     }
 }
 
-fn figures(steps: &[(f64, StepReport)]) -> Figures {
-    let over_steps = |f: fn(&(f64, StepReport)) -> f64| median(steps.iter().map(f).collect());
-    let generation_seconds = over_steps(|(_, report)| report.timing.rollout_secs);
-    let tokens = steps.first().map_or(0, |(_, report)| report.sampled_tokens);
+fn figures(steps: &[(f64, Step)]) -> Figures {
+    let over_steps = |f: &dyn Fn(&(f64, Step)) -> f64| median(steps.iter().map(f).collect());
+    let timing = |name: &str| {
+        let name = format!("timing.{name}");
+        over_steps(&|(_, step)| step.metric(&name).unwrap_or(f64::NAN))
+    };
+    let generation_seconds = timing("rollout_secs");
+    let tokens = steps
+        .first()
+        .map_or(0, |(_, step)| step.rollout.sampled_tokens());
     Figures {
-        seconds_per_step: rounded(over_steps(|(seconds, _)| *seconds)),
+        seconds_per_step: rounded(over_steps(&|(seconds, _)| *seconds)),
         generation_seconds_per_step: rounded(generation_seconds),
-        update_seconds_per_step: rounded(over_steps(|(_, report)| report.timing.update_secs)),
+        update_seconds_per_step: rounded(timing("update_secs")),
         response_tokens_per_step: tokens,
         generation_tokens_per_second: rounded(tokens as f64 / generation_seconds),
-        peak_rss_gb: metrics::peak_memory_mib().map(|mib| rounded(mib as f64 * 1024.0 / 1e6)),
+        peak_rss_gb: peak_memory_mib().map(|mib| rounded(mib as f64 * 1024.0 / 1e6)),
         threads: rayon::current_num_threads(),
     }
 }
@@ -236,9 +242,7 @@ mod tests {
 
     #[test]
     fn the_reward_is_highest_at_the_wanted_ratio() {
-        let environment = LengthRatio {
-            roles: ["brief", "detailed"].map(Role::new),
-        };
+        let environment = LengthRatio::new();
         let task = Task::new("bench", [("post", POST)]);
         let score = |first: usize, second: usize| {
             let texts = [first, second].map(|length| Response::from_text("é".repeat(length)));
