@@ -11,7 +11,7 @@ use std::{
 ///
 /// # Errors
 /// If the file cannot be made or locked.
-pub(super) fn lock(path: &Path) -> io::Result<File> {
+pub(crate) fn lock(path: &Path) -> io::Result<File> {
     let file = File::create(path)?;
     match file.try_lock() {
         Ok(()) => {}

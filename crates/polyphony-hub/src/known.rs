@@ -1,13 +1,11 @@
-//! The models that polyphony knows by name.
+//! The models that are known by name.
 
-use anyhow::{Context as _, Result};
-
-use super::WheelFile;
+use crate::wheel::WheelFile;
 
 /// A name that stands for a GGUF file in a wheel on PyPI.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownModel {
-    /// What recipes call it.
+    /// What it is called.
     pub name: &'static str,
     /// What the name stands for.
     pub source: &'static str,
@@ -22,13 +20,13 @@ impl KnownModel {
     ///
     /// # Errors
     /// If [`Self::source`] is malformed; a test parses all of them.
-    pub(super) fn wheel_file(&self) -> Result<WheelFile> {
+    pub(crate) fn wheel_file(&self) -> Result<WheelFile, String> {
         let file = self.source.strip_prefix("pypi:");
-        WheelFile::parse(file.context("a known model is a file on PyPI")?)
+        WheelFile::parse(file.ok_or("a known model is a file on PyPI")?)
     }
 }
 
-/// All models that polyphony knows by name, the default one first.
+/// All models that are known by name, the default one first.
 pub fn known_models() -> &'static [KnownModel] {
     &[KnownModel {
         name: "smollm2-135m",
@@ -40,7 +38,7 @@ pub fn known_models() -> &'static [KnownModel] {
 }
 
 /// The known model that stands for this file.
-pub(super) fn known_by_file(file: &WheelFile) -> Option<&'static KnownModel> {
+pub(crate) fn known_by_file(file: &WheelFile) -> Option<&'static KnownModel> {
     let stands_for = |known: &&KnownModel| known.wheel_file().is_ok_and(|of| of == *file);
     known_models().iter().find(stands_for)
 }

@@ -1,15 +1,15 @@
 //! The cache: one folder with a directory for each converted model.
 
-use std::{
-    env, fs,
-    fs::File,
-    io,
-    path::{Path, PathBuf},
+use std::{env, fs, fs::File, io, path::PathBuf};
+
+use crate::{
+    error::{During as _, HubError},
+    lock::lock,
+    partial::{PartialDirectory, remove_partial},
 };
 
-use anyhow::{Context as _, Result};
-
-use super::lock::lock;
+/// The variable that chooses the cache's folder.
+const VARIABLE: &str = "POLYPHONY_CACHE";
 
 /// The folder that holds converted models (`models/`) and files placed by hand (`downloads/`).
 #[derive(Clone, Debug)]
@@ -22,18 +22,18 @@ impl Cache {
     ///
     /// # Errors
     /// If no environment variable says where it is.
-    pub fn open() -> Result<Self> {
+    pub fn open() -> Result<Self, HubError> {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-        let root = variable("POLYPHONY_CACHE")
+        let root = variable(VARIABLE)
             .map(PathBuf::from)
             .or_else(|| {
                 variable("XDG_CACHE_HOME").map(|path| PathBuf::from(path).join("polyphony"))
             })
             .or_else(|| env::home_dir().map(|home| home.join(".cache/polyphony")));
-        let root = root.context(
-            "there is no place for the cache: set POLYPHONY_CACHE to a folder for models",
-        )?;
-        Ok(Self::at(root))
+        root.map(Self::at).ok_or(HubError::NoFolder {
+            what: "converted models",
+            variable: VARIABLE,
+        })
     }
 
     /// A cache in this folder, which need not exist yet.
@@ -55,17 +55,16 @@ impl Cache {
     ///
     /// # Errors
     /// If the cache cannot be read.
-    pub fn converted(&self) -> Result<Vec<PathBuf>> {
+    pub fn converted(&self) -> Result<Vec<PathBuf>, HubError> {
         let models = self.models();
-        let context = || format!("reading {}", models.display());
         let entries = match fs::read_dir(&models) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).with_context(context),
+            Err(error) => return Err(error).during("reading", &models),
         };
         let mut found = Vec::new();
         for entry in entries {
-            let entry = entry.with_context(context)?;
+            let entry = entry.during("reading", &models)?;
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
             if !hidden && entry.path().is_dir() {
                 found.push(entry.path());
@@ -81,15 +80,19 @@ impl Cache {
 
     /// Waits until no other process obtains a model, and keeps others from it until dropped. What
     /// processes that were killed have left behind is removed.
-    pub(super) fn lock(&self) -> Result<CacheLock> {
+    pub(crate) fn lock(&self) -> Result<CacheLock, HubError> {
         let models = self.models();
-        let context = || {
-            let path = models.display();
-            format!("{path} cannot hold models: set POLYPHONY_CACHE to a folder that can")
+        let lock = || {
+            fs::create_dir_all(&models)?;
+            let file = lock(&models.join(".lock"))?;
+            remove_partial(&models)?;
+            Ok(file)
         };
-        fs::create_dir_all(&models).with_context(context)?;
-        let file = lock(&models.join(".lock")).with_context(context)?;
-        remove_partial(&models).with_context(context)?;
+        let file = lock().map_err(|source| HubError::Folder {
+            path: models.clone(),
+            variable: VARIABLE,
+            source,
+        })?;
         Ok(CacheLock {
             models,
             _file: file,
@@ -98,30 +101,16 @@ impl Cache {
 }
 
 /// The right to change the cache. The lock file itself stays.
-pub(super) struct CacheLock {
+pub(crate) struct CacheLock {
     models: PathBuf,
     _file: File,
 }
 
 impl CacheLock {
     /// A folder for work in progress. It is removed when dropped, or by the next one who locks.
-    pub(super) fn workspace(&self) -> io::Result<tempfile::TempDir> {
-        tempfile::Builder::new()
-            .prefix(".partial-")
-            .tempdir_in(&self.models)
+    pub(crate) fn workspace(&self) -> io::Result<PartialDirectory> {
+        PartialDirectory::create_in(&self.models)
     }
-}
-
-/// Removes folders of work in progress. Only who holds the lock may do so.
-fn remove_partial(models: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(models)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name.to_string_lossy().starts_with('.') && entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -131,15 +120,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locking_removes_what_was_left_half_done() {
+    fn locking_removes_what_was_left_half_done_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
-        drop(cache.lock().unwrap());
-        let [partial, model] = [".partial-1", "small"].map(|name| cache.model(name));
-        fs::create_dir(&partial).unwrap();
+        let half = cache.lock().unwrap().workspace().unwrap();
+        let left = half.path().to_owned();
+        std::mem::forget(half);
+        let [git, model] = [".git", "small"].map(|name| cache.model(name));
+        fs::create_dir(&git).unwrap();
+        fs::write(git.join("HEAD"), "ref: refs/heads/main").unwrap();
         fs::create_dir(&model).unwrap();
         let lock = cache.lock().unwrap();
-        assert!(!partial.exists() && model.exists());
+        assert!(!left.exists() && model.exists());
+        assert!(git.join("HEAD").exists(), "a user's own directory stays");
         let work = lock.workspace().unwrap();
         assert!(work.path().starts_with(folder.path()));
     }

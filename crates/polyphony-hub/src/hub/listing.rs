@@ -7,9 +7,11 @@ use std::{
 };
 
 use super::{
-    Form, HubModel, MAIN, Settings, is_gguf, is_repository_word,
+    model::{Form, HubModel, MAIN, is_gguf, is_repository_word},
+    settings::HubSettings,
     snapshot::{CONFIG, Kept, OPTIONAL, Snapshot, WEIGHTS, is_commit},
 };
+use crate::error::{During as _, HubError};
 
 /// A model in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +26,13 @@ pub(crate) struct CachedModel {
 ///
 /// # Errors
 /// If the cache cannot be read.
-pub(crate) fn cached_models(settings: &Settings) -> io::Result<Vec<CachedModel>> {
+pub(crate) fn cached_models(settings: &HubSettings) -> Result<Vec<CachedModel>, HubError> {
+    models_in(&settings.cache).during("reading", &settings.cache)
+}
+
+fn models_in(cache: &Path) -> io::Result<Vec<CachedModel>> {
     let mut found = Vec::new();
-    for repository in entries(&settings.cache)? {
+    for repository in entries(cache)? {
         let folder = name_of(&repository);
         let parts: Vec<&str> = folder.split("--").collect();
         let ["models", organization, name] = parts[..] else {
