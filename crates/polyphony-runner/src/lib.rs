@@ -33,4 +33,5 @@ pub mod team;
 #[cfg(test)]
 mod tiny_model;
 pub mod train;
+mod transfer;
 mod watch;
