@@ -61,6 +61,7 @@ mod json_lines;
 mod program;
 mod standard;
 mod summary;
+mod transfer;
 
 pub use polyphony_episode as episode;
 pub use polyphony_marl as marl;
