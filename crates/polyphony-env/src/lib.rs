@@ -44,5 +44,6 @@ pub use coding::{
 };
 pub use dataset::{DataSetError, Embedded, EmbeddedSet, File, Place, Problems};
 pub use process::Process;
+pub use quiet::catches_panics;
 pub use solo::Solo;
 pub use writing::{Arxiv, Tldr, Writing, WritingTask};

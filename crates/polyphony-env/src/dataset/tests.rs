@@ -326,23 +326,6 @@ fn a_damaged_parquet_file_is_no_panic() {
 }
 
 #[test]
-fn panics_of_the_parquet_decoder_are_not_told() {
-    let test = "dataset::tests::a_damaged_parquet_file_is_no_panic";
-    let program = std::env::current_exe().unwrap();
-    let mut again = std::process::Command::new(program);
-    let ended = again
-        .args(["--exact", test, "--nocapture"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&ended.stderr);
-    assert!(
-        ended.status.success() && !told.contains("panicked"),
-        "{told}"
-    );
-    assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"));
-}
-
-#[test]
 fn coding_problems_are_read_by_their_own_field_names() {
     let line = |id, rest| format!("{{\"task_id\": {id}, \"prompt\": \"p\", {rest}}}\n");
     let whole = r#""entry_point": "f", "test": "t", "canonical_solution": "s""#;

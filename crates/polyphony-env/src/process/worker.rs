@@ -115,6 +115,7 @@ impl Worker {
             }
             if end.is_some() {
                 let rest = self.received.split_off(length + 1);
+                self.received.truncate(length);
                 return Ok(std::mem::replace(&mut self.received, rest));
             }
             looked_at = length;

@@ -218,7 +218,7 @@ fn a_program_that_was_killed_between_two_calls_is_started_again() {
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
-    let hello = format!("{HELLO}; open({file:?}, 'w').write(str(os.getpid()))");
+    let hello = format!("open({file:?}, 'w').write(str(os.getpid())); {HELLO}");
     let game = program(&hello, END).start().unwrap();
     kill(fs::read_to_string(&file).unwrap().parse().unwrap());
     assert!(super::step(&game).is_ok());

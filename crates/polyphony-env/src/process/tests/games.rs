@@ -163,9 +163,9 @@ fn more_than_a_pipe_holds_goes_both_ways() {
         reply(reward={"x": len(text)}, observations=[text, text])"#;
     let hello = HELLO.replace("protocol=1,", "protocol=1, horizon=2,");
     let game = program(&hello, step).build().unwrap();
-    let long = "é\"\n".repeat(1 << 20);
+    let long = "é\"\n".repeat(1 << 18);
     let outcome = game.step(&task(), &[], &action([&long, ""])).unwrap();
-    assert_eq!(outcome.reward.total(), f64::from(3 << 20));
+    assert_eq!(outcome.reward.total(), f64::from(3 << 18));
     let Next::Continue(told) = outcome.next else {
         panic!("there is a second turn")
     };
