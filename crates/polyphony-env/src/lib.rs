@@ -32,6 +32,7 @@
 
 mod coding;
 mod dataset;
+pub mod process;
 mod quiet;
 mod solo;
 mod writing;
@@ -42,5 +43,6 @@ pub use coding::{
     VisibleAsserts,
 };
 pub use dataset::{DataSetError, Embedded, EmbeddedSet, File, Place, Problems};
+pub use process::Process;
 pub use solo::Solo;
 pub use writing::{Arxiv, Tldr, Writing, WritingTask};

@@ -14,16 +14,12 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use burn::tensor::Tensor;
-use indexmap::IndexMap;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{TensorSpec, Weights, save_tensors};
-use polyphony_report::{Lengths, UNFINISHED, remove_unfinished};
+use polyphony_report::{Lengths, Settings, reader, remove_unfinished, settings, unfinished};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    observer::Best,
-    recipe::{Recipe, reader},
-};
+use crate::{observer::Best, recipe::Recipe};
 
 /// The layout of a checkpoint; another one has another number.
 const FORMAT: u64 = 3;
@@ -50,7 +46,7 @@ pub(crate) struct Position {
 struct State {
     format: u64,
     /// The recipe's settings by their paths, but for what a run may change when it is resumed.
-    settings: IndexMap<String, String>,
+    settings: Settings,
     position: Position,
     agents: Vec<String>,
     /// The algorithm's state, but for its tensors.
@@ -67,8 +63,8 @@ struct Header {
 const CHANGEABLE: [&str; 3] = ["steps", "checkpoints.every", "checkpoints.keep"];
 
 /// The settings that a run keeps from its start to its end, by their paths.
-fn lasting(recipe: &Recipe) -> IndexMap<String, String> {
-    let mut settings = recipe.settings();
+fn lasting(recipe: &Recipe) -> Settings {
+    let mut settings = settings(&recipe.to_ron());
     settings.retain(|path, _| !CHANGEABLE.contains(&path.as_str()));
     settings
 }
@@ -133,8 +129,7 @@ fn prune(run: &Path, keep: usize) -> Result<()> {
 
 /// Removes a checkpoint: it has another name before any part of it is gone.
 fn remove(checkpoint: &Path) -> Result<()> {
-    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
-    let leaving = checkpoint.with_file_name(format!("{UNFINISHED}{name}"));
+    let leaving = unfinished(checkpoint);
     fs::rename(checkpoint, &leaving)
         .and_then(|()| fs::remove_dir_all(&leaving))
         .with_context(|| format!("removing the checkpoint {}", checkpoint.display()))
@@ -147,23 +142,34 @@ fn write(
     tensors: Vec<(TensorSpec, Tensor<1>)>,
     state: &State,
 ) -> Result<()> {
-    let partial = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempdir_in(folder)?;
+    let partial = unfinished(target);
+    let written = write_files(&partial, agents, tensors, state)
+        .and_then(|()| Ok(fs::rename(&partial, target)?));
+    if written.is_err() {
+        // Nothing is in it that anyone could miss; what cannot be removed is removed by the next run.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written?;
+    sync_folder(folder)
+}
+
+fn write_files(
+    partial: &Path,
+    agents: &[Agent],
+    tensors: Vec<(TensorSpec, Tensor<1>)>,
+    state: &State,
+) -> Result<()> {
+    fs::create_dir(partial)?;
     for agent in agents {
-        let path = partial.path().join(tensor_file(&agent.name));
+        let path = partial.join(tensor_file(&agent.name));
         write_tensors(&path, agent.model.learned_weights())?;
     }
-    write_tensors(&partial.path().join(ALGORITHM), tensors)?;
-    let path = partial.path().join(STATE);
+    write_tensors(&partial.join(ALGORITHM), tensors)?;
+    let path = partial.join(STATE);
     // RON keeps every digit of a number.
     fs::write(&path, ron::to_string(state)?)?;
     File::open(&path)?.sync_all()?;
-    sync_folder(partial.path())?;
-    fs::rename(partial.path(), target)?;
-    // The temporary name is gone, and with it what would be cleaned up.
-    let _ = partial.keep();
-    sync_folder(folder)
+    sync_folder(partial)
 }
 
 fn write_tensors(path: &Path, tensors: Vec<(TensorSpec, Tensor<1>)>) -> Result<()> {
@@ -347,8 +353,8 @@ fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
 /// Refuses a checkpoint that was made by another recipe. A setting that one of the two does not know
 /// says nothing: a newer program may have it.
 fn check_settings(
-    kept: &IndexMap<String, String>,
-    recipe: &IndexMap<String, String>,
+    kept: &Settings,
+    recipe: &Settings,
 ) -> Result<()> {
     let differs = |(path, value): &(&String, &String)| {
         recipe.get(*path).is_some_and(|other| other != *value)

@@ -5,10 +5,8 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{Environment, FinishReason, Response, Reward, Role, Turn};
-use polyphony_marl::{Episode, EpisodeConfig, Episodes, Protocol, play_episodes};
-use polyphony_report::{
-    ByTask, Completions, Estimate, Evaluation, PlayedEpisode, Timing, mean,
-};
+use polyphony_marl::{Episode, Episodes, Protocol, play_episodes};
+use polyphony_report::{Earned, Evaluation, Played, Said, Timing, mean};
 
 use crate::{
     observer::{Event, Observer},
@@ -72,67 +70,153 @@ pub fn evaluate(
     Ok(evaluation)
 }
 
-fn summarize(
-    environment: &dyn Environment,
-    episodes: &Episodes,
-    recipe: &Recipe,
-    protocol: Protocol,
-    step: Option<usize>,
-    secs: f64,
-) -> Evaluation {
-    let discount = recipe.algorithm.discount;
-    let all = &episodes.played;
-    // What was said before a prompt did not fit was paid for too.
-    let paid = || all.iter().chain(&episodes.left_out);
-    let sampled_tokens = paid().map(|episode| episode.sampled_tokens).sum();
-    let mut evaluation = Evaluation {
-        step,
-        protocol,
-        returns: Estimate::of_runs(&[]),
-        parts: IndexMap::new(),
-        pass_at: IndexMap::new(),
-        roles: said(environment, all),
-        tasks: 0,
-        samples: recipe.evaluation.samples,
-        skipped_episodes: episodes.left_out.len(),
-        cut_episodes: all.iter().filter(|episode| episode.is_cut).count(),
-        sampled_tokens,
-        read_tokens: paid().map(|episode| episode.read_tokens).sum(),
-        timing: Timing {
-            secs,
-            tokens_per_sec: sampled_tokens as f64 / secs,
-            secs_per_task: f64::NAN,
-        },
-        episodes: all
-            .iter()
-            .map(|episode| played(environment, episode, discount))
-            .collect(),
-    };
-    let by_task = evaluation.by_task();
-    (evaluation.tasks, evaluation.returns) = (by_task.len(), Estimate::of_run(by_task));
-    evaluation.timing.secs_per_task = secs / evaluation.tasks as f64;
-    let part = |part: &&str| {
-        let values = evaluation.of_tasks(|played| played.parts[*part]);
-        ((*part).to_owned(), Estimate::of_run(values))
-    };
-    evaluation.parts = environment.reward_parts().iter().map(part).collect();
-    evaluation.pass_at = pass_rates(&evaluation);
-    evaluation
+/// A team that is evaluated, with what it plays.
+pub(crate) struct EvaluationSession<'a> {
+    pub(crate) prepared: &'a Prepared,
+    pub(crate) recipe: &'a Recipe,
+    /// What the reward of a turn is worth one turn earlier.
+    pub(crate) discount: f64,
+    pub(crate) protocol: &'a Protocol,
+    /// Training steps that the team has had, as far as it is known.
+    pub(crate) step: Option<usize>,
 }
 
-fn played(environment: &dyn Environment, episode: &Episode, discount: f64) -> Played {
-    let part = |name: &&str| {
-        let value = episode.discounted(discount, |reward| reward.part(name).unwrap_or(0.0));
-        ((*name).to_owned(), value)
+impl EvaluationSession<'_> {
+    /// Plays the held-out tasks, with random numbers that depend on the seed alone: the same team gets
+    /// the same figures, and training is not disturbed. `None` if it was stopped.
+    ///
+    /// # Errors
+    /// If generation fails, or the environment fails.
+    pub(crate) fn play(
+        &self,
+        title: &str,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        let started = Instant::now();
+        let tasks = &self.prepared.held_out;
+        observer.on_event(Event::Begun {
+            title,
+            length: tasks.len(),
+            done: 0,
+        });
+        let config = self.recipe.training_config();
+        let episodes = self.recipe.evaluation.samples;
+        let indices: Vec<usize> = (0..tasks.len()).collect();
+        let mut all = Episodes::default();
+        let mut done = 0;
+        for batch in indices.chunks(tasks_at_once(episodes)) {
+            if stop.is_requested() {
+                observer.on_event(Event::Ended);
+                return Ok(None);
+            }
+            let agents = &self.prepared.team.agents;
+            let played = play_episodes(
+                agents,
+                self.environment(),
+                tasks.batch(batch),
+                episodes,
+                self.protocol,
+                &config,
+                &mut |_| (),
+            )?;
+            all.played.extend(played.played);
+            all.left_out.extend(played.left_out);
+            done += batch.len();
+            observer.on_event(Event::Advanced { done });
+        }
+        observer.on_event(Event::Ended);
+        let played = PlayedTasks {
+            environment: self.environment(),
+            protocol: self.protocol,
+            step: self.step,
+            samples: self.recipe.evaluation.samples,
+            discount: self.discount,
+            secs: started.elapsed().as_secs_f64(),
+        };
+        Ok(Some(played.summarize(&all)))
+    }
+
+    fn environment(&self) -> &dyn Environment {
+        self.prepared.environment.as_ref()
+    }
+
+}
+
+/// How the episodes of an evaluation were played.
+struct PlayedTasks<'a> {
+    environment: &'a dyn Environment,
+    protocol: &'a Protocol,
+    step: Option<usize>,
+    /// Episodes of each task.
+    samples: usize,
+    discount: f64,
+    /// How long they took.
+    secs: f64,
+}
+
+impl PlayedTasks<'_> {
+    /// The figures of the episodes.
+    fn summarize(&self, episodes: &Episodes) -> Evaluation {
+        let Self {
+            environment, secs, ..
+        } = *self;
+        let all = &episodes.played;
+        // What was said before a prompt did not fit was paid for too.
+        let paid = || all.iter().chain(&episodes.left_out);
+        let sampled_tokens = paid().map(|episode| episode.sampled_tokens).sum();
+        let played = |episode| record(environment, episode, self.discount);
+        let evaluation = Evaluation {
+            step: self.step,
+            protocol: self.protocol.name.to_string(),
+            roles: said(environment, all),
+            samples: self.samples,
+            skipped_episodes: episodes.left_out.len(),
+            cut_episodes: all.iter().filter(|episode| episode.is_cut).count(),
+            sampled_tokens,
+            read_tokens: paid().map(|episode| episode.read_tokens).sum(),
+            timing: Timing {
+                secs,
+                tokens_per_sec: sampled_tokens as f64 / secs,
+                ..Timing::default()
+            },
+            episodes: all.iter().map(played).collect(),
+            ..Evaluation::default()
+        };
+        evaluation.summarized(environment.reward_parts())
+    }
+}
+
+/// What is kept of an episode.
+fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Played {
+    let parts = |part_of: &dyn Fn(&Reward, &str) -> Option<f64>| {
+        let part = |name: &String| {
+            let value = |reward: &Reward| part_of(reward, name).unwrap_or(0.0);
+            (name.clone(), episode.discounted(discount, value))
+        };
+        environment.reward_parts().iter().map(part).collect()
     };
+    let earned = |(role, named): (usize, &Role)| {
+        let earned = Earned {
+            value: episode.discounted(discount, |reward| reward.total_of(role)),
+            parts: parts(&|reward, name| reward.part_of(role, name)),
+        };
+        (named.name.clone(), earned)
+    };
+    let is_per_role = episode.rewards.iter().any(|reward| reward.roles().is_some());
+    let roles = environment.roles().iter().enumerate();
     let turn = |turn: &Turn| {
         let responses = turn.action.responses.iter();
-        responses.map(|response| response.text.clone()).collect()
+        responses.map(|response| response.text.to_string()).collect()
     };
     Played {
         task: episode.task.clone(),
         value: episode.discounted(discount, Reward::total),
-        parts: environment.reward_parts().iter().map(part).collect(),
+        parts: parts(&|reward, name| reward.part(name)),
+        roles: match is_per_role {
+            true => roles.map(earned).collect(),
+            false => IndexMap::new(),
+        },
         solved: episode
             .rewards
             .last()
@@ -141,6 +225,7 @@ fn played(environment: &dyn Environment, episode: &Episode, discount: f64) -> Pl
     }
 }
 
+/// What each role's responses were like.
 fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String, Said> {
     let of_role = |(index, role): (usize, &Role)| {
         let responses = || episodes.iter().flat_map(|episode| episode.responses(index));
@@ -150,49 +235,35 @@ fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String,
         let said = Said {
             response_tokens: mean(&lengths),
             truncated_share: mean(&cut),
+            ..Said::default()
         };
         (role.name.clone(), said)
     };
-    environment
-        .roles()
-        .iter()
-        .enumerate()
-        .map(of_role)
-        .collect()
+    let roles = environment.roles().iter().enumerate();
+    roles.map(of_role).collect()
 }
-
-/// pass@1, and pass@k of all k episodes that were played.
-fn pass_rates(evaluation: &Evaluation) -> IndexMap<usize, Estimate> {
-    // Once where both are the same.
-    let numbers: IndexMap<usize, ByTask<'_>> = [1, evaluation.samples]
-        .into_iter()
-        .map(|k| (k, evaluation.pass_by_task(k)))
-        .collect();
-    let estimated = numbers.into_iter().filter(|(_, rates)| !rates.is_empty());
-    estimated
-        .map(|(k, rates)| (k, Estimate::of_run(rates)))
-        .collect()
-}
-
 
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
 
-    use polyphony_episode::{EnvironmentError, JointAction, Observation, Outcome};
+    use polyphony_episode::{EnvironmentError, JointAction, Observation, Outcome, Task};
 
     use super::*;
 
     /// Two roles; a reward of 1 solves a task.
-    struct Pair([Role; 2]);
+    struct Pair {
+        roles: [Role; 2],
+        parts: [String; 1],
+    }
 
     impl Environment for Pair {
         fn roles(&self) -> &[Role] {
-            &self.0
+            &self.roles
         }
 
-        fn reward_parts(&self) -> &[&'static str] {
-            &["style"]
+        fn reward_parts(&self) -> &[String] {
+            &self.parts
         }
 
         fn horizon(&self) -> NonZeroUsize {
@@ -217,12 +288,19 @@ mod tests {
         }
     }
 
+    fn pair() -> Pair {
+        Pair {
+            roles: ["first", "second"].map(Role::new),
+            parts: ["style".to_owned()],
+        }
+    }
+
     /// An episode with these rewards, in which the first role said three tokens a turn, and the second
     /// was cut off after five.
     fn episode(task: &str, rewards: &[f64]) -> Episode {
         let response = |tokens: usize, finish| Response {
-            text: "so".to_owned(),
-            tokens: vec![7; tokens],
+            text: "so".into(),
+            tokens: vec![7; tokens].into(),
             finish,
         };
         let turn = Turn {
@@ -246,8 +324,6 @@ mod tests {
 
     #[test]
     fn episodes_become_figures_of_their_tasks() {
-        let changes = ["algorithm.discount=0.5", "evaluation.samples=2"].map(str::to_owned);
-        let recipe = Recipe::load(Some("tldr-smollm2"), &changes).unwrap();
         let cut = Episode {
             is_cut: true,
             ..episode("a", &[0.25])
@@ -256,8 +332,16 @@ mod tests {
             played: vec![episode("a", &[0.5, 1.0]), cut, episode("b", &[1.0])],
             left_out: vec![episode("b", &[])],
         };
-        let pair = Pair(["first", "second"].map(Role::new));
-        let found = summarize(&pair, &episodes, &recipe, Protocol::Parallel, Some(4), 2.0);
+        let pair = pair();
+        let played = PlayedTasks {
+            environment: &pair,
+            protocol: &Protocol::parallel(),
+            step: Some(4),
+            samples: 2,
+            discount: 0.5,
+            secs: 2.0,
+        };
+        let found = played.summarize(&episodes);
         // Task a has 0.5 + 0.5 · 1.0 and 0.25, task b has 1.0.
         assert_eq!((found.tasks, found.samples), (2, 2));
         assert_eq!(found.returns.mean, (0.625 + 1.0) / 2.0);
@@ -278,14 +362,11 @@ mod tests {
         let said = |response_tokens, truncated_share| Said {
             response_tokens,
             truncated_share,
+            ..Said::default()
         };
         assert_eq!(found.roles["first"], said(3.0, 0.0));
         assert_eq!(found.roles["second"], said(5.0, 1.0));
-        let figures: Vec<(String, f64)> = found
-            .figures()
-            .into_iter()
-            .map(|(name, value)| (name, value.as_f64().unwrap()))
-            .collect();
+        let figures = found.figures();
         let expected = [
             ("held_out/return", 0.8125),
             ("held_out/reward/style", 0.8125),
@@ -302,5 +383,19 @@ mod tests {
         );
         let solved: Vec<Option<bool>> = found.episodes.iter().map(|own| own.solved).collect();
         assert_eq!(solved, [Some(true), Some(false), Some(true)]);
+    }
+
+    #[test]
+    fn rewards_per_role_are_kept_beside_their_mean() {
+        let rewards = [[("style", 1.0)], [("style", 0.5)]];
+        let own = Episode {
+            rewards: vec![Reward::per_role(rewards)],
+            ..episode("a", &[0.0])
+        };
+        let record = record(&pair(), &own, 1.0);
+        assert_eq!(record.value, 0.75);
+        assert_eq!(record.parts["style"], 0.75);
+        assert_eq!(record.roles["first"].value, 1.0);
+        assert_eq!(record.roles["second"].parts["style"], 0.5);
     }
 }

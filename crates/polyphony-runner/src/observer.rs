@@ -1,5 +1,6 @@
 //! What a run reports while it works, for whoever shows it.
 
+use polyphony_hub::Transfer;
 use polyphony_marl::Progress;
 
 /// Something that happened in a run or an evaluation.
@@ -40,6 +41,8 @@ pub enum Event<'a> {
     },
     /// The phase that began last has ended.
     Ended,
+    /// A file of a model is being downloaded.
+    Transfer(Transfer<'a>),
 }
 
 /// The highest reward of a joint action in a run, and the last part of it that was not 0: the level

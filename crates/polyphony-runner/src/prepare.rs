@@ -6,6 +6,7 @@ use polyphony_marl::{Game, StartedTasks, start_tasks};
 
 use crate::{
     memory,
+    observer::Observer,
     recipe::{Choice, Recipe},
     registry::Registry,
     team::{Models, Team},
@@ -25,7 +26,11 @@ impl Prepared {
     ///
     /// # Errors
     /// If data or models cannot be had, something does not fit together, or memory is too small.
-    pub(crate) fn for_training(registry: &Registry, recipe: &Recipe) -> Result<Self> {
+    pub(crate) fn for_training(
+        registry: &Registry,
+        recipe: &Recipe,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let environment = build(registry, recipe)?;
         let tasks = load_tasks(registry, recipe, Split::Train, environment.as_ref())?;
         ensure!(
@@ -35,7 +40,7 @@ impl Prepared {
             tasks.len()
         );
         let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
-        let models = Models::open(recipe, environment.as_ref())?;
+        let models = Models::open(recipe, environment.as_ref(), observer)?;
         let mut members = models.members(environment.roles().len());
         let plan = memory::Plan {
             recipe,
@@ -75,10 +80,14 @@ impl Prepared {
     ///
     /// # Errors
     /// If data or models cannot be had, or something does not fit together.
-    pub(crate) fn for_evaluation(registry: &Registry, recipe: &Recipe) -> Result<Self> {
+    pub(crate) fn for_evaluation(
+        registry: &Registry,
+        recipe: &Recipe,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let environment = build(registry, recipe)?;
         let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
-        let team = Models::open(recipe, environment.as_ref())?.load(recipe)?;
+        let team = Models::open(recipe, environment.as_ref(), observer)?.load(recipe)?;
         let held_out = started(recipe, environment.as_ref(), &team, held_out, "held_out")?;
         Ok(Self {
             environment,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use polyphony_marl::{LongPrompts, RolloutWeights, TrainingConfig, Updates};
 use polyphony_model::{LoraConfig, Projection, Sampling};
+use polyphony_report::reader;
 use serde::{Deserialize, Serialize};
 
 use crate::{device::Devices, registry::Registry};
@@ -20,10 +21,7 @@ mod settings;
 mod validate;
 
 pub use self::choice::{Choice, ChoiceError};
-pub(crate) use self::{
-    explain::suggest,
-    settings::{reader, read_settings},
-};
+pub(crate) use self::{explain::suggest, settings::read_settings};
 
 /// A recipe that a program registered.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +73,7 @@ pub struct Recipe {
     pub tasks_per_step: usize,
     /// How the team is evaluated.
     #[serde(default)]
-    pub evaluation: Evaluation,
+    pub evaluation: EvaluationPlan,
     /// What is kept so that a stopped run can be resumed.
     #[serde(default)]
     pub checkpoints: Checkpoints,
@@ -161,7 +159,7 @@ pub enum Team {
 /// How the team is evaluated on held-out tasks, before and after training and between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Evaluation {
+pub struct EvaluationPlan {
     /// The held-out tasks to use, from the first; all where there are fewer.
     pub tasks: usize,
     /// Episodes of each task.
@@ -170,14 +168,14 @@ pub struct Evaluation {
     pub every: Option<usize>,
 }
 
-impl Evaluation {
+impl EvaluationPlan {
     /// Whether the team is evaluated between its first and its last step, after this many.
     pub(crate) fn is_due(&self, steps: usize) -> bool {
         self.every.is_some_and(|every| steps.is_multiple_of(every))
     }
 }
 
-impl Default for Evaluation {
+impl Default for EvaluationPlan {
     fn default() -> Self {
         Self {
             tasks: 32,
@@ -232,8 +230,18 @@ impl Recipe {
     /// Names the file and the line, or the override, with what is allowed there.
     pub fn load(registry: &Registry, which: Option<&str>, overrides: &[String]) -> Result<Self> {
         let (label, text) = find(registry, which)?;
+        Self::parse(registry, &label, &text, overrides)
+    }
+
+    /// The recipe of a text with its overrides; `label` says in errors where the text is from.
+    pub(crate) fn parse(
+        registry: &Registry,
+        label: &str,
+        text: &str,
+        overrides: &[String],
+    ) -> Result<Self> {
         let mut recipe =
-            Self::from_ron(registry, &text).with_context(|| format!("reading {label}"))?;
+            Self::from_ron(registry, text).with_context(|| format!("reading {label}"))?;
         for change in overrides {
             recipe = overrides::apply(registry, &recipe, change)
                 .with_context(|| format!("--set {change}"))?;

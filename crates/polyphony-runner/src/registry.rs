@@ -3,7 +3,7 @@
 //! What ships with the program is registered like anything of a user's: there is no closed list. A
 //! registered type reads its own settings, and writes them out again with every key spelled out.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use indexmap::IndexMap;
@@ -46,13 +46,13 @@ type Reader<T> = fn(&Choice) -> Result<Resolved<T>>;
 
 /// The registered things of one kind.
 struct Kind<T: ?Sized> {
-    readers: BTreeMap<&'static str, Reader<T>>,
+    readers: IndexMap<&'static str, Reader<T>>,
 }
 
 impl<T: ?Sized> Default for Kind<T> {
     fn default() -> Self {
         Self {
-            readers: BTreeMap::new(),
+            readers: IndexMap::new(),
         }
     }
 }
@@ -222,6 +222,21 @@ impl Registry {
         }
     }
 
+    /// The choice that a command line names, which may do without capitals: `number-plate` for
+    /// `NumberPlate`.
+    ///
+    /// # Errors
+    /// If no environment has such a name.
+    pub fn find_environment(&self, text: &str) -> Result<Choice> {
+        let plain = |name: &str| name.replace(['-', '_'], "").to_lowercase();
+        let names = self.environment_names();
+        let found = names.into_iter().find(|name| plain(name) == plain(text));
+        match found {
+            Some(name) => Ok(Choice::new(name)),
+            None => self.resolve_environment(&Choice::from_ron(text)?),
+        }
+    }
+
     /// The environment itself, ready to play.
     ///
     /// # Errors
@@ -244,11 +259,14 @@ impl Registry {
         reader.ok_or_else(|| unknown("environment", choice.name(), &known()))?(choice)
     }
 
-    /// The settings of an algorithm.
+    /// The settings of an algorithm; those of the first registered one where none is named.
     ///
     /// # Errors
     /// If it is not registered, or its settings cannot be read.
     pub fn read_algorithm(&self, choice: &Choice) -> Result<Resolved<dyn AlgorithmSettings>> {
+        let first = || self.algorithms.names().first().map(|name| Choice::new(*name));
+        let default = choice.name().is_empty().then(first).flatten();
+        let choice = default.as_ref().unwrap_or(choice);
         let reader = self.algorithms.readers.get(choice.name());
         let known = || self.algorithms.names();
         reader.ok_or_else(|| unknown("algorithm", choice.name(), &known()))?(choice)
@@ -291,11 +309,102 @@ fn unknown(what: &str, name: &str, known: &[&str]) -> anyhow::Error {
 /// `NumberPlate` as `number-plate`.
 fn kebab(name: &str) -> String {
     let mut text = String::new();
-    for (index, character) in name.char_indices() {
-        if character.is_uppercase() && index > 0 {
+    let mut after_small = false;
+    for character in name.chars() {
+        if character.is_uppercase() && after_small {
             text.push('-');
         }
+        after_small = !character.is_uppercase();
         text.extend(character.to_lowercase());
     }
     text.replace('_', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{SameLength, registry};
+
+    fn choice(text: &str) -> Choice {
+        Choice::from_ron(text).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let message = registry()
+            .resolve_environment(&choice(text))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+
+    #[test]
+    fn settings_are_spelled_out() {
+        let resolved = registry().resolve_environment(&choice("SameLength")).unwrap();
+        assert_eq!(resolved.settings(), "(\n    weight: 1.0,\n    labels: [],\n)");
+        let again = registry().resolve_environment(&resolved).unwrap();
+        assert_eq!(again, resolved);
+        let solo = registry()
+            .resolve_environment(&choice("Solo(SameLength(weight: 2.0))"))
+            .unwrap();
+        assert!(solo.settings().contains("weight: 2.0"), "{solo}");
+        assert!(registry().build_environment(&solo).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_the_nearest() {
+        refused(
+            "SameLenght",
+            "this program has no environment `SameLenght`; did you mean `SameLength`? Known here: \
+             SameLength, Solo",
+        );
+        // The type itself would let it pass.
+        refused(
+            "SameLength(wieght: 2.0)",
+            "there is no key `wieght` in SameLength; did you mean `weight`?",
+        );
+        refused("SameLength(weight: \"2\")", "expected a number");
+        refused("Solo", "names no environment to wrap");
+        refused("Solo(Solo(SameLength))", "is a Solo of a Solo");
+        refused("Solo(Nothing)", "no environment `Nothing`");
+        let error = registry().build_environment(&choice("SameLength(weight: 0.0)"));
+        let message = format!("{:#}", error.err().unwrap());
+        assert_eq!(message, "making the environment `SameLength`: `weight` is 0");
+        let none = Registry::new().read_algorithm(&choice("Magrpo")).err().unwrap();
+        assert!(none.to_string().contains("nor any other"), "{none}");
+    }
+
+    #[test]
+    fn a_name_is_registered_once() {
+        assert!(registry().check().is_ok());
+        let twice = registry()
+            .environment::<SameLength>("SameLength")
+            .environment::<SameLength>("Solo")
+            .recipe("same-length", "()");
+        let message = twice.check().unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "this program registers the environment `SameLength` and the environment `Solo` and the \
+             recipe `same-length` twice: give one of the two another name"
+        );
+    }
+
+    #[test]
+    fn directories_are_called_after_the_environment() {
+        for (text, label) in [
+            ("SameLength", "same-length"),
+            ("Solo(SameLength)", "same-length-solo"),
+            ("TLDR", "tldr"),
+        ] {
+            assert_eq!(registry().label(&choice(text)), label);
+        }
+    }
+
+    #[test]
+    fn an_environment_is_found_without_its_capitals() {
+        let found = |text| registry().find_environment(text).map(|choice| choice.to_string());
+        assert_eq!(found("samelength").unwrap(), "SameLength");
+        assert_eq!(found("same-length").unwrap(), "SameLength");
+        assert!(found("chess").is_err());
+    }
 }

@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_episode::{Environment, Metric, MetricKey};
-use polyphony_marl::{Algorithm, Node, Protocol, Rollout, Step, TrainingConfig, train_step};
+use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
+use polyphony_marl::{Algorithm, Protocol, Rollout, Step, TrainingConfig, train_step};
 use polyphony_report::{Evaluation, RunDirectory, check_new};
 
 use crate::{
     checkpoint::{self, Position},
-    evaluate::{self, Judged},
+    evaluate::EvaluationSession,
     info, memory,
     observer::{Best, Event, Observer},
     prepare::Prepared,
@@ -61,12 +61,12 @@ pub fn train(
     if let Some(path) = run_dir {
         check_new(path)?;
     }
-    let prepared = Prepared::for_training(registry, recipe)?;
+    let prepared = Prepared::for_training(registry, recipe, observer)?;
     let mut session = Session::new(registry, recipe, prepared)?;
     let info = info::run_info(registry, recipe, session.environment())?;
-    let label = registry.label(&recipe.environment);
-    let mut run = RunDirectory::create(run_dir, &label, &recipe.to_ron(), &info)?;
+    let mut run = RunDirectory::create(run_dir, &recipe.to_ron(), &info)?;
     log::info!("writing the run to {}", run.path().display());
+    session.describe_environment(&run)?;
     session.play(&mut run, Position::default(), stop, observer)
 }
 
@@ -89,7 +89,7 @@ pub fn resume(
     recipe.validate_for_training(registry)?;
     polyphony_report::check_training_run(path, "there is nothing to resume")?;
     let found = find_checkpoint(path, from, &recipe)?;
-    let prepared = Prepared::for_training(registry, &recipe)?;
+    let prepared = Prepared::for_training(registry, &recipe, observer)?;
     let mut session = Session::new(registry, &recipe, prepared)?;
     let position = match &found.checkpoint {
         None => Position::default(),
@@ -100,7 +100,9 @@ pub fn resume(
     checkpoint::go_back_to(path, position.steps, &recipe)?;
     run.cut(position.lengths)?;
     let info = info::run_info(registry, &recipe, session.environment())?;
-    run.save_recipe(&recipe.to_ron(), &info)?;
+    run.save_recipe(&recipe.to_ron())?;
+    run.save_info(&info)?;
+    session.describe_environment(&run)?;
     warn_of_changes(&recipe, planned, &position, found.evaluated);
     log::info!(
         "resuming {} after step {}; what was recorded later is made anew",
@@ -203,6 +205,14 @@ impl<'a> Session<'a> {
 
     fn environment(&self) -> &dyn Environment {
         self.prepared.environment.as_ref()
+    }
+
+    /// Writes down what the environment says of itself, if it does.
+    fn describe_environment(&self, run: &RunDirectory) -> Result<()> {
+        match self.environment().description() {
+            Some(description) => Ok(run.save_environment(&description)?),
+            None => Ok(()),
+        }
     }
 
     /// Puts team and algorithm into the state of a checkpoint.
@@ -328,22 +338,19 @@ impl<'a> Session<'a> {
     ) -> Result<()> {
         let started = Instant::now();
         let agents = self.prepared.team.agents.len();
-        let Step {
-            mut metrics,
-            rollout,
-        } = train_step(
+        let step = train_step(
             &mut self.prepared.team.agents,
             self.algorithm.as_mut(),
             self.prepared.environment.as_ref(),
-            &self.prepared.train.select(tasks),
+            self.prepared.train.batch(tasks),
             &self.config,
             position.steps,
             &mut |progress| observer.on_event(Event::Within { progress, agents }),
         )?;
         position.steps += 1;
-        metrics.extend(whole_step(started.elapsed().as_secs_f64()));
-        run.record(position.steps, &metrics, rollout.records())?;
-        let best = best_action(self.environment(), &rollout);
+        let metrics = all_metrics(position.steps, &step, started.elapsed().as_secs_f64());
+        run.record(position.steps, &metrics, step.rollout.lines())?;
+        let best = best_action(self.environment(), &step.rollout);
         let is_better = |best: &Best| {
             let before = position.best.as_ref();
             before.is_none_or(|before| best.reward > before.reward)
@@ -351,18 +358,11 @@ impl<'a> Session<'a> {
         if let Some(best) = best.filter(is_better) {
             position.best = Some(best);
         }
-        let figure = |name: &str| {
-            let mut own = metrics
-                .iter()
-                .filter(|metric| metric.key.to_string() == name);
-            let value = own.next().and_then(|metric| metric.value.number());
-            value.unwrap_or(f64::NAN)
-        };
         observer.on_event(Event::Step {
             done: position.steps,
-            mean_return: figure("return"),
+            mean_return: step.metric("return").unwrap_or(f64::NAN),
             best: position.best.as_ref(),
-            tokens_per_sec: figure("timing.tokens_per_sec"),
+            tokens_per_sec: step.metric("timing.tokens_per_sec").unwrap_or(f64::NAN),
         });
         Ok(())
     }
@@ -388,14 +388,14 @@ impl<'a> Session<'a> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let title = format!("held-out tasks after {steps} steps");
-        let played = Judged {
+        let session = EvaluationSession {
             prepared: &self.prepared,
             recipe: self.recipe,
             discount: self.discount,
             protocol: &Protocol::parallel(),
             step: Some(steps),
         };
-        let Some(evaluation) = evaluate::play(&played, &title, stop, observer)? else {
+        let Some(evaluation) = session.play(&title, stop, observer)? else {
             return Ok(());
         };
         log::info!(
@@ -407,27 +407,35 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What is known of a step as a whole.
-fn whole_step(secs: f64) -> [Metric; 2] {
-    [
-        Metric::new(
-            MetricKey::new("timing.step_secs"),
-            secs,
-            "s",
-            "The whole step",
-        ),
-        Metric::new(
-            MetricKey::new("timing.peak_memory_mib"),
-            memory::peak_mib(),
-            "MiB",
-            "The most memory that the process has held so far",
-        ),
-    ]
+/// The metrics of a step in the order in which they are written, with what only the run knows of it.
+fn all_metrics(number: usize, step: &Step, secs: f64) -> Vec<Metric> {
+    let metric = |name, value: MetricValue, unit, meaning: &'static str| {
+        Metric::new(MetricKey::new(name), value, unit, meaning)
+    };
+    let number = metric("step", number.into(), "", "The step's number");
+    let whole = metric("timing.step_secs", secs.into(), "s", "The whole step");
+    let peak = metric(
+        "timing.peak_memory_mib",
+        memory::peak_mib().into(),
+        "MiB",
+        "The most memory that the process has held so far",
+    );
+    let (timing, others): (Vec<_>, Vec<_>) = step
+        .metrics
+        .iter()
+        .cloned()
+        .partition(|metric| metric.key.is_timing());
+    let mut metrics = vec![number];
+    metrics.extend(others);
+    metrics.push(whole);
+    metrics.extend(timing);
+    metrics.push(peak);
+    metrics
 }
 
 /// The highest reward of any joint action, and the level that it reached.
 fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<Best> {
-    let nodes = rollout.nodes.iter().flat_map(Node::nodes);
+    let nodes = rollout.all_nodes().into_iter();
     let branches = nodes.flat_map(|node| &node.branches);
     let best = branches.max_by(|a, b| a.reward.total().total_cmp(&b.reward.total()))?;
     let reached = |part: &&String| best.reward.part(part).is_some_and(|value| value != 0.0);

@@ -10,13 +10,14 @@ use polyphony_episode::Task;
 use polyphony_model::{LanguageModel, ModelFiles};
 use polyphony_runner::{Choice, DeviceChoice, Registry, Trained, resolve_model};
 
-use crate::summary;
+use crate::{display::Display, summary};
 
 pub(crate) mod baseline;
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod environment;
 pub(crate) mod eval;
+mod evaluation;
 pub(crate) mod generate;
 pub(crate) mod logprobs;
 pub(crate) mod models;
@@ -29,7 +30,7 @@ pub(crate) mod watch;
 
 /// Opens and loads the model that a command was given: a name or a path.
 fn load(model: &str, device: DeviceChoice) -> Result<(ModelFiles, LanguageModel)> {
-    let path = resolve_model(model)?;
+    let path = resolve_model(model, &mut Display::default())?;
     let context = || format!("loading the model {}", path.display());
     let files = ModelFiles::open(&path).with_context(context)?;
     let loaded = LanguageModel::load(&files, &device.open()?).with_context(context)?;

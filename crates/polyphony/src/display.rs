@@ -9,14 +9,21 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polyphony_marl::Progress;
 use polyphony_runner::{Best, Event, Observer};
 
+use crate::transfer;
+
 /// Shows a run on standard error, the phase that began last in front.
 #[derive(Debug, Default)]
 pub(crate) struct Display {
     phases: Vec<Phase>,
+    /// The download that is shown, if there is one.
+    transfer: Option<transfer::Display>,
 }
 
 impl Observer for Display {
     fn on_event(&mut self, event: Event<'_>) {
+        if let Event::Transfer(transfer) = event {
+            return transfer::Display::show(&mut self.transfer, transfer);
+        }
         if let Event::Begun {
             title,
             length,
@@ -33,7 +40,7 @@ impl Observer for Display {
             return;
         };
         match event {
-            Event::Begun { .. } => {}
+            Event::Begun { .. } | Event::Transfer(_) => {}
             Event::Within { progress, agents } => phase.within_step(progress, agents),
             Event::Step {
                 done,

@@ -52,6 +52,7 @@
 //! [`Program::main`] (the allocator: with the cargo feature `mimalloc`). Start reading at [`Program`];
 //! what ships is registered in `standard.rs`, and each command is one file below `commands`.
 
+mod bench;
 mod cli;
 mod commands;
 mod display;
@@ -59,6 +60,8 @@ mod interrupt;
 mod json_lines;
 mod program;
 mod standard;
+mod summary;
+mod transfer;
 
 pub use polyphony_episode as episode;
 pub use polyphony_marl as marl;

@@ -1,14 +1,10 @@
 //! Settings of registered types, from the RON text of a recipe and back.
 
 use anyhow::Result;
+use polyphony_report::{fields, reader};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Choice, explain, overrides::Fields};
-
-/// RON as recipes use it: `top_k: 50` is as good as `top_k: Some(50)`.
-pub(crate) fn reader() -> ron::Options {
-    ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
-}
+use super::{Choice, explain};
 
 /// The settings of a choice, and the choice with every key of them spelled out.
 ///
@@ -24,11 +20,13 @@ pub(crate) fn read_settings<S: Serialize + DeserializeOwned>(
         .map_err(|error| explain::SettingsError::new(given, &error))?;
     let layout = ron::ser::PrettyConfig::new().struct_names(false);
     let text = ron::ser::to_string_pretty(&settings, layout)?;
-    if let (Some(given_keys), Some(known)) = (Fields::of(given), Fields::of(&text))
-        && let Some(unknown) = given_keys.names().find(|name| !known.contains(name))
-    {
-        let known: Vec<&str> = known.names().collect();
-        return Err(explain::SettingsError::unknown_key(given, choice.name(), unknown, &known).into());
+    if let (Some(given_keys), Some(known)) = (fields(given), fields(&text)) {
+        let known: Vec<&str> = known.iter().map(|(key, _)| key.as_str()).collect();
+        let mut given_keys = given_keys.iter().map(|(key, _)| key.as_str());
+        if let Some(unknown) = given_keys.find(|key| !known.contains(key)) {
+            let name = choice.name();
+            return Err(explain::SettingsError::unknown_key(given, name, unknown, &known).into());
+        }
     }
     Ok((settings, Choice::with_settings(choice.name(), text)))
 }

@@ -5,14 +5,11 @@ use std::{io::Write, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use polyphony_marl::Protocol;
-
-use crate::{
-    device::{DeviceChoice, Devices},
-    environment::EnvironmentKind,
-    judging::{Judging, Kept, judge},
-    recipe::{FineTuning, Recipe, Team},
-    run_files,
+use polyphony_runner::{
+    Choice, DeviceChoice, Devices, Evaluating, FineTuning, Recipe, Registry, Team, steps_of_models,
 };
+
+use crate::commands::evaluation::{Kept, Request, evaluate};
 
 /// The arguments of `polyphony baseline`.
 #[derive(Debug, clap::Args)]
@@ -46,30 +43,34 @@ enum Name {
     Discussion,
 }
 
-/// Judges what the arguments say.
-pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
-    let recipe = arguments.recipe()?;
-    let directory = match arguments.name {
-        Name::Single => recipe.environment.name(),
-        name => format!("{}-{}", recipe.environment.name(), name.text()),
-    };
-    let protocol = match arguments.name {
-        Name::Single | Name::Parallel => Protocol::Parallel,
-        Name::Pipeline => Protocol::Pipeline,
-        Name::Discussion => Protocol::Discussion,
+/// Evaluates what the arguments say.
+pub(crate) fn run(
+    registry: &Registry,
+    arguments: &Arguments,
+    output: &mut dyn Write,
+) -> Result<()> {
+    let recipe = arguments.recipe(registry)?;
+    let label = registry.label(&recipe.environment);
+    let (directory, protocol) = match arguments.name {
+        Name::Single => (label, Protocol::parallel()),
+        Name::Parallel => (format!("{label}-parallel"), Protocol::parallel()),
+        Name::Pipeline => (format!("{label}-pipeline"), Protocol::pipeline()),
+        Name::Discussion => (format!("{label}-discussion"), Protocol::discussion()),
     };
     let kept = arguments
         .run_dir
         .as_deref()
         .map_or(Kept::Named(&directory), Kept::In);
-    let judging = Judging {
-        recipe: &recipe,
-        training: None,
-        protocol,
-        step: run_files::steps_of_models(&recipe),
+    let request = Request {
+        evaluating: Evaluating {
+            recipe: &recipe,
+            protocol: &protocol,
+            step: steps_of_models(&recipe),
+        },
+        trained_by: None,
         kept,
     };
-    judge(&judging, output)
+    evaluate(registry, &request, output)
 }
 
 impl Name {
@@ -81,27 +82,27 @@ impl Name {
 
 impl Arguments {
     /// The recipe with everything that was changed on the command line.
-    fn recipe(&self) -> Result<Recipe> {
-        let mut recipe = Recipe::load(self.recipe.as_deref(), &self.overrides)?;
+    fn recipe(&self, registry: &Registry) -> Result<Recipe> {
+        let mut recipe = Recipe::load(registry, self.recipe.as_deref(), &self.overrides)?;
         if let Some(device) = self.device {
             recipe.devices = Devices::Same(device);
         }
         // Nothing learns here.
         recipe.fine_tuning = FineTuning::Full;
-        let is_single = matches!(recipe.environment, EnvironmentKind::Solo(_));
+        let is_single = registry.team_of(&recipe.environment).is_some();
         match self.name {
-            Name::Single if !is_single => recipe = single(recipe),
+            Name::Single if !is_single => recipe = single(registry, recipe)?,
             Name::Single => {}
             name => ensure!(
                 !is_single,
                 "`environment` is {}, of one agent, but the baseline `{}` needs a team: give the recipe \
                  of the team",
-                recipe.environment.name(),
+                registry.label(&recipe.environment),
                 name.text()
             ),
         }
         recipe
-            .validate()
+            .validate(registry)
             .with_context(|| format!("making the baseline `{}`", self.name.text()))?;
         Ok(recipe)
     }
@@ -109,24 +110,29 @@ impl Arguments {
 
 /// The recipe for one agent that does the work of its team, with the first agent's model. It may say as
 /// much as all of them together.
-fn single(recipe: Recipe) -> Recipe {
-    let roles = recipe.environment.roles().len();
-    let first = recipe.team.models(roles)[0].to_owned();
+fn single(registry: &Registry, recipe: Recipe) -> Result<Recipe> {
+    let name = registry.single_agent_name().context(
+        "this program has no wrapper that lets one agent do a team's work: register one with \
+         `single_agent`",
+    )?;
+    let roles = registry.build_environment(&recipe.environment)?.roles().len();
+    let first = recipe.team.names()[0].to_owned();
     let device = recipe.devices.of_team(roles)[0];
     let mut recipe = Recipe {
-        environment: EnvironmentKind::Solo(Box::new(recipe.environment)),
+        environment: Choice::with_settings(name, format!("({})", recipe.environment)),
         max_new_tokens: recipe.max_new_tokens * roles,
         team: Team::Copies(first),
         devices: Devices::Same(device),
         ..recipe
     };
     recipe.updates.learning_rates.clear();
-    recipe
+    Ok(recipe)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::standard::registry;
 
     fn recipe(name: Name, which: &str, overrides: &[&str]) -> Result<Recipe> {
         let arguments = Arguments {
@@ -139,7 +145,7 @@ mod tests {
             run_dir: None,
             device: None,
         };
-        arguments.recipe()
+        arguments.recipe(&registry())
     }
 
     #[test]
@@ -152,13 +158,13 @@ mod tests {
         let single = recipe(Name::Single, "tldr-smollm2", &changes).unwrap();
         assert_eq!(
             single.environment,
-            EnvironmentKind::Solo(Box::new(EnvironmentKind::Tldr))
+            Choice::with_settings("Solo", "(Tldr)")
         );
         assert_eq!(single.max_new_tokens, 2 * team.max_new_tokens);
         assert_eq!(single.team, Team::Copies("a".to_owned()));
         // A recipe of one agent is that baseline already.
         let solo = recipe(Name::Single, "tldr-qwen3-solo", &[]).unwrap();
-        assert_eq!(solo, Recipe::load(Some("tldr-qwen3-solo"), &[]).unwrap());
+        assert_eq!(solo, Recipe::load(&registry(), Some("tldr-qwen3-solo"), &[]).unwrap());
     }
 
     #[test]

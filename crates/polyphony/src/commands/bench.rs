@@ -5,12 +5,12 @@ use std::io::Write;
 use anyhow::{Context as _, Result};
 use polyphony_model::{Activations, ModelFiles};
 
+use polyphony_runner::{DeviceChoice, Event, Observer as _, resolve_model};
+
 use crate::{
     bench::{Work, bench},
-    device::DeviceChoice,
+    display::Display,
     json_lines,
-    progress::Display,
-    sources,
 };
 
 /// The arguments of `polyphony bench`.
@@ -40,7 +40,8 @@ pub(crate) struct Arguments {
 
 /// Runs the steps and prints one line with the figures.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
-    let path = sources::resolve(&arguments.model)?;
+    let mut display = Display::default();
+    let path = resolve_model(&arguments.model, &mut display)?;
     let context = || format!("measuring the model {}", path.display());
     let files = ModelFiles::open(&path).with_context(context)?;
     let work = Work {
@@ -52,11 +53,16 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
             true => Activations::Recompute,
         },
     };
-    let mut display = Display::start("steps", work.steps);
+    display.on_event(Event::Begun {
+        title: "steps",
+        length: work.steps,
+        done: 0,
+    });
     let device = arguments.device.open()?;
     let figures =
-        bench(files, &device, work, &mut |done| display.advance_to(done)).with_context(context)?;
-    display.finish();
+        bench(files, &device, work, &mut |done| display.on_event(Event::Advanced { done }))
+            .with_context(context)?;
+    display.on_event(Event::Ended);
     json_lines::write(output, &figures)
 }
 
@@ -66,7 +72,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::tiny_model;
 
     #[derive(Parser)]
     struct Line {
@@ -76,7 +81,7 @@ mod tests {
 
     #[test]
     fn one_line_has_the_fields_of_the_reference_measurement() {
-        let folder = tiny_model::directory();
+        let folder = polyphony_test_support::plain_model(2048);
         let model = folder.path().to_str().unwrap();
         let words = [
             "bench",

@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_same_team_gets_the_same_line_with_the_parts_as_an_object() {
-        let folder = tiny_model::directory();
+        let folder = polyphony_test_support::plain_model(2048);
         let path = folder.path().to_str().unwrap();
         let posts = "{\"post\": \"It rained.\"}\n{\"post\": \"It snowed.\"}\n";
         fs::write(folder.path().join("posts.jsonl"), posts).unwrap();

@@ -9,7 +9,9 @@ use polyphony_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{device::DeviceChoice, json_lines};
+use polyphony_runner::DeviceChoice;
+
+use crate::json_lines;
 
 /// The arguments of `polyphony generate`.
 #[derive(Debug, clap::Args)]

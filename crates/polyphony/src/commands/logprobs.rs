@@ -5,7 +5,9 @@ use std::{io::Write, path::PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{device::DeviceChoice, json_lines};
+use polyphony_runner::DeviceChoice;
+
+use crate::json_lines;
 
 /// The arguments of `polyphony logprobs`.
 #[derive(Debug, clap::Args)]

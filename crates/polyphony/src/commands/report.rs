@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::{report, run_directory::replace_text};
+use polyphony_report::{page, replace_text};
 
 /// The arguments of `polyphony report`.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 /// Writes the page of the runs that the arguments name.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let runs: Vec<&Path> = arguments.runs.iter().map(PathBuf::as_path).collect();
-    let page = report::page(&runs)?;
+    let page = page(&runs)?;
     replace_text(&arguments.output, &page)?;
     log::info!("wrote {}: open it in a browser", arguments.output.display());
     Ok(())

@@ -13,5 +13,6 @@ pub(crate) struct Arguments {
 
 /// Shows the run that the arguments name until the user leaves.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    crate::watch::watch(&arguments.run)
+    let never = || false;
+    Ok(polyphony_report::watch(&arguments.run, &never)?)
 }

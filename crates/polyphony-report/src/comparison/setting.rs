@@ -1,0 +1,204 @@
+//! What an evaluation was made with, and when two are the same but for their seeds.
+//!
+//! Of a recipe only the names of its sections are known here. Which settings count is the same for every
+//! environment and algorithm: all of `environment`, and of the others those below.
+
+use indexmap::IndexSet;
+
+use crate::{
+    evaluation::{Evaluation, PARALLEL},
+    info::RunInfo,
+    run::Run,
+    settings::Settings,
+};
+
+/// What a run may change without doing anything else: seed, place and how it is evaluated.
+const OUTSIDE: [&str; 4] = ["seed", "checkpoints", "devices", "evaluation"];
+
+/// What only training needs.
+const TRAINING: [&str; 6] = [
+    "train",
+    "algorithm",
+    "updates",
+    "fine_tuning",
+    "steps",
+    "tasks_per_step",
+];
+
+/// How evaluations are made: a column says it, and it is counted as played.
+const EVALUATION: &str = "evaluation";
+const EVALUATION_INTERVAL: &str = "evaluation.every";
+
+/// Returns count with it, also those of evaluations.
+const DISCOUNT: &str = "algorithm.discount";
+
+/// Where the agents come from.
+const TEAM: &str = "team";
+
+/// What two evaluations have in common that are the same but for their seeds.
+#[derive(Clone, Debug)]
+pub(super) struct Setting<'a> {
+    pub(super) step: Option<usize>,
+    protocol: &'a str,
+    /// What was played, and how.
+    played: Settings,
+    /// How the team was trained, if it was.
+    training: Option<Settings>,
+    /// The seed of the answers, where it is another than that of the training.
+    other_seed: Option<u64>,
+    /// What is known of the run that played, and of the run that trained.
+    info: &'a RunInfo,
+    trained_by: &'a RunInfo,
+}
+
+impl<'a> Setting<'a> {
+    /// That of a run's team at its end.
+    pub(super) fn trained(run: &'a Run) -> Self {
+        Self {
+            step: Some(run.info.steps),
+            protocol: PARALLEL,
+            played: played(&run.settings, &run.info),
+            training: Some(without_seed(&run.settings)),
+            other_seed: None,
+            info: &run.info,
+            trained_by: &run.info,
+        }
+    }
+
+    pub(super) fn of(run: &'a Run, evaluation: &'a Evaluation) -> Self {
+        let (origin, settings) = run.origin();
+        let is_trained = match evaluation.step {
+            Some(steps) => steps > 0,
+            None => run.training.is_some(),
+        };
+        let mut played = played(&run.settings, &run.info);
+        // Where trained agents lie says nothing of them.
+        if let Some(team) = settings.get(TEAM) {
+            played.insert(TEAM.to_owned(), team.clone());
+        }
+        Self {
+            step: evaluation.step,
+            protocol: &evaluation.protocol,
+            played,
+            training: is_trained.then(|| without_seed(settings)),
+            other_seed: Some(run.info.seed).filter(|seed| is_trained && *seed != origin.seed),
+            info: &run.info,
+            trained_by: origin,
+        }
+    }
+
+    /// Whether they differ in their seeds alone.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let differing = |own: &Self| (own.step, own.other_seed);
+        differing(self) == differing(other)
+            && self.protocol == other.protocol
+            && self.played == other.played
+            && self.training == other.training
+    }
+
+    /// Whether a reader of their rows could not tell them apart.
+    pub(super) fn is_named_like(&self, other: &Self) -> bool {
+        let of_column = |own: &Self| {
+            let settings = own.played.clone().into_iter();
+            let settings = settings.filter(|(path, _)| is_below(path, EVALUATION));
+            settings.collect::<Settings>()
+        };
+        self.step == other.step
+            && self.method() == other.method()
+            && self.stage() == other.stage()
+            && of_column(self) == of_column(other)
+    }
+
+    /// What was played, in words: the environment with its turns and data.
+    pub(super) fn stage(&self) -> String {
+        let environment = &self.info.environment;
+        let turns = match environment.horizon {
+            0 | 1 => String::new(),
+            turns => format!(", {turns} turns"),
+        };
+        format!("{}{turns}, {}", environment.team_name, self.info.held_out)
+    }
+
+    /// How the answers came about, in words.
+    pub(super) fn method(&self) -> String {
+        let is_solo = self.info.environment.is_solo;
+        let protocol = match is_solo {
+            true => "single agent",
+            false => self.protocol,
+        };
+        match (&self.training, self.step) {
+            (Some(_), _) => {
+                let method = &self.trained_by.algorithm.method;
+                match (is_solo, self.protocol) {
+                    (false, PARALLEL) => method.clone(),
+                    _ => format!("{method}, {protocol}"),
+                }
+            }
+            (None, Some(_)) => protocol.to_owned(),
+            (None, None) => format!("given agents, {protocol}"),
+        }
+    }
+
+    /// The settings in which others of the same name differ, as they stand in a recipe.
+    pub(super) fn distinction(&self, others: &[&Self]) -> String {
+        let differing = |of: fn(&Self) -> Option<&Settings>| {
+            let own = of(self).into_iter().flatten();
+            let others: Vec<Option<&Settings>> = others.iter().map(|other| of(other)).collect();
+            let differs = move |(path, value): &(&String, &String)| {
+                let at = |other: &Option<&Settings>| {
+                    other.and_then(|other| other.get(*path)) != Some(*value)
+                };
+                others.iter().any(at)
+            };
+            let named = |(path, value): (&String, &String)| {
+                let key = path.rsplit('.').next().unwrap_or(path);
+                format!("{key}: {value}")
+            };
+            own.filter(differs).map(named).collect::<Vec<_>>()
+        };
+        let other_seeds = others
+            .iter()
+            .any(|other| other.other_seed != self.other_seed);
+        let seed = self.other_seed.filter(|_| other_seeds);
+        // What is played differently was trained differently too, and is said once.
+        let all: IndexSet<String> = differing(|own| Some(&own.played))
+            .into_iter()
+            .chain(differing(|own| own.training.as_ref()))
+            .chain(seed.map(|seed| format!("seed: {seed}")))
+            .collect();
+        all.into_iter().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Whether a path is a section's own or lies in it.
+fn is_below(path: &str, section: &str) -> bool {
+    let rest = path.strip_prefix(section);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn is_in(path: &str, sections: &[&str]) -> bool {
+    sections.iter().any(|section| is_below(path, section))
+}
+
+/// What a run does but for its seed, where it runs, and how it is evaluated.
+fn without_seed(settings: &Settings) -> Settings {
+    let own = settings.iter().filter(|(path, _)| !is_in(path, &OUTSIDE));
+    own.map(|(path, value)| (path.clone(), value.clone()))
+        .collect()
+}
+
+/// What tasks are played with, without what only training needs.
+fn played(settings: &Settings, info: &RunInfo) -> Settings {
+    let counts = |path: &str| match path {
+        EVALUATION_INTERVAL => false,
+        path => is_below(path, EVALUATION) || !is_in(path, &OUTSIDE) && !is_in(path, &TRAINING),
+    };
+    let own = settings.iter().filter(|(path, _)| counts(path));
+    let mut played: Settings = own
+        .map(|(path, value)| (path.clone(), value.clone()))
+        .collect();
+    // Under the name that most algorithms have for it, whatever it is called here.
+    let discount = ron::ser::to_string(&info.algorithm.discount);
+    played.insert(DISCOUNT.to_owned(), discount.unwrap_or_default());
+    played
+}

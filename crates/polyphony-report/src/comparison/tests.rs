@@ -1,0 +1,431 @@
+//! Which evaluations make one row, what it is called, and which are refused.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::*;
+use crate::fixture;
+
+/// A run of a recipe with these settings changed: the returns of its evaluations, by the steps before them.
+fn run(name: &str, recipe: &str, changes: &[&str], judged: &[(Option<usize>, [f64; 2])]) -> Run {
+    let evaluation = |(step, values): &(Option<usize>, [f64; 2])| {
+        let texts = values.map(|value| format!("{name} {value}"));
+        let episodes: Vec<(f64, &str)> = values
+            .iter()
+            .zip(&texts)
+            .map(|(value, text)| (*value, text.as_str()))
+            .collect();
+        Evaluation {
+            step: *step,
+            ..fixture::evaluation(&episodes)
+        }
+    };
+    let steps = judged
+        .iter()
+        .filter_map(|(step, _)| *step)
+        .max()
+        .unwrap_or(0);
+    let line = |step: usize| json!({"step": step}).as_object().unwrap().clone();
+    Run {
+        metrics: (1..=steps).map(line).collect(),
+        evaluations: judged.iter().map(evaluation).collect(),
+        ..fixture::run(name, recipe, changes)
+    }
+}
+
+/// A kept evaluation of a trained run.
+fn kept(name: &str, training: &Run, changes: &[&str], step: usize, values: [f64; 2]) -> Run {
+    let team = r#"team=Each(["runs/x/agents/a", "runs/x/agents/b"])"#;
+    let own = run(
+        name,
+        fixture::TLDR,
+        &[&[team], changes].concat(),
+        &[(Some(step), values)],
+    );
+    Run {
+        training: Some(training.settings.clone()),
+        info: RunInfo {
+            training: Some(Box::new(training.info.clone())),
+            ..own.info
+        },
+        metrics: Vec::new(),
+        ..own
+    }
+}
+
+/// Of a row: where, method, steps, seeds, mean return.
+type Short<'a> = (&'a str, &'a str, Option<usize>, &'a [u64], f64);
+
+/// Checks the rows.
+#[track_caller]
+fn check(runs: &[Run], expected: &[Short<'_>]) {
+    let rows = compare(runs).unwrap();
+    let short: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row.environment.as_str(),
+                row.method.as_str(),
+                row.step,
+                row.seeds.as_slice(),
+                row.returns.mean,
+            )
+        })
+        .collect();
+    assert_eq!(short, expected);
+}
+
+const TLDR: &str = "tldr, TldrHeldOut";
+
+#[test]
+fn seeds_are_one_row_and_methods_and_tasks_are_not() {
+    let team = |seed: &str, values| {
+        run(
+            "team",
+            fixture::TLDR,
+            &[seed],
+            &[(Some(0), [1.0, 1.0]), (Some(40), values)],
+        )
+    };
+    let single = run(
+        "single",
+        fixture::TLDR,
+        &["environment=Solo(Tldr)"],
+        &[(Some(0), [0.5, 0.5]), (Some(40), [1.5, 1.5])],
+    );
+    let other = run(
+        "other",
+        fixture::TLDR,
+        &[
+            "environment=Arxiv",
+            "held_out=Embedded(ArxivHeldOut)",
+            "algorithm.baseline=Zero",
+            "steps=60",
+        ],
+        &[(Some(60), [2.0, 2.0])],
+    );
+    check(
+        &[
+            team("seed=1", [2.0, 3.0]),
+            single,
+            team("seed=2", [3.0, 3.0]),
+            other,
+        ],
+        &[
+            ("arxiv, ArxivHeldOut", "MAREINFORCE", Some(60), &[1], 2.0),
+            (TLDR, "parallel", Some(0), &[1, 2], 1.0),
+            (TLDR, "single agent", Some(0), &[1], 0.5),
+            (TLDR, "MAGRPO", Some(40), &[1, 2], 2.75),
+            (TLDR, "GRPO, single agent", Some(40), &[1], 1.5),
+        ],
+    );
+}
+
+#[test]
+fn seeds_that_could_not_play_all_tasks_are_one_row_and_told() {
+    let judged = |seed: &str| {
+        let mut run = run(seed, fixture::COOP, &[seed], &[(Some(0), [1.0, 2.0])]);
+        let evaluation = &mut run.evaluations[0];
+        evaluation.samples = 2;
+        let again = evaluation.episodes.clone();
+        evaluation.episodes.extend(again);
+        for played in &mut evaluation.episodes {
+            played.solved = Some(played.task == "t0");
+        }
+        let rates = [1, 2].map(|k| (k, Estimate::of_run(evaluation.pass_by_task(k))));
+        evaluation.pass_at = rates.into();
+        run
+    };
+    // Its second task did not fit at all, the first one once.
+    let mut short = judged("seed=2");
+    let evaluation = &mut short.evaluations[0];
+    evaluation.episodes.truncate(1);
+    (evaluation.tasks, evaluation.skipped_episodes) = (1, 3);
+    evaluation.pass_at.shift_remove(&2);
+    let whole = judged("seed=1");
+    for runs in [[whole.clone(), short.clone()], [short, whole]] {
+        let rows = compare(&runs).unwrap();
+        let [row] = rows.as_slice() else {
+            panic!("{rows:?}");
+        };
+        assert_eq!(
+            (row.seeds.len(), row.tasks, row.skipped_episodes),
+            (2, 2, 3)
+        );
+        assert_eq!(row.returns.mean, (1.5 + 1.0) / 2.0);
+        // Of two episodes one run says nothing.
+        let rates: Vec<(usize, f64)> = row
+            .pass_at
+            .iter()
+            .map(|(k, rate)| (*k, rate.mean))
+            .collect();
+        assert_eq!(rates, [(1, (0.5 + 1.0) / 2.0)]);
+    }
+}
+
+#[test]
+fn what_counts_differently_is_no_one_row() {
+    let judged =
+        |name: &str, changes: &[&str]| run(name, fixture::TLDR, changes, &[(Some(0), [1.0, 1.0])]);
+    let rows = |changes: &[&str]| {
+        compare(&[judged("a", &[]), judged("b", changes)])
+            .unwrap()
+            .len()
+    };
+    for changes in [
+        "algorithm.discount=0.9",
+        "sampling.temperature=0.5",
+        "max_new_tokens=8",
+        "evaluation.samples=7",
+    ] {
+        assert_eq!(rows(&[changes, "seed=2"]), 2, "{changes}");
+    }
+    // What only training needs says nothing of a team that has not learned.
+    for changes in [
+        "updates.learning_rate=0.001",
+        "algorithm.samples=9",
+        "steps=3",
+        "checkpoints.every=1",
+    ] {
+        assert_eq!(rows(&[changes, "seed=2"]), 1, "{changes}");
+    }
+    let turns = run(
+        "turns",
+        fixture::COOP,
+        &["environment.settings.turns=2"],
+        &[(Some(0), [1.0, 1.0])],
+    );
+    check(
+        &[turns],
+        &[(
+            "coding, 2 turns, CoopHeldOut",
+            "parallel",
+            Some(0),
+            &[1],
+            1.0,
+        )],
+    );
+}
+
+#[test]
+fn a_kept_evaluation_belongs_to_its_teams_training() {
+    let trained = |seed: &str| run("run", fixture::TLDR, &[seed], &[(Some(40), [2.0, 2.0])]);
+    let (one, two) = (trained("seed=1"), trained("seed=2"));
+    // Judged with the seed of their training, wherever their agents lie.
+    check(
+        &[one.clone(), kept("k", &two, &["seed=2"], 40, [3.0, 3.0])],
+        &[(TLDR, "MAGRPO", Some(40), &[1, 2], 2.5)],
+    );
+    // Agents that were saved before their first step have learned nothing.
+    check(
+        &[kept("k", &one, &["seed=1"], 0, [1.0, 1.0])],
+        &[(TLDR, "parallel", Some(0), &[1], 1.0)],
+    );
+    // So their seeds are those of their answers.
+    check(
+        &[
+            kept("k5", &one, &["seed=5"], 0, [1.0, 1.0]),
+            kept("k6", &one, &["seed=6"], 0, [2.0, 2.0]),
+        ],
+        &[(TLDR, "parallel", Some(0), &[5, 6], 1.5)],
+    );
+    // Two teams with other random numbers are two, and no seeds of the rows above.
+    check(
+        &[
+            one.clone(),
+            kept("k1", &one, &["seed=5"], 40, [1.0, 1.0]),
+            kept("k2", &two, &["seed=5"], 40, [2.0, 2.0]),
+        ],
+        &[
+            (TLDR, "MAGRPO", Some(40), &[1], 2.0),
+            (TLDR, "MAGRPO (seed: 5)", Some(40), &[1, 2], 1.5),
+        ],
+    );
+}
+
+#[test]
+fn rows_of_one_name_say_what_tells_them_apart() {
+    let trained =
+        |changes: &[&str], value| run("run", fixture::TLDR, changes, &[(Some(40), [value, value])]);
+    check(
+        &[
+            trained(&["updates.learning_rate=0.001"], 1.0),
+            trained(&["updates.learning_rate=0.002", "max_new_tokens=8"], 2.0),
+        ],
+        &[
+            (
+                TLDR,
+                "MAGRPO (max_new_tokens: 96, learning_rate: 0.001)",
+                Some(40),
+                &[1],
+                1.0,
+            ),
+            (
+                TLDR,
+                "MAGRPO (max_new_tokens: 8, learning_rate: 0.002)",
+                Some(40),
+                &[1],
+                2.0,
+            ),
+        ],
+    );
+    // A setting of the environment is told by itself.
+    let judged = |change: &str, value| {
+        run(
+            "run",
+            fixture::COOP,
+            &[change],
+            &[(Some(0), [value, value])],
+        )
+    };
+    let stage = "coding, CoopHeldOut";
+    check(
+        &[
+            judged("environment.settings.visible_asserts=First(1)", 1.0),
+            judged("environment.settings.visible_asserts=All", 2.0),
+        ],
+        &[
+            (
+                stage,
+                "parallel (visible_asserts: First(1))",
+                Some(0),
+                &[1],
+                1.0,
+            ),
+            (stage, "parallel (visible_asserts: All)", Some(0), &[1], 2.0),
+        ],
+    );
+    // What nobody trained on is not told.
+    let judged = |folder: &str, value| {
+        let posts = format!(
+            r#"held_out=File(path: "{folder}/test.jsonl", fields: {{"post": "post"}}, id: None, limit: None)"#
+        );
+        run(
+            "run",
+            fixture::TLDR,
+            &[&posts],
+            &[(Some(0), [value, value])],
+        )
+    };
+    let method = |folder: &str| {
+        format!(
+            r#"parallel (held_out: File(path:"{folder}/test.jsonl",fields:{{"post":"post"}},id:None,limit:None))"#
+        )
+    };
+    let stage = "tldr, test.jsonl";
+    check(
+        &[judged("a", 1.0), judged("b", 2.0)],
+        &[
+            (stage, &method("a"), Some(0), &[1], 1.0),
+            (stage, &method("b"), Some(0), &[1], 2.0),
+        ],
+    );
+    // Also where one of them has what is the default, or a choice.
+    let linear = ["updates.schedule=Linear(last: 0.5)", "algorithm.samples=2"];
+    let constant = ["updates.schedule=Constant", "algorithm.samples=4"];
+    check(
+        &[trained(&linear, 1.0), trained(&constant, 2.0)],
+        &[
+            (
+                TLDR,
+                "MAGRPO (samples: 2, schedule: Linear(last:0.5))",
+                Some(40),
+                &[1],
+                1.0,
+            ),
+            (
+                TLDR,
+                "MAGRPO (samples: 4, schedule: Constant)",
+                Some(40),
+                &[1],
+                2.0,
+            ),
+        ],
+    );
+    // What a column says already is not said again.
+    let judged = |tasks: &str, seed| {
+        run(
+            "run",
+            fixture::TLDR,
+            &[tasks, seed],
+            &[(Some(0), [1.0, 1.0])],
+        )
+    };
+    check(
+        &[
+            judged("evaluation.samples=1", "seed=1"),
+            judged("evaluation.samples=2", "seed=2"),
+        ],
+        &[
+            (TLDR, "parallel", Some(0), &[1], 1.0),
+            (TLDR, "parallel", Some(0), &[2], 1.0),
+        ],
+    );
+}
+
+#[test]
+fn agents_of_unknown_training_have_no_method_of_their_own() {
+    let given = run("given", fixture::TLDR, &[], &[(None, [1.0, 2.0])]);
+    check(
+        &[given],
+        &[(TLDR, "given agents, parallel", None, &[1], 1.5)],
+    );
+}
+
+#[test]
+fn the_same_seed_twice_is_one_result_or_an_error() {
+    let judged = |name: &str, value: f64| {
+        run("same", fixture::TLDR, &[], &[(Some(0), [value, value])]).renamed(name)
+    };
+    check(
+        &[judged("a", 1.0), judged("b", 1.0)],
+        &[(TLDR, "parallel", Some(0), &[1], 1.0)],
+    );
+    let error = compare(&[judged("a", 1.0), judged("b", 2.0)])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("runs/a and runs/b have the same recipe and seed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_cost_of_an_episode_counts_those_left_out() {
+    let mut judged = run("run", fixture::TLDR, &[], &[(Some(0), [1.0, 1.0])]);
+    judged.evaluations[0].skipped_episodes = 6;
+    judged.evaluations[0].sampled_tokens = 80;
+    assert_eq!(compare(&[judged]).unwrap()[0].sampled_tokens, 10.0);
+}
+
+#[test]
+fn runs_without_a_figure_or_with_other_parts_are_refused() {
+    let empty = run("empty", fixture::TLDR, &[], &[]);
+    let error = compare(&[empty]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("runs/empty has no evaluation yet"),
+        "{error}"
+    );
+    let mut other = run("new", fixture::TLDR, &["seed=2"], &[(Some(0), [1.0, 1.0])]);
+    other.evaluations[0].parts.shift_remove("style");
+    let old = run("old", fixture::TLDR, &[], &[(Some(0), [1.0, 1.0])]);
+    // Also in another row: the columns of a table are those of all its rows.
+    let later = run("later", fixture::TLDR, &[], &[(Some(40), [1.0, 1.0])]);
+    for first in [old, later] {
+        let error = compare(&[first.clone(), other.clone()])
+            .unwrap_err()
+            .to_string();
+        let expected = format!("{} and runs/new have other parts", first.path.display());
+        assert!(error.starts_with(&expected), "{error}");
+    }
+}
+
+impl Run {
+    fn renamed(self, name: &str) -> Self {
+        Self {
+            path: PathBuf::from("runs").join(name),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What can go wrong with a run's files.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// What this crate's functions return.
+pub type Result<T, E = ReportError> = std::result::Result<T, E>;
+
+/// Why a run cannot be written, read, compared or shown.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A file or folder could not be used.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was done to it, as in "reading".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A line of a file is not the JSON object that belongs there.
+    #[error("reading {}, line {line}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file is not the JSON object that belongs there.
+    #[error("reading {}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file is not the RON value that belongs there.
+    #[error("reading {}", path.display())]
+    Ron {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<ron::error::SpannedError>,
+    },
+    /// A path is not the directory of a run.
+    #[error("{} is not the directory of a run that has begun: {reason}", path.display())]
+    NoRun {
+        /// The path.
+        path: PathBuf,
+        /// What is there instead.
+        reason: String,
+    },
+    /// The directory of a baseline or of an evaluation that was kept, where a training run is needed.
+    #[error("{} is not a training run, but a baseline or a kept evaluation", path.display())]
+    NoTrainingRun {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A run directory is to be made where something is already.
+    #[error("the run directory {} exists already: give another one, or remove it", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file is to be written to a folder that is not there.
+    #[error("{} cannot be written: there is no folder {}", path.display(), folder.display())]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+        /// The folder that is missing.
+        folder: PathBuf,
+    },
+    /// Another process writes a run's file.
+    #[error("opening {}: another process is writing it", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A run's file is shorter than when the checkpoint was made.
+    #[error(
+        "opening {}: it has {found} bytes, but had {expected} when the checkpoint was made: resume from an \
+         earlier checkpoint",
+        path.display()
+    )]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+        /// The length in bytes that it had.
+        expected: u64,
+    },
+    /// Two metrics of one step have the same name.
+    #[error("step {step} has two metrics called `{name}`: each needs a name of its own")]
+    SameName {
+        /// The step.
+        step: usize,
+        /// The name.
+        name: String,
+    },
+    /// A run was not evaluated yet.
+    #[error("{} has no evaluation yet: wait until its first one is done", path.display())]
+    NotEvaluated {
+        /// The run's directory.
+        path: PathBuf,
+    },
+    /// There is nothing to report of any run.
+    #[error("{} has neither steps nor evaluations yet: wait until the first is done", path.display())]
+    Nothing {
+        /// The first run's directory.
+        path: PathBuf,
+    },
+    /// A report or a comparison of no run.
+    #[error("no run was given: give the directories of at least one")]
+    NoRuns,
+    /// Two runs have the same recipe and seed, but other results.
+    #[error(
+        "{} and {} have the same recipe and seed, but other results, as of other devices or of programs \
+         that ran out of time: leave one of them out",
+        first.display(),
+        second.display()
+    )]
+    OtherResults {
+        /// One run.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// The rewards of two runs have other parts.
+    #[error(
+        "{} and {} have other parts of the reward: they were made with two versions of the environment. \
+         Evaluate one of them again, or leave it out",
+        first.display(),
+        second.display()
+    )]
+    OtherParts {
+        /// One run.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// The page could not be filled in.
+    #[error("writing the report")]
+    Page(#[source] Box<minijinja::Error>),
+    /// The live view was asked for where there is no terminal.
+    #[error("there is no terminal to draw on")]
+    NoTerminal,
+    /// The terminal could not be used.
+    #[error("{action}")]
+    Terminal {
+        /// What was done, as in "drawing".
+        action: &'static str,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ReportError {
+    /// For `map_err`: what was done to a file or folder.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! TensorBoard event files.
+//!
+//! A file is a sequence of records, each a protocol buffer `Event` with its length and checksums
+//! (TensorFlow's `tensorflow/core/util/event.proto`, `framework/summary.proto` and the TFRecord format).
+//! The crates that write them have not been kept up for years, so the three messages that scalars need
+//! are given to `prost` here.
+
+use std::{
+    io::{self, Write},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use prost::Message;
+
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    /// Seconds since 1970.
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(oneof = "What", tags = "3, 5")]
+    what: Option<What>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum What {
+    #[prost(string, tag = "3")]
+    FileVersion(String),
+    #[prost(message, tag = "5")]
+    Summary(Summary),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    values: Vec<Scalar>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Scalar {
+    #[prost(string, tag = "1")]
+    tag: String,
+    // TensorBoard tells 0 from nothing.
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
+}
+
+/// Writes what an event file begins with.
+///
+/// # Errors
+/// If `output` cannot be written to.
+pub(crate) fn begin(output: &mut impl Write) -> io::Result<()> {
+    write(output, 0, What::FileVersion("brain.Event:2".to_owned()))
+}
+
+/// Writes the numbers of a step by their tags; those that are not finite are left out.
+///
+/// # Errors
+/// If `output` cannot be written to.
+pub(crate) fn add(
+    output: &mut impl Write,
+    step: usize,
+    figures: impl IntoIterator<Item = (String, f64)>,
+) -> io::Result<()> {
+    let finite = figures.into_iter().filter(|(_, value)| value.is_finite());
+    let scalar = |(tag, value): (String, f64)| Scalar {
+        tag,
+        simple_value: Some(value as f32),
+    };
+    let values = finite.map(scalar).collect();
+    write(output, step as i64, What::Summary(Summary { values }))
+}
+
+fn write(output: &mut impl Write, step: i64, what: What) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let event = Event {
+        wall_time: now.map_or(0.0, |now| now.as_secs_f64()),
+        step,
+        what: Some(what),
+    };
+    let record = event.encode_to_vec();
+    let length = (record.len() as u64).to_le_bytes();
+    output.write_all(&length)?;
+    output.write_all(&masked_checksum(&length).to_le_bytes())?;
+    output.write_all(&record)?;
+    output.write_all(&masked_checksum(&record).to_le_bytes())
+}
+
+/// The checksum of a TFRecord, which is masked since it may itself be part of what is summed up.
+fn masked_checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+        .rotate_right(15)
+        .wrapping_add(0xa282_ead8)
+}
+
+/// The scalars of an event file: step, tag and value.
+#[cfg(test)]
+pub(crate) fn read(mut bytes: &[u8]) -> Vec<(i64, String, f32)> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let checksum = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let record = &bytes[12..12 + length];
+        assert_eq!(checksum(8), masked_checksum(&bytes[..8]));
+        assert_eq!(checksum(12 + length), masked_checksum(record));
+        let event = Event::decode(record).unwrap();
+        if let Some(What::Summary(Summary { values })) = event.what {
+            let scalar = |scalar: Scalar| (event.step, scalar.tag, scalar.simple_value.unwrap());
+            found.extend(values.into_iter().map(scalar));
+        }
+        bytes = &bytes[16 + length..];
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_laid_out_as_tensorflow_does() {
+        let mut file = Vec::new();
+        begin(&mut file).unwrap();
+        // Field 1 as a double, and field 3 as a text of 13 bytes; a step of 0 is not written.
+        assert_eq!(file[..8], 24u64.to_le_bytes());
+        // What TensorFlow's masked_crc32c says of these eight bytes.
+        assert_eq!(file[8..12], [0xa3, 0x7f, 0x4b, 0x22]);
+        assert_eq!(file[12], 1 << 3 | 1);
+        assert_eq!(file[21..23], [3 << 3 | 2, 13]);
+        assert_eq!(&file[23..36], b"brain.Event:2");
+        assert_eq!(file.len(), 40);
+    }
+
+    #[test]
+    fn numbers_keep_their_names_and_what_is_not_finite_is_left_out() {
+        let mut file = Vec::new();
+        begin(&mut file).unwrap();
+        let figures = [
+            ("return", 1.5),
+            ("a/kl", f64::NAN),
+            ("timing.secs", 2.0),
+            ("zero", 0.0),
+        ];
+        let figures = figures.map(|(tag, value)| (tag.to_owned(), value));
+        add(&mut file, 7, figures).unwrap();
+        let found = read(&file);
+        let found: Vec<_> = found
+            .iter()
+            .map(|(step, tag, value)| (*step, tag.as_str(), *value))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (7, "return", 1.5),
+                (7, "timing.secs", 2.0),
+                (7, "zero", 0.0)
+            ]
+        );
+    }
+}

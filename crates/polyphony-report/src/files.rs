@@ -1,0 +1,204 @@
+//! Files and folders that are there as a whole or not at all.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, ErrorKind, Write as _},
+    path::{Path, PathBuf},
+};
+
+use crate::error::{ReportError, Result};
+
+/// How the name of a folder begins that the program is still writing, or is about to remove.
+const UNFINISHED: &str = ".polyphony-unfinished-";
+
+/// The path beside `path` under which a folder is written before it takes that name.
+pub fn unfinished(path: &Path) -> PathBuf {
+    let mut name = OsString::from(UNFINISHED);
+    name.push(path.file_name().unwrap_or_default());
+    path.with_file_name(name)
+}
+
+/// Removes from a folder what the program was writing there when it was killed: the folders that
+/// [`unfinished`] names. Everything else stays.
+///
+/// # Errors
+/// If the folder cannot be read or one of them cannot be removed. A folder that is not there holds nothing.
+pub fn remove_unfinished(folder: &Path) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(ReportError::io("reading", folder))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(ReportError::io("reading", folder))?;
+        let path = entry.path();
+        // A link is not followed.
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder && entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs::remove_dir_all(&path).map_err(ReportError::io("removing", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a text file as a whole, in place of one that is there.
+///
+/// # Errors
+/// If its folder is not there, or the disk is full or gone.
+pub fn replace_text(path: &Path, text: &str) -> Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    // The error of a temporary file would name that one.
+    if !folder.is_dir() {
+        return Err(ReportError::NoFolder {
+            path: path.to_owned(),
+            folder: folder.to_owned(),
+        });
+    }
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        make_readable(file.as_file())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error).map(drop)
+    };
+    write().map_err(ReportError::io("writing", path))
+}
+
+/// Gives a temporary file, which is private, the usual permissions.
+fn make_readable(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
+}
+
+/// Refuses the path of a run directory that [`make_new`] would refuse later, after long work.
+///
+/// # Errors
+/// If it exists already.
+pub fn check_new(path: &Path) -> Result<()> {
+    match path.exists() {
+        false => Ok(()),
+        true => Err(ReportError::Exists {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// Makes a run directory that must not be there yet.
+///
+/// # Errors
+/// If it exists already or cannot be made.
+pub fn make_new(path: &Path) -> Result<PathBuf> {
+    match make(path)? {
+        true => Ok(path.to_owned()),
+        false => Err(ReportError::Exists {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// Makes the first of `name-1`, `name-2`, … in a folder that is free.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn make_numbered(folder: &Path, name: &str) -> Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let path = folder.join(format!("{name}-{number}"));
+        if make(&path)? {
+            return Ok(path);
+        }
+        number += 1;
+    }
+}
+
+/// Makes a directory; `false` if it exists, also if another run has made it a moment ago.
+fn make(path: &Path) -> Result<bool> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(ReportError::io("making", parent))?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(ReportError::io("making the run directory", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_program_made_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let half = unfinished(&path("step-000004"));
+        for own in [&path(".git"), &path(".new-writer"), &path("writer"), &half] {
+            fs::create_dir(own).unwrap();
+            fs::write(own.join("file"), "text").unwrap();
+        }
+        fs::write(unfinished(&path("file")), "text").unwrap();
+        remove_unfinished(folder.path()).unwrap();
+        assert!(!half.exists());
+        for kept in [".git/file", ".new-writer/file", "writer/file"] {
+            assert!(path(kept).exists(), "{kept}");
+        }
+        assert!(unfinished(&path("file")).exists());
+        remove_unfinished(&path("nowhere")).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("file"), "text").unwrap();
+        let link = unfinished(&folder.path().join("x"));
+        std::os::unix::fs::symlink(other.path(), &link).unwrap();
+        remove_unfinished(folder.path()).unwrap();
+        assert!(other.path().join("file").exists());
+    }
+
+    #[test]
+    fn numbers_are_given_in_turn_and_a_name_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("runs");
+        for number in 1..4 {
+            let path = make_numbered(&runs, "tldr").unwrap();
+            assert_eq!(path, runs.join(format!("tldr-{number}")));
+        }
+        let taken = runs.join("tldr-2");
+        for outcome in [make_new(&taken).map(drop), check_new(&taken)] {
+            let message = outcome.unwrap_err().to_string();
+            assert!(
+                message.contains("tldr-2 exists already: give another"),
+                "{message}"
+            );
+        }
+        make_new(&runs.join("new")).unwrap();
+    }
+
+    #[test]
+    fn a_text_replaces_another_and_a_missing_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page.html");
+        for text in ["one", "two"] {
+            replace_text(&path, text).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        let missing = folder.path().join("no/page.html");
+        let message = replace_text(&missing, "").unwrap_err().to_string();
+        assert!(
+            message.contains("page.html cannot be written: there is no folder"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! Runs for the tests, in one place.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+
+use crate::{
+    evaluation::{Evaluation, Played, Said, Timing},
+    info::{ProgramInfo, RunInfo},
+    legacy,
+    run::Run,
+    settings::{compact, settings},
+};
+
+/// A recipe as resolved recipes are laid out, of a team that writes.
+pub(crate) const TLDR: &str = include_str!("fixture/tldr.ron");
+/// The same of a team that writes programs.
+pub(crate) const COOP: &str = include_str!("fixture/coop.ron");
+
+/// What a run of the recipe [`TLDR`] with this seed says of itself.
+pub(crate) fn info(seed: u64) -> RunInfo {
+    let roles = ["summarizer", "elaborator"].map(str::to_owned);
+    RunInfo {
+        program: Some(ProgramInfo {
+            name: "polyphony".to_owned(),
+            version: "0.1.0".to_owned(),
+        }),
+        seed,
+        ..legacy::derive(&settings(TLDR), roles.into())
+    }
+}
+
+/// What is left in `runs/name` by a recipe with changes of the form `path=value`, of which nothing has run.
+pub(crate) fn run(name: &str, recipe: &str, changes: &[&str]) -> Run {
+    let mut own = settings(recipe);
+    for change in changes {
+        let (path, value) = change.split_once('=').unwrap();
+        own.insert(path.to_owned(), compact(value));
+    }
+    legacy::complete(&mut own);
+    let roles = ["summarizer", "elaborator"].map(str::to_owned);
+    Run {
+        path: Path::new("runs").join(name),
+        info: legacy::derive(&own, roles.into()),
+        recipe: recipe.to_owned(),
+        settings: own,
+        ..Run::default()
+    }
+}
+
+/// An evaluation of one-turn episodes with these returns, in which both agents of a pair said a text.
+/// Half of each return is its part `style`.
+pub(crate) fn evaluation(episodes: &[(f64, &str)]) -> Evaluation {
+    let played = |(index, (value, text)): (usize, &(f64, &str))| Played {
+        task: format!("t{index}"),
+        value: *value,
+        parts: IndexMap::from([("style".to_owned(), value / 2.0)]),
+        turns: vec![vec![(*text).to_owned(); 2]],
+        ..Played::default()
+    };
+    let said = || Said {
+        response_tokens: 4.0,
+        truncated_share: 0.5,
+        ..Said::default()
+    };
+    Evaluation {
+        step: Some(0),
+        roles: ["first", "second"]
+            .map(|role| (role.to_owned(), said()))
+            .into(),
+        sampled_tokens: 8 * episodes.len(),
+        read_tokens: 20 * episodes.len(),
+        timing: Timing {
+            secs: 2.0,
+            tokens_per_sec: 4.0,
+            ..Timing::default()
+        },
+        episodes: episodes.iter().enumerate().map(played).collect(),
+        ..Evaluation::default()
+    }
+    .summarized(["style"])
+}

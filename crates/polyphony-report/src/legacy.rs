@@ -1,0 +1,208 @@
+//! Runs made by a program that wrote no `run.json`, or one without some key: what their recipe says.
+//!
+//! Such a run holds its recipe alone. Those recipes knew the writing and coding environments and
+//! MAGRPO with its relatives, so what there was to say of them can still be derived. Nothing of this is used
+//! for a run that says it itself.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    info::{AlgorithmInfo, EnvironmentInfo, RunInfo},
+    settings::Settings,
+};
+
+/// The algorithm of recipes that named none.
+const ALGORITHM: &str = "Magrpo";
+
+/// The wrapper through which a single agent does a team's work.
+const SOLO: &str = "Solo";
+
+/// Names the algorithm in the settings of a recipe that does not, so that runs before and after are alike.
+pub(crate) fn complete(settings: &mut Settings) {
+    let has_settings = settings.keys().any(|path| path.starts_with("algorithm."));
+    if has_settings && !settings.contains_key("algorithm") {
+        settings.insert("algorithm".to_owned(), ALGORITHM.to_owned());
+    }
+}
+
+/// What the settings say of a run. `roles` are those that its files name.
+pub(crate) fn derive(settings: &Settings, roles: Vec<String>) -> RunInfo {
+    let environment = environment(settings, roles);
+    RunInfo {
+        held_out: settings
+            .get("held_out")
+            .map_or_else(String::new, |source| data_set(source)),
+        algorithm: algorithm(settings, environment.is_solo),
+        seed: number(settings, "seed").unwrap_or(0.0) as u64,
+        steps: number(settings, "steps").unwrap_or(0.0) as usize,
+        models: models(settings, environment.roles.len()),
+        environment,
+        ..RunInfo::default()
+    }
+}
+
+fn number(settings: &Settings, path: &str) -> Option<f64> {
+    settings.get(path)?.parse().ok()
+}
+
+fn environment(settings: &Settings, roles: Vec<String>) -> EnvironmentInfo {
+    let name = settings.get("environment").cloned().unwrap_or_default();
+    let team = name
+        .strip_prefix(SOLO)
+        .and_then(|rest| rest.strip_prefix('(')?.strip_suffix(')'));
+    let team_name = team.unwrap_or(&name).to_lowercase();
+    let turns = number(settings, "environment.settings.turns");
+    EnvironmentInfo {
+        label: match team {
+            Some(_) => format!("{team_name}-{}", SOLO.to_lowercase()),
+            None => team_name.clone(),
+        },
+        is_solo: team.is_some(),
+        team_name,
+        name,
+        roles,
+        horizon: turns.map_or(1, |turns| turns as usize),
+    }
+}
+
+fn algorithm(settings: &Settings, is_solo: bool) -> AlgorithmInfo {
+    let name = settings.get("algorithm").map_or(ALGORITHM, String::as_str);
+    let baseline = settings.get("algorithm.baseline").map(String::as_str);
+    let method = match (name, baseline.unwrap_or("GroupMean"), is_solo) {
+        (ALGORITHM, "GroupMean", true) => "GRPO",
+        (ALGORITHM, "GroupMean", false) => "MAGRPO",
+        (ALGORITHM, "LeaveOneOut", _) => "MARLOO",
+        (ALGORITHM, "GroupMax", _) => "MAReMax",
+        (ALGORITHM, "Zero", _) => "MAREINFORCE",
+        (name, ..) => name,
+    };
+    AlgorithmInfo {
+        name: name.to_owned(),
+        method: method.to_owned(),
+        discount: number(settings, "algorithm.discount").unwrap_or(1.0),
+    }
+}
+
+/// The name of a data set: an embedded one's own, or that of its file.
+fn data_set(source: &str) -> String {
+    if let Some(name) = source.strip_prefix("Embedded(") {
+        return name.trim_end_matches(')').to_owned();
+    }
+    let Some((_, rest)) = source.split_once("path:\"") else {
+        return source.to_owned();
+    };
+    let path = rest.split('"').next().unwrap_or_default();
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let (_, rest) = source.split_once("skip:").unwrap_or_default();
+    let skipped: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    match skipped.as_str() {
+        "" | "0" => file.to_owned(),
+        skipped => format!("{file} from {skipped}"),
+    }
+}
+
+/// The models of the key `team`: `Copies("a")`, `Each(["a","b"])` or `Shared("a")`.
+fn models(settings: &Settings, roles: usize) -> Vec<String> {
+    let Some(team) = settings.get("team") else {
+        return Vec::new();
+    };
+    let texts = team.split('"').skip(1).step_by(2).map(str::to_owned);
+    let named: Vec<String> = texts.collect();
+    match named.as_slice() {
+        [one] if team.starts_with("Copies(") => vec![one.clone(); roles.max(1)],
+        _ => named,
+    }
+}
+
+/// A file's object over what was derived: keys that it lacks stay as they were.
+pub(crate) fn overlay(derived: &mut Value, file: Map<String, Value>) {
+    let Value::Object(derived) = derived else {
+        *derived = Value::Object(file);
+        return;
+    };
+    for (key, value) in file {
+        match (derived.get_mut(&key), value) {
+            (Some(inner @ Value::Object(_)), Value::Object(value)) => overlay(inner, value),
+            (_, value) => {
+                derived.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::settings::settings;
+
+    fn derived(recipe: &str) -> RunInfo {
+        let mut settings = settings(recipe);
+        complete(&mut settings);
+        derive(&settings, vec!["a".to_owned(), "b".to_owned()])
+    }
+
+    #[test]
+    fn a_recipe_without_names_says_what_it_was() {
+        let info = derived(
+            r#"(seed: 7, environment: Coding(settings: (turns: 2), sandbox: ()), team: Copies("m"),
+               held_out: Problems(path: "data/HumanEval.jsonl.gz", skip: 100, limit: None),
+               algorithm: (baseline: LeaveOneOut, discount: 0.9), steps: 40)"#,
+        );
+        let environment = &info.environment;
+        assert_eq!(
+            (
+                environment.name.as_str(),
+                environment.label.as_str(),
+                environment.horizon
+            ),
+            ("Coding", "coding", 2)
+        );
+        assert!(!environment.is_solo);
+        assert_eq!(info.held_out, "HumanEval.jsonl.gz from 100");
+        let expected = AlgorithmInfo {
+            name: "Magrpo".to_owned(),
+            method: "MARLOO".to_owned(),
+            discount: 0.9,
+        };
+        assert_eq!(info.algorithm, expected);
+        assert_eq!((info.seed, info.steps), (7, 40));
+        assert_eq!(info.models, ["m", "m"]);
+    }
+
+    #[test]
+    fn one_agent_and_unknown_names_are_called_as_before() {
+        let info = derived(
+            r#"(environment: Solo(Tldr), held_out: Embedded(TldrHeldOut), team: Each(["m", "n"]),
+               algorithm: (baseline: GroupMean))"#,
+        );
+        let environment = &info.environment;
+        let names = [
+            &environment.name,
+            &environment.label,
+            &environment.team_name,
+        ];
+        assert_eq!(names, ["Solo(Tldr)", "tldr-solo", "tldr"]);
+        assert!(environment.is_solo);
+        assert_eq!(
+            (info.held_out.as_str(), info.algorithm.method.as_str()),
+            ("TldrHeldOut", "GRPO")
+        );
+        assert_eq!(info.models, ["m", "n"]);
+        let other = derived("(environment: Plate(digits: 4), algorithm: Mine(samples: 2))");
+        assert_eq!(other.algorithm.method, "Mine");
+        assert_eq!(
+            (other.environment.label.as_str(), other.environment.horizon),
+            ("plate", 1)
+        );
+    }
+
+    #[test]
+    fn what_a_file_says_counts_and_what_it_lacks_is_derived() {
+        let mut value = json!({"a": {"b": 1, "c": 2}, "d": null});
+        let file = json!({"a": {"b": 3, "e": 4}, "d": {"f": 5}});
+        overlay(&mut value, file.as_object().unwrap().clone());
+        assert_eq!(value, json!({"a": {"b": 3, "c": 2, "e": 4}, "d": {"f": 5}}));
+    }
+}

@@ -1,0 +1,379 @@
+//! Metrics in a run's files: one JSON object per step, and a table of units and meanings.
+//!
+//! A metric is one [`Metric`] from where it arises. Files know it by a name made of its key, and everything
+//! else that there is to say of it is kept once, in the [`Catalog`]. So names that the program does not know
+//! are shown like any other.
+
+use indexmap::IndexMap;
+use polyphony_episode::{Metric, MetricKey, MetricValue};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// What the names of metrics begin with that depend on clocks or memory.
+const TIMING: &str = "timing";
+
+/// The step's number in its object.
+pub(crate) const STEP: &str = "step";
+
+/// The name that a metric has in TensorBoard and in reports: that of its key; those that depend on clocks
+/// or memory have `timing.` in front.
+pub fn flat_name(key: &MetricKey) -> String {
+    flat(&key.to_string())
+}
+
+/// The same of a key's name or pattern.
+fn flat(name: &str) -> String {
+    match name.split_once("timing.") {
+        Some((before, after)) if before.is_empty() || before.ends_with('/') => {
+            format!("{TIMING}.{before}{after}")
+        }
+        _ => name.to_owned(),
+    }
+}
+
+/// The object of one step in `metrics.jsonl`: its number, counted from 1, and every metric in the order
+/// given. All that depends on clocks or memory sits at its end, in the object `timing`.
+///
+/// # Errors
+/// The name that two metrics have.
+pub(crate) fn line(step: usize, metrics: &[Metric]) -> Result<Map<String, Value>, String> {
+    let mut line = Map::new();
+    let mut timing = Map::new();
+    line.insert(STEP.to_owned(), json!(step));
+    for metric in metrics {
+        let name = flat_name(&metric.key);
+        let value = json!(metric.value);
+        let before = match name.strip_prefix("timing.") {
+            Some(inner) => timing.insert(inner.to_owned(), value),
+            None => line.insert(name.clone(), value),
+        };
+        if before.is_some() || name == TIMING {
+            return Err(name);
+        }
+    }
+    if !timing.is_empty() {
+        line.insert(TIMING.to_owned(), Value::Object(timing));
+    }
+    Ok(line)
+}
+
+/// The metrics that have a number, by their names.
+pub(crate) fn numbers(metrics: &[Metric]) -> impl Iterator<Item = (String, f64)> {
+    let number = |metric: &Metric| Some((flat_name(&metric.key), number(metric.value)?));
+    metrics.iter().filter_map(number)
+}
+
+fn number(value: MetricValue) -> Option<f64> {
+    match value {
+        MetricValue::Count(count) => Some(count as f64),
+        MetricValue::Real(value) => Some(value).filter(|value| value.is_finite()),
+        MetricValue::Missing => None,
+    }
+}
+
+/// All figures of a line; those of inner objects as `name.inner`.
+pub(crate) fn figures(line: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> {
+    line.iter().flat_map(|(name, value)| match value {
+        Value::Object(inner) => {
+            let named = |(key, value)| (format!("{name}.{key}"), value);
+            inner.iter().map(named).collect()
+        }
+        value => vec![(name.clone(), value)],
+    })
+}
+
+/// The figure of a line that [`figures`] gives this name.
+pub(crate) fn figure<'a>(line: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let inner = || {
+        let (outer, key) = name.split_once('.')?;
+        line.get(outer)?.get(key)
+    };
+    line.get(name).or_else(inner)
+}
+
+/// What a metric says, and in which unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Explanation {
+    /// Its unit; empty for a plain number.
+    pub unit: String,
+    /// What it says, in a few words.
+    pub meaning: String,
+}
+
+/// The units and meanings of a run's metrics, by the patterns of their keys: `metrics.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Catalog {
+    patterns: IndexMap<String, Explanation>,
+}
+
+impl Catalog {
+    /// Adds what is not there yet, and takes what has changed; whether there was anything.
+    pub fn add(&mut self, metrics: &[Metric]) -> bool {
+        let mut is_changed = false;
+        for metric in metrics {
+            let explanation = Explanation {
+                unit: metric.unit.to_string(),
+                meaning: metric.meaning.to_string(),
+            };
+            let pattern = metric.key.pattern();
+            if self.patterns.get(&pattern) != Some(&explanation) {
+                self.patterns.insert(pattern, explanation);
+                is_changed = true;
+            }
+        }
+        is_changed
+    }
+
+    /// Every pattern with what it means.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Explanation)> {
+        let patterns = self.patterns.iter();
+        patterns.map(|(pattern, explanation)| (pattern.as_str(), explanation))
+    }
+
+    /// What is known of the metric with a name: its key, and its unit and meaning. `None` where no pattern
+    /// fits.
+    pub fn find(&self, name: &str) -> Option<(MetricKey, &Explanation)> {
+        let fitting = self.patterns.iter().filter_map(|(pattern, explanation)| {
+            Some((Pattern::read(pattern).key(name)?, explanation))
+        });
+        // `turn_2/return` is the return of a turn, not that of a role called so.
+        fitting.min_by_key(|(key, _)| (key.role.is_some(), key.part.is_some()))
+    }
+
+    /// The key of the metric with a name, in a run with these roles, also where the catalog does not know it.
+    pub(crate) fn key(&self, name: &str, roles: &[String]) -> MetricKey {
+        match self.find(name) {
+            Some((key, _)) => key,
+            None => usual_key(name, roles),
+        }
+    }
+}
+
+/// The key of a name that is laid out as names of metrics are, in a run with these roles.
+fn usual_key(name: &str, roles: &[String]) -> MetricKey {
+    let is_timing = name.starts_with("timing.");
+    let rest = name.strip_prefix("timing.").unwrap_or(name);
+    let (role, rest) = match rest.split_once('/') {
+        Some((role, rest)) if roles.iter().any(|own| own == role) => (Some(role.to_owned()), rest),
+        _ => (None, rest),
+    };
+    let (turn, rest) = match turn(rest) {
+        Some((turn, rest)) => (Some(turn), rest),
+        None => (None, rest),
+    };
+    let (rest, part) = match rest.strip_prefix("reward/") {
+        Some(part) => ("reward", Some(part.to_owned())),
+        None => (rest, None),
+    };
+    let name = match is_timing {
+        true => format!("timing.{rest}"),
+        false => rest.to_owned(),
+    };
+    MetricKey {
+        role,
+        turn,
+        name: name.into(),
+        part,
+    }
+}
+
+/// The turn at the beginning of a name, and the rest.
+fn turn(name: &str) -> Option<(usize, &str)> {
+    let (turn, rest) = name.strip_prefix("turn_")?.split_once('/')?;
+    Some((turn.parse().ok()?, rest))
+}
+
+/// A pattern such as `<role>/turn_<turn>/reward/<part>`, taken apart.
+struct Pattern<'a> {
+    has_role: bool,
+    has_turn: bool,
+    has_part: bool,
+    name: &'a str,
+}
+
+impl<'a> Pattern<'a> {
+    fn read(pattern: &'a str) -> Self {
+        let (has_role, rest) = stripped(pattern, str::strip_prefix, "<role>/");
+        let (has_turn, rest) = stripped(rest, str::strip_prefix, "turn_<turn>/");
+        let (has_part, name) = stripped(rest, str::strip_suffix, "/<part>");
+        Self {
+            has_role,
+            has_turn,
+            has_part,
+            name,
+        }
+    }
+
+    /// The key of the metric with a name, if it fits.
+    fn key(&self, name: &str) -> Option<MetricKey> {
+        let (own, rest) = match self.name.strip_prefix("timing.") {
+            Some(own) => (own, name.strip_prefix("timing.")?),
+            None => (self.name, name),
+        };
+        let (role, rest) = match self.has_role {
+            true => {
+                let (role, rest) = rest.split_once('/')?;
+                (Some(role.to_owned()), rest)
+            }
+            false => (None, rest),
+        };
+        let (turn, rest) = match self.has_turn {
+            true => {
+                let (turn, rest) = turn(rest)?;
+                (Some(turn), rest)
+            }
+            false => (None, rest),
+        };
+        let rest = rest.strip_prefix(own)?;
+        let part = match self.has_part {
+            true => Some(rest.strip_prefix('/')?.to_owned()),
+            false => None,
+        };
+        (self.has_part || rest.is_empty()).then(|| MetricKey {
+            role,
+            turn,
+            name: self.name.to_owned().into(),
+            part,
+        })
+    }
+}
+
+fn stripped<'a>(
+    text: &'a str,
+    strip: fn(&'a str, &'static str) -> Option<&'a str>,
+    affix: &'static str,
+) -> (bool, &'a str) {
+    match strip(text, affix) {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn metric(key: MetricKey, value: impl Into<MetricValue>) -> Metric {
+        Metric::new(key, value, "unit", "Meaning")
+    }
+
+    #[test]
+    fn a_step_is_one_object_with_clocks_at_its_end() {
+        let key = MetricKey::new;
+        let metrics = [
+            metric(key("return"), 1.5),
+            metric(key("reward").part("style"), f64::NAN),
+            metric(key("timing.step_secs"), 2.0),
+            metric(key("return").at_turn(1).of_role("writer"), 0.5),
+            metric(key("timing.update_secs").of_role("writer"), 1.0),
+            metric(key("sampled_tokens"), 64usize),
+            metric(key("kl").of_role("writer"), None::<f64>),
+        ];
+        let text = serde_json::to_string(&line(3, &metrics).unwrap()).unwrap();
+        assert_eq!(
+            text,
+            r#"{"step":3,"return":1.5,"reward/style":null,"writer/turn_1/return":0.5,"sampled_tokens":64,"writer/kl":null,"timing":{"step_secs":2.0,"writer/update_secs":1.0}}"#
+        );
+        let object = line(3, &metrics).unwrap();
+        let names: Vec<String> = figures(&object).map(|(name, _)| name).skip(1).collect();
+        let mut expected: Vec<String> = metrics.iter().map(|own| flat_name(&own.key)).collect();
+        expected.sort_by_key(|name| name.starts_with("timing."));
+        assert_eq!(names, expected);
+        for name in &names {
+            assert!(figure(&object, name).is_some(), "{name}");
+        }
+        let with_value: Vec<String> = numbers(&metrics).map(|(name, _)| name).collect();
+        assert!(!with_value.contains(&"reward/style".to_owned()) && with_value.len() == 5);
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let own = |name: &'static str| metric(MetricKey::new(name), 1.0);
+        for names in [
+            ["a/b", "a/b"],
+            ["step", "x"],
+            ["timing.x", "timing.x"],
+            ["timing", "x"],
+        ] {
+            assert!(line(1, &names.map(own)).is_err(), "{names:?}");
+        }
+        let twice = [own("a/b"), metric(MetricKey::new("b").of_role("a"), 1.0)];
+        assert_eq!(line(1, &twice), Err("a/b".to_owned()));
+    }
+
+    #[test]
+    fn a_name_is_found_by_what_it_is_made_of() {
+        let key = MetricKey::new;
+        let keys = [
+            key("return"),
+            key("return").at_turn(2),
+            key("return").of_role("writer"),
+            key("reward").part("style"),
+            key("reward").part("style/short").at_turn(10),
+            key("reward").part("style").of_role("writer").at_turn(1),
+            key("sandbox/runs"),
+            key("timing.sandbox_secs"),
+            key("timing.update_secs").of_role("writer"),
+            key("value_loss").of_role("turn_1"),
+        ];
+        let mut catalog = Catalog::default();
+        let metrics: Vec<Metric> = keys.iter().map(|key| metric(key.clone(), 1.0)).collect();
+        assert!(catalog.add(&metrics) && !catalog.add(&metrics));
+        for key in &keys {
+            let (found, explanation) = catalog.find(&flat_name(key)).unwrap();
+            assert_eq!((&found, explanation.unit.as_str()), (key, "unit"));
+            let written = serde_json::to_string(&catalog).unwrap();
+            assert_eq!(serde_json::from_str::<Catalog>(&written).unwrap(), catalog);
+        }
+        for unknown in [
+            "mood",
+            "writer/mood",
+            "rewards/style",
+            "timing.return",
+            "turn_x/return2",
+        ] {
+            assert!(catalog.find(unknown).is_none(), "{unknown}");
+        }
+        // What it does not know is taken for what it looks like.
+        let roles = ["writer".to_owned()];
+        let mood = key("mood").of_role("writer").at_turn(2);
+        assert_eq!(catalog.key("writer/turn_2/mood", &roles), mood);
+        assert_eq!(catalog.key("plates/seen", &roles), key("plates/seen"));
+    }
+
+    #[test]
+    fn units_that_change_are_taken_and_more_keys_are_ignored() {
+        let text = r#"{"a": {"unit": "x", "meaning": "m", "formula": "?"}, "b": {}}"#;
+        let mut catalog: Catalog = serde_json::from_str(text).unwrap();
+        let b = catalog.find("b").unwrap().1;
+        assert_eq!((b.unit.as_str(), b.meaning.as_str()), ("", ""));
+        assert!(catalog.add(&[metric(MetricKey::new("a"), 1.0)]));
+        assert_eq!(catalog.find("a").unwrap().1.unit, "unit");
+        assert_eq!(catalog.iter().count(), 2);
+    }
+
+    proptest! {
+        /// Whatever a key is made of, its name leads back to it where the run's roles are known.
+        #[test]
+        fn names_lead_back_to_their_keys(
+            role in proptest::option::of("[a-z]{1,6}"),
+            turn in proptest::option::of(1usize..20),
+            name in "(timing\\.)?[a-z_]{1,8}",
+            part in proptest::option::of("[a-z]{1,6}(/[a-z]{1,3})?"),
+        ) {
+            let key = MetricKey { role: role.clone(), turn, name: name.into(), part };
+            let mut catalog = Catalog::default();
+            catalog.add(&[metric(key.clone(), 1.0)]);
+            prop_assert_eq!(catalog.find(&flat_name(&key)).unwrap().0, key.clone());
+            if key.part.is_none() {
+                let roles: Vec<String> = role.into_iter().collect();
+                let plain = Catalog::default().key(&flat_name(&key), &roles);
+                prop_assert_eq!(plain, key);
+            }
+        }
+    }
+}

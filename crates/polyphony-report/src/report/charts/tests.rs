@@ -1,0 +1,213 @@
+//! Which metric has a chart where, and what it says.
+
+use polyphony_episode::Metric;
+use serde_json::json;
+
+use super::*;
+use crate::{fixture, metrics, report::groups::groups, run::Run};
+
+#[test]
+fn the_pieces_of_a_step_are_the_step() {
+    let of = |secs: f64| vec![(1, secs), (2, 2.0 * secs)];
+    let (step, rollout, reward, update) = (of(10.0), of(4.0), of(1.0), of(5.0));
+    let pieces = time_pieces(&step, &rollout, &reward, &update);
+    let names_and_secs = pieces.each_ref().map(|(name, series)| (*name, series[1].1));
+    let expected = [
+        ("sampling", 6.0),
+        ("scoring", 2.0),
+        ("updates", 10.0),
+        ("rest", 2.0),
+    ];
+    assert_eq!(names_and_secs, expected);
+    let whole: f64 = pieces.iter().map(|(_, series)| series[0].1).sum();
+    assert_eq!(whole, step[0].1);
+}
+
+/// A run of two steps with metrics of all kinds.
+fn run(name: &str, seed: &str, knows: bool) -> Run {
+    let key = MetricKey::new;
+    let real = |key: MetricKey, unit: &'static str, meaning: &'static str| {
+        Metric::new(key, 1.5, unit, meaning)
+    };
+    let mut of_step = vec![
+        real(key("return"), "reward", "Mean return"),
+        real(key("reward").part("style"), "reward", "Mean part"),
+        real(
+            key("reward").part("style").at_turn(2),
+            "reward",
+            "Mean part",
+        ),
+        real(key("sampled_tokens"), "tokens", "Tokens"),
+        real(key("plates/seen"), "plates", "Plates that were seen"),
+        real(key("replayed"), "games", "Games of the buffer"),
+    ];
+    for role in ["summarizer", "elaborator"] {
+        let of_role = |name: &'static str| key(name).of_role(role);
+        of_step.extend([
+            real(of_role("return"), "reward", "Its own return"),
+            real(of_role("reward").part("style"), "reward", "Its own part"),
+            real(of_role("entropy"), "nats a token", "How undecided it is"),
+            real(
+                of_role("entropy").at_turn(2),
+                "nats a token",
+                "The same at a turn",
+            ),
+            real(of_role("gradient_norm"), "", "Largest norm"),
+            real(
+                of_role("value_loss"),
+                "reward²",
+                "How far the critic is off",
+            ),
+            real(of_role("skipped_groups"), "groups", "Groups left out"),
+        ]);
+        of_step.push(Metric::new(
+            of_role("kl"),
+            None::<f64>,
+            "nats",
+            "Divergence",
+        ));
+    }
+    of_step.push(real(key("timing.tokens_per_sec"), "tokens/s", "Speed"));
+    let mut run = fixture::run(name, fixture::TLDR, &[seed]);
+    run.metrics = (1..=2)
+        .map(|step| metrics::line(step, &of_step).unwrap())
+        .collect();
+    if knows {
+        run.catalog.add(&of_step);
+    }
+    run
+}
+
+/// The titles of charts, and the names of the lines in each.
+fn shown(charts: &[Chart]) -> Vec<(&str, Vec<&str>)> {
+    let lines = |chart: &'_ Chart| {
+        let traces = chart.plot["data"].as_array().unwrap();
+        assert!(!traces.is_empty(), "{}", chart.title);
+        let lines = traces
+            .iter()
+            .filter(|trace| trace["line"]["width"] == json!(2.5));
+        lines.count()
+    };
+    charts
+        .iter()
+        .map(|chart| {
+            let traces = chart.plot["data"].as_array().unwrap();
+            let named = traces
+                .iter()
+                .filter(|trace| trace["line"]["width"] == json!(2.5));
+            let names: Vec<&str> = named.filter_map(|trace| trace["name"].as_str()).collect();
+            assert_eq!(names.len(), lines(chart));
+            (chart.title.as_str(), names)
+        })
+        .collect()
+}
+
+const ROLES: [&str; 2] = ["summarizer", "elaborator"];
+
+#[test]
+fn every_metric_has_its_place_and_new_ones_have_one_too() {
+    let runs = [run("a", "seed=1", true)];
+    let groups = groups(&runs);
+    let own = ["MAGRPO"];
+    let rows: [(Vec<Chart>, Vec<(&str, Vec<&str>)>); 6] = [
+        (
+            returns(&groups),
+            vec![
+                ("Return over training", own.into()),
+                ("Return of each role", ROLES.into()),
+            ],
+        ),
+        (
+            parts(&groups),
+            vec![
+                ("reward/style", own.into()),
+                ("turn_2/reward/style", own.into()),
+                ("reward/style", ROLES.into()),
+            ],
+        ),
+        (
+            agents(&groups),
+            vec![(
+                "entropy",
+                vec![
+                    "summarizer",
+                    "summarizer, turn 2",
+                    "elaborator",
+                    "elaborator, turn 2",
+                ],
+            )],
+        ),
+        (health(&groups), vec![("gradient_norm", ROLES.into())]),
+        (
+            algorithm(&groups),
+            vec![("value_loss", ROLES.into()), ("replayed", own.into())],
+        ),
+        (speed(&groups), vec![("timing.tokens_per_sec", own.into())]),
+    ];
+    for (charts, expected) in &rows {
+        assert_eq!(shown(charts), *expected);
+    }
+    let names: Vec<String> = crate::series::names(&runs[0]).into_iter().collect();
+    let all = all(&groups);
+    let titles: Vec<&str> = all.iter().map(|chart| chart.title.as_str()).collect();
+    assert_eq!(titles, names);
+}
+
+#[test]
+fn what_a_metric_says_is_what_its_run_has_kept() {
+    let caption = |knows, title: &str| {
+        let runs = [run("a", "seed=1", knows), run("b", "seed=2", knows)];
+        let groups = groups(&runs);
+        let charts = [algorithm(&groups), all(&groups)].concat();
+        let chart = charts.iter().find(|chart| chart.title == title).unwrap();
+        let unit = chart.plot["layout"]["yaxis"]["title"]["text"]
+            .as_str()
+            .unwrap();
+        (chart.caption.clone(), unit.to_owned())
+    };
+    let own = |caption: &str, unit: &str| (caption.to_owned(), unit.to_owned());
+    let loss = "How far the critic is off.";
+    assert_eq!(caption(true, "value_loss"), own(loss, "reward²"));
+    assert_eq!(caption(true, "elaborator/value_loss"), own(loss, "reward²"));
+    assert_eq!(
+        caption(true, "plates/seen"),
+        own("Plates that were seen.", "plates")
+    );
+    let nothing = "Divergence. No step has a value.";
+    assert_eq!(caption(true, "summarizer/kl"), own(nothing, "nats"));
+    // An older run has kept nothing of them: they are drawn all the same.
+    assert_eq!(caption(false, "value_loss"), own("", "value_loss"));
+    assert_eq!(
+        caption(false, "summarizer/kl"),
+        own("No step has a value.", "summarizer/kl")
+    );
+}
+
+#[test]
+fn seeds_are_a_band_and_one_run_is_dots() {
+    let runs = [run("a", "seed=1", true), run("b", "seed=2", true)];
+    let both = groups(&runs);
+    let names = |charts: &[Chart]| {
+        let traces = charts[0].plot["data"].as_array().unwrap();
+        let names = traces
+            .iter()
+            .map(|trace| trace["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&returns(&both)),
+        [
+            "MAGRPO, least of the seeds",
+            "MAGRPO, greatest of the seeds",
+            "MAGRPO"
+        ]
+    );
+    let one = groups(&runs[..1]);
+    assert_eq!(names(&returns(&one)), ["MAGRPO, each step", "MAGRPO"]);
+    // The colours of a theme are used up after eight lines.
+    let ninth = line([(1, 2.0)], "x", 8, 1.0);
+    assert_eq!(
+        (&ninth["line"]["color"], &ninth["line"]["dash"]),
+        (&json!("$0"), &json!("dash"))
+    );
+}

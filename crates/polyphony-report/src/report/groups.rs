@@ -1,0 +1,143 @@
+//! Runs that differ in their seeds alone, which are drawn together.
+
+use indexmap::IndexMap;
+use polyphony_episode::MetricKey;
+
+use crate::{
+    metrics::Explanation,
+    run::Run,
+    series::{Series, names, of_run},
+};
+
+/// Runs that differ in their seeds alone.
+pub(super) struct Group<'a> {
+    /// How they were trained.
+    pub(super) label: String,
+    pub(super) runs: Vec<&'a Run>,
+    /// Their metrics by the names that they have in files.
+    pub(super) metrics: IndexMap<String, Curves>,
+}
+
+/// One metric of a group.
+pub(super) struct Curves {
+    pub(super) key: MetricKey,
+    /// What it says, where that is known.
+    pub(super) explanation: Explanation,
+    /// A series of every run.
+    pub(super) series: Vec<Series>,
+}
+
+impl Curves {
+    /// Whether any step has a value.
+    pub(super) fn has_values(&self) -> bool {
+        self.series.iter().any(|series| !series.is_empty())
+    }
+}
+
+/// The runs that have steps, grouped.
+pub(super) fn groups(runs: &[Run]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Vec<&Run>> = Vec::new();
+    for run in runs.iter().filter(|run| !run.metrics.is_empty()) {
+        match groups.iter_mut().find(|group| group[0].is_alike(run)) {
+            Some(group) => match group.iter().find(|own| own.seed() == run.seed()) {
+                None => group.push(run),
+                // The table of methods has refused it, unless it says the same.
+                Some(other) => log::info!(
+                    "{} has the recipe and the seed of {}, and is left out of its curves",
+                    run.path.display(),
+                    other.path.display()
+                ),
+            },
+            None => groups.push(vec![run]),
+        }
+    }
+    let mut groups: Vec<Group<'_>> = groups
+        .into_iter()
+        .map(|runs| Group {
+            label: runs[0].method(),
+            metrics: collect(&runs),
+            runs,
+        })
+        .collect();
+    distinguish(&mut groups);
+    groups
+}
+
+/// Adds what tells groups of the same label apart: the names of their runs.
+fn distinguish(groups: &mut [Group<'_>]) {
+    let labels: Vec<String> = groups.iter().map(|group| group.label.clone()).collect();
+    for group in groups {
+        if labels.iter().filter(|label| **label == group.label).count() > 1 {
+            let names: Vec<String> = group.runs.iter().map(|run| run.name()).collect();
+            group.label = format!("{} ({})", group.label, names.join(", "));
+        }
+    }
+}
+
+fn collect(runs: &[&Run]) -> IndexMap<String, Curves> {
+    let mut metrics = IndexMap::new();
+    for run in runs {
+        for name in names(run) {
+            let curves = || Curves {
+                key: run.catalog.key(&name, &run.info.environment.roles),
+                explanation: explanation(runs, &name),
+                series: runs.iter().map(|run| of_run(run, &name)).collect(),
+            };
+            if !metrics.contains_key(&name) {
+                let curves = curves();
+                metrics.insert(name, curves);
+            }
+        }
+    }
+    metrics
+}
+
+/// What the first run says of a metric that knows it.
+fn explanation(runs: &[&Run], name: &str) -> Explanation {
+    let mut known = runs.iter().filter_map(|run| run.catalog.find(name));
+    known
+        .next()
+        .map(|(_, known)| known.clone())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixture;
+
+    fn run(name: &str, changes: &[&str], returns: &[f64]) -> Run {
+        let line = |(step, value): (usize, &f64)| {
+            let line = json!({"step": step, "return": value});
+            line.as_object().unwrap().clone()
+        };
+        Run {
+            metrics: (1..).zip(returns).map(line).collect(),
+            ..fixture::run(name, fixture::TLDR, changes)
+        }
+    }
+
+    #[test]
+    fn seeds_are_one_group_in_which_none_is_twice() {
+        let runs = [
+            run("a", &["seed=1"], &[1.0, 2.0]),
+            run("copy", &["seed=1"], &[1.0, 2.0]),
+            run("baseline", &["seed=1"], &[]),
+            run("b", &["seed=2"], &[3.0]),
+            run("other", &["steps=9"], &[4.0]),
+        ];
+        let groups = groups(&runs);
+        let names = |group: &Group<'_>| group.runs.iter().map(|run| run.name()).collect::<Vec<_>>();
+        let all: Vec<Vec<String>> = groups.iter().map(names).collect();
+        assert_eq!(all, [vec!["a", "b"], vec!["other"]]);
+        let series = [vec![(1, 1.0), (2, 2.0)], vec![(1, 3.0)]];
+        assert_eq!(groups[0].metrics["return"].series, series);
+        // Two of one method are told apart.
+        let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
+        assert_eq!(labels, ["MAGRPO (a, b)", "MAGRPO (other)"]);
+        let alone = super::groups(&runs[..1]);
+        assert_eq!(alone[0].label, "MAGRPO");
+    }
+}

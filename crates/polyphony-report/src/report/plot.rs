@@ -1,0 +1,130 @@
+//! Charts as plotly.js takes them, as JSON.
+//!
+//! Colours are named `$0`, `$1`, … and, as bands, `~0`, `~1`, …, and `$ink` for that of text: the page's
+//! script puts in those of the theme.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::statistics::Estimate;
+
+/// Colours that a theme has.
+const COLOURS: usize = 8;
+
+/// Something that is drawn into a chart.
+pub(super) type Trace = Value;
+
+/// A chart with its heading.
+#[derive(Debug, Serialize)]
+pub(super) struct Chart {
+    pub(super) title: String,
+    /// What its values are.
+    pub(super) caption: String,
+    /// As plotly.js takes it.
+    pub(super) plot: Value,
+    is_small: bool,
+}
+
+impl Chart {
+    /// `layout` is an object with the axes.
+    pub(super) fn new(
+        title: impl Into<String>,
+        caption: impl Into<String>,
+        traces: Vec<Trace>,
+        layout: Value,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            caption: caption.into(),
+            plot: json!({"data": traces, "layout": layout}),
+            is_small: false,
+        }
+    }
+
+    pub(super) fn small(self) -> Self {
+        Self {
+            is_small: true,
+            ..self
+        }
+    }
+}
+
+/// The layout of a chart whose values are of this kind, over the steps.
+pub(super) fn over_steps(values: &str) -> Value {
+    json!({"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": values}}})
+}
+
+pub(super) fn colour(index: usize) -> String {
+    format!("${}", index % COLOURS)
+}
+
+pub(super) fn band_colour(index: usize) -> String {
+    format!("~{}", index % COLOURS)
+}
+
+/// Lines of one colour differ in their dashes.
+fn dash(index: usize) -> &'static str {
+    match index / COLOURS {
+        0 => "solid",
+        1 => "dash",
+        _ => "dot",
+    }
+}
+
+/// Values at steps, or whatever else is across.
+pub(super) fn points<X: Serialize, Y: Serialize>(
+    values: impl IntoIterator<Item = (X, Y)>,
+) -> (Vec<X>, Vec<Y>) {
+    values.into_iter().unzip()
+}
+
+/// A line; `index` chooses its colour.
+pub(super) fn line(
+    series: impl IntoIterator<Item = (usize, f64)>,
+    name: &str,
+    index: usize,
+    width: f64,
+) -> Trace {
+    let (steps, values) = points(series);
+    json!({
+        "type": "scatter",
+        "name": name,
+        "mode": "lines",
+        "x": steps,
+        "y": values,
+        "line": {"color": colour(index), "width": width, "dash": dash(index)},
+    })
+}
+
+/// Dots, each with its interval as a bar upwards and downwards where there are estimates.
+pub(super) fn dots(x: Value, y: Value, name: &str, marker: Value) -> Trace {
+    json!({"type": "scatter", "name": name, "mode": "markers", "x": x, "y": y, "marker": marker})
+}
+
+/// Bars.
+pub(super) fn bars(x: Value, y: Value, name: &str, index: usize) -> Trace {
+    json!({"type": "bar", "name": name, "x": x, "y": y, "marker": {"color": colour(index)}})
+}
+
+/// A trace with one thing more said of it.
+pub(super) fn with(mut trace: Trace, key: &str, value: impl Into<Value>) -> Trace {
+    trace[key] = value.into();
+    trace
+}
+
+pub(super) fn means(estimates: &[Estimate]) -> Vec<f64> {
+    estimates.iter().map(|estimate| estimate.mean).collect()
+}
+
+/// The intervals of estimates, for `error_x` and `error_y`.
+pub(super) fn errors(estimates: &[Estimate], colour: &str) -> Value {
+    let (below, above): (Vec<f64>, Vec<f64>) = estimates.iter().map(Estimate::reach).unzip();
+    json!({
+        "type": "data",
+        "symmetric": false,
+        "array": above,
+        "arrayminus": below,
+        "color": colour,
+        "thickness": 1.5,
+    })
+}

@@ -1,0 +1,425 @@
+//! Reading what a run has left.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use indexmap::IndexSet;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::{
+    error::{ReportError, Result},
+    evaluation::Evaluation,
+    info::RunInfo,
+    layout, legacy,
+    metrics::{Catalog, figures},
+    settings::{Settings, reader, settings},
+};
+
+/// A training run, a baseline or a kept evaluation as it lies on the disk.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Its directory.
+    pub path: PathBuf,
+    /// What it says of itself; what it does not say is derived from its recipe.
+    pub info: RunInfo,
+    /// The text of its resolved recipe.
+    pub recipe: String,
+    /// The settings of the recipe by their paths.
+    pub settings: Settings,
+    /// The settings that the team was trained with, where it was evaluated elsewhere.
+    pub training: Option<Settings>,
+    /// The metrics of every step; none of a baseline.
+    pub metrics: Vec<Map<String, Value>>,
+    /// What the metrics say.
+    pub catalog: Catalog,
+    /// The evaluations, in the order in which they were made.
+    pub evaluations: Vec<Evaluation>,
+    /// What it does not say, since an older program made it: whole sentences.
+    pub missing: Vec<String>,
+}
+
+impl Run {
+    /// Reads what is there by now.
+    ///
+    /// # Errors
+    /// If the path is not a run's directory, or its files cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let recipe = recipe_text(path)?;
+        let metrics = metrics(path)?;
+        let evaluations = evaluations(path)?;
+        let own = settings_of(&recipe);
+        let training = optional_text(&path.join(layout::TRAINING))?;
+        let training = training.as_deref().map(settings_of);
+        let file: Option<Map<String, Value>> = optional_json(&path.join(layout::INFO))?;
+        let catalog: Option<Catalog> = optional_json(&path.join(layout::CATALOG))?;
+        let mut missing = Vec::new();
+        if file.is_none() {
+            missing.push(format!(
+                "{} has no {}: names of its environment and algorithm are guessed from its recipe, and \
+                 its program is not known.",
+                path.display(),
+                layout::INFO
+            ));
+        }
+        if catalog.is_none() && !metrics.is_empty() {
+            missing.push(format!(
+                "{} has no {}: units and meanings of its metrics are not known.",
+                path.display(),
+                layout::CATALOG
+            ));
+        }
+        let roles = roles(&metrics, &evaluations);
+        let info = info(file.unwrap_or_default(), &own, training.as_ref(), roles);
+        Ok(Self {
+            path: path.to_owned(),
+            info: info.map_err(|source| ReportError::Json {
+                path: path.join(layout::INFO),
+                source,
+            })?,
+            recipe,
+            settings: own,
+            training,
+            metrics,
+            catalog: catalog.unwrap_or_default(),
+            evaluations,
+            missing,
+        })
+    }
+
+    /// The first evaluation, and the last one if there are several.
+    pub fn ends(&self) -> [Option<&Evaluation>; 2] {
+        match self.evaluations.as_slice() {
+            [] => [None, None],
+            [only] => [Some(only), None],
+            [first, .., last] => [Some(first), Some(last)],
+        }
+    }
+
+    /// The evaluation after this many steps.
+    pub fn evaluation_at(&self, step: usize) -> Option<&Evaluation> {
+        let mut evaluations = self.evaluations.iter();
+        evaluations.find(|evaluation| evaluation.step == Some(step))
+    }
+
+    /// The name of its directory.
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+}
+
+fn settings_of(recipe: &str) -> Settings {
+    let mut settings = settings(recipe);
+    legacy::complete(&mut settings);
+    settings
+}
+
+/// What a run's file says over what can be derived from its recipe, and the same of its team's training.
+fn info(
+    mut file: Map<String, Value>,
+    own: &Settings,
+    training: Option<&Settings>,
+    roles: Vec<String>,
+) -> Result<RunInfo, serde_json::Error> {
+    let read = |settings: &Settings, file: Map<String, Value>| {
+        let mut value = serde_json::to_value(legacy::derive(settings, roles.clone()))?;
+        legacy::overlay(&mut value, file);
+        serde_json::from_value::<RunInfo>(value)
+    };
+    let of_training = match file.shift_remove("training") {
+        Some(Value::Object(of_training)) => of_training,
+        _ => Map::new(),
+    };
+    let training = match training {
+        Some(settings) => Some(Box::new(read(settings, of_training)?)),
+        None => None,
+    };
+    let own = read(own, file)?;
+    Ok(RunInfo { training, ..own })
+}
+
+/// The roles that a run's files name.
+fn roles(metrics: &[Map<String, Value>], evaluations: &[Evaluation]) -> Vec<String> {
+    if let Some(evaluation) = evaluations.first() {
+        return evaluation.roles.keys().cloned().collect();
+    }
+    // Each role has one of these, and nobody else does.
+    let names = metrics.first().into_iter().flat_map(figures);
+    let roles = names.filter_map(|(name, _)| Some(name.strip_suffix("/gradient_norm")?.to_owned()));
+    roles.collect::<IndexSet<String>>().into_iter().collect()
+}
+
+/// Whether a path is a run's directory, as opposed to a model's.
+pub fn is_run(path: &Path) -> bool {
+    path.join(layout::RECIPE).is_file()
+}
+
+/// Whether a path is that of an agent that a run has saved.
+pub fn is_agent_of_run(path: &Path) -> bool {
+    let agents = path
+        .parent()
+        .filter(|agents| agents.ends_with(layout::AGENTS));
+    agents.and_then(Path::parent).is_some_and(is_run)
+}
+
+/// Refuses the directory of a baseline or of a kept evaluation, where no step is ever done.
+///
+/// # Errors
+/// If it is one.
+pub fn check_training_run(run: &Path) -> Result<()> {
+    match run.join(layout::METRICS).is_file() {
+        true => Ok(()),
+        false => Err(ReportError::NoTrainingRun {
+            path: run.to_owned(),
+        }),
+    }
+}
+
+/// The text of a run's resolved recipe.
+///
+/// # Errors
+/// If the path is not a run's directory.
+pub fn recipe_text(run: &Path) -> Result<String> {
+    if !is_run(run) {
+        let holds_runs = |folder: fs::ReadDir| folder.flatten().any(|own| is_run(&own.path()));
+        let reason = match fs::read_dir(run).map(holds_runs) {
+            Err(error) if error.kind() == ErrorKind::NotFound => "it does not exist".to_owned(),
+            Ok(true) => "there are runs in it, give those".to_owned(),
+            _ => format!("it has no {}", layout::RECIPE),
+        };
+        return Err(ReportError::NoRun {
+            path: run.to_owned(),
+            reason,
+        });
+    }
+    let path = run.join(layout::RECIPE);
+    fs::read_to_string(&path).map_err(ReportError::io("reading", &path))
+}
+
+/// The training steps that a run's saved agents have had; `None` where that was not written down.
+///
+/// # Errors
+/// If it was, but cannot be read.
+pub fn trained_steps(run: &Path) -> Result<Option<usize>> {
+    #[derive(Deserialize)]
+    struct Trained {
+        steps: usize,
+    }
+    let path = run.join(layout::TRAINED);
+    let Some(text) = optional_text(&path)? else {
+        return Ok(None);
+    };
+    match reader().from_str::<Trained>(&text) {
+        Ok(trained) => Ok(Some(trained.steps)),
+        Err(source) => Err(ReportError::Ron {
+            path,
+            source: Box::new(source),
+        }),
+    }
+}
+
+/// The metrics of every step of a run; none where there are no steps yet.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn metrics(run: &Path) -> Result<Vec<Map<String, Value>>> {
+    lines(&run.join(layout::METRICS))
+}
+
+/// The evaluations of a run.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn evaluations(run: &Path) -> Result<Vec<Evaluation>> {
+    lines(&run.join(layout::EVALUATIONS))
+}
+
+/// What a run's metrics say, as far as it was written down.
+///
+/// # Errors
+/// If it was, but cannot be read.
+pub(crate) fn catalog(run: &Path) -> Result<Catalog> {
+    Ok(optional_json(&run.join(layout::CATALOG))?.unwrap_or_default())
+}
+
+fn optional_text(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        text => text.map(Some).map_err(ReportError::io("reading", path)),
+    }
+}
+
+fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let Some(text) = optional_text(path)? else {
+        return Ok(None);
+    };
+    let value = serde_json::from_str(&text).map_err(|source| ReportError::Json {
+        path: path.to_owned(),
+        source,
+    });
+    value.map(Some)
+}
+
+/// The whole lines of a file; one that is being written is not there yet.
+fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        bytes => bytes.map_err(ReportError::io("reading", path))?,
+    };
+    // What is being written may end within a character.
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
+        return Ok(Vec::new());
+    };
+    let mut objects = Vec::new();
+    for (index, line) in bytes[..end].split(|byte| *byte == b'\n').enumerate() {
+        let object = serde_json::from_slice(line).map_err(|source| ReportError::Line {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        })?;
+        objects.push(object);
+    }
+    Ok(objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn whole_lines_are_read_and_bad_ones_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path();
+        assert_eq!(metrics(run).unwrap(), []);
+        let write = |text: &[u8]| fs::write(run.join(layout::METRICS), text).unwrap();
+        for nothing in ["", "{\"step\":1"] {
+            write(nothing.as_bytes());
+            assert_eq!(metrics(run).unwrap(), []);
+        }
+        write(b"{\"step\":1}\n{\"step\":2}\n{\"\xc3");
+        let steps: Vec<Value> = metrics(run)
+            .unwrap()
+            .iter()
+            .map(|line| line["step"].clone())
+            .collect();
+        assert_eq!(steps, [1, 2]);
+        write(b"{\"step\":1}\n{\"step\n{\"step\":3}\n");
+        let error = metrics(run).unwrap_err();
+        assert!(
+            error.to_string().ends_with("metrics.jsonl, line 2"),
+            "{error}"
+        );
+        assert!(error.source().is_some());
+    }
+
+    #[test]
+    fn what_is_not_a_run_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let check = |path: &Path, expected: &str| {
+            let message = Run::read(path).unwrap_err().to_string();
+            assert!(message.ends_with(expected), "{message}");
+        };
+        check(path, "it has no recipe.ron");
+        check(&path.join("nowhere"), "it does not exist");
+        let run = path.join("run");
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join(layout::RECIPE), "").unwrap();
+        check(path, "there are runs in it, give those");
+        check(&run.join(layout::RECIPE), "it has no recipe.ron");
+        let message = check_training_run(&run).unwrap_err().to_string();
+        assert!(message.contains("run is not a training run"), "{message}");
+        assert!(is_agent_of_run(&run.join("agents/writer")));
+        assert!(!is_agent_of_run(&run.join("models/writer")) && !is_agent_of_run(Path::new("m")));
+    }
+
+    #[test]
+    fn trained_steps_are_read_also_beside_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path();
+        assert_eq!(trained_steps(run).unwrap(), None);
+        for (text, expected) in [
+            ("(steps: 7)\n", Some(7)),
+            ("(steps: 8, more: \"x\")", Some(8)),
+        ] {
+            fs::write(run.join(layout::TRAINED), text).unwrap();
+            assert_eq!(trained_steps(run).unwrap(), expected);
+        }
+        fs::write(run.join(layout::TRAINED), "(7)").unwrap();
+        let error = trained_steps(run).unwrap_err();
+        assert!(error.to_string().ends_with("trained.ron"), "{error}");
+    }
+
+    /// A run on the disk, with these files besides its recipe.
+    fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [(layout::RECIPE, fixture::TLDR)].iter().chain(files) {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_run_of_an_older_program_is_read_and_says_what_is_missing() {
+        let metrics = "{\"step\":1,\"return\":0.5,\"summarizer/gradient_norm\":1.0}\n";
+        // As the program wrote it before it wrote run.json.
+        let evaluation = r#"{"step":0,"protocol":"parallel","return":{"mean":1.0,"interval":null},"parts":{},"pass_at":{},"roles":{"summarizer":{"response_tokens":3.0,"truncated_share":0.0},"elaborator":{"response_tokens":null,"truncated_share":null}},"tasks":1,"samples":1,"skipped_episodes":0,"cut_episodes":0,"sampled_tokens":3,"read_tokens":4,"timing":{"secs":1.0,"tokens_per_sec":3.0,"secs_per_task":1.0},"episodes":[{"task":"a","return":1.0,"parts":{},"solved":null,"turns":[["x","y"]]}]}"#;
+        let folder = written(&[
+            (layout::METRICS, metrics),
+            (layout::EVALUATIONS, &format!("{evaluation}\n")),
+            (layout::TRAINING, fixture::TLDR),
+        ]);
+        let run = Run::read(folder.path()).unwrap();
+        assert_eq!(run.info.environment.label, "tldr");
+        assert_eq!(run.info.environment.roles, ["summarizer", "elaborator"]);
+        assert_eq!(run.info.algorithm.method, "MAGRPO");
+        assert_eq!(run.info.training.unwrap().steps, 40);
+        assert_eq!(run.training.unwrap(), run.settings);
+        assert_eq!(run.missing.len(), 2, "{:?}", run.missing);
+        assert!(run.missing[0].contains("no run.json"), "{:?}", run.missing);
+        fs::remove_file(folder.path().join(layout::EVALUATIONS)).unwrap();
+        let run = Run::read(folder.path()).unwrap();
+        assert_eq!(run.info.environment.roles, ["summarizer"]);
+    }
+
+    #[test]
+    fn a_run_of_another_program_may_say_more_or_less() {
+        let info = json!({
+            "program": {"name": "plates", "version": "2.0", "commit": "abc"},
+            "environment": {"label": "plate", "weather": "fine"},
+            "algorithm": {"method": "MINE"},
+            "mood": ["good"],
+        });
+        let folder = written(&[(layout::INFO, &info.to_string())]);
+        let run = Run::read(folder.path()).unwrap();
+        assert_eq!(run.info.program.unwrap().name, "plates");
+        let environment = &run.info.environment;
+        // What it does not say is what the recipe says.
+        assert_eq!(
+            (environment.label.as_str(), environment.name.as_str()),
+            ("plate", "Tldr")
+        );
+        assert_eq!(
+            (
+                run.info.algorithm.method.as_str(),
+                run.info.algorithm.discount
+            ),
+            ("MINE", 1.0)
+        );
+        assert_eq!((run.info.seed, run.info.steps), (1, 40));
+        assert_eq!(run.missing, [""; 0]);
+        let folder = written(&[(layout::INFO, "{\"seed\": \"one\"}")]);
+        let error = Run::read(folder.path()).unwrap_err();
+        assert!(error.to_string().ends_with("run.json"), "{error}");
+        assert!(error.source().unwrap().to_string().contains("expected u64"));
+    }
+}

@@ -1,0 +1,503 @@
+//! Writing what a run leaves behind.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, BufWriter, ErrorKind, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use polyphony_episode::Metric;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    error::{ReportError, Result},
+    evaluation::Evaluation,
+    events,
+    files::{make_new, make_numbered, replace_text},
+    info::RunInfo,
+    layout,
+    metrics::{Catalog, line, numbers},
+    run::catalog,
+};
+
+/// The folder in which runs are numbered that were given no name.
+const RUNS: &str = "runs";
+
+/// The directory of one run, while it is written: `recipe.ron`, `run.json`, `metrics.jsonl` with
+/// `metrics.json`, `rollouts.jsonl`, `evaluations.jsonl` and `tensorboard`.
+///
+/// Checkpoints and agents lie there too; whoever knows what they are writes them.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    metrics: BufWriter<File>,
+    rollouts: BufWriter<File>,
+    evaluations: BufWriter<File>,
+    events: BufWriter<File>,
+    catalog: Catalog,
+}
+
+/// How long the files are that steps are written to, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lengths {
+    metrics: u64,
+    rollouts: u64,
+    evaluations: u64,
+    events: u64,
+}
+
+/// What was sampled, with the step's number in front.
+#[derive(Serialize)]
+struct RolloutLine<'a, T> {
+    step: usize,
+    #[serde(flatten)]
+    node: &'a T,
+}
+
+impl RunDirectory {
+    /// Makes the directory and writes the resolved recipe; without a path, a new one below
+    /// `runs`, named after the environment.
+    ///
+    /// # Errors
+    /// If it exists already or cannot be written.
+    pub fn create(path: Option<&Path>, recipe: &str, info: &RunInfo) -> Result<Self> {
+        let path = match path {
+            Some(path) => make_new(path)?,
+            None => make_numbered(Path::new(RUNS), &info.environment.label)?,
+        };
+        Self::begin(&path, recipe, info).inspect_err(|_| {
+            // Nothing is in it that anyone could miss.
+            let _ = fs::remove_dir_all(&path);
+        })
+    }
+
+    /// Writes what a run begins with into an empty directory.
+    fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
+        replace_text(&path.join(layout::RECIPE), recipe)?;
+        let mut run = Self::open(path, Lengths::default())?;
+        run.cut(Lengths::default())?;
+        run.save_info(info)?;
+        Ok(run)
+    }
+
+    /// Opens a directory that has a recipe, with files of at least these lengths. Nothing is
+    /// changed yet: see [`RunDirectory::cut`].
+    ///
+    /// # Errors
+    /// If the files are shorter, another process writes them, or they cannot be written.
+    pub fn open(path: &Path, lengths: Lengths) -> Result<Self> {
+        let events = path.join(layout::EVENTS);
+        if let Some(folder) = events.parent() {
+            fs::create_dir_all(folder).map_err(ReportError::io("making", folder))?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            metrics: locked(&path.join(layout::METRICS), lengths.metrics)?,
+            rollouts: locked(&path.join(layout::ROLLOUTS), lengths.rollouts)?,
+            evaluations: locked(&path.join(layout::EVALUATIONS), lengths.evaluations)?,
+            events: locked(&events, lengths.events)?,
+            catalog: catalog(path)?,
+        })
+    }
+
+    /// Cuts off what stands in the files beyond these lengths.
+    ///
+    /// # Errors
+    /// If the disk is gone.
+    pub fn cut(&mut self, lengths: Lengths) -> Result<()> {
+        let cut = |file: &mut BufWriter<File>, length| {
+            file.get_ref().set_len(length)?;
+            file.seek(SeekFrom::Start(length)).map(drop)
+        };
+        cut(&mut self.metrics, lengths.metrics)
+            .and_then(|()| cut(&mut self.rollouts, lengths.rollouts))
+            .and_then(|()| cut(&mut self.evaluations, lengths.evaluations))
+            .and_then(|()| cut(&mut self.events, lengths.events))
+            .and_then(|()| match lengths.events {
+                0 => events::begin(&mut self.events),
+                _ => Ok(()),
+            })
+            .map_err(ReportError::io("cutting the files of", &self.path))
+    }
+
+    /// Makes all steps that were recorded durable; returns how long their files are.
+    ///
+    /// # Errors
+    /// If the disk is full or gone.
+    pub fn sync(&mut self) -> Result<Lengths> {
+        let sync = |file: &mut BufWriter<File>| {
+            file.flush()?;
+            file.get_ref().sync_all()?;
+            Ok::<_, io::Error>(file.get_ref().metadata()?.len())
+        };
+        let mut sync_all = || {
+            Ok(Lengths {
+                metrics: sync(&mut self.metrics)?,
+                rollouts: sync(&mut self.rollouts)?,
+                evaluations: sync(&mut self.evaluations)?,
+                events: sync(&mut self.events)?,
+            })
+        };
+        sync_all().map_err(ReportError::io("writing to", &self.path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the recipe anew, which has changed in what a run may change.
+    ///
+    /// # Errors
+    /// If the disk is full or gone.
+    pub fn save_recipe(&self, recipe: &str) -> Result<()> {
+        replace_text(&self.path.join(layout::RECIPE), recipe)
+    }
+
+    /// Writes anew what the run says of itself.
+    ///
+    /// # Errors
+    /// If the disk is full or gone.
+    pub fn save_info(&self, info: &RunInfo) -> Result<()> {
+        save_json(&self.path.join(layout::INFO), info)
+    }
+
+    /// Writes down how the environment describes itself, as `environment.json`.
+    ///
+    /// # Errors
+    /// If the disk is full or gone.
+    pub fn save_environment(&self, description: &Value) -> Result<()> {
+        save_json(&self.path.join(layout::ENVIRONMENT), description)
+    }
+
+    /// Adds the metrics of a step, counted from 1, and what was sampled in it. Each of `rollouts` must be
+    /// serialized as a map or a struct; `step` is put before its fields.
+    ///
+    /// # Errors
+    /// If two metrics have the same name, or the disk is full or gone.
+    pub fn record<T: Serialize>(
+        &mut self,
+        step: usize,
+        metrics: &[Metric],
+        rollouts: impl IntoIterator<Item = T>,
+    ) -> Result<()> {
+        let line = line(step, metrics).map_err(|name| ReportError::SameName { step, name })?;
+        if self.catalog.add(metrics) {
+            save_json(&self.path.join(layout::CATALOG), &self.catalog)?;
+        }
+        let mut write = || {
+            write_line(&mut self.metrics, &line)?;
+            events::add(&mut self.events, step, numbers(metrics))?;
+            for node in rollouts {
+                write_line(&mut self.rollouts, &RolloutLine { step, node: &node })?;
+            }
+            self.metrics.flush()?;
+            self.rollouts.flush()?;
+            self.events.flush()
+        };
+        write().map_err(ReportError::io("writing to", &self.path))
+    }
+
+    /// Adds an evaluation.
+    ///
+    /// # Errors
+    /// If the disk is full or gone.
+    pub fn record_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
+        let step = evaluation.step.unwrap_or_default();
+        let mut write = || {
+            write_line(&mut self.evaluations, evaluation)?;
+            events::add(&mut self.events, step, evaluation.figures())?;
+            // A run counts as complete by its evaluations, so they come last.
+            self.events.flush()?;
+            self.evaluations.flush()
+        };
+        write().map_err(ReportError::io("writing to", &self.path))
+    }
+}
+
+/// Writes down the training steps that the agents have had that lie in a run's directory; `None` takes
+/// away what was written, as long as some agents are old and some are new.
+///
+/// # Errors
+/// If the disk is full or gone.
+pub fn save_trained_steps(run: &Path, steps: Option<usize>) -> Result<()> {
+    let path = run.join(layout::TRAINED);
+    if let Some(steps) = steps {
+        return replace_text(&path, &format!("(steps: {steps})\n"));
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(ReportError::io("removing", &path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fills an empty directory with an evaluation outside of training: the recipe that it followed, that of the
+/// team's training where there was one, and what is known of both.
+///
+/// # Errors
+/// If the disk is full or gone; the directory is removed then.
+pub fn save_evaluation(
+    path: &Path,
+    recipe: &str,
+    training: Option<&str>,
+    info: &RunInfo,
+    evaluation: &Evaluation,
+) -> Result<()> {
+    let write = || {
+        replace_text(&path.join(layout::RECIPE), recipe)?;
+        if let Some(training) = training {
+            replace_text(&path.join(layout::TRAINING), training)?;
+        }
+        save_json(&path.join(layout::INFO), info)?;
+        let path = path.join(layout::EVALUATIONS);
+        replace_text(
+            &path,
+            &format!("{}\n", json_text(&path, evaluation, false)?),
+        )
+    };
+    write().inspect_err(|_| {
+        // Nothing is in it that anyone could miss.
+        let _ = fs::remove_dir_all(path);
+    })
+}
+
+fn json_text(path: &Path, object: &impl Serialize, is_pretty: bool) -> Result<String> {
+    let text = match is_pretty {
+        true => serde_json::to_string_pretty(object),
+        false => serde_json::to_string(object),
+    };
+    text.map_err(|error| ReportError::io("writing", path)(error.into()))
+}
+
+fn save_json(path: &Path, object: &impl Serialize) -> Result<()> {
+    replace_text(path, &format!("{}\n", json_text(path, object, true)?))
+}
+
+/// A file of the run, which has at least this length, locked until it is closed where that is possible.
+fn locked(path: &Path, length: u64) -> Result<BufWriter<File>> {
+    let mut options = File::options();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(ReportError::io("opening", path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(ReportError::Locked {
+                path: path.to_owned(),
+            });
+        }
+        // Some file systems have no locks.
+        Err(TryLockError::Error(error)) => log::debug!("{}: {error}", path.display()),
+    }
+    let found = file.metadata().map_err(ReportError::io("opening", path))?;
+    match found.len() {
+        found if found < length => Err(ReportError::TooShort {
+            path: path.to_owned(),
+            found,
+            expected: length,
+        }),
+        _ => Ok(BufWriter::new(file)),
+    }
+}
+
+fn write_line(file: &mut BufWriter<File>, object: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *file, object)?;
+    file.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use polyphony_episode::MetricKey;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{fixture, run, run::Run};
+
+    fn metrics(step: usize) -> Vec<Metric> {
+        let key = MetricKey::new;
+        vec![
+            Metric::new(key("return"), step as f64 / 2.0, "reward", "Mean return"),
+            Metric::new(
+                key("value_loss").of_role("writer"),
+                f64::NAN,
+                "reward²",
+                "Loss",
+            ),
+            Metric::new(key("timing.step_secs"), 0.25, "s", "The whole step"),
+        ]
+    }
+
+    fn created(folder: &Path) -> RunDirectory {
+        let run = folder.join("run");
+        RunDirectory::create(Some(&run), fixture::TLDR, &fixture::info(1)).unwrap()
+    }
+
+    fn text(run: &RunDirectory, name: &str) -> String {
+        fs::read_to_string(run.path().join(name)).unwrap()
+    }
+
+    #[test]
+    fn what_is_recorded_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut directory = created(folder.path());
+        directory
+            .save_environment(&json!({"tier": "full"}))
+            .unwrap();
+        for step in 1..=2 {
+            let nodes = [
+                json!({"task": "a", "turn": 0}),
+                json!({"task": "b", "turn": 1}),
+            ];
+            directory.record(step, &metrics(step), &nodes).unwrap();
+        }
+        let evaluation = fixture::evaluation(&[(1.5, "text")]);
+        directory.record_evaluation(&evaluation).unwrap();
+        assert_eq!(
+            text(&directory, layout::METRICS),
+            "{\"step\":1,\"return\":0.5,\"writer/value_loss\":null,\"timing\":{\"step_secs\":0.25}}\n\
+             {\"step\":2,\"return\":1.0,\"writer/value_loss\":null,\"timing\":{\"step_secs\":0.25}}\n"
+        );
+        let rollouts = text(&directory, layout::ROLLOUTS);
+        assert_eq!(
+            rollouts.lines().next(),
+            Some(r#"{"step":1,"task":"a","turn":0}"#)
+        );
+        assert_eq!(rollouts.lines().count(), 4);
+        assert_eq!(
+            text(&directory, layout::ENVIRONMENT),
+            "{\n  \"tier\": \"full\"\n}\n"
+        );
+        let found = Run::read(directory.path()).unwrap();
+        assert_eq!(
+            (&found.info, found.evaluations),
+            (&fixture::info(1), vec![evaluation])
+        );
+        assert_eq!(found.metrics.len(), 2);
+        let (key, explanation) = found.catalog.find("writer/value_loss").unwrap();
+        assert_eq!(key, MetricKey::new("value_loss").of_role("writer"));
+        assert_eq!(
+            (explanation.unit.as_str(), explanation.meaning.as_str()),
+            ("reward²", "Loss")
+        );
+        let events = events::read(&fs::read(directory.path().join(layout::EVENTS)).unwrap());
+        let tags: Vec<&str> = events.iter().map(|(_, tag, _)| tag.as_str()).collect();
+        assert_eq!(tags[..2], ["return", "timing.step_secs"]);
+        assert!(tags.contains(&"held_out/return"), "{tags:?}");
+    }
+
+    #[test]
+    fn a_run_is_cut_to_its_checkpoint_and_knows_its_metrics_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut directory = created(folder.path());
+        directory
+            .record(1, &metrics(1), [json!({"task": "a"})])
+            .unwrap();
+        let lengths = directory.sync().unwrap();
+        let until_then = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
+        let locked = RunDirectory::open(directory.path(), lengths)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            locked.ends_with("metrics.jsonl: another process is writing it"),
+            "{locked}"
+        );
+        let more = Metric::new(MetricKey::new("mood"), 1.0, "", "Mood");
+        directory
+            .record(2, &[more], [json!({"task": "b"})])
+            .unwrap();
+        drop(directory);
+
+        let path = folder.path().join("run");
+        let mut directory = RunDirectory::open(&path, lengths).unwrap();
+        directory.cut(lengths).unwrap();
+        assert_eq!(directory.sync().unwrap(), lengths);
+        let now = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
+        assert_eq!(now, until_then);
+        directory
+            .record(2, &metrics(2), [json!({"task": "b"})])
+            .unwrap();
+        let catalog = Run::read(&path).unwrap().catalog;
+        let patterns: Vec<&str> = catalog.iter().map(|(pattern, _)| pattern).collect();
+        assert_eq!(
+            patterns,
+            ["return", "<role>/value_loss", "timing.step_secs", "mood"]
+        );
+        drop(directory);
+
+        fs::write(path.join(layout::METRICS), "").unwrap();
+        let short = RunDirectory::open(&path, lengths).unwrap_err().to_string();
+        assert!(short.contains("it has 0 bytes, but had"), "{short}");
+        assert!(
+            short.ends_with("resume from an earlier checkpoint"),
+            "{short}"
+        );
+    }
+
+    #[test]
+    fn a_step_with_one_name_twice_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut directory = created(folder.path());
+        let twice = [metrics(1), metrics(1)].concat();
+        let error = directory
+            .record(1, &twice, [json!({})])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "step 1 has two metrics called `return`: each needs a name of its own"
+        );
+        assert_eq!(text(&directory, layout::METRICS), "");
+    }
+
+    #[test]
+    fn a_directory_that_is_there_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("run")).unwrap();
+        let run = folder.path().join("run");
+        let error = RunDirectory::create(Some(&run), "()", &RunInfo::default()).unwrap_err();
+        assert!(error.to_string().contains("exists already"), "{error}");
+        assert!(run.is_dir());
+    }
+
+    #[test]
+    fn lengths_may_be_fewer_or_more() {
+        let lengths: Lengths = serde_json::from_str(r#"{"metrics": 3, "videos": 9}"#).unwrap();
+        let expected = Lengths {
+            metrics: 3,
+            ..Lengths::default()
+        };
+        assert_eq!(lengths, expected);
+    }
+
+    #[test]
+    fn an_evaluation_is_kept_with_the_training_of_its_team() {
+        let folder = tempfile::tempdir().unwrap();
+        let info = RunInfo {
+            training: Some(Box::new(fixture::info(2))),
+            trained_from: Some("runs/x".to_owned()),
+            ..fixture::info(1)
+        };
+        let evaluation = fixture::evaluation(&[(1.5, "text")]);
+        let path = folder.path();
+        save_evaluation(path, fixture::TLDR, Some(fixture::TLDR), &info, &evaluation).unwrap();
+        let found = Run::read(path).unwrap();
+        assert_eq!((found.info, found.evaluations), (info, vec![evaluation]));
+        assert!(found.metrics.is_empty() && found.training.is_some());
+    }
+
+    #[test]
+    fn trained_steps_are_known_while_all_agents_are_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for steps in [None, Some(3), Some(4), None] {
+            save_trained_steps(folder.path(), steps).unwrap();
+            assert_eq!(run::trained_steps(folder.path()).unwrap(), steps);
+        }
+    }
+}

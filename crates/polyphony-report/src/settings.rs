@@ -1,0 +1,343 @@
+//! The settings of a recipe by their paths, read from its text.
+//!
+//! A recipe is RON: sections in round brackets, and choices such as `Tldr`, `Magrpo(samples: 8)` or
+//! `Linear(last: 0.0)`. The settings of the environment and of the algorithm count one by one; any other
+//! choice is one setting as a whole. Nothing else is known of what a recipe may say.
+
+use std::fmt;
+
+use indexmap::IndexMap;
+use ron::value::RawValue;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+
+/// The values of a recipe by their paths, such as `updates.learning_rate`, each as RON on one line.
+pub type Settings = IndexMap<String, String>;
+
+/// The sections whose values are choices with settings of their own.
+const CHOICES: [&str; 2] = ["environment", "algorithm"];
+
+/// RON as recipes use it: `top_k: 50` is as good as `top_k: Some(50)`.
+pub fn reader() -> ron::Options {
+    ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
+}
+
+/// Every value of a recipe's text by its path: those of sections, of the environment and of the algorithm
+/// one by one, other choices as a whole. `environment: Solo(Coding(turns: 2))` has the settings
+/// `environment`, which is `Solo(Coding)`, and `environment.turns`.
+pub fn settings(recipe: &str) -> Settings {
+    let mut settings = Settings::new();
+    collect(recipe, "", &mut settings);
+    settings
+}
+
+fn collect(text: &str, path: &str, settings: &mut Settings) {
+    let text = trimmed(text);
+    let is_choice = CHOICES.contains(&path);
+    let is_section = text.starts_with('(') || is_choice;
+    let Some(choice) = is_section.then(|| Choice::read(text)).flatten() else {
+        settings.insert(path.to_owned(), compact(text));
+        return;
+    };
+    if is_choice && !choice.name.is_empty() {
+        settings.insert(path.to_owned(), choice.name);
+    }
+    for (key, value) in choice.fields {
+        let path = match path {
+            "" => key,
+            path => format!("{path}.{key}"),
+        };
+        collect(&value, &path, settings);
+    }
+}
+
+/// What is written as `Name(key: value, …)`, `Outer(Name(key: value, …))`, `(key: value, …)` or `Name`.
+struct Choice {
+    /// The names alone, such as `Outer(Name)`; empty for a plain section.
+    name: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Choice {
+    fn read(text: &str) -> Option<Self> {
+        let (name, _) = text.split_once('(').unwrap_or((text, ""));
+        let name = trimmed(name).to_owned();
+        if let Some(fields) = fields(text) {
+            return Some(Self { name, fields });
+        }
+        if let Some((outer, inner)) = held(text) {
+            let inner = Self::read(inner)?;
+            return Some(Self {
+                name: format!("{outer}({})", inner.name),
+                ..inner
+            });
+        }
+        is_name(&name).then(|| Self {
+            name: match compact(text) {
+                text if text.ends_with("()") => name,
+                text => text,
+            },
+            fields: Vec::new(),
+        })
+    }
+}
+
+/// The keys of a RON struct, each with the text of its value; `None` of anything else.
+pub fn fields(text: &str) -> Option<Vec<(String, String)>> {
+    // A map reads like a struct, but its keys are the user's own.
+    if trimmed(text).starts_with('{') {
+        return None;
+    }
+    reader().from_str(text).ok().map(|Fields(fields)| fields)
+}
+
+/// The name of an enum's variant and the one other variant with fields that it holds, as `Solo` and
+/// `Coding(turns: 2)` of `Solo(Coding(turns: 2))`.
+pub fn held(text: &str) -> Option<(&str, &str)> {
+    let (outer, rest) = text.split_once('(')?;
+    let inner = trimmed(rest.trim_end().strip_suffix(')')?);
+    let inner = inner.strip_suffix(',').unwrap_or(inner);
+    let (name, _) = inner.split_once('(')?;
+    (is_name(outer) && is_name(name)).then_some((outer, inner))
+}
+
+fn is_name(text: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    !text.is_empty() && text.chars().all(is_part)
+}
+
+/// A text without space around it, and without comments before it.
+fn trimmed(text: &str) -> &str {
+    let mut rest = text.trim();
+    loop {
+        let after = match (rest.strip_prefix("//"), rest.strip_prefix("/*")) {
+            (Some(comment), _) => comment.split_once('\n').map(|(_, after)| after),
+            (_, Some(comment)) => comment.split_once("*/").map(|(_, after)| after),
+            _ => return rest,
+        };
+        rest = after.unwrap_or_default().trim();
+    }
+}
+
+/// RON without space, comments and trailing commas, as it is when written on one line. What stands in
+/// quotes stays as it is.
+pub(crate) fn compact(text: &str) -> String {
+    let mut compact = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let length = match next {
+            '/' if rest.starts_with("//") => {
+                rest = rest.split_once('\n').map_or("", |(_, after)| after);
+                continue;
+            }
+            '/' if rest.starts_with("/*") => {
+                rest = rest.split_once("*/").map_or("", |(_, after)| after);
+                continue;
+            }
+            '"' | '\'' => quoted(rest, next),
+            'r' if !compact.ends_with(char::is_alphanumeric) => raw(rest).unwrap_or(1),
+            _ => next.len_utf8(),
+        };
+        let (own, after) = rest.split_at(length);
+        if matches!(next, ')' | ']' | '}') && compact.ends_with(',') {
+            compact.pop();
+        }
+        if !next.is_whitespace() {
+            compact += own;
+        }
+        rest = after;
+    }
+    compact
+}
+
+/// The length of a text in quotes at the beginning.
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, character) in text.char_indices().skip(1) {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            own if own == quote => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// The length of a raw text such as `r#"…"#` at the beginning, if there is one.
+fn raw(text: &str) -> Option<usize> {
+    let hashes = text[1..].chars().take_while(|own| *own == '#').count();
+    let begin = 1 + hashes;
+    let inner = text[begin..].strip_prefix('"')?;
+    let end = inner.find(&format!("\"{}", "#".repeat(hashes)))?;
+    Some(begin + 1 + end + 1 + hashes)
+}
+
+/// The keys of a RON struct, each with the text of its value.
+struct Fields(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a struct with named fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            fields.push((key, value.get_ron().to_owned()));
+        }
+        Ok(Fields(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &[(&str, &str)]) {
+        let found = settings(text);
+        let found: Vec<(&str, &str)> = found
+            .iter()
+            .map(|(path, value)| (path.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn sections_are_taken_apart_and_choices_are_not() {
+        check(
+            r#"// A comment.
+            (
+                seed: 1, // Another one.
+                team: Each(["a", "b // no comment"]),
+                sampling: (
+                    temperature: 0.7,
+                    top_k: None,
+                ),
+                updates: (
+                    schedule: Linear(
+                        last: 0.5,
+                    ),
+                    learning_rates: {"a": 1e-5,},
+                ),
+            )"#,
+            &[
+                ("seed", "1"),
+                ("team", r#"Each(["a","b // no comment"])"#),
+                ("sampling.temperature", "0.7"),
+                ("sampling.top_k", "None"),
+                ("updates.schedule", "Linear(last:0.5)"),
+                ("updates.learning_rates", r#"{"a":1e-5}"#),
+            ],
+        );
+    }
+
+    #[test]
+    fn environment_and_algorithm_are_their_names_and_settings() {
+        let rows: &[(&str, &[(&str, &str)])] = &[
+            ("(environment: Tldr)", &[("environment", "Tldr")]),
+            ("(environment: Tldr())", &[("environment", "Tldr")]),
+            (
+                "(environment: Solo(Tldr))",
+                &[("environment", "Solo(Tldr)")],
+            ),
+            (
+                "(environment: Solo(Tldr()))",
+                &[("environment", "Solo(Tldr)")],
+            ),
+            (
+                "(environment: Solo(Coding(settings: (turns: 2), sandbox: (workers: 1))))",
+                &[
+                    ("environment", "Solo(Coding)"),
+                    ("environment.settings.turns", "2"),
+                    ("environment.sandbox.workers", "1"),
+                ],
+            ),
+            (
+                "(environment: Solo(\n    Coding(\n        turns: 2,\n    ),\n))",
+                &[("environment", "Solo(Coding)"), ("environment.turns", "2")],
+            ),
+            (
+                "(algorithm: Number_Plate(samples: 8, kl: Loss(coefficient: 0.1)))",
+                &[
+                    ("algorithm", "Number_Plate"),
+                    ("algorithm.samples", "8"),
+                    ("algorithm.kl", "Loss(coefficient:0.1)"),
+                ],
+            ),
+            ("(algorithm: (samples: 8))", &[("algorithm.samples", "8")]),
+            (
+                r#"(environment: Process(command: ["python3", "plate.py"]))"#,
+                &[
+                    ("environment", "Process"),
+                    ("environment.command", r#"["python3","plate.py"]"#),
+                ],
+            ),
+        ];
+        for (text, expected) in rows {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn what_holds_another_is_told_from_what_holds_a_value() {
+        let rows = [
+            ("Solo(Coding(turns: 2))", Some(("Solo", "Coding(turns: 2)"))),
+            ("Same(Cuda(1))", Some(("Same", "Cuda(1)"))),
+            ("Copies(\"a\")", None),
+            ("Tldr", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(held(text), expected, "{text}");
+        }
+        assert_eq!(fields("{\"a\": 1}"), None);
+        assert_eq!(
+            fields("(a: 1)"),
+            Some(vec![("a".to_owned(), "1".to_owned())])
+        );
+    }
+
+    #[derive(Debug, serde::Serialize)]
+    enum Anything {
+        Unit,
+        Named { text: String, number: Option<i32> },
+        Many(Vec<Anything>),
+    }
+
+    fn anything() -> impl Strategy<Value = Anything> {
+        let text = "[a-z \\\\\"/*#,)\n']{0,12}";
+        let leaf = prop_oneof![
+            Just(Anything::Unit),
+            (text, proptest::option::of(any::<i32>()))
+                .prop_map(|(text, number)| Anything::Named { text, number }),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            proptest::collection::vec(inner, 0..3).prop_map(Anything::Many)
+        })
+    }
+
+    proptest! {
+        /// However a value was laid out, it is the same on one line.
+        #[test]
+        fn layout_makes_no_difference(value in anything()) {
+            let layout = ron::ser::PrettyConfig::new().struct_names(false);
+            let pretty = ron::ser::to_string_pretty(&value, layout).unwrap();
+            prop_assert_eq!(compact(&pretty), ron::ser::to_string(&value).unwrap());
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! What the live view draws.
+
+use indexmap::IndexSet;
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Style, Stylize as _},
+    symbols::Marker,
+    text::{Line, Span},
+    widgets::{Axis, Block, Cell, Chart, Dataset, Gauge, GraphType, Paragraph, Row, Table},
+};
+
+use crate::{
+    duration::duration_text,
+    metrics::figures,
+    run::Run,
+    series::{Series, of_run, smoothed, window},
+    statistics,
+};
+
+/// Steps whose figures are averaged for the tables.
+const RECENT: usize = 5;
+
+pub(super) fn draw(frame: &mut Frame<'_>, run: &Run) {
+    let roles = run.info.environment.roles.len() as u16;
+    let areas = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(1),
+        Constraint::Min(6),
+        Constraint::Length(roles + 3),
+        Constraint::Length(1),
+    ]);
+    let [title, progress, middle, agents, keys] = areas.areas(frame.area());
+    let [curve, parts] =
+        Layout::horizontal([Constraint::Min(30), Constraint::Length(34)]).areas(middle);
+    frame.render_widget(heading(run), title);
+    frame.render_widget(gauge(run), progress);
+    draw_returns(frame, run, curve);
+    frame.render_widget(parts_table(run), parts);
+    frame.render_widget(agents_table(run), agents);
+    let leave = match is_complete(run) {
+        true => "q leaves",
+        false => "q leaves; the run continues",
+    };
+    frame.render_widget(Line::from(leave).dim(), keys);
+}
+
+fn heading(run: &Run) -> Paragraph<'static> {
+    let speed = recent(run, "timing.tokens_per_sec")
+        .map_or_else(String::new, |speed| format!(" · {speed:.0} tokens/s"));
+    let judged: Vec<String> = run
+        .evaluations
+        .iter()
+        .map(|evaluation| {
+            format!(
+                "{} at step {}",
+                evaluation.returns,
+                evaluation.step.unwrap_or_default()
+            )
+        })
+        .collect();
+    let first = Line::from(vec![
+        Span::from(run.path.display().to_string()).bold(),
+        Span::from(format!(
+            " · {} on {}{speed}",
+            run.training_method(),
+            run.info.environment.label
+        )),
+    ]);
+    let held_out = match (judged.first(), judged.last()) {
+        (Some(first), Some(last)) if judged.len() > 1 => format!("held out: {first}, {last}"),
+        (Some(only), _) => format!("held out: {only}"),
+        _ => "held-out tasks are being played".to_owned(),
+    };
+    Paragraph::new(vec![first, Line::from(held_out)])
+}
+
+/// Steps that are not done yet.
+fn left(run: &Run) -> usize {
+    run.info.steps.saturating_sub(run.metrics.len())
+}
+
+/// Whether all steps are done, and the held-out tasks after them.
+fn is_complete(run: &Run) -> bool {
+    left(run) == 0 && run.evaluation_at(run.info.steps).is_some()
+}
+
+fn gauge(run: &Run) -> Gauge<'static> {
+    let (done, steps) = (run.metrics.len(), run.info.steps);
+    let left = match (left(run), recent(run, "timing.step_secs")) {
+        (0, _) if is_complete(run) => ", all done".to_owned(),
+        (0, _) => ", held-out tasks are being played".to_owned(),
+        (left, Some(secs)) => format!(", {} left", duration_text(secs * left as f64)),
+        (_, None) => String::new(),
+    };
+    let share = (done as f64 / steps as f64).clamp(0.0, 1.0);
+    Gauge::default()
+        .gauge_style(Style::new().fg(Color::Blue))
+        .ratio(share)
+        .label(format!("step {done} of {steps}{left}"))
+}
+
+/// The mean return of every step, smoothed, with the held-out tasks.
+fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
+    let points = |series: &Series| -> Vec<(f64, f64)> {
+        series
+            .iter()
+            .map(|(step, value)| (*step as f64, *value))
+            .collect()
+    };
+    let returns = of_run(run, "return");
+    let (each, smooth) = (
+        points(&returns),
+        points(&smoothed(&returns, window(std::slice::from_ref(&returns)))),
+    );
+    let judged: Vec<(f64, f64)> = run
+        .evaluations
+        .iter()
+        .map(|evaluation| {
+            (
+                evaluation.step.unwrap_or_default() as f64,
+                evaluation.returns.mean,
+            )
+        })
+        .collect();
+    let values = each.iter().chain(&judged).map(|(_, value)| *value);
+    let (low, high) = values.fold((0.0, 1.0f64), |(low, high): (f64, f64), value| {
+        (low.min(value), high.max(value))
+    });
+    let last = (run.info.steps as f64).max(1.0);
+    let data = vec![
+        Dataset::default()
+            .marker(Marker::Dot)
+            .style(Style::new().dark_gray())
+            .data(&each),
+        Dataset::default()
+            .name("return")
+            .marker(Marker::Braille)
+            .graph_type(GraphType::Line)
+            .style(Style::new().cyan())
+            .data(&smooth),
+        Dataset::default()
+            .name("held out")
+            .marker(Marker::Block)
+            .style(Style::new().yellow())
+            .data(&judged),
+    ];
+    let labels = |from: f64, to: f64, digits: usize| {
+        [from, (from + to) / 2.0, to].map(|value| format!("{value:.digits$}"))
+    };
+    let chart = Chart::new(data)
+        .block(Block::bordered().title("return"))
+        .x_axis(
+            Axis::default()
+                .bounds([0.0, last])
+                .labels(labels(0.0, last, 0)),
+        )
+        .y_axis(
+            Axis::default()
+                .bounds([low, high])
+                .labels(labels(low, high, 1)),
+        );
+    frame.render_widget(chart, area);
+}
+
+fn parts_table(run: &Run) -> Table<'static> {
+    let names = run.metrics.last().into_iter().flat_map(|line| line.keys());
+    let parts = names.filter_map(|name| name.strip_prefix("reward/").map(str::to_owned));
+    let rows = parts.map(|part| {
+        let series = of_run(run, &format!("reward/{part}"));
+        let shown = |mean: f64| match series.is_empty() {
+            true => "–".to_owned(),
+            false => format!("{mean:.2}"),
+        };
+        let begin = mean(series.iter().take(RECENT));
+        let now = mean(series.iter().rev().take(RECENT));
+        Row::new([part, shown(begin), shown(now)])
+    });
+    let widths = [
+        Constraint::Min(12),
+        Constraint::Length(7),
+        Constraint::Length(7),
+    ];
+    Table::new(rows, widths)
+        .header(Row::new(["part", "first", "last"]).bold())
+        .block(Block::bordered().title(format!("means of {RECENT} steps")))
+}
+
+/// Figures of the agents, by the names that metrics and columns have for them.
+const FIGURES: [(&str, &str); 6] = [
+    ("response_tokens", "tokens"),
+    ("truncated_share", "cut off"),
+    ("zero_advantage_share", "no advantage"),
+    ("entropy", "entropy"),
+    ("gradient_norm", "gradient"),
+    ("logprob_gap", "log-prob gap"),
+];
+
+/// Names of other figures that algorithms usually have; all others get a column.
+const OTHERS: [&str; 10] = [
+    "return",
+    "advantage_spread",
+    "gradient_steps",
+    "learning_rate",
+    "skipped_groups",
+    "refused_updates",
+    "ratio",
+    "clipped_share",
+    "kl",
+    "reward",
+];
+
+/// The width of a column.
+const COLUMN: u16 = 13;
+
+fn agents_table(run: &Run) -> Table<'static> {
+    let own = own_figures(run);
+    let known = FIGURES.map(|(name, header)| (name.to_owned(), header.to_owned()));
+    let own = own.into_iter().map(|name| (name.clone(), name));
+    let columns: Vec<(String, String)> = known.into_iter().chain(own).collect();
+    let rows = run.info.environment.roles.iter().map(|role| {
+        let cell = |(name, _): &(String, String)| match recent(run, &format!("{role}/{name}")) {
+            Some(value) => in_short(value),
+            None => "–".to_owned(),
+        };
+        let cells = columns.iter().map(cell).map(Cell::from);
+        Row::new(std::iter::once(Cell::from(role.clone())).chain(cells))
+    });
+    let header = columns.iter().map(|(_, header)| header.as_str());
+    let header = Row::new(std::iter::once("agent").chain(header).map(str::to_owned));
+    let lengths = columns.iter().map(|(_, header)| {
+        let length = header.chars().count() as u16;
+        Constraint::Length(length.max(COLUMN))
+    });
+    Table::new(rows, std::iter::once(Constraint::Min(12)).chain(lengths))
+        .header(header.bold())
+        .block(Block::bordered().title(format!("means of the last {RECENT} steps")))
+}
+
+/// What the algorithm says of each agent beyond what most do.
+fn own_figures(run: &Run) -> IndexSet<String> {
+    let names = run.metrics.last().into_iter().flat_map(figures);
+    let keys = names.map(|(name, _)| run.catalog.key(&name, &run.info.environment.roles));
+    let is_known =
+        |name: &str| FIGURES.iter().any(|(known, _)| *known == name) || OTHERS.contains(&name);
+    let own = keys.filter(|key| key.role.is_some() && key.turn.is_none() && key.part.is_none());
+    own.filter(|key| !key.is_timing() && !is_known(&key.name))
+        .map(|key| key.name.into_owned())
+        .collect()
+}
+
+/// A figure with about three digits that say something.
+fn in_short(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size < 0.001 => format!("{value:.1e}"),
+        size if size < 10.0 => format!("{value:.3}"),
+        _ => format!("{value:.1}"),
+    }
+}
+
+/// The mean of a metric over the last steps, if they have it.
+fn recent(run: &Run, name: &str) -> Option<f64> {
+    let series = of_run(run, name);
+    (!series.is_empty()).then(|| mean(series.iter().rev().take(RECENT)))
+}
+
+fn mean<'a>(values: impl Iterator<Item = &'a (usize, f64)>) -> f64 {
+    statistics::mean(&values.map(|(_, value)| *value).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{evaluation::Evaluation, fixture};
+
+    fn run(steps: usize) -> Run {
+        let line = |step: usize| {
+            let line = json!({
+                "step": step,
+                "return": step as f64 / 10.0,
+                "reward/style": 0.25,
+                "reward/level": null,
+                "summarizer/gradient_norm": 3.5,
+                "summarizer/entropy": 1.25,
+                "elaborator/value_loss": 0.125,
+                "timing": {"step_secs": 30.0, "tokens_per_sec": 99.0},
+            });
+            line.as_object().unwrap().clone()
+        };
+        Run {
+            metrics: (1..=steps).map(line).collect(),
+            evaluations: vec![fixture::evaluation(&[(1.5, "")])],
+            ..fixture::run("tldr-1", fixture::TLDR, &[])
+        }
+    }
+
+    fn shown(run: &Run, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, run)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn a_run_is_shown_as_far_as_it_is() {
+        let text = shown(&run(10), 120, 30);
+        for part in [
+            "runs/tldr-1 · MAGRPO on tldr · 99 tokens/s",
+            "held out: 1.500",
+            // 30 steps are left, of 30 seconds each.
+            "step 10 of 40, 15 min left",
+            "summarizer",
+            "1.250",
+            "style            0.25    0.25",
+            "level            –       –",
+            // A figure of the algorithm's own.
+            "value_loss",
+            "0.125",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let mut trained = run(40);
+        let text = shown(&trained, 120, 30);
+        for part in [
+            "step 40 of 40, held-out tasks are being played",
+            "continues",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        trained.evaluations.push(Evaluation {
+            step: Some(40),
+            ..fixture::evaluation(&[(2.5, "")])
+        });
+        let text = shown(&trained, 120, 30);
+        assert!(text.contains("step 40 of 40, all done"), "{text}");
+        assert!(!text.contains("continues"), "{text}");
+        let text = shown(&run(0), 120, 30);
+        for part in ["runs/tldr-1 · MAGRPO on tldr", "step 0 of 40"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn small_terminals_are_no_trouble() {
+        for (width, height) in [(1, 1), (20, 5), (60, 12)] {
+            shown(&run(10), width, height);
+        }
+    }
+
+    #[test]
+    fn figures_are_short() {
+        for (value, text) in [
+            (0.0, "0"),
+            (3.2e-5, "3.2e-5"),
+            (0.25, "0.250"),
+            (-124.06, "-124.1"),
+        ] {
+            assert_eq!(in_short(value), text);
+        }
+    }
+}
