@@ -38,9 +38,9 @@ mod solo;
 mod writing;
 
 pub use coding::{
-    Assessment, Body, Coding, CodingSettings, CodingSetup, Definition, Draft, Ending, Expert, ExpertError,
-    ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run, SyntaxErrorIn,
-    VisibleAsserts,
+    Assessment, Body, Coding, CodingSettings, CodingSetup, Definition, Draft, Ending, Expert,
+    ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run,
+    SyntaxErrorIn, VisibleAsserts,
 };
 pub use dataset::{DataSetError, Embedded, EmbeddedSet, File, Place, Problems};
 pub use process::Process;

@@ -370,7 +370,10 @@ fn coding_problems_are_read_by_their_own_field_names() {
 
 #[test]
 fn fields_and_identifiers_may_be_left_out() {
-    let mut set = OnDisk::with("posts.jsonl", "{\"id\": 4, \"body\": \"x\", \"tags\": []}\n");
+    let mut set = OnDisk::with(
+        "posts.jsonl",
+        "{\"id\": 4, \"body\": \"x\", \"tags\": []}\n",
+    );
     set.source.fields.clear();
     assert_eq!(set.load(), [Task::new("4", [("id", "4"), ("body", "x")])]);
 
@@ -398,7 +401,10 @@ fn the_problems_that_can_be_fetched_are_told_so() {
         load("data/HumanEval.jsonl.gz"),
         "cannot open data set `data/HumanEval.jsonl.gz`: `cargo xtask fetch humaneval` brings it there"
     );
-    assert_eq!(load("data/none.jsonl"), "cannot open data set `data/none.jsonl`");
+    assert_eq!(
+        load("data/none.jsonl"),
+        "cannot open data set `data/none.jsonl`"
+    );
 }
 
 #[test]
@@ -423,7 +429,10 @@ where
     T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
     assert_eq!(read::<T>(text).as_ref(), Ok(expected));
-    assert_eq!(read::<T>(&ron::to_string(expected).unwrap()).as_ref(), Ok(expected));
+    assert_eq!(
+        read::<T>(&ron::to_string(expected).unwrap()).as_ref(),
+        Ok(expected)
+    );
 }
 
 #[test]

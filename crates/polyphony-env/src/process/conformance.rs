@@ -63,7 +63,11 @@ impl fmt::Display for Report {
             let text = finding.text.replace('\n', "\n       ");
             writeln!(formatter, "{mark}  {text}")?;
         }
-        let wrong = self.findings.iter().filter(|finding| !finding.is_fine).count();
+        let wrong = self
+            .findings
+            .iter()
+            .filter(|finding| !finding.is_fine)
+            .count();
         match wrong {
             0 => writeln!(formatter, "Nothing is wrong."),
             1 => writeln!(formatter, "1 thing is wrong."),
@@ -121,7 +125,10 @@ pub fn check(settings: &Process, tasks: Vec<Task>) -> Report {
     for (kind, texts) in answers() {
         let tasks = tasks.iter().take(MOST_TASKS);
         let problems: Vec<String> = tasks.flat_map(|task| pair.episode(task, &texts)).collect();
-        report.note(format!("{kind} answers are scored the same every time"), problems);
+        report.note(
+            format!("{kind} answers are scored the same every time"),
+            problems,
+        );
     }
     pair.strange_calls(&mut report, &tasks[0]);
     drop(second);
@@ -156,7 +163,10 @@ fn describe(report: &mut Report, environment: &ProcessEnvironment) {
 
 fn own_tasks(environment: &ProcessEnvironment) -> Vec<Task> {
     let splits = [Split::Train, Split::HeldOut].into_iter();
-    splits.filter_map(|split| environment.tasks(split)).flatten().collect()
+    splits
+        .filter_map(|split| environment.tasks(split))
+        .flatten()
+        .collect()
 }
 
 /// Kinds of made-up answers, each with a few texts that the roles give in turn.
@@ -165,10 +175,22 @@ fn answers() -> Vec<(&'static str, Vec<String>)> {
     vec![
         ("empty", texts(&[""])),
         ("plain", texts(&["AB", "12", "a short answer"])),
-        ("long", vec!["long words ".repeat(10_000), "7".repeat(100_000)]),
-        ("Unicode", texts(&["Grüße, 你好, שלום", "🐍🏳️‍🌈 e\u{301}", "\u{2028}\u{feff}"])),
-        ("quoted", texts(&["\"}]\\\" '", "{\"id\": 0}", "\\u0000 \\n"])),
-        ("control-character", texts(&["\0\x01\x1b[2J\x7f", "a\r\nb\rc\n\n", "\t\u{85}"])),
+        (
+            "long",
+            vec!["long words ".repeat(10_000), "7".repeat(100_000)],
+        ),
+        (
+            "Unicode",
+            texts(&["Grüße, 你好, שלום", "🐍🏳️‍🌈 e\u{301}", "\u{2028}\u{feff}"]),
+        ),
+        (
+            "quoted",
+            texts(&["\"}]\\\" '", "{\"id\": 0}", "\\u0000 \\n"]),
+        ),
+        (
+            "control-character",
+            texts(&["\0\x01\x1b[2J\x7f", "a\r\nb\rc\n\n", "\t\u{85}"]),
+        ),
     ]
 }
 
@@ -182,12 +204,18 @@ impl Pair<'_> {
     fn starts(&self, report: &mut Report, tasks: &[Task]) {
         let problems = tasks.iter().filter_map(|task| self.start(task).err());
         let problems = problems.collect();
-        report.note("tasks start with one observation per role, the same every time", problems);
+        report.note(
+            "tasks start with one observation per role, the same every time",
+            problems,
+        );
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, String> {
-        let [one, again, other] = [self.first, self.first, self.second]
-            .map(|environment| environment.start(task).map_err(|error| with_sources(&error)));
+        let [one, again, other] = [self.first, self.first, self.second].map(|environment| {
+            environment
+                .start(task)
+                .map_err(|error| with_sources(&error))
+        });
         let (one, again, other) = (one?, again?, other?);
         match one == again && one == other {
             true => Ok(one),
@@ -268,7 +296,11 @@ impl Pair<'_> {
     fn strange_calls(&self, report: &mut Report, task: &Task) {
         let survives = || self.start(task).is_ok();
         let nothing = Task::new("without fields", [("", ""); 0]);
-        let refusal = self.first.start(&nothing).err().map(|error| with_sources(&error));
+        let refusal = self
+            .first
+            .start(&nothing)
+            .err()
+            .map(|error| with_sources(&error));
         match (refusal, survives()) {
             (Some(refusal), true) => report.fine(format!("a task without fields: {refusal}")),
             (None, true) => report.fine("a task without fields is played"),

@@ -69,11 +69,7 @@ impl ProcessEnvironment {
     }
 
     /// Starts a worker and exchanges the handshake.
-    fn greet(
-        settings: &Process,
-        label: &str,
-        id: u64,
-    ) -> Result<(Worker, Hello), ProcessFailure> {
+    fn greet(settings: &Process, label: &str, id: u64) -> Result<(Worker, Hello), ProcessFailure> {
         let mut worker = spawn(settings, label)?;
         let hello = Call::Hello {
             protocol: PROTOCOL,
@@ -163,7 +159,10 @@ impl ProcessEnvironment {
                     environment: self,
                 };
             }
-            idle = self.freed.wait(idle).unwrap_or_else(PoisonError::into_inner);
+            idle = self
+                .freed
+                .wait(idle)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -103,7 +103,9 @@ pub enum ProcessFailure {
         came: String,
     },
     /// Its answer is JSON, but not what the protocol says.
-    #[error("answered `{call}` with something that the protocol does not allow: {reason}; it was {came}")]
+    #[error(
+        "answered `{call}` with something that the protocol does not allow: {reason}; it was {came}"
+    )]
     NotAllowed {
         /// The call.
         call: CallName,
@@ -166,6 +168,9 @@ mod tests {
         assert_eq!(shown(b"a\x1b[2J \"b\"\n"), r#""a\u{1b}[2J \"b\"""#);
         assert_eq!(shown(b"\xff"), "\"\u{fffd}\"");
         let long = shown(&[b'x'; 5000]);
-        assert!(long.len() < 400 && long.ends_with("… (5000 bytes)"), "{long}");
+        assert!(
+            long.len() < 400 && long.ends_with("… (5000 bytes)"),
+            "{long}"
+        );
     }
 }

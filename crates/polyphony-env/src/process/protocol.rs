@@ -231,7 +231,8 @@ impl Answer {
                 return Err(self.not_allowed(reason.to_owned()));
             }
             (None, None | Some(false)) => {
-                let reason = "it holds neither `observations` for the next turn nor `\"end\": true`";
+                let reason =
+                    "it holds neither `observations` for the next turn nor `\"end\": true`";
                 return Err(self.not_allowed(reason.to_owned()));
             }
         };

@@ -113,7 +113,10 @@ impl Process {
                     .to_owned(),
             );
         }
-        for (name, secs) in [("start_secs", self.start_secs), ("step_secs", self.step_secs)] {
+        for (name, secs) in [
+            ("start_secs", self.start_secs),
+            ("step_secs", self.step_secs),
+        ] {
             if !(secs > 0.0 && secs <= LONGEST_SECS) {
                 return refused(format!(
                     "`{name}` is {secs}; it must be above 0 and at most {LONGEST_SECS}"
@@ -165,9 +168,27 @@ mod tests {
         let given = Process::new(["true"]);
         assert!(message(Process::new([""; 0])).contains("`command` names no program"));
         for (name, process) in [
-            ("start_secs", Process { start_secs: 0.0, ..given.clone() }),
-            ("step_secs", Process { step_secs: f64::NAN, ..given.clone() }),
-            ("step_secs", Process { step_secs: 1e9, ..given.clone() }),
+            (
+                "start_secs",
+                Process {
+                    start_secs: 0.0,
+                    ..given.clone()
+                },
+            ),
+            (
+                "step_secs",
+                Process {
+                    step_secs: f64::NAN,
+                    ..given.clone()
+                },
+            ),
+            (
+                "step_secs",
+                Process {
+                    step_secs: 1e9,
+                    ..given.clone()
+                },
+            ),
         ] {
             let message = message(process);
             assert!(message.contains(&format!("`{name}` is ")), "{message}");

@@ -106,7 +106,9 @@ impl Worker {
         let mut unsent = request;
         let mut looked_at = 0;
         loop {
-            let end = self.received[looked_at..].iter().position(|&byte| byte == b'\n');
+            let end = self.received[looked_at..]
+                .iter()
+                .position(|&byte| byte == b'\n');
             let length = end.map_or(self.received.len(), |end| looked_at + end);
             if length > limit {
                 return Err(Trouble::TooLarge(std::mem::take(&mut self.received)));
@@ -137,8 +139,16 @@ impl Worker {
             pipes.push(PollFd::new(stdin, PollFlags::OUT));
         }
         let sends = pipes.len();
-        pipes.extend(self.stdout.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-        pipes.extend(self.stderr.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        pipes.extend(
+            self.stdout
+                .iter()
+                .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
+        );
+        pipes.extend(
+            self.stderr
+                .iter()
+                .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
+        );
         let timeout = Timespec {
             tv_sec: i64::try_from(longest.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: longest.subsec_nanos().into(),
@@ -315,7 +325,13 @@ impl Log {
         let text: String = text
             .trim_end()
             .chars()
-            .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
+            .map(|c| {
+                if c.is_control() && c != '\t' {
+                    '\u{fffd}'
+                } else {
+                    c
+                }
+            })
             .collect();
         log::info!("{}: {text}", self.label);
         self.tail.push_str(&text);

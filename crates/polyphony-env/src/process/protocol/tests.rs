@@ -5,7 +5,8 @@ use polyphony_episode::Response;
 use super::*;
 
 fn hello_from(json: &str) -> Result<Hello, String> {
-    let answer = read(json.as_bytes(), CallName::Hello, 0).map_err(|failure| failure.to_string())?;
+    let answer =
+        read(json.as_bytes(), CallName::Hello, 0).map_err(|failure| failure.to_string())?;
     answer.hello().map_err(|failure| failure.to_string())
 }
 
@@ -37,7 +38,10 @@ fn calls_are_lines_of_json() {
         settings,
     };
     let rows = [
-        (hello, r#"{"id":7,"call":"hello","protocol":1,"settings":{"digits":4}}"#),
+        (
+            hello,
+            r#"{"id":7,"call":"hello","protocol":1,"settings":{"digits":4}}"#,
+        ),
         (
             Call::Start { task: &task },
             r#"{"id":7,"call":"start","task":{"id":"t","fields":{"town":"Ulm\n"}}}"#,
@@ -81,16 +85,24 @@ fn a_wrong_handshake_says_what_is_wrong() {
     let rest = r#""roles": [{"name": "a"}], "reward_parts": ["x"]"#;
     let with = |extra: &str| format!(r#"{{"id": 0, "protocol": 1, {rest}, {extra}}}"#);
     let rows = [
-        (format!(r#"{{"id": 0, {rest}}}"#), "missing field `protocol`"),
+        (
+            format!(r#"{{"id": 0, {rest}}}"#),
+            "missing field `protocol`",
+        ),
         (
             format!(r#"{{"id": 0, "protocol": 2, {rest}}}"#),
             "it speaks protocol 2, but this program speaks 1",
         ),
         (with(r#""horizon": 0"#), "expected a nonzero usize"),
         (with(r#""horizont": 2"#), "unknown field `horizont`"),
-        (with(r#""tasks": {"train": []}"#), "`tasks` are empty in `train`"),
         (
-            with(r#""tasks": {"held_out": [{"id": "1", "fields": {}}, {"id": "1", "fields": {}}]}"#),
+            with(r#""tasks": {"train": []}"#),
+            "`tasks` are empty in `train`",
+        ),
+        (
+            with(
+                r#""tasks": {"held_out": [{"id": "1", "fields": {}}, {"id": "1", "fields": {}}]}"#,
+            ),
             "`tasks` have the id `1` twice in `held_out`",
         ),
         (
@@ -110,13 +122,19 @@ fn a_wrong_handshake_says_what_is_wrong() {
     for (text, expected) in rows {
         let message = hello_from(&text).unwrap_err();
         assert!(message.contains(expected), "{message}\nlacks {expected}");
-        assert!(message.contains("`hello`") && message.contains("it was \""), "{message}");
+        assert!(
+            message.contains("`hello`") && message.contains("it was \""),
+            "{message}"
+        );
     }
 }
 
 fn step(per_role: bool, answer: &str) -> Result<Outcome, String> {
-    let answer = read(answer.as_bytes(), CallName::Step, 3).map_err(|failure| failure.to_string())?;
-    answer.outcome(&game(per_role)).map_err(|failure| failure.to_string())
+    let answer =
+        read(answer.as_bytes(), CallName::Step, 3).map_err(|failure| failure.to_string())?;
+    answer
+        .outcome(&game(per_role))
+        .map_err(|failure| failure.to_string())
 }
 
 #[test]
@@ -136,25 +154,77 @@ fn rewards_are_shared_or_per_role() {
 fn a_wrong_step_says_what_is_wrong() {
     let rows = [
         (false, r#""end": true"#, "missing field `reward`"),
-        (false, r#""reward": 1, "end": true"#, "`reward` must be an object of parts"),
-        (false, r#""reward": [{}, {}], "end": true"#, "must say `\"per_role\": true`"),
-        (true, r#""reward": {"x": 1}, "end": true"#, "a list with an object of parts per role"),
-        (true, r#""reward": [{}], "end": true"#, "holds 1 rewards, but there are 2 roles"),
-        (true, r#""reward": [1, 2], "end": true"#, "each reward must be an object"),
+        (
+            false,
+            r#""reward": 1, "end": true"#,
+            "`reward` must be an object of parts",
+        ),
+        (
+            false,
+            r#""reward": [{}, {}], "end": true"#,
+            "must say `\"per_role\": true`",
+        ),
+        (
+            true,
+            r#""reward": {"x": 1}, "end": true"#,
+            "a list with an object of parts per role",
+        ),
+        (
+            true,
+            r#""reward": [{}], "end": true"#,
+            "holds 1 rewards, but there are 2 roles",
+        ),
+        (
+            true,
+            r#""reward": [1, 2], "end": true"#,
+            "each reward must be an object",
+        ),
         (
             false,
             r#""reward": {"z": 1}, "end": true"#,
             "the reward part `z` is not among the `reward_parts` of the handshake: x, y",
         ),
-        (false, r#""reward": {"x": "1"}, "end": true"#, "the reward part `x` is no number"),
-        (false, r#""reward": {"x": null}, "end": true"#, "the reward part `x` is no number"),
+        (
+            false,
+            r#""reward": {"x": "1"}, "end": true"#,
+            "the reward part `x` is no number",
+        ),
+        (
+            false,
+            r#""reward": {"x": null}, "end": true"#,
+            "the reward part `x` is no number",
+        ),
         (false, r#""reward": {"x": 1}"#, "neither `observations`"),
-        (false, r#""reward": {}, "end": false"#, "neither `observations`"),
-        (false, r#""reward": {}, "end": true, "observations": ["", ""]"#, "both `observations`"),
-        (false, r#""reward": {}, "observations": ["a"]"#, "holds 1 texts, but there are 2 roles"),
-        (false, r#""reward": {}, "observation": "a""#, "unknown field `observation`"),
-        (false, r#""reward": {"x": NaN}, "end": true"#, "is not JSON (expected value"),
-        (false, r#""reward": {"x": 1e999}, "end": true"#, "is not JSON (number out of range"),
+        (
+            false,
+            r#""reward": {}, "end": false"#,
+            "neither `observations`",
+        ),
+        (
+            false,
+            r#""reward": {}, "end": true, "observations": ["", ""]"#,
+            "both `observations`",
+        ),
+        (
+            false,
+            r#""reward": {}, "observations": ["a"]"#,
+            "holds 1 texts, but there are 2 roles",
+        ),
+        (
+            false,
+            r#""reward": {}, "observation": "a""#,
+            "unknown field `observation`",
+        ),
+        (
+            false,
+            r#""reward": {"x": NaN}, "end": true"#,
+            "is not JSON (expected value",
+        ),
+        (
+            false,
+            r#""reward": {"x": 1e999}, "end": true"#,
+            "is not JSON (number out of range",
+        ),
     ];
     for (per_role, fields, expected) in rows {
         let message = step(per_role, &format!(r#"{{"id": 3, {fields}}}"#)).unwrap_err();
@@ -166,12 +236,23 @@ fn a_wrong_step_says_what_is_wrong() {
 #[test]
 fn an_answer_belongs_to_its_call() {
     let message = |text: &str| step(false, text).unwrap_err();
-    for other in [r#"{"id": 2, "end": true}"#, r#"{"end": true}"#, r#"{"id": "3"}"#] {
+    for other in [
+        r#"{"id": 2, "end": true}"#,
+        r#"{"end": true}"#,
+        r#"{"id": "3"}"#,
+    ] {
         let message = message(other);
-        assert!(message.contains("`step`, which has the id 3, with"), "{message}");
+        assert!(
+            message.contains("`step`, which has the id 3, with"),
+            "{message}"
+        );
     }
     assert!(message("[1]").contains("an answer must be an object"));
-    assert!(message("hello").contains("is not JSON"), "{}", message("hello"));
+    assert!(
+        message("hello").contains("is not JSON"),
+        "{}",
+        message("hello")
+    );
 }
 
 #[test]

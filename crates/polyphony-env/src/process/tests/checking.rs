@@ -38,7 +38,10 @@ fn what_is_wrong_is_said() {
     for (process, expected) in [
         (program("print('hi')", END), "is not JSON"),
         (
-            program(HELLO, r#"call["n"] = 1; reply(reward={"x": time.time()}, end=True)"#),
+            program(
+                HELLO,
+                r#"call["n"] = 1; reply(reward={"x": time.time()}, end=True)"#,
+            ),
             "is answered otherwise when it is repeated in the same process",
         ),
         (
@@ -46,15 +49,24 @@ fn what_is_wrong_is_said() {
             "is answered otherwise when it is repeated in another process",
         ),
         (program(HELLO, endless), "task `t` continues after turn 1"),
-        (program(&two_turns, endless), "task `t` continues after turn 2"),
         (
-            program(HELLO, r#"reply(reward={"x": len(call["responses"][0]["text"])}, end=len(call["responses"][0]["text"]) < 9)"#),
+            program(&two_turns, endless),
+            "task `t` continues after turn 2",
+        ),
+        (
+            program(
+                HELLO,
+                r#"reply(reward={"x": len(call["responses"][0]["text"])}, end=len(call["responses"][0]["text"]) < 9)"#,
+            ),
             "neither `observations`",
         ),
         (stays, "does not end when its standard input is closed"),
     ] {
         let (is_fine, text) = checked(&process);
-        assert!(!is_fine && text.contains(expected), "{text}\nlacks {expected}");
+        assert!(
+            !is_fine && text.contains(expected),
+            "{text}\nlacks {expected}"
+        );
         assert!(text.contains("WRONG"), "{text}");
     }
 }
@@ -63,7 +75,10 @@ fn what_is_wrong_is_said() {
 fn a_program_without_tasks_needs_some() {
     let report = check(&program(HELLO, END), vec![]);
     assert!(!report.is_fine());
-    assert!(report.to_string().contains("there are no tasks to play"), "{report}");
+    assert!(
+        report.to_string().contains("there are no tasks to play"),
+        "{report}"
+    );
     let (is_fine, text) = checked(&program(HELLO, END));
     assert!(is_fine, "{text}");
 }

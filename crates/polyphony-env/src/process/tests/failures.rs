@@ -37,14 +37,24 @@ fn a_program_that_is_not_there_cannot_be_started() {
     );
     let mut process = program(HELLO, END);
     process.cwd = Some("/polyphony-no-such-folder".into());
-    check(&refused(&process), &["cannot be started", "`cwd` is a directory"]);
+    check(
+        &refused(&process),
+        &["cannot be started", "`cwd` is a directory"],
+    );
 }
 
 #[test]
 fn a_program_that_ends_at_once_is_shown_with_its_last_words() {
     let script = "import sys; print('no plate', file=sys.stderr); sys.exit(3)";
     let message = refused(&Process::new(["python3", "-c", script]));
-    check(&message, &["ended before it answered `hello`", "exit status: 3", "no plate"]);
+    check(
+        &message,
+        &[
+            "ended before it answered `hello`",
+            "exit status: 3",
+            "no plate",
+        ],
+    );
     let message = refused(&Process::new(["python3", "-c", "1 / 0"]));
     check(&message, &["ZeroDivisionError"]);
 }
@@ -57,9 +67,19 @@ fn no_handshake_is_an_error() {
     let late = "did not answer `hello` within 0.3 s (nothing came); raise `start_secs`";
     check(&message, &[late, "flushes it"]);
     let message = refused(&program("reply(protocol=2)", END));
-    check(&message, &["answered `hello` with something that the protocol does not allow"]);
+    check(
+        &message,
+        &["answered `hello` with something that the protocol does not allow"],
+    );
     let message = refused(&program("print('Welcome!')", END));
-    check(&message, &["is not JSON", "\"Welcome!\"", "everything else on standard error"]);
+    check(
+        &message,
+        &[
+            "is not JSON",
+            "\"Welcome!\"",
+            "everything else on standard error",
+        ],
+    );
 }
 
 #[test]
@@ -74,7 +94,15 @@ fn garbage_is_shown_and_the_next_call_finds_another_worker() {
     let game = program(HELLO, &step).build().unwrap();
     let message = super::step(&*game).unwrap_err();
     let names_both = "task `t`: `python3 -c";
-    check(&message, &[names_both, "answered `step`", "is not JSON", r#""\u{1b}[2Jxxx"#]);
+    check(
+        &message,
+        &[
+            names_both,
+            "answered `step`",
+            "is not JSON",
+            r#""\u{1b}[2Jxxx"#,
+        ],
+    );
     check(&message, &["… (1004 bytes)"]);
     assert!(message.len() < 1200, "{message}");
     let right = game.step(&task(), &[], &action(["b", "b"])).unwrap();
@@ -96,7 +124,14 @@ fn an_answer_that_never_comes_is_late() {
         process.step_secs = 0.2;
         let game = process.build().unwrap();
         let message = super::step(&*game).unwrap_err();
-        check(&message, &["did not answer `step` within 0.2 s", came, "raise `step_secs`"]);
+        check(
+            &message,
+            &[
+                "did not answer `step` within 0.2 s",
+                came,
+                "raise `step_secs`",
+            ],
+        );
         assert!(game.start(&task()).is_ok());
     }
 }
@@ -107,7 +142,10 @@ fn too_much_is_cut() {
     process.max_reply_bytes = std::num::NonZeroUsize::new(5000).unwrap();
     let game = process.build().unwrap();
     let message = super::step(&*game).unwrap_err();
-    check(&message, &["with more than 5000 bytes on one line", "begins \"yyy"]);
+    check(
+        &message,
+        &["with more than 5000 bytes on one line", "begins \"yyy"],
+    );
     check(&message, &["raise `max_reply_bytes`"]);
     assert!(message.len() < 1200, "{message}");
 }
@@ -116,11 +154,21 @@ fn too_much_is_cut() {
 fn an_answer_to_another_call_is_refused() {
     let step = r#"print(json.dumps({"id": 77, "reward": {"x": 1}, "end": True}))"#;
     let message = super::step(&*program(HELLO, step).build().unwrap()).unwrap_err();
-    check(&message, &["answered `step`, which has the id", r#"{\"id\": 77"#, "one line per call"]);
+    check(
+        &message,
+        &[
+            "answered `step`, which has the id",
+            r#"{\"id\": 77"#,
+            "one line per call",
+        ],
+    );
     // An answer too many belongs to no call.
     let hello = format!("{HELLO}; reply()");
     let message = super::step(&*program(&hello, END).build().unwrap()).unwrap_err();
-    check(&message, &["answered `step`, which has the id", r#"{\"id\": 0}"#]);
+    check(
+        &message,
+        &["answered `step`, which has the id", r#"{\"id\": 0}"#],
+    );
 }
 
 #[test]
@@ -142,7 +190,10 @@ fn a_program_that_dies_is_started_again_once() {
     let game = dies_until(1);
     assert_eq!(super::step(&*game).unwrap().reward.total(), 1.0);
     let counters = game.counters();
-    assert_eq!((counters[0].key.to_string().as_str(), counters[0].total), ("process/restarts", 1.0));
+    assert_eq!(
+        (counters[0].key.to_string().as_str(), counters[0].total),
+        ("process/restarts", 1.0)
+    );
     assert!(counters[1].key.is_timing() && counters[1].total > 0.0);
 
     let message = super::step(&*dies_until(3)).unwrap_err();
@@ -155,10 +206,15 @@ fn a_program_that_was_killed_between_two_calls_is_started_again() {
     let hello = HELLO.replace("protocol=1,", "protocol=1, description=os.getpid(),");
     // A handshake with another number would be another game.
     let game = program(&hello, END).start().unwrap();
-    let pid = game.description().unwrap()["handshake"]["description"].as_i64().unwrap();
+    let pid = game.description().unwrap()["handshake"]["description"]
+        .as_i64()
+        .unwrap();
     kill(pid);
     let message = super::step(&game).unwrap_err();
-    check(&message, &["answered the handshake otherwise than when it was started first"]);
+    check(
+        &message,
+        &["answered the handshake otherwise than when it was started first"],
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
@@ -184,15 +240,24 @@ fn what_a_program_reports_is_passed_on_and_the_worker_stays() {
     let message = super::step(&*game).unwrap_err();
     check(&message, &["reports an error in `step`: no plate in "]);
     let other = Task::new("u", [("text", "x")]);
-    let pid = game.step(&other, &[], &action(["a", "b"])).unwrap().reward.total();
-    assert!(message.ends_with(&format!("no plate in {pid}")), "{message}, {pid}");
+    let pid = game
+        .step(&other, &[], &action(["a", "b"]))
+        .unwrap()
+        .reward
+        .total();
+    assert!(
+        message.ends_with(&format!("no plate in {pid}")),
+        "{message}, {pid}"
+    );
 }
 
 /// Whether a process is there and does not merely wait to be noticed.
 #[cfg(target_os = "linux")]
 fn runs(pid: i64) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next());
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim().chars().next());
     !matches!(state, None | Some('Z' | 'X'))
 }
 

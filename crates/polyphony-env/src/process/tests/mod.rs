@@ -11,11 +11,14 @@ use polyphony_episode::{Environment, JointAction, Outcome, Response, Task};
 use super::*;
 
 /// The example that `docs/environments.md` explains.
-const NUMBER_PLATE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/process/number_plate.py");
+const NUMBER_PLATE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../docs/examples/process/number_plate.py"
+);
 
 /// The handshake of a game for two, in Python.
-const HELLO: &str = r#"reply(protocol=1, roles=[{"name": "a"}, {"name": "b"}], reward_parts=["x"])"#;
+const HELLO: &str =
+    r#"reply(protocol=1, roles=[{"name": "a"}, {"name": "b"}], reward_parts=["x"])"#;
 
 /// A right end of the game, in Python.
 const END: &str = r#"reply(reward={"x": 1}, end=True)"#;

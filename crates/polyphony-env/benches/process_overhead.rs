@@ -1,6 +1,6 @@
 //! What a call of a program costs beside the program's own work.
 //!
-//! `cargo bench -p polyphony-env --bench process`
+//! `cargo bench -p polyphony-env --bench process_overhead`
 
 use std::hint::black_box;
 
@@ -8,8 +8,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use polyphony_env::Process;
 use polyphony_episode::{Environment, JointAction, Response, Split};
 
-const NUMBER_PLATE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/process/number_plate.py");
+const NUMBER_PLATE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../docs/examples/process/number_plate.py"
+);
 
 fn process_overhead(criterion: &mut Criterion) {
     let program = Process::new(["python3", NUMBER_PLATE]);
