@@ -1,13 +1,10 @@
 //! `score`, `logprobs`, `generate` and `models` in the forms that scripts rely on.
 
 use polyphony_model::sequence_logprobs;
+use polyphony_test_support::{chat_model, fixture, load};
 use serde_json::{Value, json};
 
-use crate::{
-    chat_models::chat_model,
-    command::{Place, json_lines, python, text},
-    tiny::{fixture, load},
-};
+use crate::command::{Place, json_lines, python, text};
 
 #[test]
 fn score_prints_reward_and_parts_for_every_line() {

@@ -3,11 +3,11 @@
 
 use std::fs::File;
 
+use polyphony_test_support::fixture;
 use serde_json::Value;
 
 use crate::{
     command::{Ended, Place, text},
-    tiny::fixture,
     training_run,
 };
 
@@ -25,7 +25,7 @@ fn recipes_that_cannot_be_read() {
     let rows = [
         (
             recipe.replacen("samples: 4", "sampels: 4", 1),
-            "line 8, column 17: there is no key `sampels` in Algorithm; did you mean `samples`?",
+            "line 8, column 23: there is no key `sampels` in Magrpo; did you mean `samples`?",
         ),
         (
             recipe.replacen("seed: 7", "sed: 7", 1),
@@ -114,7 +114,7 @@ fn values_out_of_range() {
             "`updates.learning_rates` names `poet`, but the agents are called summarizer, elaborator",
         ),
         (
-            "algorithm=(samples: 300, joint_mode: Cross)",
+            "algorithm=Magrpo(samples: 300, joint_mode: Cross)",
             "`algorithm.samples` is 300 with `joint_mode: Cross` for 2 roles and 1 turns",
         ),
         (
@@ -215,7 +215,7 @@ fn what_is_cheap_to_see_is_refused_before_a_model_is_obtained() {
 #[test]
 fn prompts_that_do_not_fit() {
     let place = training_run::place();
-    crate::chat_models::chat_model(&place.path("model"), 128);
+    polyphony_test_support::chat_model(&place.path("model"), 128);
     let expected = [
         "the prompt of agent `summarizer` has",
         "context holds 128",

@@ -3,13 +3,11 @@
 
 use std::{fs, path::Path};
 
+use polyphony_test_support::{chat_model, edit_json};
 use safetensors::{SafeTensors, serialize_to_file, tensor::TensorView};
 use serde_json::json;
 
-use crate::{
-    chat_models::{chat_model, edit},
-    command::Place,
-};
+use crate::command::Place;
 
 /// A place with a model that `spoil` has spoiled, on which `logprobs` must fail.
 #[track_caller]
@@ -58,7 +56,7 @@ fn files_that_are_missing() {
 #[test]
 fn configurations_that_do_not_fit() {
     let set = |key: &'static str, value: serde_json::Value| {
-        move |model: &Path| edit(&model.join("config.json"), |config| config[key] = value)
+        move |model: &Path| edit_json(&model.join("config.json"), |config| config[key] = value)
     };
     refuse(
         set("model_type", json!("mamba")),
@@ -134,7 +132,7 @@ fn weights_that_are_not_whole() {
 #[test]
 fn a_tokenizer_of_another_model() {
     let add = |model: &Path| {
-        edit(&model.join("tokenizer.json"), |tokenizer| {
+        edit_json(&model.join("tokenizer.json"), |tokenizer| {
             let mut token = tokenizer["added_tokens"][0].clone();
             (token["id"], token["content"]) = (json!(256), json!("<|extra|>"));
             tokenizer["added_tokens"]

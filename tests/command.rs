@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The program.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_polyphony-under-test");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_polyphony");
 
 /// The path of a Python for the sandbox, which the command does not find by itself: see [`Place`].
 /// Python is asked, since what is on the search path may be a script that looks for it in turn.

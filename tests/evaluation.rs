@@ -116,7 +116,7 @@ fn environments() -> Vec<(&'static str, Vec<String>)> {
 #[test]
 fn every_baseline_plays_every_environment() {
     let place = Place::new();
-    crate::chat_models::chat_model(&place.path("model"), 8192);
+    polyphony_test_support::chat_model(&place.path("model"), 8192);
     for (number, (recipe, changes)) in environments().into_iter().enumerate() {
         let mut results = Vec::new();
         let mut runs = vec!["compare".to_owned()];
@@ -219,7 +219,7 @@ fn runs_that_differ_in_their_seeds_are_one_row() {
 #[test]
 fn a_baseline_of_which_nothing_fits_is_refused() {
     let place = training_run::place();
-    crate::chat_models::chat_model(&place.path("model"), 300);
+    polyphony_test_support::chat_model(&place.path("model"), 300);
     let changes = [
         "held_out=File(path: \"posts.jsonl\", fields: {\"post\": \"body\"})",
         "max_new_tokens=8",

@@ -1,31 +1,21 @@
 //! Tiny models learn small games, with every algorithm, joint mode and credit; with rewards that were
 //! shuffled they do not.
 
-#[path = "../crates/polyphony-episode/examples/games/complement.rs"]
-mod complement;
-#[path = "../crates/polyphony-episode/examples/games/relay.rs"]
-mod relay;
+use std::num::NonZeroUsize;
 
-use std::{num::NonZeroUsize, sync::Arc};
-
-use burn::tensor::Device;
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
-    Agent, Algorithm, Baseline, Credit, IndexedTask, JointMode, JudgedGroup, Language, LongPrompts,
-    Node, ResponseConfig, Rollout, RolloutConfig, RolloutWeights, StepConfig, UpdateConfig,
-    Updates, advantages, credits, mean_return, returns, rollout, train_step, update,
+    Agent, Algorithm, Baseline, Credit, IndexedTask, JointMode, JudgedGroup, LongPrompts, Node,
+    ResponseConfig, Rollout, RolloutConfig, RolloutWeights, StepConfig, UpdateConfig, Updates,
+    advantages, credits, mean_return, returns, rollout, train_step, update,
 };
-use polyphony_model::{Sampling, StreamKey, Tokenizer};
+use polyphony_model::{Sampling, StreamKey};
+use polyphony_test_support::{
+    games::{Complement, Relay},
+    team,
+};
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
-
-use self::{complement::Complement, relay::Relay};
-use crate::tiny::{fixture, load_on};
-
-/// The number that a text stands for in the games.
-fn number(text: &str) -> Option<u32> {
-    text.chars().next().map(|first| u32::from(first) % 3)
-}
 
 /// The share of the optimum that counts as learned, on average over so many steps.
 const ENOUGH: f64 = 0.95;
@@ -71,20 +61,6 @@ fn relay() -> Lesson {
         // Slow enough that the runner does not settle before the scout has.
         learning_rate: 5e-4,
     }
-}
-
-/// Two agents that start from the same tiny model.
-fn team(game: &dyn Environment) -> Vec<Agent> {
-    let model = load_on(&Device::flex(), &fixture("tiny-llama"));
-    let language = Arc::new(Language {
-        tokenizer: Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap(),
-        template: None,
-        stop_tokens: vec![2],
-    });
-    let roles = game.roles().iter();
-    roles
-        .map(|role| Agent::new(&role.name, model.clone(), Arc::clone(&language)))
-        .collect()
 }
 
 impl Lesson {

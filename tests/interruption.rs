@@ -58,7 +58,7 @@ fn an_interrupted_run_ends_in_order() {
     assert!(rest.contains(&told), "{rest}");
     assert!(rest.contains(" resume run\n"), "{rest}");
     for role in ["summarizer", "elaborator"] {
-        crate::tiny::load(&place.path("run/agents").join(role));
+        polyphony_test_support::load(&place.path("run/agents").join(role));
     }
 
     // It goes on with the step after the last one.

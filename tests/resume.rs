@@ -26,7 +26,7 @@ const RECIPE: &str = r#"(
     held_out: Embedded(TldrHeldOut),
     team: Each(["model", "model"]),
     max_new_tokens: 24,
-    algorithm: (
+    algorithm: Magrpo(
         samples: 3,
         objective: Clipped(low: 0.2, high: 0.2),
         kl: Loss(coefficient: 0.1),

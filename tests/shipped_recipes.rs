@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use polyphony_runner::recipe::{DEFAULT_NAME, shipped};
+use polyphony_test_support::chat_model;
 
-use crate::{
-    chat_models::chat_model,
-    command::{Place, python},
-};
+use crate::command::{Place, python};
 
 /// What makes a run short.
 const SHORT: [&str; 12] = [

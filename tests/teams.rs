@@ -1,12 +1,11 @@
 //! `polyphony train` with every kind of team: different models, one model for all roles, adapters.
 
 use polyphony_model::{LanguageModel, ModelFiles, sequence_logits};
+use polyphony_test_support::{load, other_chat_model, values, weight_bits};
 use serde_json::Value;
 
 use crate::{
-    chat_models::other_chat_model,
     command::{Place, text},
-    tiny::{load, values, weight_bits},
     training_run,
 };
 

@@ -4,13 +4,10 @@ use std::fs;
 
 use polyphony_model::sequence_logprobs;
 use polyphony_runner::{metrics::METRICS, recipe::Recipe};
+use polyphony_test_support::{chat_model, load, weight_bits};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    chat_models::chat_model,
-    command::{Place, json_lines, text},
-    tiny::{load, weight_bits},
-};
+use crate::command::{Place, json_lines, text};
 
 /// The parts of the writing reward.
 const PARTS: [&str; 5] = [
@@ -30,7 +27,7 @@ const RECIPE: &str = r#"(
     held_out: Embedded(TldrHeldOut),
     team: Each(["model", "model"]),
     max_new_tokens: 160,
-    algorithm: (samples: 4),
+    algorithm: Magrpo(samples: 4),
     updates: (learning_rate: 1e-3, buffer: 2, minibatch: 2),
     steps: 2,
     tasks_per_step: 2,

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::{
-    edges, links,
+    circles, edges, links, names, packages,
     process::{self, say},
     tools::{self, Tool},
 };
@@ -36,6 +36,18 @@ const CHECKS: &[Check] = &[
         run: crate_edges,
     },
     Check {
+        name: "circles of files",
+        run: file_circles,
+    },
+    Check {
+        name: "names that the runner must not know",
+        run: runner_names,
+    },
+    Check {
+        name: "metadata of packages",
+        run: package_metadata,
+    },
+    Check {
         name: "links",
         run: links,
     },
@@ -50,6 +62,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "licences and sources",
         run: |metadata| tool(metadata, Tool::Deny),
+    },
+    Check {
+        name: "packages",
+        run: packages,
     },
     Check {
         name: "lints",
@@ -146,18 +162,35 @@ fn cargo(arguments: &[&str]) -> Result<Outcome> {
 }
 
 fn links(metadata: &Metadata) -> Result<Outcome> {
-    let broken = links::broken(&metadata.workspace_root)?;
-    ensure!(broken.is_empty(), "{}", broken.join("\n"));
+    verdict(&links::broken(&metadata.workspace_root)?)
+}
+
+/// Passes where nothing was found, else fails with what was.
+fn verdict(found: &[String]) -> Result<Outcome> {
+    ensure!(found.is_empty(), "{}", found.join("\n"));
     Ok(Outcome::Passed)
 }
 
 fn crate_edges(metadata: &Metadata) -> Result<Outcome> {
-    let found = edges::violations(metadata);
-    if found.is_empty() {
-        Ok(Outcome::Passed)
-    } else {
-        bail!("{}", found.join("\n"))
-    }
+    verdict(&edges::violations(metadata))
+}
+
+fn file_circles(metadata: &Metadata) -> Result<Outcome> {
+    verdict(&circles::found(metadata)?)
+}
+
+fn runner_names(metadata: &Metadata) -> Result<Outcome> {
+    verdict(&names::found(metadata)?)
+}
+
+fn package_metadata(metadata: &Metadata) -> Result<Outcome> {
+    verdict(&packages::incomplete(metadata))
+}
+
+/// Packs every crate that is published, as `cargo publish --workspace` would.
+fn packages(metadata: &Metadata) -> Result<Outcome> {
+    process::run(&mut packages::pack(metadata))?;
+    Ok(Outcome::Passed)
 }
 
 /// Runs an outside tool, with the settings that lie in the workspace.
@@ -183,7 +216,7 @@ fn check_devices() -> Result<Outcome> {
     let mut check = process::cargo();
     check
         .args(["check", "--workspace", "--quiet", "--features"])
-        .arg("polyphony-runner/cuda,polyphony-runner/vulkan")
+        .arg("polyphony/cuda,polyphony/vulkan")
         .env("DOCS_RS", "1");
     process::run(&mut check)?;
     Ok(Outcome::Passed)
@@ -211,14 +244,13 @@ fn wgpu_tests() -> Result<Outcome> {
     cargo(&[
         "test",
         "--package",
-        "polyphony-tests",
-        "--no-default-features",
+        "polyphony-device-tests",
         "--features",
         "wgpu",
         "--profile",
         "devices",
         "--test",
-        "devices",
+        "every_device",
         "--",
         "conformance",
         "every_device",

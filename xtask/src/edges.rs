@@ -2,37 +2,57 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cargo_metadata::{DependencyKind, Metadata, Package, PackageId};
+use cargo_metadata::{Dependency, DependencyKind, Metadata, Package, PackageId};
 
-/// The workspace's own crates that each crate may depend on. The runner and the integration tests
-/// wire everything together.
+/// The workspace's own crates that each crate may depend on. The facade wires everything together.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("polyphony-episode", &[]),
     ("polyphony-sandbox", &[]),
-    ("polyphony-env", &["polyphony-episode", "polyphony-sandbox"]),
+    (
+        "polyphony-env",
+        &["polyphony-episode", "polyphony-http", "polyphony-sandbox"],
+    ),
     ("polyphony-model", &[]),
     ("polyphony-marl", &["polyphony-episode", "polyphony-model"]),
-    ("polyphony-runner", EVERY_LIBRARY),
-    ("polyphony-tests", WHOLE_HOUSE),
+    ("polyphony-http", &[]),
+    ("polyphony-hub", &["polyphony-http"]),
+    ("polyphony-report", &["polyphony-episode"]),
+    (
+        "polyphony-runner",
+        &[
+            "polyphony-episode",
+            "polyphony-model",
+            "polyphony-marl",
+            "polyphony-hub",
+            "polyphony-report",
+        ],
+    ),
+    (
+        "polyphony",
+        &[
+            "polyphony-episode",
+            "polyphony-sandbox",
+            "polyphony-env",
+            "polyphony-model",
+            "polyphony-marl",
+            "polyphony-hub",
+            "polyphony-report",
+            "polyphony-runner",
+        ],
+    ),
+    (
+        TEST_SUPPORT,
+        &["polyphony-episode", "polyphony-model", "polyphony-marl"],
+    ),
+    (
+        "polyphony-device-tests",
+        &["polyphony-episode", "polyphony-model", "polyphony-marl"],
+    ),
     ("xtask", &[]),
 ];
 
-const EVERY_LIBRARY: &[&str] = &[
-    "polyphony-episode",
-    "polyphony-sandbox",
-    "polyphony-env",
-    "polyphony-model",
-    "polyphony-marl",
-];
-
-const WHOLE_HOUSE: &[&str] = &[
-    "polyphony-episode",
-    "polyphony-sandbox",
-    "polyphony-env",
-    "polyphony-model",
-    "polyphony-marl",
-    "polyphony-runner",
-];
+/// The crate that every other may know in its tests, examples and benchmarks, and nowhere else.
+const TEST_SUPPORT: &str = "polyphony-test-support";
 
 /// Families of crates outside the workspace (`burn` with `burn-tensor` and so on) that a crate must
 /// not reach, at any depth.
@@ -40,6 +60,9 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("polyphony-episode", &["burn", "tokenizers"]),
     ("polyphony-sandbox", &["burn", "tokenizers"]),
     ("polyphony-env", &["burn", "tokenizers"]),
+    ("polyphony-http", &["burn", "tokenizers"]),
+    ("polyphony-hub", &["burn", "tokenizers"]),
+    ("polyphony-report", &["burn", "tokenizers"]),
 ];
 
 /// What breaks the rules; empty where nothing does. `metadata` must hold the resolved graph.
@@ -67,7 +90,11 @@ fn wrong_edges(package: &Package) -> Vec<String> {
         .dependencies
         .iter()
         .filter(|dependency| dependency.path.is_some());
-    own.filter(|dependency| !allowed.contains(&dependency.name.as_str()))
+    let is_allowed = |dependency: &&Dependency| {
+        allowed.contains(&dependency.name.as_str())
+            || (dependency.name == TEST_SUPPORT && dependency.kind == DependencyKind::Development)
+    };
+    own.filter(|dependency| !is_allowed(dependency))
         .map(|dependency| {
             let may = if allowed.is_empty() {
                 "none".to_owned()
@@ -211,6 +238,14 @@ mod tests {
             (&[("polyphony-env", "polyphony-sandbox", "normal")], &[]),
             (&[("polyphony-model", "burn", "normal")], &[]),
             (&[("polyphony-env", "burn", "dev")], &[]),
+            (&[("polyphony-env", TEST_SUPPORT, "dev")], &[]),
+            (
+                &[("polyphony-env", TEST_SUPPORT, "normal")],
+                &[
+                    "`polyphony-env` depends on `polyphony-test-support`; of the workspace's crates \
+                   it may know: polyphony-episode, polyphony-http, polyphony-sandbox",
+                ],
+            ),
             (
                 &[("polyphony-marl", "polyphony-env", "dev")],
                 &[

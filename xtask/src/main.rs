@@ -8,10 +8,14 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 mod ci;
+mod circles;
 mod edges;
 mod human_eval;
 mod links;
+mod names;
+mod packages;
 mod process;
+mod source;
 mod test;
 mod tools;
 
@@ -39,8 +43,8 @@ enum Command {
     Bench(Passed),
     /// Runs all tests, those in the documentation and the examples included.
     Test,
-    /// Checks the tree: format, crate edges, links, spelling, unused and forbidden dependencies,
-    /// lints, documentation. Cheapest first.
+    /// Checks the tree: format, crate edges, circles of files, links, spelling, unused and forbidden
+    /// dependencies, packages, lints, documentation. Cheapest first.
     Ci {
         /// Also lets the devices cuda and vulkan compile, and runs tests on wgpu: half an hour more
         /// the first time.

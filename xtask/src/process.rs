@@ -45,7 +45,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
 /// binary has said why.
 pub(crate) fn polyphony(command: &[&str], arguments: &[OsString]) -> Result<()> {
     let mut child = cargo();
-    child.args(["run", "--release", "--package", "polyphony-runner"]);
+    child.args(["run", "--release", "--package", "polyphony"]);
     child
         .args(["--bin", "polyphony", "--"])
         .args(command)

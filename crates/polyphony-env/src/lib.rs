@@ -32,15 +32,18 @@
 
 mod coding;
 mod dataset;
+pub mod process;
 mod quiet;
 mod solo;
 mod writing;
 
 pub use coding::{
-    Assessment, Body, Coding, CodingSettings, CodingSetup, Definition, Draft, Ending, Expert, ExpertError,
-    ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run, SyntaxErrorIn,
-    VisibleAsserts,
+    Assessment, Body, Coding, CodingSettings, CodingSetup, Definition, Draft, Ending, Expert,
+    ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run,
+    SyntaxErrorIn, VisibleAsserts,
 };
 pub use dataset::{DataSetError, Embedded, EmbeddedSet, File, Place, Problems};
+pub use process::Process;
+pub use quiet::catches_panics;
 pub use solo::Solo;
 pub use writing::{Arxiv, Tldr, Writing, WritingTask};

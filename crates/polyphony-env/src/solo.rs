@@ -1,6 +1,6 @@
 //! One agent does the work of a whole team: the single-agent counterpart of another environment.
 
-use std::{borrow::Borrow, num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use polyphony_episode::{
     Counter, Environment, EnvironmentError, JointAction, Next, Observation, Outcome, Response,
@@ -14,7 +14,8 @@ const MARKER: &str = "[NEXT]";
 ///
 /// The agent is told what each role would be, one after the other, and separates its answers by lines
 /// of `[NEXT]`; so it has the same content before it, and earns the same reward. Answers that are
-/// missing are empty, and what follows the last one's marker belongs to nobody.
+/// missing are empty, and what follows the last one's marker belongs to nobody. A line of a text that
+/// looks like the marker is quoted with `> `, so that texts come out as they went in.
 pub struct Solo {
     team: Box<dyn Environment>,
     roles: [Role; 1],
@@ -52,34 +53,19 @@ impl Solo {
     }
 
     /// What the roles would be told, as one observation.
-    fn join(&self, texts: &[impl Borrow<str>]) -> Observation {
-        let body = texts.join(&format!("\n{MARKER}\n"));
-        Observation::new(self.preamble() + &body)
+    fn join(&self, observations: &[Observation]) -> Observation {
+        let texts = observations.iter().map(|one| &*one.text);
+        Observation::new(self.preamble() + &join(texts))
     }
 
-    /// One text a role.
+    /// One text per role.
     fn split(&self, text: &str) -> Vec<String> {
-        let mut parts = vec![String::new(); self.team.roles().len()];
-        let mut part = 0;
-        for line in text.split_inclusive('\n') {
-            match (is_marker(line), parts.get_mut(part)) {
-                (true, _) => part += 1,
-                (false, Some(own)) => own.push_str(line),
-                (false, None) => break,
-            }
-        }
-        for own in &mut parts {
-            own.truncate(own.trim_end_matches(['\n', '\r']).len());
-        }
-        parts
+        split(text, self.team.roles().len())
     }
 
     /// The same turn as the team would have played it.
     fn team_turn(&self, turn: &Turn) -> Turn {
-        let told = turn
-            .observations
-            .first()
-            .map_or("", |one| &*one.text);
+        let told = turn.observations.first().map_or("", |one| &*one.text);
         let told = told.strip_prefix(&self.preamble()).unwrap_or(told);
         Turn {
             observations: self.split(told).into_iter().map(Observation::new).collect(),
@@ -98,17 +84,58 @@ impl Solo {
     }
 }
 
+/// What stands before a line of a text that is a marker, so that it separates nothing.
+const QUOTE: &str = "> ";
+
+/// Texts with lines of the marker between them. [`split`] gives them back as they are.
+fn join<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = texts.map(quoted).collect();
+    quoted.join(&format!("\n{MARKER}\n"))
+}
+
+/// So many texts. Those that are missing are empty, and what follows the last one's marker is left out.
+fn split(text: &str, count: usize) -> Vec<String> {
+    let mut parts = vec![String::new(); count];
+    let mut part = 0;
+    for line in text.split_inclusive('\n') {
+        let Some(own) = parts.get_mut(part) else {
+            break;
+        };
+        if is_marker(line) {
+            // This line end belongs to the separator.
+            own.truncate(own.strip_suffix('\n').unwrap_or(own).len());
+            part += 1;
+        } else {
+            own.push_str(unquoted(line));
+        }
+    }
+    parts
+}
+
 fn is_marker(line: &str) -> bool {
     line.trim() == MARKER
 }
 
-/// The text with its markers quoted, so that they separate nothing.
+/// Whether a line is the marker, quoted as often as may be.
+fn is_quoted_marker(line: &str) -> bool {
+    is_marker(line) || line.strip_prefix(QUOTE).is_some_and(is_quoted_marker)
+}
+
+/// The text with its markers quoted, those that were quoted before once more.
 fn quoted(text: &str) -> String {
-    let line = |line: &str| match is_marker(line) {
-        true => format!("> {line}"),
+    let line = |line| match is_quoted_marker(line) {
+        true => format!("{QUOTE}{line}"),
         false => line.to_owned(),
     };
     text.split_inclusive('\n').map(line).collect()
+}
+
+/// The line as it was before it was quoted.
+fn unquoted(line: &str) -> &str {
+    match line.strip_prefix(QUOTE) {
+        Some(rest) if is_quoted_marker(rest) => rest,
+        _ => line,
+    }
 }
 
 impl Environment for Solo {
@@ -145,16 +172,7 @@ impl Environment for Solo {
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
-        let told = self.team.start(task)?;
-        let texts: Vec<&str> = told.iter().map(|one| &*one.text).collect();
-        if texts.iter().any(|text| text.lines().any(is_marker)) {
-            return Err(EnvironmentError::failed(format!(
-                "task `{}` has a line of {MARKER}, which separates the answers of a single agent: \
-                 leave the task out",
-                task.id
-            )));
-        }
-        Ok(vec![self.join(&texts)])
+        Ok(vec![self.join(&self.team.start(task)?)])
     }
 
     fn step(
@@ -167,11 +185,7 @@ impl Environment for Solo {
         let Outcome { reward, next } = self.team.step(task, &past, &self.team_action(action))?;
         Ok(match next {
             Next::End => Outcome::end(reward),
-            Next::Continue(told) => {
-                // An outside model that is asked for feedback may say anything.
-                let texts: Vec<String> = told.iter().map(|one| quoted(&one.text)).collect();
-                Outcome::go_on(reward, vec![self.join(&texts)])
-            }
+            Next::Continue(told) => Outcome::go_on(reward, vec![self.join(&told)]),
         })
     }
 }
@@ -179,6 +193,7 @@ impl Environment for Solo {
 #[cfg(test)]
 mod tests {
     use polyphony_episode::Reward;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -219,10 +234,7 @@ mod tests {
             let reward = Reward::new([("length", length)]);
             if let [before] = past {
                 let told = &before.observations;
-                assert_eq!(
-                    (&*told[0].text, &*told[1].text),
-                    ("one\nx", "two\nx")
-                );
+                assert_eq!((&*told[0].text, &*told[1].text), ("one\nx", "two\nx"));
                 assert_eq!(before.action.texts(), ["a", "b"]);
                 return Ok(Outcome::end(reward));
             }
@@ -253,7 +265,7 @@ mod tests {
             "{}",
             first[0].text
         );
-        let outcome = solo.step(&task, &[], &said("a\n[NEXT]\nb\n")).unwrap();
+        let outcome = solo.step(&task, &[], &said("a\n[NEXT]\nb")).unwrap();
         assert_eq!(outcome.reward.total(), 101.0);
         let Next::Continue(second) = outcome.next else {
             panic!("there are two turns")
@@ -265,7 +277,7 @@ mod tests {
         );
         let past = [Turn {
             observations: first,
-            action: said("a\n[NEXT]\nb\n"),
+            action: said("a\n[NEXT]\nb"),
         }];
         let last = solo.step(&task, &past, &said("long\n[NEXT]\n")).unwrap();
         assert_eq!((last.reward.total(), last.next), (400.0, Next::End));
@@ -287,7 +299,8 @@ mod tests {
         for (text, expected) in [
             ("a\n[NEXT]\nb", ["a", "b"]),
             ("a [NEXT] b", ["a [NEXT] b", ""]),
-            ("\n a\n\n  [NEXT]  \r\nb\n\n", ["\n a", "b"]),
+            ("\n a\n\n  [NEXT]  \r\nb\n\n", ["\n a\n", "b\n\n"]),
+            ("a\r\n[NEXT]\r\n> [NEXT]\nb", ["a\r", "[NEXT]\nb"]),
             ("a\n[NEXT]\nb\n[NEXT]\nc", ["a", "b"]),
             ("[NEXT]\nb", ["", "b"]),
             ("", ["", ""]),
@@ -297,12 +310,51 @@ mod tests {
     }
 
     #[test]
-    fn a_task_with_the_marker_in_it_is_refused() {
-        let task = Task::new("t", [("text", "x\n[NEXT]\ny")]);
-        let message = solo().start(&task).unwrap_err().to_string();
-        assert!(
-            message.starts_with("task `t` has a line of [NEXT]"),
-            "{message}"
+    fn a_past_turn_is_given_to_the_team_as_it_was() {
+        let text = "x\n > [NEXT]\n> [NEXT]\n[NEXT]\r\ny\r\n\n";
+        let (solo, task) = (solo(), Task::new("t", [("text", text)]));
+        let observations = solo.start(&task).unwrap();
+        let turn = Turn {
+            observations,
+            action: said("a\n[NEXT]\nb\n"),
+        };
+        let team_turn = solo.team_turn(&turn);
+        assert_eq!(team_turn.observations, solo.team.start(&task).unwrap());
+        assert_eq!(team_turn.action.texts(), ["a", "b\n"]);
+    }
+
+    /// Texts of lines that look like separators, with every kind of line end.
+    fn text() -> impl Strategy<Value = String> {
+        let lines = [
+            "[NEXT]",
+            " [NEXT]\t",
+            "> [NEXT]",
+            "> > [NEXT]",
+            ">[NEXT]",
+            "",
+            "a",
+            " > [NEXT]",
+        ];
+        let line = (
+            prop::sample::select(lines.to_vec()),
+            "[ \\n\r]{0,2}|\r\n|\n",
         );
+        let lines =
+            prop::collection::vec(line.prop_map(|(line, end)| format!("{line}{end}")), 0..6);
+        lines.prop_map(|lines| lines.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn texts_that_are_joined_are_split_as_they_were(texts in prop::collection::vec(text(), 1..5)) {
+            let joined = join(texts.iter().map(String::as_str));
+            prop_assert_eq!(split(&joined, texts.len()), texts);
+        }
+
+        #[test]
+        fn any_texts_are_split_as_they_were(texts in prop::collection::vec(".{0,12}", 1..5)) {
+            let joined = join(texts.iter().map(String::as_str));
+            prop_assert_eq!(split(&joined, texts.len()), texts);
+        }
     }
 }

@@ -198,7 +198,12 @@ mod tests {
         }
 
         fn counters(&self) -> Vec<Counter> {
-            vec![Counter::new(MetricKey::new("odd/calls"), 4.0, "calls", "Calls")]
+            vec![Counter::new(
+                MetricKey::new("odd/calls"),
+                4.0,
+                "calls",
+                "Calls",
+            )]
         }
 
         fn description(&self) -> Option<serde_json::Value> {

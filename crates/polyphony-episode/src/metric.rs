@@ -290,16 +290,19 @@ mod tests {
         for (key, text, pattern) in [
             (key("return"), "return", "return"),
             (key("reward").part("a"), "reward/a", "reward/<part>"),
-            (
-                key("nodes").at_turn(1),
-                "turn_1/nodes",
-                "turn_<turn>/nodes",
-            ),
+            (key("nodes").at_turn(1), "turn_1/nodes", "turn_<turn>/nodes"),
             (key("kl").of_role("w"), "w/kl", "<role>/kl"),
             (key("sandbox/runs"), "sandbox/runs", "sandbox/runs"),
-            (key("timing.step_secs"), "timing.step_secs", "timing.step_secs"),
+            (
+                key("timing.step_secs"),
+                "timing.step_secs",
+                "timing.step_secs",
+            ),
         ] {
-            assert_eq!((key.to_string().as_str(), key.pattern().as_str()), (text, pattern));
+            assert_eq!(
+                (key.to_string().as_str(), key.pattern().as_str()),
+                (text, pattern)
+            );
             let written = serde_json::to_string(&key).unwrap();
             assert_eq!(serde_json::from_str::<MetricKey>(&written).unwrap(), key);
         }
@@ -332,7 +335,10 @@ mod tests {
             Counter::new(MetricKey::new(name), total, "programs", "Programs")
         };
         let runs = counter("sandbox/runs", 7.0).since(5.0);
-        assert_eq!((runs.value, &*runs.unit), (MetricValue::Count(2), "programs"));
+        assert_eq!(
+            (runs.value, &*runs.unit),
+            (MetricValue::Count(2), "programs")
+        );
         let secs = counter("timing.sandbox_secs", 3.0).since(1.0);
         assert_eq!(secs.value, MetricValue::Real(2.0));
         let part = counter("cost", 1.5).since(0.25);

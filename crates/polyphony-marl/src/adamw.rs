@@ -3,34 +3,57 @@
 //!
 //! `m ← β₁ m + (1 − β₁) g`, `v ← β₂ v + (1 − β₂) g²`,
 //! `w ← (1 − η λ) w − η · m̂ / (√v̂ + ε)` with `m̂ = m / (1 − β₁ᵗ)` and `v̂ = v / (1 − β₂ᵗ)`.
+//!
+//! `t` counts the steps of each weight by itself: one that a loss does not depend on stands still, and
+//! its moments with it. Weights with a single dimension, which are norms and biases, do not decay
+//! (λ = 0): pulling them to 0 does not make a network simpler, but breaks it.
 
 use burn::{
     backend::Flex,
     module::{ModuleMapper, Param},
-    tensor::{Tensor, TensorData},
+    tensor::{Device, Tensor, TensorData},
 };
-use polyphony_model::{LanguageModel, WeightGradients};
+use polyphony_model::{LanguageModel, ModelError, TensorSpec, WeightGradients};
 use pulp::Arch;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use crate::config::Updates;
+use crate::{MarlError, config::Updates};
 
-/// The optimizer of one model.
+/// The optimizer of one model, or of a head of one's own.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct AdamW {
-    /// Gradient steps taken.
-    steps: usize,
-    /// The first and second moment of each weight, flat, in visiting order.
-    moments: Vec<Option<Moments>>,
+pub struct AdamW {
+    /// What is kept of each weight, flat, in visiting order; `None` for one that no step has changed.
+    slots: Vec<Option<Moments>>,
 }
 
 #[derive(Clone, Debug)]
 struct Moments {
+    /// Steps that the weight has taken.
+    steps: u64,
     first: Tensor<1>,
     second: Tensor<1>,
 }
 
-/// The numbers of one step.
+/// A weight that steps have changed, in a saved state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteppedWeight {
+    /// Its name.
+    pub weight: String,
+    /// The steps that it has taken.
+    pub steps: u64,
+}
+
+/// How far a gradient step goes: the same for all weights.
+#[derive(Clone, Copy, Debug)]
+pub struct StepSize<'a> {
+    /// Gradients are multiplied by it: the clipping factor.
+    gradient_scale: f64,
+    learning_rate: f64,
+    updates: &'a Updates,
+}
+
+/// The numbers of one weight's step.
 struct Coefficients {
     /// Gradients are multiplied by it: the clipping factor.
     gradient_scale: f64,
@@ -45,85 +68,203 @@ struct Coefficients {
     decay: f64,
 }
 
-impl AdamW {
-    /// One gradient step. `norm` is the gradients' norm.
-    pub(crate) fn step(
-        &mut self,
-        model: &mut LanguageModel,
-        gradients: WeightGradients,
-        norm: f64,
-        learning_rate: f64,
-        updates: &Updates,
-    ) {
-        self.steps += 1;
-        let correction = |beta: f64| 1.0 - beta.powf(self.steps as f64);
-        let coefficients = Coefficients {
+impl<'a> StepSize<'a> {
+    /// The size of a step along gradients of this norm, which must be finite: a longer one than
+    /// `updates` allows is clipped.
+    pub fn new(norm: f64, learning_rate: f64, updates: &'a Updates) -> Self {
+        Self {
             gradient_scale: (updates.max_gradient_norm / norm).min(1.0),
+            learning_rate,
+            updates,
+        }
+    }
+
+    /// Those of a weight of so many dimensions at its `t`-th step.
+    fn coefficients(&self, t: u64, dimensions: usize) -> Coefficients {
+        let updates = self.updates;
+        let correction = |beta: f64| 1.0 - beta.powf(t as f64);
+        let weight_decay = match dimensions {
+            1 => 0.0,
+            _ => updates.weight_decay,
+        };
+        Coefficients {
+            gradient_scale: self.gradient_scale,
             beta_1: updates.beta_1,
             beta_2: updates.beta_2,
-            step_size: learning_rate / correction(updates.beta_1),
+            step_size: self.learning_rate / correction(updates.beta_1),
             second_scale: correction(updates.beta_2).sqrt().recip(),
             epsilon: updates.epsilon,
-            decay: 1.0 - learning_rate * updates.weight_decay,
-        };
-        let gradients = gradients.into_vec();
-        self.moments.resize_with(gradients.len(), || None);
-        let mut stepper = Stepper {
-            gradients: gradients.into_iter(),
-            moments: self.moments.iter_mut(),
-            coefficients,
-        };
-        model.map_weights(&mut stepper);
+            decay: 1.0 - self.learning_rate * weight_decay,
+        }
     }
 }
 
 impl AdamW {
-    /// Gradient steps taken.
-    pub(crate) fn steps(&self) -> usize {
-        self.steps
+    /// One gradient step of a model.
+    pub fn step(
+        &mut self,
+        model: &mut LanguageModel,
+        gradients: WeightGradients,
+        size: StepSize<'_>,
+    ) {
+        let gradients = gradients.into_vec();
+        self.slots.resize_with(gradients.len(), || None);
+        let mut stepper = Stepper {
+            gradients: gradients.into_iter(),
+            slots: self.slots.iter_mut(),
+            size,
+        };
+        model.map_weights(&mut stepper);
     }
 
-    /// The first and second moment of every weight that a step has changed, each flat, by the
-    /// weight's place in visiting order.
-    pub(crate) fn moments(&self) -> impl Iterator<Item = (usize, [Tensor<1>; 2])> {
-        let slots = self.moments.iter().enumerate();
-        slots.filter_map(|(place, slot)| {
-            let Moments { first, second } = slot.clone()?;
-            Some((place, [first, second]))
-        })
-    }
-
-    /// An optimizer that goes on after so many steps with the moments of each weight.
-    pub(crate) fn resumed(steps: usize, moments: Vec<Option<[Tensor<1>; 2]>>) -> Self {
-        let slot =
-            |pair: Option<[Tensor<1>; 2]>| pair.map(|[first, second]| Moments { first, second });
-        Self {
-            steps,
-            moments: moments.into_iter().map(slot).collect(),
+    /// One gradient step of a flat weight of one's own, with as many dimensions as it really has.
+    /// `place` tells it from others; a new optimizer knows none.
+    ///
+    /// # Shapes
+    /// - weight and gradient `[N]`, output `[N]`
+    #[must_use]
+    pub fn step_weight(
+        &mut self,
+        place: usize,
+        weight: Tensor<1>,
+        dimensions: usize,
+        gradient: Tensor<1>,
+        size: StepSize<'_>,
+    ) -> Tensor<1> {
+        if self.slots.len() <= place {
+            self.slots.resize_with(place + 1, || None);
         }
+        let slot = &mut self.slots[place];
+        let (weight, moments) = size.step(slot.take(), weight, dimensions, gradient);
+        *slot = Some(moments);
+        weight
+    }
+
+    /// What a state has to keep besides tensors, given the weights' names in visiting order: those that a
+    /// step has changed.
+    pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<SteppedWeight> {
+        let slots = weights.iter().zip(&self.slots);
+        let stepped = slots.filter_map(|(spec, slot)| {
+            Some(SteppedWeight {
+                weight: spec.name.clone(),
+                steps: slot.as_ref()?.steps,
+            })
+        });
+        stepped.collect()
+    }
+
+    /// The tensors of its state, each flat: the two moments of every weight that a step has changed,
+    /// under names that begin with `prefix`.
+    pub fn tensors(&self, prefix: &str, weights: &[TensorSpec]) -> Vec<(TensorSpec, Tensor<1>)> {
+        let slots = weights.iter().zip(&self.slots);
+        let moments = slots.filter_map(|(spec, slot)| {
+            let Moments { first, second, .. } = slot.clone()?;
+            let [of_first, of_second] = moment_specs(prefix, spec);
+            Some([(of_first, first), (of_second, second)])
+        });
+        moments.flatten().collect()
+    }
+
+    /// The optimizer of a saved state. `read` gives the values of a tensor.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read or has another number of values, or the state has a weight that is
+    /// none of `weights`.
+    pub fn restored(
+        prefix: &str,
+        weights: &[TensorSpec],
+        stepped: &[SteppedWeight],
+        device: &Device,
+        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<Self, MarlError> {
+        let unknown = |own: &&SteppedWeight| weights.iter().all(|spec| spec.name != own.weight);
+        if let Some(unknown) = stepped.iter().find(unknown) {
+            return Err(MarlError::state(format!(
+                "it has moments of the weight `{}`, which the model does not have",
+                unknown.weight
+            )));
+        }
+        let mut slots = Vec::new();
+        for spec in weights {
+            let Some(own) = stepped.iter().find(|own| own.weight == spec.name) else {
+                slots.push(None);
+                continue;
+            };
+            let [first, second] =
+                moment_specs(prefix, spec).map(|spec| read_tensor(&spec, device, read));
+            slots.push(Some(Moments {
+                steps: own.steps,
+                first: first?,
+                second: second?,
+            }));
+        }
+        Ok(Self { slots })
+    }
+}
+
+/// A flat tensor of a saved state.
+pub(crate) fn read_tensor(
+    spec: &TensorSpec,
+    device: &Device,
+    read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+) -> Result<Tensor<1>, MarlError> {
+    let values = read(spec)?;
+    let count = values.len();
+    if count != spec.shape.iter().product::<usize>() {
+        return Err(MarlError::state(format!(
+            "its tensor `{}` has {count} values, but should have the shape {:?}",
+            spec.name, spec.shape
+        )));
+    }
+    Ok(Tensor::from_data(TensorData::new(values, [count]), device))
+}
+
+/// The names under which the two moments of a weight are kept.
+fn moment_specs(prefix: &str, weight: &TensorSpec) -> [TensorSpec; 2] {
+    ["first", "second"].map(|moment| TensorSpec {
+        name: format!("{prefix}{moment}_moment.{}", weight.name),
+        shape: weight.shape.clone(),
+    })
+}
+
+impl StepSize<'_> {
+    /// One weight's step from the moments that it has, if any.
+    fn step(
+        &self,
+        moments: Option<Moments>,
+        weight: Tensor<1>,
+        dimensions: usize,
+        gradient: Tensor<1>,
+    ) -> (Tensor<1>, Moments) {
+        let mut moments = moments.unwrap_or_else(|| Moments {
+            steps: 0,
+            first: zeros(&gradient),
+            second: zeros(&gradient),
+        });
+        moments.steps += 1;
+        let coefficients = self.coefficients(moments.steps, dimensions);
+        step(weight, gradient, moments, &coefficients)
     }
 }
 
 struct Stepper<'a> {
     gradients: std::vec::IntoIter<Option<Tensor<1>>>,
-    moments: std::slice::IterMut<'a, Option<Moments>>,
-    coefficients: Coefficients,
+    slots: std::slice::IterMut<'a, Option<Moments>>,
+    size: StepSize<'a>,
 }
 
 impl ModuleMapper for Stepper<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let (Some(gradient), Some(slot)) = (self.gradients.next().flatten(), self.moments.next())
-        else {
+        // Both advance, also past a weight without a gradient.
+        let (gradient, slot) = (self.gradients.next().flatten(), self.slots.next());
+        let (Some(gradient), Some(slot)) = (gradient, slot) else {
             return param;
         };
-        let moments = slot.take().unwrap_or_else(|| Moments {
-            first: zeros(&gradient),
-            second: zeros(&gradient),
-        });
+        let moments = slot.take();
         param.map(|weight| {
             let shape = weight.shape();
             let flat = weight.flatten::<1>(0, D as isize - 1);
-            let (weight, moments) = step(flat, gradient, moments, &self.coefficients);
+            let (weight, moments) = self.size.step(moments, flat, D, gradient);
             *slot = Some(moments);
             weight.reshape(shape)
         })
@@ -157,11 +298,14 @@ fn step(
         return step_on_host(weight, gradient, moments, c);
     }
     let gradient = gradient * c.gradient_scale;
-    let first = moments.first * c.beta_1 + gradient.clone() * (1.0 - c.beta_1);
-    let second = moments.second * c.beta_2 + gradient.square() * (1.0 - c.beta_2);
-    let divisor = second.clone().sqrt() * c.second_scale + c.epsilon;
-    let weight = weight * c.decay - first.clone() / divisor * c.step_size;
-    (weight, Moments { first, second })
+    let moments = Moments {
+        steps: moments.steps,
+        first: moments.first * c.beta_1 + gradient.clone() * (1.0 - c.beta_1),
+        second: moments.second * c.beta_2 + gradient.square() * (1.0 - c.beta_2),
+    };
+    let divisor = moments.second.clone().sqrt() * c.second_scale + c.epsilon;
+    let weight = weight * c.decay - moments.first.clone() / divisor * c.step_size;
+    (weight, moments)
 }
 
 /// Values that a thread takes at once.
@@ -177,6 +321,7 @@ fn step_on_host(
         Ok(host) => host,
         Err(_) => unreachable!("weights and moments live where their gradient does"),
     };
+    let steps = moments.steps;
     let [mut weight, gradient, mut first, mut second] =
         [weight, gradient, moments.first, moments.second].map(on_host);
     let gradient = gradient.to_contiguous();
@@ -195,7 +340,12 @@ fn step_on_host(
             );
         });
     let [weight, first, second] = [weight, first, second].map(Tensor::from_primitive::<Flex>);
-    (weight, Moments { first, second })
+    let moments = Moments {
+        steps,
+        first,
+        second,
+    };
+    (weight, moments)
 }
 
 /// [`Coefficients`] in the weights' own precision.
@@ -267,24 +417,20 @@ mod tests {
         let device = Device::flex();
         let tensor = |value: f64| Tensor::<1>::from_data([value as f32; 3], &device);
         let gradients = [0.5, -0.2, 0.0, 1.5];
-        let mut weight = tensor(0.7);
-        let mut moments = Moments {
-            first: tensor(0.0),
-            second: tensor(0.0),
+        let updates = Updates {
+            beta_1: 0.9,
+            beta_2: 0.99,
+            weight_decay: 0.01,
+            // Half of the norm that the steps are given.
+            max_gradient_norm: 3.0,
+            ..Updates::default()
         };
-        for (index, gradient) in gradients.iter().enumerate() {
-            let t = index as f64 + 1.0;
-            let coefficients = Coefficients {
-                gradient_scale: 0.5,
-                beta_1: 0.9,
-                beta_2: 0.99,
-                step_size: LEARNING_RATE / (1.0 - 0.9f64.powf(t)),
-                second_scale: (1.0 - 0.99f64.powf(t)).sqrt().recip(),
-                epsilon: 1e-8,
-                decay: 1.0 - LEARNING_RATE * 0.01,
-            };
+        let mut weight = tensor(0.7);
+        let mut optimizer = AdamW::default();
+        for gradient in gradients {
+            let size = StepSize::new(6.0, LEARNING_RATE, &updates);
             // Twice the gradient, halved by the clipping factor.
-            (weight, moments) = step(weight, tensor(2.0 * gradient), moments, &coefficients);
+            weight = optimizer.step_weight(0, weight, 2, tensor(2.0 * gradient), size);
         }
         let expected = reference(0.7, &gradients, 0.01);
         for value in weight.into_data().iter::<f32>() {
@@ -292,6 +438,74 @@ mod tests {
                 (f64::from(value) - expected).abs() < 1e-6,
                 "{value} is not {expected}"
             );
+        }
+    }
+
+    fn values(tensor: Tensor<1>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().unwrap()
+    }
+
+    #[test]
+    fn each_weight_counts_its_own_steps() {
+        let device = Device::flex();
+        let tensor = |value: f32| Tensor::<1>::from_data([value], &device);
+        let updates = Updates::default();
+        let size = StepSize::new(1.0, LEARNING_RATE, &updates);
+        let mut optimizer = AdamW::default();
+        let _ = optimizer.step_weight(0, tensor(1.0), 2, tensor(0.5), size);
+        let _ = optimizer.step_weight(0, tensor(1.0), 2, tensor(0.5), size);
+        // A weight's first step has the length of the learning rate, whenever it comes.
+        let late = values(optimizer.step_weight(1, tensor(1.0), 2, tensor(0.01), size))[0];
+        assert!((f64::from(late) - (1.0 - LEARNING_RATE)).abs() < 1e-5, "{late}");
+        let specs = ["a", "b", "c"].map(|name| TensorSpec {
+            name: name.to_owned(),
+            shape: vec![1],
+        });
+        let stepped = optimizer.stepped(&specs);
+        let steps: Vec<_> = stepped.iter().map(|own| (&*own.weight, own.steps)).collect();
+        assert_eq!(steps, [("a", 2), ("b", 1)]);
+    }
+
+    #[test]
+    fn norms_and_biases_do_not_decay() {
+        let device = Device::flex();
+        let tensor = |value: f32| Tensor::<1>::from_data([value], &device);
+        let updates = Updates {
+            weight_decay: 0.5,
+            ..Updates::default()
+        };
+        let size = StepSize::new(1.0, LEARNING_RATE, &updates);
+        let [norm, matrix] = [1, 2].map(|dimensions| {
+            let mut optimizer = AdamW::default();
+            values(optimizer.step_weight(0, tensor(1.0), dimensions, tensor(0.0), size))[0]
+        });
+        assert_eq!(norm, 1.0);
+        assert!((f64::from(matrix) - (1.0 - 0.5 * LEARNING_RATE)).abs() < 1e-6, "{matrix}");
+    }
+
+    #[test]
+    fn a_state_that_does_not_fit_is_named() {
+        let spec = |name: &str| TensorSpec {
+            name: name.to_owned(),
+            shape: vec![2, 3],
+        };
+        let stepped = |weight: &str| SteppedWeight {
+            weight: weight.to_owned(),
+            steps: 1,
+        };
+        for (weight, values, expected) in [
+            ("other", 6, "moments of the weight `other`"),
+            ("own", 5, "`poet.first_moment.own` has 5 values, but should have the shape [2, 3]"),
+        ] {
+            let restored = AdamW::restored(
+                "poet.",
+                &[spec("own")],
+                &[stepped(weight)],
+                &Device::flex(),
+                &mut |_| Ok(vec![0.0; values]),
+            );
+            let message = restored.unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
         }
     }
 }

@@ -5,13 +5,39 @@
 //! mean of the others is RLOO's baseline (arXiv 2402.14740), the maximum ReMax's idea applied to a
 //! sampled group (arXiv 2310.10505), none plain REINFORCE.
 
-use crate::{
-    config::{AdvantageScale, Baseline},
-    returns::mean,
-};
+use serde::{Deserialize, Serialize};
+
+use crate::returns::mean;
+
+/// What is subtracted from an agent's credits within a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Baseline {
+    /// The group's mean: MAGRPO.
+    #[default]
+    GroupMean,
+    /// The mean of the other credits: MARLOO.
+    LeaveOneOut,
+    /// The group's maximum: MAReMax.
+    GroupMax,
+    /// Nothing: MAREINFORCE.
+    Zero,
+}
+
+/// What advantages are divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum AdvantageScale {
+    /// Nothing, as Dr. GRPO proposes: dividing favours tasks nearly solved or nearly hopeless.
+    #[default]
+    Unscaled,
+    /// The credits' population standard deviation, but at least `floor`.
+    StandardDeviation {
+        /// The smallest divisor.
+        floor: f64,
+    },
+}
 
 /// The advantage of each credit of one group; exactly 0 where all credits are equal up to rounding,
-/// so that no scale makes a lesson of the rounding.
+/// so that no scale turns the rounding into something to learn.
 pub fn advantages(credits: &[f64], baseline: Baseline, scale: AdvantageScale) -> Vec<f64> {
     if baseline != Baseline::Zero && are_equal(credits) {
         return vec![0.0; credits.len()];
@@ -59,8 +85,8 @@ fn are_equal(credits: &[f64]) -> bool {
     high - low <= ROUNDING * low.abs().max(high.abs())
 }
 
-/// Whether a group's advantages all vanish, so that it teaches nothing.
-pub fn teaches_nothing(advantages: &[f64]) -> bool {
+/// Whether a group's advantages are all 0, so that a policy gradient has nothing to learn from it.
+pub fn are_zero(advantages: &[f64]) -> bool {
     advantages.iter().all(|advantage| *advantage == 0.0)
 }
 
@@ -109,22 +135,22 @@ mod tests {
             Baseline::LeaveOneOut,
             Baseline::GroupMax,
         ] {
-            assert!(teaches_nothing(&of(baseline)));
+            assert!(are_zero(&of(baseline)));
         }
-        assert!(!teaches_nothing(&of(Baseline::Zero)));
+        assert!(!are_zero(&of(Baseline::Zero)));
     }
 
     #[test]
-    fn rounding_teaches_nothing_at_any_scale() {
+    fn rounding_are_zero_at_any_scale() {
         let nothing = AdvantageScale::StandardDeviation { floor: 1e-20 };
         for credits in [[0.1; 3], [1e9 + 0.1; 3], [0.3, 0.1 + 0.2, 0.3], [0.0; 3]] {
             for scale in [AdvantageScale::Unscaled, nothing] {
                 let found = advantages(&credits, Baseline::GroupMean, scale);
-                assert!(teaches_nothing(&found), "{credits:?}: {found:?}");
+                assert!(are_zero(&found), "{credits:?}: {found:?}");
             }
         }
         let small = advantages(&[1.0, 1.0 + 1e-9], Baseline::GroupMean, nothing);
-        assert!(!teaches_nothing(&small), "{small:?}");
+        assert!(!are_zero(&small), "{small:?}");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! One member of the team: a policy with its own weights, optimizer and way with text.
+//! One member of the team: a policy with its own weights and way with text.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use polyphony_model::{
     encode_conversation,
 };
 
-use crate::{MarlError, adamw::AdamW, tree::History, update::JudgedGroup};
+use crate::{MarlError, tree::History};
 
 /// How an agent's text becomes token ids and back.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ pub struct Language {
     pub stop_tokens: Vec<u32>,
 }
 
-/// One agent: it plays one role, or, where it is a team's only agent, all of them.
+/// One agent: it plays one role, or, where it is a team's only agent, all of them. What it learns with,
+/// such as an optimizer, belongs to the algorithm.
 #[derive(Debug)]
 pub struct Agent {
     /// A name for messages: its role's, if it plays one.
@@ -30,37 +31,16 @@ pub struct Agent {
     pub model: LanguageModel,
     /// How text becomes token ids and back; agents that start from one model share it.
     pub language: Arc<Language>,
-    /// The policy that it started from, where a divergence from it counts.
-    pub(crate) reference: Option<LanguageModel>,
-    /// What it will learn from, once there is enough of it.
-    pub(crate) buffer: Vec<JudgedGroup>,
-    pub(crate) optimizer: AdamW,
-    /// Updates refused in a row because a loss or gradient was not finite.
-    pub(crate) refused_in_a_row: usize,
 }
 
 impl Agent {
-    /// An agent that has not learned anything yet.
+    /// An agent from its parts.
     pub fn new(name: impl Into<String>, model: LanguageModel, language: Arc<Language>) -> Self {
         let name = name.into();
         Self {
             name,
             model,
             language,
-            reference: None,
-            buffer: Vec::new(),
-            optimizer: AdamW::default(),
-            refused_in_a_row: 0,
-        }
-    }
-
-    /// The same agent, which keeps its present policy as the reference that a divergence is measured
-    /// from. The two share their weights until an update changes them.
-    #[must_use]
-    pub fn with_reference(self) -> Self {
-        Self {
-            reference: Some(self.model.clone()),
-            ..self
         }
     }
 
@@ -87,13 +67,24 @@ impl Agent {
     }
 }
 
-/// The index of the agent that plays a role: a team has one agent a role, or one for all roles.
-pub(crate) fn player(agents: usize, role: usize) -> usize {
+/// The index of the agent that plays a role: a team has one agent per role, or one for all roles.
+pub fn player(agents: usize, role: usize) -> usize {
     if agents == 1 { 0 } else { role }
 }
 
+/// Refuses a team that is neither of one agent per role nor of one for all roles.
+pub(crate) fn check_team(agents: &[Agent], roles: &[Role]) -> Result<(), MarlError> {
+    match agents.len() == 1 || agents.len() == roles.len() {
+        true => Ok(()),
+        false => Err(MarlError::TeamSize {
+            roles: roles.len(),
+            agents: agents.len(),
+        }),
+    }
+}
+
 /// The roles that the agent at `index` plays: the other way round of [`player`].
-pub(crate) fn roles_of(index: usize, agents: usize, roles: usize) -> impl Iterator<Item = usize> {
+pub fn roles_of(index: usize, agents: usize, roles: usize) -> impl Iterator<Item = usize> {
     (0..roles).filter(move |&role| player(agents, role) == index)
 }
 
@@ -127,11 +118,13 @@ impl Language {
                     .encode_plain(&format!("{}\n\n", texts.join("\n\n")))?
             }
         };
-        Ok(History { tokens })
+        Ok(History {
+            tokens: tokens.into(),
+        })
     }
 
-    /// The history of an agent that has said something and is told what came of it. What it said
-    /// stays as the token ids that were sampled.
+    /// The history of an agent that has answered and reads what came of it. Its answer stays as the
+    /// token ids that were sampled.
     ///
     /// # Errors
     /// If the chat template refuses the conversation or has no place for an answer.
@@ -139,7 +132,7 @@ impl Language {
         &self,
         role: &Role,
         history: &History,
-        said: &Response,
+        answer: &Response,
         observation: &Observation,
     ) -> Result<History, MarlError> {
         let continuation = match &self.template {
@@ -148,7 +141,7 @@ impl Language {
                 let mut ids =
                     encode_continuation(&self.tokenizer, template, system, &observation.text)?;
                 // The template ends an answer with the token that the model may have ended it with.
-                if said.finish == FinishReason::Stop && said.tokens.last() == ids.first() {
+                if answer.finish == FinishReason::Stop && answer.tokens.last() == ids.first() {
                     ids.remove(0);
                 }
                 ids
@@ -159,7 +152,9 @@ impl Language {
             }
         };
         Ok(History {
-            tokens: [history.tokens.as_slice(), &said.tokens, &continuation].concat(),
+            tokens: [&history.tokens[..], &answer.tokens, &continuation]
+                .concat()
+                .into(),
         })
     }
 }

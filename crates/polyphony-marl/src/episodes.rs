@@ -1,50 +1,27 @@
-//! Whole episodes, each a single line of turns: a team is judged by them, and learns from the trees of
-//! a [rollout](crate::rollout()).
+//! Whole episodes, each a single line of turns: a team is evaluated by them, and learns from the trees
+//! of a [rollout](crate::rollout()).
 //!
 //! Agents answer without knowing of one another, as they do in training, or read one another's answers
-//! first, as a [`Protocol`] says: the untrained baselines of the MAGRPO paper (arXiv 2508.04652).
+//! first, as a [`Protocol`] says.
 
 use std::{borrow::Cow, ops::Range};
 
 use polyphony_episode::{
-    Environment, JointAction, Next, Observation, Response, Reward, Role, Turn,
+    Environment, JointAction, Next, Observation, Response, Reward, Task, Turn,
 };
-use polyphony_model::{LanguageModel, PromptGroup, StreamKey};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use polyphony_model::{LanguageModel, PromptGroup};
 
 use crate::{
     MarlError,
     agent::{Agent, player, roles_of},
-    rollout::{IndexedTask, ResponseConfig, answer, check_reward, check_team, sampling_models},
+    config::TrainingConfig,
+    protocol::{Message, Order, Protocol},
+    rollout::{answer, check_observations, check_reward, sampling_models},
+    stream::{EVALUATION_STEP, Place, narrow},
+    tasks::Batch,
+    threads::on_threads,
     tree::History,
 };
-
-/// Who reads whose answers before a joint action is complete.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Nobody reads anything: as in training.
-    #[default]
-    Parallel,
-    /// The agents answer one after the other, and each reads the answers before its own.
-    Pipeline,
-    /// Every agent writes a draft, reads the drafts of the others, and revises its own once.
-    Discussion,
-}
-
-/// How episodes are played.
-#[derive(Clone, Debug)]
-pub struct EpisodeConfig {
-    /// Episodes of each task.
-    pub episodes: usize,
-    /// Who reads whose answers.
-    pub protocol: Protocol,
-    /// How agents answer.
-    pub responses: ResponseConfig,
-    /// Seed and step of the random numbers; the rest of the key is filled in.
-    pub key: StreamKey,
-}
 
 /// An episode that was played.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +30,7 @@ pub struct Episode {
     pub task: String,
     /// Its number among the task's episodes, counted from 0.
     pub number: usize,
-    /// What the environment told each agent, and what the joint action was, at every turn. Drafts and
+    /// What each agent read of the environment, and what the joint action was, at every turn. Drafts and
     /// what the agents read of one another are not part of it.
     pub turns: Vec<Turn>,
     /// What each joint action earned.
@@ -67,7 +44,7 @@ pub struct Episode {
 }
 
 impl Episode {
-    /// The responses of one role, a turn each.
+    /// The responses of one role, one per turn.
     pub fn responses(&self, role: usize) -> impl Iterator<Item = &Response> {
         let turns = self.turns.iter();
         turns.map(move |turn| &turn.action.responses[role])
@@ -89,37 +66,42 @@ pub struct Episodes {
     pub left_out: Vec<Episode>,
 }
 
-/// Plays every task some times from beginning to end, all of them together. `on_tokens` is told of every
-/// batch of new tokens.
+/// Plays every task of a batch `episodes` times from beginning to end, all of them together, with random
+/// numbers that depend on the seed alone: they are none that training draws. `on_tokens` is called with
+/// the size of every batch of new tokens.
 ///
 /// # Errors
 /// If the environment fails, a prompt does not fit and shall not be skipped, or generation fails.
 pub fn play_episodes(
     agents: &[Agent],
     environment: &dyn Environment,
-    tasks: &[IndexedTask<'_>],
-    config: &EpisodeConfig,
+    batch: Batch<'_>,
+    episodes: usize,
+    protocol: &Protocol,
+    config: &TrainingConfig,
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Episodes, MarlError> {
     let stage = Stage {
         agents,
-        models: sampling_models(agents, config.responses.weights)?,
+        models: sampling_models(agents, config.weights)?,
         environment,
+        protocol,
         config,
     };
-    let mut open = stage.open(tasks)?;
-    let mut over = Vec::new();
+    let (mut open, mut over) = stage.open(batch, episodes)?;
     let horizon = environment.horizon().get();
     for turn in 0..horizon {
         over.extend(stage.act(&mut open, turn, on_tokens)?);
         open = stage.score(open)?;
-        if let Some(beyond) = open.iter().find(|open| open.goes_on && turn + 1 == horizon) {
+        if turn + 1 == horizon
+            && let Some(beyond) = open.iter().find(|open| open.continues)
+        {
             return Err(MarlError::BeyondHorizon {
                 task: beyond.episode.task.clone(),
                 horizon,
             });
         }
-        over.extend(open.extract_if(.., |open| !open.goes_on));
+        over.extend(open.extract_if(.., |open| !open.continues));
         if open.is_empty() {
             break;
         }
@@ -136,94 +118,121 @@ struct Stage<'a> {
     /// What each agent samples with.
     models: Vec<Cow<'a, LanguageModel>>,
     environment: &'a dyn Environment,
-    config: &'a EpisodeConfig,
+    protocol: &'a Protocol,
+    config: &'a TrainingConfig,
 }
 
 /// An episode that is being played.
 struct Open<'a> {
     /// The place of its task among those that are played.
     place: usize,
-    task: IndexedTask<'a>,
-    /// What the environment has told each role.
-    told: Vec<Observation>,
-    /// What each role has read and said last.
-    said: Vec<Option<(History, Response)>>,
-    goes_on: bool,
+    task: &'a Task,
+    /// The task's index in the data set.
+    index: u32,
+    /// What the environment says to each role.
+    observations: Vec<Observation>,
+    /// What the model of each role reads at the first turn, as long as nobody has answered.
+    first: Vec<History>,
+    /// What each role has read and answered last.
+    answered: Vec<Option<(History, Response)>>,
+    continues: bool,
     episode: Episode,
 }
 
-/// What a role is told in an episode.
-type Message = fn(&Open<'_>, &[Role], usize) -> Observation;
+impl<'a> Open<'a> {
+    /// The last answer of each role, empty before its first.
+    fn answers(&self) -> Vec<&str> {
+        let answered = self.answered.iter();
+        answered
+            .map(|own| own.as_ref().map_or("", |(_, answer)| &*answer.text))
+            .collect()
+    }
+}
 
-impl<'a> Stage<'a> {
-    fn open(&self, tasks: &[IndexedTask<'a>]) -> Result<Vec<Open<'a>>, MarlError> {
+impl Stage<'_> {
+    /// The episodes of all tasks that can be begun, and those that cannot.
+    fn open<'b>(
+        &self,
+        batch: Batch<'b>,
+        episodes: usize,
+    ) -> Result<(Vec<Open<'b>>, Vec<Open<'b>>), MarlError> {
         let mut open = Vec::new();
-        for (place, &task) in tasks.iter().enumerate() {
-            let told = self.environment.start(task.task)?;
-            check_team(self.agents, self.environment.roles(), &told)?;
-            open.extend((0..self.config.episodes).map(|number| Open {
+        let first_turns = batch.first_turns(self.agents, self.environment, self.config)?;
+        for (place, (index, task, first)) in first_turns.into_iter().enumerate() {
+            let index = narrow("tasks", index)?;
+            let begins = first.is_some();
+            let (observations, first) = match first {
+                Some(first) => (first.observations, first.histories),
+                None => (Vec::new(), Vec::new()),
+            };
+            open.extend((0..episodes).map(|number| Open {
                 place,
                 task,
-                told: told.clone(),
-                said: vec![None; told.len()],
-                goes_on: true,
+                index,
+                observations: observations.clone(),
+                first: first.clone(),
+                answered: vec![None; observations.len()],
+                continues: begins,
                 episode: Episode {
-                    task: task.task.id.clone(),
+                    task: task.id.clone(),
                     number,
                     turns: Vec::new(),
                     rewards: Vec::new(),
                     sampled_tokens: 0,
                     read_tokens: 0,
-                    is_cut: false,
+                    is_cut: !begins,
                 },
             }));
         }
-        Ok(open)
+        Ok(open.into_iter().partition(|open| open.continues))
     }
 
     /// Completes the joint action of every episode; returns those in which a prompt did not fit.
-    fn act(
+    fn act<'b>(
         &self,
-        open: &mut Vec<Open<'a>>,
+        open: &mut Vec<Open<'b>>,
         turn: usize,
         on_tokens: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Open<'a>>, MarlError> {
+    ) -> Result<Vec<Open<'b>>, MarlError> {
         let all = 0..self.environment.roles().len();
-        let rounds: Vec<(Range<usize>, Message)> = match self.config.protocol {
-            Protocol::Parallel => vec![(all, alone)],
-            Protocol::Pipeline => all
-                .map(|role| (role..role + 1, after_others as Message))
-                .collect(),
-            Protocol::Discussion => vec![(all.clone(), alone), (all, revising)],
-        };
         let mut stuck = Vec::new();
-        for (round, (roles, message)) in rounds.into_iter().enumerate() {
-            let key = StreamKey {
-                turn: turn as u16,
-                branch: round as u32,
-                ..self.config.key
+        let mut number = 0;
+        for round in &self.protocol.rounds {
+            let parts: Vec<Range<usize>> = match round.order {
+                Order::AtOnce => vec![all.clone()],
+                Order::InTurn => all.clone().map(|role| role..role + 1).collect(),
             };
-            stuck.extend(self.speak(open, roles, message, key, on_tokens)?);
+            for roles in parts {
+                let place = Place {
+                    seed: self.config.seed,
+                    step: EVALUATION_STEP,
+                    turn: narrow("turns", turn)?,
+                    branch: number,
+                    ..Place::default()
+                };
+                stuck.extend(self.speak(open, roles, &round.message, place, on_tokens)?);
+                number += 1;
+            }
         }
         Ok(stuck)
     }
 
     /// Lets some roles answer a message in every episode; returns those in which it did not fit.
-    fn speak(
+    fn speak<'b>(
         &self,
-        open: &mut Vec<Open<'a>>,
+        open: &mut Vec<Open<'b>>,
         roles: Range<usize>,
-        message: Message,
-        key: StreamKey,
+        message: &Message,
+        place: Place,
         on_tokens: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Open<'a>>, MarlError> {
+    ) -> Result<Vec<Open<'b>>, MarlError> {
         let mut ready = Vec::new();
         let mut stuck = Vec::new();
         for mut episode in std::mem::take(open) {
             let histories = roles
                 .clone()
                 .map(|role| self.history(&episode, role, message));
-            let long_prompts = self.config.responses.long_prompts;
+            let long_prompts = self.config.long_prompts;
             match long_prompts.allow(histories.collect::<Result<Vec<_>, _>>())? {
                 Some(histories) => ready.push((episode, histories)),
                 None => {
@@ -232,45 +241,56 @@ impl<'a> Stage<'a> {
                 }
             }
         }
+        let answers = self.answers(&ready, &roles, place, on_tokens)?;
+        for ((mut episode, histories), answers) in ready.into_iter().zip(answers) {
+            for ((role, history), answer) in roles.clone().zip(histories).zip(answers) {
+                episode.episode.read_tokens += history.tokens.len();
+                episode.episode.sampled_tokens += answer.tokens.len();
+                episode.answered[role] = Some((history, answer));
+            }
+            open.push(episode);
+        }
+        Ok(stuck)
+    }
+
+    /// For each episode the answers of some roles to their histories.
+    fn answers(
+        &self,
+        ready: &[(Open<'_>, Vec<History>)],
+        roles: &Range<usize>,
+        place: Place,
+        on_tokens: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<Response>>, MarlError> {
         let mut answers: Vec<Vec<Response>> = vec![Vec::new(); ready.len()];
         for (index, agent) in self.agents.iter().enumerate() {
             let played = roles_of(index, self.agents.len(), self.environment.roles().len());
-            let played: Vec<usize> = played.filter(|role| roles.contains(role)).collect();
-            let asked = played
-                .iter()
-                .flat_map(|role| ready.iter().map(move |ready| (*role, ready)));
-            let groups: Vec<PromptGroup<'_>> = asked
-                .map(|(role, (episode, histories))| PromptGroup {
+            let played = played.filter(|role| roles.contains(role));
+            let asked = played.flat_map(|role| ready.iter().map(move |ready| (role, ready)));
+            let groups = asked.map(|(role, (episode, histories))| {
+                let place = Place {
+                    task: episode.index,
+                    role: narrow("roles", role)?,
+                    sample: narrow("episodes of a task", episode.episode.number)?,
+                    ..place
+                };
+                Ok(PromptGroup {
                     prompt: &histories[role - roles.start].tokens,
-                    samples: 1,
-                    key: StreamKey {
-                        task: episode.task.index as u32,
-                        agent: role as u16,
-                        sample: episode.episode.number as u32,
-                        ..key
-                    },
+                    keys: vec![place.key()],
+                    family: place.family(),
                 })
-                .collect();
+            });
+            let groups = groups.collect::<Result<Vec<_>, MarlError>>()?;
             if groups.is_empty() {
                 continue;
             }
-            let responses = &self.config.responses;
-            let samples = answer(agent, &self.models[index], &groups, responses, on_tokens)?;
+            let samples = answer(agent, &self.models[index], &groups, self.config, on_tokens)?;
             // Role after role, as they were asked.
             let samples = samples.into_iter().flatten().map(|sample| sample.response);
             for (place, response) in samples.enumerate() {
                 answers[place % ready.len()].push(response);
             }
         }
-        for ((mut episode, histories), answers) in ready.into_iter().zip(answers) {
-            for ((role, history), said) in roles.clone().zip(histories).zip(answers) {
-                episode.episode.read_tokens += history.tokens.len();
-                episode.episode.sampled_tokens += said.tokens.len();
-                episode.said[role] = Some((history, said));
-            }
-            open.push(episode);
-        }
-        Ok(stuck)
+        Ok(answers)
     }
 
     /// What a role's model reads, if a response fits after it.
@@ -278,84 +298,54 @@ impl<'a> Stage<'a> {
         &self,
         open: &Open<'_>,
         role: usize,
-        message: Message,
+        message: &Message,
     ) -> Result<History, MarlError> {
         let roles = self.environment.roles();
         let agent = &self.agents[player(self.agents.len(), role)];
-        let told = message(open, roles, role);
-        let history = match &open.said[role] {
-            None => agent.language.first_history(&roles[role], &told)?,
-            Some((history, said)) => {
-                agent
-                    .language
-                    .next_history(&roles[role], history, said, &told)?
+        let history = match (&open.answered[role], message) {
+            (None, Message::Observation) => open.first[role].clone(),
+            (answered, message) => {
+                let text = message.to(role, roles, &open.observations[role], &open.answers());
+                match answered {
+                    None => agent.language.first_history(&roles[role], &text)?,
+                    Some((history, answer)) => {
+                        agent
+                            .language
+                            .next_history(&roles[role], history, answer, &text)?
+                    }
+                }
             }
         };
-        let new = self.config.responses.max_new_tokens;
+        let new = self.config.max_new_tokens;
         agent.check_room(&open.episode.task, &roles[role], &history, new)?;
         Ok(history)
     }
 
-    /// Scores what was said last in every episode.
-    fn score(&self, open: Vec<Open<'a>>) -> Result<Vec<Open<'a>>, MarlError> {
-        let score = |mut open: Open<'a>| {
-            let said = open.said.iter().flatten();
-            let action = JointAction::new(said.map(|(_, said)| said.clone()).collect());
-            let task = open.task.task;
-            let outcome = self.environment.step(task, &open.episode.turns, &action)?;
-            check_reward(self.environment, task, &action, &outcome.reward)?;
+    /// Scores what was answered last in every episode.
+    fn score<'b>(&self, open: Vec<Open<'b>>) -> Result<Vec<Open<'b>>, MarlError> {
+        let roles = self.environment.roles();
+        on_threads(self.environment.concurrency(), open, |mut open| {
+            let answered = open.answered.iter().flatten();
+            let action = JointAction::new(answered.map(|(_, answer)| answer.clone()).collect());
+            let past = &open.episode.turns;
+            let outcome = self.environment.step(open.task, past, &action)?;
+            check_reward(self.environment, open.task, &action, &outcome.reward)?;
             open.episode.rewards.push(outcome.reward);
             open.episode.turns.push(Turn {
-                observations: std::mem::take(&mut open.told),
+                observations: std::mem::take(&mut open.observations),
                 action,
             });
             match outcome.next {
-                Next::End => open.goes_on = false,
-                Next::Continue(told) => {
-                    check_team(self.agents, self.environment.roles(), &told)?;
-                    open.told = told;
+                Next::End => open.continues = false,
+                Next::Continue(observations) => {
+                    let turn = open.episode.turns.len();
+                    check_observations(roles, open.task, turn, &observations)?;
+                    open.observations = observations;
                 }
             }
             Ok(open)
-        };
-        open.into_par_iter().map(score).collect()
+        })
     }
-}
-
-/// What the environment tells a role.
-fn alone(open: &Open<'_>, _roles: &[Role], role: usize) -> Observation {
-    open.told[role].clone()
-}
-
-/// The same, with the answers of the roles before it.
-fn after_others(open: &Open<'_>, roles: &[Role], role: usize) -> Observation {
-    let mut text = open.told[role].text.to_string();
-    for (name, answer) in answers(open, roles).take(role) {
-        text += &format!("\n\nYour partner \"{name}\" has already answered:\n{answer}");
-    }
-    Observation::new(text)
-}
-
-/// The drafts of the others, and the request to revise one's own.
-fn revising(open: &Open<'_>, roles: &[Role], role: usize) -> Observation {
-    let mut text = String::new();
-    for (index, (name, answer)) in answers(open, roles).enumerate() {
-        if index != role {
-            text += &format!("Your partner \"{name}\" has answered:\n{answer}\n\n");
-        }
-    }
-    text += "Revise your own answer so that the two go well together. Write only the whole revised \
-             answer.";
-    Observation::new(text)
-}
-
-/// The name of each role and what it said last.
-fn answers<'a>(open: &'a Open<'_>, roles: &'a [Role]) -> impl Iterator<Item = (&'a str, &'a str)> {
-    let said = open
-        .said
-        .iter()
-        .map(|said| said.as_ref().map_or("", |(_, said)| &*said.text));
-    roles.iter().map(|role| role.name.as_str()).zip(said)
 }
 
 #[cfg(test)]

@@ -18,22 +18,51 @@ pub enum MarlError {
     /// The environment failed.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
-    /// Team, roles and observations differ in number.
+    /// Team and roles differ in number.
     #[error(
-        "the environment has {roles} roles and made {observations} observations, but the team has \
-         {agents} agents: give one agent a role, or one for all roles"
+        "the environment has {roles} roles, but the team has {agents} agents: give one agent per \
+         role, or one for all roles"
     )]
     TeamSize {
         /// Roles of the environment.
         roles: usize,
         /// Agents of the team.
         agents: usize,
-        /// Observations that the environment made.
-        observations: usize,
     },
-    /// An episode goes on when it should be over.
+    /// Roles and observations differ in number.
     #[error(
-        "task `{task}`: the environment goes on after turn {horizon}, but says with `horizon` that it \
+        "task `{task}`: the environment gave {observations} observations for turn {turn}, but must \
+         give one for each of its roles: {}", roles.join(", ")
+    )]
+    Observations {
+        /// The task.
+        task: String,
+        /// The turn that they are for, counted from 1.
+        turn: usize,
+        /// Observations that the environment gave.
+        observations: usize,
+        /// The roles of the environment.
+        roles: Vec<String>,
+    },
+    /// A task was asked for that is not there.
+    #[error("there is no task {index}: the data set has {tasks}, counted from 0")]
+    NoTask {
+        /// Its index.
+        index: usize,
+        /// Tasks of the data set.
+        tasks: usize,
+    },
+    /// There are more things than random numbers have names for.
+    #[error("{number} {what} are more than there are streams of random numbers for")]
+    TooMany {
+        /// What they are.
+        what: &'static str,
+        /// How many there are, or the index of one.
+        number: usize,
+    },
+    /// An episode continues when it should be over.
+    #[error(
+        "task `{task}`: the environment continues after turn {horizon}, but says with `horizon` that it \
          has no more turns: let `horizon` give the most turns of an episode, or let `step` end it"
     )]
     BeyondHorizon {
@@ -44,11 +73,16 @@ pub enum MarlError {
     },
     /// A reward has a part that its environment did not announce.
     #[error(
-        "the environment gave the reward part `{part}`, which its `reward_parts` does not name"
+        "task `{task}`: the environment gave the reward part `{part}`, which its `reward_parts` does \
+         not name; it names: {}", known.join(", ")
     )]
     UnknownPart {
+        /// The task.
+        task: String,
         /// The part.
         part: String,
+        /// The parts that were announced.
+        known: Vec<String>,
     },
     /// A reward is not a number to learn from.
     #[error(
@@ -62,8 +96,21 @@ pub enum MarlError {
         part: String,
         /// Its value.
         value: f64,
-        /// What the agents said.
+        /// What the agents answered.
         responses: Vec<String>,
+    },
+    /// Roles and rewards per role differ in number.
+    #[error(
+        "task `{task}`: the environment gave {rewards} rewards, but has {roles} roles: give one per \
+         role, or one that all of them share"
+    )]
+    RewardCount {
+        /// The task.
+        task: String,
+        /// Rewards that the environment gave.
+        rewards: usize,
+        /// Roles of the environment.
+        roles: usize,
     },
     /// A prompt does not fit into an agent's context.
     #[error(
@@ -83,15 +130,15 @@ pub enum MarlError {
         /// Tokens that the context holds.
         max_positions: usize,
     },
-    /// A divergence counts, but there is nothing to measure it from.
+    /// A divergence counts, but nothing to measure it from has scored the responses.
     #[error(
-        "agent `{agent}` keeps no reference, from which `kl` measures its divergence: make it with \
-         `Agent::with_reference`"
+        "`kl` measures a divergence from a reference, but no reference has scored the responses: call \
+         `score_references` before, or set `kl: Off`"
     )]
-    NoReference {
-        /// The agent.
-        agent: String,
-    },
+    NotScoredByReference,
+    /// A response without an advantage cannot be learned from.
+    #[error("a response has no advantage: give each sample one before the update")]
+    NoAdvantage,
     /// Rollout and training disagree about the same tokens.
     #[error(
         "agent `{agent}` on {device}: the log-probability of a sampled token differs by {gap:.4} \
@@ -110,13 +157,45 @@ pub enum MarlError {
     },
     /// Updates kept failing.
     #[error(
-        "agent `{agent}`: {in_a_row} updates in a row were refused because the loss or gradient \
+        "agent `{agent}`: {in_a_row} updates in a row were skipped because the loss or gradient \
          was not finite: lower `learning_rate` or `max_gradient_norm`"
     )]
     NotFinite {
         /// The agent.
         agent: String,
-        /// Refused updates in a row.
+        /// Skipped updates in a row.
         in_a_row: usize,
     },
+    /// A saved state is not that of this algorithm and team.
+    #[error("the saved state of the algorithm does not fit: {reason}")]
+    State {
+        /// What does not fit.
+        reason: String,
+    },
+    /// Anything else that an algorithm cannot do.
+    #[error("{message}")]
+    Algorithm {
+        /// What failed, and what would help.
+        message: String,
+        /// The error behind it, where there is one.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl MarlError {
+    /// A saved state does not fit.
+    pub fn state(reason: impl Into<String>) -> Self {
+        Self::State {
+            reason: reason.into(),
+        }
+    }
+
+    /// An algorithm of one's own failed: what failed, and what would help.
+    pub fn algorithm(message: impl Into<String>) -> Self {
+        Self::Algorithm {
+            message: message.into(),
+            source: None,
+        }
+    }
 }

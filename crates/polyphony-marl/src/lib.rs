@@ -1,55 +1,82 @@
-//! Multi-agent reinforcement learning for language models: MAGRPO and its relatives.
+//! Multi-agent reinforcement learning for language models: MAGRPO and its relatives, and the trait
+//! that any other algorithm implements.
 //!
-//! Each [`Agent`] keeps its own weights and sees only its own conversation; one shared reward
-//! scores what all of them say. This crate knows how a team learns from such rewards. It knows no
-//! concrete environment, no recipe and no file.
+//! Each [`Agent`] keeps its own weights and sees only its own conversation; a reward scores what all of
+//! them answer. This crate knows how a team learns from such rewards. It must not know any concrete
+//! environment, recipes or files.
 //!
-//! Start reading at [`train_step`]: it is one step from top to bottom, and each of its calls is
-//! one short file. `docs/one-step.md` tells the same in words. What an algorithm is made of can
-//! also be used by itself:
+//! Start reading at [`train_step`]: it is one step from top to bottom. What learning is, an
+//! [`Algorithm`] says; [`Magrpo`] is the first one. Whoever writes another finds below it what it is
+//! made of: [`rollout()`], [`returns`], [`credits`], [`advantages`], [`PolicyLoss`],
+//! [`score_references`], [`gradient_step`], [`AdamW`].
 //!
 //! ```
 //! use polyphony_marl::{AdvantageScale, Baseline, advantages};
 //!
 //! let credits = [1.0, 2.0, 6.0];
-//! let judged = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
-//! assert_eq!(judged(Baseline::GroupMean), [-2.0, -1.0, 3.0]);
-//! assert_eq!(judged(Baseline::LeaveOneOut), [-3.0, -1.5, 4.5]);
+//! let of = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
+//! assert_eq!(of(Baseline::GroupMean), [-2.0, -1.0, 3.0]);
+//! assert_eq!(of(Baseline::LeaveOneOut), [-3.0, -1.5, 4.5]);
 //! ```
 
 mod adamw;
 mod advantage;
 mod agent;
-mod checkpoint;
+mod algorithm;
 mod config;
 mod episodes;
 mod error;
 #[cfg(test)]
 mod fixture;
-mod objective;
-mod report;
+mod magrpo;
+mod memory;
+mod metrics;
+mod policy_loss;
+mod policy_update;
+mod protocol;
+mod reference;
 mod returns;
 mod rollout;
+mod state;
 mod step;
+mod stream;
+mod tasks;
+mod team;
+mod threads;
 mod tree;
 mod update;
 
-pub use advantage::{advantages, teaches_nothing};
-pub use agent::{Agent, Language};
-pub use checkpoint::AgentState;
+pub use adamw::{AdamW, StepSize, SteppedWeight};
+pub use advantage::{AdvantageScale, Baseline, advantages, are_zero};
+pub use agent::{Agent, Language, player, roles_of};
+pub use algorithm::{
+    AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputePlace, Game,
+    Need, Progress, StepContext,
+};
 pub use config::{
-    AdvantageScale, Aggregation, Algorithm, Baseline, ConfigError, Credit, JointMode, Kl,
-    MOST_JOINT_ACTIONS, MOST_SAMPLES, Objective, Schedule, Updates,
+    ConfigError, LongPrompts, RolloutWeights, Schedule, TrainingConfig, Updates,
 };
-pub use episodes::{Episode, EpisodeConfig, Episodes, Protocol, play_episodes};
+pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
-pub use objective::{Lesson, TokenLogprobs, TokenTerm, shares, token_term};
-pub use report::{AgentReport, RoleFigures, StepReport, Timing, TurnReport, mean_return};
-pub use returns::{credits, penalized_returns, returns};
-pub use rollout::{
-    IndexedTask, LongPrompts, Playable, ResponseConfig, Rollout, RolloutConfig, RolloutWeights,
-    playable_tasks, rollout,
+pub use magrpo::{Magrpo, assign_advantages};
+pub use metrics::{mean_return, update_metrics};
+pub use policy_loss::{
+    Aggregation, Kl, Objective, PolicyLoss, PolicyShift, TokenLogprobs, TokenTerm,
 };
-pub use step::{Progress, Step, StepConfig, train_step};
-pub use tree::{AgentGroup, Branch, History, Node, Sample};
-pub use update::{Drift, JudgedGroup, UpdateConfig, UpdateReport, update};
+pub use policy_update::{PolicyUpdate, update_policy};
+pub use protocol::{Message, Order, Protocol, Round};
+pub use reference::{references, score_reference, score_references};
+pub use returns::{Credit, credits, penalized_returns, returns, role_returns};
+pub use rollout::{NodeLine, Rollout, rollout};
+pub use state::LearnerState;
+pub use step::{Step, train_step};
+pub use stream::{EVALUATION_STEP, Place};
+pub use tasks::{Batch, StartedTasks, start_tasks};
+pub use team::update_each;
+pub use tree::{
+    AgentGroup, Branch, History, JointMode, MOST_JOINT_ACTIONS, MOST_SAMPLES, Node, Sample, Tree,
+};
+pub use update::{
+    GroupLoss, GroupScores, Learner, Outcome, States, StepSettings, UpdateReport, check_idle,
+    gradient_step, minibatches,
+};

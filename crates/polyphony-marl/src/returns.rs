@@ -4,23 +4,56 @@
 //! An agent's response is credited with the mean return of the joint actions that contain it, or
 //! with their sum, as the authors' code does (PyPI `comlrl` 1.4.3).
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    config::Credit,
+    MarlError,
     tree::{Branch, Node},
 };
 
-/// The return of every joint action of a node.
+/// How the returns of the joint actions that contain a response are combined into its credit. Aligned
+/// joint actions contain each response once, so that both are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Credit {
+    /// The mean of their returns, on the scale of the aligned mode.
+    #[default]
+    Mean,
+    /// The sum of their returns, larger by `G^(n-1)`.
+    Sum,
+}
+
+/// The return of every joint action of a node, for the whole team: of what all roles share, or of the
+/// mean over the roles where each has a reward of its own.
 pub fn returns(node: &Node, discount: f64) -> Vec<f64> {
     discounted(node, discount, &|_, branch| branch.reward.total())
 }
 
-/// The same for one agent alone, whose [divergence](crate::Sample::divergence) from its reference is
-/// subtracted from every reward, multiplied by `coefficient`.
-pub fn penalized_returns(node: &Node, agent: usize, discount: f64, coefficient: f64) -> Vec<f64> {
-    discounted(node, discount, &|node, branch| {
-        let own = &node.groups[agent].samples[branch.picks[agent]];
-        branch.reward.total() - coefficient * own.divergence()
-    })
+/// The return of every joint action of a node for one role, of the rewards that it earns: those that
+/// all roles share, or its own.
+pub fn role_returns(node: &Node, role: usize, discount: f64) -> Vec<f64> {
+    discounted(node, discount, &|_, branch| branch.reward.total_of(role))
+}
+
+/// The same, with the role's [divergence](crate::Sample::divergence) from its reference subtracted from
+/// every reward, multiplied by `coefficient`.
+///
+/// # Errors
+/// If no reference has scored the role's responses.
+pub fn penalized_returns(
+    node: &Node,
+    role: usize,
+    discount: f64,
+    coefficient: f64,
+) -> Result<Vec<f64>, MarlError> {
+    let nodes = node.nodes().into_iter();
+    let mut samples = nodes.flat_map(|node| &node.groups[role].samples);
+    if samples.any(|sample| sample.reference_logprobs.is_none()) {
+        return Err(MarlError::NotScoredByReference);
+    }
+    Ok(discounted(node, discount, &|node, branch| {
+        let own = &node.groups[role].samples[branch.picks[role]];
+        branch.reward.total_of(role) - coefficient * own.divergence().unwrap_or(f64::NAN)
+    }))
 }
 
 fn discounted(node: &Node, discount: f64, reward: &dyn Fn(&Node, &Branch) -> f64) -> Vec<f64> {
@@ -74,11 +107,14 @@ pub(crate) mod tests {
         let sample = Sample {
             response: Response::from_text("x"),
             logprobs: vec![],
-            reference_logprobs: vec![],
+            reference_logprobs: None,
+            advantage: None,
         };
         let group = AgentGroup {
             observation: Observation::new("o"),
-            history: History { tokens: vec![1] },
+            history: History {
+                tokens: [1].into(),
+            },
             samples: vec![sample; rewards.len()],
         };
         let branch = |(index, reward): (usize, &f64)| Branch {

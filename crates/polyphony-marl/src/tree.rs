@@ -1,24 +1,89 @@
-//! The rollout tree: what the agents saw, said and earned.
+//! The rollout tree: what the agents read, answered and earned.
 
-use polyphony_episode::{FinishReason, JointAction, Observation, Response, Reward};
+use std::sync::Arc;
+
+use polyphony_episode::{FinishReason, JointAction, Observation, Response, Reward, Turn};
 use serde::{Deserialize, Serialize};
 
-/// Everything that an agent has seen and said so far, as the token ids that its model reads.
+use crate::config::{ConfigError, check};
+
+/// How agents' responses are combined into joint actions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JointMode {
+    /// Joint action `g` is every agent's `g`-th response: `G` of them.
+    #[default]
+    Aligned,
+    /// Every combination of responses: `G^n` of them for `n` roles.
+    Cross,
+}
+
+/// What an algorithm wants to be sampled in a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tree {
+    /// Responses of each role at a node, `G`. With 0 nothing is sampled in this step, and the algorithm
+    /// learns from what it has kept.
+    pub samples: usize,
+    /// How they are combined.
+    pub joint_mode: JointMode,
+    /// An episode ends at a node whose joint actions earn more than this on average.
+    pub termination_threshold: Option<f64>,
+    /// The discount `γ` of later turns' rewards, with which returns are reported.
+    pub discount: f64,
+}
+
+/// The most responses to one prompt; more would be a mistake.
+pub const MOST_SAMPLES: usize = 4096;
+
+/// The most joint actions at the last turn of a task's tree; more would be a mistake.
+pub const MOST_JOINT_ACTIONS: usize = 1 << 16;
+
+impl Tree {
+    /// Joint actions of a node, for a team of this many roles; `None` beyond all numbers.
+    pub fn joint_actions(&self, roles: usize) -> Option<usize> {
+        match self.joint_mode {
+            JointMode::Aligned => Some(self.samples),
+            JointMode::Cross => self.samples.checked_pow(u32::try_from(roles).ok()?),
+        }
+    }
+
+    /// Checks that a task's tree can be played by this many roles over this many turns.
+    ///
+    /// # Errors
+    /// If it would have more than [`MOST_JOINT_ACTIONS`].
+    pub fn validate_for(&self, roles: usize, turns: usize) -> Result<(), ConfigError> {
+        let of_a_node = self.joint_actions(roles);
+        // Those of the last turn; the turns before add less than as many again.
+        let last = of_a_node.and_then(|n| n.checked_pow(u32::try_from(turns).ok()?));
+        check(
+            last.is_some_and(|last| last <= MOST_JOINT_ACTIONS),
+            "samples",
+            format!(
+                "{} with `joint_mode: {:?}` for {roles} roles and {turns} turns",
+                self.samples, self.joint_mode
+            ),
+            "small enough that the tree of a task has at most 65536 joint actions at its last turn",
+        )
+    }
+}
+
+/// Everything that an agent has read and answered so far, as the token ids that its model reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The token ids, ready to be continued by a response.
-    pub tokens: Vec<u32>,
+    pub tokens: Arc<[u32]>,
 }
 
-/// A response with what the update needs to know of its sampling.
+/// A response with what learning needs to know of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The text, the token ids and why it ended.
     pub response: Response,
     /// The natural log-probability of each token when it was drawn.
     pub logprobs: Vec<f32>,
-    /// The same under the policy that the agent started from; empty where no reference is kept.
-    pub reference_logprobs: Vec<f32>,
+    /// The same under the agent's reference; `None` where none has scored it.
+    pub reference_logprobs: Option<Vec<f32>>,
+    /// How much better than expected it was, once an algorithm has found out.
+    pub advantage: Option<f64>,
 }
 
 impl Sample {
@@ -28,19 +93,22 @@ impl Sample {
     }
 
     /// How far the policy has strayed from its reference on this response, in nats: the estimator
-    /// k1, `Σ_τ (ℓ_τ − ℓ_τ^ref)`. 0 where no reference is kept.
-    pub fn divergence(&self) -> f64 {
-        let pairs = self.logprobs.iter().zip(&self.reference_logprobs);
-        pairs
-            .map(|(&own, &reference)| f64::from(own) - f64::from(reference))
-            .sum()
+    /// k1, `Σ_τ (ℓ_τ − ℓ_τ^ref)`. `None` where no reference has scored it.
+    pub fn divergence(&self) -> Option<f64> {
+        let reference = self.reference_logprobs.as_ref()?;
+        let pairs = self.logprobs.iter().zip(reference);
+        Some(
+            pairs
+                .map(|(&own, &reference)| f64::from(own) - f64::from(reference))
+                .sum(),
+        )
     }
 }
 
-/// One agent's share of a node: its history and the responses that it sampled from it.
+/// One role's share of a node: its history and the responses that were sampled from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentGroup {
-    /// What the agent is told at this turn.
+    /// What the role reads at this turn.
     pub observation: Observation,
     /// What its model reads.
     pub history: History,
@@ -48,25 +116,38 @@ pub struct AgentGroup {
     pub samples: Vec<Sample>,
 }
 
+impl AgentGroup {
+    /// The advantage of each response; `None` where an algorithm has not given all of them one.
+    pub fn advantages(&self) -> Option<Vec<f64>> {
+        self.samples.iter().map(|sample| sample.advantage).collect()
+    }
+
+    /// The number of tokens in all responses.
+    pub fn response_tokens(&self) -> usize {
+        let lengths = self.samples.iter().map(|sample| sample.response.tokens.len());
+        lengths.sum()
+    }
+}
+
 /// One joint action of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch {
-    /// For each agent the index of its response in its group.
+    /// For each role the index of its response in its group.
     pub picks: Vec<usize>,
     /// What the joint action earned.
     pub reward: Reward,
-    /// The next turn, if the episode goes on.
+    /// The next turn, if the episode continues.
     pub child: Option<Node>,
 }
 
-/// One turn of a task: every agent's group, and the joint actions made of them.
+/// One turn of a task: every role's group, and the joint actions made of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// The task's identifier.
     pub task: String,
     /// The turn, counted from 0.
     pub turn: usize,
-    /// One group an agent.
+    /// One group per role.
     pub groups: Vec<AgentGroup>,
     /// The joint actions, scored.
     pub branches: Vec<Branch>,
@@ -83,24 +164,37 @@ impl Node {
         )
     }
 
+    /// The turn that a joint action made of this node.
+    pub fn turn_taken(&self, picks: &[usize]) -> Turn {
+        let observations = self.groups.iter().map(|group| group.observation.clone());
+        Turn {
+            observations: observations.collect(),
+            action: self.joint_action(picks),
+        }
+    }
+
     /// This node and all below it, a node before those below it.
     pub fn nodes(&self) -> Vec<&Node> {
         let mut nodes = vec![self];
-        let children = self
-            .branches
-            .iter()
-            .filter_map(|branch| branch.child.as_ref());
+        let children = self.branches.iter().flat_map(|branch| &branch.child);
         children.for_each(|child| nodes.extend(child.nodes()));
         nodes
     }
 
-    /// The agents' groups at this node and all below it.
+    /// This node and all below it, each with the indices of the joint actions that lead to it.
+    pub fn paths(&self) -> Vec<(Vec<usize>, &Node)> {
+        let mut found = vec![(Vec::new(), self)];
+        for (index, branch) in self.branches.iter().enumerate() {
+            let below = branch.child.iter().flat_map(Node::paths);
+            found.extend(below.map(|(path, node)| ([&[index], path.as_slice()].concat(), node)));
+        }
+        found
+    }
+
+    /// The groups of this node and of all below it, one slice per node.
     pub(crate) fn groups_mut(&mut self) -> Vec<&mut [AgentGroup]> {
         let mut groups = vec![self.groups.as_mut_slice()];
-        let children = self
-            .branches
-            .iter_mut()
-            .filter_map(|branch| branch.child.as_mut());
+        let children = self.branches.iter_mut().flat_map(|branch| &mut branch.child);
         children.for_each(|child| groups.extend(child.groups_mut()));
         groups
     }

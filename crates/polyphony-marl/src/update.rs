@@ -1,55 +1,108 @@
-//! One agent's update: log-probabilities → loss → gradients → new weights.
+//! One agent's update: log-probabilities → loss → gradients → new weights. What the loss is, a function
+//! says: it is given a scored group, and gives back its value and its derivatives.
 
 use polyphony_model::{
-    LanguageModel, ModelError, PackedGroup, ScoredGroup, WeightGradients, score_group,
+    LanguageModel, ModelError, PackedGroup, ScoredGroup, StreamKey, WeightGradients, score_group,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    advantage::teaches_nothing,
+    adamw::{AdamW, StepSize},
     agent::Agent,
-    config::{Algorithm, Kl, Updates},
-    objective::{Lesson, TokenLogprobs, TokenTerm, shares, token_term},
+    config::{ConfigError, Updates, at_least_one},
     tree::AgentGroup,
 };
 
-/// What an update needs to know besides the agent.
-#[derive(Clone, Debug)]
-pub struct UpdateConfig<'a> {
-    /// The objective.
-    pub algorithm: &'a Algorithm,
+/// What one agent learns with.
+#[derive(Clone, Debug, Default)]
+pub struct Learner {
+    /// Its optimizer.
+    pub optimizer: AdamW,
+    /// Gradient steps taken.
+    pub gradient_steps: usize,
+    /// Updates skipped in a row because a loss or gradient was not finite.
+    pub skipped_in_a_row: usize,
+}
+
+/// What a gradient step needs to know besides agent, groups and loss.
+#[derive(Clone, Copy, Debug)]
+pub struct StepSettings<'a> {
     /// The optimizer's settings.
     pub updates: &'a Updates,
     /// The learning rate.
     pub learning_rate: f64,
-    /// Groups of one gradient step, or up to twice as many where they do not come out even.
-    pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,
-    /// The most tokens of a response.
-    pub max_new_tokens: usize,
+    /// Which hidden states the loss reads.
+    pub states: States,
 }
 
-/// An agent's group and the advantage of each of its responses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JudgedGroup {
-    /// History and responses.
-    pub group: AgentGroup,
-    /// One advantage a response.
-    pub advantages: Vec<f64>,
+/// Which hidden states a loss reads besides log-probabilities.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum States {
+    /// None.
+    #[default]
+    None,
+    /// The one at the last token of each history, where a critic sits.
+    EndOfHistory,
+    /// Those at the places of the packed row that a function names.
+    At(fn(&PackedGroup<'_>) -> Vec<usize>),
+}
+
+impl States {
+    fn places(self, group: &PackedGroup<'_>) -> Vec<usize> {
+        match self {
+            Self::None => Vec::new(),
+            Self::EndOfHistory => vec![group.last_of_prompt()],
+            Self::At(places) => places(group),
+        }
+    }
+}
+
+/// A scored group, as a loss sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupScores<'a> {
+    /// The natural log-probability of every response token, one response after the other.
+    pub logprobs: &'a [f32],
+    /// The hidden states that were asked for, one row after the other, `[P · D]`.
+    pub states: &'a [f32],
+}
+
+/// What a loss says of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GroupLoss {
+    /// The group's share of the loss.
+    pub loss: f64,
+    /// Its derivative in each log-probability.
+    pub logprobs: Vec<f32>,
+    /// Its derivative in each number of the hidden states; empty where it does not depend on them.
+    pub states: Vec<f32>,
+}
+
+/// What became of a gradient step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// The weights have changed.
+    Taken {
+        /// The norm of the gradients before clipping.
+        norm: f64,
+    },
+    /// A loss or gradient was not finite, so the weights are as they were.
+    Skipped,
+    /// There was no group to learn from.
+    Empty,
 }
 
 /// What one agent's update did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpdateReport {
-    /// Groups that were not run, since all their advantages vanish or every response that has one is
-    /// left out of the loss; in every pass through the buffer.
+    /// Groups that were not run because nothing in the loss depends on them, in every pass through the
+    /// buffer.
     pub skipped_groups: usize,
     /// Gradient steps taken.
     pub steps: usize,
-    /// Gradient steps refused since loss or gradient were not finite.
-    pub refused: usize,
+    /// Gradient steps skipped because loss or gradient was not finite.
+    pub skipped: usize,
     /// The largest gradient norm before clipping, over the steps taken.
     pub gradient_norm: f64,
     /// The learning rate.
@@ -57,142 +110,138 @@ pub struct UpdateReport {
     /// The largest difference between a token's log-probability at rollout and in training, in
     /// nats; `None` of an empty buffer.
     pub logprob_gap: Option<f64>,
-    /// What the tokens in the loss say of the policy; `None` where there were none.
-    pub drift: Option<Drift>,
 }
 
-/// How far a policy is from the one that sampled, and from its reference: means over the tokens in
-/// the loss of all gradient steps, refused ones among them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Drift {
-    /// The mean of the ratio `ρ`.
-    pub ratio: f64,
-    /// The share of tokens that the objective's bounds held back.
-    pub clipped_share: f64,
-    /// The mean of the estimator k3, in nats; `None` where no reference is kept.
-    pub kl: Option<f64>,
-}
-
-/// Updates an agent from groups that it has not learned from yet.
+/// One gradient step of an agent from some groups. `loss` is given the index of a group and its scores,
+/// group after group; the gradients of what it gives back are added up, clipped and stepped along.
+///
+/// While the report has no step, the weights are those of the rollout: then the scores are held against
+/// the log-probabilities of the samples, and the largest difference is reported.
 ///
 /// # Errors
-/// If rollout and training disagree about log-probabilities beyond the tolerance, or too many
-/// updates in a row were refused.
-pub fn update(
+/// If rollout and training disagree about log-probabilities beyond the tolerance, too many updates in a
+/// row were skipped, or `loss` fails.
+pub fn gradient_step(
     agent: &mut Agent,
-    buffer: &[JudgedGroup],
-    config: &UpdateConfig<'_>,
-) -> Result<UpdateReport, MarlError> {
-    let mut report = UpdateReport {
-        learning_rate: config.learning_rate,
-        ..UpdateReport::default()
-    };
-    let mut terms = Vec::new();
-    let passes = (0..config.updates.epochs).flat_map(|_| minibatches(buffer, config.minibatch));
-    for minibatch in passes {
-        // Only before the first gradient step are the weights those of the rollout.
-        let on_policy = report.steps == 0;
-        let (gradients, finite) =
-            minibatch_gradients(agent, minibatch, config, on_policy, &mut report, &mut terms)?;
-        if gradients.is_empty() {
-            continue;
-        }
-        let norm = gradients.norm();
-        if finite && norm.is_finite() {
-            let Agent {
-                model, optimizer, ..
-            } = &mut *agent;
-            optimizer.step(model, gradients, norm, config.learning_rate, config.updates);
-            agent.refused_in_a_row = 0;
-            report.steps += 1;
-            report.gradient_norm = report.gradient_norm.max(norm);
-        } else {
-            refuse(agent, config, &mut report)?;
-        }
-    }
-    // A buffer that taught nothing has not been scored yet.
-    if let (None, Some(judged)) = (report.logprob_gap, buffer.first()) {
-        let logprobs = score(&agent.model, &judged.group, config.temperature)?;
-        match logprobs.iter().all(|logprob| logprob.is_finite()) {
-            true => compare_logprobs(agent, judged, &logprobs, config, &mut report)?,
-            false => refuse(agent, config, &mut report)?,
-        }
-    }
-    report.drift = drift(&terms, agent.reference.is_some());
-    Ok(report)
-}
-
-/// The buffer in parts of at least so many groups and nearly equal length: a small remainder would
-/// weigh as much as a whole minibatch.
-fn minibatches(buffer: &[JudgedGroup], groups: usize) -> impl Iterator<Item = &[JudgedGroup]> {
-    let parts = (buffer.len() / groups).max(1);
-    let end = move |part: usize| buffer.len() * part / parts;
-    (0..parts).map(move |part| &buffer[end(part)..end(part + 1)])
-}
-
-/// The gradients of a minibatch's loss, accumulated group by group, and whether the loss is finite.
-fn minibatch_gradients(
-    agent: &Agent,
-    minibatch: &[JudgedGroup],
-    config: &UpdateConfig<'_>,
-    on_policy: bool,
+    learner: &mut Learner,
+    groups: &[&AgentGroup],
+    settings: &StepSettings<'_>,
     report: &mut UpdateReport,
-    terms: &mut Vec<TokenTerm>,
-) -> Result<(WeightGradients, bool), MarlError> {
-    let lessons: Vec<Lesson<'_>> = minibatch.iter().flat_map(JudgedGroup::lessons).collect();
-    let shares = shares(&lessons, config.algorithm, config.max_new_tokens);
-    let mut shares = shares.as_slice();
+    loss: &mut dyn FnMut(usize, &GroupScores<'_>) -> Result<GroupLoss, MarlError>,
+) -> Result<Outcome, MarlError> {
+    let updates = settings.updates;
     let mut gradients = WeightGradients::default();
     let mut finite = true;
-    for judged in minibatch {
-        let (own, rest) = shares.split_at(judged.advantages.len());
-        shares = rest;
-        if judged.is_idle(own, config.algorithm) {
-            report.skipped_groups += 1;
-            continue;
+    for (index, group) in groups.iter().enumerate() {
+        let packed = packed(group)?;
+        let places = settings.states.places(&packed);
+        let scored = ScoredGroup::with_states(
+            &agent.model,
+            &packed,
+            settings.temperature,
+            updates.activations,
+            &places,
+        )?;
+        if report.steps == 0 {
+            compare_logprobs(agent, group, scored.logprobs(), updates, report)?;
         }
-        let packed = packed(&judged.group)?;
-        let activations = config.updates.activations;
-        let scored = ScoredGroup::new(&agent.model, &packed, config.temperature, activations)?;
-        if on_policy {
-            compare_logprobs(agent, judged, scored.logprobs(), config, report)?;
-        }
-        let mut derivatives = Vec::with_capacity(scored.logprobs().len());
-        for (share, term) in judged.terms(own, scored.logprobs(), config.algorithm) {
-            finite &= (share * term.loss).is_finite();
-            derivatives.push((share * term.slope) as f32);
-            if share > 0.0 {
-                terms.push(term);
-            }
-        }
-        gradients = gradients + scored.backward(derivatives);
+        let scores = GroupScores {
+            logprobs: scored.logprobs(),
+            states: scored.states(),
+        };
+        let own = loss(index, &scores)?;
+        finite &= own.loss.is_finite();
+        let states = match own.states.is_empty() {
+            true => vec![0.0; scored.states().len()],
+            false => own.states,
+        };
+        gradients = gradients + scored.backward_with_states(own.logprobs, states);
     }
-    Ok((gradients, finite))
+    if gradients.is_empty() {
+        return Ok(Outcome::Empty);
+    }
+    let norm = gradients.norm();
+    if !(finite && norm.is_finite()) {
+        skip(agent, learner, updates, report)?;
+        return Ok(Outcome::Skipped);
+    }
+    let size = StepSize::new(norm, settings.learning_rate, updates);
+    learner.optimizer.step(&mut agent.model, gradients, size);
+    learner.skipped_in_a_row = 0;
+    learner.gradient_steps += 1;
+    report.steps += 1;
+    report.gradient_norm = report.gradient_norm.max(norm);
+    Ok(Outcome::Taken { norm })
 }
 
-fn drift(terms: &[TokenTerm], has_reference: bool) -> Option<Drift> {
-    let tokens = terms.len() as f64;
-    let mean = |of: fn(&TokenTerm) -> f64| terms.iter().map(of).sum::<f64>() / tokens;
-    (!terms.is_empty()).then(|| Drift {
-        ratio: mean(|term| term.ratio),
-        clipped_share: mean(|term| f64::from(u8::from(term.clipped))),
-        kl: has_reference.then(|| mean(|term| term.kl)),
-    })
-}
-
-fn refuse(
-    agent: &mut Agent,
-    config: &UpdateConfig<'_>,
+/// Holds training against rollout where no group was run: a buffer that taught nothing has not been
+/// scored yet.
+///
+/// # Errors
+/// As [`gradient_step`].
+pub fn check_idle(
+    agent: &Agent,
+    learner: &mut Learner,
+    group: Option<&AgentGroup>,
+    settings: &StepSettings<'_>,
     report: &mut UpdateReport,
 ) -> Result<(), MarlError> {
-    report.refused += 1;
-    agent.refused_in_a_row += 1;
+    let (None, Some(group)) = (report.logprob_gap, group) else {
+        return Ok(());
+    };
+    let logprobs = score(&agent.model, group, settings.temperature)?;
+    match logprobs.iter().all(|logprob| logprob.is_finite()) {
+        true => compare_logprobs(agent, group, &logprobs, settings.updates, report),
+        false => skip(agent, learner, settings.updates, report),
+    }
+}
+
+/// The indices of a buffer's groups in parts of at least this many and nearly equal length: a small
+/// remainder would weigh as much as a whole minibatch. One pass follows the buffer's order; where there
+/// are several, each has an order of its own, drawn from `key`.
+///
+/// # Errors
+/// If a minibatch has no group.
+pub fn minibatches(
+    buffer: usize,
+    minibatch: usize,
+    epochs: usize,
+    key: StreamKey,
+) -> Result<Vec<Vec<usize>>, ConfigError> {
+    at_least_one("minibatch", minibatch)?;
+    let parts = (buffer / minibatch).max(1);
+    let end = |part: usize| buffer * part / parts;
+    let mut draws = 0;
+    let mut found = Vec::with_capacity(parts * epochs);
+    for _ in 0..epochs {
+        let mut order: Vec<usize> = (0..buffer).collect();
+        if epochs > 1 {
+            // Fisher and Yates.
+            for last in (1..buffer).rev() {
+                let other = (key.uniform(draws) * (last + 1) as f64) as usize;
+                order.swap(last, other);
+                draws += 1;
+            }
+        }
+        found.extend((0..parts).map(|part| order[end(part)..end(part + 1)].to_vec()));
+    }
+    Ok(found)
+}
+
+fn skip(
+    agent: &Agent,
+    learner: &mut Learner,
+    updates: &Updates,
+    report: &mut UpdateReport,
+) -> Result<(), MarlError> {
+    report.skipped += 1;
+    learner.skipped_in_a_row += 1;
     log::warn!(
-        "agent `{}`: update refused, its loss or gradient is not finite",
+        "agent `{}`: update skipped, its loss or gradient is not finite",
         agent.name
     );
-    if agent.refused_in_a_row >= config.updates.max_nonfinite {
-        let (agent, in_a_row) = (agent.name.clone(), agent.refused_in_a_row);
+    if learner.skipped_in_a_row >= updates.max_nonfinite {
+        let (agent, in_a_row) = (agent.name.clone(), learner.skipped_in_a_row);
         return Err(MarlError::NotFinite { agent, in_a_row });
     }
     Ok(())
@@ -201,20 +250,16 @@ fn refuse(
 /// Holds the training path's log-probabilities against those of the rollout.
 fn compare_logprobs(
     agent: &Agent,
-    judged: &JudgedGroup,
+    group: &AgentGroup,
     logprobs: &[f32],
-    config: &UpdateConfig<'_>,
+    updates: &Updates,
     report: &mut UpdateReport,
 ) -> Result<(), MarlError> {
-    let sampled = judged
-        .group
-        .samples
-        .iter()
-        .flat_map(|sample| &sample.logprobs);
+    let sampled = group.samples.iter().flat_map(|sample| &sample.logprobs);
     let gap = logprobs
         .iter()
         .zip(sampled)
-        // In training a value that is not finite is refused; one from the rollout is as far off as
+        // In training a value that is not finite is skipped; one from the rollout is as far off as
         // can be.
         .filter(|(trained, _)| trained.is_finite())
         .map(|(trained, sampled)| match sampled.is_finite() {
@@ -223,7 +268,7 @@ fn compare_logprobs(
         })
         .fold(0.0, f64::max);
     report.logprob_gap = Some(report.logprob_gap.map_or(gap, |largest| largest.max(gap)));
-    let tolerance = config.updates.logprob_tolerance;
+    let tolerance = updates.logprob_tolerance;
     if gap <= tolerance {
         return Ok(());
     }
@@ -246,55 +291,10 @@ pub(crate) fn score(
     Ok(logprobs.into_data().iter::<f32>().collect())
 }
 
-fn packed(group: &AgentGroup) -> Result<PackedGroup<'_>, ModelError> {
+pub(crate) fn packed(group: &AgentGroup) -> Result<PackedGroup<'_>, ModelError> {
     let responses = group.samples.iter();
-    let responses = responses.map(|sample| sample.response.tokens.as_slice());
+    let responses = responses.map(|sample| &sample.response.tokens[..]);
     PackedGroup::new(&group.history.tokens, responses.collect())
-}
-
-impl JudgedGroup {
-    fn lessons(&self) -> impl Iterator<Item = Lesson<'_>> {
-        let pairs = self.group.samples.iter().zip(&self.advantages);
-        pairs.map(|(sample, &advantage)| Lesson { sample, advantage })
-    }
-
-    /// Whether nothing in the loss depends on this group, given the shares of its responses.
-    fn is_idle(&self, shares: &[f64], algorithm: &Algorithm) -> bool {
-        let pulls_back = matches!(algorithm.kl, Kl::Loss { .. });
-        let in_loss = shares.iter().zip(&self.advantages);
-        let advantages: Vec<f64> = in_loss
-            .filter(|(share, _)| **share > 0.0)
-            .map(|(_, advantage)| *advantage)
-            .collect();
-        advantages.is_empty() || (teaches_nothing(&advantages) && !pulls_back)
-    }
-
-    /// Each token's share and term, given the log-probabilities of all of them.
-    fn terms(
-        &self,
-        shares: &[f64],
-        trained: &[f32],
-        algorithm: &Algorithm,
-    ) -> impl Iterator<Item = (f64, TokenTerm)> {
-        let responses = self.lessons().zip(shares);
-        let tokens = responses.flat_map(|(lesson, &share)| {
-            let sampled = lesson.sample.logprobs.iter().enumerate();
-            sampled.map(move |(index, &sampled)| {
-                let reference = lesson.sample.reference_logprobs.get(index);
-                (share, lesson.advantage, sampled, reference.copied())
-            })
-        });
-        tokens
-            .zip(trained)
-            .map(|((share, advantage, sampled, reference), &trained)| {
-                let logprobs = TokenLogprobs {
-                    trained: trained.into(),
-                    sampled: sampled.into(),
-                    reference: reference.map(f64::from),
-                };
-                (share, token_term(logprobs, advantage, algorithm))
-            })
-    }
 }
 
 #[cfg(test)]

@@ -75,8 +75,8 @@ fn decode(criterion: &mut Criterion) {
         for rows in [1, 4, 8, 16] {
             let prompts = [PromptGroup {
                 prompt: &prompt,
-                samples: rows,
-                key: StreamKey::default(),
+                keys: vec![StreamKey::default(); rows],
+                family: 0,
             }];
             // The first token of each row comes from the prompt's pass.
             group.throughput(Throughput::Elements((rows * (NEW_TOKENS - 1)) as u64));

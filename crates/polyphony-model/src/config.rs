@@ -9,11 +9,13 @@ use std::path::Path;
 use serde_json::Value;
 
 pub(crate) use self::keys::Keys;
+pub use self::memory::AttentionScores;
 pub use self::rope::{Rope, RopeScaling};
 use crate::error::ModelError;
 use crate::lora::{LoraConfig, Projection};
 
 mod keys;
+mod memory;
 mod rope;
 
 /// A family of networks.

@@ -246,10 +246,20 @@ pub enum ModelError {
     },
 
     /// Adapters were to be added to a model that has some.
-    #[error(
-        "the model has low-rank adapters already: merge them first with `polyphony models merge`"
-    )]
+    #[error("the model has low-rank adapters already: merge them into its weights first")]
     AdaptersAttached,
+
+    /// The network does not run this token, so that it has no hidden state.
+    #[error(
+        "there is no hidden state at {position} of the packed row of {tokens} tokens that the \
+         network runs: the prompt and all but the last token of each response"
+    )]
+    NoHiddenState {
+        /// The place in the packed row.
+        position: usize,
+        /// Tokens of the row.
+        tokens: usize,
+    },
 
     /// A setting of sampling or of adapters is impossible.
     #[error("`{key}` is {given}, but must be {allowed}")]

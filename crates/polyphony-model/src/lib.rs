@@ -19,7 +19,8 @@
 //! let model = LanguageModel::load(&files, &Device::flex())?;
 //!
 //! // Four responses to one prompt.
-//! let group = PromptGroup { prompt: &[5, 6, 7], samples: 4, key: StreamKey::default() };
+//! let keys = (0..4).map(|response| StreamKey([response; 32])).collect();
+//! let group = PromptGroup { prompt: &[5, 6, 7], keys, family: 0 };
 //! let config = GenerationConfig {
 //!     sampling: Sampling::default(),
 //!     max_new_tokens: 8,
@@ -47,7 +48,7 @@ mod lora;
 mod network;
 mod scoring;
 
-pub use config::{Architecture, ModelConfig, Rope, RopeScaling};
+pub use config::{Architecture, AttentionScores, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
     Adapter, Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer,
@@ -60,5 +61,6 @@ pub use gradients::WeightGradients;
 pub use language_model::{LanguageModel, check_bf16};
 pub use lora::{LoraConfig, Projection};
 pub use scoring::{
-    Activations, PackedGroup, ScoredGroup, score_group, sequence_logits, sequence_logprobs,
+    Activations, PackedGroup, ScoredGroup, last_state, score_group, sequence_logits,
+    sequence_logprobs,
 };

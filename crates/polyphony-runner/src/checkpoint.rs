@@ -1,9 +1,10 @@
-//! Checkpoints: everything that a run needs to go on as if it had never stopped.
+//! Checkpoints: everything that a run needs to be resumed as if it had never stopped.
 //!
-//! A checkpoint is a directory `checkpoints/step-<step>` of the run: `state.ron`, and for each agent
-//! a safetensors file with the weights that learn and the optimizer's moments. It is written under a
-//! temporary name, synced and renamed, so it is there whole or not at all. Nothing is kept of random
-//! numbers and of the order of tasks: both follow from seed and step.
+//! A checkpoint is a directory `checkpoints/step-<step>` of the run: `state.ron`; for each agent a
+//! safetensors file with the weights that learn; and `algorithm.safetensors` with the tensors of the
+//! algorithm's state, such as an optimizer's moments. It is written under a temporary name, synced and
+//! renamed, so it is there whole or not at all. Nothing is kept of random numbers and of the order of
+//! tasks: both follow from seed and step.
 
 use std::{
     fs::{self, File},
@@ -11,57 +12,45 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use polyphony_episode::Environment;
-use polyphony_marl::AgentState;
-use polyphony_model::{Weights, save_tensors};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use burn::tensor::Tensor;
+use polyphony_marl::{Agent, Algorithm};
+use polyphony_model::{TensorSpec, Weights, save_tensors};
+use polyphony_report::{Lengths, Settings, reader, remove_unfinished, settings, unfinished};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    progress::NO_LEVEL,
-    recipe::{Checkpoints, Recipe, reader},
-    run_directory::{Lengths, remove_unfinished},
-    team::Team,
-};
+use crate::{observer::Best, recipe::Recipe};
 
 /// The layout of a checkpoint; another one has another number.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 const STATE: &str = "state.ron";
 
+/// The tensors of the algorithm's state. No agent's file has this name: theirs begin with `agent-`.
+const ALGORITHM: &str = "algorithm.safetensors";
+
 /// Where a run stood; its start by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Position {
     /// Steps that were done.
     pub(crate) steps: usize,
     /// How long the files of its steps were.
     pub(crate) lengths: Lengths,
-    /// The highest reward of a joint action, and the level that it reached.
-    pub(crate) best: Option<(f64, String)>,
-}
-
-impl Position {
-    /// The highest reward of a joint action, and the level that it reached.
-    pub(crate) fn best(&self, environment: &dyn Environment) -> Option<(f64, &'static str)> {
-        let (reward, level) = self.best.as_ref()?;
-        let known = environment
-            .reward_parts()
-            .iter()
-            .find(|part| *part == level);
-        Some((*reward, known.copied().unwrap_or(NO_LEVEL)))
-    }
+    /// The best joint action so far.
+    #[serde(default)]
+    pub(crate) best: Option<Best>,
 }
 
 /// All of a checkpoint but the tensors.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct State {
     format: u64,
-    /// The recipe, but for what a run may change when it goes on.
-    recipe: Recipe,
+    /// The recipe's settings by their paths, but for what a run may change when it is resumed.
+    settings: Settings,
     position: Position,
-    agents: Vec<NamedState>,
+    agents: Vec<String>,
+    /// The algorithm's state, but for its tensors.
+    algorithm: String,
 }
 
 /// What a checkpoint of any layout begins with.
@@ -70,20 +59,14 @@ struct Header {
     format: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NamedState {
-    name: String,
-    state: AgentState,
-}
+/// The settings that a run may change when it is resumed: the number of steps and what is kept.
+const CHANGEABLE: [&str; 3] = ["steps", "checkpoints.every", "checkpoints.keep"];
 
-/// The recipe without the number of steps and what is kept, which a run may change when it goes on.
-fn lasting(recipe: &Recipe) -> Recipe {
-    Recipe {
-        steps: 1,
-        checkpoints: Checkpoints::default(),
-        ..recipe.clone()
-    }
+/// The settings that a run keeps from its start to its end, by their paths.
+fn lasting(recipe: &Recipe) -> Settings {
+    let mut settings = settings(&recipe.to_ron());
+    settings.retain(|path, _| !CHANGEABLE.contains(&path.as_str()));
+    settings
 }
 
 fn folder(run: &Path) -> PathBuf {
@@ -95,25 +78,43 @@ fn name(steps: usize) -> String {
 }
 
 fn tensor_file(agent: &str) -> String {
-    format!("{agent}.safetensors")
+    format!("agent-{agent}.safetensors")
 }
 
 /// Writes a checkpoint and then removes those that are too many.
 ///
 /// # Errors
 /// If the disk is full or gone. What was there before is still there.
-pub(crate) fn save(run: &Path, recipe: &Recipe, team: &Team, position: &Position) -> Result<()> {
+pub(crate) fn save(
+    run: &Path,
+    recipe: &Recipe,
+    agents: &[Agent],
+    algorithm: &dyn Algorithm,
+    position: &Position,
+) -> Result<()> {
     let folder = folder(run);
     let target = folder.join(name(position.steps));
     let context = || {
         format!(
-            "writing the checkpoint {}: make room there, then `polyphony resume {}` goes on from \
+            "writing the checkpoint {}: make room there, then `polyphony resume {}` continues from \
              the checkpoint before it",
             target.display(),
             run.display()
         )
     };
-    write(&folder, &target, recipe, team, position).with_context(context)?;
+    let state = algorithm.state(agents)?;
+    let described = State {
+        format: FORMAT,
+        settings: lasting(recipe),
+        position: position.clone(),
+        agents: agents.iter().map(|agent| agent.name.clone()).collect(),
+        algorithm: state.values,
+    };
+    fs::create_dir_all(&folder)
+        .map_err(Into::into)
+        .and_then(|()| Ok(remove_unfinished(&folder)?))
+        .and_then(|()| write(&folder, &target, agents, state.tensors, &described))
+        .with_context(context)?;
     prune(run, recipe.checkpoints.keep)
 }
 
@@ -128,8 +129,7 @@ fn prune(run: &Path, keep: usize) -> Result<()> {
 
 /// Removes a checkpoint: it has another name before any part of it is gone.
 fn remove(checkpoint: &Path) -> Result<()> {
-    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
-    let leaving = checkpoint.with_file_name(format!("{UNFINISHED}{name}"));
+    let leaving = unfinished(checkpoint);
     fs::rename(checkpoint, &leaving)
         .and_then(|()| fs::remove_dir_all(&leaving))
         .with_context(|| format!("removing the checkpoint {}", checkpoint.display()))
@@ -138,53 +138,52 @@ fn remove(checkpoint: &Path) -> Result<()> {
 fn write(
     folder: &Path,
     target: &Path,
-    recipe: &Recipe,
-    team: &Team,
-    position: &Position,
+    agents: &[Agent],
+    tensors: Vec<(TensorSpec, Tensor<1>)>,
+    state: &State,
 ) -> Result<()> {
-    fs::create_dir_all(folder)?;
-    remove_unfinished(folder)?;
-    let partial = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempdir_in(folder)?;
-    for agent in &team.agents {
-        let (specs, tensors): (Vec<_>, Vec<_>) = agent.state_tensors().into_iter().unzip();
-        let mut tensors = tensors.into_iter();
-        let path = partial.path().join(tensor_file(&agent.name));
-        save_tensors(&path, &specs, |_| {
-            let tensor = tensors.next().map(|tensor| tensor.into_data());
-            // There is one tensor a specification, of 32-bit floats, which alone learn.
-            Ok(tensor
-                .and_then(|data| data.try_into_vec().ok())
-                .unwrap_or_default())
-        })?;
+    let partial = unfinished(target);
+    let written = write_files(&partial, agents, tensors, state)
+        .and_then(|()| Ok(fs::rename(&partial, target)?));
+    if written.is_err() {
+        // Nothing is in it that anyone could miss; what cannot be removed is removed by the next run.
+        let _ = fs::remove_dir_all(&partial);
     }
-    let state = State {
-        format: FORMAT,
-        recipe: lasting(recipe),
-        position: position.clone(),
-        agents: team
-            .agents
-            .iter()
-            .map(|agent| NamedState {
-                name: agent.name.clone(),
-                state: agent.state(),
-            })
-            .collect(),
-    };
-    let path = partial.path().join(STATE);
-    // RON keeps every digit of a number.
-    fs::write(&path, ron::to_string(&state)?)?;
-    File::open(&path)?.sync_all()?;
-    sync_folder(partial.path())?;
-    fs::rename(partial.path(), target)?;
-    // The temporary name is gone, and with it what would be cleaned up.
-    let _ = partial.keep();
+    written?;
     sync_folder(folder)
 }
 
-/// How the names of checkpoints begin that are being written or removed.
-const UNFINISHED: &str = ".unfinished-";
+fn write_files(
+    partial: &Path,
+    agents: &[Agent],
+    tensors: Vec<(TensorSpec, Tensor<1>)>,
+    state: &State,
+) -> Result<()> {
+    fs::create_dir(partial)?;
+    for agent in agents {
+        let path = partial.join(tensor_file(&agent.name));
+        write_tensors(&path, agent.model.learned_weights())?;
+    }
+    write_tensors(&partial.join(ALGORITHM), tensors)?;
+    let path = partial.join(STATE);
+    // RON keeps every digit of a number.
+    fs::write(&path, ron::to_string(state)?)?;
+    File::open(&path)?.sync_all()?;
+    sync_folder(partial)
+}
+
+fn write_tensors(path: &Path, tensors: Vec<(TensorSpec, Tensor<1>)>) -> Result<()> {
+    let (specs, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
+    let mut tensors = tensors.into_iter();
+    save_tensors(path, &specs, |_| {
+        let tensor = tensors.next().map(|tensor| tensor.into_data());
+        // There is one tensor per specification, of 32-bit floats, which alone learn.
+        Ok(tensor
+            .and_then(|data| data.try_into_vec().ok())
+            .unwrap_or_default())
+    })?;
+    Ok(())
+}
 
 fn sync_folder(path: &Path) -> Result<()> {
     if cfg!(unix) {
@@ -235,7 +234,7 @@ pub(crate) fn steps(checkpoint: &Path) -> usize {
 
 /// Where a resumed run begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum From {
+pub enum From {
     /// At its newest checkpoint, or at the start if there is none.
     Newest,
     /// At the checkpoint of this name.
@@ -255,7 +254,7 @@ impl std::str::FromStr for From {
     }
 }
 
-/// Finds the checkpoint to go on from; `None` is the start.
+/// Finds the checkpoint to resume from; `None` is the start.
 ///
 /// # Errors
 /// If there is none of the name that was given.
@@ -279,13 +278,20 @@ pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Puts the team into the state of a checkpoint; returns where the run stood.
+/// What a checkpoint is read into.
+pub(crate) struct Learner<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) agents: &'a mut [Agent],
+    pub(crate) algorithm: &'a mut dyn Algorithm,
+}
+
+/// Puts team and algorithm into the state of a checkpoint; returns where the run stood.
 ///
 /// # Errors
-/// If the checkpoint is damaged, foreign or newer: says which, and what to go on from instead. The
+/// If the checkpoint is damaged, foreign or newer: says which, and what to resume from instead. The
 /// team must not be used then.
-pub(crate) fn load(run: &Path, path: &Path, recipe: &Recipe, team: &mut Team) -> Result<Position> {
-    read(path, recipe, team).with_context(|| {
+pub(crate) fn load(run: &Path, path: &Path, learner: Learner<'_>) -> Result<Position> {
+    read(path, learner).with_context(|| {
         let all = list(run).unwrap_or_default();
         let before = all.iter().rev().find(|(_, other)| other.as_path() < path);
         let before = before.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
@@ -301,7 +307,12 @@ pub(crate) fn load(run: &Path, path: &Path, recipe: &Recipe, team: &mut Team) ->
     })
 }
 
-fn read(path: &Path, recipe: &Recipe, team: &mut Team) -> Result<Position> {
+fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
+    let Learner {
+        recipe,
+        agents,
+        algorithm,
+    } = learner;
     let file = path.join(STATE);
     let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let damaged = || format!("{} is damaged", file.display());
@@ -317,21 +328,43 @@ fn read(path: &Path, recipe: &Recipe, team: &mut Team) -> Result<Position> {
         header.format
     );
     let state: State = reader().from_str(&text).with_context(damaged)?;
+    check_settings(&state.settings, &lasting(recipe))?;
+    let names = agents.iter().map(|agent| &agent.name);
     ensure!(
-        state.recipe == lasting(recipe),
-        "it was made by another recipe than the one in the run's recipe.ron"
-    );
-    let names = state.agents.iter().map(|agent| agent.name.as_str());
-    ensure!(
-        names.eq(team.agents.iter().map(|agent| agent.name.as_str())),
+        state.agents.iter().eq(names),
         "{}: it has other agents than its recipe",
         damaged()
     );
-    for (agent, kept) in team.agents.iter_mut().zip(state.agents) {
+    for agent in &mut *agents {
         let tensors = Weights::open(&path.join(tensor_file(&agent.name)))?;
-        agent.restore(kept.state, &mut |spec| {
-            tensors.read(&spec.name, &spec.shape)
-        })?;
+        agent
+            .model
+            .replace_learned(&mut |spec: &TensorSpec| tensors.read(&spec.name, &spec.shape))?;
     }
+    let tensors = Weights::open(&path.join(ALGORITHM))?;
+    algorithm
+        .restore(agents, &state.algorithm, &mut |spec: &TensorSpec| {
+            tensors.read(&spec.name, &spec.shape)
+        })
+        .context("the state of the algorithm does not fit")?;
     Ok(state.position)
+}
+
+/// Refuses a checkpoint that was made by another recipe. A setting that one of the two does not know
+/// says nothing: a newer program may have it.
+fn check_settings(
+    kept: &Settings,
+    recipe: &Settings,
+) -> Result<()> {
+    let differs = |(path, value): &(&String, &String)| {
+        recipe.get(*path).is_some_and(|other| other != *value)
+    };
+    if let Some((path, value)) = kept.iter().find(differs) {
+        bail!(
+            "it was made by another recipe than the one in the run's recipe.ron: `{path}` was {value}, and \
+             is {}",
+            recipe[path]
+        );
+    }
+    Ok(())
 }

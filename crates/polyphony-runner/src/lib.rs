@@ -1,36 +1,43 @@
-//! The runner: recipes, models by name, training runs, evaluation, and the `polyphony` command.
+//! The runner: recipes, the registry of what they name, training runs, checkpoints and evaluation.
 //!
-//! This crate wires the others together and knows nothing of how they work inside. Start reading
-//! at [`recipe::Recipe`], which says everything that a run does, then [`train::train`], which does
-//! it; [`cli`] has the commands.
+//! It wires the other crates together. It knows no concrete environment and no concrete algorithm:
+//! they are registered. Nor does it know how any other crate works inside. It prints nothing, installs
+//! no handlers, and never ends the process: whoever calls it passes a [`Stop`] token and an
+//! [`Observer`], and gets values and errors back. Two runs can be made in one process.
+//!
+//! Start reading at [`Recipe`], which says everything that a run does, then [`Registry`], and then
+//! [`train()`], which does it.
 
-pub mod bench;
 mod checkpoint;
-pub mod cli;
-mod commands;
-mod comparison;
-pub mod device;
-pub mod environment;
-pub mod evaluation;
-mod events;
-mod interrupt;
-mod json_lines;
-mod judging;
-mod memory;
-pub mod metrics;
-mod progress;
-pub mod recipe;
-mod report;
-mod run_directory;
-mod run_files;
-mod schedule;
-mod series;
-pub mod sources;
-pub mod statistics;
-mod summary;
-mod table;
-pub mod team;
+mod device;
+mod evaluate;
 #[cfg(test)]
-mod tiny_model;
-pub mod train;
-mod watch;
+mod fixture;
+mod info;
+mod memory;
+mod models;
+mod observer;
+mod prepare;
+mod recipe;
+mod registry;
+mod saved_recipe;
+mod schedule;
+mod stop;
+mod team;
+mod train;
+
+pub use checkpoint::From;
+pub use device::{DeviceChoice, Devices};
+pub use evaluate::{Evaluating, evaluate};
+pub use info::run_info;
+pub use memory::peak_mib as peak_memory_mib;
+pub use models::{resolve_model, with_store};
+pub use observer::{Best, Event, Observer};
+pub use recipe::{
+    Checkpoints, Choice, ChoiceError, EvaluationPlan, FineTuning, Recipe, Shipped, Team,
+};
+pub use registry::{Registry, Resolved};
+pub use saved_recipe::{run_recipe, steps_of_models};
+pub use stop::Stop;
+pub use team::agent_names;
+pub use train::{Trained, resume, train};

@@ -1,27 +1,26 @@
 //! How much memory a run will need, before it begins.
 //!
-//! The estimate counts what grows with model and recipe: weights, optimizer, gradients, keys and
-//! values of rollout, and activations of training. `docs/performance.md` holds it against what runs
-//! have needed.
+//! Each layer counts what it knows: the model crate weights, keys and values; the algorithm what it
+//! keeps and what its updates need. `docs/performance.md` holds the estimate against what runs have
+//! needed.
 
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
 use anyhow::{Result, bail};
-use polyphony_marl::{Kl, RolloutWeights};
+use polyphony_marl::{
+    AgentPlan, AlgorithmMemory, AlgorithmSettings, ComputePlace, Game, Need, RolloutWeights,
+};
 use polyphony_model::{Activations, ModelConfig};
 use sysinfo::{ProcessesToUpdate, System};
 
 use crate::{
     device::DeviceChoice,
-    evaluation,
+    evaluate,
     recipe::{FineTuning, Recipe, Team},
 };
 
 /// Bytes of a number.
 const NUMBER: u64 = 4;
-
-/// Bytes of the logits that scoring holds at once, and of their gradient.
-const HEAD_CHUNK: u64 = 2 << 26;
 
 /// An agent as the estimate sees it.
 #[derive(Clone, Debug)]
@@ -38,147 +37,177 @@ pub(crate) struct Member {
     pub(crate) prompt: Option<usize>,
 }
 
+/// What a run does, as far as its memory is concerned.
+pub(crate) struct Plan<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) game: Game,
+    pub(crate) algorithm: Box<dyn AlgorithmSettings>,
+}
+
 /// What one agent needs, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Needs {
-    /// Its own weights.
-    weights: u64,
-    /// The policy that it started from, where a divergence from it counts.
-    reference: u64,
-    /// The optimizer's moments.
-    optimizer: u64,
-    /// While it is updated.
-    gradients: u64,
-    /// While it is updated.
-    activations: u64,
-    /// While it samples.
-    cache: u64,
+    /// What lasts: its own weights and what the algorithm keeps.
+    lasting: Vec<Need>,
+    /// What passes in updates.
+    updating: Vec<Need>,
+    /// What passes while it samples.
+    sampling: Vec<Need>,
+}
+
+fn sum(needs: &[Need]) -> u64 {
+    needs.iter().map(|need| need.bytes).sum()
 }
 
 impl Needs {
-    fn of(member: &Member, recipe: &Recipe) -> Self {
+    fn lasting(&self) -> u64 {
+        sum(&self.lasting)
+    }
+
+    fn passing(&self) -> u64 {
+        sum(&self.updating).max(sum(&self.sampling))
+    }
+
+    fn describe(&self) -> String {
+        let all = self
+            .lasting
+            .iter()
+            .chain(&self.updating)
+            .chain(&self.sampling);
+        let mut text = String::new();
+        for need in all.filter(|need| need.bytes > 0) {
+            let separator = if text.is_empty() { "" } else { ", " };
+            let _ = write!(text, "{separator}{} {}", need.what, gigabytes(need.bytes));
+        }
+        text
+    }
+}
+
+impl Plan<'_> {
+    /// Refuses a run that cannot fit into what the processor has. `available` is the memory in bytes
+    /// that the process has or can get, where the system says. Other devices do not report it.
+    ///
+    /// # Errors
+    /// Says what is needed, what there is, and what would help.
+    pub(crate) fn check(&self, members: &[Member], available: Option<u64>) -> Result<()> {
+        let needed = by_device(&self.needs(members));
+        let needed = needed.get(&DeviceChoice::Cpu.to_string());
+        if let (Some(&needed), Some(available)) = (needed, available)
+            && needed > available
+        {
+            bail!(
+                "the run needs about {}, but there are {}: {}",
+                gigabytes(needed),
+                gigabytes(available),
+                advice(self.recipe)
+            );
+        }
+        Ok(())
+    }
+
+    /// Reports what a run will need.
+    pub(crate) fn tell(&self, members: &[Member], available: Option<u64>) {
+        let needs = self.needs(members);
+        for (member, needs) in &needs {
+            log::info!(
+                "memory of {}, estimated: {}",
+                member.name,
+                needs.describe()
+            );
+        }
+        for (device, needed) in by_device(&needs) {
+            let free = available.filter(|_| device == DeviceChoice::Cpu.to_string());
+            let there = free.map_or_else(String::new, |free| format!(" of {}", gigabytes(free)));
+            log::info!(
+                "memory on {device}, estimated: {}{there}",
+                gigabytes(needed)
+            );
+        }
+    }
+
+    fn needs<'a>(&self, members: &'a [Member]) -> Vec<(&'a Member, Needs)> {
+        let of = |(index, member)| (member, self.needs_of(index, member));
+        members.iter().enumerate().map(of).collect()
+    }
+
+    fn needs_of(&self, index: usize, member: &Member) -> Needs {
         let config = &member.config;
-        let (own, learning) = match recipe.fine_tuning.lora() {
-            None => (config.weights(), config.weights()),
-            Some(lora) => {
-                let adapters = config.adapter_weights(&lora);
-                // Frozen weights lie in memory once for all who start from them.
-                let below = if member.shares_start {
-                    0
-                } else {
-                    config.weights()
-                };
-                (below + adapters, adapters)
-            }
+        let lora = self.recipe.fine_tuning.lora();
+        let own = match &lora {
+            None => config.weights(),
+            // Frozen weights lie in memory once for all who start from them.
+            Some(lora) if member.shares_start => config.adapter_weights(lora),
+            Some(lora) => config.weights() + config.adapter_weights(lora),
         };
-        let rounded = match recipe.rollout_weights {
-            RolloutWeights::Full => 0,
-            RolloutWeights::Bf16 => config.weights() * NUMBER / 2,
-        };
-        // Groups of a minibatch are differentiated one after the other and added up.
-        let sums = if recipe.updates.minibatch * member.roles.len() > 1 {
-            2
-        } else {
-            1
-        };
-        // Frozen weights below adapters are a reference already.
-        let reference = match (recipe.algorithm.kl, &recipe.fine_tuning) {
-            (Kl::Off, _) | (_, FineTuning::Lora { .. }) => 0,
-            (_, FineTuning::Full) if member.shares_start => 0,
-            (_, FineTuning::Full) => config.weights(),
-        };
-        Self {
-            weights: own * NUMBER,
-            reference: reference * NUMBER,
-            optimizer: 2 * learning * NUMBER,
-            gradients: sums * learning * NUMBER,
-            activations: match member.prompt {
-                Some(prompt) => activations(member, prompt, recipe),
-                None => 0,
+        let plan = AgentPlan {
+            index,
+            model: config.clone(),
+            lora,
+            roles: member.roles.len(),
+            shares_start: member.shares_start,
+            history: member.prompt.map(|prompt| self.last_prompt(prompt)),
+            place: match member.device {
+                DeviceChoice::Cpu => ComputePlace::Processor,
+                DeviceChoice::Cuda(_) | DeviceChoice::Wgpu | DeviceChoice::Vulkan(_) => {
+                    ComputePlace::Gpu
+                }
             },
-            cache: match member.prompt {
-                Some(prompt) => cache(member, prompt, recipe) + rounded,
-                None => rounded,
-            },
+        };
+        let training = self.recipe.training_config();
+        let AlgorithmMemory { lasting, passing } = self.algorithm.memory(&plan, &training);
+        let weights = Need::new("weights", own * NUMBER);
+        Needs {
+            lasting: std::iter::once(weights).chain(lasting).collect(),
+            updating: passing,
+            sampling: self.sampling(member),
         }
     }
 
-    fn lasting(self) -> u64 {
-        self.weights + self.reference + self.optimizer
+    /// What passes while an agent samples: keys and values, and a copy of rounded weights.
+    fn sampling(&self, member: &Member) -> Vec<Need> {
+        let (rounded, number) = match self.recipe.rollout_weights {
+            RolloutWeights::Full => (0, NUMBER),
+            RolloutWeights::Bf16 => (member.config.weights() * NUMBER / 2, NUMBER / 2),
+        };
+        let cache = member.prompt.map_or(0, |prompt| {
+            self.cached_tokens(member, prompt) * member.config.cache_numbers() * number
+        });
+        vec![
+            Need::new("keys and values", cache),
+            Need::new("rounded weights", rounded),
+        ]
     }
 
-    fn passing(self) -> u64 {
-        self.cache.max(self.gradients + self.activations)
+    /// Tokens of the prompts and responses that are sampled together: those of a step, or of a part of an
+    /// evaluation.
+    fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
+        let recipe = self.recipe;
+        let roles = member.roles.len() as u64;
+        let last_prompt = self.last_prompt(prompt);
+        let samples = self.algorithm.tree().samples;
+        let nodes = recipe.tasks_per_step as u64 * self.last_level();
+        let step = roles * nodes * (last_prompt + samples * recipe.max_new_tokens) as u64;
+        // Episodes of one turn share their prompt.
+        let episodes = recipe.evaluation.samples;
+        let prompts = if self.game.horizon == 1 { 1 } else { episodes };
+        let tasks = evaluate::tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
+        let task = prompts * last_prompt + episodes * recipe.max_new_tokens;
+        step.max(roles * tasks * task as u64)
     }
-}
 
-/// Keys and values of the prompts and responses that are sampled together: those of a step, or of
-/// a part of an evaluation.
-fn cache(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
-    let config = &member.config;
-    let token = 2 * config.layers * config.kv_heads * config.head_size;
-    let roles = member.roles.len() as u64;
-    let last_prompt = last_prompt(prompt, recipe);
-    let samples = recipe.algorithm.samples;
-    let nodes = recipe.tasks_per_step as u64 * last_level(recipe);
-    let step = roles * nodes * (last_prompt + samples * recipe.max_new_tokens) as u64;
-    // Episodes of one turn share their prompt.
-    let episodes = recipe.evaluation.samples;
-    let prompts = if recipe.environment.horizon().get() == 1 {
-        1
-    } else {
-        episodes
-    };
-    let tasks = evaluation::tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
-    let task = prompts * last_prompt + episodes * recipe.max_new_tokens;
-    let judged = roles * tasks * task as u64;
-    let number = match recipe.rollout_weights {
-        RolloutWeights::Full => NUMBER,
-        RolloutWeights::Bf16 => NUMBER / 2,
-    };
-    step.max(judged) * token as u64 * number
-}
+    /// Nodes of a task's last turn.
+    fn last_level(&self) -> u64 {
+        let tree = self.algorithm.tree();
+        let joint_actions = tree.joint_actions(self.game.roles.len());
+        let before = self.game.horizon - 1;
+        (joint_actions.unwrap_or(usize::MAX) as u64).saturating_pow(before as u32)
+    }
 
-/// Nodes of a task's last turn.
-fn last_level(recipe: &Recipe) -> u64 {
-    let roles = recipe.environment.roles().len();
-    let joint_actions = recipe.algorithm.joint_actions(roles).unwrap_or(usize::MAX) as u64;
-    let before = recipe.environment.horizon().get() - 1;
-    joint_actions.saturating_pow(before as u32)
-}
-
-/// Tokens of the longest prompt at the last turn, if what agents are told is never longer than at the
-/// first.
-fn last_prompt(prompt: usize, recipe: &Recipe) -> usize {
-    let turns = recipe.environment.horizon().get();
-    turns * prompt + (turns - 1) * recipe.max_new_tokens
-}
-
-/// What a forward pass over one packed group keeps, and the chunk of logits.
-fn activations(member: &Member, prompt: usize, recipe: &Recipe) -> u64 {
-    let config = &member.config;
-    let [d, inner] = [config.hidden_size, config.intermediate_size];
-    let (queries, keys) = (
-        config.heads * config.head_size,
-        config.kv_heads * config.head_size,
-    );
-    let tokens = last_prompt(prompt, recipe) + recipe.algorithm.samples * recipe.max_new_tokens;
-    // Of every token attention's scores and weights for all others; the processor's kernel keeps
-    // none of them.
-    let pairs = match member.device {
-        DeviceChoice::Cpu => 0,
-        DeviceChoice::Cuda(_) | DeviceChoice::Wgpu | DeviceChoice::Vulkan(_) => {
-            2 * config.heads * tokens
-        }
-    };
-    // Hidden states before and after each norm and sum; queries, rotated queries and what they
-    // gathered; keys and values, before and after; gate, way up, and their product.
-    let layer = 6 * d + 3 * queries + 4 * keys + 3 * inner + pairs;
-    let kept = match recipe.updates.activations {
-        Activations::Keep => config.layers * layer,
-        Activations::Recompute => config.layers * d + layer,
-    };
-    tokens as u64 * kept as u64 * NUMBER + HEAD_CHUNK
+    /// Tokens of the longest prompt at the last turn, if what agents are told is never longer than at
+    /// the first.
+    fn last_prompt(&self, prompt: usize) -> usize {
+        let turns = self.game.horizon;
+        turns * prompt + (turns - 1) * self.recipe.max_new_tokens
+    }
 }
 
 /// The bytes that a team needs on each device: those that last, and the most that pass.
@@ -191,65 +220,6 @@ fn by_device(members: &[(&Member, Needs)]) -> BTreeMap<String, u64> {
     }
     let total = |(device, (lasting, passing))| (device, lasting + passing);
     devices.into_iter().map(total).collect()
-}
-
-/// Refuses a run that cannot fit into what the processor has. `available` is the memory in bytes
-/// that the process has or can get, where the system says. Of other devices nobody says it.
-///
-/// # Errors
-/// Says what is needed, what there is, and what would help.
-pub(crate) fn check(members: &[Member], recipe: &Recipe, available: Option<u64>) -> Result<()> {
-    let needed = by_device(&needs(members, recipe));
-    let needed = needed.get(&DeviceChoice::Cpu.to_string());
-    if let (Some(&needed), Some(available)) = (needed, available)
-        && needed > available
-    {
-        bail!(
-            "the run needs about {}, but there are {}: {}",
-            gigabytes(needed),
-            gigabytes(available),
-            advice(recipe)
-        );
-    }
-    Ok(())
-}
-
-/// Tells what a run will need.
-pub(crate) fn tell(members: &[Member], recipe: &Recipe, available: Option<u64>) {
-    let needs = needs(members, recipe);
-    for (member, needs) in &needs {
-        log::info!("memory of {}, estimated: {}", member.name, describe(*needs));
-    }
-    for (device, needed) in by_device(&needs) {
-        let free = available.filter(|_| device == DeviceChoice::Cpu.to_string());
-        let there = free.map_or_else(String::new, |free| format!(" of {}", gigabytes(free)));
-        log::info!(
-            "memory on {device}, estimated: {}{there}",
-            gigabytes(needed)
-        );
-    }
-}
-
-fn needs<'a>(members: &'a [Member], recipe: &Recipe) -> Vec<(&'a Member, Needs)> {
-    let of = |member| (member, Needs::of(member, recipe));
-    members.iter().map(of).collect()
-}
-
-fn describe(needs: Needs) -> String {
-    let parts = [
-        ("weights", needs.weights),
-        ("reference", needs.reference),
-        ("optimizer", needs.optimizer),
-        ("gradients", needs.gradients),
-        ("activations", needs.activations),
-        ("keys and values", needs.cache),
-    ];
-    let mut text = String::new();
-    for (name, bytes) in parts.into_iter().filter(|(_, bytes)| *bytes > 0) {
-        let separator = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{separator}{name} {}", gigabytes(bytes));
-    }
-    text
 }
 
 fn gigabytes(bytes: u64) -> String {
@@ -291,6 +261,16 @@ pub(crate) fn available() -> Option<u64> {
     Some(free + process.memory())
 }
 
+/// The most memory that this process has held, in MiB; `None` where the system does not say.
+pub fn peak_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let most = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = most.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib >> 10)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -298,6 +278,7 @@ mod tests {
     use polyphony_model::ModelFiles;
 
     use super::*;
+    use crate::fixture;
 
     fn tiny() -> ModelConfig {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-model/fixtures");
@@ -306,61 +287,65 @@ mod tests {
             .config
     }
 
+    /// Two agents on the processor that start from one model, whose prompts have 100 tokens.
     fn members(config: &ModelConfig) -> [Member; 2] {
         ["a", "b"].map(|name| Member {
             name: name.to_owned(),
             config: config.clone(),
             device: DeviceChoice::Cpu,
-            roles: 0..1,
+            roles: if name == "a" { 0..1 } else { 1..2 },
             shares_start: name == "b",
             prompt: Some(100),
         })
     }
 
-    fn recipe(overrides: &[&str]) -> Recipe {
-        let overrides: Vec<String> = overrides.iter().map(|&change| change.to_owned()).collect();
-        Recipe::load(None, &overrides).unwrap()
+    fn plan(recipe: &Recipe) -> Plan<'_> {
+        let registry = fixture::registry();
+        let environment = registry.build_environment(&recipe.environment).unwrap();
+        Plan {
+            recipe,
+            game: Game::of(environment.as_ref()),
+            algorithm: registry.read_algorithm(&recipe.algorithm).unwrap().settings,
+        }
+    }
+
+    fn bytes(needs: &[Need], what: &str) -> u64 {
+        let own = needs.iter().filter(|need| need.what == what);
+        own.map(|need| need.bytes).sum()
     }
 
     #[test]
-    fn each_need_follows_from_model_and_recipe() {
+    fn weights_below_adapters_are_counted_once() {
         let config = tiny();
         let [first, second] = members(&config);
+        let full = fixture::recipe(&[]);
         let weights = 4 * config.weights();
-        let full = Needs::of(&first, &recipe(&[]));
-        assert_eq!(full.weights, weights);
-        assert_eq!((full.optimizer, full.gradients), (2 * weights, weights));
-        let twice = Needs::of(
-            &first,
-            &recipe(&["updates.buffer=2", "updates.minibatch=2"]),
-        );
-        assert_eq!(twice.gradients, 2 * weights);
-
-        let lora = ["fine_tuning=Lora(rank: 1)"];
-        let below = Needs::of(&first, &recipe(&lora));
-        let above = Needs::of(&second, &recipe(&lora));
+        let needs = plan(&full).needs_of(0, &first);
+        assert_eq!(bytes(&needs.lasting, "weights"), weights);
+        let lora = fixture::recipe(&["fine_tuning=Lora(rank: 1)"]);
+        let below = plan(&lora).needs_of(0, &first).lasting;
+        let above = plan(&lora).needs_of(1, &second).lasting;
         assert_eq!(
-            below.weights - above.weights,
+            bytes(&below, "weights") - bytes(&above, "weights"),
             weights,
             "frozen weights are shared"
         );
-        assert_eq!(
-            (above.optimizer, above.gradients),
-            (2 * above.weights, above.weights)
-        );
+    }
 
+    #[test]
+    fn nothing_that_grows_with_tokens_is_counted_before_prompts_are_known() {
+        let config = tiny();
+        let [first, _] = members(&config);
+        let recipe = fixture::recipe(&[]);
         let early = Member {
             prompt: None,
             ..first.clone()
         };
-        let early = Needs::of(&early, &recipe(&[]));
-        assert_eq!(
-            (early.weights, early.activations, early.cache),
-            (weights, 0, 0)
-        );
-
-        let again = Needs::of(&first, &recipe(&["updates.activations=Recompute"]));
-        assert!(again.activations < full.activations);
+        let early = plan(&recipe).needs_of(0, &early);
+        let later = plan(&recipe).needs_of(0, &first);
+        assert_eq!(sum(&early.sampling), 0);
+        assert!(early.passing() < later.passing());
+        assert_eq!(early.lasting(), later.lasting());
     }
 
     #[test]
@@ -379,14 +364,15 @@ mod tests {
             ),
         ];
         for (changes, tokens) in rows {
-            let needs = Needs::of(&first, &recipe(changes));
-            assert_eq!(needs.cache, token * tokens, "{changes:?}");
+            let recipe = fixture::recipe(changes);
+            let needs = plan(&recipe).sampling(&first);
+            assert_eq!(sum(&needs), token * tokens, "{changes:?}");
         }
         let recipe = Recipe {
             rollout_weights: RolloutWeights::Bf16,
-            ..recipe(&["evaluation.tasks=1"])
+            ..fixture::recipe(&["evaluation.tasks=1"])
         };
-        let rounded = Needs::of(&first, &recipe).cache;
+        let rounded = sum(&plan(&recipe).sampling(&first));
         assert_eq!(rounded, token * group / 2 + 2 * config.weights());
     }
 
@@ -394,26 +380,35 @@ mod tests {
     fn agents_on_one_device_pass_their_memory_on() {
         let config = tiny();
         let mut members = members(&config);
-        let recipe = recipe(&[]);
-        let one = Needs::of(&members[0], &recipe);
-        let together = by_device(&needs(&members, &recipe));
-        assert_eq!(together["cpu"], 2 * one.lasting() + one.passing());
+        let recipe = fixture::recipe(&[]);
+        let plan = plan(&recipe);
+        let needs = plan.needs(&members);
+        let (one, other) = (&needs[0].1, &needs[1].1);
+        let together = by_device(&needs)["cpu"];
+        assert_eq!(together, one.lasting() + other.lasting() + one.passing());
+        let alone = one.lasting() + one.passing();
         members[1].device = DeviceChoice::Cuda(1);
-        let there = Needs::of(&members[1], &recipe);
-        assert!(there.activations > one.activations, "scores are kept there");
-        let apart = by_device(&needs(&members, &recipe));
-        assert_eq!(apart["cpu"], one.lasting() + one.passing());
-        assert_eq!(apart["cuda:1"], there.lasting() + there.passing());
+        let apart = plan.needs(&members);
+        let there = &apart[1].1;
+        assert!(
+            there.passing() > apart[0].1.passing(),
+            "scores are kept there"
+        );
+        let by_device = by_device(&apart);
+        assert_eq!(by_device["cpu"], alone);
+        assert_eq!(by_device["cuda:1"], there.lasting() + there.passing());
     }
 
     #[test]
     fn a_run_that_cannot_fit_is_refused_with_the_ways_out() {
         let config = tiny();
         let members = members(&config);
-        assert!(check(&members, &recipe(&[]), None).is_ok());
-        assert!(check(&members, &recipe(&[]), Some(1 << 40)).is_ok());
+        let recipe = fixture::recipe(&[]);
+        assert!(plan(&recipe).check(&members, None).is_ok());
+        assert!(plan(&recipe).check(&members, Some(1 << 40)).is_ok());
         let message = |changes: &[&str]| {
-            let outcome = check(&members, &recipe(changes), Some(1 << 20));
+            let recipe = fixture::recipe(changes);
+            let outcome = plan(&recipe).check(&members, Some(1 << 20));
             outcome.unwrap_err().to_string()
         };
         let text = message(&[]);

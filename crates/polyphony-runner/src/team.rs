@@ -1,6 +1,7 @@
 //! From a recipe's models to agents that can learn.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -8,14 +9,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role};
-use polyphony_marl::{Agent, Kl, Language, RolloutWeights};
+use polyphony_marl::{Agent, Language, RolloutWeights};
 use polyphony_model::{Assets, LanguageModel, ModelFiles, check_bf16};
+use polyphony_report::{remove_unfinished, save_trained_steps, unfinished};
 
 use crate::{
     device::DeviceChoice,
     memory::Member,
+    models::resolve_model,
+    observer::Observer,
     recipe::{self, Recipe},
-    sources,
 };
 
 /// The agents of a run, and what is saved beside each one's weights.
@@ -55,7 +58,11 @@ impl Models {
     ///
     /// # Errors
     /// If the program was built without a device, or a model cannot be obtained or opened.
-    pub fn open(recipe: &Recipe, environment: &dyn Environment) -> Result<Self> {
+    pub fn open(
+        recipe: &Recipe,
+        environment: &dyn Environment,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let roles = environment.roles();
         let models = recipe.team.models(roles.len());
         // What cannot be right is refused before anything is downloaded. Only here, since a run that
@@ -65,14 +72,16 @@ impl Models {
                 .check_built()
                 .with_context(|| format!("`devices` has {device:?}"))?;
         }
-        models.iter().try_for_each(|model| sources::check(model))?;
+        models
+            .iter()
+            .try_for_each(|model| polyphony_hub::check(model))?;
         let mut opened = Self {
             starts: Vec::new(),
             agents: Vec::new(),
         };
         let places = models.into_iter().zip(recipe.devices.of_team(roles.len()));
         for (name, (model, device)) in agent_names(&recipe.team, roles).into_iter().zip(places) {
-            let path = sources::resolve(model)?;
+            let path = resolve_model(model, observer)?;
             let same = |start: &Start| start.path == path && start.device == device;
             let start = match opened.starts.iter().position(same) {
                 Some(start) => start,
@@ -150,10 +159,7 @@ impl Models {
                 None => model,
             };
             let agent = Agent::new(name, model, Arc::clone(&start.language));
-            team.agents.push(match recipe.algorithm.kl {
-                Kl::Off => agent,
-                Kl::Loss { .. } | Kl::Reward { .. } => agent.with_reference(),
-            });
+            team.agents.push(agent);
             team.assets.push(Arc::clone(&start.assets));
         }
         Ok(team)
@@ -199,11 +205,36 @@ impl Loaded {
     }
 }
 
-impl Team {
-    /// Each agent with what is saved beside its weights.
-    pub fn with_assets(&self) -> impl Iterator<Item = (&Agent, &Assets)> {
-        self.agents.iter().zip(self.assets.iter().map(Arc::as_ref))
+/// Saves every agent below `run` as a Hugging Face directory, in place of one that is there, and the
+/// number of training steps that they have had, as far as it is known; returns where.
+///
+/// # Errors
+/// If the disk is full or gone.
+pub(crate) fn save_agents(run: &Path, team: &Team, steps: Option<usize>) -> Result<Vec<PathBuf>> {
+    let folder = run.join("agents");
+    remove_unfinished(&folder)?;
+    // Not while some agents are old and some are new.
+    save_trained_steps(run, None)?;
+    let agents = team.agents.iter().zip(&team.assets);
+    let saved = agents
+        .map(|(agent, assets)| save_agent(&folder, agent, assets))
+        .collect::<Result<_>>()?;
+    save_trained_steps(run, steps)?;
+    Ok(saved)
+}
+
+fn save_agent(folder: &Path, agent: &Agent, assets: &Assets) -> Result<PathBuf> {
+    let path = folder.join(&agent.name);
+    if !path.exists() {
+        agent.model.save(&path, assets)?;
+        return Ok(path);
     }
+    let fresh = unfinished(&path);
+    agent.model.save(&fresh, assets)?;
+    fs::remove_dir_all(&path)
+        .and_then(|()| fs::rename(&fresh, &path))
+        .with_context(|| format!("replacing {}", path.display()))?;
+    Ok(path)
 }
 
 /// What the agents of a team are called: each after its role, or one that plays all roles.
@@ -219,19 +250,6 @@ pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    #[cfg(not(feature = "cuda"))]
-    fn a_device_that_was_not_built_in_is_refused_before_models_are_looked_for() {
-        let changes = ["devices=Same(Cuda(0))", "team=Copies(\"no/such/model\")"];
-        // The recipe itself can be read: a run on a GPU is compared and judged anywhere.
-        let recipe = Recipe::load(None, &changes.map(str::to_owned)).unwrap();
-        let environment = recipe.environment.build().unwrap().environment;
-        let error = Models::open(&recipe, environment.as_ref()).unwrap_err();
-        let message = format!("{error:#}");
-        let expected = "`devices` has Cuda(0): this program was built without the device `cuda`";
-        assert!(message.starts_with(expected), "{message}");
-    }
 
     #[test]
     fn adapters_on_a_gguf_file_are_none_that_peft_opens() {

@@ -2,70 +2,129 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
     time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_env::{Expert, Source};
-use polyphony_episode::{Environment, Task};
-use polyphony_marl::{
-    IndexedTask, Node, Playable, Protocol, Rollout, StepConfig, StepReport, playable_tasks,
-    train_step,
-};
-use polyphony_sandbox::Pool;
+use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
+use polyphony_marl::{Algorithm, Protocol, Rollout, Step, TrainingConfig, train_step};
+use polyphony_report::{Evaluation, RunDirectory, check_new, check_training_run};
 
 use crate::{
     checkpoint::{self, Position},
-    environment::Ready,
-    evaluation, interrupt, memory,
-    metrics::{self, Outside},
-    progress::{Display, NO_LEVEL},
+    evaluate::EvaluationSession,
+    info, memory,
+    observer::{Best, Event, Observer},
+    prepare::Prepared,
     recipe::Recipe,
-    run_directory::{self, RunDirectory},
-    run_files,
+    registry::Registry,
+    saved_recipe::run_recipe,
     schedule::Schedule,
-    summary::{self, Finished},
-    team::{Models, Team},
+    stop::Stop,
+    team::save_agents,
 };
 
-/// Trains a recipe, saves the agents, and tells on standard error what came of it.
+/// What a training run came to.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The run's directory.
+    pub run: PathBuf,
+    /// Steps that are done.
+    pub steps: usize,
+    /// The recipe that it followed.
+    pub recipe: Recipe,
+    /// The names of the environment's roles.
+    pub roles: Vec<String>,
+    /// The held-out tasks before training, unless it was stopped.
+    pub before: Option<Evaluation>,
+    /// The held-out tasks after the last step, unless it was stopped.
+    pub after: Option<Evaluation>,
+    /// Where each agent was saved.
+    pub agents: Vec<PathBuf>,
+}
+
+/// Trains a recipe and saves the agents, in a new directory: `run_dir`, or the first free one below `runs`.
 ///
-/// Everything that can be refused is refused before the run directory is made.
+/// Everything that can be refused is refused before the run directory is made. Where `stop` asks for
+/// it, the run ends in order after the step at hand, and can be resumed.
 ///
 /// # Errors
 /// If data or models cannot be had, a step fails, or the run directory cannot be written.
-pub fn train(recipe: &Recipe, run_dir: Option<&Path>) -> Result<()> {
-    recipe.validate_for_training()?;
+pub fn train(
+    registry: &Registry,
+    recipe: &Recipe,
+    run_dir: Option<&Path>,
+    stop: &Stop,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    recipe.validate_for_training(registry)?;
     if let Some(path) = run_dir {
-        run_directory::check_new(path)?;
+        check_new(path)?;
     }
-    let mut prepared = Prepared::new(recipe)?;
-    let mut run = RunDirectory::create(run_dir, recipe)?;
+    let prepared = Prepared::for_training(registry, recipe, observer)?;
+    let mut session = Session::new(registry, recipe, prepared)?;
+    let info = info::run_info(registry, recipe, session.environment())?;
+    let mut run = RunDirectory::create(run_dir, &recipe.to_ron(), &info)?;
     log::info!("writing the run to {}", run.path().display());
-    if let Some(pool) = &prepared.pool {
-        run.save_sandbox(pool)?;
-    }
-    prepared.play(recipe, &mut run, Position::default())
+    session.describe_environment(&run)?;
+    session.play(&mut run, Position::default(), stop, observer)
 }
 
-/// Goes on with a run that was stopped, as if it had not been; with other `steps` to go on to, if any.
+/// Continues a run that was stopped as if it had not been; up to another number of `steps`, if any.
 ///
 /// # Errors
 /// As [`train`], and if the run is complete or its checkpoint cannot be used.
-pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>) -> Result<()> {
-    let mut recipe = run_files::recipe(path, &[])?;
+pub fn resume(
+    registry: &Registry,
+    path: &Path,
+    from: &checkpoint::From,
+    steps: Option<usize>,
+    stop: &Stop,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    let mut recipe = run_recipe(registry, path, &[])?;
     let planned = recipe.steps;
     recipe.steps = steps.unwrap_or(planned);
-    recipe.validate().context("checking --steps")?;
-    recipe.validate_for_training()?;
-    run_files::check_training_run(path, "there is nothing to go on with")?;
+    recipe.validate(registry).context("checking --steps")?;
+    recipe.validate_for_training(registry)?;
+    check_training_run(path).context("there is nothing to resume")?;
+    let found = find_checkpoint(path, from, &recipe)?;
+    let prepared = Prepared::for_training(registry, &recipe, observer)?;
+    let mut session = Session::new(registry, &recipe, prepared)?;
+    let position = match &found.checkpoint {
+        None => Position::default(),
+        Some(checkpoint) => session.load(path, checkpoint)?,
+    };
+    let mut run = RunDirectory::open(path, position.lengths)?;
+    // In this order a run that is killed meanwhile still resumes from its newest checkpoint.
+    checkpoint::go_back_to(path, position.steps, &recipe)?;
+    run.cut(position.lengths)?;
+    let info = info::run_info(registry, &recipe, session.environment())?;
+    run.save_recipe(&recipe.to_ron())?;
+    run.save_info(&info)?;
+    session.describe_environment(&run)?;
+    warn_of_changes(&recipe, planned, &position, found.evaluated);
+    log::info!(
+        "resuming {} after step {}; what was recorded later is made anew",
+        path.display(),
+        position.steps
+    );
+    session.play(&mut run, position, stop, observer)
+}
+
+/// Where a run is resumed, and the step of its last evaluation.
+struct Found {
+    checkpoint: Option<PathBuf>,
+    evaluated: Option<usize>,
+}
+
+fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Result<Found> {
     let checkpoint = checkpoint::find(path, from)?;
     ensure!(
         checkpoint.is_some()
             || *from == checkpoint::From::Start
-            || run_files::trained_steps(path)?.is_none_or(|steps| steps == 0),
-        "{} has agents, but no checkpoint to go on from; `--from start` trains anew, in place of all that \
+            || polyphony_report::trained_steps(path)?.is_none_or(|steps| steps == 0),
+        "{} has agents, but no checkpoint to resume from; `--from start` trains anew, and replaces all that \
          is there",
         path.display()
     );
@@ -73,35 +132,34 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
     ensure!(
         done <= recipe.steps,
         "{done} steps of the run in {} are done. --steps is the number of the whole run's steps: give more \
-         than that to go on, or go back with --from",
+         than that to continue, or go back with --from",
         path.display()
     );
-    // What was being written when the run was killed is cut off below.
-    let judged = run_files::evaluations(path)
+    // What was being written when the run was killed is cut off later.
+    let evaluated = polyphony_report::evaluations(path)
         .unwrap_or_default()
         .into_iter()
         .rev()
         .find_map(|last| last.step);
     ensure!(
-        done < recipe.steps || judged != Some(done),
+        done < recipe.steps || evaluated != Some(done),
         "the run in {} is complete: {done} steps are done. --steps is the number of the whole run's \
-         steps: give more than that to go on",
+         steps: give more than that to continue",
         path.display()
     );
+    Ok(Found {
+        checkpoint,
+        evaluated,
+    })
+}
 
-    let mut prepared = Prepared::new(&recipe)?;
-    let position = match &checkpoint {
-        None => Position::default(),
-        Some(checkpoint) => checkpoint::load(path, checkpoint, &recipe, &mut prepared.team)?,
-    };
-    let mut run = RunDirectory::open(path, position.lengths)?;
-    // In this order a run that is killed meanwhile still goes on from its newest checkpoint.
-    checkpoint::go_back_to(path, position.steps, &recipe)?;
-    run.cut(position.lengths)?;
-    run.save_recipe(&recipe)?;
-    if let Some(pool) = &prepared.pool {
-        run.save_sandbox(pool)?;
-    }
+/// What another number of steps means for a run that was planned for `planned`.
+fn warn_of_changes(
+    recipe: &Recipe,
+    planned: usize,
+    position: &Position,
+    evaluated: Option<usize>,
+) {
     if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::Schedule::Constant {
         log::warn!(
             "--steps changes the schedule of the learning rate: it was planned for {planned} steps until here, \
@@ -110,10 +168,8 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
             recipe.steps
         );
     }
-    if position.steps > 0
-        && judged == Some(position.steps)
-        && !recipe.evaluation.is_due(position.steps)
-    {
+    let dropped = position.steps > 0 && evaluated == Some(position.steps);
+    if dropped && !recipe.evaluation.is_due(position.steps) {
         log::warn!(
             "the evaluation after step {} is dropped: the run ended there until now, and one of {} steps has \
              none there",
@@ -121,83 +177,67 @@ pub(crate) fn resume(path: &Path, from: &checkpoint::From, steps: Option<usize>)
             recipe.steps
         );
     }
-    log::info!(
-        "going on with {} after step {}; what was recorded later is made anew",
-        path.display(),
-        position.steps
-    );
-    prepared.play(&recipe, &mut run, position)
 }
 
-/// What a run plays with, all of it checked.
-struct Prepared {
-    environment: Box<dyn Environment>,
-    /// Where the environment runs programs, if it does.
-    pool: Option<Arc<Pool>>,
-    /// The outside model that it asks, if it does.
-    expert: Option<Arc<Expert>>,
-    tasks: Vec<Task>,
-    held_out: Vec<Task>,
-    team: Team,
+/// A team that is being trained.
+struct Session<'a> {
+    recipe: &'a Recipe,
+    config: TrainingConfig,
+    discount: f64,
+    prepared: Prepared,
+    algorithm: Box<dyn Algorithm>,
 }
 
-impl Prepared {
-    fn new(recipe: &Recipe) -> Result<Self> {
-        interrupt::listen()?;
-        let Ready {
-            environment,
-            pool,
-            expert,
-        } = recipe.environment.build()?;
-        let tasks = load_tasks(&recipe.train, "train", environment.as_ref())?;
-        ensure!(
-            recipe.tasks_per_step <= tasks.len(),
-            "`tasks_per_step` is {}, but `train` has only {} tasks",
-            recipe.tasks_per_step,
-            tasks.len()
-        );
-        let mut held_out = load_tasks(&recipe.held_out, "held_out", environment.as_ref())?;
-        held_out.truncate(recipe.evaluation.tasks);
-        let models = Models::open(recipe, environment.as_ref())?;
-        let mut members = models.members(environment.roles().len());
-        let available = memory::available();
-        // Once before weights are read, which alone may be too much, and once with all that is known.
-        memory::check(&members, recipe, available)?;
-        let team = models.load(recipe)?;
-        let playable = check_tasks(recipe, environment.as_ref(), &team, &tasks, "train")?;
-        let judged = check_tasks(recipe, environment.as_ref(), &team, &held_out, "held_out")?;
-        for member in &mut members {
-            let prompts = [&playable, &judged].map(|tasks| &tasks.longest_prompts);
-            let own = prompts
-                .iter()
-                .flat_map(|longest| &longest[member.roles.clone()]);
-            member.prompt = own.copied().max();
-        }
-        memory::tell(&members, recipe, available);
-        memory::check(&members, recipe, available)?;
-        if recipe.sampling.truncates() {
-            log::warn!(
-                "sampling with top-p or top-k biases the update, which differentiates the whole \
-                 distribution; leave both out unless the aim is to reproduce a published run"
-            );
-        }
+impl<'a> Session<'a> {
+    fn new(registry: &Registry, recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
+        let config = recipe.training_config();
+        let settings = registry.read_algorithm(&recipe.algorithm)?.settings;
+        let game = polyphony_marl::Game::of(prepared.environment.as_ref());
+        let algorithm = settings.build(&prepared.team.agents, &game, &config)?;
         Ok(Self {
-            environment,
-            pool,
-            expert,
-            tasks,
-            held_out,
-            team,
+            recipe,
+            config,
+            discount: settings.tree().discount,
+            prepared,
+            algorithm,
         })
     }
 
-    /// Trains from a position to the end, and saves and tells what came of it.
-    fn play(&mut self, recipe: &Recipe, run: &mut RunDirectory, position: Position) -> Result<()> {
-        let trained = self.train_steps(recipe, run, &position);
+    fn environment(&self) -> &dyn Environment {
+        self.prepared.environment.as_ref()
+    }
+
+    /// Writes down what the environment says of itself, if it does.
+    fn describe_environment(&self, run: &RunDirectory) -> Result<()> {
+        match self.environment().description() {
+            Some(description) => Ok(run.save_environment(&description)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts team and algorithm into the state of a checkpoint.
+    fn load(&mut self, path: &Path, checkpoint: &Path) -> Result<Position> {
+        let learner = checkpoint::Learner {
+            recipe: self.recipe,
+            agents: &mut self.prepared.team.agents,
+            algorithm: self.algorithm.as_mut(),
+        };
+        checkpoint::load(path, checkpoint, learner)
+    }
+
+    /// Trains from a position to the end, evaluates, and saves what came of it.
+    fn play(
+        &mut self,
+        run: &mut RunDirectory,
+        position: Position,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<Trained> {
+        let trained = self.train_steps(run, &position, stop, observer);
         // Saved before anything else can fail, and also when a step has failed: what was learned until
         // then is not lost.
         let done = trained.as_ref().ok().copied();
-        let saved = run.save_agents(&self.team, done);
+        let saved = save_agents(run.path(), &self.prepared.team, done);
         let steps = match trained {
             Ok(steps) => steps,
             Err(error) => {
@@ -209,140 +249,153 @@ impl Prepared {
             }
         };
         let agents = saved?;
-        self.judge(recipe, run, steps)?;
-        let evaluations = run_files::evaluations(run.path())?;
+        self.evaluate(run, steps, stop, observer)?;
+        let evaluations = polyphony_report::evaluations(run.path())?;
         let at = |step| {
-            evaluations
-                .iter()
+            let mut found = evaluations.iter();
+            found
                 .find(|evaluation| evaluation.step == Some(step))
+                .cloned()
         };
-        summary::tell(Finished {
-            run: run.path(),
+        let roles = self.environment().roles().iter();
+        Ok(Trained {
+            run: run.path().to_owned(),
             steps,
-            of: recipe.steps,
+            recipe: self.recipe.clone(),
+            roles: roles.map(|role| role.name.clone()).collect(),
             before: at(0),
             after: at(steps),
-            recipe,
-            roles: self.environment.roles(),
-            agents: &agents,
-        });
-        Ok(())
+            agents,
+        })
     }
 
-    /// Runs the steps from a position until all are done or the user interrupts; returns how many are
+    /// Runs the steps from a position until all are done or `stop` asks for the end; returns how many are
     /// done.
     fn train_steps(
         &mut self,
-        recipe: &Recipe,
         run: &mut RunDirectory,
         start: &Position,
+        stop: &Stop,
+        observer: &mut dyn Observer,
     ) -> Result<usize> {
         let schedule = Schedule {
-            seed: recipe.seed,
-            tasks: self.tasks.len(),
-            per_step: recipe.tasks_per_step,
+            seed: self.recipe.seed,
+            tasks: self.prepared.train.len(),
+            per_step: self.recipe.tasks_per_step,
         };
         if start.steps == 0 {
-            self.judge(recipe, run, 0)?;
+            self.evaluate(run, 0, stop, observer)?;
         }
-        let mut display = Display::start("training", recipe.steps);
-        display.resume(start.steps, start.best(self.environment.as_ref()));
+        observer.on_event(Event::Begun {
+            title: "training",
+            length: self.recipe.steps,
+            done: start.steps,
+        });
+        let mut position = start.clone();
         let mut saved = start.steps;
-        let mut done = start.steps;
-        let mut gradient_steps = 0;
-        while done < recipe.steps && !interrupt::requested() {
-            if done > 0 && recipe.evaluation.is_due(done) {
-                // From which a run that goes on judges it again, whatever happens meanwhile.
+        let gradient_steps = self.algorithm.gradient_steps();
+        while position.steps < self.recipe.steps && !stop.is_requested() {
+            let done = position.steps;
+            if done > 0 && self.recipe.evaluation.is_due(done) {
+                // From which a resumed run evaluates it again, whatever happens meanwhile.
                 if saved < done {
-                    self.keep(recipe, run, done, &display)?;
+                    self.save(run, &mut position)?;
                     saved = done;
                 }
-                display.suspend(|| self.judge(recipe, run, done))?;
-                if interrupt::requested() {
+                self.evaluate(run, done, stop, observer)?;
+                if stop.is_requested() {
                     break;
                 }
             }
-            let started = Instant::now();
-            let before = self.asked();
-            let played = indexed(&self.tasks, schedule.step(done));
-            let environment = self.environment.as_ref();
-            let (report, rollout) = run_step(
-                recipe,
-                environment,
-                &played,
-                &mut self.team,
-                done,
-                &mut display,
-            )
-            .with_context(|| format!("step {}", done + 1))?;
-            let seconds = started.elapsed().as_secs_f64();
-            done += 1;
-            let updates = report.agents.iter().map(|agent| agent.update.steps);
-            gradient_steps += updates.sum::<usize>();
-            let outside = self.asked().since(&before);
-            let object = metrics::step_object(done, &report, &outside, seconds);
-            run.record(done, &object, &rollout)?;
-            display.step_done(done, &report, best_action(environment, &rollout));
-            if done.is_multiple_of(recipe.checkpoints.every) {
-                self.keep(recipe, run, done, &display)?;
-                saved = done;
+            self.step(run, &schedule.step(done), &mut position, observer)
+                .with_context(|| format!("step {}", done + 1))?;
+            if position.steps.is_multiple_of(self.recipe.checkpoints.every) {
+                self.save(run, &mut position)?;
+                saved = position.steps;
             }
         }
-        if saved < done {
-            self.keep(recipe, run, done, &display)?;
+        if saved < position.steps {
+            self.save(run, &mut position)?;
         }
-        display.finish();
-        if done > start.steps && gradient_steps == 0 {
+        observer.on_event(Event::Ended);
+        if position.steps > start.steps && self.algorithm.gradient_steps() == gradient_steps {
             log::warn!(
                 "no agent has changed its weights: in every step all responses to a prompt earned the \
                  same, or `updates.buffer` was never full; `zero_advantage_share` and \
                  `truncated_share` in metrics.jsonl say more"
             );
         }
-        Ok(done)
+        Ok(position.steps)
     }
 
-    /// What the environment has asked of others so far.
-    fn asked(&self) -> Outside {
-        Outside {
-            sandbox: self.pool.as_deref().map(Pool::counters),
-            expert_retries: self.expert.as_deref().map(Expert::retries),
+    /// Runs and records one step on the tasks of these indices.
+    fn step(
+        &mut self,
+        run: &mut RunDirectory,
+        tasks: &[usize],
+        position: &mut Position,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let agents = self.prepared.team.agents.len();
+        let step = train_step(
+            &mut self.prepared.team.agents,
+            self.algorithm.as_mut(),
+            self.prepared.environment.as_ref(),
+            self.prepared.train.batch(tasks),
+            &self.config,
+            position.steps,
+            &mut |progress| observer.on_event(Event::Within { progress, agents }),
+        )?;
+        position.steps += 1;
+        let metrics = all_metrics(position.steps, &step, started.elapsed().as_secs_f64());
+        run.record(position.steps, &metrics, step.rollout.lines())?;
+        let best = best_action(self.environment(), &step.rollout);
+        let is_better = |best: &Best| {
+            let before = position.best.as_ref();
+            before.is_none_or(|before| best.reward > before.reward)
+        };
+        if let Some(best) = best.filter(is_better) {
+            position.best = Some(best);
         }
+        observer.on_event(Event::Step {
+            done: position.steps,
+            mean_return: step.metric("return").unwrap_or(f64::NAN),
+            best: position.best.as_ref(),
+            tokens_per_sec: step.metric("timing.tokens_per_sec").unwrap_or(f64::NAN),
+        });
+        Ok(())
     }
 
     /// Writes a checkpoint of where the run stands now.
-    fn keep(
-        &self,
-        recipe: &Recipe,
-        run: &mut RunDirectory,
-        steps: usize,
-        display: &Display,
-    ) -> Result<()> {
-        let best = display.best();
-        let position = Position {
-            steps,
-            lengths: run.sync()?,
-            best: best.map(|(reward, level)| (reward, level.to_owned())),
-        };
-        checkpoint::save(run.path(), recipe, &self.team, &position)
+    fn save(&self, run: &mut RunDirectory, position: &mut Position) -> Result<()> {
+        position.lengths = run.sync()?;
+        checkpoint::save(
+            run.path(),
+            self.recipe,
+            &self.prepared.team.agents,
+            self.algorithm.as_ref(),
+            position,
+        )
     }
 
-    /// Evaluates the team after so many steps and records what came of it, unless the user interrupted.
-    fn judge(&self, recipe: &Recipe, run: &mut RunDirectory, steps: usize) -> Result<()> {
-        let held_out = &self.held_out;
+    /// Evaluates the team after this many steps and records what came of it, unless it is stopped.
+    fn evaluate(
+        &self,
+        run: &mut RunDirectory,
+        steps: usize,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let title = format!("held-out tasks after {steps} steps");
-        let mut display = Display::start(&title, held_out.len());
-        let evaluation = evaluation::evaluate(
-            &self.team,
-            self.environment.as_ref(),
-            held_out,
-            recipe,
-            Protocol::Parallel,
-            Some(steps),
-            &mut |done| display.advance_to(done),
-        )?;
-        display.finish();
-        let Some(evaluation) = evaluation else {
+        let session = EvaluationSession {
+            prepared: &self.prepared,
+            recipe: self.recipe,
+            discount: self.discount,
+            protocol: &Protocol::parallel(),
+            step: Some(steps),
+        };
+        let Some(evaluation) = session.play(&title, stop, observer)? else {
             return Ok(());
         };
         log::info!(
@@ -350,107 +403,51 @@ impl Prepared {
             evaluation.tasks,
             evaluation.returns
         );
-        run.record_evaluation(&evaluation)
+        Ok(run.record_evaluation(&evaluation)?)
     }
 }
 
-/// Where `cargo xtask fetch humaneval` puts its problems.
-const HUMAN_EVAL: &str = "data/HumanEval.jsonl.gz";
-
-/// The tasks of the data set under a recipe's key. The environment has looked at each of them, so
-/// that data for another one is found before any model is obtained.
-pub(crate) fn load_tasks(
-    source: &Source,
-    key: &str,
-    environment: &dyn Environment,
-) -> Result<Vec<Task>> {
-    let context = || match source {
-        Source::Problems { path, .. } if path == Path::new(HUMAN_EVAL) && !path.exists() => {
-            format!(
-                "loading `{key}`: `cargo xtask fetch humaneval` brings HumanEval's problems into \
-             data/HumanEval.jsonl.gz"
-            )
-        }
-        _ => format!("loading `{key}`"),
+/// The metrics of a step in the order in which they are written, with what only the run knows of it.
+fn all_metrics(number: usize, step: &Step, secs: f64) -> Vec<Metric> {
+    let metric = |name, value: MetricValue, unit, meaning: &'static str| {
+        Metric::new(MetricKey::new(name), value, unit, meaning)
     };
-    let tasks = source.load().with_context(context)?;
-    for task in &tasks {
-        let context = || format!("loading `{key}`, which must hold tasks for the `environment`");
-        environment.start(task).with_context(context)?;
-    }
-    Ok(tasks)
-}
-
-/// Lets the team look at every task: one that cannot be played is found now, not after hours.
-pub(crate) fn check_tasks(
-    recipe: &Recipe,
-    environment: &dyn Environment,
-    team: &Team,
-    tasks: &[Task],
-    key: &str,
-) -> Result<Playable> {
-    let all: Vec<IndexedTask<'_>> = indexed(tasks, 0..tasks.len());
-    let playable = playable_tasks(&team.agents, environment, &all, &recipe.responses())
-        .with_context(|| format!("checking `{key}`"))?;
-    ensure!(
-        playable.tasks > 0,
-        "`{key}`: not one of {} tasks fits into the context with `max_new_tokens` {}: lower that, or take \
-         shorter tasks",
-        tasks.len(),
-        recipe.max_new_tokens
+    let number = metric("step", number.into(), "", "The step's number");
+    let whole = metric("timing.step_secs", secs.into(), "s", "The whole step");
+    let peak = metric(
+        "timing.peak_memory_mib",
+        memory::peak_mib().into(),
+        "MiB",
+        "The most memory that the process has held so far",
     );
-    Ok(playable)
+    let (timing, others): (Vec<_>, Vec<_>) = step
+        .metrics
+        .iter()
+        .cloned()
+        .partition(|metric| metric.key.is_timing());
+    let mut metrics = vec![number];
+    metrics.extend(others);
+    metrics.push(whole);
+    metrics.extend(timing);
+    metrics.push(peak);
+    metrics
 }
 
-/// Some of the tasks with their indices.
-pub(crate) fn indexed(
-    tasks: &[Task],
-    indices: impl IntoIterator<Item = usize>,
-) -> Vec<IndexedTask<'_>> {
-    let task = |index| IndexedTask {
-        index,
-        task: &tasks[index],
-    };
-    indices.into_iter().map(task).collect()
-}
-
-/// The highest reward of any joint action, and the last part of it that is not 0: the level that
-/// it reached.
-fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<(f64, &'static str)> {
-    let nodes = rollout.nodes.iter().flat_map(Node::nodes);
+/// The highest reward of any joint action, and the level that it reached.
+fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<Best> {
+    let nodes = rollout.all_nodes().into_iter();
     let branches = nodes.flat_map(|node| &node.branches);
     let best = branches.max_by(|a, b| a.reward.total().total_cmp(&b.reward.total()))?;
-    let reached = |part: &&&'static str| best.reward.part(part).is_some_and(|value| value != 0.0);
-    let level = environment.reward_parts().iter().rev().find(reached);
-    Some((best.reward.total(), level.copied().unwrap_or(NO_LEVEL)))
-}
-
-fn run_step(
-    recipe: &Recipe,
-    environment: &dyn Environment,
-    tasks: &[IndexedTask<'_>],
-    team: &mut Team,
-    step: usize,
-    display: &mut Display,
-) -> Result<(StepReport, Rollout)> {
-    let config = StepConfig {
-        algorithm: recipe.algorithm.clone(),
-        updates: recipe.updates.clone(),
-        responses: recipe.responses(),
-        steps: recipe.steps,
-        key: recipe.stream_key(step as u32),
-    };
-    let agents = team.agents.len();
-    let done = train_step(
-        &mut team.agents,
-        environment,
-        tasks,
-        &config,
-        &mut |progress| {
-            display.within_step(progress, agents);
-        },
-    )?;
-    Ok((done.report, done.rollout))
+    let reached = |part: &&String| best.reward.part(part).is_some_and(|value| value != 0.0);
+    Some(Best {
+        reward: best.reward.total(),
+        level: environment
+            .reward_parts()
+            .iter()
+            .rev()
+            .find(reached)
+            .cloned(),
+    })
 }
 
 fn list(paths: &[PathBuf]) -> String {

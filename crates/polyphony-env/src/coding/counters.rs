@@ -47,12 +47,7 @@ pub(super) fn of(sandbox: &Counters, expert_retries: Option<u64>) -> Vec<Counter
     counters
 }
 
-fn counter(
-    name: &'static str,
-    total: f64,
-    unit: &'static str,
-    meaning: &'static str,
-) -> Counter {
+fn counter(name: &'static str, total: f64, unit: &'static str, meaning: &'static str) -> Counter {
     Counter::new(MetricKey::new(name), total, unit, meaning)
 }
 
@@ -72,7 +67,9 @@ mod tests {
         };
         let totals = |retries| -> Vec<(String, f64)> {
             let counters = of(&sandbox, retries).into_iter();
-            counters.map(|one| (one.key.to_string(), one.total)).collect()
+            counters
+                .map(|one| (one.key.to_string(), one.total))
+                .collect()
         };
         let expected = [
             ("sandbox/runs", 1.0),
@@ -85,6 +82,10 @@ mod tests {
         ]
         .map(|(name, total)| (name.to_owned(), total));
         assert_eq!(totals(Some(6)), expected);
-        assert!(totals(None).iter().all(|(name, _)| name != "expert/retries"));
+        assert!(
+            totals(None)
+                .iter()
+                .all(|(name, _)| name != "expert/retries")
+        );
     }
 }

@@ -10,18 +10,12 @@
 
 use std::{
     env, fmt,
-    io::Read as _,
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use reqwest::{
-    StatusCode, Url,
-    blocking::{Client, Response},
-    header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER},
-    redirect::Policy,
-};
+use polyphony_http::{Address, Client, ClientConfig, HttpError, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 mod answer;
@@ -52,7 +46,7 @@ const MOST_BYTES: u64 = 1 << 20;
 /// The outside model. It may be asked from several threads.
 pub struct Expert {
     settings: ExpertSettings,
-    url: Url,
+    url: Address,
     key: Option<Key>,
     http: Client,
     timeout: Duration,
@@ -73,8 +67,8 @@ impl Expert {
     /// Reads the key and prepares requests. Sends nothing yet.
     ///
     /// # Errors
-    /// If the address is malformed, the environment variable holds no key, or the system holds no
-    /// certificates to trust.
+    /// If the address is malformed, or an environment variable holds no key or names a proxy that
+    /// cannot be used.
     pub fn new(settings: &ExpertSettings) -> Result<Self, ExpertError> {
         let timeout = LONGEST_TIMEOUT.min(Duration::from_secs(settings.timeout_secs.get()));
         let variable = settings.key_variable.as_deref();
@@ -89,21 +83,19 @@ impl Expert {
         wait: Box<dyn Fn(Duration) + Send + Sync>,
     ) -> Result<Self, ExpertError> {
         let url = settings::completions_url(&settings.base_url)?;
-        // An endpoint that moved is named to the user: following it would send the key elsewhere.
-        let mut http = Client::builder()
-            .user_agent(concat!("polyphony/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .timeout(timeout);
-        if url.scheme() == "http" {
-            // No certificates are needed, so it matters not if the system has none.
-            http = http.tls_certs_only([]);
-        }
-        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            http = http.no_proxy();
-        }
-        let http = http
-            .build()
-            .map_err(|error| ExpertError::Client(error::with_causes(&error)))?;
+        // Redirects are returned: an endpoint that moved is named to the user, since following it
+        // would send the key elsewhere.
+        let config = ClientConfig {
+            connect_timeout: timeout,
+            read_timeout: timeout,
+            total_timeout: Some(timeout),
+            ..ClientConfig::default()
+        };
+        let http = if matches!(url.host(), "localhost" | "127.0.0.1" | "[::1]") {
+            Client::direct(config)
+        } else {
+            Client::new(config).map_err(ExpertError::Client)?
+        };
         Ok(Self {
             settings: settings.clone(),
             url,
@@ -174,20 +166,20 @@ impl Expert {
 
     /// One request.
     fn ask(&self, body: &Value, review: &Review<'_>) -> Result<Vec<String>, ExpertFailure> {
-        let deadline = Instant::now() + self.timeout;
-        let mut request = self
-            .http
-            .post(self.url.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .body(body.to_string());
+        let text = body.to_string();
+        let mut request = Request::post(&self.url, "application/json", text.as_bytes());
         if let Some(key) = &self.key {
-            request = request.bearer_auth(key.reveal());
+            request = request.bearer(key.reveal());
         }
-        let response = request.send().map_err(|error| self.silence(&error))?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let text = self.read(response, deadline)?;
+        let response = self.http.send(&request);
+        let response = response.map_err(|error| self.silence(&error))?;
+        let status = response.status();
+        let refusal = Refusal::of(&response);
+        let body = response.read_up_to(MOST_BYTES);
+        let body = body.map_err(|error| self.silence(&error))?;
+        let text = String::from_utf8_lossy(&body);
         if !status.is_success() {
-            return Err(self.refusal(status, &headers, &text));
+            return Err(self.refused(refusal, &text));
         }
         answer::suggestions(&text, review).map_err(|reason| ExpertFailure::Malformed {
             reason: self.without_key(&reason),
@@ -195,36 +187,8 @@ impl Expert {
         })
     }
 
-    /// The answer's text, up to a length and until the deadline.
-    fn read(&self, response: Response, deadline: Instant) -> Result<String, ExpertFailure> {
-        let mut limited = response.take(MOST_BYTES);
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 1 << 14];
-        loop {
-            if Instant::now() > deadline {
-                return Err(ExpertFailure::TimedOut {
-                    after: self.timeout,
-                });
-            }
-            // The client's errors come wrapped.
-            let count = limited.read(&mut buffer).map_err(|error| {
-                let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-                match inner {
-                    Some(inner) => self.silence(inner),
-                    None => ExpertFailure::Unreachable {
-                        reason: error.to_string(),
-                    },
-                }
-            })?;
-            if count == 0 {
-                return Ok(String::from_utf8_lossy(&bytes).into_owned());
-            }
-            bytes.extend_from_slice(&buffer[..count]);
-        }
-    }
-
     /// No answer, or half of one.
-    fn silence(&self, error: &reqwest::Error) -> ExpertFailure {
+    fn silence(&self, error: &HttpError) -> ExpertFailure {
         if error.is_timeout() {
             ExpertFailure::TimedOut {
                 after: self.timeout,
@@ -237,16 +201,14 @@ impl Expert {
     }
 
     /// An answer that says no.
-    fn refusal(&self, status: StatusCode, headers: &HeaderMap, text: &str) -> ExpertFailure {
-        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        // The other form of this header, a date, is rare: then the waits are our own.
-        let seconds = header(RETRY_AFTER).and_then(|value| value.trim().parse().ok());
+    fn refused(&self, refusal: Refusal, text: &str) -> ExpertFailure {
         let key_variable = self.settings.key_variable.as_deref();
+        let advice = error::advice(refusal.status, refusal.location.as_deref(), key_variable);
         ExpertFailure::Refused {
-            status,
-            retry_after: seconds.map(Duration::from_secs),
+            status: refusal.status,
+            retry_after: refusal.retry_after,
             body: error::excerpt(&self.without_key(text)),
-            advice: self.without_key(&error::advice(status, header(LOCATION), key_variable)),
+            advice: self.without_key(&advice),
         }
     }
 
@@ -260,9 +222,27 @@ impl Expert {
 
     /// The address without its query, which may hold secrets.
     fn shown_url(&self) -> String {
-        let mut url = self.url.clone();
-        url.set_query(None);
-        url.into()
+        self.url.without_query().to_string()
+    }
+}
+
+/// What the head of an answer holds that may be a refusal.
+struct Refusal {
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    location: Option<String>,
+}
+
+impl Refusal {
+    fn of(response: &Response) -> Self {
+        // The other form of this header, a date, is rare: then the waits are our own.
+        let seconds = response.header("Retry-After");
+        let seconds = seconds.and_then(|value| value.trim().parse().ok());
+        Self {
+            status: response.status(),
+            retry_after: seconds.map(Duration::from_secs),
+            location: response.header("Location").map(str::to_owned),
+        }
     }
 }
 

@@ -211,7 +211,10 @@ impl Environment for Coding {
     }
 
     fn counters(&self) -> Vec<Counter> {
-        counters::of(&self.pool.counters(), self.expert().map(|expert| expert.retries()))
+        counters::of(
+            &self.pool.counters(),
+            self.expert().map(|expert| expert.retries()),
+        )
     }
 
     fn description(&self) -> Option<Value> {

@@ -2,7 +2,10 @@
 
 use polyphony_episode::{EnvironmentError, Task};
 use polyphony_sandbox::Tests;
-use ruff_python_ast::{Stmt, StmtFunctionDef};
+use ruff_python_ast::{
+    Stmt, StmtFunctionDef,
+    statement_visitor::{self, StatementVisitor},
+};
 use ruff_text_size::Ranged;
 
 use super::{
@@ -22,7 +25,8 @@ pub(super) struct Problem {
     pub(super) entry_point: String,
     /// The first line of that function, where the prompt has one: `def f(x: int) -> int:`.
     pub(super) signature: Option<String>,
-    /// The import lines of the prompt.
+    /// The import lines of the prompt, wherever they stand in it: HumanEval/115 has one inside the
+    /// entry function, and its solutions rely on it.
     pub(super) imports: String,
     /// The functions that the prompt itself defines whole, besides the entry point.
     pub(super) functions: Vec<String>,
@@ -92,23 +96,32 @@ impl Problem {
         };
         for statement in &suite {
             match statement {
-                Stmt::Import(_) | Stmt::ImportFrom(_) => self.import(&prompt[statement.range()]),
                 Stmt::FunctionDef(function) if function.name == self.entry_point => {
                     self.signature = Some(signature(function, &prompt));
+                    self.imports_in(&function.body, &prompt);
                 }
                 Stmt::FunctionDef(function) if is_whole(function) => {
                     self.functions.push(prompt[function.range()].to_owned());
                 }
-                _ => {}
+                statement => self.imports_in(std::slice::from_ref(statement), &prompt),
             }
+        }
+    }
+
+    fn imports_in(&mut self, body: &[Stmt], prompt: &str) {
+        let mut search = ImportSearch { found: Vec::new() };
+        search.visit_body(body);
+        for import in search.found {
+            self.import(&prompt[import.range()]);
         }
     }
 
     /// A prompt that is not Python, such as a sentence with a signature.
     fn read_prose(&mut self, prompt: &str) {
         for line in prompt.lines() {
-            if parse(line).is_some_and(|suite| is_import(&suite)) {
-                self.import(line);
+            let unindented = line.trim_start();
+            if parse(unindented).is_some_and(|suite| is_import(&suite)) {
+                self.import(unindented);
             } else if self.signature.is_none() && begins(line, &self.entry_point) {
                 self.signature = Some(line.trim().to_owned());
             }
@@ -118,6 +131,21 @@ impl Problem {
     fn import(&mut self, statement: &str) {
         self.imports.push_str(statement);
         self.imports.push('\n');
+    }
+}
+
+/// Import statements, also those inside others. One that may fail, inside `try`, is left where it is.
+struct ImportSearch<'a> {
+    found: Vec<&'a Stmt>,
+}
+
+impl<'a> StatementVisitor<'a> for ImportSearch<'a> {
+    fn visit_stmt(&mut self, statement: &'a Stmt) {
+        match statement {
+            Stmt::Import(_) | Stmt::ImportFrom(_) => self.found.push(statement),
+            Stmt::FunctionDef(_) | Stmt::ClassDef(_) | Stmt::Try(_) => {}
+            _ => statement_visitor::walk_stmt(self, statement),
+        }
     }
 }
 
@@ -200,6 +228,24 @@ mod tests {
                 read.imports
             )
         );
+    }
+
+    #[test]
+    fn imports_count_wherever_they_stand_in_the_prompt() {
+        let prompt = "if True:\n    import re\n\n\
+                      def double(x):\n    import os\n    return 2 * x\n\n\
+                      def solve(x):\n    import math\n    from typing import (\n        List,\n    )\n    \
+                      try:\n        import numpy\n    except ImportError:\n        pass\n    \
+                      \"\"\" Do it. \"\"\"\n";
+        let read = problem(prompt);
+        let imports = "import re\nimport math\nfrom typing import (\n        List,\n    )\n";
+        assert_eq!(read.imports, imports);
+        assert_eq!(
+            read.functions,
+            ["def double(x):\n    import os\n    return 2 * x"]
+        );
+        let read = problem("Write this:\n\tdef solve(x):\n\t\timport math\n");
+        assert_eq!(read.imports, "import math\n");
     }
 
     #[test]

@@ -40,7 +40,10 @@ impl EnvironmentSettings for CodingSetup {
 /// Starts a sandbox, and logs how it confines programs.
 fn start_pool(settings: &Settings) -> Result<Pool, EnvironmentError> {
     let pool = Pool::start(settings).map_err(|error| {
-        EnvironmentError::because("the coding environment's `sandbox` cannot be started", error)
+        EnvironmentError::because(
+            "the coding environment's `sandbox` cannot be started",
+            error,
+        )
     })?;
     let python = pool.interpreter();
     match pool.tier() {
@@ -94,7 +97,10 @@ mod tests {
         let coding = setup.build().unwrap();
         assert_eq!(coding.concurrency().get(), 3);
         let description = coding.description().unwrap();
-        assert!(description["interpreter"]["version"].is_string(), "{description}");
+        assert!(
+            description["interpreter"]["version"].is_string(),
+            "{description}"
+        );
         let keys = coding.counters().len();
         assert_eq!(keys, 6);
     }

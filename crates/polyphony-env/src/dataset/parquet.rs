@@ -14,14 +14,14 @@ use super::{
     error::{DataSetError, Place},
     record::{Mapping, Record, Value},
 };
-use crate::quiet::quietly;
+use crate::quiet::caught;
 
 /// Loads the tasks of a Parquet file.
 ///
 /// On some damaged files the decoder asserts instead of returning an error. Such a panic stays in
 /// here and becomes an error too.
 pub(super) fn load(file: File, mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
-    quietly(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
+    caught(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
         let source = ParquetError::General(format!("damaged file: {}", panic_message(&*payload)));
         Err(DataSetError::BadParquet {
             path: mapping.path.to_owned(),

@@ -100,10 +100,13 @@ impl Mapping<'_> {
             None => self.usual_id(record),
         };
         if self.fields.is_empty() {
-            let texts = record.values.iter().filter_map(|(name, value)| match value {
-                Value::Text(text) => Some((name.clone(), text.clone())),
-                Value::Other(_) => None,
-            });
+            let texts = record
+                .values
+                .iter()
+                .filter_map(|(name, value)| match value {
+                    Value::Text(text) => Some((name.clone(), text.clone())),
+                    Value::Other(_) => None,
+                });
             return Ok(Task {
                 id,
                 fields: texts.collect(),
@@ -248,7 +251,10 @@ mod tests {
         let values = [
             texts([("body", "x"), ("id", "7"), ("task_id", "t/7")]),
             texts([("body", "y"), ("id", "8")]),
-            vec![("body", Value::Text("z".to_owned())), ("id", Value::Other("null"))],
+            vec![
+                ("body", Value::Text("z".to_owned())),
+                ("id", Value::Other("null")),
+            ],
         ];
         let records = values.iter().zip(1..).map(|(values, line)| {
             let named = |(name, value): &(&str, Value)| ((*name).to_owned(), value.clone());

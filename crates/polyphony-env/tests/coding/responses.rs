@@ -3,7 +3,7 @@
 use polyphony_env::{Body, Definition, HelperUse, Results, Run};
 use polyphony_episode::Task;
 
-use crate::{HUMAN_EVAL, assess, double, in_parallel};
+use crate::{HUMAN_EVAL, assess, double, human_eval, in_parallel};
 
 const AUX: &str = "def aux(x):\n    return x";
 const MAIN: &str = "def double(x):\n    y = aux(x)\n    return y + y";
@@ -100,6 +100,14 @@ fn imports_and_functions_of_the_prompt_are_there_for_program_and_tests() {
             results: Results::Used
         }
     );
+}
+
+#[test]
+fn an_import_inside_the_entry_function_of_the_prompt_is_there_too() {
+    let main = "def max_fill(grid, capacity):\n    \
+                return sum([math.ceil(sum(arr) / capacity) for arr in grid])";
+    let assessment = assess(human_eval("HumanEval/115"), "", main);
+    assert!(assessment.is_solved(), "{assessment:?}");
 }
 
 /// Source that breaks what reads it carelessly.

@@ -1,24 +1,28 @@
-//! Nodes at which the agents have yet to answer: what each is told, and what its model reads.
+//! Nodes at which the agents have yet to answer: what each role reads, and what its model reads.
 
-use polyphony_episode::{Environment, Observation, Role, Turn};
+use polyphony_episode::{Observation, Role, Task, Turn};
 
-use super::{IndexedTask, Played, ResponseConfig};
+use super::{Played, Stage, check_observations};
 use crate::{
     MarlError,
-    agent::{Agent, player},
+    agent::player,
+    stream::narrow,
+    tasks::Batch,
     tree::History,
 };
 
 /// A node before anyone has answered.
 pub(super) struct OpenNode<'a> {
-    pub(super) task: IndexedTask<'a>,
+    pub(super) task: &'a Task,
+    /// The task's index in the data set.
+    pub(super) index: u32,
     /// The index of the node above it on its level, and that of the joint action that led here.
     pub(super) parent: Option<(usize, usize)>,
     /// Which of the joint actions that are possible up to here: names its random numbers.
     pub(super) branch: u32,
     /// The turns before it.
     pub(super) past: Vec<Turn>,
-    /// What each role is told.
+    /// What each role reads.
     pub(super) observations: Vec<Observation>,
     /// What the model of each role reads.
     pub(super) histories: Vec<History>,
@@ -32,112 +36,104 @@ pub(super) struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    /// Adds a node, or counts it where its prompts do not fit and that is no error.
-    fn add(
-        &mut self,
-        node: Result<OpenNode<'a>, MarlError>,
-        config: &ResponseConfig,
-    ) -> Result<(), MarlError> {
-        match config.long_prompts.allow(node)? {
+    /// Adds a node, or counts one whose prompts do not fit.
+    fn add(&mut self, node: Option<OpenNode<'a>>) {
+        match node {
             Some(node) => self.nodes.push(node),
             None => self.left_out += 1,
         }
-        Ok(())
     }
 }
 
-/// The first turn of every task.
-pub(super) fn roots<'a>(
-    agents: &[Agent],
-    environment: &dyn Environment,
-    tasks: &[IndexedTask<'a>],
-    config: &ResponseConfig,
-) -> Result<Opened<'a>, MarlError> {
-    let mut opened = Opened::default();
-    for &task in tasks {
-        let observations = environment.start(task.task)?;
-        check_team(agents, environment.roles(), &observations)?;
-        let histories = each(agents, environment.roles(), task, config, |role, index| {
-            let language = &agents[player(agents.len(), index)].language;
-            language.first_history(role, &observations[index])
-        });
-        let node = histories.map(|histories| OpenNode {
-            task,
-            parent: None,
-            branch: 0,
-            past: Vec::new(),
-            observations,
-            histories,
-        });
-        opened.add(node, config)?;
-    }
-    Ok(opened)
-}
-
-/// The next turn after every joint action that goes on.
-pub(super) fn children<'a>(
-    agents: &[Agent],
-    environment: &dyn Environment,
-    level: &[Played<'a>],
-    config: &ResponseConfig,
-) -> Result<Opened<'a>, MarlError> {
-    let mut opened = Opened::default();
-    for (parent, Played { open, node, next }) in level.iter().enumerate() {
-        let joint_actions = node.branches.len();
-        for (index, branch) in node.branches.iter().enumerate() {
-            let Some(observations) = &next[index] else {
-                continue;
-            };
-            check_team(agents, environment.roles(), observations)?;
-            let task = open.task;
-            let histories = each(agents, environment.roles(), task, config, |role, index| {
-                let group = &node.groups[index];
-                let said = &group.samples[branch.picks[index]].response;
-                let language = &agents[player(agents.len(), index)].language;
-                language.next_history(role, &group.history, said, &observations[index])
-            });
-            let child = histories.map(|histories| OpenNode {
+impl Stage<'_> {
+    /// The first turn of every task.
+    pub(super) fn roots<'b>(&self, batch: Batch<'b>) -> Result<Opened<'b>, MarlError> {
+        let mut opened = Opened::default();
+        for (index, task, first) in batch.first_turns(self.agents, self.environment, self.config)? {
+            let index = narrow("tasks", index)?;
+            opened.add(first.map(|first| OpenNode {
                 task,
-                parent: Some((parent, index)),
-                branch: open.branch * joint_actions as u32 + index as u32,
-                past: [open.past.clone(), vec![node.turn_taken(branch)]].concat(),
-                observations: observations.clone(),
-                histories,
-            });
-            opened.add(child, config)?;
+                index,
+                parent: None,
+                branch: 0,
+                past: Vec::new(),
+                observations: first.observations,
+                histories: first.histories,
+            }));
+        }
+        Ok(opened)
+    }
+
+    /// The next turn after every joint action that continues.
+    pub(super) fn children<'b>(&self, level: &[Played<'b>]) -> Result<Opened<'b>, MarlError> {
+        let mut opened = Opened::default();
+        for (parent, Played { open, node, next }) in level.iter().enumerate() {
+            for (index, (branch, observations)) in node.branches.iter().zip(next).enumerate() {
+                let Some(observations) = observations else {
+                    continue;
+                };
+                let (roles, turn) = (self.environment.roles(), node.turn + 1);
+                check_observations(roles, open.task, turn, observations)?;
+                let histories = self.each(open.task, |role, index| {
+                    let group = &node.groups[index];
+                    let answer = &group.samples[branch.picks[index]].response;
+                    let language = &self.agents[player(self.agents.len(), index)].language;
+                    language.next_history(role, &group.history, answer, &observations[index])
+                });
+                let mut past = open.past.clone();
+                past.push(node.turn_taken(&branch.picks));
+                let histories = self.config.long_prompts.allow(histories)?;
+                let branch = branch_number(open.branch, node.branches.len(), index)?;
+                opened.add(histories.map(|histories| OpenNode {
+                    task: open.task,
+                    index: open.index,
+                    parent: Some((parent, index)),
+                    branch,
+                    past,
+                    observations: observations.clone(),
+                    histories,
+                }));
+            }
+        }
+        Ok(opened)
+    }
+
+    /// The history of each role, if all of them leave room for a response.
+    fn each(
+        &self,
+        task: &Task,
+        history: impl Fn(&Role, usize) -> Result<History, MarlError>,
+    ) -> Result<Vec<History>, MarlError> {
+        let fitting = |(index, role): (usize, &Role)| {
+            let history = history(role, index)?;
+            let agent = &self.agents[player(self.agents.len(), index)];
+            agent.check_room(&task.id, role, &history, self.config.max_new_tokens)?;
+            Ok(history)
+        };
+        let roles = self.environment.roles().iter().enumerate();
+        roles.map(fitting).collect()
+    }
+}
+
+/// The number of the joint action at `index` of `joint_actions`, after one with the number `before`.
+fn branch_number(before: u32, joint_actions: usize, index: usize) -> Result<u32, MarlError> {
+    let number = (before as usize)
+        .checked_mul(joint_actions)
+        .and_then(|first| first.checked_add(index));
+    narrow("joint actions of a task", number.unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_branch_without_a_number_is_an_error() {
+        assert_eq!(branch_number(3, 4, 2).unwrap(), 14);
+        assert_eq!(branch_number(65_535, 65_536, 65_535).unwrap(), u32::MAX);
+        for (before, joint_actions) in [(65_536, 65_536), (u32::MAX, usize::MAX)] {
+            let message = branch_number(before, joint_actions, 0).unwrap_err().to_string();
+            assert!(message.contains("joint actions of a task"), "{message}");
         }
     }
-    Ok(opened)
-}
-
-pub(crate) fn check_team(
-    agents: &[Agent],
-    roles: &[Role],
-    observations: &[Observation],
-) -> Result<(), MarlError> {
-    if observations.len() == roles.len() && [1, roles.len()].contains(&agents.len()) {
-        return Ok(());
-    }
-    Err(MarlError::TeamSize {
-        roles: roles.len(),
-        agents: agents.len(),
-        observations: observations.len(),
-    })
-}
-
-/// The history of each role, if all of them leave room for a response.
-fn each(
-    agents: &[Agent],
-    roles: &[Role],
-    task: IndexedTask<'_>,
-    config: &ResponseConfig,
-    history: impl Fn(&Role, usize) -> Result<History, MarlError>,
-) -> Result<Vec<History>, MarlError> {
-    let fitting = |(index, role): (usize, &Role)| {
-        let history = history(role, index)?;
-        let agent = &agents[player(agents.len(), index)];
-        agent.check_room(&task.task.id, role, &history, config.max_new_tokens)?;
-        Ok(history)
-    };
-    roles.iter().enumerate().map(fitting).collect()
 }

@@ -128,8 +128,8 @@ fn existing_base(keys: &Keys<'_>) -> Result<PathBuf, ModelError> {
     if !base.exists() {
         let help = if is_repository(name) {
             format!(
-                "if it is a repository on the Hugging Face hub, `polyphony models fetch \
-                 hub:{name}` prints a path: put that into `{BASE}`"
+                "if it is the repository {name} on the Hugging Face hub, download that and put the \
+                 path of its folder into `{BASE}`"
             )
         } else {
             format!("put it there, or correct `{BASE}`")
@@ -182,8 +182,7 @@ pub(super) fn unsupported(path: &Path, what: &str, given: &str) -> ModelError {
         path: path.to_owned(),
         what: what.to_owned(),
         given: given.to_owned(),
-        supported: "a whole model; merge its adapters first with `polyphony models merge`"
-            .to_owned(),
+        supported: "a whole model; merge its adapters into the weights first".to_owned(),
     }
 }
 

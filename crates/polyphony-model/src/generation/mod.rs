@@ -1,6 +1,6 @@
 //! Sampling responses.
 //!
-//! The prompt of a group is run once, and what the prompts of one task and agent begin with is run
+//! The prompt of a group is run once, and what the prompts of one family begin with in common is run
 //! once for all of them. All responses of all groups are decoded together, one token a row and pass.
 //! A finished row leaves the batch.
 
@@ -22,15 +22,16 @@ use self::{
 };
 use crate::{LanguageModel, ModelError, kernels, language_model::token_tensor, scoring::to_host};
 
-/// A prompt and how many responses it shall have.
+/// A prompt and the responses to sample from it.
 #[derive(Clone, Debug)]
 pub struct PromptGroup<'a> {
     /// The prompt's token ids.
     pub prompt: &'a [u32],
-    /// How many responses to sample.
-    pub samples: usize,
-    /// Names the random numbers; the responses' own `sample` indices count up from its.
-    pub key: StreamKey,
+    /// The random numbers of each response: as many responses are sampled as there are keys.
+    pub keys: Vec<StreamKey>,
+    /// Prompts of one family run in one pass, and what they begin with in common runs once. Other
+    /// families in the batch do not change how a family's numbers are rounded.
+    pub family: u64,
 }
 
 /// What ends a response, and how its tokens are drawn.
@@ -99,8 +100,8 @@ pub fn generate(
     let prompts = Prompts::run(model, groups);
     let mut rows = Vec::new();
     for (index, (group, logits)) in groups.iter().zip(&prompts.logits).enumerate() {
-        rows.extend((0..group.samples).map(|sample| {
-            let mut row = Row::new(index, sample, group);
+        rows.extend(group.keys.iter().map(|&key| {
+            let mut row = Row::new(index, key, group);
             row.push(row.draw(logits, config), config);
             row
         }));
@@ -154,12 +155,11 @@ const MOST_PACKED: usize = 2048;
 /// Rows of logits that are made at once.
 const LOGIT_ROWS: usize = 16;
 
-/// The indices of the groups whose prompts are run together: those of one task and agent.
+/// The indices of the groups whose prompts are run together.
 fn families(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Vec<Vec<usize>> {
-    let mut families: BTreeMap<(u32, u16), Vec<usize>> = BTreeMap::new();
+    let mut families: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (index, group) in groups.iter().enumerate() {
-        let family = (group.key.task, group.key.agent);
-        families.entry(family).or_default().push(index);
+        families.entry(group.family).or_default().push(index);
     }
     let on_host = model.device() == Device::flex();
     let tokens = |family: &[usize]| {
@@ -179,8 +179,7 @@ fn families(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Vec<Vec<usize>
 }
 
 impl Prompts {
-    /// Runs the prompts of each task and agent together. So it does not depend on the company of a
-    /// task how its own numbers are rounded.
+    /// Runs the prompts of each family together.
     fn run(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Self {
         let families = families(model, groups);
         let mut caches = Vec::with_capacity(families.len());
@@ -237,13 +236,10 @@ struct Row {
 }
 
 impl Row {
-    fn new(group: usize, sample: usize, of: &PromptGroup<'_>) -> Self {
+    fn new(group: usize, key: StreamKey, of: &PromptGroup<'_>) -> Self {
         Self {
             group,
-            key: StreamKey {
-                sample: of.key.sample + sample as u32,
-                ..of.key
-            },
+            key,
             prompt_length: of.prompt.len(),
             tokens: Vec::new(),
             logprobs: Vec::new(),

@@ -1,7 +1,7 @@
 //! Prompts that begin alike, with what they share written once.
 //!
-//! The prompts of one task's branches go on from one another's beginnings: after `t` turns there are
-//! `G^t` of them, and most of each is in others too.
+//! In a tree of conversations the prompts continue one another's beginnings: after `t` turns with `G`
+//! responses each there are `G^t` of them, and most of each is in others too.
 
 use std::ops::Range;
 

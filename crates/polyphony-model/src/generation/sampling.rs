@@ -83,39 +83,18 @@ impl Sampling {
 }
 
 /// Names one response's stream of random numbers. Equal keys give equal streams, whatever else is
-/// in the batch.
+/// in the batch. What a key is made of is the caller's business; only that different responses have
+/// different keys matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct StreamKey {
-    /// The run's seed.
-    pub seed: u64,
-    /// The training step.
-    pub step: u32,
-    /// The task's index in its data set.
-    pub task: u32,
-    /// The agent's index in the team.
-    pub agent: u16,
-    /// The turn.
-    pub turn: u16,
-    /// The branch of the rollout tree.
-    pub branch: u32,
-    /// The response's index among those sampled from one prompt.
-    pub sample: u32,
-}
+pub struct StreamKey(pub [u8; 32]);
 
 impl StreamKey {
-    /// The uniform number in `[0, 1)` that decides the token at `position`.
+    /// The uniform number in `[0, 1)` at a position of the stream. While a response is sampled it
+    /// decides the token at that position.
     ///
     /// ChaCha is a counter-based generator: the key is its seed, the position its counter.
     pub fn uniform(&self, position: usize) -> f64 {
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
-        seed[8..12].copy_from_slice(&self.step.to_le_bytes());
-        seed[12..16].copy_from_slice(&self.task.to_le_bytes());
-        seed[16..18].copy_from_slice(&self.agent.to_le_bytes());
-        seed[18..20].copy_from_slice(&self.turn.to_le_bytes());
-        seed[20..24].copy_from_slice(&self.branch.to_le_bytes());
-        seed[24..28].copy_from_slice(&self.sample.to_le_bytes());
-        let mut rng = ChaCha8Rng::from_seed(seed);
+        let mut rng = ChaCha8Rng::from_seed(self.0);
         rng.set_word_pos(2 * position as u128);
         (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -395,24 +374,19 @@ mod tests {
         }
 
         #[test]
-        fn every_part_of_the_key_changes_the_stream(seed: u64, position in 0usize..4096) {
-            let key = StreamKey { seed, ..StreamKey::default() };
-            let others = [
-                StreamKey { seed: seed ^ 1, ..key },
-                StreamKey { step: 1, ..key },
-                StreamKey { task: 1, ..key },
-                StreamKey { agent: 1, ..key },
-                StreamKey { turn: 1, ..key },
-                StreamKey { branch: 1, ..key },
-                StreamKey { sample: 1, ..key },
-            ];
-            let own = key.uniform(position);
-            prop_assert!((0.0..1.0).contains(&own));
-            prop_assert_eq!(own, key.uniform(position));
-            prop_assert_ne!(own, key.uniform(position + 1));
-            for other in others {
-                prop_assert_ne!(own, other.uniform(position));
-            }
+        fn every_byte_of_the_key_changes_the_stream(
+            key: [u8; 32],
+            byte in 0usize..32,
+            position in 0usize..4096,
+        ) {
+            let mut other = key;
+            other[byte] ^= 1;
+            let [own, other] = [key, other].map(StreamKey);
+            let drawn = own.uniform(position);
+            prop_assert!((0.0..1.0).contains(&drawn));
+            prop_assert_eq!(drawn, own.uniform(position));
+            prop_assert_ne!(drawn, own.uniform(position + 1));
+            prop_assert_ne!(drawn, other.uniform(position));
         }
     }
 }

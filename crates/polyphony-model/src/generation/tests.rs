@@ -37,14 +37,16 @@ fn groups(prompts: &[Vec<u32>], samples: usize) -> Vec<PromptGroup<'_>> {
         .enumerate()
         .map(|(task, prompt)| PromptGroup {
             prompt,
-            samples,
-            key: StreamKey {
-                seed: 11,
-                task: task as u32,
-                ..StreamKey::default()
-            },
+            keys: (0..samples).map(|sample| key(task, sample)).collect(),
+            family: task as u64,
         })
         .collect()
+}
+
+fn key(task: usize, sample: usize) -> StreamKey {
+    let mut bytes = [11; 32];
+    (bytes[0], bytes[1]) = (task as u8, sample as u8);
+    StreamKey(bytes)
 }
 
 fn config(sampling: Sampling, max_new_tokens: usize, stop_tokens: Vec<u32>) -> GenerationConfig {
@@ -160,11 +162,7 @@ fn a_row_is_the_same_alone_and_among_sixteen() {
         for (group, answers) in groups.iter().zip(&together) {
             for (sample, answer) in answers.iter().enumerate() {
                 let alone = PromptGroup {
-                    samples: 1,
-                    key: StreamKey {
-                        sample: sample as u32,
-                        ..group.key
-                    },
+                    keys: vec![group.keys[sample]],
                     ..group.clone()
                 };
                 let alone = &run(&model, &[alone], &config)[0][0];
@@ -230,7 +228,7 @@ fn a_group_may_want_no_response_and_a_batch_may_be_empty() {
     let model = tiny();
     let prompts = prompts();
     let mut groups = groups(&prompts[..2], 2);
-    groups[0].samples = 0;
+    groups[0].keys.clear();
     let config = config(Sampling::default(), 3, vec![]);
     let answers = run(&model, &groups, &config);
     assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [0, 2]);
@@ -272,8 +270,8 @@ fn what_cannot_be_continued_is_named() {
     for (prompt, config, expected) in rows {
         let good = PromptGroup {
             prompt: &[5],
-            samples: 1,
-            key: StreamKey::default(),
+            keys: vec![StreamKey::default()],
+            family: 0,
         };
         let bad = PromptGroup {
             prompt,
@@ -287,8 +285,8 @@ fn what_cannot_be_continued_is_named() {
     }
     let fits = PromptGroup {
         prompt: &long[..120],
-        samples: 1,
-        key: StreamKey::default(),
+        keys: vec![StreamKey::default()],
+        family: 0,
     };
     assert_eq!(run(&model, &[fits], &fine())[0][0].tokens.len(), 8);
 }

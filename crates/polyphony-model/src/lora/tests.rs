@@ -307,8 +307,8 @@ fn adapters_on_disk_that_cannot_be_used_are_explained() {
         ),
         (
             |c| c["base_model_name_or_path"] = "Qwen/Qwen2.5-0.5B".into(),
-            "adapter_config.json was trained on: if it is a repository on the Hugging Face hub, \
-             `polyphony models fetch hub:Qwen/Qwen2.5-0.5B` prints a path: put that into \
+            "adapter_config.json was trained on: if it is the repository Qwen/Qwen2.5-0.5B on \
+             the Hugging Face hub, download that and put the path of its folder into \
              `base_model_name_or_path`",
         ),
         (

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{PackedGroup, group_logprobs, to_host};
 use crate::{
     LanguageModel, ModelError, WeightGradients,
+    language_model::token_tensor,
     network::{LayerInputs, attention::PackedAttention},
 };
 
@@ -21,11 +22,17 @@ pub enum Activations {
 }
 
 /// A group whose log-probabilities are known and whose weights' gradients can still be had.
+///
+/// Where [`ScoredGroup::with_states`] made it, the hidden states of some tokens are known too, so
+/// that a head of one's own, such as a critic's, can read them in the same forward pass.
 #[derive(Debug)]
 pub struct ScoredGroup<'a> {
     group: &'a PackedGroup<'a>,
     temperature: f32,
     logprobs: Vec<f32>,
+    /// Where hidden states were asked for, in the packed row.
+    places: Vec<u32>,
+    states: Vec<f32>,
     kept: Kept<'a>,
 }
 
@@ -37,6 +44,8 @@ enum Kept<'a> {
         /// row, since burn would make a table of them.
         embedded: Tensor<2>,
         logprobs: Tensor<1>,
+        /// `[P, D]`; `None` where no hidden states were asked for.
+        states: Option<Tensor<2>>,
     },
     LayerInputs {
         model: &'a LanguageModel,
@@ -56,34 +65,54 @@ impl<'a> ScoredGroup<'a> {
         temperature: f32,
         activations: Activations,
     ) -> Result<Self, ModelError> {
-        let (logprobs, kept) = match activations {
+        Self::with_states(model, group, temperature, activations, &[])
+    }
+
+    /// The same, with the hidden states after the last normalization at some places of the packed row:
+    /// see [`PackedGroup::last_of_prompt`] and [`PackedGroup::place_in_response`].
+    ///
+    /// # Errors
+    /// Also if the network does not run a token at one of the places.
+    pub fn with_states(
+        model: &'a LanguageModel,
+        group: &'a PackedGroup<'a>,
+        temperature: f32,
+        activations: Activations,
+        places: &[usize],
+    ) -> Result<Self, ModelError> {
+        group.check(model)?;
+        let places = group.check_places(places)?;
+        let (logprobs, states, kept) = match activations {
             Activations::Keep => {
-                group.check(model)?;
                 let embedded = Tensor::from_inner(model.embed(&group.fed_tokens())).require_grad();
                 let model = Box::new(model.trainable());
                 let hidden =
                     model.hidden_from(embedded.clone(), &group.positions(), &mut attention(group));
+                let states = rows(&hidden, &places);
                 let logprobs = group_logprobs(group, hidden, model.head(), temperature);
                 let kept = Kept::All {
                     model,
                     embedded,
                     logprobs: logprobs.clone(),
+                    states: states.clone(),
                 };
-                (to_host(logprobs), kept)
+                (logprobs, states, kept)
             }
             Activations::Recompute => {
-                group.check(model)?;
                 let (ids, positions) = (group.fed_tokens(), group.positions());
                 let inputs = model.layer_inputs(&ids, &positions, &mut attention(group));
                 let hidden = model.normalize(inputs.last());
+                let states = rows(&hidden, &places);
                 let logprobs = group_logprobs(group, hidden, model.head(), temperature);
-                (to_host(logprobs), Kept::LayerInputs { model, inputs })
+                (logprobs, states, Kept::LayerInputs { model, inputs })
             }
         };
         Ok(Self {
             group,
             temperature,
-            logprobs,
+            logprobs: to_host(logprobs),
+            places,
+            states: states.map(to_host).unwrap_or_default(),
             kept,
         })
     }
@@ -93,40 +122,102 @@ impl<'a> ScoredGroup<'a> {
         &self.logprobs
     }
 
+    /// The hidden states that were asked for, one row after the other.
+    ///
+    /// # Shapes
+    /// - `[P · D]`: `P` places, `D` hidden size
+    pub fn states(&self) -> &[f32] {
+        &self.states
+    }
+
     /// The gradient of an objective in every weight that learns, given its derivative in each
     /// log-probability.
     ///
     /// # Panics
-    /// If there is not one derivative a log-probability.
+    /// If there is not one derivative per log-probability.
     pub fn backward(self, derivatives: Vec<f32>) -> WeightGradients {
-        let tokens = self.logprobs.len();
-        assert_eq!(
-            derivatives.len(),
-            tokens,
-            "one derivative a log-probability"
-        );
-        let weighted = |logprobs: Tensor<1>| {
-            let derivatives = TensorData::new(derivatives, [tokens]);
-            (logprobs.clone() * Tensor::from_data(derivatives, &logprobs.device())).sum()
-        };
+        let states = vec![0.0; self.states.len()];
+        self.backward_with_states(derivatives, states)
+    }
+
+    /// The same for an objective that depends on the hidden states too, given its derivative in each
+    /// number of [`ScoredGroup::states`].
+    ///
+    /// # Panics
+    /// If there is not one derivative per log-probability and one per number of the hidden states.
+    pub fn backward_with_states(self, logprobs: Vec<f32>, states: Vec<f32>) -> WeightGradients {
+        let derivatives = Derivatives::new(&self, logprobs, states);
         match self.kept {
             Kept::All {
                 model,
                 embedded,
                 logprobs,
+                states,
             } => {
-                let mut tape = weighted(logprobs).backward();
+                let mut tape = derivatives.weigh(logprobs, states).backward();
                 model.take_gradients(&mut tape, &self.group.fed_tokens(), &embedded)
             }
             Kept::LayerInputs { model, inputs } => {
-                let (group, temperature) = (self.group, self.temperature);
+                let (group, temperature, places) = (self.group, self.temperature, self.places);
                 let (ids, positions) = (group.fed_tokens(), group.positions());
-                let objective =
-                    |hidden, head| weighted(group_logprobs(group, hidden, head, temperature));
+                let objective = |hidden: Tensor<2>, head| {
+                    let states = rows(&hidden, &places);
+                    let logprobs = group_logprobs(group, hidden, head, temperature);
+                    derivatives.weigh(logprobs, states)
+                };
                 model.gradients(&ids, &positions, inputs, &mut attention(group), objective)
             }
         }
     }
+}
+
+/// The derivatives of an objective in what a forward pass gave.
+struct Derivatives {
+    logprobs: Vec<f32>,
+    /// Nothing where no hidden states were asked for.
+    states: Vec<f32>,
+}
+
+impl Derivatives {
+    fn new(scored: &ScoredGroup<'_>, logprobs: Vec<f32>, states: Vec<f32>) -> Self {
+        assert_eq!(
+            logprobs.len(),
+            scored.logprobs.len(),
+            "one derivative per log-probability"
+        );
+        assert_eq!(
+            states.len(),
+            scored.states.len(),
+            "one derivative per number of the hidden states"
+        );
+        Self { logprobs, states }
+    }
+
+    /// A number with these derivatives.
+    ///
+    /// # Shapes
+    /// - logprobs `[N]`, states `[P, D]`, output `[1]`
+    fn weigh(self, logprobs: Tensor<1>, states: Option<Tensor<2>>) -> Tensor<1> {
+        let of_logprobs = weighted(logprobs, self.logprobs);
+        match states {
+            Some(states) => of_logprobs + weighted(states.flatten(0, 1), self.states),
+            None => of_logprobs,
+        }
+    }
+}
+
+/// # Shapes
+/// - values `[N]`, output `[1]`
+fn weighted(values: Tensor<1>, weights: Vec<f32>) -> Tensor<1> {
+    let count = weights.len();
+    let weights = Tensor::from_data(TensorData::new(weights, [count]), &values.device());
+    (values * weights).sum()
+}
+
+/// The rows at some places, `[T, D]` to `[P, D]`; `None` of no places.
+fn rows(hidden: &Tensor<2>, places: &[u32]) -> Option<Tensor<2>> {
+    let ids = (!places.is_empty()).then(|| token_tensor(places, &hidden.device()));
+    ids.map(|ids| hidden.clone().select(0, ids))
 }
 
 fn attention(group: &PackedGroup<'_>) -> PackedAttention {

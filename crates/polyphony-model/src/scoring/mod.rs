@@ -56,6 +56,23 @@ fn group_logprobs(
     kernels::token_logprobs(hidden, head, targets, temperature, kernels::CHUNK_LOGITS)
 }
 
+/// The hidden state after the last token of a sequence, after the last normalization: what a head of
+/// one's own reads, such as a critic's. Nothing can be differentiated; for that see
+/// [`ScoredGroup::with_states`].
+///
+/// # Shapes
+/// - output `[D]`: `D` hidden size
+///
+/// # Errors
+/// If there are no ids, one is outside the vocabulary, or there are more than the context holds.
+pub fn last_state(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
+    check_tokens(ids, ids.len(), model)?;
+    let positions: Vec<usize> = (0..ids.len()).collect();
+    let mut attention = PackedAttention::new(ids.len(), &[]);
+    let hidden = model.hidden(ids, &positions, &mut attention);
+    Ok(to_host(hidden.slice(ids.len() - 1..ids.len())))
+}
+
 /// The logits after every token of a sequence.
 ///
 /// # Shapes

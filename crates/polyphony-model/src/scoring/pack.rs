@@ -36,6 +36,28 @@ impl<'a> PackedGroup<'a> {
         self.responses.iter().map(|response| response.len())
     }
 
+    /// The place of the prompt's last token in the packed row, where all of the prompt has been read.
+    pub fn last_of_prompt(&self) -> usize {
+        self.prompt.len() - 1
+    }
+
+    /// The place of a response's token in the packed row; `None` for its last token, which the network
+    /// never runs, and for what does not exist.
+    pub fn place_in_response(&self, response: usize, token: usize) -> Option<usize> {
+        let fed = self.fed_lengths();
+        let before: usize = fed.get(..response)?.iter().sum();
+        (token < *fed.get(response)?).then(|| self.prompt.len() + before + token)
+    }
+
+    /// Refuses places outside the packed row.
+    pub(super) fn check_places(&self, places: &[usize]) -> Result<Vec<u32>, ModelError> {
+        let tokens = self.prompt.len() + self.fed_lengths().iter().sum::<usize>();
+        match places.iter().find(|&&place| place >= tokens) {
+            Some(&position) => Err(ModelError::NoHiddenState { position, tokens }),
+            None => Ok(places.iter().map(|&place| place as u32).collect()),
+        }
+    }
+
     /// The tokens that the network runs: the prompt, then each response but its last token.
     pub(crate) fn fed_tokens(&self) -> Vec<u32> {
         let fed = self

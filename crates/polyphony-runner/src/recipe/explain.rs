@@ -1,24 +1,89 @@
 //! What is wrong with a recipe, in words that help: the place, and the nearest name that exists.
 
 use anyhow::{Error, anyhow};
-use ron::error::{Error as Code, SpannedError};
+use ron::error::{Error as Code, Position, SpannedError};
+use thiserror::Error as ThisError;
 
 /// Names less alike than this (1 is equal) are not worth suggesting.
 const LEAST_LIKENESS: f64 = 0.4;
 
 /// An error in a file, with its line and column.
 pub(super) fn in_file(error: &SpannedError) -> Error {
-    // RON stops behind a name that it does not know and before anything else that is wrong.
-    let place = match error.code {
+    at(place(error), &reason(&error.code))
+}
+
+fn at(place: Position, reason: &str) -> Error {
+    anyhow!("line {}, column {}: {reason}", place.line, place.col)
+}
+
+/// RON stops behind a name that it does not know and before anything else that is wrong.
+fn place(error: &SpannedError) -> Position {
+    match error.code {
         Code::NoSuchStructField { .. } | Code::NoSuchEnumVariant { .. } => error.span.start,
         _ => error.span.end,
+    }
+}
+
+/// The settings of something that a recipe names cannot be read.
+#[derive(Debug, ThisError)]
+#[error("{reason}")]
+pub(super) struct SettingsError {
+    /// The settings as they were given.
+    given: String,
+    /// Where in them, counted from 1.
+    place: Position,
+    reason: String,
+}
+
+impl SettingsError {
+    pub(super) fn new(given: &str, error: &SpannedError) -> Self {
+        Self {
+            given: given.to_owned(),
+            place: place(error),
+            reason: reason(&error.code),
+        }
+    }
+
+    /// The settings of `name` have a key that it does not know.
+    pub(super) fn unknown_key(given: &str, name: &str, key: &str, known: &[&str]) -> Self {
+        let before = given.find(key).map_or(given, |start| &given[..start]);
+        Self {
+            given: given.to_owned(),
+            place: end_of(before),
+            reason: format!("there is no key `{key}` in {name}; {}", suggest(key, known)),
+        }
+    }
+}
+
+/// Where a text ends, as line and column counted from 1.
+fn end_of(text: &str) -> Position {
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    Position {
+        line: text.matches('\n').count() + 1,
+        col: last.chars().count() + 1,
+    }
+}
+
+/// The error of settings that stand in a file, with its line and column there.
+pub(super) fn settings_in_file(error: Error, text: &str) -> Error {
+    let Some(wrong) = error.downcast_ref::<SettingsError>() else {
+        return error;
     };
-    anyhow!(
-        "line {}, column {}: {}",
-        place.line,
-        place.col,
-        reason(&error.code)
-    )
+    let Some(start) = text.find(&wrong.given) else {
+        return error;
+    };
+    let start = end_of(&text[..start]);
+    let place = match wrong.place.line {
+        1 => Position {
+            line: start.line,
+            col: start.col + wrong.place.col - 1,
+        },
+        line => Position {
+            line: start.line + line - 1,
+            col: wrong.place.col,
+        },
+    };
+    at(place, &wrong.reason)
 }
 
 /// What is wrong, without the place.
@@ -91,7 +156,7 @@ pub(super) fn reason(code: &Code) -> String {
 }
 
 /// The nearest of the known names if it is near at all, and all of them.
-pub(super) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
+pub(crate) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
     let all: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
     if all.is_empty() {
         return "there is nothing to set here".to_owned();

@@ -4,24 +4,19 @@
 //! in that text, and the result is read back. So an override may be anything that a file may say,
 //! and is checked in the same way.
 
-use std::fmt;
-
 use anyhow::{Context as _, Result, anyhow, bail};
-use indexmap::IndexMap;
+use polyphony_report::{fields, held, reader, settings};
 use ron::value::RawValue;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 
-use super::{Recipe, explain, reader};
+use super::{Recipe, explain};
+use crate::registry::Registry;
 
 /// The recipe with one change of the form `path=value`.
 ///
 /// # Errors
 /// Names the part of the path that does not exist with the nearest one that does, or says what is
 /// wrong with the value.
-pub(super) fn apply(recipe: &Recipe, change: &str) -> Result<Recipe> {
+pub(super) fn apply(registry: &Registry, recipe: &Recipe, change: &str) -> Result<Recipe> {
     let (path, value) = change.split_once('=').context(
         "expected path=value, such as algorithm.samples=8 or updates.learning_rate=1e-6",
     )?;
@@ -38,12 +33,14 @@ pub(super) fn apply(recipe: &Recipe, change: &str) -> Result<Recipe> {
         anyhow!("`{value}` is not a RON value: {reason}")
     })?;
     let text = replace(&recipe.to_ron(), &keys, 0, value)?;
-    reader().from_str(&text).map_err(|error| {
+    let read: Recipe = reader().from_str(&text).map_err(|error| {
         anyhow!(
             "`{path}` cannot be {value}: {}",
             explain::reason(&error.code)
         )
-    })
+    })?;
+    read.resolve(registry)
+        .map_err(|error| anyhow!("`{path}` cannot be {value}: {error:#}"))
 }
 
 /// `text` with the value at `keys[depth..]` replaced by `value`.
@@ -51,13 +48,7 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
     let Some(key) = keys.get(depth) else {
         return Ok(value.to_owned());
     };
-    // A map (`{…}`) reads like a struct, but its keys are the user's own.
-    let fields = if text.starts_with('{') {
-        None
-    } else {
-        reader().from_str(text).ok()
-    };
-    let Some(Fields(mut fields)) = fields else {
+    let Some(mut fields) = fields(text) else {
         // The keys of `Solo(Coding(…))` are those of what it holds.
         if let Some((outer, inner)) = held(text) {
             let inner = replace(inner, keys, depth, value)?;
@@ -94,70 +85,4 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         .map(|(key, content)| format!("{key}: {content}"))
         .collect();
     Ok(format!("{name}({})", fields.join(", ")))
-}
-
-/// Every value of a recipe's text by its path: those of sections and of the environment one by one,
-/// other choices as a whole.
-pub(super) fn settings(text: &str) -> IndexMap<String, String> {
-    let mut settings = IndexMap::new();
-    collect(text, "", &mut settings);
-    settings
-}
-
-fn collect(text: &str, path: &str, settings: &mut IndexMap<String, String>) {
-    // What begins with a name is a choice, and one value; but an environment's settings are many.
-    let is_section = text.starts_with('(') || path == "environment";
-    let fields = is_section.then(|| reader().from_str(text).ok()).flatten();
-    let Some(Fields(fields)) = fields else {
-        match held(text).filter(|_| is_section) {
-            Some((_, inner)) => collect(inner, path, settings),
-            None => {
-                settings.insert(path.to_owned(), text.to_owned());
-            }
-        }
-        return;
-    };
-    for (key, value) in fields {
-        let path = match path {
-            "" => key,
-            path => format!("{path}.{key}"),
-        };
-        collect(value.trim(), &path, settings);
-    }
-}
-
-/// The name of an enum's variant and the one other variant with fields that it holds.
-fn held(text: &str) -> Option<(&str, &str)> {
-    let (outer, rest) = text.split_once('(')?;
-    let inner = rest.strip_suffix(')')?.trim();
-    let (name, _) = inner.split_once('(')?;
-    let is_name = |name: &str| !name.is_empty() && name.chars().all(char::is_alphanumeric);
-    (is_name(outer) && is_name(name)).then_some((outer, inner))
-}
-
-/// The keys of a RON struct, each with the text of its value.
-struct Fields(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a struct with named fields")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::new();
-        while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
-            fields.push((key, value.get_ron().to_owned()));
-        }
-        Ok(Fields(fields))
-    }
 }

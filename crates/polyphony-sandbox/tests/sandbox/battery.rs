@@ -11,8 +11,11 @@ mod escapes;
 mod files;
 mod kernel;
 mod limits;
+mod look;
 mod memory;
 mod network;
+mod noise;
+mod prelude;
 mod processes;
 mod replies;
 mod scene;
@@ -22,17 +25,20 @@ mod sources;
 mod time;
 mod traces;
 
-use std::{collections::HashSet, fmt::Write, time::Duration};
+use std::{collections::HashSet, fmt::Write};
 
 use polyphony_sandbox::{
-    AssertOutcome, Isolation, Judgement, Limits, Pool, Program, Settings, Tests, Tier, Verdict,
+    AssertOutcome, Isolation, Judgement, Limits, Pool, Program, SandboxError, Settings, Tests,
+    Tier, Verdict,
 };
 
 use crate::{
-    pools::{SHORT, check_of, program},
+    pools::{PATIENT, SHORT, check_of, program},
     processes::{Filter, helper, run},
     refusals::container,
 };
+use noise::Noise;
+pub(crate) use noise::make_noise;
 use scene::Scene;
 pub(crate) use traces::leave_all_kinds;
 
@@ -228,15 +234,8 @@ pub(crate) fn run_here(tier: &str) {
             ..SHORT
         },
     );
-    let patient = chosen_pool(
-        tier,
-        Limits {
-            cpu_secs: 20,
-            wall_secs: 60,
-            ..SHORT
-        },
-    );
-    let mut scene = Scene::new(tier, Duration::from_secs(5));
+    let patient = chosen_pool(tier, PATIENT);
+    let mut scene = Scene::new(tier);
     let mut complaints = 0;
     for hostile in battery() {
         let fates = hostile.expected.fates(tier);
@@ -293,8 +292,7 @@ fn suffer(pool: &Pool, scene: &Scene, hostile: &Hostile, fates: &[Fate]) -> Stri
             let _ = write!(complaint, "{error}; ");
         }
     }
-    let honest = program("def f(x):\n    return x + x\n");
-    match pool.judge(&honest, &check_of(&["assert candidate(21) == 42"])) {
+    match judge_honest(pool) {
         Ok(judgement) if judgement.verdict == Verdict::Passed => {}
         other => {
             let _ = write!(complaint, "then an honest program: {other:?}; ");
@@ -306,12 +304,32 @@ fn suffer(pool: &Pool, scene: &Scene, hostile: &Hostile, fates: &[Fate]) -> Stri
     complaint
 }
 
+/// Judges an honest program. Where the machine has much to do it may not get its turn in time; then
+/// it gets another.
+fn judge_honest(pool: &Pool) -> Result<Judgement, SandboxError> {
+    const TURNS: usize = 5;
+    let honest = program("def f(x):\n    return x + x\n");
+    let tests = check_of(&["assert candidate(21) == 42"]);
+    let judge = || pool.judge(&honest, &tests);
+    let is_late = |judgement: &Judgement| judgement.verdict == Verdict::Timeout;
+    let mut judgement = judge()?;
+    for _ in 1..TURNS {
+        if !is_late(&judgement) {
+            break;
+        }
+        judgement = judge()?;
+    }
+    Ok(judgement)
+}
+
 fn is_printable(outcome: &AssertOutcome) -> bool {
     let error = outcome.error.as_deref().unwrap_or("-");
     !error.is_empty() && error.len() < 4096 && !error.chars().any(char::is_control)
 }
 
+/// Runs the battery beside a process that makes and removes whatever might look like a trace.
 fn check(tier: &str, filters: Vec<Filter>) {
+    let noise = Noise::start();
     let mut command = helper(&format!("battery {tier}"), filters);
     let output = command.env(scene::SECRET_NAME, scene::SECRET).output();
     let output = output.unwrap();
@@ -322,6 +340,7 @@ fn check(tier: &str, filters: Vec<Filter>) {
         "{printed}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    noise.stop();
 }
 
 #[test]

@@ -50,8 +50,9 @@ fn plays_its_role() {
     match name {
         "tier" => crate::refusals::print_tier(),
         "trainer" => crate::aftermath::train_until_killed(tier),
-        "starter" => crate::aftermath::start_until_killed(tier),
+        "starter" => crate::aftermath::start_and_be_held(tier),
         "zygotes" => crate::aftermath::replace_zygotes(tier),
+        "noise" => crate::battery::make_noise(),
         "traces" => crate::battery::leave_all_kinds(),
         "battery" => crate::battery::run_here(tier),
         "thousand" => crate::aftermath::judge_a_thousand(tier),

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use reqwest::StatusCode;
+use polyphony_http::{HttpError, StatusCode};
 use thiserror::Error;
 
 /// How much of an answer a message shows, in characters.
@@ -41,11 +41,8 @@ pub enum ExpertError {
         variable: String,
     },
     /// The HTTP client could not be made.
-    #[error(
-        "no connections to an expert can be made: {0}; where certificates are missing, the \
-         package `ca-certificates` has them"
-    )]
-    Client(String),
+    #[error(transparent)]
+    Client(HttpError),
     /// A request failed, and so did as many further tries as the settings allow and as could help.
     #[error("the expert at {url} {failure} (tried {tries}×)")]
     Request {
@@ -179,12 +176,9 @@ pub(super) fn excerpt(text: &str) -> String {
     shown
 }
 
-/// A client's error with its causes and without the address, which the message has already.
-pub(super) fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = match error.url() {
-        Some(url) => error.to_string().replace(&format!(" for url ({url})"), ""),
-        None => error.to_string(),
-    };
+/// A client's error with its causes, on one line.
+pub(super) fn with_causes(error: &HttpError) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         text.push_str(": ");

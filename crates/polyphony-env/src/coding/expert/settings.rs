@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use reqwest::Url;
+use polyphony_http::{Address, HttpError};
 use serde::{Deserialize, Serialize};
 
 use super::ExpertError;
@@ -57,7 +57,7 @@ fn default_seed() -> Option<u64> {
 }
 
 /// The address of the endpoint below this base.
-pub(super) fn completions_url(base: &str) -> Result<Url, ExpertError> {
+pub(super) fn completions_url(base: &str) -> Result<Address, ExpertError> {
     // Neither a password nor a query belongs in a message.
     let shown = base.split('?').next().unwrap_or_default();
     let shown = shown.rsplit('@').next().unwrap_or_default();
@@ -65,25 +65,18 @@ pub(super) fn completions_url(base: &str) -> Result<Url, ExpertError> {
         base: shown.to_owned(),
         reason: reason.to_owned(),
     };
-    let mut url = Url::parse(base).map_err(|error| bad(&error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("it does not begin with http:// or https://"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad(
+    let url: Address = base.parse().map_err(|error| match error {
+        HttpError::Address { reason, .. } if reason.contains("user's name") => bad(
             "it holds a user's name; put the key into an environment variable and name that in \
              `key_variable`",
-        ));
-    }
-    if url
-        .path()
-        .trim_end_matches('/')
-        .ends_with("/chat/completions")
-    {
+        ),
+        HttpError::Address { reason, .. } => bad(&reason),
+        other => bad(&other.to_string()),
+    })?;
+    let path = url.path().trim_end_matches('/');
+    if path.ends_with("/chat/completions") {
         return Err(bad("leave out `/chat/completions`, which is added"));
     }
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend(["chat", "completions"]);
-    }
-    Ok(url)
+    let endpoint = url.with_path(&format!("{path}/chat/completions"));
+    endpoint.map_err(|error| bad(&error.to_string()))
 }

@@ -100,7 +100,7 @@ pub(super) const ROWS: &[Hostile] = &[
     ),
     row(
         "makes a temporary file",
-        Body("import tempfile\nreturn tempfile.NamedTemporaryFile(delete=False).name"),
+        Body("import tempfile\nreturn tempfile.NamedTemporaryFile(prefix=MARK, delete=False).name"),
         Both(Fails("No usable temporary directory")),
     ),
     row(
@@ -147,17 +147,17 @@ return len(mmap.mmap(file, 4096, mmap.MAP_SHARED, mmap.PROT_WRITE))",
     ),
     row(
         "shares memory as System V does",
-        Body("return call('shmget', 0x504f4c59, 4096, 0o1666)"),
+        Body("return call('shmget', KEY, 4096, 0o1666)"),
         Both(IsRefused),
     ),
     row(
         "makes semaphores as System V does",
-        Body("return call('semget', 0x504f4c59, 1, 0o1666)"),
+        Body("return call('semget', KEY, 1, 0o1666)"),
         Both(IsRefused),
     ),
     row(
         "makes a queue as System V does",
-        Body("return call('msgget', 0x504f4c59, 0o1666)"),
+        Body("return call('msgget', KEY, 0o1666)"),
         Both(IsRefused),
     ),
     row(

@@ -5,25 +5,25 @@ use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 pub(super) const ROWS: &[Hostile] = &[
     row(
         "connects by TCP",
-        Body("import socket\nreturn socket.create_connection(('127.0.0.1', TCP)).fileno()"),
+        Body("import socket\nreturn socket.create_connection((HOST, TCP)).fileno()"),
         Both(IsRefused),
     ),
     row(
         "connects by TCP at the second call",
-        SecondCall("import socket\nreturn socket.create_connection(('127.0.0.1', TCP)).fileno()"),
+        SecondCall("import socket\nreturn socket.create_connection((HOST, TCP)).fileno()"),
         Both(IsRefused),
     ),
     row(
         "connects while it is loaded",
         Program(
-            "import socket\nsocket.create_connection(('127.0.0.1', TCP)).send(b'x')\ndef f(): return 1",
+            "import socket\nsocket.create_connection((HOST, TCP)).send(b'x')\ndef f(): return 1",
         ),
         Both(IsRefused),
     ),
     row(
         "sends by UDP",
         Body(
-            "import socket\nreturn socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', UDP))",
+            "import socket\nreturn socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', (HOST, UDP))",
         ),
         Both(IsRefused),
     ),
@@ -46,7 +46,7 @@ pub(super) const ROWS: &[Hostile] = &[
     row(
         "fetches a page",
         Body(
-            "import urllib.request\nreturn urllib.request.urlopen(f'http://127.0.0.1:{TCP}', timeout=1).read()",
+            "import urllib.request\nreturn urllib.request.urlopen(f'http://{HOST}:{TCP}', timeout=1).read()",
         ),
         Both(Fails("[Errno 1] Operation not permitted")),
     ),

@@ -24,6 +24,9 @@ type Undo = Box<dyn FnOnce()>;
 /// What is left, what it is called where it is seen, and how to leave it.
 type Kind = (&'static str, &'static str, fn(&Scene) -> Undo);
 
+/// How a System V object is made that must not be there yet.
+const NEW_OBJECT: libc::c_int = libc::IPC_CREAT | libc::IPC_EXCL | 0o600;
+
 const KINDS: &[Kind] = &[
     ("a process", "processes: ", |_| {
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
@@ -78,19 +81,54 @@ const KINDS: &[Kind] = &[
         File::create(&path).unwrap();
         Box::new(move || fs::remove_file(path).unwrap())
     }),
+    ("what a crash leaves", "files: ", |scene| {
+        let path = std::env::temp_dir().join(format!("core.{}", std::process::id()));
+        fs::write(&path, format!("\0\0{}\0", scene.mark())).unwrap();
+        Box::new(move || fs::remove_file(path).unwrap())
+    }),
+    ("shared memory with a name", "files: ", |scene| {
+        let name = CString::new(format!("/{}", scene.mark())).unwrap();
+        // SAFETY: the name outlives the call.
+        let memory = unsafe { libc::shm_open(name.as_ptr(), libc::O_CREAT | libc::O_RDWR, 0o600) };
+        assert!(memory >= 0);
+        // SAFETY: the descriptor was just opened and is used nowhere else.
+        unsafe { libc::close(memory) };
+        Box::new(move || {
+            // SAFETY: the name outlives the call.
+            unsafe { libc::shm_unlink(name.as_ptr()) };
+        })
+    }),
     ("an abstract socket", "abstract sockets: ", |scene| {
         let name = format!("{}x", scene.mark());
         let address = SocketAddr::from_abstract_name(name).unwrap();
         let socket = UnixListener::bind_addr(&address).unwrap();
         Box::new(move || drop(socket))
     }),
-    ("shared memory", "System V: ", |_| {
+    ("shared memory", "System V: ", |scene| {
         // SAFETY: a call without pointers.
-        let number = unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, 0o600) };
+        let number = unsafe { libc::shmget(scene.key(), 4096, NEW_OBJECT) };
         assert!(number >= 0);
         Box::new(move || {
             // SAFETY: removing takes no buffer.
             unsafe { libc::shmctl(number, libc::IPC_RMID, std::ptr::null_mut()) };
+        })
+    }),
+    ("semaphores", "System V: ", |scene| {
+        // SAFETY: a call without pointers.
+        let number = unsafe { libc::semget(scene.key(), 1, NEW_OBJECT) };
+        assert!(number >= 0);
+        Box::new(move || {
+            // SAFETY: removing takes no fourth argument.
+            unsafe { libc::semctl(number, 0, libc::IPC_RMID) };
+        })
+    }),
+    ("a queue with a key", "System V: ", |scene| {
+        // SAFETY: a call without pointers.
+        let number = unsafe { libc::msgget(scene.key(), NEW_OBJECT) };
+        assert!(number >= 0);
+        Box::new(move || {
+            // SAFETY: removing takes no buffer.
+            unsafe { libc::msgctl(number, libc::IPC_RMID, std::ptr::null_mut()) };
         })
     }),
     ("a message queue", "message queue: ", |scene| {
@@ -107,12 +145,12 @@ const KINDS: &[Kind] = &[
         })
     }),
     ("a connection", "TCP", |scene| {
-        drop(TcpStream::connect(("127.0.0.1", scene.tcp())).unwrap());
+        drop(TcpStream::connect((scene.host(), scene.tcp())).unwrap());
         Box::new(|| {})
     }),
     ("a datagram", "UDP", |scene| {
-        let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
-        socket.send_to(b"x", ("127.0.0.1", scene.udp())).unwrap();
+        let socket = UdpSocket::bind((scene.host(), 0)).unwrap();
+        socket.send_to(b"x", (scene.host(), scene.udp())).unwrap();
         Box::new(|| {})
     }),
     ("a local connection", "Unix", |scene| {
@@ -136,7 +174,7 @@ fn await_state(pid: Pid, state: &str) {
 
 /// Plays a sandbox that holds nothing.
 pub(crate) fn leave_all_kinds() {
-    let mut scene = Scene::new(Tier::Landlock, Duration::from_millis(100));
+    let mut scene = Scene::new(Tier::Landlock);
     assert_eq!(scene.traces(), "");
     for (what, expected, leave) in KINDS {
         let undo = leave(&scene);

@@ -1,0 +1,338 @@
+//! Trying a program out before anything is trained on it.
+
+use std::{error::Error, fmt};
+
+use polyphony_episode::{
+    Environment, FinishReason, JointAction, Next, Observation, Outcome, Response, Split, Task, Turn,
+};
+
+use super::{environment::ProcessEnvironment, settings::Process};
+
+/// Of how many tasks episodes are played.
+const MOST_TASKS: usize = 3;
+
+/// What a program was found to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Everything that was looked at, in order.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether it is as it should be.
+    pub is_fine: bool,
+    /// What was seen, and what would help where something is wrong.
+    pub text: String,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_fine(&self) -> bool {
+        self.findings.iter().all(|finding| finding.is_fine)
+    }
+
+    fn fine(&mut self, text: impl Into<String>) {
+        self.findings.push(Finding {
+            is_fine: true,
+            text: text.into(),
+        });
+    }
+
+    fn wrong(&mut self, text: impl Into<String>) {
+        self.findings.push(Finding {
+            is_fine: false,
+            text: text.into(),
+        });
+    }
+
+    /// Notes a check by its outcome: what is fine, or everything that is wrong.
+    fn note(&mut self, fine: impl Into<String>, problems: Vec<String>) {
+        match problems.is_empty() {
+            true => self.fine(fine),
+            false => problems.into_iter().for_each(|problem| self.wrong(problem)),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            let mark = if finding.is_fine { "fine " } else { "WRONG" };
+            let text = finding.text.replace('\n', "\n       ");
+            writeln!(formatter, "{mark}  {text}")?;
+        }
+        let wrong = self
+            .findings
+            .iter()
+            .filter(|finding| !finding.is_fine)
+            .count();
+        match wrong {
+            0 => writeln!(formatter, "Nothing is wrong."),
+            1 => writeln!(formatter, "1 thing is wrong."),
+            more => writeln!(formatter, "{more} things are wrong."),
+        }
+    }
+}
+
+/// Plays a few episodes with made-up answers, and says what is wrong with a program or that nothing is.
+///
+/// The tasks are those that are given, or else the program's own. The answers are empty, long, in several
+/// scripts, full of quotes and of control characters; each call is made twice and once more on another
+/// worker, and must give the same rewards every time.
+///
+/// ```no_run
+/// use polyphony_env::{Process, process};
+///
+/// let program = Process::new(["python3", "docs/examples/process/number_plate.py"]);
+/// let report = process::check(&program, vec![]);
+/// assert!(report.is_fine(), "{report}");
+/// ```
+pub fn check(settings: &Process, tasks: Vec<Task>) -> Report {
+    let mut report = Report::default();
+    let first = match settings.start() {
+        Ok(environment) => environment,
+        Err(error) => {
+            report.wrong(with_sources(&error));
+            return report;
+        }
+    };
+    describe(&mut report, &first);
+    let tasks = match tasks.is_empty() {
+        true => own_tasks(&first),
+        false => tasks,
+    };
+    if tasks.is_empty() {
+        report.wrong(
+            "there are no tasks to play: the program has none of its own, so give some of the data set",
+        );
+        return report;
+    }
+    // Another process, so that what depends on the process shows.
+    let second = match settings.start() {
+        Ok(environment) => environment,
+        Err(error) => {
+            report.wrong(format!("when started again: {}", with_sources(&error)));
+            return report;
+        }
+    };
+    let pair = Pair {
+        first: &first,
+        second: &second,
+    };
+    pair.starts(&mut report, &tasks[..tasks.len().min(MOST_TASKS)]);
+    for (kind, texts) in answers() {
+        let tasks = tasks.iter().take(MOST_TASKS);
+        let problems: Vec<String> = tasks.flat_map(|task| pair.episode(task, &texts)).collect();
+        report.note(
+            format!("{kind} answers are scored the same every time"),
+            problems,
+        );
+    }
+    pair.strange_calls(&mut report, &tasks[0]);
+    drop(second);
+    match first.stop() {
+        true => report.fine("it ends when its standard input is closed"),
+        false => report.wrong(
+            "it does not end when its standard input is closed, and has to be killed: leave the loop \
+             at the end of the input",
+        ),
+    }
+    report
+}
+
+fn describe(report: &mut Report, environment: &ProcessEnvironment) {
+    let names: Vec<&str> = environment.roles().iter().map(|role| &*role.name).collect();
+    let reward = match environment.is_per_role() {
+        true => "a reward per role",
+        false => "one reward for all",
+    };
+    report.fine(format!(
+        "the handshake: roles {}; {reward}, of the parts {}; at most {} turns",
+        names.join(", "),
+        environment.reward_parts().join(", "),
+        environment.horizon()
+    ));
+    for split in [Split::Train, Split::HeldOut] {
+        if let Some(tasks) = environment.tasks(split) {
+            report.fine(format!("tasks of its own for `{split}`: {}", tasks.len()));
+        }
+    }
+}
+
+fn own_tasks(environment: &ProcessEnvironment) -> Vec<Task> {
+    let splits = [Split::Train, Split::HeldOut].into_iter();
+    splits
+        .filter_map(|split| environment.tasks(split))
+        .flatten()
+        .collect()
+}
+
+/// Kinds of made-up answers, each with a few texts that the roles give in turn.
+fn answers() -> Vec<(&'static str, Vec<String>)> {
+    let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+    vec![
+        ("empty", texts(&[""])),
+        ("plain", texts(&["AB", "12", "a short answer"])),
+        (
+            "long",
+            vec!["long words ".repeat(10_000), "7".repeat(100_000)],
+        ),
+        (
+            "Unicode",
+            texts(&["Grüße, 你好, שלום", "🐍🏳️‍🌈 e\u{301}", "\u{2028}\u{feff}"]),
+        ),
+        (
+            "quoted",
+            texts(&["\"}]\\\" '", "{\"id\": 0}", "\\u0000 \\n"]),
+        ),
+        (
+            "control-character",
+            texts(&["\0\x01\x1b[2J\x7f", "a\r\nb\rc\n\n", "\t\u{85}"]),
+        ),
+    ]
+}
+
+/// A program that was started twice.
+struct Pair<'a> {
+    first: &'a ProcessEnvironment,
+    second: &'a ProcessEnvironment,
+}
+
+impl Pair<'_> {
+    fn starts(&self, report: &mut Report, tasks: &[Task]) {
+        let problems = tasks.iter().filter_map(|task| self.start(task).err());
+        let problems = problems.collect();
+        report.note(
+            "tasks start with one observation per role, the same every time",
+            problems,
+        );
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, String> {
+        let [one, again, other] = [self.first, self.first, self.second].map(|environment| {
+            environment
+                .start(task)
+                .map_err(|error| with_sources(&error))
+        });
+        let (one, again, other) = (one?, again?, other?);
+        match one == again && one == other {
+            true => Ok(one),
+            false => Err(format!(
+                "task `{}` does not start with the same observations every time: an episode must \
+                 depend on nothing but the task and what was answered",
+                task.id
+            )),
+        }
+    }
+
+    /// Plays an episode to its end; returns what is wrong.
+    fn episode(&self, task: &Task, texts: &[String]) -> Option<String> {
+        let mut observations = match self.start(task) {
+            Ok(observations) => observations,
+            // That tasks do not start is noted once.
+            Err(_) => return None,
+        };
+        let mut past: Vec<Turn> = Vec::new();
+        loop {
+            let action = self.action(texts, past.len());
+            let next = match self.step(task, &past, &action) {
+                Ok(outcome) => outcome.next,
+                Err(problem) => return Some(problem),
+            };
+            let Next::Continue(next) = next else {
+                return None;
+            };
+            let horizon = self.first.horizon().get();
+            if past.len() + 1 >= horizon {
+                return Some(format!(
+                    "task `{}` continues after turn {horizon}, the last one that the handshake's \
+                     `horizon` allows",
+                    task.id
+                ));
+            }
+            past.push(Turn {
+                observations: std::mem::replace(&mut observations, next),
+                action,
+            });
+        }
+    }
+
+    fn step(&self, task: &Task, past: &[Turn], action: &JointAction) -> Result<Outcome, String> {
+        let [one, again, other] = [self.first, self.first, self.second].map(|environment| {
+            let outcome = environment.step(task, past, action);
+            outcome.map_err(|error| with_sources(&error))
+        });
+        let (one, again, other) = (one?, again?, other?);
+        if one == again && one == other {
+            return Ok(one);
+        }
+        let whose = match one == again {
+            true => "in another process",
+            false => "in the same process",
+        };
+        Err(format!(
+            "task `{}`: the same joint action at turn {} is answered otherwise when it is repeated \
+             {whose}: an episode must depend on nothing but the task and what was answered",
+            task.id,
+            past.len() + 1
+        ))
+    }
+
+    fn action(&self, texts: &[String], turn: usize) -> JointAction {
+        let roles = 0..self.first.roles().len();
+        let response = |role: usize| Response {
+            finish: match (role + turn) % 2 {
+                0 => FinishReason::Stop,
+                _ => FinishReason::Length,
+            },
+            ..Response::from_text(texts[(role + turn) % texts.len()].as_str())
+        };
+        JointAction::new(roles.map(response).collect())
+    }
+
+    /// Calls that no run makes: the program may refuse them, but has to survive.
+    fn strange_calls(&self, report: &mut Report, task: &Task) {
+        let survives = || self.start(task).is_ok();
+        let nothing = Task::new("without fields", [("", ""); 0]);
+        let refusal = self
+            .first
+            .start(&nothing)
+            .err()
+            .map(|error| with_sources(&error));
+        match (refusal, survives()) {
+            (Some(refusal), true) => report.fine(format!("a task without fields: {refusal}")),
+            (None, true) => report.fine("a task without fields is played"),
+            (_, false) => report.wrong("after a task without fields it starts no other task"),
+        }
+        let Ok(observations) = self.start(task) else {
+            return;
+        };
+        let turn = Turn {
+            observations,
+            action: self.action(&["late".to_owned()], 0),
+        };
+        let past = vec![turn; self.first.horizon().get()];
+        let outcome = self.first.step(task, &past, &past[0].action);
+        let outcome = outcome.map_err(|error| with_sources(&error));
+        match (outcome, survives()) {
+            (Err(refusal), true) => report.fine(format!("a turn after the last: {refusal}")),
+            (Ok(outcome), true) if outcome.next == Next::End => {
+                report.fine("a turn after the last ends the episode");
+            }
+            (Ok(_), true) => report.wrong(
+                "a turn after the last does not end the episode: `past` may hold no more turns than \
+                 `horizon`, less one",
+            ),
+            (_, false) => report.wrong("after a turn too many it starts no other task"),
+        }
+    }
+}
+
+fn with_sources(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", with_sources(source)),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,359 @@
+//! A program as an environment.
+
+use std::{
+    num::NonZeroUsize,
+    process::Command,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use polyphony_episode::{
+    Counter, Environment, EnvironmentError, JointAction, MetricKey, Observation, Outcome, Reward,
+    Role, Split, Task, Turn,
+};
+use serde_json::{Value, json};
+
+#[cfg(not(unix))]
+use super::other::{Trouble, Worker};
+#[cfg(unix)]
+use super::worker::{Trouble, Worker};
+use super::{
+    error::{ProcessError, ProcessFailure, shown},
+    protocol::{self, Answer, Call, CallName, Hello, PROTOCOL},
+    settings::{Process, deadline},
+};
+
+/// A program that runs, as an environment. [`Process::start`] makes it.
+///
+/// It starts further workers when they are first needed. When it is dropped, all of them are told to end
+/// by closing their standard input; what has not ended a little later is killed, with its children.
+pub struct ProcessEnvironment {
+    settings: Process,
+    label: String,
+    hello: Hello,
+    roles: Vec<Role>,
+    idle: Mutex<Vec<Option<Worker>>>,
+    freed: Condvar,
+    calls: AtomicU64,
+    restarts: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl ProcessEnvironment {
+    /// Starts the first worker, which says what game it is.
+    pub(super) fn start(settings: Process) -> Result<Self, ProcessError> {
+        let label = settings.label();
+        let greeted = Self::greet(&settings, &label, 0);
+        let (worker, hello) = greeted.map_err(|failure| ProcessError {
+            command: label.clone(),
+            failure,
+        })?;
+        let mut idle: Vec<Option<Worker>> = Vec::new();
+        idle.resize_with(settings.workers.get() - 1, || None);
+        // The last one is taken first.
+        idle.push(Some(worker));
+        Ok(Self {
+            label,
+            roles: hello.roles(),
+            hello,
+            idle: Mutex::new(idle),
+            freed: Condvar::new(),
+            calls: AtomicU64::new(1),
+            restarts: AtomicU64::new(0),
+            nanos: AtomicU64::new(0),
+            settings,
+        })
+    }
+
+    /// Starts a worker and exchanges the handshake.
+    fn greet(settings: &Process, label: &str, id: u64) -> Result<(Worker, Hello), ProcessFailure> {
+        let mut worker = spawn(settings, label)?;
+        let hello = Call::Hello {
+            protocol: PROTOCOL,
+            settings: &settings.settings,
+        };
+        let answered = ask(&mut worker, settings, id, &hello).and_then(|answer| answer.hello());
+        match answered {
+            Ok(hello) => Ok((worker, hello)),
+            Err(failure) => {
+                worker.kill();
+                Err(failure)
+            }
+        }
+    }
+
+    /// A further worker, which must be as the first.
+    fn another(&self) -> Result<Worker, ProcessFailure> {
+        let id = self.calls.fetch_add(1, Ordering::Relaxed);
+        let (mut worker, hello) = Self::greet(&self.settings, &self.label, id)?;
+        if hello == self.hello {
+            return Ok(worker);
+        }
+        worker.kill();
+        Err(ProcessFailure::Changed)
+    }
+
+    /// Asks a worker that has nothing else to do; waits for one if there is none.
+    ///
+    /// A worker that ends is started again and asked once more, since a call carries everything. One
+    /// whose answer is none is ended, and the next call starts another.
+    fn call(&self, call: &Call<'_>) -> Result<Answer, ProcessError> {
+        let started = Instant::now();
+        let mut slot = self.take();
+        let answer = self.call_in(&mut slot.worker, call);
+        drop(slot);
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        answer.map_err(|failure| self.error(failure))
+    }
+
+    fn call_in(
+        &self,
+        slot: &mut Option<Worker>,
+        call: &Call<'_>,
+    ) -> Result<Answer, ProcessFailure> {
+        let mut times = 0;
+        loop {
+            let mut worker = match slot.take() {
+                Some(worker) => worker,
+                None => self.another()?,
+            };
+            let id = self.calls.fetch_add(1, Ordering::Relaxed);
+            match ask(&mut worker, &self.settings, id, call) {
+                Ok(answer) => {
+                    *slot = Some(worker);
+                    return Ok(answer);
+                }
+                Err(failure @ ProcessFailure::Reported { .. }) => {
+                    *slot = Some(worker);
+                    return Err(failure);
+                }
+                Err(ProcessFailure::Ended { call, how, .. }) => {
+                    times += 1;
+                    if times > 1 {
+                        return Err(ProcessFailure::Ended { call, times, how });
+                    }
+                    log::warn!(
+                        "`{}` ended before it answered `{call}`, and is started again: {how}",
+                        self.label
+                    );
+                    self.restarts.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(failure) => {
+                    worker.kill();
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    fn take(&self) -> Slot<'_> {
+        let mut idle = lock(&self.idle);
+        loop {
+            if let Some(worker) = idle.pop() {
+                return Slot {
+                    worker,
+                    environment: self,
+                };
+            }
+            idle = self
+                .freed
+                .wait(idle)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn error(&self, failure: ProcessFailure) -> ProcessError {
+        ProcessError {
+            command: self.label.clone(),
+            failure,
+        }
+    }
+
+    fn on_task<T>(
+        &self,
+        task: &Task,
+        answer: Result<T, ProcessError>,
+    ) -> Result<T, EnvironmentError> {
+        answer.map_err(|error| EnvironmentError::because(format!("task `{}`", task.id), error))
+    }
+
+    /// Whether a reward is one per role.
+    pub(super) fn is_per_role(&self) -> bool {
+        self.hello.per_role
+    }
+
+    /// Ends all workers; returns whether every one ended by itself once its standard input was closed.
+    pub(super) fn stop(self) -> bool {
+        let mut workers = std::mem::take(&mut *lock(&self.idle));
+        workers.iter_mut().flatten().for_each(Worker::close);
+        let stopped: Vec<bool> = workers.into_iter().flatten().map(Worker::stop).collect();
+        stopped.into_iter().all(|by_itself| by_itself)
+    }
+}
+
+impl Drop for ProcessEnvironment {
+    fn drop(&mut self) {
+        // All of them are told before the first is waited for.
+        let mut workers = lock(&self.idle);
+        workers.iter_mut().flatten().for_each(Worker::close);
+        workers.clear();
+    }
+}
+
+impl std::fmt::Debug for ProcessEnvironment {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut fields = formatter.debug_struct("ProcessEnvironment");
+        fields.field("settings", &self.settings);
+        fields.finish_non_exhaustive()
+    }
+}
+
+/// A worker that is in use, or the place for one. It is given back when dropped.
+struct Slot<'a> {
+    worker: Option<Worker>,
+    environment: &'a ProcessEnvironment,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        lock(&self.environment.idle).push(self.worker.take());
+        self.environment.freed.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A list of workers is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(settings: &Process, label: &str) -> Result<Worker, ProcessFailure> {
+    let Some((program, arguments)) = settings.command.split_first() else {
+        return Err(ProcessFailure::Setting("`command` is empty".to_owned()));
+    };
+    let mut command = Command::new(program);
+    // Python keeps its output back and guesses an encoding, unless it is told otherwise. Others take
+    // no notice.
+    command
+        .args(arguments)
+        .env("PYTHONUNBUFFERED", "1")
+        .env("PYTHONUTF8", "1");
+    if let Some(directory) = &settings.cwd {
+        command.current_dir(directory);
+    }
+    Worker::start(command, label).map_err(|source| ProcessFailure::Spawn { source })
+}
+
+/// Asks one worker, within the limits.
+fn ask(
+    worker: &mut Worker,
+    settings: &Process,
+    id: u64,
+    call: &Call<'_>,
+) -> Result<Answer, ProcessFailure> {
+    let name = call.name();
+    let (secs, setting) = match name {
+        CallName::Hello => (settings.start_secs, "start_secs"),
+        CallName::Start | CallName::Step => (settings.step_secs, "step_secs"),
+    };
+    let limit = settings.max_reply_bytes.get();
+    let line = worker
+        .exchange(&call.line(id), deadline(secs), limit)
+        .map_err(|trouble| match trouble {
+            Trouble::Late(came) => ProcessFailure::Late {
+                call: name,
+                secs,
+                setting,
+                came: match came.is_empty() {
+                    true => "nothing came".to_owned(),
+                    false => format!("without the end of its line came {}", shown(&came)),
+                },
+            },
+            Trouble::TooLarge(came) => ProcessFailure::TooLarge {
+                call: name,
+                limit,
+                came: shown(&came),
+            },
+            Trouble::Ended(how) => ProcessFailure::Ended {
+                call: name,
+                times: 1,
+                how,
+            },
+            Trouble::Pipe(source) => ProcessFailure::Pipe { source },
+        })?;
+    protocol::read(&line, name, id)
+}
+
+impl Environment for ProcessEnvironment {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[String] {
+        &self.hello.reward_parts
+    }
+
+    fn horizon(&self) -> NonZeroUsize {
+        self.hello.horizon
+    }
+
+    fn concurrency(&self) -> NonZeroUsize {
+        self.settings.workers
+    }
+
+    fn tasks(&self, split: Split) -> Option<Vec<Task>> {
+        self.hello.tasks(split).cloned()
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        let read = |total: &AtomicU64| total.load(Ordering::Relaxed) as f64;
+        vec![
+            Counter::new(
+                MetricKey::new("process/restarts"),
+                read(&self.restarts),
+                "restarts",
+                "Times that the environment's program ended and was started again",
+            ),
+            Counter::new(
+                MetricKey::new("timing.process_secs"),
+                read(&self.nanos) / 1e9,
+                "s",
+                "Waiting for the environment's program, summed over its workers",
+            ),
+        ]
+    }
+
+    fn description(&self) -> Option<Value> {
+        Some(json!({"command": self.settings.command, "handshake": self.hello}))
+    }
+
+    fn is_solved(&self, reward: &Reward) -> Option<bool> {
+        self.hello.solved_at.map(|enough| reward.total() >= enough)
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        let answer = self.call(&Call::Start { task });
+        let observations = answer.and_then(|answer| {
+            let read = answer.observations(&self.hello);
+            read.map_err(|failure| self.error(failure))
+        });
+        self.on_task(task, observations)
+    }
+
+    fn step(
+        &self,
+        task: &Task,
+        past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let answer = self.call(&Call::step(task, past, action));
+        let outcome = answer.and_then(|answer| {
+            let read = answer.outcome(&self.hello);
+            read.map_err(|failure| self.error(failure))
+        });
+        self.on_task(task, outcome)
+    }
+}

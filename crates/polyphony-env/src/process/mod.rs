@@ -1,0 +1,30 @@
+//! Any program as an environment: it reads one JSON object per line from standard input, and answers
+//! each with one line on standard output.
+//!
+//! [`Process`] stands in a recipe; the program behind it may be written in any language. Every call
+//! carries all that the program needs, so that it keeps no state of an episode and can be started again
+//! when it dies. `docs/environments.md` has every message of the protocol, and [`check`] tries a program
+//! out.
+//!
+//! The program is the user's own and is trusted: it is **not** confined in any way.
+
+mod conformance;
+mod environment;
+mod error;
+#[cfg(not(unix))]
+mod other;
+mod protocol;
+mod settings;
+#[cfg(unix)]
+mod worker;
+
+pub use self::{
+    conformance::{Finding, Report, check},
+    environment::ProcessEnvironment,
+    error::{ProcessError, ProcessFailure},
+    protocol::PROTOCOL,
+    settings::Process,
+};
+
+#[cfg(test)]
+mod tests;

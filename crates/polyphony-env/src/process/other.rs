@@ -1,0 +1,41 @@
+//! Systems on which programs cannot be asked with a time limit.
+
+use std::{convert::Infallible, io, process::Command, time::Instant};
+
+/// Never made.
+pub(super) struct Worker(Infallible);
+
+/// Why a call was not answered.
+#[derive(Debug)]
+#[expect(dead_code, reason = "nothing is ever asked here")]
+pub(super) enum Trouble {
+    Late(Vec<u8>),
+    TooLarge(Vec<u8>),
+    Ended(String),
+    Pipe(io::Error),
+}
+
+impl Worker {
+    pub(super) fn start(_command: Command, _label: &str) -> io::Result<Self> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "programs as environments need a Unix system",
+        ))
+    }
+
+    pub(super) fn exchange(&mut self, _: &[u8], _: Instant, _: usize) -> Result<Vec<u8>, Trouble> {
+        match self.0 {}
+    }
+
+    pub(super) fn kill(&mut self) -> Option<std::process::ExitStatus> {
+        match self.0 {}
+    }
+
+    pub(super) fn close(&mut self) {
+        match self.0 {}
+    }
+
+    pub(super) fn stop(self) -> bool {
+        match self.0 {}
+    }
+}

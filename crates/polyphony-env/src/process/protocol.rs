@@ -1,0 +1,382 @@
+//! The messages of protocol version 1, as `docs/environments.md` describes them.
+
+use std::{collections::HashSet, fmt, num::NonZeroUsize};
+
+use polyphony_episode::{
+    FinishReason, JointAction, Next, Observation, Outcome, Reward, Role, Split, Task, Turn,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use super::error::{ProcessFailure, shown};
+
+/// The version of the protocol.
+pub const PROTOCOL: u32 = 1;
+
+/// A call's name, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CallName {
+    /// The handshake.
+    Hello,
+    /// The first observations of a task.
+    Start,
+    /// Scoring a joint action.
+    Step,
+}
+
+impl fmt::Display for CallName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Hello => "hello",
+            Self::Start => "start",
+            Self::Step => "step",
+        })
+    }
+}
+
+/// What the program is asked.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+pub(super) enum Call<'a> {
+    Hello {
+        protocol: u32,
+        settings: &'a Map<String, Value>,
+    },
+    Start {
+        task: &'a Task,
+    },
+    Step {
+        task: &'a Task,
+        past: Vec<PastTurn<'a>>,
+        responses: Vec<Said<'a>>,
+    },
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct PastTurn<'a> {
+    observations: Vec<&'a str>,
+    responses: Vec<Said<'a>>,
+}
+
+/// A response as the program sees it. Token ids mean nothing to it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Said<'a> {
+    text: &'a str,
+    finish: FinishReason,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn step(task: &'a Task, past: &'a [Turn], action: &'a JointAction) -> Self {
+        let turn = |turn: &'a Turn| PastTurn {
+            observations: turn.observations.iter().map(|one| &*one.text).collect(),
+            responses: said(&turn.action),
+        };
+        Self::Step {
+            task,
+            past: past.iter().map(turn).collect(),
+            responses: said(action),
+        }
+    }
+
+    pub(super) fn name(&self) -> CallName {
+        match self {
+            Self::Hello { .. } => CallName::Hello,
+            Self::Start { .. } => CallName::Start,
+            Self::Step { .. } => CallName::Step,
+        }
+    }
+
+    /// The line that asks.
+    pub(super) fn line(&self, id: u64) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Request<'a> {
+            id: u64,
+            #[serde(flatten)]
+            call: &'a Call<'a>,
+        }
+        let request = Request { id, call: self };
+        // Writing to memory cannot fail, and every key of these types is text.
+        let mut line = serde_json::to_vec(&request).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+}
+
+fn said(action: &JointAction) -> Vec<Said<'_>> {
+    let responses = action.responses.iter();
+    let said = responses.map(|response| Said {
+        text: &response.text,
+        finish: response.finish,
+    });
+    said.collect()
+}
+
+/// An answer that belongs to its call and reports no error.
+#[derive(Debug)]
+pub(super) struct Answer {
+    call: CallName,
+    fields: Value,
+    came: String,
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// If it is not a JSON object, belongs to another call, or reports an error.
+pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, ProcessFailure> {
+    let came = || shown(line);
+    let value: Value = serde_json::from_slice(line).map_err(|error| ProcessFailure::NotJson {
+        call,
+        reason: error.to_string(),
+        came: came(),
+    })?;
+    let Value::Object(mut fields) = value else {
+        return Err(ProcessFailure::NotAllowed {
+            call,
+            reason: "an answer must be an object".to_owned(),
+            came: came(),
+        });
+    };
+    let given = fields.shift_remove("id").unwrap_or(Value::Null);
+    let error = fields.shift_remove("error");
+    // Who cannot read a call does not know its id.
+    let is_own = given == Value::from(id) || (error.is_some() && given.is_null());
+    if !is_own {
+        return Err(ProcessFailure::OtherCall {
+            call,
+            id,
+            came: came(),
+        });
+    }
+    if let Some(error) = error {
+        let message = match error {
+            Value::String(message) => message,
+            other => other.to_string(),
+        };
+        return Err(ProcessFailure::Reported { call, message });
+    }
+    Ok(Answer {
+        call,
+        fields: Value::Object(fields),
+        came: came(),
+    })
+}
+
+impl Answer {
+    fn not_allowed(&self, reason: String) -> ProcessFailure {
+        ProcessFailure::NotAllowed {
+            call: self.call,
+            reason,
+            came: self.came.clone(),
+        }
+    }
+
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, ProcessFailure> {
+        T::deserialize(&self.fields).map_err(|error| self.not_allowed(error.to_string()))
+    }
+
+    /// The answer to the handshake.
+    pub(super) fn hello(&self) -> Result<Hello, ProcessFailure> {
+        let hello: Hello = self.parse()?;
+        match hello.problem() {
+            Some(reason) => Err(self.not_allowed(reason)),
+            None => Ok(hello),
+        }
+    }
+
+    /// The answer to `start`.
+    pub(super) fn observations(&self, hello: &Hello) -> Result<Vec<Observation>, ProcessFailure> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Started {
+            observations: Vec<String>,
+        }
+        let started: Started = self.parse()?;
+        self.one_per_role(hello, started.observations)
+    }
+
+    fn one_per_role(
+        &self,
+        hello: &Hello,
+        texts: Vec<String>,
+    ) -> Result<Vec<Observation>, ProcessFailure> {
+        let (given, roles) = (texts.len(), hello.roles.len());
+        if given != roles {
+            return Err(self.not_allowed(format!(
+                "`observations` holds {given} texts, but there are {roles} roles"
+            )));
+        }
+        Ok(texts.into_iter().map(Observation::new).collect())
+    }
+
+    /// The answer to `step`.
+    pub(super) fn outcome(&self, hello: &Hello) -> Result<Outcome, ProcessFailure> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Stepped {
+            reward: Value,
+            observations: Option<Vec<String>>,
+            end: Option<bool>,
+        }
+        let stepped: Stepped = self.parse()?;
+        let reward = hello
+            .reward(&stepped.reward)
+            .map_err(|reason| self.not_allowed(reason))?;
+        let next = match (stepped.observations, stepped.end) {
+            (Some(texts), None | Some(false)) => Next::Continue(self.one_per_role(hello, texts)?),
+            (None, Some(true)) => Next::End,
+            (Some(_), Some(true)) => {
+                let reason = "it holds both `observations` and `\"end\": true`";
+                return Err(self.not_allowed(reason.to_owned()));
+            }
+            (None, None | Some(false)) => {
+                let reason =
+                    "it holds neither `observations` for the next turn nor `\"end\": true`";
+                return Err(self.not_allowed(reason.to_owned()));
+            }
+        };
+        Ok(Outcome { reward, next })
+    }
+}
+
+/// What the program says of its game.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hello {
+    protocol: u32,
+    roles: Vec<HelloRole>,
+    pub(super) reward_parts: Vec<String>,
+    #[serde(default = "one_turn")]
+    pub(super) horizon: NonZeroUsize,
+    /// Whether a reward is a list with one object per role.
+    #[serde(default)]
+    pub(super) per_role: bool,
+    /// The total from which on a joint action has solved its task.
+    #[serde(default)]
+    pub(super) solved_at: Option<f64>,
+    #[serde(default, skip_serializing)]
+    tasks: HelloTasks,
+    /// Anything else that is worth keeping with a run.
+    #[serde(default)]
+    description: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HelloRole {
+    name: String,
+    #[serde(default)]
+    system: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HelloTasks {
+    train: Option<Vec<Task>>,
+    held_out: Option<Vec<Task>>,
+}
+
+fn one_turn() -> NonZeroUsize {
+    NonZeroUsize::MIN
+}
+
+impl Hello {
+    pub(super) fn roles(&self) -> Vec<Role> {
+        let role = |role: &HelloRole| Role {
+            name: role.name.clone(),
+            system: role.system.clone(),
+        };
+        self.roles.iter().map(role).collect()
+    }
+
+    pub(super) fn tasks(&self, split: Split) -> Option<&Vec<Task>> {
+        match split {
+            Split::Train => self.tasks.train.as_ref(),
+            Split::HeldOut => self.tasks.held_out.as_ref(),
+        }
+    }
+
+    /// Why it cannot be used.
+    fn problem(&self) -> Option<String> {
+        if self.protocol != PROTOCOL {
+            return Some(format!(
+                "it speaks protocol {}, but this program speaks {PROTOCOL}",
+                self.protocol
+            ));
+        }
+        let names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
+        let parts: Vec<&str> = self.reward_parts.iter().map(String::as_str).collect();
+        let lists = [("roles", names), ("reward_parts", parts)];
+        for (key, names) in lists {
+            if names.is_empty() {
+                return Some(format!("`{key}` is empty"));
+            }
+            if let Some(twice) = twice(&names) {
+                return Some(format!("`{key}` has `{twice}` twice"));
+            }
+        }
+        let splits = [Split::Train, Split::HeldOut];
+        splits.into_iter().find_map(|split| {
+            let ids: Vec<&str> = self.tasks(split)?.iter().map(|task| &*task.id).collect();
+            match twice(&ids) {
+                Some(id) => Some(format!("`tasks` have the id `{id}` twice in `{split}`")),
+                None if ids.is_empty() => Some(format!("`tasks` are empty in `{split}`")),
+                None => None,
+            }
+        })
+    }
+
+    fn reward(&self, given: &Value) -> Result<Reward, String> {
+        match (given, self.per_role) {
+            (Value::Object(parts), false) => Ok(Reward::new(self.parts(parts)?)),
+            (Value::Array(rewards), true) => {
+                if rewards.len() != self.roles.len() {
+                    return Err(format!(
+                        "`reward` holds {} rewards, but there are {} roles",
+                        rewards.len(),
+                        self.roles.len()
+                    ));
+                }
+                let each = rewards.iter().map(|reward| match reward {
+                    Value::Object(parts) => self.parts(parts),
+                    _ => Err("each reward must be an object of parts".to_owned()),
+                });
+                Ok(Reward::per_role(each.collect::<Result<Vec<_>, _>>()?))
+            }
+            (_, false) => Err(
+                "`reward` must be an object of parts; for a list with one per role, the handshake must \
+                 say `\"per_role\": true`"
+                    .to_owned(),
+            ),
+            (_, true) => Err(
+                "`reward` must be a list with an object of parts per role, as the handshake says with \
+                 `per_role`"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn parts<'a>(&self, parts: &'a Map<String, Value>) -> Result<Vec<(&'a str, f64)>, String> {
+        let part = |(name, value): (&'a String, &Value)| {
+            if !self.reward_parts.contains(name) {
+                return Err(format!(
+                    "the reward part `{name}` is not among the `reward_parts` of the handshake: {}",
+                    self.reward_parts.join(", ")
+                ));
+            }
+            let number = value.as_f64().filter(|value| value.is_finite());
+            let number = number.ok_or_else(|| format!("the reward part `{name}` is no number"))?;
+            Ok((name.as_str(), number))
+        };
+        parts.iter().map(part).collect()
+    }
+}
+
+fn twice<'a>(names: &[&'a str]) -> Option<&'a str> {
+    let mut seen = HashSet::new();
+    names.iter().copied().find(|name| !seen.insert(*name))
+}
+
+#[cfg(test)]
+mod tests;

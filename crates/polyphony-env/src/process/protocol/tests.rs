@@ -1,0 +1,265 @@
+//! Every message, right and wrong.
+
+use polyphony_episode::Response;
+
+use super::*;
+
+fn hello_from(json: &str) -> Result<Hello, String> {
+    let answer =
+        read(json.as_bytes(), CallName::Hello, 0).map_err(|failure| failure.to_string())?;
+    answer.hello().map_err(|failure| failure.to_string())
+}
+
+fn game(per_role: bool) -> Hello {
+    hello_from(&format!(
+        r#"{{"id": 0, "protocol": 1, "roles": [{{"name": "a", "system": "Be brief."}}, {{"name": "b"}}],
+            "reward_parts": ["x", "y"], "horizon": 2, "per_role": {per_role}, "solved_at": 1.5}}"#
+    ))
+    .unwrap()
+}
+
+#[test]
+fn calls_are_lines_of_json() {
+    let task = Task::new("t", [("town", "Ulm\n")]);
+    let said = |text: &str| {
+        let mut response = Response::from_text(text);
+        response.tokens = [1, 2].into();
+        JointAction::new(vec![response])
+    };
+    let past = [Turn {
+        observations: vec![Observation::new("go")],
+        action: said("\"A\""),
+    }];
+    let settings = serde_json::json!({"digits": 4});
+    let settings = settings.as_object().unwrap();
+    let now = said("é");
+    let hello = Call::Hello {
+        protocol: PROTOCOL,
+        settings,
+    };
+    let rows = [
+        (
+            hello,
+            r#"{"id":7,"call":"hello","protocol":1,"settings":{"digits":4}}"#,
+        ),
+        (
+            Call::Start { task: &task },
+            r#"{"id":7,"call":"start","task":{"id":"t","fields":{"town":"Ulm\n"}}}"#,
+        ),
+        (
+            Call::step(&task, &past, &now),
+            concat!(
+                r#"{"id":7,"call":"step","task":{"id":"t","fields":{"town":"Ulm\n"}},"#,
+                r#""past":[{"observations":["go"],"responses":[{"text":"\"A\"","finish":"stop"}]}],"#,
+                r#""responses":[{"text":"é","finish":"stop"}]}"#
+            ),
+        ),
+    ];
+    for (call, expected) in rows {
+        let line = String::from_utf8(call.line(7)).unwrap();
+        assert_eq!(line, format!("{expected}\n"));
+    }
+}
+
+#[test]
+fn the_handshake_describes_the_game() {
+    let hello = game(false);
+    let roles = [Role::new("a").with_system("Be brief."), Role::new("b")];
+    assert_eq!(hello.roles(), roles);
+    assert_eq!((hello.horizon.get(), hello.solved_at), (2, Some(1.5)));
+    assert_eq!(hello.tasks(Split::Train), None);
+
+    let hello = hello_from(
+        r#"{"id": 0, "protocol": 1, "roles": [{"name": "a"}], "reward_parts": ["x"],
+            "tasks": {"train": [{"id": "1", "fields": {"town": "Ulm"}}]}, "description": {"v": 3}}"#,
+    )
+    .unwrap();
+    assert_eq!(hello.horizon.get(), 1);
+    let ulm = Task::new("1", [("town", "Ulm")]);
+    assert_eq!(hello.tasks(Split::Train), Some(&vec![ulm]));
+    assert_eq!(hello.tasks(Split::HeldOut), None);
+}
+
+#[test]
+fn a_wrong_handshake_says_what_is_wrong() {
+    let rest = r#""roles": [{"name": "a"}], "reward_parts": ["x"]"#;
+    let with = |extra: &str| format!(r#"{{"id": 0, "protocol": 1, {rest}, {extra}}}"#);
+    let rows = [
+        (
+            format!(r#"{{"id": 0, {rest}}}"#),
+            "missing field `protocol`",
+        ),
+        (
+            format!(r#"{{"id": 0, "protocol": 2, {rest}}}"#),
+            "it speaks protocol 2, but this program speaks 1",
+        ),
+        (with(r#""horizon": 0"#), "expected a nonzero usize"),
+        (with(r#""horizont": 2"#), "unknown field `horizont`"),
+        (
+            with(r#""tasks": {"train": []}"#),
+            "`tasks` are empty in `train`",
+        ),
+        (
+            with(
+                r#""tasks": {"held_out": [{"id": "1", "fields": {}}, {"id": "1", "fields": {}}]}"#,
+            ),
+            "`tasks` have the id `1` twice in `held_out`",
+        ),
+        (
+            r#"{"id": 0, "protocol": 1, "roles": [], "reward_parts": ["x"]}"#.to_owned(),
+            "`roles` is empty",
+        ),
+        (
+            r#"{"id": 0, "protocol": 1, "roles": [{"name": "a"}], "reward_parts": ["x", "x"]}"#
+                .to_owned(),
+            "`reward_parts` has `x` twice",
+        ),
+        (
+            r#"{"id": 0, "protocol": 1, "roles": ["a"], "reward_parts": ["x"]}"#.to_owned(),
+            "invalid type: string \"a\"",
+        ),
+    ];
+    for (text, expected) in rows {
+        let message = hello_from(&text).unwrap_err();
+        assert!(message.contains(expected), "{message}\nlacks {expected}");
+        assert!(
+            message.contains("`hello`") && message.contains("it was \""),
+            "{message}"
+        );
+    }
+}
+
+fn step(per_role: bool, answer: &str) -> Result<Outcome, String> {
+    let answer =
+        read(answer.as_bytes(), CallName::Step, 3).map_err(|failure| failure.to_string())?;
+    answer
+        .outcome(&game(per_role))
+        .map_err(|failure| failure.to_string())
+}
+
+#[test]
+fn rewards_are_shared_or_per_role() {
+    let shared = Reward::new([("y", 1.0), ("x", -0.5)]);
+    let end = r#"{"id": 3, "reward": {"y": 1, "x": -0.5}, "end": true}"#;
+    assert_eq!(step(false, end), Ok(Outcome::end(shared.clone())));
+    let next = r#"{"id": 3, "reward": {"y": 1, "x": -0.5}, "observations": ["go", "stop"]}"#;
+    let told = ["go", "stop"].map(Observation::new).into();
+    assert_eq!(step(false, next), Ok(Outcome::go_on(shared, told)));
+    let each = Reward::per_role([vec![("x", 0.5)], vec![]]);
+    let end = r#"{"id": 3, "reward": [{"x": 0.5}, {}], "end": true}"#;
+    assert_eq!(step(true, end), Ok(Outcome::end(each)));
+}
+
+#[test]
+fn a_wrong_step_says_what_is_wrong() {
+    let rows = [
+        (false, r#""end": true"#, "missing field `reward`"),
+        (
+            false,
+            r#""reward": 1, "end": true"#,
+            "`reward` must be an object of parts",
+        ),
+        (
+            false,
+            r#""reward": [{}, {}], "end": true"#,
+            "must say `\"per_role\": true`",
+        ),
+        (
+            true,
+            r#""reward": {"x": 1}, "end": true"#,
+            "a list with an object of parts per role",
+        ),
+        (
+            true,
+            r#""reward": [{}], "end": true"#,
+            "holds 1 rewards, but there are 2 roles",
+        ),
+        (
+            true,
+            r#""reward": [1, 2], "end": true"#,
+            "each reward must be an object",
+        ),
+        (
+            false,
+            r#""reward": {"z": 1}, "end": true"#,
+            "the reward part `z` is not among the `reward_parts` of the handshake: x, y",
+        ),
+        (
+            false,
+            r#""reward": {"x": "1"}, "end": true"#,
+            "the reward part `x` is no number",
+        ),
+        (
+            false,
+            r#""reward": {"x": null}, "end": true"#,
+            "the reward part `x` is no number",
+        ),
+        (false, r#""reward": {"x": 1}"#, "neither `observations`"),
+        (
+            false,
+            r#""reward": {}, "end": false"#,
+            "neither `observations`",
+        ),
+        (
+            false,
+            r#""reward": {}, "end": true, "observations": ["", ""]"#,
+            "both `observations`",
+        ),
+        (
+            false,
+            r#""reward": {}, "observations": ["a"]"#,
+            "holds 1 texts, but there are 2 roles",
+        ),
+        (
+            false,
+            r#""reward": {}, "observation": "a""#,
+            "unknown field `observation`",
+        ),
+        (
+            false,
+            r#""reward": {"x": NaN}, "end": true"#,
+            "is not JSON (expected value",
+        ),
+        (
+            false,
+            r#""reward": {"x": 1e999}, "end": true"#,
+            "is not JSON (number out of range",
+        ),
+    ];
+    for (per_role, fields, expected) in rows {
+        let message = step(per_role, &format!(r#"{{"id": 3, {fields}}}"#)).unwrap_err();
+        assert!(message.contains(expected), "{message}\nlacks {expected}");
+        assert!(message.contains("`step`"), "{message}");
+    }
+}
+
+#[test]
+fn an_answer_belongs_to_its_call() {
+    let message = |text: &str| step(false, text).unwrap_err();
+    for other in [
+        r#"{"id": 2, "end": true}"#,
+        r#"{"end": true}"#,
+        r#"{"id": "3"}"#,
+    ] {
+        let message = message(other);
+        assert!(
+            message.contains("`step`, which has the id 3, with"),
+            "{message}"
+        );
+    }
+    assert!(message("[1]").contains("an answer must be an object"));
+    assert!(
+        message("hello").contains("is not JSON"),
+        "{}",
+        message("hello")
+    );
+}
+
+#[test]
+fn a_program_may_report_an_error() {
+    let message = |text: &str| step(false, text).unwrap_err();
+    let expected = "reports an error in `step`: no town";
+    assert_eq!(message(r#"{"id": 3, "error": "no town"}"#), expected);
+    assert_eq!(message(r#"{"error": "no town"}"#), expected);
+    assert!(message(r#"{"id": 9, "error": "no town"}"#).contains("which has the id 3"));
+}

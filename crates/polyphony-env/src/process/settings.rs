@@ -1,0 +1,198 @@
+//! What stands in a recipe for a program.
+
+use std::{
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use polyphony_episode::{Environment, EnvironmentError, EnvironmentSettings};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    environment::ProcessEnvironment,
+    error::{ProcessError, ProcessFailure},
+};
+
+/// The longest time limit, in seconds: a week.
+const LONGEST_SECS: f64 = 7.0 * 24.0 * 3600.0;
+
+/// A program as an environment, as a recipe names it.
+///
+/// ```
+/// # use polyphony_env::Process;
+/// let recipe = r#"(command: ["python3", "plate.py"], settings: {"digits": 4}, workers: 2)"#;
+/// let process: Process = ron::from_str(recipe)?;
+/// assert_eq!(process.settings["digits"], 4);
+/// assert_eq!((process.workers.get(), process.step_secs), (2, 60.0));
+/// # Ok::<(), ron::error::SpannedError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// The program and its arguments. It is found as a shell would find it, but no shell is involved.
+    pub command: Vec<String>,
+    /// Settings for the program, which it gets at its start. They may be nested.
+    #[serde(default)]
+    pub settings: Map<String, Value>,
+    /// How many of the program run side by side. Each answers one call at a time.
+    #[serde(default = "one_worker")]
+    pub workers: NonZeroUsize,
+    /// The longest that the program may take until it has answered the handshake, in seconds.
+    #[serde(default = "default_secs")]
+    pub start_secs: f64,
+    /// The longest that any other answer may take, in seconds.
+    #[serde(default = "default_secs")]
+    pub step_secs: f64,
+    /// The longest answer, in bytes.
+    #[serde(default = "default_reply_bytes")]
+    pub max_reply_bytes: NonZeroUsize,
+    /// The working directory of the program; the one of this process by default.
+    #[serde(default)]
+    pub cwd: Option<PathBuf>,
+}
+
+fn one_worker() -> NonZeroUsize {
+    NonZeroUsize::MIN
+}
+
+fn default_secs() -> f64 {
+    60.0
+}
+
+fn default_reply_bytes() -> NonZeroUsize {
+    const { NonZeroUsize::new(16 << 20).unwrap() }
+}
+
+impl Process {
+    /// A program with its arguments, and defaults for all else.
+    pub fn new<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            settings: Map::new(),
+            workers: one_worker(),
+            start_secs: default_secs(),
+            step_secs: default_secs(),
+            max_reply_bytes: default_reply_bytes(),
+            cwd: None,
+        }
+    }
+
+    /// Starts the program and exchanges the handshake.
+    ///
+    /// # Errors
+    /// If a setting is not allowed, or the program cannot be started, does not answer in time, or
+    /// answers something else than the protocol says.
+    pub fn start(&self) -> Result<ProcessEnvironment, ProcessError> {
+        self.validate()?;
+        ProcessEnvironment::start(self.clone())
+    }
+
+    /// The program in messages.
+    pub(super) fn label(&self) -> String {
+        const MOST_CHARS: usize = 200;
+        let label = self.command.join(" ");
+        match label.char_indices().nth(MOST_CHARS) {
+            Some((end, _)) => format!("{}…", &label[..end]),
+            None => label,
+        }
+    }
+
+    fn validate(&self) -> Result<(), ProcessError> {
+        let refused = |reason: String| {
+            Err(ProcessError {
+                command: self.label(),
+                failure: ProcessFailure::Setting(reason),
+            })
+        };
+        if self.command.first().is_none_or(String::is_empty) {
+            return refused(
+                "`command` names no program; give it and its arguments, such as \
+                 [\"python3\", \"plate.py\"]"
+                    .to_owned(),
+            );
+        }
+        for (name, secs) in [
+            ("start_secs", self.start_secs),
+            ("step_secs", self.step_secs),
+        ] {
+            if !(secs > 0.0 && secs <= LONGEST_SECS) {
+                return refused(format!(
+                    "`{name}` is {secs}; it must be above 0 and at most {LONGEST_SECS}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When a call that may take this many seconds has to be answered.
+pub(super) fn deadline(secs: f64) -> Instant {
+    Instant::now() + Duration::from_secs_f64(secs)
+}
+
+impl EnvironmentSettings for Process {
+    fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+        match self.start() {
+            Ok(environment) => Ok(Box::new(environment)),
+            Err(error) => Err(EnvironmentError::because(
+                "the environment's program cannot be used",
+                error,
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_strictly_and_may_be_nested() {
+        let read = |text: &str| ron::from_str::<Process>(text);
+        let text = r#"(command: ["x"], settings: {"a": 1, "b": [true, 0.5, "é"], "c": {"d": -2}})"#;
+        let process = read(text).unwrap();
+        let expected = serde_json::json!({"a": 1, "b": [true, 0.5, "é"], "c": {"d": -2}});
+        assert_eq!(Value::Object(process.settings.clone()), expected);
+        assert_eq!(read(&ron::to_string(&process).unwrap()).unwrap(), process);
+        assert_eq!(read(r#"(command: ["x"])"#).unwrap(), Process::new(["x"]));
+        for wrong in ["()", r#"(command: "x")"#, r#"(command: ["x"], worker: 2)"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let message = |process: Process| process.start().err().unwrap().to_string();
+        let given = Process::new(["true"]);
+        assert!(message(Process::new([""; 0])).contains("`command` names no program"));
+        for (name, process) in [
+            (
+                "start_secs",
+                Process {
+                    start_secs: 0.0,
+                    ..given.clone()
+                },
+            ),
+            (
+                "step_secs",
+                Process {
+                    step_secs: f64::NAN,
+                    ..given.clone()
+                },
+            ),
+            (
+                "step_secs",
+                Process {
+                    step_secs: 1e9,
+                    ..given.clone()
+                },
+            ),
+        ] {
+            let message = message(process);
+            assert!(message.contains(&format!("`{name}` is ")), "{message}");
+            assert!(message.contains("at most 604800"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Programs that do not do what they should. Each error names the program and the way out.
+
+use std::{
+    fs,
+    sync::{Mutex, Once},
+};
+
+use polyphony_episode::EnvironmentSettings;
+
+use super::*;
+
+/// What building says, and that it names the program.
+fn refused(process: &Process) -> String {
+    let message = with_sources(&process.build().err().unwrap());
+    let start = "the environment's program cannot be used: `python3 -c";
+    assert!(message.starts_with(start), "{message}");
+    message
+}
+
+#[track_caller]
+fn check(message: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(message.contains(expected), "{message}\nlacks {expected}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_cannot_be_started() {
+    let process = Process::new(["polyphony-no-such-program", "x.py"]);
+    let message = with_sources(&process.build().err().unwrap());
+    check(
+        &message,
+        &[
+            "`polyphony-no-such-program x.py` cannot be started: check that the first word",
+            ": No such file or directory",
+        ],
+    );
+    let mut process = program(HELLO, END);
+    process.cwd = Some("/polyphony-no-such-folder".into());
+    check(
+        &refused(&process),
+        &["cannot be started", "`cwd` is a directory"],
+    );
+}
+
+#[test]
+fn a_program_that_ends_at_once_is_shown_with_its_last_words() {
+    let script = "import sys; print('no plate', file=sys.stderr); sys.exit(3)";
+    let message = refused(&Process::new(["python3", "-c", script]));
+    check(
+        &message,
+        &[
+            "ended before it answered `hello`",
+            "exit status: 3",
+            "no plate",
+        ],
+    );
+    let message = refused(&Process::new(["python3", "-c", "1 / 0"]));
+    check(&message, &["ZeroDivisionError"]);
+}
+
+#[test]
+fn no_handshake_is_an_error() {
+    let mut process = program("pass", END);
+    process.start_secs = 0.3;
+    let message = refused(&process);
+    let late = "did not answer `hello` within 0.3 s (nothing came); raise `start_secs`";
+    check(&message, &[late, "flushes it"]);
+    let message = refused(&program("reply(protocol=2)", END));
+    check(
+        &message,
+        &["answered `hello` with something that the protocol does not allow"],
+    );
+    let message = refused(&program("print('Welcome!')", END));
+    check(
+        &message,
+        &[
+            "is not JSON",
+            "\"Welcome!\"",
+            "everything else on standard error",
+        ],
+    );
+}
+
+#[test]
+fn garbage_is_shown_and_the_next_call_finds_another_worker() {
+    let step = format!(
+        r#"
+        if call["responses"][0]["text"] == "a":
+            print("\x1b[2J" + "x" * 1000)
+        else:
+            {END}"#
+    );
+    let game = program(HELLO, &step).build().unwrap();
+    let message = super::step(&*game).unwrap_err();
+    let names_both = "task `t`: `python3 -c";
+    check(
+        &message,
+        &[
+            names_both,
+            "answered `step`",
+            "is not JSON",
+            r#""\u{1b}[2Jxxx"#,
+        ],
+    );
+    check(&message, &["… (1004 bytes)"]);
+    assert!(message.len() < 1200, "{message}");
+    let right = game.step(&task(), &[], &action(["b", "b"])).unwrap();
+    assert_eq!(right.reward.total(), 1.0);
+}
+
+#[test]
+fn an_answer_that_never_comes_is_late() {
+    for (step, came) in [
+        ("pass", "(nothing came)"),
+        (
+            r#"sys.stdout.write('{"id": 1'); sys.stdout.flush()"#,
+            r#"(without the end of its line came "{\"id\": 1")"#,
+        ),
+        // A program that waits for something else than its input.
+        ("time.sleep(3600)", "(nothing came)"),
+    ] {
+        let mut process = program(HELLO, step);
+        process.step_secs = 0.2;
+        let game = process.build().unwrap();
+        let message = super::step(&*game).unwrap_err();
+        check(
+            &message,
+            &[
+                "did not answer `step` within 0.2 s",
+                came,
+                "raise `step_secs`",
+            ],
+        );
+        assert!(game.start(&task()).is_ok());
+    }
+}
+
+#[test]
+fn too_much_is_cut() {
+    let mut process = program(HELLO, r#"sys.stdout.write("y" * 10_000_000)"#);
+    process.max_reply_bytes = std::num::NonZeroUsize::new(5000).unwrap();
+    let game = process.build().unwrap();
+    let message = super::step(&*game).unwrap_err();
+    check(
+        &message,
+        &["with more than 5000 bytes on one line", "begins \"yyy"],
+    );
+    check(&message, &["raise `max_reply_bytes`"]);
+    assert!(message.len() < 1200, "{message}");
+}
+
+#[test]
+fn an_answer_to_another_call_is_refused() {
+    let step = r#"print(json.dumps({"id": 77, "reward": {"x": 1}, "end": True}))"#;
+    let message = super::step(&*program(HELLO, step).build().unwrap()).unwrap_err();
+    check(
+        &message,
+        &[
+            "answered `step`, which has the id",
+            r#"{\"id\": 77"#,
+            "one line per call",
+        ],
+    );
+    // An answer too many belongs to no call.
+    let hello = format!("{HELLO}; reply()");
+    let message = super::step(&*program(&hello, END).build().unwrap()).unwrap_err();
+    check(
+        &message,
+        &["answered `step`, which has the id", r#"{\"id\": 0}"#],
+    );
+}
+
+#[test]
+fn a_program_that_dies_is_started_again_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let dies_until = |marks: usize| {
+        let step = format!(
+            r#"
+        folder = {:?}
+        if len(os.listdir(folder)) < {marks}:
+            open(os.path.join(folder, str(os.getpid())), "w").close()
+            print("out of order", file=sys.stderr)
+            os._exit(5)
+        {END}"#,
+            folder.path()
+        );
+        program(HELLO, &step).build().unwrap()
+    };
+    let game = dies_until(1);
+    assert_eq!(super::step(&*game).unwrap().reward.total(), 1.0);
+    let counters = game.counters();
+    assert_eq!(
+        (counters[0].key.to_string().as_str(), counters[0].total),
+        ("process/restarts", 1.0)
+    );
+    assert!(counters[1].key.is_timing() && counters[1].total > 0.0);
+
+    let message = super::step(&*dies_until(3)).unwrap_err();
+    let twice = "was started again, and ended once more before it answered `step`: exit status: 5";
+    check(&message, &[twice, "out of order"]);
+}
+
+#[test]
+fn a_program_that_was_killed_between_two_calls_is_started_again() {
+    let hello = HELLO.replace("protocol=1,", "protocol=1, description=os.getpid(),");
+    // A handshake with another number would be another game.
+    let game = program(&hello, END).start().unwrap();
+    let pid = game.description().unwrap()["handshake"]["description"]
+        .as_i64()
+        .unwrap();
+    kill(pid);
+    let message = super::step(&game).unwrap_err();
+    check(
+        &message,
+        &["answered the handshake otherwise than when it was started first"],
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let hello = format!("open({file:?}, 'w').write(str(os.getpid())); {HELLO}");
+    let game = program(&hello, END).start().unwrap();
+    kill(fs::read_to_string(&file).unwrap().parse().unwrap());
+    assert!(super::step(&game).is_ok());
+}
+
+fn kill(pid: i64) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn what_a_program_reports_is_passed_on_and_the_worker_stays() {
+    let step = r#"
+        if call["task"]["id"] == "t":
+            reply(error=f"no plate in {os.getpid()}")
+        else:
+            reply(reward={"x": os.getpid()}, end=True)"#;
+    let game = program(HELLO, step).build().unwrap();
+    let message = super::step(&*game).unwrap_err();
+    check(&message, &["reports an error in `step`: no plate in "]);
+    let other = Task::new("u", [("text", "x")]);
+    let pid = game
+        .step(&other, &[], &action(["a", "b"]))
+        .unwrap()
+        .reward
+        .total();
+    assert!(
+        message.ends_with(&format!("no plate in {pid}")),
+        "{message}, {pid}"
+    );
+}
+
+/// Whether a process is there and does not merely wait to be noticed.
+#[cfg(target_os = "linux")]
+fn runs(pid: i64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim().chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_is_left_of_a_program_and_its_children() {
+    let hello = r#"
+        import subprocess
+        child = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
+        reply(protocol=1, roles=[{"name": "a"}], reward_parts=["x"],
+              description=[os.getpid(), child.pid])"#;
+    let pids = |process: &Process| -> Vec<i64> {
+        let game = process.start().unwrap();
+        let pids = game.description().unwrap()["handshake"]["description"].clone();
+        let pids = pids.as_array().unwrap().iter();
+        let pids: Vec<i64> = pids.map(|pid| pid.as_i64().unwrap()).collect();
+        assert!(pids.iter().all(|&pid| runs(pid)));
+        drop(game);
+        pids
+    };
+    let ends = program(hello, END);
+    // Takes no notice of the end of its input.
+    let mut stays = program(hello, END);
+    stays.command[2].push_str("\nwhile True: time.sleep(1000)\n");
+    for process in [ends, stays] {
+        let pids = pids(&process);
+        // The first was waited for, so not even its entry in the process table is left.
+        assert!(!std::path::Path::new(&format!("/proc/{}", pids[0])).exists());
+        // The second was killed just now; the system takes it away in its own time.
+        while runs(pids[1]) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Keeps what is logged of the programs of this test.
+struct Kept(Mutex<Vec<String>>);
+
+impl log::Log for Kept {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = format!("{} {}", record.level(), record.args());
+        if text.contains("log-test") {
+            self.0.lock().unwrap().push(text);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+static KEPT: Kept = Kept(Mutex::new(Vec::new()));
+
+#[test]
+fn standard_error_goes_to_the_log_line_by_line() {
+    static SET: Once = Once::new();
+    SET.call_once(|| log::set_logger(&KEPT).unwrap());
+    log::set_max_level(log::LevelFilter::Info);
+    let step = format!(
+        r#"
+        print("log-test one\nlog-test \x1b[31mtwo", file=sys.stderr, flush=True)
+        sys.stderr.write("log-test three")
+        sys.stderr.flush()
+        {END}"#
+    );
+    let game = program(HELLO, &step).build().unwrap();
+    super::step(&*game).unwrap();
+    drop(game);
+    let lines = KEPT.0.lock().unwrap().clone();
+    let lines: Vec<&str> = lines
+        .iter()
+        .filter(|line| line.starts_with("INFO"))
+        .filter_map(|line| line.rsplit_once("log-test ").map(|(_, rest)| rest))
+        .collect();
+    assert_eq!(lines, ["one", "\u{fffd}[31mtwo", "three"]);
+}

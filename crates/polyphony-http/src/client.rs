@@ -1,0 +1,147 @@
+//! The client: which proxy, which certificates, which limits.
+
+use std::{fmt, sync::OnceLock, time::Duration};
+
+use ureq::{
+    Agent,
+    http::{self, Uri},
+    tls::{Certificate, RootCerts, TlsConfig},
+};
+
+use crate::{
+    error::HttpError,
+    proxies::{Proxies, Route},
+    request::Request,
+    response::Response,
+};
+
+/// How long a client waits, and what it calls itself.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// What stands in the header `User-Agent`.
+    pub user_agent: String,
+    /// The longest that making a connection may take, names and certificates included.
+    pub connect_timeout: Duration,
+    /// The longest wait for the next bytes.
+    pub read_timeout: Duration,
+    /// The longest that a request may take until the last byte of its answer is read; `None` for
+    /// downloads, which may take any time as long as they go on.
+    pub total_timeout: Option<Duration>,
+}
+
+impl Default for ClientConfig {
+    /// Limits for an interactive program: ten seconds to connect, a minute without a byte.
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("polyphony/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(60),
+            total_timeout: None,
+        }
+    }
+}
+
+/// A client that may be used from several threads. It keeps connections open between requests.
+pub struct Client {
+    config: ClientConfig,
+    proxies: Proxies,
+    /// One agent for each way out, made when it is first needed.
+    agents: [OnceLock<Agent>; Route::COUNT],
+}
+
+impl Client {
+    /// A client with the proxies of the environment.
+    ///
+    /// # Errors
+    /// If an environment variable names a proxy that cannot be used.
+    pub fn new(config: ClientConfig) -> Result<Self, HttpError> {
+        let proxies = Proxies::from_variables(&|name| std::env::var(name).ok())?;
+        Ok(Self::with_proxies(config, proxies))
+    }
+
+    /// A client that uses no proxy, whatever the environment says: for servers on this machine.
+    pub fn direct(config: ClientConfig) -> Self {
+        Self::with_proxies(config, Proxies::default())
+    }
+
+    pub(crate) fn with_proxies(config: ClientConfig, proxies: Proxies) -> Self {
+        Self {
+            config,
+            proxies,
+            agents: Default::default(),
+        }
+    }
+
+    /// Sends a request and returns the answer, whatever its status is. Redirects are not followed.
+    ///
+    /// # Errors
+    /// If nobody answers, or the request cannot be written down.
+    pub fn send(&self, request: &Request<'_>) -> Result<Response, HttpError> {
+        let mut message = http::Request::builder()
+            .method(request.method.clone())
+            .uri::<Uri>(request.address.uri().clone());
+        for (name, value) in &request.headers {
+            message = message.header(*name, value);
+        }
+        let agent = self.agent(self.proxies.route(request.address));
+        let answer = match request.body {
+            Some(body) => agent.run(message.body(body).map_err(HttpError::Request)?),
+            None => agent.run(message.body(()).map_err(HttpError::Request)?),
+        };
+        Ok(Response::new(answer?))
+    }
+
+    fn agent(&self, route: Route) -> &Agent {
+        self.agents[route as usize].get_or_init(|| {
+            let config = Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .user_agent(&self.config.user_agent)
+                .proxy(self.proxies.proxy(route).cloned())
+                .tls_config(tls(self.proxies.encrypts(route)))
+                .timeout_resolve(Some(self.config.connect_timeout))
+                .timeout_connect(Some(self.config.connect_timeout))
+                .timeout_per_read(Some(self.config.read_timeout))
+                .timeout_per_write(Some(self.config.read_timeout))
+                .timeout_global(self.config.total_timeout);
+            config.build().into()
+        })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = formatter.debug_struct("Client");
+        fields.field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What to trust: the system's certificates where an agent encrypts.
+fn tls(encrypts: bool) -> TlsConfig {
+    let mut config = TlsConfig::builder();
+    if encrypts {
+        config = config.root_certs(roots());
+    }
+    config.build()
+}
+
+/// The certificates that the system trusts, read once; Mozilla's list where the system has none.
+fn roots() -> RootCerts {
+    static ROOTS: OnceLock<RootCerts> = OnceLock::new();
+    let roots = ROOTS.get_or_init(|| {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            log::debug!("reading the system's certificates: {error}");
+        }
+        let certificates = found.certs.iter();
+        let certificates: Vec<Certificate<'static>> = certificates
+            .map(|certificate| Certificate::from_der(certificate).to_owned())
+            .collect();
+        if certificates.is_empty() {
+            log::debug!("the system has no certificates: trusting Mozilla's list");
+            return RootCerts::WebPki;
+        }
+        RootCerts::new_with_certs(&certificates)
+    });
+    roots.clone()
+}

@@ -1,0 +1,50 @@
+//! What is asked.
+
+use ureq::http::Method;
+
+use crate::address::Address;
+
+/// One request. Nothing is sent before [`Client::send`](crate::Client::send).
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    pub(crate) method: Method,
+    pub(crate) address: &'a Address,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Option<&'a [u8]>,
+}
+
+impl<'a> Request<'a> {
+    /// Asks for what is at an address.
+    pub fn get(address: &'a Address) -> Self {
+        Self {
+            method: Method::GET,
+            address,
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// Sends a body of this media type to an address.
+    pub fn post(address: &'a Address, media_type: &str, body: &'a [u8]) -> Self {
+        let request = Self {
+            method: Method::POST,
+            address,
+            headers: Vec::new(),
+            body: Some(body),
+        };
+        request.header("Content-Type", media_type)
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Adds the header that carries a token.
+    #[must_use]
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", format!("Bearer {token}"))
+    }
+}

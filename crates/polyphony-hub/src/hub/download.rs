@@ -1,0 +1,213 @@
+//! Fetching a model from the hub into the cache: exactly the files that are read.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    blob::BlobFetch,
+    client::{Failure, HubClient, Listed},
+    explain::{explain, first_file},
+    model::{Form, HubModel, is_gguf},
+    settings::{FOLDER_VARIABLE, HubSettings},
+    snapshot::{ADAPTER, CONFIG, INDEX, OPTIONAL, Snapshot, WEIGHTS},
+};
+use crate::{
+    error::{During as _, HubError},
+    lock::lock,
+    transfer::Transfer,
+};
+
+/// Fetches what the cache does not hold of a model; returns the model's path in the cache.
+///
+/// # Errors
+/// If the hub does not answer, which is [`HubError::Unreachable`], if it refuses, or if the
+/// repository holds no such model.
+pub(super) fn download(
+    model: &HubModel,
+    settings: &HubSettings,
+    on_transfer: &dyn Fn(Transfer<'_>),
+) -> Result<PathBuf, HubError> {
+    let first = first_file(&model.form);
+    let explain = |failure| explain(failure, first, model, settings);
+    let client = HubClient::new(model, settings).map_err(explain)?;
+    let commit = client.commit(&model.revision).map_err(explain)?;
+    let snapshot = Snapshot::of_commit(model, settings, &commit);
+    let _lock = locked(&snapshot.commit_lock(settings), settings)?;
+    let download = Download {
+        model,
+        settings,
+        client,
+        snapshot,
+        on_transfer,
+    };
+    let path = match &model.form {
+        Form::Directory => download.directory()?,
+        Form::Gguf(file) => download.gguf(file)?,
+    };
+    // Only now, so that the revision never leads to half a model.
+    let noted = download.snapshot.note_revision(&model.revision);
+    noted.map_err(|source| unwritable(source, settings))?;
+    Ok(path)
+}
+
+/// The fetching of one commit.
+struct Download<'a> {
+    model: &'a HubModel,
+    settings: &'a HubSettings,
+    client: HubClient<'a>,
+    snapshot: Snapshot,
+    on_transfer: &'a dyn Fn(Transfer<'_>),
+}
+
+impl Download<'_> {
+    fn gguf(&self, file: &str) -> Result<PathBuf, HubError> {
+        let listed = self.list(&[file])?;
+        match listed.iter().find(|listed| listed.path == file) {
+            Some(listed) => self.fetch(listed)?,
+            None => {
+                return Err(HubError::NoFile {
+                    file: file.to_owned(),
+                    hint: self.gguf_files_instead(),
+                });
+            }
+        }
+        Ok(self.snapshot.file(file))
+    }
+
+    fn directory(&self) -> Result<PathBuf, HubError> {
+        let mut names = vec![CONFIG, WEIGHTS, INDEX, ADAPTER];
+        names.extend(OPTIONAL);
+        let listed = self.list(&names)?;
+        let find = |name: &str| listed.iter().find(|file| file.path == name);
+        let whole = find(WEIGHTS).or(find(INDEX)).and(find(CONFIG));
+        if let (None, Some(_)) = (whole, find(ADAPTER)) {
+            return Err(HubError::Adapter {
+                repository: self.model.repository(),
+                revision: self.model.revision.clone(),
+                model: self.model.to_string(),
+            });
+        }
+        match find(CONFIG) {
+            Some(config) => self.fetch(config)?,
+            None => {
+                let lacks = format!("no {CONFIG}, so it is no model in Hugging Face form");
+                return Err(self.not_a_model(lacks));
+            }
+        }
+        for name in OPTIONAL {
+            match find(name) {
+                Some(file) => self.fetch(file)?,
+                None => {
+                    let noted = self.snapshot.note_absence(name);
+                    noted.map_err(|source| unwritable(source, self.settings))?;
+                }
+            }
+        }
+        match (find(WEIGHTS), find(INDEX)) {
+            (Some(weights), _) => self.fetch(weights)?,
+            (None, Some(index)) => self.shards(index)?,
+            (None, None) => {
+                let lacks =
+                    format!("neither {WEIGHTS} nor {INDEX}, and other weights are not read");
+                return Err(self.not_a_model(lacks));
+            }
+        }
+        Ok(self.snapshot.folder())
+    }
+
+    /// Fetches the index of the weights, then exactly the files that it names.
+    fn shards(&self, index: &Listed) -> Result<(), HubError> {
+        self.fetch(index)?;
+        let shards = self.snapshot.shards()?;
+        let names: Vec<&str> = shards.iter().map(String::as_str).collect();
+        let listed = self.list(&names)?;
+        for name in names {
+            let Some(shard) = listed.iter().find(|file| file.path == name) else {
+                return Err(HubError::NoFile {
+                    file: name.to_owned(),
+                    hint: format!(", which {INDEX} names"),
+                });
+            };
+            self.fetch(shard)?;
+        }
+        Ok(())
+    }
+
+    /// Those of these files that the repository has.
+    fn list(&self, names: &[&str]) -> Result<Vec<Listed>, HubError> {
+        let listed = self.client.files(&self.snapshot.commit, names);
+        listed.map_err(|failure| self.explain(failure, names.first().unwrap_or(&"")))
+    }
+
+    /// Fetches a file that the cache does not hold.
+    fn fetch(&self, file: &Listed) -> Result<(), HubError> {
+        if self.snapshot.file(&file.path).exists() {
+            return Ok(());
+        }
+        let name = file.contents.blob();
+        let _lock = locked(&self.snapshot.blob_lock(self.settings, name), self.settings)?;
+        let blobs = self.snapshot.blobs();
+        fs::create_dir_all(&blobs).during("making", &blobs)?;
+        let fetch = BlobFetch {
+            client: &self.client,
+            settings: self.settings,
+            commit: &self.snapshot.commit,
+            file,
+            on_transfer: self.on_transfer,
+        };
+        let fetched = fetch.place_at(&blobs.join(name));
+        fetched.map_err(|failure| self.explain(failure, &file.path))?;
+        let link = self.snapshot.file(&file.path);
+        self.snapshot.link(&file.path, name).during("making", &link)
+    }
+
+    fn not_a_model(&self, lacks: String) -> HubError {
+        HubError::NotAModel {
+            lacks,
+            hint: self.gguf_files_instead(),
+        }
+    }
+
+    /// A hint at the repository's GGUF files, where it has any.
+    fn gguf_files_instead(&self) -> String {
+        let mut names = self.client.names(&self.snapshot.commit).unwrap_or_default();
+        names.retain(|name| is_gguf(name));
+        let Some(first) = names.first() else {
+            return String::new();
+        };
+        let model = HubModel {
+            form: Form::Gguf(first.clone()),
+            ..self.model.clone()
+        };
+        format!(
+            ". It has GGUF files: name one, such as `{model}` ({})",
+            names.join(", ")
+        )
+    }
+
+    fn explain(&self, failure: Failure, file: &str) -> HubError {
+        explain(failure, file, self.model, self.settings)
+    }
+}
+
+/// Takes a lock in the cache, whose folder is made if need be.
+fn locked(path: &Path, settings: &HubSettings) -> Result<File, HubError> {
+    let taken = || {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        lock(path)
+    };
+    taken().map_err(|source| unwritable(source, settings))
+}
+
+fn unwritable(source: io::Error, settings: &HubSettings) -> HubError {
+    HubError::Folder {
+        path: settings.cache.clone(),
+        variable: FOLDER_VARIABLE,
+        source,
+    }
+}

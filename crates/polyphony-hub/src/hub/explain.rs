@@ -1,0 +1,135 @@
+//! What the hub's refusals and silence mean to a user, and what would help.
+
+use std::error::Error as StdError;
+
+use polyphony_http::HttpError;
+
+use super::{
+    client::{Asked, Failure, Refusal},
+    model::{Form, HubModel},
+    settings::HubSettings,
+    snapshot::{CONFIG, INDEX, OPTIONAL, WEIGHTS},
+};
+use crate::error::HubError;
+
+/// The network may not be used.
+pub(super) fn offline(model: &HubModel, settings: &HubSettings) -> HubError {
+    let reason = "HF_HUB_OFFLINE is set, and the cache does not hold it".to_owned();
+    unreachable(reason, first_file(&model.form), None, model, settings)
+}
+
+/// The file of a model that is asked for first.
+pub(super) fn first_file(form: &Form) -> &str {
+    match form {
+        Form::Directory => CONFIG,
+        Form::Gguf(file) => file,
+    }
+}
+
+/// What a failure means that came while `file` was to be fetched. It is [`HubError::Unreachable`]
+/// where the hub did not answer.
+pub(super) fn explain(
+    failure: Failure,
+    file: &str,
+    model: &HubModel,
+    settings: &HubSettings,
+) -> HubError {
+    match failure {
+        Failure::Silence(error) => {
+            let reason = format!("the hub does not answer ({})", innermost(&error));
+            unreachable(reason, file, Some(error), model, settings)
+        }
+        Failure::Request(error) => HubError::Request(error),
+        Failure::Refused(refusal) => refused(refusal, file, model, settings),
+        Failure::Protocol { what, source } => HubError::Protocol {
+            endpoint: settings.endpoint.clone(),
+            what,
+            source,
+        },
+        Failure::Here(error) => error,
+    }
+}
+
+fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubSettings) -> HubError {
+    let repository = model.repository();
+    let page = format!("{}/{repository}", settings.endpoint);
+    let token = format!(
+        "make a token at {}/settings/tokens, and set HF_TOKEN to it or save it with `hf auth login`",
+        settings.endpoint
+    );
+    let Refusal {
+        asked,
+        status,
+        code,
+        message,
+        retry_after,
+    } = refusal;
+    let message = message.unwrap_or_else(|| "no reason given".to_owned());
+    match (status.as_u16(), code.as_deref(), asked) {
+        (401 | 403, Some("GatedRepo"), _) => HubError::Gated {
+            reason: message,
+            page,
+            token,
+        },
+        (401 | 403, _, _) => HubError::Hidden {
+            repository,
+            reason: message,
+            page,
+            token,
+        },
+        (404, Some("RepoNotFound"), _) => HubError::NoRepository { repository },
+        (404, Some("RevisionNotFound"), _) | (404, None, Asked::Revision) => HubError::NoRevision {
+            revision: model.revision.clone(),
+            page,
+        },
+        (404, _, Asked::Contents) => HubError::NoFile {
+            file: file.to_owned(),
+            hint: format!(": {page}/tree/{} shows those that it has", model.revision),
+        },
+        (429, _, _) => HubError::RateLimited { retry_after, token },
+        _ => HubError::Refused {
+            file: file.to_owned(),
+            status,
+            message,
+        },
+    }
+}
+
+fn unreachable(
+    reason: String,
+    file: &str,
+    cause: Option<HttpError>,
+    model: &HubModel,
+    settings: &HubSettings,
+) -> HubError {
+    let page = format!("{}/{}", settings.endpoint, model.repository());
+    let revision = model.revision.replace('/', "%2F");
+    let by_hand = match &model.form {
+        Form::Directory => format!(
+            "on a machine with a network, run `hf download {} --revision {} --local-dir \
+             DIRECTORY`, or save the files from {page}/tree/{} into one directory: {CONFIG}, \
+             {WEIGHTS} or {INDEX} with the files that it names, and as far as they exist {}; then \
+             give the directory in place of the name",
+            model.repository(),
+            model.revision,
+            model.revision,
+            OPTIONAL.join(", "),
+        ),
+        Form::Gguf(_) => "save it on a machine with a network, and give the file's path in place \
+                          of the name"
+            .to_owned(),
+    };
+    HubError::Unreachable {
+        reason,
+        file: file.to_owned(),
+        url: format!("{page}/resolve/{revision}/{file}"),
+        by_hand,
+        cause,
+    }
+}
+
+/// The cause of an error's causes, which says what happened without naming the request again.
+fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    let causes = std::iter::successors(Some(error), |&cause| cause.source());
+    causes.last().unwrap_or(error)
+}

@@ -1,0 +1,128 @@
+//! A model on the hub, as it is written.
+
+use std::fmt;
+
+/// A model in a repository on the hub: `org/name[@revision][/file.gguf]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubModel {
+    pub(super) organization: String,
+    pub(super) name: String,
+    /// A branch, a tag or a commit.
+    pub(super) revision: String,
+    pub(super) form: Form,
+}
+
+/// What of a repository is the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The Hugging Face directory that the repository's root is.
+    Directory,
+    /// One GGUF file, with its folder.
+    Gguf(String),
+}
+
+/// The branch that is meant where none is named.
+pub(super) const MAIN: &str = "main";
+
+/// How a model on the hub is written.
+pub(super) const FORM: &str = "write `hub:org/name`, `hub:org/name@revision` or \
+                    `hub:org/name@revision/file.gguf`";
+
+impl HubModel {
+    /// Reads what follows `hub:`. A revision that holds a slash cannot be followed by a file.
+    ///
+    /// # Errors
+    /// Names the part that is missing or malformed.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let Some((organization, rest)) = text.split_once('/') else {
+            return Err(format!("the organization is missing: {FORM}"));
+        };
+        let (name, revision, file) = match rest.find(['@', '/']) {
+            None => (rest, MAIN, None),
+            Some(end) => {
+                let (name, after) = (&rest[..end], &rest[end + 1..]);
+                if rest.as_bytes()[end] == b'/' {
+                    (name, MAIN, Some(after))
+                } else {
+                    match after.split_once('/') {
+                        Some((revision, file)) if is_gguf(file) => (name, revision, Some(file)),
+                        _ => (name, after, None),
+                    }
+                }
+            }
+        };
+        for part in [organization, name] {
+            if !is_repository_word(part) {
+                return Err(format!(
+                    "`{part}` is no name of an organization or a repository: {FORM}"
+                ));
+            }
+        }
+        if revision.is_empty() {
+            return Err(format!("the revision is empty: {FORM}"));
+        }
+        if !is_path(revision) {
+            return Err(format!("`{revision}` is no revision: {FORM}"));
+        }
+        let form = match file {
+            None => Form::Directory,
+            Some(file) if is_gguf(file) && is_path(file) => Form::Gguf(file.to_owned()),
+            Some(file) => {
+                return Err(format!("`{file}` is no .gguf file in a repository: {FORM}"));
+            }
+        };
+        Ok(Self {
+            organization: organization.to_owned(),
+            name: name.to_owned(),
+            revision: revision.to_owned(),
+            form,
+        })
+    }
+
+    /// Whether it is a whole directory, not one file.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.form == Form::Directory
+    }
+
+    /// The repository, as the hub calls it.
+    pub(super) fn repository(&self) -> String {
+        format!("{}/{}", self.organization, self.name)
+    }
+}
+
+impl fmt::Display for HubModel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "hub:{}/{}", self.organization, self.name)?;
+        if self.revision != MAIN {
+            write!(formatter, "@{}", self.revision)?;
+        }
+        match &self.form {
+            Form::Directory => Ok(()),
+            Form::Gguf(file) => write!(formatter, "/{file}"),
+        }
+    }
+}
+
+pub(super) fn is_gguf(file: &str) -> bool {
+    file.len() > 5 && file.to_ascii_lowercase().ends_with(".gguf")
+}
+
+/// Whether the hub could call an organization or a repository so. Two hyphens in a row stand for
+/// a slash in the names of the cache's folders.
+pub(super) fn is_repository_word(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && !text.contains("--")
+        && !text.contains("..")
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// Whether a text is a relative path that stays below the folder that it is taken in, with
+/// nothing in it that would confuse a reader.
+fn is_path(text: &str) -> bool {
+    let inside = |part: &str| !part.is_empty() && part != "." && part != "..";
+    text.split('/').all(inside)
+        && !text.contains(|one: char| one.is_whitespace() || one.is_control())
+        && !text.contains(['\\', ':', '@'])
+}

@@ -1,0 +1,117 @@
+//! How the hub is reached and where its files are kept, from the environment variables that
+//! Python's `huggingface_hub` reads.
+
+use std::{env, fmt, fs, path::PathBuf, time::Duration};
+
+use crate::error::HubError;
+
+/// The hub itself.
+const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// Whether the hub may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    On,
+    /// `HF_HUB_OFFLINE` is set: the cache is all there is.
+    Off,
+}
+
+/// How the hub is reached and where its files are kept.
+#[derive(Clone)]
+pub struct HubSettings {
+    /// The hub's address, without a slash at the end.
+    pub(super) endpoint: String,
+    /// The folder of all repositories' files.
+    pub(super) cache: PathBuf,
+    /// The user's token, which only the hub itself may see.
+    pub(super) token: Option<String>,
+    pub(super) network: Network,
+    /// How often a request is tried again that failed for a passing reason.
+    pub(super) retries: u32,
+    /// The wait before it is tried again; each further one is twice as long.
+    pub(super) first_wait: Duration,
+}
+
+/// The variable that the errors about the cache's folder name.
+pub(super) const FOLDER_VARIABLE: &str = "HF_HOME";
+
+impl HubSettings {
+    /// What the process's environment says.
+    ///
+    /// # Errors
+    /// If no variable says where the cache is.
+    pub fn from_environment() -> Result<Self, HubError> {
+        let variable = |name: &str| match name {
+            "HOME" => env::home_dir().map(|home| home.display().to_string()),
+            _ => env::var(name).ok(),
+        };
+        Self::from_variables(&variable).ok_or(HubError::NoFolder {
+            what: "files from the hub",
+            variable: FOLDER_VARIABLE,
+        })
+    }
+
+    /// What this cache holds, without ever asking the hub.
+    pub fn offline(cache: PathBuf) -> Self {
+        Self {
+            endpoint: DEFAULT_ENDPOINT.to_owned(),
+            cache,
+            token: None,
+            network: Network::Off,
+            retries: 0,
+            first_wait: Duration::ZERO,
+        }
+    }
+
+    /// What these variables say; nothing if they name no place for the cache.
+    pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let folder = |name: &str| variable(name).map(PathBuf::from);
+        let is_true = |name: &str| {
+            let value = variable(name).unwrap_or_default().to_ascii_lowercase();
+            ["1", "on", "yes", "true"].contains(&value.as_str())
+        };
+        let home = folder("HF_HOME")
+            .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("huggingface")))
+            .or_else(|| Some(folder("HOME")?.join(".cache/huggingface")));
+        let cache = folder("HF_HUB_CACHE")
+            .or_else(|| folder("HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| Some(home.as_ref()?.join("hub")))?;
+        let saved = |path: PathBuf| {
+            let token = fs::read_to_string(path).ok();
+            token.filter(|token| !token.trim().is_empty())
+        };
+        let token = variable("HF_TOKEN")
+            .or_else(|| saved(folder("HF_TOKEN_PATH")?))
+            .or_else(|| saved(home?.join("token")))
+            .map(|token| token.trim().to_owned())
+            .filter(|token| !token.is_empty() && !is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
+        let endpoint = variable("HF_ENDPOINT");
+        let endpoint = endpoint.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+        let network = if is_true("HF_HUB_OFFLINE") {
+            Network::Off
+        } else {
+            Network::On
+        };
+        Some(Self {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            cache,
+            token,
+            network,
+            retries: 3,
+            first_wait: Duration::from_millis(200),
+        })
+    }
+}
+
+impl fmt::Debug for HubSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = formatter.debug_struct("HubSettings");
+        fields
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache)
+            .field("token", &self.token.as_ref().map(|_| "<token>"))
+            .field("network", &self.network);
+        fields.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,243 @@
+//! What the cache holds of a repository.
+//!
+//! The layout is that of Python's `huggingface_hub`: under `models--org--name`, `refs/BRANCH` holds
+//! a commit, `snapshots/COMMIT` the files of that commit as links into `blobs`, and
+//! `.no_exist/COMMIT` an empty file for each one that the repository is known not to have.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::{
+    model::{Form, HubModel},
+    settings::HubSettings,
+};
+use crate::error::{During as _, HubError};
+
+/// The files of a Hugging Face directory, besides the weights.
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const OPTIONAL: [&str; 4] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
+/// What makes a repository one of adapters.
+pub(super) const ADAPTER: &str = "adapter_config.json";
+/// The weights in one file, or else the list of the files that they are spread over.
+pub(super) const WEIGHTS: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// The files of one commit in the cache.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    /// The folder of the repository in the cache.
+    repository: PathBuf,
+    pub(super) commit: String,
+}
+
+/// How much of a model a snapshot holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// All of it, which is here.
+    Whole(PathBuf),
+    /// All that is needed to open it; the repository may have optional files besides.
+    Enough(PathBuf),
+    /// Not enough to open it.
+    Not,
+}
+
+impl Snapshot {
+    /// The snapshot of a commit.
+    pub(super) fn of_commit(model: &HubModel, settings: &HubSettings, commit: &str) -> Self {
+        let folder = format!("models--{}--{}", model.organization, model.name);
+        Self::at(settings.cache.join(folder), commit)
+    }
+
+    /// The snapshot of a commit of the repository that has this folder.
+    pub(super) fn at(repository: PathBuf, commit: &str) -> Self {
+        Self {
+            repository,
+            commit: commit.to_owned(),
+        }
+    }
+
+    /// The snapshot of the commit that the model's revision was when it was last asked for.
+    pub(super) fn of_revision(model: &HubModel, settings: &HubSettings) -> Option<Self> {
+        let mut snapshot = Self::of_commit(model, settings, &model.revision);
+        if !is_commit(&model.revision) {
+            let commit = fs::read_to_string(snapshot.reference(&model.revision)).ok()?;
+            commit.trim().clone_into(&mut snapshot.commit);
+        }
+        is_commit(&snapshot.commit).then_some(snapshot)
+    }
+
+    /// The folder of the commit's files.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.repository.join("snapshots").join(&self.commit)
+    }
+
+    /// Where a file of the commit is, or will be.
+    pub(super) fn file(&self, path: &str) -> PathBuf {
+        self.folder().join(path)
+    }
+
+    /// The folder of the files' contents.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.repository.join("blobs")
+    }
+
+    /// How much of a model there is.
+    pub(super) fn kept(&self, form: &Form) -> Kept {
+        match form {
+            Form::Gguf(file) => {
+                let path = self.file(file);
+                if path.is_file() {
+                    Kept::Whole(path)
+                } else {
+                    Kept::Not
+                }
+            }
+            Form::Directory => {
+                if !(self.file(CONFIG).is_file() && self.has_weights()) {
+                    return Kept::Not;
+                }
+                let known = |name: &&str| self.file(name).is_file() || self.absence(name).exists();
+                if OPTIONAL.iter().all(known) {
+                    Kept::Whole(self.folder())
+                } else {
+                    Kept::Enough(self.folder())
+                }
+            }
+        }
+    }
+
+    fn has_weights(&self) -> bool {
+        self.file(WEIGHTS).is_file()
+            || self
+                .shards()
+                .is_ok_and(|shards| shards.iter().all(|shard| self.file(shard).is_file()))
+    }
+
+    /// The files that the weights are spread over.
+    ///
+    /// # Errors
+    /// If the index is missing or damaged, or names files outside of the repository's root.
+    pub(super) fn shards(&self) -> Result<BTreeSet<String>, HubError> {
+        let path = self.file(INDEX);
+        let wrong = |reason: String, source| HubError::Index {
+            path: path.clone(),
+            reason,
+            source,
+        };
+        let text = fs::read_to_string(&path).during("reading", &path)?;
+        let index: Value = serde_json::from_str(&text)
+            .map_err(|error| wrong("is not JSON".to_owned(), Some(error)))?;
+        let Some(map) = index["weight_map"].as_object() else {
+            return Err(wrong("has no `weight_map`".to_owned(), None));
+        };
+        let mut shards = BTreeSet::new();
+        for (tensor, shard) in map {
+            let shard = shard.as_str().unwrap_or_default();
+            let mut parts = Path::new(shard).components();
+            let plain = matches!(
+                (parts.next(), parts.next()),
+                (Some(Component::Normal(_)), None)
+            );
+            if !plain {
+                let reason = format!("puts {tensor} into `{shard}`, which is no file beside it");
+                return Err(wrong(reason, None));
+            }
+            shards.insert(shard.to_owned());
+        }
+        if shards.is_empty() {
+            return Err(wrong("names no files".to_owned(), None));
+        }
+        Ok(shards)
+    }
+
+    /// Makes a file of the commit a link to the blob that holds its contents, or a copy where the
+    /// file system has no links.
+    pub(super) fn link(&self, file: &str, blob: &str) -> io::Result<()> {
+        let path = self.file(file);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let up = "../".repeat(file.split('/').count() + 1);
+        match symlink(&format!("{up}blobs/{blob}"), &path) {
+            Ok(()) => Ok(()),
+            Err(_) => fs::copy(self.blobs().join(blob), &path).map(drop),
+        }
+    }
+
+    /// Notes that the repository has no such file.
+    pub(super) fn note_absence(&self, name: &str) -> io::Result<()> {
+        let path = self.absence(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, "")
+    }
+
+    /// Notes that a branch or tag is this commit.
+    pub(super) fn note_revision(&self, revision: &str) -> io::Result<()> {
+        if is_commit(revision) {
+            return Ok(());
+        }
+        let path = self.reference(revision);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, &self.commit)
+    }
+
+    fn absence(&self, name: &str) -> PathBuf {
+        self.repository
+            .join(".no_exist")
+            .join(&self.commit)
+            .join(name)
+    }
+
+    fn reference(&self, revision: &str) -> PathBuf {
+        self.repository.join("refs").join(revision)
+    }
+
+    /// The lock that whoever downloads this commit holds, beside those of `huggingface_hub`.
+    pub(super) fn commit_lock(&self, settings: &HubSettings) -> PathBuf {
+        self.locks(settings)
+            .join(format!("{}.polyphony.lock", self.commit))
+    }
+
+    /// The lock that whoever downloads a blob holds; `huggingface_hub` takes the same.
+    pub(super) fn blob_lock(&self, settings: &HubSettings, blob: &str) -> PathBuf {
+        self.locks(settings).join(format!("{blob}.lock"))
+    }
+
+    fn locks(&self, settings: &HubSettings) -> PathBuf {
+        let folder = self.repository.file_name().unwrap_or_default();
+        settings.cache.join(".locks").join(folder)
+    }
+}
+
+#[cfg(unix)]
+fn symlink(target: &str, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(not(unix))]
+fn symlink(_target: &str, _link: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether a revision is a whole commit hash, which never comes to mean another commit.
+pub(super) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

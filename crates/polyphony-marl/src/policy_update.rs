@@ -1,0 +1,133 @@
+//! The update of one agent by a [`PolicyLoss`] alone, from a buffer whose samples have advantages.
+
+use polyphony_model::StreamKey;
+
+use crate::{
+    MarlError,
+    agent::Agent,
+    algorithm::StepContext,
+    config::Updates,
+    policy_loss::{PolicyLoss, PolicyShift},
+    stream::shuffle_key,
+    tree::AgentGroup,
+    update::{
+        Learner, States, StepSettings, UpdateReport, check_idle, gradient_step, minibatches,
+    },
+};
+
+/// How one agent's update goes through its buffer.
+#[derive(Clone, Debug)]
+pub struct PolicyUpdate<'a> {
+    /// The optimizer's settings.
+    pub updates: &'a Updates,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// Groups that have to be there before the agent updates.
+    pub buffer: usize,
+    /// Groups of one gradient step, or up to twice as many where they do not come out even.
+    pub minibatch: usize,
+    /// The temperature that responses were sampled at.
+    pub temperature: f32,
+    /// The most tokens of a response.
+    pub max_new_tokens: usize,
+    /// Orders the groups where there are several epochs.
+    pub shuffle: StreamKey,
+}
+
+impl<'a> PolicyUpdate<'a> {
+    /// How a run's settings let the agent at `index`, which plays this many roles, update in a step. A
+    /// node has one group per role.
+    pub fn new(index: usize, agent: &Agent, roles: usize, step: &StepContext<'a>) -> Self {
+        let config = step.config;
+        Self {
+            updates: &config.updates,
+            learning_rate: config.learning_rate(&agent.name, step.step),
+            buffer: config.updates.buffer * roles,
+            minibatch: config.updates.minibatch * roles,
+            temperature: config.temperature(),
+            max_new_tokens: config.max_new_tokens,
+            // Rollout has refused steps and roles that are more than keys can name.
+            shuffle: shuffle_key(config.seed, step.step as u32, index as u16),
+        }
+    }
+
+    /// Whether a buffer of this many groups is full.
+    pub fn is_due(&self, groups: usize) -> bool {
+        groups >= self.buffer
+    }
+
+    /// The report of an agent that still collects: nothing but its learning rate.
+    pub fn waiting(&self) -> UpdateReport {
+        UpdateReport {
+            learning_rate: self.learning_rate,
+            ..UpdateReport::default()
+        }
+    }
+
+    /// The buffer's indices, minibatch by minibatch.
+    ///
+    /// # Errors
+    /// If a minibatch has no group.
+    pub fn minibatches(&self, buffer: usize) -> Result<Vec<Vec<usize>>, MarlError> {
+        let epochs = self.updates.epochs;
+        Ok(minibatches(buffer, self.minibatch, epochs, self.shuffle)?)
+    }
+
+    /// What each gradient step needs to know.
+    pub fn step_settings(&self, states: States) -> StepSettings<'a> {
+        StepSettings {
+            updates: self.updates,
+            learning_rate: self.learning_rate,
+            temperature: self.temperature,
+            states,
+        }
+    }
+}
+
+/// Updates an agent from groups that it has not learned from yet, each of whose samples has an
+/// advantage.
+///
+/// # Errors
+/// As [`gradient_step`], and if a sample lacks an advantage, a minibatch has no group, or `kl` needs a
+/// reference that has not scored the samples.
+pub fn update_policy(
+    agent: &mut Agent,
+    learner: &mut Learner,
+    buffer: &[AgentGroup],
+    loss: &PolicyLoss,
+    update: &PolicyUpdate<'_>,
+) -> Result<(UpdateReport, Option<PolicyShift>), MarlError> {
+    let mut report = update.waiting();
+    let mut terms = Vec::new();
+    let settings = update.step_settings(States::None);
+    for minibatch in update.minibatches(buffer.len())? {
+        let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
+        let responses = groups.iter().flat_map(|group| &group.samples);
+        let weights = loss.weights(responses, update.max_new_tokens);
+        // Those that are run, and the weights of their responses.
+        let mut run = Vec::new();
+        let mut rest = weights.as_slice();
+        for group in groups {
+            let own;
+            (own, rest) = rest.split_at(group.samples.len());
+            match loss.is_idle(group, own)? {
+                true => report.skipped_groups += 1,
+                false => run.push((group, own)),
+            }
+        }
+        let groups: Vec<&AgentGroup> = run.iter().map(|(group, _)| *group).collect();
+        gradient_step(
+            agent,
+            learner,
+            &groups,
+            &settings,
+            &mut report,
+            &mut |index, scores| {
+                let (group, weights) = run[index];
+                loss.of_group(group, weights, scores, &mut terms)
+            },
+        )?;
+    }
+    check_idle(agent, learner, buffer.first(), &settings, &mut report)?;
+    Ok((report, PolicyShift::of(&terms)))
+}

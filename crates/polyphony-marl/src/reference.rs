@@ -1,0 +1,58 @@
+//! References: policies that are kept as they were, from which a divergence is measured.
+
+use polyphony_model::LanguageModel;
+
+use crate::{
+    MarlError,
+    agent::{Agent, player},
+    rollout::Rollout,
+    tree::AgentGroup,
+    update::score,
+};
+
+/// Lets a model say how likely the responses of a group are, and keeps that with them as the
+/// log-probabilities under their reference.
+///
+/// # Errors
+/// If the model cannot run the group.
+pub fn score_reference(
+    reference: &LanguageModel,
+    group: &mut AgentGroup,
+    temperature: f32,
+) -> Result<(), MarlError> {
+    let logprobs = score(reference, group, temperature)?;
+    let mut rest = logprobs.as_slice();
+    for sample in &mut group.samples {
+        let own;
+        (own, rest) = rest.split_at(sample.response.tokens.len());
+        sample.reference_logprobs = Some(own.to_vec());
+    }
+    Ok(())
+}
+
+/// The same for a whole rollout, with a reference per agent.
+///
+/// # Errors
+/// If a model cannot run a group.
+pub fn score_references(
+    references: &[LanguageModel],
+    rollout: &mut Rollout,
+    temperature: f32,
+) -> Result<(), MarlError> {
+    if references.is_empty() {
+        return Ok(());
+    }
+    for groups in rollout.groups_mut() {
+        for (role, group) in groups.iter_mut().enumerate() {
+            let reference = &references[player(references.len(), role)];
+            score_reference(reference, group, temperature)?;
+        }
+    }
+    Ok(())
+}
+
+/// The present policies of a team, to be kept. They share their weights with the agents until an update
+/// changes these.
+pub fn references(agents: &[Agent]) -> Vec<LanguageModel> {
+    agents.iter().map(|agent| agent.model.clone()).collect()
+}

@@ -1,0 +1,119 @@
+//! What has to be kept of what learns, so that it learns on as if it had never stopped.
+//!
+//! Random numbers need nothing: their streams are named by seed and step. A reference is the model that
+//! the agent started from.
+
+use burn::tensor::Tensor;
+use polyphony_model::{ModelError, TensorSpec};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    MarlError,
+    adamw::{AdamW, SteppedWeight},
+    agent::Agent,
+    algorithm::AlgorithmState,
+    update::Learner,
+};
+
+/// Of a learner everything but its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LearnerState {
+    /// The agent's name.
+    pub agent: String,
+    /// Gradient steps taken.
+    pub gradient_steps: usize,
+    /// Updates skipped in a row because a loss or gradient was not finite.
+    pub skipped_in_a_row: usize,
+    /// The weights that have moments.
+    pub stepped: Vec<SteppedWeight>,
+}
+
+impl Learner {
+    /// Its state without tensors.
+    pub fn state(&self, agent: &Agent) -> LearnerState {
+        LearnerState {
+            agent: agent.name.clone(),
+            gradient_steps: self.gradient_steps,
+            skipped_in_a_row: self.skipped_in_a_row,
+            stepped: self.optimizer.stepped(&specs(agent)),
+        }
+    }
+
+    /// The tensors of its state: the moments of the weights that it has changed, under names that begin
+    /// with the agent's.
+    pub fn tensors(&self, agent: &Agent) -> Vec<(TensorSpec, Tensor<1>)> {
+        self.optimizer.tensors(&prefix(agent), &specs(agent))
+    }
+
+    /// The learner of an agent in a state that was kept. `read` gives the values of a tensor.
+    ///
+    /// # Errors
+    /// If the state is that of another agent or another model, or a tensor cannot be read.
+    pub fn restored(
+        agent: &Agent,
+        state: &LearnerState,
+        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<Self, MarlError> {
+        if state.agent != agent.name {
+            return Err(MarlError::state(format!(
+                "it is that of agent `{}`, not of `{}`",
+                state.agent, agent.name
+            )));
+        }
+        let (specs, device) = (specs(agent), agent.model.device());
+        let optimizer = AdamW::restored(&prefix(agent), &specs, &state.stepped, &device, read)?;
+        Ok(Self {
+            optimizer,
+            gradient_steps: state.gradient_steps,
+            skipped_in_a_row: state.skipped_in_a_row,
+        })
+    }
+}
+
+fn specs(agent: &Agent) -> Vec<TensorSpec> {
+    let weights = agent.model.named_weights().into_iter();
+    weights.map(|(spec, _)| spec).collect()
+}
+
+/// What the names of an agent's tensors begin with.
+pub(crate) fn prefix(agent: &Agent) -> String {
+    format!("{}.", agent.name)
+}
+
+impl AlgorithmState {
+    /// A state of values and tensors.
+    ///
+    /// # Errors
+    /// If the values cannot be written as RON.
+    pub fn new(
+        values: &impl Serialize,
+        tensors: Vec<(TensorSpec, Tensor<1>)>,
+    ) -> Result<Self, MarlError> {
+        // RON keeps every digit of a number.
+        let values = ron::to_string(values).map_err(|error| MarlError::state(error.to_string()))?;
+        Ok(Self { values, tensors })
+    }
+
+    /// The values of a state that was kept, one per agent of a team of this size.
+    ///
+    /// # Errors
+    /// If they are not what they should be, or of another number.
+    pub fn read_each<T: DeserializeOwned>(values: &str, agents: usize) -> Result<Vec<T>, MarlError> {
+        let read: Vec<T> = Self::read(values)?;
+        match read.len() == agents {
+            true => Ok(read),
+            false => Err(MarlError::state(format!(
+                "it is that of {} agents, but the team has {agents}",
+                read.len()
+            ))),
+        }
+    }
+
+    /// The values of a state that was kept.
+    ///
+    /// # Errors
+    /// If they are not what they should be.
+    pub fn read<T: DeserializeOwned>(values: &str) -> Result<T, MarlError> {
+        ron::from_str(values).map_err(|error| MarlError::state(error.to_string()))
+    }
+}

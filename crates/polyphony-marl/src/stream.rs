@@ -1,0 +1,153 @@
+//! The random numbers of a run. Each response, and whatever else is drawn, has a stream of its own,
+//! named by where it stands in the run: nothing depends on what else is drawn, or in which order.
+
+use polyphony_model::StreamKey;
+
+use crate::MarlError;
+
+/// The step that episodes of an evaluation are played at: no training step has this number, so that
+/// their random numbers are their own.
+pub const EVALUATION_STEP: u32 = u32::MAX;
+
+/// Where a response stands in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The run's seed.
+    pub seed: u64,
+    /// The training step, or [`EVALUATION_STEP`].
+    pub step: u32,
+    /// The task's index in its data set.
+    pub task: u32,
+    /// The role's index in the environment.
+    pub role: u16,
+    /// The turn, counted from 0.
+    pub turn: u16,
+    /// Which of the joint actions that are possible up to here led to the node; of an episode that agents
+    /// talk about, the round.
+    pub branch: u32,
+    /// The response's index among those to one prompt.
+    pub sample: u32,
+}
+
+/// What the last four bytes of a key say it is for. Responses have 0 there.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Response = 0,
+    Shuffle = 1,
+    Weights = 2,
+}
+
+impl Place {
+    /// The stream of the response at this place.
+    pub fn key(&self) -> StreamKey {
+        self.key_for(Purpose::Response)
+    }
+
+    fn key_for(&self, purpose: Purpose) -> StreamKey {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&self.seed.to_le_bytes());
+        key[8..12].copy_from_slice(&self.step.to_le_bytes());
+        key[12..16].copy_from_slice(&self.task.to_le_bytes());
+        key[16..18].copy_from_slice(&self.role.to_le_bytes());
+        key[18..20].copy_from_slice(&self.turn.to_le_bytes());
+        key[20..24].copy_from_slice(&self.branch.to_le_bytes());
+        key[24..28].copy_from_slice(&self.sample.to_le_bytes());
+        key[28..].copy_from_slice(&(purpose as u32).to_le_bytes());
+        StreamKey(key)
+    }
+
+    /// The streams of this many responses to one prompt.
+    pub(crate) fn keys(self, samples: usize) -> Result<Vec<StreamKey>, MarlError> {
+        let last = narrow("responses to one prompt", samples)?;
+        Ok((0..last).map(|sample| Self { sample, ..self }.key()).collect())
+    }
+
+    /// Names the prompts of one task and role, which are run together.
+    pub(crate) fn family(&self) -> u64 {
+        u64::from(self.task) << 16 | u64::from(self.role)
+    }
+}
+
+/// The stream in which an agent's update orders its groups.
+pub(crate) fn shuffle_key(seed: u64, step: u32, agent: u16) -> StreamKey {
+    let place = Place {
+        seed,
+        step,
+        role: agent,
+        ..Place::default()
+    };
+    place.key_for(Purpose::Shuffle)
+}
+
+/// The stream from which new weights of an agent begin, such as those of a critic.
+pub(crate) fn weights_key(seed: u64, agent: u16) -> StreamKey {
+    let place = Place {
+        seed,
+        role: agent,
+        ..Place::default()
+    };
+    place.key_for(Purpose::Weights)
+}
+
+/// A number as it stands in a key.
+///
+/// # Errors
+/// If a key has no room for it: two streams would be the same.
+pub(crate) fn narrow<N: TryFrom<usize>>(what: &'static str, number: usize) -> Result<N, MarlError> {
+    N::try_from(number).map_err(|_| MarlError::TooMany { what, number })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_place_names_another_stream() {
+        let place = Place {
+            seed: 7,
+            ..Place::default()
+        };
+        let others = [
+            Place { seed: 8, ..place },
+            Place { step: 1, ..place },
+            Place { task: 1, ..place },
+            Place { role: 1, ..place },
+            Place { turn: 1, ..place },
+            Place { branch: 1, ..place },
+            Place { sample: 1, ..place },
+        ];
+        let mut keys: Vec<StreamKey> = others.iter().map(Place::key).collect();
+        keys.extend([place.key(), shuffle_key(7, 0, 0), weights_key(7, 0)]);
+        let distinct: HashSet<StreamKey> = keys.iter().copied().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
+
+    /// The bytes of a key decide all random numbers of a run: another order would be another run.
+    #[test]
+    fn a_key_is_the_numbers_of_its_place_in_little_endian() {
+        let place = Place {
+            seed: 0x0807_0605_0403_0201,
+            step: 0x0c0b_0a09,
+            task: 0x100f_0e0d,
+            role: 0x1211,
+            turn: 0x1413,
+            branch: 0x1817_1615,
+            sample: 0x1c1b_1a19,
+        };
+        let mut expected: [u8; 32] = std::array::from_fn(|place| place as u8 + 1);
+        expected[28..].fill(0);
+        assert_eq!(place.key(), StreamKey(expected));
+        // Drawn before keys were made here.
+        let first = Place::default().key().uniform(0);
+        assert_eq!(first.to_bits(), StreamKey::default().uniform(0).to_bits());
+    }
+
+    #[test]
+    fn a_number_without_room_is_an_error_that_names_it() {
+        assert_eq!(narrow::<u16>("turns", 65_535).unwrap(), 65_535);
+        let message = narrow::<u16>("turns", 65_536).unwrap_err().to_string();
+        assert!(message.contains("65536 turns"), "{message}");
+    }
+}

@@ -1,0 +1,229 @@
+//! Tasks that are started and tokenized once: what each role reads first, and what its model reads.
+
+use std::{borrow::Cow, sync::Arc};
+
+use polyphony_episode::{Environment, Observation, Task};
+
+use crate::{
+    MarlError,
+    agent::{Agent, check_team, player},
+    config::{LongPrompts, TrainingConfig},
+    threads::on_threads,
+    tree::History,
+};
+
+/// A data set that an environment has started: every task has been looked at, and what was made of it
+/// is kept, up to a bound of memory. Beyond it a task is started again whenever it is played.
+#[derive(Clone, Debug, Default)]
+pub struct StartedTasks {
+    tasks: Vec<Task>,
+    /// For each task its first turn, if it is kept.
+    kept: Vec<Option<Arc<FirstTurn>>>,
+    playable: usize,
+    longest_prompts: Vec<usize>,
+}
+
+/// Some of the tasks, which are played together.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// All of them.
+    pub tasks: &'a StartedTasks,
+    /// The indices of those that are played; they name the random numbers too.
+    pub indices: &'a [usize],
+}
+
+/// What begins a task.
+#[derive(Clone, Debug)]
+pub(crate) struct FirstTurn {
+    /// What each role reads.
+    pub(crate) observations: Vec<Observation>,
+    /// What the model of each role reads.
+    pub(crate) histories: Vec<History>,
+}
+
+/// The bytes of texts and tokens that are kept of a data set.
+const KEPT_BYTES: usize = 256 << 20;
+
+/// Tasks that are started at once.
+const AT_ONCE: usize = 256;
+
+/// Starts all tasks without playing them: a check before a long run, whose results the run uses.
+///
+/// # Errors
+/// If the environment cannot start a task, gives another number of observations than it has roles, or
+/// a prompt does not fit and shall not be skipped.
+pub fn start_tasks(
+    agents: &[Agent],
+    environment: &dyn Environment,
+    tasks: Vec<Task>,
+    config: &TrainingConfig,
+) -> Result<StartedTasks, MarlError> {
+    start_within(KEPT_BYTES, agents, environment, tasks, config)
+}
+
+fn start_within(
+    bound: usize,
+    agents: &[Agent],
+    environment: &dyn Environment,
+    tasks: Vec<Task>,
+    config: &TrainingConfig,
+) -> Result<StartedTasks, MarlError> {
+    check_team(agents, environment.roles())?;
+    let mut started = StartedTasks {
+        longest_prompts: vec![0; environment.roles().len()],
+        ..StartedTasks::default()
+    };
+    let mut bytes = 0;
+    for some in tasks.chunks(AT_ONCE) {
+        let observations = on_threads(environment.concurrency(), some.iter().collect(), |task| {
+            environment.start(task)
+        })?;
+        for (task, observations) in some.iter().zip(observations) {
+            let first = FirstTurn::new(agents, environment, task, observations)?;
+            bytes += first.bytes();
+            let fits = first.fits(agents, environment, task, config);
+            let first = config.long_prompts.allow(fits.map(|()| first))?;
+            if let Some(first) = &first {
+                started.playable += 1;
+                for (longest, history) in started.longest_prompts.iter_mut().zip(&first.histories) {
+                    *longest = history.tokens.len().max(*longest);
+                }
+            }
+            started.kept.push(first.filter(|_| bytes <= bound).map(Arc::new));
+        }
+    }
+    started.tasks = tasks;
+    Ok(started)
+}
+
+impl StartedTasks {
+    /// The number of tasks.
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// The tasks, in their order.
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// Tasks whose prompts fit.
+    pub fn playable(&self) -> usize {
+        self.playable
+    }
+
+    /// For each role the tokens of its longest first prompt among those that fit.
+    pub fn longest_prompts(&self) -> Vec<usize> {
+        self.longest_prompts.clone()
+    }
+
+    /// Some of them, by their indices.
+    pub fn batch<'a>(&'a self, indices: &'a [usize]) -> Batch<'a> {
+        Batch {
+            tasks: self,
+            indices,
+        }
+    }
+}
+
+impl<'a> From<(&'a StartedTasks, &'a [usize])> for Batch<'a> {
+    fn from((tasks, indices): (&'a StartedTasks, &'a [usize])) -> Self {
+        Self { tasks, indices }
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Each task of the batch with its index and first turn; `None` where a prompt does not fit, which is
+    /// logged, and that is no error.
+    pub(crate) fn first_turns(
+        &self,
+        agents: &[Agent],
+        environment: &dyn Environment,
+        config: &TrainingConfig,
+    ) -> Result<Vec<(usize, &'a Task, Option<FirstTurn>)>, MarlError> {
+        check_team(agents, environment.roles())?;
+        let started = self.indices.iter().map(|&index| {
+            let task = self.tasks.tasks.get(index).ok_or(MarlError::NoTask {
+                index,
+                tasks: self.tasks.len(),
+            })?;
+            let first = match &self.tasks.kept[index] {
+                Some(kept) => Cow::Borrowed(kept.as_ref()),
+                None => {
+                    let alone = vec![task];
+                    let mut observations =
+                        on_threads(environment.concurrency(), alone, |task| {
+                            environment.start(task)
+                        })?;
+                    let observations = observations.pop().unwrap_or_default();
+                    Cow::Owned(FirstTurn::new(agents, environment, task, observations)?)
+                }
+            };
+            let fits = first.fits(agents, environment, task, config);
+            let first = config.long_prompts.allow(fits.map(|()| first.into_owned()))?;
+            Ok((index, task, first))
+        });
+        started.collect()
+    }
+}
+
+impl FirstTurn {
+    fn new(
+        agents: &[Agent],
+        environment: &dyn Environment,
+        task: &Task,
+        observations: Vec<Observation>,
+    ) -> Result<Self, MarlError> {
+        let roles = environment.roles();
+        crate::rollout::check_observations(roles, task, 0, &observations)?;
+        let told = roles.iter().zip(&observations).enumerate();
+        let histories = told.map(|(index, (role, observation))| {
+            let agent = &agents[player(agents.len(), index)];
+            agent.language.first_history(role, observation)
+        });
+        Ok(Self {
+            histories: histories.collect::<Result<_, _>>()?,
+            observations,
+        })
+    }
+
+    fn fits(
+        &self,
+        agents: &[Agent],
+        environment: &dyn Environment,
+        task: &Task,
+        config: &TrainingConfig,
+    ) -> Result<(), MarlError> {
+        let roles = environment.roles().iter().zip(&self.histories).enumerate();
+        for (index, (role, history)) in roles {
+            let agent = &agents[player(agents.len(), index)];
+            agent.check_room(&task.id, role, history, config.max_new_tokens)?;
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        let texts = self.observations.iter().map(|told| told.text.len());
+        let tokens = self.histories.iter().map(|history| 4 * history.tokens.len());
+        texts.chain(tokens).sum()
+    }
+}
+
+impl LongPrompts {
+    /// What needs a prompt, if the prompt fits; `None`, which is logged, where it does not and that is no
+    /// error.
+    pub(crate) fn allow<T>(self, prompted: Result<T, MarlError>) -> Result<Option<T>, MarlError> {
+        match prompted {
+            Err(error @ MarlError::PromptTooLong { .. }) if self == Self::Skip => {
+                log::warn!("left out: {error}");
+                Ok(None)
+            }
+            prompted => prompted.map(Some),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Threads for what waits: environments run programs and ask other machines. They are none of the
+//! threads that compute, which would stand still meanwhile.
+
+use std::{
+    num::NonZeroUsize,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Does work for every item on this many threads of its own; the results are in the order of the
+/// items.
+///
+/// # Errors
+/// That of the first item, in their order, that failed. No further item is begun then.
+///
+/// # Panics
+/// If the work on an item panics, with the same panic.
+pub(crate) fn on_threads<T, R, E>(
+    threads: NonZeroUsize,
+    items: Vec<T>,
+    work: impl Fn(T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E>
+where
+    T: Send,
+    R: Send,
+    E: Send,
+{
+    let count = items.len();
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let stopped = AtomicBool::new(false);
+    let (done, results) = channel();
+    let work_off = |done: std::sync::mpsc::Sender<_>| {
+        while !stopped.load(Ordering::Relaxed) {
+            // Taking an item cannot panic, so the lock is never poisoned.
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((index, item)) = next else { break };
+            let result = catch_unwind(AssertUnwindSafe(|| work(item)));
+            if !matches!(result, Ok(Ok(_))) {
+                stopped.store(true, Ordering::Relaxed);
+            }
+            // The receiver lives until all threads are done.
+            let _ = done.send((index, result));
+        }
+    };
+    let mut finished: Vec<_> = thread::scope(|scope| {
+        for _ in 0..threads.get().min(count) {
+            let done = done.clone();
+            scope.spawn(|| work_off(done));
+        }
+        drop(done);
+        receive_all(&results)
+    });
+    // Items are begun in their order, so the first that failed is the same whichever was faster.
+    finished.sort_by_key(|(index, _)| *index);
+    let outcomes = finished.into_iter().map(|(_, result)| result);
+    outcomes
+        .map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+        .collect()
+}
+
+/// Everything that is sent until all senders are gone. A thread of rayon's does other work of its pool
+/// meanwhile, which those that are waited for may need.
+fn receive_all<T>(results: &Receiver<T>) -> Vec<T> {
+    if rayon::current_thread_index().is_none() {
+        return results.iter().collect();
+    }
+    const PAUSE: Duration = Duration::from_micros(200);
+    let mut received = Vec::new();
+    loop {
+        match results.recv_timeout(PAUSE) {
+            Ok(result) => received.push(result),
+            Err(RecvTimeoutError::Disconnected) => return received,
+            Err(RecvTimeoutError::Timeout) => {
+                rayon::yield_now();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::AtomicUsize,
+        time::{Duration, Instant},
+    };
+
+    use rayon::prelude::*;
+
+    use super::*;
+
+    fn threads(count: usize) -> NonZeroUsize {
+        NonZeroUsize::new(count).unwrap()
+    }
+
+    #[test]
+    fn results_keep_the_order_of_items() {
+        for count in [1, 3, 50] {
+            let work = |item: u64| {
+                thread::sleep(Duration::from_micros(40 - item));
+                Ok::<_, ()>(item * item)
+            };
+            let squares = on_threads(threads(count), (0..40).collect(), work).unwrap();
+            assert!(squares.into_iter().eq((0..40).map(|item| item * item)));
+        }
+        let nothing = on_threads(threads(2), Vec::<u8>::new(), Ok::<_, ()>).unwrap();
+        assert!(nothing.is_empty());
+    }
+
+    #[test]
+    fn as_many_items_are_worked_on_at_once_as_there_are_threads() {
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = |_| {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let patience = Instant::now() + Duration::from_secs(20);
+            while most.load(Ordering::SeqCst) < 3 && Instant::now() < patience {
+                thread::yield_now();
+            }
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok::<_, ()>(())
+        };
+        on_threads(threads(3), vec![(); 12], work).unwrap();
+        assert_eq!(most.into_inner(), 3);
+    }
+
+    #[test]
+    fn the_first_error_counts_and_nothing_more_is_begun() {
+        let begun = AtomicUsize::new(0);
+        let work = |item: usize| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            match item {
+                2 => {
+                    thread::sleep(Duration::from_millis(20));
+                    Err("slow")
+                }
+                3 => Err("fast"),
+                _ => Ok(()),
+            }
+        };
+        let outcome = on_threads(threads(4), (0..1000).collect(), work);
+        assert_eq!(outcome, Err("slow"));
+        assert!(begun.into_inner() < 1000);
+    }
+
+    #[test]
+    fn a_panic_is_passed_on() {
+        let work = |item| match item {
+            1 => panic!("item {item}"),
+            item => Ok::<_, ()>(item),
+        };
+        let outcome = catch_unwind(|| on_threads(threads(2), vec![0, 1, 2], work));
+        let panic = outcome.unwrap_err();
+        assert_eq!(panic.downcast_ref::<String>().unwrap(), "item 1");
+    }
+
+    /// One thread computes, waits for those that score, and is needed by them.
+    #[test]
+    fn work_may_use_the_pool_that_waits_for_it() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let work = |item: u64| Ok::<_, ()>(pool.install(|| (0..item).into_par_iter().sum::<u64>()));
+        let sums = pool.install(|| on_threads(threads(2), vec![3, 4, 5], work));
+        assert_eq!(sums, Ok(vec![3, 6, 10]));
+    }
+
+    #[test]
+    fn no_work_is_done_on_the_pool_that_computes() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let work = |_| Ok::<_, ()>(rayon::current_thread_index());
+        let places = pool.install(|| on_threads(threads(2), vec![(); 8], work)).unwrap();
+        assert_eq!(places, [None; 8]);
+    }
+}

@@ -1,0 +1,401 @@
+//! How good a team is on held-out tasks.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use indexmap::IndexMap;
+use polyphony_episode::{Environment, FinishReason, Response, Reward, Role, Turn};
+use polyphony_marl::{Episode, Episodes, Protocol, play_episodes};
+use polyphony_report::{Earned, Evaluation, Played, Said, Timing, mean};
+
+use crate::{
+    observer::{Event, Observer},
+    prepare::Prepared,
+    recipe::Recipe,
+    registry::Registry,
+    stop::Stop,
+};
+
+/// Rows that are decoded together.
+const ROWS: usize = 32;
+
+/// Tasks that are played together, each with this many episodes.
+pub(crate) fn tasks_at_once(episodes: usize) -> usize {
+    (ROWS / episodes).max(1)
+}
+
+/// What is evaluated, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluating<'a> {
+    /// The environment, the held-out tasks, and the team.
+    pub recipe: &'a Recipe,
+    /// Who reads whose answers.
+    pub protocol: &'a Protocol,
+    /// Training steps that the team has had, as far as it is known.
+    pub step: Option<usize>,
+}
+
+/// Evaluates a team outside of its training. `None` if it was stopped.
+///
+/// # Errors
+/// If models or data cannot be had, or the evaluation fails.
+pub fn evaluate(
+    registry: &Registry,
+    evaluating: &Evaluating<'_>,
+    stop: &Stop,
+    observer: &mut dyn Observer,
+) -> Result<Option<Evaluation>> {
+    let &Evaluating {
+        recipe,
+        protocol,
+        step,
+    } = evaluating;
+    let settings = registry.read_algorithm(&recipe.algorithm)?.settings;
+    let session = EvaluationSession {
+        prepared: &Prepared::for_evaluation(registry, recipe, observer)?,
+        recipe,
+        discount: settings.tree().discount,
+        protocol,
+        step,
+    };
+    let evaluation = session.play("held-out tasks", stop, observer)?;
+    if let Some(evaluation) = &evaluation {
+        ensure!(
+            evaluation.tasks > 0,
+            "not one of {} episodes fits into the context with what agents read of one another: lower \
+             `max_new_tokens`, or take models with a longer context",
+            evaluation.skipped_episodes
+        );
+    }
+    Ok(evaluation)
+}
+
+/// A team that is evaluated, with what it plays.
+pub(crate) struct EvaluationSession<'a> {
+    pub(crate) prepared: &'a Prepared,
+    pub(crate) recipe: &'a Recipe,
+    /// What the reward of a turn is worth one turn earlier.
+    pub(crate) discount: f64,
+    pub(crate) protocol: &'a Protocol,
+    /// Training steps that the team has had, as far as it is known.
+    pub(crate) step: Option<usize>,
+}
+
+impl EvaluationSession<'_> {
+    /// Plays the held-out tasks, with random numbers that depend on the seed alone: the same team gets
+    /// the same figures, and training is not disturbed. `None` if it was stopped.
+    ///
+    /// # Errors
+    /// If generation fails, or the environment fails.
+    pub(crate) fn play(
+        &self,
+        title: &str,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        let started = Instant::now();
+        let tasks = &self.prepared.held_out;
+        observer.on_event(Event::Begun {
+            title,
+            length: tasks.len(),
+            done: 0,
+        });
+        let config = self.recipe.training_config();
+        let episodes = self.recipe.evaluation.samples;
+        let indices: Vec<usize> = (0..tasks.len()).collect();
+        let mut all = Episodes::default();
+        let mut done = 0;
+        for batch in indices.chunks(tasks_at_once(episodes)) {
+            if stop.is_requested() {
+                observer.on_event(Event::Ended);
+                return Ok(None);
+            }
+            let agents = &self.prepared.team.agents;
+            let played = play_episodes(
+                agents,
+                self.environment(),
+                tasks.batch(batch),
+                episodes,
+                self.protocol,
+                &config,
+                &mut |_| (),
+            )?;
+            all.played.extend(played.played);
+            all.left_out.extend(played.left_out);
+            done += batch.len();
+            observer.on_event(Event::Advanced { done });
+        }
+        observer.on_event(Event::Ended);
+        let played = PlayedTasks {
+            environment: self.environment(),
+            protocol: self.protocol,
+            step: self.step,
+            samples: self.recipe.evaluation.samples,
+            discount: self.discount,
+            secs: started.elapsed().as_secs_f64(),
+        };
+        Ok(Some(played.summarize(&all)))
+    }
+
+    fn environment(&self) -> &dyn Environment {
+        self.prepared.environment.as_ref()
+    }
+
+}
+
+/// How the episodes of an evaluation were played.
+struct PlayedTasks<'a> {
+    environment: &'a dyn Environment,
+    protocol: &'a Protocol,
+    step: Option<usize>,
+    /// Episodes of each task.
+    samples: usize,
+    discount: f64,
+    /// How long they took.
+    secs: f64,
+}
+
+impl PlayedTasks<'_> {
+    /// The figures of the episodes.
+    fn summarize(&self, episodes: &Episodes) -> Evaluation {
+        let Self {
+            environment, secs, ..
+        } = *self;
+        let all = &episodes.played;
+        // What was said before a prompt did not fit was paid for too.
+        let paid = || all.iter().chain(&episodes.left_out);
+        let sampled_tokens = paid().map(|episode| episode.sampled_tokens).sum();
+        let played = |episode| record(environment, episode, self.discount);
+        let evaluation = Evaluation {
+            step: self.step,
+            protocol: self.protocol.name.to_string(),
+            roles: said(environment, all),
+            samples: self.samples,
+            skipped_episodes: episodes.left_out.len(),
+            cut_episodes: all.iter().filter(|episode| episode.is_cut).count(),
+            sampled_tokens,
+            read_tokens: paid().map(|episode| episode.read_tokens).sum(),
+            timing: Timing {
+                secs,
+                tokens_per_sec: sampled_tokens as f64 / secs,
+                ..Timing::default()
+            },
+            episodes: all.iter().map(played).collect(),
+            ..Evaluation::default()
+        };
+        evaluation.summarized(environment.reward_parts())
+    }
+}
+
+/// What is kept of an episode.
+fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Played {
+    let parts = |part_of: &dyn Fn(&Reward, &str) -> Option<f64>| {
+        let part = |name: &String| {
+            let value = |reward: &Reward| part_of(reward, name).unwrap_or(0.0);
+            (name.clone(), episode.discounted(discount, value))
+        };
+        environment.reward_parts().iter().map(part).collect()
+    };
+    let earned = |(role, named): (usize, &Role)| {
+        let earned = Earned {
+            value: episode.discounted(discount, |reward| reward.total_of(role)),
+            parts: parts(&|reward, name| reward.part_of(role, name)),
+        };
+        (named.name.clone(), earned)
+    };
+    let is_per_role = episode.rewards.iter().any(|reward| reward.roles().is_some());
+    let roles = environment.roles().iter().enumerate();
+    let turn = |turn: &Turn| {
+        let responses = turn.action.responses.iter();
+        responses.map(|response| response.text.to_string()).collect()
+    };
+    Played {
+        task: episode.task.clone(),
+        value: episode.discounted(discount, Reward::total),
+        parts: parts(&|reward, name| reward.part(name)),
+        roles: match is_per_role {
+            true => roles.map(earned).collect(),
+            false => IndexMap::new(),
+        },
+        solved: episode
+            .rewards
+            .last()
+            .and_then(|last| environment.is_solved(last)),
+        turns: episode.turns.iter().map(turn).collect(),
+    }
+}
+
+/// What each role's responses were like.
+fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String, Said> {
+    let of_role = |(index, role): (usize, &Role)| {
+        let responses = || episodes.iter().flat_map(|episode| episode.responses(index));
+        let lengths: Vec<f64> = responses().map(|said| said.tokens.len() as f64).collect();
+        let is_cut = |said: &Response| f64::from(u8::from(said.finish == FinishReason::Length));
+        let cut: Vec<f64> = responses().map(is_cut).collect();
+        let said = Said {
+            response_tokens: mean(&lengths),
+            truncated_share: mean(&cut),
+            ..Said::default()
+        };
+        (role.name.clone(), said)
+    };
+    let roles = environment.roles().iter().enumerate();
+    roles.map(of_role).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use polyphony_episode::{EnvironmentError, JointAction, Observation, Outcome, Task};
+
+    use super::*;
+
+    /// Two roles; a reward of 1 solves a task.
+    struct Pair {
+        roles: [Role; 2],
+        parts: [String; 1],
+    }
+
+    impl Environment for Pair {
+        fn roles(&self) -> &[Role] {
+            &self.roles
+        }
+
+        fn reward_parts(&self) -> &[String] {
+            &self.parts
+        }
+
+        fn horizon(&self) -> NonZeroUsize {
+            const { NonZeroUsize::new(2).unwrap() }
+        }
+
+        fn is_solved(&self, reward: &Reward) -> Option<bool> {
+            Some(reward.total() == 1.0)
+        }
+
+        fn start(&self, _task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+            unreachable!("these episodes have been played")
+        }
+
+        fn step(
+            &self,
+            _task: &Task,
+            _past: &[Turn],
+            _action: &JointAction,
+        ) -> Result<Outcome, EnvironmentError> {
+            unreachable!("these episodes have been played")
+        }
+    }
+
+    fn pair() -> Pair {
+        Pair {
+            roles: ["first", "second"].map(Role::new),
+            parts: ["style".to_owned()],
+        }
+    }
+
+    /// An episode with these rewards, in which the first role said three tokens a turn, and the second
+    /// was cut off after five.
+    fn episode(task: &str, rewards: &[f64]) -> Episode {
+        let response = |tokens: usize, finish| Response {
+            text: "so".into(),
+            tokens: vec![7; tokens].into(),
+            finish,
+        };
+        let turn = Turn {
+            observations: Vec::new(),
+            action: JointAction::new(vec![
+                response(3, FinishReason::Stop),
+                response(5, FinishReason::Length),
+            ]),
+        };
+        let reward = |value: &f64| Reward::new([("style", *value)]);
+        Episode {
+            task: task.to_owned(),
+            number: 0,
+            turns: vec![turn; rewards.len()],
+            rewards: rewards.iter().map(reward).collect(),
+            sampled_tokens: 8 * rewards.len(),
+            read_tokens: 20,
+            is_cut: false,
+        }
+    }
+
+    #[test]
+    fn episodes_become_figures_of_their_tasks() {
+        let cut = Episode {
+            is_cut: true,
+            ..episode("a", &[0.25])
+        };
+        let episodes = Episodes {
+            played: vec![episode("a", &[0.5, 1.0]), cut, episode("b", &[1.0])],
+            left_out: vec![episode("b", &[])],
+        };
+        let pair = pair();
+        let played = PlayedTasks {
+            environment: &pair,
+            protocol: &Protocol::parallel(),
+            step: Some(4),
+            samples: 2,
+            discount: 0.5,
+            secs: 2.0,
+        };
+        let found = played.summarize(&episodes);
+        // Task a has 0.5 + 0.5 · 1.0 and 0.25, task b has 1.0.
+        assert_eq!((found.tasks, found.samples), (2, 2));
+        assert_eq!(found.returns.mean, (0.625 + 1.0) / 2.0);
+        assert_eq!(found.parts["style"], found.returns);
+        // One episode of b is missing, so nothing can be said of two of it.
+        let rates: Vec<(usize, f64)> = found
+            .pass_at
+            .iter()
+            .map(|(k, rate)| (*k, rate.mean))
+            .collect();
+        assert_eq!(rates, [(1, 0.75), (2, 1.0)]);
+        assert_eq!((found.skipped_episodes, found.cut_episodes), (1, 1));
+        assert_eq!((found.sampled_tokens, found.read_tokens), (32, 80));
+        assert_eq!(
+            (found.timing.tokens_per_sec, found.timing.secs_per_task),
+            (16.0, 1.0)
+        );
+        let said = |response_tokens, truncated_share| Said {
+            response_tokens,
+            truncated_share,
+            ..Said::default()
+        };
+        assert_eq!(found.roles["first"], said(3.0, 0.0));
+        assert_eq!(found.roles["second"], said(5.0, 1.0));
+        let figures = found.figures();
+        let expected = [
+            ("held_out/return", 0.8125),
+            ("held_out/reward/style", 0.8125),
+            ("held_out/pass@1", 0.75),
+            ("held_out/pass@2", 1.0),
+            ("held_out/first/response_tokens", 3.0),
+            ("held_out/first/truncated_share", 0.0),
+            ("held_out/second/response_tokens", 5.0),
+            ("held_out/second/truncated_share", 1.0),
+        ];
+        assert_eq!(
+            figures,
+            expected.map(|(name, value)| (name.to_owned(), value))
+        );
+        let solved: Vec<Option<bool>> = found.episodes.iter().map(|own| own.solved).collect();
+        assert_eq!(solved, [Some(true), Some(false), Some(true)]);
+    }
+
+    #[test]
+    fn rewards_per_role_are_kept_beside_their_mean() {
+        let rewards = [[("style", 1.0)], [("style", 0.5)]];
+        let own = Episode {
+            rewards: vec![Reward::per_role(rewards)],
+            ..episode("a", &[0.0])
+        };
+        let record = record(&pair(), &own, 1.0);
+        assert_eq!(record.value, 0.75);
+        assert_eq!(record.parts["style"], 0.75);
+        assert_eq!(record.roles["first"].value, 1.0);
+        assert_eq!(record.roles["second"].parts["style"], 0.5);
+    }
+}

@@ -1,0 +1,60 @@
+//! What a run says of itself, for those who read it without knowing its environment and algorithm.
+
+use std::path::Path;
+
+use anyhow::Result;
+use polyphony_episode::Environment;
+use polyphony_report::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
+
+use crate::{recipe::Recipe, registry::Registry};
+
+/// What a run of a recipe says of itself.
+///
+/// # Errors
+/// If the recipe names something that is not registered.
+pub fn run_info(
+    registry: &Registry,
+    recipe: &Recipe,
+    environment: &dyn Environment,
+) -> Result<RunInfo> {
+    let roles = environment.roles();
+    let team = registry.team_of(&recipe.environment);
+    let settings = registry.read_algorithm(&recipe.algorithm)?.settings;
+    let held_out = match &recipe.held_out {
+        Some(source) => registry.read_source(source)?.settings.label(),
+        None => "its own tasks".to_owned(),
+    };
+    let models = recipe.team.models(roles.len()).into_iter();
+    Ok(RunInfo {
+        program: Some(program()),
+        environment: EnvironmentInfo {
+            name: recipe.environment.name().to_owned(),
+            label: registry.label(&recipe.environment),
+            team_name: registry.label(team.as_ref().unwrap_or(&recipe.environment)),
+            roles: roles.iter().map(|role| role.name.clone()).collect(),
+            horizon: environment.horizon().get(),
+            is_solo: team.is_some(),
+        },
+        held_out,
+        algorithm: AlgorithmInfo {
+            name: recipe.algorithm.name().to_owned(),
+            method: settings.method(roles.len()),
+            discount: settings.tree().discount,
+        },
+        seed: recipe.seed,
+        steps: recipe.steps,
+        models: models.map(str::to_owned).collect(),
+        training: None,
+        trained_from: None,
+    })
+}
+
+/// The program that this process runs.
+fn program() -> ProgramInfo {
+    let path = std::env::args().next().unwrap_or_default();
+    let name = Path::new(&path).file_stem().unwrap_or_default();
+    ProgramInfo {
+        name: name.to_string_lossy().into_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}

@@ -1,0 +1,40 @@
+//! Models by name: obtained from where the name says, and converted if need be.
+
+use std::{
+    cell::RefCell,
+    error::Error,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use polyphony_hub::{ModelStore, Transfer};
+
+use crate::observer::{Event, Observer};
+
+/// The path of a model: a Hugging Face directory or a GGUF file. What is not in a cache yet is obtained.
+///
+/// # Errors
+/// If the name is malformed or the model cannot be obtained: says what would help.
+pub fn resolve_model(model: &str, observer: &mut dyn Observer) -> Result<PathBuf> {
+    with_store(observer, |store| Ok(store.resolve(model)?))
+}
+
+/// What `work` makes of the store that the environment variables describe.
+///
+/// # Errors
+/// Those of `work`.
+pub fn with_store<T>(
+    observer: &mut dyn Observer,
+    work: impl FnOnce(&ModelStore<'_>) -> Result<T>,
+) -> Result<T> {
+    let observer = RefCell::new(observer);
+    let on_transfer = |transfer: Transfer<'_>| {
+        observer.borrow_mut().on_event(Event::Transfer(transfer));
+    };
+    work(&ModelStore::new(&convert).on_transfer(&on_transfer))
+}
+
+/// Makes a Hugging Face directory of a GGUF file.
+fn convert(file: &Path, target: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+    Ok(polyphony_model::convert(file, target)?)
+}

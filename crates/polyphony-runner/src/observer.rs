@@ -1,0 +1,67 @@
+//! What a run reports while it works, for whoever shows it.
+
+use polyphony_hub::Transfer;
+use polyphony_marl::Progress;
+
+/// Something that happened in a run or an evaluation.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A phase of `length` units begins, such as the steps of a run; `done` of them were done before.
+    /// Another phase may begin and end within it.
+    Begun {
+        /// What is done, in a few words.
+        title: &'a str,
+        /// The units of the phase.
+        length: usize,
+        /// The units that are done already.
+        done: usize,
+    },
+    /// Within a step of training.
+    Within {
+        /// What happened.
+        progress: Progress,
+        /// The agents of the team.
+        agents: usize,
+    },
+    /// A training step is done.
+    Step {
+        /// Steps that are done.
+        done: usize,
+        /// The mean return of the step's joint actions at the first turn; NaN where there were none.
+        mean_return: f64,
+        /// The best joint action of the run so far; `None` before there was one.
+        best: Option<&'a Best>,
+        /// Sampled tokens a second.
+        tokens_per_sec: f64,
+    },
+    /// Units of the phase are done.
+    Advanced {
+        /// How many.
+        done: usize,
+    },
+    /// The phase that began last has ended.
+    Ended,
+    /// A file of a model is being downloaded.
+    Transfer(Transfer<'a>),
+}
+
+/// The highest reward of a joint action in a run, and the last part of it that was not 0: the level
+/// that it reached.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Best {
+    /// The reward.
+    pub reward: f64,
+    /// The name of the part; `None` where every part was 0.
+    pub level: Option<String>,
+}
+
+/// Whoever shows a run.
+pub trait Observer {
+    /// Something happened.
+    fn on_event(&mut self, event: Event<'_>);
+}
+
+/// Shows nothing.
+impl Observer for () {
+    fn on_event(&mut self, _: Event<'_>) {}
+}

@@ -1,0 +1,175 @@
+//! What a run plays with, all of it checked before anything is written.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use polyphony_episode::{Environment, Split, Task};
+use polyphony_marl::{Game, StartedTasks, start_tasks};
+
+use crate::{
+    memory,
+    observer::Observer,
+    recipe::{Choice, Recipe},
+    registry::Registry,
+    team::{Models, Team},
+};
+
+/// A team, its environment, and the tasks that it plays.
+pub(crate) struct Prepared {
+    pub(crate) environment: Box<dyn Environment>,
+    pub(crate) team: Team,
+    /// To train on; nothing where a team is only evaluated.
+    pub(crate) train: StartedTasks,
+    pub(crate) held_out: StartedTasks,
+}
+
+impl Prepared {
+    /// Obtains everything that a training run needs.
+    ///
+    /// # Errors
+    /// If data or models cannot be had, something does not fit together, or memory is too small.
+    pub(crate) fn for_training(
+        registry: &Registry,
+        recipe: &Recipe,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let environment = build(registry, recipe)?;
+        let tasks = load_tasks(registry, recipe, Split::Train, environment.as_ref())?;
+        ensure!(
+            recipe.tasks_per_step <= tasks.len(),
+            "`tasks_per_step` is {}, but `train` has only {} tasks",
+            recipe.tasks_per_step,
+            tasks.len()
+        );
+        let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
+        let models = Models::open(recipe, environment.as_ref(), observer)?;
+        let mut members = models.members(environment.roles().len());
+        let plan = memory::Plan {
+            recipe,
+            game: Game::of(environment.as_ref()),
+            algorithm: registry.read_algorithm(&recipe.algorithm)?.settings,
+        };
+        let available = memory::available();
+        // Once before weights are read, which alone may be too much, and once with all that is known.
+        plan.check(&members, available)?;
+        let team = models.load(recipe)?;
+        let train = started(recipe, environment.as_ref(), &team, tasks, "train")?;
+        let held_out = started(recipe, environment.as_ref(), &team, held_out, "held_out")?;
+        for member in &mut members {
+            let prompts = [&train, &held_out].map(StartedTasks::longest_prompts);
+            let longest = prompts
+                .iter()
+                .flat_map(|longest| &longest[member.roles.clone()]);
+            member.prompt = longest.copied().max();
+        }
+        plan.tell(&members, available);
+        plan.check(&members, available)?;
+        if recipe.sampling.truncates() {
+            log::warn!(
+                "sampling with top-p or top-k biases the update, which differentiates the whole \
+                 distribution; leave both out unless the aim is to reproduce a published run"
+            );
+        }
+        Ok(Self {
+            environment,
+            team,
+            train,
+            held_out,
+        })
+    }
+
+    /// Obtains what an evaluation needs.
+    ///
+    /// # Errors
+    /// If data or models cannot be had, or something does not fit together.
+    pub(crate) fn for_evaluation(
+        registry: &Registry,
+        recipe: &Recipe,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let environment = build(registry, recipe)?;
+        let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
+        let team = Models::open(recipe, environment.as_ref(), observer)?.load(recipe)?;
+        let held_out = started(recipe, environment.as_ref(), &team, held_out, "held_out")?;
+        Ok(Self {
+            environment,
+            team,
+            train: StartedTasks::default(),
+            held_out,
+        })
+    }
+}
+
+/// The environment of a recipe, which fits it.
+fn build(registry: &Registry, recipe: &Recipe) -> Result<Box<dyn Environment>> {
+    let environment = registry.build_environment(&recipe.environment)?;
+    recipe
+        .validate_for(registry, environment.as_ref())
+        .context("checking the recipe against its environment")?;
+    Ok(environment)
+}
+
+fn held_out_tasks(
+    registry: &Registry,
+    recipe: &Recipe,
+    environment: &dyn Environment,
+) -> Result<Vec<Task>> {
+    let mut tasks = load_tasks(registry, recipe, Split::HeldOut, environment)?;
+    tasks.truncate(recipe.evaluation.tasks);
+    Ok(tasks)
+}
+
+/// The tasks of one split: those of the data set that the recipe names, or the environment's own. The
+/// environment has looked at each of them, so that data for another one is found before any model is
+/// obtained.
+fn load_tasks(
+    registry: &Registry,
+    recipe: &Recipe,
+    split: Split,
+    environment: &dyn Environment,
+) -> Result<Vec<Task>> {
+    let (key, source): (_, &Option<Choice>) = match split {
+        Split::Train => ("train", &recipe.train),
+        Split::HeldOut => ("held_out", &recipe.held_out),
+    };
+    let tasks = match source {
+        Some(source) => registry
+            .read_source(source)?
+            .settings
+            .load()
+            .map_err(anyhow::Error::from_boxed)
+            .with_context(|| format!("loading `{key}`"))?,
+        None => match environment.tasks(split) {
+            Some(tasks) => tasks,
+            None => bail!(
+                "the key `{key}` is missing, and the environment `{}` has no tasks of its own: name a \
+                 data set, such as Embedded(TldrTrain) or File(path: \"tasks.jsonl\")",
+                recipe.environment.name()
+            ),
+        },
+    };
+    ensure!(
+        !tasks.is_empty(),
+        "`{key}` has no tasks: give the environment `{}` some",
+        recipe.environment.name()
+    );
+    Ok(tasks)
+}
+
+/// Starts and tokenizes all tasks: one that cannot be played is found now, not after hours.
+fn started(
+    recipe: &Recipe,
+    environment: &dyn Environment,
+    team: &Team,
+    tasks: Vec<Task>,
+    key: &str,
+) -> Result<StartedTasks> {
+    let count = tasks.len();
+    let started = start_tasks(&team.agents, environment, tasks, &recipe.training_config())
+        .with_context(|| format!("checking `{key}`"))?;
+    ensure!(
+        started.playable() > 0,
+        "`{key}`: not one of {count} tasks fits into the context with `max_new_tokens` {}: lower that, or take \
+         shorter tasks",
+        recipe.max_new_tokens
+    );
+    Ok(started)
+}

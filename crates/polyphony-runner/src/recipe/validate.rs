@@ -1,0 +1,171 @@
+//! Checks of a recipe: every number, and what must fit together.
+
+use anyhow::{Result, bail, ensure};
+use polyphony_episode::Environment;
+use polyphony_marl::{ConfigError, Game, MOST_SAMPLES, RolloutWeights};
+use polyphony_model::ModelError;
+
+use super::{Recipe, Team};
+use crate::{
+    device::{DeviceChoice, Devices},
+    registry::Registry,
+    team::agent_names,
+};
+
+/// Steps are numbered in 32 bits, and the last number is the evaluation's.
+const MOST_STEPS: usize = u32::MAX as usize - 1;
+
+/// More than any model's context.
+const MOST_NEW_TOKENS: usize = 1 << 24;
+
+impl Recipe {
+    /// Checks every number, and what can be checked before there is an environment.
+    ///
+    /// # Errors
+    /// Names the key by its path, what it is and what it may be.
+    pub fn validate(&self, registry: &Registry) -> Result<()> {
+        let config = self.training_config();
+        let algorithm = registry.read_algorithm(&self.algorithm)?.settings;
+        algorithm
+            .validate(&config)
+            .map_err(setting_of("algorithm"))?;
+        self.updates.validate().map_err(setting_of("updates"))?;
+        self.sampling.validate().map_err(in_section("sampling"))?;
+        if let Some(lora) = self.fine_tuning.lora() {
+            lora.validate().map_err(in_section("fine_tuning"))?;
+        }
+        self.validate_counts()?;
+        ensure!(
+            self.rollout_weights == RolloutWeights::Full || !self.uses_the_processor(),
+            "`rollout_weights` is {:?}, but must be Full on the CPU, which gains nothing from less",
+            self.rollout_weights
+        );
+        if let (Team::Shared(_), Devices::Each(_)) = (&self.team, &self.devices) {
+            bail!(
+                "`devices` lists devices, but a team that shares one model runs on one: give \
+                 `devices: Same(…)`"
+            );
+        }
+        let is_empty = |model: &&str| model.trim().is_empty();
+        ensure!(
+            !self.team.names().iter().any(is_empty),
+            "`team` holds an empty name, but must name models"
+        );
+        Ok(())
+    }
+
+    fn validate_counts(&self) -> Result<()> {
+        for (path, value) in [
+            ("tasks_per_step", self.tasks_per_step),
+            ("evaluation.tasks", self.evaluation.tasks),
+            ("checkpoints.every", self.checkpoints.every),
+            ("checkpoints.keep", self.checkpoints.keep),
+        ] {
+            if value == 0 {
+                return Err(out_of_range(path, "0", "at least 1"));
+            }
+        }
+        for (path, value, most) in [
+            ("max_new_tokens", self.max_new_tokens, MOST_NEW_TOKENS),
+            ("steps", self.steps, MOST_STEPS),
+            ("evaluation.samples", self.evaluation.samples, MOST_SAMPLES),
+            (
+                "evaluation.every",
+                self.evaluation.every.unwrap_or(1),
+                MOST_STEPS,
+            ),
+        ] {
+            if !(1..=most).contains(&value) {
+                let allowed = format!("from 1 to {most}");
+                return Err(out_of_range(path, &value.to_string(), &allowed));
+            }
+        }
+        Ok(())
+    }
+
+    fn uses_the_processor(&self) -> bool {
+        match &self.devices {
+            Devices::Same(device) => *device == DeviceChoice::Cpu,
+            Devices::Each(devices) => devices.contains(&DeviceChoice::Cpu),
+        }
+    }
+
+    /// Checks what training needs beyond [`Recipe::validate`].
+    ///
+    /// # Errors
+    /// Names the key by its path, what it is and what it may be.
+    pub fn validate_for_training(&self, registry: &Registry) -> Result<()> {
+        let tree = registry.read_algorithm(&self.algorithm)?.settings.tree();
+        if self.sampling.temperature == 0.0 && tree.samples > 1 {
+            return Err(out_of_range(
+                "sampling.temperature",
+                "0",
+                "above 0 for training: without chance all responses of a group are equal, and \
+                 nothing can be learnt from comparing them",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks what must fit the environment: its roles and its turns.
+    ///
+    /// # Errors
+    /// Names the key by its path, what it is and what it may be.
+    pub fn validate_for(&self, registry: &Registry, environment: &dyn Environment) -> Result<()> {
+        let roles = environment.roles();
+        let algorithm = registry.read_algorithm(&self.algorithm)?.settings;
+        algorithm
+            .validate_for(&Game::of(environment))
+            .map_err(setting_of("algorithm"))?;
+        let one_each = |key: &str, given: usize, what: &str| {
+            let names: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
+            ensure!(
+                given == roles.len(),
+                "`{key}` lists {given} {what}, but must list {}, one for each role of {}: {}",
+                roles.len(),
+                registry.label(&self.environment),
+                names.join(", ")
+            );
+            Ok(())
+        };
+        if let Team::Each(models) = &self.team {
+            one_each("team", models.len(), "models")?;
+        }
+        if let Devices::Each(devices) = &self.devices {
+            one_each("devices", devices.len(), "devices")?;
+        }
+        let names = agent_names(&self.team, roles);
+        let mut rates = self.updates.learning_rates.keys();
+        if let Some(unknown) = rates.find(|name| !names.contains(name)) {
+            bail!(
+                "`updates.learning_rates` names `{unknown}`, but the agents are called {}",
+                names.join(", ")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// An algorithm's setting with the path of its key in the recipe.
+fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
+    move |error| {
+        let path = format!("{section}.{}", error.key);
+        out_of_range(&path, &error.given, &error.allowed)
+    }
+}
+
+/// A model's setting with the path of its key in the recipe.
+fn in_section(section: &str) -> impl Fn(ModelError) -> anyhow::Error {
+    move |error| match error {
+        ModelError::Setting {
+            key,
+            given,
+            allowed,
+        } => out_of_range(&format!("{section}.{key}"), &given, allowed),
+        other => other.into(),
+    }
+}
+
+fn out_of_range(path: &str, given: &str, allowed: &str) -> anyhow::Error {
+    anyhow::anyhow!("`{path}` is {given}, but must be {allowed}")
+}

@@ -1,0 +1,410 @@
+//! What recipes can name: environments, algorithms, data sets and whole recipes.
+//!
+//! What ships with the program is registered like anything of a user's: there is no closed list. A
+//! registered type reads its own settings, and writes them out again with every key spelled out.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use indexmap::IndexMap;
+use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
+use polyphony_marl::AlgorithmSettings;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::recipe::{Choice, Shipped, read_settings, suggest};
+
+/// Everything that recipes of one program can name.
+#[derive(Default)]
+pub struct Registry {
+    environments: Kind<dyn EnvironmentSettings>,
+    algorithms: Kind<dyn AlgorithmSettings>,
+    sources: Kind<dyn TaskSource>,
+    single_agent: Option<SingleAgent>,
+    recipes: IndexMap<&'static str, &'static str>,
+    /// Names that were registered twice, in words.
+    clashes: Vec<String>,
+}
+
+/// The wrapper that lets one agent do the work of an environment's team.
+#[derive(Clone, Copy)]
+struct SingleAgent {
+    name: &'static str,
+    wrap: fn(Box<dyn Environment>) -> Box<dyn Environment>,
+}
+
+/// Settings that have been read, and the choice that they make with every key spelled out.
+#[derive(Debug)]
+pub struct Resolved<T: ?Sized> {
+    /// The settings.
+    pub settings: Box<T>,
+    /// What a resolved recipe says of them.
+    pub choice: Choice,
+}
+
+/// How the settings of a registered name are read.
+type Reader<T> = fn(&Choice) -> Result<Resolved<T>>;
+
+/// The registered things of one kind.
+struct Kind<T: ?Sized> {
+    readers: IndexMap<&'static str, Reader<T>>,
+}
+
+impl<T: ?Sized> Default for Kind<T> {
+    fn default() -> Self {
+        Self {
+            readers: IndexMap::new(),
+        }
+    }
+}
+
+impl<T: ?Sized> Kind<T> {
+    fn names(&self) -> Vec<&'static str> {
+        self.readers.keys().copied().collect()
+    }
+}
+
+impl Registry {
+    /// A registry that knows nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers an environment by the type of its settings.
+    #[must_use]
+    pub fn environment<S>(mut self, name: &'static str) -> Self
+    where
+        S: EnvironmentSettings + Serialize + DeserializeOwned + 'static,
+    {
+        let is_wrapper = self.single_agent.is_some_and(|single| single.name == name);
+        let before = self.environments.readers.insert(name, |choice| {
+            let (settings, choice) = read_settings::<S>(choice)?;
+            Ok(Resolved {
+                settings: Box::new(settings),
+                choice,
+            })
+        });
+        self.note(before.is_some() || is_wrapper, "environment", name);
+        self
+    }
+
+    /// Registers an algorithm by the type of its settings.
+    #[must_use]
+    pub fn algorithm<S>(mut self, name: &'static str) -> Self
+    where
+        S: AlgorithmSettings + Serialize + DeserializeOwned + 'static,
+    {
+        let before = self.algorithms.readers.insert(name, |choice| {
+            let (settings, choice) = read_settings::<S>(choice)?;
+            Ok(Resolved {
+                settings: Box::new(settings),
+                choice,
+            })
+        });
+        self.note(before.is_some(), "algorithm", name);
+        self
+    }
+
+    /// Registers a kind of data set by the type of its settings.
+    #[must_use]
+    pub fn task_source<S>(mut self, name: &'static str) -> Self
+    where
+        S: TaskSource + Serialize + DeserializeOwned + 'static,
+    {
+        let before = self.sources.readers.insert(name, |choice| {
+            let (settings, choice) = read_settings::<S>(choice)?;
+            Ok(Resolved {
+                settings: Box::new(settings),
+                choice,
+            })
+        });
+        self.note(before.is_some(), "data set", name);
+        self
+    }
+
+    /// Registers the wrapper that lets one agent do the work of another environment's team, named in
+    /// recipes as in `Solo(Tldr)`.
+    #[must_use]
+    pub fn single_agent(
+        mut self,
+        name: &'static str,
+        wrap: fn(Box<dyn Environment>) -> Box<dyn Environment>,
+    ) -> Self {
+        let taken = self.environments.readers.contains_key(name);
+        let before = self.single_agent.replace(SingleAgent { name, wrap });
+        self.note(taken || before.is_some(), "environment", name);
+        self
+    }
+
+    /// Registers a recipe, which `train` and others know by its name. The first is the default.
+    #[must_use]
+    pub fn recipe(mut self, name: &'static str, text: &'static str) -> Self {
+        let before = self.recipes.insert(name, text);
+        self.note(before.is_some(), "recipe", name);
+        self
+    }
+
+    fn note(&mut self, clashes: bool, what: &str, name: &str) {
+        if clashes {
+            self.clashes.push(format!("the {what} `{name}`"));
+        }
+    }
+
+    /// Checks that every name was registered once.
+    ///
+    /// # Errors
+    /// Lists the names that were not.
+    pub fn check(&self) -> Result<()> {
+        ensure!(
+            self.clashes.is_empty(),
+            "this program registers {} twice: give one of the two another name",
+            self.clashes.join(" and ")
+        );
+        Ok(())
+    }
+
+    /// The recipes in the order in which they were registered.
+    pub fn recipes(&self) -> impl ExactSizeIterator<Item = Shipped> {
+        let shipped = |(&name, &text): (&&'static str, &&'static str)| Shipped { name, text };
+        self.recipes.iter().map(shipped)
+    }
+
+    /// The names of all environments, wrappers not among them.
+    pub fn environment_names(&self) -> Vec<&'static str> {
+        self.environments.names()
+    }
+
+    /// The name of the single-agent wrapper, if there is one.
+    pub fn single_agent_name(&self) -> Option<&'static str> {
+        self.single_agent.map(|single| single.name)
+    }
+
+    /// The environment that a choice wraps for a single agent, if it does.
+    pub fn team_of(&self, choice: &Choice) -> Option<Choice> {
+        let single = self.single_agent?;
+        let inner = choice.settings().strip_prefix('(')?.strip_suffix(')')?;
+        (choice.name() == single.name)
+            .then(|| Choice::from_ron(inner).ok())
+            .flatten()
+    }
+
+    /// A short name for directories and reports: `number-plate` for `NumberPlate`, `tldr-solo` for
+    /// `Solo(Tldr)`.
+    pub fn label(&self, environment: &Choice) -> String {
+        match self.team_of(environment) {
+            Some(team) => format!("{}-{}", self.label(&team), kebab(environment.name())),
+            None => kebab(environment.name()),
+        }
+    }
+
+    /// The choice with every key of its settings spelled out.
+    ///
+    /// # Errors
+    /// If the name is not registered, or the settings cannot be read.
+    pub fn resolve_environment(&self, choice: &Choice) -> Result<Choice> {
+        match (self.single_agent, self.team_of(choice)) {
+            (Some(single), None) if choice.name() == single.name => bail!(
+                "`{choice}` names no environment to wrap: write it inside, as in {}({})",
+                single.name,
+                self.environment_names().first().unwrap_or(&"Other")
+            ),
+            (_, Some(team)) => {
+                ensure!(
+                    self.team_of(&team).is_none(),
+                    "`environment` is a {0} of a {0}, but must be one of a team",
+                    choice.name()
+                );
+                let team = self.resolve_environment(&team)?;
+                Ok(Choice::with_settings(choice.name(), format!("({team})")))
+            }
+            (_, None) => {
+                Ok(self.plain_environment(choice)?.choice)
+            }
+        }
+    }
+
+    /// The choice that a command line names, which may do without capitals: `number-plate` for
+    /// `NumberPlate`.
+    ///
+    /// # Errors
+    /// If no environment has such a name.
+    pub fn find_environment(&self, text: &str) -> Result<Choice> {
+        let plain = |name: &str| name.replace(['-', '_'], "").to_lowercase();
+        let names = self.environment_names();
+        let found = names.into_iter().find(|name| plain(name) == plain(text));
+        match found {
+            Some(name) => Ok(Choice::new(name)),
+            None => self.resolve_environment(&Choice::from_ron(text)?),
+        }
+    }
+
+    /// The environment itself, ready to play.
+    ///
+    /// # Errors
+    /// If it is not registered, or cannot be made: what failed, and what would help.
+    pub fn build_environment(&self, choice: &Choice) -> Result<Box<dyn Environment>> {
+        if let (Some(single), Some(team)) = (self.single_agent, self.team_of(choice)) {
+            return Ok((single.wrap)(self.build_environment(&team)?));
+        }
+        let built = self.plain_environment(choice)?.settings.build();
+        built.with_context(|| format!("making the environment `{}`", choice.name()))
+    }
+
+    fn plain_environment(&self, choice: &Choice) -> Result<Resolved<dyn EnvironmentSettings>> {
+        let reader = self.environments.readers.get(choice.name());
+        let known = || {
+            let mut names = self.environment_names();
+            names.extend(self.single_agent_name());
+            names
+        };
+        reader.ok_or_else(|| unknown("environment", choice.name(), &known()))?(choice)
+    }
+
+    /// The settings of an algorithm; those of the first registered one where none is named.
+    ///
+    /// # Errors
+    /// If it is not registered, or its settings cannot be read.
+    pub fn read_algorithm(&self, choice: &Choice) -> Result<Resolved<dyn AlgorithmSettings>> {
+        let first = || self.algorithms.names().first().map(|name| Choice::new(*name));
+        let default = choice.name().is_empty().then(first).flatten();
+        let choice = default.as_ref().unwrap_or(choice);
+        let reader = self.algorithms.readers.get(choice.name());
+        let known = || self.algorithms.names();
+        reader.ok_or_else(|| unknown("algorithm", choice.name(), &known()))?(choice)
+    }
+
+    /// The settings of a data set.
+    ///
+    /// # Errors
+    /// If its kind is not registered, or its settings cannot be read.
+    pub fn read_source(&self, choice: &Choice) -> Result<Resolved<dyn TaskSource>> {
+        let reader = self.sources.readers.get(choice.name());
+        let known = || self.sources.names();
+        reader.ok_or_else(|| unknown("kind of data set", choice.name(), &known()))?(choice)
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("environments", &self.environments.names())
+            .field("algorithms", &self.algorithms.names())
+            .field("sources", &self.sources.names())
+            .field("single_agent", &self.single_agent_name())
+            .field("recipes", &self.recipes.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// The error of a name that this program does not know.
+fn unknown(what: &str, name: &str, known: &[&str]) -> anyhow::Error {
+    match known {
+        [] => anyhow!("this program has no {what} `{name}`, nor any other: register it"),
+        known => anyhow!(
+            "this program has no {what} `{name}`; {}",
+            suggest(name, known)
+        ),
+    }
+}
+
+/// `NumberPlate` as `number-plate`.
+fn kebab(name: &str) -> String {
+    let mut text = String::new();
+    let mut after_small = false;
+    for character in name.chars() {
+        if character.is_uppercase() && after_small {
+            text.push('-');
+        }
+        after_small = !character.is_uppercase();
+        text.extend(character.to_lowercase());
+    }
+    text.replace('_', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{SameLength, registry};
+
+    fn choice(text: &str) -> Choice {
+        Choice::from_ron(text).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let message = registry()
+            .resolve_environment(&choice(text))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+
+    #[test]
+    fn settings_are_spelled_out() {
+        let resolved = registry().resolve_environment(&choice("SameLength")).unwrap();
+        assert_eq!(resolved.settings(), "(\n    weight: 1.0,\n    labels: [],\n)");
+        let again = registry().resolve_environment(&resolved).unwrap();
+        assert_eq!(again, resolved);
+        let solo = registry()
+            .resolve_environment(&choice("Solo(SameLength(weight: 2.0))"))
+            .unwrap();
+        assert!(solo.settings().contains("weight: 2.0"), "{solo}");
+        assert!(registry().build_environment(&solo).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_the_nearest() {
+        refused(
+            "SameLenght",
+            "this program has no environment `SameLenght`; did you mean `SameLength`? Known here: \
+             SameLength, Solo",
+        );
+        // The type itself would let it pass.
+        refused(
+            "SameLength(wieght: 2.0)",
+            "there is no key `wieght` in SameLength; did you mean `weight`?",
+        );
+        refused("SameLength(weight: \"2\")", "expected a number");
+        refused("Solo", "names no environment to wrap");
+        refused("Solo(Solo(SameLength))", "is a Solo of a Solo");
+        refused("Solo(Nothing)", "no environment `Nothing`");
+        let error = registry().build_environment(&choice("SameLength(weight: 0.0)"));
+        let message = format!("{:#}", error.err().unwrap());
+        assert_eq!(message, "making the environment `SameLength`: `weight` is 0");
+        let none = Registry::new().read_algorithm(&choice("Magrpo")).err().unwrap();
+        assert!(none.to_string().contains("nor any other"), "{none}");
+    }
+
+    #[test]
+    fn a_name_is_registered_once() {
+        assert!(registry().check().is_ok());
+        let twice = registry()
+            .environment::<SameLength>("SameLength")
+            .environment::<SameLength>("Solo")
+            .recipe("same-length", "()");
+        let message = twice.check().unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "this program registers the environment `SameLength` and the environment `Solo` and the \
+             recipe `same-length` twice: give one of the two another name"
+        );
+    }
+
+    #[test]
+    fn directories_are_called_after_the_environment() {
+        for (text, label) in [
+            ("SameLength", "same-length"),
+            ("Solo(SameLength)", "same-length-solo"),
+            ("TLDR", "tldr"),
+        ] {
+            assert_eq!(registry().label(&choice(text)), label);
+        }
+    }
+
+    #[test]
+    fn an_environment_is_found_without_its_capitals() {
+        let found = |text| registry().find_environment(text).map(|choice| choice.to_string());
+        assert_eq!(found("samelength").unwrap(), "SameLength");
+        assert_eq!(found("same-length").unwrap(), "SameLength");
+        assert!(found("chess").is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! Small cooperative games whose optimum is known. Tiny models learn them within a few seconds.
+
+mod complement;
+mod relay;
+
+pub use complement::Complement;
+pub use relay::Relay;
+
+/// The number that a text stands for: the code of its first character modulo three. An empty text
+/// stands for none.
+pub fn number(text: &str) -> Option<u32> {
+    text.chars().next().map(|first| u32::from(first) % 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use polyphony_episode::{Environment, JointAction, Next, Response, Task, Turn};
+
+    use super::*;
+
+    fn action(texts: [&str; 2]) -> JointAction {
+        JointAction::new(texts.map(Response::from_text).into())
+    }
+
+    #[test]
+    fn numbers_that_add_up_earn_one() {
+        let game = Complement::new();
+        let task = Task::new("1", [("call", "three"), ("sum", "3")]);
+        // The codes of a, b and c leave 1, 2 and 0.
+        for (texts, earned) in [(["a", "a"], 0.0), (["a", "b"], 1.0), (["b", "b"], 0.0)] {
+            let outcome = game.step(&task, &[], &action(texts)).unwrap();
+            assert_eq!(outcome.reward.total(), earned, "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn the_runner_is_told_what_the_scout_said() {
+        let game = Relay::new();
+        let task = Task::new("1", [("secret", "high")]);
+        let observations = game.start(&task).unwrap();
+        let first = action(["a", "c"]);
+        let outcome = game.step(&task, &[], &first).unwrap();
+        assert_eq!(outcome.reward.total(), 0.5);
+        let Next::Continue(told) = outcome.next else {
+            panic!("the relay has two turns");
+        };
+        assert_eq!(&*told[1].text, "zzzz");
+        let past = [Turn {
+            observations,
+            action: first,
+        }];
+        for (answer, earned) in [("b", 1.0), ("c", -1.0)] {
+            let outcome = game.step(&task, &past, &action(["c", answer])).unwrap();
+            assert_eq!(outcome.reward.total(), earned, "{answer}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Loaded models and their numbers.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use polyphony_model::{LanguageModel, ModelFiles};
+
+/// The model at a path, on the CPU.
+pub fn load(path: &Path) -> LanguageModel {
+    load_on(&Device::flex(), path)
+}
+
+/// The model at a path, on a device.
+pub fn load_on(device: &Device, path: &Path) -> LanguageModel {
+    LanguageModel::load(&ModelFiles::open(path).unwrap(), device).unwrap()
+}
+
+/// A tensor's values, in row-major order.
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+/// The bits of all weights, one after the other: NaN equals itself.
+pub fn weight_bits(model: &LanguageModel) -> Vec<u32> {
+    let weights = model.named_weights().into_iter();
+    weights
+        .flat_map(|(_, weight)| values(weight))
+        .map(f32::to_bits)
+        .collect()
+}

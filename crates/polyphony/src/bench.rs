@@ -1,0 +1,259 @@
+//! Training steps on fixed work, timed.
+//!
+//! The work is that of the reference measurement (`docs/performance.md`): two agents summarize one
+//! post, every response has the full length, and a made-up reward tells any two responses apart,
+//! so that no group is skipped. The steps are ordinary ones, run by
+//! [`train_step`].
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use burn::tensor::Device;
+use polyphony_episode::{
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+};
+use polyphony_marl::{
+    Agent, AlgorithmSettings, Game, Language, Magrpo, Progress, Step, TrainingConfig, Updates,
+    start_tasks, train_step,
+};
+use polyphony_model::{Activations, LanguageModel, ModelFiles, Sampling};
+use polyphony_runner::peak_memory_mib;
+use serde::Serialize;
+
+/// The sizes of the work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    /// Responses of each agent in a step.
+    pub(crate) samples: usize,
+    /// Tokens of every response.
+    pub(crate) new_tokens: usize,
+    /// Steps to run; the figures are medians over them.
+    pub(crate) steps: usize,
+    /// What the updates keep of a forward pass.
+    pub(crate) activations: Activations,
+}
+
+/// What the steps took. Times are medians over the steps, so that the first step, which also
+/// allocates the optimizers' moments, does not decide them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Figures {
+    /// The median time of a step.
+    pub(crate) seconds_per_step: f64,
+    /// The median time of both agents' rollout in a step, scoring included.
+    pub(crate) generation_seconds_per_step: f64,
+    /// The median time of both agents' updates in a step.
+    pub(crate) update_seconds_per_step: f64,
+    /// Tokens that both agents sample in a step; the same in all steps.
+    pub(crate) response_tokens_per_step: usize,
+    /// Those tokens divided by the median time of a rollout.
+    pub(crate) generation_tokens_per_second: f64,
+    /// The most memory that the process has held, loading included, in units of 1,000,000 KiB,
+    /// which is what `ru_maxrss / 1e6` gives on Linux; `null` where the system does not say.
+    pub(crate) peak_rss_gb: Option<f64>,
+    /// Threads that share the work.
+    pub(crate) threads: usize,
+}
+
+/// Two agents summarize the task's `post`. The reward is the greater, the closer the second text is
+/// to 2.4 times the length of the first.
+#[derive(Debug)]
+struct LengthRatio {
+    roles: [Role; 2],
+    parts: [String; 1],
+}
+
+impl LengthRatio {
+    fn new() -> Self {
+        Self {
+            roles: ["brief", "detailed"].map(Role::new),
+            parts: ["length_ratio".to_owned()],
+        }
+    }
+}
+
+/// What each agent is told ahead of the post.
+const INSTRUCTIONS: [&str; 2] = [
+    "In a sentence or two, say what this post is about.",
+    "Retell this post at length, with many different words and phrases that link your sentences.",
+];
+
+/// With the instructions and the default model's chat template, prompts of about 150 tokens.
+const POST: &str = "My sister wants to borrow my car for a week to move to another city. Last \
+    year she brought it back with a scratch on the door and an empty tank, and she never said a \
+    word about either. I need the car on two days of that week for a job interview and a dentist. \
+    My parents call me selfish, and my brother stays out of it. She says a rental is too \
+    expensive. Should I say no, drive her there myself, or is there a middle way?";
+
+impl Environment for LengthRatio {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        let post = task.field("post")?;
+        let observe = |instruction| Observation::new(format!("{instruction}\n\n{post}"));
+        Ok(INSTRUCTIONS.map(observe).into())
+    }
+
+    fn step(
+        &self,
+        _task: &Task,
+        _past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let [first, second] = action.texts().map(|text| text.chars().count() as f64);
+        let off = (second / first.max(1.0) - 2.4).abs();
+        Ok(Outcome::end(Reward::new([("length_ratio", -off)])))
+    }
+}
+
+/// Runs the work on two copies of a model. `on_step` is told how many steps are done.
+///
+/// # Errors
+/// If the model has no tokenizer, a prompt does not fit into its context, a step fails, or an agent
+/// took no gradient step, so that the figures would not be those of the whole work.
+pub(crate) fn bench(
+    files: ModelFiles,
+    device: &Device,
+    work: Work,
+    on_step: &mut dyn FnMut(usize),
+) -> Result<Figures> {
+    let environment = LengthRatio::new();
+    let mut agents = agents(files, device, &environment)?;
+    let settings = Magrpo {
+        samples: work.samples,
+        ..Magrpo::default()
+    };
+    let config = training_config(work);
+    let mut algorithm = settings.build(&agents, &Game::of(&environment), &config)?;
+    let task = Task::new("bench", [("post", POST)]);
+    let tasks = start_tasks(&agents, &environment, vec![task], &config)?;
+    let mut steps = Vec::new();
+    for index in 0..work.steps {
+        let start = Instant::now();
+        let ignore = &mut |_: Progress| {};
+        let algorithm = algorithm.as_mut();
+        let batch = tasks.batch(&[0]);
+        let step = train_step(&mut agents, algorithm, &environment, batch, &config, index, ignore)?;
+        let seconds = start.elapsed().as_secs_f64();
+        for agent in &agents {
+            let taken = step.metric(&format!("{}/gradient_steps", agent.name));
+            ensure!(
+                taken.is_some_and(|steps| steps > 0.0),
+                "agent `{}` learned nothing in step {}, so its update cannot be timed: take more \
+                 --samples or --new-tokens",
+                agent.name,
+                index + 1
+            );
+        }
+        steps.push((seconds, step));
+        on_step(index + 1);
+    }
+    Ok(figures(&steps))
+}
+
+/// Two copies of the model. Without stop tokens every response has the full length.
+fn agents(files: ModelFiles, device: &Device, environment: &LengthRatio) -> Result<Vec<Agent>> {
+    let model = LanguageModel::load(&files, device)?;
+    let language = Arc::new(Language {
+        tokenizer: files.tokenizer.context("the model has no tokenizer")?,
+        template: files.template,
+        stop_tokens: Vec::new(),
+    });
+    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&language));
+    Ok(environment.roles.iter().map(agent).collect())
+}
+
+fn training_config(work: Work) -> TrainingConfig {
+    TrainingConfig {
+        steps: work.steps,
+        sampling: Sampling {
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: None,
+        },
+        max_new_tokens: work.new_tokens,
+        updates: Updates {
+            activations: work.activations,
+            ..Updates::default()
+        },
+        ..TrainingConfig::default()
+    }
+}
+
+fn figures(steps: &[(f64, Step)]) -> Figures {
+    let over_steps = |f: &dyn Fn(&(f64, Step)) -> f64| median(steps.iter().map(f).collect());
+    let timing = |name: &str| {
+        let name = format!("timing.{name}");
+        over_steps(&|(_, step)| step.metric(&name).unwrap_or(f64::NAN))
+    };
+    let generation_seconds = timing("rollout_secs");
+    let tokens = steps
+        .first()
+        .map_or(0, |(_, step)| step.rollout.sampled_tokens());
+    Figures {
+        seconds_per_step: rounded(over_steps(&|(seconds, _)| *seconds)),
+        generation_seconds_per_step: rounded(generation_seconds),
+        update_seconds_per_step: rounded(timing("update_secs")),
+        response_tokens_per_step: tokens,
+        generation_tokens_per_second: rounded(tokens as f64 / generation_seconds),
+        peak_rss_gb: peak_memory_mib().map(|mib| rounded(mib as f64 * 1024.0 / 1e6)),
+        threads: rayon::current_num_threads(),
+    }
+}
+
+/// To three decimals: more would be noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// The middle value, or the mean of the two middle ones; 0 of nothing.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let upper = values.len() / 2;
+    match values.get(upper) {
+        None => 0.0,
+        Some(middle) if values.len() % 2 == 1 => *middle,
+        Some(middle) => (values[upper - 1] + middle) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyphony_episode::Response;
+
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        for (values, expected) in [
+            (vec![], 0.0),
+            (vec![3.0], 3.0),
+            (vec![9.0, 1.0, 2.0], 2.0),
+            (vec![9.0, 1.0, 2.0, 4.0], 3.0),
+        ] {
+            assert_eq!(median(values), expected);
+        }
+    }
+
+    #[test]
+    fn the_reward_is_highest_at_the_wanted_ratio() {
+        let environment = LengthRatio::new();
+        let task = Task::new("bench", [("post", POST)]);
+        let score = |first: usize, second: usize| {
+            let texts = [first, second].map(|length| Response::from_text("é".repeat(length)));
+            let outcome = environment.step(&task, &[], &JointAction::new(texts.into()));
+            outcome.unwrap().reward.total()
+        };
+        assert!(score(10, 24).abs() < 1e-12);
+        assert!((score(10, 10) + 1.4).abs() < 1e-12);
+        assert!(
+            (score(0, 3) + 0.6).abs() < 1e-12,
+            "an empty first text counts as 1"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! The command line: what there is to ask for, and how answers and errors reach the user.
+//!
+//! Standard output carries results alone, one JSON object a line where there are several. Logs and
+//! errors go to standard error.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use polyphony_runner::Registry;
+
+use crate::commands::{
+    baseline, bench, compare, environment, eval, generate, logprobs, models, report, resume,
+    sandbox, score, train, watch,
+};
+
+/// Fine-tunes several language models to work together.
+#[derive(Debug, Parser)]
+#[command(name = "polyphony", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trains a team of models.
+    Train(train::Arguments),
+    /// Resumes a run that was stopped, from its newest checkpoint.
+    Resume(resume::Arguments),
+    /// Evaluates a team on the held-out tasks of a recipe.
+    Eval(eval::Arguments),
+    /// Evaluates what a team reaches without learning to work together.
+    Baseline(baseline::Arguments),
+    /// Puts runs and baselines side by side, with their cost.
+    Compare(compare::Arguments),
+    /// Writes what runs did as a page for a browser.
+    Report(report::Arguments),
+    /// Shows a run as it goes on.
+    Watch(watch::Arguments),
+    /// Lets a model answer prompts.
+    Generate(generate::Arguments),
+    /// Gives the log-probabilities of token sequences.
+    Logprobs(logprobs::Arguments),
+    /// Scores texts with an environment's reward.
+    Score(score::Arguments),
+    /// Lists the environments of this program, or checks a program that is one.
+    Environment(environment::Arguments),
+    /// Lists the models that are known and where they are, or fetches one.
+    Models(models::Arguments),
+    /// Shows what isolation this machine offers for untrusted programs, or judges one.
+    Sandbox(sandbox::Arguments),
+    /// Times training steps on fixed work.
+    Bench(bench::Arguments),
+}
+
+/// Runs the command that this process was started with.
+pub(crate) fn main(registry: &Registry) -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging();
+    let mut output = io::stdout().lock();
+    let outcome = registry
+        .check()
+        .and_then(|()| run(registry, arguments.command, &mut output))
+        .and_then(|()| Ok(output.flush()?));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Explains an error to the user.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    // Nobody is left to read it where standard error is closed.
+    let _ = io::stderr()
+        .lock()
+        .write_all(explanation(error).as_bytes());
+    ExitCode::FAILURE
+}
+
+fn run(registry: &Registry, command: Command, output: &mut dyn io::Write) -> Result<()> {
+    match command {
+        Command::Train(arguments) => train::run(registry, &arguments),
+        Command::Resume(arguments) => resume::run(registry, &arguments),
+        Command::Eval(arguments) => eval::run(registry, &arguments, output),
+        Command::Baseline(arguments) => baseline::run(registry, &arguments, output),
+        Command::Compare(arguments) => compare::run(&arguments, output),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments, output),
+        Command::Logprobs(arguments) => logprobs::run(&arguments, output),
+        Command::Score(arguments) => score::run(registry, &arguments, output),
+        Command::Environment(arguments) => environment::run(registry, &arguments, output),
+        Command::Models(arguments) => models::run(&arguments, output),
+        Command::Sandbox(arguments) => sandbox::run(&arguments, output),
+        Command::Bench(arguments) => bench::run(&arguments, output),
+    }
+}
+
+/// Logs to standard error: ours from `info`, those of other crates from `warn`, or as `RUST_LOG`
+/// says.
+fn start_logging() {
+    let choice = env_logger::Env::default().default_filter_or("warn,polyphony=info");
+    env_logger::Builder::from_env(choice)
+        .format_target(false)
+        .init();
+}
+
+/// Whether the error is that whoever read our output has had enough, as `head` does.
+fn reader_left(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// The error and its causes, one a line. A cause whose words its effect has repeated is left out.
+fn explanation(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}\n");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(&format!("  because: {cause}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context as _, anyhow};
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_forms_that_scripts_use_are_read() {
+        for line in [
+            "score --env tldr --input in.jsonl",
+            "score --env arxiv --input -",
+            "logprobs --model DIR --input in.jsonl",
+            "generate --model DIR --prompt Hello --greedy --max-new-tokens 8",
+            "generate --model DIR --input in.jsonl --ignore-eos --max-new-tokens 8",
+            "train",
+            "train mine.ron --set a=1 --set b.c=(2) --run-dir out --steps 5",
+            "resume runs/one",
+            "resume runs/one --from step-000020 --steps 80",
+            "eval",
+            "eval mine.ron --set a=1 --team runs/one",
+            "eval --team first --team second mine.ron",
+            "eval --team runs/one --run-dir out",
+            "baseline pipeline",
+            "baseline single mine.ron --set seed=2 --run-dir out",
+            "compare one two",
+            "report one two -o out.html",
+            "watch runs/one",
+            "bench",
+            "bench --model DIR --samples 4 --new-tokens 64 --steps 3",
+            "models",
+            "models fetch smollm2-135m",
+        ] {
+            let words = std::iter::once("polyphony").chain(line.split(' '));
+            Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "generate --model DIR --max-new-tokens 8",
+            "generate --model DIR --prompt Hello --input in.jsonl",
+            "generate --model DIR --prompt Hello --greedy --temperature 1",
+            "score --env chess --input in.jsonl",
+        ] {
+            let words = std::iter::once("polyphony").chain(line.split(' '));
+            assert!(Arguments::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_explained_down_to_its_root() {
+        let error = anyhow!("the disk is full")
+            .context("writing a")
+            .context("saving");
+        let expected = "error: saving\n  because: writing a\n  because: the disk is full\n";
+        assert_eq!(explanation(&error), expected);
+        let error = anyhow!("no entry").context("reading a: no entry");
+        assert_eq!(explanation(&error), "error: reading a: no entry\n");
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_error() {
+        let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(reader_left(
+            &Err::<(), _>(pipe()).context("printing").unwrap_err()
+        ));
+        assert!(!reader_left(&anyhow!("another")));
+    }
+}

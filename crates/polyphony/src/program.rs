@@ -1,0 +1,183 @@
+//! A program: what it knows by name, its command line, and the same as functions.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Result;
+use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
+use polyphony_marl::AlgorithmSettings;
+use polyphony_report::Evaluation;
+use polyphony_runner::{Evaluating, From, Observer, Recipe, Registry, Stop, Trained};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{cli, standard};
+
+/// Freed memory is kept for the next step, which needs as much again: with the system's allocator half
+/// of an update's time goes into clearing pages.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// As much as the main thread usually has: a worker's default is a quarter of it.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Everything that one program can train, and the commands to do so.
+#[derive(Debug)]
+pub struct Program {
+    registry: Registry,
+}
+
+impl Program {
+    /// What ships: the environments, algorithms, data sets and recipes of `polyphony`.
+    pub fn standard() -> Self {
+        Self {
+            registry: standard::registry(),
+        }
+    }
+
+    /// A program that knows nothing yet.
+    pub fn empty() -> Self {
+        Self {
+            registry: Registry::new(),
+        }
+    }
+
+    /// Adds an environment: `environment: NAME(…)` in a recipe is read as `S`.
+    #[must_use]
+    pub fn environment<S>(self, name: &'static str) -> Self
+    where
+        S: EnvironmentSettings + Serialize + DeserializeOwned + 'static,
+    {
+        Self {
+            registry: self.registry.environment::<S>(name),
+        }
+    }
+
+    /// Adds an algorithm: `algorithm: NAME(…)` in a recipe is read as `S`.
+    #[must_use]
+    pub fn algorithm<S>(self, name: &'static str) -> Self
+    where
+        S: AlgorithmSettings + Serialize + DeserializeOwned + 'static,
+    {
+        Self {
+            registry: self.registry.algorithm::<S>(name),
+        }
+    }
+
+    /// Adds a kind of data set: `train: NAME(…)` in a recipe is read as `S`.
+    #[must_use]
+    pub fn task_source<S>(self, name: &'static str) -> Self
+    where
+        S: TaskSource + Serialize + DeserializeOwned + 'static,
+    {
+        Self {
+            registry: self.registry.task_source::<S>(name),
+        }
+    }
+
+    /// Lets `single` baselines and recipes wrap a team's environment for one agent, as in `NAME(Tldr)`.
+    #[must_use]
+    pub fn single_agent(
+        self,
+        name: &'static str,
+        wrap: fn(Box<dyn Environment>) -> Box<dyn Environment>,
+    ) -> Self {
+        Self {
+            registry: self.registry.single_agent(name, wrap),
+        }
+    }
+
+    /// Adds a recipe, usually with `include_str!`, which commands know by its name.
+    #[must_use]
+    pub fn recipe(self, name: &'static str, text: &'static str) -> Self {
+        Self {
+            registry: self.registry.recipe(name, text),
+        }
+    }
+
+    /// What the program knows by name.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Runs the command that this process was started with. Reports errors on standard error and
+    /// with the exit status.
+    pub fn main(self) -> ExitCode {
+        #[cfg(feature = "mimalloc")]
+        keep_freed_memory();
+        // Everything runs on a worker of the pool: work that comes from outside has to wake one worker
+        // for each of the hundreds of small parallel loops in a decoding pass, and wait for it.
+        let pool = rayon::ThreadPoolBuilder::new()
+            .stack_size(STACK_BYTES)
+            .build_global();
+        if let Err(error) = pool {
+            return cli::fail(&anyhow::anyhow!(
+                "the worker threads could not be started: {error}"
+            ));
+        }
+        rayon::scope(|_| cli::main(&self.registry))
+    }
+
+    /// Reads a recipe that the program knows by name, or a file, and applies `path=value` overrides;
+    /// `None` is the default recipe.
+    ///
+    /// # Errors
+    /// Names the file and the line, or the override, with what is allowed there.
+    pub fn load_recipe(&self, which: Option<&str>, overrides: &[String]) -> Result<Recipe> {
+        self.registry.check()?;
+        Recipe::load(&self.registry, which, overrides)
+    }
+
+    /// See [`polyphony_runner::train`].
+    ///
+    /// # Errors
+    /// If data or models cannot be had, a step fails, or the run directory cannot be written.
+    pub fn train(
+        &self,
+        recipe: &Recipe,
+        run_dir: Option<&Path>,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<Trained> {
+        self.registry.check()?;
+        polyphony_runner::train(&self.registry, recipe, run_dir, stop, observer)
+    }
+
+    /// See [`polyphony_runner::resume`].
+    ///
+    /// # Errors
+    /// As [`Program::train`], and if the run is complete or its checkpoint cannot be used.
+    pub fn resume(
+        &self,
+        run: &Path,
+        from: &From,
+        steps: Option<usize>,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<Trained> {
+        self.registry.check()?;
+        polyphony_runner::resume(&self.registry, run, from, steps, stop, observer)
+    }
+
+    /// See [`polyphony_runner::evaluate`]. `None` if it was stopped.
+    ///
+    /// # Errors
+    /// If models or data cannot be had, or the evaluation fails.
+    pub fn evaluate(
+        &self,
+        evaluating: &Evaluating<'_>,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        self.registry.check()?;
+        polyphony_runner::evaluate(&self.registry, evaluating, stop, observer)
+    }
+}
+
+/// Keeps freed memory: the peak stays the same.
+#[cfg(feature = "mimalloc")]
+fn keep_freed_memory() {
+    /// `mi_option_purge_delay` of mimalloc.h, a constant that the binding does not name.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: the option exists, and may be set at any time.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+}

@@ -1,0 +1,51 @@
+//! What ships with the program, registered as a user's own things are.
+
+use polyphony_env::{Arxiv, Coding, Embedded, File, Problems, Process, Solo, Tldr};
+use polyphony_marl::{IndependentActorCritic, Magrpo};
+use polyphony_runner::Registry;
+
+macro_rules! recipes {
+    ($registry:expr, $($name:literal),* $(,)?) => {
+        $registry$(.recipe($name, include_str!(concat!("../recipes/", $name, ".ron"))))*
+    };
+}
+
+/// All environments, algorithms, data sets and recipes that ship. The first algorithm and the first
+/// recipe are the defaults.
+pub(crate) fn registry() -> Registry {
+    let registry = Registry::new()
+        .environment::<Tldr>("Tldr")
+        .environment::<Arxiv>("Arxiv")
+        .environment::<Coding>("Coding")
+        .environment::<Process>("Process")
+        .single_agent("Solo", |team| Box::new(Solo::new(team)))
+        .algorithm::<Magrpo>("Magrpo")
+        .algorithm::<IndependentActorCritic>("IndependentActorCritic")
+        .task_source::<Embedded>("Embedded")
+        .task_source::<File>("File")
+        .task_source::<Problems>("Problems");
+    // Those for a small machine, then the paper's experiments.
+    recipes!(
+        registry,
+        "tldr-smollm2",
+        "tldr-smollm2-solo",
+        "arxiv-smollm2",
+        "arxiv-smollm2-solo",
+        "coop-smollm2",
+        "coop-smollm2-solo",
+        "humaneval-smollm2",
+        "humaneval-smollm2-two-turns",
+        "tldr-qwen3",
+        "tldr-qwen3-solo",
+        "arxiv-qwen3",
+        "arxiv-qwen3-solo",
+        "humaneval-qwen-coder",
+        "humaneval-qwen-coder-solo",
+        "humaneval-qwen-coder-two-turns",
+        "humaneval-qwen-coder-two-turns-solo",
+        "coophumaneval-qwen-coder",
+        "coophumaneval-qwen-coder-solo",
+        "coophumaneval-qwen-coder-two-turns",
+        "coophumaneval-qwen-coder-two-turns-solo",
+    )
+}

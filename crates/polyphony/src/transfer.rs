@@ -1,0 +1,89 @@
+//! What a user sees of a download: a bar on a terminal, plain lines elsewhere.
+
+use std::{
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use polyphony_hub::{Transfer, TransferPhase};
+
+/// Time between plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The display of one file's download, on standard error. It goes when dropped.
+#[derive(Debug)]
+pub(crate) struct Display {
+    bar: ProgressBar,
+    /// When the last plain line was; nothing on a terminal, which has the bar.
+    last_line: Option<Instant>,
+}
+
+impl Display {
+    /// Shows what happened; the display is made when a download starts and goes when it ends.
+    pub(crate) fn show(display: &mut Option<Self>, transfer: Transfer<'_>) {
+        match transfer.phase {
+            TransferPhase::Started => {
+                *display = Some(Self::start(transfer.file, transfer.total, transfer.done));
+            }
+            TransferPhase::Advanced => {
+                if let Some(display) = display {
+                    display.at(transfer.done);
+                }
+            }
+            TransferPhase::Ended => *display = None,
+        }
+    }
+
+    /// Starts the display of a file of so many bytes, of which the first `have` are there already.
+    fn start(file: &str, bytes: u64, have: u64) -> Self {
+        let plain = !std::io::stderr().is_terminal();
+        let target = if plain {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let bar = ProgressBar::with_draw_target(Some(bytes), target);
+        let layout = "{prefix} [{bar:30}] {bytes}/{total_bytes} · {bytes_per_sec}, {eta} left";
+        let style = ProgressStyle::with_template(layout);
+        bar.set_style(
+            style
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> "),
+        );
+        bar.set_prefix(file.to_owned());
+        bar.set_position(have);
+        // Speed and time left speak of what is loaded now.
+        bar.reset_eta();
+        if plain {
+            let from = if have > 0 {
+                format!(", resuming after {}", HumanBytes(have))
+            } else {
+                String::new()
+            };
+            log::info!("downloading {file} ({}{from})", HumanBytes(bytes));
+        }
+        Self {
+            bar,
+            last_line: plain.then(Instant::now),
+        }
+    }
+
+    /// This many bytes are there.
+    fn at(&mut self, bytes: u64) {
+        self.bar.set_position(bytes);
+        if let Some(last_line) = &mut self.last_line
+            && last_line.elapsed() > LINE_INTERVAL
+        {
+            *last_line = Instant::now();
+            let total = HumanBytes(self.bar.length().unwrap_or_default());
+            log::info!("{}: {} of {total}", self.bar.prefix(), HumanBytes(bytes));
+        }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

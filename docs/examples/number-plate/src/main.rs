@@ -1,0 +1,20 @@
+//! Polyphony with an environment and an algorithm of one's own. Every command works with them:
+//!
+//! `cargo run -- train recipes/plates.ron --set environment.digits=3`
+
+mod environment;
+mod rank;
+
+use std::process::ExitCode;
+
+use polyphony::Program;
+
+use crate::{environment::NumberPlate, rank::RankBased};
+
+fn main() -> ExitCode {
+    Program::standard()
+        .environment::<NumberPlate>("NumberPlate")
+        .algorithm::<RankBased>("RankBased")
+        .recipe("plates", include_str!("../recipes/plates.ron"))
+        .main()
+}

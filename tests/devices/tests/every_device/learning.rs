@@ -1,0 +1,356 @@
+//! Teams of two tiny models learn, or rightly do not.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use polyphony_device_tests::targets;
+use polyphony_episode::{
+    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+};
+use polyphony_marl::{
+    Agent, Algorithm, Baseline, IndexedTask, Language, LongPrompts, ResponseConfig, RolloutWeights,
+    StepConfig, StepReport, Timing, Updates, train_step,
+};
+use polyphony_model::{
+    Activations, LanguageModel, LoraConfig, ModelFiles, Sampling, StreamKey, Tokenizer,
+    sequence_logits,
+};
+use polyphony_test_support::{fixture, load, load_on, values, weight_bits};
+
+/// What earns a reward.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    /// Each role should keep to its own half of the vocabulary: the first to ids below 128, the
+    /// second to those from 128 on. A part is the share of a role's tokens that do.
+    OwnHalves,
+    /// This role should keep to ids below 128, and what the other does earns nothing.
+    LowHalfOf(usize),
+    /// Every joint action earns the same.
+    Constant,
+}
+
+struct Halves {
+    roles: [Role; 2],
+    goal: Goal,
+}
+
+impl Environment for Halves {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[&'static str] {
+        &["low", "high"]
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        Ok(vec![Observation::new(task.field("text")?); 2])
+    }
+
+    fn step(
+        &self,
+        _: &Task,
+        _: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let share = |agent: usize, wanted: fn(u32) -> bool| {
+            let tokens = &action.responses[agent].tokens;
+            tokens.iter().filter(|&&id| wanted(id)).count() as f64 / tokens.len() as f64
+        };
+        let low = |id| id < 128;
+        let parts = match self.goal {
+            Goal::OwnHalves => [("low", share(0, low)), ("high", share(1, |id| id >= 128))],
+            Goal::LowHalfOf(role) => [("low", share(role, low)), ("high", 0.0)],
+            Goal::Constant => [("low", 0.7), ("high", 0.7)],
+        };
+        Ok(Outcome::end(Reward::new(parts)))
+    }
+}
+
+fn halves(goal: Goal) -> Halves {
+    Halves {
+        roles: [Role::new("low"), Role::new("high")],
+        goal,
+    }
+}
+
+/// Two agents on the CPU that start from the same weights in the same memory.
+fn team() -> Vec<Agent> {
+    team_on(&Device::flex())
+}
+
+fn team_on(device: &Device) -> Vec<Agent> {
+    let model = load_on(device, &fixture("tiny-llama"));
+    let language = Arc::new(Language {
+        tokenizer: Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap(),
+        template: None,
+        stop_tokens: vec![2],
+    });
+    ["low", "high"]
+        .map(|name| Agent::new(name, model.clone(), Arc::clone(&language)))
+        .into()
+}
+
+fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
+    StepConfig {
+        responses: ResponseConfig {
+            sampling: Sampling::default(),
+            max_new_tokens: 8,
+            weights: RolloutWeights::Full,
+            long_prompts: LongPrompts::Fail,
+        },
+        steps: 40,
+        key: StreamKey {
+            seed,
+            step: step as u32,
+            ..StreamKey::default()
+        },
+        algorithm: Algorithm {
+            samples: 8,
+            baseline,
+            ..Algorithm::default()
+        },
+        updates: Updates {
+            learning_rate: 3e-3,
+            warmup_steps: 2,
+            buffer: 2,
+            minibatch: 2,
+            ..Updates::default()
+        },
+    }
+}
+
+/// Trains a team; gives back a report for each step, without what depends on clocks.
+fn train(
+    team: &mut [Agent],
+    environment: &dyn Environment,
+    steps: usize,
+    seed: u64,
+    baseline: Baseline,
+) -> Vec<StepReport> {
+    train_with(team, environment, steps, &|step| {
+        config(seed, step, baseline)
+    })
+}
+
+fn train_with(
+    team: &mut [Agent],
+    environment: &dyn Environment,
+    steps: usize,
+    config: &dyn Fn(usize) -> StepConfig,
+) -> Vec<StepReport> {
+    let tasks = ["hello", "the letter"].map(|text| Task::new(text, [("text", text)]));
+    let indexed: Vec<IndexedTask<'_>> = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| IndexedTask { index, task })
+        .collect();
+    let one = |step| {
+        let done = train_step(team, environment, &indexed, &config(step), &mut |_| ()).unwrap();
+        StepReport {
+            timing: Timing::default(),
+            ..done.report
+        }
+    };
+    (0..steps).map(one).collect()
+}
+
+fn mean(reports: &[StepReport], of: impl Fn(&StepReport) -> f64) -> f64 {
+    reports.iter().map(of).sum::<f64>() / reports.len() as f64
+}
+
+#[test]
+fn a_team_learns_what_its_shared_reward_asks_of_each() {
+    let mut team = team();
+    let start = weight_bits(&team[0].model);
+    let reports = train(
+        &mut team,
+        &halves(Goal::OwnHalves),
+        40,
+        1,
+        Baseline::GroupMean,
+    );
+    let (first, last) = (&reports[..5], &reports[35..]);
+    let rise = mean(last, |report| report.first_turn().mean_return)
+        - mean(first, |report| report.first_turn().mean_return);
+    assert!(rise > 0.7, "the return rose by {rise}");
+    for part in 0..2 {
+        let rise = mean(last, |report| report.first_turn().parts[part].1)
+            - mean(first, |report| report.first_turn().parts[part].1);
+        assert!(rise > 0.3, "part {part} rose by {rise}");
+    }
+    let [one, two] = [0, 1].map(|agent| weight_bits(&team[agent].model));
+    assert!(
+        one != start && two != start && one != two,
+        "each agent has weights of its own"
+    );
+    for report in &reports {
+        for agent in &report.agents {
+            assert!(
+                agent.update.logprob_gap.unwrap_or_default() < 1e-3,
+                "{agent:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_model_that_plays_both_roles_learns_from_each() {
+    for role in 0..2 {
+        let mut team = team();
+        team.truncate(1);
+        // What the other role does earns nothing, so that it can teach nothing.
+        let environment = halves(Goal::LowHalfOf(role));
+        let reports = train(&mut team, &environment, 20, 1, Baseline::GroupMean);
+        let [first, last] = [&reports[..5], &reports[15..]]
+            .map(|reports| mean(reports, |report| report.first_turn().mean_return));
+        assert!(last - first > 0.25, "role {role}: {first} became {last}");
+    }
+}
+
+#[test]
+fn equal_rewards_change_no_weight() {
+    let mut team = team();
+    let start = weight_bits(&team[0].model);
+    for report in train(
+        &mut team,
+        &halves(Goal::Constant),
+        3,
+        1,
+        Baseline::GroupMean,
+    ) {
+        for agent in &report.agents {
+            assert_eq!(
+                (agent.overall.zero_advantage_share, agent.update.steps),
+                (1.0, 0)
+            );
+            assert_eq!(agent.update.skipped_groups, 2);
+        }
+    }
+    for agent in &team {
+        assert!(weight_bits(&agent.model) == start, "{} changed", agent.name);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut team = team();
+        let reports = train(
+            &mut team,
+            &halves(Goal::OwnHalves),
+            3,
+            seed,
+            Baseline::LeaveOneOut,
+        );
+        (
+            reports,
+            team.iter()
+                .map(|agent| weight_bits(&agent.model))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let (first, again, other) = (run(1), run(1), run(2));
+    assert_eq!(first.0, again.0);
+    assert!(first.1 == again.1, "the weights differ");
+    assert_ne!(first.0, other.0);
+}
+
+#[test]
+fn every_device_gives_the_same_returns() {
+    let lora = LoraConfig::default();
+    let ways = [
+        (None, Activations::Keep),
+        (None, Activations::Recompute),
+        (Some(&lora), Activations::Keep),
+        (Some(&lora), Activations::Recompute),
+    ];
+    for (target, way) in targets()
+        .iter()
+        .flat_map(|target| ways.map(|way| (target, way)))
+    {
+        let (lora, activations) = way;
+        let name = format!("{}, {way:?}", target.name);
+        let [here, there] = [&Device::flex(), &target.device].map(|device| {
+            let mut team = team_on(device);
+            if let Some(lora) = lora {
+                for agent in &mut team {
+                    agent.model = agent.model.clone().with_lora(lora, 1, 0).unwrap();
+                }
+            }
+            let config = |step| {
+                let mut config = config(1, step, Baseline::GroupMean);
+                config.updates.activations = activations;
+                config
+            };
+            let reports = train_with(&mut team, &halves(Goal::OwnHalves), 2, &config);
+            let returns: Vec<f64> = reports
+                .iter()
+                .map(|report| report.first_turn().mean_return)
+                .collect();
+            let updates: Vec<_> = reports
+                .into_iter()
+                .flat_map(|report| report.agents)
+                .collect();
+            let steps: Vec<usize> = updates.iter().map(|agent| agent.update.steps).collect();
+            let norms: Vec<f64> = updates
+                .iter()
+                .map(|agent| agent.update.gradient_norm)
+                .collect();
+            (returns, steps, norms)
+        });
+        for updates in [&here.1, &there.1] {
+            assert_eq!(
+                updates, &[1; 4],
+                "{name}: every agent learned in every step"
+            );
+        }
+        if !target.precision.same_tokens {
+            // Two runs of other tokens: each of them has something to learn from.
+            assert!(
+                there.2.iter().all(|norm| *norm > 0.0),
+                "{name}: {:?}",
+                there.2
+            );
+            continue;
+        }
+        assert_eq!(here.0, there.0, "{name}");
+        for (expected, norm) in here.2.iter().zip(&there.2) {
+            let relative = (norm - expected).abs() / expected;
+            assert!(relative < target.precision.norms, "{name}: {relative}");
+        }
+    }
+}
+
+#[test]
+fn a_saved_agent_is_the_same_when_it_is_read_again() {
+    let mut team = team();
+    train(
+        &mut team,
+        &halves(Goal::OwnHalves),
+        2,
+        1,
+        Baseline::GroupMean,
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let assets = ModelFiles::open(&fixture("tiny-llama")).unwrap().assets;
+    let logits = |model: &LanguageModel| values(sequence_logits(model, &[5, 80, 130]).unwrap());
+    let mut seen = vec![logits(&load(&fixture("tiny-llama")))];
+    for agent in &team {
+        let path = folder.path().join(&agent.name);
+        agent.model.save(&path, &assets).unwrap();
+        let again = load(&path);
+        assert!(
+            weight_bits(&again) == weight_bits(&agent.model),
+            "{}",
+            agent.name
+        );
+        assert_eq!(logits(&again), logits(&agent.model));
+        assert!(
+            !seen.contains(&logits(&again)),
+            "{} is like another",
+            agent.name
+        );
+        seen.push(logits(&again));
+    }
+}

@@ -1,0 +1,237 @@
+//! What the command says: its help, and the errors that people meet most.
+//!
+//! `UPDATE_SNAPSHOTS=1 cargo test -p polyphony --test polyphony snapshots` writes the files in
+//! `tests/snapshots` anew.
+
+use std::path::{Path, PathBuf};
+
+use polyphony_test_support::{assert_snapshot, fixture};
+
+use crate::{command::Place, training_run};
+
+/// A file under `tests/snapshots`.
+fn snapshot(name: &str) -> PathBuf {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/snapshots");
+    Path::new(folder).join(name)
+}
+
+/// The help of a command, and the commands below it.
+fn help(place: &Place, command: &[&str]) -> (String, Vec<String>) {
+    let text = place.succeed(&[command, &["--help"]].concat());
+    let (_, commands) = text.split_once("Commands:\n").unwrap_or_default();
+    let commands = commands.lines().take_while(|line| !line.is_empty());
+    // What a command does stands beside its name or, indented further, below it.
+    let names = commands.filter_map(|line| line.strip_prefix("  "));
+    let names = names.filter(|line| !line.starts_with(' '));
+    let names = names.filter_map(|line| line.split(' ').next());
+    let names = names.filter(|name| *name != "help").map(str::to_owned);
+    let names = names.collect();
+    (text, names)
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let place = Place::new();
+    let mut open = vec![Vec::new()];
+    let mut count = 0;
+    while let Some(command) = open.pop() {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let (text, below) = help(&place, &words);
+        let name = [&["polyphony"], words.as_slice()].concat().join(" ");
+        assert_snapshot(&snapshot(&format!("help/{name}.txt")), &text);
+        let longer = |name| [command.as_slice(), &[name]].concat();
+        open.extend(below.into_iter().map(longer));
+        count += 1;
+    }
+    assert!(count > 12, "only {count} commands were found");
+}
+
+/// What goes wrong, and how the command is called for it. What begins with an option is for
+/// `train recipe.ron`; what begins with `@` changes that recipe before, `from => to`.
+const ERRORS: &[(&str, &[&str])] = &[
+    // The command line.
+    ("a misspelt command", &["tarin"]),
+    ("a misspelt option", &["train", "--step", "3"]),
+    ("an option without its value", &["train", "--steps"]),
+    // Recipes.
+    ("a recipe that there is not", &["train", "nosuch"]),
+    ("a recipe file that there is not", &["train", "gone.ron"]),
+    ("a folder as a recipe", &["train", "model"]),
+    ("a misspelt key", &["@samples: 4 => sampels: 4"]),
+    ("a misspelt key at the top", &["@seed: 7 => sed: 7"]),
+    ("a key that is missing", &["@steps: 2, => "]),
+    ("a word as a number", &["@steps: 2 => steps: two"]),
+    ("a number that is too small", &["@steps: 2 => steps: -2"]),
+    (
+        "a bracket that is missing",
+        &["@(samples: 4) => (samples: 4"],
+    ),
+    (
+        "a misspelt environment",
+        &["@environment: Tldr => environment: Tdlr"],
+    ),
+    (
+        "an environment that there is not",
+        &["@environment: Tldr => environment: Chess"],
+    ),
+    (
+        "a misspelt algorithm",
+        &["@algorithm: Magrpo => algorithm: Magrop"],
+    ),
+    (
+        "an algorithm without its name",
+        &["@algorithm: Magrpo( => algorithm: Magrpo("],
+    ),
+    (
+        "a misspelt data source",
+        &["@Embedded(TldrHeldOut) => Embeded(TldrHeldOut)"],
+    ),
+    (
+        "data that is not embedded",
+        &["@Embedded(TldrHeldOut) => Embedded(TldrHoldOut)"],
+    ),
+    // Changes on the command line.
+    (
+        "a change of a misspelt key",
+        &["--set", "algorithm.sampels=4"],
+    ),
+    (
+        "a change of a key without its path",
+        &["--set", "samples=4"],
+    ),
+    ("a change without a value", &["--set", "seed"]),
+    ("a change below a number", &["--set", "seed.x=1"]),
+    ("a change to the wrong type", &["--set", "steps=two"]),
+    ("no steps", &["--steps", "0"]),
+    ("too few samples", &["--set", "algorithm.samples=1"]),
+    (
+        "a negative learning rate",
+        &["--set", "updates.learning_rate=-1e-5"],
+    ),
+    (
+        "more tasks a step than there are",
+        &["--set", "tasks_per_step=9"],
+    ),
+    // Models, devices and data.
+    (
+        "a model that there is not",
+        &["--set", "team=Copies(\"nowhere\")"],
+    ),
+    ("too few models", &["--set", "team=Each([\"model\"])"]),
+    ("a device that there is not", &["--device", "tpu"]),
+    ("a device that was not built", &["--device", "cuda"]),
+    (
+        "prompts that are too long",
+        &["--set", "max_new_tokens=4096"],
+    ),
+    (
+        "a data set that there is not",
+        &[
+            "--set",
+            "train=File(path: \"gone.jsonl\", fields: {\"post\": \"body\"})",
+        ],
+    ),
+    (
+        "a field that there is not",
+        &[
+            "--set",
+            "train=File(path: \"posts.jsonl\", fields: {\"post\": \"text\"})",
+        ],
+    ),
+    (
+        "an empty data set",
+        &[
+            "--set",
+            "train=File(path: \"empty.jsonl\", fields: {\"post\": \"body\"})",
+        ],
+    ),
+    // Runs.
+    (
+        "a run directory that is there already",
+        &["--run-dir", "taken"],
+    ),
+    ("a run that there is not", &["resume", "gone"]),
+    ("a folder that is no run, resumed", &["resume", "model"]),
+    ("a folder that is no run, compared", &["compare", "model"]),
+    ("a folder that is no run, reported", &["report", "model"]),
+    ("a folder that is no run, watched", &["watch", "model"]),
+    (
+        "a team that there is not",
+        &["eval", "recipe.ron", "--team", "gone"],
+    ),
+    // Other commands.
+    (
+        "scores of an environment that there is not",
+        &["score", "--env", "chess", "--input", "-"],
+    ),
+    (
+        "scores of a file that there is not",
+        &["score", "--env", "tldr", "--input", "gone.jsonl"],
+    ),
+    (
+        "a model that cannot be fetched",
+        &["models", "fetch", "nowhere"],
+    ),
+    (
+        "a token that there is not",
+        &["logprobs", "--model", "MODEL", "--input", "ids.jsonl"],
+    ),
+    (
+        "an environment whose program there is not",
+        &["environment", "check", "--command", "[\"no-such-program\"]"],
+    ),
+];
+
+/// Options that follow `train recipe.ron`, rather than a command of their own.
+fn is_for_train(arguments: &[&str]) -> bool {
+    arguments[0].starts_with(['@', '-'])
+}
+
+#[test]
+fn the_most_likely_errors() {
+    let place = training_run::place();
+    let recipe = place.read("recipe.ron");
+    place.write("taken/notes.txt", "mine");
+    place.write("empty.jsonl", "");
+    place.write("ids.jsonl", "{\"ids\": [300]}\n");
+    let model = fixture("tiny-llama");
+    let mut all = String::new();
+    for (what, arguments) in ERRORS {
+        let mut words: Vec<&str> = match is_for_train(arguments) {
+            true => vec!["train", "recipe.ron"],
+            false => Vec::new(),
+        };
+        let mut changed = recipe.clone();
+        for argument in *arguments {
+            match argument.strip_prefix('@') {
+                Some(change) => {
+                    let (from, to) = change.split_once(" => ").unwrap();
+                    assert!(recipe.contains(from), "{what}: the recipe lacks {from}");
+                    changed = recipe.replacen(from, to, 1);
+                }
+                None if *argument == "MODEL" => words.push(model.to_str().unwrap()),
+                None => words.push(argument),
+            }
+        }
+        place.write("recipe.ron", &changed);
+        let files = place.files();
+        let ended = place.run(&words);
+        assert!(!ended.succeeded, "{what}: {words:?} must not succeed");
+        assert_eq!(ended.stdout, "", "{what}");
+        assert_eq!(place.files(), files, "{what}: something was left behind");
+        let folder = place.path("");
+        let hide = |text: &str| {
+            let text = text.replace(folder.to_str().unwrap().trim_end_matches('/'), "PLACE");
+            text.replace(model.to_str().unwrap(), "MODEL")
+        };
+        let line = words.join(" ");
+        all += &format!("## {what}\n$ polyphony {}\n", hide(&line));
+        if changed != recipe {
+            all += &format!("  {}\n", arguments[0]);
+        }
+        all += &hide(&ended.stderr);
+        all += "\n";
+    }
+    assert!(ERRORS.len() >= 30);
+    assert_snapshot(&snapshot("errors.txt"), &all);
+}

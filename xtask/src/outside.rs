@@ -1,0 +1,223 @@
+//! The package outside of the workspace, as a user would have it: copied to another folder, built there,
+//! and put through every command with an environment and an algorithm of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use cargo_metadata::MetadataCommand;
+
+use crate::process;
+
+/// Where the package lies in the checkout.
+const PACKAGE: &str = "docs/examples/number-plate";
+
+/// The recipe that it registers, made short for a tiny model. Its last part is filled in.
+const SHORT: [&str; 8] = [
+    "--set",
+    "evaluation.samples=1",
+    "--set",
+    "updates.learning_rate=1e-3",
+    "--set",
+    "checkpoints.every=2",
+    "--set",
+    "checkpoints.keep=9",
+];
+
+/// The steps of a run.
+const STEPS: usize = 6;
+
+/// Builds the package in a folder of its own and runs it there.
+///
+/// # Errors
+/// If a command fails, or leaves something else than it should.
+pub(crate) fn run() -> Result<()> {
+    let metadata = MetadataCommand::new().exec()?;
+    let root = metadata.workspace_root.as_std_path();
+    let folder = tempfile::tempdir()?;
+    let package = folder.path().join("mine");
+    copy(&root.join(PACKAGE), &package)?;
+    point_at(&package.join("Cargo.toml"), root)?;
+    // The same versions as here, without a network.
+    fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))?;
+    let target = metadata.target_directory.as_std_path().join("outside");
+    let build = |what: &[&str]| {
+        let mut cargo = process::cargo();
+        cargo.args(what).arg("--offline").current_dir(&package);
+        process::run(cargo.env("CARGO_TARGET_DIR", &target))
+    };
+    build(&["test"])?;
+    build(&["build"])?;
+    let place = Place {
+        program: target.join("debug/number-plate"),
+        folder: folder.path().to_owned(),
+    };
+    let model = tiny_model(root, folder.path())?;
+    place.check(&model)
+}
+
+/// Copies a folder with everything in it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true if entry.file_name() == "target" => {}
+            true => copy(&entry.path(), &target)?,
+            false => {
+                fs::copy(entry.path(), target)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets the path dependencies of a manifest lead to the checkout.
+fn point_at(manifest: &Path, root: &Path) -> Result<()> {
+    let text = fs::read_to_string(manifest)?;
+    let crates = format!("path = \"{}/crates/", root.display());
+    let pointed = text.replace("path = \"../../../crates/", &crates);
+    ensure!(pointed != text, "{} has no path to the crates", manifest.display());
+    Ok(fs::write(manifest, pointed)?)
+}
+
+/// A model of random weights, put together from fixtures.
+fn tiny_model(root: &Path, folder: &Path) -> Result<PathBuf> {
+    let model = folder.join("tiny");
+    fs::create_dir(&model)?;
+    let fixtures = root.join("crates/polyphony-model/fixtures");
+    for file in [
+        "tiny-llama/config.json",
+        "tiny-llama/model.safetensors",
+        "tiny-chat/tokenizer.json",
+        "tiny-chat/tokenizer_config.json",
+        "tiny-chat/chat_template.jinja",
+    ] {
+        let from = fixtures.join(file);
+        fs::copy(&from, model.join(from.file_name().unwrap_or_default()))?;
+    }
+    Ok(model)
+}
+
+/// Where the program is tried.
+struct Place {
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+impl Place {
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(words).current_dir(&self.folder);
+        command
+    }
+
+    fn succeed(&self, words: &[&str]) -> Result<String> {
+        let output = process::output(&mut self.command(words))?;
+        Ok(String::from_utf8(output)?)
+    }
+
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        fs::read(self.folder.join(path)).with_context(|| format!("reading {path}"))
+    }
+
+    fn text(&self, path: &str) -> Result<String> {
+        Ok(String::from_utf8(self.read(path)?)?)
+    }
+
+    /// Everything that a user of the package would do.
+    fn check(&self, model: &Path) -> Result<()> {
+        let team = format!("team=Copies({:?})", model.display().to_string());
+        let steps = STEPS.to_string();
+        let train = |run: &'static str| {
+            let recipe = ["train", "plates", "--run-dir", run, "--steps", &steps];
+            let own = [&recipe[..], &SHORT, &["--set", &team]].concat();
+            own.into_iter().map(str::to_owned).collect::<Vec<String>>()
+        };
+        let words = train("whole");
+        self.succeed(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        self.check_metric()?;
+        let words = train("killed");
+        self.kill_and_resume(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        self.succeed(&["eval", "--team", "whole", "--run-dir", "judged"])?;
+        self.succeed(&["baseline", "pipeline", "plates", "--set", &team, "--run-dir", "pipeline"])?;
+        self.succeed(&["compare", "whole", "judged", "pipeline"])?;
+        self.succeed(&["report", "whole", "pipeline", "-o", "page.html"])?;
+        let page = self.text("page.html")?;
+        for part in ["rank_correlation", "How well ranks agree with credits"] {
+            ensure!(page.contains(part), "the report lacks `{part}`");
+        }
+        self.check_misspelt()
+    }
+
+    /// The algorithm's own metric is where metrics are.
+    fn check_metric(&self) -> Result<()> {
+        for (file, part) in [
+            ("whole/metrics.jsonl", "/rank_correlation\":"),
+            ("whole/metrics.json", "How well ranks agree with credits"),
+        ] {
+            ensure!(self.text(file)?.contains(part), "{file} lacks `{part}`");
+        }
+        let events = self.read("whole/tensorboard/events.out.tfevents.polyphony")?;
+        let name = b"letters/rank_correlation";
+        ensure!(
+            events.windows(name.len()).any(|window| window == name),
+            "TensorBoard's file lacks the metric"
+        );
+        Ok(())
+    }
+
+    /// A run that is killed after a few steps and resumed ends as one that was left alone.
+    fn kill_and_resume(&self, train: &[&str]) -> Result<()> {
+        let mut running = self.command(train).stderr(Stdio::null()).spawn()?;
+        let metrics = self.folder.join("killed/metrics.jsonl");
+        let done = || {
+            let text = fs::read(&metrics).unwrap_or_default();
+            text.iter().filter(|byte| **byte == b'\n').count()
+        };
+        while done() < STEPS / 2 && running.try_wait()?.is_none() {
+            std::thread::yield_now();
+        }
+        running.kill()?;
+        running.wait()?;
+        // It may have been complete by then.
+        let outcome = self.command(&["resume", "killed"]).output()?;
+        let log = String::from_utf8_lossy(&outcome.stderr);
+        ensure!(
+            outcome.status.success() || log.contains("is complete"),
+            "{log}"
+        );
+        let newest = format!("checkpoints/step-{STEPS:06}");
+        for file in [
+            "rollouts.jsonl".to_owned(),
+            format!("{newest}/algorithm.safetensors"),
+            format!("{newest}/agent-letters.safetensors"),
+            "agents/digits/model.safetensors".to_owned(),
+        ] {
+            let own = |run: &str| self.read(&format!("{run}/{file}"));
+            ensure!(own("whole")? == own("killed")?, "{file} differs after a kill");
+        }
+        Ok(())
+    }
+
+    /// A misspelt key in the package's own settings is named with the nearest one.
+    fn check_misspelt(&self) -> Result<()> {
+        for (change, expected) in [
+            ("environment.digitz=3", "did you mean `digits`?"),
+            ("environment=NumberPlate(digitz: 3)", "did you mean `digits`?"),
+            ("algorithm=RankBazed()", "did you mean `RankBased`?"),
+        ] {
+            let outcome = self.command(&["train", "plates", "--set", change]).output()?;
+            let log = String::from_utf8_lossy(&outcome.stderr);
+            ensure!(
+                !outcome.status.success() && log.contains(expected),
+                "--set {change}: {log}\nlacks: {expected}"
+            );
+        }
+        Ok(())
+    }
+}
