@@ -8,10 +8,14 @@ use cargo_metadata::{Dependency, DependencyKind, Metadata, Package, PackageId};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("polyphony-episode", &[]),
     ("polyphony-sandbox", &[]),
-    ("polyphony-env", &["polyphony-episode", "polyphony-sandbox"]),
+    (
+        "polyphony-env",
+        &["polyphony-episode", "polyphony-http", "polyphony-sandbox"],
+    ),
     ("polyphony-model", &[]),
     ("polyphony-marl", &["polyphony-episode", "polyphony-model"]),
-    ("polyphony-hub", &[]),
+    ("polyphony-http", &[]),
+    ("polyphony-hub", &["polyphony-http"]),
     ("polyphony-report", &["polyphony-episode"]),
     (
         "polyphony-runner",
@@ -56,6 +60,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("polyphony-episode", &["burn", "tokenizers"]),
     ("polyphony-sandbox", &["burn", "tokenizers"]),
     ("polyphony-env", &["burn", "tokenizers"]),
+    ("polyphony-http", &["burn", "tokenizers"]),
     ("polyphony-hub", &["burn", "tokenizers"]),
     ("polyphony-report", &["burn", "tokenizers"]),
 ];
@@ -238,7 +243,7 @@ mod tests {
                 &[("polyphony-env", TEST_SUPPORT, "normal")],
                 &[
                     "`polyphony-env` depends on `polyphony-test-support`; of the workspace's crates \
-                   it may know: polyphony-episode, polyphony-sandbox",
+                   it may know: polyphony-episode, polyphony-http, polyphony-sandbox",
                 ],
             ),
             (

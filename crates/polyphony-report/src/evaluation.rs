@@ -428,7 +428,7 @@ mod tests {
         for (place, key) in [("timing", "joules"), ("return", "median")] {
             more[place][key] = json!(2);
         }
-        more["roles"]["first"]["mood"] = json!("good");
+        more["roles"]["summarizer"]["mood"] = json!("good");
         more["episodes"][0]["colour"] = json!(null);
         assert_eq!(serde_json::from_value::<Evaluation>(more).unwrap(), whole);
         for key in line.as_object().unwrap().keys() {

@@ -17,9 +17,12 @@ pub(crate) const TLDR: &str = include_str!("fixture/tldr.ron");
 /// The same of a team that writes programs.
 pub(crate) const COOP: &str = include_str!("fixture/coop.ron");
 
+/// The roles of all runs here.
+const ROLES: [&str; 2] = ["summarizer", "elaborator"];
+
 /// What a run of the recipe [`TLDR`] with this seed says of itself.
 pub(crate) fn info(seed: u64) -> RunInfo {
-    let roles = ["summarizer", "elaborator"].map(str::to_owned);
+    let roles = ROLES.map(str::to_owned);
     RunInfo {
         program: Some(ProgramInfo {
             name: "polyphony".to_owned(),
@@ -38,7 +41,7 @@ pub(crate) fn run(name: &str, recipe: &str, changes: &[&str]) -> Run {
         own.insert(path.to_owned(), compact(value));
     }
     legacy::complete(&mut own);
-    let roles = ["summarizer", "elaborator"].map(str::to_owned);
+    let roles = ROLES.map(str::to_owned);
     Run {
         path: Path::new("runs").join(name),
         info: legacy::derive(&own, roles.into()),
@@ -65,9 +68,7 @@ pub(crate) fn evaluation(episodes: &[(f64, &str)]) -> Evaluation {
     };
     Evaluation {
         step: Some(0),
-        roles: ["first", "second"]
-            .map(|role| (role.to_owned(), said()))
-            .into(),
+        roles: ROLES.map(|role| (role.to_owned(), said())).into(),
         sampled_tokens: 8 * episodes.len(),
         read_tokens: 20 * episodes.len(),
         timing: Timing {

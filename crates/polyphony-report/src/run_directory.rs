@@ -187,7 +187,7 @@ impl RunDirectory {
         if self.catalog.add(metrics) {
             save_json(&self.path.join(layout::CATALOG), &self.catalog)?;
         }
-        let mut write = || {
+        let write = || {
             write_line(&mut self.metrics, &line)?;
             events::add(&mut self.events, step, numbers(metrics))?;
             for node in rollouts {

@@ -312,7 +312,7 @@ mod tests {
         );
     }
 
-    #[derive(Debug, serde::Serialize)]
+    #[derive(Clone, Debug, serde::Serialize)]
     enum Anything {
         Unit,
         Named { text: String, number: Option<i32> },

@@ -52,7 +52,7 @@ pub fn evaluate(
     } = evaluating;
     let settings = registry.read_algorithm(&recipe.algorithm)?.settings;
     let session = EvaluationSession {
-        prepared: &Prepared::for_evaluation(registry, recipe)?,
+        prepared: &Prepared::for_evaluation(registry, recipe, observer)?,
         recipe,
         discount: settings.tree().discount,
         protocol,

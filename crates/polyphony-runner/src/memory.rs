@@ -169,7 +169,7 @@ impl Plan<'_> {
             RolloutWeights::Bf16 => (member.config.weights() * NUMBER / 2, NUMBER / 2),
         };
         let cache = member.prompt.map_or(0, |prompt| {
-            self.cached_tokens(member, prompt) * member.config.cached_numbers() * number
+            self.cached_tokens(member, prompt) * member.config.cache_numbers() * number
         });
         vec![
             Need::new("keys and values", cache),

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
 use polyphony_marl::{Algorithm, Protocol, Rollout, Step, TrainingConfig, train_step};
-use polyphony_report::{Evaluation, RunDirectory, check_new};
+use polyphony_report::{Evaluation, RunDirectory, check_new, check_training_run};
 
 use crate::{
     checkpoint::{self, Position},
@@ -87,7 +87,7 @@ pub fn resume(
     recipe.steps = steps.unwrap_or(planned);
     recipe.validate(registry).context("checking --steps")?;
     recipe.validate_for_training(registry)?;
-    polyphony_report::check_training_run(path, "there is nothing to resume")?;
+    check_training_run(path).context("there is nothing to resume")?;
     let found = find_checkpoint(path, from, &recipe)?;
     let prepared = Prepared::for_training(registry, &recipe, observer)?;
     let mut session = Session::new(registry, &recipe, prepared)?;

@@ -39,6 +39,7 @@ mod pool;
 mod program;
 mod self_test;
 mod settings;
+mod tier;
 mod verdict;
 
 pub use counters::Counters;
@@ -48,5 +49,6 @@ pub use limits::Limits;
 pub use pool::Pool;
 pub use program::{Program, Tests};
 pub use self_test::{SelfTest, SelfTestStep};
-pub use settings::{Interpreter, Isolation, Settings, Tier};
+pub use settings::{Interpreter, Isolation, Settings};
+pub use tier::Tier;
 pub use verdict::Verdict;

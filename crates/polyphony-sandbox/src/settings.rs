@@ -1,6 +1,6 @@
 //! What a pool is to be, and what it turned out to be.
 
-use std::{fmt, num::NonZero, path::PathBuf, thread};
+use std::{num::NonZero, path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,29 +47,6 @@ pub enum Isolation {
     /// **No confinement beside resource limits and deadlines.** Programs can then read, write,
     /// connect and kill whatever the caller can. Whoever takes this way round records it.
     Off,
-}
-
-/// The confinement that a pool has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tier {
-    /// Namespaces of its own with a root that holds the interpreter alone, resource limits,
-    /// Landlock and seccomp.
-    Full,
-    /// Resource limits, Landlock and seccomp.
-    Landlock,
-    /// Resource limits.
-    Off,
-}
-
-impl fmt::Display for Tier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "full",
-            Self::Landlock => "landlock",
-            Self::Off => "off",
-        })
-    }
 }
 
 /// The Python that runs the programs.

@@ -15,14 +15,14 @@ const COLOURS: usize = 8;
 pub(super) type Trace = Value;
 
 /// A chart with its heading.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Chart {
     pub(super) title: String,
     /// What its values are.
     pub(super) caption: String,
     /// As plotly.js takes it.
     pub(super) plot: Value,
-    is_small: bool,
+    pub(super) is_small: bool,
 }
 
 impl Chart {

@@ -156,7 +156,7 @@ pub(super) fn reason(code: &Code) -> String {
 }
 
 /// The nearest of the known names if it is near at all, and all of them.
-pub(super) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
+pub(crate) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
     let all: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
     if all.is_empty() {
         return "there is nothing to set here".to_owned();

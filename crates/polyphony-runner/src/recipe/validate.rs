@@ -150,7 +150,7 @@ impl Recipe {
 fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
     move |error| {
         let path = format!("{section}.{}", error.key);
-        out_of_range(&path, &error.given, error.allowed)
+        out_of_range(&path, &error.given, &error.allowed)
     }
 }
 

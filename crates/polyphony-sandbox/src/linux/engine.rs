@@ -9,8 +9,9 @@ use std::{
 
 use super::{
     interpreter::{self, Installation},
-    launch::{self, LaunchError, Launcher},
+    launch::{LaunchError, Launcher},
     layers::{Layer, Layers},
+    refusal::Refusal,
     self_check,
     spawner::Spawner,
     trial::{self, Bounds, Fault, Findings, Pair},
@@ -259,47 +260,4 @@ impl Drop for Taken<'_> {
 /// What is locked here is whole between any two statements, so a panic elsewhere does no harm.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Why a tier is not to be had.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    /// It cannot be set up.
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    /// It does not do its work.
-    #[error("{step}: {saw}")]
-    SelfTest {
-        /// What was tried.
-        step: &'static str,
-        /// What was seen.
-        saw: String,
-    },
-}
-
-impl Refusal {
-    fn into_error(self, tier: Tier, refused: &[(Tier, String)]) -> SandboxError {
-        let help = || {
-            let helps = refused.iter().map(|(tier, _)| launch::help(*tier));
-            let helps = helps.collect::<Vec<_>>().join("; or ");
-            format!("what may help: {helps}; docs/sandbox.md says more")
-        };
-        match self {
-            Self::Launch(_) => {
-                let reasons = refused
-                    .iter()
-                    .map(|(tier, why)| format!("{tier} tier: {why}"));
-                SandboxError::Isolation {
-                    reason: reasons.collect::<Vec<_>>().join("; "),
-                    help: help(),
-                }
-            }
-            Self::SelfTest { step, saw } => SandboxError::SelfTest {
-                tier,
-                step: step.to_owned(),
-                saw,
-                help: help(),
-            },
-        }
-    }
 }

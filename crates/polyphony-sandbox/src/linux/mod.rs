@@ -15,6 +15,7 @@ mod layers_tests;
 mod layout;
 mod plan;
 mod raw;
+mod refusal;
 mod seccomp;
 mod self_check;
 mod spawner;

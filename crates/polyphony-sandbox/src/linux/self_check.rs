@@ -1,7 +1,7 @@
 //! What a pair must show before it gets a program.
 
 use super::{
-    engine::Refusal,
+    refusal::Refusal,
     trial::{Fault, Findings},
     verdicts::gravest,
 };

@@ -33,7 +33,7 @@ use polyphony_sandbox::{
 };
 
 use crate::{
-    pools::{SHORT, check_of, program},
+    pools::{PATIENT, SHORT, check_of, program},
     processes::{Filter, helper, run},
     refusals::container,
 };
@@ -234,14 +234,7 @@ pub(crate) fn run_here(tier: &str) {
             ..SHORT
         },
     );
-    let patient = chosen_pool(
-        tier,
-        Limits {
-            cpu_secs: 20,
-            wall_secs: 60,
-            ..SHORT
-        },
-    );
+    let patient = chosen_pool(tier, PATIENT);
     let mut scene = Scene::new(tier);
     let mut complaints = 0;
     for hostile in battery() {

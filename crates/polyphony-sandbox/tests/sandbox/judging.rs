@@ -1,13 +1,13 @@
 //! What counts as a test, and what comes of it.
 
-use polyphony_sandbox::{SandboxError, Tests, Tier, Verdict};
+use polyphony_sandbox::{Pool, SandboxError, Tests, Tier, Verdict};
 
-use crate::pools::{TIERS, check_of, judge, pool, program};
+use crate::pools::{TIERS, check_of, judge, patient_pool, pool, program};
 
 /// Verdicts and errors of each assert, as one line each. On a busy machine it is open which of the
 /// two times of a test is up first, so that is left out.
-fn told(tier: Tier, source: &str, tests: &Tests) -> Vec<String> {
-    let judgement = judge(tier, source, tests);
+fn told(pool: &Pool, tier: Tier, source: &str, tests: &Tests) -> Vec<String> {
+    let judgement = pool.judge(&program(source), tests).unwrap();
     assert_eq!(judgement.tier, tier);
     let told = judgement.asserts.iter().map(|outcome| {
         let verdict = serde_json::to_string(&outcome.verdict).unwrap();
@@ -23,7 +23,12 @@ fn told(tier: Tier, source: &str, tests: &Tests) -> Vec<String> {
 
 fn check(source: &str, lines: &[&str], expected: &[&str]) {
     for tier in TIERS {
-        let told = told(tier, source, &check_of(lines));
+        // What must run out of time does so soon; for the rest a busy machine makes no difference.
+        let pool = match expected.contains(&"timeout") {
+            true => pool(tier),
+            false => patient_pool(tier),
+        };
+        let told = told(pool, tier, source, &check_of(lines));
         assert_eq!(told, expected, "{tier}: {lines:?}");
     }
 }
@@ -409,7 +414,11 @@ def f(x):
             .collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         for tier in TIERS {
-            let judgement = judge(tier, source, &check_of(&lines));
+            let pool = match lines.concat().contains("spin") {
+                true => pool(tier),
+                false => patient_pool(tier),
+            };
+            let judgement = pool.judge(&program(source), &check_of(&lines)).unwrap();
             assert_eq!(judgement.verdict, *verdict, "{tier}: {arguments:?}");
         }
     }
@@ -450,7 +459,7 @@ fn tests_that_cannot_be_run_are_an_error() {
             source: source.to_owned(),
         };
         for tier in TIERS {
-            match pool(tier).judge(&program(DOUBLE), &tests) {
+            match patient_pool(tier).judge(&program(DOUBLE), &tests) {
                 Err(SandboxError::Tests { reason }) => assert_eq!(reason, expected),
                 other => panic!("{other:?}"),
             }
@@ -465,7 +474,7 @@ fn tests_that_break_off_over_what_the_program_returned_fail_it() {
         source: "def check(candidate):\n    assert candidate(3) == 6\nf(3)[0]\n".to_owned(),
     };
     for tier in TIERS {
-        let judgement = pool(tier).judge(&program("def f(x):\n    return None\n"), &tests);
+        let judgement = patient_pool(tier).judge(&program("def f(x):\n    return None\n"), &tests);
         assert_eq!(judgement.unwrap().verdict, Verdict::Failed);
     }
 }
@@ -478,11 +487,21 @@ fn the_setup_runs_in_the_judge_alone() {
     };
     for tier in TIERS {
         assert_eq!(
-            told(tier, "def f(x):\n    return 7 * x\n", &tests),
+            told(
+                patient_pool(tier),
+                tier,
+                "def f(x):\n    return 7 * x\n",
+                &tests
+            ),
             ["passed -"]
         );
         assert_eq!(
-            told(tier, "def f(x):\n    return secret(x)\n", &tests),
+            told(
+                patient_pool(tier),
+                tier,
+                "def f(x):\n    return secret(x)\n",
+                &tests
+            ),
             ["failed NameError: name 'secret' is not defined"]
         );
     }

@@ -16,17 +16,41 @@ pub(crate) const SHORT: Limits = Limits {
     file_bytes: 0,
 };
 
+/// Limits that no honest program meets, however much else the machine has to do.
+pub(crate) const PATIENT: Limits = Limits {
+    cpu_secs: 20,
+    wall_secs: 60,
+    ..SHORT
+};
+
 /// The pool of a tier, with short limits. It must be that tier and no other.
 pub(crate) fn pool(tier: Tier) -> &'static Pool {
-    static FULL: OnceLock<Pool> = OnceLock::new();
-    static LANDLOCK: OnceLock<Pool> = OnceLock::new();
+    static POOLS: [OnceLock<Pool>; 2] = [const { OnceLock::new() }; 2];
+    start_once(&POOLS, tier, SHORT)
+}
+
+/// The same for programs that must not run out of time.
+pub(crate) fn patient_pool(tier: Tier) -> &'static Pool {
+    static POOLS: [OnceLock<Pool>; 2] = [const { OnceLock::new() }; 2];
+    start_once(&POOLS, tier, PATIENT)
+}
+
+fn start_once(
+    [full, landlock]: &'static [OnceLock<Pool>; 2],
+    tier: Tier,
+    limits: Limits,
+) -> &'static Pool {
     let (pool, isolation) = match tier {
-        Tier::Full => (&FULL, Isolation::Strongest),
-        Tier::Landlock => (&LANDLOCK, Isolation::Landlock),
+        Tier::Full => (full, Isolation::Strongest),
+        Tier::Landlock => (landlock, Isolation::Landlock),
         Tier::Off => panic!("no test runs a program without confinement"),
     };
     pool.get_or_init(|| {
-        let pool = Pool::start(&settings(isolation)).unwrap();
+        let settings = Settings {
+            limits,
+            ..settings(isolation)
+        };
+        let pool = Pool::start(&settings).unwrap();
         assert_eq!(pool.tier(), tier, "{:?}", pool.report());
         pool
     })
@@ -61,6 +85,7 @@ pub(crate) fn check_of(lines: &[&str]) -> Tests {
     }
 }
 
+/// Judges a program that must not run out of time.
 pub(crate) fn judge(tier: Tier, source: &str, tests: &Tests) -> Judgement {
-    pool(tier).judge(&program(source), tests).unwrap()
+    patient_pool(tier).judge(&program(source), tests).unwrap()
 }

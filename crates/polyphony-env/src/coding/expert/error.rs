@@ -41,8 +41,8 @@ pub enum ExpertError {
         variable: String,
     },
     /// The HTTP client could not be made.
-    #[error("no connections to an expert can be made: {0}")]
-    Client(#[source] HttpError),
+    #[error(transparent)]
+    Client(HttpError),
     /// A request failed, and so did as many further tries as the settings allow and as could help.
     #[error("the expert at {url} {failure} (tried {tries}×)")]
     Request {
