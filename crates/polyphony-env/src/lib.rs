@@ -47,3 +47,7 @@ pub use process::{Process, check as check_process};
 pub use quiet::catches_panics;
 pub use solo::Solo;
 pub use writing::{Arxiv, Tldr, Writing, WritingTask};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
