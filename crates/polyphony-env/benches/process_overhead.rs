@@ -6,23 +6,30 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use polyphony_env::Process;
-use polyphony_episode::{Environment, JointAction, Response, Split};
+use polyphony_episode::{Environment, JointAction, Response, Task};
 
-const NUMBER_PLATE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../docs/examples/process/number_plate.py"
-);
+/// A program that does nothing of its own.
+const PROGRAM: &str = r#"
+import json, sys
+for line in sys.stdin:
+    call = json.loads(line)
+    if call["call"] == "hello":
+        answer = {"protocol": 1, "roles": [{"name": "a"}, {"name": "b"}], "reward_parts": ["x"]}
+    else:
+        answer = {"reward": {"x": 1.0}, "end": True}
+    print(json.dumps({"id": call["id"], **answer}), flush=True)
+"#;
 
 fn process_overhead(criterion: &mut Criterion) {
-    let program = Process::new(["python3", NUMBER_PLATE]);
-    let game = program.start().expect("the example starts");
-    let task = &game.tasks(Split::Train).expect("the example has tasks")[0];
+    let program = Process::new(["python3", "-c", PROGRAM]);
+    let game = program.start().expect("the program starts");
+    let task = Task::new("Ulm", [("town", "Ulm")]);
     let mut group = criterion.benchmark_group("process_overhead");
     for (name, characters) in [("short", 6), ("long", 2000)] {
         let texts = ["A", "1"].map(|text| text.repeat(characters));
         let action = JointAction::new(texts.map(Response::from_text).into());
         group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(game.step(task, &[], &action).expect("the game is scored")));
+            bencher.iter(|| black_box(game.step(&task, &[], &action).expect("the game is scored")));
         });
     }
     group.finish();

@@ -6,7 +6,7 @@
 
 use std::{error::Error, num::NonZeroUsize, sync::Arc};
 
-use polyphony_env::{Coding, CodingSettings, VisibleAsserts};
+use polyphony_env::{CodingEnvironment, CodingSettings, VisibleAsserts};
 use polyphony_episode::{Environment, JointAction, Next, Response, Task};
 use polyphony_sandbox::{Pool, Settings};
 
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         visible_asserts: VisibleAsserts::All,
         ..CodingSettings::default()
     };
-    let coding = Coding::new(Arc::new(pool), settings)?;
+    let coding = CodingEnvironment::new(Arc::new(pool), settings)?;
     let task = Task::new(
         "example/1",
         [
@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "reward: {:.3} of {}",
         outcome.reward.total(),
-        Coding::MAX_REWARD
+        CodingEnvironment::MAX_REWARD
     );
     for (part, value) in outcome.reward.parts() {
         println!("  {part:<12} {value:.3}");

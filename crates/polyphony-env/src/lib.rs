@@ -1,15 +1,15 @@
-//! Environments to train on: two writing tasks and Python problems with their rewards, and the data
-//! sets to draw tasks from.
+//! Environments to train on: two writing tasks, Python problems, and any program of one's own; and the
+//! data sets to draw tasks from.
 //!
 //! [`Writing`] is an [`Environment`](polyphony_episode::Environment) for two agents and one turn,
-//! [`Coding`] one for two agents and as many turns as are set, whose programs run in a sandbox.
+//! [`CodingEnvironment`] one for two agents and as many turns as are set, whose programs run in a sandbox.
 //! [`Solo`] makes one agent do the work of either's team.
 //! Their tasks come from [`Embedded`] sets, written for this project, or from a [`File`] of JSON lines,
 //! gzipped JSON lines or Parquet.
 //!
 //! This crate knows nothing of models, tensors or training algorithms. It uses the network in one
 //! place only: an [`Expert`] asks an outside model, where a recipe wants its edits as feedback.
-//! Start reading at [`Writing`], then [`Coding`] and [`File`].
+//! Start reading at [`Writing`], then [`CodingEnvironment`] and [`File`].
 //!
 //! ```
 //! use polyphony_env::{Embedded, EmbeddedSet, Writing};
@@ -38,12 +38,16 @@ mod solo;
 mod writing;
 
 pub use coding::{
-    Assessment, Body, Coding, CodingSettings, CodingSetup, Definition, Draft, Ending, Expert,
+    Assessment, Body, Coding, CodingEnvironment, CodingSettings, Definition, Draft, Ending, Expert,
     ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run,
-    SyntaxErrorIn, VisibleAsserts,
+    SyntaxErrorIn, VisibleAsserts, start_pool,
 };
 pub use dataset::{DataSetError, Embedded, EmbeddedSet, File, Place, Problems};
-pub use process::Process;
+pub use process::{Process, check as check_process};
 pub use quiet::catches_panics;
 pub use solo::Solo;
 pub use writing::{Arxiv, Tldr, Writing, WritingTask};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

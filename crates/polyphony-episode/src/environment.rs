@@ -255,8 +255,9 @@ mod tests {
 
     #[test]
     fn pointers_pass_every_method_on() {
-        check(odd());
-        check(&odd());
+        let game = odd();
+        check(&game);
+        check(game);
         check(Box::new(odd()) as Box<dyn Environment>);
         check(Arc::new(odd()));
         check(Arc::new(Box::new(odd()) as Box<dyn Environment>));

@@ -29,7 +29,7 @@ pub use self::{
     function::{Body, HelperUse, Results},
     program::SyntaxErrorIn,
     settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
-    setup::CodingSetup,
+    setup::{Coding, start_pool},
 };
 use self::{
     feedback::{Report, ask_again, shorten},
@@ -53,7 +53,7 @@ const MAX_DRAFT_CHARS: usize = 8000;
 /// Programs are judged by a pool that may be shared. [`Environment::step`] waits for the verdict,
 /// and may be called from as many threads as the pool has workers.
 #[derive(Clone, Debug)]
-pub struct Coding {
+pub struct CodingEnvironment {
     pool: Arc<Pool>,
     settings: CodingSettings,
     adviser: Adviser,
@@ -68,7 +68,7 @@ enum Adviser {
     Expert(Arc<Expert>),
 }
 
-impl Coding {
+impl CodingEnvironment {
     /// The names of the roles.
     pub const ROLES: [&str; 2] = ["auxiliary", "main"];
 
@@ -193,7 +193,7 @@ impl Coding {
     }
 }
 
-impl Environment for Coding {
+impl Environment for CodingEnvironment {
     fn roles(&self) -> &[Role] {
         &self.roles
     }

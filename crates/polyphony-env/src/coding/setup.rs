@@ -6,31 +6,31 @@ use polyphony_episode::{Environment, EnvironmentError, EnvironmentSettings};
 use polyphony_sandbox::{Pool, Settings, Tier};
 use serde::{Deserialize, Serialize};
 
-use super::{Coding, CodingSettings};
+use super::{CodingEnvironment, CodingSettings};
 
 /// The coding environment as a recipe names it: how an episode goes, and where its programs run.
 ///
 /// ```
-/// # use polyphony_env::CodingSetup;
+/// # use polyphony_env::Coding;
 /// let recipe = "(settings: (turns: 2), sandbox: (workers: Some(4)))";
-/// let setup: CodingSetup = ron::from_str(recipe)?;
+/// let setup: Coding = ron::from_str(recipe)?;
 /// assert_eq!((setup.settings.turns.get(), setup.sandbox.workers), (2, Some(4)));
-/// assert_eq!(ron::from_str::<CodingSetup>("()")?, CodingSetup::default());
+/// assert_eq!(ron::from_str::<Coding>("()")?, Coding::default());
 /// # Ok::<(), ron::error::SpannedError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct CodingSetup {
+pub struct Coding {
     /// How an episode goes.
     pub settings: CodingSettings,
     /// Where the programs run.
     pub sandbox: Settings,
 }
 
-impl EnvironmentSettings for CodingSetup {
+impl EnvironmentSettings for Coding {
     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
         let pool = Arc::new(start_pool(&self.sandbox)?);
-        let coding = Coding::new(pool, self.settings.clone()).map_err(|error| {
+        let coding = CodingEnvironment::new(pool, self.settings.clone()).map_err(|error| {
             EnvironmentError::because("the coding environment's `settings` cannot be used", error)
         })?;
         Ok(Box::new(coding))
@@ -38,7 +38,10 @@ impl EnvironmentSettings for CodingSetup {
 }
 
 /// Starts a sandbox, and logs how it confines programs.
-fn start_pool(settings: &Settings) -> Result<Pool, EnvironmentError> {
+///
+/// # Errors
+/// If it cannot be started: what failed, and what would help.
+pub fn start_pool(settings: &Settings) -> Result<Pool, EnvironmentError> {
     let pool = Pool::start(settings).map_err(|error| {
         EnvironmentError::because(
             "the coding environment's `sandbox` cannot be started",
@@ -70,7 +73,7 @@ mod tests {
 
     #[test]
     fn what_a_recipe_leaves_out_has_its_default() {
-        let read = |text: &str| ron::from_str::<CodingSetup>(text);
+        let read = |text: &str| ron::from_str::<Coding>(text);
         let setup = read("(sandbox: (workers: Some(3)))").unwrap();
         assert_eq!(setup.settings, CodingSettings::default());
         assert_eq!(read(&ron::to_string(&setup).unwrap()).unwrap(), setup);
@@ -79,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_pool_without_workers_is_refused_with_its_source() {
-        let mut setup = CodingSetup::default();
+        let mut setup = Coding::default();
         setup.sandbox.workers = Some(0);
         let error = setup.build().err().unwrap();
         assert_eq!(
@@ -92,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_built_environment_describes_its_sandbox() {
-        let mut setup = CodingSetup::default();
+        let mut setup = Coding::default();
         setup.sandbox.workers = Some(3);
         let coding = setup.build().unwrap();
         assert_eq!(coding.concurrency().get(), 3);

@@ -6,7 +6,7 @@ use polyphony_episode::{
     Environment, FinishReason, JointAction, Next, Observation, Outcome, Response, Split, Task, Turn,
 };
 
-use super::{environment::ProcessEnvironment, settings::Process};
+use super::{environment::ProcessEnvironment, error::ProcessError, settings::Process};
 
 /// Of how many tasks episodes are played.
 const MOST_TASKS: usize = 3;
@@ -86,37 +86,26 @@ impl fmt::Display for Report {
 /// use polyphony_env::{Process, process};
 ///
 /// let program = Process::new(["python3", "docs/examples/process/number_plate.py"]);
-/// let report = process::check(&program, vec![]);
+/// let report = process::check(&program, None)?;
 /// assert!(report.is_fine(), "{report}");
+/// # Ok::<(), process::ProcessError>(())
 /// ```
-pub fn check(settings: &Process, tasks: Vec<Task>) -> Report {
+///
+/// # Errors
+/// If the program cannot be started or does not answer the handshake as it should.
+pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, ProcessError> {
     let mut report = Report::default();
-    let first = match settings.start() {
-        Ok(environment) => environment,
-        Err(error) => {
-            report.wrong(with_sources(&error));
-            return report;
-        }
-    };
+    let first = settings.start()?;
     describe(&mut report, &first);
-    let tasks = match tasks.is_empty() {
-        true => own_tasks(&first),
-        false => tasks,
-    };
+    let tasks = tasks.unwrap_or_else(|| own_tasks(&first));
     if tasks.is_empty() {
         report.wrong(
             "there are no tasks to play: the program has none of its own, so give some of the data set",
         );
-        return report;
+        return Ok(report);
     }
     // Another process, so that what depends on the process shows.
-    let second = match settings.start() {
-        Ok(environment) => environment,
-        Err(error) => {
-            report.wrong(format!("when started again: {}", with_sources(&error)));
-            return report;
-        }
-    };
+    let second = settings.start()?;
     let pair = Pair {
         first: &first,
         second: &second,
@@ -139,7 +128,7 @@ pub fn check(settings: &Process, tasks: Vec<Task>) -> Report {
              at the end of the input",
         ),
     }
-    report
+    Ok(report)
 }
 
 fn describe(report: &mut Report, environment: &ProcessEnvironment) {

@@ -141,7 +141,7 @@ pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, Proce
     let given = fields.shift_remove("id").unwrap_or(Value::Null);
     let error = fields.shift_remove("error");
     // Who cannot read a call does not know its id.
-    let is_own = given == Value::from(id) || (error.is_some() && given.is_null());
+    let is_own = given.as_u64() == Some(id) || (error.is_some() && given.is_null());
     if !is_own {
         return Err(ProcessFailure::OtherCall {
             call,

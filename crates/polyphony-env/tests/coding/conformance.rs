@@ -3,7 +3,7 @@
 use std::{fs::File, io::BufReader, io::Read};
 
 use flate2::bufread::GzDecoder;
-use polyphony_env::{Coding, CodingSettings, Definition, Embedded, EmbeddedSet};
+use polyphony_env::{CodingEnvironment, CodingSettings, Definition, Embedded, EmbeddedSet};
 use polyphony_episode::{Environment, Task, TaskSource};
 use serde::Deserialize;
 
@@ -82,7 +82,7 @@ fn every_reference_pair_of_the_embedded_problems_earns_all_there_is() {
         let reward = coding.step(task, &[], &action).unwrap().reward;
         assert_eq!(
             reward.total(),
-            Coding::MAX_REWARD,
+            CodingEnvironment::MAX_REWARD,
             "{}: {reward:?}",
             task.id
         );

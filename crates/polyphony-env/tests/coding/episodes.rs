@@ -9,7 +9,9 @@ use std::{
     thread,
 };
 
-use polyphony_env::{Coding, CodingSettings, Ending, ExpertSettings, Feedback, VisibleAsserts};
+use polyphony_env::{
+    CodingEnvironment, CodingSettings, Ending, ExpertSettings, Feedback, VisibleAsserts,
+};
 use polyphony_episode::{Environment, JointAction, Next, Observation, Outcome, Task, Turn};
 
 use crate::{POOL, action, coding, double};
@@ -237,7 +239,7 @@ fn an_expert_that_fails_is_an_error_and_no_reward() {
         "{error}"
     );
     let nobody = settings(2, Ending::AfterTurns, expert("localhost", None));
-    let refused = Coding::new(Arc::clone(&POOL), nobody)
+    let refused = CodingEnvironment::new(Arc::clone(&POOL), nobody)
         .err()
         .unwrap()
         .to_string();

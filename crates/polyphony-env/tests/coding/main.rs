@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use polyphony_env::{Assessment, Coding, CodingSettings, Problems};
+use polyphony_env::{Assessment, CodingEnvironment, CodingSettings, Problems};
 use polyphony_episode::{JointAction, Response, Task, TaskSource};
 use polyphony_sandbox::{Pool, Settings};
 
@@ -30,8 +30,8 @@ static HUMAN_EVAL: LazyLock<Vec<Task>> = LazyLock::new(|| {
 
 const HUMAN_EVAL_FILE: &str = "fixtures/HumanEval.jsonl.gz";
 
-fn coding(settings: CodingSettings) -> Coding {
-    Coding::new(Arc::clone(&POOL), settings).unwrap()
+fn coding(settings: CodingSettings) -> CodingEnvironment {
+    CodingEnvironment::new(Arc::clone(&POOL), settings).unwrap()
 }
 
 fn human_eval(id: &str) -> &'static Task {

@@ -1,6 +1,11 @@
 //! Games as they should be played.
 
-use std::{num::NonZeroUsize, thread};
+use std::{
+    io::Write,
+    num::NonZeroUsize,
+    process::{Command, Stdio},
+    thread,
+};
 
 use polyphony_episode::{
     EnvironmentError, EnvironmentSettings, FnEnvironment, Next, Observation, Reward, Role, Split,
@@ -170,4 +175,41 @@ fn more_than_a_pipe_holds_goes_both_ways() {
         panic!("there is a second turn")
     };
     assert!(*told[1].text == *long);
+}
+
+/// The exchange that the documentation shows is one that the example has.
+#[test]
+fn the_documented_exchange_is_what_the_example_answers() {
+    let document = include_str!("../../../../../docs/environments.md");
+    let (_, exchange) = document
+        .split_once("An exchange, with calls after")
+        .unwrap();
+    let lines_after = |mark: &str| -> Vec<&str> {
+        let lines = exchange
+            .lines()
+            .filter_map(|line| line.strip_prefix("    "));
+        lines.filter_map(|line| line.strip_prefix(mark)).collect()
+    };
+    let (calls, answers) = (lines_after("> "), lines_after("< "));
+    assert_eq!((calls.len(), answers.len()), (4, 4));
+    let mut child = Command::new("python3")
+        .arg(NUMBER_PLATE)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin
+        .write_all((calls.join("\n") + "\n").as_bytes())
+        .unwrap();
+    drop(stdin);
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(output.lines().count(), answers.len());
+    for (given, documented) in output.lines().zip(answers) {
+        let [mut given, documented] = [given, documented]
+            .map(|line| serde_json::from_str::<serde_json::Map<_, _>>(line).unwrap());
+        // The documented handshake leaves out what may be left out.
+        given.retain(|key, _| documented.contains_key(key));
+        assert_eq!(given, documented);
+    }
 }
