@@ -26,6 +26,20 @@ pub struct TrainingConfig {
     pub updates: Updates,
 }
 
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            steps: 1,
+            sampling: Sampling::default(),
+            max_new_tokens: 128,
+            weights: RolloutWeights::default(),
+            long_prompts: LongPrompts::default(),
+            updates: Updates::default(),
+        }
+    }
+}
+
 impl TrainingConfig {
     /// Checks every number.
     ///

@@ -117,10 +117,8 @@ fn is_of_team(change: &str) -> bool {
 
 /// The agents that a run of the recipe saved.
 fn agents_of(registry: &Registry, run: &Path, recipe: &Recipe) -> Result<Team> {
-    polyphony_report::check_training_run(
-        run,
-        "it has no agents of its own, so give the run that it evaluated",
-    )?;
+    polyphony_report::check_training_run(run)
+        .context("it has no agents of its own, so give the run that it evaluated")?;
     let path_of = |name: String| {
         let path = run.join("agents").join(&name);
         ensure!(

@@ -6,8 +6,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use polyphony_report::{Estimate, Evaluation, KeptEvaluation, check_new, table};
-use polyphony_runner::{Evaluating, Registry, Stop, evaluation_info};
+use polyphony_report::{
+    Estimate, Evaluation, check_new, make_new, make_numbered, save_evaluation, table,
+};
+use polyphony_runner::{Evaluating, Registry, Stop, run_info};
 
 use crate::{display::Display, json_lines};
 
@@ -60,11 +62,12 @@ fn keep(registry: &Registry, request: &Request<'_>, evaluation: &Evaluation) -> 
     let recipe = request.evaluating.recipe;
     let path = match request.kept {
         Kept::No => return Ok(()),
-        Kept::In(path) => polyphony_report::make_new(path)?,
-        Kept::Named(name) => polyphony_report::make_numbered(Path::new("runs"), name)?,
+        Kept::In(path) => make_new(path)?,
+        Kept::Named(name) => make_numbered(Path::new("runs"), name)?,
     };
-    let info = polyphony_runner::evaluation_info(registry, recipe, request.trained_by)?;
-    polyphony_report::save_evaluation(&path, &recipe.to_ron(), &info, request.trained_by, evaluation)?;
+    let environment = registry.build_environment(&recipe.environment)?;
+    let info = run_info(registry, recipe, environment.as_ref())?;
+    save_evaluation(&path, &recipe.to_ron(), &info, request.trained_by, evaluation)?;
     log::info!("kept in {}", path.display());
     Ok(())
 }
@@ -111,14 +114,25 @@ fn text(evaluation: &Evaluation) -> String {
 
 #[cfg(test)]
 mod tests {
+    use polyphony_report::Played;
+
     use super::*;
 
     #[test]
-    fn episodes_that_did_not_fit_are_told() {
-        let mut judged = polyphony_report::evaluation_fixture(&[(1.0, String::new()), (2.0, String::new())]);
-        assert!(!text(&judged).contains("left out"));
-        (judged.skipped_episodes, judged.cut_episodes) = (3, 1);
-        let told = "3 episodes left out and 1 cut short, since a prompt did not fit\n";
-        assert!(text(&judged).ends_with(told), "{}", text(&judged));
+    fn episodes_that_did_not_fit_are_reported() {
+        let played = Played {
+            task: "t".to_owned(),
+            value: 1.0,
+            ..Played::default()
+        };
+        let evaluation = Evaluation {
+            episodes: vec![played],
+            ..Evaluation::default()
+        };
+        let mut evaluation = evaluation.summarized([""; 0]);
+        assert!(!text(&evaluation).contains("left out"));
+        (evaluation.skipped_episodes, evaluation.cut_episodes) = (3, 1);
+        let expected = "3 episodes left out and 1 cut short, since a prompt did not fit\n";
+        assert!(text(&evaluation).ends_with(expected), "{}", text(&evaluation));
     }
 }

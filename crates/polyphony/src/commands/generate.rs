@@ -3,9 +3,10 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::{Context as _, Result};
+use polyphony_marl::Place;
 use polyphony_model::{
     Finish, GenerationConfig, LanguageModel, Message, MessageRole, ModelFiles, PromptGroup,
-    Sampling, StreamKey, encode_conversation,
+    Sampling, encode_conversation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,10 +83,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     };
     let answer = |index: usize, prompt: &[u32]| {
         let task = u32::try_from(index).context("more prompts than there are random streams")?;
-        let key = StreamKey {
+        let place = Place {
             seed: arguments.seed,
             task,
-            ..StreamKey::default()
+            ..Place::default()
         };
         answer(
             &files,
@@ -93,8 +94,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
             &config,
             PromptGroup {
                 prompt,
-                samples: 1,
-                key,
+                keys: vec![place.key()],
+                family: 0,
             },
         )
     };
