@@ -348,7 +348,7 @@ impl<'a> Session<'a> {
             &mut |progress| observer.on_event(Event::Within { progress, agents }),
         )?;
         position.steps += 1;
-        let metrics = all_metrics(position.steps, &step, started.elapsed().as_secs_f64());
+        let metrics = all_metrics(&step, started.elapsed().as_secs_f64());
         run.record(position.steps, &metrics, step.rollout.lines())?;
         let best = best_action(self.environment(), &step.rollout);
         let is_better = |best: &Best| {
@@ -408,11 +408,10 @@ impl<'a> Session<'a> {
 }
 
 /// The metrics of a step in the order in which they are written, with what only the run knows of it.
-fn all_metrics(number: usize, step: &Step, secs: f64) -> Vec<Metric> {
+fn all_metrics(step: &Step, secs: f64) -> Vec<Metric> {
     let metric = |name, value: MetricValue, unit, meaning: &'static str| {
         Metric::new(MetricKey::new(name), value, unit, meaning)
     };
-    let number = metric("step", number.into(), "", "The step's number");
     let whole = metric("timing.step_secs", secs.into(), "s", "The whole step");
     let peak = metric(
         "timing.peak_memory_mib",
@@ -420,13 +419,11 @@ fn all_metrics(number: usize, step: &Step, secs: f64) -> Vec<Metric> {
         "MiB",
         "The most memory that the process has held so far",
     );
-    let (timing, others): (Vec<_>, Vec<_>) = step
+    let (timing, mut metrics): (Vec<_>, Vec<_>) = step
         .metrics
         .iter()
         .cloned()
         .partition(|metric| metric.key.is_timing());
-    let mut metrics = vec![number];
-    metrics.extend(others);
     metrics.push(whole);
     metrics.extend(timing);
     metrics.push(peak);
