@@ -88,9 +88,9 @@ fn settings_reach_the_program() {
     let task = &game.tasks(Split::Train).unwrap()[0];
     let outcome = game.step(task, &[], &action(["AB", "12"])).unwrap();
     assert_eq!(outcome.reward.part("balance"), Some(3.0));
-    process.settings.insert("ballance".to_owned(), 3.into());
+    process.settings.insert("gravity".to_owned(), 3.into());
     let message = with_sources(&process.build().err().unwrap());
-    let expected = "reports an error in `hello`: ValueError: there is no setting `ballance`";
+    let expected = "reports an error in `hello`: ValueError: there is no setting `gravity`";
     assert!(message.contains(expected), "{message}");
 }
 
