@@ -9,7 +9,7 @@ use std::{error::Error, path::Path};
 use polyphony_episode::{Metric, MetricKey};
 use polyphony_report::{
     AlgorithmInfo, EnvironmentInfo, Evaluation, Played, ProgramInfo, Run, RunDirectory, RunInfo,
-    compare, comparison_text, page,
+    Timing, compare, comparison_text, page,
 };
 use serde_json::json;
 
@@ -85,6 +85,10 @@ fn evaluation(step: usize, value: f64) -> Evaluation {
     };
     let evaluation = Evaluation {
         step: Some(step),
+        timing: Timing {
+            secs: 2.0,
+            ..Timing::default()
+        },
         episodes: (0..TASKS).map(played).collect(),
         ..Evaluation::default()
     };

@@ -10,7 +10,7 @@ use self::setting::Setting;
 pub use self::text::comparison_text;
 use crate::{
     error::{ReportError, Result},
-    evaluation::{Evaluation, Played},
+    evaluation::{Evaluation, Played, value_of},
     info::RunInfo,
     run::Run,
     settings::Settings,
@@ -170,9 +170,7 @@ fn check_parts(groups: &[Evaluated<'_>]) -> Result<()> {
     for (setting, group) in groups {
         for &(run, evaluation) in group {
             let (other, known) = *firsts.entry(setting.stage()).or_insert((run, evaluation));
-            let names = || known.parts.keys();
-            let has_all = |played: &Played| names().all(|part| played.parts.contains_key(part));
-            if !evaluation.parts.keys().eq(names()) || !evaluation.episodes.iter().all(has_all) {
+            if !evaluation.parts.keys().eq(known.parts.keys()) {
                 return Err(ReportError::OtherParts {
                     first: other.path.clone(),
                     second: run.path.clone(),
@@ -194,7 +192,12 @@ fn row(setting: &Setting<'_>, group: &[(&Run, &Evaluation)]) -> Row {
         Estimate::of_runs(&runs)
     };
     let figure = |of: &dyn Fn(&Played) -> f64| estimate(&|evaluation| evaluation.of_tasks(of));
-    let part = |part: &String| (part.clone(), figure(&|played| played.parts[part]));
+    let part = |part: &String| {
+        (
+            part.clone(),
+            figure(&|played| value_of(&played.parts, part)),
+        )
+    };
     let numbers: IndexSet<usize> = evaluations()
         .flat_map(|evaluation| evaluation.pass_at.keys().copied())
         .collect();

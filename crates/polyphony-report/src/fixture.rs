@@ -9,7 +9,7 @@ use crate::{
     info::{ProgramInfo, RunInfo},
     legacy,
     run::Run,
-    settings::{compact, settings},
+    settings::{settings, value},
 };
 
 /// A recipe as resolved recipes are laid out, of a team that writes.
@@ -37,8 +37,8 @@ pub(crate) fn info(seed: u64) -> RunInfo {
 pub(crate) fn run(name: &str, recipe: &str, changes: &[&str]) -> Run {
     let mut own = settings(recipe);
     for change in changes {
-        let (path, value) = change.split_once('=').unwrap();
-        own.insert(path.to_owned(), compact(value));
+        let (path, text) = change.split_once('=').unwrap();
+        own.insert(path.to_owned(), value(text));
     }
     legacy::complete(&mut own);
     let roles = ROLES.map(str::to_owned);

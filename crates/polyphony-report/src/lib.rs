@@ -24,7 +24,8 @@
 //! let mut run = RunDirectory::create(Some(&path), "(seed: 1, algorithm: Mine(samples: 4))", &info)?;
 //! let loss = Metric::new(MetricKey::new("value_loss").of_role("reader"), 0.5, "", "Loss of the critic");
 //! run.record(1, &[loss], [serde_json::json!({"task": "a"})])?;
-//! let played = Played { task: "a".to_owned(), value: 0.75, ..Played::default() };
+//! let parts = [("spelling".to_owned(), 0.75)].into();
+//! let played = Played { task: "a".to_owned(), value: 0.75, parts, ..Played::default() };
 //! let evaluation = Evaluation { step: Some(1), episodes: vec![played], ..Evaluation::default() };
 //! run.record_evaluation(&evaluation.summarized(["spelling"]))?;
 //!

@@ -18,7 +18,7 @@ use crate::{
     info::RunInfo,
     layout,
     metrics::{Catalog, line, numbers},
-    run::catalog,
+    run::{Run, catalog},
 };
 
 /// The folder in which runs are numbered that were given no name.
@@ -235,24 +235,29 @@ pub fn save_trained_steps(run: &Path, steps: Option<usize>) -> Result<()> {
     }
 }
 
-/// Fills an empty directory with an evaluation outside of training: the recipe that it followed, that of the
-/// team's training where there was one, and what is known of both.
+/// Fills an empty directory with an evaluation outside of training, with the recipe that it followed. Where
+/// a run trained the team, its recipe and what it says of itself are kept too.
 ///
 /// # Errors
-/// If the disk is full or gone; the directory is removed then.
+/// If the run that trained the team cannot be read, or the disk is full or gone; the directory is removed
+/// then.
 pub fn save_evaluation(
     path: &Path,
     recipe: &str,
-    training: Option<&str>,
     info: &RunInfo,
+    trained_by: Option<&Path>,
     evaluation: &Evaluation,
 ) -> Result<()> {
     let write = || {
+        let mut info = info.clone();
         replace_text(&path.join(layout::RECIPE), recipe)?;
-        if let Some(training) = training {
-            replace_text(&path.join(layout::TRAINING), training)?;
+        if let Some(trained_by) = trained_by {
+            let training = Run::read(trained_by)?;
+            replace_text(&path.join(layout::TRAINING), &training.recipe)?;
+            info.trained_from = Some(trained_by.display().to_string());
+            info.training = Some(Box::new(training.info));
         }
-        save_json(&path.join(layout::INFO), info)?;
+        save_json(&path.join(layout::INFO), &info)?;
         let path = path.join(layout::EVALUATIONS);
         replace_text(
             &path,
@@ -318,7 +323,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{fixture, run, run::Run};
+    use crate::{fixture, run};
 
     fn metrics(step: usize) -> Vec<Metric> {
         let key = MetricKey::new;
@@ -479,17 +484,30 @@ mod tests {
     #[test]
     fn an_evaluation_is_kept_with_the_training_of_its_team() {
         let folder = tempfile::tempdir().unwrap();
-        let info = RunInfo {
-            training: Some(Box::new(fixture::info(2))),
-            trained_from: Some("runs/x".to_owned()),
-            ..fixture::info(1)
-        };
+        let training = created(folder.path());
         let evaluation = fixture::evaluation(&[(1.5, "text")]);
-        let path = folder.path();
-        save_evaluation(path, fixture::TLDR, Some(fixture::TLDR), &info, &evaluation).unwrap();
-        let found = Run::read(path).unwrap();
-        assert_eq!((found.info, found.evaluations), (info, vec![evaluation]));
-        assert!(found.metrics.is_empty() && found.training.is_some());
+        let kept = |name: &str, trained_by: Option<&Path>| {
+            let path = make_new(&folder.path().join(name)).unwrap();
+            let info = fixture::info(2);
+            save_evaluation(&path, fixture::TLDR, &info, trained_by, &evaluation)?;
+            Run::read(&path)
+        };
+        let found = kept("kept", Some(training.path())).unwrap();
+        let expected = RunInfo {
+            training: Some(Box::new(fixture::info(1))),
+            trained_from: Some(training.path().display().to_string()),
+            ..fixture::info(2)
+        };
+        assert_eq!(found.info, expected);
+        assert_eq!(found.evaluations, std::slice::from_ref(&evaluation));
+        assert!(found.metrics.is_empty() && found.training == Some(found.settings));
+        // A baseline was not trained.
+        let found = kept("baseline", None).unwrap();
+        assert_eq!((found.info, found.training), (fixture::info(2), None));
+        // Nothing is left of what could not be kept.
+        let error = kept("lost", Some(Path::new("no/run"))).unwrap_err();
+        assert!(error.to_string().starts_with("no/run is not"), "{error}");
+        assert!(!folder.path().join("lost").exists());
     }
 
     #[test]

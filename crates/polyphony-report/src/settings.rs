@@ -38,7 +38,7 @@ fn collect(text: &str, path: &str, settings: &mut Settings) {
     let is_choice = CHOICES.contains(&path);
     let is_section = text.starts_with('(') || is_choice;
     let Some(choice) = is_section.then(|| Choice::read(text)).flatten() else {
-        settings.insert(path.to_owned(), compact(text));
+        settings.insert(path.to_owned(), value(text));
         return;
     };
     if is_choice && !choice.name.is_empty() {
@@ -51,6 +51,16 @@ fn collect(text: &str, path: &str, settings: &mut Settings) {
         };
         collect(&value, &path, settings);
     }
+}
+
+/// A value on one line; a number with a point or an exponent as RON writes it, so that equal ones are equal
+/// texts.
+pub(crate) fn value(text: &str) -> String {
+    let value = compact(text);
+    let is_real = value.contains(['.', 'e', 'E']);
+    let number: Option<f64> = value.parse().ok().filter(|_| is_real);
+    let written = number.and_then(|number| ron::ser::to_string(&number).ok());
+    written.unwrap_or(value)
 }
 
 /// What is written as `Name(key: value, …)`, `Outer(Name(key: value, …))`, `(key: value, …)` or `Name`.
@@ -123,7 +133,7 @@ fn trimmed(text: &str) -> &str {
 
 /// RON without space, comments and trailing commas, as it is when written on one line. What stands in
 /// quotes stays as it is.
-pub(crate) fn compact(text: &str) -> String {
+fn compact(text: &str) -> String {
     let mut compact = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(next) = rest.chars().next() {
@@ -291,6 +301,16 @@ mod tests {
         ];
         for (text, expected) in rows {
             check(text, expected);
+        }
+    }
+
+    #[test]
+    fn equal_numbers_are_equal_texts() {
+        for [one, other] in [["1e-3", "0.001"], ["0.50", "0.5"], ["1.0", "1e0"]] {
+            assert_eq!(value(one), value(other));
+        }
+        for same in ["18446744073709551615", "None", "\"1e-3\"", "inf"] {
+            assert_eq!(value(same), same);
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
 
 /// The agents of a run, and what is saved beside each one's weights.
 #[derive(Debug)]
-pub struct Team {
+pub(crate) struct Team {
     /// One agent a role, or one for all roles.
     pub agents: Vec<Agent>,
     assets: Vec<Arc<Assets>>,
@@ -31,7 +31,7 @@ pub struct Team {
 
 /// The models of a team, found and opened, but without their weights.
 #[derive(Debug)]
-pub struct Models {
+pub(crate) struct Models {
     /// One for each model on each device.
     starts: Vec<Start>,
     /// One agent a role, or one for all roles.
@@ -58,7 +58,7 @@ impl Models {
     ///
     /// # Errors
     /// If the program was built without a device, or a model cannot be obtained or opened.
-    pub fn open(
+    pub(crate) fn open(
         recipe: &Recipe,
         environment: &dyn Environment,
         observer: &mut dyn Observer,
@@ -125,7 +125,7 @@ impl Models {
     /// # Errors
     /// If a device cannot be opened or cannot do what the recipe asks for, or a model cannot be
     /// read or has no tokenizer.
-    pub fn load(self, recipe: &Recipe) -> Result<Team> {
+    pub(crate) fn load(self, recipe: &Recipe) -> Result<Team> {
         let lora = recipe.fine_tuning.lora();
         let mut starts = Vec::new();
         for start in self.starts {
