@@ -7,8 +7,7 @@ use polyphony_sandbox::{AssertOutcome, Verdict};
 use super::{
     assessment::{Assessment, Definition, Run, all_passed, has_passed, passed},
     function::{Body, HelperUse, Results},
-    problem::Problem,
-    program::HELPER,
+    problem::{HELPER, Problem},
     settings::VisibleAsserts,
 };
 

@@ -34,8 +34,8 @@ pub use self::{
 use self::{
     feedback::{Report, ask_again, shorten},
     function::Function,
-    problem::Problem,
-    program::{Assembled, HELPER, assemble},
+    problem::{HELPER, Problem},
+    program::{Assembled, assemble},
 };
 
 /// The most of a response that an outside model is shown, in characters.

@@ -10,9 +10,11 @@ use ruff_text_size::Ranged;
 
 use super::{
     extract::{begins, unix_lines},
-    program::HELPER,
     python::parse,
 };
+
+/// What the helper is called.
+pub(super) const HELPER: &str = "aux";
 
 /// One problem to solve together.
 #[derive(Debug, PartialEq)]

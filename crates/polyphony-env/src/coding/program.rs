@@ -2,10 +2,10 @@
 
 use polyphony_sandbox::{Program, SyntaxError};
 
-use super::{function::Function, problem::Problem};
-
-/// What the helper is called.
-pub(super) const HELPER: &str = "aux";
+use super::{
+    function::Function,
+    problem::{HELPER, Problem},
+};
 
 /// A program and the lines at which its last two functions begin.
 pub(super) struct Assembled {

@@ -3,7 +3,7 @@
 
 use polyphony_episode::Observation;
 
-use super::{problem::Problem, program::HELPER};
+use super::problem::{HELPER, Problem};
 
 /// One observation a role: the helper's author, then the entry function's.
 pub(super) fn first_observations(problem: &Problem) -> Vec<Observation> {

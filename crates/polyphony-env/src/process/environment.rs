@@ -7,12 +7,12 @@ use std::{
         Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use polyphony_episode::{
-    Counter, Environment, EnvironmentError, JointAction, MetricKey, Observation, Outcome, Reward,
-    Role, Split, Task, Turn,
+    Counter, Environment, EnvironmentError, EnvironmentSettings, JointAction, MetricKey,
+    Observation, Outcome, Reward, Role, Split, Task, Turn,
 };
 use serde_json::{Value, json};
 
@@ -21,9 +21,10 @@ use super::other::{Trouble, Worker};
 #[cfg(unix)]
 use super::worker::{Trouble, Worker};
 use super::{
+    answer::{self, Answer, Hello},
+    call::{Call, CallName, PROTOCOL},
     error::{ProcessError, ProcessFailure, shown},
-    protocol::{self, Answer, Call, CallName, Hello, PROTOCOL},
-    settings::{Process, deadline},
+    settings::Process,
 };
 
 /// A program that runs, as an environment. [`Process::start`] makes it.
@@ -40,6 +41,30 @@ pub struct ProcessEnvironment {
     calls: AtomicU64,
     restarts: AtomicU64,
     nanos: AtomicU64,
+}
+
+impl Process {
+    /// Starts the program and exchanges the handshake.
+    ///
+    /// # Errors
+    /// If a setting is not allowed, or the program cannot be started, does not answer in time, or
+    /// answers something else than the protocol says.
+    pub fn start(&self) -> Result<ProcessEnvironment, ProcessError> {
+        self.validate()?;
+        ProcessEnvironment::start(self.clone())
+    }
+}
+
+impl EnvironmentSettings for Process {
+    fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+        match self.start() {
+            Ok(environment) => Ok(Box::new(environment)),
+            Err(error) => Err(EnvironmentError::because(
+                "the environment's program cannot be used",
+                error,
+            )),
+        }
+    }
 }
 
 impl ProcessEnvironment {
@@ -230,6 +255,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When a call that may take this many seconds has to be answered.
+fn deadline(secs: f64) -> Instant {
+    Instant::now() + Duration::from_secs_f64(secs)
+}
+
 fn spawn(settings: &Process, label: &str) -> Result<Worker, ProcessFailure> {
     let Some((program, arguments)) = settings.command.split_first() else {
         return Err(ProcessFailure::Setting("`command` is empty".to_owned()));
@@ -284,7 +314,7 @@ fn ask(
             },
             Trouble::Pipe(source) => ProcessFailure::Pipe { source },
         })?;
-    protocol::read(&line, name, id)
+    answer::read(&line, name, id)
 }
 
 impl Environment for ProcessEnvironment {

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io};
 
-use super::protocol::CallName;
+use super::call::CallName;
 
 /// Why a program that serves as an environment could not be used.
 #[derive(Debug)]

@@ -8,21 +8,22 @@
 //!
 //! The program is the user's own and is trusted: it is **not** confined in any way.
 
+mod answer;
+mod call;
 mod conformance;
 mod environment;
 mod error;
 #[cfg(not(unix))]
 mod other;
-mod protocol;
 mod settings;
 #[cfg(unix)]
 mod worker;
 
 pub use self::{
+    call::{CallName, PROTOCOL},
     conformance::{Finding, Report, check},
     environment::ProcessEnvironment,
     error::{ProcessError, ProcessFailure},
-    protocol::PROTOCOL,
     settings::Process,
 };
 

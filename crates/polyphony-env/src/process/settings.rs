@@ -1,19 +1,11 @@
 //! What stands in a recipe for a program.
 
-use std::{
-    num::NonZeroUsize,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroUsize, path::PathBuf};
 
-use polyphony_episode::{Environment, EnvironmentError, EnvironmentSettings};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    environment::ProcessEnvironment,
-    error::{ProcessError, ProcessFailure},
-};
+use super::error::{ProcessError, ProcessFailure};
 
 /// The longest time limit, in seconds: a week.
 const LONGEST_SECS: f64 = 7.0 * 24.0 * 3600.0;
@@ -79,16 +71,6 @@ impl Process {
         }
     }
 
-    /// Starts the program and exchanges the handshake.
-    ///
-    /// # Errors
-    /// If a setting is not allowed, or the program cannot be started, does not answer in time, or
-    /// answers something else than the protocol says.
-    pub fn start(&self) -> Result<ProcessEnvironment, ProcessError> {
-        self.validate()?;
-        ProcessEnvironment::start(self.clone())
-    }
-
     /// The program in messages.
     pub(super) fn label(&self) -> String {
         const MOST_CHARS: usize = 200;
@@ -99,7 +81,8 @@ impl Process {
         }
     }
 
-    fn validate(&self) -> Result<(), ProcessError> {
+    /// Refuses what cannot work.
+    pub(super) fn validate(&self) -> Result<(), ProcessError> {
         let refused = |reason: String| {
             Err(ProcessError {
                 command: self.label(),
@@ -127,23 +110,6 @@ impl Process {
     }
 }
 
-/// When a call that may take this many seconds has to be answered.
-pub(super) fn deadline(secs: f64) -> Instant {
-    Instant::now() + Duration::from_secs_f64(secs)
-}
-
-impl EnvironmentSettings for Process {
-    fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
-        match self.start() {
-            Ok(environment) => Ok(Box::new(environment)),
-            Err(error) => Err(EnvironmentError::because(
-                "the environment's program cannot be used",
-                error,
-            )),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused() {
-        let message = |process: Process| process.start().err().unwrap().to_string();
+        let message = |process: Process| process.validate().unwrap_err().to_string();
         let given = Process::new(["true"]);
         assert!(message(Process::new([""; 0])).contains("`command` names no program"));
         for (name, process) in [

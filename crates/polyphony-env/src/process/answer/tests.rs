@@ -1,8 +1,8 @@
 //! Every message, right and wrong.
 
-use polyphony_episode::Response;
+use polyphony_episode::{JointAction, Response, Turn};
 
-use super::*;
+use super::{super::call::Call, *};
 
 fn hello_from(json: &str) -> Result<Hello, String> {
     let answer =
