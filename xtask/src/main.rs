@@ -13,6 +13,7 @@ mod edges;
 mod human_eval;
 mod links;
 mod names;
+mod outside;
 mod packages;
 mod process;
 mod source;

@@ -1,13 +1,17 @@
-//! `cargo xtask test`: all tests, then all examples.
+//! `cargo xtask test`: all tests, then all examples, then the package outside of the workspace.
 
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use cargo_metadata::{Message, TargetKind, camino::Utf8PathBuf};
 
-use crate::process::{self, say};
+use crate::{
+    outside,
+    process::{self, say},
+};
 
-/// Runs the tests of the workspace, those in the documentation included, and then each example.
+/// Runs the tests of the workspace, those in the documentation included, then each example, and then the
+/// package outside of the workspace.
 pub(crate) fn run() -> Result<()> {
     process::run(process::cargo().args(["test", "--workspace"]))?;
     for example in build_examples()? {
@@ -17,7 +21,8 @@ pub(crate) fn run() -> Result<()> {
         ));
         process::run(&mut Command::new(example))?;
     }
-    Ok(())
+    say(format_args!("\n== the package outside of the workspace =="));
+    outside::run()
 }
 
 /// The programs of all examples. They were built with the tests; this finds them and builds nothing

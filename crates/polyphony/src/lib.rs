@@ -48,8 +48,8 @@
 //! [`Program::evaluate`], which take a [`Stop`] and return values. The crates below are re-exported;
 //! each can be used without this one.
 //!
-//! This crate prints, listens for Ctrl-C and installs a logger and an allocator, but only in
-//! [`Program::main`] (the allocator: with the cargo feature `mimalloc`). Start reading at [`Program`];
+//! This crate prints, listens for Ctrl-C, and installs a logger and a panic hook, but only in
+//! [`Program::main`]. With the cargo feature `mimalloc`, on by default, it brings an allocator. Start reading at [`Program`];
 //! what ships is registered in `standard.rs`, and each command is one file below `commands`.
 
 mod bench;

@@ -104,6 +104,7 @@ impl Program {
     pub fn main(self) -> ExitCode {
         #[cfg(feature = "mimalloc")]
         keep_freed_memory();
+        keep_caught_panics_quiet();
         // Everything runs on a worker of the pool: work that comes from outside has to wake one worker
         // for each of the hundreds of small parallel loops in a decoding pass, and wait for it.
         let pool = rayon::ThreadPoolBuilder::new()
@@ -171,6 +172,16 @@ impl Program {
         self.registry.check()?;
         polyphony_runner::evaluate(&self.registry, evaluating, stop, observer)
     }
+}
+
+/// What a decoder panics with on damaged data becomes an error, which says all there is to say.
+fn keep_caught_panics_quiet() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !polyphony_env::catches_panics() {
+            usual(panic);
+        }
+    }));
 }
 
 /// Keeps freed memory: the peak stays the same.
