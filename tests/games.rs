@@ -1,15 +1,13 @@
 //! Tiny models learn small games, with every algorithm, joint mode and credit; with rewards that were
 //! shuffled they do not.
 
-use std::num::NonZeroUsize;
-
-use polyphony_episode::{Environment, Task};
+use polyphony_episode::{Environment, Metric, Task};
 use polyphony_marl::{
-    Agent, Algorithm, Baseline, Credit, IndexedTask, JointMode, JudgedGroup, LongPrompts, Node,
-    ResponseConfig, Rollout, RolloutConfig, RolloutWeights, StepConfig, UpdateConfig, Updates,
-    advantages, credits, mean_return, returns, rollout, train_step, update,
+    Agent, Algorithm, AlgorithmSettings as _, AlgorithmState, Baseline, Credit, Game, JointMode,
+    Magrpo, MarlError, Node, Progress, Rollout, StepContext, TrainingConfig, Tree, Updates,
+    start_tasks, train_step,
 };
-use polyphony_model::{Sampling, StreamKey};
+use polyphony_model::{ModelError, TensorSpec};
 use polyphony_test_support::{
     games::{Complement, Relay},
     team,
@@ -64,88 +62,69 @@ fn relay() -> Lesson {
 }
 
 impl Lesson {
-    fn indexed(&self) -> Vec<IndexedTask<'_>> {
-        let tasks = self.tasks.iter().enumerate();
-        tasks
-            .map(|(index, task)| IndexedTask { index, task })
-            .collect()
-    }
-
-    fn config(&self, algorithm: &Algorithm, seed: u64, step: usize) -> StepConfig {
+    fn config(&self, settings: &Magrpo, seed: u64) -> TrainingConfig {
         let roles = self.game.roles().len();
-        let joint_actions = algorithm.joint_actions(roles).unwrap();
-        let turns: NonZeroUsize = self.game.horizon();
-        let nodes: usize = (0..turns.get())
-            .map(|turn| joint_actions.pow(turn as u32))
-            .sum();
+        let joint_actions = settings.tree().joint_actions(roles).unwrap();
+        let turns = self.game.horizon().get();
+        let nodes: usize = (0..turns).map(|turn| joint_actions.pow(turn as u32)).sum();
         // One gradient step from everything that a step has played.
         let all = self.tasks.len() * nodes;
-        StepConfig {
-            algorithm: algorithm.clone(),
+        TrainingConfig {
+            seed,
+            steps: self.steps,
+            max_new_tokens: 1,
             updates: Updates {
                 learning_rate: self.learning_rate,
                 buffer: all,
                 minibatch: all,
                 ..Updates::default()
             },
-            responses: ResponseConfig {
-                sampling: Sampling::default(),
-                max_new_tokens: 1,
-                weights: RolloutWeights::Full,
-                long_prompts: LongPrompts::Fail,
-            },
-            steps: self.steps,
-            key: StreamKey {
-                seed,
-                step: step as u32,
-                ..StreamKey::default()
-            },
+            ..TrainingConfig::default()
         }
     }
 
     /// The mean return of each step, up to where it is learned.
-    fn learn(&self, algorithm: &Algorithm, seed: u64) -> Vec<f64> {
-        let mut team = team(self.game.as_ref());
-        self.until_learned(|step| {
-            let config = self.config(algorithm, seed, step);
-            let game = self.game.as_ref();
-            let done = train_step(&mut team, game, &self.indexed(), &config, &mut |_| ()).unwrap();
-            done.report.first_turn().mean_return
-        })
+    fn learn(&self, settings: &Magrpo, seed: u64) -> Vec<f64> {
+        self.learn_with(settings, seed, |algorithm| algorithm)
     }
 
     /// The same with MAGRPO where the rewards of each node are dealt out anew among its joint actions
     /// before anyone learns from them.
     fn learn_shuffled(&self, joint_mode: JointMode, seed: u64) -> Vec<f64> {
-        let mut team = team(self.game.as_ref());
-        let algorithm = algorithm(Baseline::GroupMean, joint_mode, Credit::Mean);
-        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        let settings = magrpo(Baseline::GroupMean, joint_mode, Credit::Mean);
+        self.learn_with(&settings, seed, |inner| {
+            Box::new(Shuffled {
+                inner,
+                dice: ChaCha8Rng::seed_from_u64(seed),
+            })
+        })
+    }
+
+    /// Learns with what is made of the algorithm.
+    fn learn_with(
+        &self,
+        settings: &Magrpo,
+        seed: u64,
+        change: impl FnOnce(Box<dyn Algorithm>) -> Box<dyn Algorithm>,
+    ) -> Vec<f64> {
+        let game = self.game.as_ref();
+        let config = self.config(settings, seed);
+        let mut team = team(game);
+        let built = settings.build(&team, &Game::of(game), &config);
+        let mut algorithm = change(built.unwrap());
+        let tasks = start_tasks(&team, game, self.tasks.clone(), &config).unwrap();
+        let all: Vec<usize> = (0..tasks.len()).collect();
         self.until_learned(|step| {
-            let config = self.config(&algorithm, seed, step);
-            let mut played = play(&team, self, &config);
-            let earned = mean_return(&played.nodes, 1.0);
-            played
-                .nodes
-                .iter_mut()
-                .for_each(|node| shuffle(node, &mut dice));
-            for (role, agent) in team.iter_mut().enumerate() {
-                let groups: Vec<JudgedGroup> = played
-                    .nodes
-                    .iter()
-                    .flat_map(Node::nodes)
-                    .map(|node| judge(node, role, &algorithm))
-                    .collect();
-                let update_config = UpdateConfig {
-                    algorithm: &algorithm,
-                    updates: &config.updates,
-                    learning_rate: config.updates.learning_rate,
-                    minibatch: groups.len(),
-                    temperature: 1.0,
-                    max_new_tokens: config.responses.max_new_tokens,
-                };
-                update(agent, &groups, &update_config).unwrap();
-            }
-            earned
+            let done = train_step(
+                &mut team,
+                algorithm.as_mut(),
+                game,
+                tasks.batch(&all),
+                &config,
+                step,
+                &mut |_| (),
+            );
+            done.unwrap().metric("return").unwrap()
         })
     }
 
@@ -167,16 +146,47 @@ impl Lesson {
     }
 }
 
-fn play(team: &[Agent], lesson: &Lesson, config: &StepConfig) -> Rollout {
-    let rollout_config = RolloutConfig {
-        samples: config.algorithm.samples,
-        joint_mode: config.algorithm.joint_mode,
-        termination_threshold: None,
-        responses: config.responses.clone(),
-        key: config.key,
-    };
-    let game = lesson.game.as_ref();
-    rollout(team, game, &lesson.indexed(), &rollout_config, &mut |_| ()).unwrap()
+/// An algorithm that learns from rewards which have nothing to do with what was answered. What is
+/// reported as earned is what was.
+struct Shuffled {
+    inner: Box<dyn Algorithm>,
+    dice: ChaCha8Rng,
+}
+
+impl Algorithm for Shuffled {
+    fn tree(&self) -> Tree {
+        self.inner.tree()
+    }
+
+    fn learn(
+        &mut self,
+        agents: &mut [Agent],
+        rollout: &mut Rollout,
+        step: &StepContext<'_>,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Metric>, MarlError> {
+        for node in &mut rollout.nodes {
+            shuffle(node, &mut self.dice);
+        }
+        self.inner.learn(agents, rollout, step, on_progress)
+    }
+
+    fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
+        self.inner.state(agents)
+    }
+
+    fn restore(
+        &mut self,
+        agents: &[Agent],
+        values: &str,
+        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<(), MarlError> {
+        self.inner.restore(agents, values, read)
+    }
+
+    fn gradient_steps(&self) -> usize {
+        self.inner.gradient_steps()
+    }
 }
 
 /// Deals the rewards of a node, and of all below it, out anew among its joint actions.
@@ -192,16 +202,8 @@ fn shuffle(node: &mut Node, dice: &mut ChaCha8Rng) {
     }
 }
 
-fn judge(node: &Node, role: usize, algorithm: &Algorithm) -> JudgedGroup {
-    let credits = credits(node, role, &returns(node, 1.0), algorithm.credit);
-    JudgedGroup {
-        group: node.groups[role].clone(),
-        advantages: advantages(&credits, algorithm.baseline, algorithm.advantage_scale),
-    }
-}
-
-fn algorithm(baseline: Baseline, joint_mode: JointMode, credit: Credit) -> Algorithm {
-    Algorithm {
+fn magrpo(baseline: Baseline, joint_mode: JointMode, credit: Credit) -> Magrpo {
+    Magrpo {
         samples: match joint_mode {
             JointMode::Aligned => 8,
             JointMode::Cross => 4,
@@ -209,7 +211,7 @@ fn algorithm(baseline: Baseline, joint_mode: JointMode, credit: Credit) -> Algor
         joint_mode,
         credit,
         baseline,
-        ..Algorithm::default()
+        ..Magrpo::default()
     }
 }
 
@@ -226,7 +228,7 @@ fn check_learned(lesson: &Lesson) {
     for baseline in BASELINES {
         for (joint_mode, credit) in MODES {
             for seed in SEEDS {
-                let returns = lesson.learn(&algorithm(baseline, joint_mode, credit), seed);
+                let returns = lesson.learn(&magrpo(baseline, joint_mode, credit), seed);
                 let reached = lesson.reached(&returns);
                 if reached < ENOUGH {
                     failed.push(format!(

@@ -250,8 +250,8 @@ fn greedy_tokens_match() {
         );
         let group = PromptGroup {
             prompt,
-            samples: 1,
-            key: StreamKey::default(),
+            keys: vec![StreamKey::default()],
+            family: 0,
         };
         let config = GenerationConfig {
             sampling: Sampling::greedy(),

@@ -5,17 +5,15 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use polyphony_device_tests::targets;
 use polyphony_episode::{
-    Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
+    Environment, EnvironmentError, JointAction, Metric, Observation, Outcome, Reward, Role, Task,
+    Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, Baseline, IndexedTask, Language, LongPrompts, ResponseConfig, RolloutWeights,
-    StepConfig, StepReport, Timing, Updates, train_step,
+    Agent, AlgorithmSettings as _, Baseline, Game, Magrpo, Step, TrainingConfig, Updates,
+    start_tasks, train_step,
 };
-use polyphony_model::{
-    Activations, LanguageModel, LoraConfig, ModelFiles, Sampling, StreamKey, Tokenizer,
-    sequence_logits,
-};
-use polyphony_test_support::{fixture, load, load_on, values, weight_bits};
+use polyphony_model::{Activations, LanguageModel, LoraConfig, ModelFiles, sequence_logits};
+use polyphony_test_support::{fixture, load, load_on, plain_language, values, weight_bits};
 
 /// What earns a reward.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +27,12 @@ enum Goal {
     Constant,
 }
 
+/// The names of the roles, and of the parts of the reward.
+const ROLES: [&str; 2] = ["low", "high"];
+
 struct Halves {
     roles: [Role; 2],
+    parts: [String; 2],
     goal: Goal,
 }
 
@@ -39,8 +41,8 @@ impl Environment for Halves {
         &self.roles
     }
 
-    fn reward_parts(&self) -> &[&'static str] {
-        &["low", "high"]
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
@@ -69,7 +71,8 @@ impl Environment for Halves {
 
 fn halves(goal: Goal) -> Halves {
     Halves {
-        roles: [Role::new("low"), Role::new("high")],
+        roles: ROLES.map(Role::new),
+        parts: ROLES.map(str::to_owned),
         goal,
     }
 }
@@ -81,35 +84,17 @@ fn team() -> Vec<Agent> {
 
 fn team_on(device: &Device) -> Vec<Agent> {
     let model = load_on(device, &fixture("tiny-llama"));
-    let language = Arc::new(Language {
-        tokenizer: Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap(),
-        template: None,
-        stop_tokens: vec![2],
-    });
-    ["low", "high"]
+    let language = Arc::new(plain_language());
+    ROLES
         .map(|name| Agent::new(name, model.clone(), Arc::clone(&language)))
         .into()
 }
 
-fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
-    StepConfig {
-        responses: ResponseConfig {
-            sampling: Sampling::default(),
-            max_new_tokens: 8,
-            weights: RolloutWeights::Full,
-            long_prompts: LongPrompts::Fail,
-        },
+fn config(seed: u64) -> TrainingConfig {
+    TrainingConfig {
+        seed,
         steps: 40,
-        key: StreamKey {
-            seed,
-            step: step as u32,
-            ..StreamKey::default()
-        },
-        algorithm: Algorithm {
-            samples: 8,
-            baseline,
-            ..Algorithm::default()
-        },
+        max_new_tokens: 8,
         updates: Updates {
             learning_rate: 3e-3,
             warmup_steps: 2,
@@ -117,79 +102,96 @@ fn config(seed: u64, step: usize, baseline: Baseline) -> StepConfig {
             minibatch: 2,
             ..Updates::default()
         },
+        ..TrainingConfig::default()
     }
 }
 
-/// Trains a team; gives back a report for each step, without what depends on clocks.
+/// Trains a team; gives back what each step came to.
 fn train(
     team: &mut [Agent],
     environment: &dyn Environment,
     steps: usize,
     seed: u64,
     baseline: Baseline,
-) -> Vec<StepReport> {
-    train_with(team, environment, steps, &|step| {
-        config(seed, step, baseline)
-    })
+) -> Vec<Step> {
+    train_with(team, environment, steps, baseline, &config(seed))
 }
 
 fn train_with(
     team: &mut [Agent],
     environment: &dyn Environment,
     steps: usize,
-    config: &dyn Fn(usize) -> StepConfig,
-) -> Vec<StepReport> {
+    baseline: Baseline,
+    config: &TrainingConfig,
+) -> Vec<Step> {
+    let settings = Magrpo {
+        samples: 8,
+        baseline,
+        ..Magrpo::default()
+    };
+    let built = settings.build(team, &Game::of(environment), config);
+    let mut algorithm = built.unwrap();
     let tasks = ["hello", "the letter"].map(|text| Task::new(text, [("text", text)]));
-    let indexed: Vec<IndexedTask<'_>> = tasks
-        .iter()
-        .enumerate()
-        .map(|(index, task)| IndexedTask { index, task })
-        .collect();
+    let tasks = start_tasks(team, environment, tasks.into(), config).unwrap();
     let one = |step| {
-        let done = train_step(team, environment, &indexed, &config(step), &mut |_| ()).unwrap();
-        StepReport {
-            timing: Timing::default(),
-            ..done.report
-        }
+        let done = train_step(
+            team,
+            algorithm.as_mut(),
+            environment,
+            tasks.batch(&[0, 1]),
+            config,
+            step,
+            &mut |_| (),
+        );
+        done.unwrap()
     };
     (0..steps).map(one).collect()
 }
 
-fn mean(reports: &[StepReport], of: impl Fn(&StepReport) -> f64) -> f64 {
-    reports.iter().map(of).sum::<f64>() / reports.len() as f64
+/// A metric that must have a value.
+#[track_caller]
+fn metric(step: &Step, name: &str) -> f64 {
+    let value = step.metric(name);
+    value.unwrap_or_else(|| panic!("`{name}` has no value"))
+}
+
+/// A metric of each role.
+fn of_roles(step: &Step, name: &str) -> [f64; 2] {
+    ROLES.map(|role| metric(step, &format!("{role}/{name}")))
+}
+
+/// The mean of a metric over some steps.
+fn mean(steps: &[Step], name: &str) -> f64 {
+    let values = steps.iter().map(|step| metric(step, name));
+    values.sum::<f64>() / steps.len() as f64
 }
 
 #[test]
 fn a_team_learns_what_its_shared_reward_asks_of_each() {
     let mut team = team();
     let start = weight_bits(&team[0].model);
-    let reports = train(
+    let steps = train(
         &mut team,
         &halves(Goal::OwnHalves),
         40,
         1,
         Baseline::GroupMean,
     );
-    let (first, last) = (&reports[..5], &reports[35..]);
-    let rise = mean(last, |report| report.first_turn().mean_return)
-        - mean(first, |report| report.first_turn().mean_return);
+    let (first, last) = (&steps[..5], &steps[35..]);
+    let rise = mean(last, "return") - mean(first, "return");
     assert!(rise > 0.7, "the return rose by {rise}");
-    for part in 0..2 {
-        let rise = mean(last, |report| report.first_turn().parts[part].1)
-            - mean(first, |report| report.first_turn().parts[part].1);
-        assert!(rise > 0.3, "part {part} rose by {rise}");
+    for part in ["reward/low", "reward/high"] {
+        let rise = mean(last, part) - mean(first, part);
+        assert!(rise > 0.3, "{part} rose by {rise}");
     }
     let [one, two] = [0, 1].map(|agent| weight_bits(&team[agent].model));
     assert!(
         one != start && two != start && one != two,
         "each agent has weights of its own"
     );
-    for report in &reports {
-        for agent in &report.agents {
-            assert!(
-                agent.update.logprob_gap.unwrap_or_default() < 1e-3,
-                "{agent:?}"
-            );
+    for step in &steps {
+        for gap in of_roles(step, "logprob_gap") {
+            assert!(gap < 1e-3, "{:?}", step.metrics);
         }
     }
 }
@@ -201,9 +203,8 @@ fn a_model_that_plays_both_roles_learns_from_each() {
         team.truncate(1);
         // What the other role does earns nothing, so that it can teach nothing.
         let environment = halves(Goal::LowHalfOf(role));
-        let reports = train(&mut team, &environment, 20, 1, Baseline::GroupMean);
-        let [first, last] = [&reports[..5], &reports[15..]]
-            .map(|reports| mean(reports, |report| report.first_turn().mean_return));
+        let steps = train(&mut team, &environment, 20, 1, Baseline::GroupMean);
+        let [first, last] = [&steps[..5], &steps[15..]].map(|steps| mean(steps, "return"));
         assert!(last - first > 0.25, "role {role}: {first} became {last}");
     }
 }
@@ -212,20 +213,16 @@ fn a_model_that_plays_both_roles_learns_from_each() {
 fn equal_rewards_change_no_weight() {
     let mut team = team();
     let start = weight_bits(&team[0].model);
-    for report in train(
+    for step in train(
         &mut team,
         &halves(Goal::Constant),
         3,
         1,
         Baseline::GroupMean,
     ) {
-        for agent in &report.agents {
-            assert_eq!(
-                (agent.overall.zero_advantage_share, agent.update.steps),
-                (1.0, 0)
-            );
-            assert_eq!(agent.update.skipped_groups, 2);
-        }
+        assert_eq!(of_roles(&step, "zero_advantage_share"), [1.0; 2]);
+        assert_eq!(of_roles(&step, "gradient_steps"), [0.0; 2]);
+        assert_eq!(of_roles(&step, "skipped_groups"), [2.0; 2]);
     }
     for agent in &team {
         assert!(weight_bits(&agent.model) == start, "{} changed", agent.name);
@@ -236,15 +233,21 @@ fn equal_rewards_change_no_weight() {
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut team = team();
-        let reports = train(
+        let steps = train(
             &mut team,
             &halves(Goal::OwnHalves),
             3,
             seed,
             Baseline::LeaveOneOut,
         );
+        // All but what depends on clocks.
+        let metrics: Vec<Metric> = steps
+            .into_iter()
+            .flat_map(|step| step.metrics)
+            .filter(|metric| !metric.key.is_timing())
+            .collect();
         (
-            reports,
+            metrics,
             team.iter()
                 .map(|agent| weight_bits(&agent.model))
                 .collect::<Vec<_>>(),
@@ -278,30 +281,26 @@ fn every_device_gives_the_same_returns() {
                     agent.model = agent.model.clone().with_lora(lora, 1, 0).unwrap();
                 }
             }
-            let config = |step| {
-                let mut config = config(1, step, Baseline::GroupMean);
-                config.updates.activations = activations;
-                config
+            let mut config = config(1);
+            config.updates.activations = activations;
+            let played = train_with(
+                &mut team,
+                &halves(Goal::OwnHalves),
+                2,
+                Baseline::GroupMean,
+                &config,
+            );
+            let returns: Vec<f64> = played.iter().map(|step| metric(step, "return")).collect();
+            let of_agents = |name| -> Vec<f64> {
+                let steps = played.iter();
+                steps.flat_map(|step| of_roles(step, name)).collect()
             };
-            let reports = train_with(&mut team, &halves(Goal::OwnHalves), 2, &config);
-            let returns: Vec<f64> = reports
-                .iter()
-                .map(|report| report.first_turn().mean_return)
-                .collect();
-            let updates: Vec<_> = reports
-                .into_iter()
-                .flat_map(|report| report.agents)
-                .collect();
-            let steps: Vec<usize> = updates.iter().map(|agent| agent.update.steps).collect();
-            let norms: Vec<f64> = updates
-                .iter()
-                .map(|agent| agent.update.gradient_norm)
-                .collect();
+            let (steps, norms) = (of_agents("gradient_steps"), of_agents("gradient_norm"));
             (returns, steps, norms)
         });
         for updates in [&here.1, &there.1] {
             assert_eq!(
-                updates, &[1; 4],
+                updates, &[1.0; 4],
                 "{name}: every agent learned in every step"
             );
         }
