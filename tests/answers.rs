@@ -51,7 +51,7 @@ fn score_runs_programs_against_the_tests_of_their_task() {
     let score = |words: &[&str]| {
         let problems = concat!(
             env!("CARGO_MANIFEST_DIR"),
-            "/../crates/polyphony-env/fixtures/HumanEval.jsonl.gz"
+            "/../polyphony-env/fixtures/HumanEval.jsonl.gz"
         );
         let fixed = [
             "score", "--env", "coding", "--tasks", problems, "--python", &python,

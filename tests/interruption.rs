@@ -61,7 +61,7 @@ fn an_interrupted_run_ends_in_order() {
         polyphony_test_support::load(&place.path("run/agents").join(role));
     }
 
-    // It goes on with the step after the last one.
+    // It continues with the step after the last one.
     let more = (steps + 2).to_string();
     place.succeed(&["resume", "run", "--steps", &more]);
     let numbers = place.read_lines("run/metrics.jsonl").into_iter();

@@ -1,4 +1,4 @@
-//! A run that is stopped, in whichever way, goes on as if it had not been.
+//! A run that is stopped, in whichever way, continues as if it had not been.
 
 #![cfg(unix)]
 
@@ -202,7 +202,7 @@ fn the_number_of_threads_changes_log_probabilities_by_rounding_alone() {
 }
 
 #[test]
-fn a_run_goes_on_over_several_turns_with_programs() {
+fn a_run_continues_over_several_turns_with_programs() {
     let place = place();
     let interpreter = format!("environment.sandbox.interpreter={:?}", python());
     let train = [
@@ -237,7 +237,7 @@ fn a_run_goes_on_over_several_turns_with_programs() {
         "{}",
         whole.metrics[0]
     );
-    // A root of four joint actions, each of which goes on.
+    // A root of four joint actions, each of which continues.
     let rollouts = place.read_lines("run/rollouts.jsonl");
     assert_eq!(rollouts.len(), 3 * 5);
     assert_eq!(rollouts[0]["path"], json!([]));

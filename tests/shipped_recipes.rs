@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use polyphony_runner::recipe::{DEFAULT_NAME, shipped};
+use polyphony::Program;
 use polyphony_test_support::chat_model;
 
 use crate::command::{Place, python};
@@ -47,12 +47,14 @@ fn every_shipped_recipe_runs_a_step() {
     let place = Place::new();
     chat_model(&place.path("model"), 8192);
     // What `cargo xtask fetch humaneval` would bring.
-    let problems = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../crates/polyphony-env/fixtures/HumanEval.jsonl.gz");
+    let problems =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-env/fixtures/HumanEval.jsonl.gz");
     std::fs::create_dir(place.path("data")).unwrap();
     std::fs::copy(problems, place.path("data/HumanEval.jsonl.gz")).unwrap();
-    assert!(!shipped().is_empty());
-    for recipe in shipped() {
+    let program = Program::standard();
+    let shipped = program.registry().recipes();
+    assert!(shipped.len() > 0);
+    for recipe in shipped {
         let name = recipe.name;
         let interpreter = format!("environment.sandbox.interpreter={:?}", python());
         let runs_programs = recipe.text.contains("Coding(");
@@ -71,7 +73,7 @@ fn every_shipped_recipe_runs_a_step() {
             runs_programs,
             "{name}"
         );
-        let confined = place.path(&format!("{name}/sandbox.json")).exists();
+        let confined = place.path(&format!("{name}/environment.json")).exists();
         assert_eq!(confined, runs_programs, "{name}");
     }
 }
@@ -81,7 +83,9 @@ fn without_a_name_the_default_recipe_is_trained() {
     let place = Place::new();
     chat_model(&place.path("model"), 8192);
     place.succeed(&[&["train", "--run-dir", "run"], &SHORT[..]].concat());
-    let environment = match DEFAULT_NAME {
+    let program = Program::standard();
+    let default = program.registry().recipes().next().unwrap();
+    let environment = match default.name {
         name if name.starts_with("tldr") => "environment: Tldr",
         _ => "environment: Arxiv",
     };

@@ -2,8 +2,8 @@
 
 use std::fs;
 
+use polyphony::{Program, Recipe};
 use polyphony_model::sequence_logprobs;
-use polyphony_runner::{metrics::METRICS, recipe::Recipe};
 use polyphony_test_support::{chat_model, load, weight_bits};
 use serde_json::{Map, Value, json};
 
@@ -79,13 +79,15 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     let place = place();
     train(&place, "run", &["--steps", "3", "--set", "seed=9"]);
 
-    let recipe = Recipe::from_ron(&place.read("run/recipe.ron")).unwrap();
+    let program = Program::standard();
+    let recipe = Recipe::from_ron(program.registry(), &place.read("run/recipe.ron")).unwrap();
     assert_eq!(
         (recipe.steps, recipe.seed, recipe.max_new_tokens),
         (3, 9, 160)
     );
 
     check_metrics(&place.read_lines("run/metrics.jsonl"));
+    check_explanations(&place.read("run/metrics.json"));
     check_rollouts(&place);
 
     let evaluations = place.read_lines("run/evaluations.jsonl");
@@ -102,15 +104,43 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     }
 }
 
+/// What every step of a game of one turn without programs says, by the patterns of `docs/metrics.md`.
+const METRICS: [&str; 20] = [
+    "step",
+    "return",
+    "reward/<part>",
+    "sampled_tokens",
+    "skipped_tasks",
+    "cut_episodes",
+    "<role>/advantage_spread",
+    "<role>/zero_advantage_share",
+    "<role>/entropy",
+    "<role>/response_tokens",
+    "<role>/truncated_share",
+    "<role>/gradient_steps",
+    "<role>/gradient_norm",
+    "<role>/learning_rate",
+    "<role>/skipped_groups",
+    "<role>/refused_updates",
+    "<role>/logprob_gap",
+    "<role>/ratio",
+    "<role>/clipped_share",
+    "<role>/kl",
+];
+
+/// What depends on clocks and memory, in the object `timing`.
+const TIMING: [&str; 6] = [
+    "step_secs",
+    "rollout_secs",
+    "reward_secs",
+    "update_secs",
+    "tokens_per_sec",
+    "peak_memory_mib",
+];
+
 fn check_metrics(lines: &[Value]) {
     let mut expected = Vec::new();
-    // This environment runs no programs.
-    let names = METRICS.iter().map(|metric| metric.name).filter(|name| {
-        !["sandbox", "expert", "<turn>"]
-            .iter()
-            .any(|part| name.contains(part))
-    });
-    for name in names.clone().filter(|name| !name.starts_with("timing.")) {
+    for name in METRICS {
         let replacements: &[&str] = match name {
             name if name.contains("<part>") => &PARTS,
             name if name.contains("<role>") => &ROLES,
@@ -139,12 +169,28 @@ fn check_metrics(lines: &[Value]) {
         let mut keys: Vec<String> = object.keys().cloned().collect();
         keys.sort();
         assert_eq!(keys, expected);
-        for name in names
-            .clone()
-            .filter_map(|name| name.strip_prefix("timing."))
-        {
-            assert!(timing.get(name).is_some(), "`timing` has no `{name}`");
-        }
+        let mut timed: Vec<&String> = timing.as_object().unwrap().keys().collect();
+        timed.sort();
+        let mut expected = TIMING;
+        expected.sort_unstable();
+        assert_eq!(timed, expected);
+    }
+}
+
+/// Everything in the metrics but the step's number is explained, and nothing else.
+fn check_explanations(text: &str) {
+    let explained: Map<String, Value> = serde_json::from_str(text).unwrap();
+    let mut names: Vec<&String> = explained.keys().collect();
+    names.sort();
+    let patterns = METRICS.iter().filter(|name| **name != "step");
+    let mut expected: Vec<String> = patterns.map(ToString::to_string).collect();
+    expected.extend(TIMING.map(|name| format!("timing.{name}")));
+    expected.sort();
+    assert_eq!(names, expected.iter().collect::<Vec<_>>());
+    for (name, explanation) in &explained {
+        assert!(explanation["unit"].is_string(), "{name}");
+        let meaning = explanation["meaning"].as_str().unwrap();
+        assert!(!meaning.is_empty(), "{name}");
     }
 }
 
@@ -250,7 +296,7 @@ fn an_existing_run_directory_is_left_alone() {
     let arguments = ["train", "recipe.ron", "--run-dir", "run"];
     let expected = [
         "the run directory run exists already",
-        "give another with --run-dir",
+        "give another one, or remove it",
     ];
     place.refuse(&arguments, &expected);
 }

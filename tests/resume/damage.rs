@@ -76,22 +76,23 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     let whole = train_whole(&place, &[]);
     fs::rename(place.path("whole"), place.path("run")).unwrap();
     let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
-    let cut = ["summarizer.safetensors"];
-    refused(&place, "summarizer.safetensors", half, &cut);
+    for file in ["agent-summarizer.safetensors", "algorithm.safetensors"] {
+        refused(&place, file, half, &[file]);
+    }
     refused(&place, "state.ron", half, &["state.ron is damaged"]);
     let newer = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
-        assert!(text.starts_with("(format:2,"), "{text:.40}");
-        text.replacen("(format:2,", "(format:3,news:\"more\",", 1)
+        assert!(text.starts_with("(format:3,"), "{text:.40}");
+        text.replacen("(format:3,", "(format:4,news:\"more\",", 1)
             .into_bytes()
     };
     let older = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
-        text.replacen("(format:2,", "(format:1,", 1).into_bytes()
+        text.replacen("(format:3,", "(format:2,", 1).into_bytes()
     };
-    let expected = "it was written by an older polyphony (format 1; this one reads 2)";
+    let expected = "it was written by an older polyphony (format 2; this one reads 3)";
     refused(&place, "state.ron", older, &[expected]);
-    let expected = "it was written by a newer polyphony (format 3; this one reads 2)";
+    let expected = "it was written by a newer polyphony (format 4; this one reads 3)";
     refused(&place, "state.ron", newer, &[expected]);
 
     // Of another run: the recipe is part of what a checkpoint is.
@@ -101,7 +102,7 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     place.refuse(&["resume", "run", "--steps", "9"], &[foreign]);
     place.write("run/recipe.ron", recipe);
 
-    // The one that is offered does go on, to the same end.
+    // The one that is offered does continue, to the same end.
     place.succeed(&["resume", "run", "--from", "step-000006"]);
     Left::read(&place, "run").check(&whole, "from step 6");
     place.succeed(&["resume", "run", "--from", "start"]);
@@ -135,18 +136,18 @@ fn what_cannot_be_resumed_is_explained() {
     place.succeed(&baseline);
     place.refuse(
         &["resume", "parallel"],
-        &["parallel is no training run, but a baseline or a kept evaluation"],
+        &["parallel is not a training run, but a baseline or a kept evaluation"],
     );
     place.refuse(
         &["eval", "--team", "parallel"],
-        &["parallel is no training run", "no agents of its own"],
+        &["parallel is not a training run", "no agents of its own"],
     );
     // Whoever makes room that way keeps the rest.
     fs::rename(place.path("run/checkpoints"), place.path("elsewhere")).unwrap();
     place.refuse(
         &["resume", "run", "--steps", "3"],
         &[
-            "run has agents, but no checkpoint to go on from",
+            "run has agents, but no checkpoint to resume from",
             "--from start",
         ],
     );

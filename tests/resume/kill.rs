@@ -90,11 +90,11 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
 }
 
 #[test]
-fn a_killed_run_goes_on_as_if_it_had_never_stopped() {
+fn a_killed_run_continues_as_if_it_had_never_stopped() {
     check_kills(&[], 12, 1);
 }
 
 #[test]
-fn a_killed_run_of_adapters_goes_on_as_if_it_had_never_stopped() {
+fn a_killed_run_of_adapters_continues_as_if_it_had_never_stopped() {
     check_kills(&["--set", "fine_tuning=Lora(rank: 2)"], 8, 2);
 }
