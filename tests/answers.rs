@@ -90,15 +90,16 @@ fn score_runs_programs_against_the_tests_of_their_task() {
         let (first, rest) = expected.split_once(": ").unwrap();
         place.refuse(&run, &[first, rest]);
     }
+    let coding = ["score", "--env", "coding", "--python", &python];
     place.refuse(
-        &["score", "--env", "coding", "--input", "in.jsonl"],
-        &["`--env coding` needs --tasks FILE"],
+        &[&coding[..], &["--input", "in.jsonl"]].concat(),
+        &["in.jsonl, line 1", "without --tasks", "has no field `"],
     );
     place.refuse(
         &[
             "score", "--env", "tldr", "--tasks", "x", "--input", "in.jsonl",
         ],
-        &["--tasks is for `--env coding` alone"],
+        &["loading --tasks", "`x`: unknown data set format"],
     );
 }
 

@@ -162,7 +162,7 @@ fn data_sets_that_cannot_be_used() {
         (
             "blank.jsonl",
             "{\"body\": \"a\"}\n{\"body\": \"  \"}\n",
-            &["loading `train`", "field `post`", "is blank"],
+            &["checking `train`", "field `post`", "is blank"],
         ),
         (
             "posts.csv",
@@ -257,7 +257,7 @@ fn inputs_of_the_scoring_commands() {
     );
     place.refuse(
         &["score", "--env", "chess", "--input", "in.jsonl"],
-        &["chess", "tldr, arxiv"],
+        &["no environment `chess`", "Tldr, Arxiv"],
     );
     place.write("one.jsonl", "{\"responses\": [\"a\"]}\n");
     let expected = [

@@ -115,16 +115,10 @@ fn a_page_of_nothing_is_refused() {
     );
     place.refuse(&["report"], &["<RUN>"]);
     let place = trained();
-    place.refuse(
-        &["watch", "run-1"],
-        &["no terminal", "polyphony report run-1"],
-    );
+    place.refuse(&["watch", "run-1"], &["no terminal"]);
     place.refuse(
         &["watch", "discussion"],
-        &[
-            "discussion is no training run",
-            "polyphony compare discussion",
-        ],
+        &["discussion is not a training run"],
     );
     place.refuse(
         &["report", "run-1", "-o", "no/such/page.html"],

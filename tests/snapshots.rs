@@ -80,7 +80,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ),
     (
         "an algorithm without its name",
-        &["@algorithm: Magrpo( => algorithm: Magrpo("],
+        &["@algorithm: Magrpo( => algorithm: ("],
     ),
     (
         "a misspelt data source",
