@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     command::{Place, python},
-    training_run::place_for,
+    training_run::{check_documented, place_for},
 };
 
 /// Steps of the whole run.
@@ -237,6 +237,8 @@ fn a_run_continues_over_several_turns_with_programs() {
         "{}",
         whole.metrics[0]
     );
+    let explained = check_documented(&place, "run");
+    assert!(explained.contains_key("<role>/turn_<turn>/entropy"));
     // A root of four joint actions, each of which continues.
     let rollouts = place.read_lines("run/rollouts.jsonl");
     assert_eq!(rollouts.len(), 3 * 5);

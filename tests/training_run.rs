@@ -87,7 +87,8 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     );
 
     check_metrics(&place.read_lines("run/metrics.jsonl"));
-    check_explanations(&place.read("run/metrics.json"));
+    let explained = check_documented(&place, "run");
+    check_explanations(&explained);
     check_rollouts(&place);
 
     let evaluations = place.read_lines("run/evaluations.jsonl");
@@ -178,8 +179,7 @@ fn check_metrics(lines: &[Value]) {
 }
 
 /// Everything in the metrics but the step's number is explained, and nothing else.
-fn check_explanations(text: &str) {
-    let explained: Map<String, Value> = serde_json::from_str(text).unwrap();
+fn check_explanations(explained: &Map<String, Value>) {
     let mut names: Vec<&String> = explained.keys().collect();
     names.sort();
     let patterns = METRICS.iter().filter(|name| **name != "step");
@@ -187,11 +187,29 @@ fn check_explanations(text: &str) {
     expected.extend(TIMING.map(|name| format!("timing.{name}")));
     expected.sort();
     assert_eq!(names, expected.iter().collect::<Vec<_>>());
-    for (name, explanation) in &explained {
-        assert!(explanation["unit"].is_string(), "{name}");
+    for (name, explanation) in explained {
         let meaning = explanation["meaning"].as_str().unwrap();
         assert!(!meaning.is_empty(), "{name}");
     }
+}
+
+/// Checks that `docs/metrics.md` has every metric that a run explains, with the same unit; returns what
+/// the run explains.
+pub(crate) fn check_documented(place: &Place, run: &str) -> Map<String, Value> {
+    let text = place.read(&format!("{run}/metrics.json"));
+    let explained: Map<String, Value> = serde_json::from_str(&text).unwrap();
+    let documentation = include_str!("../docs/metrics.md");
+    for (name, explanation) in &explained {
+        let begin = format!("| `{name}` |");
+        let row = documentation.lines().find(|row| row.starts_with(&begin));
+        let row = row.unwrap_or_else(|| panic!("docs/metrics.md lacks `{name}`"));
+        let unit = match explanation["unit"].as_str().unwrap() {
+            "" => "–",
+            unit => unit,
+        };
+        assert!(row.ends_with(&format!("| {unit} |")), "{unit}: {row}");
+    }
+    explained
 }
 
 /// What is in the rollouts can be scored again, by the environment and by the model.
