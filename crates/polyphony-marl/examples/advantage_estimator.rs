@@ -1,8 +1,9 @@
-//! An advantage estimator of one's own: responses are judged by their rank within the group alone.
+//! An algorithm with an advantage estimator of its own: responses are scored by their rank within the
+//! group alone.
 //!
-//! The loop below is a training step put together from its parts, with one of them replaced. Ranks
-//! hold no units, so that a reward of large outliers does no harm. Two copies of a tiny model with
-//! random weights learn to complement each other.
+//! Ranks hold no units, so that a reward of large outliers does no harm. Everything else is made of the
+//! parts that MAGRPO is made of: rollout, returns, credits, policy loss, update. Two copies of a tiny
+//! model with random weights learn to complement each other.
 //!
 //! `cargo run -p polyphony-marl --example advantage_estimator`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
@@ -15,12 +16,170 @@ mod games_team;
 use std::error::Error;
 
 use complement::Complement;
-use games_team::{number, rollout_config, team, update_config};
-use polyphony_episode::Task;
+use games_team::{number, team, training};
+use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
-    Algorithm, Credit, IndexedTask, JudgedGroup, Node, Updates, credits, mean_return, returns,
-    rollout, update,
+    Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
+    Credit, Game, JointMode, Learner, LearnerState, MarlError, PolicyLoss, PolicyUpdate, Progress,
+    Rollout, StepContext, TrainingConfig, Tree, credits, role_returns, start_tasks, train_step,
+    update_each, update_metrics, update_policy,
 };
+use polyphony_model::{ModelError, TensorSpec};
+use serde::{Deserialize, Serialize};
+
+/// The settings, as a recipe would give them: `algorithm: RankEstimator(samples: 8)`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RankEstimator {
+    samples: usize,
+}
+
+impl Default for RankEstimator {
+    fn default() -> Self {
+        Self { samples: 8 }
+    }
+}
+
+impl AlgorithmSettings for RankEstimator {
+    fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError> {
+        if self.samples < 2 {
+            return Err(ConfigError::new("samples", self.samples, "at least 2"));
+        }
+        PolicyLoss::default().validate(&config.updates)
+    }
+
+    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
+        AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
+    }
+
+    fn method(&self, _roles: usize) -> String {
+        "ranks".to_owned()
+    }
+
+    fn tree(&self) -> Tree {
+        Tree {
+            samples: self.samples,
+            joint_mode: JointMode::Aligned,
+            termination_threshold: None,
+            discount: 1.0,
+        }
+    }
+
+    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
+        agent.update_memory(self.samples, config)
+    }
+
+    fn build(
+        &self,
+        agents: &[Agent],
+        game: &Game,
+        config: &TrainingConfig,
+    ) -> Result<Box<dyn Algorithm>, MarlError> {
+        self.validate(config)?;
+        self.validate_for(game)?;
+        Ok(Box::new(Ranking {
+            settings: self.clone(),
+            learners: agents.iter().map(|_| Learner::default()).collect(),
+            best: f64::NEG_INFINITY,
+        }))
+    }
+}
+
+/// The algorithm while it trains: an optimizer per agent, and the best return so far.
+struct Ranking {
+    settings: RankEstimator,
+    learners: Vec<Learner>,
+    best: f64,
+}
+
+impl Algorithm for Ranking {
+    fn tree(&self) -> Tree {
+        AlgorithmSettings::tree(&self.settings)
+    }
+
+    fn learn(
+        &mut self,
+        agents: &mut [Agent],
+        rollout: &mut Rollout,
+        step: &StepContext<'_>,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Metric>, MarlError> {
+        rollout.assign_advantages(|node, role| {
+            let returns = role_returns(node, role, 1.0);
+            Ok(rank_advantages(&credits(
+                node,
+                role,
+                &returns,
+                Credit::Mean,
+            )))
+        })?;
+        let groups: Vec<_> = (0..agents.len())
+            .map(|role| {
+                rollout
+                    .groups_of(&[role])
+                    .into_iter()
+                    .cloned()
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let loss = PolicyLoss::default();
+        let done = update_each(
+            agents,
+            &mut self.learners,
+            on_progress,
+            |index, agent, own| {
+                let update = PolicyUpdate::new(index, agent, 1, step);
+                update_policy(agent, own, &groups[index], &loss, &update)
+            },
+        )?;
+        let mut metrics = Vec::new();
+        for (role, (report, shift)) in step.game.roles.iter().zip(&done) {
+            metrics.extend(update_metrics(role, report, shift.as_ref()));
+        }
+        // A metric of its own, which files and pages show with unit and meaning.
+        let returns = rollout
+            .nodes
+            .iter()
+            .flat_map(|node| role_returns(node, 0, 1.0));
+        self.best = returns.fold(self.best, f64::max);
+        let meaning = "Highest return of any joint action so far";
+        metrics.push(Metric::new(
+            MetricKey::new("best_return"),
+            self.best,
+            "reward",
+            meaning,
+        ));
+        Ok(metrics)
+    }
+
+    fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
+        let members = agents.iter().zip(&self.learners);
+        let learners: Vec<LearnerState> = members.clone().map(|(a, own)| own.state(a)).collect();
+        let tensors = members
+            .flat_map(|(agent, own)| own.tensors(agent))
+            .collect();
+        AlgorithmState::new(&(learners, self.best), tensors)
+    }
+
+    fn restore(
+        &mut self,
+        agents: &[Agent],
+        values: &str,
+        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<(), MarlError> {
+        let (learners, best): (Vec<LearnerState>, f64) = AlgorithmState::read(values)?;
+        let restored = agents.iter().zip(&learners);
+        self.learners = restored
+            .map(|(agent, state)| Learner::restored(agent, state, read))
+            .collect::<Result<_, _>>()?;
+        self.best = best;
+        Ok(())
+    }
+
+    fn gradient_steps(&self) -> usize {
+        self.learners.iter().map(|own| own.gradient_steps).sum()
+    }
+}
 
 /// The advantage of each credit: −1 for the lowest rank, 1 for the highest, and for equal credits the
 /// mean of their ranks'.
@@ -31,53 +190,33 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
         let equal = credits.iter().filter(|other| *other == own).count() as f64;
         lower + (equal - 1.0) / 2.0
     };
-    credits
-        .iter()
-        .map(|own| 2.0 * rank(own) / most - 1.0)
-        .collect()
+    let scaled = |own| 2.0 * rank(own) / most - 1.0;
+    credits.iter().map(scaled).collect()
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(rank_advantages(&[0.5, 9.0, 0.5]), [-0.5, 1.0, -0.5]);
     let game = Complement::new();
     let mut agents = team(&game)?;
+    let config = training(1, 60, 2, 3e-3);
+    let settings = RankEstimator::default();
+    let mut algorithm = settings.build(&agents, &Game::of(&game), &config)?;
     let tasks = [("aaaa", "1"), ("zzzz", "3")]
         .map(|(call, sum)| Task::new(call, [("call", call), ("sum", sum)]));
-    let tasks = [0, 1].map(|index| IndexedTask {
-        index,
-        task: &tasks[index],
-    });
-    let (algorithm, updates) = (Algorithm::default(), Updates::default());
-    for step in 0..60 {
-        let played = rollout(
-            &agents,
+    let tasks = start_tasks(&agents, &game, tasks.into(), &config)?;
+    for step in 0..config.steps {
+        let done = train_step(
+            &mut agents,
+            algorithm.as_mut(),
             &game,
-            &tasks,
-            &rollout_config(8, step),
+            tasks.batch(&[0, 1]),
+            &config,
+            step,
             &mut |_| (),
         )?;
-        let nodes: Vec<&Node> = played.nodes.iter().flat_map(Node::nodes).collect();
-        for (role, agent) in agents.iter_mut().enumerate() {
-            let judge = |node: &&Node| {
-                let credits = credits(node, role, &returns(node, 1.0), Credit::Mean);
-                JudgedGroup {
-                    group: node.groups[role].clone(),
-                    advantages: rank_advantages(&credits),
-                }
-            };
-            let groups: Vec<JudgedGroup> = nodes.iter().map(judge).collect();
-            update(
-                agent,
-                &groups,
-                &update_config(&algorithm, &updates, groups.len()),
-            )?;
-        }
         if (step + 1) % 10 == 0 {
-            println!(
-                "step {:>2}: return {:.2}",
-                step + 1,
-                mean_return(&played.nodes, 1.0)
-            );
+            let earned = done.metric("return").unwrap_or(f64::NAN);
+            println!("step {:>2}: return {earned:.2}", step + 1);
         }
     }
     Ok(())

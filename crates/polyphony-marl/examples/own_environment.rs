@@ -19,10 +19,10 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, Algorithm, IndexedTask, Language, LongPrompts, ResponseConfig, RolloutWeights,
-    StepConfig, Updates, train_step,
+    Agent, AlgorithmSettings, Game, Language, LongPrompts, Magrpo, RolloutWeights, TrainingConfig,
+    Updates, start_tasks, train_step,
 };
-use polyphony_model::{LanguageModel, ModelFiles, Sampling, StreamKey};
+use polyphony_model::{LanguageModel, ModelFiles, Sampling};
 
 /// Two agents, one turn. The task's field `town` says where the plate is for.
 struct NumberPlate {
@@ -84,31 +84,41 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => tiny_model(folder.path())?,
     };
     let mut agents = team(&model, &environment)?;
+    let config = config();
+    let magrpo = Magrpo {
+        samples: 8,
+        ..Magrpo::default()
+    };
+    let mut algorithm = magrpo.build(&agents, &Game::of(&environment), &config)?;
 
     // Every step plays all tasks; a larger data set would be dealt out over the steps.
-    let played: Vec<IndexedTask<'_>> = tasks
-        .iter()
-        .enumerate()
-        .map(|(index, task)| IndexedTask { index, task })
-        .collect();
+    let tasks = start_tasks(&agents, &environment, tasks, &config)?;
+    let all: Vec<usize> = (0..tasks.len()).collect();
     for step in 0..STEPS {
-        let config = step_config(step);
-        let done = train_step(&mut agents, &environment, &played, &config, &mut |_| {})?;
+        let done = train_step(
+            &mut agents,
+            algorithm.as_mut(),
+            &environment,
+            tasks.batch(&all),
+            &config,
+            step,
+            &mut |_| {},
+        )?;
         if (step + 1) % 5 == 0 {
             let node = &done.rollout.nodes[0];
             let plate = node.joint_action(&node.branches[0].picks);
             let [letters, digits] = plate.texts();
+            let earned = done.metric("return").unwrap_or(f64::NAN);
             println!(
-                "step {:>2}: return {:.2}, for example {letters:?} {digits:?}",
-                step + 1,
-                done.report.first_turn().mean_return
+                "step {:>2}: return {earned:.2}, for example {letters:?} {digits:?}",
+                step + 1
             );
         }
     }
     Ok(())
 }
 
-/// One agent a role. Copies share their weights' memory until one of them learns.
+/// One agent per role. Copies share their weights' memory until one of them learns.
 fn team(model: &Path, environment: &NumberPlate) -> Result<Vec<Agent>, Box<dyn Error>> {
     let files = ModelFiles::open(model)?;
     let model = LanguageModel::load(&files, &Device::flex())?;
@@ -121,12 +131,15 @@ fn team(model: &Path, environment: &NumberPlate) -> Result<Vec<Agent>, Box<dyn E
     Ok(environment.roles().iter().map(agent).collect())
 }
 
-fn step_config(step: usize) -> StepConfig {
-    StepConfig {
-        algorithm: Algorithm {
-            samples: 8,
-            ..Algorithm::default()
-        },
+fn config() -> TrainingConfig {
+    TrainingConfig {
+        // The same seed draws the same random numbers, other ones in every step.
+        seed: 1,
+        steps: STEPS,
+        sampling: Sampling::default(),
+        max_new_tokens: 6,
+        weights: RolloutWeights::Full,
+        long_prompts: LongPrompts::Fail,
         updates: Updates {
             // Right for the tiny model; a real one wants about 1e-5.
             learning_rate: 3e-3,
@@ -135,23 +148,10 @@ fn step_config(step: usize) -> StepConfig {
             minibatch: 4,
             ..Updates::default()
         },
-        responses: ResponseConfig {
-            sampling: Sampling::default(),
-            max_new_tokens: 6,
-            weights: RolloutWeights::Full,
-            long_prompts: LongPrompts::Fail,
-        },
-        steps: STEPS,
-        // Every step draws other random numbers.
-        key: StreamKey {
-            seed: 1,
-            step: step as u32,
-            ..StreamKey::default()
-        },
     }
 }
 
-/// Puts this project's test fixtures together to a model: the weights of one, the tokenizer and
+/// Puts this project's test fixtures together into a model: the weights of one, the tokenizer and
 /// chat template of the other.
 fn tiny_model(folder: &Path) -> std::io::Result<PathBuf> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-model/fixtures");

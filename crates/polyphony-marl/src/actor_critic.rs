@@ -34,10 +34,7 @@ use crate::{
         AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Game, Need,
         Progress, StepContext,
     },
-    config::{
-        ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive,
-    },
-    magrpo::assign_advantages,
+    config::{ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive},
     memory::NUMBER,
     metrics::update_metrics,
     policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
@@ -48,19 +45,16 @@ use crate::{
     stream::{narrow, weights_key},
     team::update_each,
     tree::{AgentGroup, JointMode, MOST_SAMPLES, Node, Tree},
-    update::{GroupLoss, GroupScores, Learner, Outcome, States, UpdateReport, gradient_step},
+    update::{GroupLoss, GroupScores, Learner, States, StepOutcome, UpdateReport, gradient_step},
 };
 
 mod targets;
 mod value_head;
 
+pub use self::{targets::value_loss, value_head::HeadShape};
 use self::{
     targets::{Values, td_advantages},
     value_head::{HeadGradients, HeadState, ValueHead},
-};
-pub use self::{
-    targets::value_loss,
-    value_head::HeadShape,
 };
 
 /// Settings of the independent actor-critic.
@@ -130,12 +124,22 @@ impl AlgorithmSettings for IndependentActorCritic {
     fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError> {
         at_least_one("samples", self.samples)?;
         let allowed = "from 1 to 4096";
-        check(self.samples <= MOST_SAMPLES, "samples", self.samples, allowed)?;
+        check(
+            self.samples <= MOST_SAMPLES,
+            "samples",
+            self.samples,
+            allowed,
+        )?;
         fraction("discount", self.discount)?;
         fraction("lambda", self.lambda)?;
         if let Some(threshold) = self.termination_threshold {
             let allowed = "a number, or left out";
-            check(threshold.is_finite(), "termination_threshold", threshold, allowed)?;
+            check(
+                threshold.is_finite(),
+                "termination_threshold",
+                threshold,
+                allowed,
+            )?;
         }
         positive("value_coefficient", self.value_coefficient)?;
         if let Some(clip) = self.value_clip {
@@ -172,8 +176,12 @@ impl AlgorithmSettings for IndependentActorCritic {
         }
         let numbers = self.value_head.numbers(agent.model.hidden_size) as u64;
         // Its weights and two moments; and its gradient.
-        memory.lasting.push(Need::new("critic", 3 * numbers * NUMBER));
-        memory.passing.push(Need::new("critic's gradients", numbers * NUMBER));
+        memory
+            .lasting
+            .push(Need::new("critic", 3 * numbers * NUMBER));
+        memory
+            .passing
+            .push(Need::new("critic's gradients", numbers * NUMBER));
         memory
     }
 
@@ -271,20 +279,10 @@ impl Algorithm for Training {
         let (team, roles) = (agents.len(), step.game.roles.len());
         score_references(&self.references, rollout, step.config.temperature())?;
         let values = self.values(agents, rollout)?;
-        let mut below = values.iter();
-        let advantages = rollout.nodes.iter().map(|root| {
-            // There is one tree of values per tree of nodes.
-            let values = below.next().ok_or(MarlError::NoAdvantage)?;
-            td_advantages(root, values, &self.settings)
-        });
-        let mut advantages = advantages.collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
-        for groups in rollout.groups_mut() {
-            for (group, own) in groups.iter_mut().zip(advantages.next().unwrap_or_default()) {
-                for (sample, advantage) in group.samples.iter_mut().zip(own) {
-                    sample.advantage = Some(advantage);
-                }
-            }
-        }
+        let trees = rollout.nodes.iter().zip(&values);
+        let advantages = trees.map(|(root, values)| td_advantages(root, values, &self.settings));
+        let advantages: Vec<_> = advantages.collect::<Result<_, _>>()?;
+        rollout.set_advantages(advantages.concat())?;
         let expected: Vec<&[f64]> = values.iter().flat_map(Values::all).collect();
         let mut metrics = Vec::new();
         for (index, member) in self.members.iter_mut().enumerate() {
@@ -298,17 +296,23 @@ impl Algorithm for Training {
             }
         }
         let settings = &self.settings;
-        let updates = update_each(agents, &mut self.members, on_progress, |index, agent, own| {
-            let update = PolicyUpdate::new(index, agent, roles_of(index, team, roles).count(), step);
-            match update.is_due(own.buffer.len()) {
-                true => own.update(agent, settings, &update, step),
-                false => Ok(Updated {
-                    report: update.waiting(),
-                    shift: None,
-                    value_loss: None,
-                }),
-            }
-        })?;
+        let updates = update_each(
+            agents,
+            &mut self.members,
+            on_progress,
+            |index, agent, own| {
+                let update =
+                    PolicyUpdate::new(index, agent, roles_of(index, team, roles).count(), step);
+                match update.is_due(own.buffer.len()) {
+                    true => own.update(agent, settings, &update, step),
+                    false => Ok(Updated {
+                        report: update.waiting(),
+                        shift: None,
+                        value_loss: None,
+                    }),
+                }
+            },
+        )?;
         for (role, name) in step.game.roles.iter().enumerate() {
             let own = &updates[player(updates.len(), role)];
             metrics.extend(update_metrics(name, &own.report, own.shift.as_ref()));
@@ -390,9 +394,11 @@ impl Member {
         let (mut terms, mut value_losses) = (Vec::new(), Vec::new());
         let step_settings = update.step_settings(States::EndOfHistory);
         let config = step.config;
-        let rate = settings.value_learning_rate.map_or(update.learning_rate, |full| {
-            config.updates.scheduled(full, step.step, config.steps)
-        });
+        let rate = settings
+            .value_learning_rate
+            .map_or(update.learning_rate, |full| {
+                config.updates.scheduled(full, step.step, config.steps)
+            });
         for minibatch in update.minibatches(buffer.len())? {
             let valued: Vec<&ValuedGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
             let groups: Vec<&AgentGroup> = valued.iter().map(|own| &own.group).collect();
@@ -420,7 +426,7 @@ impl Member {
                     critic.add_to(actor, valued[index], scores, losses, gradients)
                 },
             )?;
-            if let Outcome::Taken { .. } = outcome {
+            if let StepOutcome::Taken { .. } = outcome {
                 self.head.step(of_head, rate, update.updates);
             }
         }
@@ -472,7 +478,9 @@ impl Critic<'_> {
             derivative += self.weight * own_derivative;
             losses.push(own_loss);
         }
-        let states = self.head.backward(scores.states, &expected, derivative, gradients);
+        let states = self
+            .head
+            .backward(scores.states, &expected, derivative, gradients);
         Ok(GroupLoss {
             loss,
             states,

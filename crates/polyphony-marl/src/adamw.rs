@@ -456,13 +456,19 @@ mod tests {
         let _ = optimizer.step_weight(0, tensor(1.0), 2, tensor(0.5), size);
         // A weight's first step has the length of the learning rate, whenever it comes.
         let late = values(optimizer.step_weight(1, tensor(1.0), 2, tensor(0.01), size))[0];
-        assert!((f64::from(late) - (1.0 - LEARNING_RATE)).abs() < 1e-5, "{late}");
+        assert!(
+            (f64::from(late) - (1.0 - LEARNING_RATE)).abs() < 1e-5,
+            "{late}"
+        );
         let specs = ["a", "b", "c"].map(|name| TensorSpec {
             name: name.to_owned(),
             shape: vec![1],
         });
         let stepped = optimizer.stepped(&specs);
-        let steps: Vec<_> = stepped.iter().map(|own| (&*own.weight, own.steps)).collect();
+        let steps: Vec<_> = stepped
+            .iter()
+            .map(|own| (&*own.weight, own.steps))
+            .collect();
         assert_eq!(steps, [("a", 2), ("b", 1)]);
     }
 
@@ -480,7 +486,10 @@ mod tests {
             values(optimizer.step_weight(0, tensor(1.0), dimensions, tensor(0.0), size))[0]
         });
         assert_eq!(norm, 1.0);
-        assert!((f64::from(matrix) - (1.0 - 0.5 * LEARNING_RATE)).abs() < 1e-6, "{matrix}");
+        assert!(
+            (f64::from(matrix) - (1.0 - 0.5 * LEARNING_RATE)).abs() < 1e-6,
+            "{matrix}"
+        );
     }
 
     #[test]
@@ -495,7 +504,11 @@ mod tests {
         };
         for (weight, values, expected) in [
             ("other", 6, "moments of the weight `other`"),
-            ("own", 5, "`poet.first_moment.own` has 5 values, but should have the shape [2, 3]"),
+            (
+                "own",
+                5,
+                "`poet.first_moment.own` has 5 values, but should have the shape [2, 3]",
+            ),
         ] {
             let restored = AdamW::restored(
                 "poet.",

@@ -10,12 +10,16 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Response, Reward, Role, Task,
     Turn,
 };
-use polyphony_model::{ChatTemplate, LanguageModel, ModelFiles, Sampling, StreamKey, Tokenizer};
+use polyphony_model::{ChatTemplate, LanguageModel, ModelFiles, Sampling, Tokenizer};
 
 use crate::{
+    MarlError,
     agent::{Agent, Language},
-    config::JointMode,
-    rollout::{LongPrompts, ResponseConfig, RolloutConfig, RolloutWeights},
+    algorithm::{Algorithm, AlgorithmSettings, Game},
+    config::{LongPrompts, RolloutWeights, TrainingConfig, Updates},
+    rollout::{Rollout, rollout},
+    tasks::start_tasks,
+    tree::{JointMode, Tree},
 };
 
 /// Tokens that the tiny model's context holds.
@@ -158,7 +162,7 @@ impl Environment for Duet {
 /// tokens. A turn earns the number of the first role's tokens, and as many as there are turns before.
 pub(crate) struct Chain {
     pub(crate) roles: Vec<Role>,
-    parts: [String; 2],
+    pub(crate) parts: [String; 2],
     pub(crate) ends_early: bool,
     /// The turns that it says it has at most.
     pub(crate) horizon: NonZeroUsize,
@@ -227,20 +231,59 @@ pub(crate) fn task(id: &str, text: &str) -> Task {
     Task::new(id, [("text", text)])
 }
 
-pub(crate) fn rollout_config(samples: usize, max_new_tokens: usize) -> RolloutConfig {
-    RolloutConfig {
+/// Aligned joint actions.
+pub(crate) fn tree(samples: usize) -> Tree {
+    Tree {
         samples,
         joint_mode: JointMode::Aligned,
         termination_threshold: None,
-        responses: ResponseConfig {
-            sampling: Sampling::default(),
-            max_new_tokens,
-            weights: RolloutWeights::Full,
-            long_prompts: LongPrompts::Fail,
-        },
-        key: StreamKey {
-            seed: 5,
-            ..StreamKey::default()
-        },
+        discount: 1.0,
     }
+}
+
+pub(crate) fn training(max_new_tokens: usize) -> TrainingConfig {
+    TrainingConfig {
+        seed: 5,
+        steps: 10,
+        sampling: Sampling::default(),
+        max_new_tokens,
+        weights: RolloutWeights::Full,
+        long_prompts: LongPrompts::Fail,
+        updates: Updates::default(),
+    }
+}
+
+/// Plays the tasks at these indices in the first step of a run.
+pub(crate) fn play_some(
+    agents: &[Agent],
+    environment: &dyn Environment,
+    (tasks, indices): (&[Task], &[usize]),
+    tree: &Tree,
+    config: &TrainingConfig,
+) -> Result<Rollout, MarlError> {
+    let started = start_tasks(agents, environment, tasks.to_vec(), config)?;
+    let batch = started.batch(indices);
+    rollout(agents, environment, batch, tree, config, 0, &mut |_| ())
+}
+
+/// Plays all tasks in the first step of a run.
+pub(crate) fn play(
+    agents: &[Agent],
+    environment: &dyn Environment,
+    tasks: &[Task],
+    tree: &Tree,
+    config: &TrainingConfig,
+) -> Result<Rollout, MarlError> {
+    let all: Vec<usize> = (0..tasks.len()).collect();
+    play_some(agents, environment, (tasks, &all), tree, config)
+}
+
+/// An algorithm for a team and its game.
+pub(crate) fn built(
+    settings: &dyn AlgorithmSettings,
+    agents: &[Agent],
+    environment: &dyn Environment,
+    config: &TrainingConfig,
+) -> Result<Box<dyn Algorithm>, MarlError> {
+    settings.build(agents, &Game::of(environment), config)
 }

@@ -19,6 +19,7 @@
 //! assert_eq!(of(Baseline::LeaveOneOut), [-3.0, -1.5, 4.5]);
 //! ```
 
+mod actor_critic;
 mod adamw;
 mod advantage;
 mod agent;
@@ -46,6 +47,7 @@ mod threads;
 mod tree;
 mod update;
 
+pub use actor_critic::{HeadShape, IndependentActorCritic, value_loss};
 pub use adamw::{AdamW, StepSize, SteppedWeight};
 pub use advantage::{AdvantageScale, Baseline, advantages, are_zero};
 pub use agent::{Agent, Language, player, roles_of};
@@ -53,12 +55,10 @@ pub use algorithm::{
     AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputePlace, Game,
     Need, Progress, StepContext,
 };
-pub use config::{
-    ConfigError, LongPrompts, RolloutWeights, Schedule, TrainingConfig, Updates,
-};
+pub use config::{ConfigError, LongPrompts, RolloutWeights, Schedule, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
-pub use magrpo::{Magrpo, assign_advantages};
+pub use magrpo::Magrpo;
 pub use metrics::{mean_return, update_metrics};
 pub use policy_loss::{
     Aggregation, Kl, Objective, PolicyLoss, PolicyShift, TokenLogprobs, TokenTerm,
@@ -77,6 +77,6 @@ pub use tree::{
     AgentGroup, Branch, History, JointMode, MOST_JOINT_ACTIONS, MOST_SAMPLES, Node, Sample, Tree,
 };
 pub use update::{
-    GroupLoss, GroupScores, Learner, Outcome, States, StepSettings, UpdateReport, check_idle,
+    GroupLoss, GroupScores, Learner, States, StepOutcome, StepSettings, UpdateReport, check_idle,
     gradient_step, minibatches,
 };

@@ -50,7 +50,7 @@ use crate::{
     state::LearnerState,
     team::update_each,
     tree::{AgentGroup, JointMode, MOST_SAMPLES, Node, Tree},
-    update::Learner,
+    update::{Learner, UpdateReport},
 };
 
 /// MAGRPO and its relatives: what is sampled and what is maximized.
@@ -145,7 +145,12 @@ impl AlgorithmSettings for Magrpo {
         }
         if let Some(threshold) = self.termination_threshold {
             let allowed = "a number, or left out";
-            check(threshold.is_finite(), "termination_threshold", threshold, allowed)?;
+            check(
+                threshold.is_finite(),
+                "termination_threshold",
+                threshold,
+                allowed,
+            )?;
         }
         self.policy_loss().validate(&config.updates)
     }
@@ -241,23 +246,29 @@ impl Algorithm for Training {
     ) -> Result<Vec<Metric>, MarlError> {
         let (team, roles) = (agents.len(), step.game.roles.len());
         score_references(&self.references, rollout, step.config.temperature())?;
-        assign_advantages(rollout, |node, role| self.settings.advantages(node, role))?;
+        rollout.assign_advantages(|node, role| self.settings.advantages(node, role))?;
         for (index, member) in self.members.iter_mut().enumerate() {
             let played: Vec<usize> = roles_of(index, team, roles).collect();
             let groups = rollout.groups_of(&played).into_iter();
             member.buffer.extend(groups.cloned());
         }
         let loss = self.settings.policy_loss();
-        let updates = update_each(agents, &mut self.members, on_progress, |index, agent, own| {
-            let update = PolicyUpdate::new(index, agent, roles_of(index, team, roles).count(), step);
-            match update.is_due(own.buffer.len()) {
-                true => {
-                    let buffer = std::mem::take(&mut own.buffer);
-                    update_policy(agent, &mut own.learner, &buffer, &loss, &update)
+        let updates = update_each(
+            agents,
+            &mut self.members,
+            on_progress,
+            |index, agent, own| {
+                let update =
+                    PolicyUpdate::new(index, agent, roles_of(index, team, roles).count(), step);
+                match update.is_due(own.buffer.len()) {
+                    true => {
+                        let buffer = std::mem::take(&mut own.buffer);
+                        update_policy(agent, &mut own.learner, &buffer, &loss, &update)
+                    }
+                    false => Ok((update.waiting(), None)),
                 }
-                false => Ok((update.waiting(), None)),
-            }
-        })?;
+            },
+        )?;
         Ok(metrics_of(&updates, step.game))
     }
 
@@ -297,38 +308,8 @@ impl Algorithm for Training {
     }
 }
 
-/// Gives every response of a rollout its advantage, given those of a role's responses at a node.
-///
-/// # Errors
-/// Those of `advantages`, and if it gives another number than there are responses.
-pub fn assign_advantages(
-    rollout: &mut Rollout,
-    advantages: impl Fn(&Node, usize) -> Result<Vec<f64>, MarlError>,
-) -> Result<(), MarlError> {
-    let at = |node: &Node| {
-        let roles = 0..node.groups.len();
-        roles.map(|role| advantages(node, role)).collect()
-    };
-    let nodes = rollout.all_nodes().into_iter();
-    let found: Vec<Vec<Vec<f64>>> = nodes.map(at).collect::<Result<_, MarlError>>()?;
-    for (groups, found) in rollout.groups_mut().into_iter().zip(found) {
-        for (group, found) in groups.iter_mut().zip(found) {
-            if found.len() != group.samples.len() {
-                return Err(MarlError::NoAdvantage);
-            }
-            for (sample, advantage) in group.samples.iter_mut().zip(found) {
-                sample.advantage = Some(advantage);
-            }
-        }
-    }
-    Ok(())
-}
-
 /// What the updates did, role by role; the update of a role is that of the agent that plays it.
-fn metrics_of(
-    updates: &[(crate::update::UpdateReport, Option<PolicyShift>)],
-    game: &Game,
-) -> Vec<Metric> {
+fn metrics_of(updates: &[(UpdateReport, Option<PolicyShift>)], game: &Game) -> Vec<Metric> {
     let roles = game.roles.iter().enumerate();
     let of_role = roles.flat_map(|(role, name)| {
         let (report, shift) = &updates[player(updates.len(), role)];

@@ -237,7 +237,11 @@ fn answers(
         ));
         metrics.push(metric(
             "zero_advantage_share",
-            mean(advantages.iter().map(|group| f64::from(u8::from(are_zero(group))))),
+            mean(
+                advantages
+                    .iter()
+                    .map(|group| f64::from(u8::from(are_zero(group)))),
+            ),
             "share",
             [
                 "Groups without anything to learn from, since all their advantages are 0",
@@ -265,7 +269,11 @@ fn answers(
     ));
     metrics.push(metric(
         "truncated_share",
-        mean(samples.iter().map(|own| f64::from(u8::from(own.is_truncated())))),
+        mean(
+            samples
+                .iter()
+                .map(|own| f64::from(u8::from(own.is_truncated()))),
+        ),
         "share",
         [
             "Responses that the length limit cut",

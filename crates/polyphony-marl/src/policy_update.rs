@@ -10,9 +10,7 @@ use crate::{
     policy_loss::{PolicyLoss, PolicyShift},
     stream::shuffle_key,
     tree::AgentGroup,
-    update::{
-        Learner, States, StepSettings, UpdateReport, check_idle, gradient_step, minibatches,
-    },
+    update::{Learner, States, StepSettings, UpdateReport, check_idle, gradient_step, minibatches},
 };
 
 /// How one agent's update goes through its buffer.

@@ -179,7 +179,10 @@ mod tests {
         );
         let three = read(revision, 1, &["a", "b", "c"], &["one", "two", "three"]);
         assert!(!three.contains("the two"), "{three}");
-        assert!(three.contains("so that all of them go well together"), "{three}");
+        assert!(
+            three.contains("so that all of them go well together"),
+            "{three}"
+        );
         assert!(three.contains("three") && !three.contains("two"), "{three}");
     }
 

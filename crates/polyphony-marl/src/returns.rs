@@ -93,7 +93,7 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -112,9 +112,7 @@ pub(crate) mod tests {
         };
         let group = AgentGroup {
             observation: Observation::new("o"),
-            history: History {
-                tokens: [1].into(),
-            },
+            history: History { tokens: [1].into() },
             samples: vec![sample; rewards.len()],
         };
         let branch = |(index, reward): (usize, &f64)| Branch {

@@ -23,8 +23,8 @@ mod lines;
 mod open;
 mod reward;
 
-use self::open::OpenNode;
 pub use self::lines::NodeLine;
+use self::open::OpenNode;
 pub(crate) use self::{
     level::answer,
     reward::{check_observations, check_reward},
@@ -60,6 +60,42 @@ impl Rollout {
     /// [`Rollout::all_nodes`].
     pub fn groups_mut(&mut self) -> Vec<&mut [AgentGroup]> {
         self.nodes.iter_mut().flat_map(Node::groups_mut).collect()
+    }
+
+    /// Gives every response its advantage: that of each of a role's responses at a node.
+    ///
+    /// # Errors
+    /// Those of `advantages`, and if it gives another number than there are responses.
+    pub fn assign_advantages(
+        &mut self,
+        advantages: impl Fn(&Node, usize) -> Result<Vec<f64>, MarlError>,
+    ) -> Result<(), MarlError> {
+        let at = |node: &Node| {
+            let roles = 0..node.groups.len();
+            roles.map(|role| advantages(node, role)).collect()
+        };
+        let found = self.all_nodes().into_iter().map(at);
+        let found = found.collect::<Result<Vec<_>, MarlError>>()?;
+        self.set_advantages(found)
+    }
+
+    /// The same, given those of all nodes in the order of [`Rollout::all_nodes`].
+    ///
+    /// # Errors
+    /// If there is not one for each response.
+    pub fn set_advantages(&mut self, advantages: Vec<Vec<Vec<f64>>>) -> Result<(), MarlError> {
+        let groups: Vec<&mut AgentGroup> = self.groups_mut().into_iter().flatten().collect();
+        let own: Vec<Vec<f64>> = advantages.into_iter().flatten().collect();
+        let fits = |(group, own): (&&mut AgentGroup, &Vec<f64>)| group.samples.len() == own.len();
+        if groups.len() != own.len() || !groups.iter().zip(&own).all(fits) {
+            return Err(MarlError::NoAdvantage);
+        }
+        for (group, own) in groups.into_iter().zip(own) {
+            for (sample, advantage) in group.samples.iter_mut().zip(own) {
+                sample.advantage = Some(advantage);
+            }
+        }
+        Ok(())
     }
 
     /// Tokens that all agents sampled.

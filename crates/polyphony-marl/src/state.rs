@@ -98,7 +98,10 @@ impl AlgorithmState {
     ///
     /// # Errors
     /// If they are not what they should be, or of another number.
-    pub fn read_each<T: DeserializeOwned>(values: &str, agents: usize) -> Result<Vec<T>, MarlError> {
+    pub fn read_each<T: DeserializeOwned>(
+        values: &str,
+        agents: usize,
+    ) -> Result<Vec<T>, MarlError> {
         let read: Vec<T> = Self::read(values)?;
         match read.len() == agents {
             true => Ok(read),

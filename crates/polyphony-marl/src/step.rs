@@ -27,7 +27,10 @@ pub struct Step {
 impl Step {
     /// The value of a metric by its name in files, such as `return`; `None` where there is none.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let own = self.metrics.iter().find(|metric| metric.key.to_string() == name);
+        let own = self
+            .metrics
+            .iter()
+            .find(|metric| metric.key.to_string() == name);
         own.and_then(|metric| metric.value.number())
     }
 }
@@ -55,7 +58,15 @@ pub fn train_step(
 
     let start = Instant::now();
     let mut on_tokens = |tokens| on_progress(Progress::Sampled(tokens));
-    let mut rollout = rollout(agents, environment, batch, &tree, config, step, &mut on_tokens)?;
+    let mut rollout = rollout(
+        agents,
+        environment,
+        batch,
+        &tree,
+        config,
+        step,
+        &mut on_tokens,
+    )?;
     let rollout_secs = start.elapsed().as_secs_f64();
     // Before anything is made of the rewards.
     let mut of_team = reward_metrics(environment, &rollout, &tree);
@@ -88,9 +99,24 @@ fn timing(rollout_secs: f64, reward_secs: f64, update_secs: f64, tokens: f64) ->
     };
     let tokens_per_sec = tokens / (rollout_secs - reward_secs);
     vec![
-        metric("timing.rollout_secs", rollout_secs, "s", "Sampling and scoring"),
-        metric("timing.reward_secs", reward_secs, "s", "Scoring by the environment"),
-        metric("timing.update_secs", update_secs, "s", "Updates of all agents"),
+        metric(
+            "timing.rollout_secs",
+            rollout_secs,
+            "s",
+            "Sampling and scoring",
+        ),
+        metric(
+            "timing.reward_secs",
+            reward_secs,
+            "s",
+            "Scoring by the environment",
+        ),
+        metric(
+            "timing.update_secs",
+            update_secs,
+            "s",
+            "Updates of all agents",
+        ),
         metric(
             "timing.tokens_per_sec",
             tokens_per_sec,

@@ -59,7 +59,9 @@ impl Place {
     /// The streams of this many responses to one prompt.
     pub(crate) fn keys(self, samples: usize) -> Result<Vec<StreamKey>, MarlError> {
         let last = narrow("responses to one prompt", samples)?;
-        Ok((0..last).map(|sample| Self { sample, ..self }.key()).collect())
+        Ok((0..last)
+            .map(|sample| Self { sample, ..self }.key())
+            .collect())
     }
 
     /// Names the prompts of one task and role, which are run together.

@@ -89,7 +89,9 @@ fn start_within(
                     *longest = history.tokens.len().max(*longest);
                 }
             }
-            started.kept.push(first.filter(|_| bytes <= bound).map(Arc::new));
+            started
+                .kept
+                .push(first.filter(|_| bytes <= bound).map(Arc::new));
         }
     }
     started.tasks = tasks;
@@ -156,16 +158,17 @@ impl<'a> Batch<'a> {
                 Some(kept) => Cow::Borrowed(kept.as_ref()),
                 None => {
                     let alone = vec![task];
-                    let mut observations =
-                        on_threads(environment.concurrency(), alone, |task| {
-                            environment.start(task)
-                        })?;
+                    let mut observations = on_threads(environment.concurrency(), alone, |task| {
+                        environment.start(task)
+                    })?;
                     let observations = observations.pop().unwrap_or_default();
                     Cow::Owned(FirstTurn::new(agents, environment, task, observations)?)
                 }
             };
             let fits = first.fits(agents, environment, task, config);
-            let first = config.long_prompts.allow(fits.map(|()| first.into_owned()))?;
+            let first = config
+                .long_prompts
+                .allow(fits.map(|()| first.into_owned()))?;
             Ok((index, task, first))
         });
         started.collect()
@@ -209,7 +212,10 @@ impl FirstTurn {
 
     fn bytes(&self) -> usize {
         let texts = self.observations.iter().map(|told| told.text.len());
-        let tokens = self.histories.iter().map(|history| 4 * history.tokens.len());
+        let tokens = self
+            .histories
+            .iter()
+            .map(|history| 4 * history.tokens.len());
         texts.chain(tokens).sum()
     }
 }
@@ -225,5 +231,66 @@ impl LongPrompts {
             }
             prompted => prompted.map(Some),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{CONTEXT, Duet, agent, lengths, task, training};
+
+    fn many() -> Vec<Task> {
+        let text = |index: usize| "word ".repeat(index % 7 + 1);
+        (0..300)
+            .map(|index| task(&index.to_string(), &text(index)))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_kept_and_what_is_started_again_are_the_same() {
+        let agents = ["first", "second"].map(agent);
+        let (game, config) = (Duet::new(lengths), training(8));
+        let [all, some] = [usize::MAX, 2000]
+            .map(|bound| start_within(bound, &agents, &game, many(), &config).unwrap());
+        let kept = |started: &StartedTasks| started.kept.iter().flatten().count();
+        assert_eq!(kept(&all), 300);
+        assert!((1..300).contains(&kept(&some)), "{}", kept(&some));
+        assert_eq!(
+            (all.playable(), some.playable(), some.len()),
+            (300, 300, 300)
+        );
+        assert_eq!(all.longest_prompts(), some.longest_prompts());
+        let indices = [299, 0, 150];
+        let first = |started: &StartedTasks| {
+            let turns = started.batch(&indices).first_turns(&agents, &game, &config);
+            let turns = turns.unwrap().into_iter();
+            turns
+                .map(|(index, task, first)| (index, task.id.clone(), first.unwrap().histories))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(first(&all), first(&some));
+        assert_eq!(first(&all)[0].1, "299");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_or_not_counted() {
+        let agents = ["first", "second"].map(agent);
+        let (game, mut config) = (Duet::new(lengths), training(8));
+        // Letters are tokens of their own, and the plain prompt ends with two line feeds.
+        let text = |tokens: usize| "z".repeat(tokens - 2);
+        let tasks = vec![
+            task("fits", &text(CONTEXT - 8)),
+            task("long", &text(CONTEXT - 7)),
+        ];
+        let refused = start_tasks(&agents, &game, tasks.clone(), &config).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .starts_with("task `long`: the prompt of agent `first`")
+        );
+        config.long_prompts = LongPrompts::Skip;
+        let started = start_tasks(&agents, &game, tasks, &config).unwrap();
+        assert_eq!((started.len(), started.playable()), (2, 1));
+        assert_eq!(started.longest_prompts(), [CONTEXT - 8; 2]);
     }
 }

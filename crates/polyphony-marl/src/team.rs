@@ -37,7 +37,17 @@ pub fn update_each<L: Send, R: Send>(
     on_progress: &mut dyn FnMut(Progress),
     update: impl Fn(usize, &mut Agent, &mut L) -> Result<R, MarlError> + Sync,
 ) -> Result<Vec<R>, MarlError> {
-    if Order::of(agents) == InTurn {
+    update_in(Order::of(agents), agents, learners, on_progress, update)
+}
+
+fn update_in<L: Send, R: Send>(
+    order: Order,
+    agents: &mut [Agent],
+    learners: &mut [L],
+    on_progress: &mut dyn FnMut(Progress),
+    update: impl Fn(usize, &mut Agent, &mut L) -> Result<R, MarlError> + Sync,
+) -> Result<Vec<R>, MarlError> {
+    if order == InTurn {
         let in_turn = agents.iter_mut().zip(learners).enumerate();
         let in_turn = in_turn.map(|(index, (agent, learner))| {
             on_progress(Progress::Updating(index));
@@ -53,4 +63,60 @@ pub fn update_each<L: Send, R: Send>(
         .enumerate()
         .map(|(index, (agent, learner))| update(index, agent, learner))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::agent;
+
+    #[test]
+    fn at_once_or_in_turn_every_agent_is_updated_with_its_own() {
+        // One thread is enough for both.
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .unwrap();
+        for order in [InTurn, AtOnce] {
+            let mut agents = ["first", "second"].map(agent);
+            let mut learners = [10, 20];
+            let mut reported = Vec::new();
+            let done = pool.install(|| {
+                update_in(
+                    order,
+                    &mut agents,
+                    &mut learners,
+                    &mut |progress| reported.push(progress),
+                    |index, agent, learner| {
+                        *learner += index;
+                        Ok((agent.name.clone(), *learner))
+                    },
+                )
+            });
+            let expected = [("first".to_owned(), 10), ("second".to_owned(), 21)];
+            assert_eq!(done.unwrap(), expected);
+            assert_eq!(learners, [10, 21]);
+            assert_eq!(reported, [Progress::Updating(0), Progress::Updating(1)]);
+        }
+    }
+
+    #[test]
+    fn agents_that_share_a_device_take_turns_and_so_does_one_alone() {
+        let agents = ["first", "second"].map(agent);
+        assert_eq!(Order::of(&agents), InTurn, "both are on the CPU");
+        assert_eq!(Order::of(&agents[..1]), InTurn);
+    }
+
+    #[test]
+    fn an_error_is_passed_on() {
+        for order in [InTurn, AtOnce] {
+            let mut agents = ["first", "second"].map(agent);
+            let fails = |index: usize, _: &mut Agent, _: &mut ()| match index {
+                1 => Err(MarlError::NoAdvantage),
+                _ => Ok(()),
+            };
+            let done = update_in(order, &mut agents, &mut [(), ()], &mut |_| (), fails);
+            assert!(matches!(done, Err(MarlError::NoAdvantage)));
+        }
+    }
 }

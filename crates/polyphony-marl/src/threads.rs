@@ -161,7 +161,10 @@ mod tests {
     /// One thread computes, waits for those that score, and is needed by them.
     #[test]
     fn work_may_use_the_pool_that_waits_for_it() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .unwrap();
         let work = |item: u64| Ok::<_, ()>(pool.install(|| (0..item).into_par_iter().sum::<u64>()));
         let sums = pool.install(|| on_threads(threads(2), vec![3, 4, 5], work));
         assert_eq!(sums, Ok(vec![3, 6, 10]));
@@ -169,9 +172,14 @@ mod tests {
 
     #[test]
     fn no_work_is_done_on_the_pool_that_computes() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(2)
+            .build()
+            .unwrap();
         let work = |_| Ok::<_, ()>(rayon::current_thread_index());
-        let places = pool.install(|| on_threads(threads(2), vec![(); 8], work)).unwrap();
+        let places = pool
+            .install(|| on_threads(threads(2), vec![(); 8], work))
+            .unwrap();
         assert_eq!(places, [None; 8]);
     }
 }

@@ -124,7 +124,10 @@ impl AgentGroup {
 
     /// The number of tokens in all responses.
     pub fn response_tokens(&self) -> usize {
-        let lengths = self.samples.iter().map(|sample| sample.response.tokens.len());
+        let lengths = self
+            .samples
+            .iter()
+            .map(|sample| sample.response.tokens.len());
         lengths.sum()
     }
 }
@@ -194,7 +197,10 @@ impl Node {
     /// The groups of this node and of all below it, one slice per node.
     pub(crate) fn groups_mut(&mut self) -> Vec<&mut [AgentGroup]> {
         let mut groups = vec![self.groups.as_mut_slice()];
-        let children = self.branches.iter_mut().flat_map(|branch| &mut branch.child);
+        let children = self
+            .branches
+            .iter_mut()
+            .flat_map(|branch| &mut branch.child);
         children.for_each(|child| groups.extend(child.groups_mut()));
         groups
     }

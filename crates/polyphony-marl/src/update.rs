@@ -81,7 +81,7 @@ pub struct GroupLoss {
 
 /// What became of a gradient step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// The weights have changed.
     Taken {
         /// The norm of the gradients before clipping.
@@ -128,7 +128,7 @@ pub fn gradient_step(
     settings: &StepSettings<'_>,
     report: &mut UpdateReport,
     loss: &mut dyn FnMut(usize, &GroupScores<'_>) -> Result<GroupLoss, MarlError>,
-) -> Result<Outcome, MarlError> {
+) -> Result<StepOutcome, MarlError> {
     let updates = settings.updates;
     let mut gradients = WeightGradients::default();
     let mut finite = true;
@@ -158,12 +158,12 @@ pub fn gradient_step(
         gradients = gradients + scored.backward_with_states(own.logprobs, states);
     }
     if gradients.is_empty() {
-        return Ok(Outcome::Empty);
+        return Ok(StepOutcome::Empty);
     }
     let norm = gradients.norm();
     if !(finite && norm.is_finite()) {
         skip(agent, learner, updates, report)?;
-        return Ok(Outcome::Skipped);
+        return Ok(StepOutcome::Skipped);
     }
     let size = StepSize::new(norm, settings.learning_rate, updates);
     learner.optimizer.step(&mut agent.model, gradients, size);
@@ -171,7 +171,7 @@ pub fn gradient_step(
     learner.gradient_steps += 1;
     report.steps += 1;
     report.gradient_norm = report.gradient_norm.max(norm);
-    Ok(Outcome::Taken { norm })
+    Ok(StepOutcome::Taken { norm })
 }
 
 /// Holds training against rollout where no group was run: a buffer that taught nothing has not been

@@ -1,20 +1,21 @@
 //! Gradients of all weights of a model.
 
-use std::ops::Add;
+use std::{collections::HashMap, ops::Add};
 
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, ModuleVisitor, Param, ParamId},
     tensor::{Gradients as Tape, IndexingUpdateOp, Int, Tensor},
 };
 use rayon::prelude::*;
 
 use crate::kernels::{host, values};
 
-/// One flat gradient a weight, in the order in which the model's weights are visited; `None` for a
+/// One flat gradient per weight, in the order in which the model's weights are visited; `None` for a
 /// weight that is frozen or that the loss does not depend on.
 #[derive(Clone, Debug, Default)]
 pub struct WeightGradients {
-    by_weight: Vec<Option<Tensor<1>>>,
+    /// Each with its weight's identity, so that nothing depends on the order of visiting.
+    by_weight: Vec<(ParamId, Option<Tensor<1>>)>,
 }
 
 impl WeightGradients {
@@ -22,13 +23,13 @@ impl WeightGradients {
     pub(crate) fn take<M: Module>(module: &M, tape: &mut Tape) -> Self {
         struct Collector<'a> {
             tape: &'a mut Tape,
-            by_weight: Vec<Option<Tensor<1>>>,
+            by_weight: Vec<(ParamId, Option<Tensor<1>>)>,
         }
         impl ModuleVisitor for Collector<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 let gradient = param.base().grad_remove(self.tape);
-                self.by_weight
-                    .push(gradient.map(|g| g.flatten::<1>(0, D as isize - 1)));
+                let flat = gradient.map(|g| g.flatten::<1>(0, D as isize - 1));
+                self.by_weight.push((param.id, flat));
             }
         }
         let mut collector = Collector {
@@ -43,47 +44,44 @@ impl WeightGradients {
 
     /// The gradients of a module that the loss does not depend on.
     pub(crate) fn absent<M: Module>(module: &M) -> Self {
-        struct Counter(Vec<Option<Tensor<1>>>);
-        impl ModuleVisitor for Counter {
-            fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
-                self.0.push(None);
-            }
-        }
-        let mut counter = Counter(Vec::new());
-        module.visit(&mut counter);
+        let ids = visited(module).into_iter();
         Self {
-            by_weight: counter.0,
+            by_weight: ids.map(|id| (id, None)).collect(),
         }
     }
 
-    /// The gradients of several modules, in the order in which their weights are visited.
-    pub(crate) fn join(parts: impl IntoIterator<Item = Self>) -> Self {
+    /// The gradients of several modules that together make up a whole, in the order in which the whole
+    /// visits its weights.
+    pub(crate) fn join<M: Module>(parts: impl IntoIterator<Item = Self>, whole: &M) -> Self {
         let parts = parts.into_iter().flat_map(|part| part.by_weight);
+        let mut found: HashMap<ParamId, Option<Tensor<1>>> = parts.collect();
+        let ids = visited(whole).into_iter();
         Self {
-            by_weight: parts.collect(),
+            by_weight: ids.map(|id| (id, found.remove(&id).flatten())).collect(),
         }
     }
 
-    /// Adds the gradients of tokens' embeddings to that of the table, which is the first weight:
-    /// row by row, without a table of their own.
+    /// Adds the gradients of tokens' embeddings to that of their table: row by row, without a table of
+    /// their own.
     ///
     /// # Shapes
-    /// - ids `[T]`, rows `[T, D]`, the table `[V, D]`
+    /// - ids `[T]`, rows `[T, D]`, table `[V, D]`
     pub(crate) fn add_embeddings(
         &mut self,
-        [vocabulary, width]: [usize; 2],
+        table: &Param<Tensor<2>>,
         ids: Tensor<1, Int>,
         rows: Tensor<2>,
     ) {
-        let shape = [vocabulary, width];
-        if let Some(first) = self.by_weight.first_mut() {
-            let table = match first.take() {
+        let shape = table.dims();
+        let of_table = self.by_weight.iter_mut().find(|(id, _)| *id == table.id);
+        if let Some((_, own)) = of_table {
+            let table = match own.take() {
                 Some(table) => table.reshape(shape),
                 None => Tensor::zeros(shape, (&rows.device(), rows.dtype())),
             };
             // Indices on a recording device would make a recorded tensor of the sum.
             let table = table.select_assign(0, ids.inner(), rows, IndexingUpdateOp::Add);
-            *first = Some(table.flatten(0, 1));
+            *own = Some(table.flatten(0, 1));
         }
     }
 
@@ -94,14 +92,29 @@ impl WeightGradients {
 
     /// The Euclidean norm over all weights together.
     pub fn norm(&self) -> f64 {
-        let squares = self.by_weight.iter().flatten().map(sum_of_squares);
+        let gradients = self.by_weight.iter().flat_map(|(_, gradient)| gradient);
+        let squares = gradients.map(sum_of_squares);
         squares.sum::<f64>().sqrt()
     }
 
-    /// One gradient a weight.
+    /// One gradient per weight.
     pub fn into_vec(self) -> Vec<Option<Tensor<1>>> {
-        self.by_weight
+        let gradients = self.by_weight.into_iter();
+        gradients.map(|(_, gradient)| gradient).collect()
     }
+}
+
+/// The identities of a module's weights, in the order in which they are visited.
+fn visited<M: Module>(module: &M) -> Vec<ParamId> {
+    struct Collector(Vec<ParamId>);
+    impl ModuleVisitor for Collector {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.id);
+        }
+    }
+    let mut collector = Collector(Vec::new());
+    module.visit(&mut collector);
+    collector.0
 }
 
 /// Values whose squares a thread sums up. The sums are added in their order, so that the total does
@@ -131,11 +144,60 @@ impl Add for WeightGradients {
         }
         let pairs = self.by_weight.into_iter().zip(other.by_weight);
         let by_weight = pairs
-            .map(|pair| match pair {
-                (Some(a), Some(b)) => Some(a + b),
-                (a, b) => a.or(b),
+            .map(|((id, own), (_, other))| match (own, other) {
+                (Some(a), Some(b)) => (id, Some(a + b)),
+                (a, b) => (id, a.or(b)),
             })
             .collect();
         Self { by_weight }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    /// A table that is not the first weight.
+    #[derive(Module, Debug)]
+    struct Late {
+        norm: Param<Tensor<1>>,
+        table: Param<Tensor<2>>,
+    }
+
+    fn late() -> Late {
+        let device = Device::flex();
+        Late {
+            norm: Param::from_tensor(Tensor::ones([2], &device)),
+            table: Param::from_tensor(Tensor::ones([3, 2], &device)),
+        }
+    }
+
+    #[test]
+    fn embeddings_are_added_to_their_table_wherever_it_is_visited() {
+        let (module, device) = (late(), Device::flex());
+        let mut gradients = WeightGradients::absent(&module);
+        let ids = Tensor::from_data(TensorData::new(vec![2i64, 0, 2], [3]), &device);
+        let rows = Tensor::from_data([[1.0f32, 2.0], [3.0, 4.0], [5.0, 6.0]], &device);
+        gradients.add_embeddings(&module.table, ids, rows);
+        let [norm, table] = gradients.into_vec().try_into().unwrap();
+        assert!(norm.is_none());
+        let table: Vec<f32> = table.unwrap().into_data().try_into_vec().unwrap();
+        assert_eq!(table, [3.0, 4.0, 0.0, 0.0, 6.0, 8.0]);
+    }
+
+    #[test]
+    fn parts_are_joined_in_the_order_of_the_whole() {
+        let (module, device) = (late(), Device::flex());
+        let part = |id, value: f32| WeightGradients {
+            by_weight: vec![(id, Some(Tensor::full([1], value, &device)))],
+        };
+        let parts = [part(module.table.id, 7.0), part(module.norm.id, 5.0)];
+        let joined = WeightGradients::join(parts, &module).into_vec();
+        let values = joined
+            .into_iter()
+            .map(|own| own.unwrap().into_scalar::<f32>());
+        assert_eq!(values.collect::<Vec<_>>(), [5.0, 7.0]);
     }
 }

@@ -30,7 +30,10 @@ impl HeadShape {
             name: name.to_owned(),
             shape: shape.to_vec(),
         };
-        let output = [spec("output.weight", &[1, width]), spec("output.bias", &[1])];
+        let output = [
+            spec("output.weight", &[1, width]),
+            spec("output.bias", &[1]),
+        ];
         let hidden = [
             spec("hidden.weight", &[width, width]),
             spec("hidden.bias", &[width]),
@@ -85,7 +88,11 @@ impl HeadGradients {
     }
 
     fn norm(&self) -> f64 {
-        let squares = self.0.iter().flatten().map(|&value| f64::from(value).powi(2));
+        let squares = self
+            .0
+            .iter()
+            .flatten()
+            .map(|&value| f64::from(value).powi(2));
         squares.sum::<f64>().sqrt()
     }
 }
@@ -110,12 +117,26 @@ impl ValueHead {
         }
     }
 
+    /// Its weights, each flat.
+    #[cfg(test)]
+    pub(super) fn weights(&self) -> &[Vec<f32>] {
+        &self.weights
+    }
+
+    /// The same, to be changed.
+    #[cfg(test)]
+    pub(super) fn weights_mut(&mut self) -> &mut [Vec<f32>] {
+        &mut self.weights
+    }
+
     /// The value of a state `[D]`.
     pub(super) fn forward(&self, state: &[f32]) -> Expected {
         let units = match self.shape {
             HeadShape::Linear => state.to_vec(),
             HeadShape::Tanh => {
-                let rows = self.weights[2].chunks_exact(self.width).zip(&self.weights[3]);
+                let rows = self.weights[2]
+                    .chunks_exact(self.width)
+                    .zip(&self.weights[3]);
                 rows.map(|(row, &bias)| (dot(row, state) + f64::from(bias)).tanh() as f32)
                     .collect()
             }

@@ -1,6 +1,14 @@
 //! Every number's range: what is refused, in which words, and what lies just inside.
 
 use super::*;
+use crate::{
+    advantage::{AdvantageScale, Baseline},
+    algorithm::AlgorithmSettings,
+    fixture::training,
+    magrpo::Magrpo,
+    policy_loss::{Kl, Objective},
+    tree::{JointMode, Tree},
+};
 
 #[track_caller]
 fn refused(outcome: Result<(), ConfigError>, expected: &str) {
@@ -8,10 +16,10 @@ fn refused(outcome: Result<(), ConfigError>, expected: &str) {
     assert_eq!(message, expected);
 }
 
-fn algorithm(change: impl FnOnce(&mut Algorithm)) -> Result<(), ConfigError> {
-    let mut algorithm = Algorithm::default();
+fn algorithm(change: impl FnOnce(&mut Magrpo)) -> Result<(), ConfigError> {
+    let mut algorithm = Magrpo::default();
     change(&mut algorithm);
-    algorithm.validate()
+    algorithm.validate(&training(8))
 }
 
 fn updates(change: impl FnOnce(&mut Updates)) -> Result<(), ConfigError> {
@@ -155,12 +163,11 @@ fn schedules_and_own_learning_rates_out_of_range_are_explained() {
 #[test]
 fn a_tree_too_large_to_play_is_refused() {
     let check = |joint_mode, samples, roles, turns| {
-        let algorithm = Algorithm {
+        let tree = Tree {
             joint_mode,
-            samples,
-            ..Algorithm::default()
+            ..crate::fixture::tree(samples)
         };
-        algorithm.validate_for(roles, turns)
+        tree.validate_for(roles, turns)
     };
     let (aligned, cross) = (JointMode::Aligned, JointMode::Cross);
     for (mode, samples, roles, turns) in [
@@ -188,25 +195,22 @@ fn a_tree_too_large_to_play_is_refused() {
 
 #[test]
 fn a_policy_gradient_uses_samples_once() {
-    let twice = Updates {
-        epochs: 2,
-        ..Updates::default()
-    };
+    let mut twice = training(8);
+    twice.updates.epochs = 2;
     refused(
-        twice.validate_with(&Algorithm::default()),
+        Magrpo::default().validate(&twice),
         "`epochs` is 2, but must be 1 with `objective: PolicyGradient`, which learns from a sample \
          once (`Clipped` may do so again)",
     );
-    let clipped = Algorithm {
+    let clipped = Magrpo {
         objective: Objective::Clipped {
             low: 0.2,
             high: 0.2,
         },
-        ..Algorithm::default()
+        ..Magrpo::default()
     };
-    assert_eq!(twice.validate_with(&clipped), Ok(()));
-    let once = Updates::default();
-    assert_eq!(once.validate_with(&Algorithm::default()), Ok(()));
+    assert_eq!(clipped.validate(&twice), Ok(()));
+    assert_eq!(Magrpo::default().validate(&training(8)), Ok(()));
 }
 
 #[test]

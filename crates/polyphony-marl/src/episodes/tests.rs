@@ -7,35 +7,34 @@ use polyphony_episode::Task;
 use super::*;
 use crate::{
     agent::Language,
+    config::LongPrompts,
     fixture::{
-        CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_language, rollout_config,
-        task, wide_model,
+        CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_language, task, training,
+        tree, wide_model,
     },
-    rollout::{LongPrompts, rollout},
+    rollout::rollout,
+    tasks::start_tasks,
 };
-
-fn config(protocol: Protocol, episodes: usize) -> EpisodeConfig {
-    let rollout = rollout_config(episodes, 8);
-    EpisodeConfig {
-        episodes,
-        protocol,
-        responses: rollout.responses,
-        key: rollout.key,
-    }
-}
-
-fn indexed(tasks: &[Task]) -> Vec<IndexedTask<'_>> {
-    let indexed = |(index, task)| IndexedTask { index, task };
-    tasks.iter().enumerate().map(indexed).collect()
-}
 
 fn play(
     environment: &dyn Environment,
     agents: &[Agent],
     tasks: &[Task],
-    config: &EpisodeConfig,
+    (protocol, episodes): (&Protocol, usize),
+    config: &TrainingConfig,
 ) -> Result<Episodes, MarlError> {
-    play_episodes(agents, environment, &indexed(tasks), config, &mut |_| ())
+    let started = start_tasks(agents, environment, tasks.to_vec(), config)?;
+    let all: Vec<usize> = (0..tasks.len()).collect();
+    let batch = started.batch(&all);
+    play_episodes(
+        agents,
+        environment,
+        batch,
+        episodes,
+        protocol,
+        config,
+        &mut |_| (),
+    )
 }
 
 /// Agents whose prompts are laid out by a template, so that what they are told shows in their text.
@@ -52,21 +51,13 @@ fn lettered(names: &[&str]) -> Vec<Agent> {
 fn agents_that_read_nothing_say_what_they_say_in_a_rollout() {
     let agents = ["first", "second"].map(agent);
     let tasks = [task("a", "kind"), task("b", "of")];
-    let played = play(
-        &Duet::new(lengths),
-        &agents,
-        &tasks,
-        &config(Protocol::Parallel, 3),
-    )
-    .unwrap();
-    let tree = rollout(
-        &agents,
-        &Duet::new(lengths),
-        &indexed(&tasks),
-        &rollout_config(3, 8),
-        &mut |_| (),
-    )
-    .unwrap();
+    let (duet, config) = (Duet::new(lengths), training(8));
+    let parallel = Protocol::parallel();
+    let played = play(&duet, &agents, &tasks, (&parallel, 3), &config).unwrap();
+    // As in the step whose number evaluations have.
+    let started = start_tasks(&agents, &duet, tasks.to_vec(), &config).unwrap();
+    let (batch, step) = (started.batch(&[0, 1]), EVALUATION_STEP as usize);
+    let tree = rollout(&agents, &duet, batch, &tree(3), &config, step, &mut |_| ()).unwrap();
     assert_eq!((played.played.len(), played.left_out.len()), (6, 0));
     for (place, episode) in played.played.iter().enumerate() {
         let node = &tree.nodes[place / 3];
@@ -88,35 +79,40 @@ fn what_agents_read_of_one_another_is_what_the_protocol_says() {
     let game = Duet::new(lengths);
     let agents = lettered(&["first", "second"]);
     let tasks = [task("a", "hi")];
-    let read = |protocol| {
-        let stage_config = config(protocol, 2);
+    let config = training(8);
+    let started = start_tasks(&agents, &game, tasks.to_vec(), &config).unwrap();
+    let read = |protocol: Protocol| {
         let stage = Stage {
             agents: &agents,
-            models: sampling_models(&agents, stage_config.responses.weights).unwrap(),
+            models: sampling_models(&agents, config.weights).unwrap(),
             environment: &game,
-            config: &stage_config,
+            protocol: &protocol,
+            config: &config,
         };
-        let mut open = stage.open(&indexed(&tasks)).unwrap();
+        let (mut open, _) = stage.open(started.batch(&[0]), 2).unwrap();
         stage.act(&mut open, 0, &mut |_| ()).unwrap();
         let text = |open: &Open<'_>, role: usize| {
-            let (history, said) = open.said[role].clone().unwrap();
+            let (history, said) = open.answered[role].clone().unwrap();
             let tokenizer = &agents[role].language.tokenizer;
-            (tokenizer.decode(&history.tokens).unwrap(), said.text.to_string())
+            (
+                tokenizer.decode(&history.tokens).unwrap(),
+                said.text.to_string(),
+            )
         };
         open.iter()
             .map(|open| [text(open, 0), text(open, 1)])
             .collect::<Vec<_>>()
     };
-    for [(first, _), (second, _)] in read(Protocol::Parallel) {
+    for [(first, _), (second, _)] in read(Protocol::parallel()) {
         assert_eq!((first.as_str(), second.as_str()), ("u:hi;a:", "u:hi;a:"));
     }
-    for [(first, said), (second, _)] in read(Protocol::Pipeline) {
+    for [(first, said), (second, _)] in read(Protocol::pipeline()) {
         assert_eq!(first, "u:hi;a:");
         let expected = format!("u:hi\n\nYour partner \"first\" has already answered:\n{said};a:");
         assert_eq!(second, expected);
     }
-    let drafts = read(Protocol::Parallel);
-    for (revised, drafts) in read(Protocol::Discussion).iter().zip(&drafts) {
+    let drafts = read(Protocol::parallel());
+    for (revised, drafts) in read(Protocol::discussion()).iter().zip(&drafts) {
         for role in [0, 1] {
             let partner = ["first", "second"][1 - role];
             let (own, other) = (&drafts[role].1, &drafts[1 - role].1);
@@ -133,14 +129,14 @@ fn drafts_are_paid_for_but_not_scored() {
     let agents = lettered(&["first", "second"]);
     let tasks = [task("a", "kind")];
     let game = Duet::new(lengths);
-    let episode = |protocol| {
-        play(&game, &agents, &tasks, &config(protocol, 1))
+    let episode = |protocol: Protocol| {
+        play(&game, &agents, &tasks, (&protocol, 1), &training(8))
             .unwrap()
             .played
             .remove(0)
     };
-    let drafts = episode(Protocol::Parallel);
-    let revised = episode(Protocol::Discussion);
+    let drafts = episode(Protocol::parallel());
+    let revised = episode(Protocol::discussion());
     let scored = |episode: &Episode| episode.rewards[0].total() as usize;
     assert_eq!(drafts.sampled_tokens, scored(&drafts));
     assert_eq!(revised.sampled_tokens, scored(&drafts) + scored(&revised));
@@ -156,15 +152,15 @@ fn episodes_go_on_turn_after_turn_under_every_protocol() {
     game.ends_early = false;
     let tasks = [task("a", "kind")];
     for (agents, protocol) in [
-        (lettered(&["first", "second"]), Protocol::Parallel),
-        (lettered(&["shared"]), Protocol::Parallel),
-        (lettered(&["shared"]), Protocol::Pipeline),
-        (lettered(&["first", "second"]), Protocol::Pipeline),
-        (lettered(&["first", "second"]), Protocol::Discussion),
+        (lettered(&["first", "second"]), Protocol::parallel()),
+        (lettered(&["shared"]), Protocol::parallel()),
+        (lettered(&["shared"]), Protocol::pipeline()),
+        (lettered(&["first", "second"]), Protocol::pipeline()),
+        (lettered(&["first", "second"]), Protocol::discussion()),
     ] {
-        let mut config = config(protocol, 2);
-        config.responses.max_new_tokens = 4;
-        let played = play(&game, &agents, &tasks, &config).unwrap().played;
+        let config = training(4);
+        let played = play(&game, &agents, &tasks, (&protocol, 2), &config);
+        let played = played.unwrap().played;
         assert_eq!(played.len(), 2);
         for episode in &played {
             assert_eq!((episode.turns.len(), episode.is_cut), (3, false));
@@ -188,13 +184,18 @@ fn an_environment_that_goes_on_beyond_its_horizon_is_named() {
     let mut game = Chain::new(&["first", "second"]);
     (game.ends_early, game.horizon) = (false, const { NonZeroUsize::new(2).unwrap() });
     let agents = lettered(&["first", "second"]);
-    let mut config = config(Protocol::Parallel, 1);
-    config.responses.max_new_tokens = 4;
-    let message = play(&game, &agents, &[task("a", "kind")], &config)
-        .unwrap_err()
-        .to_string();
+    let parallel = Protocol::parallel();
+    let message = play(
+        &game,
+        &agents,
+        &[task("a", "kind")],
+        (&parallel, 1),
+        &training(4),
+    )
+    .unwrap_err()
+    .to_string();
     assert!(
-        message.starts_with("task `a`: the environment goes on after turn 2"),
+        message.starts_with("task `a`: the environment continues after turn 2"),
         "{message}"
     );
 }
@@ -204,11 +205,14 @@ fn an_episode_whose_next_prompt_does_not_fit_keeps_the_turns_it_has() {
     let mut game = Chain::new(&["first", "second"]);
     game.ends_early = false;
     let agents = ["first", "second"].map(agent);
-    let mut config = config(Protocol::Parallel, 2);
-    config.responses.long_prompts = LongPrompts::Skip;
+    let config = TrainingConfig {
+        long_prompts: LongPrompts::Skip,
+        ..training(8)
+    };
     // The first prompt, with the two line feeds after it, leaves just enough for an answer.
     let tasks = [task("a", &"z".repeat(CONTEXT - 8 - 2))];
-    let episodes = play(&game, &agents, &tasks, &config).unwrap();
+    let parallel = Protocol::parallel();
+    let episodes = play(&game, &agents, &tasks, (&parallel, 2), &config).unwrap();
     assert_eq!((episodes.played.len(), episodes.left_out.len()), (2, 0));
     for episode in &episodes.played {
         assert_eq!((episode.turns.len(), episode.rewards.len()), (1, 1));
@@ -230,9 +234,10 @@ fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
         task("long", &text(CONTEXT - 7)),
     ];
     let agents = ["first", "second"].map(agent);
-    let mut config = config(Protocol::Parallel, 2);
+    let mut config = training(8);
     let game = Duet::new(lengths);
-    let message = play(&game, &agents, &tasks, &config)
+    let parallel = Protocol::parallel();
+    let message = play(&game, &agents, &tasks, (&parallel, 2), &config)
         .unwrap_err()
         .to_string();
     assert!(
@@ -240,13 +245,11 @@ fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
         "{message}"
     );
 
-    config.responses.long_prompts = LongPrompts::Skip;
-    let counts = |protocol| {
-        config.protocol = protocol;
-        let episodes = play(&game, &agents, &tasks, &config).unwrap();
+    config.long_prompts = LongPrompts::Skip;
+    let counts = |protocol: Protocol| {
+        let episodes = play(&game, &agents, &tasks, (&protocol, 2), &config).unwrap();
         (episodes.played.len(), episodes.left_out.len())
     };
-    let protocols = [Protocol::Parallel, Protocol::Pipeline, Protocol::Discussion];
     // Beside what the partner said there is no room for an answer.
-    assert_eq!(protocols.map(counts), [(2, 2), (0, 4), (0, 4)]);
+    assert_eq!(Protocol::all().map(counts), [(2, 2), (0, 4), (0, 4)]);
 }

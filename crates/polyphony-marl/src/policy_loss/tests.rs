@@ -1,4 +1,4 @@
-//! Shares and terms against their formulas, and slopes against differences of the loss.
+//! Weights and terms against their formulas, and derivatives against differences of the loss.
 
 use polyphony_episode::{FinishReason, Response};
 use proptest::prelude::*;
@@ -14,35 +14,32 @@ fn sample(tokens: usize, finish: FinishReason) -> Sample {
     Sample {
         response,
         logprobs: vec![-1.0; tokens],
-        reference_logprobs: vec![],
+        reference_logprobs: None,
+        advantage: None,
     }
 }
 
 #[track_caller]
-fn check(algorithm: Algorithm, expected: [f64; 3]) {
+fn check(loss: PolicyLoss, expected: [f64; 3]) {
     let samples = [
         sample(2, FinishReason::Stop),
         sample(8, FinishReason::Length),
         sample(6, FinishReason::Stop),
     ];
-    let lessons = samples.each_ref().map(|sample| Lesson {
-        sample,
-        advantage: 1.0,
-    });
-    let shares = shares(&lessons, &algorithm, 8);
-    for (own, expected) in shares.iter().zip(expected) {
+    let weights = loss.weights(&samples, 8);
+    for (own, expected) in weights.iter().zip(expected) {
         assert!(
             (own - expected).abs() < 1e-12,
-            "{shares:?} against {expected}"
+            "{weights:?} against {expected}"
         );
     }
 }
 
 #[test]
 fn each_aggregation_follows_its_formula() {
-    let with = |aggregation| Algorithm {
+    let with = |aggregation| PolicyLoss {
         aggregation,
-        ..Algorithm::default()
+        ..PolicyLoss::default()
     };
     check(with(Aggregation::SequenceSum), [1.0 / 3.0; 3]);
     check(with(Aggregation::TokenMean), [1.0 / 16.0; 3]);
@@ -51,10 +48,10 @@ fn each_aggregation_follows_its_formula() {
 
 #[test]
 fn masking_drops_numerator_and_denominator() {
-    let with = |aggregation| Algorithm {
+    let with = |aggregation| PolicyLoss {
         aggregation,
         mask_truncated: true,
-        ..Algorithm::default()
+        ..PolicyLoss::default()
     };
     check(with(Aggregation::SequenceSum), [0.5, 0.0, 0.5]);
     check(with(Aggregation::TokenMean), [0.125, 0.0, 0.125]);
@@ -68,16 +65,16 @@ const CLIPPED: Objective = Objective::Clipped {
 
 /// The term of a token that has become `ratio` times as likely.
 fn at(ratio: f64, advantage: f64, objective: Objective) -> TokenTerm {
-    let algorithm = Algorithm {
+    let loss = PolicyLoss {
         objective,
-        ..Algorithm::default()
+        ..PolicyLoss::default()
     };
     let logprobs = TokenLogprobs {
         trained: -2.0 + ratio.ln(),
         sampled: -2.0,
         reference: None,
     };
-    token_term(logprobs, advantage, &algorithm)
+    loss.term(logprobs, advantage).unwrap()
 }
 
 #[test]
@@ -86,8 +83,8 @@ fn the_policy_gradient_weighs_log_probabilities() {
         let term = at(ratio, advantage, Objective::PolicyGradient);
         assert!((term.loss + advantage * (ratio.ln() - 2.0)).abs() < 1e-12);
         assert_eq!(
-            (term.slope, term.clipped, term.kl),
-            (-advantage, false, 0.0)
+            (term.derivative, term.clipped, term.kl),
+            (-advantage, false, None)
         );
         assert!((term.ratio - ratio).abs() < 1e-12);
     }
@@ -106,7 +103,7 @@ fn ratios_count_as_far_as_their_bounds() {
         (1.5, -2.0, 3.0, 3.0, false),
     ] {
         let term = at(ratio, advantage, CLIPPED);
-        let found = [term.loss, term.slope];
+        let found = [term.loss, term.derivative];
         for (own, expected) in found.iter().zip([loss, slope]) {
             assert!(
                 (own - expected).abs() < 1e-12,
@@ -120,7 +117,7 @@ fn ratios_count_as_far_as_their_bounds() {
 #[test]
 fn on_fresh_samples_both_objectives_pull_alike() {
     for advantage in [-1.5, 0.0, 2.0] {
-        let slopes = [Objective::PolicyGradient, CLIPPED].map(|o| at(1.0, advantage, o).slope);
+        let slopes = [Objective::PolicyGradient, CLIPPED].map(|o| at(1.0, advantage, o).derivative);
         assert_eq!(slopes[0], slopes[1]);
     }
 }
@@ -142,14 +139,14 @@ fn the_divergence_is_k3_and_enters_the_loss_only_where_it_shall() {
             -1.0 + 0.3 * (1.0 - (-0.5f64).exp()),
         ),
     ] {
-        let algorithm = Algorithm {
+        let policy = PolicyLoss {
             kl,
-            ..Algorithm::default()
+            ..PolicyLoss::default()
         };
-        let term = token_term(logprobs, 1.0, &algorithm);
-        assert!((term.kl - k3).abs() < 1e-12);
+        let term = policy.term(logprobs, 1.0).unwrap();
+        assert!((term.kl.unwrap() - k3).abs() < 1e-12);
         assert!((term.loss - loss).abs() < 1e-12, "{kl:?}: {term:?}");
-        assert!((term.slope - slope).abs() < 1e-12, "{kl:?}: {term:?}");
+        assert!((term.derivative - slope).abs() < 1e-12, "{kl:?}: {term:?}");
     }
 }
 
@@ -165,21 +162,46 @@ proptest! {
             Kl::Off, Kl::Loss { coefficient: 0.5 }, Kl::Reward { coefficient: 0.5 },
         ]),
     ) {
-        let algorithm = Algorithm {
+        let policy = PolicyLoss {
             objective: if clipped { CLIPPED } else { Objective::PolicyGradient },
             kl,
-            ..Algorithm::default()
+            ..PolicyLoss::default()
         };
+        prop_assume!(reference.is_some() || !matches!(kl, Kl::Loss { .. }));
         const STEP: f64 = 1e-6;
         // At a bound the loss has a corner.
         let ratio = (trained - sampled).exp();
         prop_assume!([0.8, 1.3].iter().all(|bound| (ratio - bound).abs() > 1e-4));
-        let loss = |trained| {
-            token_term(TokenLogprobs { trained, sampled, reference }, advantage, &algorithm).loss
+        let term = |trained| {
+            policy.term(TokenLogprobs { trained, sampled, reference }, advantage).unwrap()
         };
-        let difference = (loss(trained + STEP) - loss(trained - STEP)) / (2.0 * STEP);
-        let slope =
-            token_term(TokenLogprobs { trained, sampled, reference }, advantage, &algorithm).slope;
-        prop_assert!((slope - difference).abs() < 1e-4 * slope.abs().max(1.0));
+        let difference = (term(trained + STEP).loss - term(trained - STEP).loss) / (2.0 * STEP);
+        let derivative = term(trained).derivative;
+        prop_assert!((derivative - difference).abs() < 1e-4 * derivative.abs().max(1.0));
+    }
+}
+
+/// A forgotten reference must not be a divergence of zero.
+#[test]
+fn a_divergence_in_the_loss_needs_a_reference() {
+    let logprobs = TokenLogprobs {
+        trained: -1.0,
+        sampled: -1.0,
+        reference: None,
+    };
+    let coefficient = 0.3;
+    let policy = |kl| PolicyLoss {
+        kl,
+        ..PolicyLoss::default()
+    };
+    let error = policy(Kl::Loss { coefficient })
+        .term(logprobs, 1.0)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("no reference has scored"),
+        "{error}"
+    );
+    for kl in [Kl::Off, Kl::Reward { coefficient }] {
+        assert_eq!(policy(kl).term(logprobs, 1.0).unwrap().kl, None);
     }
 }

@@ -7,29 +7,37 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    config::{AdvantageScale, Algorithm, Baseline, Kl},
-    step::node_advantages,
+    advantage::{AdvantageScale, Baseline},
+    magrpo::Magrpo,
+    policy_loss::Kl,
     tree::{AgentGroup, History, Sample},
 };
 
 /// What a random tree looks like.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    agents: usize,
+pub(crate) struct Shape {
+    pub(crate) agents: usize,
     samples: usize,
     turns: usize,
     cross: bool,
+    per_role: bool,
 }
 
-fn shapes() -> impl Strategy<Value = Shape> {
-    (1..=4usize, 2..=5usize, 1..=3usize, any::<bool>()).prop_map(
-        |(agents, samples, turns, cross)| Shape {
+pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
+    (
+        1..=4usize,
+        2..=5usize,
+        1..=3usize,
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(agents, samples, turns, cross, per_role)| Shape {
             agents,
             samples,
             turns,
             cross,
-        },
-    )
+            per_role,
+        })
 }
 
 /// All joint actions, the first agent's response running fastest: another order than the rollout's.
@@ -44,15 +52,25 @@ fn picks(shape: Shape) -> Vec<Vec<usize>> {
         .collect()
 }
 
-fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
+/// One reward for all, or one per role.
+fn reward(shape: Shape, rng: &mut ChaCha8Rng) -> Reward {
+    if !shape.per_role {
+        return Reward::new([("r", rng.random_range(-2.0..2.0))]);
+    }
+    let own = (0..shape.agents).map(|_| [("r", rng.random_range(-2.0..2.0))]);
+    Reward::per_role(own.collect::<Vec<_>>())
+}
+
+pub(crate) fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
     let mut sample = || Sample {
         response: Response::from_text("x"),
         logprobs: (0..3).map(|_| rng.random_range(-3.0..0.0)).collect(),
-        reference_logprobs: (0..3).map(|_| rng.random_range(-3.0..0.0)).collect(),
+        reference_logprobs: Some((0..3).map(|_| rng.random_range(-3.0..0.0)).collect()),
+        advantage: None,
     };
     let groups = (0..shape.agents).map(|_| AgentGroup {
         observation: Observation::new("o"),
-        history: History { tokens: vec![1] },
+        history: History { tokens: [1].into() },
         samples: (0..shape.samples).map(|_| sample()).collect(),
     });
     let groups: Vec<AgentGroup> = groups.collect();
@@ -61,7 +79,7 @@ fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
     let goes_on = (3.0 / picks.len() as f64).min(0.8);
     let branches = picks.into_iter().map(|picks| Branch {
         picks,
-        reward: Reward::new([("r", rng.random_range(-2.0..2.0))]),
+        reward: reward(shape, rng),
         child: (turn + 1 < shape.turns && rng.random_bool(goes_on))
             .then(|| tree(shape, turn + 1, rng)),
     });
@@ -159,7 +177,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn trees_are_judged_as_by_enumeration(
+    fn advantages_on_trees_are_those_of_enumeration(
         shape in shapes(),
         seed in any::<u64>(),
         discount in 0.0..=1.0f64,
@@ -172,9 +190,11 @@ proptest! {
             let plain = expected(node, discount, &|branch| branch.reward.total());
             all_close(&returns(node, discount), &plain)?;
             for agent in 0..shape.agents {
+                let own = expected(node, discount, &|branch| branch.reward.total_of(agent));
+                all_close(&role_returns(node, agent, discount), &own)?;
                 // Samples differ from node to node, so a penalty is looked up with its branch.
-                let judged = match coefficient {
-                    None => plain.clone(),
+                let returns = match coefficient {
+                    None => own,
                     Some(coefficient) => {
                         let nodes = node.nodes();
                         expected(node, discount, &|branch| {
@@ -185,26 +205,26 @@ proptest! {
                             let said = &group.samples[branch.picks[agent]];
                             let strayed: f64 = (0..3)
                                 .map(|i| {
-                                    f64::from(said.logprobs[i])
-                                        - f64::from(said.reference_logprobs[i])
+                                    let reference = said.reference_logprobs.as_ref().unwrap();
+                                    f64::from(said.logprobs[i]) - f64::from(reference[i])
                                 })
                                 .sum();
-                            branch.reward.total() - coefficient * strayed
+                            branch.reward.total_of(agent) - coefficient * strayed
                         })
                     }
                 };
                 for baseline in ALL_BASELINES {
-                    let algorithm = Algorithm {
+                    let algorithm = Magrpo {
                         discount,
                         credit,
                         baseline,
                         kl: coefficient
                             .map_or(Kl::Off, |coefficient| Kl::Reward { coefficient }),
-                        ..Algorithm::default()
+                        ..Magrpo::default()
                     };
                     all_close(
-                        &node_advantages(node, agent, &algorithm),
-                        &enumerated_advantages(node, agent, &judged, credit, baseline),
+                        &algorithm.advantages(node, agent).unwrap(),
+                        &enumerated_advantages(node, agent, &returns, credit, baseline),
                     )?;
                 }
             }
@@ -219,7 +239,7 @@ proptest! {
         samples in 2..=4usize,
         seed in any::<u64>(),
     ) {
-        let shape = Shape { agents, samples, turns: 1, cross: true };
+        let shape = Shape { agents, samples, turns: 1, cross: true, per_role: false };
         let node = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
         let returns = returns(&node, 1.0);
         for agent in 0..agents {
@@ -257,7 +277,7 @@ proptest! {
         samples in 2..=4usize,
         seed in any::<u64>(),
     ) {
-        let shape = Shape { agents, samples, turns: 1, cross: true };
+        let shape = Shape { agents, samples, turns: 1, cross: true, per_role: false };
         let node = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
         let returns = returns(&node, 1.0);
         let factor = (samples as f64).powi(agents as i32 - 1);

@@ -2,9 +2,7 @@
 //! are scored at once.
 
 use polyphony_episode::{FinishReason, Next, Observation, Response};
-use polyphony_model::{
-    Finish, Generation, GenerationConfig, LanguageModel, PromptGroup, generate,
-};
+use polyphony_model::{Finish, Generation, GenerationConfig, LanguageModel, PromptGroup, generate};
 
 use super::{OpenNode, Played, Stage, check_reward};
 use crate::{

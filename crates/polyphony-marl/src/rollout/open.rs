@@ -3,13 +3,7 @@
 use polyphony_episode::{Observation, Role, Task, Turn};
 
 use super::{Played, Stage, check_observations};
-use crate::{
-    MarlError,
-    agent::player,
-    stream::narrow,
-    tasks::Batch,
-    tree::History,
-};
+use crate::{MarlError, agent::player, stream::narrow, tasks::Batch, tree::History};
 
 /// A node before anyone has answered.
 pub(super) struct OpenNode<'a> {
@@ -132,7 +126,9 @@ mod tests {
         assert_eq!(branch_number(3, 4, 2).unwrap(), 14);
         assert_eq!(branch_number(65_535, 65_536, 65_535).unwrap(), u32::MAX);
         for (before, joint_actions) in [(65_536, 65_536), (u32::MAX, usize::MAX)] {
-            let message = branch_number(before, joint_actions, 0).unwrap_err().to_string();
+            let message = branch_number(before, joint_actions, 0)
+                .unwrap_err()
+                .to_string();
             assert!(message.contains("joint actions of a task"), "{message}");
         }
     }

@@ -69,7 +69,9 @@ fn check_part(
             task: task.id.clone(),
             part: part.to_owned(),
             value,
-            responses: responses.map(|response| response.text.to_string()).collect(),
+            responses: responses
+                .map(|response| response.text.to_string())
+                .collect(),
         });
     }
     Ok(())

@@ -2,23 +2,24 @@
 
 mod turns;
 
-use polyphony_episode::{FinishReason, Reward, Role};
+use polyphony_episode::{
+    EnvironmentError, FinishReason, JointAction, Outcome, Reward, Role, Task, Turn,
+};
 
 use super::*;
-use crate::fixture::{CONTEXT, Duet, agent, lengths, rollout_config, task};
+use crate::{
+    config::LongPrompts,
+    fixture::{self, CONTEXT, Duet, agent, lengths, task, training, tree},
+    tasks::start_tasks,
+};
 
 fn team() -> Vec<Agent> {
     vec![agent("first"), agent("second")]
 }
 
-/// Rolls tasks out under their index in the list.
-fn play(tasks: &[Task], config: &RolloutConfig) -> Result<Rollout, MarlError> {
-    let indexed: Vec<IndexedTask<'_>> = tasks
-        .iter()
-        .enumerate()
-        .map(|(index, task)| IndexedTask { index, task })
-        .collect();
-    rollout(&team(), &Duet::new(lengths), &indexed, config, &mut |_| ())
+/// Plays tasks with two responses of each agent.
+fn play(tasks: &[Task], config: &TrainingConfig) -> Result<Rollout, MarlError> {
+    fixture::play(&team(), &Duet::new(lengths), tasks, &tree(2), config)
 }
 
 #[test]
@@ -26,15 +27,11 @@ fn a_node_holds_what_was_seen_said_and_earned() {
     let tasks = [task("a", "one"), task("b", "another text")];
     let mut told = 0;
     let agents = team();
-    let indexed = [0, 1].map(|index| IndexedTask {
-        index,
-        task: &tasks[index],
-    });
-    let config = rollout_config(3, 30);
-    let rollout = rollout(&agents, &Duet::new(lengths), &indexed, &config, &mut |n| {
-        told += n
-    })
-    .unwrap();
+    let (duet, config) = (Duet::new(lengths), training(30));
+    let started = start_tasks(&agents, &duet, tasks.to_vec(), &config).unwrap();
+    let batch = started.batch(&[0, 1]);
+    let mut count = |tokens| told += tokens;
+    let rollout = rollout(&agents, &duet, batch, &tree(3), &config, 0, &mut count).unwrap();
     assert_eq!((rollout.nodes.len(), rollout.skipped_tasks), (2, 0));
     assert_eq!(told, rollout.sampled_tokens());
     for (node, task) in rollout.nodes.iter().zip(&tasks) {
@@ -52,7 +49,7 @@ fn a_node_holds_what_was_seen_said_and_earned() {
                 assert_eq!(sample.logprobs.len(), response.tokens.len());
                 let (finish, spoken) = match response.tokens.split_last() {
                     Some((&2, spoken)) => (FinishReason::Stop, spoken),
-                    _ => (FinishReason::Length, response.tokens.as_slice()),
+                    _ => (FinishReason::Length, &response.tokens[..]),
                 };
                 assert_eq!(response.finish, finish);
                 assert_eq!(
@@ -79,18 +76,10 @@ fn a_task_is_played_the_same_alone_and_in_company() {
     let tasks: Vec<Task> = (0..4)
         .map(|i| task(&i.to_string(), &"text ".repeat(i + 1)))
         .collect();
-    let together = play(&tasks, &rollout_config(2, 12)).unwrap();
-    let alone = IndexedTask {
-        index: 2,
-        task: &tasks[2],
-    };
-    let alone = rollout(
-        &team(),
-        &Duet::new(lengths),
-        &[alone],
-        &rollout_config(2, 12),
-        &mut |_| (),
-    );
+    let config = training(12);
+    let together = play(&tasks, &config).unwrap();
+    let duet = Duet::new(lengths);
+    let alone = fixture::play_some(&team(), &duet, (&tasks, &[2]), &tree(2), &config);
     let texts = |node: &Node| {
         let samples = node.groups.iter().flat_map(|group| group.samples.clone());
         samples.map(|sample| sample.response).collect::<Vec<_>>()
@@ -101,38 +90,66 @@ fn a_task_is_played_the_same_alone_and_in_company() {
 #[test]
 fn task_agent_step_and_seed_each_have_their_own_chance() {
     let tasks = [task("a", "same"), task("b", "same")];
-    let config = rollout_config(1, 12);
     let tokens = |rollout: &Rollout, node: usize, agent: usize| {
         rollout.nodes[node].groups[agent].samples[0]
             .response
             .tokens
             .clone()
     };
-    let played = play(&tasks, &config).unwrap();
+    let at = |step, seed| {
+        let (duet, config) = (
+            Duet::new(lengths),
+            TrainingConfig {
+                seed,
+                ..training(12)
+            },
+        );
+        let agents = team();
+        let started = start_tasks(&agents, &duet, tasks.to_vec(), &config).unwrap();
+        let batch = started.batch(&[0, 1]);
+        rollout(&agents, &duet, batch, &tree(1), &config, step, &mut |_| ()).unwrap()
+    };
+    let played = at(0, 5);
     let own = tokens(&played, 0, 0);
-    assert_eq!(own, tokens(&play(&tasks, &config).unwrap(), 0, 0));
+    assert_eq!(own, tokens(&at(0, 5), 0, 0));
     assert_ne!(own, tokens(&played, 1, 0), "task");
     assert_ne!(own, tokens(&played, 0, 1), "agent");
-    for key in [
-        StreamKey {
-            step: 1,
-            ..config.key
-        },
-        StreamKey {
-            seed: 6,
-            ..config.key
-        },
-    ] {
-        let other = play(
-            &tasks,
-            &RolloutConfig {
-                key,
-                ..config.clone()
-            },
-        )
-        .unwrap();
-        assert_ne!(own, tokens(&other, 0, 0), "{key:?}");
-    }
+    assert_ne!(own, tokens(&at(1, 5), 0, 0), "step");
+    assert_ne!(own, tokens(&at(0, 6), 0, 0), "seed");
+}
+
+#[test]
+fn steps_and_tasks_without_streams_of_their_own_are_refused() {
+    let (duet, config, agents) = (Duet::new(lengths), training(4), team());
+    let tasks = vec![task("a", "one")];
+    let started = start_tasks(&agents, &duet, tasks, &config).unwrap();
+    let play = |step: usize, index: usize| {
+        let batch = started.batch(std::slice::from_ref(&index));
+        let played = rollout(&agents, &duet, batch, &tree(1), &config, step, &mut |_| ());
+        played.unwrap_err().to_string()
+    };
+    let message = play(1 << 32, 0);
+    assert!(
+        message.starts_with("4294967296 steps are more than"),
+        "{message}"
+    );
+    let message = play(0, 1);
+    assert_eq!(
+        message,
+        "there is no task 1: the data set has 1, counted from 0"
+    );
+}
+
+#[test]
+fn an_algorithm_may_want_nothing_sampled() {
+    let played = fixture::play(
+        &team(),
+        &Duet::new(lengths),
+        &[task("a", "one")],
+        &tree(0),
+        &training(4),
+    );
+    assert!(played.unwrap().nodes.is_empty());
 }
 
 #[test]
@@ -143,14 +160,14 @@ fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
         task("fits", &text(CONTEXT - 8)),
         task("long", &text(CONTEXT - 7)),
     ];
-    let config = rollout_config(2, 8);
+    let config = training(8);
     let message = play(&tasks, &config).unwrap_err().to_string();
     let expected = "task `long`: the prompt of agent `first` has 121 tokens and a response may \
                     have 8, but the model's context holds 128";
     assert!(message.starts_with(expected), "{message}");
 
     let mut skipping = config;
-    skipping.responses.long_prompts = LongPrompts::Skip;
+    skipping.long_prompts = LongPrompts::Skip;
     let rollout = play(&tasks, &skipping).unwrap();
     let played: Vec<&str> = rollout
         .nodes
@@ -163,14 +180,9 @@ fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
 #[test]
 fn one_agent_says_in_each_role_what_two_copies_of_it_would() {
     let tasks = [task("a", "one"), task("b", "another text")];
-    let indexed = [0, 1].map(|index| IndexedTask {
-        index,
-        task: &tasks[index],
-    });
-    let config = rollout_config(3, 20);
-    let [alone, copies] = [vec![agent("both")], team()].map(|agents| {
-        rollout(&agents, &Duet::new(lengths), &indexed, &config, &mut |_| ()).unwrap()
-    });
+    let (duet, config) = (Duet::new(lengths), training(20));
+    let [alone, copies] = [vec![agent("both")], team()]
+        .map(|agents| fixture::play(&agents, &duet, &tasks, &tree(3), &config).unwrap());
     let said = |rollout: &Rollout| {
         let groups = rollout.nodes.iter().flat_map(|node| &node.groups);
         let samples = groups.flat_map(|group| group.samples.clone());
@@ -181,7 +193,7 @@ fn one_agent_says_in_each_role_what_two_copies_of_it_would() {
 
 #[test]
 fn a_limit_beyond_all_numbers_is_refused() {
-    let config = rollout_config(2, usize::MAX);
+    let config = training(usize::MAX);
     let message = play(&[task("a", "x")], &config).unwrap_err().to_string();
     assert!(
         message.contains("the model's context holds 128"),
@@ -192,45 +204,97 @@ fn a_limit_beyond_all_numbers_is_refused() {
 #[test]
 fn an_environment_at_odds_with_its_team_is_refused() {
     let tasks = [task("a", "text")];
-    let indexed = [IndexedTask {
-        index: 0,
-        task: &tasks[0],
-    }];
-    let config = rollout_config(2, 4);
-    let play = |agents: &[Agent], environment: &Duet| {
-        rollout(agents, environment, &indexed, &config, &mut |_| ())
+    let config = training(4);
+    let play = |agents: &[Agent], environment: &dyn Environment| {
+        fixture::play(agents, environment, &tasks, &tree(2), &config)
             .unwrap_err()
             .to_string()
     };
-    let expected = "the environment has 2 roles and made 2 observations, but the team has 3 agents";
+    let expected = "the environment has 2 roles, but the team has 3 agents";
     let message = play(&["a", "b", "c"].map(agent), &Duet::new(lengths));
     assert!(message.starts_with(expected), "{message}");
 
     let secret = Duet::new(|_| Reward::new([("one", 0.0), ("secret", 1.0)]));
     let message = play(&team(), &secret);
-    assert!(
-        message.contains("gave the reward part `secret`"),
-        "{message}"
-    );
+    let expected = "task `a`: the environment gave the reward part `secret`, which its \
+                    `reward_parts` does not name; it names: one, two";
+    assert_eq!(message, expected);
 
     let endless = Duet::new(|_| Reward::new([("one", 0.0), ("two", f64::NAN)]));
     let message = play(&team(), &endless);
     let expected = "task `a`: the environment gave the reward part `two` the value NaN";
     assert!(message.starts_with(expected), "{message}");
 
-    let roles = [Role::new("first"), Role::new("second")];
+    let three = Duet::new(|_| Reward::per_role([[("one", 0.0)]; 3]));
+    let expected = "task `a`: the environment gave 3 rewards, but has 2 roles";
+    assert!(play(&team(), &three).starts_with(expected));
+
+    let later = Duet::new(|_| Reward::per_role([[("one", 0.0)], [("two", f64::INFINITY)]]));
+    let expected = "task `a`: the environment gave the reward part `two` the value inf";
+    assert!(play(&team(), &later).starts_with(expected));
+
+    let message = play(&team(), &Silent(Duet::new(lengths)));
+    let expected = "task `a`: the environment gave 1 observations for turn 1, but must give one for \
+                    each of its roles: first, second";
+    assert_eq!(message, expected);
+
     let fieldless = [task("a", "text"), Task::new("b", [("other", "x")])];
-    let indexed = [0, 1].map(|index| IndexedTask {
-        index,
-        task: &fieldless[index],
-    });
-    let environment = Duet {
-        roles,
-        ..Duet::new(lengths)
-    };
-    let error = rollout(&team(), &environment, &indexed, &config, &mut |_| ()).unwrap_err();
+    let duet = Duet::new(lengths);
+    let error = fixture::play(&team(), &duet, &fieldless, &tree(2), &config).unwrap_err();
     assert_eq!(
         error.to_string(),
         "task `b` has no field `text`; it has: other"
     );
+}
+
+/// Says nothing to its second role.
+struct Silent(Duet);
+
+impl Environment for Silent {
+    fn roles(&self) -> &[Role] {
+        self.0.roles()
+    }
+
+    fn reward_parts(&self) -> &[String] {
+        self.0.reward_parts()
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        let mut observations = self.0.start(task)?;
+        observations.pop();
+        Ok(observations)
+    }
+
+    fn step(
+        &self,
+        task: &Task,
+        past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        self.0.step(task, past, action)
+    }
+}
+
+#[test]
+fn a_rollout_is_written_node_by_node() {
+    let per_role = Duet::new(|action| {
+        let [one, two] = [0, 1].map(|role| action.responses[role].tokens.len() as f64);
+        Reward::per_role([[("one", one)], [("two", two)]])
+    });
+    let tasks = [task("a", "one")];
+    let played = fixture::play(&team(), &per_role, &tasks, &tree(1), &training(3)).unwrap();
+    let lines = serde_json::to_value(&played).unwrap();
+    let line = &lines[0];
+    let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["task", "turn", "path", "agents", "joint_actions"]);
+    let sample = &played.nodes[0].groups[1].samples[0];
+    let response = &line["agents"][1]["responses"][0];
+    assert_eq!(response["text"], *sample.response.text);
+    assert_eq!(response["tokens"][0], sample.response.tokens[0]);
+    assert!(response.get("reference_logprobs").is_none() && response.get("advantage").is_none());
+    let action = &line["joint_actions"][0];
+    assert_eq!(action["picks"], serde_json::json!([0, 0]));
+    let tokens = sample.response.tokens.len() as f64;
+    assert_eq!(action["per_role"][1]["two"], tokens);
+    assert_eq!(action["parts"]["two"], tokens / 2.0);
 }

@@ -1,6 +1,4 @@
-//! A whole step's report, against its definitions.
-
-mod choices;
+//! A whole step's figures, against their definitions.
 
 use std::sync::Arc;
 
@@ -8,167 +6,245 @@ use burn::{
     module::{ModuleVisitor, Param},
     tensor::{DType, Tensor},
 };
-use polyphony_episode::Task;
-use polyphony_model::{LoraConfig, Sampling};
+use polyphony_episode::{
+    Counter, EnvironmentError, JointAction, MetricValue, Observation, Outcome, Reward, Role, Task,
+    Turn,
+};
+use polyphony_model::LoraConfig;
 
 use super::*;
 use crate::{
+    advantage::Baseline,
     agent::Language,
-    config::{AdvantageScale, Aggregation, Baseline, Schedule},
-    fixture::{CONTEXT, Duet, lengths, plain_language, task, tiny_model, weight_bits},
-    rollout::{LongPrompts, RolloutWeights},
+    config::{LongPrompts, RolloutWeights, Schedule, Updates},
+    fixture::{
+        CONTEXT, Duet, built, changed, lengths, plain_language, task, tiny_model, training,
+        weight_bits,
+    },
+    magrpo::Magrpo,
+    tasks::start_tasks,
 };
 
 /// Two agents with these stop tokens.
-fn team(stop_tokens: Vec<u32>) -> [Agent; 2] {
+fn team(stop_tokens: Vec<u32>) -> Vec<Agent> {
     let language = Arc::new(Language {
         stop_tokens,
         ..plain_language()
     });
-    ["first", "second"].map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+    ["first", "second"]
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .into()
 }
 
-fn config(algorithm: Algorithm) -> StepConfig {
-    StepConfig {
-        responses: ResponseConfig {
-            sampling: Sampling::default(),
-            max_new_tokens: 40,
-            weights: RolloutWeights::Full,
-            long_prompts: LongPrompts::Fail,
-        },
-        steps: 10,
-        key: StreamKey {
-            seed: 5,
-            ..StreamKey::default()
-        },
-        algorithm,
+/// Stop tokens with which responses differ in length, and so do rewards.
+fn many_stop_tokens() -> Vec<u32> {
+    (0..256).step_by(8).collect()
+}
+
+fn config() -> TrainingConfig {
+    TrainingConfig {
         updates: Updates {
             buffer: 2,
             minibatch: 2,
             ..Updates::default()
         },
+        ..training(40)
     }
 }
 
-fn step(agents: &mut [Agent], tasks: &[Task], config: &StepConfig) -> (Step, Vec<Progress>) {
-    let indexed: Vec<IndexedTask<'_>> = tasks
-        .iter()
-        .enumerate()
-        .map(|(index, task)| IndexedTask { index, task })
-        .collect();
-    let mut told = Vec::new();
-    let step = train_step(
+/// A step of MAGRPO in a game, and what it reported meanwhile.
+fn step_in(
+    game: &dyn Environment,
+    agents: &mut [Agent],
+    tasks: &[Task],
+    settings: &Magrpo,
+    config: &TrainingConfig,
+    step: usize,
+) -> (Step, Vec<Progress>) {
+    let mut algorithm = built(settings, agents, game, config).unwrap();
+    let started = start_tasks(agents, game, tasks.to_vec(), config).unwrap();
+    let all: Vec<usize> = (0..tasks.len()).collect();
+    let mut reported = Vec::new();
+    let done = train_step(
         agents,
-        &Duet::new(lengths),
-        &indexed,
+        algorithm.as_mut(),
+        game,
+        started.batch(&all),
         config,
-        &mut |progress| {
-            told.push(progress);
-        },
+        step,
+        &mut |progress| reported.push(progress),
     );
-    (step.unwrap(), told)
+    (done.unwrap(), reported)
 }
 
+fn step(agents: &mut [Agent], tasks: &[Task], config: &TrainingConfig) -> (Step, Vec<Progress>) {
+    let (game, settings) = (Duet::new(lengths), Magrpo::default());
+    step_in(&game, agents, tasks, &settings, config, 0)
+}
+
+fn tasks() -> [Task; 2] {
+    [task("a", "one"), task("b", "another")]
+}
+
+fn bits(agents: &[Agent]) -> Vec<Vec<Vec<u32>>> {
+    agents
+        .iter()
+        .map(|agent| weight_bits(&agent.model))
+        .collect()
+}
+
+#[track_caller]
 fn close(own: f64, expected: f64) {
     assert!((own - expected).abs() < 1e-9, "{own} is not {expected}");
 }
 
-#[test]
-fn the_report_says_what_happened() {
-    // With many stop tokens responses differ in length, and so do rewards.
-    let mut agents = team((0..256).step_by(8).collect());
-    let before = agents.each_ref().map(|agent| weight_bits(&agent.model));
-    let tasks = [task("a", "one"), task("b", "another")];
-    let (Step { report, rollout }, told) = step(&mut agents, &tasks, &config(Algorithm::default()));
+#[track_caller]
+fn figure(step: &Step, name: &str) -> f64 {
+    step.metric(name).unwrap_or_else(|| panic!("no {name}"))
+}
 
-    let sampled: usize = told
+#[test]
+fn the_metrics_say_what_happened() {
+    let mut agents = team(many_stop_tokens());
+    let before = bits(&agents);
+    let (done, reported) = step(&mut agents, &tasks(), &config());
+    let sampled: usize = reported
         .iter()
         .map(|progress| match progress {
             Progress::Sampled(tokens) => *tokens,
             Progress::Updating(_) => 0,
         })
         .sum();
-    assert_eq!(report.sampled_tokens, sampled);
+    assert_eq!(figure(&done, "sampled_tokens"), sampled as f64);
     assert_eq!(
-        told[told.len() - 2..],
+        reported[reported.len() - 2..],
         [Progress::Updating(0), Progress::Updating(1)]
     );
 
     let actions = 8.0;
     let mut total = 0.0;
-    for (index, agent) in report.agents.iter().enumerate() {
-        let samples: Vec<_> = rollout
-            .nodes
-            .iter()
-            .flat_map(|node| &node.groups[index].samples)
-            .collect();
+    for (role, name) in ["first", "second"].into_iter().enumerate() {
+        let groups = done.rollout.groups_of(&[role]);
+        let samples: Vec<_> = groups.iter().flat_map(|group| &group.samples).collect();
         let tokens: f64 = samples.iter().map(|s| s.response.tokens.len() as f64).sum();
-        let logprobs: f64 = samples
-            .iter()
-            .flat_map(|s| &s.logprobs)
-            .map(|&l| f64::from(l))
-            .sum();
+        let logprobs = samples.iter().flat_map(|s| &s.logprobs);
+        let logprobs: f64 = logprobs.map(|&l| f64::from(l)).sum();
         let cut = samples.iter().filter(|s| s.is_truncated()).count() as f64;
-        close(agent.overall.response_tokens, tokens / actions);
-        close(agent.overall.entropy, -logprobs / tokens);
-        close(agent.overall.truncated_share, cut / actions);
+        let own = |metric: &str| figure(&done, &format!("{name}/{metric}"));
+        close(own("response_tokens"), tokens / actions);
+        close(own("entropy"), -logprobs / tokens);
+        close(own("truncated_share"), cut / actions);
+        close(own("zero_advantage_share"), own("skipped_groups") / 2.0);
         close(
-            agent.overall.zero_advantage_share,
-            agent.update.skipped_groups as f64 / 2.0,
+            figure(&done, ["reward/one", "reward/two"][role]),
+            tokens / actions,
         );
-        close(report.first_turn().parts[index].1, tokens / actions);
-        assert_eq!(agent.turns.len(), 1);
-        assert_eq!(agent.turns[0], agent.overall);
-        assert_eq!(agent.name, ["first", "second"][index]);
-        assert!(agent.update.logprob_gap.unwrap() < 1e-4, "{agent:?}");
-        assert_eq!(agent.update.steps, 1);
+        assert!(own("logprob_gap") < 1e-4);
+        assert_eq!(own("gradient_steps"), 1.0);
+        assert!(samples.iter().all(|sample| sample.advantage.is_some()));
         total += tokens / actions;
     }
-    close(report.first_turn().mean_return, total);
-    assert_eq!(report.first_turn().nodes, 2);
+    close(figure(&done, "return"), total);
     // Both agents share the returns, so their advantages spread alike.
     close(
-        report.agents[0].overall.advantage_spread,
-        report.agents[1].overall.advantage_spread,
+        figure(&done, "first/advantage_spread"),
+        figure(&done, "second/advantage_spread"),
     );
-    for (agent, before) in agents.iter().zip(&before) {
-        assert_ne!(&weight_bits(&agent.model), before, "{} learned", agent.name);
+    for (before, after) in before.iter().zip(bits(&agents)) {
+        assert_ne!(*before, after, "it learned");
     }
+}
+
+/// Names and their order are those of the files of a run.
+#[test]
+fn metrics_have_their_names_and_order() {
+    let mut agents = team(many_stop_tokens());
+    let (done, _) = step(&mut agents, &tasks(), &config());
+    let of_role = [
+        "advantage_spread",
+        "zero_advantage_share",
+        "entropy",
+        "response_tokens",
+        "truncated_share",
+        "gradient_steps",
+        "gradient_norm",
+        "learning_rate",
+        "skipped_groups",
+        "refused_updates",
+        "logprob_gap",
+        "ratio",
+        "clipped_share",
+        "kl",
+    ];
+    let team = [
+        "return",
+        "reward/one",
+        "reward/two",
+        "sampled_tokens",
+        "skipped_tasks",
+        "cut_episodes",
+    ];
+    let timing = [
+        "rollout_secs",
+        "reward_secs",
+        "update_secs",
+        "tokens_per_sec",
+    ];
+    let roles = ["first", "second"].into_iter();
+    let expected = team
+        .map(str::to_owned)
+        .into_iter()
+        .chain(roles.flat_map(|role| of_role.map(|name| format!("{role}/{name}"))))
+        .chain(timing.map(|name| format!("timing.{name}")));
+    let names = done.metrics.iter().map(|metric| metric.key.to_string());
+    assert_eq!(names.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    let mut meanings = done.metrics.iter().map(|metric| &metric.meaning);
+    assert!(meanings.all(|meaning| !meaning.is_empty()));
 }
 
 #[test]
 fn a_step_whose_tasks_are_all_left_out_has_no_mean_and_changes_nothing() {
     let mut agents = team(vec![]);
-    let before = agents.each_ref().map(|agent| weight_bits(&agent.model));
-    let mut config = config(Algorithm::default());
-    config.responses.long_prompts = LongPrompts::Skip;
+    let before = bits(&agents);
+    let config = TrainingConfig {
+        long_prompts: LongPrompts::Skip,
+        ..config()
+    };
     let tasks = [task("long", &"word ".repeat(CONTEXT))];
-    let (Step { report, .. }, _) = step(&mut agents, &tasks, &config);
-    assert_eq!((report.skipped_tasks, report.sampled_tokens), (1, 0));
-    let first = report.first_turn();
-    assert!(first.mean_return.is_nan() && first.parts.iter().all(|part| part.1.is_nan()));
-    for (agent, before) in agents.iter().zip(&before) {
-        assert_eq!(&weight_bits(&agent.model), before);
+    let (done, _) = step(&mut agents, &tasks, &config);
+    assert_eq!(figure(&done, "skipped_tasks"), 1.0);
+    assert_eq!(figure(&done, "sampled_tokens"), 0.0);
+    for name in [
+        "return",
+        "reward/one",
+        "first/advantage_spread",
+        "first/entropy",
+    ] {
+        let own = done.metrics.iter().find(|own| own.key.to_string() == name);
+        let value = own.map(|own| own.value);
+        assert!(
+            matches!(value, Some(MetricValue::Real(mean)) if mean.is_nan()),
+            "{name}: {value:?}"
+        );
     }
+    assert_eq!(bits(&agents), before);
 }
 
 #[test]
 fn the_baseline_decides_what_is_learned_from() {
     // Without stop tokens all responses are equally long, and so is every reward.
-    let tasks = [task("a", "one"), task("b", "another")];
-    for (baseline, zero_share, steps) in [(Baseline::GroupMean, 1.0, 0), (Baseline::Zero, 0.0, 1)] {
+    for (baseline, zero, steps) in [(Baseline::GroupMean, 1.0, 0.0), (Baseline::Zero, 0.0, 1.0)] {
         let mut agents = team(vec![]);
-        let algorithm = Algorithm {
+        let settings = Magrpo {
             baseline,
-            ..Algorithm::default()
+            ..Magrpo::default()
         };
-        let (Step { report, .. }, _) = step(&mut agents, &tasks, &config(algorithm));
-        for agent in &report.agents {
-            assert_eq!(
-                agent.overall.zero_advantage_share, zero_share,
-                "{baseline:?}"
-            );
-            assert_eq!(agent.update.steps, steps, "{baseline:?}");
+        let game = Duet::new(lengths);
+        let (done, _) = step_in(&game, &mut agents, &tasks(), &settings, &config(), 0);
+        for role in ["first", "second"] {
+            let own = |metric: &str| figure(&done, &format!("{role}/{metric}"));
+            assert_eq!(own("zero_advantage_share"), zero, "{baseline:?}");
+            assert_eq!(own("gradient_steps"), steps, "{baseline:?}");
         }
     }
 }
@@ -176,78 +252,173 @@ fn the_baseline_decides_what_is_learned_from() {
 #[test]
 fn one_agent_in_all_roles_learns_from_each() {
     let language = Language {
-        stop_tokens: (0..256).step_by(8).collect(),
+        stop_tokens: many_stop_tokens(),
         ..plain_language()
     };
     let mut agents = [Agent::new("both", tiny_model(), Arc::new(language))];
-    let before = weight_bits(&agents[0].model);
-    let tasks = [task("a", "one"), task("b", "another")];
-    let (Step { report, .. }, told) = step(&mut agents, &tasks, &config(Algorithm::default()));
-    let names: Vec<&str> = report.agents.iter().map(|a| a.name.as_str()).collect();
-    assert_eq!(names, ["first", "second"]);
-    assert_eq!(told[told.len() - 1], Progress::Updating(0));
-    for agent in &report.agents {
-        assert_eq!(agent.update, report.agents[0].update, "there is one update");
-        assert_eq!((agent.update.steps, agent.update.skipped_groups), (1, 0));
-        assert!(agent.update.logprob_gap.unwrap() < 1e-4, "{agent:?}");
+    let before = bits(&agents);
+    let (done, reported) = step(&mut agents, &tasks(), &config());
+    assert_eq!(reported[reported.len() - 1], Progress::Updating(0));
+    for role in ["first", "second"] {
+        let own = |metric: &str| figure(&done, &format!("{role}/{metric}"));
+        assert_eq!((own("gradient_steps"), own("skipped_groups")), (1.0, 0.0));
+        assert_eq!(own("gradient_norm"), figure(&done, "first/gradient_norm"));
+        assert!(own("logprob_gap") < 1e-4);
     }
-    assert_ne!(weight_bits(&agents[0].model), before);
+    assert_ne!(bits(&agents), before);
 
     // Four groups are two nodes of two roles, one node a minibatch.
-    let mut config = config(Algorithm::default());
+    let mut config = config();
     config.updates.minibatch = 1;
-    let (Step { report, .. }, _) = step(&mut agents, &tasks, &config);
-    assert_eq!(report.agents[0].update.steps, 2);
-}
-
-#[test]
-fn settings_that_cannot_work_are_refused_before_anything_is_sampled() {
-    let mut agents = team(vec![]);
-    let tasks = [task("a", "one")];
-    let indexed = [IndexedTask {
-        index: 0,
-        task: &tasks[0],
-    }];
-    let mut wrong = [config(Algorithm::default()), config(Algorithm::default())];
-    wrong[0].updates.minibatch = 0;
-    wrong[1].algorithm.samples = 1;
-    for (config, key) in wrong.iter().zip(["minibatch", "samples"]) {
-        let environment = Duet::new(lengths);
-        let outcome = train_step(&mut agents, &environment, &indexed, config, &mut |_| {
-            panic!("something was done")
-        });
-        let message = outcome.unwrap_err().to_string();
-        assert!(message.starts_with(&format!("`{key}` is ")), "{message}");
-    }
+    let (done, _) = step(&mut agents, &tasks(), &config);
+    assert_eq!(figure(&done, "first/gradient_steps"), 2.0);
 }
 
 #[test]
 fn a_model_that_computes_no_numbers_stops_the_step() {
     let mut agents = team(vec![]);
-    agents[1].model = crate::fixture::changed(&agents[1].model, 1, 7, |_| f32::NAN);
-    let tasks = [task("a", "one")];
-    let indexed = [IndexedTask {
-        index: 0,
-        task: &tasks[0],
-    }];
-    let config = config(Algorithm::default());
-    let environment = Duet::new(lengths);
-    let outcome = train_step(&mut agents, &environment, &indexed, &config, &mut |_| {});
+    agents[1].model = changed(&agents[1].model, 1, 7, |_| f32::NAN);
+    let (game, config) = (Duet::new(lengths), config());
+    let mut algorithm = built(&Magrpo::default(), &agents, &game, &config).unwrap();
+    let started = start_tasks(&agents, &game, vec![task("a", "one")], &config).unwrap();
+    let outcome = train_step(
+        &mut agents,
+        algorithm.as_mut(),
+        &game,
+        started.batch(&[0]),
+        &config,
+        0,
+        &mut |_| {},
+    );
     let message = outcome.unwrap_err().to_string();
     assert!(message.contains("logits are not finite"), "{message}");
 }
 
 #[test]
-fn judging_subtracts_the_baseline_from_the_credits() {
-    let node = crate::returns::tests::node(&[1.0, 2.0, 6.0]);
-    let algorithm = Algorithm {
-        samples: 3,
-        ..Algorithm::default()
+fn settings_that_cannot_work_are_refused_before_anything_is_sampled() {
+    let mut agents = team(vec![]);
+    let game = Duet::new(lengths);
+    let mut algorithm = built(&Magrpo::default(), &agents, &game, &config()).unwrap();
+    let started = start_tasks(&agents, &game, tasks().to_vec(), &config()).unwrap();
+    let mut wrong = config();
+    wrong.updates.minibatch = 0;
+    let outcome = train_step(
+        &mut agents,
+        algorithm.as_mut(),
+        &game,
+        started.batch(&[0]),
+        &wrong,
+        0,
+        &mut |_| panic!("something was done"),
+    );
+    let message = outcome.unwrap_err().to_string();
+    assert!(message.starts_with("`minibatch` is 0"), "{message}");
+}
+
+#[test]
+fn agents_have_their_own_learning_rates_and_schedules_count_steps() {
+    let mut agents = team(many_stop_tokens());
+    let config = TrainingConfig {
+        steps: 4,
+        updates: Updates {
+            learning_rate: 1e-4,
+            learning_rates: [("second".to_owned(), 4e-4)].into(),
+            schedule: Schedule::Linear { last: 0.0 },
+            ..config().updates
+        },
+        ..config()
     };
-    for agent in [0, 1] {
-        let judged = judge(&[&node], &[agent], &algorithm);
-        assert_eq!(judged[0].advantages, [-2.0, -1.0, 3.0]);
+    let (game, settings) = (Duet::new(lengths), Magrpo::default());
+    let (done, _) = step_in(&game, &mut agents, &tasks(), &settings, &config, 1);
+    close(figure(&done, "first/learning_rate"), 0.75e-4);
+    close(figure(&done, "second/learning_rate"), 3e-4);
+}
+
+/// A game in which each role earns what it says itself, and which counts its steps.
+struct Rivals(Duet, std::sync::atomic::AtomicUsize);
+
+impl Environment for Rivals {
+    fn roles(&self) -> &[Role] {
+        self.0.roles()
     }
+
+    fn reward_parts(&self) -> &[String] {
+        self.0.reward_parts()
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        let total = self.1.load(std::sync::atomic::Ordering::SeqCst) as f64;
+        let counter = |name: &'static str, total, unit: &'static str| {
+            Counter::new(MetricKey::new(name), total, unit, "Joint actions scored")
+        };
+        vec![
+            counter("timing.rivals_secs", 0.5 * total, "s"),
+            counter("rivals/steps", total, "joint actions"),
+        ]
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        self.0.start(task)
+    }
+
+    fn step(
+        &self,
+        _task: &Task,
+        _past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let [one, two] = [0, 1].map(|role| action.responses[role].tokens.len() as f64);
+        let rewards = [[("one", one)], [("two", -two)]];
+        Ok(Outcome::end(Reward::per_role(rewards)))
+    }
+}
+
+#[test]
+fn each_role_learns_from_a_reward_of_its_own() {
+    let mut agents = team(many_stop_tokens());
+    let game = Rivals(Duet::new(lengths), 5.into());
+    let settings = Magrpo::default();
+    let (done, _) = step_in(&game, &mut agents, &tasks(), &settings, &config(), 0);
+    let node = &done.rollout.nodes[0];
+    for (role, sign) in [1.0, -1.0].into_iter().enumerate() {
+        let lengths: Vec<f64> = node.groups[role]
+            .samples
+            .iter()
+            .map(|sample| sign * sample.response.tokens.len() as f64)
+            .collect();
+        let mean = lengths.iter().sum::<f64>() / lengths.len() as f64;
+        let advantages = node.groups[role].advantages().unwrap();
+        for (own, length) in advantages.into_iter().zip(lengths) {
+            close(own, length - mean);
+        }
+    }
+    let tokens = |role: &str| figure(&done, &format!("{role}/response_tokens"));
+    close(figure(&done, "first/return"), tokens("first"));
+    close(figure(&done, "first/reward/one"), tokens("first"));
+    close(figure(&done, "first/reward/two"), 0.0);
+    close(figure(&done, "second/return"), -tokens("second"));
+    close(
+        figure(&done, "return"),
+        (tokens("first") - tokens("second")) / 2.0,
+    );
+    // Only what it has counted in this step.
+    let counted = done
+        .metrics
+        .iter()
+        .map(|metric| (metric.key.to_string(), metric.value));
+    let counted: Vec<_> = counted
+        .filter(|(name, _)| name.contains("rivals"))
+        .collect();
+    assert_eq!(
+        counted,
+        [
+            ("rivals/steps".to_owned(), MetricValue::Count(8)),
+            ("timing.rivals_secs".to_owned(), MetricValue::Real(4.0)),
+        ]
+    );
+    let last = done.metrics.last().unwrap();
+    assert_eq!(last.key.to_string(), "timing.rivals_secs");
 }
 
 #[test]
@@ -257,17 +428,16 @@ fn rounded_weights_are_for_the_rollout_alone() {
         let mut agents = team(vec![]);
         let lora = LoraConfig::default();
         agents[1].model = agents[1].model.clone().with_lora(&lora, 1, 0).unwrap();
-        let mut config = config(Algorithm::default());
-        config.responses.weights = weights;
+        let mut config = TrainingConfig {
+            weights,
+            ..config()
+        };
         config.updates.logprob_tolerance = 1.0;
         let (done, _) = step(&mut agents, &tasks, &config);
         for agent in &agents {
             agent.model.visit_weights(&mut Full);
         }
-        let updates = done.report.agents.into_iter().map(|agent| agent.update);
-        updates
-            .map(|update| update.logprob_gap.unwrap())
-            .collect::<Vec<_>>()
+        ["first", "second"].map(|role| figure(&done, &format!("{role}/logprob_gap")))
     });
     let [full, rounded] = gaps;
     assert!(full.iter().all(|&gap| gap < 1e-5), "{full:?}");

@@ -9,8 +9,10 @@ use polyphony_model::Activations;
 
 use super::*;
 use crate::{
-    config::{Aggregation, Objective},
     fixture::{agent, changed, weight_bits},
+    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
+    policy_update::{PolicyUpdate, update_policy},
+    reference::score_reference,
     tree::{History, Sample},
 };
 
@@ -27,7 +29,8 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
         let logprobs = score_group(&agent.model, &packed, 1.0).unwrap();
         Sample {
             logprobs: logprobs.into_data().try_into_vec().unwrap(),
-            reference_logprobs: vec![],
+            reference_logprobs: None,
+            advantage: None,
             response: Response {
                 text: "".into(),
                 tokens: tokens.into(),
@@ -38,44 +41,65 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
     let samples = vec![sample(ids(6, 57)), sample(ids(11, 101))];
     AgentGroup {
         observation: Observation::new(""),
-        history: History { tokens: prompt },
+        history: History {
+            tokens: prompt.into(),
+        },
         samples,
     }
 }
 
-fn judged(group: &AgentGroup, advantages: [f64; 2]) -> JudgedGroup {
-    JudgedGroup {
-        group: group.clone(),
-        advantages: advantages.to_vec(),
+/// The group with these advantages.
+fn advised(group: &AgentGroup, advantages: [f64; 2]) -> AgentGroup {
+    let mut group = group.clone();
+    for (sample, advantage) in group.samples.iter_mut().zip(advantages) {
+        sample.advantage = Some(advantage);
     }
+    group
 }
 
 /// The longest response.
 const MAX_NEW_TOKENS: usize = 16;
 
+/// What an update did, and what the tokens say of it.
+type Done = (UpdateReport, Option<PolicyShift>);
+
 fn run(
     agent: &mut Agent,
-    buffer: &[JudgedGroup],
+    learner: &mut Learner,
+    buffer: &[AgentGroup],
     updates: &Updates,
 ) -> Result<UpdateReport, MarlError> {
-    run_with(agent, buffer, updates, &Algorithm::default())
+    let loss = PolicyLoss::default();
+    run_with(agent, learner, buffer, updates, &loss).map(|(report, _)| report)
 }
 
 fn run_with(
     agent: &mut Agent,
-    buffer: &[JudgedGroup],
+    learner: &mut Learner,
+    buffer: &[AgentGroup],
     updates: &Updates,
-    algorithm: &Algorithm,
-) -> Result<UpdateReport, MarlError> {
-    let config = UpdateConfig {
-        algorithm,
+    loss: &PolicyLoss,
+) -> Result<Done, MarlError> {
+    let update = PolicyUpdate {
         updates,
         learning_rate: updates.learning_rate,
+        buffer: updates.buffer,
         minibatch: updates.minibatch,
         temperature: 1.0,
         max_new_tokens: MAX_NEW_TOKENS,
+        shuffle: StreamKey::default(),
     };
-    update(agent, buffer, &config)
+    update_policy(agent, learner, buffer, loss, &update)
+}
+
+/// The same for an agent that has not learned yet.
+fn run_first(
+    agent: &mut Agent,
+    buffer: &[AgentGroup],
+    updates: &Updates,
+    loss: &PolicyLoss,
+) -> Result<Done, MarlError> {
+    run_with(agent, &mut Learner::default(), buffer, updates, loss)
 }
 
 #[test]
@@ -87,8 +111,9 @@ fn groups_without_advantage_are_skipped_and_counted() {
         buffer: 3,
         ..Updates::default()
     };
-    let idle = [judged(&one, [0.0, 0.0]), judged(&two, [0.0, 0.0])];
-    let report = run(&mut after, &idle, &updates).unwrap();
+    let idle = [advised(&one, [0.0, 0.0]), advised(&two, [0.0, 0.0])];
+    let mut learner = Learner::default();
+    let report = run(&mut after, &mut learner, &idle, &updates).unwrap();
     assert_eq!(
         report,
         UpdateReport {
@@ -104,10 +129,10 @@ fn groups_without_advantage_are_skipped_and_counted() {
     );
     assert_eq!(weight_bits(&after.model), before);
 
-    let mixed = [judged(&one, [0.0, 0.0]), judged(&two, [1.0, -1.0])];
-    let report = run(&mut after, &mixed, &updates).unwrap();
+    let mixed = [advised(&one, [0.0, 0.0]), advised(&two, [1.0, -1.0])];
+    let report = run(&mut after, &mut learner, &mixed, &updates).unwrap();
     assert_eq!(
-        (report.skipped_groups, report.steps, report.refused),
+        (report.skipped_groups, report.steps, report.skipped),
         (1, 1, 0)
     );
     assert_ne!(weight_bits(&after.model), before);
@@ -115,42 +140,42 @@ fn groups_without_advantage_are_skipped_and_counted() {
 
 #[test]
 fn a_pull_back_to_the_reference_teaches_where_rewards_do_not() {
-    let mut after = agent("a").with_reference();
+    let mut after = agent("a");
     let before = weight_bits(&after.model);
     let mut group = group(&after, 3);
     for sample in &mut group.samples {
-        sample.reference_logprobs = sample.logprobs.iter().map(|l| l - 0.5).collect();
+        sample.reference_logprobs = Some(sample.logprobs.iter().map(|l| l - 0.5).collect());
     }
     let updates = Updates::default();
-    let with = |kl| Algorithm {
+    let with = |kl| PolicyLoss {
         kl,
-        ..Algorithm::default()
+        ..PolicyLoss::default()
     };
-    let idle = [judged(&group, [0.0, 0.0])];
+    let idle = [advised(&group, [0.0, 0.0])];
     let reward = with(Kl::Reward { coefficient: 0.1 });
-    let report = run_with(&mut after, &idle, &updates, &reward).unwrap();
-    assert_eq!((report.skipped_groups, report.drift), (1, None));
+    let (report, shift) = run_first(&mut after, &idle, &updates, &reward).unwrap();
+    assert_eq!((report.skipped_groups, shift), (1, None));
     assert_eq!(weight_bits(&after.model), before);
     let loss = with(Kl::Loss { coefficient: 0.1 });
-    let report = run_with(&mut after, &idle, &updates, &loss).unwrap();
+    let (report, shift) = run_first(&mut after, &idle, &updates, &loss).unwrap();
     assert_eq!((report.skipped_groups, report.steps), (0, 1));
-    let drift = report.drift.unwrap();
+    let shift = shift.unwrap();
     let k3 = (-0.5f64).exp() + 0.5 - 1.0;
-    assert!((drift.kl.unwrap() - k3).abs() < 1e-4, "{drift:?}");
-    assert!((drift.ratio - 1.0).abs() < 1e-4, "{drift:?}");
+    assert!((shift.kl.unwrap() - k3).abs() < 1e-4, "{shift:?}");
+    assert!((shift.ratio - 1.0).abs() < 1e-4, "{shift:?}");
     assert_ne!(weight_bits(&after.model), before);
 }
 
 #[test]
 fn epochs_go_through_the_buffer_again_and_bounds_hold_tokens_back() {
     let groups = [3, 90].map(|salt| group(&agent("a"), salt));
-    let buffer = groups.each_ref().map(|group| judged(group, [1.0, -1.0]));
-    let algorithm = Algorithm {
+    let buffer = groups.each_ref().map(|group| advised(group, [1.0, -1.0]));
+    let loss = PolicyLoss {
         objective: Objective::Clipped {
             low: 0.01,
             high: 0.01,
         },
-        ..Algorithm::default()
+        ..PolicyLoss::default()
     };
     let run = |epochs| {
         let updates = Updates {
@@ -159,16 +184,16 @@ fn epochs_go_through_the_buffer_again_and_bounds_hold_tokens_back() {
             epochs,
             ..Updates::default()
         };
-        run_with(&mut agent("a"), &buffer, &updates, &algorithm).unwrap()
+        run_first(&mut agent("a"), &buffer, &updates, &loss).unwrap()
     };
     let (once, thrice) = (run(1), run(3));
-    assert_eq!((once.steps, thrice.steps), (2, 6));
-    let [once, thrice] = [once, thrice].map(|report| report.drift.unwrap());
+    assert_eq!((once.0.steps, thrice.0.steps), (2, 6));
+    let [once, thrice] = [once, thrice].map(|(_, shift)| shift.unwrap());
     assert!(
-        once.clipped_share < thrice.clipped_share,
+        once.clipped_fraction < thrice.clipped_fraction,
         "{once:?}, {thrice:?}"
     );
-    assert!(thrice.clipped_share > 0.3, "{thrice:?}");
+    assert!(thrice.clipped_fraction > 0.3, "{thrice:?}");
     assert_eq!(thrice.kl, None);
 }
 
@@ -177,13 +202,15 @@ fn a_buffer_that_teaches_nothing_shows_a_broken_model_all_the_same() {
     let mut agent = agent("poet");
     let group = group(&agent, 3);
     agent.model = changed(&agent.model, 1, 7, |_| f32::NAN);
+    let idle = [advised(&group, [0.0, 0.0])];
     let report = run(
         &mut agent,
-        &[judged(&group, [0.0, 0.0])],
+        &mut Learner::default(),
+        &idle,
         &Updates::default(),
     )
     .unwrap();
-    assert_eq!((report.refused, report.logprob_gap), (1, None));
+    assert_eq!((report.skipped, report.logprob_gap), (1, None));
 }
 
 #[test]
@@ -195,18 +222,18 @@ fn a_group_whose_responses_are_all_masked_is_skipped() {
         logprob_tolerance: 10.0,
         ..Updates::default()
     };
-    let masking = Algorithm {
+    let masking = PolicyLoss {
         mask_truncated: true,
-        ..Algorithm::default()
+        ..PolicyLoss::default()
     };
     for sample in &mut group.samples {
         sample.response.finish = FinishReason::Length;
     }
-    let buffer = [judged(&group, [1.0, -1.0])];
-    let report = run_with(&mut after, &buffer, &updates, &masking).unwrap();
+    let buffer = [advised(&group, [1.0, -1.0])];
+    let (report, _) = run_first(&mut after, &buffer, &updates, &masking).unwrap();
     assert_eq!((report.steps, report.skipped_groups), (0, 1));
     assert_eq!(weight_bits(&after.model), before);
-    let report = run(&mut after, &buffer, &updates).unwrap();
+    let report = run(&mut after, &mut Learner::default(), &buffer, &updates).unwrap();
     assert_eq!((report.steps, report.skipped_groups), (1, 0));
 }
 
@@ -225,8 +252,10 @@ fn adapters_learn_and_the_weights_below_them_stay() {
             logprob_tolerance: 10.0,
             ..Updates::default()
         };
+        let mut learner = Learner::default();
         for _ in 0..2 {
-            run(&mut agent, &[judged(&group, [1.0, -1.0])], &updates).unwrap();
+            let buffer = [advised(&group, [1.0, -1.0])];
+            run(&mut agent, &mut learner, &buffer, &updates).unwrap();
         }
         for ((name, old), (_, new)) in before.iter().zip(named(&agent)) {
             let changed = *old != new;
@@ -241,7 +270,6 @@ fn adapters_learn_and_the_weights_below_them_stay() {
 
 #[test]
 fn minibatches_are_of_nearly_one_length() {
-    let judged = judged(&group(&agent("a"), 3), [1.0, -1.0]);
     for (buffer, groups, expected) in [
         (6, 5, vec![6]),
         (6, 2, vec![2, 2, 2]),
@@ -249,10 +277,116 @@ fn minibatches_are_of_nearly_one_length() {
         (11, 4, vec![5, 6]),
         (3, 5, vec![3]),
     ] {
-        let buffer = vec![judged.clone(); buffer];
-        let lengths: Vec<usize> = minibatches(&buffer, groups).map(<[_]>::len).collect();
-        assert_eq!(lengths, expected);
+        let parts = minibatches(buffer, groups, 1, StreamKey::default()).unwrap();
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), expected);
+        assert!(
+            parts.concat().into_iter().eq(0..buffer),
+            "in the buffer's order"
+        );
     }
+}
+
+#[test]
+fn each_of_several_epochs_has_an_order_of_its_own() {
+    let orders = |key: u8| {
+        let parts = minibatches(9, 3, 4, StreamKey([key; 32])).unwrap();
+        assert_eq!(parts.len(), 12);
+        let epochs = parts.chunks(3).map(<[_]>::concat);
+        epochs.collect::<Vec<_>>()
+    };
+    let (own, other) = (orders(1), orders(2));
+    assert_eq!(own, orders(1));
+    for (index, order) in own.iter().enumerate() {
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..9), "each group once");
+        assert!(!own[..index].contains(order) && !other.contains(order));
+    }
+}
+
+#[test]
+fn a_minibatch_of_no_groups_is_an_error() {
+    let group = advised(&group(&agent("a"), 3), [1.0, -1.0]);
+    let updates = Updates {
+        minibatch: 0,
+        ..Updates::default()
+    };
+    let error = run(&mut agent("a"), &mut Learner::default(), &[group], &updates).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`minibatch` is 0, but must be at least 1"
+    );
+}
+
+#[test]
+fn a_sample_without_advantage_and_a_divergence_without_reference_are_errors() {
+    let mut agent = agent("a");
+    let own = group(&agent, 3);
+    let updates = Updates::default();
+    let loss = PolicyLoss::default();
+    let error = run_first(&mut agent, std::slice::from_ref(&own), &updates, &loss).unwrap_err();
+    assert!(error.to_string().contains("no advantage"), "{error}");
+
+    let pulled = PolicyLoss {
+        kl: Kl::Loss { coefficient: 0.1 },
+        ..loss
+    };
+    let mut buffer = [advised(&own, [1.0, -1.0])];
+    let error = run_first(&mut agent, &buffer, &updates, &pulled).unwrap_err();
+    assert!(
+        error.to_string().contains("no reference has scored"),
+        "{error}"
+    );
+    let reference = agent.model.clone();
+    score_reference(&reference, &mut buffer[0], 1.0).unwrap();
+    let (report, shift) = run_first(&mut agent, &buffer, &updates, &pulled).unwrap();
+    assert_eq!(report.steps, 1);
+    assert!(shift.unwrap().kl.unwrap().abs() < 1e-6);
+}
+
+/// The loss is a function of one's own, of log-probabilities and hidden states.
+#[test]
+fn a_loss_of_ones_own_changes_the_weights_as_it_asks() {
+    let mut agent = agent("a");
+    let own = group(&agent, 3);
+    let updates = Updates {
+        learning_rate: 1e-2,
+        ..Updates::default()
+    };
+    let settings = StepSettings {
+        updates: &updates,
+        learning_rate: 1e-2,
+        temperature: 1.0,
+        states: States::EndOfHistory,
+    };
+    let (mut learner, mut report) = (Learner::default(), UpdateReport::default());
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        let outcome = gradient_step(
+            &mut agent,
+            &mut learner,
+            &[&own],
+            &settings,
+            &mut report,
+            &mut |index, scores| {
+                assert_eq!((index, scores.logprobs.len()), (0, 17));
+                let loss: f32 = scores.states.iter().sum();
+                seen.push(f64::from(loss));
+                Ok(GroupLoss {
+                    loss: loss.into(),
+                    logprobs: vec![0.0; scores.logprobs.len()],
+                    states: vec![1.0; scores.states.len()],
+                })
+            },
+        );
+        assert!(matches!(outcome.unwrap(), StepOutcome::Taken { norm } if norm > 0.0));
+    }
+    assert!(seen[7] < seen[0] - 0.1, "{seen:?}");
+    assert_eq!((learner.gradient_steps, report.steps), (8, 8));
+    let empty = &mut |_, _: &GroupScores<'_>| Ok(GroupLoss::default());
+    let outcome =
+        gradient_step(&mut agent, &mut learner, &[], &settings, &mut report, empty).unwrap();
+    assert_eq!(outcome, StepOutcome::Empty);
 }
 
 #[test]
@@ -262,46 +396,55 @@ fn every_minibatch_is_a_step() {
         let groups = [3, 90, 200].map(|salt| group(&agent, salt));
         let buffer: Vec<_> = groups
             .iter()
-            .map(|group| judged(group, [1.0, -1.0]))
+            .map(|group| advised(group, [1.0, -1.0]))
             .collect();
         let updates = Updates {
             buffer: 3,
             minibatch,
             ..Updates::default()
         };
-        assert_eq!(run(&mut agent, &buffer, &updates).unwrap().steps, steps);
+        let report = run(&mut agent, &mut Learner::default(), &buffer, &updates);
+        assert_eq!(report.unwrap().steps, steps);
     }
 }
 
 #[test]
-fn an_update_that_is_not_finite_is_refused_counted_and_in_the_end_an_error() {
+fn an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_an_error() {
     let mut agent = agent("poet");
     let group = group(&agent, 3);
-    let buffer = [judged(&group, [1.0, -1.0])];
+    let buffer = [advised(&group, [1.0, -1.0])];
     let healthy = agent.model.clone();
     let poisoned = changed(&healthy, 1, 7, |_| f32::NAN);
     let updates = Updates {
         max_nonfinite: 3,
         ..Updates::default()
     };
+    let mut learner = Learner::default();
     agent.model = poisoned.clone();
-    let report = run(&mut agent, &buffer, &updates).unwrap();
+    let report = run(&mut agent, &mut learner, &buffer, &updates).unwrap();
     assert_eq!(
-        (report.steps, report.refused, report.gradient_norm),
+        (report.steps, report.skipped, report.gradient_norm),
         (0, 1, 0.0)
     );
     assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));
-    run(&mut agent, &buffer, &updates).unwrap();
+    run(&mut agent, &mut learner, &buffer, &updates).unwrap();
 
     // A good update in between starts the count anew.
     agent.model = healthy;
-    assert_eq!(run(&mut agent, &buffer, &updates).unwrap().steps, 1);
+    assert_eq!(
+        run(&mut agent, &mut learner, &buffer, &updates)
+            .unwrap()
+            .steps,
+        1
+    );
     agent.model = poisoned.clone();
     for _ in 0..2 {
-        assert_eq!(run(&mut agent, &buffer, &updates).unwrap().refused, 1);
+        let report = run(&mut agent, &mut learner, &buffer, &updates).unwrap();
+        assert_eq!(report.skipped, 1);
     }
-    let message = run(&mut agent, &buffer, &updates).unwrap_err().to_string();
-    let expected = "agent `poet`: 3 updates in a row were refused because the loss or gradient was \
+    let error = run(&mut agent, &mut learner, &buffer, &updates).unwrap_err();
+    let message = error.to_string();
+    let expected = "agent `poet`: 3 updates in a row were skipped because the loss or gradient was \
                     not finite";
     assert!(message.starts_with(expected), "{message}");
     assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));
@@ -315,13 +458,16 @@ fn rollout_and_training_must_agree_on_log_probabilities() {
         logprob_tolerance: 0.1,
         ..Updates::default()
     };
-    let report = run(&mut agent, &[judged(&group, [1.0, -1.0])], &updates).unwrap();
+    let run = |agent: &mut Agent, buffer: &[AgentGroup], updates: &Updates| {
+        run(agent, &mut Learner::default(), buffer, updates)
+    };
+    let report = run(&mut agent, &[advised(&group, [1.0, -1.0])], &updates).unwrap();
     assert!(report.logprob_gap.unwrap() < 1e-4, "{report:?}");
 
     let mut agent = crate::fixture::agent("poet");
     let before = weight_bits(&agent.model);
     group.samples[1].logprobs[4] += 0.25;
-    let error = run(&mut agent, &[judged(&group, [1.0, -1.0])], &updates).unwrap_err();
+    let error = run(&mut agent, &[advised(&group, [1.0, -1.0])], &updates).unwrap_err();
     let message = error.to_string();
     for part in [
         "agent `poet` on ",
@@ -338,7 +484,7 @@ fn rollout_and_training_must_agree_on_log_probabilities() {
         buffer: 2,
         ..updates
     };
-    let buffer = [judged(&fine, [1.0, -1.0]), judged(&group, [1.0, -1.0])];
+    let buffer = [advised(&fine, [1.0, -1.0]), advised(&group, [1.0, -1.0])];
     assert!(
         run(&mut agent, &buffer, &updates)
             .unwrap()

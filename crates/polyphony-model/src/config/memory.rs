@@ -30,10 +30,7 @@ impl ModelConfig {
         scores: AttentionScores,
     ) -> u64 {
         let [d, inner] = [self.hidden_size, self.intermediate_size];
-        let (queries, keys) = (
-            self.heads * self.head_size,
-            self.kv_heads * self.head_size,
-        );
+        let (queries, keys) = (self.heads * self.head_size, self.kv_heads * self.head_size);
         let pairs = match scores {
             AttentionScores::Recomputed => 0,
             AttentionScores::Kept => 2 * self.heads * tokens,
@@ -74,7 +71,10 @@ mod tests {
         };
         let of = |activations, scores| bytes(100, activations, scores);
         let kept = of(Activations::Keep, AttentionScores::Recomputed);
-        assert_eq!(bytes(200, Activations::Keep, AttentionScores::Recomputed), 2 * kept);
+        assert_eq!(
+            bytes(200, Activations::Keep, AttentionScores::Recomputed),
+            2 * kept
+        );
         assert!(of(Activations::Recompute, AttentionScores::Recomputed) < kept);
         let pairs = 2 * 4 * config.layers * config.heads * 100 * 100;
         let with_scores = of(Activations::Keep, AttentionScores::Kept);

@@ -349,7 +349,10 @@ mod tests {
         let lora = LoraConfig::default();
         save_adapter(&source, &assets, &lora, &factors, |_| Ok(vec![0.0])).unwrap();
         let message = convert(&source, &target).unwrap_err().to_string();
-        assert!(message.contains("merge its adapters into the weights first"), "{message}");
+        assert!(
+            message.contains("merge its adapters into the weights first"),
+            "{message}"
+        );
         assert_eq!(names_in(folder.path()), ["agent"]);
     }
 

@@ -86,8 +86,7 @@ impl Embedding {
         self.weight.val().select(0, ids)
     }
 
-    /// Adds the gradients of tokens' embeddings to `gradients`, whose first is the table's, if the
-    /// table learns.
+    /// Adds the gradients of tokens' embeddings to that of the table, if the table learns.
     ///
     /// # Shapes
     /// - ids `[T]`, rows `[T, D]`
@@ -98,7 +97,7 @@ impl Embedding {
         rows: Tensor<2>,
     ) {
         if self.weight.is_require_grad() {
-            gradients.add_embeddings(self.weight.dims(), ids, rows);
+            gradients.add_embeddings(&self.weight, ids, rows);
         }
     }
 

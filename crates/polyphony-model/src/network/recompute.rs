@@ -88,7 +88,7 @@ impl<A: SelfAttention> Decoder<A> {
         layers.reverse();
 
         let parts = std::iter::once(embedding_as_head).chain(layers);
-        let mut gradients = WeightGradients::join(parts.chain([norm, head]));
+        let mut gradients = WeightGradients::join(parts.chain([norm, head]), self);
         if let Some(rows) = upstream {
             top.add_embedding_gradients(&mut gradients, ids, rows);
         }

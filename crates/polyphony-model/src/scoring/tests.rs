@@ -241,3 +241,126 @@ fn layers_run_again_give_the_same_gradients() {
         }
     }
 }
+
+/// Two responses to a prompt, of which hidden states are read at the prompt's end and within the second.
+const PROMPT: [u32; 5] = [3, 70, 12, 200, 9];
+const RESPONSES: [&[u32]; 2] = [&[5, 80, 130], &[7, 6, 99, 21]];
+
+fn places(group: &PackedGroup<'_>) -> [usize; 2] {
+    [
+        group.last_of_prompt(),
+        group.place_in_response(1, 2).unwrap(),
+    ]
+}
+
+/// An objective in log-probabilities and hidden states, each number with a weight of its own.
+fn objective_weights(count: usize, factor: usize) -> Vec<f32> {
+    let weight = |index: usize| ((index * factor + 5) % 17) as f32 / 8.0 - 0.9;
+    (0..count).map(weight).collect()
+}
+
+#[test]
+fn places_are_those_of_tokens_that_are_run() {
+    let group = PackedGroup::new(&PROMPT, RESPONSES.to_vec()).unwrap();
+    assert_eq!(group.last_of_prompt(), 4);
+    for (response, token, expected) in [
+        (0, 0, Some(5)),
+        (0, 1, Some(6)),
+        (0, 2, None),
+        (1, 0, Some(7)),
+        (1, 2, Some(9)),
+        (1, 3, None),
+        (2, 0, None),
+    ] {
+        assert_eq!(group.place_in_response(response, token), expected);
+    }
+    let model = tiny();
+    let keep = Activations::Keep;
+    let error = ScoredGroup::with_states(&model, &group, 1.0, keep, &[4, 10]).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.starts_with("there is no hidden state at 10"),
+        "{message}"
+    );
+}
+
+#[test]
+fn hidden_states_are_those_after_the_tokens() {
+    let model = tiny();
+    let group = PackedGroup::new(&PROMPT, RESPONSES.to_vec()).unwrap();
+    for activations in [Activations::Keep, Activations::Recompute] {
+        let places = places(&group);
+        let scored = ScoredGroup::with_states(&model, &group, 1.0, activations, &places).unwrap();
+        let plain = ScoredGroup::new(&model, &group, 1.0, activations).unwrap();
+        assert_eq!(scored.logprobs(), plain.logprobs());
+        assert!(plain.states().is_empty());
+        let sequence = [&PROMPT[..], &RESPONSES[1][..3]].concat();
+        let expected = [
+            last_state(&model, &PROMPT).unwrap(),
+            last_state(&model, &sequence).unwrap(),
+        ];
+        assert_close(scored.states(), &expected.concat(), 1e-5);
+    }
+}
+
+#[test]
+fn gradients_through_hidden_states_are_those_of_finite_differences() {
+    let group = PackedGroup::new(&PROMPT, RESPONSES.to_vec()).unwrap();
+    let places = places(&group);
+    for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+        let model = fixture(name);
+        let objective = |model: &LanguageModel| {
+            let keep = Activations::Keep;
+            let scored = ScoredGroup::with_states(model, &group, 0.8, keep, &places).unwrap();
+            let sum = |values: &[f32], factor| {
+                let weights = objective_weights(values.len(), factor);
+                let terms = values.iter().zip(weights);
+                terms
+                    .map(|(&a, b)| f64::from(a) * f64::from(b))
+                    .sum::<f64>()
+            };
+            sum(scored.logprobs(), 37) + sum(scored.states(), 29)
+        };
+        for activations in [Activations::Keep, Activations::Recompute] {
+            let scored =
+                ScoredGroup::with_states(&model, &group, 0.8, activations, &places).unwrap();
+            let logprobs = objective_weights(scored.logprobs().len(), 37);
+            let states = objective_weights(scored.states().len(), 29);
+            let gradients = scored.backward_with_states(logprobs, states).into_vec();
+            for (place, gradient) in gradients.into_iter().enumerate().step_by(3) {
+                let gradient = to_host(gradient.expect("every weight matters"));
+                let steepest = (0..gradient.len())
+                    .max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()))
+                    .unwrap();
+                let by = 2e-3;
+                let ahead = objective(&moved(&model, place, steepest, by));
+                let behind = objective(&moved(&model, place, steepest, -by));
+                let slope = (ahead - behind) / f64::from(2.0 * by);
+                let own = f64::from(gradient[steepest]);
+                assert!(
+                    (slope - own).abs() <= 2e-2 * own.abs(),
+                    "{name}, {activations:?}, weight {place}: {own} is not {slope}"
+                );
+            }
+        }
+    }
+}
+
+/// The model with one number of one weight moved.
+fn moved(model: &LanguageModel, weight: usize, index: usize, by: f32) -> LanguageModel {
+    let name = model.named_weights()[weight].0.name.clone();
+    let values = model.named_weights().into_iter();
+    let values: std::collections::HashMap<String, Vec<f32>> = values
+        .map(|(spec, tensor)| (spec.name, to_host(tensor)))
+        .collect();
+    let mut moved = model.clone();
+    let read = |spec: &TensorSpec| {
+        let mut own = values[&spec.name].clone();
+        if spec.name == name {
+            own[index] += by;
+        }
+        Ok(own)
+    };
+    moved.replace_learned(read).unwrap();
+    moved
+}

@@ -1,11 +1,10 @@
 //! Rollouts over several turns: trees, histories, and where episodes end.
 
-use polyphony_episode::{EnvironmentError, JointAction, Outcome, Turn};
-
 use super::*;
 use crate::{
     agent::Language,
     fixture::{Chain, letter_template, plain_language, tiny_model},
+    tree::JointMode,
 };
 
 /// A team that ends its responses often, so that they differ in length.
@@ -20,13 +19,14 @@ fn talkers(names: &[&str], language: impl Fn() -> Language) -> Vec<Agent> {
     names.iter().map(agent).collect()
 }
 
-fn play_chain(game: &Chain, agents: &[Agent], tasks: &[Task], config: &RolloutConfig) -> Rollout {
-    let indexed: Vec<IndexedTask<'_>> = tasks
-        .iter()
-        .enumerate()
-        .map(|(index, task)| IndexedTask { index, task })
-        .collect();
-    rollout(agents, game, &indexed, config, &mut |_| ()).unwrap()
+fn play_chain(
+    game: &Chain,
+    agents: &[Agent],
+    tasks: &[Task],
+    tree: &Tree,
+    max_new_tokens: usize,
+) -> Rollout {
+    fixture::play(agents, game, tasks, tree, &training(max_new_tokens)).unwrap()
 }
 
 fn endless(names: &[&str]) -> Chain {
@@ -47,12 +47,12 @@ const NAMES: [&str; 2] = ["first", "second"];
 fn a_level_has_a_node_for_every_joint_action_that_went_on() {
     let tasks = [task("a", "one"), task("b", "another")];
     for (joint_mode, joint_actions) in [(JointMode::Aligned, 2), (JointMode::Cross, 4)] {
-        let config = RolloutConfig {
+        let tree = Tree {
             joint_mode,
-            ..rollout_config(2, 5)
+            ..tree(2)
         };
         let agents = talkers(&NAMES, plain_language);
-        let whole = play_chain(&endless(&NAMES), &agents, &tasks, &config);
+        let whole = play_chain(&endless(&NAMES), &agents, &tasks, &tree, 5);
         for turn in 0..3 {
             let nodes = level(&whole, turn);
             assert_eq!(nodes.len(), 2 * usize::pow(joint_actions, turn as u32));
@@ -78,7 +78,7 @@ fn a_level_has_a_node_for_every_joint_action_that_went_on() {
 fn episodes_end_where_the_environment_says_so() {
     let tasks = [task("a", "one"), task("b", "another")];
     let agents = talkers(&NAMES, plain_language);
-    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &rollout_config(4, 6));
+    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &tree(4), 6);
     let (mut went_on, mut ended) = (0, 0);
     for node in [level(&played, 0), level(&played, 1)].concat() {
         for branch in &node.branches {
@@ -98,11 +98,11 @@ fn a_node_that_earns_enough_is_the_last() {
     let tasks = [task("a", "one")];
     let agents = talkers(&NAMES, plain_language);
     let play = |termination_threshold| {
-        let config = RolloutConfig {
+        let tree = Tree {
             termination_threshold,
-            ..rollout_config(3, 5)
+            ..tree(3)
         };
-        play_chain(&endless(&NAMES), &agents, &tasks, &config)
+        play_chain(&endless(&NAMES), &agents, &tasks, &tree, 5)
     };
     let free = play(None);
     let totals = free.nodes[0]
@@ -128,12 +128,12 @@ fn check_histories(rollout: &Rollout, after: impl Fn(&[u32], &str) -> Vec<u32>) 
                 let told = Chain::told(node.turn, said);
                 assert_eq!(*group.observation.text, told);
                 let expected = [
-                    before.history.tokens.as_slice(),
+                    &before.history.tokens[..],
                     &said.tokens,
                     &after(&said.tokens, &told),
                 ]
                 .concat();
-                assert_eq!(group.history.tokens, expected);
+                assert_eq!(*group.history.tokens, expected);
                 checked += 1;
             }
         }
@@ -144,12 +144,12 @@ fn check_histories(rollout: &Rollout, after: impl Fn(&[u32], &str) -> Vec<u32>) 
 #[test]
 fn histories_go_on_with_exactly_the_ids_that_were_sampled() {
     let tasks = [task("a", "one"), task("b", "another")];
-    let config = RolloutConfig {
+    let tree = Tree {
         joint_mode: JointMode::Cross,
-        ..rollout_config(2, 6)
+        ..tree(2)
     };
     let agents = talkers(&NAMES, plain_language);
-    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &config);
+    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &tree, 6);
     let tokenizer = plain_language().tokenizer;
     check_histories(&played, |_, told| {
         tokenizer.encode_more(&format!("\n\n{told}\n\n")).unwrap()
@@ -187,7 +187,7 @@ fn a_template_ends_an_answer_once() {
     }
     let tasks: Vec<Task> = (0..6).map(|i| task(&i.to_string(), "text")).collect();
     let game = endless(&NAMES);
-    let played = play_chain(&game, &agents, &tasks, &rollout_config(3, 6));
+    let played = play_chain(&game, &agents, &tasks, &tree(3), 6);
     let ends = std::cell::Cell::new([0, 0]);
     check_histories(&played, |said, told| {
         let mut after = tokenizer.encode_more(&format!(";u:{told};a:")).unwrap();
@@ -207,13 +207,9 @@ fn a_template_ends_an_answer_once() {
 fn every_node_has_its_own_chance_and_company_changes_nothing() {
     let tasks: Vec<Task> = (0..3).map(|i| task(&i.to_string(), "text")).collect();
     let agents = talkers(&NAMES, plain_language);
-    let config = rollout_config(2, 5);
-    let played = play_chain(&endless(&NAMES), &agents, &tasks, &config);
-    let alone = IndexedTask {
-        index: 1,
-        task: &tasks[1],
-    };
-    let alone = rollout(&agents, &endless(&NAMES), &[alone], &config, &mut |_| ()).unwrap();
+    let (tree, config, game) = (tree(2), training(5), endless(&NAMES));
+    let played = play_chain(&game, &agents, &tasks, &tree, 5);
+    let alone = fixture::play_some(&agents, &game, (&tasks, &[1]), &tree, &config).unwrap();
     let said = |node: &Node| {
         let groups = node
             .nodes()
@@ -225,30 +221,24 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
     assert_eq!(said(&alone.nodes[0]), said(&played.nodes[1]));
 
     // With one and the same history, too, two branches draw different tokens.
-    let keys = |node: &OpenNode<'_>| (node.task.index, node.branch);
-    let mut open = open::roots(&agents, &endless(&NAMES), &[], &config.responses)
-        .unwrap()
-        .nodes;
-    assert!(open.is_empty());
-    let indexed: Vec<IndexedTask<'_>> = tasks
-        .iter()
-        .enumerate()
-        .map(|(index, task)| IndexedTask { index, task })
-        .collect();
-    open = open::roots(&agents, &endless(&NAMES), &indexed, &config.responses)
-        .unwrap()
-        .nodes;
-    let models = sampling_models(&agents, config.responses.weights).unwrap();
+    let started = start_tasks(&agents, &game, tasks.clone(), &config).unwrap();
+    let stage = Stage {
+        agents: &agents,
+        models: sampling_models(&agents, config.weights).unwrap(),
+        environment: &game,
+        tree: &tree,
+        config: &config,
+        step: 0,
+    };
+    let mut open = stage.roots(started.batch(&[0, 1, 2])).unwrap().nodes;
     for turn in 0..3 {
-        let mut named: Vec<_> = open.iter().map(keys).collect();
+        let mut named: Vec<_> = open.iter().map(|node| (node.index, node.branch)).collect();
         named.sort_unstable();
         named.dedup();
         assert_eq!(named.len(), open.len(), "turn {turn}");
-        let samples = level::sample(&agents, &models, &open, turn, &config, &mut |_| ()).unwrap();
-        let played = level::score(&endless(&NAMES), open, samples, turn, &config).unwrap();
-        open = open::children(&agents, &endless(&NAMES), &played, &config.responses)
-            .unwrap()
-            .nodes;
+        let samples = stage.sample(&open, turn, &mut |_| ()).unwrap();
+        let played = stage.score(open, samples, turn).unwrap();
+        open = stage.children(&played).unwrap().nodes;
     }
 }
 
@@ -258,21 +248,19 @@ fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
     let tasks = [task("a", &"z".repeat(CONTEXT - 2 - 12))];
     let agents = talkers(&NAMES, plain_language);
     let game = endless(&NAMES);
-    let indexed = [IndexedTask {
-        index: 0,
-        task: &tasks[0],
-    }];
-    let config = rollout_config(3, 12);
-    let error = rollout(&agents, &game, &indexed, &config, &mut |_| ()).unwrap_err();
+    let config = training(12);
+    let error = fixture::play(&agents, &game, &tasks, &tree(3), &config).unwrap_err();
     let message = error.to_string();
     assert!(
         message.starts_with("task `a`: the prompt of agent `first` has "),
         "{message}"
     );
 
-    let mut config = config;
-    config.responses.long_prompts = LongPrompts::Skip;
-    let played = rollout(&agents, &game, &indexed, &config, &mut |_| ()).unwrap();
+    let config = TrainingConfig {
+        long_prompts: LongPrompts::Skip,
+        ..config
+    };
+    let played = fixture::play(&agents, &game, &tasks, &tree(3), &config).unwrap();
     assert_eq!((played.skipped_tasks, played.cut_episodes), (0, 3));
     assert_eq!(played.nodes[0].nodes().len(), 1);
 }
@@ -305,17 +293,13 @@ impl Environment for Unending {
 
 #[test]
 fn an_environment_with_more_turns_than_it_says_is_refused() {
-    let task = task("a", "one");
-    let indexed = [IndexedTask {
-        index: 0,
-        task: &task,
-    }];
     let agents = talkers(&NAMES, plain_language);
     let game = Unending(endless(&NAMES));
-    let error = rollout(&agents, &game, &indexed, &rollout_config(2, 5), &mut |_| ()).unwrap_err();
+    let tasks = [task("a", "one")];
+    let error = fixture::play(&agents, &game, &tasks, &tree(2), &training(5)).unwrap_err();
     let message = error.to_string();
     assert!(
-        message.starts_with("task `a`: the environment goes on after turn 1"),
+        message.starts_with("task `a`: the environment continues after turn 1"),
         "{message}"
     );
 }
@@ -323,12 +307,12 @@ fn an_environment_with_more_turns_than_it_says_is_refused() {
 #[test]
 fn teams_of_one_and_of_three_play_too() {
     for names in [&["only"][..], &["a", "b", "c"]] {
-        let config = RolloutConfig {
+        let tree = Tree {
             joint_mode: JointMode::Cross,
-            ..rollout_config(2, 4)
+            ..tree(2)
         };
         let agents = talkers(names, plain_language);
-        let played = play_chain(&endless(names), &agents, &[task("a", "one")], &config);
+        let played = play_chain(&endless(names), &agents, &[task("a", "one")], &tree, 4);
         let joint_actions = 1 << names.len();
         assert_eq!(level(&played, 1).len(), joint_actions);
         assert_eq!(level(&played, 2).len(), joint_actions * joint_actions);

@@ -23,16 +23,17 @@ fn plain_descent() -> Updates {
 }
 
 /// The loss by its definition, in 64-bit floats.
-fn loss(agent: &Agent, buffer: &[JudgedGroup], algorithm: &Algorithm) -> f64 {
+fn loss(agent: &Agent, buffer: &[AgentGroup], policy: &PolicyLoss) -> f64 {
     let mut total = 0.0;
     let (mut responses, mut tokens) = (0.0, 0.0);
-    for judged in buffer {
-        let logprobs = score(&agent.model, &judged.group, 1.0).unwrap();
+    for group in buffer {
+        let logprobs = score(&agent.model, group, 1.0).unwrap();
         let mut rest = logprobs.as_slice();
-        for Lesson { sample, advantage } in judged.lessons() {
+        for sample in &group.samples {
+            let advantage = sample.advantage.unwrap();
             let (own, others) = rest.split_at(sample.response.tokens.len());
             rest = others;
-            if algorithm.mask_truncated && sample.is_truncated() {
+            if policy.mask_truncated && sample.is_truncated() {
                 continue;
             }
             responses += 1.0;
@@ -40,22 +41,23 @@ fn loss(agent: &Agent, buffer: &[JudgedGroup], algorithm: &Algorithm) -> f64 {
             for (index, &logprob) in own.iter().enumerate() {
                 let logprob = f64::from(logprob);
                 let ratio = (logprob - f64::from(sample.logprobs[index])).exp();
-                total -= match algorithm.objective {
+                total -= match policy.objective {
                     Objective::PolicyGradient => advantage * logprob,
                     Objective::Clipped { low, high } => {
                         let bounded = ratio.max(1.0 - low).min(1.0 + high);
                         (ratio * advantage).min(bounded * advantage)
                     }
                 };
-                if let Kl::Loss { coefficient } = algorithm.kl {
-                    let ahead = f64::from(sample.reference_logprobs[index]) - logprob;
+                if let Kl::Loss { coefficient } = policy.kl {
+                    let reference = sample.reference_logprobs.as_ref().unwrap();
+                    let ahead = f64::from(reference[index]) - logprob;
                     total += coefficient * (ahead.exp() - 1.0 - ahead);
                 }
             }
         }
     }
     total
-        / match algorithm.aggregation {
+        / match policy.aggregation {
             Aggregation::SequenceSum => responses,
             Aggregation::TokenMean => tokens,
             Aggregation::FixedLength => responses * MAX_NEW_TOKENS as f64,
@@ -87,28 +89,28 @@ fn norm(weights: &[Vec<f64>]) -> f64 {
 }
 
 /// Two groups that were sampled by a somewhat different policy; the last response is cut.
-fn stale_groups(agent: &Agent) -> [JudgedGroup; 2] {
+fn stale_groups(agent: &Agent) -> [AgentGroup; 2] {
     let mut buffer = [
-        judged(&group(agent, 3), [1.0, -0.5]),
-        judged(&group(agent, 90), [-2.0, 0.25]),
+        advised(&group(agent, 3), [1.0, -0.5]),
+        advised(&group(agent, 90), [-2.0, 0.25]),
     ];
-    for judged in &mut buffer {
-        for sample in &mut judged.group.samples {
-            let shifted = |by: [f32; 4]| {
+    for group in &mut buffer {
+        for sample in &mut group.samples {
+            let shifted = |by: [f32; 4]| -> Vec<f32> {
                 let logprobs = sample.logprobs.iter().zip(by.iter().cycle());
                 logprobs.map(|(logprob, by)| logprob + by).collect()
             };
             let reference = shifted([0.4, -0.3, 0.1, -0.6]);
             let sampled = shifted([0.05, 0.5, -0.1, -0.5]);
-            (sample.logprobs, sample.reference_logprobs) = (sampled, reference);
+            (sample.logprobs, sample.reference_logprobs) = (sampled, Some(reference));
         }
     }
-    buffer[1].group.samples[1].response.finish = FinishReason::Length;
+    buffer[1].samples[1].response.finish = FinishReason::Length;
     buffer
 }
 
 #[track_caller]
-fn check_gradient(algorithm: Algorithm) {
+fn check_gradient(policy: PolicyLoss) {
     let before = agent("a");
     let buffer = stale_groups(&before);
     let mut after = agent("a");
@@ -118,7 +120,7 @@ fn check_gradient(algorithm: Algorithm) {
         logprob_tolerance: 10.0,
         ..plain_descent()
     };
-    let report = run_with(&mut after, &buffer, &updates, &algorithm).unwrap();
+    let (report, _) = run_first(&mut after, &buffer, &updates, &policy).unwrap();
     let gradient: Vec<Vec<f64>> = moved(&before, &after)
         .iter()
         .map(|step| step.iter().map(|d| -d).collect())
@@ -131,7 +133,7 @@ fn check_gradient(algorithm: Algorithm) {
     let at = |weight: usize, index: usize, by: f32| {
         let model = changed(&before.model, weight, index, |value| value + by);
         let agent = Agent::new("a", model, before.language.clone());
-        loss(&agent, &buffer, &algorithm)
+        loss(&agent, &buffer, &policy)
     };
     for (weight, gradient) in gradient.iter().enumerate().step_by(3) {
         let steepest =
@@ -143,7 +145,7 @@ fn check_gradient(algorithm: Algorithm) {
             let error = (slope - gradient[index]).abs();
             assert!(
                 error <= DERIVATIVE_TOLERANCE * largest,
-                "{algorithm:?}, weight {weight}, {index}: {} is not {slope}",
+                "{policy:?}, weight {weight}, {index}: {} is not {slope}",
                 gradient[index]
             );
         }
@@ -162,21 +164,21 @@ fn the_step_follows_the_gradient_that_finite_differences_give() {
             Aggregation::TokenMean,
             Aggregation::FixedLength,
         ] {
-            check_gradient(Algorithm {
+            check_gradient(PolicyLoss {
                 objective,
                 aggregation,
-                ..Algorithm::default()
+                ..PolicyLoss::default()
             });
         }
-        check_gradient(Algorithm {
+        check_gradient(PolicyLoss {
             objective,
             kl: Kl::Loss { coefficient: 0.7 },
-            ..Algorithm::default()
+            ..PolicyLoss::default()
         });
-        check_gradient(Algorithm {
+        check_gradient(PolicyLoss {
             objective,
             mask_truncated: true,
-            ..Algorithm::default()
+            ..PolicyLoss::default()
         });
     }
 }
@@ -185,17 +187,17 @@ fn the_step_follows_the_gradient_that_finite_differences_give() {
 fn the_clipped_objectives_first_step_on_fresh_samples_is_the_policy_gradients() {
     let before = agent("a");
     let buffer = [
-        judged(&group(&before, 3), [1.0, -0.5]),
-        judged(&group(&before, 90), [-2.0, 0.25]),
+        advised(&group(&before, 3), [1.0, -0.5]),
+        advised(&group(&before, 90), [-2.0, 0.25]),
     ];
     let clipped = Objective::Clipped {
         low: 0.2,
         high: 0.2,
     };
     let steps = [Objective::PolicyGradient, clipped].map(|objective| {
-        let algorithm = Algorithm {
+        let policy = PolicyLoss {
             objective,
-            ..Algorithm::default()
+            ..PolicyLoss::default()
         };
         let mut after = agent("a");
         let updates = Updates {
@@ -203,7 +205,7 @@ fn the_clipped_objectives_first_step_on_fresh_samples_is_the_policy_gradients() 
             minibatch: 2,
             ..plain_descent()
         };
-        run_with(&mut after, &buffer, &updates, &algorithm).unwrap();
+        run_first(&mut after, &buffer, &updates, &policy).unwrap();
         moved(&before, &after)
     });
     let length = norm(&steps[0]);
@@ -216,7 +218,7 @@ fn the_clipped_objectives_first_step_on_fresh_samples_is_the_policy_gradients() 
 }
 
 #[test]
-fn long_gradients_are_shortened_and_short_ones_kept() {
+fn long_gradients_are_clipped_and_short_ones_kept() {
     let before = agent("a");
     let group = group(&before, 3);
     let step = |max_gradient_norm| {
@@ -225,7 +227,8 @@ fn long_gradients_are_shortened_and_short_ones_kept() {
             max_gradient_norm,
             ..plain_descent()
         };
-        let report = run(&mut after, &[judged(&group, [1.0, -1.0])], &updates).unwrap();
+        let buffer = [advised(&group, [1.0, -1.0])];
+        let report = run(&mut after, &mut Learner::default(), &buffer, &updates).unwrap();
         (norm(&moved(&before, &after)), report.gradient_norm)
     };
     let (free, full) = step(1e9);
@@ -251,9 +254,13 @@ fn steps_follow_the_equations_of_adamw() {
         logprob_tolerance: 1e3,
         ..Updates::default()
     };
-    let mut own = agent("a");
+    let (mut own, mut learner) = (agent("a"), Learner::default());
     let group = group(&own, 3);
-    let buffer = [judged(&group, [1.0, -1.0])];
+    let buffer = [advised(&group, [1.0, -1.0])];
+    // Norms and biases have one dimension, and do not decay.
+    let decays: Vec<bool> = (own.model.named_weights().into_iter())
+        .flat_map(|(spec, _)| vec![spec.shape.len() > 1; spec.shape.iter().product()])
+        .collect();
     let flat = |agent: &Agent| -> Vec<f64> {
         let weights = weights(&agent.model).into_iter();
         weights
@@ -271,8 +278,14 @@ fn steps_follow_the_equations_of_adamw() {
             logprob_tolerance: 1e3,
             ..plain_descent()
         };
-        run(&mut moved_plainly, &buffer, &clipped).unwrap();
-        run(&mut own, &buffer, &updates).unwrap();
+        run(
+            &mut moved_plainly,
+            &mut Learner::default(),
+            &buffer,
+            &clipped,
+        )
+        .unwrap();
+        run(&mut own, &mut learner, &buffer, &updates).unwrap();
 
         let rate = 1e-3;
         let gradient = moved(&before, &moved_plainly).concat();
@@ -282,7 +295,8 @@ fn steps_follow_the_equations_of_adamw() {
             second[index] = 0.95 * second[index] + 0.05 * g * g;
             let m = first[index] / (1.0 - 0.8f64.powi(step));
             let v: f64 = second[index] / (1.0 - 0.95f64.powi(step));
-            let expected = (1.0 - rate * 0.1) * old - rate * m / (v.sqrt() + 1e-2);
+            let decay = if decays[index] { rate * 0.1 } else { 0.0 };
+            let expected = (1.0 - decay) * old - rate * m / (v.sqrt() + 1e-2);
             assert!(
                 (new - expected).abs() < 1e-6,
                 "step {step}: {new} is not {expected}"

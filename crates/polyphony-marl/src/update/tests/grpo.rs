@@ -3,9 +3,9 @@
 use super::*;
 use crate::{
     agent::Language,
-    fixture::{Chain, plain_language, rollout_config, task, tiny_model, weights},
-    rollout::{IndexedTask, rollout},
-    step::judge,
+    fixture::{self, Chain, plain_language, task, tiny_model, training, tree, weights},
+    magrpo::Magrpo,
+    tree::Tree,
 };
 use burn::{
     module::{ModuleVisitor, Param},
@@ -40,18 +40,19 @@ fn with_one_agent_the_update_is_grpos() {
     };
     let mut agents = [Agent::new("only", tiny_model(), language.into())];
     let before = agents[0].model.clone();
-    let task = task("a", "one");
-    let indexed = [IndexedTask {
-        index: 0,
-        task: &task,
-    }];
     let game = Chain::new(&["only"]);
     // One turn, as GRPO has it.
-    let mut config = rollout_config(5, 8);
-    config.termination_threshold = Some(-1.0);
-    let played = rollout(&agents, &game, &indexed, &config, &mut |_| ()).unwrap();
+    let tree = Tree {
+        termination_threshold: Some(-1.0),
+        ..tree(5)
+    };
+    let tasks = [task("a", "one")];
+    let mut played = fixture::play(&agents, &game, &tasks, &tree, &training(8)).unwrap();
+    let magrpo = Magrpo::default();
+    played
+        .assign_advantages(|node, role| magrpo.advantages(node, role))
+        .unwrap();
     let node = &played.nodes[0];
-    let algorithm = Algorithm::default();
     let updates = Updates {
         learning_rate: ADDEND,
         epsilon: ADDEND,
@@ -60,8 +61,8 @@ fn with_one_agent_the_update_is_grpos() {
         max_gradient_norm: 1e9,
         ..Updates::default()
     };
-    let buffer = judge(&[node], &[0], &algorithm);
-    run_with(&mut agents[0], &buffer, &updates, &algorithm).unwrap();
+    let policy = magrpo.policy_loss();
+    run_first(&mut agents[0], &node.groups, &updates, &policy).unwrap();
 
     // Dr. GRPO: −1/G Σ (r − mean r) Σ ℓ, each response scored in a row of its own.
     let rewards: Vec<f32> = node

@@ -1,0 +1,555 @@
+//! The critic against brute force and finite differences, and the algorithm through a run.
+
+use std::{collections::HashMap, sync::Arc};
+
+use polyphony_episode::{Environment, Task};
+use polyphony_model::{Activations, LoraConfig, StreamKey};
+use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::{
+    agent::Language,
+    config::Updates,
+    fixture::{
+        Chain, Duet, agent, built, changed, lengths, plain_language, play, task, tiny_model,
+        training, weight_bits, weights,
+    },
+    returns::properties::{shapes, tree},
+    step::{Step, train_step},
+    tasks::start_tasks,
+    tree::Branch,
+    update::score,
+};
+
+#[test]
+fn a_values_loss_is_its_squared_error_bounded_from_below_by_the_clipped_one() {
+    for (value, at_rollout, target, loss, derivative) in [
+        // Not clipped yet.
+        (1.0, 1.0, 3.0, 4.0, -4.0),
+        (1.1, 1.0, 3.0, 3.61, -3.8),
+        // It has come nearer than it may: the clipped value counts, and stands still.
+        (2.0, 1.0, 3.0, 3.24, 0.0),
+        // It has gone the wrong way: the way back is open.
+        (0.0, 1.0, 3.0, 9.0, -6.0),
+    ] {
+        let found = value_loss(value, at_rollout, target, Some(0.2));
+        assert!((found.0 - loss).abs() < 1e-12, "{found:?}");
+        assert!((found.1 - derivative).abs() < 1e-12, "{found:?}");
+        let free = value_loss(value, at_rollout, target, None);
+        assert_eq!(free, ((value - target).powi(2), 2.0 * (value - target)));
+    }
+}
+
+/// What a critic might say: anything, but always the same.
+fn made_up(node: &Node, role: usize) -> f64 {
+    let reward = &node.branches[0].reward;
+    (3.0 * reward.total()).sin() + 0.7 * role as f64 + node.turn as f64
+}
+
+/// Every way in which an episode can continue from a joint action, with its probability: the nodes and
+/// joint actions on it.
+fn paths<'a>(node: &'a Node, branch: &'a Branch) -> Vec<(f64, Vec<(&'a Node, &'a Branch)>)> {
+    let Some(child) = &branch.child else {
+        return vec![(1.0, vec![(node, branch)])];
+    };
+    let share = 1.0 / child.branches.len() as f64;
+    let later = child.branches.iter().flat_map(|next| paths(child, next));
+    later
+        .map(|(probability, rest)| (share * probability, [vec![(node, branch)], rest].concat()))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// `A = Σ_k (γλ)^k δ_{t+k}`, in expectation over the joint actions that follow.
+    #[test]
+    fn advantages_and_targets_are_those_of_enumeration(
+        shape in shapes(),
+        seed in any::<u64>(),
+        discount in 0.0..=1.0f64,
+        lambda in prop::sample::select(vec![0.0, 0.4, 1.0]),
+        coefficient in prop::option::of(0.01..1.0f64),
+    ) {
+        let root = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
+        let settings = IndependentActorCritic {
+            discount,
+            lambda,
+            kl: coefficient.map_or(Kl::Off, |coefficient| Kl::Reward { coefficient }),
+            ..IndependentActorCritic::default()
+        };
+        let values = Values::of(&root, &|node, role| Ok(made_up(node, role))).unwrap();
+        let found = td_advantages(&root, &values, &settings).unwrap();
+        let nodes = root.nodes();
+        prop_assert_eq!(found.len(), nodes.len());
+        for (node, found) in nodes.into_iter().zip(found) {
+            for (role, found) in found.into_iter().enumerate() {
+                let error = |node: &Node, branch: &Branch| {
+                    let mut own = branch.reward.total_of(role) - made_up(node, role);
+                    let sample = &node.groups[role].samples[branch.picks[role]];
+                    own -= coefficient.unwrap_or(0.0) * sample.divergence().unwrap();
+                    own + branch.child.as_ref().map_or(0.0, |c| discount * made_up(c, role))
+                };
+                let of_branch = |branch| {
+                    let sums = paths(node, branch).into_iter().map(|(probability, path)| {
+                        let terms = path.into_iter().enumerate().map(|(k, (node, branch))| {
+                            (discount * lambda).powi(k as i32) * error(node, branch)
+                        });
+                        probability * terms.sum::<f64>()
+                    });
+                    sums.sum::<f64>()
+                };
+                for (response, found) in found.into_iter().enumerate() {
+                    let with = node.branches.iter().filter(|b| b.picks[role] == response);
+                    let with: Vec<f64> = with.map(of_branch).collect();
+                    let expected = with.iter().sum::<f64>() / with.len() as f64;
+                    prop_assert!((found - expected).abs() < 1e-9, "{} is not {}", found, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_values_derivative_is_that_of_finite_differences(
+        value in -3.0..3.0f64,
+        at_rollout in -3.0..3.0f64,
+        target in -3.0..3.0f64,
+    ) {
+        const STEP: f64 = 1e-6;
+        let loss = |value| value_loss(value, at_rollout, target, Some(0.2)).0;
+        // At a bound, and where both errors are equal, the loss has a corner.
+        prop_assume!([-0.2, 0.2].iter().all(|by| (value - at_rollout - by).abs() > 1e-4));
+        let clipped = value.clamp(at_rollout - 0.2, at_rollout + 0.2);
+        prop_assume!(clipped == value
+            || ((clipped - target).abs() - (value - target).abs()).abs() > 1e-4);
+        let slope = (loss(value + STEP) - loss(value - STEP)) / (2.0 * STEP);
+        let own = value_loss(value, at_rollout, target, Some(0.2)).1;
+        prop_assert!((slope - own).abs() < 1e-4, "{} is not {}", own, slope);
+    }
+}
+
+/// A head whose weights are all something.
+fn head(shape: HeadShape, width: usize) -> ValueHead {
+    let mut head = ValueHead::new(shape, width, StreamKey([3; 32]));
+    for (place, weight) in head.weights_mut().iter_mut().enumerate() {
+        for (index, value) in weight.iter_mut().enumerate() {
+            *value += ((index * 7 + place * 3) % 11) as f32 / 40.0 - 0.11;
+        }
+    }
+    head
+}
+
+/// Groups that were sampled by a somewhat different policy, with what a critic expected of them.
+fn buffer(agent: &Agent) -> Vec<ValuedGroup> {
+    let team = [Agent::new(
+        "first",
+        agent.model.clone(),
+        agent.language.clone(),
+    )];
+    let game = Chain::new(&["first"]);
+    let tree = crate::fixture::tree(2);
+    let played = play(&team, &game, &[task("a", "one")], &tree, &training(7)).unwrap();
+    let groups = played.groups_of(&[0]).into_iter().take(2).enumerate();
+    let valued = groups.map(|(place, group)| {
+        let mut group = group.clone();
+        for (index, sample) in group.samples.iter_mut().enumerate() {
+            let by = [0.05, 0.3, -0.1, -0.4];
+            for (logprob, by) in sample.logprobs.iter_mut().zip(by.iter().cycle()) {
+                *logprob += by;
+            }
+            sample.advantage = Some([1.0, -0.5, 0.25, -2.0][2 * place + index]);
+        }
+        ValuedGroup {
+            group,
+            value: 0.3 - place as f64,
+        }
+    });
+    valued.collect()
+}
+
+/// The loss by its definition, in 64-bit floats where the model's own numbers end.
+fn loss(
+    agent: &Agent,
+    head: &ValueHead,
+    buffer: &[ValuedGroup],
+    settings: &IndependentActorCritic,
+) -> f64 {
+    let Objective::Clipped { low, high } = settings.objective else {
+        panic!("the test's objective is clipped");
+    };
+    let (mut policy, mut critic, mut responses) = (0.0, 0.0, 0.0);
+    for own in buffer {
+        let logprobs = score(&agent.model, &own.group, 1.0).unwrap();
+        let state = last_state(&agent.model, &own.group.history.tokens).unwrap();
+        let value = head.forward(&state).value;
+        let mut trained = logprobs.iter();
+        for sample in &own.group.samples {
+            let advantage = sample.advantage.unwrap();
+            for (&sampled, &trained) in sample.logprobs.iter().zip(trained.by_ref()) {
+                let ratio = (f64::from(trained) - f64::from(sampled)).exp();
+                let bounded = ratio.max(1.0 - low).min(1.0 + high);
+                policy -= (ratio * advantage).min(bounded * advantage);
+            }
+            let target = own.value + advantage;
+            let clip = settings.value_clip.unwrap();
+            let near = value.max(own.value - clip).min(own.value + clip);
+            critic += (value - target).powi(2).max((near - target).powi(2));
+            responses += 1.0;
+        }
+    }
+    (policy + settings.value_coefficient * critic) / responses
+}
+
+/// With decay rates of 0 and this addend AdamW's step is the gradient itself, scaled.
+const ADDEND: f64 = 1e6;
+
+fn check_gradients(shape: HeadShape, activations: Activations) {
+    let settings = IndependentActorCritic {
+        objective: Objective::Clipped {
+            low: 0.2,
+            high: 0.3,
+        },
+        value_head: shape,
+        value_clip: Some(0.9),
+        ..IndependentActorCritic::default()
+    };
+    let mut config = training(7);
+    config.updates = Updates {
+        learning_rate: 1.0,
+        epsilon: ADDEND,
+        beta_1: 0.0,
+        beta_2: 0.0,
+        max_gradient_norm: 1e9,
+        logprob_tolerance: 10.0,
+        buffer: 2,
+        minibatch: 2,
+        activations,
+        ..Updates::default()
+    };
+    let before = agent("a");
+    let buffer = buffer(&before);
+    let width = before.model.config().hidden_size;
+    let start = head(shape, width);
+    let mut member = Member {
+        learner: Learner::default(),
+        head: start.clone(),
+        buffer: buffer.clone(),
+    };
+    let mut after = agent("a");
+    let game = Game {
+        roles: vec!["a".to_owned()],
+        horizon: 1,
+    };
+    let context = StepContext::new(0, &config, &game);
+    let update = PolicyUpdate {
+        // Steps whose length is that of the gradient.
+        learning_rate: ADDEND,
+        ..PolicyUpdate::new(0, &after, 1, &context)
+    };
+    let updated = member
+        .update(&mut after, &settings, &update, &context)
+        .unwrap();
+    assert_eq!(updated.report.steps, 1);
+
+    let check = |own: f64, largest: f64, at: &dyn Fn(f32) -> f64, what: &str| {
+        let by = 2e-3;
+        let slope = (at(by) - at(-by)) / f64::from(2.0 * by);
+        assert!(
+            (slope - own).abs() <= 1e-2 * largest,
+            "{shape:?}, {activations:?}, {what}: {own} is not {slope}"
+        );
+    };
+    let steepest = |gradient: &[f64]| {
+        let places = 0..gradient.len();
+        let most = places.max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()));
+        (most.unwrap(), gradient[most.unwrap()].abs())
+    };
+    let difference = |old: &[f32], new: &[f32]| -> Vec<f64> {
+        let pairs = old.iter().zip(new);
+        pairs.map(|(old, new)| f64::from(old - new)).collect()
+    };
+    let pairs = weights(&before.model)
+        .into_iter()
+        .zip(weights(&after.model));
+    for (place, ((name, old), (_, new))) in pairs.enumerate().step_by(4) {
+        let gradient = difference(&old, &new);
+        let (index, largest) = steepest(&gradient);
+        let at = |by: f32| {
+            let model = changed(&before.model, place, index, |value| value + by);
+            let moved = Agent::new("a", model, before.language.clone());
+            loss(&moved, &start, &buffer, &settings)
+        };
+        check(gradient[index], largest, &at, &name);
+    }
+    let stepped = member.head;
+    let pairs = start.weights().iter().zip(stepped.weights());
+    for (place, (old, new)) in pairs.enumerate() {
+        let gradient = difference(old, new);
+        let (steepest, largest) = steepest(&gradient);
+        for index in [steepest, gradient.len() / 3] {
+            let at = |by: f32| {
+                let mut moved = start.clone();
+                moved.weights_mut()[place][index] += by;
+                loss(&before, &moved, &buffer, &settings)
+            };
+            check(gradient[index], largest, &at, "value head");
+        }
+        assert!(largest > 1e-3, "the head learns");
+    }
+}
+
+#[test]
+fn gradients_of_backbone_and_head_are_those_of_finite_differences() {
+    for shape in [HeadShape::Linear, HeadShape::Tanh] {
+        for activations in [Activations::Keep, Activations::Recompute] {
+            check_gradients(shape, activations);
+        }
+    }
+}
+
+fn team() -> Vec<Agent> {
+    let language = Arc::new(Language {
+        stop_tokens: (0..256).step_by(6).collect(),
+        ..plain_language()
+    });
+    ["first", "second"]
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .into()
+}
+
+fn run_step(
+    agents: &mut [Agent],
+    algorithm: &mut dyn Algorithm,
+    game: &dyn Environment,
+    tasks: &[Task],
+    config: &TrainingConfig,
+    step: usize,
+) -> Step {
+    let started = start_tasks(agents, game, tasks.to_vec(), config).unwrap();
+    let all: Vec<usize> = (0..tasks.len()).collect();
+    let batch = started.batch(&all);
+    train_step(agents, algorithm, game, batch, config, step, &mut |_| ()).unwrap()
+}
+
+fn config() -> TrainingConfig {
+    let mut config = training(6);
+    config.updates.learning_rate = 1e-3;
+    config
+}
+
+#[test]
+fn a_step_reports_what_the_critic_expects() {
+    let mut agents = team();
+    let (game, config) = (Chain::new(&["first", "second"]), config());
+    let settings = IndependentActorCritic {
+        samples: 2,
+        ..IndependentActorCritic::default()
+    };
+    let mut algorithm = built(&settings, &agents, &game, &config).unwrap();
+    let tasks = [task("a", "one"), task("b", "another")];
+    let first = run_step(&mut agents, algorithm.as_mut(), &game, &tasks, &config, 0);
+    let second = run_step(&mut agents, algorithm.as_mut(), &game, &tasks, &config, 1);
+    for role in ["first", "second"] {
+        let own = |step: &Step, name: &str| step.metric(&format!("{role}/{name}"));
+        // A critic that knows nothing expects nothing, and its targets are the rewards.
+        assert_eq!(own(&first, "value_mean"), Some(0.0));
+        let explained = own(&first, "explained_variance").unwrap();
+        assert!(explained.abs() < 1e-9, "{explained}");
+        let nodes = first.rollout.all_nodes();
+        let branches = nodes.iter().flat_map(|node| &node.branches);
+        let rewards: Vec<f64> = branches.map(|branch| branch.reward.total()).collect();
+        let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
+        let target = own(&first, "value_target_mean").unwrap();
+        assert!((target - mean).abs() < 1e-9, "{target} is not {mean}");
+        assert!(own(&first, "value_loss").unwrap() > 0.0);
+        assert!(
+            own(&second, "value_mean").unwrap() > 0.0,
+            "rewards are positive"
+        );
+        assert!(own(&second, "gradient_steps").unwrap() > 0.0);
+    }
+}
+
+/// Everything that a checkpoint keeps.
+type Kept = (HashMap<String, Vec<f32>>, String);
+
+fn kept(agents: &[Agent], algorithm: &dyn Algorithm) -> Kept {
+    let state = algorithm.state(agents).unwrap();
+    let weights = agents.iter().flat_map(|agent| {
+        let own = agent.model.learned_weights().into_iter();
+        own.map(|(spec, tensor)| (format!("{}/{}", agent.name, spec.name), tensor))
+    });
+    let of_algorithm = state.tensors.into_iter();
+    let of_algorithm = of_algorithm.map(|(spec, tensor)| (spec.name, tensor));
+    let tensors = weights.chain(of_algorithm);
+    let values = tensors.map(|(name, tensor)| (name, tensor.into_data().try_into_vec().unwrap()));
+    (values.collect(), state.values)
+}
+
+#[test]
+fn a_restored_team_and_its_critics_learn_on_as_if_they_had_never_stopped() {
+    for (shape, names) in [
+        (HeadShape::Linear, &["first", "second"][..]),
+        (HeadShape::Tanh, &["first", "second"]),
+        (HeadShape::Tanh, &["shared"]),
+    ] {
+        let mixed = || {
+            let mut agents = team();
+            agents.truncate(names.len());
+            agents[0].name = names[0].to_owned();
+            let last = agents.last_mut().unwrap();
+            let lora = LoraConfig::default();
+            last.model = last.model.clone().with_lora(&lora, 1, 0).unwrap();
+            agents
+        };
+        let settings = IndependentActorCritic {
+            value_head: shape,
+            value_learning_rate: Some(1e-2),
+            lambda: 0.5,
+            kl: Kl::Loss { coefficient: 0.1 },
+            ..IndependentActorCritic::default()
+        };
+        let game = Duet::new(lengths);
+        let mut config = config();
+        config.updates.buffer = 2;
+        let tasks = [task("a", "one")];
+        let mut whole = mixed();
+        let mut algorithm = built(&settings, &whole, &game, &config).unwrap();
+        for step in 0..3 {
+            run_step(&mut whole, algorithm.as_mut(), &game, &tasks, &config, step);
+        }
+        let kept = kept(&whole, algorithm.as_ref());
+        let mut resumed = mixed();
+        let mut again = built(&settings, &resumed, &game, &config).unwrap();
+        for agent in &mut resumed {
+            let name = agent.name.clone();
+            let mut read = |spec: &TensorSpec| Ok(kept.0[&format!("{name}/{}", spec.name)].clone());
+            agent.model.replace_learned(&mut read).unwrap();
+        }
+        let mut read = |spec: &TensorSpec| Ok(kept.0[&spec.name].clone());
+        again.restore(&resumed, &kept.1, &mut read).unwrap();
+        let mut values = Vec::new();
+        for step in 3..6 {
+            for (agents, algorithm) in [(&mut whole, &mut algorithm), (&mut resumed, &mut again)] {
+                let done = run_step(agents, algorithm.as_mut(), &game, &tasks, &config, step);
+                values.push(done.metric("second/value_mean").unwrap().to_bits());
+            }
+        }
+        assert!(
+            values.chunks(2).all(|pair| pair[0] == pair[1]),
+            "{values:?}"
+        );
+        let last = kept_bits(&whole, algorithm.as_ref());
+        assert!(
+            last == kept_bits(&resumed, again.as_ref()),
+            "{shape:?}, {names:?}"
+        );
+        let bits = |agents: &[Agent]| -> Vec<_> {
+            agents
+                .iter()
+                .map(|agent| weight_bits(&agent.model))
+                .collect()
+        };
+        assert!(bits(&whole) == bits(&resumed));
+        let head = format!("{}.value_head.output.weight", names[0]);
+        assert!(kept.0.contains_key(&head), "{:?}", kept.0.keys());
+    }
+}
+
+fn kept_bits(agents: &[Agent], algorithm: &dyn Algorithm) -> (Vec<(String, Vec<u32>)>, String) {
+    let (tensors, values) = kept(agents, algorithm);
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
+    let mut tensors: Vec<(String, Vec<u32>)> = tensors
+        .into_iter()
+        .map(|(name, values)| (name, bits(values)))
+        .collect();
+    tensors.sort();
+    (tensors, values)
+}
+
+#[test]
+fn a_head_of_another_shape_does_not_fit() {
+    let (game, config, agents) = (Duet::new(lengths), config(), team());
+    let with = |value_head| IndependentActorCritic {
+        value_head,
+        ..IndependentActorCritic::default()
+    };
+    let linear = built(&with(HeadShape::Linear), &agents, &game, &config).unwrap();
+    let (tensors, values) = kept(&agents, linear.as_ref());
+    let mut tanh = built(&with(HeadShape::Tanh), &agents, &game, &config).unwrap();
+    let mut read = |spec: &TensorSpec| Ok(tensors[&spec.name].clone());
+    let error = tanh.restore(&agents, &values, &mut read).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("its `value_head` is Linear"), "{message}");
+}
+
+#[test]
+fn settings_out_of_range_are_explained() {
+    let refused = |change: fn(&mut IndependentActorCritic), expected: &str| {
+        let mut settings = IndependentActorCritic::default();
+        change(&mut settings);
+        let message = settings.validate(&config()).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    };
+    refused(|s| s.samples = 0, "`samples` is 0, but must be at least 1");
+    refused(
+        |s| s.samples = 5000,
+        "`samples` is 5000, but must be from 1 to 4096",
+    );
+    refused(
+        |s| s.discount = 1.5,
+        "`discount` is 1.5, but must be from 0 to 1",
+    );
+    refused(
+        |s| s.lambda = -0.1,
+        "`lambda` is -0.1, but must be from 0 to 1",
+    );
+    refused(
+        |s| s.value_coefficient = 0.0,
+        "`value_coefficient` is 0, but must be",
+    );
+    refused(
+        |s| s.value_clip = Some(0.0),
+        "`value_clip` is 0, but must be",
+    );
+    refused(
+        |s| s.value_learning_rate = Some(2.0),
+        "`value_learning_rate` is 2, but",
+    );
+    refused(
+        |s| s.termination_threshold = Some(f64::NAN),
+        "`termination_threshold` is NaN",
+    );
+    assert_eq!(
+        IndependentActorCritic::default().validate(&config()),
+        Ok(())
+    );
+}
+
+#[test]
+fn memory_holds_the_critic() {
+    let plan = AgentPlan {
+        index: 0,
+        model: tiny_model().config().clone(),
+        lora: None,
+        roles: 1,
+        shares_start: false,
+        history: None,
+        place: crate::algorithm::ComputePlace::Processor,
+    };
+    let width = plan.model.hidden_size as u64;
+    for (value_head, numbers) in [
+        (HeadShape::Linear, width + 1),
+        (HeadShape::Tanh, width * width + 2 * width + 1),
+    ] {
+        let settings = IndependentActorCritic {
+            value_head,
+            ..IndependentActorCritic::default()
+        };
+        let memory = settings.memory(&plan, &config());
+        let critic = memory.lasting.iter().find(|need| need.what == "critic");
+        assert_eq!(critic.unwrap().bytes, 12 * numbers);
+    }
+}

@@ -1,0 +1,463 @@
+//! What MAGRPO's choices change, what it keeps, and how it goes through a run.
+
+use std::{collections::HashMap, sync::Arc};
+
+use polyphony_episode::{Environment, Task};
+use polyphony_model::LoraConfig;
+
+use super::*;
+use crate::{
+    agent::Language,
+    config::Updates,
+    fixture::{
+        Chain, Duet, built, lengths, plain_language, task, tiny_model, training, weight_bits,
+    },
+    step::{Step, train_step},
+    tasks::start_tasks,
+};
+
+/// Two agents whose responses differ in length.
+fn team() -> Vec<Agent> {
+    let language = Arc::new(Language {
+        stop_tokens: (0..256).step_by(8).collect(),
+        ..plain_language()
+    });
+    ["first", "second"]
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .into()
+}
+
+fn tasks() -> [Task; 2] {
+    [task("a", "one"), task("b", "another")]
+}
+
+fn bits(agents: &[Agent]) -> Vec<Vec<Vec<u32>>> {
+    let weights = agents.iter().map(|agent| weight_bits(&agent.model));
+    weights.collect()
+}
+
+fn run_step(
+    agents: &mut [Agent],
+    algorithm: &mut dyn Algorithm,
+    game: &dyn Environment,
+    tasks: &[Task],
+    config: &TrainingConfig,
+    step: usize,
+) -> Step {
+    let started = start_tasks(agents, game, tasks.to_vec(), config).unwrap();
+    let all: Vec<usize> = (0..tasks.len()).collect();
+    let batch = started.batch(&all);
+    train_step(agents, algorithm, game, batch, config, step, &mut |_| ()).unwrap()
+}
+
+fn config() -> TrainingConfig {
+    TrainingConfig {
+        updates: Updates {
+            learning_rate: 1e-3,
+            buffer: 2,
+            minibatch: 2,
+            ..Updates::default()
+        },
+        ..training(30)
+    }
+}
+
+#[track_caller]
+fn close(own: f64, expected: f64) {
+    assert!((own - expected).abs() < 1e-9, "{own} is not {expected}");
+}
+
+/// Weights of both agents after a step with these settings.
+fn after(settings: &Magrpo, game: &dyn Environment) -> (Vec<Vec<Vec<u32>>>, Vec<Node>) {
+    let mut agents = team();
+    // Steps that depend on the length of the gradient, too.
+    let config = TrainingConfig {
+        updates: Updates {
+            beta_1: 0.0,
+            beta_2: 0.0,
+            epsilon: 1.0,
+            max_gradient_norm: 1e9,
+            ..config().updates
+        },
+        ..training(8)
+    };
+    let mut algorithm = built(settings, &agents, game, &config).unwrap();
+    let done = run_step(&mut agents, algorithm.as_mut(), game, &tasks(), &config, 0);
+    (bits(&agents), done.rollout.nodes)
+}
+
+#[test]
+fn on_one_rollout_every_choice_teaches_something_else() {
+    let cross = |change: fn(&mut Magrpo)| {
+        let mut settings = Magrpo {
+            joint_mode: JointMode::Cross,
+            samples: 3,
+            discount: 0.5,
+            ..Magrpo::default()
+        };
+        change(&mut settings);
+        settings
+    };
+    let choices = [
+        cross(|_| ()),
+        cross(|a| a.baseline = Baseline::LeaveOneOut),
+        cross(|a| a.baseline = Baseline::GroupMax),
+        cross(|a| a.baseline = Baseline::Zero),
+        cross(|a| a.credit = Credit::Sum),
+        cross(|a| a.discount = 0.9),
+        cross(|a| a.advantage_scale = AdvantageScale::StandardDeviation { floor: 1e-4 }),
+        cross(|a| a.aggregation = Aggregation::TokenMean),
+        cross(|a| a.aggregation = Aggregation::FixedLength),
+        cross(|a| a.mask_truncated = true),
+    ];
+    let game = Chain::new(&["first", "second"]);
+    let all: Vec<_> = choices.iter().map(|choice| after(choice, &game)).collect();
+    let tokens = |nodes: &[Node]| {
+        let groups = nodes
+            .iter()
+            .flat_map(Node::nodes)
+            .flat_map(|node| &node.groups);
+        let samples = groups.flat_map(|group| &group.samples);
+        let responses = samples.map(|sample| sample.response.clone());
+        responses.collect::<Vec<_>>()
+    };
+    for (index, (weights, nodes)) in all.iter().enumerate() {
+        assert_eq!(tokens(nodes), tokens(&all[0].1), "the same was played");
+        for (other, (others, _)) in all.iter().enumerate().skip(index + 1) {
+            for (agent, (own, their)) in weights.iter().zip(others).enumerate() {
+                assert!(
+                    own != their,
+                    "agent {agent}: {:?} and {:?}",
+                    choices[index],
+                    choices[other]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_divergence_from_the_reference_counts_once_there_is_one() {
+    let duet = Duet::new(lengths);
+    let coefficient = 0.3;
+    let with = |kl| Magrpo {
+        kl,
+        ..Magrpo::default()
+    };
+    let mut config = config();
+    (config.updates.buffer, config.updates.minibatch) = (1, 1);
+    let mut agents = team();
+    // Both keep the policies that the agents start from.
+    let [mut loss, mut reward] = [Kl::Loss { coefficient }, Kl::Reward { coefficient }]
+        .map(|kl| built(&with(kl), &agents, &duet, &config).unwrap());
+    let tasks = [task("a", "one")];
+    let kl = |step: &Step, role: &str| step.metric(&format!("{role}/kl")).unwrap();
+    let first = run_step(&mut agents, loss.as_mut(), &duet, &tasks, &config, 0);
+    let second = run_step(&mut agents, reward.as_mut(), &duet, &tasks, &config, 1);
+    for role in ["first", "second"] {
+        // At first a policy is its own reference, in training up to what packing rounds off.
+        assert!(kl(&first, role).abs() < 1e-8);
+        assert!(kl(&second, role) > 1e-5);
+    }
+    let node = &second.rollout.nodes[0];
+    for group in &node.groups {
+        let credits: Vec<f64> = group
+            .samples
+            .iter()
+            .zip(&node.branches)
+            .map(|(sample, branch)| {
+                let reference = sample.reference_logprobs.as_ref().unwrap();
+                assert_eq!(reference.len(), sample.logprobs.len());
+                branch.reward.total() - coefficient * sample.divergence().unwrap()
+            })
+            .collect();
+        let center = credits.iter().sum::<f64>() / credits.len() as f64;
+        for (own, credit) in group.advantages().unwrap().iter().zip(&credits) {
+            close(*own, credit - center);
+        }
+    }
+}
+
+/// Used by hand, a divergence that nobody has scored is an error, not none.
+#[test]
+fn a_divergence_without_a_reference_is_an_error() {
+    let node = crate::returns::tests::node(&[1.0, 2.0, 6.0]);
+    let magrpo = Magrpo {
+        kl: Kl::Reward { coefficient: 0.1 },
+        ..Magrpo::default()
+    };
+    let error = magrpo.advantages(&node, 0).unwrap_err();
+    assert!(
+        error.to_string().contains("no reference has scored"),
+        "{error}"
+    );
+    let plain = Magrpo::default();
+    for role in [0, 1] {
+        assert_eq!(plain.advantages(&node, role).unwrap(), [-2.0, -1.0, 3.0]);
+    }
+}
+
+#[test]
+fn what_cannot_work_together_is_refused_when_it_is_built() {
+    let game = Chain::new(&["first", "second"]);
+    let refused = |settings: Magrpo, config: &TrainingConfig, expected: &str| {
+        let built = built(&settings, &team(), &game, config);
+        let message = built.err().unwrap().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    };
+    let mut again = config();
+    again.updates.epochs = 2;
+    refused(Magrpo::default(), &again, "`epochs` is 2, but must be 1");
+    let large = Magrpo {
+        samples: 41,
+        ..Magrpo::default()
+    };
+    let expected = "`samples` is 41 with `joint_mode: Aligned` for 2 roles and 3 turns";
+    refused(large, &config(), expected);
+    let alone = Magrpo {
+        samples: 1,
+        ..Magrpo::default()
+    };
+    refused(alone, &config(), "`samples` is 1, but must be from 2");
+}
+
+#[test]
+fn methods_have_the_names_of_comparisons() {
+    let name = |baseline, roles| {
+        let settings = Magrpo {
+            baseline,
+            ..Magrpo::default()
+        };
+        settings.method(roles)
+    };
+    assert_eq!(name(Baseline::GroupMean, 1), "GRPO");
+    assert_eq!(name(Baseline::GroupMean, 2), "MAGRPO");
+    for (baseline, expected) in [
+        (Baseline::LeaveOneOut, "MARLOO"),
+        (Baseline::GroupMax, "MAReMax"),
+        (Baseline::Zero, "MAREINFORCE"),
+    ] {
+        assert_eq!(
+            (1..4)
+                .map(|roles| name(baseline, roles))
+                .collect::<Vec<_>>(),
+            [expected; 3]
+        );
+    }
+}
+
+#[test]
+fn an_agent_collects_nodes_over_steps_until_its_buffer_is_full() {
+    let mut agents = team();
+    let mut config = config();
+    config.updates.buffer = 3;
+    let game = Duet::new(lengths);
+    let mut algorithm = built(&Magrpo::default(), &agents, &game, &config).unwrap();
+    let mut groups = vec![Vec::new(), Vec::new()];
+    let mut before = bits(&agents);
+    for step in 0..4 {
+        let done = run_step(
+            &mut agents,
+            algorithm.as_mut(),
+            &game,
+            &tasks(),
+            &config,
+            step,
+        );
+        // Two nodes a step: with the second there are four, which is enough.
+        let updates = step % 2 == 1;
+        for (before, after) in before.iter().zip(bits(&agents)) {
+            assert_eq!(*before != after, updates, "step {step}");
+        }
+        for role in ["first", "second"] {
+            let own = |name: &str| done.metric(&format!("{role}/{name}"));
+            assert_eq!(own("gradient_steps"), Some(if updates { 2.0 } else { 0.0 }));
+            assert_eq!(own("logprob_gap").is_some(), updates);
+        }
+        for (role, groups) in groups.iter_mut().enumerate() {
+            groups.extend(done.rollout.groups_of(&[role]).into_iter().cloned());
+        }
+        before = bits(&agents);
+    }
+    assert_eq!(algorithm.gradient_steps(), 8);
+
+    // The same as if all four had been played in one step.
+    let mut together = team();
+    for (agent, groups) in together.iter_mut().zip(groups) {
+        let mut learner = Learner::default();
+        let context_game = Game::of(&game);
+        for (pair, buffer) in groups.chunks(4).enumerate() {
+            let context = StepContext::new(2 * pair + 1, &config, &context_game);
+            let update = PolicyUpdate::new(0, agent, 1, &context);
+            let policy = PolicyLoss::default();
+            update_policy(agent, &mut learner, buffer, &policy, &update).unwrap();
+        }
+    }
+    assert!(bits(&agents) == bits(&together));
+}
+
+#[test]
+fn clipping_and_epochs_go_through_a_step() {
+    let settings = Magrpo {
+        objective: Objective::Clipped {
+            low: 0.2,
+            high: 0.2,
+        },
+        ..Magrpo::default()
+    };
+    let mut config = config();
+    (config.updates.epochs, config.updates.learning_rate) = (3, 1e-5);
+    let mut agents = team();
+    let game = Duet::new(lengths);
+    let mut algorithm = built(&settings, &agents, &game, &config).unwrap();
+    let done = run_step(&mut agents, algorithm.as_mut(), &game, &tasks(), &config, 0);
+    for role in ["first", "second"] {
+        let own = |name: &str| done.metric(&format!("{role}/{name}")).unwrap();
+        assert_eq!(own("gradient_steps"), 3.0);
+        assert!((0.5..1.5).contains(&own("ratio")));
+    }
+}
+
+/// Everything that a checkpoint keeps: the agents' weights and the algorithm's state.
+type Kept = (HashMap<String, Vec<f32>>, String);
+
+fn kept(agents: &[Agent], algorithm: &dyn Algorithm) -> Kept {
+    let state = algorithm.state(agents).unwrap();
+    let weights = agents.iter().flat_map(|agent| {
+        let own = agent.model.learned_weights().into_iter();
+        own.map(|(spec, tensor)| (format!("{}/{}", agent.name, spec.name), tensor))
+    });
+    let of_algorithm = state.tensors.into_iter();
+    let of_algorithm = of_algorithm.map(|(spec, tensor)| (spec.name, tensor));
+    let tensors = weights.chain(of_algorithm);
+    let values = tensors.map(|(name, tensor)| (name, tensor.into_data().try_into_vec().unwrap()));
+    (values.collect(), state.values)
+}
+
+fn restore(agents: &mut [Agent], algorithm: &mut dyn Algorithm, (tensors, values): &Kept) {
+    for agent in agents.iter_mut() {
+        let name = agent.name.clone();
+        let mut read = |spec: &TensorSpec| Ok(tensors[&format!("{name}/{}", spec.name)].clone());
+        agent.model.replace_learned(&mut read).unwrap();
+    }
+    let mut read = |spec: &TensorSpec| Ok(tensors[&spec.name].clone());
+    algorithm.restore(agents, values, &mut read).unwrap();
+}
+
+#[test]
+fn a_restored_team_learns_on_as_if_it_had_never_stopped() {
+    // The second agent with adapters.
+    let mixed = || {
+        let mut agents = team();
+        let lora = LoraConfig::default();
+        agents[1].model = agents[1].model.clone().with_lora(&lora, 1, 0).unwrap();
+        agents
+    };
+    let settings = Magrpo {
+        kl: Kl::Loss { coefficient: 0.1 },
+        ..Magrpo::default()
+    };
+    let game = Duet::new(lengths);
+    let mut config = config();
+    config.updates.minibatch = 1;
+    let tasks = [task("a", "one")];
+    let mut whole = mixed();
+    let mut algorithm = built(&settings, &whole, &game, &config).unwrap();
+    for step in 0..3 {
+        run_step(&mut whole, algorithm.as_mut(), &game, &tasks, &config, step);
+    }
+    // The buffer holds the node of the third step.
+    let kept = kept(&whole, algorithm.as_ref());
+    assert!(kept.1.contains("gradient_steps:2"), "{}", kept.1);
+    let mut resumed = mixed();
+    let mut again = built(&settings, &resumed, &game, &config).unwrap();
+    restore(&mut resumed, again.as_mut(), &kept);
+    assert_eq!(again.gradient_steps(), algorithm.gradient_steps());
+    for step in 3..6 {
+        run_step(&mut whole, algorithm.as_mut(), &game, &tasks, &config, step);
+        run_step(&mut resumed, again.as_mut(), &game, &tasks, &config, step);
+    }
+    assert!(bits(&whole) == bits(&resumed));
+    let states =
+        [algorithm.state(&whole), again.state(&resumed)].map(|state| state.unwrap().values);
+    assert_eq!(states[0], states[1]);
+    let mut of_second = kept.0.keys().filter(|name| name.starts_with("second"));
+    assert!(
+        of_second.all(|name| name.contains(".adapter.")),
+        "{:?}",
+        kept.0.keys()
+    );
+}
+
+#[test]
+fn a_state_of_another_team_is_refused() {
+    let (game, config) = (Duet::new(lengths), config());
+    let agents = team();
+    let mut algorithm = built(&Magrpo::default(), &agents, &game, &config).unwrap();
+    let state = algorithm.state(&agents).unwrap().values;
+    let mut refused = |values: &str, expected: &str| {
+        let restored = algorithm.restore(&agents, values, &mut |_| Ok(vec![]));
+        let message = restored.unwrap_err().to_string();
+        assert!(message.starts_with("the saved state of the algorithm does not fit: "));
+        assert!(message.contains(expected), "{message}");
+    };
+    refused("[]", "it is that of 0 agents, but the team has 2");
+    refused("[(nothing: 1)]", "1:");
+    let swapped = state.replace("\"first\"", "\"third\"");
+    refused(&swapped, "it is that of agent `third`, not of `first`");
+}
+
+#[test]
+fn memory_follows_from_model_and_settings() {
+    let plan = AgentPlan {
+        index: 0,
+        model: tiny_model().config().clone(),
+        lora: None,
+        roles: 1,
+        shares_start: false,
+        history: Some(100),
+        place: crate::algorithm::ComputePlace::Processor,
+    };
+    let config = training(96);
+    let bytes = |needs: &[Need], what: &str| {
+        let own = needs.iter().find(|need| need.what == what);
+        own.map(|need| need.bytes)
+    };
+    let weights = 4 * plan.model.weights();
+    let full = Magrpo::default().memory(&plan, &config);
+    assert_eq!(bytes(&full.lasting, "optimizer"), Some(2 * weights));
+    assert_eq!(bytes(&full.lasting, "reference"), None);
+    assert_eq!(bytes(&full.passing, "gradients"), Some(weights));
+    assert_eq!(full.lasting_bytes(), 2 * weights);
+
+    let pulled = Magrpo {
+        kl: Kl::Loss { coefficient: 0.1 },
+        ..Magrpo::default()
+    };
+    let mut plan = plan;
+    let lasting = |plan: &AgentPlan| pulled.memory(plan, &config).lasting;
+    assert_eq!(bytes(&lasting(&plan), "reference"), Some(weights));
+    plan.shares_start = true;
+    assert_eq!(bytes(&lasting(&plan), "reference"), Some(0));
+    let lora = LoraConfig::default();
+    let adapters = 4 * plan.model.adapter_weights(&lora);
+    (plan.shares_start, plan.lora) = (false, Some(lora));
+    assert_eq!(bytes(&lasting(&plan), "reference"), Some(0));
+    assert_eq!(bytes(&lasting(&plan), "optimizer"), Some(2 * adapters));
+
+    let activations = |plan: &AgentPlan, config: &TrainingConfig| {
+        let memory = Magrpo::default().memory(plan, config);
+        bytes(&memory.passing, "activations").unwrap()
+    };
+    let kept = activations(&plan, &config);
+    let mut again = config.clone();
+    again.updates.activations = polyphony_model::Activations::Recompute;
+    assert!(activations(&plan, &again) < kept);
+    plan.place = crate::algorithm::ComputePlace::Gpu;
+    assert!(activations(&plan, &config) > kept);
+    plan.history = None;
+    assert_eq!(activations(&plan, &config), 0);
+    again.updates.minibatch = 2;
+    let twice = Magrpo::default().memory(&plan, &again).passing;
+    assert_eq!(bytes(&twice, "gradients"), Some(2 * adapters));
+}
