@@ -1,7 +1,7 @@
 //! What ships with the program, registered as a user's own things are.
 
 use polyphony_env::{Arxiv, Coding, Embedded, File, Problems, Process, Solo, Tldr};
-use polyphony_marl::Magrpo;
+use polyphony_marl::{IndependentActorCritic, Magrpo};
 use polyphony_runner::Registry;
 
 macro_rules! recipes {
@@ -20,6 +20,7 @@ pub(crate) fn registry() -> Registry {
         .environment::<Process>("Process")
         .single_agent("Solo", |team| Box::new(Solo::new(team)))
         .algorithm::<Magrpo>("Magrpo")
+        .algorithm::<IndependentActorCritic>("IndependentActorCritic")
         .task_source::<Embedded>("Embedded")
         .task_source::<File>("File")
         .task_source::<Problems>("Problems");
