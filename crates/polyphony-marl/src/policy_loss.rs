@@ -135,7 +135,7 @@ impl PolicyLoss {
         }
         check(
             updates.epochs == 1 || self.objective != Objective::PolicyGradient,
-            "epochs",
+            "updates.epochs",
             updates.epochs,
             "1 with `objective: PolicyGradient`, which learns from a sample once (`Clipped` may \
              do so again)",

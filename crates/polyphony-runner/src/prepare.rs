@@ -118,7 +118,7 @@ fn held_out_tasks(
 }
 
 /// The tasks of one split: those of the data set that the recipe names, or the environment's own. The
-/// environment has looked at each of them, so that data for another one is found before any model is
+/// environment has looked at the first of them, so that data for another one is found before any model is
 /// obtained.
 fn load_tasks(
     registry: &Registry,
@@ -146,11 +146,14 @@ fn load_tasks(
             ),
         },
     };
-    ensure!(
-        !tasks.is_empty(),
-        "`{key}` has no tasks: give the environment `{}` some",
-        recipe.environment.name()
-    );
+    let Some(first) = tasks.first() else {
+        bail!(
+            "`{key}` has no tasks: give the environment `{}` some",
+            recipe.environment.name()
+        );
+    };
+    let context = || format!("loading `{key}`, which must hold tasks for the `environment`");
+    environment.start(first).with_context(context)?;
     Ok(tasks)
 }
 

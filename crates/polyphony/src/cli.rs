@@ -179,7 +179,6 @@ mod tests {
             "generate --model DIR --max-new-tokens 8",
             "generate --model DIR --prompt Hello --input in.jsonl",
             "generate --model DIR --prompt Hello --greedy --temperature 1",
-            "score --env chess --input in.jsonl",
         ] {
             let words = std::iter::once("polyphony").chain(line.split(' '));
             assert!(Arguments::try_parse_from(words).is_err(), "{line}");

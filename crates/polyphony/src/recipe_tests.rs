@@ -2,7 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
+use polyphony_marl::LongPrompts;
+use polyphony_model::LoraConfig;
+use polyphony_runner::{Choice, Recipe, Shipped, Team};
+
+use crate::standard::registry;
+
+fn shipped() -> Vec<Shipped> {
+    registry().recipes().collect()
+}
 
 fn text() -> &'static str {
     shipped()[0].text
@@ -10,7 +18,7 @@ fn text() -> &'static str {
 
 fn load(overrides: &[&str]) -> Result<Recipe, String> {
     let overrides: Vec<String> = overrides.iter().map(|&change| change.to_owned()).collect();
-    Recipe::load(None, &overrides).map_err(|error| format!("{error:#}"))
+    Recipe::load(&registry(), None, &overrides).map_err(|error| format!("{error:#}"))
 }
 
 /// The message for the default recipe's text with `from` replaced by `to`, read from a file.
@@ -19,26 +27,26 @@ fn refused(from: &str, to: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.ron");
     std::fs::write(&path, text().replacen(from, to, 1)).unwrap();
-    let error = Recipe::load(path.to_str(), &[]).unwrap_err();
+    let error = Recipe::load(&registry(), path.to_str(), &[]).unwrap_err();
     format!("{error:#}").replace(path.to_str().unwrap(), "mine.ron")
 }
 
 #[test]
 fn shipped_recipes_load_and_survive_being_written_and_read() {
-    assert_eq!(shipped()[0].name, DEFAULT_NAME);
+    assert_eq!(shipped()[0].name, "tldr-smollm2");
     for recipe in shipped() {
-        let loaded = Recipe::load(Some(recipe.name), &[]).unwrap();
+        let loaded = Recipe::load(&registry(), Some(recipe.name), &[]).unwrap();
         assert_eq!(
-            Recipe::from_ron(&loaded.to_ron()).unwrap(),
+            Recipe::from_ron(&registry(), &loaded.to_ron()).unwrap(),
             loaded,
             "{}",
             recipe.name
         );
-        for source in [&loaded.train, &loaded.held_out] {
-            match source {
-                Source::Embedded(_) => assert!(!source.load().unwrap().is_empty()),
-                // Files are the user's; a test trains on the one that this recipe names.
-                Source::File { .. } | Source::Problems { .. } => {}
+        for source in [loaded.train, loaded.held_out].into_iter().flatten() {
+            // Files are the user's; a test trains on the one that this recipe names.
+            if source.name() == "Embedded" {
+                let tasks = registry().read_source(&source).unwrap().settings.load();
+                assert!(!tasks.unwrap().is_empty());
             }
         }
     }
@@ -116,9 +124,9 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
 
 #[test]
 fn an_unknown_recipe_is_told_the_names_that_exist() {
-    let error = Recipe::load(Some("tldr"), &[]).unwrap_err().to_string();
+    let error = Recipe::load(&registry(), Some("tldr"), &[]).unwrap_err().to_string();
     let start =
-        "`tldr` is neither a recipe that ships with polyphony (tldr-smollm2, tldr-smollm2-solo, ";
+        "`tldr` is neither a recipe that ships with this program (tldr-smollm2, tldr-smollm2-solo, ";
     assert!(error.starts_with(start), "{error}");
     let end = ") nor a file that exists; did you mean `tldr-qwen3`?";
     assert!(error.ends_with(end), "{error}");
@@ -236,12 +244,9 @@ fn overrides_change_what_they_name_and_nothing_else() {
                 "train.path=\"b.jsonl\"",
             ],
             |recipe| {
-                recipe.train = Source::File {
-                    path: "b.jsonl".into(),
-                    fields: [("post".to_owned(), "body".to_owned())].into(),
-                    id: None,
-                    limit: None,
-                };
+                let file = "File(path: \"b.jsonl\", fields: {\"post\": \"body\"})";
+                let file = registry().read_source(&Choice::from_ron(file).unwrap());
+                recipe.train = Some(file.unwrap().choice);
             },
         ),
     ];
@@ -255,7 +260,7 @@ fn overrides_change_what_they_name_and_nothing_else() {
 #[test]
 fn a_setting_of_the_environment_is_found_by_its_last_name() {
     for name in ["coop-smollm2", "coop-smollm2-solo"] {
-        let error = Recipe::load(Some(name), &["turns=2".to_owned()]).unwrap_err();
+        let error = Recipe::load(&registry(), Some(name), &["turns=2".to_owned()]).unwrap_err();
         let message = format!("{error:#}");
         let expected = "there is no key `turns`; did you mean `environment.settings.turns`?";
         assert!(message.ends_with(expected), "{message}");
@@ -414,7 +419,7 @@ fn a_shared_model_runs_on_one_device() {
 #[test]
 fn chance_is_needed_for_training_alone() {
     let recipe = load(&["sampling.temperature=0"]).unwrap();
-    let message = recipe.validate_for_training().unwrap_err().to_string();
+    let message = recipe.validate_for_training(&registry()).unwrap_err().to_string();
     let expected = "`sampling.temperature` is 0, but must be above 0 for training";
     assert!(message.starts_with(expected), "{message}");
     let alone = [
@@ -422,7 +427,7 @@ fn chance_is_needed_for_training_alone() {
         "algorithm.samples=1",
         "algorithm.baseline=Zero",
     ];
-    load(&alone).unwrap().validate_for_training().unwrap();
+    load(&alone).unwrap().validate_for_training(&registry()).unwrap();
 }
 
 #[test]
@@ -433,7 +438,7 @@ fn what_adapters_are_not_told_has_a_default() {
         ..LoraConfig::default()
     };
     assert_eq!(recipe.fine_tuning.lora(), Some(expected));
-    assert_eq!(Recipe::from_ron(&recipe.to_ron()).unwrap(), recipe);
+    assert_eq!(Recipe::from_ron(&registry(), &recipe.to_ron()).unwrap(), recipe);
 }
 
 /// The paths of all keys in a recipe that is written out; inside a choice, such as `File(…)`, they
@@ -445,6 +450,11 @@ fn keys(ron: &str) -> BTreeSet<String> {
     for line in lines.filter(|line| !line.starts_with("//")) {
         match line.split_once(": ") {
             Some((section, "(")) => inside.push(Some(section)),
+            // The settings of the algorithm are a section of their own.
+            Some((section @ "algorithm", _)) => {
+                keys.insert(section.to_owned());
+                inside.push(Some(section));
+            }
             Some((key, value)) => {
                 let sections = inside.rsplit(Option::is_none).next().unwrap_or_default();
                 let path: Vec<&str> = sections.iter().flatten().copied().chain([key]).collect();
@@ -465,7 +475,7 @@ fn keys(ron: &str) -> BTreeSet<String> {
 
 /// The paths of all keys in the tables of `docs/recipes.md`.
 fn documented() -> BTreeSet<String> {
-    let documentation = include_str!("../../../../docs/recipes.md");
+    let documentation = include_str!("../../../docs/recipes.md");
     let (mut keys, mut section) = (BTreeSet::new(), None);
     for line in documentation.lines() {
         if let Some(title) = line.strip_prefix("## ") {
@@ -474,7 +484,10 @@ fn documented() -> BTreeSet<String> {
                 .and_then(|rest| rest.split_once('`'));
             section = match (title, name) {
                 ("The run", _) => Some(String::new()),
-                (_, Some((name, _))) => Some(format!("{name}.")),
+                (_, Some((name, _))) => {
+                    let (name, _) = name.split_once(':').unwrap_or((name, ""));
+                    Some(format!("{name}."))
+                }
                 _ => None,
             };
         }
@@ -490,7 +503,7 @@ fn documented() -> BTreeSet<String> {
 fn the_documentation_describes_every_key_and_no_other() {
     let keys: BTreeSet<String> = shipped()
         .iter()
-        .flat_map(|recipe| keys(&Recipe::load(Some(recipe.name), &[]).unwrap().to_ron()))
+        .flat_map(|recipe| keys(&Recipe::load(&registry(), Some(recipe.name), &[]).unwrap().to_ron()))
         // What is inside the choice of a data set or a schedule is described with those.
         .filter(|key| !["path", "skip", "limit", "fields", "id", "last"].contains(&key.as_str()))
         .filter(|key| !key.starts_with('"'))
@@ -503,7 +516,7 @@ fn the_documentation_describes_every_key_and_no_other() {
 fn the_shipped_recipes_spell_every_key_out() {
     for recipe in shipped() {
         let written: BTreeSet<String> = keys(recipe.text);
-        let resolved = keys(&Recipe::from_ron(recipe.text).unwrap().to_ron());
+        let resolved = keys(&Recipe::from_ron(&registry(), recipe.text).unwrap().to_ron());
         assert_eq!(written, resolved, "{}", recipe.name);
     }
 }
@@ -511,17 +524,18 @@ fn the_shipped_recipes_spell_every_key_out() {
 #[test]
 fn what_a_solo_environment_holds_is_reached_by_its_own_keys() {
     let changes = ["environment.settings.turns=3".to_owned()];
-    let recipe = Recipe::load(Some("humaneval-qwen-coder-solo"), &changes).unwrap();
-    assert_eq!(recipe.environment.horizon().get(), 3);
+    let recipe = Recipe::load(&registry(), Some("humaneval-qwen-coder-solo"), &changes).unwrap();
+    let settings = registry().team_of(&recipe.environment).unwrap().to_string();
+    assert!(settings.contains("turns: 3"), "{settings}");
     let changes = ["environment.turns=3".to_owned()];
-    let error = Recipe::load(Some("tldr-qwen3-solo"), &changes).unwrap_err();
+    let error = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &changes).unwrap_err();
     let message = format!("{error:#}");
     assert!(
         message.contains("`environment` is Solo(Tldr), which has no keys"),
         "{message}"
     );
     let changes = ["environment=Solo(Solo(Tldr))".to_owned()];
-    let error = Recipe::load(Some("tldr-qwen3-solo"), &changes).unwrap_err();
+    let error = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &changes).unwrap_err();
     let message = format!("{error:#}");
     assert!(message.contains("a Solo of a Solo"), "{message}");
 }

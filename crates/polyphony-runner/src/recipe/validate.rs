@@ -149,7 +149,11 @@ impl Recipe {
 /// An algorithm's setting with the path of its key in the recipe.
 fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
     move |error| {
-        let path = format!("{section}.{}", error.key);
+        // An algorithm may find fault with a setting of another section.
+        let path = match error.key.starts_with("updates.") {
+            true => error.key.to_string(),
+            false => format!("{section}.{}", error.key),
+        };
         out_of_range(&path, &error.given, &error.allowed)
     }
 }

@@ -143,6 +143,7 @@ fn agents_of(registry: &Registry, run: &Path, recipe: &Recipe) -> Result<Team> {
 mod tests {
     use std::fs;
 
+    use polyphony_runner::Choice;
     use serde_json::Value;
 
     use polyphony_episode::Environment as _;
@@ -272,6 +273,8 @@ mod tests {
         );
         assert_eq!(printed["tasks"], 2);
         let parts: Vec<&String> = printed["parts"].as_object().unwrap().keys().collect();
-        assert_eq!(parts, polyphony_env::Writing::tldr().reward_parts());
+        let environment = registry().build_environment(&Choice::new("Tldr")).unwrap();
+        let names: Vec<&String> = environment.reward_parts().iter().collect();
+        assert_eq!(parts, names);
     }
 }

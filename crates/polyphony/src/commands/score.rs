@@ -59,10 +59,12 @@ pub(crate) fn run(registry: &Registry, arguments: &Arguments, output: &mut dyn W
             true => &none,
             false => find(&known, texts.task_id.as_deref())?,
         };
-        score(environment.as_ref(), task, texts.responses).with_context(|| match known.is_empty() {
-            true => "without --tasks, which gives the tasks where a reward depends on them",
-            false => "scoring the line's responses",
-        })
+        check_count(environment.as_ref(), &texts.responses)?;
+        let scored = score(environment.as_ref(), task, texts.responses);
+        match known.is_empty() {
+            true => scored.context("without --tasks, which gives the tasks where a reward needs them"),
+            false => scored,
+        }
     })
 }
 
@@ -102,7 +104,7 @@ fn find<'a>(tasks: &'a HashMap<String, Task>, id: Option<&str>) -> Result<&'a Ta
         .with_context(|| format!("`task_id` is `{id}`, but no task is called that"))
 }
 
-fn score(environment: &dyn Environment, task: &Task, responses: Vec<String>) -> Result<Score> {
+fn check_count(environment: &dyn Environment, responses: &[String]) -> Result<()> {
     let (given, roles) = (responses.len(), environment.roles());
     let names: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
     ensure!(
@@ -111,6 +113,10 @@ fn score(environment: &dyn Environment, task: &Task, responses: Vec<String>) -> 
         roles.len(),
         names.join(", ")
     );
+    Ok(())
+}
+
+fn score(environment: &dyn Environment, task: &Task, responses: Vec<String>) -> Result<Score> {
     let action = JointAction::new(responses.into_iter().map(Response::from_text).collect());
     let reward = environment.step(task, &[], &action)?.reward;
     let parts = reward
@@ -151,10 +157,12 @@ mod tests {
         let printed = score_line(&line).unwrap();
         assert!(printed.starts_with("{\"reward\":"), "{printed}");
         let score: Value = serde_json::from_str(&printed).unwrap();
+        let tldr = polyphony_env::Writing::tldr();
         let parts: Vec<&String> = score["parts"].as_object().unwrap().keys().collect();
-        assert_eq!(parts, polyphony_env::Writing::tldr().reward_parts());
+        let names: Vec<&String> = tldr.reward_parts().iter().collect();
+        assert_eq!(parts, names);
         assert_eq!(score["parts"]["structure"], 0.5);
-        let total = polyphony_env::Writing::tldr().score(first, second).total();
+        let total = tldr.score(first, second).total();
         assert_eq!(score["reward"], total);
     }
 
