@@ -8,23 +8,17 @@
 //! `cargo run -p polyphony-marl --example advantage_estimator`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
 
-#[path = "../../polyphony-episode/examples/games/complement.rs"]
-mod complement;
-#[path = "games_team/mod.rs"]
-mod games_team;
-
 use std::error::Error;
 
-use complement::Complement;
-use games_team::{number, team, training};
 use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
     Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
-    Credit, Game, JointMode, Learner, LearnerState, MarlError, PolicyLoss, PolicyUpdate, Progress,
-    Rollout, StepContext, TrainingConfig, Tree, credits, role_returns, start_tasks, train_step,
-    update_each, update_metrics, update_policy,
+    Credit, Game, JointMode, Learner, LearnerState, LongPrompts, MarlError, PolicyLoss,
+    PolicyUpdate, Progress, Rollout, RolloutWeights, StepContext, TrainingConfig, Tree, Updates,
+    credits, role_returns, start_tasks, train_step, update_each, update_metrics, update_policy,
 };
-use polyphony_model::{ModelError, TensorSpec};
+use polyphony_model::{ModelError, Sampling, TensorSpec};
+use polyphony_test_support::{games::Complement, team};
 use serde::{Deserialize, Serialize};
 
 /// The settings, as a recipe would give them: `algorithm: RankEstimator(samples: 8)`.
@@ -197,8 +191,23 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
 fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(rank_advantages(&[0.5, 9.0, 0.5]), [-0.5, 1.0, -0.5]);
     let game = Complement::new();
-    let mut agents = team(&game)?;
-    let config = training(1, 60, 2, 3e-3);
+    let mut agents = team(&game);
+    let config = TrainingConfig {
+        seed: 1,
+        steps: 60,
+        sampling: Sampling::default(),
+        max_new_tokens: 1,
+        weights: RolloutWeights::Full,
+        long_prompts: LongPrompts::Fail,
+        updates: Updates {
+            // Right for the tiny model; a real one wants about 1e-5.
+            learning_rate: 3e-3,
+            // One gradient step from the two tasks of a step.
+            buffer: 2,
+            minibatch: 2,
+            ..Updates::default()
+        },
+    };
     let settings = RankEstimator::default();
     let mut algorithm = settings.build(&agents, &Game::of(&game), &config)?;
     let tasks = [("aaaa", "1"), ("zzzz", "3")]

@@ -1,23 +1,16 @@
 //! Tiny models learn small games with the independent actor-critic: a matching game, and a game of two
 //! turns.
-#![allow(missing_docs, reason = "tests")]
-
-#[path = "../../polyphony-episode/examples/games/complement.rs"]
-mod complement;
-#[path = "../examples/games_team/mod.rs"]
-mod games_team;
-#[path = "../../polyphony-episode/examples/games/relay.rs"]
-mod relay;
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
-    Agent, AlgorithmSettings, Game, HeadShape, IndependentActorCritic, start_tasks, train_step,
+    Agent, AlgorithmSettings, Game, HeadShape, IndependentActorCritic, LongPrompts, RolloutWeights,
+    TrainingConfig, Updates, start_tasks, train_step,
 };
-
-use self::{
-    complement::Complement,
-    games_team::{number, team, training},
-    relay::Relay,
+use polyphony_model::Sampling;
+use polyphony_test_support::{
+    games::{Complement, Relay},
+    team,
 };
 
 /// The share of the optimum that counts as learned, on average over this many steps.
@@ -71,18 +64,31 @@ fn relay() -> Lesson {
 }
 
 impl Lesson {
+    /// One token per response, and one gradient step from all nodes of a step.
+    fn config(&self, seed: u64, nodes: usize) -> TrainingConfig {
+        TrainingConfig {
+            seed,
+            steps: self.steps,
+            sampling: Sampling::default(),
+            max_new_tokens: 1,
+            weights: RolloutWeights::Full,
+            long_prompts: LongPrompts::Fail,
+            updates: Updates {
+                learning_rate: self.learning_rate,
+                buffer: nodes,
+                minibatch: nodes,
+                ..Updates::default()
+            },
+        }
+    }
+
     /// The fraction of the optimum that the last steps reach, and how many there were.
     fn learn(&self, mut agents: Vec<Agent>, seed: u64) -> (f64, usize) {
         let (game, samples) = (self.game.as_ref(), self.settings.samples);
         let nodes: usize = (0..game.horizon().get())
             .map(|turn| samples.pow(turn as u32))
             .sum();
-        let config = training(
-            seed,
-            self.steps,
-            self.tasks.len() * nodes,
-            self.learning_rate,
-        );
+        let config = self.config(seed, self.tasks.len() * nodes);
         let of = Game::of(game);
         let mut algorithm = self.settings.build(&agents, &of, &config).unwrap();
         let tasks = start_tasks(&agents, game, self.tasks.clone(), &config).unwrap();
@@ -116,7 +122,7 @@ impl Lesson {
 fn check_learned(lesson: &Lesson) {
     let mut failed = Vec::new();
     for seed in SEEDS {
-        let agents = team(lesson.game.as_ref()).unwrap();
+        let agents = team(lesson.game.as_ref());
         let (reached, steps) = lesson.learn(agents, seed);
         if reached < ENOUGH {
             failed.push(format!(

@@ -13,7 +13,7 @@ use polyphony::{
         AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Agent,
         ConfigError, Credit, Game, JointMode, Learner, LearnerState, MOST_SAMPLES, MarlError,
         PolicyLoss, PolicyUpdate, Progress, Rollout, StepContext, TrainingConfig, Tree,
-        assign_advantages, credits, player, role_returns, roles_of, update_each, update_metrics,
+        credits, player, role_returns, roles_of, update_each, update_metrics,
         update_policy,
     },
     model::{ModelError, TensorSpec},
@@ -132,7 +132,7 @@ impl Algorithm for Training {
     ) -> Result<Vec<Metric>, MarlError> {
         let (team, roles) = (agents.len(), step.game.roles.len());
         let weights: Vec<f64> = self.members.iter().map(|member| member.weight).collect();
-        assign_advantages(rollout, |node, role| {
+        rollout.assign_advantages(|node, role| {
             let returns = role_returns(node, role, 1.0);
             let ranks = rank_advantages(&credits(node, role, &returns, Credit::Mean));
             let weight = weights[player(team, role)];
