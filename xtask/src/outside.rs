@@ -81,7 +81,11 @@ fn point_at(manifest: &Path, root: &Path) -> Result<()> {
     let text = fs::read_to_string(manifest)?;
     let crates = format!("path = \"{}/crates/", root.display());
     let pointed = text.replace("path = \"../../../crates/", &crates);
-    ensure!(pointed != text, "{} has no path to the crates", manifest.display());
+    ensure!(
+        pointed != text,
+        "{} has no path to the crates",
+        manifest.display()
+    );
     Ok(fs::write(manifest, pointed)?)
 }
 
@@ -144,7 +148,15 @@ impl Place {
         let words = train("killed");
         self.kill_and_resume(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
         self.succeed(&["eval", "--team", "whole", "--run-dir", "judged"])?;
-        self.succeed(&["baseline", "pipeline", "plates", "--set", &team, "--run-dir", "pipeline"])?;
+        self.succeed(&[
+            "baseline",
+            "pipeline",
+            "plates",
+            "--set",
+            &team,
+            "--run-dir",
+            "pipeline",
+        ])?;
         self.succeed(&["compare", "whole", "judged", "pipeline"])?;
         self.succeed(&["report", "whole", "pipeline", "-o", "page.html"])?;
         let page = self.text("page.html")?;
@@ -199,7 +211,10 @@ impl Place {
             "agents/digits/model.safetensors".to_owned(),
         ] {
             let own = |run: &str| self.read(&format!("{run}/{file}"));
-            ensure!(own("whole")? == own("killed")?, "{file} differs after a kill");
+            ensure!(
+                own("whole")? == own("killed")?,
+                "{file} differs after a kill"
+            );
         }
         Ok(())
     }
@@ -208,10 +223,15 @@ impl Place {
     fn check_misspelt(&self) -> Result<()> {
         for (change, expected) in [
             ("environment.digitz=3", "did you mean `digits`?"),
-            ("environment=NumberPlate(digitz: 3)", "did you mean `digits`?"),
+            (
+                "environment=NumberPlate(digitz: 3)",
+                "did you mean `digits`?",
+            ),
             ("algorithm=RankBazed()", "did you mean `RankBased`?"),
         ] {
-            let outcome = self.command(&["train", "plates", "--set", change]).output()?;
+            let outcome = self
+                .command(&["train", "plates", "--set", change])
+                .output()?;
             let log = String::from_utf8_lossy(&outcome.stderr);
             ensure!(
                 !outcome.status.success() && log.contains(expected),

@@ -352,13 +352,9 @@ fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
 
 /// Refuses a checkpoint that was made by another recipe. A setting that one of the two does not know
 /// says nothing: a newer program may have it.
-fn check_settings(
-    kept: &Settings,
-    recipe: &Settings,
-) -> Result<()> {
-    let differs = |(path, value): &(&String, &String)| {
-        recipe.get(*path).is_some_and(|other| other != *value)
-    };
+fn check_settings(kept: &Settings, recipe: &Settings) -> Result<()> {
+    let differs =
+        |(path, value): &(&String, &String)| recipe.get(*path).is_some_and(|other| other != *value);
     if let Some((path, value)) = kept.iter().find(differs) {
         bail!(
             "it was made by another recipe than the one in the run's recipe.ron: `{path}` was {value}, and \

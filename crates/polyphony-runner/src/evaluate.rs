@@ -9,20 +9,13 @@ use polyphony_marl::{Episode, Episodes, Protocol, play_episodes};
 use polyphony_report::{Earned, Evaluation, Played, Said, Timing, mean};
 
 use crate::{
+    batch::tasks_at_once,
     observer::{Event, Observer},
     prepare::Prepared,
     recipe::Recipe,
     registry::Registry,
     stop::Stop,
 };
-
-/// Rows that are decoded together.
-const ROWS: usize = 32;
-
-/// Tasks that are played together, each with this many episodes.
-pub(crate) fn tasks_at_once(episodes: usize) -> usize {
-    (ROWS / episodes).max(1)
-}
 
 /// What is evaluated, and how.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +133,6 @@ impl EvaluationSession<'_> {
     fn environment(&self) -> &dyn Environment {
         self.prepared.environment.as_ref()
     }
-
 }
 
 /// How the episodes of an evaluation were played.
@@ -203,11 +195,16 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Pl
         };
         (named.name.clone(), earned)
     };
-    let is_per_role = episode.rewards.iter().any(|reward| reward.roles().is_some());
+    let is_per_role = episode
+        .rewards
+        .iter()
+        .any(|reward| reward.roles().is_some());
     let roles = environment.roles().iter().enumerate();
     let turn = |turn: &Turn| {
         let responses = turn.action.responses.iter();
-        responses.map(|response| response.text.to_string()).collect()
+        responses
+            .map(|response| response.text.to_string())
+            .collect()
     };
     Played {
         task: episode.task.clone(),

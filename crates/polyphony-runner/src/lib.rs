@@ -8,9 +8,12 @@
 //! Start reading at [`Recipe`], which says everything that a run does, then [`Registry`], and then
 //! [`train()`], which does it.
 
+mod batch;
 mod checkpoint;
+mod choice;
 mod device;
 mod evaluate;
+mod explain;
 #[cfg(test)]
 mod fixture;
 mod info;
@@ -22,20 +25,20 @@ mod recipe;
 mod registry;
 mod saved_recipe;
 mod schedule;
+mod settings;
 mod stop;
 mod team;
 mod train;
 
 pub use checkpoint::From;
+pub use choice::{Choice, ChoiceError, Shipped};
 pub use device::{DeviceChoice, Devices};
 pub use evaluate::{Evaluating, evaluate};
 pub use info::run_info;
 pub use memory::peak_mib as peak_memory_mib;
 pub use models::{resolve_model, with_store};
 pub use observer::{Best, Event, Observer};
-pub use recipe::{
-    Checkpoints, Choice, ChoiceError, EvaluationPlan, FineTuning, Recipe, Shipped, Team,
-};
+pub use recipe::{Checkpoints, EvaluationPlan, FineTuning, Recipe, Team};
 pub use registry::{Registry, Resolved};
 pub use saved_recipe::{run_recipe, steps_of_models};
 pub use stop::Stop;

@@ -14,8 +14,8 @@ use polyphony_model::{Activations, ModelConfig};
 use sysinfo::{ProcessesToUpdate, System};
 
 use crate::{
+    batch::tasks_at_once,
     device::DeviceChoice,
-    evaluate,
     recipe::{FineTuning, Recipe, Team},
 };
 
@@ -108,11 +108,7 @@ impl Plan<'_> {
     pub(crate) fn tell(&self, members: &[Member], available: Option<u64>) {
         let needs = self.needs(members);
         for (member, needs) in &needs {
-            log::info!(
-                "memory of {}, estimated: {}",
-                member.name,
-                needs.describe()
-            );
+            log::info!("memory of {}, estimated: {}", member.name, needs.describe());
         }
         for (device, needed) in by_device(&needs) {
             let free = available.filter(|_| device == DeviceChoice::Cpu.to_string());
@@ -189,7 +185,7 @@ impl Plan<'_> {
         // Episodes of one turn share their prompt.
         let episodes = recipe.evaluation.samples;
         let prompts = if self.game.horizon == 1 { 1 } else { episodes };
-        let tasks = evaluate::tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
+        let tasks = tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
         let task = prompts * last_prompt + episodes * recipe.max_new_tokens;
         step.max(roles * tasks * task as u64)
     }

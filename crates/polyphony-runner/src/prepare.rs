@@ -5,9 +5,10 @@ use polyphony_episode::{Environment, Split, Task};
 use polyphony_marl::{Game, StartedTasks, start_tasks};
 
 use crate::{
+    choice::Choice,
     memory,
     observer::Observer,
-    recipe::{Choice, Recipe},
+    recipe::Recipe,
     registry::Registry,
     team::{Models, Team},
 };

@@ -6,31 +6,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use polyphony_marl::{LongPrompts, RolloutWeights, TrainingConfig, Updates};
 use polyphony_model::{LoraConfig, Projection, Sampling};
 use polyphony_report::reader;
 use serde::{Deserialize, Serialize};
 
-use crate::{device::Devices, registry::Registry};
+use crate::{choice::Choice, device::Devices, explain, registry::Registry};
 
-mod choice;
-mod explain;
 mod overrides;
-mod settings;
 mod validate;
-
-pub use self::choice::{Choice, ChoiceError};
-pub(crate) use self::{explain::suggest, settings::read_settings};
-
-/// A recipe that a program registered.
-#[derive(Clone, Copy, Debug)]
-pub struct Shipped {
-    /// What `train` calls it.
-    pub name: &'static str,
-    /// The RON text, comments included.
-    pub text: &'static str,
-}
 
 /// What a training run does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -243,7 +228,8 @@ impl Recipe {
         let mut recipe =
             Self::from_ron(registry, text).with_context(|| format!("reading {label}"))?;
         for change in overrides {
-            recipe = overrides::apply(registry, &recipe, change)
+            recipe = recipe
+                .with(registry, change)
                 .with_context(|| format!("--set {change}"))?;
         }
         recipe.validate(registry).with_context(|| match overrides {
@@ -271,6 +257,17 @@ impl Recipe {
         let layout = ron::ser::PrettyConfig::new().struct_names(false);
         let text = ron::ser::to_string_pretty(self, layout);
         text.expect("a recipe holds numbers, texts, lists and maps of texts: RON has them all")
+    }
+
+    /// The recipe with one change of the form `path=value`.
+    fn with(&self, registry: &Registry, change: &str) -> Result<Self> {
+        let overrides::Changed { path, value, text } = overrides::apply(&self.to_ron(), change)?;
+        let read: Self = reader().from_str(&text).map_err(|error| {
+            let reason = explain::reason(&error.code);
+            anyhow!("`{path}` cannot be {value}: {reason}")
+        })?;
+        read.resolve(registry)
+            .map_err(|error| anyhow!("`{path}` cannot be {value}: {error:#}"))
     }
 
     /// The recipe with what it names as the registered types write it.

@@ -5,13 +5,17 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
 use polyphony_marl::AlgorithmSettings;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::recipe::{Choice, Shipped, read_settings, suggest};
+use crate::{
+    choice::{Choice, Shipped},
+    explain::UnknownName,
+    settings::read_settings,
+};
 
 /// Everything that recipes of one program can name.
 #[derive(Default)]
@@ -216,9 +220,7 @@ impl Registry {
                 let team = self.resolve_environment(&team)?;
                 Ok(Choice::with_settings(choice.name(), format!("({team})")))
             }
-            (_, None) => {
-                Ok(self.plain_environment(choice)?.choice)
-            }
+            (_, None) => Ok(self.plain_environment(choice)?.choice),
         }
     }
 
@@ -256,7 +258,7 @@ impl Registry {
             names.extend(self.single_agent_name());
             names
         };
-        reader.ok_or_else(|| unknown("environment", choice.name(), &known()))?(choice)
+        reader.ok_or_else(|| UnknownName::new("environment", choice.name(), &known()))?(choice)
     }
 
     /// The settings of an algorithm; those of the first registered one where none is named.
@@ -264,12 +266,17 @@ impl Registry {
     /// # Errors
     /// If it is not registered, or its settings cannot be read.
     pub fn read_algorithm(&self, choice: &Choice) -> Result<Resolved<dyn AlgorithmSettings>> {
-        let first = || self.algorithms.names().first().map(|name| Choice::new(*name));
+        let first = || {
+            self.algorithms
+                .names()
+                .first()
+                .map(|name| Choice::new(*name))
+        };
         let default = choice.name().is_empty().then(first).flatten();
         let choice = default.as_ref().unwrap_or(choice);
         let reader = self.algorithms.readers.get(choice.name());
         let known = || self.algorithms.names();
-        reader.ok_or_else(|| unknown("algorithm", choice.name(), &known()))?(choice)
+        reader.ok_or_else(|| UnknownName::new("algorithm", choice.name(), &known()))?(choice)
     }
 
     /// The settings of a data set.
@@ -279,7 +286,7 @@ impl Registry {
     pub fn read_source(&self, choice: &Choice) -> Result<Resolved<dyn TaskSource>> {
         let reader = self.sources.readers.get(choice.name());
         let known = || self.sources.names();
-        reader.ok_or_else(|| unknown("kind of data set", choice.name(), &known()))?(choice)
+        reader.ok_or_else(|| UnknownName::new("kind of data set", choice.name(), &known()))?(choice)
     }
 }
 
@@ -292,17 +299,6 @@ impl fmt::Debug for Registry {
             .field("single_agent", &self.single_agent_name())
             .field("recipes", &self.recipes.keys().collect::<Vec<_>>())
             .finish()
-    }
-}
-
-/// The error of a name that this program does not know.
-fn unknown(what: &str, name: &str, known: &[&str]) -> anyhow::Error {
-    match known {
-        [] => anyhow!("this program has no {what} `{name}`, nor any other: register it"),
-        known => anyhow!(
-            "this program has no {what} `{name}`; {}",
-            suggest(name, known)
-        ),
     }
 }
 
@@ -340,8 +336,13 @@ mod tests {
 
     #[test]
     fn settings_are_spelled_out() {
-        let resolved = registry().resolve_environment(&choice("SameLength")).unwrap();
-        assert_eq!(resolved.settings(), "(\n    weight: 1.0,\n    labels: [],\n)");
+        let resolved = registry()
+            .resolve_environment(&choice("SameLength"))
+            .unwrap();
+        assert_eq!(
+            resolved.settings(),
+            "(\n    weight: 1.0,\n    labels: [],\n)"
+        );
         let again = registry().resolve_environment(&resolved).unwrap();
         assert_eq!(again, resolved);
         let solo = registry()
@@ -369,8 +370,14 @@ mod tests {
         refused("Solo(Nothing)", "no environment `Nothing`");
         let error = registry().build_environment(&choice("SameLength(weight: 0.0)"));
         let message = format!("{:#}", error.err().unwrap());
-        assert_eq!(message, "making the environment `SameLength`: `weight` is 0");
-        let none = Registry::new().read_algorithm(&choice("Magrpo")).err().unwrap();
+        assert_eq!(
+            message,
+            "making the environment `SameLength`: `weight` is 0"
+        );
+        let none = Registry::new()
+            .read_algorithm(&choice("Magrpo"))
+            .err()
+            .unwrap();
         assert!(none.to_string().contains("nor any other"), "{none}");
     }
 
@@ -402,7 +409,11 @@ mod tests {
 
     #[test]
     fn an_environment_is_found_without_its_capitals() {
-        let found = |text| registry().find_environment(text).map(|choice| choice.to_string());
+        let found = |text| {
+            registry()
+                .find_environment(text)
+                .map(|choice| choice.to_string())
+        };
         assert_eq!(found("samelength").unwrap(), "SameLength");
         assert_eq!(found("same-length").unwrap(), "SameLength");
         assert!(found("chess").is_err());

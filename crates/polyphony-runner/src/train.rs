@@ -154,12 +154,7 @@ fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Res
 }
 
 /// What another number of steps means for a run that was planned for `planned`.
-fn warn_of_changes(
-    recipe: &Recipe,
-    planned: usize,
-    position: &Position,
-    evaluated: Option<usize>,
-) {
+fn warn_of_changes(recipe: &Recipe, planned: usize, position: &Position, evaluated: Option<usize>) {
     if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::Schedule::Constant {
         log::warn!(
             "--steps changes the schedule of the learning rate: it was planned for {planned} steps until here, \

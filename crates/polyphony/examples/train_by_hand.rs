@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let equal = left.min(right) / left.max(right).max(1.0);
         Ok(Reward::new([("equal", equal)]))
     });
-    let tasks = ["Aachen", "Bonn", "Celle", "Dessau"].map(|town| Task::new(town, [("prompt", town)]));
+    let tasks =
+        ["Aachen", "Bonn", "Celle", "Dessau"].map(|town| Task::new(town, [("prompt", town)]));
 
     // The team: two agents that start from one model. They share its memory until one of them learns.
     let tiny = polyphony_test_support::plain_model(128);
@@ -71,7 +72,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     for step in 0..STEPS {
         let batch = tasks.batch(&all);
         let algorithm = algorithm.as_mut();
-        let done = train_step(&mut team, algorithm, &game, batch, &config, step, &mut |_| ())?;
+        let done = train_step(
+            &mut team,
+            algorithm,
+            &game,
+            batch,
+            &config,
+            step,
+            &mut |_| (),
+        )?;
         last = done.metric("return").unwrap_or(f64::NAN);
         if step == 0 {
             first = last;

@@ -138,7 +138,15 @@ pub(crate) fn bench(
         let ignore = &mut |_: Progress| {};
         let algorithm = algorithm.as_mut();
         let batch = tasks.batch(&[0]);
-        let step = train_step(&mut agents, algorithm, &environment, batch, &config, index, ignore)?;
+        let step = train_step(
+            &mut agents,
+            algorithm,
+            &environment,
+            batch,
+            &config,
+            index,
+            ignore,
+        )?;
         let seconds = start.elapsed().as_secs_f64();
         for agent in &agents {
             let taken = step.metric(&format!("{}/gradient_steps", agent.name));

@@ -77,9 +77,7 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
 /// Explains an error to the user.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     // Nobody is left to read it where standard error is closed.
-    let _ = io::stderr()
-        .lock()
-        .write_all(explanation(error).as_bytes());
+    let _ = io::stderr().lock().write_all(explanation(error).as_bytes());
     ExitCode::FAILURE
 }
 

@@ -69,9 +69,7 @@ pub use polyphony_model as model;
 pub use polyphony_report as report;
 pub use polyphony_runner as runner;
 
-pub use polyphony_runner::{
-    Best, Choice, Event, From, Observer, Recipe, Registry, Stop, Trained,
-};
+pub use polyphony_runner::{Best, Choice, Event, From, Observer, Recipe, Registry, Stop, Trained};
 pub use program::Program;
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
         (
             ("samples: 8", "sampels: 8"),
             format!(
-                "reading mine.ron: line {}, column 9: there is no key `sampels` in Algorithm; did \
+                "reading mine.ron: line {}, column 9: there is no key `sampels` in Magrpo; did \
                  you mean `samples`? Known here: samples, joint_mode, ",
                 line("samples: 8")
             ),
@@ -80,9 +80,8 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
         (
             ("environment: Tldr", "environment: TLDR"),
             format!(
-                "reading mine.ron: line {}, column 18: there is no choice `TLDR` as \
-                 EnvironmentKind; did you mean `Tldr`? Known here: Tldr, Arxiv, \
-                 Coding",
+                "reading mine.ron: line {}, column 18: this program has no environment `TLDR`; did you mean \
+                 `Tldr`? Known here: Tldr, Arxiv, Coding, Process, Solo",
                 line("environment: ")
             ),
         ),
@@ -124,9 +123,10 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
 
 #[test]
 fn an_unknown_recipe_is_told_the_names_that_exist() {
-    let error = Recipe::load(&registry(), Some("tldr"), &[]).unwrap_err().to_string();
-    let start =
-        "`tldr` is neither a recipe that ships with this program (tldr-smollm2, tldr-smollm2-solo, ";
+    let error = Recipe::load(&registry(), Some("tldr"), &[])
+        .unwrap_err()
+        .to_string();
+    let start = "`tldr` is neither a recipe that ships with this program (tldr-smollm2, tldr-smollm2-solo, ";
     assert!(error.starts_with(start), "{error}");
     let end = ") nor a file that exists; did you mean `tldr-qwen3`?";
     assert!(error.ends_with(end), "{error}");
@@ -188,15 +188,7 @@ fn values_out_of_range_name_their_path_and_the_range() {
             "fine_tuning=Lora(rank: 0)",
             "`fine_tuning.rank` is 0, but must be at least 1",
         ),
-        (
-            "team=Each([\"a\"])",
-            "`team` lists 1 models, but must list 2, one for each role of tldr: summarizer, elaborator",
-        ),
         ("team=Copies(\"\")", "`team` holds an empty name"),
-        (
-            "devices=Each([Cpu])",
-            "`devices` lists 1 devices, but must list 2, one for each role of tldr: summarizer, elaborator",
-        ),
         (
             "rollout_weights=Bf16",
             "`rollout_weights` is Bf16, but must be Full on the CPU",
@@ -210,6 +202,35 @@ fn values_out_of_range_name_their_path_and_the_range() {
             message.contains(expected),
             "{change}: {message}\nlacks: {expected}"
         );
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_environment_is_refused_before_models_are_looked_for() {
+    let rows = [
+        (
+            "team=Each([\"a\"])",
+            "`team` lists 1 models, but must list 2, one for each role of tldr: summarizer, elaborator",
+        ),
+        (
+            "devices=Each([Cpu])",
+            "`devices` lists 1 devices, but must list 2, one for each role of tldr: summarizer, elaborator",
+        ),
+        (
+            "algorithm.samples=300",
+            "`algorithm.samples` is 300 with `joint_mode: Cross` for 2 roles and 1 turns, but must be",
+        ),
+        (
+            "updates.learning_rates={\"writer\": 1e-5}",
+            "`updates.learning_rates` names `writer`, but the agents are called summarizer, elaborator",
+        ),
+    ];
+    for (change, expected) in rows {
+        let recipe = Recipe::load(&registry(), None, &[change.to_owned()]).unwrap();
+        let environment = registry().build_environment(&recipe.environment).unwrap();
+        let fits = recipe.validate_for(&registry(), environment.as_ref());
+        let message = fits.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
 }
 
@@ -381,12 +402,12 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "environment=Tdlr",
-            "there is no choice `Tdlr` as EnvironmentKind; did you mean `Tldr`?",
+            "this program has no environment `Tdlr`; did you mean `Tldr`?",
         ),
         ("team=Copies(smollm2)", "expected a text in double quotes"),
         (
             "algorithm=(sampels: 3)",
-            "there is no key `sampels` in Algorithm; did you mean `samples`?",
+            "there is no key `sampels` in Magrpo; did you mean `samples`?",
         ),
     ];
     for (change, expected) in rows {
@@ -419,7 +440,10 @@ fn a_shared_model_runs_on_one_device() {
 #[test]
 fn chance_is_needed_for_training_alone() {
     let recipe = load(&["sampling.temperature=0"]).unwrap();
-    let message = recipe.validate_for_training(&registry()).unwrap_err().to_string();
+    let message = recipe
+        .validate_for_training(&registry())
+        .unwrap_err()
+        .to_string();
     let expected = "`sampling.temperature` is 0, but must be above 0 for training";
     assert!(message.starts_with(expected), "{message}");
     let alone = [
@@ -427,7 +451,10 @@ fn chance_is_needed_for_training_alone() {
         "algorithm.samples=1",
         "algorithm.baseline=Zero",
     ];
-    load(&alone).unwrap().validate_for_training(&registry()).unwrap();
+    load(&alone)
+        .unwrap()
+        .validate_for_training(&registry())
+        .unwrap();
 }
 
 #[test]
@@ -438,7 +465,10 @@ fn what_adapters_are_not_told_has_a_default() {
         ..LoraConfig::default()
     };
     assert_eq!(recipe.fine_tuning.lora(), Some(expected));
-    assert_eq!(Recipe::from_ron(&registry(), &recipe.to_ron()).unwrap(), recipe);
+    assert_eq!(
+        Recipe::from_ron(&registry(), &recipe.to_ron()).unwrap(),
+        recipe
+    );
 }
 
 /// The paths of all keys in a recipe that is written out; inside a choice, such as `File(…)`, they
@@ -503,7 +533,13 @@ fn documented() -> BTreeSet<String> {
 fn the_documentation_describes_every_key_and_no_other() {
     let keys: BTreeSet<String> = shipped()
         .iter()
-        .flat_map(|recipe| keys(&Recipe::load(&registry(), Some(recipe.name), &[]).unwrap().to_ron()))
+        .flat_map(|recipe| {
+            keys(
+                &Recipe::load(&registry(), Some(recipe.name), &[])
+                    .unwrap()
+                    .to_ron(),
+            )
+        })
         // What is inside the choice of a data set or a schedule is described with those.
         .filter(|key| !["path", "skip", "limit", "fields", "id", "last"].contains(&key.as_str()))
         .filter(|key| !key.starts_with('"'))

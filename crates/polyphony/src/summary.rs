@@ -38,7 +38,10 @@ fn text(trained: &Trained, program: &str) -> String {
         text += &before_and_after(before, after, roles);
     }
     if *steps < recipe.steps || after.is_none() {
-        let _ = writeln!(text, "\nContinue with what is left:\n  {program} resume {run}");
+        let _ = writeln!(
+            text,
+            "\nContinue with what is left:\n  {program} resume {run}"
+        );
     }
     text.push_str("\nThe agents are in\n");
     for agent in agents {

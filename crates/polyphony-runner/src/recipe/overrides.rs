@@ -5,18 +5,24 @@
 //! and is checked in the same way.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use polyphony_report::{fields, held, reader, settings};
+use polyphony_report::{fields, held, settings};
 use ron::value::RawValue;
 
-use super::{Recipe, explain};
-use crate::registry::Registry;
+use crate::explain;
 
-/// The recipe with one change of the form `path=value`.
+/// A recipe's text with one value replaced.
+pub(super) struct Changed<'a> {
+    pub(super) path: &'a str,
+    pub(super) value: &'a str,
+    pub(super) text: String,
+}
+
+/// The text of a recipe, every key spelled out, with one change of the form `path=value`.
 ///
 /// # Errors
 /// Names the part of the path that does not exist with the nearest one that does, or says what is
 /// wrong with the value.
-pub(super) fn apply(registry: &Registry, recipe: &Recipe, change: &str) -> Result<Recipe> {
+pub(super) fn apply<'a>(recipe: &str, change: &'a str) -> Result<Changed<'a>> {
     let (path, value) = change.split_once('=').context(
         "expected path=value, such as algorithm.samples=8 or updates.learning_rate=1e-6",
     )?;
@@ -32,15 +38,8 @@ pub(super) fn apply(registry: &Registry, recipe: &Recipe, change: &str) -> Resul
         };
         anyhow!("`{value}` is not a RON value: {reason}")
     })?;
-    let text = replace(&recipe.to_ron(), &keys, 0, value)?;
-    let read: Recipe = reader().from_str(&text).map_err(|error| {
-        anyhow!(
-            "`{path}` cannot be {value}: {}",
-            explain::reason(&error.code)
-        )
-    })?;
-    read.resolve(registry)
-        .map_err(|error| anyhow!("`{path}` cannot be {value}: {error:#}"))
+    let text = replace(recipe, &keys, 0, value)?;
+    Ok(Changed { path, value, text })
 }
 
 /// `text` with the value at `keys[depth..]` replaced by `value`.

@@ -115,7 +115,10 @@ fn single(registry: &Registry, recipe: Recipe) -> Result<Recipe> {
         "this program has no wrapper that lets one agent do a team's work: register one with \
          `single_agent`",
     )?;
-    let roles = registry.build_environment(&recipe.environment)?.roles().len();
+    let roles = registry
+        .build_environment(&recipe.environment)?
+        .roles()
+        .len();
     let first = recipe.team.names()[0].to_owned();
     let device = recipe.devices.of_team(roles)[0];
     let mut recipe = Recipe {
@@ -156,15 +159,15 @@ mod tests {
         ];
         let team = recipe(Name::Parallel, "tldr-smollm2", &changes).unwrap();
         let single = recipe(Name::Single, "tldr-smollm2", &changes).unwrap();
-        assert_eq!(
-            single.environment,
-            Choice::with_settings("Solo", "(Tldr)")
-        );
+        assert_eq!(single.environment, Choice::with_settings("Solo", "(Tldr)"));
         assert_eq!(single.max_new_tokens, 2 * team.max_new_tokens);
         assert_eq!(single.team, Team::Copies("a".to_owned()));
         // A recipe of one agent is that baseline already.
         let solo = recipe(Name::Single, "tldr-qwen3-solo", &[]).unwrap();
-        assert_eq!(solo, Recipe::load(&registry(), Some("tldr-qwen3-solo"), &[]).unwrap());
+        assert_eq!(
+            solo,
+            Recipe::load(&registry(), Some("tldr-qwen3-solo"), &[]).unwrap()
+        );
     }
 
     #[test]

@@ -59,9 +59,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         done: 0,
     });
     let device = arguments.device.open()?;
-    let figures =
-        bench(files, &device, work, &mut |done| display.on_event(Event::Advanced { done }))
-            .with_context(context)?;
+    let figures = bench(files, &device, work, &mut |done| {
+        display.on_event(Event::Advanced { done })
+    })
+    .with_context(context)?;
     display.on_event(Event::Ended);
     json_lines::write(output, &figures)
 }

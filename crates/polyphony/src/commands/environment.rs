@@ -62,6 +62,9 @@ fn check_program(registry: &Registry, check: &Check, output: &mut dyn Write) -> 
     };
     let report = check_process(&Process::new(command), tasks)?;
     writeln!(output, "{report}").context("writing results")?;
-    ensure!(report.is_fine(), "the program does not keep to the protocol; the report says where");
+    ensure!(
+        report.is_fine(),
+        "the program does not keep to the protocol; the report says where"
+    );
     Ok(())
 }

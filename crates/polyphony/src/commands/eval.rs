@@ -184,9 +184,20 @@ mod tests {
         assert_eq!(team(&["a"]), Team::Copies("a".to_owned()));
         let each = Team::Each(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!(team(&["a", "b"]), each);
-        assert_eq!(team(&[]), Recipe::load(&registry(), None, &[]).unwrap().team);
-        let error = resolve(&arguments(None, &[], &["a", "b", "c"])).unwrap_err();
-        assert!(format!("{error:#}").contains("`team` lists 3 models, but must list 2"));
+        assert_eq!(
+            team(&[]),
+            Recipe::load(&registry(), None, &[]).unwrap().team
+        );
+        let three = resolve(&arguments(None, &[], &["a", "b", "c"])).unwrap();
+        let environment = registry().build_environment(&three.environment).unwrap();
+        let error = three
+            .validate_for(&registry(), environment.as_ref())
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("`team` lists 3 models, but must list 2")
+        );
         let twice = arguments(None, &["team=Copies(\"b\")"], &["a"]);
         let error = resolve(&twice).unwrap_err().to_string();
         assert!(error.contains("leave one of them out"), "{error}");
@@ -211,10 +222,7 @@ mod tests {
         let folder = run_directory();
         let run = folder.path().to_str().unwrap();
         let recipe = resolve(&arguments(None, &["seed=7"], &[run])).unwrap();
-        assert_eq!(
-            (recipe.environment, recipe.seed),
-            (Choice::new("Arxiv"), 7)
-        );
+        assert_eq!((recipe.environment, recipe.seed), (Choice::new("Arxiv"), 7));
         let agents = ["background", "method"].map(|role| format!("{run}/agents/{role}"));
         assert_eq!(recipe.team, Team::Each(agents.into()));
         let error = resolve(&arguments(Some("tldr-smollm2"), &[], &[run]));
@@ -245,7 +253,12 @@ mod tests {
         let overrides = [source.as_str(), "max_new_tokens=4", "evaluation.samples=2"];
         let line = || {
             let mut output = Vec::new();
-            run(&registry(), &arguments(None, &overrides, &[path]), &mut output).unwrap();
+            run(
+                &registry(),
+                &arguments(None, &overrides, &[path]),
+                &mut output,
+            )
+            .unwrap();
             String::from_utf8(output).unwrap()
         };
         let mut printed: Value = serde_json::from_str(&line()).unwrap();

@@ -67,7 +67,13 @@ fn keep(registry: &Registry, request: &Request<'_>, evaluation: &Evaluation) -> 
     };
     let environment = registry.build_environment(&recipe.environment)?;
     let info = run_info(registry, recipe, environment.as_ref())?;
-    save_evaluation(&path, &recipe.to_ron(), &info, request.trained_by, evaluation)?;
+    save_evaluation(
+        &path,
+        &recipe.to_ron(),
+        &info,
+        request.trained_by,
+        evaluation,
+    )?;
     log::info!("kept in {}", path.display());
     Ok(())
 }
@@ -133,6 +139,10 @@ mod tests {
         assert!(!text(&evaluation).contains("left out"));
         (evaluation.skipped_episodes, evaluation.cut_episodes) = (3, 1);
         let expected = "3 episodes left out and 1 cut short, since a prompt did not fit\n";
-        assert!(text(&evaluation).ends_with(expected), "{}", text(&evaluation));
+        assert!(
+            text(&evaluation).ends_with(expected),
+            "{}",
+            text(&evaluation)
+        );
     }
 }

@@ -68,4 +68,3 @@ fn merge(adapter: &str, target: &Path) -> Result<()> {
     log::info!("the whole model is in {}", target.display());
     Ok(())
 }
-

@@ -42,13 +42,22 @@ struct Score {
 }
 
 /// Prints the reward and its parts for every line of the input.
-pub(crate) fn run(registry: &Registry, arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+pub(crate) fn run(
+    registry: &Registry,
+    arguments: &Arguments,
+    output: &mut dyn Write,
+) -> Result<()> {
     let choice = arguments.choice(registry)?;
     let file = arguments.tasks(registry)?;
     let environment = registry.build_environment(&choice)?;
     let known: HashMap<String, Task> = file
         .into_iter()
-        .chain([Split::Train, Split::HeldOut].map(|split| environment.tasks(split)).into_iter().flatten())
+        .chain(
+            [Split::Train, Split::HeldOut]
+                .map(|split| environment.tasks(split))
+                .into_iter()
+                .flatten(),
+        )
         .flatten()
         .map(|task| (task.id.clone(), task))
         .collect();
@@ -62,7 +71,9 @@ pub(crate) fn run(registry: &Registry, arguments: &Arguments, output: &mut dyn W
         check_count(environment.as_ref(), &texts.responses)?;
         let scored = score(environment.as_ref(), task, texts.responses);
         match known.is_empty() {
-            true => scored.context("without --tasks, which gives the tasks where a reward needs them"),
+            true => {
+                scored.context("without --tasks, which gives the tasks where a reward needs them")
+            }
             false => scored,
         }
     })
@@ -144,7 +155,8 @@ mod tests {
             input,
             confinement: Confinement::default(),
         };
-        run(&crate::standard::registry(), &arguments, &mut output).map_err(|error| format!("{error:#}"))?;
+        run(&crate::standard::registry(), &arguments, &mut output)
+            .map_err(|error| format!("{error:#}"))?;
         Ok(String::from_utf8(output).unwrap())
     }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use polyphony_report::{fields, reader};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Choice, explain};
+use crate::{choice::Choice, explain};
 
 /// The settings of a choice, and the choice with every key of them spelled out.
 ///

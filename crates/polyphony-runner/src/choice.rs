@@ -5,6 +5,15 @@ use std::fmt;
 use ron::value::RawValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
+/// A recipe that a program registered.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped {
+    /// What `train` calls it.
+    pub name: &'static str,
+    /// The RON text, comments included.
+    pub text: &'static str,
+}
+
 /// A registered thing as a recipe names it, such as `Tldr` or `Magrpo(samples: 8)`.
 ///
 /// The settings are kept as the RON text of a struct. Whoever registered the name reads them, so a
@@ -87,7 +96,7 @@ pub struct ChoiceError {
 }
 
 /// Where the first character stands that is neither white space nor part of a comment.
-pub(super) fn content_start(text: &str) -> usize {
+fn content_start(text: &str) -> usize {
     let mut rest = text.trim_start();
     loop {
         let after = match (rest.strip_prefix("//"), rest.strip_prefix("/*")) {
@@ -144,13 +153,25 @@ mod tests {
             ("Embedded(TldrTrain)", "Embedded", "(TldrTrain)"),
         ] {
             let choice = Choice::from_ron(text).unwrap();
-            assert_eq!((choice.name(), choice.settings()), (name, settings), "{text}");
+            assert_eq!(
+                (choice.name(), choice.settings()),
+                (name, settings),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_not_named_is_refused() {
-        for text in ["", "(samples: 8)", "\"Tldr\"", "8", "Tldr {}", "Tldr(", "Tldr Arxiv"] {
+        for text in [
+            "",
+            "(samples: 8)",
+            "\"Tldr\"",
+            "8",
+            "Tldr {}",
+            "Tldr(",
+            "Tldr Arxiv",
+        ] {
             let message = Choice::from_ron(text).unwrap_err().to_string();
             assert!(message.contains("does not begin with a name"), "{message}");
         }

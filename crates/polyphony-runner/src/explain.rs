@@ -8,7 +8,7 @@ use thiserror::Error as ThisError;
 const LEAST_LIKENESS: f64 = 0.4;
 
 /// An error in a file, with its line and column.
-pub(super) fn in_file(error: &SpannedError) -> Error {
+pub(crate) fn in_file(error: &SpannedError) -> Error {
     at(place(error), &reason(&error.code))
 }
 
@@ -27,7 +27,7 @@ fn place(error: &SpannedError) -> Position {
 /// The settings of something that a recipe names cannot be read.
 #[derive(Debug, ThisError)]
 #[error("{reason}")]
-pub(super) struct SettingsError {
+pub(crate) struct SettingsError {
     /// The settings as they were given.
     given: String,
     /// Where in them, counted from 1.
@@ -36,7 +36,7 @@ pub(super) struct SettingsError {
 }
 
 impl SettingsError {
-    pub(super) fn new(given: &str, error: &SpannedError) -> Self {
+    pub(crate) fn new(given: &str, error: &SpannedError) -> Self {
         Self {
             given: given.to_owned(),
             place: place(error),
@@ -45,13 +45,45 @@ impl SettingsError {
     }
 
     /// The settings of `name` have a key that it does not know.
-    pub(super) fn unknown_key(given: &str, name: &str, key: &str, known: &[&str]) -> Self {
+    pub(crate) fn unknown_key(given: &str, name: &str, key: &str, known: &[&str]) -> Self {
         let before = given.find(key).map_or(given, |start| &given[..start]);
         Self {
             given: given.to_owned(),
             place: end_of(before),
             reason: format!("there is no key `{key}` in {name}; {}", suggest(key, known)),
         }
+    }
+}
+
+/// A recipe names something that this program has not registered.
+#[derive(Debug, ThisError)]
+#[error("{reason}")]
+pub(crate) struct UnknownName {
+    name: String,
+    reason: String,
+}
+
+impl UnknownName {
+    /// `what` is the kind of thing, such as `environment`, and `known` are the names that there are.
+    pub(crate) fn new(what: &str, name: &str, known: &[&str]) -> Self {
+        let help = match known {
+            [] => "nor any other: register it".to_owned(),
+            known => suggest(name, known),
+        };
+        let separator = if known.is_empty() { ',' } else { ';' };
+        Self {
+            name: name.to_owned(),
+            reason: format!("this program has no {what} `{name}`{separator} {help}"),
+        }
+    }
+
+    /// Where the name stands in a text, if it does.
+    fn place(&self, text: &str) -> Option<Position> {
+        let start = text
+            .find(&format!(": {}", self.name))
+            .map(|start| start + 2);
+        let start = start.or_else(|| text.find(&self.name))?;
+        Some(end_of(&text[..start]))
     }
 }
 
@@ -65,7 +97,13 @@ fn end_of(text: &str) -> Position {
 }
 
 /// The error of settings that stand in a file, with its line and column there.
-pub(super) fn settings_in_file(error: Error, text: &str) -> Error {
+pub(crate) fn settings_in_file(error: Error, text: &str) -> Error {
+    if let Some(unknown) = error.downcast_ref::<UnknownName>() {
+        return match unknown.place(text) {
+            Some(place) => at(place, &unknown.reason),
+            None => error,
+        };
+    }
     let Some(wrong) = error.downcast_ref::<SettingsError>() else {
         return error;
     };
@@ -87,7 +125,7 @@ pub(super) fn settings_in_file(error: Error, text: &str) -> Error {
 }
 
 /// What is wrong, without the place.
-pub(super) fn reason(code: &Code) -> String {
+pub(crate) fn reason(code: &Code) -> String {
     match code {
         Code::NoSuchStructField {
             expected,
@@ -169,7 +207,7 @@ pub(crate) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
 }
 
 /// The most alike of the known names, if it is alike at all.
-pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     let given = given.to_lowercase();
     let likeness =
         |name: &&str| strsim::normalized_damerau_levenshtein(&given, &name.to_lowercase());
