@@ -130,7 +130,8 @@ fn adapters_train_and_are_a_model_for_every_command() {
     let whole = ModelFiles::open(&place.path("on/agents/summarizer")).unwrap();
     assert!(whole.adapter.is_none());
     let again = ["train", "recipe.ron", "--set", team, "--set", lora];
-    place.refuse(&again, &["adapters already: merge them first"]);
+    let expected = ["adapters already: merge them", "`polyphony models merge`"];
+    place.refuse(&again, &expected);
 }
 
 #[test]

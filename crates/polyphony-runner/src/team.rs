@@ -155,7 +155,12 @@ impl Models {
             let model = match &lora {
                 Some(lora) => model
                     .with_lora(lora, recipe.seed, index as u32)
-                    .with_context(|| format!("adding adapters to agent `{name}`"))?,
+                    .with_context(|| {
+                        format!(
+                            "adding adapters to agent `{name}` (`polyphony models merge` makes a whole \
+                             model of adapters)"
+                        )
+                    })?,
                 None => model,
             };
             let agent = Agent::new(name, model, Arc::clone(&start.language));

@@ -43,14 +43,20 @@ enum Kept<'a> {
         /// Where differentiation ends: the embeddings' gradients are added to the table's row by
         /// row, since burn would make a table of them.
         embedded: Tensor<2>,
-        logprobs: Tensor<1>,
-        /// `[P, D]`; `None` where no hidden states were asked for.
-        states: Option<Tensor<2>>,
+        scored: Box<Scored>,
     },
     LayerInputs {
         model: &'a LanguageModel,
         inputs: LayerInputs,
     },
+}
+
+/// What a recording forward pass gave.
+#[derive(Debug)]
+struct Scored {
+    logprobs: Tensor<1>,
+    /// `[P, D]`; `None` where no hidden states were asked for.
+    states: Option<Tensor<2>>,
 }
 
 impl<'a> ScoredGroup<'a> {
@@ -93,8 +99,10 @@ impl<'a> ScoredGroup<'a> {
                 let kept = Kept::All {
                     model,
                     embedded,
-                    logprobs: logprobs.clone(),
-                    states: states.clone(),
+                    scored: Box::new(Scored {
+                        logprobs: logprobs.clone(),
+                        states: states.clone(),
+                    }),
                 };
                 (logprobs, states, kept)
             }
@@ -151,9 +159,9 @@ impl<'a> ScoredGroup<'a> {
             Kept::All {
                 model,
                 embedded,
-                logprobs,
-                states,
+                scored,
             } => {
+                let Scored { logprobs, states } = *scored;
                 let mut tape = derivatives.weigh(logprobs, states).backward();
                 model.take_gradients(&mut tape, &self.group.fed_tokens(), &embedded)
             }
