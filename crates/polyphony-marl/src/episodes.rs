@@ -18,7 +18,7 @@ use crate::{
     protocol::{Message, Order, Protocol},
     rollout::{answer, check_observations, check_reward, sampling_models},
     stream::{EVALUATION_STEP, Place, narrow},
-    tasks::Batch,
+    tasks::{Batch, BatchTask},
     threads::on_threads,
     tree::History,
 };
@@ -158,7 +158,8 @@ impl Stage<'_> {
     ) -> Result<(Vec<Open<'b>>, Vec<Open<'b>>), MarlError> {
         let mut open = Vec::new();
         let first_turns = batch.first_turns(self.agents, self.environment, self.config)?;
-        for (place, (index, task, first)) in first_turns.into_iter().enumerate() {
+        for (place, own) in first_turns.into_iter().enumerate() {
+            let BatchTask { index, task, first } = own;
             let index = narrow("tasks", index)?;
             let begins = first.is_some();
             let (observations, first) = match first {

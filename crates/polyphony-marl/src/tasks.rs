@@ -41,6 +41,16 @@ pub(crate) struct FirstTurn {
     pub(crate) histories: Vec<History>,
 }
 
+/// A task of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct BatchTask<'a> {
+    /// Its index in the data set.
+    pub(crate) index: usize,
+    pub(crate) task: &'a Task,
+    /// `None` where a prompt does not fit.
+    pub(crate) first: Option<FirstTurn>,
+}
+
 /// The bytes of texts and tokens that are kept of a data set.
 const KEPT_BYTES: usize = 256 << 20;
 
@@ -140,14 +150,13 @@ impl<'a> From<(&'a StartedTasks, &'a [usize])> for Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Each task of the batch with its index and first turn; `None` where a prompt does not fit, which is
-    /// logged, and that is no error.
+    /// Each task of the batch; one whose prompt does not fit, where that is not an error, is logged.
     pub(crate) fn first_turns(
         &self,
         agents: &[Agent],
         environment: &dyn Environment,
         config: &TrainingConfig,
-    ) -> Result<Vec<(usize, &'a Task, Option<FirstTurn>)>, MarlError> {
+    ) -> Result<Vec<BatchTask<'a>>, MarlError> {
         check_team(agents, environment.roles())?;
         let started = self.indices.iter().map(|&index| {
             let task = self.tasks.tasks.get(index).ok_or(MarlError::NoTask {
@@ -169,7 +178,7 @@ impl<'a> Batch<'a> {
             let first = config
                 .long_prompts
                 .allow(fits.map(|()| first.into_owned()))?;
-            Ok((index, task, first))
+            Ok(BatchTask { index, task, first })
         });
         started.collect()
     }
@@ -265,7 +274,7 @@ mod tests {
             let turns = started.batch(&indices).first_turns(&agents, &game, &config);
             let turns = turns.unwrap().into_iter();
             turns
-                .map(|(index, task, first)| (index, task.id.clone(), first.unwrap().histories))
+                .map(|own| (own.index, own.task.id.clone(), own.first.unwrap().histories))
                 .collect::<Vec<_>>()
         };
         assert_eq!(first(&all), first(&some));

@@ -183,8 +183,9 @@ impl Worker {
         }
     }
 
-    /// Takes what the program has written.
-    fn receive(&mut self) -> io::Result<()> {
+    /// Takes what the program has written; returns how many bytes that were.
+    fn receive(&mut self) -> io::Result<usize> {
+        let before = self.received.len();
         if let Some(stdout) = &mut self.stdout
             && !read_available(stdout, &mut self.received)?
         {
@@ -197,7 +198,13 @@ impl Worker {
             self.stderr = None;
         }
         self.log.add(&written);
-        Ok(())
+        Ok(self.received.len() - before + written.len())
+    }
+
+    /// Takes all that a program left behind which has ended.
+    fn drain(&mut self) {
+        while matches!(self.receive(), Ok(1..)) {}
+        self.received.clear();
     }
 
     /// Waits a little for a program that should end; returns whether it did.
@@ -208,6 +215,7 @@ impl Worker {
             let has_failed = self.wait(false, LOOK).is_err() || self.receive().is_err();
             self.received.clear();
             if self.has_ended() {
+                self.drain();
                 return true;
             }
             if has_failed || Instant::now() >= deadline {
@@ -260,6 +268,8 @@ impl Worker {
 
     fn end(&mut self) -> bool {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
+            self.drain();
+            self.log.flush();
             return true;
         }
         self.close();

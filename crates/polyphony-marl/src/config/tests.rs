@@ -199,7 +199,7 @@ fn a_policy_gradient_uses_samples_once() {
     twice.updates.epochs = 2;
     refused(
         Magrpo::default().validate(&twice),
-        "`epochs` is 2, but must be 1 with `objective: PolicyGradient`, which learns from a sample \
+        "`updates.epochs` is 2, but must be 1 with `objective: PolicyGradient`, which learns from a sample \
          once (`Clipped` may do so again)",
     );
     let clipped = Magrpo {

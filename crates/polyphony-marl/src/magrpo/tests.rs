@@ -207,7 +207,11 @@ fn what_cannot_work_together_is_refused_when_it_is_built() {
     };
     let mut again = config();
     again.updates.epochs = 2;
-    refused(Magrpo::default(), &again, "`epochs` is 2, but must be 1");
+    refused(
+        Magrpo::default(),
+        &again,
+        "`updates.epochs` is 2, but must be 1",
+    );
     let large = Magrpo {
         samples: 41,
         ..Magrpo::default()

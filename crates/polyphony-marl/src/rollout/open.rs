@@ -43,9 +43,10 @@ impl Stage<'_> {
     /// The first turn of every task.
     pub(super) fn roots<'b>(&self, batch: Batch<'b>) -> Result<Opened<'b>, MarlError> {
         let mut opened = Opened::default();
-        for (index, task, first) in batch.first_turns(self.agents, self.environment, self.config)? {
-            let index = narrow("tasks", index)?;
-            opened.add(first.map(|first| OpenNode {
+        for own in batch.first_turns(self.agents, self.environment, self.config)? {
+            let index = narrow("tasks", own.index)?;
+            let task = own.task;
+            opened.add(own.first.map(|first| OpenNode {
                 task,
                 index,
                 parent: None,

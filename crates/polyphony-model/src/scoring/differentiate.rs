@@ -38,22 +38,20 @@ pub struct ScoredGroup<'a> {
 
 #[derive(Debug)]
 enum Kept<'a> {
-    All {
-        model: Box<LanguageModel>,
-        /// Where differentiation ends: the embeddings' gradients are added to the table's row by
-        /// row, since burn would make a table of them.
-        embedded: Tensor<2>,
-        scored: Box<Scored>,
-    },
+    All(Box<Recorded>),
     LayerInputs {
         model: &'a LanguageModel,
-        inputs: LayerInputs,
+        inputs: Box<LayerInputs>,
     },
 }
 
-/// What a recording forward pass gave.
+/// A whole forward pass, recorded.
 #[derive(Debug)]
-struct Scored {
+struct Recorded {
+    model: LanguageModel,
+    /// Where differentiation ends: the embeddings' gradients are added to the table's row by row, since
+    /// burn would make a table of them.
+    embedded: Tensor<2>,
     logprobs: Tensor<1>,
     /// `[P, D]`; `None` where no hidden states were asked for.
     states: Option<Tensor<2>>,
@@ -91,20 +89,18 @@ impl<'a> ScoredGroup<'a> {
         let (logprobs, states, kept) = match activations {
             Activations::Keep => {
                 let embedded = Tensor::from_inner(model.embed(&group.fed_tokens())).require_grad();
-                let model = Box::new(model.trainable());
+                let model = model.trainable();
                 let hidden =
                     model.hidden_from(embedded.clone(), &group.positions(), &mut attention(group));
                 let states = rows(&hidden, &places);
                 let logprobs = group_logprobs(group, hidden, model.head(), temperature);
-                let kept = Kept::All {
+                let recorded = Recorded {
                     model,
                     embedded,
-                    scored: Box::new(Scored {
-                        logprobs: logprobs.clone(),
-                        states: states.clone(),
-                    }),
+                    logprobs: logprobs.clone(),
+                    states: states.clone(),
                 };
-                (logprobs, states, kept)
+                (logprobs, states, Kept::All(Box::new(recorded)))
             }
             Activations::Recompute => {
                 let (ids, positions) = (group.fed_tokens(), group.positions());
@@ -112,6 +108,7 @@ impl<'a> ScoredGroup<'a> {
                 let hidden = model.normalize(inputs.last());
                 let states = rows(&hidden, &places);
                 let logprobs = group_logprobs(group, hidden, model.head(), temperature);
+                let inputs = Box::new(inputs);
                 (logprobs, states, Kept::LayerInputs { model, inputs })
             }
         };
@@ -156,12 +153,13 @@ impl<'a> ScoredGroup<'a> {
     pub fn backward_with_states(self, logprobs: Vec<f32>, states: Vec<f32>) -> WeightGradients {
         let derivatives = Derivatives::new(&self, logprobs, states);
         match self.kept {
-            Kept::All {
-                model,
-                embedded,
-                scored,
-            } => {
-                let Scored { logprobs, states } = *scored;
+            Kept::All(recorded) => {
+                let Recorded {
+                    model,
+                    embedded,
+                    logprobs,
+                    states,
+                } = *recorded;
                 let mut tape = derivatives.weigh(logprobs, states).backward();
                 model.take_gradients(&mut tape, &self.group.fed_tokens(), &embedded)
             }
@@ -173,7 +171,7 @@ impl<'a> ScoredGroup<'a> {
                     let logprobs = group_logprobs(group, hidden, head, temperature);
                     derivatives.weigh(logprobs, states)
                 };
-                model.gradients(&ids, &positions, inputs, &mut attention(group), objective)
+                model.gradients(&ids, &positions, *inputs, &mut attention(group), objective)
             }
         }
     }
