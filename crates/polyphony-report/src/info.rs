@@ -54,7 +54,7 @@ pub struct EnvironmentInfo {
     /// The most turns of an episode.
     pub horizon: usize,
     /// Whether a single agent does a team's work.
-    pub is_solo: bool,
+    pub is_single_agent: bool,
 }
 
 /// An algorithm, as far as reports need it.

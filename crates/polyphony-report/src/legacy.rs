@@ -32,7 +32,7 @@ pub(crate) fn derive(settings: &Settings, roles: Vec<String>) -> RunInfo {
         held_out: settings
             .get("held_out")
             .map_or_else(String::new, |source| data_set(source)),
-        algorithm: algorithm(settings, environment.is_solo),
+        algorithm: algorithm(settings, environment.is_single_agent),
         seed: number(settings, "seed").unwrap_or(0.0) as u64,
         steps: number(settings, "steps").unwrap_or(0.0) as usize,
         models: models(settings, environment.roles.len()),
@@ -57,7 +57,7 @@ fn environment(settings: &Settings, roles: Vec<String>) -> EnvironmentInfo {
             Some(_) => format!("{team_name}-{}", SOLO.to_lowercase()),
             None => team_name.clone(),
         },
-        is_solo: team.is_some(),
+        is_single_agent: team.is_some(),
         team_name,
         name,
         roles,
@@ -65,10 +65,10 @@ fn environment(settings: &Settings, roles: Vec<String>) -> EnvironmentInfo {
     }
 }
 
-fn algorithm(settings: &Settings, is_solo: bool) -> AlgorithmInfo {
+fn algorithm(settings: &Settings, is_single_agent: bool) -> AlgorithmInfo {
     let name = settings.get("algorithm").map_or(ALGORITHM, String::as_str);
     let baseline = settings.get("algorithm.baseline").map(String::as_str);
-    let method = match (name, baseline.unwrap_or("GroupMean"), is_solo) {
+    let method = match (name, baseline.unwrap_or("GroupMean"), is_single_agent) {
         (ALGORITHM, "GroupMean", true) => "GRPO",
         (ALGORITHM, "GroupMean", false) => "MAGRPO",
         (ALGORITHM, "LeaveOneOut", _) => "MARLOO",
@@ -159,7 +159,7 @@ mod tests {
             ),
             ("Coding", "coding", 2)
         );
-        assert!(!environment.is_solo);
+        assert!(!environment.is_single_agent);
         assert_eq!(info.held_out, "HumanEval.jsonl.gz from 100");
         let expected = AlgorithmInfo {
             name: "Magrpo".to_owned(),
@@ -184,7 +184,7 @@ mod tests {
             &environment.team_name,
         ];
         assert_eq!(names, ["Solo(Tldr)", "tldr-solo", "tldr"]);
-        assert!(environment.is_solo);
+        assert!(environment.is_single_agent);
         assert_eq!(
             (info.held_out.as_str(), info.algorithm.method.as_str()),
             ("TldrHeldOut", "GRPO")

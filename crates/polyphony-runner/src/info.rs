@@ -33,7 +33,7 @@ pub fn run_info(
             team_name: registry.label(team.as_ref().unwrap_or(&recipe.environment)),
             roles: roles.iter().map(|role| role.name.clone()).collect(),
             horizon: environment.horizon().get(),
-            is_solo: team.is_some(),
+            is_single_agent: team.is_some(),
         },
         held_out,
         algorithm: AlgorithmInfo {

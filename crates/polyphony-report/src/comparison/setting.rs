@@ -121,15 +121,15 @@ impl<'a> Setting<'a> {
 
     /// How the answers came about, in words.
     pub(super) fn method(&self) -> String {
-        let is_solo = self.info.environment.is_solo;
-        let protocol = match is_solo {
+        let is_single_agent = self.info.environment.is_single_agent;
+        let protocol = match is_single_agent {
             true => "single agent",
             false => self.protocol,
         };
         match (&self.training, self.step) {
             (Some(_), _) => {
                 let method = &self.trained_by.algorithm.method;
-                match (is_solo, self.protocol) {
+                match (is_single_agent, self.protocol) {
                     (false, PARALLEL) => method.clone(),
                     _ => format!("{method}, {protocol}"),
                 }
