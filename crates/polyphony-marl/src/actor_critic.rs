@@ -53,7 +53,7 @@ mod value_head;
 
 pub use self::{targets::value_loss, value_head::HeadShape};
 use self::{
-    targets::{Values, td_advantages},
+    targets::{Outlook, Values, td_advantages},
     value_head::{HeadGradients, HeadState, ValueHead},
 };
 
@@ -110,6 +110,14 @@ impl Default for IndependentActorCritic {
 }
 
 impl IndependentActorCritic {
+    fn outlook(&self) -> Outlook {
+        Outlook {
+            discount: self.discount,
+            lambda: self.lambda,
+            kl: self.kl,
+        }
+    }
+
     fn policy_loss(&self) -> PolicyLoss {
         PolicyLoss {
             objective: self.objective,
@@ -280,7 +288,8 @@ impl Algorithm for Training {
         score_references(&self.references, rollout, step.config.temperature())?;
         let values = self.values(agents, rollout)?;
         let trees = rollout.nodes.iter().zip(&values);
-        let advantages = trees.map(|(root, values)| td_advantages(root, values, &self.settings));
+        let advantages =
+            trees.map(|(root, values)| td_advantages(root, values, self.settings.outlook()));
         let advantages: Vec<_> = advantages.collect::<Result<_, _>>()?;
         rollout.set_advantages(advantages.concat())?;
         let expected: Vec<&[f64]> = values.iter().flat_map(Values::all).collect();

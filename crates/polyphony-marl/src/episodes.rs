@@ -14,9 +14,10 @@ use polyphony_model::{LanguageModel, PromptGroup};
 use crate::{
     MarlError,
     agent::{Agent, player, roles_of},
+    checks::{check_observations, check_reward},
     config::TrainingConfig,
     protocol::{Message, Order, Protocol},
-    rollout::{answer, check_observations, check_reward, sampling_models},
+    rollout::{answer, sampling_models},
     stream::{EVALUATION_STEP, Place, narrow},
     tasks::{Batch, BatchTask},
     threads::on_threads,

@@ -24,6 +24,7 @@ mod adamw;
 mod advantage;
 mod agent;
 mod algorithm;
+mod checks;
 mod config;
 mod episodes;
 mod error;

@@ -2,17 +2,16 @@
 //! and each that continues is the beginning of another turn.
 //!
 //! All tasks are played together, turn after turn: [`open`] knows where agents stand before they
-//! answer, [`level`] lets them answer and scores the answers.
+//! answer, [`level`] lets them answer and scores the answers, [`stage`] is what both play with.
 
-use std::{borrow::Cow, time::Instant};
+use std::time::Instant;
 
-use polyphony_episode::{Environment, Observation};
-use polyphony_model::LanguageModel;
+use polyphony_episode::Environment;
 
 use crate::{
     MarlError,
     agent::Agent,
-    config::{RolloutWeights, TrainingConfig},
+    config::TrainingConfig,
     stream::narrow,
     tasks::Batch,
     tree::{AgentGroup, Node, Tree},
@@ -21,14 +20,11 @@ use crate::{
 mod level;
 mod lines;
 mod open;
-mod reward;
+mod stage;
 
 pub use self::lines::NodeLine;
-use self::open::OpenNode;
-pub(crate) use self::{
-    level::answer,
-    reward::{check_observations, check_reward},
-};
+use self::stage::{Played, Stage};
+pub(crate) use self::{level::answer, stage::sampling_models};
 
 /// The nodes of one rollout, and what was left out of it.
 #[derive(Clone, Debug, Default)]
@@ -162,39 +158,6 @@ pub fn rollout(
     }
     rollout.nodes = assemble(levels);
     Ok(rollout)
-}
-
-/// What a rollout is played with.
-struct Stage<'a> {
-    agents: &'a [Agent],
-    /// What each agent samples with.
-    models: Vec<Cow<'a, LanguageModel>>,
-    environment: &'a dyn Environment,
-    tree: &'a Tree,
-    config: &'a TrainingConfig,
-    step: u32,
-}
-
-/// What each agent samples with.
-pub(crate) fn sampling_models<'a>(
-    agents: &'a [Agent],
-    weights: RolloutWeights,
-) -> Result<Vec<Cow<'a, LanguageModel>>, MarlError> {
-    let model = |agent: &'a Agent| {
-        Ok(match weights {
-            RolloutWeights::Full => Cow::Borrowed(&agent.model),
-            RolloutWeights::Bf16 => Cow::Owned(agent.model.in_bf16()?),
-        })
-    };
-    agents.iter().map(model).collect()
-}
-
-/// A node that has been played, and what comes after each of its joint actions.
-struct Played<'a> {
-    open: OpenNode<'a>,
-    node: Node,
-    /// For each joint action the next observations, if the episode continues.
-    next: Vec<Option<Vec<Observation>>>,
 }
 
 /// Hangs the nodes of every level below those of the level above; returns the roots.

@@ -7,6 +7,7 @@ use polyphony_episode::{Environment, Observation, Task};
 use crate::{
     MarlError,
     agent::{Agent, check_team, player},
+    checks::check_observations,
     config::{LongPrompts, TrainingConfig},
     threads::on_threads,
     tree::History,
@@ -192,7 +193,7 @@ impl FirstTurn {
         observations: Vec<Observation>,
     ) -> Result<Self, MarlError> {
         let roles = environment.roles();
-        crate::rollout::check_observations(roles, task, 0, &observations)?;
+        check_observations(roles, task, 0, &observations)?;
         let told = roles.iter().zip(&observations).enumerate();
         let histories = told.map(|(index, (role, observation))| {
             let agent = &agents[player(agents.len(), index)];

@@ -1,12 +1,22 @@
 //! What a critic should have expected, and what it costs that it did not.
 
-use super::IndependentActorCritic;
 use crate::{
     MarlError,
     policy_loss::Kl,
     returns::{Credit, credits, mean},
     tree::{Branch, Node},
 };
+
+/// How far advantages look ahead, and what a role pays for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outlook {
+    /// `γ`.
+    pub(super) discount: f64,
+    /// `λ`.
+    pub(super) lambda: f64,
+    /// A divergence may be subtracted from rewards.
+    pub(super) kl: Kl,
+}
 
 /// The values of a node and of all below it.
 #[derive(Clone, Debug)]
@@ -48,10 +58,10 @@ impl Values {
 pub(super) fn td_advantages(
     root: &Node,
     values: &Values,
-    settings: &IndependentActorCritic,
+    outlook: Outlook,
 ) -> Result<Vec<Vec<Vec<f64>>>, MarlError> {
     let of_role = |role: usize| {
-        let joint = joint_advantages(root, values, role, settings)?;
+        let joint = joint_advantages(root, values, role, outlook)?;
         let own = credits(root, role, &joint, Credit::Mean);
         Ok(own)
     };
@@ -59,7 +69,7 @@ pub(super) fn td_advantages(
     let mut all = vec![own.collect::<Result<Vec<_>, MarlError>>()?];
     for (branch, values) in root.branches.iter().zip(&values.children) {
         if let (Some(child), Some(values)) = (&branch.child, values) {
-            all.extend(td_advantages(child, values, settings)?);
+            all.extend(td_advantages(child, values, outlook)?);
         }
     }
     Ok(all)
@@ -70,16 +80,18 @@ fn joint_advantages(
     node: &Node,
     values: &Values,
     role: usize,
-    settings: &IndependentActorCritic,
+    outlook: Outlook,
 ) -> Result<Vec<f64>, MarlError> {
-    let IndependentActorCritic {
-        discount, lambda, ..
-    } = settings;
+    let Outlook {
+        discount,
+        lambda,
+        kl,
+    } = outlook;
     let branches = node.branches.iter().zip(&values.children);
     let advantages = branches.map(|(branch, below)| {
-        let mut advantage = reward(node, branch, role, settings.kl)? - values.of_roles[role];
+        let mut advantage = reward(node, branch, role, kl)? - values.of_roles[role];
         if let (Some(child), Some(below)) = (&branch.child, below) {
-            let later = mean(&joint_advantages(child, below, role, settings)?);
+            let later = mean(&joint_advantages(child, below, role, outlook)?);
             advantage += discount * (below.of_roles[role] + lambda * later);
         }
         Ok(advantage)

@@ -81,7 +81,7 @@ proptest! {
             ..IndependentActorCritic::default()
         };
         let values = Values::of(&root, &|node, role| Ok(made_up(node, role))).unwrap();
-        let found = td_advantages(&root, &values, &settings).unwrap();
+        let found = td_advantages(&root, &values, settings.outlook()).unwrap();
         let nodes = root.nodes();
         prop_assert_eq!(found.len(), nodes.len());
         for (node, found) in nodes.into_iter().zip(found) {

@@ -4,10 +4,11 @@
 use polyphony_episode::{FinishReason, Next, Observation, Response};
 use polyphony_model::{Finish, Generation, GenerationConfig, LanguageModel, PromptGroup, generate};
 
-use super::{OpenNode, Played, Stage, check_reward};
+use super::stage::{OpenNode, Played, Stage};
 use crate::{
     MarlError,
     agent::{Agent, roles_of},
+    checks::check_reward,
     config::TrainingConfig,
     returns::mean,
     stream::{Place, narrow},

@@ -1,26 +1,12 @@
 //! Nodes at which the agents have yet to answer: what each role reads, and what its model reads.
 
-use polyphony_episode::{Observation, Role, Task, Turn};
+use polyphony_episode::{Role, Task};
 
-use super::{Played, Stage, check_observations};
-use crate::{MarlError, agent::player, stream::narrow, tasks::Batch, tree::History};
-
-/// A node before anyone has answered.
-pub(super) struct OpenNode<'a> {
-    pub(super) task: &'a Task,
-    /// The task's index in the data set.
-    pub(super) index: u32,
-    /// The index of the node above it on its level, and that of the joint action that led here.
-    pub(super) parent: Option<(usize, usize)>,
-    /// Which of the joint actions that are possible up to here: names its random numbers.
-    pub(super) branch: u32,
-    /// The turns before it.
-    pub(super) past: Vec<Turn>,
-    /// What each role reads.
-    pub(super) observations: Vec<Observation>,
-    /// What the model of each role reads.
-    pub(super) histories: Vec<History>,
-}
+use super::stage::{OpenNode, Played, Stage};
+use crate::{
+    MarlError, agent::player, checks::check_observations, stream::narrow, tasks::Batch,
+    tree::History,
+};
 
 /// Nodes that can be played, and the number of those that cannot.
 #[derive(Default)]

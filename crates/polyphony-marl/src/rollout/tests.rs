@@ -3,7 +3,7 @@
 mod turns;
 
 use polyphony_episode::{
-    EnvironmentError, FinishReason, JointAction, Outcome, Reward, Role, Task, Turn,
+    EnvironmentError, FinishReason, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 
 use super::*;

@@ -1,0 +1,63 @@
+//! What a rollout is played with, and where it stands.
+
+use std::borrow::Cow;
+
+use polyphony_episode::{Environment, Observation, Task, Turn};
+use polyphony_model::LanguageModel;
+
+use crate::{
+    MarlError,
+    agent::Agent,
+    config::{RolloutWeights, TrainingConfig},
+    tree::{History, Node, Tree},
+};
+
+/// What a rollout is played with.
+pub(super) struct Stage<'a> {
+    pub(super) agents: &'a [Agent],
+    /// What each agent samples with.
+    pub(super) models: Vec<Cow<'a, LanguageModel>>,
+    pub(super) environment: &'a dyn Environment,
+    pub(super) tree: &'a Tree,
+    pub(super) config: &'a TrainingConfig,
+    pub(super) step: u32,
+}
+
+/// A node before anyone has answered.
+pub(super) struct OpenNode<'a> {
+    pub(super) task: &'a Task,
+    /// The task's index in the data set.
+    pub(super) index: u32,
+    /// The index of the node above it on its level, and that of the joint action that led here.
+    pub(super) parent: Option<(usize, usize)>,
+    /// Which of the joint actions that are possible up to here: names its random numbers.
+    pub(super) branch: u32,
+    /// The turns before it.
+    pub(super) past: Vec<Turn>,
+    /// What each role reads.
+    pub(super) observations: Vec<Observation>,
+    /// What the model of each role reads.
+    pub(super) histories: Vec<History>,
+}
+
+/// A node that has been played, and what comes after each of its joint actions.
+pub(super) struct Played<'a> {
+    pub(super) open: OpenNode<'a>,
+    pub(super) node: Node,
+    /// For each joint action the next observations, if the episode continues.
+    pub(super) next: Vec<Option<Vec<Observation>>>,
+}
+
+/// What each agent samples with.
+pub(crate) fn sampling_models<'a>(
+    agents: &'a [Agent],
+    weights: RolloutWeights,
+) -> Result<Vec<Cow<'a, LanguageModel>>, MarlError> {
+    let model = |agent: &'a Agent| {
+        Ok(match weights {
+            RolloutWeights::Full => Cow::Borrowed(&agent.model),
+            RolloutWeights::Bf16 => Cow::Owned(agent.model.in_bf16()?),
+        })
+    };
+    agents.iter().map(model).collect()
+}
