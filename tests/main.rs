@@ -12,6 +12,8 @@ mod command;
 mod evaluation;
 mod games;
 mod interruption;
+mod library;
+mod processes;
 mod reports;
 mod resume;
 mod shipped_recipes;

@@ -40,12 +40,12 @@ pub(crate) struct Confinement {
     python: Option<PathBuf>,
     /// How programs are confined.
     #[arg(long, value_enum, default_value_t)]
-    isolation: NamedIsolation,
+    isolation: IsolationName,
 }
 
 /// [`Isolation`], as the command line names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum NamedIsolation {
+enum IsolationName {
     /// The full tier where this system allows it, else the Landlock tier, else an error.
     #[default]
     Strongest,
@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
 impl Confinement {
     /// Whether nothing was said of it.
     pub(crate) fn is_default(&self) -> bool {
-        self.python.is_none() && self.isolation == NamedIsolation::default()
+        self.python.is_none() && self.isolation == IsolationName::default()
     }
 
     /// The settings of the sandbox.
@@ -118,9 +118,9 @@ impl Confinement {
         Settings {
             interpreter: self.python.clone(),
             isolation: match self.isolation {
-                NamedIsolation::Strongest => Isolation::Strongest,
-                NamedIsolation::Landlock => Isolation::Landlock,
-                NamedIsolation::Off => Isolation::Off,
+                IsolationName::Strongest => Isolation::Strongest,
+                IsolationName::Landlock => Isolation::Landlock,
+                IsolationName::Off => Isolation::Off,
             },
             ..Settings::default()
         }

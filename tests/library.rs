@@ -1,0 +1,39 @@
+//! The same as the command, as functions.
+
+use polyphony::{From, Program, Recipe, Stop};
+use polyphony_test_support::chat_model;
+
+use crate::command::{Place, text};
+
+fn recipe(place: &Place) -> Recipe {
+    chat_model(&place.path("model"), 4096);
+    let changes = [
+        format!("team=Copies({:?})", text(&place.path("model"))),
+        "max_new_tokens=6".to_owned(),
+        "evaluation.tasks=1".to_owned(),
+        "algorithm.samples=2".to_owned(),
+        "steps=2".to_owned(),
+    ];
+    Program::standard().load_recipe(None, &changes).unwrap()
+}
+
+#[test]
+fn a_stopped_run_is_resumed_in_the_same_process() {
+    let place = Place::new();
+    let (program, recipe) = (Program::standard(), recipe(&place));
+    let run = place.path("run");
+    let stop = Stop::new();
+    stop.request();
+    let stopped = program.train(&recipe, Some(&run), &stop, &mut ()).unwrap();
+    assert_eq!((stopped.steps, stopped.after), (0, None));
+    // A token belongs to one run: that the first was stopped is nothing to the second.
+    let resumed = program.resume(&run, &From::Newest, None, &Stop::new(), &mut ());
+    let resumed = resumed.unwrap();
+    assert_eq!((resumed.steps, resumed.roles.len()), (2, 2));
+    assert!(resumed.before.is_some() && resumed.after.is_some());
+
+    let whole = place.path("whole");
+    program.train(&recipe, Some(&whole), &Stop::new(), &mut ()).unwrap();
+    let rollouts = |name: &str| place.read(&format!("{name}/rollouts.jsonl"));
+    assert_eq!(rollouts("run"), rollouts("whole"));
+}

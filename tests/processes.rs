@@ -1,0 +1,98 @@
+//! Programs as environments: the example's recipe trains, and a game with a reward per role does.
+
+use std::path::Path;
+
+use polyphony_test_support::chat_model;
+use serde_json::Value;
+
+use crate::command::{Place, python, text};
+
+/// Two agents, each with a reward of its own for the same answer.
+const OWN_REWARDS: &str = r#"
+import json, sys
+for line in sys.stdin:
+    call = json.loads(line)
+    if call["call"] == "hello":
+        tasks = [{"id": "one", "fields": {}}]
+        answer = {"protocol": 1, "roles": [{"name": "long"}, {"name": "short"}],
+                  "reward_parts": ["length"], "horizon": 1, "per_role": True,
+                  "tasks": {"train": tasks, "held_out": tasks}}
+    elif call["call"] == "start":
+        answer = {"observations": ["Answer at length.", "Answer in a word."]}
+    else:
+        long, short = [len(set(response["text"])) for response in call["responses"]]
+        answer = {"reward": [{"length": long}, {"length": -short}], "end": True}
+    print(json.dumps({"id": call["id"], **answer}), flush=True)
+"#;
+
+fn place() -> Place {
+    let place = Place::new();
+    chat_model(&place.path("model"), 4096);
+    place
+}
+
+#[test]
+fn the_recipe_of_the_example_trains() {
+    let place = place();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/process");
+    let program = examples.join("number_plate.py");
+    let command = format!("environment.command={:?}", [python().as_str(), text(&program)]);
+    place.succeed(&[
+        "train",
+        text(&examples.join("number_plate.ron")),
+        "--steps",
+        "3",
+        "--run-dir",
+        "run",
+        "--set",
+        &command,
+        "--set",
+        "team=Copies(\"model\")",
+    ]);
+    let metrics = place.read_lines("run/metrics.jsonl");
+    assert_eq!(metrics.len(), 3);
+    assert!(metrics.iter().all(|line| line["reward/balance"].is_number()));
+    let checked = ["environment", "check", "--command"];
+    let command = serde_json::to_string(&[python().as_str(), text(&program)]).unwrap();
+    let report = place.succeed(&[&checked[..], &[&command]].concat());
+    assert!(report.ends_with("Nothing is wrong.\n"), "{report}");
+}
+
+#[test]
+fn each_role_learns_from_a_reward_of_its_own() {
+    let place = place();
+    place.write("game.py", OWN_REWARDS);
+    let environment = format!("Process(command: [{:?}, \"game.py\"])", python());
+    place.write(
+        "game.ron",
+        format!(
+            "(environment: {environment}, team: Copies(\"model\"), max_new_tokens: 8, steps: 3, \
+             algorithm: Magrpo(samples: 4), updates: (learning_rate: 1e-3), evaluation: (tasks: 1))"
+        ),
+    );
+    place.succeed(&["train", "game.ron", "--run-dir", "run"]);
+    for line in place.read_lines("run/metrics.jsonl") {
+        let of = |name: &str| line[name].as_f64().unwrap();
+        assert!(of("long/return") > 0.0 && of("short/return") < 0.0, "{line}");
+        assert_eq!(of("long/reward/length"), of("long/return"));
+        let mean = (of("long/return") + of("short/return")) / 2.0;
+        assert!((of("return") - mean).abs() < 1e-9, "{line}");
+        assert_eq!(of("long/gradient_steps"), 1.0);
+    }
+    let evaluations = place.read_lines("run/evaluations.jsonl");
+    let own = |evaluation: &Value| evaluation["roles"]["long"]["return"]["mean"].as_f64();
+    assert!(evaluations.iter().all(|line| own(line) > Some(0.0)));
+    place.succeed(&["report", "run", "-o", "page.html"]);
+    assert!(place.read("page.html").contains("long/return"));
+}
+
+#[test]
+fn a_program_that_cannot_start_is_named() {
+    let place = place();
+    let recipe = "(environment: Process(command: [\"no-such-program\"]), team: Copies(\"model\"), \
+                  max_new_tokens: 8, steps: 1)";
+    place.write("game.ron", recipe);
+    let train = ["train", "game.ron", "--run-dir", "run"];
+    place.refuse(&train, &["no-such-program"]);
+    assert!(!place.path("run").exists());
+}
