@@ -346,7 +346,10 @@ fn an_adapter_on_an_adapter_is_refused() {
     config["base_model_name_or_path"] = below.to_str().unwrap().into();
     std::fs::write(above.join("adapter_config.json"), config.to_string()).unwrap();
     let message = ModelFiles::open(&above).unwrap_err().to_string();
-    assert!(message.contains("merge its adapters into the weights first"), "{message}");
+    assert!(
+        message.contains("merge its adapters into the weights first"),
+        "{message}"
+    );
 }
 
 #[test]
