@@ -246,7 +246,7 @@ pub enum ModelError {
     },
 
     /// Adapters were to be added to a model that has some.
-    #[error("the model has low-rank adapters already: merge them into its weights first")]
+    #[error("the model has low-rank adapters already: merge them first, into its weights")]
     AdaptersAttached,
 
     /// The network does not run this token, so that it has no hidden state.
