@@ -33,7 +33,9 @@ fn a_stopped_run_is_resumed_in_the_same_process() {
     assert!(resumed.before.is_some() && resumed.after.is_some());
 
     let whole = place.path("whole");
-    program.train(&recipe, Some(&whole), &Stop::new(), &mut ()).unwrap();
+    program
+        .train(&recipe, Some(&whole), &Stop::new(), &mut ())
+        .unwrap();
     let rollouts = |name: &str| place.read(&format!("{name}/rollouts.jsonl"));
     assert_eq!(rollouts("run"), rollouts("whole"));
 }

@@ -406,7 +406,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         ("team=Copies(smollm2)", "expected a text in double quotes"),
         (
-            "algorithm=(sampels: 3)",
+            "algorithm=Magrpo(sampels: 3)",
             "there is no key `sampels` in Magrpo; did you mean `samples`?",
         ),
     ];

@@ -61,7 +61,7 @@ fn check_program(registry: &Registry, check: &Check, output: &mut dyn Write) -> 
         None => None,
     };
     let report = check_process(&Process::new(command), tasks)?;
-    writeln!(output, "{report}").context("writing results")?;
+    write!(output, "{report}").context("writing results")?;
     ensure!(
         report.is_fine(),
         "the program does not keep to the protocol; the report says where"
