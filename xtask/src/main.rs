@@ -44,6 +44,9 @@ enum Command {
     Bench(Passed),
     /// Runs all tests, those in the documentation and the examples included.
     Test,
+    /// Tries the package outside of the workspace alone, as `test` does at its end: copied to another
+    /// folder, built there, trained, killed, resumed, evaluated, compared and drawn.
+    Outside,
     /// Checks the tree: format, crate edges, circles of files, links, spelling, unused and forbidden
     /// dependencies, packages, lints, documentation. Cheapest first.
     Ci {
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         },
         Command::Bench(passed) => process::polyphony(&["bench"], &passed.arguments),
         Command::Test => test::run(),
+        Command::Outside => outside::run(),
         Command::Ci {
             devices,
             allow_missing_tools,
