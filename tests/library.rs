@@ -39,3 +39,21 @@ fn a_stopped_run_is_resumed_in_the_same_process() {
     let rollouts = |name: &str| place.read(&format!("{name}/rollouts.jsonl"));
     assert_eq!(rollouts("run"), rollouts("whole"));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_is_left_to_whoever_calls() {
+    let place = Place::new();
+    let recipe = recipe(&place);
+    let stop = Stop::new();
+    stop.request();
+    Program::standard()
+        .train(&recipe, Some(&place.path("run")), &stop, &mut ())
+        .unwrap();
+    // The signals that this process has handlers for, the first in the lowest bit; SIGINT is the second.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mut lines = status.lines();
+    let handled = lines.find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let handled = u64::from_str_radix(handled.trim(), 16).unwrap();
+    assert_eq!(handled & 0b10, 0, "{handled:x}");
+}

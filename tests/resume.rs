@@ -247,6 +247,41 @@ fn a_run_continues_over_several_turns_with_programs() {
 }
 
 #[test]
+fn what_a_user_keeps_in_a_run_stays() {
+    let place = place();
+    place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
+    let own = ["run/agents/.git/HEAD", "run/checkpoints/.git/HEAD"];
+    for file in own {
+        place.write(file, "ref: refs/heads/main");
+    }
+    place.succeed(&["resume", "run", "--steps", "2"]);
+    for file in own {
+        assert!(place.path(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_checkpoint_may_say_more_or_less() {
+    let place = place();
+    place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
+    let file = "run/checkpoints/step-000001/state.ron";
+    let mut state = place.read(file);
+    for (known, other) in [
+        ("(format:3,", "(format:3,news:\"more\","),
+        ("settings:{", "settings:{\"weather\":\"fine\","),
+        ("position:(", "position:(mood:1,"),
+        ("lengths:(", "lengths:(videos:9,"),
+        ("\"seed\":\"5\",", ""),
+    ] {
+        assert!(state.contains(known), "{state} lacks {known}");
+        state = state.replacen(known, other, 1);
+    }
+    place.write(file, state);
+    place.succeed(&["resume", "run", "--steps", "2"]);
+    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 2);
+}
+
+#[test]
 fn an_impossible_number_of_steps_is_refused() {
     let place = place();
     place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);

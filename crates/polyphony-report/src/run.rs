@@ -392,6 +392,19 @@ mod tests {
     }
 
     #[test]
+    fn a_recipe_of_another_program_may_say_more_or_less() {
+        let setting = "    rollout_weights: Full,\n";
+        let [more, less] = ["    weather: Fine(wind: 3),\n", ""]
+            .map(|other| fixture::TLDR.replacen(setting, other, 1));
+        for recipe in [more, less] {
+            assert_ne!(recipe, fixture::TLDR);
+            let folder = written(&[(layout::RECIPE, &recipe)]);
+            let run = Run::read(folder.path()).unwrap();
+            assert_eq!(run.info.environment.label, "tldr");
+        }
+    }
+
+    #[test]
     fn a_run_of_another_program_may_say_more_or_less() {
         let info = json!({
             "program": {"name": "plates", "version": "2.0", "commit": "abc"},

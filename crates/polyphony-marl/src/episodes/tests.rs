@@ -225,6 +225,31 @@ fn an_episode_whose_next_prompt_does_not_fit_keeps_the_turns_it_has() {
     }
 }
 
+/// As in training: see the test of rollouts.
+#[test]
+fn episodes_are_scored_outside_of_the_pool_that_computes() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    let played = pool.unwrap().install(|| {
+        let duet = Duet::new(|_| {
+            let is_on_pool = rayon::current_thread_index().is_some();
+            Reward::new([("one", f64::from(u8::from(is_on_pool)))])
+        });
+        let agents = ["first", "second"].map(agent);
+        let tasks = [task("a", "kind"), task("b", "of")];
+        play(
+            &duet,
+            &agents,
+            &tasks,
+            (&Protocol::parallel(), 2),
+            &training(4),
+        )
+    });
+    let episodes = played.unwrap().played.into_iter();
+    let rewards = episodes.flat_map(|episode| episode.rewards);
+    let earned: Vec<f64> = rewards.map(|reward| reward.total()).collect();
+    assert_eq!(earned, [0.0; 4]);
+}
+
 #[test]
 fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
     // Letters are tokens of their own, and the plain prompt ends with two line feeds.

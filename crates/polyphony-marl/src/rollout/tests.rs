@@ -140,6 +140,26 @@ fn steps_and_tasks_without_streams_of_their_own_are_refused() {
     );
 }
 
+/// Scoring may wait for programs or other machines, and the pool has to compute meanwhile.
+#[test]
+fn joint_actions_are_scored_outside_of_the_pool_that_computes() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    let played = pool.unwrap().install(|| {
+        let duet = Duet::new(|_| {
+            let is_on_pool = rayon::current_thread_index().is_some();
+            Reward::new([("one", f64::from(u8::from(is_on_pool)))])
+        });
+        let tasks = [task("a", "one"), task("b", "another text")];
+        fixture::play(&team(), &duet, &tasks, &tree(2), &training(4))
+    });
+    let nodes = played.unwrap().nodes.into_iter();
+    let earned: Vec<f64> = nodes
+        .flat_map(|node| node.branches)
+        .map(|branch| branch.reward.total())
+        .collect();
+    assert_eq!(earned, [0.0; 4]);
+}
+
 #[test]
 fn an_algorithm_may_want_nothing_sampled() {
     let played = fixture::play(

@@ -1,9 +1,14 @@
 //! Rollouts over several turns: trees, histories, and where episodes end.
 
+use std::{
+    num::NonZeroUsize,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
 use super::*;
 use crate::{
     agent::Language,
-    fixture::{Chain, letter_template, plain_language, tiny_model},
+    fixture::{Chain, letter_template, plain_language, tiny_model, wide_model},
     tree::JointMode,
 };
 
@@ -300,6 +305,65 @@ fn an_environment_with_more_turns_than_it_says_is_refused() {
     let message = error.to_string();
     assert!(
         message.starts_with("task `a`: the environment continues after turn 1"),
+        "{message}"
+    );
+}
+
+/// A game for one role in which only the second of two joint actions continues, turn after turn. Their
+/// numbers double at every turn.
+struct Narrow {
+    roles: [Role; 1],
+    parts: [String; 1],
+    scored: AtomicUsize,
+}
+
+impl Environment for Narrow {
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    fn reward_parts(&self) -> &[String] {
+        &self.parts
+    }
+
+    fn horizon(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(40).unwrap() }
+    }
+
+    fn start(&self, _task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        Ok(vec![Observation::new("one")])
+    }
+
+    fn step(
+        &self,
+        _task: &Task,
+        _past: &[Turn],
+        _action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        let reward = Reward::new([("none", 0.0)]);
+        // One thread scores, so they come in their order.
+        let is_second = self.scored.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        Ok(match is_second {
+            true => Outcome::go_on(reward, vec![Observation::new("on")]),
+            false => Outcome::end(reward),
+        })
+    }
+}
+
+#[test]
+fn a_joint_action_without_a_stream_of_its_own_is_refused() {
+    let game = Narrow {
+        roles: [Role::new("only")],
+        parts: ["none".to_owned()],
+        scored: AtomicUsize::new(0),
+    };
+    let agents = [Agent::new("only", wide_model(), plain_language().into())];
+    let tasks = [task("a", "one")];
+    let error = fixture::play(&agents, &game, &tasks, &tree(2), &training(1)).unwrap_err();
+    let message = error.to_string();
+    // At the 33rd turn the number is 2^33 - 1.
+    assert!(
+        message.starts_with("8589934591 joint actions of a task are more than"),
         "{message}"
     );
 }
