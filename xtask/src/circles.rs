@@ -32,26 +32,10 @@ pub(crate) fn found(metadata: &Metadata) -> Result<Vec<String>> {
             let needs = needs(&source::modules(&root)?);
             let folder = root.parent().unwrap_or(Path::new(""));
             let in_words = |files: Vec<PathBuf>| in_words(&package.name, folder, &needs, &files);
-            let mut found = circles_of(&needs);
-            found.retain(|files| !is_known(&package.name, folder, files));
-            circles.extend(found.into_iter().map(in_words));
+            circles.extend(circles_of(&needs).into_iter().map(in_words));
         }
     }
     Ok(circles)
-}
-
-/// Circles that have yet to be cut: a crate and one file of each. The list may only become shorter.
-const KNOWN: &[(&str, &str)] = &[
-    ("polyphony-model", "files/huggingface.rs"),
-    ("polyphony-model", "files/dequantize/blocks.rs"),
-    ("polyphony-model", "files/weights.rs"),
-    ("polyphony-model", "scoring/pack.rs"),
-    ("polyphony-report", "report/charts.rs"),
-];
-
-fn is_known(package: &str, folder: &Path, files: &[PathBuf]) -> bool {
-    let mut known = KNOWN.iter().filter(|(own, _)| *own == package);
-    known.any(|(_, file)| files.contains(&folder.join(file)))
 }
 
 /// The first files of a package's library and programs.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{DType, Device, Gradients, Int, Tensor, TensorData},
+    tensor::{DType, Device, Gradients, Tensor, TensorData},
 };
 
 use rand::SeedableRng as _;
@@ -18,7 +18,7 @@ use crate::{
         Attention, LayerInputs, LowRank, Network, WeightReader, named_weights, rope::Rotation,
     },
     save,
-    scoring::to_host,
+    transfer::{to_host, token_tensor},
 };
 
 /// A causal language model.
@@ -430,11 +430,4 @@ fn adapter_tensor_name(weight: &str) -> Option<String> {
     let (module, factor) = weight.split_once(".adapter.")?;
     let [a, b] = factor_names(module);
     Some(if factor == "a" { a } else { b })
-}
-
-/// Token ids on a device.
-pub(crate) fn token_tensor(ids: &[u32], device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-    let length = ids.len();
-    Tensor::from_data(TensorData::new(ids, [length]), device)
 }

@@ -47,6 +47,7 @@ mod language_model;
 mod lora;
 mod network;
 mod scoring;
+mod transfer;
 
 pub use config::{Architecture, AttentionScores, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;

@@ -1,10 +1,12 @@
 //! The report of one run or several: one HTML page that needs nothing else.
 //!
-//! Start reading at [`page`]. [`groups`] puts runs together, [`charts`] draws their metrics, [`texts`]
-//! chooses what was said. The page itself is `report/page.html` with its style and script; charts are drawn by
-//! plotly.js, whose basic bundle lies in `report/plotly`.
+//! Start reading at [`page`]. [`groups`] puts runs together, [`charts`] draws their metrics and
+//! [`evaluations`] their returns on held-out tasks, and [`texts`] chooses what was said. The page itself is
+//! `report/page.html` with its style and script; charts are drawn by plotly.js, whose basic bundle lies in
+//! `report/plotly`.
 
 mod charts;
+mod evaluations;
 mod groups;
 mod plot;
 mod texts;
@@ -47,9 +49,9 @@ pub fn page(runs: &[&Path]) -> Result<String> {
         Section::new("Return", charts::returns(&groups)),
         Section {
             rows: rows.clone(),
-            ..Section::new("Methods", charts::comparison(&rows))
+            ..Section::new("Methods", evaluations::comparison(&rows))
         },
-        Section::new("Held-out tasks", charts::judged(&groups)),
+        Section::new("Held-out tasks", evaluations::parts_and_pass_rates(&groups)),
         Section::new("Parts of the reward", charts::parts(&groups)),
         Section::new("Agents", charts::agents(&groups)),
         Section::new("Health", charts::health(&groups)),

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::huggingface::read_json;
-use super::safetensors;
+use super::read::read_json;
 use super::weights::Weights;
 use crate::config::Keys;
 use crate::error::ModelError;
@@ -59,7 +58,7 @@ pub struct Adapter {
 /// If a file is missing or damaged, or the adapters are of a kind that is not supported.
 pub(crate) fn open(directory: &Path) -> Result<(Adapter, PathBuf), ModelError> {
     let path = directory.join(CONFIG);
-    let config = read_json(&path)?;
+    let config = read_json(&path, "the configuration of adapters")?;
     let keys = Keys {
         object: &config,
         path: &path,
@@ -69,7 +68,7 @@ pub(crate) fn open(directory: &Path) -> Result<(Adapter, PathBuf), ModelError> {
     let alpha = keys.positive("lora_alpha")?.unwrap_or(PEFT_ALPHA);
     let base = existing_base(&keys)?;
     let weights_path = directory.join(WEIGHTS);
-    let weights = safetensors::open(&weights_path)?;
+    let weights = Weights::open(&weights_path)?;
     let config = LoraConfig {
         rank,
         alpha,

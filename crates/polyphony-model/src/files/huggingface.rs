@@ -1,15 +1,17 @@
 //! Models as Hugging Face directories.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::ModelFiles;
 use super::assets::{Assets, absolute};
+use super::read::{optional_json, optional_text, read_json};
+use super::shards;
+use super::stop_tokens::stop_tokens;
 use super::template::{ChatTemplate, embedded_template, token_text};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
-use super::{ModelFiles, safetensors, shards, stop_tokens};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 
@@ -20,7 +22,8 @@ use crate::error::ModelError;
 /// If a file is missing, unreadable or damaged, or any part of the model is not supported.
 pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
     let config_path = directory.join("config.json");
-    let config_json = read_json(&config_path)?;
+    let expected = "the configuration of a model in Hugging Face form";
+    let config_json = read_json(&config_path, expected)?;
     let config = ModelConfig::from_json(&config_json, &config_path)?;
     let weights = open_weights(directory, &config)?;
 
@@ -130,7 +133,7 @@ fn open_weights(directory: &Path, config: &ModelConfig) -> Result<Weights, Model
     let index = directory.join("model.safetensors.index.json");
     let mut weights = match !path.exists() && index.exists() {
         true => shards::open(&index)?,
-        false => safetensors::open(&path)?,
+        false => Weights::open(&path)?,
     };
     // What transformers ignores, too: rotary tables in old exports, and the shared matrix of a tied
     // head where an exporter wrote it twice.
@@ -139,36 +142,4 @@ fn open_weights(directory: &Path, config: &ModelConfig) -> Result<Weights, Model
         !(second_head || name.ends_with(".rotary_emb.inv_freq"))
     });
     Ok(weights)
-}
-
-fn optional_text(path: &Path) -> Result<Option<String>, ModelError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ModelError::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
-/// A JSON file that has to be there.
-pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
-    optional_json(path)?.ok_or_else(|| ModelError::Missing {
-        path: path.to_owned(),
-        expected: "the configuration of a model in Hugging Face form".to_owned(),
-    })
-}
-
-fn optional_json(path: &Path) -> Result<Option<Value>, ModelError> {
-    let Some(text) = optional_text(path)? else {
-        return Ok(None);
-    };
-    match serde_json::from_str(&text) {
-        Ok(json) => Ok(Some(json)),
-        Err(source) => Err(ModelError::Json {
-            path: path.to_owned(),
-            source,
-        }),
-    }
 }

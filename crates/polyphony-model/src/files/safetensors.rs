@@ -6,36 +6,39 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::dequantize::Encoding;
-use super::weights::{RowOrder, StoredTensor, Weights, map_file};
+use super::read::map_file;
+use super::weights::{RowOrder, StoredTensor, Weights};
 use crate::error::ModelError;
 
 /// Bytes of the header's length, at the start of the file.
 const LENGTH_BYTES: usize = 8;
 
-/// Maps a `safetensors` file and checks its table against the file's size.
-///
-/// # Errors
-/// If the file is missing, unreadable or damaged.
-pub(crate) fn open(path: &Path) -> Result<Weights, ModelError> {
-    let file = map_file(path, "the model's weights as safetensors")?;
-    let damaged = |reason: String| ModelError::Damaged {
-        path: path.to_owned(),
-        reason,
-    };
-    let (data_start, table) = parse_header(&file).map_err(damaged)?;
-
-    let stored = table.tensors().into_iter().map(|(name, info)| {
-        let (start, end) = info.data_offsets;
-        let tensor = StoredTensor {
-            shape: info.shape.clone(),
-            encoding: encoding(info.dtype).ok_or_else(|| format!("{:?}", info.dtype)),
-            bytes: data_start + start..data_start + end,
-            rows: RowOrder::Plain,
+impl Weights {
+    /// Opens a `safetensors` file: maps it and checks its table against its size.
+    ///
+    /// # Errors
+    /// If the file is missing, unreadable or damaged.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let file = map_file(path, "the model's weights as safetensors")?;
+        let damaged = |reason: String| ModelError::Damaged {
+            path: path.to_owned(),
+            reason,
         };
-        (name, tensor)
-    });
-    let tensors = stored.collect();
-    Ok(Weights::new(path, file, tensors))
+        let (data_start, table) = parse_header(&file).map_err(damaged)?;
+
+        let stored = table.tensors().into_iter().map(|(name, info)| {
+            let (start, end) = info.data_offsets;
+            let tensor = StoredTensor {
+                shape: info.shape.clone(),
+                encoding: encoding(info.dtype).ok_or_else(|| format!("{:?}", info.dtype)),
+                bytes: data_start + start..data_start + end,
+                rows: RowOrder::Plain,
+            };
+            (name, tensor)
+        });
+        let tensors = stored.collect();
+        Ok(Self::new(path, file, tensors))
+    }
 }
 
 /// Where the data starts, and the table; or what is wrong with the file.
@@ -121,7 +124,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         std::fs::write(&path, bytes).unwrap();
-        open(&path)
+        Weights::open(&path)
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
-use super::safetensors;
 use super::weights::Weights;
 use crate::error::ModelError;
 
@@ -43,7 +42,7 @@ pub(crate) fn open(index: &Path) -> Result<Weights, ModelError> {
         )));
     }
     let shard = |name: &&String| {
-        let weights = safetensors::open(&index.with_file_name(name))?;
+        let weights = Weights::open(&index.with_file_name(name))?;
         let mut listed = weight_map.iter().filter(|(_, file)| file == name);
         match listed.find(|(tensor, _)| !weights.contains(tensor)) {
             None => Ok(weights),

@@ -42,7 +42,7 @@ impl Tokenizer {
     /// If the file is missing, unreadable or not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
         let json = std::fs::read_to_string(path)
-            .map_err(|source| super::weights::read_error(path, source, "a tokenizer.json"))?;
+            .map_err(|source| super::read::read_error(path, source, "a tokenizer.json"))?;
         Self::from_json(&json, path)
     }
 

@@ -4,8 +4,6 @@
 //! values are converted to `f32` one tensor at a time, when asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -66,14 +64,6 @@ pub(crate) enum RowOrder {
 }
 
 impl Weights {
-    /// Opens a safetensors file.
-    ///
-    /// # Errors
-    /// If it is missing, damaged or cut short.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
-        super::safetensors::open(path)
-    }
-
     pub(crate) fn new(path: &Path, file: Mmap, tensors: BTreeMap<String, StoredTensor>) -> Self {
         let mapped = MappedFile {
             path: path.to_owned(),
@@ -241,36 +231,6 @@ impl MappedFile {
                 range.len(),
             )
         };
-    }
-}
-
-/// Maps a file into memory.
-///
-/// # Errors
-/// If it does not exist (`expected` says what should be there) or cannot be mapped.
-pub(crate) fn map_file(path: &Path, expected: &str) -> Result<Mmap, ModelError> {
-    let file = File::open(path).map_err(|source| read_error(path, source, expected))?;
-    // SAFETY: a mapping must not change while it is borrowed. Weights files are written once and
-    // never edited in place (this crate writes to a new name and renames); as with every mapped
-    // reader, whoever truncates a model that is being loaded ends the process.
-    unsafe { Mmap::map(&file) }.map_err(|source| ModelError::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// The error for a file that could not be opened.
-pub(crate) fn read_error(path: &Path, source: std::io::Error, expected: &str) -> ModelError {
-    if source.kind() == ErrorKind::NotFound {
-        ModelError::Missing {
-            path: path.to_owned(),
-            expected: expected.to_owned(),
-        }
-    } else {
-        ModelError::Read {
-            path: path.to_owned(),
-            source,
-        }
     }
 }
 

@@ -20,7 +20,10 @@ use self::{
     prefix_tree::PrefixTree,
     sampling::{Choice, choose},
 };
-use crate::{LanguageModel, ModelError, kernels, language_model::token_tensor, scoring::to_host};
+use crate::{
+    LanguageModel, ModelError, kernels,
+    transfer::{to_host, token_tensor},
+};
 
 /// A prompt and the responses to sample from it.
 #[derive(Clone, Debug)]

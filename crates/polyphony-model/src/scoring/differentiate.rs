@@ -3,11 +3,11 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{PackedGroup, group_logprobs, to_host};
+use super::{PackedGroup, group_logprobs};
 use crate::{
     LanguageModel, ModelError, WeightGradients,
-    language_model::token_tensor,
     network::{LayerInputs, attention::PackedAttention},
+    transfer::{to_host, token_tensor},
 };
 
 /// What a forward pass keeps for the backward pass.

@@ -11,8 +11,9 @@ pub use pack::PackedGroup;
 use self::pack::check_tokens;
 
 use crate::{
-    LanguageModel, ModelError, kernels, language_model::token_tensor,
+    LanguageModel, ModelError, kernels,
     network::attention::PackedAttention,
+    transfer::{to_host, token_tensor},
 };
 
 /// The natural log-probability of every response token of a group, under the distribution
@@ -103,13 +104,6 @@ pub fn sequence_logprobs(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>,
     let group = PackedGroup::new(&ids[..1], vec![rest])?;
     let logprobs = score_group(model, &group, 1.0)?;
     Ok(to_host(logprobs))
-}
-
-/// The values of a vector, in host memory.
-pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data = tensor.inner().into_data().convert::<f32>();
-    // Only another element type could fail, and it has just been converted.
-    data.try_into_vec().expect("converted to f32")
 }
 
 #[cfg(test)]

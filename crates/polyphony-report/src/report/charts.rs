@@ -1,17 +1,15 @@
-//! The charts of a report, section by section.
+//! The charts of metrics, section by section.
 //!
 //! Metrics are told apart by their keys. The names below say where a chart stands and in which order; one
 //! that none of them names has its chart among those of the algorithm or among all metrics, with the unit
 //! and the meaning that the run has kept of it.
 
-mod judged;
-
 use indexmap::{IndexMap, IndexSet};
 use polyphony_episode::MetricKey;
 use serde_json::{Value, json};
 
-pub(super) use self::judged::{comparison, judged};
 use super::{
+    evaluations::held_out,
     groups::{Curves, Group},
     plot::{Chart, Trace, band_colour, bars, dots, line, over_steps, points, with},
 };
@@ -114,7 +112,7 @@ pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
         if let Some(curves) = group.metrics.get(RETURN) {
             traces.extend(curve(&curves.series, &group.label, index));
         }
-        traces.extend(judged::held_out(group, index, &Evaluation::by_task));
+        traces.extend(held_out(group, index, &Evaluation::by_task));
     }
     let caption = format!(
         "{SMOOTH} Diamonds are held-out tasks, with their 95 % interval over tasks and seeds."

@@ -5,7 +5,7 @@
 //! the entry of a fixed table that `q` counts. The low half of byte `j` belongs to value `j`, the
 //! high half to value `j + 16`.
 
-use super::half_at;
+use super::floats::half_at;
 
 /// Values in a block.
 pub(super) const BLOCK: usize = 32;

@@ -7,9 +7,8 @@
 //! results these functions equal bit for bit.
 
 mod blocks;
+mod floats;
 mod super_blocks;
-
-use half::{bf16, f16};
 
 use self::blocks::BLOCK;
 use self::super_blocks::SUPER_BLOCK;
@@ -170,11 +169,9 @@ impl Encoding {
     /// The values stored in `bytes`, which are whole blocks.
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
-            Self::F32 => decode_blocks(bytes, |block: &[u8; 4]| [f32::from_le_bytes(*block)]),
-            Self::F16 => decode_blocks(bytes, |block: &[u8; 2]| [half_at(block, 0)]),
-            Self::Bf16 => decode_blocks(bytes, |block: &[u8; 2]| {
-                [bf16::from_le_bytes(*block).to_f32()]
-            }),
+            Self::F32 => decode_blocks(bytes, floats::f32),
+            Self::F16 => decode_blocks(bytes, floats::f16),
+            Self::Bf16 => decode_blocks(bytes, floats::bf16),
             Self::Q4_0 => decode_blocks(bytes, blocks::q4_0),
             Self::Q4_1 => decode_blocks(bytes, blocks::q4_1),
             Self::Q5_0 => decode_blocks(bytes, blocks::q5_0),
@@ -203,11 +200,6 @@ fn decode_blocks<const BYTES: usize, const VALUES: usize>(
         values.extend_from_slice(&decode(block));
     }
     values
-}
-
-/// The 16-bit float at a byte offset.
-fn half_at(block: &[u8], offset: usize) -> f32 {
-    f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
 
 #[cfg(test)]

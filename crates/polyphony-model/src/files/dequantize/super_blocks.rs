@@ -6,7 +6,7 @@
 //! has no parts, it is `d·q`. The products are rounded in this order.
 
 use super::blocks::uneven;
-use super::half_at;
+use super::floats::half_at;
 
 /// Values in a super-block.
 pub(super) const SUPER_BLOCK: usize = 256;

@@ -16,11 +16,13 @@ use std::path::Path;
 
 use self::keys::ModelKeys;
 use self::reader::Gguf;
+use super::ModelFiles;
 use super::assets::{Assets, absolute};
+use super::read::map_file;
+use super::stop_tokens::stop_tokens;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
-use super::weights::{Weights, map_file};
-use super::{ModelFiles, stop_tokens};
+use super::weights::Weights;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 

@@ -3,13 +3,13 @@
 use indexmap::IndexSet;
 use serde_json::json;
 
+use super::{
+    groups::Group,
+    plot::{Chart, Trace, bars, colour, dots, errors, means, over_steps, with},
+};
 use crate::{
     comparison::Row,
     evaluation::{Evaluation, value_of},
-    report::{
-        groups::Group,
-        plot::{Chart, Trace, bars, colour, dots, errors, means, over_steps, with},
-    },
     statistics::{ByTask, Estimate},
 };
 
@@ -44,7 +44,7 @@ pub(super) fn held_out(
 }
 
 /// The figures of the evaluations over steps: parts of the return, and pass@k.
-pub(in crate::report) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
+pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
     let evaluations = || {
         groups
             .iter()
@@ -99,7 +99,7 @@ pub(in crate::report) fn judged(groups: &[Group<'_>]) -> Vec<Chart> {
 const INK: &str = "$ink";
 
 /// What every method reached, one bar each.
-pub(in crate::report) fn comparison(rows: &[Row]) -> Vec<Chart> {
+pub(super) fn comparison(rows: &[Row]) -> Vec<Chart> {
     let mut environments: Vec<&str> = rows.iter().map(|row| row.environment.as_str()).collect();
     environments.dedup();
     let chart = |environment: &&str| {
@@ -191,7 +191,7 @@ mod tests {
             run("writing", fixture::TLDR, "length"),
             run("coding", fixture::COOP, "tests"),
         ];
-        let charts = judged(&groups(&runs));
+        let charts = parts_and_pass_rates(&groups(&runs));
         let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
         assert_eq!(titles, ["held_out/reward/length", "held_out/reward/tests"]);
         for (chart, name) in charts.iter().zip(["writing", "coding"]) {
