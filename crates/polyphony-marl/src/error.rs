@@ -139,6 +139,9 @@ pub enum MarlError {
     /// A response without an advantage cannot be learned from.
     #[error("a response has no advantage: give each sample one before the update")]
     NoAdvantage,
+    /// A history without a value cannot be compared with what followed.
+    #[error("a history has no value: let a critic give each group one before the update")]
+    NoValue,
     /// Rollout and training disagree about the same tokens.
     #[error(
         "agent `{agent}` on {device}: the log-probability of a sampled token differs by {gap:.4} \

@@ -30,6 +30,7 @@ mod episodes;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod learners;
 mod magrpo;
 mod memory;
 mod metrics;
@@ -59,6 +60,7 @@ pub use algorithm::{
 pub use config::{ConfigError, LongPrompts, RolloutWeights, Schedule, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
+pub use learners::Learners;
 pub use magrpo::Magrpo;
 pub use metrics::{mean_return, update_metrics};
 pub use policy_loss::{

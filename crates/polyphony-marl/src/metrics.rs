@@ -15,7 +15,7 @@ use crate::{
 const REWARD: &str = "reward";
 
 /// The arithmetic mean; NaN of nothing, which is written as null.
-fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let values: Vec<f64> = values.into_iter().collect();
     values.iter().sum::<f64>() / values.len() as f64
 }

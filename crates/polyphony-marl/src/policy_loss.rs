@@ -142,27 +142,26 @@ impl PolicyLoss {
         )
     }
 
-    /// For each response of a minibatch the weight with which its tokens' terms enter the loss,
-    /// `L = Σ_responses weight · Σ_τ term_τ`. Responses left out of the loss have a weight of 0 and
-    /// are left out of the mean's denominator too.
-    pub fn weights<'a>(
-        &self,
-        responses: impl IntoIterator<Item = &'a Sample> + Clone,
-        max_new_tokens: usize,
-    ) -> Vec<f64> {
+    /// The weight with which the token terms of each response enter the loss of a minibatch,
+    /// `L = Σ_responses weight · Σ_τ term_τ`, group by group. Responses that are left out of the loss
+    /// have a weight of 0 and are left out of the mean's denominator too.
+    pub fn weights(&self, groups: &[&AgentGroup], max_new_tokens: usize) -> Vec<Vec<f64>> {
         let counts = |sample: &&Sample| !(self.mask_truncated && sample.is_truncated());
-        let trained = || responses.clone().into_iter().filter(counts);
-        let count = trained().count() as f64;
-        let tokens = trained()
-            .map(|sample| sample.response.tokens.len())
-            .sum::<usize>() as f64;
+        let trained = groups
+            .iter()
+            .flat_map(|group| &group.samples)
+            .filter(counts);
+        let count = trained.clone().count() as f64;
+        let lengths = trained.map(|sample| sample.response.tokens.len());
+        let tokens = lengths.sum::<usize>() as f64;
         let divisor = match self.aggregation {
             Aggregation::SequenceSum => count,
             Aggregation::TokenMean => tokens,
             Aggregation::FixedLength => count * max_new_tokens as f64,
         };
-        let weight = |sample| if counts(&sample) { 1.0 / divisor } else { 0.0 };
-        responses.clone().into_iter().map(weight).collect()
+        let weight = |sample: &Sample| if counts(&sample) { 1.0 / divisor } else { 0.0 };
+        let of_group = |group: &&AgentGroup| group.samples.iter().map(weight).collect();
+        groups.iter().map(of_group).collect()
     }
 
     /// The term of a token whose response has this advantage.

@@ -49,12 +49,13 @@ impl<'a> PolicyUpdate<'a> {
         }
     }
 
-    /// Whether a buffer of this many groups is full.
-    pub fn is_due(&self, groups: usize) -> bool {
-        groups >= self.buffer
+    /// Empties a learner's buffer if it is full; `None` if it is not.
+    pub fn take_due(&self, learner: &mut Learner) -> Option<Vec<AgentGroup>> {
+        let full = learner.buffer.len() >= self.buffer;
+        full.then(|| std::mem::take(&mut learner.buffer))
     }
 
-    /// The report of an agent that still collects: nothing but its learning rate.
+    /// The report of an agent that is still collecting: nothing but its learning rate.
     pub fn waiting(&self) -> UpdateReport {
         UpdateReport {
             learning_rate: self.learning_rate,
@@ -100,17 +101,13 @@ pub fn update_policy(
     let settings = update.step_settings(States::None);
     for minibatch in update.minibatches(buffer.len())? {
         let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
-        let responses = groups.iter().flat_map(|group| &group.samples);
-        let weights = loss.weights(responses, update.max_new_tokens);
-        // Those that are run, and the weights of their responses.
+        let weights = loss.weights(&groups, update.max_new_tokens);
+        // The groups that the loss depends on, and the weights of their responses.
         let mut run = Vec::new();
-        let mut rest = weights.as_slice();
-        for group in groups {
-            let own;
-            (own, rest) = rest.split_at(group.samples.len());
-            match loss.is_idle(group, own)? {
+        for (group, weights) in groups.into_iter().zip(&weights) {
+            match loss.is_idle(group, weights)? {
                 true => report.skipped_groups += 1,
-                false => run.push((group, own)),
+                false => run.push((group, weights)),
             }
         }
         let groups: Vec<&AgentGroup> = run.iter().map(|(group, _)| *group).collect();

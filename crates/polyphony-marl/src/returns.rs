@@ -113,6 +113,7 @@ pub(crate) mod tests {
         let group = AgentGroup {
             observation: Observation::new("o"),
             history: History { tokens: [1].into() },
+            value: None,
             samples: vec![sample; rewards.len()],
         };
         let branch = |(index, reward): (usize, &f64)| Branch {

@@ -12,6 +12,7 @@ use crate::{
     adamw::{AdamW, SteppedWeight},
     agent::Agent,
     algorithm::AlgorithmState,
+    tree::AgentGroup,
     update::Learner,
 };
 
@@ -26,6 +27,8 @@ pub struct LearnerState {
     pub skipped_in_a_row: usize,
     /// The weights that have moments.
     pub stepped: Vec<SteppedWeight>,
+    /// Groups that the agent has not learned from yet.
+    pub buffer: Vec<AgentGroup>,
 }
 
 impl Learner {
@@ -36,6 +39,7 @@ impl Learner {
             gradient_steps: self.gradient_steps,
             skipped_in_a_row: self.skipped_in_a_row,
             stepped: self.optimizer.stepped(&specs(agent)),
+            buffer: self.buffer.clone(),
         }
     }
 
@@ -51,7 +55,7 @@ impl Learner {
     /// If the state is that of another agent or another model, or a tensor cannot be read.
     pub fn restored(
         agent: &Agent,
-        state: &LearnerState,
+        state: LearnerState,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<Self, MarlError> {
         if state.agent != agent.name {
@@ -63,6 +67,7 @@ impl Learner {
         let (specs, device) = (specs(agent), agent.model.device());
         let optimizer = AdamW::restored(&prefix(agent), &specs, &state.stepped, &device, read)?;
         Ok(Self {
+            buffer: state.buffer,
             optimizer,
             gradient_steps: state.gradient_steps,
             skipped_in_a_row: state.skipped_in_a_row,
@@ -92,24 +97,6 @@ impl AlgorithmState {
         // RON keeps every digit of a number.
         let values = ron::to_string(values).map_err(|error| MarlError::state(error.to_string()))?;
         Ok(Self { values, tensors })
-    }
-
-    /// The values of a state that was kept, one per agent of a team of this size.
-    ///
-    /// # Errors
-    /// If they are not what they should be, or of another number.
-    pub fn read_each<T: DeserializeOwned>(
-        values: &str,
-        agents: usize,
-    ) -> Result<Vec<T>, MarlError> {
-        let read: Vec<T> = Self::read(values)?;
-        match read.len() == agents {
-            true => Ok(read),
-            false => Err(MarlError::state(format!(
-                "it is that of {} agents, but the team has {agents}",
-                read.len()
-            ))),
-        }
     }
 
     /// The values of a state that was kept.

@@ -112,6 +112,8 @@ pub struct AgentGroup {
     pub observation: Observation,
     /// What its model reads.
     pub history: History,
+    /// The return that a critic expected at this history; `None` if none was asked.
+    pub value: Option<f64>,
     /// The `G` responses.
     pub samples: Vec<Sample>,
 }

@@ -16,6 +16,8 @@ use crate::{
 /// What one agent learns with.
 #[derive(Clone, Debug, Default)]
 pub struct Learner {
+    /// Groups that the agent will learn from once there are enough of them.
+    pub buffer: Vec<AgentGroup>,
     /// Its optimizer.
     pub optimizer: AdamW,
     /// Gradient steps taken.

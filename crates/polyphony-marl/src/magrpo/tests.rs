@@ -405,8 +405,8 @@ fn a_state_of_another_team_is_refused() {
         assert!(message.starts_with("the saved state of the algorithm does not fit: "));
         assert!(message.contains(expected), "{message}");
     };
-    refused("[]", "it is that of 0 agents, but the team has 2");
-    refused("[(nothing: 1)]", "1:");
+    refused("([],())", "it is that of 0 agents, but the team has 2");
+    refused("([(nothing: 1)],())", "1:");
     let swapped = state.replace("\"first\"", "\"third\"");
     refused(&swapped, "it is that of agent `third`, not of `first`");
 }

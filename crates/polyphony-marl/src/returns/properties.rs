@@ -71,6 +71,7 @@ pub(crate) fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
     let groups = (0..shape.agents).map(|_| AgentGroup {
         observation: Observation::new("o"),
         history: History { tokens: [1].into() },
+        value: None,
         samples: (0..shape.samples).map(|_| sample()).collect(),
     });
     let groups: Vec<AgentGroup> = groups.collect();

@@ -124,6 +124,7 @@ fn with_groups<'a>(
             .map(|((observation, history), samples)| AgentGroup {
                 observation: observation.clone(),
                 history: history.clone(),
+                value: None,
                 samples,
             });
         let node = Node {

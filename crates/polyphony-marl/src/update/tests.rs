@@ -44,6 +44,7 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
         history: History {
             tokens: prompt.into(),
         },
+        value: None,
         samples,
     }
 }
