@@ -166,7 +166,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates {
-            // Right for the tiny model; a real one wants about 1e-5.
+            // Right for the tiny model; a real one needs about 1e-5.
             learning_rate: 3e-3,
             // One gradient step from the two tasks of a step.
             buffer: 2,

@@ -1,17 +1,17 @@
-//! Independent actor-critic: each agent has a critic of its own history, a value head on the last
-//! hidden state of its own backbone at the last token of a history.
+//! Independent actor-critic: each agent has a critic of its own history, which is a value head on the
+//! last hidden state of the agent's backbone at the last token of the history.
 //!
 //! Source: "CoLLM", ICML 2026, arXiv 2601.21972, whose code calls it IAC. In reading order, for agent `i`
 //! with history `h_t` at a node, response `a_t`, and value `V`:
 //!
 //! 1. Error of a joint action: `δ_t = r_t + γ V(h_{t+1}) − V(h_t)`, with `V = 0` where the episode ends.
 //! 2. Advantage: `A_t = δ_t + γ λ · mean over the child node's joint actions of A_{t+1}` (GAE, arXiv
-//!    1506.02438, on a tree). A response has the mean over the joint actions that contain it.
-//! 3. Target: `T_t = V(h_t) + A_t`; with `λ = 0`, which is the published one, `r_t + γ V(h_{t+1})`.
+//!    1506.02438, on a tree). That of a response is the mean over the joint actions that contain it.
+//! 3. Target: `T_t = V(h_t) + A_t`. With `λ = 0`, as published, this is `r_t + γ V(h_{t+1})`.
 //! 4. Loss: the policy's, as [`PolicyLoss`] says, and `c_v` times the mean over responses of
 //!    `max((V − T)², (clip(V, V_old − ε, V_old + ε) − T)²)`. One forward pass gives both, and the
 //!    gradient of both reaches the backbone.
-//! 5. Update: AdamW for the backbone, and one of its own for the head.
+//! 5. Update: AdamW, with one optimizer for the backbone and one for the head.
 //!
 //! What departs from the authors' code, and why:
 //!
@@ -74,13 +74,13 @@ pub struct IndependentActorCritic {
     pub termination_threshold: Option<f64>,
     /// `λ`: how far advantages look beyond the next turn's value; 0 not at all, 1 to the end.
     pub lambda: f64,
-    /// What the critic is made of.
+    /// The layers of the critic.
     pub value_head: HeadShape,
     /// `c_v`: what the critic's loss is multiplied by.
     pub value_coefficient: f64,
-    /// `ε`: how far a value counts as moved from that at rollout; `None` without a bound.
+    /// `ε`: values are clipped to within this distance of those at rollout; `None` for no clipping.
     pub value_clip: Option<f64>,
-    /// The learning rate of the value head after warm-up; `None` for that of its agent.
+    /// The learning rate of the value head after warm-up; `None` for its agent's learning rate.
     pub value_learning_rate: Option<f64>,
     /// What is maximized.
     pub objective: Objective,
@@ -217,7 +217,7 @@ impl AlgorithmSettings for IndependentActorCritic {
             memory.lasting.insert(0, reference);
         }
         let numbers = self.value_head.numbers(agent.model.hidden_size) as u64;
-        // Its weights and two moments; and its gradient.
+        // Weights and two moments last; gradients pass.
         memory
             .lasting
             .push(Need::new("critic", 3 * numbers * NUMBER));
@@ -340,7 +340,8 @@ impl Algorithm for Training {
 }
 
 /// Gives every group the value of its history, before anybody has learned from the rollout. This takes a
-/// forward pass per prompt: the one that sampled may have run in lower precision, and keeps no states.
+/// forward pass per prompt, because the pass that sampled keeps no hidden states and may have run in
+/// bfloat16.
 fn give_values(
     agents: &[Agent],
     heads: &[ValueHead],

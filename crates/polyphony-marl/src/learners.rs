@@ -85,10 +85,10 @@ impl Learners {
     }
 
     /// The learners of a saved [state](Learners::state), and what the algorithm kept besides. `read`
-    /// gives the values of a tensor.
+    /// returns the values of a tensor.
     ///
     /// # Errors
-    /// If the state is that of another team or another model, or a tensor cannot be read.
+    /// If the state belongs to another team or model, or a tensor cannot be read.
     pub fn restored<T: DeserializeOwned>(
         agents: &[Agent],
         values: &str,
@@ -107,7 +107,7 @@ impl Learners {
         Ok((Self(learners.collect::<Result<_, _>>()?), more))
     }
 
-    /// Gradient steps that all agents have taken together.
+    /// The number of gradient steps of all agents together.
     pub fn gradient_steps(&self) -> usize {
         self.0.iter().map(|learner| learner.gradient_steps).sum()
     }

@@ -15,14 +15,14 @@
 //!
 //! What departs from the authors' code, and why:
 //!
-//! - The scale only divides. The authors subtract the mean once more when they normalize, which makes
-//!   MARLOO and MAReMax the same as MAGRPO.
+//! - Normalizing only divides. The authors subtract the mean a second time, which makes MARLOO and
+//!   MAReMax the same as MAGRPO.
 //! - Advantages are normalized within a group, never over different tasks, whose rewards have different
 //!   scales.
 //! - The end-of-sequence token is trained, so that agents learn when to stop.
 //! - Log-probabilities are those of the distribution that was sampled from, so that the gradient is that
 //!   of the policy that acted.
-//! - A loss that is not finite never reaches the weights; it is counted. The authors replace it with 0.1.
+//! - An update whose loss is not finite is skipped and counted. The authors replace the loss with 0.1.
 //! - There is no weight decay unless it is asked for.
 //! - Samples that are older than the weights need the clipped objective, whose ratio corrects for it.
 //!
@@ -65,7 +65,7 @@ pub struct Magrpo {
     pub termination_threshold: Option<f64>,
     /// What is subtracted from credits.
     pub baseline: Baseline,
-    /// What advantages are divided by.
+    /// What advantages are divided by, `s`.
     pub advantage_scale: AdvantageScale,
     /// What is maximized.
     pub objective: Objective,

@@ -20,21 +20,21 @@ pub struct PolicyUpdate<'a> {
     pub updates: &'a Updates,
     /// The learning rate.
     pub learning_rate: f64,
-    /// Groups that have to be there before the agent updates.
+    /// Groups that an agent collects before it updates.
     pub buffer: usize,
-    /// Groups of one gradient step, or up to twice as many where they do not come out even.
+    /// Groups of one gradient step; up to twice as many if the buffer cannot be divided evenly.
     pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,
     /// The most tokens of a response.
     pub max_new_tokens: usize,
-    /// Orders the groups where there are several epochs.
+    /// Orders the groups if there are several epochs.
     pub shuffle: StreamKey,
 }
 
 impl<'a> PolicyUpdate<'a> {
-    /// How a run's settings let the agent at `index`, which plays this many roles, update in a step. A
-    /// node has one group per role.
+    /// The update in a step of the agent at `index`, which plays this many roles. A node has one group
+    /// per role.
     pub fn new(index: usize, agent: &Agent, roles: usize, step: &StepContext<'a>) -> Self {
         let config = step.config;
         Self {
@@ -44,7 +44,7 @@ impl<'a> PolicyUpdate<'a> {
             minibatch: config.updates.minibatch * roles,
             temperature: config.temperature(),
             max_new_tokens: config.max_new_tokens,
-            // Rollout has refused steps and roles that are more than keys can name.
+            // The rollout has refused steps and roles that do not fit into keys.
             shuffle: shuffle_key(config.seed, step.step as u32, index as u16),
         }
     }
@@ -83,8 +83,7 @@ impl<'a> PolicyUpdate<'a> {
     }
 }
 
-/// Updates an agent from groups that it has not learned from yet, each of whose samples has an
-/// advantage.
+/// Updates an agent from groups whose samples all have advantages.
 ///
 /// # Errors
 /// As [`gradient_step`], and if a sample lacks an advantage, a minibatch has no group, or `kl` needs a

@@ -1,7 +1,7 @@
-//! What has to be kept of what learns, so that it learns on as if it had never stopped.
+//! What a checkpoint keeps of learners, so that a resumed run learns as if it had never stopped.
 //!
-//! Random numbers need nothing: their streams are named by seed and step. A reference is the model that
-//! the agent started from.
+//! Random numbers need no state, because their streams are keyed by seed and step. Neither does a
+//! reference: it is the model that the agent started from.
 
 use burn::tensor::Tensor;
 use polyphony_model::{ModelError, TensorSpec};
@@ -16,7 +16,7 @@ use crate::{
     update::Learner,
 };
 
-/// Of a learner everything but its tensors.
+/// Everything about a learner except its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LearnerState {
     /// The agent's name.
@@ -49,10 +49,10 @@ impl Learner {
         self.optimizer.tensors(&prefix(agent), &specs(agent))
     }
 
-    /// The learner of an agent in a state that was kept. `read` gives the values of a tensor.
+    /// The learner of an agent from a saved state. `read` returns the values of a tensor.
     ///
     /// # Errors
-    /// If the state is that of another agent or another model, or a tensor cannot be read.
+    /// If the state belongs to another agent or model, or a tensor cannot be read.
     pub fn restored(
         agent: &Agent,
         state: LearnerState,
@@ -80,7 +80,7 @@ fn specs(agent: &Agent) -> Vec<TensorSpec> {
     weights.map(|(spec, _)| spec).collect()
 }
 
-/// What the names of an agent's tensors begin with.
+/// The prefix of the names of an agent's tensors.
 pub(crate) fn prefix(agent: &Agent) -> String {
     format!("{}.", agent.name)
 }
@@ -99,10 +99,10 @@ impl AlgorithmState {
         Ok(Self { values, tensors })
     }
 
-    /// The values of a state that was kept.
+    /// The values of a saved state.
     ///
     /// # Errors
-    /// If they are not what they should be.
+    /// If they do not have the expected type.
     pub fn read<T: DeserializeOwned>(values: &str) -> Result<T, MarlError> {
         ron::from_str(values).map_err(|error| MarlError::state(error.to_string()))
     }

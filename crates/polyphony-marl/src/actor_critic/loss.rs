@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A critic's loss for one response, and its derivative in the value: the squared error, or that of the
-/// value clipped to within `clip` of that at rollout, whichever is greater.
+/// value clipped to within `clip` of the one at rollout, whichever is greater.
 pub fn value_loss(value: f64, at_rollout: f64, target: f64, clip: Option<f64>) -> (f64, f64) {
     let free = (value - target).powi(2);
     let clipped = match clip {
@@ -16,7 +16,7 @@ pub fn value_loss(value: f64, at_rollout: f64, target: f64, clip: Option<f64>) -
         None => value,
     };
     let bounded = (clipped - target).powi(2);
-    // A clipped value that is farther off stands still.
+    // If the clipped value is farther off, it is a constant.
     match bounded > free {
         true => (bounded, 0.0),
         false => (free, 2.0 * (value - target)),
