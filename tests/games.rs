@@ -7,7 +7,7 @@ use polyphony_marl::{
     Progress, Rollout, StepContext, Tree,
 };
 use polyphony_model::{ModelError, TensorSpec};
-use polyphony_test_support::games::{Lesson, SEEDS};
+use polyphony_test_support::games::{Challenge, SEEDS};
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -39,11 +39,11 @@ fn magrpo(baseline: Baseline, joint_mode: JointMode, credit: Credit) -> Magrpo {
 }
 
 /// Every algorithm learns the game, from every seed.
-fn check_learned(lesson: &Lesson) {
+fn check_learned(challenge: &Challenge) {
     let mut failed = Vec::new();
     for baseline in BASELINES {
         for (joint_mode, credit) in MODES {
-            let failures = lesson.failures(&magrpo(baseline, joint_mode, credit));
+            let failures = challenge.failures(&magrpo(baseline, joint_mode, credit));
             let named = |failure| format!("{baseline:?}, {joint_mode:?}, {credit:?}, {failure}");
             failed.extend(failures.into_iter().map(named));
         }
@@ -53,12 +53,12 @@ fn check_learned(lesson: &Lesson) {
 
 #[test]
 fn a_team_learns_to_complement_each_other() {
-    check_learned(&Lesson::complement());
+    check_learned(&Challenge::complement());
 }
 
 #[test]
 fn a_team_learns_to_hand_on_what_one_of_them_saw() {
-    check_learned(&Lesson::relay());
+    check_learned(&Challenge::relay());
 }
 
 /// An algorithm that learns from rewards that have nothing to do with the answers: those of each node are
@@ -118,12 +118,12 @@ fn shuffle(node: &mut Node, dice: &mut ChaCha8Rng) {
 }
 
 /// Shuffled rewards teach nothing: the result is left to chance, and low on average.
-fn check_not_learned(lesson: &Lesson) {
+fn check_not_learned(challenge: &Challenge) {
     let mut reached = Vec::new();
     for joint_mode in [JointMode::Aligned, JointMode::Cross] {
         let settings = magrpo(Baseline::GroupMean, joint_mode, Credit::Mean);
         for seed in SEEDS {
-            let attempt = lesson.learn(&settings, seed, |inner| {
+            let attempt = challenge.learn(&settings, seed, |inner| {
                 Box::new(Shuffled {
                     inner,
                     dice: ChaCha8Rng::seed_from_u64(seed),
@@ -138,10 +138,10 @@ fn check_not_learned(lesson: &Lesson) {
 
 #[test]
 fn shuffled_rewards_teach_no_complement() {
-    check_not_learned(&Lesson::complement());
+    check_not_learned(&Challenge::complement());
 }
 
 #[test]
 fn shuffled_rewards_teach_no_relay() {
-    check_not_learned(&Lesson::relay());
+    check_not_learned(&Challenge::relay());
 }

@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 use polyphony_marl::{HeadShape, IndependentActorCritic};
-use polyphony_test_support::games::Lesson;
+use polyphony_test_support::games::Challenge;
 
 fn settings() -> IndependentActorCritic {
     IndependentActorCritic {
@@ -14,19 +14,19 @@ fn settings() -> IndependentActorCritic {
 }
 
 /// Every seed learns the game in this many steps.
-fn check_learned(lesson: Lesson, steps: usize, settings: &IndependentActorCritic) {
-    let failed = Lesson { steps, ..lesson }.failures(settings);
+fn check_learned(challenge: Challenge, steps: usize, settings: &IndependentActorCritic) {
+    let failed = Challenge { steps, ..challenge }.failures(settings);
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 #[test]
 fn critics_help_a_team_to_complement_each_other() {
-    check_learned(Lesson::complement(), 200, &settings());
+    check_learned(Challenge::complement(), 200, &settings());
 }
 
 #[test]
 fn critics_help_a_team_to_hand_on_what_one_of_them_saw() {
-    check_learned(Lesson::relay(), 250, &settings());
+    check_learned(Challenge::relay(), 250, &settings());
 }
 
 #[test]
@@ -36,5 +36,5 @@ fn a_deeper_head_that_looks_far_ahead_learns_too() {
         lambda: 0.95,
         ..settings()
     };
-    check_learned(Lesson::relay(), 250, &settings);
+    check_learned(Challenge::relay(), 250, &settings);
 }

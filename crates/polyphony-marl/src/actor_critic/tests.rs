@@ -29,7 +29,8 @@ fn a_values_loss_is_its_squared_error_bounded_from_below_by_the_clipped_one() {
         // Not clipped yet.
         (1.0, 1.0, 3.0, 4.0, -4.0),
         (1.1, 1.0, 3.0, 3.61, -3.8),
-        // It has come nearer than it may: the clipped value counts, and stands still.
+        // It has moved further towards the target than it may: the clipped value counts, which is a
+        // constant.
         (2.0, 1.0, 3.0, 3.24, 0.0),
         // It has gone the wrong way: the way back is open.
         (0.0, 1.0, 3.0, 9.0, -6.0),
@@ -134,7 +135,7 @@ proptest! {
     }
 }
 
-/// A head whose weights are all something.
+/// A head without zero weights.
 fn head(shape: HeadShape, width: usize) -> ValueHead {
     let mut head = ValueHead::new(shape, width, StreamKey([3; 32]));
     for (place, weight) in head.weights_mut().iter_mut().enumerate() {
@@ -356,7 +357,7 @@ fn a_step_reports_what_the_critic_expects() {
     let second = run_step(&mut agents, algorithm.as_mut(), &game, &tasks, &config, 1);
     for role in ["first", "second"] {
         let own = |step: &Step, name: &str| step.metric(&format!("{role}/{name}"));
-        // A critic that knows nothing expects nothing, and its targets are the rewards.
+        // An untrained critic expects 0, so its targets are the rewards.
         assert_eq!(own(&first, "value_mean"), Some(0.0));
         let explained = own(&first, "explained_variance").unwrap();
         assert!(explained.abs() < 1e-9, "{explained}");

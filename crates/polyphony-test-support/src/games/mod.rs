@@ -1,11 +1,11 @@
 //! Small cooperative games whose optimum is known. Tiny models learn them within a few seconds.
 
+mod challenge;
 mod complement;
-mod lesson;
 mod relay;
 
+pub use challenge::{Attempt, Challenge, SEEDS};
 pub use complement::Complement;
-pub use lesson::{Attempt, Lesson, SEEDS};
 pub use relay::Relay;
 
 /// The number that a text stands for: the code of its first character modulo three. An empty text

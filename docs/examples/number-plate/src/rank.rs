@@ -1,9 +1,9 @@
-//! An algorithm of one's own: only the rank of a response within its group counts.
+//! An algorithm of your own: only the rank of a response within its group counts.
 //!
 //! `A_g = w · (2 · rank_g / (G − 1) − 1)`: −w for the lowest credit of a group and w for the highest; equal
 //! credits share the mean of their ranks. Ranks have no unit, so a reward with large outliers does no harm.
-//! The weight `w` of each agent, from 1 to 2, grows while its groups have nothing to rank, at the speed
-//! `patience`. It is the state that this algorithm adds to the learners'.
+//! The weight `w` of each agent follows 1 plus the fraction of its groups that had nothing to rank, at the
+//! rate `patience`. The weights are the state that this algorithm adds to that of the learners.
 //!
 //! Everything but ranks and weights is made of the public parts of `polyphony::marl`.
 
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub struct RankBased {
     /// Responses that each agent samples at a node.
     samples: usize,
-    /// How fast an agent's weight changes, from 0 (never) to 1 (at once).
+    /// How fast an agent's weight changes, from 0 (not at all) to 1 (at once).
     patience: f64,
 }
 

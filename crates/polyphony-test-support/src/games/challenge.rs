@@ -9,7 +9,7 @@ use super::{Complement, Relay};
 use crate::team;
 
 /// A game, its tasks, and how long it may take to learn.
-pub struct Lesson {
+pub struct Challenge {
     /// The game.
     pub game: Box<dyn Environment>,
     /// All of them are played in each step.
@@ -37,7 +37,7 @@ const WINDOW: usize = 10;
 /// The seeds that a game is learned from.
 pub const SEEDS: [u64; 3] = [1, 2, 3];
 
-impl Lesson {
+impl Challenge {
     /// [`Complement`] with two calls.
     pub fn complement() -> Self {
         let task = |(call, sum)| Task::new(call, [("call", call), ("sum", sum)]);
@@ -78,7 +78,7 @@ impl Lesson {
     }
 
     /// Learns the game from one seed, on one core: models as tiny as these lose more time to handing work
-    /// to other cores than they win. `wrap` may put something around the algorithm.
+    /// to other cores than they gain. `wrap` may put something around the algorithm.
     pub fn learn(
         &self,
         settings: &(dyn AlgorithmSettings + Sync),
