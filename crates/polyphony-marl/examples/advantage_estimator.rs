@@ -1,9 +1,9 @@
-//! An algorithm with an advantage estimator of its own: responses are scored by their rank within the
-//! group alone.
+//! An algorithm with an advantage estimator of its own: only the rank of a response within its group
+//! counts.
 //!
-//! Ranks hold no units, so that a reward of large outliers does no harm. Everything else is made of the
-//! parts that MAGRPO is made of: rollout, returns, credits, policy loss, update. Two copies of a tiny
-//! model with random weights learn to complement each other.
+//! Ranks have no unit, so a reward with large outliers does no harm. Everything else is made of the parts
+//! that MAGRPO is made of: rollout, returns, credits, policy loss, update. Two copies of a tiny model with
+//! random weights learn to complement each other.
 //!
 //! `cargo run -p polyphony-marl --example advantage_estimator`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
@@ -13,9 +13,9 @@ use std::error::Error;
 use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
     Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
-    Credit, Game, JointMode, Learner, LearnerState, LongPrompts, MarlError, PolicyLoss,
-    PolicyUpdate, Progress, Rollout, RolloutWeights, StepContext, TrainingConfig, Tree, Updates,
-    credits, role_returns, start_tasks, train_step, update_each, update_metrics, update_policy,
+    Credit, Game, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress, Rollout,
+    RolloutWeights, StepContext, TrainingConfig, Tree, Updates, credits, role_returns, start_tasks,
+    train_step,
 };
 use polyphony_model::{ModelError, Sampling, TensorSpec};
 use polyphony_test_support::{games::Complement, team};
@@ -73,16 +73,16 @@ impl AlgorithmSettings for RankEstimator {
         self.validate_for(game)?;
         Ok(Box::new(Ranking {
             settings: self.clone(),
-            learners: agents.iter().map(|_| Learner::default()).collect(),
+            learners: Learners::new(agents),
             best: f64::NEG_INFINITY,
         }))
     }
 }
 
-/// The algorithm while it trains: an optimizer per agent, and the best return so far.
+/// The algorithm while it trains: a learner per agent, and the best return so far.
 struct Ranking {
     settings: RankEstimator,
-    learners: Vec<Learner>,
+    learners: Learners,
     best: f64,
 }
 
@@ -100,59 +100,30 @@ impl Algorithm for Ranking {
     ) -> Result<Vec<Metric>, MarlError> {
         rollout.assign_advantages(|node, role| {
             let returns = role_returns(node, role, 1.0);
-            Ok(rank_advantages(&credits(
-                node,
-                role,
-                &returns,
-                Credit::Mean,
-            )))
+            let credits = credits(node, role, &returns, Credit::Mean);
+            Ok(rank_advantages(&credits))
         })?;
-        let groups: Vec<_> = (0..agents.len())
-            .map(|role| {
-                rollout
-                    .groups_of(&[role])
-                    .into_iter()
-                    .cloned()
-                    .collect::<Vec<_>>()
-            })
-            .collect();
         let loss = PolicyLoss::default();
-        let done = update_each(
-            agents,
-            &mut self.learners,
-            on_progress,
-            |index, agent, own| {
-                let update = PolicyUpdate::new(index, agent, 1, step);
-                update_policy(agent, own, &groups[index], &loss, &update)
-            },
-        )?;
-        let mut metrics = Vec::new();
-        for (role, (report, shift)) in step.game.roles.iter().zip(&done) {
-            metrics.extend(update_metrics(role, report, shift.as_ref()));
-        }
-        // A metric of its own, which files and pages show with unit and meaning.
+        let mut metrics = self
+            .learners
+            .update(agents, rollout, &loss, step, on_progress)?;
+        // A metric of its own, which files and pages show with its unit and meaning.
         let returns = rollout
             .nodes
             .iter()
             .flat_map(|node| role_returns(node, 0, 1.0));
         self.best = returns.fold(self.best, f64::max);
-        let meaning = "Highest return of any joint action so far";
         metrics.push(Metric::new(
             MetricKey::new("best_return"),
             self.best,
             "reward",
-            meaning,
+            "Highest return of any joint action so far",
         ));
         Ok(metrics)
     }
 
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
-        let members = agents.iter().zip(&self.learners);
-        let learners: Vec<LearnerState> = members.clone().map(|(a, own)| own.state(a)).collect();
-        let tensors = members
-            .flat_map(|(agent, own)| own.tensors(agent))
-            .collect();
-        AlgorithmState::new(&(learners, self.best), tensors)
+        self.learners.state(agents, &self.best)
     }
 
     fn restore(
@@ -161,22 +132,17 @@ impl Algorithm for Ranking {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        let (learners, best): (Vec<LearnerState>, f64) = AlgorithmState::read(values)?;
-        let restored = agents.iter().zip(&learners);
-        self.learners = restored
-            .map(|(agent, state)| Learner::restored(agent, state, read))
-            .collect::<Result<_, _>>()?;
-        self.best = best;
+        (self.learners, self.best) = Learners::restored(agents, values, read)?;
         Ok(())
     }
 
     fn gradient_steps(&self) -> usize {
-        self.learners.iter().map(|own| own.gradient_steps).sum()
+        self.learners.gradient_steps()
     }
 }
 
-/// The advantage of each credit: −1 for the lowest rank, 1 for the highest, and for equal credits the
-/// mean of their ranks'.
+/// The advantage of each credit: −1 for the lowest rank and 1 for the highest. Equal credits share the
+/// mean of their ranks.
 fn rank_advantages(credits: &[f64]) -> Vec<f64> {
     let most = (credits.len() - 1).max(1) as f64;
     let rank = |own: &f64| {
@@ -200,7 +166,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates {
-            // Right for the tiny model; a real one wants about 1e-5.
+            // Right for the tiny model; a real one needs about 1e-5.
             learning_rate: 3e-3,
             // One gradient step from the two tasks of a step.
             buffer: 2,

@@ -1,7 +1,7 @@
-//! A complete program of one's own: an environment, its tasks, a team of two models, and training.
+//! A complete program: an environment, its tasks, a team of two models, and training.
 //!
-//! Two agents make up a number plate. The first writes the letters, the second the digits, and both
-//! parts should be equally long. Without an argument the agents are two copies of a tiny model with
+//! Two agents make up a number plate. The first writes the letters and the second the digits, and both
+//! parts should have the same length. Without an argument the agents are two copies of a tiny model with
 //! random weights, which learn within seconds; `docs/environments.md` walks through the program.
 //!
 //! `cargo run -p polyphony-marl --example own_environment [MODEL_DIRECTORY]`
@@ -62,7 +62,7 @@ impl Environment for NumberPlate {
     }
 }
 
-/// The share of a text's characters that are as wanted; 0 of an empty text.
+/// The fraction of a text's characters that are wanted; 0 for an empty text.
 fn share(text: &str, wanted: impl Fn(char) -> bool) -> f64 {
     let hits = text.chars().filter(|&character| wanted(character)).count();
     hits as f64 / text.chars().count().max(1) as f64
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut algorithm = magrpo.build(&agents, &Game::of(&environment), &config)?;
 
-    // Every step plays all tasks; a larger data set would be dealt out over the steps.
+    // Every step plays all tasks; a larger data set would be spread over the steps.
     let tasks = start_tasks(&agents, &environment, tasks, &config)?;
     let all: Vec<usize> = (0..tasks.len()).collect();
     for step in 0..STEPS {
@@ -133,7 +133,7 @@ fn team(model: &Path, environment: &NumberPlate) -> Result<Vec<Agent>, Box<dyn E
 
 fn config() -> TrainingConfig {
     TrainingConfig {
-        // The same seed draws the same random numbers, other ones in every step.
+        // The same seed gives the same random numbers, which differ from step to step.
         seed: 1,
         steps: STEPS,
         sampling: Sampling::default(),
@@ -141,9 +141,9 @@ fn config() -> TrainingConfig {
         weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates {
-            // Right for the tiny model; a real one wants about 1e-5.
+            // Right for the tiny model; a real one needs about 1e-5.
             learning_rate: 3e-3,
-            // The four tasks of a step, in one gradient step.
+            // One gradient step from the four tasks of a step.
             buffer: 4,
             minibatch: 4,
             ..Updates::default()

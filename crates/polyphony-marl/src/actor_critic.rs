@@ -1,17 +1,17 @@
-//! Independent actor-critic: each agent has a critic of its own history, a value head on the last
-//! hidden state of its own backbone at the last token of a history.
+//! Independent actor-critic: each agent has a critic of its own history, which is a value head on the
+//! last hidden state of the agent's backbone at the last token of the history.
 //!
 //! Source: "CoLLM", ICML 2026, arXiv 2601.21972, whose code calls it IAC. In reading order, for agent `i`
 //! with history `h_t` at a node, response `a_t`, and value `V`:
 //!
 //! 1. Error of a joint action: `δ_t = r_t + γ V(h_{t+1}) − V(h_t)`, with `V = 0` where the episode ends.
 //! 2. Advantage: `A_t = δ_t + γ λ · mean over the child node's joint actions of A_{t+1}` (GAE, arXiv
-//!    1506.02438, on a tree). A response has the mean over the joint actions that contain it.
-//! 3. Target: `T_t = V(h_t) + A_t`; with `λ = 0`, which is the published one, `r_t + γ V(h_{t+1})`.
+//!    1506.02438, on a tree). That of a response is the mean over the joint actions that contain it.
+//! 3. Target: `T_t = V(h_t) + A_t`. With `λ = 0`, as published, this is `r_t + γ V(h_{t+1})`.
 //! 4. Loss: the policy's, as [`PolicyLoss`] says, and `c_v` times the mean over responses of
 //!    `max((V − T)², (clip(V, V_old − ε, V_old + ε) − T)²)`. One forward pass gives both, and the
 //!    gradient of both reaches the backbone.
-//! 5. Update: AdamW for the backbone, and one of its own for the head.
+//! 5. Update: AdamW, with one optimizer for the backbone and one for the head.
 //!
 //! What departs from the authors' code, and why:
 //!
@@ -22,40 +22,43 @@
 //! - The end-of-sequence token is trained, and log-probabilities are tempered.
 //! - With `kl: Reward` each agent pays for its own divergence, in the targets too.
 
-use polyphony_episode::{Metric, MetricKey};
+use polyphony_episode::Metric;
 use polyphony_model::{LanguageModel, ModelError, TensorSpec, last_state};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    advantage::standard_deviation,
     agent::{Agent, player, roles_of},
     algorithm::{
         AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Game, Need,
         Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive},
+    learners::Learners,
     memory::NUMBER,
     metrics::update_metrics,
     policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
     policy_update::PolicyUpdate,
     reference::{references, score_references},
+    returns::{Credit, credits, mean},
     rollout::Rollout,
-    state::{LearnerState, prefix},
+    state::prefix,
     stream::{narrow, weights_key},
     team::update_each,
-    tree::{AgentGroup, JointMode, MOST_SAMPLES, Node, Tree},
-    update::{GroupLoss, GroupScores, Learner, States, StepOutcome, UpdateReport, gradient_step},
+    tree::{AgentGroup, Branch, JointMode, MOST_SAMPLES, Node, Tree},
+    update::{Learner, States, StepOutcome, UpdateReport, gradient_step},
 };
 
-mod targets;
+mod loss;
+mod metrics;
 mod value_head;
 
-pub use self::{targets::value_loss, value_head::HeadShape};
 use self::{
-    targets::{Outlook, Values, td_advantages},
-    value_head::{HeadGradients, HeadState, ValueHead},
+    loss::CriticLoss,
+    metrics::critic_metrics,
+    value_head::{HeadState, ValueHead},
 };
+pub use self::{loss::value_loss, value_head::HeadShape};
 
 /// Settings of the independent actor-critic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,13 +74,13 @@ pub struct IndependentActorCritic {
     pub termination_threshold: Option<f64>,
     /// `λ`: how far advantages look beyond the next turn's value; 0 not at all, 1 to the end.
     pub lambda: f64,
-    /// What the critic is made of.
+    /// The layers of the critic.
     pub value_head: HeadShape,
     /// `c_v`: what the critic's loss is multiplied by.
     pub value_coefficient: f64,
-    /// `ε`: how far a value counts as moved from that at rollout; `None` without a bound.
+    /// `ε`: values are clipped to within this distance of those at rollout; `None` for no clipping.
     pub value_clip: Option<f64>,
-    /// The learning rate of the value head after warm-up; `None` for that of its agent.
+    /// The learning rate of the value head after warm-up; `None` for its agent's learning rate.
     pub value_learning_rate: Option<f64>,
     /// What is maximized.
     pub objective: Objective,
@@ -110,14 +113,7 @@ impl Default for IndependentActorCritic {
 }
 
 impl IndependentActorCritic {
-    fn outlook(&self) -> Outlook {
-        Outlook {
-            discount: self.discount,
-            lambda: self.lambda,
-            kl: self.kl,
-        }
-    }
-
+    /// The loss of an agent's responses, without that of its critic.
     fn policy_loss(&self) -> PolicyLoss {
         PolicyLoss {
             objective: self.objective,
@@ -125,6 +121,44 @@ impl IndependentActorCritic {
             aggregation: self.aggregation,
             mask_truncated: self.mask_truncated,
         }
+    }
+
+    /// The learning rate of a value head in a step, given that of its agent.
+    fn value_rate(&self, of_agent: f64, step: &StepContext<'_>) -> f64 {
+        let config = step.config;
+        let scheduled = |full| config.updates.scheduled(full, step.step, config.steps);
+        self.value_learning_rate.map_or(of_agent, scheduled)
+    }
+
+    /// The advantage of each of a role's responses at a node whose groups have values.
+    fn advantages(&self, node: &Node, role: usize) -> Result<Vec<f64>, MarlError> {
+        let joint = self.joint_advantages(node, role)?;
+        Ok(credits(node, role, &joint, Credit::Mean))
+    }
+
+    /// The advantage of each joint action for a role.
+    fn joint_advantages(&self, node: &Node, role: usize) -> Result<Vec<f64>, MarlError> {
+        let value = |node: &Node| node.groups[role].value.ok_or(MarlError::NoValue);
+        let of_branch = |branch: &Branch| {
+            let mut advantage = self.reward(node, branch, role)? - value(node)?;
+            if let Some(child) = &branch.child {
+                let later = mean(&self.joint_advantages(child, role)?);
+                advantage += self.discount * (value(child)? + self.lambda * later);
+            }
+            Ok(advantage)
+        };
+        node.branches.iter().map(of_branch).collect()
+    }
+
+    /// What a joint action earns a role, less what the role pays for its divergence.
+    fn reward(&self, node: &Node, branch: &Branch, role: usize) -> Result<f64, MarlError> {
+        let earned = branch.reward.total_of(role);
+        let Kl::Reward { coefficient } = self.kl else {
+            return Ok(earned);
+        };
+        let sample = &node.groups[role].samples[branch.picks[role]];
+        let divergence = sample.divergence();
+        Ok(earned - coefficient * divergence.ok_or(MarlError::NotScoredByReference)?)
     }
 }
 
@@ -183,7 +217,7 @@ impl AlgorithmSettings for IndependentActorCritic {
             memory.lasting.insert(0, reference);
         }
         let numbers = self.value_head.numbers(agent.model.hidden_size) as u64;
-        // Its weights and two moments; and its gradient.
+        // Weights and two moments last; gradients pass.
         memory
             .lasting
             .push(Need::new("critic", 3 * numbers * NUMBER));
@@ -202,14 +236,10 @@ impl AlgorithmSettings for IndependentActorCritic {
         config.validate()?;
         self.validate(config)?;
         self.validate_for(game)?;
-        let members = agents.iter().enumerate().map(|(index, agent)| {
+        let heads = agents.iter().enumerate().map(|(index, agent)| {
             let width = agent.model.config().hidden_size;
             let key = weights_key(config.seed, narrow("agents", index)?);
-            Ok(Member {
-                learner: Learner::default(),
-                head: ValueHead::new(self.value_head, width, key),
-                buffer: Vec::new(),
-            })
+            Ok(ValueHead::new(self.value_head, width, key))
         });
         Ok(Box::new(Training {
             settings: self.clone(),
@@ -217,7 +247,8 @@ impl AlgorithmSettings for IndependentActorCritic {
                 Kl::Off => Vec::new(),
                 Kl::Loss { .. } | Kl::Reward { .. } => references(agents),
             },
-            members: members.collect::<Result<_, MarlError>>()?,
+            learners: Learners::new(agents),
+            heads: heads.collect::<Result<_, MarlError>>()?,
         }))
     }
 }
@@ -225,51 +256,11 @@ impl AlgorithmSettings for IndependentActorCritic {
 /// The algorithm while it trains a team.
 struct Training {
     settings: IndependentActorCritic,
-    /// One per agent; none where no divergence counts.
+    /// One per agent; empty if no divergence is measured.
     references: Vec<LanguageModel>,
+    learners: Learners,
     /// One per agent.
-    members: Vec<Member>,
-}
-
-/// What one agent learns with.
-struct Member {
-    learner: Learner,
-    head: ValueHead,
-    /// What it will learn from, once there is enough of it.
-    buffer: Vec<ValuedGroup>,
-}
-
-/// A group with what its critic expected and what it should have expected.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct ValuedGroup {
-    group: AgentGroup,
-    /// The value of the history at rollout.
-    value: f64,
-}
-
-impl ValuedGroup {
-    /// What the value should be, for each response: the value and how much better than it the response
-    /// was.
-    fn targets(&self) -> Result<Vec<f64>, MarlError> {
-        let advantages = self.group.advantages().ok_or(MarlError::NoAdvantage)?;
-        Ok(advantages.iter().map(|own| self.value + own).collect())
-    }
-}
-
-/// Of a member everything but tensors.
-#[derive(Serialize, Deserialize)]
-struct MemberState {
-    learner: LearnerState,
-    head: HeadState,
-    buffer: Vec<ValuedGroup>,
-}
-
-/// What one agent's update did.
-struct Updated {
-    report: UpdateReport,
-    shift: Option<PolicyShift>,
-    /// The mean of the critic's loss over the responses of all gradient steps.
-    value_loss: Option<f64>,
+    heads: Vec<ValueHead>,
 }
 
 impl Algorithm for Training {
@@ -284,69 +275,47 @@ impl Algorithm for Training {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        let (team, roles) = (agents.len(), step.game.roles.len());
+        let (team, roles, settings) = (agents.len(), &step.game.roles, &self.settings);
         score_references(&self.references, rollout, step.config.temperature())?;
-        let values = self.values(agents, rollout)?;
-        let trees = rollout.nodes.iter().zip(&values);
-        let advantages =
-            trees.map(|(root, values)| td_advantages(root, values, self.settings.outlook()));
-        let advantages: Vec<_> = advantages.collect::<Result<_, _>>()?;
-        rollout.set_advantages(advantages.concat())?;
-        let expected: Vec<&[f64]> = values.iter().flat_map(Values::all).collect();
-        let mut metrics = Vec::new();
-        for (index, member) in self.members.iter_mut().enumerate() {
-            for (node, values) in rollout.all_nodes().into_iter().zip(&expected) {
-                for role in roles_of(index, team, roles) {
-                    member.buffer.push(ValuedGroup {
-                        group: node.groups[role].clone(),
-                        value: values[role],
-                    });
-                }
-            }
-        }
-        let settings = &self.settings;
+        give_values(agents, &self.heads, rollout)?;
+        rollout.assign_advantages(|node, role| settings.advantages(node, role))?;
+        self.learners.collect(rollout, step.game);
+        let pairs = self.learners.0.iter_mut().zip(&mut self.heads);
         let updates = update_each(
             agents,
-            &mut self.members,
+            &mut pairs.collect::<Vec<_>>(),
             on_progress,
-            |index, agent, own| {
-                let update =
-                    PolicyUpdate::new(index, agent, roles_of(index, team, roles).count(), step);
-                match update.is_due(own.buffer.len()) {
-                    true => own.update(agent, settings, &update, step),
-                    false => Ok(Updated {
+            |index, agent, (learner, head)| {
+                let played = roles_of(index, team, roles.len()).count();
+                let update = PolicyUpdate::new(index, agent, played, step);
+                let rate = settings.value_rate(update.learning_rate, step);
+                match update.take_due(learner) {
+                    Some(groups) => {
+                        update_both(agent, learner, head, &groups, settings, &update, rate)
+                    }
+                    None => Ok(Updated {
                         report: update.waiting(),
-                        shift: None,
-                        value_loss: None,
+                        ..Updated::default()
                     }),
                 }
             },
         )?;
-        for (role, name) in step.game.roles.iter().enumerate() {
-            let own = &updates[player(updates.len(), role)];
-            metrics.extend(update_metrics(name, &own.report, own.shift.as_ref()));
-            let groups = rollout.groups_of(&[role]);
-            let values = expected.iter().map(|values| values[role]).collect();
-            metrics.extend(critic_metrics(name, own.value_loss, &groups, values));
-        }
-        Ok(metrics)
+        let of_roles = roles.iter().enumerate().flat_map(|(role, name)| {
+            let own = &updates[player(team, role)];
+            let of_actor = update_metrics(name, &own.report, own.shift.as_ref());
+            let of_critic = critic_metrics(name, own.value_loss, &rollout.groups_of(&[role]));
+            of_actor.into_iter().chain(of_critic)
+        });
+        Ok(of_roles.collect())
     }
 
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
-        let members = agents.iter().zip(&self.members);
-        let values: Vec<MemberState> = members
-            .clone()
-            .map(|(agent, member)| MemberState {
-                learner: member.learner.state(agent),
-                head: member.head.state(),
-                buffer: member.buffer.clone(),
-            })
-            .collect();
-        let tensors = members.flat_map(|(agent, member)| {
-            let of_head = member.head.tensors(&prefix(agent));
-            member.learner.tensors(agent).into_iter().chain(of_head)
-        });
-        AlgorithmState::new(&values, tensors.collect())
+        let heads: Vec<HeadState> = self.heads.iter().map(ValueHead::state).collect();
+        let mut state = self.learners.state(agents, &heads)?;
+        for (agent, head) in agents.iter().zip(&self.heads) {
+            state.tensors.extend(head.tensors(&prefix(agent)));
+        }
+        Ok(state)
     }
 
     fn restore(
@@ -355,195 +324,90 @@ impl Algorithm for Training {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        let states: Vec<MemberState> = AlgorithmState::read_each(values, agents.len())?;
-        let shape = self.settings.value_head;
-        let members = agents.iter().zip(states).map(|(agent, state)| {
-            let width = agent.model.config().hidden_size;
-            Ok(Member {
-                learner: Learner::restored(agent, &state.learner, read)?,
-                head: ValueHead::restored(shape, width, &prefix(agent), &state.head, read)?,
-                buffer: state.buffer,
-            })
+        let (learners, states): (_, Vec<HeadState>) = Learners::restored(agents, values, read)?;
+        let heads = agents.iter().zip(&states).map(|(agent, state)| {
+            let (shape, width) = (self.settings.value_head, agent.model.config().hidden_size);
+            ValueHead::restored(shape, width, &prefix(agent), state, read)
         });
-        self.members = members.collect::<Result<_, MarlError>>()?;
+        self.heads = heads.collect::<Result<_, _>>()?;
+        self.learners = learners;
         Ok(())
     }
 
     fn gradient_steps(&self) -> usize {
-        let learners = self.members.iter().map(|member| &member.learner);
-        learners.map(|learner| learner.gradient_steps).sum()
+        self.learners.gradient_steps()
     }
 }
 
-impl Training {
-    /// What the critics expect at every node, before anybody has learned from it; one tree per task.
-    fn values(&self, agents: &[Agent], rollout: &Rollout) -> Result<Vec<Values>, MarlError> {
-        let value = |node: &Node, role: usize| {
+/// Gives every group the value of its history, before anybody has learned from the rollout. This takes a
+/// forward pass per prompt, because the pass that sampled keeps no hidden states and may have run in
+/// bfloat16.
+fn give_values(
+    agents: &[Agent],
+    heads: &[ValueHead],
+    rollout: &mut Rollout,
+) -> Result<(), MarlError> {
+    for groups in rollout.groups_mut() {
+        for (role, group) in groups.iter_mut().enumerate() {
             let index = player(agents.len(), role);
-            let history = &node.groups[role].history.tokens;
-            let state = last_state(&agents[index].model, history)?;
-            Ok::<_, MarlError>(self.members[index].head.forward(&state).value)
-        };
-        let trees = rollout.nodes.iter().map(|root| Values::of(root, &value));
-        trees.collect()
-    }
-}
-
-impl Member {
-    /// Updates the agent and its critic from the buffer, which is empty then.
-    fn update(
-        &mut self,
-        agent: &mut Agent,
-        settings: &IndependentActorCritic,
-        update: &PolicyUpdate<'_>,
-        step: &StepContext<'_>,
-    ) -> Result<Updated, MarlError> {
-        let buffer = std::mem::take(&mut self.buffer);
-        let (loss, mut report) = (settings.policy_loss(), update.waiting());
-        let (mut terms, mut value_losses) = (Vec::new(), Vec::new());
-        let step_settings = update.step_settings(States::EndOfHistory);
-        let config = step.config;
-        let rate = settings
-            .value_learning_rate
-            .map_or(update.learning_rate, |full| {
-                config.updates.scheduled(full, step.step, config.steps)
-            });
-        for minibatch in update.minibatches(buffer.len())? {
-            let valued: Vec<&ValuedGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
-            let groups: Vec<&AgentGroup> = valued.iter().map(|own| &own.group).collect();
-            let responses = groups.iter().flat_map(|group| &group.samples);
-            let value_weight = settings.value_coefficient / responses.clone().count() as f64;
-            let weights = loss.weights(responses, update.max_new_tokens);
-            let starts = starts(&groups);
-            let mut of_head = HeadGradients::new(&self.head);
-            let head = &self.head;
-            let outcome = gradient_step(
-                agent,
-                &mut self.learner,
-                &groups,
-                &step_settings,
-                &mut report,
-                &mut |index, scores| {
-                    let own = &weights[starts[index]..][..groups[index].samples.len()];
-                    let actor = loss.of_group(groups[index], own, scores, &mut terms)?;
-                    let critic = Critic {
-                        head,
-                        clip: settings.value_clip,
-                        weight: value_weight,
-                    };
-                    let (losses, gradients) = (&mut value_losses, &mut of_head);
-                    critic.add_to(actor, valued[index], scores, losses, gradients)
-                },
-            )?;
-            if let StepOutcome::Taken { .. } = outcome {
-                self.head.step(of_head, rate, update.updates);
-            }
+            let state = last_state(&agents[index].model, &group.history.tokens)?;
+            group.value = Some(heads[index].forward(&state).value);
         }
-        let count = value_losses.len() as f64;
-        Ok(Updated {
-            report,
-            shift: PolicyShift::of(&terms),
-            value_loss: (count > 0.0).then(|| value_losses.iter().sum::<f64>() / count),
-        })
     }
+    Ok(())
 }
 
-/// Where each group's responses begin among those of all.
-fn starts(groups: &[&AgentGroup]) -> Vec<usize> {
-    let lengths = groups.iter().map(|group| group.samples.len());
-    lengths
-        .scan(0, |end, length| {
-            let start = *end;
-            *end += length;
-            Some(start)
-        })
-        .collect()
-}
-
-/// A critic's part in a loss.
-struct Critic<'a> {
-    head: &'a ValueHead,
-    clip: Option<f64>,
-    /// The weight of a response.
-    weight: f64,
-}
-
-impl Critic<'_> {
-    /// Adds the critic's loss of a group to the actor's, and the head's gradients to `gradients`.
-    fn add_to(
-        &self,
-        actor: GroupLoss,
-        own: &ValuedGroup,
-        scores: &GroupScores<'_>,
-        losses: &mut Vec<f64>,
-        gradients: &mut HeadGradients,
-    ) -> Result<GroupLoss, MarlError> {
-        let expected = self.head.forward(scores.states);
-        let (mut loss, mut derivative) = (actor.loss, 0.0);
-        for target in own.targets()? {
-            let (own_loss, own_derivative) =
-                value_loss(expected.value, own.value, target, self.clip);
-            loss += self.weight * own_loss;
-            derivative += self.weight * own_derivative;
-            losses.push(own_loss);
-        }
-        let states = self
-            .head
-            .backward(scores.states, &expected, derivative, gradients);
-        Ok(GroupLoss {
-            loss,
-            states,
-            ..actor
-        })
-    }
-}
-
-/// What a role's critic expected of this step's responses, and what it should have.
-fn critic_metrics(
-    role: &str,
+/// What the update of one agent and its critic did.
+#[derive(Default)]
+struct Updated {
+    report: UpdateReport,
+    shift: Option<PolicyShift>,
+    /// The mean of the critic's loss over the responses of all gradient steps.
     value_loss: Option<f64>,
-    groups: &[&AgentGroup],
-    values: Vec<f64>,
-) -> Vec<Metric> {
-    let (mut expected, mut targets, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-    for (group, value) in groups.iter().zip(values) {
-        for sample in &group.samples {
-            let advantage = sample.advantage.unwrap_or(f64::NAN);
-            expected.push(value);
-            targets.push(value + advantage);
-            errors.push(advantage);
+}
+
+/// Updates an agent and its critic from groups that have values and advantages.
+fn update_both(
+    agent: &mut Agent,
+    learner: &mut Learner,
+    head: &mut ValueHead,
+    buffer: &[AgentGroup],
+    settings: &IndependentActorCritic,
+    update: &PolicyUpdate<'_>,
+    value_rate: f64,
+) -> Result<Updated, MarlError> {
+    let (loss, mut report) = (settings.policy_loss(), update.waiting());
+    let (mut terms, mut value_losses) = (Vec::new(), Vec::new());
+    let step_settings = update.step_settings(States::EndOfHistory);
+    for minibatch in update.minibatches(buffer.len())? {
+        let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
+        let weights = loss.weights(&groups, update.max_new_tokens);
+        let responses: usize = groups.iter().map(|group| group.samples.len()).sum();
+        let value_weight = settings.value_coefficient / responses as f64;
+        let mut critic = CriticLoss::new(head, settings.value_clip, value_weight);
+        let outcome = gradient_step(
+            agent,
+            learner,
+            &groups,
+            &step_settings,
+            &mut report,
+            &mut |index, scores| {
+                let group = groups[index];
+                let actor = loss.of_group(group, &weights[index], scores, &mut terms)?;
+                critic.add_to(actor, group, scores)
+            },
+        )?;
+        value_losses.extend(critic.losses);
+        let gradients = critic.gradients;
+        if let StepOutcome::Taken { .. } = outcome {
+            head.step(gradients, value_rate, update.updates);
         }
     }
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let of_targets = standard_deviation(&targets).powi(2);
-    let unexplained = standard_deviation(&errors).powi(2) / of_targets;
-    let key = |name| MetricKey::new(name).of_role(role);
-    vec![
-        Metric::new(
-            key("value_loss"),
-            value_loss,
-            "reward²",
-            "Mean of the critic's squared error over the gradient steps, with clipped values",
-        ),
-        Metric::new(
-            key("explained_variance"),
-            (of_targets > 0.0).then_some(1.0 - unexplained),
-            "share",
-            "How much of the targets' variance the critic foresaw; 0 for a constant, 1 for all of it",
-        ),
-        Metric::new(
-            key("value_mean"),
-            mean(&expected),
-            "reward",
-            "Mean value that the critic gave the histories",
-        ),
-        Metric::new(
-            key("value_target_mean"),
-            mean(&targets),
-            "reward",
-            "Mean of what the critic's values should have been",
-        ),
-    ]
+    Ok(Updated {
+        report,
+        shift: PolicyShift::of(&terms),
+        value_loss: (!value_losses.is_empty()).then(|| mean(&value_losses)),
+    })
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! `m ← β₁ m + (1 − β₁) g`, `v ← β₂ v + (1 − β₂) g²`,
 //! `w ← (1 − η λ) w − η · m̂ / (√v̂ + ε)` with `m̂ = m / (1 − β₁ᵗ)` and `v̂ = v / (1 − β₂ᵗ)`.
 //!
-//! `t` counts the steps of each weight by itself: one that a loss does not depend on stands still, and
-//! its moments with it. Weights with a single dimension, which are norms and biases, do not decay
+//! `t` counts the steps of each weight separately: a weight that a loss does not depend on stays as it
+//! is, and so do its moments. Weights with a single dimension, which are norms and biases, do not decay
 //! (λ = 0): pulling them to 0 does not make a network simpler, but breaks it.
 
 use burn::{
@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{MarlError, config::Updates};
 
-/// The optimizer of one model, or of a head of one's own.
+/// The optimizer of one model, or of weights outside a model, such as a head.
 #[derive(Clone, Debug, Default)]
 pub struct AdamW {
-    /// What is kept of each weight, flat, in visiting order; `None` for one that no step has changed.
+    /// The moments of each weight, in visiting order; `None` for a weight that no step has changed.
     slots: Vec<Option<Moments>>,
 }
 
@@ -69,8 +69,8 @@ struct Coefficients {
 }
 
 impl<'a> StepSize<'a> {
-    /// The size of a step along gradients of this norm, which must be finite: a longer one than
-    /// `updates` allows is clipped.
+    /// The size of a step along gradients of this norm, which must be finite: a norm above what `updates`
+    /// allows is clipped.
     pub fn new(norm: f64, learning_rate: f64, updates: &'a Updates) -> Self {
         Self {
             gradient_scale: (updates.max_gradient_norm / norm).min(1.0),
@@ -79,7 +79,7 @@ impl<'a> StepSize<'a> {
         }
     }
 
-    /// Those of a weight of so many dimensions at its `t`-th step.
+    /// Those of a weight with this many dimensions at its `t`-th step.
     fn coefficients(&self, t: u64, dimensions: usize) -> Coefficients {
         let updates = self.updates;
         let correction = |beta: f64| 1.0 - beta.powf(t as f64);
@@ -117,8 +117,8 @@ impl AdamW {
         model.map_weights(&mut stepper);
     }
 
-    /// One gradient step of a flat weight of one's own, with as many dimensions as it really has.
-    /// `place` tells it from others; a new optimizer knows none.
+    /// One gradient step of a flattened weight outside a model. `dimensions` is the number that it had
+    /// before it was flattened; `place` is its index among the optimizer's weights.
     ///
     /// # Shapes
     /// - weight and gradient `[N]`, output `[N]`
@@ -140,8 +140,8 @@ impl AdamW {
         weight
     }
 
-    /// What a state has to keep besides tensors, given the weights' names in visiting order: those that a
-    /// step has changed.
+    /// What a saved state keeps besides tensors, given the weights in visiting order: those that a step
+    /// has changed.
     pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<SteppedWeight> {
         let slots = weights.iter().zip(&self.slots);
         let stepped = slots.filter_map(|(spec, slot)| {
@@ -168,8 +168,8 @@ impl AdamW {
     /// The optimizer of a saved state. `read` gives the values of a tensor.
     ///
     /// # Errors
-    /// If a tensor cannot be read or has another number of values, or the state has a weight that is
-    /// none of `weights`.
+    /// If a tensor cannot be read or has the wrong number of values, or the state has a weight that is
+    /// not one of `weights`.
     pub fn restored(
         prefix: &str,
         weights: &[TensorSpec],
@@ -255,7 +255,7 @@ struct Stepper<'a> {
 
 impl ModuleMapper for Stepper<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // Both advance, also past a weight without a gradient.
+        // Both advance, even past a weight without a gradient.
         let (gradient, slot) = (self.gradients.next().flatten(), self.slots.next());
         let (Some(gradient), Some(slot)) = (gradient, slot) else {
             return param;
@@ -271,8 +271,8 @@ impl ModuleMapper for Stepper<'_> {
     }
 }
 
-/// As many zeros as a gradient has values, where it lives. burn's own are copied once on the CPU,
-/// where a table of embeddings may take a large part of the memory.
+/// As many zeros as a gradient has values, on its device. On the CPU burn's own zeros are copied once,
+/// and an embedding table may take a large part of the memory.
 fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
     if !is_on_host(gradient) {
         return gradient.zeros_like();
@@ -286,8 +286,8 @@ fn is_on_host(tensor: &Tensor<1>) -> bool {
     tensor.clone().try_into_primitive::<Flex>().is_ok()
 }
 
-/// One weight's step. On the CPU all of it happens in one pass over memory, in place; elsewhere it is
-/// made of burn's operations.
+/// One weight's step. On the CPU it is one pass over memory, in place; elsewhere it consists of burn's
+/// operations.
 fn step(
     weight: Tensor<1>,
     gradient: Tensor<1>,
@@ -308,7 +308,7 @@ fn step(
     (weight, moments)
 }
 
-/// Values that a thread takes at once.
+/// Values that a thread processes at a time.
 const CHUNK: usize = 1 << 16;
 
 fn step_on_host(
@@ -399,7 +399,7 @@ mod tests {
 
     const LEARNING_RATE: f64 = 0.1;
 
-    /// The textbook's AdamW in 64-bit floats: the weight after each of the gradients.
+    /// Textbook AdamW in 64-bit floats: the weight after each of the gradients.
     fn reference(mut w: f64, gradients: &[f64], decay: f64) -> f64 {
         let (mut m, mut v) = (0.0, 0.0);
         for (index, g) in gradients.iter().enumerate() {
@@ -421,7 +421,7 @@ mod tests {
             beta_1: 0.9,
             beta_2: 0.99,
             weight_decay: 0.01,
-            // Half of the norm that the steps are given.
+            // Half of the norm that is passed to the steps.
             max_gradient_norm: 3.0,
             ..Updates::default()
         };
@@ -454,7 +454,7 @@ mod tests {
         let mut optimizer = AdamW::default();
         let _ = optimizer.step_weight(0, tensor(1.0), 2, tensor(0.5), size);
         let _ = optimizer.step_weight(0, tensor(1.0), 2, tensor(0.5), size);
-        // A weight's first step has the length of the learning rate, whenever it comes.
+        // A weight's first step is as long as the learning rate, whenever it happens.
         let late = values(optimizer.step_weight(1, tensor(1.0), 2, tensor(0.01), size))[0];
         assert!(
             (f64::from(late) - (1.0 - LEARNING_RATE)).abs() < 1e-5,

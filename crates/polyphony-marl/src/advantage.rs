@@ -1,9 +1,9 @@
 //! Advantages: an agent's credits minus a baseline, optionally scaled.
 //!
-//! `A_g = (c_g − b_g) / s`. The group mean is the baseline of MAGRPO (arXiv 2508.04652) and, with
-//! one agent, of GRPO (arXiv 2402.03300); leaving `s` out follows Dr. GRPO (arXiv 2503.20783). The
-//! mean of the others is RLOO's baseline (arXiv 2402.14740), the maximum ReMax's idea applied to a
-//! sampled group (arXiv 2310.10505), none plain REINFORCE.
+//! `A_g = (c_g − b_g) / s`. The group mean is the baseline of MAGRPO (arXiv 2508.04652) and, with one
+//! agent, of GRPO (arXiv 2402.03300); leaving `s` out follows Dr. GRPO (arXiv 2503.20783). The mean of
+//! the others is RLOO's baseline (arXiv 2402.14740), the maximum ReMax's idea applied to a sampled group
+//! (arXiv 2310.10505), and no baseline is plain REINFORCE.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,8 @@ pub enum AdvantageScale {
     },
 }
 
-/// The advantage of each credit of one group; exactly 0 where all credits are equal up to rounding,
-/// so that no scale turns the rounding into something to learn.
+/// The advantage of each credit of one group; exactly 0 if all credits are equal up to rounding, so that
+/// dividing by a small scale does not turn rounding into a signal.
 pub fn advantages(credits: &[f64], baseline: Baseline, scale: AdvantageScale) -> Vec<f64> {
     if baseline != Baseline::Zero && are_equal(credits) {
         return vec![0.0; credits.len()];
@@ -73,7 +73,7 @@ pub(crate) fn standard_deviation(values: &[f64]) -> f64 {
     .sqrt()
 }
 
-/// What rounding may make of equal credits, relative to their size.
+/// How far apart equal credits may be through rounding, relative to their size.
 const ROUNDING: f64 = 1e-12;
 
 fn are_equal(credits: &[f64]) -> bool {

@@ -1,4 +1,4 @@
-//! One member of the team: a policy with its own weights and way with text.
+//! One member of the team: a policy with its own weights, tokenizer and chat template.
 
 use std::sync::Arc;
 
@@ -21,11 +21,11 @@ pub struct Language {
     pub stop_tokens: Vec<u32>,
 }
 
-/// One agent: it plays one role, or, where it is a team's only agent, all of them. What it learns with,
+/// One agent: it plays one role, or all roles if it is the only agent of its team. What it learns with,
 /// such as an optimizer, belongs to the algorithm.
 #[derive(Debug)]
 pub struct Agent {
-    /// A name for messages: its role's, if it plays one.
+    /// Its name in messages and files: that of its role if it plays one.
     pub name: String,
     /// The policy.
     pub model: LanguageModel,
@@ -72,7 +72,7 @@ pub fn player(agents: usize, role: usize) -> usize {
     if agents == 1 { 0 } else { role }
 }
 
-/// Refuses a team that is neither of one agent per role nor of one for all roles.
+/// Refuses a team that has neither one agent per role nor one for all roles.
 pub(crate) fn check_team(agents: &[Agent], roles: &[Role]) -> Result<(), MarlError> {
     match agents.len() == 1 || agents.len() == roles.len() {
         true => Ok(()),
@@ -83,7 +83,7 @@ pub(crate) fn check_team(agents: &[Agent], roles: &[Role]) -> Result<(), MarlErr
     }
 }
 
-/// The roles that the agent at `index` plays: the other way round of [`player`].
+/// The roles that the agent at `index` plays: the inverse of [`player`].
 pub fn roles_of(index: usize, agents: usize, roles: usize) -> impl Iterator<Item = usize> {
     (0..roles).filter(move |&role| player(agents, role) == index)
 }
@@ -123,7 +123,7 @@ impl Language {
         })
     }
 
-    /// The history of an agent that has answered and reads what came of it. Its answer stays as the
+    /// The history of an agent that has answered and reads the next observation. Its answer stays as the
     /// token ids that were sampled.
     ///
     /// # Errors

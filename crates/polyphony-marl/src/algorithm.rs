@@ -1,9 +1,9 @@
-//! What an algorithm is: what it wants sampled, how it learns from a rollout, what has to be kept of
-//! it, and what it needs.
+//! What an algorithm is: what it samples, how it learns from a rollout, what a checkpoint keeps of it,
+//! and how much memory it needs.
 //!
 //! [`AlgorithmSettings`] is what a recipe names and what builds the [`Algorithm`]. Optimizers, buffers,
-//! references, critics and whatever else learning needs belong to the algorithm; the agents keep their
-//! policies alone.
+//! references, critics and whatever else learning needs belong to the algorithm; the agents hold nothing
+//! but their policies.
 
 use std::borrow::Cow;
 
@@ -21,15 +21,15 @@ use crate::{
 
 /// An algorithm while it trains a team.
 pub trait Algorithm: Send {
-    /// What it wants sampled in the next step.
+    /// What to sample in the next step.
     fn tree(&self) -> Tree;
 
-    /// Learns from one step's rollout. The advantages that it gives the samples are reported for it;
-    /// metrics of its own carry their unit and meaning.
+    /// Learns from one step's rollout, and returns metrics with their units and meanings. Figures about
+    /// the advantages that it gives the samples are added to them.
     ///
     /// # Errors
-    /// If an update fails. Other agents may have been updated, and the failing one has the weights of
-    /// its last gradient step.
+    /// If an update fails. Other agents may have been updated by then; the one that failed keeps the
+    /// weights of its last gradient step.
     fn learn(
         &mut self,
         agents: &mut [Agent],
@@ -41,7 +41,7 @@ pub trait Algorithm: Send {
     /// Everything that learning has changed besides the agents' weights.
     ///
     /// # Errors
-    /// If it cannot be written down.
+    /// If it cannot be serialized.
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError>;
 
     /// Restores a state. `read` gives the values of a tensor, row after row.
@@ -61,7 +61,7 @@ pub trait Algorithm: Send {
 
 /// Settings of an algorithm, as a recipe gives them.
 pub trait AlgorithmSettings {
-    /// Checks every number, and what cannot go together with how a run samples and updates.
+    /// Checks every number, and that the settings go together with how the run samples and updates.
     ///
     /// # Errors
     /// Names the first setting that cannot work, what it is and what it may be.
@@ -76,17 +76,18 @@ pub trait AlgorithmSettings {
     /// The name of the method for a team of this many roles, as comparisons show it: MAGRPO, GRPO.
     fn method(&self, roles: usize) -> String;
 
-    /// What it wants sampled.
+    /// What to sample.
     fn tree(&self) -> Tree;
 
     /// The memory that it needs for one agent.
     fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory;
 
-    /// The algorithm before its first step. The agents are as they start: what is to be kept of that, such
-    /// as references, is kept here, also if a saved state is restored next.
+    /// The algorithm before its first step. The agents are as they start, so whatever has to be
+    /// remembered of that, such as a reference, must be copied here, even if a saved state is restored
+    /// next.
     ///
     /// # Errors
-    /// If a setting cannot work, or something that it needs cannot be made.
+    /// If a setting cannot work, or something that the algorithm needs cannot be made.
     fn build(
         &self,
         agents: &[Agent],
@@ -95,7 +96,7 @@ pub trait AlgorithmSettings {
     ) -> Result<Box<dyn Algorithm>, MarlError>;
 }
 
-/// What an algorithm may rely on about the game.
+/// What an algorithm knows about the game.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Game {
     /// The names of the roles.
@@ -105,7 +106,7 @@ pub struct Game {
 }
 
 impl Game {
-    /// The game that an environment is.
+    /// The game of an environment.
     pub fn of(environment: &dyn Environment) -> Self {
         let roles = environment.roles().iter();
         Self {
@@ -143,30 +144,30 @@ pub enum Progress {
     Updating(usize),
 }
 
-/// What has to be kept of an algorithm so that it learns on as if it had never stopped.
+/// What a checkpoint keeps of an algorithm, so that a resumed run learns as if it had never stopped.
 #[derive(Clone, Debug, Default)]
 pub struct AlgorithmState {
     /// Everything but tensors, as RON.
     pub values: String,
-    /// Tensors, each flat, under names of their own.
+    /// Named tensors, each flat.
     pub tensors: Vec<(TensorSpec, Tensor<1>)>,
 }
 
-/// An agent before its weights are read, as far as its memory is concerned.
+/// What determines the memory of an agent, before its weights are read.
 #[derive(Clone, Debug)]
 pub struct AgentPlan {
     /// Its index in the team.
     pub index: usize,
-    /// What its model looks like.
+    /// Its model's configuration.
     pub model: ModelConfig,
-    /// Its adapters; `None` where it trains in full.
+    /// Its adapters; `None` if it trains in full.
     pub lora: Option<LoraConfig>,
     /// Roles that it plays.
     pub roles: usize,
     /// Whether an agent before it starts from the same model on the same device.
     pub shares_start: bool,
-    /// Tokens of the longest history at the last turn; `None` where that is not known yet, and then
-    /// nothing is counted that grows with tokens.
+    /// Tokens of the longest history at the last turn; `None` if that is not known yet, so memory that
+    /// grows with tokens is not counted.
     pub history: Option<usize>,
     /// Where it trains.
     pub place: ComputePlace,
@@ -175,7 +176,7 @@ pub struct AgentPlan {
 /// Where an agent trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComputePlace {
-    /// On the processor, whose attention keeps no scores of tokens for one another.
+    /// On the CPU, whose attention kernel does not store attention scores.
     Processor,
     /// On a graphics card.
     Gpu,
@@ -210,12 +211,12 @@ impl Need {
 }
 
 impl AlgorithmMemory {
-    /// The bytes that last.
+    /// Bytes of the lasting needs.
     pub fn lasting_bytes(&self) -> u64 {
         self.lasting.iter().map(|need| need.bytes).sum()
     }
 
-    /// The bytes that pass.
+    /// Bytes of the passing needs.
     pub fn passing_bytes(&self) -> u64 {
         self.passing.iter().map(|need| need.bytes).sum()
     }

@@ -1,10 +1,10 @@
-//! What an environment may give back: every answer of its is looked at before anything is made of it.
+//! What an environment may return: everything is checked before it is used.
 
 use polyphony_episode::{Environment, JointAction, Observation, Reward, Role, Task};
 
 use crate::MarlError;
 
-/// Refuses another number of observations than there are roles.
+/// Refuses observations that are not one per role.
 pub(crate) fn check_observations(
     roles: &[Role],
     task: &Task,
@@ -22,8 +22,8 @@ pub(crate) fn check_observations(
     }
 }
 
-/// Refuses a reward with a part that was not announced, with one that is not finite, and rewards per
-/// role of another number than there are roles.
+/// Refuses a reward with a part that was not announced or is not finite, and rewards per role that are
+/// not one per role.
 pub(crate) fn check_reward(
     environment: &dyn Environment,
     task: &Task,

@@ -1,5 +1,5 @@
-//! What a run says of sampling and updating besides the algorithm's own settings. Every mode is an
-//! enum; every number is checked before a run starts.
+//! How a run samples and updates, apart from the algorithm's own settings. Every mode is an enum; every
+//! number is checked before a run starts.
 
 use std::{borrow::Cow, collections::BTreeMap, f64::consts::PI};
 
@@ -7,10 +7,10 @@ use polyphony_model::{Activations, Sampling};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Everything that a run says of sampling and updating besides the algorithm's own settings.
+/// How a run samples and updates, apart from the algorithm's own settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingConfig {
-    /// Names the random numbers, with the step.
+    /// The seed of all random numbers.
     pub seed: u64,
     /// Steps of the whole run, over which the learning rate follows its schedule.
     pub steps: usize,
@@ -50,7 +50,7 @@ impl TrainingConfig {
         self.updates.validate()
     }
 
-    /// The temperature of the distribution that log-probabilities belong to.
+    /// The temperature of the distribution that log-probabilities refer to.
     pub fn temperature(&self) -> f32 {
         self.sampling.scoring_temperature()
     }
@@ -78,7 +78,7 @@ pub enum RolloutWeights {
     /// The 32-bit floats that are trained.
     #[default]
     Full,
-    /// A copy in 16-bit brain floats, on devices that compute with them: faster, and a little off the
+    /// A copy in bfloat16, on devices that compute with it: faster, but slightly different from the
     /// policy that is trained.
     Bf16,
 }
@@ -86,15 +86,15 @@ pub enum RolloutWeights {
 /// How the learning rate continues after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Schedule {
-    /// As it is.
+    /// It stays constant.
     #[default]
     Constant,
-    /// Along a line to a fraction of itself at the end of the run.
+    /// It falls linearly to a fraction of itself at the end of the run.
     Linear {
         /// That fraction.
         last: f64,
     },
-    /// Along half a cosine to a fraction of itself at the end of the run.
+    /// It falls along half a cosine to a fraction of itself at the end of the run.
     Cosine {
         /// That fraction.
         last: f64,
@@ -117,21 +117,21 @@ pub struct Updates {
     pub beta_1: f64,
     /// AdamW's decay rate of the second moment.
     pub beta_2: f64,
-    /// AdamW's addend to the root of the second moment.
+    /// AdamW's `ε`, which is added to the root of the second moment.
     pub epsilon: f64,
     /// AdamW's decoupled weight decay. Norms and biases do not decay.
     pub weight_decay: f64,
-    /// The largest norm of the gradient over all weights; longer ones are clipped to it.
+    /// The largest norm of the gradient over all weights; larger gradients are clipped to it.
     pub max_gradient_norm: f64,
-    /// Nodes that an agent collects, over as many steps as that takes, before it updates.
+    /// Nodes that an agent collects before it updates, over several steps if necessary.
     pub buffer: usize,
     /// Nodes of one gradient step.
     pub minibatch: usize,
-    /// How often an update goes through the buffer, each time in another order where it is more than
-    /// once.
+    /// How many times an update goes through the buffer; if more than once, each time in a different
+    /// order.
     pub epochs: usize,
-    /// Skipped updates in a row, for a loss or gradient that is not finite, after which the run
-    /// stops.
+    /// The run stops after this many consecutive updates that were skipped because a loss or gradient was
+    /// not finite.
     pub max_nonfinite: usize,
     /// The largest difference allowed between the log-probability of a sampled token at rollout
     /// and in training, in nats.
@@ -156,7 +156,7 @@ impl Default for Updates {
             minibatch: 1,
             epochs: 1,
             max_nonfinite: 3,
-            // GPUs multiply 32-bit floats with fewer digits: an H100 was off by up to 0.024.
+            // GPUs multiply 32-bit floats at reduced precision: an H100 was off by up to 0.024.
             logprob_tolerance: 0.1,
             activations: Activations::default(),
         }
@@ -190,7 +190,7 @@ impl ConfigError {
     }
 }
 
-/// Refuses a setting unless something holds of it.
+/// Refuses a setting unless it is valid.
 pub(crate) fn check(
     holds: bool,
     key: &'static str,
@@ -278,7 +278,7 @@ impl Updates {
         self.scheduled(full.unwrap_or(self.learning_rate), step, steps)
     }
 
-    /// What warm-up and schedule make of a full learning rate at a step.
+    /// A full learning rate after warm-up and schedule, at a step.
     pub fn scheduled(&self, full: f64, step: usize, steps: usize) -> f64 {
         if step < self.warmup_steps {
             return full * (step + 1) as f64 / (self.warmup_steps + 1) as f64;

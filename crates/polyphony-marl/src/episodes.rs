@@ -1,8 +1,8 @@
-//! Whole episodes, each a single line of turns: a team is evaluated by them, and learns from the trees
-//! of a [rollout](crate::rollout()).
+//! Whole episodes, each a single sequence of turns, for evaluation. (A team learns from the trees of a
+//! [rollout](crate::rollout()).)
 //!
-//! Agents answer without knowing of one another, as they do in training, or read one another's answers
-//! first, as a [`Protocol`] says.
+//! Agents answer independently, as they do in training, or read one another's answers first, as a
+//! [`Protocol`] specifies.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -31,16 +31,16 @@ pub struct Episode {
     pub task: String,
     /// Its number among the task's episodes, counted from 0.
     pub number: usize,
-    /// What each agent read of the environment, and what the joint action was, at every turn. Drafts and
-    /// what the agents read of one another are not part of it.
+    /// What each agent read from the environment, and the joint action, at every turn. Drafts and what
+    /// the agents read from one another are not part of it.
     pub turns: Vec<Turn>,
     /// What each joint action earned.
     pub rewards: Vec<Reward>,
     /// Tokens that the agents sampled, drafts included.
     pub sampled_tokens: usize,
-    /// Tokens that they read: the histories that they answered, each counted whole.
+    /// Tokens that they read: the histories that they answered, each counted in full.
     pub read_tokens: usize,
-    /// Whether it would have gone on, had the next prompt fitted.
+    /// Whether it would have continued if the next prompt had fitted.
     pub is_cut: bool,
 }
 
@@ -63,16 +63,16 @@ impl Episode {
 pub struct Episodes {
     /// Those that were played, in the order of tasks and numbers.
     pub played: Vec<Episode>,
-    /// Those without a single joint action, since a prompt did not fit.
+    /// Those without a single joint action, because a prompt did not fit.
     pub left_out: Vec<Episode>,
 }
 
 /// Plays every task of a batch `episodes` times from beginning to end, all of them together, with random
-/// numbers that depend on the seed alone: they are none that training draws. `on_tokens` is called with
+/// numbers that depend on the seed alone and differ from those of training. `on_tokens` is called with
 /// the size of every batch of new tokens.
 ///
 /// # Errors
-/// If the environment fails, a prompt does not fit and shall not be skipped, or generation fails.
+/// If the environment fails, a prompt does not fit and may not be skipped, or generation fails.
 pub fn play_episodes(
     agents: &[Agent],
     environment: &dyn Environment,
@@ -130,9 +130,9 @@ struct Open<'a> {
     task: &'a Task,
     /// The task's index in the data set.
     index: u32,
-    /// What the environment says to each role.
+    /// What each role reads.
     observations: Vec<Observation>,
-    /// What the model of each role reads at the first turn, as long as nobody has answered.
+    /// What the model of each role reads at the first turn, until somebody has answered.
     first: Vec<History>,
     /// What each role has read and answered last.
     answered: Vec<Option<(History, Response)>>,
@@ -323,7 +323,7 @@ impl Stage<'_> {
         Ok(history)
     }
 
-    /// Scores what was answered last in every episode.
+    /// Scores the last joint action of every episode.
     fn score<'b>(&self, open: Vec<Open<'b>>) -> Result<Vec<Open<'b>>, MarlError> {
         let roles = self.environment.roles();
         on_threads(self.environment.concurrency(), open, |mut open| {

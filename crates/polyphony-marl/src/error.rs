@@ -18,7 +18,7 @@ pub enum MarlError {
     /// The environment failed.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
-    /// Team and roles differ in number.
+    /// The number of agents does not match the number of roles.
     #[error(
         "the environment has {roles} roles, but the team has {agents} agents: give one agent per \
          role, or one for all roles"
@@ -29,7 +29,7 @@ pub enum MarlError {
         /// Agents of the team.
         agents: usize,
     },
-    /// Roles and observations differ in number.
+    /// The number of observations does not match the number of roles.
     #[error(
         "task `{task}`: the environment gave {observations} observations for turn {turn}, but must \
          give one for each of its roles: {}", roles.join(", ")
@@ -44,15 +44,15 @@ pub enum MarlError {
         /// The roles of the environment.
         roles: Vec<String>,
     },
-    /// A task was asked for that is not there.
+    /// There is no task with the requested index.
     #[error("there is no task {index}: the data set has {tasks}, counted from 0")]
     NoTask {
-        /// Its index.
+        /// The index.
         index: usize,
         /// Tasks of the data set.
         tasks: usize,
     },
-    /// There are more things than random numbers have names for.
+    /// There are more things than there are streams of random numbers.
     #[error("{number} {what} are more than there are streams of random numbers for")]
     TooMany {
         /// What they are.
@@ -60,7 +60,7 @@ pub enum MarlError {
         /// How many there are, or the index of one.
         number: usize,
     },
-    /// An episode continues when it should be over.
+    /// An episode continues beyond its last turn.
     #[error(
         "task `{task}`: the environment continues after turn {horizon}, but says with `horizon` that it \
          has no more turns: let `horizon` give the most turns of an episode, or let `step` end it"
@@ -84,7 +84,7 @@ pub enum MarlError {
         /// The parts that were announced.
         known: Vec<String>,
     },
-    /// A reward is not a number to learn from.
+    /// A reward is not finite.
     #[error(
         "task `{task}`: the environment gave the reward part `{part}` the value {value}: a reward \
          must be finite. The joint action was {responses:?}"
@@ -99,7 +99,7 @@ pub enum MarlError {
         /// What the agents answered.
         responses: Vec<String>,
     },
-    /// Roles and rewards per role differ in number.
+    /// The number of rewards does not match the number of roles.
     #[error(
         "task `{task}`: the environment gave {rewards} rewards, but has {roles} roles: give one per \
          role, or one that all of them share"
@@ -130,7 +130,7 @@ pub enum MarlError {
         /// Tokens that the context holds.
         max_positions: usize,
     },
-    /// A divergence counts, but nothing to measure it from has scored the responses.
+    /// A divergence has to be measured, but no reference has scored the responses.
     #[error(
         "`kl` measures a divergence from a reference, but no reference has scored the responses: call \
          `score_references` before, or set `kl: Off`"
@@ -139,6 +139,9 @@ pub enum MarlError {
     /// A response without an advantage cannot be learned from.
     #[error("a response has no advantage: give each sample one before the update")]
     NoAdvantage,
+    /// A history without a value cannot be compared with what followed.
+    #[error("a history has no value: let a critic give each group one before the update")]
+    NoValue,
     /// Rollout and training disagree about the same tokens.
     #[error(
         "agent `{agent}` on {device}: the log-probability of a sampled token differs by {gap:.4} \
@@ -166,18 +169,18 @@ pub enum MarlError {
         /// Skipped updates in a row.
         in_a_row: usize,
     },
-    /// A saved state is not that of this algorithm and team.
+    /// A saved state belongs to another algorithm or team.
     #[error("the saved state of the algorithm does not fit: {reason}")]
     State {
         /// What does not fit.
         reason: String,
     },
-    /// Anything else that an algorithm cannot do.
+    /// Any other failure of an algorithm.
     #[error("{message}")]
     Algorithm {
         /// What failed, and what would help.
         message: String,
-        /// The error behind it, where there is one.
+        /// The underlying error, if there is one.
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
@@ -191,7 +194,7 @@ impl MarlError {
         }
     }
 
-    /// An algorithm of one's own failed: what failed, and what would help.
+    /// An error of your own algorithm: what failed, and what would help.
     pub fn algorithm(message: impl Into<String>) -> Self {
         Self::Algorithm {
             message: message.into(),

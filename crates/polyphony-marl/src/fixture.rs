@@ -36,7 +36,7 @@ pub(crate) fn tiny_model() -> LanguageModel {
     LanguageModel::load(&files, &Device::flex()).unwrap()
 }
 
-/// The same with room for what agents read of one another, which takes this tokenizer many tokens.
+/// The same with room for agents' messages to one another, which are many tokens for this tokenizer.
 pub(crate) fn wide_model() -> LanguageModel {
     let mut files = ModelFiles::open(&file("tiny-llama")).unwrap();
     files.config.max_positions = 1024;
@@ -157,14 +157,14 @@ impl Environment for Duet {
     }
 }
 
-/// A game of three turns for as many roles as it has names. At every turn but the last it says what
-/// was said, and it ends early after a joint action whose first response has an odd number of
-/// tokens. A turn earns the number of the first role's tokens, and as many as there are turns before.
+/// A game of three turns for as many roles as it has names. At every turn except the last it tells the
+/// agents what was answered, and it ends early after a joint action whose first response has an odd
+/// number of tokens. A turn earns the number of the first role's tokens plus the number of earlier turns.
 pub(crate) struct Chain {
     pub(crate) roles: Vec<Role>,
     pub(crate) parts: [String; 2],
     pub(crate) ends_early: bool,
-    /// The turns that it says it has at most.
+    /// The horizon that it announces.
     pub(crate) horizon: NonZeroUsize,
 }
 
@@ -178,7 +178,7 @@ impl Chain {
         }
     }
 
-    /// What an agent is told after it said something.
+    /// What an agent reads after its answer.
     pub(crate) fn told(past: usize, response: &Response) -> String {
         format!("after {past}: {}", response.tokens.len())
     }

@@ -5,10 +5,10 @@
 //! them answer. This crate knows how a team learns from such rewards. It must not know any concrete
 //! environment, recipes or files.
 //!
-//! Start reading at [`train_step`]: it is one step from top to bottom. What learning is, an
-//! [`Algorithm`] says; [`Magrpo`] is the first one. Whoever writes another finds below it what it is
-//! made of: [`rollout()`], [`returns`], [`credits`], [`advantages`], [`PolicyLoss`],
-//! [`score_references`], [`gradient_step`], [`AdamW`].
+//! Start reading at [`train_step`]: it is one step from top to bottom. How to learn is up to an
+//! [`Algorithm`], such as [`Magrpo`]. If you write another one, these are the parts that MAGRPO is made
+//! of: [`rollout()`], [`returns`], [`credits`], [`advantages`], [`PolicyLoss`], [`score_references`],
+//! [`Learners`], [`gradient_step`], [`AdamW`].
 //!
 //! ```
 //! use polyphony_marl::{AdvantageScale, Baseline, advantages};
@@ -30,6 +30,7 @@ mod episodes;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod learners;
 mod magrpo;
 mod memory;
 mod metrics;
@@ -59,6 +60,7 @@ pub use algorithm::{
 pub use config::{ConfigError, LongPrompts, RolloutWeights, Schedule, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
+pub use learners::Learners;
 pub use magrpo::Magrpo;
 pub use metrics::{mean_return, update_metrics};
 pub use policy_loss::{

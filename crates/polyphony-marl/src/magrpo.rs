@@ -15,14 +15,14 @@
 //!
 //! What departs from the authors' code, and why:
 //!
-//! - The scale only divides. The authors subtract the mean once more when they normalize, which makes
-//!   MARLOO and MAReMax the same as MAGRPO.
+//! - Normalizing only divides. The authors subtract the mean a second time, which makes MARLOO and
+//!   MAReMax the same as MAGRPO.
 //! - Advantages are normalized within a group, never over different tasks, whose rewards have different
 //!   scales.
 //! - The end-of-sequence token is trained, so that agents learn when to stop.
 //! - Log-probabilities are those of the distribution that was sampled from, so that the gradient is that
 //!   of the policy that acted.
-//! - A loss that is not finite never reaches the weights; it is counted. The authors replace it with 0.1.
+//! - An update whose loss is not finite is skipped and counted. The authors replace the loss with 0.1.
 //! - There is no weight decay unless it is asked for.
 //! - Samples that are older than the weights need the clipped objective, whose ratio corrects for it.
 //!
@@ -35,22 +35,18 @@ use serde::{Deserialize, Serialize};
 use crate::{
     MarlError,
     advantage::{AdvantageScale, Baseline, advantages},
-    agent::{Agent, player, roles_of},
+    agent::Agent,
     algorithm::{
         AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Game, Need,
         Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, check, fraction, positive},
-    metrics::update_metrics,
-    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
-    policy_update::{PolicyUpdate, update_policy},
+    learners::Learners,
+    policy_loss::{Aggregation, Kl, Objective, PolicyLoss},
     reference::{references, score_references},
     returns::{Credit, credits, penalized_returns, role_returns},
     rollout::Rollout,
-    state::LearnerState,
-    team::update_each,
-    tree::{AgentGroup, JointMode, MOST_SAMPLES, Node, Tree},
-    update::{Learner, UpdateReport},
+    tree::{JointMode, MOST_SAMPLES, Node, Tree},
 };
 
 /// MAGRPO and its relatives: what is sampled and what is maximized.
@@ -69,7 +65,7 @@ pub struct Magrpo {
     pub termination_threshold: Option<f64>,
     /// What is subtracted from credits.
     pub baseline: Baseline,
-    /// What advantages are divided by.
+    /// What advantages are divided by, `s`.
     pub advantage_scale: AdvantageScale,
     /// What is maximized.
     pub objective: Objective,
@@ -203,7 +199,7 @@ impl AlgorithmSettings for Magrpo {
                 Kl::Off => Vec::new(),
                 Kl::Loss { .. } | Kl::Reward { .. } => references(agents),
             },
-            members: agents.iter().map(|_| Member::default()).collect(),
+            learners: Learners::new(agents),
         }))
     }
 }
@@ -211,25 +207,9 @@ impl AlgorithmSettings for Magrpo {
 /// MAGRPO while it trains a team.
 struct Training {
     settings: Magrpo,
-    /// One per agent; none where no divergence counts.
+    /// One per agent; empty if no divergence is measured.
     references: Vec<LanguageModel>,
-    /// One per agent.
-    members: Vec<Member>,
-}
-
-/// What one agent learns with.
-#[derive(Default)]
-struct Member {
-    learner: Learner,
-    /// What it will learn from, once there is enough of it.
-    buffer: Vec<AgentGroup>,
-}
-
-/// Of a member everything but tensors.
-#[derive(Serialize, Deserialize)]
-struct MemberState {
-    learner: LearnerState,
-    buffer: Vec<AgentGroup>,
+    learners: Learners,
 }
 
 impl Algorithm for Training {
@@ -244,45 +224,15 @@ impl Algorithm for Training {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        let (team, roles) = (agents.len(), step.game.roles.len());
         score_references(&self.references, rollout, step.config.temperature())?;
         rollout.assign_advantages(|node, role| self.settings.advantages(node, role))?;
-        for (index, member) in self.members.iter_mut().enumerate() {
-            let played: Vec<usize> = roles_of(index, team, roles).collect();
-            let groups = rollout.groups_of(&played).into_iter();
-            member.buffer.extend(groups.cloned());
-        }
         let loss = self.settings.policy_loss();
-        let updates = update_each(
-            agents,
-            &mut self.members,
-            on_progress,
-            |index, agent, own| {
-                let update =
-                    PolicyUpdate::new(index, agent, roles_of(index, team, roles).count(), step);
-                match update.is_due(own.buffer.len()) {
-                    true => {
-                        let buffer = std::mem::take(&mut own.buffer);
-                        update_policy(agent, &mut own.learner, &buffer, &loss, &update)
-                    }
-                    false => Ok((update.waiting(), None)),
-                }
-            },
-        )?;
-        Ok(metrics_of(&updates, step.game))
+        self.learners
+            .update(agents, rollout, &loss, step, on_progress)
     }
 
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
-        let members = agents.iter().zip(&self.members);
-        let values: Vec<MemberState> = members
-            .clone()
-            .map(|(agent, member)| MemberState {
-                learner: member.learner.state(agent),
-                buffer: member.buffer.clone(),
-            })
-            .collect();
-        let tensors = members.flat_map(|(agent, member)| member.learner.tensors(agent));
-        AlgorithmState::new(&values, tensors.collect())
+        self.learners.state(agents, &())
     }
 
     fn restore(
@@ -291,31 +241,13 @@ impl Algorithm for Training {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        let states: Vec<MemberState> = AlgorithmState::read_each(values, agents.len())?;
-        let members = agents.iter().zip(states).map(|(agent, state)| {
-            Ok(Member {
-                learner: Learner::restored(agent, &state.learner, read)?,
-                buffer: state.buffer,
-            })
-        });
-        self.members = members.collect::<Result<_, MarlError>>()?;
+        (self.learners, ()) = Learners::restored(agents, values, read)?;
         Ok(())
     }
 
     fn gradient_steps(&self) -> usize {
-        let learners = self.members.iter().map(|member| &member.learner);
-        learners.map(|learner| learner.gradient_steps).sum()
+        self.learners.gradient_steps()
     }
-}
-
-/// What the updates did, role by role; the update of a role is that of the agent that plays it.
-fn metrics_of(updates: &[(UpdateReport, Option<PolicyShift>)], game: &Game) -> Vec<Metric> {
-    let roles = game.roles.iter().enumerate();
-    let of_role = roles.flat_map(|(role, name)| {
-        let (report, shift) = &updates[player(updates.len(), role)];
-        update_metrics(name, report, shift.as_ref())
-    });
-    of_role.collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::{
 pub(crate) const NUMBER: u64 = 4;
 
 impl AgentPlan {
-    /// The weights that learn, each a number.
+    /// How many numbers the weights that learn consist of.
     pub fn learning_weights(&self) -> u64 {
         match &self.lora {
             None => self.model.weights(),
@@ -23,7 +23,7 @@ impl AgentPlan {
     /// responses: the optimizer's moments, gradients and activations.
     pub fn update_memory(&self, samples: usize, config: &TrainingConfig) -> AlgorithmMemory {
         let learning = self.learning_weights();
-        // Groups of a minibatch are differentiated one after the other and added up.
+        // The groups of a minibatch are differentiated one after the other, and their gradients added up.
         let sums = match config.updates.minibatch * self.roles {
             0 | 1 => 1,
             _ => 2,
@@ -46,8 +46,8 @@ impl AgentPlan {
         }
     }
 
-    /// The bytes of a reference, the policy that the agent starts from. Frozen weights below adapters
-    /// are one already, and agents that start from one model share it.
+    /// The bytes of a reference, the policy that the agent starts from. None for adapters, whose frozen
+    /// weights already are the reference, or if an earlier agent starts from the same model.
     pub fn reference_bytes(&self) -> u64 {
         match (&self.lora, self.shares_start) {
             (Some(_), _) | (None, true) => 0,

@@ -14,13 +14,13 @@ use crate::{
 
 const REWARD: &str = "reward";
 
-/// The arithmetic mean; NaN of nothing, which is written as null.
-fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+/// The arithmetic mean; NaN for no values, which is written as null.
+pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let values: Vec<f64> = values.into_iter().collect();
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The mean return over all joint actions of the given nodes; NaN of none.
+/// The mean return over all joint actions of the given nodes; NaN if there are none.
 pub fn mean_return<'a>(nodes: impl IntoIterator<Item = &'a Node>, discount: f64) -> f64 {
     mean(nodes.into_iter().flat_map(|node| returns(node, discount)))
 }
@@ -98,8 +98,8 @@ pub(crate) fn reward_metrics(
     metrics
 }
 
-/// The mean of each part of the reward over all joint actions of the given nodes, of one role or of
-/// all; a joint action without a part counts as 0. NaN of no joint actions.
+/// The mean of each part of the reward over all joint actions of the given nodes, for one role or all of
+/// them. A joint action without a part counts as 0; NaN if there are no joint actions.
 fn parts<'a>(
     environment: &'a dyn Environment,
     nodes: &'a [&Node],
@@ -124,7 +124,7 @@ fn has_own_rewards(nodes: &[&Node]) -> bool {
     branches.any(|branch| branch.reward.roles().is_some())
 }
 
-/// For each role the figures of what it earned and answered.
+/// The figures of what each role earned and answered.
 pub(crate) fn role_metrics(
     environment: &dyn Environment,
     rollout: &Rollout,
@@ -152,7 +152,7 @@ pub(crate) fn role_metrics(
     of_role.collect()
 }
 
-/// What one role earned, where each has a reward of its own.
+/// What one role earned, if each has a reward of its own.
 fn own_rewards(
     environment: &dyn Environment,
     role: usize,
@@ -199,14 +199,15 @@ fn own_rewards(
     metrics
 }
 
-/// Whether figures are over all turns or of one.
+/// Whether figures cover all turns or only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wording {
     Overall,
     Turn,
 }
 
-/// What a role's responses were like. Those about advantages are there where the algorithm gave them.
+/// What a role's responses were like. Figures about advantages are included if the algorithm has assigned
+/// them.
 fn answers(
     role: usize,
     nodes: &[&Node],
@@ -348,8 +349,8 @@ pub fn update_metrics(
     ]
 }
 
-/// All figures in the order in which they are written: those of the team, then role after role what it
-/// answered and what its algorithm says of it, and last what depends on clocks.
+/// All figures in the order in which they are written: those of the team, then those of each role, from
+/// its answers and from the algorithm, and finally those that depend on clocks.
 pub(crate) fn joined(
     of_team: Vec<Metric>,
     of_roles: Vec<Vec<Metric>>,

@@ -7,8 +7,8 @@
 //!   equation 4).
 //! - *Clipped*: with `ρ_τ = exp(ℓ_τ − ℓ_τ^old)`, `min(ρ_τ A, clip(ρ_τ, 1 − ε_low, 1 + ε_high) A)`
 //!   instead of `A ℓ_τ` (PPO, arXiv 1707.06347; two bounds as in DAPO, arXiv 2503.14476).
-//! - *KL in the loss*: `+ β (exp(d_τ) − d_τ − 1)` with `d_τ = ℓ_τ^ref − ℓ_τ`, the estimator k3
-//!   (Schulman, "Approximating KL Divergence", 2020; used so by GRPO, arXiv 2402.03300).
+//! - *KL in the loss*: `+ β (exp(d_τ) − d_τ − 1)` with `d_τ = ℓ_τ^ref − ℓ_τ`, the estimator k3 (Schulman,
+//!   "Approximating KL Divergence", 2020; as in GRPO, arXiv 2402.03300).
 //!
 //! The aggregation may divide the sum over tokens; see [`Aggregation`].
 
@@ -29,22 +29,22 @@ pub enum Aggregation {
     SequenceSum,
     /// Their sum divided by the number of tokens of all responses of the minibatch.
     TokenMean,
-    /// Their sum divided by the longest response allowed.
+    /// Their sum divided by the length of the longest response allowed.
     FixedLength,
 }
 
 /// What is maximized for each token of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Objective {
-    /// The advantage times the token's log-probability (the paper). For samples that are used once.
+    /// The advantage times the token's log-probability (the paper), for samples that are used once.
     #[default]
     PolicyGradient,
-    /// The advantage times the ratio of the token's probability to that when it was sampled, no
-    /// further than to `1 - low` and `1 + high`.
+    /// The advantage times the ratio of the token's probability to that when it was sampled, clipped to
+    /// `1 - low` and `1 + high`.
     Clipped {
-        /// How far below 1 the ratio counts.
+        /// How far below 1 the ratio may count.
         low: f64,
-        /// How far above 1 the ratio counts.
+        /// How far above 1 the ratio may count.
         high: f64,
     },
 }
@@ -52,10 +52,10 @@ pub enum Objective {
 /// What keeps a policy near the one that it started from, its reference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Kl {
-    /// Nothing. No reference is kept.
+    /// Nothing, so no reference is kept.
     #[default]
     Off,
-    /// An addend of the loss: the estimator k3, whose gradient leads back to the reference.
+    /// Added to the loss: the estimator k3, whose gradient leads back to the reference.
     Loss {
         /// What the divergence is multiplied by.
         coefficient: f64,
@@ -98,11 +98,11 @@ pub struct TokenTerm {
     pub loss: f64,
     /// Its derivative in the log-probability under the policy that is trained.
     pub derivative: f64,
-    /// `ρ`: how much likelier the token is than when it was sampled.
+    /// `ρ`: how much more likely the token is than when it was sampled.
     pub ratio: f64,
-    /// Whether the objective's bounds hold the token back.
+    /// Whether the objective clips the token.
     pub clipped: bool,
-    /// The estimator k3 of the divergence from the reference; `None` without one.
+    /// The estimator k3 of the divergence from the reference; `None` if there is none.
     pub kl: Option<f64>,
 }
 
@@ -112,18 +112,19 @@ pub struct TokenTerm {
 pub struct PolicyShift {
     /// The mean of the ratio `ρ`.
     pub ratio: f64,
-    /// The fraction of tokens that the objective's bounds held back.
+    /// The fraction of tokens that the objective clipped.
     pub clipped_fraction: f64,
-    /// The mean of the estimator k3, in nats; `None` where no reference has scored the tokens.
+    /// The mean of the estimator k3, in nats; `None` if no reference has scored the tokens.
     pub kl: Option<f64>,
 }
 
 impl PolicyLoss {
-    /// Checks every number, and that samples are not used more often than the objective allows.
+    /// Checks every number, and that the objective allows as many passes over the samples as `updates`
+    /// makes.
     ///
     /// # Errors
-    /// Names the first setting that cannot work. A policy gradient, which is right only for samples of
-    /// the present policy, cannot go through them again.
+    /// Names the first setting that cannot work. A policy gradient is correct only for samples of the
+    /// current policy, so it cannot use them twice.
     pub fn validate(&self, updates: &Updates) -> Result<(), ConfigError> {
         if let Objective::Clipped { low, high } = self.objective {
             let allowed = "above 0 and below 1";
@@ -142,27 +143,26 @@ impl PolicyLoss {
         )
     }
 
-    /// For each response of a minibatch the weight with which its tokens' terms enter the loss,
-    /// `L = Σ_responses weight · Σ_τ term_τ`. Responses left out of the loss have a weight of 0 and
-    /// are left out of the mean's denominator too.
-    pub fn weights<'a>(
-        &self,
-        responses: impl IntoIterator<Item = &'a Sample> + Clone,
-        max_new_tokens: usize,
-    ) -> Vec<f64> {
+    /// The weight with which the token terms of each response enter the loss of a minibatch,
+    /// `L = Σ_responses weight · Σ_τ term_τ`, group by group. Responses that are left out of the loss
+    /// have a weight of 0 and are left out of the mean's denominator too.
+    pub fn weights(&self, groups: &[&AgentGroup], max_new_tokens: usize) -> Vec<Vec<f64>> {
         let counts = |sample: &&Sample| !(self.mask_truncated && sample.is_truncated());
-        let trained = || responses.clone().into_iter().filter(counts);
-        let count = trained().count() as f64;
-        let tokens = trained()
-            .map(|sample| sample.response.tokens.len())
-            .sum::<usize>() as f64;
+        let trained = groups
+            .iter()
+            .flat_map(|group| &group.samples)
+            .filter(counts);
+        let count = trained.clone().count() as f64;
+        let lengths = trained.map(|sample| sample.response.tokens.len());
+        let tokens = lengths.sum::<usize>() as f64;
         let divisor = match self.aggregation {
             Aggregation::SequenceSum => count,
             Aggregation::TokenMean => tokens,
             Aggregation::FixedLength => count * max_new_tokens as f64,
         };
-        let weight = |sample| if counts(&sample) { 1.0 / divisor } else { 0.0 };
-        responses.clone().into_iter().map(weight).collect()
+        let weight = |sample: &Sample| if counts(&sample) { 1.0 / divisor } else { 0.0 };
+        let of_group = |group: &&AgentGroup| group.samples.iter().map(weight).collect();
+        groups.iter().map(of_group).collect()
     }
 
     /// The term of a token whose response has this advantage.
@@ -176,7 +176,7 @@ impl PolicyLoss {
             Objective::Clipped { low, high } => {
                 let free = ratio * advantage;
                 let bounded = ratio.clamp(1.0 - low, 1.0 + high) * advantage;
-                // Where both are equal the ratio is within its bounds, or nothing is to be gained.
+                // If both are equal, the ratio is within its bounds or the advantage is 0.
                 match bounded < free {
                     true => (bounded, 0.0, true),
                     false => (free, free, false),
@@ -260,7 +260,7 @@ impl PolicyLoss {
 }
 
 impl PolicyShift {
-    /// What the tokens in the loss say; `None` of no tokens.
+    /// The means over the tokens in the loss; `None` if there are none.
     pub fn of(terms: &[TokenTerm]) -> Option<Self> {
         let tokens = terms.len() as f64;
         let mean = |of: fn(&TokenTerm) -> f64| terms.iter().map(of).sum::<f64>() / tokens;

@@ -20,21 +20,21 @@ pub struct PolicyUpdate<'a> {
     pub updates: &'a Updates,
     /// The learning rate.
     pub learning_rate: f64,
-    /// Groups that have to be there before the agent updates.
+    /// Groups that an agent collects before it updates.
     pub buffer: usize,
-    /// Groups of one gradient step, or up to twice as many where they do not come out even.
+    /// Groups of one gradient step; up to twice as many if the buffer cannot be divided evenly.
     pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,
     /// The most tokens of a response.
     pub max_new_tokens: usize,
-    /// Orders the groups where there are several epochs.
+    /// Orders the groups if there are several epochs.
     pub shuffle: StreamKey,
 }
 
 impl<'a> PolicyUpdate<'a> {
-    /// How a run's settings let the agent at `index`, which plays this many roles, update in a step. A
-    /// node has one group per role.
+    /// The update in a step of the agent at `index`, which plays this many roles. A node has one group
+    /// per role.
     pub fn new(index: usize, agent: &Agent, roles: usize, step: &StepContext<'a>) -> Self {
         let config = step.config;
         Self {
@@ -44,17 +44,18 @@ impl<'a> PolicyUpdate<'a> {
             minibatch: config.updates.minibatch * roles,
             temperature: config.temperature(),
             max_new_tokens: config.max_new_tokens,
-            // Rollout has refused steps and roles that are more than keys can name.
+            // The rollout has refused steps and roles that do not fit into keys.
             shuffle: shuffle_key(config.seed, step.step as u32, index as u16),
         }
     }
 
-    /// Whether a buffer of this many groups is full.
-    pub fn is_due(&self, groups: usize) -> bool {
-        groups >= self.buffer
+    /// Empties a learner's buffer if it is full; `None` if it is not.
+    pub fn take_due(&self, learner: &mut Learner) -> Option<Vec<AgentGroup>> {
+        let full = learner.buffer.len() >= self.buffer;
+        full.then(|| std::mem::take(&mut learner.buffer))
     }
 
-    /// The report of an agent that still collects: nothing but its learning rate.
+    /// The report of an agent that is still collecting: nothing but its learning rate.
     pub fn waiting(&self) -> UpdateReport {
         UpdateReport {
             learning_rate: self.learning_rate,
@@ -82,8 +83,7 @@ impl<'a> PolicyUpdate<'a> {
     }
 }
 
-/// Updates an agent from groups that it has not learned from yet, each of whose samples has an
-/// advantage.
+/// Updates an agent from groups whose samples all have advantages.
 ///
 /// # Errors
 /// As [`gradient_step`], and if a sample lacks an advantage, a minibatch has no group, or `kl` needs a
@@ -100,17 +100,13 @@ pub fn update_policy(
     let settings = update.step_settings(States::None);
     for minibatch in update.minibatches(buffer.len())? {
         let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
-        let responses = groups.iter().flat_map(|group| &group.samples);
-        let weights = loss.weights(responses, update.max_new_tokens);
-        // Those that are run, and the weights of their responses.
+        let weights = loss.weights(&groups, update.max_new_tokens);
+        // The groups that the loss depends on, and the weights of their responses.
         let mut run = Vec::new();
-        let mut rest = weights.as_slice();
-        for group in groups {
-            let own;
-            (own, rest) = rest.split_at(group.samples.len());
-            match loss.is_idle(group, own)? {
+        for (group, weights) in groups.into_iter().zip(&weights) {
+            match loss.is_idle(group, weights)? {
                 true => report.skipped_groups += 1,
-                false => run.push((group, own)),
+                false => run.push((group, weights)),
             }
         }
         let groups: Vec<&AgentGroup> = run.iter().map(|(group, _)| *group).collect();

@@ -1,7 +1,7 @@
 //! Protocols: who reads whose answers before a joint action is complete, and in what words.
 //!
-//! The untrained baselines of the MAGRPO paper (arXiv 2508.04652) let agents answer one after the
-//! other, or revise drafts. A protocol is a list of rounds with their text; anybody can make another.
+//! The untrained baselines of the MAGRPO paper (arXiv 2508.04652) let agents answer one after the other,
+//! or revise drafts. A protocol is a list of rounds with their texts, and you can write others.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use polyphony_episode::{Observation, Role};
 pub struct Protocol {
     /// Its name, in tables and files.
     pub name: Cow<'static, str>,
-    /// What happens at each turn. What a role answers last is its part of the joint action.
+    /// The rounds of each turn. A role's last answer is its part of the joint action.
     pub rounds: Vec<Round>,
 }
 
@@ -39,7 +39,7 @@ pub enum Order {
 pub enum Message {
     /// What the environment says, and nothing else.
     Observation,
-    /// What the environment says, and after it each answer of the roles before this one.
+    /// What the environment says, followed by the answers of the roles before this one.
     WithEarlierAnswers {
         /// The text of an answer, with `{role}` and `{answer}`.
         answer: Cow<'static, str>,
@@ -62,7 +62,7 @@ impl Default for Protocol {
 }
 
 impl Protocol {
-    /// Nobody reads anything: as in training.
+    /// Nobody reads another's answer, as in training.
     pub fn parallel() -> Self {
         Self {
             name: "parallel".into(),
@@ -115,7 +115,7 @@ impl Protocol {
         [Self::parallel(), Self::pipeline(), Self::discussion()]
     }
 
-    /// The one of this name among those that ship.
+    /// The protocol with this name among those that ship.
     pub fn named(name: &str) -> Option<Self> {
         Self::all().into_iter().find(|own| own.name == name)
     }
@@ -131,7 +131,7 @@ impl Message {
         answers: &[&str],
     ) -> Observation {
         let named = |other: usize, template: &str| {
-            // The role's name first: an answer may hold anything.
+            // The role's name comes first, because an answer may contain `{role}`.
             let text = template.replace("{role}", &roles[other].name);
             text.replace("{answer}", answers[other])
         };

@@ -1,4 +1,4 @@
-//! References: policies that are kept as they were, from which a divergence is measured.
+//! References: copies of the policies as they were, from which divergence is measured.
 
 use polyphony_model::LanguageModel;
 
@@ -10,8 +10,8 @@ use crate::{
     update::score,
 };
 
-/// Lets a model say how likely the responses of a group are, and keeps that with them as the
-/// log-probabilities under their reference.
+/// Scores the responses of a group with a model, and keeps the log-probabilities with them as those of
+/// their reference.
 ///
 /// # Errors
 /// If the model cannot run the group.
@@ -51,8 +51,8 @@ pub fn score_references(
     Ok(())
 }
 
-/// The present policies of a team, to be kept. They share their weights with the agents until an update
-/// changes these.
+/// Copies of a team's current policies. They share memory with the agents until an update changes the
+/// agents' weights.
 pub fn references(agents: &[Agent]) -> Vec<LanguageModel> {
     agents.iter().map(|agent| agent.model.clone()).collect()
 }

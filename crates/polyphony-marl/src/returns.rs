@@ -11,25 +11,25 @@ use crate::{
     tree::{Branch, Node},
 };
 
-/// How the returns of the joint actions that contain a response are combined into its credit. Aligned
-/// joint actions contain each response once, so that both are the same.
+/// How the returns of the joint actions that contain a response are combined into its credit. With
+/// aligned joint actions, which contain each response once, both are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Credit {
     /// The mean of their returns, on the scale of the aligned mode.
     #[default]
     Mean,
-    /// The sum of their returns, larger by `G^(n-1)`.
+    /// The sum of their returns, `G^(n-1)` times as large.
     Sum,
 }
 
-/// The return of every joint action of a node, for the whole team: of what all roles share, or of the
-/// mean over the roles where each has a reward of its own.
+/// The return of every joint action of a node for the whole team: from the reward that all roles share,
+/// or from the mean over the roles if each has a reward of its own.
 pub fn returns(node: &Node, discount: f64) -> Vec<f64> {
     discounted(node, discount, &|_, branch| branch.reward.total())
 }
 
-/// The return of every joint action of a node for one role, of the rewards that it earns: those that
-/// all roles share, or its own.
+/// The return of every joint action of a node for one role: from the reward that all roles share, or from
+/// its own.
 pub fn role_returns(node: &Node, role: usize, discount: f64) -> Vec<f64> {
     discounted(node, discount, &|_, branch| branch.reward.total_of(role))
 }
@@ -83,7 +83,7 @@ pub fn credits(node: &Node, agent: usize, returns: &[f64], credit: Credit) -> Ve
     own.iter().map(of).collect()
 }
 
-/// The arithmetic mean; 0 of nothing.
+/// The arithmetic mean; 0 for no values.
 pub(crate) fn mean(values: &[f64]) -> f64 {
     if values.is_empty() {
         0.0
@@ -113,6 +113,7 @@ pub(crate) mod tests {
         let group = AgentGroup {
             observation: Observation::new("o"),
             history: History { tokens: [1].into() },
+            value: None,
             samples: vec![sample; rewards.len()],
         };
         let branch = |(index, reward): (usize, &f64)| Branch {

@@ -1,8 +1,8 @@
-//! Rollout: every agent answers every task several times, the environment scores the joint actions,
-//! and each that continues is the beginning of another turn.
+//! Rollout: every agent answers every task several times, the environment scores the joint actions, and
+//! each joint action whose episode continues begins another turn.
 //!
-//! All tasks are played together, turn after turn: [`open`] knows where agents stand before they
-//! answer, [`level`] lets them answer and scores the answers, [`stage`] is what both play with.
+//! All tasks are played together, turn after turn: [`open`] makes the nodes that wait for answers,
+//! [`level`] samples the answers and scores them, and [`stage`] holds what both need.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ pub struct Rollout {
     pub nodes: Vec<Node>,
     /// Tasks left out because a prompt did not fit.
     pub skipped_tasks: usize,
-    /// Joint actions that would have continued, had the next prompt fitted.
+    /// Joint actions that would have continued if the next prompt had fitted.
     pub cut_episodes: usize,
     /// Seconds that the environment took to score.
     pub reward_secs: f64,
@@ -58,10 +58,10 @@ impl Rollout {
         self.nodes.iter_mut().flat_map(Node::groups_mut).collect()
     }
 
-    /// Gives every response its advantage: that of each of a role's responses at a node.
+    /// Gives every response its advantage. `advantages` computes those of a role's responses at a node.
     ///
     /// # Errors
-    /// Those of `advantages`, and if it gives another number than there are responses.
+    /// Those of `advantages`, and if it does not return one advantage per response.
     pub fn assign_advantages(
         &mut self,
         advantages: impl Fn(&Node, usize) -> Result<Vec<f64>, MarlError>,
@@ -75,10 +75,10 @@ impl Rollout {
         self.set_advantages(found)
     }
 
-    /// The same, given those of all nodes in the order of [`Rollout::all_nodes`].
+    /// The same with advantages by node, role and response; nodes in the order of [`Rollout::all_nodes`].
     ///
     /// # Errors
-    /// If there is not one for each response.
+    /// If there is not one advantage per response.
     pub fn set_advantages(&mut self, advantages: Vec<Vec<Vec<f64>>>) -> Result<(), MarlError> {
         let groups: Vec<&mut AgentGroup> = self.groups_mut().into_iter().flatten().collect();
         let own: Vec<Vec<f64>> = advantages.into_iter().flatten().collect();
@@ -105,8 +105,8 @@ impl Rollout {
 /// tokens.
 ///
 /// # Errors
-/// If the environment fails, a prompt does not fit and shall not be skipped, generation fails, or there
-/// are more steps, tasks, turns or joint actions than random numbers have names for.
+/// If the environment fails, a prompt does not fit and may not be skipped, generation fails, or there are
+/// more steps, tasks, turns or joint actions than there are streams of random numbers.
 pub fn rollout(
     agents: &[Agent],
     environment: &dyn Environment,

@@ -1,7 +1,7 @@
-//! What has to be kept of what learns, so that it learns on as if it had never stopped.
+//! What a checkpoint keeps of learners, so that a resumed run learns as if it had never stopped.
 //!
-//! Random numbers need nothing: their streams are named by seed and step. A reference is the model that
-//! the agent started from.
+//! Random numbers need no state, because their streams are keyed by seed and step. Neither does a
+//! reference: it is the model that the agent started from.
 
 use burn::tensor::Tensor;
 use polyphony_model::{ModelError, TensorSpec};
@@ -12,10 +12,11 @@ use crate::{
     adamw::{AdamW, SteppedWeight},
     agent::Agent,
     algorithm::AlgorithmState,
+    tree::AgentGroup,
     update::Learner,
 };
 
-/// Of a learner everything but its tensors.
+/// Everything about a learner except its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LearnerState {
     /// The agent's name.
@@ -26,6 +27,8 @@ pub struct LearnerState {
     pub skipped_in_a_row: usize,
     /// The weights that have moments.
     pub stepped: Vec<SteppedWeight>,
+    /// Groups that the agent has not learned from yet.
+    pub buffer: Vec<AgentGroup>,
 }
 
 impl Learner {
@@ -36,6 +39,7 @@ impl Learner {
             gradient_steps: self.gradient_steps,
             skipped_in_a_row: self.skipped_in_a_row,
             stepped: self.optimizer.stepped(&specs(agent)),
+            buffer: self.buffer.clone(),
         }
     }
 
@@ -45,13 +49,13 @@ impl Learner {
         self.optimizer.tensors(&prefix(agent), &specs(agent))
     }
 
-    /// The learner of an agent in a state that was kept. `read` gives the values of a tensor.
+    /// The learner of an agent from a saved state. `read` returns the values of a tensor.
     ///
     /// # Errors
-    /// If the state is that of another agent or another model, or a tensor cannot be read.
+    /// If the state belongs to another agent or model, or a tensor cannot be read.
     pub fn restored(
         agent: &Agent,
-        state: &LearnerState,
+        state: LearnerState,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<Self, MarlError> {
         if state.agent != agent.name {
@@ -63,6 +67,7 @@ impl Learner {
         let (specs, device) = (specs(agent), agent.model.device());
         let optimizer = AdamW::restored(&prefix(agent), &specs, &state.stepped, &device, read)?;
         Ok(Self {
+            buffer: state.buffer,
             optimizer,
             gradient_steps: state.gradient_steps,
             skipped_in_a_row: state.skipped_in_a_row,
@@ -75,7 +80,7 @@ fn specs(agent: &Agent) -> Vec<TensorSpec> {
     weights.map(|(spec, _)| spec).collect()
 }
 
-/// What the names of an agent's tensors begin with.
+/// The prefix of the names of an agent's tensors.
 pub(crate) fn prefix(agent: &Agent) -> String {
     format!("{}.", agent.name)
 }
@@ -94,28 +99,10 @@ impl AlgorithmState {
         Ok(Self { values, tensors })
     }
 
-    /// The values of a state that was kept, one per agent of a team of this size.
+    /// The values of a saved state.
     ///
     /// # Errors
-    /// If they are not what they should be, or of another number.
-    pub fn read_each<T: DeserializeOwned>(
-        values: &str,
-        agents: usize,
-    ) -> Result<Vec<T>, MarlError> {
-        let read: Vec<T> = Self::read(values)?;
-        match read.len() == agents {
-            true => Ok(read),
-            false => Err(MarlError::state(format!(
-                "it is that of {} agents, but the team has {agents}",
-                read.len()
-            ))),
-        }
-    }
-
-    /// The values of a state that was kept.
-    ///
-    /// # Errors
-    /// If they are not what they should be.
+    /// If they do not have the expected type.
     pub fn read<T: DeserializeOwned>(values: &str) -> Result<T, MarlError> {
         ron::from_str(values).map_err(|error| MarlError::state(error.to_string()))
     }

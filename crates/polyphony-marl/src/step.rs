@@ -1,5 +1,5 @@
 //! One training step, top down: rollout → rewards → learn (returns → advantages → log-probabilities →
-//! loss → update) → metrics. What learning is, the algorithm says.
+//! loss → update) → metrics. How to learn is up to the algorithm.
 
 use std::time::Instant;
 
@@ -18,14 +18,14 @@ use crate::{
 /// A step's figures and the rollout that it learned from.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// What happened, as numbers, in the order in which they are written.
+    /// The figures of the step, in the order in which they are written.
     pub metrics: Vec<Metric>,
-    /// What was answered and earned.
+    /// What the agents answered and earned.
     pub rollout: Rollout,
 }
 
 impl Step {
-    /// The value of a metric by its name in files, such as `return`; `None` where there is none.
+    /// The value of a metric by its name in files, such as `return`; `None` if there is none.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let own = self
             .metrics
@@ -35,14 +35,14 @@ impl Step {
     }
 }
 
-/// Runs one step: plays the batch, and lets the algorithm learn from it. `step` is counted from 0.
+/// Runs one step: plays the batch and lets the algorithm learn from it. `step` is counted from 0.
 ///
-/// There is one agent for each of the environment's roles, or one that plays them all; the algorithm was
-/// [built](crate::AlgorithmSettings::build) for them.
+/// There is one agent for each of the environment's roles, or one that plays them all; the algorithm must
+/// have been [built](crate::AlgorithmSettings::build) for them.
 ///
 /// # Errors
-/// See [`MarlError`]. Other agents may have been updated, and the failing one has the weights of its
-/// last gradient step.
+/// See [`MarlError`]. Other agents may have been updated by then; the one that failed keeps the weights
+/// of its last gradient step.
 pub fn train_step(
     agents: &mut [Agent],
     algorithm: &mut dyn Algorithm,
@@ -68,7 +68,7 @@ pub fn train_step(
         &mut on_tokens,
     )?;
     let rollout_secs = start.elapsed().as_secs_f64();
-    // Before anything is made of the rewards.
+    // Before the algorithm changes anything in the rollout.
     let mut of_team = reward_metrics(environment, &rollout, &tree);
 
     let start = Instant::now();

@@ -1,15 +1,15 @@
-//! The random numbers of a run. Each response, and whatever else is drawn, has a stream of its own,
-//! named by where it stands in the run: nothing depends on what else is drawn, or in which order.
+//! The random numbers of a run. Each response, and whatever else is drawn, has a stream of its own, keyed
+//! by its place in the run, so nothing depends on what else is drawn or in which order.
 
 use polyphony_model::StreamKey;
 
 use crate::MarlError;
 
-/// The step that episodes of an evaluation are played at: no training step has this number, so that
-/// their random numbers are their own.
+/// The step number of evaluation. No training step has it, so an evaluation draws random numbers of its
+/// own.
 pub const EVALUATION_STEP: u32 = u32::MAX;
 
-/// Where a response stands in a run.
+/// The place of a response in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The run's seed.
@@ -22,14 +22,14 @@ pub struct Place {
     pub role: u16,
     /// The turn, counted from 0.
     pub turn: u16,
-    /// Which of the joint actions that are possible up to here led to the node; of an episode that agents
-    /// talk about, the round.
+    /// The number of the joint action that led to the node, among all that are possible; in an episode
+    /// with a protocol, the round.
     pub branch: u32,
     /// The response's index among those to one prompt.
     pub sample: u32,
 }
 
-/// What the last four bytes of a key say it is for. Responses have 0 there.
+/// The purpose of a key, in its last four bytes. Those of responses are 0.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
     Response = 0,
@@ -64,7 +64,7 @@ impl Place {
             .collect())
     }
 
-    /// Names the prompts of one task and role, which are run together.
+    /// Identifies the prompts of one task and role, which are run together.
     pub(crate) fn family(&self) -> u64 {
         u64::from(self.task) << 16 | u64::from(self.role)
     }
@@ -81,7 +81,7 @@ pub(crate) fn shuffle_key(seed: u64, step: u32, agent: u16) -> StreamKey {
     place.key_for(Purpose::Shuffle)
 }
 
-/// The stream from which new weights of an agent begin, such as those of a critic.
+/// The stream that initializes new weights of an agent, such as those of a critic.
 pub(crate) fn weights_key(seed: u64, agent: u16) -> StreamKey {
     let place = Place {
         seed,
@@ -91,10 +91,10 @@ pub(crate) fn weights_key(seed: u64, agent: u16) -> StreamKey {
     place.key_for(Purpose::Weights)
 }
 
-/// A number as it stands in a key.
+/// A number as it is stored in a key.
 ///
 /// # Errors
-/// If a key has no room for it: two streams would be the same.
+/// If it does not fit into a key: two streams would be the same.
 pub(crate) fn narrow<N: TryFrom<usize>>(what: &'static str, number: usize) -> Result<N, MarlError> {
     N::try_from(number).map_err(|_| MarlError::TooMany { what, number })
 }

@@ -13,8 +13,8 @@ use crate::{
     tree::History,
 };
 
-/// A data set that an environment has started: every task has been looked at, and what was made of it
-/// is kept, up to a bound of memory. Beyond it a task is started again whenever it is played.
+/// A data set that an environment has started. Every task has been checked, and its first turn is kept,
+/// up to a memory limit; beyond the limit a task is started again whenever it is played.
 #[derive(Clone, Debug, Default)]
 pub struct StartedTasks {
     tasks: Vec<Task>,
@@ -27,13 +27,13 @@ pub struct StartedTasks {
 /// Some of the tasks, which are played together.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// All of them.
+    /// All tasks.
     pub tasks: &'a StartedTasks,
-    /// The indices of those that are played; they name the random numbers too.
+    /// The indices of those that are played, which are part of the keys of random numbers too.
     pub indices: &'a [usize],
 }
 
-/// What begins a task.
+/// The first turn of a task.
 #[derive(Clone, Debug)]
 pub(crate) struct FirstTurn {
     /// What each role reads.
@@ -48,21 +48,21 @@ pub(crate) struct BatchTask<'a> {
     /// Its index in the data set.
     pub(crate) index: usize,
     pub(crate) task: &'a Task,
-    /// `None` where a prompt does not fit.
+    /// `None` if a prompt does not fit.
     pub(crate) first: Option<FirstTurn>,
 }
 
-/// The bytes of texts and tokens that are kept of a data set.
+/// The most bytes of texts and tokens that are kept of a data set.
 const KEPT_BYTES: usize = 256 << 20;
 
-/// Tasks that are started at once.
+/// Tasks that are started at a time.
 const AT_ONCE: usize = 256;
 
-/// Starts all tasks without playing them: a check before a long run, whose results the run uses.
+/// Starts all tasks without playing them. This checks them before a long run, which then uses the result.
 ///
 /// # Errors
-/// If the environment cannot start a task, gives another number of observations than it has roles, or
-/// a prompt does not fit and shall not be skipped.
+/// If the environment cannot start a task, does not return one observation per role, or a prompt does not
+/// fit and may not be skipped.
 pub fn start_tasks(
     agents: &[Agent],
     environment: &dyn Environment,
@@ -151,7 +151,7 @@ impl<'a> From<(&'a StartedTasks, &'a [usize])> for Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Each task of the batch; one whose prompt does not fit, where that is not an error, is logged.
+    /// Each task of the batch. A task that is left out because its prompt does not fit is logged.
     pub(crate) fn first_turns(
         &self,
         agents: &[Agent],
@@ -231,8 +231,8 @@ impl FirstTurn {
 }
 
 impl LongPrompts {
-    /// What needs a prompt, if the prompt fits; `None`, which is logged, where it does not and that is no
-    /// error.
+    /// A result that depends on a prompt; `None`, which is logged, if the prompt does not fit and may be
+    /// skipped.
     pub(crate) fn allow<T>(self, prompted: Result<T, MarlError>) -> Result<Option<T>, MarlError> {
         match prompted {
             Err(error @ MarlError::PromptTooLong { .. }) if self == Self::Skip => {

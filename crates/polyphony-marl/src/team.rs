@@ -15,7 +15,7 @@ enum Order {
 }
 
 impl Order {
-    /// At once where there are several agents and no two of them share a device.
+    /// At once if there are several agents and no two of them share a device.
     fn of(agents: &[Agent]) -> Self {
         let devices: Vec<_> = agents.iter().map(|agent| agent.model.device()).collect();
         let shares = |(index, device)| devices[..index].contains(device);
@@ -26,8 +26,8 @@ impl Order {
     }
 }
 
-/// Updates each agent with what it learns with: one after the other, or all at once where no two share a
-/// device. `update` is given an agent's index too.
+/// Updates each agent with its learner: one after the other, or all at once if no two share a device.
+/// `update` is given the agent's index, the agent and its learner.
 ///
 /// # Errors
 /// Those of `update`.
@@ -56,8 +56,8 @@ fn update_in<L: Send, R: Send>(
         return in_turn.collect();
     }
     (0..agents.len()).for_each(|index| on_progress(Progress::Updating(index)));
-    // On rayon's own threads: one of them may be the caller, and if it waited for others that it does not
-    // work for, they would wait for it where there is no other.
+    // On rayon's own threads, because the caller may be one of them: if it blocked while others did the
+    // work, a pool of one thread would wait forever.
     let at_once = agents.par_iter_mut().zip(learners.par_iter_mut());
     at_once
         .enumerate()

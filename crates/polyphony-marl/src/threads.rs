@@ -1,5 +1,5 @@
-//! Threads for what waits: environments run programs and ask other machines. They are none of the
-//! threads that compute, which would stand still meanwhile.
+//! Threads for work that waits, since environments run programs and call other machines. They are not
+//! those that compute, which would be idle meanwhile.
 
 use std::{
     num::NonZeroUsize,
@@ -13,11 +13,10 @@ use std::{
     time::Duration,
 };
 
-/// Does work for every item on this many threads of its own; the results are in the order of the
-/// items.
+/// Does some work for every item on this many new threads; the results are in the order of the items.
 ///
 /// # Errors
-/// That of the first item, in their order, that failed. No further item is begun then.
+/// That of the first item that failed, in the order of the items. No more items are started then.
 ///
 /// # Panics
 /// If the work on an item panics, with the same panic.
@@ -56,7 +55,7 @@ where
         drop(done);
         receive_all(&results)
     });
-    // Items are begun in their order, so the first that failed is the same whichever was faster.
+    // Items are started in order, so the first one that failed does not depend on timing.
     finished.sort_by_key(|(index, _)| *index);
     let outcomes = finished.into_iter().map(|(_, result)| result);
     outcomes
@@ -64,8 +63,8 @@ where
         .collect()
 }
 
-/// Everything that is sent until all senders are gone. A thread of rayon's does other work of its pool
-/// meanwhile, which those that are waited for may need.
+/// Everything that is sent until all senders are gone. Meanwhile a thread of rayon's does other work of
+/// its pool, which the senders may depend on.
 fn receive_all<T>(results: &Receiver<T>) -> Vec<T> {
     if rayon::current_thread_index().is_none() {
         return results.iter().collect();
@@ -158,7 +157,7 @@ mod tests {
         assert_eq!(panic.downcast_ref::<String>().unwrap(), "item 1");
     }
 
-    /// One thread computes, waits for those that score, and is needed by them.
+    /// One thread computes and waits for the threads that score, which in turn need it.
     #[test]
     fn work_may_use_the_pool_that_waits_for_it() {
         let pool = rayon::ThreadPoolBuilder::new()

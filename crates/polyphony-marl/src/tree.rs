@@ -17,28 +17,28 @@ pub enum JointMode {
     Cross,
 }
 
-/// What an algorithm wants to be sampled in a step.
+/// What an algorithm samples in a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tree {
     /// Responses of each role at a node, `G`. With 0 nothing is sampled in this step, and the algorithm
-    /// learns from what it has kept.
+    /// learns from what it has stored.
     pub samples: usize,
     /// How they are combined.
     pub joint_mode: JointMode,
     /// An episode ends at a node whose joint actions earn more than this on average.
     pub termination_threshold: Option<f64>,
-    /// The discount `γ` of later turns' rewards, with which returns are reported.
+    /// The discount `γ` of later turns' rewards, for the returns that are reported.
     pub discount: f64,
 }
 
-/// The most responses to one prompt; more would be a mistake.
+/// The most responses to one prompt; more than that must be a mistake.
 pub const MOST_SAMPLES: usize = 4096;
 
-/// The most joint actions at the last turn of a task's tree; more would be a mistake.
+/// The most joint actions at the last turn of a task's tree; more than that must be a mistake.
 pub const MOST_JOINT_ACTIONS: usize = 1 << 16;
 
 impl Tree {
-    /// Joint actions of a node, for a team of this many roles; `None` beyond all numbers.
+    /// Joint actions of a node, for a team of this many roles; `None` if there are too many to count.
     pub fn joint_actions(&self, roles: usize) -> Option<usize> {
         match self.joint_mode {
             JointMode::Aligned => Some(self.samples),
@@ -52,7 +52,7 @@ impl Tree {
     /// If it would have more than [`MOST_JOINT_ACTIONS`].
     pub fn validate_for(&self, roles: usize, turns: usize) -> Result<(), ConfigError> {
         let of_a_node = self.joint_actions(roles);
-        // Those of the last turn; the turns before add less than as many again.
+        // Those of the last turn, which has more than all turns before it together.
         let last = of_a_node.and_then(|n| n.checked_pow(u32::try_from(turns).ok()?));
         check(
             last.is_some_and(|last| last <= MOST_JOINT_ACTIONS),
@@ -73,16 +73,16 @@ pub struct History {
     pub tokens: Arc<[u32]>,
 }
 
-/// A response with what learning needs to know of it.
+/// A response with what is needed to learn from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The text, the token ids and why it ended.
     pub response: Response,
     /// The natural log-probability of each token when it was drawn.
     pub logprobs: Vec<f32>,
-    /// The same under the agent's reference; `None` where none has scored it.
+    /// The same under the agent's reference; `None` if no reference has scored it.
     pub reference_logprobs: Option<Vec<f32>>,
-    /// How much better than expected it was, once an algorithm has found out.
+    /// How much better than expected it was; `None` until an algorithm has assigned it.
     pub advantage: Option<f64>,
 }
 
@@ -92,8 +92,8 @@ impl Sample {
         self.response.finish == FinishReason::Length
     }
 
-    /// How far the policy has strayed from its reference on this response, in nats: the estimator
-    /// k1, `Σ_τ (ℓ_τ − ℓ_τ^ref)`. `None` where no reference has scored it.
+    /// How far the policy has strayed from its reference on this response, in nats: the estimator k1,
+    /// `Σ_τ (ℓ_τ − ℓ_τ^ref)`. `None` if no reference has scored it.
     pub fn divergence(&self) -> Option<f64> {
         let reference = self.reference_logprobs.as_ref()?;
         let pairs = self.logprobs.iter().zip(reference);
@@ -105,19 +105,21 @@ impl Sample {
     }
 }
 
-/// One role's share of a node: its history and the responses that were sampled from it.
+/// One role's part of a node: its history and the responses that were sampled from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentGroup {
     /// What the role reads at this turn.
     pub observation: Observation,
     /// What its model reads.
     pub history: History,
+    /// The return that a critic expected at this history; `None` if none was asked.
+    pub value: Option<f64>,
     /// The `G` responses.
     pub samples: Vec<Sample>,
 }
 
 impl AgentGroup {
-    /// The advantage of each response; `None` where an algorithm has not given all of them one.
+    /// The advantage of each response; `None` unless all of them have one.
     pub fn advantages(&self) -> Option<Vec<f64>> {
         self.samples.iter().map(|sample| sample.advantage).collect()
     }
@@ -167,7 +169,7 @@ impl Node {
         )
     }
 
-    /// The turn that a joint action made of this node.
+    /// The turn that ends with this joint action.
     pub fn turn_taken(&self, picks: &[usize]) -> Turn {
         let observations = self.groups.iter().map(|group| group.observation.clone());
         Turn {

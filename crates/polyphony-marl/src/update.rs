@@ -1,5 +1,5 @@
-//! One agent's update: log-probabilities → loss → gradients → new weights. What the loss is, a function
-//! says: it is given a scored group, and gives back its value and its derivatives.
+//! One agent's update: log-probabilities → loss → gradients → new weights. The loss is a function that is
+//! given a scored group and returns its value and derivatives.
 
 use polyphony_model::{
     LanguageModel, ModelError, PackedGroup, ScoredGroup, StreamKey, WeightGradients, score_group,
@@ -16,6 +16,8 @@ use crate::{
 /// What one agent learns with.
 #[derive(Clone, Debug, Default)]
 pub struct Learner {
+    /// Groups that the agent will learn from once there are enough of them.
+    pub buffer: Vec<AgentGroup>,
     /// Its optimizer.
     pub optimizer: AdamW,
     /// Gradient steps taken.
@@ -45,7 +47,7 @@ pub enum States {
     None,
     /// The one at the last token of each history, where a critic sits.
     EndOfHistory,
-    /// Those at the places of the packed row that a function names.
+    /// Those at the positions of the packed row that a function returns.
     At(fn(&PackedGroup<'_>) -> Vec<usize>),
 }
 
@@ -64,22 +66,22 @@ impl States {
 pub struct GroupScores<'a> {
     /// The natural log-probability of every response token, one response after the other.
     pub logprobs: &'a [f32],
-    /// The hidden states that were asked for, one row after the other, `[P · D]`.
+    /// The requested hidden states, one row after the other, `[P · D]`.
     pub states: &'a [f32],
 }
 
-/// What a loss says of one group.
+/// The loss of one group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GroupLoss {
-    /// The group's share of the loss.
+    /// Its value.
     pub loss: f64,
     /// Its derivative in each log-probability.
     pub logprobs: Vec<f32>,
-    /// Its derivative in each number of the hidden states; empty where it does not depend on them.
+    /// Its derivative in each element of the hidden states; empty if it does not depend on them.
     pub states: Vec<f32>,
 }
 
-/// What became of a gradient step.
+/// The outcome of a gradient step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StepOutcome {
     /// The weights have changed.
@@ -96,8 +98,8 @@ pub enum StepOutcome {
 /// What one agent's update did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpdateReport {
-    /// Groups that were not run because nothing in the loss depends on them, in every pass through the
-    /// buffer.
+    /// Groups that were left out because the loss does not depend on them, counted in every pass through
+    /// the buffer.
     pub skipped_groups: usize,
     /// Gradient steps taken.
     pub steps: usize,
@@ -107,16 +109,16 @@ pub struct UpdateReport {
     pub gradient_norm: f64,
     /// The learning rate.
     pub learning_rate: f64,
-    /// The largest difference between a token's log-probability at rollout and in training, in
-    /// nats; `None` of an empty buffer.
+    /// The largest difference between a token's log-probability at rollout and in training, in nats;
+    /// `None` for an empty buffer.
     pub logprob_gap: Option<f64>,
 }
 
 /// One gradient step of an agent from some groups. `loss` is given the index of a group and its scores,
-/// group after group; the gradients of what it gives back are added up, clipped and stepped along.
+/// group after group; their gradients are added up and clipped before the step.
 ///
-/// While the report has no step, the weights are those of the rollout: then the scores are held against
-/// the log-probabilities of the samples, and the largest difference is reported.
+/// Until the report counts a step, the weights are those of the rollout, so the scores are compared with
+/// the log-probabilities of the samples and the largest difference is reported.
 ///
 /// # Errors
 /// If rollout and training disagree about log-probabilities beyond the tolerance, too many updates in a
@@ -174,8 +176,8 @@ pub fn gradient_step(
     Ok(StepOutcome::Taken { norm })
 }
 
-/// Holds training against rollout where no group was run: a buffer that taught nothing has not been
-/// scored yet.
+/// Compares training with rollout if no group was run: a buffer without a gradient has not been scored
+/// yet.
 ///
 /// # Errors
 /// As [`gradient_step`].
@@ -196,9 +198,9 @@ pub fn check_idle(
     }
 }
 
-/// The indices of a buffer's groups in parts of at least this many and nearly equal length: a small
-/// remainder would weigh as much as a whole minibatch. One pass follows the buffer's order; where there
-/// are several, each has an order of its own, drawn from `key`.
+/// The indices of a buffer's groups in minibatches of at least this size and nearly equal length, because
+/// a small remainder would weigh as much as a whole minibatch. A single pass follows the buffer's order;
+/// several passes each have a random order, drawn from `key`.
 ///
 /// # Errors
 /// If a minibatch has no group.
@@ -216,7 +218,7 @@ pub fn minibatches(
     for _ in 0..epochs {
         let mut order: Vec<usize> = (0..buffer).collect();
         if epochs > 1 {
-            // Fisher and Yates.
+            // Fisher–Yates shuffle.
             for last in (1..buffer).rev() {
                 let other = (key.uniform(draws) * (last + 1) as f64) as usize;
                 order.swap(last, other);
@@ -247,7 +249,7 @@ fn skip(
     Ok(())
 }
 
-/// Holds the training path's log-probabilities against those of the rollout.
+/// Compares the log-probabilities of training with those of the rollout.
 fn compare_logprobs(
     agent: &Agent,
     group: &AgentGroup,
@@ -259,8 +261,8 @@ fn compare_logprobs(
     let gap = logprobs
         .iter()
         .zip(sampled)
-        // In training a value that is not finite is skipped; one from the rollout is as far off as
-        // can be.
+        // A value of training that is not finite skips the update; one of the rollout is infinitely far
+        // off.
         .filter(|(trained, _)| trained.is_finite())
         .map(|(trained, sampled)| match sampled.is_finite() {
             true => f64::from((trained - sampled).abs()),
@@ -281,7 +283,7 @@ fn compare_logprobs(
     })
 }
 
-/// The log-probabilities of all response tokens of a group, without what a gradient would need.
+/// The log-probabilities of all response tokens of a group, without recording operations for a gradient.
 pub(crate) fn score(
     model: &LanguageModel,
     group: &AgentGroup,

@@ -29,7 +29,8 @@ fn a_values_loss_is_its_squared_error_bounded_from_below_by_the_clipped_one() {
         // Not clipped yet.
         (1.0, 1.0, 3.0, 4.0, -4.0),
         (1.1, 1.0, 3.0, 3.61, -3.8),
-        // It has come nearer than it may: the clipped value counts, and stands still.
+        // It has moved further towards the target than it may: the clipped value counts, which is a
+        // constant.
         (2.0, 1.0, 3.0, 3.24, 0.0),
         // It has gone the wrong way: the way back is open.
         (0.0, 1.0, 3.0, 9.0, -6.0),
@@ -42,10 +43,15 @@ fn a_values_loss_is_its_squared_error_bounded_from_below_by_the_clipped_one() {
     }
 }
 
-/// What a critic might say: anything, but always the same.
-fn made_up(node: &Node, role: usize) -> f64 {
-    let reward = &node.branches[0].reward;
-    (3.0 * reward.total()).sin() + 0.7 * role as f64 + node.turn as f64
+/// Gives every group a value: anything, but always the same.
+fn make_up_values(node: &mut Node) {
+    let of_node = (3.0 * node.branches[0].reward.total()).sin() + node.turn as f64;
+    for (role, group) in node.groups.iter_mut().enumerate() {
+        group.value = Some(of_node + 0.7 * role as f64);
+    }
+    for branch in &mut node.branches {
+        branch.child.iter_mut().for_each(make_up_values);
+    }
 }
 
 /// Every way in which an episode can continue from a joint action, with its probability: the nodes and
@@ -73,24 +79,23 @@ proptest! {
         lambda in prop::sample::select(vec![0.0, 0.4, 1.0]),
         coefficient in prop::option::of(0.01..1.0f64),
     ) {
-        let root = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
+        let mut root = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
+        make_up_values(&mut root);
         let settings = IndependentActorCritic {
             discount,
             lambda,
             kl: coefficient.map_or(Kl::Off, |coefficient| Kl::Reward { coefficient }),
             ..IndependentActorCritic::default()
         };
-        let values = Values::of(&root, &|node, role| Ok(made_up(node, role))).unwrap();
-        let found = td_advantages(&root, &values, settings.outlook()).unwrap();
-        let nodes = root.nodes();
-        prop_assert_eq!(found.len(), nodes.len());
-        for (node, found) in nodes.into_iter().zip(found) {
-            for (role, found) in found.into_iter().enumerate() {
+        for node in root.nodes() {
+            for role in 0..node.groups.len() {
+                let found = settings.advantages(node, role).unwrap();
+                let value = |node: &Node| node.groups[role].value.unwrap();
                 let error = |node: &Node, branch: &Branch| {
-                    let mut own = branch.reward.total_of(role) - made_up(node, role);
+                    let mut own = branch.reward.total_of(role) - value(node);
                     let sample = &node.groups[role].samples[branch.picks[role]];
                     own -= coefficient.unwrap_or(0.0) * sample.divergence().unwrap();
-                    own + branch.child.as_ref().map_or(0.0, |c| discount * made_up(c, role))
+                    own + branch.child.as_ref().map_or(0.0, |child| discount * value(child))
                 };
                 let of_branch = |branch| {
                     let sums = paths(node, branch).into_iter().map(|(probability, path)| {
@@ -130,7 +135,7 @@ proptest! {
     }
 }
 
-/// A head whose weights are all something.
+/// A head without zero weights.
 fn head(shape: HeadShape, width: usize) -> ValueHead {
     let mut head = ValueHead::new(shape, width, StreamKey([3; 32]));
     for (place, weight) in head.weights_mut().iter_mut().enumerate() {
@@ -141,8 +146,8 @@ fn head(shape: HeadShape, width: usize) -> ValueHead {
     head
 }
 
-/// Groups that were sampled by a somewhat different policy, with what a critic expected of them.
-fn buffer(agent: &Agent) -> Vec<ValuedGroup> {
+/// Groups that were sampled by a somewhat different policy, with values and advantages.
+fn buffer(agent: &Agent) -> Vec<AgentGroup> {
     let team = [Agent::new(
         "first",
         agent.model.clone(),
@@ -161,10 +166,8 @@ fn buffer(agent: &Agent) -> Vec<ValuedGroup> {
             }
             sample.advantage = Some([1.0, -0.5, 0.25, -2.0][2 * place + index]);
         }
-        ValuedGroup {
-            group,
-            value: 0.3 - place as f64,
-        }
+        group.value = Some(0.3 - place as f64);
+        group
     });
     valued.collect()
 }
@@ -173,28 +176,28 @@ fn buffer(agent: &Agent) -> Vec<ValuedGroup> {
 fn loss(
     agent: &Agent,
     head: &ValueHead,
-    buffer: &[ValuedGroup],
+    buffer: &[AgentGroup],
     settings: &IndependentActorCritic,
 ) -> f64 {
     let Objective::Clipped { low, high } = settings.objective else {
         panic!("the test's objective is clipped");
     };
     let (mut policy, mut critic, mut responses) = (0.0, 0.0, 0.0);
-    for own in buffer {
-        let logprobs = score(&agent.model, &own.group, 1.0).unwrap();
-        let state = last_state(&agent.model, &own.group.history.tokens).unwrap();
-        let value = head.forward(&state).value;
+    for group in buffer {
+        let logprobs = score(&agent.model, group, 1.0).unwrap();
+        let state = last_state(&agent.model, &group.history.tokens).unwrap();
+        let (value, at_rollout) = (head.forward(&state).value, group.value.unwrap());
         let mut trained = logprobs.iter();
-        for sample in &own.group.samples {
+        for sample in &group.samples {
             let advantage = sample.advantage.unwrap();
             for (&sampled, &trained) in sample.logprobs.iter().zip(trained.by_ref()) {
                 let ratio = (f64::from(trained) - f64::from(sampled)).exp();
                 let bounded = ratio.max(1.0 - low).min(1.0 + high);
                 policy -= (ratio * advantage).min(bounded * advantage);
             }
-            let target = own.value + advantage;
+            let target = at_rollout + advantage;
             let clip = settings.value_clip.unwrap();
-            let near = value.max(own.value - clip).min(own.value + clip);
+            let near = value.max(at_rollout - clip).min(at_rollout + clip);
             critic += (value - target).powi(2).max((near - target).powi(2));
             responses += 1.0;
         }
@@ -232,12 +235,7 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
     let buffer = buffer(&before);
     let width = before.model.config().hidden_size;
     let start = head(shape, width);
-    let mut member = Member {
-        learner: Learner::default(),
-        head: start.clone(),
-        buffer: buffer.clone(),
-    };
-    let mut after = agent("a");
+    let (mut after, mut stepped) = (agent("a"), start.clone());
     let game = Game {
         roles: vec!["a".to_owned()],
         horizon: 1,
@@ -248,10 +246,17 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
         learning_rate: ADDEND,
         ..PolicyUpdate::new(0, &after, 1, &context)
     };
-    let updated = member
-        .update(&mut after, &settings, &update, &context)
-        .unwrap();
-    assert_eq!(updated.report.steps, 1);
+    let (mut learner, rate) = (Learner::default(), update.learning_rate);
+    let updated = update_both(
+        &mut after,
+        &mut learner,
+        &mut stepped,
+        &buffer,
+        &settings,
+        &update,
+        rate,
+    );
+    assert_eq!(updated.unwrap().report.steps, 1);
 
     let check = |own: f64, largest: f64, at: &dyn Fn(f32) -> f64, what: &str| {
         let by = 2e-3;
@@ -283,7 +288,6 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
         };
         check(gradient[index], largest, &at, &name);
     }
-    let stepped = member.head;
     let pairs = start.weights().iter().zip(stepped.weights());
     for (place, (old, new)) in pairs.enumerate() {
         let gradient = difference(old, new);
@@ -353,7 +357,7 @@ fn a_step_reports_what_the_critic_expects() {
     let second = run_step(&mut agents, algorithm.as_mut(), &game, &tasks, &config, 1);
     for role in ["first", "second"] {
         let own = |step: &Step, name: &str| step.metric(&format!("{role}/{name}"));
-        // A critic that knows nothing expects nothing, and its targets are the rewards.
+        // An untrained critic expects 0, so its targets are the rewards.
         assert_eq!(own(&first, "value_mean"), Some(0.0));
         let explained = own(&first, "explained_variance").unwrap();
         assert!(explained.abs() < 1e-9, "{explained}");

@@ -12,13 +12,13 @@ use crate::{
     config::Updates,
 };
 
-/// What a value head is made of.
+/// The layers of a value head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeadShape {
     /// `V = w · h + b`. It starts at 0.
     #[default]
     Linear,
-    /// `V = w · tanh(W h + c) + b`, with as many hidden units as the state has numbers. It starts at 0,
+    /// `V = w · tanh(W h + c) + b`, with as many hidden units as the state has elements. It starts at 0,
     /// with `W` uniform within ±1/√D.
     Tanh,
 }
@@ -44,7 +44,7 @@ impl HeadShape {
         }
     }
 
-    /// The number of its weights, each a number, for a hidden size.
+    /// How many numbers its weights consist of, for a hidden size.
     pub fn numbers(self, width: usize) -> usize {
         let specs = self.specs(width).into_iter();
         specs.map(|spec| spec.shape.iter().product::<usize>()).sum()
@@ -61,18 +61,18 @@ pub(super) struct ValueHead {
     optimizer: AdamW,
 }
 
-/// Of a head everything but its tensors.
+/// Everything about a head except its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct HeadState {
     shape: HeadShape,
     stepped: Vec<SteppedWeight>,
 }
 
-/// What a head says of a state.
+/// What a head expects at a state.
 #[derive(Clone, Debug)]
 pub(super) struct Expected {
     pub(super) value: f64,
-    /// What the output layer is given: the state itself, or the hidden units.
+    /// The input of the output layer: the state itself, or the hidden units.
     units: Vec<f32>,
 }
 
@@ -123,7 +123,7 @@ impl ValueHead {
         &self.weights
     }
 
-    /// The same, to be changed.
+    /// Its weights, mutably.
     #[cfg(test)]
     pub(super) fn weights_mut(&mut self) -> &mut [Vec<f32>] {
         &mut self.weights
@@ -175,8 +175,8 @@ impl ValueHead {
         of_state
     }
 
-    /// One gradient step. Gradients that are not finite leave the head as it is: their loss was not
-    /// finite either, so that no step was taken.
+    /// One gradient step. If gradients are not finite, the head stays as it is: neither was their loss,
+    /// so the backbone took no step either.
     pub(super) fn step(&mut self, gradients: HeadGradients, rate: f64, updates: &Updates) {
         let norm = gradients.norm();
         if !norm.is_finite() {

@@ -1,4 +1,4 @@
-//! Every number's range: what is refused, in which words, and what lies just inside.
+//! Every number's range: what is refused, with which message, and what is just allowed.
 
 use super::*;
 use crate::{
@@ -241,7 +241,7 @@ fn learning_rates_warm_up_and_follow_their_schedule() {
     for (own, expected) in cosine.iter().zip(expected) {
         assert!((own - expected).abs() < 1e-12, "{cosine:?}");
     }
-    // A run that ends within its warm-up, and one longer than it was said to be.
+    // A run that ends during its warm-up, and one that is longer than configured.
     assert_eq!(rates(Schedule::Linear { last: 0.0 }, 2), [0.25, 0.5]);
     let updates = Updates {
         learning_rate: 1.0,

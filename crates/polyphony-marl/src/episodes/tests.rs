@@ -37,7 +37,7 @@ fn play(
     )
 }
 
-/// Agents whose prompts are laid out by a template, so that what they are told shows in their text.
+/// Agents with a template, so that their prompts show what they read.
 fn lettered(names: &[&str]) -> Vec<Agent> {
     let language = Arc::new(Language {
         template: Some(letter_template()),
@@ -142,7 +142,7 @@ fn drafts_are_paid_for_but_not_scored() {
     assert_eq!(revised.sampled_tokens, scored(&drafts) + scored(&revised));
     assert!(revised.read_tokens > 2 * drafts.read_tokens);
     assert_ne!(revised.turns[0].action, drafts.turns[0].action);
-    // What the environment told the agents is all that stands in the turn.
+    // The turn holds only what the environment told the agents.
     assert_eq!(revised.turns[0].observations, drafts.turns[0].observations);
 }
 
@@ -275,6 +275,6 @@ fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
         let episodes = play(&game, &agents, &tasks, (&protocol, 2), &config).unwrap();
         (episodes.played.len(), episodes.left_out.len())
     };
-    // Beside what the partner said there is no room for an answer.
+    // After the partner's message there is no room left for an answer.
     assert_eq!(Protocol::all().map(counts), [(2, 2), (0, 4), (0, 4)]);
 }

@@ -1,4 +1,4 @@
-//! What MAGRPO's choices change, what it keeps, and how it goes through a run.
+//! MAGRPO's settings, its state, and how it behaves in a run.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -70,7 +70,7 @@ fn close(own: f64, expected: f64) {
 /// Weights of both agents after a step with these settings.
 fn after(settings: &Magrpo, game: &dyn Environment) -> (Vec<Vec<Vec<u32>>>, Vec<Node>) {
     let mut agents = team();
-    // Steps that depend on the length of the gradient, too.
+    // With this `epsilon` a step depends on the length of the gradient too.
     let config = TrainingConfig {
         updates: Updates {
             beta_1: 0.0,
@@ -155,7 +155,7 @@ fn a_divergence_from_the_reference_counts_once_there_is_one() {
     let first = run_step(&mut agents, loss.as_mut(), &duet, &tasks, &config, 0);
     let second = run_step(&mut agents, reward.as_mut(), &duet, &tasks, &config, 1);
     for role in ["first", "second"] {
-        // At first a policy is its own reference, in training up to what packing rounds off.
+        // At first a policy is its own reference, up to the rounding of packed scoring.
         assert!(kl(&first, role).abs() < 1e-8);
         assert!(kl(&second, role) > 1e-5);
     }
@@ -178,7 +178,7 @@ fn a_divergence_from_the_reference_counts_once_there_is_one() {
     }
 }
 
-/// Used by hand, a divergence that nobody has scored is an error, not none.
+/// Without a reference's scores a divergence is an error; it does not count as 0.
 #[test]
 fn a_divergence_without_a_reference_is_an_error() {
     let node = crate::returns::tests::node(&[1.0, 2.0, 6.0]);
@@ -268,7 +268,7 @@ fn an_agent_collects_nodes_over_steps_until_its_buffer_is_full() {
             &config,
             step,
         );
-        // Two nodes a step: with the second there are four, which is enough.
+        // Each step plays two nodes, so every second step fills the buffer of four.
         let updates = step % 2 == 1;
         for (before, after) in before.iter().zip(bits(&agents)) {
             assert_eq!(*before != after, updates, "step {step}");
@@ -405,8 +405,8 @@ fn a_state_of_another_team_is_refused() {
         assert!(message.starts_with("the saved state of the algorithm does not fit: "));
         assert!(message.contains(expected), "{message}");
     };
-    refused("[]", "it is that of 0 agents, but the team has 2");
-    refused("[(nothing: 1)]", "1:");
+    refused("([],())", "it is that of 0 agents, but the team has 2");
+    refused("([(nothing: 1)],())", "1:");
     let swapped = state.replace("\"first\"", "\"third\"");
     refused(&swapped, "it is that of agent `third`, not of `first`");
 }

@@ -1,9 +1,10 @@
 //! Weights and terms against their formulas, and derivatives against differences of the loss.
 
-use polyphony_episode::{FinishReason, Response};
+use polyphony_episode::{FinishReason, Observation, Response};
 use proptest::prelude::*;
 
 use super::*;
+use crate::tree::History;
 
 fn sample(tokens: usize, finish: FinishReason) -> Sample {
     let response = Response {
@@ -19,15 +20,25 @@ fn sample(tokens: usize, finish: FinishReason) -> Sample {
     }
 }
 
+fn group(samples: Vec<Sample>) -> AgentGroup {
+    AgentGroup {
+        observation: Observation::new("o"),
+        history: History { tokens: [1].into() },
+        value: None,
+        samples,
+    }
+}
+
 #[track_caller]
 fn check(loss: PolicyLoss, expected: [f64; 3]) {
-    let samples = [
+    let first = group(vec![
         sample(2, FinishReason::Stop),
         sample(8, FinishReason::Length),
-        sample(6, FinishReason::Stop),
-    ];
-    let weights = loss.weights(&samples, 8);
-    for (own, expected) in weights.iter().zip(expected) {
+    ]);
+    let second = group(vec![sample(6, FinishReason::Stop)]);
+    let weights = loss.weights(&[&first, &second], 8);
+    assert_eq!([weights[0].len(), weights[1].len()], [2, 1]);
+    for (own, expected) in weights.iter().flatten().zip(expected) {
         assert!(
             (own - expected).abs() < 1e-12,
             "{weights:?} against {expected}"

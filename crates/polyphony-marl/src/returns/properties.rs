@@ -40,7 +40,7 @@ pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
         })
 }
 
-/// All joint actions, the first agent's response running fastest: another order than the rollout's.
+/// All joint actions, with the first agent's response varying fastest, unlike in the rollout.
 fn picks(shape: Shape) -> Vec<Vec<usize>> {
     if !shape.cross {
         return (0..shape.samples).map(|g| vec![g; shape.agents]).collect();
@@ -71,11 +71,12 @@ pub(crate) fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
     let groups = (0..shape.agents).map(|_| AgentGroup {
         observation: Observation::new("o"),
         history: History { tokens: [1].into() },
+        value: None,
         samples: (0..shape.samples).map(|_| sample()).collect(),
     });
     let groups: Vec<AgentGroup> = groups.collect();
     let picks = picks(shape);
-    // About three joint actions of a node go on, so that wide trees stay small.
+    // About three joint actions of a node continue, so that wide trees stay small.
     let goes_on = (3.0 / picks.len() as f64).min(0.8);
     let branches = picks.into_iter().map(|picks| Branch {
         picks,
@@ -92,8 +93,8 @@ pub(crate) fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
     }
 }
 
-/// Every way in which an episode can go on from a joint action: its probability, if later joint
-/// actions are equally likely, and the rewards on it.
+/// Every way in which an episode can continue from a joint action: its probability, if later joint
+/// actions are equally likely, and its rewards.
 fn episodes(branch: &Branch, reward: &dyn Fn(&Branch) -> f64) -> Vec<(f64, Vec<f64>)> {
     let Some(child) = &branch.child else {
         return vec![(1.0, vec![reward(branch)])];
@@ -231,7 +232,7 @@ proptest! {
         }
     }
 
-    /// The mean over the others' responses of: the joint return, minus its mean over this agent's
+    /// The mean, over the others' responses, of the joint return minus its mean over this agent's
     /// alternatives.
     #[test]
     fn mean_credit_with_the_group_mean_is_the_counterfactual_advantage(

@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Stage<'_> {
-    /// For every role its responses at each of the nodes.
+    /// The responses of every role at each node.
     pub(super) fn sample(
         &self,
         open: &[OpenNode<'_>],
@@ -57,8 +57,8 @@ impl Stage<'_> {
         Ok(by_role)
     }
 
-    /// Scores the joint actions of all nodes at once: a slow one keeps none of the others waiting.
-    /// `samples` has for every role its responses at each of the nodes.
+    /// Scores the joint actions of all nodes at once, so that a slow one does not keep the others
+    /// waiting. `samples` are the responses of every role at each node.
     pub(super) fn score<'b>(
         &self,
         open: Vec<OpenNode<'b>>,
@@ -106,7 +106,7 @@ impl Stage<'_> {
     }
 }
 
-/// The nodes with what was answered there, not scored yet.
+/// The nodes with their responses, not scored yet.
 fn with_groups<'a>(
     open: Vec<OpenNode<'a>>,
     samples: Vec<Vec<Vec<Sample>>>,
@@ -124,6 +124,7 @@ fn with_groups<'a>(
             .map(|((observation, history), samples)| AgentGroup {
                 observation: observation.clone(),
                 history: history.clone(),
+                value: None,
                 samples,
             });
         let node = Node {
@@ -183,7 +184,8 @@ fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError>
     })
 }
 
-/// For each joint action the index of each role's response. Crossed, the last role's runs fastest.
+/// The index of each role's response in each joint action. With `Cross` the last role's index varies
+/// fastest.
 fn joint_picks(tree: &Tree, roles: usize) -> Vec<Vec<usize>> {
     let samples = tree.samples;
     match tree.joint_mode {

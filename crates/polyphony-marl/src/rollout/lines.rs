@@ -6,9 +6,9 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use super::Rollout;
 use crate::tree::{AgentGroup, Branch, Node, Sample};
 
-/// A node and where it hangs in its task's tree. It is serialized as one object: the task's identifier,
-/// `turn` counted from 0, `path`, for each role (`agents`) what it read and answered, and the
-/// `joint_actions` with what they earned.
+/// A node and its place in its task's tree. It is serialized as one object: the task's identifier, `turn`
+/// counted from 0, `path`, for each role (`agents`) what it read and answered, and the `joint_actions`
+/// with what they earned.
 #[derive(Clone, Debug)]
 pub struct NodeLine<'a> {
     /// The indices of the joint actions that lead to it; empty at the first turn.
@@ -99,7 +99,7 @@ struct ActionLine<'a> {
     picks: &'a [usize],
     reward: f64,
     parts: Parts<'a>,
-    /// What each role earned, where that is not the same for all.
+    /// What each role earned, if that is not the same for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     per_role: Option<Vec<Parts<'a>>>,
 }

@@ -1,4 +1,4 @@
-//! Nodes at which the agents have yet to answer: what each role reads, and what its model reads.
+//! Nodes that the agents have not answered yet: what each role reads, and what its model reads.
 
 use polyphony_episode::{Role, Task};
 
@@ -8,7 +8,7 @@ use crate::{
     tree::History,
 };
 
-/// Nodes that can be played, and the number of those that cannot.
+/// Nodes that can be played, and how many cannot.
 #[derive(Default)]
 pub(super) struct Opened<'a> {
     pub(super) nodes: Vec<OpenNode<'a>>,

@@ -1,4 +1,4 @@
-//! What a rollout is played with, and where it stands.
+//! What a rollout is played with, and its nodes while it is played.
 
 use std::borrow::Cow;
 
@@ -28,9 +28,10 @@ pub(super) struct OpenNode<'a> {
     pub(super) task: &'a Task,
     /// The task's index in the data set.
     pub(super) index: u32,
-    /// The index of the node above it on its level, and that of the joint action that led here.
+    /// The index of the parent node on its level, and that of the joint action that led here.
     pub(super) parent: Option<(usize, usize)>,
-    /// Which of the joint actions that are possible up to here: names its random numbers.
+    /// The number of the joint action that led here, among all that are possible: part of the keys of
+    /// random numbers.
     pub(super) branch: u32,
     /// The turns before it.
     pub(super) past: Vec<Turn>,
@@ -44,7 +45,7 @@ pub(super) struct OpenNode<'a> {
 pub(super) struct Played<'a> {
     pub(super) open: OpenNode<'a>,
     pub(super) node: Node,
-    /// For each joint action the next observations, if the episode continues.
+    /// The next observations after each joint action, if the episode continues.
     pub(super) next: Vec<Option<Vec<Observation>>>,
 }
 

@@ -36,7 +36,7 @@ fn team(stop_tokens: Vec<u32>) -> Vec<Agent> {
         .into()
 }
 
-/// Stop tokens with which responses differ in length, and so do rewards.
+/// Stop tokens that make responses differ in length, and so in reward.
 fn many_stop_tokens() -> Vec<u32> {
     (0..256).step_by(8).collect()
 }
@@ -52,7 +52,7 @@ fn config() -> TrainingConfig {
     }
 }
 
-/// A step of MAGRPO in a game, and what it reported meanwhile.
+/// A step of MAGRPO in a game, and the progress that it reported.
 fn step_in(
     game: &dyn Environment,
     agents: &mut [Agent],
@@ -145,7 +145,7 @@ fn the_metrics_say_what_happened() {
         total += tokens / actions;
     }
     close(figure(&done, "return"), total);
-    // Both agents share the returns, so their advantages spread alike.
+    // Both agents share the returns, so their advantages have the same spread.
     close(
         figure(&done, "first/advantage_spread"),
         figure(&done, "second/advantage_spread"),
@@ -155,7 +155,7 @@ fn the_metrics_say_what_happened() {
     }
 }
 
-/// Names and their order are those of the files of a run.
+/// Names and order are those in a run's files.
 #[test]
 fn metrics_have_their_names_and_order() {
     let mut agents = team(many_stop_tokens());
@@ -267,7 +267,7 @@ fn one_agent_in_all_roles_learns_from_each() {
     }
     assert_ne!(bits(&agents), before);
 
-    // Four groups are two nodes of two roles, one node a minibatch.
+    // Four groups are two nodes of two roles, with one node per minibatch.
     let mut config = config();
     config.updates.minibatch = 1;
     let (done, _) = step(&mut agents, &tasks(), &config);
@@ -402,7 +402,7 @@ fn each_role_learns_from_a_reward_of_its_own() {
         figure(&done, "return"),
         (tokens("first") - tokens("second")) / 2.0,
     );
-    // Only what it has counted in this step.
+    // Only what was counted in this step.
     let counted = done
         .metrics
         .iter()

@@ -1,4 +1,4 @@
-//! One agent's update, against finite differences and in every case in which it must not happen.
+//! One agent's update, against finite differences, and every case in which it must not happen.
 
 mod descent;
 mod grpo;
@@ -44,6 +44,7 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
         history: History {
             tokens: prompt.into(),
         },
+        value: None,
         samples,
     }
 }
@@ -60,7 +61,7 @@ fn advised(group: &AgentGroup, advantages: [f64; 2]) -> AgentGroup {
 /// The longest response.
 const MAX_NEW_TOKENS: usize = 16;
 
-/// What an update did, and what the tokens say of it.
+/// What an update did, and how far the policy moved.
 type Done = (UpdateReport, Option<PolicyShift>);
 
 fn run(
@@ -344,7 +345,7 @@ fn a_sample_without_advantage_and_a_divergence_without_reference_are_errors() {
     assert!(shift.unwrap().kl.unwrap().abs() < 1e-6);
 }
 
-/// The loss is a function of one's own, of log-probabilities and hidden states.
+/// A custom loss of log-probabilities and hidden states.
 #[test]
 fn a_loss_of_ones_own_changes_the_weights_as_it_asks() {
     let mut agent = agent("a");
@@ -429,7 +430,7 @@ fn an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_an_error() {
     assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));
     run(&mut agent, &mut learner, &buffer, &updates).unwrap();
 
-    // A good update in between starts the count anew.
+    // A good update in between resets the count.
     agent.model = healthy;
     assert_eq!(
         run(&mut agent, &mut learner, &buffer, &updates)

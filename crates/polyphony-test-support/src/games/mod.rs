@@ -1,8 +1,10 @@
 //! Small cooperative games whose optimum is known. Tiny models learn them within a few seconds.
 
+mod challenge;
 mod complement;
 mod relay;
 
+pub use challenge::{Attempt, Challenge, SEEDS};
 pub use complement::Complement;
 pub use relay::Relay;
 

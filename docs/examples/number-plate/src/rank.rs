@@ -1,20 +1,19 @@
-//! An algorithm of one's own: responses are compared by their rank within the group alone.
+//! An algorithm of your own: only the rank of a response within its group counts.
 //!
-//! `A_g = 2 · rank_g / (G − 1) − 1`: −1 for the lowest credit of a group and 1 for the highest, with the
-//! mean rank for equal credits. Ranks have no unit, so a reward with large outliers does no harm. What an
-//! agent has shown to be hard is trained longer: advantages are multiplied by a weight that follows how
-//! often its groups had nothing to rank (`patience`), which is this algorithm's own state.
+//! `A_g = w · (2 · rank_g / (G − 1) − 1)`: −w for the lowest credit of a group and w for the highest; equal
+//! credits share the mean of their ranks. Ranks have no unit, so a reward with large outliers does no harm.
+//! The weight `w` of each agent follows 1 plus the fraction of its groups that had nothing to rank, at the
+//! rate `patience`. The weights are the state that this algorithm adds to that of the learners.
 //!
-//! Everything but the ranks is made of the public parts of `polyphony::marl`.
+//! Everything but ranks and weights is made of the public parts of `polyphony::marl`.
 
 use polyphony::{
     episode::{Metric, MetricKey},
     marl::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Agent,
-        ConfigError, Credit, Game, JointMode, Learner, LearnerState, MOST_SAMPLES, MarlError,
-        PolicyLoss, PolicyUpdate, Progress, Rollout, StepContext, TrainingConfig, Tree,
-        credits, player, role_returns, roles_of, update_each, update_metrics,
-        update_policy,
+        Agent, AgentGroup, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings,
+        AlgorithmState, ConfigError, Credit, Game, JointMode, Learners, MOST_SAMPLES, MarlError,
+        Node, PolicyLoss, Progress, Rollout, StepContext, TrainingConfig, Tree, are_zero, credits,
+        player, role_returns,
     },
     model::{ModelError, TensorSpec},
 };
@@ -26,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub struct RankBased {
     /// Responses that each agent samples at a node.
     samples: usize,
-    /// How fast the weight of an agent's advantages follows its groups, from 0 (never) to 1 (at once).
+    /// How fast an agent's weight changes, from 0 (not at all) to 1 (at once).
     patience: f64,
 }
 
@@ -40,7 +39,7 @@ impl Default for RankBased {
 }
 
 impl AlgorithmSettings for RankBased {
-    fn validate(&self, _config: &TrainingConfig) -> Result<(), ConfigError> {
+    fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError> {
         if !(2..=MOST_SAMPLES).contains(&self.samples) {
             return Err(ConfigError::new(
                 "samples",
@@ -51,7 +50,7 @@ impl AlgorithmSettings for RankBased {
         if !(0.0..=1.0).contains(&self.patience) {
             return Err(ConfigError::new("patience", self.patience, "from 0 to 1"));
         }
-        Ok(())
+        PolicyLoss::default().validate(&config.updates)
     }
 
     fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
@@ -84,7 +83,8 @@ impl AlgorithmSettings for RankBased {
         self.validate(config)?;
         Ok(Box::new(Training {
             settings: self.clone(),
-            members: agents.iter().map(|_| Member::default()).collect(),
+            learners: Learners::new(agents),
+            weights: vec![1.0; agents.len()],
         }))
     }
 }
@@ -92,30 +92,9 @@ impl AlgorithmSettings for RankBased {
 /// The algorithm while it trains a team.
 struct Training {
     settings: RankBased,
-    /// One per agent.
-    members: Vec<Member>,
-}
-
-struct Member {
-    learner: Learner,
-    /// What the advantages of this agent are multiplied by, from 1 to 2.
-    weight: f64,
-}
-
-impl Default for Member {
-    fn default() -> Self {
-        Self {
-            learner: Learner::default(),
-            weight: 1.0,
-        }
-    }
-}
-
-/// Of a member everything but tensors.
-#[derive(Serialize, Deserialize)]
-struct MemberState {
-    learner: LearnerState,
-    weight: f64,
+    learners: Learners,
+    /// What the advantages of each agent are multiplied by, from 1 to 2.
+    weights: Vec<f64>,
 }
 
 impl Algorithm for Training {
@@ -130,38 +109,25 @@ impl Algorithm for Training {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        let (team, roles) = (agents.len(), step.game.roles.len());
-        let weights: Vec<f64> = self.members.iter().map(|member| member.weight).collect();
+        let team = agents.len();
         rollout.assign_advantages(|node, role| {
-            let returns = role_returns(node, role, 1.0);
-            let ranks = rank_advantages(&credits(node, role, &returns, Credit::Mean));
-            let weight = weights[player(team, role)];
+            let weight = self.weights[player(team, role)];
+            let ranks = rank_advantages(&credits_of(node, role));
             Ok(ranks.into_iter().map(|rank| weight * rank).collect())
         })?;
-        let mut agreement = Vec::new();
-        for role in 0..roles {
+        let loss = PolicyLoss::default();
+        let mut metrics = self
+            .learners
+            .update(agents, rollout, &loss, step, on_progress)?;
+        for (role, name) in step.game.roles.iter().enumerate() {
             let groups = rollout.groups_of(&[role]);
             let idle = groups.iter().filter(|group| is_idle(group)).count();
             let fraction = idle as f64 / groups.len().max(1) as f64;
-            let own = &mut self.members[player(team, role)].weight;
-            *own += self.settings.patience * (1.0 + fraction - *own);
-            agreement.push(rank_correlation(rollout, role));
-        }
-        let loss = PolicyLoss::default();
-        let shared = &*rollout;
-        let updates = update_each(agents, &mut self.members, on_progress, |index, agent, own| {
-            let played: Vec<usize> = roles_of(index, team, roles).collect();
-            let update = PolicyUpdate::new(index, agent, played.len(), step);
-            let groups: Vec<_> = shared.groups_of(&played).into_iter().cloned().collect();
-            update_policy(agent, &mut own.learner, &groups, &loss, &update)
-        })?;
-        let mut metrics = Vec::new();
-        for (role, name) in step.game.roles.iter().enumerate() {
-            let (report, shift) = &updates[player(team, role)];
-            metrics.extend(update_metrics(name, report, shift.as_ref()));
+            let weight = &mut self.weights[player(team, role)];
+            *weight += self.settings.patience * (1.0 + fraction - *weight);
             metrics.push(Metric::new(
                 MetricKey::new("rank_correlation").of_role(name),
-                agreement[role],
+                rank_correlation(rollout, role),
                 "",
                 "How well ranks agree with credits: their correlation over all responses",
             ));
@@ -170,14 +136,7 @@ impl Algorithm for Training {
     }
 
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
-        let members = agents.iter().zip(&self.members);
-        let state = |(agent, member): (&Agent, &Member)| MemberState {
-            learner: member.learner.state(agent),
-            weight: member.weight,
-        };
-        let values: Vec<MemberState> = members.clone().map(state).collect();
-        let tensors = members.flat_map(|(agent, member)| member.learner.tensors(agent));
-        AlgorithmState::new(&values, tensors.collect())
+        self.learners.state(agents, &self.weights)
     }
 
     fn restore(
@@ -186,25 +145,22 @@ impl Algorithm for Training {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        let states: Vec<MemberState> = AlgorithmState::read_each(values, agents.len())?;
-        let members = agents.iter().zip(states).map(|(agent, state)| {
-            Ok(Member {
-                learner: Learner::restored(agent, &state.learner, read)?,
-                weight: state.weight,
-            })
-        });
-        self.members = members.collect::<Result<_, MarlError>>()?;
+        (self.learners, self.weights) = Learners::restored(agents, values, read)?;
         Ok(())
     }
 
     fn gradient_steps(&self) -> usize {
-        let learners = self.members.iter().map(|member| &member.learner);
-        learners.map(|learner| learner.gradient_steps).sum()
+        self.learners.gradient_steps()
     }
 }
 
-/// The advantage of each credit: −1 for the lowest rank, 1 for the highest, and for equal credits the
-/// mean of their ranks'.
+/// The credit of each of a role's responses at a node.
+fn credits_of(node: &Node, role: usize) -> Vec<f64> {
+    let returns = role_returns(node, role, 1.0);
+    credits(node, role, &returns, Credit::Mean)
+}
+
+/// The advantage of each credit before it is weighted.
 fn rank_advantages(credits: &[f64]) -> Vec<f64> {
     let most = (credits.len() - 1).max(1) as f64;
     let rank = |own: &f64| {
@@ -219,19 +175,17 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
 }
 
 /// Whether no response of a group ranks above another.
-fn is_idle(group: &polyphony::marl::AgentGroup) -> bool {
-    let advantages = group.samples.iter().filter_map(|sample| sample.advantage);
-    advantages.into_iter().all(|advantage| advantage == 0.0)
+fn is_idle(group: &AgentGroup) -> bool {
+    group.advantages().is_some_and(|own| are_zero(&own))
 }
 
 /// The correlation of a role's advantages with its credits; NaN where one of them does not vary.
 fn rank_correlation(rollout: &Rollout, role: usize) -> f64 {
     let mut pairs = Vec::new();
     for node in rollout.all_nodes() {
-        let credits = credits(node, role, &role_returns(node, role, 1.0), Credit::Mean);
         let samples = &node.groups[role].samples;
         let advantages = samples.iter().filter_map(|sample| sample.advantage);
-        pairs.extend(credits.into_iter().zip(advantages));
+        pairs.extend(credits_of(node, role).into_iter().zip(advantages));
     }
     correlation(&pairs)
 }
@@ -251,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_know_no_distances_and_share_ties() {
+    fn only_the_order_counts_and_ties_share_a_rank() {
         assert_eq!(rank_advantages(&[0.5, 9.0, 0.5]), [-0.5, 1.0, -0.5]);
         assert_eq!(rank_advantages(&[3.0, 3.0]), [0.0, 0.0]);
         assert_eq!(rank_advantages(&[1.0, 2.0, 900.0]), [-1.0, 0.0, 1.0]);

@@ -120,8 +120,8 @@ fn a_node_that_earns_enough_is_the_last() {
     assert_eq!(level(&play(Some(earned - 1e-9)), 1).len(), 0);
 }
 
-/// The ids that a child's history must have: those of its parent, those that were said, and what is
-/// said about it.
+/// The ids that a child's history must have: those of its parent, those of the response, and those of the
+/// next observation.
 fn check_histories(rollout: &Rollout, after: impl Fn(&[u32], &str) -> Vec<u32>) {
     let mut checked = 0;
     for node in rollout.nodes.iter().flat_map(Node::nodes) {
@@ -160,7 +160,7 @@ fn histories_go_on_with_exactly_the_ids_that_were_sampled() {
         tokenizer.encode_more(&format!("\n\n{told}\n\n")).unwrap()
     });
 
-    // Text that says the same may have other ids: what was sampled is never encoded again.
+    // The same text may have other ids, so sampled ids are never encoded again.
     let groups = played.nodes.iter().flat_map(Node::nodes);
     let samples = groups
         .flat_map(|node| &node.groups)
@@ -225,7 +225,7 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
     };
     assert_eq!(said(&alone.nodes[0]), said(&played.nodes[1]));
 
-    // With one and the same history, too, two branches draw different tokens.
+    // Two branches draw different tokens even if their histories are the same.
     let started = start_tasks(&agents, &game, tasks.clone(), &config).unwrap();
     let stage = Stage {
         agents: &agents,
@@ -270,7 +270,7 @@ fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
     assert_eq!(played.nodes[0].nodes().len(), 1);
 }
 
-/// A game whose only turn goes on.
+/// A game that continues after its only turn.
 struct Unending(Chain);
 
 impl Environment for Unending {

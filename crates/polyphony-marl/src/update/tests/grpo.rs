@@ -1,4 +1,4 @@
-//! With one agent, MAGRPO is GRPO: a step of the one against the other, computed by itself.
+//! With one agent, MAGRPO is GRPO: MAGRPO's step against an independent computation of GRPO's.
 
 use super::*;
 use crate::{
@@ -41,7 +41,7 @@ fn with_one_agent_the_update_is_grpos() {
     let mut agents = [Agent::new("only", tiny_model(), language.into())];
     let before = agents[0].model.clone();
     let game = Chain::new(&["only"]);
-    // One turn, as GRPO has it.
+    // One turn, as in GRPO.
     let tree = Tree {
         termination_threshold: Some(-1.0),
         ..tree(5)
@@ -96,7 +96,7 @@ fn with_one_agent_the_update_is_grpos() {
         largest = largest.max(scale);
         for ((old, new), gradient) in old.iter().zip(new).zip(gradient) {
             let moved = old - new;
-            // Weights of about 1 hold a difference to about 1e-7.
+            // A difference of weights near 1 is precise to about 1e-7.
             assert!(
                 (moved - gradient).abs() <= 1e-3 * scale + 3e-7,
                 "{name}: {moved} is not {gradient}"

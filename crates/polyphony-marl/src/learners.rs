@@ -1,0 +1,114 @@
+//! What a team learns with: one learner per agent, the update that all algorithms with a policy loss have
+//! in common, and the learners' part of a checkpoint.
+
+use polyphony_episode::Metric;
+use polyphony_model::{ModelError, TensorSpec};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    MarlError,
+    agent::{Agent, player, roles_of},
+    algorithm::{AlgorithmState, Game, Progress, StepContext},
+    metrics::update_metrics,
+    policy_loss::PolicyLoss,
+    policy_update::{PolicyUpdate, update_policy},
+    rollout::Rollout,
+    state::LearnerState,
+    team::update_each,
+    update::Learner,
+};
+
+/// One learner per agent.
+#[derive(Clone, Debug)]
+pub struct Learners(pub Vec<Learner>);
+
+impl Learners {
+    /// The learners of a team that has not learned anything yet.
+    pub fn new(agents: &[Agent]) -> Self {
+        Self(agents.iter().map(|_| Learner::default()).collect())
+    }
+
+    /// Adds the groups of a rollout to the buffers of the agents that sampled them.
+    pub fn collect(&mut self, rollout: &Rollout, game: &Game) {
+        let (team, roles) = (self.0.len(), game.roles.len());
+        for (index, learner) in self.0.iter_mut().enumerate() {
+            let played: Vec<usize> = roles_of(index, team, roles).collect();
+            let groups = rollout.groups_of(&played).into_iter();
+            learner.buffer.extend(groups.cloned());
+        }
+    }
+
+    /// Collects a rollout whose samples have advantages, and updates each agent whose buffer is full.
+    /// Returns the [metrics of the updates](update_metrics) for every role.
+    ///
+    /// # Errors
+    /// As [`update_policy`].
+    pub fn update(
+        &mut self,
+        agents: &mut [Agent],
+        rollout: &Rollout,
+        loss: &PolicyLoss,
+        step: &StepContext<'_>,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Metric>, MarlError> {
+        self.collect(rollout, step.game);
+        let (team, roles) = (agents.len(), &step.game.roles);
+        let updates = update_each(agents, &mut self.0, on_progress, |index, agent, learner| {
+            let played = roles_of(index, team, roles.len()).count();
+            let update = PolicyUpdate::new(index, agent, played, step);
+            match update.take_due(learner) {
+                Some(groups) => update_policy(agent, learner, &groups, loss, &update),
+                None => Ok((update.waiting(), None)),
+            }
+        })?;
+        let of_roles = roles.iter().enumerate().flat_map(|(role, name)| {
+            let (report, shift) = &updates[player(team, role)];
+            update_metrics(name, report, shift.as_ref())
+        });
+        Ok(of_roles.collect())
+    }
+
+    /// The state of the learners, and of `more` that an algorithm keeps besides tensors.
+    ///
+    /// # Errors
+    /// If it cannot be written as RON.
+    pub fn state(
+        &self,
+        agents: &[Agent],
+        more: &impl Serialize,
+    ) -> Result<AlgorithmState, MarlError> {
+        let learners = agents.iter().zip(&self.0);
+        let states = learners.clone().map(|(agent, own)| own.state(agent));
+        let states: Vec<LearnerState> = states.collect();
+        let tensors = learners.flat_map(|(agent, own)| own.tensors(agent));
+        AlgorithmState::new(&(states, more), tensors.collect())
+    }
+
+    /// The learners of a saved [state](Learners::state), and what the algorithm kept besides. `read`
+    /// returns the values of a tensor.
+    ///
+    /// # Errors
+    /// If the state belongs to another team or model, or a tensor cannot be read.
+    pub fn restored<T: DeserializeOwned>(
+        agents: &[Agent],
+        values: &str,
+        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<(Self, T), MarlError> {
+        let (states, more): (Vec<LearnerState>, T) = AlgorithmState::read(values)?;
+        if states.len() != agents.len() {
+            return Err(MarlError::state(format!(
+                "it is that of {} agents, but the team has {}",
+                states.len(),
+                agents.len()
+            )));
+        }
+        let learners = agents.iter().zip(states);
+        let learners = learners.map(|(agent, state)| Learner::restored(agent, state, read));
+        Ok((Self(learners.collect::<Result<_, _>>()?), more))
+    }
+
+    /// The number of gradient steps of all agents together.
+    pub fn gradient_steps(&self) -> usize {
+        self.0.iter().map(|learner| learner.gradient_steps).sum()
+    }
+}
