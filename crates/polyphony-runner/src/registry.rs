@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     choice::{Choice, Shipped},
     explain::UnknownName,
+    names::check_names,
     settings::read_settings,
 };
 
@@ -248,7 +249,10 @@ impl Registry {
             return Ok((single.wrap)(self.build_environment(&team)?));
         }
         let built = self.plain_environment(choice)?.settings.build();
-        built.with_context(|| format!("making the environment `{}`", choice.name()))
+        let context = || format!("making the environment `{}`", choice.name());
+        let environment = built.with_context(context)?;
+        check_names(environment.as_ref()).with_context(context)?;
+        Ok(environment)
     }
 
     fn plain_environment(&self, choice: &Choice) -> Result<Resolved<dyn EnvironmentSettings>> {
@@ -318,6 +322,8 @@ fn kebab(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use polyphony_episode::{EnvironmentError, FnEnvironment, JointAction, Reward, Task};
+
     use super::*;
     use crate::fixture::{SameLength, registry};
 
@@ -379,6 +385,30 @@ mod tests {
             .err()
             .unwrap();
         assert!(none.to_string().contains("nor any other"), "{none}");
+    }
+
+    #[test]
+    fn a_role_that_cannot_name_a_directory_is_refused() {
+        #[derive(Default, Serialize, serde::Deserialize)]
+        #[serde(default)]
+        struct Named {
+            role: String,
+        }
+        impl EnvironmentSettings for Named {
+            fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+                let score = |_: &Task, _: &JointAction| Reward::new([("a", 1.0)]);
+                Ok(Box::new(FnEnvironment::new([&*self.role], ["a"], score)))
+            }
+        }
+        let registry = registry().environment::<Named>("Named");
+        for text in ["Named(role: \"/data/x\")", "Solo(Named(role: \"/data/x\"))"] {
+            let outcome = registry.build_environment(&choice(text));
+            let message = format!("{:#}", outcome.err().unwrap());
+            let expected = "making the environment `Named`: it has a role \"/data/x\", but";
+            assert!(message.starts_with(expected), "{message}");
+        }
+        let fine = registry.build_environment(&choice("Named(role: \"writer\")"));
+        assert!(fine.is_ok());
     }
 
     #[test]

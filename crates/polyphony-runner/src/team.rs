@@ -21,6 +21,9 @@ use crate::{
     recipe::{self, Recipe},
 };
 
+/// The name of the one agent that plays all roles.
+pub(crate) const SHARED: &str = "shared";
+
 /// The agents of a run, and what is saved beside each one's weights.
 #[derive(Debug)]
 pub(crate) struct Team {
@@ -245,7 +248,7 @@ fn save_agent(folder: &Path, agent: &Agent, assets: &Assets) -> Result<PathBuf> 
 /// What the agents of a team are called: each after its role, or one that plays all roles.
 pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
     match team {
-        recipe::Team::Shared(_) => vec!["shared".to_owned()],
+        recipe::Team::Shared(_) => vec![SHARED.to_owned()],
         recipe::Team::Copies(_) | recipe::Team::Each(_) => {
             roles.iter().map(|role| role.name.clone()).collect()
         }
