@@ -255,6 +255,18 @@ impl Registry {
         Ok(environment)
     }
 
+    /// The keys of an environment's settings that change nothing that is played, those of its team where
+    /// a single agent does the work.
+    ///
+    /// # Errors
+    /// If it is not registered, or its settings cannot be read.
+    pub(crate) fn operational_keys(&self, choice: &Choice) -> Result<Vec<String>> {
+        let team = self.team_of(choice);
+        let resolved = self.plain_environment(team.as_ref().unwrap_or(choice))?;
+        let keys = resolved.settings.operational_keys().iter();
+        Ok(keys.map(|&key| key.to_owned()).collect())
+    }
+
     fn plain_environment(&self, choice: &Choice) -> Result<Resolved<dyn EnvironmentSettings>> {
         let reader = self.environments.readers.get(choice.name());
         let known = || {
@@ -385,6 +397,37 @@ mod tests {
             .err()
             .unwrap();
         assert!(none.to_string().contains("nor any other"), "{none}");
+    }
+
+    #[test]
+    fn operational_keys_are_those_of_the_team() {
+        #[derive(Default, Serialize, serde::Deserialize)]
+        #[serde(default)]
+        struct Parallel {
+            workers: usize,
+        }
+        impl EnvironmentSettings for Parallel {
+            fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+                SameLength::default().build()
+            }
+
+            fn operational_keys(&self) -> &'static [&'static str] {
+                &["workers"]
+            }
+        }
+        let registry = registry().environment::<Parallel>("Parallel");
+        let rows: [(&str, &[&str]); 3] = [
+            ("Parallel(workers: 2)", &["workers"]),
+            ("Solo(Parallel)", &["workers"]),
+            ("SameLength", &[]),
+        ];
+        for (text, keys) in rows {
+            assert_eq!(
+                registry.operational_keys(&choice(text)).unwrap(),
+                keys,
+                "{text}"
+            );
+        }
     }
 
     #[test]
