@@ -208,15 +208,3 @@ impl Need {
         }
     }
 }
-
-impl AlgorithmMemory {
-    /// The bytes that last.
-    pub fn lasting_bytes(&self) -> u64 {
-        self.lasting.iter().map(|need| need.bytes).sum()
-    }
-
-    /// The bytes that pass.
-    pub fn passing_bytes(&self) -> u64 {
-        self.passing.iter().map(|need| need.bytes).sum()
-    }
-}
