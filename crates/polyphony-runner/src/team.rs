@@ -257,7 +257,29 @@ pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use polyphony_model::{ModelError, save};
+
     use super::*;
+
+    #[test]
+    fn what_a_killed_process_was_saving_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-model/fixtures");
+        let files = ModelFiles::open(&fixtures.join("tiny-llama")).unwrap();
+        let entries = || fs::read_dir(folder.path()).unwrap().count();
+        let (path, specs) = (folder.path().join("writer"), files.weights.specs());
+        let outcome = save(&path, &files.assets, &specs, |_| {
+            // A process that is killed now leaves what it has written.
+            assert_eq!(entries(), 1);
+            remove_unfinished(folder.path()).unwrap();
+            assert_eq!(entries(), 0);
+            Err(ModelError::NoNewTokens)
+        });
+        assert!(
+            matches!(outcome, Err(ModelError::NoNewTokens)),
+            "{outcome:?}"
+        );
+    }
 
     #[test]
     fn adapters_on_a_gguf_file_are_none_that_peft_opens() {

@@ -157,10 +157,14 @@ fn write_error(path: &Path) -> impl Fn(io::Error) -> ModelError {
     }
 }
 
+/// How the names begin of directories that polyphony is writing, so that those which a killed process
+/// has left can be told from a user's own.
+const UNFINISHED: &str = ".polyphony-unfinished-";
+
 /// A directory beside the target that removes itself unless kept.
 fn partial_directory(parent: &Path, target: &Path) -> io::Result<tempfile::TempDir> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{name}.partial-");
+    let prefix = format!("{UNFINISHED}{name}-");
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix);
     #[cfg(unix)]
