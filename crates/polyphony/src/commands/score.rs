@@ -17,8 +17,8 @@ pub(crate) struct Arguments {
     /// `Coding(settings: (turns: 2))`.
     #[arg(long = "env", value_name = "ENVIRONMENT")]
     environment: String,
-    /// The tasks, where the reward depends on them, in place of the environment's own: a file of JSON lines (also gzipped) or Parquet, for
-    /// coding problems with `task_id`, `prompt`, `entry_point` and `test`.
+    /// The tasks, where the reward depends on them, in place of the environment's own: a file of JSON lines
+    /// (also gzipped) or Parquet, for coding problems with `task_id`, `prompt`, `entry_point` and `test`.
     #[arg(long, value_name = "FILE")]
     tasks: Option<PathBuf>,
     /// JSON lines with `responses`, a list of one text for each agent, and, where the reward depends on
