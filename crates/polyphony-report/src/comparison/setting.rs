@@ -161,6 +161,10 @@ impl<'a> Setting<'a> {
 
     /// The settings in which others of the same name differ, as they stand in a recipe.
     pub(super) fn distinction(&self, others: &[&Self]) -> String {
+        let is_operational = |path: &str| {
+            let mut all = others.iter().copied().chain([self]);
+            all.any(|own| own.is_operational(path))
+        };
         let differing = |of: fn(&Self) -> Option<&Settings>| {
             let own = of(self).into_iter().flatten();
             let others: Vec<Option<&Settings>> = others.iter().map(|other| of(other)).collect();
@@ -174,7 +178,7 @@ impl<'a> Setting<'a> {
                 let key = path.rsplit('.').next().unwrap_or(path);
                 format!("{key}: {value}")
             };
-            let counts = |(path, _): &(&String, &String)| !self.is_operational(path);
+            let counts = |(path, _): &(&String, &String)| !is_operational(path);
             own.filter(counts)
                 .filter(differs)
                 .map(named)
