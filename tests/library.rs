@@ -1,6 +1,11 @@
 //! The same as the command, as functions.
 
-use polyphony::{From, Program, Recipe, Stop};
+use polyphony::{
+    Event, From, Observer, Program, Recipe, Stop,
+    env::Writing,
+    episode::Environment as _,
+    hub::{Transfer, TransferPhase},
+};
 use polyphony_test_support::chat_model;
 
 use crate::command::{Place, text};
@@ -56,4 +61,29 @@ fn ctrl_c_is_left_to_whoever_calls() {
     let handled = lines.find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     let handled = u64::from_str_radix(handled.trim(), 16).unwrap();
     assert_eq!(handled & 0b10, 0, "{handled:x}");
+}
+
+/// The phases of the downloads that it was told of.
+#[derive(Default)]
+struct Phases(Vec<TransferPhase>);
+
+impl Observer for Phases {
+    fn on_event(&mut self, event: Event<'_>) {
+        if let Event::Transfer(transfer) = event {
+            self.0.push(transfer.phase);
+        }
+    }
+}
+
+#[test]
+fn one_dependency_has_all_types_that_events_show() {
+    let mut phases = Phases::default();
+    phases.on_event(Event::Transfer(Transfer {
+        file: "model.safetensors",
+        total: 2,
+        done: 1,
+        phase: TransferPhase::Advanced,
+    }));
+    assert_eq!(phases.0, [TransferPhase::Advanced]);
+    assert_eq!(Writing::tldr().roles().len(), 2);
 }

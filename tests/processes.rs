@@ -5,23 +5,30 @@ use std::path::Path;
 use polyphony_test_support::chat_model;
 use serde_json::Value;
 
-use crate::command::{Place, python, text};
+use crate::{
+    command::{Place, python, text},
+    training_run::check_documented,
+};
 
-/// Two agents, each with a reward of its own for the same answer.
+/// Two agents, each with a reward of its own for the same answer, and as many turns as the argument says.
 const OWN_REWARDS: &str = r#"
 import json, sys
+horizon = int(sys.argv[1])
+tell = ["Answer at length.", "Answer in a word."]
 for line in sys.stdin:
     call = json.loads(line)
     if call["call"] == "hello":
         tasks = [{"id": "one", "fields": {}}]
         answer = {"protocol": 1, "roles": [{"name": "long"}, {"name": "short"}],
-                  "reward_parts": ["length"], "horizon": 1, "per_role": True,
+                  "reward_parts": ["length"], "horizon": horizon, "per_role": True,
                   "tasks": {"train": tasks, "held_out": tasks}}
     elif call["call"] == "start":
-        answer = {"observations": ["Answer at length.", "Answer in a word."]}
+        answer = {"observations": tell}
     else:
         long, short = [len(set(response["text"])) for response in call["responses"]]
-        answer = {"reward": [{"length": long}, {"length": -short}], "end": True}
+        is_last = len(call["past"]) + 1 == horizon
+        answer = {"reward": [{"length": long}, {"length": -short}],
+                  **({"end": True} if is_last else {"observations": tell})}
     print(json.dumps({"id": call["id"], **answer}), flush=True)
 "#;
 
@@ -65,19 +72,27 @@ fn the_recipe_of_the_example_trains() {
     assert!(report.ends_with("Nothing is wrong.\n"), "{report}");
 }
 
-#[test]
-fn each_role_learns_from_a_reward_of_its_own() {
-    let place = place();
+/// Trains in the game of this many turns, with this algorithm.
+fn train_with_own_rewards(place: &Place, turns: usize, algorithm: &str) {
     place.write("game.py", OWN_REWARDS);
-    let environment = format!("Process(command: [{:?}, \"game.py\"])", python());
+    let environment = format!(
+        "Process(command: [{:?}, \"game.py\", \"{turns}\"])",
+        python()
+    );
     place.write(
         "game.ron",
         format!(
             "(environment: {environment}, team: Copies(\"model\"), max_new_tokens: 8, steps: 3, \
-             algorithm: Magrpo(samples: 4), updates: (learning_rate: 1e-3), evaluation: (tasks: 1))"
+             algorithm: {algorithm}, updates: (learning_rate: 1e-3), evaluation: (tasks: 1))"
         ),
     );
     place.succeed(&["train", "game.ron", "--run-dir", "run"]);
+}
+
+#[test]
+fn each_role_learns_from_a_reward_of_its_own() {
+    let place = place();
+    train_with_own_rewards(&place, 1, "Magrpo(samples: 4)");
     for line in place.read_lines("run/metrics.jsonl") {
         let of = |name: &str| line[name].as_f64().unwrap();
         assert!(
@@ -94,6 +109,22 @@ fn each_role_learns_from_a_reward_of_its_own() {
     assert!(evaluations.iter().all(|line| own(line) > Some(0.0)));
     place.succeed(&["report", "run", "-o", "page.html"]);
     assert!(place.read("page.html").contains("Return of each role"));
+}
+
+#[test]
+fn all_figures_of_own_rewards_and_critics_over_turns_are_documented() {
+    let place = place();
+    train_with_own_rewards(&place, 2, "IndependentActorCritic()");
+    let explained = check_documented(&place, "run");
+    for name in [
+        "<role>/turn_<turn>/return",
+        "<role>/turn_<turn>/reward/<part>",
+        "<role>/value_loss",
+    ] {
+        assert!(explained.contains_key(name), "{name}");
+    }
+    let action = &place.read_lines("run/rollouts.jsonl")[0]["joint_actions"][0];
+    assert!(action["per_role"].is_array(), "{action}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `polyphony train` from a recipe file to a run directory, on tiny models.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use polyphony::{Program, Recipe};
 use polyphony_model::sequence_logprobs;
@@ -193,8 +193,8 @@ fn check_explanations(explained: &Map<String, Value>) {
     }
 }
 
-/// Checks that `docs/metrics.md` has every metric that a run explains, with the same unit; returns what
-/// the run explains.
+/// Checks that `docs/metrics.md` has every metric that a run explains, with the same unit, and every key of
+/// its rollouts; returns what the run explains.
 pub(crate) fn check_documented(place: &Place, run: &str) -> Map<String, Value> {
     let text = place.read(&format!("{run}/metrics.json"));
     let explained: Map<String, Value> = serde_json::from_str(&text).unwrap();
@@ -209,7 +209,26 @@ pub(crate) fn check_documented(place: &Place, run: &str) -> Map<String, Value> {
         };
         assert!(row.ends_with(&format!("| {unit} |")), "{unit}: {row}");
     }
+    let mut rows = documentation.lines();
+    let rollouts = rows.find(|row| row.starts_with("`rollouts.jsonl` has one object a node"));
+    for key in rollout_keys(&place.read_lines(&format!("{run}/rollouts.jsonl"))) {
+        let is_there = rollouts.unwrap().contains(&format!("`{key}`"));
+        assert!(is_there, "docs/metrics.md lacks `{key}` of rollouts.jsonl");
+    }
     explained
+}
+
+/// The keys of nodes, and of the agents, responses and joint actions in them.
+fn rollout_keys(nodes: &[Value]) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for object in nodes.iter().filter_map(Value::as_object) {
+        keys.extend(object.keys().cloned());
+        for inner in ["agents", "responses", "joint_actions"] {
+            let objects = object.get(inner).and_then(Value::as_array);
+            keys.extend(objects.map_or_else(BTreeSet::new, |objects| rollout_keys(objects)));
+        }
+    }
+    keys
 }
 
 /// What is in the rollouts can be scored again, by the environment and by the model.

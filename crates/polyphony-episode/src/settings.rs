@@ -45,6 +45,13 @@ pub trait EnvironmentSettings {
     /// If a setting is not allowed, or something that the environment needs cannot be started: what is
     /// wrong, and what would help.
     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError>;
+
+    /// The keys that say how the environment runs on a machine, and change nothing that agents read or
+    /// earn, such as a number of workers. Runs that differ in them alone are the same experiment to
+    /// comparisons. A key within another is written with a point: `sandbox.workers`.
+    fn operational_keys(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 impl<E: Environment + Clone + 'static> EnvironmentSettings for E {

@@ -6,10 +6,10 @@ use std::{fs, io, path::Path};
 use tempfile::TempDir;
 
 /// How the names of these directories begin.
-const PREFIX: &str = ".polyphony-partial-";
+const PREFIX: &str = ".polyphony-unfinished-";
 
 /// The file in each of them that says what it is.
-const MARKER: &str = ".polyphony-partial";
+const MARKER: &str = ".polyphony-unfinished";
 
 /// A directory for work in progress, removed when dropped.
 ///
@@ -77,10 +77,10 @@ mod tests {
         };
         let git = make(".git", Some("HEAD"));
         let marked = make(".cache", Some(MARKER));
-        let named = make(".polyphony-partial-notes", Some("notes.txt"));
-        let file = folder.path().join(".polyphony-partial-file");
+        let named = make(".polyphony-unfinished-notes", Some("notes.txt"));
+        let file = folder.path().join(".polyphony-unfinished-file");
         fs::write(&file, "").unwrap();
-        let empty = make(".polyphony-partial-empty", None);
+        let empty = make(".polyphony-unfinished-empty", None);
         let left = PartialDirectory::create_in(folder.path()).unwrap();
         fs::write(left.path().join("half"), "h").unwrap();
         let left = left.0.keep();
@@ -100,7 +100,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let other = tempfile::tempdir().unwrap();
         fs::write(other.path().join(MARKER), "").unwrap();
-        let link = folder.path().join(".polyphony-partial-link");
+        let link = folder.path().join(".polyphony-unfinished-link");
         std::os::unix::fs::symlink(other.path(), &link).unwrap();
         remove_partial(folder.path()).unwrap();
         assert!(other.path().join(MARKER).exists());

@@ -209,15 +209,3 @@ impl Need {
         }
     }
 }
-
-impl AlgorithmMemory {
-    /// Bytes of the lasting needs.
-    pub fn lasting_bytes(&self) -> u64 {
-        self.lasting.iter().map(|need| need.bytes).sum()
-    }
-
-    /// Bytes of the passing needs.
-    pub fn passing_bytes(&self) -> u64 {
-        self.passing.iter().map(|need| need.bytes).sum()
-    }
-}

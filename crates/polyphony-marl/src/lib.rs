@@ -62,7 +62,7 @@ pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
 pub use learners::Learners;
 pub use magrpo::Magrpo;
-pub use metrics::{mean_return, update_metrics};
+pub use metrics::update_metrics;
 pub use policy_loss::{
     Aggregation, Kl, Objective, PolicyLoss, PolicyShift, TokenLogprobs, TokenTerm,
 };

@@ -21,7 +21,7 @@ pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 /// The mean return over all joint actions of the given nodes; NaN if there are none.
-pub fn mean_return<'a>(nodes: impl IntoIterator<Item = &'a Node>, discount: f64) -> f64 {
+fn mean_return<'a>(nodes: impl IntoIterator<Item = &'a Node>, discount: f64) -> f64 {
     mean(nodes.into_iter().flat_map(|node| returns(node, discount)))
 }
 

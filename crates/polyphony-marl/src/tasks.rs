@@ -144,12 +144,6 @@ impl StartedTasks {
     }
 }
 
-impl<'a> From<(&'a StartedTasks, &'a [usize])> for Batch<'a> {
-    fn from((tasks, indices): (&'a StartedTasks, &'a [usize])) -> Self {
-        Self { tasks, indices }
-    }
-}
-
 impl<'a> Batch<'a> {
     /// Each task of the batch. A task that is left out because its prompt does not fit is logged.
     pub(crate) fn first_turns(

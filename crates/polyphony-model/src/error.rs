@@ -138,6 +138,17 @@ pub enum ModelError {
         supported: String,
     },
 
+    /// A tensor to be saved does not have the values that its specification says.
+    #[error("tensor `{tensor}` cannot be saved: it has {given}, but must have {expected}")]
+    TensorValues {
+        /// The tensor's name.
+        tensor: String,
+        /// What it has.
+        given: String,
+        /// What it must have.
+        expected: String,
+    },
+
     /// The names in a weights file are not those of the architecture.
     #[error(
         "{path} does not hold the tensors of this architecture; missing: {}; unexpected: {}",

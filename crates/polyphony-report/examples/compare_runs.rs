@@ -44,7 +44,7 @@ fn write(path: &Path, seed: u64, rate: f64) -> Result<(), Box<dyn Error>> {
             team_name: "plate".to_owned(),
             roles: vec!["reader".to_owned(), "writer".to_owned()],
             horizon: 1,
-            is_single_agent: false,
+            ..EnvironmentInfo::default()
         },
         algorithm: AlgorithmInfo {
             name: "Mine".to_owned(),

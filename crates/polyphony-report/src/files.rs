@@ -9,7 +9,8 @@ use std::{
 
 use crate::error::{ReportError, Result};
 
-/// How the name of a folder begins that the program is still writing, or is about to remove.
+/// How the name of a folder begins that the program is still writing, or is about to remove. Models are
+/// written under such names too.
 const UNFINISHED: &str = ".polyphony-unfinished-";
 
 /// The path beside `path` under which a folder is written before it takes that name.

@@ -55,6 +55,8 @@ pub struct EnvironmentInfo {
     pub horizon: usize,
     /// Whether a single agent does a team's work.
     pub is_single_agent: bool,
+    /// The keys of its settings that change nothing that is played, such as a number of workers.
+    pub operational_keys: Vec<String>,
 }
 
 /// An algorithm, as far as reports need it.

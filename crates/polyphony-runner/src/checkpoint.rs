@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
-use polyphony_model::{TensorSpec, Weights, save_tensors};
+use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
 use polyphony_report::{Lengths, Settings, reader, remove_unfinished, settings, unfinished};
 use serde::{Deserialize, Serialize};
 
@@ -175,14 +175,22 @@ fn write_files(
 fn write_tensors(path: &Path, tensors: Vec<(TensorSpec, Tensor<1>)>) -> Result<()> {
     let (specs, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
     let mut tensors = tensors.into_iter();
-    save_tensors(path, &specs, |_| {
-        let tensor = tensors.next().map(|tensor| tensor.into_data());
-        // There is one tensor per specification, of 32-bit floats, which alone learn.
-        Ok(tensor
-            .and_then(|data| data.try_into_vec().ok())
-            .unwrap_or_default())
+    save_tensors(path, &specs, |spec| match tensors.next() {
+        Some(tensor) => values(spec, tensor),
+        // There is one tensor per specification.
+        None => Ok(Vec::new()),
     })?;
     Ok(())
+}
+
+fn values(spec: &TensorSpec, tensor: Tensor<1>) -> Result<Vec<f32>, ModelError> {
+    let data = tensor.into_data();
+    let given = format!("numbers of type {:?}", data.dtype);
+    data.try_into_vec().map_err(|_| ModelError::TensorValues {
+        tensor: spec.name.clone(),
+        given,
+        expected: "32-bit floats".to_owned(),
+    })
 }
 
 fn sync_folder(path: &Path) -> Result<()> {
@@ -363,4 +371,49 @@ fn check_settings(kept: &Settings, recipe: &Settings) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_that_does_not_fit_its_specification_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let tensor = Tensor::<1>::from_data([1.0_f32, 2.0], &Device::flex());
+        let spec = |length| TensorSpec {
+            name: "writer.moments".to_owned(),
+            shape: vec![length],
+        };
+        let rows = [
+            ("fits", 2, tensor.clone(), None),
+            (
+                "long",
+                3,
+                tensor.clone(),
+                Some("it has 2 values, but must have 3"),
+            ),
+            (
+                "other",
+                2,
+                tensor.cast(DType::BF16),
+                Some("it has numbers of type BF16, but must have 32-bit floats"),
+            ),
+        ];
+        for (name, length, tensor, expected) in rows {
+            let path = folder.path().join(name);
+            let outcome = write_tensors(&path, vec![(spec(length), tensor)]);
+            let message = outcome.err().map(|error| error.to_string());
+            match (message, expected) {
+                (None, None) => {}
+                (Some(message), Some(expected)) => {
+                    let expected = format!("tensor `writer.moments` cannot be saved: {expected}");
+                    assert!(message.starts_with(&expected), "{message}");
+                }
+                (message, _) => panic!("{name}: {message:?}"),
+            }
+        }
+    }
 }

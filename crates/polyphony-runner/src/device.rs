@@ -100,7 +100,7 @@ impl DeviceChoice {
         };
         bail!(
             "this program was built without the device `{self}`: build it with `cargo build \
-             --release -p polyphony-runner --features {feature}`, or use `cpu`"
+             --release -p polyphony --features {feature}`, or use `cpu`"
         );
     }
 
@@ -171,8 +171,12 @@ mod tests {
             match outcome {
                 Ok(()) => assert!(built, "{device}"),
                 Err(message) => {
-                    assert!(!built && message.contains(&format!("--features {feature}")));
-                    assert!(message.contains(&format!("`{device}`")), "{message}");
+                    assert!(!built, "{device}");
+                    let command =
+                        format!("`cargo build --release -p polyphony --features {feature}`");
+                    for part in [&command, &format!("`{device}`")] {
+                        assert!(message.contains(part), "{message}\nlacks: {part}");
+                    }
                 }
             }
         }

@@ -34,6 +34,7 @@ pub fn run_info(
             roles: roles.iter().map(|role| role.name.clone()).collect(),
             horizon: environment.horizon().get(),
             is_single_agent: team.is_some(),
+            operational_keys: registry.operational_keys(&recipe.environment)?,
         },
         held_out,
         algorithm: AlgorithmInfo {

@@ -19,6 +19,7 @@ mod fixture;
 mod info;
 mod memory;
 mod models;
+mod names;
 mod observer;
 mod prepare;
 mod recipe;

@@ -177,25 +177,39 @@ impl Plan<'_> {
     /// evaluation.
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
-        let roles = member.roles.len() as u64;
-        let last_prompt = self.last_prompt(prompt);
         let samples = self.algorithm.tree().samples;
-        let nodes = recipe.tasks_per_step as u64 * self.last_level();
-        let step = roles * nodes * (last_prompt + samples * recipe.max_new_tokens) as u64;
-        // Episodes of one turn share their prompt.
+        let step = recipe.tasks_per_step as u64 * self.tree_tokens(member.device, prompt, samples);
+        // An episode is a branch of its own from the first response on.
         let episodes = recipe.evaluation.samples;
-        let prompts = if self.game.horizon == 1 { 1 } else { episodes };
         let tasks = tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
-        let task = prompts * last_prompt + episodes * recipe.max_new_tokens;
-        step.max(roles * tasks * task as u64)
+        let last_prompt = self.last_prompt(prompt);
+        let prompts = match member.device {
+            DeviceChoice::Cpu => prompt + episodes * (last_prompt - prompt),
+            _ => episodes * last_prompt,
+        };
+        let evaluation = tasks * (prompts + episodes * recipe.max_new_tokens) as u64;
+        member.roles.len() as u64 * step.max(evaluation)
     }
 
-    /// Nodes of a task's last turn.
-    fn last_level(&self) -> u64 {
-        let tree = self.algorithm.tree();
-        let joint_actions = tree.joint_actions(self.game.roles.len());
-        let before = self.game.horizon - 1;
-        (joint_actions.unwrap_or(usize::MAX) as u64).saturating_pow(before as u32)
+    /// Tokens of one role's prompts and responses at the last turn of a task. On the processor, what
+    /// prompts begin with in common is kept once; on other devices each may be run alone.
+    fn tree_tokens(&self, device: DeviceChoice, prompt: usize, samples: usize) -> u64 {
+        let responses = (samples * self.recipe.max_new_tokens) as u64;
+        let joint_actions = self.algorithm.tree().joint_actions(self.game.roles.len());
+        let joint_actions = joint_actions.unwrap_or(usize::MAX) as u64;
+        let mut nodes: u64 = 1;
+        let mut shared = prompt as u64;
+        for _ in 1..self.game.horizon {
+            // Behind each response of a node stands what is read after it, once per joint action.
+            let new = responses.saturating_add(joint_actions.saturating_mul(prompt as u64));
+            shared = shared.saturating_add(nodes.saturating_mul(new));
+            nodes = nodes.saturating_mul(joint_actions);
+        }
+        let prompts = match device {
+            DeviceChoice::Cpu => shared,
+            _ => nodes.saturating_mul(self.last_prompt(prompt) as u64),
+        };
+        prompts.saturating_add(nodes.saturating_mul(responses))
     }
 
     /// Tokens of the longest prompt at the last turn, if what agents are told is never longer than at
@@ -269,7 +283,7 @@ pub fn peak_mib() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{collections::BTreeSet, path::Path};
 
     use polyphony_model::ModelFiles;
 
@@ -370,6 +384,37 @@ mod tests {
         };
         let rounded = sum(&plan(&recipe).sampling(&first));
         assert_eq!(rounded, token * group / 2 + 2 * config.weights());
+    }
+
+    /// Conversations of a tree whose every token is another: three turns of two joint actions, of 5 tokens
+    /// that are read and 3 that are answered.
+    #[test]
+    fn what_prompts_of_a_tree_begin_with_is_counted_once() {
+        let (read, answered, samples) = (5, 3, 2);
+        let mut fresh = 0_u32..;
+        let mut level: Vec<Vec<u32>> = vec![fresh.by_ref().take(read).collect()];
+        for _ in 1..3 {
+            let longer = |prompt: &Vec<u32>| {
+                let new = fresh.by_ref().take(answered + read);
+                [prompt.clone(), new.collect()].concat()
+            };
+            let parents = level.iter().flat_map(|prompt| [prompt; 2]);
+            level = parents.map(longer).collect();
+        }
+        // The prefix tree of `polyphony-model` keeps each of these once, as its tests show.
+        let beginnings = level
+            .iter()
+            .flat_map(|prompt| (1..=prompt.len()).map(|end| &prompt[..end]));
+        let kept = beginnings.collect::<BTreeSet<_>>().len();
+        let responses = level.len() * samples * answered;
+
+        let recipe = fixture::recipe(&["max_new_tokens=3", "algorithm.samples=2"]);
+        let mut plan = plan(&recipe);
+        plan.game.horizon = 3;
+        let counted = |device| plan.tree_tokens(device, read, samples);
+        assert_eq!(counted(DeviceChoice::Cpu), (kept + responses) as u64);
+        let whole: usize = level.iter().map(Vec::len).sum();
+        assert_eq!(counted(DeviceChoice::Cuda(0)), (whole + responses) as u64);
     }
 
     #[test]

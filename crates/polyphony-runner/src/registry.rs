@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     choice::{Choice, Shipped},
     explain::UnknownName,
+    names::check_names,
     settings::read_settings,
 };
 
@@ -248,7 +249,22 @@ impl Registry {
             return Ok((single.wrap)(self.build_environment(&team)?));
         }
         let built = self.plain_environment(choice)?.settings.build();
-        built.with_context(|| format!("making the environment `{}`", choice.name()))
+        let context = || format!("making the environment `{}`", choice.name());
+        let environment = built.with_context(context)?;
+        check_names(environment.as_ref()).with_context(context)?;
+        Ok(environment)
+    }
+
+    /// The keys of an environment's settings that change nothing that is played, those of its team where
+    /// a single agent does the work.
+    ///
+    /// # Errors
+    /// If it is not registered, or its settings cannot be read.
+    pub(crate) fn operational_keys(&self, choice: &Choice) -> Result<Vec<String>> {
+        let team = self.team_of(choice);
+        let resolved = self.plain_environment(team.as_ref().unwrap_or(choice))?;
+        let keys = resolved.settings.operational_keys().iter();
+        Ok(keys.map(|&key| key.to_owned()).collect())
     }
 
     fn plain_environment(&self, choice: &Choice) -> Result<Resolved<dyn EnvironmentSettings>> {
@@ -318,6 +334,8 @@ fn kebab(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use polyphony_episode::{EnvironmentError, FnEnvironment, JointAction, Reward, Task};
+
     use super::*;
     use crate::fixture::{SameLength, registry};
 
@@ -379,6 +397,61 @@ mod tests {
             .err()
             .unwrap();
         assert!(none.to_string().contains("nor any other"), "{none}");
+    }
+
+    #[test]
+    fn operational_keys_are_those_of_the_team() {
+        #[derive(Default, Serialize, serde::Deserialize)]
+        #[serde(default)]
+        struct Parallel {
+            workers: usize,
+        }
+        impl EnvironmentSettings for Parallel {
+            fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+                SameLength::default().build()
+            }
+
+            fn operational_keys(&self) -> &'static [&'static str] {
+                &["workers"]
+            }
+        }
+        let registry = registry().environment::<Parallel>("Parallel");
+        let rows: [(&str, &[&str]); 3] = [
+            ("Parallel(workers: 2)", &["workers"]),
+            ("Solo(Parallel)", &["workers"]),
+            ("SameLength", &[]),
+        ];
+        for (text, keys) in rows {
+            assert_eq!(
+                registry.operational_keys(&choice(text)).unwrap(),
+                keys,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_role_that_cannot_name_a_directory_is_refused() {
+        #[derive(Default, Serialize, serde::Deserialize)]
+        #[serde(default)]
+        struct Named {
+            role: String,
+        }
+        impl EnvironmentSettings for Named {
+            fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+                let score = |_: &Task, _: &JointAction| Reward::new([("a", 1.0)]);
+                Ok(Box::new(FnEnvironment::new([&*self.role], ["a"], score)))
+            }
+        }
+        let registry = registry().environment::<Named>("Named");
+        for text in ["Named(role: \"/data/x\")", "Solo(Named(role: \"/data/x\"))"] {
+            let outcome = registry.build_environment(&choice(text));
+            let message = format!("{:#}", outcome.err().unwrap());
+            let expected = "making the environment `Named`: it has a role \"/data/x\", but";
+            assert!(message.starts_with(expected), "{message}");
+        }
+        let fine = registry.build_environment(&choice("Named(role: \"writer\")"));
+        assert!(fine.is_ok());
     }
 
     #[test]

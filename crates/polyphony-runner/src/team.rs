@@ -21,6 +21,9 @@ use crate::{
     recipe::{self, Recipe},
 };
 
+/// The name of the one agent that plays all roles.
+pub(crate) const SHARED: &str = "shared";
+
 /// The agents of a run, and what is saved beside each one's weights.
 #[derive(Debug)]
 pub(crate) struct Team {
@@ -245,7 +248,7 @@ fn save_agent(folder: &Path, agent: &Agent, assets: &Assets) -> Result<PathBuf> 
 /// What the agents of a team are called: each after its role, or one that plays all roles.
 pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
     match team {
-        recipe::Team::Shared(_) => vec!["shared".to_owned()],
+        recipe::Team::Shared(_) => vec![SHARED.to_owned()],
         recipe::Team::Copies(_) | recipe::Team::Each(_) => {
             roles.iter().map(|role| role.name.clone()).collect()
         }
@@ -254,7 +257,29 @@ pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use polyphony_model::{ModelError, save};
+
     use super::*;
+
+    #[test]
+    fn what_a_killed_process_was_saving_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-model/fixtures");
+        let files = ModelFiles::open(&fixtures.join("tiny-llama")).unwrap();
+        let entries = || fs::read_dir(folder.path()).unwrap().count();
+        let (path, specs) = (folder.path().join("writer"), files.weights.specs());
+        let outcome = save(&path, &files.assets, &specs, |_| {
+            // A process that is killed now leaves what it has written.
+            assert_eq!(entries(), 1);
+            remove_unfinished(folder.path()).unwrap();
+            assert_eq!(entries(), 0);
+            Err(ModelError::NoNewTokens)
+        });
+        assert!(
+            matches!(outcome, Err(ModelError::NoNewTokens)),
+            "{outcome:?}"
+        );
+    }
 
     #[test]
     fn adapters_on_a_gguf_file_are_none_that_peft_opens() {

@@ -63,7 +63,9 @@ mod standard;
 mod summary;
 mod transfer;
 
+pub use polyphony_env as env;
 pub use polyphony_episode as episode;
+pub use polyphony_hub as hub;
 pub use polyphony_marl as marl;
 pub use polyphony_model as model;
 pub use polyphony_report as report;

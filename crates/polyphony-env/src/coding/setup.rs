@@ -35,6 +35,11 @@ impl EnvironmentSettings for Coding {
         })?;
         Ok(Box::new(coding))
     }
+
+    /// Limits and confinement decide which programs pass, and the interpreter may too.
+    fn operational_keys(&self) -> &'static [&'static str] {
+        &["sandbox.workers"]
+    }
 }
 
 /// Starts a sandbox, and logs how it confines programs.
@@ -78,6 +83,16 @@ mod tests {
         assert_eq!(setup.settings, CodingSettings::default());
         assert_eq!(read(&ron::to_string(&setup).unwrap()).unwrap(), setup);
         assert!(read("(sandboxes: ())").is_err());
+    }
+
+    #[test]
+    fn operational_keys_are_keys() {
+        let setup = Coding::default();
+        let written = serde_json::to_value(&setup).unwrap();
+        for key in setup.operational_keys() {
+            let pointer = format!("/{}", key.replace('.', "/"));
+            assert!(written.pointer(&pointer).is_some(), "{key}");
+        }
     }
 
     #[test]

@@ -151,7 +151,8 @@ pub(super) struct Hello {
     /// Whether a reward is a list with one object per role.
     #[serde(default)]
     pub(super) per_role: bool,
-    /// The total from which on a joint action has solved its task.
+    /// The total from which on a joint action has solved its task: the mean over the roles where each has
+    /// a reward of its own.
     #[serde(default)]
     pub(super) solved_at: Option<f64>,
     #[serde(default, skip_serializing)]

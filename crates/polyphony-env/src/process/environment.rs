@@ -65,6 +65,11 @@ impl EnvironmentSettings for Process {
             )),
         }
     }
+
+    /// An answer that is late or too long is an error, never a reward.
+    fn operational_keys(&self) -> &'static [&'static str] {
+        &["workers", "start_secs", "step_secs", "max_reply_bytes"]
+    }
 }
 
 impl ProcessEnvironment {

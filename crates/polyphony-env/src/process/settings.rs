@@ -112,6 +112,8 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use polyphony_episode::EnvironmentSettings as _;
+
     use super::*;
 
     #[test]
@@ -125,6 +127,15 @@ mod tests {
         assert_eq!(read(r#"(command: ["x"])"#).unwrap(), Process::new(["x"]));
         for wrong in ["()", r#"(command: "x")"#, r#"(command: ["x"], worker: 2)"#] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn operational_keys_are_keys() {
+        let process = Process::new(["x"]);
+        let written = serde_json::to_value(&process).unwrap();
+        for key in process.operational_keys() {
+            assert!(written.get(key).is_some(), "{key}");
         }
     }
 

@@ -24,8 +24,8 @@ impl HubModel {
     /// The path of the model in the cache; it is downloaded first if need be.
     ///
     /// # Errors
-    /// If the hub refuses it or cannot be reached, or the repository holds no such model: says how
-    /// to help.
+    /// If the repository holds no such model, or the hub withholds it and the cache does not hold what
+    /// is needed: says how to help.
     pub(crate) fn obtain(
         &self,
         settings: &HubSettings,
@@ -47,17 +47,34 @@ impl HubModel {
             Network::On => download(self, settings, on_transfer),
             Network::Off => Err(offline(self, settings)),
         };
-        match (outcome, kept) {
-            (Err(HubError::Unreachable { reason, .. }), Some(path)) => {
+        let source = match outcome {
+            Ok(path) => return Ok(path),
+            Err(source) => source,
+        };
+        match (kept, withheld(&source)) {
+            (Some(path), Some(reason)) => {
                 if settings.network == Network::On {
                     log::warn!("taking {self} as it is in the cache: {reason}");
                 }
                 Ok(path)
             }
-            (outcome, _) => outcome.map_err(|source| HubError::Hub {
+            _ => Err(HubError::Hub {
                 model: self.to_string(),
                 source: Box::new(source),
             }),
         }
+    }
+}
+
+/// Why the hub sends nothing now, where that says nothing against what it sent before: it is silent, out
+/// of order or too busy, or does not let this user in, perhaps since a token has expired.
+fn withheld(error: &HubError) -> Option<String> {
+    match error {
+        HubError::Unreachable { reason, .. } => Some(reason.clone()),
+        HubError::RateLimited { .. } | HubError::Gated { .. } | HubError::Hidden { .. } => {
+            Some(error.to_string())
+        }
+        HubError::Refused { status, .. } if status.is_server_error() => Some(error.to_string()),
+        _ => None,
     }
 }

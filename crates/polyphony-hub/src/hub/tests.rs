@@ -604,6 +604,42 @@ fn a_branch_moves_when_it_is_fetched_and_unchanged_files_stay() {
 }
 
 #[test]
+fn what_is_in_the_cache_serves_where_the_hub_withholds_what_is_newer() {
+    let cache = tempfile::tempdir().unwrap();
+    let model = HubModel::parse("org/tiny").unwrap();
+    let newest = |hub: &FakeHub, cache: &Path| {
+        let settings = settings(&hub.endpoint(), cache);
+        model.obtain(&settings, Freshness::Newest, &|_| {})
+    };
+    let kept = newest(&FakeHub::start(tiny_model()), cache.path()).unwrap();
+    let refusing = |status| Behaviour::Refuses(u32::MAX, status, None);
+    for (behaviour, serves) in [
+        (refusing("429 Too Many Requests"), true),
+        (refusing("500 Internal Server Error"), true),
+        (refusing("503 Service Unavailable"), true),
+        (refusing("401 Unauthorized"), true),
+        (Behaviour::Gated, true),
+        (refusing("404 Not Found"), false),
+        (Behaviour::Garbles, false),
+    ] {
+        let mut newer = Repository {
+            commit: NEXT_COMMIT.to_owned(),
+            behaviour,
+            ..tiny_model()
+        };
+        let config = File::Git(b"{}".to_vec());
+        newer.files.insert("config.json".to_owned(), config);
+        let hub = FakeHub::start(newer);
+        let empty = tempfile::tempdir().unwrap();
+        let refused = newest(&hub, empty.path()).unwrap_err();
+        match newest(&hub, cache.path()) {
+            Ok(path) => assert!(serves && path == kept, "{}", chain(&refused)),
+            Err(error) => assert!(!serves, "{}", chain(&error)),
+        }
+    }
+}
+
+#[test]
 fn what_the_cache_holds_is_listed_by_names_that_can_be_given() {
     let cache = tempfile::tempdir().unwrap();
     let settings_nowhere = settings(&nowhere(), cache.path());

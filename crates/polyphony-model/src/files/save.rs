@@ -28,10 +28,8 @@ const ALIGNMENT: usize = 8;
 /// at a time, row after row, so that the model need not be in memory a second time.
 ///
 /// # Errors
-/// If `target` exists, a file cannot be written, or `values` fails; nothing is left behind then.
-///
-/// # Panics
-/// If `values` gives another number of values than the tensor's shape has.
+/// If `target` exists, a file cannot be written, or `values` fails or gives another number of values than
+/// the tensor's shape has; nothing is left behind then.
 pub fn save(
     target: &Path,
     assets: &Assets,
@@ -104,10 +102,8 @@ fn write_directory(
 /// Writes tensors in `f32` to the new safetensors file `target` and makes it durable; see [`save`].
 ///
 /// # Errors
-/// If `target` exists, the file cannot be written, or `values` fails.
-///
-/// # Panics
-/// If `values` gives another number of values than the tensor's shape has.
+/// If `target` exists, the file cannot be written, or `values` fails or gives another number of values
+/// than the tensor's shape has.
 pub fn save_tensors(
     target: &Path,
     tensors: &[TensorSpec],
@@ -157,10 +153,14 @@ fn write_error(path: &Path) -> impl Fn(io::Error) -> ModelError {
     }
 }
 
+/// How the names begin of directories that polyphony is writing, so that those which a killed process
+/// has left can be told from a user's own.
+const UNFINISHED: &str = ".polyphony-unfinished-";
+
 /// A directory beside the target that removes itself unless kept.
 fn partial_directory(parent: &Path, target: &Path) -> io::Result<tempfile::TempDir> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{name}.partial-");
+    let prefix = format!("{UNFINISHED}{name}-");
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix);
     #[cfg(unix)]
@@ -212,7 +212,13 @@ fn write_safetensors(
     for tensor in tensors {
         let values = values(tensor).map_err(WriteFailure::Contents)?;
         let expected: usize = tensor.shape.iter().product();
-        assert_eq!(values.len(), expected, "values of `{}`", tensor.name);
+        if values.len() != expected {
+            return Err(WriteFailure::Contents(ModelError::TensorValues {
+                tensor: tensor.name.clone(),
+                given: format!("{} values", values.len()),
+                expected: format!("{expected}, for the shape {:?}", tensor.shape),
+            }));
+        }
         for value in values {
             file.write_all(&value.to_le_bytes())?;
         }
@@ -413,6 +419,24 @@ mod tests {
             message.contains("cannot write") && message.contains("file"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_tensor_with_too_many_or_too_few_values_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors = [TensorSpec {
+            name: "head.bias".to_owned(),
+            shape: vec![2, 2],
+        }];
+        for given in [0, 3, 5] {
+            let target = folder.path().join(given.to_string());
+            let outcome = save_tensors(&target, &tensors, |_| Ok(vec![1.0; given]));
+            let expected = format!(
+                "tensor `head.bias` cannot be saved: it has {given} values, but must have 4, for the \
+                 shape [2, 2]"
+            );
+            assert_eq!(outcome.unwrap_err().to_string(), expected);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What an evaluation was made with, and when two are the same but for their seeds.
 //!
 //! Of a recipe only the names of its sections are known here. Which settings count is the same for every
-//! environment and algorithm: all of `environment`, and of the others those below.
+//! environment and algorithm: all of `environment` but what the environment itself calls operational, and
+//! of the others those below.
 
 use indexmap::IndexSet;
 
@@ -31,6 +32,9 @@ const EVALUATION_INTERVAL: &str = "evaluation.every";
 
 /// Returns count with it, also those of evaluations.
 const DISCOUNT: &str = "algorithm.discount";
+
+/// What is played.
+const ENVIRONMENT: &str = "environment";
 
 /// Where the agents come from.
 const TEAM: &str = "team";
@@ -90,10 +94,26 @@ impl<'a> Setting<'a> {
     /// Whether they differ in their seeds alone.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let differing = |own: &Self| (own.step, own.other_seed);
+        let counting = |settings: &Settings| -> Settings {
+            let own = settings
+                .iter()
+                .filter(|(path, _)| !self.is_operational(path) && !other.is_operational(path));
+            own.map(|(path, value)| (path.clone(), value.clone()))
+                .collect()
+        };
         differing(self) == differing(other)
             && self.protocol == other.protocol
-            && self.played == other.played
-            && self.training == other.training
+            && counting(&self.played) == counting(&other.played)
+            && self.training.as_ref().map(counting) == other.training.as_ref().map(counting)
+    }
+
+    /// Whether a setting changes nothing that is played, as far as the run says so.
+    fn is_operational(&self, path: &str) -> bool {
+        let key = path.strip_prefix(ENVIRONMENT);
+        let key = key.and_then(|rest| rest.strip_prefix('.'));
+        let infos = [self.info, self.trained_by].into_iter();
+        let mut known = infos.flat_map(|info| &info.environment.operational_keys);
+        key.is_some_and(|key| known.any(|own| is_below(key, own)))
     }
 
     /// Whether a reader of their rows could not tell them apart.
@@ -141,6 +161,10 @@ impl<'a> Setting<'a> {
 
     /// The settings in which others of the same name differ, as they stand in a recipe.
     pub(super) fn distinction(&self, others: &[&Self]) -> String {
+        let is_operational = |path: &str| {
+            let mut all = others.iter().copied().chain([self]);
+            all.any(|own| own.is_operational(path))
+        };
         let differing = |of: fn(&Self) -> Option<&Settings>| {
             let own = of(self).into_iter().flatten();
             let others: Vec<Option<&Settings>> = others.iter().map(|other| of(other)).collect();
@@ -154,7 +178,11 @@ impl<'a> Setting<'a> {
                 let key = path.rsplit('.').next().unwrap_or(path);
                 format!("{key}: {value}")
             };
-            own.filter(differs).map(named).collect::<Vec<_>>()
+            let counts = |(path, _): &(&String, &String)| !is_operational(path);
+            own.filter(counts)
+                .filter(differs)
+                .map(named)
+                .collect::<Vec<_>>()
         };
         let other_seeds = others
             .iter()

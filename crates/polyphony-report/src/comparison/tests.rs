@@ -365,6 +365,36 @@ fn rows_of_one_name_say_what_tells_them_apart() {
 }
 
 #[test]
+fn how_an_environment_runs_on_a_machine_is_no_other_experiment() {
+    let judged = |changes: &[&str], keys: &[&str]| {
+        let mut run = run(
+            "run",
+            fixture::COOP,
+            changes,
+            &[(Some(0), [1.0, 1.0]), (Some(40), [2.0, 2.0])],
+        );
+        run.info.environment.operational_keys = keys.iter().map(|&key| key.to_owned()).collect();
+        run
+    };
+    let four = ["seed=2", "environment.sandbox.workers=Some(4)"];
+    let coop = "coding, CoopHeldOut";
+    let one_row: [Short<'_>; 2] = [
+        (coop, "parallel", Some(0), &[1, 2], 1.0),
+        (coop, "MAGRPO", Some(40), &[1, 2], 2.0),
+    ];
+    let keys = ["sandbox.workers"];
+    check(&[judged(&[], &keys), judged(&four, &keys)], &one_row);
+    // A run of an older program does not say which keys these are.
+    check(&[judged(&[], &[]), judged(&four, &keys)], &one_row);
+    let limited = [&four[..], &["environment.sandbox.limits.cpu_secs=3"]].concat();
+    let rows = compare(&[judged(&[], &keys), judged(&limited, &keys)]).unwrap();
+    assert_eq!(rows.len(), 4);
+    assert_eq!(rows[3].method, "MAGRPO (cpu_secs: 3)");
+    let rows = compare(&[judged(&[], &[]), judged(&four, &[])]).unwrap();
+    assert_eq!(rows[3].method, "MAGRPO (workers: Some(4))");
+}
+
+#[test]
 fn agents_of_unknown_training_have_no_method_of_their_own() {
     let given = run("given", fixture::TLDR, &[], &[(None, [1.0, 2.0])]);
     check(

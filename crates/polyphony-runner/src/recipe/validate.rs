@@ -46,6 +46,15 @@ impl Recipe {
                  `devices: Same(…)`"
             );
         }
+        for (key, is_empty) in [
+            ("team", self.team.names().is_empty()),
+            ("devices", self.devices.of_team(1).is_empty()),
+        ] {
+            ensure!(
+                !is_empty,
+                "`{key}` is Each([]), but must list one for each role"
+            );
+        }
         let is_empty = |model: &&str| model.trim().is_empty();
         ensure!(
             !self.team.names().iter().any(is_empty),

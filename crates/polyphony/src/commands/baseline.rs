@@ -171,6 +171,17 @@ mod tests {
     }
 
     #[test]
+    fn empty_lists_are_refused() {
+        for key in ["team", "devices"] {
+            let change = format!("{key}=Each([])");
+            let error = recipe(Name::Single, "tldr-smollm2", &[&change]).unwrap_err();
+            let expected = format!("`{key}` is Each([]), but must list one for each role");
+            let message = format!("{error:#}");
+            assert!(message.ends_with(&expected), "{message}");
+        }
+    }
+
+    #[test]
     fn one_agent_cannot_discuss() {
         let error = recipe(Name::Discussion, "tldr-qwen3-solo", &[])
             .unwrap_err()

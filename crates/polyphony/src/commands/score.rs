@@ -3,9 +3,9 @@
 use std::{collections::HashMap, io::Write, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_episode::{Environment, JointAction, Response, Split, Task};
+use polyphony_episode::{Environment, JointAction, Response, Role, Split, Task};
 use polyphony_runner::{Choice, Registry};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{commands::sandbox::Confinement, json_lines};
@@ -17,8 +17,8 @@ pub(crate) struct Arguments {
     /// `Coding(settings: (turns: 2))`.
     #[arg(long = "env", value_name = "ENVIRONMENT")]
     environment: String,
-    /// The tasks, where the reward depends on them: a file of JSON lines (also gzipped) or Parquet, for
-    /// coding problems with `task_id`, `prompt`, `entry_point` and `test`.
+    /// The tasks, where the reward depends on them, in place of the environment's own: a file of JSON lines
+    /// (also gzipped) or Parquet, for coding problems with `task_id`, `prompt`, `entry_point` and `test`.
     #[arg(long, value_name = "FILE")]
     tasks: Option<PathBuf>,
     /// JSON lines with `responses`, a list of one text for each agent, and, where the reward depends on
@@ -35,12 +35,6 @@ struct Texts {
     responses: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct Score {
-    reward: f64,
-    parts: Map<String, Value>,
-}
-
 /// Prints the reward and its parts for every line of the input.
 pub(crate) fn run(
     registry: &Registry,
@@ -50,15 +44,10 @@ pub(crate) fn run(
     let choice = arguments.choice(registry)?;
     let file = arguments.tasks(registry)?;
     let environment = registry.build_environment(&choice)?;
-    let known: HashMap<String, Task> = file
+    let own = || [Split::Train, Split::HeldOut].map(|split| environment.tasks(split));
+    let tasks = file.unwrap_or_else(|| own().into_iter().flatten().flatten().collect());
+    let known: HashMap<String, Task> = tasks
         .into_iter()
-        .chain(
-            [Split::Train, Split::HeldOut]
-                .map(|split| environment.tasks(split))
-                .into_iter()
-                .flatten(),
-        )
-        .flatten()
         .map(|task| (task.id.clone(), task))
         .collect();
     json_lines::answer(&arguments.input, output, |index, texts: Texts| {
@@ -127,21 +116,48 @@ fn check_count(environment: &dyn Environment, responses: &[String]) -> Result<()
     Ok(())
 }
 
-fn score(environment: &dyn Environment, task: &Task, responses: Vec<String>) -> Result<Score> {
+/// The reward and its parts, and the same of each role where each has its own.
+fn score(
+    environment: &dyn Environment,
+    task: &Task,
+    responses: Vec<String>,
+) -> Result<Map<String, Value>> {
     let action = JointAction::new(responses.into_iter().map(Response::from_text).collect());
     let reward = environment.step(task, &[], &action)?.reward;
-    let parts = reward
-        .parts()
-        .map(|(name, value)| (name.to_owned(), value.into()))
-        .collect();
-    Ok(Score {
-        reward: reward.total(),
-        parts,
-    })
+    let mut score = earned(reward.total(), reward.parts());
+    if let Some(given) = reward.roles() {
+        let roles = environment.roles();
+        ensure!(
+            given == roles.len(),
+            "the environment gave {given} rewards, but has {} roles",
+            roles.len()
+        );
+        let own = |(index, role): (usize, &Role)| {
+            let own = earned(reward.total_of(index), reward.parts_of(index));
+            (role.name.clone(), own.into())
+        };
+        let roles: Map<String, Value> = roles.iter().enumerate().map(own).collect();
+        score.insert("roles".to_owned(), roles.into());
+    }
+    Ok(score)
+}
+
+fn earned<'a>(reward: f64, parts: impl Iterator<Item = (&'a str, f64)>) -> Map<String, Value> {
+    let parts = parts.map(|(name, value)| (name.to_owned(), value.into()));
+    let parts: Map<String, Value> = parts.collect();
+    [("reward", reward.into()), ("parts", parts.into())]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use polyphony_episode::{
+        EnvironmentError, EnvironmentSettings, FnEnvironment, Observation, Outcome, Reward, Turn,
+    };
+    use serde::Serialize;
+
     use super::*;
 
     fn score_line(line: &str) -> Result<String, String> {
@@ -176,6 +192,98 @@ mod tests {
         assert_eq!(score["parts"]["structure"], 0.5);
         let total = tldr.score(first, second).total();
         assert_eq!(score["reward"], total);
+    }
+
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Lengths {}
+
+    /// Each role earns the length of its text, over that of the task's field `longest`.
+    struct LengthGame(FnEnvironment);
+
+    impl EnvironmentSettings for Lengths {
+        fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+            let score = |task: &Task, action: &JointAction| {
+                let longest = task.field("longest")?.len() as f64;
+                let lengths = action.texts::<2>().map(|text| text.len() as f64 / longest);
+                Ok(Reward::per_role(lengths.map(|length| [("length", length)])))
+            };
+            let game = FnEnvironment::new(["left", "right"], ["length"], score);
+            Ok(Box::new(LengthGame(game)))
+        }
+    }
+
+    impl Environment for LengthGame {
+        fn roles(&self) -> &[Role] {
+            self.0.roles()
+        }
+
+        fn reward_parts(&self) -> &[String] {
+            self.0.reward_parts()
+        }
+
+        fn tasks(&self, split: Split) -> Option<Vec<Task>> {
+            let id = format!("{split}");
+            Some(vec![
+                Task::new("both", [("longest", "1234")]),
+                Task::new(id, [("longest", "12")]),
+            ])
+        }
+
+        fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+            self.0.start(task)
+        }
+
+        fn step(
+            &self,
+            task: &Task,
+            past: &[Turn],
+            action: &JointAction,
+        ) -> Result<Outcome, EnvironmentError> {
+            self.0.step(task, past, action)
+        }
+    }
+
+    fn score_lengths(task: &str, file: Option<&str>) -> Result<Value, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let [input, tasks] = ["in.jsonl", "tasks.jsonl"].map(|name| folder.path().join(name));
+        let line = serde_json::json!({"task_id": task, "responses": ["ab", "abcd"]});
+        std::fs::write(&input, line.to_string()).unwrap();
+        std::fs::write(&tasks, file.unwrap_or_default()).unwrap();
+        let arguments = Arguments {
+            environment: "lengths".to_owned(),
+            tasks: file.map(|_| tasks),
+            input,
+            confinement: Confinement::default(),
+        };
+        let registry = crate::standard::registry().environment::<Lengths>("Lengths");
+        let mut output = Vec::new();
+        run(&registry, &arguments, &mut output).map_err(|error| format!("{error:#}"))?;
+        Ok(serde_json::from_slice(&output).unwrap())
+    }
+
+    #[test]
+    fn each_role_has_its_own_reward_where_they_differ() {
+        let score = score_lengths("both", None).unwrap();
+        let expected = serde_json::json!({
+            "reward": 0.75,
+            "parts": {"length": 0.75},
+            "roles": {
+                "left": {"reward": 0.5, "parts": {"length": 0.5}},
+                "right": {"reward": 1.0, "parts": {"length": 1.0}},
+            },
+        });
+        assert_eq!(score, expected);
+    }
+
+    #[test]
+    fn the_tasks_of_a_file_are_in_place_of_the_environments_own() {
+        let file = r#"{"task_id": "both", "longest": "12345678"}"#;
+        let score = score_lengths("both", Some(file)).unwrap();
+        assert_eq!(score["reward"], 0.375);
+        assert!(score_lengths("train", None).is_ok());
+        let message = score_lengths("train", Some(file)).unwrap_err();
+        assert!(message.ends_with("no task is called that"), "{message}");
     }
 
     #[test]

@@ -1,0 +1,125 @@
+//! The names that an environment gives its roles and the parts of its reward.
+//!
+//! An agent is named after its role, and so are its directory below `agents`, its file in every
+//! checkpoint, and its metrics.
+
+use std::collections::HashSet;
+
+use anyhow::{Result, bail, ensure};
+use polyphony_episode::Environment;
+
+use crate::team::SHARED;
+
+/// File systems allow 255 bytes for a name, and a checkpoint adds some.
+const MOST_BYTES: usize = 64;
+
+/// Checks that every role can name a directory, and that no two roles or parts have one name.
+///
+/// # Errors
+/// Names the role or the part, and says what is allowed.
+pub(crate) fn check_names(environment: &dyn Environment) -> Result<()> {
+    let roles = environment.roles().iter().map(|role| role.name.as_str());
+    let roles: Vec<&str> = roles.collect();
+    let parts = environment.reward_parts().iter().map(String::as_str);
+    check_list("role", &roles)?;
+    check_list("reward part", &parts.collect::<Vec<_>>())?;
+    roles.into_iter().try_for_each(check_role)
+}
+
+fn check_list(what: &str, names: &[&str]) -> Result<()> {
+    ensure!(
+        !names.is_empty(),
+        "it has no {what}s, but must have at least one"
+    );
+    ensure!(!names.contains(&""), "it has a {what} without a name");
+    let mut known = HashSet::new();
+    match names.iter().find(|name| !known.insert(**name)) {
+        Some(twice) => bail!("it has two {what}s `{twice}`: give each a name of its own"),
+        None => Ok(()),
+    }
+}
+
+fn check_role(name: &str) -> Result<()> {
+    ensure!(
+        name != SHARED,
+        "it has a role `{SHARED}`, which is the name of the one agent of `team: Shared(…)`: give it \
+         another name"
+    );
+    let is_forbidden = |character: char| character.is_control() || "/\\:".contains(character);
+    let is_plain =
+        name.len() <= MOST_BYTES && !name.starts_with('.') && !name.contains(is_forbidden);
+    ensure!(
+        is_plain,
+        "it has a role {name:?}, but the name of a role is also that of a directory: it must not begin \
+         with a dot, must not hold `/`, `\\`, `:` or control characters, and must have at most \
+         {MOST_BYTES} bytes"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use polyphony_episode::{FnEnvironment, Reward};
+
+    use super::*;
+
+    fn check(roles: &[&str], parts: &[&str]) -> Result<(), String> {
+        let game = FnEnvironment::new(
+            roles.iter().copied(),
+            parts.iter().copied(),
+            |_task, _action| Reward::new([("a", 1.0)]),
+        );
+        check_names(&game).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_role_is_one_plain_component_of_a_path() {
+        let longest = "x".repeat(MOST_BYTES);
+        for name in [
+            "writer",
+            "second writer",
+            "coder-2",
+            "élève",
+            "a.b",
+            &longest,
+        ] {
+            assert_eq!(check(&[name], &["a"]), Ok(()), "{name}");
+        }
+        let too_long = "x".repeat(MOST_BYTES + 1);
+        let names = [
+            "coder/tester",
+            "/data/x",
+            "..",
+            ".",
+            ".git",
+            "a\\b",
+            "C:",
+            "a\nb",
+            "a\0",
+            &too_long,
+        ];
+        for name in names {
+            let message = check(&["writer", name], &["a"]).unwrap_err();
+            assert!(message.contains(&format!("a role {name:?}")), "{message}");
+            assert!(message.contains("must not begin with a dot"), "{message}");
+        }
+        let message = check(&[SHARED], &["a"]).unwrap_err();
+        assert!(message.contains("a role `shared`"), "{message}");
+    }
+
+    #[test]
+    fn roles_and_parts_are_there_and_are_told_apart() {
+        let rows: [(&[&str], &[&str], &str); 6] = [
+            (&[], &["a"], "it has no roles"),
+            (&["x"], &[], "it has no reward parts"),
+            (&["x", ""], &["a"], "it has a role without a name"),
+            (&["x"], &[""], "it has a reward part without a name"),
+            (&["x", "y", "x"], &["a"], "it has two roles `x`"),
+            (&["x"], &["a", "a"], "it has two reward parts `a`"),
+        ];
+        for (roles, parts, expected) in rows {
+            let message = check(roles, parts).unwrap_err();
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+}
