@@ -70,7 +70,8 @@ pub struct IndependentActorCritic {
     pub joint_mode: JointMode,
     /// The discount `γ` of later turns.
     pub discount: f64,
-    /// An episode ends at a node whose joint actions earn more than this on average.
+    /// An episode ends at a node whose joint actions earn more than this on average. Critics learn that
+    /// nothing follows, so a policy gains by staying below a threshold where more could be earned later.
     pub termination_threshold: Option<f64>,
     /// `λ`: how far advantages look beyond the next turn's value; 0 not at all, 1 to the end.
     pub lambda: f64,
