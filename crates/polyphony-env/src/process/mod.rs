@@ -13,6 +13,8 @@ mod call;
 mod conformance;
 mod environment;
 mod error;
+#[cfg(unix)]
+mod group;
 #[cfg(not(unix))]
 mod other;
 mod settings;

@@ -1,6 +1,7 @@
 //! Real programs, right and wrong: small Python scripts that need only the standard library.
 
 mod checking;
+mod ending;
 mod failures;
 mod games;
 
