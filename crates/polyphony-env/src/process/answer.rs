@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     call::{CallName, PROTOCOL},
-    error::{ProcessFailure, shown},
+    error::{ProcessFailure, excerpt},
 };
 
 /// An answer that belongs to its call and reports no error.
@@ -16,7 +16,7 @@ use super::{
 pub(super) struct Answer {
     call: CallName,
     fields: Value,
-    came: String,
+    excerpt: String,
 }
 
 /// Reads an answer.
@@ -24,28 +24,28 @@ pub(super) struct Answer {
 /// # Errors
 /// If it is not a JSON object, belongs to another call, or reports an error.
 pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, ProcessFailure> {
-    let came = || shown(line);
+    let excerpt = || excerpt(line);
     let value: Value = serde_json::from_slice(line).map_err(|error| ProcessFailure::NotJson {
         call,
         reason: error.to_string(),
-        came: came(),
+        answer: excerpt(),
     })?;
     let Value::Object(mut fields) = value else {
         return Err(ProcessFailure::NotAllowed {
             call,
             reason: "an answer must be an object".to_owned(),
-            came: came(),
+            answer: excerpt(),
         });
     };
-    let given = fields.shift_remove("id").unwrap_or(Value::Null);
+    let answered = fields.shift_remove("id").unwrap_or(Value::Null);
     let error = fields.shift_remove("error");
-    // Who cannot read a call does not know its id.
-    let is_own = given.as_u64() == Some(id) || (error.is_some() && given.is_null());
-    if !is_own {
+    // A program that cannot read a call does not know its id.
+    let belongs = answered.as_u64() == Some(id) || (error.is_some() && answered.is_null());
+    if !belongs {
         return Err(ProcessFailure::OtherCall {
             call,
             id,
-            came: came(),
+            answer: excerpt(),
         });
     }
     if let Some(error) = error {
@@ -58,7 +58,7 @@ pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, Proce
     Ok(Answer {
         call,
         fields: Value::Object(fields),
-        came: came(),
+        excerpt: excerpt(),
     })
 }
 
@@ -67,7 +67,7 @@ impl Answer {
         ProcessFailure::NotAllowed {
             call: self.call,
             reason,
-            came: self.came.clone(),
+            answer: self.excerpt.clone(),
         }
     }
 
@@ -77,6 +77,14 @@ impl Answer {
 
     /// The answer to the handshake.
     pub(super) fn hello(&self) -> Result<Hello, ProcessFailure> {
+        // Another version may have other fields, so the version is checked before them.
+        if let Some(protocol) = self.fields.get("protocol")
+            && *protocol != PROTOCOL
+        {
+            return Err(self.not_allowed(format!(
+                "it speaks protocol {protocol}, but Polyphony speaks protocol {PROTOCOL}"
+            )));
+        }
         let hello: Hello = self.parse()?;
         match hello.problem() {
             Some(reason) => Err(self.not_allowed(reason)),
@@ -139,7 +147,7 @@ impl Answer {
     }
 }
 
-/// What the program says of its game.
+/// How the program describes its game.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hello {
@@ -151,13 +159,13 @@ pub(super) struct Hello {
     /// Whether a reward is a list with one object per role.
     #[serde(default)]
     pub(super) per_role: bool,
-    /// The total from which on a joint action has solved its task: the mean over the roles where each has
-    /// a reward of its own.
+    /// The total reward at which a joint action has solved its task: the mean over the roles where each
+    /// has a reward of its own.
     #[serde(default)]
     pub(super) solved_at: Option<f64>,
     #[serde(default, skip_serializing)]
     tasks: HelloTasks,
-    /// Anything else that is worth keeping with a run.
+    /// Anything else worth keeping with a run.
     #[serde(default)]
     description: Value,
 }
@@ -197,14 +205,33 @@ impl Hello {
         }
     }
 
+    /// The first key that differs in the handshake of another worker. The description may differ, since
+    /// nothing depends on it; the protocol cannot.
+    pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
+        let Self {
+            protocol: _,
+            roles,
+            reward_parts,
+            horizon,
+            per_role,
+            solved_at,
+            tasks,
+            description: _,
+        } = self;
+        let keys = [
+            ("roles", *roles == other.roles),
+            ("reward_parts", *reward_parts == other.reward_parts),
+            ("horizon", *horizon == other.horizon),
+            ("per_role", *per_role == other.per_role),
+            ("solved_at", *solved_at == other.solved_at),
+            ("tasks", *tasks == other.tasks),
+        ];
+        let mut differing = keys.into_iter().filter(|(_, is_same)| !is_same);
+        differing.next().map(|(key, _)| key)
+    }
+
     /// Why it cannot be used.
     fn problem(&self) -> Option<String> {
-        if self.protocol != PROTOCOL {
-            return Some(format!(
-                "it speaks protocol {}, but this program speaks {PROTOCOL}",
-                self.protocol
-            ));
-        }
         let names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
         let parts: Vec<&str> = self.reward_parts.iter().map(String::as_str).collect();
         let lists = [("roles", names), ("reward_parts", parts)];
@@ -212,16 +239,16 @@ impl Hello {
             if names.is_empty() {
                 return Some(format!("`{key}` is empty"));
             }
-            if let Some(twice) = twice(&names) {
-                return Some(format!("`{key}` has `{twice}` twice"));
+            if let Some(name) = duplicate(&names) {
+                return Some(format!("`{key}` lists `{name}` twice"));
             }
         }
         let splits = [Split::Train, Split::HeldOut];
         splits.into_iter().find_map(|split| {
             let ids: Vec<&str> = self.tasks(split)?.iter().map(|task| &*task.id).collect();
-            match twice(&ids) {
-                Some(id) => Some(format!("`tasks` have the id `{id}` twice in `{split}`")),
-                None if ids.is_empty() => Some(format!("`tasks` are empty in `{split}`")),
+            match duplicate(&ids) {
+                Some(id) => Some(format!("`tasks` has the id `{id}` twice in `{split}`")),
+                None if ids.is_empty() => Some(format!("`tasks` has no task in `{split}`")),
                 None => None,
             }
         })
@@ -245,13 +272,13 @@ impl Hello {
                 Ok(Reward::per_role(each.collect::<Result<Vec<_>, _>>()?))
             }
             (_, false) => Err(
-                "`reward` must be an object of parts; for a list with one per role, the handshake must \
-                 say `\"per_role\": true`"
+                "`reward` must be an object of parts; a list with one object per role needs \
+                 `\"per_role\": true` in the handshake"
                     .to_owned(),
             ),
             (_, true) => Err(
-                "`reward` must be a list with an object of parts per role, as the handshake says with \
-                 `per_role`"
+                "`reward` must be a list with one object of parts per role, since the handshake has \
+                 `\"per_role\": true`"
                     .to_owned(),
             ),
         }
@@ -266,14 +293,15 @@ impl Hello {
                 ));
             }
             let number = value.as_f64().filter(|value| value.is_finite());
-            let number = number.ok_or_else(|| format!("the reward part `{name}` is no number"))?;
+            let number =
+                number.ok_or_else(|| format!("the reward part `{name}` is not a number"))?;
             Ok((name.as_str(), number))
         };
         parts.iter().map(part).collect()
     }
 }
 
-fn twice<'a>(names: &[&'a str]) -> Option<&'a str> {
+fn duplicate<'a>(names: &[&'a str]) -> Option<&'a str> {
     let mut seen = HashSet::new();
     names.iter().copied().find(|name| !seen.insert(*name))
 }

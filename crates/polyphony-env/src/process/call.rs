@@ -1,4 +1,4 @@
-//! What a program is asked, in protocol version 1. `docs/environments.md` describes every message.
+//! The calls to a program, in protocol version 1. `docs/environments.md` describes every message.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl fmt::Display for CallName {
     }
 }
 
-/// What the program is asked.
+/// A call to the program.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
 pub(super) enum Call<'a> {
@@ -45,19 +45,19 @@ pub(super) enum Call<'a> {
     Step {
         task: &'a Task,
         past: Vec<PastTurn<'a>>,
-        responses: Vec<Said<'a>>,
+        responses: Vec<SentResponse<'a>>,
     },
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct PastTurn<'a> {
     observations: Vec<&'a str>,
-    responses: Vec<Said<'a>>,
+    responses: Vec<SentResponse<'a>>,
 }
 
-/// A response as the program sees it. Token ids mean nothing to it.
+/// A response as the program sees it, without token ids.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Said<'a> {
+pub(super) struct SentResponse<'a> {
     text: &'a str,
     finish: FinishReason,
 }
@@ -66,12 +66,12 @@ impl<'a> Call<'a> {
     pub(super) fn step(task: &'a Task, past: &'a [Turn], action: &'a JointAction) -> Self {
         let turn = |turn: &'a Turn| PastTurn {
             observations: turn.observations.iter().map(|one| &*one.text).collect(),
-            responses: said(&turn.action),
+            responses: responses(&turn.action),
         };
         Self::Step {
             task,
             past: past.iter().map(turn).collect(),
-            responses: said(action),
+            responses: responses(action),
         }
     }
 
@@ -83,7 +83,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The line that asks.
+    /// The call as a line of JSON.
     pub(super) fn line(&self, id: u64) -> Vec<u8> {
         #[derive(Serialize)]
         struct Request<'a> {
@@ -92,18 +92,18 @@ impl<'a> Call<'a> {
             call: &'a Call<'a>,
         }
         let request = Request { id, call: self };
-        // Writing to memory cannot fail, and every key of these types is text.
+        // Writing to memory cannot fail, and every key of these types is a string.
         let mut line = serde_json::to_vec(&request).unwrap_or_default();
         line.push(b'\n');
         line
     }
 }
 
-fn said(action: &JointAction) -> Vec<Said<'_>> {
+fn responses(action: &JointAction) -> Vec<SentResponse<'_>> {
     let responses = action.responses.iter();
-    let said = responses.map(|response| Said {
+    let sent = responses.map(|response| SentResponse {
         text: &response.text,
         finish: response.finish,
     });
-    said.collect()
+    sent.collect()
 }

@@ -1,4 +1,4 @@
-//! Trying a program out before anything is trained on it.
+//! Testing a program before anything is trained with it.
 
 use std::{error::Error, fmt};
 
@@ -8,22 +8,22 @@ use polyphony_episode::{
 
 use super::{environment::ProcessEnvironment, error::ProcessError, settings::Process};
 
-/// Of how many tasks episodes are played.
+/// How many tasks are played at most.
 const MOST_TASKS: usize = 3;
 
-/// What a program was found to do.
+/// The results of testing a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Everything that was looked at, in order.
+    /// The result of each check, in order.
     pub findings: Vec<Finding>,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Whether it is as it should be.
+    /// Whether the program passed.
     pub is_fine: bool,
-    /// What was seen, and what would help where something is wrong.
+    /// What was observed and, if something is wrong, how to fix it.
     pub text: String,
 }
 
@@ -47,7 +47,7 @@ impl Report {
         });
     }
 
-    /// Notes a check by its outcome: what is fine, or everything that is wrong.
+    /// Adds everything that a check found wrong, or else that it is fine.
     fn note(&mut self, fine: impl Into<String>, problems: Vec<String>) {
         match problems.is_empty() {
             true => self.fine(fine),
@@ -76,11 +76,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Plays a few episodes with made-up answers, and says what is wrong with a program or that nothing is.
+/// Tests a program: starts it twice and plays a few episodes with made-up answers.
 ///
-/// The tasks are those that are given, or else the program's own. The answers are empty, long, in several
-/// scripts, full of quotes and of control characters; each call is made twice and once more on another
-/// worker, and must give the same rewards every time.
+/// The tasks are the given ones, or else the program's own. Some answers are empty, some are long, and some
+/// hold several scripts, quotes, or control characters. Each call is made twice in one process and once in
+/// another, and must be answered the same every time. So must the handshake, except for `description`.
 ///
 /// ```no_run
 /// use polyphony_env::{Process, process};
@@ -92,7 +92,7 @@ impl fmt::Display for Report {
 /// ```
 ///
 /// # Errors
-/// If the program cannot be started or does not answer the handshake as it should.
+/// If the program cannot be started or does not answer the handshake as the protocol says.
 pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, ProcessError> {
     let mut report = Report::default();
     let first = settings.start()?;
@@ -100,12 +100,19 @@ pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, Pro
     let tasks = tasks.unwrap_or_else(|| own_tasks(&first));
     if tasks.is_empty() {
         report.wrong(
-            "there are no tasks to play: the program has none of its own, so give some of the data set",
+            "there are no tasks to play: the program has none of its own, so give it some of a data set",
         );
         return Ok(report);
     }
-    // Another process, so that what depends on the process shows.
+    // What depends on the process shows in a second one.
     let second = settings.start()?;
+    match first.difference(&second) {
+        None => report.fine("the handshake is the same in another process"),
+        Some(key) => report.wrong(format!(
+            "the handshake has a different value of `{key}` in another process: everything but \
+             `description` must depend on the settings alone"
+        )),
+    }
     let pair = Pair {
         first: &first,
         second: &second,
@@ -124,8 +131,8 @@ pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, Pro
     match first.stop() {
         true => report.fine("it ends when its standard input is closed"),
         false => report.wrong(
-            "it does not end when its standard input is closed, and has to be killed: leave the loop \
-             at the end of the input",
+            "it does not end when its standard input is closed and has to be killed: leave the loop at \
+             the end of the input",
         ),
     }
     Ok(report)
@@ -158,7 +165,7 @@ fn own_tasks(environment: &ProcessEnvironment) -> Vec<Task> {
         .collect()
 }
 
-/// Kinds of made-up answers, each with a few texts that the roles give in turn.
+/// Kinds of made-up answers, each with a few texts that the roles take turns to give.
 fn answers() -> Vec<(&'static str, Vec<String>)> {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     vec![
@@ -210,17 +217,17 @@ impl Pair<'_> {
             true => Ok(one),
             false => Err(format!(
                 "task `{}` does not start with the same observations every time: an episode must \
-                 depend on nothing but the task and what was answered",
+                 depend on nothing but the task and the responses",
                 task.id
             )),
         }
     }
 
-    /// Plays an episode to its end; returns what is wrong.
+    /// Plays an episode to its end; returns the first problem.
     fn episode(&self, task: &Task, texts: &[String]) -> Option<String> {
         let mut observations = match self.start(task) {
             Ok(observations) => observations,
-            // That tasks do not start is noted once.
+            // `starts` reports it.
             Err(_) => return None,
         };
         let mut past: Vec<Turn> = Vec::new();
@@ -257,13 +264,13 @@ impl Pair<'_> {
         if one == again && one == other {
             return Ok(one);
         }
-        let whose = match one == again {
+        let place = match one == again {
             true => "in another process",
             false => "in the same process",
         };
         Err(format!(
-            "task `{}`: the same joint action at turn {} is answered otherwise when it is repeated \
-             {whose}: an episode must depend on nothing but the task and what was answered",
+            "task `{}`: the same joint action at turn {} is answered differently when it is repeated \
+             {place}: an episode must depend on nothing but the task and the responses",
             task.id,
             past.len() + 1
         ))
@@ -281,7 +288,7 @@ impl Pair<'_> {
         JointAction::new(roles.map(response).collect())
     }
 
-    /// Calls that no run makes: the program may refuse them, but has to survive.
+    /// Makes calls that no run makes. The program may refuse them, but must survive them.
     fn strange_calls(&self, report: &mut Report, task: &Task) {
         let survives = || self.start(task).is_ok();
         let nothing = Task::new("without fields", [("", ""); 0]);
@@ -293,7 +300,9 @@ impl Pair<'_> {
         match (refusal, survives()) {
             (Some(refusal), true) => report.fine(format!("a task without fields: {refusal}")),
             (None, true) => report.fine("a task without fields is played"),
-            (_, false) => report.wrong("after a task without fields it starts no other task"),
+            (_, false) => {
+                report.wrong("after a task without fields it no longer starts other tasks")
+            }
         }
         let Ok(observations) = self.start(task) else {
             return;
@@ -311,10 +320,10 @@ impl Pair<'_> {
                 report.fine("a turn after the last ends the episode");
             }
             (Ok(_), true) => report.wrong(
-                "a turn after the last does not end the episode: `past` may hold no more turns than \
-                 `horizon`, less one",
+                "a turn after the last does not end the episode: it must end once `past` holds `horizon` \
+                 turns less one",
             ),
-            (_, false) => report.wrong("after a turn too many it starts no other task"),
+            (_, false) => report.wrong("after a turn too many it no longer starts other tasks"),
         }
     }
 }

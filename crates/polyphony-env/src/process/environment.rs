@@ -23,14 +23,15 @@ use super::worker::{Trouble, Worker};
 use super::{
     answer::{self, Answer, Hello},
     call::{Call, CallName, PROTOCOL},
-    error::{ProcessError, ProcessFailure, shown},
+    error::{ProcessError, ProcessFailure, excerpt},
     settings::Process,
 };
 
-/// A program that runs, as an environment. [`Process::start`] makes it.
+/// A running program as an environment, made by [`Process::start`].
 ///
-/// It starts further workers when they are first needed. When it is dropped, all of them are told to end
-/// by closing their standard input; what has not ended a little later is killed, with its children.
+/// Further workers are started when they are first needed. Dropping it closes the standard input of all
+/// workers, which asks them to end. A second later they are killed, with all processes of their groups.
+/// The same happens if this process ends without dropping it, even if it is killed.
 pub struct ProcessEnvironment {
     settings: Process,
     label: String,
@@ -47,8 +48,8 @@ impl Process {
     /// Starts the program and exchanges the handshake.
     ///
     /// # Errors
-    /// If a setting is not allowed, or the program cannot be started, does not answer in time, or
-    /// answers something else than the protocol says.
+    /// If a setting is not allowed, or if the program cannot be started, does not answer in time, or
+    /// answers something that the protocol does not allow.
     pub fn start(&self) -> Result<ProcessEnvironment, ProcessError> {
         self.validate()?;
         ProcessEnvironment::start(self.clone())
@@ -73,7 +74,7 @@ impl EnvironmentSettings for Process {
 }
 
 impl ProcessEnvironment {
-    /// Starts the first worker, which says what game it is.
+    /// Starts the first worker, whose handshake describes the game.
     pub(super) fn start(settings: Process) -> Result<Self, ProcessError> {
         let label = settings.label();
         let greeted = Self::greet(&settings, &label, 0);
@@ -83,7 +84,7 @@ impl ProcessEnvironment {
         })?;
         let mut idle: Vec<Option<Worker>> = Vec::new();
         idle.resize_with(settings.workers.get() - 1, || None);
-        // The last one is taken first.
+        // The last one is used first.
         idle.push(Some(worker));
         Ok(Self {
             label,
@@ -115,21 +116,23 @@ impl ProcessEnvironment {
         }
     }
 
-    /// A further worker, which must be as the first.
+    /// Starts a further worker, which must describe the same game as the first.
     fn another(&self) -> Result<Worker, ProcessFailure> {
         let id = self.calls.fetch_add(1, Ordering::Relaxed);
         let (mut worker, hello) = Self::greet(&self.settings, &self.label, id)?;
-        if hello == self.hello {
-            return Ok(worker);
+        match self.hello.difference(&hello) {
+            None => Ok(worker),
+            Some(key) => {
+                worker.kill();
+                Err(ProcessFailure::Changed { key })
+            }
         }
-        worker.kill();
-        Err(ProcessFailure::Changed)
     }
 
-    /// Asks a worker that has nothing else to do; waits for one if there is none.
+    /// Sends a call to an idle worker, after waiting for one if necessary.
     ///
-    /// A worker that ends is started again and asked once more, since a call carries everything. One
-    /// whose answer is none is ended, and the next call starts another.
+    /// A worker that ends is restarted and gets the call once more, since a call carries everything. One
+    /// that does not answer as it should is killed, and the next call starts another.
     fn call(&self, call: &Call<'_>) -> Result<Answer, ProcessError> {
         let started = Instant::now();
         let mut slot = self.take();
@@ -167,7 +170,7 @@ impl ProcessEnvironment {
                         return Err(ProcessFailure::Ended { call, times, how });
                     }
                     log::warn!(
-                        "`{}` ended before it answered `{call}`, and is started again: {how}",
+                        "`{}` ended before it answered `{call}` and is restarted: {how}",
                         self.label
                     );
                     self.restarts.fetch_add(1, Ordering::Relaxed);
@@ -211,9 +214,14 @@ impl ProcessEnvironment {
         answer.map_err(|error| EnvironmentError::because(format!("task `{}`", task.id), error))
     }
 
-    /// Whether a reward is one per role.
+    /// Whether each role has a reward of its own.
     pub(super) fn is_per_role(&self) -> bool {
         self.hello.per_role
+    }
+
+    /// The first key of the handshake in which another start of the same program differs.
+    pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
+        self.hello.difference(&other.hello)
     }
 
     /// Ends all workers; returns whether every one ended by itself once its standard input was closed.
@@ -227,7 +235,7 @@ impl ProcessEnvironment {
 
 impl Drop for ProcessEnvironment {
     fn drop(&mut self) {
-        // All of them are told before the first is waited for.
+        // All of them are asked to end before the first is waited for.
         let mut workers = lock(&self.idle);
         workers.iter_mut().flatten().for_each(Worker::close);
         workers.clear();
@@ -242,7 +250,7 @@ impl std::fmt::Debug for ProcessEnvironment {
     }
 }
 
-/// A worker that is in use, or the place for one. It is given back when dropped.
+/// A worker in use, or the place for one. It is returned when dropped.
 struct Slot<'a> {
     worker: Option<Worker>,
     environment: &'a ProcessEnvironment,
@@ -256,11 +264,11 @@ impl Drop for Slot<'_> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A list of workers is whole at any time.
+    // No panic leaves the list of workers half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When a call that may take this many seconds has to be answered.
+/// When a call that may take this many seconds must be answered.
 fn deadline(secs: f64) -> Instant {
     Instant::now() + Duration::from_secs_f64(secs)
 }
@@ -270,8 +278,7 @@ fn spawn(settings: &Process, label: &str) -> Result<Worker, ProcessFailure> {
         return Err(ProcessFailure::Setting("`command` is empty".to_owned()));
     };
     let mut command = Command::new(program);
-    // Python keeps its output back and guesses an encoding, unless it is told otherwise. Others take
-    // no notice.
+    // Without these, Python buffers its output and guesses an encoding. Other programs ignore them.
     command
         .args(arguments)
         .env("PYTHONUNBUFFERED", "1")
@@ -282,7 +289,7 @@ fn spawn(settings: &Process, label: &str) -> Result<Worker, ProcessFailure> {
     Worker::start(command, label).map_err(|source| ProcessFailure::Spawn { source })
 }
 
-/// Asks one worker, within the limits.
+/// Sends a call to one worker, within the limits.
 fn ask(
     worker: &mut Worker,
     settings: &Process,
@@ -298,19 +305,19 @@ fn ask(
     let line = worker
         .exchange(&call.line(id), deadline(secs), limit)
         .map_err(|trouble| match trouble {
-            Trouble::Late(came) => ProcessFailure::Late {
+            Trouble::Late(received) => ProcessFailure::Late {
                 call: name,
                 secs,
                 setting,
-                came: match came.is_empty() {
-                    true => "nothing came".to_owned(),
-                    false => format!("without the end of its line came {}", shown(&came)),
+                received: match received.is_empty() {
+                    true => "nothing was received".to_owned(),
+                    false => format!("received {} without a line end", excerpt(&received)),
                 },
             },
-            Trouble::TooLarge(came) => ProcessFailure::TooLarge {
+            Trouble::TooLarge(received) => ProcessFailure::TooLarge {
                 call: name,
                 limit,
-                came: shown(&came),
+                received: excerpt(&received),
             },
             Trouble::Ended(how) => ProcessFailure::Ended {
                 call: name,
@@ -350,13 +357,13 @@ impl Environment for ProcessEnvironment {
                 MetricKey::new("process/restarts"),
                 read(&self.restarts),
                 "restarts",
-                "Times that the environment's program ended and was started again",
+                "Times that the environment's program ended and was restarted",
             ),
             Counter::new(
                 MetricKey::new("timing.process_secs"),
                 read(&self.nanos) / 1e9,
                 "s",
-                "Waiting for the environment's program, summed over its workers",
+                "Time spent waiting for the environment's program, summed over its workers",
             ),
         ]
     }

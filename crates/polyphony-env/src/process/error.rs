@@ -1,13 +1,13 @@
-//! What can go wrong between this program and the user's.
+//! What can go wrong with a program that is an environment.
 
 use std::{error::Error, fmt, io};
 
 use super::call::CallName;
 
-/// Why a program that serves as an environment could not be used.
+/// Why a program could not be used as an environment.
 #[derive(Debug)]
 pub struct ProcessError {
-    /// The program and its arguments, shortened where they are long.
+    /// The program and its arguments, shortened if they are long.
     pub command: String,
     /// What went wrong.
     pub failure: ProcessFailure,
@@ -33,25 +33,25 @@ pub enum ProcessFailure {
     /// A setting is not allowed.
     #[error("cannot be used: {0}")]
     Setting(String),
-    /// The operating system cannot start it.
+    /// The operating system cannot start the program.
     #[error(
         "cannot be started: check that the first word of `command` is a program that is \
          installed, and that `cwd` is a directory"
     )]
     Spawn {
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// Its pipes cannot be used.
+    /// The pipes to it cannot be used.
     #[error("cannot be reached through its standard input and output")]
     Pipe {
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// It did not answer in time.
     #[error(
-        "did not answer `{call}` within {secs} s ({came}); raise `{setting}`, or see that the program \
-         writes one line per call and flushes it"
+        "did not answer `{call}` within {secs} s ({received}); raise `{setting}`, or make sure that the \
+         program writes one line per call and flushes it"
     )]
     Late {
         /// The call.
@@ -60,12 +60,12 @@ pub enum ProcessFailure {
         secs: f64,
         /// The setting that is the limit.
         setting: &'static str,
-        /// What it has written so far, in words.
-        came: String,
+        /// A description of what it has written so far.
+        received: String,
     },
     /// It answered too much.
     #[error(
-        "answered `{call}` with more than {limit} bytes on one line, which begins {came}; write less, \
+        "answered `{call}` with a line of more than {limit} bytes, which begins {received}; write less \
          or raise `max_reply_bytes`"
     )]
     TooLarge {
@@ -73,38 +73,39 @@ pub enum ProcessFailure {
         call: CallName,
         /// The limit.
         limit: usize,
-        /// What the answer begins with.
-        came: String,
+        /// How the answer begins.
+        received: String,
     },
     /// It answered something that is not JSON.
     #[error(
-        "answered `{call}` with something that is not JSON ({reason}): {came}; only answers belong on \
-         standard output, everything else on standard error"
+        "answered `{call}` with something that is not JSON ({reason}): {answer}; only answers belong \
+         on standard output, everything else on standard error"
     )]
     NotJson {
         /// The call.
         call: CallName,
-        /// What the parser says.
+        /// The parser's error.
         reason: String,
         /// The answer.
-        came: String,
+        answer: String,
     },
     /// It answered another call.
     #[error(
-        "answered `{call}`, which has the id {id}, with {came}; an answer must hold the `id` of its \
+        "answered `{call}`, which has the id {id}, with {answer}; an answer must repeat the `id` of its \
          call, and there must be one line per call"
     )]
     OtherCall {
         /// The call.
         call: CallName,
-        /// Its number.
+        /// The call's id.
         id: u64,
         /// The answer.
-        came: String,
+        answer: String,
     },
     /// Its answer is JSON, but not what the protocol says.
     #[error(
-        "answered `{call}` with something that the protocol does not allow: {reason}; it was {came}"
+        "answered `{call}` with something that the protocol does not allow: {reason}; the answer was \
+         {answer}"
     )]
     NotAllowed {
         /// The call.
@@ -112,14 +113,14 @@ pub enum ProcessFailure {
         /// What is wrong with the answer, and what is allowed.
         reason: String,
         /// The answer.
-        came: String,
+        answer: String,
     },
-    /// It said that it cannot do what was asked for.
+    /// It reported an error.
     #[error("reports an error in `{call}`: {message}")]
     Reported {
         /// The call.
         call: CallName,
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// It ended without answering.
@@ -127,28 +128,31 @@ pub enum ProcessFailure {
     Ended {
         /// The call.
         call: CallName,
-        /// How often in a row it did.
+        /// How many times in a row this happened.
         times: usize,
-        /// How it ended, and what it wrote to standard error last.
+        /// How it ended, and the end of its standard error.
         how: String,
     },
-    /// Started again, it described itself otherwise.
+    /// Another worker described another game.
     #[error(
-        "answered the handshake otherwise than when it was started first: roles, parts and horizon \
-         must depend on nothing but the settings"
+        "answered the handshake with a different value of `{key}` in another worker: everything but \
+         `description` must depend on the settings alone"
     )]
-    Changed,
+    Changed {
+        /// The first key that differs.
+        key: &'static str,
+    },
 }
 
 fn ended(times: usize) -> &'static str {
     match times {
         1 => "ended before",
-        _ => "was started again, and ended once more before",
+        _ => "was restarted and ended again before",
     }
 }
 
-/// What a program wrote, fit to be shown: quoted, with what cannot be printed escaped, and shortened.
-pub(super) fn shown(bytes: &[u8]) -> String {
+/// What a program wrote, for messages: quoted, with control characters escaped, and shortened.
+pub(super) fn excerpt(bytes: &[u8]) -> String {
     const MOST_BYTES: usize = 300;
     let head = &bytes[..bytes.len().min(MOST_BYTES)];
     let text = String::from_utf8_lossy(head);
@@ -164,10 +168,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_is_bounded_and_escaped() {
-        assert_eq!(shown(b"a\x1b[2J \"b\"\n"), r#""a\u{1b}[2J \"b\"""#);
-        assert_eq!(shown(b"\xff"), "\"\u{fffd}\"");
-        let long = shown(&[b'x'; 5000]);
+    fn excerpts_are_bounded_and_escaped() {
+        assert_eq!(excerpt(b"a\x1b[2J \"b\"\n"), r#""a\u{1b}[2J \"b\"""#);
+        assert_eq!(excerpt(b"\xff"), "\"\u{fffd}\"");
+        let long = excerpt(&[b'x'; 5000]);
         assert!(
             long.len() < 400 && long.ends_with("… (5000 bytes)"),
             "{long}"

@@ -1,10 +1,10 @@
-//! Any program as an environment: it reads one JSON object per line from standard input, and answers
+//! Any program as an environment: it reads one JSON object per line from standard input and answers
 //! each with one line on standard output.
 //!
-//! [`Process`] stands in a recipe; the program behind it may be written in any language. Every call
-//! carries all that the program needs, so that it keeps no state of an episode and can be started again
-//! when it dies. `docs/environments.md` has every message of the protocol, and [`check`] tries a program
-//! out.
+//! A recipe names the program with [`Process`]. It may be written in any language. Every call carries
+//! everything that the program needs, so that it keeps no state of an episode and can be restarted when
+//! it dies. `docs/environments.md` describes every message of the protocol, and [`check`] tests a
+//! program.
 //!
 //! The program is the user's own and is trusted: it is **not** confined in any way.
 
@@ -13,6 +13,8 @@ mod call;
 mod conformance;
 mod environment;
 mod error;
+#[cfg(unix)]
+mod group;
 #[cfg(not(unix))]
 mod other;
 mod settings;

@@ -1,13 +1,13 @@
-//! Systems on which programs cannot be asked with a time limit.
+//! Systems other than Unix, on which programs cannot be environments.
 
 use std::{convert::Infallible, io, process::Command, time::Instant};
 
-/// Never made.
+/// A worker that never exists.
 pub(super) struct Worker(Infallible);
 
 /// Why a call was not answered.
 #[derive(Debug)]
-#[expect(dead_code, reason = "nothing is ever asked here")]
+#[expect(dead_code, reason = "no worker ever starts here")]
 pub(super) enum Trouble {
     Late(Vec<u8>),
     TooLarge(Vec<u8>),

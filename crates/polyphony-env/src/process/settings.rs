@@ -1,4 +1,4 @@
-//! What stands in a recipe for a program.
+//! How a recipe describes a program.
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
@@ -10,7 +10,7 @@ use super::error::{ProcessError, ProcessFailure};
 /// The longest time limit, in seconds: a week.
 const LONGEST_SECS: f64 = 7.0 * 24.0 * 3600.0;
 
-/// A program as an environment, as a recipe names it.
+/// A program as an environment, as a recipe describes it.
 ///
 /// ```
 /// # use polyphony_env::Process;
@@ -23,15 +23,15 @@ const LONGEST_SECS: f64 = 7.0 * 24.0 * 3600.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// The program and its arguments. It is found as a shell would find it, but no shell is involved.
+    /// The program and its arguments. The program is looked up in `PATH`; no shell interprets them.
     pub command: Vec<String>,
-    /// Settings for the program, which it gets at its start. They may be nested.
+    /// Settings for the program, which it receives with the handshake. They may be nested.
     #[serde(default)]
     pub settings: Map<String, Value>,
-    /// How many of the program run side by side. Each answers one call at a time.
+    /// How many workers run the program side by side. Each answers one call at a time.
     #[serde(default = "one_worker")]
     pub workers: NonZeroUsize,
-    /// The longest that the program may take until it has answered the handshake, in seconds.
+    /// The longest that starting the program and its handshake may take, in seconds.
     #[serde(default = "default_secs")]
     pub start_secs: f64,
     /// The longest that any other answer may take, in seconds.
@@ -40,7 +40,7 @@ pub struct Process {
     /// The longest answer, in bytes.
     #[serde(default = "default_reply_bytes")]
     pub max_reply_bytes: NonZeroUsize,
-    /// The working directory of the program; the one of this process by default.
+    /// The working directory of the program; by default that of this process.
     #[serde(default)]
     pub cwd: Option<PathBuf>,
 }
@@ -58,7 +58,7 @@ fn default_reply_bytes() -> NonZeroUsize {
 }
 
 impl Process {
-    /// A program with its arguments, and defaults for all else.
+    /// A program with its arguments, and defaults for everything else.
     pub fn new<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Self {
         Self {
             command: command.into_iter().map(Into::into).collect(),
@@ -71,7 +71,7 @@ impl Process {
         }
     }
 
-    /// The program in messages.
+    /// The name of the program in messages.
     pub(super) fn label(&self) -> String {
         const MOST_CHARS: usize = 200;
         let label = self.command.join(" ");
@@ -81,7 +81,7 @@ impl Process {
         }
     }
 
-    /// Refuses what cannot work.
+    /// Refuses settings that cannot work.
     pub(super) fn validate(&self) -> Result<(), ProcessError> {
         let refused = |reason: String| {
             Err(ProcessError {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused() {
+    fn settings_that_cannot_work_are_refused() {
         let message = |process: Process| process.validate().unwrap_err().to_string();
         let given = Process::new(["true"]);
         assert!(message(Process::new([""; 0])).contains("`command` names no program"));

@@ -1,41 +1,41 @@
 //! One running program and the pipes to it.
 //!
-//! A worker needs no threads: whoever waits for an answer also carries on what the program writes to
-//! standard error. What it writes between two calls waits in its pipe until the next one.
+//! A worker needs no threads: whoever waits for an answer also logs what the program writes to standard
+//! error. What it writes between two calls stays in the pipe until the next call.
 
 use std::{
     io::{self, Read, Write},
-    os::unix::process::CommandExt,
-    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::ioctl_fionbio,
-    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
+
+use super::group::Group;
 
 /// How long a program may take to end once its standard input is closed.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// How often a program that should end is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+/// The interval at which a program that should end is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How much of what was last written to standard error is kept for messages.
+/// How much of the end of standard error is kept for messages.
 const TAIL_BYTES: usize = 2000;
 
 /// The longest line of standard error that is logged in one piece.
 const LOG_LINE_BYTES: usize = 8192;
 
-/// A running program. When it is dropped, nothing of its process group is left.
+/// A running program. Dropping it leaves no process of its group behind.
 pub(super) struct Worker {
     child: Child,
-    pid: Pid,
+    group: Group,
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    /// What came from standard output and has not been taken yet.
+    /// What was read from standard output and belongs to no answer yet.
     received: Vec<u8>,
     log: Log,
 }
@@ -43,11 +43,11 @@ pub(super) struct Worker {
 /// Why a call was not answered.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The deadline passed; what came so far.
+    /// The deadline passed. Holds what was received until then.
     Late(Vec<u8>),
-    /// The answer is too large; its beginning.
+    /// The answer is too large. Holds its beginning.
     TooLarge(Vec<u8>),
-    /// The program ended, and how.
+    /// The program ended. Describes how.
     Ended(String),
     /// The pipes cannot be used.
     Pipe(io::Error),
@@ -68,22 +68,21 @@ impl From<rustix::io::Errno> for Trouble {
 impl Worker {
     /// Starts a program in a process group of its own. `label` names it in the log.
     pub(super) fn start(mut command: Command, label: &str) -> io::Result<Self> {
-        let mut child = command
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+            .stderr(Stdio::piped());
+        let (group, mut child) = Group::spawn(&mut command, ENDING)?;
         let worker = Self {
-            pid: Pid::from_child(&child),
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
             child,
+            group,
             received: Vec::new(),
             log: Log::new(label),
         };
-        // Whatever fails from here on ends the program, since the worker is dropped.
+        // A failure from here on drops the worker, which ends the program.
         if let Some(stdin) = &worker.stdin {
             ioctl_fionbio(stdin, true)?;
         }
@@ -96,7 +95,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Sends a line, and waits for the line that answers it.
+    /// Sends a line and waits for the line that answers it.
     pub(super) fn exchange(
         &mut self,
         request: &[u8],
@@ -104,12 +103,12 @@ impl Worker {
         limit: usize,
     ) -> Result<Vec<u8>, Trouble> {
         let mut unsent = request;
-        let mut looked_at = 0;
+        let mut searched = 0;
         loop {
-            let end = self.received[looked_at..]
+            let end = self.received[searched..]
                 .iter()
                 .position(|&byte| byte == b'\n');
-            let length = end.map_or(self.received.len(), |end| looked_at + end);
+            let length = end.map_or(self.received.len(), |end| searched + end);
             if length > limit {
                 return Err(Trouble::TooLarge(std::mem::take(&mut self.received)));
             }
@@ -118,7 +117,7 @@ impl Worker {
                 self.received.truncate(length);
                 return Ok(std::mem::replace(&mut self.received, rest));
             }
-            looked_at = length;
+            searched = length;
             if self.stdout.is_none() {
                 return Err(Trouble::Ended(self.ending()));
             }
@@ -133,7 +132,8 @@ impl Worker {
         }
     }
 
-    /// Waits until something can be read, or sent where that is wanted; returns whether it can be sent.
+    /// Waits until the program can be read from or, if wanted, written to; returns whether it can be
+    /// written to.
     fn wait(&self, wants_to_send: bool, longest: Duration) -> Result<bool, Trouble> {
         let mut pipes = Vec::with_capacity(3);
         if let (Some(stdin), true) = (&self.stdin, wants_to_send) {
@@ -161,7 +161,7 @@ impl Worker {
         Ok(pipes[..sends].iter().any(|pipe| !pipe.revents().is_empty()))
     }
 
-    /// Sends as much as the pipe takes; returns whether the program still reads.
+    /// Sends as much as the pipe accepts; returns whether the program still reads.
     fn send(&mut self, unsent: &mut &[u8]) -> Result<bool, Trouble> {
         let Some(stdin) = &mut self.stdin else {
             return Ok(false);
@@ -174,7 +174,7 @@ impl Worker {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(true),
                 io::ErrorKind::BrokenPipe => {
-                    // What it still said explains why.
+                    // The last that it wrote may explain why.
                     self.receive()?;
                     Ok(false)
                 }
@@ -183,9 +183,8 @@ impl Worker {
         }
     }
 
-    /// Takes what the program has written; returns how many bytes that were.
-    fn receive(&mut self) -> io::Result<usize> {
-        let before = self.received.len();
+    /// Reads what the program has written.
+    fn receive(&mut self) -> io::Result<()> {
         if let Some(stdout) = &mut self.stdout
             && !read_available(stdout, &mut self.received)?
         {
@@ -198,84 +197,63 @@ impl Worker {
             self.stderr = None;
         }
         self.log.add(&written);
-        Ok(self.received.len() - before + written.len())
-    }
-
-    /// Takes all that a program left behind which has ended.
-    fn drain(&mut self) {
-        while matches!(self.receive(), Ok(1..)) {}
-        self.received.clear();
+        Ok(())
     }
 
     /// Waits a little for a program that should end; returns whether it did.
-    fn wait_for_end(&mut self, longest: Duration) -> bool {
-        let deadline = Instant::now() + longest;
-        loop {
+    fn wait_for_end(&mut self) -> bool {
+        let deadline = Instant::now() + ENDING;
+        while matches!(self.child.try_wait(), Ok(None)) {
             // Unread output would keep it from ending.
-            let has_failed = self.wait(false, LOOK).is_err() || self.receive().is_err();
+            let has_failed = self.wait(false, CHECK_INTERVAL).is_err() || self.receive().is_err();
             self.received.clear();
-            if self.has_ended() {
-                self.drain();
-                return true;
-            }
             if has_failed || Instant::now() >= deadline {
                 return false;
             }
-            if self.stdout.is_none() && self.stderr.is_none() {
-                std::thread::sleep(LOOK);
-            }
         }
+        true
     }
 
-    /// Whether it has ended. It stays in the process table, so that its group's number is not given to
-    /// others before [`Worker::kill`].
-    fn has_ended(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
-    }
-
-    /// How a program came to its end, in words.
+    /// Describes how a program ended that no longer answers.
     fn ending(&mut self) -> String {
-        let has_ended = self.wait_for_end(ENDING);
+        let has_ended = self.wait_for_end();
         let how = match (has_ended, self.kill()) {
             (true, Some(status)) => status.to_string(),
             _ => "it closed its standard output".to_owned(),
         };
-        self.log.flush();
         match self.log.tail() {
             "" => format!("{how}; it wrote nothing to standard error"),
-            tail => format!("{how}; the last that it wrote to standard error is\n{tail}"),
+            tail => format!("{how}; its standard error ended with\n{tail}"),
         }
     }
 
-    /// Ends what is left of the process group at once.
-    pub(super) fn kill(&mut self) -> Option<std::process::ExitStatus> {
-        self.stdin = None;
-        // Nothing is left to kill where the group has ended.
-        let _ = kill_process_group(self.pid, Signal::KILL);
-        self.child.wait().ok()
+    /// Kills the program and the rest of its group at once, and logs the last that it wrote.
+    pub(super) fn kill(&mut self) -> Option<ExitStatus> {
+        self.close();
+        self.group.kill();
+        // It may have left its group.
+        let _ = self.child.kill();
+        let status = self.child.wait().ok();
+        let _ = self.receive();
+        self.received.clear();
+        self.log.flush();
+        status
     }
 
-    /// Tells the program to end, without waiting for it.
+    /// Closes the program's standard input, which asks it to end.
     pub(super) fn close(&mut self) {
         self.stdin = None;
     }
 
-    /// Ends the program; returns whether it ended by itself when its standard input was closed.
+    /// Ends the program; returns whether it ended by itself once its standard input was closed.
     pub(super) fn stop(mut self) -> bool {
         self.end()
     }
 
     fn end(&mut self) -> bool {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            self.drain();
-            self.log.flush();
-            return true;
-        }
         self.close();
-        let has_ended = self.wait_for_end(ENDING);
+        let has_ended = self.wait_for_end();
         self.kill();
-        self.log.flush();
         has_ended
     }
 }
@@ -286,7 +264,7 @@ impl Drop for Worker {
     }
 }
 
-/// Adds what can be read without waiting; returns whether more may come.
+/// Appends what can be read without waiting; returns whether more may come.
 fn read_available(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> {
     let mut chunk = [0; 1 << 16];
     match pipe.read(&mut chunk) {
@@ -302,7 +280,7 @@ fn read_available(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> 
     }
 }
 
-/// What a program writes to standard error: logged line by line, and its end kept.
+/// Logs what a program writes to standard error line by line, and keeps the end of it.
 struct Log {
     label: String,
     line: Vec<u8>,
@@ -327,7 +305,7 @@ impl Log {
         }
     }
 
-    /// Logs what has been written of a line.
+    /// Logs the line as far as it was written.
     fn flush(&mut self) {
         if self.line.is_empty() {
             return;
@@ -363,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_standard_error_are_put_together_and_bounded() {
+    fn lines_of_standard_error_are_joined_and_bounded() {
         let mut log = Log::new("x");
         log.add(b"one\ntw");
         assert_eq!(log.tail(), "one");

@@ -1,4 +1,5 @@
-//! `polyphony environment`: what this program can play, and whether a program of one's own is played well.
+//! `polyphony environment`: the environments that recipes can name, and a check of programs that are
+//! environments.
 
 use std::{io::Write, path::PathBuf};
 
@@ -6,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
 use polyphony_env::{Process, check_process};
 use polyphony_runner::Registry;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::json_lines;
 
@@ -19,16 +20,22 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Plays a few episodes with made-up answers against a program that speaks the protocol of
-    /// `Process`, and says what is wrong.
+    /// Tests a program that speaks the protocol of `Process` by playing a few episodes with made-up
+    /// answers, and reports what is wrong.
     Check(Check),
 }
 
 #[derive(Debug, clap::Args)]
 struct Check {
-    /// The program and its arguments, as a JSON list: `[\"python3\", \"game.py\"]`.
+    /// The program and its arguments, as a JSON list: `["python3", "game.py"]`.
     #[arg(long, value_name = "LIST")]
     command: String,
+    /// Settings for the program, as a JSON object: `{"digits": 4}`.
+    #[arg(long, value_name = "OBJECT", default_value = "{}")]
+    settings: String,
+    /// The program's working directory; the current one if left out.
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
     /// Tasks to play: a file of JSON lines (also gzipped) or Parquet; the program's own if left out.
     #[arg(long, value_name = "FILE")]
     tasks: Option<PathBuf>,
@@ -56,15 +63,86 @@ fn check_program(registry: &Registry, check: &Check, output: &mut dyn Write) -> 
             check.command
         )
     })?;
+    let settings: Map<String, Value> =
+        serde_json::from_str(&check.settings).with_context(|| {
+            format!(
+                "--settings is {}, but must be a JSON object, as in '{{\"digits\": 4}}'",
+                check.settings
+            )
+        })?;
     let tasks = match &check.tasks {
         Some(path) => Some(super::load_tasks(registry, path)?),
         None => None,
     };
-    let report = check_process(&Process::new(command), tasks)?;
+    let program = Process {
+        settings,
+        cwd: check.cwd.clone(),
+        ..Process::new(command)
+    };
+    let report = check_process(&program, tasks)?;
     write!(output, "{report}").context("writing results")?;
     ensure!(
         report.is_fine(),
-        "the program does not keep to the protocol; the report says where"
+        "the program does not follow the protocol; the report says where"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::standard::registry;
+
+    /// A program that plays only with its setting, and only beside its file.
+    const PROGRAM: &str = r#"
+import json, sys
+for line in sys.stdin:
+    call = json.loads(line)
+    if call["call"] == "hello":
+        parts = ["digits"] * (call["settings"]["digits"] == 4)
+        tasks = [json.loads(line) for line in open("tasks.jsonl")]
+        answer = {"protocol": 1, "roles": [{"name": "a"}], "reward_parts": parts, "tasks": {"train": tasks}}
+    elif call["call"] == "start":
+        answer = {"observations": ["go"]}
+    else:
+        answer = {"reward": {"digits": 1}, "end": True}
+    print(json.dumps({"id": call["id"], **answer}), flush=True)
+"#;
+
+    /// What checking the program prints, or the error.
+    fn check(settings: &str, cwd: Option<PathBuf>) -> Result<String> {
+        let arguments = Arguments {
+            command: Some(Command::Check(Check {
+                command: json!(["python3", "-c", PROGRAM]).to_string(),
+                settings: settings.to_owned(),
+                cwd,
+                tasks: None,
+            })),
+        };
+        let mut output = Vec::new();
+        run(&registry(), &arguments, &mut output)?;
+        Ok(String::from_utf8(output)?)
+    }
+
+    #[test]
+    fn a_program_is_checked_with_its_settings_in_its_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = r#"{"id": "t", "fields": {}}"#;
+        std::fs::write(folder.path().join("tasks.jsonl"), task).unwrap();
+        let cwd = || Some(folder.path().to_owned());
+        let report = check(r#"{"digits": 4}"#, cwd()).unwrap();
+        assert!(report.ends_with("Nothing is wrong.\n"), "{report}");
+        for (settings, cwd, expected) in [
+            ("{}", cwd(), "KeyError: 'digits'"),
+            (
+                r#"{"digits": 4}"#,
+                None,
+                "No such file or directory: 'tasks.jsonl'",
+            ),
+            ("4", cwd(), "--settings is 4, but must be a JSON object"),
+        ] {
+            let error = check(settings, cwd).unwrap_err();
+            assert!(format!("{error:#}").contains(expected), "{error:#}");
+        }
+    }
 }

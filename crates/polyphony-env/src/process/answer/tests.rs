@@ -91,19 +91,28 @@ fn a_wrong_handshake_says_what_is_wrong() {
         ),
         (
             format!(r#"{{"id": 0, "protocol": 2, {rest}}}"#),
-            "it speaks protocol 2, but this program speaks 1",
+            "it speaks protocol 2, but Polyphony speaks protocol 1",
+        ),
+        (
+            // It is the version that explains the key.
+            format!(r#"{{"id": 0, "rules": [], "protocol": 2, {rest}}}"#),
+            "it speaks protocol 2, but Polyphony speaks protocol 1",
+        ),
+        (
+            format!(r#"{{"id": 0, "protocol": "1", {rest}}}"#),
+            "it speaks protocol \"1\", but",
         ),
         (with(r#""horizon": 0"#), "expected a nonzero usize"),
         (with(r#""horizont": 2"#), "unknown field `horizont`"),
         (
             with(r#""tasks": {"train": []}"#),
-            "`tasks` are empty in `train`",
+            "`tasks` has no task in `train`",
         ),
         (
             with(
                 r#""tasks": {"held_out": [{"id": "1", "fields": {}}, {"id": "1", "fields": {}}]}"#,
             ),
-            "`tasks` have the id `1` twice in `held_out`",
+            "`tasks` has the id `1` twice in `held_out`",
         ),
         (
             r#"{"id": 0, "protocol": 1, "roles": [], "reward_parts": ["x"]}"#.to_owned(),
@@ -112,7 +121,7 @@ fn a_wrong_handshake_says_what_is_wrong() {
         (
             r#"{"id": 0, "protocol": 1, "roles": [{"name": "a"}], "reward_parts": ["x", "x"]}"#
                 .to_owned(),
-            "`reward_parts` has `x` twice",
+            "`reward_parts` lists `x` twice",
         ),
         (
             r#"{"id": 0, "protocol": 1, "roles": ["a"], "reward_parts": ["x"]}"#.to_owned(),
@@ -123,10 +132,36 @@ fn a_wrong_handshake_says_what_is_wrong() {
         let message = hello_from(&text).unwrap_err();
         assert!(message.contains(expected), "{message}\nlacks {expected}");
         assert!(
-            message.contains("`hello`") && message.contains("it was \""),
+            message.contains("`hello`") && message.contains("the answer was \""),
             "{message}"
         );
     }
+}
+
+#[test]
+fn only_the_description_may_differ_between_workers() {
+    let hello = |extra: &str| {
+        let json = format!(
+            r#"{{"id": 0, "protocol": 1, "roles": [{{"name": "a"}}], "reward_parts": ["x"], {extra}}}"#
+        );
+        hello_from(&json).unwrap()
+    };
+    let first = hello(r#""description": 1"#);
+    let rows = [
+        (r#""description": {"pid": 7}"#, None),
+        (r#""horizon": 1, "per_role": false"#, None),
+        (r#""horizon": 2"#, Some("horizon")),
+        (r#""per_role": true"#, Some("per_role")),
+        (r#""solved_at": 1"#, Some("solved_at")),
+        (
+            r#""tasks": {"train": [{"id": "1", "fields": {}}]}"#,
+            Some("tasks"),
+        ),
+    ];
+    for (extra, key) in rows {
+        assert_eq!(first.difference(&hello(extra)), key, "{extra}");
+    }
+    assert_eq!(first.difference(&game(false)), Some("roles"));
 }
 
 fn step(per_role: bool, answer: &str) -> Result<Outcome, String> {
@@ -162,12 +197,12 @@ fn a_wrong_step_says_what_is_wrong() {
         (
             false,
             r#""reward": [{}, {}], "end": true"#,
-            "must say `\"per_role\": true`",
+            "needs `\"per_role\": true` in the handshake",
         ),
         (
             true,
             r#""reward": {"x": 1}, "end": true"#,
-            "a list with an object of parts per role",
+            "a list with one object of parts per role",
         ),
         (
             true,
@@ -187,12 +222,12 @@ fn a_wrong_step_says_what_is_wrong() {
         (
             false,
             r#""reward": {"x": "1"}, "end": true"#,
-            "the reward part `x` is no number",
+            "the reward part `x` is not a number",
         ),
         (
             false,
             r#""reward": {"x": null}, "end": true"#,
-            "the reward part `x` is no number",
+            "the reward part `x` is not a number",
         ),
         (false, r#""reward": {"x": 1}"#, "neither `observations`"),
         (

@@ -1,8 +1,8 @@
-//! Trying programs out.
+//! Testing programs.
 
 use super::*;
 
-/// Checks a program with one task; returns whether it is fine, and what is said.
+/// Checks a program with one task; returns whether it is fine, and the report.
 fn checked(process: &Process) -> (bool, String) {
     let report = check(process, Some(vec![task()])).unwrap();
     (report.is_fine(), report.to_string())
@@ -18,6 +18,7 @@ fn the_example_is_fine_with_its_own_tasks_and_others() {
         "the handshake: roles letters, digits; one reward for all, of the parts letters, digits, \
          balance; at most 1 turns",
         "tasks of its own for `train`: 4",
+        "the handshake is the same in another process",
         "control-character answers are scored the same every time",
         "a task without fields: task `without fields`:",
         "it ends when its standard input is closed",
@@ -30,7 +31,7 @@ fn the_example_is_fine_with_its_own_tasks_and_others() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn problems_are_reported() {
     let endless = r#"reply(reward={"x": 1}, observations=["more", "more"])"#;
     let two_turns = HELLO.replace("protocol=1,", "protocol=1, horizon=2,");
     let mut stays = program(HELLO, END);
@@ -41,11 +42,11 @@ fn what_is_wrong_is_said() {
                 HELLO,
                 r#"call["n"] = 1; reply(reward={"x": time.time()}, end=True)"#,
             ),
-            "is answered otherwise when it is repeated in the same process",
+            "is answered differently when it is repeated in the same process",
         ),
         (
             program(HELLO, r#"reply(reward={"x": os.getpid()}, end=True)"#),
-            "is answered otherwise when it is repeated in another process",
+            "is answered differently when it is repeated in another process",
         ),
         (program(HELLO, endless), "task `t` continues after turn 1"),
         (
@@ -59,6 +60,10 @@ fn what_is_wrong_is_said() {
             ),
             "neither `observations`",
         ),
+        (
+            program(&hello_with_pid("solved_at"), END),
+            "the handshake has a different value of `solved_at` in another process",
+        ),
         (stays, "does not end when its standard input is closed"),
     ] {
         let (is_fine, text) = checked(&process);
@@ -68,6 +73,12 @@ fn what_is_wrong_is_said() {
         );
         assert!(text.contains("WRONG"), "{text}");
     }
+}
+
+#[test]
+fn the_description_may_depend_on_the_process() {
+    let (is_fine, text) = checked(&program(&hello_with_pid("description"), END));
+    assert!(is_fine, "{text}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Programs that do not do what they should. Each error names the program and the way out.
+//! Programs that fail. Each error names the program and says what to do.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use polyphony_episode::EnvironmentSettings;
 
 use super::*;
 
-/// What building says, and that it names the program.
+/// The error of building the environment, which names the program.
 fn refused(process: &Process) -> String {
     let message = with_sources(&process.build().err().unwrap());
     let start = "the environment's program cannot be used: `python3 -c";
@@ -44,7 +44,7 @@ fn a_program_that_is_not_there_cannot_be_started() {
 }
 
 #[test]
-fn a_program_that_ends_at_once_is_shown_with_its_last_words() {
+fn a_program_that_ends_at_once_is_shown_with_its_standard_error() {
     let script = "import sys; print('no plate', file=sys.stderr); sys.exit(3)";
     let message = refused(&Process::new(["python3", "-c", script]));
     check(
@@ -64,12 +64,12 @@ fn no_handshake_is_an_error() {
     let mut process = program("pass", END);
     process.start_secs = 0.3;
     let message = refused(&process);
-    let late = "did not answer `hello` within 0.3 s (nothing came); raise `start_secs`";
+    let late = "did not answer `hello` within 0.3 s (nothing was received); raise `start_secs`";
     check(&message, &[late, "flushes it"]);
     let message = refused(&program("reply(protocol=2)", END));
     check(
         &message,
-        &["answered `hello` with something that the protocol does not allow"],
+        &["does not allow: it speaks protocol 2, but Polyphony speaks protocol 1"],
     );
     let message = refused(&program("print('Welcome!')", END));
     check(
@@ -111,14 +111,14 @@ fn garbage_is_shown_and_the_next_call_finds_another_worker() {
 
 #[test]
 fn an_answer_that_never_comes_is_late() {
-    for (step, came) in [
-        ("pass", "(nothing came)"),
+    for (step, received) in [
+        ("pass", "(nothing was received)"),
         (
             r#"sys.stdout.write('{"id": 1'); sys.stdout.flush()"#,
-            r#"(without the end of its line came "{\"id\": 1")"#,
+            r#"(received "{\"id\": 1" without a line end)"#,
         ),
-        // A program that waits for something else than its input.
-        ("time.sleep(3600)", "(nothing came)"),
+        // A program that waits for something other than its input.
+        ("time.sleep(3600)", "(nothing was received)"),
     ] {
         let mut process = program(HELLO, step);
         process.step_secs = 0.2;
@@ -128,7 +128,7 @@ fn an_answer_that_never_comes_is_late() {
             &message,
             &[
                 "did not answer `step` within 0.2 s",
-                came,
+                received,
                 "raise `step_secs`",
             ],
         );
@@ -144,7 +144,7 @@ fn too_much_is_cut() {
     let message = super::step(&*game).unwrap_err();
     check(
         &message,
-        &["with more than 5000 bytes on one line", "begins \"yyy"],
+        &["with a line of more than 5000 bytes", "begins \"yyy"],
     );
     check(&message, &["raise `max_reply_bytes`"]);
     assert!(message.len() < 1200, "{message}");
@@ -162,7 +162,7 @@ fn an_answer_to_another_call_is_refused() {
             "one line per call",
         ],
     );
-    // An answer too many belongs to no call.
+    // A second answer to the same call.
     let hello = format!("{HELLO}; reply()");
     let message = super::step(&*program(&hello, END).build().unwrap()).unwrap_err();
     check(
@@ -172,7 +172,7 @@ fn an_answer_to_another_call_is_refused() {
 }
 
 #[test]
-fn a_program_that_dies_is_started_again_once() {
+fn a_program_that_dies_is_restarted_once() {
     let folder = tempfile::tempdir().unwrap();
     let dies_until = |marks: usize| {
         let step = format!(
@@ -197,31 +197,27 @@ fn a_program_that_dies_is_started_again_once() {
     assert!(counters[1].key.is_timing() && counters[1].total > 0.0);
 
     let message = super::step(&*dies_until(3)).unwrap_err();
-    let twice = "was started again, and ended once more before it answered `step`: exit status: 5";
+    let twice = "was restarted and ended again before it answered `step`: exit status: 5";
     check(&message, &[twice, "out of order"]);
 }
 
 #[test]
-fn a_program_that_was_killed_between_two_calls_is_started_again() {
-    let hello = HELLO.replace("protocol=1,", "protocol=1, description=os.getpid(),");
-    // A handshake with another number would be another game.
-    let game = program(&hello, END).start().unwrap();
-    let pid = game.description().unwrap()["handshake"]["description"]
-        .as_i64()
-        .unwrap();
-    kill(pid);
-    let message = super::step(&game).unwrap_err();
-    check(
-        &message,
-        &["answered the handshake otherwise than when it was started first"],
-    );
-
+fn a_program_that_was_killed_between_two_calls_is_restarted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
-    let hello = format!("open({file:?}, 'w').write(str(os.getpid())); {HELLO}");
-    let game = program(&hello, END).start().unwrap();
-    kill(fs::read_to_string(&file).unwrap().parse().unwrap());
-    assert!(super::step(&game).is_ok());
+    let with = |key: &str| {
+        let hello = hello_with_pid(key);
+        let hello = format!("open({file:?}, 'w').write(str(os.getpid())); {hello}");
+        let game = program(&hello, END).start().unwrap();
+        kill(fs::read_to_string(&file).unwrap().parse().unwrap());
+        super::step(&game)
+    };
+    assert!(with("description").is_ok());
+    let message = with("solved_at").unwrap_err();
+    check(
+        &message,
+        &["answered the handshake with a different value of `solved_at` in another worker"],
+    );
 }
 
 fn kill(pid: i64) {
@@ -251,49 +247,7 @@ fn what_a_program_reports_is_passed_on_and_the_worker_stays() {
     );
 }
 
-/// Whether a process is there and does not merely wait to be noticed.
-#[cfg(target_os = "linux")]
-fn runs(pid: i64) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.trim().chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn nothing_is_left_of_a_program_and_its_children() {
-    let hello = r#"
-        import subprocess
-        child = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
-        reply(protocol=1, roles=[{"name": "a"}], reward_parts=["x"],
-              description=[os.getpid(), child.pid])"#;
-    let pids = |process: &Process| -> Vec<i64> {
-        let game = process.start().unwrap();
-        let pids = game.description().unwrap()["handshake"]["description"].clone();
-        let pids = pids.as_array().unwrap().iter();
-        let pids: Vec<i64> = pids.map(|pid| pid.as_i64().unwrap()).collect();
-        assert!(pids.iter().all(|&pid| runs(pid)));
-        drop(game);
-        pids
-    };
-    let ends = program(hello, END);
-    // Takes no notice of the end of its input.
-    let mut stays = program(hello, END);
-    stays.command[2].push_str("\nwhile True: time.sleep(1000)\n");
-    for process in [ends, stays] {
-        let pids = pids(&process);
-        // The first was waited for, so not even its entry in the process table is left.
-        assert!(!std::path::Path::new(&format!("/proc/{}", pids[0])).exists());
-        // The second was killed just now; the system takes it away in its own time.
-        while runs(pids[1]) {
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// Keeps what is logged of the programs of this test.
+/// Keeps what is logged about the programs of this test.
 struct Kept(Mutex<Vec<String>>);
 
 impl log::Log for Kept {

@@ -1,4 +1,4 @@
-//! Games as they should be played.
+//! Programs that play as they should.
 
 use std::{
     io::Write,

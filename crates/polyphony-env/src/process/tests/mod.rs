@@ -1,6 +1,7 @@
-//! Real programs, right and wrong. They are small Python scripts that use the standard library alone.
+//! Real programs, right and wrong: small Python scripts that need only the standard library.
 
 mod checking;
+mod ending;
 mod failures;
 mod games;
 
@@ -20,10 +21,15 @@ const NUMBER_PLATE: &str = concat!(
 const HELLO: &str =
     r#"reply(protocol=1, roles=[{"name": "a"}, {"name": "b"}], reward_parts=["x"])"#;
 
-/// A right end of the game, in Python.
+/// The same handshake with the program's process id under another key.
+fn hello_with_pid(key: &str) -> String {
+    HELLO.replace("protocol=1,", &format!("protocol=1, {key}=os.getpid(),"))
+}
+
+/// A valid end of the game, in Python.
 const END: &str = r#"reply(reward={"x": 1}, end=True)"#;
 
-/// A program that does this at the handshake and at a step. `reply` answers the call.
+/// A program that runs this Python code for the handshake and for a step. `reply` answers the call.
 fn program(hello: &str, step: &str) -> Process {
     let script = format!(
         r#"
