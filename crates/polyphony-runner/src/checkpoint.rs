@@ -185,7 +185,7 @@ fn write_tensors(path: &Path, tensors: Vec<(TensorSpec, Tensor<1>)>) -> Result<(
 
 fn values(spec: &TensorSpec, tensor: Tensor<1>) -> Result<Vec<f32>, ModelError> {
     let data = tensor.into_data();
-    let given = format!("numbers of type {:?}", data.dtype);
+    let given = format!("numbers of type {:?}", data.dtype());
     data.try_into_vec().map_err(|_| ModelError::TensorValues {
         tensor: spec.name.clone(),
         given,
