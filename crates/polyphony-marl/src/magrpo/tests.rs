@@ -12,8 +12,10 @@ use crate::{
     fixture::{
         Chain, Duet, built, lengths, plain_language, task, tiny_model, training, weight_bits,
     },
+    policy_update::{PolicyUpdate, update_policy},
     step::{Step, train_step},
     tasks::start_tasks,
+    update::Learner,
 };
 
 /// Two agents whose responses differ in length.
