@@ -1,4 +1,4 @@
-//! `polyphony environment`: what this program can play, and whether a program of one's own is played well.
+//! `polyphony environment`: lists environments, and checks external programs that are environments.
 
 use std::{io::Write, path::PathBuf};
 
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Plays a few episodes with made-up answers against a program that speaks the protocol of
-    /// `Process`, and says what is wrong.
+    /// `Process`, and reports what is wrong.
     Check(Check),
 }
 
@@ -29,7 +29,7 @@ struct Check {
     /// The program and its arguments, as a JSON list: `[\"python3\", \"game.py\"]`.
     #[arg(long, value_name = "LIST")]
     command: String,
-    /// Tasks to play: a file of JSON lines (also gzipped) or Parquet; the program's own if left out.
+    /// Tasks to play: a file of JSON lines (also gzipped) or Parquet; by default the program's own.
     #[arg(long, value_name = "FILE")]
     tasks: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ fn check_program(registry: &Registry, check: &Check, output: &mut dyn Write) -> 
     write!(output, "{report}").context("writing results")?;
     ensure!(
         report.is_fine(),
-        "the program does not keep to the protocol; the report says where"
+        "the program does not follow the protocol; the report says where"
     );
     Ok(())
 }
