@@ -167,7 +167,7 @@ fn generate_answers_a_prompt_through_the_chat_template() {
     );
     assert!(!free["text"].as_str().unwrap().is_empty());
 
-    // Somewhere in so many tokens the end is drawn; up to there nothing changes.
+    // Some token of this many ends the response; up to there nothing changes.
     let ids: Vec<u32> = serde_json::from_value(free["ids"].clone()).unwrap();
     let end = ids
         .iter()

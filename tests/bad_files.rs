@@ -1,5 +1,4 @@
-//! Bad recipes, data and disks: an error that names the thing and the way out, and nothing left
-//! behind.
+//! Bad recipes, data and disks: errors that name the cause and the way out, and leave nothing behind.
 
 use std::fs::File;
 
@@ -183,7 +182,7 @@ fn data_sets_that_cannot_be_used() {
     );
 }
 
-/// The model of this recipe cannot be obtained here, so whoever tries to gets another error.
+/// The model of this recipe cannot be obtained here, so obtaining it gives another error.
 #[test]
 fn what_is_cheap_to_see_is_refused_before_a_model_is_obtained() {
     let place = training_run::place();
@@ -222,7 +221,7 @@ fn prompts_that_do_not_fit() {
         "long_prompts: Skip",
     ];
     place.refuse(&["train", "recipe.ron", "--run-dir", "run"], &expected);
-    let expected = "`train`: not one of 3 tasks fits into the context";
+    let expected = "`train`: none of 3 tasks fits into the context";
     refuse_set(&place, "long_prompts=Skip", &[expected]);
 
     let ids = vec!["7"; 120].join(", ");

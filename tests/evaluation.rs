@@ -53,7 +53,7 @@ fn evaluation_during_training_changes_nothing_of_it() {
             &lines("without", "evaluations.jsonl")[1]
         ]
     );
-    // What is judged between is the team of that step, not one at rest.
+    // Each evaluation is of the team at that step.
     let returns: Vec<Value> = place
         .read_lines("with/evaluations.jsonl")
         .iter()
@@ -80,7 +80,7 @@ fn a_trained_team_is_judged_as_at_the_end_of_its_training() {
     assert_eq!(own, last);
     let other = eval(&["--set", "seed=8"]);
     assert_ne!(own["return"], other["return"]);
-    // Kept with the recipe of its training, beside the one that it was judged by.
+    // The recipe of its training is kept too.
     eval(&["--run-dir", "kept"]);
     assert_eq!(
         place.read("kept/training.ron"),
@@ -235,7 +235,7 @@ fn a_baseline_of_which_nothing_fits_is_refused() {
     place.succeed(&baseline("parallel"));
     place.refuse(
         &baseline("pipeline"),
-        &["not one of 4 episodes fits into the context with what agents read of one another"],
+        &["none of 4 episodes fits into the context with what agents read of one another"],
     );
 }
 
@@ -267,6 +267,6 @@ fn a_team_of_one_cannot_be_a_pipeline() {
     ];
     place.refuse(
         &[&["baseline", "pipeline", "recipe.ron"], &solo[..]].concat(),
-        &["of one agent", "give the recipe of the team"],
+        &["for one agent", "give the recipe of the team"],
     );
 }

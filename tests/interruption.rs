@@ -1,4 +1,4 @@
-//! Ctrl-C: what is being done is finished, and what has been learned is saved.
+//! Ctrl-C: the current step is finished, and the agents are saved.
 
 #![cfg(unix)]
 
@@ -9,8 +9,8 @@ use std::{
 
 use crate::{command::Place, resume::Left, training_run};
 
-/// Runs a command to its end, with Ctrl-C as soon as it has written a line with a text; returns what it
-/// wrote from then on.
+/// Runs a command to its end, with Ctrl-C as soon as it has written a line that contains `text`; returns
+/// what it wrote afterwards.
 fn interrupted_at(place: &Place, text: &str, arguments: &[&str]) -> String {
     let mut running = place
         .command(arguments)

@@ -13,6 +13,7 @@ mod evaluation;
 mod games;
 mod interruption;
 mod library;
+mod once;
 mod processes;
 mod reports;
 mod resume;

@@ -80,7 +80,7 @@ fn a_report_shows_every_metric_and_what_was_said_and_needs_nothing_else() {
             "something is fetched"
         );
     }
-    // It is written again in place of what is there.
+    // The page replaces an existing one.
     place.succeed(&["report", "run-2", "-o", "page.html"]);
     assert!(!place.read("page.html").contains("run-1"));
 }
@@ -115,10 +115,16 @@ fn a_page_of_nothing_is_refused() {
     );
     place.refuse(&["report"], &["<RUN>"]);
     let place = trained();
-    place.refuse(&["watch", "run-1"], &["no terminal"]);
+    place.refuse(
+        &["watch", "run-1"],
+        &["no terminal", "hint: `polyphony report run-1`"],
+    );
     place.refuse(
         &["watch", "discussion"],
-        &["discussion is not a training run"],
+        &[
+            "discussion is not a training run",
+            "hint: `polyphony report discussion`",
+        ],
     );
     place.refuse(
         &["report", "run-1", "-o", "no/such/page.html"],
@@ -137,7 +143,7 @@ fn tensorboard_finds_every_metric_under_its_name() {
     };
     let line = place.read_lines("run-1/metrics.jsonl").pop().unwrap();
     for name in metric_names(&place, "run-1") {
-        // What has no value at any step is no scalar.
+        // A metric without a value at any step has no scalar.
         let has_value = line.get(&name).is_none_or(|value| value.is_number());
         assert_eq!(holds(&name), has_value, "{name}");
     }

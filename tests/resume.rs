@@ -1,4 +1,4 @@
-//! A run that is stopped, in whichever way, continues as if it had not been.
+//! A run that is stopped in any way continues as if it had not been.
 
 #![cfg(unix)]
 
@@ -42,7 +42,7 @@ fn place() -> Place {
     place_for(RECIPE)
 }
 
-/// What a run has left that must not depend on whether it was stopped.
+/// The records of a run that must not depend on whether it was stopped.
 #[derive(PartialEq)]
 pub(crate) struct Left {
     metrics: Vec<String>,
@@ -53,7 +53,7 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Reads what a run left of that in its directory.
+    /// Reads the records of a run.
     #[track_caller]
     pub(crate) fn read(place: &Place, run: &str) -> Self {
         let read = |name: &str| place.read(&format!("{run}/{name}"));
@@ -85,7 +85,7 @@ impl Left {
         }
     }
 
-    /// Checks that nothing differs; says what does, without the many numbers.
+    /// Checks that nothing differs. A message names the difference without printing all numbers.
     #[track_caller]
     pub(crate) fn check(&self, whole: &Self, label: &str) {
         assert_eq!(self.metrics.len(), whole.metrics.len(), "{label}: steps");
@@ -300,14 +300,14 @@ fn an_impossible_number_of_steps_is_refused() {
 }
 
 #[test]
-fn what_more_steps_change_is_told() {
+fn changes_by_more_steps_are_reported() {
     let place = place();
     let linear = "updates.schedule=Linear(last: 0.0)";
     let train = ["train", "recipe.ron", "--run-dir", "run", "--steps", "1"];
     place.succeed(&[&train[..], &["--set", linear]].concat());
     let resumed = place.run(&["resume", "run", "--steps", "2"]);
     assert!(resumed.succeeded, "{}", resumed.stderr);
-    let told = "planned for 1 steps until here, and is for 2 from here on";
+    let told = "until here it was planned for 1 steps, from here on for 2";
     assert!(resumed.stderr.contains(told), "{}", resumed.stderr);
     let told = "the evaluation after step 1 is dropped";
     assert!(resumed.stderr.contains(told), "{}", resumed.stderr);

@@ -1,7 +1,7 @@
-//! What the command says: its help, and the errors that people meet most.
+//! The command's help, and the most common errors.
 //!
-//! `UPDATE_SNAPSHOTS=1 cargo test -p polyphony --test polyphony snapshots` writes the files in
-//! `tests/snapshots` anew.
+//! `UPDATE_SNAPSHOTS=1 cargo test -p polyphony --test polyphony snapshots` rewrites the files in
+//! `tests/snapshots`.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ fn help(place: &Place, command: &[&str]) -> (String, Vec<String>) {
     let text = place.succeed(&[command, &["--help"]].concat());
     let (_, commands) = text.split_once("Commands:\n").unwrap_or_default();
     let commands = commands.lines().take_while(|line| !line.is_empty());
-    // What a command does stands beside its name or, indented further, below it.
+    // The description of a command follows its name or, indented further, is below it.
     let names = commands.filter_map(|line| line.strip_prefix("  "));
     let names = names.filter(|line| !line.starts_with(' '));
     let names = names.filter_map(|line| line.split(' ').next());
@@ -46,16 +46,16 @@ fn every_command_explains_itself() {
     assert!(count > 12, "only {count} commands were found");
 }
 
-/// What goes wrong, and how the command is called for it. What begins with an option is for
-/// `train recipe.ron`; what begins with `@` changes that recipe before, `from => to`.
+/// What goes wrong, and the arguments for it. Arguments that begin with an option are for
+/// `train recipe.ron`; one that begins with `@` changes that recipe first, `from => to`.
 const ERRORS: &[(&str, &[&str])] = &[
     // The command line.
     ("a misspelt command", &["tarin"]),
     ("a misspelt option", &["train", "--step", "3"]),
     ("an option without its value", &["train", "--steps"]),
     // Recipes.
-    ("a recipe that there is not", &["train", "nosuch"]),
-    ("a recipe file that there is not", &["train", "gone.ron"]),
+    ("a recipe that does not exist", &["train", "nosuch"]),
+    ("a recipe file that does not exist", &["train", "gone.ron"]),
     ("a folder as a recipe", &["train", "model"]),
     ("a misspelt key", &["@samples: 4 => sampels: 4"]),
     ("a misspelt key at the top", &["@seed: 7 => sed: 7"]),
@@ -71,7 +71,7 @@ const ERRORS: &[(&str, &[&str])] = &[
         &["@environment: Tldr => environment: Tdlr"],
     ),
     (
-        "an environment that there is not",
+        "an environment that does not exist",
         &["@environment: Tldr => environment: Chess"],
     ),
     (
@@ -109,30 +109,30 @@ const ERRORS: &[(&str, &[&str])] = &[
         &["--set", "updates.learning_rate=-1e-5"],
     ),
     (
-        "more tasks a step than there are",
+        "more tasks per step than there are",
         &["--set", "tasks_per_step=9"],
     ),
     // Models, devices and data.
     (
-        "a model that there is not",
+        "a model that does not exist",
         &["--set", "team=Copies(\"nowhere\")"],
     ),
     ("too few models", &["--set", "team=Each([\"model\"])"]),
-    ("a device that there is not", &["--device", "tpu"]),
+    ("a device that does not exist", &["--device", "tpu"]),
     ("a device that was not built", &["--device", "cuda"]),
     (
         "prompts that are too long",
         &["--set", "max_new_tokens=4096"],
     ),
     (
-        "a data set that there is not",
+        "a data set that does not exist",
         &[
             "--set",
             "train=File(path: \"gone.jsonl\", fields: {\"post\": \"body\"})",
         ],
     ),
     (
-        "a field that there is not",
+        "a field that does not exist",
         &[
             "--set",
             "train=File(path: \"posts.jsonl\", fields: {\"post\": \"text\"})",
@@ -150,22 +150,27 @@ const ERRORS: &[(&str, &[&str])] = &[
         "a run directory that is there already",
         &["--run-dir", "taken"],
     ),
-    ("a run that there is not", &["resume", "gone"]),
-    ("a folder that is no run, resumed", &["resume", "model"]),
-    ("a folder that is no run, compared", &["compare", "model"]),
-    ("a folder that is no run, reported", &["report", "model"]),
-    ("a folder that is no run, watched", &["watch", "model"]),
+    ("a baseline, watched", &["watch", "baseline"]),
+    ("a baseline, resumed", &["resume", "baseline"]),
+    ("a run that does not exist", &["resume", "gone"]),
+    ("a folder that is not a run, resumed", &["resume", "model"]),
     (
-        "a team that there is not",
+        "a folder that is not a run, compared",
+        &["compare", "model"],
+    ),
+    ("a folder that is not a run, reported", &["report", "model"]),
+    ("a folder that is not a run, watched", &["watch", "model"]),
+    (
+        "a team that does not exist",
         &["eval", "recipe.ron", "--team", "gone"],
     ),
     // Other commands.
     (
-        "scores of an environment that there is not",
+        "scores of an environment that does not exist",
         &["score", "--env", "chess", "--input", "-"],
     ),
     (
-        "scores of a file that there is not",
+        "scores of a file that does not exist",
         &["score", "--env", "tldr", "--input", "gone.jsonl"],
     ),
     (
@@ -173,11 +178,11 @@ const ERRORS: &[(&str, &[&str])] = &[
         &["models", "fetch", "nowhere"],
     ),
     (
-        "a token that there is not",
+        "a token that does not exist",
         &["logprobs", "--model", "MODEL", "--input", "ids.jsonl"],
     ),
     (
-        "an environment whose program there is not",
+        "an environment whose program does not exist",
         &["environment", "check", "--command", "[\"no-such-program\"]"],
     ),
 ];
@@ -192,6 +197,7 @@ fn the_most_likely_errors() {
     let place = training_run::place();
     let recipe = place.read("recipe.ron");
     place.write("taken/notes.txt", "mine");
+    place.write("baseline/recipe.ron", &recipe);
     place.write("empty.jsonl", "");
     place.write("ids.jsonl", "{\"ids\": [300]}\n");
     let model = fixture("tiny-llama");

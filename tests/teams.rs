@@ -9,7 +9,7 @@ use crate::{
     training_run,
 };
 
-/// The place of the training tests, with another model beside the first.
+/// The place of the training tests, with a second model.
 fn place() -> Place {
     let place = training_run::place();
     other_chat_model(&place.path("other"), 4096);
@@ -74,7 +74,7 @@ fn one_model_plays_all_roles_and_is_saved_once() {
     place.succeed(&["eval", "--team", "run"]);
 }
 
-/// Whoever waits on the only thread for another one waits for ever.
+/// Waiting on the only thread for another one would never end.
 #[test]
 fn teams_of_one_model_train_on_one_thread() {
     let place = place();

@@ -98,7 +98,7 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     // Of another run: the recipe is part of what a checkpoint is.
     let recipe = place.read("run/recipe.ron");
     place.write("run/recipe.ron", recipe.replace("seed: 5", "seed: 6"));
-    let foreign = "it was made by another recipe than the one in the run's recipe.ron";
+    let foreign = "it was made with another recipe than the run's recipe.ron";
     place.refuse(&["resume", "run", "--steps", "9"], &[foreign]);
     place.write("run/recipe.ron", recipe);
 
@@ -124,7 +124,7 @@ fn what_cannot_be_resumed_is_explained() {
     );
     place.refuse(
         &["resume", "model"],
-        &["model is not the directory of a run that has begun: it has no recipe.ron"],
+        &["model is not the directory of a run: it has no recipe.ron"],
     );
     let baseline = [
         "baseline",
@@ -142,7 +142,7 @@ fn what_cannot_be_resumed_is_explained() {
         &["eval", "--team", "parallel"],
         &["parallel is not a training run", "no agents of its own"],
     );
-    // Whoever makes room that way keeps the rest.
+    // Making room this way keeps everything else.
     fs::rename(place.path("run/checkpoints"), place.path("elsewhere")).unwrap();
     place.refuse(
         &["resume", "run", "--steps", "3"],

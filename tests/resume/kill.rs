@@ -1,4 +1,4 @@
-//! SIGKILL at random moments, once or twice in a run.
+//! SIGKILL at random moments, once or twice per run.
 
 use std::process::{Command, Stdio};
 
@@ -17,8 +17,8 @@ impl Dice {
     }
 }
 
-/// Starts a command, waits until its run has so many steps, and kills it after so many turns of a loop
-/// more; returns how many turns there were if it ended before.
+/// Starts a command, waits until its run has this many steps, and kills it after this many more turns of a
+/// loop; returns how many turns there were if it ended before.
 fn run_and_kill(mut command: Command, run: &Path, steps: usize, turns: u64) -> Option<u64> {
     let mut running = command.stderr(Stdio::null()).spawn().unwrap();
     let metrics = run.join("metrics.jsonl");
@@ -45,7 +45,7 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
     let counted = [&["train", "recipe.ron", "--run-dir", "counted"], more].concat();
     // From its first step to its end.
     let turns = run_and_kill(place.command(&counted), &place.path("counted"), 1, u64::MAX).unwrap();
-    // On a busy machine the turns of one run are not those of another: most come within a step or two.
+    // On a busy machine, the number of turns differs between runs: most kills come within a step or two.
     let turns = 2 * turns / STEPS as u64 + 1;
     let mut dice = Dice(seed);
     let mut left = kills;
@@ -62,11 +62,8 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
             stopped_early += usize::from(ended.is_none());
             attempt = match place.path(&run).join("recipe.ron").exists() {
                 true => place.command(&["resume", &run]),
-                // The run had not begun.
-                false => {
-                    let _ = fs::remove_dir_all(place.path(&run));
-                    place.command(&train)
-                }
+                // The run had not begun, but may have left a directory.
+                false => place.command(&train),
             };
             if dice.below(2) == 0 {
                 break;

@@ -1,4 +1,4 @@
-//! The cache: one folder with a directory for each converted model.
+//! The cache: a folder with one directory per converted model.
 
 use std::{env, fs, fs::File, io, path::PathBuf};
 
@@ -8,7 +8,7 @@ use crate::{
     partial::{PartialDirectory, remove_partial},
 };
 
-/// The variable that chooses the cache's folder.
+/// The variable that sets the cache's folder.
 const VARIABLE: &str = "POLYPHONY_CACHE";
 
 /// The folder that holds converted models (`models/`) and files placed by hand (`downloads/`).
@@ -21,7 +21,7 @@ impl Cache {
     /// The user's cache: `$POLYPHONY_CACHE`, `$XDG_CACHE_HOME/polyphony` or `~/.cache/polyphony`.
     ///
     /// # Errors
-    /// If no environment variable says where it is.
+    /// If no environment variable gives its folder.
     pub fn open() -> Result<Self, HubError> {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let root = variable(VARIABLE)
@@ -41,7 +41,7 @@ impl Cache {
         Self { root: root.into() }
     }
 
-    /// Where the converted model of this name is, or will be.
+    /// The path of the converted model of this name, whether or not it exists.
     pub fn model(&self, name: &str) -> PathBuf {
         self.models().join(name)
     }
@@ -78,8 +78,8 @@ impl Cache {
         self.root.join("models")
     }
 
-    /// Waits until no other process obtains a model, and keeps others from it until dropped. What
-    /// processes that were killed have left behind is removed.
+    /// Waits for the right to obtain models and holds it until dropped. What killed processes have left
+    /// behind is removed.
     pub(crate) fn lock(&self) -> Result<CacheLock, HubError> {
         let models = self.models();
         let lock = || {
@@ -107,7 +107,7 @@ pub(crate) struct CacheLock {
 }
 
 impl CacheLock {
-    /// A folder for work in progress. It is removed when dropped, or by the next one who locks.
+    /// A folder for work in progress. It is removed when dropped, or by the next lock.
     pub(crate) fn workspace(&self) -> io::Result<PartialDirectory> {
         PartialDirectory::create_in(&self.models)
     }

@@ -1,7 +1,7 @@
-//! What this crate leaves to whoever can open models.
+//! The conversion of GGUF files, which this crate leaves to its caller.
 
 use std::{error::Error, path::Path};
 
-/// How a GGUF file, the first path, becomes a Hugging Face directory, the second, which does not
-/// exist yet.
+/// Converts a GGUF file, the first path, to a Hugging Face directory, the second, which does not exist
+/// yet.
 pub type Convert<'a> = dyn Fn(&Path, &Path) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;

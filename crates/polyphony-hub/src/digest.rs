@@ -1,4 +1,4 @@
-//! Digests: how it is known that a file is the one that was meant.
+//! Digests, which tell whether a file is the right one.
 
 use std::{
     fmt,
@@ -33,7 +33,7 @@ impl Sha256Digest {
     /// Checks that a file has this digest.
     ///
     /// # Errors
-    /// If it has another: names both.
+    /// If it has another one; the message names both.
     pub(crate) fn check(&self, path: &Path) -> Result<(), HubError> {
         let found = Self::of_file(path).during("reading", path)?;
         if found == *self {
@@ -61,7 +61,7 @@ impl FromStr for Sha256Digest {
             Ok(Self(text.to_ascii_lowercase()))
         } else {
             Err(format!(
-                "`{text}` is no SHA-256 digest, which has {DIGITS} hexadecimal digits"
+                "`{text}` is not a SHA-256 digest, which has {DIGITS} hexadecimal digits"
             ))
         }
     }
@@ -73,7 +73,7 @@ impl fmt::Display for Sha256Digest {
     }
 }
 
-/// The name that git gives to a file's contents.
+/// The git object id of a file's contents.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -91,7 +91,7 @@ fn digits(digest: &Digest) -> String {
     bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Hands a file over piece by piece.
+/// Reads a file piece by piece.
 fn read_through(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 16];

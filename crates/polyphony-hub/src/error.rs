@@ -1,20 +1,20 @@
-//! Everything that can go wrong between a model's name and its files.
+//! Errors on the way from a model's name to its files.
 
 use std::{error::Error as StdError, io, path::PathBuf, time::Duration};
 
 use polyphony_http::{HttpError, StatusCode};
 use thiserror::Error;
 
-/// Why a model cannot be had. Causes are kept as sources.
+/// Why a model cannot be obtained. Causes are kept as sources.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HubError {
     /// A name is malformed.
-    #[error("`{text}` names no model: {reason}")]
+    #[error("`{text}` is not a model name: {reason}")]
     Name {
         /// The name.
         text: String,
-        /// The part that is missing or malformed, and how it is written.
+        /// The part that is missing or malformed, and the right form.
         reason: String,
     },
     /// A text is neither a name nor a path.
@@ -28,11 +28,11 @@ pub enum HubError {
         text: String,
         /// The known names.
         known: String,
-        /// What may have been meant, as the end of the sentence; or nothing.
+        /// A guess at what was meant, as the end of the sentence; or nothing.
         guess: String,
     },
     /// No environment variable gives a folder.
-    #[error("there is no place for {what}: set {variable} to a folder for them")]
+    #[error("there is no folder for {what}: set {variable} to one")]
     NoFolder {
         /// What would be kept there.
         what: &'static str,
@@ -40,11 +40,11 @@ pub enum HubError {
         variable: &'static str,
     },
     /// A folder cannot be written to.
-    #[error("{path} cannot hold models: set {variable} to a folder that can")]
+    #[error("{path} cannot be used for models: set {variable} to another folder")]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// The variable that chooses it.
+        /// The variable that sets it.
         variable: &'static str,
         /// Why not.
         source: io::Error,
@@ -52,7 +52,7 @@ pub enum HubError {
     /// A file or folder cannot be read, written or removed.
     #[error("{action} {path}")]
     Io {
-        /// What was done, such as `reading`.
+        /// The action that failed, such as `reading`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -72,30 +72,30 @@ pub enum HubError {
     Wheel {
         /// The model's name.
         model: String,
-        /// How it can be placed by hand.
+        /// How to place it by hand.
         by_hand: String,
         /// Why not.
         source: Box<HubError>,
     },
-    /// The hub does not answer, or may not be asked. What is in the cache may serve.
+    /// The hub does not answer, or must not be contacted. Cached files may be enough.
     #[error(
         "{reason}. The next file would have been {file} from {url}. Try again when there is a \
-         network: what has been downloaded is kept. Or place the model by hand: {by_hand}"
+         network: files that have been downloaded are kept. Or place the model by hand: {by_hand}"
     )]
     Unreachable {
         /// Why not, from the cause if there is one.
         reason: String,
-        /// The file that would have been asked for.
+        /// The file that would have been requested.
         file: String,
         /// Its address.
         url: String,
-        /// How the model can be placed without a connection.
+        /// How to place the model without a connection.
         by_hand: String,
-        /// What the message's reason is taken from.
+        /// The cause of the reason.
         cause: Option<HttpError>,
     },
-    /// The request to the hub cannot be made as it is.
-    #[error("the hub cannot be asked")]
+    /// The request to the hub is invalid.
+    #[error("the request to the hub is invalid")]
     Request(#[source] HttpError),
     /// The hub has no such repository.
     #[error("the hub has no model repository `{repository}`: check the spelling")]
@@ -105,28 +105,28 @@ pub enum HubError {
     },
     /// The hub has no such repository, or does not show it to this user.
     #[error(
-        "the hub has no model repository `{repository}`, or shows it only to some ({reason}): \
+        "the hub has no model repository `{repository}`, or it is not public ({reason}): \
          check the spelling; if it is private or gated, accept its terms at {page} if there are \
          any, then {token}"
     )]
     Hidden {
         /// The repository.
         repository: String,
-        /// The hub's words.
+        /// The hub's message.
         reason: String,
         /// The repository's page.
         page: String,
-        /// How to get and set a token.
+        /// How to create and set a token.
         token: String,
     },
     /// A repository's terms have not been accepted.
     #[error("the repository is gated ({reason}): accept its terms at {page}, then {token}")]
     Gated {
-        /// The hub's words.
+        /// The hub's message.
         reason: String,
         /// The repository's page.
         page: String,
-        /// How to get and set a token.
+        /// How to create and set a token.
         token: String,
     },
     /// A repository has no such revision.
@@ -145,10 +145,10 @@ pub enum HubError {
     NoFile {
         /// The file.
         file: String,
-        /// Which it has, or who wants it, as the end of the sentence; or nothing.
+        /// The files that it has, or what needs the file, as the end of the sentence; or nothing.
         hint: String,
     },
-    /// A repository is not a model in a form that is read.
+    /// A repository is not a model in a supported format.
     #[error("the repository has {lacks}{hint}")]
     NotAModel {
         /// What is missing.
@@ -156,13 +156,12 @@ pub enum HubError {
         /// The GGUF files that it has, as the end of the text; or nothing.
         hint: String,
     },
-    /// A repository holds adapters, which name the model below them in a way that has no meaning
-    /// here.
+    /// A repository holds adapters, which name their base model in a way that has no meaning here.
     #[error(
         "the repository is an adapter (adapter_config.json), not a whole model: run `hf download \
          {repository} --revision {revision} --local-dir DIRECTORY`, fetch the model that its \
-         adapter_config.json calls `base_model_name_or_path`, put that model's path in place of \
-         that name, and give DIRECTORY instead of `{model}`"
+         adapter_config.json calls `base_model_name_or_path`, replace the name by that model's \
+         path, and give DIRECTORY instead of `{model}`"
     )]
     Adapter {
         /// The repository.
@@ -172,30 +171,30 @@ pub enum HubError {
         /// The model's name.
         model: String,
     },
-    /// The hub asks to be left alone for a while.
+    /// The hub limits the rate of requests.
     #[error(
-        "the hub takes no more requests from here for now: try again {wait}; with a token it takes \
+        "the hub accepts no more requests from here for now: try again {wait}; with a token it accepts \
          more: {token}",
         wait = later(*.retry_after)
     )]
     RateLimited {
         /// How long it asks to wait.
         retry_after: Option<Duration>,
-        /// How to get and set a token.
+        /// How to create and set a token.
         token: String,
     },
     /// The hub refuses for another reason.
     #[error("fetching {file}: the hub answered {status}: {message}")]
     Refused {
-        /// What was asked for.
+        /// What was requested.
         file: String,
         /// The status.
         status: StatusCode,
-        /// The hub's words.
+        /// The hub's message.
         message: String,
     },
-    /// The hub's answer is not what its protocol says.
-    #[error("{endpoint} does not answer as a hub does ({what})")]
+    /// The hub's answer does not follow its protocol.
+    #[error("{endpoint} does not answer like a hub ({what})")]
     Protocol {
         /// The hub's address.
         endpoint: String,
@@ -205,7 +204,7 @@ pub enum HubError {
         source: Option<serde_json::Error>,
     },
     /// A file is not the one that the hub announced.
-    #[error("{file} came with another size or digest than the hub says: try again")]
+    #[error("{file} does not have the size and the digest that the hub announced: try again")]
     Damaged {
         /// The file.
         file: String,
@@ -217,17 +216,17 @@ pub enum HubError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
-        /// Why it is not JSON, if that is it.
+        /// Why it is not JSON, if it is not.
         source: Option<serde_json::Error>,
     },
-    /// A file has another digest than it must have.
+    /// A file has the wrong digest.
     #[error("{file} has the SHA-256 digest {found}, but must have {expected}")]
     Digest {
         /// The file.
         file: String,
         /// Its digest.
         found: String,
-        /// The digest that was named.
+        /// The right digest.
         expected: String,
     },
     /// A file that was placed by hand is not the right one.
@@ -255,10 +254,10 @@ pub enum HubError {
         package: String,
         /// Its version.
         version: String,
-        /// Why, in `pip`'s words.
+        /// Why, as `pip` reports it.
         reason: String,
     },
-    /// `pip` has left nothing behind.
+    /// `pip` has left no wheel.
     #[error("`{command}` reported success but left no wheel")]
     NoWheel {
         /// The command.
@@ -285,7 +284,7 @@ pub enum HubError {
     Convert {
         /// The file.
         file: String,
-        /// Why not, from whoever converts.
+        /// Why not, from the converter.
         source: Box<dyn StdError + Send + Sync>,
     },
 }
@@ -297,7 +296,7 @@ fn later(retry_after: Option<Duration>) -> String {
     }
 }
 
-/// Says what was done with which file where it failed.
+/// Adds the action and the file to an error.
 pub(crate) trait During<T> {
     /// The error with an action, such as `reading`, and a path.
     fn during(self, action: &'static str, path: &std::path::Path) -> Result<T, HubError>;

@@ -1,7 +1,6 @@
 //! Models on the Hugging Face hub, through the cache that Python's `huggingface_hub` keeps.
 //!
-//! Start reading at [`HubModel::obtain`] in `obtain.rs`: what the cache holds, or else what the hub
-//! sends.
+//! Start reading at [`HubModel::obtain`] in `obtain.rs`.
 
 mod blob;
 mod client;

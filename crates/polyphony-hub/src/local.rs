@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::{error::HubError, hub::HubModel, known::known_models};
 
-/// The path that a text names.
+/// The path in a text.
 ///
 /// # Errors
-/// If there is nothing: says what else a model can be called, and guesses what was meant.
+/// If it does not exist; the message lists other ways to name a model, and guesses what was meant.
 pub(crate) fn find(text: &str) -> Result<PathBuf, HubError> {
     let path = Path::new(text);
     if path.exists() {

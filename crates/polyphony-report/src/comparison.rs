@@ -1,4 +1,4 @@
-//! Several runs side by side: what each method reached, over seeds, and what it cost.
+//! Runs side by side: the results of each method over seeds, and their cost.
 
 mod setting;
 mod text;
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Run {
-    /// How its answers came about at last, in words.
+    /// How its last answers were produced, in words.
     pub fn method(&self) -> String {
         match (self.evaluations.last(), self.metrics.is_empty()) {
             (Some(last), true) => Setting::of(self, last).method(),
@@ -26,22 +26,22 @@ impl Run {
         }
     }
 
-    /// How it is trained, in words, also before its first step.
+    /// How it is trained, in words, even before its first step.
     pub fn training_method(&self) -> String {
         Setting::trained(self).method()
     }
 
-    /// Whether another run does the same with another seed.
+    /// Whether another run differs only in its seed.
     pub(crate) fn is_alike(&self, other: &Self) -> bool {
         Setting::trained(self).is_same(&Setting::trained(other))
     }
 
-    /// The seed that its team was made with, or, if it was not made, that of its answers.
+    /// The seed of its team's training, or of its answers if the team was not trained.
     pub(crate) fn seed(&self) -> u64 {
         self.origin().0.seed
     }
 
-    /// What is known of the run that its team comes from, and the settings of that.
+    /// The info and the settings of the run that trained its team.
     fn origin(&self) -> (&RunInfo, &Settings) {
         match (&self.info.training, &self.training) {
             (Some(info), Some(settings)) => (info, settings),
@@ -50,54 +50,54 @@ impl Run {
     }
 }
 
-/// What one method reached on the held-out tasks of an environment.
+/// The results of one method on the held-out tasks of an environment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// The environment, as the team plays it, with its turns and data.
+    /// The environment with its turns and data.
     pub environment: String,
-    /// How the answers came about.
+    /// How the answers were produced.
     pub method: String,
-    /// Training steps; `None` where they are not known.
+    /// Training steps; `None` if they are not known.
     pub step: Option<usize>,
     /// The seeds of the runs.
     pub seeds: Vec<u64>,
     /// The names of their directories.
     pub runs: Vec<String>,
-    /// Held-out tasks, of the run that played most of them.
+    /// Held-out tasks, of the run that played the most.
     pub tasks: usize,
-    /// Episodes of each task.
+    /// Episodes per task.
     pub samples: usize,
     /// The return.
     #[serde(rename = "return")]
     pub returns: Estimate,
     /// Every part of it.
     pub parts: IndexMap<String, Estimate>,
-    /// The chance that at least one of this many episodes of a task is solved, by their number.
+    /// pass@k by k: the chance that at least one of k episodes of a task is solved.
     pub pass_at: IndexMap<usize, Estimate>,
-    /// The return of each role, where each has a reward of its own in all of the runs.
+    /// The return of each role, if the roles have their own rewards in all runs.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub roles: IndexMap<String, Estimate>,
     /// Episodes that were left out, since a prompt did not fit.
     pub skipped_episodes: usize,
     /// Episodes that were cut short for the same reason.
     pub cut_episodes: usize,
-    /// Tokens that the agents sampled in an episode.
+    /// Sampled tokens per episode.
     pub sampled_tokens: f64,
-    /// Tokens that they read in an episode.
+    /// Prompt tokens per episode.
     pub read_tokens: f64,
-    /// Seconds per episode, on the machines where it was played.
+    /// Seconds per episode, on the machines that played them.
     pub secs: f64,
 }
 
 /// A setting and the evaluations that have it.
 type Evaluated<'a> = (Setting<'a>, Vec<(&'a Run, &'a Evaluation)>);
 
-/// The first and last evaluations of all runs; those that differ in their seeds alone in one row. Rows of
-/// one environment follow one another, those without training first.
+/// Compares the first and last evaluations of all runs; those that differ only in their seeds make one row.
+/// The rows of an environment are adjacent, those without training first.
 ///
 /// # Errors
-/// If a run has not been evaluated yet, two runs of one recipe and seed differ, or their rewards have other
-/// parts.
+/// If a run has not been evaluated yet, two runs of one recipe and seed differ, or their rewards have
+/// different parts.
 pub fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Row>> {
     let groups = groups(runs)?;
     check_parts(&groups)?;
@@ -139,7 +139,7 @@ fn groups<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Evaluated<'
                 None => group.push((run, evaluation)),
                 // The same team with the same seed.
                 Some((other, same)) if same.episodes == evaluation.episodes => log::info!(
-                    "{} says the same of `{}` as {}, and is left out of its row",
+                    "{} has the same result of `{}` as {}, and is left out of its row",
                     run.path.display(),
                     setting.method(),
                     other.path.display()
@@ -156,7 +156,7 @@ fn groups<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Evaluated<'
     Ok(groups)
 }
 
-/// The seed of an evaluation: that of its team's making, or of its answers where nothing was learnt.
+/// The seed of an evaluation: that of its team's training, or of its answers if nothing was learned.
 fn seed((run, evaluation): &(&Run, &Evaluation)) -> u64 {
     match evaluation.step {
         Some(0) => run.info.seed,
@@ -164,7 +164,7 @@ fn seed((run, evaluation): &(&Run, &Evaluation)) -> u64 {
     }
 }
 
-/// Refuses evaluations on one stage whose rewards have other parts: those of another version.
+/// Refuses evaluations of the same environment whose rewards have different parts: those of another version.
 fn check_parts(groups: &[Evaluated<'_>]) -> Result<()> {
     let mut firsts: IndexMap<String, (&Run, &Evaluation)> = IndexMap::new();
     for (setting, group) in groups {
@@ -201,7 +201,7 @@ fn row(setting: &Setting<'_>, group: &[(&Run, &Evaluation)]) -> Row {
     let numbers: IndexSet<usize> = evaluations()
         .flat_map(|evaluation| evaluation.pass_at.keys().copied())
         .collect();
-    // Nothing of a number of episodes that some run has of no task.
+    // Left out if a run has this many episodes of no task.
     let rate = |k: usize| {
         let is_whole = evaluations().all(|evaluation| !evaluation.pass_by_task(k).is_empty());
         is_whole.then(|| (k, estimate(&|evaluation| evaluation.pass_by_task(k))))
@@ -213,7 +213,7 @@ fn row(setting: &Setting<'_>, group: &[(&Run, &Evaluation)]) -> Row {
     };
     let roles = first.episodes.first().into_iter();
     let mean_of = |of: &dyn Fn(&Evaluation) -> f64| {
-        // Episodes that were left out have cost something too.
+        // Episodes that were left out have a cost too.
         let episodes = |own: &Evaluation| own.episodes.len() + own.skipped_episodes;
         let per_episode = |own: &Evaluation| of(own) / episodes(own) as f64;
         mean(&evaluations().map(per_episode).collect::<Vec<_>>())

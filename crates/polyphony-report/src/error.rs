@@ -1,4 +1,4 @@
-//! What can go wrong with a run's files.
+//! Errors about the files of runs.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use thiserror::Error;
 
-/// What this crate's functions return.
+/// The result of this crate's functions.
 pub type Result<T, E = ReportError> = std::result::Result<T, E>;
 
 /// Why a run cannot be written, read, compared or shown.
@@ -17,15 +17,15 @@ pub enum ReportError {
     /// A file or folder could not be used.
     #[error("{action} {}", path.display())]
     Io {
-        /// What was done to it, as in "reading".
+        /// The action that failed, such as "reading".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A line of a file is not the JSON object that belongs there.
+    /// A line of a file is not the expected JSON object.
     #[error("reading {}, line {line}", path.display())]
     Line {
         /// The file.
@@ -36,7 +36,7 @@ pub enum ReportError {
         #[source]
         source: serde_json::Error,
     },
-    /// A file is not the JSON object that belongs there.
+    /// A file is not the expected JSON object.
     #[error("reading {}", path.display())]
     Json {
         /// The file.
@@ -45,7 +45,7 @@ pub enum ReportError {
         #[source]
         source: serde_json::Error,
     },
-    /// A file is not the RON value that belongs there.
+    /// A file is not the expected RON value.
     #[error("reading {}", path.display())]
     Ron {
         /// The file.
@@ -55,26 +55,26 @@ pub enum ReportError {
         source: Box<ron::error::SpannedError>,
     },
     /// A path is not the directory of a run.
-    #[error("{} is not the directory of a run that has begun: {reason}", path.display())]
+    #[error("{} is not the directory of a run: {reason}", path.display())]
     NoRun {
         /// The path.
         path: PathBuf,
-        /// What is there instead.
+        /// Why not.
         reason: String,
     },
-    /// The directory of a baseline or of an evaluation that was kept, where a training run is needed.
+    /// A training run is needed, but the directory is that of a baseline or of a kept evaluation.
     #[error("{} is not a training run, but a baseline or a kept evaluation", path.display())]
     NoTrainingRun {
         /// The directory.
         path: PathBuf,
     },
-    /// A run directory is to be made where something is already.
+    /// The path of a new run directory exists already.
     #[error("the run directory {} exists already: give another one, or remove it", path.display())]
     Exists {
         /// The directory.
         path: PathBuf,
     },
-    /// A file is to be written to a folder that is not there.
+    /// A file cannot be written, since its folder does not exist.
     #[error("{} cannot be written: there is no folder {}", path.display(), folder.display())]
     NoFolder {
         /// The file.
@@ -82,13 +82,13 @@ pub enum ReportError {
         /// The folder that is missing.
         folder: PathBuf,
     },
-    /// Another process writes a run's file.
+    /// Another process is writing a file of the run.
     #[error("opening {}: another process is writing it", path.display())]
     Locked {
         /// The file.
         path: PathBuf,
     },
-    /// A run's file is shorter than when the checkpoint was made.
+    /// A file of the run is shorter than when the checkpoint was made.
     #[error(
         "opening {}: it has {found} bytes, but had {expected} when the checkpoint was made: resume from an \
          earlier checkpoint",
@@ -110,25 +110,25 @@ pub enum ReportError {
         /// The name.
         name: String,
     },
-    /// A run was not evaluated yet.
+    /// A run has not been evaluated yet.
     #[error("{} has no evaluation yet: wait until its first one is done", path.display())]
     NotEvaluated {
         /// The run's directory.
         path: PathBuf,
     },
-    /// There is nothing to report of any run.
+    /// None of the runs has anything to report.
     #[error("{} has neither steps nor evaluations yet: wait until the first is done", path.display())]
     Nothing {
         /// The first run's directory.
         path: PathBuf,
     },
-    /// A report or a comparison of no run.
-    #[error("no run was given: give the directories of at least one")]
+    /// A report or a comparison without runs.
+    #[error("no run was given: give the directory of at least one")]
     NoRuns,
-    /// Two runs have the same recipe and seed, but other results.
+    /// Two runs have the same recipe and seed, but different results.
     #[error(
-        "{} and {} have the same recipe and seed, but other results, as of other devices or of programs \
-         that ran out of time: leave one of them out",
+        "{} and {} have the same recipe and seed, but different results, as on different devices or when programs \
+         ran out of time: leave one of them out",
         first.display(),
         second.display()
     )]
@@ -138,9 +138,9 @@ pub enum ReportError {
         /// The other.
         second: PathBuf,
     },
-    /// The rewards of two runs have other parts.
+    /// The rewards of two runs have different parts.
     #[error(
-        "{} and {} have other parts of the reward: they were made with two versions of the environment. \
+        "{} and {} have different parts of the reward: they were made with two versions of the environment. \
          Evaluate one of them again, or leave it out",
         first.display(),
         second.display()
@@ -154,22 +154,25 @@ pub enum ReportError {
     /// The page could not be filled in.
     #[error("writing the report")]
     Page(#[source] Box<minijinja::Error>),
-    /// The live view was asked for where there is no terminal.
+    /// The live view needs a terminal, but there is none.
     #[error("there is no terminal to draw on")]
-    NoTerminal,
+    NoTerminal {
+        /// The directory of the run that was to be shown.
+        path: PathBuf,
+    },
     /// The terminal could not be used.
     #[error("{action}")]
     Terminal {
-        /// What was done, as in "drawing".
+        /// The action that failed, such as "drawing".
         action: &'static str,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
 impl ReportError {
-    /// For `map_err`: what was done to a file or folder.
+    /// For `map_err`: adds what was done to a file or folder.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {

@@ -1,4 +1,4 @@
-//! Files and folders that are there as a whole or not at all.
+//! Files and folders that are never incomplete.
 
 use std::{
     ffi::OsString,
@@ -9,9 +9,9 @@ use std::{
 
 use crate::error::{ReportError, Result};
 
-/// How the name of a folder begins that the program is still writing, or is about to remove. Models are
+/// The prefix of a file or folder that the program is still writing, or is about to remove. Models are
 /// written under such names too.
-const UNFINISHED: &str = ".polyphony-unfinished-";
+pub(crate) const UNFINISHED: &str = ".polyphony-unfinished-";
 
 /// The path beside `path` under which a folder is written before it takes that name.
 pub fn unfinished(path: &Path) -> PathBuf {
@@ -20,11 +20,11 @@ pub fn unfinished(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Removes from a folder what the program was writing there when it was killed: the folders that
-/// [`unfinished`] names. Everything else stays.
+/// Removes what the program was writing in a folder when it was killed: folders with names from
+/// [`unfinished`]. Everything else stays.
 ///
 /// # Errors
-/// If the folder cannot be read or one of them cannot be removed. A folder that is not there holds nothing.
+/// If the folder cannot be read or one of them cannot be removed. A missing folder is not an error.
 pub fn remove_unfinished(folder: &Path) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -42,10 +42,10 @@ pub fn remove_unfinished(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a text file as a whole, in place of one that is there.
+/// Writes a text file atomically; an existing one is replaced.
 ///
 /// # Errors
-/// If its folder is not there, or the disk is full or gone.
+/// If its folder does not exist, or the disk is full or gone.
 pub fn replace_text(path: &Path, text: &str) -> Result<()> {
     let folder = path
         .parent()
@@ -59,7 +59,9 @@ pub fn replace_text(path: &Path, text: &str) -> Result<()> {
         });
     }
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(folder)?;
         file.write_all(text.as_bytes())?;
         make_readable(file.as_file())?;
         file.as_file().sync_all()?;
@@ -68,7 +70,7 @@ pub fn replace_text(path: &Path, text: &str) -> Result<()> {
     write().map_err(ReportError::io("writing", path))
 }
 
-/// Gives a temporary file, which is private, the usual permissions.
+/// Gives a temporary file, which is private at first, the usual permissions.
 fn make_readable(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -93,7 +95,7 @@ pub fn check_new(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes a run directory that must not be there yet.
+/// Makes a run directory that must not exist yet.
 ///
 /// # Errors
 /// If it exists already or cannot be made.
@@ -106,7 +108,7 @@ pub fn make_new(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Makes the first of `name-1`, `name-2`, … in a folder that is free.
+/// Makes the first free directory of `name-1`, `name-2`, … in a folder.
 ///
 /// # Errors
 /// If it cannot be made.
@@ -121,8 +123,8 @@ pub fn make_numbered(folder: &Path, name: &str) -> Result<PathBuf> {
     }
 }
 
-/// Makes a directory; `false` if it exists, also if another run has made it a moment ago.
-fn make(path: &Path) -> Result<bool> {
+/// Makes a directory; `false` if it exists, even if another run has made it a moment ago.
+pub(crate) fn make(path: &Path) -> Result<bool> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(ReportError::io("making", parent))?;
     }

@@ -1,29 +1,29 @@
-//! What a run says of itself in `run.json`, beside its recipe.
+//! What a run reports about itself in `run.json`.
 
 use serde::{Deserialize, Serialize};
 
-/// What must be known of a run to compare and show it, and cannot be read from its recipe without knowing
+/// What must be known about a run to compare and show it, but cannot be read from its recipe without knowing
 /// the environment and the algorithm.
 ///
-/// Whoever makes a run writes it. A key that a file lacks is derived from the recipe, as far as it can be.
+/// The training loop writes it. If the file lacks a key, it is derived from the recipe if possible.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunInfo {
-    /// The program that made the run; `None` where that is not known.
+    /// The program that made the run; `None` if it is not known.
     pub program: Option<ProgramInfo>,
     /// What was played.
     pub environment: EnvironmentInfo,
-    /// The name of the held-out data set, for people.
+    /// The name of the held-out data set for readers.
     pub held_out: String,
     /// What learned.
     pub algorithm: AlgorithmInfo,
-    /// Where all random numbers started from.
+    /// The seed of all random numbers.
     pub seed: u64,
     /// Training steps that were planned.
     pub steps: usize,
     /// The models that the agents start from: one per agent.
     pub models: Vec<String>,
-    /// Where a team was evaluated outside of its training, what is known of that training.
+    /// In a kept evaluation of a trained team, the info of the training.
     pub training: Option<Box<RunInfo>>,
     /// The directory of that training.
     pub trained_from: Option<String>,
@@ -47,7 +47,7 @@ pub struct EnvironmentInfo {
     pub name: String,
     /// A short name for directories and messages, as `coding` or `coding-solo`.
     pub label: String,
-    /// The short name of what a team plays, also where a single agent does its work.
+    /// The short name of the team's environment, even if a single agent does its work.
     pub team_name: String,
     /// The names of its roles.
     pub roles: Vec<String>,
@@ -65,8 +65,8 @@ pub struct EnvironmentInfo {
 pub struct AlgorithmInfo {
     /// Its name in recipes.
     pub name: String,
-    /// What comparisons call it with its settings, as `MAGRPO`.
+    /// Its name in comparisons, such as `MAGRPO`.
     pub method: String,
-    /// What the reward of a turn is worth one turn earlier; evaluations count with it too.
+    /// The discount of rewards per turn; it changes evaluations too.
     pub discount: f64,
 }

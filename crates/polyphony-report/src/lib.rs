@@ -1,17 +1,17 @@
-//! What a training run leaves behind: the files of a run directory, and everything that is read from them.
+//! The records of training runs: the files of a run directory, and everything that is read from them.
 //!
 //! A training loop writes a [`RunDirectory`]: metrics, what was sampled, evaluations, and files for TensorBoard.
 //! Everything else reads a [`Run`]: [`compare`] puts runs side by side with intervals over tasks and seeds,
 //! [`page`] makes an HTML page that needs nothing else, and [`watch`] shows a run in the terminal while it
 //! continues.
 //!
-//! This crate must not know how runs are made: no model, no algorithm and no environment. A recipe is text with
-//! [`settings`] at paths; what else must be known of a run is in its [`RunInfo`]; a metric brings its unit and
-//! meaning with it, which the run keeps in its [`Catalog`]. So metrics, environments and algorithms that nobody
-//! thought of here are compared and drawn like any other.
+//! This crate must not know how runs are made: no models, algorithms or environments. A recipe is text with
+//! [`settings`] at paths; the rest that must be known about a run is in its [`RunInfo`]; a metric brings its unit
+//! and meaning, which the run keeps in its [`Catalog`]. So metrics, environments and algorithms that this crate
+//! has never heard of are compared and drawn like any other.
 //!
-//! Records are readable by older and newer programs: keys that are not known are ignored, absent ones have a
-//! meaning. Nothing is printed, no handler is installed, and nothing is removed that this program did not make.
+//! Older and newer programs can read the records: unknown keys are ignored, and absent ones have a default.
+//! Nothing is printed, no handler is installed, and nothing is removed that the program did not make.
 //!
 //! ```
 //! use polyphony_episode::{Metric, MetricKey};
@@ -74,7 +74,7 @@ pub use run::{
     Run, check_training_run, evaluations, is_agent_of_run, is_run, metrics, recipe_text,
     trained_steps,
 };
-pub use run_directory::{Lengths, RunDirectory, save_evaluation, save_trained_steps};
+pub use run_directory::{Lengths, RunDirectory, check_free, save_evaluation, save_trained_steps};
 pub use settings::{Settings, fields, held, reader, settings};
 pub use statistics::{ByTask, Estimate, mean, pass_at};
 pub use summary::before_and_after;

@@ -1,4 +1,4 @@
-//! Reading what a run has left.
+//! Reading the directory of a run.
 
 use std::{
     fs,
@@ -19,31 +19,31 @@ use crate::{
     settings::{Settings, reader, settings},
 };
 
-/// A training run, a baseline or a kept evaluation as it lies on the disk.
+/// A training run, a baseline or a kept evaluation on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// Its directory.
     pub path: PathBuf,
-    /// What it says of itself; what it does not say is derived from its recipe.
+    /// What it reports about itself; missing keys are derived from its recipe.
     pub info: RunInfo,
     /// The text of its resolved recipe.
     pub recipe: String,
     /// The settings of the recipe by their paths.
     pub settings: Settings,
-    /// The settings that the team was trained with, where it was evaluated elsewhere.
+    /// The settings of the team's training, if this is a kept evaluation of a trained team.
     pub training: Option<Settings>,
-    /// The metrics of every step; none of a baseline.
+    /// The metrics of every step; empty for a baseline.
     pub metrics: Vec<Map<String, Value>>,
-    /// What the metrics say.
+    /// The units and meanings of the metrics.
     pub catalog: Catalog,
     /// The evaluations, in the order in which they were made.
     pub evaluations: Vec<Evaluation>,
-    /// What it does not say, since an older program made it: whole sentences.
+    /// What is missing, since an older program made it, in whole sentences.
     pub missing: Vec<String>,
 }
 
 impl Run {
-    /// Reads what is there by now.
+    /// Reads the current state of a run's directory.
     ///
     /// # Errors
     /// If the path is not a run's directory, or its files cannot be read.
@@ -118,7 +118,7 @@ fn settings_of(recipe: &str) -> Settings {
     settings
 }
 
-/// What a run's file says over what can be derived from its recipe, and the same of its team's training.
+/// Combines `run.json` with what can be derived from the recipe, for the run and for its team's training.
 fn info(
     mut file: Map<String, Value>,
     own: &Settings,
@@ -147,7 +147,7 @@ fn roles(metrics: &[Map<String, Value>], evaluations: &[Evaluation]) -> Vec<Stri
     if let Some(evaluation) = evaluations.first() {
         return evaluation.roles.keys().cloned().collect();
     }
-    // Each role has one of these, and nobody else does.
+    // Each role has this metric, and nothing else does.
     let names = metrics.first().into_iter().flat_map(figures);
     let roles = names.filter_map(|(name, _)| Some(name.strip_suffix("/gradient_norm")?.to_owned()));
     roles.collect::<IndexSet<String>>().into_iter().collect()
@@ -158,7 +158,7 @@ pub fn is_run(path: &Path) -> bool {
     path.join(layout::RECIPE).is_file()
 }
 
-/// Whether a path is that of an agent that a run has saved.
+/// Whether a path is that of an agent saved by a run.
 pub fn is_agent_of_run(path: &Path) -> bool {
     let agents = path
         .parent()
@@ -166,7 +166,7 @@ pub fn is_agent_of_run(path: &Path) -> bool {
     agents.and_then(Path::parent).is_some_and(is_run)
 }
 
-/// Refuses the directory of a baseline or of a kept evaluation, where no step is ever done.
+/// Refuses the directory of a baseline or of a kept evaluation, which has no steps.
 ///
 /// # Errors
 /// If it is one.
@@ -188,7 +188,7 @@ pub fn recipe_text(run: &Path) -> Result<String> {
         let holds_runs = |folder: fs::ReadDir| folder.flatten().any(|own| is_run(&own.path()));
         let reason = match fs::read_dir(run).map(holds_runs) {
             Err(error) if error.kind() == ErrorKind::NotFound => "it does not exist".to_owned(),
-            Ok(true) => "there are runs in it, give those".to_owned(),
+            Ok(true) => "it contains runs, give those".to_owned(),
             _ => format!("it has no {}", layout::RECIPE),
         };
         return Err(ReportError::NoRun {
@@ -200,10 +200,10 @@ pub fn recipe_text(run: &Path) -> Result<String> {
     fs::read_to_string(&path).map_err(ReportError::io("reading", &path))
 }
 
-/// The training steps that a run's saved agents have had; `None` where that was not written down.
+/// The training steps that a run's saved agents have had; `None` if that is not recorded.
 ///
 /// # Errors
-/// If it was, but cannot be read.
+/// If the record cannot be read.
 pub fn trained_steps(run: &Path) -> Result<Option<usize>> {
     #[derive(Deserialize)]
     struct Trained {
@@ -222,7 +222,7 @@ pub fn trained_steps(run: &Path) -> Result<Option<usize>> {
     }
 }
 
-/// The metrics of every step of a run; none where there are no steps yet.
+/// The metrics of every step of a run; empty before the first step.
 ///
 /// # Errors
 /// If they cannot be read.
@@ -238,10 +238,10 @@ pub fn evaluations(run: &Path) -> Result<Vec<Evaluation>> {
     lines(&run.join(layout::EVALUATIONS))
 }
 
-/// What a run's metrics say, as far as it was written down.
+/// The units and meanings of a run's metrics, if they are recorded.
 ///
 /// # Errors
-/// If it was, but cannot be read.
+/// If the record cannot be read.
 pub(crate) fn catalog(run: &Path) -> Result<Catalog> {
     Ok(optional_json(&run.join(layout::CATALOG))?.unwrap_or_default())
 }
@@ -264,13 +264,13 @@ fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     value.map(Some)
 }
 
-/// The whole lines of a file; one that is being written is not there yet.
+/// The complete lines of a file; a line that is still being written is left out.
 fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         bytes => bytes.map_err(ReportError::io("reading", path))?,
     };
-    // What is being written may end within a character.
+    // A line that is being written may end within a character.
     let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
         return Ok(Vec::new());
     };
@@ -334,7 +334,7 @@ mod tests {
         let run = path.join("run");
         fs::create_dir(&run).unwrap();
         fs::write(run.join(layout::RECIPE), "").unwrap();
-        check(path, "there are runs in it, give those");
+        check(path, "it contains runs, give those");
         check(&run.join(layout::RECIPE), "it has no recipe.ron");
         let message = check_training_run(&run).unwrap_err().to_string();
         assert!(message.contains("run is not a training run"), "{message}");

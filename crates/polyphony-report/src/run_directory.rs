@@ -1,7 +1,8 @@
-//! Writing what a run leaves behind.
+//! Writing the directory of a run.
 
 use std::{
-    fs::{self, File, TryLockError},
+    ffi::OsStr,
+    fs::{self, DirEntry, File, TryLockError},
     io::{self, BufWriter, ErrorKind, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
@@ -14,20 +15,20 @@ use crate::{
     error::{ReportError, Result},
     evaluation::Evaluation,
     events,
-    files::{make_new, make_numbered, replace_text},
+    files::{UNFINISHED, make, make_numbered, replace_text},
     info::RunInfo,
     layout,
     metrics::{Catalog, line, numbers},
     run::{Run, catalog},
 };
 
-/// The folder in which runs are numbered that were given no name.
+/// The folder of runs without a name of their own, which are numbered.
 const RUNS: &str = "runs";
 
 /// The directory of one run, while it is written: `recipe.ron`, `run.json`, `metrics.jsonl` with
 /// `metrics.json`, `rollouts.jsonl`, `evaluations.jsonl` and `tensorboard`.
 ///
-/// Checkpoints and agents lie there too; whoever knows what they are writes them.
+/// Checkpoints and agents are in the directory too, but the training loop writes them.
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
@@ -38,7 +39,7 @@ pub struct RunDirectory {
     catalog: Catalog,
 }
 
-/// How long the files are that steps are written to, in bytes.
+/// The lengths in bytes of the files that steps are written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lengths {
@@ -48,7 +49,7 @@ pub struct Lengths {
     events: u64,
 }
 
-/// What was sampled, with the step's number in front.
+/// A sampled node, preceded by the number of its step.
 #[derive(Serialize)]
 struct RolloutLine<'a, T> {
     step: usize,
@@ -57,41 +58,50 @@ struct RolloutLine<'a, T> {
 }
 
 impl RunDirectory {
-    /// Makes the directory and writes the resolved recipe; without a path, a new one below
+    /// Makes the directory and writes the resolved recipe; without a path, a new directory below
     /// `runs`, named after the environment.
     ///
     /// # Errors
-    /// If it exists already or cannot be written.
+    /// If the path is not [free](check_free), another process starts a run there, or the directory cannot
+    /// be written.
     pub fn create(path: Option<&Path>, recipe: &str, info: &RunInfo) -> Result<Self> {
-        let path = match path {
-            Some(path) => make_new(path)?,
-            None => make_numbered(Path::new(RUNS), &info.environment.label)?,
+        let (path, is_new) = match path {
+            Some(path) => (path.to_owned(), make(path)?),
+            None => (
+                make_numbered(Path::new(RUNS), &info.environment.label)?,
+                true,
+            ),
         };
-        Self::begin(&path, recipe, info).inspect_err(|_| {
-            // Nothing is in it that anyone could miss.
-            let _ = fs::remove_dir_all(&path);
+        if !is_new {
+            check_free(&path)?;
+        }
+        Self::begin(&path, recipe, info).inspect_err(|error| {
+            // Nobody misses what is in a new directory, unless another process has begun there.
+            if is_new && !matches!(error, ReportError::Locked { .. }) {
+                let _ = fs::remove_dir_all(&path);
+            }
         })
     }
 
-    /// Writes what a run begins with into an empty directory.
+    /// Writes what a run begins with. The recipe comes after the files that make a directory a training
+    /// run: a run that is killed meanwhile either resumes or has left the directory free.
     fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
-        replace_text(&path.join(layout::RECIPE), recipe)?;
         let mut run = Self::open(path, Lengths::default())?;
+        run.save_recipe(recipe)?;
         run.cut(Lengths::default())?;
         run.save_info(info)?;
         Ok(run)
     }
 
-    /// Opens a directory that has a recipe, with files of at least these lengths. Nothing is
+    /// Opens the files of a run's directory, which have at least these lengths. What is in them is not
     /// changed yet: see [`RunDirectory::cut`].
     ///
     /// # Errors
     /// If the files are shorter, another process writes them, or they cannot be written.
     pub fn open(path: &Path, lengths: Lengths) -> Result<Self> {
-        let events = path.join(layout::EVENTS);
-        if let Some(folder) = events.parent() {
-            fs::create_dir_all(folder).map_err(ReportError::io("making", folder))?;
-        }
+        let tensorboard = path.join(layout::TENSORBOARD);
+        fs::create_dir_all(&tensorboard).map_err(ReportError::io("making", &tensorboard))?;
+        let events = tensorboard.join(layout::EVENT_FILE);
         Ok(Self {
             path: path.to_owned(),
             metrics: locked(&path.join(layout::METRICS), lengths.metrics)?,
@@ -102,7 +112,7 @@ impl RunDirectory {
         })
     }
 
-    /// Cuts off what stands in the files beyond these lengths.
+    /// Cuts the files to these lengths.
     ///
     /// # Errors
     /// If the disk is gone.
@@ -122,7 +132,7 @@ impl RunDirectory {
             .map_err(ReportError::io("cutting the files of", &self.path))
     }
 
-    /// Makes all steps that were recorded durable; returns how long their files are.
+    /// Makes all recorded steps durable; returns the lengths of the files.
     ///
     /// # Errors
     /// If the disk is full or gone.
@@ -143,12 +153,12 @@ impl RunDirectory {
         sync_all().map_err(ReportError::io("writing to", &self.path))
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes the recipe anew, which has changed in what a run may change.
+    /// Replaces the recipe, after a change of the settings that a run may change.
     ///
     /// # Errors
     /// If the disk is full or gone.
@@ -156,7 +166,7 @@ impl RunDirectory {
         replace_text(&self.path.join(layout::RECIPE), recipe)
     }
 
-    /// Writes anew what the run says of itself.
+    /// Writes what the run reports about itself, as `run.json`.
     ///
     /// # Errors
     /// If the disk is full or gone.
@@ -164,7 +174,7 @@ impl RunDirectory {
         save_json(&self.path.join(layout::INFO), info)
     }
 
-    /// Writes down how the environment describes itself, as `environment.json`.
+    /// Writes the environment's description, as `environment.json`.
     ///
     /// # Errors
     /// If the disk is full or gone.
@@ -172,8 +182,8 @@ impl RunDirectory {
         save_json(&self.path.join(layout::ENVIRONMENT), description)
     }
 
-    /// Adds the metrics of a step, counted from 1, and what was sampled in it. Each of `rollouts` must be
-    /// serialized as a map or a struct; `step` is put before its fields.
+    /// Adds the metrics of a step, counted from 1, and what was sampled in it. Each of `rollouts` must
+    /// serialize as a map or a struct; `step` is put before its fields.
     ///
     /// # Errors
     /// If two metrics have the same name, or the disk is full or gone.
@@ -217,8 +227,50 @@ impl RunDirectory {
     }
 }
 
-/// Writes down the training steps that the agents have had that lie in a run's directory; `None` takes
-/// away what was written, as long as some agents are old and some are new.
+/// Refuses a path that [`RunDirectory::create`] would refuse later, after long work.
+///
+/// A path is free if nothing is there, or only an empty directory, or what is left of a run that was killed
+/// while it started: files without content.
+///
+/// # Errors
+/// If anything else is there.
+pub fn check_free(path: &Path) -> Result<()> {
+    if !path.exists() || is_unfinished_start(path).unwrap_or(false) {
+        return Ok(());
+    }
+    Err(ReportError::Exists {
+        path: path.to_owned(),
+    })
+}
+
+/// Whether a directory holds nothing but what [`RunDirectory::begin`] makes before it writes the recipe.
+fn is_unfinished_start(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let is_own = match path.file_name().and_then(OsStr::to_str) {
+            // A recipe that was being written.
+            Some(name) if name.starts_with(UNFINISHED) => kind.is_file(),
+            Some(layout::METRICS | layout::ROLLOUTS | layout::EVALUATIONS) => {
+                is_empty_file(&entry)?
+            }
+            Some(layout::TENSORBOARD) if kind.is_dir() => is_unfinished_start(&path)?,
+            Some(layout::EVENT_FILE) => is_empty_file(&entry)?,
+            _ => false,
+        };
+        if !is_own {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_empty_file(entry: &DirEntry) -> io::Result<bool> {
+    Ok(entry.file_type()?.is_file() && entry.metadata()?.len() == 0)
+}
+
+/// Records how many training steps the agents saved in a run's directory have had; `None` removes the
+/// record, while some agents are old and some are new.
 ///
 /// # Errors
 /// If the disk is full or gone.
@@ -235,12 +287,12 @@ pub fn save_trained_steps(run: &Path, steps: Option<usize>) -> Result<()> {
     }
 }
 
-/// Fills an empty directory with an evaluation outside of training, with the recipe that it followed. Where
-/// a run trained the team, its recipe and what it says of itself are kept too.
+/// Fills an empty directory with an evaluation outside of training and the recipe that it followed. If a run
+/// trained the team, its recipe and what it reports about itself are kept too.
 ///
 /// # Errors
-/// If the run that trained the team cannot be read, or the disk is full or gone; the directory is removed
-/// then.
+/// If the run that trained the team cannot be read, or the disk is full or gone. The directory is then
+/// removed.
 pub fn save_evaluation(
     path: &Path,
     recipe: &str,
@@ -265,7 +317,7 @@ pub fn save_evaluation(
         )
     };
     write().inspect_err(|_| {
-        // Nothing is in it that anyone could miss.
+        // Nobody misses what is in a new directory.
         let _ = fs::remove_dir_all(path);
     })
 }
@@ -282,7 +334,7 @@ fn save_json(path: &Path, object: &impl Serialize) -> Result<()> {
     replace_text(path, &format!("{}\n", json_text(path, object, true)?))
 }
 
-/// A file of the run, which has at least this length, locked until it is closed where that is possible.
+/// A file of the run, at least this long, locked until it is closed if the file system has locks.
 fn locked(path: &Path, length: u64) -> Result<BufWriter<File>> {
     let mut options = File::options();
     let file = options
@@ -323,7 +375,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{fixture, run};
+    use crate::{files, fixture, run};
+
+    const EVENTS: &str = "tensorboard/events.out.tfevents.polyphony";
 
     fn metrics(step: usize) -> Vec<Metric> {
         let key = MetricKey::new;
@@ -391,7 +445,8 @@ mod tests {
             (explanation.unit.as_str(), explanation.meaning.as_str()),
             ("reward²", "Loss")
         );
-        let events = events::read(&fs::read(directory.path().join(layout::EVENTS)).unwrap());
+        let file = directory.path().join(EVENTS);
+        let events = events::read(&fs::read(file).unwrap());
         let tags: Vec<&str> = events.iter().map(|(_, tag, _)| tag.as_str()).collect();
         assert_eq!(tags[..2], ["return", "timing.step_secs"]);
         assert!(tags.contains(&"held_out/return"), "{tags:?}");
@@ -461,14 +516,75 @@ mod tests {
         assert_eq!(text(&directory, layout::METRICS), "");
     }
 
-    #[test]
-    fn a_directory_that_is_there_is_left_alone() {
+    /// A directory with these files and their contents.
+    fn holding(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("run")).unwrap();
-        let run = folder.path().join("run");
-        let error = RunDirectory::create(Some(&run), "()", &RunInfo::default()).unwrap_err();
-        assert!(error.to_string().contains("exists already"), "{error}");
-        assert!(run.is_dir());
+        for (name, contents) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, contents).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_start_that_was_killed_is_continued() {
+        let rows: &[&[(&str, &str)]] = &[
+            &[],
+            &[(layout::METRICS, "")],
+            &[
+                (EVENTS, ""),
+                (layout::METRICS, ""),
+                (layout::EVALUATIONS, ""),
+            ],
+            &[
+                (layout::ROLLOUTS, ""),
+                (".polyphony-unfinished-x1Y2z3", "(seed: 1"),
+            ],
+        ];
+        for files in rows {
+            let folder = holding(files);
+            check_free(folder.path()).unwrap();
+            let info = fixture::info(1);
+            let run = RunDirectory::create(Some(folder.path()), fixture::TLDR, &info).unwrap();
+            assert_eq!(text(&run, layout::RECIPE), fixture::TLDR, "{files:?}");
+            assert_eq!(Run::read(run.path()).unwrap().info, info, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_holds_anything_else_is_left_alone() {
+        for (name, contents) in [
+            ("notes.txt", ""),
+            (".git/HEAD", ""),
+            (layout::RECIPE, ""),
+            (layout::METRICS, "{}\n"),
+            ("tensorboard/notes.txt", ""),
+            (".polyphony-unfinished-x/notes.txt", ""),
+        ] {
+            let folder = holding(&[(layout::ROLLOUTS, ""), (name, contents)]);
+            let created = RunDirectory::create(Some(folder.path()), "()", &RunInfo::default());
+            for error in [created.unwrap_err(), check_free(folder.path()).unwrap_err()] {
+                assert!(
+                    error.to_string().contains("exists already"),
+                    "{name}: {error}"
+                );
+            }
+            let found = fs::read_to_string(folder.path().join(name)).unwrap();
+            assert_eq!(found, contents, "{name}");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(check_free(file.path()).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_no_run_before_its_files_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        // Another process has begun in the same directory.
+        let _other = locked(&folder.path().join(layout::METRICS), 0).unwrap();
+        let created = RunDirectory::create(Some(folder.path()), "()", &RunInfo::default());
+        assert!(matches!(created, Err(ReportError::Locked { .. })));
+        assert!(!run::is_run(folder.path()));
     }
 
     #[test]
@@ -487,7 +603,7 @@ mod tests {
         let training = created(folder.path());
         let evaluation = fixture::evaluation(&[(1.5, "text")]);
         let kept = |name: &str, trained_by: Option<&Path>| {
-            let path = make_new(&folder.path().join(name)).unwrap();
+            let path = files::make_new(&folder.path().join(name)).unwrap();
             let info = fixture::info(2);
             save_evaluation(&path, fixture::TLDR, &info, trained_by, &evaluation)?;
             Run::read(&path)

@@ -24,12 +24,13 @@ use crate::{
     run::{Run, check_training_run},
 };
 
-/// Time between two looks at the files.
+/// Time between two checks of the files.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows a training run until the user presses q or `should_stop` says so, which is asked once a second.
+/// Shows a training run until the user presses q or `should_stop` returns true, which is called once per
+/// second.
 ///
-/// The terminal is put back when the view ends, whatever ends it.
+/// The terminal is restored when the view ends, for whatever reason.
 ///
 /// # Errors
 /// If the path is not a training run's directory, its files cannot be read, or there is no terminal.
@@ -38,7 +39,9 @@ pub fn watch(path: &Path, should_stop: &dyn Fn() -> bool) -> Result<()> {
     let mut run = Run::read(path)?;
     check_training_run(path)?;
     if !io::stdout().is_terminal() {
-        return Err(ReportError::NoTerminal);
+        return Err(ReportError::NoTerminal {
+            path: path.to_owned(),
+        });
     }
     let mut screen = Screen::take()?;
     while !should_stop() {
@@ -47,7 +50,7 @@ pub fn watch(path: &Path, should_stop: &dyn Fn() -> bool) -> Result<()> {
         if wants_to_leave()? {
             break;
         }
-        // All of it is parsed, so only where there is something new.
+        // Everything is parsed, so only if something is new.
         let now = lengths(path);
         if now != seen {
             seen = now;
@@ -57,12 +60,12 @@ pub fn watch(path: &Path, should_stop: &dyn Fn() -> bool) -> Result<()> {
     Ok(())
 }
 
-/// For `map_err`: what was done with the terminal.
+/// For `map_err`: adds what was done with the terminal.
 fn failed(action: &'static str) -> impl Fn(io::Error) -> ReportError {
     move |source| ReportError::Terminal { action, source }
 }
 
-/// The terminal, as long as the view has it.
+/// The terminal while the view uses it.
 struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
     // Dropped after the terminal, which may still write.
@@ -73,7 +76,7 @@ impl Screen {
     fn take() -> Result<Self> {
         let failed = failed("taking over the terminal");
         terminal::enable_raw_mode().map_err(&failed)?;
-        // From here on every way out gives the terminal back.
+        // From here on, every return restores the terminal.
         let guard = Guard;
         execute!(io::stdout(), terminal::EnterAlternateScreen).map_err(&failed)?;
         let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).map_err(&failed)?;
@@ -84,7 +87,7 @@ impl Screen {
     }
 }
 
-/// Puts the terminal back when it is dropped, also by a panic.
+/// Restores the terminal when dropped, even by a panic.
 struct Guard;
 
 impl Drop for Guard {
@@ -101,7 +104,7 @@ fn lengths(run: &Path) -> [Option<u64>; 2] {
     [layout::METRICS, layout::EVALUATIONS].map(length)
 }
 
-/// Waits for a key; whether it was one of those that end the view.
+/// Waits for a key; returns whether it ends the view.
 fn wants_to_leave() -> Result<bool> {
     if !event::poll(INTERVAL).map_err(failed("waiting for a key"))? {
         return Ok(false);

@@ -3,8 +3,8 @@
 //! A checkpoint is a directory `checkpoints/step-<step>` of the run: `state.ron`; for each agent a
 //! safetensors file with the weights that learn; and `algorithm.safetensors` with the tensors of the
 //! algorithm's state, such as an optimizer's moments. It is written under a temporary name, synced and
-//! renamed, so it is there whole or not at all. Nothing is kept of random numbers and of the order of
-//! tasks: both follow from seed and step.
+//! renamed, so a checkpoint is always complete. Random numbers and the order of tasks are not stored:
+//! both follow from seed and step.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{observer::Best, recipe::Recipe};
 
-/// The layout of a checkpoint; another one has another number.
+/// The version of the layout of a checkpoint.
 const FORMAT: u64 = 3;
 
 const STATE: &str = "state.ron";
@@ -29,7 +29,7 @@ const STATE: &str = "state.ron";
 /// The tensors of the algorithm's state. No agent's file has this name: theirs begin with `agent-`.
 const ALGORITHM: &str = "algorithm.safetensors";
 
-/// Where a run stood; its start by default.
+/// How far a run had come; its start by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Position {
     /// Steps that were done.
@@ -41,28 +41,28 @@ pub(crate) struct Position {
     pub(crate) best: Option<Best>,
 }
 
-/// All of a checkpoint but the tensors.
+/// Everything in a checkpoint except the tensors.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     format: u64,
-    /// The recipe's settings by their paths, but for what a run may change when it is resumed.
+    /// The recipe's settings by their paths, except those that a resumed run may change.
     settings: Settings,
     position: Position,
     agents: Vec<String>,
-    /// The algorithm's state, but for its tensors.
+    /// The algorithm's state without its tensors.
     algorithm: String,
 }
 
-/// What a checkpoint of any layout begins with.
+/// What a checkpoint of every layout contains.
 #[derive(Debug, Deserialize)]
 struct Header {
     format: u64,
 }
 
-/// The settings that a run may change when it is resumed: the number of steps and what is kept.
+/// The settings that a resumed run may change.
 const CHANGEABLE: [&str; 3] = ["steps", "checkpoints.every", "checkpoints.keep"];
 
-/// The settings that a run keeps from its start to its end, by their paths.
+/// The settings that a run keeps from start to end, by their paths.
 fn lasting(recipe: &Recipe) -> Settings {
     let mut settings = settings(&recipe.to_ron());
     settings.retain(|path, _| !CHANGEABLE.contains(&path.as_str()));
@@ -81,10 +81,10 @@ fn tensor_file(agent: &str) -> String {
     format!("agent-{agent}.safetensors")
 }
 
-/// Writes a checkpoint and then removes those that are too many.
+/// Writes a checkpoint, then removes the oldest ones.
 ///
 /// # Errors
-/// If the disk is full or gone. What was there before is still there.
+/// If the disk is full or gone. Earlier checkpoints are still there.
 pub(crate) fn save(
     run: &Path,
     recipe: &Recipe,
@@ -118,7 +118,7 @@ pub(crate) fn save(
     prune(run, recipe.checkpoints.keep)
 }
 
-/// Keeps the newest checkpoints alone.
+/// Removes all but the newest checkpoints.
 fn prune(run: &Path, keep: usize) -> Result<()> {
     let all = list(run)?;
     all.iter()
@@ -127,7 +127,7 @@ fn prune(run: &Path, keep: usize) -> Result<()> {
         .try_for_each(|(_, old)| remove(old))
 }
 
-/// Removes a checkpoint: it has another name before any part of it is gone.
+/// Removes a checkpoint. It is renamed first, so that no checkpoint is ever incomplete.
 fn remove(checkpoint: &Path) -> Result<()> {
     let leaving = unfinished(checkpoint);
     fs::rename(checkpoint, &leaving)
@@ -146,7 +146,7 @@ fn write(
     let written = write_files(&partial, agents, tensors, state)
         .and_then(|()| Ok(fs::rename(&partial, target)?));
     if written.is_err() {
-        // Nothing is in it that anyone could miss; what cannot be removed is removed by the next run.
+        // Nobody misses it; if it cannot be removed, the next run removes it.
         let _ = fs::remove_dir_all(&partial);
     }
     written?;
@@ -220,8 +220,8 @@ fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
     Ok(checkpoints)
 }
 
-/// Makes a run's checkpoints those of one that stands after so many steps: later ones, which it will
-/// make again, go, the newest first, and so does what was left of a run that was killed.
+/// Takes a run's checkpoints back to this many steps. Later ones, which the run will make again, are removed,
+/// the newest first, and so is what a killed run has left unfinished.
 ///
 /// # Errors
 /// If one cannot be removed.
@@ -233,17 +233,17 @@ pub(crate) fn go_back_to(run: &Path, steps: usize, recipe: &Recipe) -> Result<()
     prune(run, recipe.checkpoints.keep)
 }
 
-/// The steps that were done when a checkpoint was made, as its name says.
+/// The number of steps in the name of a checkpoint.
 pub(crate) fn steps(checkpoint: &Path) -> usize {
     let name = checkpoint.file_name().and_then(|name| name.to_str());
     let steps = name.and_then(|name| name.strip_prefix("step-"));
     steps.and_then(|steps| steps.parse().ok()).unwrap_or(0)
 }
 
-/// Where a resumed run begins.
+/// Where a run is resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum From {
-    /// At its newest checkpoint, or at the start if there is none.
+    /// At its newest checkpoint, or at the start if it has none.
     Newest,
     /// At the checkpoint of this name.
     Named(String),
@@ -265,7 +265,7 @@ impl std::str::FromStr for From {
 /// Finds the checkpoint to resume from; `None` is the start.
 ///
 /// # Errors
-/// If there is none of the name that was given.
+/// If there is no checkpoint of that name.
 pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
     let all = list(run)?;
     match from {
@@ -286,26 +286,26 @@ pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
     }
 }
 
-/// What a checkpoint is read into.
+/// What a checkpoint restores.
 pub(crate) struct Learner<'a> {
     pub(crate) recipe: &'a Recipe,
     pub(crate) agents: &'a mut [Agent],
     pub(crate) algorithm: &'a mut dyn Algorithm,
 }
 
-/// Puts team and algorithm into the state of a checkpoint; returns where the run stood.
+/// Restores team and algorithm from a checkpoint; returns how far the run had come.
 ///
 /// # Errors
-/// If the checkpoint is damaged, foreign or newer: says which, and what to resume from instead. The
-/// team must not be used then.
+/// If the checkpoint is damaged, or was made by another recipe or version: says which, and what to resume
+/// from instead. The team must not be used afterwards.
 pub(crate) fn load(run: &Path, path: &Path, learner: Learner<'_>) -> Result<Position> {
     read(path, learner).with_context(|| {
         let all = list(run).unwrap_or_default();
         let before = all.iter().rev().find(|(_, other)| other.as_path() < path);
         let before = before.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
         let what = match before.as_str() {
-            "start" => "there is none before it",
-            _ => "the one before it is good for that, unless it is damaged too",
+            "start" => "it is the first one",
+            _ => "use the one before it",
         };
         format!(
             "the checkpoint {} cannot be used; {what}: `polyphony resume {} --from {before}`",
@@ -340,7 +340,7 @@ fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
     let names = agents.iter().map(|agent| &agent.name);
     ensure!(
         state.agents.iter().eq(names),
-        "{}: it has other agents than its recipe",
+        "{}: its agents are not those of its recipe",
         damaged()
     );
     for agent in &mut *agents {
@@ -358,15 +358,14 @@ fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
     Ok(state.position)
 }
 
-/// Refuses a checkpoint that was made by another recipe. A setting that one of the two does not know
-/// says nothing: a newer program may have it.
+/// Refuses a checkpoint that was made by another recipe. A setting that only one of the two has is ignored:
+/// another version of the program may have added it.
 fn check_settings(kept: &Settings, recipe: &Settings) -> Result<()> {
     let differs =
         |(path, value): &(&String, &String)| recipe.get(*path).is_some_and(|other| other != *value);
     if let Some((path, value)) = kept.iter().find(differs) {
         bail!(
-            "it was made by another recipe than the one in the run's recipe.ron: `{path}` was {value}, and \
-             is {}",
+            "it was made with another recipe than the run's recipe.ron: `{path}` was {value}, and is {} now",
             recipe[path]
         );
     }

@@ -5,23 +5,23 @@ use std::fmt;
 use ron::value::RawValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-/// A recipe that a program registered.
+/// A recipe that a program has registered.
 #[derive(Clone, Copy, Debug)]
 pub struct Shipped {
-    /// What `train` calls it.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// The RON text, comments included.
+    /// The RON text, with its comments.
     pub text: &'static str,
 }
 
 /// A registered thing as a recipe names it, such as `Tldr` or `Magrpo(samples: 8)`.
 ///
-/// The settings are kept as the RON text of a struct. Whoever registered the name reads them, so a
-/// recipe can be read, written and compared without knowing their type.
+/// The settings are kept as the RON text of a struct. The type that is registered under the name reads
+/// them, so recipes can be read, written and compared without knowing that type.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Choice {
     name: String,
-    /// With its round brackets; empty where there are no settings.
+    /// With the round brackets; empty if there are no settings.
     settings: String,
 }
 
@@ -34,7 +34,7 @@ impl Choice {
         }
     }
 
-    /// A choice from the RON text of a struct, such as `(samples: 8)`; `()` is as good as nothing.
+    /// A choice from the RON text of a struct, such as `(samples: 8)`; `()` means no settings.
     pub fn with_settings(name: impl Into<String>, settings: impl Into<String>) -> Self {
         let settings = settings.into();
         Self {
@@ -46,23 +46,17 @@ impl Choice {
         }
     }
 
-    /// Takes a RON value such as `Magrpo(samples: 8)` apart.
+    /// Parses a RON value such as `Magrpo(samples: 8)`.
     ///
     /// # Errors
-    /// If it does not begin with a name, or something other than settings in round brackets follows.
+    /// If it does not begin with a name, or anything but settings in round brackets follows.
     pub fn from_ron(text: &str) -> Result<Self, ChoiceError> {
-        let text = &text[content_start(text)..];
-        let is_part = |c: char| c.is_alphanumeric() || c == '_';
-        let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
-        let (name, rest) = text.split_at(end);
-        let rest = rest[content_start(rest)..].trim_end();
-        let is_name = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
-        if !is_name || !(rest.is_empty() || rest.starts_with('(') && rest.ends_with(')')) {
-            return Err(ChoiceError {
-                given: text.trim_end().to_owned(),
-            });
+        match parts(text) {
+            Some((name, settings)) => Ok(Self::with_settings(name, settings)),
+            None => Err(ChoiceError {
+                given: text[content_start(text)..].trim_end().to_owned(),
+            }),
         }
-        Ok(Self::with_settings(name, rest))
     }
 
     /// The registered name.
@@ -70,7 +64,7 @@ impl Choice {
         &self.name
     }
 
-    /// The settings as the RON text of a struct; `()` where there are none.
+    /// The settings as the RON text of a struct; `()` if there are none.
     pub fn settings(&self) -> &str {
         match self.settings.as_str() {
             "" => "()",
@@ -85,17 +79,39 @@ impl Choice {
     }
 }
 
-/// What stands where a recipe must name something.
+/// A value that does not name anything, although it must.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{given}` does not begin with a name: write a name, and settings in round brackets if need be, \
-     as in Magrpo(samples: 8)"
+    "`{given}` does not begin with a name: write a name, followed by settings in round brackets if \
+     needed, as in Magrpo(samples: 8)"
 )]
 pub struct ChoiceError {
     given: String,
 }
 
-/// Where the first character stands that is neither white space nor part of a comment.
+/// The name and the settings in a RON value such as `Magrpo(samples: 8)`.
+fn parts(text: &str) -> Option<(&str, &str)> {
+    let text = &text[content_start(text)..];
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let settings = rest[content_start(rest)..].trim_end();
+    let is_name = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
+    let is_struct = settings.starts_with('(') && settings.ends_with(')');
+    (is_name && (settings.is_empty() || is_struct)).then_some((name, settings))
+}
+
+/// The parts of the choice called `name` in a RON value: of the value itself, or of the choice inside,
+/// as in `Solo(Tldr)`.
+pub(crate) fn find<'t>(value: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
+    let (own, settings) = parts(value)?;
+    if own == name {
+        return Some((own, settings));
+    }
+    find(settings.strip_prefix('(')?.strip_suffix(')')?, name)
+}
+
+/// The position of the first character that is neither white space nor part of a comment.
 fn content_start(text: &str) -> usize {
     let mut rest = text.trim_start();
     loop {
@@ -108,7 +124,7 @@ fn content_start(text: &str) -> usize {
     }
 }
 
-/// As it stands in RON, on one line as far as its settings are.
+/// As RON. The settings keep their line breaks.
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_ron(0))
@@ -121,7 +137,7 @@ impl fmt::Debug for Choice {
     }
 }
 
-/// How far a recipe's own keys are indented where it is written.
+/// How far a written recipe indents its keys.
 const INDENTATION: usize = 4;
 
 impl Serialize for Choice {
@@ -144,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_and_its_settings_are_taken_apart() {
+    fn a_name_and_its_settings_are_parsed() {
         for (text, name, settings) in [
             ("Tldr", "Tldr", "()"),
             (" Tldr() ", "Tldr", "()"),
@@ -159,6 +175,15 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_choice_is_found_inside_another() {
+        let value = "Solo(/* not Tldr */ Tldr(weight: 2))";
+        assert_eq!(find(value, "Tldr"), Some(("Tldr", "(weight: 2)")));
+        let (_, settings) = find(value, "Solo").unwrap();
+        assert_eq!(settings, "(/* not Tldr */ Tldr(weight: 2))");
+        assert_eq!(find(value, "weight"), None);
     }
 
     #[test]

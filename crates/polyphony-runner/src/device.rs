@@ -8,8 +8,8 @@ use burn::tensor::Device;
 use burn::tensor::DeviceType;
 use serde::{Deserialize, Serialize};
 
-/// Where a model runs. Several devices of a kind are counted from 0, in the order in which their
-/// driver lists them.
+/// Where a model runs. Devices of one kind are numbered from 0, in the order in which their driver
+/// lists them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceChoice {
     /// The processor.
@@ -28,7 +28,7 @@ pub enum DeviceChoice {
 pub enum Devices {
     /// All on one device.
     Same(DeviceChoice),
-    /// Each on its own, in the order of the environment's roles.
+    /// Each on its own device, in the order of the environment's roles.
     Each(Vec<DeviceChoice>),
 }
 
@@ -49,7 +49,7 @@ impl Devices {
     }
 }
 
-/// The way it is written on the command line: `cpu`, `cuda`, `cuda:1`, …
+/// As on the command line: `cpu`, `cuda`, `cuda:1`, …
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, index) = match *self {
@@ -69,8 +69,8 @@ impl FromStr for DeviceChoice {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        const ALLOWED: &str = "cpu, wgpu, cuda or vulkan, the last two also with the number of \
-                               the device, as in cuda:1";
+        const ALLOWED: &str = "cpu, wgpu, cuda or vulkan, the last two with a device \
+                               number if needed, as in cuda:1";
         let (kind, index) = match text.split_once(':') {
             Some((kind, index)) => (kind, Some(index)),
             None => (text, None),
@@ -81,13 +81,13 @@ impl FromStr for DeviceChoice {
             ("cuda", Ok(index)) => Ok(Self::Cuda(index.unwrap_or(0))),
             ("wgpu", Ok(None)) => Ok(Self::Wgpu),
             ("vulkan", Ok(index)) => Ok(Self::Vulkan(index.unwrap_or(0))),
-            _ => Err(anyhow!("`{text}` is no device: give {ALLOWED}")),
+            _ => Err(anyhow!("`{text}` is not a device: give {ALLOWED}")),
         }
     }
 }
 
 impl DeviceChoice {
-    /// Checks that this program was built with the device.
+    /// Checks that this program was built for the device.
     ///
     /// # Errors
     /// Names the cargo feature that is missing.
@@ -107,7 +107,7 @@ impl DeviceChoice {
     /// The device itself.
     ///
     /// # Errors
-    /// If this program was built without it, or the machine has no device of that number.
+    /// If this program was built without the device, or the machine has no device of that number.
     pub fn open(self) -> Result<Device> {
         self.check_built()?;
         Ok(match self {
@@ -129,7 +129,7 @@ fn numbered(choice: DeviceChoice, index: usize, kind: DeviceType) -> Result<Devi
     let count = found.len();
     found.into_iter().nth(index).ok_or_else(|| {
         anyhow!(
-            "there is no device `{choice}`: this machine has {count} of its kind, counted from 0"
+            "there is no device `{choice}`: this machine has {count} of its kind, numbered from 0"
         )
     })
 }
@@ -154,7 +154,7 @@ mod tests {
             "", "gpu", "Cpu", "cpu:0", "wgpu:1", "cuda:", "cuda:-1", "cuda:one",
         ] {
             let message = text.parse::<DeviceChoice>().unwrap_err().to_string();
-            let expected = format!("`{text}` is no device: give cpu, wgpu, cuda or vulkan");
+            let expected = format!("`{text}` is not a device: give cpu, wgpu, cuda or vulkan");
             assert!(message.starts_with(&expected), "{message}");
         }
     }

@@ -1,16 +1,18 @@
-//! How good a team is on held-out tasks.
+//! Evaluation of a team on held-out tasks.
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{Environment, FinishReason, Response, Reward, Role, Turn};
 use polyphony_marl::{Episode, Episodes, Protocol, play_episodes};
-use polyphony_report::{Earned, Evaluation, Played, Said, Timing, mean};
+use polyphony_report::{Earned, Evaluation, Played, RunInfo, Said, Timing, mean};
 
 use crate::{
     batch::tasks_at_once,
+    info,
     observer::{Event, Observer},
+    players::Players,
     prepare::Prepared,
     recipe::Recipe,
     registry::Registry,
@@ -22,64 +24,81 @@ use crate::{
 pub struct Evaluating<'a> {
     /// The environment, the held-out tasks, and the team.
     pub recipe: &'a Recipe,
+    /// Who plays.
+    pub players: Players<'a>,
     /// Who reads whose answers.
     pub protocol: &'a Protocol,
-    /// Training steps that the team has had, as far as it is known.
+    /// Training steps that the team has had; `None` if that is not known.
     pub step: Option<usize>,
+}
+
+/// The result of an evaluation, and what was evaluated.
+#[derive(Clone, Debug)]
+pub struct Evaluated {
+    /// The recipe that was played: its team is the one that played.
+    pub recipe: Recipe,
+    /// What is known of its environment and algorithm.
+    pub info: RunInfo,
+    /// The figures.
+    pub evaluation: Evaluation,
 }
 
 /// Evaluates a team outside of its training. `None` if it was stopped.
 ///
 /// # Errors
-/// If models or data cannot be had, or the evaluation fails.
+/// If models or data cannot be obtained, or the evaluation fails.
 pub fn evaluate(
     registry: &Registry,
     evaluating: &Evaluating<'_>,
     stop: &Stop,
     observer: &mut dyn Observer,
-) -> Result<Option<Evaluation>> {
-    let &Evaluating {
-        recipe,
-        protocol,
-        step,
-    } = evaluating;
-    let settings = registry.read_algorithm(&recipe.algorithm)?.settings;
+) -> Result<Option<Evaluated>> {
+    let algorithm = registry
+        .read_algorithm(&evaluating.recipe.algorithm)?
+        .settings;
+    let (recipe, environment) = evaluating.players.cast(registry, evaluating.recipe)?;
+    recipe
+        .validate_with(algorithm.as_ref())
+        .context("checking the recipe with the team and the devices of this evaluation")?;
+    let prepared = Prepared::for_evaluation(registry, &recipe, environment, algorithm, observer)?;
     let session = EvaluationSession {
-        prepared: &Prepared::for_evaluation(registry, recipe, observer)?,
-        recipe,
-        discount: settings.tree().discount,
-        protocol,
-        step,
+        prepared: &prepared,
+        recipe: &recipe,
+        protocol: evaluating.protocol,
+        step: evaluating.step,
     };
-    let evaluation = session.play("held-out tasks", stop, observer)?;
-    if let Some(evaluation) = &evaluation {
-        ensure!(
-            evaluation.tasks > 0,
-            "not one of {} episodes fits into the context with what agents read of one another: lower \
-             `max_new_tokens`, or take models with a longer context",
-            evaluation.skipped_episodes
-        );
-    }
-    Ok(evaluation)
+    let Some(evaluation) = session.play("held-out tasks", stop, observer)? else {
+        return Ok(None);
+    };
+    ensure!(
+        evaluation.tasks > 0,
+        "none of {} episodes fits into the context with what agents read of one another: lower \
+         `max_new_tokens`, or use models with a longer context",
+        evaluation.skipped_episodes
+    );
+    let info = info::run_info(registry, &recipe, &prepared)?;
+    Ok(Some(Evaluated {
+        recipe,
+        info,
+        evaluation,
+    }))
 }
 
-/// A team that is evaluated, with what it plays.
+/// A team that is being evaluated, with its tasks.
 pub(crate) struct EvaluationSession<'a> {
     pub(crate) prepared: &'a Prepared,
     pub(crate) recipe: &'a Recipe,
-    /// What the reward of a turn is worth one turn earlier.
-    pub(crate) discount: f64,
     pub(crate) protocol: &'a Protocol,
-    /// Training steps that the team has had, as far as it is known.
+    /// Training steps that the team has had; `None` if that is not known.
     pub(crate) step: Option<usize>,
 }
 
 impl EvaluationSession<'_> {
-    /// Plays the held-out tasks, with random numbers that depend on the seed alone: the same team gets
-    /// the same figures, and training is not disturbed. `None` if it was stopped.
+    /// Plays the held-out tasks, with random numbers that depend only on the seed: the same team gets the
+    /// same figures, and training is not affected. `None` if it was stopped.
     ///
     /// # Errors
-    /// If generation fails, or the environment fails.
+    /// If generation or the environment fails.
     pub(crate) fn play(
         &self,
         title: &str,
@@ -124,7 +143,7 @@ impl EvaluationSession<'_> {
             protocol: self.protocol,
             step: self.step,
             samples: self.recipe.evaluation.samples,
-            discount: self.discount,
+            discount: self.prepared.discount(),
             secs: started.elapsed().as_secs_f64(),
         };
         Ok(Some(played.summarize(&all)))
@@ -140,7 +159,7 @@ struct PlayedTasks<'a> {
     environment: &'a dyn Environment,
     protocol: &'a Protocol,
     step: Option<usize>,
-    /// Episodes of each task.
+    /// Episodes per task.
     samples: usize,
     discount: f64,
     /// How long they took.
@@ -148,13 +167,13 @@ struct PlayedTasks<'a> {
 }
 
 impl PlayedTasks<'_> {
-    /// The figures of the episodes.
+    /// Summarizes the episodes.
     fn summarize(&self, episodes: &Episodes) -> Evaluation {
         let Self {
             environment, secs, ..
         } = *self;
         let all = &episodes.played;
-        // What was said before a prompt did not fit was paid for too.
+        // Episodes that ended since a prompt did not fit have a cost too.
         let paid = || all.iter().chain(&episodes.left_out);
         let sampled_tokens = paid().map(|episode| episode.sampled_tokens).sum();
         let played = |episode| record(environment, episode, self.discount);
@@ -179,7 +198,7 @@ impl PlayedTasks<'_> {
     }
 }
 
-/// What is kept of an episode.
+/// The record that is kept of an episode.
 fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Played {
     let parts = |part_of: &dyn Fn(&Reward, &str) -> Option<f64>| {
         let part = |name: &String| {
@@ -222,7 +241,7 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Pl
     }
 }
 
-/// What each role's responses were like.
+/// Statistics of each role's responses.
 fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String, Said> {
     let of_role = |(index, role): (usize, &Role)| {
         let responses = || episodes.iter().flat_map(|episode| episode.responses(index));
@@ -292,7 +311,7 @@ mod tests {
         }
     }
 
-    /// An episode with these rewards, in which the first role said three tokens a turn, and the second
+    /// An episode with these rewards, in which the first role wrote three tokens per turn, and the second
     /// was cut off after five.
     fn episode(task: &str, rewards: &[f64]) -> Episode {
         let response = |tokens: usize, finish| Response {
@@ -343,7 +362,7 @@ mod tests {
         assert_eq!((found.tasks, found.samples), (2, 2));
         assert_eq!(found.returns.mean, (0.625 + 1.0) / 2.0);
         assert_eq!(found.parts["style"], found.returns);
-        // One episode of b is missing, so nothing can be said of two of it.
+        // One episode of b is missing, so pass@2 is not known for it.
         let rates: Vec<(usize, f64)> = found
             .pass_at
             .iter()

@@ -1,11 +1,18 @@
-//! What is wrong with a recipe, in words that help: the place, and the nearest name that exists.
+//! Explains what is wrong with a recipe: the place, and the nearest name that exists.
 
 use anyhow::{Error, anyhow};
-use ron::error::{Error as Code, Position, SpannedError};
+use polyphony_report::reader;
+use ron::{
+    error::{Error as Code, Position, SpannedError},
+    value::RawValue,
+};
+use serde::Deserialize;
 use thiserror::Error as ThisError;
 
-/// Names less alike than this (1 is equal) are not worth suggesting.
-const LEAST_LIKENESS: f64 = 0.4;
+use crate::choice;
+
+/// Names less similar than this (1 means equal) are not worth suggesting.
+const LEAST_SIMILARITY: f64 = 0.4;
 
 /// An error in a file, with its line and column.
 pub(crate) fn in_file(error: &SpannedError) -> Error {
@@ -16,7 +23,7 @@ fn at(place: Position, reason: &str) -> Error {
     anyhow!("line {}, column {}: {reason}", place.line, place.col)
 }
 
-/// RON stops behind a name that it does not know and before anything else that is wrong.
+/// RON stops after a name that it does not know, and before anything else that is wrong.
 fn place(error: &SpannedError) -> Position {
     match error.code {
         Code::NoSuchStructField { .. } | Code::NoSuchEnumVariant { .. } => error.span.start,
@@ -24,67 +31,94 @@ fn place(error: &SpannedError) -> Position {
     }
 }
 
-/// The settings of something that a recipe names cannot be read.
+/// Something that a recipe names is not registered, or its settings cannot be read.
 #[derive(Debug, ThisError)]
 #[error("{reason}")]
-pub(crate) struct SettingsError {
-    /// The settings as they were given.
-    given: String,
-    /// Where in them, counted from 1.
-    place: Position,
+pub(crate) struct WrongChoice {
+    /// The name as it was given.
+    name: String,
+    /// The place in its settings, counted from 1; `None` if the name itself is wrong.
+    place: Option<Position>,
     reason: String,
 }
 
-impl SettingsError {
-    pub(crate) fn new(given: &str, error: &SpannedError) -> Self {
+impl WrongChoice {
+    /// The program has not registered `name`. `what` is the kind of thing, such as `environment`, and
+    /// `known` are the names that it has.
+    pub(crate) fn unknown_name(what: &str, name: &str, known: &[&str]) -> Self {
+        let help = match known {
+            [] => ", nor any other: register it".to_owned(),
+            known => format!("; {}", suggest(name, known)),
+        };
         Self {
-            given: given.to_owned(),
-            place: place(error),
+            name: name.to_owned(),
+            place: None,
+            reason: format!("this program has no {what} `{name}`{help}"),
+        }
+    }
+
+    /// The settings of `name` cannot be read.
+    pub(crate) fn settings(name: &str, error: &SpannedError) -> Self {
+        Self {
+            name: name.to_owned(),
+            place: Some(place(error)),
             reason: reason(&error.code),
         }
     }
 
     /// The settings of `name` have a key that it does not know.
-    pub(crate) fn unknown_key(given: &str, name: &str, key: &str, known: &[&str]) -> Self {
-        let before = given.find(key).map_or(given, |start| &given[..start]);
+    pub(crate) fn unknown_key(name: &str, key: &str, place: Position, known: &[&str]) -> Self {
         Self {
-            given: given.to_owned(),
-            place: end_of(before),
+            name: name.to_owned(),
+            place: Some(place),
             reason: format!("there is no key `{key}` in {name}; {}", suggest(key, known)),
         }
     }
-}
 
-/// A recipe names something that this program has not registered.
-#[derive(Debug, ThisError)]
-#[error("{reason}")]
-pub(crate) struct UnknownName {
-    name: String,
-    reason: String,
-}
-
-impl UnknownName {
-    /// `what` is the kind of thing, such as `environment`, and `known` are the names that there are.
-    pub(crate) fn new(what: &str, name: &str, known: &[&str]) -> Self {
-        let help = match known {
-            [] => "nor any other: register it".to_owned(),
-            known => suggest(name, known),
+    /// The place in a recipe's text, where the choice is the value of `key`.
+    fn place_in(&self, text: &str, key: &str) -> Option<Position> {
+        let (name, settings) = choice::find(value_of(text, key)?, &self.name)?;
+        // Both are slices of the text.
+        let start = |part: &str| end_of(&text[..part.as_ptr().addr() - text.as_ptr().addr()]);
+        let Some(place) = self.place.filter(|_| !settings.is_empty()) else {
+            return Some(start(name));
         };
-        let separator = if known.is_empty() { ',' } else { ';' };
-        Self {
-            name: name.to_owned(),
-            reason: format!("this program has no {what} `{name}`{separator} {help}"),
-        }
+        let start = start(settings);
+        Some(match place.line {
+            1 => Position {
+                line: start.line,
+                col: start.col + place.col - 1,
+            },
+            line => Position {
+                line: start.line + line - 1,
+                col: place.col,
+            },
+        })
     }
+}
 
-    /// Where the name stands in a text, if it does.
-    fn place(&self, text: &str) -> Option<Position> {
-        let start = text
-            .find(&format!(": {}", self.name))
-            .map(|start| start + 2);
-        let start = start.or_else(|| text.find(&self.name))?;
-        Some(end_of(&text[..start]))
+/// The value of a key that names something registered, as a slice of the recipe's text.
+fn value_of<'t>(text: &'t str, key: &str) -> Option<&'t str> {
+    #[derive(Deserialize)]
+    struct Choices<'t> {
+        #[serde(borrow)]
+        environment: &'t RawValue,
+        #[serde(borrow, default)]
+        train: Option<&'t RawValue>,
+        #[serde(borrow, default)]
+        held_out: Option<&'t RawValue>,
+        #[serde(borrow, default)]
+        algorithm: Option<&'t RawValue>,
     }
+    let choices: Choices<'t> = reader().from_str(text).ok()?;
+    let value = match key {
+        "environment" => Some(choices.environment),
+        "train" => choices.train,
+        "held_out" => choices.held_out,
+        "algorithm" => choices.algorithm,
+        _ => None,
+    };
+    value.map(RawValue::get_ron)
 }
 
 /// Where a text ends, as line and column counted from 1.
@@ -96,32 +130,15 @@ fn end_of(text: &str) -> Position {
     }
 }
 
-/// The error of settings that stand in a file, with its line and column there.
-pub(crate) fn settings_in_file(error: Error, text: &str) -> Error {
-    if let Some(unknown) = error.downcast_ref::<UnknownName>() {
-        return match unknown.place(text) {
-            Some(place) => at(place, &unknown.reason),
-            None => error,
-        };
+/// The error of a choice that is the value of `key` in a file, with its line and column.
+pub(crate) fn choice_in_file(error: Error, text: &str, key: &str) -> Error {
+    let Some(wrong) = error.downcast_ref::<WrongChoice>() else {
+        return error;
+    };
+    match wrong.place_in(text, key) {
+        Some(place) => at(place, &wrong.reason),
+        None => error,
     }
-    let Some(wrong) = error.downcast_ref::<SettingsError>() else {
-        return error;
-    };
-    let Some(start) = text.find(&wrong.given) else {
-        return error;
-    };
-    let start = end_of(&text[..start]);
-    let place = match wrong.place.line {
-        1 => Position {
-            line: start.line,
-            col: start.col + wrong.place.col - 1,
-        },
-        line => Position {
-            line: start.line + line - 1,
-            col: wrong.place.col,
-        },
-    };
-    at(place, &wrong.reason)
 }
 
 /// What is wrong, without the place.
@@ -174,17 +191,17 @@ pub(crate) fn reason(code: &Code) -> String {
         }
         Code::ExpectedIdentifier | Code::SuggestRawIdentifier(_) | Code::InvalidIdentifier(_) => {
             "expected the name of a choice or of a key, without quotes, as in Copies(\"smollm2-135m\") and \
-             Linear(last: 0.0); docs/recipes.md has all"
+             Linear(last: 0.0); docs/recipes.md lists them"
                 .to_owned()
         }
         Code::ExpectedStructLike | Code::ExpectedNamedStructLike(_) => {
-            "expected round brackets with `key: value` pairs, whose keys docs/recipes.md has"
+            "expected round brackets with `key: value` pairs; docs/recipes.md lists the keys"
                 .to_owned()
         }
         Code::ExpectedDifferentStructName { .. } => {
             "expected another pair of round brackets here, as in ExpertEdits((…))".to_owned()
         }
-        // Also what comes of a number with a point where whole numbers are meant.
+        // Also the error for a number with a decimal point where a whole number is meant.
         Code::ExpectedComma => {
             "expected a comma or a closing bracket here, or a whole number before; texts need double quotes"
                 .to_owned()
@@ -193,11 +210,11 @@ pub(crate) fn reason(code: &Code) -> String {
     }
 }
 
-/// The nearest of the known names if it is near at all, and all of them.
+/// All known names, and the nearest one if any is near.
 pub(crate) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
     let all: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
     if all.is_empty() {
-        return "there is nothing to set here".to_owned();
+        return "it has no settings".to_owned();
     }
     let names = all.join(", ");
     match nearest(given, &all) {
@@ -206,14 +223,14 @@ pub(crate) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
     }
 }
 
-/// The most alike of the known names, if it is alike at all.
+/// The known name that is most similar, if any is similar enough.
 pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     let given = given.to_lowercase();
-    let likeness =
+    let similarity =
         |name: &&str| strsim::normalized_damerau_levenshtein(&given, &name.to_lowercase());
     known
         .iter()
         .copied()
-        .filter(|name| likeness(name) >= LEAST_LIKENESS)
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .filter(|name| similarity(name) >= LEAST_SIMILARITY)
+        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
 }

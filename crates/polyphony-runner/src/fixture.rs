@@ -1,4 +1,4 @@
-//! What the unit tests share: a registry with one small game, and a recipe for it.
+//! A registry with one small game, and a recipe for it, for the unit tests.
 
 use polyphony_episode::{
     Environment, EnvironmentError, EnvironmentSettings, FnEnvironment, Reward, Role,

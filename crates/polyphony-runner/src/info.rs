@@ -1,25 +1,28 @@
-//! What a run says of itself, for those who read it without knowing its environment and algorithm.
+//! What a run says about itself, for readers who do not know its environment and algorithm.
 
 use std::path::Path;
 
 use anyhow::Result;
-use polyphony_episode::Environment;
 use polyphony_report::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
 
-use crate::{recipe::Recipe, registry::Registry};
+use crate::{prepare::Prepared, recipe::Recipe, registry::Registry};
 
-/// What a run of a recipe says of itself.
+/// What a run of a recipe says about itself.
 ///
 /// # Errors
 /// If the recipe names something that is not registered.
-pub fn run_info(
+pub(crate) fn run_info(
     registry: &Registry,
     recipe: &Recipe,
-    environment: &dyn Environment,
+    prepared: &Prepared,
 ) -> Result<RunInfo> {
+    let Prepared {
+        environment,
+        algorithm,
+        ..
+    } = prepared;
     let roles = environment.roles();
     let team = registry.team_of(&recipe.environment);
-    let settings = registry.read_algorithm(&recipe.algorithm)?.settings;
     let held_out = match &recipe.held_out {
         Some(source) => registry.read_source(source)?.settings.label(),
         None => "its own tasks".to_owned(),
@@ -39,8 +42,8 @@ pub fn run_info(
         held_out,
         algorithm: AlgorithmInfo {
             name: recipe.algorithm.name().to_owned(),
-            method: settings.method(roles.len()),
-            discount: settings.tree().discount,
+            method: algorithm.method(roles.len()),
+            discount: prepared.discount(),
         },
         seed: recipe.seed,
         steps: recipe.steps,
@@ -50,7 +53,7 @@ pub fn run_info(
     })
 }
 
-/// The program that this process runs.
+/// The program of this process.
 fn program() -> ProgramInfo {
     let path = std::env::args().next().unwrap_or_default();
     let name = Path::new(&path).file_stem().unwrap_or_default();

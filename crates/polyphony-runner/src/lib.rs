@@ -2,11 +2,11 @@
 //!
 //! It wires the other crates together. It knows no concrete environment and no concrete algorithm:
 //! they are registered. Nor does it know how any other crate works inside. It prints nothing, installs
-//! no handlers, and never ends the process: whoever calls it passes a [`Stop`] token and an
-//! [`Observer`], and gets values and errors back. Two runs can be made in one process.
+//! no handlers, and never ends the process: the caller passes a [`Stop`] token and an [`Observer`], and
+//! gets values and errors back. One process can make several runs.
 //!
-//! Start reading at [`Recipe`], which says everything that a run does, then [`Registry`], and then
-//! [`train()`], which does it.
+//! Start reading at [`Recipe`], which describes everything that a run does, then [`Registry`], and then
+//! [`train()`], which carries it out.
 
 mod batch;
 mod checkpoint;
@@ -21,6 +21,7 @@ mod memory;
 mod models;
 mod names;
 mod observer;
+mod players;
 mod prepare;
 mod recipe;
 mod registry;
@@ -34,14 +35,13 @@ mod train;
 pub use checkpoint::From;
 pub use choice::{Choice, ChoiceError, Shipped};
 pub use device::{DeviceChoice, Devices};
-pub use evaluate::{Evaluating, evaluate};
-pub use info::run_info;
+pub use evaluate::{Evaluated, Evaluating, evaluate};
 pub use memory::peak_mib as peak_memory_mib;
 pub use models::{resolve_model, with_store};
 pub use observer::{Best, Event, Observer};
+pub use players::Players;
 pub use recipe::{Checkpoints, EvaluationPlan, FineTuning, Recipe, Team};
 pub use registry::{Registry, Resolved};
 pub use saved_recipe::{run_recipe, steps_of_models};
 pub use stop::Stop;
-pub use team::agent_names;
 pub use train::{Trained, resume, train};

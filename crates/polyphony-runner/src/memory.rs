@@ -1,8 +1,7 @@
 //! How much memory a run will need, before it begins.
 //!
 //! Each layer counts what it knows: the model crate weights, keys and values; the algorithm what it
-//! keeps and what its updates need. `docs/performance.md` holds the estimate against what runs have
-//! needed.
+//! keeps and what its updates need. `docs/performance.md` compares the estimate with measurements.
 
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
@@ -19,38 +18,38 @@ use crate::{
     recipe::{FineTuning, Recipe, Team},
 };
 
-/// Bytes of a number.
+/// Bytes per number.
 const NUMBER: u64 = 4;
 
-/// An agent as the estimate sees it.
+/// What the estimate needs to know about an agent.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) config: ModelConfig,
     pub(crate) device: DeviceChoice,
-    /// Roles that it plays.
+    /// The roles that it plays.
     pub(crate) roles: Range<usize>,
     /// Whether an agent before it starts from the same model on the same device.
     pub(crate) shares_start: bool,
-    /// Tokens of the longest prompt; `None` where prompts are not known yet, and then nothing is
-    /// counted that grows with tokens.
+    /// Tokens of the longest prompt; `None` before prompts are known. Nothing that grows with tokens is
+    /// counted then.
     pub(crate) prompt: Option<usize>,
 }
 
-/// What a run does, as far as its memory is concerned.
+/// What determines the memory of a run.
 pub(crate) struct Plan<'a> {
     pub(crate) recipe: &'a Recipe,
     pub(crate) game: Game,
-    pub(crate) algorithm: Box<dyn AlgorithmSettings>,
+    pub(crate) algorithm: &'a dyn AlgorithmSettings,
 }
 
 /// What one agent needs, in bytes.
 struct Needs {
-    /// What lasts: its own weights and what the algorithm keeps.
+    /// For the whole run: its own weights and what the algorithm keeps.
     lasting: Vec<Need>,
-    /// What passes in updates.
+    /// During updates.
     updating: Vec<Need>,
-    /// What passes while it samples.
+    /// While it samples.
     sampling: Vec<Need>,
 }
 
@@ -83,11 +82,11 @@ impl Needs {
 }
 
 impl Plan<'_> {
-    /// Refuses a run that cannot fit into what the processor has. `available` is the memory in bytes
-    /// that the process has or can get, where the system says. Other devices do not report it.
+    /// Refuses a run that cannot fit into the memory of the processor. `available` is the memory in bytes
+    /// that this process has or can get; `None` if the system does not report it. Other devices never do.
     ///
     /// # Errors
-    /// Says what is needed, what there is, and what would help.
+    /// States what is needed, what is available, and what would help.
     pub(crate) fn check(&self, members: &[Member], available: Option<u64>) -> Result<()> {
         let needed = by_device(&self.needs(members));
         let needed = needed.get(&DeviceChoice::Cpu.to_string());
@@ -95,7 +94,7 @@ impl Plan<'_> {
             && needed > available
         {
             bail!(
-                "the run needs about {}, but there are {}: {}",
+                "the run needs about {} of memory, but only {} are available: {}",
                 gigabytes(needed),
                 gigabytes(available),
                 advice(self.recipe)
@@ -104,17 +103,17 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Reports what a run will need.
-    pub(crate) fn tell(&self, members: &[Member], available: Option<u64>) {
+    /// Logs what a run will need.
+    pub(crate) fn log(&self, members: &[Member], available: Option<u64>) {
         let needs = self.needs(members);
         for (member, needs) in &needs {
             log::info!("memory of {}, estimated: {}", member.name, needs.describe());
         }
         for (device, needed) in by_device(&needs) {
             let free = available.filter(|_| device == DeviceChoice::Cpu.to_string());
-            let there = free.map_or_else(String::new, |free| format!(" of {}", gigabytes(free)));
+            let of_free = free.map_or_else(String::new, |free| format!(" of {}", gigabytes(free)));
             log::info!(
-                "memory on {device}, estimated: {}{there}",
+                "memory on {device}, estimated: {}{of_free}",
                 gigabytes(needed)
             );
         }
@@ -130,7 +129,7 @@ impl Plan<'_> {
         let lora = self.recipe.fine_tuning.lora();
         let own = match &lora {
             None => config.weights(),
-            // Frozen weights lie in memory once for all who start from them.
+            // Agents that start from the same frozen weights share them.
             Some(lora) if member.shares_start => config.adapter_weights(lora),
             Some(lora) => config.weights() + config.adapter_weights(lora),
         };
@@ -158,7 +157,7 @@ impl Plan<'_> {
         }
     }
 
-    /// What passes while an agent samples: keys and values, and a copy of rounded weights.
+    /// What an agent needs while it samples: keys and values, and a copy of rounded weights.
     fn sampling(&self, member: &Member) -> Vec<Need> {
         let (rounded, number) = match self.recipe.rollout_weights {
             RolloutWeights::Full => (0, NUMBER),
@@ -173,8 +172,7 @@ impl Plan<'_> {
         ]
     }
 
-    /// Tokens of the prompts and responses that are sampled together: those of a step, or of a part of an
-    /// evaluation.
+    /// Tokens of the prompts and responses that are sampled together, in a step or in a batch of an evaluation.
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
         let samples = self.algorithm.tree().samples;
@@ -212,15 +210,15 @@ impl Plan<'_> {
         prompts.saturating_add(nodes.saturating_mul(responses))
     }
 
-    /// Tokens of the longest prompt at the last turn, if what agents are told is never longer than at
-    /// the first.
+    /// Tokens of the longest prompt at the last turn, if no observation is longer than the longest first
+    /// one.
     fn last_prompt(&self, prompt: usize) -> usize {
         let turns = self.game.horizon;
         turns * prompt + (turns - 1) * self.recipe.max_new_tokens
     }
 }
 
-/// The bytes that a team needs on each device: those that last, and the most that pass.
+/// The bytes that a team needs on each device: what lasts, and the largest temporary need.
 fn by_device(members: &[(&Member, Needs)]) -> BTreeMap<String, u64> {
     let mut devices: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for (member, needs) in members {
@@ -236,7 +234,7 @@ fn gigabytes(bytes: u64) -> String {
     format!("{:.2} GB", bytes as f64 / 1e9)
 }
 
-/// What makes a run smaller that is not done yet.
+/// What would make the run smaller.
 fn advice(recipe: &Recipe) -> String {
     let mut ways = Vec::new();
     if recipe.fine_tuning == FineTuning::Full {
@@ -249,12 +247,12 @@ fn advice(recipe: &Recipe) -> String {
         ways.push("let all roles share one model with `team: Shared(…)`");
     }
     ways.push("lower `tasks_per_step`, `algorithm.samples` or `max_new_tokens`");
-    ways.push("take smaller models");
+    ways.push("use smaller models");
     ways.join(", ")
 }
 
-/// The memory in bytes that this process holds or can get: of the machine, or of what its control
-/// group may use where that is less, as in containers. `None` where the system does not say.
+/// The memory in bytes that this process holds or can get, within the limit of its control group (as in a
+/// container). `None` if the system does not report it.
 pub(crate) fn available() -> Option<u64> {
     let own = sysinfo::get_current_pid().ok()?;
     let mut system = System::new();
@@ -271,7 +269,7 @@ pub(crate) fn available() -> Option<u64> {
     Some(free + process.memory())
 }
 
-/// The most memory that this process has held, in MiB; `None` where the system does not say.
+/// The most memory that this process has held, in MiB; `None` if the system does not report it.
 pub fn peak_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let most = status
@@ -283,8 +281,9 @@ pub fn peak_mib() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::Path};
+    use std::{collections::BTreeSet, path::Path, sync::LazyLock};
 
+    use polyphony_marl::Magrpo;
     use polyphony_model::ModelFiles;
 
     use super::*;
@@ -309,13 +308,19 @@ mod tests {
         })
     }
 
+    /// The algorithm of the fixture's recipe.
+    static ALGORITHM: LazyLock<Magrpo> = LazyLock::new(|| Magrpo {
+        samples: 8,
+        ..Magrpo::default()
+    });
+
     fn plan(recipe: &Recipe) -> Plan<'_> {
         let registry = fixture::registry();
         let environment = registry.build_environment(&recipe.environment).unwrap();
         Plan {
             recipe,
             game: Game::of(environment.as_ref()),
-            algorithm: registry.read_algorithm(&recipe.algorithm).unwrap().settings,
+            algorithm: &*ALGORITHM,
         }
     }
 
@@ -454,7 +459,7 @@ mod tests {
         };
         let text = message(&[]);
         for part in [
-            "there are 0.00 GB",
+            "only 0.00 GB are available",
             "`fine_tuning: Lora()`",
             "Recompute",
             "Shared",
@@ -469,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_says_what_there_is() {
+    fn the_system_reports_its_memory() {
         assert!(available().unwrap() > 1 << 20);
     }
 }

@@ -1,4 +1,4 @@
-//! Models by name: obtained from where the name says, and converted if need be.
+//! Models by name: obtained from the place in the name, and converted if needed.
 
 use std::{
     cell::RefCell,
@@ -11,15 +11,16 @@ use polyphony_hub::{ModelStore, Transfer};
 
 use crate::observer::{Event, Observer};
 
-/// The path of a model: a Hugging Face directory or a GGUF file. What is not in a cache yet is obtained.
+/// The path of a model: a Hugging Face directory or a GGUF file. A model that is not cached is obtained
+/// first.
 ///
 /// # Errors
-/// If the name is malformed or the model cannot be obtained: says what would help.
+/// If the name is malformed or the model cannot be obtained; the message says what would help.
 pub fn resolve_model(model: &str, observer: &mut dyn Observer) -> Result<PathBuf> {
     with_store(observer, |store| Ok(store.resolve(model)?))
 }
 
-/// What `work` makes of the store that the environment variables describe.
+/// Runs `work` on the store that the environment variables describe.
 ///
 /// # Errors
 /// Those of `work`.
@@ -34,7 +35,7 @@ pub fn with_store<T>(
     work(&ModelStore::new(&convert).on_transfer(&on_transfer))
 }
 
-/// Makes a Hugging Face directory of a GGUF file.
+/// Converts a GGUF file to a Hugging Face directory.
 fn convert(file: &Path, target: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(polyphony_model::convert(file, target)?)
 }

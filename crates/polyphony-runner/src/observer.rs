@@ -1,4 +1,4 @@
-//! What a run reports while it works, for whoever shows it.
+//! What a run reports while it works, for those who show it.
 
 use polyphony_hub::Transfer;
 use polyphony_marl::Progress;
@@ -6,10 +6,10 @@ use polyphony_marl::Progress;
 /// Something that happened in a run or an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A phase of `length` units begins, such as the steps of a run; `done` of them were done before.
-    /// Another phase may begin and end within it.
+    /// A phase of `length` units begins, such as the steps of a run; `done` of them are done already. Phases
+    /// may be nested.
     Begun {
-        /// What is done, in a few words.
+        /// A short description.
         title: &'a str,
         /// The units of the phase.
         length: usize,
@@ -27,16 +27,16 @@ pub enum Event<'a> {
     Step {
         /// Steps that are done.
         done: usize,
-        /// The mean return of the step's joint actions at the first turn; NaN where there were none.
+        /// The mean return of the step's joint actions at the first turn; NaN if there were none.
         mean_return: f64,
-        /// The best joint action of the run so far; `None` before there was one.
+        /// The best joint action of the run so far, if there is one.
         best: Option<&'a Best>,
-        /// Sampled tokens a second.
+        /// Sampled tokens per second.
         tokens_per_sec: f64,
     },
     /// Units of the phase are done.
     Advanced {
-        /// How many.
+        /// How many units are done.
         done: usize,
     },
     /// The phase that began last has ended.
@@ -45,17 +45,17 @@ pub enum Event<'a> {
     Transfer(Transfer<'a>),
 }
 
-/// The highest reward of a joint action in a run, and the last part of it that was not 0: the level
-/// that it reached.
+/// The highest reward of a joint action in a run, and the level that it reached: the last part of the
+/// reward that is not 0.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Best {
     /// The reward.
     pub reward: f64,
-    /// The name of the part; `None` where every part was 0.
+    /// The name of the part; `None` if every part is 0.
     pub level: Option<String>,
 }
 
-/// Whoever shows a run.
+/// Shows a run.
 pub trait Observer {
     /// Something happened.
     fn on_event(&mut self, event: Event<'_>);

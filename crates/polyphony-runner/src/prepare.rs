@@ -1,8 +1,8 @@
-//! What a run plays with, all of it checked before anything is written.
+//! Everything that a run needs, obtained and checked before anything is written.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use polyphony_episode::{Environment, Split, Task};
-use polyphony_marl::{Game, StartedTasks, start_tasks};
+use polyphony_marl::{AlgorithmSettings, Game, StartedTasks, start_tasks};
 
 use crate::{
     choice::Choice,
@@ -13,26 +13,29 @@ use crate::{
     team::{Models, Team},
 };
 
-/// A team, its environment, and the tasks that it plays.
+/// A team, its environment, the tasks that it plays, and the settings of the algorithm.
 pub(crate) struct Prepared {
     pub(crate) environment: Box<dyn Environment>,
+    pub(crate) algorithm: Box<dyn AlgorithmSettings>,
     pub(crate) team: Team,
-    /// To train on; nothing where a team is only evaluated.
+    /// Tasks to train on; none if the team is only evaluated.
     pub(crate) train: StartedTasks,
     pub(crate) held_out: StartedTasks,
 }
 
 impl Prepared {
-    /// Obtains everything that a training run needs.
+    /// Obtains everything that a training run needs; `algorithm` holds the settings of the recipe's own.
     ///
     /// # Errors
-    /// If data or models cannot be had, something does not fit together, or memory is too small.
+    /// If data or models cannot be obtained, something does not fit together, or memory is too small.
     pub(crate) fn for_training(
         registry: &Registry,
         recipe: &Recipe,
+        algorithm: Box<dyn AlgorithmSettings>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let environment = build(registry, recipe)?;
+        let environment = registry.build_environment(&recipe.environment)?;
+        check_fit(registry, recipe, algorithm.as_ref(), environment.as_ref())?;
         let tasks = load_tasks(registry, recipe, Split::Train, environment.as_ref())?;
         ensure!(
             recipe.tasks_per_step <= tasks.len(),
@@ -46,10 +49,10 @@ impl Prepared {
         let plan = memory::Plan {
             recipe,
             game: Game::of(environment.as_ref()),
-            algorithm: registry.read_algorithm(&recipe.algorithm)?.settings,
+            algorithm: algorithm.as_ref(),
         };
         let available = memory::available();
-        // Once before weights are read, which alone may be too much, and once with all that is known.
+        // Once before the weights are read, which alone may be too much, and again when prompts are known.
         plan.check(&members, available)?;
         let team = models.load(recipe)?;
         let train = started(recipe, environment.as_ref(), &team, tasks, "train")?;
@@ -61,51 +64,63 @@ impl Prepared {
                 .flat_map(|longest| &longest[member.roles.clone()]);
             member.prompt = longest.copied().max();
         }
-        plan.tell(&members, available);
+        plan.log(&members, available);
         plan.check(&members, available)?;
         if recipe.sampling.truncates() {
             log::warn!(
                 "sampling with top-p or top-k biases the update, which differentiates the whole \
-                 distribution; leave both out unless the aim is to reproduce a published run"
+                 distribution; leave both out unless you reproduce a published run"
             );
         }
         Ok(Self {
             environment,
+            algorithm,
             team,
             train,
             held_out,
         })
     }
 
-    /// Obtains what an evaluation needs.
+    /// Obtains what an evaluation in this environment needs; `algorithm` holds the settings of the
+    /// recipe's own.
     ///
     /// # Errors
-    /// If data or models cannot be had, or something does not fit together.
+    /// If data or models cannot be obtained, or something does not fit together.
     pub(crate) fn for_evaluation(
         registry: &Registry,
         recipe: &Recipe,
+        environment: Box<dyn Environment>,
+        algorithm: Box<dyn AlgorithmSettings>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let environment = build(registry, recipe)?;
+        check_fit(registry, recipe, algorithm.as_ref(), environment.as_ref())?;
         let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
         let team = Models::open(recipe, environment.as_ref(), observer)?.load(recipe)?;
         let held_out = started(recipe, environment.as_ref(), &team, held_out, "held_out")?;
         Ok(Self {
             environment,
+            algorithm,
             team,
             train: StartedTasks::default(),
             held_out,
         })
     }
+
+    /// How much the reward of a turn counts one turn earlier.
+    pub(crate) fn discount(&self) -> f64 {
+        self.algorithm.tree().discount
+    }
 }
 
-/// The environment of a recipe, which fits it.
-fn build(registry: &Registry, recipe: &Recipe) -> Result<Box<dyn Environment>> {
-    let environment = registry.build_environment(&recipe.environment)?;
+fn check_fit(
+    registry: &Registry,
+    recipe: &Recipe,
+    algorithm: &dyn AlgorithmSettings,
+    environment: &dyn Environment,
+) -> Result<()> {
     recipe
-        .validate_for(registry, environment.as_ref())
-        .context("checking the recipe against its environment")?;
-    Ok(environment)
+        .validate_for(registry, algorithm, environment)
+        .context("checking the recipe against its environment")
 }
 
 fn held_out_tasks(
@@ -118,9 +133,7 @@ fn held_out_tasks(
     Ok(tasks)
 }
 
-/// The tasks of one split: those of the data set that the recipe names, or the environment's own. The
-/// environment has looked at the first of them, so that data for another one is found before any model is
-/// obtained.
+/// The tasks of one split: those of the data set that the recipe names, or the environment's own.
 fn load_tasks(
     registry: &Registry,
     recipe: &Recipe,
@@ -153,12 +166,16 @@ fn load_tasks(
             recipe.environment.name()
         );
     };
-    let context = || format!("loading `{key}`, which must hold tasks for the `environment`");
-    environment.start(first).with_context(context)?;
+    // Data for another environment is found here, before a model is downloaded for nothing. The
+    // environment's own tasks fit, and are started once.
+    if source.is_some() {
+        let context = || format!("loading `{key}`, which must hold tasks for the `environment`");
+        environment.start(first).with_context(context)?;
+    }
     Ok(tasks)
 }
 
-/// Starts and tokenizes all tasks: one that cannot be played is found now, not after hours.
+/// Starts and tokenizes all tasks, so that one that cannot be played is found now and not after hours.
 fn started(
     recipe: &Recipe,
     environment: &dyn Environment,
@@ -171,7 +188,7 @@ fn started(
         .with_context(|| format!("checking `{key}`"))?;
     ensure!(
         started.playable() > 0,
-        "`{key}`: not one of {count} tasks fits into the context with `max_new_tokens` {}: lower that, or take \
+        "`{key}`: none of {count} tasks fits into the context with `max_new_tokens` {}: lower that, or use \
          shorter tasks",
         recipe.max_new_tokens
     );

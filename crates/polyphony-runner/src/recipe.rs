@@ -2,12 +2,12 @@
 //!
 //! Start reading at [`Recipe`]; `docs/recipes.md` describes every key for users. [`Recipe::load`]
 //! reads a registered recipe or a file, applies `--set path=value`, lets the registered types read
-//! their own settings, and checks every number, so whoever holds a recipe may rely on its ranges.
+//! their own settings, and checks every number, so the ranges of a loaded recipe can be relied on.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use polyphony_marl::{LongPrompts, RolloutWeights, TrainingConfig, Updates};
+use polyphony_marl::{AlgorithmSettings, LongPrompts, RolloutWeights, TrainingConfig, Updates};
 use polyphony_model::{LoraConfig, Projection, Sampling};
 use polyphony_report::reader;
 use serde::{Deserialize, Serialize};
@@ -17,52 +17,52 @@ use crate::{choice::Choice, device::Devices, explain, registry::Registry};
 mod overrides;
 mod validate;
 
-/// What a training run does.
+/// Everything that determines a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// Where all random numbers of the run start from.
+    /// The seed of all random numbers in the run.
     #[serde(default)]
     pub seed: u64,
-    /// What the agents do together.
+    /// The environment that the agents play.
     pub environment: Choice,
-    /// The tasks to train on; `None` for those that the environment has of its own.
+    /// The tasks to train on; `None` for the environment's own.
     #[serde(default)]
     pub train: Option<Choice>,
-    /// The tasks to evaluate on, before and after; `None` for those that the environment has of its own.
+    /// The tasks to evaluate on; `None` for the environment's own.
     #[serde(default)]
     pub held_out: Option<Choice>,
     /// The models that the agents start from.
     pub team: Team,
-    /// How responses are drawn.
+    /// How responses are sampled.
     #[serde(default)]
     pub sampling: Sampling,
     /// The longest response, in tokens.
     pub max_new_tokens: usize,
-    /// What weights are made of while responses are sampled.
+    /// The number format of the weights while responses are sampled.
     #[serde(default)]
     pub rollout_weights: RolloutWeights,
-    /// What is done with a prompt that does not fit into the model's context.
+    /// How prompts that do not fit into the model's context are treated.
     #[serde(default)]
     pub long_prompts: LongPrompts,
-    /// What is sampled and what is learned from it; the first registered algorithm if left out.
+    /// The algorithm; the first registered one if left out.
     #[serde(default = "unnamed")]
     pub algorithm: Choice,
-    /// How weights are changed.
+    /// How weights are updated.
     #[serde(default)]
     pub updates: Updates,
     /// Training steps.
     pub steps: usize,
-    /// Tasks that a step plays. Agents change their weights when they have `updates.buffer` nodes.
+    /// Tasks per step. Agents update their weights when they have `updates.buffer` nodes.
     #[serde(default = "one")]
     pub tasks_per_step: usize,
     /// How the team is evaluated.
     #[serde(default)]
     pub evaluation: EvaluationPlan,
-    /// What is kept so that a stopped run can be resumed.
+    /// What is saved so that a stopped run can be resumed.
     #[serde(default)]
     pub checkpoints: Checkpoints,
-    /// Which weights learn.
+    /// Which weights are trained.
     #[serde(default)]
     pub fine_tuning: FineTuning,
     /// Where the models run.
@@ -74,27 +74,27 @@ fn one() -> usize {
     1
 }
 
-/// Stands for the first registered algorithm until the recipe is resolved.
+/// A placeholder for the first registered algorithm until the recipe is resolved.
 fn unnamed() -> Choice {
     Choice::new("")
 }
 
-/// Which weights learn.
+/// Which weights are trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum FineTuning {
     /// All of them.
     #[default]
     Full,
-    /// Low-rank adapters, which need far less memory.
+    /// Low-rank adapters, which need much less memory.
     Lora {
         /// The adapters' rank.
         #[serde(default = "default_rank")]
         rank: usize,
-        /// What an adapter adds is multiplied by `alpha / rank`.
+        /// The output of an adapter is multiplied by `alpha / rank`.
         #[serde(default = "default_alpha")]
         alpha: f64,
-        /// The projections that have one.
+        /// The projections that have an adapter.
         #[serde(default = "default_targets")]
         targets: Vec<Projection>,
     },
@@ -113,7 +113,7 @@ fn default_targets() -> Vec<Projection> {
 }
 
 impl FineTuning {
-    /// The adapters' settings, if there are to be any.
+    /// The settings of the adapters, if adapters are trained.
     pub fn lora(&self) -> Option<LoraConfig> {
         match self {
             Self::Full => None,
@@ -137,19 +137,19 @@ pub enum Team {
     Copies(String),
     /// One model for each agent, in the order of the environment's roles.
     Each(Vec<String>),
-    /// One agent plays all roles with one model, which learns from each.
+    /// One agent plays all roles with one model, which learns from all of them.
     Shared(String),
 }
 
-/// How the team is evaluated on held-out tasks, before and after training and between.
+/// How the team is evaluated on held-out tasks before, during and after training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationPlan {
-    /// The held-out tasks to use, from the first; all where there are fewer.
+    /// How many held-out tasks to use, from the first; all if there are fewer.
     pub tasks: usize,
-    /// Episodes of each task.
+    /// Episodes per task.
     pub samples: usize,
-    /// Steps from one evaluation to the next; `None` for none but the first and the last.
+    /// Steps from one evaluation to the next; `None` for only the first and the last.
     pub every: Option<usize>,
 }
 
@@ -170,13 +170,13 @@ impl Default for EvaluationPlan {
     }
 }
 
-/// What is kept so that a stopped run can be resumed.
+/// What is saved so that a stopped run can be resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoints {
-    /// Steps from one checkpoint to the next. There is also one after the last step.
+    /// Steps from one checkpoint to the next. The last step always has one.
     pub every: usize,
-    /// How many are kept, the newest ones.
+    /// How many of the newest checkpoints are kept.
     pub keep: usize,
 }
 
@@ -187,7 +187,7 @@ impl Default for Checkpoints {
 }
 
 impl Team {
-    /// The models that are named.
+    /// The models that the team names.
     pub fn names(&self) -> Vec<&str> {
         match self {
             Self::Copies(model) | Self::Shared(model) => vec![model],
@@ -209,47 +209,51 @@ impl Team {
 impl Recipe {
     /// Reads a recipe, applies overrides of the form `path=value`, and checks it.
     ///
-    /// `which` is the name of a registered recipe, or a file; `None` is the first registered recipe.
+    /// `which` is the name of a registered recipe, or a file; `None` means the first registered recipe.
     ///
     /// # Errors
-    /// Names the file and the line, or the override, with what is allowed there.
+    /// Names the file and the line, or the override, and what is allowed there.
     pub fn load(registry: &Registry, which: Option<&str>, overrides: &[String]) -> Result<Self> {
         let (label, text) = find(registry, which)?;
         Self::parse(registry, &label, &text, overrides)
     }
 
-    /// The recipe of a text with its overrides; `label` says in errors where the text is from.
+    /// The recipe of a text with its overrides; errors name the text's origin, `label`.
     pub(crate) fn parse(
         registry: &Registry,
         label: &str,
         text: &str,
         overrides: &[String],
     ) -> Result<Self> {
-        let mut recipe =
-            Self::from_ron(registry, text).with_context(|| format!("reading {label}"))?;
+        let mut read = Self::read(registry, text).with_context(|| format!("reading {label}"))?;
         for change in overrides {
-            recipe = recipe
-                .with(registry, change)
-                .with_context(|| format!("--set {change}"))?;
+            let changed = read.recipe.with(registry, change);
+            read = changed.with_context(|| format!("--set {change}"))?;
         }
-        recipe.validate(registry).with_context(|| match overrides {
+        let ReadRecipe { recipe, algorithm } = read;
+        let checked = recipe.validate_with(algorithm.as_ref());
+        checked.with_context(|| match overrides {
             [] => format!("checking {label}"),
             _ => format!("checking {label} with --set {}", overrides.join(" --set ")),
         })?;
         Ok(recipe)
     }
 
-    /// Parses a recipe and spells every key of its settings out, without checking its numbers.
+    /// Parses a recipe and fills in every key of its settings, without checking its numbers.
     ///
     /// # Errors
-    /// Names the line, and for a key or a name that does not exist the nearest one that does.
+    /// Names the line, and for a key or a name that does not exist the nearest one that does exist.
     pub fn from_ron(registry: &Registry, text: &str) -> Result<Self> {
+        Ok(Self::read(registry, text)?.recipe)
+    }
+
+    fn read(registry: &Registry, text: &str) -> Result<ReadRecipe> {
         let recipe: Self = reader()
             .from_str(text)
             .map_err(|error| explain::in_file(&error))?;
         recipe
             .resolve(registry)
-            .map_err(|error| explain::settings_in_file(error, text))
+            .map_err(|wrong| explain::choice_in_file(wrong.error, text, wrong.key))
     }
 
     /// The recipe as RON, every key spelled out; [`Recipe::from_ron`] gives back an equal one.
@@ -260,32 +264,45 @@ impl Recipe {
     }
 
     /// The recipe with one change of the form `path=value`.
-    fn with(&self, registry: &Registry, change: &str) -> Result<Self> {
+    fn with(&self, registry: &Registry, change: &str) -> Result<ReadRecipe> {
         let overrides::Changed { path, value, text } = overrides::apply(&self.to_ron(), change)?;
         let read: Self = reader().from_str(&text).map_err(|error| {
             let reason = explain::reason(&error.code);
             anyhow!("`{path}` cannot be {value}: {reason}")
         })?;
         read.resolve(registry)
-            .map_err(|error| anyhow!("`{path}` cannot be {value}: {error:#}"))
+            .map_err(|wrong| anyhow!("`{path}` cannot be {value}: {:#}", wrong.error))
     }
 
-    /// The recipe with what it names as the registered types write it.
-    fn resolve(self, registry: &Registry) -> Result<Self> {
-        let source = |choice: Option<Choice>| {
+    /// Lets the registered types read what the recipe names, and write it with every key spelled out.
+    fn resolve(self, registry: &Registry) -> Result<ReadRecipe, Unresolved> {
+        let at = |key| move |error| Unresolved { key, error };
+        let source = |key, choice: Option<Choice>| {
             let read = choice.map(|choice| registry.read_source(&choice));
-            Ok::<_, anyhow::Error>(read.transpose()?.map(|source| source.choice))
+            let read = read.transpose().map_err(at(key))?;
+            Ok(read.map(|source| source.choice))
         };
-        Ok(Self {
-            environment: registry.resolve_environment(&self.environment)?,
-            train: source(self.train)?,
-            held_out: source(self.held_out)?,
-            algorithm: registry.read_algorithm(&self.algorithm)?.choice,
-            ..self
+        let environment = registry
+            .resolve_environment(&self.environment)
+            .map_err(at("environment"))?;
+        let train = source("train", self.train)?;
+        let held_out = source("held_out", self.held_out)?;
+        let algorithm = registry
+            .read_algorithm(&self.algorithm)
+            .map_err(at("algorithm"))?;
+        Ok(ReadRecipe {
+            recipe: Self {
+                environment,
+                train,
+                held_out,
+                algorithm: algorithm.choice,
+                ..self
+            },
+            algorithm: algorithm.settings,
         })
     }
 
-    /// What an algorithm and a rollout need to know of the recipe.
+    /// What an algorithm and a rollout need to know about the recipe.
     pub fn training_config(&self) -> TrainingConfig {
         TrainingConfig {
             seed: self.seed,
@@ -297,6 +314,18 @@ impl Recipe {
             updates: self.updates.clone(),
         }
     }
+}
+
+/// A recipe with every key spelled out, and the settings of its algorithm.
+struct ReadRecipe {
+    recipe: Recipe,
+    algorithm: Box<dyn AlgorithmSettings>,
+}
+
+/// What a recipe names that is not registered, or has settings that cannot be read.
+struct Unresolved {
+    key: &'static str,
+    error: anyhow::Error,
 }
 
 /// The label and the text of a registered recipe, or of a file.

@@ -1,7 +1,7 @@
 //! What recipes can name: environments, algorithms, data sets and whole recipes.
 //!
-//! What ships with the program is registered like anything of a user's: there is no closed list. A
-//! registered type reads its own settings, and writes them out again with every key spelled out.
+//! Everything that ships with the program is registered in the same way as a user's own types: there is no
+//! closed list. A registered type reads its own settings, and writes them with every key spelled out.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     choice::{Choice, Shipped},
-    explain::UnknownName,
+    explain::WrongChoice,
     names::check_names,
     settings::read_settings,
 };
@@ -26,7 +26,7 @@ pub struct Registry {
     sources: Kind<dyn TaskSource>,
     single_agent: Option<SingleAgent>,
     recipes: IndexMap<&'static str, &'static str>,
-    /// Names that were registered twice, in words.
+    /// Descriptions of the names that were registered twice.
     clashes: Vec<String>,
 }
 
@@ -37,12 +37,12 @@ struct SingleAgent {
     wrap: fn(Box<dyn Environment>) -> Box<dyn Environment>,
 }
 
-/// Settings that have been read, and the choice that they make with every key spelled out.
+/// Settings that have been read, and their choice with every key spelled out.
 #[derive(Debug)]
 pub struct Resolved<T: ?Sized> {
     /// The settings.
     pub settings: Box<T>,
-    /// What a resolved recipe says of them.
+    /// The choice as a resolved recipe contains it.
     pub choice: Choice,
 }
 
@@ -69,7 +69,7 @@ impl<T: ?Sized> Kind<T> {
 }
 
 impl Registry {
-    /// A registry that knows nothing.
+    /// An empty registry.
     pub fn new() -> Self {
         Self::default()
     }
@@ -140,7 +140,7 @@ impl Registry {
         self
     }
 
-    /// Registers a recipe, which `train` and others know by its name. The first is the default.
+    /// Registers a recipe by name. The first one is the default.
     #[must_use]
     pub fn recipe(mut self, name: &'static str, text: &'static str) -> Self {
         let before = self.recipes.insert(name, text);
@@ -154,10 +154,10 @@ impl Registry {
         }
     }
 
-    /// Checks that every name was registered once.
+    /// Checks that no name was registered twice.
     ///
     /// # Errors
-    /// Lists the names that were not.
+    /// Lists the names that were.
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.clashes.is_empty(),
@@ -173,17 +173,30 @@ impl Registry {
         self.recipes.iter().map(shipped)
     }
 
-    /// The names of all environments, wrappers not among them.
+    /// The names of all environments, without wrappers.
     pub fn environment_names(&self) -> Vec<&'static str> {
         self.environments.names()
     }
 
-    /// The name of the single-agent wrapper, if there is one.
-    pub fn single_agent_name(&self) -> Option<&'static str> {
-        self.single_agent.map(|single| single.name)
+    /// Wraps an environment so that one agent does the work of its team; also returns the choice that
+    /// names the result.
+    ///
+    /// # Errors
+    /// If no wrapper is registered.
+    pub(crate) fn wrap(
+        &self,
+        choice: &Choice,
+        environment: Box<dyn Environment>,
+    ) -> Result<(Choice, Box<dyn Environment>)> {
+        let single = self.single_agent.context(
+            "this program has no wrapper that lets one agent do a team's work: register one with \
+             `single_agent`",
+        )?;
+        let choice = Choice::with_settings(single.name, format!("({choice})"));
+        Ok((choice, (single.wrap)(environment)))
     }
 
-    /// The environment that a choice wraps for a single agent, if it does.
+    /// The team's environment that a choice wraps for a single agent, if it is a wrapper.
     pub fn team_of(&self, choice: &Choice) -> Option<Choice> {
         let single = self.single_agent?;
         let inner = choice.settings().strip_prefix('(')?.strip_suffix(')')?;
@@ -215,7 +228,7 @@ impl Registry {
             (_, Some(team)) => {
                 ensure!(
                     self.team_of(&team).is_none(),
-                    "`environment` is a {0} of a {0}, but must be one of a team",
+                    "`environment` is a {0} of a {0}, but must be a {0} of a team's environment",
                     choice.name()
                 );
                 let team = self.resolve_environment(&team)?;
@@ -225,7 +238,7 @@ impl Registry {
         }
     }
 
-    /// The choice that a command line names, which may do without capitals: `number-plate` for
+    /// The choice that a command line names, where capitals do not matter: `number-plate` for
     /// `NumberPlate`.
     ///
     /// # Errors
@@ -243,20 +256,19 @@ impl Registry {
     /// The environment itself, ready to play.
     ///
     /// # Errors
-    /// If it is not registered, or cannot be made: what failed, and what would help.
+    /// If it is not registered or cannot be built; the message says what would help.
     pub fn build_environment(&self, choice: &Choice) -> Result<Box<dyn Environment>> {
         if let (Some(single), Some(team)) = (self.single_agent, self.team_of(choice)) {
             return Ok((single.wrap)(self.build_environment(&team)?));
         }
         let built = self.plain_environment(choice)?.settings.build();
-        let context = || format!("making the environment `{}`", choice.name());
+        let context = || format!("building the environment `{}`", choice.name());
         let environment = built.with_context(context)?;
         check_names(environment.as_ref()).with_context(context)?;
         Ok(environment)
     }
 
-    /// The keys of an environment's settings that change nothing that is played, those of its team where
-    /// a single agent does the work.
+    /// The operational keys of an environment's settings; those of its team if a single agent does the work.
     ///
     /// # Errors
     /// If it is not registered, or its settings cannot be read.
@@ -271,13 +283,15 @@ impl Registry {
         let reader = self.environments.readers.get(choice.name());
         let known = || {
             let mut names = self.environment_names();
-            names.extend(self.single_agent_name());
+            names.extend(self.single_agent.map(|single| single.name));
             names
         };
-        reader.ok_or_else(|| UnknownName::new("environment", choice.name(), &known()))?(choice)
+        reader.ok_or_else(|| WrongChoice::unknown_name("environment", choice.name(), &known()))?(
+            choice,
+        )
     }
 
-    /// The settings of an algorithm; those of the first registered one where none is named.
+    /// The settings of an algorithm; of the first registered one if none is named.
     ///
     /// # Errors
     /// If it is not registered, or its settings cannot be read.
@@ -292,7 +306,9 @@ impl Registry {
         let choice = default.as_ref().unwrap_or(choice);
         let reader = self.algorithms.readers.get(choice.name());
         let known = || self.algorithms.names();
-        reader.ok_or_else(|| UnknownName::new("algorithm", choice.name(), &known()))?(choice)
+        reader.ok_or_else(|| WrongChoice::unknown_name("algorithm", choice.name(), &known()))?(
+            choice,
+        )
     }
 
     /// The settings of a data set.
@@ -302,7 +318,10 @@ impl Registry {
     pub fn read_source(&self, choice: &Choice) -> Result<Resolved<dyn TaskSource>> {
         let reader = self.sources.readers.get(choice.name());
         let known = || self.sources.names();
-        reader.ok_or_else(|| UnknownName::new("kind of data set", choice.name(), &known()))?(choice)
+        reader
+            .ok_or_else(|| WrongChoice::unknown_name("kind of data set", choice.name(), &known()))?(
+            choice,
+        )
     }
 }
 
@@ -312,7 +331,7 @@ impl fmt::Debug for Registry {
             .field("environments", &self.environments.names())
             .field("algorithms", &self.algorithms.names())
             .field("sources", &self.sources.names())
-            .field("single_agent", &self.single_agent_name())
+            .field("single_agent", &self.single_agent.map(|single| single.name))
             .field("recipes", &self.recipes.keys().collect::<Vec<_>>())
             .finish()
     }
@@ -371,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_the_nearest() {
+    fn errors_name_the_nearest_name() {
         refused(
             "SameLenght",
             "this program has no environment `SameLenght`; did you mean `SameLength`? Known here: \
@@ -390,7 +409,7 @@ mod tests {
         let message = format!("{:#}", error.err().unwrap());
         assert_eq!(
             message,
-            "making the environment `SameLength`: `weight` is 0"
+            "building the environment `SameLength`: `weight` is 0"
         );
         let none = Registry::new()
             .read_algorithm(&choice("Magrpo"))

@@ -1,23 +1,23 @@
-//! Which tasks a step plays.
+//! The tasks of each step.
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
-/// Walks through a data set again and again, in a new order each time. The order follows from the
-/// seed alone, so a run can continue from its step's number.
+/// Passes through a data set repeatedly, in a new order each time. The order depends only on the seed, so a
+/// run can be resumed at any step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
     /// The run's seed.
     pub(crate) seed: u64,
     /// Tasks in the data set.
     pub(crate) tasks: usize,
-    /// Tasks of one step.
+    /// Tasks per step.
     pub(crate) per_step: usize,
 }
 
 impl Schedule {
-    /// The indices of the tasks that a step plays: never one twice. A pass ends when too few tasks
-    /// for a step are left; the next one has another order, so others are left out.
+    /// The indices of the tasks that a step plays, all different. A pass ends when too few tasks for a step
+    /// are left; the next one has another order and leaves out others.
     pub(crate) fn step(&self, step: usize) -> Vec<usize> {
         let steps_per_pass = (self.tasks / self.per_step).max(1);
         let (pass, place) = (step / steps_per_pass, step % steps_per_pass);

@@ -1,32 +1,91 @@
 //! Settings of registered types, from the RON text of a recipe and back.
 
+use std::fmt;
+
 use anyhow::Result;
 use polyphony_report::{fields, reader};
-use serde::{Serialize, de::DeserializeOwned};
+use ron::error::{Error as Code, SpannedError};
+use serde::{
+    Deserializer, Serialize,
+    de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
+};
 
-use crate::{choice::Choice, explain};
+use crate::{choice::Choice, explain::WrongChoice};
 
-/// The settings of a choice, and the choice with every key of them spelled out.
+/// Reads the settings of a choice; also returns the choice with every key of them spelled out.
 ///
 /// # Errors
-/// Names the key and the nearest one that is known; also where the type itself would let an unknown
-/// key pass.
+/// Names the key and the nearest one that is known, even where the type itself would accept an unknown
+/// key.
 pub(crate) fn read_settings<S: Serialize + DeserializeOwned>(
     choice: &Choice,
 ) -> Result<(S, Choice)> {
-    let given = choice.settings();
+    let (name, given) = (choice.name(), choice.settings());
     let settings: S = reader()
         .from_str(given)
-        .map_err(|error| explain::SettingsError::new(given, &error))?;
+        .map_err(|error| WrongChoice::settings(name, &error))?;
     let layout = ron::ser::PrettyConfig::new().struct_names(false);
     let text = ron::ser::to_string_pretty(&settings, layout)?;
-    if let (Some(given_keys), Some(known)) = (fields(given), fields(&text)) {
+    if let Some(known) = fields(&text) {
         let known: Vec<&str> = known.iter().map(|(key, _)| key.as_str()).collect();
-        let mut given_keys = given_keys.iter().map(|(key, _)| key.as_str());
-        if let Some(unknown) = given_keys.find(|key| !known.contains(key)) {
-            let name = choice.name();
-            return Err(explain::SettingsError::unknown_key(given, name, unknown, &known).into());
-        }
+        check_keys(name, given, &known)?;
     }
-    Ok((settings, Choice::with_settings(choice.name(), text)))
+    Ok((settings, Choice::with_settings(name, text)))
+}
+
+/// Refuses settings with a key that is not `known`. Settings without keys have none.
+fn check_keys(name: &str, given: &str, known: &[&str]) -> Result<(), WrongChoice> {
+    match reader().from_str_seed(given, Keys(known)) {
+        Err(SpannedError {
+            code: Code::NoSuchStructField { found, .. },
+            span,
+        }) => Err(WrongChoice::unknown_key(name, &found, span.start, known)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the keys of a struct, up to the first that is not among these.
+struct Keys<'a>(&'a [&'a str]);
+
+impl<'de> DeserializeSeed<'de> for Keys<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a struct with named fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if !self.0.contains(&key.as_str()) {
+                return Err(A::Error::unknown_field(&key, &[]));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Recipe, fixture};
+
+    #[test]
+    fn a_key_that_its_type_would_accept_is_found_where_it_is() {
+        let wrong = "SameLength(/* wieght */ labels: [\"wieght\"], wieght: 2)";
+        let text = fixture::TEXT.replace("SameLength()", wrong);
+        let message = Recipe::from_ron(&fixture::registry(), &text)
+            .unwrap_err()
+            .to_string();
+        let expected =
+            "line 2, column 62: there is no key `wieght` in SameLength; did you mean `weight`?";
+        assert!(message.starts_with(expected), "{message}");
+    }
 }

@@ -1,27 +1,27 @@
-//! How a run is asked to end in order.
+//! How a run is asked to stop in an orderly way.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-/// Asks for an orderly end: the step or batch at hand is finished, a checkpoint written, and the
-/// agents saved. Clones ask for the same end.
+/// Asks for an orderly end: the current step or batch is finished, a checkpoint is written, and the agents
+/// are saved. Clones stop the same run.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Nobody has asked yet.
+    /// A token that has not been used.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for the end.
+    /// Asks the run to end.
     pub fn request(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether somebody has asked.
+    /// Whether the run has been asked to end.
     pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

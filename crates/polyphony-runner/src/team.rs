@@ -21,27 +21,30 @@ use crate::{
     recipe::{self, Recipe},
 };
 
+/// The folder of a run's saved agents.
+pub(crate) const AGENTS: &str = "agents";
+
 /// The name of the one agent that plays all roles.
 pub(crate) const SHARED: &str = "shared";
 
-/// The agents of a run, and what is saved beside each one's weights.
+/// The agents of a run, and the files that are saved with the weights of each.
 #[derive(Debug)]
 pub(crate) struct Team {
-    /// One agent a role, or one for all roles.
+    /// One agent per role, or one for all roles.
     pub agents: Vec<Agent>,
     assets: Vec<Arc<Assets>>,
 }
 
-/// The models of a team, found and opened, but without their weights.
+/// The models of a team, opened but not loaded.
 #[derive(Debug)]
 pub(crate) struct Models {
-    /// One for each model on each device.
+    /// One per model and device.
     starts: Vec<Start>,
-    /// One agent a role, or one for all roles.
+    /// One agent per role, or one for all roles.
     agents: Vec<NamedStart>,
 }
 
-/// A model on a device, where one agent or several start.
+/// A model on a device, from which one or several agents start.
 #[derive(Debug)]
 struct Start {
     path: PathBuf,
@@ -52,12 +55,12 @@ struct Start {
 #[derive(Debug)]
 struct NamedStart {
     name: String,
-    /// Its place among the starts.
+    /// Its index among the starts.
     start: usize,
 }
 
 impl Models {
-    /// Obtains and opens the models of a recipe, each of them once a device.
+    /// Obtains and opens the models of a recipe, each of them once per device.
     ///
     /// # Errors
     /// If the program was built without a device, or a model cannot be obtained or opened.
@@ -68,8 +71,8 @@ impl Models {
     ) -> Result<Self> {
         let roles = environment.roles();
         let models = recipe.team.models(roles.len());
-        // What cannot be right is refused before anything is downloaded. Only here, since a run that
-        // used a device can be read without it.
+        // Wrong names are refused before anything is downloaded. Devices are checked only here, since the run
+        // of another machine's device can still be read.
         for device in recipe.devices.of_team(roles.len()) {
             device
                 .check_built()
@@ -103,7 +106,7 @@ impl Models {
         Ok(opened)
     }
 
-    /// The team as the estimate of memory sees it, before anything is known of prompts.
+    /// The team for the estimate of memory, before prompts are known.
     pub(crate) fn members(&self, roles: usize) -> Vec<Member> {
         let member = |(index, agent): (usize, &NamedStart)| {
             let start = &self.starts[agent.start];
@@ -123,11 +126,11 @@ impl Models {
         self.agents.iter().enumerate().map(member).collect()
     }
 
-    /// Reads the weights and places them.
+    /// Loads the weights onto their devices.
     ///
     /// # Errors
-    /// If a device cannot be opened or cannot do what the recipe asks for, or a model cannot be
-    /// read or has no tokenizer.
+    /// If a device cannot be opened or lacks what the recipe needs, or a model cannot be read or has no
+    /// tokenizer.
     pub(crate) fn load(self, recipe: &Recipe) -> Result<Team> {
         let lora = recipe.fine_tuning.lora();
         let mut starts = Vec::new();
@@ -140,7 +143,7 @@ impl Models {
             let mut loaded = Loaded::read(start.files, &device)
                 .with_context(|| format!("loading the model {}", path.display()))?;
             match (&lora, peft_warning(&path)) {
-                // Once for all agents that start from it, so that they share the result.
+                // Once for all agents that start from the model, so that they share the result.
                 (None, _) => loaded.model = loaded.model.merged(),
                 (Some(_), Some(warning)) => log::warn!("{warning}"),
                 (Some(_), None) => {}
@@ -174,7 +177,7 @@ impl Models {
     }
 }
 
-/// Why PEFT will not find the model below adapters that are trained on the one at this path.
+/// A warning if PEFT cannot open the model at this path, on which adapters are trained.
 fn peft_warning(path: &Path) -> Option<String> {
     let extension = path.extension()?;
     extension.eq_ignore_ascii_case("gguf").then(|| {
@@ -186,7 +189,7 @@ fn peft_warning(path: &Path) -> Option<String> {
     })
 }
 
-/// What agents that start from one model share.
+/// What agents with the same start share.
 struct Loaded {
     model: LanguageModel,
     language: Arc<Language>,
@@ -198,7 +201,7 @@ impl Loaded {
         let model = LanguageModel::load(&files, device)?;
         let tokenizer = files.tokenizer.context(
             "it has no tokenizer, which an agent needs to read and write text: put the \
-             tokenizer.json that belongs to the weights beside them",
+             tokenizer.json of the model into the same directory",
         )?;
         let language = Language {
             tokenizer,
@@ -213,15 +216,15 @@ impl Loaded {
     }
 }
 
-/// Saves every agent below `run` as a Hugging Face directory, in place of one that is there, and the
-/// number of training steps that they have had, as far as it is known; returns where.
+/// Saves every agent below `run` as a Hugging Face directory, which replaces an earlier one, and the number
+/// of training steps that they have had, if it is known. Returns the directories.
 ///
 /// # Errors
 /// If the disk is full or gone.
 pub(crate) fn save_agents(run: &Path, team: &Team, steps: Option<usize>) -> Result<Vec<PathBuf>> {
-    let folder = run.join("agents");
+    let folder = run.join(AGENTS);
     remove_unfinished(&folder)?;
-    // Not while some agents are old and some are new.
+    // It is not known while some agents are old and some are new.
     save_trained_steps(run, None)?;
     let agents = team.agents.iter().zip(&team.assets);
     let saved = agents
@@ -245,8 +248,8 @@ fn save_agent(folder: &Path, agent: &Agent, assets: &Assets) -> Result<PathBuf> 
     Ok(path)
 }
 
-/// What the agents of a team are called: each after its role, or one that plays all roles.
-pub fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
+/// The names of a team's agents: the roles, or one name for the agent that plays all of them.
+pub(crate) fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
     match team {
         recipe::Team::Shared(_) => vec![SHARED.to_owned()],
         recipe::Team::Copies(_) | recipe::Team::Each(_) => {
@@ -282,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn adapters_on_a_gguf_file_are_none_that_peft_opens() {
+    fn adapters_on_a_gguf_file_warn_about_peft() {
         for (path, warns) in [
             ("models/tiny.gguf", true),
             ("TINY.GGUF", true),

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
 use polyphony_marl::{Algorithm, Protocol, Rollout, Step, TrainingConfig, train_step};
-use polyphony_report::{Evaluation, RunDirectory, check_new, check_training_run};
+use polyphony_report::{Evaluation, RunDirectory, check_free, check_training_run};
 
 use crate::{
     checkpoint::{self, Position},
@@ -24,12 +24,12 @@ use crate::{
     team::save_agents,
 };
 
-/// What a training run came to.
+/// The result of a training run.
 #[derive(Clone, Debug)]
 pub struct Trained {
     /// The run's directory.
     pub run: PathBuf,
-    /// Steps that are done.
+    /// The steps that are done.
     pub steps: usize,
     /// The recipe that it followed.
     pub recipe: Recipe,
@@ -45,11 +45,11 @@ pub struct Trained {
 
 /// Trains a recipe and saves the agents, in a new directory: `run_dir`, or the first free one below `runs`.
 ///
-/// Everything that can be refused is refused before the run directory is made. Where `stop` asks for
-/// it, the run ends in order after the step at hand, and can be resumed.
+/// Every check comes before the run directory is made. If `stop` is requested, the run ends after the current
+/// step, and can be resumed.
 ///
 /// # Errors
-/// If data or models cannot be had, a step fails, or the run directory cannot be written.
+/// If data or models cannot be obtained, a step fails, or the run directory cannot be written.
 pub fn train(
     registry: &Registry,
     recipe: &Recipe,
@@ -57,20 +57,21 @@ pub fn train(
     stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    recipe.validate_for_training(registry)?;
+    let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
+    recipe.validate_for_training(algorithm.as_ref())?;
     if let Some(path) = run_dir {
-        check_new(path)?;
+        check_free(path)?;
     }
-    let prepared = Prepared::for_training(registry, recipe, observer)?;
-    let mut session = Session::new(registry, recipe, prepared)?;
-    let info = info::run_info(registry, recipe, session.environment())?;
+    let prepared = Prepared::for_training(registry, recipe, algorithm, observer)?;
+    let info = info::run_info(registry, recipe, &prepared)?;
+    let mut session = Session::new(recipe, prepared)?;
     let mut run = RunDirectory::create(run_dir, &recipe.to_ron(), &info)?;
     log::info!("writing the run to {}", run.path().display());
     session.describe_environment(&run)?;
     session.play(&mut run, Position::default(), stop, observer)
 }
 
-/// Continues a run that was stopped as if it had not been; up to another number of `steps`, if any.
+/// Continues a run that was stopped as if it had not been, up to another number of `steps` if one is given.
 ///
 /// # Errors
 /// As [`train`], and if the run is complete or its checkpoint cannot be used.
@@ -85,27 +86,30 @@ pub fn resume(
     let mut recipe = run_recipe(registry, path, &[])?;
     let planned = recipe.steps;
     recipe.steps = steps.unwrap_or(planned);
-    recipe.validate(registry).context("checking --steps")?;
-    recipe.validate_for_training(registry)?;
+    let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
+    recipe
+        .validate_with(algorithm.as_ref())
+        .context("checking --steps")?;
+    recipe.validate_for_training(algorithm.as_ref())?;
     check_training_run(path).context("there is nothing to resume")?;
     let found = find_checkpoint(path, from, &recipe)?;
-    let prepared = Prepared::for_training(registry, &recipe, observer)?;
-    let mut session = Session::new(registry, &recipe, prepared)?;
+    let prepared = Prepared::for_training(registry, &recipe, algorithm, observer)?;
+    let info = info::run_info(registry, &recipe, &prepared)?;
+    let mut session = Session::new(&recipe, prepared)?;
     let position = match &found.checkpoint {
         None => Position::default(),
         Some(checkpoint) => session.load(path, checkpoint)?,
     };
     let mut run = RunDirectory::open(path, position.lengths)?;
-    // In this order a run that is killed meanwhile still resumes from its newest checkpoint.
+    // In this order, a run that is killed here still resumes from its newest checkpoint.
     checkpoint::go_back_to(path, position.steps, &recipe)?;
     run.cut(position.lengths)?;
-    let info = info::run_info(registry, &recipe, session.environment())?;
     run.save_recipe(&recipe.to_ron())?;
     run.save_info(&info)?;
     session.describe_environment(&run)?;
     warn_of_changes(&recipe, planned, &position, found.evaluated);
     log::info!(
-        "resuming {} after step {}; what was recorded later is made anew",
+        "resuming {} after step {}; later records are made again",
         path.display(),
         position.steps
     );
@@ -124,18 +128,18 @@ fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Res
         checkpoint.is_some()
             || *from == checkpoint::From::Start
             || polyphony_report::trained_steps(path)?.is_none_or(|steps| steps == 0),
-        "{} has agents, but no checkpoint to resume from; `--from start` trains anew, and replaces all that \
-         is there",
+        "{} has agents, but no checkpoint to resume from: `--from start` trains again from the start and \
+         replaces them",
         path.display()
     );
     let done = checkpoint.as_deref().map_or(0, checkpoint::steps);
     ensure!(
         done <= recipe.steps,
-        "{done} steps of the run in {} are done. --steps is the number of the whole run's steps: give more \
-         than that to continue, or go back with --from",
+        "{done} steps of the run in {} are done. --steps counts the steps of the whole run: give a larger \
+         number to continue, or go back with --from",
         path.display()
     );
-    // What was being written when the run was killed is cut off later.
+    // A line that was being written when the run was killed is cut off later.
     let evaluated = polyphony_report::evaluations(path)
         .unwrap_or_default()
         .into_iter()
@@ -143,8 +147,8 @@ fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Res
         .find_map(|last| last.step);
     ensure!(
         done < recipe.steps || evaluated != Some(done),
-        "the run in {} is complete: {done} steps are done. --steps is the number of the whole run's \
-         steps: give more than that to continue",
+        "the run in {} is complete: {done} steps are done. --steps counts the steps of the whole run: give \
+         a larger number to continue",
         path.display()
     );
     Ok(Found {
@@ -153,12 +157,12 @@ fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Res
     })
 }
 
-/// What another number of steps means for a run that was planned for `planned`.
+/// Warns of what another number of steps changes in a run that was planned for `planned` steps.
 fn warn_of_changes(recipe: &Recipe, planned: usize, position: &Position, evaluated: Option<usize>) {
     if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::Schedule::Constant {
         log::warn!(
-            "--steps changes the schedule of the learning rate: it was planned for {planned} steps until here, \
-             and is for {} from here on. A run that is planned for {0} from the beginning learns otherwise, \
+            "--steps changes the schedule of the learning rate: until here it was planned for {planned} steps, \
+             from here on for {}. A run that is planned for {0} steps from the start learns differently, \
              although `compare` puts both in one row",
             recipe.steps
         );
@@ -166,8 +170,8 @@ fn warn_of_changes(recipe: &Recipe, planned: usize, position: &Position, evaluat
     let dropped = position.steps > 0 && evaluated == Some(position.steps);
     if dropped && !recipe.evaluation.is_due(position.steps) {
         log::warn!(
-            "the evaluation after step {} is dropped: the run ended there until now, and one of {} steps has \
-             none there",
+            "the evaluation after step {} is dropped: it was the last one, and a run of {} steps has none \
+             there",
             position.steps,
             recipe.steps
         );
@@ -178,21 +182,19 @@ fn warn_of_changes(recipe: &Recipe, planned: usize, position: &Position, evaluat
 struct Session<'a> {
     recipe: &'a Recipe,
     config: TrainingConfig,
-    discount: f64,
     prepared: Prepared,
     algorithm: Box<dyn Algorithm>,
 }
 
 impl<'a> Session<'a> {
-    fn new(registry: &Registry, recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
+    fn new(recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
         let config = recipe.training_config();
-        let settings = registry.read_algorithm(&recipe.algorithm)?.settings;
         let game = polyphony_marl::Game::of(prepared.environment.as_ref());
-        let algorithm = settings.build(&prepared.team.agents, &game, &config)?;
+        let agents = &prepared.team.agents;
+        let algorithm = prepared.algorithm.build(agents, &game, &config)?;
         Ok(Self {
             recipe,
             config,
-            discount: settings.tree().discount,
             prepared,
             algorithm,
         })
@@ -202,7 +204,7 @@ impl<'a> Session<'a> {
         self.prepared.environment.as_ref()
     }
 
-    /// Writes down what the environment says of itself, if it does.
+    /// Saves the environment's description, if it has one.
     fn describe_environment(&self, run: &RunDirectory) -> Result<()> {
         match self.environment().description() {
             Some(description) => Ok(run.save_environment(&description)?),
@@ -210,7 +212,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Puts team and algorithm into the state of a checkpoint.
+    /// Restores team and algorithm from a checkpoint.
     fn load(&mut self, path: &Path, checkpoint: &Path) -> Result<Position> {
         let learner = checkpoint::Learner {
             recipe: self.recipe,
@@ -220,7 +222,7 @@ impl<'a> Session<'a> {
         checkpoint::load(path, checkpoint, learner)
     }
 
-    /// Trains from a position to the end, evaluates, and saves what came of it.
+    /// Trains from a position to the end, saves the agents, and evaluates them.
     fn play(
         &mut self,
         run: &mut RunDirectory,
@@ -229,15 +231,17 @@ impl<'a> Session<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
         let trained = self.train_steps(run, &position, stop, observer);
-        // Saved before anything else can fail, and also when a step has failed: what was learned until
-        // then is not lost.
+        // Saved before anything else can fail, and even if a step has failed, so that nothing learned is
+        // lost.
         let done = trained.as_ref().ok().copied();
         let saved = save_agents(run.path(), &self.prepared.team, done);
         let steps = match trained {
             Ok(steps) => steps,
             Err(error) => {
                 match saved {
-                    Ok(agents) => log::warn!("the agents as they were are in {}", list(&agents)),
+                    Ok(agents) => {
+                        log::warn!("the agents in their last state are in {}", list(&agents))
+                    }
                     Err(error) => log::error!("the agents could not be saved either: {error:#}"),
                 }
                 return Err(error);
@@ -264,8 +268,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Runs the steps from a position until all are done or `stop` asks for the end; returns how many are
-    /// done.
+    /// Runs the steps from a position until all are done or `stop` is requested; returns how many are done.
     fn train_steps(
         &mut self,
         run: &mut RunDirectory,
@@ -292,7 +295,7 @@ impl<'a> Session<'a> {
         while position.steps < self.recipe.steps && !stop.is_requested() {
             let done = position.steps;
             if done > 0 && self.recipe.evaluation.is_due(done) {
-                // From which a resumed run evaluates it again, whatever happens meanwhile.
+                // A run that is killed during the evaluation resumes here and repeats it.
                 if saved < done {
                     self.save(run, &mut position)?;
                     saved = done;
@@ -316,8 +319,8 @@ impl<'a> Session<'a> {
         if position.steps > start.steps && self.algorithm.gradient_steps() == gradient_steps {
             log::warn!(
                 "no agent has changed its weights: in every step all responses to a prompt earned the \
-                 same, or `updates.buffer` was never full; `zero_advantage_share` and \
-                 `truncated_share` in metrics.jsonl say more"
+                 same, or `updates.buffer` was never full; see `zero_advantage_share` and \
+                 `truncated_share` in metrics.jsonl"
             );
         }
         Ok(position.steps)
@@ -362,7 +365,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Writes a checkpoint of where the run stands now.
+    /// Writes a checkpoint of the run's current state.
     fn save(&self, run: &mut RunDirectory, position: &mut Position) -> Result<()> {
         position.lengths = run.sync()?;
         checkpoint::save(
@@ -374,7 +377,7 @@ impl<'a> Session<'a> {
         )
     }
 
-    /// Evaluates the team after this many steps and records what came of it, unless it is stopped.
+    /// Evaluates the team after this many steps and records the result, unless it is stopped.
     fn evaluate(
         &self,
         run: &mut RunDirectory,
@@ -386,7 +389,6 @@ impl<'a> Session<'a> {
         let session = EvaluationSession {
             prepared: &self.prepared,
             recipe: self.recipe,
-            discount: self.discount,
             protocol: &Protocol::parallel(),
             step: Some(steps),
         };
@@ -402,7 +404,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The metrics of a step in the order in which they are written, with what only the run knows of it.
+/// The metrics of a step in the order in which they are written, with those that only the run knows.
 fn all_metrics(step: &Step, secs: f64) -> Vec<Metric> {
     let metric = |name, value: MetricValue, unit, meaning: &'static str| {
         Metric::new(MetricKey::new(name), value, unit, meaning)

@@ -1,4 +1,4 @@
-//! Two agents trained with the crates alone, on one page: no recipe, no run directory, no registry.
+//! Two agents trained with only the crates, on one page: no recipe, no run directory, no registry.
 //!
 //! Each agent reads the name of a town; both should answer with texts of the same length. The models
 //! are two copies of a tiny one with random weights. What is left out here, the runner adds:

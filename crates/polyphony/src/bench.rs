@@ -1,7 +1,7 @@
 //! Training steps on fixed work, timed.
 //!
 //! The work is that of the reference measurement (`docs/performance.md`): two agents summarize one
-//! post, every response has the full length, and a made-up reward tells any two responses apart,
+//! post, every response has the full length, and a made-up reward distinguishes any two responses,
 //! so that no group is skipped. The steps are ordinary ones, run by
 //! [`train_step`].
 
@@ -23,7 +23,7 @@ use serde::Serialize;
 /// The sizes of the work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Work {
-    /// Responses of each agent in a step.
+    /// Responses per agent and step.
     pub(crate) samples: usize,
     /// Tokens of every response.
     pub(crate) new_tokens: usize,
@@ -33,29 +33,29 @@ pub(crate) struct Work {
     pub(crate) activations: Activations,
 }
 
-/// What the steps took. Times are medians over the steps, so that the first step, which also
-/// allocates the optimizers' moments, does not decide them.
+/// The results. Times are medians over the steps, so that the first step, which also allocates the
+/// optimizers' moments, does not dominate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Figures {
     /// The median time of a step.
     pub(crate) seconds_per_step: f64,
-    /// The median time of both agents' rollout in a step, scoring included.
+    /// The median time of both agents' rollout in a step, including scoring.
     pub(crate) generation_seconds_per_step: f64,
     /// The median time of both agents' updates in a step.
     pub(crate) update_seconds_per_step: f64,
-    /// Tokens that both agents sample in a step; the same in all steps.
+    /// Tokens that both agents sample per step; the same in all steps.
     pub(crate) response_tokens_per_step: usize,
     /// Those tokens divided by the median time of a rollout.
     pub(crate) generation_tokens_per_second: f64,
     /// The most memory that the process has held, loading included, in units of 1,000,000 KiB,
-    /// which is what `ru_maxrss / 1e6` gives on Linux; `null` where the system does not say.
+    /// which is what `ru_maxrss / 1e6` gives on Linux; `null` if the system does not report it.
     pub(crate) peak_rss_gb: Option<f64>,
     /// Threads that share the work.
     pub(crate) threads: usize,
 }
 
-/// Two agents summarize the task's `post`. The reward is the greater, the closer the second text is
-/// to 2.4 times the length of the first.
+/// Two agents summarize the task's `post`. The closer the second text is to 2.4 times the length of the
+/// first, the higher is the reward.
 #[derive(Debug)]
 struct LengthRatio {
     roles: [Role; 2],
@@ -71,7 +71,7 @@ impl LengthRatio {
     }
 }
 
-/// What each agent is told ahead of the post.
+/// Each agent's instruction, before the post.
 const INSTRUCTIONS: [&str; 2] = [
     "In a sentence or two, say what this post is about.",
     "Retell this post at length, with many different words and phrases that link your sentences.",
@@ -111,7 +111,7 @@ impl Environment for LengthRatio {
     }
 }
 
-/// Runs the work on two copies of a model. `on_step` is told how many steps are done.
+/// Runs the work on two copies of a model. `on_step` gets the number of steps that are done.
 ///
 /// # Errors
 /// If the model has no tokenizer, a prompt does not fit into its context, a step fails, or an agent
@@ -152,7 +152,7 @@ pub(crate) fn bench(
             let taken = step.metric(&format!("{}/gradient_steps", agent.name));
             ensure!(
                 taken.is_some_and(|steps| steps > 0.0),
-                "agent `{}` learned nothing in step {}, so its update cannot be timed: take more \
+                "agent `{}` learned nothing in step {}, so its update cannot be timed: use more \
                  --samples or --new-tokens",
                 agent.name,
                 index + 1
@@ -219,7 +219,7 @@ fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// The middle value, or the mean of the two middle ones; 0 of nothing.
+/// The middle value, or the mean of the two middle ones; 0 if there are none.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let upper = values.len() / 2;

@@ -1,7 +1,7 @@
-//! The command line: what there is to ask for, and how answers and errors reach the user.
+//! The command line: the commands, and how results and errors reach the user.
 //!
-//! Standard output carries results alone, one JSON object a line where there are several. Logs and
-//! errors go to standard error.
+//! Standard output carries only results, one JSON object per line if there are several. Logs and errors go
+//! to standard error.
 
 use std::{
     io::{self, Write as _},
@@ -11,6 +11,7 @@ use std::{
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use polyphony_report::ReportError;
 use polyphony_runner::Registry;
 
 use crate::commands::{
@@ -34,31 +35,31 @@ enum Command {
     Resume(resume::Arguments),
     /// Evaluates a team on the held-out tasks of a recipe.
     Eval(eval::Arguments),
-    /// Evaluates what a team reaches without learning to work together.
+    /// Evaluates a team that has not learned to work together.
     Baseline(baseline::Arguments),
-    /// Puts runs and baselines side by side, with their cost.
+    /// Compares runs and baselines, with their cost.
     Compare(compare::Arguments),
-    /// Writes what runs did as a page for a browser.
+    /// Writes a page about runs for a browser.
     Report(report::Arguments),
-    /// Shows a run as it goes on.
+    /// Shows a running training in the terminal.
     Watch(watch::Arguments),
     /// Lets a model answer prompts.
     Generate(generate::Arguments),
-    /// Gives the log-probabilities of token sequences.
+    /// Prints the log-probabilities of token sequences.
     Logprobs(logprobs::Arguments),
     /// Scores texts with an environment's reward.
     Score(score::Arguments),
-    /// Lists the environments of this program, or checks a program that is one.
+    /// Lists the environments of this program, or checks an external program that is one.
     Environment(environment::Arguments),
-    /// Lists the models that are known and where they are, or fetches one.
+    /// Lists known and cached models, or fetches one.
     Models(models::Arguments),
-    /// Shows what isolation this machine offers for untrusted programs, or judges one.
+    /// Shows which isolation this machine offers for untrusted programs, or runs one in it.
     Sandbox(sandbox::Arguments),
     /// Times training steps on fixed work.
     Bench(bench::Arguments),
 }
 
-/// Runs the command that this process was started with.
+/// Runs the command of this process's arguments.
 pub(crate) fn main(registry: &Registry) -> ExitCode {
     let arguments = Arguments::parse();
     start_logging();
@@ -76,7 +77,7 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
 
 /// Explains an error to the user.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    // Nobody is left to read it where standard error is closed.
+    // Nobody reads it if standard error is closed.
     let _ = io::stderr().lock().write_all(explanation(error).as_bytes());
     ExitCode::FAILURE
 }
@@ -100,8 +101,8 @@ fn run(registry: &Registry, command: Command, output: &mut dyn io::Write) -> Res
     }
 }
 
-/// Logs to standard error: ours from `info`, those of other crates from `warn`, or as `RUST_LOG`
-/// says.
+/// Logs to standard error: our messages from `info` on, those of other crates from `warn` on, unless
+/// `RUST_LOG` says otherwise.
 fn start_logging() {
     let choice = env_logger::Env::default().default_filter_or("warn,polyphony=info");
     env_logger::Builder::from_env(choice)
@@ -109,7 +110,7 @@ fn start_logging() {
         .init();
 }
 
-/// Whether the error is that whoever read our output has had enough, as `head` does.
+/// Whether the error is that the reader of our output has stopped reading, as `head` does.
 fn reader_left(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -118,7 +119,8 @@ fn reader_left(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The error and its causes, one a line. A cause whose words its effect has repeated is left out.
+/// The error and its causes, one per line, and what to type instead. A cause that the error above it
+/// repeats is left out.
 fn explanation(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}\n");
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -126,7 +128,22 @@ fn explanation(error: &anyhow::Error) -> String {
             text.push_str(&format!("  because: {cause}\n"));
         }
     }
+    if let Some(hint) = hint(error) {
+        text.push_str(&format!("  hint: {hint}\n"));
+    }
     text
+}
+
+/// The way out that only the command line knows.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    match error.chain().find_map(|cause| cause.downcast_ref())? {
+        ReportError::Exists { .. } => Some("`--run-dir` names the directory".to_owned()),
+        ReportError::NoTrainingRun { path } | ReportError::NoTerminal { path } => Some(format!(
+            "`polyphony report {}` writes a page about it for a browser",
+            path.display()
+        )),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -195,7 +212,26 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_left_is_no_error() {
+    fn an_error_of_a_library_gets_the_hint_of_the_command_line() {
+        let path = || "runs/a".into();
+        let report = "  hint: `polyphony report runs/a` writes a page about it for a browser\n";
+        for (error, hint) in [
+            (
+                ReportError::Exists { path: path() },
+                "  hint: `--run-dir` names the directory\n",
+            ),
+            (ReportError::NoTrainingRun { path: path() }, report),
+            (ReportError::NoTerminal { path: path() }, report),
+            (ReportError::NoRuns, ""),
+        ] {
+            let expected = format!("error: watching\n  because: {error}\n{hint}");
+            let error = anyhow::Error::new(error).context("watching");
+            assert_eq!(explanation(&error), expected);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_is_not_an_error() {
         let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(reader_left(
             &Err::<(), _>(pipe()).context("printing").unwrap_err()

@@ -28,17 +28,17 @@ pub(crate) mod score;
 pub(crate) mod train;
 pub(crate) mod watch;
 
-/// Opens and loads the model that a command was given: a name or a path.
+/// Opens and loads a model by name or path.
 fn load(model: &str, device: DeviceChoice) -> Result<(ModelFiles, LanguageModel)> {
     let path = resolve_model(model, &mut Display::default())?;
     let context = || format!("loading the model {}", path.display());
     let files = ModelFiles::open(&path).with_context(context)?;
     let loaded = LanguageModel::load(&files, &device.open()?).with_context(context)?;
-    // A model with adapters answers the same, and faster, when they are merged.
+    // Merged adapters give the same answers faster.
     Ok((files, loaded.merged()))
 }
 
-/// The tasks of a file that a command was given.
+/// The tasks of the file in `--tasks`.
 fn load_tasks(registry: &Registry, path: &Path) -> Result<Vec<Task>> {
     let file = Choice::with_settings("File", format!("(path: {:?})", path.display().to_string()));
     let source = registry.read_source(&file)?.settings;
@@ -46,9 +46,9 @@ fn load_tasks(registry: &Registry, path: &Path) -> Result<Vec<Task>> {
     tasks.context("loading --tasks")
 }
 
-/// Tells on standard error what a training run came to.
+/// Reports the result of a training run on standard error.
 fn finish(trained: &Trained) {
-    // Nobody is left to read it where standard error is closed.
+    // Nobody reads it if standard error is closed.
     let _ = io::stderr()
         .lock()
         .write_all(summary::of(trained).as_bytes());

@@ -1,4 +1,4 @@
-//! What a user sees while a run works: a bar on a terminal, plain lines elsewhere.
+//! The display of a run's progress: a bar on a terminal, plain lines elsewhere.
 
 use std::{
     io::IsTerminal as _,
@@ -11,11 +11,11 @@ use polyphony_runner::{Best, Event, Observer};
 
 use crate::transfer;
 
-/// Shows a run on standard error, the phase that began last in front.
+/// Shows a run's progress on standard error: that of the innermost phase.
 #[derive(Debug, Default)]
 pub(crate) struct Display {
     phases: Vec<Phase>,
-    /// The download that is shown, if there is one.
+    /// The current download, if there is one.
     transfer: Option<transfer::Display>,
 }
 
@@ -67,13 +67,13 @@ struct Phase {
     plain: bool,
     sampled_tokens: usize,
     last_line: Instant,
-    /// The units that were done when this process began with the phase, and the time of that.
+    /// The units that were done when this process began the phase, and when that was.
     began: (usize, Instant),
-    /// The time left, as far as it is known, for the end of a line.
+    /// The time left, as the end of a line; empty if it is not known.
     left: String,
 }
 
-/// Time between plain lines of a phase that has no natural ones.
+/// Time between plain lines of a phase without steps.
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
 
 fn target() -> ProgressDrawTarget {
@@ -86,7 +86,7 @@ fn target() -> ProgressDrawTarget {
 impl Phase {
     fn new(title: &str, length: usize, done: usize) -> Self {
         let bar = ProgressBar::with_draw_target(Some(length as u64), target());
-        let layout = "{prefix} [{bar:30}] {pos}/{len}{msg} · {elapsed} gone";
+        let layout = "{prefix} [{bar:30}] {pos}/{len}{msg} · {elapsed} elapsed";
         let style = ProgressStyle::with_template(layout);
         bar.set_style(
             style
@@ -164,15 +164,15 @@ impl Phase {
     }
 }
 
-/// The seconds that a phase still takes at the pace it has had so far, from the units that were done
-/// when it began, that are done now, and that there are; `None` before the first and after the last.
+/// The seconds that a phase still takes at its current pace, from the units done when it began, the units
+/// done now, and all units; `None` before the first and after the last unit of this process.
 fn secs_left([before, done, length]: [usize; 3], elapsed: Duration) -> Option<f64> {
     let own = done.checked_sub(before).filter(|own| *own > 0)?;
     let rest = length.checked_sub(done).filter(|rest| *rest > 0)?;
     Some(elapsed.as_secs_f64() / own as f64 * rest as f64)
 }
 
-/// A length of time, to the minute where it is long.
+/// A duration; long ones are rounded to minutes.
 pub(crate) fn in_words(secs: f64) -> String {
     let minutes = (secs / 60.0).round() as u64;
     match minutes {
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_left_goes_by_what_this_process_has_done() {
+    fn the_time_left_is_estimated_from_this_process() {
         let minute = Duration::from_secs(60);
         assert_eq!(secs_left([0, 3, 9], minute), Some(120.0));
         assert_eq!(secs_left([40, 41, 44], minute), Some(180.0));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_are_as_exact_as_they_are_of_use() {
+    fn long_durations_are_rounded() {
         for (secs, words) in [
             (5.4, "5 s"),
             (89.0, "89 s"),

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first one asks for an orderly end, the second one ends at once.
+//! Ctrl-C: the first one asks for an orderly end, the second one ends the program at once.
 
 use anyhow::{Context as _, Result};
 use polyphony_runner::Stop;
@@ -17,7 +17,7 @@ pub(crate) fn listen(stop: &Stop) -> Result<()> {
             std::process::exit(INTERRUPTED);
         }
         stop.request();
-        log::warn!("ending once what is being done is done; press Ctrl-C again to stop at once");
+        log::warn!("ending after the current step or batch; press Ctrl-C again to stop at once");
     })
     .context("listening for Ctrl-C")
 }

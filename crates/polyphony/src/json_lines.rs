@@ -11,11 +11,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// Answers every object of `input` (`-` is standard input) with one line on `output`.
 ///
-/// `answer` is given the number of objects before and the object. Blank lines are passed over.
+/// `answer` gets the object and the number of objects before it. Blank lines are skipped.
 ///
 /// # Errors
-/// Names the file and the line: one that is not such an object, or that cannot be answered. The
-/// answers to the lines before have been written.
+/// If a line is not such an object, or cannot be answered; names the file and the line. The answers to
+/// earlier lines have been written.
 pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
     input: &Path,
     output: &mut dyn Write,
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use anyhow::ensure;
 
-    /// What doubling every number gives, and the error if there is one.
+    /// The output of doubling every number, and the error if there is one.
     fn doubled(text: &str) -> (String, Option<String>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in.jsonl");

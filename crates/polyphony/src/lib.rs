@@ -1,7 +1,7 @@
 //! Polyphony as a whole: everything that ships, and the way to add to it.
 //!
-//! [`Program`] knows environments, algorithms, data sets and recipes by name. A program of one's own is
-//! the standard one and what is added to it; it has every command that `polyphony` has:
+//! [`Program`] knows environments, algorithms, data sets and recipes by name. Your own program is the
+//! standard one with your additions, and has every command of `polyphony`:
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -44,13 +44,14 @@
 //! }
 //! ```
 //!
-//! Whoever wants no command line calls [`Program::train`], [`Program::resume`] and
-//! [`Program::evaluate`], which take a [`Stop`] and return values. The crates below are re-exported;
-//! each can be used without this one.
+//! Without a command line, call [`Program::train`], [`Program::resume`] and [`Program::evaluate`], which
+//! take a [`Stop`] and return values. The crates below are re-exported; each can be used without this one.
 //!
 //! This crate prints, listens for Ctrl-C, and installs a logger and a panic hook, but only in
-//! [`Program::main`]. With the cargo feature `mimalloc`, on by default, it brings an allocator. Start reading at [`Program`];
-//! what ships is registered in `standard.rs`, and each command is one file below `commands`.
+//! [`Program::main`]. With the cargo feature `mimalloc`, on by default, it brings an allocator.
+//!
+//! Start reading at [`Program`]; `standard.rs` registers what ships, and each command is one file below
+//! `commands`.
 
 mod bench;
 mod cli;

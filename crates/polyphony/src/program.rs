@@ -1,40 +1,39 @@
-//! A program: what it knows by name, its command line, and the same as functions.
+//! A program: its registry, its command line, and its commands as functions.
 
 use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
 use polyphony_marl::AlgorithmSettings;
-use polyphony_report::Evaluation;
-use polyphony_runner::{Evaluating, From, Observer, Recipe, Registry, Stop, Trained};
+use polyphony_runner::{Evaluated, Evaluating, From, Observer, Recipe, Registry, Stop, Trained};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{cli, standard};
 
-/// Freed memory is kept for the next step, which needs as much again: with the system's allocator half
-/// of an update's time goes into clearing pages.
+/// Keeps freed memory for the next step, which needs as much again: with the system's allocator, half of an
+/// update's time is spent clearing pages.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// As much as the main thread usually has: a worker's default is a quarter of it.
+/// The usual stack of a main thread. The default of workers is a quarter of it.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Everything that one program can train, and the commands to do so.
+/// A program that trains and evaluates teams, with everything that its recipes can name.
 #[derive(Debug)]
 pub struct Program {
     registry: Registry,
 }
 
 impl Program {
-    /// What ships: the environments, algorithms, data sets and recipes of `polyphony`.
+    /// The environments, algorithms, data sets and recipes of `polyphony`.
     pub fn standard() -> Self {
         Self {
             registry: standard::registry(),
         }
     }
 
-    /// A program that knows nothing yet.
+    /// A program without anything registered.
     pub fn empty() -> Self {
         Self {
             registry: Registry::new(),
@@ -86,7 +85,7 @@ impl Program {
         }
     }
 
-    /// Adds a recipe, usually with `include_str!`, which commands know by its name.
+    /// Adds a recipe, usually with `include_str!`, which commands then accept by name.
     #[must_use]
     pub fn recipe(self, name: &'static str, text: &'static str) -> Self {
         Self {
@@ -94,19 +93,19 @@ impl Program {
         }
     }
 
-    /// What the program knows by name.
+    /// Everything that recipes can name.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Runs the command that this process was started with. Reports errors on standard error and
-    /// with the exit status.
+    /// Runs the command of this process's arguments. Errors are reported on standard error and with the exit
+    /// status.
     pub fn main(self) -> ExitCode {
         #[cfg(feature = "mimalloc")]
         keep_freed_memory();
         keep_caught_panics_quiet();
-        // Everything runs on a worker of the pool: work that comes from outside has to wake one worker
-        // for each of the hundreds of small parallel loops in a decoding pass, and wait for it.
+        // Everything runs on a worker of the pool. Another thread would have to wake a worker and wait for it
+        // in each of the hundreds of small parallel loops of a decoding pass.
         let pool = rayon::ThreadPoolBuilder::new()
             .stack_size(STACK_BYTES)
             .build_global();
@@ -118,11 +117,11 @@ impl Program {
         rayon::scope(|_| cli::main(&self.registry))
     }
 
-    /// Reads a recipe that the program knows by name, or a file, and applies `path=value` overrides;
-    /// `None` is the default recipe.
+    /// Reads a registered recipe or a file, and applies overrides of the form `path=value`; `None` means the
+    /// default recipe.
     ///
     /// # Errors
-    /// Names the file and the line, or the override, with what is allowed there.
+    /// Names the file and the line, or the override, and what is allowed there.
     pub fn load_recipe(&self, which: Option<&str>, overrides: &[String]) -> Result<Recipe> {
         self.registry.check()?;
         Recipe::load(&self.registry, which, overrides)
@@ -131,7 +130,7 @@ impl Program {
     /// See [`polyphony_runner::train`].
     ///
     /// # Errors
-    /// If data or models cannot be had, a step fails, or the run directory cannot be written.
+    /// If data or models cannot be obtained, a step fails, or the run directory cannot be written.
     pub fn train(
         &self,
         recipe: &Recipe,
@@ -162,19 +161,19 @@ impl Program {
     /// See [`polyphony_runner::evaluate`]. `None` if it was stopped.
     ///
     /// # Errors
-    /// If models or data cannot be had, or the evaluation fails.
+    /// If models or data cannot be obtained, or the evaluation fails.
     pub fn evaluate(
         &self,
         evaluating: &Evaluating<'_>,
         stop: &Stop,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Evaluation>> {
+    ) -> Result<Option<Evaluated>> {
         self.registry.check()?;
         polyphony_runner::evaluate(&self.registry, evaluating, stop, observer)
     }
 }
 
-/// What a decoder panics with on damaged data becomes an error, which says all there is to say.
+/// Silences the panics of decoders on damaged data: they are caught and become errors.
 fn keep_caught_panics_quiet() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -184,7 +183,7 @@ fn keep_caught_panics_quiet() {
     }));
 }
 
-/// Keeps freed memory: the peak stays the same.
+/// Tells the allocator to keep freed memory. The peak stays the same.
 #[cfg(feature = "mimalloc")]
 fn keep_freed_memory() {
     /// `mi_option_purge_delay` of mimalloc.h, a constant that the binding does not name.

@@ -1,8 +1,8 @@
-//! Tests of recipes: what is read, what is refused, and in which words.
+//! Tests of recipes: what is read, what is refused, and the messages.
 
 use std::collections::BTreeSet;
 
-use polyphony_marl::LongPrompts;
+use polyphony_marl::{AlgorithmSettings, LongPrompts};
 use polyphony_model::LoraConfig;
 use polyphony_runner::{Choice, Recipe, Shipped, Team};
 
@@ -21,7 +21,12 @@ fn load(overrides: &[&str]) -> Result<Recipe, String> {
     Recipe::load(&registry(), None, &overrides).map_err(|error| format!("{error:#}"))
 }
 
-/// The message for the default recipe's text with `from` replaced by `to`, read from a file.
+fn algorithm(recipe: &Recipe) -> Box<dyn AlgorithmSettings> {
+    let read = registry().read_algorithm(&recipe.algorithm);
+    read.unwrap().settings
+}
+
+/// The error for the default recipe's text with `from` replaced by `to`, read from a file.
 fn refused(from: &str, to: &str) -> String {
     assert!(text().contains(from), "the default recipe has no `{from}`");
     let folder = tempfile::tempdir().unwrap();
@@ -122,7 +127,54 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
 }
 
 #[test]
-fn an_unknown_recipe_is_told_the_names_that_exist() {
+fn a_comment_does_not_mislead_the_place_of_a_choice() {
+    let rows = [
+        // What is replaced, by what, and how many lines below and in which column the error is.
+        (
+            "environment: Tldr,",
+            "// environment: TLDR,\n    /* TLDR */ environment: /* TLDR */ TLDR,",
+            (1, 40, "this program has no environment `TLDR`"),
+        ),
+        (
+            "environment: Tldr,",
+            "environment: Solo( // So is not Tldr\n        So),",
+            (1, 9, "this program has no environment `So`"),
+        ),
+        (
+            "held_out: Embedded(TldrHeldOut),",
+            "held_out: /* Embeded(TldrHeldOut) */ Embeded(TldrHeldOut),",
+            (0, 42, "this program has no kind of data set `Embeded`"),
+        ),
+        (
+            "held_out: Embedded(TldrHeldOut),",
+            "// Embedded(Tldr)\n    held_out: Embedded(/* (Tldr) */ Tldr),",
+            (1, 37, "there is no choice `Tldr`"),
+        ),
+        (
+            "held_out: Embedded(TldrHeldOut),",
+            "held_out: File,",
+            (0, 15, "the key `path` is missing"),
+        ),
+        (
+            "environment: Tldr,",
+            "// Process(comand: 1)\n    environment: Process(/* comand */ command: [\"comand\"], comand: 1),",
+            (1, 60, "there is no key `comand` in Process"),
+        ),
+    ];
+    for (from, to, (below, column, reason)) in rows {
+        let before = text().split(from).next().unwrap();
+        let line = 1 + before.matches('\n').count() + below;
+        let message = refused(from, to);
+        let expected = format!("reading mine.ron: line {line}, column {column}: {reason}");
+        assert!(
+            message.starts_with(&expected),
+            "{to}: {message}\nlacks: {expected}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_recipe_lists_the_names_that_exist() {
     let error = Recipe::load(&registry(), Some("tldr"), &[])
         .unwrap_err()
         .to_string();
@@ -228,7 +280,11 @@ fn what_does_not_fit_the_environment_is_refused_before_models_are_looked_for() {
     for (change, expected) in rows {
         let recipe = Recipe::load(&registry(), None, &[change.to_owned()]).unwrap();
         let environment = registry().build_environment(&recipe.environment).unwrap();
-        let fits = recipe.validate_for(&registry(), environment.as_ref());
+        let fits = recipe.validate_for(
+            &registry(),
+            algorithm(&recipe).as_ref(),
+            environment.as_ref(),
+        );
         let message = fits.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
@@ -311,7 +367,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "algorithm.objective=Clipped",
-            "expected round brackets with `key: value` pairs, whose keys docs/recipes.md has",
+            "expected round brackets with `key: value` pairs; docs/recipes.md lists the keys",
         ),
         (
             "algorithm.kl=0.1",
@@ -331,7 +387,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "devices=cuda:1",
-            "`cuda:1` is not a RON value: texts need double quotes and numbers brackets, as in \
+            "`cuda:1` is not a RON value: texts need double quotes, and numbers of devices need brackets, as in \
              team=Copies(\"my-model\") and devices=Same(Cuda(1))",
         ),
         (
@@ -378,7 +434,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         (
             "team=\"smollm2-135m\"",
             "expected the name of a choice or of a key, without quotes, as in Copies(\"smollm2-135m\") and \
-             Linear(last: 0.0); docs/recipes.md has all",
+             Linear(last: 0.0); docs/recipes.md lists them",
         ),
         (
             "updates.schedule=Linear(0.0)",
@@ -441,7 +497,7 @@ fn a_shared_model_runs_on_one_device() {
 fn chance_is_needed_for_training_alone() {
     let recipe = load(&["sampling.temperature=0"]).unwrap();
     let message = recipe
-        .validate_for_training(&registry())
+        .validate_for_training(algorithm(&recipe).as_ref())
         .unwrap_err()
         .to_string();
     let expected = "`sampling.temperature` is 0, but must be above 0 for training";
@@ -451,14 +507,14 @@ fn chance_is_needed_for_training_alone() {
         "algorithm.samples=1",
         "algorithm.baseline=Zero",
     ];
-    load(&alone)
-        .unwrap()
-        .validate_for_training(&registry())
+    let recipe = load(&alone).unwrap();
+    recipe
+        .validate_for_training(algorithm(&recipe).as_ref())
         .unwrap();
 }
 
 #[test]
-fn what_adapters_are_not_told_has_a_default() {
+fn settings_of_adapters_have_defaults() {
     let recipe = load(&["fine_tuning=Lora(alpha: 4)"]).unwrap();
     let expected = LoraConfig {
         alpha: 4.0,
@@ -472,7 +528,7 @@ fn what_adapters_are_not_told_has_a_default() {
 }
 
 /// The paths of all keys in a recipe that is written out; inside a choice, such as `File(…)`, they
-/// begin anew.
+/// begin again.
 fn keys(ron: &str) -> BTreeSet<String> {
     // `None` is a choice.
     let (mut keys, mut inside) = (BTreeSet::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What ships with the program, registered as a user's own things are.
+//! Registers what ships with the program, in the same way as a user's own types.
 
 use polyphony_env::{Arxiv, Coding, Embedded, File, Problems, Process, Solo, Tldr};
 use polyphony_marl::{IndependentActorCritic, Magrpo};
@@ -24,7 +24,7 @@ pub(crate) fn registry() -> Registry {
         .task_source::<Embedded>("Embedded")
         .task_source::<File>("File")
         .task_source::<Problems>("Problems");
-    // Those for a small machine, then the paper's experiments.
+    // Recipes for a small machine, then the paper's experiments.
     recipes!(
         registry,
         "tldr-smollm2",

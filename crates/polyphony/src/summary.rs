@@ -1,4 +1,4 @@
-//! What the command prints after a training run: what changed, an example, and what to type next.
+//! The summary after a training run: what changed, an example, and what to type next.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -10,7 +10,7 @@ pub(crate) fn of(trained: &Trained) -> String {
     text(trained, &program())
 }
 
-/// This program as it can be typed from the current directory.
+/// This program's path as it can be typed in the current directory.
 fn program() -> String {
     let started = std::env::args().next().unwrap_or_default();
     let here = std::env::current_dir().unwrap_or_default();
@@ -38,10 +38,7 @@ fn text(trained: &Trained, program: &str) -> String {
         text += &before_and_after(before, after, roles);
     }
     if *steps < recipe.steps || after.is_none() {
-        let _ = writeln!(
-            text,
-            "\nContinue with what is left:\n  {program} resume {run}"
-        );
+        let _ = writeln!(text, "\nContinue the run:\n  {program} resume {run}");
     }
     text.push_str("\nThe agents are in\n");
     for agent in agents {
@@ -71,7 +68,7 @@ mod tests {
     use crate::standard::registry;
 
     #[test]
-    fn it_says_what_to_type_next() {
+    fn the_summary_lists_the_next_commands() {
         let trained = Trained {
             run: PathBuf::from("runs/x"),
             steps: 5,

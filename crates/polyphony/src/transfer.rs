@@ -1,4 +1,4 @@
-//! What a user sees of a download: a bar on a terminal, plain lines elsewhere.
+//! The display of a download: a bar on a terminal, plain lines elsewhere.
 
 use std::{
     io::IsTerminal as _,
@@ -11,16 +11,16 @@ use polyphony_hub::{Transfer, TransferPhase};
 /// Time between plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The display of one file's download, on standard error. It goes when dropped.
+/// The display of one file's download on standard error. It disappears when dropped.
 #[derive(Debug)]
 pub(crate) struct Display {
     bar: ProgressBar,
-    /// When the last plain line was; nothing on a terminal, which has the bar.
+    /// When the last plain line was written; `None` on a terminal.
     last_line: Option<Instant>,
 }
 
 impl Display {
-    /// Shows what happened; the display is made when a download starts and goes when it ends.
+    /// Shows an event of a download. `display` is created when the download starts and dropped when it ends.
     pub(crate) fn show(display: &mut Option<Self>, transfer: Transfer<'_>) {
         match transfer.phase {
             TransferPhase::Started => {
@@ -35,7 +35,7 @@ impl Display {
         }
     }
 
-    /// Starts the display of a file of so many bytes, of which the first `have` are there already.
+    /// Starts the display of a file of this many bytes, the first `have` of which are here already.
     fn start(file: &str, bytes: u64, have: u64) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain {
@@ -53,7 +53,7 @@ impl Display {
         );
         bar.set_prefix(file.to_owned());
         bar.set_position(have);
-        // Speed and time left speak of what is loaded now.
+        // Speed and time left are those of this process.
         bar.reset_eta();
         if plain {
             let from = if have > 0 {
@@ -69,7 +69,7 @@ impl Display {
         }
     }
 
-    /// This many bytes are there.
+    /// This many bytes are here now.
     fn at(&mut self, bytes: u64) {
         self.bar.set_position(bytes);
         if let Some(last_line) = &mut self.last_line

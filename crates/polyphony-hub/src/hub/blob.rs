@@ -1,7 +1,7 @@
-//! The contents of one file: fetched, checked, and put where the cache keeps them.
+//! The contents of one file: downloaded, checked, and put into the cache.
 //!
-//! What has come of a large file stays when a download breaks off, and the next one resumes there.
-//! A file counts as there only when its size and digest are those that the hub announced.
+//! If the download of a large file breaks off, the part that has arrived is kept, and the next download
+//! resumes there. A file is complete only if its size and digest are those that the hub announced.
 
 use std::{
     ffi::OsString,
@@ -21,10 +21,10 @@ use crate::{
     transfer::{Transfer, TransferPhase},
 };
 
-/// How much is read at once, in bytes.
+/// Bytes per read.
 const BUFFER: usize = 1 << 16;
 
-/// The fetching of one file's contents.
+/// The download of one file's contents.
 pub(super) struct BlobFetch<'a> {
     pub(super) client: &'a HubClient<'a>,
     pub(super) settings: &'a HubSettings,
@@ -34,7 +34,7 @@ pub(super) struct BlobFetch<'a> {
 }
 
 impl BlobFetch<'_> {
-    /// Puts the contents at this path, unless they are there. The caller holds the lock.
+    /// Puts the contents at this path, unless they are there already. The caller holds the lock.
     pub(super) fn place_at(&self, blob: &Path) -> Result<(), Failure> {
         if blob.is_file() && self.is_whole(blob)? {
             return Ok(());
@@ -46,7 +46,7 @@ impl BlobFetch<'_> {
         let resumed = self.receive(&partial)?;
         let mut whole = self.is_whole(&partial)?;
         if !whole && resumed {
-            // What an earlier attempt left may be what is wrong.
+            // The part from an earlier attempt may be wrong.
             remove(&partial)?;
             self.receive(&partial)?;
             whole = self.is_whole(&partial)?;
@@ -59,7 +59,7 @@ impl BlobFetch<'_> {
         Ok(())
     }
 
-    /// Loads what the partial file lacks. Returns whether an earlier attempt had left some of it.
+    /// Downloads what is missing from the partial file. Returns whether an earlier attempt had left a part.
     fn receive(&self, partial: &Path) -> Result<bool, Failure> {
         let options = OpenOptions::new().create(true).append(true).open(partial);
         let mut target = options.during("writing", partial)?;
@@ -77,7 +77,7 @@ impl BlobFetch<'_> {
         Ok(resumed)
     }
 
-    /// Loads the rest, with further tries where the answer breaks off.
+    /// Downloads the rest, with retries if the answer breaks off.
     fn receive_rest(
         &self,
         target: &mut File,
@@ -102,7 +102,7 @@ impl BlobFetch<'_> {
                 Err(Failure::Refused(refusal))
                     if refusal.status.as_u16() == 416 && *have > 0 && !restarted =>
                 {
-                    // The file has no such bytes: what is here is not its beginning.
+                    // The file is not that long, so the part here is not its beginning.
                     restarted = true;
                     target.set_len(0).during("writing", partial)?;
                     *have = 0;
@@ -113,7 +113,7 @@ impl BlobFetch<'_> {
         Ok(())
     }
 
-    /// One answer, from the first byte that is missing until it ends.
+    /// Reads one answer, from the first missing byte to its end.
     fn receive_some(
         &self,
         target: &mut File,
@@ -175,7 +175,7 @@ impl BlobFetch<'_> {
         }
     }
 
-    /// Small files are there at once, so nobody has to hear of them.
+    /// Smaller files arrive at once and are not reported.
     fn report(&self, phase: TransferPhase, done: u64) {
         if let Contents::Large(_) = self.file.contents {
             (self.on_transfer)(Transfer {

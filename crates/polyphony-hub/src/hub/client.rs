@@ -1,7 +1,7 @@
 //! The hub's protocol: which commit a revision is, which files it has, and what is in them.
 //!
-//! Requests that fail for a passing reason are tried again. Redirects are followed here: large files
-//! lie on other servers, which must not see the user's token.
+//! Requests that fail for a temporary reason are retried. Redirects are followed here: large files are on
+//! other servers, which must not see the user's token.
 
 use std::{thread, time::Duration};
 
@@ -12,31 +12,31 @@ use serde_json::json;
 use super::{model::HubModel, settings::HubSettings, snapshot::is_commit};
 use crate::{digest::Sha256Digest, error::HubError};
 
-/// The longest answer about a repository that is read, in bytes.
+/// The maximum length of an answer about a repository, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// The longest part of a refusal's body that is read, in bytes.
+/// How much of a refusal's body is read, in bytes.
 const MOST_REFUSAL_BYTES: u64 = 1 << 16;
 
-/// How often an answer may lead to another address.
+/// The maximum number of redirects.
 const MOST_REDIRECTS: usize = 10;
 
-/// How many pages of a long list are read.
+/// The maximum number of pages of a list.
 const MOST_PAGES: usize = 20;
 
-/// The longest wait before another try. A hub that asks for a longer one is not asked again.
+/// The longest wait before a retry. If the hub asks for a longer one, there is no retry.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Why the hub gave no answer that is of use.
+/// Why there is no usable answer from the hub.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Nobody answered, or not to the end.
+    /// There was no answer, or it broke off.
     Silence(HttpError),
     /// The request cannot be made.
     Request(HttpError),
-    /// The hub said no.
+    /// The hub refused.
     Refused(Refusal),
-    /// The answer is not what the protocol says.
+    /// The answer does not follow the protocol.
     Protocol {
         what: &'static str,
         source: Option<serde_json::Error>,
@@ -45,7 +45,7 @@ pub(super) enum Failure {
     Here(HubError),
 }
 
-/// What the hub says when it refuses.
+/// A refusal by the hub.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) asked: Asked,
@@ -88,17 +88,17 @@ pub(super) struct Listed {
     pub(super) contents: Contents,
 }
 
-/// How a file's contents are named, and so can be checked.
+/// How a file's contents are identified and checked.
 #[derive(Debug)]
 pub(super) enum Contents {
     /// In the repository itself: a small file with its git object id.
     Git(String),
-    /// Apart from it, named by the SHA-256 digest.
+    /// Stored separately, under its SHA-256 digest.
     Large(Sha256Digest),
 }
 
 impl Contents {
-    /// The name of the file in the cache that holds them.
+    /// The name of the file in the cache.
     pub(super) fn blob(&self) -> &str {
         match self {
             Self::Git(id) => id,
@@ -107,7 +107,7 @@ impl Contents {
     }
 }
 
-/// An entry of a list of files, as the hub writes it.
+/// An entry in the hub's list of files.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(rename = "type")]
@@ -132,16 +132,16 @@ struct RevisionInfo {
     sha: Option<String>,
 }
 
-/// One request, before it is known where it leads.
+/// One request, before redirects.
 struct Question<'a> {
     asked: Asked,
     address: Address,
     body: Option<&'a [u8]>,
-    /// The first byte that is wanted of a file.
+    /// The first byte to fetch of a file.
     from: u64,
 }
 
-/// The hub as one repository's models are fetched from it.
+/// A client for one repository on the hub.
 pub(super) struct HubClient<'a> {
     http: Client,
     settings: &'a HubSettings,
@@ -161,7 +161,7 @@ impl<'a> HubClient<'a> {
         })
     }
 
-    /// The commit that a branch, a tag or a commit is.
+    /// The commit of a branch, a tag or a commit hash.
     pub(super) fn commit(&self, revision: &str) -> Result<String, Failure> {
         let path = format!(
             "/api/models/{}/revision/{}?expand=sha",
@@ -177,7 +177,7 @@ impl<'a> HubClient<'a> {
             })
     }
 
-    /// Those of these files that a commit has.
+    /// The files among these that a commit has.
     pub(super) fn files(&self, commit: &str, names: &[&str]) -> Result<Vec<Listed>, Failure> {
         let path = format!("/api/models/{}/paths-info/{commit}", self.repository);
         let body = json!({"paths": names, "expand": false}).to_string();
@@ -212,7 +212,7 @@ impl<'a> HubClient<'a> {
         Ok(names)
     }
 
-    /// A file's contents from a byte on. The answer has status 200 where it begins at the first.
+    /// A file's contents from a byte on. An answer with status 200 begins at the first byte.
     pub(super) fn contents(
         &self,
         commit: &str,
@@ -248,7 +248,7 @@ impl<'a> HubClient<'a> {
         })?)
     }
 
-    /// The answer to a question, after further tries if need be.
+    /// The answer to a request, after retries if needed.
     fn send(&self, question: &Question<'_>) -> Result<Response, Failure> {
         let mut backoff = self.settings.first_wait;
         let mut tries = 0;
@@ -285,13 +285,13 @@ impl<'a> HubClient<'a> {
                 None => Request::get(&address),
             };
             if question.asked == Asked::Contents {
-                // A size and a range speak of the bytes as they are stored.
+                // Sizes and ranges refer to the bytes as they are stored.
                 request = request.header("Accept-Encoding", "identity");
             }
             if question.from > 0 {
                 request = request.header("Range", format!("bytes={}-", question.from));
             }
-            // Whoever else stores a file must not see the token.
+            // Other servers must not see the token.
             if let (Some(token), true) = (&self.settings.token, address.same_origin(&self.endpoint))
             {
                 request = request.bearer(token);
@@ -319,7 +319,7 @@ impl Entry {
         };
         Ok(Listed {
             bytes: self.lfs.map_or(self.size, |large| large.size),
-            // The name of a file in the cache is made of it, so it must be a digest.
+            // It becomes the name of a file in the cache, so it must be a digest.
             contents: contents.ok_or(Failure::Protocol {
                 what: "the digest of a file",
                 source: None,
@@ -329,7 +329,7 @@ impl Entry {
     }
 }
 
-/// Whether a status may be another one soon.
+/// Whether a status may be temporary.
 fn may_pass(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
@@ -342,7 +342,7 @@ fn read_json<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
     })
 }
 
-/// What a refusal says. Its body is read as far as it comes.
+/// Reads a refusal. Its body may break off.
 fn refusal(asked: Asked, response: Response) -> Failure {
     let header = |name: &str| response.header(name).map(str::to_owned);
     let (code, message) = (header("X-Error-Code"), header("X-Error-Message"));
@@ -362,7 +362,7 @@ fn refusal(asked: Asked, response: Response) -> Failure {
     })
 }
 
-/// The address of the next page in a header `Link`.
+/// The address of the next page in a `Link` header.
 fn next_page(link: &str) -> Option<&str> {
     link.split(',').find_map(|part| {
         let (address, relation) = part.split_once(';')?;
@@ -371,7 +371,7 @@ fn next_page(link: &str) -> Option<&str> {
     })
 }
 
-/// A text as one segment of an address's path.
+/// A text as one segment of a URL's path.
 fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! Fetching a model from the hub into the cache: exactly the files that are read.
+//! Downloads of models from the hub into the cache: exactly the files that are read.
 
 use std::{
     fs::{self, File},
@@ -20,11 +20,11 @@ use crate::{
     transfer::Transfer,
 };
 
-/// Fetches what the cache does not hold of a model; returns the model's path in the cache.
+/// Fetches the files of a model that are not cached; returns the model's path in the cache.
 ///
 /// # Errors
-/// If the hub does not answer, which is [`HubError::Unreachable`], if it refuses, or if the
-/// repository holds no such model.
+/// If the hub does not answer ([`HubError::Unreachable`]), if it refuses, or if the repository has no
+/// such model.
 pub(super) fn download(
     model: &HubModel,
     settings: &HubSettings,
@@ -47,13 +47,13 @@ pub(super) fn download(
         Form::Directory => download.directory()?,
         Form::Gguf(file) => download.gguf(file)?,
     };
-    // Only now, so that the revision never leads to half a model.
+    // Only now, so that the revision never refers to an incomplete model.
     let noted = download.snapshot.note_revision(&model.revision);
     noted.map_err(|source| unwritable(source, settings))?;
     Ok(path)
 }
 
-/// The fetching of one commit.
+/// The download of one commit.
 struct Download<'a> {
     model: &'a HubModel,
     settings: &'a HubSettings,
@@ -93,7 +93,7 @@ impl Download<'_> {
         match find(CONFIG) {
             Some(config) => self.fetch(config)?,
             None => {
-                let lacks = format!("no {CONFIG}, so it is no model in Hugging Face form");
+                let lacks = format!("no {CONFIG}, so it is not a model in Hugging Face format");
                 return Err(self.not_a_model(lacks));
             }
         }
@@ -136,13 +136,13 @@ impl Download<'_> {
         Ok(())
     }
 
-    /// Those of these files that the repository has.
+    /// The files among these that the repository has.
     fn list(&self, names: &[&str]) -> Result<Vec<Listed>, HubError> {
         let listed = self.client.files(&self.snapshot.commit, names);
         listed.map_err(|failure| self.explain(failure, names.first().unwrap_or(&"")))
     }
 
-    /// Fetches a file that the cache does not hold.
+    /// Fetches a file that is not cached.
     fn fetch(&self, file: &Listed) -> Result<(), HubError> {
         if self.snapshot.file(&file.path).exists() {
             return Ok(());
@@ -171,7 +171,7 @@ impl Download<'_> {
         }
     }
 
-    /// A hint at the repository's GGUF files, where it has any.
+    /// A hint at the repository's GGUF files, if it has any.
     fn gguf_files_instead(&self) -> String {
         let mut names = self.client.names(&self.snapshot.commit).unwrap_or_default();
         names.retain(|name| is_gguf(name));
@@ -193,7 +193,7 @@ impl Download<'_> {
     }
 }
 
-/// Takes a lock in the cache, whose folder is made if need be.
+/// Takes a lock in the cache, whose folder is created if needed.
 fn locked(path: &Path, settings: &HubSettings) -> Result<File, HubError> {
     let taken = || {
         if let Some(folder) = path.parent() {

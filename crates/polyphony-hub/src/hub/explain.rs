@@ -1,4 +1,4 @@
-//! What the hub's refusals and silence mean to a user, and what would help.
+//! Explains the hub's refusals and failures to users, with what would help.
 
 use std::error::Error as StdError;
 
@@ -18,7 +18,7 @@ pub(super) fn offline(model: &HubModel, settings: &HubSettings) -> HubError {
     unreachable(reason, first_file(&model.form), None, model, settings)
 }
 
-/// The file of a model that is asked for first.
+/// The first file that is requested of a model.
 pub(super) fn first_file(form: &Form) -> &str {
     match form {
         Form::Directory => CONFIG,
@@ -26,8 +26,7 @@ pub(super) fn first_file(form: &Form) -> &str {
     }
 }
 
-/// What a failure means that came while `file` was to be fetched. It is [`HubError::Unreachable`]
-/// where the hub did not answer.
+/// Explains a failure to fetch `file`: [`HubError::Unreachable`] if the hub did not answer.
 pub(super) fn explain(
     failure: Failure,
     file: &str,
@@ -54,7 +53,7 @@ fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubSetting
     let repository = model.repository();
     let page = format!("{}/{repository}", settings.endpoint);
     let token = format!(
-        "make a token at {}/settings/tokens, and set HF_TOKEN to it or save it with `hf auth login`",
+        "create a token at {}/settings/tokens, and set HF_TOKEN to it or save it with `hf auth login`",
         settings.endpoint
     );
     let Refusal {
@@ -84,7 +83,7 @@ fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubSetting
         },
         (404, _, Asked::Contents) => HubError::NoFile {
             file: file.to_owned(),
-            hint: format!(": {page}/tree/{} shows those that it has", model.revision),
+            hint: format!(": {page}/tree/{} lists its files", model.revision),
         },
         (429, _, _) => HubError::RateLimited { retry_after, token },
         _ => HubError::Refused {
@@ -108,14 +107,14 @@ fn unreachable(
         Form::Directory => format!(
             "on a machine with a network, run `hf download {} --revision {} --local-dir \
              DIRECTORY`, or save the files from {page}/tree/{} into one directory: {CONFIG}, \
-             {WEIGHTS} or {INDEX} with the files that it names, and as far as they exist {}; then \
-             give the directory in place of the name",
+             {WEIGHTS} or {INDEX} with the files that it names, and if they exist {}; then \
+             give the directory instead of the name",
             model.repository(),
             model.revision,
             model.revision,
             OPTIONAL.join(", "),
         ),
-        Form::Gguf(_) => "save it on a machine with a network, and give the file's path in place \
+        Form::Gguf(_) => "save it on a machine with a network, and give the file's path instead \
                           of the name"
             .to_owned(),
     };
@@ -128,7 +127,7 @@ fn unreachable(
     }
 }
 
-/// The cause of an error's causes, which says what happened without naming the request again.
+/// The innermost cause of an error, which states what happened without naming the request again.
 fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     let causes = std::iter::successors(Some(error), |&cause| cause.source());
     causes.last().unwrap_or(error)

@@ -1,4 +1,4 @@
-//! The models from the hub that the cache holds, whoever put them there.
+//! The cached models from the hub, whichever program downloaded them.
 
 use std::{
     collections::BTreeMap,
@@ -18,11 +18,11 @@ use crate::error::{During as _, HubError};
 pub(crate) struct CachedModel {
     pub(crate) model: HubModel,
     pub(crate) path: PathBuf,
-    /// The size of what is read of it.
+    /// The size of the files that are read.
     pub(crate) bytes: u64,
 }
 
-/// The models that can be opened from the cache without a network, by name.
+/// The models that can be opened without a network, by name.
 ///
 /// # Errors
 /// If the cache cannot be read.
@@ -60,7 +60,7 @@ fn models_in(cache: &Path) -> io::Result<Vec<CachedModel>> {
                 let model = model(revision, Form::Directory);
                 found.push(CachedModel { model, path, bytes });
             }
-            // In front of a file a revision has no slash.
+            // A revision that is followed by a file has no slash.
             let revision = if revision.contains('/') {
                 &commit
             } else {
@@ -92,8 +92,7 @@ fn directory_bytes(snapshot: &Snapshot) -> u64 {
     bytes.sum()
 }
 
-/// What each commit is called: `main` where that is one of its names, or else the first in
-/// alphabetical order.
+/// The name of each commit: `main` if that is one of its names, or else the first in alphabetical order.
 fn revisions(references: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut names = BTreeMap::new();
     for (name, path) in files_below(references)? {
@@ -105,14 +104,14 @@ fn revisions(references: &Path) -> io::Result<BTreeMap<String, String>> {
     Ok(names)
 }
 
-/// The GGUF files of a snapshot with their names in the repository.
+/// The GGUF files of a snapshot, with their names in the repository.
 fn gguf_files(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut files = files_below(folder)?;
     files.retain(|(name, path)| is_gguf(name) && path.is_file());
     Ok(files)
 }
 
-/// All files below a folder, named by the path from it, in alphabetical order.
+/// All files below a folder by their relative paths, in alphabetical order.
 fn files_below(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     let mut folders = vec![(String::new(), folder.to_owned())];
@@ -130,7 +129,7 @@ fn files_below(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// The paths in a folder; none where there is no folder.
+/// The paths in a folder; none if it does not exist.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),

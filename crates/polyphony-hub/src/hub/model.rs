@@ -1,4 +1,4 @@
-//! A model on the hub, as it is written.
+//! Names of models on the hub.
 
 use std::fmt;
 
@@ -12,24 +12,24 @@ pub struct HubModel {
     pub(super) form: Form,
 }
 
-/// What of a repository is the model.
+/// The part of a repository that is the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// The Hugging Face directory that the repository's root is.
+    /// The repository's root, a Hugging Face directory.
     Directory,
     /// One GGUF file, with its folder.
     Gguf(String),
 }
 
-/// The branch that is meant where none is named.
+/// The default branch.
 pub(super) const MAIN: &str = "main";
 
-/// How a model on the hub is written.
+/// The form of a name on the hub.
 pub(super) const FORM: &str = "write `hub:org/name`, `hub:org/name@revision` or \
                     `hub:org/name@revision/file.gguf`";
 
 impl HubModel {
-    /// Reads what follows `hub:`. A revision that holds a slash cannot be followed by a file.
+    /// Parses the part after `hub:`. A revision with a slash cannot be followed by a file.
     ///
     /// # Errors
     /// Names the part that is missing or malformed.
@@ -54,7 +54,7 @@ impl HubModel {
         for part in [organization, name] {
             if !is_repository_word(part) {
                 return Err(format!(
-                    "`{part}` is no name of an organization or a repository: {FORM}"
+                    "`{part}` is not a name of an organization or a repository: {FORM}"
                 ));
             }
         }
@@ -62,13 +62,15 @@ impl HubModel {
             return Err(format!("the revision is empty: {FORM}"));
         }
         if !is_path(revision) {
-            return Err(format!("`{revision}` is no revision: {FORM}"));
+            return Err(format!("`{revision}` is not a revision: {FORM}"));
         }
         let form = match file {
             None => Form::Directory,
             Some(file) if is_gguf(file) && is_path(file) => Form::Gguf(file.to_owned()),
             Some(file) => {
-                return Err(format!("`{file}` is no .gguf file in a repository: {FORM}"));
+                return Err(format!(
+                    "`{file}` is not a .gguf file in a repository: {FORM}"
+                ));
             }
         };
         Ok(Self {
@@ -79,12 +81,12 @@ impl HubModel {
         })
     }
 
-    /// Whether it is a whole directory, not one file.
+    /// Whether it is a directory, not a single file.
     pub(crate) fn is_directory(&self) -> bool {
         self.form == Form::Directory
     }
 
-    /// The repository, as the hub calls it.
+    /// The repository's name on the hub.
     pub(super) fn repository(&self) -> String {
         format!("{}/{}", self.organization, self.name)
     }
@@ -107,8 +109,8 @@ pub(super) fn is_gguf(file: &str) -> bool {
     file.len() > 5 && file.to_ascii_lowercase().ends_with(".gguf")
 }
 
-/// Whether the hub could call an organization or a repository so. Two hyphens in a row stand for
-/// a slash in the names of the cache's folders.
+/// Whether a text can be the name of an organization or a repository on the hub. In the names of the
+/// cache's folders, two hyphens in a row mean a slash.
 pub(super) fn is_repository_word(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && !text.contains("--")
@@ -118,8 +120,7 @@ pub(super) fn is_repository_word(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-/// Whether a text is a relative path that stays below the folder that it is taken in, with
-/// nothing in it that would confuse a reader.
+/// Whether a text is a relative path that stays below its folder, without confusing parts.
 fn is_path(text: &str) -> bool {
     let inside = |part: &str| !part.is_empty() && part != "." && part != "..";
     text.split('/').all(inside)

@@ -1,4 +1,4 @@
-//! A model on the hub becomes a path in the cache.
+//! From a model on the hub to a path in the cache.
 
 use std::path::PathBuf;
 
@@ -11,21 +11,21 @@ use super::{
 };
 use crate::{error::HubError, transfer::Transfer};
 
-/// What to do where a model is in the cache but the hub may have a newer one.
+/// What to do if a model is cached but the hub may have a newer one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// Take what is in the cache, without a network.
+    /// Use the cached one, without a network.
     Cached,
-    /// Ask where a branch is now.
+    /// Ask for the current commit of a branch.
     Newest,
 }
 
 impl HubModel {
-    /// The path of the model in the cache; it is downloaded first if need be.
+    /// The path of the model in the cache; it is downloaded first if needed.
     ///
     /// # Errors
-    /// If the repository holds no such model, or the hub withholds it and the cache does not hold what
-    /// is needed: says how to help.
+    /// If the repository has no such model, or the hub refuses or cannot be reached and the cache does not
+    /// hold what is needed; the message says what would help.
     pub(crate) fn obtain(
         &self,
         settings: &HubSettings,
@@ -54,7 +54,7 @@ impl HubModel {
         match (kept, withheld(&source)) {
             (Some(path), Some(reason)) => {
                 if settings.network == Network::On {
-                    log::warn!("taking {self} as it is in the cache: {reason}");
+                    log::warn!("using {self} from the cache: {reason}");
                 }
                 Ok(path)
             }

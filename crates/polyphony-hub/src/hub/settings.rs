@@ -1,5 +1,5 @@
-//! How the hub is reached and where its files are kept, from the environment variables that
-//! Python's `huggingface_hub` reads.
+//! The hub's address and the folders of its files, from the same environment variables as in Python's
+//! `huggingface_hub`.
 
 use std::{env, fmt, fs, path::PathBuf, time::Duration};
 
@@ -8,27 +8,27 @@ use crate::error::HubError;
 /// The hub itself.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Whether the hub may be asked.
+/// Whether the hub may be contacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Network {
     On,
-    /// `HF_HUB_OFFLINE` is set: the cache is all there is.
+    /// `HF_HUB_OFFLINE` is set: only the cache is used.
     Off,
 }
 
-/// How the hub is reached and where its files are kept.
+/// The hub's address and the folders of its files.
 #[derive(Clone)]
 pub struct HubSettings {
     /// The hub's address, without a slash at the end.
     pub(super) endpoint: String,
-    /// The folder of all repositories' files.
+    /// The folder of all repositories.
     pub(super) cache: PathBuf,
     /// The user's token, which only the hub itself may see.
     pub(super) token: Option<String>,
     pub(super) network: Network,
-    /// How often a request is tried again that failed for a passing reason.
+    /// How often a request that fails for a temporary reason is retried.
     pub(super) retries: u32,
-    /// The wait before it is tried again; each further one is twice as long.
+    /// The wait before the first retry; each further one is twice as long.
     pub(super) first_wait: Duration,
 }
 
@@ -36,10 +36,10 @@ pub struct HubSettings {
 pub(super) const FOLDER_VARIABLE: &str = "HF_HOME";
 
 impl HubSettings {
-    /// What the process's environment says.
+    /// The settings of the process's environment.
     ///
     /// # Errors
-    /// If no variable says where the cache is.
+    /// If no variable gives the folder of the cache.
     pub fn from_environment() -> Result<Self, HubError> {
         let variable = |name: &str| match name {
             "HOME" => env::home_dir().map(|home| home.display().to_string()),
@@ -51,7 +51,7 @@ impl HubSettings {
         })
     }
 
-    /// What this cache holds, without ever asking the hub.
+    /// This cache alone, without contacting the hub.
     pub fn offline(cache: PathBuf) -> Self {
         Self {
             endpoint: DEFAULT_ENDPOINT.to_owned(),
@@ -63,7 +63,7 @@ impl HubSettings {
         }
     }
 
-    /// What these variables say; nothing if they name no place for the cache.
+    /// The settings of these variables; `None` if they give no folder for the cache.
     pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let folder = |name: &str| variable(name).map(PathBuf::from);

@@ -1,8 +1,8 @@
-//! What the cache holds of a repository.
+//! The cached part of a repository.
 //!
 //! The layout is that of Python's `huggingface_hub`: under `models--org--name`, `refs/BRANCH` holds
 //! a commit, `snapshots/COMMIT` the files of that commit as links into `blobs`, and
-//! `.no_exist/COMMIT` an empty file for each one that the repository is known not to have.
+//! `.no_exist/COMMIT` an empty file for each file that the repository is known not to have.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::error::{During as _, HubError};
 
-/// The files of a Hugging Face directory, besides the weights.
+/// The files of a Hugging Face directory other than the weights.
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const OPTIONAL: [&str; 4] = [
     "generation_config.json",
@@ -26,9 +26,9 @@ pub(super) const OPTIONAL: [&str; 4] = [
     "tokenizer_config.json",
     "chat_template.jinja",
 ];
-/// What makes a repository one of adapters.
+/// The file that every repository of adapters has.
 pub(super) const ADAPTER: &str = "adapter_config.json";
-/// The weights in one file, or else the list of the files that they are spread over.
+/// The weights in one file, or the list of the files that contain them.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
@@ -40,14 +40,14 @@ pub(super) struct Snapshot {
     pub(super) commit: String,
 }
 
-/// How much of a model a snapshot holds.
+/// How complete a snapshot is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// All of it, which is here.
+    /// The whole model, at this path.
     Whole(PathBuf),
-    /// All that is needed to open it; the repository may have optional files besides.
+    /// Everything that is needed to open the model; the repository may have optional files.
     Enough(PathBuf),
-    /// Not enough to open it.
+    /// Not enough to open the model.
     Not,
 }
 
@@ -66,7 +66,7 @@ impl Snapshot {
         }
     }
 
-    /// The snapshot of the commit that the model's revision was when it was last asked for.
+    /// The snapshot of the commit that the model's revision had when the hub was last asked.
     pub(super) fn of_revision(model: &HubModel, settings: &HubSettings) -> Option<Self> {
         let mut snapshot = Self::of_commit(model, settings, &model.revision);
         if !is_commit(&model.revision) {
@@ -91,7 +91,7 @@ impl Snapshot {
         self.repository.join("blobs")
     }
 
-    /// How much of a model there is.
+    /// How complete the model is.
     pub(super) fn kept(&self, form: &Form) -> Kept {
         match form {
             Form::Gguf(file) => {
@@ -123,7 +123,7 @@ impl Snapshot {
                 .is_ok_and(|shards| shards.iter().all(|shard| self.file(shard).is_file()))
     }
 
-    /// The files that the weights are spread over.
+    /// The files that contain the weights.
     ///
     /// # Errors
     /// If the index is missing or damaged, or names files outside of the repository's root.
@@ -149,7 +149,8 @@ impl Snapshot {
                 (Some(Component::Normal(_)), None)
             );
             if !plain {
-                let reason = format!("puts {tensor} into `{shard}`, which is no file beside it");
+                let reason =
+                    format!("puts {tensor} into `{shard}`, which is not a file in the same folder");
                 return Err(wrong(reason, None));
             }
             shards.insert(shard.to_owned());
@@ -160,8 +161,8 @@ impl Snapshot {
         Ok(shards)
     }
 
-    /// Makes a file of the commit a link to the blob that holds its contents, or a copy where the
-    /// file system has no links.
+    /// Makes a file of the commit a link to the blob with its contents, or a copy if the file system has no
+    /// links.
     pub(super) fn link(&self, file: &str, blob: &str) -> io::Result<()> {
         let path = self.file(file);
         if let Some(folder) = path.parent() {
@@ -178,7 +179,7 @@ impl Snapshot {
         }
     }
 
-    /// Notes that the repository has no such file.
+    /// Records that the repository has no such file.
     pub(super) fn note_absence(&self, name: &str) -> io::Result<()> {
         let path = self.absence(name);
         if let Some(folder) = path.parent() {
@@ -187,7 +188,7 @@ impl Snapshot {
         fs::write(path, "")
     }
 
-    /// Notes that a branch or tag is this commit.
+    /// Records that a branch or tag is this commit.
     pub(super) fn note_revision(&self, revision: &str) -> io::Result<()> {
         if is_commit(revision) {
             return Ok(());
@@ -210,13 +211,13 @@ impl Snapshot {
         self.repository.join("refs").join(revision)
     }
 
-    /// The lock that whoever downloads this commit holds, beside those of `huggingface_hub`.
+    /// The lock for downloading this commit, in addition to those of `huggingface_hub`.
     pub(super) fn commit_lock(&self, settings: &HubSettings) -> PathBuf {
         self.locks(settings)
             .join(format!("{}.polyphony.lock", self.commit))
     }
 
-    /// The lock that whoever downloads a blob holds; `huggingface_hub` takes the same.
+    /// The lock for downloading a blob, the same as that of `huggingface_hub`.
     pub(super) fn blob_lock(&self, settings: &HubSettings, blob: &str) -> PathBuf {
         self.locks(settings).join(format!("{blob}.lock"))
     }
@@ -237,7 +238,7 @@ fn symlink(_target: &str, _link: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether a revision is a whole commit hash, which never comes to mean another commit.
+/// Whether a revision is a whole commit hash, whose commit never changes.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

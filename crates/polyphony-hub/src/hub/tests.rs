@@ -59,7 +59,7 @@ fn repository(files: &[(&str, Vec<u8>)]) -> Repository {
     }
 }
 
-/// A model with a tokenizer, and files beside it that are not asked for.
+/// A model with a tokenizer, and other files that are not requested.
 fn tiny_model() -> Repository {
     repository(&[
         ("README.md", b"A tiny model.".to_vec()),
@@ -120,20 +120,20 @@ fn malformed_names_are_refused_with_the_right_form() {
     let rows = [
         ("", "the organization is missing"),
         ("name", "the organization is missing"),
-        ("/name", "`` is no name of an organization"),
-        ("org/", "`` is no name of an organization"),
-        ("org/na me", "`na me` is no name"),
-        ("org/a--b", "`a--b` is no name"),
-        ("../name", "`..` is no name"),
-        ("https://huggingface.co/org/name", "`https:` is no name"),
+        ("/name", "`` is not a name of an organization"),
+        ("org/", "`` is not a name of an organization"),
+        ("org/na me", "`na me` is not a name"),
+        ("org/a--b", "`a--b` is not a name"),
+        ("../name", "`..` is not a name"),
+        ("https://huggingface.co/org/name", "`https:` is not a name"),
         ("org/name@", "the revision is empty"),
         ("org/name@/f.gguf", "the revision is empty"),
-        ("org/name@../x", "`../x` is no revision"),
-        ("org/name@a b", "`a b` is no revision"),
-        ("org/name/f.bin", "`f.bin` is no .gguf file"),
-        ("org/name/", "`` is no .gguf file"),
-        ("org/name/.gguf", "`.gguf` is no .gguf file"),
-        ("org/name/../f.gguf", "`../f.gguf` is no .gguf file"),
+        ("org/name@../x", "`../x` is not a revision"),
+        ("org/name@a b", "`a b` is not a revision"),
+        ("org/name/f.bin", "`f.bin` is not a .gguf file"),
+        ("org/name/", "`` is not a .gguf file"),
+        ("org/name/.gguf", "`.gguf` is not a .gguf file"),
+        ("org/name/../f.gguf", "`../f.gguf` is not a .gguf file"),
     ];
     for (text, expected) in rows {
         let message = HubModel::parse(text).unwrap_err();
@@ -294,7 +294,8 @@ fn an_index_leads_nowhere_else() {
         ),
     ]));
     let error = obtain("org/tiny", &settings(&hub.endpoint(), cache.path())).unwrap_err();
-    let expected = "puts a into `../../outside.safetensors`, which is no file beside it";
+    let expected =
+        "puts a into `../../outside.safetensors`, which is not a file in the same folder";
     assert!(chain(&error).contains(expected), "{error:?}");
 }
 
@@ -347,7 +348,7 @@ fn refusals_say_what_would_help() {
         (
             bare,
             "org/tiny",
-            "the repository has no config.json, so it is no model in Hugging Face form. It has \
+            "the repository has no config.json, so it is not a model in Hugging Face format. It has \
              GGUF files: name one, such as `hub:org/tiny/a.gguf` (a.gguf, b.gguf)",
         ),
         (
@@ -361,15 +362,15 @@ fn refusals_say_what_would_help() {
             "org/tiny",
             "the repository is an adapter (adapter_config.json), not a whole model: run `hf \
              download org/tiny --revision main --local-dir DIRECTORY`, fetch the model that its \
-             adapter_config.json calls `base_model_name_or_path`, put that model's path in place \
-             of that name, and give DIRECTORY instead of `hub:org/tiny`",
+             adapter_config.json calls `base_model_name_or_path`, replace the name by that model's \
+             path, and give DIRECTORY instead of `hub:org/tiny`",
         ),
         (
             behaving(Behaviour::Private),
             "org/tiny",
-            "the hub has no model repository `org/tiny`, or shows it only to some (no, sorry): \
+            "the hub has no model repository `org/tiny`, or it is not public (no, sorry): \
              check the spelling; if it is private or gated, accept its terms at HUB/org/tiny if \
-             there are any, then make a token at HUB/settings/tokens, and set HF_TOKEN to it or \
+             there are any, then create a token at HUB/settings/tokens, and set HF_TOKEN to it or \
              save it with `hf auth login`",
         ),
         (
@@ -412,8 +413,8 @@ fn without_a_network_the_file_and_the_way_out_are_named() {
             "on a machine with a network, run `hf download org/tiny --revision {revision} \
              --local-dir DIRECTORY`, or save the files from HUB/org/tiny/tree/{revision} into one \
              directory: config.json, model.safetensors or model.safetensors.index.json with the \
-             files that it names, and as far as they exist generation_config.json, tokenizer.json, \
-             tokenizer_config.json, chat_template.jinja; then give the directory in place of the \
+             files that it names, and if they exist generation_config.json, tokenizer.json, \
+             tokenizer_config.json, chat_template.jinja; then give the directory instead of the \
              name"
         )
     };
@@ -431,7 +432,7 @@ fn without_a_network_the_file_and_the_way_out_are_named() {
         (
             "org/tiny@v1/a/b.gguf",
             "a/b.gguf from HUB/org/tiny/resolve/v1/a/b.gguf",
-            "save it on a machine with a network, and give the file's path in place of the name"
+            "save it on a machine with a network, and give the file's path instead of the name"
                 .to_owned(),
         ),
     ];
@@ -444,7 +445,7 @@ fn without_a_network_the_file_and_the_way_out_are_named() {
             let error = obtain(name, &settings).unwrap_err();
             let expected = format!(
                 "`hub:{name}` could not be obtained: {reason}. The next file would have been \
-                 {file}. Try again when there is a network: what has been downloaded is kept. Or place the model by hand: {by_hand}"
+                 {file}. Try again when there is a network: files that have been downloaded are kept. Or place the model by hand: {by_hand}"
             );
             assert_eq!(chain(&error).replace(&endpoint, "HUB"), expected);
         }
@@ -540,8 +541,8 @@ fn what_came_damaged_never_counts_as_whole() {
         assert_eq!(
             chain(&error),
             format!(
-                "`hub:{name}` could not be obtained: {file} came with another size or digest than \
-                 the hub says: try again"
+                "`hub:{name}` could not be obtained: {file} does not have the size and the \
+                 digest that the hub announced: try again"
             )
         );
         let blobs = fs::read_dir(folder(cache.path()).join("blobs")).unwrap();
@@ -794,8 +795,8 @@ fn refusals_that_stay_are_told() {
             "429 Too Many Requests",
             Some(("Retry-After", "3600")),
             1,
-            "the hub takes no more requests from here for now: try again in 3600 s; with a token \
-             it takes more: make a token at HUB/settings/tokens, and set HF_TOKEN to it or save it \
+            "the hub accepts no more requests from here for now: try again in 3600 s; with a token \
+             it accepts more: create a token at HUB/settings/tokens, and set HF_TOKEN to it or save it \
              with `hf auth login`",
         ),
     ];
@@ -823,15 +824,15 @@ fn a_server_that_is_not_a_hub_is_named() {
     });
     let error = obtain("org/tiny", &settings(&hub.endpoint(), cache.path())).unwrap_err();
     let expected = format!(
-        "{} does not answer as a hub does (JSON): expected value",
+        "{} does not answer like a hub (JSON): expected value",
         hub.endpoint()
     );
     assert!(chain(&error).contains(&expected), "{}", chain(&error));
 
     let error = obtain("org/tiny", &settings("hub.example", cache.path())).unwrap_err();
-    let expected = "the hub cannot be asked: `hub.example/api/models/";
+    let expected = "the request to the hub is invalid: `hub.example/api/models/";
     assert!(
-        chain(&error).contains("the hub cannot be asked: `hub.example"),
+        chain(&error).contains("the request to the hub is invalid: `hub.example"),
         "{expected}: {error:?}"
     );
 }

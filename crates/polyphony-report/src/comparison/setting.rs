@@ -1,8 +1,7 @@
-//! What an evaluation was made with, and when two are the same but for their seeds.
+//! What an evaluation was made with, and when two differ only in their seeds.
 //!
-//! Of a recipe only the names of its sections are known here. Which settings count is the same for every
-//! environment and algorithm: all of `environment` but what the environment itself calls operational, and
-//! of the others those below.
+//! Only the names of a recipe's sections are known here. Which settings count is the same for every environment
+//! and algorithm: all of `environment` except what the environment itself calls operational, and those below.
 
 use indexmap::IndexSet;
 
@@ -13,10 +12,10 @@ use crate::{
     settings::Settings,
 };
 
-/// What a run may change without doing anything else: seed, place and how it is evaluated.
+/// Sections that do not change what a run does: its seed, where it runs, and how it is evaluated.
 const OUTSIDE: [&str; 4] = ["seed", "checkpoints", "devices", "evaluation"];
 
-/// What only training needs.
+/// Sections that only matter for training.
 const TRAINING: [&str; 6] = [
     "train",
     "algorithm",
@@ -26,11 +25,11 @@ const TRAINING: [&str; 6] = [
     "tasks_per_step",
 ];
 
-/// How evaluations are made: a column says it, and it is counted as played.
+/// How evaluations are made. The table has a column for it, and it is part of what was played.
 const EVALUATION: &str = "evaluation";
 const EVALUATION_INTERVAL: &str = "evaluation.every";
 
-/// Returns count with it, also those of evaluations.
+/// It changes returns, even those of evaluations.
 const DISCOUNT: &str = "algorithm.discount";
 
 /// What is played.
@@ -39,7 +38,7 @@ const ENVIRONMENT: &str = "environment";
 /// Where the agents come from.
 const TEAM: &str = "team";
 
-/// What two evaluations have in common that are the same but for their seeds.
+/// What evaluations that differ only in their seeds have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Setting<'a> {
     pub(super) step: Option<usize>,
@@ -48,15 +47,15 @@ pub(super) struct Setting<'a> {
     played: Settings,
     /// How the team was trained, if it was.
     training: Option<Settings>,
-    /// The seed of the answers, where it is another than that of the training.
+    /// The seed of the answers, if it differs from that of the training.
     other_seed: Option<u64>,
-    /// What is known of the run that played, and of the run that trained.
+    /// The infos of the run that played and of the run that trained.
     info: &'a RunInfo,
     trained_by: &'a RunInfo,
 }
 
 impl<'a> Setting<'a> {
-    /// That of a run's team at its end.
+    /// The setting of a run's team at its end.
     pub(super) fn trained(run: &'a Run) -> Self {
         Self {
             step: Some(run.info.steps),
@@ -76,7 +75,7 @@ impl<'a> Setting<'a> {
             None => run.training.is_some(),
         };
         let mut played = played(&run.settings, &run.info);
-        // Where trained agents lie says nothing of them.
+        // The paths of trained agents do not matter.
         if let Some(team) = settings.get(TEAM) {
             played.insert(TEAM.to_owned(), team.clone());
         }
@@ -91,7 +90,7 @@ impl<'a> Setting<'a> {
         }
     }
 
-    /// Whether they differ in their seeds alone.
+    /// Whether they differ only in their seeds.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let differing = |own: &Self| (own.step, own.other_seed);
         let counting = |settings: &Settings| -> Settings {
@@ -116,7 +115,7 @@ impl<'a> Setting<'a> {
         key.is_some_and(|key| known.any(|own| is_below(key, own)))
     }
 
-    /// Whether a reader of their rows could not tell them apart.
+    /// Whether their rows look the same.
     pub(super) fn is_named_like(&self, other: &Self) -> bool {
         let of_column = |own: &Self| {
             let settings = own.played.clone().into_iter();
@@ -139,7 +138,7 @@ impl<'a> Setting<'a> {
         format!("{}{turns}, {}", environment.team_name, self.info.held_out)
     }
 
-    /// How the answers came about, in words.
+    /// How the answers were produced, in words.
     pub(super) fn method(&self) -> String {
         let is_single_agent = self.info.environment.is_single_agent;
         let protocol = match is_single_agent {
@@ -159,7 +158,7 @@ impl<'a> Setting<'a> {
         }
     }
 
-    /// The settings in which others of the same name differ, as they stand in a recipe.
+    /// The settings in which others with the same name differ, as in a recipe.
     pub(super) fn distinction(&self, others: &[&Self]) -> String {
         let is_operational = |path: &str| {
             let mut all = others.iter().copied().chain([self]);
@@ -188,7 +187,7 @@ impl<'a> Setting<'a> {
             .iter()
             .any(|other| other.other_seed != self.other_seed);
         let seed = self.other_seed.filter(|_| other_seeds);
-        // What is played differently was trained differently too, and is said once.
+        // A setting that changes both training and play is listed once.
         let all: IndexSet<String> = differing(|own| Some(&own.played))
             .into_iter()
             .chain(differing(|own| own.training.as_ref()))
@@ -198,7 +197,7 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// Whether a path is a section's own or lies in it.
+/// Whether a path is that of a section or of something in it.
 fn is_below(path: &str, section: &str) -> bool {
     let rest = path.strip_prefix(section);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -208,14 +207,14 @@ fn is_in(path: &str, sections: &[&str]) -> bool {
     sections.iter().any(|section| is_below(path, section))
 }
 
-/// What a run does but for its seed, where it runs, and how it is evaluated.
+/// The settings of a run without its seed, where it runs, and how it is evaluated.
 fn without_seed(settings: &Settings) -> Settings {
     let own = settings.iter().filter(|(path, _)| !is_in(path, &OUTSIDE));
     own.map(|(path, value)| (path.clone(), value.clone()))
         .collect()
 }
 
-/// What tasks are played with, without what only training needs.
+/// The settings that matter for playing.
 fn played(settings: &Settings, info: &RunInfo) -> Settings {
     let counts = |path: &str| match path {
         EVALUATION_INTERVAL => false,
@@ -225,7 +224,7 @@ fn played(settings: &Settings, info: &RunInfo) -> Settings {
     let mut played: Settings = own
         .map(|(path, value)| (path.clone(), value.clone()))
         .collect();
-    // Under the name that most algorithms have for it, whatever it is called here.
+    // Under the name that most algorithms use, whatever this one calls it.
     let discount = ron::ser::to_string(&info.algorithm.discount);
     played.insert(DISCOUNT.to_owned(), discount.unwrap_or_default());
     played

@@ -5,7 +5,7 @@ use indexmap::IndexSet;
 use super::Row;
 use crate::table::table;
 
-/// A table for each environment.
+/// One table per environment.
 pub fn comparison_text(rows: &[Row]) -> String {
     let environments: IndexSet<&str> = rows.iter().map(|row| row.environment.as_str()).collect();
     let mut text = String::new();
@@ -25,7 +25,7 @@ pub fn comparison_text(rows: &[Row]) -> String {
             );
         }
     }
-    text + "\nTokens and seconds are those of an episode; seconds depend on the machine.\n"
+    text + "\nTokens and seconds are per episode; seconds depend on the machine.\n"
 }
 
 fn of_environment(environment: &str, rows: &[&Row]) -> String {
@@ -43,7 +43,7 @@ fn of_environment(environment: &str, rows: &[&Row]) -> String {
         .iter()
         .flat_map(|row| row.pass_at.keys().copied())
         .collect();
-    let cost = ["tokens said", "tokens read", "seconds", "runs"].map(str::to_owned);
+    let cost = ["completion tokens", "prompt tokens", "seconds", "runs"].map(str::to_owned);
     let header: Vec<String> = header
         .map(str::to_owned)
         .into_iter()
@@ -91,7 +91,7 @@ mod tests {
     use crate::{comparison::compare, evaluation::Earned, fixture, run::Run, statistics::Estimate};
 
     #[test]
-    fn a_table_says_what_did_not_fit_and_leaves_out_what_is_not_known() {
+    fn a_table_lists_what_did_not_fit_and_leaves_out_what_is_not_known() {
         let run = |name: &str, changes: &[&str], solved: Option<bool>| {
             let mut evaluation = fixture::evaluation(&[(1.0, "")]);
             evaluation.cut_episodes = usize::from(solved.is_none());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn returns_of_roles_are_columns_where_each_has_its_own() {
+    fn returns_of_roles_are_columns_if_roles_have_their_own() {
         let mut run = Run {
             evaluations: vec![fixture::evaluation(&[(1.0, ""), (2.0, "")])],
             ..fixture::run("a", fixture::TLDR, &[])
@@ -142,7 +142,7 @@ mod tests {
             text.contains("return of writer") && text.contains("1.75"),
             "{text}"
         );
-        // Not where an episode does not say it.
+        // Not if an episode lacks it.
         run.evaluations[0].episodes[1].roles.clear();
         let text = comparison_text(&compare([&run]).unwrap());
         assert!(!text.contains("return of writer"), "{text}");

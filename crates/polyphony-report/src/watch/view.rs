@@ -1,4 +1,4 @@
-//! What the live view draws.
+//! Drawing of the live view.
 
 use indexmap::IndexSet;
 use ratatui::{
@@ -186,7 +186,7 @@ fn parts_table(run: &Run) -> Table<'static> {
         .block(Block::bordered().title(format!("means of {RECENT} steps")))
 }
 
-/// Figures of the agents, by the names that metrics and columns have for them.
+/// Figures of the agents: the names of their metrics and columns.
 const FIGURES: [(&str, &str); 6] = [
     ("response_tokens", "tokens"),
     ("truncated_share", "cut off"),
@@ -196,7 +196,7 @@ const FIGURES: [(&str, &str); 6] = [
     ("logprob_gap", "log-prob gap"),
 ];
 
-/// Names of other figures that algorithms usually have; all others get a column.
+/// Other figures that most algorithms have, which get no column.
 const OTHERS: [&str; 10] = [
     "return",
     "advantage_spread",
@@ -237,7 +237,7 @@ fn agents_table(run: &Run) -> Table<'static> {
         .block(Block::bordered().title(format!("means of the last {RECENT} steps")))
 }
 
-/// What the algorithm says of each agent beyond what most do.
+/// Figures of each agent that only this algorithm has.
 fn own_figures(run: &Run) -> IndexSet<String> {
     let names = run.metrics.last().into_iter().flat_map(figures);
     let keys = names.map(|(name, _)| run.catalog.key(&name, &run.info.environment.roles));
@@ -249,7 +249,7 @@ fn own_figures(run: &Run) -> IndexSet<String> {
         .collect()
 }
 
-/// A figure with about three digits that say something.
+/// A figure with about three significant digits.
 fn in_short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -259,7 +259,7 @@ fn in_short(value: f64) -> String {
     }
 }
 
-/// The mean of a metric over the last steps, if they have it.
+/// The mean of a metric over the last steps, if there are values.
 fn recent(run: &Run, name: &str) -> Option<f64> {
     let series = of_run(run, name);
     (!series.is_empty()).then(|| mean(series.iter().rev().take(RECENT)))
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_shown_as_far_as_it_is() {
+    fn a_run_is_shown_at_every_stage() {
         let text = shown(&run(10), 120, 30);
         for part in [
             "runs/tldr-1 · MAGRPO on tldr · 99 tokens/s",
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn small_terminals_are_no_trouble() {
+    fn small_terminals_work() {
         for (width, height) in [(1, 1), (20, 5), (60, 12)] {
             shown(&run(10), width, height);
         }

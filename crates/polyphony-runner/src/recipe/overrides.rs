@@ -1,7 +1,7 @@
 //! `--set path=value`: one value of a recipe replaced.
 //!
 //! The recipe is written out as RON with every key spelled out, the value at the path is replaced
-//! in that text, and the result is read back. So an override may be anything that a file may say,
+//! in that text, and the result is read back. So an override may be anything that a file may contain,
 //! and is checked in the same way.
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -20,8 +20,8 @@ pub(super) struct Changed<'a> {
 /// The text of a recipe, every key spelled out, with one change of the form `path=value`.
 ///
 /// # Errors
-/// Names the part of the path that does not exist with the nearest one that does, or says what is
-/// wrong with the value.
+/// Names the part of the path that does not exist and the nearest one that does, or what is wrong with
+/// the value.
 pub(super) fn apply<'a>(recipe: &str, change: &'a str) -> Result<Changed<'a>> {
     let (path, value) = change.split_once('=').context(
         "expected path=value, such as algorithm.samples=8 or updates.learning_rate=1e-6",
@@ -31,7 +31,7 @@ pub(super) fn apply<'a>(recipe: &str, change: &'a str) -> Result<Changed<'a>> {
     RawValue::from_ron(value).map_err(|error| {
         let is_word = !value.contains(['(', '[', '{', '"', ',']);
         let reason = match is_word {
-            true => "texts need double quotes and numbers brackets, as in team=Copies(\"my-model\") and \
+            true => "texts need double quotes, and numbers of devices need brackets, as in team=Copies(\"my-model\") and \
                      devices=Same(Cuda(1))"
                 .to_owned(),
             false => explain::in_file(&error).to_string(),
@@ -48,7 +48,7 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         return Ok(value.to_owned());
     };
     let Some(mut fields) = fields(text) else {
-        // The keys of `Solo(Coding(…))` are those of what it holds.
+        // The keys of `Solo(Coding(…))` are those of the inner choice.
         if let Some((outer, inner)) = held(text) {
             let inner = replace(inner, keys, depth, value)?;
             return Ok(format!("{outer}({inner})"));
@@ -77,7 +77,7 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
             bail!("there is no key `{key}`; {suggestion}");
         }
     }
-    // What stands before the bracket is the name of an enum's variant.
+    // The text before the bracket is the name of an enum's variant.
     let (name, _) = text.split_once('(').unwrap_or_default();
     let fields: Vec<String> = fields
         .into_iter()

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use polyphony_episode::Environment;
-use polyphony_marl::{ConfigError, Game, MOST_SAMPLES, RolloutWeights};
+use polyphony_marl::{AlgorithmSettings, ConfigError, Game, MOST_SAMPLES, RolloutWeights};
 use polyphony_model::ModelError;
 
 use super::{Recipe, Team};
@@ -12,20 +12,25 @@ use crate::{
     team::agent_names,
 };
 
-/// Steps are numbered in 32 bits, and the last number is the evaluation's.
+/// Steps are numbered in 32 bits; evaluation uses the last number.
 const MOST_STEPS: usize = u32::MAX as usize - 1;
 
 /// More than any model's context.
 const MOST_NEW_TOKENS: usize = 1 << 24;
 
 impl Recipe {
-    /// Checks every number, and what can be checked before there is an environment.
+    /// Checks every number, and everything else that does not depend on the environment.
     ///
     /// # Errors
-    /// Names the key by its path, what it is and what it may be.
+    /// Names the path of the key, its value, and what is allowed.
     pub fn validate(&self, registry: &Registry) -> Result<()> {
-        let config = self.training_config();
         let algorithm = registry.read_algorithm(&self.algorithm)?.settings;
+        self.validate_with(algorithm.as_ref())
+    }
+
+    /// The same, with the settings of the recipe's algorithm, which have been read already.
+    pub(crate) fn validate_with(&self, algorithm: &dyn AlgorithmSettings) -> Result<()> {
+        let config = self.training_config();
         algorithm
             .validate(&config)
             .map_err(setting_of("algorithm"))?;
@@ -37,7 +42,7 @@ impl Recipe {
         self.validate_counts()?;
         ensure!(
             self.rollout_weights == RolloutWeights::Full || !self.uses_the_processor(),
-            "`rollout_weights` is {:?}, but must be Full on the CPU, which gains nothing from less",
+            "`rollout_weights` is {:?}, but must be Full on the CPU, which is no faster with less precision",
             self.rollout_weights
         );
         if let (Team::Shared(_), Devices::Each(_)) = (&self.team, &self.devices) {
@@ -99,30 +104,35 @@ impl Recipe {
         }
     }
 
-    /// Checks what training needs beyond [`Recipe::validate`].
+    /// Checks what training needs beyond [`Recipe::validate`]; `algorithm` holds the settings of the
+    /// recipe's own.
     ///
     /// # Errors
-    /// Names the key by its path, what it is and what it may be.
-    pub fn validate_for_training(&self, registry: &Registry) -> Result<()> {
-        let tree = registry.read_algorithm(&self.algorithm)?.settings.tree();
-        if self.sampling.temperature == 0.0 && tree.samples > 1 {
+    /// Names the path of the key, its value, and what is allowed.
+    pub fn validate_for_training(&self, algorithm: &dyn AlgorithmSettings) -> Result<()> {
+        if self.sampling.temperature == 0.0 && algorithm.tree().samples > 1 {
             return Err(out_of_range(
                 "sampling.temperature",
                 "0",
                 "above 0 for training: without chance all responses of a group are equal, and \
-                 nothing can be learnt from comparing them",
+                 nothing can be learned from comparing them",
             ));
         }
         Ok(())
     }
 
-    /// Checks what must fit the environment: its roles and its turns.
+    /// Checks what must fit the environment: its roles and its turns; `algorithm` holds the settings of
+    /// the recipe's own.
     ///
     /// # Errors
-    /// Names the key by its path, what it is and what it may be.
-    pub fn validate_for(&self, registry: &Registry, environment: &dyn Environment) -> Result<()> {
+    /// Names the path of the key, its value, and what is allowed.
+    pub fn validate_for(
+        &self,
+        registry: &Registry,
+        algorithm: &dyn AlgorithmSettings,
+        environment: &dyn Environment,
+    ) -> Result<()> {
         let roles = environment.roles();
-        let algorithm = registry.read_algorithm(&self.algorithm)?.settings;
         algorithm
             .validate_for(&Game::of(environment))
             .map_err(setting_of("algorithm"))?;
@@ -155,10 +165,10 @@ impl Recipe {
     }
 }
 
-/// An algorithm's setting with the path of its key in the recipe.
+/// Adds the section of a recipe to the error about an algorithm's setting.
 fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
     move |error| {
-        // An algorithm may find fault with a setting of another section.
+        // An algorithm may reject a setting of another section.
         let path = match error.key.starts_with("updates.") {
             true => error.key.to_string(),
             false => format!("{section}.{}", error.key),
@@ -167,7 +177,7 @@ fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
     }
 }
 
-/// A model's setting with the path of its key in the recipe.
+/// Adds the section of a recipe to the error about a model's setting.
 fn in_section(section: &str) -> impl Fn(ModelError) -> anyhow::Error {
     move |error| match error {
         ModelError::Setting {

@@ -1,12 +1,12 @@
-//! `polyphony baseline`: what a team reaches without learning to work together.
+//! `polyphony baseline`: the results of a team without training.
 
 use std::{io::Write, path::PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    Choice, DeviceChoice, Devices, Evaluating, FineTuning, Recipe, Registry, Team, steps_of_models,
+    DeviceChoice, Devices, Evaluating, FineTuning, Players, Recipe, Registry, steps_of_models,
 };
 
 use crate::commands::evaluation::{Kept, Request, evaluate};
@@ -14,18 +14,18 @@ use crate::commands::evaluation::{Kept, Request, evaluate};
 /// The arguments of `polyphony baseline`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How the answers come about.
+    /// How the agents produce their answers.
     name: Name,
     /// The name of a recipe that ships with the program, or a RON file; the default recipe if left out.
     recipe: Option<String>,
     /// Replaces one value of the recipe, such as `seed=2`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// The new directory for the result; the first free one of `runs/tldr-pipeline-1`, … if left out.
+    /// A new directory for the result; by default the first free one of `runs/tldr-pipeline-1`, ….
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Where the models run, in place of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
-    /// two also with the device's number, as in cuda:1.
+    /// Where the models run, instead of on the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
 }
@@ -33,9 +33,9 @@ pub(crate) struct Arguments {
 /// The baselines of the MAGRPO paper (arXiv 2508.04652).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
-    /// One agent alone writes what all would.
+    /// A single agent does the work of the whole team.
     Single,
-    /// The agents answer without knowing of one another.
+    /// The agents answer independently.
     Parallel,
     /// The second agent reads the first one's answer before it writes its own.
     Pipeline,
@@ -43,34 +43,39 @@ enum Name {
     Discussion,
 }
 
-/// Evaluates what the arguments say.
+/// Evaluates the baseline.
 pub(crate) fn run(
     registry: &Registry,
     arguments: &Arguments,
     output: &mut dyn Write,
 ) -> Result<()> {
     let recipe = arguments.recipe(registry)?;
-    let label = registry.label(&recipe.environment);
-    let (directory, protocol) = match arguments.name {
-        Name::Single => (label, Protocol::parallel()),
-        Name::Parallel => (format!("{label}-parallel"), Protocol::parallel()),
-        Name::Pipeline => (format!("{label}-pipeline"), Protocol::pipeline()),
-        Name::Discussion => (format!("{label}-discussion"), Protocol::discussion()),
+    let (players, protocol, suffix) = match arguments.name {
+        Name::Single => (single(registry, &recipe), Protocol::parallel(), ""),
+        Name::Parallel => (Players::Team, Protocol::parallel(), "-parallel"),
+        Name::Pipeline => (Players::Team, Protocol::pipeline(), "-pipeline"),
+        Name::Discussion => (Players::Team, Protocol::discussion(), "-discussion"),
     };
-    let kept = arguments
-        .run_dir
-        .as_deref()
-        .map_or(Kept::Named(&directory), Kept::In);
+    let run_dir = arguments.run_dir.as_deref();
     let request = Request {
         evaluating: Evaluating {
             recipe: &recipe,
+            players,
             protocol: &protocol,
             step: steps_of_models(&recipe),
         },
         trained_by: None,
-        kept,
+        kept: run_dir.map_or(Kept::Numbered(suffix), Kept::In),
     };
     evaluate(registry, &request, output)
+}
+
+/// Who plays the baseline of a single agent. A recipe for one agent is that baseline already.
+fn single(registry: &Registry, recipe: &Recipe) -> Players<'static> {
+    match registry.team_of(&recipe.environment) {
+        Some(_) => Players::Team,
+        None => Players::SingleAgent,
+    }
 }
 
 impl Name {
@@ -87,49 +92,18 @@ impl Arguments {
         if let Some(device) = self.device {
             recipe.devices = Devices::Same(device);
         }
-        // Nothing learns here.
+        // Nothing is trained here.
         recipe.fine_tuning = FineTuning::Full;
         let is_single = registry.team_of(&recipe.environment).is_some();
-        match self.name {
-            Name::Single if !is_single => recipe = single(registry, recipe)?,
-            Name::Single => {}
-            name => ensure!(
-                !is_single,
-                "`environment` is {}, of one agent, but the baseline `{}` needs a team: give the recipe \
-                 of the team",
-                registry.label(&recipe.environment),
-                name.text()
-            ),
-        }
-        recipe
-            .validate(registry)
-            .with_context(|| format!("making the baseline `{}`", self.name.text()))?;
+        ensure!(
+            self.name == Name::Single || !is_single,
+            "`environment` is {}, for one agent, but the baseline `{}` needs a team: give the recipe \
+             of the team",
+            registry.label(&recipe.environment),
+            self.name.text()
+        );
         Ok(recipe)
     }
-}
-
-/// The recipe for one agent that does the work of its team, with the first agent's model. It may say as
-/// much as all of them together.
-fn single(registry: &Registry, recipe: Recipe) -> Result<Recipe> {
-    let name = registry.single_agent_name().context(
-        "this program has no wrapper that lets one agent do a team's work: register one with \
-         `single_agent`",
-    )?;
-    let roles = registry
-        .build_environment(&recipe.environment)?
-        .roles()
-        .len();
-    let first = recipe.team.names()[0].to_owned();
-    let device = recipe.devices.of_team(roles)[0];
-    let mut recipe = Recipe {
-        environment: Choice::with_settings(name, format!("({})", recipe.environment)),
-        max_new_tokens: recipe.max_new_tokens * roles,
-        team: Team::Copies(first),
-        devices: Devices::Same(device),
-        ..recipe
-    };
-    recipe.updates.learning_rates.clear();
-    Ok(recipe)
 }
 
 #[cfg(test)]
@@ -152,22 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn a_single_agent_may_say_as_much_as_the_team() {
-        let changes = [
-            "team=Each([\"a\", \"b\"])",
-            "updates.learning_rates={\"summarizer\": 1e-5}",
-        ];
-        let team = recipe(Name::Parallel, "tldr-smollm2", &changes).unwrap();
-        let single = recipe(Name::Single, "tldr-smollm2", &changes).unwrap();
-        assert_eq!(single.environment, Choice::with_settings("Solo", "(Tldr)"));
-        assert_eq!(single.max_new_tokens, 2 * team.max_new_tokens);
-        assert_eq!(single.team, Team::Copies("a".to_owned()));
-        // A recipe of one agent is that baseline already.
-        let solo = recipe(Name::Single, "tldr-qwen3-solo", &[]).unwrap();
-        assert_eq!(
-            solo,
-            Recipe::load(&registry(), Some("tldr-qwen3-solo"), &[]).unwrap()
-        );
+    fn a_recipe_of_one_agent_is_played_as_it_is() {
+        for (which, expected) in [("tldr-smollm2", true), ("tldr-qwen3-solo", false)] {
+            let recipe = recipe(Name::Single, which, &[]).unwrap();
+            let players = single(&registry(), &recipe);
+            assert_eq!(matches!(players, Players::SingleAgent), expected, "{which}");
+        }
     }
 
     #[test]
@@ -187,7 +151,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with("`environment` is tldr-solo, of one agent, but"),
+            error.starts_with("`environment` is tldr-solo, for one agent, but"),
             "{error}"
         );
     }

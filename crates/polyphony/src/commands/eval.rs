@@ -1,14 +1,14 @@
-//! `polyphony eval`: how good a team is on the held-out tasks of a recipe.
+//! `polyphony eval`: the results of a team on the held-out tasks of a recipe.
 
 use std::{
     io::Write,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, Evaluating, FineTuning, Recipe, Registry, Team, agent_names, run_recipe,
+    DeviceChoice, Devices, Evaluating, FineTuning, Players, Recipe, Registry, Team, run_recipe,
     steps_of_models,
 };
 
@@ -17,48 +17,48 @@ use crate::commands::evaluation::{Kept, Request, evaluate};
 /// The arguments of `polyphony eval`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The name of a recipe that ships with the program, or a RON file; if left out, the recipe of
-    /// the run directory in --team, or else the default recipe.
+    /// The name of a recipe that ships with the program, or a RON file; by default the recipe of the run
+    /// in --team, or else the default recipe.
     recipe: Option<String>,
     /// Replaces one value of the recipe, such as `evaluation.tasks=8`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// The agents, in place of the recipe's models: a run directory or one model for all roles; or
-    /// given once for each role, a model a role.
+    /// The agents, instead of the recipe's models: a run directory, or one model for all roles; or, given
+    /// once per role, one model per role.
     #[arg(long, value_name = "DIR")]
     team: Vec<String>,
-    /// Where the models run, in place of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
-    /// two also with the device's number, as in cuda:1.
+    /// Where the models run, instead of on the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
-    /// A new directory that keeps recipe, figures and everything that was said, for `compare` and
-    /// `report`.
+    /// A new directory for the recipe, the figures and all responses, for `compare` and `report`.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
 }
 
-/// Evaluates what the arguments say and prints one line.
+/// Evaluates the team and prints one line.
 pub(crate) fn run(
     registry: &Registry,
     arguments: &Arguments,
     output: &mut dyn Write,
 ) -> Result<()> {
-    let origin = arguments.origin(registry)?;
-    let recipe = arguments.recipe(registry, &origin)?;
+    let recipe = arguments.recipe(registry)?;
+    let run = arguments.run();
     let request = Request {
         evaluating: Evaluating {
             recipe: &recipe,
+            players: run.map_or(Players::Team, Players::AgentsOf),
             protocol: &Protocol::parallel(),
             step: arguments.steps(&recipe)?,
         },
-        trained_by: arguments.run(),
+        trained_by: run,
         kept: arguments.run_dir.as_deref().map_or(Kept::No, Kept::In),
     };
     evaluate(registry, &request, output)
 }
 
 impl Arguments {
-    /// The run whose agents are evaluated, if it is one's.
+    /// The run whose agents are evaluated, if --team is a run.
     fn run(&self) -> Option<&Path> {
         match self.team.as_slice() {
             [one] if polyphony_report::is_run(Path::new(one)) => Some(Path::new(one)),
@@ -66,7 +66,7 @@ impl Arguments {
         }
     }
 
-    /// The training steps that the team has had, as far as it is known.
+    /// The training steps that the team has had; `None` if that is not known.
     fn steps(&self, recipe: &Recipe) -> Result<Option<usize>> {
         Ok(match (self.run(), self.team.as_slice()) {
             (Some(run), _) => polyphony_report::trained_steps(run)?,
@@ -75,36 +75,27 @@ impl Arguments {
         })
     }
 
-    /// The recipe with what was changed of it on the command line.
-    fn origin(&self, registry: &Registry) -> Result<Recipe> {
-        match (&self.recipe, self.run()) {
-            (None, Some(run)) => run_recipe(registry, run, &self.overrides),
-            (which, _) => Recipe::load(registry, which.as_deref(), &self.overrides),
-        }
-    }
-
-    /// The same with the agents and the device of the command line.
-    fn recipe(&self, registry: &Registry, origin: &Recipe) -> Result<Recipe> {
+    /// The recipe with everything that was changed on the command line.
+    fn recipe(&self, registry: &Registry) -> Result<Recipe> {
         ensure!(
             self.team.is_empty() || !self.overrides.iter().any(|change| is_of_team(change)),
-            "--team and --set team=… both say who plays: leave one of them out"
+            "--team and --set team=… both choose the team: leave one of them out"
         );
-        let mut recipe = origin.clone();
+        let mut recipe = match (&self.recipe, self.run()) {
+            (None, Some(run)) => run_recipe(registry, run, &self.overrides)?,
+            (which, _) => Recipe::load(registry, which.as_deref(), &self.overrides)?,
+        };
         if let Some(device) = self.device {
             recipe.devices = Devices::Same(device);
         }
-        // Nothing learns here.
+        // Nothing is trained here.
         recipe.fine_tuning = FineTuning::Full;
         recipe.updates.learning_rates.clear();
-        recipe.team = match (self.run(), self.team.as_slice()) {
-            (Some(run), _) => agents_of(registry, run, &recipe)?,
-            (None, []) => recipe.team,
-            (None, [model]) => Team::Copies(model.clone()),
-            (None, models) => Team::Each(models.to_vec()),
-        };
-        recipe.validate(registry).context(
-            "checking the recipe with --team (a run's directory, or models) and --device",
-        )?;
+        match (self.run(), self.team.as_slice()) {
+            (Some(_), _) | (None, []) => {}
+            (None, [model]) => recipe.team = Team::Copies(model.clone()),
+            (None, models) => recipe.team = Team::Each(models.to_vec()),
+        }
         Ok(recipe)
     }
 }
@@ -113,30 +104,6 @@ impl Arguments {
 fn is_of_team(change: &str) -> bool {
     let (path, _) = change.split_once('=').unwrap_or_default();
     path.trim() == "team"
-}
-
-/// The agents that a run of the recipe saved.
-fn agents_of(registry: &Registry, run: &Path, recipe: &Recipe) -> Result<Team> {
-    polyphony_report::check_training_run(run)
-        .context("it has no agents of its own, so give the run that it evaluated")?;
-    let path_of = |name: String| {
-        let path = run.join("agents").join(&name);
-        ensure!(
-            path.is_dir(),
-            "{} has no agent `{name}` (looked for {}): give the recipe that the run was trained \
-             with, and wait until the run has ended",
-            run.display(),
-            path.display()
-        );
-        Ok(path.display().to_string())
-    };
-    let environment = registry.build_environment(&recipe.environment)?;
-    let names = agent_names(&recipe.team, environment.roles()).into_iter();
-    let mut paths = names.map(path_of).collect::<Result<Vec<_>>>()?;
-    Ok(match &recipe.team {
-        Team::Shared(_) => Team::Shared(paths.remove(0)),
-        Team::Copies(_) | Team::Each(_) => Team::Each(paths),
-    })
 }
 
 #[cfg(test)]
@@ -163,7 +130,7 @@ mod tests {
     }
 
     fn resolve(arguments: &Arguments) -> Result<Recipe> {
-        arguments.recipe(&registry(), &arguments.origin(&registry())?)
+        arguments.recipe(&registry())
     }
 
     /// A run directory of the arXiv recipe with agents that hold nothing.
@@ -188,23 +155,13 @@ mod tests {
             team(&[]),
             Recipe::load(&registry(), None, &[]).unwrap().team
         );
-        let three = resolve(&arguments(None, &[], &["a", "b", "c"])).unwrap();
-        let environment = registry().build_environment(&three.environment).unwrap();
-        let error = three
-            .validate_for(&registry(), environment.as_ref())
-            .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("`team` lists 3 models, but must list 2")
-        );
         let twice = arguments(None, &["team=Copies(\"b\")"], &["a"]);
         let error = resolve(&twice).unwrap_err().to_string();
         assert!(error.contains("leave one of them out"), "{error}");
     }
 
     #[test]
-    fn learning_rates_are_no_matter() {
+    fn learning_rates_do_not_matter() {
         let changes = [
             "team=Shared(\"a\")",
             "updates.learning_rates={\"shared\": 1e-3}",
@@ -220,18 +177,17 @@ mod tests {
     #[test]
     fn a_run_directory_brings_its_recipe_and_its_agents() {
         let folder = run_directory();
-        let run = folder.path().to_str().unwrap();
-        let recipe = resolve(&arguments(None, &["seed=7"], &[run])).unwrap();
+        let own = folder.path().to_str().unwrap();
+        let recipe = resolve(&arguments(None, &["seed=7"], &[own])).unwrap();
         assert_eq!((recipe.environment, recipe.seed), (Choice::new("Arxiv"), 7));
-        let agents = ["background", "method"].map(|role| format!("{run}/agents/{role}"));
-        assert_eq!(recipe.team, Team::Each(agents.into()));
-        let error = resolve(&arguments(Some("tldr-smollm2"), &[], &[run]));
-        let message = error.unwrap_err().to_string();
+        let other = arguments(Some("tldr-smollm2"), &[], &[own]);
+        let error = run(&registry(), &other, &mut Vec::new()).unwrap_err();
+        let message = error.to_string();
         assert!(message.contains("has no agent `summarizer`"), "{message}");
     }
 
     #[test]
-    fn agents_of_a_run_are_no_untrained_models() {
+    fn agents_of_a_run_are_not_untrained_models() {
         let folder = run_directory();
         let run = folder.path().to_str().unwrap();
         let team = format!("team=Copies(\"{run}/agents/method\")");
@@ -243,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_team_gets_the_same_line_with_the_parts_as_an_object() {
+    fn the_same_team_gets_the_same_line() {
         let folder = polyphony_test_support::plain_model(2048);
         let path = folder.path().to_str().unwrap();
         let posts = "{\"post\": \"It rained.\"}\n{\"post\": \"It snowed.\"}\n";

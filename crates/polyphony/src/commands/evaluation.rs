@@ -1,4 +1,4 @@
-//! Evaluating a team once, for `polyphony eval` and `polyphony baseline`.
+//! The evaluation of `polyphony eval` and `polyphony baseline`.
 
 use std::{
     io::{self, Write},
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use polyphony_report::{
     Estimate, Evaluation, check_new, make_new, make_numbered, save_evaluation, table,
 };
-use polyphony_runner::{Evaluating, Registry, Stop, run_info};
+use polyphony_runner::{Evaluated, Evaluating, Registry, Stop};
 
 use crate::{display::Display, json_lines};
 
@@ -17,7 +17,7 @@ use crate::{display::Display, json_lines};
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) evaluating: Evaluating<'a>,
-    /// The run that trained the team, where there was one.
+    /// The run that trained the team, if there is one.
     pub(crate) trained_by: Option<&'a Path>,
     pub(crate) kept: Kept<'a>,
 }
@@ -29,14 +29,14 @@ pub(crate) enum Kept<'a> {
     No,
     /// In a new directory at this path.
     In(&'a Path),
-    /// In a new directory below `runs` whose name begins like this.
-    Named(&'a str),
+    /// In a new directory below `runs`, named after the environment with this suffix.
+    Numbered(&'a str),
 }
 
 /// Evaluates a team: the figures as one JSON object on `output`, a table on standard error.
 ///
 /// # Errors
-/// If models or data cannot be had, or the evaluation fails; nothing is kept then.
+/// If models or data cannot be obtained, or the evaluation fails; nothing is kept then.
 pub(crate) fn evaluate(
     registry: &Registry,
     request: &Request<'_>,
@@ -45,35 +45,35 @@ pub(crate) fn evaluate(
     if let Kept::In(path) = request.kept {
         check_new(path)?;
     }
-    // Nobody listens for Ctrl-C here: it ends the program.
+    // Ctrl-C simply ends the program here.
     let stop = Stop::new();
     let display = &mut Display::default();
-    let evaluation = polyphony_runner::evaluate(registry, &request.evaluating, &stop, display)?
+    let evaluated = polyphony_runner::evaluate(registry, &request.evaluating, &stop, display)?
         .context("the evaluation was interrupted")?;
-    // Nobody is left to read it where standard error is closed.
-    let _ = io::stderr().lock().write_all(text(&evaluation).as_bytes());
-    // Kept even if whoever reads the figures has gone.
-    let kept = keep(registry, request, &evaluation);
+    let evaluation = &evaluated.evaluation;
+    // Nobody reads it if standard error is closed.
+    let _ = io::stderr().lock().write_all(text(evaluation).as_bytes());
+    // Kept even if nobody reads the figures.
+    let kept = keep(request.kept, &evaluated, request.trained_by);
     json_lines::write(output, &evaluation.without_episodes())?;
     kept
 }
 
-fn keep(registry: &Registry, request: &Request<'_>, evaluation: &Evaluation) -> Result<()> {
-    let recipe = request.evaluating.recipe;
-    let path = match request.kept {
+fn keep(kept: Kept<'_>, evaluated: &Evaluated, trained_by: Option<&Path>) -> Result<()> {
+    let Evaluated {
+        recipe,
+        info,
+        evaluation,
+    } = evaluated;
+    let path = match kept {
         Kept::No => return Ok(()),
         Kept::In(path) => make_new(path)?,
-        Kept::Named(name) => make_numbered(Path::new("runs"), name)?,
+        Kept::Numbered(suffix) => {
+            let name = format!("{}{suffix}", info.environment.label);
+            make_numbered(Path::new("runs"), &name)?
+        }
     };
-    let environment = registry.build_environment(&recipe.environment)?;
-    let info = run_info(registry, recipe, environment.as_ref())?;
-    save_evaluation(
-        &path,
-        &recipe.to_ron(),
-        &info,
-        request.trained_by,
-        evaluation,
-    )?;
+    save_evaluation(&path, &recipe.to_ron(), info, trained_by, evaluation)?;
     log::info!("kept in {}", path.display());
     Ok(())
 }
@@ -95,12 +95,12 @@ fn text(evaluation: &Evaluation) -> String {
             vec![role.clone(), format!("{:.1}", said.response_tokens), share]
         })
         .collect();
-    let header = ["role", "tokens a response", "cut off"].map(str::to_owned);
+    let header = ["role", "tokens per response", "cut off"].map(str::to_owned);
     text += &table(&header, &rows);
     let timing = &evaluation.timing;
     text += &format!(
         "\n{} task(s) with {} episode(s) each; {} tokens sampled and {} read in {:.0} s: {:.0} tokens/s, \
-         {:.1} s a task\n",
+         {:.1} s per task\n",
         evaluation.tasks,
         evaluation.samples,
         evaluation.sampled_tokens,

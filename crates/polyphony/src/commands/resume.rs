@@ -12,15 +12,15 @@ use crate::{commands::finish, display::Display, interrupt};
 pub(crate) struct Arguments {
     /// The run's directory.
     run: PathBuf,
-    /// The checkpoint to resume from, such as step-000020, or `start`; the newest one if left out.
+    /// The checkpoint to resume from, such as step-000020, or `start`; by default the newest one.
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<From>,
-    /// Training steps of the whole run, in place of the recipe's.
+    /// Training steps of the whole run, instead of the recipe's.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
 }
 
-/// Continues what the arguments say.
+/// Continues the run.
 pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<()> {
     let from = arguments.from.clone().unwrap_or(From::Newest);
     let stop = Stop::new();

@@ -1,4 +1,4 @@
-//! `polyphony sandbox`: what isolation this machine offers, and one program judged in it.
+//! `polyphony sandbox`: the isolation that this machine offers, and the verdict on one program in it.
 
 use std::{
     fs,
@@ -26,16 +26,16 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts the sandbox and prints what isolation this machine offers and what the self-test saw.
+    /// Starts the sandbox and prints which isolation this machine offers and what the self-test found.
     Check(Confinement),
-    /// Judges one program and prints one line with its verdict.
+    /// Runs one program with its tests and prints one line with the verdict.
     Run(Run),
 }
 
-/// How programs are confined, and by which Python they are run.
+/// How programs are confined, and which Python runs them.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Confinement {
-    /// The Python that runs the programs, in place of the `python3` on the search path.
+    /// The Python that runs the programs, instead of the `python3` on the search path.
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
     /// How programs are confined.
@@ -108,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
 }
 
 impl Confinement {
-    /// Whether nothing was said of it.
+    /// Whether no option was given.
     pub(crate) fn is_default(&self) -> bool {
         self.python.is_none() && self.isolation == IsolationName::default()
     }
@@ -163,7 +163,7 @@ fn judge(run: &Run, output: &mut dyn Write) -> Result<()> {
     json_lines::write(output, &judged)
 }
 
-/// The text of a file. What is not UTF-8 is no Python source here.
+/// The text of a file, which must be UTF-8.
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }

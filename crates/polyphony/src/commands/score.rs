@@ -1,4 +1,4 @@
-//! `polyphony score`: the reward of texts, whoever wrote them.
+//! `polyphony score`: the reward of given texts.
 
 use std::{collections::HashMap, io::Write, path::PathBuf};
 
@@ -13,16 +13,16 @@ use crate::{commands::sandbox::Confinement, json_lines};
 /// The arguments of `polyphony score`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Whose reward: the name of an environment, with settings if need be, as in
+    /// The environment whose reward is computed, with settings if needed, as in
     /// `Coding(settings: (turns: 2))`.
     #[arg(long = "env", value_name = "ENVIRONMENT")]
     environment: String,
-    /// The tasks, where the reward depends on them, in place of the environment's own: a file of JSON lines
-    /// (also gzipped) or Parquet, for coding problems with `task_id`, `prompt`, `entry_point` and `test`.
+    /// The tasks, if the reward depends on them, in place of the environment's own: a file of JSON lines
+    /// (also gzipped) or Parquet; coding problems have `task_id`, `prompt`, `entry_point` and `test`.
     #[arg(long, value_name = "FILE")]
     tasks: Option<PathBuf>,
-    /// JSON lines with `responses`, a list of one text for each agent, and, where the reward depends on
-    /// the task, `task_id`; `-` is standard input.
+    /// JSON lines with `responses`, a list of one text per agent, and `task_id` if the reward depends on the
+    /// task; `-` is standard input.
     #[arg(long)]
     input: PathBuf,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(crate) fn run(
         .map(|task| (task.id.clone(), task))
         .collect();
     json_lines::answer(&arguments.input, output, |index, texts: Texts| {
-        // The reward of texts depends on nothing else.
+        // The reward of these texts depends on nothing else.
         let none = Task::new(index.to_string(), [("", ""); 0]);
         let task = match known.is_empty() {
             true => &none,
@@ -60,16 +60,14 @@ pub(crate) fn run(
         check_count(environment.as_ref(), &texts.responses)?;
         let scored = score(environment.as_ref(), task, texts.responses);
         match known.is_empty() {
-            true => {
-                scored.context("without --tasks, which gives the tasks where a reward needs them")
-            }
+            true => scored.context("there is no --tasks, which some rewards need"),
             false => scored,
         }
     })
 }
 
 impl Arguments {
-    /// The environment, with what was said of its sandbox.
+    /// The environment with the sandbox of the command line.
     fn choice(&self, registry: &Registry) -> Result<Choice> {
         let choice = registry.find_environment(&self.environment)?;
         if self.confinement.is_default() {
@@ -77,7 +75,7 @@ impl Arguments {
         }
         ensure!(
             choice.settings() == "()",
-            "--python and --isolation stand beside the name of an environment alone: say the rest in its \
+            "--python and --isolation only go with the plain name of an environment: put them into its \
              `sandbox`"
         );
         let sandbox = ron::to_string(&self.confinement.settings())?;
@@ -96,7 +94,7 @@ impl Arguments {
     }
 }
 
-/// The task that a line names.
+/// The task of a line.
 fn find<'a>(tasks: &'a HashMap<String, Task>, id: Option<&str>) -> Result<&'a Task> {
     let id = id.context("`task_id` is missing: give the identifier of a task")?;
     tasks

@@ -1,4 +1,4 @@
-//! `polyphony train`: a recipe and what is changed about it.
+//! `polyphony train`: trains a recipe with changes.
 
 use std::path::PathBuf;
 
@@ -16,19 +16,20 @@ pub(crate) struct Arguments {
     /// Replaces one value of the recipe, such as `algorithm.samples=8`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// The new directory for metrics, rollouts and agents; the first free one of `runs/tldr-1`, `runs/tldr-2`, … if left out.
+    /// A new directory for metrics, rollouts and agents; by default the first free one of `runs/tldr-1`,
+    /// `runs/tldr-2`, ….
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Training steps, in place of the recipe's.
+    /// Training steps, instead of the recipe's.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Where all models run, in place of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
-    /// two also with the device's number, as in cuda:1.
+    /// Where all models run, instead of on the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
 }
 
-/// Trains what the arguments say.
+/// Trains the recipe.
 pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<()> {
     let recipe = arguments.recipe(registry)?;
     let stop = Stop::new();

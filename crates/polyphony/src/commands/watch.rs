@@ -1,4 +1,4 @@
-//! `polyphony watch`: a run as it goes on, in the terminal.
+//! `polyphony watch`: a running training in the terminal.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub(crate) struct Arguments {
     run: PathBuf,
 }
 
-/// Shows the run that the arguments name until the user leaves.
+/// Shows the run until the user leaves.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let never = || false;
     Ok(polyphony_report::watch(&arguments.run, &never)?)

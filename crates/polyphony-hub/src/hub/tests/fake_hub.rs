@@ -46,7 +46,7 @@ pub(super) enum Behaviour {
     Sends(u64),
     /// Sends whole files, whatever range is asked for.
     IgnoresRanges,
-    /// Sends something else in place of every file's contents.
+    /// Sends something else instead of every file's contents.
     Damages,
     /// Answers the first requests, this many, with this status and header, and then as it should.
     Refuses(u32, &'static str, Option<(&'static str, &'static str)>),
@@ -151,7 +151,7 @@ impl Request {
     }
 }
 
-/// A status line, headers, and a body, of which so many bytes are really sent.
+/// A status line, headers, and a body, of which this many bytes are really sent.
 struct Answer {
     status: &'static str,
     headers: Vec<(&'static str, String)>,
@@ -250,7 +250,7 @@ fn answer(request: &Request, repository: &Repository, storage: SocketAddr) -> An
     }
 }
 
-/// What the API says of revisions and files.
+/// The API's answers about revisions and files.
 fn about(request: &Request, repository: &Repository, path: &str) -> Answer {
     let commit = &repository.commit;
     let listed = |path: &str| match &repository.files[path] {

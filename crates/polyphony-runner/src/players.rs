@@ -1,0 +1,143 @@
+//! Who plays in an evaluation.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use polyphony_episode::{Environment, Role};
+use polyphony_report::check_training_run;
+
+use crate::{
+    device::Devices,
+    recipe::{Recipe, Team},
+    registry::Registry,
+    team::{AGENTS, agent_names},
+};
+
+/// Who plays what a recipe describes.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Players<'a> {
+    /// The recipe's team.
+    #[default]
+    Team,
+    /// The agents that a training run has saved in this directory.
+    AgentsOf(&'a Path),
+    /// One agent that does the work of the whole team, with the first agent's model and device. It may
+    /// write as much as all of them together.
+    SingleAgent,
+}
+
+impl Players<'_> {
+    /// The recipe with these players as its team, and the environment that they play.
+    ///
+    /// # Errors
+    /// If there are no such players, or the environment cannot be built.
+    pub(crate) fn cast(
+        self,
+        registry: &Registry,
+        recipe: &Recipe,
+    ) -> Result<(Recipe, Box<dyn Environment>)> {
+        if let Self::AgentsOf(run) = self {
+            check_training_run(run)
+                .context("it has no agents of its own, so give the run that it evaluated")?;
+        }
+        let environment = registry.build_environment(&recipe.environment)?;
+        let mut recipe = recipe.clone();
+        match self {
+            Self::Team => Ok((recipe, environment)),
+            Self::AgentsOf(run) => {
+                recipe.team = agents_of(run, &recipe.team, environment.roles())?;
+                Ok((recipe, environment))
+            }
+            Self::SingleAgent => {
+                let devices = recipe.devices.of_team(1);
+                let first = recipe.team.names().first().copied().map(str::to_owned);
+                recipe.team = Team::Copies(first.context("`team` lists no models")?);
+                recipe.devices = Devices::Same(devices.first().copied().unwrap_or_default());
+                recipe.max_new_tokens *= environment.roles().len();
+                recipe.updates.learning_rates.clear();
+                let (choice, environment) = registry.wrap(&recipe.environment, environment)?;
+                recipe.environment = choice;
+                Ok((recipe, environment))
+            }
+        }
+    }
+}
+
+/// The agents that a run of a team like this one has saved.
+fn agents_of(run: &Path, team: &Team, roles: &[Role]) -> Result<Team> {
+    let path_of = |name: String| {
+        let path = run.join(AGENTS).join(&name);
+        ensure!(
+            path.is_dir(),
+            "{} has no agent `{name}` (looked for {}): give the recipe that the run was trained \
+             with, and wait until the run has ended",
+            run.display(),
+            path.display()
+        );
+        Ok(path.display().to_string())
+    };
+    let names = agent_names(team, roles).into_iter();
+    let mut paths = names.map(path_of).collect::<Result<Vec<_>>>()?;
+    Ok(match team {
+        Team::Shared(_) => Team::Shared(paths.remove(0)),
+        Team::Copies(_) | Team::Each(_) => Team::Each(paths),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::fixture;
+
+    fn cast(players: Players<'_>, changes: &[&str]) -> Result<Recipe> {
+        let (recipe, environment) =
+            players.cast(&fixture::registry(), &fixture::recipe(changes))?;
+        assert_eq!(
+            environment.roles().len(),
+            2,
+            "the wrapper of the fixture changes nothing"
+        );
+        Ok(recipe)
+    }
+
+    #[test]
+    fn a_single_agent_may_write_as_much_as_the_team() {
+        let changes = [
+            "team=Each([\"a\", \"b\"])",
+            "updates.learning_rates={\"right\": 1e-5}",
+            "devices=Each([Cuda(1), Cpu])",
+        ];
+        let team = fixture::recipe(&changes);
+        let single = cast(Players::SingleAgent, &changes).unwrap();
+        assert_eq!(single.environment.name(), "Solo");
+        assert_eq!(single.max_new_tokens, 2 * team.max_new_tokens);
+        assert_eq!(single.team, Team::Copies("a".to_owned()));
+        assert_eq!(single.devices, Devices::Same(crate::DeviceChoice::Cuda(1)));
+        assert!(single.updates.learning_rates.is_empty());
+        let error = cast(Players::SingleAgent, &["team=Each([])"]).unwrap_err();
+        assert_eq!(error.to_string(), "`team` lists no models");
+    }
+
+    #[test]
+    fn the_agents_of_a_run_replace_the_team() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path();
+        let message = |changes: &[&str]| {
+            let error = cast(Players::AgentsOf(run), changes).unwrap_err();
+            format!("{error:#}")
+        };
+        assert!(message(&[]).starts_with("it has no agents of its own"));
+        fs::write(run.join("metrics.jsonl"), "").unwrap();
+        assert!(message(&[]).contains("has no agent `left`"));
+        for name in ["left", "right", "shared"] {
+            fs::create_dir_all(run.join(AGENTS).join(name)).unwrap();
+        }
+        let path = |name: &str| run.join(AGENTS).join(name).display().to_string();
+        let each = cast(Players::AgentsOf(run), &[]).unwrap();
+        assert_eq!(each.team, Team::Each(vec![path("left"), path("right")]));
+        let shared = cast(Players::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
+        assert_eq!(shared.team, Team::Shared(path("shared")));
+    }
+}

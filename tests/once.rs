@@ -1,0 +1,184 @@
+//! What is done once in a run or an evaluation, since each time may cost a sandbox or a request.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use polyphony::{
+    Program, Stop,
+    episode::{
+        Environment, EnvironmentError, EnvironmentSettings, FnEnvironment, JointAction,
+        Observation, Outcome, Reward, Role, Split, Task, Turn,
+    },
+    marl::{
+        Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError, Game, Magrpo,
+        MarlError, Protocol, TrainingConfig, Tree,
+    },
+    runner::{Evaluating, Players},
+};
+use polyphony_test_support::chat_model;
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Place, text};
+
+static BUILT: AtomicUsize = AtomicUsize::new(0);
+static READ: AtomicUsize = AtomicUsize::new(0);
+static STARTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Checks that `work` builds the environment once, reads the settings of the algorithm once, and starts
+/// each of these tasks once.
+#[track_caller]
+fn check_once(tasks: &[&str], work: impl FnOnce()) {
+    BUILT.store(0, Ordering::SeqCst);
+    READ.store(0, Ordering::SeqCst);
+    STARTED.lock().unwrap().clear();
+    work();
+    assert_eq!(BUILT.load(Ordering::SeqCst), 1, "environments");
+    assert_eq!(READ.load(Ordering::SeqCst), 1, "settings");
+    let mut started = STARTED.lock().unwrap().clone();
+    started.sort();
+    assert_eq!(started, tasks);
+}
+
+/// An environment with tasks of its own.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Counted {}
+
+impl EnvironmentSettings for Counted {
+    fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+        BUILT.fetch_add(1, Ordering::SeqCst);
+        let length = |_: &Task, action: &JointAction| {
+            let [left, right] = action.texts();
+            Reward::new([("length", left.len() as f64 - right.len() as f64)])
+        };
+        Ok(Box::new(OwnTasks(FnEnvironment::new(
+            ["left", "right"],
+            ["length"],
+            length,
+        ))))
+    }
+}
+
+struct OwnTasks(FnEnvironment);
+
+impl Environment for OwnTasks {
+    fn roles(&self) -> &[Role] {
+        self.0.roles()
+    }
+
+    fn reward_parts(&self) -> &[String] {
+        self.0.reward_parts()
+    }
+
+    fn tasks(&self, split: Split) -> Option<Vec<Task>> {
+        let ids = match split {
+            Split::Train => ["train-1", "train-2"],
+            Split::HeldOut => ["held-out-1", "held-out-2"],
+        };
+        Some(ids.map(|id| Task::new(id, [("prompt", "Go.")])).into())
+    }
+
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+        STARTED.lock().unwrap().push(task.id.clone());
+        self.0.start(task)
+    }
+
+    fn step(
+        &self,
+        task: &Task,
+        past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, EnvironmentError> {
+        self.0.step(task, past, action)
+    }
+}
+
+/// MAGRPO that counts how often its settings are read.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "Magrpo", into = "Magrpo")]
+struct CountedMagrpo(Magrpo);
+
+impl From<Magrpo> for CountedMagrpo {
+    fn from(settings: Magrpo) -> Self {
+        READ.fetch_add(1, Ordering::SeqCst);
+        Self(settings)
+    }
+}
+
+impl From<CountedMagrpo> for Magrpo {
+    fn from(CountedMagrpo(settings): CountedMagrpo) -> Self {
+        settings
+    }
+}
+
+impl AlgorithmSettings for CountedMagrpo {
+    fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError> {
+        self.0.validate(config)
+    }
+
+    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
+        self.0.validate_for(game)
+    }
+
+    fn method(&self, roles: usize) -> String {
+        self.0.method(roles)
+    }
+
+    fn tree(&self) -> Tree {
+        AlgorithmSettings::tree(&self.0)
+    }
+
+    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
+        self.0.memory(agent, config)
+    }
+
+    fn build(
+        &self,
+        agents: &[Agent],
+        game: &Game,
+        config: &TrainingConfig,
+    ) -> Result<Box<dyn Algorithm>, MarlError> {
+        self.0.build(agents, game, config)
+    }
+}
+
+#[test]
+fn training_and_every_evaluation_do_each_thing_once() {
+    let place = Place::new();
+    chat_model(&place.path("model"), 4096);
+    let recipe = format!(
+        "(environment: Counted(), team: Copies({:?}), max_new_tokens: 4, steps: 1, \
+         algorithm: CountedMagrpo(samples: 2), evaluation: (tasks: 2, samples: 1))",
+        text(&place.path("model"))
+    );
+    let file = place.write("recipe.ron", recipe);
+    let program = Program::standard()
+        .environment::<Counted>("Counted")
+        .algorithm::<CountedMagrpo>("CountedMagrpo");
+    let recipe = program.load_recipe(file.to_str(), &[]).unwrap();
+    let (run, stop) = (place.path("run"), Stop::new());
+
+    let held_out = ["held-out-1", "held-out-2"];
+    let all = ["held-out-1", "held-out-2", "train-1", "train-2"];
+    check_once(&all, || {
+        program.train(&recipe, Some(&run), &stop, &mut ()).unwrap();
+    });
+    for players in [Players::Team, Players::AgentsOf(&run), Players::SingleAgent] {
+        check_once(&held_out, || {
+            let evaluating = Evaluating {
+                recipe: &recipe,
+                players,
+                protocol: &Protocol::parallel(),
+                step: None,
+            };
+            let evaluated = program.evaluate(&evaluating, &stop, &mut ());
+            let evaluated = evaluated.unwrap().unwrap();
+            assert_eq!(evaluated.evaluation.tasks, 2);
+            let is_single = matches!(players, Players::SingleAgent);
+            assert_eq!(evaluated.info.environment.is_single_agent, is_single);
+            let label = &evaluated.info.environment.label;
+            assert_eq!(label == "counted-solo", is_single, "{label}");
+        });
+    }
+}
