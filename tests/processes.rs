@@ -127,6 +127,69 @@ fn all_figures_of_own_rewards_and_critics_over_turns_are_documented() {
     assert!(action["per_role"].is_array(), "{action}");
 }
 
+/// A game that fails in the third step of a training, until there is a file `mended`.
+const FAILS_LATER: &str = r#"
+import json, os, sys
+for line in sys.stdin:
+    call = json.loads(line)
+    if call["call"] == "hello":
+        answer = {"protocol": 1, "roles": [{"name": "solver"}], "reward_parts": ["length"],
+                  "tasks": {"train": [{"id": "one", "fields": {}}],
+                            "held_out": [{"id": "two", "fields": {}}]}}
+    elif call["call"] == "start":
+        answer = {"observations": ["Answer."]}
+    else:
+        if call["task"]["id"] == "one":
+            with open("calls", "a") as calls:
+                calls.write("x")
+        if os.path.getsize("calls") > 4 and not os.path.exists("mended"):
+            answer = {"error": "out of order"}
+        else:
+            answer = {"reward": {"length": len(set(call["responses"][0]["text"]))}, "end": True}
+    print(json.dumps({"id": call["id"], **answer}), flush=True)
+"#;
+
+#[test]
+fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it() {
+    let place = place();
+    place.write("game.py", FAILS_LATER);
+    place.write("calls", "");
+    place.write(
+        "game.ron",
+        format!(
+            "(environment: Process(command: [{:?}, \"game.py\"], workers: 1), \
+             team: Copies(\"model\"), max_new_tokens: 8, steps: 4, algorithm: Magrpo(samples: 2), \
+             updates: (learning_rate: 1e-3), evaluation: (tasks: 1), checkpoints: (every: 20))",
+            python()
+        ),
+    );
+    place.refuse(
+        &["train", "game.ron", "--run-dir", "run"],
+        &[
+            "out of order",
+            "the checkpoint after step 2 keeps what was learned",
+        ],
+    );
+    assert!(place.path("run/checkpoints/step-000002").is_dir());
+    place.refuse(
+        &["resume", "run", "--set", "algorithm.samples=3"],
+        &[
+            "`algorithm.samples` is 2 in this run",
+            "may change `steps`",
+            "`environment.step_secs`",
+        ],
+    );
+    place.write("mended", "");
+    place.succeed(&["resume", "run", "--set", "environment.step_secs=50"]);
+    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 4);
+    assert!(place.read("run/recipe.ron").contains("step_secs: 50"));
+    assert_eq!(
+        place.read("calls").len(),
+        9,
+        "two calls of each step, and the one that failed"
+    );
+}
+
 #[test]
 fn a_program_that_cannot_start_is_named() {
     let place = place();

@@ -287,7 +287,7 @@ fn an_impossible_number_of_steps_is_refused() {
     place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
     place.refuse(
         &["resume", "run", "--steps", "0"],
-        &["--steps", "`steps` is 0, but must be from 1"],
+        &["steps=0", "`steps` is 0, but must be from 1"],
     );
     place.succeed(&["resume", "run", "--steps", "4"]);
     let recipe = place.read("run/recipe.ron");

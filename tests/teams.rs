@@ -130,7 +130,7 @@ fn adapters_train_and_are_a_model_for_every_command() {
     let whole = ModelFiles::open(&place.path("on/agents/summarizer")).unwrap();
     assert!(whole.adapter.is_none());
     let again = ["train", "recipe.ron", "--set", team, "--set", lora];
-    let expected = ["adapters already: merge them", "`polyphony models merge`"];
+    let expected = ["adapters already: merge them", "`models merge`"];
     place.refuse(&again, &expected);
 }
 

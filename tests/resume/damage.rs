@@ -37,7 +37,7 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
     assert!(!failed.status.success(), "{log}");
     for part in [
         "writing the checkpoint run/checkpoints/step-000004",
-        "make room there, then `polyphony resume run`",
+        "make room there, then resume the run",
         "File too large",
     ] {
         assert!(log.contains(part), "{log}\nlacks: {part}");
@@ -62,8 +62,7 @@ fn refused(place: &Place, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>, e
     let path = place.path("run/checkpoints/step-000007").join(file);
     let good = fs::read(&path).unwrap();
     fs::write(&path, change(good.clone())).unwrap();
-    let offered = "the one before it is good for that, unless it is damaged too: `polyphony \
-                   resume run --from step-000006`";
+    let offered = "use the one before it: resume with `--from step-000006`";
     let named = "the checkpoint run/checkpoints/step-000007 cannot be used";
     let more = ["resume", "run", "--steps", "9"];
     place.refuse(&more, &[&[named, offered], expected].concat());

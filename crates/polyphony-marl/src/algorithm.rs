@@ -140,6 +140,8 @@ impl<'a> StepContext<'a> {
 pub enum Progress {
     /// This many tokens were sampled.
     Sampled(usize),
+    /// All joint actions are scored. Until here neither the agents nor the algorithm have changed.
+    Scored,
     /// This agent is being updated.
     Updating(usize),
 }

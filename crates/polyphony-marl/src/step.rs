@@ -41,7 +41,7 @@ impl Step {
 /// have been [built](crate::AlgorithmSettings::build) for them.
 ///
 /// # Errors
-/// See [`MarlError`]. Other agents may have been updated by then; the one that failed keeps the weights
+/// See [`MarlError`]. Before [`Progress::Scored`] nothing has changed. Later, other agents may have been updated by then; the one that failed keeps the weights
 /// of its last gradient step.
 pub fn train_step(
     agents: &mut [Agent],
@@ -71,6 +71,7 @@ pub fn train_step(
     // Before the algorithm changes anything in the rollout.
     let mut of_team = reward_metrics(environment, &rollout, &tree);
 
+    on_progress(Progress::Scored);
     let start = Instant::now();
     let game = Game::of(environment);
     let context = StepContext::new(step, config, &game);

@@ -19,7 +19,7 @@ use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
 use polyphony_report::{Lengths, Settings, reader, remove_unfinished, settings, unfinished};
 use serde::{Deserialize, Serialize};
 
-use crate::{observer::Best, recipe::Recipe};
+use crate::{changeable::Changeable, observer::Best, recipe::Recipe};
 
 /// The version of the layout of a checkpoint.
 const FORMAT: u64 = 3;
@@ -45,7 +45,7 @@ pub(crate) struct Position {
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     format: u64,
-    /// The recipe's settings by their paths, except those that a resumed run may change.
+    /// The recipe's settings by their paths.
     settings: Settings,
     position: Position,
     agents: Vec<String>,
@@ -57,16 +57,6 @@ struct State {
 #[derive(Debug, Deserialize)]
 struct Header {
     format: u64,
-}
-
-/// The settings that a resumed run may change.
-const CHANGEABLE: [&str; 3] = ["steps", "checkpoints.every", "checkpoints.keep"];
-
-/// The settings that a run keeps from start to end, by their paths.
-fn lasting(recipe: &Recipe) -> Settings {
-    let mut settings = settings(&recipe.to_ron());
-    settings.retain(|path, _| !CHANGEABLE.contains(&path.as_str()));
-    settings
 }
 
 fn folder(run: &Path) -> PathBuf {
@@ -96,16 +86,15 @@ pub(crate) fn save(
     let target = folder.join(name(position.steps));
     let context = || {
         format!(
-            "writing the checkpoint {}: make room there, then `polyphony resume {}` continues from \
-             the checkpoint before it",
-            target.display(),
-            run.display()
+            "writing the checkpoint {}: make room there, then resume the run, which continues from the \
+             checkpoint before it",
+            target.display()
         )
     };
     let state = algorithm.state(agents)?;
     let described = State {
         format: FORMAT,
-        settings: lasting(recipe),
+        settings: settings(&recipe.to_ron()),
         position: position.clone(),
         agents: agents.iter().map(|agent| agent.name.clone()).collect(),
         algorithm: state.values,
@@ -289,6 +278,7 @@ pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
 /// What a checkpoint restores.
 pub(crate) struct Learner<'a> {
     pub(crate) recipe: &'a Recipe,
+    pub(crate) changeable: &'a Changeable,
     pub(crate) agents: &'a mut [Agent],
     pub(crate) algorithm: &'a mut dyn Algorithm,
 }
@@ -308,9 +298,8 @@ pub(crate) fn load(run: &Path, path: &Path, learner: Learner<'_>) -> Result<Posi
             _ => "use the one before it",
         };
         format!(
-            "the checkpoint {} cannot be used; {what}: `polyphony resume {} --from {before}`",
-            path.display(),
-            run.display()
+            "the checkpoint {} cannot be used; {what}: resume with `--from {before}`",
+            path.display()
         )
     })
 }
@@ -318,6 +307,7 @@ pub(crate) fn load(run: &Path, path: &Path, learner: Learner<'_>) -> Result<Posi
 fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
     let Learner {
         recipe,
+        changeable,
         agents,
         algorithm,
     } = learner;
@@ -336,7 +326,7 @@ fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
         header.format
     );
     let state: State = reader().from_str(&text).with_context(damaged)?;
-    check_settings(&state.settings, &lasting(recipe))?;
+    check_settings(&state.settings, &settings(&recipe.to_ron()), changeable)?;
     let names = agents.iter().map(|agent| &agent.name);
     ensure!(
         state.agents.iter().eq(names),
@@ -360,10 +350,8 @@ fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
 
 /// Refuses a checkpoint that was made by another recipe. A setting that only one of the two has is ignored:
 /// another version of the program may have added it.
-fn check_settings(kept: &Settings, recipe: &Settings) -> Result<()> {
-    let differs =
-        |(path, value): &(&String, &String)| recipe.get(*path).is_some_and(|other| other != *value);
-    if let Some((path, value)) = kept.iter().find(differs) {
+fn check_settings(kept: &Settings, recipe: &Settings, changeable: &Changeable) -> Result<()> {
+    if let Some((path, value)) = changeable.broken(kept, recipe) {
         bail!(
             "it was made with another recipe than the run's recipe.ron: `{path}` was {value}, and is {} now",
             recipe[path]

@@ -9,6 +9,7 @@
 //! [`train()`], which carries it out.
 
 mod batch;
+mod changeable;
 mod checkpoint;
 mod choice;
 mod device;

@@ -163,8 +163,8 @@ impl Models {
                     .with_lora(lora, recipe.seed, index as u32)
                     .with_context(|| {
                         format!(
-                            "adding adapters to agent `{name}` (`polyphony models merge` makes a whole \
-                             model of adapters)"
+                            "adding adapters to agent `{name}` (`models merge` makes a whole model of \
+                             adapters)"
                         )
                     })?,
                 None => model,
@@ -183,7 +183,7 @@ fn peft_warning(path: &Path) -> Option<String> {
     extension.eq_ignore_ascii_case("gguf").then(|| {
         format!(
             "the adapters will refer to {}, a GGUF file, which polyphony opens but PEFT does not; \
-             `polyphony models merge` makes whole models of them, which transformers opens",
+             `models merge` makes whole models of them, which transformers opens",
             path.display()
         )
     })

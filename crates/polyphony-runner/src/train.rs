@@ -7,10 +7,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
-use polyphony_marl::{Algorithm, Protocol, Rollout, Step, TrainingConfig, train_step};
+use polyphony_marl::{Algorithm, Progress, Protocol, Rollout, Step, TrainingConfig, train_step};
 use polyphony_report::{Evaluation, RunDirectory, check_free, check_training_run};
 
 use crate::{
+    changeable::Changeable,
     checkpoint::{self, Position},
     evaluate::EvaluationSession,
     info, memory,
@@ -71,25 +72,27 @@ pub fn train(
     session.play(&mut run, Position::default(), stop, observer)
 }
 
-/// Continues a run that was stopped as if it had not been, up to another number of `steps` if one is given.
+/// Continues a run that was stopped as if it had not been. `overrides` of the form `path=value` may change
+/// what leaves the steps that are done as they are: `steps`, `checkpoints`, tolerances, and how the
+/// environment runs on the machine.
 ///
 /// # Errors
-/// As [`train`], and if the run is complete or its checkpoint cannot be used.
+/// As [`train`], and if the run is complete, its checkpoint cannot be used, or an override would change what
+/// it has done.
 pub fn resume(
     registry: &Registry,
     path: &Path,
     from: &checkpoint::From,
-    steps: Option<usize>,
+    overrides: &[String],
     stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    let mut recipe = run_recipe(registry, path, &[])?;
-    let planned = recipe.steps;
-    recipe.steps = steps.unwrap_or(planned);
+    let before = run_recipe(registry, path, &[])?;
+    let planned = before.steps;
+    let recipe = run_recipe(registry, path, overrides)?;
+    let changeable = Changeable::of(registry, &recipe)?;
+    changeable.check(&before, &recipe)?;
     let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
-    recipe
-        .validate_with(algorithm.as_ref())
-        .context("checking --steps")?;
     recipe.validate_for_training(algorithm.as_ref())?;
     check_training_run(path).context("there is nothing to resume")?;
     let found = find_checkpoint(path, from, &recipe)?;
@@ -98,7 +101,7 @@ pub fn resume(
     let mut session = Session::new(&recipe, prepared)?;
     let position = match &found.checkpoint {
         None => Position::default(),
-        Some(checkpoint) => session.load(path, checkpoint)?,
+        Some(checkpoint) => session.load(path, checkpoint, &changeable)?,
     };
     let mut run = RunDirectory::open(path, position.lengths)?;
     // In this order, a run that is killed here still resumes from its newest checkpoint.
@@ -213,9 +216,15 @@ impl<'a> Session<'a> {
     }
 
     /// Restores team and algorithm from a checkpoint.
-    fn load(&mut self, path: &Path, checkpoint: &Path) -> Result<Position> {
+    fn load(
+        &mut self,
+        path: &Path,
+        checkpoint: &Path,
+        changeable: &Changeable,
+    ) -> Result<Position> {
         let learner = checkpoint::Learner {
             recipe: self.recipe,
+            changeable,
             agents: &mut self.prepared.team.agents,
             algorithm: self.algorithm.as_mut(),
         };
@@ -305,8 +314,26 @@ impl<'a> Session<'a> {
                     break;
                 }
             }
-            self.step(run, &schedule.step(done), &mut position, observer)
-                .with_context(|| format!("step {}", done + 1))?;
+            let mut has_scored = false;
+            let stepped = self.step(
+                run,
+                &schedule.step(done),
+                &mut position,
+                &mut has_scored,
+                observer,
+            );
+            if let Err(error) = stepped {
+                // Nothing has changed since the step before, which a checkpoint therefore keeps.
+                if !has_scored && saved < done {
+                    match self.save(run, &mut position) {
+                        Ok(()) => {
+                            log::warn!("the checkpoint after step {done} keeps what was learned")
+                        }
+                        Err(error) => log::error!("no checkpoint could be written: {error:#}"),
+                    }
+                }
+                return Err(error.context(format!("step {}", done + 1)));
+            }
             if position.steps.is_multiple_of(self.recipe.checkpoints.every) {
                 self.save(run, &mut position)?;
                 saved = position.steps;
@@ -326,12 +353,14 @@ impl<'a> Session<'a> {
         Ok(position.steps)
     }
 
-    /// Runs and records one step on the tasks of these indices.
+    /// Runs and records one step on the tasks of these indices. `has_scored` becomes true before anything is
+    /// learned.
     fn step(
         &mut self,
         run: &mut RunDirectory,
         tasks: &[usize],
         position: &mut Position,
+        has_scored: &mut bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let started = Instant::now();
@@ -343,7 +372,10 @@ impl<'a> Session<'a> {
             self.prepared.train.batch(tasks),
             &self.config,
             position.steps,
-            &mut |progress| observer.on_event(Event::Within { progress, agents }),
+            &mut |progress| {
+                *has_scored |= progress == Progress::Scored;
+                observer.on_event(Event::Within { progress, agents });
+            },
         )?;
         position.steps += 1;
         let metrics = all_metrics(&step, started.elapsed().as_secs_f64());

@@ -112,6 +112,7 @@ impl Phase {
                 self.sampled_tokens += tokens;
                 format!("sampling, {} tokens", self.sampled_tokens)
             }
+            Progress::Scored => "learning".to_owned(),
             Progress::Updating(agent) => format!("updating agent {} of {agents}", agent + 1),
         };
         self.bar.set_message(format!(" · {now}{}", self.left));

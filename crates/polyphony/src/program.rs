@@ -150,12 +150,12 @@ impl Program {
         &self,
         run: &Path,
         from: &From,
-        steps: Option<usize>,
+        overrides: &[String],
         stop: &Stop,
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
         self.registry.check()?;
-        polyphony_runner::resume(&self.registry, run, from, steps, stop, observer)
+        polyphony_runner::resume(&self.registry, run, from, overrides, stop, observer)
     }
 
     /// See [`polyphony_runner::evaluate`]. `None` if it was stopped.

@@ -18,18 +18,24 @@ pub(crate) struct Arguments {
     /// Training steps of the whole run, instead of the recipe's.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// Replaces a setting that leaves what is done as it is, such as `updates.logprob_tolerance=0.2` or a
+    /// time limit of the environment; may be given several times.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<String>,
 }
 
 /// Continues the run.
 pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<()> {
     let from = arguments.from.clone().unwrap_or(From::Newest);
+    let steps = arguments.steps.map(|steps| format!("steps={steps}"));
+    let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(steps).collect();
     let stop = Stop::new();
     interrupt::listen(&stop)?;
     let trained = polyphony_runner::resume(
         registry,
         &arguments.run,
         &from,
-        arguments.steps,
+        &overrides,
         &stop,
         &mut Display::default(),
     )?;

@@ -1,0 +1,72 @@
+//! What a resumed run may change: the settings that leave the steps that are done as they are.
+
+use anyhow::{Result, bail};
+use polyphony_report::{Settings, settings};
+
+use crate::{recipe::Recipe, registry::Registry};
+
+/// How long the run is, what it keeps, and when it gives up.
+const SETTINGS: [&str; 6] = [
+    "steps",
+    "checkpoints.every",
+    "checkpoints.keep",
+    "long_prompts",
+    "updates.logprob_tolerance",
+    "updates.max_nonfinite",
+];
+
+/// The settings that a resumed run may change, by their paths.
+#[derive(Clone, Debug)]
+pub(crate) struct Changeable(Vec<String>);
+
+impl Changeable {
+    /// Those of a recipe: the runner's own, and the operational keys of its environment.
+    ///
+    /// # Errors
+    /// If the environment is not registered, or its settings cannot be read.
+    pub(crate) fn of(registry: &Registry, recipe: &Recipe) -> Result<Self> {
+        let of_environment = registry.operational_keys(&recipe.environment)?.into_iter();
+        let of_environment = of_environment.map(|key| format!("environment.{key}"));
+        let own = SETTINGS.map(str::to_owned).into_iter();
+        Ok(Self(own.chain(of_environment).collect()))
+    }
+
+    /// Refuses a recipe that would change what a run has done.
+    ///
+    /// # Errors
+    /// Names the setting, and those that may be changed.
+    pub(crate) fn check(&self, before: &Recipe, after: &Recipe) -> Result<()> {
+        let (before, after) = (settings(&before.to_ron()), settings(&after.to_ron()));
+        let Some((path, value)) = self.broken(&before, &after) else {
+            return Ok(());
+        };
+        let known: Vec<String> = self.0.iter().map(|path| format!("`{path}`")).collect();
+        bail!(
+            "`{path}` is {value} in this run, and a resumed run cannot change it: it may change {}",
+            known.join(", ")
+        )
+    }
+
+    /// The first setting of `before` that `after` has with another value and may not change. Settings that
+    /// only one of them has do not count: another version of the program may have added them.
+    pub(crate) fn broken<'s>(
+        &self,
+        before: &'s Settings,
+        after: &Settings,
+    ) -> Option<(&'s str, &'s str)> {
+        let mut differing = before
+            .iter()
+            .filter(|(path, value)| after.get(*path).is_some_and(|other| other != *value));
+        let found = differing.find(|(path, _)| !self.contains(path));
+        found.map(|(path, value)| (path.as_str(), value.as_str()))
+    }
+
+    fn contains(&self, path: &str) -> bool {
+        let is_below = |rest: &str| rest.is_empty() || rest.starts_with('.');
+        let mut own = self
+            .0
+            .iter()
+            .filter_map(|own| path.strip_prefix(own.as_str()));
+        own.any(is_below)
+    }
+}
