@@ -413,8 +413,15 @@ mod tests {
         let kept = beginnings.collect::<BTreeSet<_>>().len();
         let responses = level.len() * samples * answered;
 
-        let recipe = fixture::recipe(&["max_new_tokens=3", "algorithm.samples=2"]);
-        let mut plan = plan(&recipe);
+        let recipe = fixture::recipe(&["max_new_tokens=3"]);
+        let algorithm = Magrpo {
+            samples,
+            ..Magrpo::default()
+        };
+        let mut plan = Plan {
+            algorithm: &algorithm,
+            ..plan(&recipe)
+        };
         plan.game.horizon = 3;
         let counted = |device| plan.tree_tokens(device, read, samples);
         assert_eq!(counted(DeviceChoice::Cpu), (kept + responses) as u64);

@@ -466,7 +466,7 @@ mod tests {
         for text in ["Named(role: \"/data/x\")", "Solo(Named(role: \"/data/x\"))"] {
             let outcome = registry.build_environment(&choice(text));
             let message = format!("{:#}", outcome.err().unwrap());
-            let expected = "making the environment `Named`: it has a role \"/data/x\", but";
+            let expected = "building the environment `Named`: it has a role \"/data/x\", but";
             assert!(message.starts_with(expected), "{message}");
         }
         let fine = registry.build_environment(&choice("Named(role: \"writer\")"));

@@ -376,7 +376,7 @@ fn refusals_say_what_would_help() {
         (
             behaving(Behaviour::Gated),
             "org/tiny",
-            "the repository is gated (no, sorry): accept its terms at HUB/org/tiny, then make a \
+            "the repository is gated (no, sorry): accept its terms at HUB/org/tiny, then create a \
              token at HUB/settings/tokens, and set HF_TOKEN to it or save it with `hf auth login`",
         ),
     ];
@@ -628,7 +628,8 @@ fn what_is_in_the_cache_serves_where_the_hub_withholds_what_is_newer() {
             behaviour,
             ..tiny_model()
         };
-        let config = File::Git(b"{}".to_vec());
+        // No file in the cache has these contents.
+        let config = File::Git(b"{\"newer\": true}".to_vec());
         newer.files.insert("config.json".to_owned(), config);
         let hub = FakeHub::start(newer);
         let empty = tempfile::tempdir().unwrap();

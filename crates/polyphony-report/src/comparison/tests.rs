@@ -446,7 +446,7 @@ fn runs_without_a_figure_or_with_other_parts_are_refused() {
         let error = compare(&[first.clone(), other.clone()])
             .unwrap_err()
             .to_string();
-        let expected = format!("{} and runs/new have other parts", first.path.display());
+        let expected = format!("{} and runs/new have different parts", first.path.display());
         assert!(error.starts_with(&expected), "{error}");
     }
 }
