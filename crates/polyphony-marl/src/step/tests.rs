@@ -112,13 +112,17 @@ fn the_metrics_say_what_happened() {
         .iter()
         .map(|progress| match progress {
             Progress::Sampled(tokens) => *tokens,
-            Progress::Updating(_) => 0,
+            Progress::Scored | Progress::Updating(_) => 0,
         })
         .sum();
     assert_eq!(figure(&done, "sampled_tokens"), sampled as f64);
     assert_eq!(
-        reported[reported.len() - 2..],
-        [Progress::Updating(0), Progress::Updating(1)]
+        reported[reported.len() - 3..],
+        [
+            Progress::Scored,
+            Progress::Updating(0),
+            Progress::Updating(1)
+        ]
     );
 
     let actions = 8.0;
