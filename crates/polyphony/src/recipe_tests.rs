@@ -476,13 +476,42 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
 }
 
 #[test]
-fn the_keys_of_a_map_are_set_together() {
+fn the_keys_of_a_map_are_set_one_by_one_and_added() {
     let file = "train=File(path: \"a.jsonl\", fields: {\"post\": \"body\"})";
-    let message = load(&[file, "train.fields.post=\"text\""]).unwrap_err();
-    assert!(
-        message.ends_with("which has no keys: set `train.fields` as a whole"),
-        "{message}"
-    );
+    let recipe = load(&[file, "train.fields.post=\"text\""]).unwrap();
+    let train = recipe.train.unwrap().to_string();
+    assert!(train.contains("\"post\": \"text\""), "{train}");
+
+    let game = "environment=Process(command: [\"a\"], settings: {\"bonus\": 1, \"word\": {\"length\": 3}})";
+    let changes = [
+        game,
+        "environment.settings.bonus=3",
+        "environment.settings.word.length=4",
+        "environment.settings.new=\"b\"",
+    ];
+    let settings = polyphony_report::settings(&load(&changes).unwrap().to_ron());
+    for (path, expected) in [
+        ("environment.settings.bonus", "3"),
+        ("environment.settings.word.length", "4"),
+        ("environment.settings.new", "\"b\""),
+    ] {
+        assert_eq!(settings[path], expected, "{path}");
+    }
+    let rows = [
+        (
+            "environment.settings.wrod.length=4",
+            "there is no key `wrod` in `environment.settings`: set `environment.settings.wrod` as a whole",
+        ),
+        (
+            "environment.settings.bonus.x=4",
+            "`environment.settings.bonus` is 1, which has no keys",
+        ),
+        ("bonus=3", "did you mean `environment.settings.bonus`?"),
+    ];
+    for (change, expected) in rows {
+        let message = load(&[game, change]).unwrap_err();
+        assert!(message.contains(expected), "{change}: {message}");
+    }
 }
 
 #[test]

@@ -365,6 +365,29 @@ fn rows_of_one_name_say_what_tells_them_apart() {
 }
 
 #[test]
+fn a_map_is_told_apart_by_its_keys() {
+    let judged = |bonus: &str, value| {
+        let changes = [
+            format!("environment.settings.bonus={bonus}"),
+            format!("environment.settings={{\"bonus\": {bonus}}}"),
+        ];
+        run(
+            "run",
+            fixture::TLDR,
+            &changes.each_ref().map(String::as_str),
+            &[(Some(0), [value, value])],
+        )
+    };
+    check(
+        &[judged("1", 1.0), judged("2", 2.0)],
+        &[
+            (TLDR, "parallel (bonus: 1)", Some(0), &[1], 1.0),
+            (TLDR, "parallel (bonus: 2)", Some(0), &[1], 2.0),
+        ],
+    );
+}
+
+#[test]
 fn how_an_environment_runs_on_a_machine_is_no_other_experiment() {
     let judged = |changes: &[&str], keys: &[&str]| {
         let mut run = run(
