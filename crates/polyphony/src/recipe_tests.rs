@@ -77,7 +77,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
         (
             ("    steps: ", "    step: "),
             format!(
-                "reading mine.ron: line {}, column 5: there is no key `step` in Recipe; did you \
+                "reading mine.ron: line {}, column 5: there is no key `step` in a recipe; did you \
                  mean `steps`? Known here: seed, environment, ",
                 line("    steps: ")
             ),
@@ -97,6 +97,20 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
                  \"smollm2-135m\"",
                 line("team: ")
             ),
+        ),
+        (
+            ("samples: 8", "samples: 2.5"),
+            format!(
+                "reading mine.ron: line {}, column 19: expected a whole number",
+                line("samples: 8")
+            ),
+        ),
+        (
+            (
+                "team: Copies(\"smollm2-135m\")",
+                "team: Each([\"smollm2-135m\")",
+            ),
+            "expected a comma or a closing bracket here; texts need double quotes".to_owned(),
         ),
         (
             ("samples: 8", "samples: many"),
@@ -392,7 +406,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "team=Copies(smollm2-135m)",
-            "expected a comma or a closing bracket here, or a whole number before; texts need double quotes",
+            "expected a comma or a closing bracket here; texts need double quotes",
         ),
         (
             "samples=4",
@@ -408,7 +422,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "environment=Coding(settings: (turns: 0))",
-            "found the unsigned integer `0`, but it must be a whole number of at least 1",
+            "found 0, but it must be at least 1",
         ),
         (
             "algorithm.samples=-4",
@@ -416,8 +430,15 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "algorithm.samples=2.5",
-            "`algorithm.samples` cannot be 2.5: expected a comma or a closing bracket here, or a whole number \
-             before; texts need double quotes",
+            "`algorithm.samples` cannot be 2.5: expected a whole number",
+        ),
+        (
+            "steps=1.5",
+            "`steps` cannot be 1.5: expected a whole number",
+        ),
+        (
+            "evaluation=(smaples: 3)",
+            "there is no key `smaples` in `evaluation`; did you mean `samples`?",
         ),
         (
             "algorithm.samples=eight",

@@ -34,7 +34,7 @@ pub(super) fn apply<'a>(recipe: &str, change: &'a str) -> Result<Changed<'a>> {
             true => "texts need double quotes, and numbers of devices need brackets, as in team=Copies(\"my-model\") and \
                      devices=Same(Cuda(1))"
                 .to_owned(),
-            false => explain::in_file(&error).to_string(),
+            false => explain::in_file(&error, value).to_string(),
         };
         anyhow!("`{value}` is not a RON value: {reason}")
     })?;
