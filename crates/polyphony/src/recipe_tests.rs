@@ -276,11 +276,11 @@ fn what_does_not_fit_the_environment_is_refused_before_models_are_looked_for() {
     let rows = [
         (
             "team=Each([\"a\"])",
-            "`team` lists 1 models, but must list 2, one for each role of tldr: summarizer, elaborator",
+            "`team` lists 1 model, but must list 2, one for each role of tldr: summarizer, elaborator",
         ),
         (
             "devices=Each([Cpu])",
-            "`devices` lists 1 devices, but must list 2, one for each role of tldr: summarizer, elaborator",
+            "`devices` lists 1 device, but must list 2, one for each role of tldr: summarizer, elaborator",
         ),
         (
             "algorithm.samples=300",
