@@ -107,9 +107,9 @@ fn seeds_are_one_row_and_methods_and_tasks_are_not() {
     );
     check(
         &[
-            team("seed=1", [2.0, 3.0]),
-            single,
             team("seed=2", [3.0, 3.0]),
+            single,
+            team("seed=1", [2.0, 3.0]),
             other,
         ],
         &[
