@@ -214,6 +214,10 @@ fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it
             "`environment.step_secs`",
         ],
     );
+    place.refuse(
+        &["resume", "run", "--set", "environment.settings.bonus=3"],
+        &["`environment.settings` is {} in this run"],
+    );
     place.write("mended", "");
     place.succeed(&["resume", "run", "--set", "environment.step_secs=50"]);
     assert_eq!(place.read_lines("run/metrics.jsonl").len(), 4);
