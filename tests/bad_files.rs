@@ -28,7 +28,7 @@ fn recipes_that_cannot_be_read() {
         ),
         (
             recipe.replacen("seed: 7", "sed: 7", 1),
-            "line 2, column 5: there is no key `sed` in Recipe; did you mean `seed`?",
+            "line 2, column 5: there is no key `sed` in a recipe; did you mean `seed`?",
         ),
         (
             recipe.replacen("environment: Tldr,", "", 1),
@@ -90,7 +90,7 @@ fn values_out_of_range() {
         ),
         (
             "devices=Each([Cpu])",
-            "`devices` lists 1 devices, but must list 2",
+            "`devices` lists 1 device, but must list 2",
         ),
         (
             "fine_tuning=Lora(rank: 0)",
@@ -122,7 +122,7 @@ fn values_out_of_range() {
         ),
         (
             "team=Each([\"model\"])",
-            "`team` lists 1 models, but must list 2",
+            "`team` lists 1 model, but must list 2",
         ),
         (
             "team=Copies(\"nowhere\")",

@@ -149,11 +149,11 @@ for line in sys.stdin:
     print(json.dumps({"id": call["id"], **answer}), flush=True)
 "#;
 
-#[test]
-fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it() {
+/// The game with a recipe, as if it had been called this often in training.
+fn failing_game(calls: usize) -> Place {
     let place = place();
     place.write("game.py", FAILS_LATER);
-    place.write("calls", "");
+    place.write("calls", "x".repeat(calls));
     place.write(
         "game.ron",
         format!(
@@ -163,11 +163,46 @@ fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it
             python()
         ),
     );
-    place.refuse(
-        &["train", "game.ron", "--run-dir", "run"],
+    place
+}
+
+/// Trains in the directory `run` until the game fails.
+#[track_caller]
+fn fail(place: &Place, expected: &[&str]) {
+    let ended = place.run(&["train", "game.ron", "--run-dir", "run"]);
+    assert!(!ended.succeeded);
+    for part in expected {
+        assert!(
+            ended.stderr.contains(part),
+            "{}\nlacks: {part}",
+            ended.stderr
+        );
+    }
+    let hint = "resume run` continues it\n";
+    assert!(ended.stderr.ends_with(hint), "{}", ended.stderr);
+}
+
+#[test]
+fn a_run_that_fails_in_its_first_step_saves_no_agents() {
+    let place = failing_game(4);
+    fail(&place, &["out of order", "because: step 1"]);
+    assert!(!place.path("run/agents").exists());
+    place.write("mended", "");
+    place.succeed(&["resume", "run"]);
+    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 4);
+    assert!(place.path("run/agents/solver").is_dir());
+}
+
+#[test]
+fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it() {
+    let place = failing_game(0);
+    fail(
+        &place,
         &[
             "out of order",
             "the checkpoint after step 2 keeps what was learned",
+            "saving the agents in run/agents",
+            "the run in run did not finish",
         ],
     );
     assert!(place.path("run/checkpoints/step-000002").is_dir());
@@ -178,6 +213,10 @@ fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it
             "may change `steps`",
             "`environment.step_secs`",
         ],
+    );
+    place.refuse(
+        &["resume", "run", "--set", "environment.settings.bonus=3"],
+        &["`environment.settings` is {} in this run"],
     );
     place.write("mended", "");
     place.succeed(&["resume", "run", "--set", "environment.step_secs=50"]);

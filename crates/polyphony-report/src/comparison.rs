@@ -153,6 +153,9 @@ fn groups<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Evaluated<'
             }
         }
     }
+    for (_, group) in &mut groups {
+        group.sort_by_key(seed);
+    }
     Ok(groups)
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A recipe is RON: sections in round brackets, and choices such as `Tldr`, `Magrpo(samples: 8)` or
 //! `Linear(last: 0.0)`. The settings of the environment and of the algorithm count one by one; any other
-//! choice is one setting as a whole. Nothing else is known of what a recipe may say.
+//! choice is one setting as a whole. A map is both: its keys are settings, and so is the whole, since its keys
+//! are open. Nothing else is known of what a recipe may say.
 
 use std::fmt;
 
@@ -26,7 +27,8 @@ pub fn reader() -> ron::Options {
 
 /// Every value of a recipe's text by its path: those of sections, of the environment and of the algorithm
 /// one by one, other choices as a whole. `environment: Solo(Coding(turns: 2))` has the settings
-/// `environment`, which is `Solo(Coding)`, and `environment.turns`.
+/// `environment`, which is `Solo(Coding)`, and `environment.turns`. A map has the settings of its keys, and
+/// after them the map as a whole.
 pub fn settings(recipe: &str) -> Settings {
     let mut settings = Settings::new();
     collect(recipe, "", &mut settings);
@@ -35,6 +37,13 @@ pub fn settings(recipe: &str) -> Settings {
 
 fn collect(text: &str, path: &str, settings: &mut Settings) {
     let text = trimmed(text);
+    if let Some(entries) = entries(text) {
+        for (key, content) in entries {
+            collect(&content, &format!("{path}.{key}"), settings);
+        }
+        settings.insert(path.to_owned(), value(text));
+        return;
+    }
     let is_choice = CHOICES.contains(&path);
     let is_section = text.starts_with('(') || is_choice;
     let Some(choice) = is_section.then(|| Choice::read(text)).flatten() else {
@@ -98,6 +107,14 @@ impl Choice {
 pub fn fields(text: &str) -> Option<Vec<(String, String)>> {
     // A map reads like a struct, but its keys are the user's own.
     if trimmed(text).starts_with('{') {
+        return None;
+    }
+    reader().from_str(text).ok().map(|Fields(fields)| fields)
+}
+
+/// The keys of a RON map whose keys are texts, each with the text of its value; `None` of anything else.
+pub fn entries(text: &str) -> Option<Vec<(String, String)>> {
+    if !trimmed(text).starts_with('{') {
         return None;
     }
     reader().from_str(text).ok().map(|Fields(fields)| fields)
@@ -185,7 +202,7 @@ fn raw(text: &str) -> Option<usize> {
     Some(begin + 1 + end + 1 + hashes)
 }
 
-/// The keys of a RON struct, each with the text of its value.
+/// The keys of a RON struct or map, each with the text of its value.
 struct Fields(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Fields {
@@ -200,7 +217,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     type Value = Fields;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a struct with named fields")
+        formatter.write_str("a struct with named fields or a map of texts")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -243,7 +260,7 @@ mod tests {
                     schedule: Linear(
                         last: 0.5,
                     ),
-                    learning_rates: {"a": 1e-5,},
+                    learning_rates: {"a": 0.5,},
                 ),
             )"#,
             &[
@@ -252,7 +269,8 @@ mod tests {
                 ("sampling.temperature", "0.7"),
                 ("sampling.top_k", "None"),
                 ("updates.schedule", "Linear(last:0.5)"),
-                ("updates.learning_rates", r#"{"a":1e-5}"#),
+                ("updates.learning_rates.a", "0.5"),
+                ("updates.learning_rates", r#"{"a":0.5}"#),
             ],
         );
     }
@@ -298,6 +316,20 @@ mod tests {
                     ("environment.command", r#"["python3","plate.py"]"#),
                 ],
             ),
+            (
+                r#"(environment: Process(settings: {"bonus": 1, "word": {"length": 3}}))"#,
+                &[
+                    ("environment", "Process"),
+                    ("environment.settings.bonus", "1"),
+                    ("environment.settings.word.length", "3"),
+                    ("environment.settings.word", r#"{"length":3}"#),
+                    ("environment.settings", r#"{"bonus":1,"word":{"length":3}}"#),
+                ],
+            ),
+            (
+                "(environment: Process(settings: {}))",
+                &[("environment", "Process"), ("environment.settings", "{}")],
+            ),
         ];
         for (text, expected) in rows {
             check(text, expected);
@@ -325,11 +357,21 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(held(text), expected, "{text}");
         }
-        assert_eq!(fields("{\"a\": 1}"), None);
-        assert_eq!(
-            fields("(a: 1)"),
-            Some(vec![("a".to_owned(), "1".to_owned())])
-        );
+    }
+
+    #[test]
+    fn structs_have_fields_and_maps_have_entries() {
+        let one = || Some(vec![("a".to_owned(), "1".to_owned())]);
+        for (text, of_struct, of_map) in [
+            ("(a: 1)", one(), None),
+            ("{\"a\": 1}", None, one()),
+            ("{}", None, Some(Vec::new())),
+            ("{1: 2}", None, None),
+            ("[1]", None, None),
+        ] {
+            assert_eq!(fields(text), of_struct, "{text}");
+            assert_eq!(entries(text), of_map, "{text}");
+        }
     }
 
     #[derive(Clone, Debug, serde::Serialize)]

@@ -37,7 +37,12 @@ pub fn before_and_after<R: AsRef<str>>(
     };
     let _ = writeln!(text, "\nTask `{}`", first.task);
     for (when, played) in [("before", first), ("after", last)] {
-        let _ = writeln!(text, "  {when} training, return {:.2}:", played.value);
+        // The return is that of all turns, and the answers below are those of the last one.
+        let turn = match played.turns.len() {
+            0 | 1 => String::new(),
+            turns => format!(", here turn {turns} of {turns}"),
+        };
+        let _ = writeln!(text, "  {when} training, return {:.2}{turn}:", played.value);
         for (role, response) in roles.iter().zip(played.turns.last().into_iter().flatten()) {
             let _ = writeln!(text, "    {}: {}", role.as_ref(), shorten(response));
         }
@@ -90,6 +95,17 @@ Task `t1`
     b: says 1.5
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_example_of_several_turns_is_their_last() {
+        let mut evaluation = fixture::evaluation(&[(1.0, "first")]);
+        let turns = &mut evaluation.episodes[0].turns;
+        turns.push(vec!["second".to_owned(); 2]);
+        let text = before_and_after(&evaluation, &evaluation, &["a", "b"]);
+        let expected =
+            "  after training, return 1.00, here turn 2 of 2:\n    a: second\n    b: second\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

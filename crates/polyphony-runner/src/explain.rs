@@ -14,9 +14,9 @@ use crate::choice;
 /// Names less similar than this (1 means equal) are not worth suggesting.
 const LEAST_SIMILARITY: f64 = 0.4;
 
-/// An error in a file, with its line and column.
-pub(crate) fn in_file(error: &SpannedError) -> Error {
-    at(place(error), &reason(&error.code))
+/// An error in the text of a file, with its line and column.
+pub(crate) fn in_file(error: &SpannedError, text: &str) -> Error {
+    at(place(error), &reason(error, text))
 }
 
 fn at(place: Position, reason: &str) -> Error {
@@ -57,12 +57,12 @@ impl WrongChoice {
         }
     }
 
-    /// The settings of `name` cannot be read.
-    pub(crate) fn settings(name: &str, error: &SpannedError) -> Self {
+    /// The settings of `name`, whose text this is, cannot be read.
+    pub(crate) fn settings(name: &str, error: &SpannedError, text: &str) -> Self {
         Self {
             name: name.to_owned(),
             place: Some(place(error)),
-            reason: reason(&error.code),
+            reason: reason(error, text),
         }
     }
 
@@ -141,9 +141,37 @@ pub(crate) fn choice_in_file(error: Error, text: &str, key: &str) -> Error {
     }
 }
 
-/// What is wrong, without the place.
-pub(crate) fn reason(code: &Code) -> String {
-    match code {
+/// Whether RON stopped at the decimal point of a number that must be whole.
+fn is_at_decimal_point(error: &SpannedError, text: &str) -> bool {
+    let Position { line, col } = error.span.end;
+    let Some(line) = text.lines().nth(line - 1) else {
+        return false;
+    };
+    let before: String = line.chars().take(col - 1).collect();
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    let word = before
+        .rsplit(|character| !is_part(character))
+        .next()
+        .unwrap_or_default();
+    let is_number = word.starts_with(|first: char| first.is_ascii_digit());
+    is_number && line.chars().nth(col - 1) == Some('.')
+}
+
+/// How a recipe calls a struct of the program.
+fn section(name: &str) -> &str {
+    match name {
+        "Updates" => "`updates`",
+        "Sampling" => "`sampling`",
+        "EvaluationPlan" => "`evaluation`",
+        "Checkpoints" => "`checkpoints`",
+        "Recipe" => "a recipe",
+        other => other,
+    }
+}
+
+/// What is wrong with the text, without the place.
+pub(crate) fn reason(error: &SpannedError, text: &str) -> String {
+    match &error.code {
         Code::NoSuchStructField {
             expected,
             found,
@@ -151,7 +179,7 @@ pub(crate) fn reason(code: &Code) -> String {
         } => {
             let place = outer
                 .as_deref()
-                .map(|outer| format!(" in {outer}"))
+                .map(|outer| format!(" in {}", section(outer)))
                 .unwrap_or_default();
             format!(
                 "there is no key `{found}`{place}; {}",
@@ -174,8 +202,10 @@ pub(crate) fn reason(code: &Code) -> String {
         }
         Code::MissingStructField { field, .. } => format!("the key `{field}` is missing"),
         Code::DuplicateStructField { field, .. } => format!("the key `{field}` is given twice"),
+        Code::InvalidValueForType { expected, .. } if expected.starts_with("a nonzero") => {
+            "found 0, but it must be at least 1".to_owned()
+        }
         Code::InvalidValueForType { expected, found } => {
-            let expected = expected.replace("a nonzero usize", "a whole number of at least 1");
             format!("found {found}, but it must be {expected}")
         }
         Code::ExpectedString => {
@@ -201,10 +231,11 @@ pub(crate) fn reason(code: &Code) -> String {
         Code::ExpectedDifferentStructName { .. } => {
             "expected another pair of round brackets here, as in ExpertEdits((…))".to_owned()
         }
-        // Also the error for a number with a decimal point where a whole number is meant.
+        Code::ExpectedComma if is_at_decimal_point(error, text) => {
+            "expected a whole number".to_owned()
+        }
         Code::ExpectedComma => {
-            "expected a comma or a closing bracket here, or a whole number before; texts need double quotes"
-                .to_owned()
+            "expected a comma or a closing bracket here; texts need double quotes".to_owned()
         }
         other => format!("not valid RON: {other}"),
     }

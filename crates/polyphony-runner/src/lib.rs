@@ -45,4 +45,4 @@ pub use recipe::{Checkpoints, EvaluationPlan, FineTuning, Recipe, Team};
 pub use registry::{Registry, Resolved};
 pub use saved_recipe::{run_recipe, steps_of_models};
 pub use stop::Stop;
-pub use train::{Trained, resume, train};
+pub use train::{Trained, Unfinished, resume, train};

@@ -31,6 +31,8 @@ pub enum Event<'a> {
         mean_return: f64,
         /// The best joint action of the run so far, if there is one.
         best: Option<&'a Best>,
+        /// The most turns of an episode. With several, `best` is the reward of one of them.
+        turns: usize,
         /// Sampled tokens per second.
         tokens_per_sec: f64,
     },

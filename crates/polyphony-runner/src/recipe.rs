@@ -250,7 +250,7 @@ impl Recipe {
     fn read(registry: &Registry, text: &str) -> Result<ReadRecipe> {
         let recipe: Self = reader()
             .from_str(text)
-            .map_err(|error| explain::in_file(&error))?;
+            .map_err(|error| explain::in_file(&error, text))?;
         recipe
             .resolve(registry)
             .map_err(|wrong| explain::choice_in_file(wrong.error, text, wrong.key))
@@ -267,7 +267,7 @@ impl Recipe {
     fn with(&self, registry: &Registry, change: &str) -> Result<ReadRecipe> {
         let overrides::Changed { path, value, text } = overrides::apply(&self.to_ron(), change)?;
         let read: Self = reader().from_str(&text).map_err(|error| {
-            let reason = explain::reason(&error.code);
+            let reason = explain::reason(&error, &text);
             anyhow!("`{path}` cannot be {value}: {reason}")
         })?;
         read.resolve(registry)

@@ -178,6 +178,11 @@ impl Registry {
         self.environments.names()
     }
 
+    /// The name of the wrapper that lets one agent do a team's work, if there is one.
+    pub fn single_agent_name(&self) -> Option<&'static str> {
+        self.single_agent.map(|single| single.name)
+    }
+
     /// Wraps an environment so that one agent does the work of its team; also returns the choice that
     /// names the result.
     ///
@@ -283,7 +288,7 @@ impl Registry {
         let reader = self.environments.readers.get(choice.name());
         let known = || {
             let mut names = self.environment_names();
-            names.extend(self.single_agent.map(|single| single.name));
+            names.extend(self.single_agent_name());
             names
         };
         reader.ok_or_else(|| WrongChoice::unknown_name("environment", choice.name(), &known()))?(

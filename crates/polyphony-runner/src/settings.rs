@@ -23,7 +23,7 @@ pub(crate) fn read_settings<S: Serialize + DeserializeOwned>(
     let (name, given) = (choice.name(), choice.settings());
     let settings: S = reader()
         .from_str(given)
-        .map_err(|error| WrongChoice::settings(name, &error))?;
+        .map_err(|error| WrongChoice::settings(name, &error, given))?;
     let layout = ron::ser::PrettyConfig::new().struct_names(false);
     let text = ron::ser::to_string_pretty(&settings, layout)?;
     if let Some(known) = fields(&text) {

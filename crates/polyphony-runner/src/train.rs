@@ -22,7 +22,7 @@ use crate::{
     saved_recipe::run_recipe,
     schedule::Schedule,
     stop::Stop,
-    team::save_agents,
+    team::{AGENTS, save_agents},
 };
 
 /// The result of a training run.
@@ -44,13 +44,31 @@ pub struct Trained {
     pub agents: Vec<PathBuf>,
 }
 
+/// A run that had begun did not finish. It is a context of the error that ended it, for whoever explains how the
+/// run can be resumed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the run in {} did not finish", .run.display())]
+pub struct Unfinished {
+    /// The run's directory.
+    pub run: PathBuf,
+}
+
+impl Unfinished {
+    fn of(run: &RunDirectory) -> Self {
+        Self {
+            run: run.path().to_owned(),
+        }
+    }
+}
+
 /// Trains a recipe and saves the agents, in a new directory: `run_dir`, or the first free one below `runs`.
 ///
 /// Every check comes before the run directory is made. If `stop` is requested, the run ends after the current
 /// step, and can be resumed.
 ///
 /// # Errors
-/// If data or models cannot be obtained, a step fails, or the run directory cannot be written.
+/// If data or models cannot be obtained, a step fails, or the run directory cannot be written. The last two have
+/// the context [`Unfinished`].
 pub fn train(
     registry: &Registry,
     recipe: &Recipe,
@@ -69,7 +87,9 @@ pub fn train(
     let mut run = RunDirectory::create(run_dir, &recipe.to_ron(), &info)?;
     log::info!("writing the run to {}", run.path().display());
     session.describe_environment(&run)?;
-    session.play(&mut run, Position::default(), stop, observer)
+    session
+        .play(&mut run, Position::default(), stop, observer)
+        .with_context(|| Unfinished::of(&run))
 }
 
 /// Continues a run that was stopped as if it had not been. `overrides` of the form `path=value` may change
@@ -116,7 +136,9 @@ pub fn resume(
         path.display(),
         position.steps
     );
-    session.play(&mut run, position, stop, observer)
+    session
+        .play(&mut run, position, stop, observer)
+        .with_context(|| Unfinished::of(&run))
 }
 
 /// Where a run is resumed, and the step of its last evaluation.
@@ -235,28 +257,29 @@ impl<'a> Session<'a> {
     fn play(
         &mut self,
         run: &mut RunDirectory,
-        position: Position,
+        mut position: Position,
         stop: &Stop,
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
-        let trained = self.train_steps(run, &position, stop, observer);
+        let failure = match self.train_steps(run, &mut position, stop, observer) {
+            Ok(()) => None,
+            // No step was recorded, so there is nothing to keep.
+            Err(error) if position.steps == 0 => return Err(error),
+            Err(error) => Some(error),
+        };
         // Saved before anything else can fail, and even if a step has failed, so that nothing learned is
         // lost.
-        let done = trained.as_ref().ok().copied();
+        let done = failure.is_none().then_some(position.steps);
+        log::info!("saving the agents in {}", run.path().join(AGENTS).display());
         let saved = save_agents(run.path(), &self.prepared.team, done);
-        let steps = match trained {
-            Ok(steps) => steps,
-            Err(error) => {
-                match saved {
-                    Ok(agents) => {
-                        log::warn!("the agents in their last state are in {}", list(&agents))
-                    }
-                    Err(error) => log::error!("the agents could not be saved either: {error:#}"),
-                }
-                return Err(error);
+        if let Some(failure) = failure {
+            match saved {
+                Ok(agents) => log::warn!("the agents in their last state are in {}", list(&agents)),
+                Err(error) => log::error!("the agents could not be saved either: {error:#}"),
             }
-        };
-        let agents = saved?;
+            return Err(failure);
+        }
+        let (agents, steps) = (saved?, position.steps);
         self.evaluate(run, steps, stop, observer)?;
         let evaluations = polyphony_report::evaluations(run.path())?;
         let at = |step| {
@@ -277,36 +300,37 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Runs the steps from a position until all are done or `stop` is requested; returns how many are done.
+    /// Runs the steps from a position until all are done or `stop` is requested. The position is that of the
+    /// last step that is done, also after an error.
     fn train_steps(
         &mut self,
         run: &mut RunDirectory,
-        start: &Position,
+        position: &mut Position,
         stop: &Stop,
         observer: &mut dyn Observer,
-    ) -> Result<usize> {
+    ) -> Result<()> {
         let schedule = Schedule {
             seed: self.recipe.seed,
             tasks: self.prepared.train.len(),
             per_step: self.recipe.tasks_per_step,
         };
-        if start.steps == 0 {
+        let start = position.steps;
+        if start == 0 {
             self.evaluate(run, 0, stop, observer)?;
         }
         observer.on_event(Event::Begun {
             title: "training",
             length: self.recipe.steps,
-            done: start.steps,
+            done: start,
         });
-        let mut position = start.clone();
-        let mut saved = start.steps;
+        let mut saved = start;
         let gradient_steps = self.algorithm.gradient_steps();
         while position.steps < self.recipe.steps && !stop.is_requested() {
             let done = position.steps;
             if done > 0 && self.recipe.evaluation.is_due(done) {
                 // A run that is killed during the evaluation resumes here and repeats it.
                 if saved < done {
-                    self.save(run, &mut position)?;
+                    self.save(run, position)?;
                     saved = done;
                 }
                 self.evaluate(run, done, stop, observer)?;
@@ -318,14 +342,14 @@ impl<'a> Session<'a> {
             let stepped = self.step(
                 run,
                 &schedule.step(done),
-                &mut position,
+                position,
                 &mut has_scored,
                 observer,
             );
             if let Err(error) = stepped {
                 // Nothing has changed since the step before, which a checkpoint therefore keeps.
                 if !has_scored && saved < done {
-                    match self.save(run, &mut position) {
+                    match self.save(run, position) {
                         Ok(()) => {
                             log::warn!("the checkpoint after step {done} keeps what was learned")
                         }
@@ -335,22 +359,22 @@ impl<'a> Session<'a> {
                 return Err(error.context(format!("step {}", done + 1)));
             }
             if position.steps.is_multiple_of(self.recipe.checkpoints.every) {
-                self.save(run, &mut position)?;
+                self.save(run, position)?;
                 saved = position.steps;
             }
         }
         if saved < position.steps {
-            self.save(run, &mut position)?;
+            self.save(run, position)?;
         }
         observer.on_event(Event::Ended);
-        if position.steps > start.steps && self.algorithm.gradient_steps() == gradient_steps {
+        if position.steps > start && self.algorithm.gradient_steps() == gradient_steps {
             log::warn!(
                 "no agent has changed its weights: in every step all responses to a prompt earned the \
                  same, or `updates.buffer` was never full; see `zero_advantage_share` and \
                  `truncated_share` in metrics.jsonl"
             );
         }
-        Ok(position.steps)
+        Ok(())
     }
 
     /// Runs and records one step on the tasks of these indices. `has_scored` becomes true before anything is
@@ -392,6 +416,7 @@ impl<'a> Session<'a> {
             done: position.steps,
             mean_return: step.metric("return").unwrap_or(f64::NAN),
             best: position.best.as_ref(),
+            turns: self.environment().horizon().get(),
             tokens_per_sec: step.metric("timing.tokens_per_sec").unwrap_or(f64::NAN),
         });
         Ok(())

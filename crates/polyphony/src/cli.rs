@@ -12,11 +12,14 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use polyphony_report::ReportError;
-use polyphony_runner::Registry;
+use polyphony_runner::{Registry, Unfinished};
 
-use crate::commands::{
-    baseline, bench, compare, environment, eval, generate, logprobs, models, report, resume,
-    sandbox, score, train, watch,
+use crate::{
+    commands::{
+        baseline, bench, compare, environment, eval, generate, logprobs, models, report, resume,
+        sandbox, score, train, watch,
+    },
+    summary::program,
 };
 
 /// Fine-tunes several language models to work together.
@@ -136,6 +139,10 @@ fn explanation(error: &anyhow::Error) -> String {
 
 /// The way out that only the command line knows.
 fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(Unfinished { run }) = error.downcast_ref::<Unfinished>() {
+        let program = program();
+        return Some(format!("`{program} resume {}` continues it", run.display()));
+    }
     match error.chain().find_map(|cause| cause.downcast_ref())? {
         ReportError::Exists { .. } => Some("`--run-dir` names the directory".to_owned()),
         ReportError::NoTrainingRun { path } | ReportError::NoTerminal { path } => Some(format!(
@@ -228,6 +235,24 @@ mod tests {
             let error = anyhow::Error::new(error).context("watching");
             assert_eq!(explanation(&error), expected);
         }
+    }
+
+    #[test]
+    fn an_unfinished_run_ends_with_the_command_that_continues_it() {
+        let run = "runs/a".into();
+        let error = anyhow!("out of order")
+            .context("step 3")
+            .context(Unfinished { run });
+        let expected = format!(
+            "error: the run in runs/a did not finish\n  because: step 3\n  because: out of order\n  hint: \
+             `{} resume runs/a` continues it\n",
+            program()
+        );
+        assert_eq!(explanation(&error), expected);
+        assert_eq!(
+            explanation(&error.context("training")),
+            format!("error: training\n  because: {}", &expected[7..])
+        );
     }
 
     #[test]

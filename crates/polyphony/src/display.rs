@@ -46,8 +46,12 @@ impl Observer for Display {
                 done,
                 mean_return,
                 best,
+                turns,
                 tokens_per_sec,
-            } => phase.step_done(done, mean_return, best, tokens_per_sec),
+            } => {
+                let best = best.map_or_else(String::new, |best| best_text(best, turns));
+                phase.step_done(done, mean_return, &best, tokens_per_sec);
+            }
             Event::Advanced { done } => phase.advance_to(done),
             Event::Ended => {
                 phase.bar.finish_and_clear();
@@ -118,19 +122,9 @@ impl Phase {
         self.bar.set_message(format!(" · {now}{}", self.left));
     }
 
-    fn step_done(
-        &mut self,
-        step: usize,
-        mean_return: f64,
-        best: Option<&Best>,
-        tokens_per_sec: f64,
-    ) {
+    fn step_done(&mut self, step: usize, mean_return: f64, best: &str, tokens_per_sec: f64) {
         self.sampled_tokens = 0;
         self.move_to(step);
-        let best = best.map_or_else(String::new, |best| {
-            let level = best.level.as_deref().unwrap_or("none");
-            format!(", best {:.2} (level {level})", best.reward)
-        });
         let line = format!(
             " · return {mean_return:.3}{best}, {tokens_per_sec:.0} tokens/s{}",
             self.left
@@ -165,6 +159,14 @@ impl Phase {
     }
 }
 
+/// The best joint action of a run as part of a line. Its reward is that of one turn, and the mean return beside it
+/// that of whole episodes.
+fn best_text(best: &Best, turns: usize) -> String {
+    let what = if turns > 1 { "best turn" } else { "best" };
+    let level = best.level.as_deref().unwrap_or("none");
+    format!(", {what} {:.2} (level {level})", best.reward)
+}
+
 /// The seconds that a phase still takes at its current pace, from the units done when it began, the units
 /// done now, and all units; `None` before the first and after the last unit of this process.
 fn secs_left([before, done, length]: [usize; 3], elapsed: Duration) -> Option<f64> {
@@ -195,6 +197,18 @@ mod tests {
         for units in [[0, 0, 9], [40, 40, 44], [0, 9, 9], [0, 10, 9]] {
             assert_eq!(secs_left(units, minute), None);
         }
+    }
+
+    #[test]
+    fn the_best_of_several_turns_is_called_a_turn() {
+        let best = |level: Option<&str>| Best {
+            reward: 2.0,
+            level: level.map(str::to_owned),
+        };
+        let overlap = best(Some("overlap"));
+        assert_eq!(best_text(&overlap, 1), ", best 2.00 (level overlap)");
+        assert_eq!(best_text(&overlap, 2), ", best turn 2.00 (level overlap)");
+        assert_eq!(best_text(&best(None), 1), ", best 2.00 (level none)");
     }
 
     #[test]

@@ -72,7 +72,9 @@ pub use polyphony_model as model;
 pub use polyphony_report as report;
 pub use polyphony_runner as runner;
 
-pub use polyphony_runner::{Best, Choice, Event, From, Observer, Recipe, Registry, Stop, Trained};
+pub use polyphony_runner::{
+    Best, Choice, Event, From, Observer, Recipe, Registry, Stop, Trained, Unfinished,
+};
 pub use program::Program;
 
 #[cfg(test)]

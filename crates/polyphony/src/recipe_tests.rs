@@ -77,7 +77,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
         (
             ("    steps: ", "    step: "),
             format!(
-                "reading mine.ron: line {}, column 5: there is no key `step` in Recipe; did you \
+                "reading mine.ron: line {}, column 5: there is no key `step` in a recipe; did you \
                  mean `steps`? Known here: seed, environment, ",
                 line("    steps: ")
             ),
@@ -97,6 +97,20 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
                  \"smollm2-135m\"",
                 line("team: ")
             ),
+        ),
+        (
+            ("samples: 8", "samples: 2.5"),
+            format!(
+                "reading mine.ron: line {}, column 19: expected a whole number",
+                line("samples: 8")
+            ),
+        ),
+        (
+            (
+                "team: Copies(\"smollm2-135m\")",
+                "team: Each([\"smollm2-135m\")",
+            ),
+            "expected a comma or a closing bracket here; texts need double quotes".to_owned(),
         ),
         (
             ("samples: 8", "samples: many"),
@@ -262,11 +276,11 @@ fn what_does_not_fit_the_environment_is_refused_before_models_are_looked_for() {
     let rows = [
         (
             "team=Each([\"a\"])",
-            "`team` lists 1 models, but must list 2, one for each role of tldr: summarizer, elaborator",
+            "`team` lists 1 model, but must list 2, one for each role of tldr: summarizer, elaborator",
         ),
         (
             "devices=Each([Cpu])",
-            "`devices` lists 1 devices, but must list 2, one for each role of tldr: summarizer, elaborator",
+            "`devices` lists 1 device, but must list 2, one for each role of tldr: summarizer, elaborator",
         ),
         (
             "algorithm.samples=300",
@@ -392,7 +406,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "team=Copies(smollm2-135m)",
-            "expected a comma or a closing bracket here, or a whole number before; texts need double quotes",
+            "expected a comma or a closing bracket here; texts need double quotes",
         ),
         (
             "samples=4",
@@ -408,7 +422,7 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "environment=Coding(settings: (turns: 0))",
-            "found the unsigned integer `0`, but it must be a whole number of at least 1",
+            "found 0, but it must be at least 1",
         ),
         (
             "algorithm.samples=-4",
@@ -416,8 +430,15 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
         ),
         (
             "algorithm.samples=2.5",
-            "`algorithm.samples` cannot be 2.5: expected a comma or a closing bracket here, or a whole number \
-             before; texts need double quotes",
+            "`algorithm.samples` cannot be 2.5: expected a whole number",
+        ),
+        (
+            "steps=1.5",
+            "`steps` cannot be 1.5: expected a whole number",
+        ),
+        (
+            "evaluation=(smaples: 3)",
+            "there is no key `smaples` in `evaluation`; did you mean `samples`?",
         ),
         (
             "algorithm.samples=eight",
@@ -476,13 +497,42 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
 }
 
 #[test]
-fn the_keys_of_a_map_are_set_together() {
+fn the_keys_of_a_map_are_set_one_by_one_and_added() {
     let file = "train=File(path: \"a.jsonl\", fields: {\"post\": \"body\"})";
-    let message = load(&[file, "train.fields.post=\"text\""]).unwrap_err();
-    assert!(
-        message.ends_with("which has no keys: set `train.fields` as a whole"),
-        "{message}"
-    );
+    let recipe = load(&[file, "train.fields.post=\"text\""]).unwrap();
+    let train = recipe.train.unwrap().to_string();
+    assert!(train.contains("\"post\": \"text\""), "{train}");
+
+    let game = "environment=Process(command: [\"a\"], settings: {\"bonus\": 1, \"word\": {\"length\": 3}})";
+    let changes = [
+        game,
+        "environment.settings.bonus=3",
+        "environment.settings.word.length=4",
+        "environment.settings.new=\"b\"",
+    ];
+    let settings = polyphony_report::settings(&load(&changes).unwrap().to_ron());
+    for (path, expected) in [
+        ("environment.settings.bonus", "3"),
+        ("environment.settings.word.length", "4"),
+        ("environment.settings.new", "\"b\""),
+    ] {
+        assert_eq!(settings[path], expected, "{path}");
+    }
+    let rows = [
+        (
+            "environment.settings.wrod.length=4",
+            "there is no key `wrod` in `environment.settings`: set `environment.settings.wrod` as a whole",
+        ),
+        (
+            "environment.settings.bonus.x=4",
+            "`environment.settings.bonus` is 1, which has no keys",
+        ),
+        ("bonus=3", "did you mean `environment.settings.bonus`?"),
+    ];
+    for (change, expected) in rows {
+        let message = load(&[game, change]).unwrap_err();
+        assert!(message.contains(expected), "{change}: {message}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(crate) fn of(trained: &Trained) -> String {
 }
 
 /// This program's path as it can be typed in the current directory.
-fn program() -> String {
+pub(crate) fn program() -> String {
     let started = std::env::args().next().unwrap_or_default();
     let here = std::env::current_dir().unwrap_or_default();
     let path = Path::new(&started);

@@ -173,15 +173,22 @@ impl<'a> Setting<'a> {
                 };
                 others.iter().any(at)
             };
-            let named = |(path, value): (&String, &String)| {
+            let counts = |(path, _): &(&String, &String)| !is_operational(path);
+            let found: Vec<(&String, &String)> = own.filter(counts).filter(differs).collect();
+            // A map is listed by its keys that differ, or as a whole if none does.
+            let is_listed = |path: &str| {
+                let mut others = found.iter().filter(|(other, _)| *other != path);
+                others.any(|(other, _)| is_below(other, path))
+            };
+            let listed = found.iter().filter(|(path, value)| {
+                let is_map = value.starts_with('{');
+                !(is_map && is_listed(path))
+            });
+            let named = |(path, value): &(&String, &String)| {
                 let key = path.rsplit('.').next().unwrap_or(path);
                 format!("{key}: {value}")
             };
-            let counts = |(path, _): &(&String, &String)| !is_operational(path);
-            own.filter(counts)
-                .filter(differs)
-                .map(named)
-                .collect::<Vec<_>>()
+            listed.map(named).collect::<Vec<_>>()
         };
         let other_seeds = others
             .iter()

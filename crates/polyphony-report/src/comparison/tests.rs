@@ -107,9 +107,9 @@ fn seeds_are_one_row_and_methods_and_tasks_are_not() {
     );
     check(
         &[
-            team("seed=1", [2.0, 3.0]),
-            single,
             team("seed=2", [3.0, 3.0]),
+            single,
+            team("seed=1", [2.0, 3.0]),
             other,
         ],
         &[
@@ -360,6 +360,29 @@ fn rows_of_one_name_say_what_tells_them_apart() {
         &[
             (TLDR, "parallel", Some(0), &[1], 1.0),
             (TLDR, "parallel", Some(0), &[2], 1.0),
+        ],
+    );
+}
+
+#[test]
+fn a_map_is_told_apart_by_its_keys() {
+    let judged = |bonus: &str, value| {
+        let changes = [
+            format!("environment.settings.bonus={bonus}"),
+            format!("environment.settings={{\"bonus\": {bonus}}}"),
+        ];
+        run(
+            "run",
+            fixture::TLDR,
+            &changes.each_ref().map(String::as_str),
+            &[(Some(0), [value, value])],
+        )
+    };
+    check(
+        &[judged("1", 1.0), judged("2", 2.0)],
+        &[
+            (TLDR, "parallel (bonus: 1)", Some(0), &[1], 1.0),
+            (TLDR, "parallel (bonus: 2)", Some(0), &[1], 2.0),
         ],
     );
 }

@@ -21,6 +21,12 @@ use crate::{
 /// Steps whose figures are averaged for the tables.
 const RECENT: usize = 5;
 
+/// The mean return of the steps.
+const MEAN: Style = Style::new().fg(Color::Cyan);
+
+/// The return on held-out tasks.
+const HELD_OUT: Style = Style::new().fg(Color::Yellow);
+
 pub(super) fn draw(frame: &mut Frame<'_>, run: &Run) {
     let roles = run.info.environment.roles.len() as u16;
     let areas = Layout::vertical([
@@ -134,22 +140,26 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
             .style(Style::new().dark_gray())
             .data(&each),
         Dataset::default()
-            .name("return")
             .marker(Marker::Braille)
             .graph_type(GraphType::Line)
-            .style(Style::new().cyan())
+            .style(MEAN)
             .data(&smooth),
         Dataset::default()
-            .name("held out")
             .marker(Marker::Block)
-            .style(Style::new().yellow())
+            .style(HELD_OUT)
             .data(&judged),
     ];
     let labels = |from: f64, to: f64, digits: usize| {
         [from, (from + to) / 2.0, to].map(|value| format!("{value:.digits$}"))
     };
+    // The title is the legend: inside the chart, a legend would cover points.
+    let title = Line::from(vec![
+        Span::styled("return", MEAN),
+        Span::from(" · "),
+        Span::styled("held out", HELD_OUT),
+    ]);
     let chart = Chart::new(data)
-        .block(Block::bordered().title("return"))
+        .block(Block::bordered().title(title))
         .x_axis(
             Axis::default()
                 .bounds([0.0, last])
@@ -164,6 +174,12 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
 }
 
 fn parts_table(run: &Run) -> Table<'static> {
+    // No step is among both the first and the last.
+    let steps = (run.metrics.len() / 2).clamp(1, RECENT);
+    let title = match steps {
+        1 => "single steps".to_owned(),
+        _ => format!("means of {steps} steps"),
+    };
     let names = run.metrics.last().into_iter().flat_map(|line| line.keys());
     let parts = names.filter_map(|name| name.strip_prefix("reward/").map(str::to_owned));
     let rows = parts.map(|part| {
@@ -172,9 +188,13 @@ fn parts_table(run: &Run) -> Table<'static> {
             true => "–".to_owned(),
             false => format!("{mean:.2}"),
         };
-        let begin = mean(series.iter().take(RECENT));
-        let now = mean(series.iter().rev().take(RECENT));
-        Row::new([part, shown(begin), shown(now)])
+        let begin = mean(series.iter().take(steps));
+        let now = mean(series.iter().rev().take(steps));
+        let begin = match run.metrics.len() {
+            1 => "–".to_owned(),
+            _ => shown(begin),
+        };
+        Row::new([part, begin, shown(now)])
     });
     let widths = [
         Constraint::Min(12),
@@ -183,7 +203,7 @@ fn parts_table(run: &Run) -> Table<'static> {
     ];
     Table::new(rows, widths)
         .header(Row::new(["part", "first", "last"]).bold())
-        .block(Block::bordered().title(format!("means of {RECENT} steps")))
+        .block(Block::bordered().title(title))
 }
 
 /// Figures of the agents: the names of their metrics and columns.
@@ -319,6 +339,8 @@ mod tests {
             // A figure of the algorithm's own.
             "value_loss",
             "0.125",
+            "return · held out",
+            "means of 5 steps",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -340,6 +362,22 @@ mod tests {
         let text = shown(&run(0), 120, 30);
         for part in ["runs/tldr-1 · MAGRPO on tldr", "step 0 of 40"] {
             assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_first_steps_are_not_the_last() {
+        for (steps, title, figures) in [
+            (1, "single steps", "–       0.25"),
+            (2, "single steps", "0.25    0.25"),
+            (4, "means of 2 steps", "0.25    0.25"),
+            (9, "means of 4 steps", "0.25    0.25"),
+        ] {
+            let text = shown(&run(steps), 120, 30);
+            let row = format!("style            {figures}");
+            for part in [title, row.as_str()] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! and is checked in the same way.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use polyphony_report::{fields, held, settings};
+use polyphony_report::{entries, fields, held, settings};
 use ron::value::RawValue;
 
 use crate::explain;
@@ -34,7 +34,7 @@ pub(super) fn apply<'a>(recipe: &str, change: &'a str) -> Result<Changed<'a>> {
             true => "texts need double quotes, and numbers of devices need brackets, as in team=Copies(\"my-model\") and \
                      devices=Same(Cuda(1))"
                 .to_owned(),
-            false => explain::in_file(&error).to_string(),
+            false => explain::in_file(&error, value).to_string(),
         };
         anyhow!("`{value}` is not a RON value: {reason}")
     })?;
@@ -47,6 +47,9 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
     let Some(key) = keys.get(depth) else {
         return Ok(value.to_owned());
     };
+    if let Some(entries) = entries(text) {
+        return replace_entry(entries, keys, depth, value);
+    }
     let Some(mut fields) = fields(text) else {
         // The keys of `Solo(Coding(…))` are those of the inner choice.
         if let Some((outer, inner)) = held(text) {
@@ -84,4 +87,30 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         .map(|(key, content)| format!("{key}: {content}"))
         .collect();
     Ok(format!("{name}({})", fields.join(", ")))
+}
+
+/// A map with the value at `keys[depth..]` replaced. Its keys are open, so the last one may be new.
+fn replace_entry(
+    mut entries: Vec<(String, String)>,
+    keys: &[&str],
+    depth: usize,
+    value: &str,
+) -> Result<String> {
+    let key = keys[depth];
+    let is_last = depth + 1 == keys.len();
+    match entries.iter_mut().find(|(name, _)| name == key) {
+        Some((_, content)) => *content = replace(content.trim(), keys, depth + 1, value)?,
+        None if is_last => entries.push((key.to_owned(), value.to_owned())),
+        None => {
+            let place = keys[..depth].join(".");
+            bail!(
+                "there is no key `{key}` in `{place}`: set `{place}.{key}` as a whole, which adds it"
+            );
+        }
+    }
+    let entries: Vec<String> = entries
+        .into_iter()
+        .map(|(key, content)| Ok(format!("{}: {content}", ron::to_string(&key)?)))
+        .collect::<Result<_>>()?;
+    Ok(format!("{{{}}}", entries.join(", ")))
 }

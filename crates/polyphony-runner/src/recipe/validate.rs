@@ -137,10 +137,11 @@ impl Recipe {
             .validate_for(&Game::of(environment))
             .map_err(setting_of("algorithm"))?;
         let one_each = |key: &str, given: usize, what: &str| {
+            let plural = if given == 1 { "" } else { "s" };
             let names: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
             ensure!(
                 given == roles.len(),
-                "`{key}` lists {given} {what}, but must list {}, one for each role of {}: {}",
+                "`{key}` lists {given} {what}{plural}, but must list {}, one for each role of {}: {}",
                 roles.len(),
                 registry.label(&self.environment),
                 names.join(", ")
@@ -148,10 +149,10 @@ impl Recipe {
             Ok(())
         };
         if let Team::Each(models) = &self.team {
-            one_each("team", models.len(), "models")?;
+            one_each("team", models.len(), "model")?;
         }
         if let Devices::Each(devices) = &self.devices {
-            one_each("devices", devices.len(), "devices")?;
+            one_each("devices", devices.len(), "device")?;
         }
         let names = agent_names(&self.team, roles);
         let mut rates = self.updates.learning_rates.keys();

@@ -47,12 +47,20 @@ pub(crate) fn run(
     output: &mut dyn Write,
 ) -> Result<()> {
     match &arguments.command {
-        None => registry
-            .environment_names()
-            .into_iter()
-            .try_for_each(|name| json_lines::write(output, &json!({ "name": name }))),
+        None => list(registry, output),
         Some(Command::Check(check)) => check_program(registry, check, output),
     }
+}
+
+fn list(registry: &Registry, output: &mut dyn Write) -> Result<()> {
+    for name in registry.environment_names() {
+        json_lines::write(output, &json!({ "name": name }))?;
+    }
+    if let Some(name) = registry.single_agent_name() {
+        let wraps = "any of the others, for a single agent";
+        json_lines::write(output, &json!({ "name": name, "wraps": wraps }))?;
+    }
+    Ok(())
 }
 
 fn check_program(registry: &Registry, check: &Check, output: &mut dyn Write) -> Result<()> {
@@ -91,6 +99,19 @@ fn check_program(registry: &Registry, check: &Check, output: &mut dyn Write) -> 
 mod tests {
     use super::*;
     use crate::standard::registry;
+
+    #[test]
+    fn every_environment_is_listed_and_the_wrapper_too() {
+        let mut output = Vec::new();
+        let arguments = Arguments { command: None };
+        run(&registry(), &arguments, &mut output).unwrap();
+        let lines = String::from_utf8(output).unwrap();
+        let names: Vec<Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].take())
+            .collect();
+        assert_eq!(names, ["Tldr", "Arxiv", "Coding", "Process", "Solo"]);
+    }
 
     /// A program that plays only with its setting, and only beside its file.
     const PROGRAM: &str = r#"
