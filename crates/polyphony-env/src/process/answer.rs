@@ -159,8 +159,8 @@ pub(super) struct Hello {
     /// Whether a reward is a list with one object per role.
     #[serde(default)]
     pub(super) per_role: bool,
-    /// The total reward at which a joint action has solved its task: the mean over the roles where each
-    /// has a reward of its own.
+    /// The total reward of one turn, not of the episode, at which a joint action has solved its task: the
+    /// mean over the roles where each has a reward of its own.
     #[serde(default)]
     pub(super) solved_at: Option<f64>,
     #[serde(default, skip_serializing)]
