@@ -292,10 +292,17 @@ impl Hello {
                     self.reward_parts.join(", ")
                 ));
             }
-            let number = value.as_f64().filter(|value| value.is_finite());
-            let number =
-                number.ok_or_else(|| format!("the reward part `{name}` is not a number"))?;
-            Ok((name.as_str(), number))
+            let number = value
+                .as_f64()
+                .ok_or_else(|| format!("the reward part `{name}` is not a number"))?;
+            let largest = Reward::LARGEST_PART;
+            match (-largest..=largest).contains(&number) {
+                true => Ok((name.as_str(), number)),
+                false => Err(format!(
+                    "the reward part `{name}` is {number:e}, but it must be a number from -{largest:e} to \
+                     {largest:e}: scale or clip it"
+                )),
+            }
         };
         parts.iter().map(part).collect()
     }

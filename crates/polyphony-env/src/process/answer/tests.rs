@@ -229,6 +229,11 @@ fn a_wrong_step_says_what_is_wrong() {
             r#""reward": {"x": null}, "end": true"#,
             "the reward part `x` is not a number",
         ),
+        (
+            false,
+            r#""reward": {"x": -1e308}, "end": true"#,
+            "the reward part `x` is -1e308, but it must be a number from -1e30 to 1e30: scale or clip it",
+        ),
         (false, r#""reward": {"x": 1}"#, "neither `observations`"),
         (
             false,
