@@ -25,11 +25,18 @@ pub(super) struct Answer {
 /// If it is not a JSON object, belongs to another call, or reports an error.
 pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, ProcessFailure> {
     let excerpt = || excerpt(line);
-    let value: Value = serde_json::from_slice(line).map_err(|error| ProcessFailure::NotJson {
-        call,
-        reason: error.to_string(),
-        answer: excerpt(),
-    })?;
+    let value: Value =
+        serde_json::from_slice(line).map_err(|error| match holds_nan_or_infinity(line) {
+            true => ProcessFailure::NotFinite {
+                call,
+                answer: excerpt(),
+            },
+            false => ProcessFailure::NotJson {
+                call,
+                reason: error.to_string(),
+                answer: excerpt(),
+            },
+        })?;
     let Value::Object(mut fields) = value else {
         return Err(ProcessFailure::NotAllowed {
             call,
@@ -60,6 +67,16 @@ pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, Proce
         fields: Value::Object(fields),
         excerpt: excerpt(),
     })
+}
+
+/// Whether an object holds what Python's `json` writes for numbers that are not finite.
+fn holds_nan_or_infinity(line: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(line);
+    // Without escapes, every second piece between quotes is the content of a string.
+    let text = text.replace("\\\\", "").replace("\\\"", "");
+    let mut outside = text.split('"').step_by(2);
+    text.trim_start().starts_with('{')
+        && outside.any(|piece| piece.contains("NaN") || piece.contains("Infinity"))
 }
 
 impl Answer {

@@ -89,6 +89,17 @@ pub enum ProcessFailure {
         /// The answer.
         answer: String,
     },
+    /// Its answer holds a number that JSON does not have.
+    #[error(
+        "answered `{call}` with NaN or Infinity, which JSON does not have: every number must be finite, \
+         rewards too, so give a bad response a low reward; the answer was {answer}"
+    )]
+    NotFinite {
+        /// The call.
+        call: CallName,
+        /// The answer.
+        answer: String,
+    },
     /// It answered another call.
     #[error(
         "answered `{call}`, which has the id {id}, with {answer}; an answer must repeat the `id` of its \

@@ -258,7 +258,19 @@ fn a_wrong_step_says_what_is_wrong() {
         (
             false,
             r#""reward": {"x": NaN}, "end": true"#,
-            "is not JSON (expected value",
+            "answered `step` with NaN or Infinity, which JSON does not have: every number must be finite, \
+             rewards too",
+        ),
+        (
+            false,
+            r#""reward": {"x": -Infinity}, "end": true"#,
+            "with NaN or Infinity",
+        ),
+        (
+            // Only text says NaN here.
+            false,
+            r#""reward": {"\"NaN": 1, "y\\": Nan}, "end": true"#,
+            "is not JSON (expected",
         ),
         (
             false,
@@ -288,11 +300,10 @@ fn an_answer_belongs_to_its_call() {
         );
     }
     assert!(message("[1]").contains("an answer must be an object"));
-    assert!(
-        message("hello").contains("is not JSON"),
-        "{}",
-        message("hello")
-    );
+    for printed in ["hello", "loss: NaN"] {
+        let message = message(printed);
+        assert!(message.contains("is not JSON"), "{message}");
+    }
 }
 
 #[test]
