@@ -3,7 +3,10 @@
 use std::{collections::HashSet, num::NonZeroUsize};
 
 use polyphony_episode::{Next, Observation, Outcome, Reward, Role, Split, Task};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -169,18 +172,20 @@ impl Answer {
 #[serde(deny_unknown_fields)]
 pub(super) struct Hello {
     protocol: u32,
+    #[serde(deserialize_with = "read_roles")]
     roles: Vec<HelloRole>,
+    #[serde(deserialize_with = "read_parts")]
     pub(super) reward_parts: Vec<String>,
-    #[serde(default = "one_turn")]
+    #[serde(default = "one_turn", deserialize_with = "read_horizon")]
     pub(super) horizon: NonZeroUsize,
     /// Whether a reward is a list with one object per role.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read_per_role")]
     pub(super) per_role: bool,
     /// The total reward of one turn, not of the episode, at which a joint action has solved its task: the
     /// mean over the roles where each has a reward of its own.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read_solved_at")]
     pub(super) solved_at: Option<f64>,
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing, deserialize_with = "read_tasks")]
     tasks: HelloTasks,
     /// Anything else worth keeping with a run.
     #[serde(default)]
@@ -188,7 +193,7 @@ pub(super) struct Hello {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct HelloRole {
     name: String,
     #[serde(default)]
@@ -196,10 +201,52 @@ struct HelloRole {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct HelloTasks {
     train: Option<Vec<Task>>,
     held_out: Option<Vec<Task>>,
+}
+
+/// Reads the value of a key; an error begins with what it must be.
+fn read_as<'de, D, T>(deserializer: D, allowed: &str) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map_err(|error| D::Error::custom(format!("{allowed}: {error}")))
+}
+
+fn read_roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HelloRole>, D::Error> {
+    let allowed =
+        "`roles` must be a list of objects with a `name` and, optionally, a `system` message";
+    read_as(deserializer, allowed)
+}
+
+fn read_parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    read_as(deserializer, "`reward_parts` must be a list of texts")
+}
+
+fn read_horizon<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsize, D::Error> {
+    let horizon = read_as(
+        deserializer,
+        "`horizon` must be a whole number of at least 1",
+    )?;
+    NonZeroUsize::new(horizon)
+        .ok_or_else(|| D::Error::custom("`horizon` is 0, but must be at least 1"))
+}
+
+fn read_per_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    read_as(deserializer, "`per_role` must be true or false")
+}
+
+fn read_solved_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    read_as(deserializer, "`solved_at` must be a number")
+}
+
+fn read_tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HelloTasks, D::Error> {
+    let allowed = "`tasks` must be an object with lists `train` and `held_out` of objects with an `id` and \
+                   `fields`, texts by name";
+    read_as(deserializer, allowed)
 }
 
 fn one_turn() -> NonZeroUsize {
