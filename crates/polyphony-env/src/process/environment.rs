@@ -34,7 +34,7 @@ use super::{
 /// The same happens if this process ends without dropping it, even if it is killed.
 pub struct ProcessEnvironment {
     settings: Process,
-    label: String,
+    command: String,
     hello: Hello,
     roles: Vec<Role>,
     idle: Mutex<Vec<Option<Worker>>>,
@@ -71,15 +71,19 @@ impl EnvironmentSettings for Process {
     fn operational_keys(&self) -> &'static [&'static str] {
         &["workers", "start_secs", "step_secs", "max_reply_bytes"]
     }
+
+    fn label(&self) -> Option<String> {
+        self.program_name()
+    }
 }
 
 impl ProcessEnvironment {
     /// Starts the first worker, whose handshake describes the game.
     pub(super) fn start(settings: Process) -> Result<Self, ProcessError> {
-        let label = settings.label();
-        let greeted = Self::greet(&settings, &label, 0);
+        let command = settings.command_line();
+        let greeted = Self::greet(&settings, &command, 0);
         let (worker, hello) = greeted.map_err(|failure| ProcessError {
-            command: label.clone(),
+            command: command.clone(),
             failure,
         })?;
         let mut idle: Vec<Option<Worker>> = Vec::new();
@@ -87,7 +91,7 @@ impl ProcessEnvironment {
         // The last one is used first.
         idle.push(Some(worker));
         Ok(Self {
-            label,
+            command,
             roles: hello.roles(),
             hello,
             idle: Mutex::new(idle),
@@ -100,8 +104,12 @@ impl ProcessEnvironment {
     }
 
     /// Starts a worker and exchanges the handshake.
-    fn greet(settings: &Process, label: &str, id: u64) -> Result<(Worker, Hello), ProcessFailure> {
-        let mut worker = spawn(settings, label)?;
+    fn greet(
+        settings: &Process,
+        command: &str,
+        id: u64,
+    ) -> Result<(Worker, Hello), ProcessFailure> {
+        let mut worker = spawn(settings, command)?;
         let hello = Call::Hello {
             protocol: PROTOCOL,
             settings: &settings.settings,
@@ -119,7 +127,7 @@ impl ProcessEnvironment {
     /// Starts a further worker, which must describe the same game as the first.
     fn another(&self) -> Result<Worker, ProcessFailure> {
         let id = self.calls.fetch_add(1, Ordering::Relaxed);
-        let (mut worker, hello) = Self::greet(&self.settings, &self.label, id)?;
+        let (mut worker, hello) = Self::greet(&self.settings, &self.command, id)?;
         match self.hello.difference(&hello) {
             None => Ok(worker),
             Some(key) => {
@@ -171,7 +179,7 @@ impl ProcessEnvironment {
                     }
                     log::warn!(
                         "`{}` ended before it answered `{call}` and is restarted: {how}",
-                        self.label
+                        self.command
                     );
                     self.restarts.fetch_add(1, Ordering::Relaxed);
                 }
@@ -201,7 +209,7 @@ impl ProcessEnvironment {
 
     fn error(&self, failure: ProcessFailure) -> ProcessError {
         ProcessError {
-            command: self.label.clone(),
+            command: self.command.clone(),
             failure,
         }
     }
