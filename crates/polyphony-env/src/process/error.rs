@@ -155,6 +155,29 @@ pub enum ProcessFailure {
     },
 }
 
+impl ProcessFailure {
+    /// What tells this failure from others of the same program, whatever the answer was.
+    pub(super) fn gist(&self) -> String {
+        match self {
+            Self::NotAllowed { call, reason, .. } => format!("{call}: {reason}"),
+            Self::Reported { call, message } => format!("{call} reports {message}"),
+            // The last line of a traceback names the exception.
+            Self::Ended { call, how, .. } => {
+                let last = how.lines().next_back().unwrap_or_default();
+                format!("{call} ends: {last}")
+            }
+            Self::Late { call, .. } => format!("{call} is late"),
+            Self::TooLarge { call, .. } => format!("{call} is too large"),
+            Self::NotJson { call, .. } => format!("{call} is not JSON"),
+            Self::NotFinite { call, .. } => format!("{call} is not finite"),
+            Self::OtherCall { call, .. } => format!("{call} has another id"),
+            Self::Changed { .. } | Self::Setting(_) | Self::Spawn { .. } | Self::Pipe { .. } => {
+                self.to_string()
+            }
+        }
+    }
+}
+
 fn ended(times: usize) -> &'static str {
     match times {
         1 => "ended before",
