@@ -67,6 +67,9 @@ impl Default for Reward {
 }
 
 impl Reward {
+    /// The largest magnitude that a part may have. Sums of larger values, and their squares, could overflow.
+    pub const LARGEST_PART: f64 = 1e30;
+
     /// A reward that all roles share, from its named parts.
     pub fn new<N: Into<String>>(parts: impl IntoIterator<Item = (N, f64)>) -> Self {
         Self(Form::Shared {

@@ -52,6 +52,12 @@ pub trait EnvironmentSettings {
     fn operational_keys(&self) -> &'static [&'static str] {
         &[]
     }
+
+    /// A name for run directories and comparisons, where the settings tell more than the name in recipes,
+    /// such as the program that is the environment. It is used if it can name a directory.
+    fn label(&self) -> Option<String> {
+        None
+    }
 }
 
 impl<E: Environment + Clone + 'static> EnvironmentSettings for E {

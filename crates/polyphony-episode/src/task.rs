@@ -7,6 +7,7 @@ use thiserror::Error;
 
 /// One data-set item: an identifier and named text fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Task {
     /// Names the item in logs, rollouts and errors; unique within its data set.
     pub id: String,

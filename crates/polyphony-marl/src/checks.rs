@@ -22,8 +22,8 @@ pub(crate) fn check_observations(
     }
 }
 
-/// Refuses a reward with a part that was not announced or is not finite, and rewards per role that are
-/// not one per role.
+/// Refuses a reward with a part that was not announced, is not finite or is too large, and rewards per
+/// role that are not one per role.
 pub(crate) fn check_reward(
     environment: &dyn Environment,
     task: &Task,
@@ -63,9 +63,10 @@ fn check_part(
             known: environment.reward_parts().to_vec(),
         });
     }
-    if !value.is_finite() {
+    // NaN is in no range.
+    if !(-Reward::LARGEST_PART..=Reward::LARGEST_PART).contains(&value) {
         let responses = action.responses.iter();
-        return Err(MarlError::RewardNotFinite {
+        return Err(MarlError::RewardOutOfRange {
             task: task.id.clone(),
             part: part.to_owned(),
             value,

@@ -1,6 +1,6 @@
 //! What can go wrong while a team learns.
 
-use polyphony_episode::EnvironmentError;
+use polyphony_episode::{EnvironmentError, Reward};
 use polyphony_model::ModelError;
 use thiserror::Error;
 
@@ -84,12 +84,14 @@ pub enum MarlError {
         /// The parts that were announced.
         known: Vec<String>,
     },
-    /// A reward is not finite.
+    /// A reward is not finite, or too large.
     #[error(
-        "task `{task}`: the environment gave the reward part `{part}` the value {value}: a reward \
-         must be finite. The joint action was {responses:?}"
+        "task `{task}`: the environment gave the reward part `{part}` the value {value:e}, but it must \
+         be a number from -{largest:e} to {largest:e}: scale or clip it. The joint action was \
+         {responses:?}",
+        largest = Reward::LARGEST_PART
     )]
-    RewardNotFinite {
+    RewardOutOfRange {
         /// The task.
         task: String,
         /// The part.

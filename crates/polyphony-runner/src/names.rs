@@ -45,16 +45,20 @@ fn check_role(name: &str) -> Result<()> {
         "it has a role `{SHARED}`, which is the name of the one agent of `team: Shared(…)`: give it \
          another name"
     );
-    let is_forbidden = |character: char| character.is_control() || "/\\:".contains(character);
-    let is_plain =
-        name.len() <= MOST_BYTES && !name.starts_with('.') && !name.contains(is_forbidden);
     ensure!(
-        is_plain,
+        names_directory(name),
         "it has a role {name:?}, but the name of a role is also that of a directory: it must not begin \
          with a dot, must not hold `/`, `\\`, `:` or control characters, and must have at most \
          {MOST_BYTES} bytes"
     );
     Ok(())
+}
+
+/// Whether it can name a directory, with something added to it.
+pub(crate) fn names_directory(name: &str) -> bool {
+    let is_forbidden = |character: char| character.is_control() || "/\\:".contains(character);
+    let lengths = 1..=MOST_BYTES;
+    lengths.contains(&name.len()) && !name.starts_with('.') && !name.contains(is_forbidden)
 }
 
 #[cfg(test)]

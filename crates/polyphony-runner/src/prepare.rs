@@ -154,8 +154,9 @@ fn load_tasks(
         None => match environment.tasks(split) {
             Some(tasks) => tasks,
             None => bail!(
-                "the key `{key}` is missing, and the environment `{}` has no tasks of its own: name a \
-                 data set, such as Embedded(TldrTrain) or File(path: \"tasks.jsonl\")",
+                "the key `{key}` is missing, and the environment `{}` has no tasks of its own for \
+                 `{split}`: name a data set for the key, such as Embedded(TldrTrain) or \
+                 File(path: \"tasks.jsonl\"), or let the environment have such tasks",
                 recipe.environment.name()
             ),
         },
@@ -193,4 +194,48 @@ fn started(
         recipe.max_new_tokens
     );
     Ok(started)
+}
+
+#[cfg(test)]
+mod tests {
+    use polyphony_episode::{EnvironmentError, JointAction, Observation, Outcome, Role, Turn};
+
+    use super::*;
+    use crate::fixture::{recipe, registry};
+
+    /// Has tasks to train on, but none that are held out.
+    struct OnlyTrain;
+
+    impl Environment for OnlyTrain {
+        fn roles(&self) -> &[Role] {
+            &[]
+        }
+
+        fn reward_parts(&self) -> &[String] {
+            &[]
+        }
+
+        fn tasks(&self, split: Split) -> Option<Vec<Task>> {
+            (split == Split::Train).then(|| vec![Task::new("1", [("a", "b")])])
+        }
+
+        fn start(&self, _: &Task) -> Result<Vec<Observation>, EnvironmentError> {
+            Ok(Vec::new())
+        }
+
+        fn step(&self, _: &Task, _: &[Turn], _: &JointAction) -> Result<Outcome, EnvironmentError> {
+            Err(EnvironmentError::failed("nobody plays"))
+        }
+    }
+
+    #[test]
+    fn an_environment_without_tasks_for_a_split_needs_a_data_set() {
+        let recipe = recipe(&[]);
+        let load = |split| load_tasks(&registry(), &recipe, split, &OnlyTrain);
+        assert_eq!(load(Split::Train).unwrap().len(), 1);
+        let message = load(Split::HeldOut).unwrap_err().to_string();
+        let expected = "the key `held_out` is missing, and the environment `SameLength` has no tasks of \
+                        its own for `held_out`: name a data set for the key";
+        assert!(message.starts_with(expected), "{message}");
+    }
 }

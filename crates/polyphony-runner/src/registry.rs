@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     choice::{Choice, Shipped},
     explain::WrongChoice,
-    names::check_names,
+    names::{check_names, names_directory},
     settings::read_settings,
 };
 
@@ -211,12 +211,16 @@ impl Registry {
     }
 
     /// A short name for directories and reports: `number-plate` for `NumberPlate`, `tldr-solo` for
-    /// `Solo(Tldr)`.
+    /// `Solo(Tldr)`, or what the settings give as their [label](EnvironmentSettings::label).
     pub fn label(&self, environment: &Choice) -> String {
-        match self.team_of(environment) {
-            Some(team) => format!("{}-{}", self.label(&team), kebab(environment.name())),
-            None => kebab(environment.name()),
+        if let Some(team) = self.team_of(environment) {
+            return format!("{}-{}", self.label(&team), kebab(environment.name()));
         }
+        let resolved = self.plain_environment(environment).ok();
+        resolved
+            .and_then(|resolved| resolved.settings.label())
+            .filter(|label| names_directory(label))
+            .unwrap_or_else(|| kebab(environment.name()))
     }
 
     /// The choice with every key of its settings spelled out.
@@ -501,6 +505,38 @@ mod tests {
             ("TLDR", "tldr"),
         ] {
             assert_eq!(registry().label(&choice(text)), label);
+        }
+    }
+
+    #[test]
+    fn a_label_of_the_settings_is_used_if_it_can_name_a_directory() {
+        #[derive(Default, Serialize, serde::Deserialize)]
+        #[serde(default)]
+        struct Labelled {
+            label: String,
+        }
+        impl EnvironmentSettings for Labelled {
+            fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+                SameLength::default().build()
+            }
+
+            fn label(&self) -> Option<String> {
+                Some(self.label.clone())
+            }
+        }
+        let registry = registry().environment::<Labelled>("Labelled");
+        for (text, label) in [
+            ("Labelled(label: \"number_plate\")", "number_plate"),
+            (
+                "Solo(Labelled(label: \"number_plate\"))",
+                "number_plate-solo",
+            ),
+            ("Labelled(label: \"a/b\")", "labelled"),
+            ("Labelled(label: \"..\")", "labelled"),
+            ("Labelled", "labelled"),
+            ("Labelled(label: 1)", "labelled"),
+        ] {
+            assert_eq!(registry.label(&choice(text)), label, "{text}");
         }
     }
 

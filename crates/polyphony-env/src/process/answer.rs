@@ -3,7 +3,10 @@
 use std::{collections::HashSet, num::NonZeroUsize};
 
 use polyphony_episode::{Next, Observation, Outcome, Reward, Role, Split, Task};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -25,11 +28,18 @@ pub(super) struct Answer {
 /// If it is not a JSON object, belongs to another call, or reports an error.
 pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, ProcessFailure> {
     let excerpt = || excerpt(line);
-    let value: Value = serde_json::from_slice(line).map_err(|error| ProcessFailure::NotJson {
-        call,
-        reason: error.to_string(),
-        answer: excerpt(),
-    })?;
+    let value: Value =
+        serde_json::from_slice(line).map_err(|error| match holds_nan_or_infinity(line) {
+            true => ProcessFailure::NotFinite {
+                call,
+                answer: excerpt(),
+            },
+            false => ProcessFailure::NotJson {
+                call,
+                reason: error.to_string(),
+                answer: excerpt(),
+            },
+        })?;
     let Value::Object(mut fields) = value else {
         return Err(ProcessFailure::NotAllowed {
             call,
@@ -60,6 +70,16 @@ pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, Proce
         fields: Value::Object(fields),
         excerpt: excerpt(),
     })
+}
+
+/// Whether an object holds what Python's `json` writes for numbers that are not finite.
+fn holds_nan_or_infinity(line: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(line);
+    // Without escapes, every second piece between quotes is the content of a string.
+    let text = text.replace("\\\\", "").replace("\\\"", "");
+    let mut outside = text.split('"').step_by(2);
+    text.trim_start().starts_with('{')
+        && outside.any(|piece| piece.contains("NaN") || piece.contains("Infinity"))
 }
 
 impl Answer {
@@ -152,18 +172,20 @@ impl Answer {
 #[serde(deny_unknown_fields)]
 pub(super) struct Hello {
     protocol: u32,
+    #[serde(deserialize_with = "read_roles")]
     roles: Vec<HelloRole>,
+    #[serde(deserialize_with = "read_parts")]
     pub(super) reward_parts: Vec<String>,
-    #[serde(default = "one_turn")]
+    #[serde(default = "one_turn", deserialize_with = "read_horizon")]
     pub(super) horizon: NonZeroUsize,
     /// Whether a reward is a list with one object per role.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read_per_role")]
     pub(super) per_role: bool,
-    /// The total reward at which a joint action has solved its task: the mean over the roles where each
-    /// has a reward of its own.
-    #[serde(default)]
+    /// The total reward of one turn, not of the episode, at which a joint action has solved its task: the
+    /// mean over the roles where each has a reward of its own.
+    #[serde(default, deserialize_with = "read_solved_at")]
     pub(super) solved_at: Option<f64>,
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing, deserialize_with = "read_tasks")]
     tasks: HelloTasks,
     /// Anything else worth keeping with a run.
     #[serde(default)]
@@ -171,7 +193,7 @@ pub(super) struct Hello {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct HelloRole {
     name: String,
     #[serde(default)]
@@ -179,10 +201,52 @@ struct HelloRole {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct HelloTasks {
     train: Option<Vec<Task>>,
     held_out: Option<Vec<Task>>,
+}
+
+/// Reads the value of a key; an error begins with what it must be.
+fn read_as<'de, D, T>(deserializer: D, allowed: &str) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map_err(|error| D::Error::custom(format!("{allowed}: {error}")))
+}
+
+fn read_roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HelloRole>, D::Error> {
+    let allowed =
+        "`roles` must be a list of objects with a `name` and, optionally, a `system` message";
+    read_as(deserializer, allowed)
+}
+
+fn read_parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    read_as(deserializer, "`reward_parts` must be a list of texts")
+}
+
+fn read_horizon<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsize, D::Error> {
+    let horizon = read_as(
+        deserializer,
+        "`horizon` must be a whole number of at least 1",
+    )?;
+    NonZeroUsize::new(horizon)
+        .ok_or_else(|| D::Error::custom("`horizon` is 0, but must be at least 1"))
+}
+
+fn read_per_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    read_as(deserializer, "`per_role` must be true or false")
+}
+
+fn read_solved_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    read_as(deserializer, "`solved_at` must be a number")
+}
+
+fn read_tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HelloTasks, D::Error> {
+    let allowed = "`tasks` must be an object with lists `train` and `held_out` of objects with an `id` and \
+                   `fields`, texts by name";
+    read_as(deserializer, allowed)
 }
 
 fn one_turn() -> NonZeroUsize {
@@ -292,10 +356,17 @@ impl Hello {
                     self.reward_parts.join(", ")
                 ));
             }
-            let number = value.as_f64().filter(|value| value.is_finite());
-            let number =
-                number.ok_or_else(|| format!("the reward part `{name}` is not a number"))?;
-            Ok((name.as_str(), number))
+            let number = value
+                .as_f64()
+                .ok_or_else(|| format!("the reward part `{name}` is not a number"))?;
+            let largest = Reward::LARGEST_PART;
+            match (-largest..=largest).contains(&number) {
+                true => Ok((name.as_str(), number)),
+                false => Err(format!(
+                    "the reward part `{name}` is {number:e}, but it must be a number from -{largest:e} to \
+                     {largest:e}: scale or clip it"
+                )),
+            }
         };
         parts.iter().map(part).collect()
     }

@@ -1,86 +1,28 @@
 //! Testing a program before anything is trained with it.
 
-use std::{error::Error, fmt};
-
 use polyphony_episode::{
     Environment, FinishReason, JointAction, Next, Observation, Outcome, Response, Split, Task, Turn,
 };
 
-use super::{environment::ProcessEnvironment, error::ProcessError, settings::Process};
+use super::{
+    environment::{ProcessEnvironment, Purpose},
+    error::{ProcessError, ProcessFailure},
+    report::{Fault, Problems, Report},
+    settings::Process,
+};
 
 /// How many tasks are played at most.
 const MOST_TASKS: usize = 3;
 
-/// The results of testing a program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// The result of each check, in order.
-    pub findings: Vec<Finding>,
-}
-
-/// The result of one check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Whether the program passed.
-    pub is_fine: bool,
-    /// What was observed and, if something is wrong, how to fix it.
-    pub text: String,
-}
-
-impl Report {
-    /// Whether nothing is wrong.
-    pub fn is_fine(&self) -> bool {
-        self.findings.iter().all(|finding| finding.is_fine)
-    }
-
-    fn fine(&mut self, text: impl Into<String>) {
-        self.findings.push(Finding {
-            is_fine: true,
-            text: text.into(),
-        });
-    }
-
-    fn wrong(&mut self, text: impl Into<String>) {
-        self.findings.push(Finding {
-            is_fine: false,
-            text: text.into(),
-        });
-    }
-
-    /// Adds everything that a check found wrong, or else that it is fine.
-    fn note(&mut self, fine: impl Into<String>, problems: Vec<String>) {
-        match problems.is_empty() {
-            true => self.fine(fine),
-            false => problems.into_iter().for_each(|problem| self.wrong(problem)),
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for finding in &self.findings {
-            let mark = if finding.is_fine { "fine " } else { "WRONG" };
-            let text = finding.text.replace('\n', "\n       ");
-            writeln!(formatter, "{mark}  {text}")?;
-        }
-        let wrong = self
-            .findings
-            .iter()
-            .filter(|finding| !finding.is_fine)
-            .count();
-        match wrong {
-            0 => writeln!(formatter, "Nothing is wrong."),
-            1 => writeln!(formatter, "1 thing is wrong."),
-            more => writeln!(formatter, "{more} things are wrong."),
-        }
-    }
-}
+const SPLITS: [Split; 2] = [Split::Train, Split::HeldOut];
 
 /// Tests a program: starts it twice and plays a few episodes with made-up answers.
 ///
 /// The tasks are the given ones, or else the program's own. Some answers are empty, some are long, and some
 /// hold several scripts, quotes, or control characters. Each call is made twice in one process and once in
-/// another, and must be answered the same every time. So must the handshake, except for `description`.
+/// another, and must be answered the same every time. So must the handshake, except for `description`. What
+/// goes wrong in several calls is reported once. A program that ends during a call is reported, although a
+/// run would restart it.
 ///
 /// ```no_run
 /// use polyphony_env::{Process, process};
@@ -95,7 +37,7 @@ impl fmt::Display for Report {
 /// If the program cannot be started or does not answer the handshake as the protocol says.
 pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, ProcessError> {
     let mut report = Report::default();
-    let first = settings.start()?;
+    let first = settings.start_for(Purpose::Check)?;
     describe(&mut report, &first);
     let tasks = tasks.unwrap_or_else(|| own_tasks(&first));
     if tasks.is_empty() {
@@ -105,7 +47,7 @@ pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, Pro
         return Ok(report);
     }
     // What depends on the process shows in a second one.
-    let second = settings.start()?;
+    let second = settings.start_for(Purpose::Check)?;
     match first.difference(&second) {
         None => report.fine("the handshake is the same in another process"),
         Some(key) => report.wrong(format!(
@@ -117,16 +59,20 @@ pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, Pro
         first: &first,
         second: &second,
     };
-    pair.starts(&mut report, &tasks[..tasks.len().min(MOST_TASKS)]);
-    for (kind, texts) in answers() {
-        let tasks = tasks.iter().take(MOST_TASKS);
-        let problems: Vec<String> = tasks.flat_map(|task| pair.episode(task, &texts)).collect();
-        report.note(
-            format!("{kind} answers are scored the same every time"),
-            problems,
-        );
+    let mut problems = Problems::default();
+    pair.play(
+        &mut report,
+        &mut problems,
+        &tasks[..tasks.len().min(MOST_TASKS)],
+    );
+    if !problems.are_enough() {
+        pair.strange_calls(&mut report, &mut problems, &tasks[0]);
     }
-    pair.strange_calls(&mut report, &tasks[0]);
+    problems.report(&mut report);
+    let written = first.standard_error();
+    if !written.is_empty() && !report.mentions(&written) {
+        report.note(format!("its standard error ends with\n{written}"));
+    }
     drop(second);
     match first.stop() {
         true => report.fine("it ends when its standard input is closed"),
@@ -150,16 +96,22 @@ fn describe(report: &mut Report, environment: &ProcessEnvironment) {
         environment.reward_parts().join(", "),
         environment.horizon()
     ));
-    for split in [Split::Train, Split::HeldOut] {
-        if let Some(tasks) = environment.tasks(split) {
-            report.fine(format!("tasks of its own for `{split}`: {}", tasks.len()));
+    let has_tasks = !own_tasks(environment).is_empty();
+    for split in SPLITS {
+        match environment.tasks(split) {
+            Some(tasks) => report.fine(format!("tasks of its own for `{split}`: {}", tasks.len())),
+            None if has_tasks => report.note(format!(
+                "no tasks of its own for `{split}`: training needs tasks of both splits, so add some to \
+                 `tasks`, or name a data set for `{split}` in the recipe"
+            )),
+            None => {}
         }
     }
 }
 
 fn own_tasks(environment: &ProcessEnvironment) -> Vec<Task> {
-    let splits = [Split::Train, Split::HeldOut].into_iter();
-    splits
+    SPLITS
+        .into_iter()
         .filter_map(|split| environment.tasks(split))
         .flatten()
         .collect()
@@ -197,83 +149,83 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn starts(&self, report: &mut Report, tasks: &[Task]) {
-        let problems = tasks.iter().filter_map(|task| self.start(task).err());
-        let problems = problems.collect();
-        report.note(
-            "tasks start with one observation per role, the same every time",
-            problems,
-        );
-    }
-
-    fn start(&self, task: &Task) -> Result<Vec<Observation>, String> {
-        let [one, again, other] = [self.first, self.first, self.second].map(|environment| {
-            environment
-                .start(task)
-                .map_err(|error| with_sources(&error))
-        });
-        let (one, again, other) = (one?, again?, other?);
-        match one == again && one == other {
-            true => Ok(one),
-            false => Err(format!(
-                "task `{}` does not start with the same observations every time: an episode must \
-                 depend on nothing but the task and the responses",
-                task.id
-            )),
+    /// Starts all tasks, and plays those that start with every kind of answers.
+    fn play(&self, report: &mut Report, problems: &mut Problems, tasks: &[Task]) {
+        let mut playable = Vec::new();
+        for task in tasks {
+            match self.start(task) {
+                Ok(_) => playable.push(task),
+                Err(fault) => problems.add(fault, format!("at the start of task `{}`", task.id)),
+            }
+        }
+        if playable.len() == tasks.len() {
+            report.fine("tasks start with one observation per role, the same every time");
+        }
+        for (kind, texts) in answers() {
+            let mut is_fine = !playable.is_empty();
+            for task in &playable {
+                if problems.are_enough() {
+                    return;
+                }
+                if let Err((fault, turn)) = self.episode(task, &texts) {
+                    is_fine = false;
+                    let place = format!("with {kind} answers to task `{}` in turn {turn}", task.id);
+                    problems.add(fault, place);
+                }
+            }
+            if is_fine {
+                report.fine(format!("{kind} answers are scored the same every time"));
+            }
         }
     }
 
-    /// Plays an episode to its end; returns the first problem.
-    fn episode(&self, task: &Task, texts: &[String]) -> Option<String> {
-        let mut observations = match self.start(task) {
-            Ok(observations) => observations,
-            // `starts` reports it.
-            Err(_) => return None,
-        };
+    fn start(&self, task: &Task) -> Result<Vec<Observation>, Fault> {
+        let one = self.first.try_start(task)?;
+        let again = self.first.try_start(task)?;
+        let other = self.second.try_start(task)?;
+        match place_of_difference(&one, &again, &other) {
+            None => Ok(one),
+            Some(place) => Err(Fault::new(format!(
+                "it starts the task with other observations when `start` is repeated {place}: an episode \
+                 must depend on nothing but the task and the responses"
+            ))),
+        }
+    }
+
+    /// Plays an episode to its end; the error is the first fault and its turn.
+    fn episode(&self, task: &Task, texts: &[String]) -> Result<(), (Fault, usize)> {
+        let mut observations = self.start(task).map_err(|fault| (fault, 1))?;
         let mut past: Vec<Turn> = Vec::new();
-        loop {
+        let horizon = self.first.horizon().get();
+        for turn in 1..=horizon {
             let action = self.action(texts, past.len());
-            let next = match self.step(task, &past, &action) {
-                Ok(outcome) => outcome.next,
-                Err(problem) => return Some(problem),
+            let outcome = self.step(task, &past, &action);
+            let Next::Continue(next) = outcome.map_err(|fault| (fault, turn))?.next else {
+                return Ok(());
             };
-            let Next::Continue(next) = next else {
-                return None;
-            };
-            let horizon = self.first.horizon().get();
-            if past.len() + 1 >= horizon {
-                return Some(format!(
-                    "task `{}` continues after turn {horizon}, the last one that the handshake's \
-                     `horizon` allows",
-                    task.id
-                ));
-            }
             past.push(Turn {
                 observations: std::mem::replace(&mut observations, next),
                 action,
             });
         }
+        let fault = Fault::new(format!(
+            "the episode continues after turn {horizon}, the last one that the handshake's `horizon` \
+             allows"
+        ));
+        Err((fault, horizon))
     }
 
-    fn step(&self, task: &Task, past: &[Turn], action: &JointAction) -> Result<Outcome, String> {
-        let [one, again, other] = [self.first, self.first, self.second].map(|environment| {
-            let outcome = environment.step(task, past, action);
-            outcome.map_err(|error| with_sources(&error))
-        });
-        let (one, again, other) = (one?, again?, other?);
-        if one == again && one == other {
-            return Ok(one);
+    fn step(&self, task: &Task, past: &[Turn], action: &JointAction) -> Result<Outcome, Fault> {
+        let one = self.first.try_step(task, past, action)?;
+        let again = self.first.try_step(task, past, action)?;
+        let other = self.second.try_step(task, past, action)?;
+        match place_of_difference(&one, &again, &other) {
+            None => Ok(one),
+            Some(place) => Err(Fault::new(format!(
+                "the same joint action is answered differently when it is repeated {place}: an episode \
+                 must depend on nothing but the task and the responses"
+            ))),
         }
-        let place = match one == again {
-            true => "in another process",
-            false => "in the same process",
-        };
-        Err(format!(
-            "task `{}`: the same joint action at turn {} is answered differently when it is repeated \
-             {place}: an episode must depend on nothing but the task and the responses",
-            task.id,
-            past.len() + 1
-        ))
     }
 
     fn action(&self, texts: &[String], turn: usize) -> JointAction {
@@ -288,49 +240,61 @@ impl Pair<'_> {
         JointAction::new(roles.map(response).collect())
     }
 
-    /// Makes calls that no run makes. The program may refuse them, but must survive them.
-    fn strange_calls(&self, report: &mut Report, task: &Task) {
-        let survives = || self.start(task).is_ok();
+    /// Makes calls that no run makes. The program may refuse them with an error, but must survive them.
+    fn strange_calls(&self, report: &mut Report, problems: &mut Problems, task: &Task) {
         let nothing = Task::new("without fields", [("", ""); 0]);
-        let refusal = self
-            .first
-            .start(&nothing)
-            .err()
-            .map(|error| with_sources(&error));
-        match (refusal, survives()) {
-            (Some(refusal), true) => report.fine(format!("a task without fields: {refusal}")),
-            (None, true) => report.fine("a task without fields is played"),
-            (_, false) => {
-                report.wrong("after a task without fields it no longer starts other tasks")
+        match self.first.try_start(&nothing) {
+            Ok(_) => report.fine("a task without fields is played"),
+            Err(ProcessError {
+                failure: ProcessFailure::Reported { message, .. },
+                ..
+            }) => report.fine(format!("a task without fields is refused: {message}")),
+            Err(error) => {
+                problems.add(error.into(), "at the start of a task without fields".into())
             }
         }
-        let Ok(observations) = self.start(task) else {
-            return;
+        let observations = match self.start(task) {
+            Ok(observations) => observations,
+            Err(fault) => {
+                let place = format!(
+                    "at the start of task `{}` after one without fields",
+                    task.id
+                );
+                problems.add(fault, place);
+                return;
+            }
         };
         let turn = Turn {
             observations,
             action: self.action(&["late".to_owned()], 0),
         };
         let past = vec![turn; self.first.horizon().get()];
-        let outcome = self.first.step(task, &past, &past[0].action);
-        let outcome = outcome.map_err(|error| with_sources(&error));
-        match (outcome, survives()) {
-            (Err(refusal), true) => report.fine(format!("a turn after the last: {refusal}")),
-            (Ok(outcome), true) if outcome.next == Next::End => {
+        match self.first.try_step(task, &past, &past[0].action) {
+            Ok(outcome) if outcome.next == Next::End => {
                 report.fine("a turn after the last ends the episode");
             }
-            (Ok(_), true) => report.wrong(
+            Ok(_) => report.wrong(
                 "a turn after the last does not end the episode: it must end once `past` holds `horizon` \
                  turns less one",
             ),
-            (_, false) => report.wrong("after a turn too many it no longer starts other tasks"),
+            Err(ProcessError {
+                failure: ProcessFailure::Reported { message, .. },
+                ..
+            }) => report.fine(format!("a turn after the last is refused: {message}")),
+            Err(error) => problems.add(error.into(), "in a turn after the last".into()),
+        }
+        if let Err(fault) = self.start(task) {
+            let place = format!("at the start of task `{}` after a turn too many", task.id);
+            problems.add(fault, place);
         }
     }
 }
 
-fn with_sources(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", with_sources(source)),
-        None => error.to_string(),
+/// Where a repeated call was answered differently, if anywhere.
+fn place_of_difference<T: PartialEq>(one: &T, again: &T, other: &T) -> Option<&'static str> {
+    match (one == again, one == other) {
+        (false, _) => Some("in the same process"),
+        (true, false) => Some("in another process"),
+        (true, true) => None,
     }
 }

@@ -27,6 +27,15 @@ use super::{
     settings::Process,
 };
 
+/// What a program is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A run: a worker that ends is restarted, and what the program writes to standard error is logged.
+    Run,
+    /// A check, which reports both itself.
+    Check,
+}
+
 /// A running program as an environment, made by [`Process::start`].
 ///
 /// Further workers are started when they are first needed. Dropping it closes the standard input of all
@@ -34,7 +43,8 @@ use super::{
 /// The same happens if this process ends without dropping it, even if it is killed.
 pub struct ProcessEnvironment {
     settings: Process,
-    label: String,
+    purpose: Purpose,
+    command: String,
     hello: Hello,
     roles: Vec<Role>,
     idle: Mutex<Vec<Option<Worker>>>,
@@ -51,8 +61,12 @@ impl Process {
     /// If a setting is not allowed, or if the program cannot be started, does not answer in time, or
     /// answers something that the protocol does not allow.
     pub fn start(&self) -> Result<ProcessEnvironment, ProcessError> {
+        self.start_for(Purpose::Run)
+    }
+
+    pub(super) fn start_for(&self, purpose: Purpose) -> Result<ProcessEnvironment, ProcessError> {
         self.validate()?;
-        ProcessEnvironment::start(self.clone())
+        ProcessEnvironment::start(self.clone(), purpose)
     }
 }
 
@@ -71,15 +85,19 @@ impl EnvironmentSettings for Process {
     fn operational_keys(&self) -> &'static [&'static str] {
         &["workers", "start_secs", "step_secs", "max_reply_bytes"]
     }
+
+    fn label(&self) -> Option<String> {
+        self.program_name()
+    }
 }
 
 impl ProcessEnvironment {
     /// Starts the first worker, whose handshake describes the game.
-    pub(super) fn start(settings: Process) -> Result<Self, ProcessError> {
-        let label = settings.label();
-        let greeted = Self::greet(&settings, &label, 0);
+    fn start(settings: Process, purpose: Purpose) -> Result<Self, ProcessError> {
+        let command = settings.command_line();
+        let greeted = Self::greet(&settings, purpose, &command, 0);
         let (worker, hello) = greeted.map_err(|failure| ProcessError {
-            command: label.clone(),
+            command: command.clone(),
             failure,
         })?;
         let mut idle: Vec<Option<Worker>> = Vec::new();
@@ -87,7 +105,8 @@ impl ProcessEnvironment {
         // The last one is used first.
         idle.push(Some(worker));
         Ok(Self {
-            label,
+            purpose,
+            command,
             roles: hello.roles(),
             hello,
             idle: Mutex::new(idle),
@@ -100,8 +119,13 @@ impl ProcessEnvironment {
     }
 
     /// Starts a worker and exchanges the handshake.
-    fn greet(settings: &Process, label: &str, id: u64) -> Result<(Worker, Hello), ProcessFailure> {
-        let mut worker = spawn(settings, label)?;
+    fn greet(
+        settings: &Process,
+        purpose: Purpose,
+        command: &str,
+        id: u64,
+    ) -> Result<(Worker, Hello), ProcessFailure> {
+        let mut worker = spawn(settings, purpose, command)?;
         let hello = Call::Hello {
             protocol: PROTOCOL,
             settings: &settings.settings,
@@ -119,7 +143,7 @@ impl ProcessEnvironment {
     /// Starts a further worker, which must describe the same game as the first.
     fn another(&self) -> Result<Worker, ProcessFailure> {
         let id = self.calls.fetch_add(1, Ordering::Relaxed);
-        let (mut worker, hello) = Self::greet(&self.settings, &self.label, id)?;
+        let (mut worker, hello) = Self::greet(&self.settings, self.purpose, &self.command, id)?;
         match self.hello.difference(&hello) {
             None => Ok(worker),
             Some(key) => {
@@ -131,8 +155,8 @@ impl ProcessEnvironment {
 
     /// Sends a call to an idle worker, after waiting for one if necessary.
     ///
-    /// A worker that ends is restarted and gets the call once more, since a call carries everything. One
-    /// that does not answer as it should is killed, and the next call starts another.
+    /// In a run a worker that ends is restarted and gets the call once more, since a call carries everything.
+    /// One that does not answer as it should is killed, and the next call starts another.
     fn call(&self, call: &Call<'_>) -> Result<Answer, ProcessError> {
         let started = Instant::now();
         let mut slot = self.take();
@@ -164,6 +188,9 @@ impl ProcessEnvironment {
                     *slot = Some(worker);
                     return Err(failure);
                 }
+                Err(failure @ ProcessFailure::Ended { .. }) if self.purpose == Purpose::Check => {
+                    return Err(failure);
+                }
                 Err(ProcessFailure::Ended { call, how, .. }) => {
                     times += 1;
                     if times > 1 {
@@ -171,7 +198,7 @@ impl ProcessEnvironment {
                     }
                     log::warn!(
                         "`{}` ended before it answered `{call}` and is restarted: {how}",
-                        self.label
+                        self.command
                     );
                     self.restarts.fetch_add(1, Ordering::Relaxed);
                 }
@@ -201,17 +228,9 @@ impl ProcessEnvironment {
 
     fn error(&self, failure: ProcessFailure) -> ProcessError {
         ProcessError {
-            command: self.label.clone(),
+            command: self.command.clone(),
             failure,
         }
-    }
-
-    fn on_task<T>(
-        &self,
-        task: &Task,
-        answer: Result<T, ProcessError>,
-    ) -> Result<T, EnvironmentError> {
-        answer.map_err(|error| EnvironmentError::because(format!("task `{}`", task.id), error))
     }
 
     /// Whether each role has a reward of its own.
@@ -222,6 +241,33 @@ impl ProcessEnvironment {
     /// The first key of the handshake in which another start of the same program differs.
     pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
         self.hello.difference(&other.hello)
+    }
+
+    /// The end of what an idle worker has written to standard error; empty if nothing was.
+    pub(super) fn standard_error(&self) -> String {
+        let workers = lock(&self.idle);
+        let mut tails = workers.iter().flatten().map(Worker::standard_error);
+        let tail = tails.find(|tail| !tail.is_empty());
+        tail.unwrap_or_default().to_owned()
+    }
+
+    /// The first observations of a task, with an error that does not name the task.
+    pub(super) fn try_start(&self, task: &Task) -> Result<Vec<Observation>, ProcessError> {
+        let answer = self.call(&Call::Start { task })?;
+        let observations = answer.observations(&self.hello);
+        observations.map_err(|failure| self.error(failure))
+    }
+
+    /// The outcome of a joint action, with an error that does not name the task.
+    pub(super) fn try_step(
+        &self,
+        task: &Task,
+        past: &[Turn],
+        action: &JointAction,
+    ) -> Result<Outcome, ProcessError> {
+        let answer = self.call(&Call::step(task, past, action))?;
+        let outcome = answer.outcome(&self.hello);
+        outcome.map_err(|failure| self.error(failure))
     }
 
     /// Ends all workers; returns whether every one ended by itself once its standard input was closed.
@@ -273,7 +319,7 @@ fn deadline(secs: f64) -> Instant {
     Instant::now() + Duration::from_secs_f64(secs)
 }
 
-fn spawn(settings: &Process, label: &str) -> Result<Worker, ProcessFailure> {
+fn spawn(settings: &Process, purpose: Purpose, label: &str) -> Result<Worker, ProcessFailure> {
     let Some((program, arguments)) = settings.command.split_first() else {
         return Err(ProcessFailure::Setting("`command` is empty".to_owned()));
     };
@@ -286,7 +332,11 @@ fn spawn(settings: &Process, label: &str) -> Result<Worker, ProcessFailure> {
     if let Some(directory) = &settings.cwd {
         command.current_dir(directory);
     }
-    Worker::start(command, label).map_err(|source| ProcessFailure::Spawn { source })
+    let level = match purpose {
+        Purpose::Run => log::Level::Info,
+        Purpose::Check => log::Level::Debug,
+    };
+    Worker::start(command, label, level).map_err(|source| ProcessFailure::Spawn { source })
 }
 
 /// Sends a call to one worker, within the limits.
@@ -327,6 +377,10 @@ fn ask(
             Trouble::Pipe(source) => ProcessFailure::Pipe { source },
         })?;
     answer::read(&line, name, id)
+}
+
+fn on_task(task: &Task, error: ProcessError) -> EnvironmentError {
+    EnvironmentError::because(format!("task `{}`", task.id), error)
 }
 
 impl Environment for ProcessEnvironment {
@@ -377,12 +431,7 @@ impl Environment for ProcessEnvironment {
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
-        let answer = self.call(&Call::Start { task });
-        let observations = answer.and_then(|answer| {
-            let read = answer.observations(&self.hello);
-            read.map_err(|failure| self.error(failure))
-        });
-        self.on_task(task, observations)
+        self.try_start(task).map_err(|error| on_task(task, error))
     }
 
     fn step(
@@ -391,11 +440,7 @@ impl Environment for ProcessEnvironment {
         past: &[Turn],
         action: &JointAction,
     ) -> Result<Outcome, EnvironmentError> {
-        let answer = self.call(&Call::step(task, past, action));
-        let outcome = answer.and_then(|answer| {
-            let read = answer.outcome(&self.hello);
-            read.map_err(|failure| self.error(failure))
-        });
-        self.on_task(task, outcome)
+        let outcome = self.try_step(task, past, action);
+        outcome.map_err(|error| on_task(task, error))
     }
 }

@@ -89,6 +89,17 @@ pub enum ProcessFailure {
         /// The answer.
         answer: String,
     },
+    /// Its answer holds a number that JSON does not have.
+    #[error(
+        "answered `{call}` with NaN or Infinity, which JSON does not have: every number must be finite, \
+         rewards too, so give a bad response a low reward; the answer was {answer}"
+    )]
+    NotFinite {
+        /// The call.
+        call: CallName,
+        /// The answer.
+        answer: String,
+    },
     /// It answered another call.
     #[error(
         "answered `{call}`, which has the id {id}, with {answer}; an answer must repeat the `id` of its \
@@ -142,6 +153,29 @@ pub enum ProcessFailure {
         /// The first key that differs.
         key: &'static str,
     },
+}
+
+impl ProcessFailure {
+    /// What tells this failure from others of the same program, whatever the answer was.
+    pub(super) fn gist(&self) -> String {
+        match self {
+            Self::NotAllowed { call, reason, .. } => format!("{call}: {reason}"),
+            Self::Reported { call, message } => format!("{call} reports {message}"),
+            // The last line of a traceback names the exception.
+            Self::Ended { call, how, .. } => {
+                let last = how.lines().next_back().unwrap_or_default();
+                format!("{call} ends: {last}")
+            }
+            Self::Late { call, .. } => format!("{call} is late"),
+            Self::TooLarge { call, .. } => format!("{call} is too large"),
+            Self::NotJson { call, .. } => format!("{call} is not JSON"),
+            Self::NotFinite { call, .. } => format!("{call} is not finite"),
+            Self::OtherCall { call, .. } => format!("{call} has another id"),
+            Self::Changed { .. } | Self::Setting(_) | Self::Spawn { .. } | Self::Pipe { .. } => {
+                self.to_string()
+            }
+        }
+    }
 }
 
 fn ended(times: usize) -> &'static str {

@@ -17,15 +17,17 @@ mod error;
 mod group;
 #[cfg(not(unix))]
 mod other;
+mod report;
 mod settings;
 #[cfg(unix)]
 mod worker;
 
 pub use self::{
     call::{CallName, PROTOCOL},
-    conformance::{Finding, Report, check},
+    conformance::check,
     environment::ProcessEnvironment,
     error::{ProcessError, ProcessFailure},
+    report::{Finding, Mark, Report},
     settings::Process,
 };
 

@@ -16,11 +16,15 @@ pub(super) enum Trouble {
 }
 
 impl Worker {
-    pub(super) fn start(_command: Command, _label: &str) -> io::Result<Self> {
+    pub(super) fn start(_command: Command, _label: &str, _level: log::Level) -> io::Result<Self> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "programs as environments need a Unix system",
         ))
+    }
+
+    pub(super) fn standard_error(&self) -> &str {
+        match self.0 {}
     }
 
     pub(super) fn exchange(&mut self, _: &[u8], _: Instant, _: usize) -> Result<Vec<u8>, Trouble> {

@@ -1,6 +1,10 @@
 //! How a recipe describes a program.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,6 +13,11 @@ use super::error::{ProcessError, ProcessFailure};
 
 /// The longest time limit, in seconds: a week.
 const LONGEST_SECS: f64 = 7.0 * 24.0 * 3600.0;
+
+/// Extensions of the scripts that interpreters run.
+const SCRIPTS: [&str; 13] = [
+    "R", "cjs", "exs", "jl", "js", "lua", "mjs", "php", "pl", "py", "rb", "sh", "ts",
+];
 
 /// A program as an environment, as a recipe describes it.
 ///
@@ -71,21 +80,36 @@ impl Process {
         }
     }
 
-    /// The name of the program in messages.
-    pub(super) fn label(&self) -> String {
+    /// The program and its arguments in messages, shortened if they are long.
+    pub(super) fn command_line(&self) -> String {
         const MOST_CHARS: usize = 200;
-        let label = self.command.join(" ");
-        match label.char_indices().nth(MOST_CHARS) {
-            Some((end, _)) => format!("{}…", &label[..end]),
-            None => label,
+        let line = self.command.join(" ");
+        match line.char_indices().nth(MOST_CHARS) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line,
         }
+    }
+
+    /// The name of the script that an interpreter runs, else that of the program, without directory and
+    /// extension.
+    pub(super) fn program_name(&self) -> Option<String> {
+        let is_script = |path: &&Path| {
+            let extension = path.extension().and_then(OsStr::to_str);
+            extension.is_some_and(|extension| SCRIPTS.contains(&extension))
+        };
+        let mut arguments = self.command.iter().skip(1).map(Path::new);
+        let path = match arguments.find(is_script) {
+            Some(script) => script,
+            None => Path::new(self.command.first()?),
+        };
+        Some(path.file_stem()?.to_str()?.to_owned())
     }
 
     /// Refuses settings that cannot work.
     pub(super) fn validate(&self) -> Result<(), ProcessError> {
         let refused = |reason: String| {
             Err(ProcessError {
-                command: self.label(),
+                command: self.command_line(),
                 failure: ProcessFailure::Setting(reason),
             })
         };
@@ -127,6 +151,33 @@ mod tests {
         assert_eq!(read(r#"(command: ["x"])"#).unwrap(), Process::new(["x"]));
         for wrong in ["()", r#"(command: "x")"#, r#"(command: ["x"], worker: 2)"#] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn runs_are_named_after_the_script_or_the_program() {
+        let rows: [(&[&str], Option<&str>); 8] = [
+            (&["python3", "x/number_plate.py"], Some("number_plate")),
+            (
+                &["uv", "run", "-q", "plate.v2.py", "towns.py"],
+                Some("plate.v2"),
+            ),
+            (&["/usr/bin/node", "./game.js"], Some("game")),
+            (&["./plate.py"], Some("plate")),
+            (
+                &["target/release/plate", "--config", "a.yaml", "0.5"],
+                Some("plate"),
+            ),
+            (
+                &["python3", "-c", "import game\ngame.play()"],
+                Some("python3"),
+            ),
+            (&[".."], None),
+            (&[], None),
+        ];
+        for (command, name) in rows {
+            let process = Process::new(command.iter().copied());
+            assert_eq!(process.label().as_deref(), name, "{command:?}");
         }
     }
 

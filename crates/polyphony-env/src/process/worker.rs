@@ -66,8 +66,9 @@ impl From<rustix::io::Errno> for Trouble {
 }
 
 impl Worker {
-    /// Starts a program in a process group of its own. `label` names it in the log.
-    pub(super) fn start(mut command: Command, label: &str) -> io::Result<Self> {
+    /// Starts a program in a process group of its own. What it writes to standard error is logged at
+    /// `level`, where `label` names it.
+    pub(super) fn start(mut command: Command, label: &str, level: log::Level) -> io::Result<Self> {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -80,7 +81,7 @@ impl Worker {
             child,
             group,
             received: Vec::new(),
-            log: Log::new(label),
+            log: Log::new(label, level),
         };
         // A failure from here on drops the worker, which ends the program.
         if let Some(stdin) = &worker.stdin {
@@ -93,6 +94,11 @@ impl Worker {
             ioctl_fionbio(stderr, true)?;
         }
         Ok(worker)
+    }
+
+    /// The end of what it has written to standard error.
+    pub(super) fn standard_error(&self) -> &str {
+        self.log.tail()
     }
 
     /// Sends a line and waits for the line that answers it.
@@ -283,14 +289,16 @@ fn read_available(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> 
 /// Logs what a program writes to standard error line by line, and keeps the end of it.
 struct Log {
     label: String,
+    level: log::Level,
     line: Vec<u8>,
     tail: String,
 }
 
 impl Log {
-    fn new(label: &str) -> Self {
+    fn new(label: &str, level: log::Level) -> Self {
         Self {
             label: label.to_owned(),
+            level,
             line: Vec::new(),
             tail: String::new(),
         }
@@ -322,7 +330,7 @@ impl Log {
                 }
             })
             .collect();
-        log::info!("{}: {text}", self.label);
+        log::log!(self.level, "{}: {text}", self.label);
         self.tail.push_str(&text);
         self.tail.push('\n');
         let surplus = self.tail.len().saturating_sub(TAIL_BYTES);
@@ -342,7 +350,7 @@ mod tests {
 
     #[test]
     fn lines_of_standard_error_are_joined_and_bounded() {
-        let mut log = Log::new("x");
+        let mut log = Log::new("x", log::Level::Info);
         log.add(b"one\ntw");
         assert_eq!(log.tail(), "one");
         log.add(b"o\x1b[2J\n");

@@ -240,10 +240,25 @@ fn an_environment_at_odds_with_its_team_is_refused() {
                     `reward_parts` does not name; it names: one, two";
     assert_eq!(message, expected);
 
-    let endless = Duet::new(|_| Reward::new([("one", 0.0), ("two", f64::NAN)]));
-    let message = play(&team(), &endless);
-    let expected = "task `a`: the environment gave the reward part `two` the value NaN";
-    assert!(message.starts_with(expected), "{message}");
+    let rows = [
+        (
+            Duet::new(|_| Reward::new([("one", -1e30), ("two", f64::NAN)])),
+            "NaN",
+        ),
+        (
+            Duet::new(|_| Reward::new([("one", 1e30), ("two", 1e308)])),
+            "1e308",
+        ),
+        (Duet::new(|_| Reward::new([("two", -1.1e30)])), "-1.1e30"),
+    ];
+    for (game, value) in rows {
+        let message = play(&team(), &game);
+        let expected = format!(
+            "task `a`: the environment gave the reward part `two` the value {value}, but it must be a \
+             number from -1e30 to 1e30: scale or clip it. The joint action was ["
+        );
+        assert!(message.starts_with(&expected), "{message}");
+    }
 
     let three = Duet::new(|_| Reward::per_role([[("one", 0.0)]; 3]));
     let expected = "task `a`: the environment gave 3 rewards, but has 2 roles";

@@ -152,6 +152,8 @@ for line in sys.stdin:
         let cwd = || Some(folder.path().to_owned());
         let report = check(r#"{"digits": 4}"#, cwd()).unwrap();
         assert!(report.ends_with("Nothing is wrong.\n"), "{report}");
+        let note = "note   no tasks of its own for `held_out`";
+        assert!(report.contains(note), "{report}");
         for (settings, cwd, expected) in [
             ("{}", cwd(), "KeyError: 'digits'"),
             (

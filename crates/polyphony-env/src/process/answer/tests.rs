@@ -102,7 +102,31 @@ fn a_wrong_handshake_says_what_is_wrong() {
             format!(r#"{{"id": 0, "protocol": "1", {rest}}}"#),
             "it speaks protocol \"1\", but",
         ),
-        (with(r#""horizon": 0"#), "expected a nonzero usize"),
+        (
+            with(r#""horizon": 0"#),
+            "`horizon` is 0, but must be at least 1",
+        ),
+        (
+            with(r#""horizon": -1"#),
+            "`horizon` must be a whole number of at least 1: invalid value",
+        ),
+        (
+            with(r#""per_role": 1"#),
+            "`per_role` must be true or false: invalid type",
+        ),
+        (
+            with(r#""solved_at": "1""#),
+            "`solved_at` must be a number: invalid type",
+        ),
+        (
+            with(r#""tasks": [{"id": "1", "fields": {}}]"#),
+            "`tasks` must be an object with lists `train` and `held_out` of objects with an `id` and \
+             `fields`, texts by name: invalid type",
+        ),
+        (
+            with(r#""tasks": {"train": ["Ulm"]}"#),
+            "texts by name: invalid type: string \"Ulm\", expected an object",
+        ),
         (with(r#""horizont": 2"#), "unknown field `horizont`"),
         (
             with(r#""tasks": {"train": []}"#),
@@ -125,7 +149,17 @@ fn a_wrong_handshake_says_what_is_wrong() {
         ),
         (
             r#"{"id": 0, "protocol": 1, "roles": ["a"], "reward_parts": ["x"]}"#.to_owned(),
-            "invalid type: string \"a\"",
+            "`roles` must be a list of objects with a `name` and, optionally, a `system` message: invalid \
+             type: string \"a\", expected an object;",
+        ),
+        (
+            r#"{"id": 0, "protocol": 1, "roles": [{"nam": "a"}], "reward_parts": ["x"]}"#
+                .to_owned(),
+            "a `system` message: unknown field `nam`",
+        ),
+        (
+            r#"{"id": 0, "protocol": 1, "roles": [{"name": "a"}], "reward_parts": "x"}"#.to_owned(),
+            "`reward_parts` must be a list of texts: invalid type: string \"x\"",
         ),
     ];
     for (text, expected) in rows {
@@ -229,6 +263,11 @@ fn a_wrong_step_says_what_is_wrong() {
             r#""reward": {"x": null}, "end": true"#,
             "the reward part `x` is not a number",
         ),
+        (
+            false,
+            r#""reward": {"x": -1e308}, "end": true"#,
+            "the reward part `x` is -1e308, but it must be a number from -1e30 to 1e30: scale or clip it",
+        ),
         (false, r#""reward": {"x": 1}"#, "neither `observations`"),
         (
             false,
@@ -253,7 +292,19 @@ fn a_wrong_step_says_what_is_wrong() {
         (
             false,
             r#""reward": {"x": NaN}, "end": true"#,
-            "is not JSON (expected value",
+            "answered `step` with NaN or Infinity, which JSON does not have: every number must be finite, \
+             rewards too",
+        ),
+        (
+            false,
+            r#""reward": {"x": -Infinity}, "end": true"#,
+            "with NaN or Infinity",
+        ),
+        (
+            // Only text says NaN here.
+            false,
+            r#""reward": {"\"NaN": 1, "y\\": Nan}, "end": true"#,
+            "is not JSON (expected",
         ),
         (
             false,
@@ -283,11 +334,10 @@ fn an_answer_belongs_to_its_call() {
         );
     }
     assert!(message("[1]").contains("an answer must be an object"));
-    assert!(
-        message("hello").contains("is not JSON"),
-        "{}",
-        message("hello")
-    );
+    for printed in ["hello", "loss: NaN"] {
+        let message = message(printed);
+        assert!(message.contains("is not JSON"), "{message}");
+    }
 }
 
 #[test]

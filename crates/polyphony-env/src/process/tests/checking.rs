@@ -20,7 +20,7 @@ fn the_example_is_fine_with_its_own_tasks_and_others() {
         "tasks of its own for `train`: 4",
         "the handshake is the same in another process",
         "control-character answers are scored the same every time",
-        "a task without fields: task `without fields`:",
+        "a task without fields is refused: KeyError: 'town'",
         "it ends when its standard input is closed",
         "Nothing is wrong.",
     ] {
@@ -48,10 +48,13 @@ fn problems_are_reported() {
             program(HELLO, r#"reply(reward={"x": os.getpid()}, end=True)"#),
             "is answered differently when it is repeated in another process",
         ),
-        (program(HELLO, endless), "task `t` continues after turn 1"),
+        (
+            program(HELLO, endless),
+            "the episode continues after turn 1",
+        ),
         (
             program(&two_turns, endless),
-            "task `t` continues after turn 2",
+            "the episode continues after turn 2",
         ),
         (
             program(
@@ -73,6 +76,87 @@ fn problems_are_reported() {
         );
         assert!(text.contains("WRONG"), "{text}");
     }
+}
+
+#[test]
+fn a_problem_is_reported_once() {
+    let first = "calls, first with empty answers to task `1` in turn 1: it";
+    let fails = format!("if call['task']['id'] == '1' and not call['past']: 1 / 0\n        {END}");
+    let noisy = HELLO.replace("reply(", "sys.stderr.write('ready\\n'); reply(");
+    for (process, expected) in [
+        // Each kind of answers to each task, and a turn after the last.
+        (
+            program(HELLO, r#"reply(reward={"z": 1}, end=True)"#),
+            format!("19 {first} answered `step` with something that the protocol does not allow"),
+        ),
+        (
+            program(HELLO, r#"reply(reward={"x": float("nan")}, end=True)"#),
+            format!("19 {first} answered `step` with NaN or Infinity"),
+        ),
+        (
+            program(HELLO, "1 / 0"),
+            format!("19 {first} ended before it answered `step`: exit status: 1"),
+        ),
+        // Only one task, and not the turn after the last.
+        (
+            program(&noisy, &fails),
+            format!("6 {first} ended before it answered `step`: exit status: 1"),
+        ),
+    ] {
+        let tasks = ["1", "2", "3"].map(|id| Task::new(id, [("text", "x")]));
+        let text = check(&process, Some(tasks.into())).unwrap().to_string();
+        assert!(text.contains(&expected), "{text}\nlacks {expected}");
+        assert_eq!(text.matches("WRONG").count(), 1, "{text}");
+        assert!(text.matches("ZeroDivisionError").count() < 2, "{text}");
+        assert!(text.ends_with("1 thing is wrong.\n"), "{text}");
+    }
+}
+
+#[test]
+fn a_program_that_ends_once_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let step = format!(
+        r#"
+        mark = {:?}
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            os._exit(5)
+        {END}"#,
+        folder.path().join("mark")
+    );
+    let (is_fine, text) = checked(&program(HELLO, &step));
+    let expected = "1 call, with empty answers to task `t` in turn 1: it ended before it answered `step`: \
+                    exit status: 5";
+    assert!(!is_fine && text.contains(expected), "{text}");
+}
+
+#[test]
+fn a_check_ends_after_ten_problems() {
+    let process = program(HELLO, r#"reply(error=f"error {call['id']}")"#);
+    let tasks = ["1", "2", "3"].map(|id| Task::new(id, [("text", "x")]));
+    let text = check(&process, Some(tasks.into())).unwrap().to_string();
+    assert_eq!(text.matches("WRONG").count(), 10, "{text}");
+    let expected = "note   the check ended early, after 10 different problems";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn notes_are_not_problems() {
+    let hello = HELLO.replace(
+        "protocol=1,",
+        r#"protocol=1, tasks={"train": [{"id": "1", "fields": {}}]},"#,
+    );
+    let hello = format!("sys.stderr.write('ready\\n'); {hello}");
+    let report = check(&program(&hello, END), None).unwrap();
+    let text = report.to_string();
+    for expected in [
+        "note   no tasks of its own for `held_out`: training needs tasks of both splits",
+        "note   its standard error ends with\n       ready\n",
+        "Nothing is wrong.",
+    ] {
+        assert!(text.contains(expected), "{text}\nlacks {expected}");
+    }
+    assert!(report.is_fine(), "{text}");
 }
 
 #[test]
