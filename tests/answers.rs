@@ -93,7 +93,7 @@ fn score_runs_programs_against_the_tests_of_their_task() {
     let coding = ["score", "--env", "coding", "--python", &python];
     place.refuse(
         &[&coding[..], &["--input", "in.jsonl"]].concat(),
-        &["in.jsonl, line 1", "without --tasks", "has no field `"],
+        &["in.jsonl, line 1", "there is no --tasks", "has no field `"],
     );
     place.refuse(
         &[

@@ -115,7 +115,7 @@ fn what_cannot_be_resumed_is_explained() {
     place.succeed(&short);
     place.refuse(
         &["resume", "run"],
-        &["the run in run is complete: 1 steps are done. --steps is the number"],
+        &["the run in run is complete: 1 steps are done. --steps counts the steps of the whole run"],
     );
     place.refuse(
         &["resume", "run", "--from", "step-7"],
