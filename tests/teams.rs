@@ -120,7 +120,7 @@ fn adapters_train_and_are_a_model_for_every_command() {
         assert!((own - expected).abs() < 1e-5, "{own} is not {expected}");
     }
     let again = ["models", "merge", "whole", "other-whole"];
-    place.refuse(&again, &["whole is a whole model already"]);
+    place.refuse(&again, &["whole has no adapters"]);
     let onto = ["models", "merge", adapters, "whole"];
     place.refuse(&onto, &["whole exists already"]);
 
