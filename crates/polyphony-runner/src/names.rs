@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use anyhow::{Result, bail, ensure};
 use polyphony_episode::Environment;
 
-use crate::team::SHARED;
+/// The name of the one agent that plays all roles.
+pub(crate) const SHARED: &str = "shared";
 
 /// File systems allow 255 bytes for a name, and a checkpoint adds some.
 const MOST_BYTES: usize = 64;

@@ -17,15 +17,13 @@ use crate::{
     device::DeviceChoice,
     memory::Member,
     models::resolve_model,
+    names::SHARED,
     observer::Observer,
     recipe::{self, Recipe},
 };
 
 /// The folder of a run's saved agents.
 pub(crate) const AGENTS: &str = "agents";
-
-/// The name of the one agent that plays all roles.
-pub(crate) const SHARED: &str = "shared";
 
 /// The agents of a run, and the files that are saved with the weights of each.
 #[derive(Debug)]

@@ -153,9 +153,9 @@ fn a_wrong_handshake_says_what_is_wrong() {
              type: string \"a\", expected an object;",
         ),
         (
-            r#"{"id": 0, "protocol": 1, "roles": [{"nam": "a"}], "reward_parts": ["x"]}"#
+            r#"{"id": 0, "protocol": 1, "roles": [{"label": "a"}], "reward_parts": ["x"]}"#
                 .to_owned(),
-            "a `system` message: unknown field `nam`",
+            "a `system` message: unknown field `label`",
         ),
         (
             r#"{"id": 0, "protocol": 1, "roles": [{"name": "a"}], "reward_parts": "x"}"#.to_owned(),
