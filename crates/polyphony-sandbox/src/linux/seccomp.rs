@@ -282,7 +282,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_newfstatat,
     libc::SYS_pread64,
     libc::SYS_read,
-    libc::SYS_readlinkat,
     libc::SYS_readv,
     libc::SYS_statx,
     libc::SYS_write,
@@ -360,8 +359,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_pause,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_readlink,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_select,
     #[cfg(target_arch = "x86_64")]

@@ -11,7 +11,7 @@ use super::{
     stopwatch::{Allowance, Clocks, Stopwatch, Used},
     verdicts::{Cause, shown},
     wire::{Break, FRAME_LIMIT, Frame, SOURCE_LIMIT, pack, unpack},
-    zygote::{Child, End, HostFailure, Zygote},
+    zygote::{Child, HostFailure, Zygote},
 };
 use crate::{AssertOutcome, Limits, Program, SyntaxError, Tests, Verdict};
 
@@ -85,6 +85,7 @@ pub(super) fn judge(
         outside: Used::default(),
         watch: Stopwatch::start(Used::default(), Clocks([None; 2])),
         solver_is_ready: false,
+        is_called: false,
         timeouts: 0,
     };
     let found = trial.run(tests);
@@ -105,6 +106,8 @@ struct Trial<'a> {
     outside: Used,
     watch: Stopwatch,
     solver_is_ready: bool,
+    /// Whether the tests have called the program: what it returned may then be what ends them.
+    is_called: bool,
     timeouts: usize,
 }
 
@@ -229,20 +232,21 @@ impl Trial<'_> {
 
     /// Lets the tests run, until they are through or nothing more can come of them.
     fn hear(&mut self) -> Result<(), Fault> {
-        self.tell_judge(b'G', &[])?;
+        let mut next = self.tell_judge(b'G', &[])?;
         self.watch = Stopwatch::start(Used::default(), self.clocks());
-        loop {
+        while next == Next::GoOn {
             let mut deadline = self.deadline();
             let channel = &mut child(&mut self.pair.judge)?.channel;
-            let next = match channel.receive(FRAME_LIMIT, &mut deadline) {
+            next = match channel.receive(FRAME_LIMIT, &mut deadline) {
                 Ok(frame) => self.react(frame)?,
-                Err(Break::Late) => self.stop_the_tests(deadline.reason()),
-                Err(broken) => return Err(self.why_judge_ended(broken)),
+                Err(Break::Late) => {
+                    let cause = Cause::new(Verdict::Timeout, deadline.reason());
+                    self.stop_the_tests(cause, "the tests were stopped for their time")
+                }
+                Err(broken) => self.judge_is_gone(broken)?,
             };
-            if next == Next::Stop {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     fn react(&mut self, frame: Frame) -> Result<Next, Fault> {
@@ -267,9 +271,10 @@ impl Trial<'_> {
                 self.turn_to(Place::Outside);
             }
             b'D' => {
-                let cause = outcome_of(&unpack(&frame.payload).unwrap_or_default())?;
-                let cause = cause.unwrap_or_else(|| Cause::failed("the test was never reached"));
-                self.fail_the_rest(&cause);
+                match outcome_of(&unpack(&frame.payload).unwrap_or_default())? {
+                    Some(cause) => self.break_off(&cause),
+                    None => self.fail_the_rest(&Cause::failed("the test was never reached")),
+                }
                 return Ok(Next::Stop);
             }
             b'B' => return Err(unusable(&frame.payload)),
@@ -280,6 +285,7 @@ impl Trial<'_> {
 
     /// Takes a call to the solver, and its reply to the judge.
     fn pass_on(&mut self, call: &[u8]) -> Result<Next, Fault> {
+        self.is_called = true;
         if !self.solver_is_ready {
             // The assert at hand does not pay for what an earlier one broke.
             let clocks = self.clocks();
@@ -303,19 +309,13 @@ impl Trial<'_> {
             Ok(Frame {
                 kind: b'R',
                 payload,
-            }) => {
-                self.tell_judge(b'R', &payload)?;
-                return Ok(Next::GoOn);
-            }
+            }) => return self.tell_judge(b'R', &payload),
             // No longer than it is told of: the judge repeats it in a frame of its own.
             Ok(Frame {
                 kind: b'X',
                 payload,
             }) if payload.len() <= DESCRIPTION_LIMIT => match Cause::raised(&payload) {
-                Ok(_) => {
-                    self.tell_judge(b'X', &payload)?;
-                    return Ok(Next::GoOn);
-                }
+                Ok(_) => return self.tell_judge(b'X', &payload),
                 Err(cause) => cause,
             },
             Ok(frame) => unexpected(&frame),
@@ -332,7 +332,7 @@ impl Trial<'_> {
             self.timeouts += 1;
         }
         let Place::Assert(index) = self.at else {
-            self.fail_the_rest(cause);
+            self.break_off(cause);
             return Ok(Next::Stop);
         };
         if self.asserts[index].fail(cause.clone()) {
@@ -345,20 +345,17 @@ impl Trial<'_> {
             self.fail_the_rest(&Cause::failed(text));
             return Ok(Next::Stop);
         }
-        self.tell_judge(b'K', &pack(&[&cause.text]))?;
-        Ok(Next::GoOn)
+        self.tell_judge(b'K', &pack(&[&cause.text]))
     }
 
-    /// The tests themselves ran out of time, with nothing asked of the solver.
-    fn stop_the_tests(&mut self, reason: String) -> Next {
-        let cause = Cause::new(Verdict::Timeout, reason);
+    /// Holds what ended the tests in the middle against the assert at hand; the others do not run.
+    fn stop_the_tests(&mut self, cause: Cause, why: &str) -> Next {
         match self.at {
             Place::Assert(index) => {
                 self.asserts[index].fail(cause);
-                let text = "not run, since the tests were stopped for their time";
-                self.fail_the_rest(&Cause::failed(text));
+                self.fail_the_rest(&Cause::failed(format!("not run, since {why}")));
             }
-            Place::Outside => self.fail_the_rest(&cause),
+            Place::Outside => self.break_off(&cause),
         }
         Next::Stop
     }
@@ -376,22 +373,25 @@ impl Trial<'_> {
         }
     }
 
-    fn why_judge_ended(&mut self, broken: Break) -> Fault {
+    /// Holds the end of a judge against the program once that was called, since a judge dies of what
+    /// it was given.
+    fn judge_is_gone(&mut self, broken: Break) -> Result<Next, Fault> {
         let Break::Closed = broken else {
-            return Fault::Host(format!("a judge's answer is malformed: {broken:?}"));
+            return Err(format!("a judge's answer is malformed: {broken:?}").into());
         };
-        match self.pair.judge.let_child_end() {
-            Ok(End::Exited(code)) => Fault::Host(format!("a judge ended with exit code {code}")),
-            Ok(end) => Fault::Host(format!("a judge ended: {end:?}")),
-            Err(failure) => Fault::Host(failure),
+        let end = self.pair.judge.let_child_end()?;
+        if !self.is_called {
+            return Err(format!("a judge ended before it called the program: {end:?}").into());
         }
+        let cause = Cause::of_judges_end(end, self.bounds.may_kill_itself)?;
+        Ok(self.stop_the_tests(cause, "a test before it ended the judge"))
     }
 
-    fn tell_judge(&mut self, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+    fn tell_judge(&mut self, kind: u8, payload: &[u8]) -> Result<Next, Fault> {
         let channel = &mut child(&mut self.pair.judge)?.channel;
         match channel.send(kind, payload, &mut (Instant::now() + HANDOVER)) {
-            Ok(()) => Ok(()),
-            Err(broken) => Err(self.why_judge_ended(broken)),
+            Ok(()) => Ok(Next::GoOn),
+            Err(broken) => self.judge_is_gone(broken),
         }
     }
 
@@ -439,6 +439,16 @@ impl Trial<'_> {
         index
             .filter(|index| *index < self.asserts.len())
             .ok_or_else(|| Fault::Host(format!("a judge named the assert {field:?}")))
+    }
+
+    /// The tests ended outside any assert, before they were through.
+    fn break_off(&mut self, cause: &Cause) {
+        let all_passed = !self.asserts.iter().any(Assert::is_open);
+        // In an earlier round of a loop, which says nothing about the round that broke off.
+        if let Some(last) = self.asserts.last_mut().filter(|_| all_passed) {
+            last.fail(cause.clone());
+        }
+        self.fail_the_rest(cause);
     }
 
     fn fail_the_rest(&mut self, cause: &Cause) {

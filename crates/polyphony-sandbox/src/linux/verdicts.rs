@@ -5,6 +5,8 @@ use crate::Verdict;
 
 /// The most characters of a text that are shown.
 const SHOWN: usize = 400;
+/// How a judge ends that has no memory left to say so: `OUT_OF_MEMORY` in `wire.py`.
+const JUDGE_OUT_OF_MEMORY: i32 = 112;
 
 /// Why a test did not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,16 +71,41 @@ impl Cause {
                 "stopped for its processor time",
             )),
             // A confined program cannot send this to itself, and the host did not.
-            End::Signalled(libc::SIGKILL) if !may_kill_itself => Err(
-                "a solver was killed from outside, most likely since the system has no memory left"
-                    .to_owned(),
-            ),
+            End::Signalled(libc::SIGKILL) if !may_kill_itself => Err(killed_from_outside("solver")),
             End::Signalled(signal) => Ok(Self::failed(format!(
                 "the interpreter ended by {}",
                 signal_name(signal)
             ))),
         }
     }
+
+    /// What the end of a judge makes of a test that has called the program.
+    ///
+    /// # Errors
+    ///
+    /// A reason why this is no doing of the program.
+    pub(super) fn of_judges_end(end: End, may_be_killed: bool) -> Result<Self, String> {
+        match end {
+            End::Exited(JUDGE_OUT_OF_MEMORY) => Ok(Self::new(
+                Verdict::OutOfMemory,
+                "MemoryError: what the program returned left the tests no memory",
+            )),
+            End::Exited(code) => Ok(Self::failed(format!(
+                "the tests ended their interpreter with exit code {code}"
+            ))),
+            End::Killed => Ok(Self::failed("the tests closed their connection")),
+            // No confined program can do that to its judge.
+            End::Signalled(libc::SIGKILL) if !may_be_killed => Err(killed_from_outside("judge")),
+            End::Signalled(signal) => Ok(Self::failed(format!(
+                "the interpreter of the tests ended by {}",
+                signal_name(signal)
+            ))),
+        }
+    }
+}
+
+fn killed_from_outside(whom: &str) -> String {
+    format!("a {whom} was killed from outside, most likely since the system has no memory left")
 }
 
 fn signal_name(signal: i32) -> String {
@@ -159,6 +186,25 @@ mod tests {
         }
         let unconfined = Cause::of_end(End::Signalled(libc::SIGKILL), true);
         assert_eq!(unconfined.unwrap().verdict, Verdict::Failed);
+    }
+
+    #[test]
+    fn the_end_of_a_judge_makes_a_verdict() {
+        let rows = [
+            (End::Exited(0), Some(Verdict::Failed)),
+            (End::Exited(JUDGE_OUT_OF_MEMORY), Some(Verdict::OutOfMemory)),
+            (End::Killed, Some(Verdict::Failed)),
+            (End::Signalled(libc::SIGABRT), Some(Verdict::Failed)),
+            (End::Signalled(libc::SIGKILL), None),
+        ];
+        for (end, expected) in rows {
+            let cause = Cause::of_judges_end(end, false).ok();
+            assert_eq!(cause.map(|cause| cause.verdict), expected, "{end:?}");
+        }
+        let unconfined = Cause::of_judges_end(End::Signalled(libc::SIGKILL), true);
+        assert_eq!(unconfined.unwrap().verdict, Verdict::Failed);
+        let in_python = format!("OUT_OF_MEMORY = {JUDGE_OUT_OF_MEMORY}\n");
+        assert!(include_str!("../python/wire.py").contains(&in_python));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 import ast
 import builtins
+import mmap
 
 # Exceptions that would steer the test's own iteration instead of failing it.
 _STEERING = (StopIteration, StopAsyncIteration)
@@ -14,11 +15,78 @@ class Gone(BaseException):
     """The solver is gone, and the host knows why. No `except Exception` of a test may hide it."""
 
 
+# Kept back, so that what the tests came to can be told when nothing else is left.
+_RESERVE = 16 << 20
+# The most bytes of memory that a byte of a reply becomes: five are an empty set, which takes 249 with
+# its place in a list.
+_GROWTH = 64
+# How many bytes of a reply are decoded before there has to be room again.
+_STRETCH = 256 << 10
+# The room for that, for one text of the greatest length, which is decoded in one piece, and for what
+# the tests make of it.
+_ROOM = _GROWTH * _STRETCH + (32 << 20)
+
+
+class Memory:
+    """Keeps replies from taking the memory that the judge itself needs. The system measures it, by the
+    limit on address space, so all that the tests hold counts, and what they have let go of does not."""
+
+    def __init__(self):
+        self._reserve = _address_space(_RESERVE)
+        # How far a reply may be decoded.
+        self.paid = 0
+
+    def pay(self, at):
+        """Lets a reply be decoded a stretch further, or raises a MemoryError."""
+        try:
+            _address_space(_ROOM).close()
+        except MemoryError:
+            raise MemoryError("what the program returned takes too much memory") from None
+        self.paid = at + _STRETCH
+
+    def decode(self, payload):
+        """The value of a reply."""
+        try:
+            return decode(payload, self)
+        finally:
+            # The next one starts at 0.
+            self.paid -= len(payload)
+
+    def make_room(self, error):
+        """Lets go of what an exception holds, and of the reserve where it is needed."""
+        if isinstance(error, MemoryError) and self._reserve is not None:
+            self._reserve.close()
+            self._reserve = None
+        trace = error.__traceback__
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        while trace is not None:
+            try:
+                trace.tb_frame.clear()
+            except RuntimeError:
+                # It still runs.
+                pass
+            trace = trace.tb_next
+
+    def restore(self):
+        """Takes the reserve back, or raises a MemoryError."""
+        if self._reserve is None:
+            self._reserve = _address_space(_RESERVE)
+
+
+def _address_space(size):
+    """As much of it, but no memory, since nobody writes there; or a MemoryError."""
+    try:
+        return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
+    except OSError:
+        raise MemoryError from None
+
+
 class Candidate:
     """What the tests call in place of the program's entry point."""
 
-    def __init__(self, channel, name):
+    def __init__(self, channel, memory, name):
         self._channel = channel
+        self._memory = memory
         self.__name__ = self.__qualname__ = name
         self._called = False
 
@@ -27,15 +95,15 @@ class Candidate:
         self._channel.send(b"C", encode((args, kwargs)))
         kind, payload = self._channel.receive()
         if kind == b"R":
-            return _reply(payload)
+            return _reply(payload, self._memory)
         if kind == b"X":
             raise _raised(*unpack(payload))
         raise Gone(unpack(payload)[0])
 
 
-def _reply(payload):
+def _reply(payload, memory):
     try:
-        return decode(payload)
+        return memory.decode(payload)
     except Malformed as error:
         failure = RuntimeError(f"the program's reply is no value: {error}")
         raise failure from None
@@ -58,8 +126,9 @@ def _raised(sort, name, builtin, message):
 class Tally:
     """Which asserts ran, and what came of them, told to the host as it happens."""
 
-    def __init__(self, channel):
+    def __init__(self, channel, memory):
         self._channel = channel
+        self._memory = memory
         self._failed = set()
         self._open = 0
 
@@ -67,6 +136,7 @@ class Tally:
         # One failure decides it: a loop need not ask again.
         if index in self._failed:
             return False
+        self._memory.restore()
         if not self._open:
             self._channel.send(b"A", pack(index))
         self._open += 1
@@ -77,6 +147,7 @@ class Tally:
 
     def failed(self, index):
         error = sys.exc_info()[1]
+        self._memory.make_room(error)
         self._failed.add(index)
         if isinstance(error, (Gone, GeneratorExit)):
             self._close(index, "plain", str(error))
@@ -95,14 +166,13 @@ def _sort(error):
     told = getattr(error, "told", None)
     if told is not None:
         return told
-    if isinstance(error, MemoryError):
-        return "memory", "MemoryError"
+    sort = "memory" if isinstance(error, MemoryError) else "plain"
     name = type(error).__name__
     try:
         text = str(error)
     except Exception:
         text = ""
-    return "plain", printable(f"{name}: {text}" if text else name)
+    return sort, printable(f"{name}: {text}" if text else name)
 
 
 class Counting:
@@ -162,14 +232,15 @@ def run_child(channel):
     try:
         code, sources = _prepare(source)
         _run_setup(setup, names)
+        memory = _memory_beside_setup()
     except Unusable as error:
         channel.send(b"B", pack(printable(str(error))))
         return
     channel.send(b"P", pack(*sources))
     channel.receive()
 
-    tally = Tally(channel)
-    candidate = Candidate(channel, entry_point)
+    tally = Tally(channel, memory)
+    candidate = Candidate(channel, memory, entry_point)
     # Tests may call the function by its own name, too.
     names[entry_point] = candidate
     for what in ("enter", "passed", "failed"):
@@ -179,16 +250,22 @@ def run_child(channel):
     except BaseException as error:
         # What the program returned may be what the tests broke off for.
         if candidate._called:
-            channel.send(b"D", pack(*_sort(error)))
+            _break_off(channel, memory, names, error)
         else:
             channel.send(b"B", pack(printable(f"they break off before `check`: {_sort(error)[1]}")))
         return
     try:
         names["check"](candidate)
     except BaseException as error:
-        channel.send(b"D", pack(*_sort(error)))
+        _break_off(channel, memory, names, error)
     else:
         channel.send(b"D", pack("passed", ""))
+
+
+def _break_off(channel, memory, names, error):
+    memory.make_room(error)
+    names.clear()
+    channel.send(b"D", pack(*_sort(error)))
 
 
 def _prepare(source):
@@ -211,6 +288,13 @@ def _run_setup(setup, names):
         exec(compile(setup, "<setup>", "exec", dont_inherit=True), names)
     except BaseException as error:
         raise Unusable(f"their set-up breaks off: {_sort(error)[1]}") from None
+
+
+def _memory_beside_setup():
+    try:
+        return Memory()
+    except MemoryError:
+        raise Unusable("their set-up leaves no memory for what the program returns") from None
 
 
 def warm_up():

@@ -12,6 +12,9 @@ SOURCE_LIMIT = 16 << 20
 DEPTH_LIMIT = 100
 TEXT_LIMIT = 400
 
+# How a process ends that has no memory left to say so. The host knows it.
+OUT_OF_MEMORY = 112
+
 _HEAD = struct.Struct("<cI")
 _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
@@ -34,15 +37,21 @@ class Channel:
         self._writer = writer
 
     def send(self, kind, payload=b""):
-        rest = memoryview(_HEAD.pack(kind, len(payload)) + payload)
-        while rest:
-            rest = rest[os.write(self._writer, rest) :]
+        try:
+            rest = memoryview(_HEAD.pack(kind, len(payload)) + payload)
+            while rest:
+                rest = rest[os.write(self._writer, rest) :]
+        except MemoryError:
+            _leave_in_the_middle()
 
     def receive(self):
-        kind, length = _HEAD.unpack(self._exactly(_HEAD.size))
-        if length > SOURCE_LIMIT + 1024:
-            raise HostGone
-        return kind, self._exactly(length)
+        try:
+            kind, length = _HEAD.unpack(self._exactly(_HEAD.size))
+            if length > SOURCE_LIMIT + 1024:
+                raise HostGone
+            return kind, self._exactly(length)
+        except MemoryError:
+            _leave_in_the_middle()
 
     def _exactly(self, length):
         pieces = []
@@ -53,6 +62,11 @@ class Channel:
             pieces.append(piece)
             length -= len(piece)
         return b"".join(pieces)
+
+
+def _leave_in_the_middle():
+    """Ends a process that has no memory for a frame: the rest of it would be taken for the next one."""
+    os._exit(OUT_OF_MEMORY)
 
 
 def rehearse(*frames):
@@ -163,10 +177,10 @@ def _plain(value):
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
-def decode(payload):
-    """The value of its bytes."""
+def decode(payload, memory):
+    """The value of its bytes. Before it goes on past `memory.paid` of them, it asks `memory.pay`."""
     try:
-        value, end = _take(payload, 0, 0)
+        value, end = _take(payload, 0, 0, memory)
     except (struct.error, IndexError, UnicodeDecodeError, TypeError) as error:
         raise Malformed(str(error)) from None
     if end != len(payload):
@@ -174,9 +188,11 @@ def decode(payload):
     return value
 
 
-def _take(data, at, depth):
+def _take(data, at, depth, memory):
     if depth > DEPTH_LIMIT:
         raise Malformed(f"nested more than {DEPTH_LIMIT} deep")
+    if at >= memory.paid:
+        memory.pay(at)
     tag = data[at : at + 1]
     at += 1
     if tag in _CONSTANTS:
@@ -192,21 +208,21 @@ def _take(data, at, depth):
     if tag in _FROM_BYTES:
         return _FROM_BYTES[tag](data[at : at + length]), at + length
     if tag == b"d":
-        return _take_dict(data, at, depth, length)
+        return _take_dict(data, at, depth, length, memory)
     if tag not in _FROM_ITEMS:
         raise Malformed(f"no value has the tag {tag!r}")
     items = []
     for _ in range(length):
-        item, at = _take(data, at, depth + 1)
+        item, at = _take(data, at, depth + 1, memory)
         items.append(item)
     return _FROM_ITEMS[tag](items), at
 
 
-def _take_dict(data, at, depth, length):
+def _take_dict(data, at, depth, length, memory):
     taken = {}
     for _ in range(length):
-        key, at = _take(data, at, depth + 1)
-        taken[key], at = _take(data, at, depth + 1)
+        key, at = _take(data, at, depth + 1, memory)
+        taken[key], at = _take(data, at, depth + 1, memory)
     return taken, at
 
 

@@ -98,6 +98,8 @@ def _be_child(descriptor, cpu_secs, child_filter, zygote):
         random.seed(0)
         os.write(descriptor, b"+")
         run_child(Channel(descriptor, descriptor))
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
     finally:
         os._exit(0)
 

@@ -9,6 +9,7 @@
 mod cheats;
 mod escapes;
 mod files;
+mod growth;
 mod kernel;
 mod limits;
 mod look;
@@ -44,9 +45,9 @@ pub(crate) use traces::leave_all_kinds;
 
 /// How many programs there are, so that none is lost unseen.
 const PROGRAMS: usize = if cfg!(target_arch = "x86_64") {
-    337
+    345
 } else {
-    324
+    332
 };
 
 /// A program, and what must come of it.
@@ -125,6 +126,7 @@ fn battery() -> impl Iterator<Item = &'static Hostile> {
         sources::ROWS,
         cheats::ROWS,
         replies::ROWS,
+        growth::ROWS,
     ];
     kinds.into_iter().flatten()
 }

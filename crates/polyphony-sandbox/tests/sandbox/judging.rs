@@ -448,6 +448,12 @@ fn tests_that_cannot_be_run_are_an_error() {
             "their set-up breaks off: SyntaxError: invalid syntax (<setup>, line 1)",
         ),
         (
+            "kept = []\ntry:\n    while True: kept.append(bytes(1 << 20))\n\
+             except MemoryError: pass\n",
+            "def check(c): pass",
+            "their set-up leaves no memory for what the program returns",
+        ),
+        (
             "",
             "x = 1 / 0\ndef check(c): pass",
             "they break off before `check`: ZeroDivisionError: division by zero",
@@ -476,6 +482,85 @@ fn tests_that_break_off_over_what_the_program_returned_fail_it() {
     for tier in TIERS {
         let judgement = patient_pool(tier).judge(&program("def f(x):\n    return None\n"), &tests);
         assert_eq!(judgement.unwrap().verdict, Verdict::Failed);
+    }
+}
+
+#[test]
+fn tests_that_break_off_in_a_later_round_do_not_pass() {
+    let source = "
+import os, time
+def f(x):
+    if x == 'raise': raise ValueError('no')
+    if x == 'leave': os._exit(0)
+    if x == 'sleep': time.sleep(60)
+    if x == 'grow': return [0] * (1 << 30)
+    return x
+";
+    let rows = [
+        ("raise", "failed ValueError: no"),
+        (
+            "leave",
+            "failed the program ended its interpreter with exit code 0",
+        ),
+        ("sleep", "timeout"),
+        ("grow", "out_of_memory MemoryError"),
+    ];
+    for (deed, expected) in rows {
+        let rounds = format!("for x in [1, {deed:?}]:");
+        let lines = [
+            "assert candidate(0) == 0",
+            &rounds,
+            "    y = candidate(x)",
+            "    assert y == x",
+        ];
+        check(source, &lines, &["passed -", expected]);
+    }
+}
+
+#[test]
+fn a_judge_that_ends_after_a_call_fails_the_program() {
+    let rows = [
+        (
+            "os._exit(0)",
+            "failed the tests ended their interpreter with exit code 0",
+        ),
+        (
+            "os._exit(112)",
+            "out_of_memory MemoryError: what the program returned left the tests no memory",
+        ),
+        (
+            "os.abort()",
+            "failed the interpreter of the tests ended by SIGABRT",
+        ),
+    ];
+    for (deed, expected) in rows {
+        let in_an_assert = format!("assert candidate(2) and {deed}");
+        check(
+            DOUBLE,
+            &[
+                "import os",
+                "assert candidate(1) == 2",
+                &in_an_assert,
+                "assert candidate(3) == 6",
+            ],
+            &[
+                "passed -",
+                expected,
+                "failed not run, since a test before it ended the judge",
+            ],
+        );
+        let in_a_later_round = format!("    x == 2 and {deed}");
+        check(
+            DOUBLE,
+            &[
+                "import os",
+                "for x in [1, 2]:",
+                "    y = candidate(x)",
+                &in_a_later_round,
+                "    assert y == 2 * x",
+            ],
+            &[expected],
+        );
     }
 }
 

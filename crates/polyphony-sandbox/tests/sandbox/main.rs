@@ -8,6 +8,7 @@
 
 mod aftermath;
 mod battery;
+mod growth;
 mod judging;
 mod pools;
 mod processes;

@@ -23,7 +23,7 @@ pub(crate) const PATIENT: Limits = Limits {
     ..SHORT
 };
 
-/// The pool of a tier, with short limits. It must be that tier and no other.
+/// The pool of a tier, with short limits.
 pub(crate) fn pool(tier: Tier) -> &'static Pool {
     static POOLS: [OnceLock<Pool>; 2] = [const { OnceLock::new() }; 2];
     start_once(&POOLS, tier, SHORT)
@@ -40,20 +40,27 @@ fn start_once(
     tier: Tier,
     limits: Limits,
 ) -> &'static Pool {
-    let (pool, isolation) = match tier {
-        Tier::Full => (full, Isolation::Strongest),
-        Tier::Landlock => (landlock, Isolation::Landlock),
+    let pool = match tier {
+        Tier::Full => full,
+        _ => landlock,
+    };
+    pool.get_or_init(|| start(tier, limits))
+}
+
+/// A pool of a tier. It must be that tier and no other.
+pub(crate) fn start(tier: Tier, limits: Limits) -> Pool {
+    let isolation = match tier {
+        Tier::Full => Isolation::Strongest,
+        Tier::Landlock => Isolation::Landlock,
         Tier::Off => panic!("no test runs a program without confinement"),
     };
-    pool.get_or_init(|| {
-        let settings = Settings {
-            limits,
-            ..settings(isolation)
-        };
-        let pool = Pool::start(&settings).unwrap();
-        assert_eq!(pool.tier(), tier, "{:?}", pool.report());
-        pool
-    })
+    let pool = Pool::start(&Settings {
+        limits,
+        ..settings(isolation)
+    });
+    let pool = pool.unwrap();
+    assert_eq!(pool.tier(), tier, "{:?}", pool.report());
+    pool
 }
 
 pub(crate) fn settings(isolation: Isolation) -> Settings {

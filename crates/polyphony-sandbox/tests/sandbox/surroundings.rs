@@ -1,8 +1,14 @@
 //! What a program finds around it.
 
+use std::{
+    fs::{File, FileTimes},
+    process::Command,
+    time::UNIX_EPOCH,
+};
+
 use polyphony_sandbox::{Tier, Verdict};
 
-use crate::pools::{TIERS, check_of, judge};
+use crate::pools::{TIERS, check_of, judge, patient_pool};
 
 #[test]
 fn a_program_sees_next_to_nothing() {
@@ -75,5 +81,33 @@ def f(what):
             "assert 50 < candidate('many threads') < 64",
         ]),
     );
+    assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+}
+
+/// A time of access is a bit that one program can leave for the next. In the Landlock tier nothing
+/// keeps it from that: see "Times of access" in `docs/sandbox.md`.
+#[test]
+fn in_the_full_tier_reading_leaves_no_time_of_access() {
+    let python = &patient_pool(Tier::Full).interpreter().path;
+    let module = Command::new(python)
+        .args(["-c", "import this; print(this.__file__)"])
+        .output();
+    let printed = String::from_utf8(module.unwrap().stdout).unwrap();
+    let module = File::open(printed.lines().last().unwrap()).unwrap();
+    // Long ago, so that the next access would be written down. Only the owner may say so; CI is root.
+    if module
+        .set_times(FileTimes::new().set_accessed(UNIX_EPOCH))
+        .is_err()
+    {
+        return;
+    }
+    let source = "
+import os
+def f():
+    module = os.path.join(os.path.dirname(os.__file__), 'this.py')
+    return len(open(module).read()), os.stat(module).st_atime
+";
+    let tests = check_of(&["assert candidate()[0] > 0", "assert candidate()[1] == 0"]);
+    let judgement = judge(Tier::Full, source, &tests);
     assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
 }

@@ -61,6 +61,11 @@ return os.read(os.open(f'/proc/self/fd/{named}', os.O_RDONLY), 64)",
         Both(IsRefused),
     ),
     row(
+        "asks where a link leads",
+        Body("return os.readlink('/proc/self/exe')"),
+        Both(IsRefused),
+    ),
+    row(
         "lists the canary's folder",
         Body("return os.listdir(FOLDER)"),
         HIDDEN,
