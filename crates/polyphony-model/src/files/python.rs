@@ -2,12 +2,20 @@
 
 use std::io::{self, Write};
 
-use minijinja::value::{Kwargs, StringInput};
+use minijinja::value::Kwargs;
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 use serde::Serialize as _;
 use serde_json::Serializer;
 use serde_json::ser::{Formatter, PrettyFormatter};
+
+use super::template::{Size, measured, pay, refused};
+
+/// The longest field that `format` may fill, in digits of its width.
+const MAX_WIDTH_DIGITS: usize = 3;
+
+/// The most blanks for each level of indented JSON.
+const MAX_JSON_INDENT: usize = 32;
 
 /// A method call on a value that has no such method in Jinja: Python's, for text, lists and maps.
 pub(super) fn method(
@@ -16,26 +24,69 @@ pub(super) fn method(
     name: &str,
     arguments: &[Value],
 ) -> Result<Value, Error> {
+    for value in arguments.iter().chain([value]) {
+        pay(state, Size::of(value)?.fuel())?;
+    }
     match (value.as_str(), name, arguments) {
         (Some(text), "strip", []) => Ok(text.trim_matches(is_space).into()),
         (Some(text), "lstrip", []) => Ok(text.trim_start_matches(is_space).into()),
         (Some(text), "rstrip", []) => Ok(text.trim_end_matches(is_space).into()),
-        (Some(text), "split", []) => Ok(text
-            .split(is_space)
-            .filter(|word| !word.is_empty())
-            .collect()),
-        _ => pycompat::unknown_method_callback(state, value, name, arguments),
+        (Some(text), "split", []) => {
+            let words = || text.split(is_space).filter(|word| !word.is_empty());
+            pay(state, words().count())?;
+            Ok(words().collect())
+        }
+        _ => {
+            if let Some(text) = value.as_str() {
+                pay_for_text(state, text, name, arguments)?;
+            }
+            let result = pycompat::unknown_method_callback(state, value, name, arguments)?;
+            measured(state, result)
+        }
+    }
+}
+
+/// Pays for what a method of text is about to make, where that can be much more than it is given.
+fn pay_for_text(state: &State, text: &str, name: &str, arguments: &[Value]) -> Result<(), Error> {
+    let mut texts = arguments.iter().map_while(Value::as_str);
+    match (name, texts.next(), texts.next()) {
+        ("split", Some(separator), _) => pay(state, text.matches(separator).count()),
+        ("splitlines", ..) => pay(state, text.matches('\n').count()),
+        ("replace", Some(old), Some(new)) => pay(
+            state,
+            text.matches(old).count().saturating_mul(new.len()) / 64,
+        ),
+        ("join", ..) => {
+            let values = arguments.first().and_then(Value::len).unwrap_or(0);
+            pay(state, values.saturating_mul(text.len()) / 64)
+        }
+        ("format", ..) => {
+            let digits = text.split(|character: char| !character.is_ascii_digit());
+            if digits.map(str::len).max() > Some(MAX_WIDTH_DIGITS) {
+                let reason =
+                    format!("`format` has a number of more than {MAX_WIDTH_DIGITS} digits");
+                return Err(refused(reason));
+            }
+            let widest = 10_usize.pow(MAX_WIDTH_DIGITS as u32);
+            pay(state, text.matches('{').count().saturating_mul(widest) / 64)
+        }
+        _ => Ok(()),
     }
 }
 
 /// The filter `trim`.
-pub(super) fn trim(text: StringInput<'_>, characters: Option<&str>) -> String {
-    let text = text.as_str();
-    let trimmed = match characters {
-        Some(characters) => text.trim_matches(|character| characters.contains(character)),
-        None => text.trim_matches(is_space),
+pub(super) fn trim(state: &State, value: &Value, characters: Option<&str>) -> Result<Value, Error> {
+    let trim = |text: &str| match characters {
+        Some(characters) => text
+            .trim_matches(|character| characters.contains(character))
+            .into(),
+        None => text.trim_matches(is_space).into(),
     };
-    trimmed.to_owned()
+    if let Some(text) = value.as_str() {
+        return Ok(trim(text));
+    }
+    pay(state, Size::of(value)?.fuel())?;
+    Ok(trim(&value.to_string()))
 }
 
 /// Python's white space: Unicode's, and four separators that Unicode does not count.
@@ -47,8 +98,10 @@ fn is_space(character: char) -> bool {
 /// filter escapes nothing for HTML.
 ///
 /// # Errors
-/// If an argument other than `indent` and `ensure_ascii=false` is given.
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+/// If an argument other than `indent` and `ensure_ascii=false` is given, or if the value is too large.
+pub(super) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
+    let size = Size::of(value)?;
+    pay(state, size.fuel())?;
     let indent: Option<usize> = options.get("indent")?;
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
         let message = "tojson with ensure_ascii=true is not supported";
@@ -57,6 +110,12 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     options.assert_all_used()?;
     match indent {
         Some(width) => {
+            if width > MAX_JSON_INDENT {
+                let reason =
+                    format!("tojson has an indent of {width}; it may be {MAX_JSON_INDENT}");
+                return Err(refused(reason));
+            }
+            pay(state, size.parts * size.depth * width / 64)?;
             let indent = " ".repeat(width);
             json_with(value, PrettyFormatter::with_indent(indent.as_bytes()))
         }

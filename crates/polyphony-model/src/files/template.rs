@@ -4,7 +4,16 @@
 //! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's methods, its own `tojson`). Two
 //! departures keep rendering a pure function of the conversation: `strftime_now` is not defined,
 //! so that templates fall back to their fixed date, and `enable_thinking` is false.
+//!
+//! Templates come from strangers. Their source, their work and the values that they make are bounded
+//! ([`program`], [`bounds`]).
 
+mod bounds;
+#[cfg(test)]
+mod hostile;
+mod program;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
@@ -12,6 +21,8 @@ use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(super) use self::bounds::{Size, measured, pay, refused};
+use self::program::Program;
 use super::python;
 use crate::error::ModelError;
 
@@ -50,14 +61,12 @@ impl Message {
 #[derive(Debug)]
 pub struct ChatTemplate {
     path: PathBuf,
-    source: String,
+    program: Program,
     environment: Environment<'static>,
-    /// The special tokens that templates refer to by role, such as `bos_token`.
-    tokens: Vec<(&'static str, String)>,
 }
 
-/// The name of the one template in the environment.
-const NAME: &str = "chat";
+/// The longest complaint that is passed on, in characters.
+const MAX_REASON: usize = 2000;
 
 /// The roles of special tokens in a `tokenizer_config.json`.
 const TOKEN_ROLES: [&str; 7] = [
@@ -75,7 +84,7 @@ impl ChatTemplate {
     /// which special tokens it may refer to.
     ///
     /// # Errors
-    /// If the template is not valid Jinja.
+    /// If the template is not valid Jinja or passes a bound.
     pub fn new(
         source: &str,
         tokenizer_config: Option<&Value>,
@@ -87,22 +96,27 @@ impl ChatTemplate {
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
             .lstrip_blocks(true)
-            .build();
-        environment.set_syntax(syntax.map_err(|error| failed(path, &error))?);
+            .build()
+            .map_err(|error| failed(path, &error))?;
+        bounds::add_to(&mut environment);
         environment.set_unknown_method_callback(python::method);
         environment.add_filter("trim", python::trim);
         environment.add_filter("tojson", python::tojson);
         environment.add_function("raise_exception", raise_exception);
-        environment
-            .add_template_owned(NAME, source.clone())
-            .map_err(|error| failed(path, &error))?;
-        let token = |role: &'static str| Some((role, token_text(tokenizer_config?.get(role)?)?));
-        let tokens = TOKEN_ROLES.into_iter().filter_map(token).collect();
+        let program = Program::new(source, &syntax).map_err(|error| failed(path, &error))?;
+        let token = |role| token_text(tokenizer_config?.get(role)?);
+        for role in TOKEN_ROLES {
+            if let Some(token) = token(role) {
+                environment.add_global(role, token);
+            }
+        }
+        environment.add_global("enable_thinking", false);
+        environment.add_global("tools", ());
+        environment.add_global("documents", ());
         Ok(Self {
             path: path.to_owned(),
-            source,
+            program,
             environment,
-            tokens,
         })
     }
 
@@ -110,38 +124,27 @@ impl ChatTemplate {
     /// answer begins.
     ///
     /// # Errors
-    /// If the template refuses the conversation or fails on it.
+    /// If the template refuses the conversation, fails on it, or passes a bound.
     pub fn render(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, ModelError> {
-        let tokens = self
-            .tokens
-            .iter()
-            .map(|(role, token)| (*role, token.as_str()));
-        let tokens = minijinja::Value::from_pairs(tokens);
-        let none = ();
         let variables = context! {
             messages => minijinja::value::Serde(messages),
             add_generation_prompt,
-            enable_thinking => false,
-            tools => none,
-            documents => none,
-            ..tokens
         };
-        let template = self
-            .environment
-            .get_template(NAME)
-            .map_err(|error| self.failed(&error))?;
-        template
-            .render(variables)
-            .map_err(|error| self.failed(&error))
+        // Nothing in the engine is known to panic; should anything, it is the template's failure.
+        let render = || self.program.render(&self.environment, variables);
+        match catch_unwind(AssertUnwindSafe(render)) {
+            Ok(rendered) => rendered.map_err(|error| self.failed(&bounds::explain(&error))),
+            Err(_) => Err(self.failed(&"the template engine panicked")),
+        }
     }
 
     /// The template's text.
     pub(super) fn source(&self) -> &str {
-        &self.source
+        self.program.source()
     }
 
     pub(super) fn failed(&self, reason: &impl ToString) -> ModelError {
@@ -150,9 +153,14 @@ impl ChatTemplate {
 }
 
 fn failed(path: &Path, reason: &impl ToString) -> ModelError {
+    let mut reason = reason.to_string();
+    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+        reason.truncate(end);
+        reason.push('…');
+    }
     ModelError::Template {
         path: path.to_owned(),
-        reason: reason.to_string(),
+        reason,
     }
 }
 
@@ -238,6 +246,61 @@ mod tests {
             message.contains("The system message must come first."),
             "{message}"
         );
+    }
+
+    #[test]
+    fn long_conversations_stay_within_the_bounds() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/chat-templates");
+        let roles = [MessageRole::User, MessageRole::Assistant];
+        let content = "<think>\nHm.\n</think>\n\nIt is so. ".repeat(30);
+        let messages: Vec<Message> = (0..2000)
+            .map(|turn| Message::new(roles[turn % 2], content.as_str()))
+            .collect();
+        let tokens = json!({"bos_token": "<s>", "eos_token": "</s>"});
+        let mut templates = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "jinja")
+            {
+                let source = std::fs::read_to_string(&path).unwrap();
+                let template = ChatTemplate::new(&source, Some(&tokens), &path).unwrap();
+                assert!(template.render(&messages, true).unwrap().len() > 10_000);
+                templates += 1;
+            }
+        }
+        assert!(templates >= 6);
+    }
+
+    #[test]
+    fn slices_and_ranges_are_those_of_python() {
+        let rows = [
+            ("'abcde'[1:3]", "bc"),
+            ("'abcde'[-2:]", "de"),
+            ("'abcde'[::-1]", "edcba"),
+            ("'abcde'[3:0:-2]", "db"),
+            ("'abcde'[-9:9]", "abcde"),
+            ("'abcde'[9:]", ""),
+            ("'äöü'[1:]", "öü"),
+            ("[1, 2, 3][:-1]", "[1, 2]"),
+            ("[1, 2, 3][::2]", "[1, 3]"),
+            ("[][::-1]", "[]"),
+            ("none[1:]", "[]"),
+            ("range(3)|list", "[0, 1, 2]"),
+            ("range(3, 0, -2)|list", "[3, 1]"),
+            ("range(0, 5, 2)|list", "[0, 2, 4]"),
+            ("range(2, 0)|list", "[]"),
+            ("'abc'[-1] ~ [1, 2][-1]", "c2"),
+            ("messages[1:]|length", "0"),
+        ];
+        let messages = [Message::new(MessageRole::User, "a")];
+        for (expression, expected) in rows {
+            let source = format!("{{{{ {expression} }}}}");
+            let template = ChatTemplate::new(&source, None, Path::new("some.jinja")).unwrap();
+            let rendered = template.render(&messages, false).unwrap();
+            assert_eq!(rendered, expected, "{expression}");
+        }
     }
 
     #[test]
