@@ -287,14 +287,11 @@ fn filtered(state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>) -> Result
         }
     }
     let result = state.apply_filter(name, &arguments).map_err(|error| {
-        let unknown = error.kind() == ErrorKind::UnknownFilter && error.detail().is_none();
-        match unknown {
-            true => Error::new(
-                ErrorKind::UnknownFilter,
-                format!("filter {name} is unknown"),
-            ),
-            false => error,
+        if error.kind() == ErrorKind::UnknownFilter && error.detail().is_none() {
+            let reason = format!("filter {name} is unknown");
+            return Error::new(ErrorKind::UnknownFilter, reason);
         }
+        error
     })?;
     measured(state, result)
 }
