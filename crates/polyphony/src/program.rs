@@ -173,11 +173,11 @@ impl Program {
     }
 }
 
-/// Silences the panics of decoders on damaged data: they are caught and become errors.
+/// Silences the panics of decoders and tokenizers on damaged data: they are caught and become errors.
 fn keep_caught_panics_quiet() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !polyphony_env::catches_panics() {
+        if !polyphony_env::catches_panics() && !polyphony_model::catches_panics() {
             usual(panic);
         }
     }));

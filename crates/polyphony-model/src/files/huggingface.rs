@@ -10,7 +10,7 @@ use super::read::{optional_json, optional_text, read_json};
 use super::shards;
 use super::stop_tokens::stop_tokens;
 use super::template::{ChatTemplate, embedded_template, token_text};
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{self, Tokenizer};
 use super::weights::Weights;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -65,7 +65,7 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
 pub(super) fn read_language(files: &mut ModelFiles, directory: &Path) -> Result<(), ModelError> {
     let assets = &mut files.assets;
     let tokenizer_path = directory.join("tokenizer.json");
-    if let Some(json) = optional_text(&tokenizer_path)? {
+    if let Some(json) = tokenizer::optional_json(&tokenizer_path)? {
         files.tokenizer = Some(Tokenizer::from_json(&json, &tokenizer_path)?);
         assets.tokenizer = Some(json);
         // What belongs to another tokenizer may name tokens that this one lacks.

@@ -32,5 +32,5 @@ pub use self::model_files::ModelFiles;
 pub(crate) use self::save::save_adapter;
 pub use self::save::{convert, save, save_tensors};
 pub use self::template::{ChatTemplate, Message, MessageRole};
-pub use self::tokenizer::Tokenizer;
+pub use self::tokenizer::{Tokenizer, catches_panics};
 pub use self::weights::{TensorSpec, Weights};

@@ -4,14 +4,30 @@
 //! meant, in text that comes from data they must stay ordinary characters, or a data set could end
 //! a turn or pose as the system. Hence two ways to encode; [`super::encode_conversation`] combines
 //! them.
+//!
+//! A `tokenizer.json` may come from anyone. It is checked before the library of Hugging Face reads
+//! it (`checks`), and where that library panics in spite of it, the panic becomes an error
+//! (`contain`).
+
+mod charsmap;
+mod checks;
+mod contain;
+#[cfg(test)]
+mod hostile;
+mod pattern;
+mod vocabulary;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokenizers::AddedToken;
 
+pub use self::contain::catches_panics;
+use self::contain::contained;
 use crate::error::ModelError;
 
 /// A model's tokenizer.
@@ -41,8 +57,10 @@ impl Tokenizer {
     /// # Errors
     /// If the file is missing, unreadable or not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
-        let json = std::fs::read_to_string(path)
-            .map_err(|source| super::read::read_error(path, source, "a tokenizer.json"))?;
+        let json = optional_json(path)?.ok_or_else(|| ModelError::Missing {
+            path: path.to_owned(),
+            expected: "a tokenizer.json".to_owned(),
+        })?;
         Self::from_json(&json, path)
     }
 
@@ -53,15 +71,23 @@ impl Tokenizer {
     /// silently.
     ///
     /// # Errors
-    /// If the text does not describe a tokenizer.
+    /// If the text does not describe a tokenizer, or one that could take much more time or memory
+    /// than those of known models.
     pub fn from_json(json: &str, path: &Path) -> Result<Self, ModelError> {
-        let failed = |error: tokenizers::Error| ModelError::Tokenizer {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(failed)?;
-        inner.with_truncation(None).map_err(failed)?;
-        inner.with_padding(None);
+        let checked = checks::check(json).map_err(|reason| failed(path, &reason))?;
+        let inner = contained(|| {
+            let mut inner = tokenizers::Tokenizer::from_bytes(json)?;
+            inner.with_truncation(None)?;
+            inner.with_padding(None);
+            Ok(inner)
+        });
+        let inner = inner.map_err(|error| failed(path, &error))?;
+        let is_token =
+            |id: &u64| u32::try_from(*id).is_ok_and(|id| inner.id_to_token(id).is_some());
+        if let Some(id) = checked.around.iter().find(|id| !is_token(id)) {
+            let reason = format!("post_processor adds the id {id}, which is not a token's");
+            return Err(failed(path, &reason));
+        }
         Ok(Self {
             path: path.to_owned(),
             inner,
@@ -115,9 +141,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot join the tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|error| self.failed(&error))
+        contained(|| self.inner.decode(ids, true)).map_err(|error| failed(&self.path, &error))
     }
 
     /// The number of tokens, control tokens included.
@@ -130,9 +154,7 @@ impl Tokenizer {
     /// # Errors
     /// If a part of it cannot be written as JSON.
     pub fn to_json(&self) -> Result<String, ModelError> {
-        self.inner
-            .to_string(false)
-            .map_err(|error| self.failed(&error))
+        contained(|| self.inner.to_string(false)).map_err(|error| failed(&self.path, &error))
     }
 
     /// The id of a token.
@@ -187,16 +209,17 @@ impl Tokenizer {
         if let Some(literal) = known.get(&key) {
             return Ok(Arc::clone(literal));
         }
-        let mut literal = self.inner.clone();
-        literal.set_encode_special_tokens(true);
-        // Only special tokens can be overlooked, so these become special here.
-        let special = named
-            .iter()
-            .map(|token| AddedToken::from(token.text.as_str(), true));
-        literal
-            .add_special_tokens(special)
-            .map_err(|error| self.failed(&error))?;
-        let literal = Arc::new(literal);
+        let literal = contained(|| {
+            let mut literal = self.inner.clone();
+            literal.set_encode_special_tokens(true);
+            // Only special tokens can be overlooked, so these become special here.
+            let special = named
+                .iter()
+                .map(|token| AddedToken::from(token.text.as_str(), true));
+            literal.add_special_tokens(special)?;
+            Ok(Arc::new(literal))
+        });
+        let literal = literal.map_err(|error| failed(&self.path, &error))?;
         known.insert(key, Arc::clone(&literal));
         Ok(literal)
     }
@@ -207,17 +230,48 @@ impl Tokenizer {
         text: &str,
         add_around: bool,
     ) -> Result<Vec<u32>, ModelError> {
-        let encoding = tokenizer.encode_fast(text, add_around);
+        let encoding = contained(|| tokenizer.encode_fast(text, add_around));
         encoding
             .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|error| self.failed(&error))
+            .map_err(|error| failed(&self.path, &error))
     }
+}
 
-    fn failed(&self, error: &tokenizers::Error) -> ModelError {
-        ModelError::Tokenizer {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        }
+/// The text of a `tokenizer.json`; `None` where there is no file.
+///
+/// # Errors
+/// If it is unreadable, not text, or longer than any tokenizer may be: no more is read then.
+pub(super) fn optional_json(path: &Path) -> Result<Option<String>, ModelError> {
+    let unreadable = |source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(unreadable)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(checks::MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    checks::check_size(bytes.len()).map_err(|reason| failed(path, &reason))?;
+    let json = String::from_utf8(bytes)
+        .map_err(|error| unreadable(Error::new(ErrorKind::InvalidData, error)))?;
+    Ok(Some(json))
+}
+
+/// The longest reason in an error, in characters: the library quotes what it does not understand.
+const MAX_REASON: usize = 500;
+
+fn failed(path: &Path, reason: &impl ToString) -> ModelError {
+    let mut reason = reason.to_string();
+    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+        reason.truncate(end);
+        reason.push('…');
+    }
+    ModelError::Tokenizer {
+        path: path.to_owned(),
+        reason,
     }
 }
 

@@ -1,0 +1,552 @@
+//! What a regular expression of a tokenizer may cost.
+//!
+//! The engine (Oniguruma) backtracks: a pattern such as `(a+)+b` tries exponentially many ways to
+//! match one text, and its limit of ten million steps holds for each place in the text anew. So a
+//! pattern is read here first, and accepted if the steps at one place are at most proportional to
+//! the text that a single loop of it can run over. That holds where at most one loop of each
+//! alternative has something behind it that can fail, and that loop contains no choice.
+//!
+//! The patterns of all models that we know pass. What the parser does not know is refused.
+
+use std::{iter::Peekable, str::Chars};
+
+/// The longest pattern, in bytes.
+const MAX_BYTES: usize = 16 << 10;
+/// The most characters that a match can have without a loop that has no upper bound.
+const MAX_SIZE: u64 = 4096;
+/// The deepest groups.
+const MAX_DEPTH: usize = 32;
+/// The most combinations of optional parts and alternatives before something that can fail.
+const MAX_CHOICES: u64 = 64;
+/// A repetition between two numbers this close is a choice, one between others a loop.
+const CLOSE: u32 = 8;
+
+/// Reads a pattern and gives the number of characters of its shortest match.
+///
+/// # Errors
+/// If it could take too many steps, or has something that is not known here.
+pub(super) fn shortest_match(pattern: &str) -> Result<u64, String> {
+    if pattern.len() > MAX_BYTES {
+        return Err(format!(
+            "has {} bytes, but at most {MAX_BYTES} are allowed",
+            pattern.len()
+        ));
+    }
+    let mut parser = Parser {
+        chars: pattern.chars().peekable(),
+        depth: 0,
+    };
+    let node = parser.alternatives()?;
+    if parser.chars.next().is_some() {
+        return Err("has a ) without a (".to_owned());
+    }
+    if node.size() > MAX_SIZE {
+        return Err(format!(
+            "repeats too much: it stands for more than {MAX_SIZE} characters"
+        ));
+    }
+    let cost = node.cost(false)?;
+    if cost.loops > 1 {
+        return Err(
+            "backtracks too much: an alternative may have one repetition that something follows \
+             which can fail"
+                .to_owned(),
+        );
+    }
+    if cost.choices > MAX_CHOICES {
+        return Err(format!(
+            "backtracks too much: its optional parts and alternatives have more than \
+             {MAX_CHOICES} combinations"
+        ));
+    }
+    Ok(node.shortest())
+}
+
+#[derive(Debug)]
+enum Node {
+    /// One character: this one, or any of a class.
+    Char(Option<char>),
+    /// A place in the text.
+    Place,
+    /// What has to be ahead or behind, or must not be.
+    Look(Box<Node>),
+    Sequence(Vec<Node>),
+    Alternatives(Vec<Node>),
+    Repeat {
+        body: Box<Node>,
+        min: u32,
+        /// None if there is no upper bound.
+        max: Option<u32>,
+    },
+}
+
+/// The steps at one place of a text: at most `choices` times its length to the power of `loops`, up
+/// to a constant.
+#[derive(Clone, Copy)]
+struct Cost {
+    loops: u64,
+    choices: u64,
+}
+
+impl Node {
+    /// The cost, where `can_fail` says whether what follows can fail, so that the engine comes back
+    /// to try the other ways.
+    fn cost(&self, can_fail: bool) -> Result<Cost, String> {
+        let mut cost = Cost {
+            loops: 0,
+            choices: 1,
+        };
+        match self {
+            Node::Char(_) | Node::Place => {}
+            Node::Look(body) => {
+                cost = body.cost(false)?;
+                cost.loops = cost.loops.max(body.loops());
+            }
+            Node::Sequence(nodes) => {
+                let mut can_fail = can_fail;
+                for node in nodes.iter().rev() {
+                    let each = node.cost(can_fail)?;
+                    cost.loops = cost.loops.saturating_add(each.loops);
+                    cost.choices = cost.choices.saturating_mul(each.choices);
+                    can_fail |= !node.always_matches();
+                }
+            }
+            Node::Alternatives(nodes) => {
+                let mut choices = 0_u64;
+                for node in nodes {
+                    let each = node.cost(can_fail)?;
+                    cost.loops = cost.loops.max(each.loops);
+                    cost.choices = cost.choices.max(each.choices);
+                    choices = choices.saturating_add(each.choices);
+                }
+                if can_fail {
+                    cost.choices = choices;
+                }
+            }
+            &Node::Repeat {
+                ref body,
+                min,
+                max: Some(max),
+            } if min == max => {
+                let each = body.cost(can_fail || !body.always_matches())?;
+                cost.loops = each.loops.saturating_mul(min.into());
+                cost.choices = each.choices.saturating_pow(min);
+            }
+            Node::Repeat {
+                body,
+                min: 0,
+                max: Some(1),
+            } => {
+                cost = body.cost(can_fail)?;
+                cost.choices = cost.choices.saturating_add(u64::from(can_fail));
+            }
+            // Once it has matched as often as it has to, it succeeds, so none comes back to it.
+            Node::Repeat { body, min, .. } if !can_fail && *min <= 1 => cost = body.cost(false)?,
+            Node::Repeat { body, min, max } => {
+                if !body.is_plain() {
+                    return Err(
+                        "repeats a group that has repetitions, optional parts or alternatives \
+                         itself, which can take forever"
+                            .to_owned(),
+                    );
+                }
+                match max.map(|max| max - min) {
+                    _ if !can_fail => {}
+                    Some(spread) if spread <= CLOSE => cost.choices = u64::from(spread) + 1,
+                    _ => cost.loops = 1,
+                }
+            }
+        }
+        Ok(cost)
+    }
+
+    /// Whether it matches in one way at most, and not nothing.
+    fn is_plain(&self) -> bool {
+        match self {
+            Node::Char(_) => true,
+            Node::Place | Node::Look(_) => false,
+            Node::Sequence(nodes) => !nodes.is_empty() && nodes.iter().all(Node::is_plain),
+            Node::Alternatives(nodes) => {
+                let mut letters = Vec::new();
+                nodes.iter().all(|node| match node.letter() {
+                    Some(letter) if !letters.contains(&letter) => {
+                        letters.push(letter);
+                        true
+                    }
+                    _ => false,
+                })
+            }
+            Node::Repeat { body, min, max } => *min > 0 && *max == Some(*min) && body.is_plain(),
+        }
+    }
+
+    /// The character that this is, whatever its case, if it is just one.
+    fn letter(&self) -> Option<char> {
+        match self {
+            Node::Char(letter) => letter.and_then(|letter| letter.to_lowercase().next()),
+            Node::Sequence(nodes) if nodes.len() == 1 => nodes[0].letter(),
+            _ => None,
+        }
+    }
+
+    /// Whether something matches at every place of every text.
+    fn always_matches(&self) -> bool {
+        match self {
+            Node::Char(_) | Node::Place | Node::Look(_) => false,
+            Node::Sequence(nodes) => nodes.iter().all(Node::always_matches),
+            Node::Alternatives(nodes) => nodes.iter().any(Node::always_matches),
+            Node::Repeat { body, min, .. } => *min == 0 || body.always_matches(),
+        }
+    }
+
+    /// The number of loops in it.
+    fn loops(&self) -> u64 {
+        match self {
+            Node::Char(_) | Node::Place => 0,
+            Node::Look(body) => body.loops(),
+            Node::Sequence(nodes) | Node::Alternatives(nodes) => {
+                nodes.iter().map(Node::loops).sum()
+            }
+            Node::Repeat { body, max, .. } => body.loops() + u64::from(max.is_none()),
+        }
+    }
+
+    /// The number of characters of the shortest match.
+    fn shortest(&self) -> u64 {
+        match self {
+            Node::Char(_) => 1,
+            Node::Place | Node::Look(_) => 0,
+            Node::Sequence(nodes) => nodes.iter().map(Node::shortest).sum(),
+            Node::Alternatives(nodes) => nodes.iter().map(Node::shortest).min().unwrap_or(0),
+            Node::Repeat { body, min, .. } => body.shortest().saturating_mul((*min).into()),
+        }
+    }
+
+    /// The number of characters that the engine compiles it to.
+    fn size(&self) -> u64 {
+        match self {
+            Node::Char(_) | Node::Place => 1,
+            Node::Look(body) => body.size(),
+            Node::Sequence(nodes) | Node::Alternatives(nodes) => {
+                nodes.iter().map(Node::size).fold(0, u64::saturating_add)
+            }
+            Node::Repeat { body, min, max } => {
+                let times = max.unwrap_or(*min).max(1);
+                body.size().saturating_mul(times.into())
+            }
+        }
+    }
+}
+
+struct Parser<'a> {
+    chars: Peekable<Chars<'a>>,
+    depth: usize,
+}
+
+impl Parser<'_> {
+    /// Everything up to the end or to a parenthesis that closes.
+    fn alternatives(&mut self) -> Result<Node, String> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(format!("nests groups more than {MAX_DEPTH} deep"));
+        }
+        let mut alternatives = vec![self.sequence()?];
+        while self.takes('|') {
+            alternatives.push(self.sequence()?);
+        }
+        self.depth -= 1;
+        Ok(match alternatives.len() {
+            1 => alternatives.remove(0),
+            _ => Node::Alternatives(alternatives),
+        })
+    }
+
+    fn sequence(&mut self) -> Result<Node, String> {
+        let mut nodes = Vec::new();
+        while let Some(next) = self.peek() {
+            if matches!(next, '|' | ')') {
+                break;
+            }
+            let node = self.atom()?;
+            nodes.push(self.repeated(node)?);
+        }
+        Ok(Node::Sequence(nodes))
+    }
+
+    fn atom(&mut self) -> Result<Node, String> {
+        match self.next()? {
+            '(' => self.group(),
+            '[' => {
+                self.class()?;
+                Ok(Node::Char(None))
+            }
+            '\\' => self.escape(),
+            '^' | '$' => Ok(Node::Place),
+            '.' => Ok(Node::Char(None)),
+            '*' | '+' | '?' => Err("repeats nothing".to_owned()),
+            letter => Ok(Node::Char(Some(letter))),
+        }
+    }
+
+    /// The repetitions behind a node, one around the other.
+    fn repeated(&mut self, mut node: Node) -> Result<Node, String> {
+        loop {
+            let (min, max) = match self.peek() {
+                Some('*') => (0, None),
+                Some('+') => (1, None),
+                Some('?') => (0, Some(1)),
+                Some('{') => match self.interval()? {
+                    Some(interval) => interval,
+                    None => return Ok(node),
+                },
+                _ => return Ok(node),
+            };
+            // Lazy and possessive ones cost no more. Behind braces, + is a repetition of its own, and
+            // so is ? where there is one number.
+            let braces = self.next()? == '{';
+            if braces {
+                while self.next()? != '}' {}
+            }
+            let one_number = braces && max == Some(min);
+            let lazy = !one_number && self.takes('?');
+            if !braces && !lazy {
+                self.takes('+');
+            }
+            let body = Box::new(node);
+            node = Node::Repeat { body, min, max };
+        }
+    }
+
+    /// The numbers of `{2}`, `{2,}`, `{,2}` or `{1,2}`; anything else in braces is text.
+    fn interval(&self) -> Result<Option<(u32, Option<u32>)>, String> {
+        let ahead = self.chars.clone().skip(1);
+        let inside: String = ahead.take_while(|letter| *letter != '}').take(32).collect();
+        if inside.is_empty()
+            || inside == ","
+            || !inside
+                .chars()
+                .all(|letter| letter.is_ascii_digit() || letter == ',')
+        {
+            return Ok(None);
+        }
+        let (min, max) = match inside.split_once(',') {
+            None => (inside.as_str(), Some(inside.as_str())),
+            Some((min, "")) => (min, None),
+            Some(("", max)) => ("0", Some(max)),
+            Some((min, max)) => (min, Some(max)),
+        };
+        let number = |digits: &str| {
+            digits
+                .parse::<u32>()
+                .map_err(|_| format!("repeats {{{inside}}} times"))
+        };
+        let (min, max) = (number(min)?, max.map(number).transpose()?);
+        if max.is_some_and(|max| max < min) {
+            return Err(format!("repeats {{{inside}}} times"));
+        }
+        Ok(Some((min, max)))
+    }
+
+    /// A group, whose opening parenthesis was read.
+    fn group(&mut self) -> Result<Node, String> {
+        let mut look = false;
+        if self.takes('?') {
+            match self.next()? {
+                ':' | '>' => {}
+                '=' | '!' => look = true,
+                '<' if self.takes('=') || self.takes('!') => look = true,
+                '<' => while self.next()? != '>' {},
+                option => {
+                    let mut option = option;
+                    loop {
+                        match option {
+                            'i' | 'm' | 's' | '-' => option = self.next()?,
+                            ':' => break,
+                            // Holds for all that follows in the group around it.
+                            ')' => return self.alternatives(),
+                            _ => return Err(format!("has a group (?{option}…")),
+                        }
+                    }
+                }
+            }
+        } else if self.peek() == Some('*') {
+            return Err("has a group (*…".to_owned());
+        }
+        let body = self.alternatives()?;
+        if !self.takes(')') {
+            return Err("has a ( without a )".to_owned());
+        }
+        Ok(if look {
+            Node::Look(Box::new(body))
+        } else {
+            body
+        })
+    }
+
+    /// The rest of a class, whose opening bracket was read.
+    fn class(&mut self) -> Result<(), String> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(format!("nests classes more than {MAX_DEPTH} deep"));
+        }
+        self.takes('^');
+        if self.peek() == Some(']') {
+            return Err("has a class that begins with ]; write \\]".to_owned());
+        }
+        loop {
+            match self.next()? {
+                ']' => break,
+                '[' => self.class()?,
+                '\\' => {
+                    self.escape()?;
+                }
+                _ => {}
+            }
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// What an escape stands for, whose backslash was read.
+    fn escape(&mut self) -> Result<Node, String> {
+        let letter = self.next()?;
+        match letter {
+            'b' | 'B' | 'A' | 'z' | 'Z' | 'G' => Ok(Node::Place),
+            'p' | 'P' | 'x' if self.peek() == Some('{') => {
+                while self.next()? != '}' {}
+                Ok(Node::Char(None))
+            }
+            // The digits behind these are letters for us, which makes no difference.
+            'x' | 'u' | '0' => Ok(Node::Char(None)),
+            's' | 'S' | 'd' | 'D' | 'w' | 'W' | 'h' | 'H' | 'R' | 'X' | 'N' | 'O' => {
+                Ok(Node::Char(None))
+            }
+            'n' | 'r' | 't' | 'f' | 'v' | 'a' | 'e' => Ok(Node::Char(None)),
+            _ if letter.is_ascii_alphanumeric() => Err(format!("has an escape \\{letter}")),
+            _ => Ok(Node::Char(Some(letter))),
+        }
+    }
+
+    fn peek(&mut self) -> Option<char> {
+        self.chars.peek().copied()
+    }
+
+    fn next(&mut self) -> Result<char, String> {
+        self.chars
+            .next()
+            .ok_or_else(|| "ends in the middle".to_owned())
+    }
+
+    /// Whether the next character is this one, which is then read.
+    fn takes(&mut self, letter: char) -> bool {
+        self.chars.next_if_eq(&letter).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_known_models_pass() {
+        let rows = [
+            // GPT-2 and what is like it
+            (
+                r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+                1,
+            ),
+            // CLIP
+            (
+                r"<\|startoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+                1,
+            ),
+            // Llama 3
+            (
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                1,
+            ),
+            // Qwen 2 and 3
+            (
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                1,
+            ),
+            // cl100k with possessive repetitions
+            (
+                r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+                1,
+            ),
+            // o200k
+            (
+                r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                1,
+            ),
+            // Kimi
+            (
+                r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}",
+                1,
+            ),
+            // DeepSeek
+            (r"\p{N}{1,3}", 1),
+            (r"[一-龥぀-ゟ゠-ヿ]+", 1),
+            (
+                r"[!\x22#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                1,
+            ),
+            // BLOOM and Falcon
+            (r" ?[^(\s|[.,!?…。，、।۔،])]+", 1),
+            (r"[0-9][0-9][0-9]", 3),
+            // Groups of three digits from the right
+            (
+                r" ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+|(?=(\d{3})+(?!\d))",
+                0,
+            ),
+            // EXAONE
+            (
+                r"[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+",
+                1,
+            ),
+            (r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))", 1),
+            // Chameleon
+            (
+                r"(<racm3:break>)|(<sentinel:[0-9]+>)|((IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z)|([\t\n]|    |  )|([\p{P}!-/:-@\[-`{-~])",
+                1,
+            ),
+            // SentencePiece
+            (r" {2,}", 2),
+            (r"\s+", 1),
+            (r"\s{2,}|[\n\r\t]", 1),
+        ];
+        for (pattern, shortest) in rows {
+            assert_eq!(shortest_match(pattern), Ok(shortest), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_shortest_match_is_counted() {
+        let rows = [
+            ("", 0),
+            ("a|bc|", 0),
+            ("abc|de", 2),
+            (r"a{2}b{3,}c{,9}d?", 5),
+            (r"a{2}?", 0),
+            (r"(?<name>ab)(?>c)(?:d)", 4),
+            (r"(?=ab)c(?<!d)", 1),
+            (r"\x{41}\n\]", 3),
+            (r"[a[b]\]&&c]", 1),
+            ("a{x}", 4),
+            ("a{", 2),
+            ("(?i)a|bc", 1),
+        ];
+        for (pattern, shortest) in rows {
+            assert_eq!(shortest_match(pattern), Ok(shortest), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn an_option_holds_for_the_rest_of_its_group() {
+        // The loop in front is in front of both alternatives.
+        let reason = shortest_match(r"a*(?i)b*c|d").unwrap_err();
+        assert!(reason.contains("backtracks too much"), "{reason}");
+        assert_eq!(shortest_match(r"a*|b*c|d"), Ok(0));
+    }
+}
