@@ -76,7 +76,7 @@ impl Tokenizer {
     pub fn from_json(json: &str, path: &Path) -> Result<Self, ModelError> {
         let checked = checks::check(json).map_err(|reason| failed(path, &reason))?;
         let inner = contained(|| {
-            let mut inner = tokenizers::Tokenizer::from_bytes(json)?;
+            let mut inner: tokenizers::Tokenizer = json.parse()?;
             inner.with_truncation(None)?;
             inner.with_padding(None);
             Ok(inner)
