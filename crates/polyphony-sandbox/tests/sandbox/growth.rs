@@ -42,7 +42,7 @@ def shape(rng):
         count = rng.randrange(1, 9)
         value, atoms = head(rng.choice([b'l', b't']), count) + value * count, atoms * count
     # As many as fit into a reply, but not so many that it takes long to read them.
-    count = rng.randrange(min((4 << 20) // len(value) - 5, 300_000 // atoms))
+    count = rng.randrange(min((4 << 20) // len(value) - 5, 100_000 // atoms))
     return head(b'l', count) + value * count
 
 __main__.encode = lambda value: value
@@ -130,6 +130,9 @@ fn no_reply_is_the_hosts_failure() {
             }
         }
         assert_eq!(complaints, "");
-        assert_eq!(pool.counters().infrastructure_retries, 0, "{tier}");
+        let counters = pool.counters();
+        assert_eq!(counters.infrastructure_retries, 0, "{tier}");
+        // Otherwise the replies are too small to show anything.
+        assert!(counters.out_of_memory > PROGRAMS as u64 / 4, "{counters:?}");
     }
 }
