@@ -79,10 +79,13 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
         let kept = checkpoints(&place.path(&run));
         assert_eq!(kept, ["step-000006", "step-000007"], "{run}");
         if left == 0 {
-            break;
+            if stopped_early >= kills / 4 || number >= 4 * kills {
+                break;
+            }
+            // On a busy machine a run may end before its turn comes: another is tried.
+            left = 1;
         }
     }
-    // On a busy machine a run may end before its turn comes.
     assert!(stopped_early >= kills / 4, "{stopped_early} of {kills}");
 }
 
