@@ -238,7 +238,7 @@ fn check_merges(json: &str) -> Result<(), String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Merge {
-        Pair(String, String),
+        Pair([String; 2]),
         Line(String),
     }
 
@@ -248,7 +248,7 @@ fn check_merges(json: &str) -> Result<(), String> {
     let prefix = &model.continuing_subword_prefix;
     for merge in &model.merges {
         let second = match merge {
-            Merge::Pair(_, second) => second,
+            Merge::Pair([_, second]) => second,
             Merge::Line(line) => line.split_once(' ').map_or("", |(_, second)| second),
         };
         if !second.starts_with(prefix) {
