@@ -75,7 +75,7 @@ pub use run::{
     trained_steps,
 };
 pub use run_directory::{Lengths, RunDirectory, check_free, save_evaluation, save_trained_steps};
-pub use settings::{Settings, entries, fields, held, reader, settings};
+pub use settings::{Settings, entries, fields, held, is_below, reader, settings};
 pub use statistics::{ByTask, Estimate, mean, pass_at};
 pub use summary::before_and_after;
 pub use table::table;

@@ -62,6 +62,12 @@ fn collect(text: &str, path: &str, settings: &mut Settings) {
     }
 }
 
+/// Whether the path of a setting is that of a section or of something in it.
+pub fn is_below(path: &str, section: &str) -> bool {
+    let rest = path.strip_prefix(section);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// A value on one line; a number with a point or an exponent as RON writes it, so that equal ones are equal
 /// texts.
 pub(crate) fn value(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! What a resumed run may change: the settings that leave the steps that are done as they are.
 
 use anyhow::{Result, bail};
-use polyphony_report::{Settings, settings};
+use polyphony_report::{Settings, is_below, settings};
 
 use crate::{recipe::Recipe, registry::Registry};
 
@@ -62,11 +62,6 @@ impl Changeable {
     }
 
     fn contains(&self, path: &str) -> bool {
-        let is_below = |rest: &str| rest.is_empty() || rest.starts_with('.');
-        let mut own = self
-            .0
-            .iter()
-            .filter_map(|own| path.strip_prefix(own.as_str()));
-        own.any(is_below)
+        self.0.iter().any(|own| is_below(path, own))
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     evaluation::{Evaluation, PARALLEL},
     info::RunInfo,
     run::Run,
-    settings::Settings,
+    settings::{Settings, is_below},
 };
 
 /// Sections that do not change what a run does: its seed, where it runs, and how it is evaluated.
@@ -202,12 +202,6 @@ impl<'a> Setting<'a> {
             .collect();
         all.into_iter().collect::<Vec<_>>().join(", ")
     }
-}
-
-/// Whether a path is that of a section or of something in it.
-fn is_below(path: &str, section: &str) -> bool {
-    let rest = path.strip_prefix(section);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn is_in(path: &str, sections: &[&str]) -> bool {
