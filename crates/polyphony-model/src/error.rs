@@ -291,3 +291,12 @@ fn name_list(names: &[String]) -> String {
         names.join(", ")
     }
 }
+
+/// A text of at most this many characters, and a mark if it was longer.
+pub(crate) fn shortened(mut text: String, most: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(most) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

@@ -6,6 +6,7 @@
 
 pub(crate) mod adapter;
 mod assets;
+mod contain;
 mod conversation;
 mod dequantize;
 #[cfg(test)]
@@ -27,10 +28,11 @@ mod weights;
 
 pub use self::adapter::Adapter;
 pub use self::assets::Assets;
+pub use self::contain::catches_panics;
 pub use self::conversation::{encode_continuation, encode_conversation};
 pub use self::model_files::ModelFiles;
 pub(crate) use self::save::save_adapter;
 pub use self::save::{convert, save, save_tensors};
 pub use self::template::{ChatTemplate, Message, MessageRole};
-pub use self::tokenizer::{Tokenizer, catches_panics};
+pub use self::tokenizer::Tokenizer;
 pub use self::weights::{TensorSpec, Weights};

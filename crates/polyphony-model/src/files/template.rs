@@ -13,7 +13,6 @@ mod bounds;
 mod hostile;
 mod program;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
@@ -23,8 +22,9 @@ use serde_json::Value;
 
 pub(super) use self::bounds::{Size, measured, pay, refused};
 use self::program::Program;
+use super::contain::caught;
 use super::python;
-use crate::error::ModelError;
+use crate::error::{ModelError, shortened};
 
 /// Who speaks in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl ChatTemplate {
         };
         // Nothing in the engine is known to panic; should anything, it is the template's failure.
         let render = || self.program.render(&self.environment, variables);
-        match catch_unwind(AssertUnwindSafe(render)) {
+        match caught(render) {
             Ok(rendered) => rendered.map_err(|error| self.failed(&bounds::explain(&error))),
             Err(_) => Err(self.failed(&"the template engine panicked")),
         }
@@ -153,14 +153,9 @@ impl ChatTemplate {
 }
 
 fn failed(path: &Path, reason: &impl ToString) -> ModelError {
-    let mut reason = reason.to_string();
-    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
-        reason.truncate(end);
-        reason.push('…');
-    }
     ModelError::Template {
         path: path.to_owned(),
-        reason,
+        reason: shortened(reason.to_string(), MAX_REASON),
     }
 }
 

@@ -6,12 +6,11 @@
 //! them.
 //!
 //! A `tokenizer.json` may come from anyone. It is checked before the library of Hugging Face reads
-//! it (`checks`), and where that library panics in spite of it, the panic becomes an error
-//! (`contain`).
+//! it (`checks`), and if that library panics in spite of it, the panic becomes an error
+//! ([`caught`]).
 
 mod charsmap;
 mod checks;
-mod contain;
 #[cfg(test)]
 mod hostile;
 mod pattern;
@@ -26,9 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokenizers::AddedToken;
 
-pub use self::contain::catches_panics;
-use self::contain::contained;
-use crate::error::ModelError;
+use super::contain::caught;
+use crate::error::{ModelError, shortened};
 
 /// A model's tokenizer.
 #[derive(Debug)]
@@ -237,7 +235,7 @@ impl Tokenizer {
     }
 }
 
-/// The text of a `tokenizer.json`; `None` where there is no file.
+/// The text of a `tokenizer.json`; `None` if there is no such file.
 ///
 /// # Errors
 /// If it is unreadable, not text, or longer than any tokenizer may be: no more is read then.
@@ -264,15 +262,19 @@ pub(super) fn optional_json(path: &Path) -> Result<Option<String>, ModelError> {
 const MAX_REASON: usize = 500;
 
 fn failed(path: &Path, reason: &impl ToString) -> ModelError {
-    let mut reason = reason.to_string();
-    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
-        reason.truncate(end);
-        reason.push('…');
-    }
     ModelError::Tokenizer {
         path: path.to_owned(),
-        reason,
+        reason: shortened(reason.to_string(), MAX_REASON),
     }
+}
+
+/// Does some work of the tokenizer library; a panic is an error as well.
+///
+/// The work may share a tokenizer: what it changes in there are caches, whose entries are inserted
+/// whole.
+fn contained<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    caught(work)
+        .unwrap_or_else(|panic| Err(format!("the tokenizer library panicked: {panic}").into()))
 }
 
 #[cfg(test)]

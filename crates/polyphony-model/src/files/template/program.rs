@@ -16,6 +16,7 @@ use minijinja::machinery::{
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Value};
 
+use super::super::contain::caught;
 use super::bounds::{self, refused};
 
 /// The name of a template in errors of the engine.
@@ -62,7 +63,6 @@ const CHEAP_FILTERS: [&str; 8] = [
 #[derive(Debug)]
 pub(super) struct Program {
     instructions: Instructions<'static>,
-    blocks: BTreeMap<&'static str, Instructions<'static>>,
 }
 
 impl Program {
@@ -92,15 +92,14 @@ impl Program {
         let instructions = thread::scope(|scope| {
             thread::Builder::new()
                 .stack_size(PARSER_STACK)
-                .spawn_scoped(scope, compile)
+                .spawn_scoped(scope, || caught(compile))
                 .map_err(failed)?
                 .join()
-                .unwrap_or_else(|_| Err(refused("the parser panicked".to_owned())))
+                .ok()
+                .and_then(Result::ok)
+                .unwrap_or_else(|| Err(refused("the parser panicked".to_owned())))
         })?;
-        Ok(Self {
-            instructions,
-            blocks: BTreeMap::new(),
-        })
+        Ok(Self { instructions })
     }
 
     pub(super) fn source(&self) -> &'static str {
@@ -114,12 +113,12 @@ impl Program {
     ) -> Result<String, Error> {
         let mut text = String::new();
         let mut output = make_string_output(&mut text);
-        let (instructions, blocks) = (&self.instructions, &self.blocks);
         eval(
             environment,
-            instructions,
+            &self.instructions,
             variables,
-            blocks,
+            // A chat template is one file, without the blocks that others could extend.
+            &BTreeMap::new(),
             &mut output,
             AutoEscape::None,
         )?;
@@ -320,22 +319,14 @@ impl Writer {
             | Instruction::Gte
             | Instruction::Lt
             | Instruction::Lte
-                if self.peek(0) != Constant =>
-            {
-                self.filter(bounds::MEASURED, 1);
+            | Instruction::In => {
+                // To compare with a constant, or to look for one, takes no walk through two large values.
+                let constant = usize::from(matches!(instruction, Instruction::In));
+                if self.peek(constant) != Constant {
+                    self.filter(bounds::MEASURED, 1);
+                }
                 self.keep(instruction, 2, Scalar);
             }
-            Instruction::In if self.peek(1) != Constant => {
-                self.filter(bounds::MEASURED, 1);
-                self.keep(instruction, 2, Scalar);
-            }
-            Instruction::Eq
-            | Instruction::Ne
-            | Instruction::Gt
-            | Instruction::Gte
-            | Instruction::Lt
-            | Instruction::Lte
-            | Instruction::In => self.keep(instruction, 2, Scalar),
             Instruction::CompareAndPreserve(_) => {
                 self.filter(bounds::MEASURED, 1);
                 self.keep(instruction, 2, Nothing);

@@ -1,4 +1,4 @@
-//! Panics of the tokenizer library become errors.
+//! Libraries that panic on some files instead of returning an error.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -8,8 +8,8 @@ thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic of this thread would be caught in here and become an error, as it does where the
-/// tokenizer library fails on a tokenizer that it should have refused.
+/// Whether a panic of this thread would be caught in here and become an error, as it does if the
+/// tokenizer library or the template engine fails on a file that it should have refused.
 ///
 /// This library installs no panic hook, so such a panic appears on standard error as any other
 /// does. A program that wants it quiet asks in a hook of its own:
@@ -26,22 +26,19 @@ pub fn catches_panics() -> bool {
     CATCHING.get()
 }
 
-/// Does some work of the tokenizer library; a panic is an error as well.
-///
-/// The work may share a tokenizer: what it changes in there are caches, whose entries are inserted
-/// whole.
-pub(super) fn contained<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+/// Does some work of a library; the error is the message of a panic. What the work changes must not be
+/// used after a panic, unless the library leaves it whole.
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let before = CATCHING.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(before);
-    outcome.unwrap_or_else(|panic| Err(reason(&*panic).into()))
+    outcome.map_err(|panic| message(&*panic))
 }
 
-fn reason(panic: &(dyn Any + Send)) -> String {
+fn message(panic: &(dyn Any + Send)) -> String {
     let message = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let message = message.unwrap_or("for an unknown reason");
-    format!("the tokenizer library panicked: {message}")
+    message.unwrap_or("for an unknown reason").to_owned()
 }
