@@ -5,10 +5,10 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
 use polyphony_marl::{Algorithm, Progress, Protocol, Rollout, Step, TrainingConfig, train_step};
-use polyphony_report::{Evaluation, RunDirectory, check_free, check_training_run};
+use polyphony_report::{Evaluation, RunDirectory, check_free};
 
 use crate::{
     changeable::Changeable,
@@ -19,7 +19,6 @@ use crate::{
     prepare::Prepared,
     recipe::Recipe,
     registry::Registry,
-    saved_recipe::run_recipe,
     schedule::Schedule,
     stop::Stop,
     team::{AGENTS, save_agents},
@@ -54,7 +53,7 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    fn of(run: &RunDirectory) -> Self {
+    pub(crate) fn of(run: &RunDirectory) -> Self {
         Self {
             run: run.path().to_owned(),
         }
@@ -92,119 +91,8 @@ pub fn train(
         .with_context(|| Unfinished::of(&run))
 }
 
-/// Continues a run that was stopped as if it had not been. `overrides` of the form `path=value` may change
-/// what leaves the steps that are done as they are: `steps`, `checkpoints`, tolerances, and how the
-/// environment runs on the machine.
-///
-/// # Errors
-/// As [`train`], and if the run is complete, its checkpoint cannot be used, or an override would change what
-/// it has done.
-pub fn resume(
-    registry: &Registry,
-    path: &Path,
-    from: &checkpoint::From,
-    overrides: &[String],
-    stop: &Stop,
-    observer: &mut dyn Observer,
-) -> Result<Trained> {
-    let before = run_recipe(registry, path, &[])?;
-    let planned = before.steps;
-    let recipe = run_recipe(registry, path, overrides)?;
-    let changeable = Changeable::of(registry, &recipe)?;
-    changeable.check(&before, &recipe)?;
-    let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
-    recipe.validate_for_training(algorithm.as_ref())?;
-    check_training_run(path).context("there is nothing to resume")?;
-    let found = find_checkpoint(path, from, &recipe)?;
-    let prepared = Prepared::for_training(registry, &recipe, algorithm, observer)?;
-    let info = info::run_info(registry, &recipe, &prepared)?;
-    let mut session = Session::new(&recipe, prepared)?;
-    let position = match &found.checkpoint {
-        None => Position::default(),
-        Some(checkpoint) => session.load(path, checkpoint, &changeable)?,
-    };
-    let mut run = RunDirectory::open(path, position.lengths)?;
-    // In this order, a run that is killed here still resumes from its newest checkpoint.
-    checkpoint::go_back_to(path, position.steps, &recipe)?;
-    run.cut(position.lengths)?;
-    run.save_recipe(&recipe.to_ron())?;
-    run.save_info(&info)?;
-    session.describe_environment(&run)?;
-    warn_of_changes(&recipe, planned, &position, found.evaluated);
-    log::info!(
-        "resuming {} after step {}; later records are made again",
-        path.display(),
-        position.steps
-    );
-    session
-        .play(&mut run, position, stop, observer)
-        .with_context(|| Unfinished::of(&run))
-}
-
-/// Where a run is resumed, and the step of its last evaluation.
-struct Found {
-    checkpoint: Option<PathBuf>,
-    evaluated: Option<usize>,
-}
-
-fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Result<Found> {
-    let checkpoint = checkpoint::find(path, from)?;
-    ensure!(
-        checkpoint.is_some()
-            || *from == checkpoint::From::Start
-            || polyphony_report::trained_steps(path)?.is_none_or(|steps| steps == 0),
-        "{} has agents, but no checkpoint to resume from: `--from start` trains again from the start and \
-         replaces them",
-        path.display()
-    );
-    let done = checkpoint.as_deref().map_or(0, checkpoint::steps);
-    ensure!(
-        done <= recipe.steps,
-        "{done} steps of the run in {} are done. --steps counts the steps of the whole run: give a larger \
-         number to continue, or go back with --from",
-        path.display()
-    );
-    // A line that was being written when the run was killed is cut off later.
-    let evaluated = polyphony_report::evaluations(path)
-        .unwrap_or_default()
-        .into_iter()
-        .rev()
-        .find_map(|last| last.step);
-    ensure!(
-        done < recipe.steps || evaluated != Some(done),
-        "the run in {} is complete: {done} steps are done. --steps counts the steps of the whole run: give \
-         a larger number to continue",
-        path.display()
-    );
-    Ok(Found {
-        checkpoint,
-        evaluated,
-    })
-}
-
-/// Warns of what another number of steps changes in a run that was planned for `planned` steps.
-fn warn_of_changes(recipe: &Recipe, planned: usize, position: &Position, evaluated: Option<usize>) {
-    if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::Schedule::Constant {
-        log::warn!(
-            "--steps changes the schedule of the learning rate: until here it was planned for {planned} steps, \
-             from here on for {}. A run that is planned for {0} steps from the start learns differently, \
-             although `compare` puts both in one row",
-            recipe.steps
-        );
-    }
-    let dropped = position.steps > 0 && evaluated == Some(position.steps);
-    if dropped && !recipe.evaluation.is_due(position.steps) {
-        log::warn!(
-            "the evaluation after step {} is dropped: it was the last one, and a run of {} steps has none \
-             there",
-            position.steps,
-            recipe.steps
-        );
-    }
-}
-
 /// A team that is being trained.
-struct Session<'a> {
+pub(crate) struct Session<'a> {
     recipe: &'a Recipe,
     config: TrainingConfig,
     prepared: Prepared,
@@ -212,7 +100,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
+    pub(crate) fn new(recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
         let config = recipe.training_config();
         let game = polyphony_marl::Game::of(prepared.environment.as_ref());
         let agents = &prepared.team.agents;
@@ -230,7 +118,7 @@ impl<'a> Session<'a> {
     }
 
     /// Saves the environment's description, if it has one.
-    fn describe_environment(&self, run: &RunDirectory) -> Result<()> {
+    pub(crate) fn describe_environment(&self, run: &RunDirectory) -> Result<()> {
         match self.environment().description() {
             Some(description) => Ok(run.save_environment(&description)?),
             None => Ok(()),
@@ -238,7 +126,7 @@ impl<'a> Session<'a> {
     }
 
     /// Restores team and algorithm from a checkpoint.
-    fn load(
+    pub(crate) fn load(
         &mut self,
         path: &Path,
         checkpoint: &Path,
@@ -254,7 +142,7 @@ impl<'a> Session<'a> {
     }
 
     /// Trains from a position to the end, saves the agents, and evaluates them.
-    fn play(
+    pub(crate) fn play(
         &mut self,
         run: &mut RunDirectory,
         mut position: Position,
