@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 
-/// The text of a file; `None` where there is no file.
+/// The text of a file; `None` if there is no such file.
 pub(super) fn optional_text(path: &Path) -> Result<Option<String>, ModelError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -29,7 +29,7 @@ pub(super) fn read_json(path: &Path, expected: &str) -> Result<Value, ModelError
     })
 }
 
-/// A JSON file; `None` where there is no file.
+/// A JSON file; `None` if there is no such file.
 pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, ModelError> {
     let Some(text) = optional_text(path)? else {
         return Ok(None);

@@ -66,7 +66,7 @@ fn render(source: &str) -> Result<String, ModelError> {
     ChatTemplate::new(source, None, Path::new("hostile.jinja"))?.render(&messages, true)
 }
 
-/// What the template is, the template, and what becomes of it.
+/// What a template does, its source, and how it must end.
 type Row = (&'static str, String, Ends);
 
 fn check(table: Vec<Row>) {
