@@ -23,8 +23,8 @@ use crate::{
 /// environment runs on the machine.
 ///
 /// # Errors
-/// As [`train`], and if the run is complete, its checkpoint cannot be used, or an override would change what
-/// it has done.
+/// As [`train`](crate::train()), and if the run is complete, its checkpoint cannot be used, or an override
+/// would change what it has done.
 pub fn resume(
     registry: &Registry,
     path: &Path,
