@@ -42,7 +42,9 @@ pub use coding::{
     ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run,
     SyntaxErrorIn, VisibleAsserts, start_pool,
 };
-pub use dataset::{DataSetError, Embedded, EmbeddedSet, File, Place, Problems};
+pub use dataset::{
+    DataBounds, DataSetError, Embedded, EmbeddedSet, Exceeded, File, Place, Problems,
+};
 pub use process::{Process, check as check_process};
 pub use quiet::catches_panics;
 pub use solo::Solo;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error, path::Path};
 use polyphony_episode::{Task, TaskSource};
 use serde::{Deserialize, Serialize};
 
-use super::{error::DataSetError, json_lines, record::Mapping};
+use super::{bounds::DataBounds, error::DataSetError, json_lines, record::Mapping};
 
 /// A set that is part of the program.
 ///
@@ -107,14 +107,15 @@ impl EmbeddedSet {
             .iter()
             .map(|&name| (name.to_owned(), name.to_owned()))
             .collect();
-        Mapping {
+        let mapping = Mapping {
             path,
             fields: &fields,
             id: Some(self.id_field()),
             skip: 0,
             limit: None,
-        }
-        .tasks(json_lines::records(self.lines().as_bytes(), path))
+            bounds: DataBounds::default(),
+        };
+        mapping.tasks(json_lines::records(self.lines().as_bytes(), &mapping))
     }
 }
 

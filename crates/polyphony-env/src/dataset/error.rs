@@ -1,9 +1,10 @@
 //! Everything that can be wrong with a data set.
 
-use std::{fmt, io, path::PathBuf};
+use std::{error::Error as StdError, fmt, io, path::PathBuf};
 
-use parquet::errors::ParquetError;
 use thiserror::Error;
+
+use super::{bounds::Exceeded, printable::printable};
 
 /// Where a record stands in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Error)]
 pub enum DataSetError {
     /// The file's name does not say what it holds.
-    #[error("`{path}`: unknown data set format; the name must end in one of {known}")]
+    #[error("`{}`: unknown data set format; the name must end in one of {known}", printable(.path))]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -44,7 +45,10 @@ pub enum DataSetError {
         known: &'static str,
     },
     /// The file is one that the project can fetch, and has not been fetched.
-    #[error("cannot open data set `{path}`: `cargo xtask fetch humaneval` brings it there")]
+    #[error(
+        "cannot open data set `{}`: `cargo xtask fetch humaneval` brings it there",
+        printable(.path)
+    )]
     NotFetched {
         /// The file.
         path: PathBuf,
@@ -52,15 +56,33 @@ pub enum DataSetError {
         source: io::Error,
     },
     /// The file is missing, or may not be read.
-    #[error("cannot open data set `{path}`")]
+    #[error("cannot open data set `{}`", printable(.path))]
     Open {
         /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
+    /// The path leads to something that may have no end.
+    #[error("`{}` is not a regular file but {found}", printable(.path))]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there, and what to do.
+        found: &'static str,
+    },
+    /// The file or its tasks are larger than allowed.
+    #[error("`{}`, {place}: {exceeded}", printable(.path))]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Where the bound was passed.
+        place: Place,
+        /// Which bound.
+        exceeded: Exceeded,
+    },
     /// Reading failed on the way.
-    #[error("cannot read line {line} of `{path}`")]
+    #[error("cannot read line {line} of `{}`", printable(.path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -70,7 +92,10 @@ pub enum DataSetError {
         source: io::Error,
     },
     /// The file is no gzip file, or a damaged or incomplete one.
-    #[error("`{path}` is not a whole gzip file: line {line} cannot be unpacked; fetch it again")]
+    #[error(
+        "`{}` is not a whole gzip file: line {line} cannot be unpacked; fetch it again",
+        printable(.path)
+    )]
     BrokenGzip {
         /// The file.
         path: PathBuf,
@@ -80,7 +105,10 @@ pub enum DataSetError {
         source: io::Error,
     },
     /// A line is not JSON.
-    #[error("`{path}`, line {line}, column {column}: not valid JSON: {reason}")]
+    #[error(
+        "`{}`, line {line}, column {column}: not valid JSON: {}",
+        printable(.path), printable(.reason)
+    )]
     BadJson {
         /// The file.
         path: PathBuf,
@@ -92,7 +120,10 @@ pub enum DataSetError {
         reason: String,
     },
     /// A line is JSON but has no named fields.
-    #[error("`{path}`, line {line}: expected an object with named fields, found {found}")]
+    #[error(
+        "`{}`, line {line}: expected an object with named fields, found {found}",
+        printable(.path)
+    )]
     NotAnObject {
         /// The file.
         path: PathBuf,
@@ -102,25 +133,28 @@ pub enum DataSetError {
         found: &'static str,
     },
     /// The file is no Parquet file, or a damaged one.
-    #[error("cannot read `{path}` as Parquet")]
+    #[error("cannot read `{}` as Parquet", printable(.path))]
     BadParquet {
         /// The file.
         path: PathBuf,
         /// What the decoder says.
-        source: ParquetError,
+        source: Box<dyn StdError + Send + Sync>,
     },
     /// A row of a Parquet file cannot be decoded.
-    #[error("cannot read row {row} of `{path}`")]
+    #[error("cannot read row {row} of `{}`", printable(.path))]
     BadRow {
         /// The file.
         path: PathBuf,
         /// The row.
         row: usize,
         /// What the decoder says.
-        source: ParquetError,
+        source: Box<dyn StdError + Send + Sync>,
     },
     /// A Parquet file lacks a column that the mapping names.
-    #[error("`{path}` has no column `{column}`; it has: {present}")]
+    #[error(
+        "`{}` has no column `{}`; it has: {}",
+        printable(.path), printable(.column), printable(.present)
+    )]
     MissingColumn {
         /// The file.
         path: PathBuf,
@@ -130,7 +164,10 @@ pub enum DataSetError {
         present: String,
     },
     /// A record lacks a field that the mapping names.
-    #[error("`{path}`, {place}: no field `{field}`; the record has: {present}")]
+    #[error(
+        "`{}`, {place}: no field `{}`; the record has: {}",
+        printable(.path), printable(.field), printable(.present)
+    )]
     MissingField {
         /// The file.
         path: PathBuf,
@@ -143,8 +180,9 @@ pub enum DataSetError {
     },
     /// A field holds something that has no plain text.
     #[error(
-        "`{path}`, {place}: field `{field}` holds {found}; \
-         only text, numbers and true or false can be used"
+        "`{}`, {place}: field `{}` holds {found}; \
+         only text, numbers and true or false can be used",
+        printable(.path), printable(.field)
     )]
     NotText {
         /// The file.
@@ -157,7 +195,10 @@ pub enum DataSetError {
         found: &'static str,
     },
     /// Two records have the same identifier.
-    #[error("`{path}`, {place}: the id `{id}` was already given to {earlier}")]
+    #[error(
+        "`{}`, {place}: the id `{}` was already given to {earlier}",
+        printable(.path), printable(.id)
+    )]
     DuplicateId {
         /// The file.
         path: PathBuf,
@@ -169,7 +210,10 @@ pub enum DataSetError {
         earlier: Place,
     },
     /// All records were to be left out.
-    #[error("`{path}` holds {records} records, and `skip` leaves none of them: lower it")]
+    #[error(
+        "`{}` holds {records} records, and `skip` leaves none of them: lower it",
+        printable(.path)
+    )]
     AllSkipped {
         /// The file.
         path: PathBuf,
@@ -177,7 +221,7 @@ pub enum DataSetError {
         records: usize,
     },
     /// There is not a single record.
-    #[error("`{path}` holds no records")]
+    #[error("`{}` holds no records", printable(.path))]
     Empty {
         /// The file.
         path: PathBuf,

@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 use polyphony_episode::{Task, TaskSource};
 use serde::{Deserialize, Serialize};
 
-use super::{error::DataSetError, json_lines, parquet, record::Mapping};
+use super::{bounds::DataBounds, error::DataSetError, json_lines, parquet, record::Mapping};
 
 /// A file on disk: JSON lines (`.jsonl`), gzipped JSON lines (`.jsonl.gz`) or Parquet (`.parquet`).
 /// Numbers and truth values are turned into text.
@@ -44,16 +44,20 @@ pub struct File {
     /// How many records to use, from the first; all by default.
     #[serde(default)]
     pub limit: Option<NonZeroUsize>,
+    /// How large the file may be.
+    #[serde(default)]
+    pub bounds: DataBounds,
 }
 
 impl File {
-    /// A file with all its fields and records.
+    /// A file with all its fields and records, within the usual bounds.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
             fields: BTreeMap::new(),
             id: None,
             limit: None,
+            bounds: DataBounds::default(),
         }
     }
 }
@@ -66,6 +70,7 @@ impl TaskSource for File {
             id: self.id.as_deref(),
             skip: 0,
             limit: self.limit,
+            bounds: self.bounds,
         });
         Ok(tasks?)
     }
@@ -117,19 +122,36 @@ pub(super) fn load(mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
             known: KNOWN_ENDINGS,
         });
     };
-    let file = fs::File::open(path).map_err(|source| DataSetError::Open {
-        path: path.to_owned(),
-        source,
-    })?;
+    let file = open(path)?;
     match format {
-        Format::JsonLines => mapping.tasks(json_lines::records(BufReader::new(file), path)),
+        Format::JsonLines => mapping.tasks(json_lines::records(BufReader::new(file), mapping)),
         Format::GzipJsonLines => {
             let unpacked = BufReader::new(MultiGzDecoder::new(BufReader::new(file)));
-            let records = json_lines::records(unpacked, path);
+            let records = json_lines::records(unpacked, mapping);
             mapping.tasks(records.map(|record| record.map_err(as_broken_gzip)))
         }
         Format::Parquet => parquet::load(file, mapping),
     }
+}
+
+/// Opens a regular file. Others may have no end, or wait for somebody to write into them.
+fn open(path: &Path) -> Result<fs::File, DataSetError> {
+    let failed = |source| DataSetError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let kind = fs::metadata(path).map_err(failed)?.file_type();
+    if !kind.is_file() {
+        let found = match kind.is_dir() {
+            true => "a directory: name a file in it",
+            false => "a device, a pipe or a socket: write what it gives into a file first",
+        };
+        return Err(DataSetError::NotAFile {
+            path: path.to_owned(),
+            found,
+        });
+    }
+    fs::File::open(path).map_err(failed)
 }
 
 /// A failure of the decoder, as opposed to one of the disk, is the file's own fault.

@@ -1,78 +1,194 @@
 //! JSON lines: one object a line. Blank lines are skipped.
 
-use std::{io::BufRead, path::Path};
+use std::{
+    fmt,
+    io::{BufRead, Read},
+    iter,
+};
 
-use serde_json::Value as Json;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::Number;
 
 use super::{
+    bounds::{Bound, Meter},
     error::{DataSetError, Place},
-    record::{Record, Value},
+    record::{Mapping, Record, Value},
 };
 
 /// The mark that some editors put at the start of a UTF-8 file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The records of a stream of lines; `path` names it in errors.
-pub(super) fn records(
-    lines: impl BufRead,
-    path: &Path,
-) -> impl Iterator<Item = Result<Record, DataSetError>> {
-    lines
-        .split(b'\n')
-        .zip(1..)
-        .filter_map(move |(bytes, line)| match bytes {
-            Ok(bytes) => {
-                let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-                (!text.trim_ascii().is_empty()).then(|| record(text, path, line))
+/// The records of a stream of lines.
+pub(super) fn records<'a>(
+    input: impl BufRead + 'a,
+    mapping: &Mapping<'a>,
+) -> impl Iterator<Item = Result<Record, DataSetError>> + 'a {
+    let mut lines = Lines {
+        input,
+        mapping: *mapping,
+        meter: Meter::new(mapping.bounds),
+        number: 0,
+    };
+    iter::from_fn(move || {
+        loop {
+            let line = match lines.next_line().transpose()? {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error)),
+            };
+            let text = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line);
+            if !text.trim_ascii().is_empty() {
+                return Some(record(text, &lines.mapping, lines.number));
             }
-            Err(source) => Some(Err(DataSetError::Read {
-                path: path.to_owned(),
-                line,
-                source,
-            })),
-        })
+        }
+    })
 }
 
-fn record(text: &[u8], path: &Path, line: usize) -> Result<Record, DataSetError> {
-    match serde_json::from_slice(text) {
-        Ok(Json::Object(fields)) => Ok(Record {
-            place: Place::Line(line),
-            values: fields
-                .into_iter()
-                .map(|(name, json)| (name, value(json)))
-                .collect(),
-        }),
-        Ok(other) => Err(DataSetError::NotAnObject {
-            path: path.to_owned(),
-            line,
-            found: kind(&other),
-        }),
-        Err(error) => Err(DataSetError::BadJson {
-            path: path.to_owned(),
-            line,
-            column: error.column(),
-            reason: reason(&error),
-        }),
+/// Lines within the bounds of the data set.
+struct Lines<'a, R> {
+    input: R,
+    mapping: Mapping<'a>,
+    meter: Meter,
+    /// Of the last line, counted from 1.
+    number: usize,
+}
+
+impl<R: BufRead> Lines<'_, R> {
+    /// The next line without its end.
+    fn next_line(&mut self) -> Result<Option<Vec<u8>>, DataSetError> {
+        self.number += 1;
+        let one_too_many = self.mapping.bounds.most(Bound::Record).saturating_add(1);
+        let mut line = Vec::new();
+        let mut input = self.input.by_ref().take(one_too_many as u64);
+        let length = input.read_until(b'\n', &mut line);
+        let length = length.map_err(|source| DataSetError::Read {
+            path: self.mapping.path.to_owned(),
+            line: self.number,
+            source,
+        })?;
+        if length == 0 {
+            return Ok(None);
+        }
+        let counted = self.meter.add(length);
+        counted.map_err(|e| self.mapping.too_large(Place::Line(self.number), e))?;
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        Ok(Some(line))
     }
 }
 
-fn value(json: Json) -> Value {
-    match json {
-        Json::String(text) => Value::Text(text),
-        Json::Number(number) => Value::Text(number.to_string()),
-        Json::Bool(truth) => Value::Text(truth.to_string()),
-        Json::Null | Json::Array(_) | Json::Object(_) => Value::Other(kind(&json)),
+fn record(text: &[u8], mapping: &Mapping<'_>, line: usize) -> Result<Record, DataSetError> {
+    let bad_json = |error: serde_json::Error| DataSetError::BadJson {
+        path: mapping.path.to_owned(),
+        line,
+        column: error.column(),
+        reason: reason(&error),
+    };
+    let first = text.trim_ascii_start().first().copied();
+    if first != Some(b'{') {
+        serde_json::from_slice::<IgnoredAny>(text).map_err(bad_json)?;
+        return Err(DataSetError::NotAnObject {
+            path: mapping.path.to_owned(),
+            line,
+            found: kind(first),
+        });
+    }
+    let Fields(values) = serde_json::from_slice(text).map_err(bad_json)?;
+    Ok(Record {
+        place: Place::Line(line),
+        values,
+    })
+}
+
+/// What a value is that begins with this byte and is no object.
+fn kind(first: Option<u8>) -> &'static str {
+    match first {
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a truth value",
+        Some(b'"') => "text",
+        Some(b'[') => "a list",
+        _ => "a number",
     }
 }
 
-fn kind(json: &Json) -> &'static str {
-    match json {
-        Json::Null => "null",
-        Json::Bool(_) => "a truth value",
-        Json::Number(_) => "a number",
-        Json::String(_) => "text",
-        Json::Array(_) => "a list",
-        Json::Object(_) => "an object",
+/// The values of an object. Lists and objects inside it are read over, so that they take no memory.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsFields;
+
+        impl<'de> Visitor<'de> for AsFields {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with named fields")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(AsFields)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsText;
+
+        impl<'de> Visitor<'de> for AsText {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+                Ok(Value::Text(text.to_owned()))
+            }
+
+            fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
+                Ok(Value::Text(truth.to_string()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+                Ok(Value::Text(number.to_string()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+                Ok(Value::Text(number.to_string()))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+                let written = Number::from_f64(number).map(|number| number.to_string());
+                Ok(written.map_or(Value::Other("no number"), Value::Text))
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Other("null"))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Value::Other("a list"))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+                while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Value::Other("an object"))
+            }
+        }
+
+        deserializer.deserialize_any(AsText)
     }
 }
 
@@ -88,10 +204,21 @@ fn reason(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
     use super::*;
+    use crate::dataset::bounds::DataBounds;
 
     fn read(text: &[u8]) -> Result<Vec<Record>, String> {
-        records(text, Path::new("posts.jsonl"))
+        let mapping = Mapping {
+            path: Path::new("posts.jsonl"),
+            fields: &BTreeMap::new(),
+            id: None,
+            skip: 0,
+            limit: None,
+            bounds: DataBounds::default(),
+        };
+        records(text, &mapping)
             .collect::<Result<_, _>>()
             .map_err(|e| e.to_string())
     }

@@ -3,15 +3,19 @@
 //! [`Embedded`], [`File`] and [`Problems`] are what a recipe may name; all three are read into tasks by
 //! one `Mapping`.
 
+mod bounds;
 mod embedded;
 mod error;
 mod file;
 mod json_lines;
 mod parquet;
+mod parquet_pages;
+mod printable;
 mod problems;
 mod record;
 
 pub use self::{
+    bounds::{DataBounds, Exceeded},
     embedded::{Embedded, EmbeddedSet},
     error::{DataSetError, Place},
     file::File,

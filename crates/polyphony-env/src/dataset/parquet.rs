@@ -3,15 +3,19 @@
 use std::{any::Any, fs::File, sync::Arc};
 
 use parquet::{
+    basic::Repetition,
     errors::ParquetError,
-    file::reader::{FileReader, SerializedFileReader},
+    file::reader::FileReader,
     record::{Field, Row, reader::RowIter},
     schema::types::Type,
 };
 use polyphony_episode::Task;
 
 use super::{
+    bounds::{Exceeded, Meter},
     error::{DataSetError, Place},
+    parquet_pages::BoundedFile,
+    printable::printable,
     record::{Mapping, Record, Value},
 };
 use crate::quiet::caught;
@@ -22,11 +26,8 @@ use crate::quiet::caught;
 /// here and becomes an error too.
 pub(super) fn load(file: File, mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
     caught(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
-        let source = ParquetError::General(format!("damaged file: {}", panic_message(&*payload)));
-        Err(DataSetError::BadParquet {
-            path: mapping.path.to_owned(),
-            source,
-        })
+        let message = format!("damaged file: {}", panic_message(&*payload));
+        Err(bad_parquet(mapping, &ParquetError::General(message)))
     })
 }
 
@@ -42,26 +43,55 @@ fn records(
     file: File,
     mapping: &Mapping<'_>,
 ) -> Result<impl Iterator<Item = Result<Record, DataSetError>>, DataSetError> {
-    let path = mapping.path;
-    let broken = |source| DataSetError::BadParquet {
-        path: path.to_owned(),
-        source,
-    };
-    let reader = SerializedFileReader::new(file).map_err(broken)?;
+    let broken = |error| bad_parquet(mapping, &error);
+    let reader = BoundedFile::new(file, mapping.bounds).map_err(broken)?;
     let schema = reader.metadata().file_metadata().schema();
     check_columns(schema, mapping)?;
     let wanted = projection(schema, mapping).map_err(broken)?;
     let rows = RowIter::from_file_into(Box::new(reader))
         .project(Some(wanted))
         .map_err(broken)?;
-    Ok(rows.zip(1..).map(move |(row, number)| match row {
-        Ok(row) => Ok(record(row, number)),
-        Err(source) => Err(DataSetError::BadRow {
-            path: path.to_owned(),
-            row: number,
-            source,
-        }),
+    let mut meter = Meter::new(mapping.bounds);
+    Ok(rows.zip(1..).map(move |(row, number)| {
+        let row = row.map_err(|error| bad_row(mapping, number, &error))?;
+        let counted = meter.add(row.get_column_iter().map(|(_, field)| size(field)).sum());
+        counted.map_err(|exceeded| mapping.too_large(Place::Row(number), exceeded))?;
+        Ok(record(row, number))
     }))
+}
+
+fn bad_parquet(mapping: &Mapping<'_>, error: &ParquetError) -> DataSetError {
+    DataSetError::BadParquet {
+        path: mapping.path.to_owned(),
+        source: printable(error.to_string()).into(),
+    }
+}
+
+fn bad_row(mapping: &Mapping<'_>, row: usize, error: &ParquetError) -> DataSetError {
+    if let ParquetError::External(source) = error
+        && let Some(exceeded) = source.downcast_ref::<Exceeded>()
+    {
+        return mapping.too_large(Place::Row(row), exceeded.clone());
+    }
+    DataSetError::BadRow {
+        path: mapping.path.to_owned(),
+        row,
+        source: printable(error.to_string()).into(),
+    }
+}
+
+/// The length of a value in bytes.
+fn size(field: &Field) -> usize {
+    match field {
+        Field::Str(text) => text.len(),
+        Field::Bytes(bytes) => bytes.len(),
+        _ => size_of::<u64>(),
+    }
+}
+
+/// Whether a column holds a single value a row.
+fn is_single(column: &Type) -> bool {
+    column.is_primitive() && column.get_basic_info().repetition() != Repetition::REPEATED
 }
 
 /// Checks that every mapped column is there and holds single values.
@@ -76,7 +106,7 @@ fn check_columns(schema: &Type, mapping: &Mapping<'_>) -> Result<(), DataSetErro
                 present: present.join(", "),
             });
         };
-        if !column.is_primitive() {
+        if !is_single(column) {
             return Err(DataSetError::NotText {
                 path: mapping.path.to_owned(),
                 place: Place::Row(1),
@@ -92,7 +122,7 @@ fn projection(schema: &Type, mapping: &Mapping<'_>) -> Result<Type, ParquetError
     let columns = schema
         .get_fields()
         .iter()
-        .filter(|column| column.is_primitive() && mapping.is_used(column.name()));
+        .filter(|column| is_single(column) && mapping.is_used(column.name()));
     Type::group_type_builder(schema.name())
         .with_fields(columns.map(Arc::clone).collect())
         .build()

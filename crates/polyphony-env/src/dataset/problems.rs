@@ -11,6 +11,7 @@ use polyphony_episode::{Task, TaskSource};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bounds::DataBounds,
     error::DataSetError,
     file::{load, name_of},
     record::Mapping,
@@ -43,6 +44,9 @@ pub struct Problems {
     /// How many of the others to use; all by default.
     #[serde(default)]
     pub limit: Option<NonZeroUsize>,
+    /// How large the file may be.
+    #[serde(default)]
+    pub bounds: DataBounds,
 }
 
 impl TaskSource for Problems {
@@ -54,6 +58,7 @@ impl TaskSource for Problems {
             id: Some("task_id"),
             skip: self.skip,
             limit: self.limit,
+            bounds: self.bounds,
         });
         Ok(tasks.map_err(with_hint)?)
     }

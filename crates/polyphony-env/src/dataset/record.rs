@@ -8,7 +8,10 @@ use std::{
 
 use polyphony_episode::Task;
 
-use super::error::{DataSetError, Place};
+use super::{
+    bounds::{Bound, DataBounds, Exceeded, memory},
+    error::{DataSetError, Place},
+};
 
 /// One record of a file: named values, in the file's order.
 #[derive(Debug, PartialEq)]
@@ -17,6 +20,14 @@ pub(super) struct Record {
     pub(super) place: Place,
     /// Its values by field name.
     pub(super) values: Vec<(String, Value)>,
+}
+
+impl Record {
+    /// The value of a field; the last one where there are several.
+    fn value(&self, field: &str) -> Option<&Value> {
+        let mut values = self.values.iter().rev();
+        values.find_map(|(name, value)| (name == field).then_some(value))
+    }
 }
 
 /// What a field holds, seen as text.
@@ -43,6 +54,8 @@ pub(super) struct Mapping<'a> {
     pub(super) skip: usize,
     /// How many of the others to use; all by default.
     pub(super) limit: Option<NonZeroUsize>,
+    /// How large the file and the tasks may be.
+    pub(super) bounds: DataBounds,
 }
 
 /// Fields that hold an identifier as a rule.
@@ -70,10 +83,18 @@ impl Mapping<'_> {
         let mut tasks = Vec::new();
         let mut places = HashMap::new();
         let mut records = records;
-        let skipped = records.by_ref().take(self.skip).count();
+        let mut skipped = 0;
+        for record in records.by_ref().take(self.skip) {
+            record?;
+            skipped += 1;
+        }
+        let mut bytes = 0;
         for record in records.take(limit) {
             let record = record?;
             let task = self.task(&record)?;
+            bytes += memory(&task);
+            let checked = self.bounds.check(Bound::Set, bytes);
+            checked.map_err(|exceeded| self.too_large(record.place, exceeded))?;
             if let Some(earlier) = places.insert(task.id.clone(), record.place) {
                 return Err(DataSetError::DuplicateId {
                     path: self.path.to_owned(),
@@ -92,6 +113,14 @@ impl Mapping<'_> {
             });
         }
         Ok(tasks)
+    }
+
+    pub(super) fn too_large(&self, place: Place, exceeded: Exceeded) -> DataSetError {
+        DataSetError::TooLarge {
+            path: self.path.to_owned(),
+            place,
+            exceeded,
+        }
     }
 
     fn task(&self, record: &Record) -> Result<Task, DataSetError> {
@@ -121,12 +150,9 @@ impl Mapping<'_> {
     }
 
     fn usual_id(&self, record: &Record) -> String {
-        let text_of = |field: &str| {
-            let mut values = record.values.iter();
-            values.find_map(|(name, value)| match value {
-                Value::Text(text) if name == field => Some(text.clone()),
-                _ => None,
-            })
+        let text_of = |field: &str| match record.value(field) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
         };
         ID_FIELDS
             .into_iter()
@@ -137,9 +163,9 @@ impl Mapping<'_> {
     fn text(&self, record: &Record, field: &str) -> Result<String, DataSetError> {
         let path = || self.path.to_owned();
         let place = record.place;
-        match record.values.iter().find(|(name, _)| name == field) {
-            Some((_, Value::Text(text))) => Ok(text.clone()),
-            Some((_, Value::Other(found))) => Err(DataSetError::NotText {
+        match record.value(field) {
+            Some(Value::Text(text)) => Ok(text.clone()),
+            Some(Value::Other(found)) => Err(DataSetError::NotText {
                 path: path(),
                 place,
                 field: field.to_owned(),
@@ -214,6 +240,7 @@ mod tests {
             id,
             skip,
             limit,
+            bounds: DataBounds::default(),
         }
         .tasks(records)
         .map_err(|e| e.to_string())
@@ -269,6 +296,7 @@ mod tests {
             id: None,
             skip: 0,
             limit: None,
+            bounds: DataBounds::default(),
         };
         let expected = [
             Task::new("t/7", [("body", "x"), ("id", "7"), ("task_id", "t/7")]),

@@ -24,6 +24,7 @@ static HUMAN_EVAL: LazyLock<Vec<Task>> = LazyLock::new(|| {
         path: HUMAN_EVAL_FILE.into(),
         skip: 0,
         limit: None,
+        bounds: polyphony_env::DataBounds::default(),
     };
     source.load().unwrap()
 });

@@ -1,0 +1,183 @@
+//! How large a data set may be: a file of a few megabytes must not fill the memory or hold up a run.
+
+use std::num::NonZeroUsize;
+
+use polyphony_episode::Task;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+const MB: usize = 1 << 20;
+
+/// How large a file and its tasks may be. Loading stops with an error as soon as one of the bounds is
+/// exceeded. Those that are left out have their defaults, which are far above usual data sets.
+///
+/// ```
+/// # use polyphony_env::{DataBounds, File};
+/// let posts: File = ron::from_str(r#"(path: "posts.jsonl.gz", bounds: (file_mb: 4096))"#)?;
+/// assert_eq!(posts.bounds.file_mb.get(), 4096);
+/// assert_eq!(posts.bounds.records, DataBounds::default().records);
+/// # Ok::<(), ron::error::SpannedError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataBounds {
+    /// The largest record, in MB: a line, or the values of a row that are used. 16 by default.
+    pub record_mb: NonZeroUsize,
+    /// How many lines or rows are read, with those that are blank or left out; 1,000,000 by default.
+    pub records: NonZeroUsize,
+    /// How much is read of a file, in MB after unpacking; 512 by default.
+    pub file_mb: NonZeroUsize,
+    /// How much memory the tasks take, in MB; 768 by default.
+    pub set_mb: NonZeroUsize,
+}
+
+impl Default for DataBounds {
+    fn default() -> Self {
+        // The compiler sees that none of them is zero.
+        const {
+            Self {
+                record_mb: NonZeroUsize::new(16).unwrap(),
+                records: NonZeroUsize::new(1_000_000).unwrap(),
+                file_mb: NonZeroUsize::new(512).unwrap(),
+                set_mb: NonZeroUsize::new(768).unwrap(),
+            }
+        }
+    }
+}
+
+/// One of the [`DataBounds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    Record,
+    Records,
+    File,
+    Set,
+}
+
+/// Which of the [`DataBounds`] was exceeded, and how to raise it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{found}; if the file is as it should be, {way_out}")]
+pub struct Exceeded {
+    found: String,
+    way_out: String,
+}
+
+impl DataBounds {
+    /// The most that a bound allows, in records or bytes.
+    pub(super) fn most(self, bound: Bound) -> usize {
+        match bound {
+            Bound::Record => self.record_mb.get().saturating_mul(MB),
+            Bound::Records => self.records.get(),
+            Bound::File => self.file_mb.get().saturating_mul(MB),
+            Bound::Set => self.set_mb.get().saturating_mul(MB),
+        }
+    }
+
+    /// Fails if an amount, in records or bytes, is more than a bound allows.
+    pub(super) fn check(self, bound: Bound, amount: usize) -> Result<(), Exceeded> {
+        if amount <= self.most(bound) {
+            return Ok(());
+        }
+        let (key, value, found) = match bound {
+            Bound::Record => ("record_mb", self.record_mb, "MB in one record"),
+            Bound::Records => ("records", self.records, "lines or rows"),
+            Bound::File => ("file_mb", self.file_mb, "MB to read after unpacking"),
+            Bound::Set => ("set_mb", self.set_mb, "MB of tasks"),
+        };
+        let fewer = match bound {
+            Bound::Record => "",
+            Bound::Records | Bound::File | Bound::Set => "use fewer records (`limit`) or ",
+        };
+        let double = value.get().saturating_mul(2);
+        Err(Exceeded {
+            found: format!("more than {value} {found}"),
+            way_out: format!("{fewer}raise the bound, as in `bounds: ({key}: {double})`"),
+        })
+    }
+}
+
+/// Counts what is read of one file.
+#[derive(Debug)]
+pub(super) struct Meter {
+    bounds: DataBounds,
+    records: usize,
+    bytes: usize,
+}
+
+impl Meter {
+    pub(super) fn new(bounds: DataBounds) -> Self {
+        Self {
+            bounds,
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Counts one more record.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), Exceeded> {
+        self.records += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.bounds.check(Bound::Records, self.records)?;
+        self.bounds.check(Bound::Record, bytes)?;
+        self.bounds.check(Bound::File, self.bytes)
+    }
+}
+
+/// About what a task takes in memory: its texts, and what maps and allocations add to them. While a
+/// set loads, identifiers are kept twice.
+pub(super) fn memory(task: &Task) -> usize {
+    const TASK: usize = 512;
+    const FIELD: usize = 128;
+    let fields = task.fields.iter();
+    let texts = fields.map(|(name, text)| FIELD + name.len() + text.len());
+    TASK + 2 * task.id.len() + texts.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exceeded_bound_says_how_to_raise_it() {
+        let small = |value| NonZeroUsize::new(value).unwrap();
+        let bounds = DataBounds {
+            record_mb: small(2),
+            records: small(3),
+            file_mb: small(4),
+            set_mb: small(5),
+        };
+        let fewer =
+            "if the file is as it should be, use fewer records (`limit`) or raise the bound";
+        let rows = [
+            (
+                Bound::Record,
+                2 * MB,
+                "more than 2 MB in one record; if the file is as it should be, \
+                 raise the bound, as in `bounds: (record_mb: 4)`"
+                    .to_owned(),
+            ),
+            (
+                Bound::Records,
+                3,
+                format!("more than 3 lines or rows; {fewer}, as in `bounds: (records: 6)`"),
+            ),
+            (
+                Bound::File,
+                4 * MB,
+                format!(
+                    "more than 4 MB to read after unpacking; {fewer}, as in `bounds: (file_mb: 8)`"
+                ),
+            ),
+            (
+                Bound::Set,
+                5 * MB,
+                format!("more than 5 MB of tasks; {fewer}, as in `bounds: (set_mb: 10)`"),
+            ),
+        ];
+        for (bound, most, expected) in rows {
+            assert_eq!(bounds.check(bound, most), Ok(()));
+            let error = bounds.check(bound, most + 1).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Small files that are large once read: each ends at one of the bounds, before it takes time or memory.
+
+use std::io::Read;
+
+use ::parquet::{
+    basic::{Compression, CompressionCodec, Encoding},
+    column::{
+        page::{CompressedPage, Page, PageWriter},
+        writer::ColumnCloseResult,
+    },
+    file::{
+        metadata::ColumnChunkMetaData,
+        properties::WriterProperties,
+        writer::{SerializedPageWriter, TrackedWrite},
+    },
+    schema::types::Type,
+};
+use bytes::Bytes;
+
+use super::*;
+
+const MB: usize = 1 << 20;
+
+/// Small bounds, so that a bomb is quick to make.
+fn bounded(mut set: OnDisk) -> OnDisk {
+    let bound = |value| NonZeroUsize::new(value).unwrap();
+    set.source.fields.clear();
+    set.source.bounds = DataBounds {
+        record_mb: bound(1),
+        records: bound(1000),
+        file_mb: bound(3),
+        set_mb: bound(2),
+    };
+    set
+}
+
+const ONE_RECORD: &str = "more than 1 MB in one record; if the file is as it should be, \
+    raise the bound, as in `bounds: (record_mb: 2)`";
+const RECORDS: &str = "more than 1000 lines or rows; if the file is as it should be, \
+    use fewer records (`limit`) or raise the bound, as in `bounds: (records: 2000)`";
+const WHOLE_FILE: &str = "more than 3 MB to read after unpacking; if the file is as it should be, \
+    use fewer records (`limit`) or raise the bound, as in `bounds: (file_mb: 6)`";
+const TASKS: &str = "more than 2 MB of tasks; if the file is as it should be, \
+    use fewer records (`limit`) or raise the bound, as in `bounds: (set_mb: 4)`";
+
+#[test]
+fn lines_end_at_a_bound() {
+    let long = "x".repeat(MB - 20);
+    let fields: String = (0..2000).map(|n| format!(r#""{n}":"","#)).collect();
+    let rows = [
+        (1, ONE_RECORD, "x".repeat(2 * MB)),
+        (
+            2,
+            ONE_RECORD,
+            format!("{{}}\n{{\"a\": \"{}\"}}\n", "x".repeat(MB)),
+        ),
+        (1001, RECORDS, "\n".repeat(5000)),
+        (1001, RECORDS, "{\"a\": 1}\n".repeat(5000)),
+        (
+            4,
+            WHOLE_FILE,
+            format!("{{\"a\": []}}{long}\n").replace('x', " ").repeat(9),
+        ),
+        (2, TASKS, format!("{{\"a\":\"{long}\"}}\n").repeat(3)),
+        (8, TASKS, format!("{{{fields}\"a\":\"\"}}\n").repeat(99)),
+    ];
+    for (line, expected, text) in rows {
+        let plain = bounded(OnDisk::with("bomb.jsonl", &text));
+        assert_eq!(
+            plain.error(),
+            format!("`bomb.jsonl`, line {line}: {expected}")
+        );
+        let packed = bounded(OnDisk::with("bomb.jsonl.gz", gzip(&text)));
+        assert_eq!(
+            packed.error(),
+            format!("`bomb.jsonl.gz`, line {line}: {expected}")
+        );
+    }
+}
+
+#[test]
+fn bounds_count_what_is_left_out_too() {
+    let set = bounded(OnDisk::with("bomb.jsonl.gz", gzip(&"{}\n".repeat(5000))));
+    let problems = Problems {
+        path: set.path().to_owned(),
+        skip: 4000,
+        limit: None,
+        bounds: set.source.bounds,
+    };
+    let error = set.told(&*problems.load().unwrap_err());
+    assert_eq!(error, format!("`bomb.jsonl.gz`, line 1001: {RECORDS}"));
+}
+
+#[test]
+fn a_raised_bound_lets_the_file_through() {
+    let mut set = bounded(OnDisk::with("posts.jsonl", "{\"a\": 1}\n".repeat(1500)));
+    set.source.limit = NonZeroUsize::new(1000);
+    assert_eq!(set.load().len(), 1000);
+    set.source.limit = None;
+    set.source.bounds.records = NonZeroUsize::new(1500).unwrap();
+    assert_eq!(set.load().len(), 1500);
+}
+
+/// Nested values are read over: they take no memory, and the stack does not grow with them.
+#[test]
+fn values_inside_values_are_not_kept() {
+    let deep = ["[".repeat(300_000), "]".repeat(300_000)].concat();
+    let set = OnDisk::with(
+        "a.jsonl",
+        format!("{{\"body\": \"x\", \"deep\": {deep}}}\n"),
+    );
+    assert_eq!(set.load(), [Task::new("a/1", [("post", "x")])]);
+}
+
+#[cfg(unix)]
+#[test]
+fn only_regular_files_are_read() {
+    let expected = |found| format!("`posts.jsonl` is not a regular file but {found}");
+    let set = OnDisk::new("posts.jsonl");
+    fs::create_dir(set.path()).unwrap();
+    assert_eq!(set.error(), expected("a directory: name a file in it"));
+
+    let other = "a device, a pipe or a socket: write what it gives into a file first";
+    let set = OnDisk::new("posts.jsonl");
+    std::os::unix::fs::symlink("/dev/zero", set.path()).unwrap();
+    assert_eq!(set.error(), expected(other));
+
+    let set = OnDisk::new("posts.jsonl");
+    let made = std::process::Command::new("mkfifo")
+        .arg(set.path())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    assert_eq!(set.error(), expected(other));
+}
+
+#[test]
+fn names_and_values_in_messages_are_escaped_and_bounded() {
+    let name = format!("\\u001b[2J\\u202e{}", "n".repeat(100_000));
+    let set = OnDisk::with("posts.jsonl", format!("{{\"{name}\": 1}}\n"));
+    let error = set.error();
+    let start = r"`posts.jsonl`, line 1: no field `body`; the record has: \u{1b}[2J\u{202e}nnn";
+    assert!(error.starts_with(start) && error.len() < 600, "{error}");
+
+    let line = "{\"body\": \"x\", \"id\": \"\\u001b[2J\\n\"}\n";
+    let set = OnDisk::with("po\u{1b}[2Jsts.jsonl", line.repeat(2)).mapped(&[], "id");
+    let expected =
+        r"`po\u{1b}[2Jsts.jsonl`, line 2: the id `\u{1b}[2J\n` was already given to line 1";
+    assert_eq!(set.error(), expected);
+
+    let name = format!("\u{1b}{}", "n".repeat(100_000));
+    let set = column_set(&name, &[plain_page(1, b"")], 1).mapped(&[], "id");
+    let error = set.error();
+    let start = r"`bomb.parquet` has no column `id`; it has: \u{1b}nnn";
+    assert!(error.starts_with(start) && error.len() < 600, "{error}");
+}
+
+/// A table of one column of text, `body` or optional `body`, written by the library.
+fn written(
+    optional: bool,
+    codec: Compression,
+    texts: impl IntoIterator<Item = Option<String>>,
+) -> OnDisk {
+    let set = OnDisk::new("bomb.parquet");
+    let kind = if optional { "OPTIONAL" } else { "REQUIRED" };
+    let schema = format!("message m {{ {kind} BYTE_ARRAY body (UTF8); }}");
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let properties = WriterProperties::builder().set_compression(codec).build();
+    let file = fs::File::create(set.path()).unwrap();
+    let mut file = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let texts: Vec<Option<String>> = texts.into_iter().collect();
+    let levels: Vec<i16> = texts.iter().map(|text| i16::from(text.is_some())).collect();
+    let values: Vec<ByteArray> = texts
+        .iter()
+        .flatten()
+        .map(|text| text.as_str().into())
+        .collect();
+    let writer = column.typed::<ByteArrayType>();
+    writer
+        .write_batch(&values, optional.then_some(&levels[..]), None)
+        .unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    file.close().unwrap();
+    bounded(set)
+}
+
+fn column_set(name: &str, pages: &[Page], rows: i64) -> OnDisk {
+    packed_column_set(name, pages, rows, CompressionCodec::UNCOMPRESSED)
+}
+
+/// A table of one column of text with these pages, whatever they say of themselves.
+fn packed_column_set(name: &str, pages: &[Page], rows: i64, codec: CompressionCodec) -> OnDisk {
+    let set = OnDisk::new("bomb.parquet");
+    let column = Type::primitive_type_builder(name, ::parquet::basic::Type::BYTE_ARRAY)
+        .with_repetition(::parquet::basic::Repetition::REQUIRED)
+        .build();
+    let schema = Type::group_type_builder("m").with_fields(vec![Arc::new(column.unwrap())]);
+    let schema = Arc::new(schema.build().unwrap());
+
+    let mut bytes = TrackedWrite::new(Vec::new());
+    let mut writer = SerializedPageWriter::new(&mut bytes);
+    let mut dictionary = None;
+    let mut data = 0;
+    for page in pages {
+        let size = page.buffer().len();
+        let written = writer
+            .write_page(CompressedPage::new(page.clone(), size))
+            .unwrap();
+        match page {
+            Page::DictionaryPage { .. } => dictionary = Some(written.offset as i64),
+            _ => data = written.offset as i64,
+        }
+    }
+    let bytes = Bytes::from(bytes.into_inner().unwrap());
+
+    let file = fs::File::create(set.path()).unwrap();
+    let mut file = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+    let metadata = ColumnChunkMetaData::builder(file.schema_descr().column(0))
+        .set_compression_codec(codec)
+        .set_num_values(rows)
+        .set_dictionary_page_offset(dictionary)
+        .set_data_page_offset(data)
+        .set_total_compressed_size(bytes.len() as i64)
+        .set_total_uncompressed_size(bytes.len() as i64)
+        .build()
+        .unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let close = ColumnCloseResult {
+        bytes_written: bytes.len() as u64,
+        rows_written: rows as u64,
+        metadata,
+        bloom_filter: None,
+        column_index: None,
+        offset_index: None,
+    };
+    group.append_column(&bytes, close).unwrap();
+    group.close().unwrap();
+    file.close().unwrap();
+    bounded(set)
+}
+
+fn data_page(values: u32, encoding: Encoding, bytes: &[u8]) -> Page {
+    Page::DataPage {
+        buf: Bytes::copy_from_slice(bytes),
+        num_values: values,
+        encoding,
+        def_level_encoding: Encoding::RLE,
+        rep_level_encoding: Encoding::RLE,
+        statistics: None,
+    }
+}
+
+fn plain_page(values: u32, bytes: &[u8]) -> Page {
+    data_page(values, Encoding::PLAIN, bytes)
+}
+
+fn dictionary(values: u32, bytes: &[u8]) -> Page {
+    Page::DictionaryPage {
+        buf: Bytes::copy_from_slice(bytes),
+        num_values: values,
+        encoding: Encoding::PLAIN,
+        is_sorted: false,
+    }
+}
+
+/// A text as plain encoding has it.
+fn plain(text: &str) -> Vec<u8> {
+    [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// The index 0, this many times: runs are written as twice their length, seven bits at a time.
+fn zeros(times: u32) -> Vec<u8> {
+    let mut bytes = vec![1];
+    let mut rest = u64::from(times) << 1;
+    while rest >= 0x80 {
+        bytes.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.extend([rest as u8, 0]);
+    bytes
+}
+
+fn zipped(bytes: usize) -> Vec<u8> {
+    let mut packed = Vec::new();
+    let mut encoder = GzEncoder::new(&mut packed, flate2::Compression::default());
+    std::io::copy(&mut std::io::repeat(0).take(bytes as u64), &mut encoder).unwrap();
+    encoder.finish().unwrap();
+    packed
+}
+
+#[test]
+fn rows_end_at_a_bound() {
+    let long = [Some("x".repeat(MB + 1))];
+    let many = (0..5000).map(|n| Some(n.to_string()));
+    let plain = Compression::UNCOMPRESSED;
+    let snappy = Compression::SNAPPY;
+    let rows = [
+        (1, ONE_RECORD, written(false, plain, long)),
+        (1001, RECORDS, written(false, snappy, many)),
+        (1001, RECORDS, written(true, snappy, vec![None; 5000])),
+    ];
+    for (row, expected, set) in rows {
+        assert_eq!(
+            set.error(),
+            format!("`bomb.parquet`, row {row}: {expected}")
+        );
+    }
+}
+
+#[test]
+fn pages_end_at_a_bound() {
+    let text = "x".repeat(700_000);
+    let two_billion = i32::MAX as u32;
+    let repeated = [
+        dictionary(1, &plain(&text)),
+        data_page(two_billion, Encoding::RLE_DICTIONARY, &zeros(two_billion)),
+    ];
+    let promised = [
+        dictionary(two_billion, &plain("x")),
+        plain_page(1, &plain("x")),
+    ];
+    let gzip = CompressionCodec::GZIP;
+    let rows = [
+        // One text of a dictionary in every row.
+        (3, TASKS, column_set("body", &repeated, i64::MAX)),
+        // A dictionary of two billion texts, of which one is there.
+        (1, WHOLE_FILE, column_set("body", &promised, 1)),
+        // A page that is far larger than it says.
+        (
+            1,
+            WHOLE_FILE,
+            packed_column_set("body", &[plain_page(1, &zipped(50 * MB))], 1, gzip),
+        ),
+        (
+            1,
+            WHOLE_FILE,
+            packed_column_set("body", &[dictionary(1, &zipped(50 * MB))], 1, gzip),
+        ),
+    ];
+    for (row, expected, set) in rows {
+        assert_eq!(
+            set.error(),
+            format!("`bomb.parquet`, row {row}: {expected}")
+        );
+    }
+    for codec in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::ZSTD(Default::default()),
+    ] {
+        let texts = (0..9).map(|n| Some(format!("{n}{text}")));
+        let mut set = written(false, codec, texts);
+        set.source.bounds.set_mb = NonZeroUsize::new(99).unwrap();
+        let error = set.error();
+        assert!(error.ends_with(WHOLE_FILE), "{codec}: {error}");
+        set.source.bounds.file_mb = NonZeroUsize::new(99).unwrap();
+        assert_eq!(set.load().len(), 9, "{codec}");
+    }
+}
+
+/// Lengths in this encoding may be promised by the billion, and prefixes be repeated.
+#[test]
+fn encodings_that_multiply_are_refused() {
+    for (encoding, name) in [
+        (Encoding::DELTA_BYTE_ARRAY, "DELTA_BYTE_ARRAY"),
+        (Encoding::DELTA_LENGTH_BYTE_ARRAY, "DELTA_LENGTH_BYTE_ARRAY"),
+    ] {
+        // Blocks of 2²⁷ values, one part in a block, 2³⁰ values, all of them 0.
+        let header = [
+            0x80, 0x80, 0x80, 0x40, 1, 0x80, 0x80, 0x80, 0x80, 4, 0, 0, 0, 0,
+        ];
+        let set = column_set("body", &[data_page(1, encoding, &header)], 1);
+        let expected = format!(
+            "cannot read row 1 of `bomb.parquet`: NYI: the encoding {name}; \
+             write the file again with plain or dictionary encoding"
+        );
+        assert_eq!(set.error(), expected);
+    }
+}
+
+#[test]
+fn metadata_is_bounded() {
+    let set = OnDisk::new("bomb.parquet");
+    let mut column = Type::primitive_type_builder("x", ::parquet::basic::Type::INT32)
+        .with_repetition(::parquet::basic::Repetition::REQUIRED)
+        .build()
+        .unwrap();
+    for _ in 0..1000 {
+        column = Type::group_type_builder("g")
+            .with_repetition(::parquet::basic::Repetition::REQUIRED)
+            .with_fields(vec![Arc::new(column)])
+            .build()
+            .unwrap();
+    }
+    let schema = Type::group_type_builder("m").with_fields(vec![Arc::new(column)]);
+    let file = fs::File::create(set.path()).unwrap();
+    let schema = Arc::new(schema.build().unwrap());
+    SerializedFileWriter::new(file, schema, Arc::default())
+        .unwrap()
+        .close()
+        .unwrap();
+    let expected = "cannot read `bomb.parquet` as Parquet: Parquet error: it has 1002 columns, \
+        and no more than 1000 are read; write it again with the needed columns alone";
+    assert_eq!(set.error(), expected);
+
+    let length = 9_u32 << 20;
+    let set = OnDisk::with("bomb.parquet", "PAR1");
+    let mut file = fs::File::options().write(true).open(set.path()).unwrap();
+    file.set_len(u64::from(length) + 4).unwrap();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).unwrap();
+    file.write_all(&[&length.to_le_bytes()[..], b"PAR1"].concat())
+        .unwrap();
+    let expected = "cannot read `bomb.parquet` as Parquet: Parquet error: its metadata takes \
+        9437184 bytes, and no more than 8388608 are read; \
+        write the file again with larger row groups and the needed columns alone";
+    assert_eq!(set.error(), expected);
+}
