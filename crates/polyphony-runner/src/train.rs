@@ -12,7 +12,7 @@ use polyphony_report::{Evaluation, RunDirectory, check_free, check_training_run}
 
 use crate::{
     changeable::Changeable,
-    checkpoint::{self, Position},
+    checkpoint::{self, Checkpoint, Position},
     evaluate::EvaluationSession,
     info, memory,
     observer::{Best, Event, Observer},
@@ -97,8 +97,8 @@ pub fn train(
 /// environment runs on the machine.
 ///
 /// # Errors
-/// As [`train`], and if the run is complete, its checkpoint cannot be used, or an override would change what
-/// it has done.
+/// As [`train`], and if the run is complete, its checkpoint cannot be used, its records have changed since, or an
+/// override would change what it has done.
 pub fn resume(
     registry: &Registry,
     path: &Path,
@@ -116,14 +116,25 @@ pub fn resume(
     recipe.validate_for_training(algorithm.as_ref())?;
     check_training_run(path).context("there is nothing to resume")?;
     let found = find_checkpoint(path, from, &recipe)?;
+    // Everything that the run has left is checked before models are read and anything is changed.
+    let checkpoint = match &found.checkpoint {
+        None => None,
+        Some(checkpoint) => Some(Checkpoint::open(path, checkpoint, &recipe, &changeable)?),
+    };
+    let mut run = RunDirectory::open(path)?;
+    if let Some(checkpoint) = &checkpoint {
+        checkpoint.check_records(&run)?;
+    }
     let prepared = Prepared::for_training(registry, &recipe, algorithm, observer)?;
     let info = info::run_info(registry, &recipe, &prepared)?;
     let mut session = Session::new(&recipe, prepared)?;
-    let position = match &found.checkpoint {
+    let position = match checkpoint {
         None => Position::default(),
-        Some(checkpoint) => session.load(path, checkpoint, &changeable)?,
+        Some(checkpoint) => {
+            session.restore(&checkpoint)?;
+            checkpoint.position().clone()
+        }
     };
-    let mut run = RunDirectory::open(path, position.lengths)?;
     // In this order, a run that is killed here still resumes from its newest checkpoint.
     checkpoint::go_back_to(path, position.steps, &recipe)?;
     run.cut(position.lengths)?;
@@ -238,19 +249,9 @@ impl<'a> Session<'a> {
     }
 
     /// Restores team and algorithm from a checkpoint.
-    fn load(
-        &mut self,
-        path: &Path,
-        checkpoint: &Path,
-        changeable: &Changeable,
-    ) -> Result<Position> {
-        let learner = checkpoint::Learner {
-            recipe: self.recipe,
-            changeable,
-            agents: &mut self.prepared.team.agents,
-            algorithm: self.algorithm.as_mut(),
-        };
-        checkpoint::load(path, checkpoint, learner)
+    fn restore(&mut self, checkpoint: &Checkpoint<'_>) -> Result<()> {
+        let agents = &mut self.prepared.team.agents;
+        checkpoint.restore(agents, self.algorithm.as_mut())
     }
 
     /// Trains from a position to the end, saves the agents, and evaluates them.
