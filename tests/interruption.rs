@@ -5,7 +5,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt as _,
-    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, ExitStatus, Stdio},
 };
 
 use libc::{SIG_DFL, SIG_IGN, SIGHUP, SIGINT, SIGTERM, c_int, sighandler_t};
