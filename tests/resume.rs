@@ -38,7 +38,7 @@ const RECIPE: &str = r#"(
     checkpoints: (every: 3, keep: 2),
 )"#;
 
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     place_for(RECIPE)
 }
 

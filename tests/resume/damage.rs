@@ -59,7 +59,19 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
 /// Changes a file of the newest checkpoint and sees the run refuse it.
 #[track_caller]
 fn refused(place: &Place, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>, expected: &[&str]) {
-    let path = place.path("run/checkpoints/step-000007").join(file);
+    let file = format!("checkpoints/step-000007/{file}");
+    refused_of_run(place, &file, change, expected);
+}
+
+/// Changes a file of the run and sees it refused, with the way out.
+#[track_caller]
+fn refused_of_run(
+    place: &Place,
+    file: &str,
+    change: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    expected: &[&str],
+) {
+    let path = place.path("run").join(file);
     let good = fs::read(&path).unwrap();
     fs::write(&path, change(good.clone())).unwrap();
     let offered = "use the one before it: resume with `--from step-000006`";
@@ -106,6 +118,100 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     Left::read(&place, "run").check(&whole, "from step 6");
     place.succeed(&["resume", "run", "--from", "start"]);
     Left::read(&place, "run").check(&whole, "from the start");
+}
+
+#[test]
+fn records_that_somebody_has_edited_are_refused_before_anything_is_trained() {
+    let place = place();
+    let whole = train_whole(&place, &[]);
+    fs::rename(place.path("whole"), place.path("run")).unwrap();
+    // Not even a model is read before.
+    fs::rename(place.path("model"), place.path("elsewhere")).unwrap();
+    let events = "tensorboard/events.out.tfevents.polyphony";
+    for (file, from, to, expected) in [
+        (
+            "metrics.jsonl",
+            "{\"step\":1",
+            "{\"step\": 1",
+            "no line ends after its first",
+        ),
+        (
+            "metrics.jsonl",
+            "{\"step\":7",
+            "{\"step\":6",
+            "line 7 is of step 6, but must be of step 7",
+        ),
+        (
+            "metrics.jsonl",
+            "{\"step\":2",
+            "{\"step\"=2",
+            "run/metrics.jsonl, line 2",
+        ),
+        (
+            "rollouts.jsonl",
+            "{\"step\":1",
+            "{\"step\": 1",
+            "no line ends after its first",
+        ),
+        (
+            "rollouts.jsonl",
+            "{\"step\":7",
+            "{\"step\"=7",
+            "run/rollouts.jsonl, line 7",
+        ),
+        (
+            "evaluations.jsonl",
+            "\"return\":",
+            "\"return\"=",
+            "run/evaluations.jsonl, line 1",
+        ),
+        (
+            "evaluations.jsonl",
+            "{\"step\":0",
+            "{\"step\":8",
+            "line 1 is of step 8, but must be of a step from 0 to 7",
+        ),
+        (
+            events,
+            "return",
+            "RETURN",
+            "a record in it is damaged or cut off",
+        ),
+        (
+            events,
+            "return",
+            "returns",
+            "a record in it is damaged or cut off",
+        ),
+    ] {
+        let edit = |bytes: Vec<u8>| {
+            let at = bytes
+                .windows(from.len())
+                .position(|part| part == from.as_bytes());
+            let at = at.unwrap_or_else(|| panic!("{file} has no {from}"));
+            [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+        };
+        refused_of_run(&place, file, edit, &[&format!("run/{file}"), expected]);
+    }
+    let short = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    for file in [
+        "metrics.jsonl",
+        "rollouts.jsonl",
+        "evaluations.jsonl",
+        events,
+    ] {
+        refused_of_run(&place, file, short, &[&format!("run/{file}"), "but had"]);
+    }
+
+    // An earlier checkpoint does not count on the end of a file.
+    fs::rename(place.path("elsewhere"), place.path("model")).unwrap();
+    let metrics = place.read("run/metrics.jsonl");
+    place.write(
+        "run/metrics.jsonl",
+        metrics.replacen("{\"step\":7", "{\"step\": 7", 1),
+    );
+    place.succeed(&["resume", "run", "--from", "step-000006"]);
+    Left::read(&place, "run").check(&whole, "from step 6");
 }
 
 #[test]
@@ -163,7 +269,8 @@ fn what_cannot_be_resumed_is_explained() {
 
     let metrics = place.read("run/metrics.jsonl");
     place.write("run/metrics.jsonl", &metrics[..metrics.len() - 1]);
-    place.refuse(&more, &["but had", "when the checkpoint was made"]);
+    let expected = "run/metrics.jsonl has changed since the checkpoint was made: it has";
+    place.refuse(&more, &[expected, "but had", "`--from start`"]);
     place.write("run/metrics.jsonl", metrics);
     place.succeed(&more);
     assert_eq!(place.read_lines("run/metrics.jsonl").len(), 2);

@@ -78,4 +78,10 @@ pub trait TaskSource {
 
     /// A short name for reports, such as the file's.
     fn label(&self) -> String;
+
+    /// The keys of its settings that change no task, such as a limit of memory: comparisons do not take them for
+    /// another experiment, and a resumed run may change them.
+    fn operational_keys(&self) -> &'static [&'static str] {
+        &[]
+    }
 }

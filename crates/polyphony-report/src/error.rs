@@ -88,19 +88,13 @@ pub enum ReportError {
         /// The file.
         path: PathBuf,
     },
-    /// A file of the run is shorter than when the checkpoint was made.
-    #[error(
-        "opening {}: it has {found} bytes, but had {expected} when the checkpoint was made: resume from an \
-         earlier checkpoint",
-        path.display()
-    )]
-    TooShort {
+    /// A file of the run does not hold what it held when a checkpoint was made.
+    #[error("{} has changed since the checkpoint was made: {reason}", path.display())]
+    Changed {
         /// The file.
         path: PathBuf,
-        /// Its length in bytes.
-        found: u64,
-        /// The length in bytes that it had.
-        expected: u64,
+        /// How that is known.
+        reason: String,
     },
     /// Two metrics of one step have the same name.
     #[error("step {step} has two metrics called `{name}`: each needs a name of its own")]

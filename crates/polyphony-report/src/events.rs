@@ -6,7 +6,7 @@
 //! are given to `prost` here.
 
 use std::{
-    io::{self, Write},
+    io::{self, BufRead, ErrorKind, Read, Write},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -85,6 +85,38 @@ fn write(output: &mut impl Write, step: i64, what: What) -> io::Result<()> {
     output.write_all(&masked_checksum(&length).to_le_bytes())?;
     output.write_all(&record)?;
     output.write_all(&masked_checksum(&record).to_le_bytes())
+}
+
+/// Whether `input` is whole records with the checksums that they were written with.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn is_whole(mut input: impl BufRead) -> io::Result<bool> {
+    while !input.fill_buf()?.is_empty() {
+        let length = checked(&mut input, 8)?;
+        let Some(length) =
+            length.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)))
+        else {
+            return Ok(false);
+        };
+        if checked(&mut input, length)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The next bytes, if they are there and have the checksum that follows them.
+fn checked(input: &mut impl Read, length: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    input.by_ref().take(length).read_to_end(&mut bytes)?;
+    let mut checksum = [0; 4];
+    match input.read_exact(&mut checksum) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let is_right = u32::from_le_bytes(checksum) == masked_checksum(&bytes);
+    Ok(is_right.then_some(bytes))
 }
 
 /// The checksum of a TFRecord, which is masked since it may itself be part of what is summed up.

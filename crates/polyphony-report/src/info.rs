@@ -15,6 +15,8 @@ pub struct RunInfo {
     pub environment: EnvironmentInfo,
     /// The name of the held-out data set for readers.
     pub held_out: String,
+    /// The paths of the settings that change nothing that is played, such as a number of workers.
+    pub operational_keys: Vec<String>,
     /// What learned.
     pub algorithm: AlgorithmInfo,
     /// The seed of all random numbers.
@@ -55,8 +57,6 @@ pub struct EnvironmentInfo {
     pub horizon: usize,
     /// Whether a single agent does a team's work.
     pub is_single_agent: bool,
-    /// The keys of its settings that change nothing that is played, such as a number of workers.
-    pub operational_keys: Vec<String>,
 }
 
 /// An algorithm, as far as reports need it.

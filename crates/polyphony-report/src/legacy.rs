@@ -62,7 +62,6 @@ fn environment(settings: &Settings, roles: Vec<String>) -> EnvironmentInfo {
         name,
         roles,
         horizon: turns.map_or(1, |turns| turns as usize),
-        operational_keys: Vec::new(),
     }
 }
 

@@ -14,7 +14,10 @@ mod texts;
 use std::path::Path;
 
 use indexmap::IndexSet;
-use minijinja::{Environment, Value, context, value::Serde};
+use minijinja::{
+    Environment, Value, context,
+    value::{Serde, ValueKind},
+};
 use serde::Serialize;
 
 use self::plot::Chart;
@@ -22,6 +25,7 @@ use crate::{
     comparison::{Row, compare},
     error::{ReportError, Result},
     run::Run,
+    visible::visible,
 };
 
 /// plotly.js with lines, dots and bars.
@@ -174,8 +178,25 @@ fn title(runs: &[Run]) -> String {
 fn render(values: Value) -> Result<String> {
     let mut templates = Environment::new();
     let add = templates.add_template("page.html", include_str!("report/page.html"));
-    add.and_then(|()| templates.get_template("page.html")?.render(values))
+    add.and_then(|()| templates.get_template("page.html")?.render(shown(values)?))
         .map_err(|error| ReportError::Page(Box::new(error)))
+}
+
+/// The value with all texts in it as they are shown: whatever comes from a run's files may hold anything.
+fn shown(value: Value) -> std::result::Result<Value, minijinja::Error> {
+    Ok(match (value.kind(), value.as_str()) {
+        (_, Some(text)) if !value.is_safe() => Value::from(&*visible(text)),
+        (ValueKind::Seq, _) => {
+            let items = value.try_iter()?.map(shown);
+            Value::from(items.collect::<std::result::Result<Vec<_>, _>>()?)
+        }
+        (ValueKind::Map, _) => {
+            let entry = |key: Value| Ok((shown(key.clone())?, shown(value.get_item(&key)?)?));
+            let entries = value.try_iter()?.map(entry);
+            Value::from_pairs(entries.collect::<std::result::Result<Vec<_>, minijinja::Error>>()?)
+        }
+        _ => value,
+    })
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::{
     info::RunInfo,
     layout,
     metrics::{Catalog, line, numbers},
+    records::Kept,
     run::{Run, catalog},
 };
 
@@ -86,33 +87,57 @@ impl RunDirectory {
     /// Writes what a run begins with. The recipe comes after the files that make a directory a training
     /// run: a run that is killed meanwhile either resumes or has left the directory free.
     fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
-        let mut run = Self::open(path, Lengths::default())?;
+        let mut run = Self::open(path)?;
         run.save_recipe(recipe)?;
         run.cut(Lengths::default())?;
         run.save_info(info)?;
         Ok(run)
     }
 
-    /// Opens the files of a run's directory, which have at least these lengths. What is in them is not
-    /// changed yet: see [`RunDirectory::cut`].
+    /// Opens the files of a run's directory, and makes those that are missing. What is in them is not changed
+    /// yet: see [`RunDirectory::cut`].
     ///
     /// # Errors
-    /// If the files are shorter, another process writes them, or they cannot be written.
-    pub fn open(path: &Path, lengths: Lengths) -> Result<Self> {
+    /// If another process writes them, or they cannot be written.
+    pub fn open(path: &Path) -> Result<Self> {
         let tensorboard = path.join(layout::TENSORBOARD);
         fs::create_dir_all(&tensorboard).map_err(ReportError::io("making", &tensorboard))?;
         let events = tensorboard.join(layout::EVENT_FILE);
         Ok(Self {
             path: path.to_owned(),
-            metrics: locked(&path.join(layout::METRICS), lengths.metrics)?,
-            rollouts: locked(&path.join(layout::ROLLOUTS), lengths.rollouts)?,
-            evaluations: locked(&path.join(layout::EVALUATIONS), lengths.evaluations)?,
-            events: locked(&events, lengths.events)?,
+            metrics: locked(&path.join(layout::METRICS))?,
+            rollouts: locked(&path.join(layout::ROLLOUTS))?,
+            evaluations: locked(&path.join(layout::EVALUATIONS))?,
+            events: locked(&events)?,
             catalog: catalog(path)?,
         })
     }
 
-    /// Cuts the files to these lengths.
+    /// Checks that the files begin with the records of this many steps, and that these have these lengths.
+    ///
+    /// # Errors
+    /// Names the file that has been changed since, and how.
+    pub fn check(&self, steps: usize, lengths: Lengths) -> Result<()> {
+        self.kept(layout::METRICS, &self.metrics, lengths.metrics)
+            .check_metrics(steps)?;
+        self.kept(layout::ROLLOUTS, &self.rollouts, lengths.rollouts)
+            .check_rollouts(steps)?;
+        self.kept(layout::EVALUATIONS, &self.evaluations, lengths.evaluations)
+            .check_evaluations(steps)?;
+        let events = format!("{}/{}", layout::TENSORBOARD, layout::EVENT_FILE);
+        self.kept(&events, &self.events, lengths.events)
+            .check_events()
+    }
+
+    fn kept<'a>(&self, name: &str, file: &'a BufWriter<File>, length: u64) -> Kept<'a> {
+        Kept {
+            path: self.path.join(name),
+            file: file.get_ref(),
+            length,
+        }
+    }
+
+    /// Cuts the files to these lengths, which have been [checked](RunDirectory::check).
     ///
     /// # Errors
     /// If the disk is gone.
@@ -334,12 +359,13 @@ fn save_json(path: &Path, object: &impl Serialize) -> Result<()> {
     replace_text(path, &format!("{}\n", json_text(path, object, true)?))
 }
 
-/// A file of the run, at least this long, locked until it is closed if the file system has locks.
-fn locked(path: &Path, length: u64) -> Result<BufWriter<File>> {
+/// A file of the run, locked until it is closed if the file system has locks.
+fn locked(path: &Path) -> Result<BufWriter<File>> {
     let mut options = File::options();
     let file = options
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .open(path)
         .map_err(ReportError::io("opening", path))?;
@@ -353,15 +379,7 @@ fn locked(path: &Path, length: u64) -> Result<BufWriter<File>> {
         // Some file systems have no locks.
         Err(TryLockError::Error(error)) => log::debug!("{}: {error}", path.display()),
     }
-    let found = file.metadata().map_err(ReportError::io("opening", path))?;
-    match found.len() {
-        found if found < length => Err(ReportError::TooShort {
-            path: path.to_owned(),
-            found,
-            expected: length,
-        }),
-        _ => Ok(BufWriter::new(file)),
-    }
+    Ok(BufWriter::new(file))
 }
 
 fn write_line(file: &mut BufWriter<File>, object: &impl Serialize) -> io::Result<()> {
@@ -461,7 +479,7 @@ mod tests {
             .unwrap();
         let lengths = directory.sync().unwrap();
         let until_then = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
-        let locked = RunDirectory::open(directory.path(), lengths)
+        let locked = RunDirectory::open(directory.path())
             .unwrap_err()
             .to_string();
         assert!(
@@ -475,7 +493,8 @@ mod tests {
         drop(directory);
 
         let path = folder.path().join("run");
-        let mut directory = RunDirectory::open(&path, lengths).unwrap();
+        let mut directory = RunDirectory::open(&path).unwrap();
+        directory.check(1, lengths).unwrap();
         directory.cut(lengths).unwrap();
         assert_eq!(directory.sync().unwrap(), lengths);
         let now = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
@@ -489,15 +508,134 @@ mod tests {
             patterns,
             ["return", "<role>/value_loss", "timing.step_secs", "mood"]
         );
-        drop(directory);
+    }
 
-        fs::write(path.join(layout::METRICS), "").unwrap();
-        let short = RunDirectory::open(&path, lengths).unwrap_err().to_string();
-        assert!(short.contains("it has 0 bytes, but had"), "{short}");
-        assert!(
-            short.ends_with("resume from an earlier checkpoint"),
-            "{short}"
-        );
+    #[test]
+    fn a_file_that_has_changed_since_a_checkpoint_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut directory = created(folder.path());
+        let evaluation = fixture::evaluation(&[(1.5, "text")]);
+        directory.record_evaluation(&evaluation).unwrap();
+        for step in 1..=2 {
+            directory
+                .record(step, &metrics(step), [json!({"task": "a"})])
+                .unwrap();
+        }
+        let lengths = directory.sync().unwrap();
+        directory
+            .record(3, &metrics(3), [json!({"task": "b"})])
+            .unwrap();
+        directory.check(2, lengths).unwrap();
+
+        let [first, second] = ["{\"step\":1,", "{\"step\":2,"];
+        let rows = [
+            (
+                layout::METRICS,
+                first,
+                "{\"stop\":1,",
+                "metrics.jsonl, line 1",
+            ),
+            (
+                layout::METRICS,
+                first,
+                second,
+                "line 1 is of step 2, but must be of step 1",
+            ),
+            (
+                layout::METRICS,
+                second,
+                first,
+                "line 2 is of step 1, but must be of step 2",
+            ),
+            (layout::METRICS, "\n{", "{", "metrics.jsonl, line 1"),
+            (
+                layout::METRICS,
+                "null",
+                " null",
+                "no line ends after its first",
+            ),
+            (
+                layout::ROLLOUTS,
+                first,
+                "{\"step\":0,",
+                "line 1 is of step 0, but must be of a step from 1 to 2",
+            ),
+            (
+                layout::ROLLOUTS,
+                second,
+                "{\"step\":3,",
+                "line 2 is of step 3, but must be of a step from 1 to 2",
+            ),
+            (
+                layout::ROLLOUTS,
+                "\"a\"",
+                "\"än\"",
+                "no line ends after its first",
+            ),
+            (layout::ROLLOUTS, "\"a\"", "\"a\\", "rollouts.jsonl, line 1"),
+            (
+                layout::EVALUATIONS,
+                "\"return\"",
+                "\"return ",
+                "evaluations.jsonl, line 1",
+            ),
+            (
+                layout::EVALUATIONS,
+                "text",
+                "a longer text",
+                "no line ends after its first",
+            ),
+            (
+                EVENTS,
+                "timing",
+                "tiMing",
+                "a record in it is damaged or cut off",
+            ),
+            (
+                EVENTS,
+                "timing",
+                "time",
+                "a record in it is damaged or cut off",
+            ),
+        ];
+        for (name, from, to, expected) in rows {
+            let path = directory.path().join(name);
+            let whole = fs::read(&path).unwrap();
+            fs::write(&path, replaced(&whole, from, to)).unwrap();
+            let message = directory.check(2, lengths).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("{}", path.display()))
+                    || message.starts_with("reading "),
+                "{message}"
+            );
+            assert!(message.contains(expected), "{message}\nlacks: {expected}");
+            fs::write(&path, whole).unwrap();
+        }
+        for name in [
+            layout::METRICS,
+            layout::ROLLOUTS,
+            layout::EVALUATIONS,
+            EVENTS,
+        ] {
+            let path = directory.path().join(name);
+            let whole = fs::read(&path).unwrap();
+            fs::write(&path, &whole[..10]).unwrap();
+            let message = directory.check(2, lengths).unwrap_err().to_string();
+            assert!(message.contains("it has 10 bytes, but had"), "{message}");
+            fs::write(&path, whole).unwrap();
+        }
+        directory.check(2, lengths).unwrap();
+        // Lines of the steps that are made again may be anything.
+        directory.check(3, lengths).unwrap_err();
+    }
+
+    /// The bytes with the first occurrence of a text replaced.
+    fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+        let at = bytes
+            .windows(from.len())
+            .position(|part| part == from.as_bytes());
+        let at = at.unwrap_or_else(|| panic!("no {from}"));
+        [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
     }
 
     #[test]
@@ -581,7 +719,7 @@ mod tests {
     fn a_directory_is_no_run_before_its_files_are_there() {
         let folder = tempfile::tempdir().unwrap();
         // Another process has begun in the same directory.
-        let _other = locked(&folder.path().join(layout::METRICS), 0).unwrap();
+        let _other = locked(&folder.path().join(layout::METRICS)).unwrap();
         let created = RunDirectory::create(Some(folder.path()), "()", &RunInfo::default());
         assert!(matches!(created, Err(ReportError::Locked { .. })));
         assert!(!run::is_run(folder.path()));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{evaluation::Evaluation, table::table};
+use crate::{evaluation::Evaluation, table::table, visible::visible};
 
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
@@ -53,14 +53,11 @@ pub fn before_and_after<R: AsRef<str>>(
 /// The first characters of a response, on one line. What would control the terminal is escaped.
 fn shorten(response: &str) -> String {
     let words: Vec<&str> = response.split_whitespace().collect();
-    let shown = |character: char| match character.is_control() {
-        true => character.escape_default().to_string(),
-        false => character.to_string(),
-    };
-    let line: String = words.join(" ").chars().map(shown).collect();
+    let line = words.join(" ");
+    let line = visible(&line);
     match line.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+        None => line.into_owned(),
     }
 }
 

@@ -20,15 +20,14 @@ const SETTINGS: [&str; 6] = [
 pub(crate) struct Changeable(Vec<String>);
 
 impl Changeable {
-    /// Those of a recipe: the runner's own, and the operational keys of its environment.
+    /// Those of a recipe: the runner's own, and the operational keys of what it names.
     ///
     /// # Errors
-    /// If the environment is not registered, or its settings cannot be read.
+    /// If something that it names is not registered, or its settings cannot be read.
     pub(crate) fn of(registry: &Registry, recipe: &Recipe) -> Result<Self> {
-        let of_environment = registry.operational_keys(&recipe.environment)?.into_iter();
-        let of_environment = of_environment.map(|key| format!("environment.{key}"));
+        let operational = registry.operational_keys(recipe)?;
         let own = SETTINGS.map(str::to_owned).into_iter();
-        Ok(Self(own.chain(of_environment).collect()))
+        Ok(Self(own.chain(operational).collect()))
     }
 
     /// Refuses a recipe that would change what a run has done.

@@ -16,7 +16,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
-use polyphony_report::{Lengths, Settings, reader, remove_unfinished, settings, unfinished};
+use polyphony_report::{
+    Lengths, RunDirectory, Settings, reader, remove_unfinished, settings, unfinished,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{changeable::Changeable, observer::Best, recipe::Recipe};
@@ -275,42 +277,101 @@ pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
     }
 }
 
-/// What a checkpoint restores.
-pub(crate) struct Learner<'a> {
-    pub(crate) recipe: &'a Recipe,
-    pub(crate) changeable: &'a Changeable,
-    pub(crate) agents: &'a mut [Agent],
-    pub(crate) algorithm: &'a mut dyn Algorithm,
+/// A checkpoint of a run, opened as far as its state goes; its tensors are read when it is restored.
+pub(crate) struct Checkpoint<'a> {
+    run: &'a Path,
+    path: &'a Path,
+    state: State,
 }
 
-/// Restores team and algorithm from a checkpoint; returns how far the run had come.
-///
-/// # Errors
-/// If the checkpoint is damaged, or was made by another recipe or version: says which, and what to resume
-/// from instead. The team must not be used afterwards.
-pub(crate) fn load(run: &Path, path: &Path, learner: Learner<'_>) -> Result<Position> {
-    read(path, learner).with_context(|| {
-        let all = list(run).unwrap_or_default();
-        let before = all.iter().rev().find(|(_, other)| other.as_path() < path);
-        let before = before.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
-        let what = match before.as_str() {
-            "start" => "it is the first one",
-            _ => "use the one before it",
-        };
-        format!(
-            "the checkpoint {} cannot be used; {what}: resume with `--from {before}`",
-            path.display()
-        )
-    })
+impl<'a> Checkpoint<'a> {
+    /// Opens the checkpoint at `path` for a run that has this recipe.
+    ///
+    /// # Errors
+    /// If the checkpoint is damaged, or was made by another recipe or version: says which, and what to resume
+    /// from instead.
+    pub(crate) fn open(
+        run: &'a Path,
+        path: &'a Path,
+        recipe: &Recipe,
+        changeable: &Changeable,
+    ) -> Result<Self> {
+        let state = read_state(path)
+            .and_then(|state| {
+                check_settings(&state.settings, &settings(&recipe.to_ron()), changeable)?;
+                Ok(state)
+            })
+            .with_context(|| way_out(run, path))?;
+        Ok(Self { run, path, state })
+    }
+
+    /// How far the run had come.
+    pub(crate) fn position(&self) -> &Position {
+        &self.state.position
+    }
+
+    /// Checks that the files of the run still hold what they held when the checkpoint was made.
+    ///
+    /// # Errors
+    /// Names the file that does not, and what to resume from instead.
+    pub(crate) fn check_records(&self, run: &RunDirectory) -> Result<()> {
+        let Position { steps, lengths, .. } = self.state.position;
+        run.check(steps, lengths)
+            .with_context(|| way_out(self.run, self.path))
+    }
+
+    /// Restores team and algorithm.
+    ///
+    /// # Errors
+    /// If tensors are damaged or do not fit: says which, and what to resume from instead. The team must not be
+    /// used afterwards.
+    pub(crate) fn restore(
+        &self,
+        agents: &mut [Agent],
+        algorithm: &mut dyn Algorithm,
+    ) -> Result<()> {
+        self.read_tensors(agents, algorithm)
+            .with_context(|| way_out(self.run, self.path))
+    }
+
+    fn read_tensors(&self, agents: &mut [Agent], algorithm: &mut dyn Algorithm) -> Result<()> {
+        let names = agents.iter().map(|agent| &agent.name);
+        ensure!(
+            self.state.agents.iter().eq(names),
+            "{} is damaged: its agents are not those of its recipe",
+            self.path.join(STATE).display()
+        );
+        for agent in &mut *agents {
+            let tensors = Weights::open(&self.path.join(tensor_file(&agent.name)))?;
+            agent
+                .model
+                .replace_learned(&mut |spec: &TensorSpec| tensors.read(&spec.name, &spec.shape))?;
+        }
+        let tensors = Weights::open(&self.path.join(ALGORITHM))?;
+        algorithm
+            .restore(agents, &self.state.algorithm, &mut |spec: &TensorSpec| {
+                tensors.read(&spec.name, &spec.shape)
+            })
+            .context("the state of the algorithm does not fit")
+    }
 }
 
-fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
-    let Learner {
-        recipe,
-        changeable,
-        agents,
-        algorithm,
-    } = learner;
+/// What to do if a checkpoint cannot be used.
+fn way_out(run: &Path, path: &Path) -> String {
+    let all = list(run).unwrap_or_default();
+    let before = all.iter().rev().find(|(_, other)| other.as_path() < path);
+    let before = before.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
+    let what = match before.as_str() {
+        "start" => "it is the first one",
+        _ => "use the one before it",
+    };
+    format!(
+        "the checkpoint {} cannot be used; {what}: resume with `--from {before}`",
+        path.display()
+    )
+}
+
+fn read_state(path: &Path) -> Result<State> {
     let file = path.join(STATE);
     let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let damaged = || format!("{} is damaged", file.display());
@@ -325,27 +386,7 @@ fn read(path: &Path, learner: Learner<'_>) -> Result<Position> {
         },
         header.format
     );
-    let state: State = reader().from_str(&text).with_context(damaged)?;
-    check_settings(&state.settings, &settings(&recipe.to_ron()), changeable)?;
-    let names = agents.iter().map(|agent| &agent.name);
-    ensure!(
-        state.agents.iter().eq(names),
-        "{}: its agents are not those of its recipe",
-        damaged()
-    );
-    for agent in &mut *agents {
-        let tensors = Weights::open(&path.join(tensor_file(&agent.name)))?;
-        agent
-            .model
-            .replace_learned(&mut |spec: &TensorSpec| tensors.read(&spec.name, &spec.shape))?;
-    }
-    let tensors = Weights::open(&path.join(ALGORITHM))?;
-    algorithm
-        .restore(agents, &state.algorithm, &mut |spec: &TensorSpec| {
-            tensors.read(&spec.name, &spec.shape)
-        })
-        .context("the state of the algorithm does not fit")?;
-    Ok(state.position)
+    reader().from_str(&text).with_context(damaged)
 }
 
 /// Refuses a checkpoint that was made by another recipe. A setting that only one of the two has is ignored:

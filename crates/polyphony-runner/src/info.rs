@@ -37,8 +37,8 @@ pub(crate) fn run_info(
             roles: roles.iter().map(|role| role.name.clone()).collect(),
             horizon: environment.horizon().get(),
             is_single_agent: team.is_some(),
-            operational_keys: registry.operational_keys(&recipe.environment)?,
         },
+        operational_keys: registry.operational_keys(recipe)?,
         held_out,
         algorithm: AlgorithmInfo {
             name: recipe.algorithm.name().to_owned(),

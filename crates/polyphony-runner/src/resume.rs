@@ -7,7 +7,7 @@ use polyphony_report::{RunDirectory, check_training_run};
 
 use crate::{
     changeable::Changeable,
-    checkpoint::{self, Position},
+    checkpoint::{self, Checkpoint, Position},
     info,
     observer::Observer,
     prepare::Prepared,
@@ -23,8 +23,8 @@ use crate::{
 /// environment runs on the machine.
 ///
 /// # Errors
-/// As [`train`](crate::train()), and if the run is complete, its checkpoint cannot be used, or an override
-/// would change what it has done.
+/// As [`train`](crate::train()), and if the run is complete, its checkpoint cannot be used, its records
+/// have changed since, or an override would change what it has done.
 pub fn resume(
     registry: &Registry,
     path: &Path,
@@ -42,14 +42,25 @@ pub fn resume(
     recipe.validate_for_training(algorithm.as_ref())?;
     check_training_run(path).context("there is nothing to resume")?;
     let found = find_checkpoint(path, from, &recipe)?;
+    // Everything that the run has left is checked before models are read and anything is changed.
+    let checkpoint = match &found.checkpoint {
+        None => None,
+        Some(checkpoint) => Some(Checkpoint::open(path, checkpoint, &recipe, &changeable)?),
+    };
+    let mut run = RunDirectory::open(path)?;
+    if let Some(checkpoint) = &checkpoint {
+        checkpoint.check_records(&run)?;
+    }
     let prepared = Prepared::for_training(registry, &recipe, algorithm, observer)?;
     let info = info::run_info(registry, &recipe, &prepared)?;
     let mut session = Session::new(&recipe, prepared)?;
-    let position = match &found.checkpoint {
+    let position = match checkpoint {
         None => Position::default(),
-        Some(checkpoint) => session.load(path, checkpoint, &changeable)?,
+        Some(checkpoint) => {
+            session.restore(&checkpoint)?;
+            checkpoint.position().clone()
+        }
     };
-    let mut run = RunDirectory::open(path, position.lengths)?;
     // In this order, a run that is killed here still resumes from its newest checkpoint.
     checkpoint::go_back_to(path, position.steps, &recipe)?;
     run.cut(position.lengths)?;

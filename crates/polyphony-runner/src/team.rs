@@ -146,7 +146,7 @@ impl Models {
                 (Some(_), Some(warning)) => log::warn!("{warning}"),
                 (Some(_), None) => {}
             }
-            starts.push(loaded);
+            starts.push((path, loaded));
         }
         let mut team = Team {
             agents: Vec::new(),
@@ -154,15 +154,16 @@ impl Models {
         };
         for (index, agent) in self.agents.into_iter().enumerate() {
             let NamedStart { name, start } = agent;
-            let start = &starts[start];
+            let (path, start) = &starts[start];
             let model = start.model.clone();
             let model = match &lora {
                 Some(lora) => model
                     .with_lora(lora, recipe.seed, index as u32)
                     .with_context(|| {
                         format!(
-                            "adding adapters to agent `{name}` (`models merge` makes a whole model of \
-                             adapters)"
+                            "adding adapters to {} for agent `{name}` (`models merge` makes a whole model of \
+                             adapters)",
+                            path.display()
                         )
                     })?,
                 None => model,

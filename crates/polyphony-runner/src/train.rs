@@ -11,8 +11,7 @@ use polyphony_marl::{Algorithm, Progress, Protocol, Rollout, Step, TrainingConfi
 use polyphony_report::{Evaluation, RunDirectory, check_free};
 
 use crate::{
-    changeable::Changeable,
-    checkpoint::{self, Position},
+    checkpoint::{self, Checkpoint, Position},
     evaluate::EvaluationSession,
     info, memory,
     observer::{Best, Event, Observer},
@@ -126,19 +125,9 @@ impl<'a> Session<'a> {
     }
 
     /// Restores team and algorithm from a checkpoint.
-    pub(crate) fn load(
-        &mut self,
-        path: &Path,
-        checkpoint: &Path,
-        changeable: &Changeable,
-    ) -> Result<Position> {
-        let learner = checkpoint::Learner {
-            recipe: self.recipe,
-            changeable,
-            agents: &mut self.prepared.team.agents,
-            algorithm: self.algorithm.as_mut(),
-        };
-        checkpoint::load(path, checkpoint, learner)
+    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint<'_>) -> Result<()> {
+        let agents = &mut self.prepared.team.agents;
+        checkpoint.restore(agents, self.algorithm.as_mut())
     }
 
     /// Trains from a position to the end, saves the agents, and evaluates them.

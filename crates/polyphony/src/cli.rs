@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Styles};
 
-use polyphony_report::ReportError;
+use polyphony_report::{ReportError, excerpt, is_control};
 use polyphony_runner::{Registry, Unfinished};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         sandbox, score, train, watch,
     },
     summary::program,
+    terminal,
 };
 
 /// Fine-tunes several language models to work together.
@@ -64,15 +65,21 @@ enum Command {
 
 /// Runs the command of this process's arguments.
 pub(crate) fn main(registry: &Registry) -> ExitCode {
-    let arguments = Arguments::parse();
-    start_logging();
+    let arguments = match parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    terminal::start_logging();
     let mut output = io::stdout().lock();
     let outcome = registry
         .check()
         .and_then(|()| run(registry, arguments.command, &mut output))
-        .and_then(|()| Ok(output.flush()?));
+        .and_then(|status| {
+            output.flush()?;
+            Ok(status)
+        });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) if reader_left(&error) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -80,15 +87,38 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
 
 /// Explains an error to the user.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    // Nobody reads it if standard error is closed.
-    let _ = io::stderr().lock().write_all(explanation(error).as_bytes());
+    terminal::write(&explanation(error));
     ExitCode::FAILURE
 }
 
-fn run(registry: &Registry, command: Command, output: &mut dyn io::Write) -> Result<()> {
+/// Reads the arguments of this process.
+fn parse() -> Result<Arguments, clap::Error> {
+    let command = match may_control_terminal() {
+        // Colours could not be told from what is quoted.
+        true => Arguments::command().styles(Styles::plain()),
+        false => Arguments::command(),
+    };
+    Arguments::from_arg_matches(&command.try_get_matches()?)
+}
+
+/// Explains what is wrong with the arguments, or prints the help that they ask for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !may_control_terminal() {
+        error.exit();
+    }
+    terminal::write(&error.render().ansi().to_string());
+    ExitCode::from(error.exit_code() as u8)
+}
+
+/// Whether the arguments of this process hold anything that an error must not quote as it is.
+fn may_control_terminal() -> bool {
+    std::env::args_os().any(|argument| argument.to_string_lossy().contains(is_control))
+}
+
+fn run(registry: &Registry, command: Command, output: &mut dyn io::Write) -> Result<ExitCode> {
     match command {
-        Command::Train(arguments) => train::run(registry, &arguments),
-        Command::Resume(arguments) => resume::run(registry, &arguments),
+        Command::Train(arguments) => return train::run(registry, &arguments),
+        Command::Resume(arguments) => return resume::run(registry, &arguments),
         Command::Eval(arguments) => eval::run(registry, &arguments, output),
         Command::Baseline(arguments) => baseline::run(registry, &arguments, output),
         Command::Compare(arguments) => compare::run(&arguments, output),
@@ -101,16 +131,8 @@ fn run(registry: &Registry, command: Command, output: &mut dyn io::Write) -> Res
         Command::Models(arguments) => models::run(&arguments, output),
         Command::Sandbox(arguments) => sandbox::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
-    }
-}
-
-/// Logs to standard error: our messages from `info` on, those of other crates from `warn` on, unless
-/// `RUST_LOG` says otherwise.
-fn start_logging() {
-    let choice = env_logger::Env::default().default_filter_or("warn,polyphony=info");
-    env_logger::Builder::from_env(choice)
-        .format_target(false)
-        .init();
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whether the error is that the reader of our output has stopped reading, as `head` does.
@@ -123,12 +145,14 @@ fn reader_left(error: &anyhow::Error) -> bool {
 }
 
 /// The error and its causes, one per line, and what to type instead. A cause that the error above it
-/// repeats is left out.
+/// repeats is left out, and so is the middle of a long one, which quotes something.
 fn explanation(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error}\n");
+    let mut told = error.to_string();
+    let mut text = format!("error: {}\n", excerpt(&told));
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(&format!("  because: {cause}\n"));
+        if !told.contains(&cause) {
+            text.push_str(&format!("  because: {}\n", excerpt(&cause)));
+            told.push_str(&cause);
         }
     }
     if let Some(hint) = hint(error) {
@@ -157,7 +181,6 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 mod tests {
     use super::*;
     use anyhow::{Context as _, anyhow};
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -216,6 +239,18 @@ mod tests {
         assert_eq!(explanation(&error), expected);
         let error = anyhow!("no entry").context("reading a: no entry");
         assert_eq!(explanation(&error), "error: reading a: no entry\n");
+    }
+
+    #[test]
+    fn a_long_cause_is_shortened() {
+        let long = format!("begin {} end", "x".repeat(1 << 20));
+        let error = anyhow!("root {long}").context(long.clone()).context(long);
+        let text = explanation(&error);
+        assert_eq!(text.lines().count(), 2, "{text:.80}");
+        for line in text.lines() {
+            assert!(line.len() < 2100 && line.ends_with("x end"), "{line:.80}");
+        }
+        assert!(text.contains("  because: root begin x") && text.contains("characters left out"));
     }
 
     #[test]

@@ -1,16 +1,13 @@
 //! The subcommands of `polyphony`, one file each. Each has its arguments and a `run`.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use polyphony_episode::Task;
 use polyphony_model::{LanguageModel, ModelFiles};
 use polyphony_runner::{Choice, DeviceChoice, Registry, Trained, resolve_model};
 
-use crate::{display::Display, summary};
+use crate::{display::Display, summary, terminal};
 
 pub(crate) mod baseline;
 pub(crate) mod bench;
@@ -48,8 +45,5 @@ fn load_tasks(registry: &Registry, path: &Path) -> Result<Vec<Task>> {
 
 /// Reports the result of a training run on standard error.
 fn finish(trained: &Trained) {
-    // Nobody reads it if standard error is closed.
-    let _ = io::stderr()
-        .lock()
-        .write_all(summary::of(trained).as_bytes());
+    terminal::write(&summary::of(trained));
 }

@@ -7,6 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polyphony_marl::Progress;
+use polyphony_report::visible;
 use polyphony_runner::{Best, Event, Observer};
 
 use crate::transfer;
@@ -164,7 +165,7 @@ impl Phase {
 fn best_text(best: &Best, turns: usize) -> String {
     let what = if turns > 1 { "best turn" } else { "best" };
     let level = best.level.as_deref().unwrap_or("none");
-    format!(", {what} {:.2} (level {level})", best.reward)
+    format!(", {what} {:.2} (level {})", best.reward, visible(level))
 }
 
 /// The seconds that a phase still takes at its current pace, from the units done when it began, the units

@@ -1,23 +1,97 @@
-//! Ctrl-C: the first one asks for an orderly end, the second one ends the program at once.
+//! Signals that ask for the end of a run: the first one ends it in order, the next one ends the program at once.
+
+use std::{
+    process::ExitCode,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use polyphony_runner::Stop;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+    low_level::signal_name,
+};
 
-/// The exit status of a program that a signal ended: 128 plus SIGINT.
-const INTERRUPTED: i32 = 130;
+/// SIGTERM may come twice for one request: `timeout` sends it to the program and then to its process group.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+
+/// The signal that asked for the end of a run; 0 if there was none.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupt(Arc<AtomicI32>);
+
+impl Interrupt {
+    /// The exit status of a run that has ended in order. Whoever presses Ctrl-C sees how it ended; a scheduler that
+    /// ends a job looks for the status that the signal would have had.
+    pub(crate) fn status(&self) -> ExitCode {
+        match self.0.load(Ordering::SeqCst) {
+            0 | SIGINT => ExitCode::SUCCESS,
+            signal => ExitCode::from(status(signal) as u8),
+        }
+    }
+}
 
 /// Listens for the rest of the program, and asks `stop` for an orderly end.
 ///
 /// # Errors
-/// If the system refuses the handler, or there is one already.
-pub(crate) fn listen(stop: &Stop) -> Result<()> {
+/// If the system refuses.
+pub(crate) fn listen(stop: &Stop) -> Result<Interrupt> {
+    let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))
+        .context("listening for signals")?;
+    let interrupt = Interrupt::default();
+    let first = Arc::clone(&interrupt.0);
     let stop = stop.clone();
-    ctrlc::set_handler(move || {
-        if stop.is_requested() {
-            std::process::exit(INTERRUPTED);
-        }
+    let obey = move || {
+        let mut signals = signals.forever();
+        let Some(signal) = signals.next() else {
+            return;
+        };
+        let began = Instant::now();
+        first.store(signal, Ordering::SeqCst);
         stop.request();
-        log::warn!("ending after the current step or batch; press Ctrl-C again to stop at once");
-    })
-    .context("listening for Ctrl-C")
+        log::warn!(
+            "{}: ending after the current step or batch; {} ends at once",
+            signal_name(signal).unwrap_or("signal"),
+            match signal {
+                SIGINT => "another Ctrl-C",
+                _ => "another SIGTERM",
+            }
+        );
+        for signal in signals {
+            let is_new = match signal {
+                // The shell and the system both send it when a terminal closes.
+                SIGHUP => false,
+                SIGTERM => began.elapsed() > SAME_REQUEST,
+                _ => true,
+            };
+            if is_new {
+                std::process::exit(status(signal));
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("signals".to_owned());
+    thread.spawn(obey).context("listening for signals")?;
+    Ok(interrupt)
+}
+
+/// The exit status of a program that a signal has ended.
+fn status(signal: i32) -> i32 {
+    128 + signal
+}
+
+/// Whether the program was started to ignore a signal, as `nohup` starts it.
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action this only writes the current one, for which there is place.
+    let outcome = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all zeros are a value of this type, whatever the call has written.
+    let action = unsafe { action.assume_init() };
+    outcome == 0 && action.sa_sigaction == libc::SIG_IGN
 }

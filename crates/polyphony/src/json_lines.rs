@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use polyphony_report::is_control;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Answers every object of `input` (`-` is standard input) with one line on `output`.
@@ -49,9 +50,25 @@ pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
 /// # Errors
 /// If `output` cannot be written to.
 pub(crate) fn write(output: &mut dyn Write, object: &impl Serialize) -> Result<()> {
-    let mut line = serde_json::to_string(object)?;
+    let mut line = visible(serde_json::to_string(object)?);
     line.push('\n');
     output.write_all(line.as_bytes()).context("writing results")
+}
+
+/// JSON that means the same, without anything that could control a terminal: serde_json escapes part of it. All of
+/// it is in texts, where JSON has escapes for it.
+fn visible(json: String) -> String {
+    if !json.contains(is_control) {
+        return json;
+    }
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        match is_control(character) {
+            true => shown.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => shown.push(character),
+        }
+    }
+    shown
 }
 
 /// The error without the line number, which counts from the beginning of the one line.
@@ -111,6 +128,18 @@ mod tests {
                 "{text:?}"
             );
         }
+    }
+
+    #[test]
+    fn nothing_in_a_line_controls_a_terminal() {
+        let text = "ä\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{2066}\u{200f}\n\t\"\\";
+        let mut output = Vec::new();
+        write(&mut output, &[text]).unwrap();
+        let line = String::from_utf8(output).unwrap();
+        let expected = r#"["ä\u001b[2J\u007f\u009b\u202e\u2066\u200f\n\t\"\\"]"#;
+        assert_eq!(line, format!("{expected}\n"));
+        let [read]: [String; 1] = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, text);
     }
 
     #[test]

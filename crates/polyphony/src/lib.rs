@@ -57,11 +57,16 @@ mod bench;
 mod cli;
 mod commands;
 mod display;
+#[cfg(unix)]
+mod interrupt;
+#[cfg(not(unix))]
+#[path = "no_interrupt.rs"]
 mod interrupt;
 mod json_lines;
 mod program;
 mod standard;
 mod summary;
+mod terminal;
 mod transfer;
 
 pub use polyphony_env as env;

@@ -8,7 +8,7 @@ use polyphony_marl::AlgorithmSettings;
 use polyphony_runner::{Evaluated, Evaluating, From, Observer, Recipe, Registry, Stop, Trained};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{cli, standard};
+use crate::{cli, standard, terminal};
 
 /// Keeps freed memory for the next step, which needs as much again: with the system's allocator, half of an
 /// update's time is spent clearing pages.
@@ -103,7 +103,7 @@ impl Program {
     pub fn main(self) -> ExitCode {
         #[cfg(feature = "mimalloc")]
         keep_freed_memory();
-        keep_caught_panics_quiet();
+        set_panic_hook();
         // Everything runs on a worker of the pool. Another thread would have to wake a worker and wait for it
         // in each of the hundreds of small parallel loops of a decoding pass.
         let pool = rayon::ThreadPoolBuilder::new()
@@ -174,11 +174,10 @@ impl Program {
 }
 
 /// Silences the panics of decoders and tokenizers on damaged data: they are caught and become errors.
-fn keep_caught_panics_quiet() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
+fn set_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
         if !polyphony_env::catches_panics() && !polyphony_model::catches_panics() {
-            usual(panic);
+            terminal::write_panic(panic);
         }
     }));
 }

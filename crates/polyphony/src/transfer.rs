@@ -7,6 +7,7 @@ use std::{
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polyphony_hub::{Transfer, TransferPhase};
+use polyphony_report::visible;
 
 /// Time between plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
@@ -51,7 +52,7 @@ impl Display {
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("=> "),
         );
-        bar.set_prefix(file.to_owned());
+        bar.set_prefix(visible(file).into_owned());
         bar.set_position(have);
         // Speed and time left are those of this process.
         bar.reset_eta();

@@ -1,10 +1,11 @@
 //! Everything that can be wrong with a data set.
 
-use std::{error::Error as StdError, fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
+use parquet::errors::ParquetError;
 use thiserror::Error;
 
-use super::{bounds::Exceeded, printable::printable};
+use super::bounds::Exceeded;
 
 /// Where a record stands in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Error)]
 pub enum DataSetError {
     /// The file's name does not say what it holds.
-    #[error("`{}`: unknown data set format; the name must end in one of {known}", printable(.path))]
+    #[error("`{path}`: unknown data set format; the name must end in one of {known}")]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -45,10 +46,7 @@ pub enum DataSetError {
         known: &'static str,
     },
     /// The file is one that the project can fetch, and has not been fetched.
-    #[error(
-        "cannot open data set `{}`: `cargo xtask fetch humaneval` brings it there",
-        printable(.path)
-    )]
+    #[error("cannot open data set `{path}`: `cargo xtask fetch humaneval` brings it there")]
     NotFetched {
         /// The file.
         path: PathBuf,
@@ -56,7 +54,7 @@ pub enum DataSetError {
         source: io::Error,
     },
     /// The file is missing, or may not be read.
-    #[error("cannot open data set `{}`", printable(.path))]
+    #[error("cannot open data set `{path}`")]
     Open {
         /// The file.
         path: PathBuf,
@@ -64,7 +62,7 @@ pub enum DataSetError {
         source: io::Error,
     },
     /// The path leads to something that may have no end.
-    #[error("`{}` is not a regular file but {found}", printable(.path))]
+    #[error("`{path}` is not a regular file but {found}")]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -72,7 +70,7 @@ pub enum DataSetError {
         found: &'static str,
     },
     /// The file or its tasks are larger than allowed.
-    #[error("`{}`, {place}: {exceeded}", printable(.path))]
+    #[error("`{path}`, {place}: {exceeded}")]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -82,7 +80,7 @@ pub enum DataSetError {
         exceeded: Exceeded,
     },
     /// Reading failed on the way.
-    #[error("cannot read line {line} of `{}`", printable(.path))]
+    #[error("cannot read line {line} of `{path}`")]
     Read {
         /// The file.
         path: PathBuf,
@@ -92,10 +90,7 @@ pub enum DataSetError {
         source: io::Error,
     },
     /// The file is no gzip file, or a damaged or incomplete one.
-    #[error(
-        "`{}` is not a whole gzip file: line {line} cannot be unpacked; fetch it again",
-        printable(.path)
-    )]
+    #[error("`{path}` is not a whole gzip file: line {line} cannot be unpacked; fetch it again")]
     BrokenGzip {
         /// The file.
         path: PathBuf,
@@ -105,10 +100,7 @@ pub enum DataSetError {
         source: io::Error,
     },
     /// A line is not JSON.
-    #[error(
-        "`{}`, line {line}, column {column}: not valid JSON: {}",
-        printable(.path), printable(.reason)
-    )]
+    #[error("`{path}`, line {line}, column {column}: not valid JSON: {reason}")]
     BadJson {
         /// The file.
         path: PathBuf,
@@ -120,10 +112,7 @@ pub enum DataSetError {
         reason: String,
     },
     /// A line is JSON but has no named fields.
-    #[error(
-        "`{}`, line {line}: expected an object with named fields, found {found}",
-        printable(.path)
-    )]
+    #[error("`{path}`, line {line}: expected an object with named fields, found {found}")]
     NotAnObject {
         /// The file.
         path: PathBuf,
@@ -133,28 +122,25 @@ pub enum DataSetError {
         found: &'static str,
     },
     /// The file is no Parquet file, or a damaged one.
-    #[error("cannot read `{}` as Parquet", printable(.path))]
+    #[error("cannot read `{path}` as Parquet")]
     BadParquet {
         /// The file.
         path: PathBuf,
         /// What the decoder says.
-        source: Box<dyn StdError + Send + Sync>,
+        source: ParquetError,
     },
     /// A row of a Parquet file cannot be decoded.
-    #[error("cannot read row {row} of `{}`", printable(.path))]
+    #[error("cannot read row {row} of `{path}`")]
     BadRow {
         /// The file.
         path: PathBuf,
         /// The row.
         row: usize,
         /// What the decoder says.
-        source: Box<dyn StdError + Send + Sync>,
+        source: ParquetError,
     },
     /// A Parquet file lacks a column that the mapping names.
-    #[error(
-        "`{}` has no column `{}`; it has: {}",
-        printable(.path), printable(.column), printable(.present)
-    )]
+    #[error("`{path}` has no column `{column}`; it has: {present}")]
     MissingColumn {
         /// The file.
         path: PathBuf,
@@ -164,10 +150,7 @@ pub enum DataSetError {
         present: String,
     },
     /// A record lacks a field that the mapping names.
-    #[error(
-        "`{}`, {place}: no field `{}`; the record has: {}",
-        printable(.path), printable(.field), printable(.present)
-    )]
+    #[error("`{path}`, {place}: no field `{field}`; the record has: {present}")]
     MissingField {
         /// The file.
         path: PathBuf,
@@ -180,9 +163,8 @@ pub enum DataSetError {
     },
     /// A field holds something that has no plain text.
     #[error(
-        "`{}`, {place}: field `{}` holds {found}; \
-         only text, numbers and true or false can be used",
-        printable(.path), printable(.field)
+        "`{path}`, {place}: field `{field}` holds {found}; \
+         only text, numbers and true or false can be used"
     )]
     NotText {
         /// The file.
@@ -195,10 +177,7 @@ pub enum DataSetError {
         found: &'static str,
     },
     /// Two records have the same identifier.
-    #[error(
-        "`{}`, {place}: the id `{}` was already given to {earlier}",
-        printable(.path), printable(.id)
-    )]
+    #[error("`{path}`, {place}: the id `{id}` was already given to {earlier}")]
     DuplicateId {
         /// The file.
         path: PathBuf,
@@ -210,10 +189,7 @@ pub enum DataSetError {
         earlier: Place,
     },
     /// All records were to be left out.
-    #[error(
-        "`{}` holds {records} records, and `skip` leaves none of them: lower it",
-        printable(.path)
-    )]
+    #[error("`{path}` holds {records} records, and `skip` leaves none of them: lower it")]
     AllSkipped {
         /// The file.
         path: PathBuf,
@@ -221,7 +197,7 @@ pub enum DataSetError {
         records: usize,
     },
     /// There is not a single record.
-    #[error("`{}` holds no records", printable(.path))]
+    #[error("`{path}` holds no records")]
     Empty {
         /// The file.
         path: PathBuf,

@@ -78,6 +78,10 @@ impl TaskSource for File {
     fn label(&self) -> String {
         name_of(&self.path)
     }
+
+    fn operational_keys(&self) -> &'static [&'static str] {
+        &["bounds"]
+    }
 }
 
 /// A file's name, for reports.

@@ -10,7 +10,6 @@ mod file;
 mod json_lines;
 mod parquet;
 mod parquet_pages;
-mod printable;
 mod problems;
 mod record;
 

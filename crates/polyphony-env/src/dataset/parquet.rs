@@ -15,7 +15,6 @@ use super::{
     bounds::{Exceeded, Meter},
     error::{DataSetError, Place},
     parquet_pages::BoundedFile,
-    printable::printable,
     record::{Mapping, Record, Value},
 };
 use crate::quiet::caught;
@@ -27,7 +26,7 @@ use crate::quiet::caught;
 pub(super) fn load(file: File, mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
     caught(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
         let message = format!("damaged file: {}", panic_message(&*payload));
-        Err(bad_parquet(mapping, &ParquetError::General(message)))
+        Err(bad_parquet(mapping, ParquetError::General(message)))
     })
 }
 
@@ -43,7 +42,7 @@ fn records(
     file: File,
     mapping: &Mapping<'_>,
 ) -> Result<impl Iterator<Item = Result<Record, DataSetError>>, DataSetError> {
-    let broken = |error| bad_parquet(mapping, &error);
+    let broken = |error| bad_parquet(mapping, error);
     let reader = BoundedFile::new(file, mapping.bounds).map_err(broken)?;
     let schema = reader.metadata().file_metadata().schema();
     check_columns(schema, mapping)?;
@@ -53,22 +52,22 @@ fn records(
         .map_err(broken)?;
     let mut meter = Meter::new(mapping.bounds);
     Ok(rows.zip(1..).map(move |(row, number)| {
-        let row = row.map_err(|error| bad_row(mapping, number, &error))?;
+        let row = row.map_err(|error| bad_row(mapping, number, error))?;
         let counted = meter.add(row.get_column_iter().map(|(_, field)| size(field)).sum());
         counted.map_err(|exceeded| mapping.too_large(Place::Row(number), exceeded))?;
         Ok(record(row, number))
     }))
 }
 
-fn bad_parquet(mapping: &Mapping<'_>, error: &ParquetError) -> DataSetError {
+fn bad_parquet(mapping: &Mapping<'_>, error: ParquetError) -> DataSetError {
     DataSetError::BadParquet {
         path: mapping.path.to_owned(),
-        source: printable(error.to_string()).into(),
+        source: error,
     }
 }
 
-fn bad_row(mapping: &Mapping<'_>, row: usize, error: &ParquetError) -> DataSetError {
-    if let ParquetError::External(source) = error
+fn bad_row(mapping: &Mapping<'_>, row: usize, error: ParquetError) -> DataSetError {
+    if let ParquetError::External(source) = &error
         && let Some(exceeded) = source.downcast_ref::<Exceeded>()
     {
         return mapping.too_large(Place::Row(row), exceeded.clone());
@@ -76,7 +75,7 @@ fn bad_row(mapping: &Mapping<'_>, row: usize, error: &ParquetError) -> DataSetEr
     DataSetError::BadRow {
         path: mapping.path.to_owned(),
         row,
-        source: printable(error.to_string()).into(),
+        source: error,
     }
 }
 

@@ -69,6 +69,10 @@ impl TaskSource for Problems {
             skip => format!("{} from {skip}", name_of(&self.path)),
         }
     }
+
+    fn operational_keys(&self) -> &'static [&'static str] {
+        &["bounds"]
+    }
 }
 
 /// Says how to get the one file that the project can bring.

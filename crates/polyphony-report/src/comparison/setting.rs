@@ -1,7 +1,7 @@
 //! What an evaluation was made with, and when two differ only in their seeds.
 //!
 //! Only the names of a recipe's sections are known here. Which settings count is the same for every environment
-//! and algorithm: all of `environment` except what the environment itself calls operational, and those below.
+//! and algorithm: all of `environment` and those below, except what a run itself calls operational.
 
 use indexmap::IndexSet;
 
@@ -31,9 +31,6 @@ const EVALUATION_INTERVAL: &str = "evaluation.every";
 
 /// It changes returns, even those of evaluations.
 const DISCOUNT: &str = "algorithm.discount";
-
-/// What is played.
-const ENVIRONMENT: &str = "environment";
 
 /// Where the agents come from.
 const TEAM: &str = "team";
@@ -108,11 +105,9 @@ impl<'a> Setting<'a> {
 
     /// Whether a setting changes nothing that is played, as far as the run says so.
     fn is_operational(&self, path: &str) -> bool {
-        let key = path.strip_prefix(ENVIRONMENT);
-        let key = key.and_then(|rest| rest.strip_prefix('.'));
         let infos = [self.info, self.trained_by].into_iter();
-        let mut known = infos.flat_map(|info| &info.environment.operational_keys);
-        key.is_some_and(|key| known.any(|own| is_below(key, own)))
+        let mut known = infos.flat_map(|info| &info.operational_keys);
+        known.any(|own| is_below(path, own))
     }
 
     /// Whether their rows look the same.

@@ -388,7 +388,7 @@ fn a_map_is_told_apart_by_its_keys() {
 }
 
 #[test]
-fn how_an_environment_runs_on_a_machine_is_no_other_experiment() {
+fn operational_settings_are_no_other_experiment() {
     let judged = |changes: &[&str], keys: &[&str]| {
         let mut run = run(
             "run",
@@ -396,16 +396,21 @@ fn how_an_environment_runs_on_a_machine_is_no_other_experiment() {
             changes,
             &[(Some(0), [1.0, 1.0]), (Some(40), [2.0, 2.0])],
         );
-        run.info.environment.operational_keys = keys.iter().map(|&key| key.to_owned()).collect();
+        run.info.operational_keys = keys.iter().map(|&key| key.to_owned()).collect();
         run
     };
-    let four = ["seed=2", "environment.sandbox.workers=Some(4)"];
+    let four = [
+        "seed=2",
+        "environment.sandbox.workers=Some(4)",
+        "held_out.bounds={}",
+        "held_out.bounds.records=9",
+    ];
     let coop = "coding, CoopHeldOut";
     let one_row: [Short<'_>; 2] = [
         (coop, "parallel", Some(0), &[1, 2], 1.0),
         (coop, "MAGRPO", Some(40), &[1, 2], 2.0),
     ];
-    let keys = ["sandbox.workers"];
+    let keys = ["environment.sandbox.workers", "held_out.bounds"];
     check(&[judged(&[], &keys), judged(&four, &keys)], &one_row);
     // A run of an older program does not say which keys these are.
     check(&[judged(&[], &[]), judged(&four, &keys)], &one_row);

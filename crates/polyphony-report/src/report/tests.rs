@@ -48,6 +48,47 @@ fn write(path: &Path, seed: u64) {
 }
 
 #[test]
+fn nothing_of_a_run_controls_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run\u{1b}[2J");
+    let hidden = "\u{1b}]0;x\u{7}\u{7f}\u{9b}\u{202e}\u{2066}\u{200f}\r\0";
+    let recipe = format!("{}// recipe{hidden}\n", fixture::TLDR);
+    let mut info = fixture::info(1);
+    info.environment.team_name = format!("team{hidden}");
+    info.models = vec![format!("model{hidden}")];
+    let mut run = RunDirectory::create(Some(&path), &recipe, &info).unwrap();
+    for step in 1..=2 {
+        let key = MetricKey::new(format!("mood{hidden}")).of_role(format!("role{hidden}"));
+        let metric = Metric::new(
+            key,
+            1.0,
+            format!("unit{hidden}"),
+            format!("meaning{hidden}"),
+        );
+        run.record(step, &[metric], [json!({"task": "a"})]).unwrap();
+    }
+    let mut evaluation = fixture::evaluation(&[(1.0, &format!("a\n\tb{hidden}"))]);
+    evaluation.episodes[0].task = format!("task{hidden}");
+    run.record_evaluation(&evaluation).unwrap();
+
+    let page = page(&[&path]).unwrap();
+    let control = page
+        .char_indices()
+        .find(|(_, character)| !matches!(character, '\n' | '\t') && crate::is_control(*character));
+    if let Some((index, character)) = control {
+        let around: String = page[..index].chars().rev().take(80).collect();
+        panic!(
+            "{character:?} after {:?}",
+            around.chars().rev().collect::<String>()
+        );
+    }
+    let shown = "\\u{1b}]0;x\\u{7}\\u{7f}\\u{9b}\\u{202e}\\u{2066}\\u{200f}\\u{d}\\u{0}";
+    for what in ["team", "model", "task", "a\n\tb", "recipe"] {
+        assert!(page.contains(&format!("{what}{shown}")), "{what}");
+    }
+}
+
+#[test]
 fn a_page_shows_all_runs_and_asks_no_site() {
     let folder = tempfile::tempdir().unwrap();
     let paths = ["run-1", "run-2"].map(|name| folder.path().join(name));

@@ -16,6 +16,7 @@ use crate::{
     run::Run,
     series::{Series, of_run, smoothed, window},
     statistics,
+    visible::visible_line,
 };
 
 /// Steps whose figures are averaged for the tables.
@@ -66,8 +67,8 @@ fn heading(run: &Run) -> Paragraph<'static> {
         })
         .collect();
     let first = Line::from(vec![
-        Span::from(run.path.display().to_string()).bold(),
-        Span::from(format!(
+        shown(&run.path.display().to_string()).bold(),
+        shown(&format!(
             " · {} on {}{speed}",
             run.training_method(),
             run.info.environment.label
@@ -79,6 +80,12 @@ fn heading(run: &Run) -> Paragraph<'static> {
         _ => "held-out tasks are being played".to_owned(),
     };
     Paragraph::new(vec![first, Line::from(held_out)])
+}
+
+/// A text of the run, which may come from anywhere. Without this the terminal's library would drop what controls a
+/// terminal.
+fn shown(text: &str) -> Span<'static> {
+    Span::from(visible_line(text).into_owned())
 }
 
 /// Steps that are not done yet.
@@ -184,7 +191,7 @@ fn parts_table(run: &Run) -> Table<'static> {
     let parts = names.filter_map(|name| name.strip_prefix("reward/").map(str::to_owned));
     let rows = parts.map(|part| {
         let series = of_run(run, &format!("reward/{part}"));
-        let shown = |mean: f64| match series.is_empty() {
+        let figure = |mean: f64| match series.is_empty() {
             true => "–".to_owned(),
             false => format!("{mean:.2}"),
         };
@@ -192,9 +199,9 @@ fn parts_table(run: &Run) -> Table<'static> {
         let now = mean(series.iter().rev().take(steps));
         let begin = match run.metrics.len() {
             1 => "–".to_owned(),
-            _ => shown(begin),
+            _ => figure(begin),
         };
-        Row::new([part, begin, shown(now)])
+        Row::new([shown(&part), begin.into(), figure(now).into()])
     });
     let widths = [
         Constraint::Min(12),
@@ -244,10 +251,10 @@ fn agents_table(run: &Run) -> Table<'static> {
             None => "–".to_owned(),
         };
         let cells = columns.iter().map(cell).map(Cell::from);
-        Row::new(std::iter::once(Cell::from(role.clone())).chain(cells))
+        Row::new(std::iter::once(Cell::from(shown(role))).chain(cells))
     });
     let header = columns.iter().map(|(_, header)| header.as_str());
-    let header = Row::new(std::iter::once("agent").chain(header).map(str::to_owned));
+    let header = Row::new(std::iter::once("agent").chain(header).map(shown));
     let lengths = columns.iter().map(|(_, header)| {
         let length = header.chars().count() as u16;
         Constraint::Length(length.max(COLUMN))
@@ -379,6 +386,31 @@ mod tests {
                 assert!(text.contains(part), "{part}: {text}");
             }
         }
+    }
+
+    #[test]
+    fn names_do_not_control_the_terminal() {
+        let mut run = run(10);
+        run.path = "runs/\u{1b}[2J".into();
+        run.info.environment.label = "\u{202e}rldt".to_owned();
+        run.info.environment.roles = vec!["a\u{7f}".to_owned()];
+        let last = run.metrics.last_mut().unwrap();
+        last.insert("reward/\u{9b}".to_owned(), json!(1.0));
+        last.insert("a\u{7f}/\u{7}".to_owned(), json!(1.0));
+        let text = shown(&run, 160, 30);
+        for part in [
+            "\\u{1b}[2J",
+            "\\u{202e}rldt",
+            "a\\u{7f}",
+            "\\u{9b}",
+            "\\u{7}",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(
+            !text.contains(|c: char| c != '\n' && crate::is_control(c)),
+            "{text}"
+        );
     }
 
     #[test]

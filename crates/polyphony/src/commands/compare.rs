@@ -1,14 +1,11 @@
 //! `polyphony compare`: runs and baselines side by side.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
 use polyphony_report::{Run, compare, comparison_text};
 
-use crate::json_lines;
+use crate::{json_lines, terminal};
 
 /// The arguments of `polyphony compare`.
 #[derive(Debug, clap::Args)]
@@ -24,10 +21,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let runs = arguments.runs.iter().map(|path| Run::read(path));
     let runs: Vec<Run> = runs.collect::<Result<_, _>>()?;
     let rows = compare(&runs)?;
-    // Nobody reads it if standard error is closed.
-    let _ = io::stderr()
-        .lock()
-        .write_all(comparison_text(&rows).as_bytes());
+    terminal::write(&comparison_text(&rows));
     rows.iter()
         .try_for_each(|row| json_lines::write(output, row))
 }

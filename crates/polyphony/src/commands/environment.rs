@@ -5,6 +5,7 @@ use std::{io::Write, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
 use polyphony_env::{Process, check_process};
+use polyphony_report::visible;
 use polyphony_runner::Registry;
 use serde_json::{Map, Value, json};
 
@@ -87,7 +88,7 @@ fn check_program(registry: &Registry, check: &Check, output: &mut dyn Write) -> 
         ..Process::new(command)
     };
     let report = check_process(&program, tasks)?;
-    write!(output, "{report}").context("writing results")?;
+    write!(output, "{}", visible(&report.to_string())).context("writing results")?;
     ensure!(
         report.is_fine(),
         "the program does not follow the protocol; the report says where"

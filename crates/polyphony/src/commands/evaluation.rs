@@ -1,9 +1,6 @@
 //! The evaluation of `polyphony eval` and `polyphony baseline`.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::{io::Write, path::Path};
 
 use anyhow::{Context as _, Result};
 use polyphony_report::{
@@ -11,7 +8,7 @@ use polyphony_report::{
 };
 use polyphony_runner::{Evaluated, Evaluating, Registry, Stop};
 
-use crate::{display::Display, json_lines};
+use crate::{display::Display, json_lines, terminal};
 
 /// What is evaluated, and where the result is kept.
 #[derive(Debug)]
@@ -45,14 +42,13 @@ pub(crate) fn evaluate(
     if let Kept::In(path) = request.kept {
         check_new(path)?;
     }
-    // Ctrl-C simply ends the program here.
+    // A signal simply ends the program here.
     let stop = Stop::new();
     let display = &mut Display::default();
     let evaluated = polyphony_runner::evaluate(registry, &request.evaluating, &stop, display)?
         .context("the evaluation was interrupted")?;
     let evaluation = &evaluated.evaluation;
-    // Nobody reads it if standard error is closed.
-    let _ = io::stderr().lock().write_all(text(evaluation).as_bytes());
+    terminal::write(&text(evaluation));
     // Kept even if nobody reads the figures.
     let kept = keep(request.kept, &evaluated, request.trained_by);
     json_lines::write(output, &evaluation.without_episodes())?;

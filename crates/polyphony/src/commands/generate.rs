@@ -88,16 +88,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
             task,
             ..Place::default()
         };
-        answer(
-            &files,
-            &model,
-            &config,
-            PromptGroup {
-                prompt,
-                keys: vec![place.key()],
-                family: 0,
-            },
-        )
+        let group = PromptGroup {
+            prompt,
+            keys: vec![place.key()],
+            family: 0,
+        };
+        answer(&files, &model, &config, group)
+            .with_context(|| format!("asking the model {}", arguments.model))
     };
     match (&arguments.prompt, &arguments.input) {
         (Some(text), _) => {
@@ -250,7 +247,7 @@ mod tests {
                 &["--prompt", "Hello"],
                 "there is no tokenizer: give token ids with --input",
             ),
-            ("{\"ids\": []}", &[], "line 1: the prompt is empty"),
+            ("{\"ids\": []}", &[], "tiny-llama: the prompt is empty"),
             (
                 "{\"ids\": [1]}\n{}",
                 &["--max-new-tokens", "2"],

@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use polyphony_runner::DeviceChoice;
@@ -39,9 +39,9 @@ struct Logprobs {
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let (_, model) = super::load(&arguments.model, arguments.device)?;
     json_lines::answer(&arguments.input, output, |_, sequence: Sequence| {
-        Ok(Logprobs {
-            logprobs: polyphony_model::sequence_logprobs(&model, &sequence.ids)?,
-        })
+        let logprobs = polyphony_model::sequence_logprobs(&model, &sequence.ids)
+            .with_context(|| format!("asking the model {}", arguments.model))?;
+        Ok(Logprobs { logprobs })
     })
 }
 
@@ -69,7 +69,10 @@ mod tests {
         };
         let mut output = Vec::new();
         let error = run(&arguments, &mut output).unwrap_err();
-        let expected = format!("{}, line 3: token id 9999 is outside", input.display());
+        let expected = format!(
+            "{}, line 3: asking the model {model}: token id 9999 is outside",
+            input.display()
+        );
         assert!(format!("{error:#}").starts_with(&expected), "{error:#}");
 
         let output = String::from_utf8(output).unwrap();

@@ -1,13 +1,14 @@
 //! `polyphony models`: known and cached models.
 
 use std::{
-    io::Write,
+    io::{self, IsTerminal as _, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
 use polyphony_model::{LanguageModel, ModelFiles};
+use polyphony_report::visible;
 use polyphony_runner::{DeviceChoice, resolve_model, with_store};
 
 use crate::{display::Display, json_lines};
@@ -48,7 +49,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         }
         Some(Command::Fetch { source }) => {
             let path = with_store(&mut display, |store| Ok(store.fetch(source)?))?;
-            writeln!(output, "{}", path.display()).context("writing results")
+            let path = path.display().to_string();
+            // A script needs the path as it is.
+            let shown = match io::stdout().is_terminal() {
+                true => visible(&path),
+                false => path.as_str().into(),
+            };
+            writeln!(output, "{shown}").context("writing results")
         }
         Some(Command::Merge { adapter, target }) => merge(adapter, target),
     }

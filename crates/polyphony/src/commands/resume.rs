@@ -1,6 +1,6 @@
 //! `polyphony resume`: continues a run that was stopped.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use polyphony_runner::{From, Registry, Stop};
@@ -25,12 +25,12 @@ pub(crate) struct Arguments {
 }
 
 /// Continues the run.
-pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode> {
     let from = arguments.from.clone().unwrap_or(From::Newest);
     let steps = arguments.steps.map(|steps| format!("steps={steps}"));
     let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(steps).collect();
     let stop = Stop::new();
-    interrupt::listen(&stop)?;
+    let interrupt = interrupt::listen(&stop)?;
     let trained = polyphony_runner::resume(
         registry,
         &arguments.run,
@@ -40,5 +40,5 @@ pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<()> {
         &mut Display::default(),
     )?;
     finish(&trained);
-    Ok(())
+    Ok(interrupt.status())
 }

@@ -1,6 +1,6 @@
 //! `polyphony train`: trains a recipe with changes.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use polyphony_runner::{DeviceChoice, Recipe, Registry, Stop};
@@ -30,15 +30,15 @@ pub(crate) struct Arguments {
 }
 
 /// Trains the recipe.
-pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode> {
     let recipe = arguments.recipe(registry)?;
     let stop = Stop::new();
-    interrupt::listen(&stop)?;
+    let interrupt = interrupt::listen(&stop)?;
     let run_dir = arguments.run_dir.as_deref();
     let trained =
         polyphony_runner::train(registry, &recipe, run_dir, &stop, &mut Display::default())?;
     finish(&trained);
-    Ok(())
+    Ok(interrupt.status())
 }
 
 impl Arguments {

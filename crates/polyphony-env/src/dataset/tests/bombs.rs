@@ -134,27 +134,6 @@ fn only_regular_files_are_read() {
     assert_eq!(set.error(), expected(other));
 }
 
-#[test]
-fn names_and_values_in_messages_are_escaped_and_bounded() {
-    let name = format!("\\u001b[2J\\u202e{}", "n".repeat(100_000));
-    let set = OnDisk::with("posts.jsonl", format!("{{\"{name}\": 1}}\n"));
-    let error = set.error();
-    let start = r"`posts.jsonl`, line 1: no field `body`; the record has: \u{1b}[2J\u{202e}nnn";
-    assert!(error.starts_with(start) && error.len() < 600, "{error}");
-
-    let line = "{\"body\": \"x\", \"id\": \"\\u001b[2J\\n\"}\n";
-    let set = OnDisk::with("po\u{1b}[2Jsts.jsonl", line.repeat(2)).mapped(&[], "id");
-    let expected =
-        r"`po\u{1b}[2Jsts.jsonl`, line 2: the id `\u{1b}[2J\n` was already given to line 1";
-    assert_eq!(set.error(), expected);
-
-    let name = format!("\u{1b}{}", "n".repeat(100_000));
-    let set = column_set(&name, &[plain_page(1, b"")], 1).mapped(&[], "id");
-    let error = set.error();
-    let start = r"`bomb.parquet` has no column `id`; it has: \u{1b}nnn";
-    assert!(error.starts_with(start) && error.len() < 600, "{error}");
-}
-
 /// A table of one column of text, `body` or optional `body`, written by the library.
 fn written(
     optional: bool,
