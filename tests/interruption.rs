@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt as _,
     process::{Child, ChildStderr, ExitStatus, Stdio},
@@ -125,6 +126,7 @@ fn a_run_that_its_system_ends_resumes_as_if_it_had_not_stopped() {
         let mut running = Running::start(&place, &long_run(run));
         running.wait_for("step 1 of 40");
         running.send(signal);
+        running.wait_for("ending after the current step or batch");
         // A terminal that closes sends it twice.
         running.send(SIGHUP);
         let (rest, status) = running.end();
@@ -154,7 +156,7 @@ fn a_run_under_nohup_outlives_its_terminal() {
     assert_eq!(place.read_lines("run/metrics.jsonl").len(), 3);
 }
 
-/// A game for one agent whose program never answers a joint action.
+/// A game for one agent whose program never answers a joint action; it leaves a file when it is asked.
 const SILENT: &str = r#"
 import json, sys
 for line in sys.stdin:
@@ -166,6 +168,7 @@ for line in sys.stdin:
     elif call["call"] == "start":
         answer = {"observations": ["go"]}
     else:
+        open("asked", "w").close()
         continue
     print(json.dumps({"id": call["id"], **answer}), flush=True)
 "#;
@@ -186,6 +189,10 @@ fn a_second_signal_ends_the_program_at_once() {
         let run = format!("run-{expected}");
         let mut running = Running::start(&place, &["train", "silent.ron", "--run-dir", &run]);
         running.wait_for("writing the run to");
+        // Before that, the first signal alone would end the run.
+        while !place.path("asked").exists() {
+            std::thread::yield_now();
+        }
         running.send(SIGTERM);
         running.wait_for("SIGTERM: ending after the current step or batch");
         // `timeout` sends SIGTERM twice within a moment, which is one request.
@@ -197,6 +204,7 @@ fn a_second_signal_ends_the_program_at_once() {
         assert_eq!(status.code(), Some(expected), "{rest}");
         assert!(!rest.contains("Trained"), "{rest}");
         assert!(!place.path(&run).join("agents").exists(), "{rest}");
+        fs::remove_file(place.path("asked")).unwrap();
     }
 }
 
