@@ -27,6 +27,26 @@ pub enum ModelError {
         source: io::Error,
     },
 
+    /// Something else than a regular file is in the place of one.
+    #[error("{path} is {found}: a model consists of regular files, so copy its contents into one")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+
+    /// A file is larger than those of any known model. It was not read further.
+    #[error(
+        "{path} has more than {bound}, which no known model needs; check where the model comes from"
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        bound: String,
+    },
+
     /// The operating system refused to write a file, for example because the disk is full.
     #[error("cannot write {path}: {source}; nothing half-written was left behind")]
     Write {

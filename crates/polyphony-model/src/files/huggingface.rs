@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::ModelFiles;
 use super::assets::{Assets, absolute};
-use super::read::{optional_json, optional_text, read_json};
+use super::read::{MAX_BYTES, optional_json, optional_text, read_json};
 use super::shards;
 use super::stop_tokens::stop_tokens;
 use super::template::{ChatTemplate, embedded_template, token_text};
@@ -28,7 +28,7 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
     let weights = open_weights(directory, &config)?;
 
     let generation_path = directory.join("generation_config.json");
-    let generation_config = optional_json(&generation_path)?;
+    let generation_config: Option<Value> = optional_json(&generation_path)?;
     let mut ends = vec![(&config_json, config_path.as_path())];
     ends.extend(
         generation_config
@@ -74,7 +74,7 @@ pub(super) fn read_language(files: &mut ModelFiles, directory: &Path) -> Result<
         files.template = None;
     }
     let config_path = directory.join("tokenizer_config.json");
-    let config = optional_json(&config_path)?;
+    let config: Option<Value> = optional_json(&config_path)?;
     if let (Some(tokenizer), Some(config)) = (&files.tokenizer, &config) {
         let model = [Some(&assets.config), assets.generation_config.as_ref()];
         let model = model.into_iter().flatten();
@@ -87,7 +87,7 @@ pub(super) fn read_language(files: &mut ModelFiles, directory: &Path) -> Result<
         }
     }
     let template_path = directory.join("chat_template.jinja");
-    let chat_template = optional_text(&template_path)?;
+    let chat_template = optional_text(&template_path, MAX_BYTES)?;
     let embedded = config.as_ref().and_then(embedded_template);
     let template = match (&chat_template, embedded) {
         (Some(source), _) => Some((source.clone(), template_path)),

@@ -17,7 +17,7 @@ impl ModelFiles {
         const EXPECTED: &str =
             "a directory with config.json and model.safetensors, or a .gguf file";
         let extension = path.extension().unwrap_or_default();
-        let files = if path.join(adapter::CONFIG).is_file() {
+        let files = if path.join(adapter::CONFIG).exists() {
             let (adapter, base) = adapter::open(path)?;
             let mut files = Self::open(&base)?;
             files.adapter = Some(adapter);

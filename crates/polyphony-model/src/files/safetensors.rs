@@ -6,7 +6,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::dequantize::Encoding;
-use super::read::map_file;
+use super::read::{check_header, map_file};
 use super::weights::{RowOrder, StoredTensor, Weights};
 use crate::error::ModelError;
 
@@ -59,6 +59,8 @@ fn parse_header(file: &[u8]) -> Result<(usize, Metadata), String> {
             rest.len()
         )
     })?;
+    check_header(header)
+        .map_err(|bound| format!("its header has more than {bound}, which no known model needs"))?;
     // Parsing checks each tensor's shape against its length and that the tensors lie back to back.
     let table: Metadata =
         serde_json::from_slice(header).map_err(|error| format!("its header is wrong: {error}"))?;
@@ -197,6 +199,51 @@ mod tests {
             let message = open_bytes(bytes).unwrap_err().to_string();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         }
+    }
+
+    #[test]
+    fn a_header_beyond_its_bounds_is_not_parsed() {
+        let file = |header: &str| {
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.as_bytes());
+            bytes
+        };
+        let rows = [
+            (
+                " ".repeat((16 << 20) + 1),
+                "its header has more than 16777216 bytes",
+            ),
+            (
+                "[0,".repeat(600_000),
+                "its header has more than 1000000 values",
+            ),
+            (
+                "{\"\":".repeat(200_000),
+                "its header has more than 131072 objects",
+            ),
+            ("[".repeat(100_000), "its header is wrong"),
+            ("{\"a\":".repeat(100_000), "its header is wrong"),
+        ];
+        for (header, expected) in rows {
+            let message = open_bytes(&file(&header)).unwrap_err().to_string();
+            assert!(
+                message.contains(expected),
+                "{message:.300} lacks {expected}"
+            );
+            assert!(message.len() < 500, "{message:.300}");
+        }
+        // A header that claims nearly all of a file of four gigabytes, which takes no room on the disk.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let length: u64 = (4 << 30) - 8;
+        std::fs::write(&path, length.to_le_bytes()).unwrap();
+        let sparse = std::fs::File::options().write(true).open(&path).unwrap();
+        sparse.set_len(4 << 30).unwrap();
+        let message = Weights::open(&path).unwrap_err().to_string();
+        assert!(
+            message.contains("its header has more than 16777216 bytes"),
+            "{message}"
+        );
     }
 
     #[test]

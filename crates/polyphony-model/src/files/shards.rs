@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
+use super::read::optional_json;
 use super::weights::Weights;
 use crate::error::ModelError;
 
@@ -24,13 +25,10 @@ pub(crate) fn open(index: &Path) -> Result<Weights, ModelError> {
         path: index.to_owned(),
         reason,
     };
-    let text = std::fs::read_to_string(index).map_err(|source| ModelError::Read {
+    let table: Option<Index> = optional_json(index)?;
+    let Index { weight_map } = table.ok_or_else(|| ModelError::Missing {
         path: index.to_owned(),
-        source,
-    })?;
-    let Index { weight_map } = serde_json::from_str(&text).map_err(|source| ModelError::Json {
-        path: index.to_owned(),
-        source,
+        expected: "the list of the files that hold the weights".to_owned(),
     })?;
     let names: BTreeSet<&String> = weight_map.values().collect();
     if names.is_empty() {

@@ -18,14 +18,13 @@ mod vocabulary;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokenizers::AddedToken;
 
 use super::contain::caught;
+use super::read::optional_text;
 use crate::error::{ModelError, shortened};
 
 /// A model's tokenizer.
@@ -240,22 +239,7 @@ impl Tokenizer {
 /// # Errors
 /// If it is unreadable, not text, or longer than any tokenizer may be: no more is read then.
 pub(super) fn optional_json(path: &Path) -> Result<Option<String>, ModelError> {
-    let unreadable = |source| ModelError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(unreadable)?,
-    };
-    let mut bytes = Vec::new();
-    file.take(checks::MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    checks::check_size(bytes.len()).map_err(|reason| failed(path, &reason))?;
-    let json = String::from_utf8(bytes)
-        .map_err(|error| unreadable(Error::new(ErrorKind::InvalidData, error)))?;
-    Ok(Some(json))
+    optional_text(path, checks::MAX_BYTES)
 }
 
 /// The longest reason in an error, in characters: the library quotes what it does not understand.

@@ -5,7 +5,8 @@
 //! alignment, data. Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 //!
 //! A file may be truncated or hostile: every count, offset and length is checked against the bytes
-//! that are really there, and nothing is allocated by a count that the file merely claims.
+//! that are really there, and nothing is allocated by a count that the file merely claims. What is not
+//! the tensors' data is bounded, since it is read whole.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -19,6 +20,10 @@ use crate::error::ModelError;
 const MAGIC: [u8; 4] = *b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_DIMENSIONS: u32 = 4;
+/// The most bytes of metadata and tensor table together, and the most entries of each. Known models need
+/// a tenth of that.
+const MAX_BYTES: usize = 64 << 20;
+const MAX_ENTRIES: u64 = 1 << 16;
 
 /// A parsed file; its texts and arrays are slices of the file.
 #[derive(Debug)]
@@ -53,7 +58,7 @@ impl<'a> Gguf<'a> {
             path: path.to_owned(),
             reason,
         };
-        let mut cursor = Cursor::new(file);
+        let mut cursor = Cursor::at_most(file, MAX_BYTES);
         let magic = cursor.array::<4>().map_err(damaged)?;
         if magic != MAGIC {
             return Err(damaged("it does not start with `GGUF`".to_owned()));
@@ -75,6 +80,13 @@ impl<'a> Gguf<'a> {
         }
         let tensor_count = cursor.u64().map_err(damaged)?;
         let entry_count = cursor.u64().map_err(damaged)?;
+        for (count, what) in [(tensor_count, "tensors"), (entry_count, "metadata entries")] {
+            if count > MAX_ENTRIES {
+                let reason =
+                    format!("it has {count} {what}, but at most {MAX_ENTRIES} are allowed");
+                return Err(damaged(reason));
+            }
+        }
         let metadata = parse_metadata(&mut cursor, entry_count).map_err(damaged)?;
         let mut gguf = Self {
             path,

@@ -381,14 +381,22 @@ fn claims_of_hostile_files_are_checked() {
     let rows = [
         (list(8, u64::MAX), "metadata `evil`"),
         (
-            list(0, u64::MAX),
+            list(0, 1 << 20),
             "metadata `evil`: 1 bytes expected at byte",
+        ),
+        (
+            list(0, (1 << 20) + 1),
+            "metadata `evil`: a list of 1048577 values, but at most 1048576 are allowed",
         ),
         (list(9, 1), "metadata `evil`: lists of lists"),
         (list(77, 1), "metadata `evil`: unknown value type 77"),
         (
             text(u64::MAX),
             "metadata `evil`: 18446744073709551615 bytes expected at byte",
+        ),
+        (
+            [text(65 << 20), vec![b'a'; 65 << 20]].concat(),
+            "metadata `evil`: metadata and tensor table take more than 67108864 bytes",
         ),
         (
             77u32.to_le_bytes().to_vec(),
@@ -417,6 +425,15 @@ fn claims_of_hostile_files_are_checked() {
             "{message:?}"
         );
     }
+    let mut many = Contents::tiny_llama();
+    for index in 0..(1 << 16) {
+        many.metadata.push((format!("evil.{index}"), Meta::U32(1)));
+    }
+    let message = many.open().unwrap_err().to_string();
+    assert!(
+        message.contains("metadata entries, but at most 65536 are allowed"),
+        "{message:?}"
+    );
     let mut twice = Contents::tiny_llama();
     twice
         .metadata

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The most values in a list: as many as a tokenizer may have merges.
+const MAX_LIST: u64 = 1 << 20;
+
 /// A metadata value; texts and lists are slices of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value<'a> {
@@ -106,11 +109,22 @@ impl fmt::Display for Value<'_> {
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     position: usize,
+    /// How long the file is, of which the cursor may read less.
+    file_len: usize,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, position: 0 }
+        Self::at_most(bytes, bytes.len())
+    }
+
+    /// A cursor that reads this many bytes of a file and no more.
+    pub(crate) fn at_most(file: &'a [u8], max_bytes: usize) -> Self {
+        Self {
+            bytes: &file[..file.len().min(max_bytes)],
+            position: 0,
+            file_len: file.len(),
+        }
     }
 
     /// Bytes read so far.
@@ -118,9 +132,9 @@ impl<'a> Cursor<'a> {
         self.position
     }
 
-    /// Bytes read and not yet read.
+    /// All bytes of the file.
     pub(crate) fn file_len(&self) -> usize {
-        self.bytes.len()
+        self.file_len
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
@@ -180,6 +194,11 @@ impl<'a> Cursor<'a> {
             return Err("lists of lists are not supported".to_owned());
         }
         let len = self.u64()?;
+        if len > MAX_LIST {
+            return Err(format!(
+                "a list of {len} values, but at most {MAX_LIST} are allowed"
+            ));
+        }
         let start = self.position;
         for _ in 0..len {
             self.value_of(kind)?;
@@ -193,6 +212,12 @@ impl<'a> Cursor<'a> {
 
     fn too_short(&self, wanted: u64) -> String {
         let left = self.bytes.len() - self.position;
+        if wanted <= (self.file_len - self.position) as u64 {
+            return format!(
+                "metadata and tensor table take more than {} bytes, which no known model needs",
+                self.bytes.len()
+            );
+        }
         format!(
             "{wanted} bytes expected at byte {}, but {left} are left",
             self.position

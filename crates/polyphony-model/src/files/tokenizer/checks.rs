@@ -7,6 +7,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::super::read::check_json;
 use super::vocabulary::{Count, Vocabulary};
 use super::{charsmap, pattern};
 
@@ -53,14 +54,11 @@ pub(super) struct Checked {
 /// If it is not JSON, or a value could make the tokenizer library fail, or take more time or memory
 /// than the tokenizer of any known model. The error names the key.
 pub(super) fn check(json: &str) -> Result<Checked, String> {
-    check_size(json.len())?;
-    let (mut values, mut objects) = (0, 0);
-    for byte in json.bytes() {
-        values += usize::from(matches!(byte, b',' | b'[' | b'{'));
-        objects += usize::from(byte == b'{');
+    if json.len() as u64 > MAX_BYTES {
+        return Err(format!("it has more than {MAX_BYTES} bytes"));
     }
-    at_most("the file", "values", values, MAX_VALUES)?;
-    at_most("the file", "objects", objects, MAX_OBJECTS)?;
+    check_json(json.as_bytes(), MAX_VALUES, MAX_OBJECTS)
+        .map_err(|bound| format!("it has more than {bound}"))?;
     let file: File = serde_json::from_str(json).map_err(|error| error.to_string())?;
 
     file.model.check()?;
@@ -105,14 +103,6 @@ pub(super) fn check(json: &str) -> Result<Checked, String> {
     Ok(Checked {
         around: parts.around,
     })
-}
-
-/// Refuses a file of more than [`MAX_BYTES`].
-pub(super) fn check_size(bytes: usize) -> Result<(), String> {
-    if bytes as u64 > MAX_BYTES {
-        return Err(format!("it has more than {MAX_BYTES} bytes"));
-    }
-    Ok(())
 }
 
 fn at_most(key: &str, what: &str, given: usize, limit: usize) -> Result<(), String> {

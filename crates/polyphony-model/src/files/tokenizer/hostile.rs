@@ -305,8 +305,8 @@ fn built() -> Vec<(&'static str, String, Outcome)> {
         ("a long added token", with("/added_tokens", added("x".repeat(1_000_000))), Refused("added_tokens[0].content has 1000000 bytes")),
         ("too many added tokens", with("/added_tokens", Value::Array(vec![added("x".to_owned())[0].clone(); 70_000])), Refused("added_tokens has 70000 tokens")),
         ("added tokens that grow", with("/added_tokens", Value::Array(grown)).replacen("\"normalizer\":null", &format!("\"normalizer\":{}", replace("a", &"b".repeat(100))), 1), Refused("added_tokens and normalizer")),
-        ("too many values", many, Refused("the file has 2500002 values")),
-        ("too many objects", with("/normalizer", json!({"type": "NFC", "x": vec![json!({"a": 0}); 200_000]})), Refused("the file has 200012 objects")),
+        ("too many values", many, Refused("it has more than 2500000 values")),
+        ("too many objects", with("/normalizer", json!({"type": "NFC", "x": vec![json!({"a": 0}); 200_000]})), Refused("it has more than 131072 objects")),
         ("too many bytes", format!("{text_of_base}{}", " ".repeat(65 << 20)), Refused("it has more than")),
         ("two decoders", twice("decoder", r#"{"type":"BPEDecoder","suffix":""}"#), Refused("duplicate field `decoder`")),
         ("two models", twice("model", r#"{"type":"BPE","vocab":{},"merges":[]}"#), Refused("duplicate field `model`")),
@@ -376,12 +376,12 @@ fn check(name: &str, json: &str, outcome: &Outcome) {
 
 #[test]
 #[cfg(unix)]
-fn a_file_without_end_is_not_read_to_its_end() {
+fn a_file_without_end_is_not_read() {
     let message = Tokenizer::from_file(Path::new("/dev/zero"))
         .unwrap_err()
         .to_string();
     assert!(
-        message.contains("/dev/zero failed: it has more than 67108864 bytes"),
+        message.contains("/dev/zero is a device, a pipe or a socket"),
         "{message}"
     );
 }
