@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::{
-    circles, edges, links, names, packages,
+    circles, edges, fuzz, links, names, packages,
     process::{self, say},
     tools::{self, Tool},
 };
@@ -74,6 +74,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "documentation",
         run: |_| documentation(),
+    },
+    Check {
+        name: "fuzzing",
+        run: |_| fuzzing(),
     },
 ];
 
@@ -274,5 +278,21 @@ fn documentation() -> Result<Outcome> {
     doc.args(["doc", "--workspace", "--no-deps", "--quiet"])
         .env("RUSTDOCFLAGS", "-D warnings");
     process::run(&mut doc)?;
+    Ok(Outcome::Passed)
+}
+
+/// A short try of every target, which shows that they still build and run; `cargo xtask fuzz` is for finding
+/// something.
+fn fuzzing() -> Result<Outcome> {
+    if !fuzz::has_compiler() {
+        return Ok(Outcome::NotRun(fuzz::NO_COMPILER.to_owned()));
+    }
+    fuzz::run(&fuzz::Plan {
+        target: None,
+        seconds: 3,
+        jobs: 1,
+        input: None,
+        keep: false,
+    })?;
     Ok(Outcome::Passed)
 }

@@ -48,6 +48,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "polyphony-device-tests",
         &["polyphony-episode", "polyphony-model", "polyphony-marl"],
     ),
+    (
+        "polyphony-fuzz",
+        &[
+            "polyphony",
+            "polyphony-episode",
+            "polyphony-env",
+            "polyphony-hub",
+            "polyphony-model",
+            "polyphony-report",
+            "polyphony-runner",
+            "polyphony-sandbox",
+            TEST_SUPPORT,
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod ci;
 mod circles;
 mod edges;
+mod fuzz;
 mod human_eval;
 mod links;
 mod names;
@@ -47,8 +48,11 @@ enum Command {
     /// Tries the package outside of the workspace alone, as `test` does at its end: copied to another
     /// folder, built there, trained, killed, resumed, evaluated, compared and drawn.
     Outside,
+    /// Tries inputs that nobody wrote on everything that reads foreign files and answers, to find those
+    /// that make it panic, hang or fill the memory: `fuzz [TARGET] [--seconds N] [--jobs N]`.
+    Fuzz(fuzz::Plan),
     /// Checks the tree: format, crate edges, circles of files, links, spelling, unused and forbidden
-    /// dependencies, packages, lints, documentation. Cheapest first.
+    /// dependencies, packages, lints, documentation, fuzzing. Cheapest first.
     Ci {
         /// Also lets the devices cuda and vulkan compile, and runs tests on wgpu: half an hour more
         /// the first time.
@@ -68,6 +72,9 @@ struct Passed {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::stands_in_for_rustc() {
+        return code;
+    }
     let outcome = match Arguments::parse().command {
         Command::Train(passed) => process::polyphony(&["train"], &passed.arguments),
         Command::Fetch(passed) => match passed.arguments.as_slice() {
@@ -77,6 +84,7 @@ fn main() -> ExitCode {
         Command::Bench(passed) => process::polyphony(&["bench"], &passed.arguments),
         Command::Test => test::run(),
         Command::Outside => outside::run(),
+        Command::Fuzz(plan) => fuzz::run(&plan),
         Command::Ci {
             devices,
             allow_missing_tools,

@@ -1,0 +1,41 @@
+//! The targets with libFuzzer around them. `cargo xtask fuzz` builds and starts this program and tells
+//! it by variables what to do.
+#![no_main]
+
+use std::{path::PathBuf, process, sync::OnceLock};
+
+use libfuzzer_sys::fuzz_target;
+use polyphony_fuzz::{Target, find};
+
+/// The target of this process and its folder.
+static WORK: OnceLock<(&'static Target, PathBuf)> = OnceLock::new();
+
+fuzz_target!(init: start(), |bytes: &[u8]| {
+    if let Some((target, folder)) = WORK.get() {
+        (target.run)(folder, bytes);
+    }
+});
+
+fn start() {
+    abort_on_panics();
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let Some(target) = find(&variable("POLYPHONY_FUZZ_TARGET")) else {
+        panic!("POLYPHONY_FUZZ_TARGET names no target");
+    };
+    let folder = PathBuf::from(variable("POLYPHONY_FUZZ_FOLDER"));
+    (target.prepare)(&folder);
+    WORK.get_or_init(|| (target, folder));
+}
+
+/// libFuzzer takes an abort for a crash. Its own hook aborts on every panic; the crates contain those of
+/// libraries that they use, and a contained panic is an error like any other.
+fn abort_on_panics() {
+    drop(std::panic::take_hook());
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !(polyphony_env::catches_panics() || polyphony_model::catches_panics()) {
+            usual(panic);
+            process::abort();
+        }
+    }));
+}

@@ -1,0 +1,453 @@
+//! `cargo xtask fuzz`: foreign bytes against everything that reads them, with libFuzzer.
+//!
+//! Only the crates of the workspace are instrumented, so that burn and the other dependencies come from
+//! the ordinary build and nothing waits for them twice. For that this program stands in front of the
+//! compiler: cargo calls it for members of the workspace alone ([`stands_in_for_rustc`]).
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    sync::Mutex,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use cargo_metadata::MetadataCommand;
+
+use crate::process::{self, say};
+
+/// Set where cargo calls this program in place of the compiler.
+const COMPILES: &str = "POLYPHONY_FUZZ_COMPILES";
+
+/// What libFuzzer needs to see which code an input reaches, and with what it is compared: the flags of
+/// `cargo fuzz --sanitizer none`. Optimized, an input takes a third of the time; the checks of the
+/// profile `dev` stay.
+const INSTRUMENTED: [&str; 9] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+    "-Copt-level=1",
+    "-Cdebug-assertions=on",
+    "-Coverflow-checks=on",
+];
+
+/// The longest an input may take, in seconds, and the most memory that the process may have.
+const TIMEOUT_SECS: u32 = 5;
+const MEMORY_MIB: u32 = 1536;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct Plan {
+    /// The target; all of them by default, one after the other.
+    pub(crate) target: Option<String>,
+    /// How long each target is tried.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seconds: u32,
+    /// How many processes run at a time: as many targets, or as many on the one target.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) jobs: u32,
+    /// Runs this one input instead, as after a crash.
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["jobs", "keep"])]
+    pub(crate) input: Option<PathBuf>,
+    /// Afterwards adds to the repository's corpus those of the new inputs that reach something new.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Whether there is a C++ compiler, which libFuzzer is built with.
+pub(crate) fn has_compiler() -> bool {
+    let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    let mut version = Command::new(compiler);
+    version.arg("--version");
+    version.stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok_and(|status| status.success())
+}
+
+/// What to say where there is none.
+pub(crate) const NO_COMPILER: &str = "there is no C++ compiler, which libFuzzer is built with: on Debian, \
+     `apt-get install g++` brings one; `CXX` names another";
+
+/// Where cargo calls this program for a crate of the workspace: compiles it with the flags for libFuzzer.
+pub(crate) fn stands_in_for_rustc() -> Option<ExitCode> {
+    std::env::var_os(COMPILES)?;
+    let mut arguments = std::env::args_os().skip(1);
+    let mut rustc = Command::new(arguments.next()?);
+    let arguments: Vec<OsString> = arguments.collect();
+    if is_fuzzed(&arguments) {
+        rustc.args(INSTRUMENTED);
+    }
+    let status = rustc.args(arguments).status();
+    let code = status.ok().and_then(|status| status.code()).unwrap_or(1);
+    Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Whether rustc is to compile one of our libraries. Build scripts and macros run in the compiler, which
+/// has no libFuzzer; of the targets themselves nothing is to be found.
+fn is_fuzzed(arguments: &[OsString]) -> bool {
+    let value_of = |option: &str| {
+        let at = arguments.iter().position(|argument| argument == option)?;
+        arguments.get(at + 1)?.to_str()
+    };
+    let name = value_of("--crate-name").unwrap_or_default();
+    value_of("--crate-type") == Some("lib")
+        && name.starts_with("polyphony")
+        && !matches!(name, "polyphony_fuzz" | "polyphony_test_support")
+}
+
+/// Where everything lies.
+struct Places {
+    root: PathBuf,
+    /// In the build's folder, for what git does not need: working corpora and artifacts.
+    target: PathBuf,
+    program: PathBuf,
+}
+
+impl Places {
+    /// The inputs in the repository.
+    fn corpus(&self, target: &str) -> PathBuf {
+        corpora(&self.root).join(target)
+    }
+
+    /// The inputs that were found here.
+    fn found(&self, target: &str) -> PathBuf {
+        self.target.join("fuzz/corpus").join(target)
+    }
+
+    /// The inputs that failed.
+    fn failures(&self, target: &str) -> PathBuf {
+        self.target.join("fuzz/failures").join(target)
+    }
+}
+
+fn corpora(root: &Path) -> PathBuf {
+    root.join("tests/fuzz/corpus")
+}
+
+/// Fuzzes, and fails if anything was found.
+pub(crate) fn run(plan: &Plan) -> Result<()> {
+    let metadata = MetadataCommand::new()
+        .no_deps()
+        .exec()
+        .context("reading `cargo metadata`")?;
+    let root: PathBuf = metadata.workspace_root.into();
+    let targets = targets(&root, plan.target.as_deref())?;
+    ensure!(has_compiler(), "{NO_COMPILER}");
+    let places = Places {
+        program: build(metadata.target_directory.as_std_path())?,
+        target: metadata.target_directory.into(),
+        root,
+    };
+    if let (Some(input), [target]) = (&plan.input, &targets[..]) {
+        return one_input(&places, target, input);
+    }
+    let failed = match plan.target {
+        Some(_) => fuzz(&places, &targets[0], plan, plan.jobs).map(|passed| match passed {
+            true => Vec::new(),
+            false => targets,
+        })?,
+        None => all(&places, targets, plan)?,
+    };
+    ensure!(failed.is_empty(), "inputs failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// The targets to run: each has a folder of inputs, as a test of the package makes sure.
+fn targets(root: &Path, wanted: Option<&str>) -> Result<Vec<String>> {
+    let folder = corpora(root);
+    let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    match wanted {
+        Some(wanted) if names.iter().any(|name| name == wanted) => Ok(vec![wanted.to_owned()]),
+        Some(wanted) => bail!(
+            "there is no fuzz target `{wanted}`; there are: {}",
+            names.join(", ")
+        ),
+        None => Ok(names),
+    }
+}
+
+/// Builds the program with all targets.
+fn build(target: &Path) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding this program")?;
+    let mut cargo = process::cargo();
+    // With the whole workspace and as an example, the dependencies have the features of `cargo xtask test`.
+    cargo
+        .args(["build", "--quiet", "--workspace", "--example", "fuzz"])
+        .args(["--features", "polyphony-fuzz/engine"])
+        .env("RUSTC_WORKSPACE_WRAPPER", own)
+        .env(COMPILES, "1")
+        .env("CARGO_INCREMENTAL", "0");
+    process::run(&mut cargo)?;
+    Ok(target
+        .join("debug/examples")
+        .join(format!("fuzz{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Fuzzes all targets, several at a time; the names of those with failures.
+fn all(places: &Places, targets: Vec<String>, plan: &Plan) -> Result<Vec<String>> {
+    let waiting = Mutex::new(targets.into_iter());
+    let failed = Mutex::new(Vec::new());
+    let next = || waiting.lock().ok()?.next();
+    let work = || -> Result<()> {
+        while let Some(target) = next() {
+            if !fuzz(places, &target, plan, 1)?
+                && let Ok(mut failed) = failed.lock()
+            {
+                failed.push(target);
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..plan.jobs).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| match worker.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+    })?;
+    let mut failed = failed.into_inner().unwrap_or_default();
+    failed.sort();
+    Ok(failed)
+}
+
+/// Fuzzes a target with as many processes; whether nothing failed.
+fn fuzz(places: &Places, target: &str, plan: &Plan, jobs: u32) -> Result<bool> {
+    let (found, failures) = (places.found(target), places.failures(target));
+    for folder in [&found, &failures] {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    let before = files(&failures)?;
+    let outputs = std::thread::scope(|scope| {
+        let one = || {
+            let scratch = scratch()?;
+            let mut engine = engine(places, target, scratch.path());
+            engine
+                .arg(format!("-max_total_time={}", plan.seconds))
+                .args(["-print_final_stats=1", "-reload=1", "-use_value_profile=1"])
+                .arg(format!("-artifact_prefix={}/", failures.display()))
+                .args([&found, &places.corpus(target)]);
+            let output = engine.output().context("starting the fuzzer")?;
+            Ok(Output {
+                passed: output.status.success(),
+                text: String::from_utf8_lossy(&output.stderr).into_owned(),
+            })
+        };
+        let running: Vec<_> = (0..jobs).map(|_| scope.spawn(one)).collect();
+        let join = |running: std::thread::ScopedJoinHandle<'_, Result<Output>>| {
+            running
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        running.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?;
+    say(format_args!("{}", line(target, &outputs)));
+    let new = files(&failures)?
+        .into_iter()
+        .filter(|file| !before.contains(file));
+    for file in new {
+        say(format_args!(
+            "  {}\n    to see it again: cargo xtask fuzz {target} --input {0}\n    once mended, keep it: mv {0} {}",
+            file.display(),
+            places.corpus(target).display()
+        ));
+    }
+    let passed = outputs.iter().all(|output| output.passed);
+    for output in outputs.iter().filter(|output| !output.passed) {
+        say(format_args!("{}", last_words(&output.text)));
+    }
+    if plan.keep && passed {
+        merge(places, target)?;
+    }
+    Ok(passed)
+}
+
+/// The engine on a target, with its limits.
+fn engine(places: &Places, target: &str, scratch: &Path) -> Command {
+    let mut engine = Command::new(&places.program);
+    engine
+        .env("POLYPHONY_FUZZ_TARGET", target)
+        .env("POLYPHONY_FUZZ_FOLDER", scratch)
+        .env("RUST_BACKTRACE", "1")
+        .arg(format!("-timeout={TIMEOUT_SECS}"))
+        .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
+        .current_dir(&places.root);
+    engine
+}
+
+/// A folder for the files of one process, in memory where there is one.
+fn scratch() -> Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    let folder = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    };
+    folder.context("making a folder for the inputs")
+}
+
+fn one_input(places: &Places, target: &str, input: &Path) -> Result<()> {
+    let input = input
+        .canonicalize()
+        .with_context(|| format!("finding {}", input.display()))?;
+    let scratch = scratch()?;
+    process::run(engine(places, target, scratch.path()).arg(input))
+}
+
+/// Adds what reaches something new to the repository's corpus.
+fn merge(places: &Places, target: &str) -> Result<()> {
+    let scratch = scratch()?;
+    let mut engine = engine(places, target, scratch.path());
+    engine.args(["-merge=1", "-max_len=20000"]);
+    engine.args([places.corpus(target), places.found(target)]);
+    engine.stderr(Stdio::null());
+    process::run(&mut engine)
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(entry?.path());
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// How a process ended.
+struct Output {
+    passed: bool,
+    text: String,
+}
+
+/// The figures of a target in a line.
+fn line(target: &str, outputs: &[Output]) -> String {
+    let sum = |name: &str| -> u64 {
+        outputs
+            .iter()
+            .filter_map(|output| figure(&output.text, name))
+            .sum()
+    };
+    let coverage = outputs
+        .iter()
+        .filter_map(|output| coverage(&output.text))
+        .max();
+    let failed = outputs.iter().filter(|output| !output.passed).count();
+    format!(
+        "{target:18} {:9} runs {:7} a second, {:6} places reached, {:5} new inputs, {failed} failures",
+        sum("stat::number_of_executed_units:"),
+        sum("stat::average_exec_per_sec:"),
+        coverage.unwrap_or_default(),
+        sum("stat::new_units_added:"),
+    )
+}
+
+/// A figure at the end of libFuzzer's output.
+fn figure(text: &str, name: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix(name))?;
+    line.trim().parse().ok()
+}
+
+/// How many places of the code were reached in the end.
+fn coverage(text: &str) -> Option<u64> {
+    let last = text
+        .lines()
+        .rev()
+        .find_map(|line| line.split_once(" cov: "))?
+        .1;
+    last.split_whitespace().next()?.parse().ok()
+}
+
+/// What a process said of its failure: from the panic or the engine's error on, without frames of the stack.
+fn last_words(text: &str) -> String {
+    let starts = |line: &&str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
+    let all: Vec<&str> = text.lines().collect();
+    let first = all
+        .iter()
+        .position(|line| starts(&line))
+        .unwrap_or(all.len().saturating_sub(20));
+    all[first..]
+        .iter()
+        .take(20)
+        .map(|line| format!("    {line}\n"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_from_the_output_of_the_engine() {
+        let text = "#2\tINITED cov: 17 ft: 18 corp: 1/1b exec/s: 0 rss: 40Mb\n\
+             #64\tNEW    cov: 1234 ft: 2000 corp: 9/80b lim: 4 exec/s: 32 rss: 41Mb\n\
+             Done 900 runs in 3 second(s)\n\
+             stat::number_of_executed_units: 900\n\
+             stat::average_exec_per_sec:     300\n\
+             stat::new_units_added:          12\n";
+        let output = |passed| Output {
+            passed,
+            text: text.to_owned(),
+        };
+        assert_eq!(
+            line("gguf", &[output(true), output(false)]),
+            "gguf                    1800 runs     600 a second,   1234 places reached,    24 new inputs, \
+             1 failures"
+        );
+    }
+
+    #[test]
+    fn the_last_words_begin_with_the_panic() {
+        let text = "#2\tINITED\nthread 'main' panicked at a.rs:3\nboom\n==9== ERROR: libFuzzer: deadly signal\n";
+        let words = last_words(text);
+        assert!(words.starts_with("    thread 'main' panicked"), "{words}");
+        assert!(words.contains("deadly signal"), "{words}");
+    }
+
+    #[test]
+    fn libraries_alone_are_instrumented() {
+        let is_fuzzed = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            is_fuzzed(&words)
+        };
+        assert!(is_fuzzed(
+            "--crate-name polyphony_env --edition=2024 --crate-type lib"
+        ));
+        for line in [
+            "-vV",
+            "--crate-name ___ --crate-type lib",
+            "--crate-name build_script_build --crate-type bin",
+            "--crate-name polyphony_macros --crate-type proc-macro",
+            "--crate-name polyphony_fuzz --crate-type lib",
+            "--crate-name fuzz --crate-type bin",
+        ] {
+            assert!(!is_fuzzed(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_target_is_answered_with_those_that_there_are() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["gguf", "config"] {
+            fs::create_dir_all(corpora(root.path()).join(name)).unwrap();
+        }
+        assert_eq!(targets(root.path(), None).unwrap(), ["config", "gguf"]);
+        assert_eq!(targets(root.path(), Some("gguf")).unwrap(), ["gguf"]);
+        let error = targets(root.path(), Some("guff")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "there is no fuzz target `guff`; there are: config, gguf"
+        );
+    }
+}
