@@ -3,7 +3,7 @@
 use std::{fmt, sync::OnceLock, time::Duration};
 
 use ureq::{
-    Agent,
+    Agent, AsSendBody, Body,
     http::{self, Uri},
     tls::{Certificate, RootCerts, TlsConfig},
 };
@@ -15,6 +15,9 @@ use crate::{
     response::Response,
 };
 
+/// The longest head of an answer, in bytes.
+const MOST_HEAD_BYTES: usize = 64 << 10;
+
 /// How long a client waits, and what it calls itself.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -24,8 +27,9 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// The longest wait for the next bytes.
     pub read_timeout: Duration,
-    /// The longest that a request may take until the last byte of its answer is read; `None` for
-    /// downloads, which may take any time as long as they go on.
+    /// The longest that a request may take until the last byte of its answer is read; `None` for a
+    /// client whose requests have limits of their own ([`Request::within`]). Without either, a server
+    /// that sends a byte now and then is listened to forever.
     pub total_timeout: Option<Duration>,
 }
 
@@ -84,11 +88,12 @@ impl Client {
             message = message.header(*name, value);
         }
         let agent = self.agent(self.proxies.route(request.address));
+        let total_timeout = request.total_timeout.or(self.config.total_timeout);
         let answer = match request.body {
-            Some(body) => agent.run(message.body(body).map_err(HttpError::Request)?),
-            None => agent.run(message.body(()).map_err(HttpError::Request)?),
+            Some(body) => run(agent, message.body(body), total_timeout),
+            None => run(agent, message.body(()), total_timeout),
         };
-        Ok(Response::new(answer?))
+        answer.map(Response::new)
     }
 
     fn agent(&self, route: Route) -> &Agent {
@@ -103,7 +108,7 @@ impl Client {
                 .timeout_connect(Some(self.config.connect_timeout))
                 .timeout_per_read(Some(self.config.read_timeout))
                 .timeout_per_write(Some(self.config.read_timeout))
-                .timeout_global(self.config.total_timeout);
+                .max_response_header_size(MOST_HEAD_BYTES);
             config.build().into()
         })
     }
@@ -114,6 +119,15 @@ impl fmt::Debug for Client {
         let mut fields = formatter.debug_struct("Client");
         fields.field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+fn run(
+    agent: &Agent,
+    message: Result<http::Request<impl AsSendBody>, http::Error>,
+    total_timeout: Option<Duration>,
+) -> Result<http::Response<Body>, HttpError> {
+    let message = agent.configure_request(message.map_err(HttpError::Request)?);
+    Ok(agent.run(message.timeout_global(total_timeout).build())?)
 }
 
 /// What to trust: the system's certificates where an agent encrypts.

@@ -1,5 +1,7 @@
 //! What is asked.
 
+use std::time::Duration;
+
 use ureq::http::Method;
 
 use crate::address::Address;
@@ -11,6 +13,7 @@ pub struct Request<'a> {
     pub(crate) address: &'a Address,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Option<&'a [u8]>,
+    pub(crate) total_timeout: Option<Duration>,
 }
 
 impl<'a> Request<'a> {
@@ -21,6 +24,7 @@ impl<'a> Request<'a> {
             address,
             headers: Vec::new(),
             body: None,
+            total_timeout: None,
         }
     }
 
@@ -31,6 +35,7 @@ impl<'a> Request<'a> {
             address,
             headers: Vec::new(),
             body: Some(body),
+            total_timeout: None,
         };
         request.header("Content-Type", media_type)
     }
@@ -39,6 +44,14 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The longest that this request may take until the last byte of its answer is read, instead of
+    /// the client's `total_timeout`.
+    #[must_use]
+    pub fn within(mut self, total_timeout: Duration) -> Self {
+        self.total_timeout = Some(total_timeout);
         self
     }
 

@@ -40,6 +40,31 @@ impl Server {
         Self { address, thread }
     }
 
+    /// A server that sends these bytes and then this text again and again, a byte at a time if it is
+    /// slow, until the other side leaves.
+    fn without_end(start: &str, text: &str, slow: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (start, text) = (start.to_owned(), text.repeat(if slow { 1 } else { 10_000 }));
+        let thread = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let heads = vec![head(&stream)];
+            let mut sent = stream.write_all(start.as_bytes());
+            while sent.is_ok() {
+                if slow {
+                    sent = text.bytes().try_for_each(|byte| {
+                        thread::sleep(Duration::from_millis(1));
+                        stream.write_all(&[byte])
+                    });
+                } else {
+                    sent = stream.write_all(text.as_bytes());
+                }
+            }
+            heads
+        });
+        Self { address, thread }
+    }
+
     fn page(&self) -> Address {
         format!("http://{}/page?x=1", self.address).parse().unwrap()
     }
@@ -175,6 +200,54 @@ fn what_breaks_off_or_takes_too_long_is_silence() {
         .send(&Request::get(&page))
         .unwrap_err();
     assert!(error.is_silence(), "{error:?}");
+}
+
+#[test]
+fn a_server_without_end_is_left() {
+    let rows = [
+        ("", "HTTP/1.1 200 OK and so on "),
+        ("HTTP/1.1 200 OK\r\n", "X-A: b\r\n"),
+        ("HTTP/1.1 200 OK\r\nX-A: ", "bbbbbbbb"),
+        ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("HTTP/1.1 200 OK\r\n\r\n", "body"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n",
+            "body",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "4\r\nbody\r\n",
+        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "f"),
+    ];
+    for (start, text) in rows {
+        for slow in [true, false] {
+            let server = Server::without_end(start, text, slow);
+            let page = server.page();
+            let client = Client::direct(ClientConfig::default());
+            let limit = Duration::from_millis(if slow { 100 } else { 60_000 });
+            let request = Request::get(&page).within(limit);
+            let outcome = client.send(&request);
+            let outcome = outcome.and_then(|response| response.read_up_to(100_000));
+            match outcome {
+                Ok(body) => assert!(!slow && body.len() == 100_000, "{start}{text}"),
+                Err(error) => {
+                    assert!(error.is_silence(), "{start}{text}: {error:?}");
+                    assert_eq!(error.is_timeout(), slow, "{start}{text}: {error:?}");
+                }
+            }
+            server.thread.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_packed_body_is_not_unpacked() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nbomb";
+    let server = Server::start(&[answer], false);
+    let page = server.page();
+    let response = Client::direct(config()).send(&Request::get(&page)).unwrap();
+    assert_eq!(response.read_up_to(100).unwrap(), b"bomb");
 }
 
 #[test]

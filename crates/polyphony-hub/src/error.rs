@@ -194,7 +194,10 @@ pub enum HubError {
         message: String,
     },
     /// The hub's answer does not follow its protocol.
-    #[error("{endpoint} does not answer like a hub ({what})")]
+    #[error(
+        "{endpoint} does not answer like a hub ({what}): check HF_ENDPOINT, and whether a proxy or a \
+         login page stands in between"
+    )]
     Protocol {
         /// The hub's address.
         endpoint: String,
@@ -208,6 +211,18 @@ pub enum HubError {
     Damaged {
         /// The file.
         file: String,
+    },
+    /// A file is larger than any that would be used. It was not fetched.
+    #[error(
+        "{file} has {bytes} bytes, but at most {most} are fetched: check where the model comes from"
+    )]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Its size, as the hub announces it.
+        bytes: u64,
+        /// The bound.
+        most: u64,
     },
     /// The list of a model's weights is damaged.
     #[error("{path} {reason}")]

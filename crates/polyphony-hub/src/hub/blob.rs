@@ -24,6 +24,10 @@ use crate::{
 /// Bytes per read.
 const BUFFER: usize = 1 << 16;
 
+/// How much an answer that breaks off must have brought not to count as a failure. A server that sends a
+/// byte and breaks off would be asked again once for every byte.
+const PROGRESS: u64 = 1 << 16;
+
 /// The download of one file's contents.
 pub(super) struct BlobFetch<'a> {
     pub(super) client: &'a HubClient<'a>,
@@ -89,10 +93,12 @@ impl BlobFetch<'_> {
         while *have < self.file.bytes {
             let before = *have;
             match self.receive_some(target, have, partial) {
-                Ok(()) if *have > before => {}
+                Ok(()) if *have == self.file.bytes || *have >= before + PROGRESS => {}
                 // It ends before the size that the hub announced.
                 Ok(()) => return Err(self.damaged().into()),
-                Err(Failure::Silence(_)) if *have > before && self.settings.retries > 0 => {
+                Err(Failure::Silence(_))
+                    if *have >= before + PROGRESS && self.settings.retries > 0 =>
+                {
                     failures = 0;
                 }
                 Err(Failure::Silence(_)) if failures < self.settings.retries => {
@@ -120,7 +126,10 @@ impl BlobFetch<'_> {
         have: &mut u64,
         partial: &Path,
     ) -> Result<(), Failure> {
-        let response = self.client.contents(self.commit, &self.file.path, *have)?;
+        let rest = self.file.bytes - *have;
+        let response = self
+            .client
+            .contents(self.commit, &self.file.path, *have, rest)?;
         if *have > 0 {
             let range = response.header("Content-Range").unwrap_or_default();
             let continues = response.status().as_u16() == 206

@@ -3,17 +3,28 @@
 //! Requests that fail for a temporary reason are retried. Redirects are followed here: large files are on
 //! other servers, which must not see the user's token.
 
-use std::{thread, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    thread,
+    time::{Duration, Instant},
+};
 
 use polyphony_http::{Address, Client, ClientConfig, HttpError, Request, Response, StatusCode};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::json;
 
-use super::{model::HubModel, settings::HubSettings, snapshot::is_commit};
+use super::{
+    model::{HubModel, is_gguf, is_path},
+    settings::HubSettings,
+    snapshot::is_commit,
+};
 use crate::{digest::Sha256Digest, error::HubError};
 
 /// The maximum length of an answer about a repository, in bytes.
-const MOST_BYTES: u64 = 64 << 20;
+const MOST_BYTES: u64 = 16 << 20;
 
 /// How much of a refusal's body is read, in bytes.
 const MOST_REFUSAL_BYTES: u64 = 1 << 16;
@@ -21,8 +32,15 @@ const MOST_REFUSAL_BYTES: u64 = 1 << 16;
 /// The maximum number of redirects.
 const MOST_REDIRECTS: usize = 10;
 
-/// The maximum number of pages of a list.
+/// The maximum number of pages of a list, and of the names that are taken from it.
 const MOST_PAGES: usize = 20;
+const MOST_NAMES: usize = 1000;
+
+/// The maximum length of what an error quotes of the hub's answer, in characters.
+const MOST_QUOTED: usize = 500;
+
+/// The slowest server that is waited for, in bytes a second.
+const SLOWEST: u64 = 4096;
 
 /// The longest wait before a retry. If the hub asks for a longer one, there is no retry.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -139,6 +157,8 @@ struct Question<'a> {
     body: Option<&'a [u8]>,
     /// The first byte to fetch of a file.
     from: u64,
+    /// How many bytes are expected of a large answer.
+    rest: u64,
 }
 
 /// A client for one repository on the hub.
@@ -186,8 +206,8 @@ impl<'a> HubClient<'a> {
         files.map(Entry::listed).collect()
     }
 
-    /// The names of all files of a commit.
-    pub(super) fn names(&self, commit: &str) -> Result<Vec<String>, Failure> {
+    /// The names of a commit's GGUF files, to be shown; not all of them if there are very many.
+    pub(super) fn gguf_names(&self, commit: &str) -> Result<Vec<String>, Failure> {
         let path = format!(
             "/api/models/{}/tree/{commit}?recursive=true",
             self.repository
@@ -201,23 +221,29 @@ impl<'a> HubClient<'a> {
                 address: address.clone(),
                 body: None,
                 from: 0,
+                rest: 0,
             })?;
             if let Some(link) = response.header("Link").and_then(next_page) {
-                next = Some(address.join(link)?);
+                next = Some(self.joined(&address, link)?);
             }
-            let entries: Vec<Entry> = read_json(response)?;
+            let entries: Vec<Entry> = self.read_json(response)?;
             let files = entries.into_iter().filter(|entry| entry.kind == "file");
-            names.extend(files.map(|entry| entry.path));
+            let paths = files.map(|entry| entry.path);
+            names.extend(paths.filter(|path| is_gguf(path) && is_path(path)));
+            if names.len() >= MOST_NAMES {
+                break;
+            }
         }
-        Ok(names)
+        Ok(names.iter().map(|name| self.quoted(name)).collect())
     }
 
-    /// A file's contents from a byte on. An answer with status 200 begins at the first byte.
+    /// A file's contents from a byte on, with this many bytes to its end. An answer with status 200 begins at the first byte.
     pub(super) fn contents(
         &self,
         commit: &str,
         file: &str,
         from: u64,
+        rest: u64,
     ) -> Result<Response, Failure> {
         let file: Vec<String> = file.split('/').map(encoded).collect();
         let path = format!("/{}/resolve/{commit}/{}", self.repository, file.join("/"));
@@ -226,6 +252,7 @@ impl<'a> HubClient<'a> {
             address: self.address(&path)?,
             body: None,
             from,
+            rest,
         })
     }
 
@@ -240,11 +267,12 @@ impl<'a> HubClient<'a> {
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<T, Failure> {
-        read_json(self.send(&Question {
+        self.read_json(self.send(&Question {
             asked,
             address: self.address(path)?,
             body,
             from: 0,
+            rest: 0,
         })?)
     }
 
@@ -257,7 +285,7 @@ impl<'a> HubClient<'a> {
                 if response.status().is_success() {
                     Ok(response)
                 } else {
-                    Err(refusal(question.asked, response))
+                    Err(self.refusal(question.asked, response))
                 }
             });
             let pause = match &outcome {
@@ -279,11 +307,14 @@ impl<'a> HubClient<'a> {
     /// The answer at the end of a chain of redirects.
     fn follow(&self, question: &Question<'_>) -> Result<Response, Failure> {
         let mut address = question.address.clone();
+        let slowest = Duration::from_secs(question.rest / SLOWEST);
+        let deadline = Instant::now() + self.settings.time_limit + slowest;
         for _ in 0..=MOST_REDIRECTS {
             let mut request = match question.body {
                 Some(body) => Request::post(&address, "application/json", body),
                 None => Request::get(&address),
             };
+            request = request.within(deadline.saturating_duration_since(Instant::now()));
             if question.asked == Asked::Contents {
                 // Sizes and ranges refer to the bytes as they are stored.
                 request = request.header("Accept-Encoding", "identity");
@@ -299,7 +330,7 @@ impl<'a> HubClient<'a> {
             let response = self.http.send(&request)?;
             match response.header("Location") {
                 Some(location) if response.status().is_redirection() => {
-                    address = address.join(location)?;
+                    address = self.joined(&address, location)?;
                 }
                 _ => return Ok(response),
             }
@@ -309,7 +340,114 @@ impl<'a> HubClient<'a> {
             source: None,
         })
     }
+
+    /// Where a reference in an answer leads. A server of the hub's has no business on this machine or
+    /// with the machines beside it, nor has it a reason to give up encryption.
+    fn joined(&self, address: &Address, reference: &str) -> Result<Address, Failure> {
+        let next = address.join(reference).ok().filter(|next| {
+            let local = match reach(next.host()) {
+                Reach::Anywhere => true,
+                Reach::Machine => reach(self.endpoint.host()) == Reach::Machine,
+                Reach::Link => next.host() == self.endpoint.host(),
+            };
+            local && (next.is_https() || !address.is_https())
+        });
+        next.ok_or(Failure::Protocol {
+            what: "a redirect from https to http, to this machine or its own network, or to what is \
+                   not HTTP",
+            source: None,
+        })
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, response: Response) -> Result<T, Failure> {
+        let text = response.read_up_to(MOST_BYTES + 1)?;
+        if text.len() as u64 > MOST_BYTES {
+            return Err(Failure::Protocol {
+                what: "more than 16 MiB of JSON",
+                source: None,
+            });
+        }
+        serde_json::from_slice(&text).map_err(|error| {
+            // It may quote the answer.
+            let quoted = self.quoted(&error.to_string());
+            Failure::Protocol {
+                what: "JSON",
+                source: Some(serde_json::Error::custom(quoted)),
+            }
+        })
+    }
+
+    /// Reads a refusal. Its body may break off.
+    fn refusal(&self, asked: Asked, response: Response) -> Failure {
+        let header = |name: &str| response.header(name).map(str::to_owned);
+        let (code, message) = (header("X-Error-Code"), header("X-Error-Message"));
+        let seconds = header("Retry-After").and_then(|value| value.trim().parse().ok());
+        let status = response.status();
+        let body = response.read_up_to(MOST_REFUSAL_BYTES).unwrap_or_default();
+        let in_body = || {
+            let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
+            Some(body["error"].as_str()?.to_owned())
+        };
+        let message = message.or_else(in_body);
+        Failure::Refused(Refusal {
+            asked,
+            status,
+            code,
+            message: message.map(|message| self.quoted(&message)),
+            retry_after: seconds.map(Duration::from_secs),
+        })
+    }
+
+    /// A text of the hub's as an error may quote it: shortened, and without the token, which the hub
+    /// knows and may repeat.
+    fn quoted(&self, text: &str) -> String {
+        let text = match &self.settings.token {
+            Some(token) => text.replace(token, "<token>"),
+            None => text.to_owned(),
+        };
+        match text.char_indices().nth(MOST_QUOTED) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    }
 }
+
+/// Who can be reached under a host's name or address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Anywhere,
+    /// This machine alone.
+    Machine,
+    /// The machines beside it, among them the metadata services of clouds.
+    Link,
+}
+
+fn reach(host: &str) -> Reach {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host == "localhost" || host.ends_with(".localhost") {
+        return Reach::Machine;
+    }
+    let Ok(ip) = host.parse::<IpAddr>() else {
+        return Reach::Anywhere;
+    };
+    let ip = match ip {
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(ip.into(), IpAddr::V4),
+        IpAddr::V4(_) => ip,
+    };
+    let link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip == CLOUD_METADATA,
+    };
+    match ip {
+        _ if link => Reach::Link,
+        _ if ip.is_loopback() || ip.is_unspecified() => Reach::Machine,
+        _ => Reach::Anywhere,
+    }
+}
+
+/// Where Amazon's metadata service is in IPv6, outside of the link's own addresses.
+const CLOUD_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 impl Entry {
     fn listed(self) -> Result<Listed, Failure> {
@@ -332,34 +470,6 @@ impl Entry {
 /// Whether a status may be temporary.
 fn may_pass(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn read_json<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
-    let text = response.read_up_to(MOST_BYTES)?;
-    serde_json::from_slice(&text).map_err(|source| Failure::Protocol {
-        what: "JSON",
-        source: Some(source),
-    })
-}
-
-/// Reads a refusal. Its body may break off.
-fn refusal(asked: Asked, response: Response) -> Failure {
-    let header = |name: &str| response.header(name).map(str::to_owned);
-    let (code, message) = (header("X-Error-Code"), header("X-Error-Message"));
-    let seconds = header("Retry-After").and_then(|value| value.trim().parse().ok());
-    let status = response.status();
-    let body = response.read_up_to(MOST_REFUSAL_BYTES).unwrap_or_default();
-    let in_body = || {
-        let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
-        Some(body["error"].as_str()?.to_owned())
-    };
-    Failure::Refused(Refusal {
-        asked,
-        status,
-        code,
-        message: message.or_else(in_body),
-        retry_after: seconds.map(Duration::from_secs),
-    })
 }
 
 /// The address of the next page in a `Link` header.
@@ -396,6 +506,57 @@ mod tests {
             ("a b+ü", "a%20b%2B%C3%BC"),
         ] {
             assert_eq!(encoded(text), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_of_this_machine_and_its_network_are_recognised() {
+        let rows = [
+            ("huggingface.co", Reach::Anywhere),
+            ("10.0.0.5", Reach::Anywhere),
+            ("[2606:4700::1]", Reach::Anywhere),
+            ("localhost", Reach::Machine),
+            ("LOCALHOST.", Reach::Machine),
+            ("a.localhost", Reach::Machine),
+            ("127.9.9.9", Reach::Machine),
+            ("0.0.0.0", Reach::Machine),
+            ("[::1]", Reach::Machine),
+            ("[::ffff:127.0.0.1]", Reach::Machine),
+            ("169.254.169.254", Reach::Link),
+            ("[::ffff:169.254.169.254]", Reach::Link),
+            ("[fe80::1]", Reach::Link),
+            ("[fd00:ec2::254]", Reach::Link),
+        ];
+        for (host, expected) in rows {
+            assert_eq!(reach(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn no_reference_leads_away_from_encryption_or_onto_this_machine() {
+        let model = HubModel::parse("org/tiny").unwrap();
+        let mut settings = HubSettings::offline("cache".into());
+        let rows = [
+            ("https://hub.example", "/next", true),
+            ("https://hub.example", "https://cdn.example/file", true),
+            ("https://hub.example", "https://10.0.0.5/file", true),
+            ("https://hub.example", "http://hub.example/next", false),
+            ("https://hub.example", "http://cdn.example/file", false),
+            ("https://hub.example", "https://localhost/file", false),
+            ("http://hub.example", "http://cdn.example/file", true),
+            ("http://hub.example", "http://127.0.0.1:22/", false),
+            ("http://hub.example", "http://169.254.169.254/latest", false),
+            ("http://127.0.0.1:1", "http://localhost:2/file", true),
+            ("http://127.0.0.1:1", "http://169.254.169.254/latest", false),
+            ("http://hub.example", "file:///etc/passwd", false),
+            ("http://hub.example", "gopher://hub.example/", false),
+            ("http://hub.example", "http://user:word@cdn.example/", false),
+        ];
+        for (endpoint, reference, expected) in rows {
+            settings.endpoint = endpoint.to_owned();
+            let client = HubClient::new(&model, &settings).unwrap();
+            let joined = client.joined(&endpoint.parse().unwrap(), reference);
+            assert_eq!(joined.is_ok(), expected, "{endpoint} {reference}");
         }
     }
 

@@ -10,7 +10,7 @@ use super::{
     blob::BlobFetch,
     client::{Failure, HubClient, Listed},
     explain::{explain, first_file},
-    model::{Form, HubModel, is_gguf},
+    model::{Form, HubModel},
     settings::{FOLDER_VARIABLE, HubSettings},
     snapshot::{ADAPTER, CONFIG, INDEX, OPTIONAL, Snapshot, WEIGHTS},
 };
@@ -19,6 +19,15 @@ use crate::{
     lock::lock,
     transfer::Transfer,
 };
+
+/// The largest file with weights, in bytes: the hub itself accepts no larger one.
+const MOST_WEIGHT_BYTES: u64 = 500_000_000_000;
+
+/// The largest other file, in bytes: no larger one would be opened.
+const MOST_OTHER_BYTES: u64 = 64 << 20;
+
+/// The maximum number of GGUF files that an error lists.
+const MOST_HINTS: usize = 20;
 
 /// Fetches the files of a model that are not cached; returns the model's path in the cache.
 ///
@@ -147,6 +156,19 @@ impl Download<'_> {
         if self.snapshot.file(&file.path).exists() {
             return Ok(());
         }
+        let other = file.path == CONFIG || file.path == INDEX || OPTIONAL.contains(&&*file.path);
+        let most = if other {
+            MOST_OTHER_BYTES
+        } else {
+            MOST_WEIGHT_BYTES
+        };
+        if file.bytes > most {
+            return Err(HubError::TooLarge {
+                file: file.path.clone(),
+                bytes: file.bytes,
+                most,
+            });
+        }
         let name = file.contents.blob();
         let _lock = locked(&self.snapshot.blob_lock(self.settings, name), self.settings)?;
         let blobs = self.snapshot.blobs();
@@ -173,8 +195,8 @@ impl Download<'_> {
 
     /// A hint at the repository's GGUF files, if it has any.
     fn gguf_files_instead(&self) -> String {
-        let mut names = self.client.names(&self.snapshot.commit).unwrap_or_default();
-        names.retain(|name| is_gguf(name));
+        let names = self.client.gguf_names(&self.snapshot.commit);
+        let mut names = names.unwrap_or_default();
         let Some(first) = names.first() else {
             return String::new();
         };
@@ -182,6 +204,10 @@ impl Download<'_> {
             form: Form::Gguf(first.clone()),
             ..self.model.clone()
         };
+        if names.len() > MOST_HINTS {
+            names.truncate(MOST_HINTS);
+            names.push("…".to_owned());
+        }
         format!(
             ". It has GGUF files: name one, such as `{model}` ({})",
             names.join(", ")

@@ -21,6 +21,12 @@ pub(super) enum Form {
     Gguf(String),
 }
 
+/// The longest name of a file, in bytes, as file systems have it.
+pub(super) const MOST_NAME_BYTES: usize = 255;
+
+/// The longest name of an organization or a repository, in bytes, as the hub has it.
+const MOST_WORD_BYTES: usize = 96;
+
 /// The default branch.
 pub(super) const MAIN: &str = "main";
 
@@ -112,7 +118,8 @@ pub(super) fn is_gguf(file: &str) -> bool {
 /// Whether a text can be the name of an organization or a repository on the hub. In the names of the
 /// cache's folders, two hyphens in a row mean a slash.
 pub(super) fn is_repository_word(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+    text.len() <= MOST_WORD_BYTES
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && !text.contains("--")
         && !text.contains("..")
         && text
@@ -121,8 +128,10 @@ pub(super) fn is_repository_word(text: &str) -> bool {
 }
 
 /// Whether a text is a relative path that stays below its folder, without confusing parts.
-fn is_path(text: &str) -> bool {
-    let inside = |part: &str| !part.is_empty() && part != "." && part != "..";
+pub(super) fn is_path(text: &str) -> bool {
+    let inside = |part: &str| {
+        !part.is_empty() && part != "." && part != ".." && part.len() <= MOST_NAME_BYTES
+    };
     text.split('/').all(inside)
         && !text.contains(|one: char| one.is_whitespace() || one.is_control())
         && !text.contains(['\\', ':', '@'])

@@ -30,7 +30,12 @@ pub struct HubSettings {
     pub(super) retries: u32,
     /// The wait before the first retry; each further one is twice as long.
     pub(super) first_wait: Duration,
+    /// The longest that a request may take, and a download besides what a slow connection needs.
+    pub(super) time_limit: Duration,
 }
+
+/// The longest that a request may take. A list of files takes a second or two.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// The variable that the errors about the cache's folder name.
 pub(super) const FOLDER_VARIABLE: &str = "HF_HOME";
@@ -60,6 +65,7 @@ impl HubSettings {
             network: Network::Off,
             retries: 0,
             first_wait: Duration::ZERO,
+            time_limit: TIME_LIMIT,
         }
     }
 
@@ -100,6 +106,7 @@ impl HubSettings {
             network,
             retries: 3,
             first_wait: Duration::from_millis(200),
+            time_limit: TIME_LIMIT,
         })
     }
 }

@@ -5,15 +5,16 @@
 //! `.no_exist/COMMIT` an empty file for each file that the repository is known not to have.
 
 use std::{
-    collections::BTreeSet,
-    fs, io,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Read as _},
     path::{Component, Path, PathBuf},
 };
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::{
-    model::{Form, HubModel},
+    model::{Form, HubModel, MOST_NAME_BYTES},
     settings::HubSettings,
 };
 use crate::error::{During as _, HubError};
@@ -31,6 +32,10 @@ pub(super) const ADAPTER: &str = "adapter_config.json";
 /// The weights in one file, or the list of the files that contain them.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// The largest index that is read, in bytes, and the most files that it may name.
+const MOST_INDEX_BYTES: u64 = 16 << 20;
+const MOST_SHARDS: usize = 10_000;
 
 /// The files of one commit in the cache.
 #[derive(Clone, Debug)]
@@ -134,31 +139,43 @@ impl Snapshot {
             reason,
             source,
         };
-        let text = fs::read_to_string(&path).during("reading", &path)?;
-        let index: Value = serde_json::from_str(&text)
-            .map_err(|error| wrong("is not JSON".to_owned(), Some(error)))?;
-        let Some(map) = index["weight_map"].as_object() else {
-            return Err(wrong("has no `weight_map`".to_owned(), None));
-        };
+        let text = self.index().during("reading", &path)?;
+        if text.len() as u64 > MOST_INDEX_BYTES {
+            let reason = format!("has more than {MOST_INDEX_BYTES} bytes");
+            return Err(wrong(reason, None));
+        }
+        let Index { weight_map } = serde_json::from_slice(&text)
+            .map_err(|error| wrong("is not the index of a model".to_owned(), Some(error)))?;
         let mut shards = BTreeSet::new();
-        for (tensor, shard) in map {
-            let shard = shard.as_str().unwrap_or_default();
-            let mut parts = Path::new(shard).components();
-            let plain = matches!(
-                (parts.next(), parts.next()),
-                (Some(Component::Normal(_)), None)
-            );
-            if !plain {
+        for (tensor, shard) in weight_map {
+            if !is_plain(&shard) {
                 let reason =
                     format!("puts {tensor} into `{shard}`, which is not a file in the same folder");
                 return Err(wrong(reason, None));
             }
-            shards.insert(shard.to_owned());
+            shards.insert(shard);
+        }
+        if shards.len() > MOST_SHARDS {
+            let reason = format!("names more than {MOST_SHARDS} files");
+            return Err(wrong(reason, None));
         }
         if shards.is_empty() {
             return Err(wrong("names no files".to_owned(), None));
         }
         Ok(shards)
+    }
+
+    /// The start of the index, one byte longer than it may be. It has to be a regular file: others may
+    /// have no end.
+    fn index(&self) -> io::Result<Vec<u8>> {
+        let path = self.file(INDEX);
+        if !fs::metadata(&path)?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut text = Vec::new();
+        let mut start = fs::File::open(path)?.take(MOST_INDEX_BYTES + 1);
+        start.read_to_end(&mut text)?;
+        Ok(text)
     }
 
     /// Makes a file of the commit a link to the blob with its contents, or a copy if the file system has no
@@ -236,6 +253,25 @@ fn symlink(target: &str, link: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn symlink(_target: &str, _link: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// What is read of the index of the weights.
+#[derive(Deserialize)]
+struct Index {
+    /// For every tensor the file that holds it.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Whether a text is the name of a file, on any system, that cannot lead to another folder.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let normal = matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(_)), None)
+    );
+    normal
+        && name.len() <= MOST_NAME_BYTES
+        && !name.contains(|one: char| one.is_control() || ['/', '\\', ':'].contains(&one))
 }
 
 /// Whether a revision is a whole commit hash, whose commit never changes.

@@ -19,6 +19,7 @@ use crate::{
 use fake_hub::{Behaviour, FakeHub, File, Repository, sha256};
 
 mod fake_hub;
+mod hostile;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const NEXT_COMMIT: &str = "76543210fedcba9876543210fedcba9876543210";
@@ -80,6 +81,7 @@ fn settings(endpoint: &str, cache: &Path) -> HubSettings {
         network: Network::On,
         retries: 0,
         first_wait: Duration::ZERO,
+        time_limit: Duration::from_secs(60),
     }
 }
 
@@ -134,11 +136,27 @@ fn malformed_names_are_refused_with_the_right_form() {
         ("org/name/", "`` is not a .gguf file"),
         ("org/name/.gguf", "`.gguf` is not a .gguf file"),
         ("org/name/../f.gguf", "`../f.gguf` is not a .gguf file"),
+        ("org/name//etc/f.gguf", "`/etc/f.gguf` is not a .gguf file"),
+        ("org/name/C:\\f.gguf", "`C:\\f.gguf` is not a .gguf file"),
+        ("org/name/a\0.gguf", "`a\0.gguf` is not a .gguf file"),
+        ("org/name@main/..", "`main/..` is not a revision"),
+        ("org/name@/etc", "`/etc` is not a revision"),
+        ("org/name@a\0b", "`a\0b` is not a revision"),
+        ("org/name@C:\\x", "`C:\\x` is not a revision"),
     ];
     for (text, expected) in rows {
         let message = HubModel::parse(text).unwrap_err();
         assert!(message.starts_with(expected), "{text}: {message}");
         assert!(message.ends_with(FORM), "{text}: {message}");
+    }
+    let long = "a".repeat(300);
+    for text in [
+        format!("{long}/name"),
+        format!("org/{long}"),
+        format!("org/name@{long}"),
+        format!("org/name/{long}.gguf"),
+    ] {
+        assert!(HubModel::parse(&text).unwrap_err().contains("is not a"));
     }
 }
 
@@ -825,7 +843,8 @@ fn a_server_that_is_not_a_hub_is_named() {
     });
     let error = obtain("org/tiny", &settings(&hub.endpoint(), cache.path())).unwrap_err();
     let expected = format!(
-        "{} does not answer like a hub (JSON): expected value",
+        "{} does not answer like a hub (JSON): check HF_ENDPOINT, and whether a proxy or a login \
+         page stands in between: expected value",
         hub.endpoint()
     );
     assert!(chain(&error).contains(&expected), "{}", chain(&error));

@@ -52,6 +52,47 @@ pub(super) enum Behaviour {
     Refuses(u32, &'static str, Option<(&'static str, &'static str)>),
     /// Answers with something that is not JSON.
     Garbles,
+    /// Sends this to whoever asks for a path with this part.
+    Attacks(&'static str, Attack),
+}
+
+/// The bytes of an answer, and what follows them.
+#[derive(Clone)]
+pub(super) struct Attack {
+    pub(super) bytes: Vec<u8>,
+    pub(super) then: Then,
+}
+
+/// What follows the bytes of an attack.
+#[derive(Clone, Debug)]
+pub(super) enum Then {
+    /// The end of the connection.
+    Close,
+    /// This, again and again, until the other side leaves.
+    Repeat(String),
+    /// The same, but one byte at a time.
+    Drip(&'static str),
+}
+
+impl Attack {
+    fn send(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        stream.write_all(&self.bytes)?;
+        match &self.then {
+            Then::Close => Ok(()),
+            Then::Repeat(text) => {
+                let many = text.repeat(1 + (1 << 16) / text.len());
+                loop {
+                    stream.write_all(many.as_bytes())?;
+                }
+            }
+            Then::Drip(text) => loop {
+                for byte in text.bytes() {
+                    stream.write_all(&[byte])?;
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            },
+        }
+    }
 }
 
 /// The running hub. It is gone when dropped.
@@ -205,6 +246,11 @@ fn serve(
         .lock()
         .unwrap()
         .push(format!("{method} {path}{suffix}"));
+    if let Behaviour::Attacks(part, attack) = &repository.behaviour
+        && path.contains(part)
+    {
+        return attack.send(stream);
+    }
     let answer = match repository.behaviour {
         Behaviour::Refuses(times, status, header)
             if refused.fetch_add(1, Ordering::SeqCst) < times =>
