@@ -214,12 +214,13 @@ pub enum HubError {
     },
     /// A file is larger than any that would be used. It was not fetched.
     #[error(
-        "{file} has {bytes} bytes, but at most {most} are fetched: check where the model comes from"
+        "{file} has {bytes} bytes or more, but at most {most} are fetched: check where the model comes \
+         from"
     )]
     TooLarge {
         /// The file.
         file: String,
-        /// Its size, as the hub announces it.
+        /// Its size, as far as it is known.
         bytes: u64,
         /// The bound.
         most: u64,

