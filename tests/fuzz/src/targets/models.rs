@@ -2,9 +2,75 @@
 
 use std::{fs, path::Path};
 
-use polyphony_model::{ChatTemplate, Message, MessageRole, Weights};
+use polyphony_model::{ChatTemplate, Message, MessageRole, ModelFiles, Tokenizer, Weights};
+use polyphony_test_support::{chat_model, fixture};
 
 use crate::check;
+
+/// A text that every tokenizer should take, however it is made.
+const TEXT: &str = "the sky <|im_end|>\n\u{e9}\u{1f600} 12  3";
+
+/// A whole model, of which the input replaces one file.
+pub(super) fn make_model(folder: &Path) {
+    chat_model(&folder.join("model"), 128);
+}
+
+/// A `config.json`.
+pub(super) fn config(folder: &Path, bytes: &[u8]) {
+    replaced(folder, "config.json", bytes);
+}
+
+/// A `tokenizer.json`, with which a text is encoded and decoded.
+pub(super) fn tokenizer(folder: &Path, bytes: &[u8]) {
+    let path = folder.join("tokenizer.json");
+    fs::write(&path, bytes).unwrap();
+    match Tokenizer::from_file(&path) {
+        Ok(tokenizer) => use_tokenizer(&tokenizer),
+        Err(error) => check::message_about(&error.to_string(), "tokenizer.json"),
+    }
+}
+
+fn use_tokenizer(tokenizer: &Tokenizer) {
+    for encoded in [
+        tokenizer.encode(TEXT),
+        tokenizer.encode_plain(TEXT),
+        tokenizer.encode_more(TEXT),
+    ] {
+        match encoded {
+            // What cannot be decoded is an error, too; neither is a panic.
+            Ok(ids) => drop(
+                tokenizer
+                    .decode(&ids)
+                    .map_err(|error| check::message(&error.to_string())),
+            ),
+            Err(error) => check::message(&error.to_string()),
+        }
+    }
+}
+
+/// The directory of a model with one file replaced.
+fn replaced(folder: &Path, name: &str, bytes: &[u8]) {
+    let model = folder.join("model");
+    fs::write(model.join(name), bytes).unwrap();
+    opened(&model, "model");
+}
+
+/// Opens a model and reads of it what is read before its weights are in memory.
+fn opened(path: &Path, name: &str) {
+    match ModelFiles::open(path) {
+        Ok(files) => {
+            assert!(files.stop_tokens.is_sorted());
+            if let Some(tokenizer) = &files.tokenizer {
+                assert!(tokenizer.vocab_size() <= files.config.vocab_size);
+                use_tokenizer(tokenizer);
+            }
+            if let Some(adapter) = &files.adapter {
+                read_all(&adapter.weights, name);
+            }
+        }
+        Err(error) => check::message_about(&error.to_string(), name),
+    }
+}
 
 /// A file of weights.
 pub(super) fn safetensors(folder: &Path, bytes: &[u8]) {
@@ -16,13 +82,65 @@ pub(super) fn safetensors(folder: &Path, bytes: &[u8]) {
     }
 }
 
-/// Reads every tensor. A value takes at least a bit in the file.
-pub(super) fn read_all(weights: &Weights, file: &str) {
+/// Reads every tensor: as many values as its shape says, or an error.
+fn read_all(weights: &Weights, file: &str) {
     for spec in weights.specs() {
         match weights.read(&spec.name, &spec.shape) {
             Ok(values) => assert_eq!(values.len(), spec.shape.iter().product::<usize>()),
             Err(error) => check::message_about(&error.to_string(), file),
         }
+    }
+}
+
+/// A model whose weights lie in two files, both whole.
+pub(super) fn make_shards(folder: &Path) {
+    make_model(folder);
+    let model = folder.join("model");
+    for name in [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ] {
+        fs::copy(fixture("tiny-llama/model.safetensors"), model.join(name)).unwrap();
+    }
+    fs::remove_file(model.join("model.safetensors")).unwrap();
+}
+
+/// An index of several files of weights.
+pub(super) fn safetensors_index(folder: &Path, bytes: &[u8]) {
+    replaced(folder, "model.safetensors.index.json", bytes);
+}
+
+/// A GGUF file: weights, configuration, tokenizer and template in one.
+pub(super) fn gguf(folder: &Path, bytes: &[u8]) {
+    let path = folder.join("model.gguf");
+    fs::write(&path, bytes).unwrap();
+    opened(&path, "model.gguf");
+    if let Ok(files) = ModelFiles::open(&path) {
+        read_all(&files.weights, "model.gguf");
+    }
+}
+
+/// A model, and a directory of adapters on it with one small tensor.
+pub(super) fn make_adapter(folder: &Path) {
+    make_model(folder);
+    fs::create_dir(folder.join("adapter")).unwrap();
+    let header = br#"{"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}"#;
+    let mut weights = (header.len() as u64).to_le_bytes().to_vec();
+    weights.extend(header);
+    weights.extend([0; 4]);
+    fs::write(folder.join("adapter/adapter_model.safetensors"), weights).unwrap();
+}
+
+/// An `adapter_config.json` as PEFT writes it. The text `MODEL` in it stands for the path of a model.
+pub(super) fn adapter_config(folder: &Path, bytes: &[u8]) {
+    let adapter = folder.join("adapter");
+    let model = folder.join("model");
+    let text = String::from_utf8_lossy(bytes).replace("MODEL", model.to_str().unwrap());
+    fs::write(adapter.join("adapter_config.json"), text).unwrap();
+    match ModelFiles::open(&adapter) {
+        Ok(files) => assert!(files.adapter.is_some()),
+        // The error may be about the model that the file names.
+        Err(error) => check::message(&error.to_string()),
     }
 }
 
@@ -46,11 +164,9 @@ pub(super) fn template(_: &Path, bytes: &[u8]) {
         Message::new(MessageRole::Assistant, "It is blue."),
         Message::new(MessageRole::User, "and <|im_end|> why?"),
     ];
-    for count in [0, 2, 4] {
-        for prompt in [false, true] {
-            if let Err(error) = template.render(&conversation[..count], prompt) {
-                check::message_about(&error.to_string(), "chat_template.jinja");
-            }
+    for (count, prompt) in [(0, false), (2, true), (4, true), (4, false)] {
+        if let Err(error) = template.render(&conversation[..count], prompt) {
+            check::message_about(&error.to_string(), "chat_template.jinja");
         }
     }
 }

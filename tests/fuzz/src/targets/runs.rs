@@ -1,0 +1,144 @@
+//! What a run leaves behind, read again by reports and by `resume`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use polyphony::{From, Recipe, Stop};
+use polyphony_report::{Run, compare, comparison_text, page};
+use polyphony_test_support::chat_model;
+
+use super::recipes::program;
+use crate::check;
+
+/// Two steps of two small agents, which take a second.
+const RECIPE: &str = r#"(
+    seed: 7,
+    environment: Tldr,
+    train: File(path: "POSTS", fields: {"post": "body"}),
+    held_out: File(path: "POSTS", fields: {"post": "body"}),
+    team: Copies("MODEL"),
+    max_new_tokens: 6,
+    algorithm: Magrpo(samples: 2),
+    steps: 2,
+    tasks_per_step: 1,
+    evaluation: (tasks: 1, samples: 1),
+    checkpoints: (every: 1, keep: 1),
+)"#;
+
+/// The records that an input may replace, by its first byte.
+const RECORDS: [&str; 8] = [
+    "recipe.ron",
+    "run.json",
+    "metrics.jsonl",
+    "metrics.json",
+    "rollouts.jsonl",
+    "evaluations.jsonl",
+    "environment.json",
+    "tensorboard/events.out.tfevents.polyphony",
+];
+
+/// The records that `resume` checks, by the first byte of an input.
+const CHECKED: [&str; 6] = [
+    "checkpoints/step-000002/state.ron",
+    "recipe.ron",
+    "metrics.jsonl",
+    "rollouts.jsonl",
+    "evaluations.jsonl",
+    "tensorboard/events.out.tfevents.polyphony",
+];
+
+/// Makes a run in `folder/run`, with all files kept in `folder/whole`, too. Its model is gone afterwards:
+/// nothing can be trained any more.
+pub(super) fn make_run(folder: &Path) {
+    let (model, posts) = (folder.join("model"), folder.join("posts.jsonl"));
+    chat_model(&model, 4096);
+    fs::write(
+        &posts,
+        "{\"body\": \"my cat sat\"}\n{\"body\": \"he ran\"}\n",
+    )
+    .unwrap();
+    let recipe = RECIPE
+        .replace("POSTS", posts.to_str().unwrap())
+        .replace("MODEL", model.to_str().unwrap());
+    let recipe = Recipe::from_ron(program().registry(), &recipe).unwrap();
+    let run = folder.join("run");
+    let stop = Stop::new();
+    program()
+        .train(&recipe, Some(&run), &stop, &mut ())
+        .unwrap();
+    fs::remove_dir_all(&model).unwrap();
+    for name in RECORDS
+        .iter()
+        .chain(&CHECKED)
+        .filter(|name| run.join(name).is_file())
+    {
+        let kept = folder.join("whole").join(name);
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        fs::copy(run.join(name), kept).unwrap();
+    }
+}
+
+/// Reads with one of the records replaced, and puts the whole one back.
+fn with_replaced(folder: &Path, names: &[&str], bytes: &[u8], read: impl FnOnce(&Path)) {
+    let Some((first, contents)) = bytes.split_first() else {
+        return;
+    };
+    let name = names[usize::from(*first) % names.len()];
+    let run = folder.join("run");
+    let (path, kept): (PathBuf, PathBuf) = (run.join(name), folder.join("whole").join(name));
+    fs::write(&path, contents).unwrap();
+    read(&run);
+    match kept.is_file() {
+        true => drop(fs::copy(kept, path).unwrap()),
+        false => fs::remove_file(path).unwrap(),
+    }
+}
+
+/// One record of a run: compared and drawn. The first byte of the input says which.
+pub(super) fn run(folder: &Path, bytes: &[u8]) {
+    with_replaced(folder, &RECORDS, bytes, |run| {
+        let read = Run::read(run);
+        let text = read.and_then(|own| Ok(comparison_text(&compare([&own])?)));
+        for outcome in [text, page(&[run])] {
+            match outcome {
+                Ok(text) => assert_eq!(text.find(is_hostile), None, "at {}", around(&text)),
+                Err(error) => check::message(&error.to_string()),
+            }
+        }
+    });
+}
+
+/// Whether a character could control a terminal, or turn the direction of the text around it.
+fn is_hostile(character: char) -> bool {
+    matches!(
+        character,
+        '\0'..='\x08' | '\x0b'..='\x1f' | '\x7f' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+fn around(text: &str) -> String {
+    let at = text.find(is_hostile).unwrap_or_default();
+    let before: String = text[..at].chars().rev().take(80).collect();
+    let before: String = before.chars().rev().collect();
+    format!(
+        "{:?}",
+        before + &text[at..].chars().take(20).collect::<String>()
+    )
+}
+
+/// One record that `resume` checks before it reads a model. Whatever it says, the run cannot be resumed,
+/// for its model is gone.
+pub(super) fn checkpoint(folder: &Path, bytes: &[u8]) {
+    with_replaced(folder, &CHECKED, bytes, |run| {
+        let more = ["steps=3".to_owned()];
+        let registry = program().registry();
+        let outcome =
+            polyphony::runner::resume(registry, run, &From::Newest, &more, &Stop::new(), &mut ());
+        match outcome {
+            Ok(_) => panic!("a run without a model was resumed"),
+            Err(error) => check::message(&format!("{error:#}")),
+        }
+    });
+}
