@@ -398,10 +398,18 @@ fn an_index_in_the_cache_that_has_no_end_is_not_read() {
     fs::create_dir_all(&snapshot).unwrap();
     fs::write(snapshot.join("config.json"), "{}").unwrap();
     let index = snapshot.join("model.safetensors.index.json");
-    std::os::unix::fs::symlink("/dev/zero", index).unwrap();
-    let alone = HubSettings::offline(cache.path().to_owned());
-    obtain(&format!("org/tiny@{COMMIT}"), &alone).unwrap_err();
-    assert_eq!(cached_models(&alone).unwrap(), []);
+    let pipe = |path: &Path| {
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+    };
+    let device = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+    for put in [&pipe as &dyn Fn(&Path), &device] {
+        put(&index);
+        let alone = HubSettings::offline(cache.path().to_owned());
+        obtain(&format!("org/tiny@{COMMIT}"), &alone).unwrap_err();
+        assert_eq!(cached_models(&alone).unwrap(), []);
+        fs::remove_file(&index).unwrap();
+    }
 }
 
 #[test]
