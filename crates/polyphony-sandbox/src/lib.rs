@@ -46,6 +46,9 @@ pub use counters::Counters;
 pub use error::SandboxError;
 pub use judgement::{AssertOutcome, Judgement, SyntaxError};
 pub use limits::Limits;
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub use linux::read_frames;
 pub use pool::Pool;
 pub use program::{Program, Tests};
 pub use self_test::{SelfTest, SelfTestStep};

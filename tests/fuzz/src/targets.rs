@@ -53,6 +53,12 @@ pub const TARGETS: &[Target] = &[
         run: data::json_lines,
     },
     Target {
+        name: "judge",
+        max_len: 16 << 10,
+        prepare: |_| {},
+        run: answers::judge,
+    },
+    Target {
         name: "parquet",
         max_len: 20_000,
         prepare: |_| {},

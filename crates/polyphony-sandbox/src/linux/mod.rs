@@ -6,6 +6,7 @@
 mod asserts;
 mod engine;
 mod enter;
+mod fuzz;
 mod interpreter;
 mod landlock;
 mod launch;
@@ -26,3 +27,4 @@ mod wire;
 mod zygote;
 
 pub(crate) use engine::Engine;
+pub use fuzz::read_frames;

@@ -1,4 +1,4 @@
-//! Answers of other programs: environments and endpoints.
+//! Answers of other programs: environments, endpoints and confined children.
 
 use std::{
     fs,
@@ -46,6 +46,15 @@ pub(super) fn process(folder: &Path, bytes: &[u8]) {
             Err(error) => check::message(&error.to_string()),
         }
     }
+}
+
+/// What a confined child, a judge or a solver, sends to the host: frames with texts in them.
+pub(super) fn judge(_: &Path, bytes: &[u8]) {
+    #[cfg(target_os = "linux")]
+    polyphony_sandbox::read_frames(bytes).unwrap();
+    // Elsewhere there is no sandbox.
+    #[cfg(not(target_os = "linux"))]
+    let _ = bytes;
 }
 
 /// A whole HTTP answer of an endpoint that proposes edits: its head and its body.
