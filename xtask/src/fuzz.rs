@@ -21,15 +21,18 @@ use crate::process::{self, say};
 const COMPILES: &str = "POLYPHONY_FUZZ_COMPILES";
 
 /// What libFuzzer needs to see which code an input reaches, and with what it is compared: the flags of
-/// `cargo fuzz --sanitizer none`. Optimized, an input takes a third of the time; the checks of the
-/// profile `dev` stay.
-const INSTRUMENTED: [&str; 9] = [
+/// `cargo fuzz --sanitizer none`.
+const INSTRUMENTED: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "-Ccodegen-units=1",
+];
+
+/// Inputs per second count; the checks of the profile `dev` stay.
+const OPTIMIZED: [&str; 3] = [
     "-Copt-level=1",
     "-Cdebug-assertions=on",
     "-Coverflow-checks=on",
@@ -77,25 +80,39 @@ pub(crate) fn stands_in_for_rustc() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let mut rustc = Command::new(arguments.next()?);
     let arguments: Vec<OsString> = arguments.collect();
+    // The last flag of a kind counts.
+    rustc.args(&arguments);
+    if is_library(&arguments) {
+        rustc.args(OPTIMIZED);
+    }
     if is_fuzzed(&arguments) {
         rustc.args(INSTRUMENTED);
     }
-    let status = rustc.args(arguments).status();
+    let status = rustc.status();
     let code = status.ok().and_then(|status| status.code()).unwrap_or(1);
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// Whether rustc is to compile one of our libraries. Build scripts and macros run in the compiler, which
-/// has no libFuzzer; of the targets themselves nothing is to be found.
+/// Whether rustc is to compile a library whose coverage counts. Of the targets themselves nothing is to be
+/// found.
 fn is_fuzzed(arguments: &[OsString]) -> bool {
-    let value_of = |option: &str| {
-        let at = arguments.iter().position(|argument| argument == option)?;
-        arguments.get(at + 1)?.to_str()
-    };
-    let name = value_of("--crate-name").unwrap_or_default();
-    value_of("--crate-type") == Some("lib")
-        && name.starts_with("polyphony")
-        && !matches!(name, "polyphony_fuzz" | "polyphony_test_support")
+    is_library(arguments)
+        && !matches!(
+            value_of("--crate-name", arguments),
+            Some("polyphony_fuzz" | "polyphony_test_support")
+        )
+}
+
+/// Whether rustc is to compile one of our libraries. Build scripts and macros run in the compiler, which
+/// has no libFuzzer.
+fn is_library(arguments: &[OsString]) -> bool {
+    let name = value_of("--crate-name", arguments).unwrap_or_default();
+    name.starts_with("polyphony") && value_of("--crate-type", arguments) == Some("lib")
+}
+
+fn value_of<'a>(option: &str, arguments: &'a [OsString]) -> Option<&'a str> {
+    let at = arguments.iter().position(|argument| argument == option)?;
+    arguments.get(at + 1)?.to_str()
 }
 
 /// Where everything lies.

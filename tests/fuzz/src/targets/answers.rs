@@ -15,20 +15,20 @@ use polyphony_episode::{Environment as _, EnvironmentSettings as _, Split};
 
 use crate::check;
 
-/// The answers of a program that is an environment, as lines. It says them whatever it is asked, and waits
-/// for the end of its input.
+/// The answers of a program that is an environment: a line to the handshake, the others to the next call,
+/// whatever they are.
 pub(super) fn process(folder: &Path, bytes: &[u8]) {
     let path = folder.join("answers");
     fs::write(&path, bytes).unwrap();
-    let program = "cat \"$0\"; exec cat > /dev/null";
+    let program = "read call; head -n 1 \"$0\"; read call && tail -n +2 \"$0\"";
     let settings = Process {
         command: ["sh", "-c", program, path.to_str().unwrap()]
             .map(str::to_owned)
             .into(),
         settings: serde_json::Map::new(),
         workers: NonZeroUsize::MIN,
-        start_secs: 0.2,
-        step_secs: 0.2,
+        start_secs: 0.5,
+        step_secs: 0.5,
         max_reply_bytes: NonZeroUsize::new(1 << 16).unwrap(),
         cwd: None,
     };
