@@ -388,11 +388,11 @@ fn coverage(text: &str) -> Option<u64> {
 
 /// What a process said of its failure: from the panic or the engine's error on, without frames of the stack.
 fn last_words(text: &str) -> String {
-    let starts = |line: &&str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
+    let starts = |line: &str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
     let all: Vec<&str> = text.lines().collect();
     let first = all
         .iter()
-        .position(|line| starts(&line))
+        .position(|line| starts(line))
         .unwrap_or(all.len().saturating_sub(20));
     all[first..]
         .iter()
