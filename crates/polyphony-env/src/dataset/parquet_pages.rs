@@ -295,10 +295,11 @@ impl BoundedPages {
         let mut bytes = head.to_vec();
         match self.codec {
             CompressionCodec::SNAPPY => {
-                let length = snap::raw::decompress_len(packed)?;
+                let length = snap::raw::decompress_len(packed).map_err(broken_snappy)?;
                 self.source.check_room(length)?;
                 bytes.resize(plain + length, 0);
-                snap::raw::Decoder::new().decompress(packed, &mut bytes[plain..])?;
+                let unpacked = snap::raw::Decoder::new().decompress(packed, &mut bytes[plain..]);
+                unpacked.map_err(broken_snappy)?;
             }
             CompressionCodec::GZIP => {
                 let mut decoder = MultiGzDecoder::new(packed).take(one_too_many);
@@ -324,6 +325,11 @@ impl BoundedPages {
         self.source.count(bytes.len())?;
         Ok(bytes.into())
     }
+}
+
+/// The library converts such an error itself only if it unpacks pages too.
+fn broken_snappy(error: snap::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
 }
 
 /// Some encodings repeat what stands in a page as often as they like, and the decoder makes room for it.
