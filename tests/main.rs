@@ -11,6 +11,7 @@ mod bad_models;
 mod command;
 mod evaluation;
 mod games;
+mod hostile_programs;
 mod hostile_text;
 mod interruption;
 mod library;

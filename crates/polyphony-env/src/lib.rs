@@ -45,6 +45,8 @@ pub use coding::{
 pub use dataset::{
     DataBounds, DataSetError, Embedded, EmbeddedSet, Exceeded, File, Place, Problems,
 };
+#[doc(hidden)]
+pub use process::read_process_answers;
 pub use process::{Process, check as check_process};
 pub use quiet::catches_panics;
 pub use solo::Solo;

@@ -6,7 +6,6 @@ use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use polyphony_fuzz::{TARGETS, Target};
@@ -17,9 +16,6 @@ const FEWEST: usize = 3;
 /// What the repository should hold of one input, and of all.
 const ONE_INPUT: u64 = 20_000;
 const WHOLE_CORPUS: u64 = 1_000_000;
-
-/// The same as the engine's bound; here it is for hangs alone.
-const SLOWEST: Duration = Duration::from_secs(30);
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
@@ -70,10 +66,8 @@ fn the_corpus_is_read_without_a_panic() {
         (target.prepare)(folder.path());
         for input in inputs(target) {
             let bytes = fs::read(&input).unwrap();
-            let start = Instant::now();
             let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(folder.path(), &bytes)));
             assert!(outcome.is_ok(), "{} fails", input.display());
-            assert!(start.elapsed() < SLOWEST, "{} hangs", input.display());
         }
     }
 }

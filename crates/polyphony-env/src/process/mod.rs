@@ -13,6 +13,7 @@ mod call;
 mod conformance;
 mod environment;
 mod error;
+mod fuzz;
 #[cfg(unix)]
 mod group;
 #[cfg(not(unix))]
@@ -27,6 +28,7 @@ pub use self::{
     conformance::check,
     environment::ProcessEnvironment,
     error::{ProcessError, ProcessFailure},
+    fuzz::read_process_answers,
     report::{Finding, Mark, Report},
     settings::Process,
 };

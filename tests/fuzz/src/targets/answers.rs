@@ -1,50 +1,22 @@
 //! Answers of other programs: environments, endpoints and confined children.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::TcpListener,
-    num::{NonZeroU64, NonZeroUsize},
+    num::NonZeroU64,
     path::Path,
     sync::mpsc,
     thread,
 };
 
-use polyphony_env::{Draft, Expert, ExpertSettings, Process, Review};
-use polyphony_episode::{Environment as _, EnvironmentSettings as _, Split};
+use polyphony_env::{Draft, Expert, ExpertSettings, Review, read_process_answers};
 
 use crate::check;
 
-/// The answers of a program that is an environment: a line to the handshake, the others to the next call,
-/// whatever they are.
-pub(super) fn process(folder: &Path, bytes: &[u8]) {
-    let path = folder.join("answers");
-    fs::write(&path, bytes).unwrap();
-    let program = "read call; head -n 1 \"$0\"; read call && tail -n +2 \"$0\"";
-    let settings = Process {
-        command: ["sh", "-c", program, path.to_str().unwrap()]
-            .map(str::to_owned)
-            .into(),
-        settings: serde_json::Map::new(),
-        workers: NonZeroUsize::MIN,
-        start_secs: 0.5,
-        step_secs: 0.5,
-        max_reply_bytes: NonZeroUsize::new(1 << 16).unwrap(),
-        cwd: None,
-    };
-    let environment = match settings.build() {
-        Ok(environment) => environment,
-        Err(error) => return check::message(&error.to_string()),
-    };
-    assert!(!environment.roles().is_empty() && !environment.reward_parts().is_empty());
-    for split in [Split::Train, Split::HeldOut] {
-        let Some(tasks) = environment.tasks(split) else {
-            continue;
-        };
-        match environment.start(&tasks[0]) {
-            Ok(observations) => assert_eq!(observations.len(), environment.roles().len()),
-            Err(error) => check::message(&error.to_string()),
-        }
+/// What a program that is an environment writes: a line for the handshake, the others for the next calls.
+pub(super) fn process(_: &Path, bytes: &[u8]) {
+    if let Err(failure) = read_process_answers(bytes) {
+        check::message(&failure.to_string());
     }
 }
 
