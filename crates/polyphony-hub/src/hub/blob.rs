@@ -9,6 +9,7 @@ use std::{
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     thread,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -21,11 +22,14 @@ use crate::{
     transfer::{Transfer, TransferPhase},
 };
 
+/// The slowest server that is waited for, in bytes a second.
+const SLOWEST: u64 = 4096;
+
 /// Bytes per read.
 const BUFFER: usize = 1 << 16;
 
-/// How much an answer that breaks off must have brought not to count as a failure. A server that sends a
-/// byte and breaks off would be asked again once for every byte.
+/// How much more than ever before must have arrived when an answer breaks off, so that this does not count as a
+/// failure. A server that sends a byte and breaks off would be asked again once for every byte.
 const PROGRESS: u64 = 1 << 16;
 
 /// The download of one file's contents.
@@ -47,12 +51,14 @@ impl BlobFetch<'_> {
         let mut name = OsString::from(blob);
         name.push(".polyphony.incomplete");
         let partial = PathBuf::from(name);
-        let resumed = self.receive(&partial)?;
+        let slowest = Duration::from_secs(self.file.bytes / SLOWEST);
+        let until = Instant::now() + self.settings.time_limit + slowest;
+        let resumed = self.receive(&partial, until)?;
         let mut whole = self.is_whole(&partial)?;
         if !whole && resumed {
             // The part from an earlier attempt may be wrong.
             remove(&partial)?;
-            self.receive(&partial)?;
+            self.receive(&partial, until)?;
             whole = self.is_whole(&partial)?;
         }
         if !whole {
@@ -64,7 +70,7 @@ impl BlobFetch<'_> {
     }
 
     /// Downloads what is missing from the partial file. Returns whether an earlier attempt had left a part.
-    fn receive(&self, partial: &Path) -> Result<bool, Failure> {
+    fn receive(&self, partial: &Path, until: Instant) -> Result<bool, Failure> {
         let options = OpenOptions::new().create(true).append(true).open(partial);
         let mut target = options.during("writing", partial)?;
         let mut have = target.metadata().during("reading", partial)?.len();
@@ -74,7 +80,7 @@ impl BlobFetch<'_> {
         }
         let resumed = have > 0;
         self.report(TransferPhase::Started, have);
-        let outcome = self.receive_rest(&mut target, &mut have, partial);
+        let outcome = self.receive_rest(&mut target, &mut have, partial, until);
         self.report(TransferPhase::Ended, have);
         outcome?;
         target.sync_all().during("writing", partial)?;
@@ -87,20 +93,21 @@ impl BlobFetch<'_> {
         target: &mut File,
         have: &mut u64,
         partial: &Path,
+        until: Instant,
     ) -> Result<(), Failure> {
         let mut failures = 0;
         let mut restarted = false;
+        let mut most = *have;
         while *have < self.file.bytes {
-            let before = *have;
-            match self.receive_some(target, have, partial) {
-                Ok(()) if *have == self.file.bytes || *have >= before + PROGRESS => {}
+            let outcome = self.receive_some(target, have, partial, until);
+            // A server that cannot continue begins anew, which is no progress until it is past the old end.
+            let advanced = *have >= most + PROGRESS;
+            most = most.max(*have);
+            match outcome {
+                Ok(()) if *have == self.file.bytes || advanced => {}
                 // It ends before the size that the hub announced.
                 Ok(()) => return Err(self.damaged().into()),
-                Err(Failure::Silence(_))
-                    if *have >= before + PROGRESS && self.settings.retries > 0 =>
-                {
-                    failures = 0;
-                }
+                Err(Failure::Silence(_)) if advanced && self.settings.retries > 0 => failures = 0,
                 Err(Failure::Silence(_)) if failures < self.settings.retries => {
                     thread::sleep(self.settings.first_wait);
                     failures += 1;
@@ -125,11 +132,11 @@ impl BlobFetch<'_> {
         target: &mut File,
         have: &mut u64,
         partial: &Path,
+        until: Instant,
     ) -> Result<(), Failure> {
-        let rest = self.file.bytes - *have;
         let response = self
             .client
-            .contents(self.commit, &self.file.path, *have, rest)?;
+            .contents(self.commit, &self.file.path, *have, until)?;
         if *have > 0 {
             let range = response.header("Content-Range").unwrap_or_default();
             let continues = response.status().as_u16() == 206

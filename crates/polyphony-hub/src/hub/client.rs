@@ -4,7 +4,7 @@
 //! other servers, which must not see the user's token.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     thread,
     time::{Duration, Instant},
 };
@@ -38,9 +38,6 @@ const MOST_NAMES: usize = 1000;
 
 /// The maximum length of what an error quotes of the hub's answer, in characters.
 const MOST_QUOTED: usize = 500;
-
-/// The slowest server that is waited for, in bytes a second.
-const SLOWEST: u64 = 4096;
 
 /// The longest wait before a retry. If the hub asks for a longer one, there is no retry.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -157,8 +154,8 @@ struct Question<'a> {
     body: Option<&'a [u8]>,
     /// The first byte to fetch of a file.
     from: u64,
-    /// How many bytes are expected of a large answer.
-    rest: u64,
+    /// When the answer must be there as a whole; `None` for the usual limit.
+    until: Option<Instant>,
 }
 
 /// A client for one repository on the hub.
@@ -221,7 +218,7 @@ impl<'a> HubClient<'a> {
                 address: address.clone(),
                 body: None,
                 from: 0,
-                rest: 0,
+                until: None,
             })?;
             if let Some(link) = response.header("Link").and_then(next_page) {
                 next = Some(self.joined(&address, link)?);
@@ -237,13 +234,14 @@ impl<'a> HubClient<'a> {
         Ok(names.iter().map(|name| self.quoted(name)).collect())
     }
 
-    /// A file's contents from a byte on, with this many bytes to its end. An answer with status 200 begins at the first byte.
+    /// A file's contents from a byte on, which are read until then or not at all. An answer with status 200
+    /// begins at the first byte.
     pub(super) fn contents(
         &self,
         commit: &str,
         file: &str,
         from: u64,
-        rest: u64,
+        until: Instant,
     ) -> Result<Response, Failure> {
         let file: Vec<String> = file.split('/').map(encoded).collect();
         let path = format!("/{}/resolve/{commit}/{}", self.repository, file.join("/"));
@@ -252,7 +250,7 @@ impl<'a> HubClient<'a> {
             address: self.address(&path)?,
             body: None,
             from,
-            rest,
+            until: Some(until),
         })
     }
 
@@ -272,7 +270,7 @@ impl<'a> HubClient<'a> {
             address: self.address(path)?,
             body,
             from: 0,
-            rest: 0,
+            until: None,
         })?)
     }
 
@@ -307,8 +305,8 @@ impl<'a> HubClient<'a> {
     /// The answer at the end of a chain of redirects.
     fn follow(&self, question: &Question<'_>) -> Result<Response, Failure> {
         let mut address = question.address.clone();
-        let slowest = Duration::from_secs(question.rest / SLOWEST);
-        let deadline = Instant::now() + self.settings.time_limit + slowest;
+        let usual = || Instant::now() + self.settings.time_limit;
+        let deadline = question.until.unwrap_or_else(usual);
         for _ in 0..=MOST_REDIRECTS {
             let mut request = match question.body {
                 Some(body) => Request::post(&address, "application/json", body),
@@ -429,10 +427,14 @@ fn reach(host: &str) -> Reach {
         return Reach::Machine;
     }
     let Ok(ip) = host.parse::<IpAddr>() else {
-        return Reach::Anywhere;
+        return match is_number(&host) {
+            // The system reads `2130706433` and `0x7f.1` as addresses, too; no server of a hub is named so.
+            true => Reach::Machine,
+            false => Reach::Anywhere,
+        };
     };
     let ip = match ip {
-        IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(ip.into(), IpAddr::V4),
+        IpAddr::V6(ip) => embedded_v4(ip).map_or(ip.into(), IpAddr::V4),
         IpAddr::V4(_) => ip,
     };
     let link = match ip {
@@ -443,6 +445,27 @@ fn reach(host: &str) -> Reach {
         _ if link => Reach::Link,
         _ if ip.is_loopback() || ip.is_unspecified() => Reach::Machine,
         _ => Reach::Anywhere,
+    }
+}
+
+/// Whether the last part of a name is a number, which no top-level domain is.
+fn is_number(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    match last.strip_prefix("0x") {
+        Some(digits) => digits.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|digit| digit.is_ascii_digit()),
+    }
+}
+
+/// The address of the older kind that is written into one of the newer kind: mapped (`::ffff:…`), compatible
+/// (`::…`), or translated (`64:ff9b::…`, RFC 6052).
+fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let low = Ipv4Addr::from_bits(ip.to_bits() as u32);
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(low),
+        // `::` and `::1` are addresses of their own.
+        [0, 0, 0, 0, 0, 0, ..] if low.to_bits() > 1 => Some(low),
+        _ => None,
     }
 }
 
@@ -526,6 +549,17 @@ mod tests {
             ("[::ffff:169.254.169.254]", Reach::Link),
             ("[fe80::1]", Reach::Link),
             ("[fd00:ec2::254]", Reach::Link),
+            ("2130706433", Reach::Machine),
+            ("0xa9fea9fe", Reach::Machine),
+            ("169.254.0xa9fe", Reach::Machine),
+            ("127.1", Reach::Machine),
+            ("0177.0.0.1", Reach::Machine),
+            ("cdn.0xffice", Reach::Anywhere),
+            ("1.example", Reach::Anywhere),
+            ("[64:ff9b::169.254.169.254]", Reach::Link),
+            ("[::169.254.169.254]", Reach::Link),
+            ("[::127.0.0.1]", Reach::Machine),
+            ("[64:ff9b::8.8.8.8]", Reach::Anywhere),
         ];
         for (host, expected) in rows {
             assert_eq!(reach(host), expected, "{host}");

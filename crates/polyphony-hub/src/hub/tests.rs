@@ -545,6 +545,24 @@ fn an_answer_that_breaks_off_is_asked_for_again() {
 }
 
 #[test]
+fn a_server_that_begins_anew_and_breaks_off_is_left() {
+    let cache = tempfile::tempdir().unwrap();
+    let hub = FakeHub::start(Repository {
+        behaviour: Behaviour::StartsOver(200_000),
+        ..tiny_model()
+    });
+    let mut settings = settings(&hub.endpoint(), cache.path());
+    settings.retries = 2;
+    let error = obtain("org/tiny", &settings).unwrap_err();
+    let message = chain(&error);
+    assert!(message.contains("the hub does not answer ("), "{message}");
+    let asked = hub.asked();
+    let attempts = asked.iter().filter(|asked| asked.starts_with("GET /cdn/"));
+    // The first brings more than there was.
+    assert_eq!(attempts.count(), 4);
+}
+
+#[test]
 fn what_came_damaged_never_counts_as_whole() {
     let cases = [("config.json", "org/tiny"), ("a.gguf", "org/tiny/a.gguf")];
     for (file, name) in cases {

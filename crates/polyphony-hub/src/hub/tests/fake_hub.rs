@@ -44,6 +44,9 @@ pub(super) enum Behaviour {
     BreaksOff(u64),
     /// Breaks off after this many bytes of every answer with a large file.
     Sends(u64),
+    /// Breaks off after this many bytes of a large file from its start, and begins anew with a single byte where it
+    /// is asked to continue.
+    StartsOver(u64),
     /// Sends whole files, whatever range is asked for.
     IgnoresRanges,
     /// Sends something else instead of every file's contents.
@@ -376,7 +379,12 @@ fn contents(request: &Request, repository: &Repository, digest: &str) -> Answer 
         let first = range.strip_prefix("bytes=").unwrap();
         first.strip_suffix('-').unwrap().parse::<usize>().unwrap()
     });
-    let range = range.filter(|_| !matches!(repository.behaviour, Behaviour::IgnoresRanges));
+    let is_continued = range.is_some_and(|start| start > 0);
+    let ignores_ranges = matches!(
+        repository.behaviour,
+        Behaviour::IgnoresRanges | Behaviour::StartsOver(_)
+    );
+    let range = range.filter(|_| !ignores_ranges);
     let start = range.unwrap_or(0);
     if start > 0 && start >= contents.len() {
         return Answer::new("416 Range Not Satisfiable", "");
@@ -395,6 +403,7 @@ fn contents(request: &Request, repository: &Repository, digest: &str) -> Answer 
         Behaviour::BreaksOff(at) => {
             answer.sent = (at as usize).clamp(start, contents.len()) - start
         }
+        Behaviour::StartsOver(bytes) => answer.sent = if is_continued { 1 } else { bytes as usize },
         Behaviour::Sends(bytes) => answer.sent = answer.sent.min(bytes as usize),
         _ => {}
     }
