@@ -20,7 +20,6 @@ mod fixture;
 mod info;
 mod memory;
 mod models;
-mod names;
 mod observer;
 mod players;
 mod prepare;

@@ -7,14 +7,15 @@ use std::fmt;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use indexmap::IndexMap;
-use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
+use polyphony_episode::{
+    Environment, EnvironmentSettings, TaskSource, check_names, names_directory,
+};
 use polyphony_marl::AlgorithmSettings;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     choice::{Choice, Shipped},
     explain::WrongChoice,
-    names::{check_names, names_directory},
     recipe::Recipe,
     settings::read_settings,
 };

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
-use polyphony_episode::{Environment, Role};
+use polyphony_episode::{Environment, Role, SHARED};
 use polyphony_marl::{Agent, Language, RolloutWeights};
 use polyphony_model::{Assets, LanguageModel, ModelFiles, check_bf16};
 use polyphony_report::{remove_unfinished, save_trained_steps, unfinished};
@@ -17,7 +17,6 @@ use crate::{
     device::DeviceChoice,
     memory::Member,
     models::resolve_model,
-    names::SHARED,
     observer::Observer,
     recipe::{self, Recipe},
 };

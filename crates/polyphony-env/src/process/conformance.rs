@@ -1,7 +1,8 @@
 //! Testing a program before anything is trained with it.
 
 use polyphony_episode::{
-    Environment, FinishReason, JointAction, Next, Observation, Outcome, Response, Split, Task, Turn,
+    Environment, FinishReason, JointAction, Next, Observation, Outcome, Response, Split, Task,
+    Turn, check_names,
 };
 
 use super::{
@@ -96,6 +97,9 @@ fn describe(report: &mut Report, environment: &ProcessEnvironment) {
         environment.reward_parts().join(", "),
         environment.horizon()
     ));
+    if let Err(error) = check_names(environment) {
+        report.wrong(format!("a recipe would refuse its handshake: {error}"));
+    }
     let has_tasks = !own_tasks(environment).is_empty();
     for split in SPLITS {
         match environment.tasks(split) {

@@ -33,6 +33,7 @@ fn the_example_is_fine_with_its_own_tasks_and_others() {
 #[test]
 fn problems_are_reported() {
     let endless = r#"reply(reward={"x": 1}, observations=["more", "more"])"#;
+    let path = HELLO.replace(r#""name": "b""#, r#""name": "../b""#);
     let two_turns = HELLO.replace("protocol=1,", "protocol=1, horizon=2,");
     let mut stays = program(HELLO, END);
     stays.command[2].push_str("\nwhile True: time.sleep(1000)\n");
@@ -66,6 +67,10 @@ fn problems_are_reported() {
         (
             program(&hello_with_pid("solved_at"), END),
             "the handshake has a different value of `solved_at` in another process",
+        ),
+        (
+            program(&path, END),
+            "a recipe would refuse its handshake: it has a role \"../b\"",
         ),
         (stays, "does not end when its standard input is closed"),
     ] {

@@ -5,20 +5,26 @@
 
 use std::collections::HashSet;
 
-use anyhow::{Result, bail, ensure};
-use polyphony_episode::Environment;
+use thiserror::Error;
+
+use crate::environment::Environment;
 
 /// The name of the one agent that plays all roles.
-pub(crate) const SHARED: &str = "shared";
+pub const SHARED: &str = "shared";
 
 /// File systems allow 255 bytes for a name, and a checkpoint adds some.
 const MOST_BYTES: usize = 64;
+
+/// What is wrong with a name, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct NameError(String);
 
 /// Checks that every role can name a directory, and that no two roles or parts have one name.
 ///
 /// # Errors
 /// Names the role or the part, and says what is allowed.
-pub(crate) fn check_names(environment: &dyn Environment) -> Result<()> {
+pub fn check_names(environment: &dyn Environment) -> Result<(), NameError> {
     let roles = environment.roles().iter().map(|role| role.name.as_str());
     let roles: Vec<&str> = roles.collect();
     let parts = environment.reward_parts().iter().map(String::as_str);
@@ -27,36 +33,39 @@ pub(crate) fn check_names(environment: &dyn Environment) -> Result<()> {
     roles.into_iter().try_for_each(check_role)
 }
 
-fn check_list(what: &str, names: &[&str]) -> Result<()> {
-    ensure!(
-        !names.is_empty(),
-        "it has no {what}s, but must have at least one"
-    );
-    ensure!(!names.contains(&""), "it has a {what} without a name");
+fn check_list(what: &str, names: &[&str]) -> Result<(), NameError> {
     let mut known = HashSet::new();
-    match names.iter().find(|name| !known.insert(**name)) {
-        Some(twice) => bail!("it has two {what}s `{twice}`: give each a name of its own"),
-        None => Ok(()),
-    }
+    let problem = if names.is_empty() {
+        format!("it has no {what}s, but must have at least one")
+    } else if names.contains(&"") {
+        format!("it has a {what} without a name")
+    } else if let Some(twice) = names.iter().find(|name| !known.insert(**name)) {
+        format!("it has two {what}s `{twice}`: give each a name of its own")
+    } else {
+        return Ok(());
+    };
+    Err(NameError(problem))
 }
 
-fn check_role(name: &str) -> Result<()> {
-    ensure!(
-        name != SHARED,
-        "it has a role `{SHARED}`, which is the name of the one agent of `team: Shared(…)`: give it \
-         another name"
-    );
-    ensure!(
-        names_directory(name),
-        "it has a role {name:?}, but the name of a role is also that of a directory: it must not begin \
-         with a dot, must not hold `/`, `\\`, `:` or control characters, and must have at most \
-         {MOST_BYTES} bytes"
-    );
+fn check_role(name: &str) -> Result<(), NameError> {
+    if name == SHARED {
+        return Err(NameError(format!(
+            "it has a role `{SHARED}`, which is the name of the one agent of `team: Shared(…)`: give it \
+             another name"
+        )));
+    }
+    if !names_directory(name) {
+        return Err(NameError(format!(
+            "it has a role {name:?}, but the name of a role is also that of a directory: it must not \
+             begin with a dot, must not hold `/`, `\\`, `:` or control characters, and must have at most \
+             {MOST_BYTES} bytes"
+        )));
+    }
     Ok(())
 }
 
 /// Whether it can name a directory, with something added to it.
-pub(crate) fn names_directory(name: &str) -> bool {
+pub fn names_directory(name: &str) -> bool {
     let is_forbidden = |character: char| character.is_control() || "/\\:".contains(character);
     let lengths = 1..=MOST_BYTES;
     lengths.contains(&name.len()) && !name.starts_with('.') && !name.contains(is_forbidden)
@@ -64,9 +73,8 @@ pub(crate) fn names_directory(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use polyphony_episode::{FnEnvironment, Reward};
-
     use super::*;
+    use crate::{FnEnvironment, Reward};
 
     fn check(roles: &[&str], parts: &[&str]) -> Result<(), String> {
         let game = FnEnvironment::new(
