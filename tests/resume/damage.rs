@@ -227,6 +227,11 @@ fn what_cannot_be_resumed_is_explained() {
         &["resume", "run", "--from", "step-7"],
         &["run has no checkpoint `step-7`, but: step-000001, start"],
     );
+    // As of a variable that is not set.
+    place.refuse(
+        &["resume", "run", "--from", ""],
+        &["run has no checkpoint ``, but: step-000001, start"],
+    );
     place.refuse(
         &["resume", "model"],
         &["model is not the directory of a run: it has no recipe.ron"],

@@ -17,7 +17,7 @@ use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
 use polyphony_report::{
-    Lengths, RunDirectory, Settings, reader, remove_unfinished, settings, unfinished,
+    Lengths, ReportError, RunDirectory, Settings, reader, remove_unfinished, settings, unfinished,
 };
 use serde::{Deserialize, Serialize};
 
@@ -263,7 +263,10 @@ pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
         From::Start => Ok(None),
         From::Newest => Ok(all.last().map(|(_, path)| path.clone())),
         From::Named(wanted) => {
-            let found = all.iter().find(|(_, path)| path.ends_with(wanted));
+            // Every path ends with an empty one.
+            let found = all
+                .iter()
+                .find(|(_, path)| !wanted.is_empty() && path.ends_with(wanted));
             let names: Vec<String> = all.iter().map(|(steps, _)| name(*steps)).collect();
             let (_, path) = found.ok_or_else(|| {
                 anyhow!(
@@ -310,14 +313,21 @@ impl<'a> Checkpoint<'a> {
         &self.state.position
     }
 
-    /// Checks that the files of the run still hold what they held when the checkpoint was made.
+    /// Opens the files of the run and checks that they still begin as they did when the checkpoint was made.
     ///
     /// # Errors
     /// Names the file that does not, and what to resume from instead.
-    pub(crate) fn check_records(&self, run: &RunDirectory) -> Result<()> {
+    pub(crate) fn open_records(&self) -> Result<RunDirectory> {
         let Position { steps, lengths, .. } = self.state.position;
-        run.check(steps, lengths)
-            .with_context(|| way_out(self.run, self.path))
+        let opened = RunDirectory::open(self.run, lengths);
+        // Another error, such as that of a locked file, is not one of the checkpoint.
+        if let Err(error) = &opened
+            && !matches!(error, ReportError::Changed { .. })
+        {
+            return Ok(opened?);
+        }
+        let checked = opened.and_then(|run| run.check(steps, lengths).map(|()| run));
+        checked.with_context(|| way_out(self.run, self.path))
     }
 
     /// Restores team and algorithm.
@@ -359,7 +369,7 @@ impl<'a> Checkpoint<'a> {
 /// What to do if a checkpoint cannot be used.
 fn way_out(run: &Path, path: &Path) -> String {
     let all = list(run).unwrap_or_default();
-    let before = all.iter().rev().find(|(_, other)| other.as_path() < path);
+    let before = all.iter().rev().find(|(done, _)| *done < steps(path));
     let before = before.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
     let what = match before.as_str() {
         "start" => "it is the first one",
