@@ -24,7 +24,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts a command that reacts to SIGHUP by default, whoever started the tests.
+    /// Starts a command that reacts to signals by default, whoever started the tests.
     fn start(place: &Place, arguments: &[&str]) -> Self {
         Self::with_hangup(place, arguments, SIG_DFL)
     }
@@ -34,7 +34,10 @@ impl Running {
         command.stderr(Stdio::piped());
         let react = move || {
             // SAFETY: `signal` may be called after a fork, and nothing else is done here.
-            unsafe { libc::signal(SIGHUP, reaction) };
+            unsafe {
+                libc::signal(SIGHUP, reaction);
+                libc::signal(SIGINT, SIG_DFL);
+            }
             Ok(())
         };
         // SAFETY: the closure calls only what may be called after a fork.

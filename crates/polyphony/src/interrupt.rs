@@ -16,11 +16,11 @@ use polyphony_runner::Stop;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
-    low_level::signal_name,
+    low_level,
 };
 
-/// SIGTERM may come twice for one request: `timeout` sends it to the program and then to its process group.
-const SAME_REQUEST: Duration = Duration::from_secs(1);
+/// A signal may come twice for one request: `timeout` sends it to the program and then to its process group.
+const SAME_REQUEST: Duration = Duration::from_millis(200);
 
 /// The signal that asked for the end of a run; 0 if there was none.
 #[derive(Debug, Default)]
@@ -42,37 +42,32 @@ impl Interrupt {
 /// # Errors
 /// If the system refuses.
 pub(crate) fn listen(stop: &Stop) -> Result<Interrupt> {
-    let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-    let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))
-        .context("listening for signals")?;
+    // Whoever starts a program that ignores a signal means it, as `nohup` and the `&` of a script do.
+    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter();
+    let heeded = heeded.filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(heeded).context("listening for signals")?;
     let interrupt = Interrupt::default();
     let first = Arc::clone(&interrupt.0);
     let stop = stop.clone();
     let obey = move || {
         let mut signals = signals.forever();
-        let Some(signal) = signals.next() else {
+        let Some(request) = signals.next() else {
             return;
         };
         let began = Instant::now();
-        first.store(signal, Ordering::SeqCst);
+        first.store(request, Ordering::SeqCst);
         stop.request();
-        log::warn!(
-            "{}: ending after the current step or batch; {} ends at once",
-            signal_name(signal).unwrap_or("signal"),
-            match signal {
-                SIGINT => "another Ctrl-C",
-                _ => "another SIGTERM",
-            }
-        );
+        // On a thread of its own, since a terminal that is held (Ctrl-S) would hold it.
+        thread::spawn(move || announce(request));
         for signal in signals {
             let is_new = match signal {
                 // The shell and the system both send it when a terminal closes.
                 SIGHUP => false,
-                SIGTERM => began.elapsed() > SAME_REQUEST,
-                _ => true,
+                _ => signal != request || began.elapsed() > SAME_REQUEST,
             };
             if is_new {
-                std::process::exit(status(signal));
+                // Without destructors, which would run beside threads that still compute.
+                low_level::exit(status(signal));
             }
         }
     };
@@ -81,12 +76,23 @@ pub(crate) fn listen(stop: &Stop) -> Result<Interrupt> {
     Ok(interrupt)
 }
 
+fn announce(request: i32) {
+    log::warn!(
+        "{}: ending after the current step or batch; {} ends at once",
+        low_level::signal_name(request).unwrap_or("signal"),
+        match request {
+            SIGINT => "another Ctrl-C",
+            _ => "another SIGTERM",
+        }
+    );
+}
+
 /// The exit status of a program that a signal has ended.
 fn status(signal: i32) -> i32 {
     128 + signal
 }
 
-/// Whether the program was started to ignore a signal, as `nohup` starts it.
+/// Whether the program was started to ignore a signal.
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action this only writes the current one, for which there is place.
