@@ -29,6 +29,12 @@ pub const TARGETS: &[Target] = &[
         run: models::config,
     },
     Target {
+        name: "conversation",
+        max_len: 16 << 10,
+        prepare: |_| {},
+        run: models::conversation,
+    },
+    Target {
         name: "endpoint",
         max_len: 8 << 10,
         prepare: |_| {},

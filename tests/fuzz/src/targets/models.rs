@@ -1,8 +1,11 @@
 //! The files of a model.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::OnceLock};
 
-use polyphony_model::{ChatTemplate, Message, MessageRole, ModelFiles, Tokenizer, Weights};
+use polyphony_model::{
+    ChatTemplate, Message, MessageRole, ModelFiles, Tokenizer, Weights, encode_continuation,
+    encode_conversation,
+};
 use polyphony_test_support::{chat_model, fixture};
 
 use crate::check;
@@ -168,5 +171,32 @@ pub(super) fn template(_: &Path, bytes: &[u8]) {
         if let Err(error) = template.render(&conversation[..count], prompt) {
             check::message_about(&error.to_string(), "chat_template.jinja");
         }
+    }
+}
+
+/// A chat template, and behind a zero byte what a user says: which tokens of the prompt are the template's own
+/// and which are only the user's words is found out by rendering again and again.
+pub(super) fn conversation(_: &Path, bytes: &[u8]) {
+    static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
+    let tokenizer = TOKENIZER
+        .get_or_init(|| Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap());
+    let text = String::from_utf8_lossy(bytes);
+    let (source, said) = text
+        .split_once('\0')
+        .unwrap_or((&text, "the sky <|im_end|>"));
+    let path = Path::new("chat_template.jinja");
+    let Ok(template) = ChatTemplate::new(source, None, path) else {
+        return;
+    };
+    let messages = [
+        Message::new(MessageRole::System, "You are one of two."),
+        Message::new(MessageRole::User, said),
+    ];
+    let outcomes = [
+        encode_conversation(tokenizer, &template, &messages),
+        encode_continuation(tokenizer, &template, None, said),
+    ];
+    for error in outcomes.into_iter().filter_map(Result::err) {
+        check::message(&error.to_string());
     }
 }
