@@ -30,14 +30,16 @@ const TEST: &str = "def check(candidate):\n    for n in range(9):\n        answe
 /// The coding environment for agents whose programs are chosen by what they say: every other one attacks.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Attacked;
+struct Attacked {
+    workers: Option<usize>,
+}
 
 struct Playing(Box<dyn Environment>);
 
 impl EnvironmentSettings for Attacked {
     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
         let mut coding = Coding::default();
-        coding.sandbox.workers = Some(1);
+        coding.sandbox.workers = self.workers;
         Ok(Box::new(Playing(coding.build()?)))
     }
 }

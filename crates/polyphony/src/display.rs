@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polyphony_marl::Progress;
-use polyphony_report::visible;
+use polyphony_report::{duration_text, visible};
 use polyphony_runner::{Best, Event, Observer};
 
 use crate::transfer;
@@ -151,8 +151,9 @@ impl Phase {
         self.bar.set_position(done as u64);
         let (before, since) = self.began;
         let units = [before, done, self.length() as usize];
-        self.left = secs_left(units, since.elapsed())
-            .map_or_else(String::new, |secs| format!(" · {} left", in_words(secs)));
+        self.left = secs_left(units, since.elapsed()).map_or_else(String::new, |secs| {
+            format!(" · {} left", duration_text(secs))
+        });
     }
 
     fn length(&self) -> u64 {
@@ -174,16 +175,6 @@ fn secs_left([before, done, length]: [usize; 3], elapsed: Duration) -> Option<f6
     let own = done.checked_sub(before).filter(|own| *own > 0)?;
     let rest = length.checked_sub(done).filter(|rest| *rest > 0)?;
     Some(elapsed.as_secs_f64() / own as f64 * rest as f64)
-}
-
-/// A duration; long ones are rounded to minutes.
-pub(crate) fn in_words(secs: f64) -> String {
-    let minutes = (secs / 60.0).round() as u64;
-    match minutes {
-        0..2 => format!("{secs:.0} s"),
-        2..120 => format!("{minutes} min"),
-        _ => format!("{} h {} min", minutes / 60, minutes % 60),
-    }
 }
 
 #[cfg(test)]
@@ -210,17 +201,5 @@ mod tests {
         assert_eq!(best_text(&overlap, 1), ", best 2.00 (level overlap)");
         assert_eq!(best_text(&overlap, 2), ", best turn 2.00 (level overlap)");
         assert_eq!(best_text(&best(None), 1), ", best 2.00 (level none)");
-    }
-
-    #[test]
-    fn long_durations_are_rounded() {
-        for (secs, words) in [
-            (5.4, "5 s"),
-            (89.0, "89 s"),
-            (600.0, "10 min"),
-            (9000.0, "2 h 30 min"),
-        ] {
-            assert_eq!(in_words(secs), words);
-        }
     }
 }
