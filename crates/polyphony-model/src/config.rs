@@ -12,7 +12,6 @@ pub(crate) use self::keys::Keys;
 pub use self::memory::AttentionScores;
 pub use self::rope::{Rope, RopeScaling};
 use crate::error::ModelError;
-use crate::lora::{LoraConfig, Projection};
 
 mod keys;
 mod memory;
@@ -73,32 +72,6 @@ impl Architecture {
 }
 
 impl ModelConfig {
-    /// The number of weights, each a number.
-    pub fn weights(&self) -> u64 {
-        let [d, inner, size] = [self.hidden_size, self.intermediate_size, self.head_size];
-        let (queries, keys) = (self.heads * size, self.kv_heads * size);
-        let attention = match self.architecture {
-            Architecture::Llama => 0,
-            Architecture::Qwen2 => queries + 2 * keys,
-            Architecture::Qwen3 => 2 * size,
-        };
-        let layer = 2 * d * (queries + keys) + attention + 3 * d * inner + 2 * d;
-        let tables = if self.tied_head { 1 } else { 2 };
-        (tables * self.vocab_size * d + self.layers * layer + d) as u64
-    }
-
-    /// The number of weights of the adapters that `lora` adds.
-    pub fn adapter_weights(&self, lora: &LoraConfig) -> u64 {
-        let [d, inner] = [self.hidden_size, self.intermediate_size];
-        let (queries, keys) = (self.heads * self.head_size, self.kv_heads * self.head_size);
-        let sides = lora.targets.iter().map(|target| match target {
-            Projection::Query | Projection::Output => d + queries,
-            Projection::Key | Projection::Value => d + keys,
-            Projection::Gate | Projection::Up | Projection::Down => d + inner,
-        });
-        (self.layers * lora.rank * sides.sum::<usize>()) as u64
-    }
-
     /// Reads a Hugging Face `config.json`; `path` is where it came from, for messages.
     ///
     /// Absent keys take the defaults of the architecture's configuration in transformers, except

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::ModelError;
 
 /// The largest size accepted anywhere in a configuration, so that the product of two sizes does not
-/// overflow.
+/// overflow. Those of more are in `memory.rs`.
 const MAX_SIZE: usize = i32::MAX as usize;
 
 /// Typed access to the keys of one JSON object. A key whose value is `null` counts as absent.
