@@ -1,6 +1,6 @@
 //! Weights in several `safetensors` files, as `model.safetensors.index.json` puts them together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
@@ -8,6 +8,9 @@ use serde::Deserialize;
 use super::read::optional_json;
 use super::weights::Weights;
 use crate::error::ModelError;
+
+/// The most files of weights, as in a download from the hub.
+const MAX_FILES: usize = 10_000;
 
 /// What the index says; its `metadata` is for people.
 #[derive(Deserialize)]
@@ -30,26 +33,34 @@ pub(crate) fn open(index: &Path) -> Result<Weights, ModelError> {
         path: index.to_owned(),
         expected: "the list of the files that hold the weights".to_owned(),
     })?;
-    let names: BTreeSet<&String> = weight_map.values().collect();
-    if names.is_empty() {
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (tensor, file) in weight_map {
+        files.entry(file).or_default().push(tensor);
+    }
+    if files.is_empty() {
         return Err(damaged("it names no files".to_owned()));
     }
-    if let Some(name) = names.iter().find(|name| !is_plain(name)) {
+    if files.len() > MAX_FILES {
+        return Err(ModelError::TooLarge {
+            path: index.to_owned(),
+            bound: format!("{MAX_FILES} files of weights"),
+        });
+    }
+    if let Some(name) = files.keys().find(|name| !is_plain(name)) {
         return Err(damaged(format!(
             "`{name}` is not the plain name of a file beside it"
         )));
     }
-    let shard = |name: &&String| {
+    let shard = |(name, tensors): (&String, &Vec<String>)| {
         let weights = Weights::open(&index.with_file_name(name))?;
-        let mut listed = weight_map.iter().filter(|(_, file)| file == name);
-        match listed.find(|(tensor, _)| !weights.contains(tensor)) {
+        match tensors.iter().find(|tensor| !weights.contains(tensor)) {
             None => Ok(weights),
-            Some((tensor, _)) => Err(damaged(format!(
+            Some(tensor) => Err(damaged(format!(
                 "it looks for the tensor `{tensor}` in {name}, which does not hold it"
             ))),
         }
     };
-    let shards = names.iter().map(shard).collect::<Result<_, _>>()?;
+    let shards = files.iter().map(shard).collect::<Result<_, _>>()?;
     Weights::join(index, shards)
 }
 
@@ -101,6 +112,19 @@ mod tests {
         }
         let message = weights.read("two", &[2]).unwrap_err().to_string();
         assert!(message.contains("2.safetensors"), "{message}");
+    }
+
+    #[test]
+    fn an_index_of_more_files_than_any_model_has_is_refused() {
+        let index = |files: usize| {
+            let names = (0..files).map(|file| (file.to_string(), json!(format!("{file}.x"))));
+            json!({"weight_map": Value::Object(names.collect())})
+        };
+        let message = open_index(&index(MAX_FILES + 1)).unwrap_err().to_string();
+        let expected = "index.json has more than 10000 files of weights";
+        assert!(message.contains(expected), "{message}");
+        let message = open_index(&index(MAX_FILES)).unwrap_err().to_string();
+        assert!(message.contains("0.x does not exist"), "{message}");
     }
 
     #[test]
