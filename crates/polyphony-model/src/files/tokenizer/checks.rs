@@ -34,9 +34,12 @@ const MAX_ADDED_TEXT: usize = 4 << 20;
 const MAX_AFFIX: usize = 64;
 /// The longest word of a `WordPiece` model, in characters: the work grows with its square.
 const MAX_WORD: u64 = 256;
-/// The most parts of a sequence, and sequences in each other.
+/// The most parts of all sequences together, pieces of a template and ids of a token, and sequences in
+/// each other.
 const MAX_PARTS: usize = 64;
 const MAX_NESTING: usize = 4;
+/// The most ranges of characters in all patterns together, each of which takes eight bytes.
+const MAX_RANGES: u64 = 1 << 18;
 /// How many times longer normalizer and pre-tokenizer may make a text, and the decoder a token.
 const MAX_ENCODED_GROWTH: f64 = 1024.0;
 const MAX_DECODED_GROWTH: f64 = 16.0;
@@ -86,7 +89,8 @@ pub(super) fn check(json: &str) -> Result<Checked, String> {
     parts.growth(&file.post_processor, "post_processor", 0)?;
     grows_at_most(
         "normalizer and pre_tokenizer",
-        normalizer * pre_tokenizer,
+        // The shortest text has one byte.
+        normalizer * pre_tokenizer * (1 + parts.prepended) as f64,
         MAX_ENCODED_GROWTH,
     )?;
     grows_at_most("decoder", decoder, MAX_DECODED_GROWTH)?;
@@ -256,6 +260,12 @@ fn check_merges(json: &str) -> Result<(), String> {
 struct Parts {
     around: Vec<u64>,
     templates: usize,
+    /// The parts of sequences.
+    count: usize,
+    /// Bytes that are put in front of a text.
+    prepended: usize,
+    /// Ranges of characters in patterns.
+    ranges: u64,
 }
 
 impl Parts {
@@ -277,13 +287,14 @@ impl Parts {
                 ("normalizers" | "pretokenizers" | "decoders" | "processors", value) => {
                     self.sequence(value, &key, nesting + 1)?
                 }
-                ("pattern", value) => replacement_growth(value, part.get("content"), &key)?,
+                ("pattern", value) => self.replacement(value, part.get("content"), &key)?,
                 ("precompiled_charsmap", Value::String(map)) => charsmap::longest_text(map)
                     .map_err(|reason| format!("{key} {reason}"))?
                     .max(1) as f64,
                 ("precompiled_charsmap", _) => return Err(format!("{key} is not a text")),
                 ("prepend", Value::String(text)) => {
                     at_most(&key, "bytes", text.len(), MAX_AFFIX)?;
+                    self.prepended += text.len();
                     1.0
                 }
                 ("length", value) if *value == 0 => {
@@ -316,6 +327,9 @@ impl Parts {
             ));
         }
         at_most(key, "parts", parts.len(), MAX_PARTS)?;
+        self.count += parts.len();
+        let all = format!("{key}, with the sequences before it,");
+        at_most(&all, "parts", self.count, MAX_PARTS)?;
         let mut growth = 1.0;
         for (index, part) in parts.iter().enumerate() {
             growth *= self.growth(part, &format!("{key}[{index}]"), nesting)?;
@@ -377,6 +391,49 @@ impl Parts {
         }
         Ok(())
     }
+
+    /// Checks a pattern and gives how many times longer a text becomes if its matches are replaced.
+    fn replacement(
+        &mut self,
+        pattern: &Value,
+        content: Option<&Value>,
+        key: &str,
+    ) -> Result<f64, String> {
+        let shortest = match (pattern.get("String"), pattern.get("Regex")) {
+            (Some(Value::String(text)), _) => {
+                at_most(key, "bytes", text.len(), MAX_TOKEN)?;
+                text.len() as u64
+            }
+            (_, Some(Value::String(text))) => {
+                let pattern = pattern::read(text).map_err(|reason| format!("{key} {reason}"))?;
+                self.ranges = self.ranges.saturating_add(pattern.ranges);
+                pattern.shortest
+            }
+            _ => return Err(format!("{key} is neither a String nor a Regex")),
+        };
+        if self.ranges > MAX_RANGES {
+            return Err(format!(
+                "{key}, with the patterns before it, has more than {MAX_RANGES} ranges of \
+                 characters, counting {} for a property",
+                pattern::PROPERTY_RANGES
+            ));
+        }
+        let Some(Value::String(content)) = content else {
+            return Ok(1.0);
+        };
+        if shortest == 0 {
+            return Err(format!(
+                "{key} matches nothing at all, which cannot be replaced"
+            ));
+        }
+        at_most(
+            &format!("the content for {key}"),
+            "bytes",
+            content.len(),
+            MAX_TOKEN,
+        )?;
+        Ok((content.len() as f64 / shortest as f64).max(1.0))
+    }
 }
 
 /// How many times longer a part makes a text because of what kind it is.
@@ -388,33 +445,4 @@ fn usual_growth(kind: &str) -> f64 {
         "NFKC" | "NFKD" => 12.0,
         _ => 1.0,
     }
-}
-
-/// Checks a pattern and gives how many times longer a text becomes if its matches are replaced.
-fn replacement_growth(pattern: &Value, content: Option<&Value>, key: &str) -> Result<f64, String> {
-    let shortest = match (pattern.get("String"), pattern.get("Regex")) {
-        (Some(Value::String(text)), _) => {
-            at_most(key, "bytes", text.len(), MAX_TOKEN)?;
-            text.len() as u64
-        }
-        (_, Some(Value::String(text))) => {
-            pattern::shortest_match(text).map_err(|reason| format!("{key} {reason}"))?
-        }
-        _ => return Err(format!("{key} is neither a String nor a Regex")),
-    };
-    let Some(Value::String(content)) = content else {
-        return Ok(1.0);
-    };
-    if shortest == 0 {
-        return Err(format!(
-            "{key} matches nothing at all, which cannot be replaced"
-        ));
-    }
-    at_most(
-        &format!("the content for {key}"),
-        "bytes",
-        content.len(),
-        MAX_TOKEN,
-    )?;
-    Ok((content.len() as f64 / shortest as f64).max(1.0))
 }

@@ -219,6 +219,13 @@ fn built() -> Vec<(&'static str, String, Outcome)> {
         let parts = vec![text(part); times];
         json!({"type": "Sequence", list: parts})
     };
+    // A sequence of so many sequences of so many and so on.
+    let tree = |list: &str, part: &str, counts: &[usize]| {
+        counts.iter().rev().fold(
+            text(part),
+            |part, count| json!({"type": "Sequence", list: vec![part; *count]}),
+        )
+    };
     let nested = |list: &str, times: usize| {
         (0..times).fold(
             json!({"type": "Sequence", list: []}),
@@ -270,11 +277,22 @@ fn built() -> Vec<(&'static str, String, Outcome)> {
         ("60 doublings in the decoder", with("/decoder", decoders), Refused("times longer")),
         ("a long replacement", with("/normalizer", replace("a", &"b".repeat(100_000))), Refused("normalizer.pattern has 100000 bytes")),
         ("a long text in front", with("/normalizer", json!({"type": "Prepend", "prepend": "x".repeat(1_000_000)})), Refused("normalizer.prepend has 1000000 bytes")),
-        ("64 texts in front", with("/normalizer", sequence("normalizers", r#"{"type":"Prepend","prepend":"xxxxxxxx"}"#, 64)), Survived),
+        ("32 texts in front", with("/normalizer", sequence("normalizers", r#"{"type":"Prepend","prepend":"xxxxxxxx"}"#, 32)), Survived),
+        ("62 long texts in front", with("/normalizer", sequence("normalizers", r#"{"type":"Prepend","prepend":"xxxxxxxxxxxxxxxx"}"#, 62)), Refused("times longer")),
+        ("sequences of sequences of texts in front", with("/normalizer", tree("normalizers", r#"{"type":"Prepend","prepend":"x"}"#, &[20, 40, 60])), Refused("with the sequences before it, has 120 parts")),
+        ("sequences of sequences of pre-tokenizers", with("/pre_tokenizer", tree("pretokenizers", r#"{"type":"Whitespace"}"#, &[8, 8])), Refused("with the sequences before it, has")),
+        ("sequences of sequences of decoders", with("/decoder", tree("decoders", r#"{"type":"Fuse"}"#, &[8, 8])), Refused("with the sequences before it, has")),
+        ("sequences of sequences of post-processors", with("/post_processor", tree("processors", r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true}"#, &[8, 8])), Refused("with the sequences before it, has")),
         ("64 byte levels", with("/pre_tokenizer", sequence("pretokenizers", r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true}"#, 64)), Refused("times longer")),
-        ("64 byte-level normalizers", with("/normalizer", sequence("normalizers", r#"{"type":"ByteLevel"}"#, 64)), Refused("times longer")),
+        ("60 byte-level normalizers", with("/normalizer", sequence("normalizers", r#"{"type":"ByteLevel"}"#, 60)), Refused("times longer")),
         ("64 metaspaces", with("/pre_tokenizer", sequence("pretokenizers", r#"{"type":"Metaspace","replacement":"x","prepend_scheme":"always"}"#, 64)), Refused("times longer")),
         ("64 fixed lengths", with("/pre_tokenizer", sequence("pretokenizers", r#"{"type":"FixedLength","length":1}"#, 64)), Survived),
+        ("a pattern of many properties", with("/pre_tokenizer", split(r"\p{L}".repeat(3200))), Refused("ranges of characters")),
+        ("a property many times", with("/pre_tokenizer", split(r"\p{L}{4000}".to_owned())), Refused("ranges of characters")),
+        ("a class of many properties", with("/pre_tokenizer", split(format!("[{}]", r"\p{L}".repeat(3200)))), Refused("ranges of characters")),
+        ("a large class many times", with("/pre_tokenizer", split(format!("[{}]{{400}}", "一丁".repeat(2500)))), Refused("ranges of characters")),
+        ("many patterns of properties", with("/pre_tokenizer", json!({"type": "Sequence", "pretokenizers": vec![split(r"\p{L}".repeat(32)); 16]})), Refused("pretokenizers[10].pattern, with the patterns before it, has")),
+        ("some patterns of properties", with("/pre_tokenizer", json!({"type": "Sequence", "pretokenizers": vec![split(r"\p{L}".repeat(32)); 10]})), Survived),
         ("10,000 normalizers", with("/normalizer", sequence("normalizers", r#"{"type":"NFC"}"#, 10_000)), Refused("normalizer.normalizers has 10000 parts")),
         ("10,000 pre-tokenizers", with("/pre_tokenizer", sequence("pretokenizers", r#"{"type":"Whitespace"}"#, 10_000)), Refused("10000 parts")),
         ("10,000 decoders", with("/decoder", sequence("decoders", r#"{"type":"Fuse"}"#, 10_000)), Refused("10000 parts")),

@@ -14,6 +14,8 @@ use std::{iter::Peekable, str::Chars};
 const MAX_BYTES: usize = 16 << 10;
 /// The most characters that a match can have without a loop that has no upper bound.
 const MAX_SIZE: u64 = 4096;
+/// About the most ranges of characters in a property such as `\p{L}`, each of which takes eight bytes.
+pub(super) const PROPERTY_RANGES: u64 = 800;
 /// The deepest groups.
 const MAX_DEPTH: usize = 32;
 /// The most combinations of optional parts and alternatives before something that can fail.
@@ -21,11 +23,20 @@ const MAX_CHOICES: u64 = 64;
 /// A repetition between two numbers this close is a choice, one between others a loop.
 const CLOSE: u32 = 8;
 
-/// Reads a pattern and gives the number of characters of its shortest match.
+/// What is known of a pattern.
+#[derive(Debug, PartialEq)]
+pub(super) struct Pattern {
+    /// The number of characters of its shortest match.
+    pub(super) shortest: u64,
+    /// About the number of ranges of characters that the engine keeps for it.
+    pub(super) ranges: u64,
+}
+
+/// Reads a pattern.
 ///
 /// # Errors
 /// If it could take too many steps, or has something that is not known here.
-pub(super) fn shortest_match(pattern: &str) -> Result<u64, String> {
+pub(super) fn read(pattern: &str) -> Result<Pattern, String> {
     if pattern.len() > MAX_BYTES {
         return Err(format!(
             "has {} bytes, but at most {MAX_BYTES} are allowed",
@@ -40,7 +51,7 @@ pub(super) fn shortest_match(pattern: &str) -> Result<u64, String> {
     if parser.chars.next().is_some() {
         return Err("has a ) without a (".to_owned());
     }
-    if node.size() > MAX_SIZE {
+    if node.total(&|_: &Node| 1) > MAX_SIZE {
         return Err(format!(
             "repeats too much: it stands for more than {MAX_SIZE} characters"
         ));
@@ -59,13 +70,18 @@ pub(super) fn shortest_match(pattern: &str) -> Result<u64, String> {
              {MAX_CHOICES} combinations"
         ));
     }
-    Ok(node.shortest())
+    Ok(Pattern {
+        shortest: node.shortest(),
+        ranges: node.total(&Node::ranges),
+    })
 }
 
 #[derive(Debug)]
 enum Node {
-    /// One character: this one, or any of a class.
-    Char(Option<char>),
+    /// This character.
+    Char(char),
+    /// Any character of a class of about this many ranges.
+    Class(u64),
     /// A place in the text.
     Place,
     /// What has to be ahead or behind, or must not be.
@@ -97,7 +113,7 @@ impl Node {
             choices: 1,
         };
         match self {
-            Node::Char(_) | Node::Place => {}
+            Node::Char(_) | Node::Class(_) | Node::Place => {}
             Node::Look(body) => {
                 cost = body.cost(false)?;
                 cost.loops = cost.loops.max(body.loops());
@@ -163,7 +179,7 @@ impl Node {
     /// Whether it matches in one way at most, and not nothing.
     fn is_plain(&self) -> bool {
         match self {
-            Node::Char(_) => true,
+            Node::Char(_) | Node::Class(_) => true,
             Node::Place | Node::Look(_) => false,
             Node::Sequence(nodes) => !nodes.is_empty() && nodes.iter().all(Node::is_plain),
             Node::Alternatives(nodes) => {
@@ -183,7 +199,7 @@ impl Node {
     /// The character that this is, whatever its case, if it is just one.
     fn letter(&self) -> Option<char> {
         match self {
-            Node::Char(letter) => letter.and_then(|letter| letter.to_lowercase().next()),
+            Node::Char(letter) => letter.to_lowercase().next(),
             Node::Sequence(nodes) if nodes.len() == 1 => nodes[0].letter(),
             _ => None,
         }
@@ -192,7 +208,7 @@ impl Node {
     /// Whether something matches at every place of every text.
     fn always_matches(&self) -> bool {
         match self {
-            Node::Char(_) | Node::Place | Node::Look(_) => false,
+            Node::Char(_) | Node::Class(_) | Node::Place | Node::Look(_) => false,
             Node::Sequence(nodes) => nodes.iter().all(Node::always_matches),
             Node::Alternatives(nodes) => nodes.iter().any(Node::always_matches),
             Node::Repeat { body, min, .. } => *min == 0 || body.always_matches(),
@@ -202,7 +218,7 @@ impl Node {
     /// The number of loops in it.
     fn loops(&self) -> u64 {
         match self {
-            Node::Char(_) | Node::Place => 0,
+            Node::Char(_) | Node::Class(_) | Node::Place => 0,
             Node::Look(body) => body.loops(),
             Node::Sequence(nodes) | Node::Alternatives(nodes) => {
                 nodes.iter().map(Node::loops).sum()
@@ -214,7 +230,7 @@ impl Node {
     /// The number of characters of the shortest match.
     fn shortest(&self) -> u64 {
         match self {
-            Node::Char(_) => 1,
+            Node::Char(_) | Node::Class(_) => 1,
             Node::Place | Node::Look(_) => 0,
             Node::Sequence(nodes) => nodes.iter().map(Node::shortest).sum(),
             Node::Alternatives(nodes) => nodes.iter().map(Node::shortest).min().unwrap_or(0),
@@ -222,18 +238,26 @@ impl Node {
         }
     }
 
-    /// The number of characters that the engine compiles it to.
-    fn size(&self) -> u64 {
+    /// The sum over all characters, classes and places that the engine compiles it to.
+    fn total(&self, part: &impl Fn(&Node) -> u64) -> u64 {
         match self {
-            Node::Char(_) | Node::Place => 1,
-            Node::Look(body) => body.size(),
+            Node::Char(_) | Node::Class(_) | Node::Place => part(self),
+            Node::Look(body) => body.total(part),
             Node::Sequence(nodes) | Node::Alternatives(nodes) => {
-                nodes.iter().map(Node::size).fold(0, u64::saturating_add)
+                let totals = nodes.iter().map(|node| node.total(part));
+                totals.fold(0, u64::saturating_add)
             }
             Node::Repeat { body, min, max } => {
                 let times = max.unwrap_or(*min).max(1);
-                body.size().saturating_mul(times.into())
+                body.total(part).saturating_mul(times.into())
             }
+        }
+    }
+
+    fn ranges(&self) -> u64 {
+        match self {
+            Node::Class(ranges) => *ranges,
+            _ => 1,
         }
     }
 }
@@ -276,15 +300,12 @@ impl Parser<'_> {
     fn atom(&mut self) -> Result<Node, String> {
         match self.next()? {
             '(' => self.group(),
-            '[' => {
-                self.class()?;
-                Ok(Node::Char(None))
-            }
+            '[' => Ok(Node::Class(self.class()?)),
             '\\' => self.escape(),
             '^' | '$' => Ok(Node::Place),
-            '.' => Ok(Node::Char(None)),
+            '.' => Ok(Node::Class(1)),
             '*' | '+' | '?' => Err("repeats nothing".to_owned()),
-            letter => Ok(Node::Char(Some(letter))),
+            letter => Ok(Node::Char(letter)),
         }
     }
 
@@ -383,8 +404,8 @@ impl Parser<'_> {
         })
     }
 
-    /// The rest of a class, whose opening bracket was read.
-    fn class(&mut self) -> Result<(), String> {
+    /// The rest of a class, whose opening bracket was read: about the number of its ranges.
+    fn class(&mut self) -> Result<u64, String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(format!("nests classes more than {MAX_DEPTH} deep"));
@@ -393,18 +414,17 @@ impl Parser<'_> {
         if self.peek() == Some(']') {
             return Err("has a class that begins with ]; write \\]".to_owned());
         }
+        let mut ranges = 1;
         loop {
-            match self.next()? {
+            ranges += match self.next()? {
                 ']' => break,
                 '[' => self.class()?,
-                '\\' => {
-                    self.escape()?;
-                }
-                _ => {}
-            }
+                '\\' => self.escape()?.ranges(),
+                _ => 1,
+            };
         }
         self.depth -= 1;
-        Ok(())
+        Ok(ranges)
     }
 
     /// What an escape stands for, whose backslash was read.
@@ -414,16 +434,16 @@ impl Parser<'_> {
             'b' | 'B' | 'A' | 'z' | 'Z' | 'G' => Ok(Node::Place),
             'p' | 'P' | 'x' if self.peek() == Some('{') => {
                 while self.next()? != '}' {}
-                Ok(Node::Char(None))
+                Ok(Node::Class(if letter == 'x' { 1 } else { PROPERTY_RANGES }))
             }
             // The digits behind these are letters for us, which makes no difference.
-            'x' | 'u' | '0' => Ok(Node::Char(None)),
+            'x' | 'u' | '0' => Ok(Node::Class(1)),
             's' | 'S' | 'd' | 'D' | 'w' | 'W' | 'h' | 'H' | 'R' | 'X' | 'N' | 'O' => {
-                Ok(Node::Char(None))
+                Ok(Node::Class(PROPERTY_RANGES))
             }
-            'n' | 'r' | 't' | 'f' | 'v' | 'a' | 'e' => Ok(Node::Char(None)),
+            'n' | 'r' | 't' | 'f' | 'v' | 'a' | 'e' => Ok(Node::Class(1)),
             _ if letter.is_ascii_alphanumeric() => Err(format!("has an escape \\{letter}")),
-            _ => Ok(Node::Char(Some(letter))),
+            _ => Ok(Node::Char(letter)),
         }
     }
 
@@ -446,6 +466,10 @@ impl Parser<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shortest_match(pattern: &str) -> Result<u64, String> {
+        read(pattern).map(|pattern| pattern.shortest)
+    }
 
     #[test]
     fn patterns_of_known_models_pass() {
@@ -517,7 +541,9 @@ mod tests {
             (r"\s{2,}|[\n\r\t]", 1),
         ];
         for (pattern, shortest) in rows {
-            assert_eq!(shortest_match(pattern), Ok(shortest), "{pattern}");
+            let given = read(pattern).unwrap();
+            assert_eq!(given.shortest, shortest, "{pattern}");
+            assert!(given.ranges < 40_000, "{pattern} {}", given.ranges);
         }
     }
 
@@ -539,6 +565,21 @@ mod tests {
         ];
         for (pattern, shortest) in rows {
             assert_eq!(shortest_match(pattern), Ok(shortest), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_ranges_of_classes_are_counted() {
+        let rows = [
+            ("", 0),
+            ("ab|.", 3),
+            (r"\p{L}", PROPERTY_RANGES),
+            (r"a\W{3,}", 1 + 3 * PROPERTY_RANGES),
+            (r"(?:[^\p{L}&&[ab]]x{2}){5}", 5 * (PROPERTY_RANGES + 8)),
+            (r"(?=\p{L})\x{41}\n", PROPERTY_RANGES + 2),
+        ];
+        for (pattern, ranges) in rows {
+            assert_eq!(read(pattern).unwrap().ranges, ranges, "{pattern}");
         }
     }
 
