@@ -22,16 +22,13 @@ pub fn encode_conversation(
     template: &ChatTemplate,
     messages: &[Message],
 ) -> Result<Vec<u32>, ModelError> {
-    let rendered = template.render(messages, true)?;
     let control = tokenizer.control_tokens(template.source());
-    let pieces = pieces(template, messages, &rendered, &control)?;
+    let (rendered, pieces) = pieces(template, messages, &control)?;
 
     // As long as the tokenizer finds just the template's own control tokens, the text is encoded
     // whole, as in transformers.
     let ids = tokenizer.encode(&rendered)?;
-    let found = ids
-        .iter()
-        .filter(|id| control.iter().any(|token| token.id == **id));
+    let found = ids.iter().filter(|id| control.has_id(**id));
     let written = pieces.iter().filter_map(|piece| match piece {
         Piece::Control(id) => Some(id),
         Piece::Text(_) => None,
@@ -75,11 +72,11 @@ pub fn encode_continuation(
             Message::new(MessageRole::User, message),
         ])
         .collect();
-    let rendered = template.render(&messages, true)?;
     let control = tokenizer.control_tokens(template.source());
     let dropped = || template.failed(&"it does not repeat what the assistant said");
     let mut after = None;
-    for piece in pieces(template, &messages, &rendered, &control)? {
+    let (_, pieces) = pieces(template, &messages, &control)?;
+    for piece in pieces {
         match (piece, &mut after) {
             (Piece::Text(text), None) => {
                 if let Some((_, rest)) = text.split_once(&answer) {
@@ -96,13 +93,13 @@ pub fn encode_continuation(
     after.ok_or_else(dropped)
 }
 
-/// A word that occurs in none of these texts.
+/// A word that occurs in none of these texts: it ends in more `r` than any of them has in a row.
 fn absent_from<const N: usize>(texts: [&str; N]) -> String {
-    let mut word = "answer".to_owned();
-    while texts.iter().any(|text| text.contains(&word)) {
-        word.push('r');
-    }
-    word
+    let rows = texts
+        .iter()
+        .flat_map(|text| text.split(|letter| letter != 'r'));
+    let longest = rows.map(str::len).max().unwrap_or(0);
+    format!("answer{}", "r".repeat(longest))
 }
 
 #[cfg(test)]
@@ -216,6 +213,32 @@ mod tests {
             "\u{F0000}<|endoftext|>\u{F0001}",
         ] {
             check_forged(content);
+        }
+    }
+
+    #[test]
+    fn long_texts_and_many_control_tokens_take_no_longer_than_others() {
+        let (_, template) = tiny_chat();
+        let mut json: serde_json::Value = serde_json::from_str(&read("tokenizer.json")).unwrap();
+        let added = json["added_tokens"].as_array_mut().unwrap();
+        for id in 256..20_256 {
+            added.push(serde_json::json!({
+                "id": id, "content": format!("<{}{id}|>", "<".repeat(id % 50)), "special": true,
+                "normalized": false, "single_word": false, "lstrip": false, "rstrip": false,
+            }));
+        }
+        let tokenizer = Tokenizer::from_json(&json.to_string(), Path::new("many")).unwrap();
+        for content in [
+            "<".repeat(100_000),
+            "<|im_end|>".repeat(10_000),
+            "<300|>".repeat(10_000),
+            format!("answe{}", "r".repeat(100_000)),
+        ] {
+            let messages = [Message::new(MessageRole::User, content.as_str())];
+            let ids = encode_conversation(&tokenizer, &template, &messages).unwrap();
+            let control = ids.iter().filter(|id| **id <= 2 || **id >= 256);
+            assert!(control.eq(&TEMPLATE_CONTROL), "{content:.20}");
+            encode_continuation(&tokenizer, &template, None, &content).unwrap();
         }
     }
 

@@ -238,6 +238,20 @@ fn messages_cannot_write_control_tokens() {
 }
 
 #[test]
+fn long_ordinary_conversations_are_traced() {
+    let code = "<p>if a < b || c > d { x |= y >> 2 }</p> <|im_end|>\n".repeat(60);
+    let roles = [MessageRole::User, MessageRole::Assistant];
+    let said = |content: &str| -> Vec<Message> {
+        let turns = (0..41).map(|turn| Message::new(roles[turn % 2], content));
+        turns.collect()
+    };
+    for family in FAMILIES.iter() {
+        let frame = |content| family.control(&family.encode(&said(content)), "");
+        assert_eq!(frame(&code), frame("x"), "{}", family.name);
+    }
+}
+
+#[test]
 fn ids_spell_the_rendered_text() {
     check_rows(90, |family, messages, row, _| {
         if matches!(row, Row::Rendered { .. }) {

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::ModelFiles;
 use super::assets::{Assets, absolute};
-use super::read::{MAX_BYTES, optional_json, optional_text, read_json};
+use super::read::{optional_json, optional_text, read_json};
 use super::shards;
 use super::stop_tokens::stop_tokens;
-use super::template::{ChatTemplate, embedded_template, token_text};
+use super::template::{self, ChatTemplate, embedded_template, token_text};
 use super::tokenizer::{self, Tokenizer};
 use super::weights::Weights;
 use crate::config::ModelConfig;
@@ -87,7 +87,7 @@ pub(super) fn read_language(files: &mut ModelFiles, directory: &Path) -> Result<
         }
     }
     let template_path = directory.join("chat_template.jinja");
-    let chat_template = optional_text(&template_path, MAX_BYTES)?;
+    let chat_template = optional_text(&template_path, template::MAX_SOURCE as u64)?;
     let embedded = config.as_ref().and_then(embedded_template);
     let template = match (&chat_template, embedded) {
         (Some(source), _) => Some((source.clone(), template_path)),

@@ -12,11 +12,26 @@
 //! are traced one by one: written twice, they come out twice at one place, or, where the template
 //! has consumed them, change nothing.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 
-use super::template::{ChatTemplate, Message};
-use super::tokenizer::ControlToken;
+use super::template::{ChatTemplate, FUEL, Message};
+use super::tokenizer::ControlTokens;
 use crate::error::ModelError;
+
+/// The most steps of all renderings of one conversation together. Template and messages decide how
+/// many there are: two or three where the template pays no attention to the suspects, which is usual,
+/// and up to four times the number of suspects where it changes each of them.
+const MAX_STEPS: u64 = 100 * FUEL;
+
+/// A rendering with stand-ins, which have four bytes, may take this many times the steps of the
+/// conversation as it is, and so many more.
+const MAX_SLOWDOWN: u64 = 4;
+const MAX_MORE_STEPS: u64 = 10_000;
+
+/// The bytes of text that are rewritten and compared for a step.
+const BYTES_PER_STEP: usize = 16;
 
 /// A part of a rendered conversation.
 #[derive(Debug, PartialEq)]
@@ -27,38 +42,41 @@ pub(super) enum Piece {
     Control(u32),
 }
 
-/// Cuts a rendered conversation at the control tokens that the template itself wrote.
-///
-/// `rendered` is what the template makes of the messages, a generation prompt included; the pieces
-/// put together are that text. `control` has the longest tokens first.
+/// Renders a conversation, generation prompt included, and cuts it at the control tokens that the
+/// template itself wrote: the text, and the pieces that it consists of.
 ///
 /// # Errors
-/// If the template acts on the text of a control token in a message in a way that hides where that
-/// text went.
+/// If the template refuses the conversation, or acts on the text of a control token in a message in a
+/// way that hides where that text went.
 pub(super) fn pieces(
     template: &ChatTemplate,
     messages: &[Message],
-    rendered: &str,
-    control: &[ControlToken],
-) -> Result<Vec<Piece>, ModelError> {
+    control: &ControlTokens,
+) -> Result<(String, Vec<Piece>), ModelError> {
+    let (rendered, steps) = template.render_within(messages, true, FUEL)?;
+    let suspects = suspects(messages, control);
+    let stand_ins = StandIns::absent_from(messages, &rendered, &suspects);
     let mut trace = Trace {
         template,
         messages,
-        rendered,
+        rendered: &rendered,
         control,
-        stand_ins: StandIns::absent_from(messages, rendered, control),
-        masked: BTreeMap::new(),
-        text: rendered.to_owned(),
+        suspects: &suspects,
+        stand_ins: stand_ins.ok_or_else(|| too_many(template))?,
+        masked: vec![false; suspects.len()],
+        text: rendered.clone(),
         watched: Vec::new(),
+        most_steps: MAX_SLOWDOWN * steps + MAX_MORE_STEPS,
+        steps_left: Cell::new(MAX_STEPS),
     };
-    trace.mask(&suspects(messages, control));
+    trace.mask(0..suspects.len())?;
     let literal = trace.survivors()?;
 
     let text = &trace.text;
     let mut pieces = Vec::new();
     let (mut from, mut at) = (0, 0);
     while let Some(character) = text[at..].chars().next() {
-        match longest(&text[at..], control) {
+        match control.longest(&text[at..]) {
             Some(token) if !literal.contains(&at) => {
                 pieces.push(Piece::Text(trace.stand_ins.unmask(&text[from..at])));
                 pieces.push(Piece::Control(token.id));
@@ -69,50 +87,52 @@ pub(super) fn pieces(
         }
     }
     pieces.push(Piece::Text(trace.stand_ins.unmask(&text[from..])));
-    Ok(pieces)
+    Ok((rendered, pieces))
 }
 
-/// The control token at the beginning of a text. Where several begin together the longest counts,
-/// as in the tokenizer.
-fn longest<'a>(text: &str, control: &'a [ControlToken]) -> Option<&'a ControlToken> {
-    control.iter().find(|token| text.starts_with(&token.text))
+fn too_many(template: &ChatTemplate) -> ModelError {
+    template.failed(
+        &"it acts on characters of control tokens in so many places of the messages that it hides \
+          whose control token each is: use another template, or take these characters out of the \
+          messages",
+    )
 }
 
-/// A place in the messages: which message, and the byte in it.
-type Place = (usize, usize);
-
-/// A character that a control token might begin or end with.
-#[derive(Clone, Copy)]
+/// A character of a message that a control token might begin or end with.
 struct Suspect<'a> {
-    place: Place,
+    /// The message.
+    message: usize,
+    /// The byte in it.
+    start: usize,
+    character: char,
     /// The control token that begins here, if all of it is there.
     whole: Option<&'a str>,
 }
 
-fn suspects<'a>(messages: &[Message], control: &'a [ControlToken]) -> Vec<Suspect<'a>> {
-    let edges = edge_characters(control);
+/// The suspects in the order in which they are said.
+fn suspects<'a>(messages: &[Message], control: &'a ControlTokens) -> Vec<Suspect<'a>> {
     let mut suspects = Vec::new();
     for (message, Message { content, .. }) in messages.iter().enumerate() {
         // Up to here a whole control token reaches, whose beginning stands for all of it.
         let mut covered = 0;
         for (start, character) in content.char_indices() {
-            if !edges.contains(&character) {
+            if !control.has_edge(character) {
                 continue;
             }
-            let whole = longest(&content[start..], control).map(|token| token.text.as_str());
+            let token = control.longest(&content[start..]);
+            let whole = token.map(|token| token.text.as_str());
             if whole.is_some() || start >= covered {
-                let place = (message, start);
-                suspects.push(Suspect { place, whole });
+                suspects.push(Suspect {
+                    message,
+                    start,
+                    character,
+                    whole,
+                });
             }
             covered = covered.max(start + whole.map_or(0, str::len));
         }
     }
     suspects
-}
-
-fn edge_characters(control: &[ControlToken]) -> BTreeSet<char> {
-    let edges = |token: &ControlToken| [token.text.chars().next(), token.text.chars().next_back()];
-    control.iter().flat_map(edges).flatten().collect()
 }
 
 /// What is known of where the text of messages goes.
@@ -121,185 +141,244 @@ struct Trace<'a> {
     messages: &'a [Message],
     /// The conversation as it is.
     rendered: &'a str,
-    control: &'a [ControlToken],
+    control: &'a ControlTokens,
+    suspects: &'a [Suspect<'a>],
     stand_ins: StandIns,
-    /// The suspects that have a stand-in, with the whole control tokens among them.
-    masked: BTreeMap<Place, Option<&'a str>>,
+    /// Which suspects have a stand-in.
+    masked: Vec<bool>,
     /// The conversation with these stand-ins, otherwise equal to `rendered`.
     text: String,
-    /// Whole control tokens that the template pays attention to.
-    watched: Vec<(Place, &'a str)>,
+    /// The suspects that begin whole control tokens which the template pays attention to, and these.
+    watched: Vec<(usize, &'a str)>,
+    /// The most steps of one rendering.
+    most_steps: u64,
+    steps_left: Cell<u64>,
 }
 
 impl<'a> Trace<'a> {
     /// Masks all of these suspects that the template pays no attention to.
-    fn mask(&mut self, suspects: &[Suspect<'a>]) {
+    fn mask(&mut self, suspects: Range<usize>) -> Result<(), ModelError> {
         if suspects.is_empty() {
-            return;
+            return Ok(());
         }
-        self.masked.extend(
-            suspects
-                .iter()
-                .map(|suspect| (suspect.place, suspect.whole)),
-        );
-        if let Some(text) = self.render_masked() {
+        self.masked[suspects.clone()].fill(true);
+        if let Some(text) = self.render_masked()? {
             self.text = text;
-            return;
+            return Ok(());
         }
-        for suspect in suspects {
-            self.masked.remove(&suspect.place);
+        self.masked[suspects.clone()].fill(false);
+        if suspects.len() == 1 {
+            let whole = self.suspects[suspects.start].whole;
+            self.watched
+                .extend(whole.map(|token| (suspects.start, token)));
+            return Ok(());
         }
-        if let [Suspect { place, whole }] = suspects {
-            self.watched.extend(whole.map(|token| (*place, token)));
-        } else {
-            let (left, right) = suspects.split_at(suspects.len() / 2);
-            self.mask(left);
-            self.mask(right);
-        }
+        let middle = suspects.start + suspects.len() / 2;
+        self.mask(suspects.start..middle)?;
+        self.mask(middle..suspects.end)
     }
 
     /// The conversation with stand-ins, if the template treats them as what they stand for.
-    fn render_masked(&self) -> Option<String> {
+    fn render_masked(&self) -> Result<Option<String>, ModelError> {
         // A template may also refuse what it does not recognize any more.
-        let masked = self.render(|place, character, to| to.push(self.masked(place, character)));
-        let masked = masked.ok()?;
-        let twice = self.render(|place, character, to| {
-            to.extend(self.masked.get(&place).copied().flatten());
+        let masked = self.render(|suspect, to| to.push(self.character(suspect)))?;
+        let same = |masked: &String| {
+            let unmasked = self.stand_ins.unmasked(masked);
+            unmasked.eq(self.rendered.chars())
+        };
+        let Some(masked) = masked.filter(same) else {
+            return Ok(None);
+        };
+        let is_masked_token =
+            |(suspect, masked): (&Suspect<'_>, &bool)| *masked && suspect.whole.is_some();
+        if !self.suspects.iter().zip(&self.masked).any(is_masked_token) {
+            return Ok(Some(masked));
+        }
+        let twice = self.render(|suspect, to| {
+            let Suspect {
+                character, whole, ..
+            } = self.suspects[suspect];
+            if self.masked[suspect] {
+                to.extend(whole);
+            }
             to.push(character);
-        });
-        let same = self.stand_ins.unmask(&masked) == self.rendered
-            && twice.ok()? == self.with_whole_tokens_twice(&masked);
-        same.then_some(masked)
+        })?;
+        let Some(twice) = twice else {
+            return Ok(None);
+        };
+        let same = twice == self.with_whole_tokens_twice(&masked)?;
+        Ok(same.then_some(masked))
     }
 
     /// The conversation with every whole control token that has a stand-in written twice.
-    fn with_whole_tokens_twice(&self, masked: &str) -> String {
+    fn with_whole_tokens_twice(&self, masked: &str) -> Result<String, ModelError> {
         let mut twice = String::with_capacity(2 * masked.len());
         let mut rest = self.rendered;
+        let mut tokens = 0;
         for character in masked.chars() {
             if self.stand_ins.is_for_whole(character) {
-                twice.extend(longest(rest, self.control).map(|token| token.text.as_str()));
+                let token = self.control.longest(rest);
+                twice.extend(token.map(|token| token.text.as_str()));
+                tokens += 1;
             }
             let mut characters = rest.chars();
             twice.extend(characters.next());
             rest = characters.as_str();
         }
-        twice
+        self.pay(tokens)?;
+        Ok(twice)
     }
 
     /// Where in `text` the watched tokens come out.
     fn survivors(&self) -> Result<BTreeSet<usize>, ModelError> {
         let mut survivors = BTreeSet::new();
-        for (watched, token) in &self.watched {
+        for &(watched, token) in &self.watched {
             let untraceable = || {
                 self.template.failed(&format!(
                     "it acts on `{token}` in message {} in a way that hides whose control token \
                      that is: take that text out of the message",
-                    watched.0 + 1
+                    self.suspects[watched].message + 1
                 ))
             };
-            let twice = self.render(|place, character, to| {
-                if place == *watched {
+            let twice = self.render(|suspect, to| {
+                if suspect == watched {
                     to.push_str(token);
                 }
-                to.push(self.masked(place, character));
-            });
-            let twice = twice.map_err(|_| untraceable())?;
+                to.push(self.character(suspect));
+            })?;
+            let twice = twice.ok_or_else(untraceable)?;
             if twice == self.text || !self.text.contains(token) {
                 continue;
             }
+            let places = doubled(&self.text, &twice, token);
+            self.pay(places.len())?;
             let comes_out_at = |at: &usize| {
-                let (before, after) = self.text.split_at(*at);
-                let rest = twice.strip_prefix(before);
-                after.starts_with(token)
-                    && rest.and_then(|rest| rest.strip_prefix(token)) == Some(after)
+                let begins = |text: &str| text.as_bytes()[*at..].starts_with(token.as_bytes());
+                !survivors.contains(at) && begins(&self.text) && begins(&twice)
             };
-            let place = self
-                .text
-                .char_indices()
-                .map(|(at, _)| at)
-                .find(|at| !survivors.contains(at) && comes_out_at(at));
+            let place = places.clone().find(comes_out_at);
             survivors.insert(place.ok_or_else(untraceable)?);
         }
         Ok(survivors)
     }
 
-    /// What the template makes of the messages when each of their characters is written like this.
-    fn render(&self, write: impl Fn(Place, char, &mut String)) -> Result<String, ModelError> {
-        let rewritten = |(index, message): (usize, &Message)| {
-            let mut content = String::with_capacity(message.content.len());
-            for (start, character) in message.content.char_indices() {
-                write((index, start), character, &mut content);
+    /// What the template makes of the messages when the suspects are written like this; `None` if it
+    /// refuses them.
+    ///
+    /// # Errors
+    /// If all renderings together take too many steps.
+    fn render(&self, write: impl Fn(usize, &mut String)) -> Result<Option<String>, ModelError> {
+        let mut suspects = self.suspects.iter().enumerate().peekable();
+        let mut messages = Vec::with_capacity(self.messages.len());
+        let mut bytes = 0;
+        for (index, Message { role, content }) in self.messages.iter().enumerate() {
+            let mut text = String::with_capacity(content.len());
+            let mut from = 0;
+            while let Some((number, suspect)) =
+                suspects.next_if(|(_, suspect)| suspect.message == index)
+            {
+                text.push_str(&content[from..suspect.start]);
+                write(number, &mut text);
+                from = suspect.start + suspect.character.len_utf8();
             }
-            Message::new(message.role, content)
+            text.push_str(&content[from..]);
+            bytes += text.len();
+            messages.push(Message::new(*role, text));
+        }
+        let rendered = self
+            .template
+            .render_within(&messages, true, self.most_steps);
+        // How many steps a rendering took that failed is not known.
+        let (text, steps) = match rendered {
+            Ok((text, steps)) => (Some(text), steps),
+            Err(_) => (None, self.most_steps),
         };
-        let messages: Vec<Message> = self.messages.iter().enumerate().map(rewritten).collect();
-        self.template.render(&messages, true)
+        bytes += text.as_ref().map_or(0, String::len);
+        self.pay(steps as usize + self.suspects.len() + bytes / BYTES_PER_STEP)?;
+        Ok(text)
     }
 
-    /// A character of a message, or its stand-in.
-    fn masked(&self, place: Place, character: char) -> char {
-        match self.masked.get(&place) {
-            Some(Some(_)) => replace(character, &self.stand_ins.whole),
-            Some(None) => replace(character, &self.stand_ins.part),
-            None => character,
+    fn pay(&self, steps: usize) -> Result<(), ModelError> {
+        let left = self.steps_left.get().checked_sub(steps as u64);
+        self.steps_left
+            .set(left.ok_or_else(|| too_many(self.template))?);
+        Ok(())
+    }
+
+    /// The character of a suspect, or its stand-in.
+    fn character(&self, suspect: usize) -> char {
+        let Suspect {
+            character, whole, ..
+        } = self.suspects[suspect];
+        match (self.masked[suspect], whole) {
+            (false, _) => character,
+            (true, Some(_)) => self.stand_ins.whole[&character],
+            (true, None) => self.stand_ins.part[&character],
         }
     }
 }
 
-/// Private characters that occur nowhere in a conversation, for the first and last characters of
-/// control tokens.
+/// Where a token may have been written once more, if that is all that tells one text from the other:
+/// what is before such a place and what is behind it is the same.
+fn doubled(text: &str, twice: &str, token: &str) -> Range<usize> {
+    if twice.len() != text.len() + token.len() {
+        return 0..0;
+    }
+    let alike = |(a, b): &(u8, u8)| a == b;
+    let before = text.bytes().zip(twice.bytes()).take_while(alike).count();
+    let (text_back, twice_back) = (text.bytes().rev(), twice.bytes().rev());
+    let behind = text_back.zip(twice_back).take_while(alike).count();
+    text.len() - behind..before + 1
+}
+
+/// Private characters that occur nowhere in a conversation, for the suspects.
 struct StandIns {
     /// Characters, and what stands for them where they begin a whole control token.
-    whole: Vec<(char, char)>,
+    whole: BTreeMap<char, char>,
     /// Characters, and what stands for them elsewhere.
-    part: Vec<(char, char)>,
+    part: BTreeMap<char, char>,
     /// Stand-ins of both kinds, and what they stand for.
-    back: Vec<(char, char)>,
+    back: BTreeMap<char, char>,
 }
 
+/// The first of the private characters in planes 15 and 16.
+const FIRST_STAND_IN: char = '\u{F0000}';
+
 impl StandIns {
-    fn absent_from(messages: &[Message], rendered: &str, control: &[ControlToken]) -> Self {
+    /// `None` if there are not enough of them.
+    fn absent_from(messages: &[Message], rendered: &str, suspects: &[Suspect<'_>]) -> Option<Self> {
         let contents = messages.iter().flat_map(|message| message.content.chars());
-        let used: HashSet<char> = contents.chain(rendered.chars()).collect();
-        let edges = edge_characters(control);
-        // Planes 15 and 16 hold 131,068 private characters, more than any model has control tokens.
-        let mut free = ('\u{F0000}'..='\u{FFFFD}')
+        let used = contents.chain(rendered.chars());
+        let used: HashSet<char> = used.filter(|used| *used >= FIRST_STAND_IN).collect();
+        let edges: BTreeSet<char> = suspects.iter().map(|suspect| suspect.character).collect();
+        let mut free = (FIRST_STAND_IN..='\u{FFFFD}')
             .chain('\u{100000}'..='\u{10FFFD}')
             .filter(|character| !used.contains(character));
-        let whole: Vec<_> = edges.iter().copied().zip(&mut free).collect();
-        let part: Vec<_> = edges.iter().copied().zip(&mut free).collect();
-        let back = whole
-            .iter()
-            .chain(&part)
-            .map(|(edge, stand_in)| (*stand_in, *edge));
-        Self {
-            back: back.collect(),
-            whole,
-            part,
-        }
+        let whole: BTreeMap<_, _> = edges.iter().copied().zip(&mut free).collect();
+        let part: BTreeMap<_, _> = edges.iter().copied().zip(&mut free).collect();
+        let back = whole.iter().chain(&part);
+        let back = back.map(|(edge, stand_in)| (*stand_in, *edge)).collect();
+        (part.len() == edges.len()).then_some(Self { whole, part, back })
     }
 
     fn is_for_whole(&self, character: char) -> bool {
-        self.whole
-            .iter()
-            .any(|(_, stand_in)| *stand_in == character)
+        let edge = self.back.get(&character);
+        edge.is_some_and(|edge| self.whole[edge] == character)
     }
 
-    /// The text with characters in place of their stand-ins.
+    /// The characters of a text in place of their stand-ins.
+    fn unmasked(&self, text: &str) -> impl Iterator<Item = char> {
+        text.chars().map(move |character| {
+            if character < FIRST_STAND_IN {
+                return character;
+            }
+            self.back.get(&character).copied().unwrap_or(character)
+        })
+    }
+
     fn unmask(&self, text: &str) -> String {
-        text.chars()
-            .map(|character| replace(character, &self.back))
-            .collect()
+        self.unmasked(text).collect()
     }
-}
-
-/// The partner of a character, or the character itself.
-fn replace(character: char, pairs: &[(char, char)]) -> char {
-    pairs
-        .iter()
-        .find(|(from, _)| *from == character)
-        .map_or(character, |(_, to)| *to)
 }
 
 #[cfg(test)]
@@ -317,9 +396,8 @@ mod tests {
         let template = ChatTemplate::new(source, None, Path::new("some.jinja")).unwrap();
         let messages = [Message::new(MessageRole::User, content)];
         let control = tokenizer.control_tokens(source);
-        let rendered = template.render(&messages, true).unwrap();
-        let pieces = pieces(&template, &messages, &rendered, &control);
-        let pieces = pieces.map_err(|error| error.to_string())?;
+        let pieces = pieces(&template, &messages, &control);
+        let (rendered, pieces) = pieces.map_err(|error| error.to_string())?;
         let text = |guillemets: [&str; 2]| -> String {
             let text = |piece: &Piece| match piece {
                 Piece::Text(text) => text.clone(),
@@ -454,6 +532,32 @@ mod tests {
                 Ok(expected),
                 "{source} {content}"
             );
+        }
+    }
+
+    #[test]
+    fn tracing_ends() {
+        let work = "{% for i in range(60000) %}{{ '' }}{% endfor %}";
+        let said = "messages[0].content";
+        let escaped = format!("{{{{ {said}|escape }}}}");
+        let many = "<".repeat(2000);
+        // As long as there is little to do, all of it is done.
+        assert_eq!(marked(&escaped, &many), Ok("&lt;".repeat(2000)));
+        let rows = [
+            (format!("{work}{escaped}"), many.clone()),
+            (escaped.clone(), "<".repeat(50_000)),
+            (format!("{escaped}{{{{ '<' * 1000000 }}}}"), many.clone()),
+            // It refuses whatever it does not know.
+            (
+                format!(
+                    "{{% if {said} != '{many}' %}}{{{{ raise_exception('') }}}}{{% endif %}}{work}"
+                ),
+                many,
+            ),
+        ];
+        for (source, content) in rows {
+            let message = marked(&source, &content).unwrap_err();
+            assert!(message.contains("hides whose control token"), "{message}");
         }
     }
 

@@ -50,6 +50,9 @@ pub(super) fn method(
 fn pay_for_text(state: &State, text: &str, name: &str, arguments: &[Value]) -> Result<(), Error> {
     let mut texts = arguments.iter().map_while(Value::as_str);
     match (name, texts.next(), texts.next()) {
+        ("strip" | "lstrip" | "rstrip", Some(characters), _) => {
+            pay_for_trim(state, text, characters)
+        }
         ("split", Some(separator), _) => pay(state, text.matches(separator).count()),
         ("splitlines", ..) => pay(state, text.matches('\n').count()),
         ("replace", Some(old), Some(new)) => pay(
@@ -74,19 +77,26 @@ fn pay_for_text(state: &State, text: &str, name: &str, arguments: &[Value]) -> R
     }
 }
 
+/// Pays for trimming characters, each of which may be compared with each of the text.
+fn pay_for_trim(state: &State, text: &str, characters: &str) -> Result<(), Error> {
+    pay(state, text.len().saturating_mul(characters.len()) / 64)
+}
+
 /// The filter `trim`.
 pub(super) fn trim(state: &State, value: &Value, characters: Option<&str>) -> Result<Value, Error> {
-    let trim = |text: &str| match characters {
-        Some(characters) => text
-            .trim_matches(|character| characters.contains(character))
-            .into(),
-        None => text.trim_matches(is_space).into(),
+    let trim = |text: &str| -> Result<Value, Error> {
+        let Some(characters) = characters else {
+            return Ok(text.trim_matches(is_space).into());
+        };
+        pay_for_trim(state, text, characters)?;
+        let trimmed = text.trim_matches(|character| characters.contains(character));
+        Ok(trimmed.into())
     };
     if let Some(text) = value.as_str() {
-        return Ok(trim(text));
+        return trim(text);
     }
     pay(state, Size::of(value)?.fuel())?;
-    Ok(trim(&value.to_string()))
+    trim(&value.to_string())
 }
 
 /// Python's white space: Unicode's, and four separators that Unicode does not count.

@@ -5,6 +5,8 @@
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read};
+#[cfg(unix)]
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -13,9 +15,9 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 
-/// The largest JSON file but for `tokenizer.json`, the largest header of a `safetensors` file, and the
-/// largest file with a chat template, in bytes.
-pub(super) const MAX_BYTES: u64 = 16 << 20;
+/// The largest JSON file but for `tokenizer.json`, and the largest header of a `safetensors` file, in
+/// bytes.
+const MAX_BYTES: u64 = 16 << 20;
 /// The most values in such a JSON text, and the most objects among them.
 const MAX_VALUES: usize = 1_000_000;
 const MAX_OBJECTS: usize = 1 << 17;
@@ -109,9 +111,17 @@ pub(super) fn map_file(path: &Path, expected: &str) -> Result<Mmap, ModelError> 
 }
 
 /// Opens a regular file. The outer error is that it is another kind of file, the inner one the system's.
+///
+/// What was opened is looked at, since something else could have been put in its place before.
 fn open_regular(path: &Path) -> Result<Result<File, Error>, ModelError> {
-    match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() => Err(ModelError::NotAFile {
+    let mut options = File::options();
+    // To open a pipe would wait for somebody who writes, and a terminal could become that of the process.
+    #[cfg(unix)]
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let opened = options.read(true).open(path);
+    let opened = opened.and_then(|file| Ok((file.metadata()?, file)));
+    match opened {
+        Ok((found, _)) if !found.is_file() => Err(ModelError::NotAFile {
             path: path.to_owned(),
             found: if found.is_dir() {
                 "a directory"
@@ -119,7 +129,7 @@ fn open_regular(path: &Path) -> Result<Result<File, Error>, ModelError> {
                 "a device, a pipe or a socket"
             },
         }),
-        Ok(_) => Ok(File::open(path)),
+        Ok((_, file)) => Ok(Ok(file)),
         Err(source) => Ok(Err(source)),
     }
 }
@@ -202,6 +212,7 @@ mod tests {
             let text = message(name, instead_of, huge);
             let bound = match name {
                 "tokenizer.json" => "67108864 bytes",
+                "chat_template.jinja" => "262144 bytes",
                 _ => "16777216 bytes",
             };
             assert!(text.contains(name) && text.contains(bound), "{text}");

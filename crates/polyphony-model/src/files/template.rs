@@ -20,7 +20,8 @@ use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(super) use self::bounds::{Size, measured, pay, refused};
+pub(super) use self::bounds::{FUEL, Size, measured, pay, refused};
+pub(super) use self::program::MAX_SOURCE;
 use self::program::Program;
 use super::contain::caught;
 use super::python;
@@ -130,12 +131,28 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, ModelError> {
+        let (text, _) = self.render_within(messages, add_generation_prompt, FUEL)?;
+        Ok(text)
+    }
+
+    /// The same with another bound of its steps, and the number of steps that it took.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub(super) fn render_within(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        max_steps: u64,
+    ) -> Result<(String, u64), ModelError> {
         let variables = context! {
             messages => minijinja::value::Serde(messages),
             add_generation_prompt,
         };
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(max_steps));
         // Nothing in the engine is known to panic; should anything, it is the template's failure.
-        let render = || self.program.render(&self.environment, variables);
+        let render = || self.program.render(&environment, variables);
         match caught(render) {
             Ok(rendered) => rendered.map_err(|error| self.failed(&bounds::explain(&error))),
             Err(_) => Err(self.failed(&"the template engine panicked")),

@@ -11,18 +11,20 @@
 
 mod charsmap;
 mod checks;
+mod control;
 #[cfg(test)]
 mod hostile;
 mod pattern;
 mod vocabulary;
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokenizers::AddedToken;
 
+use self::control::ControlToken;
+pub(crate) use self::control::ControlTokens;
 use super::contain::caught;
 use super::read::optional_text;
 use crate::error::{ModelError, shortened};
@@ -35,17 +37,8 @@ pub struct Tokenizer {
     /// The same, but blind to special tokens and to those with the ids of the key; made when first
     /// needed.
     literal: Mutex<HashMap<Vec<u32>, Arc<tokenizers::Tokenizer>>>,
-}
-
-/// A token that only a chat template may write.
-#[derive(Debug)]
-pub(crate) struct ControlToken {
-    /// How it is written.
-    pub(crate) text: String,
-    /// Its id.
-    pub(crate) id: u32,
-    /// Whether it is one in every text, not just in those of a template that names it.
-    special: bool,
+    /// The last template that control tokens were asked for, and these.
+    control: Mutex<Option<(String, Arc<ControlTokens>)>>,
 }
 
 impl Tokenizer {
@@ -89,6 +82,7 @@ impl Tokenizer {
             path: path.to_owned(),
             inner,
             literal: Mutex::default(),
+            control: Mutex::default(),
         })
     }
 
@@ -108,7 +102,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer has no tokens for the text.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        self.encode_with(&*self.literal(&[])?, text, true)
+        self.encode_with(&*self.literal(&ControlTokens::default())?, text, true)
     }
 
     /// The ids of text that goes on from what [`Tokenizer::encode_plain`] began: nothing is put around
@@ -117,7 +111,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer has no tokens for the text.
     pub fn encode_more(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        self.encode_literal(text, &[])
+        self.encode_literal(text, &ControlTokens::default())
     }
 
     /// The ids of a piece of text in which special tokens and these control tokens are ordinary
@@ -128,7 +122,7 @@ impl Tokenizer {
     pub(crate) fn encode_literal(
         &self,
         text: &str,
-        control: &[ControlToken],
+        control: &ControlTokens,
     ) -> Result<Vec<u32>, ModelError> {
         self.encode_with(&*self.literal(control)?, text, false)
     }
@@ -159,23 +153,26 @@ impl Tokenizer {
         self.inner.token_to_id(text)
     }
 
-    /// The control tokens of a chat template, the longest first: those that the tokenizer calls
-    /// special, and other added tokens that the template names. Qwen's `<think>` is not special,
-    /// since it stays in decoded text, but means more than its characters do.
-    pub(crate) fn control_tokens(&self, template: &str) -> Vec<ControlToken> {
-        let named = |token: &AddedToken| {
-            template.contains(&token.content) && !token.content.trim().is_empty()
-        };
+    /// The control tokens of a chat template: those that the tokenizer calls special, and other added
+    /// tokens that the template names. Qwen's `<think>` is not special, since it stays in decoded text,
+    /// but means more than its characters do.
+    pub(crate) fn control_tokens(&self, template: &str) -> Arc<ControlTokens> {
+        // A panic elsewhere leaves the pair as it was: it is replaced whole.
+        let mut last = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, control)) = &*last
+            && known == template
+        {
+            return Arc::clone(control);
+        }
         let added = self.inner.get_added_tokens_decoder().into_iter();
-        let mut control: Vec<ControlToken> = added
-            .filter(|(_, token)| (token.special && !token.content.is_empty()) || named(token))
-            .map(|(id, token)| ControlToken {
-                text: token.content,
-                id,
-                special: token.special,
-            })
-            .collect();
-        control.sort_by_key(|token| (Reverse(token.text.len()), token.id));
+        let added = added.filter(|(_, token)| !token.content.is_empty());
+        let added = added.map(|(id, token)| ControlToken {
+            text: token.content,
+            id,
+            special: token.special,
+        });
+        let control = Arc::new(ControlTokens::of(added.collect(), template));
+        *last = Some((template.to_owned(), Arc::clone(&control)));
         control
     }
 
@@ -198,27 +195,33 @@ impl Tokenizer {
         }
     }
 
-    fn literal(&self, control: &[ControlToken]) -> Result<Arc<tokenizers::Tokenizer>, ModelError> {
+    fn literal(&self, control: &ControlTokens) -> Result<Arc<tokenizers::Tokenizer>, ModelError> {
+        if let Some(literal) = control.literal.get() {
+            return Ok(Arc::clone(literal));
+        }
         let named: Vec<&ControlToken> = control.iter().filter(|token| !token.special).collect();
         let key = named.iter().map(|token| token.id).collect();
         // A panic elsewhere leaves the map as it was: entries are inserted whole.
         let mut known = self.literal.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(literal) = known.get(&key) {
-            return Ok(Arc::clone(literal));
-        }
-        let literal = contained(|| {
-            let mut literal = self.inner.clone();
-            literal.set_encode_special_tokens(true);
-            // Only special tokens can be overlooked, so these become special here.
-            let special = named
-                .iter()
-                .map(|token| AddedToken::from(token.text.as_str(), true));
-            literal.add_special_tokens(special)?;
-            Ok(Arc::new(literal))
-        });
-        let literal = literal.map_err(|error| failed(&self.path, &error))?;
-        known.insert(key, Arc::clone(&literal));
-        Ok(literal)
+        let literal = match known.get(&key) {
+            Some(literal) => Arc::clone(literal),
+            None => {
+                let literal = contained(|| {
+                    let mut literal = self.inner.clone();
+                    literal.set_encode_special_tokens(true);
+                    // Only special tokens can be overlooked, so these become special here.
+                    let special = named
+                        .iter()
+                        .map(|token| AddedToken::from(token.text.as_str(), true));
+                    literal.add_special_tokens(special)?;
+                    Ok(Arc::new(literal))
+                });
+                let literal = literal.map_err(|error| failed(&self.path, &error))?;
+                known.insert(key, Arc::clone(&literal));
+                literal
+            }
+        };
+        Ok(Arc::clone(control.literal.get_or_init(|| literal)))
     }
 
     fn encode_with(
@@ -324,7 +327,7 @@ mod tests {
             }));
         }
         let tokenizer = Tokenizer::from_json(&json.to_string(), Path::new("named")).unwrap();
-        let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+        let special = ["<|endoftext|>", "<|im_end|>", "<|im_start|>"];
         let rows: [(&str, &[&str]); 3] = [
             ("{{ x }}", &[]),
             ("a  b", &[]),
@@ -333,10 +336,7 @@ mod tests {
         for (template, named) in rows {
             let control = tokenizer.control_tokens(template);
             let texts: Vec<&str> = control.iter().map(|token| token.text.as_str()).collect();
-            assert_eq!(
-                texts,
-                [&special[..1], &special[1..2], &special[2..], named].concat()
-            );
+            assert_eq!(texts, [named, &special].concat(), "in the order of texts");
             for (text, id) in [
                 ("<think>", 256),
                 ("<b>", 257),

@@ -10,7 +10,7 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_form
 
 /// The work of one rendering: an instruction, or 64 bytes of text that is made, costs one. Enough for
 /// 2,000 messages of a kilobyte in the templates of known models.
-const FUEL: u64 = 1_000_000;
+pub(in super::super) const FUEL: u64 = 1_000_000;
 
 /// The most parts of one value.
 const MAX_PARTS: usize = 100_000;
@@ -43,7 +43,6 @@ pub(super) const FILTERED: &str = "(filtered)";
 
 /// Sets the bounds.
 pub(super) fn add_to(environment: &mut Environment<'_>) {
-    environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(MAX_RECURSION);
     environment.set_formatter(emit);
     environment.add_filter(MEASURED, |state: &State, value: ValueOrKwargs| {

@@ -23,7 +23,7 @@ use super::bounds::{self, refused};
 const NAME: &str = "chat";
 
 /// The longest template in bytes. The longest of a known model has about 20 KB.
-const MAX_SOURCE: usize = 1 << 18;
+pub(in super::super) const MAX_SOURCE: usize = 1 << 18;
 
 /// The longest line in bytes, short of where the engine's count of columns ends.
 const MAX_LINE: usize = 60_000;
@@ -80,13 +80,10 @@ impl Program {
                 "it has a line of more than {MAX_LINE} bytes"
             )));
         }
-        let source = interned(source);
+        // What does not compile is not kept.
         let compile = || {
-            check_tags(source, syntax)?;
-            let tree = parse(source, NAME, syntax.clone())?;
-            let mut generator = CodeGenerator::new(NAME, source);
-            generator.compile_stmt(&tree);
-            guarded(&generator.finish().0)
+            compiled(&source, syntax)?;
+            compiled(interned(&source), syntax)
         };
         let failed = |error: io::Error| refused(format!("no thread to parse it: {error}"));
         let instructions = thread::scope(|scope| {
@@ -106,35 +103,55 @@ impl Program {
         self.instructions.source()
     }
 
+    /// The text that the template makes, and the steps that it took.
     pub(super) fn render(
         &self,
         environment: &Environment<'static>,
         variables: Value,
-    ) -> Result<String, Error> {
+    ) -> Result<(String, u64), Error> {
+        // A chat template is one file, without the blocks that others could extend.
+        let blocks = BTreeMap::new();
         let mut text = String::new();
         let mut output = make_string_output(&mut text);
-        eval(
+        let (_, state) = eval(
             environment,
             &self.instructions,
             variables,
-            // A chat template is one file, without the blocks that others could extend.
-            &BTreeMap::new(),
+            &blocks,
             &mut output,
             AutoEscape::None,
         )?;
-        Ok(text)
+        let steps = state.fuel_levels().map_or(0, |(consumed, _)| consumed);
+        Ok((text, steps))
     }
 }
 
+/// The guarded instructions of a template.
+///
+/// # Errors
+/// If it passes a bound or is not valid Jinja.
+fn compiled<'source>(
+    source: &'source str,
+    syntax: &SyntaxConfig,
+) -> Result<Instructions<'source>, Error> {
+    check_tags(source, syntax)?;
+    let tree = parse(source, NAME, syntax.clone())?;
+    let mut generator = CodeGenerator::new(NAME, source);
+    generator.compile_stmt(&tree);
+    guarded(&generator.finish().0)
+}
+
+/// The texts of all templates that compile.
+static SOURCES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+
 /// A template's text for as long as the process lives, which is how long the engine's instructions
 /// may refer to it. A process loads few templates, and the same one is kept once.
-fn interned(source: String) -> &'static str {
-    static SOURCES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+fn interned(source: &str) -> &'static str {
     let mut sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = sources.get(source.as_str()) {
+    if let Some(known) = sources.get(source) {
         return known;
     }
-    let source: &'static str = source.leak();
+    let source: &'static str = source.to_owned().leak();
     sources.insert(source);
     source
 }
@@ -172,7 +189,7 @@ enum Known {
 }
 
 /// The same instructions with filters that bound what they make.
-fn guarded(code: &Instructions<'static>) -> Result<Instructions<'static>, Error> {
+fn guarded<'source>(code: &Instructions<'source>) -> Result<Instructions<'source>, Error> {
     let all: Vec<_> = (0..).map_while(|at| code.get(at)).collect();
     let jump_targets: BTreeSet<_> = all.iter().filter_map(|code| jump_target(code)).collect();
     let stored = stored_values(&all);
@@ -244,8 +261,8 @@ fn stored_values(code: &[&Instruction<'_>]) -> BTreeSet<u32> {
     places
 }
 
-struct Writer {
-    code: Instructions<'static>,
+struct Writer<'source> {
+    code: Instructions<'source>,
     /// Where the next instruction goes.
     next: u32,
     line: u16,
@@ -253,8 +270,8 @@ struct Writer {
     known: Vec<Known>,
 }
 
-impl Writer {
-    fn add(&mut self, instruction: Instruction<'static>) {
+impl<'source> Writer<'source> {
+    fn add(&mut self, instruction: Instruction<'source>) {
         self.next = self.code.add_with_line(instruction, self.line) + 1;
     }
 
@@ -269,7 +286,7 @@ impl Writer {
         self.result(operands, result);
     }
 
-    fn keep(&mut self, instruction: &Instruction<'static>, operands: u16, result: Known) {
+    fn keep(&mut self, instruction: &Instruction<'source>, operands: u16, result: Known) {
         self.add(instruction.clone());
         self.result(operands, result);
     }
@@ -286,7 +303,7 @@ impl Writer {
         known.copied().unwrap_or(Known::Nothing)
     }
 
-    fn copy(&mut self, instruction: &Instruction<'static>) -> Result<(), Error> {
+    fn copy(&mut self, instruction: &Instruction<'source>) -> Result<(), Error> {
         use Known::{Constant, Nothing, Scalar};
         match instruction {
             Instruction::LoadConst(value) if value.as_object().is_none() => {
@@ -413,5 +430,25 @@ impl Writer {
             return false;
         };
         key.as_str().is_some() || key.as_usize().is_some_and(|at| at < 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_compile_is_not_kept() {
+        let syntax = SyntaxConfig::builder().build().unwrap();
+        for (source, compiles) in [
+            ("{{ 1 }} is kept", true),
+            ("{{ 1 is not kept", false),
+            ("{{ f(*x) }} is not kept", false),
+        ] {
+            let program = Program::new(source.to_owned(), &syntax);
+            assert_eq!(program.is_ok(), compiles, "{source}");
+            let kept = SOURCES.lock().unwrap().contains(source);
+            assert_eq!(kept, compiles, "{source}");
+        }
     }
 }
