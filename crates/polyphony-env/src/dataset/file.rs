@@ -138,13 +138,23 @@ pub(super) fn load(mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
     }
 }
 
-/// Opens a regular file. Others may have no end, or wait for somebody to write into them.
+/// Opens a regular file. Others may have no end, or wait for somebody to write into them. What was opened counts: the
+/// path may lead elsewhere a moment later.
 fn open(path: &Path) -> Result<fs::File, DataSetError> {
     let failed = |source| DataSetError::Open {
         path: path.to_owned(),
         source,
     };
-    let kind = fs::metadata(path).map_err(failed)?.file_type();
+    let mut options = fs::File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // Opening a pipe does not wait.
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    }
+    let file = options.open(path).map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?.file_type();
     if !kind.is_file() {
         let found = match kind.is_dir() {
             true => "a directory: name a file in it",
@@ -155,7 +165,7 @@ fn open(path: &Path) -> Result<fs::File, DataSetError> {
             found,
         });
     }
-    fs::File::open(path).map_err(failed)
+    Ok(file)
 }
 
 /// A failure of the decoder, as opposed to one of the disk, is the file's own fault.
