@@ -215,9 +215,12 @@ fn row(setting: &Setting<'_>, group: &[(&Run, &Evaluation)]) -> Row {
         is_whole.then(|| (role.clone(), figure(&|played| played.roles[role].value)))
     };
     let roles = first.episodes.first().into_iter();
+    // The counts come from files, which may hold any number.
+    let sum_of =
+        |of: fn(&Evaluation) -> usize| evaluations().map(of).fold(0, usize::saturating_add);
     let mean_of = |of: &dyn Fn(&Evaluation) -> f64| {
         // Episodes that were left out have a cost too.
-        let episodes = |own: &Evaluation| own.episodes.len() + own.skipped_episodes;
+        let episodes = |own: &Evaluation| own.episodes.len().saturating_add(own.skipped_episodes);
         let per_episode = |own: &Evaluation| of(own) / episodes(own) as f64;
         mean(&evaluations().map(per_episode).collect::<Vec<_>>())
     };
@@ -236,8 +239,8 @@ fn row(setting: &Setting<'_>, group: &[(&Run, &Evaluation)]) -> Row {
             .flat_map(|played| played.roles.keys())
             .filter_map(role)
             .collect(),
-        skipped_episodes: evaluations().map(|own| own.skipped_episodes).sum(),
-        cut_episodes: evaluations().map(|own| own.cut_episodes).sum(),
+        skipped_episodes: sum_of(|own| own.skipped_episodes),
+        cut_episodes: sum_of(|own| own.cut_episodes),
         sampled_tokens: mean_of(&|evaluation| evaluation.sampled_tokens as f64),
         read_tokens: mean_of(&|evaluation| evaluation.read_tokens as f64),
         secs: mean_of(&|evaluation| evaluation.timing.secs),

@@ -54,6 +54,36 @@ pub enum ReportError {
         #[source]
         source: Box<ron::error::SpannedError>,
     },
+    /// A file of a run is not read, since it may have no end, or belong to somebody else.
+    #[error("{} is not a regular file but {found}", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        found: &'static str,
+    },
+    /// A file of a run has more bytes than are read.
+    #[error("{} is larger than {}, which no run writes there: leave this run out", path.display(), bytes(*bound))]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The most bytes.
+        bound: u64,
+    },
+    /// A line of a file has more bytes than are read.
+    #[error(
+        "{}, line {line} is longer than {}, which no run writes there: leave this run out",
+        path.display(),
+        bytes(*bound)
+    )]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, counted from 1.
+        line: usize,
+        /// The most bytes.
+        bound: u64,
+    },
     /// A path is not the directory of a run.
     #[error("{} is not the directory of a run: {reason}", path.display())]
     NoRun {
@@ -163,6 +193,14 @@ pub enum ReportError {
         #[source]
         source: io::Error,
     },
+}
+
+/// A number of bytes for people.
+fn bytes(number: u64) -> String {
+    match number >> 20 {
+        0 => format!("{number} bytes"),
+        mib => format!("{mib} MiB"),
+    }
 }
 
 impl ReportError {

@@ -1,5 +1,7 @@
 //! What a run reports about itself in `run.json`.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 /// What must be known about a run to compare and show it, but cannot be read from its recipe without knowing
@@ -57,6 +59,13 @@ pub struct EnvironmentInfo {
     pub horizon: usize,
     /// Whether a single agent does a team's work.
     pub is_single_agent: bool,
+}
+
+impl EnvironmentInfo {
+    /// The names of its roles, to be looked up.
+    pub(crate) fn role_names(&self) -> HashSet<&str> {
+        self.roles.iter().map(String::as_str).collect()
+    }
 }
 
 /// An algorithm, as far as reports need it.

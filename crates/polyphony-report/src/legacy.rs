@@ -101,6 +101,9 @@ fn data_set(source: &str) -> String {
     }
 }
 
+/// The most roles whose models are listed. No older program had as many, but a file may name a million.
+const MOST_ROLES: usize = 16;
+
 /// The models of the key `team`: `Copies("a")`, `Each(["a","b"])` or `Shared("a")`.
 fn models(settings: &Settings, roles: usize) -> Vec<String> {
     let Some(team) = settings.get("team") else {
@@ -109,7 +112,7 @@ fn models(settings: &Settings, roles: usize) -> Vec<String> {
     let texts = team.split('"').skip(1).step_by(2).map(str::to_owned);
     let named: Vec<String> = texts.collect();
     match named.as_slice() {
-        [one] if team.starts_with("Copies(") => vec![one.clone(); roles.max(1)],
+        [one] if team.starts_with("Copies(") => vec![one.clone(); roles.clamp(1, MOST_ROLES)],
         _ => named,
     }
 }

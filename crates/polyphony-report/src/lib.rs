@@ -52,6 +52,7 @@ mod info;
 mod layout;
 mod legacy;
 mod metrics;
+mod read;
 mod records;
 mod report;
 mod run;

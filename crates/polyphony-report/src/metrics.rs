@@ -4,6 +4,8 @@
 //! else that there is to say of it is kept once, in the [`Catalog`]. So names that the program does not know
 //! are shown like any other.
 
+use std::collections::{BTreeMap, HashSet};
+
 use indexmap::IndexMap;
 use polyphony_episode::{Metric, MetricKey, MetricValue};
 use serde::{Deserialize, Serialize};
@@ -135,7 +137,12 @@ impl Catalog {
     /// What is known of the metric with a name: its key, and its unit and meaning. `None` where no pattern
     /// fits.
     pub fn find(&self, name: &str) -> Option<(MetricKey, &Explanation)> {
-        let fitting = self.patterns.iter().filter_map(|(pattern, explanation)| {
+        let patterns = patterns_of(name).into_iter();
+        let known = patterns.filter_map(|pattern| self.patterns.get_full(&pattern));
+        let known: BTreeMap<usize, (&String, &Explanation)> = known
+            .map(|(index, pattern, explanation)| (index, (pattern, explanation)))
+            .collect();
+        let fitting = known.into_values().filter_map(|(pattern, explanation)| {
             Some((Pattern::read(pattern).key(name)?, explanation))
         });
         // `turn_2/return` is the return of a turn, not that of a role called so.
@@ -143,7 +150,7 @@ impl Catalog {
     }
 
     /// The key of the metric with a name, in a run with these roles, also where the catalog does not know it.
-    pub(crate) fn key(&self, name: &str, roles: &[String]) -> MetricKey {
+    pub(crate) fn key(&self, name: &str, roles: &HashSet<&str>) -> MetricKey {
         match self.find(name) {
             Some((key, _)) => key,
             None => usual_key(name, roles),
@@ -152,11 +159,11 @@ impl Catalog {
 }
 
 /// The key of a name that is laid out as names of metrics are, in a run with these roles.
-fn usual_key(name: &str, roles: &[String]) -> MetricKey {
+fn usual_key(name: &str, roles: &HashSet<&str>) -> MetricKey {
     let is_timing = name.starts_with("timing.");
     let rest = name.strip_prefix("timing.").unwrap_or(name);
     let (role, rest) = match rest.split_once('/') {
-        Some((role, rest)) if roles.iter().any(|own| own == role) => (Some(role.to_owned()), rest),
+        Some((role, rest)) if roles.contains(role) => (Some(role.to_owned()), rest),
         _ => (None, rest),
     };
     let (turn, rest) = match turn(rest) {
@@ -183,6 +190,35 @@ fn usual_key(name: &str, roles: &[String]) -> MetricKey {
 fn turn(name: &str) -> Option<(usize, &str)> {
     let (turn, rest) = name.strip_prefix("turn_")?.split_once('/')?;
     Some((turn.parse().ok()?, rest))
+}
+
+/// The bytes of a name that may have a pattern, and the slashes in it after which its part may begin; no honest name
+/// has as many.
+const LONGEST: usize = 1024;
+const SLASHES: usize = 16;
+
+/// All patterns that a metric of this name may have. Looking them up takes less than trying every pattern of a
+/// catalog, which comes from a file and may be long.
+fn patterns_of(name: &str) -> Vec<String> {
+    let mut patterns = Vec::new();
+    if name.len() > LONGEST {
+        return patterns;
+    }
+    let timing = name.strip_prefix("timing.");
+    let timing = timing.map(|rest| ("timing.", rest)).into_iter();
+    for (timing, rest) in timing.chain([("", name)]) {
+        let role = rest.split_once('/').map(|(_, rest)| ("<role>/", rest));
+        for (role, rest) in role.into_iter().chain([("", rest)]) {
+            let turn = turn(rest).map(|(_, rest)| ("turn_<turn>/", rest));
+            for (turn, rest) in turn.into_iter().chain([("", rest)]) {
+                patterns.push(format!("{role}{turn}{timing}{rest}"));
+                let ends = rest.match_indices('/').take(SLASHES);
+                let with_part = |(end, _)| format!("{role}{turn}{timing}{}/<part>", &rest[..end]);
+                patterns.extend(ends.map(with_part));
+            }
+        }
+    }
+    patterns
 }
 
 /// A pattern such as `<role>/turn_<turn>/reward/<part>`, taken apart.
@@ -339,7 +375,7 @@ mod tests {
             assert!(catalog.find(unknown).is_none(), "{unknown}");
         }
         // What it does not know is taken for what it looks like.
-        let roles = ["writer".to_owned()];
+        let roles = ["writer"].into();
         let mood = key("mood").of_role("writer").at_turn(2);
         assert_eq!(catalog.key("writer/turn_2/mood", &roles), mood);
         assert_eq!(catalog.key("plates/seen", &roles), key("plates/seen"));
@@ -356,6 +392,35 @@ mod tests {
         assert_eq!(catalog.iter().count(), 2);
     }
 
+    #[test]
+    fn a_name_that_fits_several_patterns_has_the_plainest() {
+        // Of every two the first fits better, or is there before.
+        for (name, patterns) in [
+            ("turn_2/x", ["turn_<turn>/x", "<role>/x"]),
+            ("turn_2/x", ["turn_2/x", "turn_<turn>/x"]),
+            ("turn_2/x", ["turn_<turn>/x", "turn_2/x"]),
+            ("a/x/b", ["a/x/b", "a/<part>"]),
+            ("a/x/b", ["a/x/<part>", "<role>/x/<part>"]),
+            ("a/x/b", ["a/<part>", "a/x/<part>"]),
+            ("a/x/b", ["a/x/<part>", "a/<part>"]),
+            ("timing.a/b", ["timing.a/b", "<role>/timing.b"]),
+            ("timing.a/b", ["<role>/timing.b", "<role>/b"]),
+            ("/b", ["/<part>", "<role>/b"]),
+        ] {
+            let text = patterns.map(|pattern| format!("{pattern:?}: {{\"unit\": {pattern:?}}}"));
+            let catalog: Catalog =
+                serde_json::from_str(&format!("{{{}}}", text.join(","))).unwrap();
+            assert_eq!(catalog.find(name).unwrap().1.unit, patterns[0], "{name}");
+            // Each of them fits.
+            for pattern in patterns {
+                assert!(
+                    Pattern::read(pattern).key(name).is_some(),
+                    "{name} {pattern}"
+                );
+            }
+        }
+    }
+
     proptest! {
         /// Whatever a key is made of, its name leads back to it where the run's roles are known.
         #[test]
@@ -370,7 +435,7 @@ mod tests {
             catalog.add(&[metric(key.clone(), 1.0)]);
             prop_assert_eq!(catalog.find(&flat_name(&key)).unwrap().0, key.clone());
             if key.part.is_none() {
-                let roles: Vec<String> = role.into_iter().collect();
+                let roles = role.as_deref().into_iter().collect();
                 let plain = Catalog::default().key(&flat_name(&key), &roles);
                 prop_assert_eq!(plain, key);
             }

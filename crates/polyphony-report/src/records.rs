@@ -1,5 +1,6 @@
-//! Whether the files of a run still hold what they held when a checkpoint was made. Cutting them by length alone
-//! would leave half a line in a file that somebody has edited.
+//! Whether the files of a run still have the form that they had when a checkpoint was made: their lengths, the ends and
+//! steps of their lines, and the checksums of the file for TensorBoard. Cutting them by length alone would leave half
+//! a line in a file that somebody has edited. An edit that keeps a line's length is not noticed.
 
 use std::{
     fs::File,

@@ -31,6 +31,16 @@ use crate::{
 /// plotly.js with lines, dots and bars.
 const PLOTLY: &str = include_str!("report/plotly/plotly-basic.min.js");
 
+/// What the page runs when its charts are drawn.
+const SCRIPT: &str = include_str!("report/page.js");
+
+/// What a browser lets the page do, whatever got into it: it loads nothing, and runs the two scripts with these
+/// digests alone. plotly.js sets styles.
+const POLICY: &str = "default-src 'none'; \
+    script-src 'sha256-l1Aje0LZevOGwlrWRNhYrFt3Nd1l6Fg+MskjTVUdt/Q=' \
+    'sha256-cA+rB55WMvFh58SekiZMlSfrVRX7J72GGwVq9RobLtw='; \
+    style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+
 /// The HTML page of some runs. It holds everything that it needs.
 ///
 /// # Errors
@@ -78,7 +88,8 @@ pub fn page(runs: &[&Path]) -> Result<String> {
         notes => Serde(all.iter().flat_map(|run| &run.missing).collect::<Vec<_>>()),
         plotly => Value::from_safe_string(PLOTLY.to_owned()),
         style => Value::from_safe_string(include_str!("report/page.css").to_owned()),
-        script => Value::from_safe_string(include_str!("report/page.js").to_owned()),
+        script => Value::from_safe_string(SCRIPT.to_owned()),
+        policy => Value::from_safe_string(POLICY.to_owned()),
     })
 }
 

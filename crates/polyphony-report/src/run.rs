@@ -7,7 +7,7 @@ use std::{
 };
 
 use indexmap::IndexSet;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     info::RunInfo,
     layout, legacy,
     metrics::{Catalog, figures},
+    read::{lines, optional_json, optional_text},
     settings::{Settings, reader, settings},
 };
 
@@ -196,8 +197,12 @@ pub fn recipe_text(run: &Path) -> Result<String> {
             reason,
         });
     }
-    let path = run.join(layout::RECIPE);
-    fs::read_to_string(&path).map_err(ReportError::io("reading", &path))
+    let text = optional_text(&run.join(layout::RECIPE))?;
+    // It may have been removed a moment ago.
+    text.ok_or_else(|| ReportError::NoRun {
+        path: run.to_owned(),
+        reason: format!("it has no {}", layout::RECIPE),
+    })
 }
 
 /// The training steps that a run's saved agents have had; `None` if that is not recorded.
@@ -244,46 +249,6 @@ pub fn evaluations(run: &Path) -> Result<Vec<Evaluation>> {
 /// If the record cannot be read.
 pub(crate) fn catalog(run: &Path) -> Result<Catalog> {
     Ok(optional_json(&run.join(layout::CATALOG))?.unwrap_or_default())
-}
-
-fn optional_text(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        text => text.map(Some).map_err(ReportError::io("reading", path)),
-    }
-}
-
-fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let Some(text) = optional_text(path)? else {
-        return Ok(None);
-    };
-    let value = serde_json::from_str(&text).map_err(|source| ReportError::Json {
-        path: path.to_owned(),
-        source,
-    });
-    value.map(Some)
-}
-
-/// The complete lines of a file; a line that is still being written is left out.
-fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        bytes => bytes.map_err(ReportError::io("reading", path))?,
-    };
-    // A line that is being written may end within a character.
-    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
-        return Ok(Vec::new());
-    };
-    let mut objects = Vec::new();
-    for (index, line) in bytes[..end].split(|byte| *byte == b'\n').enumerate() {
-        let object = serde_json::from_slice(line).map_err(|source| ReportError::Line {
-            path: path.to_owned(),
-            line: index + 1,
-            source,
-        })?;
-        objects.push(object);
-    }
-    Ok(objects)
 }
 
 #[cfg(test)]

@@ -87,27 +87,42 @@ impl RunDirectory {
     /// Writes what a run begins with. The recipe comes after the files that make a directory a training
     /// run: a run that is killed meanwhile either resumes or has left the directory free.
     fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
-        let mut run = Self::open(path)?;
+        let mut run = Self::open(path, Lengths::default())?;
         run.save_recipe(recipe)?;
         run.cut(Lengths::default())?;
         run.save_info(info)?;
         Ok(run)
     }
 
-    /// Opens the files of a run's directory, and makes those that are missing. What is in them is not changed
-    /// yet: see [`RunDirectory::cut`].
+    /// Opens the files of a run's directory, which had these lengths when its checkpoint was made, and makes
+    /// those that were empty if they are missing. What is in them is not changed yet: see
+    /// [`RunDirectory::cut`].
     ///
     /// # Errors
-    /// If another process writes them, or they cannot be written.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// If one that was not empty is missing, another process writes them, or they cannot be written.
+    pub fn open(path: &Path, lengths: Lengths) -> Result<Self> {
         let tensorboard = path.join(layout::TENSORBOARD);
+        let files = [
+            (path.join(layout::METRICS), lengths.metrics),
+            (path.join(layout::ROLLOUTS), lengths.rollouts),
+            (path.join(layout::EVALUATIONS), lengths.evaluations),
+            (tensorboard.join(layout::EVENT_FILE), lengths.events),
+        ];
+        // Before anything is made: a run with a lost file is left as it was found.
+        let lost = |(path, length): &&(PathBuf, u64)| *length > 0 && !path.exists();
+        if let Some((path, length)) = files.iter().find(lost) {
+            return Err(ReportError::Changed {
+                path: path.clone(),
+                reason: format!("it is missing, but had {length} bytes"),
+            });
+        }
         fs::create_dir_all(&tensorboard).map_err(ReportError::io("making", &tensorboard))?;
-        let events = tensorboard.join(layout::EVENT_FILE);
+        let [metrics, rollouts, evaluations, events] = files.map(|(path, _)| path);
         Ok(Self {
             path: path.to_owned(),
-            metrics: locked(&path.join(layout::METRICS))?,
-            rollouts: locked(&path.join(layout::ROLLOUTS))?,
-            evaluations: locked(&path.join(layout::EVALUATIONS))?,
+            metrics: locked(&metrics)?,
+            rollouts: locked(&rollouts)?,
+            evaluations: locked(&evaluations)?,
             events: locked(&events)?,
             catalog: catalog(path)?,
         })
@@ -479,7 +494,7 @@ mod tests {
             .unwrap();
         let lengths = directory.sync().unwrap();
         let until_then = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
-        let locked = RunDirectory::open(directory.path())
+        let locked = RunDirectory::open(directory.path(), lengths)
             .unwrap_err()
             .to_string();
         assert!(
@@ -493,7 +508,7 @@ mod tests {
         drop(directory);
 
         let path = folder.path().join("run");
-        let mut directory = RunDirectory::open(&path).unwrap();
+        let mut directory = RunDirectory::open(&path, lengths).unwrap();
         directory.check(1, lengths).unwrap();
         directory.cut(lengths).unwrap();
         assert_eq!(directory.sync().unwrap(), lengths);
@@ -627,6 +642,38 @@ mod tests {
         directory.check(2, lengths).unwrap();
         // Lines of the steps that are made again may be anything.
         directory.check(3, lengths).unwrap_err();
+    }
+
+    #[test]
+    fn a_lost_file_is_named_and_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut directory = created(folder.path());
+        let none: [Value; 0] = [];
+        directory.record(1, &metrics(1), none).unwrap();
+        let lengths = directory.sync().unwrap();
+        drop(directory);
+        let run = folder.path().join("run");
+        for name in [layout::METRICS, EVENTS] {
+            let path = run.join(name);
+            let whole = fs::read(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            let message = RunDirectory::open(&run, lengths).unwrap_err().to_string();
+            let expected = format!(
+                "{} has changed since the checkpoint was made: it is missing, but had {} bytes",
+                path.display(),
+                whole.len()
+            );
+            assert_eq!(message, expected);
+            assert!(!path.exists(), "{name}");
+            fs::write(&path, whole).unwrap();
+        }
+        // Nothing is lost with a file that was empty, nor with any if the run begins again.
+        fs::remove_file(run.join(layout::ROLLOUTS)).unwrap();
+        drop(RunDirectory::open(&run, lengths).unwrap());
+        assert!(run.join(layout::ROLLOUTS).exists());
+        fs::remove_file(run.join(layout::METRICS)).unwrap();
+        drop(RunDirectory::open(&run, Lengths::default()).unwrap());
+        assert!(run.join(layout::METRICS).exists());
     }
 
     /// The bytes with the first occurrence of a text replaced.

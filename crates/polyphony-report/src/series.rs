@@ -1,9 +1,9 @@
 //! The metrics of a run as series by name.
 
-use indexmap::IndexSet;
+use serde_json::{Map, Value};
 
 use crate::{
-    metrics::{STEP, figure, figures},
+    metrics::{STEP, figure},
     run::Run,
     statistics::mean,
 };
@@ -11,21 +11,15 @@ use crate::{
 /// The values of a metric by step; steps without one are left out.
 pub(crate) type Series = Vec<(usize, f64)>;
 
-/// The names of all metrics of a run but `step`; those of inner objects as `name.inner`.
-pub(crate) fn names(run: &Run) -> IndexSet<String> {
-    let names = run.metrics.iter().flat_map(figures);
-    let mut names: IndexSet<String> = names.map(|(name, _)| name).collect();
-    names.shift_remove(STEP);
-    names
-}
-
 /// The series of a metric.
 pub(crate) fn of_run(run: &Run, name: &str) -> Series {
-    let value = |line| {
-        let step = figure(line, STEP)?.as_u64()? as usize;
-        Some((step, figure(line, name)?.as_f64()?))
-    };
+    let value = |line| Some((step(line)?, figure(line, name)?.as_f64()?));
     run.metrics.iter().filter_map(value).collect()
+}
+
+/// The number of the step that a line of metrics is of.
+pub(crate) fn step(line: &Map<String, Value>) -> Option<usize> {
+    Some(line.get(STEP)?.as_u64()? as usize)
 }
 
 /// Values that are taken together for a smooth curve: a tenth of the shortest series.
@@ -35,11 +29,31 @@ pub(crate) fn window(series: &[Series]) -> usize {
 }
 
 /// The mean of a value and those before it, `window` in all.
+///
+/// A window is the end of one block and the beginning of the next, so with the sums of both the time is that of the
+/// series alone. Nothing is subtracted as from a running sum, which one huge value would spoil for good.
 pub(crate) fn smoothed(series: &Series, window: usize) -> Series {
+    let mut until_end = vec![0.0; series.len()];
+    let mut from_start = Vec::with_capacity(series.len());
+    for (block, values) in series.chunks(window).enumerate() {
+        let mut sum = 0.0;
+        for (_, value) in values {
+            sum += value;
+            from_start.push(sum);
+        }
+        sum = 0.0;
+        for (index, (_, value)) in values.iter().enumerate().rev() {
+            sum += value;
+            until_end[block * window + index] = sum;
+        }
+    }
     let mean_until = |end: usize| {
         let start = (end + 1).saturating_sub(window);
-        let values = &series[start..=end];
-        mean(&values.iter().map(|(_, value)| *value).collect::<Vec<_>>())
+        let sum = match start % window {
+            0 => from_start[end],
+            _ => until_end[start] + from_start[end],
+        };
+        sum / (end + 1 - start) as f64
     };
     (0..series.len())
         .map(|end| (series[end].0, mean_until(end)))
@@ -67,7 +81,31 @@ pub(crate) fn spread(series: &[Series]) -> Vec<(usize, [f64; 3])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn windows_have_the_means_of_their_values(
+            values in proptest::collection::vec(-1e3..1e3f64, 0..60),
+            window in 1usize..70,
+        ) {
+            let series: Series = (5..).zip(values.iter().copied()).collect();
+            for (end, (step, found)) in smoothed(&series, window).into_iter().enumerate() {
+                let expected = mean(&values[(end + 1).saturating_sub(window)..=end]);
+                prop_assert_eq!(step, end + 5);
+                prop_assert!((found - expected).abs() < 1e-9, "{} {}", found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_value_is_gone_with_its_window() {
+        let values = [f64::MAX, f64::MAX, 1.0, 1.0, 1.0];
+        let series: Series = values.into_iter().enumerate().collect();
+        assert_eq!(smoothed(&series, 2)[3..], [(3, 1.0), (4, 1.0)]);
+    }
 
     #[test]
     fn a_series_is_smoothed_by_a_tenth_of_its_length_and_none_of_what_comes_later() {

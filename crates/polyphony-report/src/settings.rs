@@ -35,8 +35,16 @@ pub fn settings(recipe: &str) -> Settings {
     settings
 }
 
+/// The longest path whose settings are taken apart, in bytes. The text may come from anywhere, and all settings in a
+/// map repeat its path.
+const LONGEST_PATH: usize = 256;
+
 fn collect(text: &str, path: &str, settings: &mut Settings) {
     let text = trimmed(text);
+    if path.len() > LONGEST_PATH {
+        settings.insert(path.to_owned(), value(text));
+        return;
+    }
     if let Some(entries) = entries(text) {
         for (key, content) in entries {
             collect(&content, &format!("{path}.{key}"), settings);
@@ -199,13 +207,14 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// The length of a raw text such as `r#"…"#` at the beginning, if there is one.
+/// The length of a raw text such as `r#"…"#` at the beginning, if there is one; without an end it is all that follows,
+/// which is looked through once.
 fn raw(text: &str) -> Option<usize> {
     let hashes = text[1..].chars().take_while(|own| *own == '#').count();
     let begin = 1 + hashes;
     let inner = text[begin..].strip_prefix('"')?;
-    let end = inner.find(&format!("\"{}", "#".repeat(hashes)))?;
-    Some(begin + 1 + end + 1 + hashes)
+    let end = inner.find(&format!("\"{}", "#".repeat(hashes)));
+    Some(end.map_or(text.len(), |end| begin + 1 + end + 1 + hashes))
 }
 
 /// The keys of a RON struct or map, each with the text of its value.
@@ -340,6 +349,17 @@ mod tests {
         for (text, expected) in rows {
             check(text, expected);
         }
+    }
+
+    /// Each of these took hours, or all memory.
+    #[test]
+    fn hostile_texts_take_no_more_than_their_length() {
+        let open = "r#\"".repeat(1 << 20);
+        assert_eq!(value(&open), open);
+        let key = "k".repeat(1 << 16);
+        let inner: Vec<String> = (0..1 << 16).map(|own| format!("\"{own}\":1")).collect();
+        let found = settings(&format!("(a:{{\"{key}\":{{{}}}}})", inner.join(",")));
+        assert_eq!(found.len(), 2);
     }
 
     #[test]

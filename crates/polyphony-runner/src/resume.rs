@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_report::{RunDirectory, check_training_run};
+use polyphony_report::{Lengths, RunDirectory, check_training_run};
 
 use crate::{
     changeable::Changeable,
@@ -47,10 +47,10 @@ pub fn resume(
         None => None,
         Some(checkpoint) => Some(Checkpoint::open(path, checkpoint, &recipe, &changeable)?),
     };
-    let mut run = RunDirectory::open(path)?;
-    if let Some(checkpoint) = &checkpoint {
-        checkpoint.check_records(&run)?;
-    }
+    let mut run = match &checkpoint {
+        None => RunDirectory::open(path, Lengths::default())?,
+        Some(checkpoint) => checkpoint.open_records()?,
+    };
     let prepared = Prepared::for_training(registry, &recipe, algorithm, observer)?;
     let info = info::run_info(registry, &recipe, &prepared)?;
     let mut session = Session::new(&recipe, prepared)?;

@@ -3,6 +3,8 @@
 //! Only the names of a recipe's sections are known here. Which settings count is the same for every environment
 //! and algorithm: all of `environment` and those below, except what a run itself calls operational.
 
+use std::collections::HashSet;
+
 use indexmap::IndexSet;
 
 use crate::{
@@ -90,10 +92,14 @@ impl<'a> Setting<'a> {
     /// Whether they differ only in their seeds.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let differing = |own: &Self| (own.step, own.other_seed);
+        let operational: HashSet<&str> = self
+            .operational_keys()
+            .chain(other.operational_keys())
+            .collect();
         let counting = |settings: &Settings| -> Settings {
             let own = settings
                 .iter()
-                .filter(|(path, _)| !self.is_operational(path) && !other.is_operational(path));
+                .filter(|(path, _)| !is_below_any(path, &operational));
             own.map(|(path, value)| (path.clone(), value.clone()))
                 .collect()
         };
@@ -103,11 +109,10 @@ impl<'a> Setting<'a> {
             && self.training.as_ref().map(counting) == other.training.as_ref().map(counting)
     }
 
-    /// Whether a setting changes nothing that is played, as far as the run says so.
-    fn is_operational(&self, path: &str) -> bool {
+    /// The settings that change nothing that is played, as far as the run says so.
+    fn operational_keys(&self) -> impl Iterator<Item = &'a str> {
         let infos = [self.info, self.trained_by].into_iter();
-        let mut known = infos.flat_map(|info| &info.operational_keys);
-        known.any(|own| is_below(path, own))
+        infos.flat_map(|info| info.operational_keys.iter().map(String::as_str))
     }
 
     /// Whether their rows look the same.
@@ -155,10 +160,8 @@ impl<'a> Setting<'a> {
 
     /// The settings in which others with the same name differ, as in a recipe.
     pub(super) fn distinction(&self, others: &[&Self]) -> String {
-        let is_operational = |path: &str| {
-            let mut all = others.iter().copied().chain([self]);
-            all.any(|own| own.is_operational(path))
-        };
+        let all = others.iter().copied().chain([self]);
+        let operational: HashSet<&str> = all.flat_map(Self::operational_keys).collect();
         let differing = |of: fn(&Self) -> Option<&Settings>| {
             let own = of(self).into_iter().flatten();
             let others: Vec<Option<&Settings>> = others.iter().map(|other| of(other)).collect();
@@ -168,16 +171,13 @@ impl<'a> Setting<'a> {
                 };
                 others.iter().any(at)
             };
-            let counts = |(path, _): &(&String, &String)| !is_operational(path);
+            let counts = |(path, _): &(&String, &String)| !is_below_any(path, &operational);
             let found: Vec<(&String, &String)> = own.filter(counts).filter(differs).collect();
             // A map is listed by its keys that differ, or as a whole if none does.
-            let is_listed = |path: &str| {
-                let mut others = found.iter().filter(|(other, _)| *other != path);
-                others.any(|(other, _)| is_below(other, path))
-            };
+            let sections: HashSet<&str> = found.iter().flat_map(|(path, _)| above(path)).collect();
             let listed = found.iter().filter(|(path, value)| {
                 let is_map = value.starts_with('{');
-                !(is_map && is_listed(path))
+                !(is_map && sections.contains(path.as_str()))
             });
             let named = |(path, value): &(&String, &String)| {
                 let key = path.rsplit('.').next().unwrap_or(path);
@@ -197,6 +197,16 @@ impl<'a> Setting<'a> {
             .collect();
         all.into_iter().collect::<Vec<_>>().join(", ")
     }
+}
+
+/// The sections that a path lies in, without itself.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('.').map(|(end, _)| &path[..end])
+}
+
+/// The same as [`is_below`] for one of many sections, which come from a file.
+fn is_below_any(path: &str, sections: &HashSet<&str>) -> bool {
+    sections.contains(path) || above(path).any(|section| sections.contains(section))
 }
 
 fn is_in(path: &str, sections: &[&str]) -> bool {

@@ -419,7 +419,7 @@ fn operational_settings_are_no_other_experiment() {
     assert_eq!(rows.len(), 4);
     assert_eq!(rows[3].method, "MAGRPO (cpu_secs: 3)");
     let rows = compare(&[judged(&[], &[]), judged(&four, &[])]).unwrap();
-    assert_eq!(rows[3].method, "MAGRPO (workers: Some(4))");
+    assert_eq!(rows[3].method, "MAGRPO (workers: Some(4), records: 9)");
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub fn comparison_text(rows: &[Row]) -> String {
         text += &format!("\n{}", of_environment(environment, &own));
         for row in own
             .iter()
-            .filter(|row| row.skipped_episodes + row.cut_episodes > 0)
+            .filter(|row| (row.skipped_episodes, row.cut_episodes) != (0, 0))
         {
             text += &format!(
                 "{}: {} episodes left out and {} cut short, since a prompt did not fit\n",

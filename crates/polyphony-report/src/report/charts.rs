@@ -297,13 +297,11 @@ fn figures(groups: &[Group<'_>], wanted: impl Fn(&MetricKey) -> bool) -> Vec<Fig
 /// One chart for each figure, a line for each role, or role and turn, of each group. Figures that no
 /// step has are left out: they are among all metrics.
 fn by_role(groups: &[Group<'_>], figures: &[Figure]) -> Vec<Chart> {
+    let of_roles = curves_of_roles(groups);
     let chart = |figure: &Figure| {
-        let own = || {
-            let curves = |group| own_curves(group, figure);
-            groups.iter().flat_map(curves)
-        };
+        let own = of_roles.get(figure)?;
         let mut traces = Vec::new();
-        for (index, (group, curves)) in own().enumerate() {
+        for (index, (group, curves)) in own.iter().enumerate() {
             let role = curves.key.role.as_deref().unwrap_or_default();
             let turn = curves
                 .key
@@ -315,25 +313,28 @@ fn by_role(groups: &[Group<'_>], figures: &[Figure]) -> Vec<Chart> {
             };
             traces.extend(curve(&curves.series, &label, index));
         }
-        let known = own().map(|(_, curves)| &curves.explanation);
+        let known = own.iter().map(|(_, curves)| &curves.explanation);
         let title = figure.title();
         let (caption, layout) = explained(most_known(known), &title);
-        (!traces.is_empty()).then(|| Chart::new(title, caption, traces, layout))
+        Some(Chart::new(title, caption, traces, layout))
     };
     figures.iter().filter_map(chart).collect()
 }
 
-/// The metrics of a group that are this figure of a role and have values.
-fn own_curves<'a>(
-    group: &'a Group<'a>,
-    figure: &Figure,
-) -> impl Iterator<Item = (&'a Group<'a>, &'a Curves)> {
-    let is_own = |curves: &&Curves| {
-        let key = &curves.key;
-        key.role.is_some() && Figure::of(key) == *figure && curves.has_values()
-    };
-    let own: Vec<&Curves> = group.metrics.values().filter(is_own).collect();
-    own.into_iter().map(move |curves| (group, curves))
+/// The metrics of roles that have values, by what they are of.
+fn curves_of_roles<'a>(
+    groups: &'a [Group<'a>],
+) -> IndexMap<Figure, Vec<(&'a Group<'a>, &'a Curves)>> {
+    let mut of_roles: IndexMap<Figure, Vec<_>> = IndexMap::new();
+    for group in groups {
+        for curves in group.metrics.values() {
+            if curves.key.role.is_some() && curves.has_values() {
+                let own = of_roles.entry(Figure::of(&curves.key)).or_default();
+                own.push((group, curves));
+            }
+        }
+    }
+    of_roles
 }
 
 #[cfg(test)]

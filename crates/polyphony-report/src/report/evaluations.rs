@@ -1,15 +1,18 @@
 //! Charts of evaluations: the returns of the methods, and figures of held-out tasks.
 
+use std::collections::HashMap;
+
 use indexmap::IndexSet;
 use serde_json::json;
 
 use super::{
     groups::Group,
-    plot::{Chart, Trace, bars, colour, dots, errors, means, over_steps, with},
+    plot::{Chart, Trace, bars, colour, dots, errors, means, over_steps, plain, with},
 };
 use crate::{
     comparison::Row,
     evaluation::{Evaluation, value_of},
+    run::Run,
     statistics::{ByTask, Estimate},
 };
 
@@ -24,11 +27,11 @@ pub(super) fn held_out(
         .evaluations
         .iter()
         .filter_map(|evaluation| evaluation.step);
+    let by_step: Vec<HashMap<usize, &Evaluation>> = group.runs.iter().map(by_step).collect();
     let at = |step: usize| {
-        let runs: Option<Vec<ByTask<'_>>> = group
-            .runs
+        let runs: Option<Vec<ByTask<'_>>> = by_step
             .iter()
-            .map(|run| Some(figure(run.evaluation_at(step)?)))
+            .map(|evaluations| Some(figure(evaluations.get(&step).copied()?)))
             .collect();
         let is_whole = |runs: &Vec<ByTask<'_>>| runs.iter().all(|tasks| !tasks.is_empty());
         Some((step, Estimate::of_runs(&runs.filter(is_whole)?)))
@@ -41,6 +44,17 @@ pub(super) fn held_out(
     let name = format!("{}, held out", group.label);
     let points = dots(json!(steps), json!(means(&estimates)), &name, marker);
     Some(with(points, "error_y", errors(&estimates, &colour(index))))
+}
+
+/// The first evaluation of a run at every step.
+fn by_step<'a>(run: &&'a Run) -> HashMap<usize, &'a Evaluation> {
+    let mut evaluations = HashMap::new();
+    for evaluation in &run.evaluations {
+        if let Some(step) = evaluation.step {
+            evaluations.entry(step).or_insert(evaluation);
+        }
+    }
+    evaluations
 }
 
 /// The figures of the evaluations over steps: parts of the return, and pass@k.
@@ -143,7 +157,7 @@ fn labels(rows: &[&Row]) -> Vec<String> {
     let labelled = rows.iter().zip(&labels);
     labelled
         .map(|(row, label)| match alike(label) {
-            true => format!("{label}, {}", row.runs.join(", ")),
+            true => format!("{label}, {}", plain(&row.runs.join(", "))),
             false => label.clone(),
         })
         .collect()
@@ -160,7 +174,8 @@ fn label(row: &Row) -> String {
     // On two lines, so that it fits on a phone.
     format!(
         "{}{steps}<br>{} tasks, {seeds} seed{plural}",
-        row.method, row.tasks
+        plain(&row.method),
+        row.tasks
     )
 }
 
@@ -169,7 +184,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::{fixture, report::groups::groups, run::Run};
+    use crate::{fixture, report::groups::groups};
 
     /// A run that was judged once: two tasks, worth 1 and 3, all of it in one part.
     fn run(name: &str, recipe: &str, part: &str) -> Run {

@@ -4,9 +4,9 @@ use indexmap::IndexMap;
 use polyphony_episode::MetricKey;
 
 use crate::{
-    metrics::Explanation,
+    metrics::{Explanation, STEP, figures},
     run::Run,
-    series::{Series, names, of_run},
+    series::{Series, step},
 };
 
 /// Runs that differ in their seeds alone.
@@ -74,18 +74,20 @@ fn distinguish(groups: &mut [Group<'_>]) {
     }
 }
 
+/// All metrics but `step`, read in one pass: every line may have names that no other has.
 fn collect(runs: &[&Run]) -> IndexMap<String, Curves> {
-    let mut metrics = IndexMap::new();
-    for run in runs {
-        for name in names(run) {
-            let curves = || Curves {
-                key: run.catalog.key(&name, &run.info.environment.roles),
-                explanation: explanation(runs, &name),
-                series: runs.iter().map(|run| of_run(run, &name)).collect(),
-            };
-            if !metrics.contains_key(&name) {
-                let curves = curves();
-                metrics.insert(name, curves);
+    let mut metrics: IndexMap<String, Curves> = IndexMap::new();
+    for (index, run) in runs.iter().enumerate() {
+        let roles = run.info.environment.role_names();
+        for line in &run.metrics {
+            let step = step(line);
+            for (name, value) in figures(line).filter(|(name, _)| name != STEP) {
+                let curves = metrics.entry(name).or_insert_with_key(|name| Curves {
+                    key: run.catalog.key(name, &roles),
+                    explanation: explanation(runs, name),
+                    series: vec![Series::new(); runs.len()],
+                });
+                curves.series[index].extend(step.zip(value.as_f64()));
             }
         }
     }

@@ -10,15 +10,18 @@
   const theme = () => root.dataset.theme;
   const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
+  const colour = (name) => {
+    if (name === "$ink") return style("--ink");
+    const own = palettes[theme()][Number(name[1])];
+    return name[0] === "$" ? own : own + "55";
+  };
+  // Under these keys alone: a run may have called a role "$0".
+  const colours = new Set(["color", "fillcolor"]);
   const paint = (value) => {
     if (Array.isArray(value)) return value.map(paint);
     if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, paint(inner)]));
-    }
-    if (value === "$ink") return style("--ink");
-    if (typeof value === "string" && /^[$~][0-7]$/.test(value)) {
-      const colour = palettes[theme()][Number(value[1])];
-      return value[0] === "$" ? colour : colour + "55";
+      return Object.fromEntries(Object.entries(value).map(([key, inner]) =>
+        [key, colours.has(key) ? colour(inner) : paint(inner)]));
     }
     return value;
   };

@@ -1,7 +1,10 @@
 //! Charts as plotly.js takes them, as JSON.
 //!
 //! Colours are named `$0`, `$1`, … and, as bands, `~0`, `~1`, …, and `$ink` for that of text: the page's
-//! script puts in those of the theme.
+//! script puts in those of the theme, under keys of colours alone.
+//!
+//! plotly.js reads links, line breaks and styles in names and titles, which come from files: all of them go
+//! through [`plain`].
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -49,9 +52,16 @@ impl Chart {
     }
 }
 
+/// A text that plotly.js shows as it is.
+pub(super) fn plain(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
 /// The layout of a chart whose values are of this kind, over the steps.
 pub(super) fn over_steps(values: &str) -> Value {
-    json!({"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": values}}})
+    json!({"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": plain(values)}}})
 }
 
 pub(super) fn colour(index: usize) -> String {
@@ -88,7 +98,7 @@ pub(super) fn line(
     let (steps, values) = points(series);
     json!({
         "type": "scatter",
-        "name": name,
+        "name": plain(name),
         "mode": "lines",
         "x": steps,
         "y": values,
@@ -98,12 +108,12 @@ pub(super) fn line(
 
 /// Dots, each with its interval as a bar upwards and downwards where there are estimates.
 pub(super) fn dots(x: Value, y: Value, name: &str, marker: Value) -> Trace {
-    json!({"type": "scatter", "name": name, "mode": "markers", "x": x, "y": y, "marker": marker})
+    json!({"type": "scatter", "name": plain(name), "mode": "markers", "x": x, "y": y, "marker": marker})
 }
 
 /// Bars.
 pub(super) fn bars(x: Value, y: Value, name: &str, index: usize) -> Trace {
-    json!({"type": "bar", "name": name, "x": x, "y": y, "marker": {"color": colour(index)}})
+    json!({"type": "bar", "name": plain(name), "x": x, "y": y, "marker": {"color": colour(index)}})
 }
 
 /// A trace with one thing more said of it.

@@ -4,6 +4,7 @@ use std::fs;
 
 use polyphony_episode::{Metric, MetricKey};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::{evaluation::Earned, fixture, run_directory::RunDirectory};
@@ -88,6 +89,116 @@ fn nothing_of_a_run_controls_the_page() {
     }
 }
 
+/// All texts in the charts of a page.
+fn chart_texts(page: &str) -> Vec<String> {
+    fn collect(value: &serde_json::Value, texts: &mut Vec<String>) {
+        match value {
+            serde_json::Value::String(text) => texts.push(text.clone()),
+            serde_json::Value::Array(values) => {
+                values.iter().for_each(|inner| collect(inner, texts));
+            }
+            serde_json::Value::Object(object) => {
+                object.values().for_each(|inner| collect(inner, texts));
+            }
+            _ => {}
+        }
+    }
+    let mut texts = Vec::new();
+    for block in page.split("<script type=\"application/json\"").skip(1) {
+        let (_, block) = block.split_once('>').unwrap();
+        let (block, _) = block.split_once("</script>").unwrap();
+        collect(&serde_json::from_str(block).unwrap(), &mut texts);
+    }
+    texts
+}
+
+/// plotly.js makes links, line breaks and styles of such texts.
+#[test]
+fn nothing_of_a_run_is_markup_in_a_chart() {
+    let folder = tempfile::tempdir().unwrap();
+    let marked = |what: &str| format!("{what}<a href='x'>&<b>");
+    let paths = [1, 2].map(|seed| {
+        let path = folder.path().join(marked(&seed.to_string()));
+        let mut info = fixture::info(1);
+        info.algorithm.method = marked("method");
+        info.environment.roles = vec![marked("role")];
+        let mut run = RunDirectory::create(Some(&path), fixture::TLDR, &info).unwrap();
+        let keys = [
+            MetricKey::new("return"),
+            MetricKey::new("reward").part(marked("part")),
+            MetricKey::new("entropy").of_role(marked("role")),
+            MetricKey::new(marked("mood")),
+            MetricKey::new(marked("mood")).of_role(marked("role")),
+        ];
+        let metrics = keys.map(|key| {
+            // The axis of a plain number has its name.
+            let unit = match key.name.starts_with("mood") {
+                true => String::new(),
+                false => marked("unit"),
+            };
+            Metric::new(key, 1.0, unit, marked("meaning"))
+        });
+        run.record(1, &metrics, [json!({"task": "a"})]).unwrap();
+        let mut evaluation = fixture::evaluation(&[(1.0, "text"), (2.0, "text")]);
+        for played in &mut evaluation.episodes {
+            played.parts = [(marked("part"), 1.0)].into();
+        }
+        run.record_evaluation(&evaluation.summarized([marked("part")]))
+            .unwrap();
+        path
+    });
+    // Two runs that differ in a setting have their names in their labels.
+    let recipe = fixture::TLDR.replace("temperature: 0.7", "temperature: 0.5");
+    fs::write(paths[1].join("recipe.ron"), recipe).unwrap();
+    let texts = chart_texts(&page(&paths.each_ref().map(|path| path.as_path())).unwrap());
+    for text in &texts {
+        let own = text.replacen("<br>", "", 1);
+        assert!(!own.contains(['<', '>']), "{text}");
+    }
+    for what in ["method", "role", "part", "unit", "mood", "1", "2"] {
+        let shown = format!("{what}&lt;a href='x'&gt;&amp;&lt;b&gt;");
+        assert!(texts.iter().any(|text| text.contains(&shown)), "{what}");
+    }
+}
+
+/// A script that is changed needs its digest here: a browser does not run another.
+#[test]
+fn the_page_may_run_its_own_scripts_alone() {
+    for script in [PLOTLY, SCRIPT] {
+        let digest = base64(&Sha256::digest(script));
+        assert!(POLICY.contains(&format!("'sha256-{digest}'")), "{digest}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    write(&path, 1);
+    let page = page(&[&path]).unwrap();
+    let policy = format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">");
+    let (before, _) = page.split_once(&policy).unwrap();
+    assert!(!before.contains("<script") && !before.contains("<style"));
+    for script in [PLOTLY, SCRIPT] {
+        assert!(page.contains(&format!(">{script}</script>")));
+    }
+    // Handlers and styles in attributes are not allowed, or are another's.
+    let markup = page.replace(PLOTLY, "").replace(SCRIPT, "");
+    assert!(!markup.contains(" onclick=") && !markup.contains(" style="));
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for bytes in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(bytes.get(index).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            text.push(match digit <= bytes.len() {
+                true => char::from(DIGITS[(bits >> (18 - 6 * digit)) as usize & 63]),
+                false => '=',
+            });
+        }
+    }
+    text
+}
+
 #[test]
 fn a_page_shows_all_runs_and_asks_no_site() {
     let folder = tempfile::tempdir().unwrap();
@@ -118,7 +229,7 @@ fn a_page_shows_all_runs_and_asks_no_site() {
     let (library, after) = rest.split_once("</script>").unwrap();
     assert!(library.contains("plotly.js") && library.len() > 1_000_000);
     for own in [before, after] {
-        assert!(!own.contains("src=") && !own.contains("http"));
+        assert!(!own.contains("src=") && !own.contains("http:") && !own.contains("https:"));
     }
 }
 
@@ -139,6 +250,28 @@ fn a_run_of_an_older_program_is_shown_with_what_it_lacks() {
     ];
     for text in texts {
         assert!(page.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn any_numbers_are_compared_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    fs::write(path.join("recipe.ron"), "()").unwrap();
+    fs::write(path.join("metrics.jsonl"), "").unwrap();
+    let null = r#"{"step":0,"parts":{"x":{}},"episodes":[{"task":"a","return":null},{"task":"b","return":null}]}"#;
+    let huge = r#"{"step":9,"skipped_episodes":18446744073709551615,"cut_episodes":1,"pass_at":{"0":{},"18446744073709551615":{}},
+        "sampled_tokens":18446744073709551615,"parts":{"x":{"mean":1e308,"interval":[1e308,-1e308]}},
+        "episodes":[{"task":"a","return":1.7e308,"solved":true},{"task":"b","return":1.7e308},{"task":"c","return":-1.7e308}]}"#;
+    let rows: [&[&str]; 5] = [&["{}"], &[null], &[huge], &[null, huge], &["{}", "{}"]];
+    for evaluations in rows {
+        let lines = evaluations.iter().map(|line| line.replace('\n', "") + "\n");
+        fs::write(path.join("evaluations.jsonl"), lines.collect::<String>()).unwrap();
+        let run = Run::read(path).unwrap();
+        let compared = compare([&run]).map(|rows| crate::comparison_text(&rows));
+        for outcome in [compared, page(&[path])] {
+            assert!(outcome.is_ok(), "{evaluations:?}: {:?}", outcome.err());
+        }
     }
 }
 

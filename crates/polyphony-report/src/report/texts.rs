@@ -46,10 +46,11 @@ pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
     let texts = |run: &Run| {
         let [first, last] = run.ends();
         let first = first?;
+        let later = last.map(first_episodes).unwrap_or_default();
         let mut pairs: Vec<(f64, Pair)> = first_episodes(first)
+            .into_values()
             .map(|before| {
-                let after = last
-                    .and_then(|last| first_episodes(last).find(|after| after.task == before.task));
+                let after = later.get(before.task.as_str()).copied();
                 let change = after.map_or(0.0, |after| after.value - before.value);
                 let sides = [Some((first, before)), last.zip(after)];
                 let sides = sides.into_iter().flatten();
@@ -83,9 +84,13 @@ pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
     runs.iter().filter_map(texts).collect()
 }
 
-fn first_episodes(evaluation: &Evaluation) -> impl Iterator<Item = &Played> {
-    let tasks = evaluation.episodes_by_task().into_values();
-    tasks.map(|own| own[0])
+/// The first episode of every task.
+fn first_episodes(evaluation: &Evaluation) -> IndexMap<&str, &Played> {
+    let mut first = IndexMap::new();
+    for played in &evaluation.episodes {
+        first.entry(played.task.as_str()).or_insert(played);
+    }
+    first
 }
 
 fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {

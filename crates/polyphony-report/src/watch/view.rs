@@ -28,13 +28,17 @@ const MEAN: Style = Style::new().fg(Color::Cyan);
 /// The return on held-out tasks.
 const HELD_OUT: Style = Style::new().fg(Color::Yellow);
 
+/// Draws a run. Its files may hold any number of roles and any figures: what does not fit is left out before anything
+/// is made of it.
 pub(super) fn draw(frame: &mut Frame<'_>, run: &Run) {
-    let roles = run.info.environment.roles.len() as u16;
+    let height = frame.area().height;
+    let roles = u16::try_from(run.info.environment.roles.len()).unwrap_or(height);
+    let agents_height = roles.saturating_add(3).min(height);
     let areas = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(1),
         Constraint::Min(6),
-        Constraint::Length(roles + 3),
+        Constraint::Length(agents_height),
         Constraint::Length(1),
     ]);
     let [title, progress, middle, agents, keys] = areas.areas(frame.area());
@@ -43,8 +47,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, run: &Run) {
     frame.render_widget(heading(run), title);
     frame.render_widget(gauge(run), progress);
     draw_returns(frame, run, curve);
-    frame.render_widget(parts_table(run), parts);
-    frame.render_widget(agents_table(run), agents);
+    frame.render_widget(parts_table(run, parts), parts);
+    frame.render_widget(agents_table(run, agents), agents);
     let leave = match is_complete(run) {
         true => "q leaves",
         false => "q leaves; the run continues",
@@ -106,7 +110,7 @@ fn gauge(run: &Run) -> Gauge<'static> {
         (left, Some(secs)) => format!(", {} left", duration_text(secs * left as f64)),
         (_, None) => String::new(),
     };
-    let share = (done as f64 / steps as f64).clamp(0.0, 1.0);
+    let share = (done as f64 / steps.max(1) as f64).min(1.0);
     Gauge::default()
         .gauge_style(Style::new().fg(Color::Blue))
         .ratio(share)
@@ -116,10 +120,10 @@ fn gauge(run: &Run) -> Gauge<'static> {
 /// The mean return of every step, smoothed, with the held-out tasks.
 fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
     let points = |series: &Series| -> Vec<(f64, f64)> {
-        series
+        let drawn = series
             .iter()
-            .map(|(step, value)| (*step as f64, *value))
-            .collect()
+            .filter_map(|(step, value)| Some((*step as f64, drawable(*value)?)));
+        drawn.collect()
     };
     let returns = of_run(run, "return");
     let (each, smooth) = (
@@ -129,11 +133,9 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
     let judged: Vec<(f64, f64)> = run
         .evaluations
         .iter()
-        .map(|evaluation| {
-            (
-                evaluation.step.unwrap_or_default() as f64,
-                evaluation.returns.mean,
-            )
+        .filter_map(|evaluation| {
+            let step = evaluation.step.unwrap_or_default() as f64;
+            Some((step, drawable(evaluation.returns.mean)?))
         })
         .collect();
     let values = each.iter().chain(&judged).map(|(_, value)| *value);
@@ -180,7 +182,15 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
     frame.render_widget(chart, area);
 }
 
-fn parts_table(run: &Run) -> Table<'static> {
+/// The largest value that is drawn. Products of larger ones are infinite, and the chart is not made for that.
+const LARGEST: f64 = 1e100;
+
+/// A value where it can be drawn: `None` if it is not a number.
+fn drawable(value: f64) -> Option<f64> {
+    (!value.is_nan()).then(|| value.clamp(-LARGEST, LARGEST))
+}
+
+fn parts_table(run: &Run, area: Rect) -> Table<'static> {
     // No step is among both the first and the last.
     let steps = (run.metrics.len() / 2).clamp(1, RECENT);
     let title = match steps {
@@ -189,7 +199,7 @@ fn parts_table(run: &Run) -> Table<'static> {
     };
     let names = run.metrics.last().into_iter().flat_map(|line| line.keys());
     let parts = names.filter_map(|name| name.strip_prefix("reward/").map(str::to_owned));
-    let rows = parts.map(|part| {
+    let rows = parts.take(area.height.into()).map(|part| {
         let series = of_run(run, &format!("reward/{part}"));
         let figure = |mean: f64| match series.is_empty() {
             true => "–".to_owned(),
@@ -240,12 +250,17 @@ const OTHERS: [&str; 10] = [
 /// The width of a column.
 const COLUMN: u16 = 13;
 
-fn agents_table(run: &Run) -> Table<'static> {
+fn agents_table(run: &Run, area: Rect) -> Table<'static> {
     let own = own_figures(run);
     let known = FIGURES.map(|(name, header)| (name.to_owned(), header.to_owned()));
     let own = own.into_iter().map(|name| (name.clone(), name));
-    let columns: Vec<(String, String)> = known.into_iter().chain(own).collect();
-    let rows = run.info.environment.roles.iter().map(|role| {
+    let columns: Vec<(String, String)> = known
+        .into_iter()
+        .chain(own)
+        .take(usize::from(area.width / COLUMN) + 1)
+        .collect();
+    let roles = run.info.environment.roles.iter();
+    let rows = roles.take(area.height.into()).map(|role| {
         let cell = |(name, _): &(String, String)| match recent(run, &format!("{role}/{name}")) {
             Some(value) => in_short(value),
             None => "–".to_owned(),
@@ -256,7 +271,7 @@ fn agents_table(run: &Run) -> Table<'static> {
     let header = columns.iter().map(|(_, header)| header.as_str());
     let header = Row::new(std::iter::once("agent").chain(header).map(shown));
     let lengths = columns.iter().map(|(_, header)| {
-        let length = header.chars().count() as u16;
+        let length = header.chars().count().min(area.width.into()) as u16;
         Constraint::Length(length.max(COLUMN))
     });
     Table::new(rows, std::iter::once(Constraint::Min(12)).chain(lengths))
@@ -267,7 +282,8 @@ fn agents_table(run: &Run) -> Table<'static> {
 /// Figures of each agent that only this algorithm has.
 fn own_figures(run: &Run) -> IndexSet<String> {
     let names = run.metrics.last().into_iter().flat_map(figures);
-    let keys = names.map(|(name, _)| run.catalog.key(&name, &run.info.environment.roles));
+    let roles = run.info.environment.role_names();
+    let keys = names.map(|(name, _)| run.catalog.key(&name, &roles));
     let is_known =
         |name: &str| FIGURES.iter().any(|(known, _)| *known == name) || OTHERS.contains(&name);
     let own = keys.filter(|key| key.role.is_some() && key.turn.is_none() && key.part.is_none());
@@ -411,6 +427,59 @@ mod tests {
             !text.contains(|c: char| c != '\n' && crate::is_control(c)),
             "{text}"
         );
+    }
+
+    #[test]
+    fn any_run_is_drawn() {
+        let empty = Run::default();
+        let named = |run: &mut Run, roles: usize| {
+            let roles = (0..roles).map(|role| format!("role {role}"));
+            run.info.environment.roles = roles.collect();
+        };
+        let no_steps = {
+            let mut run = run(10);
+            run.info.steps = 0;
+            run
+        };
+        let no_roles = {
+            let mut run = run(10);
+            named(&mut run, 0);
+            run
+        };
+        let many = [65_533, 70_000].map(|roles| {
+            let mut run = run(10);
+            named(&mut run, roles);
+            let last = run.metrics.last_mut().unwrap();
+            for name in 0..1000 {
+                last.insert(format!("role 0/figure {name}"), json!(1));
+                last.insert(format!("reward/part {name}"), json!(1));
+            }
+            run
+        });
+        let huge = {
+            let mut run = run(3);
+            run.info.steps = usize::MAX;
+            for (line, value) in run.metrics.iter_mut().zip([f64::MAX, f64::MIN, 1.0]) {
+                line.insert("return".to_owned(), json!(value));
+                line.insert("step".to_owned(), json!(u64::MAX));
+                line.insert("timing".to_owned(), json!({"step_secs": value}));
+            }
+            let means = [f64::NAN, f64::INFINITY, f64::MIN];
+            run.evaluations = means
+                .map(|mean| {
+                    let mut evaluation = fixture::evaluation(&[(1.5, "")]);
+                    evaluation.returns.mean = mean;
+                    evaluation.step = Some(usize::MAX);
+                    evaluation
+                })
+                .into();
+            run
+        };
+        for run in [empty, no_steps, no_roles, huge].iter().chain(&many) {
+            for (width, height) in [(1, 1), (20, 5), (120, 30)] {
+                shown(run, width, height);
+            }
+        }
     }
 
     #[test]
