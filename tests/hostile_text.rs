@@ -12,17 +12,14 @@ use crate::{
 };
 
 /// Clears the screen, sets the title of the window, colours what follows, and turns its direction.
-const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;x\u{7}\u{8}\u{7f}\u{9b}31m\r\u{202e}\u{2066}\u{200f}";
+const HOSTILE: &str =
+    "\u{1b}[2J\u{1b}]0;x\u{7}\u{8}\u{7f}\u{9b}31m\r\u{202e}\u{2066}\u{200f}\u{61c}";
 
 /// More than one place of a message may quote something long.
 const LONGEST: usize = 20_000;
 
 fn is_hostile(character: char) -> bool {
-    let is_bidi = matches!(
-        character,
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    );
-    is_bidi || (character.is_control() && !matches!(character, '\n' | '\t'))
+    polyphony_report::is_control(character) && !matches!(character, '\n' | '\t')
 }
 
 /// Runs a command, whatever its outcome, and checks that it writes nothing hostile.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use polyphony::{From, Recipe, Stop};
-use polyphony_report::{Run, compare, comparison_text, page};
+use polyphony_report::{Run, compare, comparison_text, is_control, page};
 use polyphony_test_support::chat_model;
 
 use super::recipes::program;
@@ -112,10 +112,7 @@ pub(super) fn run(folder: &Path, bytes: &[u8]) {
 
 /// Whether a character could control a terminal, or turn the direction of the text around it.
 fn is_hostile(character: char) -> bool {
-    matches!(
-        character,
-        '\0'..='\x08' | '\x0b'..='\x1f' | '\x7f' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    )
+    is_control(character) && !matches!(character, '\n' | '\t')
 }
 
 fn around(text: &str) -> String {
