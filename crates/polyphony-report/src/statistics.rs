@@ -258,6 +258,9 @@ mod tests {
             let mean = Some(found.mean).filter(|mean| !mean.is_nan());
             assert_eq!(mean, expected, "{runs:?}");
         }
+        // What one run lacks another may have.
+        let [low, high] = estimate(&[&[1.0, 2.0], &[NONE, 3.0]]).interval.unwrap();
+        assert!(1.0 <= low && low <= high && high <= 3.0, "{low} {high}");
         // Their sum is infinite, which JSON has no number for.
         let [low, high] = [-f64::MAX, f64::MAX];
         for values in [[high; 3], [low, high, high]] {

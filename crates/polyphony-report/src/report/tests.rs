@@ -140,6 +140,7 @@ fn nothing_of_a_run_is_markup_in_a_chart() {
         });
         run.record(1, &metrics, [json!({"task": "a"})]).unwrap();
         let mut evaluation = fixture::evaluation(&[(1.0, "text"), (2.0, "text")]);
+        evaluation.step = Some(1);
         for played in &mut evaluation.episodes {
             played.parts = [(marked("part"), 1.0)].into();
         }
@@ -152,6 +153,7 @@ fn nothing_of_a_run_is_markup_in_a_chart() {
     fs::write(paths[1].join("recipe.ron"), recipe).unwrap();
     let texts = chart_texts(&page(&paths.each_ref().map(|path| path.as_path())).unwrap());
     for text in &texts {
+        // The program's own line break, in labels of methods.
         let own = text.replacen("<br>", "", 1);
         assert!(!own.contains(['<', '>']), "{text}");
     }
