@@ -202,6 +202,16 @@ fn records_that_somebody_has_edited_are_refused_before_anything_is_trained() {
     ] {
         refused_of_run(&place, file, short, &[&format!("run/{file}"), "but had"]);
     }
+    // A lost file is not made again, empty.
+    for file in ["rollouts.jsonl", "evaluations.jsonl", events] {
+        let path = place.path("run").join(file);
+        fs::rename(&path, place.path("lost")).unwrap();
+        let named = format!("run/{file} has changed since the checkpoint was made: it is missing");
+        let offered = "resume with `--from step-000006`";
+        place.refuse(&["resume", "run", "--steps", "9"], &[&named, offered]);
+        assert!(!path.exists(), "{file}");
+        fs::rename(place.path("lost"), path).unwrap();
+    }
 
     // An earlier checkpoint does not count on the end of a file.
     fs::rename(place.path("elsewhere"), place.path("model")).unwrap();
