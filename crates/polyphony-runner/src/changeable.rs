@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use polyphony_report::{Settings, is_below, settings};
 
-use crate::{recipe::Recipe, registry::Registry};
+use crate::{operational::operational_keys, recipe::Recipe, registry::Registry};
 
 /// How long the run is, what it keeps, and when it gives up.
 const SETTINGS: [&str; 6] = [
@@ -25,7 +25,7 @@ impl Changeable {
     /// # Errors
     /// If something that it names is not registered, or its settings cannot be read.
     pub(crate) fn of(registry: &Registry, recipe: &Recipe) -> Result<Self> {
-        let operational = registry.operational_keys(recipe)?;
+        let operational = operational_keys(registry, recipe)?;
         let own = SETTINGS.map(str::to_owned).into_iter();
         Ok(Self(own.chain(operational).collect()))
     }

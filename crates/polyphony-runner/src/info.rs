@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use polyphony_report::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
 
-use crate::{prepare::Prepared, recipe::Recipe, registry::Registry};
+use crate::{operational::operational_keys, prepare::Prepared, recipe::Recipe, registry::Registry};
 
 /// What a run of a recipe says about itself.
 ///
@@ -38,7 +38,7 @@ pub(crate) fn run_info(
             horizon: environment.horizon().get(),
             is_single_agent: team.is_some(),
         },
-        operational_keys: registry.operational_keys(recipe)?,
+        operational_keys: operational_keys(registry, recipe)?,
         held_out,
         algorithm: AlgorithmInfo {
             name: recipe.algorithm.name().to_owned(),

@@ -21,6 +21,7 @@ mod info;
 mod memory;
 mod models;
 mod observer;
+mod operational;
 mod players;
 mod prepare;
 mod recipe;

@@ -16,7 +16,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     choice::{Choice, Shipped},
     explain::WrongChoice,
-    recipe::Recipe,
     settings::read_settings,
 };
 
@@ -279,27 +278,17 @@ impl Registry {
         Ok(environment)
     }
 
-    /// The paths of a recipe's operational settings: those of its environment, which is the team's if a single
-    /// agent does the work, and of its data.
+    /// The keys of an environment's operational settings; those of its team if a single agent does the work.
     ///
     /// # Errors
-    /// If something that it names is not registered, or its settings cannot be read.
-    pub(crate) fn operational_keys(&self, recipe: &Recipe) -> Result<Vec<String>> {
-        let team = self.team_of(&recipe.environment);
-        let environment = self.plain_environment(team.as_ref().unwrap_or(&recipe.environment))?;
-        let of_environment = ("environment", environment.settings.operational_keys());
-        let mut sections = vec![of_environment];
-        for (section, source) in [("train", &recipe.train), ("held_out", &recipe.held_out)] {
-            if let Some(source) = source {
-                let keys = self.read_source(source)?.settings.operational_keys();
-                sections.push((section, keys));
-            }
-        }
-        let mut paths = Vec::new();
-        for (section, keys) in sections {
-            paths.extend(keys.iter().map(|key| format!("{section}.{key}")));
-        }
-        Ok(paths)
+    /// If it is not registered, or its settings cannot be read.
+    pub(crate) fn environment_operational_keys(
+        &self,
+        choice: &Choice,
+    ) -> Result<&'static [&'static str]> {
+        let team = self.team_of(choice);
+        let resolved = self.plain_environment(team.as_ref().unwrap_or(choice))?;
+        Ok(resolved.settings.operational_keys())
     }
 
     fn plain_environment(&self, choice: &Choice) -> Result<Resolved<dyn EnvironmentSettings>> {
@@ -439,60 +428,6 @@ mod tests {
             .err()
             .unwrap();
         assert!(none.to_string().contains("nor any other"), "{none}");
-    }
-
-    #[test]
-    fn operational_keys_are_those_of_the_team_and_of_the_data() {
-        #[derive(Default, Serialize, serde::Deserialize)]
-        #[serde(default)]
-        struct Parallel {
-            workers: usize,
-        }
-        impl EnvironmentSettings for Parallel {
-            fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
-                SameLength::default().build()
-            }
-
-            fn operational_keys(&self) -> &'static [&'static str] {
-                &["workers"]
-            }
-        }
-        #[derive(Default, Serialize, serde::Deserialize)]
-        #[serde(default)]
-        struct Bounded {
-            most: usize,
-        }
-        impl TaskSource for Bounded {
-            fn load(&self) -> Result<Vec<Task>, Box<dyn std::error::Error + Send + Sync>> {
-                Ok(vec![Task::new("a", [("x", "y")])])
-            }
-
-            fn label(&self) -> String {
-                "bounded".to_owned()
-            }
-
-            fn operational_keys(&self) -> &'static [&'static str] {
-                &["most"]
-            }
-        }
-        let registry = registry()
-            .environment::<Parallel>("Parallel")
-            .task_source::<Bounded>("Bounded");
-        let keys = |environment: &str, held_out: Option<&str>| {
-            let recipe = Recipe {
-                environment: choice(environment),
-                train: None,
-                held_out: held_out.map(choice),
-                ..crate::fixture::recipe(&[])
-            };
-            registry.operational_keys(&recipe).unwrap()
-        };
-        let workers = "environment.workers";
-        assert_eq!(keys("Parallel(workers: 2)", None), [workers]);
-        assert_eq!(keys("Solo(Parallel)", None), [workers]);
-        assert!(keys("SameLength", None).is_empty());
-        let both = keys("Parallel", Some("Bounded(most: 3)"));
-        assert_eq!(both, [workers, "held_out.most"]);
     }
 
     #[test]

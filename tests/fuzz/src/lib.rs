@@ -14,5 +14,5 @@ mod check;
 mod target;
 mod targets;
 
-pub use target::{Target, find};
-pub use targets::TARGETS;
+pub use target::Target;
+pub use targets::{TARGETS, find};

@@ -14,8 +14,3 @@ pub struct Target {
     /// Reads an input in that folder. Panics if something does not hold.
     pub run: fn(&Path, &[u8]),
 }
-
-/// The target of this name.
-pub fn find(name: &str) -> Option<&'static Target> {
-    crate::TARGETS.iter().find(|target| target.name == name)
-}

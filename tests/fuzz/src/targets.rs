@@ -113,3 +113,8 @@ pub const TARGETS: &[Target] = &[
         run: models::tokenizer,
     },
 ];
+
+/// The target of this name.
+pub fn find(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn the_longest_token_is_found() {
         let all = [
-            "a", "ab", "abcd", "abd", "b", "<", "<|", "<|x|>", "é", "éa", "ab",
+            "a", "ab", "abcd", "abz", "b", "<", "<|", "<|x|>", "é", "éa", "ab",
         ];
         let control = ControlTokens::new(tokens(&all));
         let letters = ["a", "b", "c", "d", "<", "|", "x", ">", "é", "z"];
