@@ -261,7 +261,7 @@ fn a_team_of_one_cannot_be_a_pipeline() {
     let place = training_run::place();
     let solo = [
         "--set",
-        "environment=Solo(Tldr)",
+        "environment=SingleAgent(Tldr)",
         "--set",
         "team=Copies(\"model\")",
     ];

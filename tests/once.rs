@@ -12,7 +12,7 @@ use polyphony::{
         Observation, Outcome, Reward, Role, Split, Task, Turn,
     },
     marl::{
-        Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError, Game, Magrpo,
+        Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError, EnvironmentSpec, Magrpo,
         MarlError, Protocol, TrainingConfig, Tree,
     },
     runner::{Evaluating, Players},
@@ -117,7 +117,7 @@ impl AlgorithmSettings for CountedMagrpo {
         self.0.validate(config)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
+    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError> {
         self.0.validate_for(game)
     }
 
@@ -136,7 +136,7 @@ impl AlgorithmSettings for CountedMagrpo {
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        game: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         self.0.build(agents, game, config)

@@ -8,7 +8,7 @@ use std::{error::Error, num::NonZeroUsize, sync::Arc};
 
 use polyphony_env::{CodingEnvironment, CodingSettings, VisibleAsserts};
 use polyphony_episode::{Environment, JointAction, Next, Response, Task};
-use polyphony_sandbox::{Pool, Settings};
+use polyphony_sandbox::{Pool, SandboxConfig};
 
 const PROMPT: &str = r#"def sum_of_digits_of_even_numbers(numbers: list[int]) -> int:
     """ Add up the digits of all even numbers in the list.
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let auxiliary = arguments.next().unwrap_or_else(|| AUXILIARY.to_owned());
     let main = arguments.next().unwrap_or_else(|| MAIN.to_owned());
 
-    let pool = Pool::start(&Settings::default())?;
+    let pool = Pool::start(&SandboxConfig::default())?;
     println!(
         "isolation: {}, Python {}",
         pool.tier(),

@@ -3,7 +3,7 @@
 //!
 //! [`Writing`] is an [`Environment`](polyphony_episode::Environment) for two agents and one turn,
 //! [`CodingEnvironment`] one for two agents and as many turns as are set, whose programs run in a sandbox.
-//! [`Solo`] makes one agent do the work of either's team.
+//! [`SingleAgent`] makes one agent do the work of either's team.
 //! Their tasks come from [`Embedded`] sets, written for this project, or from a [`File`] of JSON lines,
 //! gzipped JSON lines or Parquet.
 //!
@@ -34,7 +34,7 @@ mod coding;
 mod dataset;
 pub mod process;
 mod quiet;
-mod solo;
+mod single_agent;
 mod writing;
 
 pub use coding::{
@@ -43,13 +43,13 @@ pub use coding::{
     SyntaxErrorIn, VisibleAsserts, start_pool,
 };
 pub use dataset::{
-    DataBounds, DataSetError, Embedded, EmbeddedSet, Exceeded, File, Place, Problems,
+    DataBounds, DataSetError, Embedded, EmbeddedSet, Exceeded, File, RecordLocation, Problems,
 };
 #[doc(hidden)]
 pub use process::read_process_answers;
 pub use process::{Process, check as check_process};
 pub use quiet::catches_panics;
-pub use solo::Solo;
+pub use single_agent::SingleAgent;
 pub use writing::{Arxiv, Tldr, Writing, WritingTask};
 
 #[cfg(doctest)]

@@ -41,7 +41,7 @@ pub use self::{
     cache::Cache,
     convert::Convert,
     error::HubError,
-    hub::{HubModel, HubSettings},
+    hub::{HubModel, HubConfig},
     known::{KnownModel, known_models},
     partial::{PartialDirectory, remove_partial},
     source::{ModelSource, check},

@@ -11,7 +11,7 @@ use crate::{
     cache::Cache,
     convert::Convert,
     error::{During as _, HubError},
-    hub::{Freshness, HubSettings, cached_models},
+    hub::{Freshness, HubConfig, cached_models},
     known::known_models,
     source::ModelSource,
     transfer::Transfer,
@@ -35,7 +35,7 @@ use crate::{
 /// ```
 pub struct ModelStore<'a> {
     cache: Option<Cache>,
-    hub: Option<HubSettings>,
+    hub: Option<HubConfig>,
     convert: &'a Convert<'a>,
     on_transfer: &'a dyn Fn(Transfer<'_>),
 }
@@ -80,7 +80,7 @@ impl<'a> ModelStore<'a> {
 
     /// Uses these settings for the hub instead of the environment's.
     #[must_use]
-    pub fn with_hub(self, hub: HubSettings) -> Self {
+    pub fn with_hub(self, hub: HubConfig) -> Self {
         Self {
             hub: Some(hub),
             ..self
@@ -160,9 +160,9 @@ impl<'a> ModelStore<'a> {
         self.cache.clone().map_or_else(Cache::open, Ok)
     }
 
-    fn hub(&self) -> Result<HubSettings, HubError> {
+    fn hub(&self) -> Result<HubConfig, HubError> {
         let given = self.hub.clone();
-        given.map_or_else(HubSettings::from_environment, Ok)
+        given.map_or_else(HubConfig::from_environment, Ok)
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
     fn listed(root: &Path) -> Vec<Value> {
         let store = ModelStore::new(&|_: &Path, _: &Path| Err("not now".into()));
         let store = store.with_cache(Cache::at(root));
-        let store = store.with_hub(HubSettings::offline(root.join("hub")));
+        let store = store.with_hub(HubConfig::offline(root.join("hub")));
         let listed = store.list().unwrap();
         let values = listed.iter().map(serde_json::to_value);
         values.map(Result::unwrap).collect()

@@ -13,7 +13,7 @@ use std::error::Error;
 use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
     Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
-    Credit, Game, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress, Rollout,
+    Credit, EnvironmentSpec, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress, Rollout,
     RolloutWeights, StepContext, TrainingConfig, Tree, Updates, credits, role_returns, start_tasks,
     train_step,
 };
@@ -42,7 +42,7 @@ impl AlgorithmSettings for RankEstimator {
         PolicyLoss::default().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
+    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError> {
         AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
     }
 
@@ -66,7 +66,7 @@ impl AlgorithmSettings for RankEstimator {
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        game: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         self.validate(config)?;
@@ -175,7 +175,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
     };
     let settings = RankEstimator::default();
-    let mut algorithm = settings.build(&agents, &Game::of(&game), &config)?;
+    let mut algorithm = settings.build(&agents, &EnvironmentSpec::of(&game), &config)?;
     let tasks = [("aaaa", "1"), ("zzzz", "3")]
         .map(|(call, sum)| Task::new(call, [("call", call), ("sum", sum)]));
     let tasks = start_tasks(&agents, &game, tasks.into(), &config)?;

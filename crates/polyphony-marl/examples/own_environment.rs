@@ -19,7 +19,7 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, Game, Language, LongPrompts, Magrpo, RolloutWeights, TrainingConfig,
+    Agent, AlgorithmSettings, EnvironmentSpec, TextCodec, LongPrompts, Magrpo, RolloutWeights, TrainingConfig,
     Updates, start_tasks, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling};
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         samples: 8,
         ..Magrpo::default()
     };
-    let mut algorithm = magrpo.build(&agents, &Game::of(&environment), &config)?;
+    let mut algorithm = magrpo.build(&agents, &EnvironmentSpec::of(&environment), &config)?;
 
     // Every step plays all tasks; a larger data set would be spread over the steps.
     let tasks = start_tasks(&agents, &environment, tasks, &config)?;
@@ -122,7 +122,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn team(model: &Path, environment: &NumberPlate) -> Result<Vec<Agent>, Box<dyn Error>> {
     let files = ModelFiles::open(model)?;
     let model = LanguageModel::load(&files, &Device::flex())?;
-    let language = Arc::new(Language {
+    let language = Arc::new(TextCodec {
         tokenizer: files.tokenizer.ok_or("the model has no tokenizer")?,
         template: files.template,
         stop_tokens: files.stop_tokens,

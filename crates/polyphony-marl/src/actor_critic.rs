@@ -28,16 +28,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    agent::{Agent, player, roles_of},
+    agent::{Agent, agent_of_role, roles_of},
     algorithm::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Game, Need,
+        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec, Need,
         Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive},
     learners::Learners,
     memory::NUMBER,
     metrics::update_metrics,
-    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
+    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyStats},
     policy_update::PolicyUpdate,
     reference::{references, score_references},
     returns::{Credit, credits, mean},
@@ -46,7 +46,7 @@ use crate::{
     stream::{narrow, weights_key},
     team::update_each,
     tree::{AgentGroup, Branch, JointMode, MOST_SAMPLES, Node, Tree},
-    update::{Learner, States, StepOutcome, UpdateReport, gradient_step},
+    update::{Learner, HiddenStates, StepOutcome, UpdateReport, gradient_step},
 };
 
 mod loss;
@@ -194,7 +194,7 @@ impl AlgorithmSettings for IndependentActorCritic {
         self.policy_loss().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
+    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError> {
         AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
     }
 
@@ -231,7 +231,7 @@ impl AlgorithmSettings for IndependentActorCritic {
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        game: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         config.validate()?;
@@ -302,7 +302,7 @@ impl Algorithm for Training {
             },
         )?;
         let of_roles = roles.iter().enumerate().flat_map(|(role, name)| {
-            let own = &updates[player(team, role)];
+            let own = &updates[agent_of_role(team, role)];
             let of_actor = update_metrics(name, &own.report, own.shift.as_ref());
             let of_critic = critic_metrics(name, own.value_loss, &rollout.groups_of(&[role]));
             of_actor.into_iter().chain(of_critic)
@@ -350,7 +350,7 @@ fn give_values(
 ) -> Result<(), MarlError> {
     for groups in rollout.groups_mut() {
         for (role, group) in groups.iter_mut().enumerate() {
-            let index = player(agents.len(), role);
+            let index = agent_of_role(agents.len(), role);
             let state = last_state(&agents[index].model, &group.history.tokens)?;
             group.value = Some(heads[index].forward(&state).value);
         }
@@ -362,7 +362,7 @@ fn give_values(
 #[derive(Default)]
 struct Updated {
     report: UpdateReport,
-    shift: Option<PolicyShift>,
+    shift: Option<PolicyStats>,
     /// The mean of the critic's loss over the responses of all gradient steps.
     value_loss: Option<f64>,
 }
@@ -379,7 +379,7 @@ fn update_both(
 ) -> Result<Updated, MarlError> {
     let (loss, mut report) = (settings.policy_loss(), update.waiting());
     let (mut terms, mut value_losses) = (Vec::new(), Vec::new());
-    let step_settings = update.step_settings(States::EndOfHistory);
+    let gradient_step_config = update.gradient_step_config(HiddenStates::EndOfHistory);
     for minibatch in update.minibatches(buffer.len())? {
         let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
         let weights = loss.weights(&groups, update.max_new_tokens);
@@ -390,7 +390,7 @@ fn update_both(
             agent,
             learner,
             &groups,
-            &step_settings,
+            &gradient_step_config,
             &mut report,
             &mut |index, scores| {
                 let group = groups[index];
@@ -406,7 +406,7 @@ fn update_both(
     }
     Ok(Updated {
         report,
-        shift: PolicyShift::of(&terms),
+        shift: PolicyStats::of(&terms),
         value_loss: (!value_losses.is_empty()).then(|| mean(&value_losses)),
     })
 }

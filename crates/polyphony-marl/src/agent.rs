@@ -12,7 +12,7 @@ use crate::{MarlError, tree::History};
 
 /// How an agent's text becomes token ids and back.
 #[derive(Debug)]
-pub struct Language {
+pub struct TextCodec {
     /// Text to ids and back.
     pub tokenizer: Tokenizer,
     /// How a conversation is laid out; a base model without one gets plain text.
@@ -30,12 +30,12 @@ pub struct Agent {
     /// The policy.
     pub model: LanguageModel,
     /// How text becomes token ids and back; agents that start from one model share it.
-    pub language: Arc<Language>,
+    pub language: Arc<TextCodec>,
 }
 
 impl Agent {
     /// An agent from its parts.
-    pub fn new(name: impl Into<String>, model: LanguageModel, language: Arc<Language>) -> Self {
+    pub fn new(name: impl Into<String>, model: LanguageModel, language: Arc<TextCodec>) -> Self {
         let name = name.into();
         Self {
             name,
@@ -68,7 +68,7 @@ impl Agent {
 }
 
 /// The index of the agent that plays a role: a team has one agent per role, or one for all roles.
-pub fn player(agents: usize, role: usize) -> usize {
+pub fn agent_of_role(agents: usize, role: usize) -> usize {
     if agents == 1 { 0 } else { role }
 }
 
@@ -83,12 +83,12 @@ pub(crate) fn check_team(agents: &[Agent], roles: &[Role]) -> Result<(), MarlErr
     }
 }
 
-/// The roles that the agent at `index` plays: the inverse of [`player`].
+/// The roles that the agent at `index` plays: the inverse of [`agent_of_role`].
 pub fn roles_of(index: usize, agents: usize, roles: usize) -> impl Iterator<Item = usize> {
-    (0..roles).filter(move |&role| player(agents, role) == index)
+    (0..roles).filter(move |&role| agent_of_role(agents, role) == index)
 }
 
-impl Language {
+impl TextCodec {
     /// The history of an agent that has just received its first observation.
     ///
     /// # Errors

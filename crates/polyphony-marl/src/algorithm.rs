@@ -71,7 +71,7 @@ pub trait AlgorithmSettings {
     ///
     /// # Errors
     /// Names the first setting that cannot work, what it is and what it may be.
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError>;
+    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError>;
 
     /// The name of the method for a team of this many roles, as comparisons show it: MAGRPO, GRPO.
     fn method(&self, roles: usize) -> String;
@@ -91,21 +91,21 @@ pub trait AlgorithmSettings {
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        game: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError>;
 }
 
 /// What an algorithm knows about the game.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Game {
+pub struct EnvironmentSpec {
     /// The names of the roles.
     pub roles: Vec<String>,
     /// The most turns of an episode.
     pub horizon: usize,
 }
 
-impl Game {
+impl EnvironmentSpec {
     /// The game of an environment.
     pub fn of(environment: &dyn Environment) -> Self {
         let roles = environment.roles().iter();
@@ -125,12 +125,12 @@ pub struct StepContext<'a> {
     /// How the run samples and updates.
     pub config: &'a TrainingConfig,
     /// What is played.
-    pub game: &'a Game,
+    pub game: &'a EnvironmentSpec,
 }
 
 impl<'a> StepContext<'a> {
     /// A step of a run.
-    pub fn new(step: usize, config: &'a TrainingConfig, game: &'a Game) -> Self {
+    pub fn new(step: usize, config: &'a TrainingConfig, game: &'a EnvironmentSpec) -> Self {
         Self { step, config, game }
     }
 }
@@ -172,12 +172,12 @@ pub struct AgentPlan {
     /// grows with tokens is not counted.
     pub history: Option<usize>,
     /// Where it trains.
-    pub place: ComputePlace,
+    pub place: ComputeDevice,
 }
 
 /// Where an agent trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ComputePlace {
+pub enum ComputeDevice {
     /// On the CPU, whose attention kernel does not store attention scores.
     Processor,
     /// On a graphics card.

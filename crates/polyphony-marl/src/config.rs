@@ -85,7 +85,7 @@ pub enum RolloutWeights {
 
 /// How the learning rate continues after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub enum Schedule {
+pub enum LrSchedule {
     /// It stays constant.
     #[default]
     Constant,
@@ -112,7 +112,7 @@ pub struct Updates {
     /// Training steps over which the learning rate rises linearly to its full value.
     pub warmup_steps: usize,
     /// How it continues from there.
-    pub schedule: Schedule,
+    pub schedule: LrSchedule,
     /// AdamW's decay rate of the first moment.
     pub beta_1: f64,
     /// AdamW's decay rate of the second moment.
@@ -146,7 +146,7 @@ impl Default for Updates {
             learning_rate: 1e-5,
             learning_rates: BTreeMap::new(),
             warmup_steps: 0,
-            schedule: Schedule::default(),
+            schedule: LrSchedule::default(),
             beta_1: 0.9,
             beta_2: 0.999,
             epsilon: 1e-8,
@@ -238,7 +238,7 @@ impl Updates {
         learning_rate("learning_rate", self.learning_rate)?;
         let mut own = self.learning_rates.values();
         own.try_for_each(|&own| learning_rate("learning_rates", own))?;
-        if let Schedule::Linear { last } | Schedule::Cosine { last } = self.schedule {
+        if let LrSchedule::Linear { last } | LrSchedule::Cosine { last } = self.schedule {
             fraction("schedule.last", last)?;
         }
         for (key, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {
@@ -286,9 +286,9 @@ impl Updates {
         let left = steps.saturating_sub(self.warmup_steps).max(1) as f64;
         let done = ((step - self.warmup_steps) as f64 / left).min(1.0);
         full * match self.schedule {
-            Schedule::Constant => 1.0,
-            Schedule::Linear { last } => last + (1.0 - last) * (1.0 - done),
-            Schedule::Cosine { last } => last + (1.0 - last) * (1.0 + (PI * done).cos()) / 2.0,
+            LrSchedule::Constant => 1.0,
+            LrSchedule::Linear { last } => last + (1.0 - last) * (1.0 - done),
+            LrSchedule::Cosine { last } => last + (1.0 - last) * (1.0 + (PI * done).cos()) / 2.0,
         }
     }
 }

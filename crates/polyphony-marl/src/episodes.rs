@@ -13,12 +13,12 @@ use polyphony_model::{LanguageModel, PromptGroup};
 
 use crate::{
     MarlError,
-    agent::{Agent, player, roles_of},
+    agent::{Agent, agent_of_role, roles_of},
     checks::{check_observations, check_reward},
     config::TrainingConfig,
     protocol::{Message, Order, Protocol},
     rollout::{answer, sampling_models},
-    stream::{EVALUATION_STEP, Place, narrow},
+    stream::{EVALUATION_STEP, StreamId, narrow},
     tasks::{Batch, BatchTask},
     threads::on_threads,
     tree::History,
@@ -205,12 +205,12 @@ impl Stage<'_> {
                 Order::InTurn => all.clone().map(|role| role..role + 1).collect(),
             };
             for roles in parts {
-                let place = Place {
+                let place = StreamId {
                     seed: self.config.seed,
                     step: EVALUATION_STEP,
                     turn: narrow("turns", turn)?,
                     branch: number,
-                    ..Place::default()
+                    ..StreamId::default()
                 };
                 stuck.extend(self.speak(open, roles, &round.message, place, on_tokens)?);
                 number += 1;
@@ -225,7 +225,7 @@ impl Stage<'_> {
         open: &mut Vec<Open<'b>>,
         roles: Range<usize>,
         message: &Message,
-        place: Place,
+        place: StreamId,
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Open<'b>>, MarlError> {
         let mut ready = Vec::new();
@@ -260,7 +260,7 @@ impl Stage<'_> {
         &self,
         ready: &[(Open<'_>, Vec<History>)],
         roles: &Range<usize>,
-        place: Place,
+        place: StreamId,
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<Response>>, MarlError> {
         let mut answers: Vec<Vec<Response>> = vec![Vec::new(); ready.len()];
@@ -269,7 +269,7 @@ impl Stage<'_> {
             let played = played.filter(|role| roles.contains(role));
             let asked = played.flat_map(|role| ready.iter().map(move |ready| (role, ready)));
             let groups = asked.map(|(role, (episode, histories))| {
-                let place = Place {
+                let place = StreamId {
                     task: episode.index,
                     role: narrow("roles", role)?,
                     sample: narrow("episodes of a task", episode.episode.number)?,
@@ -303,7 +303,7 @@ impl Stage<'_> {
         message: &Message,
     ) -> Result<History, MarlError> {
         let roles = self.environment.roles();
-        let agent = &self.agents[player(self.agents.len(), role)];
+        let agent = &self.agents[agent_of_role(self.agents.len(), role)];
         let history = match (&open.answered[role], message) {
             (None, Message::Observation) => open.first[role].clone(),
             (answered, message) => {

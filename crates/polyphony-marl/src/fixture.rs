@@ -14,8 +14,8 @@ use polyphony_model::{ChatTemplate, LanguageModel, ModelFiles, Sampling, Tokeniz
 
 use crate::{
     MarlError,
-    agent::{Agent, Language},
-    algorithm::{Algorithm, AlgorithmSettings, Game},
+    agent::{Agent, TextCodec},
+    algorithm::{Algorithm, AlgorithmSettings, EnvironmentSpec},
     config::{LongPrompts, RolloutWeights, TrainingConfig, Updates},
     rollout::{Rollout, rollout},
     tasks::start_tasks,
@@ -44,8 +44,8 @@ pub(crate) fn wide_model() -> LanguageModel {
 }
 
 /// The tiny tokenizer, `<|im_end|>` as the only stop token, and no template.
-pub(crate) fn plain_language() -> Language {
-    Language {
+pub(crate) fn plain_language() -> TextCodec {
+    TextCodec {
         tokenizer: Tokenizer::from_file(&file("tiny-chat/tokenizer.json")).unwrap(),
         template: None,
         stop_tokens: vec![2],
@@ -285,5 +285,5 @@ pub(crate) fn built(
     environment: &dyn Environment,
     config: &TrainingConfig,
 ) -> Result<Box<dyn Algorithm>, MarlError> {
-    settings.build(agents, &Game::of(environment), config)
+    settings.build(agents, &EnvironmentSpec::of(environment), config)
 }

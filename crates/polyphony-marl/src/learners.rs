@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     MarlError,
-    agent::{Agent, player, roles_of},
-    algorithm::{AlgorithmState, Game, Progress, StepContext},
+    agent::{Agent, agent_of_role, roles_of},
+    algorithm::{AlgorithmState, EnvironmentSpec, Progress, StepContext},
     metrics::update_metrics,
     policy_loss::PolicyLoss,
     policy_update::{PolicyUpdate, update_policy},
@@ -29,7 +29,7 @@ impl Learners {
     }
 
     /// Adds the groups of a rollout to the buffers of the agents that sampled them.
-    pub fn collect(&mut self, rollout: &Rollout, game: &Game) {
+    pub fn collect(&mut self, rollout: &Rollout, game: &EnvironmentSpec) {
         let (team, roles) = (self.0.len(), game.roles.len());
         for (index, learner) in self.0.iter_mut().enumerate() {
             let played: Vec<usize> = roles_of(index, team, roles).collect();
@@ -62,7 +62,7 @@ impl Learners {
             }
         })?;
         let of_roles = roles.iter().enumerate().flat_map(|(role, name)| {
-            let (report, shift) = &updates[player(team, role)];
+            let (report, shift) = &updates[agent_of_role(team, role)];
             update_metrics(name, report, shift.as_ref())
         });
         Ok(of_roles.collect())

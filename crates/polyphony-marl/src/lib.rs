@@ -52,19 +52,19 @@ mod update;
 pub use actor_critic::{HeadShape, IndependentActorCritic, value_loss};
 pub use adamw::{AdamW, StepSize, SteppedWeight};
 pub use advantage::{AdvantageScale, Baseline, advantages, are_zero};
-pub use agent::{Agent, Language, player, roles_of};
+pub use agent::{Agent, TextCodec, agent_of_role, roles_of};
 pub use algorithm::{
-    AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputePlace, Game,
+    AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice, EnvironmentSpec,
     Need, Progress, StepContext,
 };
-pub use config::{ConfigError, LongPrompts, RolloutWeights, Schedule, TrainingConfig, Updates};
+pub use config::{ConfigError, LongPrompts, RolloutWeights, LrSchedule, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
 pub use learners::Learners;
 pub use magrpo::Magrpo;
 pub use metrics::update_metrics;
 pub use policy_loss::{
-    Aggregation, Kl, Objective, PolicyLoss, PolicyShift, TokenLogprobs, TokenTerm,
+    Aggregation, Kl, Objective, PolicyLoss, PolicyStats, TokenLogprobs, TokenTerm,
 };
 pub use policy_update::{PolicyUpdate, update_policy};
 pub use protocol::{Message, Order, Protocol, Round};
@@ -73,13 +73,13 @@ pub use returns::{Credit, credits, penalized_returns, returns, role_returns};
 pub use rollout::{NodeLine, Rollout, rollout};
 pub use state::LearnerState;
 pub use step::{Step, train_step};
-pub use stream::{EVALUATION_STEP, Place};
+pub use stream::{EVALUATION_STEP, StreamId};
 pub use tasks::{Batch, StartedTasks, start_tasks};
 pub use team::update_each;
 pub use tree::{
     AgentGroup, Branch, History, JointMode, MOST_JOINT_ACTIONS, MOST_SAMPLES, Node, Sample, Tree,
 };
 pub use update::{
-    GroupLoss, GroupScores, Learner, States, StepOutcome, StepSettings, UpdateReport, check_idle,
+    GroupLoss, GroupScores, Learner, HiddenStates, StepOutcome, GradientStepConfig, UpdateReport, check_idle,
     gradient_step, minibatches,
 };

@@ -37,7 +37,7 @@ use crate::{
     advantage::{AdvantageScale, Baseline, advantages},
     agent::Agent,
     algorithm::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Game, Need,
+        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec, Need,
         Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, check, fraction, positive},
@@ -151,7 +151,7 @@ impl AlgorithmSettings for Magrpo {
         self.policy_loss().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
+    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError> {
         AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
     }
 
@@ -187,7 +187,7 @@ impl AlgorithmSettings for Magrpo {
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        game: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         config.validate()?;

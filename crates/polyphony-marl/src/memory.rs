@@ -3,7 +3,7 @@
 use polyphony_model::AttentionScores;
 
 use crate::{
-    algorithm::{AgentPlan, AlgorithmMemory, ComputePlace, Need},
+    algorithm::{AgentPlan, AlgorithmMemory, ComputeDevice, Need},
     config::TrainingConfig,
 };
 
@@ -29,8 +29,8 @@ impl AgentPlan {
             _ => 2,
         };
         let scores = match self.place {
-            ComputePlace::Processor => AttentionScores::Recomputed,
-            ComputePlace::Gpu => AttentionScores::Kept,
+            ComputeDevice::Cpu => AttentionScores::Recomputed,
+            ComputeDevice::Gpu => AttentionScores::Kept,
         };
         let activations = self.history.map_or(0, |history| {
             let tokens = history + samples * config.max_new_tokens;

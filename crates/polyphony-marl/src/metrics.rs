@@ -5,7 +5,7 @@ use polyphony_episode::{Environment, Metric, MetricKey};
 
 use crate::{
     advantage::{are_zero, standard_deviation},
-    policy_loss::PolicyShift,
+    policy_loss::PolicyStats,
     returns::{returns, role_returns},
     rollout::Rollout,
     tree::{AgentGroup, Node, Sample, Tree},
@@ -288,7 +288,7 @@ fn answers(
 pub fn update_metrics(
     role: &str,
     report: &UpdateReport,
-    shift: Option<&PolicyShift>,
+    shift: Option<&PolicyStats>,
 ) -> Vec<Metric> {
     let key = |name| MetricKey::new(name).of_role(role);
     vec![

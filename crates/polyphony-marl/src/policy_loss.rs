@@ -109,7 +109,7 @@ pub struct TokenTerm {
 /// How far a policy is from the one that sampled, and from its reference: means over the tokens in
 /// the loss of all gradient steps, skipped ones included.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PolicyShift {
+pub struct PolicyStats {
     /// The mean of the ratio `ρ`.
     pub ratio: f64,
     /// The fraction of tokens that the objective clipped.
@@ -259,7 +259,7 @@ impl PolicyLoss {
     }
 }
 
-impl PolicyShift {
+impl PolicyStats {
     /// The means over the tokens in the loss; `None` if there are none.
     pub fn of(terms: &[TokenTerm]) -> Option<Self> {
         let tokens = terms.len() as f64;

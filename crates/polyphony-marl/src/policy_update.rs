@@ -7,10 +7,10 @@ use crate::{
     agent::Agent,
     algorithm::StepContext,
     config::Updates,
-    policy_loss::{PolicyLoss, PolicyShift},
+    policy_loss::{PolicyLoss, PolicyStats},
     stream::shuffle_key,
     tree::AgentGroup,
-    update::{Learner, States, StepSettings, UpdateReport, check_idle, gradient_step, minibatches},
+    update::{Learner, HiddenStates, GradientStepConfig, UpdateReport, check_idle, gradient_step, minibatches},
 };
 
 /// How one agent's update goes through its buffer.
@@ -73,8 +73,8 @@ impl<'a> PolicyUpdate<'a> {
     }
 
     /// What each gradient step needs to know.
-    pub fn step_settings(&self, states: States) -> StepSettings<'a> {
-        StepSettings {
+    pub fn gradient_step_config(&self, states: HiddenStates) -> GradientStepConfig<'a> {
+        GradientStepConfig {
             updates: self.updates,
             learning_rate: self.learning_rate,
             temperature: self.temperature,
@@ -94,10 +94,10 @@ pub fn update_policy(
     buffer: &[AgentGroup],
     loss: &PolicyLoss,
     update: &PolicyUpdate<'_>,
-) -> Result<(UpdateReport, Option<PolicyShift>), MarlError> {
+) -> Result<(UpdateReport, Option<PolicyStats>), MarlError> {
     let mut report = update.waiting();
     let mut terms = Vec::new();
-    let settings = update.step_settings(States::None);
+    let settings = update.gradient_step_config(HiddenStates::None);
     for minibatch in update.minibatches(buffer.len())? {
         let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
         let weights = loss.weights(&groups, update.max_new_tokens);
@@ -123,5 +123,5 @@ pub fn update_policy(
         )?;
     }
     check_idle(agent, learner, buffer.first(), &settings, &mut report)?;
-    Ok((report, PolicyShift::of(&terms)))
+    Ok((report, PolicyStats::of(&terms)))
 }

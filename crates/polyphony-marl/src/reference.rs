@@ -44,7 +44,7 @@ pub fn score_references(
     }
     for groups in rollout.groups_mut() {
         for (role, group) in groups.iter_mut().enumerate() {
-            let reference = &references[player(references.len(), role)];
+            let reference = &references[agent_of_role(references.len(), role)];
             score_reference(reference, group, temperature)?;
         }
     }

@@ -8,7 +8,7 @@ use polyphony_episode::{Environment, Metric, MetricKey};
 use crate::{
     MarlError,
     agent::Agent,
-    algorithm::{Algorithm, Game, Progress, StepContext},
+    algorithm::{Algorithm, EnvironmentSpec, Progress, StepContext},
     config::TrainingConfig,
     metrics::{joined, reward_metrics, role_metrics},
     rollout::{Rollout, rollout},
@@ -73,7 +73,7 @@ pub fn train_step(
 
     on_progress(Progress::Scored);
     let start = Instant::now();
-    let game = Game::of(environment);
+    let game = EnvironmentSpec::of(environment);
     let context = StepContext::new(step, config, &game);
     let learned = algorithm.learn(agents, &mut rollout, &context, on_progress)?;
     let update_secs = start.elapsed().as_secs_f64();

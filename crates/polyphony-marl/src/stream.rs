@@ -11,7 +11,7 @@ pub const EVALUATION_STEP: u32 = u32::MAX;
 
 /// The place of a response in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct StreamId {
     /// The run's seed.
     pub seed: u64,
     /// The training step, or [`EVALUATION_STEP`].
@@ -37,7 +37,7 @@ enum Purpose {
     Weights = 2,
 }
 
-impl Place {
+impl StreamId {
     /// The stream of the response at this place.
     pub fn key(&self) -> StreamKey {
         self.key_for(Purpose::Response)
@@ -72,21 +72,21 @@ impl Place {
 
 /// The stream in which an agent's update orders its groups.
 pub(crate) fn shuffle_key(seed: u64, step: u32, agent: u16) -> StreamKey {
-    let place = Place {
+    let place = StreamId {
         seed,
         step,
         role: agent,
-        ..Place::default()
+        ..StreamId::default()
     };
     place.key_for(Purpose::Shuffle)
 }
 
 /// The stream that initializes new weights of an agent, such as those of a critic.
 pub(crate) fn weights_key(seed: u64, agent: u16) -> StreamKey {
-    let place = Place {
+    let place = StreamId {
         seed,
         role: agent,
-        ..Place::default()
+        ..StreamId::default()
     };
     place.key_for(Purpose::Weights)
 }
@@ -107,20 +107,20 @@ mod tests {
 
     #[test]
     fn every_part_of_a_place_names_another_stream() {
-        let place = Place {
+        let place = StreamId {
             seed: 7,
-            ..Place::default()
+            ..StreamId::default()
         };
         let others = [
-            Place { seed: 8, ..place },
-            Place { step: 1, ..place },
-            Place { task: 1, ..place },
-            Place { role: 1, ..place },
-            Place { turn: 1, ..place },
-            Place { branch: 1, ..place },
-            Place { sample: 1, ..place },
+            StreamId { seed: 8, ..place },
+            StreamId { step: 1, ..place },
+            StreamId { task: 1, ..place },
+            StreamId { role: 1, ..place },
+            StreamId { turn: 1, ..place },
+            StreamId { branch: 1, ..place },
+            StreamId { sample: 1, ..place },
         ];
-        let mut keys: Vec<StreamKey> = others.iter().map(Place::key).collect();
+        let mut keys: Vec<StreamKey> = others.iter().map(StreamId::key).collect();
         keys.extend([place.key(), shuffle_key(7, 0, 0), weights_key(7, 0)]);
         let distinct: HashSet<StreamKey> = keys.iter().copied().collect();
         assert_eq!(distinct.len(), keys.len());
@@ -129,7 +129,7 @@ mod tests {
     /// The bytes of a key decide all random numbers of a run: another order would be another run.
     #[test]
     fn a_key_is_the_numbers_of_its_place_in_little_endian() {
-        let place = Place {
+        let place = StreamId {
             seed: 0x0807_0605_0403_0201,
             step: 0x0c0b_0a09,
             task: 0x100f_0e0d,
@@ -142,7 +142,7 @@ mod tests {
         expected[28..].fill(0);
         assert_eq!(place.key(), StreamKey(expected));
         // Drawn before keys were made here.
-        let first = Place::default().key().uniform(0);
+        let first = StreamId::default().key().uniform(0);
         assert_eq!(first.to_bits(), StreamKey::default().uniform(0).to_bits());
     }
 

@@ -190,7 +190,7 @@ impl FirstTurn {
         check_observations(roles, task, 0, &observations)?;
         let told = roles.iter().zip(&observations).enumerate();
         let histories = told.map(|(index, (role, observation))| {
-            let agent = &agents[player(agents.len(), index)];
+            let agent = &agents[agent_of_role(agents.len(), index)];
             agent.language.first_history(role, observation)
         });
         Ok(Self {
@@ -208,7 +208,7 @@ impl FirstTurn {
     ) -> Result<(), MarlError> {
         let roles = environment.roles().iter().zip(&self.histories).enumerate();
         for (index, (role, history)) in roles {
-            let agent = &agents[player(agents.len(), index)];
+            let agent = &agents[agent_of_role(agents.len(), index)];
             agent.check_room(&task.id, role, history, config.max_new_tokens)?;
         }
         Ok(())

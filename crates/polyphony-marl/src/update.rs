@@ -28,7 +28,7 @@ pub struct Learner {
 
 /// What a gradient step needs to know besides agent, groups and loss.
 #[derive(Clone, Copy, Debug)]
-pub struct StepSettings<'a> {
+pub struct GradientStepConfig<'a> {
     /// The optimizer's settings.
     pub updates: &'a Updates,
     /// The learning rate.
@@ -36,12 +36,12 @@ pub struct StepSettings<'a> {
     /// The temperature that responses were sampled at.
     pub temperature: f32,
     /// Which hidden states the loss reads.
-    pub states: States,
+    pub states: HiddenStates,
 }
 
 /// Which hidden states a loss reads besides log-probabilities.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum States {
+pub enum HiddenStates {
     /// None.
     #[default]
     None,
@@ -51,7 +51,7 @@ pub enum States {
     At(fn(&PackedGroup<'_>) -> Vec<usize>),
 }
 
-impl States {
+impl HiddenStates {
     fn places(self, group: &PackedGroup<'_>) -> Vec<usize> {
         match self {
             Self::None => Vec::new(),
@@ -127,7 +127,7 @@ pub fn gradient_step(
     agent: &mut Agent,
     learner: &mut Learner,
     groups: &[&AgentGroup],
-    settings: &StepSettings<'_>,
+    settings: &GradientStepConfig<'_>,
     report: &mut UpdateReport,
     loss: &mut dyn FnMut(usize, &GroupScores<'_>) -> Result<GroupLoss, MarlError>,
 ) -> Result<StepOutcome, MarlError> {
@@ -185,7 +185,7 @@ pub fn check_idle(
     agent: &Agent,
     learner: &mut Learner,
     group: Option<&AgentGroup>,
-    settings: &StepSettings<'_>,
+    settings: &GradientStepConfig<'_>,
     report: &mut UpdateReport,
 ) -> Result<(), MarlError> {
     let (None, Some(group)) = (report.logprob_gap, group) else {

@@ -89,12 +89,12 @@ impl LanguageModel {
     fn adapted(
         self,
         lora: &LoraConfig,
-        mut make: impl FnMut(Place, [usize; 2]) -> Result<LowRank, ModelError>,
+        mut make: impl FnMut(ProjectionSite, [usize; 2]) -> Result<LowRank, ModelError>,
     ) -> Result<Self, ModelError> {
         let mut network = self.network.no_grad();
         for (layer, projection, linear) in network.projections() {
             if lora.targets.contains(&projection) {
-                let place = Place { layer, projection };
+                let place = ProjectionSite { layer, projection };
                 linear.attach(make(place, linear.weight().dims())?);
             }
         }
@@ -395,12 +395,12 @@ impl LanguageModel {
 
 /// The place of a projection in the network.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ProjectionSite {
     layer: usize,
     projection: Projection,
 }
 
-impl Place {
+impl ProjectionSite {
     /// The module's path in Hugging Face checkpoints.
     fn path(self) -> String {
         let Self { layer, projection } = self;

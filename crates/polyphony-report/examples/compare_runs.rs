@@ -8,8 +8,8 @@ use std::{error::Error, path::Path};
 
 use polyphony_episode::{Metric, MetricKey};
 use polyphony_report::{
-    AlgorithmInfo, EnvironmentInfo, Evaluation, Played, ProgramInfo, Run, RunDirectory, RunInfo,
-    Timing, compare, comparison_text, page,
+    AlgorithmInfo, EnvironmentInfo, EvaluationRecord, EpisodeRecord, ProgramInfo, Run, RunDirectory, RunInfo,
+    EvaluationTiming, compare, comparison_text, page,
 };
 use serde_json::json;
 
@@ -72,25 +72,25 @@ fn write(path: &Path, seed: u64, rate: f64) -> Result<(), Box<dyn Error>> {
 }
 
 /// Tasks that earn a little more or less than this.
-fn evaluation(step: usize, value: f64) -> Evaluation {
+fn evaluation(step: usize, value: f64) -> EvaluationRecord {
     let played = |task: usize| {
         let value = value + task as f64 / 100.0;
-        Played {
+        EpisodeRecord {
             task: format!("t{task}"),
             value,
             parts: [("spelling".to_owned(), value)].into(),
             turns: vec![vec!["A".to_owned(), "7".to_owned()]],
-            ..Played::default()
+            ..EpisodeRecord::default()
         }
     };
-    let evaluation = Evaluation {
+    let evaluation = EvaluationRecord {
         step: Some(step),
-        timing: Timing {
+        timing: EvaluationTiming {
             secs: 2.0,
-            ..Timing::default()
+            ..EvaluationTiming::default()
         },
         episodes: (0..TASKS).map(played).collect(),
-        ..Evaluation::default()
+        ..EvaluationRecord::default()
     };
     evaluation.summarized(["spelling"])
 }

@@ -10,10 +10,10 @@ use self::setting::Setting;
 pub use self::text::comparison_text;
 use crate::{
     error::{ReportError, Result},
-    evaluation::{Evaluation, Played, value_of},
+    evaluation::{EvaluationRecord, EpisodeRecord, value_of},
     info::RunInfo,
     run::Run,
-    settings::Settings,
+    settings::FlatSettings,
     statistics::{ByTask, Estimate, mean},
 };
 
@@ -42,7 +42,7 @@ impl Run {
     }
 
     /// The info and the settings of the run that trained its team.
-    fn origin(&self) -> (&RunInfo, &Settings) {
+    fn origin(&self) -> (&RunInfo, &FlatSettings) {
         match (&self.info.training, &self.training) {
             (Some(info), Some(settings)) => (info, settings),
             _ => (&self.info, &self.settings),
@@ -90,7 +90,7 @@ pub struct Row {
 }
 
 /// A setting and the evaluations that have it.
-type Evaluated<'a> = (Setting<'a>, Vec<(&'a Run, &'a Evaluation)>);
+type Evaluated<'a> = (Setting<'a>, Vec<(&'a Run, &'a EvaluationRecord)>);
 
 /// Compares the first and last evaluations of all runs; those that differ only in their seeds make one row.
 /// The rows of an environment are adjacent, those without training first.
@@ -160,7 +160,7 @@ fn groups<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Evaluated<'
 }
 
 /// The seed of an evaluation: that of its team's training, or of its answers if nothing was learned.
-fn seed((run, evaluation): &(&Run, &Evaluation)) -> u64 {
+fn seed((run, evaluation): &(&Run, &EvaluationRecord)) -> u64 {
     match evaluation.step {
         Some(0) => run.info.seed,
         _ => run.seed(),
@@ -169,7 +169,7 @@ fn seed((run, evaluation): &(&Run, &Evaluation)) -> u64 {
 
 /// Refuses evaluations of the same environment whose rewards have different parts: those of another version.
 fn check_parts(groups: &[Evaluated<'_>]) -> Result<()> {
-    let mut firsts: IndexMap<String, (&Run, &Evaluation)> = IndexMap::new();
+    let mut firsts: IndexMap<String, (&Run, &EvaluationRecord)> = IndexMap::new();
     for (setting, group) in groups {
         for &(run, evaluation) in group {
             let (other, known) = *firsts.entry(setting.stage()).or_insert((run, evaluation));
@@ -184,17 +184,17 @@ fn check_parts(groups: &[Evaluated<'_>]) -> Result<()> {
     Ok(())
 }
 
-fn row(setting: &Setting<'_>, group: &[(&Run, &Evaluation)]) -> Row {
+fn row(setting: &Setting<'_>, group: &[(&Run, &EvaluationRecord)]) -> Row {
     let (_, first) = group[0];
     let evaluations = || group.iter().map(|(_, evaluation)| *evaluation);
-    let estimate = |of: &dyn Fn(&Evaluation) -> ByTask<'_>| {
+    let estimate = |of: &dyn Fn(&EvaluationRecord) -> ByTask<'_>| {
         let mut runs = Vec::new();
         for (_, evaluation) in group {
             runs.push(of(evaluation));
         }
         Estimate::of_runs(&runs)
     };
-    let figure = |of: &dyn Fn(&Played) -> f64| estimate(&|evaluation| evaluation.of_tasks(of));
+    let figure = |of: &dyn Fn(&EpisodeRecord) -> f64| estimate(&|evaluation| evaluation.of_tasks(of));
     let part = |part: &String| {
         (
             part.clone(),
@@ -210,18 +210,18 @@ fn row(setting: &Setting<'_>, group: &[(&Run, &Evaluation)]) -> Row {
         is_whole.then(|| (k, estimate(&|evaluation| evaluation.pass_by_task(k))))
     };
     let role = |role: &String| {
-        let has_own = |played: &Played| played.roles.contains_key(role);
+        let has_own = |played: &EpisodeRecord| played.roles.contains_key(role);
         let is_whole = evaluations().all(|evaluation| evaluation.episodes.iter().all(has_own));
         is_whole.then(|| (role.clone(), figure(&|played| played.roles[role].value)))
     };
     let roles = first.episodes.first().into_iter();
     // The counts come from files, which may hold any number.
     let sum_of =
-        |of: fn(&Evaluation) -> usize| evaluations().map(of).fold(0, usize::saturating_add);
-    let mean_of = |of: &dyn Fn(&Evaluation) -> f64| {
+        |of: fn(&EvaluationRecord) -> usize| evaluations().map(of).fold(0, usize::saturating_add);
+    let mean_of = |of: &dyn Fn(&EvaluationRecord) -> f64| {
         // Episodes that were left out have a cost too.
-        let episodes = |own: &Evaluation| own.episodes.len().saturating_add(own.skipped_episodes);
-        let per_episode = |own: &Evaluation| of(own) / episodes(own) as f64;
+        let episodes = |own: &EvaluationRecord| own.episodes.len().saturating_add(own.skipped_episodes);
+        let per_episode = |own: &EvaluationRecord| of(own) / episodes(own) as f64;
         mean(&evaluations().map(per_episode).collect::<Vec<_>>())
     };
     Row {

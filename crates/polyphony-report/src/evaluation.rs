@@ -8,10 +8,10 @@ use crate::statistics::{ByTask, Estimate, mean, or_nan, pass_at};
 
 /// A team's figures on held-out tasks: a line of `evaluations.jsonl`.
 ///
-/// Keys that a line lacks have the values of [`Evaluation::default`]; others are ignored.
+/// Keys that a line lacks have the values of [`EvaluationRecord::default`]; others are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Evaluation {
+pub struct EvaluationRecord {
     /// Training steps that the team had had; `None` where that is not known.
     pub step: Option<usize>,
     /// Who read whose answers, such as `parallel`: nobody did.
@@ -25,7 +25,7 @@ pub struct Evaluation {
     /// all that were played. Empty where the environment does not say what is solved.
     pub pass_at: IndexMap<usize, Estimate>,
     /// What each role said, and what it earned where each has a reward of its own.
-    pub roles: IndexMap<String, Said>,
+    pub roles: IndexMap<String, RoleSummary>,
     /// Tasks played.
     pub tasks: usize,
     /// Episodes of each task.
@@ -39,15 +39,15 @@ pub struct Evaluation {
     /// Tokens that they read: all histories that they answered.
     pub read_tokens: usize,
     /// All that depends on clocks.
-    pub timing: Timing,
+    pub timing: EvaluationTiming,
     /// What was played.
-    pub episodes: Vec<Played>,
+    pub episodes: Vec<EpisodeRecord>,
 }
 
 /// A role's part in an evaluation: means over all its responses, and its own return if it has one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Said {
+pub struct RoleSummary {
     /// Tokens of a response.
     #[serde(deserialize_with = "or_nan")]
     pub response_tokens: f64,
@@ -65,7 +65,7 @@ pub struct Said {
 /// How long an evaluation took.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Timing {
+pub struct EvaluationTiming {
     /// Seconds in all.
     #[serde(deserialize_with = "or_nan")]
     pub secs: f64,
@@ -80,7 +80,7 @@ pub struct Timing {
 /// One episode of a task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Played {
+pub struct EpisodeRecord {
     /// The task's identifier.
     pub task: String,
     /// Its return; with a reward per role, the mean over the roles.
@@ -90,7 +90,7 @@ pub struct Played {
     pub parts: IndexMap<String, f64>,
     /// The return of each role, where each has a reward of its own.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
-    pub roles: IndexMap<String, Earned>,
+    pub roles: IndexMap<String, RoleReturn>,
     /// Whether it ended with the task solved, where the environment says so.
     pub solved: Option<bool>,
     /// One text per role, at every turn.
@@ -100,7 +100,7 @@ pub struct Played {
 /// What a role earned in an episode, where each has a reward of its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Earned {
+pub struct RoleReturn {
     /// Its return.
     #[serde(rename = "return", deserialize_with = "or_nan")]
     pub value: f64,
@@ -111,7 +111,7 @@ pub struct Earned {
 /// The protocol in which nobody reads anything, as in training.
 pub(crate) const PARALLEL: &str = "parallel";
 
-impl Default for Evaluation {
+impl Default for EvaluationRecord {
     fn default() -> Self {
         Self {
             step: None,
@@ -126,13 +126,13 @@ impl Default for Evaluation {
             cut_episodes: 0,
             sampled_tokens: 0,
             read_tokens: 0,
-            timing: Timing::default(),
+            timing: EvaluationTiming::default(),
             episodes: Vec::new(),
         }
     }
 }
 
-impl Default for Said {
+impl Default for RoleSummary {
     fn default() -> Self {
         Self {
             response_tokens: f64::NAN,
@@ -143,7 +143,7 @@ impl Default for Said {
     }
 }
 
-impl Default for Timing {
+impl Default for EvaluationTiming {
     fn default() -> Self {
         Self {
             secs: f64::NAN,
@@ -153,7 +153,7 @@ impl Default for Timing {
     }
 }
 
-impl Evaluation {
+impl EvaluationRecord {
     /// The same with everything that follows from its episodes: the number of tasks, and the estimates of
     /// the return, of these parts of it, of pass@1 and pass@k of all k episodes, and of each role's own
     /// return. `timing.secs` is spread over the tasks.
@@ -177,7 +177,7 @@ impl Evaluation {
             .collect();
         let by_task = self.by_task();
         let (tasks, returns) = (by_task.len(), Estimate::of_run(by_task));
-        let timing = Timing {
+        let timing = EvaluationTiming {
             secs_per_task: self.timing.secs / tasks as f64,
             ..self.timing
         };
@@ -204,15 +204,15 @@ impl Evaluation {
             episodes.all(|played| played.roles.contains_key(*name))
         });
         let of_role = |name: &String| {
-            let figure = |of: &dyn Fn(&Earned) -> f64| {
+            let figure = |of: &dyn Fn(&RoleReturn) -> f64| {
                 let values = self.of_tasks(|played| played.roles.get(name).map_or(f64::NAN, of));
                 Estimate::of_run(values)
             };
             let part = |part: &String| {
-                let estimate = figure(&|earned: &Earned| value_of(&earned.parts, part));
+                let estimate = figure(&|earned: &RoleReturn| value_of(&earned.parts, part));
                 (part.clone(), estimate)
             };
-            let returns = figure(&|earned: &Earned| earned.value);
+            let returns = figure(&|earned: &RoleReturn| earned.value);
             (name.clone(), returns, parts.keys().map(part).collect())
         };
         names.map(of_role).collect()
@@ -259,16 +259,16 @@ impl Evaluation {
     }
 
     /// The means of some figure over the episodes of each task.
-    pub fn of_tasks(&self, figure: impl Fn(&Played) -> f64) -> ByTask<'_> {
+    pub fn of_tasks(&self, figure: impl Fn(&EpisodeRecord) -> f64) -> ByTask<'_> {
         let tasks = self.episodes_by_task().into_iter();
-        let mean_of = |own: Vec<&Played>| mean(&own.into_iter().map(&figure).collect::<Vec<_>>());
+        let mean_of = |own: Vec<&EpisodeRecord>| mean(&own.into_iter().map(&figure).collect::<Vec<_>>());
         tasks.map(|(task, own)| (task, mean_of(own))).collect()
     }
 
     /// The chance of each task that one of `k` episodes solves it, where as many were played; nothing
     /// where the environment does not say what is solved.
     pub fn pass_by_task(&self, k: usize) -> ByTask<'_> {
-        let rate = |(task, own): (_, Vec<&Played>)| {
+        let rate = |(task, own): (_, Vec<&EpisodeRecord>)| {
             let solved: Vec<bool> = own.iter().filter_map(|played| played.solved).collect();
             let right = solved.iter().filter(|solved| **solved).count();
             (solved.len() >= k).then(|| (task, pass_at(k, solved.len(), right)))
@@ -278,8 +278,8 @@ impl Evaluation {
     }
 
     /// The episodes of each task, none of them empty.
-    pub(crate) fn episodes_by_task(&self) -> IndexMap<&str, Vec<&Played>> {
-        let mut tasks: IndexMap<&str, Vec<&Played>> = IndexMap::new();
+    pub(crate) fn episodes_by_task(&self) -> IndexMap<&str, Vec<&EpisodeRecord>> {
+        let mut tasks: IndexMap<&str, Vec<&EpisodeRecord>> = IndexMap::new();
         for played in &self.episodes {
             tasks.entry(&played.task).or_default().push(played);
         }
@@ -309,35 +309,35 @@ mod tests {
     use super::*;
     use crate::fixture;
 
-    fn played(task: &str, value: f64, solved: bool) -> Played {
-        Played {
+    fn played(task: &str, value: f64, solved: bool) -> EpisodeRecord {
+        EpisodeRecord {
             task: task.to_owned(),
             value,
             parts: [("style".to_owned(), value)].into(),
             solved: Some(solved),
-            ..Played::default()
+            ..EpisodeRecord::default()
         }
     }
 
-    fn evaluation(episodes: Vec<Played>) -> Evaluation {
-        let said = |response_tokens| Said {
+    fn evaluation(episodes: Vec<EpisodeRecord>) -> EvaluationRecord {
+        let said = |response_tokens| RoleSummary {
             response_tokens,
             truncated_share: 0.5,
-            ..Said::default()
+            ..RoleSummary::default()
         };
-        Evaluation {
+        EvaluationRecord {
             samples: 2,
             roles: [
                 ("first".to_owned(), said(3.0)),
                 ("second".to_owned(), said(5.0)),
             ]
             .into(),
-            timing: Timing {
+            timing: EvaluationTiming {
                 secs: 2.0,
-                ..Timing::default()
+                ..EvaluationTiming::default()
             },
             episodes,
-            ..Evaluation::default()
+            ..EvaluationRecord::default()
         }
         .summarized(["style"])
     }
@@ -377,12 +377,12 @@ mod tests {
     #[test]
     fn roles_with_rewards_of_their_own_have_returns_and_parts() {
         let episode = |task: &str, values: [f64; 2]| {
-            let earned = |value: f64| Earned {
+            let earned = |value: f64| RoleReturn {
                 value,
                 parts: [("style".to_owned(), value / 2.0)].into(),
             };
             let roles = ["first", "second"].map(str::to_owned);
-            Played {
+            EpisodeRecord {
                 roles: roles.into_iter().zip(values.map(earned)).collect(),
                 ..played(task, values.iter().sum::<f64>() / 2.0, false)
             }
@@ -397,7 +397,7 @@ mod tests {
         let figures: IndexMap<String, f64> = found.figures().into_iter().collect();
         assert_eq!(figures["held_out/first/return"], 1.5);
         assert_eq!(figures["held_out/second/reward/style"], 2.25);
-        let again: Evaluation =
+        let again: EvaluationRecord =
             serde_json::from_str(&serde_json::to_string(&found).unwrap()).unwrap();
         // A role that some episodes lack has no return.
         let mut some = found.episodes.clone();
@@ -420,7 +420,7 @@ mod tests {
         let whole = fixture::evaluation(&[(1.5, "text"), (0.5, "more")]);
         let line = serde_json::to_value(&whole).unwrap();
         assert_eq!(
-            serde_json::from_value::<Evaluation>(line.clone()).unwrap(),
+            serde_json::from_value::<EvaluationRecord>(line.clone()).unwrap(),
             whole
         );
         let mut more = line.clone();
@@ -430,19 +430,19 @@ mod tests {
         }
         more["roles"]["summarizer"]["mood"] = json!("good");
         more["episodes"][0]["colour"] = json!(null);
-        assert_eq!(serde_json::from_value::<Evaluation>(more).unwrap(), whole);
+        assert_eq!(serde_json::from_value::<EvaluationRecord>(more).unwrap(), whole);
         for key in line.as_object().unwrap().keys() {
             let mut less = line.clone();
             less.as_object_mut().unwrap().shift_remove(key);
-            let less: Evaluation = serde_json::from_value(less).unwrap();
+            let less: EvaluationRecord = serde_json::from_value(less).unwrap();
             assert_eq!(less.episodes.is_empty(), key == "episodes", "{key}");
         }
-        let nothing: Evaluation = serde_json::from_str("{}").unwrap();
+        let nothing: EvaluationRecord = serde_json::from_str("{}").unwrap();
         assert_eq!(
             (nothing.protocol.as_str(), nothing.samples),
             ("parallel", 1)
         );
-        let bare: Evaluation =
+        let bare: EvaluationRecord =
             serde_json::from_value(json!({"episodes": [{}], "roles": {"a": {}}})).unwrap();
         assert_eq!((bare.episodes.len(), bare.roles["a"].returns), (1, None));
     }

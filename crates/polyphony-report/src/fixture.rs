@@ -5,7 +5,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 
 use crate::{
-    evaluation::{Evaluation, Played, Said, Timing},
+    evaluation::{EvaluationRecord, EpisodeRecord, RoleSummary, EvaluationTiming},
     info::{ProgramInfo, RunInfo},
     legacy,
     run::Run,
@@ -53,31 +53,31 @@ pub(crate) fn run(name: &str, recipe: &str, changes: &[&str]) -> Run {
 
 /// An evaluation of one-turn episodes with these returns, in which both agents of a pair said a text.
 /// Half of each return is its part `style`.
-pub(crate) fn evaluation(episodes: &[(f64, &str)]) -> Evaluation {
-    let played = |(index, (value, text)): (usize, &(f64, &str))| Played {
+pub(crate) fn evaluation(episodes: &[(f64, &str)]) -> EvaluationRecord {
+    let played = |(index, (value, text)): (usize, &(f64, &str))| EpisodeRecord {
         task: format!("t{index}"),
         value: *value,
         parts: IndexMap::from([("style".to_owned(), value / 2.0)]),
         turns: vec![vec![(*text).to_owned(); 2]],
-        ..Played::default()
+        ..EpisodeRecord::default()
     };
-    let said = || Said {
+    let said = || RoleSummary {
         response_tokens: 4.0,
         truncated_share: 0.5,
-        ..Said::default()
+        ..RoleSummary::default()
     };
-    Evaluation {
+    EvaluationRecord {
         step: Some(0),
         roles: ROLES.map(|role| (role.to_owned(), said())).into(),
         sampled_tokens: 8 * episodes.len(),
         read_tokens: 20 * episodes.len(),
-        timing: Timing {
+        timing: EvaluationTiming {
             secs: 2.0,
             tokens_per_sec: 4.0,
-            ..Timing::default()
+            ..EvaluationTiming::default()
         },
         episodes: episodes.iter().enumerate().map(played).collect(),
-        ..Evaluation::default()
+        ..EvaluationRecord::default()
     }
     .summarized(["style"])
 }

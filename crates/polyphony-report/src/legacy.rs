@@ -8,17 +8,17 @@ use serde_json::{Map, Value};
 
 use crate::{
     info::{AlgorithmInfo, EnvironmentInfo, RunInfo},
-    settings::Settings,
+    settings::FlatSettings,
 };
 
 /// The algorithm of recipes that named none.
 const ALGORITHM: &str = "Magrpo";
 
 /// The wrapper through which a single agent does a team's work.
-const SOLO: &str = "Solo";
+const SOLO: &str = "SingleAgent";
 
 /// Names the algorithm in the settings of a recipe that does not, so that runs before and after are alike.
-pub(crate) fn complete(settings: &mut Settings) {
+pub(crate) fn complete(settings: &mut FlatSettings) {
     let has_settings = settings.keys().any(|path| path.starts_with("algorithm."));
     if has_settings && !settings.contains_key("algorithm") {
         settings.insert("algorithm".to_owned(), ALGORITHM.to_owned());
@@ -26,7 +26,7 @@ pub(crate) fn complete(settings: &mut Settings) {
 }
 
 /// What the settings say of a run. `roles` are those that its files name.
-pub(crate) fn derive(settings: &Settings, roles: Vec<String>) -> RunInfo {
+pub(crate) fn derive(settings: &FlatSettings, roles: Vec<String>) -> RunInfo {
     let environment = environment(settings, roles);
     RunInfo {
         held_out: settings
@@ -41,11 +41,11 @@ pub(crate) fn derive(settings: &Settings, roles: Vec<String>) -> RunInfo {
     }
 }
 
-fn number(settings: &Settings, path: &str) -> Option<f64> {
+fn number(settings: &FlatSettings, path: &str) -> Option<f64> {
     settings.get(path)?.parse().ok()
 }
 
-fn environment(settings: &Settings, roles: Vec<String>) -> EnvironmentInfo {
+fn environment(settings: &FlatSettings, roles: Vec<String>) -> EnvironmentInfo {
     let name = settings.get("environment").cloned().unwrap_or_default();
     let team = name
         .strip_prefix(SOLO)
@@ -65,7 +65,7 @@ fn environment(settings: &Settings, roles: Vec<String>) -> EnvironmentInfo {
     }
 }
 
-fn algorithm(settings: &Settings, is_single_agent: bool) -> AlgorithmInfo {
+fn algorithm(settings: &FlatSettings, is_single_agent: bool) -> AlgorithmInfo {
     let name = settings.get("algorithm").map_or(ALGORITHM, String::as_str);
     let baseline = settings.get("algorithm.baseline").map(String::as_str);
     let method = match (name, baseline.unwrap_or("GroupMean"), is_single_agent) {
@@ -105,7 +105,7 @@ fn data_set(source: &str) -> String {
 const MOST_ROLES: usize = 16;
 
 /// The models of the key `team`: `Copies("a")`, `Each(["a","b"])` or `Shared("a")`.
-fn models(settings: &Settings, roles: usize) -> Vec<String> {
+fn models(settings: &FlatSettings, roles: usize) -> Vec<String> {
     let Some(team) = settings.get("team") else {
         return Vec::new();
     };
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn one_agent_and_unknown_names_are_called_as_before() {
         let info = derived(
-            r#"(environment: Solo(Tldr), held_out: Embedded(TldrHeldOut), team: Each(["m", "n"]),
+            r#"(environment: SingleAgent(Tldr), held_out: Embedded(TldrHeldOut), team: Each(["m", "n"]),
                algorithm: (baseline: GroupMean))"#,
         );
         let environment = &info.environment;
@@ -186,7 +186,7 @@ mod tests {
             &environment.label,
             &environment.team_name,
         ];
-        assert_eq!(names, ["Solo(Tldr)", "tldr-solo", "tldr"]);
+        assert_eq!(names, ["SingleAgent(Tldr)", "tldr-solo", "tldr"]);
         assert!(environment.is_single_agent);
         assert_eq!(
             (info.held_out.as_str(), info.algorithm.method.as_str()),

@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use polyphony_episode::{Metric, MetricKey};
-//! use polyphony_report::{Evaluation, Played, Run, RunDirectory, RunInfo, compare, comparison_text};
+//! use polyphony_report::{EvaluationRecord, EpisodeRecord, Run, RunDirectory, RunInfo, compare, comparison_text};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
@@ -25,8 +25,8 @@
 //! let loss = Metric::new(MetricKey::new("value_loss").of_role("reader"), 0.5, "", "Loss of the critic");
 //! run.record(1, &[loss], [serde_json::json!({"task": "a"})])?;
 //! let parts = [("spelling".to_owned(), 0.75)].into();
-//! let played = Played { task: "a".to_owned(), value: 0.75, parts, ..Played::default() };
-//! let evaluation = Evaluation { step: Some(1), episodes: vec![played], ..Evaluation::default() };
+//! let played = EpisodeRecord { task: "a".to_owned(), value: 0.75, parts, ..EpisodeRecord::default() };
+//! let evaluation = EvaluationRecord { step: Some(1), episodes: vec![played], ..EvaluationRecord::default() };
 //! run.record_evaluation(&evaluation.summarized(["spelling"]))?;
 //!
 //! let run = Run::read(&path)?;
@@ -68,7 +68,7 @@ mod watch;
 pub use comparison::{Row, compare, comparison_text};
 pub use duration::duration_text;
 pub use error::{ReportError, Result};
-pub use evaluation::{Earned, Evaluation, Played, Said, Timing};
+pub use evaluation::{RoleReturn, EvaluationRecord, EpisodeRecord, RoleSummary, EvaluationTiming};
 pub use files::{check_new, make_new, make_numbered, remove_unfinished, replace_text, unfinished};
 pub use info::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
 pub use metrics::{Catalog, Explanation, flat_name};
@@ -78,7 +78,7 @@ pub use run::{
     trained_steps,
 };
 pub use run_directory::{Lengths, RunDirectory, check_free, save_evaluation, save_trained_steps};
-pub use settings::{Settings, entries, fields, held, is_below, reader, settings};
+pub use settings::{FlatSettings, entries, fields, held, is_below, reader, settings};
 pub use statistics::{ByTask, Estimate, mean, pass_at};
 pub use summary::before_and_after;
 pub use table::table;

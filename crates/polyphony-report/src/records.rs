@@ -12,7 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     error::{ReportError, Result},
-    evaluation::Evaluation,
+    evaluation::EvaluationRecord,
     events,
 };
 
@@ -55,7 +55,7 @@ impl Kept<'_> {
 
     /// Checks that every evaluation can be read, and is of one of the steps.
     pub(crate) fn check_evaluations(&self, steps: usize) -> Result<()> {
-        self.check_lines(|evaluation: Evaluation| {
+        self.check_lines(|evaluation: EvaluationRecord| {
             let step = evaluation.step.filter(|step| *step > steps)?;
             Some(out_of_order(step, &(0..=steps)))
         })

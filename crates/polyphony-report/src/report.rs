@@ -125,7 +125,7 @@ struct About {
     seed: u64,
     /// Steps that are done, and for a training run those that there are to do.
     steps: String,
-    /// Settings of the recipe, as they stand there.
+    /// FlatSettings of the recipe, as they stand there.
     samples: String,
     learning_rate: String,
     temperature: String,

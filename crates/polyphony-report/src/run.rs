@@ -12,12 +12,12 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::{ReportError, Result},
-    evaluation::Evaluation,
+    evaluation::EvaluationRecord,
     info::RunInfo,
     layout, legacy,
     metrics::{Catalog, figures},
     read::{lines, optional_json, optional_text},
-    settings::{Settings, reader, settings},
+    settings::{FlatSettings, reader, settings},
 };
 
 /// A training run, a baseline or a kept evaluation on disk.
@@ -30,15 +30,15 @@ pub struct Run {
     /// The text of its resolved recipe.
     pub recipe: String,
     /// The settings of the recipe by their paths.
-    pub settings: Settings,
+    pub settings: FlatSettings,
     /// The settings of the team's training, if this is a kept evaluation of a trained team.
-    pub training: Option<Settings>,
+    pub training: Option<FlatSettings>,
     /// The metrics of every step; empty for a baseline.
     pub metrics: Vec<Map<String, Value>>,
     /// The units and meanings of the metrics.
     pub catalog: Catalog,
     /// The evaluations, in the order in which they were made.
-    pub evaluations: Vec<Evaluation>,
+    pub evaluations: Vec<EvaluationRecord>,
     /// What is missing, since an older program made it, in whole sentences.
     pub missing: Vec<String>,
 }
@@ -92,7 +92,7 @@ impl Run {
     }
 
     /// The first evaluation, and the last one if there are several.
-    pub fn ends(&self) -> [Option<&Evaluation>; 2] {
+    pub fn ends(&self) -> [Option<&EvaluationRecord>; 2] {
         match self.evaluations.as_slice() {
             [] => [None, None],
             [only] => [Some(only), None],
@@ -101,7 +101,7 @@ impl Run {
     }
 
     /// The evaluation after this many steps.
-    pub fn evaluation_at(&self, step: usize) -> Option<&Evaluation> {
+    pub fn evaluation_at(&self, step: usize) -> Option<&EvaluationRecord> {
         let mut evaluations = self.evaluations.iter();
         evaluations.find(|evaluation| evaluation.step == Some(step))
     }
@@ -113,7 +113,7 @@ impl Run {
     }
 }
 
-fn settings_of(recipe: &str) -> Settings {
+fn settings_of(recipe: &str) -> FlatSettings {
     let mut settings = settings(recipe);
     legacy::complete(&mut settings);
     settings
@@ -122,11 +122,11 @@ fn settings_of(recipe: &str) -> Settings {
 /// Combines `run.json` with what can be derived from the recipe, for the run and for its team's training.
 fn info(
     mut file: Map<String, Value>,
-    own: &Settings,
-    training: Option<&Settings>,
+    own: &FlatSettings,
+    training: Option<&FlatSettings>,
     roles: Vec<String>,
 ) -> Result<RunInfo, serde_json::Error> {
-    let read = |settings: &Settings, file: Map<String, Value>| {
+    let read = |settings: &FlatSettings, file: Map<String, Value>| {
         let mut value = serde_json::to_value(legacy::derive(settings, roles.clone()))?;
         legacy::overlay(&mut value, file);
         serde_json::from_value::<RunInfo>(value)
@@ -144,7 +144,7 @@ fn info(
 }
 
 /// The roles that a run's files name.
-fn roles(metrics: &[Map<String, Value>], evaluations: &[Evaluation]) -> Vec<String> {
+fn roles(metrics: &[Map<String, Value>], evaluations: &[EvaluationRecord]) -> Vec<String> {
     if let Some(evaluation) = evaluations.first() {
         return evaluation.roles.keys().cloned().collect();
     }
@@ -239,7 +239,7 @@ pub fn metrics(run: &Path) -> Result<Vec<Map<String, Value>>> {
 ///
 /// # Errors
 /// If they cannot be read.
-pub fn evaluations(run: &Path) -> Result<Vec<Evaluation>> {
+pub fn evaluations(run: &Path) -> Result<Vec<EvaluationRecord>> {
     lines(&run.join(layout::EVALUATIONS))
 }
 

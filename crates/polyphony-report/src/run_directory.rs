@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     error::{ReportError, Result},
-    evaluation::Evaluation,
+    evaluation::EvaluationRecord,
     events,
     files::{UNFINISHED, make, make_numbered, replace_text},
     info::RunInfo,
@@ -254,7 +254,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// If the disk is full or gone.
-    pub fn record_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
+    pub fn record_evaluation(&mut self, evaluation: &EvaluationRecord) -> Result<()> {
         let step = evaluation.step.unwrap_or_default();
         let mut write = || {
             write_line(&mut self.evaluations, evaluation)?;
@@ -338,7 +338,7 @@ pub fn save_evaluation(
     recipe: &str,
     info: &RunInfo,
     trained_by: Option<&Path>,
-    evaluation: &Evaluation,
+    evaluation: &EvaluationRecord,
 ) -> Result<()> {
     let write = || {
         let mut info = info.clone();

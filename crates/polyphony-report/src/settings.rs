@@ -15,7 +15,7 @@ use serde::{
 };
 
 /// The values of a recipe by their paths, such as `updates.learning_rate`, each as RON on one line.
-pub type Settings = IndexMap<String, String>;
+pub type FlatSettings = IndexMap<String, String>;
 
 /// The sections whose values are choices with settings of their own.
 const CHOICES: [&str; 2] = ["environment", "algorithm"];
@@ -26,11 +26,11 @@ pub fn reader() -> ron::Options {
 }
 
 /// Every value of a recipe's text by its path: those of sections, of the environment and of the algorithm
-/// one by one, other choices as a whole. `environment: Solo(Coding(turns: 2))` has the settings
-/// `environment`, which is `Solo(Coding)`, and `environment.turns`. A map has the settings of its keys, and
+/// one by one, other choices as a whole. `environment: SingleAgent(Coding(turns: 2))` has the settings
+/// `environment`, which is `SingleAgent(Coding)`, and `environment.turns`. A map has the settings of its keys, and
 /// after them the map as a whole.
-pub fn settings(recipe: &str) -> Settings {
-    let mut settings = Settings::new();
+pub fn settings(recipe: &str) -> FlatSettings {
+    let mut settings = FlatSettings::new();
     collect(recipe, "", &mut settings);
     settings
 }
@@ -39,7 +39,7 @@ pub fn settings(recipe: &str) -> Settings {
 /// map repeat its path.
 const LONGEST_PATH: usize = 256;
 
-fn collect(text: &str, path: &str, settings: &mut Settings) {
+fn collect(text: &str, path: &str, settings: &mut FlatSettings) {
     let text = trimmed(text);
     if path.len() > LONGEST_PATH {
         settings.insert(path.to_owned(), value(text));
@@ -134,8 +134,8 @@ pub fn entries(text: &str) -> Option<Vec<(String, String)>> {
     reader().from_str(text).ok().map(|Fields(fields)| fields)
 }
 
-/// The name of an enum's variant and the one other variant with fields that it holds, as `Solo` and
-/// `Coding(turns: 2)` of `Solo(Coding(turns: 2))`.
+/// The name of an enum's variant and the one other variant with fields that it holds, as `SingleAgent` and
+/// `Coding(turns: 2)` of `SingleAgent(Coding(turns: 2))`.
 pub fn held(text: &str) -> Option<(&str, &str)> {
     let (outer, rest) = text.split_once('(')?;
     let inner = trimmed(rest.trim_end().strip_suffix(')')?);
@@ -296,24 +296,24 @@ mod tests {
             ("(environment: Tldr)", &[("environment", "Tldr")]),
             ("(environment: Tldr())", &[("environment", "Tldr")]),
             (
-                "(environment: Solo(Tldr))",
-                &[("environment", "Solo(Tldr)")],
+                "(environment: SingleAgent(Tldr))",
+                &[("environment", "SingleAgent(Tldr)")],
             ),
             (
-                "(environment: Solo(Tldr()))",
-                &[("environment", "Solo(Tldr)")],
+                "(environment: SingleAgent(Tldr()))",
+                &[("environment", "SingleAgent(Tldr)")],
             ),
             (
-                "(environment: Solo(Coding(settings: (turns: 2), sandbox: (workers: 1))))",
+                "(environment: SingleAgent(Coding(settings: (turns: 2), sandbox: (workers: 1))))",
                 &[
-                    ("environment", "Solo(Coding)"),
+                    ("environment", "SingleAgent(Coding)"),
                     ("environment.settings.turns", "2"),
                     ("environment.sandbox.workers", "1"),
                 ],
             ),
             (
-                "(environment: Solo(\n    Coding(\n        turns: 2,\n    ),\n))",
-                &[("environment", "Solo(Coding)"), ("environment.turns", "2")],
+                "(environment: SingleAgent(\n    Coding(\n        turns: 2,\n    ),\n))",
+                &[("environment", "SingleAgent(Coding)"), ("environment.turns", "2")],
             ),
             (
                 "(algorithm: Number_Plate(samples: 8, kl: Loss(coefficient: 0.1)))",
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn what_holds_another_is_told_from_what_holds_a_value() {
         let rows = [
-            ("Solo(Coding(turns: 2))", Some(("Solo", "Coding(turns: 2)"))),
+            ("SingleAgent(Coding(turns: 2))", Some(("SingleAgent", "Coding(turns: 2)"))),
             ("Same(Cuda(1))", Some(("Same", "Cuda(1)"))),
             ("Copies(\"a\")", None),
             ("Tldr", None),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{evaluation::Evaluation, table::table, visible::visible};
+use crate::{evaluation::EvaluationRecord, table::table, visible::visible};
 
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
@@ -10,8 +10,8 @@ const SHOWN: usize = 400;
 /// Figures before and after training as a table, and the task with the middle change of return as an example.
 /// `roles` are the names of the roles.
 pub fn before_and_after<R: AsRef<str>>(
-    before: &Evaluation,
-    after: &Evaluation,
+    before: &EvaluationRecord,
+    after: &EvaluationRecord,
     roles: &[R],
 ) -> String {
     let (earlier, later) = (before.estimates(), after.estimates());

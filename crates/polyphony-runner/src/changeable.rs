@@ -1,7 +1,7 @@
 //! What a resumed run may change: the settings that leave the steps that are done as they are.
 
 use anyhow::{Result, bail};
-use polyphony_report::{Settings, is_below, settings};
+use polyphony_report::{FlatSettings, is_below, settings};
 
 use crate::{operational::operational_keys, recipe::Recipe, registry::Registry};
 
@@ -46,12 +46,12 @@ impl Changeable {
         )
     }
 
-    /// The first setting of `before` that `after` has with another value and may not change. Settings that
+    /// The first setting of `before` that `after` has with another value and may not change. FlatSettings that
     /// only one of them has do not count: another version of the program may have added them.
     pub(crate) fn broken<'s>(
         &self,
-        before: &'s Settings,
-        after: &Settings,
+        before: &'s FlatSettings,
+        after: &FlatSettings,
     ) -> Option<(&'s str, &'s str)> {
         let mut differing = before
             .iter()

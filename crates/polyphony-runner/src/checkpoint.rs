@@ -17,7 +17,7 @@ use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
 use polyphony_report::{
-    Lengths, ReportError, RunDirectory, Settings, reader, remove_unfinished, settings, unfinished,
+    Lengths, ReportError, RunDirectory, FlatSettings, reader, remove_unfinished, settings, unfinished,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub(crate) struct Position {
 struct State {
     format: u64,
     /// The recipe's settings by their paths.
-    settings: Settings,
+    settings: FlatSettings,
     position: Position,
     agents: Vec<String>,
     /// The algorithm's state without its tensors.
@@ -401,7 +401,7 @@ fn read_state(path: &Path) -> Result<State> {
 
 /// Refuses a checkpoint that was made by another recipe. A setting that only one of the two has is ignored:
 /// another version of the program may have added it.
-fn check_settings(kept: &Settings, recipe: &Settings, changeable: &Changeable) -> Result<()> {
+fn check_settings(kept: &FlatSettings, recipe: &FlatSettings, changeable: &Changeable) -> Result<()> {
     if let Some((path, value)) = changeable.broken(kept, recipe) {
         bail!(
             "it was made with another recipe than the run's recipe.ron: `{path}` was {value}, and is {} now",

@@ -102,7 +102,7 @@ fn parts(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The parts of the choice called `name` in a RON value: of the value itself, or of the choice inside,
-/// as in `Solo(Tldr)`.
+/// as in `SingleAgent(Tldr)`.
 pub(crate) fn find<'t>(value: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
     let (own, settings) = parts(value)?;
     if own == name {
@@ -165,7 +165,7 @@ mod tests {
             ("Tldr", "Tldr", "()"),
             (" Tldr() ", "Tldr", "()"),
             ("Magrpo(samples: 8)", "Magrpo", "(samples: 8)"),
-            ("/* why */ Solo // one\n (Tldr)", "Solo", "(Tldr)"),
+            ("/* why */ SingleAgent // one\n (Tldr)", "SingleAgent", "(Tldr)"),
             ("Embedded(TldrTrain)", "Embedded", "(TldrTrain)"),
         ] {
             let choice = Choice::from_ron(text).unwrap();
@@ -179,9 +179,9 @@ mod tests {
 
     #[test]
     fn a_choice_is_found_inside_another() {
-        let value = "Solo(/* not Tldr */ Tldr(weight: 2))";
+        let value = "SingleAgent(/* not Tldr */ Tldr(weight: 2))";
         assert_eq!(find(value, "Tldr"), Some(("Tldr", "(weight: 2)")));
-        let (_, settings) = find(value, "Solo").unwrap();
+        let (_, settings) = find(value, "SingleAgent").unwrap();
         assert_eq!(settings, "(/* not Tldr */ Tldr(weight: 2))");
         assert_eq!(find(value, "weight"), None);
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{Environment, FinishReason, Response, Reward, Role, Turn};
 use polyphony_marl::{Episode, Episodes, Protocol, play_episodes};
-use polyphony_report::{Earned, Evaluation, Played, RunInfo, Said, Timing, mean};
+use polyphony_report::{RoleReturn, EvaluationRecord, EpisodeRecord, RunInfo, RoleSummary, EvaluationTiming, mean};
 
 use crate::{
     batch::tasks_at_once,
@@ -40,7 +40,7 @@ pub struct Evaluated {
     /// What is known of its environment and algorithm.
     pub info: RunInfo,
     /// The figures.
-    pub evaluation: Evaluation,
+    pub evaluation: EvaluationRecord,
 }
 
 /// Evaluates a team outside of its training. `None` if it was stopped.
@@ -104,7 +104,7 @@ impl EvaluationSession<'_> {
         title: &str,
         stop: &Stop,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Evaluation>> {
+    ) -> Result<Option<EvaluationRecord>> {
         let started = Instant::now();
         let tasks = &self.prepared.held_out;
         observer.on_event(Event::Begun {
@@ -168,7 +168,7 @@ struct PlayedTasks<'a> {
 
 impl PlayedTasks<'_> {
     /// Summarizes the episodes.
-    fn summarize(&self, episodes: &Episodes) -> Evaluation {
+    fn summarize(&self, episodes: &Episodes) -> EvaluationRecord {
         let Self {
             environment, secs, ..
         } = *self;
@@ -177,7 +177,7 @@ impl PlayedTasks<'_> {
         let paid = || all.iter().chain(&episodes.left_out);
         let sampled_tokens = paid().map(|episode| episode.sampled_tokens).sum();
         let played = |episode| record(environment, episode, self.discount);
-        let evaluation = Evaluation {
+        let evaluation = EvaluationRecord {
             step: self.step,
             protocol: self.protocol.name.to_string(),
             roles: said(environment, all),
@@ -186,20 +186,20 @@ impl PlayedTasks<'_> {
             cut_episodes: all.iter().filter(|episode| episode.is_cut).count(),
             sampled_tokens,
             read_tokens: paid().map(|episode| episode.read_tokens).sum(),
-            timing: Timing {
+            timing: EvaluationTiming {
                 secs,
                 tokens_per_sec: sampled_tokens as f64 / secs,
-                ..Timing::default()
+                ..EvaluationTiming::default()
             },
             episodes: all.iter().map(played).collect(),
-            ..Evaluation::default()
+            ..EvaluationRecord::default()
         };
         evaluation.summarized(environment.reward_parts())
     }
 }
 
 /// The record that is kept of an episode.
-fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Played {
+fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> EpisodeRecord {
     let parts = |part_of: &dyn Fn(&Reward, &str) -> Option<f64>| {
         let part = |name: &String| {
             let value = |reward: &Reward| part_of(reward, name).unwrap_or(0.0);
@@ -208,7 +208,7 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Pl
         environment.reward_parts().iter().map(part).collect()
     };
     let earned = |(role, named): (usize, &Role)| {
-        let earned = Earned {
+        let earned = RoleReturn {
             value: episode.discounted(discount, |reward| reward.total_of(role)),
             parts: parts(&|reward, name| reward.part_of(role, name)),
         };
@@ -225,7 +225,7 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Pl
             .map(|response| response.text.to_string())
             .collect()
     };
-    Played {
+    EpisodeRecord {
         task: episode.task.clone(),
         value: episode.discounted(discount, Reward::total),
         parts: parts(&|reward, name| reward.part(name)),
@@ -242,16 +242,16 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Pl
 }
 
 /// Statistics of each role's responses.
-fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String, Said> {
+fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String, RoleSummary> {
     let of_role = |(index, role): (usize, &Role)| {
         let responses = || episodes.iter().flat_map(|episode| episode.responses(index));
         let lengths: Vec<f64> = responses().map(|said| said.tokens.len() as f64).collect();
         let is_cut = |said: &Response| f64::from(u8::from(said.finish == FinishReason::Length));
         let cut: Vec<f64> = responses().map(is_cut).collect();
-        let said = Said {
+        let said = RoleSummary {
             response_tokens: mean(&lengths),
             truncated_share: mean(&cut),
-            ..Said::default()
+            ..RoleSummary::default()
         };
         (role.name.clone(), said)
     };
@@ -375,10 +375,10 @@ mod tests {
             (found.timing.tokens_per_sec, found.timing.secs_per_task),
             (16.0, 1.0)
         );
-        let said = |response_tokens, truncated_share| Said {
+        let said = |response_tokens, truncated_share| RoleSummary {
             response_tokens,
             truncated_share,
-            ..Said::default()
+            ..RoleSummary::default()
         };
         assert_eq!(found.roles["first"], said(3.0, 0.0));
         assert_eq!(found.roles["second"], said(5.0, 1.0));

@@ -162,7 +162,7 @@ fn section(name: &str) -> &str {
     match name {
         "Updates" => "`updates`",
         "Sampling" => "`sampling`",
-        "EvaluationPlan" => "`evaluation`",
+        "EvaluationConfig" => "`evaluation`",
         "Checkpoints" => "`checkpoints`",
         "Recipe" => "a recipe",
         other => other,

@@ -55,7 +55,7 @@ pub(crate) const TEXT: &str = r#"(
 pub(crate) fn registry() -> Registry {
     Registry::new()
         .environment::<SameLength>("SameLength")
-        .single_agent("Solo", |team| team)
+        .single_agent("SingleAgent", |team| team)
         .algorithm::<Magrpo>("Magrpo")
         .recipe("same-length", TEXT)
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
 use anyhow::{Result, bail};
 use polyphony_marl::{
-    AgentPlan, AlgorithmMemory, AlgorithmSettings, ComputePlace, Game, Need, RolloutWeights,
+    AgentPlan, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec, Need, RolloutWeights,
 };
 use polyphony_model::{Activations, ModelConfig};
 use sysinfo::{ProcessesToUpdate, System};
@@ -15,7 +15,7 @@ use sysinfo::{ProcessesToUpdate, System};
 use crate::{
     batch::tasks_at_once,
     device::DeviceChoice,
-    recipe::{FineTuning, Recipe, Team},
+    recipe::{FineTuning, Recipe, TeamModels},
 };
 
 /// Bytes per number.
@@ -39,7 +39,7 @@ pub(crate) struct Member {
 /// What determines the memory of a run.
 pub(crate) struct Plan<'a> {
     pub(crate) recipe: &'a Recipe,
-    pub(crate) game: Game,
+    pub(crate) game: EnvironmentSpec,
     pub(crate) algorithm: &'a dyn AlgorithmSettings,
 }
 
@@ -86,7 +86,7 @@ impl Plan<'_> {
     /// that this process has or can get; `None` if the system does not report it. Other devices never do.
     ///
     /// # Errors
-    /// States what is needed, what is available, and what would help.
+    /// HiddenStates what is needed, what is available, and what would help.
     pub(crate) fn check(&self, members: &[Member], available: Option<u64>) -> Result<()> {
         let needed = by_device(&self.needs(members));
         let needed = needed.get(&DeviceChoice::Cpu.to_string());
@@ -141,9 +141,9 @@ impl Plan<'_> {
             shares_start: member.shares_start,
             history: member.prompt.map(|prompt| self.last_prompt(prompt)),
             place: match member.device {
-                DeviceChoice::Cpu => ComputePlace::Processor,
+                DeviceChoice::Cpu => ComputeDevice::Cpu,
                 DeviceChoice::Cuda(_) | DeviceChoice::Wgpu | DeviceChoice::Vulkan(_) => {
-                    ComputePlace::Gpu
+                    ComputeDevice::Gpu
                 }
             },
         };
@@ -243,7 +243,7 @@ fn advice(recipe: &Recipe) -> String {
     if recipe.updates.activations == Activations::Keep {
         ways.push("set `updates.activations` to Recompute");
     }
-    if !matches!(recipe.team, Team::Shared(_)) {
+    if !matches!(recipe.team, TeamModels::Shared(_)) {
         ways.push("let all roles share one model with `team: Shared(…)`");
     }
     ways.push("lower `tasks_per_step`, `algorithm.samples` or `max_new_tokens`");
@@ -319,7 +319,7 @@ mod tests {
         let environment = registry.build_environment(&recipe.environment).unwrap();
         Plan {
             recipe,
-            game: Game::of(environment.as_ref()),
+            game: EnvironmentSpec::of(environment.as_ref()),
             algorithm: &*ALGORITHM,
         }
     }

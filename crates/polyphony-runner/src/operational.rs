@@ -83,7 +83,7 @@ mod tests {
         };
         let workers = "environment.workers";
         assert_eq!(keys("Parallel(workers: 2)", None), [workers]);
-        assert_eq!(keys("Solo(Parallel)", None), [workers]);
+        assert_eq!(keys("SingleAgent(Parallel)", None), [workers]);
         assert!(keys("SameLength", None).is_empty());
         let both = keys("Parallel", Some("Bounded(most: 3)"));
         assert_eq!(both, [workers, "held_out.most"]);

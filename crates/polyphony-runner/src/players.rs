@@ -8,7 +8,7 @@ use polyphony_report::check_training_run;
 
 use crate::{
     device::Devices,
-    recipe::{Recipe, Team},
+    recipe::{Recipe, TeamModels},
     registry::Registry,
     team::{AGENTS, agent_names},
 };
@@ -51,7 +51,7 @@ impl Players<'_> {
             Self::SingleAgent => {
                 let devices = recipe.devices.of_team(1);
                 let first = recipe.team.names().first().copied().map(str::to_owned);
-                recipe.team = Team::Copies(first.context("`team` lists no models")?);
+                recipe.team = TeamModels::Copies(first.context("`team` lists no models")?);
                 recipe.devices = Devices::Same(devices.first().copied().unwrap_or_default());
                 recipe.max_new_tokens *= environment.roles().len();
                 recipe.updates.learning_rates.clear();
@@ -64,7 +64,7 @@ impl Players<'_> {
 }
 
 /// The agents that a run of a team like this one has saved.
-fn agents_of(run: &Path, team: &Team, roles: &[Role]) -> Result<Team> {
+fn agents_of(run: &Path, team: &TeamModels, roles: &[Role]) -> Result<TeamModels> {
     let path_of = |name: String| {
         let path = run.join(AGENTS).join(&name);
         ensure!(
@@ -79,8 +79,8 @@ fn agents_of(run: &Path, team: &Team, roles: &[Role]) -> Result<Team> {
     let names = agent_names(team, roles).into_iter();
     let mut paths = names.map(path_of).collect::<Result<Vec<_>>>()?;
     Ok(match team {
-        Team::Shared(_) => Team::Shared(paths.remove(0)),
-        Team::Copies(_) | Team::Each(_) => Team::Each(paths),
+        TeamModels::Shared(_) => TeamModels::Shared(paths.remove(0)),
+        TeamModels::Copies(_) | TeamModels::Each(_) => TeamModels::Each(paths),
     })
 }
 
@@ -111,9 +111,9 @@ mod tests {
         ];
         let team = fixture::recipe(&changes);
         let single = cast(Players::SingleAgent, &changes).unwrap();
-        assert_eq!(single.environment.name(), "Solo");
+        assert_eq!(single.environment.name(), "SingleAgent");
         assert_eq!(single.max_new_tokens, 2 * team.max_new_tokens);
-        assert_eq!(single.team, Team::Copies("a".to_owned()));
+        assert_eq!(single.team, TeamModels::Copies("a".to_owned()));
         assert_eq!(single.devices, Devices::Same(crate::DeviceChoice::Cuda(1)));
         assert!(single.updates.learning_rates.is_empty());
     }
@@ -134,8 +134,8 @@ mod tests {
         }
         let path = |name: &str| run.join(AGENTS).join(name).display().to_string();
         let each = cast(Players::AgentsOf(run), &[]).unwrap();
-        assert_eq!(each.team, Team::Each(vec![path("left"), path("right")]));
+        assert_eq!(each.team, TeamModels::Each(vec![path("left"), path("right")]));
         let shared = cast(Players::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
-        assert_eq!(shared.team, Team::Shared(path("shared")));
+        assert_eq!(shared.team, TeamModels::Shared(path("shared")));
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use polyphony_episode::{Environment, Split, Task};
-use polyphony_marl::{AlgorithmSettings, Game, StartedTasks, start_tasks};
+use polyphony_marl::{AlgorithmSettings, EnvironmentSpec, StartedTasks, start_tasks};
 
 use crate::{
     choice::Choice,
@@ -48,7 +48,7 @@ impl Prepared {
         let mut members = models.members(environment.roles().len());
         let plan = memory::Plan {
             recipe,
-            game: Game::of(environment.as_ref()),
+            game: EnvironmentSpec::of(environment.as_ref()),
             algorithm: algorithm.as_ref(),
         };
         let available = memory::available();

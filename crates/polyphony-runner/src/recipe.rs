@@ -33,7 +33,7 @@ pub struct Recipe {
     #[serde(default)]
     pub held_out: Option<Choice>,
     /// The models that the agents start from.
-    pub team: Team,
+    pub team: TeamModels,
     /// How responses are sampled.
     #[serde(default)]
     pub sampling: Sampling,
@@ -58,7 +58,7 @@ pub struct Recipe {
     pub tasks_per_step: usize,
     /// How the team is evaluated.
     #[serde(default)]
-    pub evaluation: EvaluationPlan,
+    pub evaluation: EvaluationConfig,
     /// What is saved so that a stopped run can be resumed.
     #[serde(default)]
     pub checkpoints: Checkpoints,
@@ -132,7 +132,7 @@ impl FineTuning {
 
 /// The models that the agents start from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Team {
+pub enum TeamModels {
     /// Every agent starts as its own copy of one model.
     Copies(String),
     /// One model for each agent, in the order of the environment's roles.
@@ -144,7 +144,7 @@ pub enum Team {
 /// How the team is evaluated on held-out tasks before, during and after training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct EvaluationPlan {
+pub struct EvaluationConfig {
     /// How many held-out tasks to use, from the first; all if there are fewer.
     pub tasks: usize,
     /// Episodes per task.
@@ -153,14 +153,14 @@ pub struct EvaluationPlan {
     pub every: Option<usize>,
 }
 
-impl EvaluationPlan {
+impl EvaluationConfig {
     /// Whether the team is evaluated between its first and its last step, after this many.
     pub(crate) fn is_due(&self, steps: usize) -> bool {
         self.every.is_some_and(|every| steps.is_multiple_of(every))
     }
 }
 
-impl Default for EvaluationPlan {
+impl Default for EvaluationConfig {
     fn default() -> Self {
         Self {
             tasks: 32,
@@ -186,7 +186,7 @@ impl Default for Checkpoints {
     }
 }
 
-impl Team {
+impl TeamModels {
     /// The models that the team names.
     pub fn names(&self) -> Vec<&str> {
         match self {

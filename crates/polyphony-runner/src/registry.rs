@@ -38,7 +38,7 @@ struct SingleAgent {
     wrap: fn(Box<dyn Environment>) -> Box<dyn Environment>,
 }
 
-/// Settings that have been read, and their choice with every key spelled out.
+/// FlatSettings that have been read, and their choice with every key spelled out.
 #[derive(Debug)]
 pub struct Resolved<T: ?Sized> {
     /// The settings.
@@ -128,7 +128,7 @@ impl Registry {
     }
 
     /// Registers the wrapper that lets one agent do the work of another environment's team, named in
-    /// recipes as in `Solo(Tldr)`.
+    /// recipes as in `SingleAgent(Tldr)`.
     #[must_use]
     pub fn single_agent(
         mut self,
@@ -212,7 +212,7 @@ impl Registry {
     }
 
     /// A short name for directories and reports: `number-plate` for `NumberPlate`, `tldr-solo` for
-    /// `Solo(Tldr)`, or what the settings give as their [label](EnvironmentSettings::label).
+    /// `SingleAgent(Tldr)`, or what the settings give as their [label](EnvironmentSettings::label).
     pub fn label(&self, environment: &Choice) -> String {
         if let Some(team) = self.team_of(environment) {
             return format!("{}-{}", self.label(&team), kebab(environment.name()));
@@ -395,7 +395,7 @@ mod tests {
         let again = registry().resolve_environment(&resolved).unwrap();
         assert_eq!(again, resolved);
         let solo = registry()
-            .resolve_environment(&choice("Solo(SameLength(weight: 2.0))"))
+            .resolve_environment(&choice("SingleAgent(SameLength(weight: 2.0))"))
             .unwrap();
         assert!(solo.settings().contains("weight: 2.0"), "{solo}");
         assert!(registry().build_environment(&solo).is_ok());
@@ -406,7 +406,7 @@ mod tests {
         refused(
             "SameLenght",
             "this program has no environment `SameLenght`; did you mean `SameLength`? Known here: \
-             SameLength, Solo",
+             SameLength, SingleAgent",
         );
         // The type itself would let it pass.
         refused(
@@ -414,9 +414,9 @@ mod tests {
             "there is no key `wieght` in SameLength; did you mean `weight`?",
         );
         refused("SameLength(weight: \"2\")", "expected a number");
-        refused("Solo", "names no environment to wrap");
-        refused("Solo(Solo(SameLength))", "is a Solo of a Solo");
-        refused("Solo(Nothing)", "no environment `Nothing`");
+        refused("SingleAgent", "names no environment to wrap");
+        refused("SingleAgent(SingleAgent(SameLength))", "is a SingleAgent of a SingleAgent");
+        refused("SingleAgent(Nothing)", "no environment `Nothing`");
         let error = registry().build_environment(&choice("SameLength(weight: 0.0)"));
         let message = format!("{:#}", error.err().unwrap());
         assert_eq!(
@@ -444,7 +444,7 @@ mod tests {
             }
         }
         let registry = registry().environment::<Named>("Named");
-        for text in ["Named(role: \"/data/x\")", "Solo(Named(role: \"/data/x\"))"] {
+        for text in ["Named(role: \"/data/x\")", "SingleAgent(Named(role: \"/data/x\"))"] {
             let outcome = registry.build_environment(&choice(text));
             let message = format!("{:#}", outcome.err().unwrap());
             let expected = "building the environment `Named`: it has a role \"/data/x\", but";
@@ -459,12 +459,12 @@ mod tests {
         assert!(registry().check().is_ok());
         let twice = registry()
             .environment::<SameLength>("SameLength")
-            .environment::<SameLength>("Solo")
+            .environment::<SameLength>("SingleAgent")
             .recipe("same-length", "()");
         let message = twice.check().unwrap_err().to_string();
         assert_eq!(
             message,
-            "this program registers the environment `SameLength` and the environment `Solo` and the \
+            "this program registers the environment `SameLength` and the environment `SingleAgent` and the \
              recipe `same-length` twice: give one of the two another name"
         );
     }
@@ -473,7 +473,7 @@ mod tests {
     fn directories_are_called_after_the_environment() {
         for (text, label) in [
             ("SameLength", "same-length"),
-            ("Solo(SameLength)", "same-length-solo"),
+            ("SingleAgent(SameLength)", "same-length-solo"),
             ("TLDR", "tldr"),
         ] {
             assert_eq!(registry().label(&choice(text)), label);
@@ -500,7 +500,7 @@ mod tests {
         for (text, label) in [
             ("Labelled(label: \"number_plate\")", "number_plate"),
             (
-                "Solo(Labelled(label: \"number_plate\"))",
+                "SingleAgent(Labelled(label: \"number_plate\"))",
                 "number_plate-solo",
             ),
             ("Labelled(label: \"a/b\")", "labelled"),

@@ -121,7 +121,7 @@ fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Res
 
 /// Warns of what another number of steps changes in a run that was planned for `planned` steps.
 fn warn_of_changes(recipe: &Recipe, planned: usize, position: &Position, evaluated: Option<usize>) {
-    if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::Schedule::Constant {
+    if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::TaskSampler::Constant {
         log::warn!(
             "--steps changes the schedule of the learning rate: until here it was planned for {planned} steps, \
              from here on for {}. A run that is planned for {0} steps from the start learns differently, \

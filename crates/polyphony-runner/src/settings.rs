@@ -1,4 +1,4 @@
-//! Settings of registered types, from the RON text of a recipe and back.
+//! FlatSettings of registered types, from the RON text of a recipe and back.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub(crate) fn read_settings<S: Serialize + DeserializeOwned>(
     Ok((settings, Choice::with_settings(name, text)))
 }
 
-/// Refuses settings with a key that is not `known`. Settings without keys have none.
+/// Refuses settings with a key that is not `known`. FlatSettings without keys have none.
 fn check_keys(name: &str, given: &str, known: &[&str]) -> Result<(), WrongChoice> {
     match reader().from_str_seed(given, Keys(known)) {
         Err(SpannedError {

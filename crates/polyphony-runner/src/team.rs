@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role, SHARED};
-use polyphony_marl::{Agent, Language, RolloutWeights};
+use polyphony_marl::{Agent, TextCodec, RolloutWeights};
 use polyphony_model::{Assets, LanguageModel, ModelFiles, check_bf16};
 use polyphony_report::{remove_unfinished, save_trained_steps, unfinished};
 
@@ -190,7 +190,7 @@ fn peft_warning(path: &Path) -> Option<String> {
 /// What agents with the same start share.
 struct Loaded {
     model: LanguageModel,
-    language: Arc<Language>,
+    language: Arc<TextCodec>,
     assets: Arc<Assets>,
 }
 
@@ -201,7 +201,7 @@ impl Loaded {
             "it has no tokenizer, which an agent needs to read and write text: put the \
              tokenizer.json of the model into the same directory",
         )?;
-        let language = Language {
+        let language = TextCodec {
             tokenizer,
             template: files.template,
             stop_tokens: files.stop_tokens,

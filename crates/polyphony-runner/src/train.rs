@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
 use polyphony_marl::{Algorithm, Progress, Protocol, Rollout, Step, TrainingConfig, train_step};
-use polyphony_report::{Evaluation, RunDirectory, check_free};
+use polyphony_report::{EvaluationRecord, RunDirectory, check_free};
 
 use crate::{
     checkpoint::{self, Checkpoint, Position},
@@ -18,7 +18,7 @@ use crate::{
     prepare::Prepared,
     recipe::Recipe,
     registry::Registry,
-    schedule::Schedule,
+    task_sampler::TaskSampler,
     stop::Stop,
     team::{AGENTS, save_agents},
 };
@@ -35,9 +35,9 @@ pub struct Trained {
     /// The names of the environment's roles.
     pub roles: Vec<String>,
     /// The held-out tasks before training, unless it was stopped.
-    pub before: Option<Evaluation>,
+    pub before: Option<EvaluationRecord>,
     /// The held-out tasks after the last step, unless it was stopped.
-    pub after: Option<Evaluation>,
+    pub after: Option<EvaluationRecord>,
     /// Where each agent was saved.
     pub agents: Vec<PathBuf>,
 }
@@ -101,7 +101,7 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(crate) fn new(recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
         let config = recipe.training_config();
-        let game = polyphony_marl::Game::of(prepared.environment.as_ref());
+        let game = polyphony_marl::EnvironmentSpec::of(prepared.environment.as_ref());
         let agents = &prepared.team.agents;
         let algorithm = prepared.algorithm.build(agents, &game, &config)?;
         Ok(Self {
@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
         stop: &Stop,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let schedule = Schedule {
+        let schedule = TaskSampler {
             seed: self.recipe.seed,
             tasks: self.prepared.train.len(),
             per_step: self.recipe.tasks_per_step,

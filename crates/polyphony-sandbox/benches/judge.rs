@@ -7,7 +7,7 @@ use std::{env, fs::File, hint::black_box, io::BufReader, path::PathBuf, time::Du
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::bufread::GzDecoder;
-use polyphony_sandbox::{Isolation, Limits, Pool, Program, Settings, Tests, Tier, Verdict};
+use polyphony_sandbox::{Isolation, Limits, Pool, Program, SandboxConfig, Tests, Tier, Verdict};
 use serde::Deserialize;
 
 const SOURCE: &str = "
@@ -36,10 +36,10 @@ const TIERS: [(&str, Isolation); 2] = [
 ];
 
 fn pool(isolation: Isolation) -> Pool {
-    let settings = Settings {
+    let settings = SandboxConfig {
         workers: Some(1),
         isolation,
-        ..Settings::default()
+        ..SandboxConfig::default()
     };
     let pool = Pool::start(&settings).expect("programs can be confined here");
     let strongest = isolation == Isolation::Strongest;
@@ -66,8 +66,8 @@ fn one_program(criterion: &mut Criterion) {
         let pool = pool(isolation);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let judgement = pool.judge(black_box(&program), &tests);
-                assert_eq!(judgement.expect("a judgement").verdict, Verdict::Passed);
+                let result = pool.judge(black_box(&program), &tests);
+                assert_eq!(result.expect("a result").verdict, Verdict::Passed);
             });
         });
     }
@@ -107,20 +107,20 @@ fn deadline(criterion: &mut Criterion) {
         source: "def check(candidate):\n    assert candidate()\n".to_owned(),
     };
     for (name, isolation) in TIERS {
-        let pool = Pool::start(&Settings {
+        let pool = Pool::start(&SandboxConfig {
             workers: Some(1),
             isolation,
             limits: Limits {
                 wall_secs: 1,
                 ..Limits::default()
             },
-            ..Settings::default()
+            ..SandboxConfig::default()
         });
         let pool = pool.expect("programs can be confined here");
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let judgement = pool.judge(&program, &tests);
-                assert_eq!(judgement.expect("a judgement").verdict, Verdict::Timeout);
+                let result = pool.judge(&program, &tests);
+                assert_eq!(result.expect("a result").verdict, Verdict::Timeout);
             });
         });
     }
@@ -173,13 +173,13 @@ fn assert_passes(pool: &Pool, problem: &Problem) {
         setup: [&problem.prompt, "    pass\n"].concat(),
         source: problem.test.clone(),
     };
-    let judgement = pool.judge(&program, &tests).expect("a judgement");
+    let result = pool.judge(&program, &tests).expect("a result");
     assert_eq!(
-        judgement.verdict,
+        result.verdict,
         Verdict::Passed,
         "{}: {:?}",
         problem.task_id,
-        judgement.asserts
+        result.asserts
     );
 }
 

@@ -3,7 +3,7 @@
 //! `cargo run -p polyphony-sandbox --example judge`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
 
-use polyphony_sandbox::{Pool, Program, SandboxError, Settings, Tests};
+use polyphony_sandbox::{Pool, Program, SandboxError, SandboxConfig, Tests};
 
 const TESTS: &str = "
 def check(candidate):
@@ -28,9 +28,9 @@ const PROGRAMS: [(&str, &str); 3] = [
 ];
 
 fn main() -> Result<(), SandboxError> {
-    let pool = Pool::start(&Settings {
+    let pool = Pool::start(&SandboxConfig {
         workers: Some(1),
-        ..Settings::default()
+        ..SandboxConfig::default()
     })?;
     println!(
         "{} tier, Python {}",
@@ -49,15 +49,15 @@ fn main() -> Result<(), SandboxError> {
             source: source.to_owned(),
             entry_point: "largest".to_owned(),
         };
-        let judgement = pool.judge(&program, &tests)?;
+        let result = pool.judge(&program, &tests)?;
         println!(
             "{name}: {:?}, {} of {} tests, {:.1} ms",
-            judgement.verdict,
-            judgement.passed(),
-            judgement.asserts.len(),
-            judgement.seconds * 1e3
+            result.verdict,
+            result.passed(),
+            result.asserts.len(),
+            result.seconds * 1e3
         );
-        for outcome in &judgement.asserts {
+        for outcome in &result.asserts {
             let error = outcome.error.as_deref().unwrap_or("passed");
             println!("  {}: {error}", outcome.source);
         }

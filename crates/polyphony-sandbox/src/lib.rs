@@ -8,9 +8,9 @@
 //! `linux/engine.rs`.
 //!
 //! ```
-//! use polyphony_sandbox::{Pool, Program, Settings, Tests, Verdict};
+//! use polyphony_sandbox::{Pool, Program, SandboxConfig, Tests, Verdict};
 //!
-//! let pool = Pool::start(&Settings { workers: Some(1), ..Settings::default() })?;
+//! let pool = Pool::start(&SandboxConfig { workers: Some(1), ..SandboxConfig::default() })?;
 //! let program = Program {
 //!     source: "def double(x):\n    return 2 * x if x < 9 else 0\n".to_owned(),
 //!     entry_point: "double".to_owned(),
@@ -29,7 +29,7 @@
 
 mod counters;
 mod error;
-mod judgement;
+mod program_result;
 mod limits;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -44,7 +44,7 @@ mod verdict;
 
 pub use counters::Counters;
 pub use error::SandboxError;
-pub use judgement::{AssertOutcome, Judgement, SyntaxError};
+pub use program_result::{AssertOutcome, ProgramResult, SyntaxError};
 pub use limits::Limits;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
@@ -52,6 +52,6 @@ pub use linux::read_frames;
 pub use pool::Pool;
 pub use program::{Program, Tests};
 pub use self_test::{SelfTest, SelfTestStep};
-pub use settings::{Interpreter, Isolation, Settings};
+pub use settings::{Interpreter, Isolation, SandboxConfig};
 pub use tier::Tier;
 pub use verdict::Verdict;

@@ -3,21 +3,21 @@
 use std::{convert::Infallible, env, num::NonZeroUsize};
 
 use crate::{
-    Counters, Interpreter, Judgement, Program, SandboxError, SelfTest, Settings, Tests, Tier,
+    Counters, Interpreter, ProgramResult, Program, SandboxError, SelfTest, SandboxConfig, Tests, Tier,
 };
 
 /// Never made.
 pub(crate) struct Engine(Infallible);
 
 impl Engine {
-    pub(crate) fn start(settings: &Settings) -> Result<Self, SandboxError> {
+    pub(crate) fn start(settings: &SandboxConfig) -> Result<Self, SandboxError> {
         settings.check()?;
         Err(SandboxError::UnsupportedSystem {
             system: env::consts::OS,
         })
     }
 
-    pub(crate) fn judge(&self, _: &Program, _: &Tests) -> Result<Judgement, SandboxError> {
+    pub(crate) fn judge(&self, _: &Program, _: &Tests) -> Result<ProgramResult, SandboxError> {
         match self.0 {}
     }
 

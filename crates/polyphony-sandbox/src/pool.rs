@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroUsize};
 
 use crate::{
-    Counters, Interpreter, Judgement, Program, SandboxError, SelfTest, Settings, Tests, Tier,
+    Counters, Interpreter, ProgramResult, Program, SandboxError, SelfTest, SandboxConfig, Tests, Tier,
 };
 
 #[cfg(target_os = "linux")]
@@ -29,7 +29,7 @@ impl Pool {
     ///
     /// Any [`SandboxError`] but [`SandboxError::Tests`] and [`SandboxError::Infrastructure`]. There is
     /// no pool that is confined less than the settings ask for.
-    pub fn start(settings: &Settings) -> Result<Self, SandboxError> {
+    pub fn start(settings: &SandboxConfig) -> Result<Self, SandboxError> {
         Engine::start(settings).map(|engine| Self { engine })
     }
 
@@ -40,7 +40,7 @@ impl Pool {
     ///
     /// [`SandboxError::Tests`] if the tests cannot be run, [`SandboxError::Infrastructure`] if the
     /// host could not run the program several times in a row.
-    pub fn judge(&self, program: &Program, tests: &Tests) -> Result<Judgement, SandboxError> {
+    pub fn judge(&self, program: &Program, tests: &Tests) -> Result<ProgramResult, SandboxError> {
         self.engine.judge(program, tests)
     }
 

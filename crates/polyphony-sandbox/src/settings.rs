@@ -9,7 +9,7 @@ use crate::{Limits, SandboxError};
 /// What a pool is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct SandboxConfig {
     /// The Python that runs the programs. None takes the `python3` that the search path names.
     pub interpreter: Option<PathBuf>,
     /// How many programs are judged at the same time. None takes as many as there are cores.
@@ -20,7 +20,7 @@ pub struct Settings {
     pub isolation: Isolation,
 }
 
-impl Settings {
+impl SandboxConfig {
     /// Refuses what no pool can be.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
         if self.workers == Some(0) {

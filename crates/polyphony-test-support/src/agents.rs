@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use polyphony_episode::{Environment, Role};
-use polyphony_marl::{Agent, Language};
+use polyphony_marl::{Agent, TextCodec};
 use polyphony_model::Tokenizer;
 
 use crate::{fixtures::fixture, models::load};
 
 /// The tiny tokenizer, `<|im_end|>` as the only stop token, and no template.
-pub fn plain_language() -> Language {
-    Language {
+pub fn plain_language() -> TextCodec {
+    TextCodec {
         tokenizer: Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap(),
         template: None,
         stop_tokens: vec![2],

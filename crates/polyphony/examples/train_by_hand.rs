@@ -13,7 +13,7 @@ use burn::tensor::Device;
 use polyphony::{
     episode::{Environment, FnEnvironment, Reward, Role, Task},
     marl::{
-        Agent, AlgorithmSettings, Game, Language, Magrpo, TrainingConfig, Updates, start_tasks,
+        Agent, AlgorithmSettings, EnvironmentSpec, TextCodec, Magrpo, TrainingConfig, Updates, start_tasks,
         train_step,
     },
     model::{LanguageModel, ModelFiles},
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).map(PathBuf::from);
     let files = ModelFiles::open(path.as_deref().unwrap_or(tiny.path()))?;
     let model = LanguageModel::load(&files, &Device::flex())?;
-    let language = Arc::new(Language {
+    let language = Arc::new(TextCodec {
         tokenizer: files.tokenizer.ok_or("the model has no tokenizer")?,
         template: files.template,
         stop_tokens: files.stop_tokens,
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         samples: 8,
         ..Magrpo::default()
     };
-    let mut algorithm = settings.build(&team, &Game::of(&game), &config)?;
+    let mut algorithm = settings.build(&team, &EnvironmentSpec::of(&game), &config)?;
 
     // Every task is started and tokenized once; every step here plays all of them.
     let tasks = start_tasks(&team, &game, tasks.into(), &config)?;

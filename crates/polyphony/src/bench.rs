@@ -13,7 +13,7 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, Game, Language, Magrpo, Progress, Step, TrainingConfig, Updates,
+    Agent, AlgorithmSettings, EnvironmentSpec, TextCodec, Magrpo, Progress, Step, TrainingConfig, Updates,
     start_tasks, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, ModelFiles, Sampling};
@@ -129,7 +129,7 @@ pub(crate) fn bench(
         ..Magrpo::default()
     };
     let config = training_config(work);
-    let mut algorithm = settings.build(&agents, &Game::of(&environment), &config)?;
+    let mut algorithm = settings.build(&agents, &EnvironmentSpec::of(&environment), &config)?;
     let task = Task::new("bench", [("post", POST)]);
     let tasks = start_tasks(&agents, &environment, vec![task], &config)?;
     let mut steps = Vec::new();
@@ -167,7 +167,7 @@ pub(crate) fn bench(
 /// Two copies of the model. Without stop tokens every response has the full length.
 fn agents(files: ModelFiles, device: &Device, environment: &LengthRatio) -> Result<Vec<Agent>> {
     let model = LanguageModel::load(&files, device)?;
-    let language = Arc::new(Language {
+    let language = Arc::new(TextCodec {
         tokenizer: files.tokenizer.context("the model has no tokenizer")?,
         template: files.template,
         stop_tokens: Vec::new(),

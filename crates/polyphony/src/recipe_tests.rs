@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use polyphony_marl::{AlgorithmSettings, LongPrompts};
 use polyphony_model::LoraConfig;
-use polyphony_runner::{Choice, Recipe, Shipped, Team};
+use polyphony_runner::{Choice, Recipe, Shipped, TeamModels};
 
 use crate::standard::registry;
 
@@ -86,7 +86,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
             ("environment: Tldr", "environment: TLDR"),
             format!(
                 "reading mine.ron: line {}, column 18: this program has no environment `TLDR`; did you mean \
-                 `Tldr`? Known here: Tldr, Arxiv, Coding, Process, Solo",
+                 `Tldr`? Known here: Tldr, Arxiv, Coding, Process, SingleAgent",
                 line("environment: ")
             ),
         ),
@@ -151,7 +151,7 @@ fn a_comment_does_not_mislead_the_place_of_a_choice() {
         ),
         (
             "environment: Tldr,",
-            "environment: Solo( // So is not Tldr\n        So),",
+            "environment: SingleAgent( // So is not Tldr\n        So),",
             (1, 9, "this program has no environment `So`"),
         ),
         (
@@ -327,7 +327,7 @@ fn overrides_change_what_they_name_and_nothing_else() {
             recipe.seed = 9;
         }),
         (&["team=Each([\"a\", \"./b\"])"], |recipe| {
-            recipe.team = Team::Each(vec!["a".into(), "./b".into()]);
+            recipe.team = TeamModels::Each(vec!["a".into(), "./b".into()]);
         }),
         (
             &[
@@ -673,11 +673,11 @@ fn what_a_solo_environment_holds_is_reached_by_its_own_keys() {
     let error = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &changes).unwrap_err();
     let message = format!("{error:#}");
     assert!(
-        message.contains("`environment` is Solo(Tldr), which has no keys"),
+        message.contains("`environment` is SingleAgent(Tldr), which has no keys"),
         "{message}"
     );
-    let changes = ["environment=Solo(Solo(Tldr))".to_owned()];
+    let changes = ["environment=SingleAgent(SingleAgent(Tldr))".to_owned()];
     let error = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &changes).unwrap_err();
     let message = format!("{error:#}");
-    assert!(message.contains("a Solo of a Solo"), "{message}");
+    assert!(message.contains("a SingleAgent of a SingleAgent"), "{message}");
 }

@@ -1,6 +1,6 @@
 //! Registers what ships with the program, in the same way as a user's own types.
 
-use polyphony_env::{Arxiv, Coding, Embedded, File, Problems, Process, Solo, Tldr};
+use polyphony_env::{Arxiv, Coding, Embedded, File, Problems, Process, SingleAgent, Tldr};
 use polyphony_marl::{IndependentActorCritic, Magrpo};
 use polyphony_runner::Registry;
 
@@ -18,7 +18,7 @@ pub(crate) fn registry() -> Registry {
         .environment::<Arxiv>("Arxiv")
         .environment::<Coding>("Coding")
         .environment::<Process>("Process")
-        .single_agent("Solo", |team| Box::new(Solo::new(team)))
+        .single_agent("SingleAgent", |team| Box::new(SingleAgent::new(team)))
         .algorithm::<Magrpo>("Magrpo")
         .algorithm::<IndependentActorCritic>("IndependentActorCritic")
         .task_source::<Embedded>("Embedded")

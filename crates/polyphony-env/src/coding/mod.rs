@@ -20,7 +20,7 @@ use polyphony_episode::{
     Counter, Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task,
     Turn,
 };
-use polyphony_sandbox::{Judgement, Pool, Verdict};
+use polyphony_sandbox::{ProgramResult, Pool, Verdict};
 use serde_json::{Value, json};
 
 pub use self::{
@@ -148,14 +148,14 @@ impl CodingEnvironment {
 
     fn run(&self, problem: &Problem, assembled: &Assembled) -> Result<Run, EnvironmentError> {
         let judged = self.pool.judge(&assembled.program, &problem.tests());
-        let judgement = judged.map_err(|error| {
+        let result = judged.map_err(|error| {
             let id = &problem.id;
             EnvironmentError::because(format!("task `{id}` cannot be scored"), error)
         })?;
-        check_judgement(problem, &judgement)?;
-        Ok(match &judgement.syntax_error {
+        check_judgement(problem, &result)?;
+        Ok(match &result.syntax_error {
             Some(error) => Run::SyntaxError(assembled.locate(error)),
-            None => Run::Tested(judgement.asserts),
+            None => Run::Tested(result.asserts),
         })
     }
 
@@ -258,17 +258,17 @@ impl Environment for CodingEnvironment {
 
 /// Refuses what must never become a reward: tests without asserts, and verdicts that say nothing
 /// about the program.
-fn check_judgement(problem: &Problem, judgement: &Judgement) -> Result<(), EnvironmentError> {
+fn check_judgement(problem: &Problem, result: &ProgramResult) -> Result<(), EnvironmentError> {
     let id = &problem.id;
-    let verdicts = judgement.asserts.iter().map(|assert| &assert.verdict);
-    for verdict in verdicts.chain([&judgement.verdict]) {
+    let verdicts = result.asserts.iter().map(|assert| &assert.verdict);
+    for verdict in verdicts.chain([&result.verdict]) {
         if let Verdict::Infrastructure { reason } = verdict {
             return Err(EnvironmentError::failed(format!(
                 "task `{id}`: the program could not be run: {reason}"
             )));
         }
     }
-    if judgement.asserts.is_empty() {
+    if result.asserts.is_empty() {
         return Err(EnvironmentError::failed(format!(
             "task `{id}`: `test` asserts nothing that depends on the candidate; \
              give its `check` function an assert or leave the task out"

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polyphony_episode::{Environment, EnvironmentError, EnvironmentSettings};
-use polyphony_sandbox::{Pool, Settings, Tier};
+use polyphony_sandbox::{Pool, SandboxConfig, Tier};
 use serde::{Deserialize, Serialize};
 
 use super::{CodingEnvironment, CodingSettings};
@@ -24,7 +24,7 @@ pub struct Coding {
     /// How an episode goes.
     pub settings: CodingSettings,
     /// Where the programs run.
-    pub sandbox: Settings,
+    pub sandbox: SandboxConfig,
 }
 
 impl EnvironmentSettings for Coding {
@@ -46,7 +46,7 @@ impl EnvironmentSettings for Coding {
 ///
 /// # Errors
 /// If it cannot be started: what failed, and what would help.
-pub fn start_pool(settings: &Settings) -> Result<Pool, EnvironmentError> {
+pub fn start_pool(settings: &SandboxConfig) -> Result<Pool, EnvironmentError> {
     let pool = Pool::start(settings).map_err(|error| {
         EnvironmentError::because(
             "the coding environment's `sandbox` cannot be started",

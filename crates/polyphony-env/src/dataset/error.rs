@@ -9,14 +9,14 @@ use super::bounds::Exceeded;
 
 /// Where a record stands in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RecordLocation {
     /// A line of a text file.
     Line(usize),
     /// A row of a table.
     Row(usize),
 }
 
-impl Place {
+impl RecordLocation {
     /// The number alone.
     pub fn number(self) -> usize {
         match self {
@@ -25,7 +25,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RecordLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(number) => write!(f, "line {number}"),
@@ -75,7 +75,7 @@ pub enum DataSetError {
         /// The file.
         path: PathBuf,
         /// Where the bound was passed.
-        place: Place,
+        place: RecordLocation,
         /// Which bound.
         exceeded: Exceeded,
     },
@@ -155,7 +155,7 @@ pub enum DataSetError {
         /// The file.
         path: PathBuf,
         /// The record.
-        place: Place,
+        place: RecordLocation,
         /// The field that the mapping names.
         field: String,
         /// The fields that are there, comma-separated.
@@ -170,7 +170,7 @@ pub enum DataSetError {
         /// The file.
         path: PathBuf,
         /// The record.
-        place: Place,
+        place: RecordLocation,
         /// The field.
         field: String,
         /// What it holds.
@@ -182,11 +182,11 @@ pub enum DataSetError {
         /// The file.
         path: PathBuf,
         /// The later record.
-        place: Place,
+        place: RecordLocation,
         /// The identifier.
         id: String,
         /// The earlier record.
-        earlier: Place,
+        earlier: RecordLocation,
     },
     /// All records were to be left out.
     #[error("`{path}` holds {records} records, and `skip` leaves none of them: lower it")]

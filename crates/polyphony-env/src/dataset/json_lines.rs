@@ -14,7 +14,7 @@ use serde_json::Number;
 
 use super::{
     bounds::{Bound, Meter},
-    error::{DataSetError, Place},
+    error::{DataSetError, RecordLocation},
     record::{Mapping, Record, Value},
 };
 
@@ -72,7 +72,7 @@ impl<R: BufRead> Lines<'_, R> {
             return Ok(None);
         }
         let counted = self.meter.add(length);
-        counted.map_err(|e| self.mapping.too_large(Place::Line(self.number), e))?;
+        counted.map_err(|e| self.mapping.too_large(RecordLocation::Line(self.number), e))?;
         if line.last() == Some(&b'\n') {
             line.pop();
         }
@@ -98,7 +98,7 @@ fn record(text: &[u8], mapping: &Mapping<'_>, line: usize) -> Result<Record, Dat
     }
     let Fields(values) = serde_json::from_slice(text).map_err(bad_json)?;
     Ok(Record {
-        place: Place::Line(line),
+        place: RecordLocation::Line(line),
         values,
     })
 }
@@ -231,11 +231,11 @@ mod tests {
             records,
             [
                 Record {
-                    place: Place::Line(1),
+                    place: RecordLocation::Line(1),
                     values: vec![text("z", "1"), text("a", "2")]
                 },
                 Record {
-                    place: Place::Line(4),
+                    place: RecordLocation::Line(4),
                     values: vec![text("b", "3")]
                 },
             ]

@@ -16,7 +16,7 @@ mod record;
 pub use self::{
     bounds::{DataBounds, Exceeded},
     embedded::{Embedded, EmbeddedSet},
-    error::{DataSetError, Place},
+    error::{DataSetError, RecordLocation},
     file::File,
     problems::Problems,
 };

@@ -13,7 +13,7 @@ use polyphony_episode::Task;
 
 use super::{
     bounds::{Exceeded, Meter},
-    error::{DataSetError, Place},
+    error::{DataSetError, RecordLocation},
     parquet_pages::BoundedFile,
     record::{Mapping, Record, Value},
 };
@@ -54,7 +54,7 @@ fn records(
     Ok(rows.zip(1..).map(move |(row, number)| {
         let row = row.map_err(|error| bad_row(mapping, number, error))?;
         let counted = meter.add(row.get_column_iter().map(|(_, field)| size(field)).sum());
-        counted.map_err(|exceeded| mapping.too_large(Place::Row(number), exceeded))?;
+        counted.map_err(|exceeded| mapping.too_large(RecordLocation::Row(number), exceeded))?;
         Ok(record(row, number))
     }))
 }
@@ -70,7 +70,7 @@ fn bad_row(mapping: &Mapping<'_>, row: usize, error: ParquetError) -> DataSetErr
     if let ParquetError::External(source) = &error
         && let Some(exceeded) = source.downcast_ref::<Exceeded>()
     {
-        return mapping.too_large(Place::Row(row), exceeded.clone());
+        return mapping.too_large(RecordLocation::Row(row), exceeded.clone());
     }
     DataSetError::BadRow {
         path: mapping.path.to_owned(),
@@ -108,7 +108,7 @@ fn check_columns(schema: &Type, mapping: &Mapping<'_>) -> Result<(), DataSetErro
         if !is_single(column) {
             return Err(DataSetError::NotText {
                 path: mapping.path.to_owned(),
-                place: Place::Row(1),
+                place: RecordLocation::Row(1),
                 field: wanted.to_owned(),
                 found: "a list or a group",
             });
@@ -133,7 +133,7 @@ fn record(row: Row, number: usize) -> Record {
         .into_iter()
         .map(|(name, field)| (name, value(field)));
     Record {
-        place: Place::Row(number),
+        place: RecordLocation::Row(number),
         values: values.collect(),
     }
 }

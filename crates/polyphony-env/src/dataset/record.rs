@@ -10,14 +10,14 @@ use polyphony_episode::Task;
 
 use super::{
     bounds::{Bound, DataBounds, Exceeded, memory},
-    error::{DataSetError, Place},
+    error::{DataSetError, RecordLocation},
 };
 
 /// One record of a file: named values, in the file's order.
 #[derive(Debug, PartialEq)]
 pub(super) struct Record {
     /// Where it stands.
-    pub(super) place: Place,
+    pub(super) place: RecordLocation,
     /// Its values by field name.
     pub(super) values: Vec<(String, Value)>,
 }
@@ -115,7 +115,7 @@ impl Mapping<'_> {
         Ok(tasks)
     }
 
-    pub(super) fn too_large(&self, place: Place, exceeded: Exceeded) -> DataSetError {
+    pub(super) fn too_large(&self, place: RecordLocation, exceeded: Exceeded) -> DataSetError {
         DataSetError::TooLarge {
             path: self.path.to_owned(),
             place,
@@ -230,7 +230,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone()));
             Ok(Record {
-                place: Place::Line(line),
+                place: RecordLocation::Line(line),
                 values: values.collect(),
             })
         });
@@ -286,7 +286,7 @@ mod tests {
         let records = values.iter().zip(1..).map(|(values, line)| {
             let named = |(name, value): &(&str, Value)| ((*name).to_owned(), value.clone());
             Ok(Record {
-                place: Place::Line(line),
+                place: RecordLocation::Line(line),
                 values: values.iter().map(named).collect(),
             })
         });

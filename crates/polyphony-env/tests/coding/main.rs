@@ -12,11 +12,11 @@ use std::{
 
 use polyphony_env::{Assessment, CodingEnvironment, CodingSettings, Problems};
 use polyphony_episode::{JointAction, Response, Task, TaskSource};
-use polyphony_sandbox::{Pool, Settings};
+use polyphony_sandbox::{Pool, SandboxConfig};
 
 /// All tests share one sandbox, as all threads of a run do.
 static POOL: LazyLock<Arc<Pool>> =
-    LazyLock::new(|| Arc::new(Pool::start(&Settings::default()).unwrap()));
+    LazyLock::new(|| Arc::new(Pool::start(&SandboxConfig::default()).unwrap()));
 
 /// The 164 problems, without their solutions.
 static HUMAN_EVAL: LazyLock<Vec<Task>> = LazyLock::new(|| {

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     client::{Contents, Failure, HubClient, Listed},
-    settings::HubSettings,
+    settings::HubConfig,
 };
 use crate::{
     digest::{Sha256Digest, git_id},
@@ -35,7 +35,7 @@ const PROGRESS: u64 = 1 << 16;
 /// The download of one file's contents.
 pub(super) struct BlobFetch<'a> {
     pub(super) client: &'a HubClient<'a>,
-    pub(super) settings: &'a HubSettings,
+    pub(super) settings: &'a HubConfig,
     pub(super) commit: &'a str,
     pub(super) file: &'a Listed,
     pub(super) on_transfer: &'a dyn Fn(Transfer<'_>),

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{
     model::{HubModel, is_gguf, is_path},
-    settings::HubSettings,
+    settings::HubConfig,
     snapshot::is_commit,
 };
 use crate::{digest::Sha256Digest, error::HubError};
@@ -161,7 +161,7 @@ struct Question<'a> {
 /// A client for one repository on the hub.
 pub(super) struct HubClient<'a> {
     http: Client,
-    settings: &'a HubSettings,
+    settings: &'a HubConfig,
     endpoint: Address,
     repository: String,
 }
@@ -169,7 +169,7 @@ pub(super) struct HubClient<'a> {
 impl<'a> HubClient<'a> {
     /// # Errors
     /// If the hub's address is malformed, or the environment names a proxy that cannot be used.
-    pub(super) fn new(model: &HubModel, settings: &'a HubSettings) -> Result<Self, Failure> {
+    pub(super) fn new(model: &HubModel, settings: &'a HubConfig) -> Result<Self, Failure> {
         Ok(Self {
             http: Client::new(ClientConfig::default())?,
             settings,
@@ -569,7 +569,7 @@ mod tests {
     #[test]
     fn no_reference_leads_away_from_encryption_or_onto_this_machine() {
         let model = HubModel::parse("org/tiny").unwrap();
-        let mut settings = HubSettings::offline("cache".into());
+        let mut settings = HubConfig::offline("cache".into());
         let rows = [
             ("https://hub.example", "/next", true),
             ("https://hub.example", "https://cdn.example/file", true),

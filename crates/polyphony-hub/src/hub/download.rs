@@ -11,7 +11,7 @@ use super::{
     client::{Failure, HubClient, Listed},
     explain::{explain, first_file},
     model::{Form, HubModel},
-    settings::{FOLDER_VARIABLE, HubSettings},
+    settings::{FOLDER_VARIABLE, HubConfig},
     snapshot::{ADAPTER, CONFIG, INDEX, OPTIONAL, Snapshot, WEIGHTS},
 };
 use crate::{
@@ -36,7 +36,7 @@ const MOST_HINTS: usize = 20;
 /// such model.
 pub(super) fn download(
     model: &HubModel,
-    settings: &HubSettings,
+    settings: &HubConfig,
     on_transfer: &dyn Fn(Transfer<'_>),
 ) -> Result<PathBuf, HubError> {
     let first = first_file(&model.form);
@@ -65,7 +65,7 @@ pub(super) fn download(
 /// The download of one commit.
 struct Download<'a> {
     model: &'a HubModel,
-    settings: &'a HubSettings,
+    settings: &'a HubConfig,
     client: HubClient<'a>,
     snapshot: Snapshot,
     on_transfer: &'a dyn Fn(Transfer<'_>),
@@ -220,7 +220,7 @@ impl Download<'_> {
 }
 
 /// Takes a lock in the cache, whose folder is created if needed.
-fn locked(path: &Path, settings: &HubSettings) -> Result<File, HubError> {
+fn locked(path: &Path, settings: &HubConfig) -> Result<File, HubError> {
     let taken = || {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -230,7 +230,7 @@ fn locked(path: &Path, settings: &HubSettings) -> Result<File, HubError> {
     taken().map_err(|source| unwritable(source, settings))
 }
 
-fn unwritable(source: io::Error, settings: &HubSettings) -> HubError {
+fn unwritable(source: io::Error, settings: &HubConfig) -> HubError {
     HubError::Folder {
         path: settings.cache.clone(),
         variable: FOLDER_VARIABLE,

@@ -7,13 +7,13 @@ use polyphony_http::HttpError;
 use super::{
     client::{Asked, Failure, Refusal},
     model::{Form, HubModel},
-    settings::HubSettings,
+    settings::HubConfig,
     snapshot::{CONFIG, INDEX, OPTIONAL, WEIGHTS},
 };
 use crate::error::HubError;
 
 /// The network may not be used.
-pub(super) fn offline(model: &HubModel, settings: &HubSettings) -> HubError {
+pub(super) fn offline(model: &HubModel, settings: &HubConfig) -> HubError {
     let reason = "HF_HUB_OFFLINE is set, and the cache does not hold it".to_owned();
     unreachable(reason, first_file(&model.form), None, model, settings)
 }
@@ -31,7 +31,7 @@ pub(super) fn explain(
     failure: Failure,
     file: &str,
     model: &HubModel,
-    settings: &HubSettings,
+    settings: &HubConfig,
 ) -> HubError {
     match failure {
         Failure::Silence(error) => {
@@ -49,7 +49,7 @@ pub(super) fn explain(
     }
 }
 
-fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubSettings) -> HubError {
+fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubConfig) -> HubError {
     let repository = model.repository();
     let page = format!("{}/{repository}", settings.endpoint);
     let token = format!(
@@ -99,7 +99,7 @@ fn unreachable(
     file: &str,
     cause: Option<HttpError>,
     model: &HubModel,
-    settings: &HubSettings,
+    settings: &HubConfig,
 ) -> HubError {
     let page = format!("{}/{}", settings.endpoint, model.repository());
     let revision = model.revision.replace('/', "%2F");

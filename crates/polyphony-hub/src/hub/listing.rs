@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     model::{Form, HubModel, MAIN, is_gguf, is_repository_word},
-    settings::HubSettings,
+    settings::HubConfig,
     snapshot::{CONFIG, Kept, OPTIONAL, Snapshot, WEIGHTS, is_commit},
 };
 use crate::error::{During as _, HubError};
@@ -26,7 +26,7 @@ pub(crate) struct CachedModel {
 ///
 /// # Errors
 /// If the cache cannot be read.
-pub(crate) fn cached_models(settings: &HubSettings) -> Result<Vec<CachedModel>, HubError> {
+pub(crate) fn cached_models(settings: &HubConfig) -> Result<Vec<CachedModel>, HubError> {
     models_in(&settings.cache).during("reading", &settings.cache)
 }
 

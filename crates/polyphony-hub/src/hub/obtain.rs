@@ -6,7 +6,7 @@ use super::{
     download::download,
     explain::offline,
     model::HubModel,
-    settings::{HubSettings, Network},
+    settings::{HubConfig, Network},
     snapshot::{Kept, Snapshot, is_commit},
 };
 use crate::{error::HubError, transfer::Transfer};
@@ -28,7 +28,7 @@ impl HubModel {
     /// hold what is needed; the message says what would help.
     pub(crate) fn obtain(
         &self,
-        settings: &HubSettings,
+        settings: &HubConfig,
         freshness: Freshness,
         on_transfer: &dyn Fn(Transfer<'_>),
     ) -> Result<PathBuf, HubError> {

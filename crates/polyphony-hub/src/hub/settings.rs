@@ -18,7 +18,7 @@ pub(super) enum Network {
 
 /// The hub's address and the folders of its files.
 #[derive(Clone)]
-pub struct HubSettings {
+pub struct HubConfig {
     /// The hub's address, without a slash at the end.
     pub(super) endpoint: String,
     /// The folder of all repositories.
@@ -40,7 +40,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// The variable that the errors about the cache's folder name.
 pub(super) const FOLDER_VARIABLE: &str = "HF_HOME";
 
-impl HubSettings {
+impl HubConfig {
     /// The settings of the process's environment.
     ///
     /// # Errors
@@ -111,9 +111,9 @@ impl HubSettings {
     }
 }
 
-impl fmt::Debug for HubSettings {
+impl fmt::Debug for HubConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = formatter.debug_struct("HubSettings");
+        let mut fields = formatter.debug_struct("HubConfig");
         fields
             .field("endpoint", &self.endpoint)
             .field("cache", &self.cache)

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::{
     model::{Form, HubModel, MOST_NAME_BYTES},
-    settings::HubSettings,
+    settings::HubConfig,
 };
 use crate::error::{During as _, HubError};
 
@@ -58,7 +58,7 @@ pub(super) enum Kept {
 
 impl Snapshot {
     /// The snapshot of a commit.
-    pub(super) fn of_commit(model: &HubModel, settings: &HubSettings, commit: &str) -> Self {
+    pub(super) fn of_commit(model: &HubModel, settings: &HubConfig, commit: &str) -> Self {
         let folder = format!("models--{}--{}", model.organization, model.name);
         Self::at(settings.cache.join(folder), commit)
     }
@@ -72,7 +72,7 @@ impl Snapshot {
     }
 
     /// The snapshot of the commit that the model's revision had when the hub was last asked.
-    pub(super) fn of_revision(model: &HubModel, settings: &HubSettings) -> Option<Self> {
+    pub(super) fn of_revision(model: &HubModel, settings: &HubConfig) -> Option<Self> {
         let mut snapshot = Self::of_commit(model, settings, &model.revision);
         if !is_commit(&model.revision) {
             let commit = fs::read_to_string(snapshot.reference(&model.revision)).ok()?;
@@ -229,17 +229,17 @@ impl Snapshot {
     }
 
     /// The lock for downloading this commit, in addition to those of `huggingface_hub`.
-    pub(super) fn commit_lock(&self, settings: &HubSettings) -> PathBuf {
+    pub(super) fn commit_lock(&self, settings: &HubConfig) -> PathBuf {
         self.locks(settings)
             .join(format!("{}.polyphony.lock", self.commit))
     }
 
     /// The lock for downloading a blob, the same as that of `huggingface_hub`.
-    pub(super) fn blob_lock(&self, settings: &HubSettings, blob: &str) -> PathBuf {
+    pub(super) fn blob_lock(&self, settings: &HubConfig, blob: &str) -> PathBuf {
         self.locks(settings).join(format!("{blob}.lock"))
     }
 
-    fn locks(&self, settings: &HubSettings) -> PathBuf {
+    fn locks(&self, settings: &HubConfig) -> PathBuf {
         let folder = self.repository.file_name().unwrap_or_default();
         settings.cache.join(".locks").join(folder)
     }

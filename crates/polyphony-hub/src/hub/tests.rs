@@ -73,8 +73,8 @@ fn tiny_model() -> Repository {
 }
 
 /// The settings of a test: its own cache, no second attempts.
-fn settings(endpoint: &str, cache: &Path) -> HubSettings {
-    HubSettings {
+fn settings(endpoint: &str, cache: &Path) -> HubConfig {
+    HubConfig {
         endpoint: endpoint.to_owned(),
         cache: cache.to_owned(),
         token: Some("hf_wrong".to_owned()),
@@ -91,7 +91,7 @@ fn nowhere() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-fn obtain(name: &str, settings: &HubSettings) -> Result<PathBuf, HubError> {
+fn obtain(name: &str, settings: &HubConfig) -> Result<PathBuf, HubError> {
     let model = HubModel::parse(name).unwrap();
     model.obtain(settings, Freshness::Cached, &|_| {})
 }
@@ -211,12 +211,12 @@ fn the_environment_says_where_and_whether() {
             let found = variables.iter().find(|variable| variable.0 == name);
             found.map(|variable| variable.1.to_owned())
         };
-        let settings = HubSettings::from_variables(&variable).unwrap();
+        let settings = HubConfig::from_variables(&variable).unwrap();
         assert_eq!(settings.cache, Path::new(cache), "{variables:?}");
         assert_eq!(settings.endpoint, endpoint, "{variables:?}");
         assert_eq!(settings.network, network, "{variables:?}");
     }
-    assert!(HubSettings::from_variables(&|_| None).is_none());
+    assert!(HubConfig::from_variables(&|_| None).is_none());
 }
 
 #[test]
@@ -749,7 +749,7 @@ fn the_token_is_found_where_python_looks_for_it() {
                 found.map(|variable| variable.1.to_owned())
             }
         };
-        HubSettings::from_variables(&variable).unwrap().token
+        HubConfig::from_variables(&variable).unwrap().token
     };
     assert_eq!(token(&[]), None);
     fs::write(folder.path().join("token"), "hf_saved\n").unwrap();
@@ -772,9 +772,9 @@ fn the_token_is_found_where_python_looks_for_it() {
     for (variables, expected) in rows {
         assert_eq!(token(variables).as_deref(), expected, "{variables:?}");
     }
-    let settings = HubSettings {
+    let settings = HubConfig {
         token: Some("hf_secret".to_owned()),
-        ..HubSettings::offline(folder.path().to_owned())
+        ..HubConfig::offline(folder.path().to_owned())
     };
     assert!(!format!("{settings:?}").contains("hf_secret"));
 }

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    agent::Language,
+    agent::TextCodec,
     config::Updates,
     fixture::{
         Chain, Duet, agent, built, changed, lengths, plain_language, play, task, tiny_model,
@@ -236,7 +236,7 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
     let width = before.model.config().hidden_size;
     let start = head(shape, width);
     let (mut after, mut stepped) = (agent("a"), start.clone());
-    let game = Game {
+    let game = EnvironmentSpec {
         roles: vec!["a".to_owned()],
         horizon: 1,
     };
@@ -314,7 +314,7 @@ fn gradients_of_backbone_and_head_are_those_of_finite_differences() {
 }
 
 fn team() -> Vec<Agent> {
-    let language = Arc::new(Language {
+    let language = Arc::new(TextCodec {
         stop_tokens: (0..256).step_by(6).collect(),
         ..plain_language()
     });
@@ -541,7 +541,7 @@ fn memory_holds_the_critic() {
         roles: 1,
         shares_start: false,
         history: None,
-        place: crate::algorithm::ComputePlace::Processor,
+        place: crate::algorithm::ComputeDevice::Cpu,
     };
     let width = plan.model.hidden_size as u64;
     for (value_head, numbers) in [

@@ -5,7 +5,7 @@ use polyphony_episode::{Observation, Role};
 use super::*;
 use crate::fixture::{letter_template, plain_language};
 
-fn first_text(language: &Language, role: &Role) -> String {
+fn first_text(language: &TextCodec, role: &Role) -> String {
     let history = language
         .first_history(role, &Observation::new("the cat"))
         .unwrap();
@@ -14,7 +14,7 @@ fn first_text(language: &Language, role: &Role) -> String {
 
 #[test]
 fn a_template_lays_out_system_and_observation() {
-    let language = Language {
+    let language = TextCodec {
         template: Some(letter_template()),
         ..plain_language()
     };
@@ -35,7 +35,7 @@ fn without_a_template_the_text_is_plain() {
 
 #[test]
 fn a_control_token_in_an_observation_is_only_text() {
-    let templated = Language {
+    let templated = TextCodec {
         template: Some(letter_template()),
         ..plain_language()
     };

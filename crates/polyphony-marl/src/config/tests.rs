@@ -149,7 +149,7 @@ fn updates_out_of_range_are_explained() {
 fn schedules_and_own_learning_rates_out_of_range_are_explained() {
     for last in [-0.1, 1.1, f64::NAN] {
         let expected = format!("`schedule.last` is {last}, but must be from 0 to 1");
-        for schedule in [Schedule::Linear { last }, Schedule::Cosine { last }] {
+        for schedule in [LrSchedule::Linear { last }, LrSchedule::Cosine { last }] {
             refused(updates(|u| u.schedule = schedule), &expected);
         }
     }
@@ -231,21 +231,21 @@ fn learning_rates_warm_up_and_follow_their_schedule() {
             .map(|step| updates.rate("critic", step, steps))
             .collect::<Vec<_>>()
     };
-    let constant = rates(Schedule::Constant, 6);
+    let constant = rates(LrSchedule::Constant, 6);
     assert_eq!(constant, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
-    let linear = rates(Schedule::Linear { last: 0.5 }, 7);
+    let linear = rates(LrSchedule::Linear { last: 0.5 }, 7);
     assert_eq!(linear, [0.25, 0.5, 0.75, 1.0, 0.875, 0.75, 0.625]);
-    let cosine = rates(Schedule::Cosine { last: 0.0 }, 7);
+    let cosine = rates(LrSchedule::Cosine { last: 0.0 }, 7);
     let half = std::f64::consts::FRAC_1_SQRT_2 / 2.0;
     let expected = [0.25, 0.5, 0.75, 1.0, 0.5 + half, 0.5, 0.5 - half];
     for (own, expected) in cosine.iter().zip(expected) {
         assert!((own - expected).abs() < 1e-12, "{cosine:?}");
     }
     // A run that ends during its warm-up, and one that is longer than configured.
-    assert_eq!(rates(Schedule::Linear { last: 0.0 }, 2), [0.25, 0.5]);
+    assert_eq!(rates(LrSchedule::Linear { last: 0.0 }, 2), [0.25, 0.5]);
     let updates = Updates {
         learning_rate: 1.0,
-        schedule: Schedule::Linear { last: 0.25 },
+        schedule: LrSchedule::Linear { last: 0.25 },
         ..Updates::default()
     };
     assert_eq!(updates.rate("critic", 9, 5), 0.25);

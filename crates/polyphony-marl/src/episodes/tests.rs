@@ -6,7 +6,7 @@ use polyphony_episode::Task;
 
 use super::*;
 use crate::{
-    agent::Language,
+    agent::TextCodec,
     config::LongPrompts,
     fixture::{
         CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_language, task, training,
@@ -39,7 +39,7 @@ fn play(
 
 /// Agents with a template, so that their prompts show what they read.
 fn lettered(names: &[&str]) -> Vec<Agent> {
-    let language = Arc::new(Language {
+    let language = Arc::new(TextCodec {
         template: Some(letter_template()),
         ..plain_language()
     });

@@ -7,7 +7,7 @@ use polyphony_model::LoraConfig;
 
 use super::*;
 use crate::{
-    agent::Language,
+    agent::TextCodec,
     config::Updates,
     fixture::{
         Chain, Duet, built, lengths, plain_language, task, tiny_model, training, weight_bits,
@@ -20,7 +20,7 @@ use crate::{
 
 /// Two agents whose responses differ in length.
 fn team() -> Vec<Agent> {
-    let language = Arc::new(Language {
+    let language = Arc::new(TextCodec {
         stop_tokens: (0..256).step_by(8).collect(),
         ..plain_language()
     });
@@ -291,7 +291,7 @@ fn an_agent_collects_nodes_over_steps_until_its_buffer_is_full() {
     let mut together = team();
     for (agent, groups) in together.iter_mut().zip(groups) {
         let mut learner = Learner::default();
-        let context_game = Game::of(&game);
+        let context_game = EnvironmentSpec::of(&game);
         for (pair, buffer) in groups.chunks(4).enumerate() {
             let context = StepContext::new(2 * pair + 1, &config, &context_game);
             let update = PolicyUpdate::new(0, agent, 1, &context);
@@ -422,7 +422,7 @@ fn memory_follows_from_model_and_settings() {
         roles: 1,
         shares_start: false,
         history: Some(100),
-        place: crate::algorithm::ComputePlace::Processor,
+        place: crate::algorithm::ComputeDevice::Cpu,
     };
     let config = training(96);
     let bytes = |needs: &[Need], what: &str| {
@@ -460,7 +460,7 @@ fn memory_follows_from_model_and_settings() {
     let mut again = config.clone();
     again.updates.activations = polyphony_model::Activations::Recompute;
     assert!(activations(&plan, &again) < kept);
-    plan.place = crate::algorithm::ComputePlace::Gpu;
+    plan.place = crate::algorithm::ComputeDevice::Gpu;
     assert!(activations(&plan, &config) > kept);
     plan.history = None;
     assert_eq!(activations(&plan, &config), 0);

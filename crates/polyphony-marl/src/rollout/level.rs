@@ -11,7 +11,7 @@ use crate::{
     checks::check_reward,
     config::TrainingConfig,
     returns::mean,
-    stream::{Place, narrow},
+    stream::{StreamId, narrow},
     threads::on_threads,
     tree::{AgentGroup, Branch, JointMode, Node, Sample, Tree},
 };
@@ -30,7 +30,7 @@ impl Stage<'_> {
             let played = || roles_of(index, self.agents.len(), roles);
             let prompts = played().flat_map(|role| open.iter().map(move |node| (role, node)));
             let groups = prompts.map(|(role, node)| {
-                let place = Place {
+                let place = StreamId {
                     seed: self.config.seed,
                     step: self.step,
                     task: node.index,

@@ -4,7 +4,7 @@ use polyphony_episode::{Role, Task};
 
 use super::stage::{OpenNode, Played, Stage};
 use crate::{
-    MarlError, agent::player, checks::check_observations, stream::narrow, tasks::Batch,
+    MarlError, agent::agent_of_role, checks::check_observations, stream::narrow, tasks::Batch,
     tree::History,
 };
 
@@ -58,7 +58,7 @@ impl Stage<'_> {
                 let histories = self.each(open.task, |role, index| {
                     let group = &node.groups[index];
                     let answer = &group.samples[branch.picks[index]].response;
-                    let language = &self.agents[player(self.agents.len(), index)].language;
+                    let language = &self.agents[agent_of_role(self.agents.len(), index)].language;
                     language.next_history(role, &group.history, answer, &observations[index])
                 });
                 let mut past = open.past.clone();
@@ -87,7 +87,7 @@ impl Stage<'_> {
     ) -> Result<Vec<History>, MarlError> {
         let fitting = |(index, role): (usize, &Role)| {
             let history = history(role, index)?;
-            let agent = &self.agents[player(self.agents.len(), index)];
+            let agent = &self.agents[agent_of_role(self.agents.len(), index)];
             agent.check_room(&task.id, role, &history, self.config.max_new_tokens)?;
             Ok(history)
         };

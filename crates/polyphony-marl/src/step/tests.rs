@@ -15,8 +15,8 @@ use polyphony_model::LoraConfig;
 use super::*;
 use crate::{
     advantage::Baseline,
-    agent::Language,
-    config::{LongPrompts, RolloutWeights, Schedule, Updates},
+    agent::TextCodec,
+    config::{LongPrompts, RolloutWeights, LrSchedule, Updates},
     fixture::{
         CONTEXT, Duet, built, changed, lengths, plain_language, task, tiny_model, training,
         weight_bits,
@@ -27,7 +27,7 @@ use crate::{
 
 /// Two agents with these stop tokens.
 fn team(stop_tokens: Vec<u32>) -> Vec<Agent> {
-    let language = Arc::new(Language {
+    let language = Arc::new(TextCodec {
         stop_tokens,
         ..plain_language()
     });
@@ -255,7 +255,7 @@ fn the_baseline_decides_what_is_learned_from() {
 
 #[test]
 fn one_agent_in_all_roles_learns_from_each() {
-    let language = Language {
+    let language = TextCodec {
         stop_tokens: many_stop_tokens(),
         ..plain_language()
     };
@@ -327,7 +327,7 @@ fn agents_have_their_own_learning_rates_and_schedules_count_steps() {
         updates: Updates {
             learning_rate: 1e-4,
             learning_rates: [("second".to_owned(), 4e-4)].into(),
-            schedule: Schedule::Linear { last: 0.0 },
+            schedule: LrSchedule::Linear { last: 0.0 },
             ..config().updates
         },
         ..config()

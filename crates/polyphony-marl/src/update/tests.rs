@@ -10,7 +10,7 @@ use polyphony_model::Activations;
 use super::*;
 use crate::{
     fixture::{agent, changed, weight_bits},
-    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
+    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyStats},
     policy_update::{PolicyUpdate, update_policy},
     reference::score_reference,
     tree::{History, Sample},
@@ -62,7 +62,7 @@ fn advised(group: &AgentGroup, advantages: [f64; 2]) -> AgentGroup {
 const MAX_NEW_TOKENS: usize = 16;
 
 /// What an update did, and how far the policy moved.
-type Done = (UpdateReport, Option<PolicyShift>);
+type Done = (UpdateReport, Option<PolicyStats>);
 
 fn run(
     agent: &mut Agent,
@@ -354,11 +354,11 @@ fn a_loss_of_ones_own_changes_the_weights_as_it_asks() {
         learning_rate: 1e-2,
         ..Updates::default()
     };
-    let settings = StepSettings {
+    let settings = GradientStepConfig {
         updates: &updates,
         learning_rate: 1e-2,
         temperature: 1.0,
-        states: States::EndOfHistory,
+        states: HiddenStates::EndOfHistory,
     };
     let (mut learner, mut report) = (Learner::default(), UpdateReport::default());
     let mut seen = Vec::new();

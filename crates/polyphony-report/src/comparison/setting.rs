@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use indexmap::IndexSet;
 
 use crate::{
-    evaluation::{Evaluation, PARALLEL},
+    evaluation::{EvaluationRecord, PARALLEL},
     info::RunInfo,
     run::Run,
-    settings::{Settings, is_below},
+    settings::{FlatSettings, is_below},
 };
 
 /// Sections that do not change what a run does: its seed, where it runs, and how it is evaluated.
@@ -43,9 +43,9 @@ pub(super) struct Setting<'a> {
     pub(super) step: Option<usize>,
     protocol: &'a str,
     /// What was played, and how.
-    played: Settings,
+    played: FlatSettings,
     /// How the team was trained, if it was.
-    training: Option<Settings>,
+    training: Option<FlatSettings>,
     /// The seed of the answers, if it differs from that of the training.
     other_seed: Option<u64>,
     /// The infos of the run that played and of the run that trained.
@@ -67,7 +67,7 @@ impl<'a> Setting<'a> {
         }
     }
 
-    pub(super) fn of(run: &'a Run, evaluation: &'a Evaluation) -> Self {
+    pub(super) fn of(run: &'a Run, evaluation: &'a EvaluationRecord) -> Self {
         let (origin, settings) = run.origin();
         let is_trained = match evaluation.step {
             Some(steps) => steps > 0,
@@ -96,7 +96,7 @@ impl<'a> Setting<'a> {
             .operational_keys()
             .chain(other.operational_keys())
             .collect();
-        let counting = |settings: &Settings| -> Settings {
+        let counting = |settings: &FlatSettings| -> FlatSettings {
             let own = settings
                 .iter()
                 .filter(|(path, _)| !is_below_any(path, &operational));
@@ -120,7 +120,7 @@ impl<'a> Setting<'a> {
         let of_column = |own: &Self| {
             let settings = own.played.clone().into_iter();
             let settings = settings.filter(|(path, _)| is_below(path, EVALUATION));
-            settings.collect::<Settings>()
+            settings.collect::<FlatSettings>()
         };
         self.step == other.step
             && self.method() == other.method()
@@ -162,11 +162,11 @@ impl<'a> Setting<'a> {
     pub(super) fn distinction(&self, others: &[&Self]) -> String {
         let all = others.iter().copied().chain([self]);
         let operational: HashSet<&str> = all.flat_map(Self::operational_keys).collect();
-        let differing = |of: fn(&Self) -> Option<&Settings>| {
+        let differing = |of: fn(&Self) -> Option<&FlatSettings>| {
             let own = of(self).into_iter().flatten();
-            let others: Vec<Option<&Settings>> = others.iter().map(|other| of(other)).collect();
+            let others: Vec<Option<&FlatSettings>> = others.iter().map(|other| of(other)).collect();
             let differs = move |(path, value): &(&String, &String)| {
-                let at = |other: &Option<&Settings>| {
+                let at = |other: &Option<&FlatSettings>| {
                     other.and_then(|other| other.get(*path)) != Some(*value)
                 };
                 others.iter().any(at)
@@ -214,20 +214,20 @@ fn is_in(path: &str, sections: &[&str]) -> bool {
 }
 
 /// The settings of a run without its seed, where it runs, and how it is evaluated.
-fn without_seed(settings: &Settings) -> Settings {
+fn without_seed(settings: &FlatSettings) -> FlatSettings {
     let own = settings.iter().filter(|(path, _)| !is_in(path, &OUTSIDE));
     own.map(|(path, value)| (path.clone(), value.clone()))
         .collect()
 }
 
 /// The settings that matter for playing.
-fn played(settings: &Settings, info: &RunInfo) -> Settings {
+fn played(settings: &FlatSettings, info: &RunInfo) -> FlatSettings {
     let counts = |path: &str| match path {
         EVALUATION_INTERVAL => false,
         path => is_below(path, EVALUATION) || !is_in(path, &OUTSIDE) && !is_in(path, &TRAINING),
     };
     let own = settings.iter().filter(|(path, _)| counts(path));
-    let mut played: Settings = own
+    let mut played: FlatSettings = own
         .map(|(path, value)| (path.clone(), value.clone()))
         .collect();
     // Under the name that most algorithms use, whatever this one calls it.

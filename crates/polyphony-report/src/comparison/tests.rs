@@ -16,7 +16,7 @@ fn run(name: &str, recipe: &str, changes: &[&str], judged: &[(Option<usize>, [f6
             .zip(&texts)
             .map(|(value, text)| (*value, text.as_str()))
             .collect();
-        Evaluation {
+        EvaluationRecord {
             step: *step,
             ..fixture::evaluation(&episodes)
         }
@@ -91,7 +91,7 @@ fn seeds_are_one_row_and_methods_and_tasks_are_not() {
     let single = run(
         "single",
         fixture::TLDR,
-        &["environment=Solo(Tldr)"],
+        &["environment=SingleAgent(Tldr)"],
         &[(Some(0), [0.5, 0.5]), (Some(40), [1.5, 1.5])],
     );
     let other = run(

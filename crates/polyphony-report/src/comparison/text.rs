@@ -88,7 +88,7 @@ fn line(row: &Row, roles: &IndexSet<&String>, rates: &IndexSet<usize>) -> Vec<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{comparison::compare, evaluation::Earned, fixture, run::Run, statistics::Estimate};
+    use crate::{comparison::compare, evaluation::RoleReturn, fixture, run::Run, statistics::Estimate};
 
     #[test]
     fn a_table_lists_what_did_not_fit_and_leaves_out_what_is_not_known() {
@@ -131,9 +131,9 @@ mod tests {
             ..fixture::run("a", fixture::TLDR, &[])
         };
         for (played, value) in run.evaluations[0].episodes.iter_mut().zip([0.5, 3.0]) {
-            let earned = Earned {
+            let earned = RoleReturn {
                 value,
-                ..Earned::default()
+                ..RoleReturn::default()
             };
             played.roles.insert("writer".to_owned(), earned);
         }

@@ -14,7 +14,7 @@ use super::{
     plot::{Chart, Trace, band_colour, bars, dots, line, over_steps, points, with},
 };
 use crate::{
-    evaluation::Evaluation,
+    evaluation::EvaluationRecord,
     metrics::{Explanation, flat_name},
     series::{Series, smoothed, spread, window},
 };
@@ -112,7 +112,7 @@ pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
         if let Some(curves) = group.metrics.get(RETURN) {
             traces.extend(curve(&curves.series, &group.label, index));
         }
-        traces.extend(held_out(group, index, &Evaluation::by_task));
+        traces.extend(held_out(group, index, &EvaluationRecord::by_task));
     }
     let caption = format!(
         "{SMOOTH} Diamonds are held-out tasks, with their 95 % interval over tasks and seeds."

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     comparison::Row,
-    evaluation::{Evaluation, value_of},
+    evaluation::{EvaluationRecord, value_of},
     run::Run,
     statistics::{ByTask, Estimate},
 };
@@ -21,13 +21,13 @@ use crate::{
 pub(super) fn held_out(
     group: &Group<'_>,
     index: usize,
-    figure: &dyn Fn(&Evaluation) -> ByTask<'_>,
+    figure: &dyn Fn(&EvaluationRecord) -> ByTask<'_>,
 ) -> Option<Trace> {
     let steps = group.runs[0]
         .evaluations
         .iter()
         .filter_map(|evaluation| evaluation.step);
-    let by_step: Vec<HashMap<usize, &Evaluation>> = group.runs.iter().map(by_step).collect();
+    let by_step: Vec<HashMap<usize, &EvaluationRecord>> = group.runs.iter().map(by_step).collect();
     let at = |step: usize| {
         let runs: Option<Vec<ByTask<'_>>> = by_step
             .iter()
@@ -47,7 +47,7 @@ pub(super) fn held_out(
 }
 
 /// The first evaluation of a run at every step.
-fn by_step<'a>(run: &&'a Run) -> HashMap<usize, &'a Evaluation> {
+fn by_step<'a>(run: &&'a Run) -> HashMap<usize, &'a EvaluationRecord> {
     let mut evaluations = HashMap::new();
     for evaluation in &run.evaluations {
         if let Some(step) = evaluation.step {
@@ -69,7 +69,7 @@ pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
     let rates: IndexSet<usize> = evaluations()
         .flat_map(|own| own.pass_at.keys().copied())
         .collect();
-    let chart = |title: String, caption, unit, figure: &dyn Fn(&Evaluation) -> ByTask<'_>| {
+    let chart = |title: String, caption, unit, figure: &dyn Fn(&EvaluationRecord) -> ByTask<'_>| {
         let lines = groups.iter().enumerate();
         let traces = lines
             .filter_map(|(index, group)| held_out(group, index, figure))

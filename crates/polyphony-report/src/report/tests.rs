@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::{evaluation::Earned, fixture, run_directory::RunDirectory};
+use crate::{evaluation::RoleReturn, fixture, run_directory::RunDirectory};
 
 /// Writes a run of two steps that was evaluated before and after.
 fn write(path: &Path, seed: u64) {
@@ -37,9 +37,9 @@ fn write(path: &Path, seed: u64) {
         }
         let mut evaluation = fixture::evaluation(&[(step as f64, "<script>alert(1)</script>")]);
         evaluation.step = Some(step);
-        let earned = Earned {
+        let earned = RoleReturn {
             value: 0.25,
-            ..Earned::default()
+            ..RoleReturn::default()
         };
         evaluation.episodes[0]
             .roles

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::{
-    evaluation::{Evaluation, Played},
+    evaluation::{EvaluationRecord, EpisodeRecord},
     run::Run,
 };
 
@@ -85,7 +85,7 @@ pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
 }
 
 /// The first episode of every task.
-fn first_episodes(evaluation: &Evaluation) -> IndexMap<&str, &Played> {
+fn first_episodes(evaluation: &EvaluationRecord) -> IndexMap<&str, &EpisodeRecord> {
     let mut first = IndexMap::new();
     for played in &evaluation.episodes {
         first.entry(played.task.as_str()).or_insert(played);
@@ -93,7 +93,7 @@ fn first_episodes(evaluation: &Evaluation) -> IndexMap<&str, &Played> {
     first
 }
 
-fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {
+fn side(run: &Run, evaluation: &EvaluationRecord, played: &EpisodeRecord) -> Side {
     let roles = &run.info.environment.roles;
     let said = |(turn, texts): (usize, &Vec<String>)| {
         let turn = match played.turns.len() {
@@ -133,7 +133,7 @@ mod tests {
             1.5 => "worth 1.5",
             _ => "other",
         };
-        let judged = |step: usize, values: [f64; 5]| Evaluation {
+        let judged = |step: usize, values: [f64; 5]| EvaluationRecord {
             step: Some(step),
             ..fixture::evaluation(&values.map(|value| (value, text(value))))
         };

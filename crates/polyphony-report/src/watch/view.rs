@@ -318,7 +318,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{evaluation::Evaluation, fixture};
+    use crate::{evaluation::EvaluationRecord, fixture};
 
     fn run(steps: usize) -> Run {
         let line = |step: usize| {
@@ -375,7 +375,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        trained.evaluations.push(Evaluation {
+        trained.evaluations.push(EvaluationRecord {
             step: Some(40),
             ..fixture::evaluation(&[(2.5, "")])
         });

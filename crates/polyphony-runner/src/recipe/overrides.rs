@@ -51,7 +51,7 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         return replace_entry(entries, keys, depth, value);
     }
     let Some(mut fields) = fields(text) else {
-        // The keys of `Solo(Coding(…))` are those of the inner choice.
+        // The keys of `SingleAgent(Coding(…))` are those of the inner choice.
         if let Some((outer, inner)) = held(text) {
             let inner = replace(inner, keys, depth, value)?;
             return Ok(format!("{outer}({inner})"));

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail, ensure};
 use polyphony_episode::Environment;
-use polyphony_marl::{AlgorithmSettings, ConfigError, Game, MOST_SAMPLES, RolloutWeights};
+use polyphony_marl::{AlgorithmSettings, ConfigError, EnvironmentSpec, MOST_SAMPLES, RolloutWeights};
 use polyphony_model::ModelError;
 
-use super::{Recipe, Team};
+use super::{Recipe, TeamModels};
 use crate::{
     device::{DeviceChoice, Devices},
     registry::Registry,
@@ -45,7 +45,7 @@ impl Recipe {
             "`rollout_weights` is {:?}, but must be Full on the CPU, which is no faster with less precision",
             self.rollout_weights
         );
-        if let (Team::Shared(_), Devices::Each(_)) = (&self.team, &self.devices) {
+        if let (TeamModels::Shared(_), Devices::Each(_)) = (&self.team, &self.devices) {
             bail!(
                 "`devices` lists devices, but a team that shares one model runs on one: give \
                  `devices: Same(…)`"
@@ -134,7 +134,7 @@ impl Recipe {
     ) -> Result<()> {
         let roles = environment.roles();
         algorithm
-            .validate_for(&Game::of(environment))
+            .validate_for(&EnvironmentSpec::of(environment))
             .map_err(setting_of("algorithm"))?;
         let one_each = |key: &str, given: usize, what: &str| {
             let plural = if given == 1 { "" } else { "s" };
@@ -148,7 +148,7 @@ impl Recipe {
             );
             Ok(())
         };
-        if let Team::Each(models) = &self.team {
+        if let TeamModels::Each(models) = &self.team {
             one_each("team", models.len(), "model")?;
         }
         if let Devices::Each(devices) = &self.devices {

@@ -18,7 +18,7 @@ use super::{
     verdicts::gravest,
 };
 use crate::{
-    Counters, Interpreter, Isolation, Judgement, Program, SandboxError, SelfTest, Settings, Tests,
+    Counters, Interpreter, Isolation, ProgramResult, Program, SandboxError, SelfTest, SandboxConfig, Tests,
     Tier, Verdict,
 };
 
@@ -27,7 +27,7 @@ const TRIES: u32 = 3;
 
 /// The workers of a pool, and what they have in common.
 pub(crate) struct Engine {
-    settings: Settings,
+    settings: SandboxConfig,
     interpreter: Interpreter,
     tier: Tier,
     report: SelfTest,
@@ -43,7 +43,7 @@ pub(crate) struct Engine {
 type Worker = Option<Pair>;
 
 impl Engine {
-    pub(crate) fn start(settings: &Settings) -> Result<Self, SandboxError> {
+    pub(crate) fn start(settings: &SandboxConfig) -> Result<Self, SandboxError> {
         settings.check()?;
         let installation = interpreter::find(settings.interpreter.as_deref())?;
         let tiers: &[Tier] = match settings.isolation {
@@ -83,7 +83,7 @@ impl Engine {
 
     /// Starts in one tier, with these layers, and tests it.
     pub(super) fn start_in(
-        settings: &Settings,
+        settings: &SandboxConfig,
         installation: &Installation,
         tier: Tier,
         layers: &Layers,
@@ -133,7 +133,7 @@ impl Engine {
         &self,
         program: &Program,
         tests: &Tests,
-    ) -> Result<Judgement, SandboxError> {
+    ) -> Result<ProgramResult, SandboxError> {
         let mut reason = String::new();
         for attempt in 0..TRIES {
             if attempt > 0 {
@@ -144,7 +144,7 @@ impl Engine {
             let mut worker = self.take();
             let started = Instant::now();
             match self.attempt(&mut worker.pair, program, tests) {
-                Ok(findings) => return Ok(self.judgement(findings, started)),
+                Ok(findings) => return Ok(self.result(findings, started)),
                 Err(Fault::Tests(reason)) => return Err(SandboxError::Tests { reason }),
                 Err(Fault::Host(seen)) => reason = seen,
             }
@@ -210,7 +210,7 @@ impl Engine {
         found
     }
 
-    fn judgement(&self, findings: Findings, started: Instant) -> Judgement {
+    fn result(&self, findings: Findings, started: Instant) -> ProgramResult {
         let seconds = started.elapsed().as_secs_f64();
         let verdicts = || findings.asserts.iter().map(|outcome| &outcome.verdict);
         let mut counters = lock(&self.counters);
@@ -220,7 +220,7 @@ impl Engine {
         counters.timeouts += any(Verdict::Timeout);
         counters.out_of_memory += any(Verdict::OutOfMemory);
         counters.violations += any(Verdict::Violation);
-        Judgement {
+        ProgramResult {
             verdict: gravest(verdicts()),
             syntax_error: findings.syntax_error,
             asserts: findings.asserts,

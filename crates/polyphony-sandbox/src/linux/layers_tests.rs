@@ -16,7 +16,7 @@ use super::{
     interpreter,
     layers::{Layer, Layers},
 };
-use crate::{Limits, Program, Settings, Tests, Tier, Verdict};
+use crate::{Limits, Program, SandboxConfig, Tests, Tier, Verdict};
 
 /// What an attack wants.
 struct Prey {
@@ -76,14 +76,14 @@ impl Drop for Prey {
 
 /// What comes of an attack under these layers: passed if it got through.
 fn attack(prey: &Prey, body: &str, layers: &[Layer]) -> (Verdict, String) {
-    let settings = Settings {
+    let settings = SandboxConfig {
         workers: Some(1),
         limits: Limits {
             wall_secs: 20,
             cpu_secs: 10,
             ..Limits::default()
         },
-        ..Settings::default()
+        ..SandboxConfig::default()
     };
     let installation = interpreter::find(None).unwrap();
     // The self-test is that of no tier at all: whole tiers are tested elsewhere.
@@ -97,9 +97,9 @@ fn attack(prey: &Prey, body: &str, layers: &[Layer]) -> (Verdict, String) {
         setup: String::new(),
         source: "def check(candidate):\n    assert candidate() == 'through'\n".to_owned(),
     };
-    let judgement = engine.judge(&program, &tests).unwrap();
-    let error = judgement.asserts[0].error.clone();
-    (judgement.verdict, error.unwrap_or_default())
+    let result = engine.judge(&program, &tests).unwrap();
+    let error = result.asserts[0].error.clone();
+    (result.verdict, error.unwrap_or_default())
 }
 
 /// The attack is refused with the layers that stay and the one, and gets through without the one.

@@ -81,7 +81,7 @@ pub(super) fn judge(
         bounds,
         program,
         asserts: Vec::new(),
-        at: Place::Outside,
+        at: TestPosition::Outside,
         outside: Used::default(),
         watch: Stopwatch::start(Used::default(), Clocks([None; 2])),
         solver_is_ready: false,
@@ -101,7 +101,7 @@ struct Trial<'a> {
     bounds: Bounds<'a>,
     program: &'a Program,
     asserts: Vec<Assert>,
-    at: Place,
+    at: TestPosition,
     /// The time used outside any assert.
     outside: Used,
     watch: Stopwatch,
@@ -113,7 +113,7 @@ struct Trial<'a> {
 
 /// Where the judge is in the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum TestPosition {
     Outside,
     Assert(usize),
 }
@@ -254,7 +254,7 @@ impl Trial<'_> {
             b'A' => {
                 let fields = unpack(&frame.payload).unwrap_or_default();
                 let index = self.index(fields.first())?;
-                self.turn_to(Place::Assert(index));
+                self.turn_to(TestPosition::Assert(index));
             }
             b'C' => return self.pass_on(&frame.payload),
             // An assert that lies in another, by way of a function: the other goes on.
@@ -263,12 +263,12 @@ impl Trial<'_> {
             }
             b'Z' => {
                 let index = self.record(&frame.payload)?;
-                if self.at != Place::Assert(index) {
+                if self.at != TestPosition::Assert(index) {
                     return Err("a judge left an assert that it was not at"
                         .to_owned()
                         .into());
                 }
-                self.turn_to(Place::Outside);
+                self.turn_to(TestPosition::Outside);
             }
             b'D' => {
                 match outcome_of(&unpack(&frame.payload).unwrap_or_default())? {
@@ -331,7 +331,7 @@ impl Trial<'_> {
         if cause.verdict == Verdict::Timeout {
             self.timeouts += 1;
         }
-        let Place::Assert(index) = self.at else {
+        let TestPosition::Assert(index) = self.at else {
             self.break_off(cause);
             return Ok(Next::Stop);
         };
@@ -351,11 +351,11 @@ impl Trial<'_> {
     /// Holds what ended the tests in the middle against the assert at hand; the others do not run.
     fn stop_the_tests(&mut self, cause: Cause, why: &str) -> Next {
         match self.at {
-            Place::Assert(index) => {
+            TestPosition::Assert(index) => {
                 self.asserts[index].fail(cause);
                 self.fail_the_rest(&Cause::failed(format!("not run, since {why}")));
             }
-            Place::Outside => self.break_off(&cause),
+            TestPosition::Outside => self.break_off(&cause),
         }
         Next::Stop
     }
@@ -403,25 +403,25 @@ impl Trial<'_> {
     fn deadline(&mut self) -> super::stopwatch::Deadline {
         let a_test = Allowance::of_a_test(self.bounds.limits);
         let allowance = match self.at {
-            Place::Assert(_) => a_test,
+            TestPosition::Assert(_) => a_test,
             // What stands between the asserts has as much as one more for each of them.
-            Place::Outside => a_test.times(self.asserts.len() + 1),
+            TestPosition::Outside => a_test.times(self.asserts.len() + 1),
         };
         self.watch
             .until(allowance, self.clocks(), self.bounds.cores)
     }
 
-    fn turn_to(&mut self, place: Place) {
+    fn turn_to(&mut self, place: TestPosition) {
         let clocks = self.clocks();
         let used = self.watch.used(clocks);
         match self.at {
-            Place::Outside => self.outside = used,
-            Place::Assert(index) => self.asserts[index].used = used,
+            TestPosition::Outside => self.outside = used,
+            TestPosition::Assert(index) => self.asserts[index].used = used,
         }
         self.at = place;
         let before = match place {
-            Place::Outside => self.outside,
-            Place::Assert(index) => self.asserts[index].used,
+            TestPosition::Outside => self.outside,
+            TestPosition::Assert(index) => self.asserts[index].used,
         };
         self.watch = Stopwatch::start(before, clocks);
     }

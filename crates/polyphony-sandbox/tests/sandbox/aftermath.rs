@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use polyphony_sandbox::{Isolation, Limits, Pool, Settings, Verdict};
+use polyphony_sandbox::{Isolation, Limits, Pool, SandboxConfig, Verdict};
 
 use rustix::process::{Pid, Signal, getsid, kill_process};
 
@@ -23,11 +23,11 @@ fn pool(tier: &str, workers: usize, limits: Limits) -> Pool {
         "full" => Isolation::Strongest,
         _ => Isolation::Landlock,
     };
-    let pool = Pool::start(&Settings {
+    let pool = Pool::start(&SandboxConfig {
         workers: Some(workers),
         isolation,
         limits,
-        ..Settings::default()
+        ..SandboxConfig::default()
     });
     let pool = pool.unwrap();
     assert_eq!(pool.tier().to_string(), tier);

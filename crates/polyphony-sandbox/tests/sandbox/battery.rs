@@ -29,7 +29,7 @@ mod traces;
 use std::{collections::HashSet, fmt::Write};
 
 use polyphony_sandbox::{
-    AssertOutcome, Isolation, Judgement, Limits, Pool, Program, SandboxError, Settings, Tests,
+    AssertOutcome, Isolation, ProgramResult, Limits, Pool, Program, SandboxError, SandboxConfig, Tests,
     Tier, Verdict,
 };
 
@@ -204,7 +204,7 @@ impl Expected {
 }
 
 impl Fate {
-    fn is_that_of(self, judgement: &Judgement) -> bool {
+    fn is_that_of(self, result: &ProgramResult) -> bool {
         let (verdict, reason) = match self {
             Self::Passes => (Verdict::Passed, ""),
             Self::Fails(reason) => (Verdict::Failed, reason),
@@ -213,11 +213,11 @@ impl Fate {
             Self::IsRefused => (Verdict::Violation, "PermissionError: [Errno "),
             Self::IsKilled => (Verdict::Violation, "killed for a forbidden system call"),
         };
-        let mut decisive = judgement
+        let mut decisive = result
             .asserts
             .iter()
             .filter(|own| own.verdict == verdict);
-        judgement.verdict == verdict
+        result.verdict == verdict
             && decisive.any(|own| own.error.as_deref().unwrap_or_default().contains(reason))
     }
 }
@@ -260,11 +260,11 @@ pub(crate) fn run_here(tier: &str) {
 
 /// The strongest that is to be had here, which must be this tier.
 fn chosen_pool(tier: Tier, limits: Limits) -> Pool {
-    let pool = Pool::start(&Settings {
+    let pool = Pool::start(&SandboxConfig {
         workers: Some(1),
         limits,
         isolation: Isolation::Strongest,
-        ..Settings::default()
+        ..SandboxConfig::default()
     });
     let pool = pool.unwrap();
     assert_eq!(pool.tier(), tier, "{:?}", pool.report());
@@ -277,17 +277,17 @@ fn suffer(pool: &Pool, scene: &Scene, hostile: &Hostile, fates: &[Fate]) -> Stri
     let retries = || pool.counters().infrastructure_retries;
     let before = retries();
     match pool.judge(&hostile.deed.program(scene), &hostile.deed.tests()) {
-        Ok(judgement) => {
+        Ok(result) => {
             let passed = fates.iter().any(|fate| {
                 let passes = hostile.deed.passes(*fate);
-                fate.is_that_of(&judgement)
-                    && passes.is_none_or(|passes| passes == judgement.passed())
+                fate.is_that_of(&result)
+                    && passes.is_none_or(|passes| passes == result.passed())
             });
             if !passed {
-                let _ = write!(complaint, "expected {fates:?}, not {judgement:?}; ");
+                let _ = write!(complaint, "expected {fates:?}, not {result:?}; ");
             }
-            if !judgement.asserts.iter().all(is_printable) {
-                let _ = write!(complaint, "not printable: {:?}; ", judgement.asserts);
+            if !result.asserts.iter().all(is_printable) {
+                let _ = write!(complaint, "not printable: {:?}; ", result.asserts);
             }
         }
         Err(error) => {
@@ -295,7 +295,7 @@ fn suffer(pool: &Pool, scene: &Scene, hostile: &Hostile, fates: &[Fate]) -> Stri
         }
     }
     match judge_honest(pool) {
-        Ok(judgement) if judgement.verdict == Verdict::Passed => {}
+        Ok(result) if result.verdict == Verdict::Passed => {}
         other => {
             let _ = write!(complaint, "then an honest program: {other:?}; ");
         }
@@ -308,20 +308,20 @@ fn suffer(pool: &Pool, scene: &Scene, hostile: &Hostile, fates: &[Fate]) -> Stri
 
 /// Judges an honest program. Where the machine has much to do it may not get its turn in time; then
 /// it gets another.
-fn judge_honest(pool: &Pool) -> Result<Judgement, SandboxError> {
+fn judge_honest(pool: &Pool) -> Result<ProgramResult, SandboxError> {
     const TURNS: usize = 5;
     let honest = program("def f(x):\n    return x + x\n");
     let tests = check_of(&["assert candidate(21) == 42"]);
     let judge = || pool.judge(&honest, &tests);
-    let is_late = |judgement: &Judgement| judgement.verdict == Verdict::Timeout;
-    let mut judgement = judge()?;
+    let is_late = |result: &ProgramResult| result.verdict == Verdict::Timeout;
+    let mut result = judge()?;
     for _ in 1..TURNS {
-        if !is_late(&judgement) {
+        if !is_late(&result) {
             break;
         }
-        judgement = judge()?;
+        result = judge()?;
     }
-    Ok(judgement)
+    Ok(result)
 }
 
 fn is_printable(outcome: &AssertOutcome) -> bool {
@@ -389,7 +389,7 @@ def f(x):
     return hashlib.sha256(str(x).encode()).hexdigest()
 ";
     for tier in crate::pools::TIERS {
-        let judgement = crate::pools::judge(tier, source, &secret_tests());
-        assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+        let result = crate::pools::judge(tier, source, &secret_tests());
+        assert_eq!(result.verdict, Verdict::Passed, "{result:?}");
     }
 }

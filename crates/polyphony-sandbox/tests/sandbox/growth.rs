@@ -116,14 +116,14 @@ fn no_reply_is_the_hosts_failure() {
             let hostile = program(&format!("SEED = {seed}\n{SOURCE}"));
             match pool
                 .judge(&hostile, &tests(index))
-                .map(|judgement| judgement.verdict)
+                .map(|result| result.verdict)
             {
                 Ok(Verdict::Failed | Verdict::OutOfMemory) => {}
                 other => writeln!(complaints, "{tier}, seed {seed}: {other:?}").unwrap(),
             }
             match pool
                 .judge(&honest, &honest_tests)
-                .map(|judgement| judgement.verdict)
+                .map(|result| result.verdict)
             {
                 Ok(Verdict::Passed) => {}
                 other => writeln!(complaints, "{tier}, after seed {seed}: {other:?}").unwrap(),

@@ -7,9 +7,9 @@ use crate::pools::{TIERS, check_of, judge, patient_pool, pool, program};
 /// Verdicts and errors of each assert, as one line each. On a busy machine it is open which of the
 /// two times of a test is up first, so that is left out.
 fn told(pool: &Pool, tier: Tier, source: &str, tests: &Tests) -> Vec<String> {
-    let judgement = pool.judge(&program(source), tests).unwrap();
-    assert_eq!(judgement.tier, tier);
-    let told = judgement.asserts.iter().map(|outcome| {
+    let result = pool.judge(&program(source), tests).unwrap();
+    assert_eq!(result.tier, tier);
+    let told = result.asserts.iter().map(|outcome| {
         let verdict = serde_json::to_string(&outcome.verdict).unwrap();
         let error = outcome.error.as_deref().unwrap_or("-");
         if outcome.verdict == Verdict::Timeout {
@@ -278,11 +278,11 @@ fn a_program_that_does_not_compile_says_where() {
     for (source, line, message) in rows {
         for tier in TIERS {
             let tests = check_of(&["assert candidate(1) == 1"]);
-            let judgement = judge(tier, source, &tests);
-            let error = judgement.syntax_error.unwrap();
+            let result = judge(tier, source, &tests);
+            let error = result.syntax_error.unwrap();
             assert_eq!((error.line, error.message.as_str()), (line, message));
-            assert_eq!(judgement.verdict, Verdict::Failed);
-            assert_eq!(judgement.asserts[0].verdict, Verdict::Failed);
+            assert_eq!(result.verdict, Verdict::Failed);
+            assert_eq!(result.asserts[0].verdict, Verdict::Failed);
         }
     }
 }
@@ -418,8 +418,8 @@ def f(x):
                 true => pool(tier),
                 false => patient_pool(tier),
             };
-            let judgement = pool.judge(&program(source), &check_of(&lines)).unwrap();
-            assert_eq!(judgement.verdict, *verdict, "{tier}: {arguments:?}");
+            let result = pool.judge(&program(source), &check_of(&lines)).unwrap();
+            assert_eq!(result.verdict, *verdict, "{tier}: {arguments:?}");
         }
     }
 }
@@ -480,8 +480,8 @@ fn tests_that_break_off_over_what_the_program_returned_fail_it() {
         source: "def check(candidate):\n    assert candidate(3) == 6\nf(3)[0]\n".to_owned(),
     };
     for tier in TIERS {
-        let judgement = patient_pool(tier).judge(&program("def f(x):\n    return None\n"), &tests);
-        assert_eq!(judgement.unwrap().verdict, Verdict::Failed);
+        let result = patient_pool(tier).judge(&program("def f(x):\n    return None\n"), &tests);
+        assert_eq!(result.unwrap().verdict, Verdict::Failed);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use polyphony_sandbox::{Isolation, Judgement, Limits, Pool, Program, Settings, Tests, Tier};
+use polyphony_sandbox::{Isolation, ProgramResult, Limits, Pool, Program, SandboxConfig, Tests, Tier};
 
 /// The tiers in which hostile programs are confined.
 pub(crate) const TIERS: [Tier; 2] = [Tier::Full, Tier::Landlock];
@@ -54,7 +54,7 @@ pub(crate) fn start(tier: Tier, limits: Limits) -> Pool {
         Tier::Landlock => Isolation::Landlock,
         Tier::Off => panic!("no test runs a program without confinement"),
     };
-    let pool = Pool::start(&Settings {
+    let pool = Pool::start(&SandboxConfig {
         limits,
         ..settings(isolation)
     });
@@ -63,12 +63,12 @@ pub(crate) fn start(tier: Tier, limits: Limits) -> Pool {
     pool
 }
 
-pub(crate) fn settings(isolation: Isolation) -> Settings {
-    Settings {
+pub(crate) fn settings(isolation: Isolation) -> SandboxConfig {
+    SandboxConfig {
         workers: Some(2),
         limits: SHORT,
         isolation,
-        ..Settings::default()
+        ..SandboxConfig::default()
     }
 }
 
@@ -93,6 +93,6 @@ pub(crate) fn check_of(lines: &[&str]) -> Tests {
 }
 
 /// Judges a program that must not run out of time.
-pub(crate) fn judge(tier: Tier, source: &str, tests: &Tests) -> Judgement {
+pub(crate) fn judge(tier: Tier, source: &str, tests: &Tests) -> ProgramResult {
     patient_pool(tier).judge(&program(source), tests).unwrap()
 }

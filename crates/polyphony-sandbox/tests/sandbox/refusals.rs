@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use polyphony_sandbox::{Isolation, Pool, SandboxError, Settings, Tier, Verdict};
+use polyphony_sandbox::{Isolation, Pool, SandboxError, SandboxConfig, Tier, Verdict};
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -77,9 +77,9 @@ pub(crate) fn print_tier() {
             Ok(pool) => {
                 let tests = check_of(&["assert candidate(2) == 4", "assert candidate(3) == 5"]);
                 let double = program("def f(x):\n    return 2 * x\n");
-                let judgement = pool.judge(&double, &tests).unwrap();
-                assert_eq!(judgement.verdict, Verdict::Failed);
-                assert_eq!(judgement.passed(), 1);
+                let result = pool.judge(&double, &tests).unwrap();
+                assert_eq!(result.verdict, Verdict::Failed);
+                assert_eq!(result.passed(), 1);
                 println!(
                     "{isolation:?}: {}, refused: {:?}",
                     pool.tier(),
@@ -130,10 +130,10 @@ fn a_container_without_landlock_names_both_reasons() {
 
 #[test]
 fn without_isolation_programs_run_only_when_asked_for() {
-    let pool = Pool::start(&Settings {
+    let pool = Pool::start(&SandboxConfig {
         workers: Some(1),
         isolation: Isolation::Off,
-        ..Settings::default()
+        ..SandboxConfig::default()
     });
     let pool = pool.unwrap();
     assert_eq!(pool.tier(), Tier::Off);
@@ -141,17 +141,17 @@ fn without_isolation_programs_run_only_when_asked_for() {
     assert_eq!(pool.report().steps.len(), 2);
     let tests = check_of(&["assert candidate(2) == 4"]);
     let double = program("def f(x):\n    return 2 * x\n");
-    let judgement = pool.judge(&double, &tests).unwrap();
+    let result = pool.judge(&double, &tests).unwrap();
     assert_eq!(
-        (judgement.verdict, judgement.tier),
+        (result.verdict, result.tier),
         (Verdict::Passed, Tier::Off)
     );
 }
 
 #[test]
 fn settings_that_make_no_sense_are_named() {
-    let with = |change: fn(&mut Settings)| {
-        let mut settings = Settings::default();
+    let with = |change: fn(&mut SandboxConfig)| {
+        let mut settings = SandboxConfig::default();
         change(&mut settings);
         settings
     };

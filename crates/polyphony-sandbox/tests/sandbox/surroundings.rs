@@ -68,10 +68,10 @@ def f(what):
         "assert candidate('printing') == ''",
     ];
     for tier in TIERS {
-        let judgement = judge(tier, source, &check_of(&lines));
-        assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+        let result = judge(tier, source, &check_of(&lines));
+        assert_eq!(result.verdict, Verdict::Passed, "{result:?}");
     }
-    let judgement = judge(
+    let result = judge(
         Tier::Full,
         source,
         &check_of(&[
@@ -81,7 +81,7 @@ def f(what):
             "assert 50 < candidate('many threads') < 64",
         ]),
     );
-    assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+    assert_eq!(result.verdict, Verdict::Passed, "{result:?}");
 }
 
 /// A time of access is a bit that one program can leave for the next. In the Landlock tier nothing
@@ -108,6 +108,6 @@ def f():
     return len(open(module).read()), os.stat(module).st_atime
 ";
     let tests = check_of(&["assert candidate()[0] > 0", "assert candidate()[1] == 0"]);
-    let judgement = judge(Tier::Full, source, &tests);
-    assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+    let result = judge(Tier::Full, source, &tests);
+    assert_eq!(result.verdict, Verdict::Passed, "{result:?}");
 }

@@ -2,7 +2,7 @@
 
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
-    Algorithm, AlgorithmSettings, Game, TrainingConfig, Updates, start_tasks, train_step,
+    Algorithm, AlgorithmSettings, EnvironmentSpec, TrainingConfig, Updates, start_tasks, train_step,
 };
 
 use super::{Complement, Relay};
@@ -90,7 +90,7 @@ impl Challenge {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         pool.unwrap().install(|| {
             let mut team = team(game);
-            let built = settings.build(&team, &Game::of(game), &config);
+            let built = settings.build(&team, &EnvironmentSpec::of(game), &config);
             let mut algorithm = wrap(built.unwrap());
             let tasks = start_tasks(&team, game, self.tasks.clone(), &config).unwrap();
             let all: Vec<usize> = (0..tasks.len()).collect();

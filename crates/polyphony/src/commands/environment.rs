@@ -111,7 +111,7 @@ mod tests {
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].take())
             .collect();
-        assert_eq!(names, ["Tldr", "Arxiv", "Coding", "Process", "Solo"]);
+        assert_eq!(names, ["Tldr", "Arxiv", "Coding", "Process", "SingleAgent"]);
     }
 
     /// A program that plays only with its setting, and only beside its file.

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, Evaluating, FineTuning, Players, Recipe, Registry, Team, run_recipe,
+    DeviceChoice, Devices, Evaluating, FineTuning, Players, Recipe, Registry, TeamModels, run_recipe,
     steps_of_models,
 };
 
@@ -93,8 +93,8 @@ impl Arguments {
         recipe.updates.learning_rates.clear();
         match (self.run(), self.team.as_slice()) {
             (Some(_), _) | (None, []) => {}
-            (None, [model]) => recipe.team = Team::Copies(model.clone()),
-            (None, models) => recipe.team = Team::Each(models.to_vec()),
+            (None, [model]) => recipe.team = TeamModels::Copies(model.clone()),
+            (None, models) => recipe.team = TeamModels::Each(models.to_vec()),
         }
         Ok(recipe)
     }
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn models_given_replace_those_of_the_recipe() {
         let team = |models: &[&str]| resolve(&arguments(None, &[], models)).unwrap().team;
-        assert_eq!(team(&["a"]), Team::Copies("a".to_owned()));
-        let each = Team::Each(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(team(&["a"]), TeamModels::Copies("a".to_owned()));
+        let each = TeamModels::Each(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!(team(&["a", "b"]), each);
         assert_eq!(
             team(&[]),
@@ -171,7 +171,7 @@ mod tests {
         let file = folder.path().join("shared.ron");
         fs::write(&file, recipe.to_ron()).unwrap();
         let judged = resolve(&arguments(file.to_str(), &[], &["b"])).unwrap();
-        assert_eq!(judged.team, Team::Copies("b".to_owned()));
+        assert_eq!(judged.team, TeamModels::Copies("b".to_owned()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{io::Write, path::Path};
 
 use anyhow::{Context as _, Result};
 use polyphony_report::{
-    Estimate, Evaluation, check_new, make_new, make_numbered, save_evaluation, table,
+    Estimate, EvaluationRecord, check_new, make_new, make_numbered, save_evaluation, table,
 };
 use polyphony_runner::{Evaluated, Evaluating, Registry, Stop};
 
@@ -75,7 +75,7 @@ fn keep(kept: Kept<'_>, evaluated: &Evaluated, trained_by: Option<&Path>) -> Res
 }
 
 /// The figures as a table, and what they cost.
-fn text(evaluation: &Evaluation) -> String {
+fn text(evaluation: &EvaluationRecord) -> String {
     let row = |(name, estimate): (String, Estimate)| {
         let mean = format!("{:.3}", estimate.mean);
         vec![name, mean, estimate.interval_text()]
@@ -116,20 +116,20 @@ fn text(evaluation: &Evaluation) -> String {
 
 #[cfg(test)]
 mod tests {
-    use polyphony_report::Played;
+    use polyphony_report::EpisodeRecord;
 
     use super::*;
 
     #[test]
     fn episodes_that_did_not_fit_are_reported() {
-        let played = Played {
+        let played = EpisodeRecord {
             task: "t".to_owned(),
             value: 1.0,
-            ..Played::default()
+            ..EpisodeRecord::default()
         };
-        let evaluation = Evaluation {
+        let evaluation = EvaluationRecord {
             episodes: vec![played],
-            ..Evaluation::default()
+            ..EvaluationRecord::default()
         };
         let mut evaluation = evaluation.summarized([""; 0]);
         assert!(!text(&evaluation).contains("left out"));

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 use polyphony_sandbox::{
-    AssertOutcome, Interpreter, Isolation, Program, SandboxError, SelfTest, Settings, SyntaxError,
+    AssertOutcome, Interpreter, Isolation, Program, SandboxError, SelfTest, SandboxConfig, SyntaxError,
     Tests, Tier, Verdict,
 };
 use serde::Serialize;
@@ -114,15 +114,15 @@ impl Confinement {
     }
 
     /// The settings of the sandbox.
-    pub(crate) fn settings(&self) -> Settings {
-        Settings {
+    pub(crate) fn settings(&self) -> SandboxConfig {
+        SandboxConfig {
             interpreter: self.python.clone(),
             isolation: match self.isolation {
                 IsolationName::Strongest => Isolation::Strongest,
                 IsolationName::Landlock => Isolation::Landlock,
                 IsolationName::Off => Isolation::Off,
             },
-            ..Settings::default()
+            ..SandboxConfig::default()
         }
     }
 }
@@ -139,12 +139,12 @@ fn judge(run: &Run, output: &mut dyn Write) -> Result<()> {
     let pool = polyphony_env::start_pool(&run.confinement.settings())?;
     let start = Instant::now();
     let judged = match pool.judge(&program, &tests) {
-        Ok(judgement) => Judged {
-            verdict: judgement.verdict.name(),
-            asserts: judgement.asserts,
-            seconds: judgement.seconds,
-            tier: judgement.tier,
-            syntax_error: judgement.syntax_error,
+        Ok(result) => Judged {
+            verdict: result.verdict.name(),
+            asserts: result.asserts,
+            seconds: result.seconds,
+            tier: result.tier,
+            syntax_error: result.syntax_error,
             reason: None,
         },
         Err(SandboxError::Infrastructure { reason, .. }) => Judged {

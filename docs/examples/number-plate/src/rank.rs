@@ -11,9 +11,9 @@ use polyphony::{
     episode::{Metric, MetricKey},
     marl::{
         Agent, AgentGroup, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings,
-        AlgorithmState, ConfigError, Credit, Game, JointMode, Learners, MOST_SAMPLES, MarlError,
+        AlgorithmState, ConfigError, Credit, EnvironmentSpec, JointMode, Learners, MOST_SAMPLES, MarlError,
         Node, PolicyLoss, Progress, Rollout, StepContext, TrainingConfig, Tree, are_zero, credits,
-        player, role_returns,
+        agent_of_role, role_returns,
     },
     model::{ModelError, TensorSpec},
 };
@@ -53,7 +53,7 @@ impl AlgorithmSettings for RankBased {
         PolicyLoss::default().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
+    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError> {
         self.tree().validate_for(game.roles.len(), game.horizon)
     }
 
@@ -77,7 +77,7 @@ impl AlgorithmSettings for RankBased {
     fn build(
         &self,
         agents: &[Agent],
-        _game: &Game,
+        _game: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         self.validate(config)?;
@@ -111,7 +111,7 @@ impl Algorithm for Training {
     ) -> Result<Vec<Metric>, MarlError> {
         let team = agents.len();
         rollout.assign_advantages(|node, role| {
-            let weight = self.weights[player(team, role)];
+            let weight = self.weights[agent_of_role(team, role)];
             let ranks = rank_advantages(&credits_of(node, role));
             Ok(ranks.into_iter().map(|rank| weight * rank).collect())
         })?;
@@ -123,7 +123,7 @@ impl Algorithm for Training {
             let groups = rollout.groups_of(&[role]);
             let idle = groups.iter().filter(|group| is_idle(group)).count();
             let fraction = idle as f64 / groups.len().max(1) as f64;
-            let weight = &mut self.weights[player(team, role)];
+            let weight = &mut self.weights[agent_of_role(team, role)];
             *weight += self.settings.patience * (1.0 + fraction - *weight);
             metrics.push(Metric::new(
                 MetricKey::new("rank_correlation").of_role(name),

@@ -9,7 +9,7 @@ use polyphony_episode::{
     Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings as _, Baseline, Game, Magrpo, Step, TrainingConfig, Updates,
+    Agent, AlgorithmSettings as _, Baseline, EnvironmentSpec, Magrpo, Step, TrainingConfig, Updates,
     start_tasks, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, LoraConfig, ModelFiles, sequence_logits};
@@ -129,7 +129,7 @@ fn train_with(
         baseline,
         ..Magrpo::default()
     };
-    let built = settings.build(team, &Game::of(environment), config);
+    let built = settings.build(team, &EnvironmentSpec::of(environment), config);
     let mut algorithm = built.unwrap();
     let tasks = ["hello", "the letter"].map(|text| Task::new(text, [("text", text)]));
     let tasks = start_tasks(team, environment, tasks.into(), config).unwrap();

@@ -51,7 +51,7 @@ fn attacked(part: &'static str, attack: Attack, time_limit: Duration) -> String 
         behaviour: Behaviour::Attacks(part, attack),
         ..small_model()
     });
-    let settings = HubSettings {
+    let settings = HubConfig {
         token: Some(TOKEN.to_owned()),
         time_limit,
         ..settings(&hub.endpoint(), cache.path())
@@ -405,7 +405,7 @@ fn an_index_in_the_cache_that_has_no_end_is_not_read() {
     let device = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
     for put in [&pipe as &dyn Fn(&Path), &device] {
         put(&index);
-        let alone = HubSettings::offline(cache.path().to_owned());
+        let alone = HubConfig::offline(cache.path().to_owned());
         obtain(&format!("org/tiny@{COMMIT}"), &alone).unwrap_err();
         assert_eq!(cached_models(&alone).unwrap(), []);
         fs::remove_file(&index).unwrap();

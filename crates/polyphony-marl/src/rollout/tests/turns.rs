@@ -7,15 +7,15 @@ use std::{
 
 use super::*;
 use crate::{
-    agent::Language,
+    agent::TextCodec,
     fixture::{Chain, letter_template, plain_language, tiny_model, wide_model},
     tree::JointMode,
 };
 
 /// A team that ends its responses often, so that they differ in length.
-fn talkers(names: &[&str], language: impl Fn() -> Language) -> Vec<Agent> {
+fn talkers(names: &[&str], language: impl Fn() -> TextCodec) -> Vec<Agent> {
     let agent = |name: &&str| {
-        let language = Language {
+        let language = TextCodec {
             stop_tokens: (0..256).step_by(6).collect(),
             ..language()
         };
@@ -178,13 +178,13 @@ fn a_template_ends_an_answer_once() {
     let [end] = tokenizer.encode_more(";").unwrap()[..] else {
         panic!("one token")
     };
-    let language = || Language {
+    let language = || TextCodec {
         template: Some(letter_template()),
         ..plain_language()
     };
     let mut agents = talkers(&NAMES, language);
     for agent in &mut agents {
-        let own = Language {
+        let own = TextCodec {
             stop_tokens: (0..256).step_by(6).chain([end]).collect(),
             ..language()
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    agent::Language,
+    agent::TextCodec,
     fixture::{self, Chain, plain_language, task, tiny_model, training, tree, weights},
     magrpo::Magrpo,
     tree::Tree,
@@ -34,7 +34,7 @@ impl ModuleVisitor for Collect<'_> {
 
 #[test]
 fn with_one_agent_the_update_is_grpos() {
-    let language = Language {
+    let language = TextCodec {
         stop_tokens: (0..256).step_by(6).collect(),
         ..plain_language()
     };

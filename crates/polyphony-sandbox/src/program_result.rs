@@ -6,7 +6,7 @@ use crate::{Tier, Verdict};
 
 /// What came of a program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Judgement {
+pub struct ProgramResult {
     /// [`Verdict::Passed`] if there is an assert and all passed, else the gravest of theirs: a
     /// violation, then memory, then time, then a failure.
     pub verdict: Verdict,
@@ -20,7 +20,7 @@ pub struct Judgement {
     pub tier: Tier,
 }
 
-impl Judgement {
+impl ProgramResult {
     /// How many tests the program passed.
     pub fn passed(&self) -> usize {
         self.asserts

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 /// Passes through a data set repeatedly, in a new order each time. The order depends only on the seed, so a
 /// run can be resumed at any step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
+pub(crate) struct TaskSampler {
     /// The run's seed.
     pub(crate) seed: u64,
     /// Tasks in the data set.
@@ -15,7 +15,7 @@ pub(crate) struct Schedule {
     pub(crate) per_step: usize,
 }
 
-impl Schedule {
+impl TaskSampler {
     /// The indices of the tasks that a step plays, all different. A pass ends when too few tasks for a step
     /// are left; the next one has another order and leaves out others.
     pub(crate) fn step(&self, step: usize) -> Vec<usize> {
@@ -42,7 +42,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const SCHEDULE: Schedule = Schedule {
+    const SCHEDULE: TaskSampler = TaskSampler {
         seed: 3,
         tasks: 10,
         per_step: 4,
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn the_order_follows_from_the_seed() {
         assert_eq!(SCHEDULE.step(2), SCHEDULE.step(2));
-        let other = Schedule {
+        let other = TaskSampler {
             seed: 4,
             ..SCHEDULE
         };

@@ -16,12 +16,12 @@ const MARKER: &str = "[NEXT]";
 /// of `[NEXT]`; so it has the same content before it, and earns the same reward. Answers that are
 /// missing are empty, and what follows the last one's marker belongs to nobody. A line of a text that
 /// looks like the marker is quoted with `> `, so that texts come out as they went in.
-pub struct Solo {
+pub struct SingleAgent {
     team: Box<dyn Environment>,
     roles: [Role; 1],
 }
 
-impl Solo {
+impl SingleAgent {
     /// The name of its one role.
     pub const ROLE: &str = "solo";
 
@@ -138,7 +138,7 @@ fn unquoted(line: &str) -> &str {
     }
 }
 
-impl Environment for Solo {
+impl Environment for SingleAgent {
     fn roles(&self) -> &[Role] {
         &self.roles
     }
@@ -244,8 +244,8 @@ mod tests {
         }
     }
 
-    fn solo() -> Solo {
-        Solo::new(Box::new(Echo {
+    fn solo() -> SingleAgent {
+        SingleAgent::new(Box::new(Echo {
             roles: ["a", "b"].map(Role::new),
             parts: ["length".to_owned()],
         }))
