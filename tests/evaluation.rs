@@ -145,10 +145,10 @@ fn every_baseline_plays_every_environment() {
         let [single, parallel, pipeline, discussion] = results.try_into().unwrap();
         assert_eq!(single["roles"].as_object().unwrap().len(), 1);
         assert_eq!(parallel["roles"].as_object().unwrap().len(), 2);
-        let read = |result| count(result, "read_tokens");
+        let read = |result| count(result, "prompt_tokens");
         // What agents read of one another makes their prompts longer; drafts are sampled too.
         assert!(read(&parallel) < read(&pipeline) && read(&pipeline) < read(&discussion));
-        assert!(count(&discussion, "sampled_tokens") > count(&parallel, "sampled_tokens"));
+        assert!(count(&discussion, "completion_tokens") > count(&parallel, "completion_tokens"));
 
         let compared =
             json_lines(&place.succeed(&runs.iter().map(String::as_str).collect::<Vec<_>>()));
@@ -166,8 +166,8 @@ fn every_baseline_plays_every_environment() {
         {
             assert_eq!(row["return"], result["return"]);
             assert_eq!(
-                row["sampled_tokens"],
-                count(&result, "sampled_tokens") as f64 / 4.0
+                row["completion_tokens"],
+                count(&result, "completion_tokens") as f64 / 4.0
             );
         }
     }

@@ -60,7 +60,7 @@ fn a_report_shows_every_metric_and_what_was_said_and_needs_nothing_else() {
         "Before and after",
         "learning_rate: 0.001",
         "Responses that the length limit cut.",
-        "nats a token",
+        "nats/token",
     ] {
         assert!(page.contains(text), "{text}");
     }

@@ -66,7 +66,7 @@ fn one_model_plays_all_roles_and_is_saved_once() {
     let metrics = metrics(&place, "run");
     assert_eq!(metrics.len(), 20);
     for line in metrics {
-        let norms = ["summarizer", "elaborator"].map(|role| &line[format!("{role}/gradient_norm")]);
+        let norms = ["summarizer", "elaborator"].map(|role| &line[format!("{role}/grad_norm")]);
         assert_eq!(norms[0], norms[1], "there is one update");
     }
     let [before, after] = ["model", "run/agents/shared"].map(|name| load(&place.path(name)));

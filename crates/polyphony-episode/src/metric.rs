@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// let key = MetricKey::new("reward").of_role("writer").at_turn(2).part("style");
 /// assert_eq!(key.to_string(), "writer/turn_2/reward/style");
 /// assert_eq!(key.pattern(), "<role>/turn_<turn>/reward/<part>");
-/// assert_eq!(MetricKey::new("sampled_tokens").to_string(), "sampled_tokens");
+/// assert_eq!(MetricKey::new("completion_tokens").to_string(), "completion_tokens");
 /// ```
 ///
 /// A name may hold slashes, as `sandbox/runs`. The name of a figure that depends on clocks or on memory

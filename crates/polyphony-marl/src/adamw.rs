@@ -73,7 +73,7 @@ impl<'a> StepSize<'a> {
     /// allows is clipped.
     pub fn new(norm: f64, learning_rate: f64, updates: &'a Updates) -> Self {
         Self {
-            gradient_scale: (updates.max_gradient_norm / norm).min(1.0),
+            gradient_scale: (updates.max_grad_norm / norm).min(1.0),
             learning_rate,
             updates,
         }
@@ -422,7 +422,7 @@ mod tests {
             beta_2: 0.99,
             weight_decay: 0.01,
             // Half of the norm that is passed to the steps.
-            max_gradient_norm: 3.0,
+            max_grad_norm: 3.0,
             ..Updates::default()
         };
         let mut weight = tensor(0.7);

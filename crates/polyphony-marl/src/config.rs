@@ -122,7 +122,7 @@ pub struct Updates {
     /// AdamW's decoupled weight decay. Norms and biases do not decay.
     pub weight_decay: f64,
     /// The largest norm of the gradient over all weights; larger gradients are clipped to it.
-    pub max_gradient_norm: f64,
+    pub max_grad_norm: f64,
     /// Nodes that an agent collects before it updates, over several steps if necessary.
     pub buffer: usize,
     /// Nodes of one gradient step.
@@ -132,7 +132,7 @@ pub struct Updates {
     pub epochs: usize,
     /// The run stops after this many consecutive updates that were skipped because a loss or gradient was
     /// not finite.
-    pub max_nonfinite: usize,
+    pub max_skipped_updates: usize,
     /// The largest difference allowed between the log-probability of a sampled token at rollout
     /// and in training, in nats.
     pub logprob_tolerance: f64,
@@ -151,11 +151,11 @@ impl Default for Updates {
             beta_2: 0.999,
             epsilon: 1e-8,
             weight_decay: 0.0,
-            max_gradient_norm: 1.0,
+            max_grad_norm: 1.0,
             buffer: 1,
             minibatch: 1,
             epochs: 1,
-            max_nonfinite: 3,
+            max_skipped_updates: 3,
             // GPUs multiply 32-bit floats at reduced precision: an H100 was off by up to 0.024.
             logprob_tolerance: 0.1,
             activations: Activations::default(),
@@ -257,7 +257,7 @@ impl Updates {
             "a positive number that 32-bit floats can hold",
         )?;
         not_negative("weight_decay", self.weight_decay)?;
-        positive("max_gradient_norm", self.max_gradient_norm)?;
+        positive("max_grad_norm", self.max_grad_norm)?;
         at_least_one("buffer", self.buffer)?;
         at_least_one("minibatch", self.minibatch)?;
         check(
@@ -267,7 +267,7 @@ impl Updates {
             "at most `buffer`, the nodes that there are to choose from",
         )?;
         at_least_one("epochs", self.epochs)?;
-        at_least_one("max_nonfinite", self.max_nonfinite)?;
+        at_least_one("max_skipped_updates", self.max_skipped_updates)?;
         positive("logprob_tolerance", self.logprob_tolerance)
     }
 

@@ -37,9 +37,9 @@ pub struct Episode {
     /// What each joint action earned.
     pub rewards: Vec<Reward>,
     /// Tokens that the agents sampled, drafts included.
-    pub sampled_tokens: usize,
+    pub completion_tokens: usize,
     /// Tokens that they read: the histories that they answered, each counted in full.
-    pub read_tokens: usize,
+    pub prompt_tokens: usize,
     /// Whether it would have continued if the next prompt had fitted.
     pub is_cut: bool,
 }
@@ -180,8 +180,8 @@ impl Stage<'_> {
                     number,
                     turns: Vec::new(),
                     rewards: Vec::new(),
-                    sampled_tokens: 0,
-                    read_tokens: 0,
+                    completion_tokens: 0,
+                    prompt_tokens: 0,
                     is_cut: !begins,
                 },
             }));
@@ -246,8 +246,8 @@ impl Stage<'_> {
         let answers = self.answers(&ready, &roles, place, on_tokens)?;
         for ((mut episode, histories), answers) in ready.into_iter().zip(answers) {
             for ((role, history), answer) in roles.clone().zip(histories).zip(answers) {
-                episode.episode.read_tokens += history.tokens.len();
-                episode.episode.sampled_tokens += answer.tokens.len();
+                episode.episode.prompt_tokens += history.tokens.len();
+                episode.episode.completion_tokens += answer.tokens.len();
                 episode.answered[role] = Some((history, answer));
             }
             open.push(episode);

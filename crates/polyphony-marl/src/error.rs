@@ -163,7 +163,7 @@ pub enum MarlError {
     /// Updates kept failing.
     #[error(
         "agent `{agent}`: {in_a_row} updates in a row were skipped because the loss or gradient \
-         was not finite: lower `learning_rate` or `max_gradient_norm`"
+         was not finite: lower `learning_rate` or `max_grad_norm`"
     )]
     NotFinite {
         /// The agent.

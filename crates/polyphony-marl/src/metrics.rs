@@ -77,8 +77,8 @@ pub(crate) fn reward_metrics(
     }
     metrics.extend([
         Metric::new(
-            MetricKey::new("sampled_tokens"),
-            rollout.sampled_tokens(),
+            MetricKey::new("completion_tokens"),
+            rollout.completion_tokens(),
             "tokens",
             "Tokens in the responses of all agents",
         ),
@@ -228,7 +228,7 @@ fn answers(
     let mut metrics = Vec::new();
     if let Some(advantages) = advantages {
         metrics.push(metric(
-            "advantage_spread",
+            "advantage_std",
             mean(advantages.iter().map(|group| standard_deviation(group))),
             REWARD,
             [
@@ -237,7 +237,7 @@ fn answers(
             ],
         ));
         metrics.push(metric(
-            "zero_advantage_share",
+            "zero_advantage_fraction",
             mean(
                 advantages
                     .iter()
@@ -253,14 +253,14 @@ fn answers(
     metrics.push(metric(
         "entropy",
         -mean(logprobs.map(|&logprob| f64::from(logprob))),
-        "nats a token",
+        "nats/token",
         [
             "How undecided the agent is, estimated from the tokens that it sampled",
             "How undecided the agent is at this turn",
         ],
     ));
     metrics.push(metric(
-        "response_tokens",
+        "completion_length",
         mean(samples.iter().map(|own| own.response.tokens.len() as f64)),
         "tokens",
         [
@@ -269,7 +269,7 @@ fn answers(
         ],
     ));
     metrics.push(metric(
-        "truncated_share",
+        "truncated_fraction",
         mean(
             samples
                 .iter()
@@ -299,8 +299,8 @@ pub fn update_metrics(
             "Gradient steps taken",
         ),
         Metric::new(
-            key("gradient_norm"),
-            report.gradient_norm,
+            key("grad_norm"),
+            report.grad_norm,
             "",
             "Largest norm of a gradient before clipping",
         ),
@@ -317,7 +317,7 @@ pub fn update_metrics(
             "Groups that the update left out",
         ),
         Metric::new(
-            key("refused_updates"),
+            key("skipped_updates"),
             report.skipped,
             "steps",
             "Gradient steps refused because something was not finite",
@@ -335,15 +335,15 @@ pub fn update_metrics(
             "Mean ratio of a token's probability in training to that at rollout",
         ),
         Metric::new(
-            key("clipped_share"),
-            shift.map(|shift| shift.clipped_fraction),
+            key("clip_fraction"),
+            shift.map(|shift| shift.clip_fraction),
             "share",
             "Tokens that the clipped objective held back",
         ),
         Metric::new(
             key("kl"),
             shift.and_then(|shift| shift.kl),
-            "nats a token",
+            "nats/token",
             "Divergence from the reference, estimated from the tokens that were sampled",
         ),
     ]

@@ -113,7 +113,7 @@ pub struct PolicyStats {
     /// The mean of the ratio `ρ`.
     pub ratio: f64,
     /// The fraction of tokens that the objective clipped.
-    pub clipped_fraction: f64,
+    pub clip_fraction: f64,
     /// The mean of the estimator k3, in nats; `None` if no reference has scored the tokens.
     pub kl: Option<f64>,
 }
@@ -267,7 +267,7 @@ impl PolicyStats {
         let has_reference = terms.iter().all(|term| term.kl.is_some());
         (!terms.is_empty()).then(|| Self {
             ratio: mean(|term| term.ratio),
-            clipped_fraction: mean(|term| f64::from(u8::from(term.clipped))),
+            clip_fraction: mean(|term| f64::from(u8::from(term.clipped))),
             kl: has_reference.then(|| mean(|term| term.kl.unwrap_or(0.0))),
         })
     }

@@ -95,9 +95,9 @@ impl Rollout {
     }
 
     /// Tokens that all agents sampled.
-    pub fn sampled_tokens(&self) -> usize {
+    pub fn completion_tokens(&self) -> usize {
         let groups = self.all_nodes().into_iter().flat_map(|node| &node.groups);
-        groups.map(AgentGroup::response_tokens).sum()
+        groups.map(AgentGroup::completion_length).sum()
     }
 }
 

@@ -85,7 +85,7 @@ pub fn train_step(
     let (timed, counts): (Vec<_>, Vec<_>) = growth.partition(|metric| metric.key.is_timing());
     of_team.extend(counts);
     let of_roles = role_metrics(environment, &rollout, &tree);
-    let sampled = rollout.sampled_tokens() as f64;
+    let sampled = rollout.completion_tokens() as f64;
     let mut timing = timing(rollout_secs, rollout.reward_secs, update_secs, sampled);
     timing.extend(timed);
     Ok(Step {

@@ -125,7 +125,7 @@ impl AgentGroup {
     }
 
     /// The number of tokens in all responses.
-    pub fn response_tokens(&self) -> usize {
+    pub fn completion_length(&self) -> usize {
         let lengths = self
             .samples
             .iter()

@@ -106,7 +106,7 @@ pub struct UpdateReport {
     /// Gradient steps skipped because loss or gradient was not finite.
     pub skipped: usize,
     /// The largest gradient norm before clipping, over the steps taken.
-    pub gradient_norm: f64,
+    pub grad_norm: f64,
     /// The learning rate.
     pub learning_rate: f64,
     /// The largest difference between a token's log-probability at rollout and in training, in nats;
@@ -172,7 +172,7 @@ pub fn gradient_step(
     learner.skipped_in_a_row = 0;
     learner.gradient_steps += 1;
     report.steps += 1;
-    report.gradient_norm = report.gradient_norm.max(norm);
+    report.grad_norm = report.grad_norm.max(norm);
     Ok(StepOutcome::Taken { norm })
 }
 
@@ -242,7 +242,7 @@ fn skip(
         "agent `{}`: update skipped, its loss or gradient is not finite",
         agent.name
     );
-    if learner.skipped_in_a_row >= updates.max_nonfinite {
+    if learner.skipped_in_a_row >= updates.max_skipped_updates {
         let (agent, in_a_row) = (agent.name.clone(), learner.skipped_in_a_row);
         return Err(MarlError::NotFinite { agent, in_a_row });
     }

@@ -82,9 +82,9 @@ pub struct Row {
     /// Episodes that were cut short for the same reason.
     pub cut_episodes: usize,
     /// Sampled tokens per episode.
-    pub sampled_tokens: f64,
+    pub completion_tokens: f64,
     /// Prompt tokens per episode.
-    pub read_tokens: f64,
+    pub prompt_tokens: f64,
     /// Seconds per episode, on the machines that played them.
     pub secs: f64,
 }
@@ -241,8 +241,8 @@ fn row(setting: &Setting<'_>, group: &[(&Run, &EvaluationRecord)]) -> Row {
             .collect(),
         skipped_episodes: sum_of(|own| own.skipped_episodes),
         cut_episodes: sum_of(|own| own.cut_episodes),
-        sampled_tokens: mean_of(&|evaluation| evaluation.sampled_tokens as f64),
-        read_tokens: mean_of(&|evaluation| evaluation.read_tokens as f64),
+        completion_tokens: mean_of(&|evaluation| evaluation.completion_tokens as f64),
+        prompt_tokens: mean_of(&|evaluation| evaluation.prompt_tokens as f64),
         secs: mean_of(&|evaluation| evaluation.timing.secs),
     }
 }

@@ -35,9 +35,9 @@ pub struct EvaluationRecord {
     /// Episodes that would have continued, had the next prompt fitted.
     pub cut_episodes: usize,
     /// Tokens that the agents sampled, drafts included.
-    pub sampled_tokens: usize,
+    pub completion_tokens: usize,
     /// Tokens that they read: all histories that they answered.
-    pub read_tokens: usize,
+    pub prompt_tokens: usize,
     /// All that depends on clocks.
     pub timing: EvaluationTiming,
     /// What was played.
@@ -50,10 +50,10 @@ pub struct EvaluationRecord {
 pub struct RoleSummary {
     /// Tokens of a response.
     #[serde(deserialize_with = "or_nan")]
-    pub response_tokens: f64,
+    pub completion_length: f64,
     /// The fraction of responses that the length limit cut off.
     #[serde(deserialize_with = "or_nan")]
-    pub truncated_share: f64,
+    pub truncated_fraction: f64,
     /// Its return, where each role has a reward of its own.
     #[serde(rename = "return", skip_serializing_if = "Option::is_none")]
     pub returns: Option<Estimate>,
@@ -124,8 +124,8 @@ impl Default for EvaluationRecord {
             samples: 1,
             skipped_episodes: 0,
             cut_episodes: 0,
-            sampled_tokens: 0,
-            read_tokens: 0,
+            completion_tokens: 0,
+            prompt_tokens: 0,
             timing: EvaluationTiming::default(),
             episodes: Vec::new(),
         }
@@ -135,8 +135,8 @@ impl Default for EvaluationRecord {
 impl Default for RoleSummary {
     fn default() -> Self {
         Self {
-            response_tokens: f64::NAN,
-            truncated_share: f64::NAN,
+            completion_length: f64::NAN,
+            truncated_fraction: f64::NAN,
             returns: None,
             parts: IndexMap::new(),
         }
@@ -236,8 +236,8 @@ impl EvaluationRecord {
             for (part, estimate) in &said.parts {
                 add(format!("{role}/reward/{part}"), estimate.mean);
             }
-            add(format!("{role}/response_tokens"), said.response_tokens);
-            add(format!("{role}/truncated_share"), said.truncated_share);
+            add(format!("{role}/completion_length"), said.completion_length);
+            add(format!("{role}/truncated_fraction"), said.truncated_fraction);
         }
         figures
     }
@@ -320,9 +320,9 @@ mod tests {
     }
 
     fn evaluation(episodes: Vec<EpisodeRecord>) -> EvaluationRecord {
-        let said = |response_tokens| RoleSummary {
-            response_tokens,
-            truncated_share: 0.5,
+        let said = |completion_length| RoleSummary {
+            completion_length,
+            truncated_fraction: 0.5,
             ..RoleSummary::default()
         };
         EvaluationRecord {
@@ -360,10 +360,10 @@ mod tests {
             ("held_out/reward/style", 0.8125),
             ("held_out/pass@1", 0.75),
             ("held_out/pass@2", 1.0),
-            ("held_out/first/response_tokens", 3.0),
-            ("held_out/first/truncated_share", 0.5),
-            ("held_out/second/response_tokens", 5.0),
-            ("held_out/second/truncated_share", 0.5),
+            ("held_out/first/completion_length", 3.0),
+            ("held_out/first/truncated_fraction", 0.5),
+            ("held_out/second/completion_length", 5.0),
+            ("held_out/second/truncated_fraction", 0.5),
         ];
         assert_eq!(
             found.figures(),

@@ -62,15 +62,15 @@ pub(crate) fn evaluation(episodes: &[(f64, &str)]) -> EvaluationRecord {
         ..EpisodeRecord::default()
     };
     let said = || RoleSummary {
-        response_tokens: 4.0,
-        truncated_share: 0.5,
+        completion_length: 4.0,
+        truncated_fraction: 0.5,
         ..RoleSummary::default()
     };
     EvaluationRecord {
         step: Some(0),
         roles: ROLES.map(|role| (role.to_owned(), said())).into(),
-        sampled_tokens: 8 * episodes.len(),
-        read_tokens: 20 * episodes.len(),
+        completion_tokens: 8 * episodes.len(),
+        prompt_tokens: 20 * episodes.len(),
         timing: EvaluationTiming {
             secs: 2.0,
             tokens_per_sec: 4.0,

@@ -306,13 +306,13 @@ mod tests {
             metric(key("timing.step_secs"), 2.0),
             metric(key("return").at_turn(1).of_role("writer"), 0.5),
             metric(key("timing.update_secs").of_role("writer"), 1.0),
-            metric(key("sampled_tokens"), 64usize),
+            metric(key("completion_tokens"), 64usize),
             metric(key("kl").of_role("writer"), None::<f64>),
         ];
         let text = serde_json::to_string(&line(3, &metrics).unwrap()).unwrap();
         assert_eq!(
             text,
-            r#"{"step":3,"return":1.5,"reward/style":null,"writer/turn_1/return":0.5,"sampled_tokens":64,"writer/kl":null,"timing":{"step_secs":2.0,"writer/update_secs":1.0}}"#
+            r#"{"step":3,"return":1.5,"reward/style":null,"writer/turn_1/return":0.5,"completion_tokens":64,"writer/kl":null,"timing":{"step_secs":2.0,"writer/update_secs":1.0}}"#
         );
         let object = line(3, &metrics).unwrap();
         let names: Vec<String> = figures(&object).map(|(name, _)| name).skip(1).collect();

@@ -150,7 +150,7 @@ fn roles(metrics: &[Map<String, Value>], evaluations: &[EvaluationRecord]) -> Ve
     }
     // Each role has this metric, and nothing else does.
     let names = metrics.first().into_iter().flat_map(figures);
-    let roles = names.filter_map(|(name, _)| Some(name.strip_suffix("/gradient_norm")?.to_owned()));
+    let roles = names.filter_map(|(name, _)| Some(name.strip_suffix("/grad_norm")?.to_owned()));
     roles.collect::<IndexSet<String>>().into_iter().collect()
 }
 
@@ -335,9 +335,9 @@ mod tests {
 
     #[test]
     fn a_run_of_an_older_program_is_read_and_says_what_is_missing() {
-        let metrics = "{\"step\":1,\"return\":0.5,\"summarizer/gradient_norm\":1.0}\n";
+        let metrics = "{\"step\":1,\"return\":0.5,\"summarizer/grad_norm\":1.0}\n";
         // As the program wrote it before it wrote run.json.
-        let evaluation = r#"{"step":0,"protocol":"parallel","return":{"mean":1.0,"interval":null},"parts":{},"pass_at":{},"roles":{"summarizer":{"response_tokens":3.0,"truncated_share":0.0},"elaborator":{"response_tokens":null,"truncated_share":null}},"tasks":1,"samples":1,"skipped_episodes":0,"cut_episodes":0,"sampled_tokens":3,"read_tokens":4,"timing":{"secs":1.0,"tokens_per_sec":3.0,"secs_per_task":1.0},"episodes":[{"task":"a","return":1.0,"parts":{},"solved":null,"turns":[["x","y"]]}]}"#;
+        let evaluation = r#"{"step":0,"protocol":"parallel","return":{"mean":1.0,"interval":null},"parts":{},"pass_at":{},"roles":{"summarizer":{"completion_length":3.0,"truncated_fraction":0.0},"elaborator":{"completion_length":null,"truncated_fraction":null}},"tasks":1,"samples":1,"skipped_episodes":0,"cut_episodes":0,"completion_tokens":3,"prompt_tokens":4,"timing":{"secs":1.0,"tokens_per_sec":3.0,"secs_per_task":1.0},"episodes":[{"task":"a","return":1.0,"parts":{},"solved":null,"turns":[["x","y"]]}]}"#;
         let folder = written(&[
             (layout::METRICS, metrics),
             (layout::EVALUATIONS, &format!("{evaluation}\n")),

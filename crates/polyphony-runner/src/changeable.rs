@@ -12,7 +12,7 @@ const SETTINGS: [&str; 6] = [
     "checkpoints.keep",
     "long_prompts",
     "updates.logprob_tolerance",
-    "updates.max_nonfinite",
+    "updates.max_skipped_updates",
 ];
 
 /// The settings that a resumed run may change, by their paths.

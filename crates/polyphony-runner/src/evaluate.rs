@@ -175,7 +175,7 @@ impl PlayedTasks<'_> {
         let all = &episodes.played;
         // Episodes that ended since a prompt did not fit have a cost too.
         let paid = || all.iter().chain(&episodes.left_out);
-        let sampled_tokens = paid().map(|episode| episode.sampled_tokens).sum();
+        let completion_tokens = paid().map(|episode| episode.completion_tokens).sum();
         let played = |episode| record(environment, episode, self.discount);
         let evaluation = EvaluationRecord {
             step: self.step,
@@ -184,11 +184,11 @@ impl PlayedTasks<'_> {
             samples: self.samples,
             skipped_episodes: episodes.left_out.len(),
             cut_episodes: all.iter().filter(|episode| episode.is_cut).count(),
-            sampled_tokens,
-            read_tokens: paid().map(|episode| episode.read_tokens).sum(),
+            completion_tokens,
+            prompt_tokens: paid().map(|episode| episode.prompt_tokens).sum(),
             timing: EvaluationTiming {
                 secs,
-                tokens_per_sec: sampled_tokens as f64 / secs,
+                tokens_per_sec: completion_tokens as f64 / secs,
                 ..EvaluationTiming::default()
             },
             episodes: all.iter().map(played).collect(),
@@ -249,8 +249,8 @@ fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String,
         let is_cut = |said: &Response| f64::from(u8::from(said.finish == FinishReason::Length));
         let cut: Vec<f64> = responses().map(is_cut).collect();
         let said = RoleSummary {
-            response_tokens: mean(&lengths),
-            truncated_share: mean(&cut),
+            completion_length: mean(&lengths),
+            truncated_fraction: mean(&cut),
             ..RoleSummary::default()
         };
         (role.name.clone(), said)
@@ -332,8 +332,8 @@ mod tests {
             number: 0,
             turns: vec![turn; rewards.len()],
             rewards: rewards.iter().map(reward).collect(),
-            sampled_tokens: 8 * rewards.len(),
-            read_tokens: 20,
+            completion_tokens: 8 * rewards.len(),
+            prompt_tokens: 20,
             is_cut: false,
         }
     }
@@ -370,14 +370,14 @@ mod tests {
             .collect();
         assert_eq!(rates, [(1, 0.75), (2, 1.0)]);
         assert_eq!((found.skipped_episodes, found.cut_episodes), (1, 1));
-        assert_eq!((found.sampled_tokens, found.read_tokens), (32, 80));
+        assert_eq!((found.completion_tokens, found.prompt_tokens), (32, 80));
         assert_eq!(
             (found.timing.tokens_per_sec, found.timing.secs_per_task),
             (16.0, 1.0)
         );
-        let said = |response_tokens, truncated_share| RoleSummary {
-            response_tokens,
-            truncated_share,
+        let said = |completion_length, truncated_fraction| RoleSummary {
+            completion_length,
+            truncated_fraction,
             ..RoleSummary::default()
         };
         assert_eq!(found.roles["first"], said(3.0, 0.0));
@@ -388,10 +388,10 @@ mod tests {
             ("held_out/reward/style", 0.8125),
             ("held_out/pass@1", 0.75),
             ("held_out/pass@2", 1.0),
-            ("held_out/first/response_tokens", 3.0),
-            ("held_out/first/truncated_share", 0.0),
-            ("held_out/second/response_tokens", 5.0),
-            ("held_out/second/truncated_share", 1.0),
+            ("held_out/first/completion_length", 3.0),
+            ("held_out/first/truncated_fraction", 0.0),
+            ("held_out/second/completion_length", 5.0),
+            ("held_out/second/truncated_fraction", 1.0),
         ];
         assert_eq!(
             figures,

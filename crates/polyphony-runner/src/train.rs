@@ -247,8 +247,8 @@ impl<'a> Session<'a> {
         if position.steps > start && self.algorithm.gradient_steps() == gradient_steps {
             log::warn!(
                 "no agent has changed its weights: in every step all responses to a prompt earned the \
-                 same, or `updates.buffer` was never full; see `zero_advantage_share` and \
-                 `truncated_share` in metrics.jsonl"
+                 same, or `updates.buffer` was never full; see `zero_advantage_fraction` and \
+                 `truncated_fraction` in metrics.jsonl"
             );
         }
         Ok(())

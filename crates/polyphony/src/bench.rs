@@ -202,7 +202,7 @@ fn figures(steps: &[(f64, Step)]) -> Figures {
     let generation_seconds = timing("rollout_secs");
     let tokens = steps
         .first()
-        .map_or(0, |(_, step)| step.rollout.sampled_tokens());
+        .map_or(0, |(_, step)| step.rollout.completion_tokens());
     Figures {
         seconds_per_step: rounded(over_steps(&|(seconds, _)| *seconds)),
         generation_seconds_per_step: rounded(generation_seconds),

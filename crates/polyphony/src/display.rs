@@ -70,7 +70,7 @@ impl Observer for Display {
 struct Phase {
     bar: ProgressBar,
     plain: bool,
-    sampled_tokens: usize,
+    completion_tokens: usize,
     last_line: Instant,
     /// The units that were done when this process began the phase, and when that was.
     began: (usize, Instant),
@@ -104,7 +104,7 @@ impl Phase {
         Self {
             bar,
             plain: !std::io::stderr().is_terminal(),
-            sampled_tokens: 0,
+            completion_tokens: 0,
             last_line: Instant::now(),
             began: (done, Instant::now()),
             left: String::new(),
@@ -114,8 +114,8 @@ impl Phase {
     fn within_step(&mut self, progress: Progress, agents: usize) {
         let now = match progress {
             Progress::Sampled(tokens) => {
-                self.sampled_tokens += tokens;
-                format!("sampling, {} tokens", self.sampled_tokens)
+                self.completion_tokens += tokens;
+                format!("sampling, {} tokens", self.completion_tokens)
             }
             Progress::Scored => "learning".to_owned(),
             Progress::Updating(agent) => format!("updating agent {} of {agents}", agent + 1),
@@ -124,7 +124,7 @@ impl Phase {
     }
 
     fn step_done(&mut self, step: usize, mean_return: f64, best: &str, tokens_per_sec: f64) {
-        self.sampled_tokens = 0;
+        self.completion_tokens = 0;
         self.move_to(step);
         let line = format!(
             " · return {mean_return:.3}{best}, {tokens_per_sec:.0} tokens/s{}",

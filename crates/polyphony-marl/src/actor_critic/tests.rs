@@ -224,7 +224,7 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
         epsilon: ADDEND,
         beta_1: 0.0,
         beta_2: 0.0,
-        max_gradient_norm: 1e9,
+        max_grad_norm: 1e9,
         logprob_tolerance: 10.0,
         buffer: 2,
         minibatch: 2,

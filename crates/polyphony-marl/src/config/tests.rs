@@ -110,8 +110,8 @@ fn updates_out_of_range_are_explained() {
             "0 or more",
         ),
         (
-            "max_gradient_norm",
-            |u| &mut u.max_gradient_norm,
+            "max_grad_norm",
+            |u| &mut u.max_grad_norm,
             &[0.0, -1.0],
             "a positive number",
         ),
@@ -133,7 +133,7 @@ fn updates_out_of_range_are_explained() {
         ("buffer", |u| &mut u.buffer),
         ("minibatch", |u| &mut u.minibatch),
         ("epochs", |u| &mut u.epochs),
-        ("max_nonfinite", |u| &mut u.max_nonfinite),
+        ("max_skipped_updates", |u| &mut u.max_skipped_updates),
     ];
     for (key, count) in rows {
         let expected = format!("`{key}` is 0, but must be at least 1");

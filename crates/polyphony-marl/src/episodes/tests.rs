@@ -69,9 +69,9 @@ fn agents_that_read_nothing_say_what_they_say_in_a_rollout() {
     let sampled: usize = played
         .played
         .iter()
-        .map(|episode| episode.sampled_tokens)
+        .map(|episode| episode.completion_tokens)
         .sum();
-    assert_eq!(sampled, tree.sampled_tokens());
+    assert_eq!(sampled, tree.completion_tokens());
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn drafts_are_paid_for_but_not_scored() {
     let drafts = episode(Protocol::parallel());
     let revised = episode(Protocol::discussion());
     let scored = |episode: &Episode| episode.rewards[0].total() as usize;
-    assert_eq!(drafts.sampled_tokens, scored(&drafts));
-    assert_eq!(revised.sampled_tokens, scored(&drafts) + scored(&revised));
-    assert!(revised.read_tokens > 2 * drafts.read_tokens);
+    assert_eq!(drafts.completion_tokens, scored(&drafts));
+    assert_eq!(revised.completion_tokens, scored(&drafts) + scored(&revised));
+    assert!(revised.prompt_tokens > 2 * drafts.prompt_tokens);
     assert_ne!(revised.turns[0].action, drafts.turns[0].action);
     // The turn holds only what the environment told the agents.
     assert_eq!(revised.turns[0].observations, drafts.turns[0].observations);
@@ -221,7 +221,7 @@ fn an_episode_whose_next_prompt_does_not_fit_keeps_the_turns_it_has() {
             .flat_map(|role| episode.responses(role))
             .map(|said| said.tokens.len())
             .sum();
-        assert_eq!(episode.sampled_tokens, said);
+        assert_eq!(episode.completion_tokens, said);
     }
 }
 

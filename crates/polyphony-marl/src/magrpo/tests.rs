@@ -78,7 +78,7 @@ fn after(settings: &Magrpo, game: &dyn Environment) -> (Vec<Vec<Vec<u32>>>, Vec<
             beta_1: 0.0,
             beta_2: 0.0,
             epsilon: 1.0,
-            max_gradient_norm: 1e9,
+            max_grad_norm: 1e9,
             ..config().updates
         },
         ..training(8)

@@ -33,7 +33,7 @@ fn a_node_holds_what_was_seen_said_and_earned() {
     let mut count = |tokens| told += tokens;
     let rollout = rollout(&agents, &duet, batch, &tree(3), &config, 0, &mut count).unwrap();
     assert_eq!((rollout.nodes.len(), rollout.skipped_tasks), (2, 0));
-    assert_eq!(told, rollout.sampled_tokens());
+    assert_eq!(told, rollout.completion_tokens());
     for (node, task) in rollout.nodes.iter().zip(&tasks) {
         assert_eq!((&node.task, node.turn), (&task.id, 0));
         for (group, agent) in node.groups.iter().zip(&agents) {

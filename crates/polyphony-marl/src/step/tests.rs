@@ -115,7 +115,7 @@ fn the_metrics_say_what_happened() {
             Progress::Scored | Progress::Updating(_) => 0,
         })
         .sum();
-    assert_eq!(figure(&done, "sampled_tokens"), sampled as f64);
+    assert_eq!(figure(&done, "completion_tokens"), sampled as f64);
     assert_eq!(
         reported[reported.len() - 3..],
         [
@@ -135,10 +135,10 @@ fn the_metrics_say_what_happened() {
         let logprobs: f64 = logprobs.map(|&l| f64::from(l)).sum();
         let cut = samples.iter().filter(|s| s.is_truncated()).count() as f64;
         let own = |metric: &str| figure(&done, &format!("{name}/{metric}"));
-        close(own("response_tokens"), tokens / actions);
+        close(own("completion_length"), tokens / actions);
         close(own("entropy"), -logprobs / tokens);
-        close(own("truncated_share"), cut / actions);
-        close(own("zero_advantage_share"), own("skipped_groups") / 2.0);
+        close(own("truncated_fraction"), cut / actions);
+        close(own("zero_advantage_fraction"), own("skipped_groups") / 2.0);
         close(
             figure(&done, ["reward/one", "reward/two"][role]),
             tokens / actions,
@@ -151,8 +151,8 @@ fn the_metrics_say_what_happened() {
     close(figure(&done, "return"), total);
     // Both agents share the returns, so their advantages have the same spread.
     close(
-        figure(&done, "first/advantage_spread"),
-        figure(&done, "second/advantage_spread"),
+        figure(&done, "first/advantage_std"),
+        figure(&done, "second/advantage_std"),
     );
     for (before, after) in before.iter().zip(bits(&agents)) {
         assert_ne!(*before, after, "it learned");
@@ -165,26 +165,26 @@ fn metrics_have_their_names_and_order() {
     let mut agents = team(many_stop_tokens());
     let (done, _) = step(&mut agents, &tasks(), &config());
     let of_role = [
-        "advantage_spread",
-        "zero_advantage_share",
+        "advantage_std",
+        "zero_advantage_fraction",
         "entropy",
-        "response_tokens",
-        "truncated_share",
+        "completion_length",
+        "truncated_fraction",
         "gradient_steps",
-        "gradient_norm",
+        "grad_norm",
         "learning_rate",
         "skipped_groups",
-        "refused_updates",
+        "skipped_updates",
         "logprob_gap",
         "ratio",
-        "clipped_share",
+        "clip_fraction",
         "kl",
     ];
     let team = [
         "return",
         "reward/one",
         "reward/two",
-        "sampled_tokens",
+        "completion_tokens",
         "skipped_tasks",
         "cut_episodes",
     ];
@@ -217,11 +217,11 @@ fn a_step_whose_tasks_are_all_left_out_has_no_mean_and_changes_nothing() {
     let tasks = [task("long", &"word ".repeat(CONTEXT))];
     let (done, _) = step(&mut agents, &tasks, &config);
     assert_eq!(figure(&done, "skipped_tasks"), 1.0);
-    assert_eq!(figure(&done, "sampled_tokens"), 0.0);
+    assert_eq!(figure(&done, "completion_tokens"), 0.0);
     for name in [
         "return",
         "reward/one",
-        "first/advantage_spread",
+        "first/advantage_std",
         "first/entropy",
     ] {
         let own = done.metrics.iter().find(|own| own.key.to_string() == name);
@@ -247,7 +247,7 @@ fn the_baseline_decides_what_is_learned_from() {
         let (done, _) = step_in(&game, &mut agents, &tasks(), &settings, &config(), 0);
         for role in ["first", "second"] {
             let own = |metric: &str| figure(&done, &format!("{role}/{metric}"));
-            assert_eq!(own("zero_advantage_share"), zero, "{baseline:?}");
+            assert_eq!(own("zero_advantage_fraction"), zero, "{baseline:?}");
             assert_eq!(own("gradient_steps"), steps, "{baseline:?}");
         }
     }
@@ -266,7 +266,7 @@ fn one_agent_in_all_roles_learns_from_each() {
     for role in ["first", "second"] {
         let own = |metric: &str| figure(&done, &format!("{role}/{metric}"));
         assert_eq!((own("gradient_steps"), own("skipped_groups")), (1.0, 0.0));
-        assert_eq!(own("gradient_norm"), figure(&done, "first/gradient_norm"));
+        assert_eq!(own("grad_norm"), figure(&done, "first/grad_norm"));
         assert!(own("logprob_gap") < 1e-4);
     }
     assert_ne!(bits(&agents), before);
@@ -397,7 +397,7 @@ fn each_role_learns_from_a_reward_of_its_own() {
             close(own, length - mean);
         }
     }
-    let tokens = |role: &str| figure(&done, &format!("{role}/response_tokens"));
+    let tokens = |role: &str| figure(&done, &format!("{role}/completion_length"));
     close(figure(&done, "first/return"), tokens("first"));
     close(figure(&done, "first/reward/one"), tokens("first"));
     close(figure(&done, "first/reward/two"), 0.0);

@@ -191,10 +191,10 @@ fn epochs_go_through_the_buffer_again_and_bounds_hold_tokens_back() {
     assert_eq!((once.0.steps, thrice.0.steps), (2, 6));
     let [once, thrice] = [once, thrice].map(|(_, shift)| shift.unwrap());
     assert!(
-        once.clipped_fraction < thrice.clipped_fraction,
+        once.clip_fraction < thrice.clip_fraction,
         "{once:?}, {thrice:?}"
     );
-    assert!(thrice.clipped_fraction > 0.3, "{thrice:?}");
+    assert!(thrice.clip_fraction > 0.3, "{thrice:?}");
     assert_eq!(thrice.kl, None);
 }
 
@@ -417,14 +417,14 @@ fn an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_an_error() {
     let healthy = agent.model.clone();
     let poisoned = changed(&healthy, 1, 7, |_| f32::NAN);
     let updates = Updates {
-        max_nonfinite: 3,
+        max_skipped_updates: 3,
         ..Updates::default()
     };
     let mut learner = Learner::default();
     agent.model = poisoned.clone();
     let report = run(&mut agent, &mut learner, &buffer, &updates).unwrap();
     assert_eq!(
-        (report.steps, report.skipped, report.gradient_norm),
+        (report.steps, report.skipped, report.grad_norm),
         (0, 1, 0.0)
     );
     assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));

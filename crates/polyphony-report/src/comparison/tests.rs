@@ -453,8 +453,8 @@ fn the_same_seed_twice_is_one_result_or_an_error() {
 fn the_cost_of_an_episode_counts_those_left_out() {
     let mut judged = run("run", fixture::TLDR, &[], &[(Some(0), [1.0, 1.0])]);
     judged.evaluations[0].skipped_episodes = 6;
-    judged.evaluations[0].sampled_tokens = 80;
-    assert_eq!(compare(&[judged]).unwrap()[0].sampled_tokens, 10.0);
+    judged.evaluations[0].completion_tokens = 80;
+    assert_eq!(compare(&[judged]).unwrap()[0].completion_tokens, 10.0);
 }
 
 #[test]

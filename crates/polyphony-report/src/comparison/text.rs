@@ -71,8 +71,8 @@ fn line(row: &Row, roles: &IndexSet<&String>, rates: &IndexSet<usize>) -> Vec<St
     let role = |role: &&String| shown(row.roles.get(*role).map(|own| own.mean));
     let rate = |k: &usize| shown(row.pass_at.get(k).map(|rate| rate.mean));
     let cost = [
-        format!("{:.0}", row.sampled_tokens),
-        format!("{:.0}", row.read_tokens),
+        format!("{:.0}", row.completion_tokens),
+        format!("{:.0}", row.prompt_tokens),
         format!("{:.2}", row.secs),
         row.runs.join(", "),
     ];

@@ -24,22 +24,22 @@ const REWARD: &str = "reward";
 
 /// How long and how varied the agents' responses are.
 const AGENTS: [&str; 4] = [
-    "response_tokens",
+    "completion_length",
     "entropy",
-    "advantage_spread",
+    "advantage_std",
     "learning_rate",
 ];
 
 /// What should stay small.
 const HEALTH: [&str; 8] = [
-    "truncated_share",
-    "zero_advantage_share",
+    "truncated_fraction",
+    "zero_advantage_fraction",
     "logprob_gap",
-    "gradient_norm",
+    "grad_norm",
     "kl",
     "ratio",
-    "clipped_share",
-    "refused_updates",
+    "clip_fraction",
+    "skipped_updates",
 ];
 
 /// What has no chart but among all metrics.
@@ -47,7 +47,7 @@ const COUNTS: [&str; 6] = [
     "gradient_steps",
     "skipped_groups",
     "nodes",
-    "sampled_tokens",
+    "completion_tokens",
     "skipped_tasks",
     "cut_episodes",
 ];

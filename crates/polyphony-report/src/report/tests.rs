@@ -263,7 +263,7 @@ fn any_numbers_are_compared_and_shown() {
     fs::write(path.join("metrics.jsonl"), "").unwrap();
     let null = r#"{"step":0,"parts":{"x":{}},"episodes":[{"task":"a","return":null},{"task":"b","return":null}]}"#;
     let huge = r#"{"step":9,"skipped_episodes":18446744073709551615,"cut_episodes":1,"pass_at":{"0":{},"18446744073709551615":{}},
-        "sampled_tokens":18446744073709551615,"parts":{"x":{"mean":1e308,"interval":[1e308,-1e308]}},
+        "completion_tokens":18446744073709551615,"parts":{"x":{"mean":1e308,"interval":[1e308,-1e308]}},
         "episodes":[{"task":"a","return":1.7e308,"solved":true},{"task":"b","return":1.7e308},{"task":"c","return":-1.7e308}]}"#;
     let rows: [&[&str]; 5] = [&["{}"], &[null], &[huge], &[null, huge], &["{}", "{}"]];
     for evaluations in rows {

@@ -225,24 +225,24 @@ fn parts_table(run: &Run, area: Rect) -> Table<'static> {
 
 /// Figures of the agents: the names of their metrics and columns.
 const FIGURES: [(&str, &str); 6] = [
-    ("response_tokens", "tokens"),
-    ("truncated_share", "cut off"),
-    ("zero_advantage_share", "no advantage"),
+    ("completion_length", "tokens"),
+    ("truncated_fraction", "cut off"),
+    ("zero_advantage_fraction", "no advantage"),
     ("entropy", "entropy"),
-    ("gradient_norm", "gradient"),
+    ("grad_norm", "gradient"),
     ("logprob_gap", "log-prob gap"),
 ];
 
 /// Other figures that most algorithms have, which get no column.
 const OTHERS: [&str; 10] = [
     "return",
-    "advantage_spread",
+    "advantage_std",
     "gradient_steps",
     "learning_rate",
     "skipped_groups",
-    "refused_updates",
+    "skipped_updates",
     "ratio",
-    "clipped_share",
+    "clip_fraction",
     "kl",
     "reward",
 ];
@@ -327,7 +327,7 @@ mod tests {
                 "return": step as f64 / 10.0,
                 "reward/style": 0.25,
                 "reward/level": null,
-                "summarizer/gradient_norm": 3.5,
+                "summarizer/grad_norm": 3.5,
                 "summarizer/entropy": 1.25,
                 "elaborator/value_loss": 0.125,
                 "timing": {"step_secs": 30.0, "tokens_per_sec": 99.0},

@@ -236,8 +236,8 @@ mod tests {
                 "samples",
                 "skipped_episodes",
                 "cut_episodes",
-                "sampled_tokens",
-                "read_tokens",
+                "completion_tokens",
+                "prompt_tokens",
             ]
         );
         assert_eq!(printed["tasks"], 2);

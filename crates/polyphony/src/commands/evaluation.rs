@@ -87,8 +87,8 @@ fn text(evaluation: &EvaluationRecord) -> String {
         .roles
         .iter()
         .map(|(role, said)| {
-            let share = format!("{:.0} %", 100.0 * said.truncated_share);
-            vec![role.clone(), format!("{:.1}", said.response_tokens), share]
+            let share = format!("{:.0} %", 100.0 * said.truncated_fraction);
+            vec![role.clone(), format!("{:.1}", said.completion_length), share]
         })
         .collect();
     let header = ["role", "tokens per response", "cut off"].map(str::to_owned);
@@ -99,8 +99,8 @@ fn text(evaluation: &EvaluationRecord) -> String {
          {:.1} s per task\n",
         evaluation.tasks,
         evaluation.samples,
-        evaluation.sampled_tokens,
-        evaluation.read_tokens,
+        evaluation.completion_tokens,
+        evaluation.prompt_tokens,
         timing.secs,
         timing.tokens_per_sec,
         timing.secs_per_task

@@ -220,7 +220,7 @@ fn equal_rewards_change_no_weight() {
         1,
         Baseline::GroupMean,
     ) {
-        assert_eq!(of_roles(&step, "zero_advantage_share"), [1.0; 2]);
+        assert_eq!(of_roles(&step, "zero_advantage_fraction"), [1.0; 2]);
         assert_eq!(of_roles(&step, "gradient_steps"), [0.0; 2]);
         assert_eq!(of_roles(&step, "skipped_groups"), [2.0; 2]);
     }
@@ -295,7 +295,7 @@ fn every_device_gives_the_same_returns() {
                 let steps = played.iter();
                 steps.flat_map(|step| of_roles(step, name)).collect()
             };
-            let (steps, norms) = (of_agents("gradient_steps"), of_agents("gradient_norm"));
+            let (steps, norms) = (of_agents("gradient_steps"), of_agents("grad_norm"));
             (returns, steps, norms)
         });
         for updates in [&here.1, &there.1] {

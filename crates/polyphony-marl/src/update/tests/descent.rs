@@ -17,7 +17,7 @@ fn plain_descent() -> Updates {
         epsilon: ADDEND,
         beta_1: 0.0,
         beta_2: 0.0,
-        max_gradient_norm: 1e9,
+        max_grad_norm: 1e9,
         ..Updates::default()
     }
 }
@@ -126,7 +126,7 @@ fn check_gradient(policy: PolicyLoss) {
         .map(|step| step.iter().map(|d| -d).collect())
         .collect();
     assert!(
-        (norm(&gradient) / report.gradient_norm - 1.0).abs() < 1e-3,
+        (norm(&gradient) / report.grad_norm - 1.0).abs() < 1e-3,
         "{report:?}"
     );
 
@@ -221,15 +221,15 @@ fn the_clipped_objectives_first_step_on_fresh_samples_is_the_policy_gradients() 
 fn long_gradients_are_clipped_and_short_ones_kept() {
     let before = agent("a");
     let group = group(&before, 3);
-    let step = |max_gradient_norm| {
+    let step = |max_grad_norm| {
         let mut after = agent("a");
         let updates = Updates {
-            max_gradient_norm,
+            max_grad_norm,
             ..plain_descent()
         };
         let buffer = [advised(&group, [1.0, -1.0])];
         let report = run(&mut after, &mut Learner::default(), &buffer, &updates).unwrap();
-        (norm(&moved(&before, &after)), report.gradient_norm)
+        (norm(&moved(&before, &after)), report.grad_norm)
     };
     let (free, full) = step(1e9);
     assert!((free / full - 1.0).abs() < 1e-3, "{free} is not {full}");
@@ -250,7 +250,7 @@ fn steps_follow_the_equations_of_adamw() {
         beta_2: 0.95,
         epsilon: 1e-2,
         weight_decay: 0.1,
-        max_gradient_norm: 2.0,
+        max_grad_norm: 2.0,
         logprob_tolerance: 1e3,
         ..Updates::default()
     };
@@ -274,7 +274,7 @@ fn steps_follow_the_equations_of_adamw() {
         // The same weights, moved by minus the clipped gradient.
         let mut moved_plainly = Agent::new("a", own.model.clone(), own.language.clone());
         let clipped = Updates {
-            max_gradient_norm: 2.0,
+            max_grad_norm: 2.0,
             logprob_tolerance: 1e3,
             ..plain_descent()
         };

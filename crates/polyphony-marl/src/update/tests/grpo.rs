@@ -58,7 +58,7 @@ fn with_one_agent_the_update_is_grpos() {
         epsilon: ADDEND,
         beta_1: 0.0,
         beta_2: 0.0,
-        max_gradient_norm: 1e9,
+        max_grad_norm: 1e9,
         ..Updates::default()
     };
     let policy = magrpo.policy_loss();

@@ -37,7 +37,7 @@ fn run(name: &str, seed: &str, knows: bool) -> Run {
             "reward",
             "Mean part",
         ),
-        real(key("sampled_tokens"), "tokens", "Tokens"),
+        real(key("completion_tokens"), "tokens", "Tokens"),
         real(key("plates/seen"), "plates", "Plates that were seen"),
         real(key("replayed"), "games", "Games of the buffer"),
     ];
@@ -46,13 +46,13 @@ fn run(name: &str, seed: &str, knows: bool) -> Run {
         of_step.extend([
             real(of_role("return"), "reward", "Its own return"),
             real(of_role("reward").part("style"), "reward", "Its own part"),
-            real(of_role("entropy"), "nats a token", "How undecided it is"),
+            real(of_role("entropy"), "nats/token", "How undecided it is"),
             real(
                 of_role("entropy").at_turn(2),
-                "nats a token",
+                "nats/token",
                 "The same at a turn",
             ),
-            real(of_role("gradient_norm"), "", "Largest norm"),
+            real(of_role("grad_norm"), "", "Largest norm"),
             real(
                 of_role("value_loss"),
                 "reward²",
@@ -128,7 +128,7 @@ fn every_metric_has_its_place_and_new_ones_have_one_too() {
                 ],
             )],
         ),
-        (health(&groups), vec![("gradient_norm", ROLES.into())]),
+        (health(&groups), vec![("grad_norm", ROLES.into())]),
         (
             algorithm(&groups),
             vec![("value_loss", ROLES.into()), ("replayed", own.into())],
