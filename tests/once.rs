@@ -15,7 +15,7 @@ use polyphony::{
         Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError, EnvironmentSpec, Magrpo,
         MarlError, Protocol, TrainingConfig, Tree,
     },
-    runner::{Evaluating, Players},
+    runner::{EvaluationRequest, Players},
 };
 use polyphony_test_support::chat_model;
 use serde::{Deserialize, Serialize};
@@ -166,7 +166,7 @@ fn training_and_every_evaluation_do_each_thing_once() {
     });
     for players in [Players::Team, Players::AgentsOf(&run), Players::SingleAgent] {
         check_once(&held_out, || {
-            let evaluating = Evaluating {
+            let evaluating = EvaluationRequest {
                 recipe: &recipe,
                 players,
                 protocol: &Protocol::parallel(),
@@ -178,7 +178,7 @@ fn training_and_every_evaluation_do_each_thing_once() {
             let is_single = matches!(players, Players::SingleAgent);
             assert_eq!(evaluated.info.environment.is_single_agent, is_single);
             let label = &evaluated.info.environment.label;
-            assert_eq!(label == "counted-solo", is_single, "{label}");
+            assert_eq!(label == "counted-single-agent", is_single, "{label}");
         });
     }
 }

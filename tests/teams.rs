@@ -80,7 +80,7 @@ fn teams_of_one_model_train_on_one_thread() {
     let place = place();
     for (run, changes) in [
         ("shared", r#"team=Shared("model")"#),
-        ("solo", "environment=SingleAgent(Tldr)"),
+        ("single", "environment=SingleAgent(Tldr)"),
     ] {
         let mut train = vec!["train", "recipe.ron", "--run-dir", run, "--steps", "1"];
         train.extend(["--set", r#"team=Copies("model")"#, "--set", changes]);

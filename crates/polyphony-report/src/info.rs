@@ -49,7 +49,7 @@ pub struct ProgramInfo {
 pub struct EnvironmentInfo {
     /// Its name in recipes, as `Coding`.
     pub name: String,
-    /// A short name for directories and messages, as `coding` or `coding-solo`.
+    /// A short name for directories and messages, as `coding` or `coding-single-agent`.
     pub label: String,
     /// The short name of the team's environment, even if a single agent does its work.
     pub team_name: String,

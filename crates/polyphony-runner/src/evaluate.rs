@@ -21,7 +21,7 @@ use crate::{
 
 /// What is evaluated, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Evaluating<'a> {
+pub struct EvaluationRequest<'a> {
     /// The environment, the held-out tasks, and the team.
     pub recipe: &'a Recipe,
     /// Who plays.
@@ -34,7 +34,7 @@ pub struct Evaluating<'a> {
 
 /// The result of an evaluation, and what was evaluated.
 #[derive(Clone, Debug)]
-pub struct Evaluated {
+pub struct EvaluationResult {
     /// The recipe that was played: its team is the one that played.
     pub recipe: Recipe,
     /// What is known of its environment and algorithm.
@@ -49,10 +49,10 @@ pub struct Evaluated {
 /// If models or data cannot be obtained, or the evaluation fails.
 pub fn evaluate(
     registry: &Registry,
-    evaluating: &Evaluating<'_>,
+    evaluating: &EvaluationRequest<'_>,
     stop: &Stop,
     observer: &mut dyn Observer,
-) -> Result<Option<Evaluated>> {
+) -> Result<Option<EvaluationResult>> {
     let algorithm = registry
         .read_algorithm(&evaluating.recipe.algorithm)?
         .settings;
@@ -77,7 +77,7 @@ pub fn evaluate(
         evaluation.skipped_episodes
     );
     let info = info::run_info(registry, &recipe, &prepared)?;
-    Ok(Some(Evaluated {
+    Ok(Some(EvaluationResult {
         recipe,
         info,
         evaluation,

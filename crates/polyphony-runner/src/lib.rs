@@ -37,7 +37,7 @@ mod train;
 pub use checkpoint::From;
 pub use choice::{Choice, ChoiceError, Shipped};
 pub use device::{DeviceChoice, Devices};
-pub use evaluate::{Evaluated, Evaluating, evaluate};
+pub use evaluate::{EvaluationResult, EvaluationRequest, evaluate};
 pub use memory::peak_mib as peak_memory_mib;
 pub use models::{resolve_model, with_store};
 pub use observer::{Best, Event, Observer};

@@ -211,7 +211,7 @@ impl Registry {
             .flatten()
     }
 
-    /// A short name for directories and reports: `number-plate` for `NumberPlate`, `tldr-solo` for
+    /// A short name for directories and reports: `number-plate` for `NumberPlate`, `tldr-single-agent` for
     /// `SingleAgent(Tldr)`, or what the settings give as their [label](EnvironmentSettings::label).
     pub fn label(&self, environment: &Choice) -> String {
         if let Some(team) = self.team_of(environment) {
@@ -473,7 +473,7 @@ mod tests {
     fn directories_are_called_after_the_environment() {
         for (text, label) in [
             ("SameLength", "same-length"),
-            ("SingleAgent(SameLength)", "same-length-solo"),
+            ("SingleAgent(SameLength)", "same-length-single-agent"),
             ("TLDR", "tldr"),
         ] {
             assert_eq!(registry().label(&choice(text)), label);
@@ -501,7 +501,7 @@ mod tests {
             ("Labelled(label: \"number_plate\")", "number_plate"),
             (
                 "SingleAgent(Labelled(label: \"number_plate\"))",
-                "number_plate-solo",
+                "number_plate-single-agent",
             ),
             ("Labelled(label: \"a/b\")", "labelled"),
             ("Labelled(label: \"..\")", "labelled"),

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use anyhow::Result;
 use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
 use polyphony_marl::AlgorithmSettings;
-use polyphony_runner::{Evaluated, Evaluating, From, Observer, Recipe, Registry, Stop, Trained};
+use polyphony_runner::{EvaluationResult, EvaluationRequest, From, Observer, Recipe, Registry, Stop, Trained};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{cli, standard, terminal};
@@ -164,10 +164,10 @@ impl Program {
     /// If models or data cannot be obtained, or the evaluation fails.
     pub fn evaluate(
         &self,
-        evaluating: &Evaluating<'_>,
+        evaluating: &EvaluationRequest<'_>,
         stop: &Stop,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Evaluated>> {
+    ) -> Result<Option<EvaluationResult>> {
         self.registry.check()?;
         polyphony_runner::evaluate(&self.registry, evaluating, stop, observer)
     }

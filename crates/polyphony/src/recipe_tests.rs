@@ -192,7 +192,7 @@ fn an_unknown_recipe_lists_the_names_that_exist() {
     let error = Recipe::load(&registry(), Some("tldr"), &[])
         .unwrap_err()
         .to_string();
-    let start = "`tldr` is neither a recipe that ships with this program (tldr-smollm2, tldr-smollm2-solo, ";
+    let start = "`tldr` is neither a recipe that ships with this program (tldr-smollm2, tldr-smollm2-single-agent, ";
     assert!(error.starts_with(start), "{error}");
     let end = ") nor a file that exists; did you mean `tldr-qwen3`?";
     assert!(error.ends_with(end), "{error}");
@@ -350,7 +350,7 @@ fn overrides_change_what_they_name_and_nothing_else() {
 
 #[test]
 fn a_setting_of_the_environment_is_found_by_its_last_name() {
-    for name in ["coop-smollm2", "coop-smollm2-solo"] {
+    for name in ["coop-smollm2", "coop-smollm2-single-agent"] {
         let error = Recipe::load(&registry(), Some(name), &["turns=2".to_owned()]).unwrap_err();
         let message = format!("{error:#}");
         let expected = "there is no key `turns`; did you mean `environment.settings.turns`?";
@@ -664,20 +664,20 @@ fn the_shipped_recipes_spell_every_key_out() {
 }
 
 #[test]
-fn what_a_solo_environment_holds_is_reached_by_its_own_keys() {
+fn the_keys_of_a_wrapped_environment_can_be_overridden() {
     let changes = ["environment.settings.turns=3".to_owned()];
-    let recipe = Recipe::load(&registry(), Some("humaneval-qwen-coder-solo"), &changes).unwrap();
+    let recipe = Recipe::load(&registry(), Some("humaneval-qwen-coder-single-agent"), &changes).unwrap();
     let settings = registry().team_of(&recipe.environment).unwrap().to_string();
     assert!(settings.contains("turns: 3"), "{settings}");
     let changes = ["environment.turns=3".to_owned()];
-    let error = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &changes).unwrap_err();
+    let error = Recipe::load(&registry(), Some("tldr-qwen3-single-agent"), &changes).unwrap_err();
     let message = format!("{error:#}");
     assert!(
         message.contains("`environment` is SingleAgent(Tldr), which has no keys"),
         "{message}"
     );
     let changes = ["environment=SingleAgent(SingleAgent(Tldr))".to_owned()];
-    let error = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &changes).unwrap_err();
+    let error = Recipe::load(&registry(), Some("tldr-qwen3-single-agent"), &changes).unwrap_err();
     let message = format!("{error:#}");
     assert!(message.contains("a SingleAgent of a SingleAgent"), "{message}");
 }

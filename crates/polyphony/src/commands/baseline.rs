@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, Evaluating, FineTuning, Players, Recipe, Registry, steps_of_models,
+    DeviceChoice, Devices, EvaluationRequest, FineTuning, Players, Recipe, Registry, steps_of_models,
 };
 
 use crate::commands::evaluation::{Kept, Request, evaluate};
@@ -58,7 +58,7 @@ pub(crate) fn run(
     };
     let run_dir = arguments.run_dir.as_deref();
     let request = Request {
-        evaluating: Evaluating {
+        evaluating: EvaluationRequest {
             recipe: &recipe,
             players,
             protocol: &protocol,
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_recipe_of_one_agent_is_played_as_it_is() {
-        for (which, expected) in [("tldr-smollm2", true), ("tldr-qwen3-solo", false)] {
+        for (which, expected) in [("tldr-smollm2", true), ("tldr-qwen3-single-agent", false)] {
             let recipe = recipe(Name::Single, which, &[]).unwrap();
             let players = single(&registry(), &recipe);
             assert_eq!(matches!(players, Players::SingleAgent), expected, "{which}");
@@ -147,11 +147,11 @@ mod tests {
 
     #[test]
     fn one_agent_cannot_discuss() {
-        let error = recipe(Name::Discussion, "tldr-qwen3-solo", &[])
+        let error = recipe(Name::Discussion, "tldr-qwen3-single-agent", &[])
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with("`environment` is tldr-solo, for one agent, but"),
+            error.starts_with("`environment` is tldr-single-agent, for one agent, but"),
             "{error}"
         );
     }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, Evaluating, FineTuning, Players, Recipe, Registry, TeamModels, run_recipe,
+    DeviceChoice, Devices, EvaluationRequest, FineTuning, Players, Recipe, Registry, TeamModels, run_recipe,
     steps_of_models,
 };
 
@@ -45,7 +45,7 @@ pub(crate) fn run(
     let recipe = arguments.recipe(registry)?;
     let run = arguments.run();
     let request = Request {
-        evaluating: Evaluating {
+        evaluating: EvaluationRequest {
             recipe: &recipe,
             players: run.map_or(Players::Team, Players::AgentsOf),
             protocol: &Protocol::parallel(),

@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result};
 use polyphony_report::{
     Estimate, EvaluationRecord, check_new, make_new, make_numbered, save_evaluation, table,
 };
-use polyphony_runner::{Evaluated, Evaluating, Registry, Stop};
+use polyphony_runner::{EvaluationResult, EvaluationRequest, Registry, Stop};
 
 use crate::{display::Display, json_lines, terminal};
 
 /// What is evaluated, and where the result is kept.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
-    pub(crate) evaluating: Evaluating<'a>,
+    pub(crate) evaluating: EvaluationRequest<'a>,
     /// The run that trained the team, if there is one.
     pub(crate) trained_by: Option<&'a Path>,
     pub(crate) kept: Kept<'a>,
@@ -55,8 +55,8 @@ pub(crate) fn evaluate(
     kept
 }
 
-fn keep(kept: Kept<'_>, evaluated: &Evaluated, trained_by: Option<&Path>) -> Result<()> {
-    let Evaluated {
+fn keep(kept: Kept<'_>, evaluated: &EvaluationResult, trained_by: Option<&Path>) -> Result<()> {
+    let EvaluationResult {
         recipe,
         info,
         evaluation,
