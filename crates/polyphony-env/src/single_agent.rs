@@ -23,7 +23,7 @@ pub struct SingleAgent {
 
 impl SingleAgent {
     /// The name of its one role.
-    pub const ROLE: &str = "solo";
+    pub const ROLE: &str = "single";
 
     /// The counterpart of an environment for a team.
     pub fn new(team: Box<dyn Environment>) -> Self {

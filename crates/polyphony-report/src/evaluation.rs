@@ -35,8 +35,10 @@ pub struct EvaluationRecord {
     /// Episodes that would have continued, had the next prompt fitted.
     pub cut_episodes: usize,
     /// Tokens that the agents sampled, drafts included.
+    #[serde(alias = "sampled_tokens")]
     pub completion_tokens: usize,
     /// Tokens that they read: all histories that they answered.
+    #[serde(alias = "read_tokens")]
     pub prompt_tokens: usize,
     /// All that depends on clocks.
     pub timing: EvaluationTiming,
@@ -49,10 +51,10 @@ pub struct EvaluationRecord {
 #[serde(default)]
 pub struct RoleSummary {
     /// Tokens of a response.
-    #[serde(deserialize_with = "or_nan")]
+    #[serde(alias = "response_tokens", deserialize_with = "or_nan")]
     pub completion_length: f64,
     /// The fraction of responses that the length limit cut off.
-    #[serde(deserialize_with = "or_nan")]
+    #[serde(alias = "truncated_share", deserialize_with = "or_nan")]
     pub truncated_fraction: f64,
     /// Its return, where each role has a reward of its own.
     #[serde(rename = "return", skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,10 @@
-//! Runs made by a program that wrote no `run.json`, or one without some key: what their recipe says.
+//! Reads runs of older programs: it translates names that have changed, and derives what `run.json` lacks.
 //!
-//! Such a run holds its recipe alone. Those recipes knew the writing and coding environments and
-//! MAGRPO with its relatives, so what there was to say of them can still be derived. Nothing of this is used
-//! for a run that says it itself.
+//! The first programs wrote no `run.json`. Their recipes knew only the writing and coding environments and
+//! MAGRPO with its relatives, so the missing facts follow from the recipe. A fact that the run records itself
+//! is never derived.
+
+use std::mem;
 
 use serde_json::{Map, Value};
 
@@ -11,14 +13,75 @@ use crate::{
     settings::FlatSettings,
 };
 
+/// Metrics that were renamed, by the last part of their names: old, new.
+const RENAMED_METRICS: [(&str, &str); 8] = [
+    ("sampled_tokens", "completion_tokens"),
+    ("advantage_spread", "advantage_std"),
+    ("zero_advantage_share", "zero_advantage_fraction"),
+    ("response_tokens", "completion_length"),
+    ("truncated_share", "truncated_fraction"),
+    ("gradient_norm", "grad_norm"),
+    ("refused_updates", "skipped_updates"),
+    ("clipped_share", "clip_fraction"),
+];
+
+/// Recipe keys that were renamed: old, new.
+const RENAMED_SETTINGS: [(&str, &str); 2] = [
+    ("updates.max_gradient_norm", "updates.max_grad_norm"),
+    ("updates.max_nonfinite", "updates.max_skipped_updates"),
+];
+
+/// What [`SINGLE_AGENT`] was called.
+const SOLO: &str = "Solo";
+
 /// The algorithm of recipes that named none.
 const ALGORITHM: &str = "Magrpo";
 
 /// The wrapper through which a single agent does a team's work.
-const SOLO: &str = "SingleAgent";
+const SINGLE_AGENT: &str = "SingleAgent";
 
-/// Names the algorithm in the settings of a recipe that does not, so that runs before and after are alike.
+/// The present name of a metric, or of its pattern in the catalog. Parts of a reward keep their names: the
+/// environment chose them.
+pub(crate) fn metric_name(name: &str) -> String {
+    let start = name.rfind('/').map_or(0, |slash| slash + 1);
+    let (prefix, last) = name.split_at(start);
+    let mut renames = RENAMED_METRICS.iter();
+    let renamed = renames.find(|(old, _)| *old == last && !prefix.ends_with("reward/"));
+    format!("{prefix}{}", renamed.map_or(last, |(_, new)| new))
+}
+
+/// Gives the metrics of a step their present names. A metric whose present name is taken keeps its own: it is
+/// not one of ours.
+pub(crate) fn rename_metrics(line: &mut Map<String, Value>) {
+    let is_old = |name: &String| metric_name(name) != *name;
+    if !line.keys().any(is_old) {
+        return;
+    }
+    let before = mem::take(line);
+    for (name, value) in &before {
+        let current = metric_name(name);
+        let name = match before.contains_key(&current) {
+            true => name.clone(),
+            false => current,
+        };
+        line.insert(name, value.clone());
+    }
+}
+
+/// Gives the settings of a recipe their present names, and names the algorithm where the recipe does not, so
+/// that runs of older and newer programs compare as equal.
 pub(crate) fn complete(settings: &mut FlatSettings) {
+    for (old, new) in RENAMED_SETTINGS {
+        if let Some(value) = settings.shift_remove(old) {
+            settings.entry(new.to_owned()).or_insert(value);
+        }
+    }
+    if let Some(environment) = settings.get_mut("environment")
+        && let Some(team) = environment.strip_prefix(SOLO)
+        && team.starts_with('(')
+    {
+        *environment = format!("{SINGLE_AGENT}{team}");
+    }
     let has_settings = settings.keys().any(|path| path.starts_with("algorithm."));
     if has_settings && !settings.contains_key("algorithm") {
         settings.insert("algorithm".to_owned(), ALGORITHM.to_owned());
@@ -48,13 +111,13 @@ fn number(settings: &FlatSettings, path: &str) -> Option<f64> {
 fn environment(settings: &FlatSettings, roles: Vec<String>) -> EnvironmentInfo {
     let name = settings.get("environment").cloned().unwrap_or_default();
     let team = name
-        .strip_prefix(SOLO)
+        .strip_prefix(SINGLE_AGENT)
         .and_then(|rest| rest.strip_prefix('(')?.strip_suffix(')'));
     let team_name = team.unwrap_or(&name).to_lowercase();
     let turns = number(settings, "environment.settings.turns");
     EnvironmentInfo {
         label: match team {
-            Some(_) => format!("{team_name}-{}", SOLO.to_lowercase()),
+            Some(_) => format!("{team_name}-single-agent"),
             None => team_name.clone(),
         },
         is_single_agent: team.is_some(),
@@ -177,7 +240,7 @@ mod tests {
     #[test]
     fn one_agent_and_unknown_names_are_called_as_before() {
         let info = derived(
-            r#"(environment: SingleAgent(Tldr), held_out: Embedded(TldrHeldOut), team: Each(["m", "n"]),
+            r#"(environment: Solo(Tldr), held_out: Embedded(TldrHeldOut), team: Each(["m", "n"]),
                algorithm: (baseline: GroupMean))"#,
         );
         let environment = &info.environment;
@@ -186,7 +249,7 @@ mod tests {
             &environment.label,
             &environment.team_name,
         ];
-        assert_eq!(names, ["SingleAgent(Tldr)", "tldr-solo", "tldr"]);
+        assert_eq!(names, ["SingleAgent(Tldr)", "tldr-single-agent", "tldr"]);
         assert!(environment.is_single_agent);
         assert_eq!(
             (info.held_out.as_str(), info.algorithm.method.as_str()),
@@ -198,6 +261,42 @@ mod tests {
         assert_eq!(
             (other.environment.label.as_str(), other.environment.horizon),
             ("plate", 1)
+        );
+    }
+
+    #[test]
+    fn renamed_metrics_are_read_under_their_present_names() {
+        for (old, current) in [
+            ("sampled_tokens", "completion_tokens"),
+            ("writer/turn_2/response_tokens", "writer/completion_length"),
+            ("<role>/gradient_norm", "<role>/grad_norm"),
+            ("return", "return"),
+            ("my_response_tokens", "my_response_tokens"),
+            ("writer/turn_2/reward/response_tokens", "writer/reward/response_tokens"),
+        ] {
+            let current = current.replace("writer/", "writer/turn_2/");
+            assert_eq!(metric_name(old), current);
+        }
+        let line = json!({"step": 1, "a/clipped_share": 0.5, "a/grad_norm": 1, "a/gradient_norm": 2});
+        let mut line = line.as_object().unwrap().clone();
+        rename_metrics(&mut line);
+        let expected =
+            json!({"step": 1, "a/clip_fraction": 0.5, "a/grad_norm": 1, "a/gradient_norm": 2});
+        assert_eq!(Value::Object(line), expected);
+    }
+
+    #[test]
+    fn renamed_settings_are_those_of_newer_recipes() {
+        let complete = |recipe: &str| {
+            let mut settings = settings(recipe);
+            complete(&mut settings);
+            settings
+        };
+        assert_eq!(
+            complete("(environment: Solo(Tldr), updates: (max_gradient_norm: 1.0, max_nonfinite: 3))"),
+            complete(
+                "(environment: SingleAgent(Tldr), updates: (max_grad_norm: 1.0, max_skipped_updates: 3))"
+            )
         );
     }
 

@@ -128,6 +128,15 @@ impl Catalog {
         is_changed
     }
 
+    /// The same catalog with other names for its patterns. Of two patterns with one name the first stays.
+    pub(crate) fn renamed(self, name: impl Fn(&str) -> String) -> Self {
+        let mut patterns = IndexMap::new();
+        for (pattern, explanation) in self.patterns {
+            patterns.entry(name(&pattern)).or_insert(explanation);
+        }
+        Self { patterns }
+    }
+
     /// Every pattern with what it means.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Explanation)> {
         let patterns = self.patterns.iter();

@@ -56,7 +56,7 @@ impl Run {
         let training = optional_text(&path.join(layout::TRAINING))?;
         let training = training.as_deref().map(settings_of);
         let file: Option<Map<String, Value>> = optional_json(&path.join(layout::INFO))?;
-        let catalog: Option<Catalog> = optional_json(&path.join(layout::CATALOG))?;
+        let catalog = catalog(path)?;
         let mut missing = Vec::new();
         if file.is_none() {
             missing.push(format!(
@@ -232,7 +232,9 @@ pub fn trained_steps(run: &Path) -> Result<Option<usize>> {
 /// # Errors
 /// If they cannot be read.
 pub fn metrics(run: &Path) -> Result<Vec<Map<String, Value>>> {
-    lines(&run.join(layout::METRICS))
+    let mut steps = lines(&run.join(layout::METRICS))?;
+    steps.iter_mut().for_each(legacy::rename_metrics);
+    Ok(steps)
 }
 
 /// The evaluations of a run.
@@ -247,8 +249,9 @@ pub fn evaluations(run: &Path) -> Result<Vec<EvaluationRecord>> {
 ///
 /// # Errors
 /// If the record cannot be read.
-pub(crate) fn catalog(run: &Path) -> Result<Catalog> {
-    Ok(optional_json(&run.join(layout::CATALOG))?.unwrap_or_default())
+pub(crate) fn catalog(run: &Path) -> Result<Option<Catalog>> {
+    let catalog: Option<Catalog> = optional_json(&run.join(layout::CATALOG))?;
+    Ok(catalog.map(|catalog| catalog.renamed(legacy::metric_name)))
 }
 
 #[cfg(test)]
@@ -335,15 +338,20 @@ mod tests {
 
     #[test]
     fn a_run_of_an_older_program_is_read_and_says_what_is_missing() {
-        let metrics = "{\"step\":1,\"return\":0.5,\"summarizer/grad_norm\":1.0}\n";
+        let metrics = "{\"step\":1,\"return\":0.5,\"summarizer/gradient_norm\":1.0}\n";
         // As the program wrote it before it wrote run.json.
-        let evaluation = r#"{"step":0,"protocol":"parallel","return":{"mean":1.0,"interval":null},"parts":{},"pass_at":{},"roles":{"summarizer":{"completion_length":3.0,"truncated_fraction":0.0},"elaborator":{"completion_length":null,"truncated_fraction":null}},"tasks":1,"samples":1,"skipped_episodes":0,"cut_episodes":0,"completion_tokens":3,"prompt_tokens":4,"timing":{"secs":1.0,"tokens_per_sec":3.0,"secs_per_task":1.0},"episodes":[{"task":"a","return":1.0,"parts":{},"solved":null,"turns":[["x","y"]]}]}"#;
+        let evaluation = r#"{"step":0,"protocol":"parallel","return":{"mean":1.0,"interval":null},"parts":{},"pass_at":{},"roles":{"summarizer":{"response_tokens":3.0,"truncated_share":0.0},"elaborator":{"response_tokens":null,"truncated_share":null}},"tasks":1,"samples":1,"skipped_episodes":0,"cut_episodes":0,"sampled_tokens":3,"read_tokens":4,"timing":{"secs":1.0,"tokens_per_sec":3.0,"secs_per_task":1.0},"episodes":[{"task":"a","return":1.0,"parts":{},"solved":null,"turns":[["x","y"]]}]}"#;
         let folder = written(&[
             (layout::METRICS, metrics),
             (layout::EVALUATIONS, &format!("{evaluation}\n")),
             (layout::TRAINING, fixture::TLDR),
         ]);
         let run = Run::read(folder.path()).unwrap();
+        assert_eq!(run.metrics[0]["summarizer/grad_norm"], 1.0);
+        let evaluation = &run.evaluations[0];
+        assert_eq!((evaluation.completion_tokens, evaluation.prompt_tokens), (3, 4));
+        let summarizer = &evaluation.roles["summarizer"];
+        assert_eq!((summarizer.completion_length, summarizer.truncated_fraction), (3.0, 0.0));
         assert_eq!(run.info.environment.label, "tldr");
         assert_eq!(run.info.environment.roles, ["summarizer", "elaborator"]);
         assert_eq!(run.info.algorithm.method, "MAGRPO");

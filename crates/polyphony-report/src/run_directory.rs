@@ -124,7 +124,7 @@ impl RunDirectory {
             rollouts: locked(&rollouts)?,
             evaluations: locked(&evaluations)?,
             events: locked(&events)?,
-            catalog: catalog(path)?,
+            catalog: catalog(path)?.unwrap_or_default(),
         })
     }
 
