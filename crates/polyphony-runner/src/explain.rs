@@ -14,6 +14,13 @@ use crate::choice;
 /// Names less similar than this (1 means equal) are not worth suggesting.
 const LEAST_SIMILARITY: f64 = 0.4;
 
+/// Names in recipes that have changed: old, new.
+const RENAMED: [(&str, &str); 3] = [
+    ("max_gradient_norm", "max_grad_norm"),
+    ("max_nonfinite", "max_skipped_updates"),
+    ("Solo", "SingleAgent"),
+];
+
 /// An error in the text of a file, with its line and column.
 pub(crate) fn in_file(error: &SpannedError, text: &str) -> Error {
     at(place(error), &reason(error, text))
@@ -248,6 +255,10 @@ pub(crate) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
         return "it has no settings".to_owned();
     }
     let names = all.join(", ");
+    let mut renamed = RENAMED.iter();
+    if let Some((_, new)) = renamed.find(|(old, new)| *old == given && all.contains(new)) {
+        return format!("it is now called `{new}`. Known here: {names}");
+    }
     match nearest(given, &all) {
         Some(name) => format!("did you mean `{name}`? Known here: {names}"),
         None => format!("known here: {names}"),

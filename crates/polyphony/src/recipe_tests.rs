@@ -368,6 +368,18 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
              `samples`? Known here: samples, joint_mode",
         ),
         (
+            "updates.max_gradient_norm=2.0",
+            "there is no key `max_gradient_norm` in `updates`; it is now called `max_grad_norm`. Known here: ",
+        ),
+        (
+            "updates.max_nonfinite=2",
+            "there is no key `max_nonfinite` in `updates`; it is now called `max_skipped_updates`.",
+        ),
+        (
+            "environment=Solo(Tldr)",
+            "this program has no environment `Solo`; it is now called `SingleAgent`. Known here: ",
+        ),
+        (
             "algoritm.samples=4",
             "there is no key `algoritm`; did you mean `algorithm`?",
         ),
