@@ -256,7 +256,7 @@ fn what_cannot_be_resumed_is_explained() {
     place.succeed(&baseline);
     place.refuse(
         &["resume", "parallel"],
-        &["parallel is not a training run, but a baseline or a kept evaluation"],
+        &["parallel is not a training run, but a baseline or a saved evaluation"],
     );
     place.refuse(
         &["eval", "--team", "parallel"],

@@ -92,8 +92,8 @@ pub enum ReportError {
         /// Why not.
         reason: String,
     },
-    /// A training run is needed, but the directory is that of a baseline or of a kept evaluation.
-    #[error("{} is not a training run, but a baseline or a kept evaluation", path.display())]
+    /// A training run is needed, but the directory is that of a baseline or of a saved evaluation.
+    #[error("{} is not a training run, but a baseline or a saved evaluation", path.display())]
     NoTrainingRun {
         /// The directory.
         path: PathBuf,

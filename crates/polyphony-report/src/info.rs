@@ -27,7 +27,7 @@ pub struct RunInfo {
     pub steps: usize,
     /// The models that the agents start from: one per agent.
     pub models: Vec<String>,
-    /// In a kept evaluation of a trained team, the info of the training.
+    /// In a saved evaluation of a trained team, the info of the training.
     pub training: Option<Box<RunInfo>>,
     /// The directory of that training.
     pub trained_from: Option<String>,

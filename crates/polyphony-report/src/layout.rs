@@ -4,7 +4,7 @@
 pub(crate) const RECIPE: &str = "recipe.ron";
 /// What the run reports about itself.
 pub(crate) const INFO: &str = "run.json";
-/// In a kept evaluation of a trained team, the recipe of the training.
+/// In a saved evaluation of a trained team, the recipe of the training.
 pub(crate) const TRAINING: &str = "training.ron";
 /// The training steps that the saved agents have had.
 pub(crate) const TRAINED: &str = "trained.ron";

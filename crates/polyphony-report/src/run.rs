@@ -20,7 +20,7 @@ use crate::{
     settings::{FlatSettings, reader, settings},
 };
 
-/// A training run, a baseline or a kept evaluation on disk.
+/// A training run, a baseline or a saved evaluation on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// Its directory.
@@ -31,7 +31,7 @@ pub struct Run {
     pub recipe: String,
     /// The settings of the recipe by their paths.
     pub settings: FlatSettings,
-    /// The settings of the team's training, if this is a kept evaluation of a trained team.
+    /// The settings of the team's training, if this is a saved evaluation of a trained team.
     pub training: Option<FlatSettings>,
     /// The metrics of every step; empty for a baseline.
     pub metrics: Vec<Map<String, Value>>,
@@ -167,7 +167,7 @@ pub fn is_agent_of_run(path: &Path) -> bool {
     agents.and_then(Path::parent).is_some_and(is_run)
 }
 
-/// Refuses the directory of a baseline or of a kept evaluation, which has no steps.
+/// Refuses the directory of a baseline or of a saved evaluation, which has no steps.
 ///
 /// # Errors
 /// If it is one.

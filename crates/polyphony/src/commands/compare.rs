@@ -10,7 +10,7 @@ use crate::{json_lines, terminal};
 /// The arguments of `polyphony compare`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Directories of training runs, baselines and kept evaluations. Those that differ only in their seeds
+    /// Directories of training runs, baselines and saved evaluations. Those that differ only in their seeds
     /// make one row.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,

@@ -9,7 +9,7 @@ use polyphony_report::{page, replace_text};
 /// The arguments of `polyphony report`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Directories of training runs, baselines and kept evaluations. Those that differ only in their seeds
+    /// Directories of training runs, baselines and saved evaluations. Those that differ only in their seeds
     /// are drawn together.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
