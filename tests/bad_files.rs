@@ -324,7 +324,7 @@ fn a_disk_that_fills_while_agents_are_saved() {
     for part in [
         "cannot write",
         "agents/summarizer",
-        "nothing half-written was left behind",
+        "no partial file was left behind",
     ] {
         assert!(
             ended.stderr.contains(part),

@@ -122,7 +122,7 @@ fn adapters_train_and_are_a_model_for_every_command() {
     let again = ["models", "merge", "whole", "other-whole"];
     place.refuse(&again, &["whole has no adapters"]);
     let onto = ["models", "merge", adapters, "whole"];
-    place.refuse(&onto, &["whole exists already"]);
+    place.refuse(&onto, &["whole already exists"]);
 
     // Trained further as whole models, and refused as adapters on adapters.
     let team = r#"team=Each(["run/agents/summarizer", "run/agents/elaborator"])"#;
@@ -130,7 +130,7 @@ fn adapters_train_and_are_a_model_for_every_command() {
     let whole = ModelFiles::open(&place.path("on/agents/summarizer")).unwrap();
     assert!(whole.adapter.is_none());
     let again = ["train", "recipe.ron", "--set", team, "--set", lora];
-    let expected = ["adapters already: merge them", "`models merge`"];
+    let expected = ["already has low-rank adapters: merge them", "`models merge`"];
     place.refuse(&again, &expected);
 }
 

@@ -1,10 +1,11 @@
-//! Language models on burn: weights, tokenizers, chat templates, generation, log-probabilities.
+//! Language models that a program samples from and trains in one process: weights, tokenizers, chat
+//! templates, generation and log-probabilities, on [burn](https://burn.dev).
 //!
-//! The crate knows how to run a backbone fast and exactly. It knows nothing of rewards,
-//! environments or learning.
+//! Sampling and training run the same network on the same weights, so that both see the same policy.
+//! The crate must not know rewards, environments, episodes or command lines.
 //!
 //! Start reading at [`LanguageModel`]; then [`generate`], which samples responses, and
-//! [`score_group`], which gives differentiable log-probabilities of the same tokens.
+//! [`score_group`], which computes differentiable log-probabilities of the same tokens.
 //!
 //! ```
 //! use burn::tensor::Device;

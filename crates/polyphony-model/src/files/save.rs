@@ -380,7 +380,7 @@ mod tests {
         let message = convert(&fixture("tiny-llama"), folder.path())
             .unwrap_err()
             .to_string();
-        assert!(message.contains("exists already: remove it"), "{message}");
+        assert!(message.contains("already exists: remove it"), "{message}");
         assert!(names_in(folder.path()).is_empty());
     }
 

@@ -25,7 +25,7 @@ pub(super) use self::program::MAX_SOURCE;
 use self::program::Program;
 use super::contain::caught;
 use super::python;
-use crate::error::{ModelError, shortened};
+use crate::error::{ModelError, truncated};
 
 /// Who speaks in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl ChatTemplate {
 fn failed(path: &Path, reason: &impl ToString) -> ModelError {
     ModelError::Template {
         path: path.to_owned(),
-        reason: shortened(reason.to_string(), MAX_REASON),
+        reason: truncated(reason.to_string(), MAX_REASON),
     }
 }
 

@@ -27,7 +27,7 @@ use self::control::ControlToken;
 pub(crate) use self::control::ControlTokens;
 use super::contain::caught;
 use super::read::optional_text;
-use crate::error::{ModelError, shortened};
+use crate::error::{ModelError, truncated};
 
 /// A model's tokenizer.
 #[derive(Debug)]
@@ -251,7 +251,7 @@ const MAX_REASON: usize = 500;
 fn failed(path: &Path, reason: &impl ToString) -> ModelError {
     ModelError::Tokenizer {
         path: path.to_owned(),
-        reason: shortened(reason.to_string(), MAX_REASON),
+        reason: truncated(reason.to_string(), MAX_REASON),
     }
 }
 

@@ -279,7 +279,7 @@ fn places_are_those_of_tokens_that_are_run() {
     let error = ScoredGroup::with_states(&model, &group, 1.0, keep, &[4, 10]).unwrap_err();
     let message = error.to_string();
     assert!(
-        message.starts_with("there is no hidden state at 10"),
+        message.starts_with("there is no hidden state at index 10"),
         "{message}"
     );
 }

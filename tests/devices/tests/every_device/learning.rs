@@ -13,7 +13,7 @@ use polyphony_marl::{
     start_tasks, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, LoraConfig, ModelFiles, sequence_logits};
-use polyphony_test_support::{fixture, load, load_on, plain_language, values, weight_bits};
+use polyphony_test_support::{fixture, load, load_on, plain_codec, values, weight_bits};
 
 /// What earns a reward.
 #[derive(Clone, Copy, Debug)]
@@ -84,9 +84,9 @@ fn team() -> Vec<Agent> {
 
 fn team_on(device: &Device) -> Vec<Agent> {
     let model = load_on(device, &fixture("tiny-llama"));
-    let language = Arc::new(plain_language());
+    let codec = Arc::new(plain_codec());
     ROLES
-        .map(|name| Agent::new(name, model.clone(), Arc::clone(&language)))
+        .map(|name| Agent::new(name, model.clone(), Arc::clone(&codec)))
         .into()
 }
 
