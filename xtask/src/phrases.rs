@@ -1,0 +1,113 @@
+//! Phrases that were replaced throughout the project, and must not come back.
+//!
+//! The list is `xtask/phrases.txt`. It holds what readers stumble over: word order of another language, and
+//! names of our own for things that the field has a word for.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use cargo_metadata::camino::Utf8Path;
+
+use crate::files;
+
+/// The list, relative to the workspace.
+const LIST: &str = "xtask/phrases.txt";
+
+/// A phrase, in lower case, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Phrase<'t> {
+    text: &'t str,
+    instead: &'t str,
+}
+
+/// Each occurrence of a phrase in the prose, sources and recipes of the repository.
+///
+/// # Errors
+/// If a file cannot be read, or a line of the list is malformed.
+pub(crate) fn found(root: &Utf8Path) -> Result<Vec<String>> {
+    let list = fs::read_to_string(root.join(LIST)).with_context(|| format!("reading {LIST}"))?;
+    let phrases = read(&list)?;
+    let mut found = Vec::new();
+    for path in files::below(root, &["md", "rs", "ron", "html"])? {
+        let name = path.strip_prefix(root).unwrap_or(&path);
+        // The history of changes is not rewritten.
+        if name == "CHANGELOG.md" {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
+        found.extend(in_text(&text, &phrases).map(|(line, phrase)| {
+            let Phrase { text, instead } = phrase;
+            format!("{name}:{line}: \"{text}\"; write {instead}")
+        }));
+    }
+    Ok(found)
+}
+
+/// The phrases of the list: lines of `phrase = what to write instead`, where `#` starts a comment.
+fn read(list: &str) -> Result<Vec<Phrase<'_>>> {
+    let lines = list.lines().map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let (text, instead) = line
+                .split_once(" = ")
+                .with_context(|| format!("{LIST}: expected `phrase = instead`, found `{line}`"))?;
+            Ok(Phrase { text, instead })
+        })
+        .collect()
+}
+
+/// The phrases in a text, with the numbers of the lines that they begin in.
+fn in_text<'t>(
+    text: &str,
+    phrases: &'t [Phrase<'t>],
+) -> impl Iterator<Item = (usize, &'t Phrase<'t>)> {
+    let (words, lines) = words(text);
+    phrases.iter().flat_map(move |phrase| {
+        let length = phrase.text.split(' ').count();
+        let starts: Vec<usize> = words
+            .windows(length)
+            .zip(&lines)
+            .filter(|(window, _)| window.join(" ") == phrase.text)
+            .map(|(_, line)| *line)
+            .collect();
+        starts.into_iter().map(move |line| (line, phrase))
+    })
+}
+
+/// The words of a text in lower case, and the number of the line that each stands in. A phrase may break across
+/// lines, so the marks of comments are not words.
+fn words(text: &str) -> (Vec<String>, Vec<usize>) {
+    let mut words = Vec::new();
+    let mut lines = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let parts = line.split(|character: char| !character.is_alphanumeric() && character != '_');
+        for word in parts.filter(|word| !word.is_empty()) {
+            words.push(word.to_lowercase());
+            lines.push(number);
+        }
+    }
+    (words, lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phrases_are_found_across_lines_of_a_comment() {
+        let list = "# old\n\nin place of = instead of\nsolo = single agent\n";
+        let phrases = read(list).unwrap();
+        for (text, expected) in [
+            ("/// A tree in\n/// place of a list.", vec![1]),
+            ("In place of x", vec![1]),
+            ("a\nSolo, or solo-run", vec![2, 2]),
+            ("solos in places of", vec![]),
+            ("`max_solo_runs`", vec![]),
+        ] {
+            let lines: Vec<usize> = in_text(text, &phrases).map(|(line, _)| line).collect();
+            assert_eq!(lines, expected, "{text}");
+        }
+        assert!(read("in place of").is_err());
+    }
+}
