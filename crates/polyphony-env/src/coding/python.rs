@@ -7,7 +7,7 @@
 use ruff_python_ast::{Suite, token::TokenKind};
 use ruff_python_parser::{Mode, lexer::lex, parse_module};
 
-use crate::quiet::caught;
+use crate::quiet::catch_panic;
 
 /// The longest text that is looked at, in bytes: several times the code that a model writes in one
 /// response.
@@ -24,7 +24,7 @@ pub(super) fn parse(source: &str) -> Option<Suite> {
         return None;
     }
     // The parser asserts its own progress; a text that trips it is no Python either.
-    let parsed = caught(|| parse_module(source)).ok()?;
+    let parsed = catch_panic(|| parse_module(source)).ok()?;
     parsed.ok().map(|module| module.into_suite())
 }
 

@@ -17,14 +17,14 @@ use super::{
     parquet_pages::BoundedFile,
     record::{Mapping, Record, Value},
 };
-use crate::quiet::caught;
+use crate::quiet::catch_panic;
 
 /// Loads the tasks of a Parquet file.
 ///
 /// On some damaged files the decoder asserts instead of returning an error. Such a panic stays in
 /// here and becomes an error too.
 pub(super) fn load(file: File, mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
-    caught(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
+    catch_panic(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
         let message = format!("damaged file: {}", panic_message(&*payload));
         Err(bad_parquet(mapping, ParquetError::General(message)))
     })
