@@ -96,18 +96,18 @@ mod tests {
 
     #[test]
     fn phrases_are_found_across_lines_of_a_comment() {
-        let list = "# old\n\nin place of = instead of\nsolo = single agent\n";
+        let list = "# birds\n\nearly bird of = morning bird of\nwren = bird\n";
         let phrases = read(list).unwrap();
         for (text, expected) in [
-            ("/// A tree in\n/// place of a list.", vec![1]),
-            ("In place of x", vec![1]),
-            ("a\nSolo, or solo-run", vec![2, 2]),
-            ("solos in places of", vec![]),
-            ("`max_solo_runs`", vec![]),
+            ("/// An early\n/// bird of a kind.", vec![1]),
+            ("Early bird of x", vec![1]),
+            ("a\nWren, or wren-house", vec![2, 2]),
+            ("wrens, early birds of", vec![]),
+            ("`max_wren_count`", vec![]),
         ] {
             let lines: Vec<usize> = in_text(text, &phrases).map(|(line, _)| line).collect();
             assert_eq!(lines, expected, "{text}");
         }
-        assert!(read("in place of").is_err());
+        assert!(read("early bird of").is_err());
     }
 }
