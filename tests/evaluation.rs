@@ -235,7 +235,7 @@ fn a_baseline_of_which_nothing_fits_is_refused() {
     place.succeed(&baseline("parallel"));
     place.refuse(
         &baseline("pipeline"),
-        &["none of 4 episodes fits into the context with what agents read of one another"],
+        &["none of 4 episodes fits into the context with the answers that agents read from one another"],
     );
 }
 

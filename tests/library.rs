@@ -1,7 +1,7 @@
 //! The same as the command, as functions.
 
 use polyphony::{
-    Event, From, Observer, Program, Recipe, Stop,
+    Event, Observer, Program, Recipe, ResumeFrom, Stop,
     env::Writing,
     episode::Environment as _,
     hub::{Transfer, TransferPhase},
@@ -32,7 +32,7 @@ fn a_stopped_run_is_resumed_in_the_same_process() {
     let stopped = program.train(&recipe, Some(&run), &stop, &mut ()).unwrap();
     assert_eq!((stopped.steps, stopped.after), (0, None));
     // A token belongs to one run: that the first was stopped is nothing to the second.
-    let resumed = program.resume(&run, &From::Newest, &[], &Stop::new(), &mut ());
+    let resumed = program.resume(&run, &ResumeFrom::Newest, &[], &Stop::new(), &mut ());
     let resumed = resumed.unwrap();
     assert_eq!((resumed.steps, resumed.roles.len()), (2, 2));
     assert!(resumed.before.is_some() && resumed.after.is_some());

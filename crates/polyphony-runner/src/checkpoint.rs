@@ -17,7 +17,8 @@ use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
 use polyphony_report::{
-    Lengths, ReportError, RunDirectory, FlatSettings, reader, remove_unfinished, settings, unfinished,
+    FlatSettings, Lengths, ReportError, RunDirectory, reader, remove_unfinished, settings,
+    unfinished,
 };
 use serde::{Deserialize, Serialize};
 
@@ -233,7 +234,7 @@ pub(crate) fn steps(checkpoint: &Path) -> usize {
 
 /// Where a run is resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ResumeFrom {
     /// At its newest checkpoint, or at the start if it has none.
     Newest,
     /// At the checkpoint of this name.
@@ -242,7 +243,7 @@ pub enum From {
     Start,
 }
 
-impl std::str::FromStr for From {
+impl std::str::FromStr for ResumeFrom {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -257,12 +258,12 @@ impl std::str::FromStr for From {
 ///
 /// # Errors
 /// If there is no checkpoint of that name.
-pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
+pub(crate) fn find(run: &Path, from: &ResumeFrom) -> Result<Option<PathBuf>> {
     let all = list(run)?;
     match from {
-        From::Start => Ok(None),
-        From::Newest => Ok(all.last().map(|(_, path)| path.clone())),
-        From::Named(wanted) => {
+        ResumeFrom::Start => Ok(None),
+        ResumeFrom::Newest => Ok(all.last().map(|(_, path)| path.clone())),
+        ResumeFrom::Named(wanted) => {
             // Every path ends with an empty one.
             let found = all
                 .iter()
@@ -401,7 +402,11 @@ fn read_state(path: &Path) -> Result<State> {
 
 /// Refuses a checkpoint that was made by another recipe. A setting that only one of the two has is ignored:
 /// another version of the program may have added it.
-fn check_settings(kept: &FlatSettings, recipe: &FlatSettings, changeable: &Changeable) -> Result<()> {
+fn check_settings(
+    kept: &FlatSettings,
+    recipe: &FlatSettings,
+    changeable: &Changeable,
+) -> Result<()> {
     if let Some((path, value)) = changeable.broken(kept, recipe) {
         bail!(
             "it was made with another recipe than the run's recipe.ron: `{path}` was {value}, and is {} now",

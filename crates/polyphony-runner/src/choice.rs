@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 /// A recipe that a program has registered.
 #[derive(Clone, Copy, Debug)]
-pub struct Shipped {
+pub struct RegisteredRecipe {
     /// Its name on the command line.
     pub name: &'static str,
     /// The RON text, with its comments.
@@ -165,7 +165,11 @@ mod tests {
             ("Tldr", "Tldr", "()"),
             (" Tldr() ", "Tldr", "()"),
             ("Magrpo(samples: 8)", "Magrpo", "(samples: 8)"),
-            ("/* why */ SingleAgent // one\n (Tldr)", "SingleAgent", "(Tldr)"),
+            (
+                "/* why */ SingleAgent // one\n (Tldr)",
+                "SingleAgent",
+                "(Tldr)",
+            ),
             ("Embedded(TldrTrain)", "Embedded", "(TldrTrain)"),
         ] {
             let choice = Choice::from_ron(text).unwrap();

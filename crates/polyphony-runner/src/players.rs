@@ -134,7 +134,10 @@ mod tests {
         }
         let path = |name: &str| run.join(AGENTS).join(name).display().to_string();
         let each = cast(Players::AgentsOf(run), &[]).unwrap();
-        assert_eq!(each.team, TeamModels::Each(vec![path("left"), path("right")]));
+        assert_eq!(
+            each.team,
+            TeamModels::Each(vec![path("left"), path("right")])
+        );
         let shared = cast(Players::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
         assert_eq!(shared.team, TeamModels::Shared(path("shared")));
     }

@@ -28,7 +28,7 @@ use crate::{
 pub fn resume(
     registry: &Registry,
     path: &Path,
-    from: &checkpoint::From,
+    from: &checkpoint::ResumeFrom,
     overrides: &[String],
     stop: &Stop,
     observer: &mut dyn Observer,
@@ -66,7 +66,7 @@ pub fn resume(
     run.cut(position.lengths)?;
     run.save_recipe(&recipe.to_ron())?;
     run.save_info(&info)?;
-    session.describe_environment(&run)?;
+    session.save_environment(&run)?;
     warn_of_changes(&recipe, planned, &position, found.evaluated);
     log::info!(
         "resuming {} after step {}; later records are made again",
@@ -74,7 +74,7 @@ pub fn resume(
         position.steps
     );
     session
-        .play(&mut run, position, stop, observer)
+        .run_to_end(&mut run, position, stop, observer)
         .with_context(|| Unfinished::of(&run))
 }
 
@@ -84,11 +84,11 @@ struct Found {
     evaluated: Option<usize>,
 }
 
-fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Result<Found> {
+fn find_checkpoint(path: &Path, from: &checkpoint::ResumeFrom, recipe: &Recipe) -> Result<Found> {
     let checkpoint = checkpoint::find(path, from)?;
     ensure!(
         checkpoint.is_some()
-            || *from == checkpoint::From::Start
+            || *from == checkpoint::ResumeFrom::Start
             || polyphony_report::trained_steps(path)?.is_none_or(|steps| steps == 0),
         "{} has agents, but no checkpoint to resume from: `--from start` trains again from the start and \
          replaces them",

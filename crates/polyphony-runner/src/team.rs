@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role, SHARED};
-use polyphony_marl::{Agent, TextCodec, RolloutWeights};
+use polyphony_marl::{Agent, RolloutWeights, TextCodec};
 use polyphony_model::{Assets, LanguageModel, ModelFiles, check_bf16};
 use polyphony_report::{remove_unfinished, save_trained_steps, unfinished};
 

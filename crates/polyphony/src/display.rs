@@ -25,7 +25,7 @@ impl Observer for Display {
         if let Event::Transfer(transfer) = event {
             return transfer::Display::show(&mut self.transfer, transfer);
         }
-        if let Event::Begun {
+        if let Event::PhaseStarted {
             title,
             length,
             done,
@@ -41,9 +41,9 @@ impl Observer for Display {
             return;
         };
         match event {
-            Event::Begun { .. } | Event::Transfer(_) => {}
-            Event::Within { progress, agents } => phase.within_step(progress, agents),
-            Event::Step {
+            Event::PhaseStarted { .. } | Event::Transfer(_) => {}
+            Event::StepProgress { progress, agents } => phase.within_step(progress, agents),
+            Event::StepDone {
                 done,
                 mean_return,
                 best,
@@ -53,8 +53,8 @@ impl Observer for Display {
                 let best = best.map_or_else(String::new, |best| best_text(best, turns));
                 phase.step_done(done, mean_return, &best, tokens_per_sec);
             }
-            Event::Advanced { done } => phase.advance_to(done),
-            Event::Ended => {
+            Event::PhaseAdvanced { done } => phase.advance_to(done),
+            Event::PhaseEnded => {
                 phase.bar.finish_and_clear();
                 self.phases.pop();
                 if let Some(outer) = self.phases.last() {

@@ -78,7 +78,7 @@ pub use polyphony_report as report;
 pub use polyphony_runner as runner;
 
 pub use polyphony_runner::{
-    Best, Choice, Event, From, Observer, Recipe, Registry, Stop, Trained, Unfinished,
+    Best, Choice, Event, Observer, Recipe, Registry, ResumeFrom, Stop, Trained, Unfinished,
 };
 pub use program::Program;
 

@@ -5,7 +5,9 @@ use std::{path::Path, process::ExitCode};
 use anyhow::Result;
 use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
 use polyphony_marl::AlgorithmSettings;
-use polyphony_runner::{EvaluationResult, EvaluationRequest, From, Observer, Recipe, Registry, Stop, Trained};
+use polyphony_runner::{
+    EvaluationRequest, EvaluationResult, Observer, Recipe, Registry, ResumeFrom, Stop, Trained,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{cli, standard, terminal};
@@ -149,7 +151,7 @@ impl Program {
     pub fn resume(
         &self,
         run: &Path,
-        from: &From,
+        from: &ResumeFrom,
         overrides: &[String],
         stop: &Stop,
         observer: &mut dyn Observer,

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use polyphony_marl::{AlgorithmSettings, LongPrompts};
 use polyphony_model::LoraConfig;
-use polyphony_runner::{Choice, Recipe, Shipped, TeamModels};
+use polyphony_runner::{Choice, Recipe, RegisteredRecipe, TeamModels};
 
 use crate::standard::registry;
 
-fn shipped() -> Vec<Shipped> {
+fn shipped() -> Vec<RegisteredRecipe> {
     registry().recipes().collect()
 }
 

@@ -5,7 +5,7 @@
 //! and is checked in the same way.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use polyphony_report::{entries, fields, held, settings};
+use polyphony_report::{entries, fields, nested_choice, settings};
 use ron::value::RawValue;
 
 use crate::explain;
@@ -52,7 +52,7 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
     }
     let Some(mut fields) = fields(text) else {
         // The keys of `SingleAgent(Coding(…))` are those of the inner choice.
-        if let Some((outer, inner)) = held(text) {
+        if let Some((outer, inner)) = nested_choice(text) {
             let inner = replace(inner, keys, depth, value)?;
             return Ok(format!("{outer}({inner})"));
         }

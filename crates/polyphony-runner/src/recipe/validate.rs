@@ -2,7 +2,9 @@
 
 use anyhow::{Result, bail, ensure};
 use polyphony_episode::Environment;
-use polyphony_marl::{AlgorithmSettings, ConfigError, EnvironmentSpec, MOST_SAMPLES, RolloutWeights};
+use polyphony_marl::{
+    AlgorithmSettings, ConfigError, EnvironmentSpec, MOST_SAMPLES, RolloutWeights,
+};
 use polyphony_model::ModelError;
 
 use super::{Recipe, TeamModels};

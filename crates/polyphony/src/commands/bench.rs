@@ -53,17 +53,17 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
             true => Activations::Recompute,
         },
     };
-    display.on_event(Event::Begun {
+    display.on_event(Event::PhaseStarted {
         title: "steps",
         length: work.steps,
         done: 0,
     });
     let device = arguments.device.open()?;
     let figures = bench(files, &device, work, &mut |done| {
-        display.on_event(Event::Advanced { done })
+        display.on_event(Event::PhaseAdvanced { done })
     })
     .with_context(context)?;
-    display.on_event(Event::Ended);
+    display.on_event(Event::PhaseEnded);
     json_lines::write(output, &figures)
 }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use polyphony_runner::{From, Registry, Stop};
+use polyphony_runner::{Registry, ResumeFrom, Stop};
 
 use crate::{commands::finish, display::Display, interrupt};
 
@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     run: PathBuf,
     /// The checkpoint to resume from, such as step-000020, or `start`; by default the newest one.
     #[arg(long, value_name = "CHECKPOINT")]
-    from: Option<From>,
+    from: Option<ResumeFrom>,
     /// Training steps of the whole run, instead of the recipe's.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 
 /// Continues the run.
 pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode> {
-    let from = arguments.from.clone().unwrap_or(From::Newest);
+    let from = arguments.from.clone().unwrap_or(ResumeFrom::Newest);
     let steps = arguments.steps.map(|steps| format!("steps={steps}"));
     let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(steps).collect();
     let stop = Stop::new();

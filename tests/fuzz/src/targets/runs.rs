@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use polyphony::{From, Recipe, Stop};
+use polyphony::{Recipe, ResumeFrom, Stop};
 use polyphony_report::{Run, compare, comparison_text, is_control, page};
 use polyphony_test_support::chat_model;
 
@@ -132,7 +132,7 @@ pub(super) fn checkpoint(folder: &Path, bytes: &[u8]) {
         let more = ["steps=3".to_owned()];
         let registry = program().registry();
         let outcome =
-            polyphony::runner::resume(registry, run, &From::Newest, &more, &Stop::new(), &mut ());
+            polyphony::runner::resume(registry, run, &ResumeFrom::Newest, &more, &Stop::new(), &mut ());
         match outcome {
             Ok(_) => panic!("a run without a model was resumed"),
             Err(error) => check::message(&format!("{error:#}")),
