@@ -95,8 +95,8 @@ type RunEvaluation<'a> = (&'a Run, &'a EvaluationRecord);
 /// An experiment with its evaluations, one per seed.
 type SeedGroup<'a> = (Experiment<'a>, Vec<RunEvaluation<'a>>);
 
-/// Compares the first and last evaluations of all runs. Evaluations that differ only in their seeds become one
-/// row. The rows of an environment are adjacent, and rows of untrained teams come first.
+/// Compares the first and last evaluations of all runs. Evaluations that differ only in their seeds become
+/// one row. The rows of an environment are adjacent, and rows of untrained teams come first.
 ///
 /// # Errors
 /// If a run has not been evaluated yet, two runs with the same recipe and seed differ, or their rewards have
