@@ -30,7 +30,7 @@ impl AgentPlan {
         };
         let scores = match self.place {
             ComputeDevice::Cpu => AttentionScores::Recomputed,
-            ComputeDevice::Gpu => AttentionScores::Kept,
+            ComputeDevice::Gpu => AttentionScores::Stored,
         };
         let activations = self.history.map_or(0, |history| {
             let tokens = history + samples * config.max_new_tokens;
