@@ -1,5 +1,5 @@
-//! Scores two responses as a pair of coding agents: runs their program in the sandbox and shows what
-//! each part of the reward gives, and what the agents would be told.
+//! Scores the responses of two coding agents: runs their program in the sandbox, and shows each part of
+//! the reward and the feedback that the agents would get.
 //!
 //! `cargo run -p polyphony-env --example score_code [AUXILIARY MAIN]`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
@@ -31,7 +31,7 @@ def aux(number):
     return sum(int(digit) for digit in str(number))
 ```";
 
-/// Forgets that numbers may be negative, which one assert notices.
+/// Forgets that numbers may be negative, which makes one assert fail.
 const MAIN: &str = "```python
 def sum_of_digits_of_even_numbers(numbers):
     total = 0
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Next::Continue(observations) = outcome.next {
         for (role, observation) in coding.roles().iter().zip(observations) {
-            println!("\n{} is told:\n{}", role.name, observation.text);
+            println!("\nFeedback to {}:\n{}", role.name, observation.text);
         }
     }
     Ok(())
