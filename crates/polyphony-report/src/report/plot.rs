@@ -128,7 +128,7 @@ pub(super) fn means(estimates: &[Estimate]) -> Vec<f64> {
 
 /// The intervals of estimates, for `error_x` and `error_y`.
 pub(super) fn errors(estimates: &[Estimate], colour: &str) -> Value {
-    let (below, above): (Vec<f64>, Vec<f64>) = estimates.iter().map(Estimate::reach).unzip();
+    let (below, above): (Vec<f64>, Vec<f64>) = estimates.iter().map(Estimate::error_bars).unzip();
     json!({
         "type": "data",
         "symmetric": false,
