@@ -1,4 +1,4 @@
-//! Explains what is wrong with a recipe: the place, and the nearest name that exists.
+//! Explains what is wrong with a recipe: names the place, and the nearest name that exists.
 
 use anyhow::{Error, anyhow};
 use polyphony_report::reader;
@@ -30,7 +30,7 @@ fn at(place: Position, reason: &str) -> Error {
     anyhow!("line {}, column {}: {reason}", place.line, place.col)
 }
 
-/// RON stops after a name that it does not know, and before anything else that is wrong.
+/// Where the mistake is: RON stops after a name that it does not know, and before any other mistake.
 fn place(error: &SpannedError) -> Position {
     match error.code {
         Code::NoSuchStructField { .. } | Code::NoSuchEnumVariant { .. } => error.span.start,
@@ -128,7 +128,7 @@ fn value_of<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     value.map(RawValue::get_ron)
 }
 
-/// Where a text ends, as line and column counted from 1.
+/// The end of a text, as line and column counted from 1.
 fn end_of(text: &str) -> Position {
     let last = text.rsplit('\n').next().unwrap_or_default();
     Position {
@@ -137,7 +137,7 @@ fn end_of(text: &str) -> Position {
     }
 }
 
-/// The error of a choice that is the value of `key` in a file, with its line and column.
+/// Adds line and column to an error about the choice that is the value of `key` in a file.
 pub(crate) fn choice_in_file(error: Error, text: &str, key: &str) -> Error {
     let Some(wrong) = error.downcast_ref::<WrongChoice>() else {
         return error;
@@ -164,7 +164,7 @@ fn is_at_decimal_point(error: &SpannedError, text: &str) -> bool {
     is_number && line.chars().nth(col - 1) == Some('.')
 }
 
-/// How a recipe calls a struct of the program.
+/// The name that a struct of the program has in a recipe.
 fn section(name: &str) -> &str {
     match name {
         "Updates" => "`updates`",

@@ -1,4 +1,4 @@
-//! What a run says about itself, for readers who do not know its environment and algorithm.
+//! The description that a run saves of itself, for programs that do not know its environment and algorithm.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use polyphony_report::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
 
 use crate::{operational::operational_keys, prepare::Prepared, recipe::Recipe, registry::Registry};
 
-/// What a run of a recipe says about itself.
+/// The description of a run with this recipe.
 ///
 /// # Errors
 /// If the recipe names something that is not registered.

@@ -144,7 +144,7 @@ impl Plan<'_> {
             roles: member.roles.len(),
             shares_start: member.shares_start,
             history: member.prompt.map(|prompt| self.last_prompt(prompt)),
-            place: match member.device {
+            device: match member.device {
                 DeviceChoice::Cpu => ComputeDevice::Cpu,
                 DeviceChoice::Cuda(_) | DeviceChoice::Wgpu | DeviceChoice::Vulkan(_) => {
                     ComputeDevice::Gpu

@@ -1,4 +1,4 @@
-//! Who plays in an evaluation.
+//! Which agents play in an evaluation.
 
 use std::path::Path;
 
@@ -13,25 +13,25 @@ use crate::{
     team::{AGENTS, agent_names},
 };
 
-/// Who plays what a recipe describes.
+/// The agents that play in the environment of a recipe.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Players<'a> {
     /// The recipe's team.
     #[default]
     Team,
-    /// The agents that a training run has saved in this directory.
+    /// The agents that the training run in this directory has saved.
     AgentsOf(&'a Path),
-    /// One agent that does the work of the whole team, with the first agent's model and device. It may
-    /// write as much as all of them together.
+    /// One agent that does the work of the whole team, with the model and the device of the first agent. Its
+    /// limit of new tokens is that of all roles together.
     SingleAgent,
 }
 
 impl Players<'_> {
-    /// The recipe with these players as its team, and the environment that they play.
+    /// The recipe with these players as its team, and the environment in which they play.
     ///
     /// # Errors
-    /// If there are no such players, or the environment cannot be built.
-    pub(crate) fn cast(
+    /// If the agents do not exist, or the environment cannot be built.
+    pub(crate) fn apply_to(
         self,
         registry: &Registry,
         recipe: &Recipe,
@@ -63,7 +63,7 @@ impl Players<'_> {
     }
 }
 
-/// The agents that a run of a team like this one has saved.
+/// The agents that a run has saved, if its team has the same shape as `team`.
 fn agents_of(run: &Path, team: &TeamModels, roles: &[Role]) -> Result<TeamModels> {
     let path_of = |name: String| {
         let path = run.join(AGENTS).join(&name);
@@ -91,9 +91,9 @@ mod tests {
     use super::*;
     use crate::fixture;
 
-    fn cast(players: Players<'_>, changes: &[&str]) -> Result<Recipe> {
+    fn apply(players: Players<'_>, changes: &[&str]) -> Result<Recipe> {
         let (recipe, environment) =
-            players.cast(&fixture::registry(), &fixture::recipe(changes))?;
+            players.apply_to(&fixture::registry(), &fixture::recipe(changes))?;
         assert_eq!(
             environment.roles().len(),
             2,
@@ -110,7 +110,7 @@ mod tests {
             "devices=Each([Cuda(1), Cpu])",
         ];
         let team = fixture::recipe(&changes);
-        let single = cast(Players::SingleAgent, &changes).unwrap();
+        let single = apply(Players::SingleAgent, &changes).unwrap();
         assert_eq!(single.environment.name(), "SingleAgent");
         assert_eq!(single.max_new_tokens, 2 * team.max_new_tokens);
         assert_eq!(single.team, TeamModels::Copies("a".to_owned()));
@@ -123,7 +123,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path();
         let message = |changes: &[&str]| {
-            let error = cast(Players::AgentsOf(run), changes).unwrap_err();
+            let error = apply(Players::AgentsOf(run), changes).unwrap_err();
             format!("{error:#}")
         };
         assert!(message(&[]).starts_with("it has no agents of its own"));
@@ -133,12 +133,12 @@ mod tests {
             fs::create_dir_all(run.join(AGENTS).join(name)).unwrap();
         }
         let path = |name: &str| run.join(AGENTS).join(name).display().to_string();
-        let each = cast(Players::AgentsOf(run), &[]).unwrap();
+        let each = apply(Players::AgentsOf(run), &[]).unwrap();
         assert_eq!(
             each.team,
             TeamModels::Each(vec![path("left"), path("right")])
         );
-        let shared = cast(Players::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
+        let shared = apply(Players::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
         assert_eq!(shared.team, TeamModels::Shared(path("shared")));
     }
 }

@@ -1,4 +1,4 @@
-//! The tasks of each step.
+//! Chooses the tasks of each step.
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -17,13 +17,13 @@ pub(crate) struct TaskSampler {
 
 impl TaskSampler {
     /// The indices of the tasks that a step plays, all different. A pass ends when too few tasks for a step
-    /// are left; the next one has another order and leaves out others.
+    /// are left. The next pass has another order and therefore leaves out other tasks.
     pub(crate) fn step(&self, step: usize) -> Vec<usize> {
         let steps_per_pass = (self.tasks / self.per_step).max(1);
-        let (pass, place) = (step / steps_per_pass, step % steps_per_pass);
+        let (pass, step_in_pass) = (step / steps_per_pass, step % steps_per_pass);
         let order = self.order(pass).into_iter();
         order
-            .skip(place * self.per_step)
+            .skip(step_in_pass * self.per_step)
             .take(self.per_step)
             .collect()
     }
@@ -42,7 +42,7 @@ impl TaskSampler {
 mod tests {
     use super::*;
 
-    const SCHEDULE: TaskSampler = TaskSampler {
+    const SAMPLER: TaskSampler = TaskSampler {
         seed: 3,
         tasks: 10,
         per_step: 4,
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_pass_plays_no_task_twice_and_the_next_has_another_order() {
-        let passes = [0, 2].map(|first| [SCHEDULE.step(first), SCHEDULE.step(first + 1)].concat());
+        let passes = [0, 2].map(|first| [SAMPLER.step(first), SAMPLER.step(first + 1)].concat());
         for pass in &passes {
             let mut played = pass.clone();
             played.sort_unstable();
@@ -63,14 +63,11 @@ mod tests {
 
     #[test]
     fn the_order_follows_from_the_seed() {
-        assert_eq!(SCHEDULE.step(2), SCHEDULE.step(2));
-        let other = TaskSampler {
-            seed: 4,
-            ..SCHEDULE
-        };
+        assert_eq!(SAMPLER.step(2), SAMPLER.step(2));
+        let other = TaskSampler { seed: 4, ..SAMPLER };
         assert_ne!(
             (0..3).map(|s| other.step(s)).collect::<Vec<_>>(),
-            (0..3).map(|s| SCHEDULE.step(s)).collect::<Vec<_>>()
+            (0..3).map(|s| SAMPLER.step(s)).collect::<Vec<_>>()
         );
     }
 }
