@@ -153,7 +153,7 @@ pub(crate) fn answer(
     let generation = GenerationConfig {
         sampling: config.sampling.clone(),
         max_new_tokens: config.max_new_tokens,
-        stop_tokens: agent.language.stop_tokens.clone(),
+        stop_tokens: agent.codec.stop_tokens.clone(),
     };
     let responses = generate(model, groups, &generation, on_tokens)?;
     let samples = |group: Vec<Generation>| {
@@ -170,7 +170,7 @@ fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError>
         Finish::Stop => FinishReason::Stop,
         Finish::Length => FinishReason::Length,
     };
-    let text = agent.language.tokenizer.decode(generation.spoken())?;
+    let text = agent.codec.tokenizer.decode(generation.text_tokens())?;
     let response = Response {
         text: text.into(),
         tokens: generation.tokens.into(),

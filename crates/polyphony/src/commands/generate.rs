@@ -157,7 +157,7 @@ fn answer(
     let text = files
         .tokenizer
         .as_ref()
-        .map(|tokenizer| tokenizer.decode(answer.spoken()))
+        .map(|tokenizer| tokenizer.decode(answer.text_tokens()))
         .transpose()?;
     Ok(Answer {
         text,
