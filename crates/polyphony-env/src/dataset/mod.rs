@@ -1,7 +1,7 @@
-//! Where tasks come from.
+//! The data sets that tasks come from.
 //!
-//! [`Embedded`], [`File`] and [`Problems`] are what a recipe may name; all three are read into tasks by
-//! one `Mapping`.
+//! A recipe may name [`Embedded`], [`File`] or [`Problems`]. One `Mapping` turns the records of all three
+//! into tasks.
 
 mod bounds;
 mod embedded;
