@@ -55,7 +55,7 @@ impl HiddenStates {
     fn places(self, group: &PackedGroup<'_>) -> Vec<usize> {
         match self {
             Self::None => Vec::new(),
-            Self::EndOfHistory => vec![group.last_of_prompt()],
+            Self::EndOfHistory => vec![group.last_prompt_index()],
             Self::At(places) => places(group),
         }
     }

@@ -1,5 +1,5 @@
 //! Low-rank adapters (Hu et al., 2021, arXiv 2106.09685): `y = W x + (α / R) · B A x`, where only `A`
-//! and `B` learn.
+//! and `B` are trained.
 
 use burn::{
     module::{Module, Param},

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::{Rope, RopeScaling, kernels::rotate};
 
-/// Cosines and sines for the positions of one forward pass, made once and shared by all layers.
+/// Cosines and sines for the positions of one forward pass, computed once and shared by all layers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
     cos: Tensor<3>,
@@ -84,7 +84,7 @@ fn frequencies(rope: &Rope, head_size: usize) -> Vec<f64> {
             truncate,
             ..
         } => {
-            // The coordinate whose pair turns so often in the original context.
+            // The coordinate whose pair makes this many turns in the original context.
             let coordinate = |turns: f64| {
                 let wavelength = original_positions / (turns * TAU);
                 head_size as f64 * wavelength.ln() / (2.0 * rope.theta.ln())
@@ -94,7 +94,7 @@ fn frequencies(rope: &Rope, head_size: usize) -> Vec<f64> {
                 (low, high) = (low.floor(), high.ceil());
             }
             (low, high) = (low.max(0.0), high.min(head_size as f64 - 1.0));
-            // As in transformers: two equal bounds are a step, not a division by zero.
+            // As in transformers: equal bounds give a step instead of a division by zero.
             let width = if low == high { 0.001 } else { high - low };
             let stretch = |(i, w): (usize, f64)| {
                 let stretched = ((i as f64 - low) / width).clamp(0.0, 1.0);
