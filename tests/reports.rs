@@ -65,7 +65,7 @@ fn a_report_shows_every_metric_and_what_was_said_and_needs_nothing_else() {
         assert!(page.contains(text), "{text}");
     }
     // Two seeds are drawn together, with what lies between them.
-    assert!(page.contains("greatest of the seeds"));
+    assert!(page.contains("maximum of the seeds"));
     let last = &place.read_lines("run-1/evaluations.jsonl")[1];
     let task = last["episodes"][0]["task"].as_str().unwrap();
     assert!(page.contains(task), "{task}");
