@@ -23,7 +23,7 @@ use serde_json::Value;
 pub(super) use self::bounds::{FUEL, Size, measured, pay, refused};
 pub(super) use self::program::MAX_SOURCE;
 use self::program::Program;
-use super::contain::caught;
+use super::contain::catch_panic;
 use super::python;
 use crate::error::{ModelError, truncated};
 
@@ -153,7 +153,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(max_steps));
         // Nothing in the engine is known to panic; should anything, it is the template's failure.
         let render = || self.program.render(&environment, variables);
-        match caught(render) {
+        match catch_panic(render) {
             Ok(rendered) => rendered.map_err(|error| self.failed(&bounds::explain(&error))),
             Err(_) => Err(self.failed(&"the template engine panicked")),
         }

@@ -7,7 +7,7 @@
 //!
 //! A `tokenizer.json` may come from anyone. It is checked before the library of Hugging Face reads
 //! it (`checks`), and if that library panics in spite of it, the panic becomes an error
-//! ([`caught`]).
+//! ([`catch_panic`]).
 
 mod charsmap;
 mod checks;
@@ -25,7 +25,7 @@ use tokenizers::AddedToken;
 
 use self::control::ControlToken;
 pub(crate) use self::control::ControlTokens;
-use super::contain::caught;
+use super::contain::catch_panic;
 use super::read::optional_text;
 use crate::error::{ModelError, truncated};
 
@@ -260,7 +260,7 @@ fn failed(path: &Path, reason: &impl ToString) -> ModelError {
 /// The work may share a tokenizer: what it changes in there are caches, whose entries are inserted
 /// whole.
 fn contained<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
-    caught(work)
+    catch_panic(work)
         .unwrap_or_else(|panic| Err(format!("the tokenizer library panicked: {panic}").into()))
 }
 

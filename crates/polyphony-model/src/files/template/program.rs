@@ -16,7 +16,7 @@ use minijinja::machinery::{
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Value};
 
-use super::super::contain::caught;
+use super::super::contain::catch_panic;
 use super::bounds::{self, refused};
 
 /// The name of a template in errors of the engine.
@@ -89,7 +89,7 @@ impl Program {
         let instructions = thread::scope(|scope| {
             thread::Builder::new()
                 .stack_size(PARSER_STACK)
-                .spawn_scoped(scope, || caught(compile))
+                .spawn_scoped(scope, || catch_panic(compile))
                 .map_err(failed)?
                 .join()
                 .ok()
