@@ -1,26 +1,27 @@
-//! Independent actor-critic: each agent has a critic of its own history, which is a value head on the
-//! last hidden state of the agent's backbone at the last token of the history.
+//! Independent actor-critic: each agent has its own critic, which estimates the value of the agent's
+//! history. The critic is a value head that reads the last hidden state of the agent's backbone at the
+//! last token of the history.
 //!
 //! Source: "CoLLM", ICML 2026, arXiv 2601.21972, whose code calls it IAC. In reading order, for agent `i`
 //! with history `h_t` at a node, response `a_t`, and value `V`:
 //!
-//! 1. Error of a joint action: `δ_t = r_t + γ V(h_{t+1}) − V(h_t)`, with `V = 0` where the episode ends.
+//! 1. TD error of a joint action: `δ_t = r_t + γ V(h_{t+1}) − V(h_t)`, with `V = 0` where the episode ends.
 //! 2. Advantage: `A_t = δ_t + γ λ · mean over the child node's joint actions of A_{t+1}` (GAE, arXiv
-//!    1506.02438, on a tree). That of a response is the mean over the joint actions that contain it.
+//!    1506.02438, on a tree). A response has the mean advantage of the joint actions that contain it.
 //! 3. Target: `T_t = V(h_t) + A_t`. With `λ = 0`, as published, this is `r_t + γ V(h_{t+1})`.
-//! 4. Loss: the policy's, as [`PolicyLoss`] says, and `c_v` times the mean over responses of
-//!    `max((V − T)², (clip(V, V_old − ε, V_old + ε) − T)²)`. One forward pass gives both, and the
+//! 4. Loss: the policy's [`PolicyLoss`], plus `c_v` times the mean over responses of
+//!    `max((V − T)², (clip(V, V_old − ε, V_old + ε) − T)²)`. One forward pass computes both, and the
 //!    gradient of both reaches the backbone.
 //! 5. Update: AdamW, with one optimizer for the backbone and one for the head.
 //!
-//! What departs from the authors' code, and why:
+//! Departures from the authors' code, and why:
 //!
 //! - The critic reads the history alone. Theirs can also read the response (a value of state and action)
-//!   and subtract that from the target, which leaves no signal.
+//!   and subtract that value from the target, which leaves no signal.
 //! - A model that all roles share has one critic, which learns once per batch and not once per role.
-//! - Advantages are not normalized over the batch: tasks have different scales.
-//! - The end-of-sequence token is trained, and log-probabilities are tempered.
-//! - With `kl: Reward` each agent pays for its own divergence, in the targets too.
+//! - Advantages are not normalized over the batch, because tasks have different scales.
+//! - The end-of-sequence token is trained, and log-probabilities are those at the sampling temperature.
+//! - With `kl: Reward` each agent is penalized for its own divergence, in the critic's targets too.
 
 use polyphony_episode::Metric;
 use polyphony_model::{LanguageModel, ModelError, TensorSpec, last_state};
@@ -66,18 +67,19 @@ pub use self::{loss::value_loss, value_head::HeadShape};
 pub struct IndependentActorCritic {
     /// Responses that each agent samples at a node.
     pub samples: usize,
-    /// How they are combined.
+    /// How the agents' responses are combined into joint actions.
     pub joint_mode: JointMode,
     /// The discount `γ` of later turns.
     pub discount: f64,
     /// An episode ends at a node whose joint actions earn more than this on average. Critics learn that
-    /// nothing follows, so a policy gains by staying below a threshold where more could be earned later.
+    /// nothing follows such a node. So if later turns could earn more, a policy gains by staying below the
+    /// threshold.
     pub termination_threshold: Option<f64>,
-    /// `λ`: how far advantages look beyond the next turn's value; 0 not at all, 1 to the end.
+    /// `λ`: how far advantages look beyond the next turn's value: 0 is not at all, 1 is to the end.
     pub lambda: f64,
     /// The layers of the critic.
     pub value_head: HeadShape,
-    /// `c_v`: what the critic's loss is multiplied by.
+    /// `c_v`: the weight of the critic's loss.
     pub value_coefficient: f64,
     /// `ε`: values are clipped to within this distance of those at rollout; `None` for no clipping.
     pub value_clip: Option<f64>,
@@ -89,7 +91,7 @@ pub struct IndependentActorCritic {
     pub kl: Kl,
     /// How token terms are summed up.
     pub aggregation: Aggregation,
-    /// Leaves responses that the length limit cut out of the policy's loss.
+    /// Excludes truncated responses, those that the length limit cut off, from the policy's loss.
     pub mask_truncated: bool,
 }
 
@@ -114,7 +116,7 @@ impl Default for IndependentActorCritic {
 }
 
 impl IndependentActorCritic {
-    /// The loss of an agent's responses, without that of its critic.
+    /// The loss of an agent's responses, without the critic's loss.
     fn policy_loss(&self) -> PolicyLoss {
         PolicyLoss {
             objective: self.objective,
@@ -124,11 +126,11 @@ impl IndependentActorCritic {
         }
     }
 
-    /// The learning rate of a value head in a step, given that of its agent.
-    fn value_rate(&self, of_agent: f64, step: &StepContext<'_>) -> f64 {
+    /// The learning rate of a value head in a step, given the learning rate of its agent.
+    fn value_rate(&self, agent_rate: f64, step: &StepContext<'_>) -> f64 {
         let config = step.config;
         let scheduled = |full| config.updates.scheduled(full, step.step, config.steps);
-        self.value_learning_rate.map_or(of_agent, scheduled)
+        self.value_learning_rate.map_or(agent_rate, scheduled)
     }
 
     /// The advantage of each of a role's responses at a node whose groups have values.
@@ -140,7 +142,7 @@ impl IndependentActorCritic {
     /// The advantage of each joint action for a role.
     fn joint_advantages(&self, node: &Node, role: usize) -> Result<Vec<f64>, MarlError> {
         let value = |node: &Node| node.groups[role].value.ok_or(MarlError::NoValue);
-        let of_branch = |branch: &Branch| {
+        let advantage = |branch: &Branch| {
             let mut advantage = self.reward(node, branch, role)? - value(node)?;
             if let Some(child) = &branch.child {
                 let later = mean(&self.joint_advantages(child, role)?);
@@ -148,18 +150,18 @@ impl IndependentActorCritic {
             }
             Ok(advantage)
         };
-        node.branches.iter().map(of_branch).collect()
+        node.branches.iter().map(advantage).collect()
     }
 
-    /// What a joint action earns a role, less what the role pays for its divergence.
+    /// The reward of a joint action for a role, minus the penalty for the role's divergence.
     fn reward(&self, node: &Node, branch: &Branch, role: usize) -> Result<f64, MarlError> {
-        let earned = branch.reward.total_of(role);
+        let reward = branch.reward.total_of(role);
         let Kl::Reward { coefficient } = self.kl else {
-            return Ok(earned);
+            return Ok(reward);
         };
         let sample = &node.groups[role].samples[branch.picks[role]];
         let divergence = sample.divergence();
-        Ok(earned - coefficient * divergence.ok_or(MarlError::NotScoredByReference)?)
+        Ok(reward - coefficient * divergence.ok_or(MarlError::NotScoredByReference)?)
     }
 }
 
@@ -194,8 +196,8 @@ impl AlgorithmSettings for IndependentActorCritic {
         self.policy_loss().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError> {
-        AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
+    fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
+        AlgorithmSettings::tree(self).validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, _roles: usize) -> String {
@@ -218,7 +220,7 @@ impl AlgorithmSettings for IndependentActorCritic {
             memory.lasting.insert(0, reference);
         }
         let numbers = self.value_head.numbers(agent.model.hidden_size) as u64;
-        // Weights and two moments last; gradients pass.
+        // Weights and two moments stay in memory; gradients do not.
         memory
             .lasting
             .push(Need::new("critic", 3 * numbers * NUMBER));
@@ -231,12 +233,12 @@ impl AlgorithmSettings for IndependentActorCritic {
     fn build(
         &self,
         agents: &[Agent],
-        game: &EnvironmentSpec,
+        spec: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         config.validate()?;
         self.validate(config)?;
-        self.validate_for(game)?;
+        self.validate_for(spec)?;
         let heads = agents.iter().enumerate().map(|(index, agent)| {
             let width = agent.model.config().hidden_size;
             let key = weights_key(config.seed, narrow("agents", index)?);
@@ -276,38 +278,38 @@ impl Algorithm for Training {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        let (team, roles, settings) = (agents.len(), &step.game.roles, &self.settings);
+        let (team_size, roles, settings) = (agents.len(), &step.spec.roles, &self.settings);
         score_references(&self.references, rollout, step.config.temperature())?;
-        give_values(agents, &self.heads, rollout)?;
+        assign_values(agents, &self.heads, rollout)?;
         rollout.assign_advantages(|node, role| settings.advantages(node, role))?;
-        self.learners.collect(rollout, step.game);
+        self.learners.collect(rollout, step.spec);
         let pairs = self.learners.0.iter_mut().zip(&mut self.heads);
         let updates = update_each(
             agents,
             &mut pairs.collect::<Vec<_>>(),
             on_progress,
             |index, agent, (learner, head)| {
-                let played = roles_of(index, team, roles.len()).count();
-                let update = PolicyUpdate::new(index, agent, played, step);
+                let agent_roles = roles_of(index, team_size, roles.len()).count();
+                let update = PolicyUpdate::new(index, agent, agent_roles, step);
                 let rate = settings.value_rate(update.learning_rate, step);
                 match update.take_due(learner) {
                     Some(groups) => {
                         update_both(agent, learner, head, &groups, settings, &update, rate)
                     }
-                    None => Ok(Updated {
-                        report: update.waiting(),
-                        ..Updated::default()
+                    None => Ok(ActorCriticReport {
+                        actor: update.waiting(),
+                        ..ActorCriticReport::default()
                     }),
                 }
             },
         )?;
-        let of_roles = roles.iter().enumerate().flat_map(|(role, name)| {
-            let own = &updates[agent_of_role(team, role)];
-            let of_actor = update_metrics(name, &own.report, own.shift.as_ref());
-            let of_critic = critic_metrics(name, own.value_loss, &rollout.groups_of(&[role]));
-            of_actor.into_iter().chain(of_critic)
+        let metrics = roles.iter().enumerate().flat_map(|(role, name)| {
+            let report = &updates[agent_of_role(team_size, role)];
+            let actor = update_metrics(name, &report.actor, report.policy_stats.as_ref());
+            let critic = critic_metrics(name, report.value_loss, &rollout.groups_of(&[role]));
+            actor.into_iter().chain(critic)
         });
-        Ok(of_roles.collect())
+        Ok(metrics.collect())
     }
 
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
@@ -340,10 +342,9 @@ impl Algorithm for Training {
     }
 }
 
-/// Gives every group the value of its history, before anybody has learned from the rollout. This takes a
-/// forward pass per prompt, because the pass that sampled keeps no hidden states and may have run in
-/// bfloat16.
-fn give_values(
+/// Gives every group the value of its history, before any agent learns from the rollout. This takes one
+/// forward pass per prompt, because sampling keeps no hidden states and may have run in bfloat16.
+fn assign_values(
     agents: &[Agent],
     heads: &[ValueHead],
     rollout: &mut Rollout,
@@ -360,9 +361,9 @@ fn give_values(
 
 /// What the update of one agent and its critic did.
 #[derive(Default)]
-struct Updated {
-    report: UpdateReport,
-    shift: Option<PolicyStats>,
+struct ActorCriticReport {
+    actor: UpdateReport,
+    policy_stats: Option<PolicyStats>,
     /// The mean of the critic's loss over the responses of all gradient steps.
     value_loss: Option<f64>,
 }
@@ -376,10 +377,10 @@ fn update_both(
     settings: &IndependentActorCritic,
     update: &PolicyUpdate<'_>,
     value_rate: f64,
-) -> Result<Updated, MarlError> {
+) -> Result<ActorCriticReport, MarlError> {
     let (loss, mut report) = (settings.policy_loss(), update.waiting());
     let (mut terms, mut value_losses) = (Vec::new(), Vec::new());
-    let gradient_step_config = update.gradient_step_config(HiddenStates::EndOfHistory);
+    let step_config = update.gradient_step_config(HiddenStates::EndOfHistory);
     for minibatch in update.minibatches(buffer.len())? {
         let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
         let weights = loss.weights(&groups, update.max_new_tokens);
@@ -390,7 +391,7 @@ fn update_both(
             agent,
             learner,
             &groups,
-            &gradient_step_config,
+            &step_config,
             &mut report,
             &mut |index, scores| {
                 let group = groups[index];
@@ -404,9 +405,9 @@ fn update_both(
             head.step(gradients, value_rate, update.updates);
         }
     }
-    Ok(Updated {
-        report,
-        shift: PolicyStats::of(&terms),
+    Ok(ActorCriticReport {
+        actor: report,
+        policy_stats: PolicyStats::of(&terms),
         value_loss: (!value_losses.is_empty()).then(|| mean(&value_losses)),
     })
 }

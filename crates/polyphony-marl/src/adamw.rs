@@ -1,12 +1,12 @@
-//! AdamW (Loshchilov and Hutter, 2019, arXiv 1711.05101) with gradients clipped by their norm over
-//! all weights.
+//! AdamW (Loshchilov and Hutter, 2019, arXiv 1711.05101) with gradients that are clipped by their norm
+//! over all weights.
 //!
 //! `m ← β₁ m + (1 − β₁) g`, `v ← β₂ v + (1 − β₂) g²`,
 //! `w ← (1 − η λ) w − η · m̂ / (√v̂ + ε)` with `m̂ = m / (1 − β₁ᵗ)` and `v̂ = v / (1 − β₂ᵗ)`.
 //!
-//! `t` counts the steps of each weight separately: a weight that a loss does not depend on stays as it
-//! is, and so do its moments. Weights with a single dimension, which are norms and biases, do not decay
-//! (λ = 0): pulling them to 0 does not make a network simpler, but breaks it.
+//! `t` counts the steps of each weight separately: if a loss does not depend on a weight, the weight and
+//! its moments do not change. Weights with a single dimension, which are norms and biases, do not decay
+//! (λ = 0): pulling them to 0 would break a network instead of making it simpler.
 
 use burn::{
     backend::Flex,
@@ -23,7 +23,7 @@ use crate::{MarlError, config::Updates};
 /// The optimizer of one model, or of weights outside a model, such as a head.
 #[derive(Clone, Debug, Default)]
 pub struct AdamW {
-    /// The moments of each weight, in visiting order; `None` for a weight that no step has changed.
+    /// The moments of each weight, in visiting order; `None` if no step has changed the weight.
     slots: Vec<Option<Moments>>,
 }
 
@@ -35,7 +35,7 @@ struct Moments {
     second: Tensor<1>,
 }
 
-/// A weight that steps have changed, in a saved state.
+/// A weight that at least one step has changed, in a saved state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SteppedWeight {
     /// Its name.
@@ -44,18 +44,18 @@ pub struct SteppedWeight {
     pub steps: u64,
 }
 
-/// How far a gradient step goes: the same for all weights.
+/// How far a gradient step goes. It is the same for all weights.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSize<'a> {
-    /// Gradients are multiplied by it: the clipping factor.
+    /// The clipping factor, which gradients are multiplied by.
     gradient_scale: f64,
     learning_rate: f64,
     updates: &'a Updates,
 }
 
-/// The numbers of one weight's step.
+/// The coefficients of one weight's step.
 struct Coefficients {
-    /// Gradients are multiplied by it: the clipping factor.
+    /// The clipping factor, which gradients are multiplied by.
     gradient_scale: f64,
     beta_1: f64,
     beta_2: f64,
@@ -69,8 +69,8 @@ struct Coefficients {
 }
 
 impl<'a> StepSize<'a> {
-    /// The size of a step along gradients of this norm, which must be finite: a norm above what `updates`
-    /// allows is clipped.
+    /// The size of a step along gradients of this norm, which must be finite. A norm above
+    /// `max_grad_norm` is clipped.
     pub fn new(norm: f64, learning_rate: f64, updates: &'a Updates) -> Self {
         Self {
             gradient_scale: (updates.max_grad_norm / norm).min(1.0),
@@ -79,7 +79,7 @@ impl<'a> StepSize<'a> {
         }
     }
 
-    /// Those of a weight with this many dimensions at its `t`-th step.
+    /// The coefficients of the `t`-th step of a weight with this many dimensions.
     fn coefficients(&self, t: u64, dimensions: usize) -> Coefficients {
         let updates = self.updates;
         let correction = |beta: f64| 1.0 - beta.powf(t as f64);
@@ -117,31 +117,31 @@ impl AdamW {
         model.map_weights(&mut stepper);
     }
 
-    /// One gradient step of a flattened weight outside a model. `dimensions` is the number that it had
-    /// before it was flattened; `place` is its index among the optimizer's weights.
+    /// One gradient step of a flattened weight outside a model. `index` is its index among the optimizer's
+    /// weights; `dimensions` is the number of its dimensions before it was flattened.
     ///
     /// # Shapes
     /// - weight and gradient `[N]`, output `[N]`
     #[must_use]
     pub fn step_weight(
         &mut self,
-        place: usize,
+        index: usize,
         weight: Tensor<1>,
         dimensions: usize,
         gradient: Tensor<1>,
         size: StepSize<'_>,
     ) -> Tensor<1> {
-        if self.slots.len() <= place {
-            self.slots.resize_with(place + 1, || None);
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
         }
-        let slot = &mut self.slots[place];
+        let slot = &mut self.slots[index];
         let (weight, moments) = size.step(slot.take(), weight, dimensions, gradient);
         *slot = Some(moments);
         weight
     }
 
-    /// What a saved state keeps besides tensors, given the weights in visiting order: those that a step
-    /// has changed.
+    /// The part of a saved state that is not tensors: which weights a step has changed. `weights` are all
+    /// weights, in visiting order.
     pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<SteppedWeight> {
         let slots = weights.iter().zip(&self.slots);
         let stepped = slots.filter_map(|(spec, slot)| {
@@ -153,19 +153,19 @@ impl AdamW {
         stepped.collect()
     }
 
-    /// The tensors of its state, each flat: the two moments of every weight that a step has changed,
+    /// The tensors of its saved state, each flat: the two moments of every weight that a step has changed,
     /// under names that begin with `prefix`.
     pub fn tensors(&self, prefix: &str, weights: &[TensorSpec]) -> Vec<(TensorSpec, Tensor<1>)> {
         let slots = weights.iter().zip(&self.slots);
         let moments = slots.filter_map(|(spec, slot)| {
             let Moments { first, second, .. } = slot.clone()?;
-            let [of_first, of_second] = moment_specs(prefix, spec);
-            Some([(of_first, first), (of_second, second)])
+            let [first_spec, second_spec] = moment_specs(prefix, spec);
+            Some([(first_spec, first), (second_spec, second)])
         });
         moments.flatten().collect()
     }
 
-    /// The optimizer of a saved state. `read` gives the values of a tensor.
+    /// The optimizer of a saved state. `read` returns the values of a tensor.
     ///
     /// # Errors
     /// If a tensor cannot be read or has the wrong number of values, or the state has a weight that is
@@ -177,8 +177,8 @@ impl AdamW {
         device: &Device,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<Self, MarlError> {
-        let unknown = |own: &&SteppedWeight| weights.iter().all(|spec| spec.name != own.weight);
-        if let Some(unknown) = stepped.iter().find(unknown) {
+        let is_unknown = |saved: &&SteppedWeight| weights.iter().all(|spec| spec.name != saved.weight);
+        if let Some(unknown) = stepped.iter().find(is_unknown) {
             return Err(MarlError::state(format!(
                 "it has moments of the weight `{}`, which the model does not have",
                 unknown.weight
@@ -186,14 +186,14 @@ impl AdamW {
         }
         let mut slots = Vec::new();
         for spec in weights {
-            let Some(own) = stepped.iter().find(|own| own.weight == spec.name) else {
+            let Some(saved) = stepped.iter().find(|saved| saved.weight == spec.name) else {
                 slots.push(None);
                 continue;
             };
             let [first, second] =
                 moment_specs(prefix, spec).map(|spec| read_tensor(&spec, device, read));
             slots.push(Some(Moments {
-                steps: own.steps,
+                steps: saved.steps,
                 first: first?,
                 second: second?,
             }));
@@ -219,7 +219,7 @@ pub(crate) fn read_tensor(
     Ok(Tensor::from_data(TensorData::new(values, [count]), device))
 }
 
-/// The names under which the two moments of a weight are kept.
+/// The names and shapes of the two moments of a weight in a saved state.
 fn moment_specs(prefix: &str, weight: &TensorSpec) -> [TensorSpec; 2] {
     ["first", "second"].map(|moment| TensorSpec {
         name: format!("{prefix}{moment}_moment.{}", weight.name),
@@ -228,7 +228,7 @@ fn moment_specs(prefix: &str, weight: &TensorSpec) -> [TensorSpec; 2] {
 }
 
 impl StepSize<'_> {
-    /// One weight's step from the moments that it has, if any.
+    /// One weight's step, given its moments; `None` before its first step.
     fn step(
         &self,
         moments: Option<Moments>,
@@ -255,7 +255,7 @@ struct Stepper<'a> {
 
 impl ModuleMapper for Stepper<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // Both advance, even past a weight without a gradient.
+        // Both iterators advance, even past a weight without a gradient.
         let (gradient, slot) = (self.gradients.next().flatten(), self.slots.next());
         let (Some(gradient), Some(slot)) = (gradient, slot) else {
             return param;
@@ -271,8 +271,8 @@ impl ModuleMapper for Stepper<'_> {
     }
 }
 
-/// As many zeros as a gradient has values, on its device. On the CPU burn's own zeros are copied once,
-/// and an embedding table may take a large part of the memory.
+/// As many zeros as a gradient has values, on its device. On the CPU this avoids burn's own zeros, which
+/// are copied once: an embedding table may take a large part of the memory.
 fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
     if !is_on_host(gradient) {
         return gradient.zeros_like();
@@ -286,7 +286,7 @@ fn is_on_host(tensor: &Tensor<1>) -> bool {
     tensor.clone().try_into_primitive::<Flex>().is_ok()
 }
 
-/// One weight's step. On the CPU it is one pass over memory, in place; elsewhere it consists of burn's
+/// One weight's step. On the CPU it is a single pass over memory, in place. Other devices use burn's
 /// operations.
 fn step(
     weight: Tensor<1>,
@@ -329,14 +329,14 @@ fn step_on_host(
     let weights = weight.storage_mut::<f32>().par_chunks_mut(CHUNK);
     let firsts = first.storage_mut::<f32>().par_chunks_mut(CHUNK);
     let seconds = second.storage_mut::<f32>().par_chunks_mut(CHUNK);
-    let numbers = SingleCoefficients::from(c);
+    let coefficients = SingleCoefficients::from(c);
     weights
         .zip(gradients)
         .zip(firsts.zip(seconds))
         .for_each(|((w, g), (m, v))| {
             Arch::new().dispatch(
                 #[inline(always)]
-                || numbers.step(w, g, m, v),
+                || coefficients.step(w, g, m, v),
             );
         });
     let [weight, first, second] = [weight, first, second].map(Tensor::from_primitive::<Flex>);
@@ -399,7 +399,7 @@ mod tests {
 
     const LEARNING_RATE: f64 = 0.1;
 
-    /// Textbook AdamW in 64-bit floats: the weight after each of the gradients.
+    /// Textbook AdamW in 64-bit floats: the weight after a step for each gradient.
     fn reference(mut w: f64, gradients: &[f64], decay: f64) -> f64 {
         let (mut m, mut v) = (0.0, 0.0);
         for (index, g) in gradients.iter().enumerate() {
@@ -421,7 +421,7 @@ mod tests {
             beta_1: 0.9,
             beta_2: 0.99,
             weight_decay: 0.01,
-            // Half of the norm that is passed to the steps.
+            // Half of the norm that the steps get.
             max_grad_norm: 3.0,
             ..Updates::default()
         };
@@ -467,7 +467,7 @@ mod tests {
         let stepped = optimizer.stepped(&specs);
         let steps: Vec<_> = stepped
             .iter()
-            .map(|own| (&*own.weight, own.steps))
+            .map(|stepped| (&*stepped.weight, stepped.steps))
             .collect();
         assert_eq!(steps, [("a", 2), ("b", 1)]);
     }

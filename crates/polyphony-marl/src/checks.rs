@@ -1,10 +1,10 @@
-//! What an environment may return: everything is checked before it is used.
+//! Checks of everything that an environment returns, before it is used.
 
 use polyphony_episode::{Environment, JointAction, Observation, Reward, Role, Task};
 
 use crate::MarlError;
 
-/// Refuses observations that are not one per role.
+/// Refuses observations unless there is one per role.
 pub(crate) fn check_observations(
     roles: &[Role],
     task: &Task,
@@ -22,8 +22,8 @@ pub(crate) fn check_observations(
     }
 }
 
-/// Refuses a reward with a part that was not announced, is not finite or is too large, and rewards per
-/// role that are not one per role.
+/// Refuses a reward with a part that is not announced, not finite or too large, and rewards per role
+/// unless there is one for each role.
 pub(crate) fn check_reward(
     environment: &dyn Environment,
     task: &Task,
@@ -63,7 +63,7 @@ fn check_part(
             known: environment.reward_parts().to_vec(),
         });
     }
-    // NaN is in no range.
+    // A range never contains NaN, so NaN is refused too.
     if !(-Reward::LARGEST_PART..=Reward::LARGEST_PART).contains(&value) {
         let responses = action.responses.iter();
         return Err(MarlError::RewardOutOfRange {

@@ -309,10 +309,10 @@ impl Stage<'_> {
             (answered, message) => {
                 let text = message.to(role, roles, &open.observations[role], &open.answers());
                 match answered {
-                    None => agent.language.first_history(&roles[role], &text)?,
+                    None => agent.codec.first_history(&roles[role], &text)?,
                     Some((history, answer)) => {
                         agent
-                            .language
+                            .codec
                             .next_history(&roles[role], history, answer, &text)?
                     }
                 }

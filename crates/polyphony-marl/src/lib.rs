@@ -1,22 +1,22 @@
 //! Multi-agent reinforcement learning for language models: MAGRPO and its relatives, and the trait
 //! that any other algorithm implements.
 //!
-//! Each [`Agent`] keeps its own weights and sees only its own conversation; a reward scores what all of
-//! them answer. This crate knows how a team learns from such rewards. It must not know any concrete
-//! environment, recipes or files.
+//! Each [`Agent`] keeps its own weights and sees only its own conversation; a reward scores the answers
+//! of all agents together. This crate knows how a team learns from such rewards. It must not know any
+//! concrete environment, recipes or files.
 //!
-//! Start reading at [`train_step`]: it is one step from top to bottom. How to learn is up to an
-//! [`Algorithm`], such as [`Magrpo`]. If you write another one, these are the parts that MAGRPO is made
-//! of: [`rollout()`], [`returns`], [`credits`], [`advantages`], [`PolicyLoss`], [`score_references`],
+//! Start reading at [`train_step`], which shows one step from top to bottom. An [`Algorithm`], such as
+//! [`Magrpo`], decides how the team learns. If you write another one, you can reuse the parts of MAGRPO:
+//! [`rollout()`], [`returns`], [`credits`], [`advantages`], [`PolicyLoss`], [`score_references`],
 //! [`Learners`], [`gradient_step`], [`AdamW`].
 //!
 //! ```
 //! use polyphony_marl::{AdvantageScale, Baseline, advantages};
 //!
 //! let credits = [1.0, 2.0, 6.0];
-//! let of = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
-//! assert_eq!(of(Baseline::GroupMean), [-2.0, -1.0, 3.0]);
-//! assert_eq!(of(Baseline::LeaveOneOut), [-3.0, -1.5, 4.5]);
+//! let unscaled = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
+//! assert_eq!(unscaled(Baseline::GroupMean), [-2.0, -1.0, 3.0]);
+//! assert_eq!(unscaled(Baseline::LeaveOneOut), [-3.0, -1.5, 4.5]);
 //! ```
 
 mod actor_critic;

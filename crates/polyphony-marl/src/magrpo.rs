@@ -4,27 +4,29 @@
 //! the authors' code is PyPI `comlrl`. With one agent it is GRPO (arXiv 2402.03300), and without a scale
 //! Dr. GRPO (arXiv 2503.20783). In reading order, for agent `i` and its `G` responses `a_g` at a node:
 //!
-//! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, of the rewards that
-//!    the agent's role earns; with `kl: Reward`, less `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` of its own response.
+//! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, where `r` are the
+//!    rewards of the agent's role. With `kl: Reward`, `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` over its own response is
+//!    subtracted from each reward.
 //! 2. Credit: `c_g` = mean (or sum) of `R^(j)` over the joint actions that contain `a_g`.
 //! 3. Advantage: `A_g = (c_g − b) / s`, with `b` the group's mean (MAGRPO), the mean of the others
 //!    (MARLOO), the maximum (MAReMax) or 0 (MAREINFORCE), and `s` 1 or the standard deviation.
-//! 4. Loss: `L = − mean over responses of A_g · Σ_τ ℓ_τ`, or clipped as in PPO, and what [`PolicyLoss`]
-//!    adds; `ℓ` from logits divided by the sampling temperature, in 32-bit floats.
+//! 4. Loss: `L = − mean over responses of A_g · Σ_τ ℓ_τ`, or clipped as in PPO, with the options of
+//!    [`PolicyLoss`]. `ℓ` comes from logits divided by the sampling temperature, in 32-bit floats.
 //! 5. Update: AdamW, per agent, from its buffer in minibatches.
 //!
-//! What departs from the authors' code, and why:
+//! Departures from the authors' code, and why:
 //!
-//! - Normalizing only divides. The authors subtract the mean a second time, which makes MARLOO and
-//!   MAReMax the same as MAGRPO.
+//! - Normalizing only divides. The authors subtract the mean a second time, which turns MARLOO and
+//!   MAReMax into MAGRPO.
 //! - Advantages are normalized within a group, never over different tasks, whose rewards have different
 //!   scales.
 //! - The end-of-sequence token is trained, so that agents learn when to stop.
-//! - Log-probabilities are those of the distribution that was sampled from, so that the gradient is that
-//!   of the policy that acted.
+//! - Log-probabilities are those of the distribution that was sampled from, so that the gradient belongs
+//!   to the policy that acted.
 //! - An update whose loss is not finite is skipped and counted. The authors replace the loss with 0.1.
-//! - There is no weight decay unless it is asked for.
-//! - Samples that are older than the weights need the clipped objective, whose ratio corrects for it.
+//! - Weight decay is off by default.
+//! - Samples that are older than the weights need the clipped objective, whose ratio corrects for their
+//!   age.
 //!
 //! `docs/parity.md` has the whole list.
 
@@ -55,7 +57,7 @@ use crate::{
 pub struct Magrpo {
     /// Responses that each agent samples at a node, `G`.
     pub samples: usize,
-    /// How they are combined.
+    /// How the agents' responses are combined into joint actions.
     pub joint_mode: JointMode,
     /// How the returns of the joint actions that contain a response are combined into its credit.
     pub credit: Credit,
@@ -73,7 +75,7 @@ pub struct Magrpo {
     pub kl: Kl,
     /// How token terms are summed up.
     pub aggregation: Aggregation,
-    /// Leaves responses that the length limit cut out of the loss.
+    /// Excludes truncated responses, those that the length limit cut off, from the loss.
     pub mask_truncated: bool,
 }
 
@@ -132,7 +134,7 @@ impl AlgorithmSettings for Magrpo {
             (least..=MOST_SAMPLES).contains(&self.samples),
             "samples",
             self.samples,
-            "from 2 to 4096, since a response is judged against the others of its group (1 only \
+            "from 2 to 4096, since a response is compared with the others of its group (1 only \
              with `baseline: Zero`)",
         )?;
         fraction("discount", self.discount)?;
@@ -151,8 +153,8 @@ impl AlgorithmSettings for Magrpo {
         self.policy_loss().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError> {
-        AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
+    fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
+        AlgorithmSettings::tree(self).validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, roles: usize) -> String {
@@ -187,12 +189,12 @@ impl AlgorithmSettings for Magrpo {
     fn build(
         &self,
         agents: &[Agent],
-        game: &EnvironmentSpec,
+        spec: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         config.validate()?;
         self.validate(config)?;
-        self.validate_for(game)?;
+        self.validate_for(spec)?;
         Ok(Box::new(Training {
             settings: self.clone(),
             references: match self.kl {

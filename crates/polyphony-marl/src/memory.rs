@@ -1,4 +1,4 @@
-//! The memory that updates need, whatever the algorithm.
+//! The memory that updates need, independent of the algorithm.
 
 use polyphony_model::AttentionScores;
 
@@ -11,7 +11,7 @@ use crate::{
 pub(crate) const NUMBER: u64 = 4;
 
 impl AgentPlan {
-    /// How many numbers the weights that learn consist of.
+    /// The number of trainable parameters.
     pub fn learning_weights(&self) -> u64 {
         match &self.lora {
             None => self.model.weights(),
@@ -23,31 +23,32 @@ impl AgentPlan {
     /// responses: the optimizer's moments, gradients and activations.
     pub fn update_memory(&self, samples: usize, config: &TrainingConfig) -> AlgorithmMemory {
         let learning = self.learning_weights();
-        // The groups of a minibatch are differentiated one after the other, and their gradients added up.
-        let sums = match config.updates.minibatch * self.roles {
+        // The groups of a minibatch are differentiated one after the other. A second one needs memory for
+        // its own gradients besides their sum.
+        let gradient_copies = match config.updates.minibatch * self.roles {
             0 | 1 => 1,
             _ => 2,
         };
-        let scores = match self.place {
+        let scores = match self.device {
             ComputeDevice::Cpu => AttentionScores::Recomputed,
             ComputeDevice::Gpu => AttentionScores::Stored,
         };
         let activations = self.history.map_or(0, |history| {
             let tokens = history + samples * config.max_new_tokens;
-            let kept = config.updates.activations;
-            self.model.activation_bytes(tokens, kept, scores)
+            let activations = config.updates.activations;
+            self.model.activation_bytes(tokens, activations, scores)
         });
         AlgorithmMemory {
             lasting: vec![Need::new("optimizer", 2 * learning * NUMBER)],
             passing: vec![
-                Need::new("gradients", sums * learning * NUMBER),
+                Need::new("gradients", gradient_copies * learning * NUMBER),
                 Need::new("activations", activations),
             ],
         }
     }
 
-    /// The bytes of a reference, the policy that the agent starts from. None for adapters, whose frozen
-    /// weights already are the reference, or if an earlier agent starts from the same model.
+    /// The bytes of a reference, the policy that the agent starts from. It is 0 for adapters, whose frozen
+    /// weights already are the reference, and if an earlier agent starts from the same model.
     pub fn reference_bytes(&self) -> u64 {
         match (&self.lora, self.shares_start) {
             (Some(_), _) | (None, true) => 0,

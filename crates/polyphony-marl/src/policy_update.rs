@@ -13,7 +13,7 @@ use crate::{
     update::{Learner, HiddenStates, GradientStepConfig, UpdateReport, check_idle, gradient_step, minibatches},
 };
 
-/// How one agent's update goes through its buffer.
+/// The configuration of one agent's update, which goes through the agent's buffer.
 #[derive(Clone, Debug)]
 pub struct PolicyUpdate<'a> {
     /// The optimizer's settings.
@@ -22,13 +22,13 @@ pub struct PolicyUpdate<'a> {
     pub learning_rate: f64,
     /// Groups that an agent collects before it updates.
     pub buffer: usize,
-    /// Groups of one gradient step; up to twice as many if the buffer cannot be divided evenly.
+    /// Groups of one gradient step; up to twice this many if the buffer cannot be divided evenly.
     pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,
     /// The most tokens of a response.
     pub max_new_tokens: usize,
-    /// Orders the groups if there are several epochs.
+    /// The random stream that orders the groups if there are several epochs.
     pub shuffle: StreamKey,
 }
 
@@ -44,18 +44,18 @@ impl<'a> PolicyUpdate<'a> {
             minibatch: config.updates.minibatch * roles,
             temperature: config.temperature(),
             max_new_tokens: config.max_new_tokens,
-            // The rollout has refused steps and roles that do not fit into keys.
+            // The rollout has already refused steps and roles that do not fit into keys.
             shuffle: shuffle_key(config.seed, step.step as u32, index as u16),
         }
     }
 
-    /// Empties a learner's buffer if it is full; `None` if it is not.
+    /// Takes all groups out of a learner's buffer if it is full; `None` if it is not.
     pub fn take_due(&self, learner: &mut Learner) -> Option<Vec<AgentGroup>> {
-        let full = learner.buffer.len() >= self.buffer;
-        full.then(|| std::mem::take(&mut learner.buffer))
+        let is_full = learner.buffer.len() >= self.buffer;
+        is_full.then(|| std::mem::take(&mut learner.buffer))
     }
 
-    /// The report of an agent that is still collecting: nothing but its learning rate.
+    /// The report of an agent that is still collecting groups: only its learning rate.
     pub fn waiting(&self) -> UpdateReport {
         UpdateReport {
             learning_rate: self.learning_rate,
@@ -63,7 +63,7 @@ impl<'a> PolicyUpdate<'a> {
         }
     }
 
-    /// The buffer's indices, minibatch by minibatch.
+    /// The indices of the buffer's groups, minibatch by minibatch.
     ///
     /// # Errors
     /// If a minibatch has no group.
@@ -72,7 +72,7 @@ impl<'a> PolicyUpdate<'a> {
         Ok(minibatches(buffer, self.minibatch, epochs, self.shuffle)?)
     }
 
-    /// What each gradient step needs to know.
+    /// The configuration of each gradient step.
     pub fn gradient_step_config(&self, states: HiddenStates) -> GradientStepConfig<'a> {
         GradientStepConfig {
             updates: self.updates,
@@ -97,31 +97,31 @@ pub fn update_policy(
 ) -> Result<(UpdateReport, Option<PolicyStats>), MarlError> {
     let mut report = update.waiting();
     let mut terms = Vec::new();
-    let settings = update.gradient_step_config(HiddenStates::None);
+    let step_config = update.gradient_step_config(HiddenStates::None);
     for minibatch in update.minibatches(buffer.len())? {
         let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
         let weights = loss.weights(&groups, update.max_new_tokens);
         // The groups that the loss depends on, and the weights of their responses.
-        let mut run = Vec::new();
+        let mut active = Vec::new();
         for (group, weights) in groups.into_iter().zip(&weights) {
             match loss.is_idle(group, weights)? {
                 true => report.skipped_groups += 1,
-                false => run.push((group, weights)),
+                false => active.push((group, weights)),
             }
         }
-        let groups: Vec<&AgentGroup> = run.iter().map(|(group, _)| *group).collect();
+        let groups: Vec<&AgentGroup> = active.iter().map(|(group, _)| *group).collect();
         gradient_step(
             agent,
             learner,
             &groups,
-            &settings,
+            &step_config,
             &mut report,
             &mut |index, scores| {
-                let (group, weights) = run[index];
+                let (group, weights) = active[index];
                 loss.of_group(group, weights, scores, &mut terms)
             },
         )?;
     }
-    check_idle(agent, learner, buffer.first(), &settings, &mut report)?;
+    check_idle(agent, learner, buffer.first(), &step_config, &mut report)?;
     Ok((report, PolicyStats::of(&terms)))
 }

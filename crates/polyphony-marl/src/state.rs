@@ -1,7 +1,7 @@
-//! What a checkpoint keeps of learners, so that a resumed run learns as if it had never stopped.
+//! The state of learners in a checkpoint, so that a resumed run learns as if it had never stopped.
 //!
-//! Random numbers need no state, because their streams are keyed by seed and step. Neither does a
-//! reference: it is the model that the agent started from.
+//! Random numbers need no state, because their streams are keyed by seed and step. A reference needs none
+//! either: it is the model that the agent started from.
 
 use burn::tensor::Tensor;
 use polyphony_model::{ModelError, TensorSpec};
@@ -44,7 +44,7 @@ impl Learner {
     }
 
     /// The tensors of its state: the moments of the weights that it has changed, under names that begin
-    /// with the agent's.
+    /// with the agent's name.
     pub fn tensors(&self, agent: &Agent) -> Vec<(TensorSpec, Tensor<1>)> {
         self.optimizer.tensors(&prefix(agent), &specs(agent))
     }
@@ -60,7 +60,7 @@ impl Learner {
     ) -> Result<Self, MarlError> {
         if state.agent != agent.name {
             return Err(MarlError::state(format!(
-                "it is that of agent `{}`, not of `{}`",
+                "it is the state of agent `{}`, not of `{}`",
                 state.agent, agent.name
             )));
         }

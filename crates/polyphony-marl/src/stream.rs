@@ -1,15 +1,15 @@
-//! The random numbers of a run. Each response, and whatever else is drawn, has a stream of its own, keyed
-//! by its place in the run, so nothing depends on what else is drawn or in which order.
+//! The random numbers of a run. Each response has its own stream, and so does everything else that is
+//! drawn. The key of a stream is its place in the run, so results do not depend on what else is drawn, or
+//! in which order.
 
 use polyphony_model::StreamKey;
 
 use crate::MarlError;
 
-/// The step number of evaluation. No training step has it, so an evaluation draws random numbers of its
-/// own.
+/// The step number of evaluation. No training step has it, so an evaluation draws its own random numbers.
 pub const EVALUATION_STEP: u32 = u32::MAX;
 
-/// The place of a response in a run.
+/// Identifies the random stream of a response by its place in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamId {
     /// The run's seed.
@@ -29,7 +29,7 @@ pub struct StreamId {
     pub sample: u32,
 }
 
-/// The purpose of a key, in its last four bytes. Those of responses are 0.
+/// The purpose of a key, in its last four bytes. They are 0 in the keys of responses.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
     Response = 0,
@@ -38,7 +38,7 @@ enum Purpose {
 }
 
 impl StreamId {
-    /// The stream of the response at this place.
+    /// The key of the response's stream.
     pub fn key(&self) -> StreamKey {
         self.key_for(Purpose::Response)
     }
@@ -56,10 +56,10 @@ impl StreamId {
         StreamKey(key)
     }
 
-    /// The streams of this many responses to one prompt.
+    /// The keys of this many responses to one prompt.
     pub(crate) fn keys(self, samples: usize) -> Result<Vec<StreamKey>, MarlError> {
-        let last = narrow("responses to one prompt", samples)?;
-        Ok((0..last)
+        let count = narrow("responses to one prompt", samples)?;
+        Ok((0..count)
             .map(|sample| Self { sample, ..self }.key())
             .collect())
     }
@@ -70,31 +70,31 @@ impl StreamId {
     }
 }
 
-/// The stream in which an agent's update orders its groups.
+/// The key of the stream that orders the groups of an agent's update.
 pub(crate) fn shuffle_key(seed: u64, step: u32, agent: u16) -> StreamKey {
-    let place = StreamId {
+    let stream_id = StreamId {
         seed,
         step,
         role: agent,
         ..StreamId::default()
     };
-    place.key_for(Purpose::Shuffle)
+    stream_id.key_for(Purpose::Shuffle)
 }
 
-/// The stream that initializes new weights of an agent, such as those of a critic.
+/// The key of the stream that initializes new weights of an agent, such as those of a critic.
 pub(crate) fn weights_key(seed: u64, agent: u16) -> StreamKey {
-    let place = StreamId {
+    let stream_id = StreamId {
         seed,
         role: agent,
         ..StreamId::default()
     };
-    place.key_for(Purpose::Weights)
+    stream_id.key_for(Purpose::Weights)
 }
 
 /// A number as it is stored in a key.
 ///
 /// # Errors
-/// If it does not fit into a key: two streams would be the same.
+/// If it does not fit into a key, because then two streams would be the same.
 pub(crate) fn narrow<N: TryFrom<usize>>(what: &'static str, number: usize) -> Result<N, MarlError> {
     N::try_from(number).map_err(|_| MarlError::TooMany { what, number })
 }
@@ -106,30 +106,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_of_a_place_names_another_stream() {
-        let place = StreamId {
+    fn every_field_of_an_id_changes_the_stream() {
+        let id = StreamId {
             seed: 7,
             ..StreamId::default()
         };
-        let others = [
-            StreamId { seed: 8, ..place },
-            StreamId { step: 1, ..place },
-            StreamId { task: 1, ..place },
-            StreamId { role: 1, ..place },
-            StreamId { turn: 1, ..place },
-            StreamId { branch: 1, ..place },
-            StreamId { sample: 1, ..place },
+        let changed_ids = [
+            StreamId { seed: 8, ..id },
+            StreamId { step: 1, ..id },
+            StreamId { task: 1, ..id },
+            StreamId { role: 1, ..id },
+            StreamId { turn: 1, ..id },
+            StreamId { branch: 1, ..id },
+            StreamId { sample: 1, ..id },
         ];
-        let mut keys: Vec<StreamKey> = others.iter().map(StreamId::key).collect();
-        keys.extend([place.key(), shuffle_key(7, 0, 0), weights_key(7, 0)]);
+        let mut keys: Vec<StreamKey> = changed_ids.iter().map(StreamId::key).collect();
+        keys.extend([id.key(), shuffle_key(7, 0, 0), weights_key(7, 0)]);
         let distinct: HashSet<StreamKey> = keys.iter().copied().collect();
         assert_eq!(distinct.len(), keys.len());
     }
 
-    /// The bytes of a key decide all random numbers of a run: another order would be another run.
+    /// The bytes of a key decide all random numbers of a run, so another order of the bytes would change
+    /// every run.
     #[test]
-    fn a_key_is_the_numbers_of_its_place_in_little_endian() {
-        let place = StreamId {
+    fn a_key_is_the_fields_of_its_id_in_little_endian() {
+        let id = StreamId {
             seed: 0x0807_0605_0403_0201,
             step: 0x0c0b_0a09,
             task: 0x100f_0e0d,
@@ -138,16 +139,16 @@ mod tests {
             branch: 0x1817_1615,
             sample: 0x1c1b_1a19,
         };
-        let mut expected: [u8; 32] = std::array::from_fn(|place| place as u8 + 1);
+        let mut expected: [u8; 32] = std::array::from_fn(|index| index as u8 + 1);
         expected[28..].fill(0);
-        assert_eq!(place.key(), StreamKey(expected));
-        // Drawn before keys were made here.
+        assert_eq!(id.key(), StreamKey(expected));
+        // The default id has the default key.
         let first = StreamId::default().key().uniform(0);
         assert_eq!(first.to_bits(), StreamKey::default().uniform(0).to_bits());
     }
 
     #[test]
-    fn a_number_without_room_is_an_error_that_names_it() {
+    fn a_number_that_does_not_fit_is_an_error_that_names_it() {
         assert_eq!(narrow::<u16>("turns", 65_535).unwrap(), 65_535);
         let message = narrow::<u16>("turns", 65_536).unwrap_err().to_string();
         assert!(message.contains("65536 turns"), "{message}");

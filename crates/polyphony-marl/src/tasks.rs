@@ -191,7 +191,7 @@ impl FirstTurn {
         let told = roles.iter().zip(&observations).enumerate();
         let histories = told.map(|(index, (role, observation))| {
             let agent = &agents[agent_of_role(agents.len(), index)];
-            agent.language.first_history(role, observation)
+            agent.codec.first_history(role, observation)
         });
         Ok(Self {
             histories: histories.collect::<Result<_, _>>()?,

@@ -30,7 +30,7 @@ pub(crate) struct Member {
     pub(crate) device: DeviceChoice,
     /// The roles that it plays.
     pub(crate) roles: Range<usize>,
-    /// Whether an agent before it starts from the same model on the same device.
+    /// Whether an earlier agent starts from the same model on the same device.
     pub(crate) shares_start: bool,
     /// Tokens of the longest prompt. `None` before prompts are known; memory that grows with tokens is not
     /// counted then.

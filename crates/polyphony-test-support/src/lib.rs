@@ -13,7 +13,7 @@ mod model_dirs;
 mod models;
 mod snapshots;
 
-pub use agents::{plain_language, team};
+pub use agents::{plain_codec, team};
 pub use fixtures::fixture;
 pub use model_dirs::{chat_model, edit_json, other_chat_model, plain_model};
 pub use models::{load, load_on, values, weight_bits};

@@ -127,7 +127,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
         (
             ("samples: 8", "samples: 1"),
             "checking mine.ron: `algorithm.samples` is 1, but must be from 2 to 4096, since a \
-             response is judged against the others of its group (1 only with `baseline: Zero`)"
+             response is compared with the others of its group (1 only with `baseline: Zero`)"
                 .to_owned(),
         ),
     ];

@@ -13,7 +13,7 @@ use crate::{
     agent::TextCodec,
     config::Updates,
     fixture::{
-        Chain, Duet, agent, built, changed, lengths, plain_language, play, task, tiny_model,
+        Chain, Duet, agent, built, changed, lengths, plain_codec, play, task, tiny_model,
         training, weight_bits, weights,
     },
     returns::properties::{shapes, tree},
@@ -151,7 +151,7 @@ fn buffer(agent: &Agent) -> Vec<AgentGroup> {
     let team = [Agent::new(
         "first",
         agent.model.clone(),
-        agent.language.clone(),
+        agent.codec.clone(),
     )];
     let game = Chain::new(&["first"]);
     let tree = crate::fixture::tree(2);
@@ -283,7 +283,7 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
         let (index, largest) = steepest(&gradient);
         let at = |by: f32| {
             let model = changed(&before.model, place, index, |value| value + by);
-            let moved = Agent::new("a", model, before.language.clone());
+            let moved = Agent::new("a", model, before.codec.clone());
             loss(&moved, &start, &buffer, &settings)
         };
         check(gradient[index], largest, &at, &name);
@@ -314,12 +314,12 @@ fn gradients_of_backbone_and_head_are_those_of_finite_differences() {
 }
 
 fn team() -> Vec<Agent> {
-    let language = Arc::new(TextCodec {
+    let codec = Arc::new(TextCodec {
         stop_tokens: (0..256).step_by(6).collect(),
-        ..plain_language()
+        ..plain_codec()
     });
     ["first", "second"]
-        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&codec)))
         .into()
 }
 
@@ -541,7 +541,7 @@ fn memory_holds_the_critic() {
         roles: 1,
         shares_start: false,
         history: None,
-        place: crate::algorithm::ComputeDevice::Cpu,
+        device: crate::algorithm::ComputeDevice::Cpu,
     };
     let width = plan.model.hidden_size as u64;
     for (value_head, numbers) in [

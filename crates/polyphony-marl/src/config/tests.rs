@@ -30,7 +30,7 @@ fn updates(change: impl FnOnce(&mut Updates)) -> Result<(), ConfigError> {
 
 #[test]
 fn an_algorithm_out_of_range_is_explained() {
-    const SAMPLES: &str = "from 2 to 4096, since a response is judged against the others of its \
+    const SAMPLES: &str = "from 2 to 4096, since a response is compared with the others of its \
                            group (1 only with `baseline: Zero`)";
     for samples in [0, 1, 4097, usize::MAX] {
         let expected = format!("`samples` is {samples}, but must be {SAMPLES}");
@@ -141,7 +141,7 @@ fn updates_out_of_range_are_explained() {
     }
     refused(
         updates(|u| (u.buffer, u.minibatch) = (2, 3)),
-        "`minibatch` is 3, but must be at most `buffer`, the nodes that there are to choose from",
+        "`minibatch` is 3, but must be at most `buffer`, the number of nodes that an agent collects",
     );
 }
 
@@ -199,8 +199,8 @@ fn a_policy_gradient_uses_samples_once() {
     twice.updates.epochs = 2;
     refused(
         Magrpo::default().validate(&twice),
-        "`updates.epochs` is 2, but must be 1 with `objective: PolicyGradient`, which learns from a sample \
-         once (`Clipped` may do so again)",
+        "`updates.epochs` is 2, but must be 1 with `objective: PolicyGradient`, which may use a sample \
+         only once (`Clipped` may use it again)",
     );
     let clipped = Magrpo {
         objective: Objective::Clipped {

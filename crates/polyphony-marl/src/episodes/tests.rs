@@ -9,7 +9,7 @@ use crate::{
     agent::TextCodec,
     config::LongPrompts,
     fixture::{
-        CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_language, task, training,
+        CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_codec, task, training,
         tree, wide_model,
     },
     rollout::rollout,
@@ -39,11 +39,11 @@ fn play(
 
 /// Agents with a template, so that their prompts show what they read.
 fn lettered(names: &[&str]) -> Vec<Agent> {
-    let language = Arc::new(TextCodec {
+    let codec = Arc::new(TextCodec {
         template: Some(letter_template()),
-        ..plain_language()
+        ..plain_codec()
     });
-    let agent = |name: &&str| Agent::new(*name, wide_model(), Arc::clone(&language));
+    let agent = |name: &&str| Agent::new(*name, wide_model(), Arc::clone(&codec));
     names.iter().map(agent).collect()
 }
 
@@ -93,7 +93,7 @@ fn what_agents_read_of_one_another_is_what_the_protocol_says() {
         stage.act(&mut open, 0, &mut |_| ()).unwrap();
         let text = |open: &Open<'_>, role: usize| {
             let (history, said) = open.answered[role].clone().unwrap();
-            let tokenizer = &agents[role].language.tokenizer;
+            let tokenizer = &agents[role].codec.tokenizer;
             (
                 tokenizer.decode(&history.tokens).unwrap(),
                 said.text.to_string(),

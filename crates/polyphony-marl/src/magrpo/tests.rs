@@ -10,7 +10,7 @@ use crate::{
     agent::TextCodec,
     config::Updates,
     fixture::{
-        Chain, Duet, built, lengths, plain_language, task, tiny_model, training, weight_bits,
+        Chain, Duet, built, lengths, plain_codec, task, tiny_model, training, weight_bits,
     },
     policy_update::{PolicyUpdate, update_policy},
     step::{Step, train_step},
@@ -20,12 +20,12 @@ use crate::{
 
 /// Two agents whose responses differ in length.
 fn team() -> Vec<Agent> {
-    let language = Arc::new(TextCodec {
+    let codec = Arc::new(TextCodec {
         stop_tokens: (0..256).step_by(8).collect(),
-        ..plain_language()
+        ..plain_codec()
     });
     ["first", "second"]
-        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&codec)))
         .into()
 }
 
@@ -407,10 +407,10 @@ fn a_state_of_another_team_is_refused() {
         assert!(message.starts_with("the saved state of the algorithm does not fit: "));
         assert!(message.contains(expected), "{message}");
     };
-    refused("([],())", "it is that of 0 agents, but the team has 2");
+    refused("([],())", "it is the state of 0 agents, but the team has 2");
     refused("([(nothing: 1)],())", "1:");
     let swapped = state.replace("\"first\"", "\"third\"");
-    refused(&swapped, "it is that of agent `third`, not of `first`");
+    refused(&swapped, "it is the state of agent `third`, not of `first`");
 }
 
 #[test]
@@ -422,7 +422,7 @@ fn memory_follows_from_model_and_settings() {
         roles: 1,
         shares_start: false,
         history: Some(100),
-        place: crate::algorithm::ComputeDevice::Cpu,
+        device: crate::algorithm::ComputeDevice::Cpu,
     };
     let config = training(96);
     let bytes = |needs: &[Need], what: &str| {
@@ -460,7 +460,7 @@ fn memory_follows_from_model_and_settings() {
     let mut again = config.clone();
     again.updates.activations = polyphony_model::Activations::Recompute;
     assert!(activations(&plan, &again) < kept);
-    plan.place = crate::algorithm::ComputeDevice::Gpu;
+    plan.device = crate::algorithm::ComputeDevice::Gpu;
     assert!(activations(&plan, &config) > kept);
     plan.history = None;
     assert_eq!(activations(&plan, &config), 0);

@@ -39,7 +39,7 @@ fn a_node_holds_what_was_seen_said_and_earned() {
         for (group, agent) in node.groups.iter().zip(&agents) {
             assert_eq!(*group.observation.text, task.fields["text"]);
             let prompt = agent
-                .language
+                .codec
                 .tokenizer
                 .decode(&group.history.tokens)
                 .unwrap();
@@ -54,7 +54,7 @@ fn a_node_holds_what_was_seen_said_and_earned() {
                 assert_eq!(response.finish, finish);
                 assert_eq!(
                     *response.text,
-                    agent.language.tokenizer.decode(spoken).unwrap()
+                    agent.codec.tokenizer.decode(spoken).unwrap()
                 );
             }
         }

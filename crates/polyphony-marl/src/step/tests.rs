@@ -18,7 +18,7 @@ use crate::{
     agent::TextCodec,
     config::{LongPrompts, RolloutWeights, LrSchedule, Updates},
     fixture::{
-        CONTEXT, Duet, built, changed, lengths, plain_language, task, tiny_model, training,
+        CONTEXT, Duet, built, changed, lengths, plain_codec, task, tiny_model, training,
         weight_bits,
     },
     magrpo::Magrpo,
@@ -27,12 +27,12 @@ use crate::{
 
 /// Two agents with these stop tokens.
 fn team(stop_tokens: Vec<u32>) -> Vec<Agent> {
-    let language = Arc::new(TextCodec {
+    let codec = Arc::new(TextCodec {
         stop_tokens,
-        ..plain_language()
+        ..plain_codec()
     });
     ["first", "second"]
-        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&codec)))
         .into()
 }
 
@@ -255,11 +255,11 @@ fn the_baseline_decides_what_is_learned_from() {
 
 #[test]
 fn one_agent_in_all_roles_learns_from_each() {
-    let language = TextCodec {
+    let codec = TextCodec {
         stop_tokens: many_stop_tokens(),
-        ..plain_language()
+        ..plain_codec()
     };
-    let mut agents = [Agent::new("both", tiny_model(), Arc::new(language))];
+    let mut agents = [Agent::new("both", tiny_model(), Arc::new(codec))];
     let before = bits(&agents);
     let (done, reported) = step(&mut agents, &tasks(), &config());
     assert_eq!(reported[reported.len() - 1], Progress::Updating(0));

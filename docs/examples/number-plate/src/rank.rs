@@ -53,7 +53,7 @@ impl AlgorithmSettings for RankBased {
         PolicyLoss::default().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &EnvironmentSpec) -> Result<(), ConfigError> {
+    fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
         self.tree().validate_for(game.roles.len(), game.horizon)
     }
 

@@ -8,18 +8,18 @@ use std::{
 use super::*;
 use crate::{
     agent::TextCodec,
-    fixture::{Chain, letter_template, plain_language, tiny_model, wide_model},
+    fixture::{Chain, letter_template, plain_codec, tiny_model, wide_model},
     tree::JointMode,
 };
 
 /// A team that ends its responses often, so that they differ in length.
-fn talkers(names: &[&str], language: impl Fn() -> TextCodec) -> Vec<Agent> {
+fn talkers(names: &[&str], codec: impl Fn() -> TextCodec) -> Vec<Agent> {
     let agent = |name: &&str| {
-        let language = TextCodec {
+        let codec = TextCodec {
             stop_tokens: (0..256).step_by(6).collect(),
-            ..language()
+            ..codec()
         };
-        Agent::new(*name, tiny_model(), language.into())
+        Agent::new(*name, tiny_model(), codec.into())
     };
     names.iter().map(agent).collect()
 }
@@ -56,7 +56,7 @@ fn a_level_has_a_node_for_every_joint_action_that_went_on() {
             joint_mode,
             ..tree(2)
         };
-        let agents = talkers(&NAMES, plain_language);
+        let agents = talkers(&NAMES, plain_codec);
         let whole = play_chain(&endless(&NAMES), &agents, &tasks, &tree, 5);
         for turn in 0..3 {
             let nodes = level(&whole, turn);
@@ -82,7 +82,7 @@ fn a_level_has_a_node_for_every_joint_action_that_went_on() {
 #[test]
 fn episodes_end_where_the_environment_says_so() {
     let tasks = [task("a", "one"), task("b", "another")];
-    let agents = talkers(&NAMES, plain_language);
+    let agents = talkers(&NAMES, plain_codec);
     let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &tree(4), 6);
     let (mut went_on, mut ended) = (0, 0);
     for node in [level(&played, 0), level(&played, 1)].concat() {
@@ -101,7 +101,7 @@ fn episodes_end_where_the_environment_says_so() {
 #[test]
 fn a_node_that_earns_enough_is_the_last() {
     let tasks = [task("a", "one")];
-    let agents = talkers(&NAMES, plain_language);
+    let agents = talkers(&NAMES, plain_codec);
     let play = |termination_threshold| {
         let tree = Tree {
             termination_threshold,
@@ -153,9 +153,9 @@ fn histories_go_on_with_exactly_the_ids_that_were_sampled() {
         joint_mode: JointMode::Cross,
         ..tree(2)
     };
-    let agents = talkers(&NAMES, plain_language);
+    let agents = talkers(&NAMES, plain_codec);
     let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &tree, 6);
-    let tokenizer = plain_language().tokenizer;
+    let tokenizer = plain_codec().tokenizer;
     check_histories(&played, |_, told| {
         tokenizer.encode_more(&format!("\n\n{told}\n\n")).unwrap()
     });
@@ -174,21 +174,21 @@ fn histories_go_on_with_exactly_the_ids_that_were_sampled() {
 #[test]
 fn a_template_ends_an_answer_once() {
     // This template ends an answer with `;`, which is a stop token here.
-    let tokenizer = plain_language().tokenizer;
+    let tokenizer = plain_codec().tokenizer;
     let [end] = tokenizer.encode_more(";").unwrap()[..] else {
         panic!("one token")
     };
-    let language = || TextCodec {
+    let codec = || TextCodec {
         template: Some(letter_template()),
-        ..plain_language()
+        ..plain_codec()
     };
-    let mut agents = talkers(&NAMES, language);
+    let mut agents = talkers(&NAMES, codec);
     for agent in &mut agents {
         let own = TextCodec {
             stop_tokens: (0..256).step_by(6).chain([end]).collect(),
-            ..language()
+            ..codec()
         };
-        agent.language = own.into();
+        agent.codec = own.into();
     }
     let tasks: Vec<Task> = (0..6).map(|i| task(&i.to_string(), "text")).collect();
     let game = endless(&NAMES);
@@ -211,7 +211,7 @@ fn a_template_ends_an_answer_once() {
 #[test]
 fn every_node_has_its_own_chance_and_company_changes_nothing() {
     let tasks: Vec<Task> = (0..3).map(|i| task(&i.to_string(), "text")).collect();
-    let agents = talkers(&NAMES, plain_language);
+    let agents = talkers(&NAMES, plain_codec);
     let (tree, config, game) = (tree(2), training(5), endless(&NAMES));
     let played = play_chain(&game, &agents, &tasks, &tree, 5);
     let alone = fixture::play_some(&agents, &game, (&tasks, &[1]), &tree, &config).unwrap();
@@ -251,7 +251,7 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
 fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
     // The first prompt just fits; the second does not.
     let tasks = [task("a", &"z".repeat(CONTEXT - 2 - 12))];
-    let agents = talkers(&NAMES, plain_language);
+    let agents = talkers(&NAMES, plain_codec);
     let game = endless(&NAMES);
     let config = training(12);
     let error = fixture::play(&agents, &game, &tasks, &tree(3), &config).unwrap_err();
@@ -298,7 +298,7 @@ impl Environment for Unending {
 
 #[test]
 fn an_environment_with_more_turns_than_it_says_is_refused() {
-    let agents = talkers(&NAMES, plain_language);
+    let agents = talkers(&NAMES, plain_codec);
     let game = Unending(endless(&NAMES));
     let tasks = [task("a", "one")];
     let error = fixture::play(&agents, &game, &tasks, &tree(2), &training(5)).unwrap_err();
@@ -357,7 +357,7 @@ fn a_joint_action_without_a_stream_of_its_own_is_refused() {
         parts: ["none".to_owned()],
         scored: AtomicUsize::new(0),
     };
-    let agents = [Agent::new("only", wide_model(), plain_language().into())];
+    let agents = [Agent::new("only", wide_model(), plain_codec().into())];
     let tasks = [task("a", "one")];
     let error = fixture::play(&agents, &game, &tasks, &tree(2), &training(1)).unwrap_err();
     let message = error.to_string();
@@ -375,7 +375,7 @@ fn teams_of_one_and_of_three_play_too() {
             joint_mode: JointMode::Cross,
             ..tree(2)
         };
-        let agents = talkers(names, plain_language);
+        let agents = talkers(names, plain_codec);
         let played = play_chain(&endless(names), &agents, &[task("a", "one")], &tree, 4);
         let joint_actions = 1 << names.len();
         assert_eq!(level(&played, 1).len(), joint_actions);

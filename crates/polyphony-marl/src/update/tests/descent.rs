@@ -132,7 +132,7 @@ fn check_gradient(policy: PolicyLoss) {
 
     let at = |weight: usize, index: usize, by: f32| {
         let model = changed(&before.model, weight, index, |value| value + by);
-        let agent = Agent::new("a", model, before.language.clone());
+        let agent = Agent::new("a", model, before.codec.clone());
         loss(&agent, &buffer, &policy)
     };
     for (weight, gradient) in gradient.iter().enumerate().step_by(3) {
@@ -270,9 +270,9 @@ fn steps_follow_the_equations_of_adamw() {
     };
     let (mut first, mut second) = (vec![0.0; flat(&own).len()], vec![0.0; flat(&own).len()]);
     for step in 1..=3 {
-        let before = Agent::new("a", own.model.clone(), own.language.clone());
+        let before = Agent::new("a", own.model.clone(), own.codec.clone());
         // The same weights, moved by minus the clipped gradient.
-        let mut moved_plainly = Agent::new("a", own.model.clone(), own.language.clone());
+        let mut moved_plainly = Agent::new("a", own.model.clone(), own.codec.clone());
         let clipped = Updates {
             max_grad_norm: 2.0,
             logprob_tolerance: 1e3,

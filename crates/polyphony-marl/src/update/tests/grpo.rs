@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     agent::TextCodec,
-    fixture::{self, Chain, plain_language, task, tiny_model, training, tree, weights},
+    fixture::{self, Chain, plain_codec, task, tiny_model, training, tree, weights},
     magrpo::Magrpo,
     tree::Tree,
 };
@@ -34,11 +34,11 @@ impl ModuleVisitor for Collect<'_> {
 
 #[test]
 fn with_one_agent_the_update_is_grpos() {
-    let language = TextCodec {
+    let codec = TextCodec {
         stop_tokens: (0..256).step_by(6).collect(),
-        ..plain_language()
+        ..plain_codec()
     };
-    let mut agents = [Agent::new("only", tiny_model(), language.into())];
+    let mut agents = [Agent::new("only", tiny_model(), codec.into())];
     let before = agents[0].model.clone();
     let game = Chain::new(&["only"]);
     // One turn, as in GRPO.
