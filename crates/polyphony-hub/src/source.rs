@@ -56,6 +56,6 @@ impl FromStr for ModelSource {
 ///
 /// # Errors
 /// If the text is not a [`ModelSource`].
-pub fn check(model: &str) -> Result<(), HubError> {
+pub fn check_model_name(model: &str) -> Result<(), HubError> {
     model.parse::<ModelSource>().map(drop)
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     cache::Cache,
-    convert::Convert,
+    convert::GgufConverter,
     error::{During as _, HubError},
     hub::{Freshness, HubConfig, cached_models},
     known::known_models,
@@ -36,7 +36,7 @@ use crate::{
 pub struct ModelStore<'a> {
     cache: Option<Cache>,
     hub: Option<HubConfig>,
-    convert: &'a Convert<'a>,
+    convert: &'a GgufConverter<'a>,
     on_transfer: &'a dyn Fn(Transfer<'_>),
 }
 
@@ -60,7 +60,7 @@ pub struct ListedModel {
 impl<'a> ModelStore<'a> {
     /// The store that the environment variables describe. They are read when needed, so a local path resolves
     /// even if there is no folder for a cache.
-    pub fn new(convert: &'a Convert<'a>) -> Self {
+    pub fn new(convert: &'a GgufConverter<'a>) -> Self {
         Self {
             cache: None,
             hub: None,

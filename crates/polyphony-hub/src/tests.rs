@@ -50,11 +50,11 @@ fn what_is_no_model_is_told_the_way_out() {
         ),
     ];
     for (model, expected) in rows {
-        assert_eq!(check(model).unwrap_err().to_string(), expected);
+        assert_eq!(check_model_name(model).unwrap_err().to_string(), expected);
         let store = ModelStore::new(&|_: &Path, _: &Path| Err("not now".into()));
         assert_eq!(store.resolve(model).unwrap_err().to_string(), expected);
     }
     for model in ["smollm2-135m", "hub:Qwen/Qwen3-0.6B@main"] {
-        check(model).unwrap();
+        check_model_name(model).unwrap();
     }
 }

@@ -204,12 +204,12 @@ fn row(experiment: &Experiment<'_>, group: &[RunEvaluation<'_>]) -> Row {
         }
         Estimate::of_runs(&runs)
     };
-    let figure =
+    let episode_estimate =
         |of: &dyn Fn(&EpisodeRecord) -> f64| estimate(&|evaluation| evaluation.of_tasks(of));
     let part = |part: &String| {
         (
             part.clone(),
-            figure(&|episode| value_of(&episode.parts, part)),
+            episode_estimate(&|episode| value_of(&episode.parts, part)),
         )
     };
     let numbers: IndexSet<usize> = evaluations()
@@ -224,7 +224,12 @@ fn row(experiment: &Experiment<'_>, group: &[RunEvaluation<'_>]) -> Row {
         let has_return = |episode: &EpisodeRecord| episode.roles.contains_key(role);
         let is_complete =
             evaluations().all(|evaluation| evaluation.episodes.iter().all(has_return));
-        is_complete.then(|| (role.clone(), figure(&|episode| episode.roles[role].value)))
+        is_complete.then(|| {
+            (
+                role.clone(),
+                episode_estimate(&|episode| episode.roles[role].value),
+            )
+        })
     };
     let roles = first.episodes.first().into_iter();
     // The counts come from files, which may hold any number: the sum must not overflow.
@@ -251,7 +256,7 @@ fn row(experiment: &Experiment<'_>, group: &[RunEvaluation<'_>]) -> Row {
             .max()
             .unwrap_or(0),
         samples: first.samples,
-        returns: figure(&|episode| episode.value),
+        returns: episode_estimate(&|episode| episode.value),
         parts: first.parts.keys().map(part).collect(),
         pass_at: numbers.into_iter().filter_map(rate).collect(),
         roles: roles

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::statistics::{ByTask, Estimate, mean, or_nan, pass_at};
 
-/// A team's figures on held-out tasks: a line of `evaluations.jsonl`.
+/// A team's results on held-out tasks: a line of `evaluations.jsonl`.
 ///
 /// Keys that a line lacks have the values of [`EvaluationRecord::default`]; others are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ use crate::statistics::{ByTask, Estimate, mean, or_nan, pass_at};
 pub struct EvaluationRecord {
     /// Training steps before the evaluation; `None` if they are not known.
     pub step: Option<usize>,
-    /// Which agents read which answers. With `parallel`, no agent reads another's answer.
+    /// Which agents read which answers, such as `parallel`: no agent reads another's answer.
     pub protocol: String,
     /// The return; with a reward per role, the mean over the roles.
     #[serde(rename = "return")]
@@ -46,7 +46,7 @@ pub struct EvaluationRecord {
     pub episodes: Vec<EpisodeRecord>,
 }
 
-/// A role's figures in an evaluation: means over all its responses, and its return if it has its own.
+/// A role's results in an evaluation: means over all its responses, and its return if it has its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RoleSummary {
@@ -205,24 +205,24 @@ impl EvaluationRecord {
             episodes.all(|episode| episode.roles.contains_key(*name))
         });
         let of_role = |name: &String| {
-            let figure = |of: &dyn Fn(&RoleReturn) -> f64| {
+            let role_estimate = |of: &dyn Fn(&RoleReturn) -> f64| {
                 let values = self.of_tasks(|episode| episode.roles.get(name).map_or(f64::NAN, of));
                 Estimate::of_run(values)
             };
             let part = |part: &String| {
-                let estimate = figure(&|role: &RoleReturn| value_of(&role.parts, part));
+                let estimate = role_estimate(&|role: &RoleReturn| value_of(&role.parts, part));
                 (part.clone(), estimate)
             };
-            let returns = figure(&|role: &RoleReturn| role.value);
+            let returns = role_estimate(&|role: &RoleReturn| role.value);
             (name.clone(), returns, parts.keys().map(part).collect())
         };
         names.map(of_role).collect()
     }
 
-    /// Its figures, with their names in TensorBoard.
-    pub fn figures(&self) -> Vec<(String, f64)> {
-        let mut figures = Vec::new();
-        let mut add = |name: String, value: f64| figures.push((format!("held_out/{name}"), value));
+    /// Its scalars, with their names in TensorBoard.
+    pub fn scalars(&self) -> Vec<(String, f64)> {
+        let mut scalars = Vec::new();
+        let mut add = |name: String, value: f64| scalars.push((format!("held_out/{name}"), value));
         add("return".to_owned(), self.returns.mean);
         for (part, estimate) in &self.parts {
             add(format!("reward/{part}"), estimate.mean);
@@ -246,7 +246,7 @@ impl EvaluationRecord {
                 summary.truncated_fraction,
             );
         }
-        figures
+        scalars
     }
 
     /// Everything except the episodes, as one JSON object.
@@ -265,11 +265,11 @@ impl EvaluationRecord {
         self.of_tasks(|episode| episode.value)
     }
 
-    /// The mean of a figure over the episodes of each task.
-    pub fn of_tasks(&self, figure: impl Fn(&EpisodeRecord) -> f64) -> ByTask<'_> {
+    /// The mean of a value over the episodes of each task.
+    pub fn of_tasks(&self, value: impl Fn(&EpisodeRecord) -> f64) -> ByTask<'_> {
         let tasks = self.episodes_by_task().into_iter();
         let mean_of = |episodes: Vec<&EpisodeRecord>| {
-            mean(&episodes.into_iter().map(&figure).collect::<Vec<_>>())
+            mean(&episodes.into_iter().map(&value).collect::<Vec<_>>())
         };
         tasks
             .map(|(task, episodes)| (task, mean_of(episodes)))
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn episodes_become_figures_of_their_tasks() {
+    fn results_follow_from_the_episodes() {
         let found = evaluation(vec![
             episode("a", 1.0, true),
             episode("a", 0.25, false),
@@ -378,7 +378,7 @@ mod tests {
             ("held_out/second/truncated_fraction", 0.5),
         ];
         assert_eq!(
-            found.figures(),
+            found.scalars(),
             expected.map(|(name, value)| (name.to_owned(), value))
         );
         // With a shared reward, no returns per role are written.
@@ -409,9 +409,9 @@ mod tests {
             (second.returns.unwrap().mean, second.parts["style"].mean),
             (4.5, 2.25)
         );
-        let figures: IndexMap<String, f64> = found.figures().into_iter().collect();
-        assert_eq!(figures["held_out/first/return"], 1.5);
-        assert_eq!(figures["held_out/second/reward/style"], 2.25);
+        let scalars: IndexMap<String, f64> = found.scalars().into_iter().collect();
+        assert_eq!(scalars["held_out/first/return"], 1.5);
+        assert_eq!(scalars["held_out/second/reward/style"], 2.25);
         let reread: EvaluationRecord =
             serde_json::from_str(&serde_json::to_string(&found).unwrap()).unwrap();
         // A role that some episodes lack has no return.

@@ -54,16 +54,16 @@ pub(crate) fn begin(output: &mut impl Write) -> io::Result<()> {
     write(output, 0, Content::FileVersion("brain.Event:2".to_owned()))
 }
 
-/// Writes the figures of a step with their tags. Values that are not finite are left out.
+/// Writes the scalars of a step with their tags. Values that are not finite are left out.
 ///
 /// # Errors
 /// If `output` cannot be written to.
 pub(crate) fn add(
     output: &mut impl Write,
     step: usize,
-    figures: impl IntoIterator<Item = (String, f64)>,
+    scalars: impl IntoIterator<Item = (String, f64)>,
 ) -> io::Result<()> {
-    let finite = figures.into_iter().filter(|(_, value)| value.is_finite());
+    let finite = scalars.into_iter().filter(|(_, value)| value.is_finite());
     let scalar = |(tag, value): (String, f64)| Scalar {
         tag,
         simple_value: Some(value as f32),
@@ -166,17 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn figures_keep_their_names_and_only_finite_ones_are_written() {
+    fn scalars_keep_their_names_and_only_finite_ones_are_written() {
         let mut file = Vec::new();
         begin(&mut file).unwrap();
-        let figures = [
+        let scalars = [
             ("return", 1.5),
             ("a/kl", f64::NAN),
             ("timing.secs", 2.0),
             ("zero", 0.0),
         ];
-        let figures = figures.map(|(tag, value)| (tag.to_owned(), value));
-        add(&mut file, 7, figures).unwrap();
+        let scalars = scalars.map(|(tag, value)| (tag.to_owned(), value));
+        add(&mut file, 7, scalars).unwrap();
         let found = read(&file);
         let found: Vec<_> = found
             .iter()

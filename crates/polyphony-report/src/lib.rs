@@ -6,7 +6,7 @@
 //!
 //! This crate must not know how runs are made: no models, algorithms or environments. A recipe is text with
 //! [`settings`] at paths. [`RunInfo`] holds everything else that must be known about a run. Each metric comes
-//! with its unit and meaning, which the run stores in its [`Catalog`]. Metrics, environments and algorithms that
+//! with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics, environments and algorithms that
 //! this crate has never heard of are therefore compared and drawn like any other.
 //!
 //! Older and newer programs can read the records: unknown keys are ignored, and absent ones have a default.
@@ -72,14 +72,16 @@ pub use error::{ReportError, Result};
 pub use evaluation::{EpisodeRecord, EvaluationRecord, EvaluationTiming, RoleReturn, RoleSummary};
 pub use files::{check_new, make_new, make_numbered, remove_unfinished, replace_text, unfinished};
 pub use info::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
-pub use metrics::{Catalog, Explanation, flat_name};
+pub use metrics::{MetricCatalog, MetricInfo, flat_name};
 pub use report::page;
 pub use run::{
     Run, check_training_run, evaluations, is_agent_of_run, is_run, metrics, recipe_text,
     trained_steps,
 };
-pub use run_directory::{Lengths, RunDirectory, check_free, save_evaluation, save_trained_steps};
-pub use settings::{FlatSettings, entries, fields, is_below, nested_choice, reader, settings};
+pub use run_directory::{
+    FileLengths, RunDirectory, check_free, save_evaluation, save_trained_steps,
+};
+pub use settings::{FlatSettings, entries, fields, is_below, nested_choice, ron_options, settings};
 pub use statistics::{ByTask, Estimate, mean, pass_at};
 pub use summary::before_and_after;
 pub use table::table;

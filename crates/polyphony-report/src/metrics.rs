@@ -1,7 +1,7 @@
 //! Metrics in a run's files: one JSON object per step, and a table of units and meanings.
 //!
 //! A metric is a [`Metric`] from the place where it is computed. Files store its value under a name made from its
-//! key. Its unit and meaning are stored once per run, in the [`Catalog`]. Names that this program does not know
+//! key. Its unit and meaning are stored once per run, in the [`MetricCatalog`]. Names that this program does not know
 //! are therefore shown like any other.
 
 use std::collections::{BTreeMap, HashSet};
@@ -73,8 +73,8 @@ fn number(value: MetricValue) -> Option<f64> {
     }
 }
 
-/// All figures of a line. Those of inner objects are called `name.inner`.
-pub(crate) fn figures(line: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> {
+/// All values of a line with their names. Values of inner objects are called `name.inner`.
+pub(crate) fn flat_values(line: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> {
     line.iter().flat_map(|(name, value)| match value {
         Value::Object(inner) => {
             let with_name = |(key, value)| (format!("{name}.{key}"), value);
@@ -84,8 +84,8 @@ pub(crate) fn figures(line: &Map<String, Value>) -> impl Iterator<Item = (String
     })
 }
 
-/// The figure of a line with a name from [`figures`].
-pub(crate) fn figure<'a>(line: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+/// The value of a line with a name from [`flat_values`].
+pub(crate) fn flat_value<'a>(line: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let inner = || {
         let (outer, key) = name.split_once('.')?;
         line.get(outer)?.get(key)
@@ -96,7 +96,7 @@ pub(crate) fn figure<'a>(line: &'a Map<String, Value>, name: &str) -> Option<&'a
 /// The unit and the meaning of a metric.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Explanation {
+pub struct MetricInfo {
     /// Its unit; empty for a plain number.
     pub unit: String,
     /// Its meaning, in a few words.
@@ -106,16 +106,16 @@ pub struct Explanation {
 /// The units and meanings of a run's metrics, by the patterns of their keys: `metrics.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Catalog {
-    patterns: IndexMap<String, Explanation>,
+pub struct MetricCatalog {
+    patterns: IndexMap<String, MetricInfo>,
 }
 
-impl Catalog {
+impl MetricCatalog {
     /// Adds new metrics and updates changed ones. Returns whether anything changed.
     pub fn add(&mut self, metrics: &[Metric]) -> bool {
         let mut is_changed = false;
         for metric in metrics {
-            let explanation = Explanation {
+            let explanation = MetricInfo {
                 unit: metric.unit.to_string(),
                 meaning: metric.meaning.to_string(),
             };
@@ -138,16 +138,16 @@ impl Catalog {
     }
 
     /// Every pattern with its explanation.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Explanation)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &MetricInfo)> {
         let patterns = self.patterns.iter();
         patterns.map(|(pattern, explanation)| (pattern.as_str(), explanation))
     }
 
     /// The key and the explanation of the metric with a name; `None` if no pattern matches.
-    pub fn find(&self, name: &str) -> Option<(MetricKey, &Explanation)> {
+    pub fn find(&self, name: &str) -> Option<(MetricKey, &MetricInfo)> {
         let patterns = patterns_of(name).into_iter();
         let known = patterns.filter_map(|pattern| self.patterns.get_full(&pattern));
-        let known: BTreeMap<usize, (&String, &Explanation)> = known
+        let known: BTreeMap<usize, (&String, &MetricInfo)> = known
             .map(|(index, pattern, explanation)| (index, (pattern, explanation)))
             .collect();
         let matching = known.into_values().filter_map(|(pattern, explanation)| {
@@ -323,7 +323,7 @@ mod tests {
             r#"{"step":3,"return":1.5,"reward/style":null,"writer/turn_1/return":0.5,"completion_tokens":64,"writer/kl":null,"timing":{"step_secs":2.0,"writer/update_secs":1.0}}"#
         );
         let object = line(3, &metrics).unwrap();
-        let names: Vec<String> = figures(&object).map(|(name, _)| name).skip(1).collect();
+        let names: Vec<String> = flat_values(&object).map(|(name, _)| name).skip(1).collect();
         let mut expected: Vec<String> = metrics
             .iter()
             .map(|metric| flat_name(&metric.key))
@@ -331,7 +331,7 @@ mod tests {
         expected.sort_by_key(|name| name.starts_with("timing."));
         assert_eq!(names, expected);
         for name in &names {
-            assert!(figure(&object, name).is_some(), "{name}");
+            assert!(flat_value(&object, name).is_some(), "{name}");
         }
         let with_value: Vec<String> = numbers(&metrics).map(|(name, _)| name).collect();
         assert!(!with_value.contains(&"reward/style".to_owned()) && with_value.len() == 5);
@@ -367,14 +367,17 @@ mod tests {
             key("timing.update_secs").of_role("writer"),
             key("value_loss").of_role("turn_1"),
         ];
-        let mut catalog = Catalog::default();
+        let mut catalog = MetricCatalog::default();
         let metrics: Vec<Metric> = keys.iter().map(|key| metric(key.clone(), 1.0)).collect();
         assert!(catalog.add(&metrics) && !catalog.add(&metrics));
         for key in &keys {
             let (found, explanation) = catalog.find(&flat_name(key)).unwrap();
             assert_eq!((&found, explanation.unit.as_str()), (key, "unit"));
             let written = serde_json::to_string(&catalog).unwrap();
-            assert_eq!(serde_json::from_str::<Catalog>(&written).unwrap(), catalog);
+            assert_eq!(
+                serde_json::from_str::<MetricCatalog>(&written).unwrap(),
+                catalog
+            );
         }
         for unknown in [
             "mood",
@@ -395,7 +398,7 @@ mod tests {
     #[test]
     fn changed_units_are_updated_and_unknown_keys_are_ignored() {
         let text = r#"{"a": {"unit": "x", "meaning": "m", "formula": "?"}, "b": {}}"#;
-        let mut catalog: Catalog = serde_json::from_str(text).unwrap();
+        let mut catalog: MetricCatalog = serde_json::from_str(text).unwrap();
         let b = catalog.find("b").unwrap().1;
         assert_eq!((b.unit.as_str(), b.meaning.as_str()), ("", ""));
         assert!(catalog.add(&[metric(MetricKey::new("a"), 1.0)]));
@@ -419,7 +422,7 @@ mod tests {
             ("/b", ["/<part>", "<role>/b"]),
         ] {
             let text = patterns.map(|pattern| format!("{pattern:?}: {{\"unit\": {pattern:?}}}"));
-            let catalog: Catalog =
+            let catalog: MetricCatalog =
                 serde_json::from_str(&format!("{{{}}}", text.join(","))).unwrap();
             assert_eq!(catalog.find(name).unwrap().1.unit, patterns[0], "{name}");
             // Both patterns match.
@@ -442,12 +445,12 @@ mod tests {
             part in proptest::option::of("[a-z]{1,6}(/[a-z]{1,3})?"),
         ) {
             let key = MetricKey { role: role.clone(), turn, name: name.into(), part };
-            let mut catalog = Catalog::default();
+            let mut catalog = MetricCatalog::default();
             catalog.add(&[metric(key.clone(), 1.0)]);
             prop_assert_eq!(catalog.find(&flat_name(&key)).unwrap().0, key.clone());
             if key.part.is_none() {
                 let roles = role.as_deref().into_iter().collect();
-                let plain = Catalog::default().key(&flat_name(&key), &roles);
+                let plain = MetricCatalog::default().key(&flat_name(&key), &roles);
                 prop_assert_eq!(plain, key);
             }
         }

@@ -15,9 +15,9 @@ use crate::{
     evaluation::EvaluationRecord,
     info::RunInfo,
     layout, legacy,
-    metrics::{Catalog, figures},
+    metrics::{MetricCatalog, flat_values},
     read::{lines, optional_json, optional_text},
-    settings::{FlatSettings, reader, settings},
+    settings::{FlatSettings, ron_options, settings},
 };
 
 /// A training run, a baseline or a saved evaluation on disk.
@@ -36,7 +36,7 @@ pub struct Run {
     /// The metrics of every step; empty for a baseline.
     pub metrics: Vec<Map<String, Value>>,
     /// The units and meanings of the metrics.
-    pub catalog: Catalog,
+    pub catalog: MetricCatalog,
     /// The evaluations, in the order in which they were made.
     pub evaluations: Vec<EvaluationRecord>,
     /// Notes on what is missing because an older program made the run, as whole sentences.
@@ -154,7 +154,7 @@ fn roles(metrics: &[Map<String, Value>], evaluations: &[EvaluationRecord]) -> Ve
         return evaluation.roles.keys().cloned().collect();
     }
     // Every role has this metric, and nothing else has it.
-    let names = metrics.first().into_iter().flat_map(figures);
+    let names = metrics.first().into_iter().flat_map(flat_values);
     let roles = names.filter_map(|(name, _)| Some(name.strip_suffix("/grad_norm")?.to_owned()));
     roles.collect::<IndexSet<String>>().into_iter().collect()
 }
@@ -223,7 +223,7 @@ pub fn trained_steps(run: &Path) -> Result<Option<usize>> {
     let Some(text) = optional_text(&path)? else {
         return Ok(None);
     };
-    match reader().from_str::<Trained>(&text) {
+    match ron_options().from_str::<Trained>(&text) {
         Ok(trained) => Ok(Some(trained.steps)),
         Err(source) => Err(ReportError::Ron {
             path,
@@ -254,8 +254,8 @@ pub fn evaluations(run: &Path) -> Result<Vec<EvaluationRecord>> {
 ///
 /// # Errors
 /// If the record cannot be read.
-pub(crate) fn catalog(run: &Path) -> Result<Option<Catalog>> {
-    let catalog: Option<Catalog> = optional_json(&run.join(layout::CATALOG))?;
+pub(crate) fn catalog(run: &Path) -> Result<Option<MetricCatalog>> {
+    let catalog: Option<MetricCatalog> = optional_json(&run.join(layout::CATALOG))?;
     Ok(catalog.map(|catalog| catalog.renamed(legacy::metric_name)))
 }
 

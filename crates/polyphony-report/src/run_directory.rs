@@ -18,7 +18,7 @@ use crate::{
     files::{UNFINISHED, make, make_numbered, replace_text},
     info::RunInfo,
     layout,
-    metrics::{Catalog, line, numbers},
+    metrics::{MetricCatalog, line, numbers},
     records::CheckpointedFile,
     run::{Run, catalog},
 };
@@ -37,13 +37,13 @@ pub struct RunDirectory {
     rollouts: BufWriter<File>,
     evaluations: BufWriter<File>,
     events: BufWriter<File>,
-    catalog: Catalog,
+    catalog: MetricCatalog,
 }
 
 /// The lengths of the files that grow with every step, in bytes. A checkpoint stores them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Lengths {
+pub struct FileLengths {
     metrics: u64,
     rollouts: u64,
     evaluations: u64,
@@ -87,19 +87,19 @@ impl RunDirectory {
     /// Writes the files that a run begins with. The recipe comes after the files that make a directory a training
     /// run. If the program is killed meanwhile, the run can be resumed or the directory counts as free.
     fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
-        let mut run = Self::open(path, Lengths::default())?;
+        let mut run = Self::open(path, FileLengths::default())?;
         run.save_recipe(recipe)?;
-        run.cut(Lengths::default())?;
+        run.truncate(FileLengths::default())?;
         run.save_info(info)?;
         Ok(run)
     }
 
-    /// Opens the files of a run's directory, which had these lengths when its checkpoint was made. Missing files
-    /// that were empty are made. The contents are not changed yet: see [`RunDirectory::cut`].
+    /// Opens the files of a run's directory. `lengths` are their lengths when the checkpoint was made. A missing
+    /// file is made if its length was 0. The contents are not changed yet: see [`RunDirectory::truncate`].
     ///
     /// # Errors
     /// If a file that was not empty is missing, another process is writing the files, or they cannot be written.
-    pub fn open(path: &Path, lengths: Lengths) -> Result<Self> {
+    pub fn open(path: &Path, lengths: FileLengths) -> Result<Self> {
         let tensorboard = path.join(layout::TENSORBOARD);
         let files = [
             (path.join(layout::METRICS), lengths.metrics),
@@ -131,7 +131,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// If a file has been changed since the checkpoint; the error names the file and the change.
-    pub fn check(&self, steps: usize, lengths: Lengths) -> Result<()> {
+    pub fn check(&self, steps: usize, lengths: FileLengths) -> Result<()> {
         self.checkpointed(layout::METRICS, &self.metrics, lengths.metrics)
             .check_metrics(steps)?;
         self.checkpointed(layout::ROLLOUTS, &self.rollouts, lengths.rollouts)
@@ -156,19 +156,19 @@ impl RunDirectory {
         }
     }
 
-    /// Cuts the files to these lengths, which have been [checked](RunDirectory::check).
+    /// Truncates the files to these lengths, which must have been [checked](RunDirectory::check).
     ///
     /// # Errors
     /// If the disk is gone.
-    pub fn cut(&mut self, lengths: Lengths) -> Result<()> {
-        let cut = |file: &mut BufWriter<File>, length| {
+    pub fn truncate(&mut self, lengths: FileLengths) -> Result<()> {
+        let truncate = |file: &mut BufWriter<File>, length| {
             file.get_ref().set_len(length)?;
             file.seek(SeekFrom::Start(length)).map(drop)
         };
-        cut(&mut self.metrics, lengths.metrics)
-            .and_then(|()| cut(&mut self.rollouts, lengths.rollouts))
-            .and_then(|()| cut(&mut self.evaluations, lengths.evaluations))
-            .and_then(|()| cut(&mut self.events, lengths.events))
+        truncate(&mut self.metrics, lengths.metrics)
+            .and_then(|()| truncate(&mut self.rollouts, lengths.rollouts))
+            .and_then(|()| truncate(&mut self.evaluations, lengths.evaluations))
+            .and_then(|()| truncate(&mut self.events, lengths.events))
             .and_then(|()| match lengths.events {
                 0 => events::begin(&mut self.events),
                 _ => Ok(()),
@@ -180,14 +180,14 @@ impl RunDirectory {
     ///
     /// # Errors
     /// If the disk is full or gone.
-    pub fn sync(&mut self) -> Result<Lengths> {
+    pub fn sync(&mut self) -> Result<FileLengths> {
         let sync = |file: &mut BufWriter<File>| {
             file.flush()?;
             file.get_ref().sync_all()?;
             Ok::<_, io::Error>(file.get_ref().metadata()?.len())
         };
         let mut sync_all = || {
-            Ok(Lengths {
+            Ok(FileLengths {
                 metrics: sync(&mut self.metrics)?,
                 rollouts: sync(&mut self.rollouts)?,
                 evaluations: sync(&mut self.evaluations)?,
@@ -262,7 +262,7 @@ impl RunDirectory {
         let step = evaluation.step.unwrap_or_default();
         let mut write = || {
             write_line(&mut self.evaluations, evaluation)?;
-            events::add(&mut self.events, step, evaluation.figures())?;
+            events::add(&mut self.events, step, evaluation.scalars())?;
             // Written last, because the last evaluation marks a run as complete.
             self.events.flush()?;
             self.evaluations.flush()
@@ -514,7 +514,7 @@ mod tests {
         let path = folder.path().join("run");
         let mut directory = RunDirectory::open(&path, lengths).unwrap();
         directory.check(1, lengths).unwrap();
-        directory.cut(lengths).unwrap();
+        directory.truncate(lengths).unwrap();
         assert_eq!(directory.sync().unwrap(), lengths);
         let after = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
         assert_eq!(after, before);
@@ -676,7 +676,7 @@ mod tests {
         drop(RunDirectory::open(&run, lengths).unwrap());
         assert!(run.join(layout::ROLLOUTS).exists());
         fs::remove_file(run.join(layout::METRICS)).unwrap();
-        drop(RunDirectory::open(&run, Lengths::default()).unwrap());
+        drop(RunDirectory::open(&run, FileLengths::default()).unwrap());
         assert!(run.join(layout::METRICS).exists());
     }
 
@@ -778,10 +778,10 @@ mod tests {
 
     #[test]
     fn lengths_may_lack_keys_and_have_unknown_ones() {
-        let lengths: Lengths = serde_json::from_str(r#"{"metrics": 3, "videos": 9}"#).unwrap();
-        let expected = Lengths {
+        let lengths: FileLengths = serde_json::from_str(r#"{"metrics": 3, "videos": 9}"#).unwrap();
+        let expected = FileLengths {
             metrics: 3,
-            ..Lengths::default()
+            ..FileLengths::default()
         };
         assert_eq!(lengths, expected);
     }

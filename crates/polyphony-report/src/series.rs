@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    metrics::{STEP, figure},
+    metrics::{STEP, flat_value},
     run::Run,
     statistics::mean,
 };
@@ -13,7 +13,7 @@ pub(crate) type Series = Vec<(usize, f64)>;
 
 /// The series of a metric.
 pub(crate) fn of_run(run: &Run, name: &str) -> Series {
-    let value = |line| Some((step(line)?, figure(line, name)?.as_f64()?));
+    let value = |line| Some((step(line)?, flat_value(line, name)?.as_f64()?));
     run.metrics.iter().filter_map(value).collect()
 }
 

@@ -21,7 +21,7 @@ pub type FlatSettings = IndexMap<String, String>;
 const CHOICES: [&str; 2] = ["environment", "algorithm"];
 
 /// RON as recipes use it: `top_k: 50` means the same as `top_k: Some(50)`.
-pub fn reader() -> ron::Options {
+pub fn ron_options() -> ron::Options {
     ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
 }
 
@@ -124,7 +124,10 @@ pub fn fields(text: &str) -> Option<Vec<(String, String)>> {
     if trimmed(text).starts_with('{') {
         return None;
     }
-    reader().from_str(text).ok().map(|Fields(fields)| fields)
+    ron_options()
+        .from_str(text)
+        .ok()
+        .map(|Fields(fields)| fields)
 }
 
 /// The keys of a RON map whose keys are texts, each with the text of its value; `None` for anything else.
@@ -132,7 +135,10 @@ pub fn entries(text: &str) -> Option<Vec<(String, String)>> {
     if !trimmed(text).starts_with('{') {
         return None;
     }
-    reader().from_str(text).ok().map(|Fields(fields)| fields)
+    ron_options()
+        .from_str(text)
+        .ok()
+        .map(|Fields(fields)| fields)
 }
 
 /// Splits a choice that contains nothing but another choice with fields: `SingleAgent(Coding(turns: 2))` into

@@ -13,7 +13,7 @@ const RESAMPLES: usize = 2000;
 /// The fraction of bootstrap means that lies within an interval.
 const CONFIDENCE: f64 = 0.95;
 
-/// A figure for each task of an evaluation, by the tasks' identifiers.
+/// A value for each task of an evaluation, by the tasks' identifiers.
 pub type ByTask<'a> = IndexMap<&'a str, f64>;
 
 /// A mean with its 95 % confidence interval.

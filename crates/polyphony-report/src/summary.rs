@@ -7,7 +7,7 @@ use crate::{evaluation::EvaluationRecord, table::table, visible::visible};
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
 
-/// A table of figures before and after training, and as an example the task whose return changed by the median.
+/// A table of results before and after training, and as an example the task whose return changed by the median.
 /// `roles` are the names of the roles.
 pub fn before_and_after<R: AsRef<str>>(
     before: &EvaluationRecord,
@@ -74,7 +74,7 @@ mod tests {
     use crate::fixture;
 
     #[test]
-    fn shows_figures_and_the_median_example() {
+    fn shows_results_and_the_median_example() {
         let evaluation = |values: [f64; 3]| {
             let texts = values.map(|value| format!("says\n{value}"));
             let episodes: Vec<(f64, &str)> = values

@@ -17,7 +17,7 @@ use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
 use polyphony_report::{
-    FlatSettings, Lengths, ReportError, RunDirectory, reader, remove_unfinished, settings,
+    FileLengths, FlatSettings, ReportError, RunDirectory, remove_unfinished, ron_options, settings,
     unfinished,
 };
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub(crate) struct Position {
     /// The number of steps that are done.
     pub(crate) steps: usize,
     /// The lengths of the record files after these steps.
-    pub(crate) lengths: Lengths,
+    pub(crate) lengths: FileLengths,
     /// The best joint action so far.
     #[serde(default)]
     pub(crate) best: Option<Best>,
@@ -374,7 +374,7 @@ fn way_out(run: &Path, path: &Path) -> String {
     let previous = all.iter().rev().find(|(done, _)| *done < steps(path));
     let previous = previous.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
     let reason = match previous.as_str() {
-        "start" => "it is the first one",
+        "start" => "there is no earlier one",
         _ => "use the one before it",
     };
     format!(
@@ -387,7 +387,7 @@ fn read_state(path: &Path) -> Result<State> {
     let file = path.join(STATE);
     let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let damaged = || format!("{} is damaged", file.display());
-    let header: Header = reader().from_str(&text).with_context(damaged)?;
+    let header: Header = ron_options().from_str(&text).with_context(damaged)?;
     ensure!(
         header.format == FORMAT,
         "it was written by {} polyphony (format {}; this one reads {FORMAT})",
@@ -398,7 +398,7 @@ fn read_state(path: &Path) -> Result<State> {
         },
         header.format
     );
-    reader().from_str(&text).with_context(damaged)
+    ron_options().from_str(&text).with_context(damaged)
 }
 
 /// Refuses a checkpoint that was made with another recipe. A setting that only one of the two has is ignored:
@@ -410,7 +410,7 @@ fn check_settings(
 ) -> Result<()> {
     if let Some((path, value)) = changeable.forbidden_change(checkpoint, recipe) {
         bail!(
-            "it was made with another recipe than the run's recipe.ron: `{path}` was {value}, and is {} now",
+            "it was made with a different recipe than the run's recipe.ron: `{path}` was {value}, and is {} now",
             recipe[path]
         );
     }

@@ -219,7 +219,7 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Ep
     let is_per_role = episode
         .rewards
         .iter()
-        .any(|reward| reward.roles().is_some());
+        .any(|reward| reward.role_count().is_some());
     let roles = environment.roles().iter().enumerate();
     let texts_of = |turn: &Turn| {
         let responses = turn.action.responses.iter();
@@ -389,7 +389,7 @@ mod tests {
         };
         assert_eq!(record.roles["first"], summary(3.0, 0.0));
         assert_eq!(record.roles["second"], summary(5.0, 1.0));
-        let figures = record.figures();
+        let figures = record.scalars();
         let expected = [
             ("held_out/return", 0.8125),
             ("held_out/reward/style", 0.8125),

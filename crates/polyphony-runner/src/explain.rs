@@ -1,7 +1,7 @@
 //! Explains what is wrong with a recipe: names the place, and the nearest name that exists.
 
 use anyhow::{Error, anyhow};
-use polyphony_report::reader;
+use polyphony_report::ron_options;
 use ron::{
     error::{Error as Code, Position, SpannedError},
     value::RawValue,
@@ -117,7 +117,7 @@ fn value_of<'t>(text: &'t str, key: &str) -> Option<&'t str> {
         #[serde(borrow, default)]
         algorithm: Option<&'t RawValue>,
     }
-    let choices: Choices<'t> = reader().from_str(text).ok()?;
+    let choices: Choices<'t> = ron_options().from_str(text).ok()?;
     let value = match key {
         "environment" => Some(choices.environment),
         "train" => choices.train,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, bail};
 use polyphony_marl::{AlgorithmSettings, LongPrompts, RolloutWeights, TrainingConfig, Updates};
 use polyphony_model::{LoraConfig, Projection, Sampling};
-use polyphony_report::reader;
+use polyphony_report::ron_options;
 use serde::{Deserialize, Serialize};
 
 use crate::{choice::Choice, device::Devices, explain, registry::Registry};
@@ -249,7 +249,7 @@ impl Recipe {
     }
 
     fn read(registry: &Registry, text: &str) -> Result<ResolvedRecipe> {
-        let recipe: Self = reader()
+        let recipe: Self = ron_options()
             .from_str(text)
             .map_err(|error| explain::in_file(&error, text))?;
         recipe
@@ -267,7 +267,7 @@ impl Recipe {
     /// The recipe with one change of the form `path=value`.
     fn with(&self, registry: &Registry, change: &str) -> Result<ResolvedRecipe> {
         let overrides::Override { path, value, text } = overrides::apply(&self.to_ron(), change)?;
-        let recipe: Self = reader().from_str(&text).map_err(|error| {
+        let recipe: Self = ron_options().from_str(&text).map_err(|error| {
             let reason = explain::reason(&error, &text);
             anyhow!("`{path}` cannot be {value}: {reason}")
         })?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_report::{Lengths, RunDirectory, check_training_run};
+use polyphony_report::{FileLengths, RunDirectory, check_training_run};
 
 use crate::{
     changeable::Changeable,
@@ -48,7 +48,7 @@ pub fn resume(
         Some(checkpoint) => Some(Checkpoint::open(path, checkpoint, &recipe, &changeable)?),
     };
     let mut run = match &checkpoint {
-        None => RunDirectory::open(path, Lengths::default())?,
+        None => RunDirectory::open(path, FileLengths::default())?,
         Some(checkpoint) => checkpoint.open_records()?,
     };
     let prepared = Prepared::for_training(registry, &recipe, algorithm, observer)?;
@@ -63,7 +63,7 @@ pub fn resume(
     };
     // In this order, a run that is killed here can still be resumed from its newest checkpoint.
     checkpoint::rewind_to(path, position.steps, &recipe)?;
-    run.cut(position.lengths)?;
+    run.truncate(position.lengths)?;
     run.save_recipe(&recipe.to_ron())?;
     run.save_info(&info)?;
     session.save_environment(&run)?;

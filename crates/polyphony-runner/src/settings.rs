@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
-use polyphony_report::{fields, reader};
+use polyphony_report::{fields, ron_options};
 use ron::error::{Error as Code, SpannedError};
 use serde::{
     Deserializer, Serialize,
@@ -20,7 +20,7 @@ pub(crate) fn read_settings<S: Serialize + DeserializeOwned>(
     choice: &Choice,
 ) -> Result<(S, Choice)> {
     let (name, given) = (choice.name(), choice.settings());
-    let settings: S = reader()
+    let settings: S = ron_options()
         .from_str(given)
         .map_err(|error| WrongChoice::settings(name, &error, given))?;
     let layout = ron::ser::PrettyConfig::new().struct_names(false);
@@ -34,7 +34,7 @@ pub(crate) fn read_settings<S: Serialize + DeserializeOwned>(
 
 /// Refuses settings with a key that is not `known`. Settings that are not a struct have no keys to check.
 fn check_keys(name: &str, given: &str, known: &[&str]) -> Result<(), WrongChoice> {
-    match reader().from_str_seed(given, Keys(known)) {
+    match ron_options().from_str_seed(given, Keys(known)) {
         Err(SpannedError {
             code: Code::NoSuchStructField { found, .. },
             span,

@@ -77,7 +77,7 @@ impl Models {
         }
         models
             .iter()
-            .try_for_each(|model| polyphony_hub::check(model))?;
+            .try_for_each(|model| polyphony_hub::check_model_name(model))?;
         let mut opened = Self {
             base_models: Vec::new(),
             agents: Vec::new(),

@@ -93,7 +93,7 @@ mod tests {
     };
 
     #[test]
-    fn a_table_reports_skipped_episodes_and_leaves_unknown_figures_blank() {
+    fn a_table_reports_skipped_episodes_and_leaves_unknown_values_blank() {
         let run = |name: &str, changes: &[&str], solved: Option<bool>| {
             let mut evaluation = fixture::evaluation(&[(1.0, "")]);
             evaluation.cut_episodes = usize::from(solved.is_none());

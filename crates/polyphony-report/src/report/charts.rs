@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     evaluation::EvaluationRecord,
-    metrics::{Explanation, flat_name},
+    metrics::{MetricInfo, flat_name},
     series::{Series, mean_and_range, smoothed, window},
 };
 
@@ -59,7 +59,7 @@ const SMOOTH: &str = "Lines are moving averages over a tenth of the steps; dots 
 
 /// The meaning of a metric as a sentence, and axes with its unit. A plain number has no unit: its axis shows
 /// `title`.
-fn caption_and_axes(explanation: &Explanation, title: &str) -> (String, Value) {
+fn caption_and_axes(explanation: &MetricInfo, title: &str) -> (String, Value) {
     let sentence = match explanation.meaning.as_str() {
         "" => String::new(),
         meaning => format!("{meaning}."),
@@ -90,9 +90,7 @@ fn curve(series: &[Series], name: &str, index: usize) -> Vec<Trace> {
         traces.push(with(each_step, "showlegend", false));
     } else {
         let edge = |which: usize, label: &str| {
-            let values = combined
-                .iter()
-                .map(|(step, figures)| (*step, figures[which]));
+            let values = combined.iter().map(|(step, values)| (*step, values[which]));
             let trace = line(values, &format!("{name}, {label} of the seeds"), index, 0.0);
             with(trace, "showlegend", false)
         };
@@ -121,7 +119,7 @@ pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
         "{SMOOTH} Diamonds are returns on held-out tasks with their 95 % interval over tasks and seeds."
     );
     let all = Chart::new("Return over training", caption, traces, over_steps(RETURN));
-    let of_roles = by_role(groups, &[Figure::named(RETURN)]).into_iter();
+    let of_roles = by_role(groups, &[RoleMetric::named(RETURN)]).into_iter();
     let of_roles = of_roles.map(|chart| Chart {
         title: "Return of each role".to_owned(),
         ..chart
@@ -132,18 +130,21 @@ pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
 /// Every part of the reward.
 pub(super) fn parts(groups: &[Group<'_>]) -> Vec<Chart> {
     let mut charts = matching(groups, |key| key.role.is_none() && key.name == REWARD);
-    charts.extend(by_role(groups, &figures(groups, |key| key.name == REWARD)));
+    charts.extend(by_role(
+        groups,
+        &role_metrics(groups, |key| key.name == REWARD),
+    ));
     charts
 }
 
 /// The metrics of [`AGENTS`], per role and turn.
 pub(super) fn agents(groups: &[Group<'_>]) -> Vec<Chart> {
-    by_role(groups, &AGENTS.map(Figure::named))
+    by_role(groups, &AGENTS.map(RoleMetric::named))
 }
 
 /// The metrics of [`HEALTH`], per role and turn.
 pub(super) fn health(groups: &[Group<'_>]) -> Vec<Chart> {
-    by_role(groups, &HEALTH.map(Figure::named))
+    by_role(groups, &HEALTH.map(RoleMetric::named))
 }
 
 /// The metrics of the algorithm: everything that no other section has, except what environments count.
@@ -158,7 +159,7 @@ pub(super) fn algorithm(groups: &[Group<'_>]) -> Vec<Chart> {
         let is_of_environment = key.role.is_none() && name.contains('/');
         !key.is_timing() && !is_of_environment && !known.into_iter().any(|known| *known == name)
     };
-    let mut charts = by_role(groups, &figures(groups, is_of_algorithm));
+    let mut charts = by_role(groups, &role_metrics(groups, is_of_algorithm));
     charts.extend(matching(groups, |key| {
         key.role.is_none() && is_of_algorithm(key)
     }));
@@ -247,8 +248,8 @@ fn matching(groups: &[Group<'_>], is_match: impl Fn(&MetricKey) -> bool) -> Vec<
 }
 
 /// The first explanation that is not empty.
-fn first_explanation<'a>(explanations: impl Iterator<Item = &'a Explanation>) -> &'a Explanation {
-    const EMPTY: &Explanation = &Explanation {
+fn first_explanation<'a>(explanations: impl Iterator<Item = &'a MetricInfo>) -> &'a MetricInfo {
+    const EMPTY: &MetricInfo = &MetricInfo {
         unit: String::new(),
         meaning: String::new(),
     };
@@ -260,12 +261,12 @@ fn first_explanation<'a>(explanations: impl Iterator<Item = &'a Explanation>) ->
 
 /// A metric without its role and turn.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Figure {
+struct RoleMetric {
     name: String,
     part: Option<String>,
 }
 
-impl Figure {
+impl RoleMetric {
     fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -288,23 +289,23 @@ impl Figure {
     }
 }
 
-/// The figures of roles whose keys match, in the order in which the run writes them.
-fn figures(groups: &[Group<'_>], is_match: impl Fn(&MetricKey) -> bool) -> Vec<Figure> {
+/// The metrics of roles whose keys match, in the order in which the run writes them.
+fn role_metrics(groups: &[Group<'_>], is_match: impl Fn(&MetricKey) -> bool) -> Vec<RoleMetric> {
     let keys = groups
         .iter()
         .flat_map(|group| group.metrics.values())
         .map(|curves| &curves.key);
     let of_roles = keys.filter(|key| key.role.is_some() && is_match(key));
-    let figures: IndexSet<Figure> = of_roles.map(Figure::of).collect();
-    figures.into_iter().collect()
+    let metrics: IndexSet<RoleMetric> = of_roles.map(RoleMetric::of).collect();
+    metrics.into_iter().collect()
 }
 
-/// One chart for each figure, with a line for each role of each group, or for each role and turn. Figures without
-/// values are left out here; they are among all metrics.
-fn by_role(groups: &[Group<'_>], figures: &[Figure]) -> Vec<Chart> {
+/// One chart for each metric, with a line for each role of each group, or for each role and turn. Metrics without
+/// values are left out here; they are in the section of all metrics.
+fn by_role(groups: &[Group<'_>], metrics: &[RoleMetric]) -> Vec<Chart> {
     let of_roles = curves_of_roles(groups);
-    let chart = |figure: &Figure| {
-        let lines = of_roles.get(figure)?;
+    let chart = |metric: &RoleMetric| {
+        let lines = of_roles.get(metric)?;
         let mut traces = Vec::new();
         for (index, (group, curves)) in lines.iter().enumerate() {
             let role = curves.key.role.as_deref().unwrap_or_default();
@@ -319,22 +320,22 @@ fn by_role(groups: &[Group<'_>], figures: &[Figure]) -> Vec<Chart> {
             traces.extend(curve(&curves.series, &label, index));
         }
         let explanations = lines.iter().map(|(_, curves)| &curves.explanation);
-        let title = figure.title();
+        let title = metric.title();
         let (caption, layout) = caption_and_axes(first_explanation(explanations), &title);
         Some(Chart::new(title, caption, traces, layout))
     };
-    figures.iter().filter_map(chart).collect()
+    metrics.iter().filter_map(chart).collect()
 }
 
-/// The metrics of roles that have values, by figure.
+/// The curves of all metrics of roles that have values.
 fn curves_of_roles<'a>(
     groups: &'a [Group<'a>],
-) -> IndexMap<Figure, Vec<(&'a Group<'a>, &'a Curves)>> {
-    let mut of_roles: IndexMap<Figure, Vec<_>> = IndexMap::new();
+) -> IndexMap<RoleMetric, Vec<(&'a Group<'a>, &'a Curves)>> {
+    let mut of_roles: IndexMap<RoleMetric, Vec<_>> = IndexMap::new();
     for group in groups {
         for curves in group.metrics.values() {
             if curves.key.role.is_some() && curves.has_values() {
-                let lines = of_roles.entry(Figure::of(&curves.key)).or_default();
+                let lines = of_roles.entry(RoleMetric::of(&curves.key)).or_default();
                 lines.push((group, curves));
             }
         }

@@ -1,4 +1,4 @@
-//! Charts of evaluations: the returns of each method, and figures on held-out tasks.
+//! Charts of evaluations: the returns of each method, and other results on held-out tasks.
 
 use std::collections::HashMap;
 
@@ -16,12 +16,12 @@ use crate::{
     statistics::{ByTask, Estimate},
 };
 
-/// A figure of the runs' evaluations over tasks and seeds, at the steps that all runs have; `None` if no step has
-/// the figure.
+/// A value of the runs' evaluations over tasks and seeds, at the steps that all runs have; `None` if no step has
+/// the value.
 pub(super) fn held_out(
     group: &Group<'_>,
     index: usize,
-    figure: &dyn Fn(&EvaluationRecord) -> ByTask<'_>,
+    values_of: &dyn Fn(&EvaluationRecord) -> ByTask<'_>,
 ) -> Option<Trace> {
     let steps = group.runs[0]
         .evaluations
@@ -31,7 +31,7 @@ pub(super) fn held_out(
     let at = |step: usize| {
         let runs: Option<Vec<ByTask<'_>>> = by_step
             .iter()
-            .map(|evaluations| Some(figure(evaluations.get(&step).copied()?)))
+            .map(|evaluations| Some(values_of(evaluations.get(&step).copied()?)))
             .collect();
         let is_complete = |runs: &Vec<ByTask<'_>>| runs.iter().all(|tasks| !tasks.is_empty());
         Some((step, Estimate::of_runs(&runs.filter(is_complete)?)))
@@ -71,13 +71,14 @@ pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
     let rates: IndexSet<usize> = evaluations()
         .flat_map(|evaluation| evaluation.pass_at.keys().copied())
         .collect();
-    let chart = |title: String, caption, unit, figure: &dyn Fn(&EvaluationRecord) -> ByTask<'_>| {
-        let lines = groups.iter().enumerate();
-        let traces = lines
-            .filter_map(|(index, group)| held_out(group, index, figure))
-            .collect();
-        Chart::new(title, caption, traces, over_steps(unit))
-    };
+    let chart =
+        |title: String, caption, unit, values_of: &dyn Fn(&EvaluationRecord) -> ByTask<'_>| {
+            let lines = groups.iter().enumerate();
+            let traces = lines
+                .filter_map(|(index, group)| held_out(group, index, values_of))
+                .collect();
+            Chart::new(title, caption, traces, over_steps(unit))
+        };
     let part = |part: &String| {
         let caption = "Mean of this part of the return with its 95 % interval.".to_owned();
         chart(

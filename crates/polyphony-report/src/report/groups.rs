@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use polyphony_episode::MetricKey;
 
 use crate::{
-    metrics::{Explanation, STEP, figures},
+    metrics::{MetricInfo, STEP, flat_values},
     run::Run,
     series::{Series, step},
 };
@@ -22,7 +22,7 @@ pub(super) struct Group<'a> {
 pub(super) struct Curves {
     pub(super) key: MetricKey,
     /// The unit and the meaning; empty if they are not known.
-    pub(super) explanation: Explanation,
+    pub(super) explanation: MetricInfo,
     /// One series per run.
     pub(super) series: Vec<Series>,
 }
@@ -84,7 +84,7 @@ fn collect(runs: &[&Run]) -> IndexMap<String, Curves> {
         let roles = run.info.environment.role_names();
         for line in &run.metrics {
             let step = step(line);
-            for (name, value) in figures(line).filter(|(name, _)| name != STEP) {
+            for (name, value) in flat_values(line).filter(|(name, _)| name != STEP) {
                 let curves = metrics.entry(name).or_insert_with_key(|name| Curves {
                     key: run.catalog.key(name, &roles),
                     explanation: explanation(runs, name),
@@ -98,7 +98,7 @@ fn collect(runs: &[&Run]) -> IndexMap<String, Curves> {
 }
 
 /// The explanation of a metric, from the first run that has one.
-fn explanation(runs: &[&Run], name: &str) -> Explanation {
+fn explanation(runs: &[&Run], name: &str) -> MetricInfo {
     let mut found = runs.iter().filter_map(|run| run.catalog.find(name));
     found
         .next()

@@ -13,7 +13,7 @@ use crate::{evaluation::RoleReturn, fixture, run_directory::RunDirectory};
 fn write(path: &Path, seed: u64) {
     let recipe = fixture::TLDR.replace("seed: 1,", &format!("seed: {seed},"));
     let mut run = RunDirectory::create(Some(path), &recipe, &fixture::info(seed)).unwrap();
-    let figure = |step: usize| {
+    let metrics = |step: usize| {
         let key = MetricKey::new("value_loss").of_role("summarizer");
         [
             Metric::new(
@@ -32,7 +32,7 @@ fn write(path: &Path, seed: u64) {
     };
     for step in 0..=2 {
         if step > 0 {
-            run.record(step, &figure(step), [json!({"task": "a"})])
+            run.record(step, &metrics(step), [json!({"task": "a"})])
                 .unwrap();
         }
         let mut evaluation = fixture::evaluation(&[(step as f64, "<script>alert(1)</script>")]);

@@ -145,7 +145,7 @@ fn every_metric_has_a_section_and_so_have_unknown_ones() {
     for (charts, expected) in &rows {
         assert_eq!(shown(charts), *expected);
     }
-    let names = runs[0].metrics.iter().flat_map(metrics::figures);
+    let names = runs[0].metrics.iter().flat_map(metrics::flat_values);
     let names: IndexSet<String> = names
         .map(|(name, _)| name)
         .filter(|name| name != "step")
