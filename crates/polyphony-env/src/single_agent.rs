@@ -186,7 +186,9 @@ impl Environment for SingleAgent {
         let Outcome { reward, next } = self.team.step(task, &past, &self.team_action(action))?;
         Ok(match next {
             Next::End => Outcome::end(reward),
-            Next::Continue(observations) => Outcome::go_on(reward, vec![self.join(&observations)]),
+            Next::Continue(observations) => {
+                Outcome::continue_with(reward, vec![self.join(&observations)])
+            }
         })
     }
 }
@@ -244,7 +246,7 @@ mod tests {
             let advice = task.field("advice").unwrap_or_default();
             let echoes =
                 [first, second].map(|text| Observation::new(format!("said {text}{advice}")));
-            Ok(Outcome::go_on(reward, echoes.into()))
+            Ok(Outcome::continue_with(reward, echoes.into()))
         }
     }
 

@@ -252,7 +252,7 @@ impl Environment for CodingEnvironment {
             return Ok(Outcome::end(reward));
         }
         let observations = self.feedback(&problem, &assessment, [auxiliary, main])?;
-        Ok(Outcome::go_on(reward, observations))
+        Ok(Outcome::continue_with(reward, observations))
     }
 }
 

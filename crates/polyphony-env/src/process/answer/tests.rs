@@ -213,7 +213,10 @@ fn rewards_are_shared_or_per_role() {
     assert_eq!(step(false, end), Ok(Outcome::end(shared.clone())));
     let next = r#"{"id": 3, "reward": {"y": 1, "x": -0.5}, "observations": ["go", "stop"]}"#;
     let observations = ["go", "stop"].map(Observation::new).into();
-    assert_eq!(step(false, next), Ok(Outcome::go_on(shared, observations)));
+    assert_eq!(
+        step(false, next),
+        Ok(Outcome::continue_with(shared, observations))
+    );
     let per_role = Reward::per_role([vec![("x", 0.5)], vec![]]);
     let end = r#"{"id": 3, "reward": [{"x": 0.5}, {}], "end": true}"#;
     assert_eq!(step(true, end), Ok(Outcome::end(per_role)));
