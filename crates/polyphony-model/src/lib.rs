@@ -54,7 +54,7 @@ pub use config::{Architecture, AttentionScores, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
     Adapter, Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer,
-    Weights, catches_panics, convert, encode_continuation, encode_conversation, save, save_tensors,
+    Weights, is_catching_panic, convert, encode_continuation, encode_conversation, save, save_tensors,
 };
 pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,

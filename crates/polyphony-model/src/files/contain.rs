@@ -17,12 +17,12 @@ thread_local! {
 /// ```
 /// let default_hook = std::panic::take_hook();
 /// std::panic::set_hook(Box::new(move |panic| {
-///     if !polyphony_model::catches_panics() {
+///     if !polyphony_model::is_catching_panic() {
 ///         default_hook(panic);
 ///     }
 /// }));
 /// ```
-pub fn catches_panics() -> bool {
+pub fn is_catching_panic() -> bool {
     CATCHING.get()
 }
 

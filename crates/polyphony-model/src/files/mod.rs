@@ -28,7 +28,7 @@ mod weights;
 
 pub use self::adapter::Adapter;
 pub use self::assets::Assets;
-pub use self::contain::catches_panics;
+pub use self::contain::is_catching_panic;
 pub use self::conversation::{encode_continuation, encode_conversation};
 pub use self::model_files::ModelFiles;
 pub(crate) use self::save::save_adapter;
