@@ -40,16 +40,16 @@ mod writing;
 
 pub use coding::{
     Assessment, Body, Coding, CodingEnvironment, CodingSettings, Definition, Draft, Ending, Expert,
-    ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run,
-    SyntaxErrorIn, VisibleAsserts, start_pool,
+    ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, LocatedSyntaxError,
+    ProgramRun, Results, Review, VisibleAsserts, start_pool,
 };
 pub use dataset::{
-    DataBounds, DataSetError, Embedded, EmbeddedSet, Exceeded, File, Problems, RecordLocation,
+    BoundExceeded, DataBounds, DataSetError, Embedded, EmbeddedSet, File, Problems, RecordLocation,
 };
 #[doc(hidden)]
 pub use process::read_process_answers;
 pub use process::{Process, check as check_process};
-pub use quiet::catches_panics;
+pub use quiet::is_catching_panic;
 pub use single_agent::SingleAgent;
 pub use writing::{Arxiv, Tldr, Writing, WritingTask};
 

@@ -19,12 +19,12 @@ thread_local! {
 /// ```
 /// let usual = std::panic::take_hook();
 /// std::panic::set_hook(Box::new(move |panic| {
-///     if !polyphony_env::catches_panics() {
+///     if !polyphony_env::is_catching_panic() {
 ///         usual(panic);
 ///     }
 /// }));
 /// ```
-pub fn catches_panics() -> bool {
+pub fn is_catching_panic() -> bool {
     CATCHING.get()
 }
 
@@ -53,21 +53,26 @@ mod tests {
         let this = thread::current().id();
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            if thread::current().id() == this && catches_panics() {
+            if thread::current().id() == this && is_catching_panic() {
                 CAUGHT_PANICS.fetch_add(1, Ordering::Relaxed);
             } else {
                 usual(panic);
             }
         }));
-        assert!(!catches_panics());
+        assert!(!is_catching_panic());
         for before in 0..2 {
             assert!(catch_panic(|| panic!("damaged")).is_err());
             // The hook is still there: nothing in this crate has replaced it.
             assert_eq!(CAUGHT_PANICS.load(Ordering::Relaxed), before + 1);
-            assert!(!catches_panics());
+            assert!(!is_catching_panic());
         }
         assert_eq!(
-            catch_panic(|| (catches_panics(), catch_panic(|| 1).ok(), catches_panics())).ok(),
+            catch_panic(|| (
+                is_catching_panic(),
+                catch_panic(|| 1).ok(),
+                is_catching_panic()
+            ))
+            .ok(),
             Some((true, Some(1), true))
         );
     }

@@ -178,7 +178,7 @@ impl Program {
 /// Silences the panics of decoders and tokenizers on damaged data: they are caught and become errors.
 fn set_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
-        if !polyphony_env::catches_panics() && !polyphony_model::catches_panics() {
+        if !polyphony_env::is_catching_panic() && !polyphony_model::is_catching_panic() {
             terminal::write_panic(panic);
         }
     }));

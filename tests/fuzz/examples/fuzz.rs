@@ -33,7 +33,7 @@ fn abort_on_panics() {
     drop(std::panic::take_hook());
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !(polyphony_env::catches_panics() || polyphony_model::catches_panics()) {
+        if !(polyphony_env::is_catching_panic() || polyphony_model::is_catching_panic()) {
             usual(panic);
             process::abort();
         }

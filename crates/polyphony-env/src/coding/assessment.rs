@@ -15,7 +15,7 @@ use polyphony_sandbox::{AssertOutcome, Verdict};
 
 use super::{
     function::{Body, Function, HelperUse, Results},
-    program::SyntaxErrorIn,
+    program::LocatedSyntaxError,
 };
 
 /// The names of the reward's parts, in the order of the levels.
@@ -39,7 +39,7 @@ pub struct Assessment {
     /// How the entry function uses the helper.
     pub helper_use: HelperUse,
     /// How the program ran; `None` if there is no entry function that returns a value.
-    pub run: Option<Run>,
+    pub run: Option<ProgramRun>,
 }
 
 /// Whether a response defines the requested function.
@@ -55,9 +55,9 @@ pub enum Definition {
 
 /// How a program ran.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Run {
+pub enum ProgramRun {
     /// Python could not compile it.
-    SyntaxError(SyntaxErrorIn),
+    SyntaxError(LocatedSyntaxError),
     /// The outcome of each assert, in the order of the tests.
     Tested(Vec<AssertOutcome>),
 }
@@ -92,8 +92,8 @@ impl Assessment {
     /// The outcome of each assert; `None` if the program could not be run.
     pub fn asserts(&self) -> Option<&[AssertOutcome]> {
         match &self.run {
-            Some(Run::Tested(asserts)) => Some(asserts),
-            Some(Run::SyntaxError(_)) | None => None,
+            Some(ProgramRun::Tested(asserts)) => Some(asserts),
+            Some(ProgramRun::SyntaxError(_)) | None => None,
         }
     }
 
@@ -163,7 +163,7 @@ mod tests {
     }
 
     /// A run of four asserts, of which some pass.
-    fn tested(passed: usize) -> Option<Run> {
+    fn tested(passed: usize) -> Option<ProgramRun> {
         let outcome = |index| AssertOutcome {
             source: format!("assert candidate({index})"),
             verdict: if index < passed {
@@ -173,11 +173,11 @@ mod tests {
             },
             error: None,
         };
-        Some(Run::Tested((0..4).map(outcome).collect()))
+        Some(ProgramRun::Tested((0..4).map(outcome).collect()))
     }
 
-    fn syntax_error() -> Option<Run> {
-        Some(Run::SyntaxError(SyntaxErrorIn {
+    fn syntax_error() -> Option<ProgramRun> {
+        Some(ProgramRun::SyntaxError(LocatedSyntaxError {
             function: "f".to_owned(),
             line: 1,
             column: 1,
@@ -258,7 +258,7 @@ mod tests {
         for (run, expected) in [
             (tested(4), true),
             (tested(3), false),
-            (Some(Run::Tested(vec![])), false),
+            (Some(ProgramRun::Tested(vec![])), false),
             (syntax_error(), false),
             (None, false),
         ] {

@@ -5,7 +5,7 @@ use polyphony_episode::Observation;
 use polyphony_sandbox::{AssertOutcome, Verdict};
 
 use super::{
-    assessment::{Assessment, Definition, Run, all_passed, has_passed, passed},
+    assessment::{Assessment, Definition, ProgramRun, all_passed, has_passed, passed},
     function::{Body, HelperUse, Results},
     problem::{HELPER, Problem},
     settings::VisibleAsserts,
@@ -14,9 +14,9 @@ use super::{
 /// Asserts and Python's messages are cut to this many characters.
 const MAX_CHARS: usize = 400;
 
-/// A report on the program, which both agents get.
+/// The kind of report on the program. Both agents get the same report.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Report {
+pub(super) enum ReportKind {
     /// Each level in words.
     Levels,
     /// Yes or no for each level.
@@ -27,7 +27,7 @@ pub(super) enum Report {
     Plain,
 }
 
-impl Report {
+impl ReportKind {
     /// One observation per role.
     pub(super) fn observations(
         self,
@@ -114,11 +114,11 @@ fn definition(definition: Definition) -> &'static str {
     }
 }
 
-fn syntax(run: Option<&Run>) -> String {
+fn syntax(run: Option<&ProgramRun>) -> String {
     match run {
         None => "not checked.".to_owned(),
-        Some(Run::Tested(_)) => "correct.".to_owned(),
-        Some(Run::SyntaxError(error)) => {
+        Some(ProgramRun::Tested(_)) => "correct.".to_owned(),
+        Some(ProgramRun::SyntaxError(error)) => {
             let position = match (error.line, error.column) {
                 (0, _) => String::new(),
                 (line, 0) => format!(", line {line}"),

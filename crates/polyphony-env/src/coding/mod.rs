@@ -24,15 +24,15 @@ use polyphony_sandbox::{Pool, ProgramResult, Verdict};
 use serde_json::{Value, json};
 
 pub use self::{
-    assessment::{Assessment, Definition, Run},
+    assessment::{Assessment, Definition, ProgramRun},
     expert::{Draft, Expert, ExpertError, ExpertFailure, ExpertSettings, Review},
     function::{Body, HelperUse, Results},
-    program::SyntaxErrorIn,
+    program::LocatedSyntaxError,
     settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
     setup::{Coding, start_pool},
 };
 use self::{
-    feedback::{Report, ask_again, shorten},
+    feedback::{ReportKind, ask_again, shorten},
     function::Function,
     problem::{HELPER, Problem},
     program::{Assembled, assemble},
@@ -64,7 +64,7 @@ pub struct CodingEnvironment {
 /// What writes the feedback between two turns.
 #[derive(Clone, Debug)]
 enum FeedbackSource {
-    Report(Report),
+    Report(ReportKind),
     Expert(Arc<Expert>),
 }
 
@@ -81,10 +81,10 @@ impl CodingEnvironment {
     /// If an outside model gives the feedback and its address or key cannot be used.
     pub fn new(pool: Arc<Pool>, settings: CodingSettings) -> Result<Self, ExpertError> {
         let feedback_source = match &settings.feedback {
-            Feedback::LevelFeedback => FeedbackSource::Report(Report::Levels),
-            Feedback::LevelPassed => FeedbackSource::Report(Report::LevelsPassed),
-            Feedback::Passed => FeedbackSource::Report(Report::Passed),
-            Feedback::Plain => FeedbackSource::Report(Report::Plain),
+            Feedback::LevelFeedback => FeedbackSource::Report(ReportKind::Levels),
+            Feedback::LevelPassed => FeedbackSource::Report(ReportKind::LevelsPassed),
+            Feedback::Passed => FeedbackSource::Report(ReportKind::Passed),
+            Feedback::Plain => FeedbackSource::Report(ReportKind::Plain),
             Feedback::ExpertEdits(expert) => FeedbackSource::Expert(Arc::new(Expert::new(expert)?)),
         };
         Ok(Self {
@@ -146,7 +146,11 @@ impl CodingEnvironment {
         Ok(assessment)
     }
 
-    fn run(&self, problem: &Problem, assembled: &Assembled) -> Result<Run, EnvironmentError> {
+    fn run(
+        &self,
+        problem: &Problem,
+        assembled: &Assembled,
+    ) -> Result<ProgramRun, EnvironmentError> {
         let result = self.pool.run(&assembled.program, &problem.tests());
         let result = result.map_err(|error| {
             let id = &problem.id;
@@ -154,8 +158,8 @@ impl CodingEnvironment {
         })?;
         check_result(problem, &result)?;
         Ok(match &result.syntax_error {
-            Some(error) => Run::SyntaxError(assembled.locate(error)),
-            None => Run::Tested(result.asserts),
+            Some(error) => ProgramRun::SyntaxError(assembled.locate(error)),
+            None => ProgramRun::Tested(result.asserts),
         })
     }
 
@@ -183,7 +187,7 @@ impl CodingEnvironment {
         let suggestions = expert.suggest(&Review {
             problem: &problem.prompt,
             drafts: &drafts,
-            findings: &Report::Levels.text(problem, assessment, visible),
+            findings: &ReportKind::Levels.text(problem, assessment, visible),
         });
         let suggestions = suggestions.map_err(|error| {
             let id = &problem.id;

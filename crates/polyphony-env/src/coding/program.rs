@@ -18,7 +18,7 @@ pub(super) struct Assembled {
 
 /// A syntax error, with its position inside the function that contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SyntaxErrorIn {
+pub struct LocatedSyntaxError {
     /// The function that contains the error.
     pub function: String,
     /// The line in that function, counted from 1; 0 if Python reports none.
@@ -60,13 +60,13 @@ pub(super) fn assemble(
 impl Assembled {
     /// The error with its position in the function, as its author knows it. An error before both
     /// functions, which the prompt caused, is attributed to the first one.
-    pub(super) fn locate(&self, error: &SyntaxError) -> SyntaxErrorIn {
+    pub(super) fn locate(&self, error: &SyntaxError) -> LocatedSyntaxError {
         let is_in_entry = error.line >= self.entry_line || error.line == 0;
         let (function, start) = match self.helper_line {
             Some(line) if !is_in_entry => (HELPER, line),
             _ => (self.program.entry_point.as_str(), self.entry_line),
         };
-        SyntaxErrorIn {
+        LocatedSyntaxError {
             function: function.to_owned(),
             line: match error.line {
                 0 => 0,

@@ -57,7 +57,7 @@ pub(super) enum Bound {
 /// Which of the [`DataBounds`] was exceeded, and how to raise it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{found}; if the file is correct, {remedy}")]
-pub struct Exceeded {
+pub struct BoundExceeded {
     found: String,
     remedy: String,
 }
@@ -74,7 +74,7 @@ impl DataBounds {
     }
 
     /// Fails if an amount, in records or bytes, is above a bound.
-    pub(super) fn check(self, bound: Bound, amount: usize) -> Result<(), Exceeded> {
+    pub(super) fn check(self, bound: Bound, amount: usize) -> Result<(), BoundExceeded> {
         if amount <= self.max(bound) {
             return Ok(());
         }
@@ -89,7 +89,7 @@ impl DataBounds {
             Bound::Records | Bound::File | Bound::Set => "use fewer records (`limit`) or ",
         };
         let double = value.get().saturating_mul(2);
-        Err(Exceeded {
+        Err(BoundExceeded {
             found: format!("more than {value} {unit}"),
             remedy: format!("{advice}raise the bound, as in `bounds: ({key}: {double})`"),
         })
@@ -114,7 +114,7 @@ impl Meter {
     }
 
     /// Counts one more record.
-    pub(super) fn add(&mut self, bytes: usize) -> Result<(), Exceeded> {
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), BoundExceeded> {
         self.records += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         self.bounds.check(Bound::Records, self.records)?;

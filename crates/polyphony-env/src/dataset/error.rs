@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf};
 use parquet::errors::ParquetError;
 use thiserror::Error;
 
-use super::bounds::Exceeded;
+use super::bounds::BoundExceeded;
 
 /// The position of a record in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub enum DataSetError {
         /// The record at which the bound was exceeded.
         location: RecordLocation,
         /// The bound, and how to raise it.
-        exceeded: Exceeded,
+        exceeded: BoundExceeded,
     },
     /// Reading failed before the end of the file.
     #[error("cannot read line {line} of `{path}`")]

@@ -14,7 +14,7 @@ mod problems;
 mod record;
 
 pub use self::{
-    bounds::{DataBounds, Exceeded},
+    bounds::{BoundExceeded, DataBounds},
     embedded::{Embedded, EmbeddedSet},
     error::{DataSetError, RecordLocation},
     file::File,

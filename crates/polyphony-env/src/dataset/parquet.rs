@@ -12,7 +12,7 @@ use parquet::{
 use polyphony_episode::Task;
 
 use super::{
-    bounds::{Exceeded, Meter},
+    bounds::{BoundExceeded, Meter},
     error::{DataSetError, RecordLocation},
     parquet_pages::BoundedFile,
     record::{Mapping, Record, Value},
@@ -68,7 +68,7 @@ fn bad_parquet(mapping: &Mapping<'_>, error: ParquetError) -> DataSetError {
 
 fn bad_row(mapping: &Mapping<'_>, row: usize, error: ParquetError) -> DataSetError {
     if let ParquetError::External(source) = &error
-        && let Some(exceeded) = source.downcast_ref::<Exceeded>()
+        && let Some(exceeded) = source.downcast_ref::<BoundExceeded>()
     {
         return mapping.too_large(RecordLocation::Row(row), exceeded.clone());
     }

@@ -9,7 +9,7 @@ use std::{
 use polyphony_episode::Task;
 
 use super::{
-    bounds::{Bound, DataBounds, Exceeded, estimate_memory},
+    bounds::{Bound, BoundExceeded, DataBounds, estimate_memory},
     error::{DataSetError, RecordLocation},
 };
 
@@ -116,7 +116,11 @@ impl Mapping<'_> {
         Ok(tasks)
     }
 
-    pub(super) fn too_large(&self, location: RecordLocation, exceeded: Exceeded) -> DataSetError {
+    pub(super) fn too_large(
+        &self,
+        location: RecordLocation,
+        exceeded: BoundExceeded,
+    ) -> DataSetError {
         DataSetError::TooLarge {
             path: self.path.to_owned(),
             location,

@@ -81,7 +81,7 @@ impl EnvironmentSettings for Process {
         }
     }
 
-    /// The limits do not change results: an answer that is late or too long is an error, never a reward.
+    /// Workers and limits cannot change a reward: an answer that is late or too long is an error.
     fn operational_keys(&self) -> &'static [&'static str] {
         &["workers", "start_secs", "step_secs", "max_reply_bytes"]
     }

@@ -1,6 +1,6 @@
 //! Responses of every kind, including hostile ones.
 
-use polyphony_env::{Body, Definition, HelperUse, Results, Run};
+use polyphony_env::{Body, Definition, HelperUse, ProgramRun, Results};
 use polyphony_episode::Task;
 
 use crate::{HUMAN_EVAL, assess, double, human_eval, in_parallel};
@@ -70,7 +70,7 @@ fn a_syntax_error_has_its_position_in_the_function() {
     ];
     for (auxiliary, main, function, line) in rows {
         let assessment = assess(&double(), auxiliary, main);
-        let Some(Run::SyntaxError(error)) = &assessment.run else {
+        let Some(ProgramRun::SyntaxError(error)) = &assessment.run else {
             panic!("{assessment:?}")
         };
         assert_eq!(

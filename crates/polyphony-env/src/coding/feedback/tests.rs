@@ -4,7 +4,7 @@ use polyphony_episode::Task;
 use polyphony_sandbox::Verdict;
 
 use super::*;
-use crate::coding::program::SyntaxErrorIn;
+use crate::coding::program::LocatedSyntaxError;
 
 const USED: HelperUse = HelperUse::Called {
     body: Body::Own,
@@ -37,7 +37,7 @@ fn partly_passed() -> Assessment {
         helper: Definition::Returns,
         entry: Definition::Returns,
         helper_use: USED,
-        run: Some(Run::Tested(vec![
+        run: Some(ProgramRun::Tested(vec![
             outcome("assert candidate(1) == 2", Verdict::Passed, None),
             outcome(
                 "assert candidate(2) == 4",
@@ -51,7 +51,7 @@ fn partly_passed() -> Assessment {
 
 fn with_syntax_error(line: u32, column: u32) -> Assessment {
     Assessment {
-        run: Some(Run::SyntaxError(SyntaxErrorIn {
+        run: Some(ProgramRun::SyntaxError(LocatedSyntaxError {
             function: "aux".to_owned(),
             line,
             column,
@@ -61,7 +61,7 @@ fn with_syntax_error(line: u32, column: u32) -> Assessment {
     }
 }
 
-fn check(report: Report, assessment: &Assessment, visible: VisibleAsserts, expected: &str) {
+fn check(report: ReportKind, assessment: &Assessment, visible: VisibleAsserts, expected: &str) {
     assert_eq!(report.text(&problem(), assessment, visible), expected);
 }
 
@@ -69,7 +69,7 @@ fn check(report: Report, assessment: &Assessment, visible: VisibleAsserts, expec
 fn level_feedback_describes_every_level() {
     let all = VisibleAsserts::All;
     check(
-        Report::Levels,
+        ReportKind::Levels,
         &partly_passed(),
         all,
         "Your team's program was tested.
@@ -84,7 +84,7 @@ fn level_feedback_describes_every_level() {
 - Use of `aux`: `double` calls `aux` and uses its results.",
     );
     check(
-        Report::Levels,
+        ReportKind::Levels,
         &with_syntax_error(2, 5),
         all,
         "Your team's program was tested.
@@ -101,7 +101,7 @@ fn level_feedback_describes_every_level() {
         run: None,
     };
     check(
-        Report::Levels,
+        ReportKind::Levels,
         &nothing,
         all,
         "Your team's program was tested.
@@ -152,7 +152,7 @@ fn level_passed_answers_yes_or_no_for_every_level() {
 - Tests: {tests}
 - Cooperation: {cooperation}"
         );
-        check(Report::LevelsPassed, &assessment, visible, &expected);
+        check(ReportKind::LevelsPassed, &assessment, visible, &expected);
     }
 }
 
@@ -160,30 +160,35 @@ fn level_passed_answers_yes_or_no_for_every_level() {
 fn passed_and_plain_are_one_sentence() {
     let report = |passed| format!("Your team's program was tested. Tests passed: {passed}.");
     check(
-        Report::Passed,
+        ReportKind::Passed,
         &partly_passed(),
         VisibleAsserts::All,
         &report("no"),
     );
     check(
-        Report::Passed,
+        ReportKind::Passed,
         &partly_passed(),
         VisibleAsserts::default(),
         &report("yes"),
     );
     check(
-        Report::Passed,
+        ReportKind::Passed,
         &with_syntax_error(1, 1),
         VisibleAsserts::All,
         &report("no"),
     );
     let plain = "Look at your code again, and find what is wrong or could be better.";
-    check(Report::Plain, &partly_passed(), VisibleAsserts::All, plain);
+    check(
+        ReportKind::Plain,
+        &partly_passed(),
+        VisibleAsserts::All,
+        plain,
+    );
 }
 
 #[test]
 fn only_visible_asserts_are_reported() {
-    let text = |visible| Report::Levels.text(&problem(), &partly_passed(), visible);
+    let text = |visible| ReportKind::Levels.text(&problem(), &partly_passed(), visible);
     let first = text(VisibleAsserts::default());
     assert!(
         first.contains("1 of 1 passed") && !first.contains("assert"),
@@ -200,7 +205,7 @@ fn only_visible_asserts_are_reported() {
 #[test]
 fn each_agent_is_asked_for_its_own_function() {
     let observations =
-        Report::Plain.observations(&problem(), &partly_passed(), VisibleAsserts::All);
+        ReportKind::Plain.observations(&problem(), &partly_passed(), VisibleAsserts::All);
     let texts: Vec<&str> = observations.iter().map(|one| &*one.text).collect();
     let expected = [
         "Look at your code again, and find what is wrong or could be better.\n\n\
@@ -279,10 +284,10 @@ fn long_asserts_and_messages_are_cut() {
     assert_eq!(shorten(&long[2..], MAX_CHARS), long[2..]);
     let text = failure("f", &outcome(&long, Verdict::Failed, None));
     assert!(text.contains(&cut) && !text.contains(&long), "{text}");
-    let Some(Run::SyntaxError(mut error)) = with_syntax_error(1, 1).run else {
+    let Some(ProgramRun::SyntaxError(mut error)) = with_syntax_error(1, 1).run else {
         panic!("a syntax error")
     };
     error.message = long.clone();
-    let text = syntax(Some(&Run::SyntaxError(error)));
+    let text = syntax(Some(&ProgramRun::SyntaxError(error)));
     assert!(text.contains(&cut) && !text.contains(&long), "{text}");
 }
