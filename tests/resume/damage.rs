@@ -109,7 +109,7 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     // Of another run: the recipe is part of what a checkpoint is.
     let recipe = place.read("run/recipe.ron");
     place.write("run/recipe.ron", recipe.replace("seed: 5", "seed: 6"));
-    let foreign = "it was made with another recipe than the run's recipe.ron";
+    let foreign = "it was made with a different recipe than the run's recipe.ron";
     place.refuse(&["resume", "run", "--steps", "9"], &[foreign]);
     place.write("run/recipe.ron", recipe);
 

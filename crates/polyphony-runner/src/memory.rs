@@ -152,11 +152,11 @@ impl Plan<'_> {
             },
         };
         let training = self.recipe.training_config();
-        let AlgorithmMemory { lasting, passing } = self.algorithm.memory(&plan, &training);
+        let AlgorithmMemory { lasting, temporary } = self.algorithm.memory(&plan, &training);
         let weights = Need::new("weights", weights * F32_BYTES);
         Needs {
             lasting: std::iter::once(weights).chain(lasting).collect(),
-            updating: passing,
+            updating: temporary,
             sampling: self.sampling(member),
         }
     }
@@ -181,7 +181,7 @@ impl Plan<'_> {
     /// evaluation, whichever has more.
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
-        let samples = self.algorithm.tree().samples;
+        let samples = self.algorithm.sampling_plan().samples;
         let step = recipe.tasks_per_step as u64 * self.tree_tokens(member.device, prompt, samples);
         // From the first response on, episodes of a task share no tokens.
         let episodes = recipe.evaluation.samples;
@@ -199,7 +199,7 @@ impl Plan<'_> {
     /// several prompts have in common is stored once; on other devices each prompt may be run alone.
     fn tree_tokens(&self, device: DeviceChoice, prompt: usize, samples: usize) -> u64 {
         let responses = (samples * self.recipe.max_new_tokens) as u64;
-        let joint_actions = self.algorithm.tree().joint_actions(self.spec.roles.len());
+        let joint_actions = self.algorithm.sampling_plan().joint_actions(self.spec.roles.len());
         let joint_actions = joint_actions.unwrap_or(usize::MAX) as u64;
         let mut nodes: u64 = 1;
         let mut distinct_tokens = prompt as u64;

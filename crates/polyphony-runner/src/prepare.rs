@@ -109,7 +109,7 @@ impl Prepared {
 
     /// The discount `γ`: the factor by which a reward counts less one turn earlier.
     pub(crate) fn discount(&self) -> f64 {
-        self.algorithm.tree().discount
+        self.algorithm.sampling_plan().discount
     }
 }
 

@@ -162,7 +162,7 @@ impl Registry {
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.clashes.is_empty(),
-            "this program registers {} twice: give one of the two another name",
+            "this program registers {} twice: give one registration of each another name",
             self.clashes.join(" and ")
         );
         Ok(())
@@ -472,7 +472,7 @@ mod tests {
         assert_eq!(
             message,
             "this program registers the environment `SameLength` and the environment `SingleAgent` and the \
-             recipe `same-length` twice: give one of the two another name"
+             recipe `same-length` twice: give one registration of each another name"
         );
     }
 

@@ -678,7 +678,12 @@ fn the_shipped_recipes_spell_every_key_out() {
 #[test]
 fn the_keys_of_a_wrapped_environment_can_be_overridden() {
     let changes = ["environment.settings.turns=3".to_owned()];
-    let recipe = Recipe::load(&registry(), Some("humaneval-qwen-coder-single-agent"), &changes).unwrap();
+    let recipe = Recipe::load(
+        &registry(),
+        Some("humaneval-qwen-coder-single-agent"),
+        &changes,
+    )
+    .unwrap();
     let settings = registry().team_of(&recipe.environment).unwrap().to_string();
     assert!(settings.contains("turns: 3"), "{settings}");
     let changes = ["environment.turns=3".to_owned()];
@@ -691,5 +696,8 @@ fn the_keys_of_a_wrapped_environment_can_be_overridden() {
     let changes = ["environment=SingleAgent(SingleAgent(Tldr))".to_owned()];
     let error = Recipe::load(&registry(), Some("tldr-qwen3-single-agent"), &changes).unwrap_err();
     let message = format!("{error:#}");
-    assert!(message.contains("a SingleAgent of a SingleAgent"), "{message}");
+    assert!(
+        message.contains("a SingleAgent of a SingleAgent"),
+        "{message}"
+    );
 }

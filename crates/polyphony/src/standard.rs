@@ -1,4 +1,4 @@
-//! Registers what ships with the program, in the same way as a user's own types.
+//! Registers everything that ships with the program, in the same way as a user's own types.
 
 use polyphony_env::{Arxiv, Coding, Embedded, File, Problems, Process, SingleAgent, Tldr};
 use polyphony_marl::{IndependentActorCritic, Magrpo};
@@ -24,7 +24,7 @@ pub(crate) fn registry() -> Registry {
         .task_source::<Embedded>("Embedded")
         .task_source::<File>("File")
         .task_source::<Problems>("Problems");
-    // Recipes for a small machine, then the paper's experiments.
+    // First the recipes for a small machine, then those of the paper's experiments.
     recipes!(
         registry,
         "tldr-smollm2",

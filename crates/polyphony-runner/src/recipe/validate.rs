@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use polyphony_episode::Environment;
 use polyphony_marl::{
-    AlgorithmSettings, ConfigError, EnvironmentSpec, MOST_SAMPLES, RolloutWeights,
+    AlgorithmSettings, ConfigError, EnvironmentSpec, MAX_SAMPLES, RolloutWeights,
 };
 use polyphony_model::ModelError;
 
@@ -84,7 +84,7 @@ impl Recipe {
         for (path, value, most) in [
             ("max_new_tokens", self.max_new_tokens, MOST_NEW_TOKENS),
             ("steps", self.steps, MOST_STEPS),
-            ("evaluation.samples", self.evaluation.samples, MOST_SAMPLES),
+            ("evaluation.samples", self.evaluation.samples, MAX_SAMPLES),
             (
                 "evaluation.every",
                 self.evaluation.every.unwrap_or(1),
@@ -112,7 +112,7 @@ impl Recipe {
     /// # Errors
     /// Names the path of the key, its value, and what is allowed.
     pub fn validate_for_training(&self, algorithm: &dyn AlgorithmSettings) -> Result<()> {
-        if self.sampling.temperature == 0.0 && algorithm.tree().samples > 1 {
+        if self.sampling.temperature == 0.0 && algorithm.sampling_plan().samples > 1 {
             return Err(out_of_range(
                 "sampling.temperature",
                 "0",
