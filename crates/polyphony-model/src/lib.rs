@@ -54,7 +54,8 @@ pub use config::{Architecture, AttentionScores, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
     Adapter, Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer,
-    Weights, is_catching_panic, convert, encode_continuation, encode_conversation, save, save_tensors,
+    Weights, convert, encode_continuation, encode_conversation, is_catching_panic, save,
+    save_tensors,
 };
 pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
