@@ -1,4 +1,4 @@
-//! Tests of recipes: what is read, what is refused, and the messages.
+//! Tests of recipes: which are read, which are refused, and with which messages.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +22,8 @@ fn load(overrides: &[&str]) -> Result<Recipe, String> {
 }
 
 fn algorithm(recipe: &Recipe) -> Box<dyn AlgorithmSettings> {
-    let read = registry().read_algorithm(&recipe.algorithm);
-    read.unwrap().settings
+    let resolved = registry().read_algorithm(&recipe.algorithm);
+    resolved.unwrap().settings
 }
 
 /// The error for the default recipe's text with `from` replaced by `to`, read from a file.
@@ -48,7 +48,7 @@ fn shipped_recipes_load_and_survive_being_written_and_read() {
             recipe.name
         );
         for source in [loaded.train, loaded.held_out].into_iter().flatten() {
-            // Files are the user's; a test trains on the one that this recipe names.
+            // Other data sets are files that the user has to download.
             if source.name() == "Embedded" {
                 let tasks = registry().read_source(&source).unwrap().settings.load();
                 assert!(!tasks.unwrap().is_empty());
@@ -143,7 +143,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
 #[test]
 fn a_comment_does_not_mislead_the_place_of_a_choice() {
     let rows = [
-        // What is replaced, by what, and how many lines below and in which column the error is.
+        // The text to replace, its replacement, and the place of the error: lines below it, and column.
         (
             "environment: Tldr,",
             "// environment: TLDR,\n    /* TLDR */ environment: /* TLDR */ TLDR,",
@@ -272,7 +272,7 @@ fn values_out_of_range_name_their_path_and_the_range() {
 }
 
 #[test]
-fn what_does_not_fit_the_environment_is_refused_before_models_are_looked_for() {
+fn a_mismatch_with_the_environment_is_refused_before_models_are_searched() {
     let rows = [
         (
             "team=Each([\"a\"])",
@@ -294,12 +294,12 @@ fn what_does_not_fit_the_environment_is_refused_before_models_are_looked_for() {
     for (change, expected) in rows {
         let recipe = Recipe::load(&registry(), None, &[change.to_owned()]).unwrap();
         let environment = registry().build_environment(&recipe.environment).unwrap();
-        let fits = recipe.validate_for(
+        let outcome = recipe.validate_for(
             &registry(),
             algorithm(&recipe).as_ref(),
             environment.as_ref(),
         );
-        let message = fits.unwrap_err().to_string();
+        let message = outcome.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
 }
@@ -515,9 +515,9 @@ fn the_keys_of_a_map_are_set_one_by_one_and_added() {
     let train = recipe.train.unwrap().to_string();
     assert!(train.contains("\"post\": \"text\""), "{train}");
 
-    let game = "environment=Process(command: [\"a\"], settings: {\"bonus\": 1, \"word\": {\"length\": 3}})";
+    let environment = "environment=Process(command: [\"a\"], settings: {\"bonus\": 1, \"word\": {\"length\": 3}})";
     let changes = [
-        game,
+        environment,
         "environment.settings.bonus=3",
         "environment.settings.word.length=4",
         "environment.settings.new=\"b\"",
@@ -542,7 +542,7 @@ fn the_keys_of_a_map_are_set_one_by_one_and_added() {
         ("bonus=3", "did you mean `environment.settings.bonus`?"),
     ];
     for (change, expected) in rows {
-        let message = load(&[game, change]).unwrap_err();
+        let message = load(&[environment, change]).unwrap_err();
         assert!(message.contains(expected), "{change}: {message}");
     }
 }
@@ -556,7 +556,7 @@ fn a_shared_model_runs_on_one_device() {
 }
 
 #[test]
-fn chance_is_needed_for_training_alone() {
+fn only_training_needs_a_temperature_above_0() {
     let recipe = load(&["sampling.temperature=0"]).unwrap();
     let message = recipe
         .validate_for_training(algorithm(&recipe).as_ref())
@@ -564,12 +564,12 @@ fn chance_is_needed_for_training_alone() {
         .to_string();
     let expected = "`sampling.temperature` is 0, but must be above 0 for training";
     assert!(message.starts_with(expected), "{message}");
-    let alone = [
+    let single_sample = [
         "sampling.temperature=0",
         "algorithm.samples=1",
         "algorithm.baseline=Zero",
     ];
-    let recipe = load(&alone).unwrap();
+    let recipe = load(&single_sample).unwrap();
     recipe
         .validate_for_training(algorithm(&recipe).as_ref())
         .unwrap();
@@ -589,8 +589,7 @@ fn settings_of_adapters_have_defaults() {
     );
 }
 
-/// The paths of all keys in a recipe that is written out; inside a choice, such as `File(…)`, they
-/// begin again.
+/// The paths of all keys in a recipe that is written out. Inside a choice, such as `File(…)`, paths start anew.
 fn keys(ron: &str) -> BTreeSet<String> {
     // `None` is a choice.
     let (mut keys, mut inside) = (BTreeSet::new(), Vec::new());
@@ -598,7 +597,7 @@ fn keys(ron: &str) -> BTreeSet<String> {
     for line in lines.filter(|line| !line.starts_with("//")) {
         match line.split_once(": ") {
             Some((section, "(")) => inside.push(Some(section)),
-            // The settings of the algorithm are a section of their own.
+            // The settings of the algorithm are a separate section.
             Some((section @ "algorithm", _)) => {
                 keys.insert(section.to_owned());
                 inside.push(Some(section));
@@ -611,7 +610,7 @@ fn keys(ron: &str) -> BTreeSet<String> {
                     inside.push(None);
                 }
             }
-            // Choices that begin on one line end on one line.
+            // A closing bracket ends the innermost section or choice.
             None if line.starts_with(')') => {
                 inside.pop();
             }
@@ -622,7 +621,7 @@ fn keys(ron: &str) -> BTreeSet<String> {
 }
 
 /// The paths of all keys in the tables of `docs/recipes.md`.
-fn documented() -> BTreeSet<String> {
+fn documented_keys() -> BTreeSet<String> {
     let documentation = include_str!("../../../docs/recipes.md");
     let (mut keys, mut section) = (BTreeSet::new(), None);
     for line in documentation.lines() {
@@ -658,12 +657,12 @@ fn the_documentation_describes_every_key_and_no_other() {
                     .to_ron(),
             )
         })
-        // What is inside the choice of a data set or a schedule is described with those.
+        // Keys inside the choice of a data set or a schedule are described with that choice.
         .filter(|key| !["path", "skip", "limit", "fields", "id", "last"].contains(&key.as_str()))
         .filter(|key| !key.starts_with('"'))
         .collect();
     assert!(keys.contains("updates.logprob_tolerance"), "{keys:?}");
-    assert_eq!(keys, documented());
+    assert_eq!(keys, documented_keys());
 }
 
 #[test]
