@@ -78,8 +78,8 @@ impl Cache {
         self.root.join("models")
     }
 
-    /// Waits for the lock of the cache and holds it until dropped. Removes directories that killed processes have
-    /// left behind.
+    /// Waits for the lock of the cache and holds it until dropped. Removes directories that killed processes
+    /// have left behind.
     pub(crate) fn lock(&self) -> Result<CacheLock, HubError> {
         let models = self.models();
         let lock = || {

@@ -13,8 +13,8 @@ const MARKER: &str = ".polyphony-unfinished";
 
 /// A directory for work in progress, removed when dropped.
 ///
-/// A process that is killed leaves it behind. [`remove_partial`] then recognizes it by its name and by a marker
-/// file in it, so that nothing else is ever removed.
+/// A process that is killed leaves it behind. [`remove_partial`] then recognizes it by its name and by a
+/// marker file in it, so that nothing else is ever removed.
 #[derive(Debug)]
 pub struct PartialDirectory(TempDir);
 

@@ -58,8 +58,8 @@ pub struct ListedModel {
 }
 
 impl<'a> ModelStore<'a> {
-    /// A store with the settings of the environment variables. They are read when needed, so a local path resolves
-    /// even if no folder is set for a cache.
+    /// A store with the settings of the environment variables. They are read when needed, so a local path
+    /// resolves even if no folder is set for a cache.
     pub fn new(convert: &'a GgufConverter<'a>) -> Self {
         Self {
             cache: None,

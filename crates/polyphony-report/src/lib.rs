@@ -6,8 +6,8 @@
 //!
 //! This crate must not know how runs are made: no models, algorithms or environments. A recipe is text with
 //! [`settings`] at paths. [`RunInfo`] holds everything else that must be known about a run. Each metric comes
-//! with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics, environments and algorithms that
-//! this crate has never heard of are therefore compared and drawn like any other.
+//! with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics, environments and
+//! algorithms that this crate has never heard of are therefore compared and drawn like any other.
 //!
 //! Older and newer programs can read the records: unknown keys are ignored, and absent ones have a default.
 //! Nothing is printed, no handler is installed, and nothing is removed that the program did not make.

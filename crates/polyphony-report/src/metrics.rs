@@ -1,8 +1,8 @@
 //! Metrics in a run's files: one JSON object per step, and a table of units and meanings.
 //!
-//! A metric is a [`Metric`] from the place where it is computed. Files store its value under a name made from its
-//! key. Its unit and meaning are stored once per run, in the [`MetricCatalog`]. Names that this program does not know
-//! are therefore shown like any other.
+//! A metric is a [`Metric`] from the place where it is computed. Files store its value under a name made from
+//! its key. Its unit and meaning are stored once per run, in the [`MetricCatalog`]. Names that this program
+//! does not know are therefore shown like any other.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -33,8 +33,8 @@ fn flat(name: &str) -> String {
     }
 }
 
-/// The object of one step in `metrics.jsonl`: its number, counted from 1, and every metric in the given order.
-/// The metrics that depend on clocks or memory are at its end, in the object `timing`.
+/// The object of one step in `metrics.jsonl`: its number, counted from 1, and every metric in the given
+/// order. The metrics that depend on clocks or memory are at its end, in the object `timing`.
 ///
 /// # Errors
 /// If two metrics have the same name, returns that name.
@@ -200,8 +200,8 @@ fn turn(name: &str) -> Option<(usize, &str)> {
     Some((turn.parse().ok()?, rest))
 }
 
-/// The longest name that is looked up, in bytes, and the most slashes after which its part may begin. No honest
-/// name exceeds them.
+/// The longest name that is looked up, in bytes, and the most slashes after which its part may begin. No
+/// honest name exceeds them.
 const MAX_NAME_BYTES: usize = 1024;
 const MAX_SLASHES: usize = 16;
 

@@ -1,7 +1,7 @@
 //! Reads the files of a run, which may come from an untrusted source.
 //!
-//! Only regular files of the run itself are read: a pipe waits for a writer, a device has no end, and a link could
-//! put a private file of this machine into a report. Every read has a bound.
+//! Only regular files of the run itself are read: a pipe waits for a writer, a device has no end, and a link
+//! could put a private file of this machine into a report. Every read has a bound.
 
 use std::{
     fs::{self, File},

@@ -1,9 +1,9 @@
-//! Checks that the files of a run are still as they were when a checkpoint was made, before they are cut to the
-//! lengths that they had then.
+//! Checks that the files of a run are still as they were when a checkpoint was made, before they are cut to
+//! the lengths that they had then.
 //!
-//! The checks cover the lengths of the files, the ends and steps of their lines, and the checksums of the file for
-//! TensorBoard. Without them, cutting a file that somebody has edited could leave half a line. An edit that keeps
-//! a line's length is not noticed.
+//! The checks cover the lengths of the files, the ends and steps of their lines, and the checksums of the
+//! file for TensorBoard. Without them, cutting a file that somebody has edited could leave half a line. An
+//! edit that keeps a line's length is not noticed.
 
 use std::{
     fs::File,
@@ -77,8 +77,8 @@ impl CheckpointedFile<'_> {
         }
     }
 
-    /// Checks that the file consists of complete lines that can be read. `problem_of` returns what is wrong with
-    /// a line.
+    /// Checks that the file consists of complete lines that can be read. `problem_of` returns what is wrong
+    /// with a line.
     fn check_lines<T: DeserializeOwned>(
         &self,
         mut problem_of: impl FnMut(T) -> Option<String>,

@@ -1,8 +1,8 @@
 //! The report of one or more runs: a self-contained HTML page.
 //!
 //! Start reading at [`page`]. [`groups`] groups the runs by seed, [`charts`] draws their metrics,
-//! [`evaluations`] draws their returns on held-out tasks, and [`texts`] selects responses to show. The page itself
-//! is `report/page.html` with its style and script. plotly.js draws the charts; its basic bundle is in
+//! [`evaluations`] draws their returns on held-out tasks, and [`texts`] selects responses to show. The page
+//! itself is `report/page.html` with its style and script. plotly.js draws the charts; its basic bundle is in
 //! `report/plotly`.
 
 mod charts;
@@ -34,8 +34,8 @@ const PLOTLY: &str = include_str!("report/plotly/plotly-basic.min.js");
 /// The script of the page, which draws the charts.
 const SCRIPT: &str = include_str!("report/page.js");
 
-/// Limits what a browser lets the page do, whatever text gets into it: the page loads nothing, and runs only the
-/// two scripts with these digests. Inline styles are allowed because plotly.js sets them.
+/// Limits what a browser lets the page do, whatever text gets into it: the page loads nothing, and runs only
+/// the two scripts with these digests. Inline styles are allowed because plotly.js sets them.
 const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-l1Aje0LZevOGwlrWRNhYrFt3Nd1l6Fg+MskjTVUdt/Q=' \
     'sha256-cbr0UcVG0iD1+sGF3n9Jcvr1iPnnUZ5WteRMJcPQjvM='; \

@@ -59,12 +59,12 @@ struct RolloutLine<'a, T> {
 }
 
 impl RunDirectory {
-    /// Makes the directory and writes the resolved recipe. Without a path, makes a new directory below `runs`,
-    /// named after the environment.
+    /// Makes the directory and writes the resolved recipe. Without a path, makes a new directory below
+    /// `runs`, named after the environment.
     ///
     /// # Errors
-    /// If the path is not [free](check_free), another process is starting a run there, or the directory cannot
-    /// be written.
+    /// If the path is not [free](check_free), another process is starting a run there, or the directory
+    /// cannot be written.
     pub fn create(path: Option<&Path>, recipe: &str, info: &RunInfo) -> Result<Self> {
         let (path, is_new) = match path {
             Some(path) => (path.to_owned(), make(path)?),
@@ -84,8 +84,9 @@ impl RunDirectory {
         })
     }
 
-    /// Writes the files that a run begins with. The recipe comes after the files that make a directory a training
-    /// run. If the program is killed meanwhile, the run can be resumed or the directory counts as free.
+    /// Writes the files that a run begins with. The recipe comes after the files that make a directory a
+    /// training run. If the program is killed meanwhile, the run can be resumed or the directory counts as
+    /// free.
     fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
         let mut run = Self::open(path, FileLengths::default())?;
         run.save_recipe(recipe)?;
@@ -94,11 +95,13 @@ impl RunDirectory {
         Ok(run)
     }
 
-    /// Opens the files of a run's directory. `lengths` are their lengths when the checkpoint was made. A missing
-    /// file is made if its length was 0. The contents are not changed yet: see [`RunDirectory::truncate`].
+    /// Opens the files of a run's directory. `lengths` are their lengths when the checkpoint was made. A
+    /// missing file is made if its length was 0. The contents are not changed yet: see
+    /// [`RunDirectory::truncate`].
     ///
     /// # Errors
-    /// If a file that was not empty is missing, another process is writing the files, or they cannot be written.
+    /// If a file that was not empty is missing, another process is writing the files, or they cannot be
+    /// written.
     pub fn open(path: &Path, lengths: FileLengths) -> Result<Self> {
         let tensorboard = path.join(layout::TENSORBOARD);
         let files = [
@@ -127,7 +130,8 @@ impl RunDirectory {
         })
     }
 
-    /// Checks that the files begin with the records of this many steps, and that these records have these lengths.
+    /// Checks that the files begin with the records of this many steps, and that these records have these
+    /// lengths.
     ///
     /// # Errors
     /// If a file has been changed since the checkpoint; the error names the file and the change.
@@ -226,8 +230,8 @@ impl RunDirectory {
         save_json(&self.path.join(layout::ENVIRONMENT), description)
     }
 
-    /// Adds the metrics and the rollouts of a step, counted from 1. Each item of `rollouts` must serialize as a
-    /// map or a struct; `step` is put before its fields.
+    /// Adds the metrics and the rollouts of a step, counted from 1. Each item of `rollouts` must serialize as
+    /// a map or a struct; `step` is put before its fields.
     ///
     /// # Errors
     /// If two metrics have the same name, or the disk is full or gone.
@@ -273,8 +277,8 @@ impl RunDirectory {
 
 /// Refuses a path that is not free. [`RunDirectory::create`] would refuse it only after long work.
 ///
-/// A path is free if nothing is there, or an empty directory, or a directory with the empty files of a run that
-/// was killed while it started.
+/// A path is free if nothing is there, or an empty directory, or a directory with the empty files of a run
+/// that was killed while it started.
 ///
 /// # Errors
 /// If anything else is there.
@@ -313,8 +317,8 @@ fn is_empty_file(entry: &DirEntry) -> io::Result<bool> {
     Ok(entry.file_type()?.is_file() && entry.metadata()?.len() == 0)
 }
 
-/// Records how many training steps the saved agents of a run have had. `None` removes the record, for the time in
-/// which some agents are already replaced and others are not.
+/// Records how many training steps the saved agents of a run have had. `None` removes the record, for the
+/// time in which some agents are already replaced and others are not.
 ///
 /// # Errors
 /// If the disk is full or gone.

@@ -30,9 +30,9 @@ pub(crate) fn window(series: &[Series]) -> usize {
 
 /// The moving average: the mean over the last `window` values up to each one.
 ///
-/// The time does not depend on the window: every window is the end of one block and the start of the next, and
-/// the sums of both are computed once. A running sum would be simpler, but it subtracts values, so one huge value
-/// would spoil all later means.
+/// The time does not depend on the window: every window is the end of one block and the start of the next,
+/// and the sums of both are computed once. A running sum would be simpler, but it subtracts values, so one
+/// huge value would spoil all later means.
 pub(crate) fn smoothed(series: &Series, window: usize) -> Series {
     let mut until_end = vec![0.0; series.len()];
     let mut from_start = Vec::with_capacity(series.len());

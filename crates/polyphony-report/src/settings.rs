@@ -1,9 +1,9 @@
 //! The settings of a recipe by their paths, read from its text.
 //!
 //! A recipe is RON: sections in round brackets, and choices such as `Tldr`, `Magrpo(samples: 8)` or
-//! `Linear(last: 0.0)`. Each setting of the environment and of the algorithm is a setting of its own; any other
-//! choice is one setting as a whole. A map is both: each of its keys is a setting, and so is the whole map, since
-//! any key is allowed in it. This module knows nothing else about the contents of recipes.
+//! `Linear(last: 0.0)`. Each setting of the environment and of the algorithm is a setting of its own; any
+//! other choice is one setting as a whole. A map is both: each of its keys is a setting, and so is the whole
+//! map, since any key is allowed in it. This module knows nothing else about the contents of recipes.
 
 use std::fmt;
 
@@ -25,19 +25,19 @@ pub fn ron_options() -> ron::Options {
     ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
 }
 
-/// Every value of a recipe's text by its path. Sections, the environment and the algorithm are split into their
-/// settings; other choices stay whole.
+/// Every value of a recipe's text by its path. Sections, the environment and the algorithm are split into
+/// their settings; other choices stay whole.
 ///
-/// `environment: SingleAgent(Coding(turns: 2))` has the settings `environment`, which is `SingleAgent(Coding)`, and
-/// `environment.turns`. A map is listed key by key, and after its keys as a whole.
+/// `environment: SingleAgent(Coding(turns: 2))` has the settings `environment`, which is
+/// `SingleAgent(Coding)`, and `environment.turns`. A map is listed key by key, and after its keys as a whole.
 pub fn settings(recipe: &str) -> FlatSettings {
     let mut settings = FlatSettings::new();
     collect(recipe, "", &mut settings);
     settings
 }
 
-/// The longest path whose settings are listed one by one, in bytes. The text is untrusted, and every setting in a
-/// map repeats the path of the map.
+/// The longest path whose settings are listed one by one, in bytes. The text is untrusted, and every setting
+/// in a map repeats the path of the map.
 const MAX_PATH_BYTES: usize = 256;
 
 fn collect(text: &str, path: &str, settings: &mut FlatSettings) {
@@ -77,8 +77,8 @@ pub fn is_below(path: &str, section: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// A value on one line. Numbers with a point or an exponent are rewritten as RON writes them, so that equal numbers
-/// are equal texts.
+/// A value on one line. Numbers with a point or an exponent are rewritten as RON writes them, so that equal
+/// numbers are equal texts.
 pub(crate) fn value(text: &str) -> String {
     let value = compact(text);
     let is_real = value.contains(['.', 'e', 'E']);
@@ -169,8 +169,8 @@ fn trimmed(text: &str) -> &str {
     }
 }
 
-/// RON without white space, comments and trailing commas, as if it were written on one line. Quoted text stays
-/// as it is.
+/// RON without white space, comments and trailing commas, as if it were written on one line. Quoted text
+/// stays as it is.
 fn compact(text: &str) -> String {
     let mut compact = String::with_capacity(text.len());
     let mut rest = text;
@@ -214,8 +214,8 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// The length of the raw text, such as `r#"…"#`, at the start of a text; `None` if there is none. A raw text that
-/// does not end extends to the end of the whole text, so that it is searched only once.
+/// The length of the raw text, such as `r#"…"#`, at the start of a text; `None` if there is none. A raw text
+/// that does not end extends to the end of the whole text, so that it is searched only once.
 fn raw(text: &str) -> Option<usize> {
     let hashes = text[1..]
         .chars()

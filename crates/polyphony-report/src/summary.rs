@@ -7,8 +7,8 @@ use crate::{evaluation::EvaluationRecord, table::table, visible::visible};
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
 
-/// A table of results before and after training, and as an example the task whose return changed by the median.
-/// `roles` are the names of the roles.
+/// A table of results before and after training, and as an example the task whose return changed by the
+/// median. `roles` are the names of the roles.
 pub fn before_and_after<R: AsRef<str>>(
     before: &EvaluationRecord,
     after: &EvaluationRecord,

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::visible::{excerpt, visible_line};
 
-/// Rows below a header. The first column holds names, aligned left; the others hold numbers, aligned right. Names
-/// may come from an untrusted source: control characters are escaped, and long names are shortened.
+/// Rows below a header. The first column holds names, aligned left; the others hold numbers, aligned right.
+/// Names may come from an untrusted source: control characters are escaped, and long names are shortened.
 pub fn table(header: &[String], rows: &[Vec<String>]) -> String {
     let lines = std::iter::once(header).chain(rows.iter().map(Vec::as_slice));
     let shown = |cell: &String| visible_line(&excerpt(cell)).into_owned();

@@ -1,13 +1,13 @@
-//! Makes untrusted text safe to show: it cannot control a terminal or change the direction of other text, and it
-//! is no longer than a person reads.
+//! Makes untrusted text safe to show: it cannot control a terminal or change the direction of other text, and
+//! it is no longer than a person reads.
 
 use std::borrow::Cow;
 
 /// Characters of a text that [`excerpt`] keeps.
 const EXCERPT: usize = 2000;
 
-/// The text with all characters that could control a terminal or a page written like `\u{1b}`: control characters
-/// except newlines and tabs, and characters that set the direction of text.
+/// The text with all characters that could control a terminal or a page written like `\u{1b}`: control
+/// characters except newlines and tabs, and characters that set the direction of text.
 ///
 /// All text from files, models and programs goes through this function before it is shown.
 pub fn visible(text: &str) -> Cow<'_, str> {
@@ -21,8 +21,8 @@ pub(crate) fn visible_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_control)
 }
 
-/// The text if it is short; otherwise its beginning and its end, with the number of characters left out between
-/// them.
+/// The text if it is short; otherwise its beginning and its end, with the number of characters left out
+/// between them.
 pub fn excerpt(text: &str) -> Cow<'_, str> {
     let boundary = |character| text.char_indices().nth(character).map(|(index, _)| index);
     if boundary(EXCERPT).is_none() {

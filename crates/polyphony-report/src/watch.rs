@@ -27,7 +27,8 @@ use crate::{
 /// Time between two checks of the files.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows a training run until the user presses q or `should_stop`, which is called once per second, returns true.
+/// Shows a training run until the user presses q or `should_stop`, which is called once per second, returns
+/// true.
 ///
 /// The terminal is restored when the view ends, for whatever reason.
 ///

@@ -28,8 +28,8 @@ const MIN_BYTES_PER_SEC: u64 = 4096;
 /// The number of bytes per read.
 const BUFFER_BYTES: usize = 1 << 16;
 
-/// The number of new bytes that an answer must bring before it breaks off, so that it does not count as a failure.
-/// Without this limit, a server that sends single bytes would be asked again once per byte.
+/// The number of new bytes that an answer must bring before it breaks off, so that it does not count as a
+/// failure. Without this limit, a server that sends single bytes would be asked again once per byte.
 const MIN_PROGRESS_BYTES: u64 = 1 << 16;
 
 /// The download of one file's contents.
@@ -100,7 +100,8 @@ impl BlobFetch<'_> {
         let mut furthest = *received;
         while *received < self.file.bytes {
             let outcome = self.receive_some(target, received, partial, deadline);
-            // A server that cannot resume sends the file from its start. That is progress only beyond the old end.
+            // A server that cannot resume sends the file from its start. That is progress only beyond the old
+            // end.
             let advanced = *received >= furthest + MIN_PROGRESS_BYTES;
             furthest = furthest.max(*received);
             match outcome {

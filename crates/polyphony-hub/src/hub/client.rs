@@ -1,7 +1,7 @@
 //! The hub's protocol: finds the commit of a revision, lists its files, and fetches their contents.
 //!
-//! Requests that fail for a temporary reason are retried. Redirects are followed here, because large files are
-//! on other servers, which must not see the user's token.
+//! Requests that fail for a temporary reason are retried. Redirects are followed here, because large files
+//! are on other servers, which must not see the user's token.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -234,8 +234,8 @@ impl<'a> HubClient<'a> {
         Ok(names.iter().map(|name| self.quotable(name)).collect())
     }
 
-    /// The contents of a file from a byte on. They must be read before the deadline. An answer with status 200
-    /// begins at the start of the file.
+    /// The contents of a file from a byte on. They must be read before the deadline. An answer with status
+    /// 200 begins at the start of the file.
     pub(super) fn contents(
         &self,
         commit: &str,
@@ -339,8 +339,8 @@ impl<'a> HubClient<'a> {
         })
     }
 
-    /// Resolves a reference in an answer, such as a redirect. A server of the hub has no reason to lead to this
-    /// machine, to its local network, or from https to http, so such references are refused.
+    /// Resolves a reference in an answer, such as a redirect. A server of the hub has no reason to lead to
+    /// this machine, to its local network, or from https to http, so such references are refused.
     fn joined(&self, address: &Address, reference: &str) -> Result<Address, Failure> {
         let next = address.join(reference).ok().filter(|next| {
             let endpoint = self.endpoint.host();
@@ -458,8 +458,8 @@ fn is_number(host: &str) -> bool {
     }
 }
 
-/// The IPv4 address that is embedded in an IPv6 address: mapped (`::ffff:…`), compatible (`::…`), or translated
-/// (`64:ff9b::…`, RFC 6052).
+/// The IPv4 address that is embedded in an IPv6 address: mapped (`::ffff:…`), compatible (`::…`), or
+/// translated (`64:ff9b::…`, RFC 6052).
 fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let low = Ipv4Addr::from_bits(ip.to_bits() as u32);
     match ip.segments() {

@@ -94,7 +94,8 @@ fn directory_bytes(snapshot: &Snapshot) -> u64 {
     bytes.sum()
 }
 
-/// The name of each commit: `main` if that is one of its names, otherwise the first name in alphabetical order.
+/// The name of each commit: `main` if that is one of its names, otherwise the first name in alphabetical
+/// order.
 fn revisions(references: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut names = BTreeMap::new();
     for (name, path) in files_below(references)? {

@@ -24,8 +24,8 @@ impl HubModel {
     /// The path of the model in the cache. The model is downloaded first if needed.
     ///
     /// # Errors
-    /// If the repository has no such model, or the hub refuses or cannot be reached and the cache does not contain
-    /// what is needed. The message tells what would help.
+    /// If the repository has no such model, or the hub refuses or cannot be reached and the cache does not
+    /// contain what is needed. The message tells what would help.
     pub(crate) fn obtain(
         &self,
         settings: &HubConfig,
@@ -68,9 +68,9 @@ impl HubModel {
     }
 }
 
-/// The reason why the hub sends nothing now, if the cached version may still be used: the hub does not answer, fails,
-/// is too busy, or refuses this user, perhaps because a token has expired. `None` for any other error, which the
-/// cached version must not hide.
+/// The reason why the hub sends nothing now, if the cached version may still be used: the hub does not
+/// answer, fails, is too busy, or refuses this user, perhaps because a token has expired. `None` for any
+/// other error, which the cached version must not hide.
 fn reason_to_use_cache(error: &HubError) -> Option<String> {
     match error {
         HubError::Unreachable { reason, .. } => Some(reason.clone()),

@@ -50,7 +50,8 @@ pub(super) struct Snapshot {
 pub(super) enum CacheState {
     /// The complete model, at this path.
     Complete(PathBuf),
-    /// Everything that is needed to open the model. The repository may have optional files that are not cached.
+    /// Everything that is needed to open the model. The repository may have optional files that are not
+    /// cached.
     Usable(PathBuf),
     /// Not enough to open the model.
     Missing,
@@ -166,8 +167,8 @@ impl Snapshot {
         Ok(shards)
     }
 
-    /// The start of the index, up to one byte more than the limit. The index must be a regular file, since others
-    /// may have no end.
+    /// The start of the index, up to one byte more than the limit. The index must be a regular file, since
+    /// others may have no end.
     fn index(&self) -> io::Result<Vec<u8>> {
         let path = self.file(INDEX);
         if !fs::metadata(&path)?.is_file() {

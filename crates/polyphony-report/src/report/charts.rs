@@ -1,8 +1,8 @@
 //! The charts of metrics, section by section.
 //!
-//! The lists of names below decide in which section a metric has its chart, and in which order. Other metrics have
-//! their charts in the section of the algorithm or among all metrics, with the unit and the meaning that the run
-//! stores.
+//! The lists of names below decide in which section a metric has its chart, and in which order. Other metrics
+//! have their charts in the section of the algorithm or among all metrics, with the unit and the meaning that
+//! the run stores.
 
 use indexmap::{IndexMap, IndexSet};
 use polyphony_episode::MetricKey;
@@ -71,8 +71,8 @@ fn caption_and_axes(explanation: &MetricInfo, title: &str) -> (String, Value) {
     (sentence, over_steps(unit))
 }
 
-/// The smoothed mean over runs as a line, with the range over runs as a band. A single run has its values as dots
-/// instead of the band.
+/// The smoothed mean over runs as a line, with the range over runs as a band. A single run has its values as
+/// dots instead of the band.
 fn curve(series: &[Series], name: &str, index: usize) -> Vec<Trace> {
     let window = window(series);
     let smooth: Vec<Series> = series.iter().map(|run| smoothed(run, window)).collect();
@@ -300,8 +300,8 @@ fn role_metrics(groups: &[Group<'_>], is_match: impl Fn(&MetricKey) -> bool) -> 
     metrics.into_iter().collect()
 }
 
-/// One chart for each metric, with a line for each role of each group, or for each role and turn. Metrics without
-/// values are left out here; they are in the section of all metrics.
+/// One chart for each metric, with a line for each role of each group, or for each role and turn. Metrics
+/// without values are left out here; they are in the section of all metrics.
 fn by_role(groups: &[Group<'_>], metrics: &[RoleMetric]) -> Vec<Chart> {
     let of_roles = curves_of_roles(groups);
     let chart = |metric: &RoleMetric| {

@@ -16,8 +16,8 @@ use crate::{
     statistics::{ByTask, Estimate},
 };
 
-/// A value of the runs' evaluations over tasks and seeds, at the steps that all runs have; `None` if no step has
-/// the value.
+/// A value of the runs' evaluations over tasks and seeds, at the steps that all runs have; `None` if no step
+/// has the value.
 pub(super) fn held_out(
     group: &Group<'_>,
     index: usize,

@@ -28,8 +28,8 @@ const MEAN: Style = Style::new().fg(Color::Cyan);
 /// The style of the return on held-out tasks.
 const HELD_OUT: Style = Style::new().fg(Color::Yellow);
 
-/// Draws a run. Its files may contain any number of roles and metrics. What does not fit on the screen is left out
-/// early, so that it takes no time.
+/// Draws a run. Its files may contain any number of roles and metrics. What does not fit on the screen is
+/// left out early, so that it takes no time.
 pub(super) fn draw(frame: &mut Frame<'_>, run: &Run) {
     let height = frame.area().height;
     let roles = u16::try_from(run.info.environment.roles.len()).unwrap_or(height);
@@ -86,8 +86,8 @@ fn heading(run: &Run) -> Paragraph<'static> {
     Paragraph::new(vec![first, Line::from(held_out)])
 }
 
-/// A text from the run's files, with control characters escaped. ratatui alone would drop them, and the reader
-/// would not notice.
+/// A text from the run's files, with control characters escaped. ratatui alone would drop them, and the
+/// reader would not notice.
 fn shown(text: &str) -> Span<'static> {
     Span::from(visible_line(text).into_owned())
 }
@@ -184,7 +184,8 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
     frame.render_widget(chart, area);
 }
 
-/// The largest value that is drawn. The chart multiplies values, and products of larger ones would be infinite.
+/// The largest value that is drawn. The chart multiplies values, and products of larger ones would be
+/// infinite.
 const LARGEST: f64 = 1e100;
 
 /// The value within the range that can be drawn; `None` if it is not a number.

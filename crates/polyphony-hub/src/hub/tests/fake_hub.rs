@@ -1,7 +1,7 @@
 //! A fake hub with one repository, in a thread of the test process.
 //!
-//! It answers as the real hub does: files in git are sent at once, and large files through a redirect to another
-//! server, which must not see the user's token.
+//! It answers as the real hub does: files in git are sent at once, and large files through a redirect to
+//! another server, which must not see the user's token.
 
 use std::{
     collections::BTreeMap,
@@ -44,8 +44,8 @@ pub(super) enum Behaviour {
     BreaksOff(u64),
     /// Breaks off after this many bytes of every answer with a large file.
     Sends(u64),
-    /// Breaks off after this many bytes of a large file. When it is asked for the rest, it sends the first byte of
-    /// the file and breaks off again.
+    /// Breaks off after this many bytes of a large file. When it is asked for the rest, it sends the first
+    /// byte of the file and breaks off again.
     StartsOver(u64),
     /// Sends whole files, whatever range is asked for.
     IgnoresRanges,

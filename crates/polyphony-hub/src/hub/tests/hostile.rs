@@ -1,5 +1,5 @@
-//! Tests against a malicious hub. Every request must end with an error that names the model and does not contain
-//! the token, and nothing that counts as complete may remain in the cache.
+//! Tests against a malicious hub. Every request must end with an error that names the model and does not
+//! contain the token, and nothing that counts as complete may remain in the cache.
 
 use super::{
     fake_hub::{Attack, Then},
