@@ -6,7 +6,7 @@ use ureq::http::Uri;
 
 use crate::error::HttpError;
 
-/// An absolute `http://` or `https://` address without a user's name.
+/// An absolute `http://` or `https://` address without a user name.
 ///
 /// ```
 /// use polyphony_http::Address;
@@ -57,7 +57,7 @@ impl Address {
     /// The same address with another path, which begins with a slash, and the same query.
     ///
     /// # Errors
-    /// If the path holds characters that have to be percent-encoded.
+    /// If the path contains characters that have to be percent-encoded.
     pub fn with_path(&self, path: &str) -> Result<Self, HttpError> {
         let query = self
             .query()
@@ -146,7 +146,7 @@ impl FromStr for Address {
     type Err = HttpError;
 
     /// # Errors
-    /// If the text does not begin with `http://` or `https://`, holds a user's name, or is malformed.
+    /// If the text does not begin with `http://` or `https://`, contains a user's name, or is malformed.
     fn from_str(text: &str) -> Result<Self, HttpError> {
         let wrong = |reason: &str| HttpError::Address {
             text: without_secrets(text),
@@ -162,7 +162,7 @@ impl FromStr for Address {
         let uri: Uri = text.parse().map_err(|error| wrong(&format!("{error}")))?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         if authority.contains('@') {
-            return Err(wrong("it holds a user's name"));
+            return Err(wrong("it contains a user's name"));
         }
         if uri.host().is_none_or(str::is_empty) {
             return Err(wrong("it has no host"));
@@ -195,7 +195,7 @@ mod tests {
             ("", "does not begin with http:// or https://"),
             ("localhost:8080/v1", "does not begin with http://"),
             ("ftp://a.b/", "does not begin with http://"),
-            ("https://user:word@a.b/", "it holds a user's name"),
+            ("https://user:word@a.b/", "it contains a user's name"),
             ("http://", "`http://` is not"),
             ("http:///a?word", "`http:///a` is not"),
             ("http://a b/", "`http://a b/` is not"),

@@ -63,7 +63,7 @@ impl Client {
         Ok(Self::with_proxies(config, proxies))
     }
 
-    /// A client that uses no proxy, whatever the environment says: for servers on this machine.
+    /// A client that uses no proxy, whatever the environment variables name: for servers on this machine.
     pub fn direct(config: ClientConfig) -> Self {
         Self::with_proxies(config, Proxies::default())
     }

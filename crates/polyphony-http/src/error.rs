@@ -11,7 +11,7 @@ pub enum HttpError {
     /// A text is not a valid address.
     #[error("`{text}` is not an HTTP address: {reason}")]
     Address {
-        /// The text, without a user's name, a password or a query.
+        /// The text, without a user name, a password or a query.
         text: String,
         /// What is wrong with it.
         reason: String,

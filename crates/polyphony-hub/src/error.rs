@@ -288,7 +288,7 @@ pub enum HubError {
         source: zip::result::ZipError,
     },
     /// A wheel has no such file.
-    #[error("{wheel} holds no file {file}")]
+    #[error("{wheel} contains no file {file}")]
     NotInWheel {
         /// The wheel.
         wheel: PathBuf,

@@ -100,7 +100,7 @@ impl<'a> ModelStore<'a> {
     /// first; a cached one needs no network.
     ///
     /// # Errors
-    /// If the name is malformed or the model cannot be obtained. The message tells what would help.
+    /// If the name is malformed or the model cannot be obtained. The message suggests what would help.
     pub fn resolve(&self, model: &str) -> Result<PathBuf, HubError> {
         self.obtain(&model.parse()?, Freshness::Cached)
     }

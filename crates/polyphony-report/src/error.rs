@@ -127,7 +127,7 @@ pub enum ReportError {
         reason: String,
     },
     /// Two metrics of one step have the same name.
-    #[error("step {step} has two metrics called `{name}`: each needs a name of its own")]
+    #[error("step {step} has two metrics called `{name}`: give each a unique name")]
     SameName {
         /// The step.
         step: usize,

@@ -42,7 +42,7 @@ impl CheckpointedFile<'_> {
         })?;
         match last == steps {
             true => Ok(()),
-            false => Err(self.changed(format!("it holds {last} steps, but must hold {steps}"))),
+            false => Err(self.changed(format!("it has {last} steps, but must have {steps}"))),
         }
     }
 

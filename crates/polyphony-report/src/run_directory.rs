@@ -704,7 +704,7 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "step 1 has two metrics called `return`: each needs a name of its own"
+            "step 1 has two metrics called `return`: give each a unique name"
         );
         assert_eq!(text(&directory, layout::METRICS), "");
     }

@@ -1,7 +1,7 @@
 //! The settings of a recipe by their paths, read from its text.
 //!
 //! A recipe is RON: sections in round brackets, and choices such as `Tldr`, `Magrpo(samples: 8)` or
-//! `Linear(last: 0.0)`. Each setting of the environment and of the algorithm is a setting of its own; any
+//! `Linear(last: 0.0)`. Every setting of the environment and of the algorithm counts separately; any
 //! other choice is one setting as a whole. A map is both: each of its keys is a setting, and so is the whole
 //! map, since any key is allowed in it. This module knows nothing else about the contents of recipes.
 
@@ -17,7 +17,7 @@ use serde::{
 /// The values of a recipe as RON on one line, by their paths, such as `updates.learning_rate`.
 pub type FlatSettings = IndexMap<String, String>;
 
-/// The sections whose values are choices with settings of their own.
+/// The sections whose values are choices with settings.
 const CHOICES: [&str; 2] = ["environment", "algorithm"];
 
 /// RON as recipes use it: `top_k: 50` means the same as `top_k: Some(50)`.

