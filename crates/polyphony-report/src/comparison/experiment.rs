@@ -14,7 +14,7 @@ use crate::{
     settings::{FlatSettings, is_below},
 };
 
-/// Sections that do not change what a run learns: its seed, where it runs, and how it is evaluated.
+/// Sections that are not part of the experiment: its seed, where it runs, and how it is evaluated.
 const EXCLUDED: [&str; 4] = ["seed", "checkpoints", "devices", "evaluation"];
 
 /// Sections that affect training only.
