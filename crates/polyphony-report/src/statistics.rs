@@ -74,8 +74,8 @@ impl Estimate {
     ///
     /// For the interval, runs and tasks are drawn with replacement. All runs share the drawn tasks, because
     /// more runs tell nothing more about the choice of tasks. The variance between n drawn runs is too small
-    /// by a factor of n / (n − 1), so their deviation from the mean of all runs is multiplied by √(n / (n −
-    /// 1)). The result is clamped to the range of the values.
+    /// by a factor of n / (n − 1), so their deviation from the mean of all runs is multiplied by
+    /// √(n / (n − 1)). The result is clamped to the range of the values.
     ///
     /// The interval is still too narrow if a few runs differ much more than chance in their tasks explains:
     /// it contains the true value in 61 of 100 cases with two runs, and in 81 with three.
