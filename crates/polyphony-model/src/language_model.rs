@@ -15,7 +15,7 @@ use crate::{
     WeightGradients,
     files::{adapter::factor_names, save_adapter},
     network::{
-        Attention, LayerInputs, LowRank, Network, WeightReader, named_weights, rope::Rotation,
+        Attention, LayerInputs, LoraAdapter, Network, WeightReader, named_weights, rope::Rotation,
     },
     save,
     transfer::{to_host, token_tensor},
@@ -58,7 +58,7 @@ impl LanguageModel {
         let reader = WeightReader::new(&adapter.weights, device);
         let model = self.attach_adapters(lora, |site, [outputs, inputs]| {
             let [a, b] = factor_names(&site.path());
-            Ok(LowRank::new(
+            Ok(LoraAdapter::new(
                 reader.matrix(&a, [lora.rank, inputs])?,
                 reader.matrix(&b, [outputs, lora.rank])?,
                 lora.scale(),
@@ -91,7 +91,7 @@ impl LanguageModel {
     fn attach_adapters(
         self,
         lora: &LoraConfig,
-        mut make: impl FnMut(ProjectionSite, [usize; 2]) -> Result<LowRank, ModelError>,
+        mut make: impl FnMut(ProjectionSite, [usize; 2]) -> Result<LoraAdapter, ModelError>,
     ) -> Result<Self, ModelError> {
         let mut network = self.network.no_grad();
         for (layer, projection, linear) in network.projections() {
@@ -150,7 +150,7 @@ impl LanguageModel {
     ///
     /// # Errors
     /// If the device does not compute with bf16.
-    pub fn in_bf16(&self) -> Result<Self, ModelError> {
+    pub fn to_bf16(&self) -> Result<Self, ModelError> {
         struct Round;
         impl ModuleMapper for Round {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -207,8 +207,8 @@ impl LanguageModel {
     /// Replaces every weight by what `mapper` returns for it. `mapper` can change a weight in place,
     /// unless another model shares it.
     pub fn map_weights(&mut self, mapper: &mut impl ModuleMapper) {
-        let hollow = Network::hollow(&self.device());
-        let network = std::mem::replace(&mut self.network, hollow);
+        let placeholder = Network::placeholder(&self.device());
+        let network = std::mem::replace(&mut self.network, placeholder);
         self.network = network.map(mapper);
     }
 
@@ -219,7 +219,7 @@ impl LanguageModel {
 
     /// The trainable weights, each flat, under their names: those of the adapters, or all weights of a
     /// model without adapters.
-    pub fn learned_weights(&self) -> Vec<(TensorSpec, Tensor<1>)> {
+    pub fn trainable_weights(&self) -> Vec<(TensorSpec, Tensor<1>)> {
         let mut weights = self.named_weights();
         weights.retain(|(spec, _)| self.is_trained(&spec.name));
         weights
@@ -236,7 +236,7 @@ impl LanguageModel {
     ///
     /// # Panics
     /// If `read` returns too few or too many values for a weight.
-    pub fn replace_learned(
+    pub fn replace_trainable(
         &mut self,
         read: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), ModelError> {
@@ -288,7 +288,7 @@ impl LanguageModel {
     /// # Errors
     /// If `target` exists or cannot be written; nothing is then left behind.
     pub fn save(&self, target: &Path, assets: &Assets) -> Result<(), ModelError> {
-        let mut weights = self.learned_weights();
+        let mut weights = self.trainable_weights();
         if self.lora.is_some() {
             let adapters = weights.into_iter().filter_map(|(spec, weight)| {
                 let name = adapter_tensor_name(&spec.name)?;

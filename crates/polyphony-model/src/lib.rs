@@ -64,6 +64,6 @@ pub use gradients::WeightGradients;
 pub use language_model::{LanguageModel, check_bf16};
 pub use lora::{LoraConfig, Projection};
 pub use scoring::{
-    Activations, PackedGroup, ScoredGroup, last_state, score_group, sequence_logits,
+    Activations, PackedGroup, ScoredGroup, last_hidden_state, score_group, sequence_logits,
     sequence_logprobs,
 };

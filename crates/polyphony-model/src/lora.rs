@@ -5,7 +5,7 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelError, network::LowRank};
+use crate::{ModelError, network::LoraAdapter};
 
 /// A projection inside a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -127,14 +127,14 @@ impl LoraConfig {
         [outputs, inputs]: [usize; 2],
         random: &mut ChaCha8Rng,
         device: &Device,
-    ) -> LowRank {
+    ) -> LoraAdapter {
         let bound = (inputs as f32).sqrt().recip();
         let a: Vec<f32> = (0..self.rank * inputs)
             .map(|_| random.random_range(-bound..bound))
             .collect();
         let a = Tensor::from_data(TensorData::new(a, [self.rank, inputs]), device);
         let b = Tensor::zeros([outputs, self.rank], device);
-        LowRank::new(a, b, self.scale())
+        LoraAdapter::new(a, b, self.scale())
     }
 }
 

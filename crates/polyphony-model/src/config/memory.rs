@@ -37,7 +37,7 @@ fn count(size: usize) -> Count {
 
 impl ModelConfig {
     /// The number of weights, counted as single numbers.
-    pub fn weights(&self) -> u64 {
+    pub fn weight_count(&self) -> u64 {
         let d = count(self.hidden_size);
         let (queries, keys) = (self.queries(), self.keys());
         let attention = match self.architecture {
@@ -53,7 +53,7 @@ impl ModelConfig {
     }
 
     /// The number of weights of the adapters that `lora` adds.
-    pub fn adapter_weights(&self, lora: &LoraConfig) -> u64 {
+    pub fn adapter_weight_count(&self, lora: &LoraConfig) -> u64 {
         let d = count(self.hidden_size);
         // Inputs plus outputs of each target, which times the rank is the size of its two factors.
         let widths = lora.targets.iter().map(|target| match target {
@@ -70,7 +70,7 @@ impl ModelConfig {
     }
 
     /// The size of one token in the key-value cache, in numbers.
-    pub fn cache_numbers(&self) -> u64 {
+    pub fn cached_numbers_per_token(&self) -> u64 {
         let all = count(2) * count(self.layers) * self.keys();
         all.0.min(MAX_PER_TOKEN)
     }
@@ -174,9 +174,9 @@ mod tests {
                 head_size: largest - 1,
                 ..tiny()
             };
-            assert_eq!(config.weights(), MAX_COUNT);
-            assert_eq!(config.adapter_weights(&lora), MAX_COUNT);
-            assert_eq!(config.cache_numbers(), MAX_PER_TOKEN);
+            assert_eq!(config.weight_count(), MAX_COUNT);
+            assert_eq!(config.adapter_weight_count(&lora), MAX_COUNT);
+            assert_eq!(config.cached_numbers_per_token(), MAX_PER_TOKEN);
             for activations in [Activations::Keep, Activations::Recompute] {
                 for scores in [AttentionScores::Recomputed, AttentionScores::Stored] {
                     let bytes = config.activation_bytes(usize::MAX, activations, scores);
@@ -194,6 +194,6 @@ mod tests {
             head_size: 8,
             ..tiny()
         };
-        assert_eq!(config.cache_numbers(), 96);
+        assert_eq!(config.cached_numbers_per_token(), 96);
     }
 }

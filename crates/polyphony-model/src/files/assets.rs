@@ -29,12 +29,12 @@ impl Assets {
         if let Some(config) = &self.generation_config {
             files.push(("generation_config.json", pretty(config)));
         }
-        files.extend(self.language_files());
+        files.extend(self.tokenizer_files());
         files
     }
 
     /// The files to write beside adapters, whose configuration is that of their base model.
-    pub(crate) fn language_files(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn tokenizer_files(&self) -> Vec<(&'static str, String)> {
         let mut files = Vec::new();
         if let Some(tokenizer) = &self.tokenizer {
             files.push(("tokenizer.json", tokenizer.clone()));

@@ -53,7 +53,7 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
         stop_tokens,
         assets,
     };
-    read_language(&mut files, directory)?;
+    read_tokenizer_and_template(&mut files, directory)?;
     Ok(files)
 }
 
@@ -61,7 +61,10 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
 ///
 /// # Errors
 /// If a file is unreadable or damaged, or names a token that the tokenizer lacks.
-pub(super) fn read_language(files: &mut ModelFiles, directory: &Path) -> Result<(), ModelError> {
+pub(super) fn read_tokenizer_and_template(
+    files: &mut ModelFiles,
+    directory: &Path,
+) -> Result<(), ModelError> {
     let assets = &mut files.assets;
     let tokenizer_path = directory.join("tokenizer.json");
     if let Some(json) = tokenizer::optional_json(&tokenizer_path)? {

@@ -21,7 +21,7 @@ impl ModelFiles {
             let (adapter, base) = adapter::open(path)?;
             let mut files = Self::open(&base)?;
             files.adapter = Some(adapter);
-            huggingface::read_language(&mut files, path)?;
+            huggingface::read_tokenizer_and_template(&mut files, path)?;
             files
         } else if path.is_dir() {
             huggingface::open(path)?
@@ -179,12 +179,15 @@ mod tests {
                     .map(|template| template.render(&[], false).unwrap());
                 assert_eq!(template.as_deref(), rendered, "{beside:?}");
                 assert_eq!(files.stop_tokens, stop_tokens, "{beside:?}");
-                let language = files.assets.language_files();
-                let names: Vec<&str> = language.iter().map(|(name, _)| *name).collect();
+                let beside_weights = files.assets.tokenizer_files();
+                let names: Vec<&str> = beside_weights.iter().map(|(name, _)| *name).collect();
                 assert_eq!(names, saved, "{beside:?}");
                 for (name, contents) in beside.iter().filter(|(name, _)| *name == "tokenizer.json")
                 {
-                    let saved = language.iter().find(|(saved, _)| saved == name).unwrap();
+                    let saved = beside_weights
+                        .iter()
+                        .find(|(saved, _)| saved == name)
+                        .unwrap();
                     assert_eq!(
                         Some(saved.1.as_str()),
                         contents.as_str(),

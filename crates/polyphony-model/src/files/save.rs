@@ -57,7 +57,7 @@ pub(crate) fn save_adapter(
     values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
 ) -> Result<(), ModelError> {
     let config = adapter::config_json(lora, &assets.source);
-    let mut files = assets.language_files();
+    let mut files = assets.tokenizer_files();
     files.push((adapter::CONFIG, pretty(&config)));
     write_directory(target, &files, adapter::WEIGHTS, tensors, values)
 }

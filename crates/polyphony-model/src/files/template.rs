@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(super) use self::bounds::{FUEL, Size, measured, pay, refused};
+use self::program::CompiledTemplate;
 pub(super) use self::program::MAX_SOURCE;
-use self::program::Program;
 use super::contain::catch_panic;
 use super::python;
 use crate::error::{ModelError, truncated};
@@ -62,7 +62,7 @@ impl Message {
 #[derive(Debug)]
 pub struct ChatTemplate {
     path: PathBuf,
-    program: Program,
+    compiled: CompiledTemplate,
     environment: Environment<'static>,
 }
 
@@ -104,7 +104,8 @@ impl ChatTemplate {
         environment.add_filter("trim", python::trim);
         environment.add_filter("tojson", python::tojson);
         environment.add_function("raise_exception", raise_exception);
-        let program = Program::new(source, &syntax).map_err(|error| failed(path, &error))?;
+        let compiled =
+            CompiledTemplate::new(source, &syntax).map_err(|error| failed(path, &error))?;
         let token = |role| token_text(tokenizer_config?.get(role)?);
         for role in TOKEN_ROLES {
             if let Some(token) = token(role) {
@@ -116,7 +117,7 @@ impl ChatTemplate {
         environment.add_global("documents", ());
         Ok(Self {
             path: path.to_owned(),
-            program,
+            compiled,
             environment,
         })
     }
@@ -152,7 +153,7 @@ impl ChatTemplate {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(max_steps));
         // No panic of the engine is known. Should one happen, it is reported as the template's failure.
-        let render = || self.program.render(&environment, variables);
+        let render = || self.compiled.render(&environment, variables);
         match catch_panic(render) {
             Ok(rendered) => rendered.map_err(|error| self.failed(&bounds::explain(&error))),
             Err(_) => Err(self.failed(&"the template engine panicked")),
@@ -161,7 +162,7 @@ impl ChatTemplate {
 
     /// The template's text.
     pub(super) fn source(&self) -> &str {
-        self.program.source()
+        self.compiled.source()
     }
 
     pub(super) fn failed(&self, reason: &impl ToString) -> ModelError {

@@ -18,7 +18,7 @@ pub use sampling::{Sampling, StreamKey};
 use self::{
     cache::{CachedPrompt, DecodeAttention, PrefillAttention, PromptCache},
     prefix_tree::PrefixTree,
-    sampling::{Choice, choose},
+    sampling::{SampledToken, sample_token},
 };
 use crate::{
     LanguageModel, ModelError, kernels,
@@ -250,18 +250,18 @@ impl Row {
         }
     }
 
-    fn draw(&self, logits: &[f32], config: &GenerationConfig) -> Choice {
-        choose(
+    fn draw(&self, logits: &[f32], config: &GenerationConfig) -> SampledToken {
+        sample_token(
             logits,
             &config.sampling,
             self.key.uniform(self.tokens.len()),
         )
     }
 
-    fn push(&mut self, choice: Choice, config: &GenerationConfig) {
-        self.tokens.push(choice.token);
-        self.logprobs.push(choice.logprob);
-        if config.stop_tokens.contains(&choice.token) {
+    fn push(&mut self, sampled: SampledToken, config: &GenerationConfig) {
+        self.tokens.push(sampled.token);
+        self.logprobs.push(sampled.logprob);
+        if config.stop_tokens.contains(&sampled.token) {
             self.finish = Some(Finish::Stop);
         } else if self.tokens.len() == config.max_new_tokens {
             self.finish = Some(Finish::Length);

@@ -102,13 +102,13 @@ impl StreamKey {
 
 /// A token and its natural log-probability under the temperature-scaled, untruncated distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Choice {
+pub(crate) struct SampledToken {
     pub(crate) token: u32,
     pub(crate) logprob: f32,
 }
 
 /// Draws a token. `uniform` lies in `[0, 1)`.
-pub(crate) fn choose(logits: &[f32], sampling: &Sampling, uniform: f64) -> Choice {
+pub(crate) fn sample_token(logits: &[f32], sampling: &Sampling, uniform: f64) -> SampledToken {
     let temperature = f64::from(sampling.scoring_temperature());
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let scaled = |logit: f32| f64::from(logit - max) / temperature;
@@ -116,7 +116,7 @@ pub(crate) fn choose(logits: &[f32], sampling: &Sampling, uniform: f64) -> Choic
     let token = if sampling.temperature == 0.0 {
         argmax(logits)
     } else if sampling.truncates() {
-        choose_truncated(logits, scaled, total, sampling, uniform)
+        sample_truncated(logits, scaled, total, sampling, uniform)
     } else {
         invert(
             logits
@@ -126,7 +126,7 @@ pub(crate) fn choose(logits: &[f32], sampling: &Sampling, uniform: f64) -> Choic
             uniform * total,
         )
     };
-    Choice {
+    SampledToken {
         token: token as u32,
         logprob: (scaled(logits[token]) - total.ln()) as f32,
     }
@@ -146,7 +146,7 @@ fn argmax(logits: &[f32]) -> usize {
 /// How many of the most likely tokens are sorted first.
 const FIRST_RANKED: usize = 256;
 
-fn choose_truncated(
+fn sample_truncated(
     logits: &[f32],
     scaled: impl Fn(f32) -> f64,
     total: f64,
@@ -224,8 +224,8 @@ mod tests {
         let n = 20_000;
         let mut counts = vec![0.0; LOGITS.len()];
         for i in 0..n {
-            let choice = choose(&LOGITS, sampling, (f64::from(i) + 0.5) / f64::from(n));
-            counts[choice.token as usize] += 1.0 / f64::from(n);
+            let sampled = sample_token(&LOGITS, sampling, (f64::from(i) + 0.5) / f64::from(n));
+            counts[sampled.token as usize] += 1.0 / f64::from(n);
         }
         counts
     }
@@ -276,16 +276,16 @@ mod tests {
             top_p: 0.5,
             top_k: Some(2),
         };
-        let choice = choose(&LOGITS, &sampling, 0.1);
-        assert_eq!(choice.token, 1);
-        assert!((f64::from(choice.logprob) - probabilities(0.7)[1].ln()).abs() < 1e-6);
+        let sampled = sample_token(&LOGITS, &sampling, 0.1);
+        assert_eq!(sampled.token, 1);
+        assert!((f64::from(sampled.logprob) - probabilities(0.7)[1].ln()).abs() < 1e-6);
     }
 
     #[test]
     fn temperature_zero_takes_the_first_of_the_most_likely_tokens() {
-        let choice = choose(&[1.0, 3.0, 3.0], &Sampling::greedy(), 0.99);
-        assert_eq!(choice.token, 1);
-        assert!((f64::from(choice.logprob) - (1.0 / (2.0 + (-2f64).exp())).ln()).abs() < 1e-6);
+        let sampled = sample_token(&[1.0, 3.0, 3.0], &Sampling::greedy(), 0.99);
+        assert_eq!(sampled.token, 1);
+        assert!((f64::from(sampled.logprob) - (1.0 / (2.0 + (-2f64).exp())).ln()).abs() < 1e-6);
     }
 
     #[test]
@@ -372,8 +372,8 @@ mod tests {
                 (0..size).map(|_| scale * (random.next_u32() % 9) as f32).collect();
             let sampling = Sampling { temperature: 1.0, top_p, top_k };
             prop_assume!(sampling.truncates());
-            let choice = choose(&logits, &sampling, uniform);
-            prop_assert_eq!(choice.token, by_full_ranking(&logits, &sampling, uniform));
+            let sampled = sample_token(&logits, &sampling, uniform);
+            prop_assert_eq!(sampled.token, by_full_ranking(&logits, &sampling, uniform));
         }
 
         #[test]

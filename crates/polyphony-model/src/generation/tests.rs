@@ -297,7 +297,7 @@ fn inputs_that_cannot_be_continued_are_named() {
 #[test]
 fn bf16_weights_sample_nearly_the_same_policy() {
     let model = tiny();
-    let rounded = model.in_bf16().unwrap();
+    let rounded = model.to_bf16().unwrap();
     let prompts = prompts();
     let (groups, config) = (groups(&prompts, 2), config(Sampling::default(), 12, vec![]));
     let answers = run(&rounded, &groups, &config);

@@ -71,10 +71,10 @@ fn new_adapters_change_nothing_and_trained_ones_merge_to_the_same_model() {
 fn rounding_includes_what_adapters_have_learned() {
     let mut model = tiny().with_lora(&LoraConfig::default(), 9, 0).unwrap();
     model.map_weights(&mut Noise);
-    let rounded = model.in_bf16().unwrap();
+    let rounded = model.to_bf16().unwrap();
     assert_eq!(rounded.lora(), None);
-    assert_eq!(logits(&rounded), logits(&model.merged().in_bf16().unwrap()));
-    assert_ne!(logits(&rounded), logits(&tiny().in_bf16().unwrap()));
+    assert_eq!(logits(&rounded), logits(&model.merged().to_bf16().unwrap()));
+    assert_ne!(logits(&rounded), logits(&tiny().to_bf16().unwrap()));
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn weights_are_counted_without_loading_them() {
     for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
         let files = ModelFiles::open(&fixtures.join(name)).unwrap();
         let model = LanguageModel::load(&files, &Device::flex()).unwrap();
-        assert_eq!(model.config().weights(), numbers(&model), "{name}");
+        assert_eq!(model.config().weight_count(), numbers(&model), "{name}");
         for targets in [
             Projection::ALL.to_vec(),
             vec![Projection::Key, Projection::Down],
@@ -373,7 +373,7 @@ fn weights_are_counted_without_loading_them() {
             };
             let adapted = model.clone().with_lora(&lora, 1, 0).unwrap();
             let added = numbers(&adapted) - numbers(&model);
-            assert_eq!(model.config().adapter_weights(&lora), added, "{name}");
+            assert_eq!(model.config().adapter_weight_count(&lora), added, "{name}");
         }
     }
 }

@@ -11,7 +11,7 @@ use burn::{
 
 use super::{
     attention::Attention,
-    layers::{Embedding, Linear, RmsNorm, SwiGlu},
+    layers::{Embedding, Linear, Mlp, RmsNorm},
     rope::Rotation,
     weights::WeightReader,
 };
@@ -59,7 +59,7 @@ pub(super) struct Layer<A: SelfAttention> {
     input_layernorm: RmsNorm,
     self_attn: A,
     post_attention_layernorm: RmsNorm,
-    mlp: SwiGlu,
+    mlp: Mlp,
 }
 
 impl<A: SelfAttention> Decoder<A> {
@@ -89,7 +89,7 @@ impl<A: SelfAttention> Decoder<A> {
     }
 
     /// A network without weights, as a placeholder for one that has been moved out.
-    pub(crate) fn hollow(device: &Device) -> Self {
+    pub(crate) fn placeholder(device: &Device) -> Self {
         Self {
             model: Trunk {
                 embed_tokens: Embedding::new(Tensor::zeros([0, 0], device)),
@@ -198,7 +198,7 @@ impl<A: SelfAttention> Layer<A> {
                 d,
                 config,
             )?,
-            mlp: SwiGlu::new(
+            mlp: Mlp::new(
                 linear("gate_proj", [inner, d])?,
                 linear("up_proj", [inner, d])?,
                 linear("down_proj", [d, inner])?,

@@ -6,7 +6,7 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use super::low_rank::LowRank;
+use super::low_rank::LoraAdapter;
 use crate::{Projection, WeightGradients, kernels};
 
 /// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
@@ -14,7 +14,7 @@ use crate::{Projection, WeightGradients, kernels};
 pub(crate) struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
-    adapter: Option<LowRank>,
+    adapter: Option<LoraAdapter>,
 }
 
 impl Linear {
@@ -29,7 +29,7 @@ impl Linear {
     }
 
     /// Attaches a low-rank adapter, replacing the current one if there is one.
-    pub(crate) fn attach(&mut self, adapter: LowRank) {
+    pub(crate) fn attach(&mut self, adapter: LoraAdapter) {
         self.adapter = Some(adapter);
     }
 
@@ -144,13 +144,13 @@ impl RmsNorm {
 
 /// The gated feed-forward layer, `down(silu(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
 #[derive(Module, Debug)]
-pub(crate) struct SwiGlu {
+pub(crate) struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
 }
 
-impl SwiGlu {
+impl Mlp {
     pub(crate) fn new(gate_proj: Linear, up_proj: Linear, down_proj: Linear) -> Self {
         Self {
             gate_proj,

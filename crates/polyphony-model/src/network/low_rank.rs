@@ -10,7 +10,7 @@ use crate::kernels;
 
 /// The adapter of one projection. `R` rank, `I` inputs, `O` outputs.
 #[derive(Module, Debug)]
-pub(crate) struct LowRank {
+pub(crate) struct LoraAdapter {
     /// `[R, I]`
     a: Param<Tensor<2>>,
     /// `[O, R]`
@@ -19,7 +19,7 @@ pub(crate) struct LowRank {
     scale: f64,
 }
 
-impl LowRank {
+impl LoraAdapter {
     /// # Shapes
     /// - a `[R, I]`, b `[O, R]`
     pub(crate) fn new(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Self {

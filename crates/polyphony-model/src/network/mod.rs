@@ -17,7 +17,7 @@ use burn::{
 };
 
 pub(crate) use attention::Attention;
-pub(crate) use low_rank::LowRank;
+pub(crate) use low_rank::LoraAdapter;
 pub(crate) use recompute::LayerInputs;
 pub(crate) use weights::{WeightReader, named_weights};
 
@@ -61,8 +61,8 @@ impl Network {
     }
 
     /// A network without weights, as a placeholder for one that has been moved out.
-    pub(crate) fn hollow(device: &Device) -> Self {
-        Self::Llama(Decoder::hollow(device))
+    pub(crate) fn placeholder(device: &Device) -> Self {
+        Self::Llama(Decoder::placeholder(device))
     }
 
     /// The embeddings of tokens, which are the input of the first layer.

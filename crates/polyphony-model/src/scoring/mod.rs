@@ -67,7 +67,7 @@ fn group_logprobs(
 ///
 /// # Errors
 /// If there are no ids, an id is outside the vocabulary, or there are more ids than the context holds.
-pub fn last_state(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
+pub fn last_hidden_state(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
     check_tokens(ids, ids.len(), model)?;
     let positions: Vec<usize> = (0..ids.len()).collect();
     let mut attention = PackedAttention::new(ids.len(), &[]);

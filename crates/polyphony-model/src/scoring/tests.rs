@@ -298,8 +298,8 @@ fn hidden_states_are_those_after_the_tokens() {
         assert!(plain.states().is_empty());
         let sequence = [&PROMPT[..], &RESPONSES[1][..3]].concat();
         let expected = [
-            last_state(&model, &PROMPT).unwrap(),
-            last_state(&model, &sequence).unwrap(),
+            last_hidden_state(&model, &PROMPT).unwrap(),
+            last_hidden_state(&model, &sequence).unwrap(),
         ];
         assert_close(scored.states(), &expected.concat(), 1e-5);
     }
@@ -363,6 +363,6 @@ fn perturbed(model: &LanguageModel, weight: usize, index: usize, delta: f32) -> 
         }
         Ok(values)
     };
-    perturbed.replace_learned(read).unwrap();
+    perturbed.replace_trainable(read).unwrap();
     perturbed
 }

@@ -1,4 +1,4 @@
-//! Compiles a template to a program whose memory and time are bounded.
+//! Compiles a template to instructions whose memory and time are bounded.
 //!
 //! minijinja's fuel covers instructions, text and the items of one list. It does not cover nested
 //! values: thirty assignments of `[x, x]` create a value of 2³⁰ parts, and a namespace can contain
@@ -25,7 +25,7 @@ const NAME: &str = "chat";
 /// The longest template in bytes. The longest of a known model has about 20 KB.
 pub(in super::super) const MAX_SOURCE: usize = 1 << 18;
 
-/// The longest line in bytes; the engine cannot count many more columns.
+/// The longest line in bytes, which is below the limit of the engine's column counter.
 const MAX_LINE: usize = 60_000;
 
 /// The most tokens between two braces, which bounds how deep an expression can be.
@@ -61,11 +61,11 @@ const CHEAP_FILTERS: [&str; 8] = [
 
 /// The instructions of a template.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct CompiledTemplate {
     instructions: Instructions<'static>,
 }
 
-impl Program {
+impl CompiledTemplate {
     /// # Errors
     /// If the template exceeds a bound or is not valid Jinja.
     pub(super) fn new(source: String, syntax: &SyntaxConfig) -> Result<Self, Error> {
@@ -446,8 +446,8 @@ mod tests {
             ("{{ 1 is not interned", false),
             ("{{ f(*x) }} is not interned", false),
         ] {
-            let program = Program::new(source.to_owned(), &syntax);
-            assert_eq!(program.is_ok(), compiles, "{source}");
+            let compiled = CompiledTemplate::new(source.to_owned(), &syntax);
+            assert_eq!(compiled.is_ok(), compiles, "{source}");
             let interned = SOURCES.lock().unwrap().contains(source);
             assert_eq!(interned, compiles, "{source}");
         }
