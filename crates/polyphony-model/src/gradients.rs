@@ -54,10 +54,10 @@ impl WeightGradients {
     /// visits its weights.
     pub(crate) fn join<M: Module>(parts: impl IntoIterator<Item = Self>, whole: &M) -> Self {
         let parts = parts.into_iter().flat_map(|part| part.by_weight);
-        let mut found: HashMap<ParamId, Option<Tensor<1>>> = parts.collect();
+        let mut by_id: HashMap<ParamId, Option<Tensor<1>>> = parts.collect();
         let ids = weight_ids(whole).into_iter();
         Self {
-            by_weight: ids.map(|id| (id, found.remove(&id).flatten())).collect(),
+            by_weight: ids.map(|id| (id, by_id.remove(&id).flatten())).collect(),
         }
     }
 

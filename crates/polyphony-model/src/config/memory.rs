@@ -144,15 +144,15 @@ mod tests {
             config.activation_bytes(tokens, activations, scores) - head_chunk()
         };
         let bytes_of_100 = |activations, scores| bytes(100, activations, scores);
-        let kept = bytes_of_100(Activations::Keep, AttentionScores::Recomputed);
+        let without_scores = bytes_of_100(Activations::Keep, AttentionScores::Recomputed);
         assert_eq!(
             bytes(200, Activations::Keep, AttentionScores::Recomputed),
-            2 * kept
+            2 * without_scores
         );
-        assert!(bytes_of_100(Activations::Recompute, AttentionScores::Recomputed) < kept);
+        assert!(bytes_of_100(Activations::Recompute, AttentionScores::Recomputed) < without_scores);
         let pairs = 2 * 4 * config.layers * config.heads * 100 * 100;
         let with_scores = bytes_of_100(Activations::Keep, AttentionScores::Stored);
-        assert_eq!(with_scores - kept, pairs as u64);
+        assert_eq!(with_scores - without_scores, pairs as u64);
     }
 
     #[test]

@@ -108,13 +108,13 @@ pub(crate) fn multiply(
     right: Matrix<'_>,
     cores: Cores,
 ) {
-    let (to, l, r) = (target.layout, left.layout, right.layout);
+    let (t, l, r) = (target.layout, left.layout, right.layout);
     assert_eq!(
-        (to.rows, to.columns, l.columns),
+        (t.rows, t.columns, l.columns),
         (l.rows, r.columns, r.rows),
         "sizes must fit"
     );
-    if to.rows == 0 || to.columns == 0 {
+    if t.rows == 0 || t.columns == 0 {
         return;
     }
     let parallelism = match cores {
@@ -125,12 +125,12 @@ pub(crate) fn multiply(
     // set of elements, the sizes fit, and `target` is borrowed exclusively.
     unsafe {
         gemm::gemm(
-            to.rows,
-            to.columns,
+            t.rows,
+            t.columns,
             l.columns,
             target.values.as_mut_ptr(),
-            to.column_stride as isize,
-            to.row_stride as isize,
+            t.column_stride as isize,
+            t.row_stride as isize,
             store == Store::Add,
             left.values.as_ptr(),
             l.column_stride as isize,

@@ -36,7 +36,10 @@ macro_rules! check {
         assert_close(actual.clone(), expected.clone());
         let gradients = (actual * Tensor::from_inner(upstream.clone())).sum().backward();
         let expected_gradients = (expected * Tensor::from_inner(upstream)).sum().backward();
-        $(assert_close($input.grad(&gradients).unwrap(), $input.grad(&expected_gradients).unwrap());)*
+        $(assert_close(
+            $input.grad(&gradients).unwrap(),
+            $input.grad(&expected_gradients).unwrap(),
+        );)*
     }};
 }
 
@@ -91,7 +94,8 @@ proptest! {
             Tensor::<1, Int>::from_data(TensorData::new(ids, [positions]), &hidden.device());
         let logits = hidden.clone().matmul(head.clone().transpose()) / temperature;
         let expected = log_softmax(logits, 1).gather(1, targets.clone().unsqueeze_dim(1));
-        let actual = token_logprobs(hidden.clone(), head.clone(), targets, temperature, chunk_logits);
+        let (h, w) = (hidden.clone(), head.clone());
+        let actual = token_logprobs(h, w, targets, temperature, chunk_logits);
         check!(actual, expected.squeeze_dim::<1>(1), [hidden, head]);
     }
 

@@ -117,13 +117,19 @@ mod tests {
             scaling: RopeScaling::Unscaled,
         };
         let vector = |values: [f32; 4]| Tensor::<3>::from_data([[values]], &device);
-        let at = |v: &Tensor<3>, position| {
+        let rotated = |v: &Tensor<3>, position| {
             Rotation::new(&[position], 4, &rope, (&device, DType::F32)).apply(v.clone())
         };
         let (q, k) = (vector([0.3, -1.2, 0.7, 2.0]), vector([1.0, 0.4, -0.6, 0.1]));
         let dot = |a: Tensor<3>, b: Tensor<3>| (a * b).sum().into_scalar::<f32>();
-        assert!((dot(at(&q, 5), at(&k, 2)) - dot(at(&q, 13), at(&k, 10))).abs() < 1e-5);
-        assert!((dot(at(&q, 5), at(&k, 2)) - dot(at(&q, 5), at(&k, 3))).abs() > 1e-3);
-        assert!((dot(at(&q, 9), at(&q, 9)) - dot(q.clone(), q)).abs() < 1e-5);
+        assert!(
+            (dot(rotated(&q, 5), rotated(&k, 2)) - dot(rotated(&q, 13), rotated(&k, 10))).abs()
+                < 1e-5
+        );
+        assert!(
+            (dot(rotated(&q, 5), rotated(&k, 2)) - dot(rotated(&q, 5), rotated(&k, 3))).abs()
+                > 1e-3
+        );
+        assert!((dot(rotated(&q, 9), rotated(&q, 9)) - dot(q.clone(), q)).abs() < 1e-5);
     }
 }

@@ -204,7 +204,7 @@ fn a_model_that_plays_both_roles_learns_from_each_of_them() {
     for role in 0..2 {
         let mut team = team();
         team.truncate(1);
-        // The other role has zero advantage, so the model can learn only from this one.
+        // The other role's tokens do not affect the reward, so the model can learn only from this role's.
         let environment = halves(Goal::LowHalfOf(role));
         let steps = train(&mut team, &environment, 20, 1, Baseline::GroupMean);
         let [first, last] = [&steps[..5], &steps[15..]].map(|steps| mean(steps, "return"));

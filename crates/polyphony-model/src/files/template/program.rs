@@ -191,7 +191,7 @@ enum StaticKind {
 
 /// The same instructions, with filters that bound the created values.
 fn guarded<'source>(code: &Instructions<'source>) -> Result<Instructions<'source>, Error> {
-    let all: Vec<_> = (0..).map_while(|at| code.get(at)).collect();
+    let all: Vec<_> = (0..).map_while(|position| code.get(position)).collect();
     let jump_targets: BTreeSet<_> = all.iter().filter_map(|code| jump_target(code)).collect();
     let stored = stored_values(&all);
     let mut writer = Writer {
@@ -201,23 +201,23 @@ fn guarded<'source>(code: &Instructions<'source>) -> Result<Instructions<'source
         stack: Vec::new(),
     };
     let mut new_positions = Vec::with_capacity(all.len() + 1);
-    for (at, instruction) in (0..).zip(&all) {
-        if jump_targets.contains(&at) {
+    for (position, instruction) in (0..).zip(&all) {
+        if jump_targets.contains(&position) {
             writer.stack.clear();
         }
-        if let Some(line) = code.get_line(at) {
+        if let Some(line) = code.get_line(position) {
             writer.line = u16::try_from(line).unwrap_or(u16::MAX);
         }
         new_positions.push(writer.next);
-        if stored.contains(&at) && writer.peek(0) == StaticKind::Unknown {
+        if stored.contains(&position) && writer.peek(0) == StaticKind::Unknown {
             writer.filter(bounds::STORED, 1);
         }
         writer.copy(instruction)?;
     }
     new_positions.push(writer.next);
     let mut code = writer.code;
-    for at in 0.. {
-        match code.get_mut(at) {
+    for position in 0.. {
+        match code.get_mut(position) {
             Some(
                 Instruction::Jump(target)
                 | Instruction::JumpIfFalse(target)
@@ -250,13 +250,13 @@ fn jump_target(code: &Instruction<'_>) -> Option<u32> {
 fn stored_values(code: &[&Instruction<'_>]) -> BTreeSet<u32> {
     let mut positions = BTreeSet::new();
     let mut namespace = 0;
-    for (at, instruction) in (0..).zip(code) {
+    for (position, instruction) in (0..).zip(code) {
         match instruction {
             Instruction::GetAttr(_) => {}
             Instruction::SetAttr(_) => {
                 positions.insert(namespace);
             }
-            _ => namespace = at,
+            _ => namespace = position,
         }
     }
     positions
@@ -426,7 +426,10 @@ impl<'source> Writer<'source> {
 
     /// Whether the last instruction loads a key that needs no search, such as `'role'` or `0`.
     fn last_is_cheap_key(&self) -> bool {
-        let last = self.next.checked_sub(1).and_then(|at| self.code.get(at));
+        let last = self
+            .next
+            .checked_sub(1)
+            .and_then(|position| self.code.get(position));
         let Some(Instruction::LoadConst(key)) = last else {
             return false;
         };
