@@ -178,7 +178,10 @@ mod tests {
             let (input, weight) = (numbers(rows * inner, 1), numbers(outputs * inner, 2));
             let product = project_few_rows(&input, &weight, inner);
             for (actual, expected) in product.iter().zip(reference(&input, &weight, inner)) {
-                prop_assert!((f64::from(*actual) - expected).abs() < 1e-4, "{actual} is not {expected}");
+                prop_assert!(
+                    (f64::from(*actual) - expected).abs() < 1e-4,
+                    "{actual} is not {expected}"
+                );
             }
         }
 
