@@ -85,7 +85,7 @@ impl Environment for NumberDuet {
             return Ok(Outcome::end(reward));
         }
         let hint = Observation::new(format!("Together you were off by {off}. Try again."));
-        Ok(Outcome::go_on(reward, vec![hint; 2]))
+        Ok(Outcome::continue_with(reward, vec![hint; 2]))
     }
 }
 

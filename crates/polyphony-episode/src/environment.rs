@@ -100,7 +100,7 @@ impl Outcome {
     }
 
     /// The episode continues with one observation per role.
-    pub fn go_on(reward: Reward, observations: Vec<Observation>) -> Self {
+    pub fn continue_with(reward: Reward, observations: Vec<Observation>) -> Self {
         Self {
             reward,
             next: Next::Continue(observations),

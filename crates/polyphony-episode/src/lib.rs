@@ -88,7 +88,7 @@
 //!         }
 //!         let other = |agent: usize| format!("The other word has {} letters.", lengths[1 - agent]);
 //!         let observations = [other(0), other(1)].map(Observation::new);
-//!         Ok(Outcome::go_on(reward, observations.into()))
+//!         Ok(Outcome::continue_with(reward, observations.into()))
 //!     }
 //! }
 //!

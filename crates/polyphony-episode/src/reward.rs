@@ -209,7 +209,7 @@ mod tests {
             let reward = Reward::new(parts.iter().copied());
             let sum: f64 = parts.iter().map(|(_, value)| value).sum();
             prop_assert_eq!(reward.total(), sum);
-            prop_assert_eq!(reward.roles(), None);
+            prop_assert_eq!(reward.role_count(), None);
             prop_assert_eq!(reward.parts().collect::<Vec<_>>(), parts.clone());
             prop_assert_eq!(reward.parts_of(7).collect::<Vec<_>>(), parts.clone());
             prop_assert_eq!(reward.total_of(7), sum);
@@ -223,7 +223,7 @@ mod tests {
         #[test]
         fn mean_parts_of_roles_sum_to_the_mean_total(roles in prop::collection::vec(parts(), 1..5)) {
             let reward = Reward::per_role(roles.clone());
-            prop_assert_eq!(reward.roles(), Some(roles.len()));
+            prop_assert_eq!(reward.role_count(), Some(roles.len()));
             let totals: f64 = (0..roles.len()).map(|role| reward.total_of(role)).sum();
             prop_assert!((reward.total() - totals / roles.len() as f64).abs() < 1e-12);
             let parts: f64 = reward.parts().map(|(_, value)| value).sum();

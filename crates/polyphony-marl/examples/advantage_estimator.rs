@@ -12,9 +12,9 @@ use std::error::Error;
 use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
     Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
-    Credit, EnvironmentSpec, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress, Rollout,
-    RolloutWeights, StepContext, TrainingConfig, Tree, Updates, credits, role_returns, start_tasks,
-    train_step,
+    Credit, EnvironmentSpec, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress,
+    Rollout, RolloutWeights, SamplingPlan, StepContext, TrainingConfig, Updates, credits,
+    role_returns, start_tasks, train_step,
 };
 use polyphony_model::{ModelError, Sampling, TensorSpec};
 use polyphony_test_support::{games::Complement, team};
@@ -42,15 +42,15 @@ impl AlgorithmSettings for RankEstimator {
     }
 
     fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
-        AlgorithmSettings::tree(self).validate_for(spec.roles.len(), spec.horizon)
+        AlgorithmSettings::sampling_plan(self).validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, _roles: usize) -> String {
         "ranks".to_owned()
     }
 
-    fn tree(&self) -> Tree {
-        Tree {
+    fn sampling_plan(&self) -> SamplingPlan {
+        SamplingPlan {
             samples: self.samples,
             joint_mode: JointMode::Aligned,
             termination_threshold: None,
@@ -86,8 +86,8 @@ struct Ranking {
 }
 
 impl Algorithm for Ranking {
-    fn tree(&self) -> Tree {
-        AlgorithmSettings::tree(&self.settings)
+    fn sampling_plan(&self) -> SamplingPlan {
+        AlgorithmSettings::sampling_plan(&self.settings)
     }
 
     fn learn(
@@ -131,7 +131,7 @@ impl Algorithm for Ranking {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        (self.learners, self.best) = Learners::restored(agents, values, read)?;
+        (self.learners, self.best) = Learners::from_state(agents, values, read)?;
         Ok(())
     }
 
@@ -140,8 +140,8 @@ impl Algorithm for Ranking {
     }
 }
 
-/// The advantage of each credit: −1 for the lowest rank and 1 for the highest. Equal credits share the
-/// mean of their ranks.
+/// The advantage of each credit: −1 for the lowest rank and 1 for the highest. Equal credits have the mean
+/// of their ranks.
 fn rank_advantages(credits: &[f64]) -> Vec<f64> {
     let highest_rank = (credits.len() - 1).max(1) as f64;
     let rank = |credit: &f64| {

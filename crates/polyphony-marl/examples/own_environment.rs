@@ -19,8 +19,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, EnvironmentSpec, TextCodec, LongPrompts, Magrpo, RolloutWeights, TrainingConfig,
-    Updates, start_tasks, train_step,
+    Agent, AlgorithmSettings, EnvironmentSpec, LongPrompts, Magrpo, RolloutWeights, TextCodec,
+    TrainingConfig, Updates, start_tasks, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling};
 
@@ -64,7 +64,10 @@ impl Environment for NumberPlate {
 
 /// The fraction of a text's characters that are of the wanted kind; 0 for an empty text.
 fn fraction(text: &str, is_wanted: impl Fn(char) -> bool) -> f64 {
-    let matches = text.chars().filter(|&character| is_wanted(character)).count();
+    let matches = text
+        .chars()
+        .filter(|&character| is_wanted(character))
+        .count();
     matches as f64 / text.chars().count().max(1) as f64
 }
 

@@ -16,27 +16,27 @@
 //!
 //! Departures from the authors' code, and why:
 //!
-//! - The critic reads the history alone. Theirs can also read the response (a value of state and action)
-//!   and subtract that value from the target, which leaves no signal.
+//! - The critic reads the history alone. The authors' critic can also read the response (an action value)
+//!   and subtract that value from the target, which leaves no learning signal.
 //! - A model that all roles share has one critic, which learns once per batch and not once per role.
 //! - Advantages are not normalized over the batch, because tasks have different scales.
 //! - The end-of-sequence token is trained, and log-probabilities are those at the sampling temperature.
 //! - With `kl: Reward` each agent is penalized for its own divergence, in the critic's targets too.
 
 use polyphony_episode::Metric;
-use polyphony_model::{LanguageModel, ModelError, TensorSpec, last_state};
+use polyphony_model::{LanguageModel, ModelError, TensorSpec, last_hidden_state};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
     agent::{Agent, agent_of_role, roles_of},
     algorithm::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec, Need,
-        Progress, StepContext,
+        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
+        Need, Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive},
     learners::Learners,
-    memory::NUMBER,
+    memory::FLOAT_BYTES,
     metrics::update_metrics,
     policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyStats},
     policy_update::PolicyUpdate,
@@ -46,8 +46,8 @@ use crate::{
     state::prefix,
     stream::{narrow, weights_key},
     team::update_each,
-    tree::{AgentGroup, Branch, JointMode, MOST_SAMPLES, Node, Tree},
-    update::{Learner, HiddenStates, StepOutcome, UpdateReport, gradient_step},
+    tree::{AgentGroup, Branch, JointMode, MAX_SAMPLES, Node, SamplingPlan},
+    update::{HiddenStates, Learner, StepOutcome, UpdateReport, gradient_step},
 };
 
 mod loss;
@@ -127,7 +127,7 @@ impl IndependentActorCritic {
     }
 
     /// The learning rate of a value head in a step, given the learning rate of its agent.
-    fn value_rate(&self, agent_rate: f64, step: &StepContext<'_>) -> f64 {
+    fn head_learning_rate(&self, agent_rate: f64, step: &StepContext<'_>) -> f64 {
         let config = step.config;
         let scheduled = |full| config.updates.scheduled(full, step.step, config.steps);
         self.value_learning_rate.map_or(agent_rate, scheduled)
@@ -170,7 +170,7 @@ impl AlgorithmSettings for IndependentActorCritic {
         at_least_one("samples", self.samples)?;
         let allowed = "from 1 to 4096";
         check(
-            self.samples <= MOST_SAMPLES,
+            self.samples <= MAX_SAMPLES,
             "samples",
             self.samples,
             allowed,
@@ -197,15 +197,15 @@ impl AlgorithmSettings for IndependentActorCritic {
     }
 
     fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
-        AlgorithmSettings::tree(self).validate_for(spec.roles.len(), spec.horizon)
+        AlgorithmSettings::sampling_plan(self).validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, _roles: usize) -> String {
         "IAC".to_owned()
     }
 
-    fn tree(&self) -> Tree {
-        Tree {
+    fn sampling_plan(&self) -> SamplingPlan {
+        SamplingPlan {
             samples: self.samples,
             joint_mode: self.joint_mode,
             termination_threshold: self.termination_threshold,
@@ -219,14 +219,14 @@ impl AlgorithmSettings for IndependentActorCritic {
             let reference = Need::new("reference", agent.reference_bytes());
             memory.lasting.insert(0, reference);
         }
-        let numbers = self.value_head.numbers(agent.model.hidden_size) as u64;
-        // Weights and two moments stay in memory; gradients do not.
+        let parameters = self.value_head.parameters(agent.model.hidden_size) as u64;
+        // Weights and two moments stay for the whole run; gradients exist only during an update.
         memory
             .lasting
-            .push(Need::new("critic", 3 * numbers * NUMBER));
+            .push(Need::new("critic", 3 * parameters * FLOAT_BYTES));
         memory
-            .passing
-            .push(Need::new("critic's gradients", numbers * NUMBER));
+            .temporary
+            .push(Need::new("critic's gradients", parameters * FLOAT_BYTES));
         memory
     }
 
@@ -267,8 +267,8 @@ struct Training {
 }
 
 impl Algorithm for Training {
-    fn tree(&self) -> Tree {
-        AlgorithmSettings::tree(&self.settings)
+    fn sampling_plan(&self) -> SamplingPlan {
+        AlgorithmSettings::sampling_plan(&self.settings)
     }
 
     fn learn(
@@ -291,13 +291,13 @@ impl Algorithm for Training {
             |index, agent, (learner, head)| {
                 let agent_roles = roles_of(index, team_size, roles.len()).count();
                 let update = PolicyUpdate::new(index, agent, agent_roles, step);
-                let rate = settings.value_rate(update.learning_rate, step);
-                match update.take_due(learner) {
-                    Some(groups) => {
-                        update_both(agent, learner, head, &groups, settings, &update, rate)
-                    }
+                let rate = settings.head_learning_rate(update.learning_rate, step);
+                match update.take_if_full(learner) {
+                    Some(groups) => update_actor_and_critic(
+                        agent, learner, head, &groups, settings, &update, rate,
+                    ),
                     None => Ok(ActorCriticReport {
-                        actor: update.waiting(),
+                        actor: update.empty_report(),
                         ..ActorCriticReport::default()
                     }),
                 }
@@ -327,10 +327,10 @@ impl Algorithm for Training {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        let (learners, states): (_, Vec<HeadState>) = Learners::restored(agents, values, read)?;
+        let (learners, states): (_, Vec<HeadState>) = Learners::from_state(agents, values, read)?;
         let heads = agents.iter().zip(&states).map(|(agent, state)| {
             let (shape, width) = (self.settings.value_head, agent.model.config().hidden_size);
-            ValueHead::restored(shape, width, &prefix(agent), state, read)
+            ValueHead::from_state(shape, width, &prefix(agent), state, read)
         });
         self.heads = heads.collect::<Result<_, _>>()?;
         self.learners = learners;
@@ -352,7 +352,7 @@ fn assign_values(
     for groups in rollout.groups_mut() {
         for (role, group) in groups.iter_mut().enumerate() {
             let index = agent_of_role(agents.len(), role);
-            let state = last_state(&agents[index].model, &group.history.tokens)?;
+            let state = last_hidden_state(&agents[index].model, &group.history.tokens)?;
             group.value = Some(heads[index].forward(&state).value);
         }
     }
@@ -369,16 +369,16 @@ struct ActorCriticReport {
 }
 
 /// Updates an agent and its critic from groups that have values and advantages.
-fn update_both(
+fn update_actor_and_critic(
     agent: &mut Agent,
     learner: &mut Learner,
     head: &mut ValueHead,
     buffer: &[AgentGroup],
     settings: &IndependentActorCritic,
     update: &PolicyUpdate<'_>,
-    value_rate: f64,
+    head_learning_rate: f64,
 ) -> Result<ActorCriticReport, MarlError> {
-    let (loss, mut report) = (settings.policy_loss(), update.waiting());
+    let (loss, mut report) = (settings.policy_loss(), update.empty_report());
     let (mut terms, mut value_losses) = (Vec::new(), Vec::new());
     let step_config = update.gradient_step_config(HiddenStates::EndOfHistory);
     for minibatch in update.minibatches(buffer.len())? {
@@ -402,7 +402,7 @@ fn update_both(
         value_losses.extend(critic.losses);
         let gradients = critic.gradients;
         if let StepOutcome::Taken { .. } = outcome {
-            head.step(gradients, value_rate, update.updates);
+            head.step(gradients, head_learning_rate, update.updates);
         }
     }
     Ok(ActorCriticReport {

@@ -4,9 +4,9 @@
 //! `m ← β₁ m + (1 − β₁) g`, `v ← β₂ v + (1 − β₂) g²`,
 //! `w ← (1 − η λ) w − η · m̂ / (√v̂ + ε)` with `m̂ = m / (1 − β₁ᵗ)` and `v̂ = v / (1 − β₂ᵗ)`.
 //!
-//! `t` counts the steps of each weight separately: if a loss does not depend on a weight, the weight and
-//! its moments do not change. Weights with a single dimension, which are norms and biases, do not decay
-//! (λ = 0): pulling them to 0 would break a network instead of making it simpler.
+//! A weight is a whole tensor here, and `t` counts the steps of each weight separately: a step changes
+//! neither a weight without a gradient nor its moments. Weights with a single dimension, which are norms
+//! and biases, do not decay (λ = 0): pulling them to 0 would break a network instead of making it simpler.
 
 use burn::{
     backend::Flex,
@@ -24,7 +24,7 @@ use crate::{MarlError, config::Updates};
 #[derive(Clone, Debug, Default)]
 pub struct AdamW {
     /// The moments of each weight, in visiting order; `None` if no step has changed the weight.
-    slots: Vec<Option<Moments>>,
+    moments: Vec<Option<Moments>>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,10 +35,10 @@ struct Moments {
     second: Tensor<1>,
 }
 
-/// A weight that at least one step has changed, in a saved state.
+/// The name and the step count of a weight, in a saved state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SteppedWeight {
-    /// Its name.
+pub struct WeightSteps {
+    /// The weight's name.
     pub weight: String,
     /// The steps that it has taken.
     pub steps: u64,
@@ -60,7 +60,7 @@ struct Coefficients {
     beta_1: f64,
     beta_2: f64,
     /// `η / (1 − β₁ᵗ)`.
-    step_size: f64,
+    corrected_rate: f64,
     /// `1 / √(1 − β₂ᵗ)`.
     second_scale: f64,
     epsilon: f64,
@@ -91,7 +91,7 @@ impl<'a> StepSize<'a> {
             gradient_scale: self.gradient_scale,
             beta_1: updates.beta_1,
             beta_2: updates.beta_2,
-            step_size: self.learning_rate / correction(updates.beta_1),
+            corrected_rate: self.learning_rate / correction(updates.beta_1),
             second_scale: correction(updates.beta_2).sqrt().recip(),
             epsilon: updates.epsilon,
             decay: 1.0 - self.learning_rate * weight_decay,
@@ -108,10 +108,10 @@ impl AdamW {
         size: StepSize<'_>,
     ) {
         let gradients = gradients.into_vec();
-        self.slots.resize_with(gradients.len(), || None);
+        self.moments.resize_with(gradients.len(), || None);
         let mut stepper = Stepper {
             gradients: gradients.into_iter(),
-            slots: self.slots.iter_mut(),
+            moments: self.moments.iter_mut(),
             size,
         };
         model.map_weights(&mut stepper);
@@ -131,23 +131,23 @@ impl AdamW {
         gradient: Tensor<1>,
         size: StepSize<'_>,
     ) -> Tensor<1> {
-        if self.slots.len() <= index {
-            self.slots.resize_with(index + 1, || None);
+        if self.moments.len() <= index {
+            self.moments.resize_with(index + 1, || None);
         }
-        let slot = &mut self.slots[index];
+        let slot = &mut self.moments[index];
         let (weight, moments) = size.step(slot.take(), weight, dimensions, gradient);
         *slot = Some(moments);
         weight
     }
 
-    /// The part of a saved state that is not tensors: which weights a step has changed. `weights` are all
-    /// weights, in visiting order.
-    pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<SteppedWeight> {
-        let slots = weights.iter().zip(&self.slots);
-        let stepped = slots.filter_map(|(spec, slot)| {
-            Some(SteppedWeight {
+    /// The part of a saved state that is not tensors: the step count of every weight that a step has
+    /// changed. `weights` are all weights, in visiting order.
+    pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<WeightSteps> {
+        let pairs = weights.iter().zip(&self.moments);
+        let stepped = pairs.filter_map(|(spec, moments)| {
+            Some(WeightSteps {
                 weight: spec.name.clone(),
-                steps: slot.as_ref()?.steps,
+                steps: moments.as_ref()?.steps,
             })
         });
         stepped.collect()
@@ -156,13 +156,13 @@ impl AdamW {
     /// The tensors of its saved state, each flat: the two moments of every weight that a step has changed,
     /// under names that begin with `prefix`.
     pub fn tensors(&self, prefix: &str, weights: &[TensorSpec]) -> Vec<(TensorSpec, Tensor<1>)> {
-        let slots = weights.iter().zip(&self.slots);
-        let moments = slots.filter_map(|(spec, slot)| {
-            let Moments { first, second, .. } = slot.clone()?;
+        let pairs = weights.iter().zip(&self.moments);
+        let tensors = pairs.filter_map(|(spec, moments)| {
+            let Moments { first, second, .. } = moments.clone()?;
             let [first_spec, second_spec] = moment_specs(prefix, spec);
             Some([(first_spec, first), (second_spec, second)])
         });
-        moments.flatten().collect()
+        tensors.flatten().collect()
     }
 
     /// The optimizer of a saved state. `read` returns the values of a tensor.
@@ -170,35 +170,36 @@ impl AdamW {
     /// # Errors
     /// If a tensor cannot be read or has the wrong number of values, or the state has a weight that is
     /// not one of `weights`.
-    pub fn restored(
+    pub fn from_state(
         prefix: &str,
         weights: &[TensorSpec],
-        stepped: &[SteppedWeight],
+        stepped: &[WeightSteps],
         device: &Device,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<Self, MarlError> {
-        let is_unknown = |saved: &&SteppedWeight| weights.iter().all(|spec| spec.name != saved.weight);
+        let is_unknown =
+            |saved: &&WeightSteps| weights.iter().all(|spec| spec.name != saved.weight);
         if let Some(unknown) = stepped.iter().find(is_unknown) {
             return Err(MarlError::state(format!(
                 "it has moments of the weight `{}`, which the model does not have",
                 unknown.weight
             )));
         }
-        let mut slots = Vec::new();
+        let mut moments = Vec::new();
         for spec in weights {
             let Some(saved) = stepped.iter().find(|saved| saved.weight == spec.name) else {
-                slots.push(None);
+                moments.push(None);
                 continue;
             };
             let [first, second] =
                 moment_specs(prefix, spec).map(|spec| read_tensor(&spec, device, read));
-            slots.push(Some(Moments {
+            moments.push(Some(Moments {
                 steps: saved.steps,
                 first: first?,
                 second: second?,
             }));
         }
-        Ok(Self { slots })
+        Ok(Self { moments })
     }
 }
 
@@ -249,14 +250,14 @@ impl StepSize<'_> {
 
 struct Stepper<'a> {
     gradients: std::vec::IntoIter<Option<Tensor<1>>>,
-    slots: std::slice::IterMut<'a, Option<Moments>>,
+    moments: std::slice::IterMut<'a, Option<Moments>>,
     size: StepSize<'a>,
 }
 
 impl ModuleMapper for Stepper<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         // Both iterators advance, even past a weight without a gradient.
-        let (gradient, slot) = (self.gradients.next().flatten(), self.slots.next());
+        let (gradient, slot) = (self.gradients.next().flatten(), self.moments.next());
         let (Some(gradient), Some(slot)) = (gradient, slot) else {
             return param;
         };
@@ -271,8 +272,8 @@ impl ModuleMapper for Stepper<'_> {
     }
 }
 
-/// As many zeros as a gradient has values, on its device. On the CPU this avoids burn's own zeros, which
-/// are copied once: an embedding table may take a large part of the memory.
+/// A tensor of zeros with the size and device of a gradient. On the CPU it avoids burn's own zeros, which
+/// would be copied once more: an embedding table may be a large part of the memory.
 fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
     if !is_on_host(gradient) {
         return gradient.zeros_like();
@@ -304,7 +305,7 @@ fn step(
         second: moments.second * c.beta_2 + gradient.square() * (1.0 - c.beta_2),
     };
     let divisor = moments.second.clone().sqrt() * c.second_scale + c.epsilon;
-    let weight = weight * c.decay - moments.first.clone() / divisor * c.step_size;
+    let weight = weight * c.decay - moments.first.clone() / divisor * c.corrected_rate;
     (weight, moments)
 }
 
@@ -354,7 +355,7 @@ struct SingleCoefficients {
     gradient_scale: f32,
     beta_1: f32,
     beta_2: f32,
-    step_size: f32,
+    corrected_rate: f32,
     second_scale: f32,
     epsilon: f32,
     decay: f32,
@@ -366,7 +367,7 @@ impl From<&Coefficients> for SingleCoefficients {
             gradient_scale: c.gradient_scale as f32,
             beta_1: c.beta_1 as f32,
             beta_2: c.beta_2 as f32,
-            step_size: c.step_size as f32,
+            corrected_rate: c.corrected_rate as f32,
             second_scale: c.second_scale as f32,
             epsilon: c.epsilon as f32,
             decay: c.decay as f32,
@@ -386,7 +387,7 @@ impl SingleCoefficients {
             *m = *m * self.beta_1 + g * (1.0 - self.beta_1);
             *v = *v * self.beta_2 + g * g * (1.0 - self.beta_2);
             let divisor = v.sqrt() * self.second_scale + self.epsilon;
-            *w = *w * self.decay - *m / divisor * self.step_size;
+            *w = *w * self.decay - *m / divisor * self.corrected_rate;
         }
     }
 }
@@ -498,7 +499,7 @@ mod tests {
             name: name.to_owned(),
             shape: vec![2, 3],
         };
-        let stepped = |weight: &str| SteppedWeight {
+        let stepped = |weight: &str| WeightSteps {
             weight: weight.to_owned(),
             steps: 1,
         };
@@ -510,7 +511,7 @@ mod tests {
                 "`poet.first_moment.own` has 5 values, but should have the shape [2, 3]",
             ),
         ] {
-            let restored = AdamW::restored(
+            let restored = AdamW::from_state(
                 "poet.",
                 &[spec("own")],
                 &[stepped(weight)],

@@ -37,11 +37,7 @@ impl Agent {
     /// An agent from its parts.
     pub fn new(name: impl Into<String>, model: LanguageModel, codec: Arc<TextCodec>) -> Self {
         let name = name.into();
-        Self {
-            name,
-            model,
-            codec,
-        }
+        Self { name, model, codec }
     }
 
     /// Refuses a history that leaves no room in the context for a response of `new` tokens.

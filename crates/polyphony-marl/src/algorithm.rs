@@ -16,13 +16,13 @@ use crate::{
     agent::Agent,
     config::{ConfigError, TrainingConfig},
     rollout::Rollout,
-    tree::Tree,
+    tree::SamplingPlan,
 };
 
 /// An algorithm while it trains a team.
 pub trait Algorithm: Send {
     /// What to sample in the next step.
-    fn tree(&self) -> Tree;
+    fn sampling_plan(&self) -> SamplingPlan;
 
     /// Learns from one step's rollout, and returns metrics with their units and meanings. The caller adds
     /// metrics about the advantages that the algorithm gives the samples.
@@ -77,7 +77,7 @@ pub trait AlgorithmSettings {
     fn method(&self, roles: usize) -> String;
 
     /// What to sample.
-    fn tree(&self) -> Tree;
+    fn sampling_plan(&self) -> SamplingPlan;
 
     /// The memory that it needs for one agent.
     fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory;
@@ -190,7 +190,7 @@ pub struct AlgorithmMemory {
     /// Memory for the whole run: optimizer, reference, critic.
     pub lasting: Vec<Need>,
     /// Memory during the agent's update only: gradients, activations.
-    pub passing: Vec<Need>,
+    pub temporary: Vec<Need>,
 }
 
 /// An amount of memory, and what it is for.

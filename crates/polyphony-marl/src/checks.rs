@@ -31,7 +31,7 @@ pub(crate) fn check_reward(
     reward: &Reward,
 ) -> Result<(), MarlError> {
     let roles = environment.roles().len();
-    if let Some(rewards) = reward.roles()
+    if let Some(rewards) = reward.role_count()
         && rewards != roles
     {
         return Err(MarlError::RewardCount {
@@ -41,7 +41,7 @@ pub(crate) fn check_reward(
         });
     }
     // A shared reward is the same for each role.
-    for role in 0..reward.roles().unwrap_or(1) {
+    for role in 0..reward.role_count().unwrap_or(1) {
         for (part, value) in reward.parts_of(role) {
             check_part(environment, task, action, part, value)?;
         }

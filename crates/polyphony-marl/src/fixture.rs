@@ -19,7 +19,7 @@ use crate::{
     config::{LongPrompts, RolloutWeights, TrainingConfig, Updates},
     rollout::{Rollout, rollout},
     tasks::start_tasks,
-    tree::{JointMode, Tree},
+    tree::{JointMode, SamplingPlan},
 };
 
 /// Tokens that the tiny model's context holds.
@@ -218,7 +218,7 @@ impl Environment for Chain {
         let responses = action.responses.iter();
         let observations =
             responses.map(|response| Observation::new(Self::feedback(past.len(), response)));
-        Ok(Outcome::go_on(reward, observations.collect()))
+        Ok(Outcome::continue_with(reward, observations.collect()))
     }
 }
 
@@ -233,8 +233,8 @@ pub(crate) fn task(id: &str, text: &str) -> Task {
 }
 
 /// Aligned joint actions.
-pub(crate) fn tree(samples: usize) -> Tree {
-    Tree {
+pub(crate) fn plan(samples: usize) -> SamplingPlan {
+    SamplingPlan {
         samples,
         joint_mode: JointMode::Aligned,
         termination_threshold: None,
@@ -259,12 +259,12 @@ pub(crate) fn play_some(
     agents: &[Agent],
     environment: &dyn Environment,
     (tasks, indices): (&[Task], &[usize]),
-    tree: &Tree,
+    plan: &SamplingPlan,
     config: &TrainingConfig,
 ) -> Result<Rollout, MarlError> {
     let started = start_tasks(agents, environment, tasks.to_vec(), config)?;
     let batch = started.batch(indices);
-    rollout(agents, environment, batch, tree, config, 0, &mut |_| ())
+    rollout(agents, environment, batch, plan, config, 0, &mut |_| ())
 }
 
 /// Plays all tasks in the first step of a run.
@@ -272,11 +272,11 @@ pub(crate) fn play(
     agents: &[Agent],
     environment: &dyn Environment,
     tasks: &[Task],
-    tree: &Tree,
+    plan: &SamplingPlan,
     config: &TrainingConfig,
 ) -> Result<Rollout, MarlError> {
     let all: Vec<usize> = (0..tasks.len()).collect();
-    play_some(agents, environment, (tasks, &all), tree, config)
+    play_some(agents, environment, (tasks, &all), plan, config)
 }
 
 /// Builds an algorithm for a team and its environment.

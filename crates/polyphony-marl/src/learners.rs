@@ -56,9 +56,9 @@ impl Learners {
         let updates = update_each(agents, &mut self.0, on_progress, |index, agent, learner| {
             let agent_roles = roles_of(index, team_size, roles.len()).count();
             let update = PolicyUpdate::new(index, agent, agent_roles, step);
-            match update.take_due(learner) {
+            match update.take_if_full(learner) {
                 Some(groups) => update_policy(agent, learner, &groups, loss, &update),
-                None => Ok((update.waiting(), None)),
+                None => Ok((update.empty_report(), None)),
             }
         })?;
         let metrics = roles.iter().enumerate().flat_map(|(role, name)| {
@@ -78,7 +78,9 @@ impl Learners {
         extra: &impl Serialize,
     ) -> Result<AlgorithmState, MarlError> {
         let learners = agents.iter().zip(&self.0);
-        let states = learners.clone().map(|(agent, learner)| learner.state(agent));
+        let states = learners
+            .clone()
+            .map(|(agent, learner)| learner.state(agent));
         let states: Vec<LearnerState> = states.collect();
         let tensors = learners.flat_map(|(agent, learner)| learner.tensors(agent));
         AlgorithmState::new(&(states, extra), tensors.collect())
@@ -89,7 +91,7 @@ impl Learners {
     ///
     /// # Errors
     /// If the state belongs to another team or model, or a tensor cannot be read.
-    pub fn restored<T: DeserializeOwned>(
+    pub fn from_state<T: DeserializeOwned>(
         agents: &[Agent],
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
@@ -103,7 +105,7 @@ impl Learners {
             )));
         }
         let learners = agents.iter().zip(states);
-        let learners = learners.map(|(agent, state)| Learner::restored(agent, state, read));
+        let learners = learners.map(|(agent, state)| Learner::from_state(agent, state, read));
         Ok((Self(learners.collect::<Result<_, _>>()?), extra))
     }
 

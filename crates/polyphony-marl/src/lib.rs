@@ -50,14 +50,14 @@ mod tree;
 mod update;
 
 pub use actor_critic::{HeadShape, IndependentActorCritic, value_loss};
-pub use adamw::{AdamW, StepSize, SteppedWeight};
+pub use adamw::{AdamW, StepSize, WeightSteps};
 pub use advantage::{AdvantageScale, Baseline, advantages, are_zero};
 pub use agent::{Agent, TextCodec, agent_of_role, roles_of};
 pub use algorithm::{
-    AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice, EnvironmentSpec,
-    Need, Progress, StepContext,
+    AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice,
+    EnvironmentSpec, Need, Progress, StepContext,
 };
-pub use config::{ConfigError, LongPrompts, RolloutWeights, LrSchedule, TrainingConfig, Updates};
+pub use config::{ConfigError, LongPrompts, LrSchedule, RolloutWeights, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
 pub use learners::Learners;
@@ -77,9 +77,10 @@ pub use stream::{EVALUATION_STEP, StreamId};
 pub use tasks::{Batch, StartedTasks, start_tasks};
 pub use team::update_each;
 pub use tree::{
-    AgentGroup, Branch, History, JointMode, MOST_JOINT_ACTIONS, MOST_SAMPLES, Node, Sample, Tree,
+    AgentGroup, Branch, History, JointMode, MAX_JOINT_ACTIONS, MAX_SAMPLES, Node, Sample,
+    SamplingPlan,
 };
 pub use update::{
-    GroupLoss, GroupScores, Learner, HiddenStates, StepOutcome, GradientStepConfig, UpdateReport, check_idle,
-    gradient_step, minibatches,
+    GradientStepConfig, GroupLoss, GroupScores, HiddenStates, Learner, StepOutcome, UpdateReport,
+    check_idle, gradient_step, minibatches,
 };

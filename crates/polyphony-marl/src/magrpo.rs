@@ -39,8 +39,8 @@ use crate::{
     advantage::{AdvantageScale, Baseline, advantages},
     agent::Agent,
     algorithm::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec, Need,
-        Progress, StepContext,
+        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
+        Need, Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, check, fraction, positive},
     learners::Learners,
@@ -48,7 +48,7 @@ use crate::{
     reference::{references, score_references},
     returns::{Credit, credits, penalized_returns, role_returns},
     rollout::Rollout,
-    tree::{JointMode, MOST_SAMPLES, Node, Tree},
+    tree::{JointMode, MAX_SAMPLES, Node, SamplingPlan},
 };
 
 /// MAGRPO and its relatives: what is sampled and what is maximized.
@@ -131,7 +131,7 @@ impl AlgorithmSettings for Magrpo {
             _ => 2,
         };
         check(
-            (least..=MOST_SAMPLES).contains(&self.samples),
+            (least..=MAX_SAMPLES).contains(&self.samples),
             "samples",
             self.samples,
             "from 2 to 4096, since a response is compared with the others of its group (1 only \
@@ -154,7 +154,7 @@ impl AlgorithmSettings for Magrpo {
     }
 
     fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
-        AlgorithmSettings::tree(self).validate_for(spec.roles.len(), spec.horizon)
+        AlgorithmSettings::sampling_plan(self).validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, roles: usize) -> String {
@@ -168,8 +168,8 @@ impl AlgorithmSettings for Magrpo {
         name.to_owned()
     }
 
-    fn tree(&self) -> Tree {
-        Tree {
+    fn sampling_plan(&self) -> SamplingPlan {
+        SamplingPlan {
             samples: self.samples,
             joint_mode: self.joint_mode,
             termination_threshold: self.termination_threshold,
@@ -215,8 +215,8 @@ struct Training {
 }
 
 impl Algorithm for Training {
-    fn tree(&self) -> Tree {
-        AlgorithmSettings::tree(&self.settings)
+    fn sampling_plan(&self) -> SamplingPlan {
+        AlgorithmSettings::sampling_plan(&self.settings)
     }
 
     fn learn(
@@ -243,7 +243,7 @@ impl Algorithm for Training {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        (self.learners, ()) = Learners::restored(agents, values, read)?;
+        (self.learners, ()) = Learners::from_state(agents, values, read)?;
         Ok(())
     }
 

@@ -8,21 +8,21 @@ use crate::{
 };
 
 /// Bytes of a 32-bit float.
-pub(crate) const NUMBER: u64 = 4;
+pub(crate) const FLOAT_BYTES: u64 = 4;
 
 impl AgentPlan {
     /// The number of trainable parameters.
-    pub fn learning_weights(&self) -> u64 {
+    pub fn trainable_parameters(&self) -> u64 {
         match &self.lora {
-            None => self.model.weights(),
-            Some(lora) => self.model.adapter_weights(lora),
+            None => self.model.weight_count(),
+            Some(lora) => self.model.adapter_weight_count(lora),
         }
     }
 
     /// What an update by [`gradient_step`](crate::gradient_step) needs from groups of this many
     /// responses: the optimizer's moments, gradients and activations.
     pub fn update_memory(&self, samples: usize, config: &TrainingConfig) -> AlgorithmMemory {
-        let learning = self.learning_weights();
+        let parameters = self.trainable_parameters();
         // The groups of a minibatch are differentiated one after the other. A second one needs memory for
         // its own gradients besides their sum.
         let gradient_copies = match config.updates.minibatch * self.roles {
@@ -39,9 +39,9 @@ impl AgentPlan {
             self.model.activation_bytes(tokens, activations, scores)
         });
         AlgorithmMemory {
-            lasting: vec![Need::new("optimizer", 2 * learning * NUMBER)],
-            passing: vec![
-                Need::new("gradients", gradient_copies * learning * NUMBER),
+            lasting: vec![Need::new("optimizer", 2 * parameters * FLOAT_BYTES)],
+            temporary: vec![
+                Need::new("gradients", gradient_copies * parameters * FLOAT_BYTES),
                 Need::new("activations", activations),
             ],
         }
@@ -52,7 +52,7 @@ impl AgentPlan {
     pub fn reference_bytes(&self) -> u64 {
         match (&self.lora, self.shares_start) {
             (Some(_), _) | (None, true) => 0,
-            (None, false) => self.model.weights() * NUMBER,
+            (None, false) => self.model.weight_count() * FLOAT_BYTES,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     policy_loss::PolicyStats,
     returns::{returns, role_returns},
     rollout::Rollout,
-    tree::{AgentGroup, Node, Sample, Tree},
+    tree::{AgentGroup, Node, Sample, SamplingPlan},
     update::UpdateReport,
 };
 
@@ -36,12 +36,12 @@ fn by_turn<'a>(environment: &dyn Environment, nodes: &[&'a Node]) -> Vec<Vec<&'a
 pub(crate) fn reward_metrics(
     environment: &dyn Environment,
     rollout: &Rollout,
-    tree: &Tree,
+    plan: &SamplingPlan,
 ) -> Vec<Metric> {
     let turns = by_turn(environment, &rollout.all_nodes());
     let mut metrics = vec![Metric::new(
         MetricKey::new("return"),
-        mean_return(turns[0].iter().copied(), tree.discount),
+        mean_return(turns[0].iter().copied(), plan.discount),
         REWARD,
         "Mean return of the joint actions",
     )];
@@ -62,7 +62,7 @@ pub(crate) fn reward_metrics(
             ));
             metrics.push(Metric::new(
                 MetricKey::new("return").at_turn(turn),
-                mean_return(nodes.iter().copied(), tree.discount),
+                mean_return(nodes.iter().copied(), plan.discount),
                 REWARD,
                 "Mean return of the joint actions of this turn",
             ));
@@ -92,7 +92,7 @@ pub(crate) fn reward_metrics(
             MetricKey::new("cut_episodes"),
             rollout.cut_episodes,
             "joint actions",
-            "Joint actions that would have continued if the next prompt had fitted",
+            "Joint actions after which the episode was cut because the next prompt did not fit",
         ),
     ]);
     metrics
@@ -121,14 +121,14 @@ fn part_metrics<'a>(
 /// Whether each role has its own reward.
 fn has_rewards_per_role(nodes: &[&Node]) -> bool {
     let mut branches = nodes.iter().flat_map(|node| &node.branches);
-    branches.any(|branch| branch.reward.roles().is_some())
+    branches.any(|branch| branch.reward.role_count().is_some())
 }
 
 /// For each role, the metrics of what it earned and answered.
 pub(crate) fn role_metrics(
     environment: &dyn Environment,
     rollout: &Rollout,
-    tree: &Tree,
+    plan: &SamplingPlan,
 ) -> Vec<Vec<Metric>> {
     let all_nodes = rollout.all_nodes();
     let turns = by_turn(environment, &all_nodes);
@@ -138,13 +138,13 @@ pub(crate) fn role_metrics(
         let key = |name| MetricKey::new(name).of_role(&role.name);
         let mut metrics = Vec::new();
         if has_rewards_per_role {
-            metrics.extend(role_rewards(environment, index, &turns, tree));
+            metrics.extend(role_rewards(environment, index, &turns, plan));
         }
-        metrics.extend(response_metrics(index, &all_nodes, &key, Wording::Overall));
+        metrics.extend(response_metrics(index, &all_nodes, &key, Scope::AllTurns));
         if turns.len() > 1 {
             for (turn, nodes) in (1..).zip(&turns) {
                 let key = |name| key(name).at_turn(turn);
-                metrics.extend(response_metrics(index, nodes, &key, Wording::Turn));
+                metrics.extend(response_metrics(index, nodes, &key, Scope::OneTurn));
             }
         }
         metrics
@@ -157,13 +157,13 @@ fn role_rewards(
     environment: &dyn Environment,
     role: usize,
     turns: &[Vec<&Node>],
-    tree: &Tree,
+    plan: &SamplingPlan,
 ) -> Vec<Metric> {
     let name = &environment.roles()[role].name;
     let mean_role_return = |nodes: &[&Node]| {
         let returns = nodes
             .iter()
-            .flat_map(|node| role_returns(node, role, tree.discount));
+            .flat_map(|node| role_returns(node, role, plan.discount));
         mean(returns)
     };
     let mut metrics = vec![Metric::new(
@@ -201,9 +201,9 @@ fn role_rewards(
 
 /// Whether metrics cover all turns or only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wording {
-    Overall,
-    Turn,
+enum Scope {
+    AllTurns,
+    OneTurn,
 }
 
 /// What a role's responses were like. Metrics about advantages are included if the algorithm has assigned
@@ -212,16 +212,16 @@ fn response_metrics(
     role: usize,
     nodes: &[&Node],
     key: &dyn Fn(&'static str) -> MetricKey,
-    wording: Wording,
+    scope: Scope,
 ) -> Vec<Metric> {
     let groups: Vec<&AgentGroup> = nodes.iter().map(|node| &node.groups[role]).collect();
     let samples: Vec<&Sample> = groups.iter().flat_map(|group| &group.samples).collect();
     let advantages: Option<Vec<Vec<f64>>> = groups.iter().map(|group| group.advantages()).collect();
     let logprobs = samples.iter().flat_map(|sample| &sample.logprobs);
     let metric = |name, value: f64, unit, [overall, turn]: [&'static str; 2]| {
-        let meaning = match wording {
-            Wording::Overall => overall,
-            Wording::Turn => turn,
+        let meaning = match scope {
+            Scope::AllTurns => overall,
+            Scope::OneTurn => turn,
         };
         Metric::new(key(name), value, unit, meaning)
     };
@@ -261,7 +261,11 @@ fn response_metrics(
     ));
     metrics.push(metric(
         "completion_length",
-        mean(samples.iter().map(|sample| sample.response.tokens.len() as f64)),
+        mean(
+            samples
+                .iter()
+                .map(|sample| sample.response.tokens.len() as f64),
+        ),
         "tokens",
         [
             "Mean length of a response",
@@ -284,7 +288,7 @@ fn response_metrics(
     metrics
 }
 
-/// What an update did, as metrics of the role that its agent plays.
+/// The metrics of one agent's update, under the name of a role that the agent plays.
 pub fn update_metrics(
     role: &str,
     report: &UpdateReport,
@@ -326,7 +330,7 @@ pub fn update_metrics(
             key("logprob_gap"),
             report.logprob_gap,
             "nats",
-            "Largest difference of a token's log-probability between rollout and training, which should be rounding alone",
+            "Largest difference of a token's log-probability between rollout and training, which should be only rounding",
         ),
         Metric::new(
             key("ratio"),

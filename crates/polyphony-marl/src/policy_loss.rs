@@ -240,8 +240,8 @@ impl PolicyLoss {
         }
         Ok(GroupLoss {
             loss,
-            logprobs: derivatives,
-            states: Vec::new(),
+            logprob_derivatives: derivatives,
+            state_derivatives: Vec::new(),
         })
     }
 

@@ -10,7 +10,10 @@ use crate::{
     policy_loss::{PolicyLoss, PolicyStats},
     stream::shuffle_key,
     tree::AgentGroup,
-    update::{Learner, HiddenStates, GradientStepConfig, UpdateReport, check_idle, gradient_step, minibatches},
+    update::{
+        GradientStepConfig, HiddenStates, Learner, UpdateReport, check_idle, gradient_step,
+        minibatches,
+    },
 };
 
 /// The configuration of one agent's update, which goes through the agent's buffer.
@@ -50,13 +53,13 @@ impl<'a> PolicyUpdate<'a> {
     }
 
     /// Takes all groups out of a learner's buffer if it is full; `None` if it is not.
-    pub fn take_due(&self, learner: &mut Learner) -> Option<Vec<AgentGroup>> {
+    pub fn take_if_full(&self, learner: &mut Learner) -> Option<Vec<AgentGroup>> {
         let is_full = learner.buffer.len() >= self.buffer;
         is_full.then(|| std::mem::take(&mut learner.buffer))
     }
 
-    /// The report of an agent that is still collecting groups: only its learning rate.
-    pub fn waiting(&self) -> UpdateReport {
+    /// A report that has only the learning rate, as of an agent that is still collecting groups.
+    pub fn empty_report(&self) -> UpdateReport {
         UpdateReport {
             learning_rate: self.learning_rate,
             ..UpdateReport::default()
@@ -95,7 +98,7 @@ pub fn update_policy(
     loss: &PolicyLoss,
     update: &PolicyUpdate<'_>,
 ) -> Result<(UpdateReport, Option<PolicyStats>), MarlError> {
-    let mut report = update.waiting();
+    let mut report = update.empty_report();
     let mut terms = Vec::new();
     let step_config = update.gradient_step_config(HiddenStates::None);
     for minibatch in update.minibatches(buffer.len())? {

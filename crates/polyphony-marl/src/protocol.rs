@@ -117,7 +117,9 @@ impl Protocol {
 
     /// The protocol with this name among those that ship.
     pub fn named(name: &str) -> Option<Self> {
-        Self::all().into_iter().find(|protocol| protocol.name == name)
+        Self::all()
+            .into_iter()
+            .find(|protocol| protocol.name == name)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     config::TrainingConfig,
     stream::narrow,
     tasks::Batch,
-    tree::{AgentGroup, Node, Tree},
+    tree::{AgentGroup, Node, SamplingPlan},
 };
 
 mod level;
@@ -115,12 +115,12 @@ pub fn rollout(
     agents: &[Agent],
     environment: &dyn Environment,
     batch: Batch<'_>,
-    tree: &Tree,
+    plan: &SamplingPlan,
     config: &TrainingConfig,
     step: usize,
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Rollout, MarlError> {
-    if tree.samples == 0 {
+    if plan.samples == 0 {
         return Ok(Rollout::default());
     }
     let step: u32 = narrow("steps", step)?;
@@ -128,7 +128,7 @@ pub fn rollout(
         agents,
         models: sampling_models(agents, config.weights)?,
         environment,
-        tree,
+        plan,
         config,
         step,
     };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     MarlError,
-    adamw::{AdamW, SteppedWeight},
+    adamw::{AdamW, WeightSteps},
     agent::Agent,
     algorithm::AlgorithmState,
     tree::AgentGroup,
@@ -26,7 +26,7 @@ pub struct LearnerState {
     /// Updates skipped in a row because a loss or gradient was not finite.
     pub skipped_in_a_row: usize,
     /// The weights that have moments.
-    pub stepped: Vec<SteppedWeight>,
+    pub stepped: Vec<WeightSteps>,
     /// Groups that the agent has not learned from yet.
     pub buffer: Vec<AgentGroup>,
 }
@@ -53,7 +53,7 @@ impl Learner {
     ///
     /// # Errors
     /// If the state belongs to another agent or model, or a tensor cannot be read.
-    pub fn restored(
+    pub fn from_state(
         agent: &Agent,
         state: LearnerState,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
@@ -65,7 +65,7 @@ impl Learner {
             )));
         }
         let (specs, device) = (specs(agent), agent.model.device());
-        let optimizer = AdamW::restored(&prefix(agent), &specs, &state.stepped, &device, read)?;
+        let optimizer = AdamW::from_state(&prefix(agent), &specs, &state.stepped, &device, read)?;
         Ok(Self {
             buffer: state.buffer,
             optimizer,

@@ -54,7 +54,7 @@ pub fn train_step(
 ) -> Result<Step, MarlError> {
     config.validate()?;
     let counters_before = environment.counters();
-    let tree = algorithm.tree();
+    let plan = algorithm.sampling_plan();
 
     let start = Instant::now();
     let mut on_tokens = |tokens| on_progress(Progress::Sampled(tokens));
@@ -62,14 +62,14 @@ pub fn train_step(
         agents,
         environment,
         batch,
-        &tree,
+        &plan,
         config,
         step,
         &mut on_tokens,
     )?;
     let rollout_secs = start.elapsed().as_secs_f64();
     // Computed here, before the algorithm can change the rollout.
-    let mut team_metrics = reward_metrics(environment, &rollout, &tree);
+    let mut team_metrics = reward_metrics(environment, &rollout, &plan);
 
     on_progress(Progress::Scored);
     let start = Instant::now();
@@ -84,7 +84,7 @@ pub fn train_step(
     });
     let (timed, counts): (Vec<_>, Vec<_>) = growth.partition(|metric| metric.key.is_timing());
     team_metrics.extend(counts);
-    let role_metrics = role_metrics(environment, &rollout, &tree);
+    let role_metrics = role_metrics(environment, &rollout, &plan);
     let tokens = rollout.completion_tokens() as f64;
     let mut timing = timing(rollout_secs, rollout.reward_secs, update_secs, tokens);
     timing.extend(timed);

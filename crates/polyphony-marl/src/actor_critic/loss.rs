@@ -67,12 +67,12 @@ impl<'a> CriticLoss<'a> {
             self.losses.push(response_loss);
         }
         let gradients = &mut self.gradients;
-        let states = self
+        let state_derivatives = self
             .head
             .backward(scores.states, &estimate, derivative, gradients);
         Ok(GroupLoss {
             loss,
-            states,
+            state_derivatives,
             ..actor
         })
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    adamw::{AdamW, StepSize, SteppedWeight, read_tensor},
+    adamw::{AdamW, StepSize, WeightSteps, read_tensor},
     config::Updates,
 };
 
@@ -45,7 +45,7 @@ impl HeadShape {
     }
 
     /// The number of its parameters, for a hidden size.
-    pub fn numbers(self, width: usize) -> usize {
+    pub fn parameters(self, width: usize) -> usize {
         let specs = self.specs(width).into_iter();
         specs.map(|spec| spec.shape.iter().product::<usize>()).sum()
     }
@@ -65,7 +65,7 @@ pub(super) struct ValueHead {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct HeadState {
     shape: HeadShape,
-    stepped: Vec<SteppedWeight>,
+    stepped: Vec<WeightSteps>,
 }
 
 /// A head's estimate of the value of a state.
@@ -210,7 +210,7 @@ impl ValueHead {
         weights.chain(moments).collect()
     }
 
-    pub(super) fn restored(
+    pub(super) fn from_state(
         shape: HeadShape,
         width: usize,
         prefix: &str,
@@ -230,7 +230,7 @@ impl ValueHead {
             shape,
             width,
             weights: weights.collect::<Result<_, MarlError>>()?,
-            optimizer: AdamW::restored(&prefix, &specs, &state.stepped, &device, read)?,
+            optimizer: AdamW::from_state(&prefix, &specs, &state.stepped, &device, read)?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What an agent's model reads first.
+//! The first history of an agent.
 
 use polyphony_episode::{Observation, Role};
 

@@ -1,4 +1,4 @@
-//! Every number's range: what is refused, with which message, and what is just allowed.
+//! The range of every number: what is refused, with which message, and what is still allowed.
 
 use super::*;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     fixture::training,
     magrpo::Magrpo,
     policy_loss::{Kl, Objective},
-    tree::{JointMode, Tree},
+    tree::{JointMode, SamplingPlan},
 };
 
 #[track_caller]
@@ -146,16 +146,16 @@ fn updates_out_of_range_are_explained() {
 }
 
 #[test]
-fn schedules_and_own_learning_rates_out_of_range_are_explained() {
+fn schedules_and_learning_rates_of_agents_out_of_range_are_explained() {
     for last in [-0.1, 1.1, f64::NAN] {
         let expected = format!("`schedule.last` is {last}, but must be from 0 to 1");
         for schedule in [LrSchedule::Linear { last }, LrSchedule::Cosine { last }] {
             refused(updates(|u| u.schedule = schedule), &expected);
         }
     }
-    let own = updates(|u| u.learning_rates = [("poet".to_owned(), 2.0)].into());
+    let outcome = updates(|u| u.learning_rates = [("poet".to_owned(), 2.0)].into());
     refused(
-        own,
+        outcome,
         "`learning_rates` is 2, but must be above 0 and at most 1",
     );
 }
@@ -163,11 +163,11 @@ fn schedules_and_own_learning_rates_out_of_range_are_explained() {
 #[test]
 fn a_tree_too_large_to_play_is_refused() {
     let check = |joint_mode, samples, roles, turns| {
-        let tree = Tree {
+        let plan = SamplingPlan {
             joint_mode,
-            ..crate::fixture::tree(samples)
+            ..crate::fixture::plan(samples)
         };
-        tree.validate_for(roles, turns)
+        plan.validate_for(roles, turns)
     };
     let (aligned, cross) = (JointMode::Aligned, JointMode::Cross);
     for (mode, samples, roles, turns) in [
@@ -224,8 +224,8 @@ fn learning_rates_warm_up_and_follow_their_schedule() {
             ..Updates::default()
         };
         for step in 0..steps {
-            let [own, usual] = ["poet", "critic"].map(|agent| updates.rate(agent, step, steps));
-            assert_eq!(own, 0.5 * usual);
+            let [poet, critic] = ["poet", "critic"].map(|agent| updates.rate(agent, step, steps));
+            assert_eq!(poet, 0.5 * critic);
         }
         (0..steps)
             .map(|step| updates.rate("critic", step, steps))
@@ -238,8 +238,8 @@ fn learning_rates_warm_up_and_follow_their_schedule() {
     let cosine = rates(LrSchedule::Cosine { last: 0.0 }, 7);
     let half = std::f64::consts::FRAC_1_SQRT_2 / 2.0;
     let expected = [0.25, 0.5, 0.75, 1.0, 0.5 + half, 0.5, 0.5 - half];
-    for (own, expected) in cosine.iter().zip(expected) {
-        assert!((own - expected).abs() < 1e-12, "{cosine:?}");
+    for (rate, expected) in cosine.iter().zip(expected) {
+        assert!((rate - expected).abs() < 1e-12, "{cosine:?}");
     }
     // A run that ends during its warm-up, and one that is longer than configured.
     assert_eq!(rates(LrSchedule::Linear { last: 0.0 }, 2), [0.25, 0.5]);

@@ -13,7 +13,7 @@ use crate::{
     returns::mean,
     stream::{StreamId, narrow},
     threads::on_threads,
-    tree::{AgentGroup, Branch, JointMode, Node, Sample, Tree},
+    tree::{AgentGroup, Branch, JointMode, Node, Sample, SamplingPlan},
 };
 
 impl RolloutContext<'_> {
@@ -41,7 +41,7 @@ impl RolloutContext<'_> {
                 };
                 Ok(PromptGroup {
                     prompt: &node.histories[role].tokens,
-                    keys: stream_id.keys(self.tree.samples)?,
+                    keys: stream_id.keys(self.plan.samples)?,
                     family: stream_id.family(),
                 })
             });
@@ -66,7 +66,7 @@ impl RolloutContext<'_> {
         turn: usize,
     ) -> Result<Vec<PlayedNode<'b>>, MarlError> {
         let mut level = with_groups(open, samples, turn);
-        let all_picks = joint_picks(self.tree, self.environment.roles().len());
+        let all_picks = joint_picks(self.plan, self.environment.roles().len());
         let jobs: Vec<(usize, &[usize])> = (0..level.len())
             .flat_map(|index| all_picks.iter().map(move |picks| (index, picks.as_slice())))
             .collect();
@@ -102,7 +102,7 @@ impl RolloutContext<'_> {
     fn ends_at(&self, node: &Node) -> bool {
         let totals = node.branches.iter().map(|branch| branch.reward.total());
         let mean_reward = mean(&totals.collect::<Vec<_>>());
-        let threshold = self.tree.termination_threshold;
+        let threshold = self.plan.termination_threshold;
         threshold.is_some_and(|threshold| mean_reward > threshold)
     }
 }
@@ -120,15 +120,16 @@ fn with_groups<'a>(
             .map(|role| role.next().unwrap_or_default());
         let prompts: Vec<(&Observation, _)> =
             open.observations.iter().zip(&open.histories).collect();
-        let groups = prompts
-            .into_iter()
-            .zip(node_samples)
-            .map(|((observation, history), samples)| AgentGroup {
-                observation: observation.clone(),
-                history: history.clone(),
-                value: None,
-                samples,
-            });
+        let groups =
+            prompts
+                .into_iter()
+                .zip(node_samples)
+                .map(|((observation, history), samples)| AgentGroup {
+                    observation: observation.clone(),
+                    history: history.clone(),
+                    value: None,
+                    samples,
+                });
         let node = Node {
             task: open.task.id.clone(),
             turn,
@@ -188,9 +189,9 @@ fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError>
 
 /// The index of each role's response in each joint action. With `Cross` the last role's index varies
 /// fastest.
-fn joint_picks(tree: &Tree, roles: usize) -> Vec<Vec<usize>> {
-    let samples = tree.samples;
-    match tree.joint_mode {
+fn joint_picks(plan: &SamplingPlan, roles: usize) -> Vec<Vec<usize>> {
+    let samples = plan.samples;
+    match plan.joint_mode {
         JointMode::Aligned => (0..samples).map(|sample| vec![sample; roles]).collect(),
         JointMode::Cross => (0..roles).fold(vec![vec![]], |picks, _| {
             let extended = |picks: Vec<usize>| {
@@ -208,13 +209,13 @@ mod tests {
     #[test]
     fn joint_actions_are_aligned_or_all_combinations() {
         let picks = |samples, roles, joint_mode| {
-            let tree = Tree {
+            let plan = SamplingPlan {
                 samples,
                 joint_mode,
                 termination_threshold: None,
                 discount: 1.0,
             };
-            joint_picks(&tree, roles)
+            joint_picks(&plan, roles)
         };
         assert_eq!(picks(2, 3, JointMode::Aligned), [[0, 0, 0], [1, 1, 1]]);
         let combinations = [

@@ -112,7 +112,7 @@ impl<'a> From<&'a Branch> for ActionLine<'a> {
             picks: &branch.picks,
             reward: reward.total(),
             parts: Parts(reward.parts().collect()),
-            per_role: reward.roles().map(|roles| per_role(roles).collect()),
+            per_role: reward.role_count().map(|roles| per_role(roles).collect()),
         }
     }
 }

@@ -65,7 +65,7 @@ impl RolloutContext<'_> {
                     codec.next_history(role, &group.history, answer, &observations[index])
                 });
                 let mut past = open.past.clone();
-                past.push(node.turn_taken(&branch.picks));
+                past.push(node.turn_with(&branch.picks));
                 let histories = self.config.long_prompts.allow(histories)?;
                 let branch = branch_number(open.branch, node.branches.len(), index)?;
                 open_nodes.add(histories.map(|histories| OpenNode {

@@ -9,7 +9,7 @@ use crate::{
     MarlError,
     agent::Agent,
     config::{RolloutWeights, TrainingConfig},
-    tree::{History, Node, Tree},
+    tree::{History, Node, SamplingPlan},
 };
 
 /// Everything that all turns of a rollout need.
@@ -18,7 +18,7 @@ pub(super) struct RolloutContext<'a> {
     /// The model that each agent samples with.
     pub(super) models: Vec<Cow<'a, LanguageModel>>,
     pub(super) environment: &'a dyn Environment,
-    pub(super) tree: &'a Tree,
+    pub(super) plan: &'a SamplingPlan,
     pub(super) config: &'a TrainingConfig,
     pub(super) step: u32,
 }
@@ -57,7 +57,7 @@ pub(crate) fn sampling_models<'a>(
     let model = |agent: &'a Agent| {
         Ok(match weights {
             RolloutWeights::Full => Cow::Borrowed(&agent.model),
-            RolloutWeights::Bf16 => Cow::Owned(agent.model.in_bf16()?),
+            RolloutWeights::Bf16 => Cow::Owned(agent.model.to_bf16()?),
         })
     };
     agents.iter().map(model).collect()

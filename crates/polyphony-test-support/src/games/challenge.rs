@@ -119,7 +119,7 @@ impl Challenge {
     /// One token per response, and one gradient step from all nodes of a step.
     fn config(&self, settings: &dyn AlgorithmSettings, seed: u64) -> TrainingConfig {
         let roles = self.game.roles().len();
-        let joint_actions = settings.tree().joint_actions(roles).unwrap();
+        let joint_actions = settings.sampling_plan().joint_actions(roles).unwrap();
         let turns = self.game.horizon().get();
         let nodes: usize = (0..turns).map(|turn| joint_actions.pow(turn as u32)).sum();
         let all = self.tasks.len() * nodes;

@@ -85,7 +85,7 @@ impl Environment for Relay {
         if past.is_empty() {
             let told = scout.map_or("nothing", |high| SIGNS[usize::from(high)]);
             let named = Reward::new([("named", 0.5 * sign(scout))]);
-            return Ok(Outcome::go_on(
+            return Ok(Outcome::continue_with(
                 named,
                 ["rest", told].map(Observation::new).into(),
             ));
