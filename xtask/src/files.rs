@@ -1,4 +1,4 @@
-//! The files of the repository, without what is built.
+//! Lists the files of the repository, without build output.
 
 use anyhow::{Context as _, Result};
 use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};

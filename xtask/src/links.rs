@@ -1,4 +1,4 @@
-//! Links between the documents of this repository, which must lead somewhere.
+//! Checks that the links between the documents of this repository are valid.
 
 use std::{collections::HashSet, fs};
 
@@ -31,7 +31,7 @@ pub(crate) fn broken(root: &Utf8Path) -> Result<Vec<String>> {
     Ok(broken)
 }
 
-/// A text with other targets for its links.
+/// The text with the target of every link replaced by `change`.
 pub(crate) fn with_targets(text: &str, change: impl Fn(&str) -> String) -> String {
     let mut changed = String::new();
     let mut rest = text;
@@ -73,7 +73,7 @@ fn problem(document: &Utf8Path, folder: &Utf8Path, target: &str) -> Result<Optio
     Ok(Some("which has no such heading"))
 }
 
-/// The names by which links reach the headings of a document, as GitHub makes them.
+/// The anchors of the headings of a document, as GitHub makes them.
 fn headings(text: &str) -> HashSet<String> {
     let mut is_code = false;
     let mut names = HashSet::new();
@@ -88,13 +88,13 @@ fn headings(text: &str) -> HashSet<String> {
 }
 
 fn slug(title: &str) -> String {
-    let kept = title.chars().filter_map(|character| match character {
+    let characters = title.chars().filter_map(|character| match character {
         ' ' => Some('-'),
         '-' | '_' => Some(character),
         character if character.is_alphanumeric() => Some(character),
         _ => None,
     });
-    kept.flat_map(char::to_lowercase).collect()
+    characters.flat_map(char::to_lowercase).collect()
 }
 
 /// The names in links of the form `[text][name]` that the document does not define.
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_that_lead_nowhere_are_named() {
+    fn broken_links_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let root = Utf8Path::from_path(folder.path()).unwrap();
         fs::create_dir_all(root.join("docs/deep")).unwrap();
@@ -127,7 +127,10 @@ mod tests {
             "[a](docs/a.md#one-step-more), ![b](b.png), [c](https://example.org), [d](#here) [x][y] [x][z]\n\n\
              # Here\n[z]: https://example.org",
         );
-        write("docs/a.md", "## One *step*, more\n[back](../README.md#gone) [e](b.md)");
+        write(
+            "docs/a.md",
+            "## One *step*, more\n[back](../README.md#gone) [e](b.md)",
+        );
         write("docs/deep/c.md", "[up](../a.md#one-step-more) [f](a.md)");
         let found = broken(root).unwrap();
         let expected = [

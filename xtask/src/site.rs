@@ -1,6 +1,6 @@
 //! `cargo xtask docs`: README, `docs` and the API documentation as one static site.
 //!
-//! mdBook makes the pages and their search. It works on a copy that is laid out as the repository is, so links
+//! mdBook makes the pages and the search. It works on a copy with the same layout as the repository, so that links
 //! between pages work in both; links to other files lead to the repository. The order of the pages is that of
 //! `docs/README.md`, which must list all of them.
 
@@ -26,7 +26,7 @@ const API: &str = "docs/api.md";
 /// Builds the site, and returns the path of its first page.
 ///
 /// # Errors
-/// If mdBook cannot be had or fails, a page is missing in the map, or the API documentation has errors.
+/// If mdBook cannot be installed or fails, a page is missing in the map, or the API documentation has errors.
 pub(crate) fn build(metadata: &Metadata) -> Result<Utf8PathBuf> {
     let root = &metadata.workspace_root;
     let folder = metadata.target_directory.join("site");
@@ -63,7 +63,7 @@ pub(crate) fn build(metadata: &Metadata) -> Result<Utf8PathBuf> {
     Ok(html.join("index.html"))
 }
 
-/// Builds the site and says where it is.
+/// Builds the site and prints its path.
 ///
 /// # Errors
 /// As [`build`].
@@ -78,17 +78,16 @@ fn pages(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     let mut pages = vec![root.join("README.md")];
     let examples = root.join("docs/examples");
     let below = files::below(&root.join("docs"), &["md"])?;
-    pages.extend(below.into_iter().filter(|path| !path.starts_with(&examples)));
+    pages.extend(
+        below
+            .into_iter()
+            .filter(|path| !path.starts_with(&examples)),
+    );
     Ok(pages)
 }
 
-/// Copies a page, with links to files that are not pages leading to the repository.
-fn copy_page(
-    root: &Utf8Path,
-    path: &Utf8Path,
-    source: &Utf8Path,
-    repository: &str,
-) -> Result<()> {
+/// Copies a page, and makes links to files that are not pages lead to the repository.
+fn copy_page(root: &Utf8Path, path: &Utf8Path, source: &Utf8Path, repository: &str) -> Result<()> {
     let name = path.strip_prefix(root)?;
     let folder = name.parent().unwrap_or(Utf8Path::new(""));
     let text = links::with_targets(&read(path)?, |target| {
@@ -129,15 +128,18 @@ fn copy_images(root: &Utf8Path, source: &Utf8Path) -> Result<()> {
     copy_folder(from.as_std_path(), source.join("docs/images").as_std_path())
 }
 
-/// The chapters as mdBook wants them: a part for each section of the map, with the pages that it links to.
+/// The chapters in mdBook's format: a part for each section of the map, with the pages to which it links.
 fn summary(root: &Utf8Path, map: &str) -> Result<String> {
-    let mut summary = "# Summary\n\n[Polyphony](README.md)\n[All pages](docs/README.md)\n".to_owned();
+    let mut summary =
+        "# Summary\n\n[Polyphony](README.md)\n[All pages](docs/README.md)\n".to_owned();
     let mut listed = HashSet::from([root.join("README.md"), root.join(MAP)]);
     for line in map.lines() {
         if let Some(title) = line.strip_prefix("## ") {
             write!(summary, "\n# {title}\n\n")?;
         }
-        let item = line.strip_prefix("- [").and_then(|rest| rest.split_once("]("));
+        let item = line
+            .strip_prefix("- [")
+            .and_then(|rest| rest.split_once("]("));
         if let Some((title, rest)) = item {
             let target = rest.split(')').next().unwrap_or_default();
             let path = root.join("docs").join(target);
@@ -170,7 +172,10 @@ fn api(metadata: &Metadata) -> String {
     for package in published {
         let folder = package.name.replace('-', "_");
         let description = package.description.as_deref().unwrap_or_default();
-        page += &format!("| [`{}`](../api/{folder}/index.html) | {description} |\n", package.name);
+        page += &format!(
+            "| [`{}`](../api/{folder}/index.html) | {description} |\n",
+            package.name
+        );
     }
     page
 }
@@ -212,7 +217,7 @@ fn read(path: &Utf8Path) -> Result<String> {
 }
 
 fn write(path: &Utf8Path, text: &str) -> Result<()> {
-    let folder = path.parent().context("a page lies in a folder")?;
+    let folder = path.parent().context("a page is in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("creating {folder}"))?;
     fs::write(path, text).with_context(|| format!("writing {path}"))
 }
