@@ -61,7 +61,7 @@ use self::{
 };
 pub use self::{loss::value_loss, value_head::HeadShape};
 
-/// Settings of the independent actor-critic.
+/// The settings of the independent actor-critic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndependentActorCritic {
