@@ -185,7 +185,7 @@ fn outcome(problems: &[String]) -> Result<Outcome> {
 }
 
 fn phrases(metadata: &Metadata) -> Result<Outcome> {
-    outcome(&phrases::found(&metadata.workspace_root)?)
+    outcome(&phrases::find(&metadata.workspace_root)?)
 }
 
 fn crate_edges(metadata: &Metadata) -> Result<Outcome> {
@@ -193,11 +193,11 @@ fn crate_edges(metadata: &Metadata) -> Result<Outcome> {
 }
 
 fn file_circles(metadata: &Metadata) -> Result<Outcome> {
-    outcome(&circles::found(metadata)?)
+    outcome(&circles::find(metadata)?)
 }
 
 fn runner_names(metadata: &Metadata) -> Result<Outcome> {
-    outcome(&names::found(metadata)?)
+    outcome(&names::find(metadata)?)
 }
 
 fn package_metadata(metadata: &Metadata) -> Result<Outcome> {

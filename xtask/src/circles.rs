@@ -25,7 +25,7 @@ type Route = Vec<String>;
 /// # Errors
 ///
 /// If a source cannot be read.
-pub(crate) fn found(metadata: &Metadata) -> Result<Vec<String>> {
+pub(crate) fn find(metadata: &Metadata) -> Result<Vec<String>> {
     let mut circles = Vec::new();
     for package in metadata.workspace_packages() {
         for root in roots(package) {

@@ -46,7 +46,7 @@ pub(crate) fn with_targets(text: &str, change: impl Fn(&str) -> String) -> Strin
     changed + rest
 }
 
-/// What stands in the parentheses of Markdown's links.
+/// The targets of Markdown links.
 fn targets(text: &str) -> impl Iterator<Item = &str> {
     text.split("](")
         .skip(1)

@@ -33,7 +33,7 @@ const NAMES: &[&str] = &[
 /// # Errors
 ///
 /// If a source cannot be read.
-pub(crate) fn found(metadata: &Metadata) -> Result<Vec<String>> {
+pub(crate) fn find(metadata: &Metadata) -> Result<Vec<String>> {
     let packages = metadata.workspace_packages();
     let runner = packages.iter().find(|package| package.name == CRATE);
     let runner = runner.with_context(|| format!("`{CRATE}` is not in the workspace"))?;

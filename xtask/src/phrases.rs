@@ -24,7 +24,7 @@ struct Phrase<'t> {
 ///
 /// # Errors
 /// If a file cannot be read, or a line of the list is malformed.
-pub(crate) fn found(root: &Utf8Path) -> Result<Vec<String>> {
+pub(crate) fn find(root: &Utf8Path) -> Result<Vec<String>> {
     let list = fs::read_to_string(root.join(LIST)).with_context(|| format!("reading {LIST}"))?;
     let phrases = read(&list)?;
     let mut found = Vec::new();

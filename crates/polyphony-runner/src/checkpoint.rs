@@ -155,7 +155,7 @@ fn write_files(
     fs::create_dir(partial)?;
     for agent in agents {
         let path = partial.join(tensor_file(&agent.name));
-        write_tensors(&path, agent.model.learned_weights())?;
+        write_tensors(&path, agent.model.trainable_weights())?;
     }
     write_tensors(&partial.join(ALGORITHM), tensors)?;
     let path = partial.join(STATE);
@@ -355,9 +355,9 @@ impl<'a> Checkpoint<'a> {
         );
         for agent in &mut *agents {
             let tensors = Weights::open(&self.path.join(tensor_file(&agent.name)))?;
-            agent
-                .model
-                .replace_learned(&mut |spec: &TensorSpec| tensors.read(&spec.name, &spec.shape))?;
+            agent.model.replace_trainable(&mut |spec: &TensorSpec| {
+                tensors.read(&spec.name, &spec.shape)
+            })?;
         }
         let tensors = Weights::open(&self.path.join(ALGORITHM))?;
         algorithm

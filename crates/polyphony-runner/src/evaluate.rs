@@ -41,7 +41,7 @@ pub struct EvaluationResult {
     pub recipe: Recipe,
     /// A description of the recipe's environment and algorithm.
     pub info: RunInfo,
-    /// The figures.
+    /// The metrics and the episodes.
     pub evaluation: EvaluationRecord,
 }
 
@@ -94,7 +94,7 @@ pub(crate) struct EvaluationSession<'a> {
 }
 
 impl EvaluationSession<'_> {
-    /// Plays the held-out tasks. Random numbers depend only on the seed: the same team gets the same figures,
+    /// Plays the held-out tasks. Random numbers depend only on the seed: the same team gets the same metrics,
     /// and training is not affected. Returns `None` if the evaluation was stopped.
     ///
     /// # Errors
@@ -389,7 +389,7 @@ mod tests {
         };
         assert_eq!(record.roles["first"], summary(3.0, 0.0));
         assert_eq!(record.roles["second"], summary(5.0, 1.0));
-        let figures = record.scalars();
+        let scalars = record.scalars();
         let expected = [
             ("held_out/return", 0.8125),
             ("held_out/reward/style", 0.8125),
@@ -401,7 +401,7 @@ mod tests {
             ("held_out/second/truncated_fraction", 1.0),
         ];
         assert_eq!(
-            figures,
+            scalars,
             expected.map(|(name, value)| (name.to_owned(), value))
         );
         let episodes = record.episodes.iter();

@@ -132,10 +132,10 @@ impl Plan<'_> {
         let config = &member.config;
         let lora = self.recipe.fine_tuning.lora();
         let weights = match &lora {
-            None => config.weights(),
+            None => config.weight_count(),
             // Agents that start from the same frozen weights share them.
-            Some(lora) if member.shares_start => config.adapter_weights(lora),
-            Some(lora) => config.weights() + config.adapter_weights(lora),
+            Some(lora) if member.shares_start => config.adapter_weight_count(lora),
+            Some(lora) => config.weight_count() + config.adapter_weight_count(lora),
         };
         let plan = AgentPlan {
             index,
@@ -165,10 +165,11 @@ impl Plan<'_> {
     fn sampling(&self, member: &Member) -> Vec<Need> {
         let (rounded_weights, bytes_per_number) = match self.recipe.rollout_weights {
             RolloutWeights::Full => (0, F32_BYTES),
-            RolloutWeights::Bf16 => (member.config.weights() * F32_BYTES / 2, F32_BYTES / 2),
+            RolloutWeights::Bf16 => (member.config.weight_count() * F32_BYTES / 2, F32_BYTES / 2),
         };
         let cache = member.prompt.map_or(0, |prompt| {
-            let numbers = self.cached_tokens(member, prompt) * member.config.cache_numbers();
+            let numbers =
+                self.cached_tokens(member, prompt) * member.config.cached_numbers_per_token();
             numbers * bytes_per_number
         });
         vec![
@@ -199,7 +200,10 @@ impl Plan<'_> {
     /// several prompts have in common is stored once; on other devices each prompt may be run alone.
     fn tree_tokens(&self, device: DeviceChoice, prompt: usize, samples: usize) -> u64 {
         let responses = (samples * self.recipe.max_new_tokens) as u64;
-        let joint_actions = self.algorithm.sampling_plan().joint_actions(self.spec.roles.len());
+        let joint_actions = self
+            .algorithm
+            .sampling_plan()
+            .joint_actions(self.spec.roles.len());
         let joint_actions = joint_actions.unwrap_or(usize::MAX) as u64;
         let mut nodes: u64 = 1;
         let mut distinct_tokens = prompt as u64;
@@ -269,8 +273,8 @@ pub(crate) fn available() -> Option<u64> {
     let free = match process.cgroup_limits() {
         None => system.available_memory(),
         Some(group) => {
-            let left = group.total_memory.saturating_sub(group.rss);
-            system.available_memory().min(left)
+            let unused = group.total_memory.saturating_sub(group.rss);
+            system.available_memory().min(unused)
         }
     };
     Some(free + process.memory())
@@ -341,7 +345,7 @@ mod tests {
         let config = tiny();
         let [first, second] = members(&config);
         let full = fixture::recipe(&[]);
-        let weights = 4 * config.weights();
+        let weights = 4 * config.weight_count();
         let needs = plan(&full).needs_of(0, &first);
         assert_eq!(bytes(&needs.lasting, "weights"), weights);
         let lora = fixture::recipe(&["fine_tuning=Lora(rank: 1)"]);
@@ -395,7 +399,7 @@ mod tests {
             ..fixture::recipe(&["evaluation.tasks=1"])
         };
         let with_bf16 = sum(&plan(&recipe).sampling(&first));
-        assert_eq!(with_bf16, token * group / 2 + 2 * config.weights());
+        assert_eq!(with_bf16, token * group / 2 + 2 * config.weight_count());
     }
 
     /// Conversations of a tree in which all tokens differ: three turns with two joint actions each, where an

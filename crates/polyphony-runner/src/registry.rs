@@ -8,7 +8,7 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{
-    Environment, EnvironmentSettings, TaskSource, check_names, names_directory,
+    Environment, EnvironmentSettings, TaskSource, can_name_directory, check_names,
 };
 use polyphony_marl::AlgorithmSettings;
 use serde::{Serialize, de::DeserializeOwned};
@@ -222,7 +222,7 @@ impl Registry {
         let resolved = self.plain_environment(environment).ok();
         resolved
             .and_then(|resolved| resolved.settings.label())
-            .filter(|label| names_directory(label))
+            .filter(|label| can_name_directory(label))
             .unwrap_or_else(|| kebab(environment.name()))
     }
 
