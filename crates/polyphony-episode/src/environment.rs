@@ -195,7 +195,7 @@ mod tests {
         }
 
         fn tasks(&self, split: Split) -> Option<Vec<Task>> {
-            (split == Split::Train).then(|| vec![Task::new("own", [("a", "b")])])
+            (split == Split::Train).then(|| vec![Task::new("1", [("a", "b")])])
         }
 
         fn counters(&self) -> Vec<Counter> {

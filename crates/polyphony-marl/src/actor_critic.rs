@@ -44,7 +44,7 @@ use crate::{
     returns::{Credit, credits, mean},
     rollout::Rollout,
     state::prefix,
-    stream::{narrow, weights_key},
+    stream::{key_field, weights_key},
     team::update_each,
     tree::{AgentGroup, Branch, JointMode, MAX_SAMPLES, Node, SamplingPlan},
     update::{HiddenStates, Learner, StepOutcome, UpdateReport, gradient_step},
@@ -241,10 +241,10 @@ impl AlgorithmSettings for IndependentActorCritic {
         self.validate_for(spec)?;
         let heads = agents.iter().enumerate().map(|(index, agent)| {
             let width = agent.model.config().hidden_size;
-            let key = weights_key(config.seed, narrow("agents", index)?);
+            let key = weights_key(config.seed, key_field("agents", index)?);
             Ok(ValueHead::new(self.value_head, width, key))
         });
-        Ok(Box::new(Training {
+        Ok(Box::new(Trainer {
             settings: self.clone(),
             references: match self.kl {
                 Kl::Off => Vec::new(),
@@ -257,7 +257,7 @@ impl AlgorithmSettings for IndependentActorCritic {
 }
 
 /// The algorithm while it trains a team.
-struct Training {
+struct Trainer {
     settings: IndependentActorCritic,
     /// One per agent; empty if no divergence is measured.
     references: Vec<LanguageModel>,
@@ -266,7 +266,7 @@ struct Training {
     heads: Vec<ValueHead>,
 }
 
-impl Algorithm for Training {
+impl Algorithm for Trainer {
     fn sampling_plan(&self) -> SamplingPlan {
         AlgorithmSettings::sampling_plan(&self.settings)
     }

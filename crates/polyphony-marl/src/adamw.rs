@@ -275,7 +275,7 @@ impl ModuleMapper for Stepper<'_> {
 /// A tensor of zeros with the size and device of a gradient. On the CPU it avoids burn's own zeros, which
 /// would be copied once more: an embedding table may be a large part of the memory.
 fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
-    if !is_on_host(gradient) {
+    if !is_on_cpu(gradient) {
         return gradient.zeros_like();
     }
     let count = gradient.dims()[0];
@@ -283,7 +283,7 @@ fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
     Tensor::from_data(zeros, &gradient.device())
 }
 
-fn is_on_host(tensor: &Tensor<1>) -> bool {
+fn is_on_cpu(tensor: &Tensor<1>) -> bool {
     tensor.clone().try_into_primitive::<Flex>().is_ok()
 }
 
@@ -295,8 +295,8 @@ fn step(
     moments: Moments,
     c: &Coefficients,
 ) -> (Tensor<1>, Moments) {
-    if is_on_host(&gradient) {
-        return step_on_host(weight, gradient, moments, c);
+    if is_on_cpu(&gradient) {
+        return step_on_cpu(weight, gradient, moments, c);
     }
     let gradient = gradient * c.gradient_scale;
     let moments = Moments {
@@ -312,19 +312,19 @@ fn step(
 /// Values that a thread processes at a time.
 const CHUNK: usize = 1 << 16;
 
-fn step_on_host(
+fn step_on_cpu(
     weight: Tensor<1>,
     gradient: Tensor<1>,
     moments: Moments,
     c: &Coefficients,
 ) -> (Tensor<1>, Moments) {
-    let on_host = |tensor: Tensor<1>| match tensor.try_into_primitive::<Flex>() {
-        Ok(host) => host,
+    let on_cpu = |tensor: Tensor<1>| match tensor.try_into_primitive::<Flex>() {
+        Ok(tensor) => tensor,
         Err(_) => unreachable!("weights and moments live where their gradient does"),
     };
     let steps = moments.steps;
     let [mut weight, gradient, mut first, mut second] =
-        [weight, gradient, moments.first, moments.second].map(on_host);
+        [weight, gradient, moments.first, moments.second].map(on_cpu);
     let gradient = gradient.to_contiguous();
     let gradients = gradient.storage::<f32>()[gradient.layout().start_offset()..].par_chunks(CHUNK);
     let weights = weight.storage_mut::<f32>().par_chunks_mut(CHUNK);
@@ -506,14 +506,14 @@ mod tests {
         for (weight, values, expected) in [
             ("other", 6, "moments of the weight `other`"),
             (
-                "own",
+                "known",
                 5,
-                "`poet.first_moment.own` has 5 values, but should have the shape [2, 3]",
+                "`poet.first_moment.known` has 5 values, but should have the shape [2, 3]",
             ),
         ] {
             let restored = AdamW::from_state(
                 "poet.",
-                &[spec("own")],
+                &[spec("known")],
                 &[stepped(weight)],
                 &Device::flex(),
                 &mut |_| Ok(vec![0.0; values]),

@@ -195,7 +195,7 @@ impl AlgorithmSettings for Magrpo {
         config.validate()?;
         self.validate(config)?;
         self.validate_for(spec)?;
-        Ok(Box::new(Training {
+        Ok(Box::new(Trainer {
             settings: self.clone(),
             references: match self.kl {
                 Kl::Off => Vec::new(),
@@ -207,14 +207,14 @@ impl AlgorithmSettings for Magrpo {
 }
 
 /// MAGRPO while it trains a team.
-struct Training {
+struct Trainer {
     settings: Magrpo,
     /// One per agent; empty if no divergence is measured.
     references: Vec<LanguageModel>,
     learners: Learners,
 }
 
-impl Algorithm for Training {
+impl Algorithm for Trainer {
     fn sampling_plan(&self) -> SamplingPlan {
         AlgorithmSettings::sampling_plan(&self.settings)
     }

@@ -12,7 +12,7 @@ use crate::{
     MarlError,
     agent::Agent,
     config::TrainingConfig,
-    stream::narrow,
+    stream::key_field,
     tasks::Batch,
     tree::{AgentGroup, Node, SamplingPlan},
 };
@@ -123,7 +123,7 @@ pub fn rollout(
     if plan.samples == 0 {
         return Ok(Rollout::default());
     }
-    let step: u32 = narrow("steps", step)?;
+    let step: u32 = key_field("steps", step)?;
     let context = RolloutContext {
         agents,
         models: sampling_models(agents, config.weights)?,

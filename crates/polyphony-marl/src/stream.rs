@@ -58,7 +58,7 @@ impl StreamId {
 
     /// The keys of this many responses to one prompt.
     pub(crate) fn keys(self, samples: usize) -> Result<Vec<StreamKey>, MarlError> {
-        let count = narrow("responses to one prompt", samples)?;
+        let count = key_field("responses to one prompt", samples)?;
         Ok((0..count)
             .map(|sample| Self { sample, ..self }.key())
             .collect())
@@ -95,7 +95,10 @@ pub(crate) fn weights_key(seed: u64, agent: u16) -> StreamKey {
 ///
 /// # Errors
 /// If it does not fit into a key, because then two streams would be the same.
-pub(crate) fn narrow<N: TryFrom<usize>>(what: &'static str, number: usize) -> Result<N, MarlError> {
+pub(crate) fn key_field<N: TryFrom<usize>>(
+    what: &'static str,
+    number: usize,
+) -> Result<N, MarlError> {
     N::try_from(number).map_err(|_| MarlError::TooMany { what, number })
 }
 
@@ -149,8 +152,8 @@ mod tests {
 
     #[test]
     fn a_number_that_does_not_fit_is_an_error_that_names_it() {
-        assert_eq!(narrow::<u16>("turns", 65_535).unwrap(), 65_535);
-        let message = narrow::<u16>("turns", 65_536).unwrap_err().to_string();
+        assert_eq!(key_field::<u16>("turns", 65_535).unwrap(), 65_535);
+        let message = key_field::<u16>("turns", 65_536).unwrap_err().to_string();
         assert!(message.contains("65536 turns"), "{message}");
     }
 }

@@ -291,7 +291,7 @@ mod tests {
     fn a_prompt_that_does_not_fit_is_an_error_or_not_counted() {
         let agents = ["first", "second"].map(agent);
         let (game, mut config) = (Duet::new(lengths), training(8));
-        // Letters are tokens of their own, and the plain prompt ends with two line feeds.
+        // Every letter is one token, and the plain prompt ends with two line feeds.
         let text = |tokens: usize| "z".repeat(tokens - 2);
         let tasks = vec![
             task("fits", &text(CONTEXT - 8)),

@@ -165,10 +165,10 @@ fn episodes_continue_turn_after_turn_under_every_protocol() {
         (lettered(&["first", "second"]), Protocol::discussion()),
     ] {
         let config = training(4);
-        let played = play(&game, &agents, &tasks, (&protocol, 2), &config);
-        let played = played.unwrap().played;
-        assert_eq!(played.len(), 2);
-        for episode in &played {
+        let episodes = play(&game, &agents, &tasks, (&protocol, 2), &config);
+        let episodes = episodes.unwrap().played;
+        assert_eq!(episodes.len(), 2);
+        for episode in &episodes {
             assert_eq!((episode.turns.len(), episode.is_cut), (3, false));
             let response = |turn: usize| episode.turns[turn].action.responses[0].clone();
             assert_eq!(
@@ -181,7 +181,7 @@ fn episodes_continue_turn_after_turn_under_every_protocol() {
             let expected = rewards[0] + 0.5 * rewards[1] + 0.25 * rewards[2];
             assert_eq!(episode.discounted(0.5, Reward::total), expected);
         }
-        assert_ne!(played[0].turns, played[1].turns);
+        assert_ne!(episodes[0].turns, episodes[1].turns);
     }
 }
 
@@ -235,7 +235,7 @@ fn an_episode_whose_next_prompt_does_not_fit_keeps_the_turns_it_has() {
 #[test]
 fn episodes_are_scored_outside_of_the_pool_that_computes() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
-    let played = pool.unwrap().install(|| {
+    let result = pool.unwrap().install(|| {
         let duet = Duet::new(|_| {
             let is_on_pool = rayon::current_thread_index().is_some();
             Reward::new([("one", f64::from(u8::from(is_on_pool)))])
@@ -250,7 +250,7 @@ fn episodes_are_scored_outside_of_the_pool_that_computes() {
             &training(4),
         )
     });
-    let episodes = played.unwrap().played.into_iter();
+    let episodes = result.unwrap().played.into_iter();
     let rewards = episodes.flat_map(|episode| episode.rewards);
     let totals: Vec<f64> = rewards.map(|reward| reward.total()).collect();
     assert_eq!(totals, [0.0; 4]);
@@ -258,7 +258,7 @@ fn episodes_are_scored_outside_of_the_pool_that_computes() {
 
 #[test]
 fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
-    // Letters are tokens of their own, and the plain prompt ends with two line feeds.
+    // Every letter is one token, and the plain prompt ends with two line feeds.
     let text = |tokens: usize| "z".repeat(tokens - 2);
     let tasks = [
         task("fits", &text(CONTEXT - 8)),

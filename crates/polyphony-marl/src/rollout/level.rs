@@ -11,7 +11,7 @@ use crate::{
     checks::check_reward,
     config::TrainingConfig,
     returns::mean,
-    stream::{StreamId, narrow},
+    stream::{StreamId, key_field},
     threads::on_threads,
     tree::{AgentGroup, Branch, JointMode, Node, Sample, SamplingPlan},
 };
@@ -34,8 +34,8 @@ impl RolloutContext<'_> {
                     seed: self.config.seed,
                     step: self.step,
                     task: node.index,
-                    role: narrow("roles", role)?,
-                    turn: narrow("turns", turn)?,
+                    role: key_field("roles", role)?,
+                    turn: key_field("turns", turn)?,
                     branch: node.branch,
                     sample: 0,
                 };

@@ -124,8 +124,8 @@ fn steps_and_tasks_without_a_stream_are_refused() {
     let started = start_tasks(&agents, &duet, tasks, &config).unwrap();
     let play = |step: usize, index: usize| {
         let batch = started.batch(std::slice::from_ref(&index));
-        let played = rollout(&agents, &duet, batch, &plan(1), &config, step, &mut |_| ());
-        played.unwrap_err().to_string()
+        let result = rollout(&agents, &duet, batch, &plan(1), &config, step, &mut |_| ());
+        result.unwrap_err().to_string()
     };
     let message = play(1 << 32, 0);
     assert!(
@@ -143,7 +143,7 @@ fn steps_and_tasks_without_a_stream_are_refused() {
 #[test]
 fn joint_actions_are_scored_outside_of_the_pool_that_computes() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
-    let played = pool.unwrap().install(|| {
+    let rollout = pool.unwrap().install(|| {
         let duet = Duet::new(|_| {
             let is_on_pool = rayon::current_thread_index().is_some();
             Reward::new([("one", f64::from(u8::from(is_on_pool)))])
@@ -151,7 +151,7 @@ fn joint_actions_are_scored_outside_of_the_pool_that_computes() {
         let tasks = [task("a", "one"), task("b", "another text")];
         fixture::play(&team(), &duet, &tasks, &plan(2), &training(4))
     });
-    let nodes = played.unwrap().nodes.into_iter();
+    let nodes = rollout.unwrap().nodes.into_iter();
     let rewards: Vec<f64> = nodes
         .flat_map(|node| node.branches)
         .map(|branch| branch.reward.total())
@@ -161,19 +161,19 @@ fn joint_actions_are_scored_outside_of_the_pool_that_computes() {
 
 #[test]
 fn an_algorithm_may_sample_nothing() {
-    let played = fixture::play(
+    let rollout = fixture::play(
         &team(),
         &Duet::new(lengths),
         &[task("a", "one")],
         &plan(0),
         &training(4),
     );
-    assert!(played.unwrap().nodes.is_empty());
+    assert!(rollout.unwrap().nodes.is_empty());
 }
 
 #[test]
 fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
-    // Letters are tokens of their own, and the plain prompt ends with two line feeds.
+    // Every letter is one token, and the plain prompt ends with two line feeds.
     let text = |tokens: usize| "z".repeat(tokens - 2);
     let tasks = [
         task("fits", &text(CONTEXT - 8)),
@@ -188,12 +188,12 @@ fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
     let mut skipping = config;
     skipping.long_prompts = LongPrompts::Skip;
     let rollout = play(&tasks, &skipping).unwrap();
-    let played: Vec<&str> = rollout
+    let played_tasks: Vec<&str> = rollout
         .nodes
         .iter()
         .map(|node| node.task.as_str())
         .collect();
-    assert_eq!((played, rollout.skipped_tasks), (vec!["fits"], 1));
+    assert_eq!((played_tasks, rollout.skipped_tasks), (vec!["fits"], 1));
 }
 
 #[test]
@@ -316,12 +316,12 @@ fn a_rollout_is_written_node_by_node() {
         Reward::per_role([[("one", one)], [("two", two)]])
     });
     let tasks = [task("a", "one")];
-    let played = fixture::play(&team(), &per_role, &tasks, &plan(1), &training(3)).unwrap();
-    let lines = serde_json::to_value(&played).unwrap();
+    let rollout = fixture::play(&team(), &per_role, &tasks, &plan(1), &training(3)).unwrap();
+    let lines = serde_json::to_value(&rollout).unwrap();
     let line = &lines[0];
     let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["task", "turn", "path", "agents", "joint_actions"]);
-    let sample = &played.nodes[0].groups[1].samples[0];
+    let sample = &rollout.nodes[0].groups[1].samples[0];
     let response = &line["agents"][1]["responses"][0];
     assert_eq!(response["text"], *sample.response.text);
     assert_eq!(response["tokens"][0], sample.response.tokens[0]);

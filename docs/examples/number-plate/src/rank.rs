@@ -81,7 +81,7 @@ impl AlgorithmSettings for RankBased {
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         self.validate(config)?;
-        Ok(Box::new(Training {
+        Ok(Box::new(Trainer {
             settings: self.clone(),
             learners: Learners::new(agents),
             weights: vec![1.0; agents.len()],
@@ -90,14 +90,14 @@ impl AlgorithmSettings for RankBased {
 }
 
 /// The algorithm while it trains a team.
-struct Training {
+struct Trainer {
     settings: RankBased,
     learners: Learners,
     /// The factor of each agent's advantages, from 1 to 2.
     weights: Vec<f64>,
 }
 
-impl Algorithm for Training {
+impl Algorithm for Trainer {
     fn sampling_plan(&self) -> SamplingPlan {
         AlgorithmSettings::sampling_plan(&self.settings)
     }

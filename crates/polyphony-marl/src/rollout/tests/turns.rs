@@ -83,9 +83,9 @@ fn a_level_has_a_node_for_every_joint_action_that_continued() {
 fn episodes_end_where_the_environment_says_so() {
     let tasks = [task("a", "one"), task("b", "another")];
     let agents = team_of(&NAMES, plain_codec);
-    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &plan(4), 6);
+    let rollout = play_chain(&Chain::new(&NAMES), &agents, &tasks, &plan(4), 6);
     let (mut continued, mut ended) = (0, 0);
-    for node in [level(&played, 0), level(&played, 1)].concat() {
+    for node in [level(&rollout, 0), level(&rollout, 1)].concat() {
         for branch in &node.branches {
             let tokens = branch.reward.part("tokens").unwrap();
             assert_eq!(branch.child.is_some(), tokens % 2.0 == 0.0, "{tokens}");
@@ -154,16 +154,16 @@ fn histories_keep_exactly_the_ids_that_were_sampled() {
         ..plan(2)
     };
     let agents = team_of(&NAMES, plain_codec);
-    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &plan, 6);
+    let rollout = play_chain(&Chain::new(&NAMES), &agents, &tasks, &plan, 6);
     let tokenizer = plain_codec().tokenizer;
-    check_histories(&played, |_, feedback| {
+    check_histories(&rollout, |_, feedback| {
         tokenizer
             .encode_more(&format!("\n\n{feedback}\n\n"))
             .unwrap()
     });
 
     // The same text may have other ids, so sampled ids are never encoded again.
-    let groups = played.nodes.iter().flat_map(Node::nodes);
+    let groups = rollout.nodes.iter().flat_map(Node::nodes);
     let samples = groups
         .flat_map(|node| &node.groups)
         .flat_map(|group| &group.samples);
@@ -194,10 +194,10 @@ fn a_template_ends_an_answer_once() {
     }
     let tasks: Vec<Task> = (0..6).map(|i| task(&i.to_string(), "text")).collect();
     let game = endless(&NAMES);
-    let played = play_chain(&game, &agents, &tasks, &plan(3), 6);
+    let rollout = play_chain(&game, &agents, &tasks, &plan(3), 6);
     // The number of answers without and with the end token.
     let counts = std::cell::Cell::new([0, 0]);
-    check_histories(&played, |answer, feedback| {
+    check_histories(&rollout, |answer, feedback| {
         let text = format!(";u:{feedback};a:");
         let mut continuation = tokenizer.encode_more(&text).unwrap();
         let has_end = answer.last() == Some(&end);
@@ -217,7 +217,7 @@ fn every_node_has_its_own_stream_and_other_tasks_change_nothing() {
     let tasks: Vec<Task> = (0..3).map(|i| task(&i.to_string(), "text")).collect();
     let agents = team_of(&NAMES, plain_codec);
     let (plan, config, game) = (plan(2), training(5), endless(&NAMES));
-    let played = play_chain(&game, &agents, &tasks, &plan, 5);
+    let rollout = play_chain(&game, &agents, &tasks, &plan, 5);
     let alone = fixture::play_some(&agents, &game, (&tasks, &[1]), &plan, &config).unwrap();
     let responses = |node: &Node| {
         let groups = node
@@ -227,7 +227,7 @@ fn every_node_has_its_own_stream_and_other_tasks_change_nothing() {
         let samples = groups.flat_map(|group| group.samples);
         samples.map(|sample| sample.response).collect::<Vec<_>>()
     };
-    assert_eq!(responses(&alone.nodes[0]), responses(&played.nodes[1]));
+    assert_eq!(responses(&alone.nodes[0]), responses(&rollout.nodes[1]));
 
     // Two branches draw different tokens even if their histories are the same.
     let started = start_tasks(&agents, &game, tasks.clone(), &config).unwrap();
@@ -246,8 +246,8 @@ fn every_node_has_its_own_stream_and_other_tasks_change_nothing() {
         ids.dedup();
         assert_eq!(ids.len(), open.len(), "turn {turn}");
         let samples = context.sample(&open, turn, &mut |_| ()).unwrap();
-        let played = context.score(open, samples, turn).unwrap();
-        open = context.children(&played).unwrap().nodes;
+        let nodes = context.score(open, samples, turn).unwrap();
+        open = context.children(&nodes).unwrap().nodes;
     }
 }
 
@@ -269,9 +269,9 @@ fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
         long_prompts: LongPrompts::Skip,
         ..config
     };
-    let played = fixture::play(&agents, &game, &tasks, &plan(3), &config).unwrap();
-    assert_eq!((played.skipped_tasks, played.cut_episodes), (0, 3));
-    assert_eq!(played.nodes[0].nodes().len(), 1);
+    let rollout = fixture::play(&agents, &game, &tasks, &plan(3), &config).unwrap();
+    assert_eq!((rollout.skipped_tasks, rollout.cut_episodes), (0, 3));
+    assert_eq!(rollout.nodes[0].nodes().len(), 1);
 }
 
 /// A game that continues after its only turn.
@@ -380,9 +380,9 @@ fn teams_of_one_and_of_three_play_too() {
             ..plan(2)
         };
         let agents = team_of(names, plain_codec);
-        let played = play_chain(&endless(names), &agents, &[task("a", "one")], &plan, 4);
+        let rollout = play_chain(&endless(names), &agents, &[task("a", "one")], &plan, 4);
         let joint_actions = 1 << names.len();
-        assert_eq!(level(&played, 1).len(), joint_actions);
-        assert_eq!(level(&played, 2).len(), joint_actions * joint_actions);
+        assert_eq!(level(&rollout, 1).len(), joint_actions);
+        assert_eq!(level(&rollout, 2).len(), joint_actions * joint_actions);
     }
 }

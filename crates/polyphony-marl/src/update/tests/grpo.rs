@@ -47,12 +47,12 @@ fn with_one_agent_the_update_is_that_of_grpo() {
         ..plan(5)
     };
     let tasks = [task("a", "one")];
-    let mut played = fixture::play(&agents, &game, &tasks, &plan, &training(8)).unwrap();
+    let mut rollout = fixture::play(&agents, &game, &tasks, &plan, &training(8)).unwrap();
     let magrpo = Magrpo::default();
-    played
+    rollout
         .assign_advantages(|node, role| magrpo.advantages(node, role))
         .unwrap();
-    let node = &played.nodes[0];
+    let node = &rollout.nodes[0];
     let updates = Updates {
         learning_rate: ADDEND,
         epsilon: ADDEND,
