@@ -101,7 +101,7 @@ pub trait AlgorithmSettings {
 pub struct EnvironmentSpec {
     /// The names of the roles.
     pub roles: Vec<String>,
-    /// The most turns of an episode.
+    /// The maximum number of turns of an episode.
     pub horizon: usize,
 }
 

@@ -16,7 +16,7 @@ pub struct TrainingConfig {
     pub steps: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
-    /// The most tokens of a response.
+    /// The maximum number of tokens of a response.
     pub max_new_tokens: usize,
     /// The number format of the weights while responses are sampled.
     pub weights: RolloutWeights,

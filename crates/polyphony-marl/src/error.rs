@@ -127,7 +127,7 @@ pub enum MarlError {
         agent: String,
         /// Tokens of the prompt.
         prompt: usize,
-        /// The most tokens of a response.
+        /// The maximum number of tokens of a response.
         new: usize,
         /// Tokens that the context holds.
         max_positions: usize,

@@ -24,7 +24,7 @@ use crate::{
 /// How a response's token terms become one number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregation {
-    /// Their sum (the paper).
+    /// Their sum (the paper). The loss is the mean of these sums over the responses.
     #[default]
     SequenceSum,
     /// Their sum divided by the number of tokens in all responses of the minibatch.

@@ -29,7 +29,7 @@ pub struct PolicyUpdate<'a> {
     pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,
-    /// The most tokens of a response.
+    /// The maximum number of tokens of a response.
     pub max_new_tokens: usize,
     /// The random stream that orders the groups if there are several epochs.
     pub shuffle: StreamKey,
