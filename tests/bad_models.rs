@@ -22,8 +22,8 @@ fn refuse(damage: impl FnOnce(&Path), expected: &[&str]) {
     );
 }
 
-/// Writes the model's tensors again, without those for which `keep` is false, and with the names that `rename`
-/// returns.
+/// Writes the model's tensors again, without those for which `keep` is false, and with the names that
+/// `rename` returns.
 fn rewrite(model: &Path, keep: fn(&str) -> bool, rename: fn(&str) -> String) {
     let path = model.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();

@@ -1,5 +1,5 @@
-//! Tiny models learn small games with every variant of MAGRPO, joint mode and credit. With shuffled rewards they
-//! do not learn them.
+//! Tiny models learn small games with every variant of MAGRPO, joint mode and credit. With shuffled rewards
+//! they do not learn them.
 
 use polyphony_episode::Metric;
 use polyphony_marl::{

@@ -27,8 +27,8 @@ const RIGHT: &str = "def f(n): return n";
 const TEST: &str = "def check(candidate):\n    for n in range(9):\n        answer = candidate(n)\n        \
                     assert answer == n\n";
 
-/// The coding environment, except that the text of the agents only selects a program: about half of the programs
-/// attack.
+/// The coding environment, except that the text of the agents only selects a program: about half of the
+/// programs attack.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Attacked {

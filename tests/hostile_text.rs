@@ -11,7 +11,8 @@ use crate::{
     training_run,
 };
 
-/// Text that clears the screen, sets the window title, and changes the colour and the direction of later text.
+/// Text that clears the screen, sets the window title, and changes the colour and the direction of later
+/// text.
 const HOSTILE: &str =
     "\u{1b}[2J\u{1b}]0;x\u{7}\u{8}\u{7f}\u{9b}31m\r\u{202e}\u{2066}\u{200f}\u{61c}";
 
@@ -183,8 +184,8 @@ fn recipes_data_and_input() {
     );
 }
 
-/// An environment program whose reward part, task and observation are hostile. Its role must name a directory, so
-/// it cannot be.
+/// An environment program whose reward part, task and observation are hostile. Its role must name a
+/// directory, so it cannot be.
 const PROGRAM: &str = r#"
 import json, sys
 hostile = json.loads(sys.argv[1])

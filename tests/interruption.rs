@@ -71,8 +71,8 @@ impl Running {
     }
 }
 
-/// Runs a command to its end, with Ctrl-C as soon as it has written a line that contains `text`. Returns the log
-/// after that line.
+/// Runs a command to its end, with Ctrl-C as soon as it has written a line that contains `text`. Returns the
+/// log after that line.
 fn interrupted_at(dir: &TestDir, text: &str, arguments: &[&str]) -> String {
     let mut running = Running::start(dir, arguments);
     running.wait_for(text);
@@ -159,7 +159,8 @@ fn a_run_under_nohup_outlives_its_terminal() {
     assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 3);
 }
 
-/// An environment program for one agent that never answers a joint action. It creates a file when it gets one.
+/// An environment program for one agent that never answers a joint action. It creates a file when it gets
+/// one.
 const SILENT: &str = r#"
 import json, sys
 for line in sys.stdin:

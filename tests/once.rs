@@ -26,8 +26,8 @@ static BUILT: AtomicUsize = AtomicUsize::new(0);
 static READ: AtomicUsize = AtomicUsize::new(0);
 static STARTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Checks that `work` builds the environment once, reads the settings of the algorithm once, and starts each of
-/// the tasks once.
+/// Checks that `work` builds the environment once, reads the settings of the algorithm once, and starts each
+/// of the tasks once.
 #[track_caller]
 fn check_once(tasks: &[&str], work: impl FnOnce()) {
     BUILT.store(0, Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! External programs as environments: the recipe of the example trains, and so does a program with a reward per
-//! role.
+//! External programs as environments: the recipe of the example trains, and so does a program with a reward
+//! per role.
 
 use std::path::Path;
 

@@ -194,8 +194,8 @@ fn check_explanations(explained: &Map<String, Value>) {
     }
 }
 
-/// Checks that `docs/metrics.md` has every metric that a run explains, with the same unit, and every key of its
-/// rollouts. Returns the explanations of the run.
+/// Checks that `docs/metrics.md` has every metric that a run explains, with the same unit, and every key of
+/// its rollouts. Returns the explanations of the run.
 pub(crate) fn check_documented(dir: &TestDir, run: &str) -> Map<String, Value> {
     let text = dir.read(&format!("{run}/metrics.json"));
     let explained: Map<String, Value> = serde_json::from_str(&text).unwrap();

@@ -17,8 +17,8 @@ impl Dice {
     }
 }
 
-/// Starts a command, waits until its run has this many steps, and kills it after this many iterations of a loop.
-/// Returns the number of iterations if the command ended before.
+/// Starts a command, waits until its run has this many steps, and kills it after this many iterations of a
+/// loop. Returns the number of iterations if the command ended before.
 fn run_and_kill(mut command: Command, run: &Path, steps: usize, iterations: u64) -> Option<u64> {
     let mut running = command.stderr(Stdio::null()).spawn().unwrap();
     let metrics = run.join("metrics.jsonl");
@@ -38,7 +38,8 @@ fn run_and_kill(mut command: Command, run: &Path, steps: usize, iterations: u64)
     None
 }
 
-/// Kills and resumes runs of the recipe with these changes, and compares their records with those of a whole run.
+/// Kills and resumes runs of the recipe with these changes, and compares their records with those of a whole
+/// run.
 fn check_kills(more: &[&str], kills: usize, seed: u64) {
     let dir = test_dir();
     let whole = train_whole(&dir, more);

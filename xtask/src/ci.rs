@@ -227,8 +227,8 @@ fn tool(metadata: &Metadata, tool: Tool) -> Result<Outcome> {
     }
 }
 
-/// Compiles for the devices that need hardware to run. `DOCS_RS` prevents a dependency of burn from downloading
-/// LLVM, which is only needed to link a program.
+/// Compiles for the devices that need hardware to run. `DOCS_RS` prevents a dependency of burn from
+/// downloading LLVM, which is only needed to link a program.
 fn check_devices() -> Result<Outcome> {
     let mut check = process::cargo();
     check
@@ -239,8 +239,8 @@ fn check_devices() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Runs the tests of all devices on a Vulkan driver; Mesa's software driver is enough. wgpu finds drivers through
-/// the files in these folders.
+/// Runs the tests of all devices on a Vulkan driver; Mesa's software driver is enough. wgpu finds drivers
+/// through the files in these folders.
 fn wgpu_tests() -> Result<Outcome> {
     const DRIVERS: [&str; 3] = [
         "/usr/share/vulkan/icd.d",
@@ -292,8 +292,8 @@ fn documentation(metadata: &Metadata) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Runs every fuzz target briefly, which shows that it still builds and runs. `cargo xtask fuzz` runs longer, to
-/// find something.
+/// Runs every fuzz target briefly, which shows that it still builds and runs. `cargo xtask fuzz` runs longer,
+/// to find something.
 fn fuzzing() -> Result<Outcome> {
     if !fuzz::has_compiler() {
         return Ok(Outcome::NotRun(fuzz::NO_COMPILER.to_owned()));

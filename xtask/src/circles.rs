@@ -1,8 +1,9 @@
-//! Finds circles of files: files of a crate that need each other, and therefore cannot be understood separately.
+//! Finds circles of files: files of a crate that need each other, and therefore cannot be understood
+//! separately.
 //!
-//! File A needs file B if code of A, without its tests, names something that is defined in B. Names are followed
-//! through imports and re-exports to their definitions. A `lib.rs` that only declares modules and re-exports from
-//! them is therefore not part of a circle.
+//! File A needs file B if code of A, without its tests, names something that is defined in B. Names are
+//! followed through imports and re-exports to their definitions. A `lib.rs` that only declares modules and
+//! re-exports from them is therefore not part of a circle.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -207,8 +208,8 @@ fn is_public(before: &[Word]) -> bool {
     before.last().is_some_and(|word| word == "pub")
 }
 
-/// Reads a `use` tree from `at` on: the paths of its leaves and their names. Returns where the tree ends. A glob
-/// import gets the name `*`, which no item has.
+/// Reads a `use` tree from `at` on: the paths of its leaves and their names. Returns where the tree ends. A
+/// glob import gets the name `*`, which no item has.
 fn read_tree(
     words: &[Word],
     mut at: usize,

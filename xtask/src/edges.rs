@@ -68,8 +68,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// The crate on which every other may depend in its tests, examples and benchmarks, but not elsewhere.
 const TEST_SUPPORT: &str = "polyphony-test-support";
 
-/// Families of crates outside the workspace (`burn` with `burn-tensor` and so on) on which a crate must not depend,
-/// directly or indirectly.
+/// Families of crates outside the workspace (`burn` with `burn-tensor` and so on) on which a crate must not
+/// depend, directly or indirectly.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("polyphony-episode", &["burn", "tokenizers"]),
     ("polyphony-sandbox", &["burn", "tokenizers"]),
@@ -91,7 +91,8 @@ pub(crate) fn violations(metadata: &Metadata) -> Vec<String> {
     found
 }
 
-/// The crates of the workspace on which `package` depends (also for its tests and examples) although it must not.
+/// The crates of the workspace on which `package` depends (also for its tests and examples) although it must
+/// not.
 fn wrong_edges(package: &Package) -> Vec<String> {
     let name = package.name.as_str();
     let Some((_, allowed)) = ALLOWED.iter().find(|(package, _)| *package == name) else {
@@ -199,8 +200,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Metadata of a workspace with every crate of the table and these edges: (from, to, kind). Crates that are not
-    /// in the table are outside the workspace.
+    /// Metadata of a workspace with every crate of the table and these edges: (from, to, kind). Crates that
+    /// are not in the table are outside the workspace.
     fn workspace(edges: &[(&str, &str, &str)]) -> Metadata {
         let members = ALLOWED.iter().map(|(name, _)| *name);
         let targets = edges.iter().map(|(_, to, _)| *to);

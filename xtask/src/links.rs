@@ -7,8 +7,8 @@ use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
 
 use crate::files;
 
-/// The broken links of README, changelog and `docs`, each with its document: to files and headings that do not
-/// exist, and `[text][name]` without a definition of the name.
+/// The broken links of README, changelog and `docs`, each with its document: to files and headings that do
+/// not exist, and `[text][name]` without a definition of the name.
 ///
 /// # Errors
 /// If a document cannot be read.

@@ -1,7 +1,7 @@
 //! `cargo xtask`: the tasks of a checkout. Build, fetch, train, test, bench and check.
 //!
-//! Start reading at [`Command`]. `train`, `bench`, and `fetch` of a model run the `polyphony` binary, built in
-//! release mode. `.ci/run` runs `test` and `ci`.
+//! Start reading at [`Command`]. `train`, `bench`, and `fetch` of a model run the `polyphony` binary, built
+//! in release mode. `.ci/run` runs `test` and `ci`.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -48,16 +48,16 @@ enum Command {
     Bench(PolyphonyArguments),
     /// Run all tests, including those in the documentation, and the examples.
     Test,
-    /// Test only the package outside of the workspace, which `test` does at its end: copy it to another folder,
-    /// build it there, train, kill, resume, evaluate, compare and report.
+    /// Test only the package outside of the workspace, which `test` does at its end: copy it to another
+    /// folder, build it there, train, kill, resume, evaluate, compare and report.
     Outside,
-    /// Fuzz everything that reads untrusted files and answers, to find inputs that make it panic, hang or fill
-    /// the memory: `fuzz [TARGET] [--seconds N] [--jobs N]`.
+    /// Fuzz everything that reads untrusted files and answers, to find inputs that make it panic, hang or
+    /// fill the memory: `fuzz [TARGET] [--seconds N] [--jobs N]`.
     Fuzz(fuzz::Plan),
     /// Build the documentation as a static site, API documentation included.
     Docs,
-    /// Check the tree, cheapest checks first: format, crate edges, circles of files, links, phrases, spelling,
-    /// unused and forbidden dependencies, packages, lints, documentation, fuzzing.
+    /// Check the tree, cheapest checks first: format, crate edges, circles of files, links, phrases,
+    /// spelling, unused and forbidden dependencies, packages, lints, documentation, fuzzing.
     Ci {
         /// Also compile for the devices cuda and vulkan, and run tests on wgpu, which takes half an hour more
         /// the first time.

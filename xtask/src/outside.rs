@@ -199,7 +199,8 @@ impl Trial {
         Ok(())
     }
 
-    /// Checks that a run that is killed after a few steps and resumed ends in the same way as a run without a stop.
+    /// Checks that a run that is killed after a few steps and resumed ends in the same way as a run without a
+    /// stop.
     fn kill_and_resume(&self, train: &[&str]) -> Result<()> {
         let mut running = self.command(train).stderr(Stdio::null()).spawn()?;
         let metrics = self.folder.join("killed/metrics.jsonl");

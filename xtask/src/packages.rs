@@ -1,4 +1,5 @@
-//! Checks that every published crate can be published: that its metadata is complete, and that it can be packed.
+//! Checks that every published crate can be published: that its metadata is complete, and that it can be
+//! packed.
 
 use std::process::Command;
 

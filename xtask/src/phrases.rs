@@ -1,7 +1,7 @@
 //! Phrases that were replaced throughout the project, and must not come back.
 //!
-//! The list is `xtask/phrases.txt`. It contains phrases that make readers stumble: unidiomatic English, and our own
-//! names for things that the field has a word for.
+//! The list is `xtask/phrases.txt`. It contains phrases that make readers stumble: unidiomatic English, and
+//! our own names for things that the field has a word for.
 
 use std::fs;
 
@@ -75,8 +75,8 @@ fn in_text<'t>(
     })
 }
 
-/// The words of a text in lower case, and the line number of each word. A phrase may be broken across lines, so
-/// comment markers are not words.
+/// The words of a text in lower case, and the line number of each word. A phrase may be broken across lines,
+/// so comment markers are not words.
 fn words(text: &str) -> (Vec<String>, Vec<usize>) {
     let mut words = Vec::new();
     let mut lines = Vec::new();

@@ -1,8 +1,8 @@
 //! `cargo xtask docs`: README, `docs` and the API documentation as one static site.
 //!
-//! mdBook makes the pages and the search. It works on a copy with the same layout as the repository, so that links
-//! between pages work in both; links to other files lead to the repository. The order of the pages is that of
-//! `docs/README.md`, which must list all of them.
+//! mdBook makes the pages and the search. It works on a copy with the same layout as the repository, so that
+//! links between pages work in both; links to other files lead to the repository. The order of the pages is
+//! that of `docs/README.md`, which must list all of them.
 
 use std::{collections::HashSet, fmt::Write as _, fs, path::Path, process::Command};
 

@@ -1,7 +1,7 @@
 //! Splits Rust sources into words, and finds the modules of a crate.
 //!
-//! This is a scanner, not a compiler. It knows comments, literals, modules and paths. It does not see code that
-//! macros generate, or methods that are called on a value.
+//! This is a scanner, not a compiler. It knows comments, literals, modules and paths. It does not see code
+//! that macros generate, or methods that are called on a value.
 
 use std::{
     collections::BTreeMap,

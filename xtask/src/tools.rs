@@ -1,7 +1,7 @@
 //! The external tools that `cargo xtask ci` runs, at fixed versions.
 //!
-//! Most of them are on PyPI as compiled programs, so `pip` installs them into the target folder in seconds. Cargo
-//! builds mdBook once. Without a network, a tool on `PATH` is used.
+//! Most of them are on PyPI as compiled programs, so `pip` installs them into the target folder in seconds.
+//! Cargo builds mdBook once. Without a network, a tool on `PATH` is used.
 
 use std::{
     env, fs,
@@ -29,8 +29,8 @@ pub(crate) enum Tool {
 /// Where a tool comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// A package on PyPI that contains the program. Packages whose names begin with `astral-dev-toolchain` are
-    /// unchanged builds of the upstream tags.
+    /// A package on PyPI that contains the program. Packages whose names begin with `astral-dev-toolchain`
+    /// are unchanged builds of the upstream tags.
     PyPi(&'static str),
     /// A package on crates.io, built with only these features.
     CratesIo {
@@ -66,8 +66,8 @@ impl Tool {
         }
     }
 
-    /// The arguments of the tool, which runs in the workspace's root. `cargo-deny` does not check advisories: they
-    /// need a database from the network, and change without a change of ours.
+    /// The arguments of the tool, which runs in the workspace's root. `cargo-deny` does not check advisories:
+    /// they need a database from the network, and change without a change of ours.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Tool::Typos | Tool::Shear | Tool::MdBook => &[],
@@ -123,8 +123,8 @@ pub(crate) fn obtain(tool: Tool, folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Lets `pip` install one package into `folder`. An interrupted installation cannot be mistaken for a complete one,
-/// because `pip` moves its files into the folder at the end.
+/// Lets `pip` install one package into `folder`. An interrupted installation cannot be mistaken for a
+/// complete one, because `pip` moves its files into the folder at the end.
 fn install(package: &str, version: &str, folder: &Path) -> Result<()> {
     say(format_args!("obtaining {package} {version} from PyPI"));
     let output = Command::new("python3")

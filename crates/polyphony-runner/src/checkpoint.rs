@@ -29,8 +29,8 @@ const FORMAT: u64 = 3;
 
 const STATE: &str = "state.ron";
 
-/// The file with the tensors of the algorithm's state. No agent's file can have this name, because those begin
-/// with `agent-`.
+/// The file with the tensors of the algorithm's state. No agent's file can have this name, because those
+/// begin with `agent-`.
 const ALGORITHM: &str = "algorithm.safetensors";
 
 /// How far a run has come; the start of the run by default.
@@ -335,8 +335,8 @@ impl<'a> Checkpoint<'a> {
     /// Restores the team and the algorithm.
     ///
     /// # Errors
-    /// If tensors are damaged or do not fit. The message names them, and what to resume from instead. The team
-    /// must not be used afterwards.
+    /// If tensors are damaged or do not fit. The message names them, and what to resume from instead. The
+    /// team must not be used afterwards.
     pub(crate) fn restore(
         &self,
         agents: &mut [Agent],

@@ -102,8 +102,8 @@ fn parts(text: &str) -> Option<(&str, &str)> {
     (is_name && (settings.is_empty() || is_struct)).then_some((name, settings))
 }
 
-/// The name and the settings of the choice called `name` in a RON value: of the value itself, or of the choice
-/// inside it, as in `SingleAgent(Tldr)`.
+/// The name and the settings of the choice called `name` in a RON value: of the value itself, or of the
+/// choice inside it, as in `SingleAgent(Tldr)`.
 pub(crate) fn find<'t>(value: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
     let (outer, settings) = parts(value)?;
     if outer == name {

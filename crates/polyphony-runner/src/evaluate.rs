@@ -318,8 +318,8 @@ mod tests {
         }
     }
 
-    /// An episode with these rewards. At every turn the first role wrote three tokens, and the response of the
-    /// second was cut off after five.
+    /// An episode with these rewards. At every turn the first role wrote three tokens, and the response of
+    /// the second was cut off after five.
     fn episode(task: &str, rewards: &[f64]) -> Episode {
         let response = |tokens: usize, finish| Response {
             text: "so".into(),

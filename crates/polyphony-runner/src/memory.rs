@@ -178,8 +178,8 @@ impl Plan<'_> {
         ]
     }
 
-    /// Tokens of the prompts and responses that are in memory together, in a training step or in a batch of an
-    /// evaluation, whichever has more.
+    /// Tokens of the prompts and responses that are in memory together, in a training step or in a batch of
+    /// an evaluation, whichever has more.
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
         let samples = self.algorithm.sampling_plan().samples;
@@ -228,8 +228,8 @@ impl Plan<'_> {
     }
 }
 
-/// The bytes that a team needs on each device: the lasting needs of all agents, and the largest temporary need,
-/// because agents on one device take turns.
+/// The bytes that a team needs on each device: the lasting needs of all agents, and the largest temporary
+/// need, because agents on one device take turns.
 fn by_device(members: &[(&Member, Needs)]) -> BTreeMap<String, u64> {
     let mut devices: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for (member, needs) in members {

@@ -24,7 +24,8 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Obtains everything that a training run needs. `algorithm` holds the settings of the recipe's algorithm.
+    /// Obtains everything that a training run needs. `algorithm` holds the settings of the recipe's
+    /// algorithm.
     ///
     /// # Errors
     /// If data or models cannot be obtained, parts of the recipe do not fit together, or memory is too small.

@@ -1,8 +1,8 @@
 //! A recipe: everything that decides what a training run does, as one RON file.
 //!
 //! Start reading at [`Recipe`]; `docs/recipes.md` describes every key for users. [`Recipe::load`] reads a
-//! registered recipe or a file, applies `--set path=value`, lets the registered types read their own settings,
-//! and checks every number. Code that gets a loaded recipe can therefore rely on the ranges.
+//! registered recipe or a file, applies `--set path=value`, lets the registered types read their own
+//! settings, and checks every number. Code that gets a loaded recipe can therefore rely on the ranges.
 
 use std::path::PathBuf;
 
@@ -149,7 +149,8 @@ pub struct EvaluationConfig {
     pub tasks: usize,
     /// Episodes per task.
     pub samples: usize,
-    /// Steps from one evaluation to the next; `None` to evaluate only before the first and after the last step.
+    /// Steps from one evaluation to the next; `None` to evaluate only before the first and after the last
+    /// step.
     pub every: Option<usize>,
 }
 

@@ -279,7 +279,8 @@ impl Registry {
         Ok(environment)
     }
 
-    /// The keys of an environment's operational settings; those of the wrapped environment for a single agent.
+    /// The keys of an environment's operational settings; those of the wrapped environment for a single
+    /// agent.
     ///
     /// # Errors
     /// If it is not registered, or its settings cannot be read.

@@ -18,9 +18,9 @@ use crate::{
     train::{Session, Trained, Unfinished},
 };
 
-/// Resumes a run that was stopped, as if it had never stopped. `overrides` of the form `path=value` may change
-/// only settings that do not affect the steps that are done: `steps`, `checkpoints`, tolerances, and how the
-/// environment runs on the machine.
+/// Resumes a run that was stopped, as if it had never stopped. `overrides` of the form `path=value` may
+/// change only settings that do not affect the steps that are done: `steps`, `checkpoints`, tolerances, and
+/// how the environment runs on the machine.
 ///
 /// # Errors
 /// As [`train`](crate::train()), and if the run is complete, its checkpoint cannot be used, its records have

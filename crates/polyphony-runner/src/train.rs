@@ -42,8 +42,8 @@ pub struct Trained {
     pub agents: Vec<PathBuf>,
 }
 
-/// A run started but did not finish. This is added as context to the error that ended the run, so that a caller
-/// can explain how to resume it.
+/// A run started but did not finish. This is added as context to the error that ended the run, so that a
+/// caller can explain how to resume it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the run in {} did not finish", .run.display())]
 pub struct Unfinished {
@@ -224,7 +224,8 @@ impl<'a> Session<'a> {
                 observer,
             );
             if let Err(error) = outcome {
-                // The failed step has not changed the agents, so the state after the step before can be saved.
+                // The failed step has not changed the agents, so the state after the step before can be
+                // saved.
                 if !has_scored && checkpointed_steps < done {
                     match self.save(run, position) {
                         Ok(()) => {

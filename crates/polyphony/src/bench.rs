@@ -46,8 +46,8 @@ pub(crate) struct Measurements {
     pub(crate) response_tokens_per_step: usize,
     /// `response_tokens_per_step` divided by the median time of a rollout.
     pub(crate) generation_tokens_per_second: f64,
-    /// The most memory that the process has held, including while it loaded the model, in units of
-    /// 1,000,000 KiB, which is what `ru_maxrss / 1e6` gives on Linux; `null` if the system does not report it.
+    /// The most memory that the process has held, including while it loaded the model, in units of 1,000,000
+    /// KiB, which is what `ru_maxrss / 1e6` gives on Linux; `null` if the system does not report it.
     pub(crate) peak_rss_gb: Option<f64>,
     /// Threads that share the work.
     pub(crate) threads: usize,

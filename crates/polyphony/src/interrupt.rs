@@ -27,8 +27,8 @@ const SAME_REQUEST: Duration = Duration::from_millis(200);
 pub(crate) struct Interrupt(Arc<AtomicI32>);
 
 impl Interrupt {
-    /// The exit status of a run that has ended in an orderly way. It is 0 after Ctrl-C, because the user sees how
-    /// the run ended. A scheduler that ends a job expects the status of a program killed by its signal.
+    /// The exit status of a run that has ended in an orderly way. It is 0 after Ctrl-C, because the user sees
+    /// how the run ended. A scheduler that ends a job expects the status of a program killed by its signal.
     pub(crate) fn status(&self) -> ExitCode {
         match self.0.load(Ordering::SeqCst) {
             0 | SIGINT => ExitCode::SUCCESS,

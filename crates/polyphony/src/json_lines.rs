@@ -55,8 +55,8 @@ pub(crate) fn write(output: &mut dyn Write, object: &impl Serialize) -> Result<(
     output.write_all(line.as_bytes()).context("writing results")
 }
 
-/// Equivalent JSON without characters that could control a terminal, of which serde_json escapes only some. They
-/// occur only in strings, where JSON has escapes for them.
+/// Equivalent JSON without characters that could control a terminal, of which serde_json escapes only some.
+/// They occur only in strings, where JSON has escapes for them.
 fn escape_control(json: String) -> String {
     if !json.contains(is_control) {
         return json;

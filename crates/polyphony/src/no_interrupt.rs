@@ -1,4 +1,5 @@
-//! Systems without Unix signals: Ctrl-C ends the program at once, and a run is resumed from its last checkpoint.
+//! Systems without Unix signals: Ctrl-C ends the program at once, and a run is resumed from its last
+//! checkpoint.
 
 use std::process::ExitCode;
 

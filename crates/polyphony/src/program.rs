@@ -101,14 +101,14 @@ impl Program {
         &self.registry
     }
 
-    /// Runs the command in the arguments of this process. Errors are printed on standard error and set the exit
-    /// status.
+    /// Runs the command in the arguments of this process. Errors are printed on standard error and set the
+    /// exit status.
     pub fn main(self) -> ExitCode {
         #[cfg(feature = "mimalloc")]
         keep_freed_memory();
         set_panic_hook();
-        // Everything runs on a worker of the pool. A thread outside the pool would have to wake a worker and wait
-        // for it in each of the hundreds of small parallel loops of a decoding pass.
+        // Everything runs on a worker of the pool. A thread outside the pool would have to wake a worker and
+        // wait for it in each of the hundreds of small parallel loops of a decoding pass.
         let pool = rayon::ThreadPoolBuilder::new()
             .stack_size(STACK_BYTES)
             .build_global();

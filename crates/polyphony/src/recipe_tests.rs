@@ -589,7 +589,8 @@ fn settings_of_adapters_have_defaults() {
     );
 }
 
-/// The paths of all keys in a recipe that is written out. Inside a choice, such as `File(…)`, paths start anew.
+/// The paths of all keys in a recipe that is written out. Inside a choice, such as `File(…)`, paths start
+/// anew.
 fn keys(ron: &str) -> BTreeSet<String> {
     // `None` is a choice.
     let (mut keys, mut inside) = (BTreeSet::new(), Vec::new());

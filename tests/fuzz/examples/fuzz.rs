@@ -27,8 +27,8 @@ fn start() {
     WORK.get_or_init(|| (target, folder));
 }
 
-/// Aborts on panics, which libFuzzer counts as crashes, but not on panics that our crates catch: those are errors
-/// like any other. The hook of libFuzzer would abort on every panic.
+/// Aborts on panics, which libFuzzer counts as crashes, but not on panics that our crates catch: those are
+/// errors like any other. The hook of libFuzzer would abort on every panic.
 fn abort_on_panics() {
     drop(std::panic::take_hook());
     let default_hook = std::panic::take_hook();

@@ -56,7 +56,8 @@ pub(super) fn endpoint(_: &Path, bytes: &[u8]) {
     }
 }
 
-/// Makes a server answer the next request with these bytes, and returns its port. One server serves all inputs.
+/// Makes a server answer the next request with these bytes, and returns its port. One server serves all
+/// inputs.
 fn answer_with(bytes: &[u8]) -> u16 {
     thread_local! {
         static SERVER: (u16, mpsc::Sender<Vec<u8>>) = serve();

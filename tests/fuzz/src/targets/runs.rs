@@ -49,8 +49,8 @@ const RESUME_RECORDS: [&str; 6] = [
     "tensorboard/events.out.tfevents.polyphony",
 ];
 
-/// Makes a run in `folder/run`, with copies of all records in `folder/whole`. Its model is removed afterwards, so
-/// nothing can be trained.
+/// Makes a run in `folder/run`, with copies of all records in `folder/whole`. Its model is removed
+/// afterwards, so nothing can be trained.
 pub(super) fn make_run(folder: &Path) {
     let (model, posts) = (folder.join("model"), folder.join("posts.jsonl"));
     chat_model(&model, 4096);
