@@ -107,7 +107,7 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
 
 /// The metrics of every step in an environment with one turn and without programs, as patterns of
 /// `docs/metrics.md`.
-const METRICS: [&str; 20] = [
+const METRICS: [&str; 21] = [
     "step",
     "return",
     "reward/<part>",
@@ -126,6 +126,7 @@ const METRICS: [&str; 20] = [
     "<role>/skipped_updates",
     "<role>/logprob_gap",
     "<role>/ratio",
+    "<role>/approx_kl",
     "<role>/clip_fraction",
     "<role>/kl",
 ];

@@ -339,6 +339,12 @@ pub fn update_metrics(
             "Mean ratio of a token's probability in training to that at rollout",
         ),
         Metric::new(
+            key("approx_kl"),
+            policy_stats.map(|stats| stats.approx_kl),
+            "nats/token",
+            "Divergence of the trained policy from the one that sampled, estimated from the sampled tokens",
+        ),
+        Metric::new(
             key("clip_fraction"),
             policy_stats.map(|stats| stats.clip_fraction),
             "fraction",

@@ -100,6 +100,9 @@ pub struct TokenTerm {
     pub derivative: f64,
     /// `ρ`: the token's probability under the policy that is trained, divided by that when it was sampled.
     pub ratio: f64,
+    /// `ρ − 1 − ln ρ`: an estimate of the divergence of the trained policy from the one that sampled, in nats
+    /// (Schulman's k3, *Approximating KL Divergence*, 2020).
+    pub approx_kl: f64,
     /// Whether the objective clips the token.
     pub clipped: bool,
     /// The estimator k3 of the divergence from the reference; `None` if there is none.
@@ -112,6 +115,8 @@ pub struct TokenTerm {
 pub struct PolicyStats {
     /// The mean of the ratio `ρ`.
     pub ratio: f64,
+    /// The mean of `ρ − 1 − ln ρ`, in nats.
+    pub approx_kl: f64,
     /// The fraction of tokens that the objective clipped.
     pub clip_fraction: f64,
     /// The mean of the estimator k3, in nats; `None` if no reference has scored the tokens.
@@ -173,7 +178,8 @@ impl PolicyLoss {
     /// # Errors
     /// If a divergence from the reference enters the loss, but no reference has scored the token.
     pub fn term(&self, logprobs: TokenLogprobs, advantage: f64) -> Result<TokenTerm, MarlError> {
-        let ratio = (logprobs.trained - logprobs.sampled).exp();
+        let log_ratio = logprobs.trained - logprobs.sampled;
+        let ratio = log_ratio.exp();
         let (gain, gain_derivative, clipped) = match self.objective {
             Objective::PolicyGradient => (advantage * logprobs.trained, advantage, false),
             Objective::Clipped { low, high } => {
@@ -199,6 +205,7 @@ impl PolicyLoss {
             loss: coefficient * kl - gain,
             derivative: coefficient * (1.0 - reference_gap.exp()) - gain_derivative,
             ratio,
+            approx_kl: ratio - 1.0 - log_ratio,
             clipped,
             kl: logprobs.reference.map(|_| kl),
         })
@@ -271,6 +278,7 @@ impl PolicyStats {
         let has_reference = terms.iter().all(|term| term.kl.is_some());
         (!terms.is_empty()).then(|| Self {
             ratio: mean(|term| term.ratio),
+            approx_kl: mean(|term| term.approx_kl),
             clip_fraction: mean(|term| f64::from(u8::from(term.clipped))),
             kl: has_reference.then(|| mean(|term| term.kl.unwrap_or(0.0))),
         })

@@ -98,6 +98,7 @@ fn the_policy_gradient_weighs_log_probabilities() {
             (-advantage, false, None)
         );
         assert!((term.ratio - ratio).abs() < 1e-12);
+        assert!((term.approx_kl - (ratio - 1.0 - ratio.ln())).abs() < 1e-12);
     }
 }
 

@@ -183,6 +183,7 @@ fn metrics_have_their_names_and_order() {
         "skipped_updates",
         "logprob_gap",
         "ratio",
+        "approx_kl",
         "clip_fraction",
         "kl",
     ];

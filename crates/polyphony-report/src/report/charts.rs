@@ -31,13 +31,14 @@ const AGENTS: [&str; 4] = [
 ];
 
 /// Signs of trouble: these should stay small.
-const HEALTH: [&str; 8] = [
+const HEALTH: [&str; 9] = [
     "truncated_fraction",
     "zero_advantage_fraction",
     "logprob_gap",
     "grad_norm",
     "kl",
     "ratio",
+    "approx_kl",
     "clip_fraction",
     "skipped_updates",
 ];

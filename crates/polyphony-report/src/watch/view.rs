@@ -237,7 +237,7 @@ const AGENT_METRICS: [(&str, &str); 6] = [
 ];
 
 /// Metrics of most algorithms that get no column.
-const HIDDEN_METRICS: [&str; 10] = [
+const HIDDEN_METRICS: [&str; 11] = [
     "return",
     "advantage_std",
     "gradient_steps",
@@ -245,6 +245,7 @@ const HIDDEN_METRICS: [&str; 10] = [
     "skipped_groups",
     "skipped_updates",
     "ratio",
+    "approx_kl",
     "clip_fraction",
     "kl",
     "reward",
