@@ -1,12 +1,13 @@
-//! Systems on which programs cannot be confined.
+//! The engine on systems on which programs cannot be confined.
 
 use std::{convert::Infallible, env, num::NonZeroUsize};
 
 use crate::{
-    Counters, Interpreter, ProgramResult, Program, SandboxError, SelfTest, SandboxConfig, Tests, Tier,
+    Counters, Interpreter, Program, ProgramResult, SandboxConfig, SandboxError, SelfTest, Tests,
+    Tier,
 };
 
-/// Never made.
+/// An engine that never exists.
 pub(crate) struct Engine(Infallible);
 
 impl Engine {
@@ -17,7 +18,7 @@ impl Engine {
         })
     }
 
-    pub(crate) fn judge(&self, _: &Program, _: &Tests) -> Result<ProgramResult, SandboxError> {
+    pub(crate) fn run(&self, _: &Program, _: &Tests) -> Result<ProgramResult, SandboxError> {
         match self.0 {}
     }
 
@@ -37,7 +38,7 @@ impl Engine {
         match self.0 {}
     }
 
-    pub(crate) fn report(&self) -> &SelfTest {
+    pub(crate) fn self_test(&self) -> &SelfTest {
         match self.0 {}
     }
 }

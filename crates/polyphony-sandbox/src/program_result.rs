@@ -1,27 +1,27 @@
-//! What came of a program.
+//! The result of running a program.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Tier, Verdict};
 
-/// What came of a program.
+/// The result of running a program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProgramResult {
-    /// [`Verdict::Passed`] if there is an assert and all passed, else the gravest of theirs: a
-    /// violation, then memory, then time, then a failure.
+    /// [`Verdict::Passed`] if there is at least one assert and all passed. Otherwise the most severe
+    /// verdict of an assert: a violation first, then memory, then time, then a failure.
     pub verdict: Verdict,
-    /// Why Python could not compile the program. Then no assert ran and all failed.
+    /// Why Python could not compile the program. In this case no assert ran, and all count as failed.
     pub syntax_error: Option<SyntaxError>,
-    /// The tests, in the order of their source.
+    /// The outcome of each assert, in the order of their source.
     pub asserts: Vec<AssertOutcome>,
-    /// How long judging took, in seconds on the clock.
+    /// The wall-clock time of the run, in seconds.
     pub seconds: f64,
     /// How the program was confined.
     pub tier: Tier,
 }
 
 impl ProgramResult {
-    /// How many tests the program passed.
+    /// The number of tests that the program passed.
     pub fn passed(&self) -> usize {
         self.asserts
             .iter()
@@ -30,23 +30,23 @@ impl ProgramResult {
     }
 }
 
-/// What Python's compiler said of a program that it refused, or the program of itself.
+/// The syntax error that Python's compiler reports. A running program can report one about itself too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyntaxError {
-    /// The line, counted from 1; 0 where the compiler names none.
+    /// The line, counted from 1; 0 if the compiler reports none.
     pub line: u32,
-    /// The column, counted from 1; 0 where the compiler names none.
+    /// The column, counted from 1; 0 if the compiler reports none.
     pub column: u32,
     /// The reason.
     pub message: String,
 }
 
-/// What came of one test.
+/// The outcome of one test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssertOutcome {
-    /// The assert statement as it is written.
+    /// The source of the assert statement.
     pub source: String,
-    /// What came of it.
+    /// Its verdict.
     pub verdict: Verdict,
     /// Why it did not pass: exception and message, shortened and printable.
     pub error: Option<String>,

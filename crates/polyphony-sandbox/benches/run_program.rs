@@ -1,7 +1,7 @@
-//! How long judging takes.
+//! Measures how long the sandbox takes to run a program.
 //!
-//! `cargo bench -p polyphony-sandbox`; with `POLYPHONY_HUMANEVAL` naming HumanEval's file
-//! (`HumanEval.jsonl.gz`) the canonical solutions are judged as well, and must pass.
+//! `cargo bench -p polyphony-sandbox`. If `POLYPHONY_HUMANEVAL` names HumanEval's file
+//! (`HumanEval.jsonl.gz`), the canonical solutions run as well, and must pass.
 
 use std::{env, fs::File, hint::black_box, io::BufReader, path::PathBuf, time::Duration};
 
@@ -50,9 +50,9 @@ fn pool(isolation: Isolation) -> Pool {
     pool
 }
 
-/// One program after the other on one worker: latency, and programs a second.
+/// One program after the other on one worker: latency, and programs per second.
 fn one_program(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("judge");
+    let mut group = criterion.benchmark_group("run_program");
     group.throughput(Throughput::Elements(1));
     let program = Program {
         source: SOURCE.to_owned(),
@@ -66,7 +66,7 @@ fn one_program(criterion: &mut Criterion) {
         let pool = pool(isolation);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let result = pool.judge(black_box(&program), &tests);
+                let result = pool.run(black_box(&program), &tests);
                 assert_eq!(result.expect("a result").verdict, Verdict::Passed);
             });
         });
@@ -74,8 +74,8 @@ fn one_program(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A pool with one worker: asking the interpreter what it needs, a worker, the self-test. And what a
-/// worker takes of it: two zygotes, one after the other.
+/// The start of a pool with one worker: asking the interpreter what it needs, the worker, the self-test.
+/// Then the start of a worker alone, which is two zygotes, one after the other.
 fn start(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("start");
     group.sample_size(10);
@@ -85,7 +85,7 @@ fn start(criterion: &mut Criterion) {
         });
         group.bench_function(format!("{name}/worker"), |bencher| {
             bencher.iter_custom(|rounds| {
-                let seconds = (0..rounds).map(|_| pool(isolation).report().start_seconds);
+                let seconds = (0..rounds).map(|_| pool(isolation).self_test().start_seconds);
                 Duration::from_secs_f64(seconds.sum())
             });
         });
@@ -93,7 +93,7 @@ fn start(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A program that never ends, and a limit of one second: what is above it is how late it was killed.
+/// A program that never ends, with a limit of one second: time above one second is delay of the kill.
 fn deadline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("deadline of 1 s");
     group.sample_size(10);
@@ -119,7 +119,7 @@ fn deadline(criterion: &mut Criterion) {
         let pool = pool.expect("programs can be confined here");
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let result = pool.judge(&program, &tests);
+                let result = pool.run(&program, &tests);
                 assert_eq!(result.expect("a result").verdict, Verdict::Timeout);
             });
         });
@@ -168,12 +168,12 @@ fn assert_passes(pool: &Pool, problem: &Problem) {
         source: [&*problem.prompt, &problem.canonical_solution].concat(),
         entry_point: problem.entry_point.clone(),
     };
-    // The prompt's own functions, which some of the tests use.
+    // Some tests use functions of the prompt.
     let tests = Tests {
         setup: [&problem.prompt, "    pass\n"].concat(),
         source: problem.test.clone(),
     };
-    let result = pool.judge(&program, &tests).expect("a result");
+    let result = pool.run(&program, &tests).expect("a result");
     assert_eq!(
         result.verdict,
         Verdict::Passed,

@@ -1,9 +1,9 @@
-//! Judges a program by its tests, and shows what the sandbox saw of itself before.
+//! Runs programs against their tests, and shows the results of the sandbox's self-test.
 //!
-//! `cargo run -p polyphony-sandbox --example judge`
+//! `cargo run -p polyphony-sandbox --example run_program`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
 
-use polyphony_sandbox::{Pool, Program, SandboxError, SandboxConfig, Tests};
+use polyphony_sandbox::{Pool, Program, SandboxConfig, SandboxError, Tests};
 
 const TESTS: &str = "
 def check(candidate):
@@ -37,7 +37,7 @@ fn main() -> Result<(), SandboxError> {
         pool.tier(),
         pool.interpreter().version
     );
-    for step in &pool.report().steps {
+    for step in &pool.self_test().steps {
         println!("  {}: {}", step.name, step.saw);
     }
     let tests = Tests {
@@ -49,7 +49,7 @@ fn main() -> Result<(), SandboxError> {
             source: source.to_owned(),
             entry_point: "largest".to_owned(),
         };
-        let result = pool.judge(&program, &tests)?;
+        let result = pool.run(&program, &tests)?;
         println!(
             "{name}: {:?}, {} of {} tests, {:.1} ms",
             result.verdict,
