@@ -2,7 +2,7 @@
 //!
 //! | level | part | at most | measures |
 //! | --- | --- | --- | --- |
-//! | 1 | `definitions` | 0.4 + 0.6 | whether the helper and the entry function are defined and return a value |
+//! | 1 | `definitions` | 0.4 + 0.6 | whether helper and entry function are defined and return a value |
 //! | 2 | `syntax` | 0.5 | whether Python can compile the program |
 //! | 3 | `tests` | 1.0 | the fraction of asserts that pass |
 //! | 3 | `cooperation` | 0.5 + 1.0 | how the entry function uses the helper |

@@ -225,7 +225,7 @@ impl Environment for CodingEnvironment {
         Some(json!({
             "tier": self.pool.tier(),
             "interpreter": self.pool.interpreter(),
-            "self_test": self.pool.report(),
+            "self_test": self.pool.self_test(),
         }))
     }
 
