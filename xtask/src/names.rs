@@ -20,7 +20,6 @@ const NAMES: &[&str] = &[
     "sandbox",
     "human_eval",
     "humaneval",
-    "solo",
     "magrpo",
     "marloo",
     "grpo",
