@@ -27,6 +27,14 @@ const SHORT: [&str; 8] = [
     "checkpoints.keep=9",
 ];
 
+/// Packages whose features the workspace's tools and benchmarks extend. With the same features here, cargo finds
+/// them, and burn above them, built already: that saves six minutes of a first run.
+const SHARED_FEATURES: &str = r#"[dependencies]
+ciborium = "0.2"
+serde_core = "1"
+serde_json = { version = "1", features = ["unbounded_depth"] }
+"#;
+
 /// The number of steps of a run.
 const STEPS: usize = 6;
 
@@ -77,7 +85,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the path dependencies of a manifest lead to the checkout.
+/// Makes the path dependencies of a manifest lead to the checkout, and adds [`SHARED_FEATURES`].
 fn point_at(manifest: &Path, root: &Path) -> Result<()> {
     let text = fs::read_to_string(manifest)?;
     let crates = format!("path = \"{}/crates/", root.display());
@@ -87,6 +95,7 @@ fn point_at(manifest: &Path, root: &Path) -> Result<()> {
         "{} has no path to the crates",
         manifest.display()
     );
+    let changed = changed.replacen("[dependencies]\n", SHARED_FEATURES, 1);
     Ok(fs::write(manifest, changed)?)
 }
 
