@@ -175,10 +175,10 @@ pub struct AgentPlan {
     pub device: ComputeDevice,
 }
 
-/// Where an agent trains.
+/// Where an agent trains, as far as memory depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComputeDevice {
-    /// On the CPU, whose attention kernel does not store attention scores.
+    /// On the CPU, where no memory is needed for attention scores: its kernel does not store them.
     Cpu,
     /// On a GPU.
     Gpu,

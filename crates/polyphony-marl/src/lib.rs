@@ -82,5 +82,5 @@ pub use tree::{
 };
 pub use update::{
     GradientStepConfig, GroupLoss, GroupScores, HiddenStates, Learner, StepOutcome, UpdateReport,
-    check_idle, gradient_step, minibatches,
+    compare_if_all_idle, gradient_step, minibatches,
 };

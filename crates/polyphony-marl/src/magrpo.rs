@@ -1,8 +1,8 @@
 //! MAGRPO: Multi-Agent Group Relative Policy Optimization, and its relatives.
 //!
 //! Source: "LLM Collaboration With Multi-Agent Reinforcement Learning", AAAI 2026, arXiv 2508.04652;
-//! the authors' code is PyPI `comlrl`. With one agent it is GRPO (arXiv 2402.03300), and without a scale
-//! Dr. GRPO (arXiv 2503.20783). In reading order, for agent `i` and its `G` responses `a_g` at a node:
+//! the authors' code is PyPI `comlrl`. With one agent it is GRPO (arXiv 2402.03300), and if advantages are not
+//! divided by the standard deviation either, Dr. GRPO (arXiv 2503.20783). In reading order, for agent `i` and its `G` responses `a_g` at a node:
 //!
 //! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, where `r` are the
 //!    rewards of the agent's role. With `kl: Reward`, `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` over its own response is
@@ -16,17 +16,16 @@
 //!
 //! Departures from the authors' code, and why:
 //!
-//! - Normalizing only divides. The authors subtract the mean a second time, which turns MARLOO and
-//!   MAReMax into MAGRPO.
+//! - Normalizing only divides. The authors subtract the mean a second time, which turns the three relatives
+//!   into MAGRPO.
 //! - Advantages are normalized within a group, never over different tasks, whose rewards have different
 //!   scales.
 //! - The end-of-sequence token is trained, so that agents learn when to stop.
-//! - Log-probabilities are those of the distribution that was sampled from, so that the gradient belongs
-//!   to the policy that acted.
+//! - Log-probabilities are those at the sampling temperature, so that the gradient belongs to the policy that
+//!   acted.
 //! - An update whose loss is not finite is skipped and counted. The authors replace the loss with 0.1.
 //! - Weight decay is off by default.
-//! - Samples that are older than the weights need the clipped objective, whose ratio corrects for their
-//!   age.
+//! - Several passes over the same samples need the clipped objective, whose ratio corrects for their age.
 //!
 //! `docs/parity.md` has the whole list.
 

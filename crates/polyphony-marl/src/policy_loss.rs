@@ -21,15 +21,15 @@ use crate::{
     update::{GroupLoss, GroupScores},
 };
 
-/// How a response's token terms become one number.
+/// How token terms become the loss of a minibatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregation {
-    /// Their sum (the paper). The loss is the mean of these sums over the responses.
+    /// The sum over a response's tokens, averaged over responses (the paper).
     #[default]
     SequenceSum,
-    /// Their sum divided by the number of tokens in all responses of the minibatch.
+    /// The mean over all tokens of the minibatch.
     TokenMean,
-    /// Their sum divided by the length of the longest response allowed.
+    /// As `SequenceSum`, divided by the length of the longest response allowed.
     FixedLength,
 }
 
@@ -55,7 +55,7 @@ pub enum Kl {
     /// Nothing, so no reference is kept.
     #[default]
     Off,
-    /// The estimator k3 is added to the loss. Its gradient leads back to the reference.
+    /// The estimator k3 is added to the loss. Its gradient pulls the policy back towards the reference.
     Loss {
         /// The weight of the divergence.
         coefficient: f64,

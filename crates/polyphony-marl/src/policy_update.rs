@@ -11,7 +11,7 @@ use crate::{
     stream::shuffle_key,
     tree::AgentGroup,
     update::{
-        GradientStepConfig, HiddenStates, Learner, UpdateReport, check_idle, gradient_step,
+        GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_if_all_idle, gradient_step,
         minibatches,
     },
 };
@@ -125,6 +125,6 @@ pub fn update_policy(
             },
         )?;
     }
-    check_idle(agent, learner, buffer.first(), &step_config, &mut report)?;
+    compare_if_all_idle(agent, learner, buffer.first(), &step_config, &mut report)?;
     Ok((report, PolicyStats::of(&terms)))
 }

@@ -1,5 +1,6 @@
-//! One agent's update: log-probabilities → loss → gradients → new weights. The loss is a function: it is
-//! given a scored group, and returns the loss of the group and its derivatives.
+//! One agent's update: log-probabilities → loss → gradients → new weights. The loss is a callback: it is
+//! given the log-probabilities of one group, and the hidden states that the configuration requests, and returns
+//! the group's loss and its derivatives.
 
 use polyphony_model::{
     LanguageModel, ModelError, PackedGroup, ScoredGroup, StreamKey, WeightGradients, score_group,
@@ -47,7 +48,8 @@ pub enum HiddenStates {
     None,
     /// The one at the last token of each history, which a critic reads.
     EndOfHistory,
-    /// Those at the positions that this function returns for a packed group.
+    /// Those at the positions that this function returns. A packed group is one row: the prompt, then each
+    /// response without its last token.
     At(fn(&PackedGroup<'_>) -> Vec<usize>),
 }
 
@@ -66,7 +68,7 @@ impl HiddenStates {
 pub struct GroupScores<'a> {
     /// The natural log-probability of every response token, one response after the other.
     pub logprobs: &'a [f32],
-    /// The requested hidden states, one row after the other, `[P · D]`.
+    /// The requested hidden states, flat: one row per requested position, each as long as a hidden state.
     pub states: &'a [f32],
 }
 
@@ -170,6 +172,7 @@ pub fn gradient_step(
         skip(agent, learner, updates, report)?;
         return Ok(StepOutcome::Skipped);
     }
+    // Clips to `max_grad_norm`.
     let size = StepSize::new(norm, config.learning_rate, updates);
     learner.optimizer.step(&mut agent.model, gradients, size);
     learner.skipped_in_a_row = 0;
@@ -184,7 +187,7 @@ pub fn gradient_step(
 ///
 /// # Errors
 /// As [`gradient_step`].
-pub fn check_idle(
+pub fn compare_if_all_idle(
     agent: &Agent,
     learner: &mut Learner,
     group: Option<&AgentGroup>,
@@ -202,12 +205,12 @@ pub fn check_idle(
 }
 
 /// Splits the indices of a buffer's groups into minibatches. Each has at least `minibatch` groups, if there
-/// are that many, and all have nearly the same size: a small remainder would weigh as much as a whole
-/// minibatch. A single pass follows the buffer's order; several passes each have a random order, drawn from
+/// are that many, and all have nearly the same size: a small leftover minibatch would get a gradient step of its
+/// own, so its groups would count more than the others. A single pass follows the buffer's order; several passes each have a random order, drawn from
 /// `key`.
 ///
 /// # Errors
-/// If a minibatch has no group.
+/// If `minibatch` is 0.
 pub fn minibatches(
     buffer: usize,
     minibatch: usize,

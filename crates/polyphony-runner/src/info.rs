@@ -22,7 +22,7 @@ pub(crate) fn run_info(
         ..
     } = prepared;
     let roles = environment.roles();
-    let team = registry.team_of(&recipe.environment);
+    let team = registry.inner_environment(&recipe.environment);
     let held_out = match &recipe.held_out {
         Some(source) => registry.read_source(source)?.settings.label(),
         None => "its own tasks".to_owned(),

@@ -38,7 +38,7 @@ struct SingleAgent {
     wrap: fn(Box<dyn Environment>) -> Box<dyn Environment>,
 }
 
-/// Settings that have been read, and the choice that they were read from, with every key spelled out.
+/// Settings that were read from a choice, and the same choice with every key spelled out.
 #[derive(Debug)]
 pub struct Resolved<T: ?Sized> {
     /// The settings.
@@ -185,8 +185,8 @@ impl Registry {
         self.single_agent.map(|single| single.name)
     }
 
-    /// Wraps an environment so that one agent does the work of its team. Also returns the choice that names
-    /// the wrapped environment.
+    /// Wraps an environment so that one agent does the work of its team. Also returns the choice of the
+    /// result, such as `SingleAgent(Tldr)`.
     ///
     /// # Errors
     /// If no wrapper is registered.
@@ -204,7 +204,7 @@ impl Registry {
     }
 
     /// The team's environment inside a choice such as `SingleAgent(Tldr)`; `None` for other choices.
-    pub fn team_of(&self, choice: &Choice) -> Option<Choice> {
+    pub fn inner_environment(&self, choice: &Choice) -> Option<Choice> {
         let single = self.single_agent?;
         let inner = choice.settings().strip_prefix('(')?.strip_suffix(')')?;
         (choice.name() == single.name)
@@ -216,7 +216,7 @@ impl Registry {
     /// the environment's name, as `number-plate` for `NumberPlate`, and `tldr-single-agent` for
     /// `SingleAgent(Tldr)`.
     pub fn label(&self, environment: &Choice) -> String {
-        if let Some(team) = self.team_of(environment) {
+        if let Some(team) = self.inner_environment(environment) {
             return format!("{}-{}", self.label(&team), kebab(environment.name()));
         }
         let resolved = self.plain_environment(environment).ok();
@@ -231,7 +231,7 @@ impl Registry {
     /// # Errors
     /// If the name is not registered, or the settings cannot be read.
     pub fn resolve_environment(&self, choice: &Choice) -> Result<Choice> {
-        match (self.single_agent, self.team_of(choice)) {
+        match (self.single_agent, self.inner_environment(choice)) {
             (Some(single), None) if choice.name() == single.name => bail!(
                 "`{choice}` names no environment to wrap: write it inside, as in {}({})",
                 single.name,
@@ -239,7 +239,7 @@ impl Registry {
             ),
             (_, Some(team)) => {
                 ensure!(
-                    self.team_of(&team).is_none(),
+                    self.inner_environment(&team).is_none(),
                     "`environment` is a {0} of a {0}, but must be a {0} of a team's environment",
                     choice.name()
                 );
@@ -269,7 +269,7 @@ impl Registry {
     /// # Errors
     /// If it is not registered or cannot be built; the message says what would help.
     pub fn build_environment(&self, choice: &Choice) -> Result<Box<dyn Environment>> {
-        if let (Some(single), Some(team)) = (self.single_agent, self.team_of(choice)) {
+        if let (Some(single), Some(team)) = (self.single_agent, self.inner_environment(choice)) {
             return Ok((single.wrap)(self.build_environment(&team)?));
         }
         let outcome = self.plain_environment(choice)?.settings.build();
@@ -279,8 +279,8 @@ impl Registry {
         Ok(environment)
     }
 
-    /// The keys of an environment's operational settings; those of the wrapped environment for a single
-    /// agent.
+    /// The keys of an environment that do not affect results, such as a number of workers. For
+    /// `SingleAgent(…)`, those of the environment inside.
     ///
     /// # Errors
     /// If it is not registered, or its settings cannot be read.
@@ -288,7 +288,7 @@ impl Registry {
         &self,
         choice: &Choice,
     ) -> Result<&'static [&'static str]> {
-        let team = self.team_of(choice);
+        let team = self.inner_environment(choice);
         let resolved = self.plain_environment(team.as_ref().unwrap_or(choice))?;
         Ok(resolved.settings.operational_keys())
     }

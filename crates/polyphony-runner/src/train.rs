@@ -34,9 +34,9 @@ pub struct Trained {
     pub recipe: Recipe,
     /// The names of the environment's roles.
     pub roles: Vec<String>,
-    /// The evaluation before training; `None` if the run was stopped before it ended.
+    /// The evaluation before training; `None` if a stop was requested before this evaluation was complete.
     pub before: Option<EvaluationRecord>,
-    /// The evaluation after the last step; `None` if the run was stopped before it ended.
+    /// The evaluation after the last step; `None` if a stop was requested before this evaluation was complete.
     pub after: Option<EvaluationRecord>,
     /// Where each agent was saved.
     pub agents: Vec<PathBuf>,
@@ -66,8 +66,8 @@ impl Unfinished {
 /// current step and can be resumed.
 ///
 /// # Errors
-/// If data or models cannot be obtained, a step fails, or the run directory cannot be written. The last two
-/// errors have the context [`Unfinished`].
+/// If data or models cannot be obtained, a step fails, or the run directory cannot be written. Errors after the
+/// run directory was created have the context [`Unfinished`].
 pub fn train(
     registry: &Registry,
     recipe: &Recipe,
@@ -147,6 +147,7 @@ impl<'a> Session<'a> {
         };
         // The agents are saved before anything else can fail, and even if a step has failed, so that nothing
         // that they learned is lost.
+        // A failed step may have updated some of the agents, so the number of their steps is then not known.
         let trained_steps = failure.is_none().then_some(position.steps);
         log::info!("saving the agents in {}", run.path().join(AGENTS).display());
         let agent_paths = save_agents(run.path(), &self.prepared.team, trained_steps);
@@ -224,8 +225,8 @@ impl<'a> Session<'a> {
                 observer,
             );
             if let Err(error) = outcome {
-                // The failed step has not changed the agents, so the state after the step before can be
-                // saved.
+                // The failed step has not changed the agents. They are still in the state that the
+                // previous step left, which can be saved.
                 if !has_scored && checkpointed_steps < done {
                     match self.save(run, position) {
                         Ok(()) => {

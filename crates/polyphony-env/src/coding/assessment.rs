@@ -1,4 +1,4 @@
-//! The coding reward: four levels, at most 4.0.
+//! The coding reward: four parts on three levels, at most 4.0.
 //!
 //! | level | part | at most | measures |
 //! | --- | --- | --- | --- |

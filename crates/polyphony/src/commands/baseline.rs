@@ -74,7 +74,7 @@ pub(crate) fn run(
 
 /// The players of the single-agent baseline. A recipe for a single agent is that baseline already.
 fn single(registry: &Registry, recipe: &Recipe) -> Players<'static> {
-    match registry.team_of(&recipe.environment) {
+    match registry.inner_environment(&recipe.environment) {
         Some(_) => Players::Team,
         None => Players::SingleAgent,
     }
@@ -96,7 +96,7 @@ impl Arguments {
         }
         // Nothing is trained here.
         recipe.fine_tuning = FineTuning::Full;
-        let is_single = registry.team_of(&recipe.environment).is_some();
+        let is_single = registry.inner_environment(&recipe.environment).is_some();
         ensure!(
             self.name == Name::Single || !is_single,
             "`environment` is {}, for one agent, but the baseline `{}` needs a team: give the recipe \
