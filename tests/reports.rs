@@ -117,13 +117,13 @@ fn a_report_of_something_else_than_runs_is_refused() {
     let dir = with_runs();
     dir.refuse(
         &["watch", "run-1"],
-        &["no terminal", "hint: `polyphony report run-1`"],
+        &["no terminal", "report run-1` writes a page"],
     );
     dir.refuse(
         &["watch", "discussion"],
         &[
             "discussion is not a training run",
-            "hint: `polyphony report discussion`",
+            "report discussion` writes a page",
         ],
     );
     dir.refuse(

@@ -227,6 +227,7 @@ fn the_most_likely_errors() {
         assert_eq!(dir.files(), files, "{what}: something was left behind");
         let folder = dir.path("");
         let hide = |text: &str| {
+            let text = text.replace(env!("CARGO_BIN_EXE_polyphony"), "polyphony");
             let text = text.replace(folder.to_str().unwrap().trim_end_matches('/'), "PLACE");
             text.replace(model.to_str().unwrap(), "MODEL")
         };

@@ -145,8 +145,8 @@ impl LanguageModel {
         self.network.head().dtype()
     }
 
-    /// A copy for sampling, with weights rounded to bf16. They take half the memory, and half the
-    /// time to read.
+    /// A copy for sampling, with weights rounded to bf16. Decoding reads all weights in
+    /// every pass, so half the bytes take half the time.
     ///
     /// # Errors
     /// If the device does not compute with bf16.
@@ -183,7 +183,8 @@ impl LanguageModel {
     }
 
     /// Takes the gradients from `tape` after a backward pass of this [trainable](Self::trainable)
-    /// model. `embedded` are the embeddings of `ids` with which the forward pass started.
+    /// model. `embedded` are the embeddings of `ids`, where burn's backward pass ends. Their
+    /// gradients are added to the embedding table's here, row by row.
     pub(crate) fn take_gradients(
         &self,
         tape: &mut Gradients,
@@ -309,7 +310,7 @@ impl LanguageModel {
         }
     }
 
-    /// The hidden states after the last layer.
+    /// The hidden states that the output head reads: after the last layer and the last norm.
     ///
     /// # Shapes
     /// - ids and positions `T` long, output `[T, D]` with `D` the hidden size

@@ -18,7 +18,8 @@ use crate::{
 };
 
 impl Run {
-    /// A label for how its last answers were produced, such as `MAGRPO` or `single agent`.
+    /// A label such as `MAGRPO` or `single agent`: how a training run is trained, or how the answers of a baseline
+    /// or saved evaluation, which has no metrics, were produced.
     pub fn method(&self) -> String {
         match (self.evaluations.last(), self.metrics.is_empty()) {
             (Some(last), true) => Experiment::of(self, last).method(),
@@ -115,9 +116,9 @@ pub fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Row>> 
             .filter(|other| other.has_same_label(experiment))
             .filter(|other| !other.differs_only_in_seed(experiment))
             .collect();
-        match experiment.distinction(&same_label).as_str() {
+        match experiment.differing_settings(&same_label).as_str() {
             "" => {}
-            distinction => rows[index].method += &format!(" ({distinction})"),
+            differing_settings => rows[index].method += &format!(" ({differing_settings})"),
         }
     }
     rows.sort_by_cached_key(|row| (row.environment.clone(), row.step != Some(0), row.step));

@@ -37,6 +37,7 @@ pub struct RunDirectory {
     rollouts: BufWriter<File>,
     evaluations: BufWriter<File>,
     events: BufWriter<File>,
+    /// `metrics.json`.
     catalog: MetricCatalog,
 }
 
@@ -84,9 +85,9 @@ impl RunDirectory {
         })
     }
 
-    /// Writes the files that a run begins with. The recipe comes after the files that make a directory a
-    /// training run. If the program is killed meanwhile, the run can be resumed or the directory counts as
-    /// free.
+    /// Writes the files that a run begins with: first the empty records, then the recipe, which makes the
+    /// directory a run. If the program is killed before that, the directory counts as free; after it, the run can
+    /// be resumed.
     fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
         let mut run = Self::open(path, FileLengths::default())?;
         run.save_recipe(recipe)?;
@@ -267,8 +268,8 @@ impl RunDirectory {
         let mut write = || {
             write_line(&mut self.evaluations, evaluation)?;
             events::add(&mut self.events, step, evaluation.scalars())?;
-            // Written last, because the last evaluation marks a run as complete.
             self.events.flush()?;
+            // Last, because readers take a run as complete once its final evaluation is there.
             self.evaluations.flush()
         };
         write().map_err(ReportError::io("writing to", &self.path))

@@ -94,7 +94,7 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 /// Reads the arguments of this process.
 fn parse() -> Result<Arguments, clap::Error> {
     let command = match may_control_terminal() {
-        // A reader could not distinguish our colours from control characters in a quoted argument.
+        // clap's colours would be escaped together with the control characters of a quoted argument.
         true => Arguments::command().styles(Styles::plain()),
         false => Arguments::command(),
     };
@@ -172,7 +172,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             Some("use `--run-dir` to choose another directory".to_owned())
         }
         ReportError::NoTrainingRun { path } | ReportError::NoTerminal { path } => Some(format!(
-            "`polyphony report {}` writes a page that shows it in a browser",
+            "`{} report {}` writes a page that shows it in a browser",
+            program(),
             path.display()
         )),
         _ => None,
@@ -258,7 +259,11 @@ mod tests {
     #[test]
     fn an_error_of_a_library_gets_the_hint_of_the_command_line() {
         let path = || "runs/a".into();
-        let report = "  hint: `polyphony report runs/a` writes a page that shows it in a browser\n";
+        let report = format!(
+            "  hint: `{} report runs/a` writes a page that shows it in a browser\n",
+            program()
+        );
+        let report = report.as_str();
         for (error, hint) in [
             (
                 ReportError::Exists { path: path() },

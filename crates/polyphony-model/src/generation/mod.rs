@@ -32,8 +32,9 @@ pub struct PromptGroup<'a> {
     pub prompt: &'a [u32],
     /// The stream of random numbers of each response. One response is sampled per key.
     pub keys: Vec<StreamKey>,
-    /// Prompts of one family run in one pass, and their shared prefixes run once. Other families in
-    /// the batch do not change how a family's numbers are rounded.
+    /// Prompts with the same family are run in one pass, in which their common prefixes are run once. Such
+    /// packing changes rounding, so use one family per task and role: a response then does not depend on the
+    /// other tasks in the batch.
     pub family: u64,
 }
 

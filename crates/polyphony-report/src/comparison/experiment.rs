@@ -163,7 +163,7 @@ impl<'a> Experiment<'a> {
     }
 
     /// The settings that distinguish this experiment from others with the same label, as in a recipe.
-    pub(super) fn distinction(&self, others: &[&Self]) -> String {
+    pub(super) fn differing_settings(&self, others: &[&Self]) -> String {
         let all = others.iter().copied().chain([self]);
         let operational: HashSet<&str> = all.flat_map(Self::operational_keys).collect();
         let differing = |settings_of: fn(&Self) -> Option<&FlatSettings>| {

@@ -43,6 +43,8 @@ pub(crate) struct Engine {
 type WorkerSlot = Option<Pair>;
 
 impl Engine {
+    /// Starts in the strongest tier that `settings` allow and this machine supports. An [`Isolation`] is what the
+    /// caller asks for, a [`Tier`] what it gets, and [`Layers`] are what a tier consists of.
     pub(crate) fn start(settings: &SandboxConfig) -> Result<Self, SandboxError> {
         settings.check()?;
         let installation = interpreter::find(settings.interpreter.as_deref())?;
@@ -68,7 +70,7 @@ impl Engine {
                         }
                     }
                     refused.push((tier, refusal.to_string()));
-                    // After the last tier the error names the reasons of all tiers.
+                    // If no tier starts, the error names the reasons of all.
                     if tiers.last() == Some(&tier) {
                         return Err(refusal.into_error(tier, &refused));
                     }
@@ -155,8 +157,9 @@ impl Engine {
         })
     }
 
-    /// Waits until memory or processes may be free again. Before the last try it waits for the wall-clock
-    /// limit of a test, since until then another program may take all of them.
+    /// Waits so that other programs can release memory or processes: a quarter of a test's wall-clock limit before
+    /// the second try, and the whole limit before the third, because a program that holds all of them may run that
+    /// long.
     fn pause(&self, attempt: u32) {
         let max = Duration::from_secs(self.settings.limits.wall_secs);
         thread::sleep(max * attempt / (TRIES - 1) / (TRIES - attempt));
