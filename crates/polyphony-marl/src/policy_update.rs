@@ -11,8 +11,8 @@ use crate::{
     stream::shuffle_key,
     tree::AgentGroup,
     update::{
-        GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_if_all_idle, gradient_step,
-        minibatches,
+        GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_if_all_idle,
+        gradient_step, minibatches,
     },
 };
 

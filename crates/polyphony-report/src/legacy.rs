@@ -272,12 +272,16 @@ mod tests {
             ("<role>/gradient_norm", "<role>/grad_norm"),
             ("return", "return"),
             ("my_response_tokens", "my_response_tokens"),
-            ("writer/turn_2/reward/response_tokens", "writer/reward/response_tokens"),
+            (
+                "writer/turn_2/reward/response_tokens",
+                "writer/reward/response_tokens",
+            ),
         ] {
             let current = current.replace("writer/", "writer/turn_2/");
             assert_eq!(metric_name(old), current);
         }
-        let line = json!({"step": 1, "a/clipped_share": 0.5, "a/grad_norm": 1, "a/gradient_norm": 2});
+        let line =
+            json!({"step": 1, "a/clipped_share": 0.5, "a/grad_norm": 1, "a/gradient_norm": 2});
         let mut line = line.as_object().unwrap().clone();
         rename_metrics(&mut line);
         let expected =
@@ -293,7 +297,9 @@ mod tests {
             settings
         };
         assert_eq!(
-            complete("(environment: Solo(Tldr), updates: (max_gradient_norm: 1.0, max_nonfinite: 3))"),
+            complete(
+                "(environment: Solo(Tldr), updates: (max_gradient_norm: 1.0, max_nonfinite: 3))"
+            ),
             complete(
                 "(environment: SingleAgent(Tldr), updates: (max_grad_norm: 1.0, max_skipped_updates: 3))"
             )

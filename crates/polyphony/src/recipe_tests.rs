@@ -684,7 +684,10 @@ fn the_keys_of_a_wrapped_environment_can_be_overridden() {
         &changes,
     )
     .unwrap();
-    let settings = registry().inner_environment(&recipe.environment).unwrap().to_string();
+    let settings = registry()
+        .inner_environment(&recipe.environment)
+        .unwrap()
+        .to_string();
     assert!(settings.contains("turns: 3"), "{settings}");
     let changes = ["environment.turns=3".to_owned()];
     let error = Recipe::load(&registry(), Some("tldr-qwen3-single-agent"), &changes).unwrap_err();

@@ -102,16 +102,16 @@ fn every_setting_changes_the_update_of_the_same_rollout() {
         settings
     };
     let choices = [
-        cross(|_| ()),
-        cross(|a| a.baseline = Baseline::LeaveOneOut),
-        cross(|a| a.baseline = Baseline::GroupMax),
-        cross(|a| a.baseline = Baseline::Zero),
-        cross(|a| a.credit = Credit::Sum),
-        cross(|a| a.discount = 0.9),
-        cross(|a| a.advantage_scale = AdvantageScale::StandardDeviation { floor: 1e-4 }),
-        cross(|a| a.aggregation = Aggregation::TokenMean),
-        cross(|a| a.aggregation = Aggregation::FixedLength),
-        cross(|a| a.mask_truncated = true),
+        with(|_| ()),
+        with(|a| a.baseline = Baseline::LeaveOneOut),
+        with(|a| a.baseline = Baseline::GroupMax),
+        with(|a| a.baseline = Baseline::Zero),
+        with(|a| a.credit = Credit::Sum),
+        with(|a| a.discount = 0.9),
+        with(|a| a.advantage_scale = AdvantageScale::StandardDeviation { floor: 1e-4 }),
+        with(|a| a.aggregation = Aggregation::TokenMean),
+        with(|a| a.aggregation = Aggregation::FixedLength),
+        with(|a| a.mask_truncated = true),
     ];
     let game = Chain::new(&["first", "second"]);
     let results: Vec<_> = choices

@@ -189,7 +189,7 @@ fn compressed_column_set(name: &str, pages: &[Page], rows: i64, codec: Compressi
             .write_page(CompressedPage::new(page.clone(), size))
             .unwrap();
         match page {
-            Page::DictionaryPage { .. } => dictionary = Some(write_texts.offset as i64),
+            Page::DictionaryPage { .. } => dictionary = Some(written.offset as i64),
             _ => data = written.offset as i64,
         }
     }
