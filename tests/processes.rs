@@ -1,7 +1,7 @@
 //! External programs as environments: the recipe of the example trains, and so does a program with a reward
 //! per role.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use polyphony_test_support::chat_model;
 use serde_json::Value;
@@ -71,6 +71,48 @@ fn the_recipe_of_the_example_trains() {
     let command = serde_json::to_string(&[python().as_str(), text(&program)]).unwrap();
     let report = dir.succeed(&[&check[..], &[&command]].concat());
     assert!(report.ends_with("Nothing is wrong.\n"), "{report}");
+}
+
+/// The only block of code in this language on a page of Markdown.
+fn code_block<'p>(page: &'p str, language: &str) -> &'p str {
+    let (_, rest) = page.split_once(&format!("```{language}\n")).unwrap();
+    let (block, rest) = rest.split_once("```\n").unwrap();
+    assert!(!rest.contains(&format!("```{language}\n")));
+    block
+}
+
+#[test]
+fn the_environment_of_the_tutorial_trains() {
+    let dir = test_dir();
+    let tutorial = "../../docs/tutorials/own-environment.md";
+    let tutorial = Path::new(env!("CARGO_MANIFEST_DIR")).join(tutorial);
+    let page = fs::read_to_string(tutorial).unwrap();
+    dir.write("plates.py", code_block(&page, "python"));
+    let recipe = code_block(&page, "ron");
+    dir.write(
+        "plates.ron",
+        recipe.replace("\"python3\"", &format!("{:?}", python())),
+    );
+    let command = serde_json::to_string(&[python().as_str(), "plates.py"]).unwrap();
+    let report = dir.succeed(&["environment", "check", "--command", &command]);
+    assert!(report.ends_with("Nothing is wrong.\n"), "{report}");
+    let team = "team=Copies(\"model\")";
+    dir.succeed(&[
+        "train",
+        "plates.ron",
+        "--steps",
+        "2",
+        "--run-dir",
+        "run",
+        "--set",
+        team,
+    ]);
+    let metrics = dir.read_lines("run/metrics.jsonl");
+    assert_eq!(metrics.len(), 2);
+    for line in metrics {
+        assert!(line["reward/letters"].is_number() && line["reward/digits"].is_number());
+        assert_eq!(line["digits/gradient_steps"], 1);
+    }
 }
 
 /// Trains with a reward per role over this many turns, with this algorithm.

@@ -98,7 +98,7 @@ fn an_error_about_missing_problems_names_the_command_that_downloads_them() {
     let run = ["train", "humaneval-smollm2", "--set", &interpreter];
     let expected = [
         "loading `train`",
-        "`cargo xtask fetch humaneval` brings",
+        "`cargo xtask fetch humaneval` downloads",
         "HumanEval.jsonl.gz",
     ];
     TestDir::new().refuse(&run, &expected);
