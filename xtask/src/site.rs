@@ -4,7 +4,13 @@
 //! links between pages work in both; links to other files lead to the repository. The order of the pages is
 //! that of `docs/README.md`, which must list all of them.
 
-use std::{collections::HashSet, fmt::Write as _, fs, path::Path, process::Command};
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use cargo_metadata::{
@@ -23,11 +29,20 @@ const MAP: &str = "docs/README.md";
 /// The page that lists the API documentation of each crate.
 const API: &str = "docs/api.md";
 
-/// Builds the site, and returns the path of its first page.
+/// The program of mdBook, installed if necessary.
 ///
 /// # Errors
-/// If mdBook cannot be installed or fails, a page is missing in the map, or the API documentation has errors.
-pub(crate) fn build(metadata: &Metadata) -> Result<Utf8PathBuf> {
+/// If it cannot be installed.
+pub(crate) fn mdbook(metadata: &Metadata) -> Result<PathBuf> {
+    let tools = metadata.target_directory.join("xtask-tools");
+    tools::obtain(Tool::MdBook, tools.as_std_path())
+}
+
+/// Builds the site with mdBook, and returns the path of its first page.
+///
+/// # Errors
+/// If mdBook fails, a page is missing in the map, or the API documentation has errors.
+pub(crate) fn build(metadata: &Metadata, mdbook: &Path) -> Result<Utf8PathBuf> {
     let root = &metadata.workspace_root;
     let folder = metadata.target_directory.join("site");
     let source = folder.join("src");
@@ -45,17 +60,12 @@ pub(crate) fn build(metadata: &Metadata) -> Result<Utf8PathBuf> {
 
     let html = folder.join("html");
     remove(&html)?;
-    let tools = metadata.target_directory.join("xtask-tools");
-    let mdbook = tools::obtain(Tool::MdBook, tools.as_std_path())?;
     process::run(
         Command::new(mdbook)
             .args(["build", "--dest-dir", html.as_str()])
             .arg(&folder),
     )?;
-    let mut doc = process::cargo();
-    doc.args(["doc", "--workspace", "--no-deps", "--quiet"])
-        .env("RUSTDOCFLAGS", "-D warnings");
-    process::run(&mut doc)?;
+    build_api()?;
     copy_folder(
         metadata.target_directory.join("doc").as_std_path(),
         html.join("api").as_std_path(),
@@ -63,12 +73,23 @@ pub(crate) fn build(metadata: &Metadata) -> Result<Utf8PathBuf> {
     Ok(html.join("index.html"))
 }
 
+/// Builds the API documentation; a warning is an error.
+///
+/// # Errors
+/// If rustdoc fails.
+pub(crate) fn build_api() -> Result<()> {
+    let mut doc = process::cargo();
+    doc.args(["doc", "--workspace", "--no-deps", "--quiet"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    process::run(&mut doc)
+}
+
 /// Builds the site and prints its path.
 ///
 /// # Errors
-/// As [`build`].
+/// As [`mdbook`] and [`build`].
 pub(crate) fn run(metadata: &Metadata) -> Result<()> {
-    let page = build(metadata)?;
+    let page = build(metadata, &mdbook(metadata)?)?;
     say(format_args!("the site is at {page}"));
     Ok(())
 }
