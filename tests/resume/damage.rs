@@ -81,6 +81,20 @@ fn refused_of_run(
     fs::write(&path, original).unwrap();
 }
 
+/// Puts a link in the place of a file of the run, and checks that it is not followed.
+#[cfg(unix)]
+#[track_caller]
+fn refused_elsewhere(dir: &TestDir, file: &str) {
+    let (path, elsewhere) = (dir.path("run").join(file), dir.path("elsewhere"));
+    fs::rename(&path, &elsewhere).unwrap();
+    let before = fs::read(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let resume = ["resume", "run", "--steps", "9"];
+    dir.refuse(&resume, &[file, "a link: replace it with a copy"]);
+    assert_eq!(fs::read(&elsewhere).unwrap(), before);
+    fs::rename(&elsewhere, &path).unwrap();
+}
+
 #[test]
 fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     let dir = test_dir();
@@ -91,6 +105,10 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
         refused(&dir, file, half, &[file]);
     }
     refused(&dir, "state.ron", half, &["state.ron is damaged"]);
+    #[cfg(unix)]
+    for file in ["checkpoints/step-000007/state.ron", "metrics.jsonl"] {
+        refused_elsewhere(&dir, file);
+    }
     let newer = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with("(format:3,"), "{text:.40}");

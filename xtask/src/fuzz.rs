@@ -282,8 +282,10 @@ fn fuzz(paths: &Paths, target: &str, plan: &Plan, jobs: u32) -> Result<bool> {
     for output in outputs.iter().filter(|output| !output.passed) {
         say(format_args!("{}", failure_report(&output.text)));
     }
-    if plan.keep && passed {
-        merge(paths, target)?;
+    match (plan.keep, passed) {
+        (true, true) => merge(paths, target)?,
+        (true, false) => say(format_args!("  nothing was kept, because an input failed")),
+        (false, _) => {}
     }
     Ok(passed)
 }
@@ -315,18 +317,51 @@ fn one_input(paths: &Paths, target: &str, input: &Path) -> Result<()> {
     let input = input
         .canonicalize()
         .with_context(|| format!("finding {}", input.display()))?;
+    // libFuzzer would take a directory as a corpus, fuzz without end, and write into it.
+    ensure!(
+        input.is_file(),
+        "{} is not a file: give one input",
+        input.display()
+    );
     let scratch = scratch()?;
     process::run(engine(paths, target, scratch.path()).arg(input))
 }
 
-/// Adds inputs that reach new code to the repository's corpus.
+/// The most bytes of the whole corpus, which a test of the package ensures.
+const MAX_CORPUS: u64 = 1_000_000;
+
+/// Adds inputs that reach new code to the repository's corpus: all that were found on this machine, in earlier
+/// runs too.
 fn merge(paths: &Paths, target: &str) -> Result<()> {
+    let before = files(&paths.corpus(target))?.len();
     let scratch = scratch()?;
     let mut engine = engine(paths, target, scratch.path());
     engine.args(["-merge=1", "-max_len=20000"]);
     engine.args([paths.corpus(target), paths.found(target)]);
     engine.stderr(Stdio::null());
-    process::run(&mut engine)
+    process::run(&mut engine)?;
+    let kept = files(&paths.corpus(target))?.len() - before;
+    let bytes = corpus_bytes(&paths.root)?;
+    say(format_args!(
+        "  kept {kept} inputs; the corpus has {bytes} of {MAX_CORPUS} bytes"
+    ));
+    ensure!(
+        bytes <= MAX_CORPUS,
+        "the corpus is too large: remove inputs from {} until a smaller one reaches as much",
+        paths.corpus(target).display()
+    );
+    Ok(())
+}
+
+/// The size of all inputs in the repository.
+fn corpus_bytes(root: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for target in targets(root, None)? {
+        for file in files(&corpora(root).join(target))? {
+            bytes += fs::metadata(&file)?.len();
+        }
+    }
+    Ok(bytes)
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -73,6 +73,7 @@ pub use evaluation::{EpisodeRecord, EvaluationRecord, EvaluationTiming, RoleRetu
 pub use files::{check_new, make_new, make_numbered, remove_unfinished, replace_text, unfinished};
 pub use info::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
 pub use metrics::{MetricCatalog, MetricInfo, flat_name};
+pub use read::read_text;
 pub use report::page;
 pub use run::{
     Run, check_training_run, evaluations, is_agent_of_run, is_run, metrics, recipe_text,

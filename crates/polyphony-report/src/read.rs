@@ -30,6 +30,26 @@ const BOUNDS: Bounds = Bounds {
     line: 64 << 20,
 };
 
+/// The text of a regular file of a run; `None` if there is no such file.
+///
+/// # Errors
+/// If it is a link, a directory, a device or a pipe, has more than `max_bytes` bytes, or is not text.
+pub fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
+    let bounds = Bounds {
+        text: max_bytes,
+        ..BOUNDS
+    };
+    text_within(path, bounds)
+}
+
+/// Refuses anything but a regular file at a path; nothing may be there.
+///
+/// # Errors
+/// If a link, a directory, a device or a pipe is there.
+pub(crate) fn check_regular(path: &Path) -> Result<()> {
+    open(path, u64::MAX).map(drop)
+}
+
 /// The text of a file; `None` if the file does not exist.
 pub(crate) fn optional_text(path: &Path) -> Result<Option<String>> {
     text_within(path, BOUNDS)
@@ -124,10 +144,10 @@ fn open(path: &Path, bound: u64) -> Result<Option<File>> {
     // Checks the opened file: the path may lead elsewhere by now.
     let found = file.metadata().map_err(ReportError::io("reading", path))?;
     if found.is_dir() {
-        return Err(refused("a directory: leave this run out"));
+        return Err(refused("a directory: put the run's own file back, or leave this run out"));
     }
     if !found.is_file() {
-        return Err(refused("a device, a pipe or a socket: leave this run out"));
+        return Err(refused("a device, a pipe or a socket: put the run's own file back, or leave this run out"));
     }
     if found.len() > bound {
         return Err(ReportError::TooLarge {

@@ -21,6 +21,7 @@ use crate::{
     metrics::{MetricCatalog, line, numbers},
     records::CheckpointedFile,
     run::{Run, catalog},
+    read::check_regular,
 };
 
 /// The folder of runs for which no path was given. They are numbered.
@@ -385,6 +386,7 @@ fn save_json(path: &Path, object: &impl Serialize) -> Result<()> {
 
 /// Opens a file of the run, and locks it until it is closed if the file system supports locks.
 fn locked(path: &Path) -> Result<BufWriter<File>> {
+    check_regular(path)?;
     let mut options = File::options();
     let file = options
         .create(true)

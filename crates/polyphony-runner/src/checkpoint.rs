@@ -16,10 +16,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
-use polyphony_report::{
-    FileLengths, FlatSettings, ReportError, RunDirectory, remove_unfinished, ron_options, settings,
-    unfinished,
-};
+use polyphony_report::{FileLengths, FlatSettings, ReportError, RunDirectory, read_text, remove_unfinished, ron_options, settings, unfinished};
 use serde::{Deserialize, Serialize};
 
 use crate::{changeable::Changeable, observer::Best, recipe::Recipe};
@@ -368,24 +365,29 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
-/// Tells the user what to do if a checkpoint cannot be used.
+/// Tells the user what to do if a checkpoint, or a record that belongs to it, cannot be used.
 fn way_out(run: &Path, path: &Path) -> String {
     let all = list(run).unwrap_or_default();
     let previous = all.iter().rev().find(|(done, _)| *done < steps(path));
-    let previous = previous.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
-    let reason = match previous.as_str() {
-        "start" => "there is no earlier one",
-        _ => "use the one before it",
+    let alternative = match previous {
+        Some((steps, _)) => format!("use the one before it: resume with `--from {}`", name(*steps)),
+        None => "no earlier one is kept, so the only other way is to resume with `--from start`, which trains all \
+                 steps again and removes the run's checkpoints and agents"
+            .to_owned(),
     };
     format!(
-        "the checkpoint {} cannot be used; {reason}: resume with `--from {previous}`",
+        "the checkpoint {} cannot be used; if a file was changed, put it back as it was; otherwise {alternative}",
         path.display()
     )
 }
 
+/// The largest `state.ron`, in bytes. It holds the buffers of groups that agents have not learned from.
+const MAX_STATE_BYTES: u64 = 4 << 30;
+
 fn read_state(path: &Path) -> Result<State> {
     let file = path.join(STATE);
-    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let text = read_text(&file, MAX_STATE_BYTES)?
+        .with_context(|| format!("{} does not exist", file.display()))?;
     let damaged = || format!("{} is damaged", file.display());
     let header: Header = ron_options().from_str(&text).with_context(damaged)?;
     ensure!(

@@ -84,7 +84,9 @@ fn announce(request: i32) {
         low_level::signal_name(request).unwrap_or("signal"),
         match request {
             SIGINT => "another Ctrl-C",
-            _ => "another SIGTERM",
+            SIGTERM => "another SIGTERM",
+            // A second SIGHUP is ignored.
+            _ => "Ctrl-C or SIGTERM",
         }
     );
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read as _, Write},
     path::Path,
 };
 
@@ -10,12 +10,15 @@ use anyhow::{Context as _, Result, anyhow};
 use polyphony_report::is_control;
 use serde::{Serialize, de::DeserializeOwned};
 
+/// The longest line, in bytes.
+const MAX_LINE_BYTES: u64 = 64 << 20;
+
 /// Answers every object of `input` (`-` is standard input) with one line on `output`.
 ///
 /// `answer` gets the object and the number of objects before it. Blank lines are skipped.
 ///
 /// # Errors
-/// If a line is not an object of type `Q`, or `answer` fails. The message names the file and the line. The
+/// If a line is too long or not an object of type `Q`, or `answer` fails. The message names the file and the line. The
 /// answers to earlier lines have been written.
 pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
     input: &Path,
@@ -29,14 +32,22 @@ pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
         let file = File::open(input).with_context(|| format!("opening {label}"))?;
         (label, Box::new(BufReader::new(file)))
     };
+    let mut reader = reader;
     let mut count = 0;
-    for (index, line) in reader.lines().enumerate() {
-        let context = || format!("{label}, line {}", index + 1);
-        let line = line.with_context(context)?;
+    for number in 1.. {
+        let context = || format!("{label}, line {number}");
+        let mut line = String::new();
+        let mut start = reader.by_ref().take(MAX_LINE_BYTES + 1);
+        if start.read_line(&mut line).with_context(context)? == 0 {
+            break;
+        }
+        if line.len() as u64 > MAX_LINE_BYTES {
+            return Err(anyhow!("it has more than {MAX_LINE_BYTES} bytes")).with_context(context);
+        }
         if line.trim().is_empty() {
             continue;
         }
-        let object = serde_json::from_str(&line)
+        let object = serde_json::from_str(line.trim_end())
             .map_err(explain)
             .with_context(context)?;
         write(output, &answer(count, object).with_context(context)?)?;

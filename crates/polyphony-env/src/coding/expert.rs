@@ -174,11 +174,17 @@ impl Expert {
         let response = response.map_err(|error| self.no_answer(&error))?;
         let status = response.status();
         let head = ResponseHead::of(&response);
-        let body = response.read_up_to(MAX_ANSWER_BYTES);
+        let body = response.read_up_to(MAX_ANSWER_BYTES + 1);
         let body = body.map_err(|error| self.no_answer(&error))?;
         let text = String::from_utf8_lossy(&body);
         if !status.is_success() {
             return Err(self.refusal(head, &text));
+        }
+        if body.len() as u64 > MAX_ANSWER_BYTES {
+            return Err(ExpertFailure::Malformed {
+                reason: format!("it has more than {MAX_ANSWER_BYTES} bytes"),
+                answer: self.excerpt(&text),
+            });
         }
         answer::suggestions(&text, review).map_err(|reason| ExpertFailure::Malformed {
             reason: self.excerpt(&reason),
@@ -214,10 +220,11 @@ impl Expert {
 
     /// The first part of a text from the endpoint. The text may repeat the key, which is hidden.
     fn excerpt(&self, text: &str) -> String {
+        let line = error::one_line(text);
         match &self.key {
-            // The key is hidden before the text is cut, because a cut could leave half of the key.
-            Some(key) => error::excerpt(&key.hide_in(text)),
-            None => error::excerpt(text),
+            // The key is hidden in what is shown, but before the line is cut, which could leave half of the key.
+            Some(key) => error::excerpt(&key.hide_in(&line)),
+            None => error::excerpt(&line),
         }
     }
 

@@ -334,7 +334,7 @@ impl<'a> HubClient<'a> {
             }
         }
         Err(Failure::Protocol {
-            what: "redirects without end",
+            what: "more than 10 redirects",
             source: None,
         })
     }
@@ -352,7 +352,7 @@ impl<'a> HubClient<'a> {
             is_allowed && (next.is_https() || !address.is_https())
         });
         next.ok_or(Failure::Protocol {
-            what: "a redirect from https to http, to this machine or its own network, or to something \
+            what: "a redirect from https to http, to this machine or a link-local address, or to something \
                    other than HTTP",
             source: None,
         })

@@ -157,8 +157,8 @@ pub(super) fn advice(
                 .to_owned()
         }
         (300..400, _) => format!(
-            "redirects are not followed: set `base_url` to the new address ({})",
-            location.unwrap_or("the answer does not name it")
+            "redirects are not followed: the new address is {}; set `base_url` to it only if you trust it",
+            location.unwrap_or("not named")
         ),
         (400 | 422, _) => "if it refuses `temperature` or `seed`, set that to None".to_owned(),
         (429, _) => "send fewer requests, wait, or raise `retries`".to_owned(),
@@ -167,11 +167,22 @@ pub(super) fn advice(
     }
 }
 
-/// The first part of a text, on one line.
-pub(super) fn excerpt(text: &str) -> String {
+/// A text on one line, with control characters escaped.
+pub(super) fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let line = words.join(" ");
-    let mut characters = line.chars().filter(|character| !character.is_control());
+    let mut line = String::new();
+    for character in words.join(" ").chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
+}
+
+/// The first part of a line.
+pub(super) fn excerpt(line: &str) -> String {
+    let mut characters = line.chars();
     let mut excerpt: String = characters.by_ref().take(EXCERPT_CHARS).collect();
     if characters.next().is_some() {
         excerpt.push('…');

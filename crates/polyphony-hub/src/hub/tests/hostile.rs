@@ -253,9 +253,9 @@ fn wrong_answers_are_refused() {
 fn refusals_and_redirects_end_and_do_not_repeat_the_token() {
     let redirect = |location: &str| answer("302 Found", &format!("Location: {location}\r\n"), "");
     let echo = format!("X-Error-Message: you are {TOKEN}\r\n");
-    let not_followed = "(a redirect from https to http, to this machine or its own network";
+    let not_followed = "(a redirect from https to http, to this machine or a link-local address";
     let rows = [
-        (redirect("?again"), "(redirects without end)"),
+        (redirect("?again"), "(more than 10 redirects)"),
         (redirect("file:///etc/passwd"), not_followed),
         (redirect("http://169.254.169.254/latest"), not_followed),
         (redirect(&format!("gopher://{TOKEN}/")), not_followed),
