@@ -461,6 +461,19 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_is_not_an_input() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            root: folder.path().to_owned(),
+            target: folder.path().to_owned(),
+            program: "no-such-program".into(),
+        };
+        let error = one_input(&paths, "gguf", folder.path()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("is not a file"), "{message}");
+    }
+
+    #[test]
     fn a_failure_report_begins_with_the_panic() {
         let text = "#2\tINITED\nthread 'main' panicked at a.rs:3\nboom\n==9== ERROR: libFuzzer: deadly signal\n";
         let report = failure_report(text);

@@ -142,6 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_end_is_refused() {
+        let (output, error) = double(&format!("[1]\n{}", "2".repeat(1 + (64 << 20))));
+        assert_eq!(output, "[0,2]\n");
+        let expected = "in.jsonl, line 2: it has more than 67108864 bytes";
+        assert_eq!(error.as_deref(), Some(expected));
+    }
+
+    #[test]
     fn nothing_in_a_line_controls_a_terminal() {
         let text = "ä\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{2066}\u{200f}\n\t\"\\";
         let mut output = Vec::new();
