@@ -3,7 +3,7 @@
 //! - [`Writing`]: two agents, one turn, two texts that are scored as a pair.
 //! - [`CodingEnvironment`]: two agents, a configurable number of turns; the program runs in a sandbox.
 //! - [`process::ProcessEnvironment`]: any program of yours, in any language.
-//! - [`SingleAgent`]: wraps one of them, so that a single agent does the work of the team.
+//! - [`SingleAgent`]: wraps any environment, so that a single agent does the work of the team.
 //!
 //! Tasks come from [`Embedded`] sets, written for this project, or from a [`File`] of JSON lines,
 //! gzipped JSON lines or Parquet.

@@ -14,9 +14,9 @@ const MARKER: &str = "[NEXT]";
 /// that shows whether a team does better than one agent with the same information and the same reward.
 ///
 /// The agent gets the observations of all roles, one after the other. It separates its answers by
-/// lines of `[NEXT]`. Missing answers are empty, and text after the last answer's marker is ignored.
-/// A line of a text that looks like the marker is quoted with `> `, so that splitting restores every
-/// text exactly.
+/// lines of `[NEXT]`. Missing answers are empty, and text after a marker that follows the last answer is
+/// ignored. If an observation has a line that looks like the marker, the line is quoted with `> `, so that
+/// splitting restores every text exactly.
 pub struct SingleAgent {
     team: Box<dyn Environment>,
     roles: [Role; 1],
@@ -85,7 +85,7 @@ impl SingleAgent {
     }
 }
 
-/// Prefix of a text's line that looks like the marker, so that it is not taken as a separator.
+/// The prefix that quotes a line that looks like the marker but belongs to a text.
 const QUOTE: &str = "> ";
 
 /// Joins texts with lines of the marker between them. [`split`] restores them exactly.
@@ -94,7 +94,7 @@ fn join<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     texts.join(&format!("\n{MARKER}\n"))
 }
 
-/// Splits a text into `count` texts. Missing ones are empty; text after the last one's marker is dropped.
+/// Splits a text into `count` texts. Missing texts are empty; anything after their last marker is dropped.
 fn split(text: &str, count: usize) -> Vec<String> {
     let mut parts = vec![String::new(); count];
     let mut index = 0;

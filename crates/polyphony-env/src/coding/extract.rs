@@ -3,7 +3,7 @@
 //! 1. If the text is Python, with or without its Markdown fences, the definition is a node of its
 //!    syntax tree.
 //! 2. If there is prose around the code, every line that begins the definition is tried, together
-//!    with as many lines below it as are Python.
+//!    with the fewest lines below it that make a complete function.
 //! 3. Otherwise, mostly if the response was cut off, the indentation of the lines decides.
 //!
 //! If there are several definitions, the last complete one is taken: Python would call that one.
@@ -141,8 +141,8 @@ fn first_decorator(lines: &[&str], header: usize) -> usize {
 }
 
 /// The function that begins at `header`, if its end can be found. It ends before a line that is not
-/// indented further than the header, if all lines before are Python. Several such lines are tried,
-/// because a string or a pair of brackets may contain them too. At most `budget` bytes are parsed.
+/// indented further than the header. A string or a pair of brackets may contain such lines too, so they
+/// are tried in order, until the lines before one of them are Python. At most `budget` bytes are parsed.
 fn complete_function(
     lines: &[&str],
     header: usize,

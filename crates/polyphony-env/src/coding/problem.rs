@@ -23,12 +23,12 @@ pub(super) struct Problem {
     pub(super) id: String,
     /// The text that the agents see: usually a signature and a docstring.
     pub(super) prompt: String,
-    /// The function that solves it.
+    /// The name of the entry function, which solves the problem.
     pub(super) entry_point: String,
-    /// The first line of that function, where the prompt has one: `def f(x: int) -> int:`.
+    /// The first line of that function, such as `def f(x: int) -> int:`; `None` if the prompt has none.
     pub(super) signature: Option<String>,
-    /// All import statements of the prompt, also nested ones: HumanEval/115 has one inside the entry
-    /// function, and its solutions rely on it.
+    /// The import statements of the prompt, also those inside the entry function, on which the solutions
+    /// of HumanEval/115 rely. Those inside `try`, a class or another function are left out.
     pub(super) imports: String,
     /// The functions that the prompt defines completely, besides the entry point.
     pub(super) functions: Vec<String>,
@@ -137,7 +137,8 @@ impl Problem {
     }
 }
 
-/// Finds import statements, also nested ones. Imports inside `try` are skipped, because they may fail.
+/// Finds import statements, also nested ones, but not inside functions and classes. Imports inside `try`
+/// are skipped, because they may fail.
 struct ImportSearch<'a> {
     found: Vec<&'a Stmt>,
 }

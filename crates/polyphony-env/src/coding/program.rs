@@ -58,8 +58,8 @@ pub(super) fn assemble(
 }
 
 impl Assembled {
-    /// The error with its position in the function, as its author knows it. An error before both
-    /// functions, which the prompt caused, is attributed to the first one.
+    /// The error, with its line counted from the start of the function that contains it. An error in the
+    /// imports or functions of the prompt is attributed to the first function after them.
     pub(super) fn locate(&self, error: &SyntaxError) -> LocatedSyntaxError {
         let is_in_entry = error.line >= self.entry_line || error.line == 0;
         let (function, start) = match self.helper_line {

@@ -27,19 +27,20 @@ pub(super) fn parse(source: &str) -> Option<Suite> {
     parsed.ok().map(|module| module.into_suite())
 }
 
-/// One level of brackets, or the outermost level.
+/// One level of brackets, or the outermost level. Commas split the content of brackets into items.
 struct Level {
     /// The token that closes it; the outermost level ends with the text.
     closer: TokenKind,
-    /// The number of tokens in the current item that may nest in each other.
+    /// The number of tokens in the current item or statement, each of which may add a level to the tree.
     tokens: usize,
-    /// How many of them keep nesting after a comma.
+    /// How many of these tokens still count after a comma.
     past_commas: usize,
 }
 
-/// An upper bound on the depth of the text's syntax tree. It holds because every node above another
-/// one has its own token in the same statement, and in the same item of each surrounding pair of
-/// brackets. `None` if brackets do not match, in which case the text is not Python.
+/// An upper bound on the depth of the text's syntax tree: the largest number of tokens that may nest in
+/// each other. Every ancestor of a node has a token of its own, which is in the same statement as the
+/// node and, inside brackets, in the same item. `None` if brackets do not match, in which case the text
+/// is not Python.
 fn depth_bound(source: &str) -> Option<usize> {
     let level = |closer| Level {
         closer,
@@ -93,8 +94,9 @@ fn closer_of(opener: TokenKind) -> Option<TokenKind> {
     }
 }
 
-/// Whether a keyword's node may contain a comma without brackets, as `lambda a, b: lambda c, d: 0`
-/// does, or whether it begins a statement, where the parser continues after a syntax error.
+/// Whether a token still counts after a comma. This is so for keywords whose node may contain a comma
+/// without brackets, as in `lambda a, b: lambda c, d: 0`, and for keywords that begin a statement, because
+/// the parser may continue there after a syntax error.
 fn nests_past_commas(token: TokenKind) -> bool {
     use TokenKind::{And, False, In, Is, None, Not, Or, True};
     token.is_non_soft_keyword() && !matches!(token, And | False | In | Is | None | Not | Or | True)

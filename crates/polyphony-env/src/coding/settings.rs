@@ -26,7 +26,8 @@ pub struct CodingSettings {
     pub ending: Ending,
     /// The feedback that the agents get between two turns.
     pub feedback: Feedback,
-    /// The asserts that feedback may reveal. Rewards always count all asserts.
+    /// The asserts that feedback is about: it neither counts nor shows the others. Rewards always count all
+    /// asserts.
     pub visible_asserts: VisibleAsserts,
 }
 
@@ -60,7 +61,7 @@ pub enum Feedback {
     LevelFeedback,
     /// For each level, whether it was reached in full.
     LevelPassed,
-    /// Whether the tests passed.
+    /// Whether all visible asserts passed.
     Passed,
     /// Only the request to revise the code.
     Plain,
@@ -69,7 +70,7 @@ pub enum Feedback {
     ExpertEdits(ExpertSettings),
 }
 
-/// The asserts that feedback may reveal, in the order of the tests.
+/// The asserts that feedback is about, in the order of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VisibleAsserts {
     /// The first few.

@@ -113,7 +113,7 @@ impl Meter {
         }
     }
 
-    /// Counts one more record.
+    /// Counts one more record of this many bytes, and checks the bounds.
     pub(super) fn add(&mut self, bytes: usize) -> Result<(), BoundExceeded> {
         self.records += 1;
         self.bytes = self.bytes.saturating_add(bytes);

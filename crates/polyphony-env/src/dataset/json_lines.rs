@@ -51,7 +51,7 @@ struct Lines<'a, R> {
     input: R,
     mapping: Mapping<'a>,
     meter: Meter,
-    /// The number of the last line, counted from 1.
+    /// The number of the line that was read last, counted from 1.
     number: usize,
 }
 

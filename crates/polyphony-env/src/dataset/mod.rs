@@ -1,7 +1,7 @@
 //! The data sets that tasks come from.
 //!
-//! A recipe may name [`Embedded`], [`File`] or [`Problems`]. One `Mapping` turns the records of all three
-//! into tasks.
+//! A recipe may name [`Embedded`], [`File`] or [`Problems`]. All three read records, which `record.rs`
+//! turns into tasks.
 
 mod bounds;
 mod embedded;

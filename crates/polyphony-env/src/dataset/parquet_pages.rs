@@ -31,7 +31,7 @@ use parquet::{
 
 use super::bounds::{Bound, DataBounds};
 
-/// The largest metadata of a file, in bytes. In memory they take many times as much.
+/// The largest metadata of a file, in bytes. In memory, metadata takes many times its size.
 const MAX_METADATA: usize = 8 << 20;
 
 /// The largest number of columns and column groups. It is limited because the decoder walks groups by
@@ -63,7 +63,8 @@ impl BoundedFile {
     }
 }
 
-/// Checks the size of the metadata and the number of columns, which is at its beginning.
+/// Checks the size of the metadata and the number of columns, which the metadata begins with. A file
+/// without Parquet's marker at its end passes, because the decoder refuses it.
 fn check_metadata(file: &File) -> Result<()> {
     const END: usize = 8;
     let Some(end) = file.len().checked_sub(END as u64) else {
@@ -197,14 +198,14 @@ struct Source {
 }
 
 impl Source {
-    /// Counts decompressed bytes.
+    /// Counts decompressed bytes, and fails if there are more than allowed.
     fn count(&self, bytes: usize) -> Result<()> {
         self.check_room(bytes)?;
         self.decompressed.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Fails if there is no room for this many bytes.
+    /// Fails if this many more bytes would exceed the bound on decompressed bytes.
     fn check_room(&self, bytes: usize) -> Result<()> {
         let decompressed = self.decompressed.load(Ordering::Relaxed);
         self.check(decompressed.saturating_add(bytes))
@@ -330,7 +331,7 @@ impl BoundedPages {
     }
 }
 
-/// Converts the error as the library does, which has this conversion only with its `snap` feature.
+/// Does what `parquet` itself does with its feature `snap`, which is off here.
 fn broken_snappy(error: snap::Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }

@@ -48,8 +48,8 @@ pub(super) struct Mapping<'a> {
     /// fields that can be turned into text.
     pub(super) fields: &'a BTreeMap<String, String>,
     /// The record's field that contains the task's identifier. If it is `None`, the first of [`ID_FIELDS`]
-    /// with a text is used. A task without any is named after the file and the record's number, such as
-    /// `posts/12`.
+    /// that contains a text is used. A task whose record has neither is named after the file and the
+    /// record's number, such as `posts/12`.
     pub(super) id: Option<&'a str>,
     /// How many records to skip, starting with the first.
     pub(super) skip: usize,

@@ -295,7 +295,7 @@ impl Hello {
         differences.next().map(|(key, _)| key)
     }
 
-    /// Why the handshake cannot be used, if so.
+    /// Why the handshake cannot be used; `None` if it can.
     fn problem(&self) -> Option<String> {
         let names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
         let parts: Vec<&str> = self.reward_parts.iter().map(String::as_str).collect();

@@ -17,13 +17,13 @@ const MAX_TASKS: usize = 3;
 
 const SPLITS: [Split; 2] = [Split::Train, Split::HeldOut];
 
-/// Tests a program: starts it twice and plays a few episodes with made-up answers.
+/// Tests a program: starts it twice and plays a few episodes with made-up responses of agents.
 ///
-/// The tasks are `tasks`, or the program's own tasks if there are none. Some answers are empty, some are
+/// The tasks are `tasks`, or the program's own tasks if there are none. Some responses are empty, some are
 /// long, and some contain several scripts, quotes, or control characters. Each call is made twice in one
-/// process and once in another one, and must be answered the same every time. So must the handshake, except
-/// for `description`. A problem of several calls is reported once. A program that ends during a call is
-/// reported, although a run would restart it.
+/// process and once in another one, and the program must give the same answer every time. The handshake,
+/// except for its `description`, must be the same in both processes. A problem that several calls show is
+/// reported once. A program that ends during a call is reported, although a run would restart it.
 ///
 /// ```no_run
 /// use polyphony_env::{Process, process};
@@ -121,8 +121,8 @@ fn own_tasks(environment: &ProcessEnvironment) -> Vec<Task> {
         .collect()
 }
 
-/// Kinds of made-up answers. Each has a few texts, which the roles give in turn.
-fn answers() -> Vec<(&'static str, Vec<String>)> {
+/// Kinds of made-up responses. Each has a few texts, which the roles give in turn.
+fn made_up_responses() -> Vec<(&'static str, Vec<String>)> {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     vec![
         ("empty", texts(&[""])),
@@ -153,7 +153,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Starts all tasks. Plays every task that can be started with every kind of answers.
+    /// Starts all tasks. Plays every task that can be started, once with each kind of responses.
     fn play(&self, report: &mut Report, problems: &mut Problems, tasks: &[Task]) {
         let mut playable = Vec::new();
         for task in tasks {
@@ -165,7 +165,7 @@ impl Pair<'_> {
         if playable.len() == tasks.len() {
             report.fine("tasks start with one observation per role, the same every time");
         }
-        for (kind, texts) in answers() {
+        for (kind, texts) in made_up_responses() {
             let mut is_fine = !playable.is_empty();
             for task in &playable {
                 if problems.is_full() {

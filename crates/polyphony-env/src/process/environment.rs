@@ -47,10 +47,14 @@ pub struct ProcessEnvironment {
     command: String,
     hello: Hello,
     roles: Vec<Role>,
+    /// One entry per worker that no call uses; `None` for a worker that must be started first.
     idle: Mutex<Vec<Option<Worker>>>,
+    /// Signalled when an entry returns to `idle`.
     freed: Condvar,
+    /// The number of calls so far, which is the id of the next call.
     calls: AtomicU64,
     restarts: AtomicU64,
+    /// The time spent in calls, summed over the workers.
     nanos: AtomicU64,
 }
 
@@ -156,8 +160,8 @@ impl ProcessEnvironment {
 
     /// Sends a call to an idle worker, after waiting for one if necessary.
     ///
-    /// In a run, a worker that ends is restarted and gets the call once more, which is possible since a call
-    /// contains everything. A worker with an invalid answer is killed, and the next call starts a new one.
+    /// In a run, a worker that ends is restarted and gets the call once more: a call contains everything that
+    /// the program needs. A worker with an invalid answer is killed, and the next call starts a new worker.
     fn call(&self, call: &Call<'_>) -> Result<Answer, ProcessError> {
         let started = Instant::now();
         let mut slot = self.take();
@@ -234,7 +238,7 @@ impl ProcessEnvironment {
         }
     }
 
-    /// Whether each role has a reward of its own.
+    /// Whether each role has a separate reward.
     pub(super) fn is_per_role(&self) -> bool {
         self.hello.per_role
     }
@@ -275,7 +279,7 @@ impl ProcessEnvironment {
     pub(super) fn stop(self) -> bool {
         let mut workers = std::mem::take(&mut *lock(&self.idle));
         workers.iter_mut().flatten().for_each(Worker::close);
-        // Every worker is stopped, also after the first that did not end by itself.
+        // Collected, because `all` alone would stop no worker after the first that did not end by itself.
         let ended_itself: Vec<bool> = workers.into_iter().flatten().map(Worker::stop).collect();
         ended_itself.into_iter().all(|is_true| is_true)
     }
@@ -298,7 +302,7 @@ impl std::fmt::Debug for ProcessEnvironment {
     }
 }
 
-/// A worker in use, or the slot for one. Dropping it returns it to the environment.
+/// An entry of `idle` that a call uses. Dropping it returns the entry.
 struct Slot<'a> {
     worker: Option<Worker>,
     environment: &'a ProcessEnvironment,

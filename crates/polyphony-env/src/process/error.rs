@@ -58,7 +58,7 @@ pub enum ProcessFailure {
         call: CallName,
         /// The limit.
         secs: f64,
-        /// The setting that is the limit.
+        /// The name of the setting that sets the limit.
         setting: &'static str,
         /// A description of what it has written so far.
         received: String,

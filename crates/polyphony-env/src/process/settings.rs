@@ -19,7 +19,7 @@ const SCRIPTS: [&str; 13] = [
     "R", "cjs", "exs", "jl", "js", "lua", "mjs", "php", "pl", "py", "rb", "sh", "ts",
 ];
 
-/// A program as an environment, as a recipe describes it.
+/// The settings of an environment that is a program, as a recipe has them.
 ///
 /// ```
 /// # use polyphony_env::Process;
@@ -32,7 +32,7 @@ const SCRIPTS: [&str; 13] = [
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// The program and its arguments. The program is looked up in `PATH`; no shell interprets them.
+    /// The program, which is looked up in `PATH`, and its arguments. No shell interprets them.
     pub command: Vec<String>,
     /// Settings for the program, which it receives with the handshake. They may be nested.
     #[serde(default)]
