@@ -170,7 +170,8 @@ fn generate_answers_a_prompt_through_the_chat_template() {
     );
     assert!(!unstopped["text"].as_str().unwrap().is_empty());
 
-    // One of these many tokens ends the response; the tokens before it stay the same.
+    // One of these 800 tokens is an end token. Without `--ignore-eos` the response ends there, and the tokens
+    // before it are the same.
     let ids: Vec<u32> = serde_json::from_value(unstopped["ids"].clone()).unwrap();
     let end = ids
         .iter()

@@ -1,4 +1,5 @@
-//! A training run whose models write programs that attack the judge process of the sandbox.
+//! A training run whose models write programs that attack the judge, which is the sandbox's process that runs
+//! the tests.
 
 #![cfg(target_os = "linux")]
 
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{TestDir, text};
 
-/// The answers of this program are small in transfer, but fill the memory of a process that stores them.
+/// The return values of this program are small while they are sent, but fill the memory of the process that
+/// receives them.
 const ATTACK: &str = r"
 def f(n):
     if n == 0: return [set() for _ in range(838_000)]

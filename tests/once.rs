@@ -1,4 +1,5 @@
-//! Checks what a run or an evaluation does only once, because each time may cost a sandbox or a request.
+//! Checks that a run or an evaluation does some things only once, such as building the environment, because
+//! each time may start a sandbox or send a request.
 
 use std::sync::{
     Mutex,

@@ -99,8 +99,9 @@ impl RunRecords {
     }
 }
 
-/// The records of a run's event file without times. A record has a length with its checksum, the time in nine
-/// bytes, the data, and another checksum. The data of metrics that depend on clocks is cut before their name.
+/// The records of a run's event file, without anything that depends on clocks. A record has a length with its
+/// checksum, the time in nine bytes, the data, and another checksum. The time is left out, and the data is
+/// cut before the first metric whose name begins with `timing.`.
 fn events(run: &Path) -> Vec<Vec<u8>> {
     let file = run.join("tensorboard/events.out.tfevents.polyphony");
     let bytes = fs::read(file).unwrap();

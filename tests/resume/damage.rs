@@ -48,7 +48,8 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
         "no part of the new checkpoint remains"
     );
     dir.succeed(&["resume", "run"]);
-    // The first three steps had the learning rates of a run of three steps, and so has the twin.
+    // The first three steps had the learning rates of a run of three steps, so the weights are not those of
+    // `whole`. The twin is stopped and resumed in the same way, but without a full disk.
     let records = RunRecords::read(&dir, "run");
     assert_eq!(records.metrics.len(), whole.metrics.len());
     dir.succeed(&["train", "recipe.ron", "--run-dir", "twin", "--steps", "3"]);

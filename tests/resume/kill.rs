@@ -17,8 +17,8 @@ impl Dice {
     }
 }
 
-/// Starts a command, waits until its run has this many steps, and kills it after this many iterations of a
-/// loop. Returns the number of iterations if the command ended before.
+/// Starts a command, waits until its run has this many steps, and kills it after this many more iterations of
+/// the waiting loop. If the command ends before, returns the number of iterations until then.
 fn run_and_kill(mut command: Command, run: &Path, steps: usize, iterations: u64) -> Option<u64> {
     let mut running = command.stderr(Stdio::null()).spawn().unwrap();
     let metrics = run.join("metrics.jsonl");
@@ -47,7 +47,8 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
     // The iterations from the first step to the end.
     let iterations =
         run_and_kill(dir.command(&counted), &dir.path("counted"), 1, u64::MAX).unwrap();
-    // On a busy machine, the number of iterations differs between runs: most kills come within a step or two.
+    // Each kill comes within about two steps after a random step. Iterations are not counted over the whole
+    // run, because their number differs between runs on a busy machine.
     let iterations = 2 * iterations / STEPS as u64 + 1;
     let mut dice = Dice(seed);
     let mut kills_left = kills;

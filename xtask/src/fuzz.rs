@@ -20,8 +20,8 @@ use crate::process::{self, say};
 /// The variable that is set when cargo calls this program as a wrapper of the compiler.
 const COMPILES: &str = "POLYPHONY_FUZZ_COMPILES";
 
-/// The flags with which libFuzzer sees which code an input reaches, and with which values it is compared.
-/// They are those of `cargo fuzz --sanitizer none`.
+/// The flags that let libFuzzer see which code an input reaches, and which values the code compares. They are
+/// those of `cargo fuzz --sanitizer none`.
 const INSTRUMENTED: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",

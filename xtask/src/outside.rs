@@ -27,8 +27,9 @@ const SHORT: [&str; 8] = [
     "checkpoints.keep=9",
 ];
 
-/// Packages whose features the workspace's tools and benchmarks extend. With the same features here, cargo finds
-/// them, and burn above them, built already: that saves six minutes of a first run.
+/// Packages for which the workspace's tools and benchmarks turn on more features. With the same features
+/// here, cargo builds neither these packages again nor burn, which depends on them. That saves six minutes of
+/// a first run.
 const SHARED_FEATURES: &str = r#"[dependencies]
 ciborium = "0.2"
 serde_core = "1"
@@ -208,8 +209,8 @@ impl Trial {
         Ok(())
     }
 
-    /// Checks that a run that is killed after a few steps and resumed ends in the same way as a run without a
-    /// stop.
+    /// Checks that a run that is killed after a few steps and then resumed leaves the same files as a run
+    /// without a stop.
     fn kill_and_resume(&self, train: &[&str]) -> Result<()> {
         let mut running = self.command(train).stderr(Stdio::null()).spawn()?;
         let metrics = self.folder.join("killed/metrics.jsonl");

@@ -8,7 +8,7 @@ use crate::statistics::{ByTask, Estimate, mean, or_nan, pass_at};
 
 /// A team's results on held-out tasks: a line of `evaluations.jsonl`.
 ///
-/// Keys that a line lacks have the values of [`EvaluationRecord::default`]; others are ignored.
+/// Keys that a line lacks have the values of [`EvaluationRecord::default`]; unknown keys are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvaluationRecord {

@@ -47,9 +47,9 @@ pub struct ProgramInfo {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EnvironmentInfo {
-    /// Its name in recipes, as `Coding`.
+    /// Its name in recipes, such as `Coding`.
     pub name: String,
-    /// A short name for directories and messages, as `coding` or `coding-single-agent`.
+    /// A short name for directories and messages, such as `coding` or `coding-single-agent`.
     pub label: String,
     /// The short name of the team's environment, even if a single agent does the team's work.
     pub team_name: String,

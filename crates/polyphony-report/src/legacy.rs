@@ -31,7 +31,7 @@ const RENAMED_SETTINGS: [(&str, &str); 2] = [
     ("updates.max_nonfinite", "updates.max_skipped_updates"),
 ];
 
-/// What [`SINGLE_AGENT`] was called.
+/// The former name of [`SINGLE_AGENT`].
 const SOLO: &str = "Solo";
 
 /// The algorithm of recipes that named none.
@@ -50,8 +50,8 @@ pub(crate) fn metric_name(name: &str) -> String {
     format!("{prefix}{}", renamed.map_or(last, |(_, new)| new))
 }
 
-/// Gives the metrics of a step their present names. A metric whose present name is taken keeps its own: it is
-/// not one of ours.
+/// Gives the metrics of a step their present names. If the line has a metric with the present name already,
+/// the other one keeps its name: it was added by a user's environment or algorithm.
 pub(crate) fn rename_metrics(line: &mut Map<String, Value>) {
     let is_old = |name: &String| metric_name(name) != *name;
     if !line.keys().any(is_old) {
@@ -88,7 +88,7 @@ pub(crate) fn complete(settings: &mut FlatSettings) {
     }
 }
 
-/// What the settings say of a run. `roles` are those that its files name.
+/// The info of a run, as far as its settings contain it. `roles` are those that its files name.
 pub(crate) fn derive(settings: &FlatSettings, roles: Vec<String>) -> RunInfo {
     let environment = environment(settings, roles);
     RunInfo {
@@ -146,7 +146,7 @@ fn algorithm(settings: &FlatSettings, is_single_agent: bool) -> AlgorithmInfo {
     }
 }
 
-/// The name of a data set: an embedded one's own, or that of its file.
+/// The name of a data set: its own name if it is embedded, otherwise the name of its file.
 fn data_set(source: &str) -> String {
     if let Some(name) = source.strip_prefix("Embedded(") {
         return name.trim_end_matches(')').to_owned();
@@ -180,7 +180,7 @@ fn models(settings: &FlatSettings, roles: usize) -> Vec<String> {
     }
 }
 
-/// A file's object over what was derived: keys that it lacks stay as they were.
+/// Replaces derived values by those in the file's object. Keys that the file lacks keep their derived values.
 pub(crate) fn overlay(derived: &mut Value, file: Map<String, Value>) {
     let Value::Object(derived) = derived else {
         *derived = Value::Object(file);

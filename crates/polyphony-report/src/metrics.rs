@@ -128,7 +128,8 @@ impl MetricCatalog {
         is_changed
     }
 
-    /// The same catalog with other names for its patterns. Of two patterns with one name the first stays.
+    /// The same catalog with other names for its patterns. If two patterns get the same name, the first one
+    /// stays.
     pub(crate) fn renamed(self, name: impl Fn(&str) -> String) -> Self {
         let mut patterns = IndexMap::new();
         for (pattern, explanation) in self.patterns {
@@ -200,9 +201,10 @@ fn turn(name: &str) -> Option<(usize, &str)> {
     Some((turn.parse().ok()?, rest))
 }
 
-/// The longest name that is looked up, in bytes, and the most slashes after which its part may begin. No
-/// honest name exceeds them.
+/// The longest name that is looked up, in bytes. No honest name is longer.
 const MAX_NAME_BYTES: usize = 1024;
+
+/// The number of slashes that are tried as the place before a name's part. No honest name has more.
 const MAX_SLASHES: usize = 16;
 
 /// All patterns that a metric with this name may have. Looking them up is faster than trying every pattern of

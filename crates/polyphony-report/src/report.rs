@@ -123,7 +123,7 @@ struct RunSummary {
     method: String,
     models: Vec<String>,
     seed: u64,
-    /// Completed steps; for a training run, of how many.
+    /// Completed steps; for a training run, followed by the planned number.
     steps: String,
     /// Settings as the recipe has them.
     samples: String,

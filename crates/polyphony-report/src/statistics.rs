@@ -73,12 +73,13 @@ impl Estimate {
     /// The mean over runs of the means over their tasks.
     ///
     /// For the interval, runs and tasks are drawn with replacement. All runs share the drawn tasks, because
-    /// more runs tell nothing more about the choice of tasks. The variance between n drawn runs is too small
+    /// more runs add no information about the choice of tasks. The variance between n drawn runs is too small
     /// by a factor of n / (n − 1), so their deviation from the mean of all runs is multiplied by
     /// √(n / (n − 1)). The result is clamped to the range of the values.
     ///
-    /// The interval is still too narrow if a few runs differ much more than chance in their tasks explains:
-    /// it contains the true value in 61 of 100 cases with two runs, and in 81 with three.
+    /// The interval is still too narrow if there are few runs whose results differ much more than the random
+    /// choice of tasks can explain. It then contains the true value in only 61 of 100 cases with two runs,
+    /// and in 81 with three.
     ///
     /// A value that is not finite counts as absent: a file may have `null` instead of it.
     pub fn of_runs(runs: &[ByTask<'_>]) -> Self {
@@ -106,7 +107,7 @@ pub fn mean(values: &[f64]) -> f64 {
 }
 
 /// The bootstrap interval. The same values give the same interval, since the random seed is fixed. Values
-/// that are not finite are left out. `None` if no other values exist, or if their sums overflow.
+/// that are not finite are left out. `None` if no finite value remains, or if the sums overflow.
 fn interval(runs: &[ByTask<'_>]) -> Option<[f64; 2]> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     let mut drawn =

@@ -5,7 +5,7 @@ use polyphony_report::{FlatSettings, is_below, settings};
 
 use crate::{operational::operational_keys, recipe::Recipe, registry::Registry};
 
-/// The runner's own settings of this kind: how long a run is, what it saves, and when it gives up.
+/// The runner's own changeable settings: how long a run is, what it saves, and when it gives up.
 const SETTINGS: [&str; 6] = [
     "steps",
     "checkpoints.every",

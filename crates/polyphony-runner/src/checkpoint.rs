@@ -210,8 +210,9 @@ fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
     Ok(checkpoints)
 }
 
-/// Takes a run's checkpoints back to this many steps: removes the later ones, which the run will write again,
-/// newest first, and the unfinished one that a killed run may have left.
+/// Removes the checkpoints after this many steps, because the run will write them again. The newest is
+/// removed first. Also removes the unfinished checkpoint that a killed run may have left, and the oldest
+/// complete ones beyond the number to keep.
 ///
 /// # Errors
 /// If a checkpoint cannot be removed.

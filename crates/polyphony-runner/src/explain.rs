@@ -30,7 +30,8 @@ fn at(place: Position, reason: &str) -> Error {
     anyhow!("line {}, column {}: {reason}", place.line, place.col)
 }
 
-/// Where the mistake is: RON stops after a name that it does not know, and before any other mistake.
+/// Where the mistake is. RON reads an unknown name to its end, so that mistake is where the name starts;
+/// every other mistake is where RON stopped.
 fn place(error: &SpannedError) -> Position {
     match error.code {
         Code::NoSuchStructField { .. } | Code::NoSuchEnumVariant { .. } => error.span.start,
@@ -51,7 +52,7 @@ pub(crate) struct WrongChoice {
 
 impl WrongChoice {
     /// The program has not registered `name`. `what` is the kind of thing, such as `environment`, and
-    /// `known` are the names that it has.
+    /// `known` are the names of this kind that are registered.
     pub(crate) fn unknown_name(what: &str, name: &str, known: &[&str]) -> Self {
         let help = match known {
             [] => ", nor any other: register it".to_owned(),
@@ -64,7 +65,7 @@ impl WrongChoice {
         }
     }
 
-    /// The settings of `name`, whose text this is, cannot be read.
+    /// The settings of `name` cannot be read. `text` is their RON text.
     pub(crate) fn settings(name: &str, error: &SpannedError, text: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -73,7 +74,7 @@ impl WrongChoice {
         }
     }
 
-    /// The settings of `name` have a key that it does not know.
+    /// The settings of `name` contain `key`, which is not one of the `known` keys.
     pub(crate) fn unknown_key(name: &str, key: &str, place: Position, known: &[&str]) -> Self {
         Self {
             name: name.to_owned(),

@@ -85,7 +85,8 @@ impl Needs {
 
 impl Plan<'_> {
     /// Refuses a run that cannot fit into the computer's main memory. `available` is the memory in bytes that
-    /// this process has or can get; `None` if the system does not report it. Other devices do not report it.
+    /// this process has or can get; `None` if the system does not report it. The memory of GPUs is not
+    /// checked, because they do not report how much they have.
     ///
     /// # Errors
     /// States what is needed, what is available, and what would help.

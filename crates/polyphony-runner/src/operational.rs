@@ -1,4 +1,5 @@
-//! Operational settings: those that change how an environment or a data set runs, but no episode.
+//! Operational settings: those that change how an environment or a data set runs, such as a number of
+//! workers, but do not affect any episode.
 
 use anyhow::Result;
 

@@ -108,7 +108,7 @@ impl Prepared {
         })
     }
 
-    /// The discount `γ`: the factor by which a reward counts less one turn earlier.
+    /// The discount `γ`: the factor by which the return of the next turn is multiplied.
     pub(crate) fn discount(&self) -> f64 {
         self.algorithm.sampling_plan().discount
     }

@@ -225,8 +225,8 @@ impl<'a> Session<'a> {
                 observer,
             );
             if let Err(error) = outcome {
-                // The failed step has not changed the agents. They are still in the state that the
-                // previous step left, which can be saved.
+                // A step that fails before it has scored has not changed the agents. They are still in the
+                // state that the previous step left, which can be saved.
                 if !has_scored && checkpointed_steps < done {
                     match self.save(run, position) {
                         Ok(()) => {

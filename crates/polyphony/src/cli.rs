@@ -161,7 +161,8 @@ fn explanation(error: &anyhow::Error) -> String {
     text
 }
 
-/// The hint for an error that only the command line can give, because it knows commands and options.
+/// A hint on what to do about an error. Only the command line can give it, because it knows commands and
+/// options.
 fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(Unfinished { run }) = error.downcast_ref::<Unfinished>() {
         let program = program();

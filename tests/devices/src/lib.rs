@@ -24,15 +24,15 @@ pub struct Precision {
     pub same_tokens: bool,
 }
 
-/// Sums of up to 176 products in a different order from PyTorch's.
+/// Results differ because sums of up to 176 products are added in a different order than in PyTorch.
 const CPU: Precision = Precision {
     logits: 1e-4,
     norms: 1e-3,
     same_tokens: true,
 };
 
-/// In addition a shader's exponential, root and division may each be off by some units in the last place,
-/// through three layers and back.
+/// In addition to the order of sums, a shader's exponential, root and division may each be off by some units
+/// in the last place. Such errors add up through three layers and back.
 #[cfg(feature = "wgpu")]
 const WGPU: Precision = Precision {
     logits: 1e-3,

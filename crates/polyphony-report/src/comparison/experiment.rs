@@ -27,8 +27,10 @@ const TRAINING: [&str; 6] = [
     "tasks_per_step",
 ];
 
-/// How evaluations are made. The table has a column for it, and it affects the episodes.
+/// The section with the numbers of tasks and samples of an evaluation. They affect the episodes. The table
+/// has a column for them, so rows that differ in them need no further label.
 const EVALUATION: &str = "evaluation";
+/// The one key of that section that does not affect the episodes.
 const EVALUATION_INTERVAL: &str = "evaluation.every";
 
 /// The discount changes returns, even those of evaluations.

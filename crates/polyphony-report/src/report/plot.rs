@@ -1,7 +1,7 @@
 //! Charts as JSON for plotly.js.
 //!
 //! Colours have names: `$0`, `$1`, … for lines, `~0`, `~1`, … for bands, and `$ink` for text. The page's
-//! script replaces them by the colours of the theme, but only under keys of colours.
+//! script replaces these names by the colours of the theme, but only in the values of keys such as `color`.
 //!
 //! plotly.js interprets markup in names and titles, which come from files. All of them go through [`plain`].
 
