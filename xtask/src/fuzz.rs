@@ -330,8 +330,8 @@ fn one_input(paths: &Paths, target: &str, input: &Path) -> Result<()> {
 /// The most bytes of the whole corpus, which a test of the package ensures.
 const MAX_CORPUS: u64 = 1_000_000;
 
-/// Adds inputs that reach new code to the repository's corpus: all that were found on this machine, in earlier
-/// runs too.
+/// Adds the inputs that reach new code to the repository's corpus, including those that earlier runs on this
+/// machine found.
 fn merge(paths: &Paths, target: &str) -> Result<()> {
     let before = files(&paths.corpus(target))?.len();
     let scratch = scratch()?;

@@ -42,10 +42,10 @@ pub fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
     text_within(path, bounds)
 }
 
-/// Refuses anything but a regular file at a path; nothing may be there.
+/// Checks that a path is a regular file or does not exist.
 ///
 /// # Errors
-/// If a link, a directory, a device or a pipe is there.
+/// If it is a link, a directory, a device or a pipe.
 pub(crate) fn check_regular(path: &Path) -> Result<()> {
     open(path, u64::MAX).map(drop)
 }

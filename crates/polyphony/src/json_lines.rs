@@ -18,8 +18,8 @@ const MAX_LINE_BYTES: u64 = 64 << 20;
 /// `answer` gets the object and the number of objects before it. Blank lines are skipped.
 ///
 /// # Errors
-/// If a line is too long or not an object of type `Q`, or `answer` fails. The message names the file and the line. The
-/// answers to earlier lines have been written.
+/// If a line is too long or not an object of type `Q`, or `answer` fails. The message names the file and the
+/// line. The answers to earlier lines have been written.
 pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
     input: &Path,
     output: &mut dyn Write,
