@@ -15,10 +15,10 @@ use crate::{
     response::Response,
 };
 
-/// The largest header of an answer, in bytes.
+/// The largest head of an answer, with all its headers, in bytes.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// The time limits of a client, and its name.
+/// The time limits of a client, and the name by which servers know it.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// The value of the header `User-Agent`.

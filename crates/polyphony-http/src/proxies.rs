@@ -9,11 +9,13 @@ use crate::{address::Address, error::HttpError};
 /// The route that a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// To an `http://` address, or an `https://` one, without a proxy.
+    /// To an `http://` address, without a proxy.
     PlainDirect,
+    /// To an `https://` address, without a proxy.
     EncryptedDirect,
-    /// The same through the scheme's proxy.
+    /// To an `http://` address, through the proxy for this scheme.
     PlainProxied,
+    /// To an `https://` address, through the proxy for this scheme.
     EncryptedProxied,
 }
 

@@ -34,8 +34,9 @@ impl Pool {
         Engine::start(settings).map(|engine| Self { engine })
     }
 
-    /// Runs a program against tests. Blocks until a worker is free and the program has run, which takes
-    /// at most the limits' time for each of its tests. Many threads may call this at the same time.
+    /// Runs a program against tests. Blocks until a worker is free and the program has run. The limits
+    /// bound the time of each test, and the trusted setup of the tests may take 20 s. Many threads may
+    /// call this at the same time.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ pub struct SelfTest {
     pub tier: Tier,
     /// Why each stronger tier is not available here.
     pub refused: Vec<(Tier, String)>,
-    /// The time to start a worker, which is two interpreters, in seconds.
+    /// The time to start a worker, which consists of two interpreters, in seconds.
     pub start_seconds: f64,
     /// The steps, in order.
     pub steps: Vec<SelfTestStep>,

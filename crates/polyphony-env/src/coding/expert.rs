@@ -222,7 +222,8 @@ impl Expert {
     fn excerpt(&self, text: &str) -> String {
         let line = error::one_line(text);
         match &self.key {
-            // The key is hidden in what is shown, but before the line is cut, which could leave half of the key.
+            // Before the line is cut, because a cut could leave half of the key. After it is escaped, because
+            // the key must be hidden in what is shown.
             Some(key) => error::excerpt(&key.hide_in(&line)),
             None => error::excerpt(&line),
         }

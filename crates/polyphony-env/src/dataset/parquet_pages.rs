@@ -331,7 +331,7 @@ impl BoundedPages {
     }
 }
 
-/// Does what `parquet` itself does with its feature `snap`, which is off here.
+/// Does what `parquet` itself does with its feature `snap`, which is on only in tests.
 fn broken_snappy(error: snap::Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }

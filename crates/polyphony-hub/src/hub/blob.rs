@@ -22,14 +22,15 @@ use crate::{
     transfer::{Transfer, TransferPhase},
 };
 
-/// The lowest speed of a server for which the time limit is enough, in bytes per second.
+/// The speed for which the time limit of a download is just enough, in bytes per second. A slower server
+/// exceeds the limit.
 const MIN_BYTES_PER_SEC: u64 = 4096;
 
 /// The number of bytes per read.
 const BUFFER_BYTES: usize = 1 << 16;
 
-/// The number of new bytes that an answer must bring before it breaks off, so that it does not count as a
-/// failure. Without this limit, a server that sends single bytes would be asked again once per byte.
+/// An answer that breaks off does not count as a failure if it has brought at least this many new bytes.
+/// Otherwise a server that sends single bytes would be asked again once per byte.
 const MIN_PROGRESS_BYTES: u64 = 1 << 16;
 
 /// The download of one file's contents.
@@ -100,8 +101,8 @@ impl BlobFetch<'_> {
         let mut furthest = *received;
         while *received < self.file.bytes {
             let outcome = self.receive_some(target, received, partial, deadline);
-            // A server that cannot resume sends the file from its start. That is progress only beyond the old
-            // end.
+            // A server that cannot resume sends the file from its start. Only bytes beyond the old end are
+            // progress.
             let advanced = *received >= furthest + MIN_PROGRESS_BYTES;
             furthest = furthest.max(*received);
             match outcome {
@@ -116,7 +117,7 @@ impl BlobFetch<'_> {
                 Err(Failure::Refused(refusal))
                     if refusal.status.as_u16() == 416 && *received > 0 && !restarted =>
                 {
-                    // The file is shorter than the part here, so the part is not its beginning.
+                    // The hub's file is shorter than the part here, so the part is not its beginning.
                     restarted = true;
                     target.set_len(0).during("writing", partial)?;
                     *received = 0;

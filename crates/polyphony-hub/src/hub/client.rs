@@ -53,6 +53,7 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// The answer does not follow the protocol.
     Protocol {
+        /// The part of the answer that is missing or wrong.
         what: &'static str,
         source: Option<serde_json::Error>,
     },
@@ -194,7 +195,7 @@ impl<'a> HubClient<'a> {
             })
     }
 
-    /// Those of these files that a commit contains.
+    /// The files with these names, as far as a commit contains them.
     pub(super) fn files(&self, commit: &str, names: &[&str]) -> Result<Vec<RemoteFile>, Failure> {
         let path = format!("/api/models/{}/paths-info/{commit}", self.repository);
         let body = json!({"paths": names, "expand": false}).to_string();
@@ -234,8 +235,8 @@ impl<'a> HubClient<'a> {
         Ok(names.iter().map(|name| self.quotable(name)).collect())
     }
 
-    /// The contents of a file from a byte on. They must be read before the deadline. An answer with status
-    /// 200 begins at the start of the file.
+    /// The contents of a file, starting at `first_byte`. They must be read before the deadline. An answer
+    /// with status 200 begins at the start of the file, whatever `first_byte` is.
     pub(super) fn contents(
         &self,
         commit: &str,
@@ -367,7 +368,7 @@ impl<'a> HubClient<'a> {
             });
         }
         serde_json::from_slice(&text).map_err(|error| {
-            // The parser's error may quote the answer, and so the token.
+            // The parser's error may quote the answer, which may repeat the token.
             let quotable = self.quotable(&error.to_string());
             Failure::Protocol {
                 what: "JSON",

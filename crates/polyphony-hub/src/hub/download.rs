@@ -145,7 +145,7 @@ impl Download<'_> {
         Ok(())
     }
 
-    /// Those of these files that the repository contains.
+    /// The files with these names, as far as the repository contains them.
     fn list(&self, names: &[&str]) -> Result<Vec<RemoteFile>, HubError> {
         let files = self.client.files(&self.snapshot.commit, names);
         files.map_err(|failure| self.explain(failure, names.first().unwrap_or(&"")))

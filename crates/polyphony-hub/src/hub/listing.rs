@@ -62,7 +62,7 @@ fn models_in(cache: &Path) -> io::Result<Vec<CachedModel>> {
                 let model = model(revision, Form::Directory);
                 found.push(CachedModel { model, path, bytes });
             }
-            // In the name of a file, the revision must not contain a slash.
+            // In `hub:org/name@revision/file.gguf`, the revision must not contain a slash.
             let revision = if revision.contains('/') {
                 &commit
             } else {

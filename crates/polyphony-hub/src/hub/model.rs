@@ -115,8 +115,8 @@ pub(super) fn is_gguf(file: &str) -> bool {
     file.len() > 5 && file.to_ascii_lowercase().ends_with(".gguf")
 }
 
-/// Whether a text can be the name of an organization or a repository on the hub. In the names of the
-/// cache's folders, two hyphens in a row mean a slash.
+/// Whether a text can be the name of an organization or a repository on the hub. It must not contain two
+/// hyphens in a row, which stand for a slash in the names of the cache's folders.
 pub(super) fn is_repository_word(text: &str) -> bool {
     text.len() <= MOST_WORD_BYTES
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())

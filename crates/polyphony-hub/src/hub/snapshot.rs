@@ -167,8 +167,8 @@ impl Snapshot {
         Ok(shards)
     }
 
-    /// The start of the index, up to one byte more than the limit. The index must be a regular file, since
-    /// others may have no end.
+    /// The start of the index, up to one byte more than the limit, which reveals an index that is too large.
+    /// The index must be a regular file, because a pipe or a device may have no end.
     fn index(&self) -> io::Result<Vec<u8>> {
         let path = self.file(INDEX);
         if !fs::metadata(&path)?.is_file() {
@@ -180,7 +180,7 @@ impl Snapshot {
         Ok(text)
     }
 
-    /// Makes a file of the commit a link to the blob with its contents, or a copy if the file system does not
+    /// Links a file of the commit to the blob with its contents. Copies the blob if the file system does not
     /// support links.
     pub(super) fn link(&self, file: &str, blob: &str) -> io::Result<()> {
         let path = self.file(file);

@@ -39,7 +39,7 @@ pub(crate) struct Engine {
     counters: Mutex<Counters>,
 }
 
-/// A pair, or the slot for a pair that was not started yet.
+/// A pair; `None` if it must be started first, because it never was or because the host failed.
 type WorkerSlot = Option<Pair>;
 
 impl Engine {

@@ -155,8 +155,8 @@ const CONTROL: RawFd = 3;
 /// The lowest number that no descriptor of a zygote has.
 const FREE: RawFd = 4;
 
-/// Enters the confinement and becomes the interpreter. If a step fails, writes its number and the error
-/// number to `report`.
+/// Enters the confinement and becomes the interpreter. Waits on the pipe `go` until the host has written
+/// the user map. If a step fails, writes the step's number and the error number to `report`.
 ///
 /// # Safety
 ///
@@ -296,7 +296,7 @@ fn build_root(root: &Root, step: &mut Step) -> Result<(), Errno> {
     *step = Step::PrivateMounts;
     raw::keep_mounts_private()?;
     *step = Step::MemoryRoot;
-    // Any directory would do. This one exists for sure, since the user map was written there.
+    // Any directory would do as the mount point. `/proc` exists, because the user map was written there.
     raw::mount_memory(c"/proc", 0, c"mode=0755,size=1m,nr_inodes=2048")?;
     raw::change_directory(c"/proc")?;
     *step = Step::FillRoot;

@@ -11,8 +11,8 @@ use super::{
     wire::{Channel, ChannelError, FRAME_LIMIT, pack, unpack},
 };
 
-/// Reads everything that a child sent before it closed its end, and panics if a promise is broken. Takes
-/// at most 64 kB, which is what a socket can buffer.
+/// Reads everything that a child sent before it closed its end, and panics if the host misreads it or
+/// would show control characters. Takes at most 64 kB, which is what a socket can buffer.
 #[doc(hidden)]
 pub fn read_frames(bytes: &[u8]) -> std::io::Result<()> {
     let (host, mut child) = UnixStream::pair()?;

@@ -49,9 +49,11 @@ impl LaunchError {
     }
 }
 
-/// Everything that the zygotes of a pool have in common.
+/// Starts the zygotes of a pool, from what was prepared once for all of them.
 pub(super) struct Launcher {
+    /// The entries of solvers and of judges.
     entries: [Entry; 2],
+    /// The flags of `clone`.
     namespaces: i32,
     filters: Option<seccomp::Filters>,
     /// Kept open, because the entries refer to them by number.

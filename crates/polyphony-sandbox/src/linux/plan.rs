@@ -49,7 +49,7 @@ pub(super) const NOBODY: u32 = 65534;
 const THREADS: u64 = 64;
 const STACK_BYTES: u64 = 8 << 20;
 
-/// What the zygotes of a pool have in common, independent of their role.
+/// The inputs of [`prepare_entry`], which are the same for all zygotes of a pool.
 pub(super) struct Plan<'a> {
     pub(super) installation: &'a Installation,
     pub(super) limits: &'a Limits,

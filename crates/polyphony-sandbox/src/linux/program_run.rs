@@ -70,7 +70,8 @@ impl<T: Into<HostFailure>> From<T> for RunError {
 ///
 /// # Errors
 ///
-/// [`RunError::Host`] if the pair cannot be used again, [`RunError::Tests`] if the tests are wrong.
+/// [`RunError::Host`] if the host failed, after which the pair must not be used again;
+/// [`RunError::Tests`] if the tests are wrong.
 pub(super) fn run(
     pair: &mut Pair,
     context: RunContext<'_>,
@@ -105,9 +106,11 @@ struct ProgramRun<'a> {
     position: TestPosition,
     /// The time used outside any assert.
     outside_time: TimeUsed,
+    /// Measures the time at the current position.
     watch: Stopwatch,
     solver_is_ready: bool,
-    /// Whether the tests have called the program. From then on its return values may end the tests.
+    /// Whether the tests have called the program. If the tests end early after that, one of the program's
+    /// return values may be the cause.
     is_called: bool,
     timeouts: usize,
 }
@@ -455,7 +458,7 @@ impl ProgramRun<'_> {
     /// Handles tests that ended early, outside any assert.
     fn abort_tests(&mut self, cause: &Cause) {
         let all_passed = !self.asserts.iter().any(Assert::is_open);
-        // They passed in an earlier round of a loop, which says nothing about the round that ended early.
+        // They passed in an earlier iteration of a loop. The iteration that ended early did not pass.
         if let Some(last) = self.asserts.last_mut().filter(|_| all_passed) {
             last.fail(cause.clone());
         }

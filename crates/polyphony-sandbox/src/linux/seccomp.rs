@@ -6,8 +6,8 @@
 //!    (x32, 32-bit). The zygote installs this filter first, and children inherit it.
 //! 2. *Not implemented*: `clone3`. A filter cannot see its arguments, so the C library has to fall back to
 //!    `clone`. The zygote installs this filter too.
-//! 3. *Allowed*: all other calls are refused with "operation not permitted". The zygote's filter lets it
-//!    fork, wait and pass on a socket. Each child adds a filter without these calls.
+//! 3. *Allowed*: an allow-list. Calls that are not on it are refused with "operation not permitted". The
+//!    zygote's list lets it fork, wait and pass on a socket. Each child adds a list without these calls.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,8 @@ pub(super) fn filters() -> Result<Filters, String> {
     })
 }
 
-/// Kills calls through the x32 entry point, which has the same architecture number.
+/// Kills calls through the x32 entry point, which has the same architecture number as the 64-bit one. Calls
+/// through the 32-bit entry point have another number, for which every filter of `seccompiler` kills.
 #[cfg(target_arch = "x86_64")]
 fn foreign_entry_points() -> BpfProgram {
     const LOAD_NUMBER: sock_filter = instruction(0x20, 0, 0, 0);

@@ -64,7 +64,7 @@ pub(super) struct TimeUsed {
     cpu: Duration,
 }
 
-/// The time that may be used.
+/// The time that a test may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
     wall: Duration,
@@ -112,7 +112,7 @@ impl Stopwatch {
     pub(super) fn used(&self, clocks: Clocks) -> TimeUsed {
         TimeUsed {
             wall: self.previous.wall + self.started.elapsed(),
-            // The sum is less than at the start if a process is gone since.
+            // The sum is less than at the start if a process has ended in the meantime.
             cpu: self.previous.cpu + clocks.read().saturating_sub(self.cpu_at_start),
         }
     }

@@ -5,7 +5,7 @@ use crate::Verdict;
 
 /// Texts are cut to this many characters.
 const MAX_CHARS: usize = 400;
-/// The exit code of a judge that has no memory left to report so: `OUT_OF_MEMORY` in `wire.py`.
+/// The exit code of a judge that has too little memory left to report this: `OUT_OF_MEMORY` in `wire.py`.
 const JUDGE_OUT_OF_MEMORY: i32 = 112;
 
 /// Why a test did not pass.
@@ -27,12 +27,13 @@ impl Cause {
         Self::new(Verdict::Failed, text)
     }
 
-    /// The cause for an exception of a known sort.
+    /// The cause for an exception. Judge and solver sort exceptions into `plain`, `memory` (no memory was
+    /// left) and `refused` (the system denied permission).
     pub(super) fn of_sort(sort: &str, text: &str) -> Option<Self> {
         let verdict = match sort {
             "plain" => Verdict::Failed,
             "memory" => Verdict::OutOfMemory,
-            // The program reports this about itself. It has no reason to do so unless it has tried.
+            // The solver reports this, so the program could forge it, but a violation only harms the program.
             "refused" => Verdict::Violation,
             _ => return None,
         };

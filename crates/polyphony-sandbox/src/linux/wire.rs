@@ -14,6 +14,7 @@ use rustix::{
     net::{RecvFlags, SendFlags},
 };
 
+/// The bytes before a payload: one for the kind, four for the length.
 const HEAD: usize = 5;
 /// The largest frame of a child, in bytes.
 pub(super) const FRAME_LIMIT: usize = 4 << 20;

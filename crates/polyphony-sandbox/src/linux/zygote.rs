@@ -30,7 +30,8 @@ const GRACE: Duration = Duration::from_millis(200);
 /// A failure on the host's side, in words.
 pub(super) type HostFailure = String;
 
-/// A warm interpreter. Dropping this ends it and its child.
+/// A warm interpreter, which has done its imports and rehearsed its work, and which forks one child per
+/// program. Dropping this ends the interpreter and its child.
 #[derive(Debug)]
 pub(super) struct Zygote {
     control: OwnedFd,
@@ -72,7 +73,8 @@ impl Zygote {
         filters: Option<&Filters>,
         timeout: Duration,
     ) -> Result<(), HostFailure> {
-        // Every message starts with a byte, since an empty message would mean the end of the stream.
+        // The child's filter comes first, then the zygote's own filters. An empty filter ends the list.
+        // Every message starts with a byte, because an empty message would mean the end of the stream.
         let child_filter = filters.map_or(&[][..], |filters| &filters.child);
         let zygote_filters = filters.map_or(&[][..], |filters| &filters.zygote);
         let end = Vec::new();
