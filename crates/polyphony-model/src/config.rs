@@ -78,7 +78,7 @@ impl ModelConfig {
     /// for the sizes, which must be there.
     ///
     /// # Errors
-    /// If a size is missing, a value is out of range, or the architecture, rope type, activation
+    /// If a size is missing, a value is out of range, or the architecture, rope type, activation,
     /// bias or sliding-window setting is not supported.
     pub fn from_json(config: &Value, path: &Path) -> Result<Self, ModelError> {
         let keys = Keys {
@@ -134,7 +134,8 @@ impl ModelConfig {
     }
 }
 
-/// No network is deeper. Without the bound, a wrong number would be noticed only after a long time.
+/// No network is deeper. Without the bound, a wrong number would be noticed only after a long time, because
+/// the tensors of all layers are looked up first.
 const MAX_LAYERS: usize = 4096;
 
 impl Keys<'_> {
@@ -172,7 +173,7 @@ impl Keys<'_> {
         let known = Architecture::ALL.into_iter().find(fits);
         known.ok_or_else(|| {
             let named = |known: &Architecture| first == known.names().0;
-            // Where the class is known, the model type beside it does not belong to it.
+            // If the class is known, the error is that the model type does not belong to it.
             let unknown = match Architecture::ALL.iter().any(named) {
                 true => model_type.unwrap_or(first),
                 false => first,

@@ -14,7 +14,7 @@ use crate::kernels::{host, values};
 /// weight that is frozen or that the loss does not depend on.
 #[derive(Clone, Debug, Default)]
 pub struct WeightGradients {
-    /// Each with its weight's id, so that joining does not depend on the visiting order.
+    /// Each gradient with the id of its weight, so that [`WeightGradients::join`] can reorder the parts.
     by_weight: Vec<(ParamId, Option<Tensor<1>>)>,
 }
 
@@ -79,13 +79,13 @@ impl WeightGradients {
                 Some(gradient) => gradient.reshape(shape),
                 None => Tensor::zeros(shape, (&rows.device(), rows.dtype())),
             };
-            // With indices on a recording device the sum would be recorded, too.
+            // If the indices were on the device that records operations, the sum would be recorded too.
             let sum = sum.select_assign(0, ids.inner(), rows, IndexingUpdateOp::Add);
             *table_gradient = Some(sum.flatten(0, 1));
         }
     }
 
-    /// Whether this is the default value, the gradients of no weights.
+    /// Whether this is the default value, which lists no weights.
     pub fn is_empty(&self) -> bool {
         self.by_weight.is_empty()
     }
@@ -121,7 +121,8 @@ fn weight_ids<M: Module>(module: &M) -> Vec<ParamId> {
 /// that the total does not depend on the number of threads.
 const CHUNK: usize = 1 << 16;
 
-/// On the CPU it does not copy the gradient, which may be as large as the embedding table.
+/// The sum of a gradient's squared values. On the CPU the gradient is not copied: it may be as large as the
+/// embedding table.
 fn sum_of_squares(gradient: &Tensor<1>) -> f64 {
     let Some(host) = host(gradient) else {
         return gradient.clone().square().sum().into_scalar::<f32>().into();

@@ -145,8 +145,8 @@ impl LanguageModel {
         self.network.head().dtype()
     }
 
-    /// A copy for sampling, with weights rounded to bf16. Decoding reads all weights in
-    /// every pass, so half the bytes take half the time.
+    /// A copy for sampling, with weights rounded to bf16 and adapters merged into them. Decoding reads all
+    /// weights in every pass, so half the bytes take half the time.
     ///
     /// # Errors
     /// If the device does not compute with bf16.
@@ -183,8 +183,8 @@ impl LanguageModel {
     }
 
     /// Takes the gradients from `tape` after a backward pass of this [trainable](Self::trainable)
-    /// model. `embedded` are the embeddings of `ids`, where burn's backward pass ends. Their
-    /// gradients are added to the embedding table's here, row by row.
+    /// model. burn's backward pass ends at `embedded`, the embeddings of `ids`. Here their gradients are
+    /// added to the gradient of the embedding table, row by row.
     pub(crate) fn take_gradients(
         &self,
         tape: &mut Gradients,
@@ -283,8 +283,8 @@ impl LanguageModel {
     }
 
     /// Saves the model as the new Hugging Face directory `target`, which PyTorch transformers
-    /// loads unchanged. Of a model with adapters only the adapters are saved, as a directory that
-    /// PEFT loads. `assets` are those of the files that the model was loaded from.
+    /// loads unchanged. If the model has adapters, only they are saved, as a directory that PEFT
+    /// loads. `assets` are [those of the files](ModelFiles::assets) that the model was loaded from.
     ///
     /// # Errors
     /// If `target` exists or cannot be written; nothing is then left behind.
@@ -396,7 +396,7 @@ impl LanguageModel {
     }
 }
 
-/// Which projection of the network: its layer, and which one in the layer.
+/// The place of a projection in the network: the index of its layer, and which projection of that layer.
 #[derive(Clone, Copy, Debug)]
 struct ProjectionSite {
     layer: usize,

@@ -19,12 +19,12 @@ const MAX_COUNT: u64 = 1 << 48;
 /// The largest count of cached numbers per token, which callers multiply by tokens.
 const MAX_PER_TOKEN: u64 = 1 << 36;
 
-/// What attention stores of every token's scores for all other tokens.
+/// What attention stores for the backward pass of the scores of all pairs of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionScores {
-    /// Nothing, as on the CPU, whose kernel recomputes them in the backward pass.
+    /// Nothing, as on the CPU, whose kernel recomputes the scores in the backward pass.
     Recomputed,
-    /// Scores and weights, as on other devices.
+    /// The scores and the weights computed from them, as on other devices.
     Stored,
 }
 
@@ -55,7 +55,7 @@ impl ModelConfig {
     /// The number of weights of the adapters that `lora` adds.
     pub fn adapter_weight_count(&self, lora: &LoraConfig) -> u64 {
         let d = count(self.hidden_size);
-        // Inputs plus outputs of each target, which times the rank is the size of its two factors.
+        // The inputs plus the outputs of each target. Times the rank, this is the size of its two factors.
         let widths = lora.targets.iter().map(|target| match target {
             Projection::Query | Projection::Output => d + self.queries(),
             Projection::Key | Projection::Value => d + self.keys(),

@@ -21,8 +21,8 @@ pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 /// The key for the base model.
 const BASE: &str = "base_model_name_or_path";
 
-/// Keys that are read elsewhere, or that do not change what trained adapters compute. Which
-/// projections have an adapter follows from the tensors.
+/// Keys that are read elsewhere, or that do not change what trained adapters compute. `target_modules` is
+/// not needed: the names of the tensors show which projections have an adapter.
 const HARMLESS: [&str; 13] = [
     BASE,
     "auto_mapping",

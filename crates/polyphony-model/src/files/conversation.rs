@@ -4,8 +4,8 @@
 //! control token inside a message (`<|im_start|>` in a user's text) is encoded as ordinary characters.
 //! No data set can thus end a turn or pose as the system.
 //!
-//! After an answer the conversation continues from the sampled ids. Only what follows the answer is encoded: see
-//! [`encode_continuation`].
+//! After an answer, the conversation continues from the sampled ids. Only the text that follows the answer is
+//! encoded: see [`encode_continuation`].
 
 use super::provenance::{Piece, pieces};
 use super::template::{ChatTemplate, Message, MessageRole};
@@ -15,7 +15,7 @@ use crate::error::ModelError;
 /// The ids of a conversation, up to the beginning of the model's next answer.
 ///
 /// # Errors
-/// If the template refuses the conversation, if it changes messages so that nobody can tell whether a control
+/// If the template refuses the conversation, if it changes messages in a way that hides whether a control
 /// token in its output came from a message, or if the tokenizer has no tokens for the text.
 pub fn encode_conversation(
     tokenizer: &Tokenizer,
@@ -47,16 +47,16 @@ pub fn encode_conversation(
     Ok(ids)
 }
 
-/// The ids that follow an answer of the model, up to the beginning of its next one: the template's tokens that
-/// end an answer, `message` as the next user message, and the tokens that begin an answer. If the sampled answer
-/// already ends with the first of these ids, the caller must drop it.
+/// The ids that follow an answer of the model, up to the beginning of its next answer: the template's tokens
+/// that end an answer, `message` as the next user message, and the tokens that begin an answer. If the
+/// sampled answer already ends with the first of these ids, the caller must drop this id.
 ///
-/// They are cut from a rendered conversation of `system`, a placeholder question and answer, and
+/// The ids are cut from a rendered conversation of `system`, a placeholder question and answer, and
 /// `message`. The message is thus not in the first turn, which some templates treat differently.
 ///
 /// # Errors
-/// If the template refuses the conversation, does not repeat an answer unchanged, or changes the message so that
-/// nobody can tell whether a control token came from it, or if the tokenizer has no tokens for the text.
+/// If the template refuses the conversation, does not repeat an answer unchanged, or changes the message in a
+/// way that hides whether a control token came from it, or if the tokenizer has no tokens for the text.
 pub fn encode_continuation(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,

@@ -57,7 +57,8 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
     Ok(files)
 }
 
-/// Replaces a model's tokenizer and chat template by those in a directory, if it has any.
+/// Replaces a model's tokenizer and chat template by those in a directory, if it has any. A new tokenizer
+/// without a chat template also removes the model's template, which may need tokens that the tokenizer lacks.
 ///
 /// # Errors
 /// If a file is unreadable or damaged, or names a token that the tokenizer lacks.

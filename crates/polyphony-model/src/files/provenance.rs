@@ -6,12 +6,15 @@
 //! If that text equals the original once the placeholders are replaced back, then every control token
 //! without a placeholder was written by the template.
 //!
-//! This holds only if the template does not act on the suspects. Qwen3's template does: it cuts an
-//! answer at `</think>`, and may then write the same text itself. A second test therefore renders the
-//! whole control tokens of messages written twice in a row: they must appear twice where their
-//! placeholders were. Suspects that fail either test keep their character. The whole control tokens
-//! among them are traced one by one: written twice, such a token appears twice in one position, or, if
-//! the template consumed it, changes nothing.
+//! This holds only if the template treats the suspects like any other text. Qwen3's template does not: it
+//! cuts an answer at `</think>`, and may then write the same text itself. There is therefore a second test.
+//! It renders the messages with each of their whole control tokens doubled. The output must then have each
+//! token twice where its placeholder was.
+//!
+//! A suspect that fails either test keeps its character. If it begins a whole control token, this token is
+//! traced alone, in a rendering in which only this token is doubled. Either the output has the token twice in
+//! one place, which shows where the token went, or the output does not change, because the template removed
+//! the token.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -115,7 +118,8 @@ struct Suspect<'a> {
 fn suspects<'a>(messages: &[Message], control: &'a ControlTokens) -> Vec<Suspect<'a>> {
     let mut suspects = Vec::new();
     for (message, Message { content, .. }) in messages.iter().enumerate() {
-        // The end of the last whole control token, which its first character represents.
+        // The end of the last whole control token. Its first character stands for all of it, so the others
+        // are suspects only if another whole token begins there.
         let mut covered = 0;
         for (start, character) in content.char_indices() {
             if !control.has_edge(character) {

@@ -1,6 +1,6 @@
 //! Chat templates: from a conversation to the text that a model was trained to continue.
 //!
-//! Templates are Jinja programs written for transformers. The engine is set up as there
+//! Templates are Jinja programs written for transformers. The engine is set up as in transformers
 //! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's methods, its own `tojson`), with two
 //! differences that make rendering a pure function of the conversation: `strftime_now` is not defined,
 //! so that templates fall back to their fixed date, and `enable_thinking` is false.

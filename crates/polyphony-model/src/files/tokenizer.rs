@@ -34,8 +34,8 @@ use crate::error::{ModelError, truncated};
 pub struct Tokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
-    /// Tokenizers that encode special tokens, and the tokens with the ids in the key, as ordinary
-    /// characters. Each is built on first use.
+    /// Tokenizers that encode control tokens as ordinary characters: all special tokens, and the other tokens
+    /// whose ids are the key. Each tokenizer is built on first use.
     literal: Mutex<HashMap<Vec<u32>, Arc<tokenizers::Tokenizer>>>,
     /// The last template whose control tokens were requested, with these tokens.
     control: Mutex<Option<(String, Arc<ControlTokens>)>>,
@@ -208,7 +208,8 @@ impl Tokenizer {
                 let literal = without_panics(|| {
                     let mut literal = self.inner.clone();
                     literal.set_encode_special_tokens(true);
-                    // The library can ignore only special tokens, so the named ones become special here.
+                    // The library can encode only special tokens as ordinary characters, so the other
+                    // control tokens become special in this copy.
                     let special = named
                         .iter()
                         .map(|token| AddedToken::from(token.text.as_str(), true));

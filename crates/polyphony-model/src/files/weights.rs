@@ -55,8 +55,8 @@ pub(crate) struct StoredTensor {
 pub(crate) enum RowOrder {
     /// The order of Hugging Face.
     Plain,
-    /// In each head the two halves that rotary embedding pairs are interleaved. llama.cpp's converter
-    /// writes the query and key projections of Llama in this order.
+    /// Within each head, rows `i` and `i + head_size / 2`, which the rotary embedding rotates together, are
+    /// adjacent. llama.cpp's converter writes the query and key projections of Llama in this order.
     RotaryPairs {
         /// The number of heads in the matrix.
         heads: usize,
@@ -236,8 +236,8 @@ impl MappedFile {
 
 /// Undoes the row order of llama.cpp's converter.
 ///
-/// The converter views the rows of a head, `[2, head_size / 2]` in Hugging Face's order, and swaps
-/// the two axes; this swaps them back.
+/// The converter views the rows of a head, in Hugging Face's order, as `[2, head_size / 2]`, and swaps
+/// the two axes. This function swaps them back.
 fn separate_rotary_halves(values: &[f32], heads: usize, shape: &[usize]) -> Vec<f32> {
     let width: usize = shape[1..].iter().product();
     let half = shape[0] / heads / 2;

@@ -113,7 +113,7 @@ impl<'a> DecodeAttention<'a> {
     }
 }
 
-/// The ranges of rows that continue the same prompt, given each row's prompt.
+/// The prompts in use, each with the range of rows that continue it, given each row's prompt.
 fn groups(prompt_of: &[usize]) -> Vec<(usize, Range<usize>)> {
     let mut groups: Vec<(usize, Range<usize>)> = Vec::new();
     for (row, &prompt) in prompt_of.iter().enumerate() {

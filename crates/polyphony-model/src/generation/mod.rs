@@ -33,8 +33,8 @@ pub struct PromptGroup<'a> {
     /// The stream of random numbers of each response. One response is sampled per key.
     pub keys: Vec<StreamKey>,
     /// Prompts with the same family are run in one pass, in which their common prefixes are run once. Such
-    /// packing changes rounding, so use one family per task and role: a response then does not depend on the
-    /// other tasks in the batch.
+    /// packing changes rounding. With one family per task and role, a response therefore does not depend on
+    /// the other tasks in the batch.
     pub family: u64,
 }
 

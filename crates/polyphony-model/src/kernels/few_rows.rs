@@ -81,7 +81,7 @@ impl<const N: usize> WithSimd for Tiled<'_, N> {
         for (weight, output) in tiles {
             let mut weights = [weight; N];
             for (index, weight) in weights.iter_mut().enumerate() {
-                // A last, partial tile computes its last weight again and drops the result.
+                // A last, partial tile computes its last weight row again and drops the result.
                 let start = (index * inner).min(weight.len() - inner);
                 *weight = &weight[start..start + inner];
             }

@@ -48,8 +48,8 @@ pub(crate) fn contiguous<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 
 /// A function of `N` tensors with its gradient, on slices in row-major order.
 pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
-    /// What [`HostOp::backward`] needs besides the gradient of the output. Other slices are not saved,
-    /// and passed to it empty.
+    /// What [`HostOp::backward`] needs besides the gradient of the output. Everything else is not saved, so
+    /// `backward` receives empty slices for it.
     const SAVES: SavedTensors;
 
     /// The output's values.

@@ -1,8 +1,8 @@
 //! The operations on which training and generation spend most of their time.
 //!
 //! Each is a function on tensors. On the CPU it is a kernel that does in one pass what takes burn
-//! several operations, and has its own gradient ([`host::HostOp`]). On other devices it is composed
-//! of burn's operations.
+//! several operations; if training uses the kernel, it also computes its own gradient (most kernels
+//! through [`host::HostOp`]). On other devices the function is composed of burn's operations.
 
 mod decode_attention;
 mod exp;

@@ -20,8 +20,9 @@ pub(crate) fn project(input: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     }
 }
 
-/// With fewer multiplications than this, the general matrix product is not worth its cost: it sums in
-/// a different order for every shape.
+/// The smallest number of multiplications for which the general matrix product is used. Below it, the
+/// product would save little time, and it has a disadvantage: the order of its sums depends on the shape,
+/// so a row's rounding depends on how many rows are computed together.
 pub(super) const SMALL: usize = 1 << 21;
 
 #[derive(Clone, Debug)]

@@ -133,8 +133,8 @@ pub(crate) trait TokenLogprobs: Backend {
 }
 
 /// Faster than burn's operations: one pass over each row instead of six over the whole chunk, one
-/// tensor for the gradient of the head instead of three, and no copies. burn writes its zeros and
-/// products twice.
+/// tensor for the gradient of the head instead of three, and no copies. burn's operations would write
+/// zeros and products twice.
 impl TokenLogprobs for Flex {
     fn logits(
         hidden: FloatTensor<Self>,

@@ -131,7 +131,7 @@ impl Encoding {
         }
     }
 
-    /// The size of one block in bytes: floats, then the integers' bits.
+    /// The size of one block in bytes. Each sum below lists the bits of the integers last.
     pub(crate) const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,

@@ -101,8 +101,8 @@ fn yarn(keys: ModelKeys<'_>, factor: Option<f64>, rotary: Rotary) -> Result<Valu
     keys.only("rope.scaling.yarn_ext_factor", 1.0)?;
     keys.only("rope.scaling.yarn_log_multiplier", 0.0)?;
 
-    // Two keys set the factor of queries and keys: `yarn_attn_factor` is transformers'
-    // `attention_factor`, and `attn_factor` multiplies the default that follows from the factor.
+    // Two keys set the factor that rotated queries and keys are multiplied by: `yarn_attn_factor` is
+    // transformers' `attention_factor`, and `attn_factor` multiplies the default that follows from `factor`.
     let absolute = keys.positive("rope.scaling.yarn_attn_factor")?;
     let multiple = keys.positive("rope.scaling.attn_factor")?;
     let attention_factor = match (absolute, multiple.filter(|multiple| *multiple != 1.0)) {

@@ -121,7 +121,7 @@ fn names(config: &ModelConfig) -> impl Iterator<Item = (String, String)> {
 }
 
 /// The order of a tensor's rows. llama.cpp's converter reorders the rows of Llama's query and key
-/// projections, so that the two rows that rotary embedding pairs are adjacent.
+/// projections: see [`RowOrder::RotaryPairs`].
 fn row_order(
     keys: ModelKeys<'_>,
     tensor: &GgufTensor<'_>,

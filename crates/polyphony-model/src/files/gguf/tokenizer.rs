@@ -30,7 +30,8 @@ enum PreTokenizer {
     SmolLm,
     /// That of Qwen2 and its successors.
     Qwen2,
-    /// That of Llama 3: words in the vocabulary are not merged, and every text gets a beginning token.
+    /// That of Llama 3: a word in the vocabulary becomes one token, whatever the merges, and every text gets
+    /// a beginning token.
     Llama3,
 }
 
@@ -219,8 +220,9 @@ fn byte_level(purpose: ByteLevel) -> Value {
     })
 }
 
-/// Adds the beginning-of-sequence token if the file asks for it. The converters of Llama 3's first year
-/// did not write that key; like llama.cpp, this adds the token then, too.
+/// The post-processor, which adds the beginning-of-sequence token if the key `add_bos_token` is true. The
+/// converters of Llama 3's first year did not write that key. Without it, a Llama 3 tokenizer adds the token,
+/// as in llama.cpp.
 fn post_processor(
     gguf: &Gguf<'_>,
     pre_tokenizer: PreTokenizer,

@@ -83,8 +83,11 @@ pub(super) fn explain(error: &Error) -> String {
 /// The size of a value.
 #[derive(Default)]
 pub(in super::super) struct Size {
+    /// The value itself and everything in it; a part that is shared counts each time.
     pub(in super::super) parts: usize,
+    /// Bytes of text.
     pub(in super::super) text: usize,
+    /// How deeply lists and maps are nested.
     pub(in super::super) depth: usize,
 }
 
@@ -153,6 +156,10 @@ fn is_loop(object: &DynObject) -> bool {
     object.type_name().ends_with("::Loop")
 }
 
+/// Consumes fuel, for work that the engine does not count.
+///
+/// # Errors
+/// If the fuel is used up.
 pub(in super::super) fn pay(state: &State, fuel: usize) -> Result<(), Error> {
     state.consume_fuel(fuel as u64)
 }
@@ -175,6 +182,7 @@ pub(in super::super) fn measured(state: &State, value: Value) -> Result<Value, E
     Ok(value)
 }
 
+/// [`measured`] for a value that is about to be stored in a namespace or a loop.
 fn stored(state: &State, value: Value) -> Result<Value, Error> {
     if value.as_object().is_some_and(is_mutable) {
         return Err(refused(CANNOT_BE_STORED.to_owned()));

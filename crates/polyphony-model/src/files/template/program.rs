@@ -304,6 +304,11 @@ impl<'source> Writer<'source> {
         kind.copied().unwrap_or(StaticKind::Unknown)
     }
 
+    /// Adds an instruction. If it could create or read large values, filters that measure them are added too,
+    /// or one of our filters replaces the instruction.
+    ///
+    /// # Errors
+    /// If the instruction is not supported in chat templates.
     fn copy(&mut self, instruction: &Instruction<'source>) -> Result<(), Error> {
         use StaticKind::{Constant, Scalar, Unknown};
         match instruction {

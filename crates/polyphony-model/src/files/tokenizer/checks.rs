@@ -34,9 +34,10 @@ const MAX_ADDED_TEXT: usize = 4 << 20;
 const MAX_AFFIX: usize = 64;
 /// The longest word of a `WordPiece` model, in characters; the work is quadratic in it.
 const MAX_WORD: u64 = 256;
-/// The most parts of all sequences together, which is also the limit for pieces of a template and ids of
-/// a token; and the deepest nesting of sequences.
+/// The most parts of all sequences together. The pieces of a template and the ids of a token have the same
+/// limit.
 const MAX_PARTS: usize = 64;
+/// The deepest nesting of sequences.
 const MAX_NESTING: usize = 4;
 /// The most ranges of characters in all patterns together, each of which takes eight bytes.
 const MAX_RANGES: u64 = 1 << 18;
@@ -89,7 +90,7 @@ pub(super) fn check(json: &str) -> Result<CheckedTokenizer, String> {
     parts.growth(&file.post_processor, "post_processor", 0)?;
     grows_at_most(
         "normalizer and pre_tokenizer",
-        // The shortest text has one byte.
+        // A text has at least one byte, so `n` prepended bytes lengthen it by a factor of at most `1 + n`.
         normalizer * pre_tokenizer * (1 + parts.prepended) as f64,
         MAX_ENCODED_GROWTH,
     )?;

@@ -106,7 +106,8 @@ impl ControlTokens {
             return None;
         }
         let not_after_text = |token: &ControlToken| token.text.as_str() <= text;
-        // Every token that is a prefix of the text is also one of the last token not after the text.
+        // Every token that is a prefix of the text is also a prefix of the last token that does not sort
+        // after the text, or is that token.
         let mut index = self.tokens.partition_point(not_after_text).checked_sub(1)?;
         let last = self.tokens[index].text.bytes();
         let common = last.zip(text.bytes()).take_while(|(a, b)| a == b).count();

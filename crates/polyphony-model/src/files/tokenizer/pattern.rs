@@ -3,8 +3,8 @@
 //! The engine (Oniguruma) backtracks: a pattern such as `(a+)+b` tries exponentially many ways to
 //! match one text, and the engine's limit of ten million steps applies to each position of the text
 //! anew. A pattern is therefore parsed here first. It is accepted if the steps at one position are at
-//! most proportional to the text that a single loop of it can match. This holds if in each alternative
-//! at most one loop is followed by something that can fail, and that loop contains no choice.
+//! most proportional to the length of the text that one of its loops can match. This holds if in each
+//! alternative at most one loop is followed by something that can fail, and that loop contains no choice.
 //!
 //! The patterns of all known models pass. Syntax that this parser does not know is refused.
 
