@@ -23,7 +23,8 @@ pub struct Estimate {
     /// The mean; NaN (`null` in JSON) if there are no values.
     #[serde(deserialize_with = "or_nan")]
     pub mean: f64,
-    /// The 95 % interval of the percentile bootstrap (Efron 1979); `None` for fewer than two values.
+    /// The 95 % interval of the percentile bootstrap (Efron 1979); `None` for a single run with fewer than two
+    /// values, and if any run has no value.
     pub interval: Option<[f64; 2]>,
 }
 
