@@ -101,8 +101,8 @@ impl BlobFetch<'_> {
         let mut furthest = *received;
         while *received < self.file.bytes {
             let outcome = self.receive_some(target, received, partial, deadline);
-            // A server that cannot resume sends the file from its start. Only bytes beyond the old end are
-            // progress.
+            // A server that cannot resume sends the file from its start. Only bytes beyond the old end count
+            // as progress.
             let advanced = *received >= furthest + MIN_PROGRESS_BYTES;
             furthest = furthest.max(*received);
             match outcome {

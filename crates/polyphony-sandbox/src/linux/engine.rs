@@ -43,8 +43,8 @@ pub(crate) struct Engine {
 type WorkerSlot = Option<Pair>;
 
 impl Engine {
-    /// Starts in the strongest tier that `settings` allow and this machine supports. An [`Isolation`] is what the
-    /// caller asks for, a [`Tier`] what it gets, and [`Layers`] are what a tier consists of.
+    /// Starts in the strongest tier that `settings` allow and this machine supports. An [`Isolation`] is
+    /// what the caller asks for, a [`Tier`] is what it gets, and a tier consists of [`Layers`].
     pub(crate) fn start(settings: &SandboxConfig) -> Result<Self, SandboxError> {
         settings.check()?;
         let installation = interpreter::find(settings.interpreter.as_deref())?;
@@ -157,9 +157,9 @@ impl Engine {
         })
     }
 
-    /// Waits so that other programs can release memory or processes: a quarter of a test's wall-clock limit before
-    /// the second try, and the whole limit before the third, because a program that holds all of them may run that
-    /// long.
+    /// Waits so that other programs can release memory or processes: a quarter of a test's wall-clock limit
+    /// before the second try, and the whole limit before the third, because a program that holds all of
+    /// them may run that long.
     fn pause(&self, attempt: u32) {
         let max = Duration::from_secs(self.settings.limits.wall_secs);
         thread::sleep(max * attempt / (TRIES - 1) / (TRIES - attempt));
