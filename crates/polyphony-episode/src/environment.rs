@@ -36,8 +36,8 @@ pub trait Environment: Send + Sync {
         None
     }
 
-    /// Totals that the environment has counted since it was built. The growth of each total over a
-    /// training step becomes a metric. Every call must return the same keys.
+    /// Totals that the environment has counted since it was built. How much each total grows in a training
+    /// step becomes a metric. Every call must return the same keys.
     fn counters(&self) -> Vec<Counter> {
         Vec::new()
     }

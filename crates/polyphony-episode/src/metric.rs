@@ -27,7 +27,7 @@ pub struct MetricKey {
     /// The turn that the metric is about, counted from 1; `None` for all turns together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn: Option<usize>,
-    /// The name of what the metric measures.
+    /// What the metric measures, such as `reward`.
     pub name: Cow<'static, str>,
     /// The part of the reward that the metric is about, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

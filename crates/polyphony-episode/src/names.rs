@@ -1,7 +1,7 @@
 //! Checks of the names that an environment gives its roles and the parts of its reward.
 //!
-//! An agent has the name of its role, and so have its directory below `agents`, its file in every
-//! checkpoint, and its metrics.
+//! The name of a role is also the name of its agent, of the agent's directory below `agents`, of its file in
+//! every checkpoint, and part of the names of its metrics.
 
 use std::collections::HashSet;
 
@@ -65,7 +65,7 @@ fn check_role(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Whether a directory can have this name, also with a suffix.
+/// Whether a directory can have this name, even if a suffix such as a number is added to it.
 pub fn can_name_directory(name: &str) -> bool {
     let is_forbidden = |character: char| character.is_control() || "/\\:".contains(character);
     let lengths = 1..=MAX_BYTES;

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use crate::{Environment, EnvironmentError, Task};
 
-/// The settings of an environment, as a recipe gives them, which build the environment. A type that recipes
-/// can name also implements `Serialize` and `DeserializeOwned`.
+/// The settings of an environment, as a recipe gives them. They know how to build the environment. A type
+/// that recipes can name also implements `Serialize` and `DeserializeOwned`.
 ///
 /// An environment that can be cloned is its own settings, so a simple one needs no second type. An
 /// environment that holds more than settings, such as processes, has a separate type for its settings:
@@ -54,7 +54,7 @@ pub trait EnvironmentSettings {
     }
 
     /// A name for run directories and comparisons that says more than the name in recipes, such as the name
-    /// of the program that is the environment. It is used only if a directory can have it.
+    /// of the program that is the environment. A name that a directory cannot have is ignored.
     fn label(&self) -> Option<String> {
         None
     }

@@ -107,7 +107,7 @@ impl JointAction {
         Self { responses }
     }
 
-    /// The texts of a team of `N`.
+    /// The texts of the responses of a team of `N` agents.
     ///
     /// # Panics
     /// If the team has another size. The caller of [`crate::Environment::step`] guarantees one

@@ -2,7 +2,7 @@
 //!
 //! Ranks have no unit, so a reward with large outliers does no harm. Everything else reuses the parts of
 //! MAGRPO: rollout, returns, credits, policy loss, update. Two copies of a tiny model with random weights
-//! learn to complement each other.
+//! learn to answer with numbers that add up to a given sum.
 //!
 //! `cargo run -p polyphony-marl --example advantage_estimator`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]

@@ -24,7 +24,7 @@ use polyphony_marl::{
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling};
 
-/// Two agents, one turn. The task's field `town` says where the plate is for.
+/// Two agents, one turn. The task's field `town` names the town that the plate is for.
 struct NumberPlate {
     roles: [Role; 2],
     parts: [String; 3],

@@ -72,10 +72,11 @@ pub struct IndependentActorCritic {
     /// The discount `γ` of later turns.
     pub discount: f64,
     /// An episode ends at a node whose joint actions earn more than this on average. Critics learn that
-    /// nothing follows such a node. So if later turns could earn more, a policy gains by staying below the
-    /// threshold.
+    /// nothing is earned after such a node. If later turns could earn more, a policy can therefore gain by
+    /// keeping its rewards below the threshold.
     pub termination_threshold: Option<f64>,
-    /// `λ`: how far advantages look beyond the next turn's value: 0 is not at all, 1 is to the end.
+    /// `λ`: how far advantages look beyond the next turn's value. 0 is not at all, 1 is to the end of the
+    /// episode.
     pub lambda: f64,
     /// The layers of the critic.
     pub value_head: HeadShape,

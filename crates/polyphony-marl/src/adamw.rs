@@ -272,8 +272,8 @@ impl ModuleMapper for Stepper<'_> {
     }
 }
 
-/// A tensor of zeros with the size and device of a gradient. On the CPU it avoids burn's own zeros, which
-/// would be copied once more: an embedding table may be a large part of the memory.
+/// A tensor of zeros with the size and device of a gradient. On the CPU it does not use burn's `zeros_like`,
+/// whose result would be copied once more. Such a copy of an embedding table takes much memory.
 fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
     if !is_on_cpu(gradient) {
         return gradient.zeros_like();

@@ -44,7 +44,8 @@ pub trait Algorithm: Send {
     /// If it cannot be serialized.
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError>;
 
-    /// Restores a state. `read` returns the values of a tensor, row after row.
+    /// Restores a state. `values` are those of the saved [`AlgorithmState`]. `read` returns the numbers of a
+    /// saved tensor, row after row.
     ///
     /// # Errors
     /// If the state does not fit, or a tensor cannot be read.
@@ -64,13 +65,13 @@ pub trait AlgorithmSettings {
     /// Checks every number, and that the settings are compatible with how the run samples and updates.
     ///
     /// # Errors
-    /// Names the first setting that cannot work, what it is and what it may be.
+    /// Names the first setting that cannot work, its value and the values that are allowed.
     fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError>;
 
-    /// Checks that the algorithm can learn this environment.
+    /// Checks that the algorithm can learn in this environment, with its roles and turns.
     ///
     /// # Errors
-    /// Names the first setting that cannot work, what it is and what it may be.
+    /// Names the first setting that cannot work, its value and the values that are allowed.
     fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError>;
 
     /// The name of the method for a team of this many roles, as comparisons show it: MAGRPO, GRPO.
@@ -79,7 +80,7 @@ pub trait AlgorithmSettings {
     /// What to sample.
     fn sampling_plan(&self) -> SamplingPlan;
 
-    /// The memory that it needs for one agent.
+    /// The memory that the algorithm needs for one agent, besides the agent's weights.
     fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory;
 
     /// The algorithm before its first step. The agents have their initial weights when this is called. An
@@ -151,7 +152,7 @@ pub enum Progress {
 pub struct AlgorithmState {
     /// Everything but tensors, as RON.
     pub values: String,
-    /// Named tensors, each flat.
+    /// Named tensors, each flattened.
     pub tensors: Vec<(TensorSpec, Tensor<1>)>,
 }
 
@@ -166,7 +167,8 @@ pub struct AgentPlan {
     pub lora: Option<LoraConfig>,
     /// The number of roles that it plays.
     pub roles: usize,
-    /// Whether an earlier agent of the team starts from the same model on the same device.
+    /// Whether an earlier agent of the team starts from the same model on the same device. The two then share
+    /// the memory of the weights that they start from, for example as a reference.
     pub shares_start: bool,
     /// Tokens of the longest history at the last turn. `None` if that is not known yet; then memory that
     /// grows with tokens is not counted.
@@ -180,7 +182,7 @@ pub struct AgentPlan {
 pub enum ComputeDevice {
     /// On the CPU, where no memory is needed for attention scores: its kernel does not store them.
     Cpu,
-    /// On a GPU.
+    /// On a GPU, where attention scores are stored.
     Gpu,
 }
 

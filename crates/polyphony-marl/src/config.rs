@@ -44,7 +44,7 @@ impl TrainingConfig {
     /// Checks every number.
     ///
     /// # Errors
-    /// Names the first setting that cannot work, what it is and what it may be.
+    /// Names the first setting that cannot work, its value and the values that are allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
         at_least_one("max_new_tokens", self.max_new_tokens)?;
         self.updates.validate()
@@ -89,14 +89,14 @@ pub enum LrSchedule {
     /// It stays constant.
     #[default]
     Constant,
-    /// It falls linearly, down to a fraction of itself at the end of the run.
+    /// It falls linearly to a fraction of the full rate at the end of the run.
     Linear {
-        /// That fraction.
+        /// The rate at the end, as a fraction of the full rate.
         last: f64,
     },
-    /// It falls along half a cosine, down to a fraction of itself at the end of the run.
+    /// It falls along half a cosine to a fraction of the full rate at the end of the run.
     Cosine {
-        /// That fraction.
+        /// The rate at the end, as a fraction of the full rate.
         last: f64,
     },
 }
@@ -125,7 +125,7 @@ pub struct Updates {
     pub max_grad_norm: f64,
     /// Nodes that an agent collects before it updates, over several steps if necessary.
     pub buffer: usize,
-    /// Nodes of one gradient step.
+    /// Nodes of one gradient step; more if the nodes of an update cannot be divided evenly.
     pub minibatch: usize,
     /// How many times an update goes through the buffer. If it is more than once, each pass has a
     /// different order.
@@ -233,7 +233,7 @@ impl Updates {
     /// Checks every number.
     ///
     /// # Errors
-    /// Names the first setting that cannot work, what it is and what it may be.
+    /// Names the first setting that cannot work, its value and the values that are allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
         learning_rate("learning_rate", self.learning_rate)?;
         let mut rates = self.learning_rates.values();
@@ -278,7 +278,7 @@ impl Updates {
         self.scheduled(agent_rate.unwrap_or(self.learning_rate), step, steps)
     }
 
-    /// The learning rate at a step, after warm-up and schedule, given the full rate.
+    /// The learning rate at a step, after warm-up and schedule, if `full` is the rate after the warm-up.
     pub fn scheduled(&self, full: f64, step: usize, steps: usize) -> f64 {
         if step < self.warmup_steps {
             return full * (step + 1) as f64 / (self.warmup_steps + 1) as f64;

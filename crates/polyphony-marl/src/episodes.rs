@@ -67,9 +67,9 @@ pub struct Episodes {
     pub left_out: Vec<Episode>,
 }
 
-/// Plays `episodes` complete episodes of every task of a batch, all in parallel. The random numbers depend
-/// only on the seed and on the place of a response, and differ from those of training. `on_tokens` is
-/// called with the size of every batch of new tokens.
+/// Plays `episodes` complete episodes of every task of a batch, all in parallel. The random numbers of a
+/// response depend only on the seed and on its task, episode, role, turn and round, and differ from those of
+/// training. `on_tokens` is called with the number of tokens of every batch of new tokens.
 ///
 /// # Errors
 /// If the environment fails, a prompt does not fit and may not be skipped, or generation fails.

@@ -53,7 +53,7 @@ pub(crate) fn plain_codec() -> TextCodec {
     }
 }
 
-/// A template that writes a letter for every role.
+/// A template that writes the first letter of a message's role before the message.
 pub(crate) fn letter_template() -> ChatTemplate {
     let source = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}a:";
     ChatTemplate::new(source, None, &file("letters.jinja")).unwrap()

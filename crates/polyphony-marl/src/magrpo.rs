@@ -1,12 +1,14 @@
 //! MAGRPO: Multi-Agent Group Relative Policy Optimization, and its relatives.
 //!
 //! Source: "LLM Collaboration With Multi-Agent Reinforcement Learning", AAAI 2026, arXiv 2508.04652;
-//! the authors' code is PyPI `comlrl`. With one agent it is GRPO (arXiv 2402.03300), and if advantages are not
-//! divided by the standard deviation either, Dr. GRPO (arXiv 2503.20783). In reading order, for agent `i` and its `G` responses `a_g` at a node:
+//! the authors' code is PyPI `comlrl`. With one agent, MAGRPO is GRPO (arXiv 2402.03300). If advantages are
+//! also not divided by the standard deviation, it is Dr. GRPO (arXiv 2503.20783).
+//!
+//! In reading order, for agent `i` and its `G` responses `a_g` at a node:
 //!
 //! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, where `r` are the
-//!    rewards of the agent's role. With `kl: Reward`, `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` over its own response is
-//!    subtracted from each reward.
+//!    rewards of the agent's role. With `kl: Reward`, `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` over the agent's own
+//!    response is subtracted from each reward.
 //! 2. Credit: `c_g` = mean (or sum) of `R^(j)` over the joint actions that contain `a_g`.
 //! 3. Advantage: `A_g = (c_g − b) / s`, with `b` the group's mean (MAGRPO), the mean of the others
 //!    (MARLOO), the maximum (MAReMax) or 0 (MAREINFORCE), and `s` 1 or the standard deviation.
@@ -25,7 +27,8 @@
 //!   acted.
 //! - An update whose loss is not finite is skipped and counted. The authors replace the loss with 0.1.
 //! - Weight decay is off by default.
-//! - Several passes over the same samples need the clipped objective, whose ratio corrects for their age.
+//! - Several passes over the same samples need the clipped objective. Its ratio corrects for samples that
+//!   older weights drew.
 //!
 //! `docs/parity.md` has the whole list.
 
@@ -50,7 +53,7 @@ use crate::{
     tree::{JointMode, MAX_SAMPLES, Node, SamplingPlan},
 };
 
-/// MAGRPO and its relatives: what is sampled and what is maximized.
+/// The settings of MAGRPO and its relatives: what is sampled and what is maximized.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Magrpo {

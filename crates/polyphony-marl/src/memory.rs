@@ -23,8 +23,8 @@ impl AgentPlan {
     /// responses: the optimizer's moments, gradients and activations.
     pub fn update_memory(&self, samples: usize, config: &TrainingConfig) -> AlgorithmMemory {
         let parameters = self.trainable_parameters();
-        // The groups of a minibatch are differentiated one after the other. A second one needs memory for
-        // its own gradients besides their sum.
+        // The groups of a minibatch are differentiated one after the other. From the second group on, the
+        // gradients of the group and the sum of all earlier ones are in memory together.
         let gradient_copies = match config.updates.minibatch * self.roles {
             0 | 1 => 1,
             _ => 2,
@@ -47,8 +47,9 @@ impl AgentPlan {
         }
     }
 
-    /// The bytes of a reference, the policy that the agent starts from. It is 0 for adapters, whose frozen
-    /// weights already are the reference, and if an earlier agent starts from the same model.
+    /// The bytes of a reference, the policy that the agent starts from. They are 0 for adapters, whose frozen
+    /// base weights already are the reference. They are also 0 if an earlier agent starts from the same
+    /// model, since both share one reference.
     pub fn reference_bytes(&self) -> u64 {
         match (&self.lora, self.shares_start) {
             (Some(_), _) | (None, true) => 0,

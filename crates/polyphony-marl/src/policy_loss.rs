@@ -60,7 +60,8 @@ pub enum Kl {
         /// The weight of the divergence.
         coefficient: f64,
     },
-    /// The estimator k1 over an agent's response is subtracted from that agent's reward.
+    /// The [divergence](crate::Sample::divergence) of an agent's response (the estimator k1) is subtracted
+    /// from the rewards of this agent.
     Reward {
         /// The weight of the divergence.
         coefficient: f64,
@@ -105,7 +106,7 @@ pub struct TokenTerm {
     pub approx_kl: f64,
     /// Whether the objective clips the token.
     pub clipped: bool,
-    /// The estimator k3 of the divergence from the reference; `None` if there is none.
+    /// The estimator k3 of the divergence from the reference; `None` if no reference has scored the token.
     pub kl: Option<f64>,
 }
 

@@ -36,8 +36,8 @@ pub struct PolicyUpdate<'a> {
 }
 
 impl<'a> PolicyUpdate<'a> {
-    /// The update in a step of the agent at `index`, which plays this many roles. A node has one group
-    /// per role.
+    /// The update of the agent at `index` in a step. `roles` is the number of roles that the agent plays. A
+    /// node has one group per role, so the agent gets this many groups from each node.
     pub fn new(index: usize, agent: &Agent, roles: usize, step: &StepContext<'a>) -> Self {
         let config = step.config;
         Self {
@@ -58,7 +58,7 @@ impl<'a> PolicyUpdate<'a> {
         is_full.then(|| std::mem::take(&mut learner.buffer))
     }
 
-    /// A report that has only the learning rate, as of an agent that is still collecting groups.
+    /// A report that has only the learning rate, for an agent that is still collecting groups.
     pub fn empty_report(&self) -> UpdateReport {
         UpdateReport {
             learning_rate: self.learning_rate,
@@ -69,7 +69,7 @@ impl<'a> PolicyUpdate<'a> {
     /// The indices of the buffer's groups, minibatch by minibatch.
     ///
     /// # Errors
-    /// If a minibatch has no group.
+    /// If `minibatch` is 0.
     pub fn minibatches(&self, buffer: usize) -> Result<Vec<Vec<usize>>, MarlError> {
         let epochs = self.updates.epochs;
         Ok(minibatches(buffer, self.minibatch, epochs, self.shuffle)?)
@@ -89,8 +89,8 @@ impl<'a> PolicyUpdate<'a> {
 /// Updates an agent from groups whose samples all have advantages.
 ///
 /// # Errors
-/// As [`gradient_step`], and if a sample lacks an advantage, a minibatch has no group, or `kl` needs a
-/// reference that has not scored the samples.
+/// As [`gradient_step`], and if a sample lacks an advantage, `minibatch` is 0, or `kl` needs a reference that
+/// has not scored the samples.
 pub fn update_policy(
     agent: &mut Agent,
     learner: &mut Learner,

@@ -41,12 +41,12 @@ pub enum Message {
     Observation,
     /// The environment's observation, followed by the answers of the roles before this one.
     WithEarlierAnswers {
-        /// The text of an answer, with `{role}` and `{answer}`.
+        /// The text for each answer, in which `{role}` and `{answer}` are filled in.
         answer: Cow<'static, str>,
     },
     /// The last answers of all other roles, and then what to do with them.
     OtherAnswers {
-        /// The text of an answer, with `{role}` and `{answer}`.
+        /// The text for each answer, in which `{role}` and `{answer}` are filled in.
         answer: Cow<'static, str>,
         /// What to do, in a team of two.
         request: Cow<'static, str>,

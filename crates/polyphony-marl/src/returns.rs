@@ -18,7 +18,8 @@ pub enum Credit {
     /// The mean of their returns, on the scale of the aligned mode.
     #[default]
     Mean,
-    /// The sum of their returns, `G^(n-1)` times as large.
+    /// The sum of their returns. With [`JointMode::Cross`](crate::JointMode::Cross), it is `G^(n-1)` times as
+    /// large as the mean, for `n` roles.
     Sum,
 }
 
@@ -69,12 +70,12 @@ fn discounted(node: &Node, discount: f64, reward: &dyn Fn(&Node, &Branch) -> f64
         .collect()
 }
 
-/// The credit of each of an agent's responses, given the returns of the node's joint actions.
-pub fn credits(node: &Node, agent: usize, returns: &[f64], credit: Credit) -> Vec<f64> {
-    let samples = node.groups[agent].samples.len();
+/// The credit of each of a role's responses, given the returns of the node's joint actions.
+pub fn credits(node: &Node, role: usize, returns: &[f64], credit: Credit) -> Vec<f64> {
+    let samples = node.groups[role].samples.len();
     let mut returns_by_response = vec![Vec::new(); samples];
     for (branch, value) in node.branches.iter().zip(returns) {
-        returns_by_response[branch.picks[agent]].push(*value);
+        returns_by_response[branch.picks[role]].push(*value);
     }
     let combine = |values: &Vec<f64>| match credit {
         Credit::Mean => mean(values),

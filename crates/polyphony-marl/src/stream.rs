@@ -22,8 +22,9 @@ pub struct StreamId {
     pub role: u16,
     /// The turn, counted from 0.
     pub turn: u16,
-    /// The number of the joint action that led to the node, among all that are possible; in an episode
-    /// with a protocol, the round.
+    /// The number of the joint action that led to the node, among all that are possible at the turn before.
+    /// In the episodes of an evaluation, the number of sampling passes of the turn so far: one per round of
+    /// the protocol, or one per role in a round whose roles answer in turn.
     pub branch: u32,
     /// The response's index among those to one prompt.
     pub sample: u32,
@@ -64,7 +65,8 @@ impl StreamId {
             .collect())
     }
 
-    /// Identifies the prompts of one task and role, which are run together.
+    /// The [`family`](polyphony_model::PromptGroup::family) of the prompts of one task and role, which are
+    /// run together because they begin alike.
     pub(crate) fn family(&self) -> u64 {
         u64::from(self.task) << 16 | u64::from(self.role)
     }

@@ -13,8 +13,9 @@ use crate::{
     tree::History,
 };
 
-/// A data set that an environment has started. Every task has been checked. First turns are cached up to a
-/// memory limit; a task beyond the limit is started again whenever it is played.
+/// A data set for whose tasks an environment has given the first observations. Every task has been checked.
+/// First turns are cached up to a memory limit; a task beyond the limit is started again whenever it is
+/// played.
 #[derive(Clone, Debug, Default)]
 pub struct StartedTasks {
     tasks: Vec<Task>,

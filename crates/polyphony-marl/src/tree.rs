@@ -52,7 +52,8 @@ impl SamplingPlan {
     /// If its last turn would have more joint actions than [`MAX_JOINT_ACTIONS`].
     pub fn validate_for(&self, roles: usize, turns: usize) -> Result<(), ConfigError> {
         let per_node = self.joint_actions(roles);
-        // Only the last turn is counted. It has more joint actions than all earlier turns together.
+        // Only the last turn is counted. If nodes have two or more joint actions, it has more of them than
+        // all earlier turns together.
         let last_turn = per_node.and_then(|n| n.checked_pow(u32::try_from(turns).ok()?));
         check(
             last_turn.is_some_and(|count| count <= MAX_JOINT_ACTIONS),

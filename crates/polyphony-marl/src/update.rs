@@ -1,6 +1,6 @@
-//! One agent's update: log-probabilities → loss → gradients → new weights. The loss is a callback: it is
-//! given the log-probabilities of one group, and the hidden states that the configuration requests, and returns
-//! the group's loss and its derivatives.
+//! One agent's update: log-probabilities → loss → gradients → new weights. The loss is a callback. It is
+//! given the log-probabilities of one group, and the hidden states that the configuration requests. It
+//! returns the group's loss and its derivatives.
 
 use polyphony_model::{
     LanguageModel, ModelError, PackedGroup, ScoredGroup, StreamKey, WeightGradients, score_group,
@@ -101,8 +101,8 @@ pub enum StepOutcome {
 /// What one agent's update did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpdateReport {
-    /// Groups that were left out because the loss does not depend on them. They are counted in every pass
-    /// through the buffer.
+    /// Groups that were left out because the loss does not depend on them. Each pass through the buffer
+    /// counts them again.
     pub skipped_groups: usize,
     /// Gradient steps taken.
     pub steps: usize,
@@ -182,8 +182,8 @@ pub fn gradient_step(
     Ok(StepOutcome::Taken { norm })
 }
 
-/// If every group of the buffer was skipped, scores one of them, so that the log-probabilities of training
-/// and rollout are compared at least once.
+/// If every group of the buffer was skipped, scores `group`, which is any of them, so that the
+/// log-probabilities of training and rollout are compared at least once. `None` is an empty buffer.
 ///
 /// # Errors
 /// As [`gradient_step`].
@@ -204,10 +204,12 @@ pub fn compare_if_all_idle(
     }
 }
 
-/// Splits the indices of a buffer's groups into minibatches. Each has at least `minibatch` groups, if there
-/// are that many, and all have nearly the same size: a small leftover minibatch would get a gradient step of its
-/// own, so its groups would count more than the others. A single pass follows the buffer's order; several passes each have a random order, drawn from
-/// `key`.
+/// Splits the indices of a buffer's groups into minibatches, for `epochs` passes over the buffer. Each
+/// minibatch has at least `minibatch` groups, if there are that many.
+///
+/// All minibatches have nearly the same size. A small leftover minibatch would get a gradient step of its
+/// own, so its groups would count more than the others. A single pass follows the buffer's order; several
+/// passes each have a random order, drawn from `key`.
 ///
 /// # Errors
 /// If `minibatch` is 0.
@@ -269,7 +271,7 @@ fn compare_logprobs(
         .iter()
         .zip(sampled)
         // A log-probability of training that is not finite is ignored here, since the update is skipped
-        // anyway. One of the rollout counts as an infinite difference.
+        // anyway. A log-probability of the rollout that is not finite counts as an infinite difference.
         .filter(|(trained, _)| trained.is_finite())
         .map(|(trained, sampled)| match sampled.is_finite() {
             true => f64::from((trained - sampled).abs()),

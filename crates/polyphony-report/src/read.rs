@@ -144,10 +144,14 @@ fn open(path: &Path, bound: u64) -> Result<Option<File>> {
     // Checks the opened file: the path may lead elsewhere by now.
     let found = file.metadata().map_err(ReportError::io("reading", path))?;
     if found.is_dir() {
-        return Err(refused("a directory: put the run's own file back, or leave this run out"));
+        return Err(refused(
+            "a directory: put the run's own file back, or leave this run out",
+        ));
     }
     if !found.is_file() {
-        return Err(refused("a device, a pipe or a socket: put the run's own file back, or leave this run out"));
+        return Err(refused(
+            "a device, a pipe or a socket: put the run's own file back, or leave this run out",
+        ));
     }
     if found.len() > bound {
         return Err(ReportError::TooLarge {

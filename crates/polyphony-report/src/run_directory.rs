@@ -19,9 +19,9 @@ use crate::{
     info::RunInfo,
     layout,
     metrics::{MetricCatalog, line, numbers},
+    read::check_regular,
     records::CheckpointedFile,
     run::{Run, catalog},
-    read::check_regular,
 };
 
 /// The folder of runs for which no path was given. They are numbered.

@@ -16,7 +16,10 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
-use polyphony_report::{FileLengths, FlatSettings, ReportError, RunDirectory, read_text, remove_unfinished, ron_options, settings, unfinished};
+use polyphony_report::{
+    FileLengths, FlatSettings, ReportError, RunDirectory, read_text, remove_unfinished,
+    ron_options, settings, unfinished,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{changeable::Changeable, observer::Best, recipe::Recipe};
@@ -373,7 +376,7 @@ fn way_out(run: &Path, path: &Path) -> String {
     let alternative = match previous {
         Some((steps, _)) => format!("use the one before it: resume with `--from {}`", name(*steps)),
         None => "no earlier one is kept, so the only other way is to resume with `--from start`, which trains all \
-                 steps again and removes the run's checkpoints and agents"
+                 steps again, removes the run's checkpoints and replaces its agents"
             .to_owned(),
     };
     format!(

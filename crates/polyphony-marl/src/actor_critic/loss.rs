@@ -17,14 +17,15 @@ pub fn value_loss(value: f64, at_rollout: f64, target: f64, clip: Option<f64>) -
         None => value,
     };
     let clipped_error = (clipped_value - target).powi(2);
-    // A larger error of the clipped value is a constant, without a gradient.
+    // If the clipped error is larger, the value lies outside the clipping range. The clipped value is then
+    // constant, so there is no gradient.
     match clipped_error > unclipped_error {
         true => (clipped_error, 0.0),
         false => (unclipped_error, 2.0 * (value - target)),
     }
 }
 
-/// A critic while a minibatch is differentiated.
+/// A critic's loss in a minibatch. It is given one group after the other, and sums up the head's gradients.
 pub(super) struct CriticLoss<'a> {
     head: &'a ValueHead,
     clip: Option<f64>,

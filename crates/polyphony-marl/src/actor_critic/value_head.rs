@@ -15,11 +15,11 @@ use crate::{
 /// The layers of a value head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeadShape {
-    /// `V = w · h + b`. It starts at 0.
+    /// `V = w · h + b`. All weights start at 0, so every value is 0 at first.
     #[default]
     Linear,
-    /// `V = w · tanh(W h + c) + b`, with as many hidden units as the state has elements. It starts at 0,
-    /// with `W` uniform within ±1/√D.
+    /// `V = w · tanh(W h + c) + b`, with as many hidden units as the state has elements. `W` starts with
+    /// uniform random numbers within ±1/√D. All other weights start at 0, so every value is 0 at first.
     Tanh,
 }
 

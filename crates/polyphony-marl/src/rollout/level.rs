@@ -17,7 +17,8 @@ use crate::{
 };
 
 impl RolloutContext<'_> {
-    /// Samples the responses of every role at each node.
+    /// Samples the responses of every role at each node. The result has a list per role, which has a list of
+    /// responses per node.
     pub(super) fn sample(
         &self,
         open: &[OpenNode<'_>],
@@ -58,7 +59,7 @@ impl RolloutContext<'_> {
     }
 
     /// Scores the joint actions of all nodes at once, so that a slow one does not hold up the others.
-    /// `samples` are the responses of every role at each node.
+    /// `samples` are what [`sample`](Self::sample) returned.
     pub(super) fn score<'b>(
         &self,
         open: Vec<OpenNode<'b>>,

@@ -30,8 +30,8 @@ pub(super) struct OpenNode<'a> {
     pub(super) index: u32,
     /// The index of the parent node on its level, and that of the joint action that led here.
     pub(super) parent: Option<(usize, usize)>,
-    /// The number of the joint action that led here, among all that are possible. It is part of the keys
-    /// of random streams.
+    /// The number of the joint action that led here, among all that are possible at the turn before; 0 at the
+    /// first turn. It is part of the keys of random streams.
     pub(super) branch: u32,
     /// The turns before it.
     pub(super) past: Vec<Turn>,

@@ -24,7 +24,7 @@ pub struct Challenge {
 
 /// How far a team got.
 pub struct Attempt {
-    /// The mean return of the last steps, as a fraction of the optimum.
+    /// The mean return of the last ten steps, as a fraction of the optimum.
     pub reached: f64,
     /// Steps taken.
     pub steps: usize,
@@ -78,8 +78,9 @@ impl Challenge {
         failures
     }
 
-    /// Learns the game with one seed, on one core: for such tiny models, distributing work to other cores
-    /// costs more time than it saves. `wrap` may wrap the algorithm in another one.
+    /// Learns the game with one seed, and stops once it is learned. It runs on one core: for such tiny
+    /// models, distributing work to other cores costs more time than it saves. `wrap` may wrap the algorithm
+    /// in another one.
     pub fn learn(
         &self,
         settings: &(dyn AlgorithmSettings + Sync),

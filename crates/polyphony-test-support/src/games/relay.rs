@@ -12,7 +12,7 @@ use super::number;
 ///
 /// At the first turn, only the scout sees the task's `secret`, which is `low` or `high`. The
 /// [number](number) of its answer is low (0) or high (1 or 2). The answer earns 0.5 if it agrees with the
-/// secret and −0.5 if not, which is a signal that is easy to find.
+/// secret and −0.5 if not. This reward depends on the scout alone, so it is easy to learn from.
 ///
 /// At the second turn, the runner reads whether the scout's number was low or high. The runner's answer
 /// earns 1 if it agrees with the secret and −1 if not.

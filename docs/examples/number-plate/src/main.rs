@@ -1,6 +1,6 @@
 //! Polyphony with your own environment and algorithm. Every command works with them:
 //!
-//! `cargo run -- train recipes/plates.ron --set environment.digits=3`
+//! `cargo run -- train recipes/plates.ron --set environment.digits=4`
 
 mod environment;
 mod rank;

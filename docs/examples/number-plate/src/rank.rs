@@ -2,8 +2,10 @@
 //!
 //! `A_g = w · (2 · rank_g / (G − 1) − 1)`: −w for the lowest credit of a group and w for the highest; equal
 //! credits share the mean of their ranks. Ranks have no unit, so a reward with large outliers does no harm.
-//! Each agent has a weight `w`. It follows 1 plus the fraction of the agent's groups that had nothing to
-//! rank, at the rate `patience`. A checkpoint saves the weights together with the state of the learners.
+//!
+//! Each agent has a weight `w`, which begins at 1. In each step it moves towards 1 plus the fraction of the
+//! agent's groups that have nothing to rank, because all their credits are equal. `patience` is the fraction
+//! of the way that it moves. A checkpoint saves the weights together with the state of the learners.
 //!
 //! Everything except ranks and weights reuses the public parts of `polyphony::marl`.
 
@@ -174,7 +176,7 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-/// Whether no response of a group ranks above another.
+/// Whether no response of a group ranks above another, so that all its advantages are 0.
 fn is_idle(group: &AgentGroup) -> bool {
     group.advantages().is_some_and(|advantages| are_zero(&advantages))
 }

@@ -290,13 +290,22 @@ fn permanent_refusals_fail_at_once_and_say_what_would_help() {
     );
     // A control character inside the key, which would make it whole if it were left out.
     let (first, last) = KEY.split_at(4);
-    let server = Server::start([Answer::refusal("404 Not Found", &format!("{first}\u{1}{last}"))]);
+    let server = Server::start([Answer::refusal(
+        "404 Not Found",
+        &format!("{first}\u{1}{last}"),
+    )]);
     let message = TestExpert::at(&server).suggest().unwrap_err();
-    assert!(!message.contains(KEY) && message.contains("\\u{1}"), "{message}");
+    assert!(
+        !message.contains(KEY) && message.contains("\\u{1}"),
+        "{message}"
+    );
     let long = "x".repeat(2 << 20);
     let server = Server::start(vec![Answer::refusal("200 OK", &long); 3]);
     let message = TestExpert::at(&server).suggest().unwrap_err();
-    assert!(message.contains("it has more than 1048576 bytes"), "{message}");
+    assert!(
+        message.contains("it has more than 1048576 bytes"),
+        "{message}"
+    );
     assert!(error::advice(StatusCode::UNAUTHORIZED, None, None).contains("`key_variable`"));
 }
 
