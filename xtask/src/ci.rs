@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::{
-    circles, edges, fuzz, links, names, packages, phrases,
+    circles, edges, files, fuzz, links, names, packages, phrases,
     process::{self, say},
     site,
     tools::{self, Tool},
@@ -175,7 +175,8 @@ fn cargo(arguments: &[&str]) -> Result<Outcome> {
 }
 
 fn links(metadata: &Metadata) -> Result<Outcome> {
-    outcome(&links::broken(&metadata.workspace_root)?)
+    let documents = files::tracked(&metadata.workspace_root, &["md"])?;
+    outcome(&links::broken(&documents)?)
 }
 
 /// Passes if there are no problems, or fails with a list of them.

@@ -5,36 +5,42 @@ use std::{collections::HashSet, fs};
 use anyhow::{Context as _, Result};
 use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
 
-use crate::files;
-
-/// The broken links of README, changelog and `docs`, each with its document: to files and headings that do
-/// not exist, and `[text][name]` without a definition of the name.
+/// The broken links of documents, each with its document: to files and headings that do not exist, and
+/// `[text][name]` without a definition of the name.
 ///
 /// # Errors
 /// If a document cannot be read.
-pub(crate) fn broken(root: &Utf8Path) -> Result<Vec<String>> {
-    let mut documents = vec![root.join("README.md"), root.join("CHANGELOG.md")];
-    documents.extend(files::below(&root.join("docs"), &["md"])?);
-    documents.sort();
+pub(crate) fn broken(documents: &[Utf8PathBuf]) -> Result<Vec<String>> {
     let mut broken = Vec::new();
     for document in documents {
-        let text = read(&document)?;
-        let folder = document.parent().unwrap_or(root);
-        for target in targets(&text) {
-            if let Some(reason) = problem(&document, folder, target)? {
-                broken.push(format!("{document} links to {target}, {reason}"));
+        let text = read(document)?;
+        let folder = document.parent().unwrap_or(Utf8Path::new(""));
+        for line in lines(&text).filter_map(Line::prose) {
+            for target in targets(line) {
+                if let Some(reason) = problem(document, folder, target)? {
+                    broken.push(format!("{document} links to {target}, {reason}"));
+                }
             }
+            let undefined = undefined(line, &text);
+            broken.extend(undefined.map(|name| format!("{document} does not define [{name}]")));
         }
-        let undefined = undefined(&text);
-        broken.extend(undefined.map(|name| format!("{document} does not define [{name}]")));
     }
     Ok(broken)
 }
 
 /// The text with the target of every link replaced by `change`.
 pub(crate) fn with_targets(text: &str, change: impl Fn(&str) -> String) -> String {
+    lines(text)
+        .map(|line| match line {
+            Line::Code(code) => code.to_owned(),
+            Line::Prose(prose) => replace_targets(prose, &change),
+        })
+        .collect()
+}
+
+fn replace_targets(line: &str, change: &impl Fn(&str) -> String) -> String {
     let mut changed = String::new();
-    let mut rest = text;
+    let mut rest = line;
     while let Some((before, after)) = rest.split_once("](") {
         let end = after.find(')').unwrap_or(after.len());
         let (target, after) = after.split_at(end);
@@ -46,9 +52,38 @@ pub(crate) fn with_targets(text: &str, change: impl Fn(&str) -> String) -> Strin
     changed + rest
 }
 
+/// A line of Markdown, with its line end.
+enum Line<'t> {
+    Prose(&'t str),
+    /// A line of a block of code, which has no links.
+    Code(&'t str),
+}
+
+impl<'t> Line<'t> {
+    fn prose(self) -> Option<&'t str> {
+        match self {
+            Self::Prose(line) => Some(line),
+            Self::Code(_) => None,
+        }
+    }
+}
+
+/// The lines of a text. Code is fenced, or indented by four spaces.
+fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    let mut is_fenced = false;
+    text.split_inclusive('\n').map(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_fenced ^= is_fence;
+        match is_fenced || is_fence || line.starts_with("    ") {
+            true => Line::Code(line),
+            false => Line::Prose(line),
+        }
+    })
+}
+
 /// The targets of Markdown links.
-fn targets(text: &str) -> impl Iterator<Item = &str> {
-    text.split("](")
+fn targets(line: &str) -> impl Iterator<Item = &str> {
+    line.split("](")
         .skip(1)
         .filter_map(|rest| rest.split(')').next())
 }
@@ -75,12 +110,10 @@ fn problem(document: &Utf8Path, folder: &Utf8Path, target: &str) -> Result<Optio
 
 /// The anchors of the headings of a document, as GitHub makes them.
 fn headings(text: &str) -> HashSet<String> {
-    let mut is_code = false;
     let mut names = HashSet::new();
-    for line in text.lines() {
-        is_code ^= line.starts_with("```");
+    for line in lines(text).filter_map(Line::prose) {
         let title = line.trim_start_matches('#');
-        if !is_code && line.starts_with('#') && title.starts_with(' ') {
+        if line.starts_with('#') && title.starts_with(' ') {
             names.insert(slug(title.trim()));
         }
     }
@@ -98,8 +131,8 @@ fn slug(title: &str) -> String {
 }
 
 /// The names in links of the form `[text][name]` that the document does not define.
-fn undefined(text: &str) -> impl Iterator<Item = &str> {
-    let names = text.split("][").skip(1);
+fn undefined<'t>(line: &'t str, text: &'t str) -> impl Iterator<Item = &'t str> {
+    let names = line.split("][").skip(1);
     let names = names.filter_map(|rest| rest.split(']').next());
     names.filter(move |name| {
         let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '-');
@@ -121,7 +154,6 @@ mod tests {
         let root = Utf8Path::from_path(folder.path()).unwrap();
         fs::create_dir_all(root.join("docs/deep")).unwrap();
         let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
-        write("CHANGELOG.md", "");
         write(
             "README.md",
             "[a](docs/a.md#one-step-more), ![b](b.png), [c](https://example.org), [d](#here) [x][y] [x][z]\n\n\
@@ -129,10 +161,11 @@ mod tests {
         );
         write(
             "docs/a.md",
-            "## One *step*, more\n[back](../README.md#gone) [e](b.md)",
+            "## One *step*, more\n[back](../README.md#gone) [e](b.md)\n```\n{}[x](y)\n```\n\n    a[x](z)\n",
         );
         write("docs/deep/c.md", "[up](../a.md#one-step-more) [f](a.md)");
-        let found = broken(root).unwrap();
+        let documents = ["README.md", "docs/a.md", "docs/deep/c.md"].map(|name| root.join(name));
+        let found = broken(&documents).unwrap();
         let expected = [
             "README.md links to b.png, which does not exist",
             "README.md does not define [y]",
@@ -148,9 +181,10 @@ mod tests {
 
     #[test]
     fn targets_are_replaced() {
-        let text = "[a](b) and ![c](d#e)";
+        let text = "[a](b) and ![c](d#e)\n```\nf[0](x)\n```\n    g[1](y)\n[h](i)";
         let changed = with_targets(text, |target| format!("<{target}>"));
-        assert_eq!(changed, "[a](<b>) and ![c](<d#e>)");
+        let expected = "[a](<b>) and ![c](<d#e>)\n```\nf[0](x)\n```\n    g[1](y)\n[h](<i>)";
+        assert_eq!(changed, expected);
         assert_eq!(with_targets("none", |_| unreachable!()), "none");
     }
 }

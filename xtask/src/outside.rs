@@ -96,7 +96,13 @@ fn point_at(manifest: &Path, root: &Path) -> Result<()> {
         "{} has no path to the crates",
         manifest.display()
     );
-    let changed = changed.replacen("[dependencies]\n", SHARED_FEATURES, 1);
+    let extended = changed.replacen("[dependencies]\n", SHARED_FEATURES, 1);
+    ensure!(
+        extended != changed,
+        "{} has no section [dependencies]",
+        manifest.display()
+    );
+    let changed = extended;
     Ok(fs::write(manifest, changed)?)
 }
 

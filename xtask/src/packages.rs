@@ -8,7 +8,7 @@ use cargo_metadata::{DependencyKind, Metadata, Package};
 use crate::process;
 
 /// The most keywords that crates.io accepts.
-const MOST_KEYWORDS: usize = 5;
+const MAX_KEYWORDS: usize = 5;
 
 /// The metadata that published packages lack.
 pub(crate) fn incomplete(metadata: &Metadata) -> Vec<String> {
@@ -58,8 +58,8 @@ fn lacks(package: &Package, metadata: &Metadata) -> Vec<String> {
     need(package.repository.is_some(), "has no `repository`");
     let count = package.keywords.len();
     need(
-        (1..=MOST_KEYWORDS).contains(&count),
-        &format!("has {count} `keywords`; it must have from 1 to {MOST_KEYWORDS}"),
+        (1..=MAX_KEYWORDS).contains(&count),
+        &format!("has {count} `keywords`; it must have from 1 to {MAX_KEYWORDS}"),
     );
     let readme = package.readme();
     need(readme.is_some(), "has no `readme`");

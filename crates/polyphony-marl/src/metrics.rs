@@ -342,7 +342,7 @@ pub fn update_metrics(
             key("approx_kl"),
             policy_stats.map(|stats| stats.approx_kl),
             "nats/token",
-            "Divergence of the trained policy from the one that sampled, estimated from the sampled tokens",
+            "Divergence of the policy that sampled from the trained one, estimated from the sampled tokens",
         ),
         Metric::new(
             key("clip_fraction"),

@@ -101,7 +101,7 @@ pub struct TokenTerm {
     pub derivative: f64,
     /// `ρ`: the token's probability under the policy that is trained, divided by that when it was sampled.
     pub ratio: f64,
-    /// `ρ − 1 − ln ρ`: an estimate of the divergence of the trained policy from the one that sampled, in nats
+    /// `ρ − 1 − ln ρ`: an estimate of the divergence of the policy that sampled from the trained one, in nats
     /// (Schulman's k3, *Approximating KL Divergence*, 2020).
     pub approx_kl: f64,
     /// Whether the objective clips the token.
@@ -206,7 +206,7 @@ impl PolicyLoss {
             loss: coefficient * kl - gain,
             derivative: coefficient * (1.0 - reference_gap.exp()) - gain_derivative,
             ratio,
-            approx_kl: ratio - 1.0 - log_ratio,
+            approx_kl: log_ratio.exp_m1() - log_ratio,
             clipped,
             kl: logprobs.reference.map(|_| kl),
         })

@@ -50,21 +50,18 @@ pub(crate) fn metric_name(name: &str) -> String {
     format!("{prefix}{}", renamed.map_or(last, |(_, new)| new))
 }
 
-/// Gives the metrics of a step their present names. If the line has a metric with the present name already,
-/// the other one keeps its name: it was added by a user's environment or algorithm.
+/// Whether an older program wrote a file with these metrics: the first of the renamed ones is in every step.
+/// In newer files, a metric with an old name was added by a user's environment or algorithm.
+pub(crate) fn is_old<'n>(names: impl IntoIterator<Item = &'n str>) -> bool {
+    let (old, _) = RENAMED_METRICS[0];
+    names.into_iter().any(|name| name == old)
+}
+
+/// Gives the metrics of a step their present names.
 pub(crate) fn rename_metrics(line: &mut Map<String, Value>) {
-    let is_old = |name: &String| metric_name(name) != *name;
-    if !line.keys().any(is_old) {
-        return;
-    }
-    let before = mem::take(line);
-    for (name, value) in &before {
-        let current = metric_name(name);
-        let name = match before.contains_key(&current) {
-            true => name.clone(),
-            false => current,
-        };
-        line.insert(name, value.clone());
+    if is_old(line.keys().map(String::as_str)) {
+        let before = mem::take(line).into_iter();
+        line.extend(before.map(|(name, value)| (metric_name(&name), value)));
     }
 }
 
@@ -165,7 +162,7 @@ fn data_set(source: &str) -> String {
 }
 
 /// The most roles whose models are listed. No older program had as many, but a file may name a million.
-const MOST_ROLES: usize = 16;
+const MAX_ROLES: usize = 16;
 
 /// The models of the key `team`: `Copies("a")`, `Each(["a","b"])` or `Shared("a")`.
 fn models(settings: &FlatSettings, roles: usize) -> Vec<String> {
@@ -175,7 +172,7 @@ fn models(settings: &FlatSettings, roles: usize) -> Vec<String> {
     let texts = team.split('"').skip(1).step_by(2).map(str::to_owned);
     let named: Vec<String> = texts.collect();
     match named.as_slice() {
-        [one] if team.starts_with("Copies(") => vec![one.clone(); roles.clamp(1, MOST_ROLES)],
+        [one] if team.starts_with("Copies(") => vec![one.clone(); roles.clamp(1, MAX_ROLES)],
         _ => named,
     }
 }

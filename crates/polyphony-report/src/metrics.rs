@@ -11,6 +11,8 @@ use polyphony_episode::{Metric, MetricKey, MetricValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::legacy;
+
 /// The prefix of metrics that depend on clocks or memory.
 const TIMING: &str = "timing";
 
@@ -128,14 +130,16 @@ impl MetricCatalog {
         is_changed
     }
 
-    /// The same catalog with other names for its patterns. If two patterns get the same name, the first one
-    /// stays.
-    pub(crate) fn renamed(self, name: impl Fn(&str) -> String) -> Self {
-        let mut patterns = IndexMap::new();
-        for (pattern, explanation) in self.patterns {
-            patterns.entry(name(&pattern)).or_insert(explanation);
+    /// The catalog with the present names of metrics, if an older program wrote it.
+    pub(crate) fn renamed(self) -> Self {
+        if !legacy::is_old(self.patterns.keys().map(String::as_str)) {
+            return self;
         }
-        Self { patterns }
+        let patterns = self.patterns.into_iter();
+        let renamed = patterns.map(|(pattern, info)| (legacy::metric_name(&pattern), info));
+        Self {
+            patterns: renamed.collect(),
+        }
     }
 
     /// Every pattern with its explanation.

@@ -256,7 +256,7 @@ pub fn evaluations(run: &Path) -> Result<Vec<EvaluationRecord>> {
 /// If the record cannot be read.
 pub(crate) fn catalog(run: &Path) -> Result<Option<MetricCatalog>> {
     let catalog: Option<MetricCatalog> = optional_json(&run.join(layout::CATALOG))?;
-    Ok(catalog.map(|catalog| catalog.renamed(legacy::metric_name)))
+    Ok(catalog.map(MetricCatalog::renamed))
 }
 
 #[cfg(test)]
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_run_of_an_older_program_is_read_and_reports_what_is_missing() {
-        let metrics = "{\"step\":1,\"return\":0.5,\"summarizer/gradient_norm\":1.0}\n";
+        let metrics = "{\"step\":1,\"sampled_tokens\":9,\"summarizer/gradient_norm\":1.0}\n";
         // As the program wrote it before it wrote run.json.
         let evaluation = r#"{"step":0,"protocol":"parallel","return":{"mean":1.0,"interval":null},"parts":{},"pass_at":{},"roles":{"summarizer":{"response_tokens":3.0,"truncated_share":0.0},"elaborator":{"response_tokens":null,"truncated_share":null}},"tasks":1,"samples":1,"skipped_episodes":0,"cut_episodes":0,"sampled_tokens":3,"read_tokens":4,"timing":{"secs":1.0,"tokens_per_sec":3.0,"secs_per_task":1.0},"episodes":[{"task":"a","return":1.0,"parts":{},"solved":null,"turns":[["x","y"]]}]}"#;
         let folder = written(&[

@@ -347,7 +347,15 @@ fn find(registry: &Registry, which: Option<&str>) -> Result<(String, String)> {
     let path = PathBuf::from(which);
     if !path.exists() {
         let names: Vec<&str> = registry.recipes().map(|recipe| recipe.name).collect();
-        let nearest = explain::nearest(which, &names);
+        // What recipes of a single agent were called.
+        let renamed = which
+            .strip_suffix("-solo")
+            .map(|team| format!("{team}-single-agent"));
+        let renamed = names
+            .iter()
+            .copied()
+            .find(|name| renamed.as_deref() == Some(name));
+        let nearest = renamed.or_else(|| explain::nearest(which, &names));
         bail!(
             "`{which}` is neither a recipe that ships with this program ({}) nor a file that exists{}",
             names.join(", "),

@@ -25,25 +25,25 @@ pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
     output: &mut dyn Write,
     mut answer: impl FnMut(usize, Q) -> Result<A>,
 ) -> Result<()> {
-    let (label, reader): (String, Box<dyn BufRead>) = if input == Path::new("-") {
+    let (label, mut reader): (String, Box<dyn BufRead>) = if input == Path::new("-") {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
         let label = input.display().to_string();
         let file = File::open(input).with_context(|| format!("opening {label}"))?;
         (label, Box::new(BufReader::new(file)))
     };
-    let mut reader = reader;
     let mut count = 0;
     for number in 1.. {
         let context = || format!("{label}, line {number}");
-        let mut line = String::new();
+        let mut bytes = Vec::new();
         let mut start = reader.by_ref().take(MAX_LINE_BYTES + 1);
-        if start.read_line(&mut line).with_context(context)? == 0 {
+        if start.read_until(b'\n', &mut bytes).with_context(context)? == 0 {
             break;
         }
-        if line.len() as u64 > MAX_LINE_BYTES {
+        if bytes.len() as u64 > MAX_LINE_BYTES {
             return Err(anyhow!("it has more than {MAX_LINE_BYTES} bytes")).with_context(context);
         }
+        let line = String::from_utf8(bytes).with_context(context)?;
         if line.trim().is_empty() {
             continue;
         }

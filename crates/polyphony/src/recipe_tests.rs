@@ -200,6 +200,10 @@ fn an_unknown_recipe_lists_the_names_that_exist() {
         shipped().iter().all(|recipe| error.contains(recipe.name)),
         "{error}"
     );
+    let renamed = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &[]);
+    let error = renamed.unwrap_err().to_string();
+    let end = "did you mean `tldr-qwen3-single-agent`?";
+    assert!(error.ends_with(end), "{error}");
 }
 
 #[test]

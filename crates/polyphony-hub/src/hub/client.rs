@@ -24,20 +24,20 @@ use super::{
 use crate::{digest::Sha256Digest, error::HubError};
 
 /// The maximum length of an answer about a repository, in bytes.
-const MOST_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// How much of a refusal's body is read, in bytes.
-const MOST_REFUSAL_BYTES: u64 = 1 << 16;
+const MAX_REFUSAL_BYTES: u64 = 1 << 16;
 
 /// The maximum number of redirects.
-const MOST_REDIRECTS: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 
 /// The maximum number of pages of a list that are read, and of names that are taken from them.
-const MOST_PAGES: usize = 20;
-const MOST_NAMES: usize = 1000;
+const MAX_PAGES: usize = 20;
+const MAX_NAMES: usize = 1000;
 
 /// The maximum length of a quotation from the hub's answer in an error, in characters.
-const MOST_QUOTED: usize = 500;
+const MAX_QUOTED: usize = 500;
 
 /// The longest wait before a retry. If the hub asks for a longer wait, the request is not retried.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -212,7 +212,7 @@ impl<'a> HubClient<'a> {
         );
         let mut next = Some(self.address(&path)?);
         let mut names = Vec::new();
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let Some(address) = next.take() else { break };
             let response = self.send(&HubRequest {
                 kind: RequestKind::Files,
@@ -228,7 +228,7 @@ impl<'a> HubClient<'a> {
             let files = entries.into_iter().filter(|entry| entry.kind == "file");
             let paths = files.map(|entry| entry.path);
             names.extend(paths.filter(|path| is_gguf(path) && is_path(path)));
-            if names.len() >= MOST_NAMES {
+            if names.len() >= MAX_NAMES {
                 break;
             }
         }
@@ -308,7 +308,7 @@ impl<'a> HubClient<'a> {
         let mut address = request.address.clone();
         let usual_deadline = || Instant::now() + self.settings.time_limit;
         let deadline = request.deadline.unwrap_or_else(usual_deadline);
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let mut message = match request.body {
                 Some(body) => Request::post(&address, "application/json", body),
                 None => Request::get(&address),
@@ -360,8 +360,8 @@ impl<'a> HubClient<'a> {
     }
 
     fn read_json<T: DeserializeOwned>(&self, response: Response) -> Result<T, Failure> {
-        let text = response.read_up_to(MOST_BYTES + 1)?;
-        if text.len() as u64 > MOST_BYTES {
+        let text = response.read_up_to(MAX_BYTES + 1)?;
+        if text.len() as u64 > MAX_BYTES {
             return Err(Failure::Protocol {
                 what: "more than 16 MiB of JSON",
                 source: None,
@@ -383,7 +383,7 @@ impl<'a> HubClient<'a> {
         let (code, message) = (header("X-Error-Code"), header("X-Error-Message"));
         let seconds = header("Retry-After").and_then(|value| value.trim().parse().ok());
         let status = response.status();
-        let body = response.read_up_to(MOST_REFUSAL_BYTES).unwrap_or_default();
+        let body = response.read_up_to(MAX_REFUSAL_BYTES).unwrap_or_default();
         let message_in_body = || {
             let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
             Some(body["error"].as_str()?.to_owned())
@@ -405,7 +405,7 @@ impl<'a> HubClient<'a> {
             Some(token) => text.replace(token, "<token>"),
             None => text.to_owned(),
         };
-        match text.char_indices().nth(MOST_QUOTED) {
+        match text.char_indices().nth(MAX_QUOTED) {
             Some((end, _)) => format!("{}…", &text[..end]),
             None => text,
         }

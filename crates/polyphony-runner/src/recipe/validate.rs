@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Steps are numbered with 32 bits; evaluation uses the last number.
-const MOST_STEPS: usize = u32::MAX as usize - 1;
+const MAX_STEPS: usize = u32::MAX as usize - 1;
 
 /// Longer than any model's context.
-const MOST_NEW_TOKENS: usize = 1 << 24;
+const MAX_NEW_TOKENS: usize = 1 << 24;
 
 impl Recipe {
     /// Checks every number, and everything else that does not depend on the environment.
@@ -82,13 +82,13 @@ impl Recipe {
             }
         }
         for (path, value, most) in [
-            ("max_new_tokens", self.max_new_tokens, MOST_NEW_TOKENS),
-            ("steps", self.steps, MOST_STEPS),
+            ("max_new_tokens", self.max_new_tokens, MAX_NEW_TOKENS),
+            ("steps", self.steps, MAX_STEPS),
             ("evaluation.samples", self.evaluation.samples, MAX_SAMPLES),
             (
                 "evaluation.every",
                 self.evaluation.every.unwrap_or(1),
-                MOST_STEPS,
+                MAX_STEPS,
             ),
         ] {
             if !(1..=most).contains(&value) {

@@ -103,7 +103,10 @@ impl Environment for Plates {
 
 /// The fraction of a text's characters that are of the wanted kind; 0 for an empty text.
 fn fraction(text: &str, is_wanted: impl Fn(char) -> bool) -> f64 {
-    let matches = text.chars().filter(|&character| is_wanted(character)).count();
+    let matches = text
+        .chars()
+        .filter(|&character| is_wanted(character))
+        .count();
     matches as f64 / text.chars().count().max(1) as f64
 }
 
@@ -130,6 +133,13 @@ mod tests {
         assert_eq!(reward("ULM", "123").total(), 3.0);
         assert_eq!(reward("UL1", "123").part("letters"), Some(2.0 / 3.0));
         assert_eq!(reward("ULM", "").part("lengths"), Some((1.0 + 0.25) / 2.0));
-        assert!(NumberPlate { letters: 0, digits: 0 }.build().is_err());
+        assert!(
+            NumberPlate {
+                letters: 0,
+                digits: 0
+            }
+            .build()
+            .is_err()
+        );
     }
 }

@@ -56,7 +56,8 @@ impl AlgorithmSettings for RankBased {
     }
 
     fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
-        self.sampling_plan().validate_for(spec.roles.len(), spec.horizon)
+        self.sampling_plan()
+            .validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, _roles: usize) -> String {
@@ -178,7 +179,9 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
 
 /// Whether no response of a group ranks above another, so that all its advantages are 0.
 fn is_idle(group: &AgentGroup) -> bool {
-    group.advantages().is_some_and(|advantages| are_zero(&advantages))
+    group
+        .advantages()
+        .is_some_and(|advantages| are_zero(&advantages))
 }
 
 /// The correlation of a role's advantages with its credits; NaN if one of them does not vary.
@@ -197,7 +200,10 @@ fn correlation(pairs: &[(f64, f64)]) -> f64 {
     let mean = |value: fn(&(f64, f64)) -> f64| pairs.iter().map(value).sum::<f64>() / count;
     let (x, y) = (mean(|pair| pair.0), mean(|pair| pair.1));
     let sum = |product: &dyn Fn(f64, f64) -> f64| -> f64 {
-        pairs.iter().map(|pair| product(pair.0 - x, pair.1 - y)).sum()
+        pairs
+            .iter()
+            .map(|pair| product(pair.0 - x, pair.1 - y))
+            .sum()
     };
     sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt()
 }
