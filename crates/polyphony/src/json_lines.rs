@@ -47,7 +47,7 @@ pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
         if line.trim().is_empty() {
             continue;
         }
-        let object = serde_json::from_str(line.trim_end())
+        let object = serde_json::from_str(line.trim_end_matches(['\n', '\r']))
             .map_err(explain)
             .with_context(context)?;
         write(output, &answer(count, object).with_context(context)?)?;
