@@ -263,6 +263,7 @@ mod tests {
         for (name, text) in files {
             write(&root.join(name), text).unwrap();
         }
+        process::run(Command::new("git").args(["init", "-q"]).current_dir(root)).unwrap();
         folder
     }
 

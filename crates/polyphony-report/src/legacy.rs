@@ -277,13 +277,15 @@ mod tests {
             let current = current.replace("writer/", "writer/turn_2/");
             assert_eq!(metric_name(old), current);
         }
-        let line =
-            json!({"step": 1, "a/clipped_share": 0.5, "a/grad_norm": 1, "a/gradient_norm": 2});
-        let mut line = line.as_object().unwrap().clone();
-        rename_metrics(&mut line);
-        let expected =
-            json!({"step": 1, "a/clip_fraction": 0.5, "a/grad_norm": 1, "a/gradient_norm": 2});
-        assert_eq!(Value::Object(line), expected);
+        let old = json!({"step": 1, "sampled_tokens": 9, "a/clipped_share": 0.5});
+        let renamed = json!({"step": 1, "completion_tokens": 9, "a/clip_fraction": 0.5});
+        // A user's own metric beside ours.
+        let new = json!({"step": 1, "completion_tokens": 9, "game/response_tokens": 0.5});
+        for (line, expected) in [(&old, &renamed), (&new, &new)] {
+            let mut line = line.as_object().unwrap().clone();
+            rename_metrics(&mut line);
+            assert_eq!(Value::Object(line), *expected);
+        }
     }
 
     #[test]

@@ -238,7 +238,7 @@ fn an_answer_that_makes_no_sense_is_asked_for_again_with_another_seed() {
     let server = Server::start([garbage.clone(), garbage.clone(), garbage]);
     let message = TestExpert::at(&server).suggest().unwrap_err();
     let expected = "the expert at URL answered without a suggestion for every agent: it is not a \
-                    chat completion (expected value at line 1 column 1); it answered: <p> x </p>; \
+                    chat completion (expected value at line 1 column 1); it answered: <p>\\u{0} x </p>; \
                     another `model` may follow the instructions better (tried 3×)";
     assert_eq!(message, expected);
 }
