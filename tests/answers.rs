@@ -4,20 +4,20 @@ use polyphony_model::sequence_logprobs;
 use polyphony_test_support::{chat_model, fixture, load};
 use serde_json::{Value, json};
 
-use crate::command::{Place, json_lines, python, text};
+use crate::command::{TestDir, json_lines, python, text};
 
 #[test]
 fn score_prints_reward_and_parts_for_every_line() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let rows = include_str!("../crates/polyphony-env/fixtures/writing.jsonl");
     let rows: Vec<Value> = json_lines(rows).into_iter().step_by(10).collect();
     let lines: Vec<String> = rows
         .iter()
         .map(|row| json!({"responses": [row["first"], row["second"]]}).to_string())
         .collect();
-    place.write("in.jsonl", lines.join("\n"));
+    dir.write("in.jsonl", lines.join("\n"));
     for environment in ["tldr", "arxiv"] {
-        let printed = place.succeed(&["score", "--env", environment, "--input", "in.jsonl"]);
+        let printed = dir.succeed(&["score", "--env", environment, "--input", "in.jsonl"]);
         let scores = json_lines(&printed);
         assert_eq!(scores.len(), rows.len());
         for (score, row) in scores.iter().zip(&rows) {
@@ -38,7 +38,7 @@ fn score_prints_reward_and_parts_for_every_line() {
 
 #[test]
 fn score_runs_programs_against_the_tests_of_their_task() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let rows = include_str!("../crates/polyphony-env/fixtures/coding.jsonl");
     let rows: Vec<Value> = json_lines(rows).into_iter().step_by(12).collect();
     let lines: Vec<String> = rows
@@ -46,7 +46,7 @@ fn score_runs_programs_against_the_tests_of_their_task() {
         .map(|row| json!({"task_id": row["task_id"], "responses": [row["aux"], row["main"]]}))
         .map(|line| line.to_string())
         .collect();
-    place.write("in.jsonl", lines.join("\n"));
+    dir.write("in.jsonl", lines.join("\n"));
     let python = python();
     let score = |words: &[&str]| {
         let problems = concat!(
@@ -64,12 +64,12 @@ fn score_runs_programs_against_the_tests_of_their_task() {
     };
     let run = score(&["--input", "in.jsonl"]);
     let run: Vec<&str> = run.iter().map(String::as_str).collect();
-    let scores = json_lines(&place.succeed(&run));
+    let scores = json_lines(&dir.succeed(&run));
     assert_eq!(scores.len(), rows.len());
     for (score, row) in scores.iter().zip(&rows) {
         let (reward, expected) = (&score["reward"], &row["reward"]);
-        let gap = reward.as_f64().unwrap() - expected.as_f64().unwrap();
-        assert!(gap.abs() < 1e-6, "{row}: {score}");
+        let difference = reward.as_f64().unwrap() - expected.as_f64().unwrap();
+        assert!(difference.abs() < 1e-6, "{row}: {score}");
     }
 
     let wrong = [
@@ -84,18 +84,18 @@ fn score_runs_programs_against_the_tests_of_their_task() {
         ),
     ];
     for (line, expected) in wrong {
-        place.write("wrong.jsonl", line);
+        dir.write("wrong.jsonl", line);
         let run = score(&["--input", "wrong.jsonl"]);
         let run: Vec<&str> = run.iter().map(String::as_str).collect();
         let (first, rest) = expected.split_once(": ").unwrap();
-        place.refuse(&run, &[first, rest]);
+        dir.refuse(&run, &[first, rest]);
     }
     let coding = ["score", "--env", "coding", "--python", &python];
-    place.refuse(
+    dir.refuse(
         &[&coding[..], &["--input", "in.jsonl"]].concat(),
         &["in.jsonl, line 1", "there is no --tasks", "has no field `"],
     );
-    place.refuse(
+    dir.refuse(
         &[
             "score", "--env", "tldr", "--tasks", "x", "--input", "in.jsonl",
         ],
@@ -105,28 +105,28 @@ fn score_runs_programs_against_the_tests_of_their_task() {
 
 #[test]
 fn logprobs_needs_no_tokenizer_and_prints_all_but_the_first() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let model = fixture("tiny-llama");
     let sequences = [vec![5, 6, 7, 8], vec![200], vec![1, 255, 0]];
     let lines = sequences
         .iter()
         .map(|ids| json!({"ids": ids}).to_string() + "\n");
-    place.write("in.jsonl", lines.collect::<String>());
-    let printed = place.succeed(&["logprobs", "--model", text(&model), "--input", "in.jsonl"]);
+    dir.write("in.jsonl", lines.collect::<String>());
+    let printed = dir.succeed(&["logprobs", "--model", text(&model), "--input", "in.jsonl"]);
     let answers = json_lines(&printed);
     assert_eq!(answers.len(), 3);
     let loaded = load(&model);
     for (answer, ids) in answers.iter().zip(&sequences) {
         assert_eq!(answer.as_object().unwrap().len(), 1);
-        let own: Vec<f32> = serde_json::from_value(answer["logprobs"].clone()).unwrap();
-        assert_eq!(own, sequence_logprobs(&loaded, ids).unwrap());
+        let logprobs: Vec<f32> = serde_json::from_value(answer["logprobs"].clone()).unwrap();
+        assert_eq!(logprobs, sequence_logprobs(&loaded, ids).unwrap());
     }
 }
 
 #[test]
 fn generate_continues_token_ids_without_a_tokenizer() {
-    let place = Place::new();
-    place.write("in.jsonl", "{\"ids\": [5, 6, 7]}\n{\"ids\": [9]}\n");
+    let dir = TestDir::new();
+    dir.write("in.jsonl", "{\"ids\": [5, 6, 7]}\n{\"ids\": [9]}\n");
     let model = fixture("tiny-llama");
     let flags = [
         "--input",
@@ -137,7 +137,7 @@ fn generate_continues_token_ids_without_a_tokenizer() {
         "40",
     ];
     let arguments = [&["generate", "--model", text(&model)], &flags[..]].concat();
-    let answers = json_lines(&place.succeed(&arguments));
+    let answers = json_lines(&dir.succeed(&arguments));
     assert_eq!(answers.len(), 2);
     for answer in answers {
         let keys: Vec<&String> = answer.as_object().unwrap().keys().collect();
@@ -152,45 +152,49 @@ fn generate_continues_token_ids_without_a_tokenizer() {
 
 #[test]
 fn generate_answers_a_prompt_through_the_chat_template() {
-    let place = Place::new();
-    let model = place.path("model");
+    let dir = TestDir::new();
+    let model = dir.path("model");
     chat_model(&model, 1024);
-    let ask = |more: &[&str]| {
+    let answer = |more: &[&str]| {
         let arguments = ["generate", "--model", "model", "--prompt", "the cat"];
-        json_lines(&place.succeed(&[&arguments, more].concat())).remove(0)
+        json_lines(&dir.succeed(&[&arguments, more].concat())).remove(0)
     };
     let long = ["--max-new-tokens", "800"];
-    let free = ask(&[&long[..], &["--ignore-eos"]].concat());
+    let unstopped = answer(&[&long[..], &["--ignore-eos"]].concat());
     assert_eq!(
-        (free["ids"].as_array().unwrap().len(), &free["finish"]),
+        (
+            unstopped["ids"].as_array().unwrap().len(),
+            &unstopped["finish"]
+        ),
         (800, &json!("length"))
     );
-    assert!(!free["text"].as_str().unwrap().is_empty());
+    assert!(!unstopped["text"].as_str().unwrap().is_empty());
 
-    // Some token of this many ends the response; up to there nothing changes.
-    let ids: Vec<u32> = serde_json::from_value(free["ids"].clone()).unwrap();
+    // One of these 800 tokens is an end token. Without `--ignore-eos` the response ends there, and the tokens
+    // before it are the same.
+    let ids: Vec<u32> = serde_json::from_value(unstopped["ids"].clone()).unwrap();
     let end = ids
         .iter()
         .position(|&id| id == 2)
-        .expect("this seed draws an end token");
-    let stopped = ask(&long);
+        .expect("this seed samples an end token");
+    let stopped = answer(&long);
     assert_eq!(stopped["ids"], json!(ids[..=end]));
     assert_eq!(stopped["finish"], "stop");
     assert!(!stopped["text"].as_str().unwrap().contains("<|im_end|>"));
 
-    assert_eq!(ask(&long), stopped, "the seed is fixed");
-    let other = ask(&["--max-new-tokens", "4", "--ignore-eos", "--seed", "1"]);
-    assert_ne!(other["ids"], json!(ids[..4]));
+    assert_eq!(answer(&long), stopped, "the seed is fixed");
+    let other_seed = answer(&["--max-new-tokens", "4", "--ignore-eos", "--seed", "1"]);
+    assert_ne!(other_seed["ids"], json!(ids[..4]));
 }
 
 #[test]
-fn models_lists_what_is_known_and_where() {
-    let place = Place::new();
-    let listed = json_lines(&place.succeed(&["models"]));
-    assert_eq!(listed[0]["name"], "smollm2-135m");
-    assert_eq!(listed[0]["cached"], false);
+fn models_lists_known_models_and_their_paths() {
+    let dir = TestDir::new();
+    let models = json_lines(&dir.succeed(&["models"]));
+    assert_eq!(models[0]["name"], "smollm2-135m");
+    assert_eq!(models[0]["cached"], false);
     assert_eq!(
-        listed[0]["path"],
-        text(&place.path("cache/models/smollm2-135m"))
+        models[0]["path"],
+        text(&dir.path("cache/models/smollm2-135m"))
     );
 }

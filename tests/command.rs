@@ -1,4 +1,4 @@
-//! Starting the `polyphony` command as users and scripts do.
+//! Starts the `polyphony` command as users and scripts do.
 
 use std::{
     fs,
@@ -12,38 +12,38 @@ use tempfile::TempDir;
 /// The program.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_polyphony");
 
-/// The path of a Python for the sandbox, which the command does not find by itself: see [`Place`].
-/// Python is asked, since what is on the search path may be a script that looks for it in turn.
+/// The path of a Python for the sandbox, which the command does not find by itself: see [`TestDir`].
+/// Python itself reports the path, because `python3` on the search path may be a script that looks for it.
 pub(crate) fn python() -> String {
-    let asked = Command::new("python3")
+    let output = Command::new("python3")
         .args(["-c", "import sys; print(sys.executable)"])
         .output();
-    let asked = asked.expect("the sandbox needs a python3");
-    String::from_utf8(asked.stdout).unwrap().trim().to_owned()
+    let output = output.expect("the sandbox needs a python3");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A folder for one test's files, which is where the command runs. Its cache is empty, and programs
+/// A temporary folder for the files of one test, in which the command runs. Its cache is empty, and programs
 /// that could download something are not found.
-pub(crate) struct Place {
+pub(crate) struct TestDir {
     folder: TempDir,
 }
 
-/// How a command ended.
+/// The output of a command, and whether it succeeded.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct CommandResult {
     pub(crate) succeeded: bool,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl Place {
+impl TestDir {
     pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    /// The path of something in the folder.
+    /// The path of a file in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -71,19 +71,19 @@ impl Place {
 
     /// Everything in the folder, relative to it, sorted.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        fn walk(path: &Path, found: &mut Vec<PathBuf>) {
+        fn walk(path: &Path, paths: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(path).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
-                    walk(&path, found);
+                    walk(&path, paths);
                 }
-                found.push(path);
+                paths.push(path);
             }
         }
-        let mut found = Vec::new();
-        walk(self.folder.path(), &mut found);
+        let mut paths = Vec::new();
+        walk(self.folder.path(), &mut paths);
         let relative = |path: PathBuf| path.strip_prefix(&self.folder).unwrap().to_owned();
-        let mut files: Vec<PathBuf> = found.into_iter().map(relative).collect();
+        let mut files: Vec<PathBuf> = paths.into_iter().map(relative).collect();
         files.sort();
         files
     }
@@ -101,43 +101,43 @@ impl Place {
     }
 
     /// Runs the command.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> CommandResult {
         self.command(arguments).output().unwrap().into()
     }
 
-    /// Runs the command, which must succeed; gives back what it printed.
+    /// Runs the command, which must succeed, and returns its output.
     #[track_caller]
     pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
-        let ended = self.run(arguments);
-        assert!(ended.succeeded, "{arguments:?}: {}", ended.stderr);
-        ended.stdout
+        let result = self.run(arguments);
+        assert!(result.succeeded, "{arguments:?}: {}", result.stderr);
+        result.stdout
     }
 
-    /// Runs the command, which must fail with an error that holds all of `expected`, print nothing
-    /// and leave the folder as it was.
+    /// Runs the command, which must fail with an error that contains all of `expected`, print nothing, and
+    /// leave the folder unchanged.
     #[track_caller]
     pub(crate) fn refuse(&self, arguments: &[&str], expected: &[&str]) {
         let before = self.files();
-        let ended = self.run(arguments);
-        assert!(!ended.succeeded, "{arguments:?} must not succeed");
-        // The command line's parser and the program word their errors alike.
-        let message = ended
+        let result = self.run(arguments);
+        assert!(!result.succeeded, "{arguments:?} must not succeed");
+        // Errors of the argument parser and of the program begin in the same way.
+        let message = result
             .stderr
             .split_once("error: ")
             .map(|(_, message)| message);
-        let message = message.unwrap_or_else(|| panic!("no error in: {}", ended.stderr));
+        let message = message.unwrap_or_else(|| panic!("no error in: {}", result.stderr));
         for part in expected {
             assert!(
                 message.contains(part),
                 "{arguments:?}: {message}\nlacks: {part}"
             );
         }
-        assert_eq!(ended.stdout, "", "{arguments:?}");
+        assert_eq!(result.stdout, "", "{arguments:?}");
         assert_eq!(self.files(), before, "{arguments:?} left something behind");
     }
 }
 
-impl From<Output> for Ended {
+impl From<Output> for CommandResult {
     fn from(output: Output) -> Self {
         Self {
             succeeded: output.status.success(),

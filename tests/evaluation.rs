@@ -5,12 +5,12 @@ use std::{fs, process::Stdio};
 use serde_json::Value;
 
 use crate::{
-    command::{Place, json_lines, python},
+    command::{TestDir, json_lines, python},
     training_run::{self, untimed},
 };
 
-/// Figures without what depends on clocks.
-fn figures(printed: &str) -> Value {
+/// The printed metrics, without those that depend on clocks.
+fn untimed_metrics(printed: &str) -> Value {
     let mut object = json_lines(printed).remove(0);
     let timing = object.as_object_mut().unwrap().shift_remove("timing");
     assert!(timing.unwrap()["secs"].as_f64().unwrap() > 0.0);
@@ -18,11 +18,11 @@ fn figures(printed: &str) -> Value {
 }
 
 #[test]
-fn evaluation_during_training_changes_nothing_of_it() {
-    let place = training_run::place();
+fn evaluation_during_training_does_not_affect_it() {
+    let dir = training_run::test_dir();
     let train = |run: &str, every: &str| {
         let every = format!("evaluation.every={every}");
-        place.succeed(&[
+        dir.succeed(&[
             "train",
             "recipe.ron",
             "--run-dir",
@@ -35,26 +35,26 @@ fn evaluation_during_training_changes_nothing_of_it() {
     };
     train("without", "None");
     train("with", "1");
-    let lines = |run: &str, file: &str| untimed(&place, &format!("{run}/{file}"));
+    let lines = |run: &str, file: &str| untimed(&dir, &format!("{run}/{file}"));
     assert_eq!(
         lines("with", "metrics.jsonl"),
         lines("without", "metrics.jsonl")
     );
     for file in ["rollouts.jsonl", "agents/summarizer/model.safetensors"] {
-        let bytes = |run: &str| fs::read(place.path(run).join(file)).unwrap();
+        let bytes = |run: &str| fs::read(dir.path(run).join(file)).unwrap();
         assert!(bytes("with") == bytes("without"), "{file} differs");
     }
-    let judged = lines("with", "evaluations.jsonl");
-    assert_eq!(judged.len(), 5);
+    let evaluations = lines("with", "evaluations.jsonl");
+    assert_eq!(evaluations.len(), 5);
     assert_eq!(
-        [&judged[0], &judged[4]],
+        [&evaluations[0], &evaluations[4]],
         [
             &lines("without", "evaluations.jsonl")[0],
             &lines("without", "evaluations.jsonl")[1]
         ]
     );
-    // Each evaluation is of the team at that step.
-    let returns: Vec<Value> = place
+    // Every evaluation is of the team at its step, so the returns change.
+    let returns: Vec<Value> = dir
         .read_lines("with/evaluations.jsonl")
         .iter()
         .map(|line| line["return"]["mean"].clone())
@@ -66,42 +66,38 @@ fn evaluation_during_training_changes_nothing_of_it() {
 }
 
 #[test]
-fn a_trained_team_is_judged_as_at_the_end_of_its_training() {
-    let place = training_run::place();
-    place.succeed(&["train", "recipe.ron", "--run-dir", "run"]);
+fn evaluating_a_trained_team_repeats_the_last_evaluation_of_its_run() {
+    let dir = training_run::test_dir();
+    dir.succeed(&["train", "recipe.ron", "--run-dir", "run"]);
     let eval =
-        |more: &[&str]| figures(&place.succeed(&[&["eval", "--team", "run"], more].concat()));
-    let own = eval(&[]);
-    assert_eq!(own, eval(&[]));
-    let mut last = place.read_lines("run/evaluations.jsonl").pop().unwrap();
-    for left_out in ["timing", "episodes"] {
-        last.as_object_mut().unwrap().shift_remove(left_out);
+        |more: &[&str]| untimed_metrics(&dir.succeed(&[&["eval", "--team", "run"], more].concat()));
+    let evaluation = eval(&[]);
+    assert_eq!(evaluation, eval(&[]));
+    let mut last = dir.read_lines("run/evaluations.jsonl").pop().unwrap();
+    for key in ["timing", "episodes"] {
+        last.as_object_mut().unwrap().shift_remove(key);
     }
-    assert_eq!(own, last);
-    let other = eval(&["--set", "seed=8"]);
-    assert_ne!(own["return"], other["return"]);
-    // The recipe of its training is kept too.
-    eval(&["--run-dir", "kept"]);
-    assert_eq!(
-        place.read("kept/training.ron"),
-        place.read("run/recipe.ron")
-    );
+    assert_eq!(evaluation, last);
+    let other_seed = eval(&["--set", "seed=8"]);
+    assert_ne!(evaluation["return"], other_seed["return"]);
+    // The recipe of the training run is saved too.
+    eval(&["--run-dir", "saved"]);
+    assert_eq!(dir.read("saved/training.ron"), dir.read("run/recipe.ron"));
     assert!(
-        place
-            .read("kept/recipe.ron")
+        dir.read("saved/recipe.ron")
             .contains("run/agents/elaborator")
     );
-    // It is the team at the end of that run, and so the run's own last evaluation.
-    let rows = json_lines(&place.succeed(&["compare", "run", "kept"]));
+    // It evaluated the team at the end of that run, so it equals the last evaluation of the run.
+    let rows = json_lines(&dir.succeed(&["compare", "run", "saved"]));
     assert_eq!(rows.len(), 2, "{rows:?}");
     assert_eq!(rows[1]["runs"], serde_json::json!(["run"]));
-    place.refuse(
-        &["eval", "--team", "run", "--run-dir", "kept"],
-        &["kept exists already"],
+    dir.refuse(
+        &["eval", "--team", "run", "--run-dir", "saved"],
+        &["saved exists already"],
     );
 }
 
-/// What makes a baseline short, with an environment's own changes.
+/// Recipes, each with the changes that its environment needs in a test.
 fn environments() -> Vec<(&'static str, Vec<String>)> {
     let python = format!("environment.sandbox.interpreter={:?}", python());
     let turns = "environment.settings.turns=2".to_owned();
@@ -115,8 +111,8 @@ fn environments() -> Vec<(&'static str, Vec<String>)> {
 
 #[test]
 fn every_baseline_plays_every_environment() {
-    let place = Place::new();
-    polyphony_test_support::chat_model(&place.path("model"), 8192);
+    let dir = TestDir::new();
+    polyphony_test_support::chat_model(&dir.path("model"), 8192);
     for (number, (recipe, changes)) in environments().into_iter().enumerate() {
         let mut results = Vec::new();
         let mut runs = vec!["compare".to_owned()];
@@ -133,25 +129,30 @@ fn every_baseline_plays_every_environment() {
                 .into_iter()
                 .chain(changes)
                 .collect();
-            results.push(figures(&place.succeed(&arguments)));
+            results.push(untimed_metrics(&dir.succeed(&arguments)));
             runs.push(run);
         }
         let count = |result: &Value, name: &str| result[name].as_u64().unwrap();
         for result in &results {
             assert_eq!((count(result, "tasks"), count(result, "samples")), (2, 2));
-            let solvable = recipe == "coop-smollm2";
-            assert_eq!(result["pass_at"].get("2").is_some(), solvable, "{result}");
+            let is_solvable = recipe == "coop-smollm2";
+            assert_eq!(
+                result["pass_at"].get("2").is_some(),
+                is_solvable,
+                "{result}"
+            );
         }
         let [single, parallel, pipeline, discussion] = results.try_into().unwrap();
         assert_eq!(single["roles"].as_object().unwrap().len(), 1);
         assert_eq!(parallel["roles"].as_object().unwrap().len(), 2);
-        let read = |result| count(result, "read_tokens");
-        // What agents read of one another makes their prompts longer; drafts are sampled too.
-        assert!(read(&parallel) < read(&pipeline) && read(&pipeline) < read(&discussion));
-        assert!(count(&discussion, "sampled_tokens") > count(&parallel, "sampled_tokens"));
+        let prompt_tokens = |result| count(result, "prompt_tokens");
+        // Answers of other agents make prompts longer, and drafts count as completion tokens.
+        assert!(prompt_tokens(&parallel) < prompt_tokens(&pipeline));
+        assert!(prompt_tokens(&pipeline) < prompt_tokens(&discussion));
+        assert!(count(&discussion, "completion_tokens") > count(&parallel, "completion_tokens"));
 
         let compared =
-            json_lines(&place.succeed(&runs.iter().map(String::as_str).collect::<Vec<_>>()));
+            json_lines(&dir.succeed(&runs.iter().map(String::as_str).collect::<Vec<_>>()));
         let methods: Vec<&str> = compared
             .iter()
             .map(|row| row["method"].as_str().unwrap())
@@ -166,8 +167,8 @@ fn every_baseline_plays_every_environment() {
         {
             assert_eq!(row["return"], result["return"]);
             assert_eq!(
-                row["sampled_tokens"],
-                count(&result, "sampled_tokens") as f64 / 4.0
+                row["completion_tokens"],
+                count(&result, "completion_tokens") as f64 / 4.0
             );
         }
     }
@@ -175,10 +176,10 @@ fn every_baseline_plays_every_environment() {
 
 #[test]
 fn runs_that_differ_in_their_seeds_are_one_row() {
-    let place = training_run::place();
+    let dir = training_run::test_dir();
     for seed in ["1", "2"] {
         let run = format!("run-{seed}");
-        place.succeed(&[
+        dir.succeed(&[
             "train",
             "recipe.ron",
             "--run-dir",
@@ -187,39 +188,39 @@ fn runs_that_differ_in_their_seeds_are_one_row() {
             &format!("seed={seed}"),
         ]);
     }
-    // The same as what a run of that seed begins with.
+    // The same as the first evaluation of a run with that seed.
     let changes = ["--set", "seed=1", "--run-dir", "parallel"];
-    place.succeed(&[&["baseline", "parallel", "recipe.ron"], &changes[..]].concat());
-    let ended = place.run(&["compare", "run-1", "parallel", "run-2"]);
-    let rows = json_lines(&ended.stdout);
+    dir.succeed(&[&["baseline", "parallel", "recipe.ron"], &changes[..]].concat());
+    let result = dir.run(&["compare", "run-1", "parallel", "run-2"]);
+    let rows = json_lines(&result.stdout);
     let row = |index: usize, name: &str| rows[index][name].clone();
-    assert_eq!(rows.len(), 2, "{}", ended.stdout);
+    assert_eq!(rows.len(), 2, "{}", result.stdout);
     assert_eq!([row(0, "method"), row(1, "method")], ["parallel", "MAGRPO"]);
     assert_eq!([row(0, "step"), row(1, "step")], [0, 2]);
     assert_eq!(row(0, "seeds"), serde_json::json!([1, 2]));
     let mean = |run: &str, line: usize| {
-        let lines = place.read_lines(&format!("{run}/evaluations.jsonl"));
+        let lines = dir.read_lines(&format!("{run}/evaluations.jsonl"));
         lines[line]["return"]["mean"].as_f64().unwrap()
     };
     let expected = (mean("run-1", 1) + mean("run-2", 1)) / 2.0;
     assert!((rows[1]["return"]["mean"].as_f64().unwrap() - expected).abs() < 1e-9);
     assert!(
-        ended
+        result
             .stderr
             .contains("MAGRPO                 2      2  2 × 2"),
         "{}",
-        ended.stderr
+        result.stderr
     );
-    place.refuse(
+    dir.refuse(
         &["compare", "model"],
         &["model is not the directory of a run"],
     );
 }
 
 #[test]
-fn a_baseline_of_which_nothing_fits_is_refused() {
-    let place = training_run::place();
-    polyphony_test_support::chat_model(&place.path("model"), 300);
+fn a_baseline_whose_prompts_do_not_fit_is_refused() {
+    let dir = training_run::test_dir();
+    polyphony_test_support::chat_model(&dir.path("model"), 300);
     let changes = [
         "held_out=File(path: \"posts.jsonl\", fields: {\"post\": \"body\"})",
         "max_new_tokens=8",
@@ -232,25 +233,24 @@ fn a_baseline_of_which_nothing_fits_is_refused() {
             .chain(changes)
             .collect::<Vec<_>>()
     };
-    place.succeed(&baseline("parallel"));
-    place.refuse(
+    dir.succeed(&baseline("parallel"));
+    dir.refuse(
         &baseline("pipeline"),
-        &["none of 4 episodes fits into the context with what agents read of one another"],
+        &["none of 4 episodes fits into the context with the answers that agents read from one another"],
     );
 }
 
 #[test]
-fn a_result_is_kept_even_if_nobody_reads_it() {
-    let place = training_run::place();
-    let mut command = place.command(&["baseline", "parallel", "recipe.ron"]);
+fn a_result_is_saved_even_if_nobody_reads_it() {
+    let dir = training_run::test_dir();
+    let mut command = dir.command(&["baseline", "parallel", "recipe.ron"]);
     let pipes = command.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut running = pipes.spawn().unwrap();
     drop(running.stdout.take());
     running.wait().unwrap();
-    // Without --run-dir it is where the help says.
+    // Without --run-dir it is in the directory that the help names.
     assert_eq!(
-        place
-            .read_lines("runs/tldr-parallel-1/evaluations.jsonl")
+        dir.read_lines("runs/tldr-parallel-1/evaluations.jsonl")
             .len(),
         1
     );
@@ -258,15 +258,15 @@ fn a_result_is_kept_even_if_nobody_reads_it() {
 
 #[test]
 fn a_team_of_one_cannot_be_a_pipeline() {
-    let place = training_run::place();
-    let solo = [
+    let dir = training_run::test_dir();
+    let single_agent = [
         "--set",
-        "environment=Solo(Tldr)",
+        "environment=SingleAgent(Tldr)",
         "--set",
         "team=Copies(\"model\")",
     ];
-    place.refuse(
-        &[&["baseline", "pipeline", "recipe.ron"], &solo[..]].concat(),
+    dir.refuse(
+        &[&["baseline", "pipeline", "recipe.ron"], &single_agent[..]].concat(),
         &["for one agent", "give the recipe of the team"],
     );
 }

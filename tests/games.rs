@@ -1,10 +1,10 @@
-//! Tiny models learn small games with every relative of MAGRPO, joint mode and credit; with shuffled
-//! rewards they do not.
+//! Tiny models learn small games with every variant of MAGRPO, joint mode and credit. With shuffled rewards
+//! they do not learn them.
 
 use polyphony_episode::Metric;
 use polyphony_marl::{
     Agent, Algorithm, AlgorithmState, Baseline, Credit, JointMode, Magrpo, MarlError, Node,
-    Progress, Rollout, StepContext, Tree,
+    Progress, Rollout, SamplingPlan, StepContext,
 };
 use polyphony_model::{ModelError, TensorSpec};
 use polyphony_test_support::games::{Challenge, SEEDS};
@@ -18,7 +18,7 @@ const BASELINES: [Baseline; 4] = [
     Baseline::Zero,
 ];
 
-/// Every way of joining responses and crediting them.
+/// Every combination of joint mode and credit.
 const MODES: [(JointMode, Credit); 3] = [
     (JointMode::Aligned, Credit::Mean),
     (JointMode::Cross, Credit::Mean),
@@ -38,17 +38,18 @@ fn magrpo(baseline: Baseline, joint_mode: JointMode, credit: Credit) -> Magrpo {
     }
 }
 
-/// Every algorithm learns the game, from every seed.
+/// Checks that every algorithm learns the game with every seed.
 fn check_learned(challenge: &Challenge) {
-    let mut failed = Vec::new();
+    let mut all_failures = Vec::new();
     for baseline in BASELINES {
         for (joint_mode, credit) in MODES {
             let failures = challenge.failures(&magrpo(baseline, joint_mode, credit));
-            let named = |failure| format!("{baseline:?}, {joint_mode:?}, {credit:?}, {failure}");
-            failed.extend(failures.into_iter().map(named));
+            let with_settings =
+                |failure| format!("{baseline:?}, {joint_mode:?}, {credit:?}, {failure}");
+            all_failures.extend(failures.into_iter().map(with_settings));
         }
     }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert!(all_failures.is_empty(), "{}", all_failures.join("\n"));
 }
 
 #[test]
@@ -57,20 +58,20 @@ fn a_team_learns_to_complement_each_other() {
 }
 
 #[test]
-fn a_team_learns_to_hand_on_what_one_of_them_saw() {
+fn a_team_learns_to_relay_an_observation() {
     check_learned(&Challenge::relay());
 }
 
-/// An algorithm that learns from rewards that have nothing to do with the answers: those of each node are
-/// dealt out anew among its joint actions. The rewards that are reported are the real ones.
-struct Shuffled {
+/// An algorithm that learns from rewards that are independent of the answers: it shuffles the rewards of each
+/// node among its joint actions. The reported rewards are the real ones.
+struct ShuffledRewards {
     inner: Box<dyn Algorithm>,
-    dice: ChaCha8Rng,
+    rng: ChaCha8Rng,
 }
 
-impl Algorithm for Shuffled {
-    fn tree(&self) -> Tree {
-        self.inner.tree()
+impl Algorithm for ShuffledRewards {
+    fn sampling_plan(&self) -> SamplingPlan {
+        self.inner.sampling_plan()
     }
 
     fn learn(
@@ -81,7 +82,7 @@ impl Algorithm for Shuffled {
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
         for node in &mut rollout.nodes {
-            shuffle(node, &mut self.dice);
+            shuffle(node, &mut self.rng);
         }
         self.inner.learn(agents, rollout, step, on_progress)
     }
@@ -104,44 +105,44 @@ impl Algorithm for Shuffled {
     }
 }
 
-/// Shuffles the rewards of a node's joint actions, and of all nodes below it.
-fn shuffle(node: &mut Node, dice: &mut ChaCha8Rng) {
+/// Shuffles the rewards among the joint actions of a node, and of all nodes below it.
+fn shuffle(node: &mut Node, rng: &mut ChaCha8Rng) {
     let branches = node.branches.iter();
     let mut rewards: Vec<_> = branches.map(|branch| branch.reward.clone()).collect();
-    rewards.shuffle(dice);
+    rewards.shuffle(rng);
     for (branch, reward) in node.branches.iter_mut().zip(rewards) {
         branch.reward = reward;
         if let Some(child) = &mut branch.child {
-            shuffle(child, dice);
+            shuffle(child, rng);
         }
     }
 }
 
-/// Shuffled rewards teach nothing: the result is left to chance, and low on average.
+/// Checks that shuffled rewards lead to a result that is random, and low on average.
 fn check_not_learned(challenge: &Challenge) {
-    let mut reached = Vec::new();
+    let mut results = Vec::new();
     for joint_mode in [JointMode::Aligned, JointMode::Cross] {
         let settings = magrpo(Baseline::GroupMean, joint_mode, Credit::Mean);
         for seed in SEEDS {
             let attempt = challenge.learn(&settings, seed, |inner| {
-                Box::new(Shuffled {
+                Box::new(ShuffledRewards {
                     inner,
-                    dice: ChaCha8Rng::seed_from_u64(seed),
+                    rng: ChaCha8Rng::seed_from_u64(seed),
                 })
             });
-            reached.push(attempt.reached);
+            results.push(attempt.reached);
         }
     }
-    let mean = reached.iter().sum::<f64>() / reached.len() as f64;
-    assert!(mean < 0.6, "{reached:?}");
+    let mean = results.iter().sum::<f64>() / results.len() as f64;
+    assert!(mean < 0.6, "{results:?}");
 }
 
 #[test]
-fn shuffled_rewards_teach_no_complement() {
+fn shuffled_rewards_do_not_teach_the_complement() {
     check_not_learned(&Challenge::complement());
 }
 
 #[test]
-fn shuffled_rewards_teach_no_relay() {
+fn shuffled_rewards_do_not_teach_the_relay() {
     check_not_learned(&Challenge::relay());
 }

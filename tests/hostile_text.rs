@@ -1,4 +1,4 @@
-//! Foreign text in messages, tables and pages: nothing of it controls a terminal, and none of it is endless.
+//! Untrusted text in messages, tables and pages: it never controls a terminal, and its length is limited.
 
 use std::{fs, path::Path};
 
@@ -7,42 +7,43 @@ use safetensors::{SafeTensors, serialize_to_file, tensor::TensorView};
 use serde_json::json;
 
 use crate::{
-    command::{Place, python},
+    command::{TestDir, python},
     training_run,
 };
 
-/// Clears the screen, sets the title of the window, colours what follows, and turns its direction.
+/// Text that clears the screen, sets the window title, and changes the colour and the direction of later
+/// text.
 const HOSTILE: &str =
     "\u{1b}[2J\u{1b}]0;x\u{7}\u{8}\u{7f}\u{9b}31m\r\u{202e}\u{2066}\u{200f}\u{61c}";
 
-/// More than one place of a message may quote something long.
+/// The longest message in bytes. A message may quote several long texts.
 const LONGEST: usize = 20_000;
 
 fn is_hostile(character: char) -> bool {
     polyphony_report::is_control(character) && !matches!(character, '\n' | '\t')
 }
 
-/// Runs a command, whatever its outcome, and checks that it writes nothing hostile.
+/// Runs a command, whatever its outcome, and checks that it writes no control characters.
 #[track_caller]
-fn check_quiet(place: &Place, arguments: &[&str]) -> String {
-    let ended = place.run(arguments);
-    let written = format!("{}{}", ended.stdout, ended.stderr);
+fn check_quiet(dir: &TestDir, arguments: &[&str]) -> String {
+    let result = dir.run(arguments);
+    let written = format!("{}{}", result.stdout, result.stderr);
     assert_eq!(written.find(is_hostile), None, "{arguments:?}: {written:?}");
     written
 }
 
-/// The same for a command that writes the hostile text in a form that can be read.
+/// [`check_quiet`] for a command that must write the hostile text with escapes.
 #[track_caller]
-fn check(place: &Place, arguments: &[&str]) {
-    let written = check_quiet(place, arguments);
-    let is_shown = written.contains("\\u{1b}") || written.contains("\\u001b");
-    assert!(is_shown, "{arguments:?} does not show it: {written}");
+fn check(dir: &TestDir, arguments: &[&str]) {
+    let written = check_quiet(dir, arguments);
+    let is_escaped = written.contains("\\u{1b}") || written.contains("\\u001b");
+    assert!(is_escaped, "{arguments:?} does not show it: {written}");
 }
 
 #[test]
 fn arguments() {
-    let place = training_run::place();
-    place.write("in.jsonl", "{}\n");
+    let dir = training_run::test_dir();
+    dir.write("in.jsonl", "{}\n");
     let list = json!([HOSTILE]).to_string();
     let recipe = ["train", "recipe.ron", "--run-dir", "run", "--set"];
     let value = format!("seed={HOSTILE}");
@@ -91,30 +92,30 @@ fn arguments() {
         &["bench", "--model", HOSTILE],
     ];
     for arguments in rows {
-        check(&place, arguments);
+        check(&dir, arguments);
     }
 }
 
-/// Spoils a model and checks what commands say of it.
+/// Puts hostile text into a model and checks the message about it.
 #[track_caller]
-fn check_model(spoil: impl FnOnce(&Path)) {
-    let place = Place::new();
-    let model = place.path("model");
+fn check_model(change: impl FnOnce(&Path)) {
+    let dir = TestDir::new();
+    let model = dir.path("model");
     chat_model(&model, 128);
-    spoil(&model);
-    check(&place, &["generate", "--model", "model", "--prompt", "x"]);
+    change(&model);
+    check(&dir, &["generate", "--model", "model", "--prompt", "x"]);
 }
 
 #[test]
 fn models() {
     for key in ["model_type", "rope_parameters"] {
-        let spoil = |config: &mut serde_json::Value| {
+        let change = |config: &mut serde_json::Value| {
             config[key] = match key {
                 "rope_parameters" => json!({"rope_type": HOSTILE}),
                 _ => json!(HOSTILE),
             };
         };
-        check_model(|model| edit_json(&model.join("config.json"), spoil));
+        check_model(|model| edit_json(&model.join("config.json"), change));
     }
     check_model(|model| {
         let path = model.join("model.safetensors");
@@ -133,39 +134,39 @@ fn models() {
 
 #[test]
 fn recipes_data_and_input() {
-    let place = training_run::place();
-    let recipe = place.read("recipe.ron");
+    let dir = training_run::test_dir();
+    let recipe = dir.read("recipe.ron");
     let train = ["train", "mine.ron", "--run-dir", "run"];
     for (from, to) in [
         ("\"posts.jsonl\"", format!("{HOSTILE:?}")),
         ("\"body\"", format!("{HOSTILE:?}")),
         ("[\"model\",", format!("[{HOSTILE:?},")),
     ] {
-        place.write("mine.ron", recipe.replacen(from, &to, 1));
-        check(&place, &train);
+        dir.write("mine.ron", recipe.replacen(from, &to, 1));
+        check(&dir, &train);
     }
-    place.write(
+    dir.write(
         "mine.ron",
         recipe.replacen("seed: 7", &format!("{HOSTILE}: 7"), 1),
     );
-    check_quiet(&place, &train);
-    place.write("mine.ron", recipe);
-    place.write("posts.jsonl", format!("{}\n", json!({HOSTILE: "x"})));
-    check(&place, &train);
+    check_quiet(&dir, &train);
+    dir.write("mine.ron", recipe);
+    dir.write("posts.jsonl", format!("{}\n", json!({HOSTILE: "x"})));
+    check(&dir, &train);
 
     let score = ["score", "--env", "coding", "--input", "in.jsonl"];
     let python = python();
     let score = [&score[..], &["--python", &python, "--tasks", "tasks.jsonl"]].concat();
     let task = json!({"task_id": "t", "prompt": "def f():\n", "entry_point": "f",
         "test": "def check(candidate):\n    assert candidate() == 1\n"});
-    place.write("tasks.jsonl", format!("{task}\n"));
+    dir.write("tasks.jsonl", format!("{task}\n"));
     let line = json!({"task_id": HOSTILE, "responses": ["", ""]});
-    place.write("in.jsonl", format!("{line}\n"));
-    check(&place, &score);
-    place.write("tasks.jsonl", format!("{}\n", json!({HOSTILE: "x"})));
-    check(&place, &score);
-    place.write("solution.py", format!("x = {HOSTILE}\n"));
-    place.write(
+    dir.write("in.jsonl", format!("{line}\n"));
+    check(&dir, &score);
+    dir.write("tasks.jsonl", format!("{}\n", json!({HOSTILE: "x"})));
+    check(&dir, &score);
+    dir.write("solution.py", format!("x = {HOSTILE}\n"));
+    dir.write(
         "tests.py",
         "def check(candidate):\n    assert candidate() == 1\n",
     );
@@ -178,13 +179,14 @@ fn recipes_data_and_input() {
         "tests.py",
     ];
     check_quiet(
-        &place,
+        &dir,
         &[&run[..], &["--python", &python, "--entry", HOSTILE]].concat(),
     );
 }
 
-/// A game whose role, reward part, task and observation are hostile; the role can be a directory.
-const GAME: &str = r#"
+/// An environment program whose reward part, task and observation are hostile. Its role must name a
+/// directory, so it cannot be.
+const PROGRAM: &str = r#"
 import json, sys
 hostile = json.loads(sys.argv[1])
 for line in sys.stdin:
@@ -201,19 +203,19 @@ for line in sys.stdin:
 "#;
 
 #[test]
-fn runs_and_what_is_made_of_them() {
-    let place = training_run::place();
+fn runs_and_their_reports() {
+    let dir = training_run::test_dir();
     let program = [
         python(),
         "-c".to_owned(),
-        GAME.to_owned(),
+        PROGRAM.to_owned(),
         json!(HOSTILE).to_string(),
     ];
     let command = json!(program).to_string();
-    check(&place, &["environment", "check", "--command", &command]);
+    check(&dir, &["environment", "check", "--command", &command]);
 
     let strings: Vec<String> = program.iter().map(|word| ron_text(word)).collect();
-    place.write(
+    dir.write(
         "game.ron",
         format!(
             "(environment: Process(command: [{}]), team: Copies(\"model\"), max_new_tokens: 8, \
@@ -224,60 +226,60 @@ fn runs_and_what_is_made_of_them() {
     );
     let run = format!("run{HOSTILE}");
     let base = format!("base{HOSTILE}");
-    check(&place, &["train", "game.ron", "--run-dir", &run]);
-    check(&place, &["resume", &run, "--steps", "3"]);
-    check(&place, &["eval", "--team", &run]);
+    check(&dir, &["train", "game.ron", "--run-dir", &run]);
+    check(&dir, &["resume", &run, "--steps", "3"]);
+    check(&dir, &["eval", "--team", &run]);
     check(
-        &place,
+        &dir,
         &["baseline", "single", "game.ron", "--run-dir", &base],
     );
-    check(&place, &["compare", &run, &base]);
-    check(&place, &["watch", &run]);
-    check(&place, &["watch", &base]);
+    check(&dir, &["compare", &run, &base]);
+    check(&dir, &["watch", &run]);
+    check(&dir, &["watch", &base]);
     let page = format!("page{HOSTILE}.html");
-    check(&place, &["report", &run, &base, "-o", &page]);
-    let page = place.read(&page);
+    check(&dir, &["report", &run, &base, "-o", &page]);
+    let page = dir.read(&page);
     assert_eq!(page.find(is_hostile), None);
     assert!(page.contains("\\u{1b}[2J"));
 
     // Somebody has edited an evaluation.
     let evaluations = format!("{run}/evaluations.jsonl");
-    let edited = place
+    let edited = dir
         .read(&evaluations)
         .replacen("{", &format!("{{{HOSTILE}"), 1);
-    place.write(&evaluations, edited);
+    dir.write(&evaluations, edited);
     for command in ["resume", "compare", "report", "watch"] {
-        check(&place, &[command, &run]);
+        check(&dir, &[command, &run]);
     }
 }
 
 /// A text as RON writes it.
 fn ron_text(text: &str) -> String {
-    let mut shown = String::from("\"");
+    let mut escaped = String::from("\"");
     for character in text.chars() {
-        shown.extend(character.escape_default());
+        escaped.extend(character.escape_default());
     }
-    shown + "\""
+    escaped + "\""
 }
 
 #[test]
-fn messages_have_an_end() {
+fn the_length_of_messages_is_limited() {
     let long = "x".repeat(1 << 20);
-    let place = Place::new();
-    let model = place.path("model");
+    let dir = TestDir::new();
+    let model = dir.path("model");
     chat_model(&model, 128);
     let template = format!("{{{{ raise_exception('begin {} end') }}}}", &long[..40_000]);
     fs::write(model.join("chat_template.jinja"), template).unwrap();
     let generate = ["generate", "--model", "model", "--prompt", "x"];
-    let ended = place.run(&generate);
-    let written = ended.stderr;
+    let result = dir.run(&generate);
+    let written = result.stderr;
     assert!(written.len() < LONGEST, "{} bytes", written.len());
     assert!(written.contains("characters left out"), "{written}");
 
     edit_json(&model.join("config.json"), |config| {
         config["model_type"] = json!(long)
     });
-    let written = place.run(&generate).stderr;
+    let written = dir.run(&generate).stderr;
     assert!(written.len() < LONGEST, "{} bytes", written.len());
     assert!(written.contains("characters left out"), "{written}");
 }

@@ -1,4 +1,4 @@
-//! Signals: the current step is finished, and the agents are saved.
+//! Signals: the run finishes the current step and saves the agents.
 
 #![cfg(unix)]
 
@@ -12,8 +12,8 @@ use std::{
 use libc::{SIG_DFL, SIG_IGN, SIGHUP, SIGINT, SIGTERM, c_int, sighandler_t};
 
 use crate::{
-    command::{Place, python},
-    resume::{self, Left},
+    command::{TestDir, python},
+    resume::{self, RunRecords},
     training_run,
 };
 
@@ -24,23 +24,23 @@ struct Running {
 }
 
 impl Running {
-    /// Starts a command that reacts to signals by default, whoever started the tests.
-    fn start(place: &Place, arguments: &[&str]) -> Self {
-        Self::with_hangup(place, arguments, SIG_DFL)
+    /// Starts a command with the default reactions to signals, however the tests were started.
+    fn start(dir: &TestDir, arguments: &[&str]) -> Self {
+        Self::with_hangup(dir, arguments, SIG_DFL)
     }
 
-    fn with_hangup(place: &Place, arguments: &[&str], reaction: sighandler_t) -> Self {
-        let mut command = place.command(arguments);
+    fn with_hangup(dir: &TestDir, arguments: &[&str], reaction: sighandler_t) -> Self {
+        let mut command = dir.command(arguments);
         command.stderr(Stdio::piped());
         let react = move || {
-            // SAFETY: `signal` may be called after a fork, and nothing else is done here.
+            // SAFETY: `signal` may be called after a fork, and the closure does nothing else.
             unsafe {
                 libc::signal(SIGHUP, reaction);
                 libc::signal(SIGINT, SIG_DFL);
             }
             Ok(())
         };
-        // SAFETY: the closure calls only what may be called after a fork.
+        // SAFETY: the closure calls only functions that may be called after a fork.
         let mut child = unsafe { command.pre_exec(react) }.spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         Self { child, log }
@@ -58,12 +58,12 @@ impl Running {
     }
 
     fn send(&self, signal: c_int) {
-        // SAFETY: the process has not been waited for, so that its id is its own.
-        let sent = unsafe { libc::kill(self.child.id() as c_int, signal) };
-        assert_eq!(sent, 0);
+        // SAFETY: the process has not been waited for, so no other process has its id.
+        let outcome = unsafe { libc::kill(self.child.id() as c_int, signal) };
+        assert_eq!(outcome, 0);
     }
 
-    /// What the command still writes, and how it ends.
+    /// The rest of the command's log, and its exit status.
     fn end(mut self) -> (String, ExitStatus) {
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).unwrap();
@@ -71,10 +71,10 @@ impl Running {
     }
 }
 
-/// Runs a command to its end, with Ctrl-C as soon as it has written a line that contains `text`; returns
-/// what it wrote afterwards.
-fn interrupted_at(place: &Place, text: &str, arguments: &[&str]) -> String {
-    let mut running = Running::start(place, arguments);
+/// Runs a command to its end, with Ctrl-C as soon as it has written a line that contains `text`. Returns the
+/// log after that line.
+fn interrupted_at(dir: &TestDir, text: &str, arguments: &[&str]) -> String {
+    let mut running = Running::start(dir, arguments);
     running.wait_for(text);
     running.send(SIGINT);
     let (rest, status) = running.end();
@@ -84,82 +84,83 @@ fn interrupted_at(place: &Place, text: &str, arguments: &[&str]) -> String {
 
 #[test]
 fn an_interrupted_run_ends_in_order() {
-    let place = training_run::place();
+    let dir = training_run::test_dir();
     let rest = interrupted_at(
-        &place,
+        &dir,
         "step 1 of 300",
         &["train", "recipe.ron", "--run-dir", "run", "--steps", "300"],
     );
 
-    let steps = place.read_lines("run/metrics.jsonl").len();
+    let steps = dir.read_lines("run/metrics.jsonl").len();
     assert!((1..300).contains(&steps));
-    assert_eq!(place.read_lines("run/rollouts.jsonl").len(), 2 * steps);
+    assert_eq!(dir.read_lines("run/rollouts.jsonl").len(), 2 * steps);
     let plural = if steps == 1 { "" } else { "s" };
-    let told = format!("Trained {steps} step{plural}.");
-    assert!(rest.contains(&told), "{rest}");
+    let expected = format!("Trained {steps} step{plural}.");
+    assert!(rest.contains(&expected), "{rest}");
     assert!(rest.contains(" resume run\n"), "{rest}");
     for role in ["summarizer", "elaborator"] {
-        polyphony_test_support::load(&place.path("run/agents").join(role));
+        polyphony_test_support::load(&dir.path("run/agents").join(role));
     }
 
-    // It continues with the step after the last one.
+    // It resumes with the step after the last one.
     let more = (steps + 2).to_string();
-    place.succeed(&["resume", "run", "--steps", &more]);
-    let numbers = place.read_lines("run/metrics.jsonl").into_iter();
+    dir.succeed(&["resume", "run", "--steps", &more]);
+    let numbers = dir.read_lines("run/metrics.jsonl").into_iter();
     let numbers: Vec<u64> = numbers.map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (1..=steps as u64 + 2).collect::<Vec<_>>());
 }
 
-/// The arguments of a run that is long enough to be ended in its middle.
+/// The arguments of a run that is long enough to be stopped in the middle.
 fn long_run(run: &str) -> [&str; 8] {
     let evaluation = "evaluation=(tasks: 1, samples: 2, every: 20)";
-    let of_run = ["train", "recipe.ron", "--steps", "40", "--run-dir", run];
-    [&of_run[..], &["--set", evaluation]]
+    let train = ["train", "recipe.ron", "--steps", "40", "--run-dir", run];
+    [&train[..], &["--set", evaluation]]
         .concat()
         .try_into()
         .unwrap()
 }
 
 #[test]
-fn a_run_that_its_system_ends_resumes_as_if_it_had_not_stopped() {
-    let place = resume::place();
-    place.succeed(&long_run("whole"));
-    let whole = Left::read(&place, "whole");
+fn a_run_ended_by_the_system_resumes_as_if_it_had_not_stopped() {
+    let dir = resume::test_dir();
+    dir.succeed(&long_run("whole"));
+    let whole = RunRecords::read(&dir, "whole");
     for (run, signal, expected) in [("ended", SIGTERM, 143), ("hung-up", SIGHUP, 129)] {
-        let mut running = Running::start(&place, &long_run(run));
+        let mut running = Running::start(&dir, &long_run(run));
         running.wait_for("step 1 of 40");
         running.send(signal);
         running.wait_for("ending after the current step or batch");
-        // A terminal that closes sends it twice.
+        // A terminal that closes sends SIGHUP twice.
         running.send(SIGHUP);
         let (rest, status) = running.end();
         assert_eq!(status.code(), Some(expected), "{rest}");
-        let steps = place.read_lines(&format!("{run}/metrics.jsonl")).len();
+        let steps = dir.read_lines(&format!("{run}/metrics.jsonl")).len();
         assert!((1..40).contains(&steps), "{steps}: {rest}");
         let checkpoint = format!("{run}/checkpoints/step-{steps:06}/state.ron");
-        assert!(place.path(&checkpoint).exists(), "{rest}");
+        assert!(dir.path(&checkpoint).exists(), "{rest}");
         assert!(rest.contains(&format!(" resume {run}\n")), "{rest}");
         for role in ["summarizer", "elaborator"] {
-            polyphony_test_support::load(&place.path(run).join("agents").join(role));
+            polyphony_test_support::load(&dir.path(run).join("agents").join(role));
         }
-        place.succeed(&["resume", run]);
-        Left::read(&place, run).check(&whole, run);
+        dir.succeed(&["resume", run]);
+        RunRecords::read(&dir, run).check(&whole, run);
     }
 }
 
 #[test]
 fn a_run_under_nohup_outlives_its_terminal() {
-    let place = training_run::place();
+    let dir = training_run::test_dir();
     let arguments = ["train", "recipe.ron", "--run-dir", "run", "--steps", "3"];
-    let mut running = Running::with_hangup(&place, &arguments, SIG_IGN);
+    let mut running = Running::with_hangup(&dir, &arguments, SIG_IGN);
     running.wait_for("writing the run to");
     running.send(SIGHUP);
     let (rest, status) = running.end();
     assert!(status.success(), "{rest}");
-    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 3);
+    assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 3);
 }
 
-/// A game for one agent whose program never answers a joint action; it leaves a file when it is asked.
+/// An environment program for one agent that never answers a joint action. It creates a file when it gets
+/// one.
 const SILENT: &str = r#"
 import json, sys
 for line in sys.stdin:
@@ -178,10 +179,10 @@ for line in sys.stdin:
 
 #[test]
 fn a_second_signal_ends_the_program_at_once() {
-    let place = training_run::place();
-    place.write("silent.py", SILENT);
+    let dir = training_run::test_dir();
+    dir.write("silent.py", SILENT);
     let environment = format!("Process(command: [{:?}, \"silent.py\"])", python());
-    place.write(
+    dir.write(
         "silent.ron",
         format!(
             "(environment: {environment}, team: Copies(\"model\"), max_new_tokens: 8, steps: 3, \
@@ -190,15 +191,15 @@ fn a_second_signal_ends_the_program_at_once() {
     );
     for (signal, expected) in [(SIGINT, 130), (SIGTERM, 143)] {
         let run = format!("run-{expected}");
-        let mut running = Running::start(&place, &["train", "silent.ron", "--run-dir", &run]);
+        let mut running = Running::start(&dir, &["train", "silent.ron", "--run-dir", &run]);
         running.wait_for("writing the run to");
-        // Before that, the first signal alone would end the run.
-        while !place.path("asked").exists() {
+        // Before the file exists, the first signal alone would end the run.
+        while !dir.path("asked").exists() {
             std::thread::yield_now();
         }
         running.send(SIGTERM);
         running.wait_for("SIGTERM: ending after the current step or batch");
-        // `timeout` sends SIGTERM twice within a moment, which is one request.
+        // Two SIGTERMs within a moment count as one request, because `timeout` sends both.
         while running.child.try_wait().unwrap().is_none() {
             running.send(signal);
             std::thread::yield_now();
@@ -206,29 +207,29 @@ fn a_second_signal_ends_the_program_at_once() {
         let (rest, status) = running.end();
         assert_eq!(status.code(), Some(expected), "{rest}");
         assert!(!rest.contains("Trained"), "{rest}");
-        assert!(!place.path(&run).join("agents").exists(), "{rest}");
-        fs::remove_file(place.path("asked")).unwrap();
+        assert!(!dir.path(&run).join("agents").exists(), "{rest}");
+        fs::remove_file(dir.path("asked")).unwrap();
     }
 }
 
 #[test]
-fn an_interrupted_evaluation_is_done_anew() {
-    let place = training_run::place();
+fn an_interrupted_evaluation_is_repeated() {
+    let dir = training_run::test_dir();
     let arguments = |run| {
-        // Ctrl-C is seen between the four tasks that are played together and the fifth.
+        // Four tasks are played together. The run checks for Ctrl-C before the fifth.
         let evaluation = "evaluation=(tasks: 5, samples: 8)";
         let settings = ["--set", evaluation, "--set", "max_new_tokens=64"];
-        let of_run = ["train", "recipe.ron", "--steps", "1", "--run-dir", run];
-        [&of_run[..], &settings].concat()
+        let train = ["train", "recipe.ron", "--steps", "1", "--run-dir", run];
+        [&train[..], &settings].concat()
     };
-    let rest = interrupted_at(&place, "writing the run to", &arguments("run"));
-    assert!(place.read_lines("run/evaluations.jsonl").is_empty());
-    assert!(place.read_lines("run/metrics.jsonl").is_empty());
+    let rest = interrupted_at(&dir, "writing the run to", &arguments("run"));
+    assert!(dir.read_lines("run/evaluations.jsonl").is_empty());
+    assert!(dir.read_lines("run/metrics.jsonl").is_empty());
     assert!(rest.contains(" resume run\n"), "{rest}");
 
-    place.succeed(&["resume", "run"]);
-    place.succeed(&arguments("straight"));
-    let whole = Left::read(&place, "straight");
-    Left::read(&place, "run").check(&whole, "interrupted in its first evaluation");
-    assert_eq!(place.read_lines("run/evaluations.jsonl").len(), 2);
+    dir.succeed(&["resume", "run"]);
+    dir.succeed(&arguments("whole"));
+    let whole = RunRecords::read(&dir, "whole");
+    RunRecords::read(&dir, "run").check(&whole, "interrupted in its first evaluation");
+    assert_eq!(dir.read_lines("run/evaluations.jsonl").len(), 2);
 }

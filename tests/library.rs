@@ -1,19 +1,19 @@
-//! The same as the command, as functions.
+//! The functions of the library that correspond to commands.
 
 use polyphony::{
-    Event, From, Observer, Program, Recipe, Stop,
+    Event, Observer, Program, Recipe, ResumeFrom, Stop,
     env::Writing,
     episode::Environment as _,
     hub::{Transfer, TransferPhase},
 };
 use polyphony_test_support::chat_model;
 
-use crate::command::{Place, text};
+use crate::command::{TestDir, text};
 
-fn recipe(place: &Place) -> Recipe {
-    chat_model(&place.path("model"), 4096);
+fn recipe(dir: &TestDir) -> Recipe {
+    chat_model(&dir.path("model"), 4096);
     let changes = [
-        format!("team=Copies({:?})", text(&place.path("model"))),
+        format!("team=Copies({:?})", text(&dir.path("model"))),
         "max_new_tokens=6".to_owned(),
         "evaluation.tasks=1".to_owned(),
         "algorithm.samples=2".to_owned(),
@@ -24,36 +24,36 @@ fn recipe(place: &Place) -> Recipe {
 
 #[test]
 fn a_stopped_run_is_resumed_in_the_same_process() {
-    let place = Place::new();
-    let (program, recipe) = (Program::standard(), recipe(&place));
-    let run = place.path("run");
+    let dir = TestDir::new();
+    let (program, recipe) = (Program::standard(), recipe(&dir));
+    let run = dir.path("run");
     let stop = Stop::new();
     stop.request();
     let stopped = program.train(&recipe, Some(&run), &stop, &mut ()).unwrap();
     assert_eq!((stopped.steps, stopped.after), (0, None));
-    // A token belongs to one run: that the first was stopped is nothing to the second.
-    let resumed = program.resume(&run, &From::Newest, &[], &Stop::new(), &mut ());
+    // A stop token belongs to one run, so the second run is not stopped.
+    let resumed = program.resume(&run, &ResumeFrom::Newest, &[], &Stop::new(), &mut ());
     let resumed = resumed.unwrap();
     assert_eq!((resumed.steps, resumed.roles.len()), (2, 2));
     assert!(resumed.before.is_some() && resumed.after.is_some());
 
-    let whole = place.path("whole");
+    let whole = dir.path("whole");
     program
         .train(&recipe, Some(&whole), &Stop::new(), &mut ())
         .unwrap();
-    let rollouts = |name: &str| place.read(&format!("{name}/rollouts.jsonl"));
+    let rollouts = |name: &str| dir.read(&format!("{name}/rollouts.jsonl"));
     assert_eq!(rollouts("run"), rollouts("whole"));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn ctrl_c_is_left_to_whoever_calls() {
-    let place = Place::new();
-    let recipe = recipe(&place);
+fn the_library_does_not_handle_ctrl_c() {
+    let dir = TestDir::new();
+    let recipe = recipe(&dir);
     let stop = Stop::new();
     stop.request();
     Program::standard()
-        .train(&recipe, Some(&place.path("run")), &stop, &mut ())
+        .train(&recipe, Some(&dir.path("run")), &stop, &mut ())
         .unwrap();
     // The signals that this process has handlers for, the first in the lowest bit; SIGINT is the second.
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -63,7 +63,7 @@ fn ctrl_c_is_left_to_whoever_calls() {
     assert_eq!(handled & 0b10, 0, "{handled:x}");
 }
 
-/// The phases of the downloads that it was told of.
+/// An observer that collects the phases of downloads.
 #[derive(Default)]
 struct Phases(Vec<TransferPhase>);
 
@@ -76,7 +76,7 @@ impl Observer for Phases {
 }
 
 #[test]
-fn one_dependency_has_all_types_that_events_show() {
+fn the_facade_re_exports_all_types_of_events() {
     let mut phases = Phases::default();
     phases.on_event(Event::Transfer(Transfer {
         file: "model.safetensors",

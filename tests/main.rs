@@ -1,7 +1,7 @@
-//! Integration tests across the crates, one binary.
+//! Integration tests across the crates, in one binary.
 //!
-//! `command` starts the program; every other module is one theme. Models come from
-//! `polyphony_test_support`. Nothing here needs the network.
+//! `command` starts the program; every other module covers one topic. Models come from
+//! `polyphony_test_support`. No test needs the network.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

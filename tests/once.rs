@@ -1,4 +1,5 @@
-//! What is done once in a run or an evaluation, since each time may cost a sandbox or a request.
+//! Checks that a run or an evaluation does some things only once, such as building the environment, because
+//! each time may start a sandbox or send a request.
 
 use std::sync::{
     Mutex,
@@ -12,22 +13,22 @@ use polyphony::{
         Observation, Outcome, Reward, Role, Split, Task, Turn,
     },
     marl::{
-        Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError, Game, Magrpo,
-        MarlError, Protocol, TrainingConfig, Tree,
+        Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError,
+        EnvironmentSpec, Magrpo, MarlError, Protocol, SamplingPlan, TrainingConfig,
     },
-    runner::{Evaluating, Players},
+    runner::{EvaluationRequest, Players},
 };
 use polyphony_test_support::chat_model;
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Place, text};
+use crate::command::{TestDir, text};
 
 static BUILT: AtomicUsize = AtomicUsize::new(0);
 static READ: AtomicUsize = AtomicUsize::new(0);
 static STARTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Checks that `work` builds the environment once, reads the settings of the algorithm once, and starts
-/// each of these tasks once.
+/// Checks that `work` builds the environment once, reads the settings of the algorithm once, and starts each
+/// of the tasks once.
 #[track_caller]
 fn check_once(tasks: &[&str], work: impl FnOnce()) {
     BUILT.store(0, Ordering::SeqCst);
@@ -41,7 +42,7 @@ fn check_once(tasks: &[&str], work: impl FnOnce()) {
     assert_eq!(started, tasks);
 }
 
-/// An environment with tasks of its own.
+/// Settings of an environment with its own tasks. They count how often it is built.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Counted {}
 
@@ -52,7 +53,7 @@ impl EnvironmentSettings for Counted {
             let [left, right] = action.texts();
             Reward::new([("length", left.len() as f64 - right.len() as f64)])
         };
-        Ok(Box::new(OwnTasks(FnEnvironment::new(
+        Ok(Box::new(WithTasks(FnEnvironment::new(
             ["left", "right"],
             ["length"],
             length,
@@ -60,9 +61,9 @@ impl EnvironmentSettings for Counted {
     }
 }
 
-struct OwnTasks(FnEnvironment);
+struct WithTasks(FnEnvironment);
 
-impl Environment for OwnTasks {
+impl Environment for WithTasks {
     fn roles(&self) -> &[Role] {
         self.0.roles()
     }
@@ -117,16 +118,16 @@ impl AlgorithmSettings for CountedMagrpo {
         self.0.validate(config)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
-        self.0.validate_for(game)
+    fn validate_for(&self, environment: &EnvironmentSpec) -> Result<(), ConfigError> {
+        self.0.validate_for(environment)
     }
 
     fn method(&self, roles: usize) -> String {
         self.0.method(roles)
     }
 
-    fn tree(&self) -> Tree {
-        AlgorithmSettings::tree(&self.0)
+    fn sampling_plan(&self) -> SamplingPlan {
+        AlgorithmSettings::sampling_plan(&self.0)
     }
 
     fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
@@ -136,28 +137,28 @@ impl AlgorithmSettings for CountedMagrpo {
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        environment: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
-        self.0.build(agents, game, config)
+        self.0.build(agents, environment, config)
     }
 }
 
 #[test]
 fn training_and_every_evaluation_do_each_thing_once() {
-    let place = Place::new();
-    chat_model(&place.path("model"), 4096);
+    let dir = TestDir::new();
+    chat_model(&dir.path("model"), 4096);
     let recipe = format!(
         "(environment: Counted(), team: Copies({:?}), max_new_tokens: 4, steps: 1, \
          algorithm: CountedMagrpo(samples: 2), evaluation: (tasks: 2, samples: 1))",
-        text(&place.path("model"))
+        text(&dir.path("model"))
     );
-    let file = place.write("recipe.ron", recipe);
+    let file = dir.write("recipe.ron", recipe);
     let program = Program::standard()
         .environment::<Counted>("Counted")
         .algorithm::<CountedMagrpo>("CountedMagrpo");
     let recipe = program.load_recipe(file.to_str(), &[]).unwrap();
-    let (run, stop) = (place.path("run"), Stop::new());
+    let (run, stop) = (dir.path("run"), Stop::new());
 
     let held_out = ["held-out-1", "held-out-2"];
     let all = ["held-out-1", "held-out-2", "train-1", "train-2"];
@@ -166,19 +167,19 @@ fn training_and_every_evaluation_do_each_thing_once() {
     });
     for players in [Players::Team, Players::AgentsOf(&run), Players::SingleAgent] {
         check_once(&held_out, || {
-            let evaluating = Evaluating {
+            let request = EvaluationRequest {
                 recipe: &recipe,
                 players,
                 protocol: &Protocol::parallel(),
                 step: None,
             };
-            let evaluated = program.evaluate(&evaluating, &stop, &mut ());
-            let evaluated = evaluated.unwrap().unwrap();
-            assert_eq!(evaluated.evaluation.tasks, 2);
+            let result = program.evaluate(&request, &stop, &mut ());
+            let result = result.unwrap().unwrap();
+            assert_eq!(result.evaluation.tasks, 2);
             let is_single = matches!(players, Players::SingleAgent);
-            assert_eq!(evaluated.info.environment.is_single_agent, is_single);
-            let label = &evaluated.info.environment.label;
-            assert_eq!(label == "counted-solo", is_single, "{label}");
+            assert_eq!(result.info.environment.is_single_agent, is_single);
+            let label = &result.info.environment.label;
+            assert_eq!(label == "counted-single-agent", is_single, "{label}");
         });
     }
 }

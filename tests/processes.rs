@@ -1,17 +1,18 @@
-//! Programs as environments: the example's recipe trains, and a game with a reward per role does.
+//! External programs as environments: the recipe of the example trains, and so does a program with a reward
+//! per role.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use polyphony_test_support::chat_model;
 use serde_json::Value;
 
 use crate::{
-    command::{Place, python, text},
+    command::{TestDir, python, text},
     training_run::check_documented,
 };
 
-/// Two agents, each with a reward of its own for the same answer, and as many turns as the argument says.
-const OWN_REWARDS: &str = r#"
+/// Two agents with separate rewards: for long and for short answers. The argument is the number of turns.
+const REWARD_PER_ROLE: &str = r#"
 import json, sys
 horizon = int(sys.argv[1])
 tell = ["Answer at length.", "Answer in a word."]
@@ -32,22 +33,22 @@ for line in sys.stdin:
     print(json.dumps({"id": call["id"], **answer}), flush=True)
 "#;
 
-fn place() -> Place {
-    let place = Place::new();
-    chat_model(&place.path("model"), 4096);
-    place
+fn test_dir() -> TestDir {
+    let dir = TestDir::new();
+    chat_model(&dir.path("model"), 4096);
+    dir
 }
 
 #[test]
 fn the_recipe_of_the_example_trains() {
-    let place = place();
+    let dir = test_dir();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/process");
     let program = examples.join("number_plate.py");
     let command = format!(
         "environment.command={:?}",
         [python().as_str(), text(&program)]
     );
-    place.succeed(&[
+    dir.succeed(&[
         "train",
         text(&examples.join("number_plate.ron")),
         "--steps",
@@ -59,63 +60,105 @@ fn the_recipe_of_the_example_trains() {
         "--set",
         "team=Copies(\"model\")",
     ]);
-    let metrics = place.read_lines("run/metrics.jsonl");
+    let metrics = dir.read_lines("run/metrics.jsonl");
     assert_eq!(metrics.len(), 3);
     assert!(
         metrics
             .iter()
             .all(|line| line["reward/balance"].is_number())
     );
-    let checked = ["environment", "check", "--command"];
+    let check = ["environment", "check", "--command"];
     let command = serde_json::to_string(&[python().as_str(), text(&program)]).unwrap();
-    let report = place.succeed(&[&checked[..], &[&command]].concat());
+    let report = dir.succeed(&[&check[..], &[&command]].concat());
     assert!(report.ends_with("Nothing is wrong.\n"), "{report}");
 }
 
-/// Trains in the game of this many turns, with this algorithm.
-fn train_with_own_rewards(place: &Place, turns: usize, algorithm: &str) {
-    place.write("game.py", OWN_REWARDS);
+/// The only block of code in this language on a page of Markdown.
+fn code_block<'p>(page: &'p str, language: &str) -> &'p str {
+    let (_, rest) = page.split_once(&format!("```{language}\n")).unwrap();
+    let (block, rest) = rest.split_once("```\n").unwrap();
+    assert!(!rest.contains(&format!("```{language}\n")));
+    block
+}
+
+#[test]
+fn the_environment_of_the_tutorial_trains() {
+    let dir = test_dir();
+    let tutorial = "../../docs/tutorials/own-environment.md";
+    let tutorial = Path::new(env!("CARGO_MANIFEST_DIR")).join(tutorial);
+    let page = fs::read_to_string(tutorial).unwrap();
+    dir.write("plates.py", code_block(&page, "python"));
+    let recipe = code_block(&page, "ron");
+    dir.write(
+        "plates.ron",
+        recipe.replace("\"python3\"", &format!("{:?}", python())),
+    );
+    let command = serde_json::to_string(&[python().as_str(), "plates.py"]).unwrap();
+    let report = dir.succeed(&["environment", "check", "--command", &command]);
+    assert!(report.ends_with("Nothing is wrong.\n"), "{report}");
+    let team = "team=Copies(\"model\")";
+    dir.succeed(&[
+        "train",
+        "plates.ron",
+        "--steps",
+        "2",
+        "--run-dir",
+        "run",
+        "--set",
+        team,
+    ]);
+    let metrics = dir.read_lines("run/metrics.jsonl");
+    assert_eq!(metrics.len(), 2);
+    for line in metrics {
+        assert!(line["reward/letters"].is_number() && line["reward/digits"].is_number());
+        assert_eq!(line["digits/gradient_steps"], 1);
+    }
+}
+
+/// Trains with a reward per role over this many turns, with this algorithm.
+fn train_with_reward_per_role(dir: &TestDir, turns: usize, algorithm: &str) {
+    dir.write("game.py", REWARD_PER_ROLE);
     let environment = format!(
         "Process(command: [{:?}, \"game.py\", \"{turns}\"])",
         python()
     );
-    place.write(
+    dir.write(
         "game.ron",
         format!(
             "(environment: {environment}, team: Copies(\"model\"), max_new_tokens: 8, steps: 3, \
              algorithm: {algorithm}, updates: (learning_rate: 1e-3), evaluation: (tasks: 1))"
         ),
     );
-    place.succeed(&["train", "game.ron", "--run-dir", "run"]);
+    dir.succeed(&["train", "game.ron", "--run-dir", "run"]);
 }
 
 #[test]
-fn each_role_learns_from_a_reward_of_its_own() {
-    let place = place();
-    train_with_own_rewards(&place, 1, "Magrpo(samples: 4)");
-    for line in place.read_lines("run/metrics.jsonl") {
-        let of = |name: &str| line[name].as_f64().unwrap();
+fn each_role_learns_from_its_reward() {
+    let dir = test_dir();
+    train_with_reward_per_role(&dir, 1, "Magrpo(samples: 4)");
+    for line in dir.read_lines("run/metrics.jsonl") {
+        let metric = |name: &str| line[name].as_f64().unwrap();
         assert!(
-            of("long/return") > 0.0 && of("short/return") < 0.0,
+            metric("long/return") > 0.0 && metric("short/return") < 0.0,
             "{line}"
         );
-        assert_eq!(of("long/reward/length"), of("long/return"));
-        let mean = (of("long/return") + of("short/return")) / 2.0;
-        assert!((of("return") - mean).abs() < 1e-9, "{line}");
-        assert_eq!(of("long/gradient_steps"), 1.0);
+        assert_eq!(metric("long/reward/length"), metric("long/return"));
+        let mean = (metric("long/return") + metric("short/return")) / 2.0;
+        assert!((metric("return") - mean).abs() < 1e-9, "{line}");
+        assert_eq!(metric("long/gradient_steps"), 1.0);
     }
-    let evaluations = place.read_lines("run/evaluations.jsonl");
-    let own = |evaluation: &Value| evaluation["roles"]["long"]["return"]["mean"].as_f64();
-    assert!(evaluations.iter().all(|line| own(line) > Some(0.0)));
-    place.succeed(&["report", "run", "-o", "page.html"]);
-    assert!(place.read("page.html").contains("Return of each role"));
+    let evaluations = dir.read_lines("run/evaluations.jsonl");
+    let long_return = |evaluation: &Value| evaluation["roles"]["long"]["return"]["mean"].as_f64();
+    assert!(evaluations.iter().all(|line| long_return(line) > Some(0.0)));
+    dir.succeed(&["report", "run", "-o", "page.html"]);
+    assert!(dir.read("page.html").contains("Return of each role"));
 }
 
 #[test]
-fn all_figures_of_own_rewards_and_critics_over_turns_are_documented() {
-    let place = place();
-    train_with_own_rewards(&place, 2, "IndependentActorCritic()");
-    let explained = check_documented(&place, "run");
+fn all_metrics_of_rewards_per_role_and_critics_over_turns_are_documented() {
+    let dir = test_dir();
+    train_with_reward_per_role(&dir, 2, "IndependentActorCritic()");
+    let explained = check_documented(&dir, "run");
     for name in [
         "<role>/turn_<turn>/return",
         "<role>/turn_<turn>/reward/<part>",
@@ -123,11 +166,11 @@ fn all_figures_of_own_rewards_and_critics_over_turns_are_documented() {
     ] {
         assert!(explained.contains_key(name), "{name}");
     }
-    let action = &place.read_lines("run/rollouts.jsonl")[0]["joint_actions"][0];
+    let action = &dir.read_lines("run/rollouts.jsonl")[0]["joint_actions"][0];
     assert!(action["per_role"].is_array(), "{action}");
 }
 
-/// A game that fails in the third step of a training, until there is a file `mended`.
+/// An environment program that fails in the third training step, until there is a file `mended`.
 const FAILS_LATER: &str = r#"
 import json, os, sys
 for line in sys.stdin:
@@ -149,12 +192,12 @@ for line in sys.stdin:
     print(json.dumps({"id": call["id"], **answer}), flush=True)
 "#;
 
-/// The game with a recipe, as if it had been called this often in training.
-fn failing_game(calls: usize) -> Place {
-    let place = place();
-    place.write("game.py", FAILS_LATER);
-    place.write("calls", "x".repeat(calls));
-    place.write(
+/// The failing program with a recipe, as if training had called it this often.
+fn failing_environment(calls: usize) -> TestDir {
+    let dir = test_dir();
+    dir.write("game.py", FAILS_LATER);
+    dir.write("calls", "x".repeat(calls));
+    dir.write(
         "game.ron",
         format!(
             "(environment: Process(command: [{:?}, \"game.py\"], workers: 1), \
@@ -163,41 +206,41 @@ fn failing_game(calls: usize) -> Place {
             python()
         ),
     );
-    place
+    dir
 }
 
-/// Trains in the directory `run` until the game fails.
+/// Trains in the directory `run` until the program fails.
 #[track_caller]
-fn fail(place: &Place, expected: &[&str]) {
-    let ended = place.run(&["train", "game.ron", "--run-dir", "run"]);
-    assert!(!ended.succeeded);
+fn fail(dir: &TestDir, expected: &[&str]) {
+    let result = dir.run(&["train", "game.ron", "--run-dir", "run"]);
+    assert!(!result.succeeded);
     for part in expected {
         assert!(
-            ended.stderr.contains(part),
+            result.stderr.contains(part),
             "{}\nlacks: {part}",
-            ended.stderr
+            result.stderr
         );
     }
     let hint = "resume run` continues it\n";
-    assert!(ended.stderr.ends_with(hint), "{}", ended.stderr);
+    assert!(result.stderr.ends_with(hint), "{}", result.stderr);
 }
 
 #[test]
 fn a_run_that_fails_in_its_first_step_saves_no_agents() {
-    let place = failing_game(4);
-    fail(&place, &["out of order", "because: step 1"]);
-    assert!(!place.path("run/agents").exists());
-    place.write("mended", "");
-    place.succeed(&["resume", "run"]);
-    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 4);
-    assert!(place.path("run/agents/solver").is_dir());
+    let dir = failing_environment(4);
+    fail(&dir, &["out of order", "because: step 1"]);
+    assert!(!dir.path("run/agents").exists());
+    dir.write("mended", "");
+    dir.succeed(&["resume", "run"]);
+    assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 4);
+    assert!(dir.path("run/agents/solver").is_dir());
 }
 
 #[test]
 fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it() {
-    let place = failing_game(0);
+    let dir = failing_environment(0);
     fail(
-        &place,
+        &dir,
         &[
             "out of order",
             "the checkpoint after step 2 keeps what was learned",
@@ -205,8 +248,8 @@ fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it
             "the run in run did not finish",
         ],
     );
-    assert!(place.path("run/checkpoints/step-000002").is_dir());
-    place.refuse(
+    assert!(dir.path("run/checkpoints/step-000002").is_dir());
+    dir.refuse(
         &["resume", "run", "--set", "algorithm.samples=3"],
         &[
             "`algorithm.samples` is 2 in this run",
@@ -214,28 +257,28 @@ fn a_step_that_fails_before_it_learns_leaves_a_checkpoint_of_the_steps_before_it
             "`environment.step_secs`",
         ],
     );
-    place.refuse(
+    dir.refuse(
         &["resume", "run", "--set", "environment.settings.bonus=3"],
         &["`environment.settings` is {} in this run"],
     );
-    place.write("mended", "");
-    place.succeed(&["resume", "run", "--set", "environment.step_secs=50"]);
-    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 4);
-    assert!(place.read("run/recipe.ron").contains("step_secs: 50"));
+    dir.write("mended", "");
+    dir.succeed(&["resume", "run", "--set", "environment.step_secs=50"]);
+    assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 4);
+    assert!(dir.read("run/recipe.ron").contains("step_secs: 50"));
     assert_eq!(
-        place.read("calls").len(),
+        dir.read("calls").len(),
         9,
-        "two calls of each step, and the one that failed"
+        "two calls per step, and the call that failed"
     );
 }
 
 #[test]
 fn a_program_that_cannot_start_is_named() {
-    let place = place();
+    let dir = test_dir();
     let recipe = "(environment: Process(command: [\"no-such-program\"]), team: Copies(\"model\"), \
                   max_new_tokens: 8, steps: 1)";
-    place.write("game.ron", recipe);
+    dir.write("game.ron", recipe);
     let train = ["train", "game.ron", "--run-dir", "run"];
-    place.refuse(&train, &["no-such-program"]);
-    assert!(!place.path("run").exists());
+    dir.refuse(&train, &["no-such-program"]);
+    assert!(!dir.path("run").exists());
 }

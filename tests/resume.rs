@@ -1,4 +1,4 @@
-//! A run that is stopped in any way continues as if it had not been.
+//! A run that is stopped in any way resumes as if it had never stopped.
 
 #![cfg(unix)]
 
@@ -10,15 +10,15 @@ use std::{fs, path::Path};
 use serde_json::json;
 
 use crate::{
-    command::{Place, python},
-    training_run::{check_documented, place_for},
+    command::{TestDir, python},
+    training_run::{check_documented, test_dir_with},
 };
 
 /// Steps of the whole run.
 const STEPS: usize = 7;
 
-/// A run in which much has to be kept: a buffer that fills over two steps, a reference, several
-/// checkpoints, and a learning rate that follows a schedule.
+/// A run with much state to save: a buffer that fills over two steps, a reference model, several checkpoints,
+/// and a learning rate that follows a schedule.
 const RECIPE: &str = r#"(
     seed: 5,
     environment: Tldr,
@@ -38,13 +38,13 @@ const RECIPE: &str = r#"(
     checkpoints: (every: 3, keep: 2),
 )"#;
 
-pub(crate) fn place() -> Place {
-    place_for(RECIPE)
+pub(crate) fn test_dir() -> TestDir {
+    test_dir_with(RECIPE)
 }
 
 /// The records of a run that must not depend on whether it was stopped.
 #[derive(PartialEq)]
-pub(crate) struct Left {
+pub(crate) struct RunRecords {
     metrics: Vec<String>,
     rollouts: String,
     evaluations: Vec<String>,
@@ -52,16 +52,16 @@ pub(crate) struct Left {
     weights: Vec<Vec<u8>>,
 }
 
-impl Left {
+impl RunRecords {
     /// Reads the records of a run.
     #[track_caller]
-    pub(crate) fn read(place: &Place, run: &str) -> Self {
-        let read = |name: &str| place.read(&format!("{run}/{name}"));
+    pub(crate) fn read(dir: &TestDir, run: &str) -> Self {
+        let read = |name: &str| dir.read(&format!("{run}/{name}"));
         let without_timing = |mut line: serde_json::Value| {
             line.as_object_mut().unwrap().shift_remove("timing");
             line.to_string()
         };
-        let agents = place.path(&format!("{run}/agents"));
+        let agents = dir.path(&format!("{run}/agents"));
         let mut folders: Vec<_> = fs::read_dir(agents)
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -73,14 +73,14 @@ impl Left {
             fs::read(if full.exists() { full } else { adapters }).unwrap()
         };
         let lines = |name: &str| {
-            let lines = place.read_lines(&format!("{run}/{name}")).into_iter();
+            let lines = dir.read_lines(&format!("{run}/{name}")).into_iter();
             lines.map(without_timing).collect()
         };
         Self {
             metrics: lines("metrics.jsonl"),
             rollouts: read("rollouts.jsonl"),
             evaluations: lines("evaluations.jsonl"),
-            events: events(&place.path(run)),
+            events: events(&dir.path(run)),
             weights: folders.iter().map(weights).collect(),
         }
     }
@@ -89,8 +89,8 @@ impl Left {
     #[track_caller]
     pub(crate) fn check(&self, whole: &Self, label: &str) {
         assert_eq!(self.metrics.len(), whole.metrics.len(), "{label}: steps");
-        for (own, expected) in self.metrics.iter().zip(&whole.metrics) {
-            assert_eq!(own, expected, "{label}");
+        for (line, expected) in self.metrics.iter().zip(&whole.metrics) {
+            assert_eq!(line, expected, "{label}");
         }
         assert!(self.rollouts == whole.rollouts, "{label}: rollouts");
         assert_eq!(self.evaluations, whole.evaluations, "{label}");
@@ -99,8 +99,9 @@ impl Left {
     }
 }
 
-/// The records of a run's event file without the times in them: their length with its checksum, the time
-/// in nine bytes, the rest, and another checksum. Of figures that depend on clocks the lengths remain.
+/// The records of a run's event file, without anything that depends on clocks. A record has a length with its
+/// checksum, the time in nine bytes, the data, and another checksum. The time is left out, and the data is
+/// cut before the first metric whose name begins with `timing.`.
 fn events(run: &Path) -> Vec<Vec<u8>> {
     let file = run.join("tensorboard/events.out.tfevents.polyphony");
     let bytes = fs::read(file).unwrap();
@@ -130,31 +131,31 @@ fn checkpoints(run: &Path) -> Vec<String> {
 }
 
 /// Trains the whole run without a stop.
-fn train_whole(place: &Place, more: &[&str]) -> Left {
-    place.succeed(&[&["train", "recipe.ron", "--run-dir", "whole"], more].concat());
-    let kept = checkpoints(&place.path("whole"));
-    assert_eq!(kept, ["step-000006", "step-000007"], "the newest two");
-    Left::read(place, "whole")
+fn train_whole(dir: &TestDir, more: &[&str]) -> RunRecords {
+    dir.succeed(&[&["train", "recipe.ron", "--run-dir", "whole"], more].concat());
+    let names = checkpoints(&dir.path("whole"));
+    assert_eq!(names, ["step-000006", "step-000007"], "the newest two");
+    RunRecords::read(dir, "whole")
 }
 
 #[test]
-fn the_same_run_twice_leaves_the_same() {
-    let place = place();
-    let whole = train_whole(&place, &[]);
-    place.succeed(&["train", "recipe.ron", "--run-dir", "again"]);
-    Left::read(&place, "again").check(&whole, "again");
+fn the_same_recipe_leaves_the_same_records_twice() {
+    let dir = test_dir();
+    let whole = train_whole(&dir, &[]);
+    dir.succeed(&["train", "recipe.ron", "--run-dir", "again"]);
+    RunRecords::read(&dir, "again").check(&whole, "again");
     assert_eq!(whole.metrics.len(), STEPS);
-    let judged = place.read_lines("whole/evaluations.jsonl");
-    let steps: Vec<u64> = judged
+    let evaluations = dir.read_lines("whole/evaluations.jsonl");
+    let steps: Vec<u64> = evaluations
         .iter()
         .map(|line| line["step"].as_u64().unwrap())
         .collect();
     assert_eq!(steps, [0, 2, 4, 6, 7]);
 }
 
-/// The log-probabilities of everything that the first step of a run sampled, with the tokens.
-fn first_step(place: &Place, run: &str) -> Vec<(u64, f64)> {
-    let nodes = place.read_lines(&format!("{run}/rollouts.jsonl"));
+/// The tokens that the first step of a run sampled, with their log-probabilities.
+fn first_step(dir: &TestDir, run: &str) -> Vec<(u64, f64)> {
+    let nodes = dir.read_lines(&format!("{run}/rollouts.jsonl"));
     let first = nodes.iter().filter(|node| node["step"] == 1);
     let list = |value: &serde_json::Value| value.as_array().unwrap().clone();
     let responses = first
@@ -171,15 +172,15 @@ fn first_step(place: &Place, run: &str) -> Vec<(u64, f64)> {
 
 #[test]
 fn the_number_of_threads_changes_log_probabilities_by_rounding_alone() {
-    // Much more than rounding leaves, much less than a mistake would.
+    // Much more than rounding errors, much less than the effect of a mistake.
     const ROUNDING: f64 = 1e-4;
-    let place = place();
+    let dir = test_dir();
     for threads in ["1", "2", "5"] {
         let train = ["train", "recipe.ron", "--run-dir", threads, "--steps", "2"];
-        let mut command = place.command(&train);
+        let mut command = dir.command(&train);
         let outcome = command.env("RAYON_NUM_THREADS", threads).output().unwrap();
         assert!(outcome.status.success(), "{outcome:?}");
-        for line in place.read_lines(&format!("{threads}/metrics.jsonl")) {
+        for line in dir.read_lines(&format!("{threads}/metrics.jsonl")) {
             for role in ["summarizer", "elaborator"] {
                 if let Some(gap) = line[format!("{role}/logprob_gap")].as_f64() {
                     assert!(gap < ROUNDING, "{threads} threads: {line}");
@@ -187,23 +188,24 @@ fn the_number_of_threads_changes_log_probabilities_by_rounding_alone() {
             }
         }
     }
-    let reported = place.read_lines("5/metrics.jsonl");
+    let reported = dir.read_lines("5/metrics.jsonl");
     assert!(
         reported[1]["summarizer/logprob_gap"].is_number(),
         "{reported:?}"
     );
-    let one = first_step(&place, "1");
+    let with_one_thread = first_step(&dir, "1");
     for threads in ["2", "5"] {
-        for (own, other) in one.iter().zip(first_step(&place, threads)) {
-            assert_eq!(own.0, other.0, "{threads} threads sample the same");
-            assert!((own.1 - other.1).abs() < ROUNDING, "{own:?}, {other:?}");
+        for (expected, sampled) in with_one_thread.iter().zip(first_step(&dir, threads)) {
+            assert_eq!(expected.0, sampled.0, "{threads} threads sample the same");
+            let difference = (expected.1 - sampled.1).abs();
+            assert!(difference < ROUNDING, "{expected:?}, {sampled:?}");
         }
     }
 }
 
 #[test]
-fn a_run_continues_over_several_turns_with_programs() {
-    let place = place();
+fn a_run_with_several_turns_and_programs_resumes() {
+    let dir = test_dir();
     let interpreter = format!("environment.sandbox.interpreter={:?}", python());
     let train = [
         "train",
@@ -227,88 +229,88 @@ fn a_run_continues_over_several_turns_with_programs() {
         "--set",
         &interpreter,
     ];
-    place.succeed(&[&train[..], &["--run-dir", "whole", "--steps", "3"]].concat());
-    let whole = Left::read(&place, "whole");
-    place.succeed(&[&train[..], &["--run-dir", "run", "--steps", "1"]].concat());
-    place.succeed(&["resume", "run", "--steps", "3"]);
-    Left::read(&place, "run").check(&whole, "two turns");
+    dir.succeed(&[&train[..], &["--run-dir", "whole", "--steps", "3"]].concat());
+    let whole = RunRecords::read(&dir, "whole");
+    dir.succeed(&[&train[..], &["--run-dir", "run", "--steps", "1"]].concat());
+    dir.succeed(&["resume", "run", "--steps", "3"]);
+    RunRecords::read(&dir, "run").check(&whole, "two turns");
     assert!(
         whole.metrics[0].contains("turn_2/return"),
         "{}",
         whole.metrics[0]
     );
-    let explained = check_documented(&place, "run");
+    let explained = check_documented(&dir, "run");
     assert!(explained.contains_key("<role>/turn_<turn>/entropy"));
     // A root of four joint actions, each of which continues.
-    let rollouts = place.read_lines("run/rollouts.jsonl");
+    let rollouts = dir.read_lines("run/rollouts.jsonl");
     assert_eq!(rollouts.len(), 3 * 5);
     assert_eq!(rollouts[0]["path"], json!([]));
     assert_eq!(rollouts[4]["path"], json!([3]));
 }
 
 #[test]
-fn what_a_user_keeps_in_a_run_stays() {
-    let place = place();
-    place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
-    let own = ["run/agents/.git/HEAD", "run/checkpoints/.git/HEAD"];
-    for file in own {
-        place.write(file, "ref: refs/heads/main");
+fn files_that_a_user_adds_to_a_run_stay() {
+    let dir = test_dir();
+    dir.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
+    let user_files = ["run/agents/.git/HEAD", "run/checkpoints/.git/HEAD"];
+    for file in user_files {
+        dir.write(file, "ref: refs/heads/main");
     }
-    place.succeed(&["resume", "run", "--steps", "2"]);
-    for file in own {
-        assert!(place.path(file).exists(), "{file}");
+    dir.succeed(&["resume", "run", "--steps", "2"]);
+    for file in user_files {
+        assert!(dir.path(file).exists(), "{file}");
     }
 }
 
 #[test]
-fn a_checkpoint_may_say_more_or_less() {
-    let place = place();
-    place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
+fn a_checkpoint_may_have_more_or_fewer_keys() {
+    let dir = test_dir();
+    dir.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
     let file = "run/checkpoints/step-000001/state.ron";
-    let mut state = place.read(file);
-    for (known, other) in [
+    let mut state = dir.read(file);
+    for (from, to) in [
         ("(format:3,", "(format:3,news:\"more\","),
         ("settings:{", "settings:{\"weather\":\"fine\","),
         ("position:(", "position:(mood:1,"),
         ("lengths:(", "lengths:(videos:9,"),
         ("\"seed\":\"5\",", ""),
     ] {
-        assert!(state.contains(known), "{state} lacks {known}");
-        state = state.replacen(known, other, 1);
+        assert!(state.contains(from), "{state} lacks {from}");
+        state = state.replacen(from, to, 1);
     }
-    place.write(file, state);
-    place.succeed(&["resume", "run", "--steps", "2"]);
-    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 2);
+    dir.write(file, state);
+    dir.succeed(&["resume", "run", "--steps", "2"]);
+    assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 2);
 }
 
 #[test]
 fn an_impossible_number_of_steps_is_refused() {
-    let place = place();
-    place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
-    place.refuse(
+    let dir = test_dir();
+    dir.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);
+    dir.refuse(
         &["resume", "run", "--steps", "0"],
         &["steps=0", "`steps` is 0, but must be from 1"],
     );
-    place.succeed(&["resume", "run", "--steps", "4"]);
-    let recipe = place.read("run/recipe.ron");
-    place.refuse(
+    dir.succeed(&["resume", "run", "--steps", "4"]);
+    let recipe = dir.read("run/recipe.ron");
+    dir.refuse(
         &["resume", "run", "--from", "step-000003", "--steps", "2"],
         &["3 steps of the run in run are done", "--from"],
     );
-    assert_eq!(place.read("run/recipe.ron"), recipe);
-    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 4);
+    assert_eq!(dir.read("run/recipe.ron"), recipe);
+    assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 4);
 }
 
 #[test]
 fn changes_by_more_steps_are_reported() {
-    let place = place();
+    let dir = test_dir();
     let linear = "updates.schedule=Linear(last: 0.0)";
     let train = ["train", "recipe.ron", "--run-dir", "run", "--steps", "1"];
-    place.succeed(&[&train[..], &["--set", linear]].concat());
-    let resumed = place.run(&["resume", "run", "--steps", "2"]);
+    dir.succeed(&[&train[..], &["--set", linear]].concat());
+    let resumed = dir.run(&["resume", "run", "--steps", "2"]);
     assert!(resumed.succeeded, "{}", resumed.stderr);
-    let told = "until here it was planned for 1 steps, from here on for 2";
-    assert!(resumed.stderr.contains(told), "{}", resumed.stderr);
-    let told = "the evaluation after step 1 is dropped";
-    assert!(resumed.stderr.contains(told), "{}", resumed.stderr);
+    let expected = "until here it was planned for 1 steps, from here on for 2";
+    assert!(resumed.stderr.contains(expected), "{}", resumed.stderr);
+    let expected = "the evaluation after step 1 is dropped";
+    assert!(resumed.stderr.contains(expected), "{}", resumed.stderr);
 }

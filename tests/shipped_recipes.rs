@@ -5,9 +5,9 @@ use std::path::Path;
 use polyphony::Program;
 use polyphony_test_support::chat_model;
 
-use crate::command::{Place, python};
+use crate::command::{TestDir, python};
 
-/// What makes a run short.
+/// Options that make a run short.
 const SHORT: [&str; 12] = [
     "--set",
     "team=Copies(\"model\")",
@@ -23,8 +23,8 @@ const SHORT: [&str; 12] = [
     "1",
 ];
 
-/// What takes the place of data that is not here.
-fn stand_in(recipe: &str) -> Option<[&'static str; 2]> {
+/// Embedded data that replaces the data files, which are not available in a test.
+fn embedded_data(recipe: &str) -> Option<[&'static str; 2]> {
     match recipe {
         text if text.contains("\"data/tldr/") => Some([
             "train=Embedded(TldrTrain)",
@@ -44,13 +44,13 @@ fn stand_in(recipe: &str) -> Option<[&'static str; 2]> {
 
 #[test]
 fn every_shipped_recipe_runs_a_step() {
-    let place = Place::new();
-    chat_model(&place.path("model"), 8192);
-    // What `cargo xtask fetch humaneval` would bring.
+    let dir = TestDir::new();
+    chat_model(&dir.path("model"), 8192);
+    // The file that `cargo xtask fetch humaneval` would download.
     let problems =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-env/fixtures/HumanEval.jsonl.gz");
-    std::fs::create_dir(place.path("data")).unwrap();
-    std::fs::copy(problems, place.path("data/HumanEval.jsonl.gz")).unwrap();
+    std::fs::create_dir(dir.path("data")).unwrap();
+    std::fs::copy(problems, dir.path("data/HumanEval.jsonl.gz")).unwrap();
     let program = Program::standard();
     let shipped = program.registry().recipes();
     assert!(shipped.len() > 0);
@@ -62,44 +62,44 @@ fn every_shipped_recipe_runs_a_step() {
         if runs_programs {
             more.extend(["--set", &interpreter]);
         }
-        if let Some(embedded) = stand_in(recipe.text) {
+        if let Some(embedded) = embedded_data(recipe.text) {
             more.extend(embedded.map(|data| ["--set", data]).concat());
         }
-        place.succeed(&[&["train", name, "--run-dir", name], &SHORT[..], &more].concat());
-        let metrics = place.read_lines(&format!("{name}/metrics.jsonl"));
+        dir.succeed(&[&["train", name, "--run-dir", name], &SHORT[..], &more].concat());
+        let metrics = dir.read_lines(&format!("{name}/metrics.jsonl"));
         assert_eq!(metrics.len(), 1, "{name}");
         assert_eq!(
             metrics[0].get("sandbox/runs").is_some(),
             runs_programs,
             "{name}"
         );
-        let confined = place.path(&format!("{name}/environment.json")).exists();
-        assert_eq!(confined, runs_programs, "{name}");
+        let is_confined = dir.path(&format!("{name}/environment.json")).exists();
+        assert_eq!(is_confined, runs_programs, "{name}");
     }
 }
 
 #[test]
 fn without_a_name_the_default_recipe_is_trained() {
-    let place = Place::new();
-    chat_model(&place.path("model"), 8192);
-    place.succeed(&[&["train", "--run-dir", "run"], &SHORT[..]].concat());
+    let dir = TestDir::new();
+    chat_model(&dir.path("model"), 8192);
+    dir.succeed(&[&["train", "--run-dir", "run"], &SHORT[..]].concat());
     let program = Program::standard();
     let default = program.registry().recipes().next().unwrap();
     let environment = match default.name {
         name if name.starts_with("tldr") => "environment: Tldr",
         _ => "environment: Arxiv",
     };
-    assert!(place.read("run/recipe.ron").contains(environment));
+    assert!(dir.read("run/recipe.ron").contains(environment));
 }
 
 #[test]
-fn problems_that_are_not_there_are_told_how_to_come() {
+fn an_error_about_missing_problems_names_the_command_that_downloads_them() {
     let interpreter = format!("environment.sandbox.interpreter={:?}", python());
     let run = ["train", "humaneval-smollm2", "--set", &interpreter];
     let expected = [
         "loading `train`",
-        "`cargo xtask fetch humaneval` brings",
+        "`cargo xtask fetch humaneval` downloads",
         "HumanEval.jsonl.gz",
     ];
-    Place::new().refuse(&run, &expected);
+    TestDir::new().refuse(&run, &expected);
 }

@@ -1,4 +1,4 @@
-//! The command's help, and the most common errors.
+//! Snapshots of the help of every command, and of the most common errors.
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test -p polyphony --test polyphony snapshots` rewrites the files in
 //! `tests/snapshots`.
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use polyphony_test_support::{assert_snapshot, fixture};
 
-use crate::{command::Place, training_run};
+use crate::{command::TestDir, training_run};
 
 /// A file under `tests/snapshots`.
 fn snapshot(name: &str) -> PathBuf {
@@ -15,12 +15,12 @@ fn snapshot(name: &str) -> PathBuf {
     Path::new(folder).join(name)
 }
 
-/// The help of a command, and the commands below it.
-fn help(place: &Place, command: &[&str]) -> (String, Vec<String>) {
-    let text = place.succeed(&[command, &["--help"]].concat());
+/// The help of a command, and the names of its subcommands.
+fn help(dir: &TestDir, command: &[&str]) -> (String, Vec<String>) {
+    let text = dir.succeed(&[command, &["--help"]].concat());
     let (_, commands) = text.split_once("Commands:\n").unwrap_or_default();
     let commands = commands.lines().take_while(|line| !line.is_empty());
-    // The description of a command follows its name or, indented further, is below it.
+    // The description of a command follows its name, or is on the next line, indented further.
     let names = commands.filter_map(|line| line.strip_prefix("  "));
     let names = names.filter(|line| !line.starts_with(' '));
     let names = names.filter_map(|line| line.split(' ').next());
@@ -31,12 +31,12 @@ fn help(place: &Place, command: &[&str]) -> (String, Vec<String>) {
 
 #[test]
 fn every_command_explains_itself() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let mut open = vec![Vec::new()];
     let mut count = 0;
     while let Some(command) = open.pop() {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
-        let (text, below) = help(&place, &words);
+        let (text, below) = help(&dir, &words);
         let name = [&["polyphony"], words.as_slice()].concat().join(" ");
         assert_snapshot(&snapshot(&format!("help/{name}.txt")), &text);
         let longer = |name| [command.as_slice(), &[name]].concat();
@@ -46,8 +46,8 @@ fn every_command_explains_itself() {
     assert!(count > 12, "only {count} commands were found");
 }
 
-/// What goes wrong, and the arguments for it. Arguments that begin with an option are for
-/// `train recipe.ron`; one that begins with `@` changes that recipe first, `from => to`.
+/// Errors, each with the arguments that cause it. Arguments that begin with an option are for
+/// `train recipe.ron`; an argument that begins with `@` changes that recipe first, `from => to`.
 const ERRORS: &[(&str, &[&str])] = &[
     // The command line.
     ("a misspelt command", &["tarin"]),
@@ -187,19 +187,19 @@ const ERRORS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Options that follow `train recipe.ron`, rather than a command of their own.
+/// Whether the arguments are options for `train recipe.ron`, instead of a command.
 fn is_for_train(arguments: &[&str]) -> bool {
     arguments[0].starts_with(['@', '-'])
 }
 
 #[test]
 fn the_most_likely_errors() {
-    let place = training_run::place();
-    let recipe = place.read("recipe.ron");
-    place.write("taken/notes.txt", "mine");
-    place.write("baseline/recipe.ron", &recipe);
-    place.write("empty.jsonl", "");
-    place.write("ids.jsonl", "{\"ids\": [300]}\n");
+    let dir = training_run::test_dir();
+    let recipe = dir.read("recipe.ron");
+    dir.write("taken/notes.txt", "mine");
+    dir.write("baseline/recipe.ron", &recipe);
+    dir.write("empty.jsonl", "");
+    dir.write("ids.jsonl", "{\"ids\": [300]}\n");
     let model = fixture("tiny-llama");
     let mut all = String::new();
     for (what, arguments) in ERRORS {
@@ -219,14 +219,15 @@ fn the_most_likely_errors() {
                 None => words.push(argument),
             }
         }
-        place.write("recipe.ron", &changed);
-        let files = place.files();
-        let ended = place.run(&words);
-        assert!(!ended.succeeded, "{what}: {words:?} must not succeed");
-        assert_eq!(ended.stdout, "", "{what}");
-        assert_eq!(place.files(), files, "{what}: something was left behind");
-        let folder = place.path("");
+        dir.write("recipe.ron", &changed);
+        let files = dir.files();
+        let result = dir.run(&words);
+        assert!(!result.succeeded, "{what}: {words:?} must not succeed");
+        assert_eq!(result.stdout, "", "{what}");
+        assert_eq!(dir.files(), files, "{what}: something was left behind");
+        let folder = dir.path("");
         let hide = |text: &str| {
+            let text = text.replace(env!("CARGO_BIN_EXE_polyphony"), "polyphony");
             let text = text.replace(folder.to_str().unwrap().trim_end_matches('/'), "PLACE");
             text.replace(model.to_str().unwrap(), "MODEL")
         };
@@ -235,7 +236,7 @@ fn the_most_likely_errors() {
         if changed != recipe {
             all += &format!("  {}\n", arguments[0]);
         }
-        all += &hide(&ended.stderr);
+        all += &hide(&result.stderr);
         all += "\n";
     }
     assert!(ERRORS.len() >= 30);

@@ -7,7 +7,7 @@ use polyphony_model::sequence_logprobs;
 use polyphony_test_support::{chat_model, load, weight_bits};
 use serde_json::{Map, Value, json};
 
-use crate::command::{Place, json_lines, text};
+use crate::command::{TestDir, json_lines, text};
 
 /// The parts of the writing reward.
 const PARTS: [&str; 5] = [
@@ -34,29 +34,29 @@ const RECIPE: &str = r#"(
     evaluation: (tasks: 2, samples: 2),
 )"#;
 
-/// A place with a model, posts, and the recipe as `recipe.ron`.
-pub(crate) fn place() -> Place {
-    place_for(RECIPE)
+/// A directory with a model, posts, and the recipe as `recipe.ron`.
+pub(crate) fn test_dir() -> TestDir {
+    test_dir_with(RECIPE)
 }
 
-/// The same with another recipe.
-pub(crate) fn place_for(recipe: &str) -> Place {
-    let place = Place::new();
-    chat_model(&place.path("model"), 4096);
+/// [`test_dir`] with another recipe.
+pub(crate) fn test_dir_with(recipe: &str) -> TestDir {
+    let dir = TestDir::new();
+    chat_model(&dir.path("model"), 4096);
     let posts = ["my cat sat", "i lost the letter", "he ran"].map(|body| json!({"body": body}));
-    place.write(
+    dir.write(
         "posts.jsonl",
         posts.map(|post| post.to_string() + "\n").concat(),
     );
-    place.write("recipe.ron", recipe);
-    place
+    dir.write("recipe.ron", recipe);
+    dir
 }
 
-fn train(place: &Place, run: &str, more: &[&str]) {
-    place.succeed(&[&["train", "recipe.ron", "--run-dir", run], more].concat());
+fn train(dir: &TestDir, run: &str, more: &[&str]) {
+    dir.succeed(&[&["train", "recipe.ron", "--run-dir", run], more].concat());
 }
 
-/// The metrics with `timing` taken out, and what was in it.
+/// The metrics of a line without `timing`, and the value of `timing`.
 fn split_timing(line: &Value) -> (Map<String, Value>, Value) {
     let mut object = line.as_object().unwrap().clone();
     let timing = object
@@ -66,8 +66,8 @@ fn split_timing(line: &Value) -> (Map<String, Value>, Value) {
 }
 
 /// The lines of a file without their `timing`.
-pub(crate) fn untimed(place: &Place, file: &str) -> Vec<String> {
-    let lines = place.read_lines(file);
+pub(crate) fn untimed(dir: &TestDir, file: &str) -> Vec<String> {
+    let lines = dir.read_lines(file);
     let untimed = lines
         .iter()
         .map(|line| Value::Object(split_timing(line).0).to_string());
@@ -76,22 +76,22 @@ pub(crate) fn untimed(place: &Place, file: &str) -> Vec<String> {
 
 #[test]
 fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
-    let place = place();
-    train(&place, "run", &["--steps", "3", "--set", "seed=9"]);
+    let dir = test_dir();
+    train(&dir, "run", &["--steps", "3", "--set", "seed=9"]);
 
     let program = Program::standard();
-    let recipe = Recipe::from_ron(program.registry(), &place.read("run/recipe.ron")).unwrap();
+    let recipe = Recipe::from_ron(program.registry(), &dir.read("run/recipe.ron")).unwrap();
     assert_eq!(
         (recipe.steps, recipe.seed, recipe.max_new_tokens),
         (3, 9, 160)
     );
 
-    check_metrics(&place.read_lines("run/metrics.jsonl"));
-    let explained = check_documented(&place, "run");
+    check_metrics(&dir.read_lines("run/metrics.jsonl"));
+    let explained = check_documented(&dir, "run");
     check_explanations(&explained);
-    check_rollouts(&place);
+    check_rollouts(&dir);
 
-    let evaluations = place.read_lines("run/evaluations.jsonl");
+    let evaluations = dir.read_lines("run/evaluations.jsonl");
     assert_eq!(evaluations.len(), 2);
     for (evaluation, step) in evaluations.iter().zip([0, 3]) {
         assert_eq!(evaluation["step"], step);
@@ -105,31 +105,33 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     }
 }
 
-/// What every step of a game of one turn without programs says, by the patterns of `docs/metrics.md`.
-const METRICS: [&str; 20] = [
+/// The metrics of every step in an environment with one turn and without programs, as patterns of
+/// `docs/metrics.md`.
+const METRICS: [&str; 21] = [
     "step",
     "return",
     "reward/<part>",
-    "sampled_tokens",
+    "completion_tokens",
     "skipped_tasks",
     "cut_episodes",
-    "<role>/advantage_spread",
-    "<role>/zero_advantage_share",
+    "<role>/advantage_std",
+    "<role>/zero_advantage_fraction",
     "<role>/entropy",
-    "<role>/response_tokens",
-    "<role>/truncated_share",
+    "<role>/completion_length",
+    "<role>/truncated_fraction",
     "<role>/gradient_steps",
-    "<role>/gradient_norm",
+    "<role>/grad_norm",
     "<role>/learning_rate",
     "<role>/skipped_groups",
-    "<role>/refused_updates",
+    "<role>/skipped_updates",
     "<role>/logprob_gap",
     "<role>/ratio",
-    "<role>/clipped_share",
+    "<role>/approx_kl",
+    "<role>/clip_fraction",
     "<role>/kl",
 ];
 
-/// What depends on clocks and memory, in the object `timing`.
+/// The metrics that depend on clocks and memory, in the object `timing`.
 const TIMING: [&str; 6] = [
     "step_secs",
     "rollout_secs",
@@ -178,7 +180,7 @@ fn check_metrics(lines: &[Value]) {
     }
 }
 
-/// Everything in the metrics but the step's number is explained, and nothing else.
+/// Checks that all metrics except the step's number are explained, and nothing else.
 fn check_explanations(explained: &Map<String, Value>) {
     let mut names: Vec<&String> = explained.keys().collect();
     names.sort();
@@ -194,9 +196,9 @@ fn check_explanations(explained: &Map<String, Value>) {
 }
 
 /// Checks that `docs/metrics.md` has every metric that a run explains, with the same unit, and every key of
-/// its rollouts; returns what the run explains.
-pub(crate) fn check_documented(place: &Place, run: &str) -> Map<String, Value> {
-    let text = place.read(&format!("{run}/metrics.json"));
+/// its rollouts. Returns the explanations of the run.
+pub(crate) fn check_documented(dir: &TestDir, run: &str) -> Map<String, Value> {
+    let text = dir.read(&format!("{run}/metrics.json"));
     let explained: Map<String, Value> = serde_json::from_str(&text).unwrap();
     let documentation = include_str!("../docs/metrics.md");
     for (name, explanation) in &explained {
@@ -210,8 +212,8 @@ pub(crate) fn check_documented(place: &Place, run: &str) -> Map<String, Value> {
         assert!(row.ends_with(&format!("| {unit} |")), "{unit}: {row}");
     }
     let mut rows = documentation.lines();
-    let rollouts = rows.find(|row| row.starts_with("`rollouts.jsonl` has one object a node"));
-    for key in rollout_keys(&place.read_lines(&format!("{run}/rollouts.jsonl"))) {
+    let rollouts = rows.find(|row| row.starts_with("`rollouts.jsonl` has one object per node"));
+    for key in rollout_keys(&dir.read_lines(&format!("{run}/rollouts.jsonl"))) {
         let is_there = rollouts.unwrap().contains(&format!("`{key}`"));
         assert!(is_there, "docs/metrics.md lacks `{key}` of rollouts.jsonl");
     }
@@ -231,25 +233,25 @@ fn rollout_keys(nodes: &[Value]) -> BTreeSet<String> {
     keys
 }
 
-/// What is in the rollouts can be scored again, by the environment and by the model.
-fn check_rollouts(place: &Place) {
-    let nodes = place.read_lines("run/rollouts.jsonl");
+/// Checks that scoring the rollouts again, by the environment and by the model, gives the recorded values.
+fn check_rollouts(dir: &TestDir) {
+    let nodes = dir.read_lines("run/rollouts.jsonl");
     assert_eq!(nodes.len(), 6, "3 steps of 2 tasks");
     let (mut pairs, mut scores) = (String::new(), Vec::new());
     for node in &nodes {
         let actions = node["joint_actions"].as_array().unwrap();
         assert_eq!(actions.len(), 4);
         for action in actions {
-            let said = |agent: usize| {
+            let response = |agent: usize| {
                 let pick = action["picks"][agent].as_u64().unwrap() as usize;
                 node["agents"][agent]["responses"][pick]["text"].clone()
             };
-            pairs += &(json!({"responses": [said(0), said(1)]}).to_string() + "\n");
+            pairs += &(json!({"responses": [response(0), response(1)]}).to_string() + "\n");
             scores.push(json!({"reward": action["reward"], "parts": action["parts"]}));
         }
     }
-    place.write("pairs.jsonl", pairs);
-    let again = place.succeed(&["score", "--env", "tldr", "--input", "pairs.jsonl"]);
+    dir.write("pairs.jsonl", pairs);
+    let again = dir.succeed(&["score", "--env", "tldr", "--input", "pairs.jsonl"]);
     assert_eq!(json_lines(&again), scores);
     assert!(
         scores
@@ -258,40 +260,43 @@ fn check_rollouts(place: &Place) {
         "all rewards are 0"
     );
 
-    // At the first step the agents were still the model they started from.
-    let model = load(&place.path("model"));
+    // At the first step the agents were still equal to the model from which they started.
+    let model = load(&dir.path("model"));
     for agent in nodes[0]["agents"].as_array().unwrap() {
         let ids = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
         let prompt = ids(&agent["prompt_tokens"]);
         let response = &agent["responses"][1];
         let all = [prompt.clone(), ids(&response["tokens"])].concat();
         let scored = sequence_logprobs(&model, &all).unwrap();
-        let kept: Vec<f32> = serde_json::from_value(response["logprobs"].clone()).unwrap();
-        for (kept, scored) in kept.iter().zip(&scored[prompt.len() - 1..]) {
-            assert!((kept - scored).abs() < 1e-3, "{kept} is not {scored}");
+        let recorded: Vec<f32> = serde_json::from_value(response["logprobs"].clone()).unwrap();
+        for (recorded, scored) in recorded.iter().zip(&scored[prompt.len() - 1..]) {
+            assert!(
+                (recorded - scored).abs() < 1e-3,
+                "{recorded} is not {scored}"
+            );
         }
     }
 }
 
 #[test]
-fn a_seed_decides_everything_but_timing() {
-    let place = place();
+fn a_seed_determines_everything_but_timing() {
+    let dir = test_dir();
     for (run, seed) in [
         ("first", "seed=7"),
         ("again", "seed=7"),
         ("other", "seed=8"),
     ] {
-        train(&place, run, &["--set", seed]);
+        train(&dir, run, &["--set", seed]);
     }
     for file in ["metrics.jsonl", "evaluations.jsonl"] {
-        let lines = |run| untimed(&place, &format!("{run}/{file}"));
+        let lines = |run| untimed(&dir, &format!("{run}/{file}"));
         assert_eq!(lines("first"), lines("again"), "{file}");
         assert_ne!(lines("first"), lines("other"), "{file}");
     }
     let weights = |role: &str| format!("agents/{role}/model.safetensors");
     let files = ["rollouts.jsonl".to_owned()];
     for file in files.into_iter().chain(ROLES.map(weights)) {
-        let bytes = |run: &str| fs::read(place.path(run).join(&file)).unwrap();
+        let bytes = |run: &str| fs::read(dir.path(run).join(&file)).unwrap();
         assert!(bytes("first") == bytes("again"), "{file} differs");
         assert!(
             file.contains("agents/") || bytes("first") != bytes("other"),
@@ -301,21 +306,21 @@ fn a_seed_decides_everything_but_timing() {
 }
 
 #[test]
-fn saved_agents_open_answer_and_train_on() {
-    let place = place();
-    train(&place, "run", &["--steps", "1"]);
+fn saved_agents_can_be_opened_asked_and_trained_again() {
+    let dir = test_dir();
+    train(&dir, "run", &["--steps", "1"]);
     let ids = [1, 70, 80, 90];
-    place.write("ids.jsonl", json!({"ids": ids}).to_string());
-    let mut weights = vec![weight_bits(&load(&place.path("model")))];
+    dir.write("ids.jsonl", json!({"ids": ids}).to_string());
+    let mut weights = vec![weight_bits(&load(&dir.path("model")))];
     for role in ROLES {
-        let path = place.path("run/agents").join(role);
+        let path = dir.path("run/agents").join(role);
         let model = load(&path);
-        let printed = place.succeed(&["logprobs", "--model", text(&path), "--input", "ids.jsonl"]);
-        let own: Vec<f32> =
+        let printed = dir.succeed(&["logprobs", "--model", text(&path), "--input", "ids.jsonl"]);
+        let logprobs: Vec<f32> =
             serde_json::from_value(json_lines(&printed)[0]["logprobs"].clone()).unwrap();
-        assert_eq!(own, sequence_logprobs(&model, &ids).unwrap());
+        assert_eq!(logprobs, sequence_logprobs(&model, &ids).unwrap());
         let arguments = ["--prompt", "the cat", "--max-new-tokens", "4"];
-        place.succeed(&[&["generate", "--model", text(&path)], &arguments[..]].concat());
+        dir.succeed(&[&["generate", "--model", text(&path)], &arguments[..]].concat());
         assert!(
             !weights.contains(&weight_bits(&model)),
             "{role} did not learn by itself"
@@ -323,28 +328,28 @@ fn saved_agents_open_answer_and_train_on() {
         weights.push(weight_bits(&model));
     }
     let team = r#"team=Each(["run/agents/summarizer", "run/agents/elaborator"])"#;
-    train(&place, "on", &["--steps", "1", "--set", team]);
+    train(&dir, "on", &["--steps", "1", "--set", team]);
 }
 
 #[test]
 fn an_existing_run_directory_is_left_alone() {
-    let place = place();
-    place.write("run/precious.txt", "mine");
+    let dir = test_dir();
+    dir.write("run/precious.txt", "mine");
     let arguments = ["train", "recipe.ron", "--run-dir", "run"];
     let expected = [
         "the run directory run exists already",
         "give another one, or remove it",
     ];
-    place.refuse(&arguments, &expected);
+    dir.refuse(&arguments, &expected);
 }
 
 #[test]
 fn without_a_name_runs_are_numbered() {
-    let place = place();
+    let dir = test_dir();
     for _ in 0..2 {
-        place.succeed(&["train", "recipe.ron", "--steps", "1"]);
+        dir.succeed(&["train", "recipe.ron", "--steps", "1"]);
     }
     for run in ["runs/tldr-1", "runs/tldr-2"] {
-        assert_eq!(place.read_lines(&format!("{run}/metrics.jsonl")).len(), 1);
+        assert_eq!(dir.read_lines(&format!("{run}/metrics.jsonl")).len(), 1);
     }
 }

@@ -1,5 +1,5 @@
-"""Loads adapters that a run with `fine_tuning: Lora()` saved in PEFT, compares their
-log-probabilities with those of `polyphony logprobs`, merges them there and compares again.
+"""Loads in PEFT the adapters that a run with `fine_tuning: Lora()` saved, compares their
+log-probabilities with those of `polyphony logprobs`, merges them with polyphony and compares again.
 
     pip install torch transformers peft
     python docs/parity/check_adapters.py --polyphony target/release/polyphony runs/x/agents/*
@@ -19,7 +19,7 @@ SEQUENCES, LENGTH = 4, 80
 
 
 def ours(polyphony, model, sequences):
-    """The log-probabilities that polyphony gives."""
+    """The log-probabilities that polyphony computes."""
     lines = "".join(json.dumps({"ids": ids}) + "\n" for ids in sequences)
     command = [polyphony, "logprobs", "--model", model, "--input", "-"]
     printed = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
@@ -27,7 +27,7 @@ def ours(polyphony, model, sequences):
 
 
 def theirs(model, sequences):
-    """The log-probabilities that PyTorch gives."""
+    """The log-probabilities that PyTorch computes."""
     with torch.no_grad():
         logits = model(torch.tensor(sequences)).logits[:, :-1]
     table = torch.log_softmax(logits, -1)

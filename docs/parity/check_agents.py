@@ -1,9 +1,9 @@
-"""Hold saved agents against PyTorch transformers: every weight is there, and the same tokens get the
+"""Compares saved agents with PyTorch transformers: every weight is there, and the same tokens have the
 same log-probabilities.
 
     python check_agents.py --polyphony target/release/polyphony RUN/agents/summarizer RUN/agents/elaborator
 
-Needs `torch` and `transformers`. Prints one JSON line an agent; ends with an error if one differs.
+Needs `torch` and `transformers`. Prints one JSON line per agent, and ends with an error if one differs.
 """
 
 import argparse

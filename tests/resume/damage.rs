@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::*;
 
-/// The command with a limit on the size of files, as a disk that is full.
+/// The command with a limit on the size of files, which simulates a full disk.
 fn with_small_files(command: &Command, kib: usize) -> Command {
     // bash counts in units of 1,024 bytes. The signal is ignored, so that writing fails instead.
     let mut limited = Command::new("/bin/bash");
@@ -25,13 +25,13 @@ fn with_small_files(command: &Command, kib: usize) -> Command {
 
 #[test]
 fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
-    let place = place();
-    let whole = train_whole(&place, &[]);
-    place.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "3"]);
-    let before = checkpoints(&place.path("run"));
+    let dir = test_dir();
+    let whole = train_whole(&dir, &[]);
+    dir.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "3"]);
+    let before = checkpoints(&dir.path("run"));
     assert_eq!(before, ["step-000002", "step-000003"]);
     // Metrics fit, tensors do not.
-    let resume = place.command(&["resume", "run", "--steps", "7"]);
+    let resume = dir.command(&["resume", "run", "--steps", "7"]);
     let failed = with_small_files(&resume, 256).output().unwrap();
     let log = String::from_utf8(failed.stderr).unwrap();
     assert!(!failed.status.success(), "{log}");
@@ -43,54 +43,73 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
         assert!(log.contains(part), "{log}\nlacks: {part}");
     }
     assert_eq!(
-        checkpoints(&place.path("run")),
+        checkpoints(&dir.path("run")),
         before,
-        "no part of it is left"
+        "no part of the new checkpoint remains"
     );
-    place.succeed(&["resume", "run"]);
-    // Its first three steps had a learning rate of a run of three.
-    let left = Left::read(&place, "run");
-    assert_eq!(left.metrics.len(), whole.metrics.len());
-    place.succeed(&["train", "recipe.ron", "--run-dir", "twin", "--steps", "3"]);
-    place.succeed(&["resume", "twin", "--steps", "7"]);
-    left.check(&Left::read(&place, "twin"), "after a full disk");
+    dir.succeed(&["resume", "run"]);
+    // The first three steps had the learning rates of a run of three steps, so the weights are not those of
+    // `whole`. The twin is stopped and resumed in the same way, but without a full disk.
+    let records = RunRecords::read(&dir, "run");
+    assert_eq!(records.metrics.len(), whole.metrics.len());
+    dir.succeed(&["train", "recipe.ron", "--run-dir", "twin", "--steps", "3"]);
+    dir.succeed(&["resume", "twin", "--steps", "7"]);
+    records.check(&RunRecords::read(&dir, "twin"), "after a full disk");
 }
 
-/// Changes a file of the newest checkpoint and sees the run refuse it.
+/// Changes a file of the newest checkpoint and checks that the run refuses it.
 #[track_caller]
-fn refused(place: &Place, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>, expected: &[&str]) {
+fn refused(dir: &TestDir, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>, expected: &[&str]) {
     let file = format!("checkpoints/step-000007/{file}");
-    refused_of_run(place, &file, change, expected);
+    refused_of_run(dir, &file, change, expected);
 }
 
-/// Changes a file of the run and sees it refused, with the way out.
+/// Changes a file of the run and checks that it is refused, with a way out.
 #[track_caller]
 fn refused_of_run(
-    place: &Place,
+    dir: &TestDir,
     file: &str,
     change: impl FnOnce(Vec<u8>) -> Vec<u8>,
     expected: &[&str],
 ) {
-    let path = place.path("run").join(file);
-    let good = fs::read(&path).unwrap();
-    fs::write(&path, change(good.clone())).unwrap();
-    let offered = "use the one before it: resume with `--from step-000006`";
-    let named = "the checkpoint run/checkpoints/step-000007 cannot be used";
-    let more = ["resume", "run", "--steps", "9"];
-    place.refuse(&more, &[&[named, offered], expected].concat());
-    fs::write(&path, good).unwrap();
+    let path = dir.path("run").join(file);
+    let original = fs::read(&path).unwrap();
+    fs::write(&path, change(original.clone())).unwrap();
+    let way_out = "use the one before it: resume with `--from step-000006`";
+    let problem = "the checkpoint run/checkpoints/step-000007 cannot be used";
+    let resume = ["resume", "run", "--steps", "9"];
+    dir.refuse(&resume, &[&[problem, way_out], expected].concat());
+    fs::write(&path, original).unwrap();
+}
+
+/// Puts a link in the place of a file of the run, and checks that it is not followed.
+#[cfg(unix)]
+#[track_caller]
+fn refused_elsewhere(dir: &TestDir, file: &str) {
+    let (path, elsewhere) = (dir.path("run").join(file), dir.path("elsewhere"));
+    fs::rename(&path, &elsewhere).unwrap();
+    let before = fs::read(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let resume = ["resume", "run", "--steps", "9"];
+    dir.refuse(&resume, &[file, "a link: replace it with a copy"]);
+    assert_eq!(fs::read(&elsewhere).unwrap(), before);
+    fs::rename(&elsewhere, &path).unwrap();
 }
 
 #[test]
 fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
-    let place = place();
-    let whole = train_whole(&place, &[]);
-    fs::rename(place.path("whole"), place.path("run")).unwrap();
+    let dir = test_dir();
+    let whole = train_whole(&dir, &[]);
+    fs::rename(dir.path("whole"), dir.path("run")).unwrap();
     let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
     for file in ["agent-summarizer.safetensors", "algorithm.safetensors"] {
-        refused(&place, file, half, &[file]);
+        refused(&dir, file, half, &[file]);
     }
-    refused(&place, "state.ron", half, &["state.ron is damaged"]);
+    refused(&dir, "state.ron", half, &["state.ron is damaged"]);
+    #[cfg(unix)]
+    for file in ["checkpoints/step-000007/state.ron", "metrics.jsonl"] {
+        refused_elsewhere(&dir, file);
+    }
     let newer = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with("(format:3,"), "{text:.40}");
@@ -102,31 +121,31 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
         text.replacen("(format:3,", "(format:2,", 1).into_bytes()
     };
     let expected = "it was written by an older polyphony (format 2; this one reads 3)";
-    refused(&place, "state.ron", older, &[expected]);
+    refused(&dir, "state.ron", older, &[expected]);
     let expected = "it was written by a newer polyphony (format 4; this one reads 3)";
-    refused(&place, "state.ron", newer, &[expected]);
+    refused(&dir, "state.ron", newer, &[expected]);
 
-    // Of another run: the recipe is part of what a checkpoint is.
-    let recipe = place.read("run/recipe.ron");
-    place.write("run/recipe.ron", recipe.replace("seed: 5", "seed: 6"));
-    let foreign = "it was made with another recipe than the run's recipe.ron";
-    place.refuse(&["resume", "run", "--steps", "9"], &[foreign]);
-    place.write("run/recipe.ron", recipe);
+    // A checkpoint contains the settings of its recipe, so one of another run is recognized.
+    let recipe = dir.read("run/recipe.ron");
+    dir.write("run/recipe.ron", recipe.replace("seed: 5", "seed: 6"));
+    let expected = "it was made with a different recipe than the run's recipe.ron";
+    dir.refuse(&["resume", "run", "--steps", "9"], &[expected]);
+    dir.write("run/recipe.ron", recipe);
 
-    // The one that is offered does continue, to the same end.
-    place.succeed(&["resume", "run", "--from", "step-000006"]);
-    Left::read(&place, "run").check(&whole, "from step 6");
-    place.succeed(&["resume", "run", "--from", "start"]);
-    Left::read(&place, "run").check(&whole, "from the start");
+    // The checkpoint that the message offers leads to the same end.
+    dir.succeed(&["resume", "run", "--from", "step-000006"]);
+    RunRecords::read(&dir, "run").check(&whole, "from step 6");
+    dir.succeed(&["resume", "run", "--from", "start"]);
+    RunRecords::read(&dir, "run").check(&whole, "from the start");
 }
 
 #[test]
-fn records_that_somebody_has_edited_are_refused_before_anything_is_trained() {
-    let place = place();
-    let whole = train_whole(&place, &[]);
-    fs::rename(place.path("whole"), place.path("run")).unwrap();
-    // Not even a model is read before.
-    fs::rename(place.path("model"), place.path("elsewhere")).unwrap();
+fn edited_records_are_refused_before_anything_is_trained() {
+    let dir = test_dir();
+    let whole = train_whole(&dir, &[]);
+    fs::rename(dir.path("whole"), dir.path("run")).unwrap();
+    // Not even a model is read before, so the model may be missing.
+    fs::rename(dir.path("model"), dir.path("elsewhere")).unwrap();
     let events = "tensorboard/events.out.tfevents.polyphony";
     for (file, from, to, expected) in [
         (
@@ -191,7 +210,7 @@ fn records_that_somebody_has_edited_are_refused_before_anything_is_trained() {
             let at = at.unwrap_or_else(|| panic!("{file} has no {from}"));
             [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
         };
-        refused_of_run(&place, file, edit, &[&format!("run/{file}"), expected]);
+        refused_of_run(&dir, file, edit, &[&format!("run/{file}"), expected]);
     }
     let short = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
     for file in [
@@ -200,49 +219,50 @@ fn records_that_somebody_has_edited_are_refused_before_anything_is_trained() {
         "evaluations.jsonl",
         events,
     ] {
-        refused_of_run(&place, file, short, &[&format!("run/{file}"), "but had"]);
+        refused_of_run(&dir, file, short, &[&format!("run/{file}"), "but had"]);
     }
-    // A lost file is not made again, empty.
+    // A missing file is not created again as an empty one.
     for file in ["rollouts.jsonl", "evaluations.jsonl", events] {
-        let path = place.path("run").join(file);
-        fs::rename(&path, place.path("lost")).unwrap();
-        let named = format!("run/{file} has changed since the checkpoint was made: it is missing");
-        let offered = "resume with `--from step-000006`";
-        place.refuse(&["resume", "run", "--steps", "9"], &[&named, offered]);
+        let path = dir.path("run").join(file);
+        fs::rename(&path, dir.path("lost")).unwrap();
+        let problem =
+            format!("run/{file} has changed since the checkpoint was made: it is missing");
+        let way_out = "resume with `--from step-000006`";
+        dir.refuse(&["resume", "run", "--steps", "9"], &[&problem, way_out]);
         assert!(!path.exists(), "{file}");
-        fs::rename(place.path("lost"), path).unwrap();
+        fs::rename(dir.path("lost"), path).unwrap();
     }
 
-    // An earlier checkpoint does not count on the end of a file.
-    fs::rename(place.path("elsewhere"), place.path("model")).unwrap();
-    let metrics = place.read("run/metrics.jsonl");
-    place.write(
+    // An earlier checkpoint does not depend on the end of a file.
+    fs::rename(dir.path("elsewhere"), dir.path("model")).unwrap();
+    let metrics = dir.read("run/metrics.jsonl");
+    dir.write(
         "run/metrics.jsonl",
         metrics.replacen("{\"step\":7", "{\"step\": 7", 1),
     );
-    place.succeed(&["resume", "run", "--from", "step-000006"]);
-    Left::read(&place, "run").check(&whole, "from step 6");
+    dir.succeed(&["resume", "run", "--from", "step-000006"]);
+    RunRecords::read(&dir, "run").check(&whole, "from step 6");
 }
 
 #[test]
-fn what_cannot_be_resumed_is_explained() {
-    let place = place();
+fn a_run_that_cannot_be_resumed_is_explained() {
+    let dir = test_dir();
     let short = ["train", "recipe.ron", "--run-dir", "run", "--steps", "1"];
-    place.succeed(&short);
-    place.refuse(
+    dir.succeed(&short);
+    dir.refuse(
         &["resume", "run"],
         &["the run in run is complete: 1 steps are done. --steps counts the steps of the whole run"],
     );
-    place.refuse(
+    dir.refuse(
         &["resume", "run", "--from", "step-7"],
         &["run has no checkpoint `step-7`, but: step-000001, start"],
     );
-    // As of a variable that is not set.
-    place.refuse(
+    // An empty name, as from an unset shell variable.
+    dir.refuse(
         &["resume", "run", "--from", ""],
         &["run has no checkpoint ``, but: step-000001, start"],
     );
-    place.refuse(
+    dir.refuse(
         &["resume", "model"],
         &["model is not the directory of a run: it has no recipe.ron"],
     );
@@ -253,40 +273,40 @@ fn what_cannot_be_resumed_is_explained() {
         "--run-dir",
         "parallel",
     ];
-    place.succeed(&baseline);
-    place.refuse(
+    dir.succeed(&baseline);
+    dir.refuse(
         &["resume", "parallel"],
-        &["parallel is not a training run, but a baseline or a kept evaluation"],
+        &["parallel is not a training run, but a baseline or a saved evaluation"],
     );
-    place.refuse(
+    dir.refuse(
         &["eval", "--team", "parallel"],
         &["parallel is not a training run", "no agents of its own"],
     );
-    // Making room this way keeps everything else.
-    fs::rename(place.path("run/checkpoints"), place.path("elsewhere")).unwrap();
-    place.refuse(
+    // Removing the checkpoints to free disk space leaves everything else.
+    fs::rename(dir.path("run/checkpoints"), dir.path("elsewhere")).unwrap();
+    dir.refuse(
         &["resume", "run", "--steps", "3"],
         &[
             "run has agents, but no checkpoint to resume from",
             "--from start",
         ],
     );
-    fs::rename(place.path("elsewhere"), place.path("run/checkpoints")).unwrap();
+    fs::rename(dir.path("elsewhere"), dir.path("run/checkpoints")).unwrap();
 
-    let held = fs::File::open(place.path("run/metrics.jsonl")).unwrap();
-    held.lock().unwrap();
+    let lock_file = fs::File::open(dir.path("run/metrics.jsonl")).unwrap();
+    lock_file.lock().unwrap();
     let more = ["resume", "run", "--steps", "2"];
-    place.refuse(
+    dir.refuse(
         &more,
         &["run/metrics.jsonl", "another process is writing it"],
     );
-    drop(held);
+    drop(lock_file);
 
-    let metrics = place.read("run/metrics.jsonl");
-    place.write("run/metrics.jsonl", &metrics[..metrics.len() - 1]);
+    let metrics = dir.read("run/metrics.jsonl");
+    dir.write("run/metrics.jsonl", &metrics[..metrics.len() - 1]);
     let expected = "run/metrics.jsonl has changed since the checkpoint was made: it has";
-    place.refuse(&more, &[expected, "but had", "`--from start`"]);
-    place.write("run/metrics.jsonl", metrics);
-    place.succeed(&more);
-    assert_eq!(place.read_lines("run/metrics.jsonl").len(), 2);
+    dir.refuse(&more, &[expected, "but had", "`--from start`"]);
+    dir.write("run/metrics.jsonl", metrics);
+    dir.succeed(&more);
+    assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 2);
 }

@@ -1,10 +1,10 @@
-//! SIGKILL at random moments, once or twice per run.
+//! Kills runs with SIGKILL at random moments, once or several times per run.
 
 use std::process::{Command, Stdio};
 
 use super::*;
 
-/// Random numbers enough to choose moments (a linear congruential generator, Knuth's MMIX).
+/// Random numbers that are good enough to choose moments (a linear congruential generator, Knuth's MMIX).
 struct Dice(u64);
 
 impl Dice {
@@ -17,20 +17,20 @@ impl Dice {
     }
 }
 
-/// Starts a command, waits until its run has this many steps, and kills it after this many more turns of a
-/// loop; returns how many turns there were if it ended before.
-fn run_and_kill(mut command: Command, run: &Path, steps: usize, turns: u64) -> Option<u64> {
+/// Starts a command, waits until its run has this many steps, and kills it after this many more iterations of
+/// the waiting loop. If the command ends before, returns the number of iterations until then.
+fn run_and_kill(mut command: Command, run: &Path, steps: usize, iterations: u64) -> Option<u64> {
     let mut running = command.stderr(Stdio::null()).spawn().unwrap();
     let metrics = run.join("metrics.jsonl");
     let done =
         || fs::read(&metrics).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count());
-    let mut turn = 0;
-    while turn < turns {
+    let mut iteration = 0;
+    while iteration < iterations {
         std::thread::yield_now();
         if running.try_wait().unwrap().is_some() {
-            return Some(turn);
+            return Some(iteration);
         }
-        turn += u64::from(steps == 0 || done() >= steps);
+        iteration += u64::from(steps == 0 || done() >= steps);
     }
     // It may have ended by now.
     let _ = running.kill();
@@ -38,32 +38,36 @@ fn run_and_kill(mut command: Command, run: &Path, steps: usize, turns: u64) -> O
     None
 }
 
-/// Kills runs of the recipe with these changes, and compares what is left in the end.
+/// Kills and resumes runs of the recipe with these changes, and compares their records with those of a whole
+/// run.
 fn check_kills(more: &[&str], kills: usize, seed: u64) {
-    let place = place();
-    let whole = train_whole(&place, more);
+    let dir = test_dir();
+    let whole = train_whole(&dir, more);
     let counted = [&["train", "recipe.ron", "--run-dir", "counted"], more].concat();
-    // From its first step to its end.
-    let turns = run_and_kill(place.command(&counted), &place.path("counted"), 1, u64::MAX).unwrap();
-    // On a busy machine, the number of turns differs between runs: most kills come within a step or two.
-    let turns = 2 * turns / STEPS as u64 + 1;
+    // The iterations from the first step to the end.
+    let iterations =
+        run_and_kill(dir.command(&counted), &dir.path("counted"), 1, u64::MAX).unwrap();
+    // Each kill comes within about two steps after a random step. Iterations are not counted over the whole
+    // run, because their number differs between runs on a busy machine.
+    let iterations = 2 * iterations / STEPS as u64 + 1;
     let mut dice = Dice(seed);
-    let mut left = kills;
+    let mut kills_left = kills;
     let mut stopped_early = 0;
     for number in 0.. {
         let run = format!("run-{number}");
         let train = [&["train", "recipe.ron", "--run-dir", &run], more].concat();
-        let mut attempt = place.command(&train);
+        let mut attempt = dir.command(&train);
         // Some runs are killed again while they are resumed.
-        while left > 0 {
-            left -= 1;
+        while kills_left > 0 {
+            kills_left -= 1;
             let steps = dice.below(STEPS as u64) as usize;
-            let ended = run_and_kill(attempt, &place.path(&run), steps, dice.below(turns));
-            stopped_early += usize::from(ended.is_none());
-            attempt = match place.path(&run).join("recipe.ron").exists() {
-                true => place.command(&["resume", &run]),
-                // The run had not begun, but may have left a directory.
-                false => place.command(&train),
+            let iterations_to_end =
+                run_and_kill(attempt, &dir.path(&run), steps, dice.below(iterations));
+            stopped_early += usize::from(iterations_to_end.is_none());
+            attempt = match dir.path(&run).join("recipe.ron").exists() {
+                true => dir.command(&["resume", &run]),
+                // The run had not started, but may have created its directory.
+                false => dir.command(&train),
             };
             if dice.below(2) == 0 {
                 break;
@@ -75,26 +79,26 @@ fn check_kills(more: &[&str], kills: usize, seed: u64) {
             outcome.status.success() || log.contains(" is complete: "),
             "{run}: {log}"
         );
-        Left::read(&place, &run).check(&whole, &run);
-        let kept = checkpoints(&place.path(&run));
-        assert_eq!(kept, ["step-000006", "step-000007"], "{run}");
-        if left == 0 {
+        RunRecords::read(&dir, &run).check(&whole, &run);
+        let names = checkpoints(&dir.path(&run));
+        assert_eq!(names, ["step-000006", "step-000007"], "{run}");
+        if kills_left == 0 {
             if stopped_early >= kills / 4 || number >= 4 * kills {
                 break;
             }
-            // On a busy machine a run may end before its turn comes: another is tried.
-            left = 1;
+            // On a busy machine a run may end before it is killed: try another one.
+            kills_left = 1;
         }
     }
     assert!(stopped_early >= kills / 4, "{stopped_early} of {kills}");
 }
 
 #[test]
-fn a_killed_run_continues_as_if_it_had_never_stopped() {
+fn a_killed_run_resumes_as_if_it_had_never_stopped() {
     check_kills(&[], 12, 1);
 }
 
 #[test]
-fn a_killed_run_of_adapters_continues_as_if_it_had_never_stopped() {
+fn a_killed_run_of_adapters_resumes_as_if_it_had_never_stopped() {
     check_kills(&["--set", "fine_tuning=Lora(rank: 2)"], 8, 2);
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: the checks of the tree, cheapest first.
 //!
-//! All of them run even where one fails, so that one run shows everything there is to mend.
+//! All checks run even if one fails, so that one run shows everything that has to be fixed.
 
 use std::{path::Path, time::Instant};
 
@@ -8,15 +8,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::{
-    circles, edges, fuzz, links, names, packages,
+    circles, edges, files, fuzz, links, names, packages, phrases,
     process::{self, say},
+    site,
     tools::{self, Tool},
 };
 
-/// How a check ended that did not fail.
+/// The outcome of a check that did not fail.
 enum Outcome {
     Passed,
-    /// Its tool could not be had; why.
+    /// The check did not run, with the reason why its tool is missing.
     NotRun(String),
 }
 
@@ -52,6 +53,10 @@ const CHECKS: &[Check] = &[
         run: links,
     },
     Check {
+        name: "phrases",
+        run: phrases,
+    },
+    Check {
         name: "spelling",
         run: |metadata| tool(metadata, Tool::Typos),
     },
@@ -73,7 +78,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "documentation",
-        run: |_| documentation(),
+        run: documentation,
     },
     Check {
         name: "fuzzing",
@@ -81,7 +86,7 @@ const CHECKS: &[Check] = &[
     },
 ];
 
-/// The checks of devices beside the processor, which take long to build.
+/// The checks of other devices than the CPU, which take long to build.
 const DEVICE_CHECKS: &[Check] = &[
     Check {
         name: "devices that must compile: cuda and vulkan",
@@ -93,27 +98,31 @@ const DEVICE_CHECKS: &[Check] = &[
     },
 ];
 
-/// Which checks are run.
+/// Which checks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Those of the tree.
+    /// The checks of the tree.
     Tree,
-    /// Those of the tree and of all devices.
+    /// The checks of the tree and of all devices.
     TreeAndDevices,
 }
 
-/// Whether a check that cannot run for want of a tool fails.
+/// Whether a check fails if its tool is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MissingTools {
     Fail,
     Allow,
 }
 
+/// The packages of the workspace and their dependencies.
+pub(crate) fn metadata() -> Result<Metadata> {
+    let metadata = MetadataCommand::new().exec();
+    metadata.context("reading `cargo metadata`")
+}
+
 /// Runs every check and reports those that failed or could not run.
 pub(crate) fn run(scope: Scope, missing_tools: MissingTools) -> Result<()> {
-    let metadata = MetadataCommand::new()
-        .exec()
-        .context("reading `cargo metadata`")?;
+    let metadata = metadata()?;
     let mut failed = Vec::new();
     let mut not_run = Vec::new();
     let devices = match scope {
@@ -123,11 +132,11 @@ pub(crate) fn run(scope: Scope, missing_tools: MissingTools) -> Result<()> {
     for check in CHECKS.iter().chain(devices) {
         say(format_args!("\n== {} ==", check.name));
         let start = Instant::now();
-        let verdict = match (check.run)(&metadata) {
+        let status = match (check.run)(&metadata) {
             Ok(Outcome::Passed) => "passed",
-            Ok(Outcome::NotRun(why)) => {
+            Ok(Outcome::NotRun(reason)) => {
                 not_run.push(check.name);
-                say(format_args!("{why}"));
+                say(format_args!("{reason}"));
                 "NOT RUN"
             }
             Err(error) => {
@@ -137,14 +146,14 @@ pub(crate) fn run(scope: Scope, missing_tools: MissingTools) -> Result<()> {
             }
         };
         say(format_args!(
-            "{} {verdict} ({:.1} s)",
+            "{} {status} ({:.1} s)",
             check.name,
             start.elapsed().as_secs_f64()
         ));
     }
     if !not_run.is_empty() {
         say(format_args!(
-            "\nnot run for want of their tools: {}",
+            "\nnot run because tools are missing: {}",
             not_run.join(", ")
         ));
     }
@@ -153,7 +162,7 @@ pub(crate) fn run(scope: Scope, missing_tools: MissingTools) -> Result<()> {
     }
     if !failed.is_empty() {
         bail!(
-            "failed: {} (--allow-missing-tools passes over checks whose tools are missing)",
+            "failed: {} (--allow-missing-tools skips checks whose tools are missing)",
             failed.join(", ")
         );
     }
@@ -166,29 +175,34 @@ fn cargo(arguments: &[&str]) -> Result<Outcome> {
 }
 
 fn links(metadata: &Metadata) -> Result<Outcome> {
-    verdict(&links::broken(&metadata.workspace_root)?)
+    let documents = files::tracked(&metadata.workspace_root, &["md"])?;
+    outcome(&links::broken(&documents)?)
 }
 
-/// Passes where nothing was found, else fails with what was.
-fn verdict(found: &[String]) -> Result<Outcome> {
-    ensure!(found.is_empty(), "{}", found.join("\n"));
+/// Passes if there are no problems, or fails with a list of them.
+fn outcome(problems: &[String]) -> Result<Outcome> {
+    ensure!(problems.is_empty(), "{}", problems.join("\n"));
     Ok(Outcome::Passed)
 }
 
+fn phrases(metadata: &Metadata) -> Result<Outcome> {
+    outcome(&phrases::find(&metadata.workspace_root)?)
+}
+
 fn crate_edges(metadata: &Metadata) -> Result<Outcome> {
-    verdict(&edges::violations(metadata))
+    outcome(&edges::violations(metadata))
 }
 
 fn file_circles(metadata: &Metadata) -> Result<Outcome> {
-    verdict(&circles::found(metadata)?)
+    outcome(&circles::find(metadata)?)
 }
 
 fn runner_names(metadata: &Metadata) -> Result<Outcome> {
-    verdict(&names::found(metadata)?)
+    outcome(&names::find(metadata)?)
 }
 
 fn package_metadata(metadata: &Metadata) -> Result<Outcome> {
-    verdict(&packages::incomplete(metadata))
+    outcome(&packages::incomplete(metadata))
 }
 
 /// Packs every crate that is published, as `cargo publish --workspace` would.
@@ -197,7 +211,7 @@ fn packages(metadata: &Metadata) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Runs an outside tool, with the settings that lie in the workspace.
+/// Runs an external tool with its settings in the workspace.
 fn tool(metadata: &Metadata, tool: Tool) -> Result<Outcome> {
     let folder = metadata.target_directory.join("xtask-tools");
     match tools::obtain(tool, folder.as_std_path()) {
@@ -214,8 +228,8 @@ fn tool(metadata: &Metadata, tool: Tool) -> Result<Outcome> {
     }
 }
 
-/// Lets the devices compile that need hardware to run. `DOCS_RS` keeps a package below burn from
-/// downloading LLVM, which only a program that is linked needs.
+/// Compiles for the devices that need hardware to run. `DOCS_RS` prevents a dependency of burn from
+/// downloading LLVM, which is only needed to link a program.
 fn check_devices() -> Result<Outcome> {
     let mut check = process::cargo();
     check
@@ -226,22 +240,22 @@ fn check_devices() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Runs the tests that go through all devices with a Vulkan driver, for which Mesa's software one
-/// will do. wgpu finds drivers through the files in these folders.
+/// Runs the tests of all devices on a Vulkan driver; Mesa's software driver is enough. wgpu finds drivers
+/// through the files in these folders.
 fn wgpu_tests() -> Result<Outcome> {
     const DRIVERS: [&str; 3] = [
         "/usr/share/vulkan/icd.d",
         "/usr/local/share/vulkan/icd.d",
         "/etc/vulkan/icd.d",
     ];
-    let found = |folder: &&str| {
+    let has_driver = |folder: &&str| {
         Path::new(folder)
             .read_dir()
             .is_ok_and(|mut dir| dir.next().is_some())
     };
-    if !DRIVERS.iter().any(found) {
+    if !DRIVERS.iter().any(has_driver) {
         return Ok(Outcome::NotRun(
-            "there is no Vulkan driver: on Debian, `apt-get install mesa-vulkan-drivers` brings one"
+            "there is no Vulkan driver: on Debian, `apt-get install mesa-vulkan-drivers` installs one"
                 .to_owned(),
         ));
     }
@@ -273,16 +287,22 @@ fn lints() -> Result<Outcome> {
     ])
 }
 
-fn documentation() -> Result<Outcome> {
-    let mut doc = process::cargo();
-    doc.args(["doc", "--workspace", "--no-deps", "--quiet"])
-        .env("RUSTDOCFLAGS", "-D warnings");
-    process::run(&mut doc)?;
-    Ok(Outcome::Passed)
+/// Builds the site, including the API documentation; without mdBook the API documentation alone.
+fn documentation(metadata: &Metadata) -> Result<Outcome> {
+    match site::mdbook(metadata) {
+        Ok(mdbook) => {
+            site::build(metadata, &mdbook)?;
+            Ok(Outcome::Passed)
+        }
+        Err(error) => {
+            site::build_api()?;
+            Ok(Outcome::NotRun(format!("{error:#}")))
+        }
+    }
 }
 
-/// A short try of every target, which shows that they still build and run; `cargo xtask fuzz` is for finding
-/// something.
+/// Runs every fuzz target briefly, which shows that it still builds and runs. `cargo xtask fuzz` runs longer,
+/// to find something.
 fn fuzzing() -> Result<Outcome> {
     if !fuzz::has_compiler() {
         return Ok(Outcome::NotRun(fuzz::NO_COMPILER.to_owned()));

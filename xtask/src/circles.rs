@@ -1,8 +1,9 @@
-//! Files of a crate that need each other: two files in a circle are one thing in two places.
+//! Finds circles of files: files of a crate that need each other, and therefore cannot be understood
+//! separately.
 //!
-//! File A needs file B where code of A, its tests left out, names something that is defined in B. Names
-//! are followed through imports and re-exports to where they come from; so a `lib.rs` that only
-//! declares modules and re-exports from them is in no circle.
+//! File A needs file B if code of A, without its tests, names something that is defined in B. Names are
+//! followed through imports and re-exports to their definitions. A `lib.rs` that only declares modules and
+//! re-exports from them is therefore not part of a circle.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,46 +15,46 @@ use cargo_metadata::{Metadata, Package, TargetKind};
 
 use crate::source::{self, Module, Modules, Word, is_identifier};
 
-/// Which files each file needs.
+/// The files that each file needs.
 type Needs = BTreeMap<PathBuf, BTreeSet<PathBuf>>;
 
 /// The path of a module, or of something in it.
 type Route = Vec<String>;
 
-/// The circles in all crates of the workspace, each in words; empty where there are none.
+/// A description of every circle in the crates of the workspace.
 ///
 /// # Errors
 ///
-/// Where a source cannot be read.
-pub(crate) fn found(metadata: &Metadata) -> Result<Vec<String>> {
+/// If a source cannot be read.
+pub(crate) fn find(metadata: &Metadata) -> Result<Vec<String>> {
     let mut circles = Vec::new();
     for package in metadata.workspace_packages() {
         for root in roots(package) {
             let needs = needs(&source::modules(&root)?);
             let folder = root.parent().unwrap_or(Path::new(""));
-            let in_words = |files: Vec<PathBuf>| in_words(&package.name, folder, &needs, &files);
-            circles.extend(circles_of(&needs).into_iter().map(in_words));
+            let describe = |files: Vec<PathBuf>| describe(&package.name, folder, &needs, &files);
+            circles.extend(circles_of(&needs).into_iter().map(describe));
         }
     }
     Ok(circles)
 }
 
-/// The first files of a package's library and programs.
+/// The root files of a package's library and programs.
 fn roots(package: &Package) -> Vec<PathBuf> {
-    let counts = |kind: &TargetKind| {
+    let is_checked = |kind: &TargetKind| {
         matches!(
             kind,
             TargetKind::Lib | TargetKind::Bin | TargetKind::ProcMacro
         )
     };
     let targets = package.targets.iter();
-    let targets = targets.filter(|target| target.kind.iter().any(counts));
+    let targets = targets.filter(|target| target.kind.iter().any(is_checked));
     targets
         .map(|target| target.src_path.clone().into())
         .collect()
 }
 
-fn in_words(package: &str, folder: &Path, needs: &Needs, files: &[PathBuf]) -> String {
+fn describe(package: &str, folder: &Path, needs: &Needs, files: &[PathBuf]) -> String {
     let short = |file: &Path| {
         file.strip_prefix(folder)
             .unwrap_or(file)
@@ -66,16 +67,16 @@ fn in_words(package: &str, folder: &Path, needs: &Needs, files: &[PathBuf]) -> S
         format!("\n    {} needs {}", short(file), needed.join(", "))
     });
     format!(
-        "`{package}`: {} files need each other; move what they share to a file of its own:{}",
+        "`{package}`: {} files need each other; move what they share to a separate file:{}",
         files.len(),
         lines.collect::<String>()
     )
 }
 
-/// What a name in a module stands for, as a path from the crate's root.
+/// The item that a name in a module stands for, as a path from the crate's root.
 type Names = BTreeMap<String, Route>;
 
-/// Something that a module imports, or passes on to others.
+/// An import or a re-export of a module.
 struct Import {
     name: String,
     target: Route,
@@ -103,20 +104,20 @@ fn needs(modules: &Modules) -> Needs {
             .into_iter()
             .filter_map(|written| absolute(modules, path, &names[path], &written))
             .collect();
-        // What a module passes on of the modules below it, it need not know.
-        let needed = |import: &&Import| !(import.is_public && import.target.starts_with(path));
+        // A re-export from a module below does not count as a need.
+        let is_needed = |import: &&Import| !(import.is_public && import.target.starts_with(path));
         targets.extend(
             imports[path]
                 .iter()
-                .filter(needed)
+                .filter(is_needed)
                 .map(|import| import.target.clone()),
         );
-        let own = needs.entry(module.file.clone()).or_default();
+        let needed_files = needs.entry(module.file.clone()).or_default();
         for target in targets {
             let home = home(modules, &names, target);
             let file = &modules[&home].file;
             if *file != module.file {
-                own.insert(file.clone());
+                needed_files.insert(file.clone());
             }
         }
     }
@@ -125,16 +126,16 @@ fn needs(modules: &Modules) -> Needs {
 
 /// The module in which something is defined.
 fn home(modules: &Modules, names: &BTreeMap<&Route, Names>, mut target: Route) -> Route {
-    // Re-exports of re-exports end sometime, unless they are wrong.
+    // The limit ends chains of re-exports that are circular by mistake.
     for _ in 0..16 {
         let depth = (0..=target.len())
             .rev()
             .find(|depth| modules.contains_key(&target[..*depth]));
         let depth = depth.unwrap_or_default();
-        let passed_on = target
+        let re_exported = target
             .get(depth)
             .and_then(|name| names.get(&target[..depth].to_vec())?.get(name));
-        match passed_on {
+        match re_exported {
             Some(route) => target = [route, &target[depth + 1..]].concat(),
             None => {
                 target.truncate(depth);
@@ -145,7 +146,7 @@ fn home(modules: &Modules, names: &BTreeMap<&Route, Names>, mut target: Route) -
     Vec::new()
 }
 
-/// A written path from the crate's root on; none where it leads out of the crate.
+/// A path in the source as a path from the crate's root; `None` if it leads out of the crate.
 fn absolute(modules: &Modules, module: &Route, names: &Names, written: &[String]) -> Option<Route> {
     let first = written.first()?;
     let (mut route, rest) = match first.as_str() {
@@ -172,7 +173,7 @@ fn absolute(modules: &Modules, module: &Route, names: &Names, written: &[String]
     Some(route)
 }
 
-/// What the `use` declarations of a module bring.
+/// The imports of a module's `use` declarations.
 fn imports(modules: &Modules, path: &Route, module: &Module) -> Vec<Import> {
     let mut imports = Vec::new();
     let mut at = 0;
@@ -197,7 +198,7 @@ fn imports(modules: &Modules, path: &Route, module: &Module) -> Vec<Import> {
     imports
 }
 
-/// Whether `pub` or `pub(…)` stands last.
+/// Whether these words end with `pub` or `pub(…)`.
 fn is_public(before: &[Word]) -> bool {
     let open = before.iter().rposition(|word| word == "(");
     let before = match (before.last().map(String::as_str), open) {
@@ -207,8 +208,8 @@ fn is_public(before: &[Word]) -> bool {
     before.last().is_some_and(|word| word == "pub")
 }
 
-/// Reads a `use` tree from `at` on: the paths of its leaves and the names they get. Gives where it
-/// ends. A glob brings the module under a name that nothing has.
+/// Reads a `use` tree from `at` on: the paths of its leaves and their names. Returns where the tree ends. A
+/// glob import gets the name `*`, which no item has.
 fn read_tree(
     words: &[Word],
     mut at: usize,
@@ -247,14 +248,14 @@ fn read_tree(
     if let Some(name) = named.cloned() {
         leaves.push((route, name));
     }
-    // Past the semicolon, or whatever cannot be part of a tree; a comma or bracket is the caller's.
+    // The caller reads a comma or a bracket; a semicolon or anything else that ends the tree is skipped here.
     match words.get(at).map(String::as_str) {
         Some("," | "}") | None => at,
         Some(_) => at + 1,
     }
 }
 
-/// All paths outside `use` declarations that have two words or more.
+/// All paths with two or more words outside `use` declarations.
 fn paths_in_code(words: &[Word]) -> Vec<Route> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -284,9 +285,9 @@ fn paths_in_code(words: &[Word]) -> Vec<Route> {
     found
 }
 
-/// The sets of files that need each other, at any distance.
+/// The sets of files that need each other, directly or indirectly.
 fn circles_of(needs: &Needs) -> Vec<Vec<PathBuf>> {
-    let reach = |start: &PathBuf| {
+    let reachable = |start: &PathBuf| {
         let mut reached = BTreeSet::new();
         let mut open: Vec<&PathBuf> = needs.get(start).into_iter().flatten().collect();
         while let Some(file) = open.pop() {
@@ -297,7 +298,7 @@ fn circles_of(needs: &Needs) -> Vec<Vec<PathBuf>> {
         reached
     };
     let reached: BTreeMap<&PathBuf, BTreeSet<&PathBuf>> =
-        needs.keys().map(|file| (file, reach(file))).collect();
+        needs.keys().map(|file| (file, reachable(file))).collect();
     let circles: BTreeSet<Vec<PathBuf>> = needs
         .keys()
         .filter(|file| reached[file].contains(file))
@@ -316,7 +317,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A made-up crate of these files.
+    /// The needs of a made-up crate with these files.
     fn needs_of(files: &[(&str, &str)]) -> (tempfile::TempDir, Needs) {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -345,7 +346,7 @@ mod tests {
             "lib.rs",
             "mod a; mod b; pub use a::A; pub use b::{B, c as d};",
         );
-        // No circle: one way, tests, comments, a facade.
+        // Not a circle: a need in one direction, in tests, in comments, in a facade.
         check(&[lib, ("a.rs", "use crate::b::B;"), ("b.rs", "")], &[]);
         check(
             &[
@@ -373,7 +374,7 @@ mod tests {
         for way in ways {
             check(&[lib, ("a.rs", way), ("b.rs", "use crate::A;")], &[&two]);
         }
-        // Of three, over a folder.
+        // A circle of three files, one of them in a folder.
         let three = [
             ("lib.rs", "mod a; mod b; mod c;"),
             ("a.rs", "use crate::b::x::X;"),
@@ -387,7 +388,7 @@ mod tests {
     #[test]
     fn parents_and_children_may_be_a_circle() {
         let lib = ("lib.rs", "mod a;");
-        // A child that needs its parent is none as long as the parent only passes on.
+        // A child that needs its parent is not a circle as long as the parent only re-exports.
         check(
             &[
                 lib,
@@ -405,15 +406,15 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_told_with_its_files() {
+    fn a_circle_is_described_with_its_files() {
         let (folder, needs) = needs_of(&[
             ("lib.rs", "mod a; mod b;"),
             ("a.rs", "use crate::b::B;"),
             ("b.rs", "use crate::a::A;"),
         ]);
         let circle = &circles_of(&needs)[0];
-        let expected = "`house`: 2 files need each other; move what they share to a file of its \
-                        own:\n    a.rs needs b.rs\n    b.rs needs a.rs";
-        assert_eq!(in_words("house", folder.path(), &needs, circle), expected);
+        let expected = "`house`: 2 files need each other; move what they share to a separate \
+                        file:\n    a.rs needs b.rs\n    b.rs needs a.rs";
+        assert_eq!(describe("house", folder.path(), &needs, circle), expected);
     }
 }

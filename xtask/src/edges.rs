@@ -1,10 +1,10 @@
-//! Which crate may know which: checked against `cargo metadata`.
+//! Checks with `cargo metadata` which crate depends on which.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{Dependency, DependencyKind, Metadata, Package, PackageId};
 
-/// The workspace's own crates that each crate may depend on. The facade wires everything together.
+/// The crates of the workspace on which each crate may depend. The facade wires everything together.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("polyphony-episode", &[]),
     ("polyphony-sandbox", &[]),
@@ -65,11 +65,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// The crate that every other may know in its tests, examples and benchmarks, and nowhere else.
+/// The crate on which every other may depend in its tests, examples and benchmarks, but not elsewhere.
 const TEST_SUPPORT: &str = "polyphony-test-support";
 
-/// Families of crates outside the workspace (`burn` with `burn-tensor` and so on) that a crate must
-/// not reach, at any depth.
+/// Families of crates outside the workspace (`burn` with `burn-tensor` and so on) on which a crate must not
+/// depend, directly or indirectly.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("polyphony-episode", &["burn", "tokenizers"]),
     ("polyphony-sandbox", &["burn", "tokenizers"]),
@@ -79,7 +79,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("polyphony-report", &["burn", "tokenizers"]),
 ];
 
-/// What breaks the rules; empty where nothing does. `metadata` must hold the resolved graph.
+/// The dependencies that break the rules. `metadata` must contain the resolved graph.
 pub(crate) fn violations(metadata: &Metadata) -> Vec<String> {
     let mut found = Vec::new();
     for package in metadata.workspace_packages() {
@@ -91,16 +91,16 @@ pub(crate) fn violations(metadata: &Metadata) -> Vec<String> {
     found
 }
 
-/// The crates of the workspace that `package` depends on (for its tests and examples, too) and must
+/// The crates of the workspace on which `package` depends (also for its tests and examples) although it must
 /// not.
 fn wrong_edges(package: &Package) -> Vec<String> {
     let name = package.name.as_str();
-    let Some((_, allowed)) = ALLOWED.iter().find(|(own, _)| *own == name) else {
+    let Some((_, allowed)) = ALLOWED.iter().find(|(package, _)| *package == name) else {
         return vec![format!(
             "`{name}` is not in the table of allowed edges in xtask/src/edges.rs"
         )];
     };
-    let own = package
+    let workspace_dependencies = package
         .dependencies
         .iter()
         .filter(|dependency| dependency.path.is_some());
@@ -108,20 +108,23 @@ fn wrong_edges(package: &Package) -> Vec<String> {
         allowed.contains(&dependency.name.as_str())
             || (dependency.name == TEST_SUPPORT && dependency.kind == DependencyKind::Development)
     };
-    own.filter(|dependency| !is_allowed(dependency))
+    workspace_dependencies
+        .filter(|dependency| !is_allowed(dependency))
         .map(|dependency| {
-            let may = if allowed.is_empty() {
+            let allowed = if allowed.is_empty() {
                 "none".to_owned()
             } else {
                 allowed.join(", ")
             };
-            let other = &dependency.name;
-            format!("`{name}` depends on `{other}`; of the workspace's crates it may know: {may}")
+            let dependency = &dependency.name;
+            format!(
+                "`{name}` depends on `{dependency}`; of the workspace's crates it may depend on: {allowed}"
+            )
         })
         .collect()
 }
 
-/// The paths on which `root` reaches a forbidden crate, leaving out dev-dependencies.
+/// The paths from `root` to a forbidden crate, without dev-dependencies.
 fn forbidden_in_tree(metadata: &Metadata, root: &str, forbidden: &[&str]) -> Vec<String> {
     let Some(start) = metadata
         .workspace_packages()
@@ -149,7 +152,7 @@ fn forbidden_in_tree(metadata: &Metadata, root: &str, forbidden: &[&str]) -> Vec
             }
             path.reverse();
             format!(
-                "`{root}` must not know `{}`, but: {}",
+                "`{root}` must not depend on `{}`, but: {}",
                 metadata[*id].name,
                 path.join(" → ")
             )
@@ -163,7 +166,7 @@ fn belongs_to(name: &str, family: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// All packages that `start` needs to be built, each with the one it was reached from.
+/// All packages that are built for `start`, each with the package from which it was reached.
 fn reachable<'m>(
     metadata: &'m Metadata,
     start: &'m PackageId,
@@ -179,11 +182,11 @@ fn reachable<'m>(
     while let Some(id) = open.pop_first() {
         let Some(node) = nodes.get(id) else { continue };
         for dependency in &node.deps {
-            let built = dependency
+            let is_built = dependency
                 .dep_kinds
                 .iter()
                 .any(|kind| kind.kind != DependencyKind::Development);
-            if built && !parents.contains_key(&dependency.pkg) {
+            if is_built && !parents.contains_key(&dependency.pkg) {
                 parents.insert(&dependency.pkg, Some(id));
                 open.insert(&dependency.pkg);
             }
@@ -197,13 +200,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Metadata of a workspace that holds every crate of the table, with these edges added:
-    /// (from, to, kind). A crate that is not in the table comes from outside.
+    /// Metadata of a workspace with every crate of the table and these edges: (from, to, kind). Crates that
+    /// are not in the table are outside the workspace.
     fn workspace(edges: &[(&str, &str, &str)]) -> Metadata {
-        let own = ALLOWED.iter().map(|(name, _)| *name);
-        let outside = edges.iter().map(|(_, to, _)| *to);
-        let names: BTreeSet<&str> = own.clone().chain(outside).collect();
-        let is_own = |name: &str| ALLOWED.iter().any(|(own, _)| *own == name);
+        let members = ALLOWED.iter().map(|(name, _)| *name);
+        let targets = edges.iter().map(|(_, to, _)| *to);
+        let names: BTreeSet<&str> = members.clone().chain(targets).collect();
+        let is_member = |name: &str| ALLOWED.iter().any(|(member, _)| *member == name);
         let kind_of = |kind: &str| {
             if kind == "normal" {
                 json!(null)
@@ -219,7 +222,7 @@ mod tests {
                     .map(|(_, to, kind)| {
                         json!({"name": to, "req": "*", "kind": kind_of(kind), "optional": false,
                     "uses_default_features": true, "features": [],
-                    "path": is_own(to).then(|| format!("/house/{to}"))})
+                    "path": is_member(to).then(|| format!("/house/{to}"))})
                     });
             json!({"name": name, "version": "0.1.0", "id": name, "targets": [], "features": {},
                 "dependencies": dependencies.collect::<Vec<_>>(),
@@ -237,7 +240,7 @@ mod tests {
         });
         let metadata = json!({
             "packages": packages.collect::<Vec<_>>(),
-            "workspace_members": own.collect::<Vec<_>>(),
+            "workspace_members": members.collect::<Vec<_>>(),
             "resolve": {"nodes": nodes.collect::<Vec<_>>(), "root": null},
             "target_directory": "/house/target", "workspace_root": "/house", "version": 1,
         });
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn edges_are_judged() {
+    fn wrong_edges_are_found() {
         type Row<'a> = (&'a [(&'a str, &'a str, &'a str)], &'a [&'a str]);
         let rows: &[Row] = &[
             (&[], &[]),
@@ -257,21 +260,21 @@ mod tests {
                 &[("polyphony-env", TEST_SUPPORT, "normal")],
                 &[
                     "`polyphony-env` depends on `polyphony-test-support`; of the workspace's crates \
-                   it may know: polyphony-episode, polyphony-http, polyphony-sandbox",
+                   it may depend on: polyphony-episode, polyphony-http, polyphony-sandbox",
                 ],
             ),
             (
                 &[("polyphony-marl", "polyphony-env", "dev")],
                 &[
                     "`polyphony-marl` depends on `polyphony-env`; of the workspace's crates it may \
-                   know: polyphony-episode, polyphony-model",
+                   depend on: polyphony-episode, polyphony-model",
                 ],
             ),
             (
                 &[("polyphony-episode", "polyphony-model", "normal")],
                 &[
                     "`polyphony-episode` depends on `polyphony-model`; of the workspace's crates it \
-                   may know: none",
+                   may depend on: none",
                 ],
             ),
             (
@@ -279,7 +282,7 @@ mod tests {
                     ("polyphony-env", "loader", "normal"),
                     ("loader", "burn", "build"),
                 ],
-                &["`polyphony-env` must not know `burn`, but: polyphony-env → loader → burn"],
+                &["`polyphony-env` must not depend on `burn`, but: polyphony-env → loader → burn"],
             ),
         ];
         for (edges, expected) in rows {

@@ -1,8 +1,8 @@
-//! `cargo xtask fuzz`: foreign bytes against everything that reads them, with libFuzzer.
+//! `cargo xtask fuzz`: runs everything that reads untrusted bytes with libFuzzer.
 //!
-//! Only the crates of the workspace are instrumented, so that burn and the other dependencies come from
-//! the ordinary build and nothing waits for them twice. For that this program stands in front of the
-//! compiler: cargo calls it for members of the workspace alone ([`stands_in_for_rustc`]).
+//! Only the crates of the workspace are instrumented. burn and the other dependencies come from the ordinary
+//! build, so that they are not built twice. To achieve this, cargo calls this program as a wrapper of the
+//! compiler, only for members of the workspace ([`stands_in_for_rustc`]).
 
 use std::{
     ffi::OsString,
@@ -17,11 +17,11 @@ use cargo_metadata::MetadataCommand;
 
 use crate::process::{self, say};
 
-/// Set where cargo calls this program in place of the compiler.
+/// The variable that is set when cargo calls this program as a wrapper of the compiler.
 const COMPILES: &str = "POLYPHONY_FUZZ_COMPILES";
 
-/// What libFuzzer needs to see which code an input reaches, and with what it is compared: the flags of
-/// `cargo fuzz --sanitizer none`.
+/// The flags that let libFuzzer see which code an input reaches, and which values the code compares. They are
+/// those of `cargo fuzz --sanitizer none`.
 const INSTRUMENTED: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -31,37 +31,37 @@ const INSTRUMENTED: [&str; 6] = [
     "-Ccodegen-units=1",
 ];
 
-/// Inputs per second count; the checks of the profile `dev` stay.
+/// Optimization, for more inputs per second, with the checks of the profile `dev`.
 const OPTIMIZED: [&str; 3] = [
     "-Copt-level=1",
     "-Cdebug-assertions=on",
     "-Coverflow-checks=on",
 ];
 
-/// The longest an input may take, in seconds, and the most memory that the process may have.
+/// The longest time that an input may take, in seconds, and the most memory that the process may have.
 const TIMEOUT_SECS: u32 = 5;
 const MEMORY_MIB: u32 = 1536;
 
-/// What is to be done.
+/// The targets to fuzz, and how.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Plan {
-    /// The target; all of them by default, one after the other.
+    /// Fuzz this target; by default all targets, one after the other.
     pub(crate) target: Option<String>,
-    /// How long each target is tried.
+    /// Run each target for this many seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seconds: u32,
-    /// How many processes run at a time: as many targets, or as many on the one target.
+    /// Run this many processes at a time, on different targets or on the one target.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) jobs: u32,
-    /// Runs this one input instead, as after a crash.
+    /// Run only this input, for example after a crash.
     #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["jobs", "keep"])]
     pub(crate) input: Option<PathBuf>,
-    /// Afterwards adds to the repository's corpus those of the new inputs that reach something new.
+    /// Add new inputs that reach new code to the repository's corpus afterwards.
     #[arg(long)]
     pub(crate) keep: bool,
 }
 
-/// Whether there is a C++ compiler, which libFuzzer is built with.
+/// Whether there is a C++ compiler, which is needed to build libFuzzer.
 pub(crate) fn has_compiler() -> bool {
     let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
     let mut version = Command::new(compiler);
@@ -70,17 +70,18 @@ pub(crate) fn has_compiler() -> bool {
     version.status().is_ok_and(|status| status.success())
 }
 
-/// What to say where there is none.
-pub(crate) const NO_COMPILER: &str = "there is no C++ compiler, which libFuzzer is built with: on Debian, \
-     `apt-get install g++` brings one; `CXX` names another";
+/// The error message if there is no C++ compiler.
+pub(crate) const NO_COMPILER: &str = "there is no C++ compiler, which is needed to build libFuzzer: on Debian, \
+     `apt-get install g++` installs one; `CXX` can name another one";
 
-/// Where cargo calls this program for a crate of the workspace: compiles it with the flags for libFuzzer.
+/// If cargo called this program as a wrapper of the compiler, compiles the crate with the flags for
+/// libFuzzer.
 pub(crate) fn stands_in_for_rustc() -> Option<ExitCode> {
     std::env::var_os(COMPILES)?;
     let mut arguments = std::env::args_os().skip(1);
     let mut rustc = Command::new(arguments.next()?);
     let arguments: Vec<OsString> = arguments.collect();
-    // The last flag of a kind counts.
+    // Of several flags of a kind, rustc uses the last one.
     rustc.args(&arguments);
     if is_library(&arguments) {
         rustc.args(OPTIMIZED);
@@ -93,8 +94,7 @@ pub(crate) fn stands_in_for_rustc() -> Option<ExitCode> {
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// Whether rustc is to compile a library whose coverage counts. Of the targets themselves nothing is to be
-/// found.
+/// Whether rustc is to compile a library whose coverage matters. The targets themselves are not tested.
 fn is_fuzzed(arguments: &[OsString]) -> bool {
     is_library(arguments)
         && !matches!(
@@ -103,8 +103,8 @@ fn is_fuzzed(arguments: &[OsString]) -> bool {
         )
 }
 
-/// Whether rustc is to compile one of our libraries. Build scripts and macros run in the compiler, which
-/// has no libFuzzer.
+/// Whether rustc is to compile one of our libraries. Build scripts and macros run during compilation, without
+/// libFuzzer.
 fn is_library(arguments: &[OsString]) -> bool {
     let name = value_of("--crate-name", arguments).unwrap_or_default();
     name.starts_with("polyphony") && value_of("--crate-type", arguments) == Some("lib")
@@ -115,21 +115,21 @@ fn value_of<'a>(option: &str, arguments: &'a [OsString]) -> Option<&'a str> {
     arguments.get(at + 1)?.to_str()
 }
 
-/// Where everything lies.
-struct Places {
+/// The paths of the program and of the inputs.
+struct Paths {
     root: PathBuf,
-    /// In the build's folder, for what git does not need: working corpora and artifacts.
+    /// The target folder of the build, for files that git does not need: working corpora and artifacts.
     target: PathBuf,
     program: PathBuf,
 }
 
-impl Places {
+impl Paths {
     /// The inputs in the repository.
     fn corpus(&self, target: &str) -> PathBuf {
         corpora(&self.root).join(target)
     }
 
-    /// The inputs that were found here.
+    /// The inputs that were found on this machine.
     fn found(&self, target: &str) -> PathBuf {
         self.target.join("fuzz/corpus").join(target)
     }
@@ -144,7 +144,7 @@ fn corpora(root: &Path) -> PathBuf {
     root.join("tests/fuzz/corpus")
 }
 
-/// Fuzzes, and fails if anything was found.
+/// Fuzzes the targets, and fails if an input failed.
 pub(crate) fn run(plan: &Plan) -> Result<()> {
     let metadata = MetadataCommand::new()
         .no_deps()
@@ -153,27 +153,27 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let root: PathBuf = metadata.workspace_root.into();
     let targets = targets(&root, plan.target.as_deref())?;
     ensure!(has_compiler(), "{NO_COMPILER}");
-    let places = Places {
+    let paths = Paths {
         program: build(metadata.target_directory.as_std_path())?,
         target: metadata.target_directory.into(),
         root,
     };
     if let (Some(input), [target]) = (&plan.input, &targets[..]) {
-        return one_input(&places, target, input);
+        return one_input(&paths, target, input);
     }
     let failed = match plan.target {
-        Some(_) => fuzz(&places, &targets[0], plan, plan.jobs).map(|passed| match passed {
+        Some(_) => fuzz(&paths, &targets[0], plan, plan.jobs).map(|passed| match passed {
             true => Vec::new(),
             false => targets,
         })?,
-        None => all(&places, targets, plan)?,
+        None => all(&paths, targets, plan)?,
     };
     ensure!(failed.is_empty(), "inputs failed: {}", failed.join(", "));
     Ok(())
 }
 
-/// The targets to run: each has a folder of inputs, as a test of the package makes sure.
-fn targets(root: &Path, wanted: Option<&str>) -> Result<Vec<String>> {
+/// The targets to run. Each target has a folder of inputs, which a test of the package ensures.
+fn targets(root: &Path, requested: Option<&str>) -> Result<Vec<String>> {
     let folder = corpora(root);
     let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut names = Vec::new();
@@ -181,10 +181,10 @@ fn targets(root: &Path, wanted: Option<&str>) -> Result<Vec<String>> {
         names.push(entry?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
-    match wanted {
-        Some(wanted) if names.iter().any(|name| name == wanted) => Ok(vec![wanted.to_owned()]),
-        Some(wanted) => bail!(
-            "there is no fuzz target `{wanted}`; there are: {}",
+    match requested {
+        Some(target) if names.iter().any(|name| name == target) => Ok(vec![target.to_owned()]),
+        Some(target) => bail!(
+            "there is no fuzz target `{target}`; there are: {}",
             names.join(", ")
         ),
         None => Ok(names),
@@ -193,13 +193,13 @@ fn targets(root: &Path, wanted: Option<&str>) -> Result<Vec<String>> {
 
 /// Builds the program with all targets.
 fn build(target: &Path) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("finding this program")?;
+    let this_program = std::env::current_exe().context("finding this program")?;
     let mut cargo = process::cargo();
-    // With the whole workspace and as an example, the dependencies have the features of `cargo xtask test`.
+    // As an example of the whole workspace, the dependencies have the same features as in `cargo xtask test`.
     cargo
         .args(["build", "--quiet", "--workspace", "--example", "fuzz"])
         .args(["--features", "polyphony-fuzz/engine"])
-        .env("RUSTC_WORKSPACE_WRAPPER", own)
+        .env("RUSTC_WORKSPACE_WRAPPER", this_program)
         .env(COMPILES, "1")
         .env("CARGO_INCREMENTAL", "0");
     process::run(&mut cargo)?;
@@ -208,14 +208,14 @@ fn build(target: &Path) -> Result<PathBuf> {
         .join(format!("fuzz{}", std::env::consts::EXE_SUFFIX)))
 }
 
-/// Fuzzes all targets, several at a time; the names of those with failures.
-fn all(places: &Places, targets: Vec<String>, plan: &Plan) -> Result<Vec<String>> {
+/// Fuzzes all targets, several at a time, and returns the names of those with failures.
+fn all(paths: &Paths, targets: Vec<String>, plan: &Plan) -> Result<Vec<String>> {
     let waiting = Mutex::new(targets.into_iter());
     let failed = Mutex::new(Vec::new());
     let next = || waiting.lock().ok()?.next();
     let work = || -> Result<()> {
         while let Some(target) = next() {
-            if !fuzz(places, &target, plan, 1)?
+            if !fuzz(paths, &target, plan, 1)?
                 && let Ok(mut failed) = failed.lock()
             {
                 failed.push(target);
@@ -237,9 +237,9 @@ fn all(places: &Places, targets: Vec<String>, plan: &Plan) -> Result<Vec<String>
     Ok(failed)
 }
 
-/// Fuzzes a target with as many processes; whether nothing failed.
-fn fuzz(places: &Places, target: &str, plan: &Plan, jobs: u32) -> Result<bool> {
-    let (found, failures) = (places.found(target), places.failures(target));
+/// Fuzzes a target with `jobs` processes, and returns whether all inputs passed.
+fn fuzz(paths: &Paths, target: &str, plan: &Plan, jobs: u32) -> Result<bool> {
+    let (found, failures) = (paths.found(target), paths.failures(target));
     for folder in [&found, &failures] {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
@@ -247,12 +247,12 @@ fn fuzz(places: &Places, target: &str, plan: &Plan, jobs: u32) -> Result<bool> {
     let outputs = std::thread::scope(|scope| {
         let one = || {
             let scratch = scratch()?;
-            let mut engine = engine(places, target, scratch.path());
+            let mut engine = engine(paths, target, scratch.path());
             engine
                 .arg(format!("-max_total_time={}", plan.seconds))
                 .args(["-print_final_stats=1", "-reload=1", "-use_value_profile=1"])
                 .arg(format!("-artifact_prefix={}/", failures.display()))
-                .args([&found, &places.corpus(target)]);
+                .args([&found, &paths.corpus(target)]);
             let output = engine.output().context("starting the fuzzer")?;
             Ok(Output {
                 passed: output.status.success(),
@@ -273,35 +273,37 @@ fn fuzz(places: &Places, target: &str, plan: &Plan, jobs: u32) -> Result<bool> {
         .filter(|file| !before.contains(file));
     for file in new {
         say(format_args!(
-            "  {}\n    to see it again: cargo xtask fuzz {target} --input {0}\n    once mended, keep it: mv {0} {}",
+            "  {}\n    to run it again: cargo xtask fuzz {target} --input {0}\n    after the fix, keep it: mv {0} {}",
             file.display(),
-            places.corpus(target).display()
+            paths.corpus(target).display()
         ));
     }
     let passed = outputs.iter().all(|output| output.passed);
     for output in outputs.iter().filter(|output| !output.passed) {
-        say(format_args!("{}", last_words(&output.text)));
+        say(format_args!("{}", failure_report(&output.text)));
     }
-    if plan.keep && passed {
-        merge(places, target)?;
+    match (plan.keep, passed) {
+        (true, true) => merge(paths, target)?,
+        (true, false) => say(format_args!("  nothing was kept, because an input failed")),
+        (false, _) => {}
     }
     Ok(passed)
 }
 
 /// The engine on a target, with its limits.
-fn engine(places: &Places, target: &str, scratch: &Path) -> Command {
-    let mut engine = Command::new(&places.program);
+fn engine(paths: &Paths, target: &str, scratch: &Path) -> Command {
+    let mut engine = Command::new(&paths.program);
     engine
         .env("POLYPHONY_FUZZ_TARGET", target)
         .env("POLYPHONY_FUZZ_FOLDER", scratch)
         .env("RUST_BACKTRACE", "1")
         .arg(format!("-timeout={TIMEOUT_SECS}"))
         .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
-        .current_dir(&places.root);
+        .current_dir(&paths.root);
     engine
 }
 
-/// A folder for the files of one process, in memory where there is one.
+/// A folder for the files of one process, in memory if possible.
 fn scratch() -> Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
     let folder = match memory.is_dir() {
@@ -311,22 +313,55 @@ fn scratch() -> Result<tempfile::TempDir> {
     folder.context("making a folder for the inputs")
 }
 
-fn one_input(places: &Places, target: &str, input: &Path) -> Result<()> {
+fn one_input(paths: &Paths, target: &str, input: &Path) -> Result<()> {
     let input = input
         .canonicalize()
         .with_context(|| format!("finding {}", input.display()))?;
+    // libFuzzer would take a directory as a corpus, fuzz without end, and write into it.
+    ensure!(
+        input.is_file(),
+        "{} is not a file: give one input",
+        input.display()
+    );
     let scratch = scratch()?;
-    process::run(engine(places, target, scratch.path()).arg(input))
+    process::run(engine(paths, target, scratch.path()).arg(input))
 }
 
-/// Adds what reaches something new to the repository's corpus.
-fn merge(places: &Places, target: &str) -> Result<()> {
+/// The most bytes of the whole corpus, which a test of the package ensures.
+const MAX_CORPUS: u64 = 1_000_000;
+
+/// Adds the inputs that reach new code to the repository's corpus, including those that earlier runs on this
+/// machine found.
+fn merge(paths: &Paths, target: &str) -> Result<()> {
+    let before = files(&paths.corpus(target))?.len();
     let scratch = scratch()?;
-    let mut engine = engine(places, target, scratch.path());
+    let mut engine = engine(paths, target, scratch.path());
     engine.args(["-merge=1", "-max_len=20000"]);
-    engine.args([places.corpus(target), places.found(target)]);
+    engine.args([paths.corpus(target), paths.found(target)]);
     engine.stderr(Stdio::null());
-    process::run(&mut engine)
+    process::run(&mut engine)?;
+    let kept = files(&paths.corpus(target))?.len() - before;
+    let bytes = corpus_bytes(&paths.root)?;
+    say(format_args!(
+        "  kept {kept} inputs; the corpus has {bytes} of {MAX_CORPUS} bytes"
+    ));
+    ensure!(
+        bytes <= MAX_CORPUS,
+        "the corpus is too large: remove inputs from {} until a smaller one reaches as much",
+        paths.corpus(target).display()
+    );
+    Ok(())
+}
+
+/// The size of all inputs in the repository.
+fn corpus_bytes(root: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for target in targets(root, None)? {
+        for file in files(&corpora(root).join(target))? {
+            bytes += fs::metadata(&file)?.len();
+        }
+    }
+    Ok(bytes)
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -339,18 +374,18 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// How a process ended.
+/// The output of a process, and whether it passed.
 struct Output {
     passed: bool,
     text: String,
 }
 
-/// The figures of a target in a line.
+/// One line with the statistics of a target.
 fn line(target: &str, outputs: &[Output]) -> String {
     let sum = |name: &str| -> u64 {
         outputs
             .iter()
-            .filter_map(|output| figure(&output.text, name))
+            .filter_map(|output| statistic(&output.text, name))
             .sum()
     };
     let coverage = outputs
@@ -359,7 +394,7 @@ fn line(target: &str, outputs: &[Output]) -> String {
         .max();
     let failed = outputs.iter().filter(|output| !output.passed).count();
     format!(
-        "{target:18} {:9} runs {:7} a second, {:6} places reached, {:5} new inputs, {failed} failures",
+        "{target:18} {:9} runs {:7} per second, {:6} edges covered, {:5} new inputs, {failed} failures",
         sum("stat::number_of_executed_units:"),
         sum("stat::average_exec_per_sec:"),
         coverage.unwrap_or_default(),
@@ -367,8 +402,8 @@ fn line(target: &str, outputs: &[Output]) -> String {
     )
 }
 
-/// A figure at the end of libFuzzer's output.
-fn figure(text: &str, name: &str) -> Option<u64> {
+/// A statistic at the end of libFuzzer's output.
+fn statistic(text: &str, name: &str) -> Option<u64> {
     let line = text
         .lines()
         .rev()
@@ -376,7 +411,7 @@ fn figure(text: &str, name: &str) -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// How many places of the code were reached in the end.
+/// How many edges of the code were covered in the end.
 fn coverage(text: &str) -> Option<u64> {
     let last = text
         .lines()
@@ -386,15 +421,16 @@ fn coverage(text: &str) -> Option<u64> {
     last.split_whitespace().next()?.parse().ok()
 }
 
-/// What a process said of its failure: from the panic or the engine's error on, without frames of the stack.
-fn last_words(text: &str) -> String {
-    let starts = |line: &str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
-    let all: Vec<&str> = text.lines().collect();
-    let first = all
+/// The part of a process's output about its failure: from the panic or the engine's error on, but at most 20
+/// lines.
+fn failure_report(text: &str) -> String {
+    let is_start = |line: &str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines
         .iter()
-        .position(|line| starts(line))
-        .unwrap_or(all.len().saturating_sub(20));
-    all[first..]
+        .position(|line| is_start(line))
+        .unwrap_or(lines.len().saturating_sub(20));
+    lines[first..]
         .iter()
         .take(20)
         .map(|line| format!("    {line}\n"))
@@ -406,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_read_from_the_output_of_the_engine() {
+    fn statistics_are_read_from_the_output_of_the_engine() {
         let text = "#2\tINITED cov: 17 ft: 18 corp: 1/1b exec/s: 0 rss: 40Mb\n\
              #64\tNEW    cov: 1234 ft: 2000 corp: 9/80b lim: 4 exec/s: 32 rss: 41Mb\n\
              Done 900 runs in 3 second(s)\n\
@@ -419,17 +455,30 @@ mod tests {
         };
         assert_eq!(
             line("gguf", &[output(true), output(false)]),
-            "gguf                    1800 runs     600 a second,   1234 places reached,    24 new inputs, \
+            "gguf                    1800 runs     600 per second,   1234 edges covered,    24 new inputs, \
              1 failures"
         );
     }
 
     #[test]
-    fn the_last_words_begin_with_the_panic() {
+    fn a_directory_is_not_an_input() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            root: folder.path().to_owned(),
+            target: folder.path().to_owned(),
+            program: "no-such-program".into(),
+        };
+        let error = one_input(&paths, "gguf", folder.path()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("is not a file"), "{message}");
+    }
+
+    #[test]
+    fn a_failure_report_begins_with_the_panic() {
         let text = "#2\tINITED\nthread 'main' panicked at a.rs:3\nboom\n==9== ERROR: libFuzzer: deadly signal\n";
-        let words = last_words(text);
-        assert!(words.starts_with("    thread 'main' panicked"), "{words}");
-        assert!(words.contains("deadly signal"), "{words}");
+        let report = failure_report(text);
+        assert!(report.starts_with("    thread 'main' panicked"), "{report}");
+        assert!(report.contains("deadly signal"), "{report}");
     }
 
     #[test]
@@ -454,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_target_is_answered_with_those_that_there_are() {
+    fn an_error_about_an_unknown_target_lists_the_targets() {
         let root = tempfile::tempdir().unwrap();
         for name in ["gguf", "config"] {
             fs::create_dir_all(corpora(root.path()).join(name)).unwrap();

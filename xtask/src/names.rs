@@ -1,4 +1,4 @@
-//! Names of environments and algorithms that the runner must not know: it runs whatever is registered.
+//! Checks that the runner does not name an environment or an algorithm: it runs whatever is registered.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use cargo_metadata::Metadata;
 
 use crate::source;
 
-/// The crate that must not know them.
+/// The crate that must not know these names.
 const CRATE: &str = "polyphony-runner";
 
-/// The names, in lower case. An identifier must not be one of them or hold it between underscores or
-/// capitals: `TldrTrain`, `actor_critic_loss`.
+/// The names, in lower case. An identifier must not be one of them or contain one of them as a word, as in
+/// `TldrTrain` and `actor_critic_loss`.
 const NAMES: &[&str] = &[
     "tldr",
     "arxiv",
@@ -20,7 +20,6 @@ const NAMES: &[&str] = &[
     "sandbox",
     "human_eval",
     "humaneval",
-    "solo",
     "magrpo",
     "marloo",
     "grpo",
@@ -28,19 +27,19 @@ const NAMES: &[&str] = &[
     "environment_kind",
 ];
 
-/// Where the runner names one of them outside its tests and comments; empty where it does not.
+/// The places where the runner uses one of the names outside its tests and comments.
 ///
 /// # Errors
 ///
-/// Where a source cannot be read.
-pub(crate) fn found(metadata: &Metadata) -> Result<Vec<String>> {
+/// If a source cannot be read.
+pub(crate) fn find(metadata: &Metadata) -> Result<Vec<String>> {
     let packages = metadata.workspace_packages();
     let runner = packages.iter().find(|package| package.name == CRATE);
     let runner = runner.with_context(|| format!("`{CRATE}` is not in the workspace"))?;
     let folder = runner
         .manifest_path
         .parent()
-        .context("a manifest lies in a folder")?;
+        .context("a manifest is in a folder")?;
     let mut found = Vec::new();
     for target in runner
         .targets
@@ -58,32 +57,34 @@ pub(crate) fn found(metadata: &Metadata) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The names among these words, each in a line.
+/// The names among these words, one message per name.
 fn named_in(file: &Path, words: &[String]) -> Vec<String> {
-    let complaint = |word: &String| {
-        let name = NAMES.iter().find(|name| holds(&snake(word), name))?;
+    let message = |word: &String| {
+        let name = NAMES
+            .iter()
+            .find(|name| contains_word(&snake(word), name))?;
         let file = file.display();
         Some(format!(
             "`{CRATE}` names `{word}` in {file}; it must not know `{name}`"
         ))
     };
-    words.iter().filter_map(complaint).collect()
+    words.iter().filter_map(message).collect()
 }
 
-/// Whether a name stands in a word from one underscore to another.
-fn holds(word: &str, name: &str) -> bool {
-    format!("_{word}_").contains(&format!("_{name}_"))
+/// Whether an identifier in snake case contains a name as one or more whole words.
+fn contains_word(identifier: &str, name: &str) -> bool {
+    format!("_{identifier}_").contains(&format!("_{name}_"))
 }
 
-/// A word in lower case, with an underscore before what was a capital after a small letter.
+/// An identifier in snake case.
 fn snake(word: &str) -> String {
     let mut snake = String::new();
-    let mut was_small = false;
+    let mut after_lowercase = false;
     for character in word.chars() {
-        if character.is_uppercase() && was_small {
+        if character.is_uppercase() && after_lowercase {
             snake.push('_');
         }
-        was_small = !character.is_uppercase();
+        after_lowercase = !character.is_uppercase();
         snake.extend(character.to_lowercase());
     }
     snake
@@ -107,9 +108,9 @@ mod tests {
             ("// Tldr\n/* Magrpo */", ""),
         ];
         for (text, expected) in rows {
-            let complaints = named_in(Path::new("a.rs"), &source::words(text));
-            let word = |complaint: &String| complaint.split('`').nth(3).unwrap().to_owned();
-            let words: Vec<String> = complaints.iter().map(word).collect();
+            let messages = named_in(Path::new("a.rs"), &source::words(text));
+            let word = |message: &String| message.split('`').nth(3).unwrap().to_owned();
+            let words: Vec<String> = messages.iter().map(word).collect();
             assert_eq!(words.join(", "), expected, "{text}");
         }
     }

@@ -1,5 +1,5 @@
-//! The package outside of the workspace, as a user would have it: copied to another folder, built there,
-//! and put through every command with an environment and an algorithm of its own.
+//! Tests a package outside of the workspace, as a user would write it: copies it to another folder, builds it
+//! there, and runs every command with the package's environment and algorithm.
 
 use std::{
     fs,
@@ -12,10 +12,10 @@ use cargo_metadata::MetadataCommand;
 
 use crate::process;
 
-/// Where the package lies in the checkout.
+/// The folder of the package in the checkout.
 const PACKAGE: &str = "docs/examples/number-plate";
 
-/// The recipe that it registers, made short for a tiny model. Its last part is filled in.
+/// Overrides that make the package's recipe short for a tiny model. The team is added later.
 const SHORT: [&str; 8] = [
     "--set",
     "evaluation.samples=1",
@@ -27,13 +27,22 @@ const SHORT: [&str; 8] = [
     "checkpoints.keep=9",
 ];
 
-/// The steps of a run.
+/// Packages for which the workspace's tools and benchmarks turn on more features. With the same features
+/// here, cargo builds neither these packages again nor burn, which depends on them. That saves six minutes of
+/// a first run.
+const SHARED_FEATURES: &str = r#"[dependencies]
+ciborium = "0.2"
+serde_core = "1"
+serde_json = { version = "1", features = ["unbounded_depth"] }
+"#;
+
+/// The number of steps of a run.
 const STEPS: usize = 6;
 
-/// Builds the package in a folder of its own and runs it there.
+/// Builds the package in a separate folder and runs it there.
 ///
 /// # Errors
-/// If a command fails, or leaves something else than it should.
+/// If a command fails, or its results are not as expected.
 pub(crate) fn run() -> Result<()> {
     let metadata = MetadataCommand::new().exec()?;
     let root = metadata.workspace_root.as_std_path();
@@ -41,9 +50,9 @@ pub(crate) fn run() -> Result<()> {
     let package = folder.path().join("mine");
     copy(&root.join(PACKAGE), &package)?;
     point_at(&package.join("Cargo.toml"), root)?;
-    // The same versions as here, without a network.
+    // The copied lock file gives the same versions as here, without a network.
     fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))?;
-    // The folder of the workspace, whose dependencies are built already as far as they are the same.
+    // The target folder of the workspace already contains most dependencies.
     let target = metadata.target_directory.as_std_path();
     let build = |what: &[&str]| {
         let mut cargo = process::cargo();
@@ -52,12 +61,12 @@ pub(crate) fn run() -> Result<()> {
     };
     build(&["test"])?;
     build(&["build"])?;
-    let place = Place {
+    let trial = Trial {
         program: target.join("debug/number-plate"),
         folder: folder.path().to_owned(),
     };
     let model = tiny_model(root, folder.path())?;
-    place.check(&model)
+    trial.check(&model)
 }
 
 /// Copies a folder with everything in it.
@@ -77,20 +86,27 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lets the path dependencies of a manifest lead to the checkout.
+/// Makes the path dependencies of a manifest lead to the checkout, and adds [`SHARED_FEATURES`].
 fn point_at(manifest: &Path, root: &Path) -> Result<()> {
     let text = fs::read_to_string(manifest)?;
     let crates = format!("path = \"{}/crates/", root.display());
-    let pointed = text.replace("path = \"../../../crates/", &crates);
+    let changed = text.replace("path = \"../../../crates/", &crates);
     ensure!(
-        pointed != text,
+        changed != text,
         "{} has no path to the crates",
         manifest.display()
     );
-    Ok(fs::write(manifest, pointed)?)
+    let extended = changed.replacen("[dependencies]\n", SHARED_FEATURES, 1);
+    ensure!(
+        extended != changed,
+        "{} has no section [dependencies]",
+        manifest.display()
+    );
+    let changed = extended;
+    Ok(fs::write(manifest, changed)?)
 }
 
-/// A model of random weights, put together from fixtures.
+/// A model with random weights, made of fixtures.
 fn tiny_model(root: &Path, folder: &Path) -> Result<PathBuf> {
     let model = folder.join("tiny");
     fs::create_dir(&model)?;
@@ -105,28 +121,28 @@ fn tiny_model(root: &Path, folder: &Path) -> Result<PathBuf> {
         let from = fixtures.join(file);
         fs::copy(&from, model.join(from.file_name().unwrap_or_default()))?;
     }
-    // Its tokenizer spends a token on nearly every character of an instruction.
+    // The tokenizer needs about one token per character of an instruction, so the context must be long.
     let config = model.join("config.json");
     let text = fs::read_to_string(&config)?;
-    let wide = text.replace(
+    let changed = text.replace(
         "\"max_position_embeddings\": 128",
         "\"max_position_embeddings\": 2048",
     );
     ensure!(
-        wide != text,
-        "the tiny model's context is not that of 128 tokens"
+        changed != text,
+        "the context of the tiny model does not have 128 tokens"
     );
-    fs::write(&config, wide)?;
+    fs::write(&config, changed)?;
     Ok(model)
 }
 
-/// Where the program is tried.
-struct Place {
+/// The program of the package, and the folder in which it is tested.
+struct Trial {
     program: PathBuf,
     folder: PathBuf,
 }
 
-impl Place {
+impl Trial {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words).current_dir(&self.folder);
@@ -146,21 +162,24 @@ impl Place {
         Ok(String::from_utf8(self.read(path)?)?)
     }
 
-    /// Everything that a user of the package would do.
+    /// Does everything that a user of the package would do.
     fn check(&self, model: &Path) -> Result<()> {
         let team = format!("team=Copies({:?})", model.display().to_string());
         let steps = STEPS.to_string();
         let train = |run: &'static str| {
             let recipe = ["train", "plates", "--run-dir", run, "--steps", &steps];
-            let own = [&recipe[..], &SHORT, &["--set", &team]].concat();
-            own.into_iter().map(str::to_owned).collect::<Vec<String>>()
+            let words = [&recipe[..], &SHORT, &["--set", &team]].concat();
+            words
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<Vec<String>>()
         };
         let words = train("whole");
         self.succeed(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
         self.check_metric()?;
         let words = train("killed");
         self.kill_and_resume(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
-        self.succeed(&["eval", "--team", "whole", "--run-dir", "judged"])?;
+        self.succeed(&["eval", "--team", "whole", "--run-dir", "evaluated"])?;
         self.succeed(&[
             "baseline",
             "pipeline",
@@ -170,7 +189,7 @@ impl Place {
             "--run-dir",
             "pipeline",
         ])?;
-        self.succeed(&["compare", "whole", "judged", "pipeline"])?;
+        self.succeed(&["compare", "whole", "evaluated", "pipeline"])?;
         self.succeed(&["report", "whole", "pipeline", "-o", "page.html"])?;
         let page = self.text("page.html")?;
         for part in ["rank_correlation", "How well ranks agree with credits"] {
@@ -179,7 +198,7 @@ impl Place {
         self.check_misspelt()
     }
 
-    /// The algorithm's own metric is where metrics are.
+    /// Checks that the metric of the package's algorithm is in all files with metrics.
     fn check_metric(&self) -> Result<()> {
         for (file, part) in [
             ("whole/metrics.jsonl", "/rank_correlation\":"),
@@ -196,7 +215,8 @@ impl Place {
         Ok(())
     }
 
-    /// A run that is killed after a few steps and resumed ends as one that was left alone.
+    /// Checks that a run that is killed after a few steps and then resumed leaves the same files as a run
+    /// without a stop.
     fn kill_and_resume(&self, train: &[&str]) -> Result<()> {
         let mut running = self.command(train).stderr(Stdio::null()).spawn()?;
         let metrics = self.folder.join("killed/metrics.jsonl");
@@ -209,7 +229,7 @@ impl Place {
         }
         running.kill()?;
         running.wait()?;
-        // It may have been complete by then.
+        // The run may have been complete when it was killed.
         let outcome = self.command(&["resume", "killed"]).output()?;
         let log = String::from_utf8_lossy(&outcome.stderr);
         ensure!(
@@ -223,16 +243,16 @@ impl Place {
             format!("{newest}/agent-letters.safetensors"),
             "agents/digits/model.safetensors".to_owned(),
         ] {
-            let own = |run: &str| self.read(&format!("{run}/{file}"));
+            let contents = |run: &str| self.read(&format!("{run}/{file}"));
             ensure!(
-                own("whole")? == own("killed")?,
+                contents("whole")? == contents("killed")?,
                 "{file} differs after a kill"
             );
         }
         Ok(())
     }
 
-    /// A misspelt key in the package's own settings is named with the nearest one.
+    /// Checks that a misspelt key in the package's settings is named with the nearest known key.
     fn check_misspelt(&self) -> Result<()> {
         for (change, expected) in [
             ("environment.digitz=3", "did you mean `digits`?"),

@@ -1,4 +1,5 @@
-//! Whether every crate that is published could be: its metadata, and that it can be packed.
+//! Checks that every published crate can be published: that its metadata is complete, and that it can be
+//! packed.
 
 use std::process::Command;
 
@@ -6,10 +7,10 @@ use cargo_metadata::{DependencyKind, Metadata, Package};
 
 use crate::process;
 
-/// How many keywords crates.io takes.
-const MOST_KEYWORDS: usize = 5;
+/// The most keywords that crates.io accepts.
+const MAX_KEYWORDS: usize = 5;
 
-/// What the packages lack that are published; empty where nothing is.
+/// The metadata that published packages lack.
 pub(crate) fn incomplete(metadata: &Metadata) -> Vec<String> {
     let mut packages = metadata.workspace_packages();
     packages.retain(|package| is_published(package));
@@ -19,7 +20,7 @@ pub(crate) fn incomplete(metadata: &Metadata) -> Vec<String> {
         .collect()
 }
 
-/// Packs all packages that are published. They are not built: the tree they come from has been.
+/// Packs all published packages. They are not built, because the other checks build the tree.
 pub(crate) fn pack(metadata: &Metadata) -> Command {
     let mut pack = process::cargo();
     pack.args([
@@ -37,7 +38,7 @@ pub(crate) fn pack(metadata: &Metadata) -> Command {
     pack
 }
 
-/// An empty list of registries is `publish = false`.
+/// `publish = false` in a manifest is an empty list of registries here.
 fn is_published(package: &Package) -> bool {
     package
         .publish
@@ -47,9 +48,9 @@ fn is_published(package: &Package) -> bool {
 
 fn lacks(package: &Package, metadata: &Metadata) -> Vec<String> {
     let mut lacks = Vec::new();
-    let mut need = |is_there: bool, what: &str| {
-        if !is_there {
-            lacks.push(format!("`{}` {what}", package.name));
+    let mut need = |is_fulfilled: bool, problem: &str| {
+        if !is_fulfilled {
+            lacks.push(format!("`{}` {problem}", package.name));
         }
     };
     need(package.description.is_some(), "has no `description`");
@@ -57,8 +58,8 @@ fn lacks(package: &Package, metadata: &Metadata) -> Vec<String> {
     need(package.repository.is_some(), "has no `repository`");
     let count = package.keywords.len();
     need(
-        (1..=MOST_KEYWORDS).contains(&count),
-        &format!("has {count} `keywords`; it must have from 1 to {MOST_KEYWORDS}"),
+        (1..=MAX_KEYWORDS).contains(&count),
+        &format!("has {count} `keywords`; it must have from 1 to {MAX_KEYWORDS}"),
     );
     let readme = package.readme();
     need(readme.is_some(), "has no `readme`");
@@ -78,9 +79,9 @@ fn lacks(package: &Package, metadata: &Metadata) -> Vec<String> {
             dependency.req.to_string() != "*",
             &format!("depends on `{name}` without a version"),
         );
-        let other = members.iter().find(|member| member.name == *name);
+        let member = members.iter().find(|member| member.name == *name);
         need(
-            other.is_none_or(|other| is_published(other)),
+            member.is_none_or(|member| is_published(member)),
             &format!("depends on `{name}`, which is not published"),
         );
     }
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    /// What the package `house` lacks that is described so far: `garden` is published, `shed` is not.
+    /// Checks what the package `house` lacks, with this metadata. `garden` is published, `shed` is not.
     fn check(house: Value, expected: &[&str]) {
         let package = |name: &str, more: &Value| {
             let mut package = json!({"name": name, "version": "0.1.0", "id": name, "targets": [],
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_metadata_is_named() {
         check(json!({}), &[]);
         check(
             json!({"description": null, "readme": null}),
@@ -134,8 +135,8 @@ mod tests {
             &["`house` has 0 `keywords`; it must have from 1 to 5"],
         );
         let gone = concat!(env!("CARGO_MANIFEST_DIR"), "/READ");
-        let complaint = format!("`house` has no file {gone}, its `readme`");
-        check(json!({"readme": "READ"}), &[&complaint]);
+        let message = format!("`house` has no file {gone}, its `readme`");
+        check(json!({"readme": "READ"}), &[&message]);
         check(dependency("garden", "^0.1.0", json!(null)), &[]);
         check(dependency("shed", "*", json!("dev")), &[]);
         check(

@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Cargo, the one that runs this program.
+/// The cargo that runs this program.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Runs a command with this program's input and output, and fails if it does.
+/// Runs a command with this program's input and output, and fails if the command fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let line = shown(command);
+    let line = command_line(command);
     let status = command
         .status()
         .with_context(|| format!("`{line}` could not start"))?;
@@ -24,9 +24,9 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed; its errors are shown as they come.
+/// Runs a command and returns its standard output. Its standard error is shown immediately.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
-    let line = shown(command);
+    let line = command_line(command);
     let output = command
         .stderr(Stdio::inherit())
         .output()
@@ -41,8 +41,8 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
 
 /// Builds the `polyphony` binary in release mode and runs it with these arguments.
 ///
-/// An exit code that the binary chose becomes this program's own, without a second message: the
-/// binary has said why.
+/// If the binary fails, this program exits with the same code and without a second message: the binary has
+/// explained the error already.
 pub(crate) fn polyphony(command: &[&str], arguments: &[OsString]) -> Result<()> {
     let mut child = cargo();
     child.args(["run", "--release", "--package", "polyphony"]);
@@ -50,7 +50,7 @@ pub(crate) fn polyphony(command: &[&str], arguments: &[OsString]) -> Result<()> 
         .args(["--bin", "polyphony", "--"])
         .args(command)
         .args(arguments);
-    let line = shown(&child);
+    let line = command_line(&child);
     let status = child
         .status()
         .with_context(|| format!("`{line}` could not start"))?;
@@ -61,14 +61,14 @@ pub(crate) fn polyphony(command: &[&str], arguments: &[OsString]) -> Result<()> 
     }
 }
 
-/// Writes a line to standard error: standard output belongs to results.
+/// Writes a line to standard error, because standard output is for results.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
-    // Nobody is left to tell where standard error is closed.
+    // If standard error is closed, the error cannot be reported anywhere.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// The command as one would type it.
-fn shown(command: &Command) -> String {
+/// The command as a user would type it.
+fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words
         .map(OsStr::to_string_lossy)

@@ -1,7 +1,7 @@
-//! Rust sources as words, and the modules that a crate's files are.
+//! Splits Rust sources into words, and finds the modules of a crate.
 //!
-//! This is a scanner, not a compiler. It knows comments, literals, modules and paths. What macros
-//! write and methods that are called on a value escape it.
+//! This is a scanner, not a compiler. It knows comments, literals, modules and paths. It does not see code
+//! that macros generate, or methods that are called on a value.
 
 use std::{
     collections::BTreeMap,
@@ -13,21 +13,21 @@ use anyhow::{Context as _, Result, bail};
 /// A word of a source: an identifier, or one character of anything else. Literals are left out.
 pub(crate) type Word = String;
 
-/// A module: its words without those of its tests, and the file they are in.
+/// A module: its words without its tests, and its file.
 #[derive(Debug)]
 pub(crate) struct Module {
     pub(crate) file: PathBuf,
     pub(crate) words: Vec<Word>,
 }
 
-/// The modules of a crate by their paths, the root's being empty.
+/// The modules of a crate by their paths. The path of the root is empty.
 pub(crate) type Modules = BTreeMap<Vec<String>, Module>;
 
-/// Reads all modules of the crate whose root is this file. Test modules are left out.
+/// Reads all modules of the crate whose root is this file, without test modules.
 ///
 /// # Errors
 ///
-/// Where the file of a module is missing or cannot be read.
+/// If the file of a module is missing or cannot be read.
 pub(crate) fn modules(root: &Path) -> Result<Modules> {
     let mut found = Modules::new();
     let folder = root.parent().unwrap_or(Path::new("")).to_owned();
@@ -35,7 +35,7 @@ pub(crate) fn modules(root: &Path) -> Result<Modules> {
     Ok(found)
 }
 
-/// Adds the module of a file and those below it, whose files are in `folder`.
+/// Adds the module of a file and its submodules, whose files are in `folder`.
 fn add_file(found: &mut Modules, path: Vec<String>, file: &Path, folder: &Path) -> Result<()> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
@@ -43,7 +43,7 @@ fn add_file(found: &mut Modules, path: Vec<String>, file: &Path, folder: &Path) 
     add_words(found, path, &words, file, folder)
 }
 
-/// Adds a module with these words; splits off the modules that are written inside it.
+/// Adds a module with these words, and its inline modules separately.
 fn add_words(
     found: &mut Modules,
     path: Vec<String>,
@@ -51,11 +51,11 @@ fn add_words(
     file: &Path,
     folder: &Path,
 ) -> Result<()> {
-    let mut own = Vec::new();
+    let mut module_words = Vec::new();
     let mut at = 0;
     while at < words.len() {
         let Some((name, rest)) = module_at(words, at) else {
-            own.push(words[at].clone());
+            module_words.push(words[at].clone());
             at += 1;
             continue;
         };
@@ -82,12 +82,15 @@ fn add_words(
             }
         }
     }
-    let file = file.to_owned();
-    found.insert(path, Module { file, words: own });
+    let module = Module {
+        file: file.to_owned(),
+        words: module_words,
+    };
+    found.insert(path, module);
     Ok(())
 }
 
-/// The name of the module that is declared or begun here, and where its `;` or `{` is.
+/// The name of the module that is declared or starts here, and the index of its `;` or `{`.
 fn module_at(words: &[Word], at: usize) -> Option<(&str, usize)> {
     let [word, name, next] = words.get(at..at + 3)? else {
         return None;
@@ -96,7 +99,7 @@ fn module_at(words: &[Word], at: usize) -> Option<(&str, usize)> {
     is_module.then_some((name, at + 2))
 }
 
-/// Where the bracket that opens at `open` closes.
+/// The index of the bracket that closes the one at `open`.
 fn closing(words: &[Word], open: usize) -> usize {
     let mut depth = 0;
     for (at, word) in words.iter().enumerate().skip(open) {
@@ -112,14 +115,14 @@ fn closing(words: &[Word], open: usize) -> usize {
     words.len()
 }
 
-/// Leaves out every item that is there for tests alone.
+/// Leaves out every item that is only compiled for tests.
 fn without_tests(words: Vec<Word>) -> Vec<Word> {
-    let mut kept = Vec::new();
+    let mut remaining = Vec::new();
     let mut at = 0;
     while at < words.len() {
         let is_attribute = words[at] == "#" && words.get(at + 1).is_some_and(|word| word == "[");
         if !is_attribute {
-            kept.push(words[at].clone());
+            remaining.push(words[at].clone());
             at += 1;
             continue;
         }
@@ -132,10 +135,10 @@ fn without_tests(words: Vec<Word>) -> Vec<Word> {
             at = end_of_item(&words, at);
         }
     }
-    kept
+    remaining
 }
 
-/// Where the item that begins here has ended.
+/// The index after the item that starts here.
 fn end_of_item(words: &[Word], start: usize) -> usize {
     let mut at = start;
     let mut is_use = false;
@@ -145,7 +148,7 @@ fn end_of_item(words: &[Word], start: usize) -> usize {
             ";" => return at + 1,
             "{" if !is_use => return closing(words, at) + 1,
             "{" | "(" | "[" => at = closing(words, at),
-            // The last field, variant or argument of something.
+            // The item is a field, a variant or an argument.
             "," => return at + 1,
             "}" | ")" | "]" => return at,
             _ => {}
@@ -159,7 +162,7 @@ pub(crate) fn is_identifier(word: &str) -> bool {
     word.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
-/// The words of a source: no comments, no literals.
+/// The words of a source, without comments and literals.
 pub(crate) fn words(text: &str) -> Vec<Word> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -177,7 +180,7 @@ pub(crate) fn words(text: &str) -> Vec<Word> {
                     "r" | "br" | "cr" if length_of_raw(after).is_some() => {
                         length + length_of_raw(after).unwrap_or_default()
                     }
-                    // The string itself is next.
+                    // This is the prefix of a string, which is read next.
                     "b" | "c" if after.starts_with(['"', '\'']) => length,
                     _ => {
                         if is_identifier(word) {
@@ -199,7 +202,7 @@ pub(crate) fn words(text: &str) -> Vec<Word> {
     found
 }
 
-/// Comments may be nested.
+/// The length of a block comment, which may contain others.
 fn length_of_comment(text: &str) -> usize {
     let mut depth = 0;
     let mut at = 0;
@@ -231,7 +234,7 @@ fn length_of_string(text: &str) -> usize {
     text.len()
 }
 
-/// The length of a raw string behind its letter: `#"…"#`.
+/// The length of a raw string after its prefix: `#"…"#`.
 fn length_of_raw(text: &str) -> Option<usize> {
     let marks = text.len() - text.trim_start_matches('#').len();
     let inside = text[marks..].strip_prefix('"')?;
@@ -240,12 +243,12 @@ fn length_of_raw(text: &str) -> Option<usize> {
     Some(marks + 1 + length)
 }
 
-/// A character, or the mark of a lifetime, whose name is then left out, too.
+/// The length of a character literal or of a lifetime, whose name is left out too.
 fn length_of_quote(text: &str) -> usize {
     let mut inside = text[1..].char_indices();
     match inside.next() {
         Some((_, '\\')) => {
-            // What is escaped may itself be a quote.
+            // The escaped character may be a quote.
             inside.next();
             inside
                 .find(|(_, next)| *next == '\'')
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_tests_alone_is_left_out() {
+    fn items_for_tests_are_left_out() {
         let rows: &[(&str, &str)] = &[
             ("#[cfg(test)] mod tests { use a; } b", "b"),
             ("#[cfg(test)] mod tests; b", "b"),

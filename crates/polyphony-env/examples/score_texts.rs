@@ -1,4 +1,4 @@
-//! Scores two texts as a pair of writing agents and shows what each part of the reward gives.
+//! Scores the texts of two writing agents and shows each part of the reward.
 //!
 //! `cargo run -p polyphony-env --example score_texts [FIRST SECOND]`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]

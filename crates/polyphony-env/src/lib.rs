@@ -1,14 +1,15 @@
-//! Environments to train on: two writing tasks, Python problems, and any program of one's own; and the
-//! data sets to draw tasks from.
+//! The environments that ship with Polyphony, and the data sets that their tasks come from.
 //!
-//! [`Writing`] is an [`Environment`](polyphony_episode::Environment) for two agents and one turn,
-//! [`CodingEnvironment`] one for two agents and as many turns as are set, whose programs run in a sandbox.
-//! [`Solo`] makes one agent do the work of either's team.
-//! Their tasks come from [`Embedded`] sets, written for this project, or from a [`File`] of JSON lines,
+//! - [`Writing`]: two agents, one turn, two texts that are scored as a pair.
+//! - [`CodingEnvironment`]: two agents, a configurable number of turns; the program runs in a sandbox.
+//! - [`process::ProcessEnvironment`]: any program of yours, in any language.
+//! - [`SingleAgent`]: wraps any environment, so that a single agent does the work of the team.
+//!
+//! Tasks come from [`Embedded`] sets, written for this project, or from a [`File`] of JSON lines,
 //! gzipped JSON lines or Parquet.
 //!
-//! This crate knows nothing of models, tensors or training algorithms. It uses the network in one
-//! place only: an [`Expert`] asks an outside model, where a recipe wants its edits as feedback.
+//! This crate must not know models, tensors or training algorithms. It uses the network in one place
+//! only: an [`Expert`] asks an outside model for edits, if a recipe wants them as feedback.
 //! Start reading at [`Writing`], then [`CodingEnvironment`] and [`File`].
 //!
 //! ```
@@ -34,22 +35,22 @@ mod coding;
 mod dataset;
 pub mod process;
 mod quiet;
-mod solo;
+mod single_agent;
 mod writing;
 
 pub use coding::{
     Assessment, Body, Coding, CodingEnvironment, CodingSettings, Definition, Draft, Ending, Expert,
-    ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, Results, Review, Run,
-    SyntaxErrorIn, VisibleAsserts, start_pool,
+    ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, LocatedSyntaxError,
+    ProgramRun, Results, Review, VisibleAsserts, start_pool,
 };
 pub use dataset::{
-    DataBounds, DataSetError, Embedded, EmbeddedSet, Exceeded, File, Place, Problems,
+    BoundExceeded, DataBounds, DataSetError, Embedded, EmbeddedSet, File, Problems, RecordLocation,
 };
 #[doc(hidden)]
 pub use process::read_process_answers;
 pub use process::{Process, check as check_process};
-pub use quiet::catches_panics;
-pub use solo::Solo;
+pub use quiet::is_catching_panic;
+pub use single_agent::SingleAgent;
 pub use writing::{Arxiv, Tldr, Writing, WritingTask};
 
 #[cfg(doctest)]

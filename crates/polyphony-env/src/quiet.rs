@@ -1,4 +1,4 @@
-//! Decoders and parsers that panic on some input instead of returning an error.
+//! Catches the panics of decoders and parsers that panic on some input instead of returning an error.
 
 use std::{
     any::Any,
@@ -10,26 +10,28 @@ thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic of this thread would be caught in here and become an error, as it does where a
-/// decoder asserts that its input is whole.
+/// Whether this crate would catch a panic of the current thread and turn it into an error. It does so
+/// around decoders that assert that their input is complete.
 ///
-/// This library installs no panic hook, so such a panic appears on standard error as any other does. A
-/// program that wants it quiet asks in a hook of its own:
+/// This library installs no panic hook, so such a panic is printed on standard error like any other.
+/// A program that wants to silence it calls this function in a hook of its own:
 ///
 /// ```
 /// let usual = std::panic::take_hook();
 /// std::panic::set_hook(Box::new(move |panic| {
-///     if !polyphony_env::catches_panics() {
+///     if !polyphony_env::is_catching_panic() {
 ///         usual(panic);
 ///     }
 /// }));
 /// ```
-pub fn catches_panics() -> bool {
+pub fn is_catching_panic() -> bool {
     CATCHING.get()
 }
 
-/// Does some work and gives back what it panicked with.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T + UnwindSafe) -> Result<T, Box<dyn Any + Send>> {
+/// Runs `work`; returns the payload if it panics.
+pub(crate) fn catch_panic<T>(
+    work: impl FnOnce() -> T + UnwindSafe,
+) -> Result<T, Box<dyn Any + Send>> {
     let before = CATCHING.replace(true);
     let outcome = panic::catch_unwind(work);
     CATCHING.set(before);
@@ -47,25 +49,30 @@ mod tests {
 
     #[test]
     fn a_hook_of_the_program_sees_that_a_panic_is_caught() {
-        static SEEN: AtomicUsize = AtomicUsize::new(0);
+        static CAUGHT_PANICS: AtomicUsize = AtomicUsize::new(0);
         let this = thread::current().id();
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            if thread::current().id() == this && catches_panics() {
-                SEEN.fetch_add(1, Ordering::Relaxed);
+            if thread::current().id() == this && is_catching_panic() {
+                CAUGHT_PANICS.fetch_add(1, Ordering::Relaxed);
             } else {
                 usual(panic);
             }
         }));
-        assert!(!catches_panics());
+        assert!(!is_catching_panic());
         for before in 0..2 {
-            assert!(caught(|| panic!("damaged")).is_err());
-            // The hook is still there: nothing in here has put another in its place.
-            assert_eq!(SEEN.load(Ordering::Relaxed), before + 1);
-            assert!(!catches_panics());
+            assert!(catch_panic(|| panic!("damaged")).is_err());
+            // The hook is still there: nothing in this crate has replaced it.
+            assert_eq!(CAUGHT_PANICS.load(Ordering::Relaxed), before + 1);
+            assert!(!is_catching_panic());
         }
         assert_eq!(
-            caught(|| (catches_panics(), caught(|| 1).ok(), catches_panics())).ok(),
+            catch_panic(|| (
+                is_catching_panic(),
+                catch_panic(|| 1).ok(),
+                is_catching_panic()
+            ))
+            .ok(),
             Some((true, Some(1), true))
         );
     }

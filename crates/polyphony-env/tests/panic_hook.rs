@@ -1,4 +1,4 @@
-//! A binary of one test: the panic hook is that of the whole process.
+//! A test binary of its expected, because the panic hook belongs to the whole process.
 
 use std::panic::{self, PanicHookInfo};
 
@@ -18,9 +18,9 @@ fn the_hook_of_the_program_stays() {
     std::fs::write(&path, "This is not Parquet.").unwrap();
     let usual = panic::take_hook();
     let hook: Box<Hook> = Box::new(move |panic| usual(panic));
-    let own = address(&*hook);
+    let expected = address(&*hook);
     panic::set_hook(hook);
-    // The library catches what the decoder may panic with.
+    // The library catches panics of the decoder.
     assert!(File::new(path).load().is_err());
-    assert_eq!(address(&*panic::take_hook()), own);
+    assert_eq!(address(&*panic::take_hook()), expected);
 }

@@ -1,5 +1,5 @@
-//! An environment of one's own, from this crate alone: two agents name numbers that should add up
-//! to a target, and after a first try each is told how far off they were together.
+//! Your own environment, with this crate as the only dependency: two agents name numbers that should add
+//! up to a target. After the first try, both read how far off they were together.
 //!
 //! `cargo run -p polyphony-episode --example number_duet`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
@@ -52,12 +52,12 @@ impl Environment for NumberDuet {
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
         let target = target(task)?;
-        let tell = |part| {
+        let observe = |part| {
             Observation::new(format!(
                 "You and a partner each name a number; they must add up to {target}. Yours is the {part} one."
             ))
         };
-        Ok(vec![tell("lower"), tell("higher")])
+        Ok(vec![observe("lower"), observe("higher")])
     }
 
     fn step(
@@ -85,7 +85,7 @@ impl Environment for NumberDuet {
             return Ok(Outcome::end(reward));
         }
         let hint = Observation::new(format!("Together you were off by {off}. Try again."));
-        Ok(Outcome::go_on(reward, vec![hint; 2]))
+        Ok(Outcome::continue_with(reward, vec![hint; 2]))
     }
 }
 
@@ -99,7 +99,7 @@ fn main() -> Result<(), EnvironmentError> {
     let outcome = game.step(&task, &[], &first)?;
     println!("3 + 6 earns {:.2}", outcome.reward.total());
     let Next::Continue(next) = outcome.next else {
-        panic!("the first try was not right")
+        panic!("the first try should miss the target")
     };
     println!("low sees:  {}", next[0].text);
 

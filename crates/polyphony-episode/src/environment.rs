@@ -6,49 +6,50 @@ use crate::{Counter, EnvironmentError, JointAction, Observation, Reward, Role, S
 
 /// A cooperative task for a team of language models.
 ///
-/// An environment holds no episode state: [`Environment::step`] is given everything that happened
+/// An environment holds no episode state, because [`Environment::step`] is given everything that happened
 /// before. So one episode can branch into many, branches can be scored on several threads, and a
 /// stored rollout can be scored again.
 ///
 /// The caller guarantees that a joint action holds one response per role, and that no more threads
-/// than [`Environment::concurrency`] call `start` or `step` at a time. A box, an `Arc` or a reference
-/// of an environment is an environment too.
+/// than [`Environment::concurrency`] call `start` or `step` at a time. A `Box`, an `Arc` or a reference
+/// to an environment is an environment too.
 pub trait Environment: Send + Sync {
     /// The agents' roles. Their number is the team's size.
     fn roles(&self) -> &[Role];
 
-    /// The names of the parts that rewards may have, in the order of reports.
+    /// The names of the parts that rewards may have, in the order in which reports show them.
     fn reward_parts(&self) -> &[String];
 
-    /// The most turns of an episode, `H`: by then [`Environment::step`] ends it.
+    /// The maximum number of turns of an episode, `H`. [`Environment::step`] must end the episode by then.
     fn horizon(&self) -> NonZeroUsize {
         NonZeroUsize::MIN
     }
 
     /// How many threads may call [`Environment::start`] and [`Environment::step`] at once. Scoring
-    /// runs on threads of its own, so it may wait for programs or for the network.
+    /// runs on separate threads, so it may wait for programs or for the network.
     fn concurrency(&self) -> NonZeroUsize {
         NonZeroUsize::MIN
     }
 
-    /// Tasks of its own, where it needs no data set; `None` where it has none of this kind.
+    /// The environment's own tasks of a split; `None` if this split needs a data set.
     fn tasks(&self, _split: Split) -> Option<Vec<Task>> {
         None
     }
 
-    /// What it has counted since it was built. The growth of each total over a training step becomes
-    /// a metric. The keys stay the same from the first call to the last.
+    /// Totals that the environment has counted since it was built. How much each total grows in a training
+    /// step becomes a metric. Every call must return the same keys.
     fn counters(&self) -> Vec<Counter> {
         Vec::new()
     }
 
-    /// What else is worth keeping with a run, such as the version of a program that it uses.
+    /// Additional information to save with a run, such as the version of a program that the environment
+    /// uses.
     fn description(&self) -> Option<serde_json::Value> {
         None
     }
 
-    /// Whether a joint action with this reward solves the task completely; `None` where the
-    /// environment has no such notion. Evaluation counts it as passed.
+    /// Whether a joint action with this reward solves the task completely; `None` if the environment has
+    /// no such notion. Evaluation counts a solved task as passed.
     fn is_solved(&self, _reward: &Reward) -> Option<bool> {
         None
     }
@@ -59,11 +60,11 @@ pub trait Environment: Send + Sync {
     /// If the task lacks something that the environment needs.
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError>;
 
-    /// Scores a joint action and decides what comes next. `past` holds the turns before it, on
+    /// Scores a joint action and decides how the episode continues. `past` holds the turns before it, on
     /// this branch of the episode.
     ///
     /// # Errors
-    /// If scoring is impossible. A bad response is not an error but a low reward.
+    /// If scoring is impossible. A bad response is not an error: it earns a low reward.
     fn step(
         &self,
         task: &Task,
@@ -72,10 +73,10 @@ pub trait Environment: Send + Sync {
     ) -> Result<Outcome, EnvironmentError>;
 }
 
-/// What a joint action led to.
+/// The outcome of a joint action.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// What it earned.
+    /// What the joint action earned.
     pub reward: Reward,
     /// How the episode continues.
     pub next: Next,
@@ -100,7 +101,7 @@ impl Outcome {
     }
 
     /// The episode continues with one observation per role.
-    pub fn go_on(reward: Reward, observations: Vec<Observation>) -> Self {
+    pub fn continue_with(reward: Reward, observations: Vec<Observation>) -> Self {
         Self {
             reward,
             next: Next::Continue(observations),
@@ -108,8 +109,8 @@ impl Outcome {
     }
 }
 
-/// A pointer to an environment is one as well; every method is passed on.
-macro_rules! pass_on {
+/// Implements [`Environment`] for pointers to an environment by forwarding every method.
+macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<E: Environment + ?Sized> Environment for $pointer {
             fn roles(&self) -> &[Role] {
@@ -160,7 +161,7 @@ macro_rules! pass_on {
     )*};
 }
 
-pass_on!(&E, Box<E>, Arc<E>);
+forward!(&E, Box<E>, Arc<E>);
 
 #[cfg(test)]
 mod tests {
@@ -168,15 +169,15 @@ mod tests {
 
     use super::*;
 
-    /// Answers every method with something that is not the default.
-    struct Odd {
+    /// Overrides every method with a value that is not the default.
+    struct NonDefault {
         roles: [Role; 1],
         parts: [String; 1],
     }
 
     const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
-    impl Environment for Odd {
+    impl Environment for NonDefault {
         fn roles(&self) -> &[Role] {
             &self.roles
         }
@@ -194,12 +195,12 @@ mod tests {
         }
 
         fn tasks(&self, split: Split) -> Option<Vec<Task>> {
-            (split == Split::Train).then(|| vec![Task::new("own", [("a", "b")])])
+            (split == Split::Train).then(|| vec![Task::new("1", [("a", "b")])])
         }
 
         fn counters(&self) -> Vec<Counter> {
             vec![Counter::new(
-                MetricKey::new("odd/calls"),
+                MetricKey::new("game/calls"),
                 4.0,
                 "calls",
                 "Calls",
@@ -207,7 +208,7 @@ mod tests {
         }
 
         fn description(&self) -> Option<serde_json::Value> {
-            Some(serde_json::json!({"odd": true}))
+            Some(serde_json::json!({"version": 2}))
         }
 
         fn is_solved(&self, reward: &Reward) -> Option<bool> {
@@ -230,8 +231,8 @@ mod tests {
         }
     }
 
-    fn odd() -> Odd {
-        Odd {
+    fn non_default() -> NonDefault {
+        NonDefault {
             roles: [Role::new("one")],
             parts: ["length".to_owned()],
         }
@@ -245,7 +246,7 @@ mod tests {
         let tasks = environment.tasks(Split::Train).unwrap();
         assert_eq!(environment.tasks(Split::HeldOut), None);
         assert_eq!(environment.counters()[0].total, 4.0);
-        assert_eq!(environment.description().unwrap()["odd"], true);
+        assert_eq!(environment.description().unwrap()["version"], 2);
         assert_eq!(&*environment.start(&tasks[0]).unwrap()[0].text, "b");
         let action = JointAction::new(vec![Response::from_text("four")]);
         let outcome = environment.step(&tasks[0], &[], &action).unwrap();
@@ -254,12 +255,12 @@ mod tests {
     }
 
     #[test]
-    fn pointers_pass_every_method_on() {
-        let game = odd();
+    fn pointers_forward_every_method() {
+        let game = non_default();
         check(&game);
         check(game);
-        check(Box::new(odd()) as Box<dyn Environment>);
-        check(Arc::new(odd()));
-        check(Arc::new(Box::new(odd()) as Box<dyn Environment>));
+        check(Box::new(non_default()) as Box<dyn Environment>);
+        check(Arc::new(non_default()));
+        check(Arc::new(Box::new(non_default()) as Box<dyn Environment>));
     }
 }

@@ -17,14 +17,14 @@ pub enum EnvironmentError {
     Failed {
         /// What failed, and what would help.
         message: String,
-        /// The error behind it, where there is one.
+        /// The cause, if there is one.
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
 }
 
 impl EnvironmentError {
-    /// An error that has no other behind it: what failed, and what would help.
+    /// An error without a cause. The message says what failed, and what would help.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed {
             message: message.into(),
@@ -32,8 +32,7 @@ impl EnvironmentError {
         }
     }
 
-    /// An error that another one brought about. The message says what failed; it does not repeat what
-    /// `source` says.
+    /// An error with a cause. The message says what failed, without repeating the message of `source`.
     pub fn because(
         message: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
@@ -50,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_is_kept_apart_from_the_message() {
+    fn the_source_is_not_part_of_the_message() {
         let number = "seven".parse::<u8>().unwrap_err();
         let error = EnvironmentError::because("task `t`: the target is not a number", number);
         assert_eq!(error.to_string(), "task `t`: the target is not a number");

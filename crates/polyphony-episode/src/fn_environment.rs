@@ -1,4 +1,4 @@
-//! An environment from a function.
+//! An environment that is made from a function.
 
 use std::{fmt, num::NonZeroUsize};
 
@@ -12,7 +12,7 @@ type Score = dyn Fn(&Task, &JointAction) -> Result<Reward, EnvironmentError> + S
 /// An environment of one turn whose reward is a function of the task and the joint action.
 ///
 /// Every agent reads the task's field `prompt`, unless
-/// [`with_observations`](FnEnvironment::with_observations) gives it something else.
+/// [`with_observations`](FnEnvironment::with_observations) sets other observations.
 ///
 /// ```
 /// use polyphony_episode::{Environment, FnEnvironment, JointAction, Response, Reward, Task};
@@ -39,8 +39,7 @@ pub struct FnEnvironment {
 impl FnEnvironment {
     /// An environment from its roles, the names of its reward's parts, and the function that scores.
     ///
-    /// The function returns a [`Reward`], or a `Result<Reward, EnvironmentError>` where scoring can
-    /// fail.
+    /// The function returns a [`Reward`], or a `Result<Reward, EnvironmentError>` if scoring can fail.
     pub fn new<R, P, S>(
         roles: impl IntoIterator<Item = R>,
         parts: impl IntoIterator<Item = P>,
@@ -60,7 +59,7 @@ impl FnEnvironment {
         }
     }
 
-    /// The same environment, whose agents read what this function gives: one observation per role.
+    /// The same environment with observations from this function, which returns one per role.
     #[must_use]
     pub fn with_observations(
         self,
@@ -72,7 +71,7 @@ impl FnEnvironment {
         }
     }
 
-    /// The same environment, whose functions may be called from this many threads at once.
+    /// The same environment, but its functions may be called from this many threads at once.
     #[must_use]
     pub fn with_concurrency(self, concurrency: NonZeroUsize) -> Self {
         Self {
@@ -124,7 +123,7 @@ impl Environment for FnEnvironment {
     }
 }
 
-/// So that a scoring function may return the reward alone.
+/// Lets a scoring function return a plain reward.
 impl From<Reward> for Result<Reward, EnvironmentError> {
     fn from(reward: Reward) -> Self {
         Ok(reward)
@@ -142,12 +141,15 @@ mod tests {
     }
 
     #[test]
-    fn agents_read_the_prompt_or_what_a_function_gives() {
+    fn agents_read_the_prompt_or_what_a_function_returns() {
         let game = FnEnvironment::new(["a", "b"], ["x"], |_, _| Reward::new([("x", 1.0)]));
         let task = Task::new("t", [("prompt", "Go."), ("town", "Ulm")]);
         let texts = |game: &FnEnvironment| -> Vec<String> {
-            let told = game.start(&task).unwrap();
-            told.iter().map(|one| one.text.to_string()).collect()
+            let observations = game.start(&task).unwrap();
+            observations
+                .iter()
+                .map(|observation| observation.text.to_string())
+                .collect()
         };
         assert_eq!(texts(&game), ["Go.", "Go."]);
         let game = game.with_observations(|task| {
@@ -164,8 +166,8 @@ mod tests {
     #[test]
     fn a_scoring_function_may_fail() {
         let score = |task: &Task, action: &JointAction| -> Result<Reward, EnvironmentError> {
-            let wanted = task.field("answer")?;
-            let is_right = f64::from(u8::from(action.texts() == [wanted]));
+            let expected = task.field("answer")?;
+            let is_right = f64::from(u8::from(action.texts() == [expected]));
             Ok(Reward::new([("right", is_right)]))
         };
         let threads = NonZeroUsize::new(4).unwrap();

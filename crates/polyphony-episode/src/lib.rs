@@ -1,16 +1,14 @@
 //! The vocabulary of cooperative episodes, and the one trait that a new environment implements.
 //!
 //! Several agents answer one task together. At every turn each agent reads an [`Observation`] and
-//! gives a [`Response`]; the [`JointAction`] of all of them earns a [`Reward`], which they share or
-//! which has a part for each. The environment then ends the episode or gives each agent its next
-//! observation.
+//! gives a [`Response`]. Their [`JointAction`] earns a [`Reward`]: all roles share it, or each role gets
+//! a separate one. The environment then ends the episode or gives each agent its next observation.
 //!
-//! This crate knows nothing of models, tokenizers, files or the network: whoever writes an
-//! [`Environment`] depends on it alone. Start reading at [`Environment`]; [`FnEnvironment`] is for
-//! games that need no more than a function, and [`EnvironmentSettings`] says how a recipe names an
-//! environment.
+//! This crate is the only dependency that an [`Environment`] needs. It must not know models, tokenizers,
+//! files or the network. Start reading at [`Environment`]. [`FnEnvironment`] is for games that need no
+//! more than a function, and [`EnvironmentSettings`] connects an environment to recipes.
 //!
-//! A game of two turns, with rewards per role and tasks of its own:
+//! A game of two turns, with rewards per role and its own tasks:
 //!
 //! ```
 //! use std::num::NonZeroUsize;
@@ -21,8 +19,8 @@
 //! };
 //! use serde::{Deserialize, Serialize};
 //!
-//! /// Two agents say one word each, which should be equally long. After the first turn each reads how
-//! /// long the other's word was.
+//! /// Two agents write one word each; both words should have the same length. After the first turn, each
+//! /// agent reads the length of the other's word.
 //! #[derive(Clone, Serialize, Deserialize)]
 //! #[serde(default, deny_unknown_fields)]
 //! struct SameLength {
@@ -86,28 +84,28 @@
 //!         if past.len() + 1 == self.horizon().get() {
 //!             return Ok(Outcome::end(reward));
 //!         }
-//!         let other = |agent: usize| format!("The other word has {} letters.", lengths[1 - agent]);
-//!         let observations = [other(0), other(1)].map(Observation::new);
-//!         Ok(Outcome::go_on(reward, observations.into()))
+//!         let hint = |agent: usize| format!("The other word has {} letters.", lengths[1 - agent]);
+//!         let observations = [hint(0), hint(1)].map(Observation::new);
+//!         Ok(Outcome::continue_with(reward, observations.into()))
 //!     }
 //! }
 //!
-//! // A recipe names it `SameLength(longest: 5)`; what it leaves out has its default.
+//! // In a recipe: `SameLength(longest: 5)`. Keys that are left out have their defaults.
 //! let settings: SameLength = ron::from_str("(longest: 5)")?;
 //! let game = settings.build()?;
 //! let task = &game.tasks(Split::Train).unwrap()[0];
 //! let observations = game.start(task)?;
 //! assert_eq!(&*observations[0].text, "Name a colour.");
 //!
-//! let say = |words: [&str; 2]| JointAction::new(words.map(Response::from_text).into());
-//! let first = say(["red", "yellow"]);
+//! let action = |words: [&str; 2]| JointAction::new(words.map(Response::from_text).into());
+//! let first = action(["red", "yellow"]);
 //! let outcome = game.step(task, &[], &first)?;
 //! assert_eq!((outcome.reward.total_of(0), outcome.reward.total_of(1)), (1.0, 0.0));
-//! let Next::Continue(told) = outcome.next else { panic!("there are two turns") };
-//! assert_eq!(&*told[0].text, "The other word has 6 letters.");
+//! let Next::Continue(hints) = outcome.next else { panic!("there are two turns") };
+//! assert_eq!(&*hints[0].text, "The other word has 6 letters.");
 //!
 //! let past = [Turn { observations, action: first }];
-//! let outcome = game.step(task, &past, &say(["white", "green"]))?;
+//! let outcome = game.step(task, &past, &action(["white", "green"]))?;
 //! assert_eq!((outcome.reward.total(), outcome.next), (2.0, Next::End));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -126,7 +124,7 @@ pub use environment::{Environment, Next, Outcome};
 pub use error::EnvironmentError;
 pub use fn_environment::FnEnvironment;
 pub use metric::{Counter, Metric, MetricKey, MetricValue};
-pub use names::{NameError, SHARED, check_names, names_directory};
+pub use names::{NameError, SHARED, can_name_directory, check_names};
 pub use reward::Reward;
 pub use settings::{EnvironmentSettings, TaskSource};
 pub use task::{Split, Task, TaskError};

@@ -1,43 +1,44 @@
-//! The identity of a figure, from where it is computed to the page that shows it.
+//! Metrics and their keys. A key identifies a metric from the code that computes it to the page that shows
+//! it.
 
 use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Names a figure: what it measures, and of which role, turn and part of the reward.
+/// Identifies a metric: by its name and, if it has them, by its role, its turn and its part of the reward.
 ///
-/// Its text is how files and pages name it:
+/// Files and pages show a key as text:
 ///
 /// ```
 /// # use polyphony_episode::MetricKey;
 /// let key = MetricKey::new("reward").of_role("writer").at_turn(2).part("style");
 /// assert_eq!(key.to_string(), "writer/turn_2/reward/style");
 /// assert_eq!(key.pattern(), "<role>/turn_<turn>/reward/<part>");
-/// assert_eq!(MetricKey::new("sampled_tokens").to_string(), "sampled_tokens");
+/// assert_eq!(MetricKey::new("completion_tokens").to_string(), "completion_tokens");
 /// ```
 ///
-/// A name may hold slashes, as `sandbox/runs`. The name of a figure that depends on clocks or on memory
-/// begins with `timing.`, and such figures stand in an object of their own in files.
+/// A name may contain slashes, as in `sandbox/runs`. The names of metrics that depend on clocks or on memory
+/// begin with `timing.`; files store these metrics in a separate object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MetricKey {
-    /// The role that it is about; `None` for the whole team.
+    /// The role that the metric is about; `None` for the whole team.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// The turn that it is about, counted from 1; `None` for all turns together.
+    /// The turn that the metric is about, counted from 1; `None` for all turns together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn: Option<usize>,
-    /// What it measures.
+    /// What the metric measures, such as `reward`.
     pub name: Cow<'static, str>,
-    /// The part of the reward that it is about, where it is about one.
+    /// The part of the reward that the metric is about, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
 }
 
-/// What the name of a figure begins with that depends on clocks or memory.
+/// The prefix in the names of metrics that depend on clocks or memory.
 const TIMING: &str = "timing.";
 
 impl MetricKey {
-    /// A figure of the whole team over all turns.
+    /// The key of a metric of the whole team over all turns.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self {
             role: None,
@@ -47,7 +48,7 @@ impl MetricKey {
         }
     }
 
-    /// The same figure of one role.
+    /// The key of the same metric for one role.
     #[must_use]
     pub fn of_role(self, role: impl Into<String>) -> Self {
         Self {
@@ -56,7 +57,7 @@ impl MetricKey {
         }
     }
 
-    /// The same figure at one turn, counted from 1.
+    /// The key of the same metric at one turn, counted from 1.
     #[must_use]
     pub fn at_turn(self, turn: usize) -> Self {
         Self {
@@ -65,7 +66,7 @@ impl MetricKey {
         }
     }
 
-    /// The same figure of one part of the reward.
+    /// The key of the same metric for one part of the reward.
     #[must_use]
     pub fn part(self, part: impl Into<String>) -> Self {
         Self {
@@ -74,24 +75,24 @@ impl MetricKey {
         }
     }
 
-    /// Whether it depends on clocks or memory, so that repeating a run gives another value.
+    /// Whether the metric depends on clocks or memory, so that repeating a run gives another value.
     pub fn is_timing(&self) -> bool {
         self.name.starts_with(TIMING)
     }
 
-    /// The form that all figures of this kind share, for documents and tables: placeholders stand for
-    /// role, turn and part.
+    /// The form that all keys of this kind share, for documents and tables: it has placeholders instead of
+    /// the role, the turn and the part.
     pub fn pattern(&self) -> String {
         let role = self.role.as_ref().map(|_| "<role>");
         let turn = self.turn.as_ref().map(|_| "<turn>");
         let part = self.part.as_ref().map(|_| "<part>");
-        joined(role, turn, &self.name, part)
+        key_text(role, turn, &self.name, part)
     }
 }
 
 impl fmt::Display for MetricKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&joined(
+        formatter.write_str(&key_text(
             self.role.as_ref(),
             self.turn,
             &self.name,
@@ -100,7 +101,7 @@ impl fmt::Display for MetricKey {
     }
 }
 
-fn joined(
+fn key_text(
     role: Option<impl fmt::Display>,
     turn: Option<impl fmt::Display>,
     name: &str,
@@ -112,21 +113,21 @@ fn joined(
     [&role, &turn, name, &part].concat()
 }
 
-/// The value of a figure.
+/// The value of a metric.
 ///
-/// In JSON it is a number, or null where it is missing or not finite.
+/// In JSON it is a number, or null if it is missing or not finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MetricValue {
-    /// How many.
+    /// A count.
     Count(u64),
     /// A real number.
     Real(f64),
-    /// There is nothing to measure, as the mean of nothing.
+    /// There is no value, such as the mean of no values.
     Missing,
 }
 
 impl MetricValue {
-    /// The number; `None` where it is missing or not finite.
+    /// The number; `None` if it is missing or not finite.
     pub fn number(self) -> Option<f64> {
         match self {
             Self::Count(count) => Some(count as f64),
@@ -202,21 +203,21 @@ impl de::Visitor<'_> for ValueVisitor {
     }
 }
 
-/// A figure, with its unit and what it says.
+/// A metric: its value, unit and meaning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
-    /// What it is of.
+    /// Identifies the metric.
     pub key: MetricKey,
     /// Its value.
     pub value: MetricValue,
     /// Its unit; empty for a plain number.
     pub unit: Cow<'static, str>,
-    /// What it says, in a few words.
+    /// What the metric means, in a few words.
     pub meaning: Cow<'static, str>,
 }
 
 impl Metric {
-    /// A figure.
+    /// A metric from its key, value, unit and meaning.
     pub fn new(
         key: MetricKey,
         value: impl Into<MetricValue>,
@@ -232,21 +233,21 @@ impl Metric {
     }
 }
 
-/// Something that an environment counts or adds up from when it was built.
+/// A total that an environment keeps from the moment when it is built.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counter {
-    /// What it counts.
+    /// Identifies what is counted.
     pub key: MetricKey,
     /// The total so far. It never falls.
     pub total: f64,
     /// Its unit; empty for a plain number.
     pub unit: Cow<'static, str>,
-    /// What it says of one step, in a few words.
+    /// What its growth over one step means, in a few words.
     pub meaning: Cow<'static, str>,
 }
 
 impl Counter {
-    /// A counter.
+    /// A counter from its key, total, unit and meaning.
     pub fn new(
         key: MetricKey,
         total: f64,
@@ -261,8 +262,8 @@ impl Counter {
         }
     }
 
-    /// Its growth since an earlier total, as the figure of a step. What counts whole things is a count:
-    /// everything that does not depend on clocks or memory and is a whole number.
+    /// The growth since an earlier total, as the metric of one step. It is a [`MetricValue::Count`] if it
+    /// is a whole number and does not depend on clocks or memory; otherwise it is a [`MetricValue::Real`].
     #[must_use]
     pub fn since(&self, earlier: f64) -> Metric {
         let growth = self.total - earlier;
@@ -303,8 +304,8 @@ mod tests {
                 (key.to_string().as_str(), key.pattern().as_str()),
                 (text, pattern)
             );
-            let written = serde_json::to_string(&key).unwrap();
-            assert_eq!(serde_json::from_str::<MetricKey>(&written).unwrap(), key);
+            let json = serde_json::to_string(&key).unwrap();
+            assert_eq!(serde_json::from_str::<MetricKey>(&json).unwrap(), key);
         }
         assert!(key("timing.step_secs").is_timing() && !key("sandbox/runs").is_timing());
     }
@@ -321,8 +322,8 @@ mod tests {
         ] {
             assert_eq!(serde_json::to_string(&value).unwrap(), text);
             assert_eq!(value.number(), number);
-            let again: MetricValue = serde_json::from_str(text).unwrap();
-            assert_eq!(again.number(), number, "{text}");
+            let parsed: MetricValue = serde_json::from_str(text).unwrap();
+            assert_eq!(parsed.number(), number, "{text}");
         }
         let count: MetricValue = serde_json::from_str("3").unwrap();
         assert_eq!(count, MetricValue::Count(3));
@@ -341,7 +342,7 @@ mod tests {
         );
         let secs = counter("timing.sandbox_secs", 3.0).since(1.0);
         assert_eq!(secs.value, MetricValue::Real(2.0));
-        let part = counter("cost", 1.5).since(0.25);
-        assert_eq!(part.value, MetricValue::Real(1.25));
+        let cost = counter("cost", 1.5).since(0.25);
+        assert_eq!(cost.value, MetricValue::Real(1.25));
     }
 }

@@ -1,7 +1,7 @@
-//! The names that an environment gives its roles and the parts of its reward.
+//! Checks of the names that an environment gives its roles and the parts of its reward.
 //!
-//! An agent is named after its role, and so are its directory below `agents`, its file in every
-//! checkpoint, and its metrics.
+//! The name of a role is also the name of its agent, of the agent's directory below `agents`, of its file in
+//! every checkpoint, and part of the names of its metrics.
 
 use std::collections::HashSet;
 
@@ -9,18 +9,19 @@ use thiserror::Error;
 
 use crate::environment::Environment;
 
-/// The name of the one agent that plays all roles.
+/// The name of an agent that plays all roles.
 pub const SHARED: &str = "shared";
 
-/// File systems allow 255 bytes for a name, and a checkpoint adds some.
-const MOST_BYTES: usize = 64;
+/// The maximum length of a name. File systems allow 255 bytes, and checkpoints add some to a name.
+const MAX_BYTES: usize = 64;
 
 /// What is wrong with a name, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct NameError(String);
 
-/// Checks that every role can name a directory, and that no two roles or parts have one name.
+/// Checks that a directory can have the name of each role, and that no two roles or parts have the same
+/// name.
 ///
 /// # Errors
 /// Names the role or the part, and says what is allowed.
@@ -39,8 +40,8 @@ fn check_list(what: &str, names: &[&str]) -> Result<(), NameError> {
         format!("it has no {what}s, but must have at least one")
     } else if names.contains(&"") {
         format!("it has a {what} without a name")
-    } else if let Some(twice) = names.iter().find(|name| !known.insert(**name)) {
-        format!("it has two {what}s `{twice}`: give each a name of its own")
+    } else if let Some(duplicate) = names.iter().find(|name| !known.insert(**name)) {
+        format!("it has two {what}s `{duplicate}`: give each its own name")
     } else {
         return Ok(());
     };
@@ -50,24 +51,24 @@ fn check_list(what: &str, names: &[&str]) -> Result<(), NameError> {
 fn check_role(name: &str) -> Result<(), NameError> {
     if name == SHARED {
         return Err(NameError(format!(
-            "it has a role `{SHARED}`, which is the name of the one agent of `team: Shared(…)`: give it \
-             another name"
+            "it has a role `{SHARED}`, which is the name of the only agent of `team: Shared(…)`: give the \
+             role another name"
         )));
     }
-    if !names_directory(name) {
+    if !can_name_directory(name) {
         return Err(NameError(format!(
             "it has a role {name:?}, but the name of a role is also that of a directory: it must not \
-             begin with a dot, must not hold `/`, `\\`, `:` or control characters, and must have at most \
-             {MOST_BYTES} bytes"
+             begin with a dot, must not contain `/`, `\\`, `:` or control characters, and must have at most \
+             {MAX_BYTES} bytes"
         )));
     }
     Ok(())
 }
 
-/// Whether it can name a directory, with something added to it.
-pub fn names_directory(name: &str) -> bool {
+/// Whether a directory can have this name, even if a suffix such as a number is added to it.
+pub fn can_name_directory(name: &str) -> bool {
     let is_forbidden = |character: char| character.is_control() || "/\\:".contains(character);
-    let lengths = 1..=MOST_BYTES;
+    let lengths = 1..=MAX_BYTES;
     lengths.contains(&name.len()) && !name.starts_with('.') && !name.contains(is_forbidden)
 }
 
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_role_is_one_plain_component_of_a_path() {
-        let longest = "x".repeat(MOST_BYTES);
+        let longest = "x".repeat(MAX_BYTES);
         for name in [
             "writer",
             "second writer",
@@ -98,7 +99,7 @@ mod tests {
         ] {
             assert_eq!(check(&[name], &["a"]), Ok(()), "{name}");
         }
-        let too_long = "x".repeat(MOST_BYTES + 1);
+        let too_long = "x".repeat(MAX_BYTES + 1);
         let names = [
             "coder/tester",
             "/data/x",
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_and_parts_are_there_and_are_told_apart() {
+    fn roles_and_parts_must_exist_and_have_different_names() {
         let rows: [(&[&str], &[&str], &str); 6] = [
             (&[], &["a"], "it has no roles"),
             (&["x"], &[], "it has no reward parts"),

@@ -1,12 +1,12 @@
-//! What a joint action earns.
+//! The reward of a joint action.
 
 use serde::{Deserialize, Serialize};
 
-/// The reward of a joint action: one that all roles share, or one per role. Each is the sum of named
+/// The reward of a joint action: one reward that all roles share, or one per role. Each is the sum of named
 /// parts.
 ///
-/// Parts keep the order in which they were given, so that reports read like the environment's own
-/// definition.
+/// Parts keep the order in which they were given, so that reports show them in the order of the
+/// environment's definition.
 ///
 /// ```
 /// # use polyphony_episode::Reward;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(each.part("digits"), Some(0.5));
 /// ```
 ///
-/// In files a shared reward is `{"parts": [["letters", 0.5], …]}`, and rewards per role are
+/// In files, a shared reward is `{"parts": [["letters", 0.5], …]}`. Rewards per role are
 /// `{"per_role": [[["letters", 0.5], …], …]}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -31,15 +31,15 @@ enum Form {
     PerRole { per_role: Vec<Parts> },
 }
 
-/// Named values that are added up.
+/// Named values. The reward is their sum.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 struct Parts(Vec<(String, f64)>);
 
 impl Parts {
     fn new<N: Into<String>>(parts: impl IntoIterator<Item = (N, f64)>) -> Self {
-        let named = |(name, value): (N, f64)| (name.into(), value);
-        Self(parts.into_iter().map(named).collect())
+        let part = |(name, value): (N, f64)| (name.into(), value);
+        Self(parts.into_iter().map(part).collect())
     }
 
     fn total(&self) -> f64 {
@@ -52,7 +52,7 @@ impl Parts {
 
     fn get(&self, name: &str) -> Option<f64> {
         self.iter()
-            .find(|(own, _)| *own == name)
+            .find(|(part_name, _)| *part_name == name)
             .map(|(_, value)| value)
     }
 }
@@ -67,7 +67,7 @@ impl Default for Reward {
 }
 
 impl Reward {
-    /// The largest magnitude that a part may have. Sums of larger values, and their squares, could overflow.
+    /// The largest magnitude that a part may have. Sums or squares of larger values could overflow.
     pub const LARGEST_PART: f64 = 1e30;
 
     /// A reward that all roles share, from its named parts.
@@ -87,15 +87,15 @@ impl Reward {
         })
     }
 
-    /// How many rewards there are; `None` where all roles share one.
-    pub fn roles(&self) -> Option<usize> {
+    /// The number of separate rewards, one per role; `None` if all roles share one.
+    pub fn role_count(&self) -> Option<usize> {
         match &self.0 {
             Form::Shared { .. } => None,
             Form::PerRole { per_role } => Some(per_role.len()),
         }
     }
 
-    /// The sum of the parts; where there is one reward per role, the mean over the roles.
+    /// The sum of the parts. With one reward per role, it is the mean over the roles.
     pub fn total(&self) -> f64 {
         match &self.0 {
             Form::Shared { parts } => parts.total(),
@@ -103,11 +103,11 @@ impl Reward {
         }
     }
 
-    /// The parts with their names, in the environment's order. Where there is one reward per role, each
-    /// part is its mean over the roles, with 0 for a role that lacks it: so the parts sum to the
+    /// The parts with their names, in the environment's order. With one reward per role, each part is its
+    /// mean over the roles, and a role that lacks it counts as 0. So the parts sum to the
     /// [total](Self::total).
     pub fn parts(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
-        let named: Vec<(&str, f64)> = match &self.0 {
+        let parts: Vec<(&str, f64)> = match &self.0 {
             Form::Shared { parts } => parts.iter().collect(),
             Form::PerRole { per_role } => {
                 let mut names: Vec<&str> = Vec::new();
@@ -120,11 +120,11 @@ impl Reward {
                 names.into_iter().map(value).collect()
             }
         };
-        named.into_iter()
+        parts.into_iter()
     }
 
-    /// A part's value, its mean over the roles where there is one reward per role; `None` where no role
-    /// has such a part.
+    /// A part's value. With one reward per role, it is the mean over the roles. `None` if no role has such a
+    /// part.
     pub fn part(&self, name: &str) -> Option<f64> {
         match &self.0 {
             Form::Shared { parts } => parts.get(name),
@@ -151,7 +151,7 @@ impl Reward {
         self.of(role).iter().collect::<Vec<_>>().into_iter()
     }
 
-    /// The value of a part that one role earns; `None` where its reward has no such part.
+    /// The value of a part that one role earns; `None` if its reward has no such part.
     ///
     /// # Panics
     /// If there is one reward per role, but none for this role.
@@ -167,14 +167,14 @@ impl Reward {
     }
 }
 
-/// The mean of a part over the roles; a role that lacks it counts as 0. Where a name is given twice to
-/// one role, both count, as they do in its total.
+/// The mean of a part over the roles; a role that lacks it counts as 0. If one role has two parts of this
+/// name, both count, as they do in the role's total.
 fn mean_part(per_role: &[Parts], name: &str) -> f64 {
-    let of_role = |parts: &Parts| -> f64 {
-        let own = parts.iter().filter(|(own, _)| *own == name);
-        own.map(|(_, value)| value).sum()
+    let role_value = |parts: &Parts| -> f64 {
+        let values = parts.iter().filter(|(part_name, _)| *part_name == name);
+        values.map(|(_, value)| value).sum()
     };
-    mean(per_role.iter().map(of_role), per_role.len())
+    mean(per_role.iter().map(role_value), per_role.len())
 }
 
 fn mean(values: impl Iterator<Item = f64>, count: usize) -> f64 {
@@ -199,7 +199,7 @@ mod tests {
             })
     }
 
-    fn again(reward: &Reward) -> Reward {
+    fn round_trip(reward: &Reward) -> Reward {
         serde_json::from_str(&serde_json::to_string(reward).unwrap()).unwrap()
     }
 
@@ -209,7 +209,7 @@ mod tests {
             let reward = Reward::new(parts.iter().copied());
             let sum: f64 = parts.iter().map(|(_, value)| value).sum();
             prop_assert_eq!(reward.total(), sum);
-            prop_assert_eq!(reward.roles(), None);
+            prop_assert_eq!(reward.role_count(), None);
             prop_assert_eq!(reward.parts().collect::<Vec<_>>(), parts.clone());
             prop_assert_eq!(reward.parts_of(7).collect::<Vec<_>>(), parts.clone());
             prop_assert_eq!(reward.total_of(7), sum);
@@ -217,13 +217,13 @@ mod tests {
                 prop_assert_eq!(reward.part(name), Some(*value));
                 prop_assert_eq!(reward.part_of(7, name), Some(*value));
             }
-            prop_assert_eq!(again(&reward), reward);
+            prop_assert_eq!(round_trip(&reward), reward);
         }
 
         #[test]
         fn mean_parts_of_roles_sum_to_the_mean_total(roles in prop::collection::vec(parts(), 1..5)) {
             let reward = Reward::per_role(roles.clone());
-            prop_assert_eq!(reward.roles(), Some(roles.len()));
+            prop_assert_eq!(reward.role_count(), Some(roles.len()));
             let totals: f64 = (0..roles.len()).map(|role| reward.total_of(role)).sum();
             prop_assert!((reward.total() - totals / roles.len() as f64).abs() < 1e-12);
             let parts: f64 = reward.parts().map(|(_, value)| value).sum();
@@ -234,10 +234,10 @@ mod tests {
                 prop_assert_eq!(&reward.parts_of(role).collect::<Vec<_>>(), parts);
             }
             for name in NAMES {
-                let listed = reward.parts().find(|(own, _)| *own == name);
-                prop_assert_eq!(reward.part(name), listed.map(|(_, value)| value));
+                let part = reward.parts().find(|(part_name, _)| *part_name == name);
+                prop_assert_eq!(reward.part(name), part.map(|(_, value)| value));
             }
-            prop_assert_eq!(again(&reward), reward);
+            prop_assert_eq!(round_trip(&reward), reward);
         }
     }
 
@@ -249,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn rewards_per_role_are_written_by_role() {
+    fn rewards_per_role_are_serialized_by_role() {
         let reward = Reward::per_role([vec![("style", 0.5)], vec![]]);
         let text = r#"{"per_role":[[["style",0.5]],[]]}"#;
         assert_eq!(serde_json::to_string(&reward).unwrap(), text);
     }
 
     #[test]
-    fn a_part_that_nobody_has_is_none() {
+    fn a_part_that_no_role_has_is_none() {
         assert_eq!(Reward::new([("style", 1.0)]).part("length"), None);
         let each = Reward::per_role([[("style", 1.0)], [("length", 4.0)]]);
         assert_eq!(each.part("depth"), None);

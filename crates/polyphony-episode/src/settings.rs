@@ -1,14 +1,14 @@
-//! What stands in a recipe for an environment or a data set.
+//! The settings of an environment or a data set in a recipe.
 
 use std::error::Error;
 
 use crate::{Environment, EnvironmentError, Task};
 
-/// Settings as a recipe gives them, and how the environment is made from them. To stand in a recipe a
-/// type is also `Serialize` and `DeserializeOwned`.
+/// The settings of an environment, as a recipe gives them. They know how to build the environment. A type
+/// that recipes can name also implements `Serialize` and `DeserializeOwned`.
 ///
-/// Every environment that can be cloned builds itself, so that a simple one needs no second type. One that holds more than its settings, such as processes, has a type of its own for
-/// them:
+/// An environment that can be cloned is its own settings, so a simple one needs no second type. An
+/// environment that holds more than settings, such as processes, has a separate type for its settings:
 ///
 /// ```
 /// use polyphony_episode::{
@@ -16,7 +16,7 @@ use crate::{Environment, EnvironmentError, Task};
 /// };
 /// use serde::{Deserialize, Serialize};
 ///
-/// /// `Brevity(longest: 20)`: a text must not be longer than that.
+/// /// `Brevity(longest: 20)`: a text must not be longer than 20 bytes.
 /// #[derive(Serialize, Deserialize)]
 /// #[serde(deny_unknown_fields)]
 /// struct Brevity {
@@ -39,22 +39,22 @@ use crate::{Environment, EnvironmentError, Task};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait EnvironmentSettings {
-    /// Makes the environment.
+    /// Builds the environment.
     ///
     /// # Errors
-    /// If a setting is not allowed, or something that the environment needs cannot be started: what is
-    /// wrong, and what would help.
+    /// If a setting is not allowed, or something that the environment needs cannot be started. The error
+    /// says what is wrong, and what would help.
     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError>;
 
-    /// The keys that say how the environment runs on a machine, and change nothing that agents read or
-    /// earn, such as a number of workers. Runs that differ in them alone are the same experiment to
-    /// comparisons. A key within another is written with a point: `sandbox.workers`.
+    /// The keys that only affect how the environment runs on a machine, such as a number of workers, but
+    /// not what agents read or earn. Comparisons treat runs that differ only in these keys as the same
+    /// experiment. Nested keys are written with a point: `sandbox.workers`.
     fn operational_keys(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// A name for run directories and comparisons, where the settings tell more than the name in recipes,
-    /// such as the program that is the environment. It is used if it can name a directory.
+    /// A name for run directories and comparisons that says more than the name in recipes, such as the name
+    /// of the program that is the environment. A name that a directory cannot have is ignored.
     fn label(&self) -> Option<String> {
         None
     }
@@ -66,21 +66,21 @@ impl<E: Environment + Clone + 'static> EnvironmentSettings for E {
     }
 }
 
-/// A data set as a recipe names it. To stand in a recipe a type is also `Serialize` and
+/// A data set as a recipe names it. A type that recipes can name also implements `Serialize` and
 /// `DeserializeOwned`.
 pub trait TaskSource {
-    /// Loads its tasks: at least one, no two with the same identifier.
+    /// Loads the tasks: at least one, and no two with the same identifier.
     ///
     /// # Errors
-    /// If it cannot be read, or holds something that makes no task: what is wrong, where, and what would
-    /// help.
+    /// If the data set cannot be read, or contains something that is not a task. The error says what is
+    /// wrong, where, and what would help.
     fn load(&self) -> Result<Vec<Task>, Box<dyn Error + Send + Sync>>;
 
-    /// A short name for reports, such as the file's.
+    /// A short name for reports, such as the name of the file.
     fn label(&self) -> String;
 
-    /// The keys of its settings that change no task, such as a limit of memory: comparisons do not take them for
-    /// another experiment, and a resumed run may change them.
+    /// The keys of the settings that do not change the tasks, such as a memory limit. Comparisons treat
+    /// runs that differ only in these keys as the same experiment, and a resumed run may change them.
     fn operational_keys(&self) -> &'static [&'static str] {
         &[]
     }

@@ -1,4 +1,4 @@
-//! One item of a data set.
+//! Tasks, the items of data sets.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,13 +15,13 @@ pub struct Task {
     pub fields: BTreeMap<String, String>,
 }
 
-/// Which tasks are meant: those to learn from, or those to be measured on.
+/// Whether tasks are for training or for evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// Tasks to learn from.
+    /// Tasks for training.
     Train,
-    /// Tasks that training never sees, to evaluate on.
+    /// Tasks for evaluation, which training never uses.
     HeldOut,
 }
 
@@ -47,9 +47,9 @@ impl fmt::Display for Split {
 pub struct TaskError {
     /// The task's identifier.
     pub task: String,
-    /// The field that was asked for.
+    /// The missing field.
     pub field: String,
-    /// The fields the task does have, comma-separated.
+    /// The fields that the task has, separated by commas.
     pub present: String,
 }
 
@@ -71,7 +71,7 @@ impl Task {
     /// The text of a field.
     ///
     /// # Errors
-    /// Names the task, the missing field and the fields that are there.
+    /// If there is no such field. The error names the task, the missing field and the fields that exist.
     pub fn field(&self, name: &str) -> Result<&str, TaskError> {
         self.fields
             .get(name)

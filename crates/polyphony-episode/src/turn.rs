@@ -1,23 +1,23 @@
-//! What passes between agents and environment in one turn.
+//! What agents and environment exchange in one turn.
 //!
-//! Texts and token ids are shared: one response can be part of many joint actions, and cloning any of
-//! these types copies no text.
+//! One response can be part of many joint actions. Texts and token ids are reference-counted, so cloning
+//! any of these types copies no text.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// An agent's part in the team.
+/// A role in the team, which one agent plays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Role {
     /// A short name for metrics and reports, such as `summarizer`.
     pub name: String,
-    /// Standing instructions, given as the conversation's system message.
+    /// Instructions for all tasks, which become the system message of the conversation.
     pub system: Option<String>,
 }
 
 impl Role {
-    /// A role without standing instructions.
+    /// A role without a system message.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -25,7 +25,7 @@ impl Role {
         }
     }
 
-    /// The same role with standing instructions.
+    /// The same role with a system message.
     #[must_use]
     pub fn with_system(self, system: impl Into<String>) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Observation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
-    /// The model said that it was done.
+    /// The model ended it with a stop token.
     Stop,
     /// The length limit cut it off.
     Length,
@@ -76,15 +76,15 @@ pub enum FinishReason {
 pub struct Response {
     /// The answer as text, without end markers.
     pub text: Arc<str>,
-    /// The sampled token ids, the end-of-sequence token included; empty where the text did not
-    /// come from a model.
+    /// The sampled token ids, including the end-of-sequence token; empty if the text did not come from a
+    /// model.
     pub tokens: Arc<[u32]>,
     /// Why it ended.
     pub finish: FinishReason,
 }
 
 impl Response {
-    /// A finished response that did not come from a model, such as a reference answer.
+    /// A complete response that did not come from a model, such as a reference answer.
     pub fn from_text(text: impl Into<Arc<str>>) -> Self {
         Self {
             text: text.into(),
@@ -107,7 +107,7 @@ impl JointAction {
         Self { responses }
     }
 
-    /// The texts of a team of `N`.
+    /// The texts of the responses of a team of `N` agents.
     ///
     /// # Panics
     /// If the team has another size. The caller of [`crate::Environment::step`] guarantees one
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_written_as_plain_texts_and_numbers() {
+    fn a_turn_is_serialized_as_plain_texts_and_numbers() {
         let turn = Turn {
             observations: vec![Observation::new("Go.")],
             action: JointAction::new(vec![Response {

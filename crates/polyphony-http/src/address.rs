@@ -1,4 +1,4 @@
-//! Addresses that can be asked.
+//! The addresses of requests.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use ureq::http::Uri;
 
 use crate::error::HttpError;
 
-/// An absolute `http://` or `https://` address without a user's name.
+/// An absolute `http://` or `https://` address without a user name.
 ///
 /// ```
 /// use polyphony_http::Address;
@@ -31,10 +31,10 @@ impl Address {
         self.0.host().unwrap_or_default()
     }
 
-    /// The port, the scheme's own where none is written.
+    /// The port; if the address has none, the default port of the scheme.
     pub fn port(&self) -> u16 {
-        let own = if self.is_https() { 443 } else { 80 };
-        self.0.port_u16().unwrap_or(own)
+        let default = if self.is_https() { 443 } else { 80 };
+        self.0.port_u16().unwrap_or(default)
     }
 
     /// The path, which begins with a slash.
@@ -42,7 +42,7 @@ impl Address {
         self.0.path()
     }
 
-    /// What follows the question mark.
+    /// The query: the part after the question mark.
     pub fn query(&self) -> Option<&str> {
         self.0.query()
     }
@@ -57,7 +57,7 @@ impl Address {
     /// The same address with another path, which begins with a slash, and the same query.
     ///
     /// # Errors
-    /// If the path holds characters that have to be percent-encoded.
+    /// If the path contains characters that have to be percent-encoded.
     pub fn with_path(&self, path: &str) -> Result<Self, HttpError> {
         let query = self
             .query()
@@ -68,12 +68,12 @@ impl Address {
     /// The same address without its query, which may hold secrets.
     #[must_use]
     pub fn without_query(&self) -> Self {
-        // An address whose path was read is read again.
+        // Parsing cannot fail, because the same path was parsed before.
         let shorter = format!("{}{}", self.origin(), self.path()).parse();
         shorter.unwrap_or_else(|_| self.clone())
     }
 
-    /// What a reference on the page of this address means, as in a `Location` header.
+    /// Resolves a reference, such as a `Location` header, against this address.
     ///
     /// # Errors
     /// If the reference is malformed or leads to another scheme than HTTP's.
@@ -123,46 +123,46 @@ impl Address {
 
 /// The path with `.` and `..` resolved.
 fn without_dots(path: &str) -> String {
-    let mut kept = Vec::new();
+    let mut resolved = Vec::new();
     let mut parts = path.split('/').skip(1).peekable();
     while let Some(part) = parts.next() {
         let last = parts.peek().is_none();
         match part {
             "." | ".." => {
                 if part == ".." {
-                    kept.pop();
+                    resolved.pop();
                 }
                 if last {
-                    kept.push("");
+                    resolved.push("");
                 }
             }
-            part => kept.push(part),
+            part => resolved.push(part),
         }
     }
-    format!("/{}", kept.join("/"))
+    format!("/{}", resolved.join("/"))
 }
 
 impl FromStr for Address {
     type Err = HttpError;
 
     /// # Errors
-    /// If the text does not begin with `http://` or `https://`, holds a user's name, or is malformed.
+    /// If the text does not begin with `http://` or `https://`, contains a user's name, or is malformed.
     fn from_str(text: &str) -> Result<Self, HttpError> {
         let wrong = |reason: &str| HttpError::Address {
-            text: harmless(text),
+            text: without_secrets(text),
             reason: reason.to_owned(),
         };
-        let begins = |scheme: &str| {
+        let has_scheme = |scheme: &str| {
             let start = text.get(..scheme.len());
             start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         };
-        if !begins("http://") && !begins("https://") {
+        if !has_scheme("http://") && !has_scheme("https://") {
             return Err(wrong("it does not begin with http:// or https://"));
         }
         let uri: Uri = text.parse().map_err(|error| wrong(&format!("{error}")))?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         if authority.contains('@') {
-            return Err(wrong("it holds a user's name"));
+            return Err(wrong("it contains a user's name"));
         }
         if uri.host().is_none_or(str::is_empty) {
             return Err(wrong("it has no host"));
@@ -171,8 +171,8 @@ impl FromStr for Address {
     }
 }
 
-/// A text without what might be secret: neither a user's name nor a query.
-fn harmless(text: &str) -> String {
+/// A text without parts that might be secret: the user's name and the query.
+fn without_secrets(text: &str) -> String {
     let shown = text.split('?').next().unwrap_or_default();
     shown.rsplit('@').next().unwrap_or_default().to_owned()
 }
@@ -190,12 +190,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_an_address_is_named_without_secrets() {
+    fn invalid_addresses_are_refused_without_repeating_secrets() {
         let rows = [
             ("", "does not begin with http:// or https://"),
             ("localhost:8080/v1", "does not begin with http://"),
             ("ftp://a.b/", "does not begin with http://"),
-            ("https://user:word@a.b/", "it holds a user's name"),
+            ("https://user:word@a.b/", "it contains a user's name"),
             ("http://", "`http://` is not"),
             ("http:///a?word", "`http:///a` is not"),
             ("http://a b/", "`http://a b/` is not"),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_taken_from_the_page_that_holds_them() {
+    fn references_are_resolved_against_their_page() {
         let page: Address = "https://a.b:8443/c/d?e=f".parse().unwrap();
         let rows = [
             ("http://x.y/z?q#r", "http://x.y/z?q"),

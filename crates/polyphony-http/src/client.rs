@@ -1,4 +1,4 @@
-//! The client: which proxy, which certificates, which limits.
+//! The client: chooses the proxy and the certificates, and sets the time limits.
 
 use std::{fmt, sync::OnceLock, time::Duration};
 
@@ -15,21 +15,21 @@ use crate::{
     response::Response,
 };
 
-/// The longest head of an answer, in bytes.
-const MOST_HEAD_BYTES: usize = 64 << 10;
+/// The largest head of an answer, with all its headers, in bytes.
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// How long a client waits, and what it calls itself.
+/// The time limits of a client, and the name by which servers know it.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// What stands in the header `User-Agent`.
+    /// The value of the header `User-Agent`.
     pub user_agent: String,
-    /// The longest that making a connection may take, names and certificates included.
+    /// The longest time for making a connection, including name lookup and certificates.
     pub connect_timeout: Duration,
     /// The longest wait for the next bytes.
     pub read_timeout: Duration,
-    /// The longest that a request may take until the last byte of its answer is read; `None` for a
-    /// client whose requests have limits of their own ([`Request::within`]). Without either, a server
-    /// that sends a byte now and then is listened to forever.
+    /// The longest time from a request until the last byte of its answer is read; `None` for a client
+    /// whose requests have their own limits ([`Request::within`]). Without either limit, a server that
+    /// sends a byte now and then can keep the client waiting forever.
     pub total_timeout: Option<Duration>,
 }
 
@@ -49,12 +49,12 @@ impl Default for ClientConfig {
 pub struct Client {
     config: ClientConfig,
     proxies: Proxies,
-    /// One agent for each way out, made when it is first needed.
+    /// One agent per route, made when it is first needed.
     agents: [OnceLock<Agent>; Route::COUNT],
 }
 
 impl Client {
-    /// A client with the proxies of the environment.
+    /// A client with the proxies that the environment variables name.
     ///
     /// # Errors
     /// If an environment variable names a proxy that cannot be used.
@@ -63,7 +63,7 @@ impl Client {
         Ok(Self::with_proxies(config, proxies))
     }
 
-    /// A client that uses no proxy, whatever the environment says: for servers on this machine.
+    /// A client that uses no proxy, whatever the environment variables name: for servers on this machine.
     pub fn direct(config: ClientConfig) -> Self {
         Self::with_proxies(config, Proxies::default())
     }
@@ -76,10 +76,10 @@ impl Client {
         }
     }
 
-    /// Sends a request and returns the answer, whatever its status is. Redirects are not followed.
+    /// Sends a request and returns the answer, whatever its status. Redirects are not followed.
     ///
     /// # Errors
-    /// If nobody answers, or the request cannot be written down.
+    /// If no server answers, or the request is malformed.
     pub fn send(&self, request: &Request<'_>) -> Result<Response, HttpError> {
         let mut message = http::Request::builder()
             .method(request.method.clone())
@@ -108,7 +108,7 @@ impl Client {
                 .timeout_connect(Some(self.config.connect_timeout))
                 .timeout_per_read(Some(self.config.read_timeout))
                 .timeout_per_write(Some(self.config.read_timeout))
-                .max_response_header_size(MOST_HEAD_BYTES);
+                .max_response_header_size(MAX_HEADER_BYTES);
             config.build().into()
         })
     }
@@ -130,7 +130,7 @@ fn run(
     Ok(agent.run(message.timeout_global(total_timeout).build())?)
 }
 
-/// What to trust: the system's certificates where an agent encrypts.
+/// The TLS settings. The system's certificates are read only if the agent encrypts.
 fn tls(encrypts: bool) -> TlsConfig {
     let mut config = TlsConfig::builder();
     if encrypts {
@@ -143,11 +143,11 @@ fn tls(encrypts: bool) -> TlsConfig {
 fn roots() -> RootCerts {
     static ROOTS: OnceLock<RootCerts> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
+        let system = rustls_native_certs::load_native_certs();
+        for error in &system.errors {
             log::debug!("reading the system's certificates: {error}");
         }
-        let certificates = found.certs.iter();
+        let certificates = system.certs.iter();
         let certificates: Vec<Certificate<'static>> = certificates
             .map(|certificate| Certificate::from_der(certificate).to_owned())
             .collect();

@@ -1,17 +1,17 @@
-//! Why there is no answer.
+//! The errors of requests.
 
 use std::io;
 
 use thiserror::Error;
 
-/// Why there is no answer, or no whole one.
+/// Why a request has no answer, or no complete one.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HttpError {
-    /// A text is not an address that can be asked.
+    /// A text is not a valid address.
     #[error("`{text}` is not an HTTP address: {reason}")]
     Address {
-        /// The text, without a user's name, a password or a query.
+        /// The text, without a user name, a password or a query.
         text: String,
         /// What is wrong with it.
         reason: String,
@@ -24,16 +24,16 @@ pub enum HttpError {
     Proxy {
         /// The variable. Its value may hold a password, so it is not repeated.
         variable: &'static str,
-        /// What the client says of it.
+        /// The error of the HTTP library.
         source: Box<ureq::Error>,
     },
-    /// A request cannot be written down, such as one with a header that spans lines.
+    /// A request is malformed, such as one with a line break in a header.
     #[error("the request is malformed")]
     Request(#[source] ureq::http::Error),
     /// A time limit has passed.
     #[error("no answer in time ({phase})")]
     TimedOut {
-        /// What took too long, in the client's words.
+        /// What took too long, in the words of the HTTP library.
         phase: String,
     },
     /// No server has this name.
@@ -45,14 +45,14 @@ pub enum HttpError {
     /// A proxy refused to connect.
     #[error("the proxy did not connect: {0}")]
     ProxyRefused(String),
-    /// What came is not HTTP, or the client gave up for a reason of its own.
+    /// The answer is not HTTP, or the HTTP library gave up for another reason.
     #[error("the exchange failed")]
     Exchange(#[source] Box<ureq::Error>),
 }
 
 impl HttpError {
-    /// Whether nobody answered, or not to the end. The same request may succeed later.
-    pub fn is_silence(&self) -> bool {
+    /// Whether there was no answer, or an incomplete one. The same request may succeed later.
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::TimedOut { .. }
             | Self::HostNotFound
@@ -90,7 +90,7 @@ impl From<ureq::Error> for HttpError {
 }
 
 impl From<io::Error> for HttpError {
-    /// An error of a response's reader, which may carry one of the client's.
+    /// Converts an error of a response's reader, which may contain an error of the HTTP library.
     fn from(error: io::Error) -> Self {
         ureq::Error::from(error).into()
     }

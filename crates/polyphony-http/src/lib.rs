@@ -1,13 +1,13 @@
 //! A small blocking HTTP client for programs that make a few requests.
 //!
-//! It is a thin layer over [`ureq`](https://docs.rs/ureq), which has neither an async runtime nor a
-//! C compiler's worth of cryptography. The layer finds the user's proxies and the system's
-//! certificates, sets time limits, and sorts failures into those that another try may mend
-//! ([`HttpError::is_silence`]) and those that it cannot.
+//! It is a thin layer over [`ureq`](https://docs.rs/ureq), which needs neither an async runtime nor a
+//! large cryptography library in C. The layer finds the user's proxies and the system's certificates,
+//! sets time limits, and distinguishes transient failures, for which a retry may help
+//! ([`HttpError::is_transient`]), from permanent ones.
 //!
 //! Redirects are never followed. An answer with status 3xx is returned as it is, because only the
-//! caller knows which headers may be shown to another host; [`Address::join`] and
-//! [`Address::same_origin`] help to follow one.
+//! caller knows which headers another host may see. [`Address::join`] and [`Address::same_origin`] help
+//! to follow it.
 //!
 //! This crate must not know any server, file layout or other crate of the workspace. Start reading
 //! at [`Client::send`].

@@ -1,4 +1,4 @@
-//! The proxies that the environment names.
+//! The proxies that the environment variables name.
 
 use std::net::IpAddr;
 
@@ -6,14 +6,16 @@ use ureq::{Proxy, ProxyProtocol};
 
 use crate::{address::Address, error::HttpError};
 
-/// The way that a request takes.
+/// The route that a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// To an `http://` address, or an `https://` one, without a proxy.
+    /// To an `http://` address, without a proxy.
     PlainDirect,
+    /// To an `https://` address, without a proxy.
     EncryptedDirect,
-    /// The same through the scheme's proxy.
+    /// To an `http://` address, through the proxy for this scheme.
     PlainProxied,
+    /// To an `https://` address, through the proxy for this scheme.
     EncryptedProxied,
 }
 
@@ -21,7 +23,7 @@ impl Route {
     pub(crate) const COUNT: usize = 4;
 }
 
-/// The proxies for the two schemes, and the hosts that are asked without one.
+/// The proxies for the two schemes, and the hosts that are reached without a proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies {
     http: Option<Proxy>,
@@ -33,26 +35,26 @@ pub(crate) struct Proxies {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Exception {
     Everything,
-    /// The domain and all below it, in lower case and without a dot at the beginning.
+    /// The domain and all its subdomains, in lower case and without a leading dot.
     Domain(String),
-    /// All addresses that begin with these bits.
+    /// All addresses that begin with this many bits of the address.
     Network(IpAddr, u8),
 }
 
 impl Proxies {
-    /// What these variables say. Names in capitals come before the same in small letters.
+    /// Reads the proxies from variables. Names in upper case take precedence over names in lower case.
     ///
     /// # Errors
-    /// If one names a proxy that cannot be used.
+    /// If a variable names a proxy that cannot be used.
     pub(crate) fn from_variables(
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, HttpError> {
         let first = |names: &[&'static str]| {
-            let set = |name: &&'static str| {
+            let non_empty = |name: &&'static str| {
                 let value = variable(name).filter(|value| !value.trim().is_empty());
                 value.map(|value| (*name, value))
             };
-            names.iter().find_map(set)
+            names.iter().find_map(non_empty)
         };
         let proxy = |names: &[&'static str]| {
             let found = first(names).map(|(variable, value)| {
@@ -64,7 +66,7 @@ impl Proxies {
             });
             found.transpose()
         };
-        // Programs behind a web server get `HTTP_PROXY` from whoever sends a header `Proxy`.
+        // In a CGI program, a request with a header `Proxy` sets `HTTP_PROXY`, so it cannot be trusted.
         let behind_server = variable("REQUEST_METHOD").is_some();
         let http: &[&'static str] = if behind_server {
             &["http_proxy", "ALL_PROXY", "all_proxy"]
@@ -76,11 +78,11 @@ impl Proxies {
         Ok(Self {
             http: proxy(http)?,
             https: proxy(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])?,
-            exceptions: exceptions.split(',').filter_map(Exception::read).collect(),
+            exceptions: exceptions.split(',').filter_map(Exception::parse).collect(),
         })
     }
 
-    /// The way to an address.
+    /// The route to an address.
     pub(crate) fn route(&self, address: &Address) -> Route {
         let proxy = if address.is_https() {
             &self.https
@@ -88,7 +90,8 @@ impl Proxies {
             &self.http
         };
         let host = address.host().trim_matches(['[', ']']);
-        let proxied = proxy.is_some() && !self.exceptions.iter().any(|one| one.covers(host));
+        let is_exception = self.exceptions.iter().any(|entry| entry.covers(host));
+        let proxied = proxy.is_some() && !is_exception;
         match (address.is_https(), proxied) {
             (false, false) => Route::PlainDirect,
             (true, false) => Route::EncryptedDirect,
@@ -97,7 +100,7 @@ impl Proxies {
         }
     }
 
-    /// The proxy on a way.
+    /// The proxy of a route.
     pub(crate) fn proxy(&self, route: Route) -> Option<&Proxy> {
         match route {
             Route::PlainDirect | Route::EncryptedDirect => None,
@@ -106,7 +109,7 @@ impl Proxies {
         }
     }
 
-    /// Whether a connection on a way is encrypted, or the one to its proxy.
+    /// Whether the connection of a route is encrypted, or the connection to its proxy.
     pub(crate) fn encrypts(&self, route: Route) -> bool {
         let to_proxy = self.proxy(route).map(Proxy::protocol);
         to_proxy == Some(ProxyProtocol::Https)
@@ -115,7 +118,7 @@ impl Proxies {
 }
 
 impl Exception {
-    fn read(entry: &str) -> Option<Self> {
+    fn parse(entry: &str) -> Option<Self> {
         let entry = entry.trim().to_ascii_lowercase();
         if entry == "*" {
             return Some(Self::Everything);
@@ -136,19 +139,19 @@ impl Exception {
             Self::Everything => true,
             Self::Domain(domain) => {
                 let host = host.to_ascii_lowercase();
-                let above = host.strip_suffix(domain.as_str());
-                above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+                let prefix = host.strip_suffix(domain.as_str());
+                prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
             }
             Self::Network(network, bits) => match (network, host.parse()) {
                 (IpAddr::V4(network), Ok(IpAddr::V4(host))) => {
-                    let rest = 32u32.saturating_sub(u32::from(*bits));
-                    let differ = u32::from(*network) ^ u32::from(host);
-                    u64::from(differ) >> rest == 0
+                    let host_bits = 32u32.saturating_sub(u32::from(*bits));
+                    let difference = u32::from(*network) ^ u32::from(host);
+                    u64::from(difference) >> host_bits == 0
                 }
                 (IpAddr::V6(network), Ok(IpAddr::V6(host))) => {
-                    let rest = 128u32.saturating_sub(u32::from(*bits));
-                    let differ = u128::from(*network) ^ u128::from(host);
-                    differ.checked_shr(rest).unwrap_or(0) == 0
+                    let host_bits = 128u32.saturating_sub(u32::from(*bits));
+                    let difference = u128::from(*network) ^ u128::from(host);
+                    difference.checked_shr(host_bits).unwrap_or(0) == 0
                 }
                 _ => false,
             },
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_are_asked_directly() {
+    fn exceptions_are_reached_directly() {
         let rows = [
             ("a.b", "http://a.b/", true),
             ("a.b", "http://x.a.b:80/", true),

@@ -1,4 +1,4 @@
-//! What is asked.
+//! Requests.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Asks for what is at an address.
+    /// A GET request for an address.
     pub fn get(address: &'a Address) -> Self {
         Self {
             method: Method::GET,
@@ -28,7 +28,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Sends a body of this media type to an address.
+    /// A POST request that sends a body of this media type to an address.
     pub fn post(address: &'a Address, media_type: &str, body: &'a [u8]) -> Self {
         let request = Self {
             method: Method::POST,
@@ -47,8 +47,8 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// The longest that this request may take until the last byte of its answer is read, instead of
-    /// the client's `total_timeout`.
+    /// Sets the longest time until the last byte of the answer is read, instead of the client's
+    /// `total_timeout`.
     #[must_use]
     pub fn within(mut self, total_timeout: Duration) -> Self {
         self.total_timeout = Some(total_timeout);

@@ -1,4 +1,4 @@
-//! What is answered.
+//! Responses.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use ureq::{
 
 use crate::error::HttpError;
 
-/// An answer whose body has not been read yet. Reading it is subject to the client's time limits.
+/// An answer whose body has not been read yet. The client's time limits also apply to reading it.
 pub struct Response(http::Response<Body>);
 
 impl Response {
@@ -30,7 +30,7 @@ impl Response {
         self.0.headers().get(name)?.to_str().ok()
     }
 
-    /// The first bytes of the body, up to this many. What follows them is not read.
+    /// The first bytes of the body, up to this many. The rest is not read.
     ///
     /// # Errors
     /// If the body breaks off or takes too long.
@@ -40,8 +40,8 @@ impl Response {
         Ok(bytes)
     }
 
-    /// The body. Its reader's errors become an [`HttpError`] with `From`; a body that is shorter
-    /// than it was announced is one.
+    /// A reader of the body. Its errors convert to [`HttpError`] with `From`. A body that is shorter than
+    /// announced is an error.
     pub fn into_reader(self) -> impl Read {
         Reader(self.0.into_body().into_reader())
     }
@@ -56,7 +56,7 @@ impl fmt::Debug for Response {
     }
 }
 
-/// A reader that does not show whose it is.
+/// Hides the type of the HTTP library's reader.
 struct Reader(ureq::BodyReader<'static>);
 
 impl Read for Reader {

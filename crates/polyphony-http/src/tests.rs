@@ -11,15 +11,15 @@ use std::{
 use super::*;
 use crate::proxies::Proxies;
 
-/// A server that sends these bytes to whoever comes, one after the other, and returns the heads of
-/// what it was asked. With `holds` it keeps the last connection open until the other side leaves.
+/// A server that sends one of these answers to each client, and returns the headers of their requests.
+/// With `keeps_open` it keeps the last connection open until the client disconnects.
 struct Server {
     address: SocketAddr,
     thread: JoinHandle<Vec<String>>,
 }
 
 impl Server {
-    fn start(answers: &[&str], holds: bool) -> Self {
+    fn start(answers: &[&str], keeps_open: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let answers: Vec<String> = answers.iter().map(|&answer| answer.to_owned()).collect();
@@ -32,7 +32,7 @@ impl Server {
                 (&new).write_all(answer.as_bytes()).unwrap();
                 stream = Some(new);
             }
-            if let (true, Some(mut stream)) = (holds, stream) {
+            if let (true, Some(mut stream)) = (keeps_open, stream) {
                 let _ = stream.read(&mut [0]);
             }
             heads
@@ -40,8 +40,8 @@ impl Server {
         Self { address, thread }
     }
 
-    /// A server that sends these bytes and then this text again and again, a byte at a time if it is
-    /// slow, until the other side leaves.
+    /// A server that sends these bytes and then repeats this text until the client disconnects. A slow
+    /// server sends single bytes.
     fn without_end(start: &str, text: &str, slow: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -90,7 +90,7 @@ fn config() -> ClientConfig {
 }
 
 #[test]
-fn an_answer_is_returned_whatever_its_status_is() {
+fn an_answer_is_returned_whatever_its_status() {
     let rows = [
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-A: b\r\n\r\nbody",
@@ -149,13 +149,13 @@ fn a_body_is_sent_with_its_type() {
 }
 
 #[test]
-fn what_breaks_off_or_takes_too_long_is_silence() {
+fn what_breaks_off_or_takes_too_long_is_transient() {
     let broken = Server::start(&["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody"], false);
     let page = broken.page();
     let response = Client::direct(config()).send(&Request::get(&page)).unwrap();
     broken.thread.join().unwrap();
     let error = response.read_up_to(100).unwrap_err();
-    assert!(error.is_silence() && !error.is_timeout(), "{error:?}");
+    assert!(error.is_transient() && !error.is_timeout(), "{error:?}");
 
     let slow = ClientConfig {
         total_timeout: Some(Duration::from_millis(50)),
@@ -171,7 +171,7 @@ fn what_breaks_off_or_takes_too_long_is_silence() {
         let error = Client::direct(config.clone())
             .send(&Request::get(&page))
             .unwrap_err();
-        assert!(error.is_silence() && error.is_timeout(), "{error:?}");
+        assert!(error.is_transient() && error.is_timeout(), "{error:?}");
         silent.thread.join().unwrap();
 
         let stalls = Server::start(&["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody"], true);
@@ -179,7 +179,7 @@ fn what_breaks_off_or_takes_too_long_is_silence() {
         let client = Client::direct(config);
         let response = client.send(&Request::get(&page)).unwrap();
         let error = response.read_up_to(100).unwrap_err();
-        assert!(error.is_silence() && error.is_timeout(), "{error:?}");
+        assert!(error.is_transient() && error.is_timeout(), "{error:?}");
         stalls.thread.join().unwrap();
     }
 
@@ -191,7 +191,7 @@ fn what_breaks_off_or_takes_too_long_is_silence() {
     let error = Client::direct(config())
         .send(&Request::get(&page))
         .unwrap_err();
-    assert!(error.is_silence(), "{error:?}");
+    assert!(error.is_transient(), "{error:?}");
     let cause = error.source().unwrap().to_string();
     assert!(cause.contains("refused"), "{cause}");
 
@@ -199,11 +199,11 @@ fn what_breaks_off_or_takes_too_long_is_silence() {
     let error = Client::direct(config())
         .send(&Request::get(&page))
         .unwrap_err();
-    assert!(error.is_silence(), "{error:?}");
+    assert!(error.is_transient(), "{error:?}");
 }
 
 #[test]
-fn a_server_without_end_is_left() {
+fn endless_answers_end_at_the_limits() {
     let rows = [
         ("", "HTTP/1.1 200 OK and so on "),
         ("HTTP/1.1 200 OK\r\n", "X-A: b\r\n"),
@@ -232,7 +232,7 @@ fn a_server_without_end_is_left() {
             match outcome {
                 Ok(body) => assert!(!slow && body.len() == 100_000, "{start}{text}"),
                 Err(error) => {
-                    assert!(error.is_silence(), "{start}{text}: {error:?}");
+                    assert!(error.is_transient(), "{start}{text}: {error:?}");
                     assert_eq!(error.is_timeout(), slow, "{start}{text}: {error:?}");
                 }
             }
@@ -242,7 +242,7 @@ fn a_server_without_end_is_left() {
 }
 
 #[test]
-fn a_packed_body_is_not_unpacked() {
+fn a_compressed_body_is_not_decompressed() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nbomb";
     let server = Server::start(&[answer], false);
     let page = server.page();
@@ -260,7 +260,7 @@ fn a_header_that_spans_lines_is_refused() {
 
 #[test]
 fn a_proxy_connects_to_the_host() {
-    // The proxy lets its client talk to itself.
+    // The proxy answers the request itself.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let proxy = thread::spawn(move || {
@@ -299,5 +299,5 @@ fn a_proxy_connects_to_the_host() {
     let client = Client::with_proxies(config(), Proxies::from_variables(&variables).unwrap());
     let error = client.send(&Request::get(&page)).unwrap_err();
     assert!(matches!(error, HttpError::ProxyRefused(_)), "{error:?}");
-    assert!(error.is_silence());
+    assert!(error.is_transient());
 }

@@ -1,4 +1,4 @@
-//! Lists known and cached models, or resolves the given names.
+//! Lists the known and the cached models, or resolves the given names.
 //!
 //! `cargo run -p polyphony-hub --example list_models [hub:org/name] …`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]

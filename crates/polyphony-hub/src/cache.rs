@@ -1,4 +1,4 @@
-//! The cache: a folder with one directory per converted model.
+//! The cache of converted models: a folder with one directory per model.
 
 use std::{env, fs, fs::File, io, path::PathBuf};
 
@@ -78,8 +78,8 @@ impl Cache {
         self.root.join("models")
     }
 
-    /// Waits for the right to obtain models and holds it until dropped. What killed processes have left
-    /// behind is removed.
+    /// Waits for the lock of the cache and holds it until dropped. Removes directories that killed processes
+    /// have left behind.
     pub(crate) fn lock(&self) -> Result<CacheLock, HubError> {
         let models = self.models();
         let lock = || {
@@ -100,7 +100,7 @@ impl Cache {
     }
 }
 
-/// The right to change the cache. The lock file itself stays.
+/// The lock of the cache, which is needed to change it. The lock file stays when the lock is released.
 pub(crate) struct CacheLock {
     models: PathBuf,
     _file: File,
@@ -120,31 +120,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locking_removes_what_was_left_half_done_and_nothing_else() {
+    fn locking_removes_only_unfinished_directories() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
-        let half = cache.lock().unwrap().workspace().unwrap();
-        let left = half.path().to_owned();
-        std::mem::forget(half);
+        let unfinished = cache.lock().unwrap().workspace().unwrap();
+        let unfinished_path = unfinished.path().to_owned();
+        std::mem::forget(unfinished);
         let [git, model] = [".git", "small"].map(|name| cache.model(name));
         fs::create_dir(&git).unwrap();
         fs::write(git.join("HEAD"), "ref: refs/heads/main").unwrap();
         fs::create_dir(&model).unwrap();
         let lock = cache.lock().unwrap();
-        assert!(!left.exists() && model.exists());
+        assert!(!unfinished_path.exists() && model.exists());
         assert!(git.join("HEAD").exists(), "a user's own directory stays");
         let work = lock.workspace().unwrap();
         assert!(work.path().starts_with(folder.path()));
     }
 
     #[test]
-    fn one_at_a_time() {
+    fn one_process_holds_the_lock_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
-        let held = cache.lock().unwrap();
-        let again = File::open(cache.model(".lock")).unwrap();
-        assert!(matches!(again.try_lock(), Err(TryLockError::WouldBlock)));
-        drop(held);
-        again.try_lock().unwrap();
+        let lock = cache.lock().unwrap();
+        let second = File::open(cache.model(".lock")).unwrap();
+        assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(lock);
+        second.try_lock().unwrap();
     }
 }

@@ -2,6 +2,6 @@
 
 use std::{error::Error, path::Path};
 
-/// Converts a GGUF file, the first path, to a Hugging Face directory, the second, which does not exist
-/// yet.
-pub type Convert<'a> = dyn Fn(&Path, &Path) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
+/// Converts a GGUF file to a Hugging Face directory. The first path is the file. The second is the directory,
+/// which does not exist yet.
+pub type GgufConverter<'a> = dyn Fn(&Path, &Path) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;

@@ -1,4 +1,4 @@
-//! Digests, which tell whether a file is the right one.
+//! Digests, which identify the contents of a file.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use ring::digest::{Context, Digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use crate::error::{During as _, HubError};
 
-/// The number of hexadecimal digits.
+/// The number of hexadecimal digits of a SHA-256 digest.
 const DIGITS: usize = 64;
 
 /// A file's SHA-256 digest, as lower-case hexadecimal digits.
@@ -33,7 +33,7 @@ impl Sha256Digest {
     /// Checks that a file has this digest.
     ///
     /// # Errors
-    /// If it has another one; the message names both.
+    /// If it has another digest; the message names both.
     pub(crate) fn check(&self, path: &Path) -> Result<(), HubError> {
         let found = Self::of_file(path).during("reading", path)?;
         if found == *self {
@@ -91,14 +91,14 @@ fn digits(digest: &Digest) -> String {
     bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a file piece by piece.
-fn read_through(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+/// Reads a file piece by piece, and passes each piece to a function.
+fn read_through(path: &Path, mut on_piece: impl FnMut(&[u8])) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 16];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(()),
-            count => each(&buffer[..count]),
+            count => on_piece(&buffer[..count]),
         }
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_the_known_ones() {
+    fn digests_have_the_known_values() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, "hello\n").unwrap();

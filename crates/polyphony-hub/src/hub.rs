@@ -13,7 +13,7 @@ mod settings;
 mod snapshot;
 
 pub(crate) use self::{listing::cached_models, obtain::Freshness};
-pub use self::{model::HubModel, settings::HubSettings};
+pub use self::{model::HubModel, settings::HubConfig};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use crate::wheel::WheelFile;
 
-/// A name that stands for a GGUF file in a wheel on PyPI.
+/// A model with a short name, which stands for a GGUF file in a wheel on PyPI.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownModel {
     /// The short name.
@@ -19,7 +19,7 @@ impl KnownModel {
     /// The file of the model.
     ///
     /// # Errors
-    /// If [`Self::source`] is malformed; a test parses all of them.
+    /// If [`Self::source`] is malformed. A test parses the sources of all known models.
     pub(crate) fn wheel_file(&self) -> Result<WheelFile, String> {
         let file = self.source.strip_prefix("pypi:");
         WheelFile::parse(file.ok_or("a known model is a file on PyPI")?)
@@ -39,8 +39,8 @@ pub fn known_models() -> &'static [KnownModel] {
 
 /// The known model with this file.
 pub(crate) fn known_by_file(file: &WheelFile) -> Option<&'static KnownModel> {
-    let stands_for = |known: &&KnownModel| known.wheel_file().is_ok_and(|of| of == *file);
-    known_models().iter().find(stands_for)
+    let has_file = |known: &&KnownModel| known.wheel_file().is_ok_and(|wheel| wheel == *file);
+    known_models().iter().find(has_file)
 }
 
 #[cfg(test)]

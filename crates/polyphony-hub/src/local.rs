@@ -7,7 +7,7 @@ use crate::{error::HubError, hub::HubModel, known::known_models};
 /// The path in a text.
 ///
 /// # Errors
-/// If it does not exist; the message lists other ways to name a model, and guesses what was meant.
+/// If it does not exist. The message lists other ways to name a model, and guesses what was meant.
 pub(crate) fn find(text: &str) -> Result<PathBuf, HubError> {
     let path = Path::new(text);
     if path.exists() {

@@ -6,7 +6,8 @@ use std::{
     path::Path,
 };
 
-/// Waits for the lock at `path` and holds it until dropped. The file is created if needed, and stays.
+/// Waits for the lock at `path`, which is held until the file is dropped. The lock file is created if needed,
+/// and is not removed.
 ///
 /// # Errors
 /// If the file cannot be made or locked.

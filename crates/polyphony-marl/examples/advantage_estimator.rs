@@ -1,9 +1,8 @@
-//! An algorithm with an advantage estimator of its own: only the rank of a response within its group
-//! counts.
+//! An algorithm with its own advantage estimator: only the rank of a response within its group counts.
 //!
-//! Ranks have no unit, so a reward with large outliers does no harm. Everything else is made of the parts
-//! that MAGRPO is made of: rollout, returns, credits, policy loss, update. Two copies of a tiny model with
-//! random weights learn to complement each other.
+//! Ranks have no unit, so a reward with large outliers does no harm. Everything else reuses the parts of
+//! MAGRPO: rollout, returns, credits, policy loss, update. Two copies of a tiny model with random weights
+//! learn to answer with numbers that add up to a given sum.
 //!
 //! `cargo run -p polyphony-marl --example advantage_estimator`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
@@ -13,9 +12,9 @@ use std::error::Error;
 use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
     Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
-    Credit, Game, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress, Rollout,
-    RolloutWeights, StepContext, TrainingConfig, Tree, Updates, credits, role_returns, start_tasks,
-    train_step,
+    Credit, EnvironmentSpec, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress,
+    Rollout, RolloutWeights, SamplingPlan, StepContext, TrainingConfig, Updates, credits,
+    role_returns, start_tasks, train_step,
 };
 use polyphony_model::{ModelError, Sampling, TensorSpec};
 use polyphony_test_support::{games::Complement, team};
@@ -42,16 +41,16 @@ impl AlgorithmSettings for RankEstimator {
         PolicyLoss::default().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
-        AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
+    fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
+        AlgorithmSettings::sampling_plan(self).validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, _roles: usize) -> String {
         "ranks".to_owned()
     }
 
-    fn tree(&self) -> Tree {
-        Tree {
+    fn sampling_plan(&self) -> SamplingPlan {
+        SamplingPlan {
             samples: self.samples,
             joint_mode: JointMode::Aligned,
             termination_threshold: None,
@@ -66,11 +65,11 @@ impl AlgorithmSettings for RankEstimator {
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        spec: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         self.validate(config)?;
-        self.validate_for(game)?;
+        self.validate_for(spec)?;
         Ok(Box::new(Ranking {
             settings: self.clone(),
             learners: Learners::new(agents),
@@ -87,8 +86,8 @@ struct Ranking {
 }
 
 impl Algorithm for Ranking {
-    fn tree(&self) -> Tree {
-        AlgorithmSettings::tree(&self.settings)
+    fn sampling_plan(&self) -> SamplingPlan {
+        AlgorithmSettings::sampling_plan(&self.settings)
     }
 
     fn learn(
@@ -107,7 +106,7 @@ impl Algorithm for Ranking {
         let mut metrics = self
             .learners
             .update(agents, rollout, &loss, step, on_progress)?;
-        // A metric of its own, which files and pages show with its unit and meaning.
+        // A metric of this algorithm, which files and pages show with its unit and meaning.
         let returns = rollout
             .nodes
             .iter()
@@ -132,7 +131,7 @@ impl Algorithm for Ranking {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        (self.learners, self.best) = Learners::restored(agents, values, read)?;
+        (self.learners, self.best) = Learners::from_state(agents, values, read)?;
         Ok(())
     }
 
@@ -141,17 +140,17 @@ impl Algorithm for Ranking {
     }
 }
 
-/// The advantage of each credit: −1 for the lowest rank and 1 for the highest. Equal credits share the
-/// mean of their ranks.
+/// The advantage of each credit: −1 for the lowest rank and 1 for the highest. Equal credits have the mean
+/// of their ranks.
 fn rank_advantages(credits: &[f64]) -> Vec<f64> {
-    let most = (credits.len() - 1).max(1) as f64;
-    let rank = |own: &f64| {
-        let lower = credits.iter().filter(|other| *other < own).count() as f64;
-        let equal = credits.iter().filter(|other| *other == own).count() as f64;
+    let highest_rank = (credits.len() - 1).max(1) as f64;
+    let rank = |credit: &f64| {
+        let lower = credits.iter().filter(|other| *other < credit).count() as f64;
+        let equal = credits.iter().filter(|other| *other == credit).count() as f64;
         lower + (equal - 1.0) / 2.0
     };
-    let scaled = |own| 2.0 * rank(own) / most - 1.0;
-    credits.iter().map(scaled).collect()
+    let advantage = |credit| 2.0 * rank(credit) / highest_rank - 1.0;
+    credits.iter().map(advantage).collect()
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -175,12 +174,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
     };
     let settings = RankEstimator::default();
-    let mut algorithm = settings.build(&agents, &Game::of(&game), &config)?;
+    let mut algorithm = settings.build(&agents, &EnvironmentSpec::of(&game), &config)?;
     let tasks = [("aaaa", "1"), ("zzzz", "3")]
         .map(|(call, sum)| Task::new(call, [("call", call), ("sum", sum)]));
     let tasks = start_tasks(&agents, &game, tasks.into(), &config)?;
     for step in 0..config.steps {
-        let done = train_step(
+        let result = train_step(
             &mut agents,
             algorithm.as_mut(),
             &game,
@@ -190,8 +189,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             &mut |_| (),
         )?;
         if (step + 1) % 10 == 0 {
-            let earned = done.metric("return").unwrap_or(f64::NAN);
-            println!("step {:>2}: return {earned:.2}", step + 1);
+            let mean_return = result.metric("return").unwrap_or(f64::NAN);
+            println!("step {:>2}: return {mean_return:.2}", step + 1);
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! A complete program: an environment, its tasks, a team of two models, and training.
 //!
-//! Two agents make up a number plate. The first writes the letters and the second the digits, and both
+//! Two agents invent a number plate. The first writes the letters and the second the digits, and both
 //! parts should have the same length. Without an argument the agents are two copies of a tiny model with
-//! random weights, which learn within seconds; `docs/environments.md` walks through the program.
+//! random weights, which learn within seconds.
 //!
 //! `cargo run -p polyphony-marl --example own_environment [MODEL_DIRECTORY]`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
@@ -19,12 +19,12 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, Game, Language, LongPrompts, Magrpo, RolloutWeights, TrainingConfig,
-    Updates, start_tasks, train_step,
+    Agent, AlgorithmSettings, EnvironmentSpec, LongPrompts, Magrpo, RolloutWeights, TextCodec,
+    TrainingConfig, Updates, start_tasks, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling};
 
-/// Two agents, one turn. The task's field `town` says where the plate is for.
+/// Two agents, one turn. The task's field `town` names the town that the plate is for.
 struct NumberPlate {
     roles: [Role; 2],
     parts: [String; 3],
@@ -54,18 +54,21 @@ impl Environment for NumberPlate {
         let [letters, digits] = action.texts();
         let [first, second] = [letters, digits].map(|text| text.chars().count() as f64);
         let reward = Reward::new([
-            ("letters", share(letters, |c| c.is_ascii_alphabetic())),
-            ("digits", share(digits, |c| c.is_ascii_digit())),
+            ("letters", fraction(letters, |c| c.is_ascii_alphabetic())),
+            ("digits", fraction(digits, |c| c.is_ascii_digit())),
             ("balance", first.min(second) / first.max(second).max(1.0)),
         ]);
         Ok(Outcome::end(reward))
     }
 }
 
-/// The fraction of a text's characters that are wanted; 0 for an empty text.
-fn share(text: &str, wanted: impl Fn(char) -> bool) -> f64 {
-    let hits = text.chars().filter(|&character| wanted(character)).count();
-    hits as f64 / text.chars().count().max(1) as f64
+/// The fraction of a text's characters that are of the wanted kind; 0 for an empty text.
+fn fraction(text: &str, is_wanted: impl Fn(char) -> bool) -> f64 {
+    let matches = text
+        .chars()
+        .filter(|&character| is_wanted(character))
+        .count();
+    matches as f64 / text.chars().count().max(1) as f64
 }
 
 const STEPS: usize = 30;
@@ -80,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .into();
     let folder = tempfile::tempdir()?;
     let model = match std::env::args().nth(1) {
-        Some(given) => PathBuf::from(given),
+        Some(directory) => PathBuf::from(directory),
         None => tiny_model(folder.path())?,
     };
     let mut agents = team(&model, &environment)?;
@@ -89,13 +92,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         samples: 8,
         ..Magrpo::default()
     };
-    let mut algorithm = magrpo.build(&agents, &Game::of(&environment), &config)?;
+    let mut algorithm = magrpo.build(&agents, &EnvironmentSpec::of(&environment), &config)?;
 
     // Every step plays all tasks; a larger data set would be spread over the steps.
     let tasks = start_tasks(&agents, &environment, tasks, &config)?;
     let all: Vec<usize> = (0..tasks.len()).collect();
     for step in 0..STEPS {
-        let done = train_step(
+        let result = train_step(
             &mut agents,
             algorithm.as_mut(),
             &environment,
@@ -105,12 +108,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             &mut |_| {},
         )?;
         if (step + 1) % 5 == 0 {
-            let node = &done.rollout.nodes[0];
+            let node = &result.rollout.nodes[0];
             let plate = node.joint_action(&node.branches[0].picks);
             let [letters, digits] = plate.texts();
-            let earned = done.metric("return").unwrap_or(f64::NAN);
+            let mean_return = result.metric("return").unwrap_or(f64::NAN);
             println!(
-                "step {:>2}: return {earned:.2}, for example {letters:?} {digits:?}",
+                "step {:>2}: return {mean_return:.2}, for example {letters:?} {digits:?}",
                 step + 1
             );
         }
@@ -122,12 +125,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn team(model: &Path, environment: &NumberPlate) -> Result<Vec<Agent>, Box<dyn Error>> {
     let files = ModelFiles::open(model)?;
     let model = LanguageModel::load(&files, &Device::flex())?;
-    let language = Arc::new(Language {
+    let codec = Arc::new(TextCodec {
         tokenizer: files.tokenizer.ok_or("the model has no tokenizer")?,
         template: files.template,
         stop_tokens: files.stop_tokens,
     });
-    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&language));
+    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&codec));
     Ok(environment.roles().iter().map(agent).collect())
 }
 
@@ -151,8 +154,8 @@ fn config() -> TrainingConfig {
     }
 }
 
-/// Puts this project's test fixtures together into a model: the weights of one, the tokenizer and
-/// chat template of the other.
+/// Combines two of this project's test fixtures into a model: the weights of one, the tokenizer and chat
+/// template of the other.
 fn tiny_model(folder: &Path) -> std::io::Result<PathBuf> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-model/fixtures");
     for file in [
@@ -162,8 +165,8 @@ fn tiny_model(folder: &Path) -> std::io::Result<PathBuf> {
         "tiny-chat/tokenizer_config.json",
         "tiny-chat/chat_template.jinja",
     ] {
-        let from = fixtures.join(file);
-        fs::copy(&from, folder.join(from.file_name().unwrap_or_default()))?;
+        let source = fixtures.join(file);
+        fs::copy(&source, folder.join(source.file_name().unwrap_or_default()))?;
     }
     Ok(folder.to_owned())
 }

@@ -1,52 +1,53 @@
-//! Independent actor-critic: each agent has a critic of its own history, which is a value head on the
-//! last hidden state of the agent's backbone at the last token of the history.
+//! Independent actor-critic: each agent has its own critic, which estimates the value of the agent's
+//! history. The critic is a value head that reads the last hidden state of the agent's backbone at the
+//! last token of the history.
 //!
 //! Source: "CoLLM", ICML 2026, arXiv 2601.21972, whose code calls it IAC. In reading order, for agent `i`
 //! with history `h_t` at a node, response `a_t`, and value `V`:
 //!
-//! 1. Error of a joint action: `δ_t = r_t + γ V(h_{t+1}) − V(h_t)`, with `V = 0` where the episode ends.
+//! 1. TD error of a joint action: `δ_t = r_t + γ V(h_{t+1}) − V(h_t)`, with `V = 0` where the episode ends.
 //! 2. Advantage: `A_t = δ_t + γ λ · mean over the child node's joint actions of A_{t+1}` (GAE, arXiv
-//!    1506.02438, on a tree). That of a response is the mean over the joint actions that contain it.
+//!    1506.02438, on a tree). A response has the mean advantage of the joint actions that contain it.
 //! 3. Target: `T_t = V(h_t) + A_t`. With `λ = 0`, as published, this is `r_t + γ V(h_{t+1})`.
-//! 4. Loss: the policy's, as [`PolicyLoss`] says, and `c_v` times the mean over responses of
-//!    `max((V − T)², (clip(V, V_old − ε, V_old + ε) − T)²)`. One forward pass gives both, and the
+//! 4. Loss: the policy's [`PolicyLoss`], plus `c_v` times the mean over responses of
+//!    `max((V − T)², (clip(V, V_old − ε, V_old + ε) − T)²)`. One forward pass computes both, and the
 //!    gradient of both reaches the backbone.
 //! 5. Update: AdamW, with one optimizer for the backbone and one for the head.
 //!
-//! What departs from the authors' code, and why:
+//! Departures from the authors' code, and why:
 //!
-//! - The critic reads the history alone. Theirs can also read the response (a value of state and action)
-//!   and subtract that from the target, which leaves no signal.
+//! - The critic reads the history alone. The authors' critic can also read the response (an action value)
+//!   and subtract that value from the target, which leaves no learning signal.
 //! - A model that all roles share has one critic, which learns once per batch and not once per role.
-//! - Advantages are not normalized over the batch: tasks have different scales.
-//! - The end-of-sequence token is trained, and log-probabilities are tempered.
-//! - With `kl: Reward` each agent pays for its own divergence, in the targets too.
+//! - Advantages are not normalized over the batch, because tasks have different scales.
+//! - The end-of-sequence token is trained, and log-probabilities are those at the sampling temperature.
+//! - With `kl: Reward` each agent is penalized for its own divergence, in the critic's targets too.
 
 use polyphony_episode::Metric;
-use polyphony_model::{LanguageModel, ModelError, TensorSpec, last_state};
+use polyphony_model::{LanguageModel, ModelError, TensorSpec, last_hidden_state};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    agent::{Agent, player, roles_of},
+    agent::{Agent, agent_of_role, roles_of},
     algorithm::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Game, Need,
-        Progress, StepContext,
+        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
+        Need, Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive},
     learners::Learners,
-    memory::NUMBER,
+    memory::FLOAT_BYTES,
     metrics::update_metrics,
-    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
+    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyStats},
     policy_update::PolicyUpdate,
     reference::{references, score_references},
     returns::{Credit, credits, mean},
     rollout::Rollout,
     state::prefix,
-    stream::{narrow, weights_key},
+    stream::{key_field, weights_key},
     team::update_each,
-    tree::{AgentGroup, Branch, JointMode, MOST_SAMPLES, Node, Tree},
-    update::{Learner, States, StepOutcome, UpdateReport, gradient_step},
+    tree::{AgentGroup, Branch, JointMode, MAX_SAMPLES, Node, SamplingPlan},
+    update::{HiddenStates, Learner, StepOutcome, UpdateReport, gradient_step},
 };
 
 mod loss;
@@ -60,24 +61,26 @@ use self::{
 };
 pub use self::{loss::value_loss, value_head::HeadShape};
 
-/// Settings of the independent actor-critic.
+/// The settings of the independent actor-critic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndependentActorCritic {
     /// Responses that each agent samples at a node.
     pub samples: usize,
-    /// How they are combined.
+    /// How the agents' responses are combined into joint actions.
     pub joint_mode: JointMode,
     /// The discount `γ` of later turns.
     pub discount: f64,
     /// An episode ends at a node whose joint actions earn more than this on average. Critics learn that
-    /// nothing follows, so a policy gains by staying below a threshold where more could be earned later.
+    /// nothing is earned after such a node. If later turns could earn more, a policy can therefore gain by
+    /// keeping its rewards below the threshold.
     pub termination_threshold: Option<f64>,
-    /// `λ`: how far advantages look beyond the next turn's value; 0 not at all, 1 to the end.
+    /// `λ`: how far advantages look beyond the next turn's value. 0 is not at all, 1 is to the end of the
+    /// episode.
     pub lambda: f64,
     /// The layers of the critic.
     pub value_head: HeadShape,
-    /// `c_v`: what the critic's loss is multiplied by.
+    /// `c_v`: the weight of the critic's loss.
     pub value_coefficient: f64,
     /// `ε`: values are clipped to within this distance of those at rollout; `None` for no clipping.
     pub value_clip: Option<f64>,
@@ -89,7 +92,7 @@ pub struct IndependentActorCritic {
     pub kl: Kl,
     /// How token terms are summed up.
     pub aggregation: Aggregation,
-    /// Leaves responses that the length limit cut out of the policy's loss.
+    /// Excludes truncated responses, those that the length limit cut off, from the policy's loss.
     pub mask_truncated: bool,
 }
 
@@ -114,7 +117,7 @@ impl Default for IndependentActorCritic {
 }
 
 impl IndependentActorCritic {
-    /// The loss of an agent's responses, without that of its critic.
+    /// The loss of an agent's responses, without the critic's loss.
     fn policy_loss(&self) -> PolicyLoss {
         PolicyLoss {
             objective: self.objective,
@@ -124,11 +127,11 @@ impl IndependentActorCritic {
         }
     }
 
-    /// The learning rate of a value head in a step, given that of its agent.
-    fn value_rate(&self, of_agent: f64, step: &StepContext<'_>) -> f64 {
+    /// The learning rate of a value head in a step, given the learning rate of its agent.
+    fn head_learning_rate(&self, agent_rate: f64, step: &StepContext<'_>) -> f64 {
         let config = step.config;
         let scheduled = |full| config.updates.scheduled(full, step.step, config.steps);
-        self.value_learning_rate.map_or(of_agent, scheduled)
+        self.value_learning_rate.map_or(agent_rate, scheduled)
     }
 
     /// The advantage of each of a role's responses at a node whose groups have values.
@@ -140,7 +143,7 @@ impl IndependentActorCritic {
     /// The advantage of each joint action for a role.
     fn joint_advantages(&self, node: &Node, role: usize) -> Result<Vec<f64>, MarlError> {
         let value = |node: &Node| node.groups[role].value.ok_or(MarlError::NoValue);
-        let of_branch = |branch: &Branch| {
+        let advantage = |branch: &Branch| {
             let mut advantage = self.reward(node, branch, role)? - value(node)?;
             if let Some(child) = &branch.child {
                 let later = mean(&self.joint_advantages(child, role)?);
@@ -148,18 +151,18 @@ impl IndependentActorCritic {
             }
             Ok(advantage)
         };
-        node.branches.iter().map(of_branch).collect()
+        node.branches.iter().map(advantage).collect()
     }
 
-    /// What a joint action earns a role, less what the role pays for its divergence.
+    /// The reward of a joint action for a role, minus the penalty for the role's divergence.
     fn reward(&self, node: &Node, branch: &Branch, role: usize) -> Result<f64, MarlError> {
-        let earned = branch.reward.total_of(role);
+        let reward = branch.reward.total_of(role);
         let Kl::Reward { coefficient } = self.kl else {
-            return Ok(earned);
+            return Ok(reward);
         };
         let sample = &node.groups[role].samples[branch.picks[role]];
         let divergence = sample.divergence();
-        Ok(earned - coefficient * divergence.ok_or(MarlError::NotScoredByReference)?)
+        Ok(reward - coefficient * divergence.ok_or(MarlError::NotScoredByReference)?)
     }
 }
 
@@ -168,7 +171,7 @@ impl AlgorithmSettings for IndependentActorCritic {
         at_least_one("samples", self.samples)?;
         let allowed = "from 1 to 4096";
         check(
-            self.samples <= MOST_SAMPLES,
+            self.samples <= MAX_SAMPLES,
             "samples",
             self.samples,
             allowed,
@@ -194,16 +197,16 @@ impl AlgorithmSettings for IndependentActorCritic {
         self.policy_loss().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
-        AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
+    fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
+        AlgorithmSettings::sampling_plan(self).validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, _roles: usize) -> String {
         "IAC".to_owned()
     }
 
-    fn tree(&self) -> Tree {
-        Tree {
+    fn sampling_plan(&self) -> SamplingPlan {
+        SamplingPlan {
             samples: self.samples,
             joint_mode: self.joint_mode,
             termination_threshold: self.termination_threshold,
@@ -217,32 +220,32 @@ impl AlgorithmSettings for IndependentActorCritic {
             let reference = Need::new("reference", agent.reference_bytes());
             memory.lasting.insert(0, reference);
         }
-        let numbers = self.value_head.numbers(agent.model.hidden_size) as u64;
-        // Weights and two moments last; gradients pass.
+        let parameters = self.value_head.parameters(agent.model.hidden_size) as u64;
+        // Weights and two moments stay for the whole run; gradients exist only during an update.
         memory
             .lasting
-            .push(Need::new("critic", 3 * numbers * NUMBER));
+            .push(Need::new("critic", 3 * parameters * FLOAT_BYTES));
         memory
-            .passing
-            .push(Need::new("critic's gradients", numbers * NUMBER));
+            .temporary
+            .push(Need::new("critic's gradients", parameters * FLOAT_BYTES));
         memory
     }
 
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        spec: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         config.validate()?;
         self.validate(config)?;
-        self.validate_for(game)?;
+        self.validate_for(spec)?;
         let heads = agents.iter().enumerate().map(|(index, agent)| {
             let width = agent.model.config().hidden_size;
-            let key = weights_key(config.seed, narrow("agents", index)?);
+            let key = weights_key(config.seed, key_field("agents", index)?);
             Ok(ValueHead::new(self.value_head, width, key))
         });
-        Ok(Box::new(Training {
+        Ok(Box::new(Trainer {
             settings: self.clone(),
             references: match self.kl {
                 Kl::Off => Vec::new(),
@@ -255,7 +258,7 @@ impl AlgorithmSettings for IndependentActorCritic {
 }
 
 /// The algorithm while it trains a team.
-struct Training {
+struct Trainer {
     settings: IndependentActorCritic,
     /// One per agent; empty if no divergence is measured.
     references: Vec<LanguageModel>,
@@ -264,9 +267,9 @@ struct Training {
     heads: Vec<ValueHead>,
 }
 
-impl Algorithm for Training {
-    fn tree(&self) -> Tree {
-        AlgorithmSettings::tree(&self.settings)
+impl Algorithm for Trainer {
+    fn sampling_plan(&self) -> SamplingPlan {
+        AlgorithmSettings::sampling_plan(&self.settings)
     }
 
     fn learn(
@@ -276,38 +279,38 @@ impl Algorithm for Training {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        let (team, roles, settings) = (agents.len(), &step.game.roles, &self.settings);
+        let (team_size, roles, settings) = (agents.len(), &step.spec.roles, &self.settings);
         score_references(&self.references, rollout, step.config.temperature())?;
-        give_values(agents, &self.heads, rollout)?;
+        assign_values(agents, &self.heads, rollout)?;
         rollout.assign_advantages(|node, role| settings.advantages(node, role))?;
-        self.learners.collect(rollout, step.game);
+        self.learners.collect(rollout, step.spec);
         let pairs = self.learners.0.iter_mut().zip(&mut self.heads);
         let updates = update_each(
             agents,
             &mut pairs.collect::<Vec<_>>(),
             on_progress,
             |index, agent, (learner, head)| {
-                let played = roles_of(index, team, roles.len()).count();
-                let update = PolicyUpdate::new(index, agent, played, step);
-                let rate = settings.value_rate(update.learning_rate, step);
-                match update.take_due(learner) {
-                    Some(groups) => {
-                        update_both(agent, learner, head, &groups, settings, &update, rate)
-                    }
-                    None => Ok(Updated {
-                        report: update.waiting(),
-                        ..Updated::default()
+                let agent_roles = roles_of(index, team_size, roles.len()).count();
+                let update = PolicyUpdate::new(index, agent, agent_roles, step);
+                let rate = settings.head_learning_rate(update.learning_rate, step);
+                match update.take_if_full(learner) {
+                    Some(groups) => update_actor_and_critic(
+                        agent, learner, head, &groups, settings, &update, rate,
+                    ),
+                    None => Ok(ActorCriticReport {
+                        actor: update.empty_report(),
+                        ..ActorCriticReport::default()
                     }),
                 }
             },
         )?;
-        let of_roles = roles.iter().enumerate().flat_map(|(role, name)| {
-            let own = &updates[player(team, role)];
-            let of_actor = update_metrics(name, &own.report, own.shift.as_ref());
-            let of_critic = critic_metrics(name, own.value_loss, &rollout.groups_of(&[role]));
-            of_actor.into_iter().chain(of_critic)
+        let metrics = roles.iter().enumerate().flat_map(|(role, name)| {
+            let report = &updates[agent_of_role(team_size, role)];
+            let actor = update_metrics(name, &report.actor, report.policy_stats.as_ref());
+            let critic = critic_metrics(name, report.value_loss, &rollout.groups_of(&[role]));
+            actor.into_iter().chain(critic)
         });
-        Ok(of_roles.collect())
+        Ok(metrics.collect())
     }
 
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
@@ -325,10 +328,10 @@ impl Algorithm for Training {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        let (learners, states): (_, Vec<HeadState>) = Learners::restored(agents, values, read)?;
+        let (learners, states): (_, Vec<HeadState>) = Learners::from_state(agents, values, read)?;
         let heads = agents.iter().zip(&states).map(|(agent, state)| {
             let (shape, width) = (self.settings.value_head, agent.model.config().hidden_size);
-            ValueHead::restored(shape, width, &prefix(agent), state, read)
+            ValueHead::from_state(shape, width, &prefix(agent), state, read)
         });
         self.heads = heads.collect::<Result<_, _>>()?;
         self.learners = learners;
@@ -340,18 +343,17 @@ impl Algorithm for Training {
     }
 }
 
-/// Gives every group the value of its history, before anybody has learned from the rollout. This takes a
-/// forward pass per prompt, because the pass that sampled keeps no hidden states and may have run in
-/// bfloat16.
-fn give_values(
+/// Gives every group the value of its history, before any agent learns from the rollout. This takes one
+/// forward pass per prompt, because sampling keeps no hidden states and may have run in bfloat16.
+fn assign_values(
     agents: &[Agent],
     heads: &[ValueHead],
     rollout: &mut Rollout,
 ) -> Result<(), MarlError> {
     for groups in rollout.groups_mut() {
         for (role, group) in groups.iter_mut().enumerate() {
-            let index = player(agents.len(), role);
-            let state = last_state(&agents[index].model, &group.history.tokens)?;
+            let index = agent_of_role(agents.len(), role);
+            let state = last_hidden_state(&agents[index].model, &group.history.tokens)?;
             group.value = Some(heads[index].forward(&state).value);
         }
     }
@@ -360,26 +362,26 @@ fn give_values(
 
 /// What the update of one agent and its critic did.
 #[derive(Default)]
-struct Updated {
-    report: UpdateReport,
-    shift: Option<PolicyShift>,
+struct ActorCriticReport {
+    actor: UpdateReport,
+    policy_stats: Option<PolicyStats>,
     /// The mean of the critic's loss over the responses of all gradient steps.
     value_loss: Option<f64>,
 }
 
 /// Updates an agent and its critic from groups that have values and advantages.
-fn update_both(
+fn update_actor_and_critic(
     agent: &mut Agent,
     learner: &mut Learner,
     head: &mut ValueHead,
     buffer: &[AgentGroup],
     settings: &IndependentActorCritic,
     update: &PolicyUpdate<'_>,
-    value_rate: f64,
-) -> Result<Updated, MarlError> {
-    let (loss, mut report) = (settings.policy_loss(), update.waiting());
+    head_learning_rate: f64,
+) -> Result<ActorCriticReport, MarlError> {
+    let (loss, mut report) = (settings.policy_loss(), update.empty_report());
     let (mut terms, mut value_losses) = (Vec::new(), Vec::new());
-    let step_settings = update.step_settings(States::EndOfHistory);
+    let step_config = update.gradient_step_config(HiddenStates::EndOfHistory);
     for minibatch in update.minibatches(buffer.len())? {
         let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
         let weights = loss.weights(&groups, update.max_new_tokens);
@@ -390,7 +392,7 @@ fn update_both(
             agent,
             learner,
             &groups,
-            &step_settings,
+            &step_config,
             &mut report,
             &mut |index, scores| {
                 let group = groups[index];
@@ -401,12 +403,12 @@ fn update_both(
         value_losses.extend(critic.losses);
         let gradients = critic.gradients;
         if let StepOutcome::Taken { .. } = outcome {
-            head.step(gradients, value_rate, update.updates);
+            head.step(gradients, head_learning_rate, update.updates);
         }
     }
-    Ok(Updated {
-        report,
-        shift: PolicyShift::of(&terms),
+    Ok(ActorCriticReport {
+        actor: report,
+        policy_stats: PolicyStats::of(&terms),
         value_loss: (!value_losses.is_empty()).then(|| mean(&value_losses)),
     })
 }

@@ -1,12 +1,12 @@
-//! AdamW (Loshchilov and Hutter, 2019, arXiv 1711.05101) with gradients clipped by their norm over
-//! all weights.
+//! AdamW (Loshchilov and Hutter, 2019, arXiv 1711.05101) with gradients that are clipped by their norm
+//! over all weights.
 //!
 //! `m ← β₁ m + (1 − β₁) g`, `v ← β₂ v + (1 − β₂) g²`,
 //! `w ← (1 − η λ) w − η · m̂ / (√v̂ + ε)` with `m̂ = m / (1 − β₁ᵗ)` and `v̂ = v / (1 − β₂ᵗ)`.
 //!
-//! `t` counts the steps of each weight separately: a weight that a loss does not depend on stays as it
-//! is, and so do its moments. Weights with a single dimension, which are norms and biases, do not decay
-//! (λ = 0): pulling them to 0 does not make a network simpler, but breaks it.
+//! A weight is a whole tensor here, and `t` counts the steps of each weight separately: a step changes
+//! neither a weight without a gradient nor its moments. Weights with a single dimension, which are norms
+//! and biases, do not decay (λ = 0): pulling them to 0 would break a network instead of making it simpler.
 
 use burn::{
     backend::Flex,
@@ -23,8 +23,8 @@ use crate::{MarlError, config::Updates};
 /// The optimizer of one model, or of weights outside a model, such as a head.
 #[derive(Clone, Debug, Default)]
 pub struct AdamW {
-    /// The moments of each weight, in visiting order; `None` for a weight that no step has changed.
-    slots: Vec<Option<Moments>>,
+    /// The moments of each weight, in visiting order; `None` if no step has changed the weight.
+    moments: Vec<Option<Moments>>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,32 +35,32 @@ struct Moments {
     second: Tensor<1>,
 }
 
-/// A weight that steps have changed, in a saved state.
+/// The name and the step count of a weight, in a saved state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SteppedWeight {
-    /// Its name.
+pub struct WeightSteps {
+    /// The weight's name.
     pub weight: String,
     /// The steps that it has taken.
     pub steps: u64,
 }
 
-/// How far a gradient step goes: the same for all weights.
+/// How far a gradient step goes. It is the same for all weights.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSize<'a> {
-    /// Gradients are multiplied by it: the clipping factor.
+    /// The clipping factor, which gradients are multiplied by.
     gradient_scale: f64,
     learning_rate: f64,
     updates: &'a Updates,
 }
 
-/// The numbers of one weight's step.
+/// The coefficients of one weight's step.
 struct Coefficients {
-    /// Gradients are multiplied by it: the clipping factor.
+    /// The clipping factor, which gradients are multiplied by.
     gradient_scale: f64,
     beta_1: f64,
     beta_2: f64,
     /// `η / (1 − β₁ᵗ)`.
-    step_size: f64,
+    corrected_rate: f64,
     /// `1 / √(1 − β₂ᵗ)`.
     second_scale: f64,
     epsilon: f64,
@@ -69,17 +69,17 @@ struct Coefficients {
 }
 
 impl<'a> StepSize<'a> {
-    /// The size of a step along gradients of this norm, which must be finite: a norm above what `updates`
-    /// allows is clipped.
+    /// The size of a step along gradients of this norm, which must be finite. A norm above
+    /// `max_grad_norm` is clipped.
     pub fn new(norm: f64, learning_rate: f64, updates: &'a Updates) -> Self {
         Self {
-            gradient_scale: (updates.max_gradient_norm / norm).min(1.0),
+            gradient_scale: (updates.max_grad_norm / norm).min(1.0),
             learning_rate,
             updates,
         }
     }
 
-    /// Those of a weight with this many dimensions at its `t`-th step.
+    /// The coefficients of the `t`-th step of a weight with this many dimensions.
     fn coefficients(&self, t: u64, dimensions: usize) -> Coefficients {
         let updates = self.updates;
         let correction = |beta: f64| 1.0 - beta.powf(t as f64);
@@ -91,7 +91,7 @@ impl<'a> StepSize<'a> {
             gradient_scale: self.gradient_scale,
             beta_1: updates.beta_1,
             beta_2: updates.beta_2,
-            step_size: self.learning_rate / correction(updates.beta_1),
+            corrected_rate: self.learning_rate / correction(updates.beta_1),
             second_scale: correction(updates.beta_2).sqrt().recip(),
             epsilon: updates.epsilon,
             decay: 1.0 - self.learning_rate * weight_decay,
@@ -108,97 +108,98 @@ impl AdamW {
         size: StepSize<'_>,
     ) {
         let gradients = gradients.into_vec();
-        self.slots.resize_with(gradients.len(), || None);
+        self.moments.resize_with(gradients.len(), || None);
         let mut stepper = Stepper {
             gradients: gradients.into_iter(),
-            slots: self.slots.iter_mut(),
+            moments: self.moments.iter_mut(),
             size,
         };
         model.map_weights(&mut stepper);
     }
 
-    /// One gradient step of a flattened weight outside a model. `dimensions` is the number that it had
-    /// before it was flattened; `place` is its index among the optimizer's weights.
+    /// One gradient step of a flattened weight outside a model. `index` is its index among the optimizer's
+    /// weights; `dimensions` is the number of its dimensions before it was flattened.
     ///
     /// # Shapes
     /// - weight and gradient `[N]`, output `[N]`
     #[must_use]
     pub fn step_weight(
         &mut self,
-        place: usize,
+        index: usize,
         weight: Tensor<1>,
         dimensions: usize,
         gradient: Tensor<1>,
         size: StepSize<'_>,
     ) -> Tensor<1> {
-        if self.slots.len() <= place {
-            self.slots.resize_with(place + 1, || None);
+        if self.moments.len() <= index {
+            self.moments.resize_with(index + 1, || None);
         }
-        let slot = &mut self.slots[place];
+        let slot = &mut self.moments[index];
         let (weight, moments) = size.step(slot.take(), weight, dimensions, gradient);
         *slot = Some(moments);
         weight
     }
 
-    /// What a saved state keeps besides tensors, given the weights in visiting order: those that a step
-    /// has changed.
-    pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<SteppedWeight> {
-        let slots = weights.iter().zip(&self.slots);
-        let stepped = slots.filter_map(|(spec, slot)| {
-            Some(SteppedWeight {
+    /// The part of a saved state that is not tensors: the step count of every weight that a step has
+    /// changed. `weights` are all weights, in visiting order.
+    pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<WeightSteps> {
+        let pairs = weights.iter().zip(&self.moments);
+        let stepped = pairs.filter_map(|(spec, moments)| {
+            Some(WeightSteps {
                 weight: spec.name.clone(),
-                steps: slot.as_ref()?.steps,
+                steps: moments.as_ref()?.steps,
             })
         });
         stepped.collect()
     }
 
-    /// The tensors of its state, each flat: the two moments of every weight that a step has changed,
+    /// The tensors of its saved state, each flat: the two moments of every weight that a step has changed,
     /// under names that begin with `prefix`.
     pub fn tensors(&self, prefix: &str, weights: &[TensorSpec]) -> Vec<(TensorSpec, Tensor<1>)> {
-        let slots = weights.iter().zip(&self.slots);
-        let moments = slots.filter_map(|(spec, slot)| {
-            let Moments { first, second, .. } = slot.clone()?;
-            let [of_first, of_second] = moment_specs(prefix, spec);
-            Some([(of_first, first), (of_second, second)])
+        let pairs = weights.iter().zip(&self.moments);
+        let tensors = pairs.filter_map(|(spec, moments)| {
+            let Moments { first, second, .. } = moments.clone()?;
+            let [first_spec, second_spec] = moment_specs(prefix, spec);
+            Some([(first_spec, first), (second_spec, second)])
         });
-        moments.flatten().collect()
+        tensors.flatten().collect()
     }
 
-    /// The optimizer of a saved state. `read` gives the values of a tensor.
+    /// The optimizer of a saved state. `read` returns the values of a tensor.
     ///
     /// # Errors
     /// If a tensor cannot be read or has the wrong number of values, or the state has a weight that is
     /// not one of `weights`.
-    pub fn restored(
+    pub fn from_state(
         prefix: &str,
         weights: &[TensorSpec],
-        stepped: &[SteppedWeight],
+        stepped: &[WeightSteps],
         device: &Device,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<Self, MarlError> {
-        let unknown = |own: &&SteppedWeight| weights.iter().all(|spec| spec.name != own.weight);
-        if let Some(unknown) = stepped.iter().find(unknown) {
+        let is_unknown =
+            |saved: &&WeightSteps| weights.iter().all(|spec| spec.name != saved.weight);
+        if let Some(unknown) = stepped.iter().find(is_unknown) {
             return Err(MarlError::state(format!(
                 "it has moments of the weight `{}`, which the model does not have",
                 unknown.weight
             )));
         }
-        let mut slots = Vec::new();
+        let mut moments = Vec::new();
         for spec in weights {
-            let Some(own) = stepped.iter().find(|own| own.weight == spec.name) else {
-                slots.push(None);
+            let Some(saved) = stepped.iter().find(|saved| saved.weight == spec.name) else {
+                moments.push(None);
                 continue;
             };
             let [first, second] =
                 moment_specs(prefix, spec).map(|spec| read_tensor(&spec, device, read));
-            slots.push(Some(Moments {
-                steps: own.steps,
+            moments.push(Some(Moments {
+                steps: saved.steps,
                 first: first?,
                 second: second?,
             }));
         }
-        Ok(Self { slots })
+        Ok(Self { moments })
     }
 }
 
@@ -219,7 +220,7 @@ pub(crate) fn read_tensor(
     Ok(Tensor::from_data(TensorData::new(values, [count]), device))
 }
 
-/// The names under which the two moments of a weight are kept.
+/// The names and shapes of the two moments of a weight in a saved state.
 fn moment_specs(prefix: &str, weight: &TensorSpec) -> [TensorSpec; 2] {
     ["first", "second"].map(|moment| TensorSpec {
         name: format!("{prefix}{moment}_moment.{}", weight.name),
@@ -228,7 +229,7 @@ fn moment_specs(prefix: &str, weight: &TensorSpec) -> [TensorSpec; 2] {
 }
 
 impl StepSize<'_> {
-    /// One weight's step from the moments that it has, if any.
+    /// One weight's step, given its moments; `None` before its first step.
     fn step(
         &self,
         moments: Option<Moments>,
@@ -249,14 +250,14 @@ impl StepSize<'_> {
 
 struct Stepper<'a> {
     gradients: std::vec::IntoIter<Option<Tensor<1>>>,
-    slots: std::slice::IterMut<'a, Option<Moments>>,
+    moments: std::slice::IterMut<'a, Option<Moments>>,
     size: StepSize<'a>,
 }
 
 impl ModuleMapper for Stepper<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // Both advance, even past a weight without a gradient.
-        let (gradient, slot) = (self.gradients.next().flatten(), self.slots.next());
+        // Both iterators advance, even past a weight without a gradient.
+        let (gradient, slot) = (self.gradients.next().flatten(), self.moments.next());
         let (Some(gradient), Some(slot)) = (gradient, slot) else {
             return param;
         };
@@ -271,10 +272,10 @@ impl ModuleMapper for Stepper<'_> {
     }
 }
 
-/// As many zeros as a gradient has values, on its device. On the CPU burn's own zeros are copied once,
-/// and an embedding table may take a large part of the memory.
+/// A tensor of zeros with the size and device of a gradient. On the CPU it does not use burn's `zeros_like`,
+/// whose result would be copied once more. Such a copy of an embedding table takes much memory.
 fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
-    if !is_on_host(gradient) {
+    if !is_on_cpu(gradient) {
         return gradient.zeros_like();
     }
     let count = gradient.dims()[0];
@@ -282,11 +283,11 @@ fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
     Tensor::from_data(zeros, &gradient.device())
 }
 
-fn is_on_host(tensor: &Tensor<1>) -> bool {
+fn is_on_cpu(tensor: &Tensor<1>) -> bool {
     tensor.clone().try_into_primitive::<Flex>().is_ok()
 }
 
-/// One weight's step. On the CPU it is one pass over memory, in place; elsewhere it consists of burn's
+/// One weight's step. On the CPU it is a single pass over memory, in place. Other devices use burn's
 /// operations.
 fn step(
     weight: Tensor<1>,
@@ -294,8 +295,8 @@ fn step(
     moments: Moments,
     c: &Coefficients,
 ) -> (Tensor<1>, Moments) {
-    if is_on_host(&gradient) {
-        return step_on_host(weight, gradient, moments, c);
+    if is_on_cpu(&gradient) {
+        return step_on_cpu(weight, gradient, moments, c);
     }
     let gradient = gradient * c.gradient_scale;
     let moments = Moments {
@@ -304,39 +305,39 @@ fn step(
         second: moments.second * c.beta_2 + gradient.square() * (1.0 - c.beta_2),
     };
     let divisor = moments.second.clone().sqrt() * c.second_scale + c.epsilon;
-    let weight = weight * c.decay - moments.first.clone() / divisor * c.step_size;
+    let weight = weight * c.decay - moments.first.clone() / divisor * c.corrected_rate;
     (weight, moments)
 }
 
 /// Values that a thread processes at a time.
 const CHUNK: usize = 1 << 16;
 
-fn step_on_host(
+fn step_on_cpu(
     weight: Tensor<1>,
     gradient: Tensor<1>,
     moments: Moments,
     c: &Coefficients,
 ) -> (Tensor<1>, Moments) {
-    let on_host = |tensor: Tensor<1>| match tensor.try_into_primitive::<Flex>() {
-        Ok(host) => host,
+    let on_cpu = |tensor: Tensor<1>| match tensor.try_into_primitive::<Flex>() {
+        Ok(tensor) => tensor,
         Err(_) => unreachable!("weights and moments live where their gradient does"),
     };
     let steps = moments.steps;
     let [mut weight, gradient, mut first, mut second] =
-        [weight, gradient, moments.first, moments.second].map(on_host);
+        [weight, gradient, moments.first, moments.second].map(on_cpu);
     let gradient = gradient.to_contiguous();
     let gradients = gradient.storage::<f32>()[gradient.layout().start_offset()..].par_chunks(CHUNK);
     let weights = weight.storage_mut::<f32>().par_chunks_mut(CHUNK);
     let firsts = first.storage_mut::<f32>().par_chunks_mut(CHUNK);
     let seconds = second.storage_mut::<f32>().par_chunks_mut(CHUNK);
-    let numbers = SingleCoefficients::from(c);
+    let coefficients = SingleCoefficients::from(c);
     weights
         .zip(gradients)
         .zip(firsts.zip(seconds))
         .for_each(|((w, g), (m, v))| {
             Arch::new().dispatch(
                 #[inline(always)]
-                || numbers.step(w, g, m, v),
+                || coefficients.step(w, g, m, v),
             );
         });
     let [weight, first, second] = [weight, first, second].map(Tensor::from_primitive::<Flex>);
@@ -354,7 +355,7 @@ struct SingleCoefficients {
     gradient_scale: f32,
     beta_1: f32,
     beta_2: f32,
-    step_size: f32,
+    corrected_rate: f32,
     second_scale: f32,
     epsilon: f32,
     decay: f32,
@@ -366,7 +367,7 @@ impl From<&Coefficients> for SingleCoefficients {
             gradient_scale: c.gradient_scale as f32,
             beta_1: c.beta_1 as f32,
             beta_2: c.beta_2 as f32,
-            step_size: c.step_size as f32,
+            corrected_rate: c.corrected_rate as f32,
             second_scale: c.second_scale as f32,
             epsilon: c.epsilon as f32,
             decay: c.decay as f32,
@@ -386,7 +387,7 @@ impl SingleCoefficients {
             *m = *m * self.beta_1 + g * (1.0 - self.beta_1);
             *v = *v * self.beta_2 + g * g * (1.0 - self.beta_2);
             let divisor = v.sqrt() * self.second_scale + self.epsilon;
-            *w = *w * self.decay - *m / divisor * self.step_size;
+            *w = *w * self.decay - *m / divisor * self.corrected_rate;
         }
     }
 }
@@ -399,7 +400,7 @@ mod tests {
 
     const LEARNING_RATE: f64 = 0.1;
 
-    /// Textbook AdamW in 64-bit floats: the weight after each of the gradients.
+    /// Textbook AdamW in 64-bit floats: the weight after a step for each gradient.
     fn reference(mut w: f64, gradients: &[f64], decay: f64) -> f64 {
         let (mut m, mut v) = (0.0, 0.0);
         for (index, g) in gradients.iter().enumerate() {
@@ -421,8 +422,8 @@ mod tests {
             beta_1: 0.9,
             beta_2: 0.99,
             weight_decay: 0.01,
-            // Half of the norm that is passed to the steps.
-            max_gradient_norm: 3.0,
+            // Half of the norm that the steps get.
+            max_grad_norm: 3.0,
             ..Updates::default()
         };
         let mut weight = tensor(0.7);
@@ -467,7 +468,7 @@ mod tests {
         let stepped = optimizer.stepped(&specs);
         let steps: Vec<_> = stepped
             .iter()
-            .map(|own| (&*own.weight, own.steps))
+            .map(|stepped| (&*stepped.weight, stepped.steps))
             .collect();
         assert_eq!(steps, [("a", 2), ("b", 1)]);
     }
@@ -498,21 +499,21 @@ mod tests {
             name: name.to_owned(),
             shape: vec![2, 3],
         };
-        let stepped = |weight: &str| SteppedWeight {
+        let stepped = |weight: &str| WeightSteps {
             weight: weight.to_owned(),
             steps: 1,
         };
         for (weight, values, expected) in [
             ("other", 6, "moments of the weight `other`"),
             (
-                "own",
+                "known",
                 5,
-                "`poet.first_moment.own` has 5 values, but should have the shape [2, 3]",
+                "`poet.first_moment.known` has 5 values, but should have the shape [2, 3]",
             ),
         ] {
-            let restored = AdamW::restored(
+            let restored = AdamW::from_state(
                 "poet.",
-                &[spec("own")],
+                &[spec("known")],
                 &[stepped(weight)],
                 &Device::flex(),
                 &mut |_| Ok(vec![0.0; values]),

@@ -2,8 +2,8 @@
 //!
 //! `A_g = (c_g − b_g) / s`. The group mean is the baseline of MAGRPO (arXiv 2508.04652) and, with one
 //! agent, of GRPO (arXiv 2402.03300); leaving `s` out follows Dr. GRPO (arXiv 2503.20783). The mean of
-//! the others is RLOO's baseline (arXiv 2402.14740), the maximum ReMax's idea applied to a sampled group
-//! (arXiv 2310.10505), and no baseline is plain REINFORCE.
+//! the others is RLOO's baseline (arXiv 2402.14740). The maximum is ReMax's idea (arXiv 2310.10505),
+//! applied to a sampled group. No baseline is plain REINFORCE.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub enum Baseline {
 /// What advantages are divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum AdvantageScale {
-    /// Nothing, as Dr. GRPO proposes: dividing favours tasks nearly solved or nearly hopeless.
+    /// Nothing, as Dr. GRPO proposes: dividing favours tasks that are nearly solved or nearly hopeless.
     #[default]
     Unscaled,
     /// The credits' population standard deviation, but at least `floor`.
@@ -36,8 +36,8 @@ pub enum AdvantageScale {
     },
 }
 
-/// The advantage of each credit of one group; exactly 0 if all credits are equal up to rounding, so that
-/// dividing by a small scale does not turn rounding into a signal.
+/// The advantage of each credit of one group. If all credits are equal up to rounding, every advantage is
+/// exactly 0, so that dividing by a small scale does not turn rounding errors into a signal.
 pub fn advantages(credits: &[f64], baseline: Baseline, scale: AdvantageScale) -> Vec<f64> {
     if baseline != Baseline::Zero && are_equal(credits) {
         return vec![0.0; credits.len()];
@@ -48,14 +48,16 @@ pub fn advantages(credits: &[f64], baseline: Baseline, scale: AdvantageScale) ->
     };
     credits
         .iter()
-        .map(|credit| (credit - subtracted(credits, *credit, baseline)) / divisor)
+        .map(|credit| (credit - baseline_value(credits, *credit, baseline)) / divisor)
         .collect()
 }
 
-fn subtracted(credits: &[f64], own: f64, baseline: Baseline) -> f64 {
+fn baseline_value(credits: &[f64], credit: f64, baseline: Baseline) -> f64 {
     match baseline {
         Baseline::GroupMean => mean(credits),
-        Baseline::LeaveOneOut => (credits.iter().sum::<f64>() - own) / (credits.len() as f64 - 1.0),
+        Baseline::LeaveOneOut => {
+            (credits.iter().sum::<f64>() - credit) / (credits.len() as f64 - 1.0)
+        }
         Baseline::GroupMax => credits.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         Baseline::Zero => 0.0,
     }
@@ -73,7 +75,7 @@ pub(crate) fn standard_deviation(values: &[f64]) -> f64 {
     .sqrt()
 }
 
-/// How far apart equal credits may be through rounding, relative to their size.
+/// How far apart equal credits may be because of rounding, relative to their size.
 const ROUNDING: f64 = 1e-12;
 
 fn are_equal(credits: &[f64]) -> bool {
@@ -85,7 +87,7 @@ fn are_equal(credits: &[f64]) -> bool {
     high - low <= ROUNDING * low.abs().max(high.abs())
 }
 
-/// Whether a group's advantages are all 0, so that a policy gradient has nothing to learn from it.
+/// Whether a group's advantages are all 0, so that it gives no policy gradient.
 pub fn are_zero(advantages: &[f64]) -> bool {
     advantages.iter().all(|advantage| *advantage == 0.0)
 }
@@ -100,8 +102,11 @@ mod tests {
 
     #[track_caller]
     fn check(baseline: Baseline, scale: AdvantageScale, expected: [f64; 3]) {
-        for (own, expected) in advantages(&CREDITS, baseline, scale).iter().zip(expected) {
-            assert!((own - expected).abs() < 1e-12, "{own} is not {expected}");
+        for (actual, expected) in advantages(&CREDITS, baseline, scale).iter().zip(expected) {
+            assert!(
+                (actual - expected).abs() < 1e-12,
+                "{actual} is not {expected}"
+            );
         }
     }
 
@@ -128,28 +133,28 @@ mod tests {
     }
 
     #[test]
-    fn equal_credits_teach_nothing_unless_nothing_is_subtracted() {
-        let of = |baseline| advantages(&[0.3; 4], baseline, AdvantageScale::Unscaled);
+    fn equal_credits_have_zero_advantages_unless_there_is_no_baseline() {
+        let unscaled = |baseline| advantages(&[0.3; 4], baseline, AdvantageScale::Unscaled);
         for baseline in [
             Baseline::GroupMean,
             Baseline::LeaveOneOut,
             Baseline::GroupMax,
         ] {
-            assert!(are_zero(&of(baseline)));
+            assert!(are_zero(&unscaled(baseline)));
         }
-        assert!(!are_zero(&of(Baseline::Zero)));
+        assert!(!are_zero(&unscaled(Baseline::Zero)));
     }
 
     #[test]
-    fn rounding_are_zero_at_any_scale() {
-        let nothing = AdvantageScale::StandardDeviation { floor: 1e-20 };
+    fn rounding_errors_count_as_zero_at_any_scale() {
+        let tiny_floor = AdvantageScale::StandardDeviation { floor: 1e-20 };
         for credits in [[0.1; 3], [1e9 + 0.1; 3], [0.3, 0.1 + 0.2, 0.3], [0.0; 3]] {
-            for scale in [AdvantageScale::Unscaled, nothing] {
-                let found = advantages(&credits, Baseline::GroupMean, scale);
-                assert!(are_zero(&found), "{credits:?}: {found:?}");
+            for scale in [AdvantageScale::Unscaled, tiny_floor] {
+                let advantages = advantages(&credits, Baseline::GroupMean, scale);
+                assert!(are_zero(&advantages), "{credits:?}: {advantages:?}");
             }
         }
-        let small = advantages(&[1.0, 1.0 + 1e-9], Baseline::GroupMean, nothing);
+        let small = advantages(&[1.0, 1.0 + 1e-9], Baseline::GroupMean, tiny_floor);
         assert!(!are_zero(&small), "{small:?}");
     }
 
@@ -166,8 +171,8 @@ mod tests {
             credits in prop::collection::vec(-5.0..5.0f64, 2..9),
         ) {
             let g = credits.len() as f64;
-            let of = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
-            for (a, b) in of(Baseline::LeaveOneOut).iter().zip(of(Baseline::GroupMean)) {
+            let unscaled = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
+            for (a, b) in unscaled(Baseline::LeaveOneOut).iter().zip(unscaled(Baseline::GroupMean)) {
                 prop_assert!((a - b * g / (g - 1.0)).abs() < 1e-9);
             }
         }

@@ -12,39 +12,35 @@ use crate::{MarlError, tree::History};
 
 /// How an agent's text becomes token ids and back.
 #[derive(Debug)]
-pub struct Language {
+pub struct TextCodec {
     /// Text to ids and back.
     pub tokenizer: Tokenizer,
-    /// How a conversation is laid out; a base model without one gets plain text.
+    /// How a conversation is laid out; without a template, a base model gets plain text.
     pub template: Option<ChatTemplate>,
     /// The ids that end a response.
     pub stop_tokens: Vec<u32>,
 }
 
-/// One agent: it plays one role, or all roles if it is the only agent of its team. What it learns with,
-/// such as an optimizer, belongs to the algorithm.
+/// One agent: it plays one role, or all roles if it is the only agent of its team. An optimizer and
+/// everything else that it learns with belongs to the algorithm.
 #[derive(Debug)]
 pub struct Agent {
-    /// Its name in messages and files: that of its role if it plays one.
+    /// Its name in messages and files. An agent of a single role has the name of that role.
     pub name: String,
     /// The policy.
     pub model: LanguageModel,
-    /// How text becomes token ids and back; agents that start from one model share it.
-    pub language: Arc<Language>,
+    /// How text becomes token ids and back; agents that start from the same model share it.
+    pub codec: Arc<TextCodec>,
 }
 
 impl Agent {
     /// An agent from its parts.
-    pub fn new(name: impl Into<String>, model: LanguageModel, language: Arc<Language>) -> Self {
+    pub fn new(name: impl Into<String>, model: LanguageModel, codec: Arc<TextCodec>) -> Self {
         let name = name.into();
-        Self {
-            name,
-            model,
-            language,
-        }
+        Self { name, model, codec }
     }
 
-    /// Refuses a history after which a response of `new` tokens would not fit into the context.
+    /// Refuses a history that leaves no room in the context for a response of `new` tokens.
     pub(crate) fn check_room(
         &self,
         task: &str,
@@ -67,8 +63,8 @@ impl Agent {
     }
 }
 
-/// The index of the agent that plays a role: a team has one agent per role, or one for all roles.
-pub fn player(agents: usize, role: usize) -> usize {
+/// The index of the agent that plays a role. A team has one agent per role, or one agent for all roles.
+pub fn agent_of_role(agents: usize, role: usize) -> usize {
     if agents == 1 { 0 } else { role }
 }
 
@@ -83,16 +79,16 @@ pub(crate) fn check_team(agents: &[Agent], roles: &[Role]) -> Result<(), MarlErr
     }
 }
 
-/// The roles that the agent at `index` plays: the inverse of [`player`].
+/// The roles that the agent at `index` plays: the inverse of [`agent_of_role`].
 pub fn roles_of(index: usize, agents: usize, roles: usize) -> impl Iterator<Item = usize> {
-    (0..roles).filter(move |&role| player(agents, role) == index)
+    (0..roles).filter(move |&role| agent_of_role(agents, role) == index)
 }
 
-impl Language {
+impl TextCodec {
     /// The history of an agent that has just received its first observation.
     ///
     /// # Errors
-    /// If the chat template refuses the conversation or the tokenizer fails.
+    /// If the chat template rejects the conversation or the tokenizer fails.
     pub fn first_history(
         &self,
         role: &Role,
@@ -123,11 +119,11 @@ impl Language {
         })
     }
 
-    /// The history of an agent that has answered and reads the next observation. Its answer stays as the
-    /// token ids that were sampled.
+    /// The history of an agent that has answered and now reads the next observation. The answer keeps the
+    /// token ids that were sampled: it is not tokenized again.
     ///
     /// # Errors
-    /// If the chat template refuses the conversation or has no place for an answer.
+    /// If the chat template rejects the conversation or has no place for an answer.
     pub fn next_history(
         &self,
         role: &Role,
@@ -140,7 +136,7 @@ impl Language {
                 let system = role.system.as_deref();
                 let mut ids =
                     encode_continuation(&self.tokenizer, template, system, &observation.text)?;
-                // The template ends an answer with the token that the model may have ended it with.
+                // The template ends an answer with a token that the model may already have sampled.
                 if answer.finish == FinishReason::Stop && answer.tokens.last() == ids.first() {
                     ids.remove(0);
                 }

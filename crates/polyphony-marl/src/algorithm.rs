@@ -1,9 +1,9 @@
-//! What an algorithm is: what it samples, how it learns from a rollout, what a checkpoint keeps of it,
-//! and how much memory it needs.
+//! The interface of an algorithm: what it samples, how it learns from a rollout, which state a checkpoint
+//! keeps, and how much memory it needs.
 //!
-//! [`AlgorithmSettings`] is what a recipe names and what builds the [`Algorithm`]. Optimizers, buffers,
-//! references, critics and whatever else learning needs belong to the algorithm; the agents hold nothing
-//! but their policies.
+//! A recipe names [`AlgorithmSettings`], which build the [`Algorithm`]. Optimizers, buffers, references,
+//! critics and everything else that learning needs belong to the algorithm; agents hold only their
+//! policies.
 
 use std::borrow::Cow;
 
@@ -16,16 +16,16 @@ use crate::{
     agent::Agent,
     config::{ConfigError, TrainingConfig},
     rollout::Rollout,
-    tree::Tree,
+    tree::SamplingPlan,
 };
 
 /// An algorithm while it trains a team.
 pub trait Algorithm: Send {
     /// What to sample in the next step.
-    fn tree(&self) -> Tree;
+    fn sampling_plan(&self) -> SamplingPlan;
 
-    /// Learns from one step's rollout, and returns metrics with their units and meanings. Figures about
-    /// the advantages that it gives the samples are added to them.
+    /// Learns from one step's rollout, and returns metrics with their units and meanings. The caller adds
+    /// metrics about the advantages that the algorithm gives the samples.
     ///
     /// # Errors
     /// If an update fails. Other agents may have been updated by then; the one that failed keeps the
@@ -44,7 +44,8 @@ pub trait Algorithm: Send {
     /// If it cannot be serialized.
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError>;
 
-    /// Restores a state. `read` gives the values of a tensor, row after row.
+    /// Restores a state. `values` are those of the saved [`AlgorithmState`]. `read` returns the numbers of a
+    /// saved tensor, row after row.
     ///
     /// # Errors
     /// If the state does not fit, or a tensor cannot be read.
@@ -61,52 +62,52 @@ pub trait Algorithm: Send {
 
 /// Settings of an algorithm, as a recipe gives them.
 pub trait AlgorithmSettings {
-    /// Checks every number, and that the settings go together with how the run samples and updates.
+    /// Checks every number, and that the settings are compatible with how the run samples and updates.
     ///
     /// # Errors
-    /// Names the first setting that cannot work, what it is and what it may be.
+    /// Names the first setting that cannot work, its value and the values that are allowed.
     fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError>;
 
-    /// Checks that it can learn this game.
+    /// Checks that the algorithm can learn in this environment, with its roles and turns.
     ///
     /// # Errors
-    /// Names the first setting that cannot work, what it is and what it may be.
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError>;
+    /// Names the first setting that cannot work, its value and the values that are allowed.
+    fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError>;
 
     /// The name of the method for a team of this many roles, as comparisons show it: MAGRPO, GRPO.
     fn method(&self, roles: usize) -> String;
 
     /// What to sample.
-    fn tree(&self) -> Tree;
+    fn sampling_plan(&self) -> SamplingPlan;
 
-    /// The memory that it needs for one agent.
+    /// The memory that the algorithm needs for one agent, besides the agent's weights.
     fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory;
 
-    /// The algorithm before its first step. The agents are as they start, so whatever has to be
-    /// remembered of that, such as a reference, must be copied here, even if a saved state is restored
-    /// next.
+    /// The algorithm before its first step. The agents have their initial weights when this is called. An
+    /// algorithm that needs these weights later, for example as a reference, must copy them here, even if
+    /// a saved state is restored next.
     ///
     /// # Errors
     /// If a setting cannot work, or something that the algorithm needs cannot be made.
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        spec: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError>;
 }
 
-/// What an algorithm knows about the game.
+/// What an algorithm knows about the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Game {
+pub struct EnvironmentSpec {
     /// The names of the roles.
     pub roles: Vec<String>,
-    /// The most turns of an episode.
+    /// The maximum number of turns of an episode.
     pub horizon: usize,
 }
 
-impl Game {
-    /// The game of an environment.
+impl EnvironmentSpec {
+    /// The spec of an environment.
     pub fn of(environment: &dyn Environment) -> Self {
         let roles = environment.roles().iter();
         Self {
@@ -116,7 +117,7 @@ impl Game {
     }
 }
 
-/// Where in a run an algorithm learns.
+/// The context of one step of a run, in which an algorithm learns.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct StepContext<'a> {
@@ -124,14 +125,14 @@ pub struct StepContext<'a> {
     pub step: usize,
     /// How the run samples and updates.
     pub config: &'a TrainingConfig,
-    /// What is played.
-    pub game: &'a Game,
+    /// The environment that the team plays.
+    pub spec: &'a EnvironmentSpec,
 }
 
 impl<'a> StepContext<'a> {
     /// A step of a run.
-    pub fn new(step: usize, config: &'a TrainingConfig, game: &'a Game) -> Self {
-        Self { step, config, game }
+    pub fn new(step: usize, config: &'a TrainingConfig, spec: &'a EnvironmentSpec) -> Self {
+        Self { step, config, spec }
     }
 }
 
@@ -140,7 +141,7 @@ impl<'a> StepContext<'a> {
 pub enum Progress {
     /// This many tokens were sampled.
     Sampled(usize),
-    /// All joint actions are scored. Until here neither the agents nor the algorithm have changed.
+    /// All joint actions are scored. Up to this point, neither the agents nor the algorithm have changed.
     Scored,
     /// This agent is being updated.
     Updating(usize),
@@ -151,59 +152,60 @@ pub enum Progress {
 pub struct AlgorithmState {
     /// Everything but tensors, as RON.
     pub values: String,
-    /// Named tensors, each flat.
+    /// Named tensors, each flattened.
     pub tensors: Vec<(TensorSpec, Tensor<1>)>,
 }
 
-/// What determines the memory of an agent, before its weights are read.
+/// What determines the memory that an agent needs. It is known before the agent's weights are read.
 #[derive(Clone, Debug)]
 pub struct AgentPlan {
     /// Its index in the team.
     pub index: usize,
     /// Its model's configuration.
     pub model: ModelConfig,
-    /// Its adapters; `None` if it trains in full.
+    /// Its LoRA configuration; `None` if all its weights are trained.
     pub lora: Option<LoraConfig>,
-    /// Roles that it plays.
+    /// The number of roles that it plays.
     pub roles: usize,
-    /// Whether an agent before it starts from the same model on the same device.
+    /// Whether an earlier agent of the team starts from the same model on the same device. The two then share
+    /// the memory of the weights that they start from, for example as a reference.
     pub shares_start: bool,
-    /// Tokens of the longest history at the last turn; `None` if that is not known yet, so memory that
+    /// Tokens of the longest history at the last turn. `None` if that is not known yet; then memory that
     /// grows with tokens is not counted.
     pub history: Option<usize>,
     /// Where it trains.
-    pub place: ComputePlace,
+    pub device: ComputeDevice,
 }
 
-/// Where an agent trains.
+/// Where an agent trains, as far as memory depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ComputePlace {
-    /// On the CPU, whose attention kernel does not store attention scores.
-    Processor,
-    /// On a graphics card.
+pub enum ComputeDevice {
+    /// On the CPU, where no memory is needed for attention scores: its kernel does not store them.
+    Cpu,
+    /// On a GPU, where attention scores are stored.
     Gpu,
 }
 
-/// What an algorithm needs for one agent, in bytes.
+/// The memory that an algorithm needs for one agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlgorithmMemory {
-    /// What it keeps: optimizer, reference, critic.
+    /// Memory for the whole run: optimizer, reference, critic.
     pub lasting: Vec<Need>,
-    /// What it needs while it updates the agent: gradients, activations.
-    pub passing: Vec<Need>,
+    /// Memory during the agent's update only: gradients, activations.
+    pub temporary: Vec<Need>,
 }
 
-/// Some memory, and what it is for.
+/// An amount of memory, and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
     /// What it is for, as a plural or collective noun: "gradients".
     pub what: Cow<'static, str>,
-    /// How much.
+    /// The amount, in bytes.
     pub bytes: u64,
 }
 
 impl Need {
-    /// Some memory.
+    /// An amount of memory, and what it is for.
     pub fn new(what: impl Into<Cow<'static, str>>, bytes: u64) -> Self {
         Self {
             what: what.into(),

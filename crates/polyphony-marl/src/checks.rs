@@ -1,10 +1,10 @@
-//! What an environment may return: everything is checked before it is used.
+//! Checks of everything that an environment returns, before it is used.
 
 use polyphony_episode::{Environment, JointAction, Observation, Reward, Role, Task};
 
 use crate::MarlError;
 
-/// Refuses observations that are not one per role.
+/// Refuses observations unless there is one per role.
 pub(crate) fn check_observations(
     roles: &[Role],
     task: &Task,
@@ -22,8 +22,8 @@ pub(crate) fn check_observations(
     }
 }
 
-/// Refuses a reward with a part that was not announced, is not finite or is too large, and rewards per
-/// role that are not one per role.
+/// Refuses a reward with a part that is not announced, not finite or too large, and rewards per role
+/// unless there is one for each role.
 pub(crate) fn check_reward(
     environment: &dyn Environment,
     task: &Task,
@@ -31,7 +31,7 @@ pub(crate) fn check_reward(
     reward: &Reward,
 ) -> Result<(), MarlError> {
     let roles = environment.roles().len();
-    if let Some(rewards) = reward.roles()
+    if let Some(rewards) = reward.role_count()
         && rewards != roles
     {
         return Err(MarlError::RewardCount {
@@ -41,7 +41,7 @@ pub(crate) fn check_reward(
         });
     }
     // A shared reward is the same for each role.
-    for role in 0..reward.roles().unwrap_or(1) {
+    for role in 0..reward.role_count().unwrap_or(1) {
         for (part, value) in reward.parts_of(role) {
             check_part(environment, task, action, part, value)?;
         }
@@ -63,7 +63,7 @@ fn check_part(
             known: environment.reward_parts().to_vec(),
         });
     }
-    // NaN is in no range.
+    // A range never contains NaN, so NaN is refused too.
     if !(-Reward::LARGEST_PART..=Reward::LARGEST_PART).contains(&value) {
         let responses = action.responses.iter();
         return Err(MarlError::RewardOutOfRange {

@@ -16,13 +16,13 @@ pub struct TrainingConfig {
     pub steps: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
-    /// The most tokens of a response.
+    /// The maximum number of tokens of a response.
     pub max_new_tokens: usize,
-    /// The numbers that weights are made of while responses are sampled.
+    /// The number format of the weights while responses are sampled.
     pub weights: RolloutWeights,
     /// What happens to prompts that do not fit.
     pub long_prompts: LongPrompts,
-    /// How weights change.
+    /// How weights are updated.
     pub updates: Updates,
 }
 
@@ -44,7 +44,7 @@ impl TrainingConfig {
     /// Checks every number.
     ///
     /// # Errors
-    /// Names the first setting that cannot work, what it is and what it may be.
+    /// Names the first setting that cannot work, its value and the values that are allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
         at_least_one("max_new_tokens", self.max_new_tokens)?;
         self.updates.validate()
@@ -72,10 +72,10 @@ pub enum LongPrompts {
     Skip,
 }
 
-/// The numbers that weights are made of while responses are sampled.
+/// The number format of the weights while responses are sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RolloutWeights {
-    /// The 32-bit floats that are trained.
+    /// 32-bit floats: the very weights that are trained.
     #[default]
     Full,
     /// A copy in bfloat16, on devices that compute with it: faster, but slightly different from the
@@ -83,36 +83,36 @@ pub enum RolloutWeights {
     Bf16,
 }
 
-/// How the learning rate continues after the warm-up.
+/// How the learning rate changes after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub enum Schedule {
+pub enum LrSchedule {
     /// It stays constant.
     #[default]
     Constant,
-    /// It falls linearly to a fraction of itself at the end of the run.
+    /// It falls linearly to a fraction of the full rate at the end of the run.
     Linear {
-        /// That fraction.
+        /// The rate at the end, as a fraction of the full rate.
         last: f64,
     },
-    /// It falls along half a cosine to a fraction of itself at the end of the run.
+    /// It falls along half a cosine to a fraction of the full rate at the end of the run.
     Cosine {
-        /// That fraction.
+        /// The rate at the end, as a fraction of the full rate.
         last: f64,
     },
 }
 
-/// How weights are changed.
+/// How weights are updated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Updates {
     /// The learning rate after warm-up.
     pub learning_rate: f64,
-    /// Other learning rates for the agents of these names.
+    /// The learning rates of individual agents, by name, where they differ.
     pub learning_rates: BTreeMap<String, f64>,
     /// Training steps over which the learning rate rises linearly to its full value.
     pub warmup_steps: usize,
-    /// How it continues from there.
-    pub schedule: Schedule,
+    /// How the learning rate changes after the warm-up.
+    pub schedule: LrSchedule,
     /// AdamW's decay rate of the first moment.
     pub beta_1: f64,
     /// AdamW's decay rate of the second moment.
@@ -122,17 +122,17 @@ pub struct Updates {
     /// AdamW's decoupled weight decay. Norms and biases do not decay.
     pub weight_decay: f64,
     /// The largest norm of the gradient over all weights; larger gradients are clipped to it.
-    pub max_gradient_norm: f64,
+    pub max_grad_norm: f64,
     /// Nodes that an agent collects before it updates, over several steps if necessary.
     pub buffer: usize,
-    /// Nodes of one gradient step.
+    /// Nodes of one gradient step; more if the nodes of an update cannot be divided evenly.
     pub minibatch: usize,
-    /// How many times an update goes through the buffer; if more than once, each time in a different
-    /// order.
+    /// How many times an update goes through the buffer. If it is more than once, each pass has a
+    /// different order.
     pub epochs: usize,
     /// The run stops after this many consecutive updates that were skipped because a loss or gradient was
     /// not finite.
-    pub max_nonfinite: usize,
+    pub max_skipped_updates: usize,
     /// The largest difference allowed between the log-probability of a sampled token at rollout
     /// and in training, in nats.
     pub logprob_tolerance: f64,
@@ -146,16 +146,16 @@ impl Default for Updates {
             learning_rate: 1e-5,
             learning_rates: BTreeMap::new(),
             warmup_steps: 0,
-            schedule: Schedule::default(),
+            schedule: LrSchedule::default(),
             beta_1: 0.9,
             beta_2: 0.999,
             epsilon: 1e-8,
             weight_decay: 0.0,
-            max_gradient_norm: 1.0,
+            max_grad_norm: 1.0,
             buffer: 1,
             minibatch: 1,
             epochs: 1,
-            max_nonfinite: 3,
+            max_skipped_updates: 3,
             // GPUs multiply 32-bit floats at reduced precision: an H100 was off by up to 0.024.
             logprob_tolerance: 0.1,
             activations: Activations::default(),
@@ -176,7 +176,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// An error that names a setting, what was given and what is allowed.
+    /// An error that names a setting, its value and what is allowed.
     pub fn new(
         key: impl Into<Cow<'static, str>>,
         given: impl ToString,
@@ -192,12 +192,12 @@ impl ConfigError {
 
 /// Refuses a setting unless it is valid.
 pub(crate) fn check(
-    holds: bool,
+    is_valid: bool,
     key: &'static str,
     given: impl ToString,
     allowed: &'static str,
 ) -> Result<(), ConfigError> {
-    match holds {
+    match is_valid {
         true => Ok(()),
         false => Err(ConfigError::new(key, given, allowed)),
     }
@@ -233,16 +233,16 @@ impl Updates {
     /// Checks every number.
     ///
     /// # Errors
-    /// Names the first setting that cannot work, what it is and what it may be.
+    /// Names the first setting that cannot work, its value and the values that are allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
         learning_rate("learning_rate", self.learning_rate)?;
-        let mut own = self.learning_rates.values();
-        own.try_for_each(|&own| learning_rate("learning_rates", own))?;
-        if let Schedule::Linear { last } | Schedule::Cosine { last } = self.schedule {
+        let mut rates = self.learning_rates.values();
+        rates.try_for_each(|&rate| learning_rate("learning_rates", rate))?;
+        if let LrSchedule::Linear { last } | LrSchedule::Cosine { last } = self.schedule {
             fraction("schedule.last", last)?;
         }
         for (key, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {
-            // Weights are stepped in 32-bit floats.
+            // Steps are computed in 32-bit floats.
             check(
                 beta >= 0.0 && (beta as f32) < 1.0,
                 key,
@@ -257,38 +257,40 @@ impl Updates {
             "a positive number that 32-bit floats can hold",
         )?;
         not_negative("weight_decay", self.weight_decay)?;
-        positive("max_gradient_norm", self.max_gradient_norm)?;
+        positive("max_grad_norm", self.max_grad_norm)?;
         at_least_one("buffer", self.buffer)?;
         at_least_one("minibatch", self.minibatch)?;
         check(
             self.minibatch <= self.buffer,
             "minibatch",
             self.minibatch,
-            "at most `buffer`, the nodes that there are to choose from",
+            "at most `buffer`, the number of nodes that an agent collects",
         )?;
         at_least_one("epochs", self.epochs)?;
-        at_least_one("max_nonfinite", self.max_nonfinite)?;
+        at_least_one("max_skipped_updates", self.max_skipped_updates)?;
         positive("logprob_tolerance", self.logprob_tolerance)
     }
 
     /// The learning rate of an agent at a step of a run, counted from 0: it rises over the warm-up
     /// and then follows the schedule.
     pub fn rate(&self, agent: &str, step: usize, steps: usize) -> f64 {
-        let full = self.learning_rates.get(agent).copied();
-        self.scheduled(full.unwrap_or(self.learning_rate), step, steps)
+        let agent_rate = self.learning_rates.get(agent).copied();
+        self.scheduled(agent_rate.unwrap_or(self.learning_rate), step, steps)
     }
 
-    /// A full learning rate after warm-up and schedule, at a step.
+    /// The learning rate at a step, after warm-up and schedule, if `full` is the rate after the warm-up.
     pub fn scheduled(&self, full: f64, step: usize, steps: usize) -> f64 {
         if step < self.warmup_steps {
             return full * (step + 1) as f64 / (self.warmup_steps + 1) as f64;
         }
-        let left = steps.saturating_sub(self.warmup_steps).max(1) as f64;
-        let done = ((step - self.warmup_steps) as f64 / left).min(1.0);
+        let remaining_steps = steps.saturating_sub(self.warmup_steps).max(1) as f64;
+        let progress = ((step - self.warmup_steps) as f64 / remaining_steps).min(1.0);
         full * match self.schedule {
-            Schedule::Constant => 1.0,
-            Schedule::Linear { last } => last + (1.0 - last) * (1.0 - done),
-            Schedule::Cosine { last } => last + (1.0 - last) * (1.0 + (PI * done).cos()) / 2.0,
+            LrSchedule::Constant => 1.0,
+            LrSchedule::Linear { last } => last + (1.0 - last) * (1.0 - progress),
+            LrSchedule::Cosine { last } => {
+                last + (1.0 - last) * (1.0 + (PI * progress).cos()) / 2.0
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Whole episodes, each a single sequence of turns, for evaluation. (A team learns from the trees of a
-//! [rollout](crate::rollout()).)
+//! Whole episodes for evaluation. Each is a single sequence of turns. (A team learns from the trees of a
+//! [rollout](crate::rollout()) instead.)
 //!
 //! Agents answer independently, as they do in training, or read one another's answers first, as a
 //! [`Protocol`] specifies.
@@ -13,12 +13,12 @@ use polyphony_model::{LanguageModel, PromptGroup};
 
 use crate::{
     MarlError,
-    agent::{Agent, player, roles_of},
+    agent::{Agent, agent_of_role, roles_of},
     checks::{check_observations, check_reward},
     config::TrainingConfig,
     protocol::{Message, Order, Protocol},
     rollout::{answer, sampling_models},
-    stream::{EVALUATION_STEP, Place, narrow},
+    stream::{EVALUATION_STEP, StreamId, key_field},
     tasks::{Batch, BatchTask},
     threads::on_threads,
     tree::History,
@@ -31,16 +31,16 @@ pub struct Episode {
     pub task: String,
     /// Its number among the task's episodes, counted from 0.
     pub number: usize,
-    /// What each agent read from the environment, and the joint action, at every turn. Drafts and what
-    /// the agents read from one another are not part of it.
+    /// The environment's observations and the joint action of every turn. Drafts, and the messages between
+    /// agents, are not included.
     pub turns: Vec<Turn>,
     /// What each joint action earned.
     pub rewards: Vec<Reward>,
-    /// Tokens that the agents sampled, drafts included.
-    pub sampled_tokens: usize,
-    /// Tokens that they read: the histories that they answered, each counted in full.
-    pub read_tokens: usize,
-    /// Whether it would have continued if the next prompt had fitted.
+    /// Tokens that the agents sampled, including drafts.
+    pub completion_tokens: usize,
+    /// Tokens of the histories that the agents answered. Each history is counted in full.
+    pub prompt_tokens: usize,
+    /// Whether the episode ended only because the next prompt did not fit.
     pub is_cut: bool,
 }
 
@@ -53,23 +53,23 @@ impl Episode {
 
     /// The discounted sum of its rewards, `Σ_t γ^t r_t`.
     pub fn discounted(&self, discount: f64, reward: impl Fn(&Reward) -> f64) -> f64 {
-        let later = |sum: f64, own: &Reward| reward(own) + discount * sum;
-        self.rewards.iter().rev().fold(0.0, later)
+        let add = |later: f64, earned: &Reward| reward(earned) + discount * later;
+        self.rewards.iter().rev().fold(0.0, add)
     }
 }
 
 /// The episodes of some tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Episodes {
-    /// Those that were played, in the order of tasks and numbers.
+    /// The episodes that were played, in the order of tasks and numbers.
     pub played: Vec<Episode>,
-    /// Those without a single joint action, because a prompt did not fit.
+    /// The episodes without a single joint action, because a prompt did not fit.
     pub left_out: Vec<Episode>,
 }
 
-/// Plays every task of a batch `episodes` times from beginning to end, all of them together, with random
-/// numbers that depend on the seed alone and differ from those of training. `on_tokens` is called with
-/// the size of every batch of new tokens.
+/// Plays `episodes` complete episodes of every task of a batch, all in parallel. The random numbers of a
+/// response depend only on the seed and on its task, episode, role, turn and round, and differ from those of
+/// training. `on_tokens` is called with the number of tokens of every batch of new tokens.
 ///
 /// # Errors
 /// If the environment fails, a prompt does not fit and may not be skipped, or generation fails.
@@ -82,41 +82,41 @@ pub fn play_episodes(
     config: &TrainingConfig,
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Episodes, MarlError> {
-    let stage = Stage {
+    let player = EpisodePlayer {
         agents,
         models: sampling_models(agents, config.weights)?,
         environment,
         protocol,
         config,
     };
-    let (mut open, mut over) = stage.open(batch, episodes)?;
+    let (mut active, mut finished) = player.start(batch, episodes)?;
     let horizon = environment.horizon().get();
     for turn in 0..horizon {
-        over.extend(stage.act(&mut open, turn, on_tokens)?);
-        open = stage.score(open)?;
+        finished.extend(player.play_turn(&mut active, turn, on_tokens)?);
+        active = player.score(active)?;
         if turn + 1 == horizon
-            && let Some(beyond) = open.iter().find(|open| open.continues)
+            && let Some(unfinished) = active.iter().find(|active| active.continues)
         {
             return Err(MarlError::BeyondHorizon {
-                task: beyond.episode.task.clone(),
+                task: unfinished.episode.task.clone(),
                 horizon,
             });
         }
-        over.extend(open.extract_if(.., |open| !open.continues));
-        if open.is_empty() {
+        finished.extend(active.extract_if(.., |active| !active.continues));
+        if active.is_empty() {
             break;
         }
     }
-    over.sort_by_key(|over| (over.place, over.episode.number));
-    let episodes = over.into_iter().map(|over| over.episode);
+    finished.sort_by_key(|finished| (finished.batch_index, finished.episode.number));
+    let episodes = finished.into_iter().map(|finished| finished.episode);
     let (played, left_out) = episodes.partition(|episode| !episode.turns.is_empty());
     Ok(Episodes { played, left_out })
 }
 
-/// What all episodes are played with.
-struct Stage<'a> {
+/// Everything that all episodes need.
+struct EpisodePlayer<'a> {
     agents: &'a [Agent],
-    /// What each agent samples with.
+    /// The model that each agent samples with.
     models: Vec<Cow<'a, LanguageModel>>,
     environment: &'a dyn Environment,
     protocol: &'a Protocol,
@@ -124,161 +124,162 @@ struct Stage<'a> {
 }
 
 /// An episode that is being played.
-struct Open<'a> {
-    /// The place of its task among those that are played.
-    place: usize,
+struct ActiveEpisode<'a> {
+    /// The index of its task in the batch.
+    batch_index: usize,
     task: &'a Task,
     /// The task's index in the data set.
-    index: u32,
+    task_index: u32,
     /// What each role reads.
     observations: Vec<Observation>,
-    /// What the model of each role reads at the first turn, until somebody has answered.
-    first: Vec<History>,
-    /// What each role has read and answered last.
-    answered: Vec<Option<(History, Response)>>,
+    /// What the model of each role reads before the role's first answer.
+    first_histories: Vec<History>,
+    /// The history that each role answered last, and its answer.
+    last_answers: Vec<Option<(History, Response)>>,
     continues: bool,
     episode: Episode,
 }
 
-impl<'a> Open<'a> {
-    /// The last answer of each role, empty before its first.
-    fn answers(&self) -> Vec<&str> {
-        let answered = self.answered.iter();
-        answered
-            .map(|own| own.as_ref().map_or("", |(_, answer)| &*answer.text))
+impl<'a> ActiveEpisode<'a> {
+    /// The text of each role's last answer; empty before its first one.
+    fn answer_texts(&self) -> Vec<&str> {
+        let last_answers = self.last_answers.iter();
+        last_answers
+            .map(|last| last.as_ref().map_or("", |(_, answer)| &*answer.text))
             .collect()
     }
 }
 
-impl Stage<'_> {
-    /// The episodes of all tasks that can be begun, and those that cannot.
-    fn open<'b>(
+impl EpisodePlayer<'_> {
+    /// The episodes of all tasks: those that can be played, and those whose first prompt does not fit.
+    fn start<'b>(
         &self,
         batch: Batch<'b>,
         episodes: usize,
-    ) -> Result<(Vec<Open<'b>>, Vec<Open<'b>>), MarlError> {
-        let mut open = Vec::new();
+    ) -> Result<(Vec<ActiveEpisode<'b>>, Vec<ActiveEpisode<'b>>), MarlError> {
+        let mut started = Vec::new();
         let first_turns = batch.first_turns(self.agents, self.environment, self.config)?;
-        for (place, own) in first_turns.into_iter().enumerate() {
-            let BatchTask { index, task, first } = own;
-            let index = narrow("tasks", index)?;
-            let begins = first.is_some();
-            let (observations, first) = match first {
+        for (batch_index, batch_task) in first_turns.into_iter().enumerate() {
+            let BatchTask { index, task, first } = batch_task;
+            let task_index = key_field("tasks", index)?;
+            let fits = first.is_some();
+            let (observations, first_histories) = match first {
                 Some(first) => (first.observations, first.histories),
                 None => (Vec::new(), Vec::new()),
             };
-            open.extend((0..episodes).map(|number| Open {
-                place,
+            started.extend((0..episodes).map(|number| ActiveEpisode {
+                batch_index,
                 task,
-                index,
+                task_index,
                 observations: observations.clone(),
-                first: first.clone(),
-                answered: vec![None; observations.len()],
-                continues: begins,
+                first_histories: first_histories.clone(),
+                last_answers: vec![None; observations.len()],
+                continues: fits,
                 episode: Episode {
                     task: task.id.clone(),
                     number,
                     turns: Vec::new(),
                     rewards: Vec::new(),
-                    sampled_tokens: 0,
-                    read_tokens: 0,
-                    is_cut: !begins,
+                    completion_tokens: 0,
+                    prompt_tokens: 0,
+                    is_cut: !fits,
                 },
             }));
         }
-        Ok(open.into_iter().partition(|open| open.continues))
+        Ok(started.into_iter().partition(|episode| episode.continues))
     }
 
-    /// Completes the joint action of every episode; returns those in which a prompt did not fit.
-    fn act<'b>(
+    /// Completes the joint action of every episode. Returns the episodes in which a prompt did not fit.
+    fn play_turn<'b>(
         &self,
-        open: &mut Vec<Open<'b>>,
+        active: &mut Vec<ActiveEpisode<'b>>,
         turn: usize,
         on_tokens: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Open<'b>>, MarlError> {
-        let all = 0..self.environment.roles().len();
-        let mut stuck = Vec::new();
+    ) -> Result<Vec<ActiveEpisode<'b>>, MarlError> {
+        let all_roles = 0..self.environment.roles().len();
+        let mut cut = Vec::new();
         let mut number = 0;
         for round in &self.protocol.rounds {
             let parts: Vec<Range<usize>> = match round.order {
-                Order::AtOnce => vec![all.clone()],
-                Order::InTurn => all.clone().map(|role| role..role + 1).collect(),
+                Order::AtOnce => vec![all_roles.clone()],
+                Order::InTurn => all_roles.clone().map(|role| role..role + 1).collect(),
             };
             for roles in parts {
-                let place = Place {
+                let stream_id = StreamId {
                     seed: self.config.seed,
                     step: EVALUATION_STEP,
-                    turn: narrow("turns", turn)?,
+                    turn: key_field("turns", turn)?,
                     branch: number,
-                    ..Place::default()
+                    ..StreamId::default()
                 };
-                stuck.extend(self.speak(open, roles, &round.message, place, on_tokens)?);
+                cut.extend(self.answer(active, roles, &round.message, stream_id, on_tokens)?);
                 number += 1;
             }
         }
-        Ok(stuck)
+        Ok(cut)
     }
 
-    /// Lets some roles answer a message in every episode; returns those in which it did not fit.
-    fn speak<'b>(
+    /// Samples the answers of some roles in every episode. Returns the episodes in which a prompt did not
+    /// fit.
+    fn answer<'b>(
         &self,
-        open: &mut Vec<Open<'b>>,
+        active: &mut Vec<ActiveEpisode<'b>>,
         roles: Range<usize>,
         message: &Message,
-        place: Place,
+        stream_id: StreamId,
         on_tokens: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Open<'b>>, MarlError> {
+    ) -> Result<Vec<ActiveEpisode<'b>>, MarlError> {
         let mut ready = Vec::new();
-        let mut stuck = Vec::new();
-        for mut episode in std::mem::take(open) {
+        let mut cut = Vec::new();
+        for mut active in std::mem::take(active) {
             let histories = roles
                 .clone()
-                .map(|role| self.history(&episode, role, message));
+                .map(|role| self.history(&active, role, message));
             let long_prompts = self.config.long_prompts;
             match long_prompts.allow(histories.collect::<Result<Vec<_>, _>>())? {
-                Some(histories) => ready.push((episode, histories)),
+                Some(histories) => ready.push((active, histories)),
                 None => {
-                    episode.episode.is_cut = true;
-                    stuck.push(episode);
+                    active.episode.is_cut = true;
+                    cut.push(active);
                 }
             }
         }
-        let answers = self.answers(&ready, &roles, place, on_tokens)?;
-        for ((mut episode, histories), answers) in ready.into_iter().zip(answers) {
+        let answers = self.sample_answers(&ready, &roles, stream_id, on_tokens)?;
+        for ((mut answered, histories), answers) in ready.into_iter().zip(answers) {
             for ((role, history), answer) in roles.clone().zip(histories).zip(answers) {
-                episode.episode.read_tokens += history.tokens.len();
-                episode.episode.sampled_tokens += answer.tokens.len();
-                episode.answered[role] = Some((history, answer));
+                answered.episode.prompt_tokens += history.tokens.len();
+                answered.episode.completion_tokens += answer.tokens.len();
+                answered.last_answers[role] = Some((history, answer));
             }
-            open.push(episode);
+            active.push(answered);
         }
-        Ok(stuck)
+        Ok(cut)
     }
 
-    /// For each episode the answers of some roles to their histories.
-    fn answers(
+    /// Samples the answers of some roles to their histories, for each episode.
+    fn sample_answers(
         &self,
-        ready: &[(Open<'_>, Vec<History>)],
+        ready: &[(ActiveEpisode<'_>, Vec<History>)],
         roles: &Range<usize>,
-        place: Place,
+        stream_id: StreamId,
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<Response>>, MarlError> {
         let mut answers: Vec<Vec<Response>> = vec![Vec::new(); ready.len()];
         for (index, agent) in self.agents.iter().enumerate() {
-            let played = roles_of(index, self.agents.len(), self.environment.roles().len());
-            let played = played.filter(|role| roles.contains(role));
-            let asked = played.flat_map(|role| ready.iter().map(move |ready| (role, ready)));
-            let groups = asked.map(|(role, (episode, histories))| {
-                let place = Place {
-                    task: episode.index,
-                    role: narrow("roles", role)?,
-                    sample: narrow("episodes of a task", episode.episode.number)?,
-                    ..place
+            let agent_roles = roles_of(index, self.agents.len(), self.environment.roles().len());
+            let agent_roles = agent_roles.filter(|role| roles.contains(role));
+            let prompts = agent_roles.flat_map(|role| ready.iter().map(move |ready| (role, ready)));
+            let groups = prompts.map(|(role, (active, histories))| {
+                let stream_id = StreamId {
+                    task: active.task_index,
+                    role: key_field("roles", role)?,
+                    sample: key_field("episodes of a task", active.episode.number)?,
+                    ..stream_id
                 };
                 Ok(PromptGroup {
                     prompt: &histories[role - roles.start].tokens,
-                    keys: vec![place.key()],
-                    family: place.family(),
+                    keys: vec![stream_id.key()],
+                    family: stream_id.family(),
                 })
             });
             let groups = groups.collect::<Result<Vec<_>, MarlError>>()?;
@@ -286,66 +287,70 @@ impl Stage<'_> {
                 continue;
             }
             let samples = answer(agent, &self.models[index], &groups, self.config, on_tokens)?;
-            // Role after role, as they were asked.
-            let samples = samples.into_iter().flatten().map(|sample| sample.response);
-            for (place, response) in samples.enumerate() {
-                answers[place % ready.len()].push(response);
+            // The samples have the order of the prompts: all episodes of one role, then those of the next.
+            let responses = samples.into_iter().flatten().map(|sample| sample.response);
+            for (index, response) in responses.enumerate() {
+                answers[index % ready.len()].push(response);
             }
         }
         Ok(answers)
     }
 
-    /// What a role's model reads, if a response fits after it.
+    /// What a role's model reads. It is an error if it leaves no room for a response.
     fn history(
         &self,
-        open: &Open<'_>,
+        active: &ActiveEpisode<'_>,
         role: usize,
         message: &Message,
     ) -> Result<History, MarlError> {
         let roles = self.environment.roles();
-        let agent = &self.agents[player(self.agents.len(), role)];
-        let history = match (&open.answered[role], message) {
-            (None, Message::Observation) => open.first[role].clone(),
-            (answered, message) => {
-                let text = message.to(role, roles, &open.observations[role], &open.answers());
-                match answered {
-                    None => agent.language.first_history(&roles[role], &text)?,
+        let agent = &self.agents[agent_of_role(self.agents.len(), role)];
+        let history = match (&active.last_answers[role], message) {
+            (None, Message::Observation) => active.first_histories[role].clone(),
+            (last_answer, message) => {
+                let observation = &active.observations[role];
+                let text = message.to(role, roles, observation, &active.answer_texts());
+                match last_answer {
+                    None => agent.codec.first_history(&roles[role], &text)?,
                     Some((history, answer)) => {
                         agent
-                            .language
+                            .codec
                             .next_history(&roles[role], history, answer, &text)?
                     }
                 }
             }
         };
         let new = self.config.max_new_tokens;
-        agent.check_room(&open.episode.task, &roles[role], &history, new)?;
+        agent.check_room(&active.episode.task, &roles[role], &history, new)?;
         Ok(history)
     }
 
     /// Scores the last joint action of every episode.
-    fn score<'b>(&self, open: Vec<Open<'b>>) -> Result<Vec<Open<'b>>, MarlError> {
+    fn score<'b>(
+        &self,
+        active: Vec<ActiveEpisode<'b>>,
+    ) -> Result<Vec<ActiveEpisode<'b>>, MarlError> {
         let roles = self.environment.roles();
-        on_threads(self.environment.concurrency(), open, |mut open| {
-            let answered = open.answered.iter().flatten();
-            let action = JointAction::new(answered.map(|(_, answer)| answer.clone()).collect());
-            let past = &open.episode.turns;
-            let outcome = self.environment.step(open.task, past, &action)?;
-            check_reward(self.environment, open.task, &action, &outcome.reward)?;
-            open.episode.rewards.push(outcome.reward);
-            open.episode.turns.push(Turn {
-                observations: std::mem::take(&mut open.observations),
+        on_threads(self.environment.concurrency(), active, |mut active| {
+            let last_answers = active.last_answers.iter().flatten();
+            let action = JointAction::new(last_answers.map(|(_, answer)| answer.clone()).collect());
+            let past = &active.episode.turns;
+            let outcome = self.environment.step(active.task, past, &action)?;
+            check_reward(self.environment, active.task, &action, &outcome.reward)?;
+            active.episode.rewards.push(outcome.reward);
+            active.episode.turns.push(Turn {
+                observations: std::mem::take(&mut active.observations),
                 action,
             });
             match outcome.next {
-                Next::End => open.continues = false,
+                Next::End => active.continues = false,
                 Next::Continue(observations) => {
-                    let turn = open.episode.turns.len();
-                    check_observations(roles, open.task, turn, &observations)?;
-                    open.observations = observations;
+                    let turn = active.episode.turns.len();
+                    check_observations(roles, active.task, turn, &observations)?;
+                    active.observations = observations;
                 }
             }
-            Ok(open)
+            Ok(active)
         })
     }
 }

@@ -52,23 +52,23 @@ pub enum MarlError {
         /// Tasks of the data set.
         tasks: usize,
     },
-    /// There are more things than there are streams of random numbers.
+    /// A number is too large for the key of a random stream.
     #[error("{number} {what} are more than there are streams of random numbers for")]
     TooMany {
-        /// What they are.
+        /// What is counted.
         what: &'static str,
-        /// How many there are, or the index of one.
+        /// The count, or the index of one of them.
         number: usize,
     },
     /// An episode continues beyond its last turn.
     #[error(
-        "task `{task}`: the environment continues after turn {horizon}, but says with `horizon` that it \
-         has no more turns: let `horizon` give the most turns of an episode, or let `step` end it"
+        "task `{task}`: the environment continues after turn {horizon}, although its `horizon` allows no \
+         more turns: let `horizon` return the most turns of an episode, or let `step` end the episode"
     )]
     BeyondHorizon {
         /// The task.
         task: String,
-        /// The turns that the environment says it has.
+        /// The environment's `horizon`.
         horizon: usize,
     },
     /// A reward has a part that its environment did not announce.
@@ -127,7 +127,7 @@ pub enum MarlError {
         agent: String,
         /// Tokens of the prompt.
         prompt: usize,
-        /// The most tokens of a response.
+        /// The maximum number of tokens of a response.
         new: usize,
         /// Tokens that the context holds.
         max_positions: usize,
@@ -135,13 +135,13 @@ pub enum MarlError {
     /// A divergence has to be measured, but no reference has scored the responses.
     #[error(
         "`kl` measures a divergence from a reference, but no reference has scored the responses: call \
-         `score_references` before, or set `kl: Off`"
+         `score_references` first, or set `kl: Off`"
     )]
     NotScoredByReference,
     /// A response without an advantage cannot be learned from.
     #[error("a response has no advantage: give each sample one before the update")]
     NoAdvantage,
-    /// A history without a value cannot be compared with what followed.
+    /// An advantage needs the value of its history.
     #[error("a history has no value: let a critic give each group one before the update")]
     NoValue,
     /// Rollout and training disagree about the same tokens.
@@ -160,10 +160,10 @@ pub enum MarlError {
         /// The difference allowed.
         tolerance: f64,
     },
-    /// Updates kept failing.
+    /// Too many updates in a row were skipped.
     #[error(
         "agent `{agent}`: {in_a_row} updates in a row were skipped because the loss or gradient \
-         was not finite: lower `learning_rate` or `max_gradient_norm`"
+         was not finite: lower `learning_rate` or `max_grad_norm`"
     )]
     NotFinite {
         /// The agent.
@@ -196,7 +196,7 @@ impl MarlError {
         }
     }
 
-    /// An error of your own algorithm: what failed, and what would help.
+    /// An error of your own algorithm. The message says what failed, and what would help.
     pub fn algorithm(message: impl Into<String>) -> Self {
         Self::Algorithm {
             message: message.into(),

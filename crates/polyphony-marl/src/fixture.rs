@@ -1,4 +1,4 @@
-//! What the unit tests share: agents of the tiny fixture model, and environments of a few lines.
+//! Shared by the unit tests: agents of the tiny fixture model, and environments of a few lines.
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
@@ -14,12 +14,12 @@ use polyphony_model::{ChatTemplate, LanguageModel, ModelFiles, Sampling, Tokeniz
 
 use crate::{
     MarlError,
-    agent::{Agent, Language},
-    algorithm::{Algorithm, AlgorithmSettings, Game},
+    agent::{Agent, TextCodec},
+    algorithm::{Algorithm, AlgorithmSettings, EnvironmentSpec},
     config::{LongPrompts, RolloutWeights, TrainingConfig, Updates},
     rollout::{Rollout, rollout},
     tasks::start_tasks,
-    tree::{JointMode, Tree},
+    tree::{JointMode, SamplingPlan},
 };
 
 /// Tokens that the tiny model's context holds.
@@ -36,7 +36,8 @@ pub(crate) fn tiny_model() -> LanguageModel {
     LanguageModel::load(&files, &Device::flex()).unwrap()
 }
 
-/// The same with room for agents' messages to one another, which are many tokens for this tokenizer.
+/// The same model with a larger context, since this tokenizer turns the agents' messages to one another
+/// into many tokens.
 pub(crate) fn wide_model() -> LanguageModel {
     let mut files = ModelFiles::open(&file("tiny-llama")).unwrap();
     files.config.max_positions = 1024;
@@ -44,28 +45,28 @@ pub(crate) fn wide_model() -> LanguageModel {
 }
 
 /// The tiny tokenizer, `<|im_end|>` as the only stop token, and no template.
-pub(crate) fn plain_language() -> Language {
-    Language {
+pub(crate) fn plain_codec() -> TextCodec {
+    TextCodec {
         tokenizer: Tokenizer::from_file(&file("tiny-chat/tokenizer.json")).unwrap(),
         template: None,
         stop_tokens: vec![2],
     }
 }
 
-/// A template that writes a letter for every role.
+/// A template that writes the first letter of a message's role before the message.
 pub(crate) fn letter_template() -> ChatTemplate {
     let source = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}a:";
     ChatTemplate::new(source, None, &file("letters.jinja")).unwrap()
 }
 
 pub(crate) fn agent(name: &str) -> Agent {
-    Agent::new(name, tiny_model(), Arc::new(plain_language()))
+    Agent::new(name, tiny_model(), Arc::new(plain_codec()))
 }
 
 /// Every weight under its name.
 pub(crate) fn weights(model: &LanguageModel) -> Vec<(String, Vec<f32>)> {
-    let named = model.named_weights().into_iter();
-    named
+    let weights = model.named_weights().into_iter();
+    weights
         .map(|(spec, weight)| (spec.name, weight.into_data().try_into_vec().unwrap()))
         .collect()
 }
@@ -79,7 +80,7 @@ pub(crate) fn weight_bits(model: &LanguageModel) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// The model with one number of one weight (counted in visiting order) changed.
+/// The model with one element of one weight changed. Weights are counted in visiting order.
 pub(crate) fn changed(
     model: &LanguageModel,
     weight: usize,
@@ -93,9 +94,9 @@ pub(crate) fn changed(
     }
     impl<F: Fn(f32) -> f32> ModuleMapper for Changer<F> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let here = self.skip == Some(0);
-            self.skip = self.skip.and_then(|left| left.checked_sub(1));
-            if !here {
+            let is_target = self.skip == Some(0);
+            self.skip = self.skip.and_then(|remaining| remaining.checked_sub(1));
+            if !is_target {
                 return param;
             }
             param.map(|tensor| {
@@ -116,8 +117,7 @@ pub(crate) fn changed(
     model
 }
 
-/// Two roles that are told the task's field `text`, and a reward given by a function of the two
-/// responses.
+/// Two roles that read the task's field `text`, and a reward that is a function of the two responses.
 pub(crate) struct Duet {
     pub(crate) roles: [Role; 2],
     pub(crate) parts: Vec<String>,
@@ -157,9 +157,9 @@ impl Environment for Duet {
     }
 }
 
-/// A game of three turns for as many roles as it has names. At every turn except the last it tells the
-/// agents what was answered, and it ends early after a joint action whose first response has an odd
-/// number of tokens. A turn earns the number of the first role's tokens plus the number of earlier turns.
+/// A game of three turns with one role per name. After each turn except the last, every agent reads how
+/// long its answer was. The game ends early after a joint action whose first response has an odd number
+/// of tokens. A turn earns the number of the first role's tokens plus the number of earlier turns.
 pub(crate) struct Chain {
     pub(crate) roles: Vec<Role>,
     pub(crate) parts: [String; 2],
@@ -172,14 +172,14 @@ impl Chain {
     pub(crate) fn new(names: &[&str]) -> Self {
         Self {
             roles: names.iter().copied().map(Role::new).collect(),
-            parts: ["said", "past"].map(String::from),
+            parts: ["tokens", "past"].map(String::from),
             ends_early: true,
             horizon: const { NonZeroUsize::new(3).unwrap() },
         }
     }
 
     /// What an agent reads after its answer.
-    pub(crate) fn told(past: usize, response: &Response) -> String {
+    pub(crate) fn feedback(past: usize, response: &Response) -> String {
         format!("after {past}: {}", response.tokens.len())
     }
 }
@@ -210,18 +210,19 @@ impl Environment for Chain {
         past: &[Turn],
         action: &JointAction,
     ) -> Result<Outcome, EnvironmentError> {
-        let said = action.responses[0].tokens.len();
-        let reward = Reward::new([("said", said as f64), ("past", past.len() as f64)]);
-        if past.len() == 2 || (self.ends_early && said % 2 == 1) {
+        let tokens = action.responses[0].tokens.len();
+        let reward = Reward::new([("tokens", tokens as f64), ("past", past.len() as f64)]);
+        if past.len() == 2 || (self.ends_early && tokens % 2 == 1) {
             return Ok(Outcome::end(reward));
         }
-        let told = action.responses.iter();
-        let told = told.map(|response| Observation::new(Self::told(past.len(), response)));
-        Ok(Outcome::go_on(reward, told.collect()))
+        let responses = action.responses.iter();
+        let observations =
+            responses.map(|response| Observation::new(Self::feedback(past.len(), response)));
+        Ok(Outcome::continue_with(reward, observations.collect()))
     }
 }
 
-/// The number of each agent's tokens, as parts `one` and `two`.
+/// A reward with the number of each agent's tokens, as the parts `one` and `two`.
 pub(crate) fn lengths(action: &JointAction) -> Reward {
     let [one, two] = [0, 1].map(|agent| action.responses[agent].tokens.len() as f64);
     Reward::new([("one", one), ("two", two)])
@@ -232,8 +233,8 @@ pub(crate) fn task(id: &str, text: &str) -> Task {
 }
 
 /// Aligned joint actions.
-pub(crate) fn tree(samples: usize) -> Tree {
-    Tree {
+pub(crate) fn plan(samples: usize) -> SamplingPlan {
+    SamplingPlan {
         samples,
         joint_mode: JointMode::Aligned,
         termination_threshold: None,
@@ -258,12 +259,12 @@ pub(crate) fn play_some(
     agents: &[Agent],
     environment: &dyn Environment,
     (tasks, indices): (&[Task], &[usize]),
-    tree: &Tree,
+    plan: &SamplingPlan,
     config: &TrainingConfig,
 ) -> Result<Rollout, MarlError> {
     let started = start_tasks(agents, environment, tasks.to_vec(), config)?;
     let batch = started.batch(indices);
-    rollout(agents, environment, batch, tree, config, 0, &mut |_| ())
+    rollout(agents, environment, batch, plan, config, 0, &mut |_| ())
 }
 
 /// Plays all tasks in the first step of a run.
@@ -271,19 +272,19 @@ pub(crate) fn play(
     agents: &[Agent],
     environment: &dyn Environment,
     tasks: &[Task],
-    tree: &Tree,
+    plan: &SamplingPlan,
     config: &TrainingConfig,
 ) -> Result<Rollout, MarlError> {
     let all: Vec<usize> = (0..tasks.len()).collect();
-    play_some(agents, environment, (tasks, &all), tree, config)
+    play_some(agents, environment, (tasks, &all), plan, config)
 }
 
-/// An algorithm for a team and its game.
+/// Builds an algorithm for a team and its environment.
 pub(crate) fn built(
     settings: &dyn AlgorithmSettings,
     agents: &[Agent],
     environment: &dyn Environment,
     config: &TrainingConfig,
 ) -> Result<Box<dyn Algorithm>, MarlError> {
-    settings.build(agents, &Game::of(environment), config)
+    settings.build(agents, &EnvironmentSpec::of(environment), config)
 }

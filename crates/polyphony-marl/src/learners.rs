@@ -1,5 +1,5 @@
-//! What a team learns with: one learner per agent, the update that all algorithms with a policy loss have
-//! in common, and the learners' part of a checkpoint.
+//! The learners of a team, one per agent: the update that all algorithms with a policy loss share, and the
+//! learners' part of a checkpoint.
 
 use polyphony_episode::Metric;
 use polyphony_model::{ModelError, TensorSpec};
@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     MarlError,
-    agent::{Agent, player, roles_of},
-    algorithm::{AlgorithmState, Game, Progress, StepContext},
+    agent::{Agent, agent_of_role, roles_of},
+    algorithm::{AlgorithmState, EnvironmentSpec, Progress, StepContext},
     metrics::update_metrics,
     policy_loss::PolicyLoss,
     policy_update::{PolicyUpdate, update_policy},
@@ -29,11 +29,11 @@ impl Learners {
     }
 
     /// Adds the groups of a rollout to the buffers of the agents that sampled them.
-    pub fn collect(&mut self, rollout: &Rollout, game: &Game) {
-        let (team, roles) = (self.0.len(), game.roles.len());
+    pub fn collect(&mut self, rollout: &Rollout, spec: &EnvironmentSpec) {
+        let (team_size, roles) = (self.0.len(), spec.roles.len());
         for (index, learner) in self.0.iter_mut().enumerate() {
-            let played: Vec<usize> = roles_of(index, team, roles).collect();
-            let groups = rollout.groups_of(&played).into_iter();
+            let agent_roles: Vec<usize> = roles_of(index, team_size, roles).collect();
+            let groups = rollout.groups_of(&agent_roles).into_iter();
             learner.buffer.extend(groups.cloned());
         }
     }
@@ -51,60 +51,62 @@ impl Learners {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        self.collect(rollout, step.game);
-        let (team, roles) = (agents.len(), &step.game.roles);
+        self.collect(rollout, step.spec);
+        let (team_size, roles) = (agents.len(), &step.spec.roles);
         let updates = update_each(agents, &mut self.0, on_progress, |index, agent, learner| {
-            let played = roles_of(index, team, roles.len()).count();
-            let update = PolicyUpdate::new(index, agent, played, step);
-            match update.take_due(learner) {
+            let agent_roles = roles_of(index, team_size, roles.len()).count();
+            let update = PolicyUpdate::new(index, agent, agent_roles, step);
+            match update.take_if_full(learner) {
                 Some(groups) => update_policy(agent, learner, &groups, loss, &update),
-                None => Ok((update.waiting(), None)),
+                None => Ok((update.empty_report(), None)),
             }
         })?;
-        let of_roles = roles.iter().enumerate().flat_map(|(role, name)| {
-            let (report, shift) = &updates[player(team, role)];
-            update_metrics(name, report, shift.as_ref())
+        let metrics = roles.iter().enumerate().flat_map(|(role, name)| {
+            let (report, policy_stats) = &updates[agent_of_role(team_size, role)];
+            update_metrics(name, report, policy_stats.as_ref())
         });
-        Ok(of_roles.collect())
+        Ok(metrics.collect())
     }
 
-    /// The state of the learners, and of `more` that an algorithm keeps besides tensors.
+    /// The state of the learners, together with `extra`: whatever else the algorithm keeps besides tensors.
     ///
     /// # Errors
     /// If it cannot be written as RON.
     pub fn state(
         &self,
         agents: &[Agent],
-        more: &impl Serialize,
+        extra: &impl Serialize,
     ) -> Result<AlgorithmState, MarlError> {
         let learners = agents.iter().zip(&self.0);
-        let states = learners.clone().map(|(agent, own)| own.state(agent));
+        let states = learners
+            .clone()
+            .map(|(agent, learner)| learner.state(agent));
         let states: Vec<LearnerState> = states.collect();
-        let tensors = learners.flat_map(|(agent, own)| own.tensors(agent));
-        AlgorithmState::new(&(states, more), tensors.collect())
+        let tensors = learners.flat_map(|(agent, learner)| learner.tensors(agent));
+        AlgorithmState::new(&(states, extra), tensors.collect())
     }
 
-    /// The learners of a saved [state](Learners::state), and what the algorithm kept besides. `read`
+    /// The learners of a saved [state](Learners::state), and the `extra` that was saved with them. `read`
     /// returns the values of a tensor.
     ///
     /// # Errors
     /// If the state belongs to another team or model, or a tensor cannot be read.
-    pub fn restored<T: DeserializeOwned>(
+    pub fn from_state<T: DeserializeOwned>(
         agents: &[Agent],
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(Self, T), MarlError> {
-        let (states, more): (Vec<LearnerState>, T) = AlgorithmState::read(values)?;
+        let (states, extra): (Vec<LearnerState>, T) = AlgorithmState::read(values)?;
         if states.len() != agents.len() {
             return Err(MarlError::state(format!(
-                "it is that of {} agents, but the team has {}",
+                "it is the state of {} agents, but the team has {}",
                 states.len(),
                 agents.len()
             )));
         }
         let learners = agents.iter().zip(states);
-        let learners = learners.map(|(agent, state)| Learner::restored(agent, state, read));
-        Ok((Self(learners.collect::<Result<_, _>>()?), more))
+        let learners = learners.map(|(agent, state)| Learner::from_state(agent, state, read));
+        Ok((Self(learners.collect::<Result<_, _>>()?), extra))
     }
 
     /// The number of gradient steps of all agents together.

@@ -1,22 +1,22 @@
 //! Multi-agent reinforcement learning for language models: MAGRPO and its relatives, and the trait
 //! that any other algorithm implements.
 //!
-//! Each [`Agent`] keeps its own weights and sees only its own conversation; a reward scores what all of
-//! them answer. This crate knows how a team learns from such rewards. It must not know any concrete
-//! environment, recipes or files.
+//! Each [`Agent`] keeps its own weights and sees only its own conversation; a reward scores the answers
+//! of all agents together. This crate knows how a team learns from such rewards. It must not know any
+//! concrete environment, recipes or files.
 //!
-//! Start reading at [`train_step`]: it is one step from top to bottom. How to learn is up to an
-//! [`Algorithm`], such as [`Magrpo`]. If you write another one, these are the parts that MAGRPO is made
-//! of: [`rollout()`], [`returns`], [`credits`], [`advantages`], [`PolicyLoss`], [`score_references`],
+//! Start reading at [`train_step`], which shows one step from top to bottom. An [`Algorithm`], such as
+//! [`Magrpo`], decides how the team learns. If you write another one, you can reuse the parts of MAGRPO:
+//! [`rollout()`], [`returns`], [`credits`], [`advantages`], [`PolicyLoss`], [`score_references`],
 //! [`Learners`], [`gradient_step`], [`AdamW`].
 //!
 //! ```
 //! use polyphony_marl::{AdvantageScale, Baseline, advantages};
 //!
 //! let credits = [1.0, 2.0, 6.0];
-//! let of = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
-//! assert_eq!(of(Baseline::GroupMean), [-2.0, -1.0, 3.0]);
-//! assert_eq!(of(Baseline::LeaveOneOut), [-3.0, -1.5, 4.5]);
+//! let unscaled = |baseline| advantages(&credits, baseline, AdvantageScale::Unscaled);
+//! assert_eq!(unscaled(Baseline::GroupMean), [-2.0, -1.0, 3.0]);
+//! assert_eq!(unscaled(Baseline::LeaveOneOut), [-3.0, -1.5, 4.5]);
 //! ```
 
 mod actor_critic;
@@ -50,21 +50,21 @@ mod tree;
 mod update;
 
 pub use actor_critic::{HeadShape, IndependentActorCritic, value_loss};
-pub use adamw::{AdamW, StepSize, SteppedWeight};
+pub use adamw::{AdamW, StepSize, WeightSteps};
 pub use advantage::{AdvantageScale, Baseline, advantages, are_zero};
-pub use agent::{Agent, Language, player, roles_of};
+pub use agent::{Agent, TextCodec, agent_of_role, roles_of};
 pub use algorithm::{
-    AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputePlace, Game,
-    Need, Progress, StepContext,
+    AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice,
+    EnvironmentSpec, Need, Progress, StepContext,
 };
-pub use config::{ConfigError, LongPrompts, RolloutWeights, Schedule, TrainingConfig, Updates};
+pub use config::{ConfigError, LongPrompts, LrSchedule, RolloutWeights, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
 pub use learners::Learners;
 pub use magrpo::Magrpo;
 pub use metrics::update_metrics;
 pub use policy_loss::{
-    Aggregation, Kl, Objective, PolicyLoss, PolicyShift, TokenLogprobs, TokenTerm,
+    Aggregation, Kl, Objective, PolicyLoss, PolicyStats, TokenLogprobs, TokenTerm,
 };
 pub use policy_update::{PolicyUpdate, update_policy};
 pub use protocol::{Message, Order, Protocol, Round};
@@ -73,13 +73,14 @@ pub use returns::{Credit, credits, penalized_returns, returns, role_returns};
 pub use rollout::{NodeLine, Rollout, rollout};
 pub use state::LearnerState;
 pub use step::{Step, train_step};
-pub use stream::{EVALUATION_STEP, Place};
+pub use stream::{EVALUATION_STEP, StreamId};
 pub use tasks::{Batch, StartedTasks, start_tasks};
 pub use team::update_each;
 pub use tree::{
-    AgentGroup, Branch, History, JointMode, MOST_JOINT_ACTIONS, MOST_SAMPLES, Node, Sample, Tree,
+    AgentGroup, Branch, History, JointMode, MAX_JOINT_ACTIONS, MAX_SAMPLES, Node, Sample,
+    SamplingPlan,
 };
 pub use update::{
-    GroupLoss, GroupScores, Learner, States, StepOutcome, StepSettings, UpdateReport, check_idle,
-    gradient_step, minibatches,
+    GradientStepConfig, GroupLoss, GroupScores, HiddenStates, Learner, StepOutcome, UpdateReport,
+    compare_if_all_idle, gradient_step, minibatches,
 };

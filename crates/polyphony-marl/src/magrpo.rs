@@ -1,30 +1,34 @@
 //! MAGRPO: Multi-Agent Group Relative Policy Optimization, and its relatives.
 //!
 //! Source: "LLM Collaboration With Multi-Agent Reinforcement Learning", AAAI 2026, arXiv 2508.04652;
-//! the authors' code is PyPI `comlrl`. With one agent it is GRPO (arXiv 2402.03300), and without a scale
-//! Dr. GRPO (arXiv 2503.20783). In reading order, for agent `i` and its `G` responses `a_g` at a node:
+//! the authors' code is PyPI `comlrl`. With one agent, MAGRPO is GRPO (arXiv 2402.03300). If advantages are
+//! also not divided by the standard deviation, it is Dr. GRPO (arXiv 2503.20783).
 //!
-//! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, of the rewards that
-//!    the agent's role earns; with `kl: Reward`, less `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` of its own response.
+//! In reading order, for agent `i` and its `G` responses `a_g` at a node:
+//!
+//! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, where `r` are the
+//!    rewards of the agent's role. With `kl: Reward`, `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` over the agent's own
+//!    response is subtracted from each reward.
 //! 2. Credit: `c_g` = mean (or sum) of `R^(j)` over the joint actions that contain `a_g`.
 //! 3. Advantage: `A_g = (c_g − b) / s`, with `b` the group's mean (MAGRPO), the mean of the others
 //!    (MARLOO), the maximum (MAReMax) or 0 (MAREINFORCE), and `s` 1 or the standard deviation.
-//! 4. Loss: `L = − mean over responses of A_g · Σ_τ ℓ_τ`, or clipped as in PPO, and what [`PolicyLoss`]
-//!    adds; `ℓ` from logits divided by the sampling temperature, in 32-bit floats.
+//! 4. Loss: `L = − mean over responses of A_g · Σ_τ ℓ_τ`, or clipped as in PPO, with the options of
+//!    [`PolicyLoss`]. `ℓ` comes from logits divided by the sampling temperature, in 32-bit floats.
 //! 5. Update: AdamW, per agent, from its buffer in minibatches.
 //!
-//! What departs from the authors' code, and why:
+//! Departures from the authors' code, and why:
 //!
-//! - Normalizing only divides. The authors subtract the mean a second time, which makes MARLOO and
-//!   MAReMax the same as MAGRPO.
+//! - Normalizing only divides. The authors subtract the mean a second time, which turns the three relatives
+//!   into MAGRPO.
 //! - Advantages are normalized within a group, never over different tasks, whose rewards have different
 //!   scales.
 //! - The end-of-sequence token is trained, so that agents learn when to stop.
-//! - Log-probabilities are those of the distribution that was sampled from, so that the gradient is that
-//!   of the policy that acted.
+//! - Log-probabilities are those at the sampling temperature, so that the gradient belongs to the policy that
+//!   acted.
 //! - An update whose loss is not finite is skipped and counted. The authors replace the loss with 0.1.
-//! - There is no weight decay unless it is asked for.
-//! - Samples that are older than the weights need the clipped objective, whose ratio corrects for it.
+//! - Weight decay is off by default.
+//! - Several passes over the same samples need the clipped objective. Its ratio corrects for samples that
+//!   older weights drew.
 //!
 //! `docs/parity.md` has the whole list.
 
@@ -37,8 +41,8 @@ use crate::{
     advantage::{AdvantageScale, Baseline, advantages},
     agent::Agent,
     algorithm::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, Game, Need,
-        Progress, StepContext,
+        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
+        Need, Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, check, fraction, positive},
     learners::Learners,
@@ -46,16 +50,16 @@ use crate::{
     reference::{references, score_references},
     returns::{Credit, credits, penalized_returns, role_returns},
     rollout::Rollout,
-    tree::{JointMode, MOST_SAMPLES, Node, Tree},
+    tree::{JointMode, MAX_SAMPLES, Node, SamplingPlan},
 };
 
-/// MAGRPO and its relatives: what is sampled and what is maximized.
+/// The settings of MAGRPO and its relatives: what is sampled and what is maximized.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Magrpo {
     /// Responses that each agent samples at a node, `G`.
     pub samples: usize,
-    /// How they are combined.
+    /// How the agents' responses are combined into joint actions.
     pub joint_mode: JointMode,
     /// How the returns of the joint actions that contain a response are combined into its credit.
     pub credit: Credit,
@@ -73,7 +77,7 @@ pub struct Magrpo {
     pub kl: Kl,
     /// How token terms are summed up.
     pub aggregation: Aggregation,
-    /// Leaves responses that the length limit cut out of the loss.
+    /// Excludes truncated responses, those that the length limit cut off, from the loss.
     pub mask_truncated: bool,
 }
 
@@ -129,10 +133,10 @@ impl AlgorithmSettings for Magrpo {
             _ => 2,
         };
         check(
-            (least..=MOST_SAMPLES).contains(&self.samples),
+            (least..=MAX_SAMPLES).contains(&self.samples),
             "samples",
             self.samples,
-            "from 2 to 4096, since a response is judged against the others of its group (1 only \
+            "from 2 to 4096, since a response is compared with the others of its group (1 only \
              with `baseline: Zero`)",
         )?;
         fraction("discount", self.discount)?;
@@ -151,8 +155,8 @@ impl AlgorithmSettings for Magrpo {
         self.policy_loss().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
-        AlgorithmSettings::tree(self).validate_for(game.roles.len(), game.horizon)
+    fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
+        AlgorithmSettings::sampling_plan(self).validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, roles: usize) -> String {
@@ -166,8 +170,8 @@ impl AlgorithmSettings for Magrpo {
         name.to_owned()
     }
 
-    fn tree(&self) -> Tree {
-        Tree {
+    fn sampling_plan(&self) -> SamplingPlan {
+        SamplingPlan {
             samples: self.samples,
             joint_mode: self.joint_mode,
             termination_threshold: self.termination_threshold,
@@ -187,13 +191,13 @@ impl AlgorithmSettings for Magrpo {
     fn build(
         &self,
         agents: &[Agent],
-        game: &Game,
+        spec: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         config.validate()?;
         self.validate(config)?;
-        self.validate_for(game)?;
-        Ok(Box::new(Training {
+        self.validate_for(spec)?;
+        Ok(Box::new(Trainer {
             settings: self.clone(),
             references: match self.kl {
                 Kl::Off => Vec::new(),
@@ -205,16 +209,16 @@ impl AlgorithmSettings for Magrpo {
 }
 
 /// MAGRPO while it trains a team.
-struct Training {
+struct Trainer {
     settings: Magrpo,
     /// One per agent; empty if no divergence is measured.
     references: Vec<LanguageModel>,
     learners: Learners,
 }
 
-impl Algorithm for Training {
-    fn tree(&self) -> Tree {
-        AlgorithmSettings::tree(&self.settings)
+impl Algorithm for Trainer {
+    fn sampling_plan(&self) -> SamplingPlan {
+        AlgorithmSettings::sampling_plan(&self.settings)
     }
 
     fn learn(
@@ -241,7 +245,7 @@ impl Algorithm for Training {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        (self.learners, ()) = Learners::restored(agents, values, read)?;
+        (self.learners, ()) = Learners::from_state(agents, values, read)?;
         Ok(())
     }
 

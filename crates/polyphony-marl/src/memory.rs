@@ -1,57 +1,59 @@
-//! The memory that updates need, whatever the algorithm.
+//! The memory that updates need, independent of the algorithm.
 
 use polyphony_model::AttentionScores;
 
 use crate::{
-    algorithm::{AgentPlan, AlgorithmMemory, ComputePlace, Need},
+    algorithm::{AgentPlan, AlgorithmMemory, ComputeDevice, Need},
     config::TrainingConfig,
 };
 
 /// Bytes of a 32-bit float.
-pub(crate) const NUMBER: u64 = 4;
+pub(crate) const FLOAT_BYTES: u64 = 4;
 
 impl AgentPlan {
-    /// How many numbers the weights that learn consist of.
-    pub fn learning_weights(&self) -> u64 {
+    /// The number of trainable parameters.
+    pub fn trainable_parameters(&self) -> u64 {
         match &self.lora {
-            None => self.model.weights(),
-            Some(lora) => self.model.adapter_weights(lora),
+            None => self.model.weight_count(),
+            Some(lora) => self.model.adapter_weight_count(lora),
         }
     }
 
     /// What an update by [`gradient_step`](crate::gradient_step) needs from groups of this many
     /// responses: the optimizer's moments, gradients and activations.
     pub fn update_memory(&self, samples: usize, config: &TrainingConfig) -> AlgorithmMemory {
-        let learning = self.learning_weights();
-        // The groups of a minibatch are differentiated one after the other, and their gradients added up.
-        let sums = match config.updates.minibatch * self.roles {
+        let parameters = self.trainable_parameters();
+        // The groups of a minibatch are differentiated one after the other. From the second group on, the
+        // gradients of the group and the sum of all earlier ones are in memory together.
+        let gradient_copies = match config.updates.minibatch * self.roles {
             0 | 1 => 1,
             _ => 2,
         };
-        let scores = match self.place {
-            ComputePlace::Processor => AttentionScores::Recomputed,
-            ComputePlace::Gpu => AttentionScores::Kept,
+        let scores = match self.device {
+            ComputeDevice::Cpu => AttentionScores::Recomputed,
+            ComputeDevice::Gpu => AttentionScores::Stored,
         };
         let activations = self.history.map_or(0, |history| {
             let tokens = history + samples * config.max_new_tokens;
-            let kept = config.updates.activations;
-            self.model.activation_bytes(tokens, kept, scores)
+            let activations = config.updates.activations;
+            self.model.activation_bytes(tokens, activations, scores)
         });
         AlgorithmMemory {
-            lasting: vec![Need::new("optimizer", 2 * learning * NUMBER)],
-            passing: vec![
-                Need::new("gradients", sums * learning * NUMBER),
+            lasting: vec![Need::new("optimizer", 2 * parameters * FLOAT_BYTES)],
+            temporary: vec![
+                Need::new("gradients", gradient_copies * parameters * FLOAT_BYTES),
                 Need::new("activations", activations),
             ],
         }
     }
 
-    /// The bytes of a reference, the policy that the agent starts from. None for adapters, whose frozen
-    /// weights already are the reference, or if an earlier agent starts from the same model.
+    /// The bytes of a reference, the policy that the agent starts from. They are 0 for adapters, whose frozen
+    /// base weights already are the reference. They are also 0 if an earlier agent starts from the same
+    /// model, since both share one reference.
     pub fn reference_bytes(&self) -> u64 {
         match (&self.lora, self.shares_start) {
             (Some(_), _) | (None, true) => 0,
-            (None, false) => self.model.weights() * NUMBER,
+            (None, false) => self.model.weight_count() * FLOAT_BYTES,
         }
     }
 }

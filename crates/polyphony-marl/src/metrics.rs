@@ -1,20 +1,20 @@
-//! The figures of a step: what was earned and how the agents answered, whatever the algorithm.
-//! `docs/metrics.md` has each one's formula.
+//! The metrics of a step that do not depend on the algorithm: what the joint actions earned, and what the
+//! responses were like. `docs/metrics.md` has a formula for each.
 
 use polyphony_episode::{Environment, Metric, MetricKey};
 
 use crate::{
     advantage::{are_zero, standard_deviation},
-    policy_loss::PolicyShift,
+    policy_loss::PolicyStats,
     returns::{returns, role_returns},
     rollout::Rollout,
-    tree::{AgentGroup, Node, Sample, Tree},
+    tree::{AgentGroup, Node, Sample, SamplingPlan},
     update::UpdateReport,
 };
 
 const REWARD: &str = "reward";
 
-/// The arithmetic mean; NaN for no values, which is written as null.
+/// The arithmetic mean. Without values it is NaN, which files show as null.
 pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let values: Vec<f64> = values.into_iter().collect();
     values.iter().sum::<f64>() / values.len() as f64
@@ -27,25 +27,25 @@ fn mean_return<'a>(nodes: impl IntoIterator<Item = &'a Node>, discount: f64) -> 
 
 /// The nodes of each turn, for as many turns as the environment has.
 fn by_turn<'a>(environment: &dyn Environment, nodes: &[&'a Node]) -> Vec<Vec<&'a Node>> {
-    let at = |turn| nodes.iter().copied().filter(move |node| node.turn == turn);
+    let nodes_at = |turn| nodes.iter().copied().filter(move |node| node.turn == turn);
     let turns = 0..environment.horizon().get();
-    turns.map(|turn| at(turn).collect()).collect()
+    turns.map(|turn| nodes_at(turn).collect()).collect()
 }
 
 /// What the joint actions earned, and how much was sampled.
 pub(crate) fn reward_metrics(
     environment: &dyn Environment,
     rollout: &Rollout,
-    tree: &Tree,
+    plan: &SamplingPlan,
 ) -> Vec<Metric> {
     let turns = by_turn(environment, &rollout.all_nodes());
     let mut metrics = vec![Metric::new(
         MetricKey::new("return"),
-        mean_return(turns[0].iter().copied(), tree.discount),
+        mean_return(turns[0].iter().copied(), plan.discount),
         REWARD,
         "Mean return of the joint actions",
     )];
-    metrics.extend(parts(
+    metrics.extend(part_metrics(
         environment,
         &turns[0],
         None,
@@ -62,11 +62,11 @@ pub(crate) fn reward_metrics(
             ));
             metrics.push(Metric::new(
                 MetricKey::new("return").at_turn(turn),
-                mean_return(nodes.iter().copied(), tree.discount),
+                mean_return(nodes.iter().copied(), plan.discount),
                 REWARD,
                 "Mean return of the joint actions of this turn",
             ));
-            metrics.extend(parts(
+            metrics.extend(part_metrics(
                 environment,
                 nodes,
                 None,
@@ -77,8 +77,8 @@ pub(crate) fn reward_metrics(
     }
     metrics.extend([
         Metric::new(
-            MetricKey::new("sampled_tokens"),
-            rollout.sampled_tokens(),
+            MetricKey::new("completion_tokens"),
+            rollout.completion_tokens(),
             "tokens",
             "Tokens in the responses of all agents",
         ),
@@ -92,15 +92,15 @@ pub(crate) fn reward_metrics(
             MetricKey::new("cut_episodes"),
             rollout.cut_episodes,
             "joint actions",
-            "Joint actions that would have gone on, had the next prompt fitted",
+            "Joint actions after which the episode was cut because the next prompt did not fit",
         ),
     ]);
     metrics
 }
 
-/// The mean of each part of the reward over all joint actions of the given nodes, for one role or all of
-/// them. A joint action without a part counts as 0; NaN if there are no joint actions.
-fn parts<'a>(
+/// The mean of each part of the reward over all joint actions of the given nodes, for one role or for the
+/// whole team. A joint action without a part counts as 0; NaN if there are no joint actions.
+fn part_metrics<'a>(
     environment: &'a dyn Environment,
     nodes: &'a [&Node],
     role: Option<usize>,
@@ -118,61 +118,61 @@ fn parts<'a>(
     })
 }
 
-/// Whether each role has a reward of its own.
-fn has_own_rewards(nodes: &[&Node]) -> bool {
+/// Whether each role has its own reward.
+fn has_rewards_per_role(nodes: &[&Node]) -> bool {
     let mut branches = nodes.iter().flat_map(|node| &node.branches);
-    branches.any(|branch| branch.reward.roles().is_some())
+    branches.any(|branch| branch.reward.role_count().is_some())
 }
 
-/// The figures of what each role earned and answered.
+/// For each role, the metrics of what it earned and answered.
 pub(crate) fn role_metrics(
     environment: &dyn Environment,
     rollout: &Rollout,
-    tree: &Tree,
+    plan: &SamplingPlan,
 ) -> Vec<Vec<Metric>> {
-    let all = rollout.all_nodes();
-    let turns = by_turn(environment, &all);
-    let has_own_rewards = has_own_rewards(&all);
+    let all_nodes = rollout.all_nodes();
+    let turns = by_turn(environment, &all_nodes);
+    let has_rewards_per_role = has_rewards_per_role(&all_nodes);
     let roles = environment.roles().iter().enumerate();
-    let of_role = roles.map(|(role, named)| {
-        let key = |name| MetricKey::new(name).of_role(&named.name);
+    let by_role = roles.map(|(index, role)| {
+        let key = |name| MetricKey::new(name).of_role(&role.name);
         let mut metrics = Vec::new();
-        if has_own_rewards {
-            metrics.extend(own_rewards(environment, role, &turns, tree));
+        if has_rewards_per_role {
+            metrics.extend(role_rewards(environment, index, &turns, plan));
         }
-        metrics.extend(answers(role, &all, &key, Wording::Overall));
+        metrics.extend(response_metrics(index, &all_nodes, &key, Scope::AllTurns));
         if turns.len() > 1 {
             for (turn, nodes) in (1..).zip(&turns) {
                 let key = |name| key(name).at_turn(turn);
-                metrics.extend(answers(role, nodes, &key, Wording::Turn));
+                metrics.extend(response_metrics(index, nodes, &key, Scope::OneTurn));
             }
         }
         metrics
     });
-    of_role.collect()
+    by_role.collect()
 }
 
-/// What one role earned, if each has a reward of its own.
-fn own_rewards(
+/// What one role earned, if each role has its own reward.
+fn role_rewards(
     environment: &dyn Environment,
     role: usize,
     turns: &[Vec<&Node>],
-    tree: &Tree,
+    plan: &SamplingPlan,
 ) -> Vec<Metric> {
     let name = &environment.roles()[role].name;
-    let own_return = |nodes: &[&Node]| {
+    let mean_role_return = |nodes: &[&Node]| {
         let returns = nodes
             .iter()
-            .flat_map(|node| role_returns(node, role, tree.discount));
+            .flat_map(|node| role_returns(node, role, plan.discount));
         mean(returns)
     };
     let mut metrics = vec![Metric::new(
         MetricKey::new("return").of_role(name),
-        own_return(&turns[0]),
+        mean_role_return(&turns[0]),
         REWARD,
         "Mean return of the joint actions for this role",
     )];
-    metrics.extend(parts(
+    metrics.extend(part_metrics(
         environment,
         &turns[0],
         Some(role),
@@ -183,11 +183,11 @@ fn own_rewards(
         for (turn, nodes) in (1..).zip(turns) {
             metrics.push(Metric::new(
                 MetricKey::new("return").of_role(name).at_turn(turn),
-                own_return(nodes),
+                mean_role_return(nodes),
                 REWARD,
                 "Mean return of the joint actions of this turn for this role",
             ));
-            metrics.extend(parts(
+            metrics.extend(part_metrics(
                 environment,
                 nodes,
                 Some(role),
@@ -199,53 +199,53 @@ fn own_rewards(
     metrics
 }
 
-/// Whether figures cover all turns or only one.
+/// Whether metrics cover all turns or only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wording {
-    Overall,
-    Turn,
+enum Scope {
+    AllTurns,
+    OneTurn,
 }
 
-/// What a role's responses were like. Figures about advantages are included if the algorithm has assigned
-/// them.
-fn answers(
+/// What a role's responses were like. Metrics about advantages are included if the algorithm has assigned
+/// advantages.
+fn response_metrics(
     role: usize,
     nodes: &[&Node],
     key: &dyn Fn(&'static str) -> MetricKey,
-    wording: Wording,
+    scope: Scope,
 ) -> Vec<Metric> {
     let groups: Vec<&AgentGroup> = nodes.iter().map(|node| &node.groups[role]).collect();
     let samples: Vec<&Sample> = groups.iter().flat_map(|group| &group.samples).collect();
     let advantages: Option<Vec<Vec<f64>>> = groups.iter().map(|group| group.advantages()).collect();
     let logprobs = samples.iter().flat_map(|sample| &sample.logprobs);
     let metric = |name, value: f64, unit, [overall, turn]: [&'static str; 2]| {
-        let meaning = match wording {
-            Wording::Overall => overall,
-            Wording::Turn => turn,
+        let meaning = match scope {
+            Scope::AllTurns => overall,
+            Scope::OneTurn => turn,
         };
         Metric::new(key(name), value, unit, meaning)
     };
     let mut metrics = Vec::new();
     if let Some(advantages) = advantages {
         metrics.push(metric(
-            "advantage_spread",
+            "advantage_std",
             mean(advantages.iter().map(|group| standard_deviation(group))),
             REWARD,
             [
-                "Mean standard deviation of a group's advantages: what there is to learn from",
+                "Mean standard deviation of a group's advantages: how much there is to learn from",
                 "Mean standard deviation of a group's advantages at this turn",
             ],
         ));
         metrics.push(metric(
-            "zero_advantage_share",
+            "zero_advantage_fraction",
             mean(
                 advantages
                     .iter()
                     .map(|group| f64::from(u8::from(are_zero(group)))),
             ),
-            "share",
+            "fraction",
             [
-                "Groups without anything to learn from, since all their advantages are 0",
+                "Groups that give no policy gradient, because all their advantages are 0",
                 "Groups of this turn whose advantages are all 0",
             ],
         ));
@@ -253,15 +253,19 @@ fn answers(
     metrics.push(metric(
         "entropy",
         -mean(logprobs.map(|&logprob| f64::from(logprob))),
-        "nats a token",
+        "nats/token",
         [
-            "How undecided the agent is, estimated from the tokens that it sampled",
-            "How undecided the agent is at this turn",
+            "Entropy of the policy, estimated from the tokens that it sampled",
+            "Entropy of the policy at this turn",
         ],
     ));
     metrics.push(metric(
-        "response_tokens",
-        mean(samples.iter().map(|own| own.response.tokens.len() as f64)),
+        "completion_length",
+        mean(
+            samples
+                .iter()
+                .map(|sample| sample.response.tokens.len() as f64),
+        ),
         "tokens",
         [
             "Mean length of a response",
@@ -269,13 +273,13 @@ fn answers(
         ],
     ));
     metrics.push(metric(
-        "truncated_share",
+        "truncated_fraction",
         mean(
             samples
                 .iter()
-                .map(|own| f64::from(u8::from(own.is_truncated()))),
+                .map(|sample| f64::from(u8::from(sample.is_truncated()))),
         ),
-        "share",
+        "fraction",
         [
             "Responses that the length limit cut",
             "Responses of this turn that the length limit cut",
@@ -284,11 +288,11 @@ fn answers(
     metrics
 }
 
-/// What an update did, as the figures of the role that its agent plays.
+/// The metrics of one agent's update, under the name of a role that the agent plays.
 pub fn update_metrics(
     role: &str,
     report: &UpdateReport,
-    shift: Option<&PolicyShift>,
+    policy_stats: Option<&PolicyStats>,
 ) -> Vec<Metric> {
     let key = |name| MetricKey::new(name).of_role(role);
     vec![
@@ -299,8 +303,8 @@ pub fn update_metrics(
             "Gradient steps taken",
         ),
         Metric::new(
-            key("gradient_norm"),
-            report.gradient_norm,
+            key("grad_norm"),
+            report.grad_norm,
             "",
             "Largest norm of a gradient before clipping",
         ),
@@ -317,62 +321,69 @@ pub fn update_metrics(
             "Groups that the update left out",
         ),
         Metric::new(
-            key("refused_updates"),
+            key("skipped_updates"),
             report.skipped,
             "steps",
-            "Gradient steps refused because something was not finite",
+            "Gradient steps skipped because the loss or the gradient was not finite",
         ),
         Metric::new(
             key("logprob_gap"),
             report.logprob_gap,
             "nats",
-            "Largest difference of a token's log-probability between rollout and training, which should be rounding alone",
+            "Largest difference of a token's log-probability between rollout and training, which should be only rounding",
         ),
         Metric::new(
             key("ratio"),
-            shift.map(|shift| shift.ratio),
+            policy_stats.map(|stats| stats.ratio),
             "",
             "Mean ratio of a token's probability in training to that at rollout",
         ),
         Metric::new(
-            key("clipped_share"),
-            shift.map(|shift| shift.clipped_fraction),
-            "share",
-            "Tokens that the clipped objective held back",
+            key("approx_kl"),
+            policy_stats.map(|stats| stats.approx_kl),
+            "nats/token",
+            "Divergence of the policy that sampled from the trained one, estimated from the sampled tokens",
+        ),
+        Metric::new(
+            key("clip_fraction"),
+            policy_stats.map(|stats| stats.clip_fraction),
+            "fraction",
+            "Tokens that the objective clipped",
         ),
         Metric::new(
             key("kl"),
-            shift.and_then(|shift| shift.kl),
-            "nats a token",
+            policy_stats.and_then(|stats| stats.kl),
+            "nats/token",
             "Divergence from the reference, estimated from the tokens that were sampled",
         ),
     ]
 }
 
-/// All figures in the order in which they are written: those of the team, then those of each role, from
-/// its answers and from the algorithm, and finally those that depend on clocks.
-pub(crate) fn joined(
-    of_team: Vec<Metric>,
-    of_roles: Vec<Vec<Metric>>,
-    learned: Vec<Metric>,
+/// All metrics in the order in which they are written: first those of the team, then those of each role
+/// (of its responses, then of the algorithm), and finally those that depend on clocks.
+pub(crate) fn merge_metrics(
+    team: Vec<Metric>,
+    roles: Vec<Vec<Metric>>,
+    algorithm: Vec<Metric>,
     timing: Vec<Metric>,
 ) -> Vec<Metric> {
-    let (timed, learned): (Vec<_>, Vec<_>) = learned
+    let (algorithm_timing, algorithm): (Vec<_>, Vec<_>) = algorithm
         .into_iter()
         .partition(|metric| metric.key.is_timing());
-    let (by_role, by_team): (Vec<_>, Vec<_>) = learned
+    let (mut algorithm_roles, algorithm_team): (Vec<_>, Vec<_>) = algorithm
         .into_iter()
         .partition(|metric| metric.key.role.is_some());
-    let mut by_role = by_role;
-    let mut metrics = of_team;
-    metrics.extend(by_team);
-    for of_role in of_roles {
-        let role = of_role.first().and_then(|metric| metric.key.role.clone());
-        metrics.extend(of_role);
-        metrics.extend(by_role.extract_if(.., |metric| metric.key.role == role));
+    let mut metrics = team;
+    metrics.extend(algorithm_team);
+    for role_metrics in roles {
+        let role = role_metrics
+            .first()
+            .and_then(|metric| metric.key.role.clone());
+        metrics.extend(role_metrics);
+        metrics.extend(algorithm_roles.extract_if(.., |metric| metric.key.role == role));
     }
-    metrics.extend(by_role);
+    metrics.extend(algorithm_roles);
     metrics.extend(timing);
-    metrics.extend(timed);
+    metrics.extend(algorithm_timing);
     metrics
 }

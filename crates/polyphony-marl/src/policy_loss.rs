@@ -21,48 +21,49 @@ use crate::{
     update::{GroupLoss, GroupScores},
 };
 
-/// How a response's token terms become one number.
+/// How token terms become the loss of a minibatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregation {
-    /// Their sum (the paper).
+    /// The sum over a response's tokens, averaged over responses (the paper).
     #[default]
     SequenceSum,
-    /// Their sum divided by the number of tokens of all responses of the minibatch.
+    /// The mean over all tokens of the minibatch.
     TokenMean,
-    /// Their sum divided by the length of the longest response allowed.
+    /// As `SequenceSum`, divided by the length of the longest response allowed.
     FixedLength,
 }
 
 /// What is maximized for each token of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Objective {
-    /// The advantage times the token's log-probability (the paper), for samples that are used once.
+    /// The advantage times the token's log-probability (the paper). It may use each sample only once.
     #[default]
     PolicyGradient,
     /// The advantage times the ratio of the token's probability to that when it was sampled, clipped to
     /// `1 - low` and `1 + high`.
     Clipped {
-        /// How far below 1 the ratio may count.
+        /// How far below 1 the lower bound of the ratio is.
         low: f64,
-        /// How far above 1 the ratio may count.
+        /// How far above 1 the upper bound of the ratio is.
         high: f64,
     },
 }
 
-/// What keeps a policy near the one that it started from, its reference.
+/// What keeps a policy near its reference, which is the policy that it started from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Kl {
     /// Nothing, so no reference is kept.
     #[default]
     Off,
-    /// Added to the loss: the estimator k3, whose gradient leads back to the reference.
+    /// The estimator k3 is added to the loss. Its gradient pulls the policy back towards the reference.
     Loss {
-        /// What the divergence is multiplied by.
+        /// The weight of the divergence.
         coefficient: f64,
     },
-    /// Subtracted from the reward of the agent that strays: the estimator k1 over its response.
+    /// The [divergence](crate::Sample::divergence) of an agent's response (the estimator k1) is subtracted
+    /// from the rewards of this agent.
     Reward {
-        /// What the divergence is multiplied by.
+        /// The weight of the divergence.
         coefficient: f64,
     },
 }
@@ -76,7 +77,7 @@ pub struct PolicyLoss {
     pub kl: Kl,
     /// How token terms are summed up.
     pub aggregation: Aggregation,
-    /// Leaves responses that the length limit cut out of the loss.
+    /// Excludes truncated responses, those that the length limit cut off, from the loss.
     pub mask_truncated: bool,
 }
 
@@ -96,35 +97,40 @@ pub struct TokenLogprobs {
 pub struct TokenTerm {
     /// Its value.
     pub loss: f64,
-    /// Its derivative in the log-probability under the policy that is trained.
+    /// Its derivative with respect to the log-probability under the policy that is trained.
     pub derivative: f64,
-    /// `ρ`: how much more likely the token is than when it was sampled.
+    /// `ρ`: the token's probability under the policy that is trained, divided by that when it was sampled.
     pub ratio: f64,
+    /// `ρ − 1 − ln ρ`: an estimate of the divergence of the policy that sampled from the trained one, in nats
+    /// (Schulman's k3, *Approximating KL Divergence*, 2020).
+    pub approx_kl: f64,
     /// Whether the objective clips the token.
     pub clipped: bool,
-    /// The estimator k3 of the divergence from the reference; `None` if there is none.
+    /// The estimator k3 of the divergence from the reference; `None` if no reference has scored the token.
     pub kl: Option<f64>,
 }
 
-/// How far a policy is from the one that sampled, and from its reference: means over the tokens in
-/// the loss of all gradient steps, skipped ones included.
+/// How far a policy is from the policy that sampled, and from its reference. All values are means over the
+/// tokens in the loss of all gradient steps, including skipped ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PolicyShift {
+pub struct PolicyStats {
     /// The mean of the ratio `ρ`.
     pub ratio: f64,
+    /// The mean of `ρ − 1 − ln ρ`, in nats.
+    pub approx_kl: f64,
     /// The fraction of tokens that the objective clipped.
-    pub clipped_fraction: f64,
+    pub clip_fraction: f64,
     /// The mean of the estimator k3, in nats; `None` if no reference has scored the tokens.
     pub kl: Option<f64>,
 }
 
 impl PolicyLoss {
-    /// Checks every number, and that the objective allows as many passes over the samples as `updates`
-    /// makes.
+    /// Checks every number, and that the objective allows the number of passes over the samples that
+    /// `updates` asks for.
     ///
     /// # Errors
-    /// Names the first setting that cannot work. A policy gradient is correct only for samples of the
-    /// current policy, so it cannot use them twice.
+    /// Names the first setting that cannot work. For example, a policy gradient is correct only for samples
+    /// of the current policy, so it cannot use them twice.
     pub fn validate(&self, updates: &Updates) -> Result<(), ConfigError> {
         if let Objective::Clipped { low, high } = self.objective {
             let allowed = "above 0 and below 1";
@@ -138,31 +144,34 @@ impl PolicyLoss {
             updates.epochs == 1 || self.objective != Objective::PolicyGradient,
             "updates.epochs",
             updates.epochs,
-            "1 with `objective: PolicyGradient`, which learns from a sample once (`Clipped` may \
-             do so again)",
+            "1 with `objective: PolicyGradient`, which may use a sample only once (`Clipped` may \
+             use it again)",
         )
     }
 
-    /// The weight with which the token terms of each response enter the loss of a minibatch,
-    /// `L = Σ_responses weight · Σ_τ term_τ`, group by group. Responses that are left out of the loss
-    /// have a weight of 0 and are left out of the mean's denominator too.
+    /// The weight of each response in the loss of a minibatch, group by group:
+    /// `L = Σ_responses weight · Σ_τ term_τ`. Masked responses have a weight of 0, and the mean's
+    /// denominator does not count them.
     pub fn weights(&self, groups: &[&AgentGroup], max_new_tokens: usize) -> Vec<Vec<f64>> {
-        let counts = |sample: &&Sample| !(self.mask_truncated && sample.is_truncated());
-        let trained = groups
+        let is_in_loss = |sample: &&Sample| !(self.mask_truncated && sample.is_truncated());
+        let samples = groups
             .iter()
             .flat_map(|group| &group.samples)
-            .filter(counts);
-        let count = trained.clone().count() as f64;
-        let lengths = trained.map(|sample| sample.response.tokens.len());
+            .filter(is_in_loss);
+        let count = samples.clone().count() as f64;
+        let lengths = samples.map(|sample| sample.response.tokens.len());
         let tokens = lengths.sum::<usize>() as f64;
         let divisor = match self.aggregation {
             Aggregation::SequenceSum => count,
             Aggregation::TokenMean => tokens,
             Aggregation::FixedLength => count * max_new_tokens as f64,
         };
-        let weight = |sample: &Sample| if counts(&sample) { 1.0 / divisor } else { 0.0 };
-        let of_group = |group: &&AgentGroup| group.samples.iter().map(weight).collect();
-        groups.iter().map(of_group).collect()
+        let weight = |sample: &Sample| match is_in_loss(&sample) {
+            true => 1.0 / divisor,
+            false => 0.0,
+        };
+        let group_weights = |group: &&AgentGroup| group.samples.iter().map(weight).collect();
+        groups.iter().map(group_weights).collect()
     }
 
     /// The term of a token whose response has this advantage.
@@ -170,16 +179,17 @@ impl PolicyLoss {
     /// # Errors
     /// If a divergence from the reference enters the loss, but no reference has scored the token.
     pub fn term(&self, logprobs: TokenLogprobs, advantage: f64) -> Result<TokenTerm, MarlError> {
-        let ratio = (logprobs.trained - logprobs.sampled).exp();
+        let log_ratio = logprobs.trained - logprobs.sampled;
+        let ratio = log_ratio.exp();
         let (gain, gain_derivative, clipped) = match self.objective {
             Objective::PolicyGradient => (advantage * logprobs.trained, advantage, false),
             Objective::Clipped { low, high } => {
-                let free = ratio * advantage;
-                let bounded = ratio.clamp(1.0 - low, 1.0 + high) * advantage;
+                let unclipped = ratio * advantage;
+                let clipped = ratio.clamp(1.0 - low, 1.0 + high) * advantage;
                 // If both are equal, the ratio is within its bounds or the advantage is 0.
-                match bounded < free {
-                    true => (bounded, 0.0, true),
-                    false => (free, free, false),
+                match clipped < unclipped {
+                    true => (clipped, 0.0, true),
+                    false => (unclipped, unclipped, false),
                 }
             }
         };
@@ -188,20 +198,21 @@ impl PolicyLoss {
             (Kl::Loss { coefficient }, Some(_)) => coefficient,
             (Kl::Off | Kl::Reward { .. }, _) => 0.0,
         };
-        let ahead = logprobs
+        let reference_gap = logprobs
             .reference
             .map_or(0.0, |reference| reference - logprobs.trained);
-        let kl = ahead.exp() - ahead - 1.0;
+        let kl = reference_gap.exp() - reference_gap - 1.0;
         Ok(TokenTerm {
             loss: coefficient * kl - gain,
-            derivative: coefficient * (1.0 - ahead.exp()) - gain_derivative,
+            derivative: coefficient * (1.0 - reference_gap.exp()) - gain_derivative,
             ratio,
+            approx_kl: log_ratio.exp_m1() - log_ratio,
             clipped,
             kl: logprobs.reference.map(|_| kl),
         })
     }
 
-    /// The loss of one group, given its responses' weights, and its derivative in every
+    /// The loss of one group, given its responses' weights, and its derivative with respect to every
     /// log-probability. The terms of the tokens in the loss are added to `terms`.
     ///
     /// # Errors
@@ -225,7 +236,7 @@ impl PolicyLoss {
                 let logprobs = TokenLogprobs {
                     trained: trained.into(),
                     sampled: sampled.into(),
-                    reference: reference.map(|scored| f64::from(scored[index])),
+                    reference: reference.map(|logprobs| f64::from(logprobs[index])),
                 };
                 let term = self.term(logprobs, advantage)?;
                 loss += weight * term.loss;
@@ -237,37 +248,39 @@ impl PolicyLoss {
         }
         Ok(GroupLoss {
             loss,
-            logprobs: derivatives,
-            states: Vec::new(),
+            logprob_derivatives: derivatives,
+            state_derivatives: Vec::new(),
         })
     }
 
-    /// Whether nothing in the loss depends on this group, given its responses' weights.
+    /// Whether the loss does not depend on this group, given its responses' weights.
     ///
     /// # Errors
     /// If a response has no advantage.
     pub fn is_idle(&self, group: &AgentGroup, weights: &[f64]) -> Result<bool, MarlError> {
         let advantages = group.advantages().ok_or(MarlError::NoAdvantage)?;
-        let mut in_loss = weights
+        let mut advantages_in_loss = weights
             .iter()
             .zip(&advantages)
             .filter(|(weight, _)| **weight > 0.0)
             .map(|(_, advantage)| *advantage)
             .peekable();
-        let pulls_back = matches!(self.kl, Kl::Loss { .. });
-        Ok(in_loss.peek().is_none() || (!pulls_back && in_loss.all(|own| own == 0.0)))
+        let has_kl_loss = matches!(self.kl, Kl::Loss { .. });
+        Ok(advantages_in_loss.peek().is_none()
+            || (!has_kl_loss && advantages_in_loss.all(|advantage| advantage == 0.0)))
     }
 }
 
-impl PolicyShift {
+impl PolicyStats {
     /// The means over the tokens in the loss; `None` if there are none.
     pub fn of(terms: &[TokenTerm]) -> Option<Self> {
         let tokens = terms.len() as f64;
-        let mean = |of: fn(&TokenTerm) -> f64| terms.iter().map(of).sum::<f64>() / tokens;
+        let mean = |value: fn(&TokenTerm) -> f64| terms.iter().map(value).sum::<f64>() / tokens;
         let has_reference = terms.iter().all(|term| term.kl.is_some());
         (!terms.is_empty()).then(|| Self {
             ratio: mean(|term| term.ratio),
-            clipped_fraction: mean(|term| f64::from(u8::from(term.clipped))),
+            approx_kl: mean(|term| term.approx_kl),
+            clip_fraction: mean(|term| f64::from(u8::from(term.clipped))),
             kl: has_reference.then(|| mean(|term| term.kl.unwrap_or(0.0))),
         })
     }

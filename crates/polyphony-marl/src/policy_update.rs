@@ -7,13 +7,16 @@ use crate::{
     agent::Agent,
     algorithm::StepContext,
     config::Updates,
-    policy_loss::{PolicyLoss, PolicyShift},
+    policy_loss::{PolicyLoss, PolicyStats},
     stream::shuffle_key,
     tree::AgentGroup,
-    update::{Learner, States, StepSettings, UpdateReport, check_idle, gradient_step, minibatches},
+    update::{
+        GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_if_all_idle,
+        gradient_step, minibatches,
+    },
 };
 
-/// How one agent's update goes through its buffer.
+/// The configuration of one agent's update, which goes through the agent's buffer.
 #[derive(Clone, Debug)]
 pub struct PolicyUpdate<'a> {
     /// The optimizer's settings.
@@ -22,19 +25,19 @@ pub struct PolicyUpdate<'a> {
     pub learning_rate: f64,
     /// Groups that an agent collects before it updates.
     pub buffer: usize,
-    /// Groups of one gradient step; up to twice as many if the buffer cannot be divided evenly.
+    /// Groups of one gradient step; up to twice this many if the buffer cannot be divided evenly.
     pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,
-    /// The most tokens of a response.
+    /// The maximum number of tokens of a response.
     pub max_new_tokens: usize,
-    /// Orders the groups if there are several epochs.
+    /// The random stream that orders the groups if there are several epochs.
     pub shuffle: StreamKey,
 }
 
 impl<'a> PolicyUpdate<'a> {
-    /// The update in a step of the agent at `index`, which plays this many roles. A node has one group
-    /// per role.
+    /// The update of the agent at `index` in a step. `roles` is the number of roles that the agent plays. A
+    /// node has one group per role, so the agent gets this many groups from each node.
     pub fn new(index: usize, agent: &Agent, roles: usize, step: &StepContext<'a>) -> Self {
         let config = step.config;
         Self {
@@ -44,37 +47,37 @@ impl<'a> PolicyUpdate<'a> {
             minibatch: config.updates.minibatch * roles,
             temperature: config.temperature(),
             max_new_tokens: config.max_new_tokens,
-            // The rollout has refused steps and roles that do not fit into keys.
+            // The rollout has already refused steps and roles that do not fit into keys.
             shuffle: shuffle_key(config.seed, step.step as u32, index as u16),
         }
     }
 
-    /// Empties a learner's buffer if it is full; `None` if it is not.
-    pub fn take_due(&self, learner: &mut Learner) -> Option<Vec<AgentGroup>> {
-        let full = learner.buffer.len() >= self.buffer;
-        full.then(|| std::mem::take(&mut learner.buffer))
+    /// Takes all groups out of a learner's buffer if it is full; `None` if it is not.
+    pub fn take_if_full(&self, learner: &mut Learner) -> Option<Vec<AgentGroup>> {
+        let is_full = learner.buffer.len() >= self.buffer;
+        is_full.then(|| std::mem::take(&mut learner.buffer))
     }
 
-    /// The report of an agent that is still collecting: nothing but its learning rate.
-    pub fn waiting(&self) -> UpdateReport {
+    /// A report that has only the learning rate, for an agent that is still collecting groups.
+    pub fn empty_report(&self) -> UpdateReport {
         UpdateReport {
             learning_rate: self.learning_rate,
             ..UpdateReport::default()
         }
     }
 
-    /// The buffer's indices, minibatch by minibatch.
+    /// The indices of the buffer's groups, minibatch by minibatch.
     ///
     /// # Errors
-    /// If a minibatch has no group.
+    /// If `minibatch` is 0.
     pub fn minibatches(&self, buffer: usize) -> Result<Vec<Vec<usize>>, MarlError> {
         let epochs = self.updates.epochs;
         Ok(minibatches(buffer, self.minibatch, epochs, self.shuffle)?)
     }
 
-    /// What each gradient step needs to know.
-    pub fn step_settings(&self, states: States) -> StepSettings<'a> {
-        StepSettings {
+    /// The configuration of each gradient step.
+    pub fn gradient_step_config(&self, states: HiddenStates) -> GradientStepConfig<'a> {
+        GradientStepConfig {
             updates: self.updates,
             learning_rate: self.learning_rate,
             temperature: self.temperature,
@@ -86,42 +89,42 @@ impl<'a> PolicyUpdate<'a> {
 /// Updates an agent from groups whose samples all have advantages.
 ///
 /// # Errors
-/// As [`gradient_step`], and if a sample lacks an advantage, a minibatch has no group, or `kl` needs a
-/// reference that has not scored the samples.
+/// As [`gradient_step`], and if a sample lacks an advantage, `minibatch` is 0, or `kl` needs a reference that
+/// has not scored the samples.
 pub fn update_policy(
     agent: &mut Agent,
     learner: &mut Learner,
     buffer: &[AgentGroup],
     loss: &PolicyLoss,
     update: &PolicyUpdate<'_>,
-) -> Result<(UpdateReport, Option<PolicyShift>), MarlError> {
-    let mut report = update.waiting();
+) -> Result<(UpdateReport, Option<PolicyStats>), MarlError> {
+    let mut report = update.empty_report();
     let mut terms = Vec::new();
-    let settings = update.step_settings(States::None);
+    let step_config = update.gradient_step_config(HiddenStates::None);
     for minibatch in update.minibatches(buffer.len())? {
         let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
         let weights = loss.weights(&groups, update.max_new_tokens);
         // The groups that the loss depends on, and the weights of their responses.
-        let mut run = Vec::new();
+        let mut active = Vec::new();
         for (group, weights) in groups.into_iter().zip(&weights) {
             match loss.is_idle(group, weights)? {
                 true => report.skipped_groups += 1,
-                false => run.push((group, weights)),
+                false => active.push((group, weights)),
             }
         }
-        let groups: Vec<&AgentGroup> = run.iter().map(|(group, _)| *group).collect();
+        let groups: Vec<&AgentGroup> = active.iter().map(|(group, _)| *group).collect();
         gradient_step(
             agent,
             learner,
             &groups,
-            &settings,
+            &step_config,
             &mut report,
             &mut |index, scores| {
-                let (group, weights) = run[index];
+                let (group, weights) = active[index];
                 loss.of_group(group, weights, scores, &mut terms)
             },
         )?;
     }
-    check_idle(agent, learner, buffer.first(), &settings, &mut report)?;
-    Ok((report, PolicyShift::of(&terms)))
+    compare_if_all_idle(agent, learner, buffer.first(), &step_config, &mut report)?;
+    Ok((report, PolicyStats::of(&terms)))
 }

@@ -1,7 +1,7 @@
-//! Protocols: who reads whose answers before a joint action is complete, and in what words.
+//! Protocols decide who reads whose answers before a joint action is complete, and in what words.
 //!
-//! The untrained baselines of the MAGRPO paper (arXiv 2508.04652) let agents answer one after the other,
-//! or revise drafts. A protocol is a list of rounds with their texts, and you can write others.
+//! In the untrained baselines of the MAGRPO paper (arXiv 2508.04652) agents answer one after the other, or
+//! revise drafts. A protocol is a list of rounds with their texts, so you can write your own.
 
 use std::borrow::Cow;
 
@@ -28,7 +28,7 @@ pub struct Round {
 /// In which order roles answer in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// All at once: nobody reads what another answers in this round.
+    /// All at once: no role reads another's answer of this round.
     AtOnce,
     /// One after the other.
     InTurn,
@@ -37,16 +37,16 @@ pub enum Order {
 /// What a role reads in a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// What the environment says, and nothing else.
+    /// The environment's observation, and nothing else.
     Observation,
-    /// What the environment says, followed by the answers of the roles before this one.
+    /// The environment's observation, followed by the answers of the roles before this one.
     WithEarlierAnswers {
-        /// The text of an answer, with `{role}` and `{answer}`.
+        /// The text for each answer, in which `{role}` and `{answer}` are filled in.
         answer: Cow<'static, str>,
     },
-    /// The last answers of all others, and then what to do with them.
+    /// The last answers of all other roles, and then what to do with them.
     OtherAnswers {
-        /// The text of an answer, with `{role}` and `{answer}`.
+        /// The text for each answer, in which `{role}` and `{answer}` are filled in.
         answer: Cow<'static, str>,
         /// What to do, in a team of two.
         request: Cow<'static, str>,
@@ -62,7 +62,7 @@ impl Default for Protocol {
 }
 
 impl Protocol {
-    /// Nobody reads another's answer, as in training.
+    /// No agent reads another's answer, as in training.
     pub fn parallel() -> Self {
         Self {
             name: "parallel".into(),
@@ -117,12 +117,14 @@ impl Protocol {
 
     /// The protocol with this name among those that ship.
     pub fn named(name: &str) -> Option<Self> {
-        Self::all().into_iter().find(|own| own.name == name)
+        Self::all()
+            .into_iter()
+            .find(|protocol| protocol.name == name)
     }
 }
 
 impl Message {
-    /// What a role reads, given the last answer of each.
+    /// What a role reads, given the last answer of each role.
     pub(crate) fn to(
         &self,
         role: usize,
@@ -130,15 +132,15 @@ impl Message {
         observation: &Observation,
         answers: &[&str],
     ) -> Observation {
-        let named = |other: usize, template: &str| {
-            // The role's name comes first, because an answer may contain `{role}`.
-            let text = template.replace("{role}", &roles[other].name);
-            text.replace("{answer}", answers[other])
+        let fill = |author: usize, template: &str| {
+            // The role's name is filled in first, because an answer may contain `{role}`.
+            let text = template.replace("{role}", &roles[author].name);
+            text.replace("{answer}", answers[author])
         };
         match self {
             Self::Observation => observation.clone(),
             Self::WithEarlierAnswers { answer } => {
-                let earlier = (0..role).map(|other| named(other, answer));
+                let earlier = (0..role).map(|author| fill(author, answer));
                 Observation::new(observation.text.to_string() + &earlier.collect::<String>())
             }
             Self::OtherAnswers {
@@ -147,7 +149,7 @@ impl Message {
                 request_in_larger_team,
             } => {
                 let others = (0..roles.len()).filter(|other| *other != role);
-                let text: String = others.map(|other| named(other, answer)).collect();
+                let text: String = others.map(|author| fill(author, answer)).collect();
                 let request = match roles.len() {
                     0..=2 => request,
                     _ => request_in_larger_team,
@@ -164,12 +166,13 @@ mod tests {
 
     fn read(message: &Message, role: usize, names: &[&str], answers: &[&str]) -> String {
         let roles: Vec<Role> = names.iter().copied().map(Role::new).collect();
-        let told = Observation::new("Go.");
-        message.to(role, &roles, &told, answers).text.to_string()
+        let observation = Observation::new("Go.");
+        let read = message.to(role, &roles, &observation, answers);
+        read.text.to_string()
     }
 
     #[test]
-    fn two_revise_so_that_the_two_go_together_and_more_so_that_all_do() {
+    fn the_request_to_revise_depends_on_the_size_of_the_team() {
         let discussion = Protocol::discussion();
         let revision = &discussion.rounds[1].message;
         assert_eq!(

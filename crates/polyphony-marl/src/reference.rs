@@ -1,17 +1,17 @@
-//! References: copies of the policies as they were, from which divergence is measured.
+//! References: earlier copies of the policies, from which divergence is measured.
 
 use polyphony_model::LanguageModel;
 
 use crate::{
     MarlError,
-    agent::{Agent, player},
+    agent::{Agent, agent_of_role},
     rollout::Rollout,
     tree::AgentGroup,
     update::score,
 };
 
-/// Scores the responses of a group with a model, and keeps the log-probabilities with them as those of
-/// their reference.
+/// Scores the responses of a group with a reference model, and stores the log-probabilities in their
+/// samples.
 ///
 /// # Errors
 /// If the model cannot run the group.
@@ -23,14 +23,14 @@ pub fn score_reference(
     let logprobs = score(reference, group, temperature)?;
     let mut rest = logprobs.as_slice();
     for sample in &mut group.samples {
-        let own;
-        (own, rest) = rest.split_at(sample.response.tokens.len());
-        sample.reference_logprobs = Some(own.to_vec());
+        let response_logprobs;
+        (response_logprobs, rest) = rest.split_at(sample.response.tokens.len());
+        sample.reference_logprobs = Some(response_logprobs.to_vec());
     }
     Ok(())
 }
 
-/// The same for a whole rollout, with a reference per agent.
+/// [`score_reference`] for a whole rollout, with one reference per agent.
 ///
 /// # Errors
 /// If a model cannot run a group.
@@ -44,7 +44,7 @@ pub fn score_references(
     }
     for groups in rollout.groups_mut() {
         for (role, group) in groups.iter_mut().enumerate() {
-            let reference = &references[player(references.len(), role)];
+            let reference = &references[agent_of_role(references.len(), role)];
             score_reference(reference, group, temperature)?;
         }
     }

@@ -1,8 +1,8 @@
 //! Returns and credit.
 //!
 //! `R^(j) = r^(j) + γ · mean over the child's joint actions of R`, and `R^(j) = r^(j)` at a leaf.
-//! An agent's response is credited with the mean return of the joint actions that contain it, or
-//! with their sum, as the authors' code does (PyPI `comlrl` 1.4.3).
+//! The credit of an agent's response is the mean return of the joint actions that contain it, or the sum
+//! of these returns, as in the authors' code (PyPI `comlrl` 1.4.3).
 
 use serde::{Deserialize, Serialize};
 
@@ -12,30 +12,31 @@ use crate::{
 };
 
 /// How the returns of the joint actions that contain a response are combined into its credit. With
-/// aligned joint actions, which contain each response once, both are the same.
+/// aligned joint actions, which contain each response once, both choices are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Credit {
     /// The mean of their returns, on the scale of the aligned mode.
     #[default]
     Mean,
-    /// The sum of their returns, `G^(n-1)` times as large.
+    /// The sum of their returns. With [`JointMode::Cross`](crate::JointMode::Cross), it is `G^(n-1)` times as
+    /// large as the mean, for `n` roles.
     Sum,
 }
 
-/// The return of every joint action of a node for the whole team: from the reward that all roles share,
-/// or from the mean over the roles if each has a reward of its own.
+/// The return of every joint action of a node for the whole team. It comes from the reward that all roles
+/// share, or from the mean over the roles if each role has its own reward.
 pub fn returns(node: &Node, discount: f64) -> Vec<f64> {
     discounted(node, discount, &|_, branch| branch.reward.total())
 }
 
-/// The return of every joint action of a node for one role: from the reward that all roles share, or from
-/// its own.
+/// The return of every joint action of a node for one role. It comes from the reward that all roles share,
+/// or from the role's own reward.
 pub fn role_returns(node: &Node, role: usize, discount: f64) -> Vec<f64> {
     discounted(node, discount, &|_, branch| branch.reward.total_of(role))
 }
 
-/// The same, with the role's [divergence](crate::Sample::divergence) from its reference subtracted from
-/// every reward, multiplied by `coefficient`.
+/// [`role_returns`] with a penalty: `coefficient` times the role's
+/// [divergence](crate::Sample::divergence) from its reference is subtracted from every reward.
 ///
 /// # Errors
 /// If no reference has scored the role's responses.
@@ -51,8 +52,8 @@ pub fn penalized_returns(
         return Err(MarlError::NotScoredByReference);
     }
     Ok(discounted(node, discount, &|node, branch| {
-        let own = &node.groups[role].samples[branch.picks[role]];
-        branch.reward.total_of(role) - coefficient * own.divergence().unwrap_or(f64::NAN)
+        let sample = &node.groups[role].samples[branch.picks[role]];
+        branch.reward.total_of(role) - coefficient * sample.divergence().unwrap_or(f64::NAN)
     }))
 }
 
@@ -69,18 +70,18 @@ fn discounted(node: &Node, discount: f64, reward: &dyn Fn(&Node, &Branch) -> f64
         .collect()
 }
 
-/// The credit of each of an agent's responses, given the returns of the node's joint actions.
-pub fn credits(node: &Node, agent: usize, returns: &[f64], credit: Credit) -> Vec<f64> {
-    let samples = node.groups[agent].samples.len();
-    let mut own = vec![Vec::new(); samples];
+/// The credit of each of a role's responses, given the returns of the node's joint actions.
+pub fn credits(node: &Node, role: usize, returns: &[f64], credit: Credit) -> Vec<f64> {
+    let samples = node.groups[role].samples.len();
+    let mut returns_by_response = vec![Vec::new(); samples];
     for (branch, value) in node.branches.iter().zip(returns) {
-        own[branch.picks[agent]].push(*value);
+        returns_by_response[branch.picks[role]].push(*value);
     }
-    let of = |values: &Vec<f64>| match credit {
+    let combine = |values: &Vec<f64>| match credit {
         Credit::Mean => mean(values),
         Credit::Sum => values.iter().sum(),
     };
-    own.iter().map(of).collect()
+    returns_by_response.iter().map(combine).collect()
 }
 
 /// The arithmetic mean; 0 for no values.
@@ -149,11 +150,11 @@ pub(crate) mod tests {
     #[test]
     fn a_response_in_several_joint_actions_is_credited_with_their_mean_or_sum() {
         let mut node = node(&[1.0, 2.0]);
-        let twice = node.branches[0].clone();
+        let first = node.branches[0].clone();
         node.branches.push(Branch {
             picks: vec![0, 1],
             reward: Reward::new([("r", 5.0)]),
-            ..twice
+            ..first
         });
         let returns = returns(&node, 1.0);
         assert_eq!(credits(&node, 0, &returns, Credit::Mean), [3.0, 2.0]);

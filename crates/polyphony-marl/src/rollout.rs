@@ -2,7 +2,7 @@
 //! each joint action whose episode continues begins another turn.
 //!
 //! All tasks are played together, turn after turn: [`open`] makes the nodes that wait for answers,
-//! [`level`] samples the answers and scores them, and [`stage`] holds what both need.
+//! [`level`] samples the answers and scores them, and [`stage`] has the types that both need.
 
 use std::time::Instant;
 
@@ -12,9 +12,9 @@ use crate::{
     MarlError,
     agent::Agent,
     config::TrainingConfig,
-    stream::narrow,
+    stream::key_field,
     tasks::Batch,
-    tree::{AgentGroup, Node, Tree},
+    tree::{AgentGroup, Node, SamplingPlan},
 };
 
 mod level;
@@ -23,7 +23,7 @@ mod open;
 mod stage;
 
 pub use self::lines::NodeLine;
-use self::stage::{Played, Stage};
+use self::stage::{PlayedNode, RolloutContext};
 pub(crate) use self::{level::answer, stage::sampling_models};
 
 /// The nodes of one rollout, and what was left out of it.
@@ -40,12 +40,12 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// All nodes of all turns, a node before those below it.
+    /// All nodes of all turns, parents before children.
     pub fn all_nodes(&self) -> Vec<&Node> {
         self.nodes.iter().flat_map(Node::nodes).collect()
     }
 
-    /// The groups of some roles, node after node: what an agent that plays them learns from.
+    /// The groups of some roles, node after node. An agent that plays these roles learns from them.
     pub fn groups_of(&self, roles: &[usize]) -> Vec<&AgentGroup> {
         let nodes = self.all_nodes().into_iter();
         let groups = nodes.flat_map(|node| roles.iter().map(|&role| &node.groups[role]));
@@ -58,7 +58,8 @@ impl Rollout {
         self.nodes.iter_mut().flat_map(Node::groups_mut).collect()
     }
 
-    /// Gives every response its advantage. `advantages` computes those of a role's responses at a node.
+    /// Gives every response its advantage. `advantages` computes the advantages of a role's responses at a
+    /// node.
     ///
     /// # Errors
     /// Those of `advantages`, and if it does not return one advantage per response.
@@ -66,43 +67,46 @@ impl Rollout {
         &mut self,
         advantages: impl Fn(&Node, usize) -> Result<Vec<f64>, MarlError>,
     ) -> Result<(), MarlError> {
-        let at = |node: &Node| {
+        let node_advantages = |node: &Node| {
             let roles = 0..node.groups.len();
             roles.map(|role| advantages(node, role)).collect()
         };
-        let found = self.all_nodes().into_iter().map(at);
-        let found = found.collect::<Result<Vec<_>, MarlError>>()?;
-        self.set_advantages(found)
+        let by_node = self.all_nodes().into_iter().map(node_advantages);
+        let by_node = by_node.collect::<Result<Vec<_>, MarlError>>()?;
+        self.set_advantages(by_node)
     }
 
-    /// The same with advantages by node, role and response; nodes in the order of [`Rollout::all_nodes`].
+    /// Gives every response its advantage, from a list by node, role and response. Nodes have the order of
+    /// [`Rollout::all_nodes`].
     ///
     /// # Errors
     /// If there is not one advantage per response.
     pub fn set_advantages(&mut self, advantages: Vec<Vec<Vec<f64>>>) -> Result<(), MarlError> {
         let groups: Vec<&mut AgentGroup> = self.groups_mut().into_iter().flatten().collect();
-        let own: Vec<Vec<f64>> = advantages.into_iter().flatten().collect();
-        let fits = |(group, own): (&&mut AgentGroup, &Vec<f64>)| group.samples.len() == own.len();
-        if groups.len() != own.len() || !groups.iter().zip(&own).all(fits) {
+        let by_group: Vec<Vec<f64>> = advantages.into_iter().flatten().collect();
+        let fits = |(group, advantages): (&&mut AgentGroup, &Vec<f64>)| {
+            group.samples.len() == advantages.len()
+        };
+        if groups.len() != by_group.len() || !groups.iter().zip(&by_group).all(fits) {
             return Err(MarlError::NoAdvantage);
         }
-        for (group, own) in groups.into_iter().zip(own) {
-            for (sample, advantage) in group.samples.iter_mut().zip(own) {
+        for (group, advantages) in groups.into_iter().zip(by_group) {
+            for (sample, advantage) in group.samples.iter_mut().zip(advantages) {
                 sample.advantage = Some(advantage);
             }
         }
         Ok(())
     }
 
-    /// Tokens that all agents sampled.
-    pub fn sampled_tokens(&self) -> usize {
+    /// The completion tokens of all agents.
+    pub fn completion_tokens(&self) -> usize {
         let groups = self.all_nodes().into_iter().flat_map(|node| &node.groups);
-        groups.map(AgentGroup::response_tokens).sum()
+        groups.map(AgentGroup::completion_length).sum()
     }
 }
 
-/// Samples and scores all turns of all tasks. `on_tokens` is called with the size of every batch of new
-/// tokens.
+/// Samples and scores all turns of all tasks. `on_tokens` is called with the number of tokens of every batch
+/// of new tokens.
 ///
 /// # Errors
 /// If the environment fails, a prompt does not fit and may not be skipped, generation fails, or there are
@@ -111,48 +115,48 @@ pub fn rollout(
     agents: &[Agent],
     environment: &dyn Environment,
     batch: Batch<'_>,
-    tree: &Tree,
+    plan: &SamplingPlan,
     config: &TrainingConfig,
     step: usize,
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Rollout, MarlError> {
-    if tree.samples == 0 {
+    if plan.samples == 0 {
         return Ok(Rollout::default());
     }
-    let step: u32 = narrow("steps", step)?;
-    let stage = Stage {
+    let step: u32 = key_field("steps", step)?;
+    let context = RolloutContext {
         agents,
         models: sampling_models(agents, config.weights)?,
         environment,
-        tree,
+        plan,
         config,
         step,
     };
-    let mut roots = stage.roots(batch)?;
+    let mut open = context.roots(batch)?;
     let mut rollout = Rollout {
-        skipped_tasks: roots.left_out,
+        skipped_tasks: open.left_out,
         ..Rollout::default()
     };
     let mut levels = Vec::new();
     let horizon = environment.horizon().get();
     for turn in 0..horizon {
-        let samples = stage.sample(&roots.nodes, turn, on_tokens)?;
+        let samples = context.sample(&open.nodes, turn, on_tokens)?;
         let start = Instant::now();
-        let played = stage.score(roots.nodes, samples, turn)?;
+        let level = context.score(open.nodes, samples, turn)?;
         rollout.reward_secs += start.elapsed().as_secs_f64();
-        let continues = |played: &Played<'_>| played.next.iter().any(Option::is_some);
+        let continues = |played: &&PlayedNode<'_>| played.next.iter().any(Option::is_some);
         if turn + 1 == horizon
-            && let Some(beyond) = played.iter().find(|played| continues(played))
+            && let Some(unfinished) = level.iter().find(continues)
         {
             return Err(MarlError::BeyondHorizon {
-                task: beyond.node.task.clone(),
+                task: unfinished.node.task.clone(),
                 horizon,
             });
         }
-        roots = stage.children(&played)?;
-        rollout.cut_episodes += roots.left_out;
-        levels.push(played);
-        if roots.nodes.is_empty() {
+        open = context.children(&level)?;
+        rollout.cut_episodes += open.left_out;
+        levels.push(level);
+        if open.nodes.is_empty() {
             break;
         }
     }
@@ -160,13 +164,13 @@ pub fn rollout(
     Ok(rollout)
 }
 
-/// Hangs the nodes of every level below those of the level above; returns the roots.
-fn assemble(mut levels: Vec<Vec<Played<'_>>>) -> Vec<Node> {
+/// Attaches the nodes of every level to their parents in the level above; returns the roots.
+fn assemble(mut levels: Vec<Vec<PlayedNode<'_>>>) -> Vec<Node> {
     while let Some(level) = levels.pop() {
         let Some(above) = levels.last_mut() else {
             return level.into_iter().map(|played| played.node).collect();
         };
-        for Played { open, node, .. } in level {
+        for PlayedNode { open, node, .. } in level {
             if let Some((parent, branch)) = open.parent {
                 above[parent].node.branches[branch].child = Some(node);
             }

@@ -1,7 +1,7 @@
-//! What a checkpoint keeps of learners, so that a resumed run learns as if it had never stopped.
+//! The state of learners in a checkpoint, so that a resumed run learns as if it had never stopped.
 //!
-//! Random numbers need no state, because their streams are keyed by seed and step. Neither does a
-//! reference: it is the model that the agent started from.
+//! Random numbers need no state, because their streams are keyed by seed and step. A reference needs none
+//! either: it is the model that the agent started from.
 
 use burn::tensor::Tensor;
 use polyphony_model::{ModelError, TensorSpec};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     MarlError,
-    adamw::{AdamW, SteppedWeight},
+    adamw::{AdamW, WeightSteps},
     agent::Agent,
     algorithm::AlgorithmState,
     tree::AgentGroup,
@@ -26,7 +26,7 @@ pub struct LearnerState {
     /// Updates skipped in a row because a loss or gradient was not finite.
     pub skipped_in_a_row: usize,
     /// The weights that have moments.
-    pub stepped: Vec<SteppedWeight>,
+    pub stepped: Vec<WeightSteps>,
     /// Groups that the agent has not learned from yet.
     pub buffer: Vec<AgentGroup>,
 }
@@ -44,7 +44,7 @@ impl Learner {
     }
 
     /// The tensors of its state: the moments of the weights that it has changed, under names that begin
-    /// with the agent's.
+    /// with the agent's name.
     pub fn tensors(&self, agent: &Agent) -> Vec<(TensorSpec, Tensor<1>)> {
         self.optimizer.tensors(&prefix(agent), &specs(agent))
     }
@@ -53,19 +53,19 @@ impl Learner {
     ///
     /// # Errors
     /// If the state belongs to another agent or model, or a tensor cannot be read.
-    pub fn restored(
+    pub fn from_state(
         agent: &Agent,
         state: LearnerState,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<Self, MarlError> {
         if state.agent != agent.name {
             return Err(MarlError::state(format!(
-                "it is that of agent `{}`, not of `{}`",
+                "it is the state of agent `{}`, not of `{}`",
                 state.agent, agent.name
             )));
         }
         let (specs, device) = (specs(agent), agent.model.device());
-        let optimizer = AdamW::restored(&prefix(agent), &specs, &state.stepped, &device, read)?;
+        let optimizer = AdamW::from_state(&prefix(agent), &specs, &state.stepped, &device, read)?;
         Ok(Self {
             buffer: state.buffer,
             optimizer,

@@ -1,5 +1,5 @@
 //! One training step, top down: rollout → rewards → learn (returns → advantages → log-probabilities →
-//! loss → update) → metrics. How to learn is up to the algorithm.
+//! loss → update) → metrics. The algorithm decides how to learn.
 
 use std::time::Instant;
 
@@ -8,17 +8,17 @@ use polyphony_episode::{Environment, Metric, MetricKey};
 use crate::{
     MarlError,
     agent::Agent,
-    algorithm::{Algorithm, Game, Progress, StepContext},
+    algorithm::{Algorithm, EnvironmentSpec, Progress, StepContext},
     config::TrainingConfig,
-    metrics::{joined, reward_metrics, role_metrics},
+    metrics::{merge_metrics, reward_metrics, role_metrics},
     rollout::{Rollout, rollout},
     tasks::Batch,
 };
 
-/// A step's figures and the rollout that it learned from.
+/// A step's metrics and the rollout that it learned from.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// The figures of the step, in the order in which they are written.
+    /// The metrics of the step, in the order in which they are written.
     pub metrics: Vec<Metric>,
     /// What the agents answered and earned.
     pub rollout: Rollout,
@@ -27,22 +27,22 @@ pub struct Step {
 impl Step {
     /// The value of a metric by its name in files, such as `return`; `None` if there is none.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let own = self
+        let metric = self
             .metrics
             .iter()
             .find(|metric| metric.key.to_string() == name);
-        own.and_then(|metric| metric.value.number())
+        metric.and_then(|metric| metric.value.number())
     }
 }
 
 /// Runs one step: plays the batch and lets the algorithm learn from it. `step` is counted from 0.
 ///
-/// There is one agent for each of the environment's roles, or one that plays them all; the algorithm must
-/// have been [built](crate::AlgorithmSettings::build) for them.
+/// There is one agent for each of the environment's roles, or one that plays them all. The algorithm must
+/// have been [built](crate::AlgorithmSettings::build) for these agents.
 ///
 /// # Errors
-/// See [`MarlError`]. Before [`Progress::Scored`] nothing has changed. Later, other agents may have been updated by then; the one that failed keeps the weights
-/// of its last gradient step.
+/// See [`MarlError`]. An error before [`Progress::Scored`] has changed nothing. After a later error, other
+/// agents may already have been updated; the one that failed keeps the weights of its last gradient step.
 pub fn train_step(
     agents: &mut [Agent],
     algorithm: &mut dyn Algorithm,
@@ -53,8 +53,8 @@ pub fn train_step(
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Step, MarlError> {
     config.validate()?;
-    let counted = environment.counters();
-    let tree = algorithm.tree();
+    let counters_before = environment.counters();
+    let plan = algorithm.sampling_plan();
 
     let start = Instant::now();
     let mut on_tokens = |tokens| on_progress(Progress::Sampled(tokens));
@@ -62,34 +62,34 @@ pub fn train_step(
         agents,
         environment,
         batch,
-        &tree,
+        &plan,
         config,
         step,
         &mut on_tokens,
     )?;
     let rollout_secs = start.elapsed().as_secs_f64();
-    // Before the algorithm changes anything in the rollout.
-    let mut of_team = reward_metrics(environment, &rollout, &tree);
+    // Computed here, before the algorithm can change the rollout.
+    let mut team_metrics = reward_metrics(environment, &rollout, &plan);
 
     on_progress(Progress::Scored);
     let start = Instant::now();
-    let game = Game::of(environment);
-    let context = StepContext::new(step, config, &game);
-    let learned = algorithm.learn(agents, &mut rollout, &context, on_progress)?;
+    let spec = EnvironmentSpec::of(environment);
+    let context = StepContext::new(step, config, &spec);
+    let algorithm_metrics = algorithm.learn(agents, &mut rollout, &context, on_progress)?;
     let update_secs = start.elapsed().as_secs_f64();
 
     let growth = environment.counters().into_iter().map(|now| {
-        let before = counted.iter().find(|before| before.key == now.key);
+        let before = counters_before.iter().find(|before| before.key == now.key);
         now.since(before.map_or(0.0, |before| before.total))
     });
     let (timed, counts): (Vec<_>, Vec<_>) = growth.partition(|metric| metric.key.is_timing());
-    of_team.extend(counts);
-    let of_roles = role_metrics(environment, &rollout, &tree);
-    let sampled = rollout.sampled_tokens() as f64;
-    let mut timing = timing(rollout_secs, rollout.reward_secs, update_secs, sampled);
+    team_metrics.extend(counts);
+    let role_metrics = role_metrics(environment, &rollout, &plan);
+    let tokens = rollout.completion_tokens() as f64;
+    let mut timing = timing(rollout_secs, rollout.reward_secs, update_secs, tokens);
     timing.extend(timed);
     Ok(Step {
-        metrics: joined(of_team, of_roles, learned, timing),
+        metrics: merge_metrics(team_metrics, role_metrics, algorithm_metrics, timing),
         rollout,
     })
 }
@@ -122,7 +122,7 @@ fn timing(rollout_secs: f64, reward_secs: f64, update_secs: f64, tokens: f64) ->
             "timing.tokens_per_sec",
             tokens_per_sec,
             "tokens/s",
-            "Sampled tokens by the seconds of sampling",
+            "Sampled tokens per second of sampling",
         ),
     ]
 }

@@ -1,17 +1,17 @@
-//! The random numbers of a run. Each response, and whatever else is drawn, has a stream of its own, keyed
-//! by its place in the run, so nothing depends on what else is drawn or in which order.
+//! The random numbers of a run. Each response has its own stream, and so does everything else that is
+//! drawn. The key of a stream is its place in the run, so results do not depend on what else is drawn, or
+//! in which order.
 
 use polyphony_model::StreamKey;
 
 use crate::MarlError;
 
-/// The step number of evaluation. No training step has it, so an evaluation draws random numbers of its
-/// own.
+/// The step number of evaluation. No training step has it, so an evaluation draws its own random numbers.
 pub const EVALUATION_STEP: u32 = u32::MAX;
 
-/// The place of a response in a run.
+/// Identifies the random stream of a response by its place in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct StreamId {
     /// The run's seed.
     pub seed: u64,
     /// The training step, or [`EVALUATION_STEP`].
@@ -22,14 +22,15 @@ pub struct Place {
     pub role: u16,
     /// The turn, counted from 0.
     pub turn: u16,
-    /// The number of the joint action that led to the node, among all that are possible; in an episode
-    /// with a protocol, the round.
+    /// The number of the joint action that led to the node, among all that are possible at the turn before.
+    /// In the episodes of an evaluation, the number of sampling passes of the turn so far: one per round of
+    /// the protocol, or one per role in a round whose roles answer in turn.
     pub branch: u32,
     /// The response's index among those to one prompt.
     pub sample: u32,
 }
 
-/// The purpose of a key, in its last four bytes. Those of responses are 0.
+/// The purpose of a key, in its last four bytes. They are 0 in the keys of responses.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
     Response = 0,
@@ -37,8 +38,8 @@ enum Purpose {
     Weights = 2,
 }
 
-impl Place {
-    /// The stream of the response at this place.
+impl StreamId {
+    /// The key of the response's stream.
     pub fn key(&self) -> StreamKey {
         self.key_for(Purpose::Response)
     }
@@ -56,46 +57,50 @@ impl Place {
         StreamKey(key)
     }
 
-    /// The streams of this many responses to one prompt.
+    /// The keys of this many responses to one prompt.
     pub(crate) fn keys(self, samples: usize) -> Result<Vec<StreamKey>, MarlError> {
-        let last = narrow("responses to one prompt", samples)?;
-        Ok((0..last)
+        let count = key_field("responses to one prompt", samples)?;
+        Ok((0..count)
             .map(|sample| Self { sample, ..self }.key())
             .collect())
     }
 
-    /// Identifies the prompts of one task and role, which are run together.
+    /// The [`family`](polyphony_model::PromptGroup::family) of the prompts of one task and role, which are
+    /// run together because they begin alike.
     pub(crate) fn family(&self) -> u64 {
         u64::from(self.task) << 16 | u64::from(self.role)
     }
 }
 
-/// The stream in which an agent's update orders its groups.
+/// The key of the stream that orders the groups of an agent's update.
 pub(crate) fn shuffle_key(seed: u64, step: u32, agent: u16) -> StreamKey {
-    let place = Place {
+    let stream_id = StreamId {
         seed,
         step,
         role: agent,
-        ..Place::default()
+        ..StreamId::default()
     };
-    place.key_for(Purpose::Shuffle)
+    stream_id.key_for(Purpose::Shuffle)
 }
 
-/// The stream that initializes new weights of an agent, such as those of a critic.
+/// The key of the stream that initializes new weights of an agent, such as those of a critic.
 pub(crate) fn weights_key(seed: u64, agent: u16) -> StreamKey {
-    let place = Place {
+    let stream_id = StreamId {
         seed,
         role: agent,
-        ..Place::default()
+        ..StreamId::default()
     };
-    place.key_for(Purpose::Weights)
+    stream_id.key_for(Purpose::Weights)
 }
 
 /// A number as it is stored in a key.
 ///
 /// # Errors
-/// If it does not fit into a key: two streams would be the same.
-pub(crate) fn narrow<N: TryFrom<usize>>(what: &'static str, number: usize) -> Result<N, MarlError> {
+/// If it does not fit into a key, because then two streams would be the same.
+pub(crate) fn key_field<N: TryFrom<usize>>(
+    what: &'static str,
+    number: usize,
+) -> Result<N, MarlError> {
     N::try_from(number).map_err(|_| MarlError::TooMany { what, number })
 }
 
@@ -106,30 +111,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_of_a_place_names_another_stream() {
-        let place = Place {
+    fn every_field_of_an_id_changes_the_stream() {
+        let id = StreamId {
             seed: 7,
-            ..Place::default()
+            ..StreamId::default()
         };
-        let others = [
-            Place { seed: 8, ..place },
-            Place { step: 1, ..place },
-            Place { task: 1, ..place },
-            Place { role: 1, ..place },
-            Place { turn: 1, ..place },
-            Place { branch: 1, ..place },
-            Place { sample: 1, ..place },
+        let changed_ids = [
+            StreamId { seed: 8, ..id },
+            StreamId { step: 1, ..id },
+            StreamId { task: 1, ..id },
+            StreamId { role: 1, ..id },
+            StreamId { turn: 1, ..id },
+            StreamId { branch: 1, ..id },
+            StreamId { sample: 1, ..id },
         ];
-        let mut keys: Vec<StreamKey> = others.iter().map(Place::key).collect();
-        keys.extend([place.key(), shuffle_key(7, 0, 0), weights_key(7, 0)]);
+        let mut keys: Vec<StreamKey> = changed_ids.iter().map(StreamId::key).collect();
+        keys.extend([id.key(), shuffle_key(7, 0, 0), weights_key(7, 0)]);
         let distinct: HashSet<StreamKey> = keys.iter().copied().collect();
         assert_eq!(distinct.len(), keys.len());
     }
 
-    /// The bytes of a key decide all random numbers of a run: another order would be another run.
+    /// The bytes of a key decide all random numbers of a run, so another order of the bytes would change
+    /// every run.
     #[test]
-    fn a_key_is_the_numbers_of_its_place_in_little_endian() {
-        let place = Place {
+    fn a_key_is_the_fields_of_its_id_in_little_endian() {
+        let id = StreamId {
             seed: 0x0807_0605_0403_0201,
             step: 0x0c0b_0a09,
             task: 0x100f_0e0d,
@@ -138,18 +144,18 @@ mod tests {
             branch: 0x1817_1615,
             sample: 0x1c1b_1a19,
         };
-        let mut expected: [u8; 32] = std::array::from_fn(|place| place as u8 + 1);
+        let mut expected: [u8; 32] = std::array::from_fn(|index| index as u8 + 1);
         expected[28..].fill(0);
-        assert_eq!(place.key(), StreamKey(expected));
-        // Drawn before keys were made here.
-        let first = Place::default().key().uniform(0);
+        assert_eq!(id.key(), StreamKey(expected));
+        // The default id has the default key.
+        let first = StreamId::default().key().uniform(0);
         assert_eq!(first.to_bits(), StreamKey::default().uniform(0).to_bits());
     }
 
     #[test]
-    fn a_number_without_room_is_an_error_that_names_it() {
-        assert_eq!(narrow::<u16>("turns", 65_535).unwrap(), 65_535);
-        let message = narrow::<u16>("turns", 65_536).unwrap_err().to_string();
+    fn a_number_that_does_not_fit_is_an_error_that_names_it() {
+        assert_eq!(key_field::<u16>("turns", 65_535).unwrap(), 65_535);
+        let message = key_field::<u16>("turns", 65_536).unwrap_err().to_string();
         assert!(message.contains("65536 turns"), "{message}");
     }
 }

@@ -6,20 +6,21 @@ use polyphony_episode::{Environment, Observation, Task};
 
 use crate::{
     MarlError,
-    agent::{Agent, check_team, player},
+    agent::{Agent, agent_of_role, check_team},
     checks::check_observations,
     config::{LongPrompts, TrainingConfig},
     threads::on_threads,
     tree::History,
 };
 
-/// A data set that an environment has started. Every task has been checked, and its first turn is kept,
-/// up to a memory limit; beyond the limit a task is started again whenever it is played.
+/// A data set for whose tasks an environment has given the first observations. Every task has been checked.
+/// First turns are cached up to a memory limit; a task beyond the limit is started again whenever it is
+/// played.
 #[derive(Clone, Debug, Default)]
 pub struct StartedTasks {
     tasks: Vec<Task>,
-    /// For each task its first turn, if it is kept.
-    kept: Vec<Option<Arc<FirstTurn>>>,
+    /// For each task its first turn, if it is cached.
+    cached: Vec<Option<Arc<FirstTurn>>>,
     playable: usize,
     longest_prompts: Vec<usize>,
 }
@@ -29,7 +30,7 @@ pub struct StartedTasks {
 pub struct Batch<'a> {
     /// All tasks.
     pub tasks: &'a StartedTasks,
-    /// The indices of those that are played, which are part of the keys of random numbers too.
+    /// The indices of those that are played. They are also part of the keys of random streams.
     pub indices: &'a [usize],
 }
 
@@ -52,13 +53,14 @@ pub(crate) struct BatchTask<'a> {
     pub(crate) first: Option<FirstTurn>,
 }
 
-/// The most bytes of texts and tokens that are kept of a data set.
-const KEPT_BYTES: usize = 256 << 20;
+/// The maximum number of bytes of texts and tokens that are cached of a data set.
+const MAX_CACHED_BYTES: usize = 256 << 20;
 
-/// Tasks that are started at a time.
-const AT_ONCE: usize = 256;
+/// The number of tasks that are started at a time.
+const CHUNK: usize = 256;
 
-/// Starts all tasks without playing them. This checks them before a long run, which then uses the result.
+/// Starts all tasks without playing them. This checks the tasks before a long run, which then plays the
+/// started tasks.
 ///
 /// # Errors
 /// If the environment cannot start a task, does not return one observation per role, or a prompt does not
@@ -69,11 +71,11 @@ pub fn start_tasks(
     tasks: Vec<Task>,
     config: &TrainingConfig,
 ) -> Result<StartedTasks, MarlError> {
-    start_within(KEPT_BYTES, agents, environment, tasks, config)
+    start_within(MAX_CACHED_BYTES, agents, environment, tasks, config)
 }
 
 fn start_within(
-    bound: usize,
+    max_cached_bytes: usize,
     agents: &[Agent],
     environment: &dyn Environment,
     tasks: Vec<Task>,
@@ -85,11 +87,11 @@ fn start_within(
         ..StartedTasks::default()
     };
     let mut bytes = 0;
-    for some in tasks.chunks(AT_ONCE) {
-        let observations = on_threads(environment.concurrency(), some.iter().collect(), |task| {
+    for chunk in tasks.chunks(CHUNK) {
+        let observations = on_threads(environment.concurrency(), chunk.iter().collect(), |task| {
             environment.start(task)
         })?;
-        for (task, observations) in some.iter().zip(observations) {
+        for (task, observations) in chunk.iter().zip(observations) {
             let first = FirstTurn::new(agents, environment, task, observations)?;
             bytes += first.bytes();
             let fits = first.fits(agents, environment, task, config);
@@ -101,8 +103,8 @@ fn start_within(
                 }
             }
             started
-                .kept
-                .push(first.filter(|_| bytes <= bound).map(Arc::new));
+                .cached
+                .push(first.filter(|_| bytes <= max_cached_bytes).map(Arc::new));
         }
     }
     started.tasks = tasks;
@@ -125,17 +127,17 @@ impl StartedTasks {
         &self.tasks
     }
 
-    /// Tasks whose prompts fit.
+    /// The number of tasks whose prompts fit.
     pub fn playable(&self) -> usize {
         self.playable
     }
 
-    /// For each role the tokens of its longest first prompt among those that fit.
+    /// For each role, the number of tokens of its longest first prompt among those that fit.
     pub fn longest_prompts(&self) -> Vec<usize> {
         self.longest_prompts.clone()
     }
 
-    /// Some of them, by their indices.
+    /// The tasks at these indices.
     pub fn batch<'a>(&'a self, indices: &'a [usize]) -> Batch<'a> {
         Batch {
             tasks: self,
@@ -145,7 +147,8 @@ impl StartedTasks {
 }
 
 impl<'a> Batch<'a> {
-    /// Each task of the batch. A task that is left out because its prompt does not fit is logged.
+    /// The first turn of each task of the batch. A task that is left out because its prompt does not fit is
+    /// logged.
     pub(crate) fn first_turns(
         &self,
         agents: &[Agent],
@@ -158,11 +161,11 @@ impl<'a> Batch<'a> {
                 index,
                 tasks: self.tasks.len(),
             })?;
-            let first = match &self.tasks.kept[index] {
-                Some(kept) => Cow::Borrowed(kept.as_ref()),
+            let first = match &self.tasks.cached[index] {
+                Some(first) => Cow::Borrowed(first.as_ref()),
                 None => {
-                    let alone = vec![task];
-                    let mut observations = on_threads(environment.concurrency(), alone, |task| {
+                    let single = vec![task];
+                    let mut observations = on_threads(environment.concurrency(), single, |task| {
                         environment.start(task)
                     })?;
                     let observations = observations.pop().unwrap_or_default();
@@ -188,10 +191,10 @@ impl FirstTurn {
     ) -> Result<Self, MarlError> {
         let roles = environment.roles();
         check_observations(roles, task, 0, &observations)?;
-        let told = roles.iter().zip(&observations).enumerate();
-        let histories = told.map(|(index, (role, observation))| {
-            let agent = &agents[player(agents.len(), index)];
-            agent.language.first_history(role, observation)
+        let prompts = roles.iter().zip(&observations).enumerate();
+        let histories = prompts.map(|(index, (role, observation))| {
+            let agent = &agents[agent_of_role(agents.len(), index)];
+            agent.codec.first_history(role, observation)
         });
         Ok(Self {
             histories: histories.collect::<Result<_, _>>()?,
@@ -208,14 +211,17 @@ impl FirstTurn {
     ) -> Result<(), MarlError> {
         let roles = environment.roles().iter().zip(&self.histories).enumerate();
         for (index, (role, history)) in roles {
-            let agent = &agents[player(agents.len(), index)];
+            let agent = &agents[agent_of_role(agents.len(), index)];
             agent.check_room(&task.id, role, history, config.max_new_tokens)?;
         }
         Ok(())
     }
 
     fn bytes(&self) -> usize {
-        let texts = self.observations.iter().map(|told| told.text.len());
+        let texts = self
+            .observations
+            .iter()
+            .map(|observation| observation.text.len());
         let tokens = self
             .histories
             .iter()
@@ -225,15 +231,15 @@ impl FirstTurn {
 }
 
 impl LongPrompts {
-    /// A result that depends on a prompt; `None`, which is logged, if the prompt does not fit and may be
-    /// skipped.
-    pub(crate) fn allow<T>(self, prompted: Result<T, MarlError>) -> Result<Option<T>, MarlError> {
-        match prompted {
+    /// Turns the error about a prompt that does not fit into `None`, and logs it, if such prompts may be
+    /// skipped. Every other result stays the same.
+    pub(crate) fn allow<T>(self, result: Result<T, MarlError>) -> Result<Option<T>, MarlError> {
+        match result {
             Err(error @ MarlError::PromptTooLong { .. }) if self == Self::Skip => {
                 log::warn!("left out: {error}");
                 Ok(None)
             }
-            prompted => prompted.map(Some),
+            result => result.map(Some),
         }
     }
 }
@@ -251,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_and_what_is_started_again_are_the_same() {
+    fn cached_first_turns_and_those_that_are_started_again_are_the_same() {
         let agents = ["first", "second"].map(agent);
         let (game, config) = (Duet::new(lengths), training(8));
         let [all, some] = [usize::MAX, 2000]
             .map(|bound| start_within(bound, &agents, &game, many(), &config).unwrap());
-        let kept = |started: &StartedTasks| started.kept.iter().flatten().count();
-        assert_eq!(kept(&all), 300);
-        assert!((1..300).contains(&kept(&some)), "{}", kept(&some));
+        let cached = |started: &StartedTasks| started.cached.iter().flatten().count();
+        assert_eq!(cached(&all), 300);
+        assert!((1..300).contains(&cached(&some)), "{}", cached(&some));
         assert_eq!(
             (all.playable(), some.playable(), some.len()),
             (300, 300, 300)
@@ -269,7 +275,13 @@ mod tests {
             let turns = started.batch(&indices).first_turns(&agents, &game, &config);
             let turns = turns.unwrap().into_iter();
             turns
-                .map(|own| (own.index, own.task.id.clone(), own.first.unwrap().histories))
+                .map(|turn| {
+                    (
+                        turn.index,
+                        turn.task.id.clone(),
+                        turn.first.unwrap().histories,
+                    )
+                })
                 .collect::<Vec<_>>()
         };
         assert_eq!(first(&all), first(&some));
@@ -277,18 +289,18 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error_or_not_counted() {
+    fn a_prompt_that_does_not_fit_is_an_error_or_not_counted() {
         let agents = ["first", "second"].map(agent);
         let (game, mut config) = (Duet::new(lengths), training(8));
-        // Letters are tokens of their own, and the plain prompt ends with two line feeds.
+        // Every letter is one token, and the plain prompt ends with two line feeds.
         let text = |tokens: usize| "z".repeat(tokens - 2);
         let tasks = vec![
             task("fits", &text(CONTEXT - 8)),
             task("long", &text(CONTEXT - 7)),
         ];
-        let refused = start_tasks(&agents, &game, tasks.clone(), &config).unwrap_err();
+        let error = start_tasks(&agents, &game, tasks.clone(), &config).unwrap_err();
         assert!(
-            refused
+            error
                 .to_string()
                 .starts_with("task `long`: the prompt of agent `first`")
         );

@@ -1,25 +1,25 @@
 //! Updates of a whole team: one agent after the other, or all at once.
 
-use Order::{AtOnce, InTurn};
+use UpdateOrder::{AtOnce, InTurn};
 use rayon::prelude::*;
 
 use crate::{MarlError, agent::Agent, algorithm::Progress};
 
 /// In which order agents are updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+enum UpdateOrder {
     /// One after the other.
     InTurn,
     /// All together.
     AtOnce,
 }
 
-impl Order {
+impl UpdateOrder {
     /// At once if there are several agents and no two of them share a device.
     fn of(agents: &[Agent]) -> Self {
         let devices: Vec<_> = agents.iter().map(|agent| agent.model.device()).collect();
-        let shares = |(index, device)| devices[..index].contains(device);
-        match agents.len() == 1 || devices.iter().enumerate().any(shares) {
+        let is_shared = |(index, device)| devices[..index].contains(device);
+        match agents.len() == 1 || devices.iter().enumerate().any(is_shared) {
             true => InTurn,
             false => AtOnce,
         }
@@ -37,11 +37,17 @@ pub fn update_each<L: Send, R: Send>(
     on_progress: &mut dyn FnMut(Progress),
     update: impl Fn(usize, &mut Agent, &mut L) -> Result<R, MarlError> + Sync,
 ) -> Result<Vec<R>, MarlError> {
-    update_in(Order::of(agents), agents, learners, on_progress, update)
+    update_in(
+        UpdateOrder::of(agents),
+        agents,
+        learners,
+        on_progress,
+        update,
+    )
 }
 
 fn update_in<L: Send, R: Send>(
-    order: Order,
+    order: UpdateOrder,
     agents: &mut [Agent],
     learners: &mut [L],
     on_progress: &mut dyn FnMut(Progress),
@@ -56,8 +62,8 @@ fn update_in<L: Send, R: Send>(
         return in_turn.collect();
     }
     (0..agents.len()).for_each(|index| on_progress(Progress::Updating(index)));
-    // On rayon's own threads, because the caller may be one of them: if it blocked while others did the
-    // work, a pool of one thread would wait forever.
+    // This uses rayon's own threads, because the caller may be one of them: if it blocked until other
+    // threads had done the work, a pool of one thread would wait forever.
     let at_once = agents.par_iter_mut().zip(learners.par_iter_mut());
     at_once
         .enumerate()
@@ -71,7 +77,7 @@ mod tests {
     use crate::fixture::agent;
 
     #[test]
-    fn at_once_or_in_turn_every_agent_is_updated_with_its_own() {
+    fn at_once_or_in_turn_every_agent_is_updated_with_its_learner() {
         // One thread is enough for both.
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(1)
@@ -81,7 +87,7 @@ mod tests {
             let mut agents = ["first", "second"].map(agent);
             let mut learners = [10, 20];
             let mut reported = Vec::new();
-            let done = pool.install(|| {
+            let updates = pool.install(|| {
                 update_in(
                     order,
                     &mut agents,
@@ -94,7 +100,7 @@ mod tests {
                 )
             });
             let expected = [("first".to_owned(), 10), ("second".to_owned(), 21)];
-            assert_eq!(done.unwrap(), expected);
+            assert_eq!(updates.unwrap(), expected);
             assert_eq!(learners, [10, 21]);
             assert_eq!(reported, [Progress::Updating(0), Progress::Updating(1)]);
         }
@@ -103,8 +109,8 @@ mod tests {
     #[test]
     fn agents_that_share_a_device_take_turns_and_so_does_one_alone() {
         let agents = ["first", "second"].map(agent);
-        assert_eq!(Order::of(&agents), InTurn, "both are on the CPU");
-        assert_eq!(Order::of(&agents[..1]), InTurn);
+        assert_eq!(UpdateOrder::of(&agents), InTurn, "both are on the CPU");
+        assert_eq!(UpdateOrder::of(&agents[..1]), InTurn);
     }
 
     #[test]
@@ -115,8 +121,8 @@ mod tests {
                 1 => Err(MarlError::NoAdvantage),
                 _ => Ok(()),
             };
-            let done = update_in(order, &mut agents, &mut [(), ()], &mut |_| (), fails);
-            assert!(matches!(done, Err(MarlError::NoAdvantage)));
+            let result = update_in(order, &mut agents, &mut [(), ()], &mut |_| (), fails);
+            assert!(matches!(result, Err(MarlError::NoAdvantage)));
         }
     }
 }

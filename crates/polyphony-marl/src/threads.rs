@@ -1,5 +1,5 @@
-//! Threads for work that waits, since environments run programs and call other machines. They are not
-//! those that compute, which would be idle meanwhile.
+//! Threads for work that mostly waits, since environments run programs and call other machines. They are
+//! separate from the threads that compute, which would otherwise sit idle.
 
 use std::{
     num::NonZeroUsize,
@@ -13,10 +13,11 @@ use std::{
     time::Duration,
 };
 
-/// Does some work for every item on this many new threads; the results are in the order of the items.
+/// Does some work for every item, on this many new threads. The results are in the order of the items.
 ///
 /// # Errors
-/// That of the first item that failed, in the order of the items. No more items are started then.
+/// The error of the first item that failed, in the order of the items. After an error no more items are
+/// started.
 ///
 /// # Panics
 /// If the work on an item panics, with the same panic.
@@ -33,8 +34,8 @@ where
     let count = items.len();
     let queue = Mutex::new(items.into_iter().enumerate());
     let stopped = AtomicBool::new(false);
-    let (done, results) = channel();
-    let work_off = |done: std::sync::mpsc::Sender<_>| {
+    let (sender, results) = channel();
+    let run_worker = |sender: std::sync::mpsc::Sender<_>| {
         while !stopped.load(Ordering::Relaxed) {
             // Taking an item cannot panic, so the lock is never poisoned.
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -44,15 +45,15 @@ where
                 stopped.store(true, Ordering::Relaxed);
             }
             // The receiver lives until all threads are done.
-            let _ = done.send((index, result));
+            let _ = sender.send((index, result));
         }
     };
     let mut finished: Vec<_> = thread::scope(|scope| {
         for _ in 0..threads.get().min(count) {
-            let done = done.clone();
-            scope.spawn(|| work_off(done));
+            let sender = sender.clone();
+            scope.spawn(|| run_worker(sender));
         }
-        drop(done);
+        drop(sender);
         receive_all(&results)
     });
     // Items are started in order, so the first one that failed does not depend on timing.
@@ -63,8 +64,8 @@ where
         .collect()
 }
 
-/// Everything that is sent until all senders are gone. Meanwhile a thread of rayon's does other work of
-/// its pool, which the senders may depend on.
+/// Receives everything until all senders are gone. A thread of rayon's pool does other work of its pool
+/// meanwhile, because the senders may depend on that work.
 fn receive_all<T>(results: &Receiver<T>) -> Vec<T> {
     if rayon::current_thread_index().is_none() {
         return results.iter().collect();
@@ -112,26 +113,26 @@ mod tests {
     }
 
     #[test]
-    fn as_many_items_are_worked_on_at_once_as_there_are_threads() {
-        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    fn every_thread_works_on_an_item_at_the_same_time() {
+        let (running, max_running) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let work = |_| {
-            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let patience = Instant::now() + Duration::from_secs(20);
-            while most.load(Ordering::SeqCst) < 3 && Instant::now() < patience {
+            max_running.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while max_running.load(Ordering::SeqCst) < 3 && Instant::now() < deadline {
                 thread::yield_now();
             }
             running.fetch_sub(1, Ordering::SeqCst);
             Ok::<_, ()>(())
         };
         on_threads(threads(3), vec![(); 12], work).unwrap();
-        assert_eq!(most.into_inner(), 3);
+        assert_eq!(max_running.into_inner(), 3);
     }
 
     #[test]
-    fn the_first_error_counts_and_nothing_more_is_begun() {
-        let begun = AtomicUsize::new(0);
+    fn the_first_error_counts_and_no_more_items_are_started() {
+        let started = AtomicUsize::new(0);
         let work = |item: usize| {
-            begun.fetch_add(1, Ordering::SeqCst);
+            started.fetch_add(1, Ordering::SeqCst);
             match item {
                 2 => {
                     thread::sleep(Duration::from_millis(20));
@@ -143,7 +144,7 @@ mod tests {
         };
         let outcome = on_threads(threads(4), (0..1000).collect(), work);
         assert_eq!(outcome, Err("slow"));
-        assert!(begun.into_inner() < 1000);
+        assert!(started.into_inner() < 1000);
     }
 
     #[test]
@@ -157,7 +158,7 @@ mod tests {
         assert_eq!(panic.downcast_ref::<String>().unwrap(), "item 1");
     }
 
-    /// One thread computes and waits for the threads that score, which in turn need it.
+    /// The one thread of the pool waits for threads whose work needs the pool.
     #[test]
     fn work_may_use_the_pool_that_waits_for_it() {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -176,9 +177,9 @@ mod tests {
             .build()
             .unwrap();
         let work = |_| Ok::<_, ()>(rayon::current_thread_index());
-        let places = pool
+        let indices = pool
             .install(|| on_threads(threads(2), vec![(); 8], work))
             .unwrap();
-        assert_eq!(places, [None; 8]);
+        assert_eq!(indices, [None; 8]);
     }
 }

@@ -17,13 +17,13 @@ pub enum JointMode {
     Cross,
 }
 
-/// What an algorithm samples in a step.
+/// What an algorithm samples in a step, which determines the tree of each task.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Tree {
+pub struct SamplingPlan {
     /// Responses of each role at a node, `G`. With 0 nothing is sampled in this step, and the algorithm
     /// learns from what it has stored.
     pub samples: usize,
-    /// How they are combined.
+    /// How the agents' responses are combined into joint actions.
     pub joint_mode: JointMode,
     /// An episode ends at a node whose joint actions earn more than this on average.
     pub termination_threshold: Option<f64>,
@@ -31,14 +31,14 @@ pub struct Tree {
     pub discount: f64,
 }
 
-/// The most responses to one prompt; more than that must be a mistake.
-pub const MOST_SAMPLES: usize = 4096;
+/// The maximum number of responses to one prompt. More must be a mistake.
+pub const MAX_SAMPLES: usize = 4096;
 
-/// The most joint actions at the last turn of a task's tree; more than that must be a mistake.
-pub const MOST_JOINT_ACTIONS: usize = 1 << 16;
+/// The maximum number of joint actions at the last turn of a task's tree. More must be a mistake.
+pub const MAX_JOINT_ACTIONS: usize = 1 << 16;
 
-impl Tree {
-    /// Joint actions of a node, for a team of this many roles; `None` if there are too many to count.
+impl SamplingPlan {
+    /// The number of joint actions of a node, for a team of this many roles; `None` if it overflows.
     pub fn joint_actions(&self, roles: usize) -> Option<usize> {
         match self.joint_mode {
             JointMode::Aligned => Some(self.samples),
@@ -49,13 +49,14 @@ impl Tree {
     /// Checks that a task's tree can be played by this many roles over this many turns.
     ///
     /// # Errors
-    /// If it would have more than [`MOST_JOINT_ACTIONS`].
+    /// If its last turn would have more joint actions than [`MAX_JOINT_ACTIONS`].
     pub fn validate_for(&self, roles: usize, turns: usize) -> Result<(), ConfigError> {
-        let of_a_node = self.joint_actions(roles);
-        // Those of the last turn, which has more than all turns before it together.
-        let last = of_a_node.and_then(|n| n.checked_pow(u32::try_from(turns).ok()?));
+        let per_node = self.joint_actions(roles);
+        // Only the last turn is counted. If nodes have two or more joint actions, it has more of them than
+        // all earlier turns together.
+        let last_turn = per_node.and_then(|n| n.checked_pow(u32::try_from(turns).ok()?));
         check(
-            last.is_some_and(|last| last <= MOST_JOINT_ACTIONS),
+            last_turn.is_some_and(|count| count <= MAX_JOINT_ACTIONS),
             "samples",
             format!(
                 "{} with `joint_mode: {:?}` for {roles} roles and {turns} turns",
@@ -76,13 +77,13 @@ pub struct History {
 /// A response with what is needed to learn from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// The text, the token ids and why it ended.
+    /// The response: its text, its token ids and why it ended.
     pub response: Response,
     /// The natural log-probability of each token when it was drawn.
     pub logprobs: Vec<f32>,
     /// The same under the agent's reference; `None` if no reference has scored it.
     pub reference_logprobs: Option<Vec<f32>>,
-    /// How much better than expected it was; `None` until an algorithm has assigned it.
+    /// How much better than expected the response was; `None` until an algorithm has assigned it.
     pub advantage: Option<f64>,
 }
 
@@ -99,7 +100,7 @@ impl Sample {
         let pairs = self.logprobs.iter().zip(reference);
         Some(
             pairs
-                .map(|(&own, &reference)| f64::from(own) - f64::from(reference))
+                .map(|(&logprob, &reference)| f64::from(logprob) - f64::from(reference))
                 .sum(),
         )
     }
@@ -112,7 +113,7 @@ pub struct AgentGroup {
     pub observation: Observation,
     /// What its model reads.
     pub history: History,
-    /// The return that a critic expected at this history; `None` if none was asked.
+    /// The return that a critic expects at this history; `None` without a critic.
     pub value: Option<f64>,
     /// The `G` responses.
     pub samples: Vec<Sample>,
@@ -125,7 +126,7 @@ impl AgentGroup {
     }
 
     /// The number of tokens in all responses.
-    pub fn response_tokens(&self) -> usize {
+    pub fn completion_length(&self) -> usize {
         let lengths = self
             .samples
             .iter()
@@ -137,7 +138,7 @@ impl AgentGroup {
 /// One joint action of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch {
-    /// For each role the index of its response in its group.
+    /// For each role, the index of its response in its group.
     pub picks: Vec<usize>,
     /// What the joint action earned.
     pub reward: Reward,
@@ -159,7 +160,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// The joint action of a branch.
+    /// The joint action with these picks.
     pub fn joint_action(&self, picks: &[usize]) -> JointAction {
         let responses = picks.iter().zip(&self.groups);
         JointAction::new(
@@ -169,8 +170,8 @@ impl Node {
         )
     }
 
-    /// The turn that ends with this joint action.
-    pub fn turn_taken(&self, picks: &[usize]) -> Turn {
+    /// The turn that ends with the joint action with these picks.
+    pub fn turn_with(&self, picks: &[usize]) -> Turn {
         let observations = self.groups.iter().map(|group| group.observation.clone());
         Turn {
             observations: observations.collect(),
@@ -178,7 +179,7 @@ impl Node {
         }
     }
 
-    /// This node and all below it, a node before those below it.
+    /// This node and all nodes below it, parents before children.
     pub fn nodes(&self) -> Vec<&Node> {
         let mut nodes = vec![self];
         let children = self.branches.iter().flat_map(|branch| &branch.child);
@@ -186,17 +187,17 @@ impl Node {
         nodes
     }
 
-    /// This node and all below it, each with the indices of the joint actions that lead to it.
+    /// This node and all nodes below it, each with the indices of the joint actions that lead to it.
     pub fn paths(&self) -> Vec<(Vec<usize>, &Node)> {
-        let mut found = vec![(Vec::new(), self)];
+        let mut paths = vec![(Vec::new(), self)];
         for (index, branch) in self.branches.iter().enumerate() {
             let below = branch.child.iter().flat_map(Node::paths);
-            found.extend(below.map(|(path, node)| ([&[index], path.as_slice()].concat(), node)));
+            paths.extend(below.map(|(path, node)| ([&[index], path.as_slice()].concat(), node)));
         }
-        found
+        paths
     }
 
-    /// The groups of this node and of all below it, one slice per node.
+    /// The groups of this node and of all nodes below it, one slice per node.
     pub(crate) fn groups_mut(&mut self) -> Vec<&mut [AgentGroup]> {
         let mut groups = vec![self.groups.as_mut_slice()];
         let children = self

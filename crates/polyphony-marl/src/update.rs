@@ -1,5 +1,6 @@
-//! One agent's update: log-probabilities → loss → gradients → new weights. The loss is a function that is
-//! given a scored group and returns its value and derivatives.
+//! One agent's update: log-probabilities → loss → gradients → new weights. The loss is a callback. It is
+//! given the log-probabilities of one group, and the hidden states that the configuration requests. It
+//! returns the group's loss and its derivatives.
 
 use polyphony_model::{
     LanguageModel, ModelError, PackedGroup, ScoredGroup, StreamKey, WeightGradients, score_group,
@@ -13,7 +14,7 @@ use crate::{
     tree::AgentGroup,
 };
 
-/// What one agent learns with.
+/// The buffer and the optimizer of one agent.
 #[derive(Clone, Debug, Default)]
 pub struct Learner {
     /// Groups that the agent will learn from once there are enough of them.
@@ -26,9 +27,9 @@ pub struct Learner {
     pub skipped_in_a_row: usize,
 }
 
-/// What a gradient step needs to know besides agent, groups and loss.
+/// The configuration of a gradient step.
 #[derive(Clone, Copy, Debug)]
-pub struct StepSettings<'a> {
+pub struct GradientStepConfig<'a> {
     /// The optimizer's settings.
     pub updates: &'a Updates,
     /// The learning rate.
@@ -36,49 +37,51 @@ pub struct StepSettings<'a> {
     /// The temperature that responses were sampled at.
     pub temperature: f32,
     /// Which hidden states the loss reads.
-    pub states: States,
+    pub states: HiddenStates,
 }
 
 /// Which hidden states a loss reads besides log-probabilities.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum States {
+pub enum HiddenStates {
     /// None.
     #[default]
     None,
-    /// The one at the last token of each history, where a critic sits.
+    /// The one at the last token of each history, which a critic reads.
     EndOfHistory,
-    /// Those at the positions of the packed row that a function returns.
+    /// Those at the positions that this function returns. A packed group is one row: the prompt, then each
+    /// response without its last token.
     At(fn(&PackedGroup<'_>) -> Vec<usize>),
 }
 
-impl States {
-    fn places(self, group: &PackedGroup<'_>) -> Vec<usize> {
+impl HiddenStates {
+    fn positions(self, group: &PackedGroup<'_>) -> Vec<usize> {
         match self {
             Self::None => Vec::new(),
-            Self::EndOfHistory => vec![group.last_of_prompt()],
-            Self::At(places) => places(group),
+            Self::EndOfHistory => vec![group.last_prompt_index()],
+            Self::At(positions) => positions(group),
         }
     }
 }
 
-/// A scored group, as a loss sees it.
+/// A scored group, as it is passed to a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupScores<'a> {
     /// The natural log-probability of every response token, one response after the other.
     pub logprobs: &'a [f32],
-    /// The requested hidden states, one row after the other, `[P · D]`.
+    /// The requested hidden states, flat: one row per requested position, each as long as a hidden state.
     pub states: &'a [f32],
 }
 
-/// The loss of one group.
+/// The loss of one group and its derivatives.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GroupLoss {
-    /// Its value.
+    /// The value of the loss.
     pub loss: f64,
-    /// Its derivative in each log-probability.
-    pub logprobs: Vec<f32>,
-    /// Its derivative in each element of the hidden states; empty if it does not depend on them.
-    pub states: Vec<f32>,
+    /// The derivative with respect to each log-probability.
+    pub logprob_derivatives: Vec<f32>,
+    /// The derivative with respect to each element of the hidden states; empty if the loss does not depend
+    /// on them.
+    pub state_derivatives: Vec<f32>,
 }
 
 /// The outcome of a gradient step.
@@ -89,7 +92,7 @@ pub enum StepOutcome {
         /// The norm of the gradients before clipping.
         norm: f64,
     },
-    /// A loss or gradient was not finite, so the weights are as they were.
+    /// A loss or gradient was not finite, so the weights have not changed.
     Skipped,
     /// There was no group to learn from.
     Empty,
@@ -98,15 +101,15 @@ pub enum StepOutcome {
 /// What one agent's update did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpdateReport {
-    /// Groups that were left out because the loss does not depend on them, counted in every pass through
-    /// the buffer.
+    /// Groups that were left out because the loss does not depend on them. Each pass through the buffer
+    /// counts them again.
     pub skipped_groups: usize,
     /// Gradient steps taken.
     pub steps: usize,
     /// Gradient steps skipped because loss or gradient was not finite.
     pub skipped: usize,
     /// The largest gradient norm before clipping, over the steps taken.
-    pub gradient_norm: f64,
+    pub grad_norm: f64,
     /// The learning rate.
     pub learning_rate: f64,
     /// The largest difference between a token's log-probability at rollout and in training, in nats;
@@ -114,11 +117,11 @@ pub struct UpdateReport {
     pub logprob_gap: Option<f64>,
 }
 
-/// One gradient step of an agent from some groups. `loss` is given the index of a group and its scores,
-/// group after group; their gradients are added up and clipped before the step.
+/// One gradient step of an agent from some groups. `loss` is called for one group after the other, with
+/// the group's index and its scores. The gradients of all groups are summed and clipped before the step.
 ///
-/// Until the report counts a step, the weights are those of the rollout, so the scores are compared with
-/// the log-probabilities of the samples and the largest difference is reported.
+/// Before the first gradient step of an update, the weights are still those of the rollout. The scores are
+/// therefore compared with the log-probabilities of the samples, and `report` has the largest difference.
 ///
 /// # Errors
 /// If rollout and training disagree about log-probabilities beyond the tolerance, too many updates in a
@@ -127,22 +130,22 @@ pub fn gradient_step(
     agent: &mut Agent,
     learner: &mut Learner,
     groups: &[&AgentGroup],
-    settings: &StepSettings<'_>,
+    config: &GradientStepConfig<'_>,
     report: &mut UpdateReport,
     loss: &mut dyn FnMut(usize, &GroupScores<'_>) -> Result<GroupLoss, MarlError>,
 ) -> Result<StepOutcome, MarlError> {
-    let updates = settings.updates;
+    let updates = config.updates;
     let mut gradients = WeightGradients::default();
-    let mut finite = true;
+    let mut is_finite = true;
     for (index, group) in groups.iter().enumerate() {
         let packed = packed(group)?;
-        let places = settings.states.places(&packed);
+        let positions = config.states.positions(&packed);
         let scored = ScoredGroup::with_states(
             &agent.model,
             &packed,
-            settings.temperature,
+            config.temperature,
             updates.activations,
-            &places,
+            &positions,
         )?;
         if report.steps == 0 {
             compare_logprobs(agent, group, scored.logprobs(), updates, report)?;
@@ -151,59 +154,65 @@ pub fn gradient_step(
             logprobs: scored.logprobs(),
             states: scored.states(),
         };
-        let own = loss(index, &scores)?;
-        finite &= own.loss.is_finite();
-        let states = match own.states.is_empty() {
+        let group_loss = loss(index, &scores)?;
+        is_finite &= group_loss.loss.is_finite();
+        let state_derivatives = match group_loss.state_derivatives.is_empty() {
             true => vec![0.0; scored.states().len()],
-            false => own.states,
+            false => group_loss.state_derivatives,
         };
-        gradients = gradients + scored.backward_with_states(own.logprobs, states);
+        let group_gradients =
+            scored.backward_with_states(group_loss.logprob_derivatives, state_derivatives);
+        gradients = gradients + group_gradients;
     }
     if gradients.is_empty() {
         return Ok(StepOutcome::Empty);
     }
     let norm = gradients.norm();
-    if !(finite && norm.is_finite()) {
+    if !(is_finite && norm.is_finite()) {
         skip(agent, learner, updates, report)?;
         return Ok(StepOutcome::Skipped);
     }
-    let size = StepSize::new(norm, settings.learning_rate, updates);
+    // Clips to `max_grad_norm`.
+    let size = StepSize::new(norm, config.learning_rate, updates);
     learner.optimizer.step(&mut agent.model, gradients, size);
     learner.skipped_in_a_row = 0;
     learner.gradient_steps += 1;
     report.steps += 1;
-    report.gradient_norm = report.gradient_norm.max(norm);
+    report.grad_norm = report.grad_norm.max(norm);
     Ok(StepOutcome::Taken { norm })
 }
 
-/// Compares training with rollout if no group was run: a buffer without a gradient has not been scored
-/// yet.
+/// If every group of the buffer was skipped, scores `group`, which is any of them, so that the
+/// log-probabilities of training and rollout are compared at least once. `None` is an empty buffer.
 ///
 /// # Errors
 /// As [`gradient_step`].
-pub fn check_idle(
+pub fn compare_if_all_idle(
     agent: &Agent,
     learner: &mut Learner,
     group: Option<&AgentGroup>,
-    settings: &StepSettings<'_>,
+    config: &GradientStepConfig<'_>,
     report: &mut UpdateReport,
 ) -> Result<(), MarlError> {
     let (None, Some(group)) = (report.logprob_gap, group) else {
         return Ok(());
     };
-    let logprobs = score(&agent.model, group, settings.temperature)?;
+    let logprobs = score(&agent.model, group, config.temperature)?;
     match logprobs.iter().all(|logprob| logprob.is_finite()) {
-        true => compare_logprobs(agent, group, &logprobs, settings.updates, report),
-        false => skip(agent, learner, settings.updates, report),
+        true => compare_logprobs(agent, group, &logprobs, config.updates, report),
+        false => skip(agent, learner, config.updates, report),
     }
 }
 
-/// The indices of a buffer's groups in minibatches of at least this size and nearly equal length, because
-/// a small remainder would weigh as much as a whole minibatch. A single pass follows the buffer's order;
-/// several passes each have a random order, drawn from `key`.
+/// Splits the indices of a buffer's groups into minibatches, for `epochs` passes over the buffer. Each
+/// minibatch has at least `minibatch` groups, if there are that many.
+///
+/// All minibatches have nearly the same size. A small leftover minibatch would get a gradient step of its
+/// own, so its groups would count more than the others. A single pass follows the buffer's order; several
+/// passes each have a random order, drawn from `key`.
 ///
 /// # Errors
-/// If a minibatch has no group.
+/// If `minibatch` is 0.
 pub fn minibatches(
     buffer: usize,
     minibatch: usize,
@@ -214,20 +223,20 @@ pub fn minibatches(
     let parts = (buffer / minibatch).max(1);
     let end = |part: usize| buffer * part / parts;
     let mut draws = 0;
-    let mut found = Vec::with_capacity(parts * epochs);
+    let mut minibatches = Vec::with_capacity(parts * epochs);
     for _ in 0..epochs {
         let mut order: Vec<usize> = (0..buffer).collect();
         if epochs > 1 {
             // Fisher–Yates shuffle.
             for last in (1..buffer).rev() {
-                let other = (key.uniform(draws) * (last + 1) as f64) as usize;
-                order.swap(last, other);
+                let target = (key.uniform(draws) * (last + 1) as f64) as usize;
+                order.swap(last, target);
                 draws += 1;
             }
         }
-        found.extend((0..parts).map(|part| order[end(part)..end(part + 1)].to_vec()));
+        minibatches.extend((0..parts).map(|part| order[end(part)..end(part + 1)].to_vec()));
     }
-    Ok(found)
+    Ok(minibatches)
 }
 
 fn skip(
@@ -242,7 +251,7 @@ fn skip(
         "agent `{}`: update skipped, its loss or gradient is not finite",
         agent.name
     );
-    if learner.skipped_in_a_row >= updates.max_nonfinite {
+    if learner.skipped_in_a_row >= updates.max_skipped_updates {
         let (agent, in_a_row) = (agent.name.clone(), learner.skipped_in_a_row);
         return Err(MarlError::NotFinite { agent, in_a_row });
     }
@@ -261,8 +270,8 @@ fn compare_logprobs(
     let gap = logprobs
         .iter()
         .zip(sampled)
-        // A value of training that is not finite skips the update; one of the rollout is infinitely far
-        // off.
+        // A log-probability of training that is not finite is ignored here, since the update is skipped
+        // anyway. A log-probability of the rollout that is not finite counts as an infinite difference.
         .filter(|(trained, _)| trained.is_finite())
         .map(|(trained, sampled)| match sampled.is_finite() {
             true => f64::from((trained - sampled).abs()),
@@ -283,7 +292,7 @@ fn compare_logprobs(
     })
 }
 
-/// The log-probabilities of all response tokens of a group, without recording operations for a gradient.
+/// The log-probabilities of all response tokens of a group, computed without a gradient.
 pub(crate) fn score(
     model: &LanguageModel,
     group: &AgentGroup,

@@ -1,4 +1,4 @@
-//! Tiny models learn small games with the independent actor-critic: a matching game, and a game of two
+//! Tiny models learn two small games with the independent actor-critic: a matching game, and a game of two
 //! turns.
 #![allow(missing_docs, reason = "tests")]
 
@@ -13,7 +13,7 @@ fn settings() -> IndependentActorCritic {
     }
 }
 
-/// Every seed learns the game in this many steps.
+/// Checks that every seed learns the game in this many steps.
 fn check_learned(challenge: Challenge, steps: usize, settings: &IndependentActorCritic) {
     let failed = Challenge { steps, ..challenge }.failures(settings);
     assert!(failed.is_empty(), "{}", failed.join("\n"));
@@ -25,7 +25,7 @@ fn critics_help_a_team_to_complement_each_other() {
 }
 
 #[test]
-fn critics_help_a_team_to_hand_on_what_one_of_them_saw() {
+fn critics_help_a_team_to_pass_on_what_one_agent_saw() {
     check_learned(Challenge::relay(), 250, &settings());
 }
 

@@ -1,12 +1,13 @@
-//! What training and generation spend their time on, for random models of two sizes: `tiny`, for a
-//! quick look, and `smollm2`, as large as the default model.
+//! Benchmarks of the operations on which training and generation spend their time, for random models
+//! of two sizes: `tiny`, for a quick look, and `smollm2`, which has the size of the default model.
 //!
-//! - `decode`: tokens sampled a second by 1 to 16 rows after a prompt of 128 tokens. The prompt's
-//!   own pass is not counted.
-//! - `score`: tokens a second, forward and backward, of one packed group: a prompt of 150 tokens and
-//!   4 responses of 64.
+//! - `decode`: sampled tokens per second, for 1 to 16 rows after a prompt of 128 tokens. The pass over
+//!   the prompt is not counted.
+//! - `score`: tokens per second, forward and backward, for one packed group with a prompt of 150 tokens
+//!   and 4 responses of 64 tokens.
 //!
-//! `cargo bench -p polyphony-model` runs all, `cargo bench -p polyphony-model -- tiny` the tiny ones.
+//! `cargo bench -p polyphony-model` runs all benchmarks, `cargo bench -p polyphony-model -- tiny` only
+//! those of the tiny model.
 
 use std::{cell::LazyCell, collections::HashMap, fs, hint::black_box, time::Instant};
 
@@ -25,7 +26,7 @@ use safetensors::{Dtype, tensor::TensorView};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The sizes of a Llama with tied head.
+/// The sizes of a Llama model with a tied head.
 #[derive(Clone, Copy)]
 struct Size {
     name: &'static str,
@@ -64,7 +65,7 @@ fn decode(criterion: &mut Criterion) {
     for size in SIZES {
         let mut group = criterion.benchmark_group(format!("decode/{}", size.name));
         group.sample_size(10);
-        // Made only if a benchmark of this size is asked for.
+        // Created only if a benchmark of this size runs.
         let model = LazyCell::new(|| size.model());
         let prompt = tokens(128);
         let config = GenerationConfig {
@@ -106,8 +107,9 @@ fn score(criterion: &mut Criterion) {
         let model = LazyCell::new(|| size.model().trainable());
         let (prompt, response) = (tokens(150), tokens(64));
         let packed = PackedGroup::new(&prompt, vec![&response; 4]).expect("nothing is empty");
-        let fed = packed.prompt().len() + packed.lengths().map(|length| length - 1).sum::<usize>();
-        group.throughput(Throughput::Elements(fed as u64));
+        let response_tokens = packed.lengths().map(|length| length - 1).sum::<usize>();
+        let tokens = packed.prompt().len() + response_tokens;
+        group.throughput(Throughput::Elements(tokens as u64));
         group.bench_function("4x64", |bencher| {
             let model = &*model;
             bencher.iter(|| {
@@ -119,7 +121,7 @@ fn score(criterion: &mut Criterion) {
     }
 }
 
-/// Token ids that both vocabularies have.
+/// Token ids that are in both vocabularies.
 fn tokens(length: usize) -> Vec<u32> {
     (0..length as u32).map(|index| 3 + index % 250).collect()
 }

@@ -1,7 +1,7 @@
 //! Converts a GGUF file to a Hugging Face directory that PyTorch transformers loads:
 //! `cargo run -p polyphony-model --example convert_gguf -- MODEL.gguf DIRECTORY`.
 //!
-//! Without arguments it says how it is used.
+//! Without arguments it prints its usage.
 
 #![expect(
     clippy::print_stderr,
@@ -15,9 +15,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
         [source, target] => convert(Path::new(source), Path::new(target)),
-        others => {
+        arguments => {
             eprintln!("usage: convert_gguf MODEL.gguf DIRECTORY");
-            if others.is_empty() {
+            if arguments.is_empty() {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

@@ -1,8 +1,8 @@
-//! What a model looks like: the sizes and constants of a Hugging Face `config.json`.
+//! The sizes and constants of a network, read from a Hugging Face `config.json`.
 //!
-//! Both spellings are understood: the older one (`rope_theta` and `rope_scaling` at the top level)
-//! and that of transformers 5 (`rope_parameters`). A setting that the network does not implement is
-//! an error here, so that no model is ever run wrongly in silence.
+//! Both forms are read: the older one (`rope_theta` and `rope_scaling` at the top level) and that of
+//! transformers 5 (`rope_parameters`). A setting that the network does not implement is an error, so
+//! that no model silently runs wrong.
 
 use std::path::Path;
 
@@ -33,25 +33,25 @@ pub enum Architecture {
 pub struct ModelConfig {
     /// The family of networks.
     pub architecture: Architecture,
-    /// Tokens that have an embedding.
+    /// Number of tokens that have an embedding.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the feed-forward layers.
     pub intermediate_size: usize,
-    /// Transformer layers.
+    /// Number of transformer layers.
     pub layers: usize,
-    /// Query heads a layer.
+    /// Query heads per layer.
     pub heads: usize,
-    /// Key and value heads a layer; divides `heads`.
+    /// Key and value heads per layer; divides `heads`.
     pub kv_heads: usize,
     /// Width of one head; even, and not always `hidden_size / heads`.
     pub head_size: usize,
-    /// What RMS norm adds to the mean square before the root.
+    /// What RMS norm adds to the mean square before taking the root.
     pub norm_epsilon: f64,
     /// The rotary embedding.
     pub rope: Rope,
-    /// The longest sequence, in tokens, that the model was made for.
+    /// The longest sequence that the model supports, in tokens.
     pub max_positions: usize,
     /// Whether the output head shares the embedding's weights.
     pub tied_head: bool,
@@ -78,7 +78,7 @@ impl ModelConfig {
     /// for the sizes, which must be there.
     ///
     /// # Errors
-    /// If a size is missing, a value is out of range, or the architecture, rope type, activation
+    /// If a size is missing, a value is out of range, or the architecture, rope type, activation,
     /// bias or sliding-window setting is not supported.
     pub fn from_json(config: &Value, path: &Path) -> Result<Self, ModelError> {
         let keys = Keys {
@@ -134,19 +134,20 @@ impl ModelConfig {
     }
 }
 
-/// No network is deeper; a larger number would only take long to be found wrong.
-const MOST_LAYERS: usize = 4096;
+/// No network is deeper. Without the bound, a wrong number would be noticed only after a long time, because
+/// the tensors of all layers are looked up first.
+const MAX_LAYERS: usize = 4096;
 
 impl Keys<'_> {
     fn layers(&self) -> Result<usize, ModelError> {
         const KEY: &str = "num_hidden_layers";
         match self.size(KEY)? {
-            layers if layers <= MOST_LAYERS => Ok(layers),
-            layers => Err(self.invalid(KEY, layers, format!("at most {MOST_LAYERS}"))),
+            layers if layers <= MAX_LAYERS => Ok(layers),
+            layers => Err(self.invalid(KEY, layers, format!("at most {MAX_LAYERS}"))),
         }
     }
 
-    /// The architecture that both `architectures` and `model_type` name, where they are there.
+    /// The architecture that `architectures` and `model_type` name; a key that is absent counts as fitting.
     fn architecture(&self) -> Result<Architecture, ModelError> {
         let supported = Architecture::ALL.map(|known| {
             let (class, model_type) = known.names();
@@ -172,7 +173,7 @@ impl Keys<'_> {
         let known = Architecture::ALL.into_iter().find(fits);
         known.ok_or_else(|| {
             let named = |known: &Architecture| first == known.names().0;
-            // The class may be known, but then the model type beside it is not its own.
+            // If the class is known, the error is that the model type does not belong to it.
             let unknown = match Architecture::ALL.iter().any(named) {
                 true => model_type.unwrap_or(first),
                 false => first,
@@ -181,8 +182,8 @@ impl Keys<'_> {
         })
     }
 
-    /// Accepts settings of a sliding window only where no layer has one. As in transformers,
-    /// `layer_types` decides; without it the layers from `max_window_layers` on have the window.
+    /// Accepts the settings of a sliding window only if no layer uses it. As in transformers,
+    /// `layer_types` decides; without it, the layers from `max_window_layers` on use the window.
     fn no_sliding_window(&self, layers: usize) -> Result<(), ModelError> {
         const SWITCH: &str = "use_sliding_window";
         const OFF: &str = "full_attention";
@@ -193,7 +194,7 @@ impl Keys<'_> {
                 None => Ok(()),
             };
         }
-        // Where `sliding_window` is absent there is one of 4096 tokens; only `null` is none.
+        // An absent `sliding_window` means a window of 4096 tokens; only `null` means no window.
         let window = self.object.get("sliding_window") != Some(&Value::Null);
         let first = match self.get("max_window_layers") {
             Some(first) => first.as_u64().unwrap_or(0),

@@ -1,6 +1,6 @@
-//! What can go wrong with a model, as one enum for the crate.
+//! The crate's error type.
 //!
-//! Every message names the file, tensor or key, says what was given and what is allowed, and ends
+//! Every message names the file, tensor or key, states what was given and what is allowed, and ends
 //! with the way out.
 
 use std::io;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Why a model could not be read, used or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A file or directory that has to be there is not.
+    /// A required file or directory does not exist.
     #[error("{path} does not exist: expected {expected}")]
     Missing {
         /// What was looked for.
@@ -27,16 +27,16 @@ pub enum ModelError {
         source: io::Error,
     },
 
-    /// Something else than a regular file is in the place of one.
+    /// The path is not a regular file, but a directory or a device, for example.
     #[error("{path} is {found}: a model consists of regular files, so copy its contents into one")]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What it is.
+        /// What kind of file it is.
         found: &'static str,
     },
 
-    /// A file is larger than those of any known model. It was not read further.
+    /// A file is larger than those of any known model, so reading stopped at the bound.
     #[error(
         "{path} has more than {bound}, which no known model needs; check where the model comes from"
     )]
@@ -48,7 +48,7 @@ pub enum ModelError {
     },
 
     /// The operating system refused to write a file, for example because the disk is full.
-    #[error("cannot write {path}: {source}; nothing half-written was left behind")]
+    #[error("cannot write {path}: {source}; no partial file was left behind")]
     Write {
         /// The file.
         path: PathBuf,
@@ -56,14 +56,14 @@ pub enum ModelError {
         source: io::Error,
     },
 
-    /// A model would overwrite something.
-    #[error("{path} exists already: remove it, or save under another name")]
+    /// Saving a model would overwrite something.
+    #[error("{path} already exists: remove it, or save under another name")]
     TargetExists {
-        /// The directory that was to be written.
+        /// The directory to write.
         path: PathBuf,
     },
 
-    /// A file is not the JSON that it should be.
+    /// A file is not valid JSON, or lacks the expected structure.
     #[error("{path} is not valid JSON: {source}")]
     Json {
         /// The file.
@@ -72,7 +72,7 @@ pub enum ModelError {
         source: serde_json::Error,
     },
 
-    /// A key that a configuration must have is absent.
+    /// A required key of a configuration is absent.
     #[error("{path} has no key `{key}`: expected {expected}")]
     MissingKey {
         /// The file.
@@ -105,7 +105,7 @@ pub enum ModelError {
         what: String,
         /// What the file asks for.
         given: String,
-        /// What could be had instead.
+        /// What is supported instead.
         supported: String,
     },
 
@@ -129,7 +129,7 @@ pub enum ModelError {
         tensor: String,
     },
 
-    /// A tensor has another shape than the configuration implies.
+    /// A tensor's shape differs from the one that the configuration implies.
     #[error(
         "{path}: tensor `{tensor}` has shape {found:?}, but the configuration implies \
          {expected:?}: check that weights and configuration belong together"
@@ -141,11 +141,11 @@ pub enum ModelError {
         tensor: String,
         /// The shape in the file.
         found: Vec<usize>,
-        /// The shape that was asked for.
+        /// The shape that the configuration implies.
         expected: Vec<usize>,
     },
 
-    /// A tensor is stored as numbers of a kind that cannot be read.
+    /// A tensor is stored as a number type that cannot be read.
     #[error("{path}: tensor `{tensor}` is stored as {given}; supported: {supported}")]
     TensorType {
         /// The weights file.
@@ -158,14 +158,14 @@ pub enum ModelError {
         supported: String,
     },
 
-    /// A tensor to be saved does not have the values that its specification says.
+    /// The values of a tensor to save do not match its specification.
     #[error("tensor `{tensor}` cannot be saved: it has {given}, but must have {expected}")]
     TensorValues {
         /// The tensor's name.
         tensor: String,
-        /// What it has.
+        /// The values that it has.
         given: String,
-        /// What it must have.
+        /// The values that it must have.
         expected: String,
     },
 
@@ -231,11 +231,11 @@ pub enum ModelError {
     #[error("the prompt is empty: a model needs at least one token to continue")]
     EmptyPrompt,
 
-    /// A response to be scored has no tokens.
+    /// A group to score has no responses, or a response has no tokens.
     #[error("there is no response to score: every response needs at least one token")]
     EmptyResponse,
 
-    /// No tokens were asked for.
+    /// Generation was asked for no tokens.
     #[error("`max_new_tokens` is 0, but must be at least 1")]
     NoNewTokens,
 
@@ -247,7 +247,7 @@ pub enum ModelError {
     PromptTooLong {
         /// Tokens of the prompt.
         prompt: usize,
-        /// The most tokens of a response.
+        /// The maximum length of a response, in tokens.
         new: usize,
         /// Tokens that the model's context holds.
         max_positions: usize,
@@ -262,7 +262,7 @@ pub enum ModelError {
         max_positions: usize,
     },
 
-    /// The model computes something that is no number.
+    /// The model's logits are infinite or NaN.
     #[error(
         "the model's logits are not finite: its weights are damaged, or training has diverged (a \
          lower `learning_rate` helps)"
@@ -270,29 +270,29 @@ pub enum ModelError {
     LogitsNotFinite,
 
     /// A device cannot compute with 16-bit brain floats.
-    #[error("{device} does not compute with bf16 weights: sample with weights in full")]
+    #[error("{device} does not compute with bf16 weights: sample with full-precision weights")]
     NoBf16 {
         /// The device.
         device: String,
     },
 
-    /// Adapters were to be added to a model that has some.
-    #[error("the model has low-rank adapters already: merge them first, into its weights")]
+    /// New adapters cannot be added to a model that already has adapters.
+    #[error("the model already has low-rank adapters: merge them into its weights first")]
     AdaptersAttached,
 
-    /// The network does not run this token, so that it has no hidden state.
+    /// The network is not run on this token, so the token has no hidden state.
     #[error(
-        "there is no hidden state at {position} of the packed row of {tokens} tokens that the \
-         network runs: the prompt and all but the last token of each response"
+        "there is no hidden state at index {index}: the network runs a packed row of {tokens} \
+         tokens, the prompt and all but the last token of each response"
     )]
     NoHiddenState {
-        /// The place in the packed row.
-        position: usize,
+        /// The requested index in the packed row.
+        index: usize,
         /// Tokens of the row.
         tokens: usize,
     },
 
-    /// A setting of sampling or of adapters is impossible.
+    /// A setting of sampling or of adapters is out of range.
     #[error("`{key}` is {given}, but must be {allowed}")]
     Setting {
         /// The setting.
@@ -312,9 +312,9 @@ fn name_list(names: &[String]) -> String {
     }
 }
 
-/// A text of at most this many characters, and a mark if it was longer.
-pub(crate) fn shortened(mut text: String, most: usize) -> String {
-    if let Some((end, _)) = text.char_indices().nth(most) {
+/// Truncates a text to this many characters, and appends `…` if it was longer.
+pub(crate) fn truncated(mut text: String, max_chars: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(max_chars) {
         text.truncate(end);
         text.push('…');
     }

@@ -14,7 +14,7 @@ use crate::kernels::{host, values};
 /// weight that is frozen or that the loss does not depend on.
 #[derive(Clone, Debug, Default)]
 pub struct WeightGradients {
-    /// Each with its weight's identity, so that nothing depends on the order of visiting.
+    /// Each gradient with the id of its weight, so that [`WeightGradients::join`] can reorder the parts.
     by_weight: Vec<(ParamId, Option<Tensor<1>>)>,
 }
 
@@ -44,7 +44,7 @@ impl WeightGradients {
 
     /// The gradients of a module that the loss does not depend on.
     pub(crate) fn absent<M: Module>(module: &M) -> Self {
-        let ids = visited(module).into_iter();
+        let ids = weight_ids(module).into_iter();
         Self {
             by_weight: ids.map(|id| (id, None)).collect(),
         }
@@ -54,15 +54,15 @@ impl WeightGradients {
     /// visits its weights.
     pub(crate) fn join<M: Module>(parts: impl IntoIterator<Item = Self>, whole: &M) -> Self {
         let parts = parts.into_iter().flat_map(|part| part.by_weight);
-        let mut found: HashMap<ParamId, Option<Tensor<1>>> = parts.collect();
-        let ids = visited(whole).into_iter();
+        let mut by_id: HashMap<ParamId, Option<Tensor<1>>> = parts.collect();
+        let ids = weight_ids(whole).into_iter();
         Self {
-            by_weight: ids.map(|id| (id, found.remove(&id).flatten())).collect(),
+            by_weight: ids.map(|id| (id, by_id.remove(&id).flatten())).collect(),
         }
     }
 
-    /// Adds the gradients of tokens' embeddings to that of their table: row by row, without a table of
-    /// their own.
+    /// Adds the gradients of token embeddings to the gradient of their table, row by row. This needs no
+    /// second tensor as large as the table.
     ///
     /// # Shapes
     /// - ids `[T]`, rows `[T, D]`, table `[V, D]`
@@ -73,19 +73,19 @@ impl WeightGradients {
         rows: Tensor<2>,
     ) {
         let shape = table.dims();
-        let of_table = self.by_weight.iter_mut().find(|(id, _)| *id == table.id);
-        if let Some((_, own)) = of_table {
-            let table = match own.take() {
-                Some(table) => table.reshape(shape),
+        let entry = self.by_weight.iter_mut().find(|(id, _)| *id == table.id);
+        if let Some((_, table_gradient)) = entry {
+            let sum = match table_gradient.take() {
+                Some(gradient) => gradient.reshape(shape),
                 None => Tensor::zeros(shape, (&rows.device(), rows.dtype())),
             };
-            // Indices on a recording device would make a recorded tensor of the sum.
-            let table = table.select_assign(0, ids.inner(), rows, IndexingUpdateOp::Add);
-            *own = Some(table.flatten(0, 1));
+            // If the indices were on the device that records operations, the sum would be recorded too.
+            let sum = sum.select_assign(0, ids.inner(), rows, IndexingUpdateOp::Add);
+            *table_gradient = Some(sum.flatten(0, 1));
         }
     }
 
-    /// Whether nothing was ever differentiated.
+    /// Whether this is the default value, which lists no weights.
     pub fn is_empty(&self) -> bool {
         self.by_weight.is_empty()
     }
@@ -104,8 +104,8 @@ impl WeightGradients {
     }
 }
 
-/// The identities of a module's weights, in the order in which they are visited.
-fn visited<M: Module>(module: &M) -> Vec<ParamId> {
+/// The ids of a module's weights, in the order in which they are visited.
+fn weight_ids<M: Module>(module: &M) -> Vec<ParamId> {
     struct Collector(Vec<ParamId>);
     impl ModuleVisitor for Collector {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -117,11 +117,12 @@ fn visited<M: Module>(module: &M) -> Vec<ParamId> {
     collector.0
 }
 
-/// Values whose squares a thread sums up. The sums are added in their order, so that the total does
-/// not depend on the number of threads.
+/// Number of values whose squares one thread sums up. The partial sums are added in their order, so
+/// that the total does not depend on the number of threads.
 const CHUNK: usize = 1 << 16;
 
-/// On the CPU without a copy of the gradient, which may be as large as the table of embeddings.
+/// The sum of a gradient's squared values. On the CPU the gradient is not copied: it may be as large as the
+/// embedding table.
 fn sum_of_squares(gradient: &Tensor<1>) -> f64 {
     let Some(host) = host(gradient) else {
         return gradient.clone().square().sum().into_scalar::<f32>().into();
@@ -136,7 +137,7 @@ impl Add for WeightGradients {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        // The default is the gradient of nothing, for no weights.
+        // The default is the sum of no gradients, and lists no weights.
         match (self.is_empty(), other.is_empty()) {
             (true, _) => return other,
             (_, true) => return self,
@@ -144,7 +145,7 @@ impl Add for WeightGradients {
         }
         let pairs = self.by_weight.into_iter().zip(other.by_weight);
         let by_weight = pairs
-            .map(|((id, own), (_, other))| match (own, other) {
+            .map(|((id, left), (_, right))| match (left, right) {
                 (Some(a), Some(b)) => (id, Some(a + b)),
                 (a, b) => (id, a.or(b)),
             })
@@ -159,16 +160,16 @@ mod tests {
 
     use super::*;
 
-    /// A table that is not the first weight.
+    /// A module whose table is not its first weight.
     #[derive(Module, Debug)]
-    struct Late {
+    struct TableLast {
         norm: Param<Tensor<1>>,
         table: Param<Tensor<2>>,
     }
 
-    fn late() -> Late {
+    fn table_last() -> TableLast {
         let device = Device::flex();
-        Late {
+        TableLast {
             norm: Param::from_tensor(Tensor::ones([2], &device)),
             table: Param::from_tensor(Tensor::ones([3, 2], &device)),
         }
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn embeddings_are_added_to_their_table_wherever_it_is_visited() {
-        let (module, device) = (late(), Device::flex());
+        let (module, device) = (table_last(), Device::flex());
         let mut gradients = WeightGradients::absent(&module);
         let ids = Tensor::from_data(TensorData::new(vec![2i64, 0, 2], [3]), &device);
         let rows = Tensor::from_data([[1.0f32, 2.0], [3.0, 4.0], [5.0, 6.0]], &device);
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn parts_are_joined_in_the_order_of_the_whole() {
-        let (module, device) = (late(), Device::flex());
+        let (module, device) = (table_last(), Device::flex());
         let part = |id, value: f32| WeightGradients {
             by_weight: vec![(id, Some(Tensor::full([1], value, &device)))],
         };
@@ -197,7 +198,7 @@ mod tests {
         let joined = WeightGradients::join(parts, &module).into_vec();
         let values = joined
             .into_iter()
-            .map(|own| own.unwrap().into_scalar::<f32>());
+            .map(|gradient| gradient.unwrap().into_scalar::<f32>());
         assert_eq!(values.collect::<Vec<_>>(), [5.0, 7.0]);
     }
 }

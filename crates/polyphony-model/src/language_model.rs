@@ -1,4 +1,4 @@
-//! A network with its configuration on a device.
+//! The model that callers work with: a network and its configuration, on a device.
 
 use std::{collections::HashMap, path::Path};
 
@@ -15,7 +15,7 @@ use crate::{
     WeightGradients,
     files::{adapter::factor_names, save_adapter},
     network::{
-        Attention, LayerInputs, LowRank, Network, WeightReader, named_weights, rope::Rotation,
+        Attention, LayerInputs, LoraAdapter, Network, WeightReader, named_weights, rope::Rotation,
     },
     save,
     transfer::{to_host, token_tensor},
@@ -23,8 +23,8 @@ use crate::{
 
 /// A causal language model.
 ///
-/// Weights sit on a device without gradients; [`LanguageModel::trainable`] gives a view of the
-/// same weights that records them.
+/// Its operations are not recorded for differentiation. [`LanguageModel::trainable`] returns a view
+/// of the same weights that records them.
 #[derive(Clone, Debug)]
 pub struct LanguageModel {
     config: ModelConfig,
@@ -36,7 +36,7 @@ impl LanguageModel {
     /// Reads a model's weights onto a device.
     ///
     /// # Errors
-    /// Names missing, surplus and wrongly shaped tensors.
+    /// If tensors are missing, unexpected or of a wrong shape; the error names them.
     pub fn load(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
         let reader = WeightReader::new(&files.weights, device);
         let network = Network::load(&files.config, &reader)?;
@@ -52,13 +52,13 @@ impl LanguageModel {
         }
     }
 
-    /// The model with adapters from files, its own weights frozen.
+    /// The model with adapters from files; its other weights are frozen.
     fn with_adapter(self, adapter: &Adapter, device: &Device) -> Result<Self, ModelError> {
         let lora = &adapter.config;
         let reader = WeightReader::new(&adapter.weights, device);
-        let model = self.adapted(lora, |place, [outputs, inputs]| {
-            let [a, b] = factor_names(&place.path());
-            Ok(LowRank::new(
+        let model = self.attach_adapters(lora, |site, [outputs, inputs]| {
+            let [a, b] = factor_names(&site.path());
+            Ok(LoraAdapter::new(
                 reader.matrix(&a, [lora.rank, inputs])?,
                 reader.matrix(&b, [outputs, lora.rank])?,
                 lora.scale(),
@@ -68,11 +68,11 @@ impl LanguageModel {
         Ok(model)
     }
 
-    /// The same weights, frozen, with new adapters that learn in their place. Until they have
-    /// learned something they change nothing. Their random numbers follow from seed and stream.
+    /// Freezes the weights and adds new adapters, which are trained instead. The adapters start
+    /// without effect on the model. Seed and stream determine their random initial weights.
     ///
     /// # Errors
-    /// If a setting is impossible, or the model has adapters already.
+    /// If a setting is out of range, or the model already has adapters.
     pub fn with_lora(self, lora: &LoraConfig, seed: u64, stream: u32) -> Result<Self, ModelError> {
         lora.validate()?;
         if self.lora.is_some() {
@@ -81,21 +81,23 @@ impl LanguageModel {
         let device = self.device();
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(stream.into());
-        self.adapted(lora, |_, shape| Ok(lora.begin(shape, &mut random, &device)))
+        self.attach_adapters(lora, |_, shape| {
+            Ok(lora.initial_adapter(shape, &mut random, &device))
+        })
     }
 
-    /// The same weights, frozen, with an adapter at every projection that `lora` names. `make` is
-    /// given the place and the shape `[O, I]` of its weight.
-    fn adapted(
+    /// Freezes the weights and attaches an adapter to every projection that `lora` targets. `make`
+    /// receives a projection and the shape `[O, I]` of its weight.
+    fn attach_adapters(
         self,
         lora: &LoraConfig,
-        mut make: impl FnMut(Place, [usize; 2]) -> Result<LowRank, ModelError>,
+        mut make: impl FnMut(ProjectionSite, [usize; 2]) -> Result<LoraAdapter, ModelError>,
     ) -> Result<Self, ModelError> {
         let mut network = self.network.no_grad();
         for (layer, projection, linear) in network.projections() {
             if lora.targets.contains(&projection) {
-                let place = Place { layer, projection };
-                linear.attach(make(place, linear.weight().dims())?);
+                let site = ProjectionSite { layer, projection };
+                linear.attach(make(site, linear.weight().dims())?);
             }
         }
         Ok(Self {
@@ -105,13 +107,13 @@ impl LanguageModel {
         })
     }
 
-    /// The settings of the adapters, if there are any.
+    /// The configuration of the adapters, if the model has any.
     pub fn lora(&self) -> Option<&LoraConfig> {
         self.lora.as_ref()
     }
 
-    /// The model with what its adapters have learned added to its own weights, which all learn
-    /// again. A model without adapters stays as it is.
+    /// Merges the adapters into the weights and makes all weights trainable again. A model without
+    /// adapters is returned unchanged.
     #[must_use]
     pub fn merged(self) -> Self {
         if self.lora.is_none() {
@@ -138,17 +140,17 @@ impl LanguageModel {
         self.network.device()
     }
 
-    /// The type of the numbers that the weights are made of.
+    /// The number type of the weights.
     pub(crate) fn dtype(&self) -> DType {
         self.network.head().dtype()
     }
 
-    /// A copy with weights rounded to 16-bit brain floats, which take half the memory and half the
-    /// time to read, to sample from.
+    /// A copy for sampling, with weights rounded to bf16 and adapters merged into them. Decoding reads all
+    /// weights in every pass, so half the bytes take half the time.
     ///
     /// # Errors
-    /// If the device does not compute with them.
-    pub fn in_bf16(&self) -> Result<Self, ModelError> {
+    /// If the device does not compute with bf16.
+    pub fn to_bf16(&self) -> Result<Self, ModelError> {
         struct Round;
         impl ModuleMapper for Round {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -158,8 +160,8 @@ impl LanguageModel {
         check_bf16(&self.device())?;
         let mut network = self.network.clone();
         for (_, _, linear) in network.projections() {
-            // Each is rounded before the next is merged: at no time is there a second whole model
-            // in 32-bit floats.
+            // Rounding each projection before the next one is merged avoids a second whole model in
+            // 32-bit floats.
             linear.merge();
             *linear = linear.clone().map(&mut Round);
         }
@@ -170,8 +172,8 @@ impl LanguageModel {
         })
     }
 
-    /// The same weights, recorded for differentiation. Shares memory with the original until one
-    /// of them changes.
+    /// A view of the same weights whose operations are recorded for differentiation. It shares
+    /// memory with the original until one of them changes.
     #[must_use]
     pub fn trainable(&self) -> Self {
         Self {
@@ -180,8 +182,9 @@ impl LanguageModel {
         }
     }
 
-    /// The gradients that a finished backward pass of this [trainable](Self::trainable) model left,
-    /// which began with the given embeddings of tokens.
+    /// Takes the gradients from `tape` after a backward pass of this [trainable](Self::trainable)
+    /// model. burn's backward pass ends at `embedded`, the embeddings of `ids`. Here their gradients are
+    /// added to the gradient of the embedding table, row by row.
     pub(crate) fn take_gradients(
         &self,
         tape: &mut Gradients,
@@ -197,16 +200,16 @@ impl LanguageModel {
         gradients
     }
 
-    /// Visits every weight, under the path that is its Hugging Face name.
+    /// Visits every weight. Its path in the module is its Hugging Face name.
     pub fn visit_weights(&self, visitor: &mut impl ModuleVisitor) {
         self.network.visit(visitor);
     }
 
-    /// Replaces every weight by what `mapper` makes of it. Weights that nobody else shares are
-    /// handed over alone, so that they can be changed in place.
+    /// Replaces every weight by what `mapper` returns for it. `mapper` can change a weight in place,
+    /// unless another model shares it.
     pub fn map_weights(&mut self, mapper: &mut impl ModuleMapper) {
-        let hollow = Network::hollow(&self.device());
-        let network = std::mem::replace(&mut self.network, hollow);
+        let placeholder = Network::placeholder(&self.device());
+        let network = std::mem::replace(&mut self.network, placeholder);
         self.network = network.map(mapper);
     }
 
@@ -215,41 +218,41 @@ impl LanguageModel {
         named_weights(&self.network)
     }
 
-    /// The weights that learn, each flat, under their names: those of the adapters, or all where there
-    /// are no adapters.
-    pub fn learned_weights(&self) -> Vec<(TensorSpec, Tensor<1>)> {
+    /// The trainable weights, each flat, under their names: those of the adapters, or all weights of a
+    /// model without adapters.
+    pub fn trainable_weights(&self) -> Vec<(TensorSpec, Tensor<1>)> {
         let mut weights = self.named_weights();
-        weights.retain(|(spec, _)| self.learns(&spec.name));
+        weights.retain(|(spec, _)| self.is_trained(&spec.name));
         weights
     }
 
-    fn learns(&self, weight: &str) -> bool {
+    fn is_trained(&self, weight: &str) -> bool {
         self.lora.is_none() || adapter_tensor_name(weight).is_some()
     }
 
-    /// Replaces the weights that learn by what `read` gives for each of them.
+    /// Replaces the values of every trainable weight by those that `read` returns for it.
     ///
     /// # Errors
-    /// If `read` fails; the weights are as they were then.
+    /// If `read` fails; the weights are then unchanged.
     ///
     /// # Panics
-    /// If `read` gives another number of values than a weight has.
-    pub fn replace_learned(
+    /// If `read` returns too few or too many values for a weight.
+    pub fn replace_trainable(
         &mut self,
         read: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), ModelError> {
         struct Replacer<R> {
-            /// What to do with each weight, in visiting order.
+            /// For each weight in visiting order its specification, or `None` to skip it.
             specs: std::vec::IntoIter<Option<TensorSpec>>,
             read: R,
-            failed: Option<ModelError>,
+            error: Option<ModelError>,
         }
         impl<R> ModuleMapper for Replacer<R>
         where
             R: FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
         {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                let (Some(spec), None) = (self.specs.next().flatten(), &self.failed) else {
+                let (Some(spec), None) = (self.specs.next().flatten(), &self.error) else {
                     return param;
                 };
                 match (self.read)(&spec) {
@@ -258,21 +261,21 @@ impl LanguageModel {
                         Tensor::from_data(values, &weight.device())
                     }),
                     Err(error) => {
-                        self.failed = Some(error);
+                        self.error = Some(error);
                         param
                     }
                 }
             }
         }
         let specs = self.named_weights().into_iter();
-        let specs = specs.map(|(spec, _)| self.learns(&spec.name).then_some(spec));
+        let specs = specs.map(|(spec, _)| self.is_trained(&spec.name).then_some(spec));
         let mut replacer = Replacer {
             specs: specs.collect::<Vec<_>>().into_iter(),
             read,
-            failed: None,
+            error: None,
         };
         let network = self.network.clone().map(&mut replacer);
-        if let Some(error) = replacer.failed {
+        if let Some(error) = replacer.error {
             return Err(error);
         }
         self.network = network;
@@ -280,13 +283,13 @@ impl LanguageModel {
     }
 
     /// Saves the model as the new Hugging Face directory `target`, which PyTorch transformers
-    /// loads unchanged; a model with adapters saves these alone, as a directory that PEFT loads.
-    /// `assets` are those of the files that the model was loaded from.
+    /// loads unchanged. If the model has adapters, only they are saved, as a directory that PEFT
+    /// loads. `assets` are [those of the files](ModelFiles::assets) that the model was loaded from.
     ///
     /// # Errors
-    /// If `target` exists or cannot be written; nothing is left behind then.
+    /// If `target` exists or cannot be written; nothing is then left behind.
     pub fn save(&self, target: &Path, assets: &Assets) -> Result<(), ModelError> {
-        let mut weights = self.learned_weights();
+        let mut weights = self.trainable_weights();
         if self.lora.is_some() {
             let adapters = weights.into_iter().filter_map(|(spec, weight)| {
                 let name = adapter_tensor_name(&spec.name)?;
@@ -295,19 +298,19 @@ impl LanguageModel {
             weights = adapters.collect();
         }
         let (specs, weights): (Vec<_>, Vec<_>) = weights.into_iter().unzip();
-        let places: HashMap<&str, usize> = specs
+        let indices: HashMap<&str, usize> = specs
             .iter()
             .enumerate()
-            .map(|(place, spec)| (spec.name.as_str(), place))
+            .map(|(index, spec)| (spec.name.as_str(), index))
             .collect();
-        let values = |spec: &TensorSpec| Ok(to_host(weights[places[spec.name.as_str()]].clone()));
+        let values = |spec: &TensorSpec| Ok(to_host(weights[indices[spec.name.as_str()]].clone()));
         match &self.lora {
             Some(lora) => save_adapter(target, assets, lora, &specs, values),
             None => save(target, assets, &specs, values),
         }
     }
 
-    /// The hidden states after the last layer.
+    /// The hidden states that the output head reads: after the last layer and the last norm.
     ///
     /// # Shapes
     /// - ids and positions `T` long, output `[T, D]` with `D` the hidden size
@@ -336,7 +339,7 @@ impl LanguageModel {
         self.network.forward(embedded, &rotation, attention)
     }
 
-    /// As [`LanguageModel::hidden`], but keeps what each layer was given, and stops before the last
+    /// As [`LanguageModel::hidden`], but stores the input of each layer, and stops before the last
     /// normalization.
     pub(crate) fn layer_inputs(
         &self,
@@ -354,8 +357,8 @@ impl LanguageModel {
         self.network.normalize(last)
     }
 
-    /// The gradients of an objective in the weights that learn, from what
-    /// [`LanguageModel::layer_inputs`] kept. `objective` is given hidden states, `[T, D]`, and the
+    /// The gradients of an objective with respect to the trainable weights, from the inputs that
+    /// [`LanguageModel::layer_inputs`] stored. `objective` receives hidden states, `[T, D]`, and the
     /// head's weight, `[V, D]`.
     pub(crate) fn gradients(
         &self,
@@ -383,7 +386,7 @@ impl LanguageModel {
         self.network.head()
     }
 
-    /// Refuses token ids outside the vocabulary.
+    /// Checks that all token ids are in the vocabulary.
     pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<(), ModelError> {
         let vocab_size = self.config.vocab_size;
         match ids.iter().find(|&&id| id as usize >= vocab_size) {
@@ -393,14 +396,14 @@ impl LanguageModel {
     }
 }
 
-/// The place of a projection in the network.
+/// The place of a projection in the network: the index of its layer, and which projection of that layer.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ProjectionSite {
     layer: usize,
     projection: Projection,
 }
 
-impl Place {
+impl ProjectionSite {
     /// The module's path in Hugging Face checkpoints.
     fn path(self) -> String {
         let Self { layer, projection } = self;
@@ -412,10 +415,10 @@ impl Place {
     }
 }
 
-/// Checks that a device computes with weights in 16-bit brain floats.
+/// Checks that a device computes with bf16 weights.
 ///
 /// # Errors
-/// Names the device that does not.
+/// If it does not; the error names the device.
 pub fn check_bf16(device: &Device) -> Result<(), ModelError> {
     if device.supports_dtype(DType::BF16) {
         return Ok(());
@@ -425,7 +428,7 @@ pub fn check_bf16(device: &Device) -> Result<(), ModelError> {
     })
 }
 
-/// The name under which PEFT keeps a weight of the network; `None` if it is no factor of an adapter.
+/// PEFT's name for a weight of the network; `None` if the weight is not an adapter's factor.
 fn adapter_tensor_name(weight: &str) -> Option<String> {
     let (module, factor) = weight.split_once(".adapter.")?;
     let [a, b] = factor_names(module);

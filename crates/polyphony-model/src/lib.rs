@@ -1,10 +1,11 @@
-//! Language models on burn: weights, tokenizers, chat templates, generation, log-probabilities.
+//! Language models that a program samples from and trains in one process: weights, tokenizers, chat
+//! templates, generation and log-probabilities, on [burn](https://burn.dev).
 //!
-//! The crate knows how to run a backbone fast and exactly. It knows nothing of rewards,
-//! environments or learning.
+//! Sampling and training run the same network on the same weights, so that both see the same policy.
+//! The crate must not know rewards, environments, episodes or command lines.
 //!
 //! Start reading at [`LanguageModel`]; then [`generate`], which samples responses, and
-//! [`score_group`], which gives differentiable log-probabilities of the same tokens.
+//! [`score_group`], which computes differentiable log-probabilities of the same tokens.
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -53,7 +54,8 @@ pub use config::{Architecture, AttentionScores, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
     Adapter, Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer,
-    Weights, catches_panics, convert, encode_continuation, encode_conversation, save, save_tensors,
+    Weights, convert, encode_continuation, encode_conversation, is_catching_panic, save,
+    save_tensors,
 };
 pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
@@ -62,6 +64,6 @@ pub use gradients::WeightGradients;
 pub use language_model::{LanguageModel, check_bf16};
 pub use lora::{LoraConfig, Projection};
 pub use scoring::{
-    Activations, PackedGroup, ScoredGroup, last_state, score_group, sequence_logits,
+    Activations, PackedGroup, ScoredGroup, last_hidden_state, score_group, sequence_logits,
     sequence_logprobs,
 };

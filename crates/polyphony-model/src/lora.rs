@@ -1,11 +1,11 @@
-//! Which projections get a low-rank adapter, and how it begins.
+//! Which projections get a low-rank adapter, and how it is initialized.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelError, network::LowRank};
+use crate::{ModelError, network::LoraAdapter};
 
 /// A projection inside a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,13 +16,13 @@ pub enum Projection {
     Key,
     /// From hidden states to values.
     Value,
-    /// From what attention gathered back to hidden states.
+    /// From the output of attention back to hidden states.
     Output,
     /// The gate of the feed-forward layer.
     Gate,
-    /// The feed-forward layer's way up.
+    /// The feed-forward layer's up projection.
     Up,
-    /// The feed-forward layer's way down.
+    /// The feed-forward layer's down projection.
     Down,
 }
 
@@ -51,7 +51,7 @@ impl Projection {
         }
     }
 
-    /// The part of a layer that it belongs to, by its name in Hugging Face checkpoints.
+    /// The block of a layer that it belongs to, by its name in Hugging Face checkpoints.
     pub(crate) fn block(self) -> &'static str {
         match self {
             Self::Query | Self::Key | Self::Value | Self::Output => "self_attn",
@@ -60,16 +60,16 @@ impl Projection {
     }
 }
 
-/// Low-rank adapters (Hu et al., 2021, arXiv 2106.09685): the model's own weights stay as they are,
-/// and each chosen projection learns an addition of low rank.
+/// Low-rank adapters (Hu et al., 2021, arXiv 2106.09685): the model's weights are frozen, and each
+/// target projection learns a low-rank update that is added to its weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
-    /// The additions' rank, `R`.
+    /// The rank of the updates, `R`.
     pub rank: usize,
-    /// Additions are multiplied by `alpha / rank`.
+    /// Updates are multiplied by `alpha / rank`.
     pub alpha: f64,
-    /// The projections that learn.
+    /// The projections that get an adapter.
     pub targets: Vec<Projection>,
 }
 
@@ -87,9 +87,9 @@ impl LoraConfig {
     /// Checks every value.
     ///
     /// # Errors
-    /// Names the value that cannot work, and what it may be.
+    /// If a value is out of range; the error names the setting and the allowed values.
     pub fn validate(&self) -> Result<(), ModelError> {
-        let wrong = |key, given: String, allowed| {
+        let invalid = |key, given: String, allowed| {
             Err(ModelError::Setting {
                 key,
                 given,
@@ -97,44 +97,44 @@ impl LoraConfig {
             })
         };
         if self.rank == 0 {
-            return wrong("rank", self.rank.to_string(), "at least 1");
+            return invalid("rank", self.rank.to_string(), "at least 1");
         }
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
-            return wrong("alpha", self.alpha.to_string(), "a positive number");
+            return invalid("alpha", self.alpha.to_string(), "a positive number");
         }
         let repeated = (1..self.targets.len())
-            .find(|&place| self.targets[..place].contains(&self.targets[place]));
+            .find(|&index| self.targets[..index].contains(&self.targets[index]));
         match (repeated, self.targets.as_slice()) {
             (None, [_, ..]) => Ok(()),
-            (None, []) => wrong("targets", "empty".to_owned(), "a list of projections"),
-            (Some(place), targets) => wrong(
+            (None, []) => invalid("targets", "empty".to_owned(), "a list of projections"),
+            (Some(index), targets) => invalid(
                 "targets",
-                format!("a list with {:?} twice", targets[place]),
+                format!("a list with {:?} twice", targets[index]),
                 "a list of different projections",
             ),
         }
     }
 
-    /// What the product of the two factors is multiplied by.
+    /// The factor that an adapter's update is multiplied by.
     pub(crate) fn scale(&self) -> f64 {
         self.alpha / self.rank as f64
     }
 
-    /// A new adapter for a projection of `inputs` to `outputs`. `A` is uniform within
-    /// ±1/√inputs and `B` is zero, as in PEFT, so that the model is unchanged at first.
-    pub(crate) fn begin(
+    /// A new adapter for a projection of `inputs` to `outputs`. As in PEFT, `A` is uniform within
+    /// ±1/√inputs and `B` is zero, so that the model is unchanged at first.
+    pub(crate) fn initial_adapter(
         &self,
         [outputs, inputs]: [usize; 2],
         random: &mut ChaCha8Rng,
         device: &Device,
-    ) -> LowRank {
+    ) -> LoraAdapter {
         let bound = (inputs as f32).sqrt().recip();
         let a: Vec<f32> = (0..self.rank * inputs)
             .map(|_| random.random_range(-bound..bound))
             .collect();
         let a = Tensor::from_data(TensorData::new(a, [self.rank, inputs]), device);
         let b = Tensor::zeros([outputs, self.rank], device);
-        LowRank::new(a, b, self.scale())
+        LoraAdapter::new(a, b, self.scale())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Token ids on their way to a device, and results on their way back.
+//! Copies between host memory and a device: token ids to it, results back.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -12,6 +12,6 @@ pub(crate) fn token_tensor(ids: &[u32], device: &Device) -> Tensor<1, Int> {
 /// The values of a tensor, in host memory.
 pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.inner().into_data().convert::<f32>();
-    // Only another element type could fail, and it has just been converted.
+    // This fails only for another element type, and the data has just been converted.
     data.try_into_vec().expect("converted to f32")
 }

@@ -8,8 +8,8 @@ use std::{error::Error, path::Path};
 
 use polyphony_episode::{Metric, MetricKey};
 use polyphony_report::{
-    AlgorithmInfo, EnvironmentInfo, Evaluation, Played, ProgramInfo, Run, RunDirectory, RunInfo,
-    Timing, compare, comparison_text, page,
+    AlgorithmInfo, EnvironmentInfo, EpisodeRecord, EvaluationRecord, EvaluationTiming, ProgramInfo,
+    Run, RunDirectory, RunInfo, compare, comparison_text, page,
 };
 use serde_json::json;
 
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A run whose return grows by this much per step.
+/// Writes a run whose return grows by `rate` per step.
 fn write(path: &Path, seed: u64, rate: f64) -> Result<(), Box<dyn Error>> {
     let recipe =
         format!("(seed: {seed}, environment: Plate(digits: 4), algorithm: Mine(rate: {rate}))");
@@ -71,26 +71,26 @@ fn write(path: &Path, seed: u64, rate: f64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Tasks that earn a little more or less than this.
-fn evaluation(step: usize, value: f64) -> Evaluation {
-    let played = |task: usize| {
+/// An evaluation whose returns are `value` or a little more.
+fn evaluation(step: usize, value: f64) -> EvaluationRecord {
+    let episode = |task: usize| {
         let value = value + task as f64 / 100.0;
-        Played {
+        EpisodeRecord {
             task: format!("t{task}"),
             value,
             parts: [("spelling".to_owned(), value)].into(),
             turns: vec![vec!["A".to_owned(), "7".to_owned()]],
-            ..Played::default()
+            ..EpisodeRecord::default()
         }
     };
-    let evaluation = Evaluation {
+    let evaluation = EvaluationRecord {
         step: Some(step),
-        timing: Timing {
+        timing: EvaluationTiming {
             secs: 2.0,
-            ..Timing::default()
+            ..EvaluationTiming::default()
         },
-        episodes: (0..TASKS).map(played).collect(),
-        ..Evaluation::default()
+        episodes: (0..TASKS).map(episode).collect(),
+        ..EvaluationRecord::default()
     };
     evaluation.summarized(["spelling"])
 }

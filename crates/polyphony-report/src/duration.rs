@@ -1,6 +1,6 @@
-//! Lengths of time for people.
+//! Readable durations.
 
-/// A length of time, to the minute where it is long.
+/// A duration as text: in seconds if it is short, otherwise to the minute.
 pub fn duration_text(secs: f64) -> String {
     let minutes = (secs / 60.0).round() as u64;
     match minutes {
@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time_are_as_exact_as_they_are_of_use() {
+    fn long_durations_are_given_to_the_minute() {
         for (secs, text) in [
             (5.4, "5 s"),
             (89.0, "89 s"),

@@ -54,7 +54,7 @@ pub enum ReportError {
         #[source]
         source: Box<ron::error::SpannedError>,
     },
-    /// A file of a run is not read, since it may have no end, or belong to somebody else.
+    /// A file of a run is not a regular file. It is not read: it may have no end or belong to somebody else.
     #[error("{} is not a regular file but {found}", path.display())]
     NotAFile {
         /// The file.
@@ -62,15 +62,15 @@ pub enum ReportError {
         /// What it is, and what to do.
         found: &'static str,
     },
-    /// A file of a run has more bytes than are read.
+    /// A file of a run is larger than the largest that is read.
     #[error("{} is larger than {}, which no run writes there: leave this run out", path.display(), bytes(*bound))]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// The most bytes.
+        /// The largest size, in bytes.
         bound: u64,
     },
-    /// A line of a file has more bytes than are read.
+    /// A line of a file is longer than the longest that is read.
     #[error(
         "{}, line {line} is longer than {}, which no run writes there: leave this run out",
         path.display(),
@@ -81,7 +81,7 @@ pub enum ReportError {
         path: PathBuf,
         /// The line's number, counted from 1.
         line: usize,
-        /// The most bytes.
+        /// The largest size, in bytes.
         bound: u64,
     },
     /// A path is not the directory of a run.
@@ -92,8 +92,8 @@ pub enum ReportError {
         /// Why not.
         reason: String,
     },
-    /// A training run is needed, but the directory is that of a baseline or of a kept evaluation.
-    #[error("{} is not a training run, but a baseline or a kept evaluation", path.display())]
+    /// A training run is needed, but the directory is that of a baseline or of a saved evaluation.
+    #[error("{} is not a training run, but a baseline or a saved evaluation", path.display())]
     NoTrainingRun {
         /// The directory.
         path: PathBuf,
@@ -118,16 +118,16 @@ pub enum ReportError {
         /// The file.
         path: PathBuf,
     },
-    /// A file of the run does not hold what it held when a checkpoint was made.
+    /// A file of the run has changed since a checkpoint was made.
     #[error("{} has changed since the checkpoint was made: {reason}", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
-        /// How that is known.
+        /// What has changed.
         reason: String,
     },
     /// Two metrics of one step have the same name.
-    #[error("step {step} has two metrics called `{name}`: each needs a name of its own")]
+    #[error("step {step} has two metrics called `{name}`: give each a unique name")]
     SameName {
         /// The step.
         step: usize,
@@ -146,17 +146,17 @@ pub enum ReportError {
         /// The first run's directory.
         path: PathBuf,
     },
-    /// A report or a comparison without runs.
+    /// A report or a comparison was requested without runs.
     #[error("no run was given: give the directory of at least one")]
     NoRuns,
     /// Two runs have the same recipe and seed, but different results.
     #[error(
-        "{} and {} have the same recipe and seed, but different results, as on different devices or when programs \
-         ran out of time: leave one of them out",
+        "{} and {} have the same recipe and seed, but different results. Different devices, or programs that ran \
+         out of time, can cause this: leave one of them out",
         first.display(),
         second.display()
     )]
-    OtherResults {
+    DifferentResults {
         /// One run.
         first: PathBuf,
         /// The other.
@@ -169,7 +169,7 @@ pub enum ReportError {
         first.display(),
         second.display()
     )]
-    OtherParts {
+    DifferentParts {
         /// One run.
         first: PathBuf,
         /// The other.

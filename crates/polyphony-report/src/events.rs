@@ -2,8 +2,8 @@
 //!
 //! A file is a sequence of records, each a protocol buffer `Event` with its length and checksums
 //! (TensorFlow's `tensorflow/core/util/event.proto`, `framework/summary.proto` and the TFRecord format).
-//! The crates that write them have not been kept up for years, so the three messages that scalars need
-//! are given to `prost` here.
+//! The crates that write such files have not been maintained for years. Scalars need only three messages,
+//! so they are declared here for `prost`.
 
 use std::{
     io::{self, BufRead, ErrorKind, Read, Write},
@@ -19,12 +19,12 @@ struct Event {
     wall_time: f64,
     #[prost(int64, tag = "2")]
     step: i64,
-    #[prost(oneof = "What", tags = "3, 5")]
-    what: Option<What>,
+    #[prost(oneof = "Content", tags = "3, 5")]
+    content: Option<Content>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum What {
+enum Content {
     #[prost(string, tag = "3")]
     FileVersion(String),
     #[prost(message, tag = "5")]
@@ -41,43 +41,43 @@ struct Summary {
 struct Scalar {
     #[prost(string, tag = "1")]
     tag: String,
-    // TensorBoard tells 0 from nothing.
+    // Optional, so that 0 is written too: without it, TensorBoard shows no value.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
 }
 
-/// Writes what an event file begins with.
+/// Writes the first record of an event file.
 ///
 /// # Errors
 /// If `output` cannot be written to.
 pub(crate) fn begin(output: &mut impl Write) -> io::Result<()> {
-    write(output, 0, What::FileVersion("brain.Event:2".to_owned()))
+    write(output, 0, Content::FileVersion("brain.Event:2".to_owned()))
 }
 
-/// Writes the numbers of a step by their tags; those that are not finite are left out.
+/// Writes the scalars of a step with their tags. Values that are not finite are left out.
 ///
 /// # Errors
 /// If `output` cannot be written to.
 pub(crate) fn add(
     output: &mut impl Write,
     step: usize,
-    figures: impl IntoIterator<Item = (String, f64)>,
+    scalars: impl IntoIterator<Item = (String, f64)>,
 ) -> io::Result<()> {
-    let finite = figures.into_iter().filter(|(_, value)| value.is_finite());
+    let finite = scalars.into_iter().filter(|(_, value)| value.is_finite());
     let scalar = |(tag, value): (String, f64)| Scalar {
         tag,
         simple_value: Some(value as f32),
     };
     let values = finite.map(scalar).collect();
-    write(output, step as i64, What::Summary(Summary { values }))
+    write(output, step as i64, Content::Summary(Summary { values }))
 }
 
-fn write(output: &mut impl Write, step: i64, what: What) -> io::Result<()> {
+fn write(output: &mut impl Write, step: i64, content: Content) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let event = Event {
         wall_time: now.map_or(0.0, |now| now.as_secs_f64()),
         step,
-        what: Some(what),
+        content: Some(content),
     };
     let record = event.encode_to_vec();
     let length = (record.len() as u64).to_le_bytes();
@@ -87,7 +87,7 @@ fn write(output: &mut impl Write, step: i64, what: What) -> io::Result<()> {
     output.write_all(&masked_checksum(&record).to_le_bytes())
 }
 
-/// Whether `input` is whole records with the checksums that they were written with.
+/// Whether `input` consists of complete records whose checksums are right.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -106,7 +106,7 @@ pub(crate) fn is_whole(mut input: impl BufRead) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The next bytes, if they are there and have the checksum that follows them.
+/// The next `length` bytes; `None` if they are incomplete or their checksum is wrong.
 fn checked(input: &mut impl Read, length: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     input.by_ref().take(length).read_to_end(&mut bytes)?;
@@ -119,7 +119,8 @@ fn checked(input: &mut impl Read, length: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(is_right.then_some(bytes))
 }
 
-/// The checksum of a TFRecord, which is masked since it may itself be part of what is summed up.
+/// The checksum of a TFRecord. The format masks it, because data that contains a checksum may be checksummed
+/// again.
 fn masked_checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)
@@ -137,7 +138,7 @@ pub(crate) fn read(mut bytes: &[u8]) -> Vec<(i64, String, f32)> {
         assert_eq!(checksum(8), masked_checksum(&bytes[..8]));
         assert_eq!(checksum(12 + length), masked_checksum(record));
         let event = Event::decode(record).unwrap();
-        if let Some(What::Summary(Summary { values })) = event.what {
+        if let Some(Content::Summary(Summary { values })) = event.content {
             let scalar = |scalar: Scalar| (event.step, scalar.tag, scalar.simple_value.unwrap());
             found.extend(values.into_iter().map(scalar));
         }
@@ -154,9 +155,9 @@ mod tests {
     fn a_record_is_laid_out_as_tensorflow_does() {
         let mut file = Vec::new();
         begin(&mut file).unwrap();
-        // Field 1 as a double, and field 3 as a text of 13 bytes; a step of 0 is not written.
+        // Field 1 is a double, and field 3 is a string of 13 bytes. A step of 0 is not written.
         assert_eq!(file[..8], 24u64.to_le_bytes());
-        // What TensorFlow's masked_crc32c says of these eight bytes.
+        // The result of TensorFlow's masked_crc32c for these eight bytes.
         assert_eq!(file[8..12], [0xa3, 0x7f, 0x4b, 0x22]);
         assert_eq!(file[12], 1 << 3 | 1);
         assert_eq!(file[21..23], [3 << 3 | 2, 13]);
@@ -165,17 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_their_names_and_what_is_not_finite_is_left_out() {
+    fn scalars_keep_their_names_and_only_finite_ones_are_written() {
         let mut file = Vec::new();
         begin(&mut file).unwrap();
-        let figures = [
+        let scalars = [
             ("return", 1.5),
             ("a/kl", f64::NAN),
             ("timing.secs", 2.0),
             ("zero", 0.0),
         ];
-        let figures = figures.map(|(tag, value)| (tag.to_owned(), value));
-        add(&mut file, 7, figures).unwrap();
+        let scalars = scalars.map(|(tag, value)| (tag.to_owned(), value));
+        add(&mut file, 7, scalars).unwrap();
         let found = read(&file);
         let found: Vec<_> = found
             .iter()

@@ -1,4 +1,4 @@
-//! Files and folders that are never incomplete.
+//! Files and folders that are either absent or complete.
 
 use std::{
     ffi::OsString,
@@ -9,19 +9,19 @@ use std::{
 
 use crate::error::{ReportError, Result};
 
-/// The prefix of a file or folder that the program is still writing, or is about to remove. Models are
-/// written under such names too.
+/// The prefix of a file or folder that the program is still writing or about to remove. Models are written
+/// under such names too.
 pub(crate) const UNFINISHED: &str = ".polyphony-unfinished-";
 
-/// The path beside `path` under which a folder is written before it takes that name.
+/// The temporary path beside `path` where a folder is written before it is renamed to `path`.
 pub fn unfinished(path: &Path) -> PathBuf {
     let mut name = OsString::from(UNFINISHED);
     name.push(path.file_name().unwrap_or_default());
     path.with_file_name(name)
 }
 
-/// Removes what the program was writing in a folder when it was killed: folders with names from
-/// [`unfinished`]. Everything else stays.
+/// Removes the folders that the program was writing when it was killed: those with names from [`unfinished`].
+/// Everything else stays.
 ///
 /// # Errors
 /// If the folder cannot be read or one of them cannot be removed. A missing folder is not an error.
@@ -51,7 +51,7 @@ pub fn replace_text(path: &Path, text: &str) -> Result<()> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    // The error of a temporary file would name that one.
+    // Checked here, because the error of a temporary file would not name `path`.
     if !folder.is_dir() {
         return Err(ReportError::NoFolder {
             path: path.to_owned(),
@@ -70,7 +70,7 @@ pub fn replace_text(path: &Path, text: &str) -> Result<()> {
     write().map_err(ReportError::io("writing", path))
 }
 
-/// Gives a temporary file, which is private at first, the usual permissions.
+/// Gives a temporary file the usual permissions; it is private when created.
 fn make_readable(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -82,7 +82,7 @@ fn make_readable(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses the path of a run directory that [`make_new`] would refuse later, after long work.
+/// Refuses the path of a run directory that exists. [`make_new`] would refuse it only after long work.
 ///
 /// # Errors
 /// If it exists already.
@@ -108,7 +108,7 @@ pub fn make_new(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Makes the first free directory of `name-1`, `name-2`, … in a folder.
+/// Makes the first of the directories `name-1`, `name-2`, … in a folder that does not exist yet.
 ///
 /// # Errors
 /// If it cannot be made.
@@ -123,7 +123,7 @@ pub fn make_numbered(folder: &Path, name: &str) -> Result<PathBuf> {
     }
 }
 
-/// Makes a directory; `false` if it exists, even if another run has made it a moment ago.
+/// Makes a directory. Returns `false` if it exists, even if another run made it a moment ago.
 pub(crate) fn make(path: &Path) -> Result<bool> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(ReportError::io("making", parent))?;
@@ -144,15 +144,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let half = unfinished(&path("step-000004"));
-        for own in [&path(".git"), &path(".new-writer"), &path("writer"), &half] {
-            fs::create_dir(own).unwrap();
-            fs::write(own.join("file"), "text").unwrap();
+        for made in [&path(".git"), &path(".new-writer"), &path("writer"), &half] {
+            fs::create_dir(made).unwrap();
+            fs::write(made.join("file"), "text").unwrap();
         }
         fs::write(unfinished(&path("file")), "text").unwrap();
         remove_unfinished(folder.path()).unwrap();
         assert!(!half.exists());
-        for kept in [".git/file", ".new-writer/file", "writer/file"] {
-            assert!(path(kept).exists(), "{kept}");
+        for user_file in [".git/file", ".new-writer/file", "writer/file"] {
+            assert!(path(user_file).exists(), "{user_file}");
         }
         assert!(unfinished(&path("file")).exists());
         remove_unfinished(&path("nowhere")).unwrap();
@@ -162,12 +162,12 @@ mod tests {
     #[test]
     fn a_link_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let other = tempfile::tempdir().unwrap();
-        fs::write(other.path().join("file"), "text").unwrap();
+        let target = tempfile::tempdir().unwrap();
+        fs::write(target.path().join("file"), "text").unwrap();
         let link = unfinished(&folder.path().join("x"));
-        std::os::unix::fs::symlink(other.path(), &link).unwrap();
+        std::os::unix::fs::symlink(target.path(), &link).unwrap();
         remove_unfinished(folder.path()).unwrap();
-        assert!(other.path().join("file").exists());
+        assert!(target.path().join("file").exists());
     }
 
     #[test]
@@ -178,8 +178,8 @@ mod tests {
             let path = make_numbered(&runs, "tldr").unwrap();
             assert_eq!(path, runs.join(format!("tldr-{number}")));
         }
-        let taken = runs.join("tldr-2");
-        for outcome in [make_new(&taken).map(drop), check_new(&taken)] {
+        let existing = runs.join("tldr-2");
+        for outcome in [make_new(&existing).map(drop), check_new(&existing)] {
             let message = outcome.unwrap_err().to_string();
             assert!(
                 message.contains("tldr-2 exists already: give another"),

@@ -1,26 +1,26 @@
-//! Runs for the tests, in one place.
+//! Runs for the tests.
 
 use std::path::Path;
 
 use indexmap::IndexMap;
 
 use crate::{
-    evaluation::{Evaluation, Played, Said, Timing},
+    evaluation::{EpisodeRecord, EvaluationRecord, EvaluationTiming, RoleSummary},
     info::{ProgramInfo, RunInfo},
     legacy,
     run::Run,
     settings::{settings, value},
 };
 
-/// A recipe as resolved recipes are laid out, of a team that writes.
+/// A resolved recipe of a writing environment.
 pub(crate) const TLDR: &str = include_str!("fixture/tldr.ron");
-/// The same of a team that writes programs.
+/// A resolved recipe of a coding environment.
 pub(crate) const COOP: &str = include_str!("fixture/coop.ron");
 
 /// The roles of all runs here.
 const ROLES: [&str; 2] = ["summarizer", "elaborator"];
 
-/// What a run of the recipe [`TLDR`] with this seed says of itself.
+/// The info of a run of the recipe [`TLDR`] with this seed.
 pub(crate) fn info(seed: u64) -> RunInfo {
     let roles = ROLES.map(str::to_owned);
     RunInfo {
@@ -33,51 +33,51 @@ pub(crate) fn info(seed: u64) -> RunInfo {
     }
 }
 
-/// What is left in `runs/name` by a recipe with changes of the form `path=value`, of which nothing has run.
+/// A run in `runs/name` without any steps. `changes` of the form `path=value` apply to its recipe.
 pub(crate) fn run(name: &str, recipe: &str, changes: &[&str]) -> Run {
-    let mut own = settings(recipe);
+    let mut run_settings = settings(recipe);
     for change in changes {
         let (path, text) = change.split_once('=').unwrap();
-        own.insert(path.to_owned(), value(text));
+        run_settings.insert(path.to_owned(), value(text));
     }
-    legacy::complete(&mut own);
+    legacy::complete(&mut run_settings);
     let roles = ROLES.map(str::to_owned);
     Run {
         path: Path::new("runs").join(name),
-        info: legacy::derive(&own, roles.into()),
+        info: legacy::derive(&run_settings, roles.into()),
         recipe: recipe.to_owned(),
-        settings: own,
+        settings: run_settings,
         ..Run::default()
     }
 }
 
-/// An evaluation of one-turn episodes with these returns, in which both agents of a pair said a text.
+/// An evaluation of one-turn episodes with these returns. In each, both agents gave the same response.
 /// Half of each return is its part `style`.
-pub(crate) fn evaluation(episodes: &[(f64, &str)]) -> Evaluation {
-    let played = |(index, (value, text)): (usize, &(f64, &str))| Played {
+pub(crate) fn evaluation(episodes: &[(f64, &str)]) -> EvaluationRecord {
+    let episode = |(index, (value, text)): (usize, &(f64, &str))| EpisodeRecord {
         task: format!("t{index}"),
         value: *value,
         parts: IndexMap::from([("style".to_owned(), value / 2.0)]),
         turns: vec![vec![(*text).to_owned(); 2]],
-        ..Played::default()
+        ..EpisodeRecord::default()
     };
-    let said = || Said {
-        response_tokens: 4.0,
-        truncated_share: 0.5,
-        ..Said::default()
+    let summary = || RoleSummary {
+        completion_length: 4.0,
+        truncated_fraction: 0.5,
+        ..RoleSummary::default()
     };
-    Evaluation {
+    EvaluationRecord {
         step: Some(0),
-        roles: ROLES.map(|role| (role.to_owned(), said())).into(),
-        sampled_tokens: 8 * episodes.len(),
-        read_tokens: 20 * episodes.len(),
-        timing: Timing {
+        roles: ROLES.map(|role| (role.to_owned(), summary())).into(),
+        completion_tokens: 8 * episodes.len(),
+        prompt_tokens: 20 * episodes.len(),
+        timing: EvaluationTiming {
             secs: 2.0,
             tokens_per_sec: 4.0,
-            ..Timing::default()
+            ..EvaluationTiming::default()
         },
-        episodes: episodes.iter().enumerate().map(played).collect(),
-        ..Evaluation::default()
+        episodes: episodes.iter().enumerate().map(episode).collect(),
+        ..EvaluationRecord::default()
     }
     .summarized(["style"])
 }

@@ -7,29 +7,29 @@ use serde::{Deserialize, Serialize};
 /// What must be known about a run to compare and show it, but cannot be read from its recipe without knowing
 /// the environment and the algorithm.
 ///
-/// The training loop writes it. If the file lacks a key, it is derived from the recipe if possible.
+/// The training loop writes it. A key that the file lacks is derived from the recipe if possible.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunInfo {
     /// The program that made the run; `None` if it is not known.
     pub program: Option<ProgramInfo>,
-    /// What was played.
+    /// The environment.
     pub environment: EnvironmentInfo,
-    /// The name of the held-out data set for readers.
+    /// A readable name of the held-out data set.
     pub held_out: String,
-    /// The paths of the settings that change nothing that is played, such as a number of workers.
+    /// The paths of settings that do not affect the results, such as a number of workers.
     pub operational_keys: Vec<String>,
-    /// What learned.
+    /// The algorithm.
     pub algorithm: AlgorithmInfo,
     /// The seed of all random numbers.
     pub seed: u64,
-    /// Training steps that were planned.
+    /// The planned number of training steps.
     pub steps: usize,
     /// The models that the agents start from: one per agent.
     pub models: Vec<String>,
-    /// In a kept evaluation of a trained team, the info of the training.
+    /// In a saved evaluation of a trained team, the info of the training run.
     pub training: Option<Box<RunInfo>>,
-    /// The directory of that training.
+    /// The directory of that training run.
     pub trained_from: Option<String>,
 }
 
@@ -47,22 +47,22 @@ pub struct ProgramInfo {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EnvironmentInfo {
-    /// Its name in recipes, as `Coding`.
+    /// Its name in recipes, such as `Coding`.
     pub name: String,
-    /// A short name for directories and messages, as `coding` or `coding-solo`.
+    /// A short name for directories and messages, such as `coding` or `coding-single-agent`.
     pub label: String,
-    /// The short name of the team's environment, even if a single agent does its work.
+    /// The short name of the team's environment, even if a single agent does the team's work.
     pub team_name: String,
     /// The names of its roles.
     pub roles: Vec<String>,
-    /// The most turns of an episode.
+    /// The maximum number of turns in an episode.
     pub horizon: usize,
     /// Whether a single agent does a team's work.
     pub is_single_agent: bool,
 }
 
 impl EnvironmentInfo {
-    /// The names of its roles, to be looked up.
+    /// The names of its roles, for lookups.
     pub(crate) fn role_names(&self) -> HashSet<&str> {
         self.roles.iter().map(String::as_str).collect()
     }

@@ -1,32 +1,92 @@
-//! Runs made by a program that wrote no `run.json`, or one without some key: what their recipe says.
+//! Reads runs of older programs: it translates names that have changed, and derives what `run.json` lacks.
 //!
-//! Such a run holds its recipe alone. Those recipes knew the writing and coding environments and
-//! MAGRPO with its relatives, so what there was to say of them can still be derived. Nothing of this is used
-//! for a run that says it itself.
+//! The first programs wrote no `run.json`. Their recipes knew only the writing and coding environments and
+//! MAGRPO with its relatives, so the missing facts follow from the recipe. A fact that the run records itself
+//! is never derived.
+
+use std::mem;
 
 use serde_json::{Map, Value};
 
 use crate::{
     info::{AlgorithmInfo, EnvironmentInfo, RunInfo},
-    settings::Settings,
+    settings::FlatSettings,
 };
+
+/// Metrics that were renamed, by the last part of their names: old, new.
+const RENAMED_METRICS: [(&str, &str); 8] = [
+    ("sampled_tokens", "completion_tokens"),
+    ("advantage_spread", "advantage_std"),
+    ("zero_advantage_share", "zero_advantage_fraction"),
+    ("response_tokens", "completion_length"),
+    ("truncated_share", "truncated_fraction"),
+    ("gradient_norm", "grad_norm"),
+    ("refused_updates", "skipped_updates"),
+    ("clipped_share", "clip_fraction"),
+];
+
+/// Recipe keys that were renamed: old, new.
+const RENAMED_SETTINGS: [(&str, &str); 2] = [
+    ("updates.max_gradient_norm", "updates.max_grad_norm"),
+    ("updates.max_nonfinite", "updates.max_skipped_updates"),
+];
+
+/// The former name of [`SINGLE_AGENT`].
+const SOLO: &str = "Solo";
 
 /// The algorithm of recipes that named none.
 const ALGORITHM: &str = "Magrpo";
 
 /// The wrapper through which a single agent does a team's work.
-const SOLO: &str = "Solo";
+const SINGLE_AGENT: &str = "SingleAgent";
 
-/// Names the algorithm in the settings of a recipe that does not, so that runs before and after are alike.
-pub(crate) fn complete(settings: &mut Settings) {
+/// The present name of a metric, or of its pattern in the catalog. Parts of a reward keep their names: the
+/// environment chose them.
+pub(crate) fn metric_name(name: &str) -> String {
+    let start = name.rfind('/').map_or(0, |slash| slash + 1);
+    let (prefix, last) = name.split_at(start);
+    let mut renames = RENAMED_METRICS.iter();
+    let renamed = renames.find(|(old, _)| *old == last && !prefix.ends_with("reward/"));
+    format!("{prefix}{}", renamed.map_or(last, |(_, new)| new))
+}
+
+/// Whether an older program wrote a file with these metrics: the first of the renamed ones is in every step.
+/// In newer files, a metric with an old name was added by a user's environment or algorithm.
+pub(crate) fn is_old<'n>(names: impl IntoIterator<Item = &'n str>) -> bool {
+    let (old, _) = RENAMED_METRICS[0];
+    names.into_iter().any(|name| name == old)
+}
+
+/// Gives the metrics of a step their present names.
+pub(crate) fn rename_metrics(line: &mut Map<String, Value>) {
+    if is_old(line.keys().map(String::as_str)) {
+        let before = mem::take(line).into_iter();
+        line.extend(before.map(|(name, value)| (metric_name(&name), value)));
+    }
+}
+
+/// Gives the settings of a recipe their present names, and names the algorithm where the recipe does not, so
+/// that runs of older and newer programs compare as equal.
+pub(crate) fn complete(settings: &mut FlatSettings) {
+    for (old, new) in RENAMED_SETTINGS {
+        if let Some(value) = settings.shift_remove(old) {
+            settings.entry(new.to_owned()).or_insert(value);
+        }
+    }
+    if let Some(environment) = settings.get_mut("environment")
+        && let Some(team) = environment.strip_prefix(SOLO)
+        && team.starts_with('(')
+    {
+        *environment = format!("{SINGLE_AGENT}{team}");
+    }
     let has_settings = settings.keys().any(|path| path.starts_with("algorithm."));
     if has_settings && !settings.contains_key("algorithm") {
         settings.insert("algorithm".to_owned(), ALGORITHM.to_owned());
     }
 }
 
-/// What the settings say of a run. `roles` are those that its files name.
-pub(crate) fn derive(settings: &Settings, roles: Vec<String>) -> RunInfo {
+/// The info of a run, as far as its settings contain it. `roles` are those that its files name.
+pub(crate) fn derive(settings: &FlatSettings, roles: Vec<String>) -> RunInfo {
     let environment = environment(settings, roles);
     RunInfo {
         held_out: settings
@@ -41,20 +101,20 @@ pub(crate) fn derive(settings: &Settings, roles: Vec<String>) -> RunInfo {
     }
 }
 
-fn number(settings: &Settings, path: &str) -> Option<f64> {
+fn number(settings: &FlatSettings, path: &str) -> Option<f64> {
     settings.get(path)?.parse().ok()
 }
 
-fn environment(settings: &Settings, roles: Vec<String>) -> EnvironmentInfo {
+fn environment(settings: &FlatSettings, roles: Vec<String>) -> EnvironmentInfo {
     let name = settings.get("environment").cloned().unwrap_or_default();
     let team = name
-        .strip_prefix(SOLO)
+        .strip_prefix(SINGLE_AGENT)
         .and_then(|rest| rest.strip_prefix('(')?.strip_suffix(')'));
     let team_name = team.unwrap_or(&name).to_lowercase();
     let turns = number(settings, "environment.settings.turns");
     EnvironmentInfo {
         label: match team {
-            Some(_) => format!("{team_name}-{}", SOLO.to_lowercase()),
+            Some(_) => format!("{team_name}-single-agent"),
             None => team_name.clone(),
         },
         is_single_agent: team.is_some(),
@@ -65,7 +125,7 @@ fn environment(settings: &Settings, roles: Vec<String>) -> EnvironmentInfo {
     }
 }
 
-fn algorithm(settings: &Settings, is_single_agent: bool) -> AlgorithmInfo {
+fn algorithm(settings: &FlatSettings, is_single_agent: bool) -> AlgorithmInfo {
     let name = settings.get("algorithm").map_or(ALGORITHM, String::as_str);
     let baseline = settings.get("algorithm.baseline").map(String::as_str);
     let method = match (name, baseline.unwrap_or("GroupMean"), is_single_agent) {
@@ -83,7 +143,7 @@ fn algorithm(settings: &Settings, is_single_agent: bool) -> AlgorithmInfo {
     }
 }
 
-/// The name of a data set: an embedded one's own, or that of its file.
+/// The name of a data set: its own name if it is embedded, otherwise the name of its file.
 fn data_set(source: &str) -> String {
     if let Some(name) = source.strip_prefix("Embedded(") {
         return name.trim_end_matches(')').to_owned();
@@ -102,22 +162,22 @@ fn data_set(source: &str) -> String {
 }
 
 /// The most roles whose models are listed. No older program had as many, but a file may name a million.
-const MOST_ROLES: usize = 16;
+const MAX_ROLES: usize = 16;
 
 /// The models of the key `team`: `Copies("a")`, `Each(["a","b"])` or `Shared("a")`.
-fn models(settings: &Settings, roles: usize) -> Vec<String> {
+fn models(settings: &FlatSettings, roles: usize) -> Vec<String> {
     let Some(team) = settings.get("team") else {
         return Vec::new();
     };
     let texts = team.split('"').skip(1).step_by(2).map(str::to_owned);
     let named: Vec<String> = texts.collect();
     match named.as_slice() {
-        [one] if team.starts_with("Copies(") => vec![one.clone(); roles.clamp(1, MOST_ROLES)],
+        [one] if team.starts_with("Copies(") => vec![one.clone(); roles.clamp(1, MAX_ROLES)],
         _ => named,
     }
 }
 
-/// A file's object over what was derived: keys that it lacks stay as they were.
+/// Replaces derived values by those in the file's object. Keys that the file lacks keep their derived values.
 pub(crate) fn overlay(derived: &mut Value, file: Map<String, Value>) {
     let Value::Object(derived) = derived else {
         *derived = Value::Object(file);
@@ -186,7 +246,7 @@ mod tests {
             &environment.label,
             &environment.team_name,
         ];
-        assert_eq!(names, ["Solo(Tldr)", "tldr-solo", "tldr"]);
+        assert_eq!(names, ["SingleAgent(Tldr)", "tldr-single-agent", "tldr"]);
         assert!(environment.is_single_agent);
         assert_eq!(
             (info.held_out.as_str(), info.algorithm.method.as_str()),
@@ -198,6 +258,50 @@ mod tests {
         assert_eq!(
             (other.environment.label.as_str(), other.environment.horizon),
             ("plate", 1)
+        );
+    }
+
+    #[test]
+    fn renamed_metrics_are_read_under_their_present_names() {
+        for (old, current) in [
+            ("sampled_tokens", "completion_tokens"),
+            ("writer/turn_2/response_tokens", "writer/completion_length"),
+            ("<role>/gradient_norm", "<role>/grad_norm"),
+            ("return", "return"),
+            ("my_response_tokens", "my_response_tokens"),
+            (
+                "writer/turn_2/reward/response_tokens",
+                "writer/reward/response_tokens",
+            ),
+        ] {
+            let current = current.replace("writer/", "writer/turn_2/");
+            assert_eq!(metric_name(old), current);
+        }
+        let old = json!({"step": 1, "sampled_tokens": 9, "a/clipped_share": 0.5});
+        let renamed = json!({"step": 1, "completion_tokens": 9, "a/clip_fraction": 0.5});
+        // A user's own metric beside ours.
+        let new = json!({"step": 1, "completion_tokens": 9, "game/response_tokens": 0.5});
+        for (line, expected) in [(&old, &renamed), (&new, &new)] {
+            let mut line = line.as_object().unwrap().clone();
+            rename_metrics(&mut line);
+            assert_eq!(Value::Object(line), *expected);
+        }
+    }
+
+    #[test]
+    fn renamed_settings_are_those_of_newer_recipes() {
+        let complete = |recipe: &str| {
+            let mut settings = settings(recipe);
+            complete(&mut settings);
+            settings
+        };
+        assert_eq!(
+            complete(
+                "(environment: Solo(Tldr), updates: (max_gradient_norm: 1.0, max_nonfinite: 3))"
+            ),
+            complete(
+                "(environment: SingleAgent(Tldr), updates: (max_grad_norm: 1.0, max_skipped_updates: 3))"
+            )
         );
     }
 

@@ -1,21 +1,24 @@
-//! The records of training runs: the files of a run directory, and everything that is read from them.
+//! The records of training runs: writes the files of a run directory, and reads, compares and shows them.
 //!
-//! A training loop writes a [`RunDirectory`]: metrics, what was sampled, evaluations, and files for TensorBoard.
+//! A training loop writes a [`RunDirectory`]: metrics, rollouts, evaluations, and files for TensorBoard.
 //! Everything else reads a [`Run`]: [`compare`] puts runs side by side with intervals over tasks and seeds,
-//! [`page`] makes an HTML page that needs nothing else, and [`watch`] shows a run in the terminal while it
-//! continues.
+//! [`page`] makes a self-contained HTML page, and [`watch`] shows a run in the terminal while it continues.
 //!
 //! This crate must not know how runs are made: no models, algorithms or environments. A recipe is text with
-//! [`settings`] at paths; the rest that must be known about a run is in its [`RunInfo`]; a metric brings its unit
-//! and meaning, which the run keeps in its [`Catalog`]. So metrics, environments and algorithms that this crate
-//! has never heard of are compared and drawn like any other.
+//! [`settings`] at paths. [`RunInfo`] holds everything else that must be known about a run. Each metric comes
+//! with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics, environments and
+//! algorithms that this crate has never heard of are therefore compared and drawn like any other.
 //!
 //! Older and newer programs can read the records: unknown keys are ignored, and absent ones have a default.
 //! Nothing is printed, no handler is installed, and nothing is removed that the program did not make.
 //!
+//! Start reading at [`RunDirectory`] for what is written and at [`Run`] for what is read.
+//!
 //! ```
 //! use polyphony_episode::{Metric, MetricKey};
-//! use polyphony_report::{Evaluation, Played, Run, RunDirectory, RunInfo, compare, comparison_text};
+//! use polyphony_report::{
+//!     EpisodeRecord, EvaluationRecord, Run, RunDirectory, RunInfo, compare, comparison_text,
+//! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
@@ -25,8 +28,8 @@
 //! let loss = Metric::new(MetricKey::new("value_loss").of_role("reader"), 0.5, "", "Loss of the critic");
 //! run.record(1, &[loss], [serde_json::json!({"task": "a"})])?;
 //! let parts = [("spelling".to_owned(), 0.75)].into();
-//! let played = Played { task: "a".to_owned(), value: 0.75, parts, ..Played::default() };
-//! let evaluation = Evaluation { step: Some(1), episodes: vec![played], ..Evaluation::default() };
+//! let episode = EpisodeRecord { task: "a".to_owned(), value: 0.75, parts, ..EpisodeRecord::default() };
+//! let evaluation = EvaluationRecord { step: Some(1), episodes: vec![episode], ..EvaluationRecord::default() };
 //! run.record_evaluation(&evaluation.summarized(["spelling"]))?;
 //!
 //! let run = Run::read(&path)?;
@@ -37,8 +40,6 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! Start reading at [`RunDirectory`] for what is written and at [`Run`] for what is read.
 
 mod comparison;
 mod duration;
@@ -68,17 +69,20 @@ mod watch;
 pub use comparison::{Row, compare, comparison_text};
 pub use duration::duration_text;
 pub use error::{ReportError, Result};
-pub use evaluation::{Earned, Evaluation, Played, Said, Timing};
+pub use evaluation::{EpisodeRecord, EvaluationRecord, EvaluationTiming, RoleReturn, RoleSummary};
 pub use files::{check_new, make_new, make_numbered, remove_unfinished, replace_text, unfinished};
 pub use info::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
-pub use metrics::{Catalog, Explanation, flat_name};
+pub use metrics::{MetricCatalog, MetricInfo, flat_name};
+pub use read::read_text;
 pub use report::page;
 pub use run::{
     Run, check_training_run, evaluations, is_agent_of_run, is_run, metrics, recipe_text,
     trained_steps,
 };
-pub use run_directory::{Lengths, RunDirectory, check_free, save_evaluation, save_trained_steps};
-pub use settings::{Settings, entries, fields, held, is_below, reader, settings};
+pub use run_directory::{
+    FileLengths, RunDirectory, check_free, save_evaluation, save_trained_steps,
+};
+pub use settings::{FlatSettings, entries, fields, is_below, nested_choice, ron_options, settings};
 pub use statistics::{ByTask, Estimate, mean, pass_at};
 pub use summary::before_and_after;
 pub use table::table;

@@ -1,8 +1,8 @@
 //! Metrics in a run's files: one JSON object per step, and a table of units and meanings.
 //!
-//! A metric is one [`Metric`] from where it arises. Files know it by a name made of its key, and everything
-//! else that there is to say of it is kept once, in the [`Catalog`]. So names that the program does not know
-//! are shown like any other.
+//! A metric is a [`Metric`] from the place where it is computed. Files store its value under a name made from
+//! its key. Its unit and meaning are stored once per run, in the [`MetricCatalog`]. Names that this program
+//! does not know are therefore shown like any other.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,19 +11,21 @@ use polyphony_episode::{Metric, MetricKey, MetricValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// What the names of metrics begin with that depend on clocks or memory.
+use crate::legacy;
+
+/// The prefix of metrics that depend on clocks or memory.
 const TIMING: &str = "timing";
 
-/// The step's number in its object.
+/// The key of the step's number in its object.
 pub(crate) const STEP: &str = "step";
 
-/// The name that a metric has in TensorBoard and in reports: that of its key; those that depend on clocks
-/// or memory have `timing.` in front.
+/// The name of a metric in TensorBoard and in reports: the name of its key. Metrics that depend on clocks or
+/// memory have `timing.` in front.
 pub fn flat_name(key: &MetricKey) -> String {
     flat(&key.to_string())
 }
 
-/// The same of a key's name or pattern.
+/// [`flat_name`] for the text of a key or of a pattern.
 fn flat(name: &str) -> String {
     match name.split_once("timing.") {
         Some((before, after)) if before.is_empty() || before.ends_with('/') => {
@@ -33,11 +35,11 @@ fn flat(name: &str) -> String {
     }
 }
 
-/// The object of one step in `metrics.jsonl`: its number, counted from 1, and every metric in the order
-/// given. All that depends on clocks or memory sits at its end, in the object `timing`.
+/// The object of one step in `metrics.jsonl`: its number, counted from 1, and every metric in the given
+/// order. The metrics that depend on clocks or memory are at its end, in the object `timing`.
 ///
 /// # Errors
-/// The name that two metrics have.
+/// If two metrics have the same name, returns that name.
 pub(crate) fn line(step: usize, metrics: &[Metric]) -> Result<Map<String, Value>, String> {
     let mut line = Map::new();
     let mut timing = Map::new();
@@ -45,11 +47,11 @@ pub(crate) fn line(step: usize, metrics: &[Metric]) -> Result<Map<String, Value>
     for metric in metrics {
         let name = flat_name(&metric.key);
         let value = json!(metric.value);
-        let before = match name.strip_prefix("timing.") {
+        let previous = match name.strip_prefix("timing.") {
             Some(inner) => timing.insert(inner.to_owned(), value),
             None => line.insert(name.clone(), value),
         };
-        if before.is_some() || name == TIMING {
+        if previous.is_some() || name == TIMING {
             return Err(name);
         }
     }
@@ -59,7 +61,7 @@ pub(crate) fn line(step: usize, metrics: &[Metric]) -> Result<Map<String, Value>
     Ok(line)
 }
 
-/// The metrics that have a number, by their names.
+/// The metrics with a finite value, with their names.
 pub(crate) fn numbers(metrics: &[Metric]) -> impl Iterator<Item = (String, f64)> {
     let number = |metric: &Metric| Some((flat_name(&metric.key), number(metric.value)?));
     metrics.iter().filter_map(number)
@@ -73,19 +75,19 @@ fn number(value: MetricValue) -> Option<f64> {
     }
 }
 
-/// All figures of a line; those of inner objects as `name.inner`.
-pub(crate) fn figures(line: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> {
+/// All values of a line with their names. Values of inner objects are called `name.inner`.
+pub(crate) fn flat_values(line: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> {
     line.iter().flat_map(|(name, value)| match value {
         Value::Object(inner) => {
-            let named = |(key, value)| (format!("{name}.{key}"), value);
-            inner.iter().map(named).collect()
+            let with_name = |(key, value)| (format!("{name}.{key}"), value);
+            inner.iter().map(with_name).collect()
         }
         value => vec![(name.clone(), value)],
     })
 }
 
-/// The figure of a line that [`figures`] gives this name.
-pub(crate) fn figure<'a>(line: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+/// The value of a line with a name from [`flat_values`].
+pub(crate) fn flat_value<'a>(line: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let inner = || {
         let (outer, key) = name.split_once('.')?;
         line.get(outer)?.get(key)
@@ -93,29 +95,29 @@ pub(crate) fn figure<'a>(line: &'a Map<String, Value>, name: &str) -> Option<&'a
     line.get(name).or_else(inner)
 }
 
-/// What a metric says, and in which unit.
+/// The unit and the meaning of a metric.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Explanation {
+pub struct MetricInfo {
     /// Its unit; empty for a plain number.
     pub unit: String,
-    /// What it says, in a few words.
+    /// Its meaning, in a few words.
     pub meaning: String,
 }
 
 /// The units and meanings of a run's metrics, by the patterns of their keys: `metrics.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Catalog {
-    patterns: IndexMap<String, Explanation>,
+pub struct MetricCatalog {
+    patterns: IndexMap<String, MetricInfo>,
 }
 
-impl Catalog {
-    /// Adds what is not there yet, and takes what has changed; whether there was anything.
+impl MetricCatalog {
+    /// Adds new metrics and updates changed ones. Returns whether anything changed.
     pub fn add(&mut self, metrics: &[Metric]) -> bool {
         let mut is_changed = false;
         for metric in metrics {
-            let explanation = Explanation {
+            let explanation = MetricInfo {
                 unit: metric.unit.to_string(),
                 meaning: metric.meaning.to_string(),
             };
@@ -128,28 +130,39 @@ impl Catalog {
         is_changed
     }
 
-    /// Every pattern with what it means.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Explanation)> {
+    /// The catalog with the present names of metrics, if an older program wrote it.
+    pub(crate) fn renamed(self) -> Self {
+        if !legacy::is_old(self.patterns.keys().map(String::as_str)) {
+            return self;
+        }
+        let patterns = self.patterns.into_iter();
+        let renamed = patterns.map(|(pattern, info)| (legacy::metric_name(&pattern), info));
+        Self {
+            patterns: renamed.collect(),
+        }
+    }
+
+    /// Every pattern with its explanation.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &MetricInfo)> {
         let patterns = self.patterns.iter();
         patterns.map(|(pattern, explanation)| (pattern.as_str(), explanation))
     }
 
-    /// What is known of the metric with a name: its key, and its unit and meaning. `None` where no pattern
-    /// fits.
-    pub fn find(&self, name: &str) -> Option<(MetricKey, &Explanation)> {
+    /// The key and the explanation of the metric with a name; `None` if no pattern matches.
+    pub fn find(&self, name: &str) -> Option<(MetricKey, &MetricInfo)> {
         let patterns = patterns_of(name).into_iter();
         let known = patterns.filter_map(|pattern| self.patterns.get_full(&pattern));
-        let known: BTreeMap<usize, (&String, &Explanation)> = known
+        let known: BTreeMap<usize, (&String, &MetricInfo)> = known
             .map(|(index, pattern, explanation)| (index, (pattern, explanation)))
             .collect();
-        let fitting = known.into_values().filter_map(|(pattern, explanation)| {
-            Some((Pattern::read(pattern).key(name)?, explanation))
+        let matching = known.into_values().filter_map(|(pattern, explanation)| {
+            Some((Pattern::parse(pattern).key(name)?, explanation))
         });
-        // `turn_2/return` is the return of a turn, not that of a role called so.
-        fitting.min_by_key(|(key, _)| (key.role.is_some(), key.part.is_some()))
+        // `turn_2/return` is the return of turn 2, not of a role called `turn_2`.
+        matching.min_by_key(|(key, _)| (key.role.is_some(), key.part.is_some()))
     }
 
-    /// The key of the metric with a name, in a run with these roles, also where the catalog does not know it.
+    /// The key of the metric with a name, in a run with these roles, even if the catalog does not know it.
     pub(crate) fn key(&self, name: &str, roles: &HashSet<&str>) -> MetricKey {
         match self.find(name) {
             Some((key, _)) => key,
@@ -158,7 +171,7 @@ impl Catalog {
     }
 }
 
-/// The key of a name that is laid out as names of metrics are, in a run with these roles.
+/// The key of a name with the usual structure of metric names, in a run with these roles.
 fn usual_key(name: &str, roles: &HashSet<&str>) -> MetricKey {
     let is_timing = name.starts_with("timing.");
     let rest = name.strip_prefix("timing.").unwrap_or(name);
@@ -186,22 +199,23 @@ fn usual_key(name: &str, roles: &HashSet<&str>) -> MetricKey {
     }
 }
 
-/// The turn at the beginning of a name, and the rest.
+/// The turn at the start of a name, and the rest of the name.
 fn turn(name: &str) -> Option<(usize, &str)> {
     let (turn, rest) = name.strip_prefix("turn_")?.split_once('/')?;
     Some((turn.parse().ok()?, rest))
 }
 
-/// The bytes of a name that may have a pattern, and the slashes in it after which its part may begin; no honest name
-/// has as many.
-const LONGEST: usize = 1024;
-const SLASHES: usize = 16;
+/// The longest name that is looked up, in bytes. No honest name is longer.
+const MAX_NAME_BYTES: usize = 1024;
 
-/// All patterns that a metric of this name may have. Looking them up takes less than trying every pattern of a
-/// catalog, which comes from a file and may be long.
+/// The number of slashes that are tried as the place before a name's part. No honest name has more.
+const MAX_SLASHES: usize = 16;
+
+/// All patterns that a metric with this name may have. Looking them up is faster than trying every pattern of
+/// the catalog, which comes from a file and may be long.
 fn patterns_of(name: &str) -> Vec<String> {
     let mut patterns = Vec::new();
-    if name.len() > LONGEST {
+    if name.len() > MAX_NAME_BYTES {
         return patterns;
     }
     let timing = name.strip_prefix("timing.");
@@ -212,7 +226,7 @@ fn patterns_of(name: &str) -> Vec<String> {
             let turn = turn(rest).map(|(_, rest)| ("turn_<turn>/", rest));
             for (turn, rest) in turn.into_iter().chain([("", rest)]) {
                 patterns.push(format!("{role}{turn}{timing}{rest}"));
-                let ends = rest.match_indices('/').take(SLASHES);
+                let ends = rest.match_indices('/').take(MAX_SLASHES);
                 let with_part = |(end, _)| format!("{role}{turn}{timing}{}/<part>", &rest[..end]);
                 patterns.extend(ends.map(with_part));
             }
@@ -221,7 +235,7 @@ fn patterns_of(name: &str) -> Vec<String> {
     patterns
 }
 
-/// A pattern such as `<role>/turn_<turn>/reward/<part>`, taken apart.
+/// A parsed pattern, such as `<role>/turn_<turn>/reward/<part>`.
 struct Pattern<'a> {
     has_role: bool,
     has_turn: bool,
@@ -230,7 +244,7 @@ struct Pattern<'a> {
 }
 
 impl<'a> Pattern<'a> {
-    fn read(pattern: &'a str) -> Self {
+    fn parse(pattern: &'a str) -> Self {
         let (has_role, rest) = stripped(pattern, str::strip_prefix, "<role>/");
         let (has_turn, rest) = stripped(rest, str::strip_prefix, "turn_<turn>/");
         let (has_part, name) = stripped(rest, str::strip_suffix, "/<part>");
@@ -242,10 +256,10 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// The key of the metric with a name, if it fits.
+    /// The key of the metric with a name, if the name matches.
     fn key(&self, name: &str) -> Option<MetricKey> {
-        let (own, rest) = match self.name.strip_prefix("timing.") {
-            Some(own) => (own, name.strip_prefix("timing.")?),
+        let (stem, rest) = match self.name.strip_prefix("timing.") {
+            Some(stem) => (stem, name.strip_prefix("timing.")?),
             None => (self.name, name),
         };
         let (role, rest) = match self.has_role {
@@ -262,7 +276,7 @@ impl<'a> Pattern<'a> {
             }
             false => (None, rest),
         };
-        let rest = rest.strip_prefix(own)?;
+        let rest = rest.strip_prefix(stem)?;
         let part = match self.has_part {
             true => Some(rest.strip_prefix('/')?.to_owned()),
             false => None,
@@ -298,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_one_object_with_clocks_at_its_end() {
+    fn a_step_is_one_object_with_timing_at_its_end() {
         let key = MetricKey::new;
         let metrics = [
             metric(key("return"), 1.5),
@@ -306,43 +320,46 @@ mod tests {
             metric(key("timing.step_secs"), 2.0),
             metric(key("return").at_turn(1).of_role("writer"), 0.5),
             metric(key("timing.update_secs").of_role("writer"), 1.0),
-            metric(key("sampled_tokens"), 64usize),
+            metric(key("completion_tokens"), 64usize),
             metric(key("kl").of_role("writer"), None::<f64>),
         ];
         let text = serde_json::to_string(&line(3, &metrics).unwrap()).unwrap();
         assert_eq!(
             text,
-            r#"{"step":3,"return":1.5,"reward/style":null,"writer/turn_1/return":0.5,"sampled_tokens":64,"writer/kl":null,"timing":{"step_secs":2.0,"writer/update_secs":1.0}}"#
+            r#"{"step":3,"return":1.5,"reward/style":null,"writer/turn_1/return":0.5,"completion_tokens":64,"writer/kl":null,"timing":{"step_secs":2.0,"writer/update_secs":1.0}}"#
         );
         let object = line(3, &metrics).unwrap();
-        let names: Vec<String> = figures(&object).map(|(name, _)| name).skip(1).collect();
-        let mut expected: Vec<String> = metrics.iter().map(|own| flat_name(&own.key)).collect();
+        let names: Vec<String> = flat_values(&object).map(|(name, _)| name).skip(1).collect();
+        let mut expected: Vec<String> = metrics
+            .iter()
+            .map(|metric| flat_name(&metric.key))
+            .collect();
         expected.sort_by_key(|name| name.starts_with("timing."));
         assert_eq!(names, expected);
         for name in &names {
-            assert!(figure(&object, name).is_some(), "{name}");
+            assert!(flat_value(&object, name).is_some(), "{name}");
         }
         let with_value: Vec<String> = numbers(&metrics).map(|(name, _)| name).collect();
         assert!(!with_value.contains(&"reward/style".to_owned()) && with_value.len() == 5);
     }
 
     #[test]
-    fn a_name_is_given_once() {
-        let own = |name: &'static str| metric(MetricKey::new(name), 1.0);
+    fn duplicate_names_are_refused() {
+        let plain = |name: &'static str| metric(MetricKey::new(name), 1.0);
         for names in [
             ["a/b", "a/b"],
             ["step", "x"],
             ["timing.x", "timing.x"],
             ["timing", "x"],
         ] {
-            assert!(line(1, &names.map(own)).is_err(), "{names:?}");
+            assert!(line(1, &names.map(plain)).is_err(), "{names:?}");
         }
-        let twice = [own("a/b"), metric(MetricKey::new("b").of_role("a"), 1.0)];
+        let twice = [plain("a/b"), metric(MetricKey::new("b").of_role("a"), 1.0)];
         assert_eq!(line(1, &twice), Err("a/b".to_owned()));
     }
 
     #[test]
-    fn a_name_is_found_by_what_it_is_made_of() {
+    fn a_name_is_found_by_its_pattern() {
         let key = MetricKey::new;
         let keys = [
             key("return"),
@@ -356,14 +373,17 @@ mod tests {
             key("timing.update_secs").of_role("writer"),
             key("value_loss").of_role("turn_1"),
         ];
-        let mut catalog = Catalog::default();
+        let mut catalog = MetricCatalog::default();
         let metrics: Vec<Metric> = keys.iter().map(|key| metric(key.clone(), 1.0)).collect();
         assert!(catalog.add(&metrics) && !catalog.add(&metrics));
         for key in &keys {
             let (found, explanation) = catalog.find(&flat_name(key)).unwrap();
             assert_eq!((&found, explanation.unit.as_str()), (key, "unit"));
             let written = serde_json::to_string(&catalog).unwrap();
-            assert_eq!(serde_json::from_str::<Catalog>(&written).unwrap(), catalog);
+            assert_eq!(
+                serde_json::from_str::<MetricCatalog>(&written).unwrap(),
+                catalog
+            );
         }
         for unknown in [
             "mood",
@@ -374,7 +394,7 @@ mod tests {
         ] {
             assert!(catalog.find(unknown).is_none(), "{unknown}");
         }
-        // What it does not know is taken for what it looks like.
+        // An unknown name is interpreted by its structure.
         let roles = ["writer"].into();
         let mood = key("mood").of_role("writer").at_turn(2);
         assert_eq!(catalog.key("writer/turn_2/mood", &roles), mood);
@@ -382,9 +402,9 @@ mod tests {
     }
 
     #[test]
-    fn units_that_change_are_taken_and_more_keys_are_ignored() {
+    fn changed_units_are_updated_and_unknown_keys_are_ignored() {
         let text = r#"{"a": {"unit": "x", "meaning": "m", "formula": "?"}, "b": {}}"#;
-        let mut catalog: Catalog = serde_json::from_str(text).unwrap();
+        let mut catalog: MetricCatalog = serde_json::from_str(text).unwrap();
         let b = catalog.find("b").unwrap().1;
         assert_eq!((b.unit.as_str(), b.meaning.as_str()), ("", ""));
         assert!(catalog.add(&[metric(MetricKey::new("a"), 1.0)]));
@@ -393,8 +413,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_fits_several_patterns_has_the_plainest() {
-        // Of every two the first fits better, or is there before.
+    fn a_name_that_matches_several_patterns_has_the_plainest() {
+        // The first pattern of each pair matches better, or stands first in the catalog.
         for (name, patterns) in [
             ("turn_2/x", ["turn_<turn>/x", "<role>/x"]),
             ("turn_2/x", ["turn_2/x", "turn_<turn>/x"]),
@@ -408,13 +428,13 @@ mod tests {
             ("/b", ["/<part>", "<role>/b"]),
         ] {
             let text = patterns.map(|pattern| format!("{pattern:?}: {{\"unit\": {pattern:?}}}"));
-            let catalog: Catalog =
+            let catalog: MetricCatalog =
                 serde_json::from_str(&format!("{{{}}}", text.join(","))).unwrap();
             assert_eq!(catalog.find(name).unwrap().1.unit, patterns[0], "{name}");
-            // Each of them fits.
+            // Both patterns match.
             for pattern in patterns {
                 assert!(
-                    Pattern::read(pattern).key(name).is_some(),
+                    Pattern::parse(pattern).key(name).is_some(),
                     "{name} {pattern}"
                 );
             }
@@ -422,7 +442,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a key is made of, its name leads back to it where the run's roles are known.
+        /// If the run's roles are known, the name of any key leads back to the key.
         #[test]
         fn names_lead_back_to_their_keys(
             role in proptest::option::of("[a-z]{1,6}"),
@@ -431,12 +451,12 @@ mod tests {
             part in proptest::option::of("[a-z]{1,6}(/[a-z]{1,3})?"),
         ) {
             let key = MetricKey { role: role.clone(), turn, name: name.into(), part };
-            let mut catalog = Catalog::default();
+            let mut catalog = MetricCatalog::default();
             catalog.add(&[metric(key.clone(), 1.0)]);
             prop_assert_eq!(catalog.find(&flat_name(&key)).unwrap().0, key.clone());
             if key.part.is_none() {
                 let roles = role.as_deref().into_iter().collect();
-                let plain = Catalog::default().key(&flat_name(&key), &roles);
+                let plain = MetricCatalog::default().key(&flat_name(&key), &roles);
                 prop_assert_eq!(plain, key);
             }
         }

@@ -1,7 +1,7 @@
-//! Reading the files of a run, which may come from anyone.
+//! Reads the files of a run, which may come from an untrusted source.
 //!
-//! Only regular files of the run itself are read: a pipe waits for somebody to write into it, a device has no end,
-//! and a link would put a file of the reader's machine into a page. Nothing is read beyond a bound.
+//! Only regular files of the run itself are read: a pipe waits for a writer, a device has no end, and a link
+//! could put a private file of this machine into a report. Every read has a bound.
 
 use std::{
     fs::{self, File},
@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{ReportError, Result};
 
-/// The bounds of what is read, in bytes. Honest records of long runs have hundreds of megabytes.
+/// The largest sizes that are read, in bytes. Honest records of long runs have hundreds of megabytes.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    /// A recipe, `run.json`, and other files that are read as a whole.
+    /// A file that is read as a whole, such as a recipe or `run.json`.
     text: u64,
     /// A file of records.
     records: u64,
@@ -30,12 +30,32 @@ const BOUNDS: Bounds = Bounds {
     line: 64 << 20,
 };
 
-/// The text of a file; `None` if there is no such file.
+/// The text of a regular file of a run; `None` if there is no such file.
+///
+/// # Errors
+/// If it is a link, a directory, a device or a pipe, has more than `max_bytes` bytes, or is not text.
+pub fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
+    let bounds = Bounds {
+        text: max_bytes,
+        ..BOUNDS
+    };
+    text_within(path, bounds)
+}
+
+/// Checks that a path is a regular file or does not exist.
+///
+/// # Errors
+/// If it is a link, a directory, a device or a pipe.
+pub(crate) fn check_regular(path: &Path) -> Result<()> {
+    open(path, u64::MAX).map(drop)
+}
+
+/// The text of a file; `None` if the file does not exist.
 pub(crate) fn optional_text(path: &Path) -> Result<Option<String>> {
     text_within(path, BOUNDS)
 }
 
-/// A JSON file; `None` if there is no such file.
+/// The value in a JSON file; `None` if the file does not exist.
 pub(crate) fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let Some(text) = optional_text(path)? else {
         return Ok(None);
@@ -47,7 +67,8 @@ pub(crate) fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T
     value.map(Some)
 }
 
-/// The complete lines of a file; a line that is still being written is left out. Without the file there are none.
+/// The complete lines of a file; empty if the file does not exist. A line that is still being written is left
+/// out.
 pub(crate) fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     lines_within(path, BOUNDS)
 }
@@ -72,7 +93,7 @@ fn lines_within<T: DeserializeOwned>(path: &Path, bounds: Bounds) -> Result<Vec<
     let mut bytes = Vec::new();
     for line in 1.. {
         bytes.clear();
-        // Bytes: a line that is being written may end within a character.
+        // Read as bytes: a line that is being written may end within a character.
         file.by_ref()
             .take(bounds.line)
             .read_until(b'\n', &mut bytes)
@@ -98,10 +119,10 @@ fn lines_within<T: DeserializeOwned>(path: &Path, bounds: Bounds) -> Result<Vec<
     Ok(objects)
 }
 
-/// Opens a file of a run; `None` if there is none.
+/// Opens a file of a run; `None` if the file does not exist.
 ///
 /// # Errors
-/// If it is a link, anything else but a regular file, or longer than `bound`.
+/// If it is a link or anything else that is not a regular file, or longer than `bound`.
 fn open(path: &Path, bound: u64) -> Result<Option<File>> {
     let refused = |found| ReportError::NotAFile {
         path: path.to_owned(),
@@ -112,7 +133,7 @@ fn open(path: &Path, bound: u64) -> Result<Option<File>> {
         Err(error) => return Err(ReportError::io("reading", path)(error)),
         Ok(found) if found.is_symlink() => {
             return Err(refused(
-                "a link: copy the file that it leads to into its place",
+                "a link: replace it with a copy of the file that it leads to",
             ));
         }
         Ok(_) => {}
@@ -120,13 +141,17 @@ fn open(path: &Path, bound: u64) -> Result<Option<File>> {
     let file = options()
         .open(path)
         .map_err(ReportError::io("reading", path))?;
-    // What was opened counts: the path may lead elsewhere by now.
+    // Checks the opened file: the path may lead elsewhere by now.
     let found = file.metadata().map_err(ReportError::io("reading", path))?;
     if found.is_dir() {
-        return Err(refused("a directory: leave this run out"));
+        return Err(refused(
+            "a directory: put the run's own file back, or leave this run out",
+        ));
     }
     if !found.is_file() {
-        return Err(refused("a device, a pipe or a socket: leave this run out"));
+        return Err(refused(
+            "a device, a pipe or a socket: put the run's own file back, or leave this run out",
+        ));
     }
     if found.len() > bound {
         return Err(ReportError::TooLarge {
@@ -137,7 +162,7 @@ fn open(path: &Path, bound: u64) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Opening a pipe does not wait, and a link that has just been put there is not followed.
+/// Options with which opening a pipe does not wait, and a link that was just put there is not followed.
 fn options() -> fs::OpenOptions {
     let mut options = File::options();
     options.read(true);
@@ -187,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_all_of_them_have_a_bound() {
+    fn lines_and_files_of_lines_have_a_bound() {
         let count = |text: &str| {
             let file = written(text);
             let lines: Result<Vec<Value>> = lines_within(file.path(), SMALL);
@@ -199,7 +224,7 @@ mod tests {
         for (text, expected) in [
             (String::new(), 0),
             (of(8), 1),
-            // The last one is being written.
+            // The last line is still being written.
             (format!("{}1234567", of(8)), 1),
             (of(8).repeat(5), 5),
         ] {

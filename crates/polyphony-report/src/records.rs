@@ -1,6 +1,9 @@
-//! Whether the files of a run still have the form that they had when a checkpoint was made: their lengths, the ends and
-//! steps of their lines, and the checksums of the file for TensorBoard. Cutting them by length alone would leave half
-//! a line in a file that somebody has edited. An edit that keeps a line's length is not noticed.
+//! Checks that the files of a run are still as they were when a checkpoint was made, before they are cut to
+//! the lengths that they had then.
+//!
+//! The checks cover the lengths of the files, the ends and steps of their lines, and the checksums of the
+//! file for TensorBoard. Without them, cutting a file that somebody has edited could leave half a line. An
+//! edit that keeps a line's length is not noticed.
 
 use std::{
     fs::File,
@@ -12,56 +15,56 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     error::{ReportError, Result},
-    evaluation::Evaluation,
+    evaluation::EvaluationRecord,
     events,
 };
 
-/// The beginning of a file, which a checkpoint counts on.
-pub(crate) struct Kept<'a> {
+/// A file of a run, as it was when a checkpoint was made.
+pub(crate) struct CheckpointedFile<'a> {
     pub(crate) path: PathBuf,
     pub(crate) file: &'a File,
-    /// Its length in bytes.
+    /// The length that it had then, in bytes. Later records follow.
     pub(crate) length: u64,
 }
 
 #[derive(Deserialize)]
-struct OfStep {
+struct StepLine {
     step: usize,
 }
 
-impl Kept<'_> {
-    /// Checks that there is a line of metrics for every step.
+impl CheckpointedFile<'_> {
+    /// Checks that there is one line of metrics for every step.
     pub(crate) fn check_metrics(&self, steps: usize) -> Result<()> {
         let mut last = 0;
-        self.check_lines(|OfStep { step }| {
+        self.check_lines(|StepLine { step }| {
             last += 1;
             (step != last).then(|| format!("is of step {step}, but must be of step {last}"))
         })?;
         match last == steps {
             true => Ok(()),
-            false => Err(self.changed(format!("it holds {last} steps, but must hold {steps}"))),
+            false => Err(self.changed(format!("it has {last} steps, but must have {steps}"))),
         }
     }
 
-    /// Checks that what was sampled is in the order of the steps.
+    /// Checks that the rollouts are in the order of the steps.
     pub(crate) fn check_rollouts(&self, steps: usize) -> Result<()> {
         let mut last = 1;
-        self.check_lines(|OfStep { step }| {
+        self.check_lines(|StepLine { step }| {
             let allowed = last..=steps;
             last = step;
             (!allowed.contains(&step)).then(|| out_of_order(step, &allowed))
         })
     }
 
-    /// Checks that every evaluation can be read, and is of one of the steps.
+    /// Checks that every evaluation can be read, and that none is of a later step.
     pub(crate) fn check_evaluations(&self, steps: usize) -> Result<()> {
-        self.check_lines(|evaluation: Evaluation| {
+        self.check_lines(|evaluation: EvaluationRecord| {
             let step = evaluation.step.filter(|step| *step > steps)?;
             Some(out_of_order(step, &(0..=steps)))
         })
     }
 
-    /// Checks that the file for TensorBoard is whole records.
+    /// Checks that the file for TensorBoard consists of complete records.
     pub(crate) fn check_events(&self) -> Result<()> {
         self.check_length()?;
         let is_whole = self
@@ -74,10 +77,11 @@ impl Kept<'_> {
         }
     }
 
-    /// Checks that the beginning is whole lines of this form; `wrong` says what is wrong with a line.
+    /// Checks that the file consists of complete lines that can be read. `problem_of` returns what is wrong
+    /// with a line.
     fn check_lines<T: DeserializeOwned>(
         &self,
-        mut wrong: impl FnMut(T) -> Option<String>,
+        mut problem_of: impl FnMut(T) -> Option<String>,
     ) -> Result<()> {
         self.check_length()?;
         let failed = || ReportError::io("reading", &self.path);
@@ -100,7 +104,7 @@ impl Kept<'_> {
                 line,
                 source,
             })?;
-            if let Some(reason) = wrong(object) {
+            if let Some(reason) = problem_of(object) {
                 return Err(self.changed(format!("line {line} {reason}")));
             }
         }

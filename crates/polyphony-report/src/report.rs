@@ -1,8 +1,8 @@
-//! The report of one run or several: one HTML page that needs nothing else.
+//! The report of one or more runs: a self-contained HTML page.
 //!
-//! Start reading at [`page`]. [`groups`] puts runs together, [`charts`] draws their metrics and
-//! [`evaluations`] their returns on held-out tasks, and [`texts`] chooses what was said. The page itself is
-//! `report/page.html` with its style and script; charts are drawn by plotly.js, whose basic bundle lies in
+//! Start reading at [`page`]. [`groups`] groups the runs by seed, [`charts`] draws their metrics,
+//! [`evaluations`] draws their returns on held-out tasks, and [`texts`] selects responses to show. The page
+//! itself is `report/page.html` with its style and script. plotly.js draws the charts; its basic bundle is in
 //! `report/plotly`.
 
 mod charts;
@@ -28,20 +28,20 @@ use crate::{
     visible::visible,
 };
 
-/// plotly.js with lines, dots and bars.
+/// The bundle of plotly.js with lines, dots and bars.
 const PLOTLY: &str = include_str!("report/plotly/plotly-basic.min.js");
 
-/// What the page runs when its charts are drawn.
+/// The script of the page, which draws the charts.
 const SCRIPT: &str = include_str!("report/page.js");
 
-/// What a browser lets the page do, whatever got into it: it loads nothing, and runs the two scripts with these
-/// digests alone. plotly.js sets styles.
+/// Limits what a browser lets the page do, whatever text gets into it: the page loads nothing, and runs only
+/// the two scripts with these digests. Inline styles are allowed because plotly.js sets them.
 const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-l1Aje0LZevOGwlrWRNhYrFt3Nd1l6Fg+MskjTVUdt/Q=' \
-    'sha256-cA+rB55WMvFh58SekiZMlSfrVRX7J72GGwVq9RobLtw='; \
+    'sha256-cbr0UcVG0iD1+sGF3n9Jcvr1iPnnUZ5WteRMJcPQjvM='; \
     style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
-/// The HTML page of some runs. It holds everything that it needs.
+/// A self-contained HTML page with the report of these runs.
 ///
 /// # Errors
 /// If a run cannot be read, or has neither steps nor evaluations yet.
@@ -52,13 +52,13 @@ pub fn page(runs: &[&Path]) -> Result<String> {
         .collect::<Result<Vec<_>>>()?;
     let first = all.first().ok_or(ReportError::NoRuns)?;
     let groups = groups::groups(&all);
-    let is_judged = |run: &&Run| !run.evaluations.is_empty();
-    if groups.is_empty() && !all.iter().any(|run| is_judged(&run)) {
+    let is_evaluated = |run: &&Run| !run.evaluations.is_empty();
+    if groups.is_empty() && !all.iter().any(|run| is_evaluated(&run)) {
         return Err(ReportError::Nothing {
             path: first.path.clone(),
         });
     }
-    let rows = compare(all.iter().filter(is_judged))?;
+    let rows = compare(all.iter().filter(is_evaluated))?;
     let sections = [
         Section::new("Return", charts::returns(&groups)),
         Section {
@@ -82,7 +82,7 @@ pub fn page(runs: &[&Path]) -> Result<String> {
         .collect();
     render(context! {
         title => title(&all),
-        runs => Serde(all.iter().map(About::of).collect::<Vec<_>>()),
+        runs => Serde(all.iter().map(RunSummary::of).collect::<Vec<_>>()),
         sections => Serde(sections),
         texts => Serde(texts::choose(&all)),
         notes => Serde(all.iter().flat_map(|run| &run.missing).collect::<Vec<_>>()),
@@ -98,9 +98,9 @@ pub fn page(runs: &[&Path]) -> Result<String> {
 struct Section {
     title: &'static str,
     charts: Vec<Chart>,
-    /// Whether it is closed at first: nobody reads all of it.
+    /// Whether it is collapsed at first.
     is_folded: bool,
-    /// Rows that stand below the charts as a table.
+    /// The rows of the table below the charts.
     rows: Vec<Row>,
 }
 
@@ -115,31 +115,31 @@ impl Section {
     }
 }
 
-/// What a run did, in a few words.
+/// A run's row in the table at the top of the page.
 #[derive(Serialize)]
-struct About {
+struct RunSummary {
     path: String,
     program: String,
     method: String,
     models: Vec<String>,
     seed: u64,
-    /// Steps that are done, and for a training run those that there are to do.
+    /// Completed steps; for a training run, followed by the planned number.
     steps: String,
-    /// Settings of the recipe, as they stand there.
+    /// Settings as the recipe has them.
     samples: String,
     learning_rate: String,
     temperature: String,
     max_new_tokens: String,
-    /// Mean returns on held-out tasks.
+    /// The mean returns of the first and the last evaluation.
     first: Option<String>,
     last: Option<String>,
     recipe: String,
 }
 
-/// What stands where nothing is known.
+/// Shown instead of an unknown value.
 const UNKNOWN: &str = "–";
 
-impl About {
+impl RunSummary {
     fn of(run: &Run) -> Self {
         let setting = |path| {
             run.settings
@@ -149,8 +149,8 @@ impl About {
         };
         let program = run.info.program.as_ref();
         let [first, last] = run
-            .ends()
-            .map(|end| end.map(|evaluation| evaluation.returns.to_string()));
+            .first_and_last_evaluation()
+            .map(|evaluation| evaluation.map(|evaluation| evaluation.returns.to_string()));
         Self {
             path: run.path.display().to_string(),
             program: program.map_or_else(
@@ -193,7 +193,7 @@ fn render(values: Value) -> Result<String> {
         .map_err(|error| ReportError::Page(Box::new(error)))
 }
 
-/// The value with all texts in it as they are shown: whatever comes from a run's files may hold anything.
+/// The value with all its texts made safe to show: the files of a run may contain anything.
 fn shown(value: Value) -> std::result::Result<Value, minijinja::Error> {
     Ok(match (value.kind(), value.as_str()) {
         (_, Some(text)) if !value.is_safe() => Value::from(&*visible(text)),

@@ -1,4 +1,4 @@
-//! Reading the directory of a run.
+//! Reads the directory of a run.
 
 use std::{
     fs,
@@ -12,15 +12,15 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::{ReportError, Result},
-    evaluation::Evaluation,
+    evaluation::EvaluationRecord,
     info::RunInfo,
     layout, legacy,
-    metrics::{Catalog, figures},
+    metrics::{MetricCatalog, flat_values},
     read::{lines, optional_json, optional_text},
-    settings::{Settings, reader, settings},
+    settings::{FlatSettings, ron_options, settings},
 };
 
-/// A training run, a baseline or a kept evaluation on disk.
+/// A training run, a baseline or a saved evaluation on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// Its directory.
@@ -30,16 +30,16 @@ pub struct Run {
     /// The text of its resolved recipe.
     pub recipe: String,
     /// The settings of the recipe by their paths.
-    pub settings: Settings,
-    /// The settings of the team's training, if this is a kept evaluation of a trained team.
-    pub training: Option<Settings>,
+    pub settings: FlatSettings,
+    /// The settings of the training run, if this is a saved evaluation of a trained team.
+    pub training: Option<FlatSettings>,
     /// The metrics of every step; empty for a baseline.
     pub metrics: Vec<Map<String, Value>>,
     /// The units and meanings of the metrics.
-    pub catalog: Catalog,
+    pub catalog: MetricCatalog,
     /// The evaluations, in the order in which they were made.
-    pub evaluations: Vec<Evaluation>,
-    /// What is missing, since an older program made it, in whole sentences.
+    pub evaluations: Vec<EvaluationRecord>,
+    /// Notes on what is missing because an older program made the run, as whole sentences.
     pub missing: Vec<String>,
 }
 
@@ -52,15 +52,15 @@ impl Run {
         let recipe = recipe_text(path)?;
         let metrics = metrics(path)?;
         let evaluations = evaluations(path)?;
-        let own = settings_of(&recipe);
+        let run_settings = settings_of(&recipe);
         let training = optional_text(&path.join(layout::TRAINING))?;
         let training = training.as_deref().map(settings_of);
         let file: Option<Map<String, Value>> = optional_json(&path.join(layout::INFO))?;
-        let catalog: Option<Catalog> = optional_json(&path.join(layout::CATALOG))?;
+        let catalog = catalog(path)?;
         let mut missing = Vec::new();
         if file.is_none() {
             missing.push(format!(
-                "{} has no {}: names of its environment and algorithm are guessed from its recipe, and \
+                "{} has no {}: the names of its environment and algorithm are guessed from its recipe, and \
                  its program is not known.",
                 path.display(),
                 layout::INFO
@@ -68,13 +68,18 @@ impl Run {
         }
         if catalog.is_none() && !metrics.is_empty() {
             missing.push(format!(
-                "{} has no {}: units and meanings of its metrics are not known.",
+                "{} has no {}: the units and meanings of its metrics are not known.",
                 path.display(),
                 layout::CATALOG
             ));
         }
         let roles = roles(&metrics, &evaluations);
-        let info = info(file.unwrap_or_default(), &own, training.as_ref(), roles);
+        let info = info(
+            file.unwrap_or_default(),
+            &run_settings,
+            training.as_ref(),
+            roles,
+        );
         Ok(Self {
             path: path.to_owned(),
             info: info.map_err(|source| ReportError::Json {
@@ -82,7 +87,7 @@ impl Run {
                 source,
             })?,
             recipe,
-            settings: own,
+            settings: run_settings,
             training,
             metrics,
             catalog: catalog.unwrap_or_default(),
@@ -92,7 +97,7 @@ impl Run {
     }
 
     /// The first evaluation, and the last one if there are several.
-    pub fn ends(&self) -> [Option<&Evaluation>; 2] {
+    pub fn first_and_last_evaluation(&self) -> [Option<&EvaluationRecord>; 2] {
         match self.evaluations.as_slice() {
             [] => [None, None],
             [only] => [Some(only), None],
@@ -101,7 +106,7 @@ impl Run {
     }
 
     /// The evaluation after this many steps.
-    pub fn evaluation_at(&self, step: usize) -> Option<&Evaluation> {
+    pub fn evaluation_at(&self, step: usize) -> Option<&EvaluationRecord> {
         let mut evaluations = self.evaluations.iter();
         evaluations.find(|evaluation| evaluation.step == Some(step))
     }
@@ -113,53 +118,53 @@ impl Run {
     }
 }
 
-fn settings_of(recipe: &str) -> Settings {
+fn settings_of(recipe: &str) -> FlatSettings {
     let mut settings = settings(recipe);
     legacy::complete(&mut settings);
     settings
 }
 
-/// Combines `run.json` with what can be derived from the recipe, for the run and for its team's training.
+/// Combines `run.json` with what can be derived from the recipes of the run and of its team's training.
 fn info(
     mut file: Map<String, Value>,
-    own: &Settings,
-    training: Option<&Settings>,
+    run_settings: &FlatSettings,
+    training: Option<&FlatSettings>,
     roles: Vec<String>,
 ) -> Result<RunInfo, serde_json::Error> {
-    let read = |settings: &Settings, file: Map<String, Value>| {
+    let read = |settings: &FlatSettings, file: Map<String, Value>| {
         let mut value = serde_json::to_value(legacy::derive(settings, roles.clone()))?;
         legacy::overlay(&mut value, file);
         serde_json::from_value::<RunInfo>(value)
     };
-    let of_training = match file.shift_remove("training") {
-        Some(Value::Object(of_training)) => of_training,
+    let training_file = match file.shift_remove("training") {
+        Some(Value::Object(training_file)) => training_file,
         _ => Map::new(),
     };
     let training = match training {
-        Some(settings) => Some(Box::new(read(settings, of_training)?)),
+        Some(settings) => Some(Box::new(read(settings, training_file)?)),
         None => None,
     };
-    let own = read(own, file)?;
-    Ok(RunInfo { training, ..own })
+    let info = read(run_settings, file)?;
+    Ok(RunInfo { training, ..info })
 }
 
 /// The roles that a run's files name.
-fn roles(metrics: &[Map<String, Value>], evaluations: &[Evaluation]) -> Vec<String> {
+fn roles(metrics: &[Map<String, Value>], evaluations: &[EvaluationRecord]) -> Vec<String> {
     if let Some(evaluation) = evaluations.first() {
         return evaluation.roles.keys().cloned().collect();
     }
-    // Each role has this metric, and nothing else does.
-    let names = metrics.first().into_iter().flat_map(figures);
-    let roles = names.filter_map(|(name, _)| Some(name.strip_suffix("/gradient_norm")?.to_owned()));
+    // Every role has this metric, and nothing else has it.
+    let names = metrics.first().into_iter().flat_map(flat_values);
+    let roles = names.filter_map(|(name, _)| Some(name.strip_suffix("/grad_norm")?.to_owned()));
     roles.collect::<IndexSet<String>>().into_iter().collect()
 }
 
-/// Whether a path is a run's directory, as opposed to a model's.
+/// Whether a path is the directory of a run and not of a model.
 pub fn is_run(path: &Path) -> bool {
     path.join(layout::RECIPE).is_file()
 }
 
-/// Whether a path is that of an agent saved by a run.
+/// Whether a path is that of an agent that a run saved.
 pub fn is_agent_of_run(path: &Path) -> bool {
     let agents = path
         .parent()
@@ -167,7 +172,7 @@ pub fn is_agent_of_run(path: &Path) -> bool {
     agents.and_then(Path::parent).is_some_and(is_run)
 }
 
-/// Refuses the directory of a baseline or of a kept evaluation, which has no steps.
+/// Refuses the directory of a baseline or of a saved evaluation, which has no steps.
 ///
 /// # Errors
 /// If it is one.
@@ -186,10 +191,10 @@ pub fn check_training_run(run: &Path) -> Result<()> {
 /// If the path is not a run's directory.
 pub fn recipe_text(run: &Path) -> Result<String> {
     if !is_run(run) {
-        let holds_runs = |folder: fs::ReadDir| folder.flatten().any(|own| is_run(&own.path()));
+        let holds_runs = |folder: fs::ReadDir| folder.flatten().any(|entry| is_run(&entry.path()));
         let reason = match fs::read_dir(run).map(holds_runs) {
             Err(error) if error.kind() == ErrorKind::NotFound => "it does not exist".to_owned(),
-            Ok(true) => "it contains runs, give those".to_owned(),
+            Ok(true) => "it contains runs: give those instead".to_owned(),
             _ => format!("it has no {}", layout::RECIPE),
         };
         return Err(ReportError::NoRun {
@@ -198,14 +203,14 @@ pub fn recipe_text(run: &Path) -> Result<String> {
         });
     }
     let text = optional_text(&run.join(layout::RECIPE))?;
-    // It may have been removed a moment ago.
+    // The file may have been removed a moment ago.
     text.ok_or_else(|| ReportError::NoRun {
         path: run.to_owned(),
         reason: format!("it has no {}", layout::RECIPE),
     })
 }
 
-/// The training steps that a run's saved agents have had; `None` if that is not recorded.
+/// How many training steps the saved agents of a run have had; `None` if it is not recorded.
 ///
 /// # Errors
 /// If the record cannot be read.
@@ -218,7 +223,7 @@ pub fn trained_steps(run: &Path) -> Result<Option<usize>> {
     let Some(text) = optional_text(&path)? else {
         return Ok(None);
     };
-    match reader().from_str::<Trained>(&text) {
+    match ron_options().from_str::<Trained>(&text) {
         Ok(trained) => Ok(Some(trained.steps)),
         Err(source) => Err(ReportError::Ron {
             path,
@@ -232,14 +237,16 @@ pub fn trained_steps(run: &Path) -> Result<Option<usize>> {
 /// # Errors
 /// If they cannot be read.
 pub fn metrics(run: &Path) -> Result<Vec<Map<String, Value>>> {
-    lines(&run.join(layout::METRICS))
+    let mut steps = lines(&run.join(layout::METRICS))?;
+    steps.iter_mut().for_each(legacy::rename_metrics);
+    Ok(steps)
 }
 
 /// The evaluations of a run.
 ///
 /// # Errors
 /// If they cannot be read.
-pub fn evaluations(run: &Path) -> Result<Vec<Evaluation>> {
+pub fn evaluations(run: &Path) -> Result<Vec<EvaluationRecord>> {
     lines(&run.join(layout::EVALUATIONS))
 }
 
@@ -247,8 +254,9 @@ pub fn evaluations(run: &Path) -> Result<Vec<Evaluation>> {
 ///
 /// # Errors
 /// If the record cannot be read.
-pub(crate) fn catalog(run: &Path) -> Result<Catalog> {
-    Ok(optional_json(&run.join(layout::CATALOG))?.unwrap_or_default())
+pub(crate) fn catalog(run: &Path) -> Result<Option<MetricCatalog>> {
+    let catalog: Option<MetricCatalog> = optional_json(&run.join(layout::CATALOG))?;
+    Ok(catalog.map(MetricCatalog::renamed))
 }
 
 #[cfg(test)]
@@ -287,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_run_is_told_apart() {
+    fn paths_that_are_not_runs_are_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let check = |path: &Path, expected: &str| {
@@ -299,7 +307,7 @@ mod tests {
         let run = path.join("run");
         fs::create_dir(&run).unwrap();
         fs::write(run.join(layout::RECIPE), "").unwrap();
-        check(path, "it contains runs, give those");
+        check(path, "it contains runs: give those instead");
         check(&run.join(layout::RECIPE), "it has no recipe.ron");
         let message = check_training_run(&run).unwrap_err().to_string();
         assert!(message.contains("run is not a training run"), "{message}");
@@ -308,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn trained_steps_are_read_also_beside_more() {
+    fn trained_steps_are_read_even_beside_unknown_keys() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path();
         assert_eq!(trained_steps(run).unwrap(), None);
@@ -324,7 +332,7 @@ mod tests {
         assert!(error.to_string().ends_with("trained.ron"), "{error}");
     }
 
-    /// A run on the disk, with these files besides its recipe.
+    /// A run on disk, with these files besides its recipe.
     fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in [(layout::RECIPE, fixture::TLDR)].iter().chain(files) {
@@ -334,8 +342,8 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_an_older_program_is_read_and_says_what_is_missing() {
-        let metrics = "{\"step\":1,\"return\":0.5,\"summarizer/gradient_norm\":1.0}\n";
+    fn a_run_of_an_older_program_is_read_and_reports_what_is_missing() {
+        let metrics = "{\"step\":1,\"sampled_tokens\":9,\"summarizer/gradient_norm\":1.0}\n";
         // As the program wrote it before it wrote run.json.
         let evaluation = r#"{"step":0,"protocol":"parallel","return":{"mean":1.0,"interval":null},"parts":{},"pass_at":{},"roles":{"summarizer":{"response_tokens":3.0,"truncated_share":0.0},"elaborator":{"response_tokens":null,"truncated_share":null}},"tasks":1,"samples":1,"skipped_episodes":0,"cut_episodes":0,"sampled_tokens":3,"read_tokens":4,"timing":{"secs":1.0,"tokens_per_sec":3.0,"secs_per_task":1.0},"episodes":[{"task":"a","return":1.0,"parts":{},"solved":null,"turns":[["x","y"]]}]}"#;
         let folder = written(&[
@@ -344,6 +352,17 @@ mod tests {
             (layout::TRAINING, fixture::TLDR),
         ]);
         let run = Run::read(folder.path()).unwrap();
+        assert_eq!(run.metrics[0]["summarizer/grad_norm"], 1.0);
+        let evaluation = &run.evaluations[0];
+        assert_eq!(
+            (evaluation.completion_tokens, evaluation.prompt_tokens),
+            (3, 4)
+        );
+        let summarizer = &evaluation.roles["summarizer"];
+        assert_eq!(
+            (summarizer.completion_length, summarizer.truncated_fraction),
+            (3.0, 0.0)
+        );
         assert_eq!(run.info.environment.label, "tldr");
         assert_eq!(run.info.environment.roles, ["summarizer", "elaborator"]);
         assert_eq!(run.info.algorithm.method, "MAGRPO");
@@ -357,10 +376,10 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_of_another_program_may_say_more_or_less() {
+    fn a_recipe_of_another_program_may_have_more_or_fewer_settings() {
         let setting = "    rollout_weights: Full,\n";
         let [more, less] = ["    weather: Fine(wind: 3),\n", ""]
-            .map(|other| fixture::TLDR.replacen(setting, other, 1));
+            .map(|replacement| fixture::TLDR.replacen(setting, replacement, 1));
         for recipe in [more, less] {
             assert_ne!(recipe, fixture::TLDR);
             let folder = written(&[(layout::RECIPE, &recipe)]);
@@ -370,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_another_program_may_say_more_or_less() {
+    fn a_run_of_another_program_may_have_more_or_fewer_keys() {
         let info = json!({
             "program": {"name": "plates", "version": "2.0", "commit": "abc"},
             "environment": {"label": "plate", "weather": "fine"},
@@ -381,7 +400,7 @@ mod tests {
         let run = Run::read(folder.path()).unwrap();
         assert_eq!(run.info.program.unwrap().name, "plates");
         let environment = &run.info.environment;
-        // What it does not say is what the recipe says.
+        // Missing keys come from the recipe.
         assert_eq!(
             (environment.label.as_str(), environment.name.as_str()),
             ("plate", "Tldr")

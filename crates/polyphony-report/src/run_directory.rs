@@ -1,4 +1,4 @@
-//! Writing the directory of a run.
+//! Writes the directory of a run.
 
 use std::{
     ffi::OsStr,
@@ -13,23 +13,24 @@ use serde_json::Value;
 
 use crate::{
     error::{ReportError, Result},
-    evaluation::Evaluation,
+    evaluation::EvaluationRecord,
     events,
     files::{UNFINISHED, make, make_numbered, replace_text},
     info::RunInfo,
     layout,
-    metrics::{Catalog, line, numbers},
-    records::Kept,
+    metrics::{MetricCatalog, line, numbers},
+    read::check_regular,
+    records::CheckpointedFile,
     run::{Run, catalog},
 };
 
-/// The folder of runs without a name of their own, which are numbered.
+/// The folder of runs for which no path was given. They are numbered.
 const RUNS: &str = "runs";
 
-/// The directory of one run, while it is written: `recipe.ron`, `run.json`, `metrics.jsonl` with
+/// The directory of a run that is being written: `recipe.ron`, `run.json`, `metrics.jsonl` with
 /// `metrics.json`, `rollouts.jsonl`, `evaluations.jsonl` and `tensorboard`.
 ///
-/// Checkpoints and agents are in the directory too, but the training loop writes them.
+/// Checkpoints and saved agents are in the directory too, but the training loop writes them.
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
@@ -37,20 +38,21 @@ pub struct RunDirectory {
     rollouts: BufWriter<File>,
     evaluations: BufWriter<File>,
     events: BufWriter<File>,
-    catalog: Catalog,
+    /// `metrics.json`.
+    catalog: MetricCatalog,
 }
 
-/// The lengths in bytes of the files that steps are written to.
+/// The lengths of the files that grow with every step, in bytes. A checkpoint stores them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Lengths {
+pub struct FileLengths {
     metrics: u64,
     rollouts: u64,
     evaluations: u64,
     events: u64,
 }
 
-/// A sampled node, preceded by the number of its step.
+/// A node of a rollout, preceded by the number of its step.
 #[derive(Serialize)]
 struct RolloutLine<'a, T> {
     step: usize,
@@ -59,12 +61,12 @@ struct RolloutLine<'a, T> {
 }
 
 impl RunDirectory {
-    /// Makes the directory and writes the resolved recipe; without a path, a new directory below
+    /// Makes the directory and writes the resolved recipe. Without a path, makes a new directory below
     /// `runs`, named after the environment.
     ///
     /// # Errors
-    /// If the path is not [free](check_free), another process starts a run there, or the directory cannot
-    /// be written.
+    /// If the path is not [free](check_free), another process is starting a run there, or the directory
+    /// cannot be written.
     pub fn create(path: Option<&Path>, recipe: &str, info: &RunInfo) -> Result<Self> {
         let (path, is_new) = match path {
             Some(path) => (path.to_owned(), make(path)?),
@@ -77,30 +79,32 @@ impl RunDirectory {
             check_free(&path)?;
         }
         Self::begin(&path, recipe, info).inspect_err(|error| {
-            // Nobody misses what is in a new directory, unless another process has begun there.
+            // A new directory holds nothing of value, unless another process has begun a run there.
             if is_new && !matches!(error, ReportError::Locked { .. }) {
                 let _ = fs::remove_dir_all(&path);
             }
         })
     }
 
-    /// Writes what a run begins with. The recipe comes after the files that make a directory a training
-    /// run: a run that is killed meanwhile either resumes or has left the directory free.
+    /// Writes the files that a run begins with: first the empty records, then the recipe, which makes the
+    /// directory a run. If the program is killed before that, the directory counts as free; after it, the run can
+    /// be resumed.
     fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
-        let mut run = Self::open(path, Lengths::default())?;
+        let mut run = Self::open(path, FileLengths::default())?;
         run.save_recipe(recipe)?;
-        run.cut(Lengths::default())?;
+        run.truncate(FileLengths::default())?;
         run.save_info(info)?;
         Ok(run)
     }
 
-    /// Opens the files of a run's directory, which had these lengths when its checkpoint was made, and makes
-    /// those that were empty if they are missing. What is in them is not changed yet: see
-    /// [`RunDirectory::cut`].
+    /// Opens the files of a run's directory. `lengths` are their lengths when the checkpoint was made. A
+    /// missing file is made if its length was 0. The contents are not changed yet: see
+    /// [`RunDirectory::truncate`].
     ///
     /// # Errors
-    /// If one that was not empty is missing, another process writes them, or they cannot be written.
-    pub fn open(path: &Path, lengths: Lengths) -> Result<Self> {
+    /// If a file that was not empty is missing, another process is writing the files, or they cannot be
+    /// written.
+    pub fn open(path: &Path, lengths: FileLengths) -> Result<Self> {
         let tensorboard = path.join(layout::TENSORBOARD);
         let files = [
             (path.join(layout::METRICS), lengths.metrics),
@@ -108,9 +112,9 @@ impl RunDirectory {
             (path.join(layout::EVALUATIONS), lengths.evaluations),
             (tensorboard.join(layout::EVENT_FILE), lengths.events),
         ];
-        // Before anything is made: a run with a lost file is left as it was found.
-        let lost = |(path, length): &&(PathBuf, u64)| *length > 0 && !path.exists();
-        if let Some((path, length)) = files.iter().find(lost) {
+        // Checked before anything is made, so that a run with a lost file stays as it was found.
+        let is_lost = |(path, length): &&(PathBuf, u64)| *length > 0 && !path.exists();
+        if let Some((path, length)) = files.iter().find(is_lost) {
             return Err(ReportError::Changed {
                 path: path.clone(),
                 reason: format!("it is missing, but had {length} bytes"),
@@ -124,47 +128,53 @@ impl RunDirectory {
             rollouts: locked(&rollouts)?,
             evaluations: locked(&evaluations)?,
             events: locked(&events)?,
-            catalog: catalog(path)?,
+            catalog: catalog(path)?.unwrap_or_default(),
         })
     }
 
-    /// Checks that the files begin with the records of this many steps, and that these have these lengths.
+    /// Checks that the files begin with the records of this many steps, and that these records have these
+    /// lengths.
     ///
     /// # Errors
-    /// Names the file that has been changed since, and how.
-    pub fn check(&self, steps: usize, lengths: Lengths) -> Result<()> {
-        self.kept(layout::METRICS, &self.metrics, lengths.metrics)
+    /// If a file has been changed since the checkpoint; the error names the file and the change.
+    pub fn check(&self, steps: usize, lengths: FileLengths) -> Result<()> {
+        self.checkpointed(layout::METRICS, &self.metrics, lengths.metrics)
             .check_metrics(steps)?;
-        self.kept(layout::ROLLOUTS, &self.rollouts, lengths.rollouts)
+        self.checkpointed(layout::ROLLOUTS, &self.rollouts, lengths.rollouts)
             .check_rollouts(steps)?;
-        self.kept(layout::EVALUATIONS, &self.evaluations, lengths.evaluations)
+        self.checkpointed(layout::EVALUATIONS, &self.evaluations, lengths.evaluations)
             .check_evaluations(steps)?;
         let events = format!("{}/{}", layout::TENSORBOARD, layout::EVENT_FILE);
-        self.kept(&events, &self.events, lengths.events)
+        self.checkpointed(&events, &self.events, lengths.events)
             .check_events()
     }
 
-    fn kept<'a>(&self, name: &str, file: &'a BufWriter<File>, length: u64) -> Kept<'a> {
-        Kept {
+    fn checkpointed<'a>(
+        &self,
+        name: &str,
+        file: &'a BufWriter<File>,
+        length: u64,
+    ) -> CheckpointedFile<'a> {
+        CheckpointedFile {
             path: self.path.join(name),
             file: file.get_ref(),
             length,
         }
     }
 
-    /// Cuts the files to these lengths, which have been [checked](RunDirectory::check).
+    /// Truncates the files to these lengths, which must have been [checked](RunDirectory::check).
     ///
     /// # Errors
     /// If the disk is gone.
-    pub fn cut(&mut self, lengths: Lengths) -> Result<()> {
-        let cut = |file: &mut BufWriter<File>, length| {
+    pub fn truncate(&mut self, lengths: FileLengths) -> Result<()> {
+        let truncate = |file: &mut BufWriter<File>, length| {
             file.get_ref().set_len(length)?;
             file.seek(SeekFrom::Start(length)).map(drop)
         };
-        cut(&mut self.metrics, lengths.metrics)
-            .and_then(|()| cut(&mut self.rollouts, lengths.rollouts))
-            .and_then(|()| cut(&mut self.evaluations, lengths.evaluations))
-            .and_then(|()| cut(&mut self.events, lengths.events))
+        truncate(&mut self.metrics, lengths.metrics)
+            .and_then(|()| truncate(&mut self.rollouts, lengths.rollouts))
+            .and_then(|()| truncate(&mut self.evaluations, lengths.evaluations))
+            .and_then(|()| truncate(&mut self.events, lengths.events))
             .and_then(|()| match lengths.events {
                 0 => events::begin(&mut self.events),
                 _ => Ok(()),
@@ -172,18 +182,18 @@ impl RunDirectory {
             .map_err(ReportError::io("cutting the files of", &self.path))
     }
 
-    /// Makes all recorded steps durable; returns the lengths of the files.
+    /// Makes all recorded steps durable on disk. Returns the lengths of the files.
     ///
     /// # Errors
     /// If the disk is full or gone.
-    pub fn sync(&mut self) -> Result<Lengths> {
+    pub fn sync(&mut self) -> Result<FileLengths> {
         let sync = |file: &mut BufWriter<File>| {
             file.flush()?;
             file.get_ref().sync_all()?;
             Ok::<_, io::Error>(file.get_ref().metadata()?.len())
         };
         let mut sync_all = || {
-            Ok(Lengths {
+            Ok(FileLengths {
                 metrics: sync(&mut self.metrics)?,
                 rollouts: sync(&mut self.rollouts)?,
                 evaluations: sync(&mut self.evaluations)?,
@@ -198,7 +208,7 @@ impl RunDirectory {
         &self.path
     }
 
-    /// Replaces the recipe, after a change of the settings that a run may change.
+    /// Replaces the recipe, after a change of settings that a run may change.
     ///
     /// # Errors
     /// If the disk is full or gone.
@@ -222,8 +232,8 @@ impl RunDirectory {
         save_json(&self.path.join(layout::ENVIRONMENT), description)
     }
 
-    /// Adds the metrics of a step, counted from 1, and what was sampled in it. Each of `rollouts` must
-    /// serialize as a map or a struct; `step` is put before its fields.
+    /// Adds the metrics and the rollouts of a step, counted from 1. Each item of `rollouts` must serialize as
+    /// a map or a struct; `step` is put before its fields.
     ///
     /// # Errors
     /// If two metrics have the same name, or the disk is full or gone.
@@ -254,23 +264,23 @@ impl RunDirectory {
     ///
     /// # Errors
     /// If the disk is full or gone.
-    pub fn record_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
+    pub fn record_evaluation(&mut self, evaluation: &EvaluationRecord) -> Result<()> {
         let step = evaluation.step.unwrap_or_default();
         let mut write = || {
             write_line(&mut self.evaluations, evaluation)?;
-            events::add(&mut self.events, step, evaluation.figures())?;
-            // A run counts as complete by its evaluations, so they come last.
+            events::add(&mut self.events, step, evaluation.scalars())?;
             self.events.flush()?;
+            // Last, because readers take a run as complete once its final evaluation is there.
             self.evaluations.flush()
         };
         write().map_err(ReportError::io("writing to", &self.path))
     }
 }
 
-/// Refuses a path that [`RunDirectory::create`] would refuse later, after long work.
+/// Refuses a path that is not free. [`RunDirectory::create`] would refuse it only after long work.
 ///
-/// A path is free if nothing is there, or only an empty directory, or what is left of a run that was killed
-/// while it started: files without content.
+/// A path is free if nothing is there, or an empty directory, or a directory with the empty files of a run
+/// that was killed while it started.
 ///
 /// # Errors
 /// If anything else is there.
@@ -283,13 +293,13 @@ pub fn check_free(path: &Path) -> Result<()> {
     })
 }
 
-/// Whether a directory holds nothing but what [`RunDirectory::begin`] makes before it writes the recipe.
+/// Whether a directory holds nothing except files that [`RunDirectory::begin`] makes before the recipe.
 fn is_unfinished_start(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
-        let is_own = match path.file_name().and_then(OsStr::to_str) {
-            // A recipe that was being written.
+        let is_of_start = match path.file_name().and_then(OsStr::to_str) {
+            // The temporary file of a recipe.
             Some(name) if name.starts_with(UNFINISHED) => kind.is_file(),
             Some(layout::METRICS | layout::ROLLOUTS | layout::EVALUATIONS) => {
                 is_empty_file(&entry)?
@@ -298,7 +308,7 @@ fn is_unfinished_start(path: &Path) -> io::Result<bool> {
             Some(layout::EVENT_FILE) => is_empty_file(&entry)?,
             _ => false,
         };
-        if !is_own {
+        if !is_of_start {
             return Ok(false);
         }
     }
@@ -309,8 +319,8 @@ fn is_empty_file(entry: &DirEntry) -> io::Result<bool> {
     Ok(entry.file_type()?.is_file() && entry.metadata()?.len() == 0)
 }
 
-/// Records how many training steps the agents saved in a run's directory have had; `None` removes the
-/// record, while some agents are old and some are new.
+/// Records how many training steps the saved agents of a run have had. `None` removes the record, for the
+/// time in which some agents are already replaced and others are not.
 ///
 /// # Errors
 /// If the disk is full or gone.
@@ -327,8 +337,8 @@ pub fn save_trained_steps(run: &Path, steps: Option<usize>) -> Result<()> {
     }
 }
 
-/// Fills an empty directory with an evaluation outside of training and the recipe that it followed. If a run
-/// trained the team, its recipe and what it reports about itself are kept too.
+/// Fills an empty directory with an evaluation outside of training and its recipe. If a run trained the team,
+/// the recipe and the info of that run are saved too.
 ///
 /// # Errors
 /// If the run that trained the team cannot be read, or the disk is full or gone. The directory is then
@@ -338,7 +348,7 @@ pub fn save_evaluation(
     recipe: &str,
     info: &RunInfo,
     trained_by: Option<&Path>,
-    evaluation: &Evaluation,
+    evaluation: &EvaluationRecord,
 ) -> Result<()> {
     let write = || {
         let mut info = info.clone();
@@ -357,7 +367,7 @@ pub fn save_evaluation(
         )
     };
     write().inspect_err(|_| {
-        // Nobody misses what is in a new directory.
+        // A new directory holds nothing of value.
         let _ = fs::remove_dir_all(path);
     })
 }
@@ -374,8 +384,9 @@ fn save_json(path: &Path, object: &impl Serialize) -> Result<()> {
     replace_text(path, &format!("{}\n", json_text(path, object, true)?))
 }
 
-/// A file of the run, locked until it is closed if the file system has locks.
+/// Opens a file of the run, and locks it until it is closed if the file system supports locks.
 fn locked(path: &Path) -> Result<BufWriter<File>> {
+    check_regular(path)?;
     let mut options = File::options();
     let file = options
         .create(true)
@@ -391,7 +402,7 @@ fn locked(path: &Path) -> Result<BufWriter<File>> {
                 path: path.to_owned(),
             });
         }
-        // Some file systems have no locks.
+        // Some file systems do not support locks.
         Err(TryLockError::Error(error)) => log::debug!("{}: {error}", path.display()),
     }
     Ok(BufWriter::new(file))
@@ -436,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_is_read_again() {
+    fn records_are_read_as_they_were_written() {
         let folder = tempfile::tempdir().unwrap();
         let mut directory = created(folder.path());
         directory
@@ -486,14 +497,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_cut_to_its_checkpoint_and_knows_its_metrics_still() {
+    fn a_run_that_is_cut_to_its_checkpoint_still_knows_its_metrics() {
         let folder = tempfile::tempdir().unwrap();
         let mut directory = created(folder.path());
         directory
             .record(1, &metrics(1), [json!({"task": "a"})])
             .unwrap();
         let lengths = directory.sync().unwrap();
-        let until_then = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
+        let before = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
         let locked = RunDirectory::open(directory.path(), lengths)
             .unwrap_err()
             .to_string();
@@ -510,10 +521,10 @@ mod tests {
         let path = folder.path().join("run");
         let mut directory = RunDirectory::open(&path, lengths).unwrap();
         directory.check(1, lengths).unwrap();
-        directory.cut(lengths).unwrap();
+        directory.truncate(lengths).unwrap();
         assert_eq!(directory.sync().unwrap(), lengths);
-        let now = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
-        assert_eq!(now, until_then);
+        let after = [layout::METRICS, layout::ROLLOUTS].map(|name| text(&directory, name));
+        assert_eq!(after, before);
         directory
             .record(2, &metrics(2), [json!({"task": "b"})])
             .unwrap();
@@ -640,7 +651,7 @@ mod tests {
             fs::write(&path, whole).unwrap();
         }
         directory.check(2, lengths).unwrap();
-        // Lines of the steps that are made again may be anything.
+        // The lines after the checkpoint do not count as steps.
         directory.check(3, lengths).unwrap_err();
     }
 
@@ -667,12 +678,12 @@ mod tests {
             assert!(!path.exists(), "{name}");
             fs::write(&path, whole).unwrap();
         }
-        // Nothing is lost with a file that was empty, nor with any if the run begins again.
+        // A file that was empty may be missing, and any file may be missing if the run begins again.
         fs::remove_file(run.join(layout::ROLLOUTS)).unwrap();
         drop(RunDirectory::open(&run, lengths).unwrap());
         assert!(run.join(layout::ROLLOUTS).exists());
         fs::remove_file(run.join(layout::METRICS)).unwrap();
-        drop(RunDirectory::open(&run, Lengths::default()).unwrap());
+        drop(RunDirectory::open(&run, FileLengths::default()).unwrap());
         assert!(run.join(layout::METRICS).exists());
     }
 
@@ -696,7 +707,7 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "step 1 has two metrics called `return`: each needs a name of its own"
+            "step 1 has two metrics called `return`: give each a unique name"
         );
         assert_eq!(text(&directory, layout::METRICS), "");
     }
@@ -713,7 +724,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_was_killed_is_continued() {
+    fn a_run_that_was_killed_while_it_started_can_start_again() {
         let rows: &[&[(&str, &str)]] = &[
             &[],
             &[(layout::METRICS, "")],
@@ -763,37 +774,37 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_no_run_before_its_files_are_there() {
+    fn a_directory_is_not_a_run_until_its_files_exist() {
         let folder = tempfile::tempdir().unwrap();
         // Another process has begun in the same directory.
-        let _other = locked(&folder.path().join(layout::METRICS)).unwrap();
+        let _lock = locked(&folder.path().join(layout::METRICS)).unwrap();
         let created = RunDirectory::create(Some(folder.path()), "()", &RunInfo::default());
         assert!(matches!(created, Err(ReportError::Locked { .. })));
         assert!(!run::is_run(folder.path()));
     }
 
     #[test]
-    fn lengths_may_be_fewer_or_more() {
-        let lengths: Lengths = serde_json::from_str(r#"{"metrics": 3, "videos": 9}"#).unwrap();
-        let expected = Lengths {
+    fn lengths_may_lack_keys_and_have_unknown_ones() {
+        let lengths: FileLengths = serde_json::from_str(r#"{"metrics": 3, "videos": 9}"#).unwrap();
+        let expected = FileLengths {
             metrics: 3,
-            ..Lengths::default()
+            ..FileLengths::default()
         };
         assert_eq!(lengths, expected);
     }
 
     #[test]
-    fn an_evaluation_is_kept_with_the_training_of_its_team() {
+    fn an_evaluation_is_saved_with_the_training_of_its_team() {
         let folder = tempfile::tempdir().unwrap();
         let training = created(folder.path());
         let evaluation = fixture::evaluation(&[(1.5, "text")]);
-        let kept = |name: &str, trained_by: Option<&Path>| {
+        let save_and_read = |name: &str, trained_by: Option<&Path>| {
             let path = files::make_new(&folder.path().join(name)).unwrap();
             let info = fixture::info(2);
             save_evaluation(&path, fixture::TLDR, &info, trained_by, &evaluation)?;
             Run::read(&path)
         };
-        let found = kept("kept", Some(training.path())).unwrap();
+        let found = save_and_read("saved", Some(training.path())).unwrap();
         let expected = RunInfo {
             training: Some(Box::new(fixture::info(1))),
             trained_from: Some(training.path().display().to_string()),
@@ -803,16 +814,16 @@ mod tests {
         assert_eq!(found.evaluations, std::slice::from_ref(&evaluation));
         assert!(found.metrics.is_empty() && found.training == Some(found.settings));
         // A baseline was not trained.
-        let found = kept("baseline", None).unwrap();
+        let found = save_and_read("baseline", None).unwrap();
         assert_eq!((found.info, found.training), (fixture::info(2), None));
-        // Nothing is left of what could not be kept.
-        let error = kept("lost", Some(Path::new("no/run"))).unwrap_err();
+        // A failure leaves nothing behind.
+        let error = save_and_read("failed", Some(Path::new("no/run"))).unwrap_err();
         assert!(error.to_string().starts_with("no/run is not"), "{error}");
-        assert!(!folder.path().join("lost").exists());
+        assert!(!folder.path().join("failed").exists());
     }
 
     #[test]
-    fn trained_steps_are_known_while_all_agents_are_of_them() {
+    fn trained_steps_are_recorded_only_while_all_agents_have_them() {
         let folder = tempfile::tempdir().unwrap();
         for steps in [None, Some(3), Some(4), None] {
             save_trained_steps(folder.path(), steps).unwrap();

@@ -1,37 +1,38 @@
-//! The metrics of a run as series by name.
+//! The values of one metric over the steps of a run.
 
 use serde_json::{Map, Value};
 
 use crate::{
-    metrics::{STEP, figure},
+    metrics::{STEP, flat_value},
     run::Run,
     statistics::mean,
 };
 
-/// The values of a metric by step; steps without one are left out.
+/// The values of a metric by step. Steps without a value are left out.
 pub(crate) type Series = Vec<(usize, f64)>;
 
 /// The series of a metric.
 pub(crate) fn of_run(run: &Run, name: &str) -> Series {
-    let value = |line| Some((step(line)?, figure(line, name)?.as_f64()?));
+    let value = |line| Some((step(line)?, flat_value(line, name)?.as_f64()?));
     run.metrics.iter().filter_map(value).collect()
 }
 
-/// The number of the step that a line of metrics is of.
+/// The step number of a line of metrics.
 pub(crate) fn step(line: &Map<String, Value>) -> Option<usize> {
     Some(line.get(STEP)?.as_u64()? as usize)
 }
 
-/// Values that are taken together for a smooth curve: a tenth of the shortest series.
+/// The number of values that are averaged for a smooth curve: a tenth of the shortest series.
 pub(crate) fn window(series: &[Series]) -> usize {
     let shortest = series.iter().map(Vec::len).min().unwrap_or(0);
     (shortest / 10).max(1)
 }
 
-/// The mean of a value and those before it, `window` in all.
+/// The moving average: the mean over the last `window` values up to each one.
 ///
-/// A window is the end of one block and the beginning of the next, so with the sums of both the time is that of the
-/// series alone. Nothing is subtracted as from a running sum, which one huge value would spoil for good.
+/// The time does not depend on the window: every window is the end of one block and the start of the next,
+/// and the sums of both are computed once. A running sum would be simpler, but it subtracts values, so one
+/// huge value would spoil all later means.
 pub(crate) fn smoothed(series: &Series, window: usize) -> Series {
     let mut until_end = vec![0.0; series.len()];
     let mut from_start = Vec::with_capacity(series.len());
@@ -60,8 +61,8 @@ pub(crate) fn smoothed(series: &Series, window: usize) -> Series {
         .collect()
 }
 
-/// The mean of several series and their least and greatest value, at the steps that all of them have.
-pub(crate) fn spread(series: &[Series]) -> Vec<(usize, [f64; 3])> {
+/// The mean, the minimum and the maximum over several series, at the steps that all of them have.
+pub(crate) fn mean_and_range(series: &[Series]) -> Vec<(usize, [f64; 3])> {
     let Some((first, others)) = series.split_first() else {
         return Vec::new();
     };
@@ -69,14 +70,14 @@ pub(crate) fn spread(series: &[Series]) -> Vec<(usize, [f64; 3])> {
         let index = series.binary_search_by_key(&step, |(step, _)| *step).ok()?;
         Some(series[index].1)
     };
-    let together = |&(step, value): &(usize, f64)| {
+    let summary = |&(step, value): &(usize, f64)| {
         let others: Option<Vec<f64>> = others.iter().map(|series| at(series, step)).collect();
         let values = [vec![value], others?].concat();
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        Some((step, [mean(&values), least, greatest]))
+        let minimum = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let maximum = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Some((step, [mean(&values), minimum, maximum]))
     };
-    first.iter().filter_map(together).collect()
+    first.iter().filter_map(summary).collect()
 }
 
 #[cfg(test)]
@@ -101,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_value_is_gone_with_its_window() {
+    fn a_huge_value_affects_only_its_window() {
         let values = [f64::MAX, f64::MAX, 1.0, 1.0, 1.0];
         let series: Series = values.into_iter().enumerate().collect();
         assert_eq!(smoothed(&series, 2)[3..], [(3, 1.0), (4, 1.0)]);
     }
 
     #[test]
-    fn a_series_is_smoothed_by_a_tenth_of_its_length_and_none_of_what_comes_later() {
+    fn smoothing_averages_over_a_tenth_of_the_series_and_ignores_later_values() {
         let values: Series = (0..20).map(|step| (step, (step % 2) as f64)).collect();
         let short: Series = vec![(4, 2.0), (5, 3.0)];
         assert_eq!(window(std::slice::from_ref(&values)), 2);
@@ -120,9 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_taken_together_where_all_have_a_value() {
+    fn seeds_are_combined_at_the_steps_that_all_have() {
         let runs = [vec![(1, 1.0), (2, 5.0), (3, 2.0)], vec![(1, 3.0), (3, 8.0)]];
-        assert_eq!(spread(&runs), [(1, [2.0, 1.0, 3.0]), (3, [5.0, 2.0, 8.0])]);
-        assert_eq!(spread(&[]), []);
+        assert_eq!(
+            mean_and_range(&runs),
+            [(1, [2.0, 1.0, 3.0]), (3, [5.0, 2.0, 8.0])]
+        );
+        assert_eq!(mean_and_range(&[]), []);
     }
 }

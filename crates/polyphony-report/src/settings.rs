@@ -1,9 +1,9 @@
 //! The settings of a recipe by their paths, read from its text.
 //!
 //! A recipe is RON: sections in round brackets, and choices such as `Tldr`, `Magrpo(samples: 8)` or
-//! `Linear(last: 0.0)`. The settings of the environment and of the algorithm count one by one; any other
-//! choice is one setting as a whole. A map is both: its keys are settings, and so is the whole, since its keys
-//! are open. Nothing else is known of what a recipe may say.
+//! `Linear(last: 0.0)`. Every setting of the environment and of the algorithm counts separately; any
+//! other choice is one setting as a whole. A map is both: each of its keys is a setting, and so is the whole
+//! map, since any key is allowed in it. This module knows nothing else about the contents of recipes.
 
 use std::fmt;
 
@@ -14,34 +14,35 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-/// The values of a recipe by their paths, such as `updates.learning_rate`, each as RON on one line.
-pub type Settings = IndexMap<String, String>;
+/// The values of a recipe as RON on one line, by their paths, such as `updates.learning_rate`.
+pub type FlatSettings = IndexMap<String, String>;
 
-/// The sections whose values are choices with settings of their own.
+/// The sections whose values are choices with settings.
 const CHOICES: [&str; 2] = ["environment", "algorithm"];
 
-/// RON as recipes use it: `top_k: 50` is as good as `top_k: Some(50)`.
-pub fn reader() -> ron::Options {
+/// RON as recipes use it: `top_k: 50` means the same as `top_k: Some(50)`.
+pub fn ron_options() -> ron::Options {
     ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
 }
 
-/// Every value of a recipe's text by its path: those of sections, of the environment and of the algorithm
-/// one by one, other choices as a whole. `environment: Solo(Coding(turns: 2))` has the settings
-/// `environment`, which is `Solo(Coding)`, and `environment.turns`. A map has the settings of its keys, and
-/// after them the map as a whole.
-pub fn settings(recipe: &str) -> Settings {
-    let mut settings = Settings::new();
+/// Every value of a recipe's text by its path. Sections, the environment and the algorithm are split into
+/// their settings; other choices stay whole.
+///
+/// `environment: SingleAgent(Coding(turns: 2))` has the settings `environment`, which is
+/// `SingleAgent(Coding)`, and `environment.turns`. A map is listed key by key, and after its keys as a whole.
+pub fn settings(recipe: &str) -> FlatSettings {
+    let mut settings = FlatSettings::new();
     collect(recipe, "", &mut settings);
     settings
 }
 
-/// The longest path whose settings are taken apart, in bytes. The text may come from anywhere, and all settings in a
-/// map repeat its path.
-const LONGEST_PATH: usize = 256;
+/// The longest path whose settings are listed one by one, in bytes. The text is untrusted, and every setting
+/// in a map repeats the path of the map.
+const MAX_PATH_BYTES: usize = 256;
 
-fn collect(text: &str, path: &str, settings: &mut Settings) {
+fn collect(text: &str, path: &str, settings: &mut FlatSettings) {
     let text = trimmed(text);
-    if path.len() > LONGEST_PATH {
+    if path.len() > MAX_PATH_BYTES {
         settings.insert(path.to_owned(), value(text));
         return;
     }
@@ -70,14 +71,14 @@ fn collect(text: &str, path: &str, settings: &mut Settings) {
     }
 }
 
-/// Whether the path of a setting is that of a section or of something in it.
+/// Whether a path is that of a section or of something in the section.
 pub fn is_below(path: &str, section: &str) -> bool {
     let rest = path.strip_prefix(section);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// A value on one line; a number with a point or an exponent as RON writes it, so that equal ones are equal
-/// texts.
+/// A value on one line. Numbers with a point or an exponent are rewritten as RON writes them, so that equal
+/// numbers are equal texts.
 pub(crate) fn value(text: &str) -> String {
     let value = compact(text);
     let is_real = value.contains(['.', 'e', 'E']);
@@ -86,7 +87,7 @@ pub(crate) fn value(text: &str) -> String {
     written.unwrap_or(value)
 }
 
-/// What is written as `Name(key: value, …)`, `Outer(Name(key: value, …))`, `(key: value, …)` or `Name`.
+/// A choice or a section: `Name(key: value, …)`, `Outer(Name(key: value, …))`, `(key: value, …)` or `Name`.
 struct Choice {
     /// The names alone, such as `Outer(Name)`; empty for a plain section.
     name: String,
@@ -100,7 +101,7 @@ impl Choice {
         if let Some(fields) = fields(text) {
             return Some(Self { name, fields });
         }
-        if let Some((outer, inner)) = held(text) {
+        if let Some((outer, inner)) = nested_choice(text) {
             let inner = Self::read(inner)?;
             return Some(Self {
                 name: format!("{outer}({})", inner.name),
@@ -117,26 +118,32 @@ impl Choice {
     }
 }
 
-/// The keys of a RON struct, each with the text of its value; `None` of anything else.
+/// The keys of a RON struct, each with the text of its value; `None` for anything else.
 pub fn fields(text: &str) -> Option<Vec<(String, String)>> {
-    // A map reads like a struct, but its keys are the user's own.
+    // A map could be read as a struct too, but its keys are chosen by the user.
     if trimmed(text).starts_with('{') {
         return None;
     }
-    reader().from_str(text).ok().map(|Fields(fields)| fields)
+    ron_options()
+        .from_str(text)
+        .ok()
+        .map(|Fields(fields)| fields)
 }
 
-/// The keys of a RON map whose keys are texts, each with the text of its value; `None` of anything else.
+/// The keys of a RON map whose keys are texts, each with the text of its value; `None` for anything else.
 pub fn entries(text: &str) -> Option<Vec<(String, String)>> {
     if !trimmed(text).starts_with('{') {
         return None;
     }
-    reader().from_str(text).ok().map(|Fields(fields)| fields)
+    ron_options()
+        .from_str(text)
+        .ok()
+        .map(|Fields(fields)| fields)
 }
 
-/// The name of an enum's variant and the one other variant with fields that it holds, as `Solo` and
-/// `Coding(turns: 2)` of `Solo(Coding(turns: 2))`.
-pub fn held(text: &str) -> Option<(&str, &str)> {
+/// Splits a choice that contains nothing but another choice with fields: `SingleAgent(Coding(turns: 2))` into
+/// `SingleAgent` and `Coding(turns: 2)`. `None` for anything else.
+pub fn nested_choice(text: &str) -> Option<(&str, &str)> {
     let (outer, rest) = text.split_once('(')?;
     let inner = trimmed(rest.trim_end().strip_suffix(')')?);
     let inner = inner.strip_suffix(',').unwrap_or(inner);
@@ -149,21 +156,21 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_part)
 }
 
-/// A text without space around it, and without comments before it.
+/// A text without surrounding white space and without leading comments.
 fn trimmed(text: &str) -> &str {
     let mut rest = text.trim();
     loop {
-        let after = match (rest.strip_prefix("//"), rest.strip_prefix("/*")) {
+        let after_comment = match (rest.strip_prefix("//"), rest.strip_prefix("/*")) {
             (Some(comment), _) => comment.split_once('\n').map(|(_, after)| after),
             (_, Some(comment)) => comment.split_once("*/").map(|(_, after)| after),
             _ => return rest,
         };
-        rest = after.unwrap_or_default().trim();
+        rest = after_comment.unwrap_or_default().trim();
     }
 }
 
-/// RON without space, comments and trailing commas, as it is when written on one line. What stands in
-/// quotes stays as it is.
+/// RON without white space, comments and trailing commas, as if it were written on one line. Quoted text
+/// stays as it is.
 fn compact(text: &str) -> String {
     let mut compact = String::with_capacity(text.len());
     let mut rest = text;
@@ -181,36 +188,39 @@ fn compact(text: &str) -> String {
             'r' if !compact.ends_with(char::is_alphanumeric) => raw(rest).unwrap_or(1),
             _ => next.len_utf8(),
         };
-        let (own, after) = rest.split_at(length);
+        let (token, after) = rest.split_at(length);
         if matches!(next, ')' | ']' | '}') && compact.ends_with(',') {
             compact.pop();
         }
         if !next.is_whitespace() {
-            compact += own;
+            compact += token;
         }
         rest = after;
     }
     compact
 }
 
-/// The length of a text in quotes at the beginning.
+/// The length of the quoted text at the start of a text.
 fn quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, character) in text.char_indices().skip(1) {
         match character {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
-            own if own == quote => return at + 1,
+            closing if closing == quote => return at + 1,
             _ => {}
         }
     }
     text.len()
 }
 
-/// The length of a raw text such as `r#"…"#` at the beginning, if there is one; without an end it is all that follows,
-/// which is looked through once.
+/// The length of the raw text, such as `r#"…"#`, at the start of a text; `None` if there is none. A raw text
+/// that does not end extends to the end of the whole text, so that it is searched only once.
 fn raw(text: &str) -> Option<usize> {
-    let hashes = text[1..].chars().take_while(|own| *own == '#').count();
+    let hashes = text[1..]
+        .chars()
+        .take_while(|character| *character == '#')
+        .count();
     let begin = 1 + hashes;
     let inner = text[begin..].strip_prefix('"')?;
     let end = inner.find(&format!("\"{}", "#".repeat(hashes)));
@@ -261,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_are_taken_apart_and_choices_are_not() {
+    fn sections_are_split_and_choices_are_not() {
         check(
             r#"// A comment.
             (
@@ -291,29 +301,32 @@ mod tests {
     }
 
     #[test]
-    fn environment_and_algorithm_are_their_names_and_settings() {
+    fn environment_and_algorithm_are_split_into_names_and_settings() {
         let rows: &[(&str, &[(&str, &str)])] = &[
             ("(environment: Tldr)", &[("environment", "Tldr")]),
             ("(environment: Tldr())", &[("environment", "Tldr")]),
             (
-                "(environment: Solo(Tldr))",
-                &[("environment", "Solo(Tldr)")],
+                "(environment: SingleAgent(Tldr))",
+                &[("environment", "SingleAgent(Tldr)")],
             ),
             (
-                "(environment: Solo(Tldr()))",
-                &[("environment", "Solo(Tldr)")],
+                "(environment: SingleAgent(Tldr()))",
+                &[("environment", "SingleAgent(Tldr)")],
             ),
             (
-                "(environment: Solo(Coding(settings: (turns: 2), sandbox: (workers: 1))))",
+                "(environment: SingleAgent(Coding(settings: (turns: 2), sandbox: (workers: 1))))",
                 &[
-                    ("environment", "Solo(Coding)"),
+                    ("environment", "SingleAgent(Coding)"),
                     ("environment.settings.turns", "2"),
                     ("environment.sandbox.workers", "1"),
                 ],
             ),
             (
-                "(environment: Solo(\n    Coding(\n        turns: 2,\n    ),\n))",
-                &[("environment", "Solo(Coding)"), ("environment.turns", "2")],
+                "(environment: SingleAgent(\n    Coding(\n        turns: 2,\n    ),\n))",
+                &[
+                    ("environment", "SingleAgent(Coding)"),
+                    ("environment.turns", "2"),
+                ],
             ),
             (
                 "(algorithm: Number_Plate(samples: 8, kl: Loss(coefficient: 0.1)))",
@@ -351,13 +364,15 @@ mod tests {
         }
     }
 
-    /// Each of these took hours, or all memory.
+    /// Each of these texts once took hours or all memory.
     #[test]
-    fn hostile_texts_take_no_more_than_their_length() {
+    fn hostile_texts_take_linear_time_and_memory() {
         let open = "r#\"".repeat(1 << 20);
         assert_eq!(value(&open), open);
         let key = "k".repeat(1 << 16);
-        let inner: Vec<String> = (0..1 << 16).map(|own| format!("\"{own}\":1")).collect();
+        let inner: Vec<String> = (0..1 << 16)
+            .map(|number| format!("\"{number}\":1"))
+            .collect();
         let found = settings(&format!("(a:{{\"{key}\":{{{}}}}})", inner.join(",")));
         assert_eq!(found.len(), 2);
     }
@@ -373,15 +388,18 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_another_is_told_from_what_holds_a_value() {
+    fn only_choices_that_contain_a_choice_are_nested() {
         let rows = [
-            ("Solo(Coding(turns: 2))", Some(("Solo", "Coding(turns: 2)"))),
+            (
+                "SingleAgent(Coding(turns: 2))",
+                Some(("SingleAgent", "Coding(turns: 2)")),
+            ),
             ("Same(Cuda(1))", Some(("Same", "Cuda(1)"))),
             ("Copies(\"a\")", None),
             ("Tldr", None),
         ];
         for (text, expected) in rows {
-            assert_eq!(held(text), expected, "{text}");
+            assert_eq!(nested_choice(text), expected, "{text}");
         }
     }
 

@@ -1,17 +1,17 @@
-//! What came of a run, as text for a terminal.
+//! The results of a run, as text for a terminal.
 
 use std::fmt::Write as _;
 
-use crate::{evaluation::Evaluation, table::table, visible::visible};
+use crate::{evaluation::EvaluationRecord, table::table, visible::visible};
 
 /// Characters of a response that the summary shows.
 const SHOWN: usize = 400;
 
-/// Figures before and after training as a table, and the task with the middle change of return as an example.
-/// `roles` are the names of the roles.
+/// A table of results before and after training, and as an example the task whose return changed by the
+/// median. `roles` are the names of the roles.
 pub fn before_and_after<R: AsRef<str>>(
-    before: &Evaluation,
-    after: &Evaluation,
+    before: &EvaluationRecord,
+    after: &EvaluationRecord,
     roles: &[R],
 ) -> String {
     let (earlier, later) = (before.estimates(), after.estimates());
@@ -21,7 +21,10 @@ pub fn before_and_after<R: AsRef<str>>(
     });
     let rows: Vec<Vec<String>> = both
         .map(|(name, estimates)| {
-            let cells = estimates.map(|own| [format!("{:.3}", own.mean), own.interval_text()]);
+            let cells = estimates.map(|estimate| {
+                let mean = format!("{:.3}", estimate.mean);
+                [mean, estimate.interval_text()]
+            });
             std::iter::once(name)
                 .chain(cells.into_iter().flatten())
                 .collect()
@@ -29,28 +32,32 @@ pub fn before_and_after<R: AsRef<str>>(
         .collect();
     let header = ["held-out tasks", "before", "95 %", "after", "95 %"].map(str::to_owned);
     let mut text = format!("\n{}", table(&header, &rows));
-    // The middle one of all changes: neither the best nor the worst that could be shown.
+    // The median change is neither the best nor the worst example.
     let mut pairs: Vec<_> = before.episodes.iter().zip(&after.episodes).collect();
     pairs.sort_by(|(a, b), (c, d)| (b.value - a.value).total_cmp(&(d.value - c.value)));
     let Some((first, last)) = pairs.get(pairs.len() / 2) else {
         return text;
     };
     let _ = writeln!(text, "\nTask `{}`", first.task);
-    for (when, played) in [("before", first), ("after", last)] {
-        // The return is that of all turns, and the answers below are those of the last one.
-        let turn = match played.turns.len() {
+    for (when, episode) in [("before", first), ("after", last)] {
+        // The return is that of all turns, but only the responses of the last turn are shown.
+        let turn = match episode.turns.len() {
             0 | 1 => String::new(),
             turns => format!(", here turn {turns} of {turns}"),
         };
-        let _ = writeln!(text, "  {when} training, return {:.2}{turn}:", played.value);
-        for (role, response) in roles.iter().zip(played.turns.last().into_iter().flatten()) {
+        let _ = writeln!(
+            text,
+            "  {when} training, return {:.2}{turn}:",
+            episode.value
+        );
+        for (role, response) in roles.iter().zip(episode.turns.last().into_iter().flatten()) {
             let _ = writeln!(text, "    {}: {}", role.as_ref(), shorten(response));
         }
     }
     text
 }
 
-/// The first characters of a response, on one line. What would control the terminal is escaped.
+/// The first characters of a response, on one line. Control characters are escaped.
 fn shorten(response: &str) -> String {
     let words: Vec<&str> = response.split_whitespace().collect();
     let line = words.join(" ");
@@ -67,7 +74,7 @@ mod tests {
     use crate::fixture;
 
     #[test]
-    fn shows_figures_and_the_middle_example() {
+    fn shows_results_and_the_median_example() {
         let evaluation = |values: [f64; 3]| {
             let texts = values.map(|value| format!("says\n{value}"));
             let episodes: Vec<(f64, &str)> = values
@@ -95,7 +102,7 @@ Task `t1`
     }
 
     #[test]
-    fn the_example_of_several_turns_is_their_last() {
+    fn of_several_turns_the_last_one_is_shown() {
         let mut evaluation = fixture::evaluation(&[(1.0, "first")]);
         let turns = &mut evaluation.episodes[0].turns;
         turns.push(vec!["second".to_owned(); 2]);

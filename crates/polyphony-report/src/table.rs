@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::visible::{excerpt, visible_line};
 
-/// Rows below a header: the first column is a name, the others are numbers, which end at the same place. Names may
-/// come from anywhere: what controls a terminal is escaped, and what is long is shortened.
+/// Rows below a header. The first column holds names, aligned left; the others hold numbers, aligned right.
+/// Names may come from an untrusted source: control characters are escaped, and long names are shortened.
 pub fn table(header: &[String], rows: &[Vec<String>]) -> String {
     let lines = std::iter::once(header).chain(rows.iter().map(Vec::as_slice));
     let shown = |cell: &String| visible_line(&excerpt(cell)).into_owned();
@@ -35,16 +35,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_begin_and_numbers_end_at_the_same_place() {
-        let own = |cells: &[&str]| {
+    fn names_are_aligned_left_and_numbers_right() {
+        let row = |cells: &[&str]| {
             cells
                 .iter()
                 .map(|cell| (*cell).to_owned())
                 .collect::<Vec<_>>()
         };
-        let rows = [own(&["return", "2.50", "1"]), own(&["ä", "10.25", ""])];
+        let rows = [row(&["return", "2.50", "1"]), row(&["ä", "10.25", ""])];
         let expected = "         mean  n\nreturn   2.50  1\nä       10.25\n";
-        assert_eq!(table(&own(&["", "mean", "n"]), &rows), expected);
+        assert_eq!(table(&row(&["", "mean", "n"]), &rows), expected);
     }
 
     #[test]

@@ -1,27 +1,28 @@
-//! Foreign text that is shown: nothing in it controls a terminal or turns the direction of other text, and none
-//! of it is longer than a person reads.
+//! Makes untrusted text safe to show: it cannot control a terminal or change the direction of other text, and
+//! it is no longer than a person reads.
 
 use std::borrow::Cow;
 
 /// Characters of a text that [`excerpt`] keeps.
 const EXCERPT: usize = 2000;
 
-/// The text with everything that could control a terminal or a page written as `\u{1b}`: control characters
-/// except newlines and tabs, and those that set the direction of text.
+/// The text with all characters that could control a terminal or a page written like `\u{1b}`: control
+/// characters except newlines and tabs, and characters that set the direction of text.
 ///
-/// Whatever comes from a file, a model or a program goes through this on its way to a reader.
+/// All text from files, models and programs goes through this function before it is shown.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |character| {
         is_control(character) && !matches!(character, '\n' | '\t')
     })
 }
 
-/// The text on one line: as [`visible`], with newlines and tabs escaped too.
+/// The text on one line: like [`visible`], with newlines and tabs escaped too.
 pub(crate) fn visible_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_control)
 }
 
-/// The text if it is short; else its beginning and its end, and how much was left out between them.
+/// The text if it is short; otherwise its beginning and its end, with the number of characters left out
+/// between them.
 pub fn excerpt(text: &str) -> Cow<'_, str> {
     let boundary = |character| text.char_indices().nth(character).map(|(index, _)| index);
     if boundary(EXCERPT).is_none() {
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_controls_a_terminal_is_escaped_and_other_text_stays() {
+    fn control_characters_are_escaped_and_other_text_stays() {
         for (text, expected) in [
             ("plain\ttext\n", "plain\ttext\n"),
             ("ä “quotes” 日本 🦀 שלום", "ä “quotes” 日本 🦀 שלום"),
@@ -93,8 +94,12 @@ mod tests {
     fn every_character_below_a_space_is_escaped() {
         for character in (0..0x20).map(char::from) {
             let shown = visible(&character.to_string()).into_owned();
-            let is_kept = shown == character.to_string();
-            assert_eq!(is_kept, character == '\n' || character == '\t', "{shown}");
+            let is_unchanged = shown == character.to_string();
+            assert_eq!(
+                is_unchanged,
+                character == '\n' || character == '\t',
+                "{shown}"
+            );
         }
     }
 

@@ -1,4 +1,4 @@
-//! The live view of a run in the terminal, from the files that it writes.
+//! The live view of a run in the terminal. It reads the files that the run writes.
 
 mod view;
 
@@ -27,15 +27,15 @@ use crate::{
 /// Time between two checks of the files.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows a training run until the user presses q or `should_stop` returns true, which is called once per
-/// second.
+/// Shows a training run until the user presses q or `should_stop`, which is called once per second, returns
+/// true.
 ///
 /// The terminal is restored when the view ends, for whatever reason.
 ///
 /// # Errors
 /// If the path is not a training run's directory, its files cannot be read, or there is no terminal.
 pub fn watch(path: &Path, should_stop: &dyn Fn() -> bool) -> Result<()> {
-    let mut seen = lengths(path);
+    let mut shown_lengths = file_lengths(path);
     let mut run = Run::read(path)?;
     check_training_run(path)?;
     if !io::stdout().is_terminal() {
@@ -50,17 +50,17 @@ pub fn watch(path: &Path, should_stop: &dyn Fn() -> bool) -> Result<()> {
         if wants_to_leave()? {
             break;
         }
-        // Everything is parsed, so only if something is new.
-        let now = lengths(path);
-        if now != seen {
-            seen = now;
+        // Reading parses all files, so it is done only if something is new.
+        let lengths = file_lengths(path);
+        if lengths != shown_lengths {
+            shown_lengths = lengths;
             run = Run::read(path)?;
         }
     }
     Ok(())
 }
 
-/// For `map_err`: adds what was done with the terminal.
+/// For `map_err`: adds the action that failed.
 fn failed(action: &'static str) -> impl Fn(io::Error) -> ReportError {
     move |source| ReportError::Terminal { action, source }
 }
@@ -98,13 +98,13 @@ impl Drop for Guard {
     }
 }
 
-/// The lengths of the files that change.
-fn lengths(run: &Path) -> [Option<u64>; 2] {
+/// The lengths of the files that a run appends to.
+fn file_lengths(run: &Path) -> [Option<u64>; 2] {
     let length = |name| Some(fs::metadata(run.join(name)).ok()?.len());
     [layout::METRICS, layout::EVALUATIONS].map(length)
 }
 
-/// Waits for a key; returns whether it ends the view.
+/// Waits for a key. Returns whether the key ends the view.
 fn wants_to_leave() -> Result<bool> {
     if !event::poll(INTERVAL).map_err(failed("waiting for a key"))? {
         return Ok(false);
@@ -125,7 +125,7 @@ mod tests {
     use crate::{fixture, run_directory::RunDirectory};
 
     #[test]
-    fn what_cannot_be_watched_is_refused() {
+    fn paths_that_cannot_be_watched_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let never = || false;
         let message = watch(folder.path(), &never).unwrap_err().to_string();
@@ -138,7 +138,7 @@ mod tests {
         assert!(message.contains("is not a training run"), "{message}");
         let run = folder.path().join("run");
         RunDirectory::create(Some(&run), fixture::TLDR, &fixture::info(1)).unwrap();
-        // Standard output is a terminal where somebody runs this test by hand.
+        // Standard output is a terminal if somebody runs this test by hand.
         if !io::stdout().is_terminal() {
             let message = watch(&run, &never).unwrap_err().to_string();
             assert_eq!(message, "there is no terminal to draw on");

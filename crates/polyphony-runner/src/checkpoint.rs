@@ -1,7 +1,7 @@
 //! Checkpoints: everything that a run needs to be resumed as if it had never stopped.
 //!
-//! A checkpoint is a directory `checkpoints/step-<step>` of the run: `state.ron`; for each agent a
-//! safetensors file with the weights that learn; and `algorithm.safetensors` with the tensors of the
+//! A checkpoint is a directory `checkpoints/step-<step>` of the run. It holds `state.ron`, for each agent a
+//! safetensors file with the trained weights, and `algorithm.safetensors` with the tensors of the
 //! algorithm's state, such as an optimizer's moments. It is written under a temporary name, synced and
 //! renamed, so a checkpoint is always complete. Random numbers and the order of tasks are not stored:
 //! both follow from seed and step.
@@ -17,7 +17,8 @@ use burn::tensor::Tensor;
 use polyphony_marl::{Agent, Algorithm};
 use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
 use polyphony_report::{
-    Lengths, ReportError, RunDirectory, Settings, reader, remove_unfinished, settings, unfinished,
+    FileLengths, FlatSettings, ReportError, RunDirectory, read_text, remove_unfinished,
+    ron_options, settings, unfinished,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,16 +29,17 @@ const FORMAT: u64 = 3;
 
 const STATE: &str = "state.ron";
 
-/// The tensors of the algorithm's state. No agent's file has this name: theirs begin with `agent-`.
+/// The file with the tensors of the algorithm's state. No agent's file can have this name, because those
+/// begin with `agent-`.
 const ALGORITHM: &str = "algorithm.safetensors";
 
-/// How far a run had come; its start by default.
+/// How far a run has come; the start of the run by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Position {
-    /// Steps that were done.
+    /// The number of steps that are done.
     pub(crate) steps: usize,
-    /// How long the files of its steps were.
-    pub(crate) lengths: Lengths,
+    /// The lengths of the record files after these steps.
+    pub(crate) lengths: FileLengths,
     /// The best joint action so far.
     #[serde(default)]
     pub(crate) best: Option<Best>,
@@ -48,14 +50,14 @@ pub(crate) struct Position {
 struct State {
     format: u64,
     /// The recipe's settings by their paths.
-    settings: Settings,
+    settings: FlatSettings,
     position: Position,
     agents: Vec<String>,
     /// The algorithm's state without its tensors.
     algorithm: String,
 }
 
-/// What a checkpoint of every layout contains.
+/// The part of `state.ron` that every format version has.
 #[derive(Debug, Deserialize)]
 struct Header {
     format: u64,
@@ -76,7 +78,7 @@ fn tensor_file(agent: &str) -> String {
 /// Writes a checkpoint, then removes the oldest ones.
 ///
 /// # Errors
-/// If the disk is full or gone. Earlier checkpoints are still there.
+/// If the disk is full or gone. Earlier checkpoints are not affected.
 pub(crate) fn save(
     run: &Path,
     recipe: &Recipe,
@@ -93,23 +95,23 @@ pub(crate) fn save(
             target.display()
         )
     };
-    let state = algorithm.state(agents)?;
-    let described = State {
+    let algorithm_state = algorithm.state(agents)?;
+    let state = State {
         format: FORMAT,
         settings: settings(&recipe.to_ron()),
         position: position.clone(),
         agents: agents.iter().map(|agent| agent.name.clone()).collect(),
-        algorithm: state.values,
+        algorithm: algorithm_state.values,
     };
     fs::create_dir_all(&folder)
         .map_err(Into::into)
         .and_then(|()| Ok(remove_unfinished(&folder)?))
-        .and_then(|()| write(&folder, &target, agents, state.tensors, &described))
+        .and_then(|()| write(&folder, &target, agents, algorithm_state.tensors, &state))
         .with_context(context)?;
     prune(run, recipe.checkpoints.keep)
 }
 
-/// Removes all but the newest checkpoints.
+/// Removes all but the newest `keep` checkpoints.
 fn prune(run: &Path, keep: usize) -> Result<()> {
     let all = list(run)?;
     all.iter()
@@ -120,9 +122,9 @@ fn prune(run: &Path, keep: usize) -> Result<()> {
 
 /// Removes a checkpoint. It is renamed first, so that no checkpoint is ever incomplete.
 fn remove(checkpoint: &Path) -> Result<()> {
-    let leaving = unfinished(checkpoint);
-    fs::rename(checkpoint, &leaving)
-        .and_then(|()| fs::remove_dir_all(&leaving))
+    let temporary = unfinished(checkpoint);
+    fs::rename(checkpoint, &temporary)
+        .and_then(|()| fs::remove_dir_all(&temporary))
         .with_context(|| format!("removing the checkpoint {}", checkpoint.display()))
 }
 
@@ -134,13 +136,13 @@ fn write(
     state: &State,
 ) -> Result<()> {
     let partial = unfinished(target);
-    let written = write_files(&partial, agents, tensors, state)
+    let outcome = write_files(&partial, agents, tensors, state)
         .and_then(|()| Ok(fs::rename(&partial, target)?));
-    if written.is_err() {
-        // Nobody misses it; if it cannot be removed, the next run removes it.
+    if outcome.is_err() {
+        // If it cannot be removed now, the next checkpoint or the resumed run removes it.
         let _ = fs::remove_dir_all(&partial);
     }
-    written?;
+    outcome?;
     sync_folder(folder)
 }
 
@@ -153,11 +155,11 @@ fn write_files(
     fs::create_dir(partial)?;
     for agent in agents {
         let path = partial.join(tensor_file(&agent.name));
-        write_tensors(&path, agent.model.learned_weights())?;
+        write_tensors(&path, agent.model.trainable_weights())?;
     }
     write_tensors(&partial.join(ALGORITHM), tensors)?;
     let path = partial.join(STATE);
-    // RON keeps every digit of a number.
+    // RON writes every digit of a number.
     fs::write(&path, ron::to_string(state)?)?;
     File::open(&path)?.sync_all()?;
     sync_folder(partial)
@@ -191,7 +193,7 @@ fn sync_folder(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The checkpoints of a run by their number of steps, in rising order.
+/// The checkpoints of a run with their number of steps, in ascending order.
 fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
     let folder = folder(run);
     let entries = match fs::read_dir(&folder) {
@@ -211,38 +213,39 @@ fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
     Ok(checkpoints)
 }
 
-/// Takes a run's checkpoints back to this many steps. Later ones, which the run will make again, are removed,
-/// the newest first, and so is what a killed run has left unfinished.
+/// Removes the checkpoints after this many steps, because the run will write them again. The newest is
+/// removed first. Also removes the unfinished checkpoint that a killed run may have left, and the oldest
+/// complete ones beyond the number to keep.
 ///
 /// # Errors
-/// If one cannot be removed.
-pub(crate) fn go_back_to(run: &Path, steps: usize, recipe: &Recipe) -> Result<()> {
+/// If a checkpoint cannot be removed.
+pub(crate) fn rewind_to(run: &Path, steps: usize, recipe: &Recipe) -> Result<()> {
     let all = list(run)?;
-    let later = all.iter().rev().take_while(|(later, _)| *later > steps);
+    let later = all.iter().rev().take_while(|(done, _)| *done > steps);
     later.into_iter().try_for_each(|(_, path)| remove(path))?;
     remove_unfinished(&folder(run))?;
     prune(run, recipe.checkpoints.keep)
 }
 
-/// The number of steps in the name of a checkpoint.
+/// The number of steps in a checkpoint's name.
 pub(crate) fn steps(checkpoint: &Path) -> usize {
     let name = checkpoint.file_name().and_then(|name| name.to_str());
     let steps = name.and_then(|name| name.strip_prefix("step-"));
     steps.and_then(|steps| steps.parse().ok()).unwrap_or(0)
 }
 
-/// Where a run is resumed.
+/// Where to resume a run from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum From {
-    /// At its newest checkpoint, or at the start if it has none.
+pub enum ResumeFrom {
+    /// The newest checkpoint, or the start if the run has no checkpoint.
     Newest,
-    /// At the checkpoint of this name.
+    /// The checkpoint with this name.
     Named(String),
-    /// At the start.
+    /// The start of the run.
     Start,
 }
 
-impl std::str::FromStr for From {
+impl std::str::FromStr for ResumeFrom {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -253,24 +256,24 @@ impl std::str::FromStr for From {
     }
 }
 
-/// Finds the checkpoint to resume from; `None` is the start.
+/// Finds the checkpoint to resume from; `None` is the start of the run.
 ///
 /// # Errors
-/// If there is no checkpoint of that name.
-pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
+/// If there is no checkpoint with that name.
+pub(crate) fn find(run: &Path, from: &ResumeFrom) -> Result<Option<PathBuf>> {
     let all = list(run)?;
     match from {
-        From::Start => Ok(None),
-        From::Newest => Ok(all.last().map(|(_, path)| path.clone())),
-        From::Named(wanted) => {
-            // Every path ends with an empty one.
-            let found = all
+        ResumeFrom::Start => Ok(None),
+        ResumeFrom::Newest => Ok(all.last().map(|(_, path)| path.clone())),
+        ResumeFrom::Named(requested) => {
+            // An empty name must be excluded, because every path ends with it.
+            let checkpoint = all
                 .iter()
-                .find(|(_, path)| !wanted.is_empty() && path.ends_with(wanted));
+                .find(|(_, path)| !requested.is_empty() && path.ends_with(requested));
             let names: Vec<String> = all.iter().map(|(steps, _)| name(*steps)).collect();
-            let (_, path) = found.ok_or_else(|| {
+            let (_, path) = checkpoint.ok_or_else(|| {
                 anyhow!(
-                    "{} has no checkpoint `{wanted}`, but: {}",
+                    "{} has no checkpoint `{requested}`, but: {}",
                     run.display(),
                     [names, vec!["start".to_owned()]].concat().join(", ")
                 )
@@ -280,7 +283,7 @@ pub(crate) fn find(run: &Path, from: &From) -> Result<Option<PathBuf>> {
     }
 }
 
-/// A checkpoint of a run, opened as far as its state goes; its tensors are read when it is restored.
+/// A checkpoint of a run whose state has been read. Its tensors are read only by [`Checkpoint::restore`].
 pub(crate) struct Checkpoint<'a> {
     run: &'a Path,
     path: &'a Path,
@@ -288,11 +291,11 @@ pub(crate) struct Checkpoint<'a> {
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Opens the checkpoint at `path` for a run that has this recipe.
+    /// Opens the checkpoint at `path` for a run with this recipe.
     ///
     /// # Errors
-    /// If the checkpoint is damaged, or was made by another recipe or version: says which, and what to resume
-    /// from instead.
+    /// If the checkpoint is damaged, or was made with another recipe or version. The message says which of
+    /// these it is, and what to resume from instead.
     pub(crate) fn open(
         run: &'a Path,
         path: &'a Path,
@@ -308,7 +311,7 @@ impl<'a> Checkpoint<'a> {
         Ok(Self { run, path, state })
     }
 
-    /// How far the run had come.
+    /// How far the run had come when the checkpoint was written.
     pub(crate) fn position(&self) -> &Position {
         &self.state.position
     }
@@ -316,25 +319,25 @@ impl<'a> Checkpoint<'a> {
     /// Opens the files of the run and checks that they still begin as they did when the checkpoint was made.
     ///
     /// # Errors
-    /// Names the file that does not, and what to resume from instead.
+    /// Names the file that has changed, and what to resume from instead.
     pub(crate) fn open_records(&self) -> Result<RunDirectory> {
         let Position { steps, lengths, .. } = self.state.position;
-        let opened = RunDirectory::open(self.run, lengths);
-        // Another error, such as that of a locked file, is not one of the checkpoint.
-        if let Err(error) = &opened
+        let directory = RunDirectory::open(self.run, lengths);
+        // Other errors, such as that of a locked file, would not go away with an earlier checkpoint.
+        if let Err(error) = &directory
             && !matches!(error, ReportError::Changed { .. })
         {
-            return Ok(opened?);
+            return Ok(directory?);
         }
-        let checked = opened.and_then(|run| run.check(steps, lengths).map(|()| run));
-        checked.with_context(|| way_out(self.run, self.path))
+        let outcome = directory.and_then(|run| run.check(steps, lengths).map(|()| run));
+        outcome.with_context(|| way_out(self.run, self.path))
     }
 
-    /// Restores team and algorithm.
+    /// Restores the team and the algorithm.
     ///
     /// # Errors
-    /// If tensors are damaged or do not fit: says which, and what to resume from instead. The team must not be
-    /// used afterwards.
+    /// If tensors are damaged or do not fit. The message names them, and what to resume from instead. The
+    /// team must not be used afterwards.
     pub(crate) fn restore(
         &self,
         agents: &mut [Agent],
@@ -353,9 +356,9 @@ impl<'a> Checkpoint<'a> {
         );
         for agent in &mut *agents {
             let tensors = Weights::open(&self.path.join(tensor_file(&agent.name)))?;
-            agent
-                .model
-                .replace_learned(&mut |spec: &TensorSpec| tensors.read(&spec.name, &spec.shape))?;
+            agent.model.replace_trainable(&mut |spec: &TensorSpec| {
+                tensors.read(&spec.name, &spec.shape)
+            })?;
         }
         let tensors = Weights::open(&self.path.join(ALGORITHM))?;
         algorithm
@@ -366,26 +369,31 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
-/// What to do if a checkpoint cannot be used.
+/// Tells the user what to do if a checkpoint, or a record that belongs to it, cannot be used.
 fn way_out(run: &Path, path: &Path) -> String {
     let all = list(run).unwrap_or_default();
-    let before = all.iter().rev().find(|(done, _)| *done < steps(path));
-    let before = before.map_or_else(|| "start".to_owned(), |(steps, _)| name(*steps));
-    let what = match before.as_str() {
-        "start" => "it is the first one",
-        _ => "use the one before it",
+    let previous = all.iter().rev().find(|(done, _)| *done < steps(path));
+    let alternative = match previous {
+        Some((steps, _)) => format!("use the one before it: resume with `--from {}`", name(*steps)),
+        None => "no earlier one is kept, so the only other way is to resume with `--from start`, which trains all \
+                 steps again, removes the run's checkpoints and replaces its agents"
+            .to_owned(),
     };
     format!(
-        "the checkpoint {} cannot be used; {what}: resume with `--from {before}`",
+        "the checkpoint {} cannot be used; if a file was changed, put it back as it was; otherwise {alternative}",
         path.display()
     )
 }
 
+/// The largest `state.ron`, in bytes. It holds the buffers of groups that agents have not learned from.
+const MAX_STATE_BYTES: u64 = 4 << 30;
+
 fn read_state(path: &Path) -> Result<State> {
     let file = path.join(STATE);
-    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let text = read_text(&file, MAX_STATE_BYTES)?
+        .with_context(|| format!("{} does not exist", file.display()))?;
     let damaged = || format!("{} is damaged", file.display());
-    let header: Header = reader().from_str(&text).with_context(damaged)?;
+    let header: Header = ron_options().from_str(&text).with_context(damaged)?;
     ensure!(
         header.format == FORMAT,
         "it was written by {} polyphony (format {}; this one reads {FORMAT})",
@@ -396,15 +404,19 @@ fn read_state(path: &Path) -> Result<State> {
         },
         header.format
     );
-    reader().from_str(&text).with_context(damaged)
+    ron_options().from_str(&text).with_context(damaged)
 }
 
-/// Refuses a checkpoint that was made by another recipe. A setting that only one of the two has is ignored:
+/// Refuses a checkpoint that was made with another recipe. A setting that only one of the two has is ignored:
 /// another version of the program may have added it.
-fn check_settings(kept: &Settings, recipe: &Settings, changeable: &Changeable) -> Result<()> {
-    if let Some((path, value)) = changeable.broken(kept, recipe) {
+fn check_settings(
+    checkpoint: &FlatSettings,
+    recipe: &FlatSettings,
+    changeable: &Changeable,
+) -> Result<()> {
+    if let Some((path, value)) = changeable.forbidden_change(checkpoint, recipe) {
         bail!(
-            "it was made with another recipe than the run's recipe.ron: `{path}` was {value}, and is {} now",
+            "it was made with a different recipe than the run's recipe.ron: `{path}` was {value}, and is {} now",
             recipe[path]
         );
     }

@@ -1,4 +1,4 @@
-//! What a recipe names: an environment, an algorithm or a data set, and its settings.
+//! A choice in a recipe: the name of an environment, an algorithm or a data set, and its settings.
 
 use std::fmt;
 
@@ -7,21 +7,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 /// A recipe that a program has registered.
 #[derive(Clone, Copy, Debug)]
-pub struct Shipped {
+pub struct RegisteredRecipe {
     /// Its name on the command line.
     pub name: &'static str,
     /// The RON text, with its comments.
     pub text: &'static str,
 }
 
-/// A registered thing as a recipe names it, such as `Tldr` or `Magrpo(samples: 8)`.
+/// A registered environment, algorithm or data set as a recipe names it, such as `Tldr` or
+/// `Magrpo(samples: 8)`.
 ///
-/// The settings are kept as the RON text of a struct. The type that is registered under the name reads
-/// them, so recipes can be read, written and compared without knowing that type.
+/// The settings are stored as the RON text of a struct. Only the type that is registered under the name
+/// interprets them, so recipes can be read, written and compared without knowing that type.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Choice {
     name: String,
-    /// With the round brackets; empty if there are no settings.
+    /// Including the round brackets; empty if there are no settings.
     settings: String,
 }
 
@@ -72,14 +73,14 @@ impl Choice {
         }
     }
 
-    /// The RON text, every line after the first indented by `spaces`.
+    /// The RON text; every line after the first is indented by `spaces`.
     fn to_ron(&self, spaces: usize) -> String {
         let indented = format!("\n{}", " ".repeat(spaces));
         format!("{}{}", self.name, self.settings.replace('\n', &indented))
     }
 }
 
-/// A value that does not name anything, although it must.
+/// A value in a recipe does not begin with a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{given}` does not begin with a name: write a name, followed by settings in round brackets if \
@@ -101,12 +102,12 @@ fn parts(text: &str) -> Option<(&str, &str)> {
     (is_name && (settings.is_empty() || is_struct)).then_some((name, settings))
 }
 
-/// The parts of the choice called `name` in a RON value: of the value itself, or of the choice inside,
-/// as in `Solo(Tldr)`.
+/// The name and the settings of the choice called `name` in a RON value: of the value itself, or of the
+/// choice inside it, as in `SingleAgent(Tldr)`.
 pub(crate) fn find<'t>(value: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
-    let (own, settings) = parts(value)?;
-    if own == name {
-        return Some((own, settings));
+    let (outer, settings) = parts(value)?;
+    if outer == name {
+        return Some((outer, settings));
     }
     find(settings.strip_prefix('(')?.strip_suffix(')')?, name)
 }
@@ -165,7 +166,11 @@ mod tests {
             ("Tldr", "Tldr", "()"),
             (" Tldr() ", "Tldr", "()"),
             ("Magrpo(samples: 8)", "Magrpo", "(samples: 8)"),
-            ("/* why */ Solo // one\n (Tldr)", "Solo", "(Tldr)"),
+            (
+                "/* why */ SingleAgent // one\n (Tldr)",
+                "SingleAgent",
+                "(Tldr)",
+            ),
             ("Embedded(TldrTrain)", "Embedded", "(TldrTrain)"),
         ] {
             let choice = Choice::from_ron(text).unwrap();
@@ -179,15 +184,15 @@ mod tests {
 
     #[test]
     fn a_choice_is_found_inside_another() {
-        let value = "Solo(/* not Tldr */ Tldr(weight: 2))";
+        let value = "SingleAgent(/* not Tldr */ Tldr(weight: 2))";
         assert_eq!(find(value, "Tldr"), Some(("Tldr", "(weight: 2)")));
-        let (_, settings) = find(value, "Solo").unwrap();
+        let (_, settings) = find(value, "SingleAgent").unwrap();
         assert_eq!(settings, "(/* not Tldr */ Tldr(weight: 2))");
         assert_eq!(find(value, "weight"), None);
     }
 
     #[test]
-    fn what_is_not_named_is_refused() {
+    fn a_value_without_a_name_is_refused() {
         for text in [
             "",
             "(samples: 8)",
@@ -203,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_as_it_is_read() {
+    fn a_choice_is_written_as_it_is_read() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         struct Holder {
             algorithm: Choice,

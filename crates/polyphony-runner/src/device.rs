@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// lists them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceChoice {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
     /// An NVIDIA GPU, through CUDA.
@@ -26,9 +26,9 @@ pub enum DeviceChoice {
 /// Where the models of a team run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Devices {
-    /// All on one device.
+    /// All models run on one device.
     Same(DeviceChoice),
-    /// Each on its own device, in the order of the environment's roles.
+    /// Each model runs on its own device, in the order of the environment's roles.
     Each(Vec<DeviceChoice>),
 }
 
@@ -49,7 +49,7 @@ impl Devices {
     }
 }
 
-/// As on the command line: `cpu`, `cuda`, `cuda:1`, …
+/// Written as on the command line: `cpu`, `cuda`, `cuda:1`, …
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, index) = match *self {
@@ -104,10 +104,10 @@ impl DeviceChoice {
         );
     }
 
-    /// The device itself.
+    /// Opens the device.
     ///
     /// # Errors
-    /// If this program was built without the device, or the machine has no device of that number.
+    /// If this program was built without the device, or the machine has no device with that number.
     pub fn open(self) -> Result<Device> {
         self.check_built()?;
         Ok(match self {
@@ -122,12 +122,12 @@ impl DeviceChoice {
     }
 }
 
-/// The device of this number among those of its kind.
+/// The device with this number among the devices of its kind.
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn numbered(choice: DeviceChoice, index: usize, kind: DeviceType) -> Result<Device> {
-    let found = Device::enumerate(kind).into_vec();
-    let count = found.len();
-    found.into_iter().nth(index).ok_or_else(|| {
+    let devices = Device::enumerate(kind).into_vec();
+    let count = devices.len();
+    devices.into_iter().nth(index).ok_or_else(|| {
         anyhow!(
             "there is no device `{choice}`: this machine has {count} of its kind, numbered from 0"
         )

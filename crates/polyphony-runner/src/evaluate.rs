@@ -1,4 +1,4 @@
-//! Evaluation of a team on held-out tasks.
+//! Evaluates a team on held-out tasks.
 
 use std::time::Instant;
 
@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{Environment, FinishReason, Response, Reward, Role, Turn};
 use polyphony_marl::{Episode, Episodes, Protocol, play_episodes};
-use polyphony_report::{Earned, Evaluation, Played, RunInfo, Said, Timing, mean};
+use polyphony_report::{
+    EpisodeRecord, EvaluationRecord, EvaluationTiming, RoleReturn, RoleSummary, RunInfo, mean,
+};
 
 use crate::{
     batch::tasks_at_once,
@@ -21,12 +23,12 @@ use crate::{
 
 /// What is evaluated, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Evaluating<'a> {
+pub struct EvaluationRequest<'a> {
     /// The environment, the held-out tasks, and the team.
     pub recipe: &'a Recipe,
     /// Who plays.
     pub players: Players<'a>,
-    /// Who reads whose answers.
+    /// Which answers each agent reads before it answers.
     pub protocol: &'a Protocol,
     /// Training steps that the team has had; `None` if that is not known.
     pub step: Option<usize>,
@@ -34,29 +36,27 @@ pub struct Evaluating<'a> {
 
 /// The result of an evaluation, and what was evaluated.
 #[derive(Clone, Debug)]
-pub struct Evaluated {
-    /// The recipe that was played: its team is the one that played.
+pub struct EvaluationResult {
+    /// The recipe with the team that was evaluated.
     pub recipe: Recipe,
-    /// What is known of its environment and algorithm.
+    /// A description of the recipe's environment and algorithm.
     pub info: RunInfo,
-    /// The figures.
-    pub evaluation: Evaluation,
+    /// The metrics and the episodes.
+    pub evaluation: EvaluationRecord,
 }
 
-/// Evaluates a team outside of its training. `None` if it was stopped.
+/// Evaluates a team outside of training. Returns `None` if the evaluation was stopped.
 ///
 /// # Errors
 /// If models or data cannot be obtained, or the evaluation fails.
 pub fn evaluate(
     registry: &Registry,
-    evaluating: &Evaluating<'_>,
+    request: &EvaluationRequest<'_>,
     stop: &Stop,
     observer: &mut dyn Observer,
-) -> Result<Option<Evaluated>> {
-    let algorithm = registry
-        .read_algorithm(&evaluating.recipe.algorithm)?
-        .settings;
-    let (recipe, environment) = evaluating.players.cast(registry, evaluating.recipe)?;
+) -> Result<Option<EvaluationResult>> {
+    let algorithm = registry.read_algorithm(&request.recipe.algorithm)?.settings;
+    let (recipe, environment) = request.players.apply_to(registry, request.recipe)?;
     recipe
         .validate_with(algorithm.as_ref())
         .context("checking the recipe with the team and the devices of this evaluation")?;
@@ -64,20 +64,20 @@ pub fn evaluate(
     let session = EvaluationSession {
         prepared: &prepared,
         recipe: &recipe,
-        protocol: evaluating.protocol,
-        step: evaluating.step,
+        protocol: request.protocol,
+        step: request.step,
     };
-    let Some(evaluation) = session.play("held-out tasks", stop, observer)? else {
+    let Some(evaluation) = session.run("held-out tasks", stop, observer)? else {
         return Ok(None);
     };
     ensure!(
         evaluation.tasks > 0,
-        "none of {} episodes fits into the context with what agents read of one another: lower \
-         `max_new_tokens`, or use models with a longer context",
+        "none of {} episodes fits into the context with the answers that agents read from one another: \
+         lower `max_new_tokens`, or use models with a longer context",
         evaluation.skipped_episodes
     );
     let info = info::run_info(registry, &recipe, &prepared)?;
-    Ok(Some(Evaluated {
+    Ok(Some(EvaluationResult {
         recipe,
         info,
         evaluation,
@@ -94,20 +94,20 @@ pub(crate) struct EvaluationSession<'a> {
 }
 
 impl EvaluationSession<'_> {
-    /// Plays the held-out tasks, with random numbers that depend only on the seed: the same team gets the
-    /// same figures, and training is not affected. `None` if it was stopped.
+    /// Plays the held-out tasks. Random numbers depend only on the seed: the same team gets the same metrics,
+    /// and training is not affected. Returns `None` if the evaluation was stopped.
     ///
     /// # Errors
     /// If generation or the environment fails.
-    pub(crate) fn play(
+    pub(crate) fn run(
         &self,
         title: &str,
         stop: &Stop,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Evaluation>> {
+    ) -> Result<Option<EvaluationRecord>> {
         let started = Instant::now();
         let tasks = &self.prepared.held_out;
-        observer.on_event(Event::Begun {
+        observer.on_event(Event::PhaseStarted {
             title,
             length: tasks.len(),
             done: 0,
@@ -119,11 +119,11 @@ impl EvaluationSession<'_> {
         let mut done = 0;
         for batch in indices.chunks(tasks_at_once(episodes)) {
             if stop.is_requested() {
-                observer.on_event(Event::Ended);
+                observer.on_event(Event::PhaseEnded);
                 return Ok(None);
             }
             let agents = &self.prepared.team.agents;
-            let played = play_episodes(
+            let batch_episodes = play_episodes(
                 agents,
                 self.environment(),
                 tasks.batch(batch),
@@ -132,13 +132,13 @@ impl EvaluationSession<'_> {
                 &config,
                 &mut |_| (),
             )?;
-            all.played.extend(played.played);
-            all.left_out.extend(played.left_out);
+            all.played.extend(batch_episodes.played);
+            all.left_out.extend(batch_episodes.left_out);
             done += batch.len();
-            observer.on_event(Event::Advanced { done });
+            observer.on_event(Event::PhaseAdvanced { done });
         }
-        observer.on_event(Event::Ended);
-        let played = PlayedTasks {
+        observer.on_event(Event::PhaseEnded);
+        let conditions = Conditions {
             environment: self.environment(),
             protocol: self.protocol,
             step: self.step,
@@ -146,7 +146,7 @@ impl EvaluationSession<'_> {
             discount: self.prepared.discount(),
             secs: started.elapsed().as_secs_f64(),
         };
-        Ok(Some(played.summarize(&all)))
+        Ok(Some(conditions.summarize(&all)))
     }
 
     fn environment(&self) -> &dyn Environment {
@@ -154,52 +154,54 @@ impl EvaluationSession<'_> {
     }
 }
 
-/// How the episodes of an evaluation were played.
-struct PlayedTasks<'a> {
+/// The conditions under which the episodes of an evaluation were played.
+struct Conditions<'a> {
     environment: &'a dyn Environment,
     protocol: &'a Protocol,
     step: Option<usize>,
     /// Episodes per task.
     samples: usize,
     discount: f64,
-    /// How long they took.
+    /// How long all episodes took.
     secs: f64,
 }
 
-impl PlayedTasks<'_> {
+impl Conditions<'_> {
     /// Summarizes the episodes.
-    fn summarize(&self, episodes: &Episodes) -> Evaluation {
+    fn summarize(&self, episodes: &Episodes) -> EvaluationRecord {
         let Self {
             environment, secs, ..
         } = *self;
-        let all = &episodes.played;
-        // Episodes that ended since a prompt did not fit have a cost too.
-        let paid = || all.iter().chain(&episodes.left_out);
-        let sampled_tokens = paid().map(|episode| episode.sampled_tokens).sum();
-        let played = |episode| record(environment, episode, self.discount);
-        let evaluation = Evaluation {
+        let played = &episodes.played;
+        // Tokens of episodes that were left out because a prompt did not fit are counted too.
+        let with_left_out = || played.iter().chain(&episodes.left_out);
+        let completion_tokens = with_left_out()
+            .map(|episode| episode.completion_tokens)
+            .sum();
+        let to_record = |episode| record(environment, episode, self.discount);
+        let evaluation = EvaluationRecord {
             step: self.step,
             protocol: self.protocol.name.to_string(),
-            roles: said(environment, all),
+            roles: role_summaries(environment, played),
             samples: self.samples,
             skipped_episodes: episodes.left_out.len(),
-            cut_episodes: all.iter().filter(|episode| episode.is_cut).count(),
-            sampled_tokens,
-            read_tokens: paid().map(|episode| episode.read_tokens).sum(),
-            timing: Timing {
+            cut_episodes: played.iter().filter(|episode| episode.is_cut).count(),
+            completion_tokens,
+            prompt_tokens: with_left_out().map(|episode| episode.prompt_tokens).sum(),
+            timing: EvaluationTiming {
                 secs,
-                tokens_per_sec: sampled_tokens as f64 / secs,
-                ..Timing::default()
+                tokens_per_sec: completion_tokens as f64 / secs,
+                ..EvaluationTiming::default()
             },
-            episodes: all.iter().map(played).collect(),
-            ..Evaluation::default()
+            episodes: played.iter().map(to_record).collect(),
+            ..EvaluationRecord::default()
         };
         evaluation.summarized(environment.reward_parts())
     }
 }
 
-/// The record that is kept of an episode.
-fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Played {
+/// The record of an episode in the run directory.
+fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> EpisodeRecord {
     let parts = |part_of: &dyn Fn(&Reward, &str) -> Option<f64>| {
         let part = |name: &String| {
             let value = |reward: &Reward| part_of(reward, name).unwrap_or(0.0);
@@ -207,56 +209,61 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Pl
         };
         environment.reward_parts().iter().map(part).collect()
     };
-    let earned = |(role, named): (usize, &Role)| {
-        let earned = Earned {
-            value: episode.discounted(discount, |reward| reward.total_of(role)),
-            parts: parts(&|reward, name| reward.part_of(role, name)),
+    let role_return = |(index, role): (usize, &Role)| {
+        let role_return = RoleReturn {
+            value: episode.discounted(discount, |reward| reward.total_of(index)),
+            parts: parts(&|reward, name| reward.part_of(index, name)),
         };
-        (named.name.clone(), earned)
+        (role.name.clone(), role_return)
     };
     let is_per_role = episode
         .rewards
         .iter()
-        .any(|reward| reward.roles().is_some());
+        .any(|reward| reward.role_count().is_some());
     let roles = environment.roles().iter().enumerate();
-    let turn = |turn: &Turn| {
+    let texts_of = |turn: &Turn| {
         let responses = turn.action.responses.iter();
         responses
             .map(|response| response.text.to_string())
             .collect()
     };
-    Played {
+    EpisodeRecord {
         task: episode.task.clone(),
         value: episode.discounted(discount, Reward::total),
         parts: parts(&|reward, name| reward.part(name)),
         roles: match is_per_role {
-            true => roles.map(earned).collect(),
+            true => roles.map(role_return).collect(),
             false => IndexMap::new(),
         },
         solved: episode
             .rewards
             .last()
             .and_then(|last| environment.is_solved(last)),
-        turns: episode.turns.iter().map(turn).collect(),
+        turns: episode.turns.iter().map(texts_of).collect(),
     }
 }
 
 /// Statistics of each role's responses.
-fn said(environment: &dyn Environment, episodes: &[Episode]) -> IndexMap<String, Said> {
-    let of_role = |(index, role): (usize, &Role)| {
+fn role_summaries(
+    environment: &dyn Environment,
+    episodes: &[Episode],
+) -> IndexMap<String, RoleSummary> {
+    let summarize = |(index, role): (usize, &Role)| {
         let responses = || episodes.iter().flat_map(|episode| episode.responses(index));
-        let lengths: Vec<f64> = responses().map(|said| said.tokens.len() as f64).collect();
-        let is_cut = |said: &Response| f64::from(u8::from(said.finish == FinishReason::Length));
-        let cut: Vec<f64> = responses().map(is_cut).collect();
-        let said = Said {
-            response_tokens: mean(&lengths),
-            truncated_share: mean(&cut),
-            ..Said::default()
+        let length = |response: &Response| response.tokens.len() as f64;
+        let lengths: Vec<f64> = responses().map(length).collect();
+        let is_truncated =
+            |response: &Response| f64::from(u8::from(response.finish == FinishReason::Length));
+        let truncated: Vec<f64> = responses().map(is_truncated).collect();
+        let summary = RoleSummary {
+            completion_length: mean(&lengths),
+            truncated_fraction: mean(&truncated),
+            ..RoleSummary::default()
         };
-        (role.name.clone(), said)
+        (role.name.clone(), summary)
     };
     let roles = environment.roles().iter().enumerate();
-    roles.map(of_role).collect()
+    roles.map(summarize).collect()
 }
 
 #[cfg(test)]
@@ -291,7 +298,7 @@ mod tests {
         }
 
         fn start(&self, _task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
-            unreachable!("these episodes have been played")
+            unreachable!("the test has the episodes already")
         }
 
         fn step(
@@ -300,7 +307,7 @@ mod tests {
             _past: &[Turn],
             _action: &JointAction,
         ) -> Result<Outcome, EnvironmentError> {
-            unreachable!("these episodes have been played")
+            unreachable!("the test has the episodes already")
         }
     }
 
@@ -311,8 +318,8 @@ mod tests {
         }
     }
 
-    /// An episode with these rewards, in which the first role wrote three tokens per turn, and the second
-    /// was cut off after five.
+    /// An episode with these rewards. At every turn the first role wrote three tokens, and the response of
+    /// the second was cut off after five.
     fn episode(task: &str, rewards: &[f64]) -> Episode {
         let response = |tokens: usize, finish| Response {
             text: "so".into(),
@@ -332,8 +339,8 @@ mod tests {
             number: 0,
             turns: vec![turn; rewards.len()],
             rewards: rewards.iter().map(reward).collect(),
-            sampled_tokens: 8 * rewards.len(),
-            read_tokens: 20,
+            completion_tokens: 8 * rewards.len(),
+            prompt_tokens: 20,
             is_cut: false,
         }
     }
@@ -349,7 +356,7 @@ mod tests {
             left_out: vec![episode("b", &[])],
         };
         let pair = pair();
-        let played = PlayedTasks {
+        let conditions = Conditions {
             environment: &pair,
             protocol: &Protocol::parallel(),
             step: Some(4),
@@ -357,58 +364,59 @@ mod tests {
             discount: 0.5,
             secs: 2.0,
         };
-        let found = played.summarize(&episodes);
-        // Task a has 0.5 + 0.5 · 1.0 and 0.25, task b has 1.0.
-        assert_eq!((found.tasks, found.samples), (2, 2));
-        assert_eq!(found.returns.mean, (0.625 + 1.0) / 2.0);
-        assert_eq!(found.parts["style"], found.returns);
-        // One episode of b is missing, so pass@2 is not known for it.
-        let rates: Vec<(usize, f64)> = found
+        let record = conditions.summarize(&episodes);
+        // The returns of task a are 0.5 + 0.5 · 1.0 and 0.25; that of task b is 1.0.
+        assert_eq!((record.tasks, record.samples), (2, 2));
+        assert_eq!(record.returns.mean, (0.625 + 1.0) / 2.0);
+        assert_eq!(record.parts["style"], record.returns);
+        // One episode of b is missing, so its pass@2 is not known.
+        let rates: Vec<(usize, f64)> = record
             .pass_at
             .iter()
             .map(|(k, rate)| (*k, rate.mean))
             .collect();
         assert_eq!(rates, [(1, 0.75), (2, 1.0)]);
-        assert_eq!((found.skipped_episodes, found.cut_episodes), (1, 1));
-        assert_eq!((found.sampled_tokens, found.read_tokens), (32, 80));
+        assert_eq!((record.skipped_episodes, record.cut_episodes), (1, 1));
+        assert_eq!((record.completion_tokens, record.prompt_tokens), (32, 80));
         assert_eq!(
-            (found.timing.tokens_per_sec, found.timing.secs_per_task),
+            (record.timing.tokens_per_sec, record.timing.secs_per_task),
             (16.0, 1.0)
         );
-        let said = |response_tokens, truncated_share| Said {
-            response_tokens,
-            truncated_share,
-            ..Said::default()
+        let summary = |completion_length, truncated_fraction| RoleSummary {
+            completion_length,
+            truncated_fraction,
+            ..RoleSummary::default()
         };
-        assert_eq!(found.roles["first"], said(3.0, 0.0));
-        assert_eq!(found.roles["second"], said(5.0, 1.0));
-        let figures = found.figures();
+        assert_eq!(record.roles["first"], summary(3.0, 0.0));
+        assert_eq!(record.roles["second"], summary(5.0, 1.0));
+        let scalars = record.scalars();
         let expected = [
             ("held_out/return", 0.8125),
             ("held_out/reward/style", 0.8125),
             ("held_out/pass@1", 0.75),
             ("held_out/pass@2", 1.0),
-            ("held_out/first/response_tokens", 3.0),
-            ("held_out/first/truncated_share", 0.0),
-            ("held_out/second/response_tokens", 5.0),
-            ("held_out/second/truncated_share", 1.0),
+            ("held_out/first/completion_length", 3.0),
+            ("held_out/first/truncated_fraction", 0.0),
+            ("held_out/second/completion_length", 5.0),
+            ("held_out/second/truncated_fraction", 1.0),
         ];
         assert_eq!(
-            figures,
+            scalars,
             expected.map(|(name, value)| (name.to_owned(), value))
         );
-        let solved: Vec<Option<bool>> = found.episodes.iter().map(|own| own.solved).collect();
+        let episodes = record.episodes.iter();
+        let solved: Vec<Option<bool>> = episodes.map(|episode| episode.solved).collect();
         assert_eq!(solved, [Some(true), Some(false), Some(true)]);
     }
 
     #[test]
     fn rewards_per_role_are_kept_beside_their_mean() {
         let rewards = [[("style", 1.0)], [("style", 0.5)]];
-        let own = Episode {
+        let episode = Episode {
             rewards: vec![Reward::per_role(rewards)],
             ..episode("a", &[0.0])
         };
-        let record = record(&pair(), &own, 1.0);
+        let record = record(&pair(), &episode, 1.0);
         assert_eq!(record.value, 0.75);
         assert_eq!(record.parts["style"], 0.75);
         assert_eq!(record.roles["first"].value, 1.0);

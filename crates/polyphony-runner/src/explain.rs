@@ -1,7 +1,7 @@
-//! Explains what is wrong with a recipe: the place, and the nearest name that exists.
+//! Explains what is wrong with a recipe: names the place, and the nearest name that exists.
 
 use anyhow::{Error, anyhow};
-use polyphony_report::reader;
+use polyphony_report::ron_options;
 use ron::{
     error::{Error as Code, Position, SpannedError},
     value::RawValue,
@@ -14,6 +14,13 @@ use crate::choice;
 /// Names less similar than this (1 means equal) are not worth suggesting.
 const LEAST_SIMILARITY: f64 = 0.4;
 
+/// Names in recipes that have changed: old, new.
+const RENAMED: [(&str, &str); 3] = [
+    ("max_gradient_norm", "max_grad_norm"),
+    ("max_nonfinite", "max_skipped_updates"),
+    ("Solo", "SingleAgent"),
+];
+
 /// An error in the text of a file, with its line and column.
 pub(crate) fn in_file(error: &SpannedError, text: &str) -> Error {
     at(place(error), &reason(error, text))
@@ -23,7 +30,8 @@ fn at(place: Position, reason: &str) -> Error {
     anyhow!("line {}, column {}: {reason}", place.line, place.col)
 }
 
-/// RON stops after a name that it does not know, and before anything else that is wrong.
+/// Where the mistake is. RON reads an unknown name to its end, so that mistake is where the name starts;
+/// every other mistake is where RON stopped.
 fn place(error: &SpannedError) -> Position {
     match error.code {
         Code::NoSuchStructField { .. } | Code::NoSuchEnumVariant { .. } => error.span.start,
@@ -44,7 +52,7 @@ pub(crate) struct WrongChoice {
 
 impl WrongChoice {
     /// The program has not registered `name`. `what` is the kind of thing, such as `environment`, and
-    /// `known` are the names that it has.
+    /// `known` are the names of this kind that are registered.
     pub(crate) fn unknown_name(what: &str, name: &str, known: &[&str]) -> Self {
         let help = match known {
             [] => ", nor any other: register it".to_owned(),
@@ -57,7 +65,7 @@ impl WrongChoice {
         }
     }
 
-    /// The settings of `name`, whose text this is, cannot be read.
+    /// The settings of `name` cannot be read. `text` is their RON text.
     pub(crate) fn settings(name: &str, error: &SpannedError, text: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -66,7 +74,7 @@ impl WrongChoice {
         }
     }
 
-    /// The settings of `name` have a key that it does not know.
+    /// The settings of `name` contain `key`, which is not one of the `known` keys.
     pub(crate) fn unknown_key(name: &str, key: &str, place: Position, known: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
@@ -110,7 +118,7 @@ fn value_of<'t>(text: &'t str, key: &str) -> Option<&'t str> {
         #[serde(borrow, default)]
         algorithm: Option<&'t RawValue>,
     }
-    let choices: Choices<'t> = reader().from_str(text).ok()?;
+    let choices: Choices<'t> = ron_options().from_str(text).ok()?;
     let value = match key {
         "environment" => Some(choices.environment),
         "train" => choices.train,
@@ -121,7 +129,7 @@ fn value_of<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     value.map(RawValue::get_ron)
 }
 
-/// Where a text ends, as line and column counted from 1.
+/// The end of a text, as line and column counted from 1.
 fn end_of(text: &str) -> Position {
     let last = text.rsplit('\n').next().unwrap_or_default();
     Position {
@@ -130,7 +138,7 @@ fn end_of(text: &str) -> Position {
     }
 }
 
-/// The error of a choice that is the value of `key` in a file, with its line and column.
+/// Adds line and column to an error about the choice that is the value of `key` in a file.
 pub(crate) fn choice_in_file(error: Error, text: &str, key: &str) -> Error {
     let Some(wrong) = error.downcast_ref::<WrongChoice>() else {
         return error;
@@ -157,12 +165,12 @@ fn is_at_decimal_point(error: &SpannedError, text: &str) -> bool {
     is_number && line.chars().nth(col - 1) == Some('.')
 }
 
-/// How a recipe calls a struct of the program.
+/// The name that a struct of the program has in a recipe.
 fn section(name: &str) -> &str {
     match name {
         "Updates" => "`updates`",
         "Sampling" => "`sampling`",
-        "EvaluationPlan" => "`evaluation`",
+        "EvaluationConfig" => "`evaluation`",
         "Checkpoints" => "`checkpoints`",
         "Recipe" => "a recipe",
         other => other,
@@ -248,6 +256,10 @@ pub(crate) fn suggest<S: AsRef<str>>(given: &str, known: &[S]) -> String {
         return "it has no settings".to_owned();
     }
     let names = all.join(", ");
+    let mut renamed = RENAMED.iter();
+    if let Some((_, new)) = renamed.find(|(old, new)| *old == given && all.contains(new)) {
+        return format!("it is now called `{new}`. Known here: {names}");
+    }
     match nearest(given, &all) {
         Some(name) => format!("did you mean `{name}`? Known here: {names}"),
         None => format!("known here: {names}"),

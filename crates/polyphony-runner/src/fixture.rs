@@ -1,4 +1,4 @@
-//! A registry with one small game, and a recipe for it, for the unit tests.
+//! For the unit tests: a registry with one small environment, and a recipe for it.
 
 use polyphony_episode::{
     Environment, EnvironmentError, EnvironmentSettings, FnEnvironment, Reward, Role,
@@ -32,16 +32,16 @@ impl EnvironmentSettings for SameLength {
         }
         let weight = self.weight;
         let roles = ["left", "right"].map(Role::new);
-        let game = FnEnvironment::new(roles, ["equal"], move |_task, action| {
+        let environment = FnEnvironment::new(roles, ["equal"], move |_task, action| {
             let [left, right] = action.texts();
             let equal = f64::from(u8::from(left.len() == right.len()));
             Ok(Reward::new([("equal", weight * equal)]))
         });
-        Ok(Box::new(game))
+        Ok(Box::new(environment))
     }
 }
 
-/// A recipe for the game.
+/// A recipe for the environment.
 pub(crate) const TEXT: &str = r#"(
     environment: SameLength(),
     team: Copies("tiny"),
@@ -51,11 +51,11 @@ pub(crate) const TEXT: &str = r#"(
 )
 "#;
 
-/// A registry with the game and a recipe for it.
+/// A registry with the environment and a recipe for it.
 pub(crate) fn registry() -> Registry {
     Registry::new()
         .environment::<SameLength>("SameLength")
-        .single_agent("Solo", |team| team)
+        .single_agent("SingleAgent", |team| team)
         .algorithm::<Magrpo>("Magrpo")
         .recipe("same-length", TEXT)
 }

@@ -1,4 +1,4 @@
-//! What a run says about itself, for readers who do not know its environment and algorithm.
+//! The description that a run saves of itself, for programs that do not know its environment and algorithm.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use polyphony_report::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
 
 use crate::{operational::operational_keys, prepare::Prepared, recipe::Recipe, registry::Registry};
 
-/// What a run of a recipe says about itself.
+/// The description of a run with this recipe.
 ///
 /// # Errors
 /// If the recipe names something that is not registered.
@@ -22,7 +22,7 @@ pub(crate) fn run_info(
         ..
     } = prepared;
     let roles = environment.roles();
-    let team = registry.team_of(&recipe.environment);
+    let team = registry.inner_environment(&recipe.environment);
     let held_out = match &recipe.held_out {
         Some(source) => registry.read_source(source)?.settings.label(),
         None => "its own tasks".to_owned(),

@@ -1,12 +1,56 @@
-//! The runner: recipes, the registry of what they name, training runs, checkpoints and evaluation.
+//! The runner: recipes, the registry of what a recipe can name, training runs, checkpoints and evaluation.
 //!
-//! It wires the other crates together. It knows no concrete environment and no concrete algorithm:
-//! they are registered. Nor does it know how any other crate works inside. It prints nothing, installs
-//! no handlers, and never ends the process: the caller passes a [`Stop`] token and an [`Observer`], and
-//! gets values and errors back. One process can make several runs.
+//! Use it to train from your own program without the `polyphony` command line. It wires the other crates
+//! together. It knows no concrete environment or algorithm (they are registered), nor how any other crate
+//! works inside. It prints nothing, installs no handlers, and never ends the process: the caller passes a
+//! [`Stop`] token and an [`Observer`], and gets values and errors back. One process can make several runs.
+//!
+//! ```
+//! use polyphony_episode::{
+//!     Environment, EnvironmentError, EnvironmentSettings, FnEnvironment, Reward,
+//! };
+//! use polyphony_marl::Magrpo;
+//! use polyphony_runner::{Recipe, Registry};
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// Two agents should answer about equally long.
+//! #[derive(Default, Serialize, Deserialize)]
+//! #[serde(default)]
+//! struct SameLength {
+//!     tolerance: usize,
+//! }
+//!
+//! impl EnvironmentSettings for SameLength {
+//!     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
+//!         let tolerance = self.tolerance;
+//!         Ok(Box::new(FnEnvironment::new(["left", "right"], ["equal"], move |_task, action| {
+//!             let [left, right] = action.texts();
+//!             let equal = left.len().abs_diff(right.len()) <= tolerance;
+//!             Reward::new([("equal", f64::from(u8::from(equal)))])
+//!         })))
+//!     }
+//! }
+//!
+//! let registry = Registry::new()
+//!     .environment::<SameLength>("SameLength")
+//!     .algorithm::<Magrpo>("Magrpo")
+//!     .recipe(
+//!         "same-length",
+//!         r#"(
+//!             environment: SameLength(tolerance: 2),
+//!             team: Copies("smollm2-135m"),
+//!             max_new_tokens: 32,
+//!             steps: 100,
+//!         )"#,
+//!     );
+//! let recipe = Recipe::load(&registry, Some("same-length"), &["steps=10".to_owned()])?;
+//! assert_eq!(recipe.steps, 10);
+//! // `train(&registry, &recipe, None, &Stop::new(), &mut ())?` would carry it out.
+//! # Ok::<(), anyhow::Error>(())
+//! ```
 //!
 //! Start reading at [`Recipe`], which describes everything that a run does, then [`Registry`], and then
-//! [`train()`], which carries it out.
+//! [`train()`], which carries out a recipe.
 
 mod batch;
 mod changeable;
@@ -28,21 +72,21 @@ mod recipe;
 mod registry;
 mod resume;
 mod saved_recipe;
-mod schedule;
 mod settings;
 mod stop;
+mod task_sampler;
 mod team;
 mod train;
 
-pub use checkpoint::From;
-pub use choice::{Choice, ChoiceError, Shipped};
+pub use checkpoint::ResumeFrom;
+pub use choice::{Choice, ChoiceError, RegisteredRecipe};
 pub use device::{DeviceChoice, Devices};
-pub use evaluate::{Evaluated, Evaluating, evaluate};
+pub use evaluate::{EvaluationRequest, EvaluationResult, evaluate};
 pub use memory::peak_mib as peak_memory_mib;
 pub use models::{resolve_model, with_store};
 pub use observer::{Best, Event, Observer};
 pub use players::Players;
-pub use recipe::{Checkpoints, EvaluationPlan, FineTuning, Recipe, Team};
+pub use recipe::{Checkpoints, EvaluationConfig, FineTuning, Recipe, TeamModels};
 pub use registry::{Registry, Resolved};
 pub use resume::resume;
 pub use saved_recipe::{run_recipe, steps_of_models};

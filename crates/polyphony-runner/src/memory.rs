@@ -1,13 +1,14 @@
-//! How much memory a run will need, before it begins.
+//! Estimates how much memory a run needs, so that a run that cannot fit is refused before it starts.
 //!
-//! Each layer counts what it knows: the model crate weights, keys and values; the algorithm what it
-//! keeps and what its updates need. `docs/performance.md` compares the estimate with measurements.
+//! Each layer counts what it knows. The model crate counts weights, keys and values; the algorithm counts
+//! what it keeps and what its updates need. `docs/performance.md` compares the estimate with measurements.
 
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
 use anyhow::{Result, bail};
 use polyphony_marl::{
-    AgentPlan, AlgorithmMemory, AlgorithmSettings, ComputePlace, Game, Need, RolloutWeights,
+    AgentPlan, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec, Need,
+    RolloutWeights,
 };
 use polyphony_model::{Activations, ModelConfig};
 use sysinfo::{ProcessesToUpdate, System};
@@ -15,11 +16,11 @@ use sysinfo::{ProcessesToUpdate, System};
 use crate::{
     batch::tasks_at_once,
     device::DeviceChoice,
-    recipe::{FineTuning, Recipe, Team},
+    recipe::{FineTuning, Recipe, TeamModels},
 };
 
-/// Bytes per number.
-const NUMBER: u64 = 4;
+/// Bytes per 32-bit float.
+const F32_BYTES: u64 = 4;
 
 /// What the estimate needs to know about an agent.
 #[derive(Clone, Debug)]
@@ -29,9 +30,9 @@ pub(crate) struct Member {
     pub(crate) device: DeviceChoice,
     /// The roles that it plays.
     pub(crate) roles: Range<usize>,
-    /// Whether an agent before it starts from the same model on the same device.
+    /// Whether an earlier agent starts from the same model on the same device.
     pub(crate) shares_start: bool,
-    /// Tokens of the longest prompt; `None` before prompts are known. Nothing that grows with tokens is
+    /// Tokens of the longest prompt. `None` before prompts are known; memory that grows with tokens is not
     /// counted then.
     pub(crate) prompt: Option<usize>,
 }
@@ -39,17 +40,17 @@ pub(crate) struct Member {
 /// What determines the memory of a run.
 pub(crate) struct Plan<'a> {
     pub(crate) recipe: &'a Recipe,
-    pub(crate) game: Game,
+    pub(crate) spec: EnvironmentSpec,
     pub(crate) algorithm: &'a dyn AlgorithmSettings,
 }
 
-/// What one agent needs, in bytes.
+/// The memory that one agent needs, in bytes.
 struct Needs {
-    /// For the whole run: its own weights and what the algorithm keeps.
+    /// For the whole run: the agent's weights and what the algorithm keeps.
     lasting: Vec<Need>,
-    /// During updates.
+    /// During updates only.
     updating: Vec<Need>,
-    /// While it samples.
+    /// During sampling only.
     sampling: Vec<Need>,
 }
 
@@ -62,7 +63,8 @@ impl Needs {
         sum(&self.lasting)
     }
 
-    fn passing(&self) -> u64 {
+    /// The most that is needed temporarily: updates and sampling do not overlap.
+    fn temporary(&self) -> u64 {
         sum(&self.updating).max(sum(&self.sampling))
     }
 
@@ -82,8 +84,9 @@ impl Needs {
 }
 
 impl Plan<'_> {
-    /// Refuses a run that cannot fit into the memory of the processor. `available` is the memory in bytes
-    /// that this process has or can get; `None` if the system does not report it. Other devices never do.
+    /// Refuses a run that cannot fit into the computer's main memory. `available` is the memory in bytes that
+    /// this process has or can get; `None` if the system does not report it. The memory of GPUs is not
+    /// checked, because they do not report how much they have.
     ///
     /// # Errors
     /// States what is needed, what is available, and what would help.
@@ -103,35 +106,37 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Logs what a run will need.
+    /// Logs how much memory a run will need.
     pub(crate) fn log(&self, members: &[Member], available: Option<u64>) {
         let needs = self.needs(members);
         for (member, needs) in &needs {
             log::info!("memory of {}, estimated: {}", member.name, needs.describe());
         }
         for (device, needed) in by_device(&needs) {
-            let free = available.filter(|_| device == DeviceChoice::Cpu.to_string());
-            let of_free = free.map_or_else(String::new, |free| format!(" of {}", gigabytes(free)));
+            let available = available.filter(|_| device == DeviceChoice::Cpu.to_string());
+            let of_available = available.map_or_else(String::new, |available| {
+                format!(" of {}", gigabytes(available))
+            });
             log::info!(
-                "memory on {device}, estimated: {}{of_free}",
+                "memory on {device}, estimated: {}{of_available}",
                 gigabytes(needed)
             );
         }
     }
 
     fn needs<'a>(&self, members: &'a [Member]) -> Vec<(&'a Member, Needs)> {
-        let of = |(index, member)| (member, self.needs_of(index, member));
-        members.iter().enumerate().map(of).collect()
+        let with_needs = |(index, member)| (member, self.needs_of(index, member));
+        members.iter().enumerate().map(with_needs).collect()
     }
 
     fn needs_of(&self, index: usize, member: &Member) -> Needs {
         let config = &member.config;
         let lora = self.recipe.fine_tuning.lora();
-        let own = match &lora {
-            None => config.weights(),
+        let weights = match &lora {
+            None => config.weight_count(),
             // Agents that start from the same frozen weights share them.
-            Some(lora) if member.shares_start => config.adapter_weights(lora),
-            Some(lora) => config.weights() + config.adapter_weights(lora),
+            Some(lora) if member.shares_start => config.adapter_weight_count(lora),
+            Some(lora) => config.weight_count() + config.adapter_weight_count(lora),
         };
         let plan = AgentPlan {
             index,
@@ -140,44 +145,47 @@ impl Plan<'_> {
             roles: member.roles.len(),
             shares_start: member.shares_start,
             history: member.prompt.map(|prompt| self.last_prompt(prompt)),
-            place: match member.device {
-                DeviceChoice::Cpu => ComputePlace::Processor,
+            device: match member.device {
+                DeviceChoice::Cpu => ComputeDevice::Cpu,
                 DeviceChoice::Cuda(_) | DeviceChoice::Wgpu | DeviceChoice::Vulkan(_) => {
-                    ComputePlace::Gpu
+                    ComputeDevice::Gpu
                 }
             },
         };
         let training = self.recipe.training_config();
-        let AlgorithmMemory { lasting, passing } = self.algorithm.memory(&plan, &training);
-        let weights = Need::new("weights", own * NUMBER);
+        let AlgorithmMemory { lasting, temporary } = self.algorithm.memory(&plan, &training);
+        let weights = Need::new("weights", weights * F32_BYTES);
         Needs {
             lasting: std::iter::once(weights).chain(lasting).collect(),
-            updating: passing,
+            updating: temporary,
             sampling: self.sampling(member),
         }
     }
 
-    /// What an agent needs while it samples: keys and values, and a copy of rounded weights.
+    /// What an agent needs while it samples: keys and values, and a rounded copy of the weights.
     fn sampling(&self, member: &Member) -> Vec<Need> {
-        let (rounded, number) = match self.recipe.rollout_weights {
-            RolloutWeights::Full => (0, NUMBER),
-            RolloutWeights::Bf16 => (member.config.weights() * NUMBER / 2, NUMBER / 2),
+        let (rounded_weights, bytes_per_number) = match self.recipe.rollout_weights {
+            RolloutWeights::Full => (0, F32_BYTES),
+            RolloutWeights::Bf16 => (member.config.weight_count() * F32_BYTES / 2, F32_BYTES / 2),
         };
         let cache = member.prompt.map_or(0, |prompt| {
-            self.cached_tokens(member, prompt) * member.config.cache_numbers() * number
+            let numbers =
+                self.cached_tokens(member, prompt) * member.config.cached_numbers_per_token();
+            numbers * bytes_per_number
         });
         vec![
             Need::new("keys and values", cache),
-            Need::new("rounded weights", rounded),
+            Need::new("rounded weights", rounded_weights),
         ]
     }
 
-    /// Tokens of the prompts and responses that are sampled together, in a step or in a batch of an evaluation.
+    /// Tokens of the prompts and responses that are in memory together, in a training step or in a batch of
+    /// an evaluation, whichever has more.
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
-        let samples = self.algorithm.tree().samples;
+        let samples = self.algorithm.sampling_plan().samples;
         let step = recipe.tasks_per_step as u64 * self.tree_tokens(member.device, prompt, samples);
-        // An episode is a branch of its own from the first response on.
+        // From the first response on, episodes of a task share no tokens.
         let episodes = recipe.evaluation.samples;
         let tasks = tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
         let last_prompt = self.last_prompt(prompt);
@@ -189,44 +197,48 @@ impl Plan<'_> {
         member.roles.len() as u64 * step.max(evaluation)
     }
 
-    /// Tokens of one role's prompts and responses at the last turn of a task. On the processor, what
-    /// prompts begin with in common is kept once; on other devices each may be run alone.
+    /// Tokens of one role's prompts and responses at the last turn of a task. On the CPU a beginning that
+    /// several prompts have in common is stored once; on other devices each prompt may be run alone.
     fn tree_tokens(&self, device: DeviceChoice, prompt: usize, samples: usize) -> u64 {
         let responses = (samples * self.recipe.max_new_tokens) as u64;
-        let joint_actions = self.algorithm.tree().joint_actions(self.game.roles.len());
+        let joint_actions = self
+            .algorithm
+            .sampling_plan()
+            .joint_actions(self.spec.roles.len());
         let joint_actions = joint_actions.unwrap_or(usize::MAX) as u64;
         let mut nodes: u64 = 1;
-        let mut shared = prompt as u64;
-        for _ in 1..self.game.horizon {
-            // Behind each response of a node stands what is read after it, once per joint action.
-            let new = responses.saturating_add(joint_actions.saturating_mul(prompt as u64));
-            shared = shared.saturating_add(nodes.saturating_mul(new));
+        let mut distinct_tokens = prompt as u64;
+        for _ in 1..self.spec.horizon {
+            // A node adds its responses, and after them one observation per joint action.
+            let added = responses.saturating_add(joint_actions.saturating_mul(prompt as u64));
+            distinct_tokens = distinct_tokens.saturating_add(nodes.saturating_mul(added));
             nodes = nodes.saturating_mul(joint_actions);
         }
         let prompts = match device {
-            DeviceChoice::Cpu => shared,
+            DeviceChoice::Cpu => distinct_tokens,
             _ => nodes.saturating_mul(self.last_prompt(prompt) as u64),
         };
         prompts.saturating_add(nodes.saturating_mul(responses))
     }
 
-    /// Tokens of the longest prompt at the last turn, if no observation is longer than the longest first
-    /// one.
+    /// Tokens of the longest prompt at the last turn, assuming that no later observation is longer than the
+    /// longest first one.
     fn last_prompt(&self, prompt: usize) -> usize {
-        let turns = self.game.horizon;
+        let turns = self.spec.horizon;
         turns * prompt + (turns - 1) * self.recipe.max_new_tokens
     }
 }
 
-/// The bytes that a team needs on each device: what lasts, and the largest temporary need.
+/// The bytes that a team needs on each device: the lasting needs of all agents, and the largest temporary
+/// need, because agents on one device take turns.
 fn by_device(members: &[(&Member, Needs)]) -> BTreeMap<String, u64> {
     let mut devices: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for (member, needs) in members {
-        let (lasting, passing) = devices.entry(member.device.to_string()).or_default();
+        let (lasting, temporary) = devices.entry(member.device.to_string()).or_default();
         *lasting += needs.lasting();
-        *passing = needs.passing().max(*passing);
+        *temporary = needs.temporary().max(*temporary);
     }
-    let total = |(device, (lasting, passing))| (device, lasting + passing);
+    let total = |(device, (lasting, temporary))| (device, lasting + temporary);
     devices.into_iter().map(total).collect()
 }
 
@@ -234,7 +246,7 @@ fn gigabytes(bytes: u64) -> String {
     format!("{:.2} GB", bytes as f64 / 1e9)
 }
 
-/// What would make the run smaller.
+/// What the user can do to make the run smaller.
 fn advice(recipe: &Recipe) -> String {
     let mut ways = Vec::new();
     if recipe.fine_tuning == FineTuning::Full {
@@ -243,7 +255,7 @@ fn advice(recipe: &Recipe) -> String {
     if recipe.updates.activations == Activations::Keep {
         ways.push("set `updates.activations` to Recompute");
     }
-    if !matches!(recipe.team, Team::Shared(_)) {
+    if !matches!(recipe.team, TeamModels::Shared(_)) {
         ways.push("let all roles share one model with `team: Shared(…)`");
     }
     ways.push("lower `tasks_per_step`, `algorithm.samples` or `max_new_tokens`");
@@ -254,16 +266,16 @@ fn advice(recipe: &Recipe) -> String {
 /// The memory in bytes that this process holds or can get, within the limit of its control group (as in a
 /// container). `None` if the system does not report it.
 pub(crate) fn available() -> Option<u64> {
-    let own = sysinfo::get_current_pid().ok()?;
+    let pid = sysinfo::get_current_pid().ok()?;
     let mut system = System::new();
     system.refresh_memory();
-    system.refresh_processes(ProcessesToUpdate::Some(&[own]), false);
-    let process = system.process(own)?;
+    system.refresh_processes(ProcessesToUpdate::Some(&[pid]), false);
+    let process = system.process(pid)?;
     let free = match process.cgroup_limits() {
         None => system.available_memory(),
         Some(group) => {
-            let left = group.total_memory.saturating_sub(group.rss);
-            system.available_memory().min(left)
+            let unused = group.total_memory.saturating_sub(group.rss);
+            system.available_memory().min(unused)
         }
     };
     Some(free + process.memory())
@@ -272,10 +284,10 @@ pub(crate) fn available() -> Option<u64> {
 /// The most memory that this process has held, in MiB; `None` if the system does not report it.
 pub fn peak_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let most = status
+    let peak = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = most.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let kib: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib >> 10)
 }
 
@@ -296,7 +308,7 @@ mod tests {
             .config
     }
 
-    /// Two agents on the processor that start from one model, whose prompts have 100 tokens.
+    /// Two agents on the CPU that start from one model, with prompts of 100 tokens.
     fn members(config: &ModelConfig) -> [Member; 2] {
         ["a", "b"].map(|name| Member {
             name: name.to_owned(),
@@ -319,29 +331,29 @@ mod tests {
         let environment = registry.build_environment(&recipe.environment).unwrap();
         Plan {
             recipe,
-            game: Game::of(environment.as_ref()),
+            spec: EnvironmentSpec::of(environment.as_ref()),
             algorithm: &*ALGORITHM,
         }
     }
 
     fn bytes(needs: &[Need], what: &str) -> u64 {
-        let own = needs.iter().filter(|need| need.what == what);
-        own.map(|need| need.bytes).sum()
+        let matching = needs.iter().filter(|need| need.what == what);
+        matching.map(|need| need.bytes).sum()
     }
 
     #[test]
-    fn weights_below_adapters_are_counted_once() {
+    fn frozen_weights_are_counted_once() {
         let config = tiny();
         let [first, second] = members(&config);
         let full = fixture::recipe(&[]);
-        let weights = 4 * config.weights();
+        let weights = 4 * config.weight_count();
         let needs = plan(&full).needs_of(0, &first);
         assert_eq!(bytes(&needs.lasting, "weights"), weights);
         let lora = fixture::recipe(&["fine_tuning=Lora(rank: 1)"]);
-        let below = plan(&lora).needs_of(0, &first).lasting;
-        let above = plan(&lora).needs_of(1, &second).lasting;
+        let of_first = plan(&lora).needs_of(0, &first).lasting;
+        let of_second = plan(&lora).needs_of(1, &second).lasting;
         assert_eq!(
-            bytes(&below, "weights") - bytes(&above, "weights"),
+            bytes(&of_first, "weights") - bytes(&of_second, "weights"),
             weights,
             "frozen weights are shared"
         );
@@ -352,14 +364,14 @@ mod tests {
         let config = tiny();
         let [first, _] = members(&config);
         let recipe = fixture::recipe(&[]);
-        let early = Member {
+        let without_prompts = Member {
             prompt: None,
             ..first.clone()
         };
-        let early = plan(&recipe).needs_of(0, &early);
+        let early = plan(&recipe).needs_of(0, &without_prompts);
         let later = plan(&recipe).needs_of(0, &first);
         assert_eq!(sum(&early.sampling), 0);
-        assert!(early.passing() < later.passing());
+        assert!(early.temporary() < later.temporary());
         assert_eq!(early.lasting(), later.lasting());
     }
 
@@ -387,31 +399,31 @@ mod tests {
             rollout_weights: RolloutWeights::Bf16,
             ..fixture::recipe(&["evaluation.tasks=1"])
         };
-        let rounded = sum(&plan(&recipe).sampling(&first));
-        assert_eq!(rounded, token * group / 2 + 2 * config.weights());
+        let with_bf16 = sum(&plan(&recipe).sampling(&first));
+        assert_eq!(with_bf16, token * group / 2 + 2 * config.weight_count());
     }
 
-    /// Conversations of a tree whose every token is another: three turns of two joint actions, of 5 tokens
-    /// that are read and 3 that are answered.
+    /// Conversations of a tree in which all tokens differ: three turns with two joint actions each, where an
+    /// observation has 5 tokens and a response 3.
     #[test]
-    fn what_prompts_of_a_tree_begin_with_is_counted_once() {
-        let (read, answered, samples) = (5, 3, 2);
-        let mut fresh = 0_u32..;
-        let mut level: Vec<Vec<u32>> = vec![fresh.by_ref().take(read).collect()];
+    fn shared_beginnings_of_prompts_are_counted_once() {
+        let (observation, response, samples) = (5, 3, 2);
+        let mut fresh_tokens = 0_u32..;
+        let mut prompts: Vec<Vec<u32>> = vec![fresh_tokens.by_ref().take(observation).collect()];
         for _ in 1..3 {
-            let longer = |prompt: &Vec<u32>| {
-                let new = fresh.by_ref().take(answered + read);
-                [prompt.clone(), new.collect()].concat()
+            let child_prompt = |prompt: &Vec<u32>| {
+                let added = fresh_tokens.by_ref().take(response + observation);
+                [prompt.clone(), added.collect()].concat()
             };
-            let parents = level.iter().flat_map(|prompt| [prompt; 2]);
-            level = parents.map(longer).collect();
+            let parents = prompts.iter().flat_map(|prompt| [prompt; 2]);
+            prompts = parents.map(child_prompt).collect();
         }
-        // The prefix tree of `polyphony-model` keeps each of these once, as its tests show.
-        let beginnings = level
+        // The prefix tree of `polyphony-model` stores every prefix once, as its tests show.
+        let prefixes = prompts
             .iter()
             .flat_map(|prompt| (1..=prompt.len()).map(|end| &prompt[..end]));
-        let kept = beginnings.collect::<BTreeSet<_>>().len();
-        let responses = level.len() * samples * answered;
+        let stored = prefixes.collect::<BTreeSet<_>>().len();
+        let responses = prompts.len() * samples * response;
 
         let recipe = fixture::recipe(&["max_new_tokens=3"]);
         let algorithm = Magrpo {
@@ -422,34 +434,34 @@ mod tests {
             algorithm: &algorithm,
             ..plan(&recipe)
         };
-        plan.game.horizon = 3;
-        let counted = |device| plan.tree_tokens(device, read, samples);
-        assert_eq!(counted(DeviceChoice::Cpu), (kept + responses) as u64);
-        let whole: usize = level.iter().map(Vec::len).sum();
-        assert_eq!(counted(DeviceChoice::Cuda(0)), (whole + responses) as u64);
+        plan.spec.horizon = 3;
+        let tokens = |device| plan.tree_tokens(device, observation, samples);
+        assert_eq!(tokens(DeviceChoice::Cpu), (stored + responses) as u64);
+        let whole: usize = prompts.iter().map(Vec::len).sum();
+        assert_eq!(tokens(DeviceChoice::Cuda(0)), (whole + responses) as u64);
     }
 
     #[test]
-    fn agents_on_one_device_pass_their_memory_on() {
+    fn agents_on_one_device_take_turns_with_temporary_memory() {
         let config = tiny();
         let mut members = members(&config);
         let recipe = fixture::recipe(&[]);
         let plan = plan(&recipe);
         let needs = plan.needs(&members);
-        let (one, other) = (&needs[0].1, &needs[1].1);
-        let together = by_device(&needs)["cpu"];
-        assert_eq!(together, one.lasting() + other.lasting() + one.passing());
-        let alone = one.lasting() + one.passing();
+        let (first, second) = (&needs[0].1, &needs[1].1);
+        let both = by_device(&needs)["cpu"];
+        assert_eq!(both, first.lasting() + second.lasting() + first.temporary());
+        let first_alone = first.lasting() + first.temporary();
         members[1].device = DeviceChoice::Cuda(1);
         let apart = plan.needs(&members);
-        let there = &apart[1].1;
+        let on_gpu = &apart[1].1;
         assert!(
-            there.passing() > apart[0].1.passing(),
-            "scores are kept there"
+            on_gpu.temporary() > apart[0].1.temporary(),
+            "a GPU stores attention scores"
         );
         let by_device = by_device(&apart);
-        assert_eq!(by_device["cpu"], alone);
-        assert_eq!(by_device["cuda:1"], there.lasting() + there.passing());
+        assert_eq!(by_device["cpu"], first_alone);
+        assert_eq!(by_device["cuda:1"], on_gpu.lasting() + on_gpu.temporary());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Models by name: obtained from the place in the name, and converted if needed.
+//! Finds models by name: downloads them if they are not cached, and converts them if needed.
 
 use std::{
     cell::RefCell,
@@ -11,7 +11,7 @@ use polyphony_hub::{ModelStore, Transfer};
 
 use crate::observer::{Event, Observer};
 
-/// The path of a model: a Hugging Face directory or a GGUF file. A model that is not cached is obtained
+/// The path of a model: a Hugging Face directory or a GGUF file. A model that is not cached is downloaded
 /// first.
 ///
 /// # Errors
@@ -20,10 +20,10 @@ pub fn resolve_model(model: &str, observer: &mut dyn Observer) -> Result<PathBuf
     with_store(observer, |store| Ok(store.resolve(model)?))
 }
 
-/// Runs `work` on the store that the environment variables describe.
+/// Runs `work` with the model store that the environment variables describe.
 ///
 /// # Errors
-/// Those of `work`.
+/// The errors of `work`.
 pub fn with_store<T>(
     observer: &mut dyn Observer,
     work: impl FnOnce(&ModelStore<'_>) -> Result<T>,

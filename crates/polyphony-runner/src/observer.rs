@@ -1,4 +1,4 @@
-//! What a run reports while it works, for those who show it.
+//! The events that a run reports while it works, for whoever displays them.
 
 use polyphony_hub::Transfer;
 use polyphony_marl::Progress;
@@ -6,9 +6,9 @@ use polyphony_marl::Progress;
 /// Something that happened in a run or an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A phase of `length` units begins, such as the steps of a run; `done` of them are done already. Phases
-    /// may be nested.
-    Begun {
+    /// A phase of `length` units begins, such as the steps of a run. A resumed run starts with `done` of them
+    /// done. Phases may be nested.
+    PhaseStarted {
         /// A short description.
         title: &'a str,
         /// The units of the phase.
@@ -16,39 +16,39 @@ pub enum Event<'a> {
         /// The units that are done already.
         done: usize,
     },
-    /// Within a step of training.
-    Within {
+    /// Something happened within a training step.
+    StepProgress {
         /// What happened.
         progress: Progress,
         /// The agents of the team.
         agents: usize,
     },
     /// A training step is done.
-    Step {
+    StepDone {
         /// Steps that are done.
         done: usize,
-        /// The mean return of the step's joint actions at the first turn; NaN if there were none.
+        /// The mean return of the step's joint actions at the first turn; NaN if there are none.
         mean_return: f64,
         /// The best joint action of the run so far, if there is one.
         best: Option<&'a Best>,
-        /// The most turns of an episode. With several, `best` is the reward of one of them.
+        /// The most turns that an episode can have. With several, `best` is the reward of a single turn.
         turns: usize,
         /// Sampled tokens per second.
         tokens_per_sec: f64,
     },
     /// Units of the phase are done.
-    Advanced {
+    PhaseAdvanced {
         /// How many units are done.
         done: usize,
     },
-    /// The phase that began last has ended.
-    Ended,
+    /// The phase that started last has ended.
+    PhaseEnded,
     /// A file of a model is being downloaded.
     Transfer(Transfer<'a>),
 }
 
-/// The highest reward of a joint action in a run, and the level that it reached: the last part of the
-/// reward that is not 0.
+/// The highest reward of a joint action in a run, and the level that this joint action reached: the last part
+/// of its reward that is not 0.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Best {
     /// The reward.
@@ -57,13 +57,13 @@ pub struct Best {
     pub level: Option<String>,
 }
 
-/// Shows a run.
+/// Receives the events of a run, usually to display them.
 pub trait Observer {
-    /// Something happened.
+    /// Called for every event.
     fn on_event(&mut self, event: Event<'_>);
 }
 
-/// Shows nothing.
+/// Displays nothing.
 impl Observer for () {
     fn on_event(&mut self, _: Event<'_>) {}
 }

@@ -1,16 +1,17 @@
-//! The settings of a recipe that change nothing that is played.
+//! Operational settings: those that change how an environment or a data set runs, such as a number of
+//! workers, but do not affect any episode.
 
 use anyhow::Result;
 
 use crate::{recipe::Recipe, registry::Registry};
 
-/// The paths of a recipe's operational settings: those of its environment and of its data.
+/// The paths of a recipe's operational settings: those of its environment and its data sets.
 ///
 /// # Errors
-/// If something that it names is not registered, or its settings cannot be read.
+/// If something that the recipe names is not registered, or its settings cannot be read.
 pub(crate) fn operational_keys(registry: &Registry, recipe: &Recipe) -> Result<Vec<String>> {
-    let of_environment = registry.environment_operational_keys(&recipe.environment)?;
-    let mut sections = vec![("environment", of_environment)];
+    let environment_keys = registry.environment_operational_keys(&recipe.environment)?;
+    let mut sections = vec![("environment", environment_keys)];
     for (section, source) in [("train", &recipe.train), ("held_out", &recipe.held_out)] {
         if let Some(source) = source {
             let keys = registry.read_source(source)?.settings.operational_keys();
@@ -73,17 +74,17 @@ mod tests {
             .environment::<Parallel>("Parallel")
             .task_source::<Bounded>("Bounded");
         let keys = |environment: &str, held_out: Option<&str>| {
-            let changed = Recipe {
+            let recipe = Recipe {
                 environment: Choice::from_ron(environment).unwrap(),
                 train: None,
                 held_out: held_out.map(|text| Choice::from_ron(text).unwrap()),
                 ..recipe(&[])
             };
-            operational_keys(&registry, &changed).unwrap()
+            operational_keys(&registry, &recipe).unwrap()
         };
         let workers = "environment.workers";
         assert_eq!(keys("Parallel(workers: 2)", None), [workers]);
-        assert_eq!(keys("Solo(Parallel)", None), [workers]);
+        assert_eq!(keys("SingleAgent(Parallel)", None), [workers]);
         assert!(keys("SameLength", None).is_empty());
         let both = keys("Parallel", Some("Bounded(most: 3)"));
         assert_eq!(both, [workers, "held_out.most"]);

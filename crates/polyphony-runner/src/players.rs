@@ -1,4 +1,4 @@
-//! Who plays in an evaluation.
+//! Which agents play in an evaluation.
 
 use std::path::Path;
 
@@ -8,30 +8,30 @@ use polyphony_report::check_training_run;
 
 use crate::{
     device::Devices,
-    recipe::{Recipe, Team},
+    recipe::{Recipe, TeamModels},
     registry::Registry,
     team::{AGENTS, agent_names},
 };
 
-/// Who plays what a recipe describes.
+/// The agents that play in the environment of a recipe.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Players<'a> {
     /// The recipe's team.
     #[default]
     Team,
-    /// The agents that a training run has saved in this directory.
+    /// The agents that the training run in this directory has saved.
     AgentsOf(&'a Path),
-    /// One agent that does the work of the whole team, with the first agent's model and device. It may
-    /// write as much as all of them together.
+    /// One agent that does the work of the whole team, with the model and the device of the first agent. Its
+    /// limit of new tokens is that of all roles together.
     SingleAgent,
 }
 
 impl Players<'_> {
-    /// The recipe with these players as its team, and the environment that they play.
+    /// The recipe with these players as its team, and the environment in which they play.
     ///
     /// # Errors
-    /// If there are no such players, or the environment cannot be built.
-    pub(crate) fn cast(
+    /// If the agents do not exist, or the environment cannot be built.
+    pub(crate) fn apply_to(
         self,
         registry: &Registry,
         recipe: &Recipe,
@@ -51,7 +51,7 @@ impl Players<'_> {
             Self::SingleAgent => {
                 let devices = recipe.devices.of_team(1);
                 let first = recipe.team.names().first().copied().map(str::to_owned);
-                recipe.team = Team::Copies(first.context("`team` lists no models")?);
+                recipe.team = TeamModels::Copies(first.context("`team` lists no models")?);
                 recipe.devices = Devices::Same(devices.first().copied().unwrap_or_default());
                 recipe.max_new_tokens *= environment.roles().len();
                 recipe.updates.learning_rates.clear();
@@ -63,8 +63,8 @@ impl Players<'_> {
     }
 }
 
-/// The agents that a run of a team like this one has saved.
-fn agents_of(run: &Path, team: &Team, roles: &[Role]) -> Result<Team> {
+/// The agents that a run has saved, if its team has the same shape as `team`.
+fn agents_of(run: &Path, team: &TeamModels, roles: &[Role]) -> Result<TeamModels> {
     let path_of = |name: String| {
         let path = run.join(AGENTS).join(&name);
         ensure!(
@@ -79,8 +79,8 @@ fn agents_of(run: &Path, team: &Team, roles: &[Role]) -> Result<Team> {
     let names = agent_names(team, roles).into_iter();
     let mut paths = names.map(path_of).collect::<Result<Vec<_>>>()?;
     Ok(match team {
-        Team::Shared(_) => Team::Shared(paths.remove(0)),
-        Team::Copies(_) | Team::Each(_) => Team::Each(paths),
+        TeamModels::Shared(_) => TeamModels::Shared(paths.remove(0)),
+        TeamModels::Copies(_) | TeamModels::Each(_) => TeamModels::Each(paths),
     })
 }
 
@@ -91,9 +91,9 @@ mod tests {
     use super::*;
     use crate::fixture;
 
-    fn cast(players: Players<'_>, changes: &[&str]) -> Result<Recipe> {
+    fn apply(players: Players<'_>, changes: &[&str]) -> Result<Recipe> {
         let (recipe, environment) =
-            players.cast(&fixture::registry(), &fixture::recipe(changes))?;
+            players.apply_to(&fixture::registry(), &fixture::recipe(changes))?;
         assert_eq!(
             environment.roles().len(),
             2,
@@ -110,10 +110,10 @@ mod tests {
             "devices=Each([Cuda(1), Cpu])",
         ];
         let team = fixture::recipe(&changes);
-        let single = cast(Players::SingleAgent, &changes).unwrap();
-        assert_eq!(single.environment.name(), "Solo");
+        let single = apply(Players::SingleAgent, &changes).unwrap();
+        assert_eq!(single.environment.name(), "SingleAgent");
         assert_eq!(single.max_new_tokens, 2 * team.max_new_tokens);
-        assert_eq!(single.team, Team::Copies("a".to_owned()));
+        assert_eq!(single.team, TeamModels::Copies("a".to_owned()));
         assert_eq!(single.devices, Devices::Same(crate::DeviceChoice::Cuda(1)));
         assert!(single.updates.learning_rates.is_empty());
     }
@@ -123,7 +123,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path();
         let message = |changes: &[&str]| {
-            let error = cast(Players::AgentsOf(run), changes).unwrap_err();
+            let error = apply(Players::AgentsOf(run), changes).unwrap_err();
             format!("{error:#}")
         };
         assert!(message(&[]).starts_with("it has no agents of its own"));
@@ -133,9 +133,12 @@ mod tests {
             fs::create_dir_all(run.join(AGENTS).join(name)).unwrap();
         }
         let path = |name: &str| run.join(AGENTS).join(name).display().to_string();
-        let each = cast(Players::AgentsOf(run), &[]).unwrap();
-        assert_eq!(each.team, Team::Each(vec![path("left"), path("right")]));
-        let shared = cast(Players::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
-        assert_eq!(shared.team, Team::Shared(path("shared")));
+        let each = apply(Players::AgentsOf(run), &[]).unwrap();
+        assert_eq!(
+            each.team,
+            TeamModels::Each(vec![path("left"), path("right")])
+        );
+        let shared = apply(Players::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
+        assert_eq!(shared.team, TeamModels::Shared(path("shared")));
     }
 }

@@ -1,8 +1,8 @@
-//! Everything that a run needs, obtained and checked before anything is written.
+//! Obtains and checks everything that a run needs, before anything is written.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use polyphony_episode::{Environment, Split, Task};
-use polyphony_marl::{AlgorithmSettings, Game, StartedTasks, start_tasks};
+use polyphony_marl::{AlgorithmSettings, EnvironmentSpec, StartedTasks, start_tasks};
 
 use crate::{
     choice::Choice,
@@ -13,21 +13,22 @@ use crate::{
     team::{Models, Team},
 };
 
-/// A team, its environment, the tasks that it plays, and the settings of the algorithm.
+/// A team, its environment, its tasks, and the settings of the algorithm.
 pub(crate) struct Prepared {
     pub(crate) environment: Box<dyn Environment>,
     pub(crate) algorithm: Box<dyn AlgorithmSettings>,
     pub(crate) team: Team,
-    /// Tasks to train on; none if the team is only evaluated.
+    /// Tasks to train on; empty if the team is only evaluated.
     pub(crate) train: StartedTasks,
     pub(crate) held_out: StartedTasks,
 }
 
 impl Prepared {
-    /// Obtains everything that a training run needs; `algorithm` holds the settings of the recipe's own.
+    /// Obtains everything that a training run needs. `algorithm` holds the settings of the recipe's
+    /// algorithm.
     ///
     /// # Errors
-    /// If data or models cannot be obtained, something does not fit together, or memory is too small.
+    /// If data or models cannot be obtained, parts of the recipe do not fit together, or memory is too small.
     pub(crate) fn for_training(
         registry: &Registry,
         recipe: &Recipe,
@@ -48,21 +49,22 @@ impl Prepared {
         let mut members = models.members(environment.roles().len());
         let plan = memory::Plan {
             recipe,
-            game: Game::of(environment.as_ref()),
+            spec: EnvironmentSpec::of(environment.as_ref()),
             algorithm: algorithm.as_ref(),
         };
         let available = memory::available();
-        // Once before the weights are read, which alone may be too much, and again when prompts are known.
+        // Memory is checked before the weights are read, which alone may be too much, and again when prompts
+        // are known.
         plan.check(&members, available)?;
         let team = models.load(recipe)?;
-        let train = started(recipe, environment.as_ref(), &team, tasks, "train")?;
-        let held_out = started(recipe, environment.as_ref(), &team, held_out, "held_out")?;
+        let train = start_all(recipe, environment.as_ref(), &team, tasks, "train")?;
+        let held_out = start_all(recipe, environment.as_ref(), &team, held_out, "held_out")?;
         for member in &mut members {
             let prompts = [&train, &held_out].map(StartedTasks::longest_prompts);
-            let longest = prompts
+            let lengths = prompts
                 .iter()
-                .flat_map(|longest| &longest[member.roles.clone()]);
-            member.prompt = longest.copied().max();
+                .flat_map(|of_roles| &of_roles[member.roles.clone()]);
+            member.prompt = lengths.copied().max();
         }
         plan.log(&members, available);
         plan.check(&members, available)?;
@@ -81,11 +83,11 @@ impl Prepared {
         })
     }
 
-    /// Obtains what an evaluation in this environment needs; `algorithm` holds the settings of the
-    /// recipe's own.
+    /// Obtains everything that an evaluation in this environment needs. `algorithm` holds the settings of the
+    /// recipe's algorithm.
     ///
     /// # Errors
-    /// If data or models cannot be obtained, or something does not fit together.
+    /// If data or models cannot be obtained, or parts of the recipe do not fit together.
     pub(crate) fn for_evaluation(
         registry: &Registry,
         recipe: &Recipe,
@@ -96,7 +98,7 @@ impl Prepared {
         check_fit(registry, recipe, algorithm.as_ref(), environment.as_ref())?;
         let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
         let team = Models::open(recipe, environment.as_ref(), observer)?.load(recipe)?;
-        let held_out = started(recipe, environment.as_ref(), &team, held_out, "held_out")?;
+        let held_out = start_all(recipe, environment.as_ref(), &team, held_out, "held_out")?;
         Ok(Self {
             environment,
             algorithm,
@@ -106,9 +108,9 @@ impl Prepared {
         })
     }
 
-    /// How much the reward of a turn counts one turn earlier.
+    /// The discount `γ`: the factor by which the return of the next turn is multiplied.
     pub(crate) fn discount(&self) -> f64 {
-        self.algorithm.tree().discount
+        self.algorithm.sampling_plan().discount
     }
 }
 
@@ -133,7 +135,7 @@ fn held_out_tasks(
     Ok(tasks)
 }
 
-/// The tasks of one split: those of the data set that the recipe names, or the environment's own.
+/// The tasks of one split: from the data set that the recipe names, or from the environment.
 fn load_tasks(
     registry: &Registry,
     recipe: &Recipe,
@@ -156,19 +158,19 @@ fn load_tasks(
             None => bail!(
                 "the key `{key}` is missing, and the environment `{}` has no tasks of its own for \
                  `{split}`: name a data set for the key, such as Embedded(TldrTrain) or \
-                 File(path: \"tasks.jsonl\"), or let the environment have such tasks",
+                 File(path: \"tasks.jsonl\"), or add such tasks to the environment",
                 recipe.environment.name()
             ),
         },
     };
     let Some(first) = tasks.first() else {
         bail!(
-            "`{key}` has no tasks: give the environment `{}` some",
+            "`{key}` has no tasks: add some for the environment `{}`",
             recipe.environment.name()
         );
     };
-    // Data for another environment is found here, before a model is downloaded for nothing. The
-    // environment's own tasks fit, and are started once.
+    // A data set for another environment is refused here, before a model is downloaded for nothing. The
+    // environment's own tasks always fit, so they are not started twice.
     if source.is_some() {
         let context = || format!("loading `{key}`, which must hold tasks for the `environment`");
         environment.start(first).with_context(context)?;
@@ -176,8 +178,8 @@ fn load_tasks(
     Ok(tasks)
 }
 
-/// Starts and tokenizes all tasks, so that one that cannot be played is found now and not after hours.
-fn started(
+/// Starts and tokenizes all tasks, so that a task that cannot be played is found now and not after hours.
+fn start_all(
     recipe: &Recipe,
     environment: &dyn Environment,
     team: &Team,
@@ -203,7 +205,7 @@ mod tests {
     use super::*;
     use crate::fixture::{recipe, registry};
 
-    /// Has tasks to train on, but none that are held out.
+    /// An environment with training tasks, but without held-out tasks.
     struct OnlyTrain;
 
     impl Environment for OnlyTrain {

@@ -1,15 +1,15 @@
 //! A recipe: everything that decides what a training run does, as one RON file.
 //!
-//! Start reading at [`Recipe`]; `docs/recipes.md` describes every key for users. [`Recipe::load`]
-//! reads a registered recipe or a file, applies `--set path=value`, lets the registered types read
-//! their own settings, and checks every number, so the ranges of a loaded recipe can be relied on.
+//! Start reading at [`Recipe`]; `docs/recipes.md` describes every key for users. [`Recipe::load`] reads a
+//! registered recipe or a file, applies `--set path=value`, lets the registered types read their own
+//! settings, and checks every number. Code that gets a loaded recipe can therefore rely on the ranges.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use polyphony_marl::{AlgorithmSettings, LongPrompts, RolloutWeights, TrainingConfig, Updates};
 use polyphony_model::{LoraConfig, Projection, Sampling};
-use polyphony_report::reader;
+use polyphony_report::ron_options;
 use serde::{Deserialize, Serialize};
 
 use crate::{choice::Choice, device::Devices, explain, registry::Registry};
@@ -24,16 +24,16 @@ pub struct Recipe {
     /// The seed of all random numbers in the run.
     #[serde(default)]
     pub seed: u64,
-    /// The environment that the agents play.
+    /// The environment in which the agents act.
     pub environment: Choice,
     /// The tasks to train on; `None` for the environment's own.
     #[serde(default)]
     pub train: Option<Choice>,
-    /// The tasks to evaluate on; `None` for the environment's own.
+    /// The held-out tasks to evaluate on; `None` for the environment's own.
     #[serde(default)]
     pub held_out: Option<Choice>,
     /// The models that the agents start from.
-    pub team: Team,
+    pub team: TeamModels,
     /// How responses are sampled.
     #[serde(default)]
     pub sampling: Sampling,
@@ -42,23 +42,23 @@ pub struct Recipe {
     /// The number format of the weights while responses are sampled.
     #[serde(default)]
     pub rollout_weights: RolloutWeights,
-    /// How prompts that do not fit into the model's context are treated.
+    /// What to do with prompts that do not fit into the model's context.
     #[serde(default)]
     pub long_prompts: LongPrompts,
-    /// The algorithm; the first registered one if left out.
+    /// The algorithm; by default the first registered one.
     #[serde(default = "unnamed")]
     pub algorithm: Choice,
     /// How weights are updated.
     #[serde(default)]
     pub updates: Updates,
-    /// Training steps.
+    /// The number of training steps.
     pub steps: usize,
-    /// Tasks per step. Agents update their weights when they have `updates.buffer` nodes.
+    /// Tasks per step. Agents update their weights when `updates.buffer` nodes have been collected.
     #[serde(default = "one")]
     pub tasks_per_step: usize,
     /// How the team is evaluated.
     #[serde(default)]
-    pub evaluation: EvaluationPlan,
+    pub evaluation: EvaluationConfig,
     /// What is saved so that a stopped run can be resumed.
     #[serde(default)]
     pub checkpoints: Checkpoints,
@@ -83,18 +83,18 @@ fn unnamed() -> Choice {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum FineTuning {
-    /// All of them.
+    /// All weights.
     #[default]
     Full,
-    /// Low-rank adapters, which need much less memory.
+    /// Only low-rank adapters (LoRA), which need much less memory.
     Lora {
-        /// The adapters' rank.
+        /// The rank of the adapters.
         #[serde(default = "default_rank")]
         rank: usize,
         /// The output of an adapter is multiplied by `alpha / rank`.
         #[serde(default = "default_alpha")]
         alpha: f64,
-        /// The projections that have an adapter.
+        /// The projections that get an adapter.
         #[serde(default = "default_targets")]
         targets: Vec<Projection>,
     },
@@ -132,10 +132,10 @@ impl FineTuning {
 
 /// The models that the agents start from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Team {
-    /// Every agent starts as its own copy of one model.
+pub enum TeamModels {
+    /// Every agent starts as a copy of one model and learns separately.
     Copies(String),
-    /// One model for each agent, in the order of the environment's roles.
+    /// Every agent starts from its own model, listed in the order of the environment's roles.
     Each(Vec<String>),
     /// One agent plays all roles with one model, which learns from all of them.
     Shared(String),
@@ -144,23 +144,24 @@ pub enum Team {
 /// How the team is evaluated on held-out tasks before, during and after training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct EvaluationPlan {
+pub struct EvaluationConfig {
     /// How many held-out tasks to use, from the first; all if there are fewer.
     pub tasks: usize,
     /// Episodes per task.
     pub samples: usize,
-    /// Steps from one evaluation to the next; `None` for only the first and the last.
+    /// Steps from one evaluation to the next; `None` to evaluate only before the first and after the last
+    /// step.
     pub every: Option<usize>,
 }
 
-impl EvaluationPlan {
-    /// Whether the team is evaluated between its first and its last step, after this many.
+impl EvaluationConfig {
+    /// Whether the team is evaluated during training after this many steps.
     pub(crate) fn is_due(&self, steps: usize) -> bool {
         self.every.is_some_and(|every| steps.is_multiple_of(every))
     }
 }
 
-impl Default for EvaluationPlan {
+impl Default for EvaluationConfig {
     fn default() -> Self {
         Self {
             tasks: 32,
@@ -176,7 +177,7 @@ impl Default for EvaluationPlan {
 pub struct Checkpoints {
     /// Steps from one checkpoint to the next. The last step always has one.
     pub every: usize,
-    /// How many of the newest checkpoints are kept.
+    /// How many of the newest checkpoints to keep.
     pub keep: usize,
 }
 
@@ -186,7 +187,7 @@ impl Default for Checkpoints {
     }
 }
 
-impl Team {
+impl TeamModels {
     /// The models that the team names.
     pub fn names(&self) -> Vec<&str> {
         match self {
@@ -218,21 +219,22 @@ impl Recipe {
         Self::parse(registry, &label, &text, overrides)
     }
 
-    /// The recipe of a text with its overrides; errors name the text's origin, `label`.
+    /// Parses and checks a recipe's text with its overrides. Errors name the text's origin, `label`.
     pub(crate) fn parse(
         registry: &Registry,
         label: &str,
         text: &str,
         overrides: &[String],
     ) -> Result<Self> {
-        let mut read = Self::read(registry, text).with_context(|| format!("reading {label}"))?;
+        let mut resolved =
+            Self::read(registry, text).with_context(|| format!("reading {label}"))?;
         for change in overrides {
-            let changed = read.recipe.with(registry, change);
-            read = changed.with_context(|| format!("--set {change}"))?;
+            let outcome = resolved.recipe.with(registry, change);
+            resolved = outcome.with_context(|| format!("--set {change}"))?;
         }
-        let ReadRecipe { recipe, algorithm } = read;
-        let checked = recipe.validate_with(algorithm.as_ref());
-        checked.with_context(|| match overrides {
+        let ResolvedRecipe { recipe, algorithm } = resolved;
+        let outcome = recipe.validate_with(algorithm.as_ref());
+        outcome.with_context(|| match overrides {
             [] => format!("checking {label}"),
             _ => format!("checking {label} with --set {}", overrides.join(" --set ")),
         })?;
@@ -242,21 +244,21 @@ impl Recipe {
     /// Parses a recipe and fills in every key of its settings, without checking its numbers.
     ///
     /// # Errors
-    /// Names the line, and for a key or a name that does not exist the nearest one that does exist.
+    /// Names the line, and for an unknown key or name the nearest known one.
     pub fn from_ron(registry: &Registry, text: &str) -> Result<Self> {
         Ok(Self::read(registry, text)?.recipe)
     }
 
-    fn read(registry: &Registry, text: &str) -> Result<ReadRecipe> {
-        let recipe: Self = reader()
+    fn read(registry: &Registry, text: &str) -> Result<ResolvedRecipe> {
+        let recipe: Self = ron_options()
             .from_str(text)
             .map_err(|error| explain::in_file(&error, text))?;
         recipe
             .resolve(registry)
-            .map_err(|wrong| explain::choice_in_file(wrong.error, text, wrong.key))
+            .map_err(|failure| explain::choice_in_file(failure.error, text, failure.key))
     }
 
-    /// The recipe as RON, every key spelled out; [`Recipe::from_ron`] gives back an equal one.
+    /// The recipe as RON with every key spelled out; [`Recipe::from_ron`] returns an equal recipe.
     pub fn to_ron(&self) -> String {
         let layout = ron::ser::PrettyConfig::new().struct_names(false);
         let text = ron::ser::to_string_pretty(self, layout);
@@ -264,23 +266,24 @@ impl Recipe {
     }
 
     /// The recipe with one change of the form `path=value`.
-    fn with(&self, registry: &Registry, change: &str) -> Result<ReadRecipe> {
-        let overrides::Changed { path, value, text } = overrides::apply(&self.to_ron(), change)?;
-        let read: Self = reader().from_str(&text).map_err(|error| {
+    fn with(&self, registry: &Registry, change: &str) -> Result<ResolvedRecipe> {
+        let overrides::Override { path, value, text } = overrides::apply(&self.to_ron(), change)?;
+        let recipe: Self = ron_options().from_str(&text).map_err(|error| {
             let reason = explain::reason(&error, &text);
             anyhow!("`{path}` cannot be {value}: {reason}")
         })?;
-        read.resolve(registry)
-            .map_err(|wrong| anyhow!("`{path}` cannot be {value}: {:#}", wrong.error))
+        recipe
+            .resolve(registry)
+            .map_err(|failure| anyhow!("`{path}` cannot be {value}: {:#}", failure.error))
     }
 
-    /// Lets the registered types read what the recipe names, and write it with every key spelled out.
-    fn resolve(self, registry: &Registry) -> Result<ReadRecipe, Unresolved> {
-        let at = |key| move |error| Unresolved { key, error };
+    /// Lets the registered types read the settings in the recipe, and write them with every key spelled out.
+    fn resolve(self, registry: &Registry) -> Result<ResolvedRecipe, ResolveError> {
+        let at = |key| move |error| ResolveError { key, error };
         let source = |key, choice: Option<Choice>| {
-            let read = choice.map(|choice| registry.read_source(&choice));
-            let read = read.transpose().map_err(at(key))?;
-            Ok(read.map(|source| source.choice))
+            let outcome = choice.map(|choice| registry.read_source(&choice));
+            let source = outcome.transpose().map_err(at(key))?;
+            Ok(source.map(|source| source.choice))
         };
         let environment = registry
             .resolve_environment(&self.environment)
@@ -290,7 +293,7 @@ impl Recipe {
         let algorithm = registry
             .read_algorithm(&self.algorithm)
             .map_err(at("algorithm"))?;
-        Ok(ReadRecipe {
+        Ok(ResolvedRecipe {
             recipe: Self {
                 environment,
                 train,
@@ -302,7 +305,7 @@ impl Recipe {
         })
     }
 
-    /// What an algorithm and a rollout need to know about the recipe.
+    /// The part of the recipe that an algorithm and a rollout need.
     pub fn training_config(&self) -> TrainingConfig {
         TrainingConfig {
             seed: self.seed,
@@ -317,13 +320,13 @@ impl Recipe {
 }
 
 /// A recipe with every key spelled out, and the settings of its algorithm.
-struct ReadRecipe {
+struct ResolvedRecipe {
     recipe: Recipe,
     algorithm: Box<dyn AlgorithmSettings>,
 }
 
-/// What a recipe names that is not registered, or has settings that cannot be read.
-struct Unresolved {
+/// The value of `key` in a recipe is not registered, or its settings cannot be read.
+struct ResolveError {
     key: &'static str,
     error: anyhow::Error,
 }
@@ -331,20 +334,28 @@ struct Unresolved {
 /// The label and the text of a registered recipe, or of a file.
 fn find(registry: &Registry, which: Option<&str>) -> Result<(String, String)> {
     let mut recipes = registry.recipes();
-    let shipped = match which {
+    let registered = match which {
         None => Some(recipes.next().context(
             "this program has no recipe of its own, so there is no default: give a RON file",
         )?),
         Some(which) => recipes.find(|recipe| recipe.name == which),
     };
-    if let Some(recipe) = shipped {
+    if let Some(recipe) = registered {
         return Ok((format!("recipe `{}`", recipe.name), recipe.text.to_owned()));
     }
     let which = which.unwrap_or_default();
     let path = PathBuf::from(which);
     if !path.exists() {
         let names: Vec<&str> = registry.recipes().map(|recipe| recipe.name).collect();
-        let nearest = explain::nearest(which, &names);
+        // What recipes of a single agent were called.
+        let renamed = which
+            .strip_suffix("-solo")
+            .map(|team| format!("{team}-single-agent"));
+        let renamed = names
+            .iter()
+            .copied()
+            .find(|name| renamed.as_deref() == Some(name));
+        let nearest = renamed.or_else(|| explain::nearest(which, &names));
         bail!(
             "`{which}` is neither a recipe that ships with this program ({}) nor a file that exists{}",
             names.join(", "),

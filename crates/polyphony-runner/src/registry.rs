@@ -1,4 +1,4 @@
-//! What recipes can name: environments, algorithms, data sets and whole recipes.
+//! The registry: the environments, algorithms, data sets and recipes that a program knows by name.
 //!
 //! Everything that ships with the program is registered in the same way as a user's own types: there is no
 //! closed list. A registered type reads its own settings, and writes them with every key spelled out.
@@ -8,23 +8,23 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{
-    Environment, EnvironmentSettings, TaskSource, check_names, names_directory,
+    Environment, EnvironmentSettings, TaskSource, can_name_directory, check_names,
 };
 use polyphony_marl::AlgorithmSettings;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    choice::{Choice, Shipped},
+    choice::{Choice, RegisteredRecipe},
     explain::WrongChoice,
     settings::read_settings,
 };
 
-/// Everything that recipes of one program can name.
+/// Everything that the recipes of one program can name.
 #[derive(Default)]
 pub struct Registry {
-    environments: Kind<dyn EnvironmentSettings>,
-    algorithms: Kind<dyn AlgorithmSettings>,
-    sources: Kind<dyn TaskSource>,
+    environments: Registrations<dyn EnvironmentSettings>,
+    algorithms: Registrations<dyn AlgorithmSettings>,
+    sources: Registrations<dyn TaskSource>,
     single_agent: Option<SingleAgent>,
     recipes: IndexMap<&'static str, &'static str>,
     /// Descriptions of the names that were registered twice.
@@ -38,7 +38,7 @@ struct SingleAgent {
     wrap: fn(Box<dyn Environment>) -> Box<dyn Environment>,
 }
 
-/// Settings that have been read, and their choice with every key spelled out.
+/// Settings that were read from a choice, and the same choice with every key spelled out.
 #[derive(Debug)]
 pub struct Resolved<T: ?Sized> {
     /// The settings.
@@ -47,15 +47,15 @@ pub struct Resolved<T: ?Sized> {
     pub choice: Choice,
 }
 
-/// How the settings of a registered name are read.
+/// Reads the settings of a registered name.
 type Reader<T> = fn(&Choice) -> Result<Resolved<T>>;
 
-/// The registered things of one kind.
-struct Kind<T: ?Sized> {
+/// Everything registered of one kind, such as all environments.
+struct Registrations<T: ?Sized> {
     readers: IndexMap<&'static str, Reader<T>>,
 }
 
-impl<T: ?Sized> Default for Kind<T> {
+impl<T: ?Sized> Default for Registrations<T> {
     fn default() -> Self {
         Self {
             readers: IndexMap::new(),
@@ -63,7 +63,7 @@ impl<T: ?Sized> Default for Kind<T> {
     }
 }
 
-impl<T: ?Sized> Kind<T> {
+impl<T: ?Sized> Registrations<T> {
     fn names(&self) -> Vec<&'static str> {
         self.readers.keys().copied().collect()
     }
@@ -82,14 +82,14 @@ impl Registry {
         S: EnvironmentSettings + Serialize + DeserializeOwned + 'static,
     {
         let is_wrapper = self.single_agent.is_some_and(|single| single.name == name);
-        let before = self.environments.readers.insert(name, |choice| {
+        let previous = self.environments.readers.insert(name, |choice| {
             let (settings, choice) = read_settings::<S>(choice)?;
             Ok(Resolved {
                 settings: Box::new(settings),
                 choice,
             })
         });
-        self.note(before.is_some() || is_wrapper, "environment", name);
+        self.note_clash(previous.is_some() || is_wrapper, "environment", name);
         self
     }
 
@@ -99,14 +99,14 @@ impl Registry {
     where
         S: AlgorithmSettings + Serialize + DeserializeOwned + 'static,
     {
-        let before = self.algorithms.readers.insert(name, |choice| {
+        let previous = self.algorithms.readers.insert(name, |choice| {
             let (settings, choice) = read_settings::<S>(choice)?;
             Ok(Resolved {
                 settings: Box::new(settings),
                 choice,
             })
         });
-        self.note(before.is_some(), "algorithm", name);
+        self.note_clash(previous.is_some(), "algorithm", name);
         self
     }
 
@@ -116,41 +116,41 @@ impl Registry {
     where
         S: TaskSource + Serialize + DeserializeOwned + 'static,
     {
-        let before = self.sources.readers.insert(name, |choice| {
+        let previous = self.sources.readers.insert(name, |choice| {
             let (settings, choice) = read_settings::<S>(choice)?;
             Ok(Resolved {
                 settings: Box::new(settings),
                 choice,
             })
         });
-        self.note(before.is_some(), "data set", name);
+        self.note_clash(previous.is_some(), "data set", name);
         self
     }
 
-    /// Registers the wrapper that lets one agent do the work of another environment's team, named in
-    /// recipes as in `Solo(Tldr)`.
+    /// Registers the wrapper that lets one agent do the work of another environment's team. A recipe names
+    /// both, as in `SingleAgent(Tldr)`.
     #[must_use]
     pub fn single_agent(
         mut self,
         name: &'static str,
         wrap: fn(Box<dyn Environment>) -> Box<dyn Environment>,
     ) -> Self {
-        let taken = self.environments.readers.contains_key(name);
-        let before = self.single_agent.replace(SingleAgent { name, wrap });
-        self.note(taken || before.is_some(), "environment", name);
+        let is_taken = self.environments.readers.contains_key(name);
+        let previous = self.single_agent.replace(SingleAgent { name, wrap });
+        self.note_clash(is_taken || previous.is_some(), "environment", name);
         self
     }
 
     /// Registers a recipe by name. The first one is the default.
     #[must_use]
     pub fn recipe(mut self, name: &'static str, text: &'static str) -> Self {
-        let before = self.recipes.insert(name, text);
-        self.note(before.is_some(), "recipe", name);
+        let previous = self.recipes.insert(name, text);
+        self.note_clash(previous.is_some(), "recipe", name);
         self
     }
 
-    fn note(&mut self, clashes: bool, what: &str, name: &str) {
-        if clashes {
+    fn note_clash(&mut self, is_clash: bool, what: &str, name: &str) {
+        if is_clash {
             self.clashes.push(format!("the {what} `{name}`"));
         }
     }
@@ -158,20 +158,21 @@ impl Registry {
     /// Checks that no name was registered twice.
     ///
     /// # Errors
-    /// Lists the names that were.
+    /// Lists the names that were registered twice.
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.clashes.is_empty(),
-            "this program registers {} twice: give one of the two another name",
+            "this program registers {} twice: give one registration of each another name",
             self.clashes.join(" and ")
         );
         Ok(())
     }
 
     /// The recipes in the order in which they were registered.
-    pub fn recipes(&self) -> impl ExactSizeIterator<Item = Shipped> {
-        let shipped = |(&name, &text): (&&'static str, &&'static str)| Shipped { name, text };
-        self.recipes.iter().map(shipped)
+    pub fn recipes(&self) -> impl ExactSizeIterator<Item = RegisteredRecipe> {
+        let recipe =
+            |(&name, &text): (&&'static str, &&'static str)| RegisteredRecipe { name, text };
+        self.recipes.iter().map(recipe)
     }
 
     /// The names of all environments, without wrappers.
@@ -179,13 +180,13 @@ impl Registry {
         self.environments.names()
     }
 
-    /// The name of the wrapper that lets one agent do a team's work, if there is one.
+    /// The name of the wrapper that lets one agent do a team's work, if one is registered.
     pub fn single_agent_name(&self) -> Option<&'static str> {
         self.single_agent.map(|single| single.name)
     }
 
-    /// Wraps an environment so that one agent does the work of its team; also returns the choice that
-    /// names the result.
+    /// Wraps an environment so that one agent does the work of its team. Also returns the choice of the
+    /// result, such as `SingleAgent(Tldr)`.
     ///
     /// # Errors
     /// If no wrapper is registered.
@@ -202,8 +203,8 @@ impl Registry {
         Ok((choice, (single.wrap)(environment)))
     }
 
-    /// The team's environment that a choice wraps for a single agent, if it is a wrapper.
-    pub fn team_of(&self, choice: &Choice) -> Option<Choice> {
+    /// The team's environment inside a choice such as `SingleAgent(Tldr)`; `None` for other choices.
+    pub fn inner_environment(&self, choice: &Choice) -> Option<Choice> {
         let single = self.single_agent?;
         let inner = choice.settings().strip_prefix('(')?.strip_suffix(')')?;
         (choice.name() == single.name)
@@ -211,16 +212,17 @@ impl Registry {
             .flatten()
     }
 
-    /// A short name for directories and reports: `number-plate` for `NumberPlate`, `tldr-solo` for
-    /// `Solo(Tldr)`, or what the settings give as their [label](EnvironmentSettings::label).
+    /// A short name for directories and reports: the [label](EnvironmentSettings::label) of the settings, or
+    /// the environment's name, as `number-plate` for `NumberPlate`, and `tldr-single-agent` for
+    /// `SingleAgent(Tldr)`.
     pub fn label(&self, environment: &Choice) -> String {
-        if let Some(team) = self.team_of(environment) {
+        if let Some(team) = self.inner_environment(environment) {
             return format!("{}-{}", self.label(&team), kebab(environment.name()));
         }
         let resolved = self.plain_environment(environment).ok();
         resolved
             .and_then(|resolved| resolved.settings.label())
-            .filter(|label| names_directory(label))
+            .filter(|label| can_name_directory(label))
             .unwrap_or_else(|| kebab(environment.name()))
     }
 
@@ -229,7 +231,7 @@ impl Registry {
     /// # Errors
     /// If the name is not registered, or the settings cannot be read.
     pub fn resolve_environment(&self, choice: &Choice) -> Result<Choice> {
-        match (self.single_agent, self.team_of(choice)) {
+        match (self.single_agent, self.inner_environment(choice)) {
             (Some(single), None) if choice.name() == single.name => bail!(
                 "`{choice}` names no environment to wrap: write it inside, as in {}({})",
                 single.name,
@@ -237,7 +239,7 @@ impl Registry {
             ),
             (_, Some(team)) => {
                 ensure!(
-                    self.team_of(&team).is_none(),
+                    self.inner_environment(&team).is_none(),
                     "`environment` is a {0} of a {0}, but must be a {0} of a team's environment",
                     choice.name()
                 );
@@ -248,37 +250,37 @@ impl Registry {
         }
     }
 
-    /// The choice that a command line names, where capitals do not matter: `number-plate` for
+    /// The choice that a command line names. Case and hyphens do not matter: `number-plate` finds
     /// `NumberPlate`.
     ///
     /// # Errors
-    /// If no environment has such a name.
+    /// If no environment has that name.
     pub fn find_environment(&self, text: &str) -> Result<Choice> {
-        let plain = |name: &str| name.replace(['-', '_'], "").to_lowercase();
-        let names = self.environment_names();
-        let found = names.into_iter().find(|name| plain(name) == plain(text));
-        match found {
+        let normalize = |name: &str| name.replace(['-', '_'], "").to_lowercase();
+        let mut names = self.environment_names().into_iter();
+        match names.find(|name| normalize(name) == normalize(text)) {
             Some(name) => Ok(Choice::new(name)),
             None => self.resolve_environment(&Choice::from_ron(text)?),
         }
     }
 
-    /// The environment itself, ready to play.
+    /// Builds the environment that a choice describes.
     ///
     /// # Errors
     /// If it is not registered or cannot be built; the message says what would help.
     pub fn build_environment(&self, choice: &Choice) -> Result<Box<dyn Environment>> {
-        if let (Some(single), Some(team)) = (self.single_agent, self.team_of(choice)) {
+        if let (Some(single), Some(team)) = (self.single_agent, self.inner_environment(choice)) {
             return Ok((single.wrap)(self.build_environment(&team)?));
         }
-        let built = self.plain_environment(choice)?.settings.build();
+        let outcome = self.plain_environment(choice)?.settings.build();
         let context = || format!("building the environment `{}`", choice.name());
-        let environment = built.with_context(context)?;
+        let environment = outcome.with_context(context)?;
         check_names(environment.as_ref()).with_context(context)?;
         Ok(environment)
     }
 
-    /// The keys of an environment's operational settings; those of its team if a single agent does the work.
+    /// The keys of an environment that do not affect results, such as a number of workers. For
+    /// `SingleAgent(…)`, those of the environment inside.
     ///
     /// # Errors
     /// If it is not registered, or its settings cannot be read.
@@ -286,7 +288,7 @@ impl Registry {
         &self,
         choice: &Choice,
     ) -> Result<&'static [&'static str]> {
-        let team = self.team_of(choice);
+        let team = self.inner_environment(choice);
         let resolved = self.plain_environment(team.as_ref().unwrap_or(choice))?;
         Ok(resolved.settings.operational_keys())
     }
@@ -303,18 +305,18 @@ impl Registry {
         )
     }
 
-    /// The settings of an algorithm; of the first registered one if none is named.
+    /// The settings of an algorithm; those of the first registered one if the choice has no name.
     ///
     /// # Errors
     /// If it is not registered, or its settings cannot be read.
     pub fn read_algorithm(&self, choice: &Choice) -> Result<Resolved<dyn AlgorithmSettings>> {
-        let first = || {
+        let first_registered = || {
             self.algorithms
                 .names()
                 .first()
                 .map(|name| Choice::new(*name))
         };
-        let default = choice.name().is_empty().then(first).flatten();
+        let default = choice.name().is_empty().then(first_registered).flatten();
         let choice = default.as_ref().unwrap_or(choice);
         let reader = self.algorithms.readers.get(choice.name());
         let known = || self.algorithms.names();
@@ -349,15 +351,15 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// `NumberPlate` as `number-plate`.
+/// A name such as `NumberPlate` in kebab case: `number-plate`.
 fn kebab(name: &str) -> String {
     let mut text = String::new();
-    let mut after_small = false;
+    let mut after_lowercase = false;
     for character in name.chars() {
-        if character.is_uppercase() && after_small {
+        if character.is_uppercase() && after_lowercase {
             text.push('-');
         }
-        after_small = !character.is_uppercase();
+        after_lowercase = !character.is_uppercase();
         text.extend(character.to_lowercase());
     }
     text.replace('_', "-")
@@ -394,11 +396,11 @@ mod tests {
         );
         let again = registry().resolve_environment(&resolved).unwrap();
         assert_eq!(again, resolved);
-        let solo = registry()
-            .resolve_environment(&choice("Solo(SameLength(weight: 2.0))"))
+        let wrapped = registry()
+            .resolve_environment(&choice("SingleAgent(SameLength(weight: 2.0))"))
             .unwrap();
-        assert!(solo.settings().contains("weight: 2.0"), "{solo}");
-        assert!(registry().build_environment(&solo).is_ok());
+        assert!(wrapped.settings().contains("weight: 2.0"), "{wrapped}");
+        assert!(registry().build_environment(&wrapped).is_ok());
     }
 
     #[test]
@@ -406,17 +408,20 @@ mod tests {
         refused(
             "SameLenght",
             "this program has no environment `SameLenght`; did you mean `SameLength`? Known here: \
-             SameLength, Solo",
+             SameLength, SingleAgent",
         );
-        // The type itself would let it pass.
+        // The type itself would accept this key.
         refused(
             "SameLength(wieght: 2.0)",
             "there is no key `wieght` in SameLength; did you mean `weight`?",
         );
         refused("SameLength(weight: \"2\")", "expected a number");
-        refused("Solo", "names no environment to wrap");
-        refused("Solo(Solo(SameLength))", "is a Solo of a Solo");
-        refused("Solo(Nothing)", "no environment `Nothing`");
+        refused("SingleAgent", "names no environment to wrap");
+        refused(
+            "SingleAgent(SingleAgent(SameLength))",
+            "is a SingleAgent of a SingleAgent",
+        );
+        refused("SingleAgent(Nothing)", "no environment `Nothing`");
         let error = registry().build_environment(&choice("SameLength(weight: 0.0)"));
         let message = format!("{:#}", error.err().unwrap());
         assert_eq!(
@@ -444,14 +449,17 @@ mod tests {
             }
         }
         let registry = registry().environment::<Named>("Named");
-        for text in ["Named(role: \"/data/x\")", "Solo(Named(role: \"/data/x\"))"] {
+        for text in [
+            "Named(role: \"/data/x\")",
+            "SingleAgent(Named(role: \"/data/x\"))",
+        ] {
             let outcome = registry.build_environment(&choice(text));
             let message = format!("{:#}", outcome.err().unwrap());
             let expected = "building the environment `Named`: it has a role \"/data/x\", but";
             assert!(message.starts_with(expected), "{message}");
         }
-        let fine = registry.build_environment(&choice("Named(role: \"writer\")"));
-        assert!(fine.is_ok());
+        let outcome = registry.build_environment(&choice("Named(role: \"writer\")"));
+        assert!(outcome.is_ok());
     }
 
     #[test]
@@ -459,21 +467,21 @@ mod tests {
         assert!(registry().check().is_ok());
         let twice = registry()
             .environment::<SameLength>("SameLength")
-            .environment::<SameLength>("Solo")
+            .environment::<SameLength>("SingleAgent")
             .recipe("same-length", "()");
         let message = twice.check().unwrap_err().to_string();
         assert_eq!(
             message,
-            "this program registers the environment `SameLength` and the environment `Solo` and the \
-             recipe `same-length` twice: give one of the two another name"
+            "this program registers the environment `SameLength` and the environment `SingleAgent` and the \
+             recipe `same-length` twice: give one registration of each another name"
         );
     }
 
     #[test]
-    fn directories_are_called_after_the_environment() {
+    fn directories_are_named_after_the_environment() {
         for (text, label) in [
             ("SameLength", "same-length"),
-            ("Solo(SameLength)", "same-length-solo"),
+            ("SingleAgent(SameLength)", "same-length-single-agent"),
             ("TLDR", "tldr"),
         ] {
             assert_eq!(registry().label(&choice(text)), label);
@@ -500,8 +508,8 @@ mod tests {
         for (text, label) in [
             ("Labelled(label: \"number_plate\")", "number_plate"),
             (
-                "Solo(Labelled(label: \"number_plate\"))",
-                "number_plate-solo",
+                "SingleAgent(Labelled(label: \"number_plate\"))",
+                "number_plate-single-agent",
             ),
             ("Labelled(label: \"a/b\")", "labelled"),
             ("Labelled(label: \"..\")", "labelled"),
@@ -514,13 +522,13 @@ mod tests {
 
     #[test]
     fn an_environment_is_found_without_its_capitals() {
-        let found = |text| {
+        let find = |text| {
             registry()
                 .find_environment(text)
                 .map(|choice| choice.to_string())
         };
-        assert_eq!(found("samelength").unwrap(), "SameLength");
-        assert_eq!(found("same-length").unwrap(), "SameLength");
-        assert!(found("chess").is_err());
+        assert_eq!(find("samelength").unwrap(), "SameLength");
+        assert_eq!(find("same-length").unwrap(), "SameLength");
+        assert!(find("chess").is_err());
     }
 }

@@ -1,9 +1,9 @@
-//! Continuing a run that was stopped: where it stands, and what may be changed.
+//! Resumes a run that was stopped: finds its checkpoint, and checks what may be changed.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_report::{Lengths, RunDirectory, check_training_run};
+use polyphony_report::{FileLengths, RunDirectory, check_training_run};
 
 use crate::{
     changeable::Changeable,
@@ -18,17 +18,17 @@ use crate::{
     train::{Session, Trained, Unfinished},
 };
 
-/// Continues a run that was stopped as if it had not been. `overrides` of the form `path=value` may change
-/// what leaves the steps that are done as they are: `steps`, `checkpoints`, tolerances, and how the
-/// environment runs on the machine.
+/// Resumes a run that was stopped, as if it had never stopped. `overrides` of the form `path=value` may
+/// change only settings that do not affect the steps that are done: `steps`, `checkpoints`, tolerances, and
+/// how the environment runs on the machine.
 ///
 /// # Errors
-/// As [`train`](crate::train()), and if the run is complete, its checkpoint cannot be used, its records
-/// have changed since, or an override would change what it has done.
+/// As [`train`](crate::train()), and if the run is complete, its checkpoint cannot be used, its records have
+/// changed since the checkpoint, or an override would contradict the steps that are done.
 pub fn resume(
     registry: &Registry,
     path: &Path,
-    from: &checkpoint::From,
+    from: &checkpoint::ResumeFrom,
     overrides: &[String],
     stop: &Stop,
     observer: &mut dyn Observer,
@@ -41,14 +41,14 @@ pub fn resume(
     let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
     recipe.validate_for_training(algorithm.as_ref())?;
     check_training_run(path).context("there is nothing to resume")?;
-    let found = find_checkpoint(path, from, &recipe)?;
-    // Everything that the run has left is checked before models are read and anything is changed.
-    let checkpoint = match &found.checkpoint {
+    let start = find_checkpoint(path, from, &recipe)?;
+    // All files of the run are checked before models are read and anything is changed.
+    let checkpoint = match &start.checkpoint {
         None => None,
         Some(checkpoint) => Some(Checkpoint::open(path, checkpoint, &recipe, &changeable)?),
     };
     let mut run = match &checkpoint {
-        None => RunDirectory::open(path, Lengths::default())?,
+        None => RunDirectory::open(path, FileLengths::default())?,
         Some(checkpoint) => checkpoint.open_records()?,
     };
     let prepared = Prepared::for_training(registry, &recipe, algorithm, observer)?;
@@ -61,34 +61,38 @@ pub fn resume(
             checkpoint.position().clone()
         }
     };
-    // In this order, a run that is killed here still resumes from its newest checkpoint.
-    checkpoint::go_back_to(path, position.steps, &recipe)?;
-    run.cut(position.lengths)?;
+    // In this order, a run that is killed here can still be resumed from its newest checkpoint.
+    checkpoint::rewind_to(path, position.steps, &recipe)?;
+    run.truncate(position.lengths)?;
     run.save_recipe(&recipe.to_ron())?;
     run.save_info(&info)?;
-    session.describe_environment(&run)?;
-    warn_of_changes(&recipe, planned, &position, found.evaluated);
+    session.save_environment(&run)?;
+    warn_of_changes(&recipe, planned, &position, start.last_evaluated_step);
     log::info!(
         "resuming {} after step {}; later records are made again",
         path.display(),
         position.steps
     );
     session
-        .play(&mut run, position, stop, observer)
+        .run_to_end(&mut run, position, stop, observer)
         .with_context(|| Unfinished::of(&run))
 }
 
 /// Where a run is resumed, and the step of its last evaluation.
-struct Found {
+struct StartingPoint {
     checkpoint: Option<PathBuf>,
-    evaluated: Option<usize>,
+    last_evaluated_step: Option<usize>,
 }
 
-fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Result<Found> {
+fn find_checkpoint(
+    path: &Path,
+    from: &checkpoint::ResumeFrom,
+    recipe: &Recipe,
+) -> Result<StartingPoint> {
     let checkpoint = checkpoint::find(path, from)?;
     ensure!(
         checkpoint.is_some()
-            || *from == checkpoint::From::Start
+            || *from == checkpoint::ResumeFrom::Start
             || polyphony_report::trained_steps(path)?.is_none_or(|steps| steps == 0),
         "{} has agents, but no checkpoint to resume from: `--from start` trains again from the start and \
          replaces them",
@@ -101,27 +105,33 @@ fn find_checkpoint(path: &Path, from: &checkpoint::From, recipe: &Recipe) -> Res
          number to continue, or go back with --from",
         path.display()
     );
-    // A line that was being written when the run was killed is cut off later.
-    let evaluated = polyphony_report::evaluations(path)
+    // Unreadable records are no error here: a line that was half written when the run was killed is cut off
+    // later.
+    let last_evaluated_step = polyphony_report::evaluations(path)
         .unwrap_or_default()
         .into_iter()
         .rev()
-        .find_map(|last| last.step);
+        .find_map(|evaluation| evaluation.step);
     ensure!(
-        done < recipe.steps || evaluated != Some(done),
+        done < recipe.steps || last_evaluated_step != Some(done),
         "the run in {} is complete: {done} steps are done. --steps counts the steps of the whole run: give \
          a larger number to continue",
         path.display()
     );
-    Ok(Found {
+    Ok(StartingPoint {
         checkpoint,
-        evaluated,
+        last_evaluated_step,
     })
 }
 
-/// Warns of what another number of steps changes in a run that was planned for `planned` steps.
-fn warn_of_changes(recipe: &Recipe, planned: usize, position: &Position, evaluated: Option<usize>) {
-    if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::Schedule::Constant {
+/// Warns about the side effects of another number of steps in a run that was planned for `planned` steps.
+fn warn_of_changes(
+    recipe: &Recipe,
+    planned: usize,
+    position: &Position,
+    last_evaluated_step: Option<usize>,
+) {
+    if recipe.steps != planned && recipe.updates.schedule != polyphony_marl::LrSchedule::Constant {
         log::warn!(
             "--steps changes the schedule of the learning rate: until here it was planned for {planned} steps, \
              from here on for {}. A run that is planned for {0} steps from the start learns differently, \
@@ -129,8 +139,8 @@ fn warn_of_changes(recipe: &Recipe, planned: usize, position: &Position, evaluat
             recipe.steps
         );
     }
-    let dropped = position.steps > 0 && evaluated == Some(position.steps);
-    if dropped && !recipe.evaluation.is_due(position.steps) {
+    let is_repeated = position.steps > 0 && last_evaluated_step == Some(position.steps);
+    if is_repeated && !recipe.evaluation.is_due(position.steps) {
         log::warn!(
             "the evaluation after step {} is dropped: it was the last one, and a run of {} steps has none \
              there",

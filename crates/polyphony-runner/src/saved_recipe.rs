@@ -1,4 +1,4 @@
-//! The recipe of a run on disk.
+//! Reads the recipe of a run on disk.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::{recipe::Recipe, registry::Registry};
 /// The recipe of a run, with overrides of the form `path=value`.
 ///
 /// # Errors
-/// If the path is not a run's directory, or this program has not registered something that the recipe names;
-/// the message names the program that made the run.
+/// If the path is not a run's directory, or this program has not registered something that the recipe names.
+/// The message then names the program that made the run.
 pub fn run_recipe(registry: &Registry, run: &Path, overrides: &[String]) -> Result<Recipe> {
     let text = recipe_text(run)?;
     let label = format!("the recipe of {}", run.display());
@@ -28,8 +28,8 @@ pub fn run_recipe(registry: &Registry, run: &Path, overrides: &[String]) -> Resu
     })
 }
 
-/// The training steps that the models of a recipe have had: none, unless they are agents that a run has
-/// saved; `None` then, since their steps are not known.
+/// The training steps that the models of a recipe have had: 0, or `None` (not known) if one of them is an
+/// agent that a run has saved.
 pub fn steps_of_models(recipe: &Recipe) -> Option<usize> {
     let is_agent = |model: &&str| is_agent_of_run(Path::new(model));
     (!recipe.team.names().iter().any(is_agent)).then_some(0)

@@ -1,9 +1,9 @@
-//! Settings of registered types, from the RON text of a recipe and back.
+//! Reads the settings of registered types from the RON text of a recipe, and writes them back.
 
 use std::fmt;
 
 use anyhow::Result;
-use polyphony_report::{fields, reader};
+use polyphony_report::{fields, ron_options};
 use ron::error::{Error as Code, SpannedError};
 use serde::{
     Deserializer, Serialize,
@@ -12,30 +12,29 @@ use serde::{
 
 use crate::{choice::Choice, explain::WrongChoice};
 
-/// Reads the settings of a choice; also returns the choice with every key of them spelled out.
+/// Reads the settings of a choice. Also returns the choice with every key of its settings spelled out.
 ///
 /// # Errors
-/// Names the key and the nearest one that is known, even where the type itself would accept an unknown
-/// key.
+/// Names a key that is not known and the nearest one that is, even if the type itself would accept any key.
 pub(crate) fn read_settings<S: Serialize + DeserializeOwned>(
     choice: &Choice,
 ) -> Result<(S, Choice)> {
     let (name, given) = (choice.name(), choice.settings());
-    let settings: S = reader()
+    let settings: S = ron_options()
         .from_str(given)
         .map_err(|error| WrongChoice::settings(name, &error, given))?;
     let layout = ron::ser::PrettyConfig::new().struct_names(false);
     let text = ron::ser::to_string_pretty(&settings, layout)?;
-    if let Some(known) = fields(&text) {
-        let known: Vec<&str> = known.iter().map(|(key, _)| key.as_str()).collect();
+    if let Some(fields) = fields(&text) {
+        let known: Vec<&str> = fields.iter().map(|(key, _)| key.as_str()).collect();
         check_keys(name, given, &known)?;
     }
     Ok((settings, Choice::with_settings(name, text)))
 }
 
-/// Refuses settings with a key that is not `known`. Settings without keys have none.
+/// Refuses settings with a key that is not `known`. Settings that are not a struct have no keys to check.
 fn check_keys(name: &str, given: &str, known: &[&str]) -> Result<(), WrongChoice> {
-    match reader().from_str_seed(given, Keys(known)) {
+    match ron_options().from_str_seed(given, Keys(known)) {
         Err(SpannedError {
             code: Code::NoSuchStructField { found, .. },
             span,
@@ -44,7 +43,7 @@ fn check_keys(name: &str, given: &str, known: &[&str]) -> Result<(), WrongChoice
     }
 }
 
-/// Reads the keys of a struct, up to the first that is not among these.
+/// Reads the keys of a struct, up to the first one that is not known.
 struct Keys<'a>(&'a [&'a str]);
 
 impl<'de> DeserializeSeed<'de> for Keys<'_> {
@@ -78,7 +77,7 @@ mod tests {
     use crate::{Recipe, fixture};
 
     #[test]
-    fn a_key_that_its_type_would_accept_is_found_where_it_is() {
+    fn an_unknown_key_is_reported_with_its_line_and_column() {
         let wrong = "SameLength(/* wieght */ labels: [\"wieght\"], wieght: 2)";
         let text = fixture::TEXT.replace("SameLength()", wrong);
         let message = Recipe::from_ron(&fixture::registry(), &text)

@@ -1,17 +1,17 @@
-//! How a run is asked to stop in an orderly way.
+//! The token that asks a run to stop in an orderly way.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-/// Asks for an orderly end: the current step or batch is finished, a checkpoint is written, and the agents
-/// are saved. Clones stop the same run.
+/// Asks a run for an orderly end: it finishes the current step or batch, writes a checkpoint, and saves the
+/// agents. Clones stop the same run.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// A token that has not been used.
+    /// A token that does not ask to stop yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,4 +1,4 @@
-//! From a recipe's models to agents that can learn.
+//! Loads a recipe's models and makes them a team of agents that can learn.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role, SHARED};
-use polyphony_marl::{Agent, Language, RolloutWeights};
+use polyphony_marl::{Agent, RolloutWeights, TextCodec};
 use polyphony_model::{Assets, LanguageModel, ModelFiles, check_bf16};
 use polyphony_report::{remove_unfinished, save_trained_steps, unfinished};
 
@@ -18,13 +18,13 @@ use crate::{
     memory::Member,
     models::resolve_model,
     observer::Observer,
-    recipe::{self, Recipe},
+    recipe::{Recipe, TeamModels},
 };
 
 /// The folder of a run's saved agents.
 pub(crate) const AGENTS: &str = "agents";
 
-/// The agents of a run, and the files that are saved with the weights of each.
+/// The agents of a run, and the files that are saved beside the weights of each agent.
 #[derive(Debug)]
 pub(crate) struct Team {
     /// One agent per role, or one for all roles.
@@ -35,25 +35,25 @@ pub(crate) struct Team {
 /// The models of a team, opened but not loaded.
 #[derive(Debug)]
 pub(crate) struct Models {
-    /// One per model and device.
-    starts: Vec<Start>,
+    /// One for each pair of model and device.
+    base_models: Vec<BaseModel>,
     /// One agent per role, or one for all roles.
-    agents: Vec<NamedStart>,
+    agents: Vec<NamedAgent>,
 }
 
-/// A model on a device, from which one or several agents start.
+/// A model on a device from which one or more agents start.
 #[derive(Debug)]
-struct Start {
+struct BaseModel {
     path: PathBuf,
     device: DeviceChoice,
     files: ModelFiles,
 }
 
 #[derive(Debug)]
-struct NamedStart {
+struct NamedAgent {
     name: String,
-    /// Its index among the starts.
-    start: usize,
+    /// The index of its base model.
+    base: usize,
 }
 
 impl Models {
@@ -68,8 +68,8 @@ impl Models {
     ) -> Result<Self> {
         let roles = environment.roles();
         let models = recipe.team.models(roles.len());
-        // Wrong names are refused before anything is downloaded. Devices are checked only here, since the run
-        // of another machine's device can still be read.
+        // Wrong names are refused before anything is downloaded. Devices are checked only here, so that a run
+        // made on another machine can be read without its devices.
         for device in recipe.devices.of_team(roles.len()) {
             device
                 .check_built()
@@ -77,46 +77,48 @@ impl Models {
         }
         models
             .iter()
-            .try_for_each(|model| polyphony_hub::check(model))?;
+            .try_for_each(|model| polyphony_hub::check_model_name(model))?;
         let mut opened = Self {
-            starts: Vec::new(),
+            base_models: Vec::new(),
             agents: Vec::new(),
         };
-        let places = models.into_iter().zip(recipe.devices.of_team(roles.len()));
-        for (name, (model, device)) in agent_names(&recipe.team, roles).into_iter().zip(places) {
+        let models = models.into_iter().zip(recipe.devices.of_team(roles.len()));
+        for (name, (model, device)) in agent_names(&recipe.team, roles).into_iter().zip(models) {
             let path = resolve_model(model, observer)?;
-            let same = |start: &Start| start.path == path && start.device == device;
-            let start = match opened.starts.iter().position(same) {
-                Some(start) => start,
+            let is_same = |base: &BaseModel| base.path == path && base.device == device;
+            let base = match opened.base_models.iter().position(is_same) {
+                Some(index) => index,
                 None => {
                     let files = ModelFiles::open(&path)?;
-                    opened.starts.push(Start {
+                    opened.base_models.push(BaseModel {
                         path,
                         device,
                         files,
                     });
-                    opened.starts.len() - 1
+                    opened.base_models.len() - 1
                 }
             };
-            opened.agents.push(NamedStart { name, start });
+            opened.agents.push(NamedAgent { name, base });
         }
         Ok(opened)
     }
 
-    /// The team for the estimate of memory, before prompts are known.
+    /// The agents as the memory estimate needs them, before prompts are known.
     pub(crate) fn members(&self, roles: usize) -> Vec<Member> {
-        let member = |(index, agent): (usize, &NamedStart)| {
-            let start = &self.starts[agent.start];
-            let before = &self.agents[..index];
+        let member = |(index, agent): (usize, &NamedAgent)| {
+            let base = &self.base_models[agent.base];
+            let earlier_agents = &self.agents[..index];
             Member {
                 name: agent.name.clone(),
-                config: start.files.config.clone(),
-                device: start.device,
+                config: base.files.config.clone(),
+                device: base.device,
                 roles: match self.agents.len() {
                     1 => 0..roles,
                     _ => index..index + 1,
                 },
-                shares_start: before.iter().any(|other| other.start == agent.start),
+                shares_start: earlier_agents
+                    .iter()
+                    .any(|earlier| earlier.base == agent.base),
                 prompt: None,
             }
         };
@@ -130,106 +132,106 @@ impl Models {
     /// tokenizer.
     pub(crate) fn load(self, recipe: &Recipe) -> Result<Team> {
         let lora = recipe.fine_tuning.lora();
-        let mut starts = Vec::new();
-        for start in self.starts {
-            let device = start.device.open()?;
+        let mut base_models = Vec::new();
+        for base in self.base_models {
+            let device = base.device.open()?;
             if recipe.rollout_weights == RolloutWeights::Bf16 {
                 check_bf16(&device).context("checking `rollout_weights`")?;
             }
-            let path = start.path;
-            let mut loaded = Loaded::read(start.files, &device)
+            let path = base.path;
+            let mut loaded = LoadedModel::read(base.files, &device)
                 .with_context(|| format!("loading the model {}", path.display()))?;
             match (&lora, peft_warning(&path)) {
-                // Once for all agents that start from the model, so that they share the result.
+                // Merged once for all agents that start from the model, so that they share the result.
                 (None, _) => loaded.model = loaded.model.merged(),
                 (Some(_), Some(warning)) => log::warn!("{warning}"),
                 (Some(_), None) => {}
             }
-            starts.push((path, loaded));
+            base_models.push((path, loaded));
         }
         let mut team = Team {
             agents: Vec::new(),
             assets: Vec::new(),
         };
         for (index, agent) in self.agents.into_iter().enumerate() {
-            let NamedStart { name, start } = agent;
-            let (path, start) = &starts[start];
-            let model = start.model.clone();
+            let NamedAgent { name, base } = agent;
+            let (path, base) = &base_models[base];
+            let model = base.model.clone();
             let model = match &lora {
                 Some(lora) => model
                     .with_lora(lora, recipe.seed, index as u32)
                     .with_context(|| {
                         format!(
-                            "adding adapters to {} for agent `{name}` (`models merge` makes a whole model of \
-                             adapters)",
+                            "adding adapters to {} for agent `{name}` (`models merge` merges adapters into a \
+                             whole model)",
                             path.display()
                         )
                     })?,
                 None => model,
             };
-            let agent = Agent::new(name, model, Arc::clone(&start.language));
+            let agent = Agent::new(name, model, Arc::clone(&base.codec));
             team.agents.push(agent);
-            team.assets.push(Arc::clone(&start.assets));
+            team.assets.push(Arc::clone(&base.assets));
         }
         Ok(team)
     }
 }
 
-/// A warning if PEFT cannot open the model at this path, on which adapters are trained.
+/// A warning if adapters are trained on a model that PEFT cannot open.
 fn peft_warning(path: &Path) -> Option<String> {
     let extension = path.extension()?;
     extension.eq_ignore_ascii_case("gguf").then(|| {
         format!(
             "the adapters will refer to {}, a GGUF file, which polyphony opens but PEFT does not; \
-             `models merge` makes whole models of them, which transformers opens",
+             `models merge` merges them into whole models, which transformers opens",
             path.display()
         )
     })
 }
 
-/// What agents with the same start share.
-struct Loaded {
+/// Everything that agents with the same base model share.
+struct LoadedModel {
     model: LanguageModel,
-    language: Arc<Language>,
+    codec: Arc<TextCodec>,
     assets: Arc<Assets>,
 }
 
-impl Loaded {
+impl LoadedModel {
     fn read(files: ModelFiles, device: &Device) -> Result<Self> {
         let model = LanguageModel::load(&files, device)?;
         let tokenizer = files.tokenizer.context(
             "it has no tokenizer, which an agent needs to read and write text: put the \
              tokenizer.json of the model into the same directory",
         )?;
-        let language = Language {
+        let codec = TextCodec {
             tokenizer,
             template: files.template,
             stop_tokens: files.stop_tokens,
         };
         Ok(Self {
             model,
-            language: Arc::new(language),
+            codec: Arc::new(codec),
             assets: Arc::new(files.assets),
         })
     }
 }
 
-/// Saves every agent below `run` as a Hugging Face directory, which replaces an earlier one, and the number
-/// of training steps that they have had, if it is known. Returns the directories.
+/// Saves every agent below `run` as a Hugging Face directory, replacing an earlier one, and the number of
+/// training steps that the agents have had, if it is known. Returns the directories.
 ///
 /// # Errors
 /// If the disk is full or gone.
 pub(crate) fn save_agents(run: &Path, team: &Team, steps: Option<usize>) -> Result<Vec<PathBuf>> {
     let folder = run.join(AGENTS);
     remove_unfinished(&folder)?;
-    // It is not known while some agents are old and some are new.
+    // The number is removed first: it would be wrong while some agents are old and some are new.
     save_trained_steps(run, None)?;
     let agents = team.agents.iter().zip(&team.assets);
-    let saved = agents
+    let paths = agents
         .map(|(agent, assets)| save_agent(&folder, agent, assets))
         .collect::<Result<_>>()?;
     save_trained_steps(run, steps)?;
-    Ok(saved)
+    Ok(paths)
 }
 
 fn save_agent(folder: &Path, agent: &Agent, assets: &Assets) -> Result<PathBuf> {
@@ -246,11 +248,11 @@ fn save_agent(folder: &Path, agent: &Agent, assets: &Assets) -> Result<PathBuf> 
     Ok(path)
 }
 
-/// The names of a team's agents: the roles, or one name for the agent that plays all of them.
-pub(crate) fn agent_names(team: &recipe::Team, roles: &[Role]) -> Vec<String> {
+/// The names of a team's agents: the names of the roles, or one name for an agent that plays all of them.
+pub(crate) fn agent_names(team: &TeamModels, roles: &[Role]) -> Vec<String> {
     match team {
-        recipe::Team::Shared(_) => vec![SHARED.to_owned()],
-        recipe::Team::Copies(_) | recipe::Team::Each(_) => {
+        TeamModels::Shared(_) => vec![SHARED.to_owned()],
+        TeamModels::Copies(_) | TeamModels::Each(_) => {
             roles.iter().map(|role| role.name.clone()).collect()
         }
     }
@@ -263,14 +265,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_killed_process_was_saving_is_removed() {
+    fn an_unfinished_directory_of_a_killed_process_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../polyphony-model/fixtures");
         let files = ModelFiles::open(&fixtures.join("tiny-llama")).unwrap();
         let entries = || fs::read_dir(folder.path()).unwrap().count();
         let (path, specs) = (folder.path().join("writer"), files.weights.specs());
         let outcome = save(&path, &files.assets, &specs, |_| {
-            // A process that is killed now leaves what it has written.
+            // A process that is killed now leaves the files that it has written.
             assert_eq!(entries(), 1);
             remove_unfinished(folder.path()).unwrap();
             assert_eq!(entries(), 0);

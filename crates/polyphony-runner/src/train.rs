@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
 use polyphony_marl::{Algorithm, Progress, Protocol, Rollout, Step, TrainingConfig, train_step};
-use polyphony_report::{Evaluation, RunDirectory, check_free};
+use polyphony_report::{EvaluationRecord, RunDirectory, check_free};
 
 use crate::{
     checkpoint::{self, Checkpoint, Position},
@@ -18,8 +18,8 @@ use crate::{
     prepare::Prepared,
     recipe::Recipe,
     registry::Registry,
-    schedule::Schedule,
     stop::Stop,
+    task_sampler::TaskSampler,
     team::{AGENTS, save_agents},
 };
 
@@ -28,22 +28,22 @@ use crate::{
 pub struct Trained {
     /// The run's directory.
     pub run: PathBuf,
-    /// The steps that are done.
+    /// The number of steps that are done.
     pub steps: usize,
-    /// The recipe that it followed.
+    /// The recipe of the run.
     pub recipe: Recipe,
     /// The names of the environment's roles.
     pub roles: Vec<String>,
-    /// The held-out tasks before training, unless it was stopped.
-    pub before: Option<Evaluation>,
-    /// The held-out tasks after the last step, unless it was stopped.
-    pub after: Option<Evaluation>,
+    /// The evaluation before training; `None` if a stop was requested before this evaluation was complete.
+    pub before: Option<EvaluationRecord>,
+    /// The evaluation after the last step; `None` if a stop was requested before this evaluation was complete.
+    pub after: Option<EvaluationRecord>,
     /// Where each agent was saved.
     pub agents: Vec<PathBuf>,
 }
 
-/// A run that had begun did not finish. It is a context of the error that ended it, for whoever explains how the
-/// run can be resumed.
+/// A run started but did not finish. This is added as context to the error that ended the run, so that a
+/// caller can explain how to resume it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the run in {} did not finish", .run.display())]
 pub struct Unfinished {
@@ -59,14 +59,15 @@ impl Unfinished {
     }
 }
 
-/// Trains a recipe and saves the agents, in a new directory: `run_dir`, or the first free one below `runs`.
+/// Trains the agents of a recipe and saves them in a new directory: `run_dir`, or the first free one below
+/// `runs`.
 ///
-/// Every check comes before the run directory is made. If `stop` is requested, the run ends after the current
-/// step, and can be resumed.
+/// All checks are made before the run directory is created. If `stop` is requested, the run ends after the
+/// current step and can be resumed.
 ///
 /// # Errors
-/// If data or models cannot be obtained, a step fails, or the run directory cannot be written. The last two have
-/// the context [`Unfinished`].
+/// If data or models cannot be obtained, a step fails, or the run directory cannot be written. Errors after the
+/// run directory was created have the context [`Unfinished`].
 pub fn train(
     registry: &Registry,
     recipe: &Recipe,
@@ -84,9 +85,9 @@ pub fn train(
     let mut session = Session::new(recipe, prepared)?;
     let mut run = RunDirectory::create(run_dir, &recipe.to_ron(), &info)?;
     log::info!("writing the run to {}", run.path().display());
-    session.describe_environment(&run)?;
+    session.save_environment(&run)?;
     session
-        .play(&mut run, Position::default(), stop, observer)
+        .run_to_end(&mut run, Position::default(), stop, observer)
         .with_context(|| Unfinished::of(&run))
 }
 
@@ -101,9 +102,9 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(crate) fn new(recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
         let config = recipe.training_config();
-        let game = polyphony_marl::Game::of(prepared.environment.as_ref());
+        let spec = polyphony_marl::EnvironmentSpec::of(prepared.environment.as_ref());
         let agents = &prepared.team.agents;
-        let algorithm = prepared.algorithm.build(agents, &game, &config)?;
+        let algorithm = prepared.algorithm.build(agents, &spec, &config)?;
         Ok(Self {
             recipe,
             config,
@@ -117,21 +118,21 @@ impl<'a> Session<'a> {
     }
 
     /// Saves the environment's description, if it has one.
-    pub(crate) fn describe_environment(&self, run: &RunDirectory) -> Result<()> {
+    pub(crate) fn save_environment(&self, run: &RunDirectory) -> Result<()> {
         match self.environment().description() {
             Some(description) => Ok(run.save_environment(&description)?),
             None => Ok(()),
         }
     }
 
-    /// Restores team and algorithm from a checkpoint.
+    /// Restores the team and the algorithm from a checkpoint.
     pub(crate) fn restore(&mut self, checkpoint: &Checkpoint<'_>) -> Result<()> {
         let agents = &mut self.prepared.team.agents;
         checkpoint.restore(agents, self.algorithm.as_mut())
     }
 
     /// Trains from a position to the end, saves the agents, and evaluates them.
-    pub(crate) fn play(
+    pub(crate) fn run_to_end(
         &mut self,
         run: &mut RunDirectory,
         mut position: Position,
@@ -140,29 +141,29 @@ impl<'a> Session<'a> {
     ) -> Result<Trained> {
         let failure = match self.train_steps(run, &mut position, stop, observer) {
             Ok(()) => None,
-            // No step was recorded, so there is nothing to keep.
+            // No step was recorded, so there is nothing to save.
             Err(error) if position.steps == 0 => return Err(error),
             Err(error) => Some(error),
         };
-        // Saved before anything else can fail, and even if a step has failed, so that nothing learned is
-        // lost.
-        let done = failure.is_none().then_some(position.steps);
+        // The agents are saved before anything else can fail, and even if a step has failed, so that nothing
+        // that they learned is lost.
+        // A failed step may have updated some of the agents, so the number of their steps is then not known.
+        let trained_steps = failure.is_none().then_some(position.steps);
         log::info!("saving the agents in {}", run.path().join(AGENTS).display());
-        let saved = save_agents(run.path(), &self.prepared.team, done);
+        let agent_paths = save_agents(run.path(), &self.prepared.team, trained_steps);
         if let Some(failure) = failure {
-            match saved {
+            match agent_paths {
                 Ok(agents) => log::warn!("the agents in their last state are in {}", list(&agents)),
                 Err(error) => log::error!("the agents could not be saved either: {error:#}"),
             }
             return Err(failure);
         }
-        let (agents, steps) = (saved?, position.steps);
+        let (agents, steps) = (agent_paths?, position.steps);
         self.evaluate(run, steps, stop, observer)?;
         let evaluations = polyphony_report::evaluations(run.path())?;
-        let at = |step| {
-            let mut found = evaluations.iter();
-            found
-                .find(|evaluation| evaluation.step == Some(step))
+        let evaluation_at = |step| {
+            let mut all = evaluations.iter();
+            all.find(|evaluation| evaluation.step == Some(step))
                 .cloned()
         };
         let roles = self.environment().roles().iter();
@@ -171,14 +172,14 @@ impl<'a> Session<'a> {
             steps,
             recipe: self.recipe.clone(),
             roles: roles.map(|role| role.name.clone()).collect(),
-            before: at(0),
-            after: at(steps),
+            before: evaluation_at(0),
+            after: evaluation_at(steps),
             agents,
         })
     }
 
-    /// Runs the steps from a position until all are done or `stop` is requested. The position is that of the
-    /// last step that is done, also after an error.
+    /// Runs the steps from a position until all are done or `stop` is requested. Updates the position after
+    /// every step, so that it is correct after an error too.
     fn train_steps(
         &mut self,
         run: &mut RunDirectory,
@@ -186,7 +187,7 @@ impl<'a> Session<'a> {
         stop: &Stop,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let schedule = Schedule {
+        let task_sampler = TaskSampler {
             seed: self.recipe.seed,
             tasks: self.prepared.train.len(),
             per_step: self.recipe.tasks_per_step,
@@ -195,20 +196,20 @@ impl<'a> Session<'a> {
         if start == 0 {
             self.evaluate(run, 0, stop, observer)?;
         }
-        observer.on_event(Event::Begun {
+        observer.on_event(Event::PhaseStarted {
             title: "training",
             length: self.recipe.steps,
             done: start,
         });
-        let mut saved = start;
+        let mut checkpointed_steps = start;
         let gradient_steps = self.algorithm.gradient_steps();
         while position.steps < self.recipe.steps && !stop.is_requested() {
             let done = position.steps;
             if done > 0 && self.recipe.evaluation.is_due(done) {
                 // A run that is killed during the evaluation resumes here and repeats it.
-                if saved < done {
+                if checkpointed_steps < done {
                     self.save(run, position)?;
-                    saved = done;
+                    checkpointed_steps = done;
                 }
                 self.evaluate(run, done, stop, observer)?;
                 if stop.is_requested() {
@@ -216,16 +217,17 @@ impl<'a> Session<'a> {
                 }
             }
             let mut has_scored = false;
-            let stepped = self.step(
+            let outcome = self.step(
                 run,
-                &schedule.step(done),
+                &task_sampler.step(done),
                 position,
                 &mut has_scored,
                 observer,
             );
-            if let Err(error) = stepped {
-                // Nothing has changed since the step before, which a checkpoint therefore keeps.
-                if !has_scored && saved < done {
+            if let Err(error) = outcome {
+                // A step that fails before it has scored has not changed the agents. They are still in the
+                // state that the previous step left, which can be saved.
+                if !has_scored && checkpointed_steps < done {
                     match self.save(run, position) {
                         Ok(()) => {
                             log::warn!("the checkpoint after step {done} keeps what was learned")
@@ -237,25 +239,24 @@ impl<'a> Session<'a> {
             }
             if position.steps.is_multiple_of(self.recipe.checkpoints.every) {
                 self.save(run, position)?;
-                saved = position.steps;
+                checkpointed_steps = position.steps;
             }
         }
-        if saved < position.steps {
+        if checkpointed_steps < position.steps {
             self.save(run, position)?;
         }
-        observer.on_event(Event::Ended);
+        observer.on_event(Event::PhaseEnded);
         if position.steps > start && self.algorithm.gradient_steps() == gradient_steps {
             log::warn!(
                 "no agent has changed its weights: in every step all responses to a prompt earned the \
-                 same, or `updates.buffer` was never full; see `zero_advantage_share` and \
-                 `truncated_share` in metrics.jsonl"
+                 same reward, or `updates.buffer` was never full; see `zero_advantage_fraction` and \
+                 `truncated_fraction` in metrics.jsonl"
             );
         }
         Ok(())
     }
 
-    /// Runs and records one step on the tasks of these indices. `has_scored` becomes true before anything is
-    /// learned.
+    /// Runs and records one step on the tasks with these indices. Sets `has_scored` before any agent changes.
     fn step(
         &mut self,
         run: &mut RunDirectory,
@@ -275,7 +276,7 @@ impl<'a> Session<'a> {
             position.steps,
             &mut |progress| {
                 *has_scored |= progress == Progress::Scored;
-                observer.on_event(Event::Within { progress, agents });
+                observer.on_event(Event::StepProgress { progress, agents });
             },
         )?;
         position.steps += 1;
@@ -283,13 +284,13 @@ impl<'a> Session<'a> {
         run.record(position.steps, &metrics, step.rollout.lines())?;
         let best = best_action(self.environment(), &step.rollout);
         let is_better = |best: &Best| {
-            let before = position.best.as_ref();
-            before.is_none_or(|before| best.reward > before.reward)
+            let previous = position.best.as_ref();
+            previous.is_none_or(|previous| best.reward > previous.reward)
         };
         if let Some(best) = best.filter(is_better) {
             position.best = Some(best);
         }
-        observer.on_event(Event::Step {
+        observer.on_event(Event::StepDone {
             done: position.steps,
             mean_return: step.metric("return").unwrap_or(f64::NAN),
             best: position.best.as_ref(),
@@ -311,7 +312,7 @@ impl<'a> Session<'a> {
         )
     }
 
-    /// Evaluates the team after this many steps and records the result, unless it is stopped.
+    /// Evaluates the team after this many steps and records the result, unless the evaluation is stopped.
     fn evaluate(
         &self,
         run: &mut RunDirectory,
@@ -326,7 +327,7 @@ impl<'a> Session<'a> {
             protocol: &Protocol::parallel(),
             step: Some(steps),
         };
-        let Some(evaluation) = session.play(&title, stop, observer)? else {
+        let Some(evaluation) = session.run(&title, stop, observer)? else {
             return Ok(());
         };
         log::info!(
@@ -338,13 +339,13 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The metrics of a step in the order in which they are written, with those that only the run knows.
+/// The metrics of a step in the order in which they are written, including those that only the run knows.
 fn all_metrics(step: &Step, secs: f64) -> Vec<Metric> {
     let metric = |name, value: MetricValue, unit, meaning: &'static str| {
         Metric::new(MetricKey::new(name), value, unit, meaning)
     };
-    let whole = metric("timing.step_secs", secs.into(), "s", "The whole step");
-    let peak = metric(
+    let step_secs = metric("timing.step_secs", secs.into(), "s", "The whole step");
+    let peak_memory = metric(
         "timing.peak_memory_mib",
         memory::peak_mib().into(),
         "MiB",
@@ -355,13 +356,13 @@ fn all_metrics(step: &Step, secs: f64) -> Vec<Metric> {
         .iter()
         .cloned()
         .partition(|metric| metric.key.is_timing());
-    metrics.push(whole);
+    metrics.push(step_secs);
     metrics.extend(timing);
-    metrics.push(peak);
+    metrics.push(peak_memory);
     metrics
 }
 
-/// The highest reward of any joint action, and the level that it reached.
+/// The highest reward of any joint action in a step, and the level that this joint action reached.
 fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<Best> {
     let nodes = rollout.all_nodes().into_iter();
     let branches = nodes.flat_map(|node| &node.branches);

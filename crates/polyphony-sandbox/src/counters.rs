@@ -1,26 +1,26 @@
-//! What a pool has done so far.
+//! The counters of a pool.
 
 use serde::{Deserialize, Serialize};
 
-/// What a pool has done since its start. The self-test does not count.
+/// The counters of a pool since its start. The self-test does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Programs judged.
+    /// Programs run.
     pub runs: u64,
-    /// Of these, programs with a test that was stopped for its time.
+    /// Programs with a test that exceeded its time limit.
     pub timeouts: u64,
-    /// Programs with a test that asked for too much memory.
+    /// Programs with a test that exceeded the memory limit.
     pub out_of_memory: u64,
-    /// Programs with a test in which something forbidden was tried.
+    /// Programs with a test that attempted something forbidden.
     pub violations: u64,
-    /// Times that a program was run again because the host could not run it.
+    /// Repeated runs of programs that the host could not run before.
     pub infrastructure_retries: u64,
-    /// Seconds on the clock spent judging, summed over the workers.
+    /// Wall-clock seconds spent running programs, summed over the workers.
     pub seconds: f64,
 }
 
 impl Counters {
-    /// What was done since an earlier reading of the same pool's counters.
+    /// The difference to an earlier reading of the same pool's counters.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Everything that keeps the sandbox from judging.
+//! The errors of the sandbox.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use thiserror::Error;
 
 use crate::Tier;
 
-/// Why a pool could not be started, or could not judge.
+/// Why a pool could not be started, or could not run a program.
 #[derive(Debug, Error)]
 pub enum SandboxError {
-    /// The system is none on which programs can be confined.
+    /// Programs cannot be confined on this operating system.
     #[error(
         "untrusted programs cannot be confined on {system}; \
          run Polyphony in a Linux container or on a Linux machine"
@@ -18,33 +18,33 @@ pub enum SandboxError {
         /// The system.
         system: &'static str,
     },
-    /// A pool without workers would wait for ever.
+    /// A pool without workers would wait forever.
     #[error("the sandbox has 0 workers; set at least 1")]
     NoWorkers,
     /// A limit is out of its range.
-    #[error("the sandbox's limit `{limit}` is {given}; it must be from {least} to {most}")]
+    #[error("the sandbox's limit `{limit}` is {value}; it must be from {min} to {max}")]
     Limit {
         /// The limit.
         limit: &'static str,
-        /// What was given.
-        given: u64,
-        /// The least that is allowed.
-        least: u64,
-        /// The most that is allowed.
-        most: u64,
+        /// Its value.
+        value: u64,
+        /// The smallest allowed value.
+        min: u64,
+        /// The largest allowed value.
+        max: u64,
     },
-    /// There is no Python.
+    /// No Python was found.
     #[error(
         "no `python3` in the search path; install Python 3.9 or newer, \
          or name an interpreter in the sandbox's settings"
     )]
     NoInterpreter,
-    /// The interpreter does not run, or does not answer as Python does.
+    /// The interpreter does not run, or does not answer like Python.
     #[error("`{path}` is not usable as a Python interpreter: {reason}")]
     Interpreter {
         /// The interpreter.
         path: PathBuf,
-        /// What was seen.
+        /// Why it is not usable.
         reason: String,
     },
     /// The interpreter is too old.
@@ -55,41 +55,43 @@ pub enum SandboxError {
         /// Its version.
         version: String,
     },
-    /// Programs cannot be confined here.
+    /// Programs cannot be confined on this machine.
     #[error("programs cannot be confined here: {reason}; {help}")]
     Isolation {
-        /// Which step of the set-up failed, for each tier that was tried.
+        /// The step of the setup that failed, for each tier that was tried.
         reason: String,
         /// What would help.
         help: String,
     },
-    /// The confinement is there but does not do its work.
-    #[error("the sandbox's self-test failed at the step \"{step}\" ({tier} tier): {saw}; {help}")]
+    /// The confinement was set up but does not work.
+    #[error(
+        "the sandbox's self-test failed at the step \"{step}\" ({tier} tier): {observed}; {help}"
+    )]
     SelfTest {
         /// The tier that was tested.
         tier: Tier,
         /// The step.
         step: String,
-        /// What was seen.
-        saw: String,
+        /// What was observed.
+        observed: String,
         /// What would help.
         help: String,
     },
-    /// The tests themselves cannot be run: the program is not to blame.
+    /// The tests themselves cannot be run. The program is not the cause.
     #[error("the tests cannot be run: {reason}")]
     Tests {
-        /// What is wrong with them.
+        /// What is wrong with the tests.
         reason: String,
     },
     /// The host could not run the program, several times in a row.
     #[error(
         "the sandbox could not run a program in {tries} tries, the last time because {reason}; \
-         this says nothing about the program: look for a lack of memory or processes"
+         the program is not the cause: check whether the machine lacks memory or processes"
     )]
     Infrastructure {
-        /// How often it was tried.
+        /// The number of tries.
         tries: u32,
-        /// What the host saw the last time.
+        /// Why the last try failed.
         reason: String,
     },
 }

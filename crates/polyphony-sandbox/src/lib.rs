@@ -1,16 +1,17 @@
-//! Judging untrusted Python programs: running them in confinement, and saying what came of them.
+//! Runs untrusted Python programs against tests, in confinement, and returns a verdict per assert.
 //!
-//! A [`Pool`] has workers. Each is a pair of confined processes: a solver runs the program, a judge runs
-//! the tests, and the caller's process carries plain data between them. So a program can lie about its
-//! results, but not about the verdict. `docs/sandbox.md` says what is guaranteed and what is not.
+//! A [`Pool`] has workers. Each worker is a pair of confined processes: a *solver* runs the program, and
+//! a *judge* runs the tests. The caller's process passes plain data between them. Therefore a program
+//! can lie about its results, but not about the verdict. `docs/sandbox.md` explains what is guaranteed
+//! and what is not.
 //!
-//! The crate knows nothing of models, environments or learning. Start reading at [`Pool`], then at
+//! This crate must not know models, environments or learning. Start reading at [`Pool`], then at
 //! `linux/engine.rs`.
 //!
 //! ```
-//! use polyphony_sandbox::{Pool, Program, Settings, Tests, Verdict};
+//! use polyphony_sandbox::{Pool, Program, SandboxConfig, Tests, Verdict};
 //!
-//! let pool = Pool::start(&Settings { workers: Some(1), ..Settings::default() })?;
+//! let pool = Pool::start(&SandboxConfig { workers: Some(1), ..SandboxConfig::default() })?;
 //! let program = Program {
 //!     source: "def double(x):\n    return 2 * x if x < 9 else 0\n".to_owned(),
 //!     entry_point: "double".to_owned(),
@@ -20,16 +21,15 @@
 //!     source: "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(9) == 18\n"
 //!         .to_owned(),
 //! };
-//! let judgement = pool.judge(&program, &tests)?;
-//! assert_eq!(judgement.verdict, Verdict::Failed);
-//! assert_eq!(judgement.passed(), 1);
-//! assert_eq!(judgement.asserts[1].source, "assert candidate(9) == 18");
+//! let result = pool.run(&program, &tests)?;
+//! assert_eq!(result.verdict, Verdict::Failed);
+//! assert_eq!(result.passed(), 1);
+//! assert_eq!(result.asserts[1].source, "assert candidate(9) == 18");
 //! # Ok::<(), polyphony_sandbox::SandboxError>(())
 //! ```
 
 mod counters;
 mod error;
-mod judgement;
 mod limits;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -37,6 +37,7 @@ mod linux;
 mod other;
 mod pool;
 mod program;
+mod program_result;
 mod self_test;
 mod settings;
 mod tier;
@@ -44,14 +45,14 @@ mod verdict;
 
 pub use counters::Counters;
 pub use error::SandboxError;
-pub use judgement::{AssertOutcome, Judgement, SyntaxError};
 pub use limits::Limits;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub use linux::read_frames;
 pub use pool::Pool;
 pub use program::{Program, Tests};
+pub use program_result::{AssertOutcome, ProgramResult, SyntaxError};
 pub use self_test::{SelfTest, SelfTestStep};
-pub use settings::{Interpreter, Isolation, Settings};
+pub use settings::{Interpreter, Isolation, SandboxConfig};
 pub use tier::Tier;
 pub use verdict::Verdict;

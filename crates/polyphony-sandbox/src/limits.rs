@@ -1,4 +1,4 @@
-//! What a program may use.
+//! The resource limits of a program.
 
 use std::ops::RangeInclusive;
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::SandboxError;
 
-/// The most that a program may use. Time is counted for each test on its own.
+/// The resource limits of a program. Time is limited per test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Address space, in megabytes. A program that may not fork cannot hold more memory than this.
+    /// Address space, in megabytes. Since a program cannot fork, this limits its memory too.
     pub address_space_mb: u64,
-    /// Processor time of one test, in seconds.
+    /// CPU time of one test, in seconds.
     pub cpu_secs: u64,
-    /// Time on the clock of one test, in seconds: for a program that waits instead of working.
+    /// Wall-clock time of one test, in seconds. It stops programs that wait instead of computing.
     pub wall_secs: u64,
-    /// Open file descriptors.
+    /// The number of open file descriptors.
     pub descriptors: u64,
     /// The largest file that may be written, in bytes; 0 forbids writing.
     pub file_bytes: u64,
@@ -35,17 +35,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses limits under which no interpreter runs, or that are none.
+    /// Refuses limits that are too small for an interpreter, or too large to limit anything.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
-        let within = |limit, given, allowed: RangeInclusive<u64>| {
-            if allowed.contains(&given) {
+        let within = |limit, value, allowed: RangeInclusive<u64>| {
+            if allowed.contains(&value) {
                 return Ok(());
             }
             Err(SandboxError::Limit {
                 limit,
-                given,
-                least: *allowed.start(),
-                most: *allowed.end(),
+                value,
+                min: *allowed.start(),
+                max: *allowed.end(),
             })
         };
         within("address_space_mb", self.address_space_mb, 128..=1 << 20)?;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_takes_the_default_and_a_misspelt_limit_is_refused() {
+    fn missing_limits_have_defaults_and_a_misspelt_limit_is_refused() {
         let limits: Limits = serde_json::from_str(r#"{"cpu_secs": 5}"#).unwrap();
         let expected = Limits {
             cpu_secs: 5,

@@ -1,23 +1,24 @@
-//! Systems on which programs cannot be confined.
+//! The engine on systems on which programs cannot be confined.
 
 use std::{convert::Infallible, env, num::NonZeroUsize};
 
 use crate::{
-    Counters, Interpreter, Judgement, Program, SandboxError, SelfTest, Settings, Tests, Tier,
+    Counters, Interpreter, Program, ProgramResult, SandboxConfig, SandboxError, SelfTest, Tests,
+    Tier,
 };
 
-/// Never made.
+/// An engine that never exists.
 pub(crate) struct Engine(Infallible);
 
 impl Engine {
-    pub(crate) fn start(settings: &Settings) -> Result<Self, SandboxError> {
+    pub(crate) fn start(settings: &SandboxConfig) -> Result<Self, SandboxError> {
         settings.check()?;
         Err(SandboxError::UnsupportedSystem {
             system: env::consts::OS,
         })
     }
 
-    pub(crate) fn judge(&self, _: &Program, _: &Tests) -> Result<Judgement, SandboxError> {
+    pub(crate) fn run(&self, _: &Program, _: &Tests) -> Result<ProgramResult, SandboxError> {
         match self.0 {}
     }
 
@@ -37,7 +38,7 @@ impl Engine {
         match self.0 {}
     }
 
-    pub(crate) fn report(&self) -> &SelfTest {
+    pub(crate) fn self_test(&self) -> &SelfTest {
         match self.0 {}
     }
 }

@@ -1,9 +1,10 @@
-//! The workers that judge programs.
+//! The pool of workers that run programs.
 
 use std::{fmt, num::NonZeroUsize};
 
 use crate::{
-    Counters, Interpreter, Judgement, Program, SandboxError, SelfTest, Settings, Tests, Tier,
+    Counters, Interpreter, Program, ProgramResult, SandboxConfig, SandboxError, SelfTest, Tests,
+    Tier,
 };
 
 #[cfg(target_os = "linux")]
@@ -11,40 +12,41 @@ use crate::linux::Engine;
 #[cfg(not(target_os = "linux"))]
 use crate::other::Engine;
 
-/// A pool of workers that judge untrusted programs.
+/// A pool of workers that run untrusted programs against tests.
 ///
-/// A program is run by a *solver* and tested by a *judge*, two confined processes with nothing between
-/// them but plain data that the caller's process passes on. After each program both are gone.
+/// A *solver* runs the program and a *judge* runs the tests. Both are confined processes. They exchange
+/// only plain data, which the caller's process passes on. Both end after each program.
 ///
-/// When the pool is dropped, nothing of it is left; when the process that holds it is killed, neither.
+/// No process is left after the pool is dropped, or after the process that owns it is killed.
 pub struct Pool {
     engine: Engine,
 }
 
 impl Pool {
-    /// Finds the interpreter, sets up the confinement, and tests it: a right program must pass, a
-    /// wrong one fail, and five attacks be refused.
+    /// Finds the interpreter, sets up the confinement, and tests it. In this self-test a correct program
+    /// must pass, a wrong program must fail, and five attacks must be refused.
     ///
     /// # Errors
     ///
-    /// Any [`SandboxError`] but [`SandboxError::Tests`] and [`SandboxError::Infrastructure`]. There is
-    /// no pool that is confined less than the settings ask for.
-    pub fn start(settings: &Settings) -> Result<Self, SandboxError> {
+    /// Any [`SandboxError`] except [`SandboxError::Tests`] and [`SandboxError::Infrastructure`]. A pool
+    /// never starts with less confinement than the settings ask for.
+    pub fn start(settings: &SandboxConfig) -> Result<Self, SandboxError> {
         Engine::start(settings).map(|engine| Self { engine })
     }
 
-    /// Judges a program. Blocks until a worker is free and the program is judged, which takes at most
-    /// the limits' time for each of its tests. Many threads may call this at the same time.
+    /// Runs a program against tests. Blocks until a worker is free and the program has run. The limits
+    /// bound the time of each test, and the trusted setup of the tests may take 20 s. Many threads may
+    /// call this at the same time.
     ///
     /// # Errors
     ///
     /// [`SandboxError::Tests`] if the tests cannot be run, [`SandboxError::Infrastructure`] if the
     /// host could not run the program several times in a row.
-    pub fn judge(&self, program: &Program, tests: &Tests) -> Result<Judgement, SandboxError> {
-        self.engine.judge(program, tests)
+    pub fn run(&self, program: &Program, tests: &Tests) -> Result<ProgramResult, SandboxError> {
+        self.engine.run(program, tests)
     }
 
-    /// How many programs it judges at the same time.
+    /// The number of programs that run at the same time.
     pub fn workers(&self) -> NonZeroUsize {
         self.engine.workers()
     }
@@ -59,14 +61,14 @@ impl Pool {
         self.engine.interpreter()
     }
 
-    /// What the pool has done since its start.
+    /// The pool's counters since its start.
     pub fn counters(&self) -> Counters {
         self.engine.counters()
     }
 
-    /// What the self-test saw.
-    pub fn report(&self) -> &SelfTest {
-        self.engine.report()
+    /// The results of the self-test.
+    pub fn self_test(&self) -> &SelfTest {
+        self.engine.self_test()
     }
 }
 

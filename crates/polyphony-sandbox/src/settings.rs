@@ -1,4 +1,4 @@
-//! What a pool is to be, and what it turned out to be.
+//! The configuration of a pool, and the interpreter that it found.
 
 use std::{num::NonZero, path::PathBuf, thread};
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Limits, SandboxError};
 
-/// What a pool is to be.
+/// The configuration of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// The Python that runs the programs. None takes the `python3` that the search path names.
+pub struct SandboxConfig {
+    /// The Python that runs the programs. `None` takes `python3` from the search path.
     pub interpreter: Option<PathBuf>,
-    /// How many programs are judged at the same time. None takes as many as there are cores.
+    /// How many programs run at the same time. `None` takes the number of cores.
     pub workers: Option<usize>,
-    /// What a program may use.
+    /// The resource limits of a program.
     pub limits: Limits,
     /// How programs are confined.
     pub isolation: Isolation,
 }
 
-impl Settings {
-    /// Refuses what no pool can be.
+impl SandboxConfig {
+    /// Refuses settings with which no pool can work.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
         if self.workers == Some(0) {
             return Err(SandboxError::NoWorkers);
@@ -29,23 +29,23 @@ impl Settings {
         self.limits.check()
     }
 
-    /// How many programs are judged at the same time.
+    /// How many programs run at the same time.
     pub(crate) fn workers(&self) -> usize {
         let cores = || thread::available_parallelism().map_or(1, NonZero::get);
         self.workers.unwrap_or_else(cores)
     }
 }
 
-/// How programs are to be confined.
+/// How programs should be confined. [`Tier`](crate::Tier) is the confinement that they actually get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Isolation {
-    /// The full tier where this system allows it, else the Landlock tier, else an error.
+    /// The full tier if this system allows it, otherwise the Landlock tier, otherwise an error.
     #[default]
     Strongest,
-    /// The Landlock tier, even where more is possible, else an error.
+    /// The Landlock tier, even if more is possible, otherwise an error.
     Landlock,
-    /// **No confinement beside resource limits and deadlines.** Programs can then read, write,
-    /// connect and kill whatever the caller can. Whoever takes this way round records it.
+    /// **No confinement besides resource limits and deadlines.** Programs can then read, write,
+    /// connect and kill whatever the caller can. A caller that uses this must record it.
     Off,
 }
 

@@ -1,19 +1,19 @@
-//! The confinement that a pool has.
+//! The confinement that a pool's programs get.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The confinement that a pool has.
+/// The confinement that a pool's programs get. [`Isolation`](crate::Isolation) is the one asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
-    /// Namespaces of its own with a root that holds the interpreter alone, resource limits,
-    /// Landlock and seccomp.
+    /// Separate namespaces with a root that contains only the interpreter, resource limits, Landlock and
+    /// seccomp.
     Full,
     /// Resource limits, Landlock and seccomp.
     Landlock,
-    /// Resource limits.
+    /// Resource limits only.
     Off,
 }
 

@@ -1,31 +1,31 @@
-//! How a run ended.
+//! The verdict on a program or an assert.
 
 use serde::{Deserialize, Serialize};
 
-/// How one run of an untrusted program ended, as seen from outside it.
+/// How a run of an untrusted program ended, as observed from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It did what was asked.
+    /// It did what the test asked for.
     Passed,
-    /// It ran and did something else, or broke off with an error of its own.
+    /// It did something else, or ended with an error.
     Failed,
-    /// It was stopped for its processor time or its time on the clock.
+    /// It exceeded its CPU time or its wall-clock time.
     Timeout,
     /// It asked for more memory than its limit.
     OutOfMemory,
-    /// It tried something that is forbidden, such as opening a socket.
+    /// It tried something forbidden, such as opening a socket.
     Violation,
-    /// The host could not run it. This says nothing about the program, so it must never be scored:
-    /// run it again, or stop and tell the reason.
+    /// The host could not run it. The program is not the cause, so this must never be scored: run the
+    /// program again, or stop and report the reason.
     Infrastructure {
-        /// What the host itself observed.
+        /// What the host observed.
         reason: String,
     },
 }
 
 impl Verdict {
-    /// Its name, as it is serialized too.
+    /// Its name, the same as in serialized form.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -37,8 +37,8 @@ impl Verdict {
         }
     }
 
-    /// Whether the verdict may be turned into a score. All but [`Verdict::Infrastructure`] may.
-    pub fn is_about_the_program(&self) -> bool {
+    /// Whether the verdict may be turned into a score. This holds for all but [`Verdict::Infrastructure`].
+    pub fn is_conclusive(&self) -> bool {
         !matches!(self, Self::Infrastructure { .. })
     }
 }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_infrastructure_failure_says_nothing_about_the_program() {
+    fn only_an_infrastructure_failure_is_not_conclusive() {
         let reason = "no memory".to_owned();
         let rows = [
             (Verdict::Passed, true, r#""passed""#),
@@ -62,8 +62,8 @@ mod tests {
                 r#"{"infrastructure":{"reason":"no memory"}}"#,
             ),
         ];
-        for (verdict, about_the_program, json) in rows {
-            assert_eq!(verdict.is_about_the_program(), about_the_program);
+        for (verdict, is_conclusive, json) in rows {
+            assert_eq!(verdict.is_conclusive(), is_conclusive);
             assert_eq!(serde_json::to_string(&verdict).unwrap(), json);
             assert!(json.contains(&format!("\"{}\"", verdict.name())), "{json}");
             assert_eq!(serde_json::from_str::<Verdict>(json).unwrap(), verdict);

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use polyphony_episode::{Environment, Role};
-use polyphony_marl::{Agent, Language};
+use polyphony_marl::{Agent, TextCodec};
 use polyphony_model::Tokenizer;
 
 use crate::{fixtures::fixture, models::load};
 
 /// The tiny tokenizer, `<|im_end|>` as the only stop token, and no template.
-pub fn plain_language() -> Language {
-    Language {
+pub fn plain_codec() -> TextCodec {
+    TextCodec {
         tokenizer: Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap(),
         template: None,
         stop_tokens: vec![2],
@@ -20,7 +20,7 @@ pub fn plain_language() -> Language {
 /// Copies of `tiny-llama` on the CPU, one per role of a game.
 pub fn team(game: &dyn Environment) -> Vec<Agent> {
     let model = load(&fixture("tiny-llama"));
-    let language = Arc::new(plain_language());
-    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&language));
+    let codec = Arc::new(plain_codec());
+    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&codec));
     game.roles().iter().map(agent).collect()
 }

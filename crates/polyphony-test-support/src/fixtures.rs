@@ -1,8 +1,8 @@
-//! Where the fixtures are.
+//! The paths of the fixtures.
 
 use std::path::{Path, PathBuf};
 
-/// A file or folder among the fixtures of `polyphony-model`, such as `tiny-llama`.
+/// A file or folder of the fixtures of `polyphony-model`, such as `tiny-llama`.
 pub fn fixture(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../polyphony-model/fixtures")

@@ -1,8 +1,8 @@
-//! What the tests of all crates share: fixtures, tiny models, small games, snapshots.
+//! Fixtures, tiny models, small games and snapshots that the tests of all crates share.
 //!
-//! Everything here panics where something is wrong, because a test then fails. Only tests, examples
-//! and benchmarks use it. It knows episodes, models and agents, and nothing of environments that ship,
-//! of recipes or of the command line. The README has a table of what there is.
+//! Every function here panics if something is wrong, so that the test fails. Only tests, examples and
+//! benchmarks use this crate. It knows episodes, models and agents. It must not know the environments that
+//! ship, recipes or the command line. Start reading at the README, which has a table of all functions.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod games;
@@ -13,7 +13,7 @@ mod model_dirs;
 mod models;
 mod snapshots;
 
-pub use agents::{plain_language, team};
+pub use agents::{plain_codec, team};
 pub use fixtures::fixture;
 pub use model_dirs::{chat_model, edit_json, other_chat_model, plain_model};
 pub use models::{load, load_on, values, weight_bits};

@@ -1,4 +1,4 @@
-//! Model directories, put together from the fixtures of `polyphony-model`.
+//! Model directories that combine fixtures of `polyphony-model`.
 
 use std::{fs, path::Path};
 
@@ -7,21 +7,21 @@ use tempfile::TempDir;
 
 use crate::fixtures::fixture;
 
-/// Makes the new directory `target` a model with tokenizer and chat template: `tiny-llama` with the
-/// language of `tiny-chat`, for contexts of `max_positions` tokens.
+/// Creates the directory `target` with a model that has a tokenizer and a chat template: `tiny-llama` with
+/// the tokenizer and template of `tiny-chat`, and a context of `max_positions` tokens.
 ///
-/// Tokens of control characters, which no text has, become words. So the random responses of the
-/// model have enough words to earn some reward.
+/// Tokens of control characters, which do not occur in texts, become words. So the random responses of
+/// the model have enough words to earn some reward.
 pub fn chat_model(target: &Path, max_positions: usize) {
     fs::create_dir_all(target).unwrap();
-    for (from, name) in [
+    for (source, name) in [
         ("tiny-llama", "config.json"),
         ("tiny-llama", "model.safetensors"),
         ("tiny-chat", "tokenizer.json"),
         ("tiny-chat", "tokenizer_config.json"),
         ("tiny-chat", "chat_template.jinja"),
     ] {
-        fs::copy(fixture(from).join(name), target.join(name)).unwrap();
+        fs::copy(fixture(source).join(name), target.join(name)).unwrap();
     }
     edit_json(&target.join("config.json"), |config| {
         config["max_position_embeddings"] = json!(max_positions);
@@ -39,8 +39,8 @@ pub fn chat_model(target: &Path, max_positions: usize) {
     });
 }
 
-/// Makes the new directory `target` another model with another language: `tiny-qwen3` with the tokens
-/// of [`chat_model`] under other ids, and no chat template.
+/// Creates the directory `target` with another model and another tokenizer: `tiny-qwen3` with the tokens of
+/// [`chat_model`] under other ids, and no chat template.
 pub fn other_chat_model(target: &Path, max_positions: usize) {
     chat_model(target, max_positions);
     fs::remove_file(target.join("chat_template.jinja")).unwrap();
@@ -65,17 +65,17 @@ pub fn other_chat_model(target: &Path, max_positions: usize) {
 }
 
 /// A new model directory without a chat template: the weights of `tiny-llama`, the tokenizer of
-/// `tiny-chat`, and a context of `max_positions` tokens. The tokenizer knows 256 tokens, so an
-/// instruction takes more than a hundred.
+/// `tiny-chat`, and a context of `max_positions` tokens. The tokenizer knows only 256 tokens, so an
+/// instruction takes more than a hundred tokens.
 pub fn plain_model(max_positions: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for from in [
+    for name in [
         "tiny-llama/config.json",
         "tiny-llama/model.safetensors",
         "tiny-chat/tokenizer.json",
     ] {
-        let from = fixture(from);
-        fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
+        let source = fixture(name);
+        fs::copy(&source, folder.path().join(source.file_name().unwrap())).unwrap();
     }
     edit_json(&folder.path().join("config.json"), |config| {
         config["max_position_embeddings"] = json!(max_positions);

@@ -1,4 +1,4 @@
-//! Loaded models and their numbers.
+//! Loaded models, their tensors and weights.
 
 use std::path::Path;
 
@@ -20,7 +20,8 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-/// The bits of all weights, one after the other: NaN equals itself.
+/// The bits of all weights, one after the other. Comparing bits also works for NaN, which as a float differs
+/// from itself.
 pub fn weight_bits(model: &LanguageModel) -> Vec<u32> {
     let weights = model.named_weights().into_iter();
     weights

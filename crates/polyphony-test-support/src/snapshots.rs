@@ -1,15 +1,15 @@
-//! Text that must be what a file says.
+//! Snapshots: text that must equal a file.
 
 use std::{env, fs, path::Path};
 
-/// The variable that has the files written anew instead of being compared with.
+/// The environment variable that makes tests write the files instead of comparing with them.
 const UPDATE: &str = "UPDATE_SNAPSHOTS";
 
-/// Compares text with the file at `path`. Where `UPDATE_SNAPSHOTS` is set to `1`, writes the file.
+/// Compares text with the file at `path`. If `UPDATE_SNAPSHOTS` is set to `1`, it writes the file instead.
 ///
 /// # Panics
 ///
-/// If they differ, with the first line that does, or if there is no such file.
+/// If they differ, with the first line that differs, or if there is no such file.
 #[track_caller]
 pub fn assert_snapshot(path: &Path, text: &str) {
     if env::var_os(UPDATE).is_some_and(|value| value == "1") {
@@ -27,7 +27,7 @@ fn write(path: &Path, text: &str) {
 #[track_caller]
 fn compare(path: &Path, text: &str) {
     let update =
-        format!("`{UPDATE}=1` writes it anew; look at the difference before you commit it");
+        format!("`{UPDATE}=1` writes it again; look at the difference before you commit it");
     let Ok(expected) = fs::read_to_string(path) else {
         panic!("there is no snapshot {}; {update}", path.display());
     };
@@ -39,7 +39,7 @@ fn compare(path: &Path, text: &str) {
     let (before, now) = loop {
         number += 1;
         match (before.next(), now.next()) {
-            (None, None) => break ("the same", "but for line ends"),
+            (None, None) => break ("the same", "except for line ends"),
             (before, now) if before != now => {
                 break (before.unwrap_or("(its end)"), now.unwrap_or("(its end)"));
             }
@@ -47,8 +47,8 @@ fn compare(path: &Path, text: &str) {
         }
     };
     panic!(
-        "{}, line {number}, differs:\n  in the file: {before}\n  now:         {now}\n{update}\n\nnow \
-         all of it:\n{text}",
+        "{}, line {number}, differs:\n  in the file: {before}\n  now:         {now}\n{update}\n\nthe \
+         whole text is now:\n{text}",
         path.display()
     );
 }
@@ -59,22 +59,18 @@ mod tests {
     use std::panic::catch_unwind;
 
     #[test]
-    fn the_first_line_that_differs_is_told() {
+    fn the_first_line_that_differs_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/a.txt");
-        let complaint = |text: &'static str| {
+        let message = |text: &'static str| {
             let outcome = catch_unwind(|| compare(&path, text));
             outcome
                 .err()
                 .map(|error| *error.downcast::<String>().unwrap())
         };
-        assert!(
-            complaint("a\nb\n")
-                .unwrap()
-                .contains("there is no snapshot")
-        );
+        assert!(message("a\nb\n").unwrap().contains("there is no snapshot"));
         write(&path, "a\nb\n");
-        assert_eq!(complaint("a\nb\n"), None);
+        assert_eq!(message("a\nb\n"), None);
         let rows = [
             (
                 "a\nc\n",
@@ -91,8 +87,8 @@ mod tests {
             ("a\nb", "line 3, differs:\n  in the file: the same\n"),
         ];
         for (text, expected) in rows {
-            let complaint = complaint(text).unwrap();
-            assert!(complaint.contains(expected), "{complaint}");
+            let message = message(text).unwrap();
+            assert!(message.contains(expected), "{message}");
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Training steps on fixed work, timed.
+//! Measures the time of training steps on a fixed workload.
 //!
-//! The work is that of the reference measurement (`docs/performance.md`): two agents summarize one
-//! post, every response has the full length, and a made-up reward distinguishes any two responses,
-//! so that no group is skipped. The steps are ordinary ones, run by
-//! [`train_step`].
+//! The workload is that of the reference measurement (`docs/performance.md`): two agents summarize one post,
+//! every response has the full length, and a made-up reward distinguishes any two responses, so that no group
+//! is skipped. The steps are ordinary training steps, run by [`train_step`].
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,30 +12,30 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, Game, Language, Magrpo, Progress, Step, TrainingConfig, Updates,
-    start_tasks, train_step,
+    Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, Progress, Step, TextCodec, TrainingConfig,
+    Updates, start_tasks, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, ModelFiles, Sampling};
 use polyphony_runner::peak_memory_mib;
 use serde::Serialize;
 
-/// The sizes of the work.
+/// The size of the workload.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Work {
+pub(crate) struct Workload {
     /// Responses per agent and step.
     pub(crate) samples: usize,
     /// Tokens of every response.
     pub(crate) new_tokens: usize,
-    /// Steps to run; the figures are medians over them.
+    /// Steps to run; the measurements are medians over them.
     pub(crate) steps: usize,
-    /// What the updates keep of a forward pass.
+    /// Which activations of a forward pass the updates keep.
     pub(crate) activations: Activations,
 }
 
 /// The results. Times are medians over the steps, so that the first step, which also allocates the
 /// optimizers' moments, does not dominate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Figures {
+pub(crate) struct Measurements {
     /// The median time of a step.
     pub(crate) seconds_per_step: f64,
     /// The median time of both agents' rollout in a step, including scoring.
@@ -45,17 +44,17 @@ pub(crate) struct Figures {
     pub(crate) update_seconds_per_step: f64,
     /// Tokens that both agents sample per step; the same in all steps.
     pub(crate) response_tokens_per_step: usize,
-    /// Those tokens divided by the median time of a rollout.
+    /// `response_tokens_per_step` divided by the median time of a rollout.
     pub(crate) generation_tokens_per_second: f64,
-    /// The most memory that the process has held, loading included, in units of 1,000,000 KiB,
-    /// which is what `ru_maxrss / 1e6` gives on Linux; `null` if the system does not report it.
+    /// The most memory that the process has held, including while it loaded the model, in units of 1,000,000
+    /// KiB, which is what `ru_maxrss / 1e6` gives on Linux; `null` if the system does not report it.
     pub(crate) peak_rss_gb: Option<f64>,
     /// Threads that share the work.
     pub(crate) threads: usize,
 }
 
-/// Two agents summarize the task's `post`. The closer the second text is to 2.4 times the length of the
-/// first, the higher is the reward.
+/// Two agents summarize the task's `post`. The closer the length of the second text is to 2.4 times that of
+/// the first, the higher is the reward.
 #[derive(Debug)]
 struct LengthRatio {
     roles: [Role; 2],
@@ -71,13 +70,13 @@ impl LengthRatio {
     }
 }
 
-/// Each agent's instruction, before the post.
+/// The instruction of each agent, which comes before the post.
 const INSTRUCTIONS: [&str; 2] = [
     "In a sentence or two, say what this post is about.",
     "Retell this post at length, with many different words and phrases that link your sentences.",
 ];
 
-/// With the instructions and the default model's chat template, prompts of about 150 tokens.
+/// With the instructions and the default model's chat template, prompts have about 150 tokens.
 const POST: &str = "My sister wants to borrow my car for a week to move to another city. Last \
     year she brought it back with a scratch on the door and an empty tank, and she never said a \
     word about either. I need the car on two days of that week for a job interview and a dentist. \
@@ -106,36 +105,36 @@ impl Environment for LengthRatio {
         action: &JointAction,
     ) -> Result<Outcome, EnvironmentError> {
         let [first, second] = action.texts().map(|text| text.chars().count() as f64);
-        let off = (second / first.max(1.0) - 2.4).abs();
-        Ok(Outcome::end(Reward::new([("length_ratio", -off)])))
+        let deviation = (second / first.max(1.0) - 2.4).abs();
+        Ok(Outcome::end(Reward::new([("length_ratio", -deviation)])))
     }
 }
 
-/// Runs the work on two copies of a model. `on_step` gets the number of steps that are done.
+/// Runs the workload on two copies of a model. `on_step` gets the number of steps that are done.
 ///
 /// # Errors
-/// If the model has no tokenizer, a prompt does not fit into its context, a step fails, or an agent
-/// took no gradient step, so that the figures would not be those of the whole work.
+/// If the model has no tokenizer, a prompt does not fit into its context, a step fails, or an agent takes no
+/// gradient step, so that the times would not be those of the whole workload.
 pub(crate) fn bench(
     files: ModelFiles,
     device: &Device,
-    work: Work,
+    workload: Workload,
     on_step: &mut dyn FnMut(usize),
-) -> Result<Figures> {
+) -> Result<Measurements> {
     let environment = LengthRatio::new();
     let mut agents = agents(files, device, &environment)?;
     let settings = Magrpo {
-        samples: work.samples,
+        samples: workload.samples,
         ..Magrpo::default()
     };
-    let config = training_config(work);
-    let mut algorithm = settings.build(&agents, &Game::of(&environment), &config)?;
+    let config = training_config(workload);
+    let mut algorithm = settings.build(&agents, &EnvironmentSpec::of(&environment), &config)?;
     let task = Task::new("bench", [("post", POST)]);
     let tasks = start_tasks(&agents, &environment, vec![task], &config)?;
     let mut steps = Vec::new();
-    for index in 0..work.steps {
+    for index in 0..workload.steps {
         let start = Instant::now();
-        let ignore = &mut |_: Progress| {};
+        let ignore_progress = &mut |_: Progress| {};
         let algorithm = algorithm.as_mut();
         let batch = tasks.batch(&[0]);
         let step = train_step(
@@ -145,13 +144,13 @@ pub(crate) fn bench(
             batch,
             &config,
             index,
-            ignore,
+            ignore_progress,
         )?;
         let seconds = start.elapsed().as_secs_f64();
         for agent in &agents {
-            let taken = step.metric(&format!("{}/gradient_steps", agent.name));
+            let gradient_steps = step.metric(&format!("{}/gradient_steps", agent.name));
             ensure!(
-                taken.is_some_and(|steps| steps > 0.0),
+                gradient_steps.is_some_and(|steps| steps > 0.0),
                 "agent `{}` learned nothing in step {}, so its update cannot be timed: use more \
                  --samples or --new-tokens",
                 agent.name,
@@ -161,65 +160,65 @@ pub(crate) fn bench(
         steps.push((seconds, step));
         on_step(index + 1);
     }
-    Ok(figures(&steps))
+    Ok(measurements(&steps))
 }
 
 /// Two copies of the model. Without stop tokens every response has the full length.
 fn agents(files: ModelFiles, device: &Device, environment: &LengthRatio) -> Result<Vec<Agent>> {
     let model = LanguageModel::load(&files, device)?;
-    let language = Arc::new(Language {
+    let codec = Arc::new(TextCodec {
         tokenizer: files.tokenizer.context("the model has no tokenizer")?,
         template: files.template,
         stop_tokens: Vec::new(),
     });
-    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&language));
+    let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&codec));
     Ok(environment.roles.iter().map(agent).collect())
 }
 
-fn training_config(work: Work) -> TrainingConfig {
+fn training_config(workload: Workload) -> TrainingConfig {
     TrainingConfig {
-        steps: work.steps,
+        steps: workload.steps,
         sampling: Sampling {
             temperature: 0.7,
             top_p: 0.9,
             top_k: None,
         },
-        max_new_tokens: work.new_tokens,
+        max_new_tokens: workload.new_tokens,
         updates: Updates {
-            activations: work.activations,
+            activations: workload.activations,
             ..Updates::default()
         },
         ..TrainingConfig::default()
     }
 }
 
-fn figures(steps: &[(f64, Step)]) -> Figures {
-    let over_steps = |f: &dyn Fn(&(f64, Step)) -> f64| median(steps.iter().map(f).collect());
-    let timing = |name: &str| {
+fn measurements(steps: &[(f64, Step)]) -> Measurements {
+    let median_of = |value: &dyn Fn(&(f64, Step)) -> f64| median(steps.iter().map(value).collect());
+    let median_timing = |name: &str| {
         let name = format!("timing.{name}");
-        over_steps(&|(_, step)| step.metric(&name).unwrap_or(f64::NAN))
+        median_of(&|(_, step)| step.metric(&name).unwrap_or(f64::NAN))
     };
-    let generation_seconds = timing("rollout_secs");
+    let generation_seconds = median_timing("rollout_secs");
     let tokens = steps
         .first()
-        .map_or(0, |(_, step)| step.rollout.sampled_tokens());
-    Figures {
-        seconds_per_step: rounded(over_steps(&|(seconds, _)| *seconds)),
-        generation_seconds_per_step: rounded(generation_seconds),
-        update_seconds_per_step: rounded(timing("update_secs")),
+        .map_or(0, |(_, step)| step.rollout.completion_tokens());
+    Measurements {
+        seconds_per_step: round(median_of(&|(seconds, _)| *seconds)),
+        generation_seconds_per_step: round(generation_seconds),
+        update_seconds_per_step: round(median_timing("update_secs")),
         response_tokens_per_step: tokens,
-        generation_tokens_per_second: rounded(tokens as f64 / generation_seconds),
-        peak_rss_gb: peak_memory_mib().map(|mib| rounded(mib as f64 * 1024.0 / 1e6)),
+        generation_tokens_per_second: round(tokens as f64 / generation_seconds),
+        peak_rss_gb: peak_memory_mib().map(|mib| round(mib as f64 * 1024.0 / 1e6)),
         threads: rayon::current_num_threads(),
     }
 }
 
-/// To three decimals: more would be noise.
-fn rounded(value: f64) -> f64 {
+/// Rounds to three decimals: more would be noise.
+fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// The middle value, or the mean of the two middle ones; 0 if there are none.
+/// The middle value, or the mean of the two middle values; 0 if there are no values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let upper = values.len() / 2;

@@ -1,4 +1,4 @@
-//! The command line: the commands, and how results and errors reach the user.
+//! The command line: its commands, and how results and errors reach the user.
 //!
 //! Standard output carries only results, one JSON object per line if there are several. Logs and errors go
 //! to standard error.
@@ -23,7 +23,7 @@ use crate::{
     terminal,
 };
 
-/// Fine-tunes several language models to work together.
+/// Fine-tune several language models to work together.
 #[derive(Debug, Parser)]
 #[command(name = "polyphony", version)]
 struct Arguments {
@@ -33,37 +33,37 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Trains a team of models.
+    /// Train a team of agents from a recipe.
     Train(train::Arguments),
-    /// Resumes a run that was stopped, from its newest checkpoint.
+    /// Resume a stopped run from its newest checkpoint.
     Resume(resume::Arguments),
-    /// Evaluates a team on the held-out tasks of a recipe.
+    /// Evaluate a team on the held-out tasks of a recipe.
     Eval(eval::Arguments),
-    /// Evaluates a team that has not learned to work together.
+    /// Evaluate a baseline: a team that was not trained to work together.
     Baseline(baseline::Arguments),
-    /// Compares runs and baselines, with their cost.
+    /// Compare the results and the cost of runs and baselines.
     Compare(compare::Arguments),
-    /// Writes a page about runs for a browser.
+    /// Write an HTML page that shows runs in a browser.
     Report(report::Arguments),
-    /// Shows a running training in the terminal.
+    /// Show the progress of a training run in the terminal.
     Watch(watch::Arguments),
-    /// Lets a model answer prompts.
+    /// Generate answers to prompts with a model.
     Generate(generate::Arguments),
-    /// Prints the log-probabilities of token sequences.
+    /// Print the log-probabilities of token sequences.
     Logprobs(logprobs::Arguments),
-    /// Scores texts with an environment's reward.
+    /// Score texts with the reward of an environment.
     Score(score::Arguments),
-    /// Lists the environments of this program, or checks an external program that is one.
+    /// List the environments of this program, or check an external environment program.
     Environment(environment::Arguments),
-    /// Lists known and cached models, or fetches one.
+    /// List known and cached models, fetch a model, or merge adapters.
     Models(models::Arguments),
-    /// Shows which isolation this machine offers for untrusted programs, or runs one in it.
+    /// Check how this machine can isolate untrusted programs, or run a program in the sandbox.
     Sandbox(sandbox::Arguments),
-    /// Times training steps on fixed work.
+    /// Measure the time of training steps on a fixed workload.
     Bench(bench::Arguments),
 }
 
-/// Runs the command of this process's arguments.
+/// Runs the command in the arguments of this process.
 pub(crate) fn main(registry: &Registry) -> ExitCode {
     let arguments = match parse() {
         Ok(arguments) => arguments,
@@ -80,7 +80,7 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
         });
     match outcome {
         Ok(status) => status,
-        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
@@ -94,14 +94,14 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 /// Reads the arguments of this process.
 fn parse() -> Result<Arguments, clap::Error> {
     let command = match may_control_terminal() {
-        // Colours could not be told from what is quoted.
+        // clap's colours would be escaped together with the control characters of a quoted argument.
         true => Arguments::command().styles(Styles::plain()),
         false => Arguments::command(),
     };
     Arguments::from_arg_matches(&command.try_get_matches()?)
 }
 
-/// Explains what is wrong with the arguments, or prints the help that they ask for.
+/// Explains what is wrong with the arguments, or prints the requested help.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || !may_control_terminal() {
         error.exit();
@@ -110,7 +110,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(error.exit_code() as u8)
 }
 
-/// Whether the arguments of this process hold anything that an error must not quote as it is.
+/// Whether an argument of this process contains control characters, which an error must not quote unchanged.
 fn may_control_terminal() -> bool {
     std::env::args_os().any(|argument| argument.to_string_lossy().contains(is_control))
 }
@@ -136,7 +136,7 @@ fn run(registry: &Registry, command: Command, output: &mut dyn io::Write) -> Res
 }
 
 /// Whether the error is that the reader of our output has stopped reading, as `head` does.
-fn reader_left(error: &anyhow::Error) -> bool {
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()
@@ -144,15 +144,15 @@ fn reader_left(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The error and its causes, one per line, and what to type instead. A cause that the error above it
-/// repeats is left out, and so is the middle of a long one, which quotes something.
+/// The error and its causes, one per line, and a hint what to do. A cause that an error above already
+/// contains is omitted. The middle of a long cause, which quotes external text, is cut out.
 fn explanation(error: &anyhow::Error) -> String {
-    let mut told = error.to_string();
-    let mut text = format!("error: {}\n", excerpt(&told));
+    let mut messages = error.to_string();
+    let mut text = format!("error: {}\n", excerpt(&messages));
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !told.contains(&cause) {
+        if !messages.contains(&cause) {
             text.push_str(&format!("  because: {}\n", excerpt(&cause)));
-            told.push_str(&cause);
+            messages.push_str(&cause);
         }
     }
     if let Some(hint) = hint(error) {
@@ -161,16 +161,20 @@ fn explanation(error: &anyhow::Error) -> String {
     text
 }
 
-/// The way out that only the command line knows.
+/// A hint on what to do about an error. Only the command line can give it, because it knows commands and
+/// options.
 fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(Unfinished { run }) = error.downcast_ref::<Unfinished>() {
         let program = program();
         return Some(format!("`{program} resume {}` continues it", run.display()));
     }
     match error.chain().find_map(|cause| cause.downcast_ref())? {
-        ReportError::Exists { .. } => Some("`--run-dir` names the directory".to_owned()),
+        ReportError::Exists { .. } => {
+            Some("use `--run-dir` to choose another directory".to_owned())
+        }
         ReportError::NoTrainingRun { path } | ReportError::NoTerminal { path } => Some(format!(
-            "`polyphony report {}` writes a page about it for a browser",
+            "`{} report {}` writes a page that shows it in a browser",
+            program(),
             path.display()
         )),
         _ => None,
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_cause_is_shortened() {
+    fn the_middle_of_a_long_cause_is_left_out() {
         let long = format!("begin {} end", "x".repeat(1 << 20));
         let error = anyhow!("root {long}").context(long.clone()).context(long);
         let text = explanation(&error);
@@ -256,11 +260,15 @@ mod tests {
     #[test]
     fn an_error_of_a_library_gets_the_hint_of_the_command_line() {
         let path = || "runs/a".into();
-        let report = "  hint: `polyphony report runs/a` writes a page about it for a browser\n";
+        let report = format!(
+            "  hint: `{} report runs/a` writes a page that shows it in a browser\n",
+            program()
+        );
+        let report = report.as_str();
         for (error, hint) in [
             (
                 ReportError::Exists { path: path() },
-                "  hint: `--run-dir` names the directory\n",
+                "  hint: use `--run-dir` to choose another directory\n",
             ),
             (ReportError::NoTrainingRun { path: path() }, report),
             (ReportError::NoTerminal { path: path() }, report),
@@ -273,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_run_ends_with_the_command_that_continues_it() {
+    fn an_unfinished_run_ends_with_the_command_that_resumes_it() {
         let run = "runs/a".into();
         let error = anyhow!("out of order")
             .context("step 3")
@@ -291,11 +299,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_left_is_not_an_error() {
+    fn a_broken_pipe_is_recognized() {
         let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
-        assert!(reader_left(
+        assert!(is_broken_pipe(
             &Err::<(), _>(pipe()).context("printing").unwrap_err()
         ));
-        assert!(!reader_left(&anyhow!("another")));
+        assert!(!is_broken_pipe(&anyhow!("another")));
     }
 }

@@ -1,4 +1,4 @@
-//! The subcommands of `polyphony`, one file each. Each has its arguments and a `run`.
+//! The subcommands of `polyphony`, one file each. Every file defines the arguments and a function `run`.
 
 use std::path::Path;
 
@@ -30,12 +30,12 @@ fn load(model: &str, device: DeviceChoice) -> Result<(ModelFiles, LanguageModel)
     let path = resolve_model(model, &mut Display::default())?;
     let context = || format!("loading the model {}", path.display());
     let files = ModelFiles::open(&path).with_context(context)?;
-    let loaded = LanguageModel::load(&files, &device.open()?).with_context(context)?;
+    let model = LanguageModel::load(&files, &device.open()?).with_context(context)?;
     // Merged adapters give the same answers faster.
-    Ok((files, loaded.merged()))
+    Ok((files, model.merged()))
 }
 
-/// The tasks of the file in `--tasks`.
+/// Loads the tasks in the file of `--tasks`.
 fn load_tasks(registry: &Registry, path: &Path) -> Result<Vec<Task>> {
     let file = Choice::with_settings("File", format!("(path: {:?})", path.display().to_string()));
     let source = registry.read_source(&file)?.settings;
@@ -43,7 +43,7 @@ fn load_tasks(registry: &Registry, path: &Path) -> Result<Vec<Task>> {
     tasks.context("loading --tasks")
 }
 
-/// Reports the result of a training run on standard error.
+/// Prints the summary of a training run on standard error.
 fn finish(trained: &Trained) {
     terminal::write(&summary::of(trained));
 }

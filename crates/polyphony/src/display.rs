@@ -12,7 +12,7 @@ use polyphony_runner::{Best, Event, Observer};
 
 use crate::transfer;
 
-/// Shows a run's progress on standard error: that of the innermost phase.
+/// Shows the progress of the innermost phase of a run on standard error.
 #[derive(Debug, Default)]
 pub(crate) struct Display {
     phases: Vec<Phase>,
@@ -25,7 +25,7 @@ impl Observer for Display {
         if let Event::Transfer(transfer) = event {
             return transfer::Display::show(&mut self.transfer, transfer);
         }
-        if let Event::Begun {
+        if let Event::PhaseStarted {
             title,
             length,
             done,
@@ -41,9 +41,9 @@ impl Observer for Display {
             return;
         };
         match event {
-            Event::Begun { .. } | Event::Transfer(_) => {}
-            Event::Within { progress, agents } => phase.within_step(progress, agents),
-            Event::Step {
+            Event::PhaseStarted { .. } | Event::Transfer(_) => {}
+            Event::StepProgress { progress, agents } => phase.within_step(progress, agents),
+            Event::StepDone {
                 done,
                 mean_return,
                 best,
@@ -53,8 +53,8 @@ impl Observer for Display {
                 let best = best.map_or_else(String::new, |best| best_text(best, turns));
                 phase.step_done(done, mean_return, &best, tokens_per_sec);
             }
-            Event::Advanced { done } => phase.advance_to(done),
-            Event::Ended => {
+            Event::PhaseAdvanced { done } => phase.advance_to(done),
+            Event::PhaseEnded => {
                 phase.bar.finish_and_clear();
                 self.phases.pop();
                 if let Some(outer) = self.phases.last() {
@@ -65,17 +65,17 @@ impl Observer for Display {
     }
 }
 
-/// Units of work, such as the steps of a run.
+/// A phase of work with a number of units, such as the steps of a run.
 #[derive(Debug)]
 struct Phase {
     bar: ProgressBar,
-    plain: bool,
-    sampled_tokens: usize,
+    is_plain: bool,
+    completion_tokens: usize,
     last_line: Instant,
-    /// The units that were done when this process began the phase, and when that was.
-    began: (usize, Instant),
-    /// The time left, as the end of a line; empty if it is not known.
-    left: String,
+    /// The units that were done when this process started the phase, and the time of that start.
+    start: (usize, Instant),
+    /// The remaining time, as the end of a line; empty if it is not known.
+    time_left: String,
 }
 
 /// Time between plain lines of a phase without steps.
@@ -103,34 +103,35 @@ impl Phase {
         bar.set_position(done as u64);
         Self {
             bar,
-            plain: !std::io::stderr().is_terminal(),
-            sampled_tokens: 0,
+            is_plain: !std::io::stderr().is_terminal(),
+            completion_tokens: 0,
             last_line: Instant::now(),
-            began: (done, Instant::now()),
-            left: String::new(),
+            start: (done, Instant::now()),
+            time_left: String::new(),
         }
     }
 
     fn within_step(&mut self, progress: Progress, agents: usize) {
-        let now = match progress {
+        let activity = match progress {
             Progress::Sampled(tokens) => {
-                self.sampled_tokens += tokens;
-                format!("sampling, {} tokens", self.sampled_tokens)
+                self.completion_tokens += tokens;
+                format!("sampling, {} tokens", self.completion_tokens)
             }
             Progress::Scored => "learning".to_owned(),
             Progress::Updating(agent) => format!("updating agent {} of {agents}", agent + 1),
         };
-        self.bar.set_message(format!(" · {now}{}", self.left));
+        self.bar
+            .set_message(format!(" · {activity}{}", self.time_left));
     }
 
     fn step_done(&mut self, step: usize, mean_return: f64, best: &str, tokens_per_sec: f64) {
-        self.sampled_tokens = 0;
+        self.completion_tokens = 0;
         self.move_to(step);
         let line = format!(
             " · return {mean_return:.3}{best}, {tokens_per_sec:.0} tokens/s{}",
-            self.left
+            self.time_left
         );
-        if self.plain {
+        if self.is_plain {
             log::info!("step {step} of {}{line}", self.length());
         }
         self.bar.set_message(line);
@@ -138,20 +139,20 @@ impl Phase {
 
     fn advance_to(&mut self, done: usize) {
         self.move_to(done);
-        self.bar.set_message(self.left.clone());
-        if self.plain && (self.last_line.elapsed() > LINE_INTERVAL || done as u64 == self.length())
-        {
+        self.bar.set_message(self.time_left.clone());
+        let is_line_due = self.last_line.elapsed() > LINE_INTERVAL || done as u64 == self.length();
+        if self.is_plain && is_line_due {
             self.last_line = Instant::now();
             let (title, length) = (self.bar.prefix(), self.length());
-            log::info!("{title} {done} of {length}{}", self.left);
+            log::info!("{title} {done} of {length}{}", self.time_left);
         }
     }
 
     fn move_to(&mut self, done: usize) {
         self.bar.set_position(done as u64);
-        let (before, since) = self.began;
-        let units = [before, done, self.length() as usize];
-        self.left = secs_left(units, since.elapsed()).map_or_else(String::new, |secs| {
+        let (done_at_start, started) = self.start;
+        let units = [done_at_start, done, self.length() as usize];
+        self.time_left = secs_left(units, started.elapsed()).map_or_else(String::new, |secs| {
             format!(" · {} left", duration_text(secs))
         });
     }
@@ -161,20 +162,20 @@ impl Phase {
     }
 }
 
-/// The best joint action of a run as part of a line. Its reward is that of one turn, and the mean return beside it
-/// that of whole episodes.
+/// The best joint action of a run, as part of a line. If episodes have several turns, the line says that its
+/// reward is that of one turn, because the mean return beside it is that of whole episodes.
 fn best_text(best: &Best, turns: usize) -> String {
-    let what = if turns > 1 { "best turn" } else { "best" };
+    let label = if turns > 1 { "best turn" } else { "best" };
     let level = best.level.as_deref().unwrap_or("none");
-    format!(", {what} {:.2} (level {})", best.reward, visible(level))
+    format!(", {label} {:.2} (level {})", best.reward, visible(level))
 }
 
-/// The seconds that a phase still takes at its current pace, from the units done when it began, the units
-/// done now, and all units; `None` before the first and after the last unit of this process.
-fn secs_left([before, done, length]: [usize; 3], elapsed: Duration) -> Option<f64> {
-    let own = done.checked_sub(before).filter(|own| *own > 0)?;
-    let rest = length.checked_sub(done).filter(|rest| *rest > 0)?;
-    Some(elapsed.as_secs_f64() / own as f64 * rest as f64)
+/// The seconds that a phase still takes at its current pace, from the units that were done at its start, the
+/// units done now, and all units; `None` before the first and after the last unit of this process.
+fn secs_left([done_at_start, done, length]: [usize; 3], elapsed: Duration) -> Option<f64> {
+    let done_here = done.checked_sub(done_at_start).filter(|units| *units > 0)?;
+    let remaining = length.checked_sub(done).filter(|units| *units > 0)?;
+    Some(elapsed.as_secs_f64() / done_here as f64 * remaining as f64)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Signals that ask for the end of a run: the first one ends it in order, the next one ends the program at once.
+//! Signals that end a run: the first one asks for an orderly end, the next one ends the program at once.
 
 use std::{
     process::ExitCode,
@@ -19,16 +19,16 @@ use signal_hook::{
     low_level,
 };
 
-/// A signal may come twice for one request: `timeout` sends it to the program and then to its process group.
+/// One request may send a signal twice: `timeout` sends it to the program and then to its process group.
 const SAME_REQUEST: Duration = Duration::from_millis(200);
 
-/// The signal that asked for the end of a run; 0 if there was none.
+/// The signal that asked a run to end; 0 if there was none.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupt(Arc<AtomicI32>);
 
 impl Interrupt {
-    /// The exit status of a run that has ended in order. Whoever presses Ctrl-C sees how it ended; a scheduler that
-    /// ends a job looks for the status that the signal would have had.
+    /// The exit status of a run that has ended in an orderly way. It is 0 after Ctrl-C, because the user sees
+    /// how the run ended. A scheduler that ends a job expects the status of a program killed by its signal.
     pub(crate) fn status(&self) -> ExitCode {
         match self.0.load(Ordering::SeqCst) {
             0 | SIGINT => ExitCode::SUCCESS,
@@ -37,42 +37,44 @@ impl Interrupt {
     }
 }
 
-/// Listens for the rest of the program, and asks `stop` for an orderly end.
+/// Listens for signals until the program ends, and asks `stop` for an orderly end.
 ///
 /// # Errors
 /// If the system refuses.
 pub(crate) fn listen(stop: &Stop) -> Result<Interrupt> {
-    // Whoever starts a program that ignores a signal means it, as `nohup` and the `&` of a script do.
-    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter();
-    let heeded = heeded.filter(|signal| !is_ignored(*signal));
+    // A signal that was ignored at the start stays ignored: `nohup` and the `&` of a script rely on that.
+    let ending_signals = [SIGINT, SIGTERM, SIGHUP].into_iter();
+    let heeded = ending_signals.filter(|signal| !is_ignored(*signal));
     let mut signals = Signals::new(heeded).context("listening for signals")?;
     let interrupt = Interrupt::default();
-    let first = Arc::clone(&interrupt.0);
+    let first_signal = Arc::clone(&interrupt.0);
     let stop = stop.clone();
-    let obey = move || {
+    let handle_signals = move || {
         let mut signals = signals.forever();
         let Some(request) = signals.next() else {
             return;
         };
-        let began = Instant::now();
-        first.store(request, Ordering::SeqCst);
+        let requested_at = Instant::now();
+        first_signal.store(request, Ordering::SeqCst);
         stop.request();
-        // On a thread of its own, since a terminal that is held (Ctrl-S) would hold it.
+        // Logged on a separate thread, because a paused terminal (Ctrl-S) would block this one.
         thread::spawn(move || announce(request));
         for signal in signals {
             let is_new = match signal {
                 // The shell and the system both send it when a terminal closes.
                 SIGHUP => false,
-                _ => signal != request || began.elapsed() > SAME_REQUEST,
+                _ => signal != request || requested_at.elapsed() > SAME_REQUEST,
             };
             if is_new {
-                // Without destructors, which would run beside threads that still compute.
+                // Exits without destructors, which would run while other threads still compute.
                 low_level::exit(status(signal));
             }
         }
     };
     let thread = thread::Builder::new().name("signals".to_owned());
-    thread.spawn(obey).context("listening for signals")?;
+    thread
+        .spawn(handle_signals)
+        .context("listening for signals")?;
     Ok(interrupt)
 }
 
@@ -82,12 +84,14 @@ fn announce(request: i32) {
         low_level::signal_name(request).unwrap_or("signal"),
         match request {
             SIGINT => "another Ctrl-C",
-            _ => "another SIGTERM",
+            SIGTERM => "another SIGTERM",
+            // A second SIGHUP is ignored.
+            _ => "Ctrl-C or SIGTERM",
         }
     );
 }
 
-/// The exit status of a program that a signal has ended.
+/// The exit status of a program that was killed by a signal.
 fn status(signal: i32) -> i32 {
     128 + signal
 }
@@ -95,9 +99,9 @@ fn status(signal: i32) -> i32 {
 /// Whether the program was started to ignore a signal.
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action this only writes the current one, for which there is place.
+    // SAFETY: without a new action, this only writes the current one to `action`, which is large enough.
     let outcome = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
-    // SAFETY: all zeros are a value of this type, whatever the call has written.
+    // SAFETY: all zeros are a valid value of this type, and the call writes only valid values.
     let action = unsafe { action.assume_init() };
     outcome == 0 && action.sa_sigaction == libc::SIG_IGN
 }

@@ -1,8 +1,8 @@
-//! JSON lines in, JSON lines out: how scripts talk to the commands.
+//! Reads and writes JSON lines, through which scripts talk to the commands.
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read as _, Write},
     path::Path,
 };
 
@@ -10,19 +10,22 @@ use anyhow::{Context as _, Result, anyhow};
 use polyphony_report::is_control;
 use serde::{Serialize, de::DeserializeOwned};
 
+/// The longest line, in bytes.
+const MAX_LINE_BYTES: u64 = 64 << 20;
+
 /// Answers every object of `input` (`-` is standard input) with one line on `output`.
 ///
 /// `answer` gets the object and the number of objects before it. Blank lines are skipped.
 ///
 /// # Errors
-/// If a line is not such an object, or cannot be answered; names the file and the line. The answers to
-/// earlier lines have been written.
+/// If a line is too long or not an object of type `Q`, or `answer` fails. The message names the file and the
+/// line. The answers to earlier lines have been written.
 pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
     input: &Path,
     output: &mut dyn Write,
     mut answer: impl FnMut(usize, Q) -> Result<A>,
 ) -> Result<()> {
-    let (label, reader): (String, Box<dyn BufRead>) = if input == Path::new("-") {
+    let (label, mut reader): (String, Box<dyn BufRead>) = if input == Path::new("-") {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
         let label = input.display().to_string();
@@ -30,16 +33,24 @@ pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
         (label, Box::new(BufReader::new(file)))
     };
     let mut count = 0;
-    for (index, line) in reader.lines().enumerate() {
-        let place = || format!("{label}, line {}", index + 1);
-        let line = line.with_context(place)?;
+    for number in 1.. {
+        let context = || format!("{label}, line {number}");
+        let mut bytes = Vec::new();
+        let mut start = reader.by_ref().take(MAX_LINE_BYTES + 1);
+        if start.read_until(b'\n', &mut bytes).with_context(context)? == 0 {
+            break;
+        }
+        if bytes.len() as u64 > MAX_LINE_BYTES {
+            return Err(anyhow!("it has more than {MAX_LINE_BYTES} bytes")).with_context(context);
+        }
+        let line = String::from_utf8(bytes).with_context(context)?;
         if line.trim().is_empty() {
             continue;
         }
-        let question = serde_json::from_str(&line)
+        let object = serde_json::from_str(line.trim_end_matches(['\n', '\r']))
             .map_err(explain)
-            .with_context(place)?;
-        write(output, &answer(count, question).with_context(place)?)?;
+            .with_context(context)?;
+        write(output, &answer(count, object).with_context(context)?)?;
         count += 1;
     }
     Ok(())
@@ -50,28 +61,28 @@ pub(crate) fn answer<Q: DeserializeOwned, A: Serialize>(
 /// # Errors
 /// If `output` cannot be written to.
 pub(crate) fn write(output: &mut dyn Write, object: &impl Serialize) -> Result<()> {
-    let mut line = visible(serde_json::to_string(object)?);
+    let mut line = escape_control(serde_json::to_string(object)?);
     line.push('\n');
     output.write_all(line.as_bytes()).context("writing results")
 }
 
-/// JSON that means the same, without anything that could control a terminal: serde_json escapes part of it. All of
-/// it is in texts, where JSON has escapes for it.
-fn visible(json: String) -> String {
+/// Equivalent JSON without characters that could control a terminal, of which serde_json escapes only some.
+/// They occur only in strings, where JSON has escapes for them.
+fn escape_control(json: String) -> String {
     if !json.contains(is_control) {
         return json;
     }
-    let mut shown = String::with_capacity(json.len());
+    let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {
         match is_control(character) {
-            true => shown.push_str(&format!("\\u{:04x}", u32::from(character))),
-            false => shown.push(character),
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => escaped.push(character),
         }
     }
-    shown
+    escaped
 }
 
-/// The error without the line number, which counts from the beginning of the one line.
+/// The error without its line number, which would always be 1 because each line is parsed alone.
 fn explain(error: serde_json::Error) -> anyhow::Error {
     let text = error.to_string();
     let reason = text
@@ -85,8 +96,8 @@ mod tests {
     use super::*;
     use anyhow::ensure;
 
-    /// The output of doubling every number, and the error if there is one.
-    fn doubled(text: &str) -> (String, Option<String>) {
+    /// Doubles every number; returns the output, and the error if there is one.
+    fn double(text: &str) -> (String, Option<String>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in.jsonl");
         std::fs::write(&path, text).unwrap();
@@ -123,11 +134,19 @@ mod tests {
         ];
         for (text, output, error) in rows {
             assert_eq!(
-                doubled(text),
+                double(text),
                 (output.to_owned(), error.map(str::to_owned)),
                 "{text:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let (output, error) = double(&format!("[1]\n{}", "2".repeat(1 + (64 << 20))));
+        assert_eq!(output, "[0,2]\n");
+        let expected = "in.jsonl, line 2: it has more than 67108864 bytes";
+        assert_eq!(error.as_deref(), Some(expected));
     }
 
     #[test]
@@ -138,8 +157,8 @@ mod tests {
         let line = String::from_utf8(output).unwrap();
         let expected = r#"["ä\u001b[2J\u007f\u009b\u202e\u2066\u200f\n\t\"\\"]"#;
         assert_eq!(line, format!("{expected}\n"));
-        let [read]: [String; 1] = serde_json::from_str(&line).unwrap();
-        assert_eq!(read, text);
+        let [parsed]: [String; 1] = serde_json::from_str(&line).unwrap();
+        assert_eq!(parsed, text);
     }
 
     #[test]

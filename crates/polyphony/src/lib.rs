@@ -1,4 +1,5 @@
-//! Polyphony as a whole: everything that ships, and the way to add to it.
+//! Polyphony as one crate: all built-in environments and algorithms, the command line, and the way to add
+//! your own.
 //!
 //! [`Program`] knows environments, algorithms, data sets and recipes by name. Your own program is the
 //! standard one with your additions, and has every command of `polyphony`:
@@ -8,7 +9,7 @@
 //!
 //! use polyphony::{
 //!     Program,
-//!     episode::{FnEnvironment, Environment, EnvironmentError, EnvironmentSettings, Reward, Role},
+//!     episode::{Environment, EnvironmentError, EnvironmentSettings, FnEnvironment, Reward, Role},
 //! };
 //! use serde::{Deserialize, Serialize};
 //!
@@ -44,14 +45,15 @@
 //! }
 //! ```
 //!
-//! Without a command line, call [`Program::train`], [`Program::resume`] and [`Program::evaluate`], which
-//! take a [`Stop`] and return values. The crates below are re-exported; each can be used without this one.
+//! To train without a command line, call [`Program::train`], [`Program::resume`] and [`Program::evaluate`],
+//! which take a [`Stop`] and return values. The crates below are re-exported; each can be used without this
+//! one.
 //!
-//! This crate prints, listens for Ctrl-C, and installs a logger and a panic hook, but only in
-//! [`Program::main`]. With the cargo feature `mimalloc`, on by default, it brings an allocator.
+//! Only [`Program::main`] prints, listens for Ctrl-C, and installs a logger and a panic hook. With the cargo
+//! feature `mimalloc`, on by default, this crate sets the allocator of the program.
 //!
-//! Start reading at [`Program`]; `standard.rs` registers what ships, and each command is one file below
-//! `commands`.
+//! Start reading at [`Program`]; `standard.rs` registers everything that ships, and each command is one file
+//! below `commands`.
 
 mod bench;
 mod cli;
@@ -78,7 +80,7 @@ pub use polyphony_report as report;
 pub use polyphony_runner as runner;
 
 pub use polyphony_runner::{
-    Best, Choice, Event, From, Observer, Recipe, Registry, Stop, Trained, Unfinished,
+    Best, Choice, Event, Observer, Recipe, Registry, ResumeFrom, Stop, Trained, Unfinished,
 };
 pub use program::Program;
 

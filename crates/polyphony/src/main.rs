@@ -1,4 +1,4 @@
-//! The `polyphony` command: everything that ships, and nothing else.
+//! The `polyphony` command, with everything that ships and no additions.
 
 use std::process::ExitCode;
 

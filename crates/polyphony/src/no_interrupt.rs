@@ -1,16 +1,17 @@
-//! Systems without Unix signals: Ctrl-C ends the program at once, and a run is resumed from its last checkpoint.
+//! Systems without Unix signals: Ctrl-C ends the program at once, and a run is resumed from its last
+//! checkpoint.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use polyphony_runner::Stop;
 
-/// The signal that asked for the end of a run; here there never is one.
+/// The signal that asked a run to end; on these systems there is never one.
 #[derive(Debug)]
 pub(crate) struct Interrupt;
 
 impl Interrupt {
-    /// The exit status of a run that has ended in order.
+    /// The exit status of a run that has ended in an orderly way.
     pub(crate) fn status(&self) -> ExitCode {
         ExitCode::SUCCESS
     }

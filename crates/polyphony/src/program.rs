@@ -5,28 +5,30 @@ use std::{path::Path, process::ExitCode};
 use anyhow::Result;
 use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
 use polyphony_marl::AlgorithmSettings;
-use polyphony_runner::{Evaluated, Evaluating, From, Observer, Recipe, Registry, Stop, Trained};
+use polyphony_runner::{
+    EvaluationRequest, EvaluationResult, Observer, Recipe, Registry, ResumeFrom, Stop, Trained,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{cli, standard, terminal};
 
-/// Keeps freed memory for the next step, which needs as much again: with the system's allocator, half of an
+/// Keeps freed memory for the next step, which needs the same amount. With the system's allocator, half of an
 /// update's time is spent clearing pages.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The usual stack of a main thread. The default of workers is a quarter of it.
+/// The usual stack size of a main thread. The default of worker threads is a quarter of it.
 const STACK_BYTES: usize = 8 << 20;
 
-/// A program that trains and evaluates teams, with everything that its recipes can name.
+/// A program that trains and evaluates teams, and the registry of everything that its recipes can name.
 #[derive(Debug)]
 pub struct Program {
     registry: Registry,
 }
 
 impl Program {
-    /// The environments, algorithms, data sets and recipes of `polyphony`.
+    /// A program with the environments, algorithms, data sets and recipes of `polyphony`.
     pub fn standard() -> Self {
         Self {
             registry: standard::registry(),
@@ -73,7 +75,8 @@ impl Program {
         }
     }
 
-    /// Lets `single` baselines and recipes wrap a team's environment for one agent, as in `NAME(Tldr)`.
+    /// Adds the wrapper that lets one agent do the work of a team's environment. Recipes use it as in
+    /// `NAME(Tldr)`, and so does the baseline `single`.
     #[must_use]
     pub fn single_agent(
         self,
@@ -93,19 +96,19 @@ impl Program {
         }
     }
 
-    /// Everything that recipes can name.
+    /// The registry of everything that recipes can name.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Runs the command of this process's arguments. Errors are reported on standard error and with the exit
-    /// status.
+    /// Runs the command in the arguments of this process. Errors are printed on standard error and set the
+    /// exit status.
     pub fn main(self) -> ExitCode {
         #[cfg(feature = "mimalloc")]
         keep_freed_memory();
         set_panic_hook();
-        // Everything runs on a worker of the pool. Another thread would have to wake a worker and wait for it
-        // in each of the hundreds of small parallel loops of a decoding pass.
+        // Everything runs on a worker of the pool. A thread outside the pool would have to wake a worker and
+        // wait for it in each of the hundreds of small parallel loops of a decoding pass.
         let pool = rayon::ThreadPoolBuilder::new()
             .stack_size(STACK_BYTES)
             .build_global();
@@ -149,7 +152,7 @@ impl Program {
     pub fn resume(
         &self,
         run: &Path,
-        from: &From,
+        from: &ResumeFrom,
         overrides: &[String],
         stop: &Stop,
         observer: &mut dyn Observer,
@@ -158,35 +161,35 @@ impl Program {
         polyphony_runner::resume(&self.registry, run, from, overrides, stop, observer)
     }
 
-    /// See [`polyphony_runner::evaluate`]. `None` if it was stopped.
+    /// See [`polyphony_runner::evaluate`]. Returns `None` if the evaluation was stopped.
     ///
     /// # Errors
     /// If models or data cannot be obtained, or the evaluation fails.
     pub fn evaluate(
         &self,
-        evaluating: &Evaluating<'_>,
+        request: &EvaluationRequest<'_>,
         stop: &Stop,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Evaluated>> {
+    ) -> Result<Option<EvaluationResult>> {
         self.registry.check()?;
-        polyphony_runner::evaluate(&self.registry, evaluating, stop, observer)
+        polyphony_runner::evaluate(&self.registry, request, stop, observer)
     }
 }
 
-/// Silences the panics of decoders and tokenizers on damaged data: they are caught and become errors.
+/// Silences panics of decoders and tokenizers on damaged data, which are caught and become errors.
 fn set_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
-        if !polyphony_env::catches_panics() && !polyphony_model::catches_panics() {
+        if !polyphony_env::is_catching_panic() && !polyphony_model::is_catching_panic() {
             terminal::write_panic(panic);
         }
     }));
 }
 
-/// Tells the allocator to keep freed memory. The peak stays the same.
+/// Tells the allocator to keep freed memory. This does not raise the peak.
 #[cfg(feature = "mimalloc")]
 fn keep_freed_memory() {
     /// `mi_option_purge_delay` of mimalloc.h, a constant that the binding does not name.
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: the option exists, and may be set at any time.
+    // SAFETY: the option exists and may be set at any time.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
 }

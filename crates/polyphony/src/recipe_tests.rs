@@ -1,14 +1,14 @@
-//! Tests of recipes: what is read, what is refused, and the messages.
+//! Tests of recipes: which are read, which are refused, and with which messages.
 
 use std::collections::BTreeSet;
 
 use polyphony_marl::{AlgorithmSettings, LongPrompts};
 use polyphony_model::LoraConfig;
-use polyphony_runner::{Choice, Recipe, Shipped, Team};
+use polyphony_runner::{Choice, Recipe, RegisteredRecipe, TeamModels};
 
 use crate::standard::registry;
 
-fn shipped() -> Vec<Shipped> {
+fn shipped() -> Vec<RegisteredRecipe> {
     registry().recipes().collect()
 }
 
@@ -22,8 +22,8 @@ fn load(overrides: &[&str]) -> Result<Recipe, String> {
 }
 
 fn algorithm(recipe: &Recipe) -> Box<dyn AlgorithmSettings> {
-    let read = registry().read_algorithm(&recipe.algorithm);
-    read.unwrap().settings
+    let resolved = registry().read_algorithm(&recipe.algorithm);
+    resolved.unwrap().settings
 }
 
 /// The error for the default recipe's text with `from` replaced by `to`, read from a file.
@@ -48,7 +48,7 @@ fn shipped_recipes_load_and_survive_being_written_and_read() {
             recipe.name
         );
         for source in [loaded.train, loaded.held_out].into_iter().flatten() {
-            // Files are the user's; a test trains on the one that this recipe names.
+            // Other data sets are files that the user has to download.
             if source.name() == "Embedded" {
                 let tasks = registry().read_source(&source).unwrap().settings.load();
                 assert!(!tasks.unwrap().is_empty());
@@ -86,7 +86,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
             ("environment: Tldr", "environment: TLDR"),
             format!(
                 "reading mine.ron: line {}, column 18: this program has no environment `TLDR`; did you mean \
-                 `Tldr`? Known here: Tldr, Arxiv, Coding, Process, Solo",
+                 `Tldr`? Known here: Tldr, Arxiv, Coding, Process, SingleAgent",
                 line("environment: ")
             ),
         ),
@@ -127,7 +127,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
         (
             ("samples: 8", "samples: 1"),
             "checking mine.ron: `algorithm.samples` is 1, but must be from 2 to 4096, since a \
-             response is judged against the others of its group (1 only with `baseline: Zero`)"
+             response is compared with the others of its group (1 only with `baseline: Zero`)"
                 .to_owned(),
         ),
     ];
@@ -143,7 +143,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
 #[test]
 fn a_comment_does_not_mislead_the_place_of_a_choice() {
     let rows = [
-        // What is replaced, by what, and how many lines below and in which column the error is.
+        // The text to replace, its replacement, and the place of the error: lines below it, and column.
         (
             "environment: Tldr,",
             "// environment: TLDR,\n    /* TLDR */ environment: /* TLDR */ TLDR,",
@@ -151,7 +151,7 @@ fn a_comment_does_not_mislead_the_place_of_a_choice() {
         ),
         (
             "environment: Tldr,",
-            "environment: Solo( // So is not Tldr\n        So),",
+            "environment: SingleAgent( // So is not Tldr\n        So),",
             (1, 9, "this program has no environment `So`"),
         ),
         (
@@ -192,7 +192,7 @@ fn an_unknown_recipe_lists_the_names_that_exist() {
     let error = Recipe::load(&registry(), Some("tldr"), &[])
         .unwrap_err()
         .to_string();
-    let start = "`tldr` is neither a recipe that ships with this program (tldr-smollm2, tldr-smollm2-solo, ";
+    let start = "`tldr` is neither a recipe that ships with this program (tldr-smollm2, tldr-smollm2-single-agent, ";
     assert!(error.starts_with(start), "{error}");
     let end = ") nor a file that exists; did you mean `tldr-qwen3`?";
     assert!(error.ends_with(end), "{error}");
@@ -200,6 +200,10 @@ fn an_unknown_recipe_lists_the_names_that_exist() {
         shipped().iter().all(|recipe| error.contains(recipe.name)),
         "{error}"
     );
+    let renamed = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &[]);
+    let error = renamed.unwrap_err().to_string();
+    let end = "did you mean `tldr-qwen3-single-agent`?";
+    assert!(error.ends_with(end), "{error}");
 }
 
 #[test]
@@ -272,7 +276,7 @@ fn values_out_of_range_name_their_path_and_the_range() {
 }
 
 #[test]
-fn what_does_not_fit_the_environment_is_refused_before_models_are_looked_for() {
+fn a_mismatch_with_the_environment_is_refused_before_models_are_searched() {
     let rows = [
         (
             "team=Each([\"a\"])",
@@ -294,12 +298,12 @@ fn what_does_not_fit_the_environment_is_refused_before_models_are_looked_for() {
     for (change, expected) in rows {
         let recipe = Recipe::load(&registry(), None, &[change.to_owned()]).unwrap();
         let environment = registry().build_environment(&recipe.environment).unwrap();
-        let fits = recipe.validate_for(
+        let outcome = recipe.validate_for(
             &registry(),
             algorithm(&recipe).as_ref(),
             environment.as_ref(),
         );
-        let message = fits.unwrap_err().to_string();
+        let message = outcome.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
 }
@@ -327,7 +331,7 @@ fn overrides_change_what_they_name_and_nothing_else() {
             recipe.seed = 9;
         }),
         (&["team=Each([\"a\", \"./b\"])"], |recipe| {
-            recipe.team = Team::Each(vec!["a".into(), "./b".into()]);
+            recipe.team = TeamModels::Each(vec!["a".into(), "./b".into()]);
         }),
         (
             &[
@@ -350,7 +354,7 @@ fn overrides_change_what_they_name_and_nothing_else() {
 
 #[test]
 fn a_setting_of_the_environment_is_found_by_its_last_name() {
-    for name in ["coop-smollm2", "coop-smollm2-solo"] {
+    for name in ["coop-smollm2", "coop-smollm2-single-agent"] {
         let error = Recipe::load(&registry(), Some(name), &["turns=2".to_owned()]).unwrap_err();
         let message = format!("{error:#}");
         let expected = "there is no key `turns`; did you mean `environment.settings.turns`?";
@@ -366,6 +370,18 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
             "algorithm.sampels=4",
             "--set algorithm.sampels=4: there is no key `sampels` in `algorithm`; did you mean \
              `samples`? Known here: samples, joint_mode",
+        ),
+        (
+            "updates.max_gradient_norm=2.0",
+            "there is no key `max_gradient_norm` in `updates`; it is now called `max_grad_norm`. Known here: ",
+        ),
+        (
+            "updates.max_nonfinite=2",
+            "there is no key `max_nonfinite` in `updates`; it is now called `max_skipped_updates`.",
+        ),
+        (
+            "environment=Solo(Tldr)",
+            "this program has no environment `Solo`; it is now called `SingleAgent`. Known here: ",
         ),
         (
             "algoritm.samples=4",
@@ -503,9 +519,9 @@ fn the_keys_of_a_map_are_set_one_by_one_and_added() {
     let train = recipe.train.unwrap().to_string();
     assert!(train.contains("\"post\": \"text\""), "{train}");
 
-    let game = "environment=Process(command: [\"a\"], settings: {\"bonus\": 1, \"word\": {\"length\": 3}})";
+    let environment = "environment=Process(command: [\"a\"], settings: {\"bonus\": 1, \"word\": {\"length\": 3}})";
     let changes = [
-        game,
+        environment,
         "environment.settings.bonus=3",
         "environment.settings.word.length=4",
         "environment.settings.new=\"b\"",
@@ -530,7 +546,7 @@ fn the_keys_of_a_map_are_set_one_by_one_and_added() {
         ("bonus=3", "did you mean `environment.settings.bonus`?"),
     ];
     for (change, expected) in rows {
-        let message = load(&[game, change]).unwrap_err();
+        let message = load(&[environment, change]).unwrap_err();
         assert!(message.contains(expected), "{change}: {message}");
     }
 }
@@ -544,7 +560,7 @@ fn a_shared_model_runs_on_one_device() {
 }
 
 #[test]
-fn chance_is_needed_for_training_alone() {
+fn only_training_needs_a_temperature_above_0() {
     let recipe = load(&["sampling.temperature=0"]).unwrap();
     let message = recipe
         .validate_for_training(algorithm(&recipe).as_ref())
@@ -552,12 +568,12 @@ fn chance_is_needed_for_training_alone() {
         .to_string();
     let expected = "`sampling.temperature` is 0, but must be above 0 for training";
     assert!(message.starts_with(expected), "{message}");
-    let alone = [
+    let single_sample = [
         "sampling.temperature=0",
         "algorithm.samples=1",
         "algorithm.baseline=Zero",
     ];
-    let recipe = load(&alone).unwrap();
+    let recipe = load(&single_sample).unwrap();
     recipe
         .validate_for_training(algorithm(&recipe).as_ref())
         .unwrap();
@@ -577,8 +593,8 @@ fn settings_of_adapters_have_defaults() {
     );
 }
 
-/// The paths of all keys in a recipe that is written out; inside a choice, such as `File(…)`, they
-/// begin again.
+/// The paths of all keys in a recipe that is written out. Inside a choice, such as `File(…)`, paths start
+/// anew.
 fn keys(ron: &str) -> BTreeSet<String> {
     // `None` is a choice.
     let (mut keys, mut inside) = (BTreeSet::new(), Vec::new());
@@ -586,7 +602,7 @@ fn keys(ron: &str) -> BTreeSet<String> {
     for line in lines.filter(|line| !line.starts_with("//")) {
         match line.split_once(": ") {
             Some((section, "(")) => inside.push(Some(section)),
-            // The settings of the algorithm are a section of their own.
+            // The settings of the algorithm are a separate section.
             Some((section @ "algorithm", _)) => {
                 keys.insert(section.to_owned());
                 inside.push(Some(section));
@@ -599,7 +615,7 @@ fn keys(ron: &str) -> BTreeSet<String> {
                     inside.push(None);
                 }
             }
-            // Choices that begin on one line end on one line.
+            // A closing bracket ends the innermost section or choice.
             None if line.starts_with(')') => {
                 inside.pop();
             }
@@ -610,7 +626,7 @@ fn keys(ron: &str) -> BTreeSet<String> {
 }
 
 /// The paths of all keys in the tables of `docs/recipes.md`.
-fn documented() -> BTreeSet<String> {
+fn documented_keys() -> BTreeSet<String> {
     let documentation = include_str!("../../../docs/recipes.md");
     let (mut keys, mut section) = (BTreeSet::new(), None);
     for line in documentation.lines() {
@@ -646,12 +662,12 @@ fn the_documentation_describes_every_key_and_no_other() {
                     .to_ron(),
             )
         })
-        // What is inside the choice of a data set or a schedule is described with those.
+        // Keys inside the choice of a data set or a schedule are described with that choice.
         .filter(|key| !["path", "skip", "limit", "fields", "id", "last"].contains(&key.as_str()))
         .filter(|key| !key.starts_with('"'))
         .collect();
     assert!(keys.contains("updates.logprob_tolerance"), "{keys:?}");
-    assert_eq!(keys, documented());
+    assert_eq!(keys, documented_keys());
 }
 
 #[test]
@@ -664,20 +680,31 @@ fn the_shipped_recipes_spell_every_key_out() {
 }
 
 #[test]
-fn what_a_solo_environment_holds_is_reached_by_its_own_keys() {
+fn the_keys_of_a_wrapped_environment_can_be_overridden() {
     let changes = ["environment.settings.turns=3".to_owned()];
-    let recipe = Recipe::load(&registry(), Some("humaneval-qwen-coder-solo"), &changes).unwrap();
-    let settings = registry().team_of(&recipe.environment).unwrap().to_string();
+    let recipe = Recipe::load(
+        &registry(),
+        Some("humaneval-qwen-coder-single-agent"),
+        &changes,
+    )
+    .unwrap();
+    let settings = registry()
+        .inner_environment(&recipe.environment)
+        .unwrap()
+        .to_string();
     assert!(settings.contains("turns: 3"), "{settings}");
     let changes = ["environment.turns=3".to_owned()];
-    let error = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &changes).unwrap_err();
+    let error = Recipe::load(&registry(), Some("tldr-qwen3-single-agent"), &changes).unwrap_err();
     let message = format!("{error:#}");
     assert!(
-        message.contains("`environment` is Solo(Tldr), which has no keys"),
+        message.contains("`environment` is SingleAgent(Tldr), which has no keys"),
         "{message}"
     );
-    let changes = ["environment=Solo(Solo(Tldr))".to_owned()];
-    let error = Recipe::load(&registry(), Some("tldr-qwen3-solo"), &changes).unwrap_err();
+    let changes = ["environment=SingleAgent(SingleAgent(Tldr))".to_owned()];
+    let error = Recipe::load(&registry(), Some("tldr-qwen3-single-agent"), &changes).unwrap_err();
     let message = format!("{error:#}");
-    assert!(message.contains("a Solo of a Solo"), "{message}");
+    assert!(
+        message.contains("a SingleAgent of a SingleAgent"),
+        "{message}"
+    );
 }

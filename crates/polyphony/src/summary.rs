@@ -1,4 +1,4 @@
-//! The summary after a training run: what changed, an example, and what to type next.
+//! The summary after a training run: the results before and after, an example, and commands to run next.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -10,12 +10,12 @@ pub(crate) fn of(trained: &Trained) -> String {
     text(trained, &program())
 }
 
-/// This program's path as it can be typed in the current directory.
+/// The path of this program, as the user can type it in the current directory.
 pub(crate) fn program() -> String {
-    let started = std::env::args().next().unwrap_or_default();
-    let here = std::env::current_dir().unwrap_or_default();
-    let path = Path::new(&started);
-    path.strip_prefix(here)
+    let program = std::env::args().next().unwrap_or_default();
+    let current_dir = std::env::current_dir().unwrap_or_default();
+    let path = Path::new(&program);
+    path.strip_prefix(current_dir)
         .unwrap_or(path)
         .display()
         .to_string()

@@ -1,7 +1,7 @@
-//! Text on its way to standard error, where a terminal may obey it.
+//! Writes text to standard error without anything that could control a terminal.
 //!
-//! Messages quote model files, data, programs and other things from strangers. Everything that is not JSON goes
-//! through here: what controls a terminal is escaped. [`crate::json_lines`] does the same in JSON.
+//! Messages quote model files, data, programs and other untrusted text. All output that is not JSON goes
+//! through this module, which escapes control characters. [`crate::json_lines`] does the same in JSON.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -13,11 +13,11 @@ use polyphony_report::{excerpt, visible};
 
 /// Writes a text on standard error.
 pub(crate) fn write(text: &str) {
-    // Nobody reads it if standard error is closed.
+    // If standard error is closed, nobody reads it, so an error is ignored.
     let _ = io::stderr().lock().write_all(visible(text).as_bytes());
 }
 
-/// Reports a panic as Rust does.
+/// Prints a panic in the same form as Rust does.
 pub(crate) fn write_panic(panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let thread = std::thread::current();
@@ -29,11 +29,11 @@ pub(crate) fn write_panic(panic: &PanicHookInfo<'_>) {
     write(&text);
 }
 
-/// Logs to standard error: our messages from `info` on, those of other crates from `warn` on, unless
-/// `RUST_LOG` says otherwise.
+/// Starts logging to standard error: messages of our crates from level `info`, and those of other crates from
+/// level `warn`, unless `RUST_LOG` sets other levels.
 pub(crate) fn start_logging() {
-    let choice = env_logger::Env::default().default_filter_or("warn,polyphony=info");
-    env_logger::Builder::from_env(choice)
+    let filter = env_logger::Env::default().default_filter_or("warn,polyphony=info");
+    env_logger::Builder::from_env(filter)
         .format(|output, record| {
             let level = record.level();
             let style = output.default_level_style(level);

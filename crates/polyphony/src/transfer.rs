@@ -29,22 +29,22 @@ impl Display {
             }
             TransferPhase::Advanced => {
                 if let Some(display) = display {
-                    display.at(transfer.done);
+                    display.advance_to(transfer.done);
                 }
             }
             TransferPhase::Ended => *display = None,
         }
     }
 
-    /// Starts the display of a file of this many bytes, the first `have` of which are here already.
-    fn start(file: &str, bytes: u64, have: u64) -> Self {
-        let plain = !std::io::stderr().is_terminal();
-        let target = if plain {
+    /// Starts the display for a file of `total` bytes, of which the first `done` have been downloaded before.
+    fn start(file: &str, total: u64, done: u64) -> Self {
+        let is_plain = !std::io::stderr().is_terminal();
+        let target = if is_plain {
             ProgressDrawTarget::hidden()
         } else {
             ProgressDrawTarget::stderr()
         };
-        let bar = ProgressBar::with_draw_target(Some(bytes), target);
+        let bar = ProgressBar::with_draw_target(Some(total), target);
         let layout = "{prefix} [{bar:30}] {bytes}/{total_bytes} · {bytes_per_sec}, {eta} left";
         let style = ProgressStyle::with_template(layout);
         bar.set_style(
@@ -53,25 +53,25 @@ impl Display {
                 .progress_chars("=> "),
         );
         bar.set_prefix(visible(file).into_owned());
-        bar.set_position(have);
-        // Speed and time left are those of this process.
+        bar.set_position(done);
+        // Speed and time left are measured in this process only.
         bar.reset_eta();
-        if plain {
-            let from = if have > 0 {
-                format!(", resuming after {}", HumanBytes(have))
+        if is_plain {
+            let resuming = if done > 0 {
+                format!(", resuming after {}", HumanBytes(done))
             } else {
                 String::new()
             };
-            log::info!("downloading {file} ({}{from})", HumanBytes(bytes));
+            log::info!("downloading {file} ({}{resuming})", HumanBytes(total));
         }
         Self {
             bar,
-            last_line: plain.then(Instant::now),
+            last_line: is_plain.then(Instant::now),
         }
     }
 
-    /// This many bytes are here now.
-    fn at(&mut self, bytes: u64) {
+    /// Shows that this many bytes have been downloaded.
+    fn advance_to(&mut self, bytes: u64) {
         self.bar.set_position(bytes);
         if let Some(last_line) = &mut self.last_line
             && last_line.elapsed() > LINE_INTERVAL

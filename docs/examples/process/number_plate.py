@@ -1,13 +1,13 @@
-"""An environment for Polyphony in Python: two agents make up a number plate.
+"""An environment for Polyphony in Python: two agents invent a number plate.
 
-The first agent writes the letters, the second the digits, and both parts should be equally long.
-Polyphony starts this program and writes one JSON object per line to its standard input; the program
+The first agent writes the letters, the second the digits, and both parts should have the same length.
+Polyphony starts this program and writes one JSON object per line to its standard input. The program
 answers each with one line on standard output. docs/environments.md describes every message.
 
     polyphony train docs/examples/process/number_plate.ron
     polyphony environment check --command '["python3", "docs/examples/process/number_plate.py"]'
 
-Whatever is printed to standard error appears in Polyphony's log.
+Whatever the program prints to standard error appears in Polyphony's log.
 """
 
 import json
@@ -19,12 +19,13 @@ TOWNS = {
     "held_out": ["Trier", "Emden"],
 }
 
-# What a recipe may set, `Process(command: […], settings: {"balance": 2.0})`, with its default.
+# The settings that a recipe may change, as in `Process(command: […], settings: {"balance": 2.0})`, and
+# their defaults.
 settings = {"balance": 1.0}
 
 
 def hello(call):
-    """Describes the game. It is the first call of all."""
+    """Describes the game. This is always the first call."""
     for name, value in call["settings"].items():
         if name not in settings:
             raise ValueError(f"there is no setting `{name}`, only `balance`")
@@ -43,30 +44,30 @@ def hello(call):
 
 
 def start(call):
-    """Says what each agent reads first."""
+    """Returns what each agent reads first."""
     town = call["task"]["fields"]["town"]
     return {"observations": [f"{town}: letters", f"{town}: digits"]}
 
 
 def step(call):
-    """Scores what the agents answered. The game has one turn, so it is over."""
+    """Scores the agents' responses. The game has one turn, so the episode ends here."""
     letters, digits = [response["text"] for response in call["responses"]]
     shorter, longer = sorted([len(letters), len(digits)])
     reward = {
-        "letters": share(letters, string.ascii_letters),
-        "digits": share(digits, string.digits),
+        "letters": fraction(letters, string.ascii_letters),
+        "digits": fraction(digits, string.digits),
         "balance": settings["balance"] * shorter / max(longer, 1),
     }
     return {"reward": reward, "end": True}
 
 
-def share(text, wanted):
-    """The share of a text's characters that are wanted; 0 of an empty text."""
+def fraction(text, wanted):
+    """The fraction of a text's characters that are among the wanted ones; 0 for an empty text."""
     return sum(character in wanted for character in text) / max(len(text), 1)
 
 
 def answer(call):
-    """Any call's answer. An error is one too: Polyphony shows it and stops."""
+    """Answers a call. An error is an answer too: Polyphony shows it and stops."""
     try:
         return {"hello": hello, "start": start, "step": step}[call["call"]](call)
     except (KeyError, ValueError) as error:

@@ -1,38 +1,38 @@
-//! The devices that the tests of this package run on: always the processor; with the feature `wgpu` a GPU, for which
-//! Mesa's software driver will do; and with the feature `cuda` one of NVIDIA's.
+//! The devices that the tests of this package run on: always the CPU; with the feature `wgpu` also a GPU, for
+//! which Mesa's software driver suffices; and with the feature `cuda` also an NVIDIA GPU.
 
 use burn::tensor::Device;
 
-/// A device, and how close to PyTorch it has to come.
+/// A device, and how closely its results must match PyTorch's.
 pub struct Target {
     /// Its name in messages.
     pub name: &'static str,
     /// The device itself.
     pub device: Device,
-    /// How close to PyTorch it comes.
+    /// How closely its results must match PyTorch's.
     pub precision: Precision,
 }
 
-/// The largest differences from what PyTorch computes on a processor.
+/// The largest differences from the results of PyTorch on a CPU.
 #[derive(Clone, Copy)]
 pub struct Precision {
-    /// Of a logit, and of a log-probability in nats.
+    /// The difference of a logit, and of a log-probability in nats.
     pub logits: f32,
-    /// Of a gradient's norm, relative to it.
+    /// The relative difference of a gradient's norm.
     pub norms: f64,
-    /// Whether sampling draws the tokens that it draws on the CPU.
+    /// Whether sampling draws the same tokens as on the CPU.
     pub same_tokens: bool,
 }
 
-/// Sums of up to 176 products in another order than PyTorch's.
+/// Results differ because sums of up to 176 products are added in a different order than in PyTorch.
 const CPU: Precision = Precision {
     logits: 1e-4,
     norms: 1e-3,
     same_tokens: true,
 };
 
-/// Also the exponential, the root and the division of a shader, which may each be off by some units
-/// in the last place, through three layers and back.
+/// In addition to the order of sums, a shader's exponential, root and division may each be off by some units
+/// in the last place. Such errors add up through three layers and back.
 #[cfg(feature = "wgpu")]
 const WGPU: Precision = Precision {
     logits: 1e-3,
@@ -40,8 +40,8 @@ const WGPU: Precision = Precision {
     same_tokens: true,
 };
 
-/// Tensor cores multiply 32-bit floats with ten bits behind the point (TF32): on an H100 logits of 3.6
-/// and log-probabilities of -6.8 were off by 0.012.
+/// Tensor cores multiply 32-bit floats with ten bits of mantissa (TF32): on an H100 logits of 3.6 and
+/// log-probabilities of -6.8 were off by 0.012.
 #[cfg(feature = "cuda")]
 const CUDA: Precision = Precision {
     logits: 5e-2,
@@ -49,7 +49,7 @@ const CUDA: Precision = Precision {
     same_tokens: false,
 };
 
-/// All devices that this build has.
+/// All devices of this build.
 pub fn targets() -> Vec<Target> {
     vec![
         Target {

@@ -1,5 +1,5 @@
-//! The targets with libFuzzer around them. `cargo xtask fuzz` builds and starts this program and tells
-//! it by variables what to do.
+//! Runs the targets with libFuzzer. `cargo xtask fuzz` builds and starts this program, and sets environment
+//! variables that select the target and its folder.
 #![no_main]
 
 use std::{path::PathBuf, process, sync::OnceLock};
@@ -27,14 +27,14 @@ fn start() {
     WORK.get_or_init(|| (target, folder));
 }
 
-/// libFuzzer takes an abort for a crash. Its own hook aborts on every panic; the crates contain those of
-/// libraries that they use, and a contained panic is an error like any other.
+/// Aborts on panics, which libFuzzer counts as crashes, but not on panics that our crates catch: those are
+/// errors like any other. The hook of libFuzzer would abort on every panic.
 fn abort_on_panics() {
     drop(std::panic::take_hook());
-    let usual = std::panic::take_hook();
+    let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !(polyphony_env::catches_panics() || polyphony_model::catches_panics()) {
-            usual(panic);
+        if !(polyphony_env::is_catching_panic() || polyphony_model::is_catching_panic()) {
+            default_hook(panic);
             process::abort();
         }
     }));

@@ -1,9 +1,9 @@
-//! What must hold of every outcome.
+//! Checks that every outcome must pass.
 
 /// The longest error message that a person can still read, in bytes. Most excerpts end much earlier.
 const LONGEST_MESSAGE: usize = 64 << 10;
 
-/// Looks at a message: it says something, and not without end.
+/// Checks that a message is not empty and not too long.
 #[track_caller]
 pub(crate) fn message(text: &str) {
     assert!(!text.trim().is_empty(), "an error without a message");
@@ -15,7 +15,7 @@ pub(crate) fn message(text: &str) {
     );
 }
 
-/// The same, and the message names the file.
+/// [`message`], and checks that the message names the file.
 #[track_caller]
 pub(crate) fn message_about(text: &str, file: &str) {
     message(text);

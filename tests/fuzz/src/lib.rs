@@ -1,13 +1,13 @@
-//! Everything that Polyphony reads and did not write itself, as functions of bytes.
+//! Fuzz targets: functions of bytes, one for each kind of input that Polyphony does not write itself.
 //!
-//! Model directories, data sets, recipes, records of runs and answers of other programs come from
-//! strangers. Whatever is in them, reading must end with a value or an error: soon, in bounded memory,
-//! and without a panic. A [`Target`] puts bytes where such input would be and reads it on the path that
-//! the commands take.
+//! Model directories, data sets, recipes, records of runs and answers of other programs may come from
+//! untrusted sources. Whatever they contain, reading must end with a value or an error: soon, in bounded
+//! memory, and without a panic. A [`Target`] puts bytes in the place of such input and reads it with the code
+//! that the commands use.
 //!
-//! The library knows nothing of the engine. `cargo test` replays the corpus; `cargo xtask fuzz` links
-//! the targets with libFuzzer and looks for new inputs. Start reading at [`TARGETS`]; the README says
-//! how to add one.
+//! This library does not depend on the engine. `cargo test` replays the corpus; `cargo xtask fuzz` links the
+//! targets with libFuzzer and searches for new inputs. Start reading at [`TARGETS`]; the README describes how
+//! to add a target.
 #![allow(clippy::unwrap_used, reason = "a target fails by panicking")]
 
 mod check;

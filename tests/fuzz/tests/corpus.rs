@@ -1,4 +1,4 @@
-//! The corpus is replayed on its targets: what once was found stays mended.
+//! Replays the corpus on its targets, so that bugs that were found once stay fixed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -10,10 +10,10 @@ use std::{
 
 use polyphony_fuzz::{TARGETS, Target};
 
-/// Fewer entries leave a target to guess its format.
+/// The fewest inputs per target. With fewer, the engine has to guess the format.
 const FEWEST: usize = 3;
 
-/// What the repository should hold of one input, and of all.
+/// The most bytes of one input, and of all inputs, in the repository.
 const ONE_INPUT: u64 = 20_000;
 const WHOLE_CORPUS: u64 = 1_000_000;
 

@@ -1,64 +1,64 @@
-//! The coding reward: four levels, at most 4.0.
+//! The coding reward: four parts on three levels, at most 4.0.
 //!
-//! | level | part | at most | looks at |
+//! | level | part | at most | measures |
 //! | --- | --- | --- | --- |
-//! | 1 | `definitions` | 0.4 + 0.6 | the helper and the entry function: defined, with a value returned |
+//! | 1 | `definitions` | 0.4 + 0.6 | whether helper and entry function are defined and return a value |
 //! | 2 | `syntax` | 0.5 | whether Python can compile the program |
-//! | 3 | `tests` | 1.0 | the share of asserts that pass |
-//! | 3 | `cooperation` | 0.5 + 1.0 | what the entry function makes of the helper |
+//! | 3 | `tests` | 1.0 | the fraction of asserts that pass |
+//! | 3 | `cooperation` | 0.5 + 1.0 | how the entry function uses the helper |
 //!
-//! An entry function that is missing or returns nothing ends the scoring at level 1, a syntax error
-//! at level 2. Cooperation counts only where an assert passed and a helper was found.
+//! Scoring stops at level 1 if the entry function is missing or returns nothing, and at level 2 if
+//! there is a syntax error. Cooperation counts only if an assert passed and a helper was found.
 
 use polyphony_episode::Reward;
 use polyphony_sandbox::{AssertOutcome, Verdict};
 
 use super::{
     function::{Body, Function, HelperUse, Results},
-    program::SyntaxErrorIn,
+    program::LocatedSyntaxError,
 };
 
 /// The names of the reward's parts, in the order of the levels.
 pub(super) const PARTS: [&str; 4] = ["definitions", "syntax", "tests", "cooperation"];
 
-/// Whether a reward is that of a program all of whose asserts passed.
+/// Whether a reward belongs to a program that passed all asserts.
 pub(super) fn is_solved(reward: &Reward) -> bool {
     reward.part("tests") == Some(1.0)
 }
 
-/// No joint action is worth more.
+/// The highest reward of a joint action.
 pub(super) const MAX_REWARD: f64 = 4.0;
 
-/// What was found out about a pair of responses.
+/// How a pair of responses was scored, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assessment {
     /// The helper, in the first response.
     pub helper: Definition,
     /// The entry function, in the second response.
     pub entry: Definition,
-    /// What the entry function makes of the helper.
+    /// How the entry function uses the helper.
     pub helper_use: HelperUse,
-    /// How the program ran; without an entry function that returns a value there is none to run.
-    pub run: Option<Run>,
+    /// How the program ran; `None` if there is no entry function that returns a value.
+    pub run: Option<ProgramRun>,
 }
 
-/// Whether a response defines the function that was asked for.
+/// Whether a response defines the requested function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Definition {
-    /// It does not.
+    /// The response does not define the function.
     Missing,
-    /// It does, but the function returns no value.
+    /// The function is defined, but returns no value.
     WithoutValue,
-    /// It does, and the function returns a value.
+    /// The function is defined and returns a value.
     Returns,
 }
 
 /// How a program ran.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Run {
+pub enum ProgramRun {
     /// Python could not compile it.
-    SyntaxError(SyntaxErrorIn),
-    /// What came of each assert, in the order of the tests.
+    SyntaxError(LocatedSyntaxError),
+    /// The outcome of each assert, in the order of the tests.
     Tested(Vec<AssertOutcome>),
 }
 
@@ -73,7 +73,7 @@ impl Definition {
 }
 
 impl Assessment {
-    /// The reward. It holds every part: 0 for those of levels not reached.
+    /// The reward. It has every part; those of levels that were not reached are 0.
     pub fn reward(&self) -> Reward {
         let levels = [
             self.definitions(),
@@ -89,20 +89,20 @@ impl Assessment {
         self.asserts().is_some_and(all_passed)
     }
 
-    /// What came of each assert; `None` where the program could not be run.
+    /// The outcome of each assert; `None` if the program could not be run.
     pub fn asserts(&self) -> Option<&[AssertOutcome]> {
         match &self.run {
-            Some(Run::Tested(asserts)) => Some(asserts),
-            Some(Run::SyntaxError(_)) | None => None,
+            Some(ProgramRun::Tested(asserts)) => Some(asserts),
+            Some(ProgramRun::SyntaxError(_)) | None => None,
         }
     }
 
     fn definitions(&self) -> f64 {
-        let worth = |definition, worth| match definition {
-            Definition::Returns => worth,
+        let points = |definition, points| match definition {
+            Definition::Returns => points,
             Definition::WithoutValue | Definition::Missing => 0.0,
         };
-        worth(self.helper, 0.4) + worth(self.entry, 0.6)
+        points(self.helper, 0.4) + points(self.entry, 0.6)
     }
 
     fn syntax(&self) -> f64 {
@@ -124,26 +124,26 @@ impl Assessment {
         match self.helper_use {
             HelperUse::NotCalled => 0.0,
             HelperUse::Called { body, results } => {
-                let own = match body {
+                let bonus = match body {
                     Body::Wrapper => 0.0,
                     Body::Own => 1.0,
                 };
-                let ignored = match results {
+                let penalty = match results {
                     Results::Used => 0.0,
                     Results::Ignored => 0.5,
                 };
-                0.5 + own - ignored
+                0.5 + bonus - penalty
             }
         }
     }
 }
 
-/// How many of some asserts passed.
+/// The number of asserts that passed.
 pub(super) fn passed(asserts: &[AssertOutcome]) -> usize {
     asserts.iter().filter(|one| has_passed(one)).count()
 }
 
-/// Whether there are asserts and all passed.
+/// Whether there is at least one assert and all asserts passed.
 pub(super) fn all_passed(asserts: &[AssertOutcome]) -> bool {
     !asserts.is_empty() && asserts.iter().all(has_passed)
 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     /// A run of four asserts, of which some pass.
-    fn tested(passed: usize) -> Option<Run> {
+    fn tested(passed: usize) -> Option<ProgramRun> {
         let outcome = |index| AssertOutcome {
             source: format!("assert candidate({index})"),
             verdict: if index < passed {
@@ -173,11 +173,11 @@ mod tests {
             },
             error: None,
         };
-        Some(Run::Tested((0..4).map(outcome).collect()))
+        Some(ProgramRun::Tested((0..4).map(outcome).collect()))
     }
 
-    fn refused() -> Option<Run> {
-        Some(Run::SyntaxError(SyntaxErrorIn {
+    fn syntax_error() -> Option<ProgramRun> {
+        Some(ProgramRun::SyntaxError(LocatedSyntaxError {
             function: "f".to_owned(),
             line: 1,
             column: 1,
@@ -203,8 +203,8 @@ mod tests {
             (Returns, WithoutValue, USED, None, [0.4, 0.0, 0.0, 0.0]),
             (WithoutValue, Missing, HelperUse::NotCalled, None, [0.0; 4]),
             // Syntax.
-            (Returns, Returns, USED, refused(), [1.0, 0.0, 0.0, 0.0]),
-            (Missing, Returns, USED, refused(), [0.6, 0.0, 0.0, 0.0]),
+            (Returns, Returns, USED, syntax_error(), [1.0, 0.0, 0.0, 0.0]),
+            (Missing, Returns, USED, syntax_error(), [0.6, 0.0, 0.0, 0.0]),
             // Tests: none, some, all; cooperation needs one of them.
             (Returns, Returns, USED, tested(0), [1.0, 0.5, 0.0, 0.0]),
             (Returns, Returns, USED, tested(1), [1.0, 0.5, 0.25, 1.5]),
@@ -258,8 +258,8 @@ mod tests {
         for (run, expected) in [
             (tested(4), true),
             (tested(3), false),
-            (Some(Run::Tested(vec![])), false),
-            (refused(), false),
+            (Some(ProgramRun::Tested(vec![])), false),
+            (syntax_error(), false),
             (None, false),
         ] {
             let assessment = Assessment {

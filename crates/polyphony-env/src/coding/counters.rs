@@ -1,33 +1,33 @@
-//! What the coding environment counts, as metrics.
+//! The counters of the coding environment, which are recorded as metrics.
 
 use polyphony_episode::{Counter, MetricKey};
 use polyphony_sandbox::Counters;
 
-/// Totals of a pool, and of the outside model where there is one.
+/// The counters of a pool, and of the outside model if there is one.
 pub(super) fn of(sandbox: &Counters, expert_retries: Option<u64>) -> Vec<Counter> {
     let programs = |name, total, meaning| counter(name, total as f64, "programs", meaning);
     let mut counters = vec![
-        programs("sandbox/runs", sandbox.runs, "Programs judged"),
+        programs("sandbox/runs", sandbox.runs, "Programs run"),
         programs(
             "sandbox/timeouts",
             sandbox.timeouts,
-            "Programs with a test that was stopped for its time",
+            "Programs with a test that exceeded its time limit",
         ),
         programs(
             "sandbox/out_of_memory",
             sandbox.out_of_memory,
-            "Programs with a test that asked for too much memory",
+            "Programs with a test that exceeded the memory limit",
         ),
         programs(
             "sandbox/violations",
             sandbox.violations,
-            "Programs with a test in which something forbidden was tried",
+            "Programs with a test that attempted something forbidden",
         ),
         counter(
             "sandbox/infrastructure_retries",
             sandbox.infrastructure_retries as f64,
             "tries",
-            "Times that a program was run again because the machine could not run it",
+            "Programs run again because the machine could not run them",
         ),
     ];
     counters.extend(expert_retries.map(|retries| {
@@ -35,14 +35,14 @@ pub(super) fn of(sandbox: &Counters, expert_retries: Option<u64>) -> Vec<Counter
             "expert/retries",
             retries as f64,
             "requests",
-            "Requests to the outside model that were sent again",
+            "Requests to the outside model that were repeated",
         )
     }));
     counters.push(counter(
         "timing.sandbox_secs",
         sandbox.seconds,
         "s",
-        "Judging programs, summed over the sandbox's workers",
+        "Time for running programs, summed over the sandbox's workers",
     ));
     counters
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_total_has_a_key_of_its_own() {
+    fn every_total_has_its_own_key() {
         let sandbox = Counters {
             runs: 1,
             timeouts: 2,

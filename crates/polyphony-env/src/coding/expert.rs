@@ -1,12 +1,11 @@
-//! An outside model that proposes edits, one text an agent: the feedback `expert_edits`.
+//! An outside model that proposes edits, one text per agent: the feedback `ExpertEdits`.
 //!
-//! It speaks the chat-completions format that OpenAI began and most servers know, local ones such
-//! as llama.cpp, vLLM and Ollama included. This is the only part of the crate that uses the
-//! network.
+//! The client uses OpenAI's chat-completions format, which most servers support, including local ones
+//! such as llama.cpp, vLLM and Ollama. This is the only part of the crate that uses the network.
 //!
-//! What may pass by itself is tried again: silence, a server out of order, too many requests, an
-//! answer that is not what was asked for. The waits between double, and are as long as the
-//! endpoint's `Retry-After` asks, up to [`LONGEST_WAIT`].
+//! Failures that may be temporary are tried again: no answer, a server error, too many requests, an
+//! answer in the wrong format. The wait doubles from one try to the next, and is at least what the
+//! endpoint's `Retry-After` asks for, up to [`LONGEST_WAIT`].
 
 use std::{
     env, fmt,
@@ -31,26 +30,26 @@ pub use self::{
     settings::ExpertSettings,
 };
 
-/// The wait before the second try; each further one is twice as long.
+/// The wait before the second try; every later wait is twice as long as the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// The longest wait. An endpoint that asks for a longer one is not asked again.
+/// The longest wait. If an endpoint asks for a longer one, the request fails.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
-/// The longest time limit of a request: clocks overflow at some length.
+/// The longest time limit of a request, because adding very long durations to a clock overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The largest answer that is read.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_ANSWER_BYTES: u64 = 1 << 20;
 
-/// The outside model. It may be asked from several threads.
+/// The outside model. Several threads may use it at once.
 pub struct Expert {
     settings: ExpertSettings,
     url: Address,
     key: Option<Key>,
     http: Client,
     timeout: Duration,
-    /// Spends the time between two tries.
+    /// Waits between two tries; tests replace it.
     wait: Box<dyn Fn(Duration) + Send + Sync>,
     retries: AtomicU64,
 }
@@ -83,8 +82,8 @@ impl Expert {
         wait: Box<dyn Fn(Duration) + Send + Sync>,
     ) -> Result<Self, ExpertError> {
         let url = settings::completions_url(&settings.base_url)?;
-        // Redirects are returned: an endpoint that moved is named to the user, since following it
-        // would send the key elsewhere.
+        // Redirects are not followed, since that would send the key elsewhere. The error names the
+        // endpoint's new address instead.
         let config = ClientConfig {
             connect_timeout: timeout,
             read_timeout: timeout,
@@ -107,26 +106,26 @@ impl Expert {
         })
     }
 
-    /// Asks for one suggestion an agent, in the order of the review's drafts.
+    /// Asks for one suggestion per agent, in the order of the review's drafts.
     ///
     /// # Errors
-    /// If the endpoint cannot be reached, refuses, or answers something else, after as many further
-    /// tries as the settings allow where another try could help: names the address, what came back,
-    /// and what would help.
+    /// If the endpoint cannot be reached, refuses the request, or sends an answer in the wrong format.
+    /// Where another try could help, the error comes after as many retries as the settings allow. It
+    /// names the address, the answer, and what would help.
     pub fn suggest(&self, review: &Review<'_>) -> Result<Vec<String>, ExpertError> {
         let mut body = self.body(review);
         let mut backoff = FIRST_WAIT;
         let mut tries = 1;
         loop {
-            let failure = match self.ask(&body, review) {
+            let failure = match self.request(&body, review) {
                 Ok(suggestions) => return Ok(suggestions),
                 Err(failure) => failure,
             };
-            let asked = failure.retry_after().unwrap_or_default();
-            let pause = backoff.max(asked);
-            if !failure.may_pass() || tries > self.settings.retries || pause > LONGEST_WAIT {
+            let retry_after = failure.retry_after().unwrap_or_default();
+            let pause = backoff.max(retry_after);
+            if !failure.is_temporary() || tries > self.settings.retries || pause > LONGEST_WAIT {
                 return Err(ExpertError::Request {
-                    url: self.shown_url(),
+                    url: self.public_url(),
                     tries,
                     failure,
                 });
@@ -142,7 +141,7 @@ impl Expert {
         }
     }
 
-    /// How often a request was tried again so far.
+    /// The number of retries so far.
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }
@@ -164,22 +163,28 @@ impl Expert {
         body
     }
 
-    /// One request.
-    fn ask(&self, body: &Value, review: &Review<'_>) -> Result<Vec<String>, ExpertFailure> {
+    /// Sends one request.
+    fn request(&self, body: &Value, review: &Review<'_>) -> Result<Vec<String>, ExpertFailure> {
         let text = body.to_string();
         let mut request = Request::post(&self.url, "application/json", text.as_bytes());
         if let Some(key) = &self.key {
             request = request.bearer(key.reveal());
         }
         let response = self.http.send(&request);
-        let response = response.map_err(|error| self.silence(&error))?;
+        let response = response.map_err(|error| self.no_answer(&error))?;
         let status = response.status();
-        let refusal = Refusal::of(&response);
-        let body = response.read_up_to(MOST_BYTES);
-        let body = body.map_err(|error| self.silence(&error))?;
+        let head = ResponseHead::of(&response);
+        let body = response.read_up_to(MAX_ANSWER_BYTES + 1);
+        let body = body.map_err(|error| self.no_answer(&error))?;
         let text = String::from_utf8_lossy(&body);
         if !status.is_success() {
-            return Err(self.refused(refusal, &text));
+            return Err(self.refusal(head, &text));
+        }
+        if body.len() as u64 > MAX_ANSWER_BYTES {
+            return Err(ExpertFailure::Malformed {
+                reason: format!("it has more than {MAX_ANSWER_BYTES} bytes"),
+                answer: self.excerpt(&text),
+            });
         }
         answer::suggestions(&text, review).map_err(|reason| ExpertFailure::Malformed {
             reason: self.excerpt(&reason),
@@ -187,8 +192,8 @@ impl Expert {
         })
     }
 
-    /// No answer, or half of one.
-    fn silence(&self, error: &HttpError) -> ExpertFailure {
+    /// The failure if there is no answer, or only part of one.
+    fn no_answer(&self, error: &HttpError) -> ExpertFailure {
         if error.is_timeout() {
             ExpertFailure::TimedOut {
                 after: self.timeout,
@@ -200,44 +205,46 @@ impl Expert {
         }
     }
 
-    /// An answer that says no.
-    fn refused(&self, refusal: Refusal, text: &str) -> ExpertFailure {
+    /// The failure if the status of the answer is not a success.
+    fn refusal(&self, head: ResponseHead, text: &str) -> ExpertFailure {
         let key_variable = self.settings.key_variable.as_deref();
-        let location = refusal.location.map(|location| self.excerpt(&location));
-        let advice = error::advice(refusal.status, location.as_deref(), key_variable);
+        let location = head.location.map(|location| self.excerpt(&location));
+        let advice = error::advice(head.status, location.as_deref(), key_variable);
         ExpertFailure::Refused {
-            status: refusal.status,
-            retry_after: refusal.retry_after,
+            status: head.status,
+            retry_after: head.retry_after,
             body: self.excerpt(text),
             advice,
         }
     }
 
-    /// The first part of what came from the endpoint, made fit to be shown: it may repeat the key.
+    /// The first part of a text from the endpoint. The text may repeat the key, which is hidden.
     fn excerpt(&self, text: &str) -> String {
+        let line = error::one_line(text);
         match &self.key {
-            // Before it is shortened, which could leave half of the key.
-            Some(key) => error::excerpt(&key.hide_in(text)),
-            None => error::excerpt(text),
+            // Before the line is cut, because a cut could leave half of the key. After it is escaped, because
+            // the key must be hidden in what is shown.
+            Some(key) => error::excerpt(&key.hide_in(&line)),
+            None => error::excerpt(&line),
         }
     }
 
-    /// The address without its query, which may hold secrets.
-    fn shown_url(&self) -> String {
+    /// The address without its query, which may contain secrets.
+    fn public_url(&self) -> String {
         self.url.without_query().to_string()
     }
 }
 
-/// What the head of an answer holds that may be a refusal.
-struct Refusal {
+/// The parts of an answer's head that an error needs.
+struct ResponseHead {
     status: StatusCode,
     retry_after: Option<Duration>,
     location: Option<String>,
 }
 
-impl Refusal {
+impl ResponseHead {
     fn of(response: &Response) -> Self {
-        // The other form of this header, a date, is rare: then the waits are our own.
+        // The header may also be a date. That is rare and ignored: our own waits apply then.
         let seconds = response.header("Retry-After");
         let seconds = seconds.and_then(|value| value.trim().parse().ok());
         Self {

@@ -1,11 +1,12 @@
-//! Takes the definition of one function out of a response, whatever stands around it.
+//! Extracts the definition of one function from a response, whatever text surrounds it.
 //!
-//! Where the text, with or without its Markdown fences, is Python, the definition is a node of its
-//! syntax tree. Where prose stands around it, the lines that begin the definition are tried, each
-//! with the lines below it that are Python. What is left, mostly a response that was cut off, is
-//! taken by the indentation of its lines.
+//! 1. If the text is Python, with or without its Markdown fences, the definition is a node of its
+//!    syntax tree.
+//! 2. If there is prose around the code, every line that begins the definition is tried, together
+//!    with the fewest lines below it that make a complete function.
+//! 3. Otherwise, mostly if the response was cut off, the indentation of the lines decides.
 //!
-//! Of several definitions the last whole one is taken: it is the one that Python would call.
+//! If there are several definitions, the last complete one is taken: Python would call that one.
 
 use ruff_python_ast::{
     Stmt, StmtFunctionDef, Suite,
@@ -15,15 +16,14 @@ use ruff_text_size::Ranged;
 
 use super::python::{MAX_BYTES, parse};
 
-/// How many lines that begin the definition are tried in a text that is not Python, from the last.
+/// In a text that is not Python, this many lines that begin the definition are tried, last one first.
 const MAX_HEADERS: usize = 8;
 
-/// How much of it is parsed in all these tries, in bytes.
+/// The number of bytes that all these tries together may parse.
 const MAX_PARSED_BYTES: usize = 4 * MAX_BYTES;
 
-/// The source of the function called `name`: decorators, nested functions and body. `async def` is
-/// no function that tests could call. `None` where there is none, or the response is too long to
-/// be looked at.
+/// The source of the function called `name`, with its decorators. `async def` does not count, because
+/// tests could not call it. `None` if there is no such function or the response is too long.
 pub(super) fn definition(response: &str, name: &str) -> Option<String> {
     if response.len() > MAX_BYTES {
         return None;
@@ -38,7 +38,7 @@ pub(super) fn definition(response: &str, name: &str) -> Option<String> {
     in_lines(&unfenced, name)
 }
 
-/// The text with `\n` for every end of line.
+/// The text with `\n` for every line end.
 pub(super) fn unix_lines(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
@@ -51,13 +51,13 @@ fn without_fences(text: &str) -> String {
         .join("\n")
 }
 
-/// A line without the fence at its start or end; `None` where nothing else is on it.
+/// A line without the fence at its start or end; `None` if the line is only a fence.
 fn unfenced_line(line: &str) -> Option<&str> {
     let trimmed = line.trim();
     for fence in ["```", "~~~"] {
         if let Some(rest) = trimmed.strip_prefix(fence) {
             let rest = rest.trim_matches(['`', '~']).trim();
-            // The language's name alone belongs to the fence.
+            // A single word after a fence is the language's name.
             return rest.contains(char::is_whitespace).then_some(rest);
         }
         if let Some(rest) = line.trim_end().strip_suffix(fence) {
@@ -67,7 +67,7 @@ fn unfenced_line(line: &str) -> Option<&str> {
     Some(line)
 }
 
-/// The last definition at the top level; where there is none, the last one further in.
+/// The last definition at the top level; if there is none, the last nested one.
 fn in_suite(suite: &Suite, text: &str, name: &str) -> Option<String> {
     struct Search<'a> {
         name: &'a str,
@@ -75,14 +75,16 @@ fn in_suite(suite: &Suite, text: &str, name: &str) -> Option<String> {
     }
     impl<'a> StatementVisitor<'a> for Search<'a> {
         fn visit_stmt(&mut self, statement: &'a Stmt) {
-            if let Some(function) = wanted(statement, self.name) {
+            if let Some(function) = definition_of(statement, self.name) {
                 self.found = Some(function);
             }
             walk_stmt(self, statement);
         }
     }
-    let outermost = suite.iter().filter_map(|statement| wanted(statement, name));
-    let function = outermost.last().or_else(|| {
+    let top_level = suite
+        .iter()
+        .filter_map(|statement| definition_of(statement, name));
+    let function = top_level.last().or_else(|| {
         let mut search = Search { name, found: None };
         search.visit_body(suite);
         search.found
@@ -93,13 +95,13 @@ fn in_suite(suite: &Suite, text: &str, name: &str) -> Option<String> {
     Some(dedent(&text[line..end], &text[line..start]))
 }
 
-/// The statement, if it defines the function.
-fn wanted<'a>(statement: &'a Stmt, name: &str) -> Option<&'a StmtFunctionDef> {
+/// The statement, if it defines the function called `name`.
+fn definition_of<'a>(statement: &'a Stmt, name: &str) -> Option<&'a StmtFunctionDef> {
     let function = statement.as_function_def_stmt()?;
     (!function.is_async && &function.name == name).then_some(function)
 }
 
-/// The definition in a text that is not Python as a whole.
+/// The definition in a text that is not entirely Python.
 fn in_lines(text: &str, name: &str) -> Option<String> {
     let lines: Vec<&str> = text.split('\n').collect();
     let mut headers: Vec<usize> = (0..lines.len())
@@ -107,9 +109,10 @@ fn in_lines(text: &str, name: &str) -> Option<String> {
         .collect();
     headers.reverse();
     let mut budget = MAX_PARSED_BYTES;
-    let mut tried = headers.iter().take(MAX_HEADERS);
-    let whole = tried.find_map(|&header| whole_function(&lines, header, name, &mut budget));
-    whole.or_else(|| Some(indented_block(&lines, *headers.first()?)))
+    let mut candidates = headers.iter().take(MAX_HEADERS);
+    let complete =
+        candidates.find_map(|&header| complete_function(&lines, header, name, &mut budget));
+    complete.or_else(|| Some(indented_block(&lines, *headers.first()?)))
 }
 
 /// Whether a line begins the definition of the function called `name`.
@@ -122,7 +125,7 @@ pub(super) fn begins(line: &str, name: &str) -> bool {
     after_name().is_some_and(|rest| rest.starts_with(['(', '[']))
 }
 
-/// The first of the decorators right above a definition; its own line where there are none.
+/// The first of the decorators directly above a definition; `header` itself if there are none.
 fn first_decorator(lines: &[&str], header: usize) -> usize {
     let margin = indentation(lines[header]);
     let is_decorator = |line: &&&str| {
@@ -137,24 +140,30 @@ fn first_decorator(lines: &[&str], header: usize) -> usize {
             .count()
 }
 
-/// The function that begins at `header`, if it can be told where it ends: before one of the lines
-/// that are not indented further, where all before is Python. A string or a pair of brackets may
-/// hold such lines. No more bytes are parsed than `budget` allows.
-fn whole_function(lines: &[&str], header: usize, name: &str, budget: &mut usize) -> Option<String> {
+/// The function that begins at `header`, if its end can be found. It ends before a line that is not
+/// indented further than the header. A string or a pair of brackets may contain such lines too, so they
+/// are tried in order, until the lines before one of them are Python. At most `budget` bytes are parsed.
+fn complete_function(
+    lines: &[&str],
+    header: usize,
+    name: &str,
+    budget: &mut usize,
+) -> Option<String> {
     let start = first_decorator(lines, header);
     let margin = indentation(lines[header]);
     for end in block_ends(lines, header) {
         let source = dedent(&lines[start..end].join("\n"), margin);
         *budget = budget.checked_sub(source.len())?;
-        let is_whole = |suite: Suite| suite.len() == 1 && wanted(&suite[0], name).is_some();
-        if parse(&source).is_some_and(is_whole) {
+        let is_complete =
+            |suite: Suite| suite.len() == 1 && definition_of(&suite[0], name).is_some();
+        if parse(&source).is_some_and(is_complete) {
             return Some(source);
         }
     }
     None
 }
 
-/// The ends that the block below `header` may have, the nearest first. Neither blank lines nor
+/// The lines before which the block below `header` may end, nearest first. Neither blank lines nor
 /// comments end a block.
 fn block_ends(lines: &[&str], header: usize) -> Vec<usize> {
     let margin = indentation(lines[header]).len();
@@ -175,16 +184,17 @@ fn block_ends(lines: &[&str], header: usize) -> Vec<usize> {
     ends
 }
 
-/// The line at `header` and those below that are indented further, blank ones between included.
+/// The line at `header` and the lines below it that are indented further, with blank lines between.
 fn indented_block(lines: &[&str], header: usize) -> String {
     let margin = indentation(lines[header]);
     let start = first_decorator(lines, header);
     let mut end = header + 1;
     for (index, line) in lines.iter().enumerate().skip(header + 1) {
-        let deeper = indentation(line).len() > margin.len();
-        // A signature over several lines is closed at the margin.
-        let closes = end == index && line[indentation(line).len()..].starts_with([')', ']']);
-        if deeper || closes {
+        let is_deeper = indentation(line).len() > margin.len();
+        // A signature over several lines ends with a bracket at the margin.
+        let closes_signature =
+            end == index && line[indentation(line).len()..].starts_with([')', ']']);
+        if is_deeper || closes_signature {
             end = index + 1;
         } else if !line.trim().is_empty() {
             break;
@@ -197,7 +207,7 @@ fn indentation(line: &str) -> &str {
     &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
 }
 
-/// The text without the margin of its lines. Lines that lack it, as in a string, stay as they are.
+/// The text without the margin of its lines. Lines without it, as in a string, stay unchanged.
 fn dedent(text: &str, margin: &str) -> String {
     let lines = text.split('\n');
     lines

@@ -1,35 +1,34 @@
-//! What the agents are told between two turns: both the same about their program, and each what to
-//! write next. Neither is shown code of the other.
+//! The feedback between two turns. Both agents get the same report on their program, and each is told
+//! what to write next. Neither agent sees the other's code.
 
 use polyphony_episode::Observation;
 use polyphony_sandbox::{AssertOutcome, Verdict};
 
 use super::{
-    assessment::{Assessment, Definition, Run, all_passed, has_passed, passed},
+    assessment::{Assessment, Definition, ProgramRun, all_passed, has_passed, passed},
     function::{Body, HelperUse, Results},
     problem::{HELPER, Problem},
     settings::VisibleAsserts,
 };
 
-/// The longest part of an assert, or of what Python says of a program, that is shown, in
-/// characters.
+/// Asserts and Python's messages are cut to this many characters.
 const MAX_CHARS: usize = 400;
 
-/// Feedback that is one text for both agents.
+/// The kind of report on the program. Both agents get the same report.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Report {
+pub(super) enum ReportKind {
     /// Each level in words.
     Levels,
     /// Yes or no for each level.
     LevelsPassed,
     /// Yes or no.
     Passed,
-    /// Nothing of the program.
+    /// Nothing about the program.
     Plain,
 }
 
-impl Report {
-    /// One observation a role.
+impl ReportKind {
+    /// One observation per role.
     pub(super) fn observations(
         self,
         problem: &Problem,
@@ -40,20 +39,20 @@ impl Report {
         ask_again(problem, &[&report, &report])
     }
 
-    /// What both are told of their program.
+    /// The report's text.
     pub(super) fn text(
         self,
         problem: &Problem,
         assessment: &Assessment,
         visible: VisibleAsserts,
     ) -> String {
-        let seen = assessment.asserts().map(|asserts| visible.of(asserts));
+        let asserts = assessment.asserts().map(|asserts| visible.of(asserts));
         match self {
-            Self::Levels => levels(problem, assessment, seen),
-            Self::LevelsPassed => levels_passed(assessment, seen),
+            Self::Levels => levels(problem, assessment, asserts),
+            Self::LevelsPassed => levels_passed(assessment, asserts),
             Self::Passed => format!(
                 "Your team's program was tested. Tests passed: {}.",
-                yes_or_no(seen.is_some_and(all_passed))
+                yes_or_no(asserts.is_some_and(all_passed))
             ),
             Self::Plain => {
                 "Look at your code again, and find what is wrong or could be better.".to_owned()
@@ -62,23 +61,28 @@ impl Report {
     }
 }
 
-/// For each role what it is told of the last turn, and what to write next.
-pub(super) fn ask_again(problem: &Problem, told: &[impl AsRef<str>]) -> Vec<Observation> {
+/// One observation per role: its feedback on the last turn, and what to write next.
+pub(super) fn ask_again(problem: &Problem, feedback: &[impl AsRef<str>]) -> Vec<Observation> {
     let name = &problem.entry_point;
     let requests = [
         format!("Write an improved `{HELPER}`, which `{name}` may call."),
         format!("Write an improved `{name}`, which may call `{HELPER}`."),
     ];
-    let each = told.iter().zip(requests);
-    each.map(|(told, request)| {
-        let told = told.as_ref().trim();
-        Observation::new(format!("{told}\n\n{request} Give its code only."))
-    })
-    .collect()
+    let per_role = feedback.iter().zip(requests);
+    per_role
+        .map(|(feedback, request)| {
+            let feedback = feedback.as_ref().trim();
+            Observation::new(format!("{feedback}\n\n{request} Give its code only."))
+        })
+        .collect()
 }
 
 /// Every level in words.
-fn levels(problem: &Problem, assessment: &Assessment, seen: Option<&[AssertOutcome]>) -> String {
+fn levels(
+    problem: &Problem,
+    assessment: &Assessment,
+    visible_asserts: Option<&[AssertOutcome]>,
+) -> String {
     let entry = &problem.entry_point;
     let mut lines = vec![
         "Your team's program was tested.".to_owned(),
@@ -86,12 +90,12 @@ fn levels(problem: &Problem, assessment: &Assessment, seen: Option<&[AssertOutco
         format!("- `{entry}`: {}", definition(assessment.entry)),
         format!("- Syntax: {}", syntax(assessment.run.as_ref())),
     ];
-    match seen {
+    match visible_asserts {
         None => lines.push("- Tests: not run.".to_owned()),
-        Some(seen) => {
-            let (passed, count) = (passed(seen), seen.len());
+        Some(asserts) => {
+            let (passed, count) = (passed(asserts), asserts.len());
             lines.push(format!("- Tests: {passed} of {count} passed."));
-            let failed = seen.iter().filter(|one| !has_passed(one));
+            let failed = asserts.iter().filter(|one| !has_passed(one));
             lines.extend(failed.map(|assert| failure(entry, assert)));
         }
     }
@@ -110,23 +114,23 @@ fn definition(definition: Definition) -> &'static str {
     }
 }
 
-fn syntax(run: Option<&Run>) -> String {
+fn syntax(run: Option<&ProgramRun>) -> String {
     match run {
         None => "not checked.".to_owned(),
-        Some(Run::Tested(_)) => "correct.".to_owned(),
-        Some(Run::SyntaxError(error)) => {
-            let place = match (error.line, error.column) {
+        Some(ProgramRun::Tested(_)) => "correct.".to_owned(),
+        Some(ProgramRun::SyntaxError(error)) => {
+            let position = match (error.line, error.column) {
                 (0, _) => String::new(),
                 (line, 0) => format!(", line {line}"),
                 (line, column) => format!(", line {line}, column {column}"),
             };
             let message = shorten(&error.message, MAX_CHARS);
-            format!("error in `{}`{place}: {message}.", error.function)
+            format!("error in `{}`{position}: {message}.", error.function)
         }
     }
 }
 
-/// A failed assert with the reason, the candidate called by its name.
+/// A failed assert with its reason. It explains that `candidate` stands for the entry function.
 fn failure(entry: &str, assert: &AssertOutcome) -> String {
     let reason = match (&assert.error, &assert.verdict) {
         (_, Verdict::Timeout) => "it took too long.",
@@ -139,16 +143,16 @@ fn failure(entry: &str, assert: &AssertOutcome) -> String {
     format!("  Failed, with `candidate` for `{entry}`: {source}\n  Reason: {reason}")
 }
 
-/// The text, or its first part with a mark that it was cut.
-pub(super) fn shorten(text: &str, most_chars: usize) -> String {
-    match text.char_indices().nth(most_chars) {
+/// The text, or its first part and `…` if it is longer than `max_chars`.
+pub(super) fn shorten(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
 fn helper_use(entry: &str, assessment: &Assessment) -> String {
-    let told = match (assessment.helper, assessment.helper_use) {
+    let description = match (assessment.helper, assessment.helper_use) {
         (Definition::Missing, _) => return format!("there is no `{HELPER}`."),
         _ if assessment.entry == Definition::Missing => return format!("there is no `{entry}`."),
         (_, HelperUse::NotCalled) => format!("does not call `{HELPER}`."),
@@ -158,24 +162,24 @@ fn helper_use(entry: &str, assessment: &Assessment) -> String {
             (Body::Own, Results::Used) => format!("calls `{HELPER}` and uses its results."),
         },
     };
-    format!("`{entry}` {told}")
+    format!("`{entry}` {description}")
 }
 
-/// For every level whether it gave all it can.
-fn levels_passed(assessment: &Assessment, seen: Option<&[AssertOutcome]>) -> String {
+/// For every level, whether it was reached in full.
+fn levels_passed(assessment: &Assessment, visible_asserts: Option<&[AssertOutcome]>) -> String {
     let cooperates = HelperUse::Called {
         body: Body::Own,
         results: Results::Used,
     };
-    let both = [assessment.helper, assessment.entry];
+    let definitions = [assessment.helper, assessment.entry];
     let rows = [
-        ("Functions defined", both == [Definition::Returns; 2]),
-        ("Syntax", seen.is_some()),
-        ("Tests", seen.is_some_and(all_passed)),
+        ("Functions defined", definitions == [Definition::Returns; 2]),
+        ("Syntax", visible_asserts.is_some()),
+        ("Tests", visible_asserts.is_some_and(all_passed)),
         (
             "Cooperation",
             assessment.helper != Definition::Missing
-                && seen.is_some_and(|seen| passed(seen) > 0)
+                && visible_asserts.is_some_and(|asserts| passed(asserts) > 0)
                 && assessment.helper_use == cooperates,
         ),
     ];
@@ -186,8 +190,8 @@ fn levels_passed(assessment: &Assessment, seen: Option<&[AssertOutcome]>) -> Str
     )
 }
 
-fn yes_or_no(is_so: bool) -> &'static str {
-    if is_so { "yes" } else { "no" }
+fn yes_or_no(answer: bool) -> &'static str {
+    if answer { "yes" } else { "no" }
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! What the source of one function says about it: whether it returns a value, and what it makes of
-//! its helper.
+//! Analyses the source of one function: whether it returns a value, and how it uses its helper.
 
 use std::collections::HashSet;
 
@@ -20,35 +19,35 @@ pub(super) struct Function {
     tree: Option<StmtFunctionDef>,
 }
 
-/// What an entry function makes of its helper.
+/// How an entry function uses its helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HelperUse {
-    /// It does not call it, or calls a function of its own that has the same name.
+    /// It does not call the helper, or it defines something else with the helper's name.
     NotCalled,
-    /// It calls it.
+    /// It calls the helper.
     Called {
-        /// Whether it does anything beside.
+        /// Whether the function does anything else.
         body: Body,
-        /// What becomes of the results.
+        /// Whether it uses the helper's results.
         results: Results,
     },
 }
 
-/// Whether an entry function does anything beside calling its helper.
+/// Whether an entry function does anything besides calling its helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {
-    /// Apart from its docstring it returns what the helper gives, and that is all.
+    /// Apart from its docstring, it only returns the helper's result.
     Wrapper,
     /// It has code of its own.
     Own,
 }
 
-/// What becomes of the results of a helper.
+/// Whether an entry function uses the results of its helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Results {
-    /// None is thrown away.
+    /// It uses the results of all calls.
     Used,
-    /// At least one is: the call stands alone, or is assigned to names that are never read.
+    /// At least one result is ignored: the call is a statement, or its target is never read.
     Ignored,
 }
 
@@ -62,8 +61,8 @@ impl Function {
         Some(Self { source, tree })
     }
 
-    /// Whether it has a `return` with a value, those of nested functions left out. Where its source
-    /// is not Python, whether a line holds the word with something behind it.
+    /// Whether it has a `return` with a value; nested functions do not count. If the source is not
+    /// Python, whether a line contains the word `return` followed by a value.
     pub(super) fn returns_value(&self) -> bool {
         match &self.tree {
             Some(function) => {
@@ -71,12 +70,11 @@ impl Function {
                 search.visit_body(&function.body);
                 search.found
             }
-            None => self.source.lines().any(returns_by_word),
+            None => self.source.lines().any(line_returns_value),
         }
     }
 
-    /// What it makes of the function called `helper`. Without a syntax tree that cannot be told,
-    /// and counts as no call.
+    /// How it uses the function called `helper`. Source without a syntax tree counts as no call.
     pub(super) fn use_of(&self, helper: &str) -> HelperUse {
         let Some(function) = &self.tree else {
             return HelperUse::NotCalled;
@@ -118,9 +116,9 @@ impl<'a> StatementVisitor<'a> for ReturnSearch {
     }
 }
 
-/// Whether a line of broken code returns a value: `return` as a word, and neither nothing nor a
-/// comment behind it.
-fn returns_by_word(line: &str) -> bool {
+/// Whether a line of broken code returns a value: it has the word `return`, followed by something
+/// that is not a comment.
+fn line_returns_value(line: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices("return").any(|(start, word)| {
         let (before, after) = (&line[..start], &line[start + word.len()..]);
@@ -133,16 +131,16 @@ fn returns_by_word(line: &str) -> bool {
     })
 }
 
-/// Names that a function reads and binds, and its calls of a helper.
+/// The names that a function reads and binds, and its calls of a helper.
 struct Names<'a> {
     helper: &'a str,
     calls: usize,
-    /// Whether the helper's name is given to something else.
+    /// Whether the function binds the helper's name to something else.
     is_rebound: bool,
     read: HashSet<&'a str>,
-    /// A call of the helper stands alone as a statement.
+    /// Whether a call of the helper is a statement of its own.
     has_bare_call: bool,
-    /// For each call that is assigned to plain names, these names.
+    /// The target names of each call whose result is assigned to plain names.
     assigned: Vec<Vec<&'a str>>,
 }
 
@@ -191,8 +189,14 @@ impl<'a> Visitor<'a> for Names<'a> {
             }
             Stmt::FunctionDef(function) => self.bind(&function.name),
             Stmt::ClassDef(class) => self.bind(&class.name),
-            Stmt::Import(import) => import.names.iter().for_each(|name| self.bind(bound(name))),
-            Stmt::ImportFrom(import) => import.names.iter().for_each(|name| self.bind(bound(name))),
+            Stmt::Import(import) => import
+                .names
+                .iter()
+                .for_each(|name| self.bind(bound_name(name))),
+            Stmt::ImportFrom(import) => import
+                .names
+                .iter()
+                .for_each(|name| self.bind(bound_name(name))),
             _ => {}
         }
         visitor::walk_stmt(self, statement);
@@ -217,19 +221,19 @@ impl<'a> Visitor<'a> for Names<'a> {
     }
 
     fn visit_except_handler(&mut self, handler: &'a ruff_python_ast::ExceptHandler) {
-        let ruff_python_ast::ExceptHandler::ExceptHandler(caught) = handler;
-        caught.name.iter().for_each(|name| self.bind(name));
+        let ruff_python_ast::ExceptHandler::ExceptHandler(clause) = handler;
+        clause.name.iter().for_each(|name| self.bind(name));
         visitor::walk_except_handler(self, handler);
     }
 }
 
-/// The name that an import gives to something.
-fn bound(alias: &ruff_python_ast::Alias) -> &str {
+/// The name that an import binds.
+fn bound_name(alias: &ruff_python_ast::Alias) -> &str {
     alias.asname.as_ref().unwrap_or(&alias.name)
 }
 
-/// Adds the names that an assignment's target consists of, and returns whether it has nothing else,
-/// such as an attribute.
+/// Adds the names in an assignment's target to `names`. Returns whether the target consists of nothing
+/// but names; an attribute, for example, is not a name.
 fn plain_names<'a>(target: &'a Expr, names: &mut Vec<&'a str>) -> bool {
     match target {
         Expr::Name(name) => {
@@ -250,8 +254,8 @@ fn is_call_of(expression: &Expr, helper: &str) -> bool {
     matches!(&*call.func, Expr::Name(name) if name.id == helper)
 }
 
-/// Whether the body, apart from its docstring, is empty, returns something that mentions the helper,
-/// or gives the helper's result a name and returns that name.
+/// Whether the body, apart from its docstring, is only one of these: nothing, a `return` whose value
+/// mentions the helper, or an assignment of the helper's result to a name that is then returned.
 fn is_wrapper(function: &StmtFunctionDef, helper: &str) -> bool {
     let body = match function.body.split_first() {
         Some((Stmt::Expr(first), rest)) if first.value.is_string_literal_expr() => rest,
@@ -265,7 +269,7 @@ fn is_wrapper(function: &StmtFunctionDef, helper: &str) -> bool {
             names.read.contains(helper)
         }),
         [assignment, Stmt::Return(returned)] => {
-            let given = match assignment {
+            let assigned = match assignment {
                 Stmt::Assign(assign) => match &assign.targets[..] {
                     [target] => Some((target, &*assign.value)),
                     _ => None,
@@ -277,9 +281,9 @@ fn is_wrapper(function: &StmtFunctionDef, helper: &str) -> bool {
                 _ => None,
             };
             matches!(
-                (given, returned.value.as_deref()),
-                (Some((Expr::Name(given), value)), Some(Expr::Name(returned)))
-                    if given.id == returned.id && is_call_of(value, helper)
+                (assigned, returned.value.as_deref()),
+                (Some((Expr::Name(assigned), value)), Some(Expr::Name(returned)))
+                    if assigned.id == returned.id && is_call_of(value, helper)
             )
         }
         _ => false,

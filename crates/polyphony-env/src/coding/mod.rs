@@ -1,5 +1,5 @@
-//! Two agents solve a Python problem together: one writes a helper, the other the function that is
-//! tested.
+//! Two agents solve a Python problem together: one writes a helper function, the other writes the
+//! function that is tested.
 
 mod assessment;
 mod counters;
@@ -20,51 +20,51 @@ use polyphony_episode::{
     Counter, Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task,
     Turn,
 };
-use polyphony_sandbox::{Judgement, Pool, Verdict};
+use polyphony_sandbox::{Pool, ProgramResult, Verdict};
 use serde_json::{Value, json};
 
 pub use self::{
-    assessment::{Assessment, Definition, Run},
+    assessment::{Assessment, Definition, ProgramRun},
     expert::{Draft, Expert, ExpertError, ExpertFailure, ExpertSettings, Review},
     function::{Body, HelperUse, Results},
-    program::SyntaxErrorIn,
+    program::LocatedSyntaxError,
     settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
     setup::{Coding, start_pool},
 };
 use self::{
-    feedback::{Report, ask_again, shorten},
+    feedback::{ReportKind, ask_again, shorten},
     function::Function,
     problem::{HELPER, Problem},
     program::{Assembled, assemble},
 };
 
-/// The most of a response that an outside model is shown, in characters.
+/// Longer responses are cut to this many characters before an outside model sees them.
 const MAX_DRAFT_CHARS: usize = 8000;
 
 /// The coding environment: two agents, one turn or more.
 ///
-/// From the fields `prompt`, `entry_point` and `test` of a task, the `auxiliary` agent writes a
-/// helper `aux`, and the `main` agent the entry function, which may call it. Both together are a
-/// program, which a sandbox runs against the asserts of the task's `check` function.
+/// A task has the fields `prompt`, `entry_point` and `test`. The `auxiliary` agent writes a helper
+/// `aux`, and the `main` agent writes the entry function, which may call the helper. Both functions
+/// form one program. A sandbox runs it against the asserts of the task's `check` function.
 ///
-/// The reward has the parts `definitions`, `syntax`, `tests` and `cooperation`, and always holds all
-/// of them: 0 for levels that were not reached.
+/// The reward always has the parts `definitions`, `syntax`, `tests` and `cooperation`. They
+/// are scored in this order, and scoring stops at a failure: the parts after it are 0.
 ///
-/// Programs are judged by a pool that may be shared. [`Environment::step`] waits for the verdict,
-/// and may be called from as many threads as the pool has workers.
+/// Programs run in a pool, which several environments may share. [`Environment::step`] waits for the
+/// verdict, and may be called from as many threads as the pool has workers.
 #[derive(Clone, Debug)]
 pub struct CodingEnvironment {
     pool: Arc<Pool>,
     settings: CodingSettings,
-    adviser: Adviser,
+    feedback_source: FeedbackSource,
     roles: [Role; 2],
     parts: [String; 4],
 }
 
-/// Where feedback comes from.
+/// What writes the feedback between two turns.
 #[derive(Clone, Debug)]
-enum Adviser {
-    Report(Report),
+enum FeedbackSource {
+    Report(ReportKind),
     Expert(Arc<Expert>),
 }
 
@@ -72,48 +72,48 @@ impl CodingEnvironment {
     /// The names of the roles.
     pub const ROLES: [&str; 2] = ["auxiliary", "main"];
 
-    /// No joint action is worth more.
+    /// The highest reward of a joint action.
     pub const MAX_REWARD: f64 = assessment::MAX_REWARD;
 
     /// The environment whose programs run in `pool`.
     ///
     /// # Errors
-    /// If feedback shall come from an outside model whose address or key cannot be used.
+    /// If an outside model gives the feedback and its address or key cannot be used.
     pub fn new(pool: Arc<Pool>, settings: CodingSettings) -> Result<Self, ExpertError> {
-        let adviser = match &settings.feedback {
-            Feedback::LevelFeedback => Adviser::Report(Report::Levels),
-            Feedback::LevelPassed => Adviser::Report(Report::LevelsPassed),
-            Feedback::Passed => Adviser::Report(Report::Passed),
-            Feedback::Plain => Adviser::Report(Report::Plain),
-            Feedback::ExpertEdits(expert) => Adviser::Expert(Arc::new(Expert::new(expert)?)),
+        let feedback_source = match &settings.feedback {
+            Feedback::LevelFeedback => FeedbackSource::Report(ReportKind::Levels),
+            Feedback::LevelPassed => FeedbackSource::Report(ReportKind::LevelsPassed),
+            Feedback::Passed => FeedbackSource::Report(ReportKind::Passed),
+            Feedback::Plain => FeedbackSource::Report(ReportKind::Plain),
+            Feedback::ExpertEdits(expert) => FeedbackSource::Expert(Arc::new(Expert::new(expert)?)),
         };
         Ok(Self {
             pool,
             settings,
-            adviser,
+            feedback_source,
             roles: Self::ROLES.map(Role::new),
             parts: assessment::PARTS.map(String::from),
         })
     }
 
-    /// The sandbox, for its counters and for what else is worth recording.
+    /// The sandbox, whose counters and isolation tier are worth recording.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// The outside model that feedback comes from, if it does.
+    /// The outside model, if the feedback comes from one.
     pub fn expert(&self) -> Option<&Arc<Expert>> {
-        match &self.adviser {
-            Adviser::Report(_) => None,
-            Adviser::Expert(expert) => Some(expert),
+        match &self.feedback_source {
+            FeedbackSource::Report(_) => None,
+            FeedbackSource::Expert(expert) => Some(expert),
         }
     }
 
-    /// Finds out what the two responses are worth, and why. It depends on nothing else.
+    /// Scores two responses and says why. The result depends on nothing but the arguments.
     ///
     /// # Errors
-    /// If the task lacks something or has no assert, or the sandbox fails. Whatever a response
-    /// holds is no error.
+    /// If the task lacks a field or has no assert, or if the sandbox fails. The content of a response
+    /// is never an error.
     pub fn assess(
         &self,
         task: &Task,
@@ -146,20 +146,24 @@ impl CodingEnvironment {
         Ok(assessment)
     }
 
-    fn run(&self, problem: &Problem, assembled: &Assembled) -> Result<Run, EnvironmentError> {
-        let judged = self.pool.judge(&assembled.program, &problem.tests());
-        let judgement = judged.map_err(|error| {
+    fn run(
+        &self,
+        problem: &Problem,
+        assembled: &Assembled,
+    ) -> Result<ProgramRun, EnvironmentError> {
+        let result = self.pool.run(&assembled.program, &problem.tests());
+        let result = result.map_err(|error| {
             let id = &problem.id;
             EnvironmentError::because(format!("task `{id}` cannot be scored"), error)
         })?;
-        check_judgement(problem, &judgement)?;
-        Ok(match &judgement.syntax_error {
-            Some(error) => Run::SyntaxError(assembled.locate(error)),
-            None => Run::Tested(judgement.asserts),
+        check_result(problem, &result)?;
+        Ok(match &result.syntax_error {
+            Some(error) => ProgramRun::SyntaxError(assembled.locate(error)),
+            None => ProgramRun::Tested(result.asserts),
         })
     }
 
-    /// What the agents are told after a turn that is not the last.
+    /// The observations after a turn that is not the last one.
     fn feedback(
         &self,
         problem: &Problem,
@@ -167,11 +171,11 @@ impl CodingEnvironment {
         responses: [&str; 2],
     ) -> Result<Vec<Observation>, EnvironmentError> {
         let visible = self.settings.visible_asserts;
-        let expert = match &self.adviser {
-            Adviser::Report(report) => {
+        let expert = match &self.feedback_source {
+            FeedbackSource::Report(report) => {
                 return Ok(report.observations(problem, assessment, visible));
             }
-            Adviser::Expert(expert) => expert,
+            FeedbackSource::Expert(expert) => expert,
         };
         let functions = [HELPER, &problem.entry_point];
         let responses = responses.map(|response| shorten(response, MAX_DRAFT_CHARS));
@@ -183,7 +187,7 @@ impl CodingEnvironment {
         let suggestions = expert.suggest(&Review {
             problem: &problem.prompt,
             drafts: &drafts,
-            findings: &Report::Levels.text(problem, assessment, visible),
+            findings: &ReportKind::Levels.text(problem, assessment, visible),
         });
         let suggestions = suggestions.map_err(|error| {
             let id = &problem.id;
@@ -221,7 +225,7 @@ impl Environment for CodingEnvironment {
         Some(json!({
             "tier": self.pool.tier(),
             "interpreter": self.pool.interpreter(),
-            "self_test": self.pool.report(),
+            "self_test": self.pool.self_test(),
         }))
     }
 
@@ -251,24 +255,24 @@ impl Environment for CodingEnvironment {
         if is_over {
             return Ok(Outcome::end(reward));
         }
-        let told = self.feedback(&problem, &assessment, [auxiliary, main])?;
-        Ok(Outcome::go_on(reward, told))
+        let observations = self.feedback(&problem, &assessment, [auxiliary, main])?;
+        Ok(Outcome::continue_with(reward, observations))
     }
 }
 
-/// Refuses what must never become a reward: tests without asserts, and verdicts that say nothing
-/// about the program.
-fn check_judgement(problem: &Problem, judgement: &Judgement) -> Result<(), EnvironmentError> {
+/// Rejects what must never become a reward: tests without asserts, and verdicts that come from the
+/// machine and not from the program.
+fn check_result(problem: &Problem, result: &ProgramResult) -> Result<(), EnvironmentError> {
     let id = &problem.id;
-    let verdicts = judgement.asserts.iter().map(|assert| &assert.verdict);
-    for verdict in verdicts.chain([&judgement.verdict]) {
+    let verdicts = result.asserts.iter().map(|assert| &assert.verdict);
+    for verdict in verdicts.chain([&result.verdict]) {
         if let Verdict::Infrastructure { reason } = verdict {
             return Err(EnvironmentError::failed(format!(
                 "task `{id}`: the program could not be run: {reason}"
             )));
         }
     }
-    if judgement.asserts.is_empty() {
+    if result.asserts.is_empty() {
         return Err(EnvironmentError::failed(format!(
             "task `{id}`: `test` asserts nothing that depends on the candidate; \
              give its `check` function an assert or leave the task out"

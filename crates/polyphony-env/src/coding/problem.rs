@@ -1,4 +1,4 @@
-//! A task of a coding data set, as its four fields tell it.
+//! Reads a coding problem from the fields of a task.
 
 use polyphony_episode::{EnvironmentError, Task};
 use polyphony_sandbox::Tests;
@@ -13,7 +13,7 @@ use super::{
     python::parse,
 };
 
-/// What the helper is called.
+/// The name of the helper function.
 pub(super) const HELPER: &str = "aux";
 
 /// One problem to solve together.
@@ -21,18 +21,18 @@ pub(super) const HELPER: &str = "aux";
 pub(super) struct Problem {
     /// The task's identifier, for errors.
     pub(super) id: String,
-    /// What is shown of it: as a rule a signature and a docstring.
+    /// The text that the agents see: usually a signature and a docstring.
     pub(super) prompt: String,
-    /// The function that solves it.
+    /// The name of the entry function, which solves the problem.
     pub(super) entry_point: String,
-    /// The first line of that function, where the prompt has one: `def f(x: int) -> int:`.
+    /// The first line of that function, such as `def f(x: int) -> int:`; `None` if the prompt has none.
     pub(super) signature: Option<String>,
-    /// The import lines of the prompt, wherever they stand in it: HumanEval/115 has one inside the
-    /// entry function, and its solutions rely on it.
+    /// The import statements of the prompt, also those inside the entry function, on which the solutions
+    /// of HumanEval/115 rely. Those inside `try`, a class or another function are left out.
     pub(super) imports: String,
-    /// The functions that the prompt itself defines whole, besides the entry point.
+    /// The functions that the prompt defines completely, besides the entry point.
     pub(super) functions: Vec<String>,
-    /// Defines `check(candidate)`.
+    /// The tests: source that defines `check(candidate)`.
     pub(super) test: String,
 }
 
@@ -40,8 +40,8 @@ impl Problem {
     /// Reads a task.
     ///
     /// # Errors
-    /// If a field is missing or blank, the entry point is no name or the helper's, or the tests define
-    /// no `check`.
+    /// If a field is missing or blank, if the entry point is not a name or is the helper's name, or if
+    /// the tests do not define `check`.
     pub(super) fn read(task: &Task) -> Result<Self, EnvironmentError> {
         let prompt = text_of(task, "prompt")?;
         let entry_point = text_of(task, "entry_point")?;
@@ -52,17 +52,18 @@ impl Problem {
         };
         if !is_name(&entry_point) {
             return Err(failed(format!(
-                "`entry_point` is `{entry_point}`, which is no name of a Python function"
+                "`entry_point` is `{entry_point}`, which is not a valid name of a Python function"
             )));
         }
         if entry_point == HELPER {
             return Err(failed(format!(
-                "`entry_point` is `{HELPER}`, which the helper is called: give it another name"
+                "`entry_point` is `{HELPER}`, which is the helper's name: give it another name"
             )));
         }
         if !test.lines().any(|line| begins(line, "check")) {
             return Err(failed(
-                "`test` defines no function `check(candidate)`, which holds the asserts".to_owned(),
+                "`test` defines no function `check(candidate)`, which must contain the asserts"
+                    .to_owned(),
             ));
         }
         let mut problem = Self {
@@ -78,7 +79,7 @@ impl Problem {
         Ok(problem)
     }
 
-    /// What the tests need besides the candidate. They get what the program gets.
+    /// The tests, with the same imports and functions as the program.
     pub(super) fn tests(&self) -> Tests {
         let mut setup = self.imports.clone();
         for function in &self.functions {
@@ -102,7 +103,7 @@ impl Problem {
                     self.signature = Some(signature(function, &prompt));
                     self.imports_in(&function.body, &prompt);
                 }
-                Stmt::FunctionDef(function) if is_whole(function) => {
+                Stmt::FunctionDef(function) if has_body(function) => {
                     self.functions.push(prompt[function.range()].to_owned());
                 }
                 statement => self.imports_in(std::slice::from_ref(statement), &prompt),
@@ -118,7 +119,7 @@ impl Problem {
         }
     }
 
-    /// A prompt that is not Python, such as a sentence with a signature.
+    /// Reads a prompt that is not Python, such as a sentence followed by a signature.
     fn read_prose(&mut self, prompt: &str) {
         for line in prompt.lines() {
             let unindented = line.trim_start();
@@ -136,7 +137,8 @@ impl Problem {
     }
 }
 
-/// Import statements, also those inside others. One that may fail, inside `try`, is left where it is.
+/// Finds import statements, also nested ones, but not inside functions and classes. Imports inside `try`
+/// are skipped, because they may fail.
 struct ImportSearch<'a> {
     found: Vec<&'a Stmt>,
 }
@@ -162,7 +164,7 @@ fn text_of(task: &Task, field: &str) -> Result<String, EnvironmentError> {
     Ok(unix_lines(text))
 }
 
-/// Whether Python takes the text for a name that a function can have.
+/// Whether Python accepts the text as the name of a function.
 fn is_name(text: &str) -> bool {
     parse(&format!("def {text}(): pass"))
         .is_some_and(|suite| matches!(&suite[..], [Stmt::FunctionDef(one)] if &one.name == text))
@@ -173,11 +175,11 @@ fn is_import(suite: &[Stmt]) -> bool {
 }
 
 /// Whether a function has a body besides its docstring.
-fn is_whole(function: &StmtFunctionDef) -> bool {
-    !matches!(&function.body[..], [Stmt::Expr(only)] if only.value.is_literal_expr())
+fn has_body(function: &StmtFunctionDef) -> bool {
+    !matches!(&function.body[..], [Stmt::Expr(statement)] if statement.value.is_literal_expr())
 }
 
-/// A function's first line, on one line.
+/// A function's signature as one line.
 fn signature(function: &StmtFunctionDef, prompt: &str) -> String {
     let end = function
         .returns
@@ -205,63 +207,63 @@ mod tests {
     }
 
     #[test]
-    fn imports_functions_and_the_signature_are_read_off_the_prompt() {
+    fn imports_functions_and_the_signature_are_read_from_the_prompt() {
         let prompt = "from typing import (\n    List,\n)\nimport math as m\nLIMIT = 3\n\n\
                       @cached\ndef double(x):\n    return 2 * x\n\n\
-                      def told(x):\n    \"\"\" Not written yet. \"\"\"\n\n\
+                      def stub(x):\n    \"\"\" Not written yet. \"\"\"\n\n\
                       def solve(\n    numbers: List[int], x=3\n) -> int:\n    \"\"\" Do it. \"\"\"\n";
-        let read = problem(prompt);
+        let parsed = problem(prompt);
         assert_eq!(
-            read.imports,
+            parsed.imports,
             "from typing import (\n    List,\n)\nimport math as m\n"
         );
         assert_eq!(
-            read.functions,
+            parsed.functions,
             ["@cached\ndef double(x):\n    return 2 * x"]
         );
         assert_eq!(
-            read.signature.as_deref(),
+            parsed.signature.as_deref(),
             Some("def solve( numbers: List[int], x=3 ) -> int:")
         );
         assert_eq!(
-            read.tests().setup,
+            parsed.tests().setup,
             format!(
                 "{}@cached\ndef double(x):\n    return 2 * x\n",
-                read.imports
+                parsed.imports
             )
         );
     }
 
     #[test]
-    fn imports_count_wherever_they_stand_in_the_prompt() {
+    fn nested_imports_of_the_prompt_count() {
         let prompt = "if True:\n    import re\n\n\
                       def double(x):\n    import os\n    return 2 * x\n\n\
                       def solve(x):\n    import math\n    from typing import (\n        List,\n    )\n    \
                       try:\n        import numpy\n    except ImportError:\n        pass\n    \
                       \"\"\" Do it. \"\"\"\n";
-        let read = problem(prompt);
+        let parsed = problem(prompt);
         let imports = "import re\nimport math\nfrom typing import (\n        List,\n    )\n";
-        assert_eq!(read.imports, imports);
+        assert_eq!(parsed.imports, imports);
         assert_eq!(
-            read.functions,
+            parsed.functions,
             ["def double(x):\n    import os\n    return 2 * x"]
         );
-        let read = problem("Write this:\n\tdef solve(x):\n\t\timport math\n");
-        assert_eq!(read.imports, "import math\n");
+        let parsed = problem("Write this:\n\tdef solve(x):\n\t\timport math\n");
+        assert_eq!(parsed.imports, "import math\n");
     }
 
     #[test]
-    fn a_prompt_that_is_no_python_gives_its_lines() {
-        let read =
+    fn a_prompt_that_is_not_python_is_read_line_by_line() {
+        let parsed =
             problem("Write this function:\r\nimport math\r\n  def solve(x, y):\r\nimport it");
-        assert_eq!(read.imports, "import math\nimport it\n");
-        assert_eq!(read.signature.as_deref(), Some("def solve(x, y):"));
-        assert_eq!(read.functions, [""; 0]);
+        assert_eq!(parsed.imports, "import math\nimport it\n");
+        assert_eq!(parsed.signature.as_deref(), Some("def solve(x, y):"));
+        assert_eq!(parsed.functions, [""; 0]);
         assert_eq!(problem("Add one.").signature, None);
     }
 
     #[test]
-    fn what_is_wrong_with_a_task_is_told() {
+    fn errors_say_what_is_wrong_with_a_task() {
         let rows = [
             (
                 ["", "f", "def check(c): pass"],
@@ -273,20 +275,21 @@ mod tests {
             ),
             (
                 ["x", "f(", "def check(c): pass"],
-                "task `t/1`: `entry_point` is `f(`, which is no name of a Python function",
+                "task `t/1`: `entry_point` is `f(`, which is not a valid name of a Python function",
             ),
             (
                 ["x", "lambda", "def check(c): pass"],
-                "task `t/1`: `entry_point` is `lambda`, which is no name of a Python function",
+                "task `t/1`: `entry_point` is `lambda`, which is not a valid name of a Python function",
             ),
             (
                 ["x", "aux", "def check(c): pass"],
-                "task `t/1`: `entry_point` is `aux`, which the helper is called: \
+                "task `t/1`: `entry_point` is `aux`, which is the helper's name: \
                  give it another name",
             ),
             (
                 ["x", "f", "assert f(1)"],
-                "task `t/1`: `test` defines no function `check(candidate)`, which holds the asserts",
+                "task `t/1`: `test` defines no function `check(candidate)`, \
+                 which must contain the asserts",
             ),
         ];
         for ([prompt, entry_point, test], expected) in rows {

@@ -1,4 +1,4 @@
-//! The program that two responses make, and where in it a function's lines stand.
+//! Assembles one program from two responses, and finds in which function an error is.
 
 use polyphony_sandbox::{Program, SyntaxError};
 
@@ -16,20 +16,20 @@ pub(super) struct Assembled {
     entry_line: u32,
 }
 
-/// Where Python refused a program.
+/// A syntax error, with its position inside the function that contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SyntaxErrorIn {
-    /// The function that holds the error.
+pub struct LocatedSyntaxError {
+    /// The function that contains the error.
     pub function: String,
-    /// The line in that function, counted from 1; 0 where Python names none.
+    /// The line in that function, counted from 1; 0 if Python reports none.
     pub line: u32,
-    /// The column, counted from 1; 0 where Python names none.
+    /// The column, counted from 1; 0 if Python reports none.
     pub column: u32,
-    /// What Python says.
+    /// Python's message.
     pub message: String,
 }
 
-/// Puts a program together: what the prompt brings along, then the helper, then the entry function.
+/// Assembles the program: the prompt's imports and functions, then the helper, then the entry function.
 pub(super) fn assemble(
     problem: &Problem,
     helper: Option<&Function>,
@@ -58,15 +58,15 @@ pub(super) fn assemble(
 }
 
 impl Assembled {
-    /// The error as the function's author sees it. An error before both functions, where the prompt
-    /// is to blame, is told of the first one.
-    pub(super) fn locate(&self, error: &SyntaxError) -> SyntaxErrorIn {
+    /// The error, with its line counted from the start of the function that contains it. An error in the
+    /// imports or functions of the prompt is attributed to the first function after them.
+    pub(super) fn locate(&self, error: &SyntaxError) -> LocatedSyntaxError {
         let is_in_entry = error.line >= self.entry_line || error.line == 0;
         let (function, start) = match self.helper_line {
             Some(line) if !is_in_entry => (HELPER, line),
             _ => (self.program.entry_point.as_str(), self.entry_line),
         };
-        SyntaxErrorIn {
+        LocatedSyntaxError {
             function: function.to_owned(),
             line: match error.line {
                 0 => 0,

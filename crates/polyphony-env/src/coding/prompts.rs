@@ -1,11 +1,11 @@
-//! What the agents are told first. Short and plain, for models of 100 million parameters and more;
-//! the instruction comes last, where such models heed it most.
+//! The prompts of the first turn. They are short and plain, because the models may have only 100
+//! million parameters. The instruction comes last, where such models follow it best.
 
 use polyphony_episode::Observation;
 
 use super::problem::{HELPER, Problem};
 
-/// One observation a role: the helper's author, then the entry function's.
+/// One observation per role: first for the author of the helper, then for that of the entry function.
 pub(super) fn first_observations(problem: &Problem) -> Vec<Observation> {
     let Problem {
         prompt,

@@ -1,15 +1,15 @@
-//! Reading Python that nobody vouches for.
+//! Parses untrusted Python without letting it overflow the stack.
 //!
-//! ruff's parser grows its stack as it needs, but a syntax tree is walked and dropped by plain
-//! recursion: a response of nothing but `1+1+1+…` would end the process. So the length of a text,
-//! and from its tokens the depth that its tree can have, are bounded before it is parsed.
+//! ruff's parser grows its stack as needed, but a syntax tree is walked and dropped by plain
+//! recursion: a response of nothing but `1+1+1+…` would crash the process. Therefore the text's
+//! length, and the depth of its tree as estimated from its tokens, are limited before it is parsed.
 
 use ruff_python_ast::{Suite, token::TokenKind};
 use ruff_python_parser::{Mode, lexer::lex, parse_module};
 
-use crate::quiet::caught;
+use crate::quiet::catch_panic;
 
-/// The longest text that is looked at, in bytes: several times the code that a model writes in one
+/// The longest text that is parsed, in bytes: several times the code that a model writes in one
 /// response.
 pub(super) const MAX_BYTES: usize = 128 * 1024;
 
@@ -17,35 +17,35 @@ pub(super) const MAX_BYTES: usize = 128 * 1024;
 /// expressions or 100 nested blocks.
 const MAX_DEPTH: usize = 500;
 
-/// The statements of a module; `None` where the text is not Python, or is too long or too deeply
-/// nested to be looked at.
+/// The statements of a module; `None` if the text is not Python, is too long, or is too deeply nested.
 pub(super) fn parse(source: &str) -> Option<Suite> {
     if source.len() > MAX_BYTES || depth_bound(source)? > MAX_DEPTH {
         return None;
     }
-    // The parser asserts its own progress; a text that trips it is no Python either.
-    let parsed = caught(|| parse_module(source)).ok()?;
+    // The parser asserts its own progress. A text that makes it panic is not Python either.
+    let parsed = catch_panic(|| parse_module(source)).ok()?;
     parsed.ok().map(|module| module.into_suite())
 }
 
-/// One level of brackets, or the outermost one.
+/// One level of brackets, or the outermost level. Commas split the content of brackets into items.
 struct Level {
-    /// What closes it; the outermost level ends with the text.
+    /// The token that closes it; the outermost level ends with the text.
     closer: TokenKind,
-    /// Tokens that the current item may have nested in each other.
+    /// The number of tokens in the current item or statement, each of which may add a level to the tree.
     tokens: usize,
-    /// Of these, those that go on nesting after a comma.
-    kept: usize,
+    /// How many of these tokens still count after a comma.
+    past_commas: usize,
 }
 
-/// How deep the text's syntax tree can be at most: every node above another one has a token of its
-/// own in the same statement, and in the same item of each pair of brackets around. `None` where
-/// brackets do not match, which is no Python.
+/// An upper bound on the depth of the text's syntax tree: the largest number of tokens that may nest in
+/// each other. Every ancestor of a node has a token of its own, which is in the same statement as the
+/// node and, inside brackets, in the same item. `None` if brackets do not match, in which case the text
+/// is not Python.
 fn depth_bound(source: &str) -> Option<usize> {
     let level = |closer| Level {
         closer,
         tokens: 0,
-        kept: 0,
+        past_commas: 0,
     };
     let mut lexer = lex(source, Mode::Module);
     let mut levels = vec![level(TokenKind::EndOfFile)];
@@ -59,13 +59,13 @@ fn depth_bound(source: &str) -> Option<usize> {
             TokenKind::Comment | TokenKind::NonLogicalNewline => {}
             TokenKind::Newline => {
                 depth -= current.tokens;
-                (current.tokens, current.kept) = (0, 0);
+                (current.tokens, current.past_commas) = (0, 0);
             }
             TokenKind::Indent => depth += 1,
             TokenKind::Dedent => depth -= 1,
             TokenKind::Comma if !is_outermost => {
-                depth -= current.tokens - current.kept;
-                current.tokens = current.kept;
+                depth -= current.tokens - current.past_commas;
+                current.tokens = current.past_commas;
             }
             TokenKind::Rpar | TokenKind::Rsqb | TokenKind::Rbrace => {
                 if current.closer != token {
@@ -76,7 +76,7 @@ fn depth_bound(source: &str) -> Option<usize> {
             }
             _ => {
                 current.tokens += 1;
-                current.kept += usize::from(nests_past_commas(token));
+                current.past_commas += usize::from(nests_past_commas(token));
                 depth += 1;
                 levels.extend(closer_of(token).map(level));
             }
@@ -94,8 +94,9 @@ fn closer_of(opener: TokenKind) -> Option<TokenKind> {
     }
 }
 
-/// Keywords whose node may hold a comma without brackets, as `lambda a, b: lambda c, d: 0` does, or
-/// that begin a statement, where the parser goes on after a mistake.
+/// Whether a token still counts after a comma. This is so for keywords whose node may contain a comma
+/// without brackets, as in `lambda a, b: lambda c, d: 0`, and for keywords that begin a statement, because
+/// the parser may continue there after a syntax error.
 fn nests_past_commas(token: TokenKind) -> bool {
     use TokenKind::{And, False, In, Is, None, Not, Or, True};
     token.is_non_soft_keyword() && !matches!(token, And | False | In | Is | None | Not | Or | True)
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn code_as_people_write_it_is_parsed() {
+    fn ordinary_code_is_parsed() {
         let table = format!("table = [{}]", "(1, 'a', True), ".repeat(2000));
         let nested = format!("x = {}1{}", "(".repeat(90), ")".repeat(90));
         for source in [&table, &nested, "x = 1 +\\\n    2", "print('é')", ""] {
@@ -142,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Texts that are small enough to be looked at, and as deep as such texts can be.
+    /// Texts that are short enough to be parsed, and as deep as such texts can be.
     fn bombs() -> Vec<String> {
         let fill = |unit: &str| unit.repeat(MAX_BYTES / unit.len() - 1);
         let pair = |open: &str, close: &str| {
@@ -236,11 +237,11 @@ mod tests {
         let parsed =
             thread.spawn(move || bombs.iter().filter(|text| parse(text).is_some()).count());
         let parsed = parsed.unwrap().join().unwrap();
-        assert!(parsed < count, "most bombs are no Python");
+        assert!(parsed < count, "most bombs are not Python");
     }
 
     #[test]
-    fn what_is_too_long_is_not_looked_at() {
+    fn a_text_that_is_too_long_is_not_parsed() {
         let line = "x = 1\n";
         let most = line.repeat(MAX_BYTES / line.len());
         assert!(parse(&most).is_some());

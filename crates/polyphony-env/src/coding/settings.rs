@@ -1,4 +1,4 @@
-//! What can be set of the coding environment.
+//! The settings of a coding episode.
 
 use std::num::NonZeroUsize;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::expert::ExpertSettings;
 
-/// How an episode of the coding environment goes.
+/// The settings of a coding episode: its turns and its feedback.
 ///
 /// ```
 /// # use polyphony_env::{CodingSettings, Feedback, VisibleAsserts};
@@ -20,13 +20,14 @@ use super::expert::ExpertSettings;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CodingSettings {
-    /// How often the agents answer.
+    /// The number of turns of an episode.
     pub turns: NonZeroUsize,
     /// Whether an episode may end earlier.
     pub ending: Ending,
-    /// What the agents are told between two turns.
+    /// The feedback that the agents get between two turns.
     pub feedback: Feedback,
-    /// The asserts that feedback is made of. Rewards always count all.
+    /// The asserts that feedback is about: it neither counts nor shows the others. Rewards always count all
+    /// asserts.
     pub visible_asserts: VisibleAsserts,
 }
 
@@ -44,32 +45,32 @@ impl Default for CodingSettings {
 /// When an episode ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Ending {
-    /// After its turns.
+    /// After the number of turns that is set.
     #[default]
     AfterTurns,
-    /// As soon as a program passes all asserts, and after its turns at the latest.
+    /// As soon as a program passes all asserts, at the latest after the number of turns that is set.
     WhenSolved,
 }
 
-/// What the agents are told between two turns.
+/// The feedback that the agents get between two turns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Feedback {
-    /// Each level of the reward in words: definitions, the syntax error, failed asserts with their
-    /// errors, what becomes of the helper.
+    /// Each level of the reward in words: the definitions, the syntax error, failed asserts with their
+    /// errors, how the helper is used.
     #[default]
     LevelFeedback,
-    /// For each level whether it was reached in full.
+    /// For each level, whether it was reached in full.
     LevelPassed,
-    /// Whether the tests passed.
+    /// Whether all visible asserts passed.
     Passed,
-    /// Nothing but that they should revise their code.
+    /// Only the request to revise the code.
     Plain,
-    /// What an outside model suggests to each of them. It is shown what both answered, and what
-    /// [`Feedback::LevelFeedback`] says of it. This alone is not the same each time.
+    /// An outside model's suggestions for each agent. The model sees both responses and the text of
+    /// [`Feedback::LevelFeedback`]. This is the only feedback that is not deterministic.
     ExpertEdits(ExpertSettings),
 }
 
-/// The asserts that feedback may be made of, in the order of the tests.
+/// The asserts that feedback is about, in the order of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VisibleAsserts {
     /// The first few.
@@ -87,12 +88,12 @@ impl Default for VisibleAsserts {
 }
 
 impl VisibleAsserts {
-    /// Those of `asserts` that may be seen.
+    /// The visible ones of `asserts`.
     pub fn of<T>(self, asserts: &[T]) -> &[T] {
         let count = asserts.len();
         match self {
-            Self::First(most) => &asserts[..most.get().min(count)],
-            Self::Last(most) => &asserts[count - most.get().min(count)..],
+            Self::First(max) => &asserts[..max.get().min(count)],
+            Self::Last(max) => &asserts[count - max.get().min(count)..],
             Self::All => asserts,
         }
     }
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_the_last_or_all_asserts_are_seen() {
+    fn the_first_the_last_or_all_asserts_are_visible() {
         let some = |count| NonZeroUsize::new(count).unwrap();
         let rows: [(_, &[i32]); 6] = [
             (VisibleAsserts::default(), &[1]),

@@ -1,14 +1,14 @@
-//! What stands in a recipe for the coding environment.
+//! The recipe's settings of the coding environment, from which it is built.
 
 use std::sync::Arc;
 
 use polyphony_episode::{Environment, EnvironmentError, EnvironmentSettings};
-use polyphony_sandbox::{Pool, Settings, Tier};
+use polyphony_sandbox::{Pool, SandboxConfig, Tier};
 use serde::{Deserialize, Serialize};
 
 use super::{CodingEnvironment, CodingSettings};
 
-/// The coding environment as a recipe names it: how an episode goes, and where its programs run.
+/// The coding environment as a recipe configures it: the episodes, and the sandbox for the programs.
 ///
 /// ```
 /// # use polyphony_env::Coding;
@@ -21,10 +21,10 @@ use super::{CodingEnvironment, CodingSettings};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Coding {
-    /// How an episode goes.
+    /// The settings of an episode.
     pub settings: CodingSettings,
-    /// Where the programs run.
-    pub sandbox: Settings,
+    /// The sandbox that runs the programs.
+    pub sandbox: SandboxConfig,
 }
 
 impl EnvironmentSettings for Coding {
@@ -36,17 +36,17 @@ impl EnvironmentSettings for Coding {
         Ok(Box::new(coding))
     }
 
-    /// Limits and confinement decide which programs pass, and the interpreter may too.
+    /// Only the number of workers. Limits, isolation and the interpreter may decide which programs pass.
     fn operational_keys(&self) -> &'static [&'static str] {
         &["sandbox.workers"]
     }
 }
 
-/// Starts a sandbox, and logs how it confines programs.
+/// Starts a sandbox, and logs how it isolates programs.
 ///
 /// # Errors
-/// If it cannot be started: what failed, and what would help.
-pub fn start_pool(settings: &Settings) -> Result<Pool, EnvironmentError> {
+/// If the sandbox cannot be started. The error says what failed and what would help.
+pub fn start_pool(settings: &SandboxConfig) -> Result<Pool, EnvironmentError> {
     let pool = Pool::start(settings).map_err(|error| {
         EnvironmentError::because(
             "the coding environment's `sandbox` cannot be started",
@@ -56,7 +56,7 @@ pub fn start_pool(settings: &Settings) -> Result<Pool, EnvironmentError> {
     let python = pool.interpreter();
     match pool.tier() {
         Tier::Off => log::warn!(
-            "programs of the models run WITHOUT confinement, as `isolation: Off` asks for: they \
+            "programs that the models write run WITHOUT isolation, because of `isolation: Off`: they \
              can do whatever you can (Python {} at {})",
             python.version,
             python.path.display()
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_recipe_leaves_out_has_its_default() {
+    fn missing_keys_of_a_recipe_have_their_defaults() {
         let read = |text: &str| ron::from_str::<Coding>(text);
         let setup = read("(sandbox: (workers: Some(3)))").unwrap();
         assert_eq!(setup.settings, CodingSettings::default());

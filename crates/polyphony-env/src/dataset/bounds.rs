@@ -1,4 +1,4 @@
-//! How large a data set may be: a file of a few megabytes must not fill the memory or hold up a run.
+//! Limits the size of a data set: a file of a few megabytes must not fill the memory or delay a run.
 
 use std::num::NonZeroUsize;
 
@@ -8,8 +8,8 @@ use thiserror::Error;
 
 const MB: usize = 1 << 20;
 
-/// How large a file and its tasks may be. Loading stops with an error as soon as one of the bounds is
-/// exceeded. Those that are left out have their defaults, which are far above usual data sets.
+/// How large a file and its tasks may be. Loading fails as soon as one of the bounds is exceeded. The
+/// defaults are far above the size of usual data sets.
 ///
 /// ```
 /// # use polyphony_env::{DataBounds, File};
@@ -21,19 +21,19 @@ const MB: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataBounds {
-    /// The largest record, in MB: a line, or the values of a row that are used. 16 by default.
+    /// The largest record, in MB: a line, or those values of a row that are used. 16 by default.
     pub record_mb: NonZeroUsize,
-    /// How many lines or rows are read, with those that are blank or left out; 1,000,000 by default.
+    /// The number of lines or rows that are read, including blank and skipped ones. 1,000,000 by default.
     pub records: NonZeroUsize,
-    /// How much is read of a file, in MB after unpacking; 512 by default.
+    /// The size of a file that is read, in MB after unpacking. 512 by default.
     pub file_mb: NonZeroUsize,
-    /// How much memory the tasks take, in MB; 768 by default.
+    /// The memory that the tasks take, in MB. 768 by default.
     pub set_mb: NonZeroUsize,
 }
 
 impl Default for DataBounds {
     fn default() -> Self {
-        // The compiler sees that none of them is zero.
+        // The compiler checks that none of these is zero.
         const {
             Self {
                 record_mb: NonZeroUsize::new(16).unwrap(),
@@ -56,15 +56,15 @@ pub(super) enum Bound {
 
 /// Which of the [`DataBounds`] was exceeded, and how to raise it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{found}; if the file is as it should be, {way_out}")]
-pub struct Exceeded {
+#[error("{found}; if the file is correct, {remedy}")]
+pub struct BoundExceeded {
     found: String,
-    way_out: String,
+    remedy: String,
 }
 
 impl DataBounds {
-    /// The most that a bound allows, in records or bytes.
-    pub(super) fn most(self, bound: Bound) -> usize {
+    /// The maximum of a bound, in records or bytes.
+    pub(super) fn max(self, bound: Bound) -> usize {
         match bound {
             Bound::Record => self.record_mb.get().saturating_mul(MB),
             Bound::Records => self.records.get(),
@@ -73,30 +73,30 @@ impl DataBounds {
         }
     }
 
-    /// Fails if an amount, in records or bytes, is more than a bound allows.
-    pub(super) fn check(self, bound: Bound, amount: usize) -> Result<(), Exceeded> {
-        if amount <= self.most(bound) {
+    /// Fails if an amount, in records or bytes, is above a bound.
+    pub(super) fn check(self, bound: Bound, amount: usize) -> Result<(), BoundExceeded> {
+        if amount <= self.max(bound) {
             return Ok(());
         }
-        let (key, value, found) = match bound {
+        let (key, value, unit) = match bound {
             Bound::Record => ("record_mb", self.record_mb, "MB in one record"),
             Bound::Records => ("records", self.records, "lines or rows"),
             Bound::File => ("file_mb", self.file_mb, "MB to read after unpacking"),
             Bound::Set => ("set_mb", self.set_mb, "MB of tasks"),
         };
-        let fewer = match bound {
+        let advice = match bound {
             Bound::Record => "",
             Bound::Records | Bound::File | Bound::Set => "use fewer records (`limit`) or ",
         };
         let double = value.get().saturating_mul(2);
-        Err(Exceeded {
-            found: format!("more than {value} {found}"),
-            way_out: format!("{fewer}raise the bound, as in `bounds: ({key}: {double})`"),
+        Err(BoundExceeded {
+            found: format!("more than {value} {unit}"),
+            remedy: format!("{advice}raise the bound, as in `bounds: ({key}: {double})`"),
         })
     }
 }
 
-/// Counts what is read of one file.
+/// Counts the records and bytes that are read from one file.
 #[derive(Debug)]
 pub(super) struct Meter {
     bounds: DataBounds,
@@ -113,8 +113,8 @@ impl Meter {
         }
     }
 
-    /// Counts one more record.
-    pub(super) fn add(&mut self, bytes: usize) -> Result<(), Exceeded> {
+    /// Counts one more record of this many bytes, and checks the bounds.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), BoundExceeded> {
         self.records += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         self.bounds.check(Bound::Records, self.records)?;
@@ -123,9 +123,9 @@ impl Meter {
     }
 }
 
-/// About what a task takes in memory: its texts, and what maps and allocations add to them. While a
-/// set loads, identifiers are kept twice.
-pub(super) fn memory(task: &Task) -> usize {
+/// Estimates the memory of a task in bytes: its texts, and the overhead of maps and allocations. An
+/// identifier counts twice, because a second copy exists while the set loads.
+pub(super) fn estimate_memory(task: &Task) -> usize {
     const TASK: usize = 512;
     const FIELD: usize = 128;
     let fields = task.fields.iter();
@@ -146,13 +146,12 @@ mod tests {
             file_mb: small(4),
             set_mb: small(5),
         };
-        let fewer =
-            "if the file is as it should be, use fewer records (`limit`) or raise the bound";
+        let fewer = "if the file is correct, use fewer records (`limit`) or raise the bound";
         let rows = [
             (
                 Bound::Record,
                 2 * MB,
-                "more than 2 MB in one record; if the file is as it should be, \
+                "more than 2 MB in one record; if the file is correct, \
                  raise the bound, as in `bounds: (record_mb: 4)`"
                     .to_owned(),
             ),
@@ -174,9 +173,9 @@ mod tests {
                 format!("more than 5 MB of tasks; {fewer}, as in `bounds: (set_mb: 10)`"),
             ),
         ];
-        for (bound, most, expected) in rows {
-            assert_eq!(bounds.check(bound, most), Ok(()));
-            let error = bounds.check(bound, most + 1).unwrap_err();
+        for (bound, max, expected) in rows {
+            assert_eq!(bounds.check(bound, max), Ok(()));
+            let error = bounds.check(bound, max + 1).unwrap_err();
             assert_eq!(error.to_string(), expected);
         }
     }

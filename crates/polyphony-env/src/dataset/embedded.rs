@@ -1,4 +1,4 @@
-//! Small data sets that were written for this project and are part of the program.
+//! Small data sets, written for this project, that are compiled into the program.
 
 use std::{collections::BTreeMap, error::Error, path::Path};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{bounds::DataBounds, error::DataSetError, json_lines, record::Mapping};
 
-/// A set that is part of the program.
+/// A data set that is compiled into the program.
 ///
 /// ```
 /// # use polyphony_env::{Embedded, EmbeddedSet};
@@ -20,7 +20,7 @@ use super::{bounds::DataBounds, error::DataSetError, json_lines, record::Mapping
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Embedded(
-    /// Which one.
+    /// The set.
     pub EmbeddedSet,
 );
 
@@ -45,15 +45,15 @@ pub enum EmbeddedSet {
     ArxivTrain,
     /// Abstracts to evaluate on: `title`, `abstract`.
     ArxivHeldOut,
-    /// Python problems to train on that two functions solve together: HumanEval's fields `prompt`,
-    /// `test` and `entry_point`, and a pair that solves them, `reference_aux` and `reference_main`.
+    /// Python problems to train on, each solved by two functions together. They have HumanEval's fields
+    /// `prompt`, `test` and `entry_point`, and a solution, `reference_aux` and `reference_main`.
     CoopTrain,
     /// Problems of the same kind to evaluate on, with the same fields.
     CoopHeldOut,
 }
 
 impl EmbeddedSet {
-    /// Its file, from the crate's folder.
+    /// The path of its file, relative to the crate's folder.
     fn path(self) -> &'static str {
         match self {
             Self::TldrTrain => "data/tldr-train.jsonl",
@@ -76,7 +76,7 @@ impl EmbeddedSet {
         }
     }
 
-    /// The fields of its tasks, which its records have under the same names.
+    /// The fields of its tasks. The records have the same field names.
     fn fields(self) -> &'static [&'static str] {
         match self {
             Self::TldrTrain | Self::TldrHeldOut => &["title", "post"],
@@ -91,7 +91,7 @@ impl EmbeddedSet {
         }
     }
 
-    /// The field of its records with the identifier; that of the problems is called as HumanEval's.
+    /// The field of its records that contains the identifier. Problems use HumanEval's field name.
     fn id_field(self) -> &'static str {
         match self {
             Self::TldrTrain | Self::TldrHeldOut | Self::ArxivTrain | Self::ArxivHeldOut => "id",
@@ -127,14 +127,14 @@ mod tests {
 
     fn check(
         [train, held_out]: [EmbeddedSet; 2],
-        [least_train, least_held_out]: [usize; 2],
+        [min_train, min_held_out]: [usize; 2],
         words: RangeInclusive<usize>,
     ) {
         let field = train.fields()[1];
         let [train, held_out] = [train, held_out].map(|set| set.load().unwrap());
-        assert!(train.len() >= least_train, "{} to train on", train.len());
+        assert!(train.len() >= min_train, "{} to train on", train.len());
         assert!(
-            held_out.len() >= least_held_out,
+            held_out.len() >= min_held_out,
             "{} held out",
             held_out.len()
         );
@@ -167,30 +167,30 @@ mod tests {
         );
 
         for (index, task) in tasks.iter().enumerate() {
-            for other in &tasks[..index] {
-                let [one, two] = [task, other].map(|task| shingles(&task.fields[field]));
+            for earlier in &tasks[..index] {
+                let [one, two] = [task, earlier].map(|task| shingles(&task.fields[field]));
                 let shared = one.intersection(&two).count();
                 assert!(
                     shared * 10 < one.len().min(two.len()),
                     "`{}` resembles `{}`",
                     task.id,
-                    other.id
+                    earlier.id
                 );
             }
         }
     }
 
-    /// All runs of three words: texts about the same thing share a few, copies most of them.
+    /// All sequences of three words. Texts about the same subject share a few, copies share most.
     fn shingles(text: &str) -> HashSet<String> {
         let words: Vec<&str> = text.split_whitespace().collect();
         words
             .windows(3)
-            .map(|run| run.join(" ").to_lowercase())
+            .map(|words| words.join(" ").to_lowercase())
             .collect()
     }
 
     #[test]
-    fn posts_are_enough_distinct_and_of_the_right_length() {
+    fn posts_are_many_distinct_and_of_the_right_length() {
         check(
             [EmbeddedSet::TldrTrain, EmbeddedSet::TldrHeldOut],
             [96, 32],
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn abstracts_are_enough_distinct_and_of_the_right_length() {
+    fn abstracts_are_many_distinct_and_of_the_right_length() {
         check(
             [EmbeddedSet::ArxivTrain, EmbeddedSet::ArxivHeldOut],
             [48, 16],
@@ -214,14 +214,14 @@ mod tests {
         lines.collect()
     }
 
-    /// The promises that can be seen without running Python; `data/check_coop.py` sees the others.
+    /// The checks that do not need Python; `data/check_coop.py` makes the others.
     #[test]
-    fn problems_are_enough_whole_and_distinct() {
+    fn problems_are_many_complete_and_distinct() {
         let sets = [EmbeddedSet::CoopTrain, EmbeddedSet::CoopHeldOut];
         let [train, held_out] = sets.map(|set| set.load().unwrap());
         assert_eq!([train.len(), held_out.len()], [36, 12]);
         let tasks: Vec<&Task> = train.iter().chain(&held_out).collect();
-        let mut seen = HashSet::new();
+        let mut names = HashSet::new();
         for task in &tasks {
             let Task { id, fields } = task;
             let number = id.strip_prefix("coop/").map(str::parse::<usize>);
@@ -229,7 +229,7 @@ mod tests {
             assert!(number.is_some_and(|number| number >= 1), "{id}");
             let name = &fields["entry_point"];
             for text in [id, name] {
-                assert!(seen.insert(text.clone()), "{id} has `{text}` again");
+                assert!(names.insert(text.clone()), "{id} repeats `{text}`");
             }
 
             let head = format!("def {name}(");
@@ -252,8 +252,9 @@ mod tests {
             assert!(distinct.len() >= 5, "{id} has {} asserts", distinct.len());
             assert_eq!(distinct.len(), asserts.len(), "{id} has an assert twice");
             for line in asserts {
-                let whole = line.starts_with("    assert candidate(") && line.contains(") == ");
-                assert!(whole, "{id}: `{line}`");
+                let is_complete =
+                    line.starts_with("    assert candidate(") && line.contains(") == ");
+                assert!(is_complete, "{id}: `{line}`");
             }
         }
     }

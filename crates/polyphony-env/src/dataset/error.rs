@@ -1,22 +1,22 @@
-//! Everything that can be wrong with a data set.
+//! The errors of loading a data set.
 
 use std::{fmt, io, path::PathBuf};
 
 use parquet::errors::ParquetError;
 use thiserror::Error;
 
-use super::bounds::Exceeded;
+use super::bounds::BoundExceeded;
 
-/// Where a record stands in its file, counted from 1.
+/// The position of a record in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RecordLocation {
     /// A line of a text file.
     Line(usize),
     /// A row of a table.
     Row(usize),
 }
 
-impl Place {
+impl RecordLocation {
     /// The number alone.
     pub fn number(self) -> usize {
         match self {
@@ -25,7 +25,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RecordLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(number) => write!(f, "line {number}"),
@@ -37,20 +37,20 @@ impl fmt::Display for Place {
 /// Why a data set could not be loaded.
 #[derive(Debug, Error)]
 pub enum DataSetError {
-    /// The file's name does not say what it holds.
+    /// The file's name does not tell its format.
     #[error("`{path}`: unknown data set format; the name must end in one of {known}")]
     UnknownFormat {
         /// The file.
         path: PathBuf,
-        /// The endings that are known.
+        /// The known endings.
         known: &'static str,
     },
-    /// The file is one that the project can fetch, and has not been fetched.
-    #[error("cannot open data set `{path}`: `cargo xtask fetch humaneval` brings it there")]
+    /// The file is missing, but the project can download it.
+    #[error("cannot open data set `{path}`: `cargo xtask fetch humaneval` downloads it")]
     NotFetched {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The file is missing, or may not be read.
@@ -58,45 +58,47 @@ pub enum DataSetError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The path leads to something that may have no end.
+    /// The path is not a regular file; reading it might never end.
     #[error("`{path}` is not a regular file but {found}")]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What is there, and what to do.
+        /// What it is, and what to do.
         found: &'static str,
     },
     /// The file or its tasks are larger than allowed.
-    #[error("`{path}`, {place}: {exceeded}")]
+    #[error("`{path}`, {location}: {exceeded}")]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Where the bound was passed.
-        place: Place,
-        /// Which bound.
-        exceeded: Exceeded,
+        /// The record at which the bound was exceeded.
+        location: RecordLocation,
+        /// The bound, and how to raise it.
+        exceeded: BoundExceeded,
     },
-    /// Reading failed on the way.
+    /// Reading failed before the end of the file.
     #[error("cannot read line {line} of `{path}`")]
     Read {
         /// The file.
         path: PathBuf,
         /// The line that could not be read.
         line: usize,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file is no gzip file, or a damaged or incomplete one.
-    #[error("`{path}` is not a whole gzip file: line {line} cannot be unpacked; fetch it again")]
+    /// The file is not a gzip file, or is damaged or incomplete.
+    #[error(
+        "`{path}` is not a complete gzip file: line {line} cannot be unpacked; download it again"
+    )]
     BrokenGzip {
         /// The file.
         path: PathBuf,
         /// The line that could not be unpacked.
         line: usize,
-        /// What the decoder says.
+        /// The decoder's error.
         source: io::Error,
     },
     /// A line is not JSON.
@@ -106,9 +108,9 @@ pub enum DataSetError {
         path: PathBuf,
         /// The line.
         line: usize,
-        /// How far into the line it was understood.
+        /// The position in the line at which parsing failed.
         column: usize,
-        /// What the parser says.
+        /// The parser's message.
         reason: String,
     },
     /// A line is JSON but has no named fields.
@@ -121,12 +123,12 @@ pub enum DataSetError {
         /// What it is instead.
         found: &'static str,
     },
-    /// The file is no Parquet file, or a damaged one.
+    /// The file is not a Parquet file, or is damaged.
     #[error("cannot read `{path}` as Parquet")]
     BadParquet {
         /// The file.
         path: PathBuf,
-        /// What the decoder says.
+        /// The decoder's error.
         source: ParquetError,
     },
     /// A row of a Parquet file cannot be decoded.
@@ -136,7 +138,7 @@ pub enum DataSetError {
         path: PathBuf,
         /// The row.
         row: usize,
-        /// What the decoder says.
+        /// The decoder's error.
         source: ParquetError,
     },
     /// A Parquet file lacks a column that the mapping names.
@@ -146,57 +148,57 @@ pub enum DataSetError {
         path: PathBuf,
         /// The column that the mapping names.
         column: String,
-        /// The columns that are there, comma-separated.
+        /// The columns of the file, comma-separated.
         present: String,
     },
     /// A record lacks a field that the mapping names.
-    #[error("`{path}`, {place}: no field `{field}`; the record has: {present}")]
+    #[error("`{path}`, {location}: no field `{field}`; the record has: {present}")]
     MissingField {
         /// The file.
         path: PathBuf,
         /// The record.
-        place: Place,
+        location: RecordLocation,
         /// The field that the mapping names.
         field: String,
-        /// The fields that are there, comma-separated.
+        /// The fields of the record, comma-separated.
         present: String,
     },
-    /// A field holds something that has no plain text.
+    /// A field holds something that cannot be turned into text.
     #[error(
-        "`{path}`, {place}: field `{field}` holds {found}; \
+        "`{path}`, {location}: field `{field}` holds {found}; \
          only text, numbers and true or false can be used"
     )]
     NotText {
         /// The file.
         path: PathBuf,
         /// The record.
-        place: Place,
+        location: RecordLocation,
         /// The field.
         field: String,
         /// What it holds.
         found: &'static str,
     },
     /// Two records have the same identifier.
-    #[error("`{path}`, {place}: the id `{id}` was already given to {earlier}")]
+    #[error("`{path}`, {location}: the id `{id}` is already used by {earlier}")]
     DuplicateId {
         /// The file.
         path: PathBuf,
         /// The later record.
-        place: Place,
+        location: RecordLocation,
         /// The identifier.
         id: String,
         /// The earlier record.
-        earlier: Place,
+        earlier: RecordLocation,
     },
-    /// All records were to be left out.
-    #[error("`{path}` holds {records} records, and `skip` leaves none of them: lower it")]
+    /// All records were skipped.
+    #[error("`{path}` holds {records} records, and `skip` skips all of them: lower it")]
     AllSkipped {
         /// The file.
         path: PathBuf,
-        /// How many records it holds.
+        /// The number of records in the file.
         records: usize,
     },
-    /// There is not a single record.
+    /// The file has no records.
     #[error("`{path}` holds no records")]
     Empty {
         /// The file.

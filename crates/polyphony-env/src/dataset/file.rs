@@ -1,4 +1,4 @@
-//! Data sets on disk, told apart by the ending of their names.
+//! Data sets on disk. The ending of a file's name decides its format.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{bounds::DataBounds, error::DataSetError, json_lines, parquet, record::Mapping};
 
 /// A file on disk: JSON lines (`.jsonl`), gzipped JSON lines (`.jsonl.gz`) or Parquet (`.parquet`).
-/// Numbers and truth values are turned into text.
+/// Numbers and booleans are turned into text.
 ///
 /// ```
 /// # use polyphony_env::File;
@@ -31,17 +31,17 @@ use super::{bounds::DataBounds, error::DataSetError, json_lines, parquet, record
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Where the file is; a relative path starts at the working directory.
+    /// The path of the file; a relative path starts at the working directory.
     pub path: PathBuf,
-    /// Field names of the records by the field names that the tasks shall have. Left out or empty, tasks
-    /// have all fields of the records that have a text, under the same names.
+    /// Maps a field name of the tasks to a field name of the records. If it is empty or missing, a task has
+    /// all fields of its record that can be turned into text, under the same names.
     #[serde(default)]
     pub fields: BTreeMap<String, String>,
-    /// The record's field that identifies it. Left out, it is `task_id` or `id`, where a record has one
-    /// of them; others are called after the file and their line or row, such as `posts/12`.
+    /// The record's field that contains the task's identifier. If it is missing, `task_id` or `id` is
+    /// used; records that have neither are named after the file and their line or row, like `posts/12`.
     #[serde(default)]
     pub id: Option<String>,
-    /// How many records to use, from the first; all by default.
+    /// How many records to use, starting with the first; all by default.
     #[serde(default)]
     pub limit: Option<NonZeroUsize>,
     /// How large the file may be.
@@ -76,7 +76,7 @@ impl TaskSource for File {
     }
 
     fn label(&self) -> String {
-        name_of(&self.path)
+        file_name(&self.path)
     }
 
     fn operational_keys(&self) -> &'static [&'static str] {
@@ -85,12 +85,12 @@ impl TaskSource for File {
 }
 
 /// A file's name, for reports.
-pub(super) fn name_of(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }
 
-/// What a file holds.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     JsonLines,
@@ -98,11 +98,11 @@ enum Format {
     Parquet,
 }
 
-/// The endings of [`Format::of`], for people.
+/// The endings of [`Format::of`], for error messages.
 const KNOWN_ENDINGS: &str = "`.jsonl`, `.jsonl.gz`, `.parquet`";
 
 impl Format {
-    /// The format that a file's name promises, in upper or lower case.
+    /// The format that the ending of a file's name stands for, in upper or lower case.
     fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_lowercase();
         let endings = [
@@ -138,8 +138,8 @@ pub(super) fn load(mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
     }
 }
 
-/// Opens a regular file. Others may have no end, or wait for somebody to write into them. What was opened counts: the
-/// path may lead elsewhere a moment later.
+/// Opens a regular file. Reading anything else might never end, or wait for somebody to write. The opened
+/// file is checked, and not the path, because the path may lead elsewhere a moment later.
 fn open(path: &Path) -> Result<fs::File, DataSetError> {
     let failed = |source| DataSetError::Open {
         path: path.to_owned(),
@@ -150,7 +150,7 @@ fn open(path: &Path) -> Result<fs::File, DataSetError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        // Opening a pipe does not wait.
+        // With this flag, opening a pipe does not wait for a writer.
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
     }
     let file = options.open(path).map_err(failed)?;
@@ -158,7 +158,7 @@ fn open(path: &Path) -> Result<fs::File, DataSetError> {
     if !kind.is_file() {
         let found = match kind.is_dir() {
             true => "a directory: name a file in it",
-            false => "a device, a pipe or a socket: write what it gives into a file first",
+            false => "a device, a pipe or a socket: write its content into a file first",
         };
         return Err(DataSetError::NotAFile {
             path: path.to_owned(),
@@ -168,7 +168,7 @@ fn open(path: &Path) -> Result<fs::File, DataSetError> {
     Ok(file)
 }
 
-/// A failure of the decoder, as opposed to one of the disk, is the file's own fault.
+/// Turns errors of the decoder into [`DataSetError::BrokenGzip`]. Errors of the disk stay as they are.
 fn as_broken_gzip(error: DataSetError) -> DataSetError {
     match error {
         DataSetError::Read { path, line, source }
@@ -179,6 +179,6 @@ fn as_broken_gzip(error: DataSetError) -> DataSetError {
         {
             DataSetError::BrokenGzip { path, line, source }
         }
-        other => other,
+        error => error,
     }
 }

@@ -1,4 +1,4 @@
-//! JSON lines: one object a line. Blank lines are skipped.
+//! Reads JSON lines: one object per line. Blank lines are skipped.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use serde_json::Number;
 
 use super::{
     bounds::{Bound, Meter},
-    error::{DataSetError, Place},
+    error::{DataSetError, RecordLocation},
     record::{Mapping, Record, Value},
 };
 
@@ -51,7 +51,7 @@ struct Lines<'a, R> {
     input: R,
     mapping: Mapping<'a>,
     meter: Meter,
-    /// Of the last line, counted from 1.
+    /// The number of the line that was read last, counted from 1.
     number: usize,
 }
 
@@ -59,9 +59,9 @@ impl<R: BufRead> Lines<'_, R> {
     /// The next line without its end.
     fn next_line(&mut self) -> Result<Option<Vec<u8>>, DataSetError> {
         self.number += 1;
-        let one_too_many = self.mapping.bounds.most(Bound::Record).saturating_add(1);
+        let limit = self.mapping.bounds.max(Bound::Record).saturating_add(1);
         let mut line = Vec::new();
-        let mut input = self.input.by_ref().take(one_too_many as u64);
+        let mut input = self.input.by_ref().take(limit as u64);
         let length = input.read_until(b'\n', &mut line);
         let length = length.map_err(|source| DataSetError::Read {
             path: self.mapping.path.to_owned(),
@@ -71,8 +71,8 @@ impl<R: BufRead> Lines<'_, R> {
         if length == 0 {
             return Ok(None);
         }
-        let counted = self.meter.add(length);
-        counted.map_err(|e| self.mapping.too_large(Place::Line(self.number), e))?;
+        let checked = self.meter.add(length);
+        checked.map_err(|e| self.mapping.too_large(RecordLocation::Line(self.number), e))?;
         if line.last() == Some(&b'\n') {
             line.pop();
         }
@@ -98,30 +98,30 @@ fn record(text: &[u8], mapping: &Mapping<'_>, line: usize) -> Result<Record, Dat
     }
     let Fields(values) = serde_json::from_slice(text).map_err(bad_json)?;
     Ok(Record {
-        place: Place::Line(line),
+        location: RecordLocation::Line(line),
         values,
     })
 }
 
-/// What a value is that begins with this byte and is no object.
+/// The kind of a value that begins with this byte and is not an object.
 fn kind(first: Option<u8>) -> &'static str {
     match first {
         Some(b'n') => "null",
-        Some(b't' | b'f') => "a truth value",
+        Some(b't' | b'f') => "a boolean",
         Some(b'"') => "text",
         Some(b'[') => "a list",
         _ => "a number",
     }
 }
 
-/// The values of an object. Lists and objects inside it are read over, so that they take no memory.
+/// The values of an object. Lists and objects inside it are skipped, so that they take no memory.
 struct Fields(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AsFields;
+        struct FieldsVisitor;
 
-        impl<'de> Visitor<'de> for AsFields {
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Fields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,15 +137,15 @@ impl<'de> Deserialize<'de> for Fields {
             }
         }
 
-        deserializer.deserialize_map(AsFields)
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AsText;
+        struct ValueVisitor;
 
-        impl<'de> Visitor<'de> for AsText {
+        impl<'de> Visitor<'de> for ValueVisitor {
             type Value = Value;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,8 +156,8 @@ impl<'de> Deserialize<'de> for Value {
                 Ok(Value::Text(text.to_owned()))
             }
 
-            fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
-                Ok(Value::Text(truth.to_string()))
+            fn visit_bool<E>(self, boolean: bool) -> Result<Value, E> {
+                Ok(Value::Text(boolean.to_string()))
             }
 
             fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
@@ -169,30 +169,30 @@ impl<'de> Deserialize<'de> for Value {
             }
 
             fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-                let written = Number::from_f64(number).map(|number| number.to_string());
-                Ok(written.map_or(Value::Other("no number"), Value::Text))
+                let text = Number::from_f64(number).map(|number| number.to_string());
+                Ok(text.map_or(Value::NotText("an infinite number or NaN"), Value::Text))
             }
 
             fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Other("null"))
+                Ok(Value::NotText("null"))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Value::Other("a list"))
+                Ok(Value::NotText("a list"))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
                 while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Value::Other("an object"))
+                Ok(Value::NotText("an object"))
             }
         }
 
-        deserializer.deserialize_any(AsText)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
-/// The parser's message without its own position: it saw one line only and calls it line 1.
+/// The parser's message without its position, because the parser sees a single line, always as line 1.
 fn reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
@@ -231,11 +231,11 @@ mod tests {
             records,
             [
                 Record {
-                    place: Place::Line(1),
+                    location: RecordLocation::Line(1),
                     values: vec![text("z", "1"), text("a", "2")]
                 },
                 Record {
-                    place: Place::Line(4),
+                    location: RecordLocation::Line(4),
                     values: vec![text("b", "3")]
                 },
             ]
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_text() {
+    fn a_byte_order_mark_is_not_part_of_the_text() {
         assert_eq!(
             read("\u{feff}{\"a\": \"1\"}\n".as_bytes()).unwrap().len(),
             1
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn values_become_text_where_they_can() {
+    fn values_become_text_if_possible() {
         let rows = [
             (r#""é\n""#, Value::Text("é\n".to_owned())),
             ("-7", Value::Text("-7".to_owned())),
@@ -262,9 +262,9 @@ mod tests {
             ),
             ("2.50", Value::Text("2.5".to_owned())),
             ("true", Value::Text("true".to_owned())),
-            ("null", Value::Other("null")),
-            ("[\"x\"]", Value::Other("a list")),
-            ("{\"x\": 1}", Value::Other("an object")),
+            ("null", Value::NotText("null")),
+            ("[\"x\"]", Value::NotText("a list")),
+            ("{\"x\": 1}", Value::NotText("an object")),
         ];
         for (json, expected) in rows {
             let records = read(format!("{{\"field\": {json}}}").as_bytes()).unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_line_is_told() {
+    fn errors_say_what_is_wrong_with_a_line() {
         let rows: [(&[u8], &str); 5] = [
             (
                 b"{}\n\n{\"a\": }\n",

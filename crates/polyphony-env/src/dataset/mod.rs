@@ -1,7 +1,7 @@
-//! Where tasks come from.
+//! The data sets that tasks come from.
 //!
-//! [`Embedded`], [`File`] and [`Problems`] are what a recipe may name; all three are read into tasks by
-//! one `Mapping`.
+//! A recipe may name [`Embedded`], [`File`] or [`Problems`]. All three read records, which `record.rs`
+//! turns into tasks.
 
 mod bounds;
 mod embedded;
@@ -14,9 +14,9 @@ mod problems;
 mod record;
 
 pub use self::{
-    bounds::{DataBounds, Exceeded},
+    bounds::{BoundExceeded, DataBounds},
     embedded::{Embedded, EmbeddedSet},
-    error::{DataSetError, Place},
+    error::{DataSetError, RecordLocation},
     file::File,
     problems::Problems,
 };

@@ -1,4 +1,4 @@
-//! Parquet: columns of text and numbers, read row by row.
+//! Reads Parquet files with columns of text and numbers, row by row.
 
 use std::{any::Any, fs::File, sync::Arc};
 
@@ -12,32 +12,32 @@ use parquet::{
 use polyphony_episode::Task;
 
 use super::{
-    bounds::{Exceeded, Meter},
-    error::{DataSetError, Place},
+    bounds::{BoundExceeded, Meter},
+    error::{DataSetError, RecordLocation},
     parquet_pages::BoundedFile,
     record::{Mapping, Record, Value},
 };
-use crate::quiet::caught;
+use crate::quiet::catch_panic;
 
 /// Loads the tasks of a Parquet file.
 ///
-/// On some damaged files the decoder asserts instead of returning an error. Such a panic stays in
-/// here and becomes an error too.
+/// On some damaged files the decoder panics instead of returning an error. Such a panic is caught here
+/// and becomes an error too.
 pub(super) fn load(file: File, mapping: &Mapping<'_>) -> Result<Vec<Task>, DataSetError> {
-    caught(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
+    catch_panic(|| mapping.tasks(records(file, mapping)?)).unwrap_or_else(|payload| {
         let message = format!("damaged file: {}", panic_message(&*payload));
         Err(bad_parquet(mapping, ParquetError::General(message)))
     })
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> &str {
-    let fixed = payload.downcast_ref::<&str>().copied();
-    fixed
+    let literal = payload.downcast_ref::<&str>().copied();
+    literal
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
 }
 
-/// The records of the file, with the columns that are of use: the others are not decoded.
+/// The records of the file. Only the columns that are used are decoded.
 fn records(
     file: File,
     mapping: &Mapping<'_>,
@@ -46,15 +46,15 @@ fn records(
     let reader = BoundedFile::new(file, mapping.bounds).map_err(broken)?;
     let schema = reader.metadata().file_metadata().schema();
     check_columns(schema, mapping)?;
-    let wanted = projection(schema, mapping).map_err(broken)?;
+    let used_columns = projection(schema, mapping).map_err(broken)?;
     let rows = RowIter::from_file_into(Box::new(reader))
-        .project(Some(wanted))
+        .project(Some(used_columns))
         .map_err(broken)?;
     let mut meter = Meter::new(mapping.bounds);
     Ok(rows.zip(1..).map(move |(row, number)| {
         let row = row.map_err(|error| bad_row(mapping, number, error))?;
-        let counted = meter.add(row.get_column_iter().map(|(_, field)| size(field)).sum());
-        counted.map_err(|exceeded| mapping.too_large(Place::Row(number), exceeded))?;
+        let checked = meter.add(row.get_column_iter().map(|(_, field)| size(field)).sum());
+        checked.map_err(|exceeded| mapping.too_large(RecordLocation::Row(number), exceeded))?;
         Ok(record(row, number))
     }))
 }
@@ -68,9 +68,9 @@ fn bad_parquet(mapping: &Mapping<'_>, error: ParquetError) -> DataSetError {
 
 fn bad_row(mapping: &Mapping<'_>, row: usize, error: ParquetError) -> DataSetError {
     if let ParquetError::External(source) = &error
-        && let Some(exceeded) = source.downcast_ref::<Exceeded>()
+        && let Some(exceeded) = source.downcast_ref::<BoundExceeded>()
     {
-        return mapping.too_large(Place::Row(row), exceeded.clone());
+        return mapping.too_large(RecordLocation::Row(row), exceeded.clone());
     }
     DataSetError::BadRow {
         path: mapping.path.to_owned(),
@@ -88,28 +88,28 @@ fn size(field: &Field) -> usize {
     }
 }
 
-/// Whether a column holds a single value a row.
+/// Whether a column has a single value per row.
 fn is_single(column: &Type) -> bool {
     column.is_primitive() && column.get_basic_info().repetition() != Repetition::REPEATED
 }
 
-/// Checks that every mapped column is there and holds single values.
+/// Checks that every mapped column exists and has a single value per row.
 fn check_columns(schema: &Type, mapping: &Mapping<'_>) -> Result<(), DataSetError> {
     let columns = schema.get_fields();
-    for wanted in mapping.needed_fields() {
-        let Some(column) = columns.iter().find(|column| column.name() == wanted) else {
+    for name in mapping.required_fields() {
+        let Some(column) = columns.iter().find(|column| column.name() == name) else {
             let present: Vec<&str> = columns.iter().map(|column| column.name()).collect();
             return Err(DataSetError::MissingColumn {
                 path: mapping.path.to_owned(),
-                column: wanted.to_owned(),
+                column: name.to_owned(),
                 present: present.join(", "),
             });
         };
         if !is_single(column) {
             return Err(DataSetError::NotText {
                 path: mapping.path.to_owned(),
-                place: Place::Row(1),
-                field: wanted.to_owned(),
+                location: RecordLocation::Row(1),
+                field: name.to_owned(),
                 found: "a list or a group",
             });
         }
@@ -133,7 +133,7 @@ fn record(row: Row, number: usize) -> Record {
         .into_iter()
         .map(|(name, field)| (name, value(field)));
     Record {
-        place: Place::Row(number),
+        location: RecordLocation::Row(number),
         values: values.collect(),
     }
 }
@@ -141,12 +141,12 @@ fn record(row: Row, number: usize) -> Record {
 fn value(field: Field) -> Value {
     let text = match field {
         Field::Str(text) => text,
-        // Some writers leave out that a column of bytes holds text.
+        // Some writers do not mark a column of bytes as text.
         Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
             Ok(text) => text.to_owned(),
-            Err(_) => return Value::Other("binary data"),
+            Err(_) => return Value::NotText("binary data"),
         },
-        Field::Bool(truth) => truth.to_string(),
+        Field::Bool(boolean) => boolean.to_string(),
         Field::Byte(number) => number.to_string(),
         Field::Short(number) => number.to_string(),
         Field::Int(number) => number.to_string(),
@@ -155,19 +155,19 @@ fn value(field: Field) -> Value {
         Field::UShort(number) => number.to_string(),
         Field::UInt(number) => number.to_string(),
         Field::ULong(number) => number.to_string(),
-        // As JSON writes them: 2 as a floating-point number is `2.0`.
+        // Debug writes them like JSON: the floating-point number 2 is `2.0`.
         Field::Float16(number) => format!("{:?}", number.to_f32()),
         Field::Float(number) => format!("{number:?}"),
         Field::Double(number) => format!("{number:?}"),
-        Field::Null => return Value::Other("null"),
-        Field::Decimal(_) => return Value::Other("a decimal number"),
+        Field::Null => return Value::NotText("null"),
+        Field::Decimal(_) => return Value::NotText("a decimal number"),
         Field::Date(_)
         | Field::TimeMillis(_)
         | Field::TimeMicros(_)
         | Field::TimestampMillis(_)
-        | Field::TimestampMicros(_) => return Value::Other("a date or time"),
+        | Field::TimestampMicros(_) => return Value::NotText("a date or time"),
         Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => {
-            return Value::Other("a list or a group");
+            return Value::NotText("a list or a group");
         }
     };
     Value::Text(text)
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_become_text_where_they_can() {
+    fn values_become_text_if_possible() {
         let bytes = |bytes: &[u8]| Field::Bytes(ByteArray::from(bytes.to_vec()));
         let rows = [
             (Field::Str("é".to_owned()), Ok("é")),
@@ -204,7 +204,8 @@ mod tests {
             (Field::Group(Row::new(Vec::new())), Err("a list or a group")),
         ];
         for (field, expected) in rows {
-            let expected = expected.map_or_else(Value::Other, |text| Value::Text(text.to_owned()));
+            let expected =
+                expected.map_or_else(Value::NotText, |text| Value::Text(text.to_owned()));
             assert_eq!(value(field.clone()), expected, "{field:?}");
         }
     }

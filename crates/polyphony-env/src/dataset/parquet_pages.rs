@@ -1,8 +1,8 @@
-//! Parquet files, unpacked within the bounds of a data set.
+//! Decompresses Parquet files within the bounds of a data set.
 //!
-//! The decoder believes what a file says of its own sizes, and lets some of its pages grow without an
-//! end. So the file's metadata is looked at before the decoder sees it, and pages are unpacked in
-//! here: the decoder is told that they are not packed.
+//! The decoder trusts the sizes in a file, and lets some pages grow without limit. Therefore this module
+//! checks the file's metadata before the decoder reads it, and decompresses the pages itself. The
+//! decoder gets metadata that declares the pages uncompressed.
 
 use std::{
     fs::File,
@@ -31,17 +31,17 @@ use parquet::{
 
 use super::bounds::{Bound, DataBounds};
 
-/// How many bytes of metadata a file may end with. In memory they take many times as much.
-const MOST_METADATA: usize = 8 << 20;
+/// The largest metadata of a file, in bytes. In memory, metadata takes many times its size.
+const MAX_METADATA: usize = 8 << 20;
 
-/// How many columns and groups of columns a file may have: the decoder follows groups by recursion, and
-/// keeps for each column the names of all groups around it.
-const MOST_COLUMNS: usize = 1000;
+/// The largest number of columns and column groups. It is limited because the decoder walks groups by
+/// recursion, and stores for each column the names of all groups around it.
+const MAX_COLUMNS: usize = 1000;
 
-/// What a value of a dictionary takes in the decoder's memory, beside its bytes.
+/// The memory that the decoder needs for a dictionary's value, besides its bytes.
 const DICTIONARY_VALUE: usize = 32;
 
-/// A Parquet file whose pages are unpacked within bounds.
+/// A Parquet file whose pages are decompressed within bounds.
 pub(super) struct BoundedFile {
     source: Arc<Source>,
     metadata: ParquetMetaData,
@@ -54,7 +54,7 @@ impl BoundedFile {
         let source = Source {
             file,
             bounds,
-            unpacked: AtomicUsize::new(0),
+            decompressed: AtomicUsize::new(0),
         };
         Ok(Self {
             source: Arc::new(source),
@@ -63,7 +63,8 @@ impl BoundedFile {
     }
 }
 
-/// Checks the size of the metadata and the number of columns, which stands at its beginning.
+/// Checks the size of the metadata and the number of columns, which the metadata begins with. A file
+/// without Parquet's marker at its end passes, because the decoder refuses it.
 fn check_metadata(file: &File) -> Result<()> {
     const END: usize = 8;
     let Some(end) = file.len().checked_sub(END as u64) else {
@@ -77,18 +78,18 @@ fn check_metadata(file: &File) -> Result<()> {
     let Some(start) = end.checked_sub(length as u64) else {
         return Ok(());
     };
-    if length > MOST_METADATA {
+    if length > MAX_METADATA {
         return Err(ParquetError::General(format!(
-            "its metadata takes {length} bytes, and no more than {MOST_METADATA} are read; \
-             write the file again with larger row groups and the needed columns alone"
+            "its metadata takes {length} bytes, and at most {MAX_METADATA} are read; \
+             write the file again with larger row groups and only the needed columns"
         )));
     }
     let columns = number_of_columns(&file.get_bytes(start, length.min(32))?);
     match columns {
-        Some(..=MOST_COLUMNS) => Ok(()),
+        Some(..=MAX_COLUMNS) => Ok(()),
         Some(columns) => Err(ParquetError::General(format!(
-            "it has {columns} columns, and no more than {MOST_COLUMNS} are read; \
-             write it again with the needed columns alone"
+            "it has {columns} columns, and at most {MAX_COLUMNS} are read; \
+             write it again with only the needed columns"
         ))),
         None => Err(ParquetError::General(
             "damaged file: its metadata does not begin with its columns".to_owned(),
@@ -96,8 +97,8 @@ fn check_metadata(file: &File) -> Result<()> {
     }
 }
 
-/// The number of columns and groups, with the root. Metadata is a structure in Thrift's compact
-/// protocol; its first field is the version, its second the list of columns.
+/// The number of columns and groups, including the root. The metadata is a structure in Thrift's compact
+/// protocol: its first field is the version, its second field is the list of columns.
 fn number_of_columns(metadata: &[u8]) -> Option<usize> {
     const VERSION: u8 = 0x15;
     const COLUMNS: u8 = 0x19;
@@ -115,7 +116,7 @@ fn number_of_columns(metadata: &[u8]) -> Option<usize> {
     }
 }
 
-/// A number of up to 32 bits in groups of seven, the lowest first.
+/// Reads a number of up to 32 bits in groups of seven bits, lowest first.
 fn number(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
     let mut number = 0;
     for shift in (0..35).step_by(7) {
@@ -166,15 +167,15 @@ impl RowGroupReader for BoundedRowGroup<'_> {
     fn get_column_page_reader(&self, i: usize) -> Result<Box<dyn PageReader>> {
         let column = self.metadata.column(i);
         let codec = column.compression_codec();
-        let as_it_is = column
+        let uncompressed = column
             .clone()
             .into_builder()
             .set_compression_codec(CompressionCodec::UNCOMPRESSED)
             .build()?;
         let rows = usize::try_from(self.metadata.num_rows())?;
-        let packed = SerializedPageReader::new(Arc::clone(&self.source), &as_it_is, rows, None)?;
+        let pages = SerializedPageReader::new(Arc::clone(&self.source), &uncompressed, rows, None)?;
         Ok(Box::new(BoundedPages {
-            packed,
+            pages,
             codec,
             source: Arc::clone(&self.source),
         }))
@@ -189,34 +190,35 @@ impl RowGroupReader for BoundedRowGroup<'_> {
     }
 }
 
-/// The bytes of a file, and how much has been unpacked of them.
+/// The bytes of a file, and how many bytes were decompressed so far.
 struct Source {
     file: File,
     bounds: DataBounds,
-    unpacked: AtomicUsize,
+    decompressed: AtomicUsize,
 }
 
 impl Source {
-    /// Counts bytes that are unpacked.
+    /// Counts decompressed bytes, and fails if there are more than allowed.
     fn count(&self, bytes: usize) -> Result<()> {
         self.check_room(bytes)?;
-        self.unpacked.fetch_add(bytes, Ordering::Relaxed);
+        self.decompressed.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Fails if there is no room for so many bytes.
+    /// Fails if this many more bytes would exceed the bound on decompressed bytes.
     fn check_room(&self, bytes: usize) -> Result<()> {
-        self.check(self.unpacked.load(Ordering::Relaxed).saturating_add(bytes))
+        let decompressed = self.decompressed.load(Ordering::Relaxed);
+        self.check(decompressed.saturating_add(bytes))
     }
 
-    /// How many more bytes may be unpacked.
+    /// How many more bytes may be decompressed.
     fn room(&self) -> usize {
-        let most = self.bounds.most(Bound::File);
-        most.saturating_sub(self.unpacked.load(Ordering::Relaxed))
+        let max = self.bounds.max(Bound::File);
+        max.saturating_sub(self.decompressed.load(Ordering::Relaxed))
     }
 
-    fn check(&self, unpacked: usize) -> Result<()> {
-        let checked = self.bounds.check(Bound::File, unpacked);
+    fn check(&self, decompressed: usize) -> Result<()> {
+        let checked = self.bounds.check(Bound::File, decompressed);
         checked.map_err(|exceeded| ParquetError::External(Box::new(exceeded)))
     }
 }
@@ -242,24 +244,24 @@ impl ChunkReader for Source {
 
 /// The pages of one column in one row group.
 struct BoundedPages {
-    packed: SerializedPageReader<Source>,
+    pages: SerializedPageReader<Source>,
     codec: CompressionCodec,
     source: Arc<Source>,
 }
 
 impl BoundedPages {
-    fn unpack(&self, mut page: Page) -> Result<Page> {
+    fn decompress(&self, mut page: Page) -> Result<Page> {
         match &mut page {
             Page::DictionaryPage {
                 buf, num_values, ..
             } => {
-                *buf = self.unpacked(buf, 0)?;
+                *buf = self.decompress_bytes(buf, 0)?;
                 let values = *num_values as usize;
                 self.source.count(values.saturating_mul(DICTIONARY_VALUE))?;
             }
             Page::DataPage { buf, encoding, .. } => {
                 check_encoding(*encoding)?;
-                *buf = self.unpacked(buf, 0)?;
+                *buf = self.decompress_bytes(buf, 0)?;
             }
             Page::DataPageV2 {
                 buf,
@@ -272,7 +274,7 @@ impl BoundedPages {
                 check_encoding(*encoding)?;
                 if *is_compressed {
                     let levels = *def_levels_byte_len as usize + *rep_levels_byte_len as usize;
-                    *buf = self.unpacked(buf, levels)?;
+                    *buf = self.decompress_bytes(buf, levels)?;
                 } else {
                     self.source.count(buf.len())?;
                 }
@@ -281,44 +283,46 @@ impl BoundedPages {
         Ok(page)
     }
 
-    /// The content of a page, whose first bytes are not packed.
-    fn unpacked(&self, page: &Bytes, plain: usize) -> Result<Bytes> {
-        let Some((head, packed)) = page.split_at_checked(plain) else {
+    /// The content of a page, whose first `plain` bytes are not compressed.
+    fn decompress_bytes(&self, page: &Bytes, plain: usize) -> Result<Bytes> {
+        let Some((head, compressed)) = page.split_at_checked(plain) else {
             return Err(ParquetError::EOF("page without its levels".to_owned()));
         };
-        // Values that are all null may be packed as nothing.
-        if packed.is_empty() || self.codec == CompressionCodec::UNCOMPRESSED {
+        // If all values are null, there may be no compressed bytes at all.
+        if compressed.is_empty() || self.codec == CompressionCodec::UNCOMPRESSED {
             self.source.count(page.len())?;
             return Ok(page.clone());
         }
-        let one_too_many = self.source.room().saturating_add(1) as u64;
+        // One byte more than allowed, so that a page that is too large is noticed.
+        let limit = self.source.room().saturating_add(1) as u64;
         let mut bytes = head.to_vec();
         match self.codec {
             CompressionCodec::SNAPPY => {
-                let length = snap::raw::decompress_len(packed).map_err(broken_snappy)?;
+                let length = snap::raw::decompress_len(compressed).map_err(broken_snappy)?;
                 self.source.check_room(length)?;
                 bytes.resize(plain + length, 0);
-                let unpacked = snap::raw::Decoder::new().decompress(packed, &mut bytes[plain..]);
-                unpacked.map_err(broken_snappy)?;
+                let result = snap::raw::Decoder::new().decompress(compressed, &mut bytes[plain..]);
+                result.map_err(broken_snappy)?;
             }
             CompressionCodec::GZIP => {
-                let mut decoder = MultiGzDecoder::new(packed).take(one_too_many);
+                let mut decoder = MultiGzDecoder::new(compressed).take(limit);
                 decoder.read_to_end(&mut bytes)?;
             }
-            CompressionCodec::ZSTD => match zstd::bulk::Decompressor::upper_bound(packed) {
+            CompressionCodec::ZSTD => match zstd::bulk::Decompressor::upper_bound(compressed) {
                 Some(length) => {
                     self.source.check_room(length)?;
                     bytes.resize(plain + length, 0);
-                    zstd::bulk::decompress_to_buffer(packed, &mut bytes[plain..])?;
+                    zstd::bulk::decompress_to_buffer(compressed, &mut bytes[plain..])?;
                 }
                 None => {
-                    let decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
-                    decoder.take(one_too_many).read_to_end(&mut bytes)?;
+                    let decoder = zstd::stream::read::Decoder::with_buffer(compressed)?;
+                    decoder.take(limit).read_to_end(&mut bytes)?;
                 }
             },
-            other => {
+            codec => {
                 return Err(ParquetError::NYI(format!(
-                    "pages packed with {other:?}; write the file again with snappy, gzip or zstd"
+                    "pages compressed with {codec:?}; \
+                     write the file again with snappy, gzip or zstd"
                 )));
             }
         }
@@ -327,12 +331,13 @@ impl BoundedPages {
     }
 }
 
-/// The library converts such an error itself only if it unpacks pages too.
+/// Does what `parquet` itself does with its feature `snap`, which is on only in tests.
 fn broken_snappy(error: snap::Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }
 
-/// Some encodings repeat what stands in a page as often as they like, and the decoder makes room for it.
+/// Rejects encodings that can repeat a page's content any number of times, because the decoder would
+/// allocate all of it.
 fn check_encoding(encoding: Encoding) -> Result<()> {
     match encoding {
         Encoding::PLAIN
@@ -341,8 +346,8 @@ fn check_encoding(encoding: Encoding) -> Result<()> {
         | Encoding::RLE
         | Encoding::DELTA_BINARY_PACKED
         | Encoding::BYTE_STREAM_SPLIT => Ok(()),
-        other => Err(ParquetError::NYI(format!(
-            "the encoding {other}; write the file again with plain or dictionary encoding"
+        encoding => Err(ParquetError::NYI(format!(
+            "the encoding {encoding}; write the file again with plain or dictionary encoding"
         ))),
     }
 }
@@ -357,15 +362,15 @@ impl Iterator for BoundedPages {
 
 impl PageReader for BoundedPages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        let page = self.packed.get_next_page()?;
-        page.map(|page| self.unpack(page)).transpose()
+        let page = self.pages.get_next_page()?;
+        page.map(|page| self.decompress(page)).transpose()
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
-        self.packed.peek_next_page()
+        self.pages.peek_next_page()
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
-        self.packed.skip_next_page()
+        self.pages.skip_next_page()
     }
 }

@@ -13,19 +13,19 @@ use serde::{Deserialize, Serialize};
 use super::{
     bounds::DataBounds,
     error::DataSetError,
-    file::{load, name_of},
+    file::{file_name, load},
     record::Mapping,
 };
 
 /// The fields of a coding problem.
 const FIELDS: [&str; 3] = ["prompt", "entry_point", "test"];
 
-/// Where `cargo xtask fetch humaneval` puts its problems.
+/// The path to which `cargo xtask fetch humaneval` downloads the problems.
 const HUMAN_EVAL: &str = "data/HumanEval.jsonl.gz";
 
-/// A file of coding problems, as HumanEval, CoopHumanEval and MBPP have them: with the fields
-/// `task_id`, which becomes the task's identifier, `prompt`, `entry_point` and `test`. Its name says the
-/// format, as for other files.
+/// A file of coding problems in the form of HumanEval, CoopHumanEval and MBPP. The records have the
+/// fields `task_id`, which becomes the task's identifier, `prompt`, `entry_point` and `test`. The ending
+/// of the name decides the format, as for every [`File`](super::File).
 ///
 /// ```
 /// # use polyphony_env::Problems;
@@ -36,12 +36,12 @@ const HUMAN_EVAL: &str = "data/HumanEval.jsonl.gz";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Problems {
-    /// Where the file is; a relative path starts at the working directory.
+    /// The path of the file; a relative path starts at the working directory.
     pub path: PathBuf,
-    /// How many problems to leave out, from the first; none by default.
+    /// How many problems to skip, starting with the first; none by default.
     #[serde(default)]
     pub skip: usize,
-    /// How many of the others to use; all by default.
+    /// How many of the remaining problems to use; all by default.
     #[serde(default)]
     pub limit: Option<NonZeroUsize>,
     /// How large the file may be.
@@ -65,8 +65,8 @@ impl TaskSource for Problems {
 
     fn label(&self) -> String {
         match self.skip {
-            0 => name_of(&self.path),
-            skip => format!("{} from {skip}", name_of(&self.path)),
+            0 => file_name(&self.path),
+            skip => format!("{} from {skip}", file_name(&self.path)),
         }
     }
 
@@ -75,7 +75,7 @@ impl TaskSource for Problems {
     }
 }
 
-/// Says how to get the one file that the project can bring.
+/// Adds how to get HumanEval's file, the only one that the project can download.
 fn with_hint(error: DataSetError) -> DataSetError {
     match error {
         DataSetError::Open { path, source }
@@ -83,6 +83,6 @@ fn with_hint(error: DataSetError) -> DataSetError {
         {
             DataSetError::NotFetched { path, source }
         }
-        other => other,
+        error => error,
     }
 }

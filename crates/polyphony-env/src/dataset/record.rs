@@ -1,4 +1,4 @@
-//! What every file format is read into, and how records become tasks.
+//! The records that every file format is read into, and how they become tasks.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,34 +9,34 @@ use std::{
 use polyphony_episode::Task;
 
 use super::{
-    bounds::{Bound, DataBounds, Exceeded, memory},
-    error::{DataSetError, Place},
+    bounds::{Bound, BoundExceeded, DataBounds, estimate_memory},
+    error::{DataSetError, RecordLocation},
 };
 
 /// One record of a file: named values, in the file's order.
 #[derive(Debug, PartialEq)]
 pub(super) struct Record {
-    /// Where it stands.
-    pub(super) place: Place,
+    /// Its position in the file.
+    pub(super) location: RecordLocation,
     /// Its values by field name.
     pub(super) values: Vec<(String, Value)>,
 }
 
 impl Record {
-    /// The value of a field; the last one where there are several.
+    /// The value of a field; if the field occurs several times, the last one.
     fn value(&self, field: &str) -> Option<&Value> {
         let mut values = self.values.iter().rev();
         values.find_map(|(name, value)| (name == field).then_some(value))
     }
 }
 
-/// What a field holds, seen as text.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
-    /// Text, or a number or truth value written out.
+    /// A text, or a number or boolean as text.
     Text(String),
-    /// Something without a plain text, in words such as `a list`.
-    Other(&'static str),
+    /// Something that cannot be turned into text, described in words such as `a list`.
+    NotText(&'static str),
 }
 
 /// How the records of a file become tasks.
@@ -44,44 +44,45 @@ pub(super) enum Value {
 pub(super) struct Mapping<'a> {
     /// The file, for errors and for the identifiers of tasks.
     pub(super) path: &'a Path,
-    /// Field names of the records by field names of the tasks. Where there are none, tasks have all
-    /// fields that have a text.
+    /// Maps a field name of the tasks to a field name of the records. If it is empty, tasks have all
+    /// fields that can be turned into text.
     pub(super) fields: &'a BTreeMap<String, String>,
-    /// The record's field with the task's identifier. Without it one of [`ID_FIELDS`] that has a text
-    /// serves, and else tasks are called after the file and the record's number, such as `posts/12`.
+    /// The record's field that contains the task's identifier. If it is `None`, the first of [`ID_FIELDS`]
+    /// that contains a text is used. A task whose record has neither is named after the file and the
+    /// record's number, such as `posts/12`.
     pub(super) id: Option<&'a str>,
-    /// How many records to leave out, from the first.
+    /// How many records to skip, starting with the first.
     pub(super) skip: usize,
-    /// How many of the others to use; all by default.
+    /// How many of the remaining records to use; `None` for all.
     pub(super) limit: Option<NonZeroUsize>,
     /// How large the file and the tasks may be.
     pub(super) bounds: DataBounds,
 }
 
-/// Fields that hold an identifier as a rule.
+/// Fields that usually contain an identifier.
 const ID_FIELDS: [&str; 2] = ["task_id", "id"];
 
 impl Mapping<'_> {
     /// The fields that every record must have.
-    pub(super) fn needed_fields(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn required_fields(&self) -> impl Iterator<Item = &str> {
         self.fields.values().map(String::as_str).chain(self.id)
     }
 
-    /// Whether a field is of use where a record has it.
+    /// Whether a field is used if a record has it.
     pub(super) fn is_used(&self, field: &str) -> bool {
         self.fields.is_empty()
-            || self.needed_fields().any(|needed| needed == field)
+            || self.required_fields().any(|required| required == field)
             || (self.id.is_none() && ID_FIELDS.contains(&field))
     }
 
-    /// The tasks that the records make.
+    /// Turns records into tasks.
     pub(super) fn tasks(
         &self,
         records: impl Iterator<Item = Result<Record, DataSetError>>,
     ) -> Result<Vec<Task>, DataSetError> {
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let mut tasks = Vec::new();
-        let mut places = HashMap::new();
+        let mut locations = HashMap::new();
         let mut records = records;
         let mut skipped = 0;
         for record in records.by_ref().take(self.skip) {
@@ -92,13 +93,13 @@ impl Mapping<'_> {
         for record in records.take(limit) {
             let record = record?;
             let task = self.task(&record)?;
-            bytes += memory(&task);
+            bytes += estimate_memory(&task);
             let checked = self.bounds.check(Bound::Set, bytes);
-            checked.map_err(|exceeded| self.too_large(record.place, exceeded))?;
-            if let Some(earlier) = places.insert(task.id.clone(), record.place) {
+            checked.map_err(|exceeded| self.too_large(record.location, exceeded))?;
+            if let Some(earlier) = locations.insert(task.id.clone(), record.location) {
                 return Err(DataSetError::DuplicateId {
                     path: self.path.to_owned(),
-                    place: record.place,
+                    location: record.location,
                     id: task.id,
                     earlier,
                 });
@@ -115,10 +116,14 @@ impl Mapping<'_> {
         Ok(tasks)
     }
 
-    pub(super) fn too_large(&self, place: Place, exceeded: Exceeded) -> DataSetError {
+    pub(super) fn too_large(
+        &self,
+        location: RecordLocation,
+        exceeded: BoundExceeded,
+    ) -> DataSetError {
         DataSetError::TooLarge {
             path: self.path.to_owned(),
-            place,
+            location,
             exceeded,
         }
     }
@@ -126,7 +131,7 @@ impl Mapping<'_> {
     fn task(&self, record: &Record) -> Result<Task, DataSetError> {
         let id = match self.id {
             Some(field) => self.text(record, field)?,
-            None => self.usual_id(record),
+            None => self.default_id(record),
         };
         if self.fields.is_empty() {
             let texts = record
@@ -134,7 +139,7 @@ impl Mapping<'_> {
                 .iter()
                 .filter_map(|(name, value)| match value {
                     Value::Text(text) => Some((name.clone(), text.clone())),
-                    Value::Other(_) => None,
+                    Value::NotText(_) => None,
                 });
             return Ok(Task {
                 id,
@@ -149,7 +154,7 @@ impl Mapping<'_> {
         Ok(Task { id, fields })
     }
 
-    fn usual_id(&self, record: &Record) -> String {
+    fn default_id(&self, record: &Record) -> String {
         let text_of = |field: &str| match record.value(field) {
             Some(Value::Text(text)) => Some(text.clone()),
             _ => None,
@@ -157,17 +162,17 @@ impl Mapping<'_> {
         ID_FIELDS
             .into_iter()
             .find_map(text_of)
-            .unwrap_or_else(|| format!("{}/{}", self.stem(), record.place.number()))
+            .unwrap_or_else(|| format!("{}/{}", self.stem(), record.location.number()))
     }
 
     fn text(&self, record: &Record, field: &str) -> Result<String, DataSetError> {
         let path = || self.path.to_owned();
-        let place = record.place;
+        let location = record.location;
         match record.value(field) {
             Some(Value::Text(text)) => Ok(text.clone()),
-            Some(Value::Other(found)) => Err(DataSetError::NotText {
+            Some(Value::NotText(found)) => Err(DataSetError::NotText {
                 path: path(),
-                place,
+                location,
                 field: field.to_owned(),
                 found,
             }),
@@ -179,7 +184,7 @@ impl Mapping<'_> {
                     .collect();
                 Err(DataSetError::MissingField {
                     path: path(),
-                    place,
+                    location,
                     field: field.to_owned(),
                     present: present.join(", "),
                 })
@@ -206,7 +211,7 @@ mod tests {
             .into()
     }
 
-    /// Maps the field `post` to `body`; the records stand on lines 1, 2 and so on.
+    /// Maps the field `post` to `body`; the records are on lines 1, 2 and so on.
     fn load(
         records: &[Values],
         id: Option<&str>,
@@ -215,7 +220,7 @@ mod tests {
         load_after(0, records, id, limit)
     }
 
-    /// The same without the first `skip` records.
+    /// Like [`load`], but without the first `skip` records.
     fn load_after(
         skip: usize,
         records: &[Values],
@@ -230,7 +235,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone()));
             Ok(Record {
-                place: Place::Line(line),
+                location: RecordLocation::Line(line),
                 values: values.collect(),
             })
         });
@@ -247,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_renamed_and_others_dropped() {
+    fn mapped_fields_are_renamed_and_the_rest_is_dropped() {
         let tasks = load(
             &[texts([("body", "It rained."), ("votes", "3")])],
             None,
@@ -274,19 +279,19 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mapping_all_texts_are_kept_and_a_usual_id_is_found() {
+    fn without_a_mapping_all_texts_are_used_and_a_default_id_is_found() {
         let values = [
             texts([("body", "x"), ("id", "7"), ("task_id", "t/7")]),
             texts([("body", "y"), ("id", "8")]),
             vec![
                 ("body", Value::Text("z".to_owned())),
-                ("id", Value::Other("null")),
+                ("id", Value::NotText("null")),
             ],
         ];
         let records = values.iter().zip(1..).map(|(values, line)| {
             let named = |(name, value): &(&str, Value)| ((*name).to_owned(), value.clone());
             Ok(Record {
-                place: Place::Line(line),
+                location: RecordLocation::Line(line),
                 values: values.iter().map(named).collect(),
             })
         });
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_keeps_the_first_records_and_reads_no_further() {
+    fn a_limit_takes_the_first_records_and_reads_no_further() {
         let records = [texts([("body", "x")]), texts([("body", "y")]), texts([])];
         assert_eq!(load(&records, None, Some(2)).unwrap().len(), 2);
         assert!(load(&records, None, None).is_err());
@@ -315,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_left_out_from_the_first() {
+    fn the_first_records_are_skipped() {
         let records = [texts([]), texts([("body", "x")]), texts([("body", "y")])];
         let ids = |skip, limit| {
             let tasks = load_after(skip, &records, None, limit)?;
@@ -327,14 +332,13 @@ mod tests {
         );
         assert_eq!(ids(1, Some(1)), Ok(vec!["posts/2".to_owned()]));
         assert_eq!(ids(2, None), Ok(vec!["posts/3".to_owned()]));
-        let error =
-            "`some/posts.v2.jsonl` holds 3 records, and `skip` leaves none of them: lower it";
+        let error = "`some/posts.v2.jsonl` holds 3 records, and `skip` skips all of them: lower it";
         assert_eq!(ids(3, None), Err(error.to_owned()));
         assert_eq!(ids(9, None), Err(error.to_owned()));
     }
 
     #[test]
-    fn what_is_wrong_with_a_record_is_told() {
+    fn errors_say_what_is_wrong_with_a_record() {
         let good = || texts([("body", "x"), ("key", "a")]);
         let rows = [
             (vec![], None, " holds no records"),
@@ -349,7 +353,7 @@ mod tests {
                 ", line 1: no field `uid`; the record has: body, key",
             ),
             (
-                vec![vec![("body", Value::Other("a list"))]],
+                vec![vec![("body", Value::NotText("a list"))]],
                 None,
                 ", line 1: field `body` holds a list; \
                  only text, numbers and true or false can be used",
@@ -357,7 +361,7 @@ mod tests {
             (
                 vec![good(), good()],
                 Some("key"),
-                ", line 2: the id `a` was already given to line 1",
+                ", line 2: the id `a` is already used by line 1",
             ),
         ];
         for (records, id, expected) in rows {

@@ -1,4 +1,4 @@
-//! Data sets on disk, in every format, whole and broken.
+//! Data sets on disk: every format, intact and damaged.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -24,14 +24,14 @@ use super::*;
 
 mod bombs;
 
-/// A data set in a folder of its own.
+/// A data set in its own temporary folder.
 struct OnDisk {
     folder: TempDir,
     source: File,
 }
 
 impl OnDisk {
-    /// Maps `post` to `body`; the file is still to be written.
+    /// Maps `post` to `body`; does not write the file.
     fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
@@ -58,7 +58,7 @@ impl OnDisk {
     fn mapped(mut self, fields: &[(&str, &str)], id: &str) -> Self {
         self.source.fields = fields
             .iter()
-            .map(|(to, from)| ((*to).to_owned(), (*from).to_owned()))
+            .map(|(task_field, field)| ((*task_field).to_owned(), (*field).to_owned()))
             .collect();
         self.source.id = Some(id.to_owned());
         self
@@ -69,11 +69,11 @@ impl OnDisk {
     }
 
     fn error(&self) -> String {
-        self.told(&*self.source.load().unwrap_err())
+        self.message(&*self.source.load().unwrap_err())
     }
 
-    /// An error with its causes, without the temporary folder's name.
-    fn told(&self, error: &(dyn Error + Send + Sync)) -> String {
+    /// An error with its sources, without the temporary folder's name.
+    fn message(&self, error: &(dyn Error + Send + Sync)) -> String {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -109,10 +109,10 @@ fn write_parquet(path: &Path, bodies: &[&str]) {
     let mut group = file.next_row_group().unwrap();
     let texts: Vec<ByteArray> = bodies.iter().map(|body| ByteArray::from(*body)).collect();
     let present: Vec<i16> = (0..bodies.len()).map(|row| i16::from(row != 1)).collect();
-    let given: Vec<ByteArray> = texts
+    let present_texts: Vec<ByteArray> = texts
         .iter()
         .zip(&present)
-        .filter(|(_, there)| **there == 1)
+        .filter(|(_, present)| **present == 1)
         .map(|(t, _)| t.clone())
         .collect();
     let none = vec![0; bodies.len()];
@@ -138,7 +138,7 @@ fn write_parquet(path: &Path, bodies: &[&str]) {
     );
     column!(DoubleType, &vec![2.0; bodies.len()], None, None);
     column!(FloatType, &vec![0.1; bodies.len()], None, None);
-    column!(ByteArrayType, &given, Some(&present), None);
+    column!(ByteArrayType, &present_texts, Some(&present), None);
     column!(Int32Type, &[], Some(&none), Some(&none));
     group.close().unwrap();
     file.close().unwrap();
@@ -202,7 +202,7 @@ fn parquet_columns_become_text() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_told() {
+fn errors_say_why_a_file_cannot_be_read() {
     let lines_error = "not valid JSON: expected value";
     let rows = [
         (
@@ -215,17 +215,26 @@ fn files_that_cannot_be_read_are_told() {
              `.jsonl`, `.jsonl.gz`, `.parquet`"
                 .to_owned(),
         ),
-        (OnDisk::with("posts.jsonl", "\n\n"), "`posts.jsonl` holds no records".to_owned()),
-        (OnDisk::with("posts.jsonl.gz", gzip("")), "`posts.jsonl.gz` holds no records".to_owned()),
-        (parquet_set(&[]), "`posts.parquet` holds no records".to_owned()),
+        (
+            OnDisk::with("posts.jsonl", "\n\n"),
+            "`posts.jsonl` holds no records".to_owned(),
+        ),
+        (
+            OnDisk::with("posts.jsonl.gz", gzip("")),
+            "`posts.jsonl.gz` holds no records".to_owned(),
+        ),
+        (
+            parquet_set(&[]),
+            "`posts.parquet` holds no records".to_owned(),
+        ),
         (
             OnDisk::with("posts.jsonl", "{\"body\": \"x\"}\nbody\n"),
             format!("`posts.jsonl`, line 2, column 1: {lines_error}"),
         ),
         (
             OnDisk::with("posts.jsonl.gz", LINES),
-            "`posts.jsonl.gz` is not a whole gzip file: line 1 cannot be unpacked; fetch it again: \
-             invalid gzip header"
+            "`posts.jsonl.gz` is not a complete gzip file: line 1 cannot be unpacked; \
+             download it again: invalid gzip header"
                 .to_owned(),
         ),
         (
@@ -241,17 +250,15 @@ fn files_that_cannot_be_read_are_told() {
 }
 
 #[test]
-fn a_gzip_file_cut_short_is_told() {
-    let whole = gzip(LINES);
-    let error = OnDisk::with("posts.jsonl.gz", &whole[..whole.len() - 4]).error();
-    assert!(
-        error.starts_with("`posts.jsonl.gz` is not a whole gzip file: line 4 cannot be unpacked"),
-        "{error}"
-    );
+fn a_truncated_gzip_file_is_an_error() {
+    let complete = gzip(LINES);
+    let error = OnDisk::with("posts.jsonl.gz", &complete[..complete.len() - 4]).error();
+    let expected = "`posts.jsonl.gz` is not a complete gzip file: line 4 cannot be unpacked";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[test]
-fn a_mapping_that_does_not_fit_is_told() {
+fn errors_say_why_a_mapping_does_not_fit() {
     let lines = || OnDisk::with("posts.jsonl", LINES);
     let table = || parquet_set(&["x", "y"]);
     let not_text = "only text, numbers and true or false can be used";
@@ -282,7 +289,7 @@ fn a_mapping_that_does_not_fit_is_told() {
         ),
         (
             table().mapped(&[("post", "body")], "votes"),
-            "`posts.parquet`, row 2: the id `-7` was already given to row 1".to_owned(),
+            "`posts.parquet`, row 2: the id `-7` is already used by row 1".to_owned(),
         ),
     ];
     for (set, expected) in rows {
@@ -291,20 +298,20 @@ fn a_mapping_that_does_not_fit_is_told() {
 }
 
 #[test]
-fn a_damaged_parquet_file_is_no_panic() {
+fn a_damaged_parquet_file_does_not_panic() {
     let set = parquet_set(&["It rained.", "It snowed.", "It hailed."]);
-    let whole = fs::read(set.path()).unwrap();
+    let intact = fs::read(set.path()).unwrap();
     let mut errors = HashSet::new();
-    for position in 0..whole.len() {
+    for position in 0..intact.len() {
         for damage in [0x01, 0x80, 0xff] {
-            let mut broken = whole.clone();
-            broken[position] ^= damage;
-            // In place: emptying a file first makes some file systems wait for the disk.
+            let mut damaged = intact.clone();
+            damaged[position] ^= damage;
+            // Overwrites the file, because truncating it first makes some file systems wait for the disk.
             let mut file = fs::File::options().write(true).open(set.path()).unwrap();
-            file.write_all(&broken).unwrap();
-            // Not every flipped bit can be noticed; what matters is that none brings a panic.
+            file.write_all(&damaged).unwrap();
+            // Not every flipped bit can be detected. What matters is that none causes a panic.
             if let Err(error) = set.source.load() {
-                errors.insert(set.told(&*error));
+                errors.insert(set.message(&*error));
             }
         }
     }
@@ -324,9 +331,9 @@ fn a_damaged_parquet_file_is_no_panic() {
 }
 
 #[test]
-fn coding_problems_are_read_by_their_own_field_names() {
+fn coding_problems_have_fixed_field_names() {
     let line = |id, rest| format!("{{\"task_id\": {id}, \"prompt\": \"p\", {rest}}}\n");
-    let whole = r#""entry_point": "f", "test": "t", "canonical_solution": "s""#;
+    let complete = r#""entry_point": "f", "test": "t", "canonical_solution": "s""#;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mbpp.jsonl");
     let load = |lines: &str, skip| {
@@ -339,7 +346,7 @@ fn coding_problems_are_read_by_their_own_field_names() {
         };
         source.load().map_err(|error| error.to_string())
     };
-    let lines = [line("\"Mbpp/1\"", whole), line("2", whole)].concat();
+    let lines = [line("\"Mbpp/1\"", complete), line("2", complete)].concat();
     let task = |id| Task::new(id, [("prompt", "p"), ("entry_point", "f"), ("test", "t")]);
     assert_eq!(load(&lines, 0), Ok(vec![task("Mbpp/1"), task("2")]));
     assert_eq!(load(&lines, 1), Ok(vec![task("2")]));
@@ -351,7 +358,7 @@ fn coding_problems_are_read_by_their_own_field_names() {
 }
 
 #[test]
-fn fields_and_identifiers_may_be_left_out() {
+fn fields_and_id_are_optional() {
     let mut set = OnDisk::with(
         "posts.jsonl",
         "{\"id\": 4, \"body\": \"x\", \"tags\": []}\n",
@@ -365,12 +372,12 @@ fn fields_and_identifiers_may_be_left_out() {
     assert_eq!(tasks[0].id, (1u64 << 40).to_string());
     let names = |task: &Task| task.fields.keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(names(&tasks[0]), "body id maybe plain score share votes");
-    // Nothing stands for what is null.
+    // A null has no field.
     assert_eq!(names(&tasks[1]), "body id plain score share votes");
 }
 
 #[test]
-fn the_problems_that_can_be_fetched_are_told_so() {
+fn the_error_says_how_to_fetch_the_problems() {
     let load = |path: &str| {
         let source = Problems {
             path: path.into(),
@@ -382,7 +389,7 @@ fn the_problems_that_can_be_fetched_are_told_so() {
     };
     assert_eq!(
         load("data/HumanEval.jsonl.gz"),
-        "cannot open data set `data/HumanEval.jsonl.gz`: `cargo xtask fetch humaneval` brings it there"
+        "cannot open data set `data/HumanEval.jsonl.gz`: `cargo xtask fetch humaneval` downloads it"
     );
     assert_eq!(
         load("data/none.jsonl"),

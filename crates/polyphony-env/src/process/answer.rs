@@ -1,4 +1,4 @@
-//! What a program answers, in protocol version 1. `docs/environments.md` describes every message.
+//! Reads the answers of a program, in protocol version 1. `docs/environments.md` describes every message.
 
 use std::{collections::HashSet, num::NonZeroUsize};
 
@@ -29,7 +29,7 @@ pub(super) struct Answer {
 pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, ProcessFailure> {
     let excerpt = || excerpt(line);
     let value: Value =
-        serde_json::from_slice(line).map_err(|error| match holds_nan_or_infinity(line) {
+        serde_json::from_slice(line).map_err(|error| match has_nan_or_infinity(line) {
             true => ProcessFailure::NotFinite {
                 call,
                 answer: excerpt(),
@@ -47,11 +47,12 @@ pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, Proce
             answer: excerpt(),
         });
     };
-    let answered = fields.shift_remove("id").unwrap_or(Value::Null);
+    let answer_id = fields.shift_remove("id").unwrap_or(Value::Null);
     let error = fields.shift_remove("error");
     // A program that cannot read a call does not know its id.
-    let belongs = answered.as_u64() == Some(id) || (error.is_some() && answered.is_null());
-    if !belongs {
+    let belongs_to_call =
+        answer_id.as_u64() == Some(id) || (error.is_some() && answer_id.is_null());
+    if !belongs_to_call {
         return Err(ProcessFailure::OtherCall {
             call,
             id,
@@ -61,7 +62,7 @@ pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, Proce
     if let Some(error) = error {
         let message = match error {
             Value::String(message) => message,
-            other => other.to_string(),
+            value => value.to_string(),
         };
         return Err(ProcessFailure::Reported { call, message });
     }
@@ -72,14 +73,14 @@ pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, Proce
     })
 }
 
-/// Whether an object holds what Python's `json` writes for numbers that are not finite.
-fn holds_nan_or_infinity(line: &[u8]) -> bool {
+/// Whether an object contains `NaN` or `Infinity`, as Python's `json` writes numbers that are not finite.
+fn has_nan_or_infinity(line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(line);
     // Without escapes, every second piece between quotes is the content of a string.
     let text = text.replace("\\\\", "").replace("\\\"", "");
-    let mut outside = text.split('"').step_by(2);
+    let mut outside_strings = text.split('"').step_by(2);
     text.trim_start().starts_with('{')
-        && outside.any(|piece| piece.contains("NaN") || piece.contains("Infinity"))
+        && outside_strings.any(|piece| piece.contains("NaN") || piece.contains("Infinity"))
 }
 
 impl Answer {
@@ -116,11 +117,11 @@ impl Answer {
     pub(super) fn observations(&self, hello: &Hello) -> Result<Vec<Observation>, ProcessFailure> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Started {
+        struct StartAnswer {
             observations: Vec<String>,
         }
-        let started: Started = self.parse()?;
-        self.one_per_role(hello, started.observations)
+        let answer: StartAnswer = self.parse()?;
+        self.one_per_role(hello, answer.observations)
     }
 
     fn one_per_role(
@@ -128,10 +129,10 @@ impl Answer {
         hello: &Hello,
         texts: Vec<String>,
     ) -> Result<Vec<Observation>, ProcessFailure> {
-        let (given, roles) = (texts.len(), hello.roles.len());
-        if given != roles {
+        let (count, roles) = (texts.len(), hello.roles.len());
+        if count != roles {
             return Err(self.not_allowed(format!(
-                "`observations` holds {given} texts, but there are {roles} roles"
+                "`observations` holds {count} texts, but there are {roles} roles"
             )));
         }
         Ok(texts.into_iter().map(Observation::new).collect())
@@ -141,16 +142,16 @@ impl Answer {
     pub(super) fn outcome(&self, hello: &Hello) -> Result<Outcome, ProcessFailure> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Stepped {
+        struct StepAnswer {
             reward: Value,
             observations: Option<Vec<String>>,
             end: Option<bool>,
         }
-        let stepped: Stepped = self.parse()?;
+        let answer: StepAnswer = self.parse()?;
         let reward = hello
-            .reward(&stepped.reward)
+            .reward(&answer.reward)
             .map_err(|reason| self.not_allowed(reason))?;
-        let next = match (stepped.observations, stepped.end) {
+        let next = match (answer.observations, answer.end) {
             (Some(texts), None | Some(false)) => Next::Continue(self.one_per_role(hello, texts)?),
             (None, Some(true)) => Next::End,
             (Some(_), Some(true)) => {
@@ -167,7 +168,7 @@ impl Answer {
     }
 }
 
-/// How the program describes its game.
+/// The answer to the handshake, in which the program describes its game.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hello {
@@ -181,13 +182,13 @@ pub(super) struct Hello {
     /// Whether a reward is a list with one object per role.
     #[serde(default, deserialize_with = "read_per_role")]
     pub(super) per_role: bool,
-    /// The total reward of one turn, not of the episode, at which a joint action has solved its task: the
-    /// mean over the roles where each has a reward of its own.
+    /// The total reward of one turn, not of the episode, at which a joint action has solved its task. If
+    /// every role has its own reward, the mean over the roles counts.
     #[serde(default, deserialize_with = "read_solved_at")]
     pub(super) solved_at: Option<f64>,
     #[serde(default, skip_serializing, deserialize_with = "read_tasks")]
     tasks: HelloTasks,
-    /// Anything else worth keeping with a run.
+    /// Anything else worth recording with a run.
     #[serde(default)]
     description: Value,
 }
@@ -207,7 +208,7 @@ struct HelloTasks {
     held_out: Option<Vec<Task>>,
 }
 
-/// Reads the value of a key; an error begins with what it must be.
+/// Reads the value of a key. An error begins with what the value must be.
 fn read_as<'de, D, T>(deserializer: D, allowed: &str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -270,7 +271,7 @@ impl Hello {
     }
 
     /// The first key that differs in the handshake of another worker. The description may differ, since
-    /// nothing depends on it; the protocol cannot.
+    /// nothing depends on it. The protocol cannot differ, since it was checked.
     pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
         let Self {
             protocol: _,
@@ -290,11 +291,11 @@ impl Hello {
             ("solved_at", *solved_at == other.solved_at),
             ("tasks", *tasks == other.tasks),
         ];
-        let mut differing = keys.into_iter().filter(|(_, is_same)| !is_same);
-        differing.next().map(|(key, _)| key)
+        let mut differences = keys.into_iter().filter(|(_, is_same)| !is_same);
+        differences.next().map(|(key, _)| key)
     }
 
-    /// Why it cannot be used.
+    /// Why the handshake cannot be used; `None` if it can.
     fn problem(&self) -> Option<String> {
         let names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
         let parts: Vec<&str> = self.reward_parts.iter().map(String::as_str).collect();
@@ -318,8 +319,8 @@ impl Hello {
         })
     }
 
-    fn reward(&self, given: &Value) -> Result<Reward, String> {
-        match (given, self.per_role) {
+    fn reward(&self, value: &Value) -> Result<Reward, String> {
+        match (value, self.per_role) {
             (Value::Object(parts), false) => Ok(Reward::new(self.parts(parts)?)),
             (Value::Array(rewards), true) => {
                 if rewards.len() != self.roles.len() {
@@ -329,11 +330,13 @@ impl Hello {
                         self.roles.len()
                     ));
                 }
-                let each = rewards.iter().map(|reward| match reward {
+                let parts_per_role = rewards.iter().map(|reward| match reward {
                     Value::Object(parts) => self.parts(parts),
                     _ => Err("each reward must be an object of parts".to_owned()),
                 });
-                Ok(Reward::per_role(each.collect::<Result<Vec<_>, _>>()?))
+                Ok(Reward::per_role(
+                    parts_per_role.collect::<Result<Vec<_>, _>>()?,
+                ))
             }
             (_, false) => Err(
                 "`reward` must be an object of parts; a list with one object per role needs \
@@ -373,8 +376,8 @@ impl Hello {
 }
 
 fn duplicate<'a>(names: &[&'a str]) -> Option<&'a str> {
-    let mut seen = HashSet::new();
-    names.iter().copied().find(|name| !seen.insert(*name))
+    let mut distinct = HashSet::new();
+    names.iter().copied().find(|name| !distinct.insert(*name))
 }
 
 #[cfg(test)]

@@ -101,9 +101,10 @@ impl<'a> Call<'a> {
 
 fn responses(action: &JointAction) -> Vec<SentResponse<'_>> {
     let responses = action.responses.iter();
-    let sent = responses.map(|response| SentResponse {
-        text: &response.text,
-        finish: response.finish,
-    });
-    sent.collect()
+    responses
+        .map(|response| SentResponse {
+            text: &response.text,
+            finish: response.finish,
+        })
+        .collect()
 }

@@ -1,4 +1,4 @@
-//! Testing a program before anything is trained with it.
+//! Tests an environment program before you train on it.
 
 use polyphony_episode::{
     Environment, FinishReason, JointAction, Next, Observation, Outcome, Response, Split, Task,
@@ -12,18 +12,18 @@ use super::{
     settings::Process,
 };
 
-/// How many tasks are played at most.
-const MOST_TASKS: usize = 3;
+/// The largest number of tasks that are played.
+const MAX_TASKS: usize = 3;
 
 const SPLITS: [Split; 2] = [Split::Train, Split::HeldOut];
 
-/// Tests a program: starts it twice and plays a few episodes with made-up answers.
+/// Tests a program: starts it twice and plays a few episodes with made-up responses of agents.
 ///
-/// The tasks are the given ones, or else the program's own. Some answers are empty, some are long, and some
-/// hold several scripts, quotes, or control characters. Each call is made twice in one process and once in
-/// another, and must be answered the same every time. So must the handshake, except for `description`. What
-/// goes wrong in several calls is reported once. A program that ends during a call is reported, although a
-/// run would restart it.
+/// The tasks are `tasks`, or the program's own tasks if there are none. Some responses are empty, some are
+/// long, and some contain several scripts, quotes, or control characters. Each call is made twice in one
+/// process and once in another one, and the program must give the same answer every time. The handshake,
+/// except for its `description`, must be the same in both processes. A problem that several calls show is
+/// reported once. A program that ends during a call is reported, although a run would restart it.
 ///
 /// ```no_run
 /// use polyphony_env::{Process, process};
@@ -35,7 +35,7 @@ const SPLITS: [Split; 2] = [Split::Train, Split::HeldOut];
 /// ```
 ///
 /// # Errors
-/// If the program cannot be started or does not answer the handshake as the protocol says.
+/// If the program cannot be started or does not answer the handshake according to the protocol.
 pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, ProcessError> {
     let mut report = Report::default();
     let first = settings.start_for(Purpose::Check)?;
@@ -43,11 +43,11 @@ pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, Pro
     let tasks = tasks.unwrap_or_else(|| own_tasks(&first));
     if tasks.is_empty() {
         report.wrong(
-            "there are no tasks to play: the program has none of its own, so give it some of a data set",
+            "there are no tasks to play: the program has none of its own, so give it tasks of a data set",
         );
         return Ok(report);
     }
-    // What depends on the process shows in a second one.
+    // A second process shows whether an answer depends on the process.
     let second = settings.start_for(Purpose::Check)?;
     match first.difference(&second) {
         None => report.fine("the handshake is the same in another process"),
@@ -64,15 +64,15 @@ pub fn check(settings: &Process, tasks: Option<Vec<Task>>) -> Result<Report, Pro
     pair.play(
         &mut report,
         &mut problems,
-        &tasks[..tasks.len().min(MOST_TASKS)],
+        &tasks[..tasks.len().min(MAX_TASKS)],
     );
-    if !problems.are_enough() {
-        pair.strange_calls(&mut report, &mut problems, &tasks[0]);
+    if !problems.is_full() {
+        pair.unusual_calls(&mut report, &mut problems, &tasks[0]);
     }
     problems.report(&mut report);
-    let written = first.standard_error();
-    if !written.is_empty() && !report.mentions(&written) {
-        report.note(format!("its standard error ends with\n{written}"));
+    let stderr_tail = first.standard_error();
+    if !stderr_tail.is_empty() && !report.mentions(&stderr_tail) {
+        report.note(format!("its standard error ends with\n{stderr_tail}"));
     }
     drop(second);
     match first.stop() {
@@ -92,7 +92,7 @@ fn describe(report: &mut Report, environment: &ProcessEnvironment) {
         false => "one reward for all",
     };
     report.fine(format!(
-        "the handshake: roles {}; {reward}, of the parts {}; at most {} turns",
+        "the handshake: roles {}; {reward}, with the parts {}; at most {} turns",
         names.join(", "),
         environment.reward_parts().join(", "),
         environment.horizon()
@@ -121,8 +121,8 @@ fn own_tasks(environment: &ProcessEnvironment) -> Vec<Task> {
         .collect()
 }
 
-/// Kinds of made-up answers, each with a few texts that the roles take turns to give.
-fn answers() -> Vec<(&'static str, Vec<String>)> {
+/// Kinds of made-up responses. Each has a few texts, which the roles give in turn.
+fn made_up_responses() -> Vec<(&'static str, Vec<String>)> {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     vec![
         ("empty", texts(&[""])),
@@ -153,7 +153,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Starts all tasks, and plays those that start with every kind of answers.
+    /// Starts all tasks. Plays every task that can be started, once with each kind of responses.
     fn play(&self, report: &mut Report, problems: &mut Problems, tasks: &[Task]) {
         let mut playable = Vec::new();
         for task in tasks {
@@ -165,16 +165,16 @@ impl Pair<'_> {
         if playable.len() == tasks.len() {
             report.fine("tasks start with one observation per role, the same every time");
         }
-        for (kind, texts) in answers() {
+        for (kind, texts) in made_up_responses() {
             let mut is_fine = !playable.is_empty();
             for task in &playable {
-                if problems.are_enough() {
+                if problems.is_full() {
                     return;
                 }
                 if let Err((fault, turn)) = self.episode(task, &texts) {
                     is_fine = false;
-                    let place = format!("with {kind} answers to task `{}` in turn {turn}", task.id);
-                    problems.add(fault, place);
+                    let call = format!("with {kind} answers to task `{}` in turn {turn}", task.id);
+                    problems.add(fault, call);
                 }
             }
             if is_fine {
@@ -184,14 +184,14 @@ impl Pair<'_> {
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, Fault> {
-        let one = self.first.try_start(task)?;
-        let again = self.first.try_start(task)?;
-        let other = self.second.try_start(task)?;
-        match place_of_difference(&one, &again, &other) {
-            None => Ok(one),
-            Some(place) => Err(Fault::new(format!(
-                "it starts the task with other observations when `start` is repeated {place}: an episode \
-                 must depend on nothing but the task and the responses"
+        let first = self.first.try_start(task)?;
+        let same_process = self.first.try_start(task)?;
+        let other_process = self.second.try_start(task)?;
+        match find_difference(&first, &same_process, &other_process) {
+            None => Ok(first),
+            Some(process) => Err(Fault::new(format!(
+                "it starts the task with other observations when `start` is repeated {process}: an \
+                 episode must depend on nothing but the task and the responses"
             ))),
         }
     }
@@ -220,13 +220,13 @@ impl Pair<'_> {
     }
 
     fn step(&self, task: &Task, past: &[Turn], action: &JointAction) -> Result<Outcome, Fault> {
-        let one = self.first.try_step(task, past, action)?;
-        let again = self.first.try_step(task, past, action)?;
-        let other = self.second.try_step(task, past, action)?;
-        match place_of_difference(&one, &again, &other) {
-            None => Ok(one),
-            Some(place) => Err(Fault::new(format!(
-                "the same joint action is answered differently when it is repeated {place}: an episode \
+        let first = self.first.try_step(task, past, action)?;
+        let same_process = self.first.try_step(task, past, action)?;
+        let other_process = self.second.try_step(task, past, action)?;
+        match find_difference(&first, &same_process, &other_process) {
+            None => Ok(first),
+            Some(process) => Err(Fault::new(format!(
+                "the same joint action is answered differently when it is repeated {process}: an episode \
                  must depend on nothing but the task and the responses"
             ))),
         }
@@ -245,9 +245,9 @@ impl Pair<'_> {
     }
 
     /// Makes calls that no run makes. The program may refuse them with an error, but must survive them.
-    fn strange_calls(&self, report: &mut Report, problems: &mut Problems, task: &Task) {
-        let nothing = Task::new("without fields", [("", ""); 0]);
-        match self.first.try_start(&nothing) {
+    fn unusual_calls(&self, report: &mut Report, problems: &mut Problems, task: &Task) {
+        let empty_task = Task::new("without fields", [("", ""); 0]);
+        match self.first.try_start(&empty_task) {
             Ok(_) => report.fine("a task without fields is played"),
             Err(ProcessError {
                 failure: ProcessFailure::Reported { message, .. },
@@ -260,11 +260,11 @@ impl Pair<'_> {
         let observations = match self.start(task) {
             Ok(observations) => observations,
             Err(fault) => {
-                let place = format!(
+                let call = format!(
                     "at the start of task `{}` after one without fields",
                     task.id
                 );
-                problems.add(fault, place);
+                problems.add(fault, call);
                 return;
             }
         };
@@ -278,8 +278,8 @@ impl Pair<'_> {
                 report.fine("a turn after the last ends the episode");
             }
             Ok(_) => report.wrong(
-                "a turn after the last does not end the episode: it must end once `past` holds `horizon` \
-                 turns less one",
+                "a turn after the last does not end the episode: it must end as soon as `past` holds \
+                 `horizon` - 1 turns",
             ),
             Err(ProcessError {
                 failure: ProcessFailure::Reported { message, .. },
@@ -288,15 +288,19 @@ impl Pair<'_> {
             Err(error) => problems.add(error.into(), "in a turn after the last".into()),
         }
         if let Err(fault) = self.start(task) {
-            let place = format!("at the start of task `{}` after a turn too many", task.id);
-            problems.add(fault, place);
+            let call = format!("at the start of task `{}` after a turn too many", task.id);
+            problems.add(fault, call);
         }
     }
 }
 
-/// Where a repeated call was answered differently, if anywhere.
-fn place_of_difference<T: PartialEq>(one: &T, again: &T, other: &T) -> Option<&'static str> {
-    match (one == again, one == other) {
+/// In which process a repeated call was answered differently, if in any.
+fn find_difference<T: PartialEq>(
+    first: &T,
+    same_process: &T,
+    other_process: &T,
+) -> Option<&'static str> {
+    match (first == same_process, first == other_process) {
         (false, _) => Some("in the same process"),
         (true, false) => Some("in another process"),
         (true, true) => None,

@@ -1,4 +1,4 @@
-//! A program as an environment.
+//! Runs a program as an environment.
 
 use std::{
     num::NonZeroUsize,
@@ -17,9 +17,9 @@ use polyphony_episode::{
 use serde_json::{Value, json};
 
 #[cfg(not(unix))]
-use super::other::{Trouble, Worker};
+use super::other::{ExchangeError, Worker};
 #[cfg(unix)]
-use super::worker::{Trouble, Worker};
+use super::worker::{ExchangeError, Worker};
 use super::{
     answer::{self, Answer, Hello},
     call::{Call, CallName, PROTOCOL},
@@ -27,30 +27,34 @@ use super::{
     settings::Process,
 };
 
-/// What a program is started for.
+/// The purpose for which a program is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A run: a worker that ends is restarted, and what the program writes to standard error is logged.
+    /// A run: a worker that ends is restarted, and the program's standard error is logged.
     Run,
-    /// A check, which reports both itself.
+    /// A check: the check itself reports both.
     Check,
 }
 
-/// A running program as an environment, made by [`Process::start`].
+/// A running program as an environment, created by [`Process::start`].
 ///
-/// Further workers are started when they are first needed. Dropping it closes the standard input of all
-/// workers, which asks them to end. A second later they are killed, with all processes of their groups.
-/// The same happens if this process ends without dropping it, even if it is killed.
+/// More workers are started when they are first needed. Dropping the environment closes the standard
+/// input of all workers, which asks them to end. A second later they are killed, with all processes of
+/// their groups. The same happens if this process ends without dropping it, even if it is killed.
 pub struct ProcessEnvironment {
     settings: Process,
     purpose: Purpose,
     command: String,
     hello: Hello,
     roles: Vec<Role>,
+    /// One entry per worker that no call uses; `None` for a worker that must be started first.
     idle: Mutex<Vec<Option<Worker>>>,
+    /// Signalled when an entry returns to `idle`.
     freed: Condvar,
+    /// The number of calls so far, which is the id of the next call.
     calls: AtomicU64,
     restarts: AtomicU64,
+    /// The time spent in calls, summed over the workers.
     nanos: AtomicU64,
 }
 
@@ -81,7 +85,7 @@ impl EnvironmentSettings for Process {
         }
     }
 
-    /// An answer that is late or too long is an error, never a reward.
+    /// Workers and limits cannot change a reward: an answer that is late or too long is an error.
     fn operational_keys(&self) -> &'static [&'static str] {
         &["workers", "start_secs", "step_secs", "max_reply_bytes"]
     }
@@ -95,14 +99,14 @@ impl ProcessEnvironment {
     /// Starts the first worker, whose handshake describes the game.
     fn start(settings: Process, purpose: Purpose) -> Result<Self, ProcessError> {
         let command = settings.command_line();
-        let greeted = Self::greet(&settings, purpose, &command, 0);
-        let (worker, hello) = greeted.map_err(|failure| ProcessError {
+        let started = Self::start_with_handshake(&settings, purpose, &command, 0);
+        let (worker, hello) = started.map_err(|failure| ProcessError {
             command: command.clone(),
             failure,
         })?;
         let mut idle: Vec<Option<Worker>> = Vec::new();
         idle.resize_with(settings.workers.get() - 1, || None);
-        // The last one is used first.
+        // Workers are taken from the end, so this one is used first.
         idle.push(Some(worker));
         Ok(Self {
             purpose,
@@ -119,7 +123,7 @@ impl ProcessEnvironment {
     }
 
     /// Starts a worker and exchanges the handshake.
-    fn greet(
+    fn start_with_handshake(
         settings: &Process,
         purpose: Purpose,
         command: &str,
@@ -130,8 +134,8 @@ impl ProcessEnvironment {
             protocol: PROTOCOL,
             settings: &settings.settings,
         };
-        let answered = ask(&mut worker, settings, id, &hello).and_then(|answer| answer.hello());
-        match answered {
+        let answer = exchange(&mut worker, settings, id, &hello);
+        match answer.and_then(|answer| answer.hello()) {
             Ok(hello) => Ok((worker, hello)),
             Err(failure) => {
                 worker.kill();
@@ -140,10 +144,11 @@ impl ProcessEnvironment {
         }
     }
 
-    /// Starts a further worker, which must describe the same game as the first.
-    fn another(&self) -> Result<Worker, ProcessFailure> {
+    /// Starts one more worker, which must describe the same game as the first.
+    fn start_worker(&self) -> Result<Worker, ProcessFailure> {
         let id = self.calls.fetch_add(1, Ordering::Relaxed);
-        let (mut worker, hello) = Self::greet(&self.settings, self.purpose, &self.command, id)?;
+        let (mut worker, hello) =
+            Self::start_with_handshake(&self.settings, self.purpose, &self.command, id)?;
         match self.hello.difference(&hello) {
             None => Ok(worker),
             Some(key) => {
@@ -155,8 +160,8 @@ impl ProcessEnvironment {
 
     /// Sends a call to an idle worker, after waiting for one if necessary.
     ///
-    /// In a run a worker that ends is restarted and gets the call once more, since a call carries everything.
-    /// One that does not answer as it should is killed, and the next call starts another.
+    /// In a run, a worker that ends is restarted and gets the call once more: a call contains everything that
+    /// the program needs. A worker with an invalid answer is killed, and the next call starts a new worker.
     fn call(&self, call: &Call<'_>) -> Result<Answer, ProcessError> {
         let started = Instant::now();
         let mut slot = self.take();
@@ -176,10 +181,10 @@ impl ProcessEnvironment {
         loop {
             let mut worker = match slot.take() {
                 Some(worker) => worker,
-                None => self.another()?,
+                None => self.start_worker()?,
             };
             let id = self.calls.fetch_add(1, Ordering::Relaxed);
-            match ask(&mut worker, &self.settings, id, call) {
+            match exchange(&mut worker, &self.settings, id, call) {
                 Ok(answer) => {
                     *slot = Some(worker);
                     return Ok(answer);
@@ -233,7 +238,7 @@ impl ProcessEnvironment {
         }
     }
 
-    /// Whether each role has a reward of its own.
+    /// Whether each role has a separate reward.
     pub(super) fn is_per_role(&self) -> bool {
         self.hello.per_role
     }
@@ -243,7 +248,7 @@ impl ProcessEnvironment {
         self.hello.difference(&other.hello)
     }
 
-    /// The end of what an idle worker has written to standard error; empty if nothing was.
+    /// The end of the standard error of an idle worker; empty if no worker has written anything.
     pub(super) fn standard_error(&self) -> String {
         let workers = lock(&self.idle);
         let mut tails = workers.iter().flatten().map(Worker::standard_error);
@@ -274,14 +279,15 @@ impl ProcessEnvironment {
     pub(super) fn stop(self) -> bool {
         let mut workers = std::mem::take(&mut *lock(&self.idle));
         workers.iter_mut().flatten().for_each(Worker::close);
-        let stopped: Vec<bool> = workers.into_iter().flatten().map(Worker::stop).collect();
-        stopped.into_iter().all(|by_itself| by_itself)
+        // Collected, because `all` alone would stop no worker after the first that did not end by itself.
+        let ended_itself: Vec<bool> = workers.into_iter().flatten().map(Worker::stop).collect();
+        ended_itself.into_iter().all(|is_true| is_true)
     }
 }
 
 impl Drop for ProcessEnvironment {
     fn drop(&mut self) {
-        // All of them are asked to end before the first is waited for.
+        // All workers are asked to end before the first one is waited for.
         let mut workers = lock(&self.idle);
         workers.iter_mut().flatten().for_each(Worker::close);
         workers.clear();
@@ -296,7 +302,7 @@ impl std::fmt::Debug for ProcessEnvironment {
     }
 }
 
-/// A worker in use, or the place for one. It is returned when dropped.
+/// An entry of `idle` that a call uses. Dropping it returns the entry.
 struct Slot<'a> {
     worker: Option<Worker>,
     environment: &'a ProcessEnvironment,
@@ -310,11 +316,11 @@ impl Drop for Slot<'_> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No panic leaves the list of workers half changed.
+    // A poisoned lock is harmless: no panic leaves the list of workers half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When a call that may take this many seconds must be answered.
+/// The deadline of a call that may take this many seconds.
 fn deadline(secs: f64) -> Instant {
     Instant::now() + Duration::from_secs_f64(secs)
 }
@@ -339,8 +345,8 @@ fn spawn(settings: &Process, purpose: Purpose, label: &str) -> Result<Worker, Pr
     Worker::start(command, label, level).map_err(|source| ProcessFailure::Spawn { source })
 }
 
-/// Sends a call to one worker, within the limits.
-fn ask(
+/// Sends a call to one worker and reads its answer, within the limits.
+fn exchange(
     worker: &mut Worker,
     settings: &Process,
     id: u64,
@@ -354,8 +360,8 @@ fn ask(
     let limit = settings.max_reply_bytes.get();
     let line = worker
         .exchange(&call.line(id), deadline(secs), limit)
-        .map_err(|trouble| match trouble {
-            Trouble::Late(received) => ProcessFailure::Late {
+        .map_err(|error| match error {
+            ExchangeError::Late(received) => ProcessFailure::Late {
                 call: name,
                 secs,
                 setting,
@@ -364,17 +370,17 @@ fn ask(
                     false => format!("received {} without a line end", excerpt(&received)),
                 },
             },
-            Trouble::TooLarge(received) => ProcessFailure::TooLarge {
+            ExchangeError::TooLarge(received) => ProcessFailure::TooLarge {
                 call: name,
                 limit,
                 received: excerpt(&received),
             },
-            Trouble::Ended(how) => ProcessFailure::Ended {
+            ExchangeError::Ended(how) => ProcessFailure::Ended {
                 call: name,
                 times: 1,
                 how,
             },
-            Trouble::Pipe(source) => ProcessFailure::Pipe { source },
+            ExchangeError::Pipe(source) => ProcessFailure::Pipe { source },
         })?;
     answer::read(&line, name, id)
 }
@@ -411,7 +417,7 @@ impl Environment for ProcessEnvironment {
                 MetricKey::new("process/restarts"),
                 read(&self.restarts),
                 "restarts",
-                "Times that the environment's program ended and was restarted",
+                "Restarts of the environment's program after it ended",
             ),
             Counter::new(
                 MetricKey::new("timing.process_secs"),
@@ -427,7 +433,9 @@ impl Environment for ProcessEnvironment {
     }
 
     fn is_solved(&self, reward: &Reward) -> Option<bool> {
-        self.hello.solved_at.map(|enough| reward.total() >= enough)
+        self.hello
+            .solved_at
+            .map(|threshold| reward.total() >= threshold)
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {

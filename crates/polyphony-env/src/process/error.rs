@@ -1,4 +1,4 @@
-//! What can go wrong with a program that is an environment.
+//! The errors of a program that is an environment.
 
 use std::{error::Error, fmt, io};
 
@@ -58,7 +58,7 @@ pub enum ProcessFailure {
         call: CallName,
         /// The limit.
         secs: f64,
-        /// The setting that is the limit.
+        /// The name of the setting that sets the limit.
         setting: &'static str,
         /// A description of what it has written so far.
         received: String,
@@ -89,7 +89,7 @@ pub enum ProcessFailure {
         /// The answer.
         answer: String,
     },
-    /// Its answer holds a number that JSON does not have.
+    /// Its answer contains a number that JSON does not have.
     #[error(
         "answered `{call}` with NaN or Infinity, which JSON does not have: every number must be finite, \
          rewards too, so give a bad response a low reward; the answer was {answer}"
@@ -113,7 +113,7 @@ pub enum ProcessFailure {
         /// The answer.
         answer: String,
     },
-    /// Its answer is JSON, but not what the protocol says.
+    /// Its answer is JSON, but violates the protocol.
     #[error(
         "answered `{call}` with something that the protocol does not allow: {reason}; the answer was \
          {answer}"
@@ -139,7 +139,7 @@ pub enum ProcessFailure {
     Ended {
         /// The call.
         call: CallName,
-        /// How many times in a row this happened.
+        /// The number of times in a row that this happened.
         times: usize,
         /// How it ended, and the end of its standard error.
         how: String,
@@ -156,8 +156,9 @@ pub enum ProcessFailure {
 }
 
 impl ProcessFailure {
-    /// What tells this failure from others of the same program, whatever the answer was.
-    pub(super) fn gist(&self) -> String {
+    /// Identifies the problem: failures of the same program with the same cause have the same text, whatever
+    /// the answer was.
+    pub(super) fn problem_key(&self) -> String {
         match self {
             Self::NotAllowed { call, reason, .. } => format!("{call}: {reason}"),
             Self::Reported { call, message } => format!("{call} reports {message}"),
@@ -185,13 +186,13 @@ fn ended(times: usize) -> &'static str {
     }
 }
 
-/// What a program wrote, for messages: quoted, with control characters escaped, and shortened.
+/// A program's output for messages: quoted, with control characters escaped, and shortened.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
-    const MOST_BYTES: usize = 300;
-    let head = &bytes[..bytes.len().min(MOST_BYTES)];
+    const MAX_BYTES: usize = 300;
+    let head = &bytes[..bytes.len().min(MAX_BYTES)];
     let text = String::from_utf8_lossy(head);
     let text = text.trim_end_matches(['\n', '\r']);
-    match bytes.len() > MOST_BYTES {
+    match bytes.len() > MAX_BYTES {
         true => format!("{text:?}… ({} bytes)", bytes.len()),
         false => format!("{text:?}"),
     }

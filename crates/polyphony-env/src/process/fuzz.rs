@@ -1,15 +1,15 @@
-//! A way in for `cargo xtask fuzz`: what a program wrote, without starting one for every input.
+//! An entry point for `cargo xtask fuzz`: reads answers without starting a program for every input.
 
 use polyphony_episode::Split;
 
 use super::{answer, call::CallName, error::ProcessFailure};
 
-/// Reads lines as the answers to calls that are counted from 1: the first is the handshake, and every other
-/// one is an answer to `start` and to `step`. Returns why the first that cannot be used cannot. Panics if
-/// something does not hold.
+/// Reads lines as answers to calls with the ids 1, 2 and so on. The first line answers the handshake. Every
+/// other line is read twice, as an answer to `start` and as an answer to `step`. Returns the first error.
+/// Panics if an answer is accepted although it breaks a rule of the protocol.
 #[doc(hidden)]
-pub fn read_process_answers(written: &[u8]) -> Result<(), ProcessFailure> {
-    let mut lines = written.split(|byte| *byte == b'\n').zip(1..);
+pub fn read_process_answers(output: &[u8]) -> Result<(), ProcessFailure> {
+    let mut lines = output.split(|byte| *byte == b'\n').zip(1..);
     let Some((first, id)) = lines.next() else {
         return Ok(());
     };
@@ -20,10 +20,11 @@ pub fn read_process_answers(written: &[u8]) -> Result<(), ProcessFailure> {
         assert!(hello.tasks(split).is_none_or(|tasks| !tasks.is_empty()));
     }
     for (line, id) in lines {
-        let started =
-            answer::read(line, CallName::Start, id).and_then(|own| own.observations(&hello));
-        let stepped = answer::read(line, CallName::Step, id).and_then(|own| own.outcome(&hello));
-        match (started, stepped) {
+        let observations =
+            answer::read(line, CallName::Start, id).and_then(|answer| answer.observations(&hello));
+        let outcome =
+            answer::read(line, CallName::Step, id).and_then(|answer| answer.outcome(&hello));
+        match (observations, outcome) {
             (Ok(observations), _) => assert_eq!(observations.len(), roles),
             (_, Ok(outcome)) => assert!(outcome.reward.total().is_finite()),
             (_, Err(failure)) => return Err(failure),

@@ -9,23 +9,23 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// What the leader of a group runs. Its standard input closes when this process ends, even if this
+/// The script of a group's leader. Its standard input closes when this process ends, even if this
 /// process is killed. It then waits a little and kills the group. Other signals to the group do not stop it.
 const LEADER: &str = r#"trap '' HUP INT TERM; read -r _; sleep "$1"; kill -s KILL 0"#;
 
 /// A process group. Dropping it kills every process in it.
 ///
-/// Its leader is a shell instead of the program, for two reasons. The shell kills the group if this
-/// process ends without doing so. And the group's number is not given to another group until the shell
-/// is waited for, so a kill never hits strangers, even if the program itself ended long ago.
+/// Its leader is a shell instead of the program, for two reasons. First, the shell kills the group if
+/// this process ends without doing so. Second, the system does not reuse the group's number until the
+/// shell has been waited for, so a kill never hits other processes, even long after the program's end.
 pub(super) struct Group {
     /// `None` once the group has been killed.
     leader: Option<Child>,
 }
 
 impl Group {
-    /// Starts a program in a new group. If this process ends first, the group may take `grace` to end by
-    /// itself, in whole seconds.
+    /// Starts a program in a new group. If this process ends first, the group has `grace` to end by itself,
+    /// in whole seconds.
     pub(super) fn spawn(command: &mut Command, grace: Duration) -> io::Result<(Self, Child)> {
         let leader = Command::new("/bin/sh")
             .args(["-c", LEADER, "sh", &grace.as_secs().to_string()])

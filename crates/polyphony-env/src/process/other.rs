@@ -1,4 +1,4 @@
-//! Systems other than Unix, on which programs cannot be environments.
+//! The worker on systems other than Unix, where programs cannot be environments.
 
 use std::{convert::Infallible, io, process::Command, time::Instant};
 
@@ -8,7 +8,7 @@ pub(super) struct Worker(Infallible);
 /// Why a call was not answered.
 #[derive(Debug)]
 #[expect(dead_code, reason = "no worker ever starts here")]
-pub(super) enum Trouble {
+pub(super) enum ExchangeError {
     Late(Vec<u8>),
     TooLarge(Vec<u8>),
     Ended(String),
@@ -27,7 +27,12 @@ impl Worker {
         match self.0 {}
     }
 
-    pub(super) fn exchange(&mut self, _: &[u8], _: Instant, _: usize) -> Result<Vec<u8>, Trouble> {
+    pub(super) fn exchange(
+        &mut self,
+        _: &[u8],
+        _: Instant,
+        _: usize,
+    ) -> Result<Vec<u8>, ExchangeError> {
         match self.0 {}
     }
 

@@ -1,11 +1,11 @@
-//! What testing a program has found.
+//! The results of testing a program.
 
 use std::{error::Error, fmt};
 
 use super::error::ProcessError;
 
-/// How many different problems end a test.
-const ENOUGH_PROBLEMS: usize = 10;
+/// A test ends early after this many different problems.
+const MAX_PROBLEMS: usize = 10;
 
 /// The results of testing a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub struct Finding {
 /// Whether a program passed a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// It did.
+    /// The program passed.
     Fine,
-    /// There is something to know, which may be intended.
+    /// Something is worth knowing, but may be intended.
     Note,
-    /// It did not.
+    /// The program failed.
     Wrong,
 }
 
@@ -91,15 +91,15 @@ impl fmt::Display for Report {
 
 /// What is wrong with the answer to a call.
 pub(super) struct Fault {
-    /// What all calls with the same problem have in common.
-    gist: String,
+    /// The same for all calls with the same problem.
+    problem_key: String,
     text: String,
 }
 
 impl Fault {
     pub(super) fn new(text: String) -> Self {
         Self {
-            gist: text.clone(),
+            problem_key: text.clone(),
             text,
         }
     }
@@ -108,7 +108,7 @@ impl Fault {
 impl From<ProcessError> for Fault {
     fn from(error: ProcessError) -> Self {
         Self {
-            gist: error.failure.gist(),
+            problem_key: error.failure.problem_key(),
             text: format!("it {}", with_sources(&error.failure)),
         }
     }
@@ -127,46 +127,46 @@ pub(super) struct Problems(Vec<Problem>);
 
 struct Problem {
     fault: Fault,
-    /// The first call that shows it.
-    place: String,
+    /// The first call that shows it, in words such as `in turn 1`.
+    first_call: String,
     calls: usize,
 }
 
 impl Problems {
-    pub(super) fn add(&mut self, fault: Fault, place: String) {
-        let mut known = self.0.iter_mut();
-        match known.find(|problem| problem.fault.gist == fault.gist) {
+    pub(super) fn add(&mut self, fault: Fault, call: String) {
+        let mut problems = self.0.iter_mut();
+        match problems.find(|problem| problem.fault.problem_key == fault.problem_key) {
             Some(problem) => problem.calls += 1,
             None => self.0.push(Problem {
                 fault,
-                place,
+                first_call: call,
                 calls: 1,
             }),
         }
     }
 
-    /// Whether further ones would hide more than they tell.
-    pub(super) fn are_enough(&self) -> bool {
-        self.0.len() >= ENOUGH_PROBLEMS
+    /// Whether there are so many problems that more of them would not help.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= MAX_PROBLEMS
     }
 
     pub(super) fn report(self, report: &mut Report) {
-        let are_enough = self.are_enough();
+        let is_full = self.is_full();
         for Problem {
             fault,
-            place,
+            first_call,
             calls,
         } in self.0
         {
             let calls = match calls {
-                1 => format!("1 call, {place}"),
-                more => format!("{more} calls, first {place}"),
+                1 => format!("1 call, {first_call}"),
+                more => format!("{more} calls, first {first_call}"),
             };
             report.wrong(format!("{calls}: {}", fault.text));
         }
-        if are_enough {
+        if is_full {
             report.note(format!(
-                "the check ended early, after {ENOUGH_PROBLEMS} different problems"
+                "the check ended early, after {MAX_PROBLEMS} different problems"
             ));
         }
     }

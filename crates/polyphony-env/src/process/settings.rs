@@ -1,4 +1,4 @@
-//! How a recipe describes a program.
+//! The recipe's settings of a program that is an environment.
 
 use std::{
     ffi::OsStr,
@@ -19,7 +19,7 @@ const SCRIPTS: [&str; 13] = [
     "R", "cjs", "exs", "jl", "js", "lua", "mjs", "php", "pl", "py", "rb", "sh", "ts",
 ];
 
-/// A program as an environment, as a recipe describes it.
+/// The settings of an environment that is a program, as a recipe has them.
 ///
 /// ```
 /// # use polyphony_env::Process;
@@ -32,18 +32,18 @@ const SCRIPTS: [&str; 13] = [
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// The program and its arguments. The program is looked up in `PATH`; no shell interprets them.
+    /// The program, which is looked up in `PATH`, and its arguments. No shell interprets them.
     pub command: Vec<String>,
     /// Settings for the program, which it receives with the handshake. They may be nested.
     #[serde(default)]
     pub settings: Map<String, Value>,
-    /// How many workers run the program side by side. Each answers one call at a time.
+    /// How many workers run the program in parallel. Each answers one call at a time.
     #[serde(default = "one_worker")]
     pub workers: NonZeroUsize,
-    /// The longest that starting the program and its handshake may take, in seconds.
+    /// The time limit for starting the program and its handshake, in seconds.
     #[serde(default = "default_secs")]
     pub start_secs: f64,
-    /// The longest that any other answer may take, in seconds.
+    /// The time limit for every other answer, in seconds.
     #[serde(default = "default_secs")]
     pub step_secs: f64,
     /// The longest answer, in bytes.
@@ -82,15 +82,15 @@ impl Process {
 
     /// The program and its arguments in messages, shortened if they are long.
     pub(super) fn command_line(&self) -> String {
-        const MOST_CHARS: usize = 200;
+        const MAX_CHARS: usize = 200;
         let line = self.command.join(" ");
-        match line.char_indices().nth(MOST_CHARS) {
+        match line.char_indices().nth(MAX_CHARS) {
             Some((end, _)) => format!("{}…", &line[..end]),
             None => line,
         }
     }
 
-    /// The name of the script that an interpreter runs, else that of the program, without directory and
+    /// The name of the script that an interpreter runs, or else of the program, without directory and
     /// extension.
     pub(super) fn program_name(&self) -> Option<String> {
         let is_script = |path: &&Path| {
@@ -107,14 +107,14 @@ impl Process {
 
     /// Refuses settings that cannot work.
     pub(super) fn validate(&self) -> Result<(), ProcessError> {
-        let refused = |reason: String| {
+        let refuse = |reason: String| {
             Err(ProcessError {
                 command: self.command_line(),
                 failure: ProcessFailure::Setting(reason),
             })
         };
         if self.command.first().is_none_or(String::is_empty) {
-            return refused(
+            return refuse(
                 "`command` names no program; give it and its arguments, such as \
                  [\"python3\", \"plate.py\"]"
                     .to_owned(),
@@ -125,7 +125,7 @@ impl Process {
             ("step_secs", self.step_secs),
         ] {
             if !(secs > 0.0 && secs <= LONGEST_SECS) {
-                return refused(format!(
+                return refuse(format!(
                     "`{name}` is {secs}; it must be above 0 and at most {LONGEST_SECS}"
                 ));
             }
@@ -193,28 +193,28 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_refused() {
         let message = |process: Process| process.validate().unwrap_err().to_string();
-        let given = Process::new(["true"]);
+        let valid = Process::new(["true"]);
         assert!(message(Process::new([""; 0])).contains("`command` names no program"));
         for (name, process) in [
             (
                 "start_secs",
                 Process {
                     start_secs: 0.0,
-                    ..given.clone()
+                    ..valid.clone()
                 },
             ),
             (
                 "step_secs",
                 Process {
                     step_secs: f64::NAN,
-                    ..given.clone()
+                    ..valid.clone()
                 },
             ),
             (
                 "step_secs",
                 Process {
                     step_secs: 1e9,
-                    ..given.clone()
+                    ..valid.clone()
                 },
             ),
         ] {

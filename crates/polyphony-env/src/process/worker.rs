@@ -1,7 +1,7 @@
 //! One running program and the pipes to it.
 //!
-//! A worker needs no threads: whoever waits for an answer also logs what the program writes to standard
-//! error. What it writes between two calls stays in the pipe until the next call.
+//! A worker needs no threads: the thread that waits for an answer also logs the program's standard error.
+//! Output between two calls stays in the pipe until the next call.
 
 use std::{
     io::{self, Read, Write},
@@ -16,13 +16,13 @@ use rustix::{
 
 use super::group::Group;
 
-/// How long a program may take to end once its standard input is closed.
-const ENDING: Duration = Duration::from_secs(1);
+/// How long a program may take to end after its standard input is closed.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The interval at which a program that should end is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How much of the end of standard error is kept for messages.
+/// How many bytes of the end of standard error are stored for messages.
 const TAIL_BYTES: usize = 2000;
 
 /// The longest line of standard error that is logged in one piece.
@@ -35,17 +35,17 @@ pub(super) struct Worker {
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    /// What was read from standard output and belongs to no answer yet.
+    /// Bytes from standard output that are not part of an answer yet.
     received: Vec<u8>,
     log: Log,
 }
 
 /// Why a call was not answered.
 #[derive(Debug)]
-pub(super) enum Trouble {
-    /// The deadline passed. Holds what was received until then.
+pub(super) enum ExchangeError {
+    /// The deadline passed. Contains the bytes received so far.
     Late(Vec<u8>),
-    /// The answer is too large. Holds its beginning.
+    /// The answer is too large. Contains its beginning.
     TooLarge(Vec<u8>),
     /// The program ended. Describes how.
     Ended(String),
@@ -53,27 +53,27 @@ pub(super) enum Trouble {
     Pipe(io::Error),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for ExchangeError {
     fn from(error: io::Error) -> Self {
         Self::Pipe(error)
     }
 }
 
-impl From<rustix::io::Errno> for Trouble {
+impl From<rustix::io::Errno> for ExchangeError {
     fn from(error: rustix::io::Errno) -> Self {
         Self::Pipe(error.into())
     }
 }
 
 impl Worker {
-    /// Starts a program in a process group of its own. What it writes to standard error is logged at
-    /// `level`, where `label` names it.
+    /// Starts a program in its own process group. Its standard error is logged at `level`, with `label` as
+    /// the prefix of each line.
     pub(super) fn start(mut command: Command, label: &str, level: log::Level) -> io::Result<Self> {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let (group, mut child) = Group::spawn(&mut command, ENDING)?;
+        let (group, mut child) = Group::spawn(&mut command, GRACE)?;
         let worker = Self {
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
@@ -96,7 +96,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// The end of what it has written to standard error.
+    /// The end of the program's standard error so far.
     pub(super) fn standard_error(&self) -> &str {
         self.log.tail()
     }
@@ -107,7 +107,7 @@ impl Worker {
         request: &[u8],
         deadline: Instant,
         limit: usize,
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> Result<Vec<u8>, ExchangeError> {
         let mut unsent = request;
         let mut searched = 0;
         loop {
@@ -116,7 +116,7 @@ impl Worker {
                 .position(|&byte| byte == b'\n');
             let length = end.map_or(self.received.len(), |end| searched + end);
             if length > limit {
-                return Err(Trouble::TooLarge(std::mem::take(&mut self.received)));
+                return Err(ExchangeError::TooLarge(std::mem::take(&mut self.received)));
             }
             if end.is_some() {
                 let rest = self.received.split_off(length + 1);
@@ -125,22 +125,22 @@ impl Worker {
             }
             searched = length;
             if self.stdout.is_none() {
-                return Err(Trouble::Ended(self.ending()));
+                return Err(ExchangeError::Ended(self.describe_end()));
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                return Err(Trouble::Late(std::mem::take(&mut self.received)));
+            let Some(time_left) = deadline.checked_duration_since(Instant::now()) else {
+                return Err(ExchangeError::Late(std::mem::take(&mut self.received)));
             };
-            let can_send = self.wait(!unsent.is_empty(), left)?;
+            let can_send = self.wait(!unsent.is_empty(), time_left)?;
             if can_send && !self.send(&mut unsent)? {
-                return Err(Trouble::Ended(self.ending()));
+                return Err(ExchangeError::Ended(self.describe_end()));
             }
             self.receive()?;
         }
     }
 
-    /// Waits until the program can be read from or, if wanted, written to; returns whether it can be
-    /// written to.
-    fn wait(&self, wants_to_send: bool, longest: Duration) -> Result<bool, Trouble> {
+    /// Waits until the program's output can be read or, with `wants_to_send`, its input can be written.
+    /// Returns whether the input can be written.
+    fn wait(&self, wants_to_send: bool, max_wait: Duration) -> Result<bool, ExchangeError> {
         let mut pipes = Vec::with_capacity(3);
         if let (Some(stdin), true) = (&self.stdin, wants_to_send) {
             pipes.push(PollFd::new(stdin, PollFlags::OUT));
@@ -157,8 +157,8 @@ impl Worker {
                 .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
         );
         let timeout = Timespec {
-            tv_sec: i64::try_from(longest.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: longest.subsec_nanos().into(),
+            tv_sec: i64::try_from(max_wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: max_wait.subsec_nanos().into(),
         };
         match poll(&mut pipes, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// Sends as much as the pipe accepts; returns whether the program still reads.
-    fn send(&mut self, unsent: &mut &[u8]) -> Result<bool, Trouble> {
+    fn send(&mut self, unsent: &mut &[u8]) -> Result<bool, ExchangeError> {
         let Some(stdin) = &mut self.stdin else {
             return Ok(false);
         };
@@ -180,7 +180,7 @@ impl Worker {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(true),
                 io::ErrorKind::BrokenPipe => {
-                    // The last that it wrote may explain why.
+                    // The program's last output may explain why.
                     self.receive()?;
                     Ok(false)
                 }
@@ -189,28 +189,28 @@ impl Worker {
         }
     }
 
-    /// Reads what the program has written.
+    /// Reads the program's output.
     fn receive(&mut self) -> io::Result<()> {
         if let Some(stdout) = &mut self.stdout
             && !read_available(stdout, &mut self.received)?
         {
             self.stdout = None;
         }
-        let mut written = Vec::new();
+        let mut stderr_bytes = Vec::new();
         if let Some(stderr) = &mut self.stderr
-            && !read_available(stderr, &mut written)?
+            && !read_available(stderr, &mut stderr_bytes)?
         {
             self.stderr = None;
         }
-        self.log.add(&written);
+        self.log.add(&stderr_bytes);
         Ok(())
     }
 
     /// Waits a little for a program that should end; returns whether it did.
     fn wait_for_end(&mut self) -> bool {
-        let deadline = Instant::now() + ENDING;
+        let deadline = Instant::now() + GRACE;
         while matches!(self.child.try_wait(), Ok(None)) {
-            // Unread output would keep it from ending.
+            // A program that writes to a full pipe cannot end, so its output is read.
             let has_failed = self.wait(false, CHECK_INTERVAL).is_err() || self.receive().is_err();
             self.received.clear();
             if has_failed || Instant::now() >= deadline {
@@ -220,8 +220,8 @@ impl Worker {
         true
     }
 
-    /// Describes how a program ended that no longer answers.
-    fn ending(&mut self) -> String {
+    /// Describes how a program that no longer answers ended.
+    fn describe_end(&mut self) -> String {
         let has_ended = self.wait_for_end();
         let how = match (has_ended, self.kill()) {
             (true, Some(status)) => status.to_string(),
@@ -233,7 +233,7 @@ impl Worker {
         }
     }
 
-    /// Kills the program and the rest of its group at once, and logs the last that it wrote.
+    /// Kills the program and the rest of its group at once, and logs its last output.
     pub(super) fn kill(&mut self) -> Option<ExitStatus> {
         self.close();
         self.group.kill();
@@ -270,7 +270,7 @@ impl Drop for Worker {
     }
 }
 
-/// Appends what can be read without waiting; returns whether more may come.
+/// Appends the bytes that can be read without waiting; returns whether more may come.
 fn read_available(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> {
     let mut chunk = [0; 1 << 16];
     match pipe.read(&mut chunk) {
@@ -286,7 +286,7 @@ fn read_available(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> 
     }
 }
 
-/// Logs what a program writes to standard error line by line, and keeps the end of it.
+/// Logs a program's standard error line by line, and stores its end.
 struct Log {
     label: String,
     level: log::Level,
@@ -304,8 +304,8 @@ impl Log {
         }
     }
 
-    fn add(&mut self, written: &[u8]) {
-        for piece in written.split_inclusive(|&byte| byte == b'\n') {
+    fn add(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.line.extend_from_slice(piece);
             if piece.ends_with(b"\n") || self.line.len() > LOG_LINE_BYTES {
                 self.flush();
@@ -313,7 +313,7 @@ impl Log {
         }
     }
 
-    /// Logs the line as far as it was written.
+    /// Logs the current line, even if it is not complete.
     fn flush(&mut self) {
         if self.line.is_empty() {
             return;
@@ -334,7 +334,7 @@ impl Log {
         self.tail.push_str(&text);
         self.tail.push('\n');
         let surplus = self.tail.len().saturating_sub(TAIL_BYTES);
-        let start = (surplus..).find(|&at| self.tail.is_char_boundary(at));
+        let start = (surplus..).find(|&index| self.tail.is_char_boundary(index));
         self.tail.drain(..start.unwrap_or(0));
         self.line.clear();
     }

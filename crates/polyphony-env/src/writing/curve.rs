@@ -1,8 +1,8 @@
-//! The shape of a reward level that wants a ratio neither too small nor too large.
+//! The curve of a reward level for a ratio that should be neither too small nor too large.
 
-/// A trapezoid over a closed range: it rises linearly from 0 to 1, stays there, and falls to 0.
+/// A trapezoid over a closed range: it rises linearly from 0 to 1, stays at 1, and falls linearly to 0.
 ///
-/// The corners must not decrease. An infinite right side never falls.
+/// The four corners must be in ascending order. With infinite right corners it never falls.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trapezoid {
     /// The range's lower end, where the value leaves 0.
@@ -51,7 +51,7 @@ mod tests {
     };
 
     #[test]
-    fn a_hill_is_a_closed_range_with_linear_flanks() {
+    fn a_trapezoid_is_a_closed_range_with_linear_flanks() {
         let rows = [
             (1.0f64.next_down(), None),
             (1.0, Some(0.0)),
@@ -83,8 +83,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_rise_then_fall(one in 0.0..10.0f64, other in 0.0..10.0f64) {
-            let (low, high) = (one.min(other), one.max(other));
+        fn values_rise_then_fall(a in 0.0..10.0f64, b in 0.0..10.0f64) {
+            let (low, high) = (a.min(b), a.max(b));
             let value = |x| HILL.at(x).unwrap_or(0.0);
             prop_assert!((0.0..=1.0).contains(&value(low)));
             prop_assert!(value(low) <= value(high) || high > HILL.full_to);

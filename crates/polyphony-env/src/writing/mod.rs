@@ -1,4 +1,4 @@
-//! Two agents write about one text, each its own part, in a single turn.
+//! Two agents write about the same text in a single turn, each its own part.
 
 mod curve;
 mod reward;
@@ -21,11 +21,11 @@ use self::tasks::TaskTable;
 /// What the agents of a [`Writing`] environment write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WritingTask {
-    /// Of the field `post`, a `summarizer` writes a concise summary, and an `elaborator` a detailed
-    /// one with a wider vocabulary and transition words.
+    /// Summaries of the field `post`. The `summarizer` writes a concise one. The `elaborator` writes a
+    /// detailed one with a wider vocabulary and transition words.
     Tldr,
-    /// From the field `abstract`, `background` writes background and motivation, and `method`
-    /// method and implications.
+    /// An introduction from the field `abstract`. The agent `background` writes the background and the
+    /// motivation. The agent `method` writes the method and its implications.
     Arxiv,
 }
 
@@ -40,9 +40,9 @@ impl WritingTask {
 
 /// A writing environment: two agents, one turn.
 ///
-/// Each agent is shown the same text, headed by the task field `title` where there is one, with its
-/// own instruction. The reward has the parts `structure`, `length`, `vocabulary`, `transitions` and
-/// `overlap`, and always holds all of them: 0 for levels that a pair of texts did not reach.
+/// Both agents see the same text, each with its own instruction. If the task has a field `title`, it
+/// stands above the text. The reward always has the parts `structure`, `length`, `vocabulary`,
+/// `transitions` and `overlap`. A part is 0 if the pair of texts did not reach its level.
 #[derive(Clone, Debug)]
 pub struct Writing {
     table: &'static TaskTable,
@@ -51,7 +51,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// No pair of texts is worth more.
+    /// The highest reward of a pair of texts.
     pub const MAX_REWARD: f64 = 3.0;
 
     /// The environment of a writing task.
@@ -64,17 +64,17 @@ impl Writing {
         }
     }
 
-    /// A post, in brief and in detail: [`WritingTask::Tldr`].
+    /// A concise and a detailed summary of a post: [`WritingTask::Tldr`].
     pub fn tldr() -> Self {
         Self::new(WritingTask::Tldr)
     }
 
-    /// An abstract's background, and its method: [`WritingTask::Arxiv`].
+    /// The background and the method of a paper, from its abstract: [`WritingTask::Arxiv`].
     pub fn arxiv() -> Self {
         Self::new(WritingTask::Arxiv)
     }
 
-    /// The reward of the first and the second agent's text. It depends on nothing else.
+    /// The reward of the first and the second agent's text. It depends on these two texts only.
     pub fn score(&self, first: &str, second: &str) -> Reward {
         reward::reward(&self.table.rules, first, second)
     }

@@ -1,14 +1,14 @@
-//! The writing reward: four levels, at most 3.0, the same for both tasks up to their [`Rules`].
+//! The writing reward: four levels, at most 3.0. Both tasks use it, each with its own [`Rules`].
 //!
-//! | level | parts | at most | looks at |
+//! | level | parts | at most | measures |
 //! | --- | --- | --- | --- |
-//! | 1 | `structure` | 0.5 | the words of each text |
+//! | 1 | `structure` | 0.5 | the number of words of each text |
 //! | 2 | `length` | 1.0 | the ratio of lengths, second to first |
 //! | 3 | `vocabulary` | 0.5 | the ratio of distinct words, second to first |
-//! | 4 | `transitions` + `overlap` | 0.4 + 0.6 | transition phrases, and words both use |
+//! | 4 | `transitions` + `overlap` | 0.4 + 0.6 | transition phrases, and words that both texts use |
 //!
-//! Levels 1 to 3 are gates: outside its range a level gives 0 and ends the scoring. Inside it
-//! scoring goes on, even where the level's own value is 0.
+//! Levels 1 to 3 are gates. If a pair of texts is outside a level's range, the level gives 0 and scoring
+//! stops. Inside the range scoring continues, even if the level's value is 0 there.
 //!
 //! The last level is reported as two parts, because two texts on one subject nearly always share
 //! enough words: a curve of the sum would hide whether transitions are being learned.
@@ -33,21 +33,21 @@ pub(super) const PARTS: [&str; 5] = [
     "overlap",
 ];
 
-/// What each part may add, in the order of [`PARTS`].
+/// The highest value of each part, in the order of [`PARTS`].
 const WEIGHTS: [f64; 5] = [0.5, 1.0, 0.5, 0.4, 0.6];
 
-/// What a task wants of its two texts.
+/// The rules by which a task scores its two texts.
 #[derive(Debug)]
 pub(super) struct Rules {
-    /// How many words each text may have.
+    /// The allowed number of words of each text.
     pub(super) words: RangeInclusive<usize>,
-    /// The second text's characters per character of the first.
+    /// The value of the ratio of characters, second text to first.
     pub(super) length: Trapezoid,
-    /// The second text's distinct words per distinct word of the first.
+    /// The value of the ratio of distinct words, second text to first.
     pub(super) vocabulary: Trapezoid,
-    /// Where transition phrases count.
+    /// The text in which transition phrases count.
     pub(super) transitions: TransitionsIn,
-    /// The Jaccard similarity from which on the overlap counts in full.
+    /// The smallest Jaccard similarity at which the overlap has its full value.
     pub(super) full_overlap: f64,
 }
 
@@ -56,14 +56,14 @@ pub(super) struct Rules {
 pub(super) enum TransitionsIn {
     /// The second text.
     Second,
-    /// The first text followed directly by the second.
+    /// Both texts, joined without a separator.
     Both,
 }
 
-/// Scores a pair of texts. The reward holds every part: 0 for those of levels not reached.
+/// Scores a pair of texts. The reward has every part; those of levels that were not reached are 0.
 pub(super) fn reward(rules: &Rules, first: &str, second: &str) -> Reward {
     let mut values = [0.0; PARTS.len()];
-    climb(rules, first, second, &mut values);
+    score_levels(rules, first, second, &mut values);
     let parts = values
         .iter()
         .zip(WEIGHTS)
@@ -71,9 +71,14 @@ pub(super) fn reward(rules: &Rules, first: &str, second: &str) -> Reward {
     Reward::new(PARTS.into_iter().zip(parts))
 }
 
-/// Fills in the values in `[0, 1]` of the parts, level by level, and returns `None` at the gate
-/// that stays shut.
-fn climb(rules: &Rules, first: &str, second: &str, values: &mut [f64; PARTS.len()]) -> Option<()> {
+/// Sets the values of the parts, each in `[0, 1]`, level by level. Returns `None` at the first level
+/// whose range the texts miss.
+fn score_levels(
+    rules: &Rules,
+    first: &str,
+    second: &str,
+    values: &mut [f64; PARTS.len()],
+) -> Option<()> {
     let [structure, length, vocabulary, transitions, overlap] = values;
 
     let fits = |text| rules.words.contains(&word_count(text));
@@ -100,7 +105,7 @@ fn climb(rules: &Rules, first: &str, second: &str, values: &mut [f64; PARTS.len(
     Some(())
 }
 
-/// `second / first`; `None` where the first text has nothing to compare with.
+/// `second / first`; `None` if `first` is 0.
 fn ratio(second: usize, first: usize) -> Option<f64> {
     (first > 0).then(|| second as f64 / first as f64)
 }
@@ -114,7 +119,7 @@ mod tests {
     use crate::{Writing, writing::tasks};
 
     #[derive(Deserialize)]
-    struct Scored {
+    struct ScoredTexts {
         first: String,
         second: String,
         tldr: f64,
@@ -123,14 +128,14 @@ mod tests {
 
     #[test]
     fn every_conformance_row_matches() {
-        let rows: Vec<Scored> = include_str!("../../fixtures/writing.jsonl")
+        let rows: Vec<ScoredTexts> = include_str!("../../fixtures/writing.jsonl")
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         assert_eq!(rows.len(), 341);
         for (
             line,
-            Scored {
+            ScoredTexts {
                 first,
                 second,
                 tldr,
@@ -148,10 +153,10 @@ mod tests {
         }
     }
 
-    /// A text of `words` words, `distinct` of them different, that fills `chars` characters.
+    /// A text of `words` words, `distinct` of which are different, with `chars` characters.
     ///
-    /// Words are numbers, so that neither stop words nor transition phrases occur; spaces at the
-    /// end make up the length.
+    /// Words are numbers, so that neither stop words nor transition phrases occur. Spaces at the
+    /// end fill up the length.
     fn text(words: usize, distinct: usize, chars: usize) -> String {
         let numbers: Vec<String> = (0..words).map(|i| (i % distinct).to_string()).collect();
         let text = numbers.join(" ");
@@ -174,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn structure_wants_both_texts_in_the_range_of_words() {
+    fn structure_needs_both_texts_in_the_range_of_words() {
         for (rules, [low, high]) in [
             (&tasks::TLDR.rules, [8, 256]),
             (&tasks::ARXIV.rules, [128, 256]),
@@ -213,9 +218,9 @@ mod tests {
         ];
         for (percent, expected) in tldr {
             let (first, second) = (text(8, 4, 100), text(16, 8, percent));
-            // At both ends of the range the gate is open, so the next level is scored.
-            let open = (110..=500).contains(&percent);
-            let [vocabulary, overlap] = if open { [0.5, 0.6] } else { [0.0, 0.0] };
+            // Both ends belong to the range, so the next level is scored there too.
+            let is_in_range = (110..=500).contains(&percent);
+            let [vocabulary, overlap] = if is_in_range { [0.5, 0.6] } else { [0.0, 0.0] };
             check(
                 &tasks::TLDR.rules,
                 &first,
@@ -235,8 +240,8 @@ mod tests {
         ];
         for (chars, expected) in arxiv {
             let (first, second) = (text(128, 10, 600), text(128, 10, chars));
-            let open = (480..=1200).contains(&chars);
-            let [vocabulary, overlap] = if open { [0.5, 0.6] } else { [0.0, 0.0] };
+            let is_in_range = (480..=1200).contains(&chars);
+            let [vocabulary, overlap] = if is_in_range { [0.5, 0.6] } else { [0.0, 0.0] };
             check(
                 &tasks::ARXIV.rules,
                 &first,
@@ -248,7 +253,7 @@ mod tests {
 
     #[test]
     fn vocabulary_is_a_trapezoid_over_the_ratio_of_distinct_words() {
-        for (distinct, expected, open) in [
+        for (distinct, expected, is_in_range) in [
             (12, 0.0, false),
             (13, 0.0, true),
             (15, 0.5 * 2.0 / 7.0, true),
@@ -256,7 +261,7 @@ mod tests {
             (60, 0.5, true),
         ] {
             let (first, second) = (text(10, 10, 100), text(60, distinct, 200));
-            let overlap = if open { 0.6 } else { 0.0 };
+            let overlap = if is_in_range { 0.6 } else { 0.0 };
             check(
                 &tasks::TLDR.rules,
                 &first,
@@ -264,7 +269,7 @@ mod tests {
                 [0.5, 1.0, expected, 0.0, overlap],
             );
         }
-        for (distinct, expected, open) in [
+        for (distinct, expected, is_in_range) in [
             (49, 0.0, false),
             (50, 0.0, true),
             (60, 0.25, true),
@@ -275,7 +280,7 @@ mod tests {
             (171, 0.0, false),
         ] {
             let (first, second) = (text(200, 100, 1000), text(200, distinct, 1500));
-            let overlap = if open { 0.6 } else { 0.0 };
+            let overlap = if is_in_range { 0.6 } else { 0.0 };
             check(
                 &tasks::ARXIV.rules,
                 &first,
@@ -302,7 +307,7 @@ mod tests {
     fn transitions_count_in_the_second_text_or_across_both() {
         let rules = [&tasks::TLDR.rules, &tasks::ARXIV.rules];
         let pairs = [
-            // Led by a phrase: the first text, the second one, and neither but both together.
+            // The phrase is in the first text, in the second, and in neither but in both joined.
             (
                 format!("namely {}", text(127, 10, 593)),
                 text(128, 16, 960),
@@ -345,14 +350,14 @@ mod tests {
         let numbers = |range: std::ops::Range<usize>| {
             range.map(|i| i.to_string()).collect::<Vec<_>>().join(" ")
         };
-        // One word shared: 1 of 100 distinct words, a third of what counts in full.
+        // They share 1 of 100 distinct words, a third of the similarity for the full value.
         let first = numbers(0..30);
         assert!((overlap(&first, &numbers(29..100)) - 0.6 / 3.0).abs() < 1e-9);
         assert_eq!(overlap(&first, &numbers(30..101)), 0.0);
         assert_eq!(overlap(&first, &numbers(20..101)), 0.6);
         let [first, second] = [&first, &numbers(30..101)].map(|text| format!("{text} the of and"));
         assert_eq!(overlap(&first, &second), 0.0, "stop words are no overlap");
-        // Nothing but stop words in both: alike.
+        // Two texts of stop words only have the full overlap.
         assert_eq!(
             overlap(
                 "you you you you you you me me",

@@ -1,4 +1,4 @@
-//! What stands in a recipe for the writing environments: their names, and nothing else.
+//! The writing environments in a recipe: they have a name, but no settings.
 
 use std::fmt;
 
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Arxiv {
     }
 }
 
-/// Reads `()`, and refuses any key by its name, which a unit struct would not.
+/// Reads `()`, and refuses any key with an error that names it, unlike serde's unit structs.
 struct NoSettings;
 
 impl<'de> de::Visitor<'de> for NoSettings {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_nothing_to_set() {
+    fn there_are_no_settings() {
         assert_eq!(ron::from_str("()"), Ok(Tldr));
         assert_eq!(ron::from_str(&ron::to_string(&Arxiv).unwrap()), Ok(Arxiv));
         let unit: ron::Value = ron::from_str("()").unwrap();

@@ -1,4 +1,4 @@
-//! Words too common to show what a text is about.
+//! Stop words: words that are too common to show what a text is about.
 
 use super::text::WordSet;
 
@@ -16,7 +16,7 @@ const STOP_WORDS: [&str; 106] = [
     "with", "would", "you", "your",
 ];
 
-/// The words that remain without the stop words.
+/// Removes the stop words.
 pub(super) fn without_stop_words(mut words: WordSet) -> WordSet {
     words.retain(|word| STOP_WORDS.binary_search(&word.as_str()).is_err());
     words

@@ -1,4 +1,4 @@
-//! The two writing tasks as data: what the agents are told, and what their texts should be like.
+//! The two writing tasks as data: the instructions for the agents, and the rules for their texts.
 
 use super::{
     curve::Trapezoid,
@@ -8,13 +8,13 @@ use super::{
 /// One writing task for two agents.
 #[derive(Debug)]
 pub(super) struct TaskTable {
-    /// The task field with the text to write about.
+    /// The task field that contains the text to write about.
     pub(super) field: &'static str,
-    /// What the prompt calls that text.
+    /// The name of that text in the prompt.
     pub(super) label: &'static str,
     /// The agents, in the order of the reward's first and second text.
     pub(super) agents: [Agent; 2],
-    /// What their texts should be like.
+    /// The rules by which their texts are scored.
     pub(super) rules: Rules,
 }
 
@@ -23,11 +23,11 @@ pub(super) struct TaskTable {
 pub(super) struct Agent {
     /// The name of its role.
     pub(super) role: &'static str,
-    /// What it is told to do. Short and plain, for models of 100 million parameters and more.
+    /// Its instruction. It is short and plain, because the models may have only 100 million parameters.
     pub(super) instruction: &'static str,
 }
 
-/// A post, in brief and in detail.
+/// A concise and a detailed summary of a post.
 pub(super) const TLDR: TaskTable = TaskTable {
     field: "post",
     label: "Post",
@@ -62,7 +62,7 @@ pub(super) const TLDR: TaskTable = TaskTable {
     },
 };
 
-/// An abstract, told as the two halves of an introduction.
+/// The two halves of an introduction, from an abstract.
 pub(super) const ARXIV: TaskTable = TaskTable {
     field: "abstract",
     label: "Abstract",

@@ -1,4 +1,4 @@
-//! Words, lengths and word sets, as the writing rewards count them.
+//! Counts of words and characters, and word sets, as the writing rewards define them.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use unicode_general_category::{GeneralCategory, get_general_category};
 /// The distinct words of a text, in lower case.
 pub(super) type WordSet = HashSet<String>;
 
-/// The number of words: what Unicode white space separates.
+/// The number of words, separated by Unicode white space.
 pub(super) fn word_count(text: &str) -> usize {
     text.split_whitespace().count()
 }
@@ -26,7 +26,7 @@ pub(super) fn word_set(text: &str) -> WordSet {
         .collect()
 }
 
-/// Jaccard similarity: how much of their union two sets share; 1 if both are empty.
+/// Jaccard similarity: size of the intersection divided by size of the union; 1 if both sets are empty.
 pub(super) fn jaccard(first: &WordSet, second: &WordSet) -> f64 {
     let shared = first.intersection(second).count();
     let union = first.len() + second.len() - shared;
@@ -37,8 +37,8 @@ pub(super) fn jaccard(first: &WordSet, second: &WordSet) -> f64 {
     }
 }
 
-/// Unicode general category L or N, or an underscore. Combining marks (category M) are none of
-/// these, so a decomposed accent ends a run.
+/// Whether a character has the Unicode general category L or N, or is an underscore. Combining marks
+/// (category M) do not count, so a decomposed accent ends a word.
 fn is_word_char(c: char) -> bool {
     use GeneralCategory::{
         DecimalNumber, LetterNumber, LowercaseLetter, ModifierLetter, OtherLetter, OtherNumber,

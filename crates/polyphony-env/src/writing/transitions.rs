@@ -1,6 +1,6 @@
 //! Transition phrases: the words that lead from one thought to the next.
 
-/// Phrases by category, in lower case. A phrase may stand in several.
+/// Phrases by category, in lower case. A phrase may belong to several categories.
 #[rustfmt::skip]
 const CATEGORIES: [(&str, &[&str]); 12] = [
     ("elaboration", &[
@@ -81,9 +81,9 @@ const CATEGORIES: [(&str, &[&str]); 12] = [
 ];
 
 /// The score in `[0, 1]` of the transitions in a text: 0 without any, else 0.4 for the first
-/// category of phrases and 0.05 for each further one.
+/// category of phrases and 0.05 for every other category.
 ///
-/// A phrase counts wherever it occurs, inside longer words too: `also` holds `so`.
+/// A phrase counts wherever it occurs, even inside longer words: `also` contains `so`.
 pub(super) fn transition_score(text: &str) -> f64 {
     match categories_in(text) {
         0 => 0.0,
@@ -108,11 +108,14 @@ mod tests {
     fn the_phrases_are_the_reference_phrases() {
         let fixture: serde_json::Value =
             serde_json::from_str(include_str!("../../fixtures/writing-words.json")).unwrap();
-        let own: serde_json::Map<String, serde_json::Value> = CATEGORIES
+        let categories: serde_json::Map<String, serde_json::Value> = CATEGORIES
             .iter()
             .map(|(name, phrases)| ((*name).to_owned(), serde_json::json!(phrases)))
             .collect();
-        assert_eq!(serde_json::Value::Object(own), fixture["transitions"]);
+        assert_eq!(
+            serde_json::Value::Object(categories),
+            fixture["transitions"]
+        );
     }
 
     #[test]

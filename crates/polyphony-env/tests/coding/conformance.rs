@@ -1,4 +1,4 @@
-//! Scored responses, and the data set's own solutions.
+//! The rewards of recorded responses, and of the data sets' own solutions.
 
 use std::{fs::File, io::BufReader, io::Read};
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::{HUMAN_EVAL, HUMAN_EVAL_FILE, action, assess, coding, human_eval, in_parallel};
 
 #[derive(Deserialize)]
-struct Scored {
+struct ScoredResponses {
     task_id: String,
     case: String,
     aux: String,
@@ -20,7 +20,7 @@ struct Scored {
 
 #[test]
 fn every_conformance_row_matches() {
-    let rows: Vec<Scored> = include_str!("../../fixtures/coding.jsonl")
+    let rows: Vec<ScoredResponses> = include_str!("../../fixtures/coding.jsonl")
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
@@ -40,9 +40,9 @@ fn every_conformance_row_matches() {
     });
 }
 
-/// The solutions, which the environment never reads.
+/// A problem with its solution, which the environment never reads.
 #[derive(Deserialize)]
-struct Solved {
+struct SolvedProblem {
     task_id: String,
     prompt: String,
     canonical_solution: String,
@@ -53,21 +53,22 @@ fn every_canonical_solution_passes_all_its_tests() {
     let mut text = String::new();
     let file = BufReader::new(File::open(HUMAN_EVAL_FILE).unwrap());
     GzDecoder::new(file).read_to_string(&mut text).unwrap();
-    let solved: Vec<Solved> = text
+    let problems: Vec<SolvedProblem> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!((solved.len(), HUMAN_EVAL.len()), (164, 164));
-    in_parallel(&solved, |one| {
-        let solution = format!("{}{}", one.prompt, one.canonical_solution);
-        let assessment = assess(human_eval(&one.task_id), "", &solution);
-        assert!(assessment.is_solved(), "{}: {assessment:?}", one.task_id);
-        assert_eq!(assessment.entry, Definition::Returns, "{}", one.task_id);
+    assert_eq!((problems.len(), HUMAN_EVAL.len()), (164, 164));
+    in_parallel(&problems, |problem| {
+        let id = &problem.task_id;
+        let solution = format!("{}{}", problem.prompt, problem.canonical_solution);
+        let assessment = assess(human_eval(id), "", &solution);
+        assert!(assessment.is_solved(), "{id}: {assessment:?}");
+        assert_eq!(assessment.entry, Definition::Returns, "{id}");
     });
 }
 
 #[test]
-fn every_reference_pair_of_the_embedded_problems_earns_all_there_is() {
+fn every_reference_pair_of_the_embedded_problems_earns_the_highest_reward() {
     let coding = coding(CodingSettings::default());
     let tasks: Vec<Task> = [EmbeddedSet::CoopTrain, EmbeddedSet::CoopHeldOut]
         .into_iter()

@@ -77,8 +77,8 @@ fn an_episode_has_as_many_turns_as_are_set() {
     }
 }
 
-/// What both agents are told after a wrong first turn.
-fn told(feedback: Feedback, visible_asserts: VisibleAsserts) -> Vec<Observation> {
+/// The observations of both agents after a wrong first turn.
+fn second_observations(feedback: Feedback, visible_asserts: VisibleAsserts) -> Vec<Observation> {
     let settings = CodingSettings {
         visible_asserts,
         ..settings(2, Ending::AfterTurns, feedback)
@@ -92,7 +92,7 @@ fn told(feedback: Feedback, visible_asserts: VisibleAsserts) -> Vec<Observation>
 }
 
 #[test]
-fn every_mode_tells_its_own() {
+fn every_feedback_mode_has_its_text() {
     let rows = [
         (
             Feedback::LevelFeedback,
@@ -134,16 +134,17 @@ fn every_mode_tells_its_own() {
         ),
     ];
     for (feedback, visible, expected) in rows {
-        let observations = told(feedback.clone(), visible);
-        let asked = [
+        let observations = second_observations(feedback.clone(), visible);
+        let requests = [
             "Write an improved `aux`, which `double` may call. Give its code only.",
             "Write an improved `double`, which may call `aux`. Give its code only.",
         ];
-        for (observation, asked) in observations.iter().zip(asked) {
-            assert_eq!(*observation.text, format!("{expected}\n\n{asked}"));
+        for (observation, request) in observations.iter().zip(requests) {
+            assert_eq!(*observation.text, format!("{expected}\n\n{request}"));
         }
         assert_eq!(observations.len(), 2);
-        assert_eq!(told(feedback, visible), observations, "the same each time");
+        let again = second_observations(feedback, visible);
+        assert_eq!(again, observations, "the same each time");
     }
 }
 
@@ -159,7 +160,7 @@ fn expert(base_url: &str, key_variable: Option<&str>) -> Feedback {
     })
 }
 
-/// Answers one chat completion, and returns what was asked.
+/// Answers one chat completion, and returns the request.
 fn answer_one(listener: &TcpListener, status: &str, content: &str) -> String {
     let (mut stream, _) = listener.accept().unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -183,8 +184,8 @@ fn answer_one(listener: &TcpListener, status: &str, content: &str) -> String {
     String::from_utf8(request).unwrap()
 }
 
-/// Plays a wrong first turn while an outside model answers once.
-fn advised(status: &str, content: &str) -> (Result<Outcome, String>, String) {
+/// Plays a wrong first turn while an outside model answers once; also returns the model's request.
+fn play_with_expert(status: &str, content: &str) -> (Result<Outcome, String>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let feedback = expert(
         &format!("http://{}/v1", listener.local_addr().unwrap()),
@@ -193,16 +194,16 @@ fn advised(status: &str, content: &str) -> (Result<Outcome, String>, String) {
     let coding = coding(settings(2, Ending::AfterTurns, feedback));
     let [auxiliary, main] = WRONG;
     thread::scope(|scope| {
-        let asked = scope.spawn(|| answer_one(&listener, status, content));
+        let request = scope.spawn(|| answer_one(&listener, status, content));
         let outcome = coding.step(&double(), &[], &action(auxiliary, main));
         (
             outcome.map_err(|error| with_sources(&error)),
-            asked.join().unwrap(),
+            request.join().unwrap(),
         )
     })
 }
 
-/// An error, and each that brought it about.
+/// An error with all its sources.
 fn with_sources(error: &dyn Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", with_sources(source)),
@@ -211,9 +212,9 @@ fn with_sources(error: &dyn Error) -> String {
 }
 
 #[test]
-fn an_expert_suggests_to_each_agent_its_own() {
+fn an_expert_has_a_suggestion_for_each_agent() {
     let content = r#"{"main": "Add y to itself.", "auxiliary": "Return x."}"#;
-    let (outcome, asked) = advised("200 OK", content);
+    let (outcome, request) = play_with_expert("200 OK", content);
     let expected = [
         "Return x.\n\nWrite an improved `aux`, which `double` may call. Give its code only.",
         "Add y to itself.\n\nWrite an improved `double`, which may call `aux`. Give its code only.",
@@ -224,30 +225,30 @@ fn an_expert_suggests_to_each_agent_its_own() {
         Next::Continue(expected.map(Observation::new).into())
     );
     assert!(outcome.reward.total() > 1.5);
-    // One assert may be seen, which passes.
+    // The only visible assert passes.
     for part in ["Twice x.", "return y + 1", "1 of 1 passed"] {
-        assert!(asked.contains(part), "{asked}\nlacks {part}");
+        assert!(request.contains(part), "{request}\nlacks {part}");
     }
 }
 
 #[test]
 fn an_expert_that_fails_is_an_error_and_no_reward() {
-    let (outcome, _) = advised("401 Unauthorized", "no");
+    let (outcome, _) = play_with_expert("401 Unauthorized", "no");
     let error = outcome.unwrap_err();
     assert!(
         error.starts_with("task `t/double`: there is no feedback: the expert at http://127.0.0.1:"),
         "{error}"
     );
-    let nobody = settings(2, Ending::AfterTurns, expert("localhost", None));
-    let refused = CodingEnvironment::new(Arc::clone(&POOL), nobody)
+    let invalid = settings(2, Ending::AfterTurns, expert("localhost", None));
+    let error = CodingEnvironment::new(Arc::clone(&POOL), invalid)
         .err()
         .unwrap()
         .to_string();
-    assert!(refused.contains("`localhost`"), "{refused}");
+    assert!(error.contains("`localhost`"), "{error}");
 }
 
 #[test]
-fn the_first_turn_tells_each_agent_its_part() {
+fn the_first_observations_give_each_agent_its_part() {
     let coding = coding(CodingSettings::default());
     let names: Vec<&str> = coding.roles().iter().map(|role| &*role.name).collect();
     assert_eq!(names, ["auxiliary", "main"]);
@@ -284,7 +285,8 @@ fn tests_that_assert_nothing_are_an_error() {
         ),
         (
             "assert True\n",
-            "task `t/1`: `test` defines no function `check(candidate)`, which holds the asserts",
+            "task `t/1`: `test` defines no function `check(candidate)`, \
+             which must contain the asserts",
         ),
     ];
     for (test, expected) in rows {

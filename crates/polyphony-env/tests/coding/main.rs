@@ -12,11 +12,11 @@ use std::{
 
 use polyphony_env::{Assessment, CodingEnvironment, CodingSettings, Problems};
 use polyphony_episode::{JointAction, Response, Task, TaskSource};
-use polyphony_sandbox::{Pool, Settings};
+use polyphony_sandbox::{Pool, SandboxConfig};
 
-/// All tests share one sandbox, as all threads of a run do.
+/// All tests share one sandbox, like all threads of a run.
 static POOL: LazyLock<Arc<Pool>> =
-    LazyLock::new(|| Arc::new(Pool::start(&Settings::default()).unwrap()));
+    LazyLock::new(|| Arc::new(Pool::start(&SandboxConfig::default()).unwrap()));
 
 /// The 164 problems, without their solutions.
 static HUMAN_EVAL: LazyLock<Vec<Task>> = LazyLock::new(|| {
@@ -63,7 +63,7 @@ fn action(auxiliary: &str, main: &str) -> JointAction {
     JointAction::new([auxiliary, main].map(Response::from_text).into())
 }
 
-/// Does something with every item, on as many threads as the machine has cores.
+/// Applies `work` to every item, on as many threads as the machine has cores.
 fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
     let threads = thread::available_parallelism().map_or(1, |cores| cores.get());
     let chunk = items.len().div_ceil(threads);

@@ -1,6 +1,6 @@
-//! Responses of every kind, hostile ones too.
+//! Responses of every kind, including hostile ones.
 
-use polyphony_env::{Body, Definition, HelperUse, Results, Run};
+use polyphony_env::{Body, Definition, HelperUse, ProgramRun, Results};
 use polyphony_episode::Task;
 
 use crate::{HUMAN_EVAL, assess, double, human_eval, in_parallel};
@@ -29,20 +29,20 @@ fn every_level_can_be_the_last() {
     check(AUX, wrong, [1.0, 0.5, 0.0, 0.0]);
     check(AUX, partly, [1.0, 0.5, 1.0 / 3.0, 1.5]);
     check(AUX, MAIN, [1.0, 0.5, 1.0, 1.5]);
-    // Without the helper the call fails.
+    // The call fails without the helper.
     check("", MAIN, [0.6, 0.5, 0.0, 0.0]);
 }
 
 #[test]
-fn what_stands_beside_the_functions_is_not_run() {
+fn code_outside_the_functions_is_not_run() {
     let noise = "import os\nFACTOR = 3\nraise SystemExit\n";
     check(
         &format!("{noise}{AUX}\n{noise}"),
         &format!("{noise}{MAIN}\n{noise}"),
         [1.0, 0.5, 1.0, 1.5],
     );
-    let leaning = "FACTOR = 2\ndef double(x):\n    return FACTOR * x";
-    check(AUX, leaning, [1.0, 0.5, 0.0, 0.0]);
+    let needs_global = "FACTOR = 2\ndef double(x):\n    return FACTOR * x";
+    check(AUX, needs_global, [1.0, 0.5, 0.0, 0.0]);
     // Each function comes from its own agent.
     check(MAIN, AUX, [0.0; 4]);
     let both = format!("def aux(x):\n    return 0\n\n{MAIN}");
@@ -50,7 +50,7 @@ fn what_stands_beside_the_functions_is_not_run() {
 }
 
 #[test]
-fn a_syntax_error_is_told_where_its_author_sees_it() {
+fn a_syntax_error_has_its_position_in_the_function() {
     let rows = [
         (
             AUX,
@@ -60,7 +60,7 @@ fn a_syntax_error_is_told_where_its_author_sees_it() {
         ),
         ("def aux(x):\n    return return x", MAIN, "aux", 2),
         ("", "def double(x):\n    return 1 1", "double", 2),
-        // Python refuses what the syntax tree allows.
+        // The syntax tree allows this, but Python refuses it.
         (
             AUX,
             "def double(x):\n    nonlocal y\n    return 1",
@@ -70,7 +70,7 @@ fn a_syntax_error_is_told_where_its_author_sees_it() {
     ];
     for (auxiliary, main, function, line) in rows {
         let assessment = assess(&double(), auxiliary, main);
-        let Some(Run::SyntaxError(error)) = &assessment.run else {
+        let Some(ProgramRun::SyntaxError(error)) = &assessment.run else {
             panic!("{assessment:?}")
         };
         assert_eq!(
@@ -83,7 +83,7 @@ fn a_syntax_error_is_told_where_its_author_sees_it() {
 }
 
 #[test]
-fn imports_and_functions_of_the_prompt_are_there_for_program_and_tests() {
+fn program_and_tests_have_the_imports_and_functions_of_the_prompt() {
     let prompt = "import math\nfrom typing import List\n\ndef twice(x: int) -> int:\n    return 2 * x\n\n\
                   def root(numbers: List[int]) -> int:\n    \"\"\" The root. \"\"\"\n";
     let test = "def check(candidate):\n    assert candidate([twice(8)]) == math.isqrt(16)\n";
@@ -103,14 +103,14 @@ fn imports_and_functions_of_the_prompt_are_there_for_program_and_tests() {
 }
 
 #[test]
-fn an_import_inside_the_entry_function_of_the_prompt_is_there_too() {
+fn the_program_has_imports_from_inside_the_entry_function_of_the_prompt() {
     let main = "def max_fill(grid, capacity):\n    \
                 return sum([math.ceil(sum(arr) / capacity) for arr in grid])";
     let assessment = assess(human_eval("HumanEval/115"), "", main);
     assert!(assessment.is_solved(), "{assessment:?}");
 }
 
-/// Source that breaks what reads it carelessly.
+/// Source that breaks a careless reader.
 fn bombs(name: &str) -> Vec<String> {
     let returns = |value: String| format!("def {name}(x):\n    return {value}");
     let deep = |open: &str, close: &str| {

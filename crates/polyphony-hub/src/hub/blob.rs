@@ -1,7 +1,7 @@
 //! The contents of one file: downloaded, checked, and put into the cache.
 //!
-//! If the download of a large file breaks off, the part that has arrived is kept, and the next download
-//! resumes there. A file is complete only if its size and digest are those that the hub announced.
+//! If the download of a large file breaks off, the part that has arrived stays, and the next download resumes
+//! there. A file is complete only if its size and digest are those that the hub announced.
 
 use std::{
     ffi::OsString,
@@ -13,8 +13,8 @@ use std::{
 };
 
 use super::{
-    client::{Contents, Failure, HubClient, Listed},
-    settings::HubSettings,
+    client::{Contents, Failure, HubClient, RemoteFile},
+    settings::HubConfig,
 };
 use crate::{
     digest::{Sha256Digest, git_id},
@@ -22,46 +22,47 @@ use crate::{
     transfer::{Transfer, TransferPhase},
 };
 
-/// The slowest server that is waited for, in bytes a second.
-const SLOWEST: u64 = 4096;
+/// The speed for which the time limit of a download is just enough, in bytes per second. A slower server
+/// exceeds the limit.
+const MIN_BYTES_PER_SEC: u64 = 4096;
 
-/// Bytes per read.
-const BUFFER: usize = 1 << 16;
+/// The number of bytes per read.
+const BUFFER_BYTES: usize = 1 << 16;
 
-/// How much more than ever before must have arrived when an answer breaks off, so that this does not count as a
-/// failure. A server that sends a byte and breaks off would be asked again once for every byte.
-const PROGRESS: u64 = 1 << 16;
+/// An answer that breaks off does not count as a failure if it has brought at least this many new bytes.
+/// Otherwise a server that sends single bytes would be asked again once per byte.
+const MIN_PROGRESS_BYTES: u64 = 1 << 16;
 
 /// The download of one file's contents.
 pub(super) struct BlobFetch<'a> {
     pub(super) client: &'a HubClient<'a>,
-    pub(super) settings: &'a HubSettings,
+    pub(super) settings: &'a HubConfig,
     pub(super) commit: &'a str,
-    pub(super) file: &'a Listed,
+    pub(super) file: &'a RemoteFile,
     pub(super) on_transfer: &'a dyn Fn(Transfer<'_>),
 }
 
 impl BlobFetch<'_> {
-    /// Puts the contents at this path, unless they are there already. The caller holds the lock.
+    /// Puts the contents at this path, unless they are there already. The caller must hold the lock.
     pub(super) fn place_at(&self, blob: &Path) -> Result<(), Failure> {
-        if blob.is_file() && self.is_whole(blob)? {
+        if blob.is_file() && self.is_complete(blob)? {
             return Ok(());
         }
         remove(blob)?;
         let mut name = OsString::from(blob);
         name.push(".polyphony.incomplete");
         let partial = PathBuf::from(name);
-        let slowest = Duration::from_secs(self.file.bytes / SLOWEST);
-        let until = Instant::now() + self.settings.time_limit + slowest;
-        let resumed = self.receive(&partial, until)?;
-        let mut whole = self.is_whole(&partial)?;
-        if !whole && resumed {
-            // The part from an earlier attempt may be wrong.
+        let transfer_time = Duration::from_secs(self.file.bytes / MIN_BYTES_PER_SEC);
+        let deadline = Instant::now() + self.settings.time_limit + transfer_time;
+        let resumed = self.receive(&partial, deadline)?;
+        let mut is_complete = self.is_complete(&partial)?;
+        if !is_complete && resumed {
+            // The part from an earlier attempt may be damaged.
             remove(&partial)?;
-            self.receive(&partial, until)?;
-            whole = self.is_whole(&partial)?;
+            self.receive(&partial, deadline)?;
+            is_complete = self.is_complete(&partial)?;
         }
-        if !whole {
+        if !is_complete {
             remove(&partial)?;
             return Err(self.damaged().into());
         }
@@ -69,19 +70,19 @@ impl BlobFetch<'_> {
         Ok(())
     }
 
-    /// Downloads what is missing from the partial file. Returns whether an earlier attempt had left a part.
-    fn receive(&self, partial: &Path, until: Instant) -> Result<bool, Failure> {
+    /// Downloads the missing bytes of the partial file. Returns whether an earlier attempt had left a part.
+    fn receive(&self, partial: &Path, deadline: Instant) -> Result<bool, Failure> {
         let options = OpenOptions::new().create(true).append(true).open(partial);
         let mut target = options.during("writing", partial)?;
-        let mut have = target.metadata().during("reading", partial)?.len();
-        if have > self.file.bytes {
+        let mut received = target.metadata().during("reading", partial)?.len();
+        if received > self.file.bytes {
             target.set_len(0).during("writing", partial)?;
-            have = 0;
+            received = 0;
         }
-        let resumed = have > 0;
-        self.report(TransferPhase::Started, have);
-        let outcome = self.receive_rest(&mut target, &mut have, partial, until);
-        self.report(TransferPhase::Ended, have);
+        let resumed = received > 0;
+        self.report(TransferPhase::Started, received);
+        let outcome = self.receive_rest(&mut target, &mut received, partial, deadline);
+        self.report(TransferPhase::Ended, received);
         outcome?;
         target.sync_all().during("writing", partial)?;
         Ok(resumed)
@@ -91,34 +92,35 @@ impl BlobFetch<'_> {
     fn receive_rest(
         &self,
         target: &mut File,
-        have: &mut u64,
+        received: &mut u64,
         partial: &Path,
-        until: Instant,
+        deadline: Instant,
     ) -> Result<(), Failure> {
         let mut failures = 0;
         let mut restarted = false;
-        let mut most = *have;
-        while *have < self.file.bytes {
-            let outcome = self.receive_some(target, have, partial, until);
-            // A server that cannot continue begins anew, which is no progress until it is past the old end.
-            let advanced = *have >= most + PROGRESS;
-            most = most.max(*have);
+        let mut furthest = *received;
+        while *received < self.file.bytes {
+            let outcome = self.receive_some(target, received, partial, deadline);
+            // A server that cannot resume sends the file from its start. Only bytes beyond the old end count
+            // as progress.
+            let advanced = *received >= furthest + MIN_PROGRESS_BYTES;
+            furthest = furthest.max(*received);
             match outcome {
-                Ok(()) if *have == self.file.bytes || advanced => {}
-                // It ends before the size that the hub announced.
+                Ok(()) if *received == self.file.bytes || advanced => {}
+                // The file is shorter than the hub announced.
                 Ok(()) => return Err(self.damaged().into()),
-                Err(Failure::Silence(_)) if advanced && self.settings.retries > 0 => failures = 0,
-                Err(Failure::Silence(_)) if failures < self.settings.retries => {
+                Err(Failure::NoAnswer(_)) if advanced && self.settings.retries > 0 => failures = 0,
+                Err(Failure::NoAnswer(_)) if failures < self.settings.retries => {
                     thread::sleep(self.settings.first_wait);
                     failures += 1;
                 }
                 Err(Failure::Refused(refusal))
-                    if refusal.status.as_u16() == 416 && *have > 0 && !restarted =>
+                    if refusal.status.as_u16() == 416 && *received > 0 && !restarted =>
                 {
-                    // The file is not that long, so the part here is not its beginning.
+                    // The hub's file is shorter than the part here, so the part is not its beginning.
                     restarted = true;
                     target.set_len(0).during("writing", partial)?;
-                    *have = 0;
+                    *received = 0;
                 }
                 Err(failure) => return Err(failure),
             }
@@ -126,29 +128,29 @@ impl BlobFetch<'_> {
         Ok(())
     }
 
-    /// Reads one answer, from the first missing byte to its end.
+    /// Reads one answer, from the first missing byte to the end of the answer.
     fn receive_some(
         &self,
         target: &mut File,
-        have: &mut u64,
+        received: &mut u64,
         partial: &Path,
-        until: Instant,
+        deadline: Instant,
     ) -> Result<(), Failure> {
         let response = self
             .client
-            .contents(self.commit, &self.file.path, *have, until)?;
-        if *have > 0 {
+            .contents(self.commit, &self.file.path, *received, deadline)?;
+        if *received > 0 {
             let range = response.header("Content-Range").unwrap_or_default();
-            let continues = response.status().as_u16() == 206
-                && (range.is_empty() || range.starts_with(&format!("bytes {have}-")));
-            if !continues {
-                // It sends the whole file.
+            let is_resumed = response.status().as_u16() == 206
+                && (range.is_empty() || range.starts_with(&format!("bytes {received}-")));
+            if !is_resumed {
+                // The server sends the whole file.
                 target.set_len(0).during("writing", partial)?;
-                *have = 0;
+                *received = 0;
             }
         }
         let mut reader = response.into_reader();
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let count = match reader.read(&mut buffer) {
                 Ok(0) => break,
@@ -159,18 +161,18 @@ impl BlobFetch<'_> {
             target
                 .write_all(&buffer[..count])
                 .during("writing", partial)?;
-            *have += count as u64;
-            if *have > self.file.bytes {
+            *received += count as u64;
+            if *received > self.file.bytes {
                 target.set_len(0).during("writing", partial)?;
                 return Err(self.damaged().into());
             }
-            self.report(TransferPhase::Advanced, *have);
+            self.report(TransferPhase::Advanced, *received);
         }
         Ok(())
     }
 
-    /// Whether contents have the size and the digest that the hub announced.
-    fn is_whole(&self, path: &Path) -> Result<bool, HubError> {
+    /// Whether the contents of a file have the size and the digest that the hub announced.
+    fn is_complete(&self, path: &Path) -> Result<bool, HubError> {
         if fs::metadata(path).during("reading", path)?.len() != self.file.bytes {
             return Ok(false);
         }
@@ -191,7 +193,7 @@ impl BlobFetch<'_> {
         }
     }
 
-    /// Smaller files arrive at once and are not reported.
+    /// Reports the progress of a large file. Smaller files arrive at once.
     fn report(&self, phase: TransferPhase, done: u64) {
         if let Contents::Large(_) = self.file.contents {
             (self.on_transfer)(Transfer {

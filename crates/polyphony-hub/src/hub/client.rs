@@ -1,7 +1,7 @@
-//! The hub's protocol: which commit a revision is, which files it has, and what is in them.
+//! The hub's protocol: finds the commit of a revision, lists its files, and fetches their contents.
 //!
-//! Requests that fail for a temporary reason are retried. Redirects are followed here: large files are on
-//! other servers, which must not see the user's token.
+//! Requests that fail for a temporary reason are retried. Redirects are followed here, because large files
+//! are on other servers, which must not see the user's token.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -18,52 +18,53 @@ use serde_json::json;
 
 use super::{
     model::{HubModel, is_gguf, is_path},
-    settings::HubSettings,
+    settings::HubConfig,
     snapshot::is_commit,
 };
 use crate::{digest::Sha256Digest, error::HubError};
 
 /// The maximum length of an answer about a repository, in bytes.
-const MOST_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// How much of a refusal's body is read, in bytes.
-const MOST_REFUSAL_BYTES: u64 = 1 << 16;
+const MAX_REFUSAL_BYTES: u64 = 1 << 16;
 
 /// The maximum number of redirects.
-const MOST_REDIRECTS: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 
-/// The maximum number of pages of a list, and of the names that are taken from it.
-const MOST_PAGES: usize = 20;
-const MOST_NAMES: usize = 1000;
+/// The maximum number of pages of a list that are read, and of names that are taken from them.
+const MAX_PAGES: usize = 20;
+const MAX_NAMES: usize = 1000;
 
-/// The maximum length of what an error quotes of the hub's answer, in characters.
-const MOST_QUOTED: usize = 500;
+/// The maximum length of a quotation from the hub's answer in an error, in characters.
+const MAX_QUOTED: usize = 500;
 
-/// The longest wait before a retry. If the hub asks for a longer one, there is no retry.
+/// The longest wait before a retry. If the hub asks for a longer wait, the request is not retried.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Why there is no usable answer from the hub.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// There was no answer, or it broke off.
-    Silence(HttpError),
-    /// The request cannot be made.
+    /// The hub did not answer, or its answer broke off.
+    NoAnswer(HttpError),
+    /// The request is invalid.
     Request(HttpError),
     /// The hub refused.
     Refused(Refusal),
     /// The answer does not follow the protocol.
     Protocol {
+        /// The part of the answer that is missing or wrong.
         what: &'static str,
         source: Option<serde_json::Error>,
     },
-    /// Something failed on this machine.
-    Here(HubError),
+    /// An operation on this machine failed.
+    Local(HubError),
 }
 
 /// A refusal by the hub.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub(super) asked: Asked,
+    pub(super) kind: RequestKind,
     pub(super) status: StatusCode,
     /// The hub's code for the reason, such as `RepoNotFound`.
     pub(super) code: Option<String>,
@@ -73,7 +74,7 @@ pub(super) struct Refusal {
 
 /// What a request was about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestKind {
     Revision,
     Files,
     Contents,
@@ -81,8 +82,8 @@ pub(super) enum Asked {
 
 impl From<HttpError> for Failure {
     fn from(error: HttpError) -> Self {
-        if error.is_silence() {
-            Self::Silence(error)
+        if error.is_transient() {
+            Self::NoAnswer(error)
         } else {
             Self::Request(error)
         }
@@ -91,13 +92,13 @@ impl From<HttpError> for Failure {
 
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
-        Self::Here(error)
+        Self::Local(error)
     }
 }
 
-/// A file that the repository has.
+/// A file of the repository.
 #[derive(Debug)]
-pub(super) struct Listed {
+pub(super) struct RemoteFile {
     pub(super) path: String,
     pub(super) bytes: u64,
     pub(super) contents: Contents,
@@ -148,20 +149,20 @@ struct RevisionInfo {
 }
 
 /// One request, before redirects.
-struct Question<'a> {
-    asked: Asked,
+struct HubRequest<'a> {
+    kind: RequestKind,
     address: Address,
     body: Option<&'a [u8]>,
-    /// The first byte to fetch of a file.
-    from: u64,
-    /// When the answer must be there as a whole; `None` for the usual limit.
-    until: Option<Instant>,
+    /// The first byte of a file to fetch.
+    first_byte: u64,
+    /// The time by which the answer must be complete; `None` for the usual limit.
+    deadline: Option<Instant>,
 }
 
 /// A client for one repository on the hub.
 pub(super) struct HubClient<'a> {
     http: Client,
-    settings: &'a HubSettings,
+    settings: &'a HubConfig,
     endpoint: Address,
     repository: String,
 }
@@ -169,7 +170,7 @@ pub(super) struct HubClient<'a> {
 impl<'a> HubClient<'a> {
     /// # Errors
     /// If the hub's address is malformed, or the environment names a proxy that cannot be used.
-    pub(super) fn new(model: &HubModel, settings: &'a HubSettings) -> Result<Self, Failure> {
+    pub(super) fn new(model: &HubModel, settings: &'a HubConfig) -> Result<Self, Failure> {
         Ok(Self {
             http: Client::new(ClientConfig::default())?,
             settings,
@@ -185,7 +186,7 @@ impl<'a> HubClient<'a> {
             self.repository,
             encoded(revision)
         );
-        let info: RevisionInfo = self.json(Asked::Revision, &path, None)?;
+        let info: RevisionInfo = self.json(RequestKind::Revision, &path, None)?;
         info.sha
             .filter(|commit| is_commit(commit))
             .ok_or(Failure::Protocol {
@@ -194,16 +195,16 @@ impl<'a> HubClient<'a> {
             })
     }
 
-    /// The files among these that a commit has.
-    pub(super) fn files(&self, commit: &str, names: &[&str]) -> Result<Vec<Listed>, Failure> {
+    /// The files with these names, as far as a commit contains them.
+    pub(super) fn files(&self, commit: &str, names: &[&str]) -> Result<Vec<RemoteFile>, Failure> {
         let path = format!("/api/models/{}/paths-info/{commit}", self.repository);
         let body = json!({"paths": names, "expand": false}).to_string();
-        let entries: Vec<Entry> = self.json(Asked::Files, &path, Some(body.as_bytes()))?;
+        let entries: Vec<Entry> = self.json(RequestKind::Files, &path, Some(body.as_bytes()))?;
         let files = entries.into_iter().filter(|entry| entry.kind == "file");
-        files.map(Entry::listed).collect()
+        files.map(Entry::remote_file).collect()
     }
 
-    /// The names of a commit's GGUF files, to be shown; not all of them if there are very many.
+    /// The names of a commit's GGUF files, for an error message. If there are very many, some are left out.
     pub(super) fn gguf_names(&self, commit: &str) -> Result<Vec<String>, Failure> {
         let path = format!(
             "/api/models/{}/tree/{commit}?recursive=true",
@@ -211,14 +212,14 @@ impl<'a> HubClient<'a> {
         );
         let mut next = Some(self.address(&path)?);
         let mut names = Vec::new();
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let Some(address) = next.take() else { break };
-            let response = self.send(&Question {
-                asked: Asked::Files,
+            let response = self.send(&HubRequest {
+                kind: RequestKind::Files,
                 address: address.clone(),
                 body: None,
-                from: 0,
-                until: None,
+                first_byte: 0,
+                deadline: None,
             })?;
             if let Some(link) = response.header("Link").and_then(next_page) {
                 next = Some(self.joined(&address, link)?);
@@ -227,30 +228,30 @@ impl<'a> HubClient<'a> {
             let files = entries.into_iter().filter(|entry| entry.kind == "file");
             let paths = files.map(|entry| entry.path);
             names.extend(paths.filter(|path| is_gguf(path) && is_path(path)));
-            if names.len() >= MOST_NAMES {
+            if names.len() >= MAX_NAMES {
                 break;
             }
         }
-        Ok(names.iter().map(|name| self.quoted(name)).collect())
+        Ok(names.iter().map(|name| self.quotable(name)).collect())
     }
 
-    /// A file's contents from a byte on, which are read until then or not at all. An answer with status 200
-    /// begins at the first byte.
+    /// The contents of a file, starting at `first_byte`. They must be read before the deadline. An answer
+    /// with status 200 begins at the start of the file, whatever `first_byte` is.
     pub(super) fn contents(
         &self,
         commit: &str,
         file: &str,
-        from: u64,
-        until: Instant,
+        first_byte: u64,
+        deadline: Instant,
     ) -> Result<Response, Failure> {
         let file: Vec<String> = file.split('/').map(encoded).collect();
         let path = format!("/{}/resolve/{commit}/{}", self.repository, file.join("/"));
-        self.send(&Question {
-            asked: Asked::Contents,
+        self.send(&HubRequest {
+            kind: RequestKind::Contents,
             address: self.address(&path)?,
             body: None,
-            from,
-            until: Some(until),
+            first_byte,
+            deadline: Some(deadline),
         })
     }
 
@@ -261,34 +262,34 @@ impl<'a> HubClient<'a> {
 
     fn json<T: DeserializeOwned>(
         &self,
-        asked: Asked,
+        kind: RequestKind,
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<T, Failure> {
-        self.read_json(self.send(&Question {
-            asked,
+        self.read_json(self.send(&HubRequest {
+            kind,
             address: self.address(path)?,
             body,
-            from: 0,
-            until: None,
+            first_byte: 0,
+            deadline: None,
         })?)
     }
 
     /// The answer to a request, after retries if needed.
-    fn send(&self, question: &Question<'_>) -> Result<Response, Failure> {
+    fn send(&self, request: &HubRequest<'_>) -> Result<Response, Failure> {
         let mut backoff = self.settings.first_wait;
         let mut tries = 0;
         loop {
-            let outcome = self.follow(question).and_then(|response| {
+            let outcome = self.follow(request).and_then(|response| {
                 if response.status().is_success() {
                     Ok(response)
                 } else {
-                    Err(self.refusal(question.asked, response))
+                    Err(self.refusal(request.kind, response))
                 }
             });
             let pause = match &outcome {
-                Err(Failure::Silence(_)) => backoff,
-                Err(Failure::Refused(refusal)) if may_pass(refusal.status) => {
+                Err(Failure::NoAnswer(_)) => backoff,
+                Err(Failure::Refused(refusal)) if is_temporary(refusal.status) => {
                     refusal.retry_after.unwrap_or_default().max(backoff)
                 }
                 _ => return outcome,
@@ -303,29 +304,29 @@ impl<'a> HubClient<'a> {
     }
 
     /// The answer at the end of a chain of redirects.
-    fn follow(&self, question: &Question<'_>) -> Result<Response, Failure> {
-        let mut address = question.address.clone();
-        let usual = || Instant::now() + self.settings.time_limit;
-        let deadline = question.until.unwrap_or_else(usual);
-        for _ in 0..=MOST_REDIRECTS {
-            let mut request = match question.body {
+    fn follow(&self, request: &HubRequest<'_>) -> Result<Response, Failure> {
+        let mut address = request.address.clone();
+        let usual_deadline = || Instant::now() + self.settings.time_limit;
+        let deadline = request.deadline.unwrap_or_else(usual_deadline);
+        for _ in 0..=MAX_REDIRECTS {
+            let mut message = match request.body {
                 Some(body) => Request::post(&address, "application/json", body),
                 None => Request::get(&address),
             };
-            request = request.within(deadline.saturating_duration_since(Instant::now()));
-            if question.asked == Asked::Contents {
+            message = message.within(deadline.saturating_duration_since(Instant::now()));
+            if request.kind == RequestKind::Contents {
                 // Sizes and ranges refer to the bytes as they are stored.
-                request = request.header("Accept-Encoding", "identity");
+                message = message.header("Accept-Encoding", "identity");
             }
-            if question.from > 0 {
-                request = request.header("Range", format!("bytes={}-", question.from));
+            if request.first_byte > 0 {
+                message = message.header("Range", format!("bytes={}-", request.first_byte));
             }
             // Other servers must not see the token.
             if let (Some(token), true) = (&self.settings.token, address.same_origin(&self.endpoint))
             {
-                request = request.bearer(token);
+                message = message.bearer(token);
             }
-            let response = self.http.send(&request)?;
+            let response = self.http.send(&message)?;
             match response.header("Location") {
                 Some(location) if response.status().is_redirection() => {
                     address = self.joined(&address, location)?;
@@ -334,121 +335,122 @@ impl<'a> HubClient<'a> {
             }
         }
         Err(Failure::Protocol {
-            what: "redirects without end",
+            what: "more than 10 redirects",
             source: None,
         })
     }
 
-    /// Where a reference in an answer leads. A server of the hub's has no business on this machine or
-    /// with the machines beside it, nor has it a reason to give up encryption.
+    /// Resolves a reference in an answer, such as a redirect. A server of the hub has no reason to lead to
+    /// this machine, to its local network, or from https to http, so such references are refused.
     fn joined(&self, address: &Address, reference: &str) -> Result<Address, Failure> {
         let next = address.join(reference).ok().filter(|next| {
-            let local = match reach(next.host()) {
-                Reach::Anywhere => true,
-                Reach::Machine => reach(self.endpoint.host()) == Reach::Machine,
-                Reach::Link => next.host() == self.endpoint.host(),
+            let endpoint = self.endpoint.host();
+            let is_allowed = match host_scope(next.host()) {
+                HostScope::Anywhere => true,
+                HostScope::ThisMachine => host_scope(endpoint) == HostScope::ThisMachine,
+                HostScope::LinkLocal => next.host() == endpoint,
             };
-            local && (next.is_https() || !address.is_https())
+            is_allowed && (next.is_https() || !address.is_https())
         });
         next.ok_or(Failure::Protocol {
-            what: "a redirect from https to http, to this machine or its own network, or to what is \
-                   not HTTP",
+            what: "a redirect from https to http, to this machine or a link-local address, or to something \
+                   other than HTTP",
             source: None,
         })
     }
 
     fn read_json<T: DeserializeOwned>(&self, response: Response) -> Result<T, Failure> {
-        let text = response.read_up_to(MOST_BYTES + 1)?;
-        if text.len() as u64 > MOST_BYTES {
+        let text = response.read_up_to(MAX_BYTES + 1)?;
+        if text.len() as u64 > MAX_BYTES {
             return Err(Failure::Protocol {
                 what: "more than 16 MiB of JSON",
                 source: None,
             });
         }
         serde_json::from_slice(&text).map_err(|error| {
-            // It may quote the answer.
-            let quoted = self.quoted(&error.to_string());
+            // The parser's error may quote the answer, which may repeat the token.
+            let quotable = self.quotable(&error.to_string());
             Failure::Protocol {
                 what: "JSON",
-                source: Some(serde_json::Error::custom(quoted)),
+                source: Some(serde_json::Error::custom(quotable)),
             }
         })
     }
 
-    /// Reads a refusal. Its body may break off.
-    fn refusal(&self, asked: Asked, response: Response) -> Failure {
+    /// Reads a refusal, whose body may be incomplete.
+    fn refusal(&self, kind: RequestKind, response: Response) -> Failure {
         let header = |name: &str| response.header(name).map(str::to_owned);
         let (code, message) = (header("X-Error-Code"), header("X-Error-Message"));
         let seconds = header("Retry-After").and_then(|value| value.trim().parse().ok());
         let status = response.status();
-        let body = response.read_up_to(MOST_REFUSAL_BYTES).unwrap_or_default();
-        let in_body = || {
+        let body = response.read_up_to(MAX_REFUSAL_BYTES).unwrap_or_default();
+        let message_in_body = || {
             let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
             Some(body["error"].as_str()?.to_owned())
         };
-        let message = message.or_else(in_body);
+        let message = message.or_else(message_in_body);
         Failure::Refused(Refusal {
-            asked,
+            kind,
             status,
             code,
-            message: message.map(|message| self.quoted(&message)),
+            message: message.map(|message| self.quotable(&message)),
             retry_after: seconds.map(Duration::from_secs),
         })
     }
 
-    /// A text of the hub's as an error may quote it: shortened, and without the token, which the hub
+    /// A text from the hub in a form that an error may quote: shortened, and without the token, which the hub
     /// knows and may repeat.
-    fn quoted(&self, text: &str) -> String {
+    fn quotable(&self, text: &str) -> String {
         let text = match &self.settings.token {
             Some(token) => text.replace(token, "<token>"),
             None => text.to_owned(),
         };
-        match text.char_indices().nth(MOST_QUOTED) {
+        match text.char_indices().nth(MAX_QUOTED) {
             Some((end, _)) => format!("{}…", &text[..end]),
             None => text,
         }
     }
 }
 
-/// Who can be reached under a host's name or address.
+/// The machines that can be reached under a host's name or address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+enum HostScope {
     Anywhere,
-    /// This machine alone.
-    Machine,
-    /// The machines beside it, among them the metadata services of clouds.
-    Link,
+    /// Only this machine.
+    ThisMachine,
+    /// Machines on the same link, which include the metadata services of clouds.
+    LinkLocal,
 }
 
-fn reach(host: &str) -> Reach {
+fn host_scope(host: &str) -> HostScope {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if host == "localhost" || host.ends_with(".localhost") {
-        return Reach::Machine;
+        return HostScope::ThisMachine;
     }
     let Ok(ip) = host.parse::<IpAddr>() else {
         return match is_number(&host) {
-            // The system reads `2130706433` and `0x7f.1` as addresses, too; no server of a hub is named so.
-            true => Reach::Machine,
-            false => Reach::Anywhere,
+            // The system also accepts addresses such as `2130706433` and `0x7f.1`. No hub uses such names.
+            true => HostScope::ThisMachine,
+            false => HostScope::Anywhere,
         };
     };
     let ip = match ip {
         IpAddr::V6(ip) => embedded_v4(ip).map_or(ip.into(), IpAddr::V4),
         IpAddr::V4(_) => ip,
     };
-    let link = match ip {
+    let is_link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local() || ip == CLOUD_METADATA,
     };
     match ip {
-        _ if link => Reach::Link,
-        _ if ip.is_loopback() || ip.is_unspecified() => Reach::Machine,
-        _ => Reach::Anywhere,
+        _ if is_link_local => HostScope::LinkLocal,
+        _ if ip.is_loopback() || ip.is_unspecified() => HostScope::ThisMachine,
+        _ => HostScope::Anywhere,
     }
 }
 
-/// Whether the last part of a name is a number, which no top-level domain is.
+/// Whether the last part of a name is a number. No top-level domain is a number.
 fn is_number(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or_default();
     match last.strip_prefix("0x") {
@@ -457,30 +459,30 @@ fn is_number(host: &str) -> bool {
     }
 }
 
-/// The address of the older kind that is written into one of the newer kind: mapped (`::ffff:…`), compatible
-/// (`::…`), or translated (`64:ff9b::…`, RFC 6052).
+/// The IPv4 address that is embedded in an IPv6 address: mapped (`::ffff:…`), compatible (`::…`), or
+/// translated (`64:ff9b::…`, RFC 6052).
 fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let low = Ipv4Addr::from_bits(ip.to_bits() as u32);
     match ip.segments() {
         [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(low),
-        // `::` and `::1` are addresses of their own.
+        // `::` and `::1` are not embedded IPv4 addresses.
         [0, 0, 0, 0, 0, 0, ..] if low.to_bits() > 1 => Some(low),
         _ => None,
     }
 }
 
-/// Where Amazon's metadata service is in IPv6, outside of the link's own addresses.
+/// The IPv6 address of Amazon's metadata service, which is outside of the link-local range.
 const CLOUD_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 impl Entry {
-    fn listed(self) -> Result<Listed, Failure> {
+    fn remote_file(self) -> Result<RemoteFile, Failure> {
         let contents = match &self.lfs {
             Some(large) => large.oid.parse().ok().map(Contents::Large),
             None => is_commit(&self.oid).then(|| Contents::Git(self.oid.clone())),
         };
-        Ok(Listed {
+        Ok(RemoteFile {
             bytes: self.lfs.map_or(self.size, |large| large.size),
-            // It becomes the name of a file in the cache, so it must be a digest.
+            // The digest becomes the name of a file in the cache, so anything else is refused.
             contents: contents.ok_or(Failure::Protocol {
                 what: "the digest of a file",
                 source: None,
@@ -491,7 +493,7 @@ impl Entry {
 }
 
 /// Whether a status may be temporary.
-fn may_pass(status: StatusCode) -> bool {
+fn is_temporary(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
@@ -535,41 +537,41 @@ mod tests {
     #[test]
     fn addresses_of_this_machine_and_its_network_are_recognised() {
         let rows = [
-            ("huggingface.co", Reach::Anywhere),
-            ("10.0.0.5", Reach::Anywhere),
-            ("[2606:4700::1]", Reach::Anywhere),
-            ("localhost", Reach::Machine),
-            ("LOCALHOST.", Reach::Machine),
-            ("a.localhost", Reach::Machine),
-            ("127.9.9.9", Reach::Machine),
-            ("0.0.0.0", Reach::Machine),
-            ("[::1]", Reach::Machine),
-            ("[::ffff:127.0.0.1]", Reach::Machine),
-            ("169.254.169.254", Reach::Link),
-            ("[::ffff:169.254.169.254]", Reach::Link),
-            ("[fe80::1]", Reach::Link),
-            ("[fd00:ec2::254]", Reach::Link),
-            ("2130706433", Reach::Machine),
-            ("0xa9fea9fe", Reach::Machine),
-            ("169.254.0xa9fe", Reach::Machine),
-            ("127.1", Reach::Machine),
-            ("0177.0.0.1", Reach::Machine),
-            ("cdn.0xffice", Reach::Anywhere),
-            ("1.example", Reach::Anywhere),
-            ("[64:ff9b::169.254.169.254]", Reach::Link),
-            ("[::169.254.169.254]", Reach::Link),
-            ("[::127.0.0.1]", Reach::Machine),
-            ("[64:ff9b::8.8.8.8]", Reach::Anywhere),
+            ("huggingface.co", HostScope::Anywhere),
+            ("10.0.0.5", HostScope::Anywhere),
+            ("[2606:4700::1]", HostScope::Anywhere),
+            ("localhost", HostScope::ThisMachine),
+            ("LOCALHOST.", HostScope::ThisMachine),
+            ("a.localhost", HostScope::ThisMachine),
+            ("127.9.9.9", HostScope::ThisMachine),
+            ("0.0.0.0", HostScope::ThisMachine),
+            ("[::1]", HostScope::ThisMachine),
+            ("[::ffff:127.0.0.1]", HostScope::ThisMachine),
+            ("169.254.169.254", HostScope::LinkLocal),
+            ("[::ffff:169.254.169.254]", HostScope::LinkLocal),
+            ("[fe80::1]", HostScope::LinkLocal),
+            ("[fd00:ec2::254]", HostScope::LinkLocal),
+            ("2130706433", HostScope::ThisMachine),
+            ("0xa9fea9fe", HostScope::ThisMachine),
+            ("169.254.0xa9fe", HostScope::ThisMachine),
+            ("127.1", HostScope::ThisMachine),
+            ("0177.0.0.1", HostScope::ThisMachine),
+            ("cdn.0xffice", HostScope::Anywhere),
+            ("1.example", HostScope::Anywhere),
+            ("[64:ff9b::169.254.169.254]", HostScope::LinkLocal),
+            ("[::169.254.169.254]", HostScope::LinkLocal),
+            ("[::127.0.0.1]", HostScope::ThisMachine),
+            ("[64:ff9b::8.8.8.8]", HostScope::Anywhere),
         ];
         for (host, expected) in rows {
-            assert_eq!(reach(host), expected, "{host}");
+            assert_eq!(host_scope(host), expected, "{host}");
         }
     }
 
     #[test]
-    fn no_reference_leads_away_from_encryption_or_onto_this_machine() {
+    fn references_that_drop_encryption_or_lead_to_this_machine_are_refused() {
         let model = HubModel::parse("org/tiny").unwrap();
-        let mut settings = HubSettings::offline("cache".into());
+        let mut settings = HubConfig::offline("cache".into());
         let rows = [
             ("https://hub.example", "/next", true),
             ("https://hub.example", "https://cdn.example/file", true),

@@ -1,4 +1,4 @@
-//! Downloads of models from the hub into the cache: exactly the files that are read.
+//! Downloads models from the hub into the cache: exactly the files that are read.
 
 use std::{
     fs::{self, File},
@@ -8,10 +8,10 @@ use std::{
 
 use super::{
     blob::BlobFetch,
-    client::{Failure, HubClient, Listed},
+    client::{Failure, HubClient, RemoteFile},
     explain::{explain, first_file},
     model::{Form, HubModel},
-    settings::{FOLDER_VARIABLE, HubSettings},
+    settings::{FOLDER_VARIABLE, HubConfig},
     snapshot::{ADAPTER, CONFIG, INDEX, OPTIONAL, Snapshot, WEIGHTS},
 };
 use crate::{
@@ -20,23 +20,23 @@ use crate::{
     transfer::Transfer,
 };
 
-/// The largest file with weights, in bytes: the hub itself accepts no larger one.
-const MOST_WEIGHT_BYTES: u64 = 500_000_000_000;
+/// The largest file with weights, in bytes. The hub itself accepts no larger file.
+const MAX_WEIGHT_BYTES: u64 = 500_000_000_000;
 
-/// The largest other file, in bytes: no larger one would be opened.
-const MOST_OTHER_BYTES: u64 = 64 << 20;
+/// The largest other file, in bytes. A larger file would not be opened.
+const MAX_OTHER_BYTES: u64 = 64 << 20;
 
 /// The maximum number of GGUF files that an error lists.
-const MOST_HINTS: usize = 20;
+const MAX_HINTS: usize = 20;
 
-/// Fetches the files of a model that are not cached; returns the model's path in the cache.
+/// Fetches the files of a model that are not cached. Returns the model's path in the cache.
 ///
 /// # Errors
 /// If the hub does not answer ([`HubError::Unreachable`]), if it refuses, or if the repository has no
 /// such model.
 pub(super) fn download(
     model: &HubModel,
-    settings: &HubSettings,
+    settings: &HubConfig,
     on_transfer: &dyn Fn(Transfer<'_>),
 ) -> Result<PathBuf, HubError> {
     let first = first_file(&model.form);
@@ -56,16 +56,16 @@ pub(super) fn download(
         Form::Directory => download.directory()?,
         Form::Gguf(file) => download.gguf(file)?,
     };
-    // Only now, so that the revision never refers to an incomplete model.
-    let noted = download.snapshot.note_revision(&model.revision);
-    noted.map_err(|source| unwritable(source, settings))?;
+    // Recorded last, so that a revision never refers to an incomplete model.
+    let recorded = download.snapshot.record_revision(&model.revision);
+    recorded.map_err(|source| unwritable(source, settings))?;
     Ok(path)
 }
 
 /// The download of one commit.
 struct Download<'a> {
     model: &'a HubModel,
-    settings: &'a HubSettings,
+    settings: &'a HubConfig,
     client: HubClient<'a>,
     snapshot: Snapshot,
     on_transfer: &'a dyn Fn(Transfer<'_>),
@@ -73,9 +73,9 @@ struct Download<'a> {
 
 impl Download<'_> {
     fn gguf(&self, file: &str) -> Result<PathBuf, HubError> {
-        let listed = self.list(&[file])?;
-        match listed.iter().find(|listed| listed.path == file) {
-            Some(listed) => self.fetch(listed)?,
+        let files = self.list(&[file])?;
+        match files.iter().find(|found| found.path == file) {
+            Some(found) => self.fetch(found)?,
             None => {
                 return Err(HubError::NoFile {
                     file: file.to_owned(),
@@ -89,10 +89,10 @@ impl Download<'_> {
     fn directory(&self) -> Result<PathBuf, HubError> {
         let mut names = vec![CONFIG, WEIGHTS, INDEX, ADAPTER];
         names.extend(OPTIONAL);
-        let listed = self.list(&names)?;
-        let find = |name: &str| listed.iter().find(|file| file.path == name);
-        let whole = find(WEIGHTS).or(find(INDEX)).and(find(CONFIG));
-        if let (None, Some(_)) = (whole, find(ADAPTER)) {
+        let files = self.list(&names)?;
+        let find = |name: &str| files.iter().find(|file| file.path == name);
+        let full_model = find(WEIGHTS).or(find(INDEX)).and(find(CONFIG));
+        if let (None, Some(_)) = (full_model, find(ADAPTER)) {
             return Err(HubError::Adapter {
                 repository: self.model.repository(),
                 revision: self.model.revision.clone(),
@@ -110,8 +110,8 @@ impl Download<'_> {
             match find(name) {
                 Some(file) => self.fetch(file)?,
                 None => {
-                    let noted = self.snapshot.note_absence(name);
-                    noted.map_err(|source| unwritable(source, self.settings))?;
+                    let recorded = self.snapshot.record_absence(name);
+                    recorded.map_err(|source| unwritable(source, self.settings))?;
                 }
             }
         }
@@ -128,13 +128,13 @@ impl Download<'_> {
     }
 
     /// Fetches the index of the weights, then exactly the files that it names.
-    fn shards(&self, index: &Listed) -> Result<(), HubError> {
+    fn shards(&self, index: &RemoteFile) -> Result<(), HubError> {
         self.fetch(index)?;
         let shards = self.snapshot.shards()?;
         let names: Vec<&str> = shards.iter().map(String::as_str).collect();
-        let listed = self.list(&names)?;
+        let files = self.list(&names)?;
         for name in names {
-            let Some(shard) = listed.iter().find(|file| file.path == name) else {
+            let Some(shard) = files.iter().find(|file| file.path == name) else {
                 return Err(HubError::NoFile {
                     file: name.to_owned(),
                     hint: format!(", which {INDEX} names"),
@@ -145,22 +145,22 @@ impl Download<'_> {
         Ok(())
     }
 
-    /// The files among these that the repository has.
-    fn list(&self, names: &[&str]) -> Result<Vec<Listed>, HubError> {
-        let listed = self.client.files(&self.snapshot.commit, names);
-        listed.map_err(|failure| self.explain(failure, names.first().unwrap_or(&"")))
+    /// The files with these names, as far as the repository contains them.
+    fn list(&self, names: &[&str]) -> Result<Vec<RemoteFile>, HubError> {
+        let files = self.client.files(&self.snapshot.commit, names);
+        files.map_err(|failure| self.explain(failure, names.first().unwrap_or(&"")))
     }
 
-    /// Fetches a file that is not cached.
-    fn fetch(&self, file: &Listed) -> Result<(), HubError> {
+    /// Fetches a file, unless it is cached.
+    fn fetch(&self, file: &RemoteFile) -> Result<(), HubError> {
         if self.snapshot.file(&file.path).exists() {
             return Ok(());
         }
-        let other = file.path == CONFIG || file.path == INDEX || OPTIONAL.contains(&&*file.path);
-        let most = if other {
-            MOST_OTHER_BYTES
+        let is_small = file.path == CONFIG || file.path == INDEX || OPTIONAL.contains(&&*file.path);
+        let most = if is_small {
+            MAX_OTHER_BYTES
         } else {
-            MOST_WEIGHT_BYTES
+            MAX_WEIGHT_BYTES
         };
         if file.bytes > most {
             return Err(HubError::TooLarge {
@@ -204,8 +204,8 @@ impl Download<'_> {
             form: Form::Gguf(first.clone()),
             ..self.model.clone()
         };
-        if names.len() > MOST_HINTS {
-            names.truncate(MOST_HINTS);
+        if names.len() > MAX_HINTS {
+            names.truncate(MAX_HINTS);
             names.push("…".to_owned());
         }
         format!(
@@ -220,17 +220,17 @@ impl Download<'_> {
 }
 
 /// Takes a lock in the cache, whose folder is created if needed.
-fn locked(path: &Path, settings: &HubSettings) -> Result<File, HubError> {
-    let taken = || {
+fn locked(path: &Path, settings: &HubConfig) -> Result<File, HubError> {
+    let take = || {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         lock(path)
     };
-    taken().map_err(|source| unwritable(source, settings))
+    take().map_err(|source| unwritable(source, settings))
 }
 
-fn unwritable(source: io::Error, settings: &HubSettings) -> HubError {
+fn unwritable(source: io::Error, settings: &HubConfig) -> HubError {
     HubError::Folder {
         path: settings.cache.clone(),
         variable: FOLDER_VARIABLE,

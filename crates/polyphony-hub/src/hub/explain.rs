@@ -1,24 +1,24 @@
-//! Explains the hub's refusals and failures to users, with what would help.
+//! Explains the hub's refusals and failures to users, and suggests what would help.
 
 use std::error::Error as StdError;
 
 use polyphony_http::HttpError;
 
 use super::{
-    client::{Asked, Failure, Refusal},
+    client::{Failure, Refusal, RequestKind},
     model::{Form, HubModel},
-    settings::HubSettings,
+    settings::HubConfig,
     snapshot::{CONFIG, INDEX, OPTIONAL, WEIGHTS},
 };
 use crate::error::HubError;
 
-/// The network may not be used.
-pub(super) fn offline(model: &HubModel, settings: &HubSettings) -> HubError {
-    let reason = "HF_HUB_OFFLINE is set, and the cache does not hold it".to_owned();
+/// The error for a model that is not cached while the network must not be used.
+pub(super) fn offline(model: &HubModel, settings: &HubConfig) -> HubError {
+    let reason = "HF_HUB_OFFLINE is set, and the model is not in the cache".to_owned();
     unreachable(reason, first_file(&model.form), None, model, settings)
 }
 
-/// The first file that is requested of a model.
+/// The first file of a model that is requested.
 pub(super) fn first_file(form: &Form) -> &str {
     match form {
         Form::Directory => CONFIG,
@@ -31,10 +31,10 @@ pub(super) fn explain(
     failure: Failure,
     file: &str,
     model: &HubModel,
-    settings: &HubSettings,
+    settings: &HubConfig,
 ) -> HubError {
     match failure {
-        Failure::Silence(error) => {
+        Failure::NoAnswer(error) => {
             let reason = format!("the hub does not answer ({})", innermost(&error));
             unreachable(reason, file, Some(error), model, settings)
         }
@@ -45,11 +45,11 @@ pub(super) fn explain(
             what,
             source,
         },
-        Failure::Here(error) => error,
+        Failure::Local(error) => error,
     }
 }
 
-fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubSettings) -> HubError {
+fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubConfig) -> HubError {
     let repository = model.repository();
     let page = format!("{}/{repository}", settings.endpoint);
     let token = format!(
@@ -57,14 +57,14 @@ fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubSetting
         settings.endpoint
     );
     let Refusal {
-        asked,
+        kind,
         status,
         code,
         message,
         retry_after,
     } = refusal;
     let message = message.unwrap_or_else(|| "no reason given".to_owned());
-    match (status.as_u16(), code.as_deref(), asked) {
+    match (status.as_u16(), code.as_deref(), kind) {
         (401 | 403, Some("GatedRepo"), _) => HubError::Gated {
             reason: message,
             page,
@@ -77,11 +77,13 @@ fn refused(refusal: Refusal, file: &str, model: &HubModel, settings: &HubSetting
             token,
         },
         (404, Some("RepoNotFound"), _) => HubError::NoRepository { repository },
-        (404, Some("RevisionNotFound"), _) | (404, None, Asked::Revision) => HubError::NoRevision {
-            revision: model.revision.clone(),
-            page,
-        },
-        (404, _, Asked::Contents) => HubError::NoFile {
+        (404, Some("RevisionNotFound"), _) | (404, None, RequestKind::Revision) => {
+            HubError::NoRevision {
+                revision: model.revision.clone(),
+                page,
+            }
+        }
+        (404, _, RequestKind::Contents) => HubError::NoFile {
             file: file.to_owned(),
             hint: format!(": {page}/tree/{} lists its files", model.revision),
         },
@@ -99,7 +101,7 @@ fn unreachable(
     file: &str,
     cause: Option<HttpError>,
     model: &HubModel,
-    settings: &HubSettings,
+    settings: &HubConfig,
 ) -> HubError {
     let page = format!("{}/{}", settings.endpoint, model.repository());
     let revision = model.revision.replace('/', "%2F");
@@ -127,7 +129,7 @@ fn unreachable(
     }
 }
 
-/// The innermost cause of an error, which states what happened without naming the request again.
+/// The innermost cause of an error. It states what happened without naming the request again.
 fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     let causes = std::iter::successors(Some(error), |&cause| cause.source());
     causes.last().unwrap_or(error)

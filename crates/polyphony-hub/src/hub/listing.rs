@@ -1,4 +1,4 @@
-//! The cached models from the hub, whichever program downloaded them.
+//! Lists the cached models from the hub, no matter which program downloaded them.
 
 use std::{
     collections::BTreeMap,
@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     model::{Form, HubModel, MAIN, is_gguf, is_repository_word},
-    settings::HubSettings,
-    snapshot::{CONFIG, Kept, OPTIONAL, Snapshot, WEIGHTS, is_commit},
+    settings::HubConfig,
+    snapshot::{CONFIG, CacheState, OPTIONAL, Snapshot, WEIGHTS, is_commit},
 };
 use crate::error::{During as _, HubError};
 
@@ -18,7 +18,7 @@ use crate::error::{During as _, HubError};
 pub(crate) struct CachedModel {
     pub(crate) model: HubModel,
     pub(crate) path: PathBuf,
-    /// The size of the files that are read.
+    /// The size of the files that are read, in bytes.
     pub(crate) bytes: u64,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct CachedModel {
 ///
 /// # Errors
 /// If the cache cannot be read.
-pub(crate) fn cached_models(settings: &HubSettings) -> Result<Vec<CachedModel>, HubError> {
+pub(crate) fn cached_models(settings: &HubConfig) -> Result<Vec<CachedModel>, HubError> {
     models_in(&settings.cache).during("reading", &settings.cache)
 }
 
@@ -55,12 +55,14 @@ fn models_in(cache: &Path) -> io::Result<Vec<CachedModel>> {
             };
             let revision = revisions.get(&commit).unwrap_or(&commit);
             let snapshot = Snapshot::at(repository.clone(), &commit);
-            if let Kept::Whole(path) | Kept::Enough(path) = snapshot.kept(&Form::Directory) {
+            if let CacheState::Complete(path) | CacheState::Usable(path) =
+                snapshot.cache_state(&Form::Directory)
+            {
                 let bytes = directory_bytes(&snapshot);
                 let model = model(revision, Form::Directory);
                 found.push(CachedModel { model, path, bytes });
             }
-            // A revision that is followed by a file has no slash.
+            // In `hub:org/name@revision/file.gguf`, the revision must not contain a slash.
             let revision = if revision.contains('/') {
                 &commit
             } else {
@@ -77,7 +79,7 @@ fn models_in(cache: &Path) -> io::Result<Vec<CachedModel>> {
     Ok(found)
 }
 
-/// The size of a Hugging Face directory's files that are read.
+/// The size of the files of a Hugging Face directory that are read, in bytes.
 fn directory_bytes(snapshot: &Snapshot) -> u64 {
     let mut files = vec![CONFIG.to_owned()];
     files.extend(OPTIONAL.map(str::to_owned));
@@ -92,7 +94,8 @@ fn directory_bytes(snapshot: &Snapshot) -> u64 {
     bytes.sum()
 }
 
-/// The name of each commit: `main` if that is one of its names, or else the first in alphabetical order.
+/// The name of each commit: `main` if that is one of its names, otherwise the first name in alphabetical
+/// order.
 fn revisions(references: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut names = BTreeMap::new();
     for (name, path) in files_below(references)? {
@@ -129,7 +132,7 @@ fn files_below(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// The paths in a folder; none if it does not exist.
+/// The paths in a folder; empty if the folder does not exist.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),

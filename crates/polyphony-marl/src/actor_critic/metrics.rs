@@ -1,10 +1,10 @@
-//! How well a role's critic foresaw this step's returns.
+//! How well a role's critic predicted this step's returns.
 
 use polyphony_episode::{Metric, MetricKey};
 
 use crate::{advantage::standard_deviation, metrics::mean, tree::AgentGroup};
 
-/// The figures of a role's critic, given the mean loss of its update and the groups of this step.
+/// The metrics of a role's critic, given the mean loss of its update and the groups of this step.
 pub(super) fn critic_metrics(
     role: &str,
     value_loss: Option<f64>,
@@ -21,8 +21,8 @@ pub(super) fn critic_metrics(
         }
     }
     let variance = |values: &[f64]| standard_deviation(values).powi(2);
-    let of_targets = variance(&targets);
-    let unexplained = variance(&advantages) / of_targets;
+    let target_variance = variance(&targets);
+    let unexplained = variance(&advantages) / target_variance;
     let key = |name| MetricKey::new(name).of_role(role);
     vec![
         Metric::new(
@@ -33,9 +33,9 @@ pub(super) fn critic_metrics(
         ),
         Metric::new(
             key("explained_variance"),
-            (of_targets > 0.0).then_some(1.0 - unexplained),
-            "share",
-            "How much of the targets' variance the critic foresaw; 0 for a constant, 1 for all of it",
+            (target_variance > 0.0).then_some(1.0 - unexplained),
+            "fraction",
+            "Fraction of the targets' variance that the critic predicted: 0 for a constant, 1 for all of it",
         ),
         Metric::new(
             key("value_mean"),
@@ -47,7 +47,7 @@ pub(super) fn critic_metrics(
             key("value_target_mean"),
             mean(targets),
             "reward",
-            "Mean of what the critic's values should have been",
+            "Mean target of the critic's values",
         ),
     ]
 }

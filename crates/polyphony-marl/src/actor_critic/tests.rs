@@ -10,11 +10,11 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    agent::Language,
+    agent::TextCodec,
     config::Updates,
     fixture::{
-        Chain, Duet, agent, built, changed, lengths, plain_language, play, task, tiny_model,
-        training, weight_bits, weights,
+        Chain, Duet, agent, built, changed, lengths, plain_codec, play, task, tiny_model, training,
+        weight_bits, weights,
     },
     returns::properties::{shapes, tree},
     step::{Step, train_step},
@@ -24,46 +24,52 @@ use crate::{
 };
 
 #[test]
-fn a_values_loss_is_its_squared_error_bounded_from_below_by_the_clipped_one() {
+fn the_value_loss_is_the_larger_of_the_squared_errors_with_and_without_clipping() {
     for (value, at_rollout, target, loss, derivative) in [
         // Not clipped yet.
         (1.0, 1.0, 3.0, 4.0, -4.0),
         (1.1, 1.0, 3.0, 3.61, -3.8),
-        // It has moved further towards the target than it may: the clipped value counts, which is a
+        // It has moved further towards the target than allowed: the clipped value counts, which is a
         // constant.
         (2.0, 1.0, 3.0, 3.24, 0.0),
-        // It has gone the wrong way: the way back is open.
+        // It has moved in the wrong direction: its gradient leads back.
         (0.0, 1.0, 3.0, 9.0, -6.0),
     ] {
         let found = value_loss(value, at_rollout, target, Some(0.2));
         assert!((found.0 - loss).abs() < 1e-12, "{found:?}");
         assert!((found.1 - derivative).abs() < 1e-12, "{found:?}");
-        let free = value_loss(value, at_rollout, target, None);
-        assert_eq!(free, ((value - target).powi(2), 2.0 * (value - target)));
+        let unclipped = value_loss(value, at_rollout, target, None);
+        let expected = ((value - target).powi(2), 2.0 * (value - target));
+        assert_eq!(unclipped, expected);
     }
 }
 
-/// Gives every group a value: anything, but always the same.
-fn make_up_values(node: &mut Node) {
-    let of_node = (3.0 * node.branches[0].reward.total()).sin() + node.turn as f64;
+/// Gives every group an arbitrary value that depends only on the tree.
+fn invent_values(node: &mut Node) {
+    let node_value = (3.0 * node.branches[0].reward.total()).sin() + node.turn as f64;
     for (role, group) in node.groups.iter_mut().enumerate() {
-        group.value = Some(of_node + 0.7 * role as f64);
+        group.value = Some(node_value + 0.7 * role as f64);
     }
     for branch in &mut node.branches {
-        branch.child.iter_mut().for_each(make_up_values);
+        branch.child.iter_mut().for_each(invent_values);
     }
 }
 
-/// Every way in which an episode can continue from a joint action, with its probability: the nodes and
-/// joint actions on it.
+/// Every way in which an episode can continue from a joint action: its probability, and its nodes and
+/// joint actions.
 fn paths<'a>(node: &'a Node, branch: &'a Branch) -> Vec<(f64, Vec<(&'a Node, &'a Branch)>)> {
     let Some(child) = &branch.child else {
         return vec![(1.0, vec![(node, branch)])];
     };
-    let share = 1.0 / child.branches.len() as f64;
+    let branch_probability = 1.0 / child.branches.len() as f64;
     let later = child.branches.iter().flat_map(|next| paths(child, next));
     later
-        .map(|(probability, rest)| (share * probability, [vec![(node, branch)], rest].concat()))
+        .map(|(probability, rest)| {
+            (
+                branch_probability * probability,
+                [vec![(node, branch)], rest].concat(),
+            )
+        })
         .collect()
 }
 
@@ -80,7 +86,7 @@ proptest! {
         coefficient in prop::option::of(0.01..1.0f64),
     ) {
         let mut root = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
-        make_up_values(&mut root);
+        invent_values(&mut root);
         let settings = IndependentActorCritic {
             discount,
             lambda,
@@ -91,25 +97,25 @@ proptest! {
             for role in 0..node.groups.len() {
                 let found = settings.advantages(node, role).unwrap();
                 let value = |node: &Node| node.groups[role].value.unwrap();
-                let error = |node: &Node, branch: &Branch| {
-                    let mut own = branch.reward.total_of(role) - value(node);
+                let td_error = |node: &Node, branch: &Branch| {
+                    let mut error = branch.reward.total_of(role) - value(node);
                     let sample = &node.groups[role].samples[branch.picks[role]];
-                    own -= coefficient.unwrap_or(0.0) * sample.divergence().unwrap();
-                    own + branch.child.as_ref().map_or(0.0, |child| discount * value(child))
+                    error -= coefficient.unwrap_or(0.0) * sample.divergence().unwrap();
+                    error + branch.child.as_ref().map_or(0.0, |child| discount * value(child))
                 };
-                let of_branch = |branch| {
+                let joint_advantage = |branch| {
                     let sums = paths(node, branch).into_iter().map(|(probability, path)| {
                         let terms = path.into_iter().enumerate().map(|(k, (node, branch))| {
-                            (discount * lambda).powi(k as i32) * error(node, branch)
+                            (discount * lambda).powi(k as i32) * td_error(node, branch)
                         });
                         probability * terms.sum::<f64>()
                     });
                     sums.sum::<f64>()
                 };
                 for (response, found) in found.into_iter().enumerate() {
-                    let with = node.branches.iter().filter(|b| b.picks[role] == response);
-                    let with: Vec<f64> = with.map(of_branch).collect();
-                    let expected = with.iter().sum::<f64>() / with.len() as f64;
+                    let branches = node.branches.iter().filter(|b| b.picks[role] == response);
+                    let advantages: Vec<f64> = branches.map(joint_advantage).collect();
+                    let expected = advantages.iter().sum::<f64>() / advantages.len() as f64;
                     prop_assert!((found - expected).abs() < 1e-9, "{} is not {}", found, expected);
                 }
             }
@@ -117,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn a_values_derivative_is_that_of_finite_differences(
+    fn the_derivative_of_the_value_loss_is_that_of_finite_differences(
         value in -3.0..3.0f64,
         at_rollout in -3.0..3.0f64,
         target in -3.0..3.0f64,
@@ -129,18 +135,20 @@ proptest! {
         let clipped = value.clamp(at_rollout - 0.2, at_rollout + 0.2);
         prop_assume!(clipped == value
             || ((clipped - target).abs() - (value - target).abs()).abs() > 1e-4);
-        let slope = (loss(value + STEP) - loss(value - STEP)) / (2.0 * STEP);
-        let own = value_loss(value, at_rollout, target, Some(0.2)).1;
-        prop_assert!((slope - own).abs() < 1e-4, "{} is not {}", own, slope);
+        let difference = (loss(value + STEP) - loss(value - STEP)) / (2.0 * STEP);
+        let derivative = value_loss(value, at_rollout, target, Some(0.2)).1;
+        prop_assert!(
+            (difference - derivative).abs() < 1e-4, "{} is not {}", derivative, difference
+        );
     }
 }
 
 /// A head without zero weights.
 fn head(shape: HeadShape, width: usize) -> ValueHead {
     let mut head = ValueHead::new(shape, width, StreamKey([3; 32]));
-    for (place, weight) in head.weights_mut().iter_mut().enumerate() {
+    for (weight_index, weight) in head.weights_mut().iter_mut().enumerate() {
         for (index, value) in weight.iter_mut().enumerate() {
-            *value += ((index * 7 + place * 3) % 11) as f32 / 40.0 - 0.11;
+            *value += ((index * 7 + weight_index * 3) % 11) as f32 / 40.0 - 0.11;
         }
     }
     head
@@ -151,28 +159,28 @@ fn buffer(agent: &Agent) -> Vec<AgentGroup> {
     let team = [Agent::new(
         "first",
         agent.model.clone(),
-        agent.language.clone(),
+        agent.codec.clone(),
     )];
     let game = Chain::new(&["first"]);
-    let tree = crate::fixture::tree(2);
-    let played = play(&team, &game, &[task("a", "one")], &tree, &training(7)).unwrap();
-    let groups = played.groups_of(&[0]).into_iter().take(2).enumerate();
-    let valued = groups.map(|(place, group)| {
+    let plan = crate::fixture::plan(2);
+    let rollout = play(&team, &game, &[task("a", "one")], &plan, &training(7)).unwrap();
+    let groups = rollout.groups_of(&[0]).into_iter().take(2).enumerate();
+    let groups = groups.map(|(group_index, group)| {
         let mut group = group.clone();
         for (index, sample) in group.samples.iter_mut().enumerate() {
-            let by = [0.05, 0.3, -0.1, -0.4];
-            for (logprob, by) in sample.logprobs.iter_mut().zip(by.iter().cycle()) {
-                *logprob += by;
+            let shifts = [0.05, 0.3, -0.1, -0.4];
+            for (logprob, shift) in sample.logprobs.iter_mut().zip(shifts.iter().cycle()) {
+                *logprob += shift;
             }
-            sample.advantage = Some([1.0, -0.5, 0.25, -2.0][2 * place + index]);
+            sample.advantage = Some([1.0, -0.5, 0.25, -2.0][2 * group_index + index]);
         }
-        group.value = Some(0.3 - place as f64);
+        group.value = Some(0.3 - group_index as f64);
         group
     });
-    valued.collect()
+    groups.collect()
 }
 
-/// The loss by its definition, in 64-bit floats where the model's own numbers end.
+/// The loss by its definition, in 64-bit floats except for the model's outputs.
 fn loss(
     agent: &Agent,
     head: &ValueHead,
@@ -185,20 +193,20 @@ fn loss(
     let (mut policy, mut critic, mut responses) = (0.0, 0.0, 0.0);
     for group in buffer {
         let logprobs = score(&agent.model, group, 1.0).unwrap();
-        let state = last_state(&agent.model, &group.history.tokens).unwrap();
+        let state = last_hidden_state(&agent.model, &group.history.tokens).unwrap();
         let (value, at_rollout) = (head.forward(&state).value, group.value.unwrap());
         let mut trained = logprobs.iter();
         for sample in &group.samples {
             let advantage = sample.advantage.unwrap();
             for (&sampled, &trained) in sample.logprobs.iter().zip(trained.by_ref()) {
                 let ratio = (f64::from(trained) - f64::from(sampled)).exp();
-                let bounded = ratio.max(1.0 - low).min(1.0 + high);
-                policy -= (ratio * advantage).min(bounded * advantage);
+                let clipped = ratio.max(1.0 - low).min(1.0 + high);
+                policy -= (ratio * advantage).min(clipped * advantage);
             }
             let target = at_rollout + advantage;
             let clip = settings.value_clip.unwrap();
-            let near = value.max(at_rollout - clip).min(at_rollout + clip);
-            critic += (value - target).powi(2).max((near - target).powi(2));
+            let clipped = value.max(at_rollout - clip).min(at_rollout + clip);
+            critic += (value - target).powi(2).max((clipped - target).powi(2));
             responses += 1.0;
         }
     }
@@ -224,7 +232,7 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
         epsilon: ADDEND,
         beta_1: 0.0,
         beta_2: 0.0,
-        max_gradient_norm: 1e9,
+        max_grad_norm: 1e9,
         logprob_tolerance: 10.0,
         buffer: 2,
         minibatch: 2,
@@ -236,18 +244,18 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
     let width = before.model.config().hidden_size;
     let start = head(shape, width);
     let (mut after, mut stepped) = (agent("a"), start.clone());
-    let game = Game {
+    let spec = EnvironmentSpec {
         roles: vec!["a".to_owned()],
         horizon: 1,
     };
-    let context = StepContext::new(0, &config, &game);
+    let context = StepContext::new(0, &config, &spec);
     let update = PolicyUpdate {
         // Steps whose length is that of the gradient.
         learning_rate: ADDEND,
         ..PolicyUpdate::new(0, &after, 1, &context)
     };
     let (mut learner, rate) = (Learner::default(), update.learning_rate);
-    let updated = update_both(
+    let report = update_actor_and_critic(
         &mut after,
         &mut learner,
         &mut stepped,
@@ -256,20 +264,20 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
         &update,
         rate,
     );
-    assert_eq!(updated.unwrap().report.steps, 1);
+    assert_eq!(report.unwrap().actor.steps, 1);
 
-    let check = |own: f64, largest: f64, at: &dyn Fn(f32) -> f64, what: &str| {
+    let check = |derivative: f64, largest: f64, loss_at: &dyn Fn(f32) -> f64, name: &str| {
         let by = 2e-3;
-        let slope = (at(by) - at(-by)) / f64::from(2.0 * by);
+        let difference = (loss_at(by) - loss_at(-by)) / f64::from(2.0 * by);
         assert!(
-            (slope - own).abs() <= 1e-2 * largest,
-            "{shape:?}, {activations:?}, {what}: {own} is not {slope}"
+            (difference - derivative).abs() <= 1e-2 * largest,
+            "{shape:?}, {activations:?}, {name}: {derivative} is not {difference}"
         );
     };
     let steepest = |gradient: &[f64]| {
-        let places = 0..gradient.len();
-        let most = places.max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()));
-        (most.unwrap(), gradient[most.unwrap()].abs())
+        let indices = 0..gradient.len();
+        let steepest = indices.max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()));
+        (steepest.unwrap(), gradient[steepest.unwrap()].abs())
     };
     let difference = |old: &[f32], new: &[f32]| -> Vec<f64> {
         let pairs = old.iter().zip(new);
@@ -278,27 +286,27 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
     let pairs = weights(&before.model)
         .into_iter()
         .zip(weights(&after.model));
-    for (place, ((name, old), (_, new))) in pairs.enumerate().step_by(4) {
+    for (weight, ((name, old), (_, new))) in pairs.enumerate().step_by(4) {
         let gradient = difference(&old, &new);
         let (index, largest) = steepest(&gradient);
-        let at = |by: f32| {
-            let model = changed(&before.model, place, index, |value| value + by);
-            let moved = Agent::new("a", model, before.language.clone());
+        let loss_at = |by: f32| {
+            let model = changed(&before.model, weight, index, |value| value + by);
+            let moved = Agent::new("a", model, before.codec.clone());
             loss(&moved, &start, &buffer, &settings)
         };
-        check(gradient[index], largest, &at, &name);
+        check(gradient[index], largest, &loss_at, &name);
     }
     let pairs = start.weights().iter().zip(stepped.weights());
-    for (place, (old, new)) in pairs.enumerate() {
+    for (weight, (old, new)) in pairs.enumerate() {
         let gradient = difference(old, new);
         let (steepest, largest) = steepest(&gradient);
         for index in [steepest, gradient.len() / 3] {
-            let at = |by: f32| {
+            let loss_at = |by: f32| {
                 let mut moved = start.clone();
-                moved.weights_mut()[place][index] += by;
+                moved.weights_mut()[weight][index] += by;
                 loss(&before, &moved, &buffer, &settings)
             };
-            check(gradient[index], largest, &at, "value head");
+            check(gradient[index], largest, &loss_at, "value head");
         }
         assert!(largest > 1e-3, "the head learns");
     }
@@ -314,12 +322,12 @@ fn gradients_of_backbone_and_head_are_those_of_finite_differences() {
 }
 
 fn team() -> Vec<Agent> {
-    let language = Arc::new(Language {
+    let codec = Arc::new(TextCodec {
         stop_tokens: (0..256).step_by(6).collect(),
-        ..plain_language()
+        ..plain_codec()
     });
     ["first", "second"]
-        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&codec)))
         .into()
 }
 
@@ -356,50 +364,50 @@ fn a_step_reports_what_the_critic_expects() {
     let first = run_step(&mut agents, algorithm.as_mut(), &game, &tasks, &config, 0);
     let second = run_step(&mut agents, algorithm.as_mut(), &game, &tasks, &config, 1);
     for role in ["first", "second"] {
-        let own = |step: &Step, name: &str| step.metric(&format!("{role}/{name}"));
+        let metric = |step: &Step, name: &str| step.metric(&format!("{role}/{name}"));
         // An untrained critic expects 0, so its targets are the rewards.
-        assert_eq!(own(&first, "value_mean"), Some(0.0));
-        let explained = own(&first, "explained_variance").unwrap();
+        assert_eq!(metric(&first, "value_mean"), Some(0.0));
+        let explained = metric(&first, "explained_variance").unwrap();
         assert!(explained.abs() < 1e-9, "{explained}");
         let nodes = first.rollout.all_nodes();
         let branches = nodes.iter().flat_map(|node| &node.branches);
         let rewards: Vec<f64> = branches.map(|branch| branch.reward.total()).collect();
         let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
-        let target = own(&first, "value_target_mean").unwrap();
+        let target = metric(&first, "value_target_mean").unwrap();
         assert!((target - mean).abs() < 1e-9, "{target} is not {mean}");
-        assert!(own(&first, "value_loss").unwrap() > 0.0);
+        assert!(metric(&first, "value_loss").unwrap() > 0.0);
         assert!(
-            own(&second, "value_mean").unwrap() > 0.0,
+            metric(&second, "value_mean").unwrap() > 0.0,
             "rewards are positive"
         );
-        assert!(own(&second, "gradient_steps").unwrap() > 0.0);
+        assert!(metric(&second, "gradient_steps").unwrap() > 0.0);
     }
 }
 
 /// Everything that a checkpoint keeps.
-type Kept = (HashMap<String, Vec<f32>>, String);
+type Checkpoint = (HashMap<String, Vec<f32>>, String);
 
-fn kept(agents: &[Agent], algorithm: &dyn Algorithm) -> Kept {
+fn checkpoint(agents: &[Agent], algorithm: &dyn Algorithm) -> Checkpoint {
     let state = algorithm.state(agents).unwrap();
     let weights = agents.iter().flat_map(|agent| {
-        let own = agent.model.learned_weights().into_iter();
-        own.map(|(spec, tensor)| (format!("{}/{}", agent.name, spec.name), tensor))
+        let learned = agent.model.trainable_weights().into_iter();
+        learned.map(|(spec, tensor)| (format!("{}/{}", agent.name, spec.name), tensor))
     });
-    let of_algorithm = state.tensors.into_iter();
-    let of_algorithm = of_algorithm.map(|(spec, tensor)| (spec.name, tensor));
-    let tensors = weights.chain(of_algorithm);
+    let state_tensors = state.tensors.into_iter();
+    let state_tensors = state_tensors.map(|(spec, tensor)| (spec.name, tensor));
+    let tensors = weights.chain(state_tensors);
     let values = tensors.map(|(name, tensor)| (name, tensor.into_data().try_into_vec().unwrap()));
     (values.collect(), state.values)
 }
 
 #[test]
-fn a_restored_team_and_its_critics_learn_on_as_if_they_had_never_stopped() {
+fn a_restored_team_and_its_critics_continue_as_if_they_had_never_stopped() {
     for (shape, names) in [
         (HeadShape::Linear, &["first", "second"][..]),
         (HeadShape::Tanh, &["first", "second"]),
         (HeadShape::Tanh, &["shared"]),
     ] {
-        let mixed = || {
+        let new_team = || {
             let mut agents = team();
             agents.truncate(names.len());
             agents[0].name = names[0].to_owned();
@@ -419,35 +427,37 @@ fn a_restored_team_and_its_critics_learn_on_as_if_they_had_never_stopped() {
         let mut config = config();
         config.updates.buffer = 2;
         let tasks = [task("a", "one")];
-        let mut whole = mixed();
+        let mut whole = new_team();
         let mut algorithm = built(&settings, &whole, &game, &config).unwrap();
         for step in 0..3 {
             run_step(&mut whole, algorithm.as_mut(), &game, &tasks, &config, step);
         }
-        let kept = kept(&whole, algorithm.as_ref());
-        let mut resumed = mixed();
-        let mut again = built(&settings, &resumed, &game, &config).unwrap();
+        let (tensors, state) = checkpoint(&whole, algorithm.as_ref());
+        let mut resumed = new_team();
+        let mut restored = built(&settings, &resumed, &game, &config).unwrap();
         for agent in &mut resumed {
             let name = agent.name.clone();
-            let mut read = |spec: &TensorSpec| Ok(kept.0[&format!("{name}/{}", spec.name)].clone());
-            agent.model.replace_learned(&mut read).unwrap();
+            let mut read =
+                |spec: &TensorSpec| Ok(tensors[&format!("{name}/{}", spec.name)].clone());
+            agent.model.replace_trainable(&mut read).unwrap();
         }
-        let mut read = |spec: &TensorSpec| Ok(kept.0[&spec.name].clone());
-        again.restore(&resumed, &kept.1, &mut read).unwrap();
+        let mut read = |spec: &TensorSpec| Ok(tensors[&spec.name].clone());
+        restored.restore(&resumed, &state, &mut read).unwrap();
         let mut values = Vec::new();
         for step in 3..6 {
-            for (agents, algorithm) in [(&mut whole, &mut algorithm), (&mut resumed, &mut again)] {
-                let done = run_step(agents, algorithm.as_mut(), &game, &tasks, &config, step);
-                values.push(done.metric("second/value_mean").unwrap().to_bits());
+            for (agents, algorithm) in [(&mut whole, &mut algorithm), (&mut resumed, &mut restored)]
+            {
+                let result = run_step(agents, algorithm.as_mut(), &game, &tasks, &config, step);
+                values.push(result.metric("second/value_mean").unwrap().to_bits());
             }
         }
         assert!(
             values.chunks(2).all(|pair| pair[0] == pair[1]),
             "{values:?}"
         );
-        let last = kept_bits(&whole, algorithm.as_ref());
+        let last = checkpoint_bits(&whole, algorithm.as_ref());
         assert!(
-            last == kept_bits(&resumed, again.as_ref()),
+            last == checkpoint_bits(&resumed, restored.as_ref()),
             "{shape:?}, {names:?}"
         );
         let bits = |agents: &[Agent]| -> Vec<_> {
@@ -458,12 +468,15 @@ fn a_restored_team_and_its_critics_learn_on_as_if_they_had_never_stopped() {
         };
         assert!(bits(&whole) == bits(&resumed));
         let head = format!("{}.value_head.output.weight", names[0]);
-        assert!(kept.0.contains_key(&head), "{:?}", kept.0.keys());
+        assert!(tensors.contains_key(&head), "{:?}", tensors.keys());
     }
 }
 
-fn kept_bits(agents: &[Agent], algorithm: &dyn Algorithm) -> (Vec<(String, Vec<u32>)>, String) {
-    let (tensors, values) = kept(agents, algorithm);
+fn checkpoint_bits(
+    agents: &[Agent],
+    algorithm: &dyn Algorithm,
+) -> (Vec<(String, Vec<u32>)>, String) {
+    let (tensors, values) = checkpoint(agents, algorithm);
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
     let mut tensors: Vec<(String, Vec<u32>)> = tensors
         .into_iter()
@@ -481,7 +494,7 @@ fn a_head_of_another_shape_does_not_fit() {
         ..IndependentActorCritic::default()
     };
     let linear = built(&with(HeadShape::Linear), &agents, &game, &config).unwrap();
-    let (tensors, values) = kept(&agents, linear.as_ref());
+    let (tensors, values) = checkpoint(&agents, linear.as_ref());
     let mut tanh = built(&with(HeadShape::Tanh), &agents, &game, &config).unwrap();
     let mut read = |spec: &TensorSpec| Ok(tensors[&spec.name].clone());
     let error = tanh.restore(&agents, &values, &mut read).unwrap_err();
@@ -541,10 +554,10 @@ fn memory_holds_the_critic() {
         roles: 1,
         shares_start: false,
         history: None,
-        place: crate::algorithm::ComputePlace::Processor,
+        device: crate::algorithm::ComputeDevice::Cpu,
     };
     let width = plan.model.hidden_size as u64;
-    for (value_head, numbers) in [
+    for (value_head, parameters) in [
         (HeadShape::Linear, width + 1),
         (HeadShape::Tanh, width * width + 2 * width + 1),
     ] {
@@ -554,6 +567,6 @@ fn memory_holds_the_critic() {
         };
         let memory = settings.memory(&plan, &config());
         let critic = memory.lasting.iter().find(|need| need.what == "critic");
-        assert_eq!(critic.unwrap().bytes, 12 * numbers);
+        assert_eq!(critic.unwrap().bytes, 12 * parameters);
     }
 }

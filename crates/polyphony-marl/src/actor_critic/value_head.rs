@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    adamw::{AdamW, StepSize, SteppedWeight, read_tensor},
+    adamw::{AdamW, StepSize, WeightSteps, read_tensor},
     config::Updates,
 };
 
 /// The layers of a value head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeadShape {
-    /// `V = w · h + b`. It starts at 0.
+    /// `V = w · h + b`. All weights start at 0, so every value is 0 at first.
     #[default]
     Linear,
-    /// `V = w · tanh(W h + c) + b`, with as many hidden units as the state has elements. It starts at 0,
-    /// with `W` uniform within ±1/√D.
+    /// `V = w · tanh(W h + c) + b`, with as many hidden units as the state has elements. `W` starts with
+    /// uniform random numbers within ±1/√D. All other weights start at 0, so every value is 0 at first.
     Tanh,
 }
 
@@ -44,8 +44,8 @@ impl HeadShape {
         }
     }
 
-    /// How many numbers its weights consist of, for a hidden size.
-    pub fn numbers(self, width: usize) -> usize {
+    /// The number of its parameters, for a hidden size.
+    pub fn parameters(self, width: usize) -> usize {
         let specs = self.specs(width).into_iter();
         specs.map(|spec| spec.shape.iter().product::<usize>()).sum()
     }
@@ -56,7 +56,7 @@ impl HeadShape {
 pub(super) struct ValueHead {
     shape: HeadShape,
     width: usize,
-    /// Each flat, in the order of the shape's specifications.
+    /// Each flat, in the order of [`HeadShape::specs`].
     weights: Vec<Vec<f32>>,
     optimizer: AdamW,
 }
@@ -65,18 +65,18 @@ pub(super) struct ValueHead {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct HeadState {
     shape: HeadShape,
-    stepped: Vec<SteppedWeight>,
+    stepped: Vec<WeightSteps>,
 }
 
-/// What a head expects at a state.
+/// A head's estimate of the value of a state.
 #[derive(Clone, Debug)]
-pub(super) struct Expected {
+pub(super) struct ValueEstimate {
     pub(super) value: f64,
     /// The input of the output layer: the state itself, or the hidden units.
     units: Vec<f32>,
 }
 
-/// The gradients of a head's weights, each flat, added up over groups.
+/// The gradients of a head's weights, each flat, summed over groups.
 #[derive(Clone, Debug)]
 pub(super) struct HeadGradients(Vec<Vec<f32>>);
 
@@ -104,7 +104,7 @@ impl ValueHead {
             let count = spec.shape.iter().product();
             match spec.name.as_str() {
                 "hidden.weight" => (0..count)
-                    .map(|place| ((2.0 * key.uniform(place) - 1.0) * bound) as f32)
+                    .map(|index| ((2.0 * key.uniform(index) - 1.0) * bound) as f32)
                     .collect(),
                 _ => vec![0.0; count],
             }
@@ -130,7 +130,7 @@ impl ValueHead {
     }
 
     /// The value of a state `[D]`.
-    pub(super) fn forward(&self, state: &[f32]) -> Expected {
+    pub(super) fn forward(&self, state: &[f32]) -> ValueEstimate {
         let units = match self.shape {
             HeadShape::Linear => state.to_vec(),
             HeadShape::Tanh => {
@@ -141,42 +141,41 @@ impl ValueHead {
                     .collect()
             }
         };
-        Expected {
+        ValueEstimate {
             value: dot(&self.weights[0], &units) + f64::from(self.weights[1][0]),
             units,
         }
     }
 
-    /// Adds the gradients of the weights, given the derivative in the value; returns that in the state,
-    /// `[D]`.
+    /// Adds the gradients of the weights to `gradients`, given the derivative of the loss with respect to
+    /// the value. Returns the derivative with respect to the state, `[D]`.
     pub(super) fn backward(
         &self,
         state: &[f32],
-        expected: &Expected,
+        estimate: &ValueEstimate,
         derivative: f64,
         gradients: &mut HeadGradients,
     ) -> Vec<f32> {
         let gradients = &mut gradients.0;
-        add_scaled(&mut gradients[0], &expected.units, derivative);
+        add_scaled(&mut gradients[0], &estimate.units, derivative);
         gradients[1][0] += derivative as f32;
-        let of_units = self.weights[0].iter();
-        let of_units = of_units.map(|&weight| derivative * f64::from(weight));
+        let output_weights = self.weights[0].iter();
+        let unit_gradient = output_weights.map(|&weight| derivative * f64::from(weight));
         if self.shape == HeadShape::Linear {
-            return of_units.map(|value| value as f32).collect();
+            return unit_gradient.map(|value| value as f32).collect();
         }
-        let mut of_state = vec![0.0; self.width];
-        for (index, (of_unit, &unit)) in of_units.zip(&expected.units).enumerate() {
-            let inner = of_unit * (1.0 - f64::from(unit).powi(2));
+        let mut state_gradient = vec![0.0; self.width];
+        for (index, (unit_derivative, &unit)) in unit_gradient.zip(&estimate.units).enumerate() {
+            let inner = unit_derivative * (1.0 - f64::from(unit).powi(2));
             let row = index * self.width..(index + 1) * self.width;
             add_scaled(&mut gradients[2][row.clone()], state, inner);
             gradients[3][index] += inner as f32;
-            add_scaled(&mut of_state, &self.weights[2][row], inner);
+            add_scaled(&mut state_gradient, &self.weights[2][row], inner);
         }
-        of_state
+        state_gradient
     }
 
-    /// One gradient step. If gradients are not finite, the head stays as it is: neither was their loss,
-    /// so the backbone took no step either.
+    /// One gradient step. If a gradient is not finite, the head does not change.
     pub(super) fn step(&mut self, gradients: HeadGradients, rate: f64, updates: &Updates) {
         let norm = gradients.norm();
         if !norm.is_finite() {
@@ -184,13 +183,13 @@ impl ValueHead {
         }
         let size = StepSize::new(norm, rate, updates);
         let specs = self.shape.specs(self.width);
-        for (place, (spec, gradient)) in specs.iter().zip(gradients.0).enumerate() {
-            let weight = flat(std::mem::take(&mut self.weights[place]));
+        for (index, (spec, gradient)) in specs.iter().zip(gradients.0).enumerate() {
+            let weight = flat(std::mem::take(&mut self.weights[index]));
             let dimensions = spec.shape.len();
             let stepped =
                 self.optimizer
-                    .step_weight(place, weight, dimensions, flat(gradient), size);
-            self.weights[place] = values(stepped);
+                    .step_weight(index, weight, dimensions, flat(gradient), size);
+            self.weights[index] = values(stepped);
         }
     }
 
@@ -206,12 +205,12 @@ impl ValueHead {
     pub(super) fn tensors(&self, prefix: &str) -> Vec<(TensorSpec, Tensor<1>)> {
         let (specs, prefix) = (self.shape.specs(self.width), head_prefix(prefix));
         let moments = self.optimizer.tensors(&prefix, &specs);
-        let weights = named(&prefix, &specs).into_iter().zip(&self.weights);
+        let weights = with_prefix(&prefix, &specs).into_iter().zip(&self.weights);
         let weights = weights.map(|(spec, weight)| (spec, flat(weight.clone())));
         weights.chain(moments).collect()
     }
 
-    pub(super) fn restored(
+    pub(super) fn from_state(
         shape: HeadShape,
         width: usize,
         prefix: &str,
@@ -220,18 +219,18 @@ impl ValueHead {
     ) -> Result<Self, MarlError> {
         if state.shape != shape {
             return Err(MarlError::state(format!(
-                "its `value_head` is {:?}, but the settings say {shape:?}",
+                "its `value_head` is {:?}, but the settings have {shape:?}",
                 state.shape
             )));
         }
         let (specs, prefix, device) = (shape.specs(width), head_prefix(prefix), Device::flex());
-        let weights = named(&prefix, &specs).into_iter();
+        let weights = with_prefix(&prefix, &specs).into_iter();
         let weights = weights.map(|spec| Ok(values(read_tensor(&spec, &device, read)?)));
         Ok(Self {
             shape,
             width,
             weights: weights.collect::<Result<_, MarlError>>()?,
-            optimizer: AdamW::restored(&prefix, &specs, &state.stepped, &device, read)?,
+            optimizer: AdamW::from_state(&prefix, &specs, &state.stepped, &device, read)?,
         })
     }
 }
@@ -240,12 +239,12 @@ fn head_prefix(prefix: &str) -> String {
     format!("{prefix}value_head.")
 }
 
-fn named(prefix: &str, specs: &[TensorSpec]) -> Vec<TensorSpec> {
-    let named = |spec: &TensorSpec| TensorSpec {
+fn with_prefix(prefix: &str, specs: &[TensorSpec]) -> Vec<TensorSpec> {
+    let prefixed = |spec: &TensorSpec| TensorSpec {
         name: format!("{prefix}{}", spec.name),
         shape: spec.shape.clone(),
     };
-    specs.iter().map(named).collect()
+    specs.iter().map(prefixed).collect()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

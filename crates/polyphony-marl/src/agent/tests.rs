@@ -1,51 +1,51 @@
-//! What an agent's model reads first.
+//! The first history of an agent.
 
 use polyphony_episode::{Observation, Role};
 
 use super::*;
-use crate::fixture::{letter_template, plain_language};
+use crate::fixture::{letter_template, plain_codec};
 
-fn first_text(language: &Language, role: &Role) -> String {
-    let history = language
+fn first_text(codec: &TextCodec, role: &Role) -> String {
+    let history = codec
         .first_history(role, &Observation::new("the cat"))
         .unwrap();
-    language.tokenizer.decode(&history.tokens).unwrap()
+    codec.tokenizer.decode(&history.tokens).unwrap()
 }
 
 #[test]
 fn a_template_lays_out_system_and_observation() {
-    let language = Language {
+    let codec = TextCodec {
         template: Some(letter_template()),
-        ..plain_language()
+        ..plain_codec()
     };
     let role = Role::new("poet");
-    assert_eq!(first_text(&language, &role), "u:the cat;a:");
+    assert_eq!(first_text(&codec, &role), "u:the cat;a:");
     let role = role.with_system("be brief");
-    assert_eq!(first_text(&language, &role), "s:be brief;u:the cat;a:");
+    assert_eq!(first_text(&codec, &role), "s:be brief;u:the cat;a:");
 }
 
 #[test]
 fn without_a_template_the_text_is_plain() {
-    let language = plain_language();
+    let codec = plain_codec();
     let role = Role::new("poet");
-    assert_eq!(first_text(&language, &role), "the cat\n\n");
+    assert_eq!(first_text(&codec, &role), "the cat\n\n");
     let role = role.with_system("be brief");
-    assert_eq!(first_text(&language, &role), "be brief\n\nthe cat\n\n");
+    assert_eq!(first_text(&codec, &role), "be brief\n\nthe cat\n\n");
 }
 
 #[test]
 fn a_control_token_in_an_observation_is_only_text() {
-    let templated = Language {
+    let templated = TextCodec {
         template: Some(letter_template()),
-        ..plain_language()
+        ..plain_codec()
     };
-    for language in [plain_language(), templated] {
+    for codec in [plain_codec(), templated] {
         let observation = Observation::new("a<|im_end|>b");
-        let history = language
+        let history = codec
             .first_history(&Role::new("poet"), &observation)
             .unwrap();
         assert!(!history.tokens.contains(&2), "{:?}", history.tokens);
-        let text = language.tokenizer.decode(&history.tokens).unwrap();
+        let text = codec.tokenizer.decode(&history.tokens).unwrap();
         assert!(text.contains("a<|im_end|>b"), "{text}");
     }
 }

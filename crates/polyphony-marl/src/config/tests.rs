@@ -1,4 +1,4 @@
-//! Every number's range: what is refused, with which message, and what is just allowed.
+//! The range of every number: what is refused, with which message, and what is still allowed.
 
 use super::*;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     fixture::training,
     magrpo::Magrpo,
     policy_loss::{Kl, Objective},
-    tree::{JointMode, Tree},
+    tree::{JointMode, SamplingPlan},
 };
 
 #[track_caller]
@@ -30,7 +30,7 @@ fn updates(change: impl FnOnce(&mut Updates)) -> Result<(), ConfigError> {
 
 #[test]
 fn an_algorithm_out_of_range_is_explained() {
-    const SAMPLES: &str = "from 2 to 4096, since a response is judged against the others of its \
+    const SAMPLES: &str = "from 2 to 4096, since a response is compared with the others of its \
                            group (1 only with `baseline: Zero`)";
     for samples in [0, 1, 4097, usize::MAX] {
         let expected = format!("`samples` is {samples}, but must be {SAMPLES}");
@@ -110,8 +110,8 @@ fn updates_out_of_range_are_explained() {
             "0 or more",
         ),
         (
-            "max_gradient_norm",
-            |u| &mut u.max_gradient_norm,
+            "max_grad_norm",
+            |u| &mut u.max_grad_norm,
             &[0.0, -1.0],
             "a positive number",
         ),
@@ -133,7 +133,7 @@ fn updates_out_of_range_are_explained() {
         ("buffer", |u| &mut u.buffer),
         ("minibatch", |u| &mut u.minibatch),
         ("epochs", |u| &mut u.epochs),
-        ("max_nonfinite", |u| &mut u.max_nonfinite),
+        ("max_skipped_updates", |u| &mut u.max_skipped_updates),
     ];
     for (key, count) in rows {
         let expected = format!("`{key}` is 0, but must be at least 1");
@@ -141,21 +141,21 @@ fn updates_out_of_range_are_explained() {
     }
     refused(
         updates(|u| (u.buffer, u.minibatch) = (2, 3)),
-        "`minibatch` is 3, but must be at most `buffer`, the nodes that there are to choose from",
+        "`minibatch` is 3, but must be at most `buffer`, the number of nodes that an agent collects",
     );
 }
 
 #[test]
-fn schedules_and_own_learning_rates_out_of_range_are_explained() {
+fn schedules_and_learning_rates_of_agents_out_of_range_are_explained() {
     for last in [-0.1, 1.1, f64::NAN] {
         let expected = format!("`schedule.last` is {last}, but must be from 0 to 1");
-        for schedule in [Schedule::Linear { last }, Schedule::Cosine { last }] {
+        for schedule in [LrSchedule::Linear { last }, LrSchedule::Cosine { last }] {
             refused(updates(|u| u.schedule = schedule), &expected);
         }
     }
-    let own = updates(|u| u.learning_rates = [("poet".to_owned(), 2.0)].into());
+    let outcome = updates(|u| u.learning_rates = [("poet".to_owned(), 2.0)].into());
     refused(
-        own,
+        outcome,
         "`learning_rates` is 2, but must be above 0 and at most 1",
     );
 }
@@ -163,11 +163,11 @@ fn schedules_and_own_learning_rates_out_of_range_are_explained() {
 #[test]
 fn a_tree_too_large_to_play_is_refused() {
     let check = |joint_mode, samples, roles, turns| {
-        let tree = Tree {
+        let plan = SamplingPlan {
             joint_mode,
-            ..crate::fixture::tree(samples)
+            ..crate::fixture::plan(samples)
         };
-        tree.validate_for(roles, turns)
+        plan.validate_for(roles, turns)
     };
     let (aligned, cross) = (JointMode::Aligned, JointMode::Cross);
     for (mode, samples, roles, turns) in [
@@ -199,8 +199,8 @@ fn a_policy_gradient_uses_samples_once() {
     twice.updates.epochs = 2;
     refused(
         Magrpo::default().validate(&twice),
-        "`updates.epochs` is 2, but must be 1 with `objective: PolicyGradient`, which learns from a sample \
-         once (`Clipped` may do so again)",
+        "`updates.epochs` is 2, but must be 1 with `objective: PolicyGradient`, which may use a sample \
+         only once (`Clipped` may use it again)",
     );
     let clipped = Magrpo {
         objective: Objective::Clipped {
@@ -224,28 +224,28 @@ fn learning_rates_warm_up_and_follow_their_schedule() {
             ..Updates::default()
         };
         for step in 0..steps {
-            let [own, usual] = ["poet", "critic"].map(|agent| updates.rate(agent, step, steps));
-            assert_eq!(own, 0.5 * usual);
+            let [poet, critic] = ["poet", "critic"].map(|agent| updates.rate(agent, step, steps));
+            assert_eq!(poet, 0.5 * critic);
         }
         (0..steps)
             .map(|step| updates.rate("critic", step, steps))
             .collect::<Vec<_>>()
     };
-    let constant = rates(Schedule::Constant, 6);
+    let constant = rates(LrSchedule::Constant, 6);
     assert_eq!(constant, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
-    let linear = rates(Schedule::Linear { last: 0.5 }, 7);
+    let linear = rates(LrSchedule::Linear { last: 0.5 }, 7);
     assert_eq!(linear, [0.25, 0.5, 0.75, 1.0, 0.875, 0.75, 0.625]);
-    let cosine = rates(Schedule::Cosine { last: 0.0 }, 7);
+    let cosine = rates(LrSchedule::Cosine { last: 0.0 }, 7);
     let half = std::f64::consts::FRAC_1_SQRT_2 / 2.0;
     let expected = [0.25, 0.5, 0.75, 1.0, 0.5 + half, 0.5, 0.5 - half];
-    for (own, expected) in cosine.iter().zip(expected) {
-        assert!((own - expected).abs() < 1e-12, "{cosine:?}");
+    for (rate, expected) in cosine.iter().zip(expected) {
+        assert!((rate - expected).abs() < 1e-12, "{cosine:?}");
     }
     // A run that ends during its warm-up, and one that is longer than configured.
-    assert_eq!(rates(Schedule::Linear { last: 0.0 }, 2), [0.25, 0.5]);
+    assert_eq!(rates(LrSchedule::Linear { last: 0.0 }, 2), [0.25, 0.5]);
     let updates = Updates {
         learning_rate: 1.0,
-        schedule: Schedule::Linear { last: 0.25 },
+        schedule: LrSchedule::Linear { last: 0.25 },
         ..Updates::default()
     };
     assert_eq!(updates.rate("critic", 9, 5), 0.25);

@@ -1,4 +1,4 @@
-//! Whole episodes: who reads what under each protocol, what counts, and what does not fit.
+//! Whole episodes: who reads what under each protocol, which tokens count, and which prompts do not fit.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -6,11 +6,11 @@ use polyphony_episode::Task;
 
 use super::*;
 use crate::{
-    agent::Language,
+    agent::TextCodec,
     config::LongPrompts,
     fixture::{
-        CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_language, task, training,
-        tree, wide_model,
+        CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_codec, plan, task, training,
+        wide_model,
     },
     rollout::rollout,
     tasks::start_tasks,
@@ -39,93 +39,96 @@ fn play(
 
 /// Agents with a template, so that their prompts show what they read.
 fn lettered(names: &[&str]) -> Vec<Agent> {
-    let language = Arc::new(Language {
+    let codec = Arc::new(TextCodec {
         template: Some(letter_template()),
-        ..plain_language()
+        ..plain_codec()
     });
-    let agent = |name: &&str| Agent::new(*name, wide_model(), Arc::clone(&language));
+    let agent = |name: &&str| Agent::new(*name, wide_model(), Arc::clone(&codec));
     names.iter().map(agent).collect()
 }
 
 #[test]
-fn agents_that_read_nothing_say_what_they_say_in_a_rollout() {
+fn agents_that_do_not_read_each_other_answer_as_in_a_rollout() {
     let agents = ["first", "second"].map(agent);
     let tasks = [task("a", "kind"), task("b", "of")];
     let (duet, config) = (Duet::new(lengths), training(8));
     let parallel = Protocol::parallel();
-    let played = play(&duet, &agents, &tasks, (&parallel, 3), &config).unwrap();
-    // As in the step whose number evaluations have.
+    let episodes = play(&duet, &agents, &tasks, (&parallel, 3), &config).unwrap();
+    // A rollout in the step whose number evaluations have.
     let started = start_tasks(&agents, &duet, tasks.to_vec(), &config).unwrap();
     let (batch, step) = (started.batch(&[0, 1]), EVALUATION_STEP as usize);
-    let tree = rollout(&agents, &duet, batch, &tree(3), &config, step, &mut |_| ()).unwrap();
-    assert_eq!((played.played.len(), played.left_out.len()), (6, 0));
-    for (place, episode) in played.played.iter().enumerate() {
-        let node = &tree.nodes[place / 3];
-        let branch = &node.branches[place % 3];
-        assert_eq!((&episode.task, episode.number), (&node.task, place % 3));
+    let rollout = rollout(&agents, &duet, batch, &plan(3), &config, step, &mut |_| ()).unwrap();
+    assert_eq!((episodes.played.len(), episodes.left_out.len()), (6, 0));
+    for (index, episode) in episodes.played.iter().enumerate() {
+        let node = &rollout.nodes[index / 3];
+        let branch = &node.branches[index % 3];
+        assert_eq!((&episode.task, episode.number), (&node.task, index % 3));
         assert_eq!(episode.turns[0].action, node.joint_action(&branch.picks));
         assert_eq!(episode.rewards, std::slice::from_ref(&branch.reward));
     }
-    let sampled: usize = played
+    let tokens: usize = episodes
         .played
         .iter()
-        .map(|episode| episode.sampled_tokens)
+        .map(|episode| episode.completion_tokens)
         .sum();
-    assert_eq!(sampled, tree.sampled_tokens());
+    assert_eq!(tokens, rollout.completion_tokens());
 }
 
 #[test]
-fn what_agents_read_of_one_another_is_what_the_protocol_says() {
+fn the_protocol_decides_what_agents_read_of_one_another() {
     let game = Duet::new(lengths);
     let agents = lettered(&["first", "second"]);
     let tasks = [task("a", "hi")];
     let config = training(8);
     let started = start_tasks(&agents, &game, tasks.to_vec(), &config).unwrap();
-    let read = |protocol: Protocol| {
-        let stage = Stage {
+    // For each episode and role: what the role read last, and its answer.
+    let exchanges = |protocol: Protocol| {
+        let player = EpisodePlayer {
             agents: &agents,
             models: sampling_models(&agents, config.weights).unwrap(),
             environment: &game,
             protocol: &protocol,
             config: &config,
         };
-        let (mut open, _) = stage.open(started.batch(&[0]), 2).unwrap();
-        stage.act(&mut open, 0, &mut |_| ()).unwrap();
-        let text = |open: &Open<'_>, role: usize| {
-            let (history, said) = open.answered[role].clone().unwrap();
-            let tokenizer = &agents[role].language.tokenizer;
+        let (mut active, _) = player.start(started.batch(&[0]), 2).unwrap();
+        player.play_turn(&mut active, 0, &mut |_| ()).unwrap();
+        let exchange = |active: &ActiveEpisode<'_>, role: usize| {
+            let (history, answer) = active.last_answers[role].clone().unwrap();
+            let tokenizer = &agents[role].codec.tokenizer;
             (
                 tokenizer.decode(&history.tokens).unwrap(),
-                said.text.to_string(),
+                answer.text.to_string(),
             )
         };
-        open.iter()
-            .map(|open| [text(open, 0), text(open, 1)])
+        active
+            .iter()
+            .map(|active| [exchange(active, 0), exchange(active, 1)])
             .collect::<Vec<_>>()
     };
-    for [(first, _), (second, _)] in read(Protocol::parallel()) {
+    for [(first, _), (second, _)] in exchanges(Protocol::parallel()) {
         assert_eq!((first.as_str(), second.as_str()), ("u:hi;a:", "u:hi;a:"));
     }
-    for [(first, said), (second, _)] in read(Protocol::pipeline()) {
+    for [(first, answer), (second, _)] in exchanges(Protocol::pipeline()) {
         assert_eq!(first, "u:hi;a:");
-        let expected = format!("u:hi\n\nYour partner \"first\" has already answered:\n{said};a:");
+        let expected = format!("u:hi\n\nYour partner \"first\" has already answered:\n{answer};a:");
         assert_eq!(second, expected);
     }
-    let drafts = read(Protocol::parallel());
-    for (revised, drafts) in read(Protocol::discussion()).iter().zip(&drafts) {
+    let drafts = exchanges(Protocol::parallel());
+    for (revised, drafts) in exchanges(Protocol::discussion()).iter().zip(&drafts) {
         for role in [0, 1] {
             let partner = ["first", "second"][1 - role];
-            let (own, other) = (&drafts[role].1, &drafts[1 - role].1);
-            let told = format!("Your partner \"{partner}\" has answered:\n{other}\n\nRevise");
+            let (draft, partner_draft) = (&drafts[role].1, &drafts[1 - role].1);
+            let message =
+                format!("Your partner \"{partner}\" has answered:\n{partner_draft}\n\nRevise");
             let text = &revised[role].0;
-            assert!(text.starts_with(&format!("u:hi;a:{own}")), "{text:?}");
-            assert!(text.contains(&told), "{text:?}");
+            assert!(text.starts_with(&format!("u:hi;a:{draft}")), "{text:?}");
+            assert!(text.contains(&message), "{text:?}");
         }
     }
 }
 
 #[test]
-fn drafts_are_paid_for_but_not_scored() {
+fn drafts_count_as_tokens_but_are_not_scored() {
     let agents = lettered(&["first", "second"]);
     let tasks = [task("a", "kind")];
     let game = Duet::new(lengths);
@@ -138,16 +141,19 @@ fn drafts_are_paid_for_but_not_scored() {
     let drafts = episode(Protocol::parallel());
     let revised = episode(Protocol::discussion());
     let scored = |episode: &Episode| episode.rewards[0].total() as usize;
-    assert_eq!(drafts.sampled_tokens, scored(&drafts));
-    assert_eq!(revised.sampled_tokens, scored(&drafts) + scored(&revised));
-    assert!(revised.read_tokens > 2 * drafts.read_tokens);
+    assert_eq!(drafts.completion_tokens, scored(&drafts));
+    assert_eq!(
+        revised.completion_tokens,
+        scored(&drafts) + scored(&revised)
+    );
+    assert!(revised.prompt_tokens > 2 * drafts.prompt_tokens);
     assert_ne!(revised.turns[0].action, drafts.turns[0].action);
-    // The turn holds only what the environment told the agents.
+    // The turn has only the environment's observations.
     assert_eq!(revised.turns[0].observations, drafts.turns[0].observations);
 }
 
 #[test]
-fn episodes_go_on_turn_after_turn_under_every_protocol() {
+fn episodes_continue_turn_after_turn_under_every_protocol() {
     let mut game = Chain::new(&["first", "second"]);
     game.ends_early = false;
     let tasks = [task("a", "kind")];
@@ -159,28 +165,28 @@ fn episodes_go_on_turn_after_turn_under_every_protocol() {
         (lettered(&["first", "second"]), Protocol::discussion()),
     ] {
         let config = training(4);
-        let played = play(&game, &agents, &tasks, (&protocol, 2), &config);
-        let played = played.unwrap().played;
-        assert_eq!(played.len(), 2);
-        for episode in &played {
+        let episodes = play(&game, &agents, &tasks, (&protocol, 2), &config);
+        let episodes = episodes.unwrap().played;
+        assert_eq!(episodes.len(), 2);
+        for episode in &episodes {
             assert_eq!((episode.turns.len(), episode.is_cut), (3, false));
-            let said = |turn: usize| episode.turns[turn].action.responses[0].clone();
+            let response = |turn: usize| episode.turns[turn].action.responses[0].clone();
             assert_eq!(
                 *episode.turns[1].observations[0].text,
-                Chain::told(0, &said(0))
+                Chain::feedback(0, &response(0))
             );
-            let earned: Vec<f64> = (0..3)
-                .map(|turn| (said(turn).tokens.len() + turn) as f64)
+            let rewards: Vec<f64> = (0..3)
+                .map(|turn| (response(turn).tokens.len() + turn) as f64)
                 .collect();
-            let expected = earned[0] + 0.5 * earned[1] + 0.25 * earned[2];
+            let expected = rewards[0] + 0.5 * rewards[1] + 0.25 * rewards[2];
             assert_eq!(episode.discounted(0.5, Reward::total), expected);
         }
-        assert_ne!(played[0].turns, played[1].turns);
+        assert_ne!(episodes[0].turns, episodes[1].turns);
     }
 }
 
 #[test]
-fn an_environment_that_goes_on_beyond_its_horizon_is_named() {
+fn an_environment_that_continues_beyond_its_horizon_is_an_error() {
     let mut game = Chain::new(&["first", "second"]);
     (game.ends_early, game.horizon) = (false, const { NonZeroUsize::new(2).unwrap() });
     let agents = lettered(&["first", "second"]);
@@ -217,19 +223,19 @@ fn an_episode_whose_next_prompt_does_not_fit_keeps_the_turns_it_has() {
     for episode in &episodes.played {
         assert_eq!((episode.turns.len(), episode.rewards.len()), (1, 1));
         assert!(episode.is_cut);
-        let said: usize = (0..2)
+        let tokens: usize = (0..2)
             .flat_map(|role| episode.responses(role))
-            .map(|said| said.tokens.len())
+            .map(|response| response.tokens.len())
             .sum();
-        assert_eq!(episode.sampled_tokens, said);
+        assert_eq!(episode.completion_tokens, tokens);
     }
 }
 
-/// As in training: see the test of rollouts.
+/// The same as in training: see the test of rollouts.
 #[test]
 fn episodes_are_scored_outside_of_the_pool_that_computes() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
-    let played = pool.unwrap().install(|| {
+    let result = pool.unwrap().install(|| {
         let duet = Duet::new(|_| {
             let is_on_pool = rayon::current_thread_index().is_some();
             Reward::new([("one", f64::from(u8::from(is_on_pool)))])
@@ -244,15 +250,15 @@ fn episodes_are_scored_outside_of_the_pool_that_computes() {
             &training(4),
         )
     });
-    let episodes = played.unwrap().played.into_iter();
+    let episodes = result.unwrap().played.into_iter();
     let rewards = episodes.flat_map(|episode| episode.rewards);
-    let earned: Vec<f64> = rewards.map(|reward| reward.total()).collect();
-    assert_eq!(earned, [0.0; 4]);
+    let totals: Vec<f64> = rewards.map(|reward| reward.total()).collect();
+    assert_eq!(totals, [0.0; 4]);
 }
 
 #[test]
 fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
-    // Letters are tokens of their own, and the plain prompt ends with two line feeds.
+    // Every letter is one token, and the plain prompt ends with two line feeds.
     let text = |tokens: usize| "z".repeat(tokens - 2);
     let tasks = [
         task("fits", &text(CONTEXT - 8)),

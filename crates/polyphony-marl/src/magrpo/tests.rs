@@ -7,11 +7,9 @@ use polyphony_model::LoraConfig;
 
 use super::*;
 use crate::{
-    agent::Language,
+    agent::TextCodec,
     config::Updates,
-    fixture::{
-        Chain, Duet, built, lengths, plain_language, task, tiny_model, training, weight_bits,
-    },
+    fixture::{Chain, Duet, built, lengths, plain_codec, task, tiny_model, training, weight_bits},
     policy_update::{PolicyUpdate, update_policy},
     step::{Step, train_step},
     tasks::start_tasks,
@@ -20,12 +18,12 @@ use crate::{
 
 /// Two agents whose responses differ in length.
 fn team() -> Vec<Agent> {
-    let language = Arc::new(Language {
+    let codec = Arc::new(TextCodec {
         stop_tokens: (0..256).step_by(8).collect(),
-        ..plain_language()
+        ..plain_codec()
     });
     ["first", "second"]
-        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&codec)))
         .into()
 }
 
@@ -65,12 +63,15 @@ fn config() -> TrainingConfig {
 }
 
 #[track_caller]
-fn close(own: f64, expected: f64) {
-    assert!((own - expected).abs() < 1e-9, "{own} is not {expected}");
+fn assert_close(actual: f64, expected: f64) {
+    assert!(
+        (actual - expected).abs() < 1e-9,
+        "{actual} is not {expected}"
+    );
 }
 
-/// Weights of both agents after a step with these settings.
-fn after(settings: &Magrpo, game: &dyn Environment) -> (Vec<Vec<Vec<u32>>>, Vec<Node>) {
+/// The weights of both agents after a step with these settings, and the nodes that were played.
+fn after_step(settings: &Magrpo, game: &dyn Environment) -> (Vec<Vec<Vec<u32>>>, Vec<Node>) {
     let mut agents = team();
     // With this `epsilon` a step depends on the length of the gradient too.
     let config = TrainingConfig {
@@ -78,19 +79,19 @@ fn after(settings: &Magrpo, game: &dyn Environment) -> (Vec<Vec<Vec<u32>>>, Vec<
             beta_1: 0.0,
             beta_2: 0.0,
             epsilon: 1.0,
-            max_gradient_norm: 1e9,
+            max_grad_norm: 1e9,
             ..config().updates
         },
         ..training(8)
     };
     let mut algorithm = built(settings, &agents, game, &config).unwrap();
-    let done = run_step(&mut agents, algorithm.as_mut(), game, &tasks(), &config, 0);
-    (bits(&agents), done.rollout.nodes)
+    let result = run_step(&mut agents, algorithm.as_mut(), game, &tasks(), &config, 0);
+    (bits(&agents), result.rollout.nodes)
 }
 
 #[test]
-fn on_one_rollout_every_choice_teaches_something_else() {
-    let cross = |change: fn(&mut Magrpo)| {
+fn every_setting_changes_the_update_of_the_same_rollout() {
+    let with = |change: fn(&mut Magrpo)| {
         let mut settings = Magrpo {
             joint_mode: JointMode::Cross,
             samples: 3,
@@ -101,20 +102,23 @@ fn on_one_rollout_every_choice_teaches_something_else() {
         settings
     };
     let choices = [
-        cross(|_| ()),
-        cross(|a| a.baseline = Baseline::LeaveOneOut),
-        cross(|a| a.baseline = Baseline::GroupMax),
-        cross(|a| a.baseline = Baseline::Zero),
-        cross(|a| a.credit = Credit::Sum),
-        cross(|a| a.discount = 0.9),
-        cross(|a| a.advantage_scale = AdvantageScale::StandardDeviation { floor: 1e-4 }),
-        cross(|a| a.aggregation = Aggregation::TokenMean),
-        cross(|a| a.aggregation = Aggregation::FixedLength),
-        cross(|a| a.mask_truncated = true),
+        with(|_| ()),
+        with(|a| a.baseline = Baseline::LeaveOneOut),
+        with(|a| a.baseline = Baseline::GroupMax),
+        with(|a| a.baseline = Baseline::Zero),
+        with(|a| a.credit = Credit::Sum),
+        with(|a| a.discount = 0.9),
+        with(|a| a.advantage_scale = AdvantageScale::StandardDeviation { floor: 1e-4 }),
+        with(|a| a.aggregation = Aggregation::TokenMean),
+        with(|a| a.aggregation = Aggregation::FixedLength),
+        with(|a| a.mask_truncated = true),
     ];
     let game = Chain::new(&["first", "second"]);
-    let all: Vec<_> = choices.iter().map(|choice| after(choice, &game)).collect();
-    let tokens = |nodes: &[Node]| {
+    let results: Vec<_> = choices
+        .iter()
+        .map(|choice| after_step(choice, &game))
+        .collect();
+    let responses = |nodes: &[Node]| {
         let groups = nodes
             .iter()
             .flat_map(Node::nodes)
@@ -123,12 +127,16 @@ fn on_one_rollout_every_choice_teaches_something_else() {
         let responses = samples.map(|sample| sample.response.clone());
         responses.collect::<Vec<_>>()
     };
-    for (index, (weights, nodes)) in all.iter().enumerate() {
-        assert_eq!(tokens(nodes), tokens(&all[0].1), "the same was played");
-        for (other, (others, _)) in all.iter().enumerate().skip(index + 1) {
-            for (agent, (own, their)) in weights.iter().zip(others).enumerate() {
+    for (index, (weights, nodes)) in results.iter().enumerate() {
+        assert_eq!(
+            responses(nodes),
+            responses(&results[0].1),
+            "the rollout is the same"
+        );
+        for (other, (other_weights, _)) in results.iter().enumerate().skip(index + 1) {
+            for (agent, (a, b)) in weights.iter().zip(other_weights).enumerate() {
                 assert!(
-                    own != their,
+                    a != b,
                     "agent {agent}: {:?} and {:?}",
                     choices[index],
                     choices[other]
@@ -139,7 +147,7 @@ fn on_one_rollout_every_choice_teaches_something_else() {
 }
 
 #[test]
-fn a_divergence_from_the_reference_counts_once_there_is_one() {
+fn a_divergence_from_the_reference_counts_as_soon_as_there_is_one() {
     let duet = Duet::new(lengths);
     let coefficient = 0.3;
     let with = |kl| Magrpo {
@@ -174,13 +182,13 @@ fn a_divergence_from_the_reference_counts_once_there_is_one() {
             })
             .collect();
         let center = credits.iter().sum::<f64>() / credits.len() as f64;
-        for (own, credit) in group.advantages().unwrap().iter().zip(&credits) {
-            close(*own, credit - center);
+        for (advantage, credit) in group.advantages().unwrap().iter().zip(&credits) {
+            assert_close(*advantage, credit - center);
         }
     }
 }
 
-/// Without a reference's scores a divergence is an error; it does not count as 0.
+/// If no reference has scored the responses, a divergence is an error. It does not count as 0.
 #[test]
 fn a_divergence_without_a_reference_is_an_error() {
     let node = crate::returns::tests::node(&[1.0, 2.0, 6.0]);
@@ -200,18 +208,18 @@ fn a_divergence_without_a_reference_is_an_error() {
 }
 
 #[test]
-fn what_cannot_work_together_is_refused_when_it_is_built() {
+fn incompatible_settings_are_refused_when_the_algorithm_is_built() {
     let game = Chain::new(&["first", "second"]);
     let refused = |settings: Magrpo, config: &TrainingConfig, expected: &str| {
         let built = built(&settings, &team(), &game, config);
         let message = built.err().unwrap().to_string();
         assert!(message.starts_with(expected), "{message}");
     };
-    let mut again = config();
-    again.updates.epochs = 2;
+    let mut two_epochs = config();
+    two_epochs.updates.epochs = 2;
     refused(
         Magrpo::default(),
-        &again,
+        &two_epochs,
         "`updates.epochs` is 2, but must be 1",
     );
     let large = Magrpo {
@@ -220,11 +228,11 @@ fn what_cannot_work_together_is_refused_when_it_is_built() {
     };
     let expected = "`samples` is 41 with `joint_mode: Aligned` for 2 roles and 3 turns";
     refused(large, &config(), expected);
-    let alone = Magrpo {
+    let single = Magrpo {
         samples: 1,
         ..Magrpo::default()
     };
-    refused(alone, &config(), "`samples` is 1, but must be from 2");
+    refused(single, &config(), "`samples` is 1, but must be from 2");
 }
 
 #[test]
@@ -262,7 +270,7 @@ fn an_agent_collects_nodes_over_steps_until_its_buffer_is_full() {
     let mut groups = vec![Vec::new(), Vec::new()];
     let mut before = bits(&agents);
     for step in 0..4 {
-        let done = run_step(
+        let result = run_step(
             &mut agents,
             algorithm.as_mut(),
             &game,
@@ -270,18 +278,19 @@ fn an_agent_collects_nodes_over_steps_until_its_buffer_is_full() {
             &config,
             step,
         );
-        // Each step plays two nodes, so every second step fills the buffer of four.
-        let updates = step % 2 == 1;
+        // Each step plays two nodes, so the buffer of three is full in every second step.
+        let is_full = step % 2 == 1;
         for (before, after) in before.iter().zip(bits(&agents)) {
-            assert_eq!(*before != after, updates, "step {step}");
+            assert_eq!(*before != after, is_full, "step {step}");
         }
         for role in ["first", "second"] {
-            let own = |name: &str| done.metric(&format!("{role}/{name}"));
-            assert_eq!(own("gradient_steps"), Some(if updates { 2.0 } else { 0.0 }));
-            assert_eq!(own("logprob_gap").is_some(), updates);
+            let metric = |name: &str| result.metric(&format!("{role}/{name}"));
+            let gradient_steps = if is_full { 2.0 } else { 0.0 };
+            assert_eq!(metric("gradient_steps"), Some(gradient_steps));
+            assert_eq!(metric("logprob_gap").is_some(), is_full);
         }
         for (role, groups) in groups.iter_mut().enumerate() {
-            groups.extend(done.rollout.groups_of(&[role]).into_iter().cloned());
+            groups.extend(result.rollout.groups_of(&[role]).into_iter().cloned());
         }
         before = bits(&agents);
     }
@@ -291,9 +300,9 @@ fn an_agent_collects_nodes_over_steps_until_its_buffer_is_full() {
     let mut together = team();
     for (agent, groups) in together.iter_mut().zip(groups) {
         let mut learner = Learner::default();
-        let context_game = Game::of(&game);
+        let spec = EnvironmentSpec::of(&game);
         for (pair, buffer) in groups.chunks(4).enumerate() {
-            let context = StepContext::new(2 * pair + 1, &config, &context_game);
+            let context = StepContext::new(2 * pair + 1, &config, &spec);
             let update = PolicyUpdate::new(0, agent, 1, &context);
             let policy = PolicyLoss::default();
             update_policy(agent, &mut learner, buffer, &policy, &update).unwrap();
@@ -316,44 +325,46 @@ fn clipping_and_epochs_go_through_a_step() {
     let mut agents = team();
     let game = Duet::new(lengths);
     let mut algorithm = built(&settings, &agents, &game, &config).unwrap();
-    let done = run_step(&mut agents, algorithm.as_mut(), &game, &tasks(), &config, 0);
+    let result = run_step(&mut agents, algorithm.as_mut(), &game, &tasks(), &config, 0);
     for role in ["first", "second"] {
-        let own = |name: &str| done.metric(&format!("{role}/{name}")).unwrap();
-        assert_eq!(own("gradient_steps"), 3.0);
-        assert!((0.5..1.5).contains(&own("ratio")));
+        let metric = |name: &str| result.metric(&format!("{role}/{name}")).unwrap();
+        assert_eq!(metric("gradient_steps"), 3.0);
+        assert!((0.5..1.5).contains(&metric("ratio")));
+        // The second and third passes use samples of slightly older weights.
+        assert!(metric("approx_kl") > 0.0 && metric("approx_kl") < 0.5);
     }
 }
 
 /// Everything that a checkpoint keeps: the agents' weights and the algorithm's state.
-type Kept = (HashMap<String, Vec<f32>>, String);
+type Checkpoint = (HashMap<String, Vec<f32>>, String);
 
-fn kept(agents: &[Agent], algorithm: &dyn Algorithm) -> Kept {
+fn checkpoint(agents: &[Agent], algorithm: &dyn Algorithm) -> Checkpoint {
     let state = algorithm.state(agents).unwrap();
     let weights = agents.iter().flat_map(|agent| {
-        let own = agent.model.learned_weights().into_iter();
-        own.map(|(spec, tensor)| (format!("{}/{}", agent.name, spec.name), tensor))
+        let weights = agent.model.trainable_weights().into_iter();
+        weights.map(|(spec, tensor)| (format!("{}/{}", agent.name, spec.name), tensor))
     });
-    let of_algorithm = state.tensors.into_iter();
-    let of_algorithm = of_algorithm.map(|(spec, tensor)| (spec.name, tensor));
-    let tensors = weights.chain(of_algorithm);
+    let state_tensors = state.tensors.into_iter();
+    let state_tensors = state_tensors.map(|(spec, tensor)| (spec.name, tensor));
+    let tensors = weights.chain(state_tensors);
     let values = tensors.map(|(name, tensor)| (name, tensor.into_data().try_into_vec().unwrap()));
     (values.collect(), state.values)
 }
 
-fn restore(agents: &mut [Agent], algorithm: &mut dyn Algorithm, (tensors, values): &Kept) {
+fn restore(agents: &mut [Agent], algorithm: &mut dyn Algorithm, (tensors, values): &Checkpoint) {
     for agent in agents.iter_mut() {
         let name = agent.name.clone();
         let mut read = |spec: &TensorSpec| Ok(tensors[&format!("{name}/{}", spec.name)].clone());
-        agent.model.replace_learned(&mut read).unwrap();
+        agent.model.replace_trainable(&mut read).unwrap();
     }
     let mut read = |spec: &TensorSpec| Ok(tensors[&spec.name].clone());
     algorithm.restore(agents, values, &mut read).unwrap();
 }
 
 #[test]
-fn a_restored_team_learns_on_as_if_it_had_never_stopped() {
-    // The second agent with adapters.
-    let mixed = || {
+fn a_restored_team_continues_as_if_it_had_never_stopped() {
+    // The second agent has adapters.
+    let new_team = || {
         let mut agents = team();
         let lora = LoraConfig::default();
         agents[1].model = agents[1].model.clone().with_lora(&lora, 1, 0).unwrap();
@@ -367,31 +378,39 @@ fn a_restored_team_learns_on_as_if_it_had_never_stopped() {
     let mut config = config();
     config.updates.minibatch = 1;
     let tasks = [task("a", "one")];
-    let mut whole = mixed();
+    let mut whole = new_team();
     let mut algorithm = built(&settings, &whole, &game, &config).unwrap();
     for step in 0..3 {
         run_step(&mut whole, algorithm.as_mut(), &game, &tasks, &config, step);
     }
     // The buffer holds the node of the third step.
-    let kept = kept(&whole, algorithm.as_ref());
-    assert!(kept.1.contains("gradient_steps:2"), "{}", kept.1);
-    let mut resumed = mixed();
-    let mut again = built(&settings, &resumed, &game, &config).unwrap();
-    restore(&mut resumed, again.as_mut(), &kept);
-    assert_eq!(again.gradient_steps(), algorithm.gradient_steps());
+    let checkpoint = checkpoint(&whole, algorithm.as_ref());
+    let (tensors, state) = &checkpoint;
+    assert!(state.contains("gradient_steps:2"), "{state}");
+    let mut resumed = new_team();
+    let mut restored = built(&settings, &resumed, &game, &config).unwrap();
+    restore(&mut resumed, restored.as_mut(), &checkpoint);
+    assert_eq!(restored.gradient_steps(), algorithm.gradient_steps());
     for step in 3..6 {
         run_step(&mut whole, algorithm.as_mut(), &game, &tasks, &config, step);
-        run_step(&mut resumed, again.as_mut(), &game, &tasks, &config, step);
+        run_step(
+            &mut resumed,
+            restored.as_mut(),
+            &game,
+            &tasks,
+            &config,
+            step,
+        );
     }
     assert!(bits(&whole) == bits(&resumed));
     let states =
-        [algorithm.state(&whole), again.state(&resumed)].map(|state| state.unwrap().values);
+        [algorithm.state(&whole), restored.state(&resumed)].map(|state| state.unwrap().values);
     assert_eq!(states[0], states[1]);
-    let mut of_second = kept.0.keys().filter(|name| name.starts_with("second"));
+    let mut second = tensors.keys().filter(|name| name.starts_with("second"));
     assert!(
-        of_second.all(|name| name.contains(".adapter.")),
+        second.all(|name| name.contains(".adapter.")),
         "{:?}",
-        kept.0.keys()
+        tensors.keys()
     );
 }
 
@@ -407,10 +426,10 @@ fn a_state_of_another_team_is_refused() {
         assert!(message.starts_with("the saved state of the algorithm does not fit: "));
         assert!(message.contains(expected), "{message}");
     };
-    refused("([],())", "it is that of 0 agents, but the team has 2");
+    refused("([],())", "it is the state of 0 agents, but the team has 2");
     refused("([(nothing: 1)],())", "1:");
     let swapped = state.replace("\"first\"", "\"third\"");
-    refused(&swapped, "it is that of agent `third`, not of `first`");
+    refused(&swapped, "it is the state of agent `third`, not of `first`");
 }
 
 #[test]
@@ -422,49 +441,49 @@ fn memory_follows_from_model_and_settings() {
         roles: 1,
         shares_start: false,
         history: Some(100),
-        place: crate::algorithm::ComputePlace::Processor,
+        device: crate::algorithm::ComputeDevice::Cpu,
     };
     let config = training(96);
     let bytes = |needs: &[Need], what: &str| {
-        let own = needs.iter().find(|need| need.what == what);
-        own.map(|need| need.bytes)
+        let need = needs.iter().find(|need| need.what == what);
+        need.map(|need| need.bytes)
     };
-    let weights = 4 * plan.model.weights();
+    let weights = 4 * plan.model.weight_count();
     let full = Magrpo::default().memory(&plan, &config);
     assert_eq!(bytes(&full.lasting, "optimizer"), Some(2 * weights));
     assert_eq!(bytes(&full.lasting, "reference"), None);
-    assert_eq!(bytes(&full.passing, "gradients"), Some(weights));
+    assert_eq!(bytes(&full.temporary, "gradients"), Some(weights));
     let lasting: u64 = full.lasting.iter().map(|need| need.bytes).sum();
     assert_eq!(lasting, 2 * weights);
 
-    let pulled = Magrpo {
+    let with_kl = Magrpo {
         kl: Kl::Loss { coefficient: 0.1 },
         ..Magrpo::default()
     };
     let mut plan = plan;
-    let lasting = |plan: &AgentPlan| pulled.memory(plan, &config).lasting;
+    let lasting = |plan: &AgentPlan| with_kl.memory(plan, &config).lasting;
     assert_eq!(bytes(&lasting(&plan), "reference"), Some(weights));
     plan.shares_start = true;
     assert_eq!(bytes(&lasting(&plan), "reference"), Some(0));
     let lora = LoraConfig::default();
-    let adapters = 4 * plan.model.adapter_weights(&lora);
+    let adapters = 4 * plan.model.adapter_weight_count(&lora);
     (plan.shares_start, plan.lora) = (false, Some(lora));
     assert_eq!(bytes(&lasting(&plan), "reference"), Some(0));
     assert_eq!(bytes(&lasting(&plan), "optimizer"), Some(2 * adapters));
 
     let activations = |plan: &AgentPlan, config: &TrainingConfig| {
         let memory = Magrpo::default().memory(plan, config);
-        bytes(&memory.passing, "activations").unwrap()
+        bytes(&memory.temporary, "activations").unwrap()
     };
-    let kept = activations(&plan, &config);
-    let mut again = config.clone();
-    again.updates.activations = polyphony_model::Activations::Recompute;
-    assert!(activations(&plan, &again) < kept);
-    plan.place = crate::algorithm::ComputePlace::Gpu;
-    assert!(activations(&plan, &config) > kept);
+    let bytes_on_cpu = activations(&plan, &config);
+    let mut recompute = config.clone();
+    recompute.updates.activations = polyphony_model::Activations::Recompute;
+    assert!(activations(&plan, &recompute) < bytes_on_cpu);
+    plan.device = crate::algorithm::ComputeDevice::Gpu;
+    assert!(activations(&plan, &config) > bytes_on_cpu);
     plan.history = None;
     assert_eq!(activations(&plan, &config), 0);
-    again.updates.minibatch = 2;
-    let twice = Magrpo::default().memory(&plan, &again).passing;
-    assert_eq!(bytes(&twice, "gradients"), Some(2 * adapters));
+    recompute.updates.minibatch = 2;
+    let needs = Magrpo::default().memory(&plan, &recompute).temporary;
+    assert_eq!(bytes(&needs, "gradients"), Some(2 * adapters));
 }

@@ -38,9 +38,9 @@ fn check(loss: PolicyLoss, expected: [f64; 3]) {
     let second = group(vec![sample(6, FinishReason::Stop)]);
     let weights = loss.weights(&[&first, &second], 8);
     assert_eq!([weights[0].len(), weights[1].len()], [2, 1]);
-    for (own, expected) in weights.iter().flatten().zip(expected) {
+    for (weight, expected) in weights.iter().flatten().zip(expected) {
         assert!(
-            (own - expected).abs() < 1e-12,
+            (weight - expected).abs() < 1e-12,
             "{weights:?} against {expected}"
         );
     }
@@ -75,7 +75,7 @@ const CLIPPED: Objective = Objective::Clipped {
 };
 
 /// The term of a token that has become `ratio` times as likely.
-fn at(ratio: f64, advantage: f64, objective: Objective) -> TokenTerm {
+fn term_at(ratio: f64, advantage: f64, objective: Objective) -> TokenTerm {
     let loss = PolicyLoss {
         objective,
         ..PolicyLoss::default()
@@ -91,21 +91,22 @@ fn at(ratio: f64, advantage: f64, objective: Objective) -> TokenTerm {
 #[test]
 fn the_policy_gradient_weighs_log_probabilities() {
     for (ratio, advantage) in [(1.0, 2.0), (3.0, -0.5)] {
-        let term = at(ratio, advantage, Objective::PolicyGradient);
+        let term = term_at(ratio, advantage, Objective::PolicyGradient);
         assert!((term.loss + advantage * (ratio.ln() - 2.0)).abs() < 1e-12);
         assert_eq!(
             (term.derivative, term.clipped, term.kl),
             (-advantage, false, None)
         );
         assert!((term.ratio - ratio).abs() < 1e-12);
+        assert!((term.approx_kl - (ratio - 1.0 - ratio.ln())).abs() < 1e-12);
     }
 }
 
 #[test]
-fn ratios_count_as_far_as_their_bounds() {
-    // A good token may not become much likelier, a bad one not much less likely; the other way back
-    // is open.
-    for (ratio, advantage, loss, slope, clipped) in [
+fn ratios_count_up_to_their_bounds() {
+    // A good token must not become much more likely, and a bad one not much less likely. Changes in the
+    // opposite direction are not clipped.
+    for (ratio, advantage, loss, derivative, clipped) in [
         (1.0, 2.0, -2.0, -2.0, false),
         (1.2, 2.0, -2.4, -2.4, false),
         (1.5, 2.0, -2.6, 0.0, true),
@@ -113,11 +114,11 @@ fn ratios_count_as_far_as_their_bounds() {
         (0.5, -2.0, 1.6, 0.0, true),
         (1.5, -2.0, 3.0, 3.0, false),
     ] {
-        let term = at(ratio, advantage, CLIPPED);
-        let found = [term.loss, term.derivative];
-        for (own, expected) in found.iter().zip([loss, slope]) {
+        let term = term_at(ratio, advantage, CLIPPED);
+        let actual = [term.loss, term.derivative];
+        for (actual, expected) in actual.iter().zip([loss, derivative]) {
             assert!(
-                (own - expected).abs() < 1e-12,
+                (actual - expected).abs() < 1e-12,
                 "{ratio}, {advantage}: {term:?}"
             );
         }
@@ -126,22 +127,23 @@ fn ratios_count_as_far_as_their_bounds() {
 }
 
 #[test]
-fn on_fresh_samples_both_objectives_pull_alike() {
+fn on_fresh_samples_both_objectives_have_the_same_derivative() {
     for advantage in [-1.5, 0.0, 2.0] {
-        let slopes = [Objective::PolicyGradient, CLIPPED].map(|o| at(1.0, advantage, o).derivative);
-        assert_eq!(slopes[0], slopes[1]);
+        let derivatives =
+            [Objective::PolicyGradient, CLIPPED].map(|o| term_at(1.0, advantage, o).derivative);
+        assert_eq!(derivatives[0], derivatives[1]);
     }
 }
 
 #[test]
-fn the_divergence_is_k3_and_enters_the_loss_only_where_it_shall() {
+fn the_divergence_is_k3_and_enters_the_loss_only_with_kl_loss() {
     let logprobs = TokenLogprobs {
         trained: -1.0,
         sampled: -1.0,
         reference: Some(-1.5),
     };
     let k3 = (-0.5f64).exp() + 0.5 - 1.0;
-    for (kl, loss, slope) in [
+    for (kl, loss, derivative) in [
         (Kl::Off, 1.0, -1.0),
         (Kl::Reward { coefficient: 0.3 }, 1.0, -1.0),
         (
@@ -157,13 +159,16 @@ fn the_divergence_is_k3_and_enters_the_loss_only_where_it_shall() {
         let term = policy.term(logprobs, 1.0).unwrap();
         assert!((term.kl.unwrap() - k3).abs() < 1e-12);
         assert!((term.loss - loss).abs() < 1e-12, "{kl:?}: {term:?}");
-        assert!((term.derivative - slope).abs() < 1e-12, "{kl:?}: {term:?}");
+        assert!(
+            (term.derivative - derivative).abs() < 1e-12,
+            "{kl:?}: {term:?}"
+        );
     }
 }
 
 proptest! {
     #[test]
-    fn the_slope_is_the_derivative_of_the_loss(
+    fn the_derivative_is_that_of_finite_differences(
         trained in -6.0..-0.1f64,
         sampled in -6.0..-0.1f64,
         reference in prop::option::of(-6.0..-0.1f64),
@@ -192,7 +197,7 @@ proptest! {
     }
 }
 
-/// A forgotten reference must not be a divergence of zero.
+/// A missing reference must not count as a divergence of zero.
 #[test]
 fn a_divergence_in_the_loss_needs_a_reference() {
     let logprobs = TokenLogprobs {

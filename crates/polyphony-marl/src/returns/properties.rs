@@ -57,8 +57,8 @@ fn reward(shape: Shape, rng: &mut ChaCha8Rng) -> Reward {
     if !shape.per_role {
         return Reward::new([("r", rng.random_range(-2.0..2.0))]);
     }
-    let own = (0..shape.agents).map(|_| [("r", rng.random_range(-2.0..2.0))]);
-    Reward::per_role(own.collect::<Vec<_>>())
+    let rewards = (0..shape.agents).map(|_| [("r", rng.random_range(-2.0..2.0))]);
+    Reward::per_role(rewards.collect::<Vec<_>>())
 }
 
 pub(crate) fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
@@ -77,11 +77,11 @@ pub(crate) fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
     let groups: Vec<AgentGroup> = groups.collect();
     let picks = picks(shape);
     // About three joint actions of a node continue, so that wide trees stay small.
-    let goes_on = (3.0 / picks.len() as f64).min(0.8);
+    let continues = (3.0 / picks.len() as f64).min(0.8);
     let branches = picks.into_iter().map(|picks| Branch {
         picks,
         reward: reward(shape, rng),
-        child: (turn + 1 < shape.turns && rng.random_bool(goes_on))
+        child: (turn + 1 < shape.turns && rng.random_bool(continues))
             .then(|| tree(shape, turn + 1, rng)),
     });
     let branches = branches.collect();
@@ -93,25 +93,28 @@ pub(crate) fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
     }
 }
 
-/// Every way in which an episode can continue from a joint action: its probability, if later joint
-/// actions are equally likely, and its rewards.
+/// Every way in which an episode can continue from a joint action: its probability (later joint actions
+/// are equally likely), and its rewards.
 fn episodes(branch: &Branch, reward: &dyn Fn(&Branch) -> f64) -> Vec<(f64, Vec<f64>)> {
     let Some(child) = &branch.child else {
         return vec![(1.0, vec![reward(branch)])];
     };
-    let share = 1.0 / child.branches.len() as f64;
+    let branch_probability = 1.0 / child.branches.len() as f64;
     let later = child
         .branches
         .iter()
         .flat_map(|next| episodes(next, reward));
     later
-        .map(|(probability, rest)| (share * probability, [vec![reward(branch)], rest].concat()))
+        .map(|(probability, rest)| {
+            let rewards = [vec![reward(branch)], rest].concat();
+            (branch_probability * probability, rewards)
+        })
         .collect()
 }
 
 /// The expected discounted sum of the rewards of all episodes through each joint action.
 fn expected(node: &Node, discount: f64, reward: &dyn Fn(&Branch) -> f64) -> Vec<f64> {
-    let of_branch = |branch| {
+    let expected_return = |branch| {
         let episodes = episodes(branch, reward).into_iter();
         let sums = episodes.map(|(probability, rewards)| {
             let discounted = rewards.iter().enumerate();
@@ -122,13 +125,18 @@ fn expected(node: &Node, discount: f64, reward: &dyn Fn(&Branch) -> f64) -> Vec<
         });
         sums.sum()
     };
-    node.branches.iter().map(of_branch).collect()
+    node.branches.iter().map(expected_return).collect()
 }
 
-fn all_close(own: &[f64], expected: &[f64]) -> Result<(), TestCaseError> {
-    prop_assert_eq!(own.len(), expected.len());
-    for (own, expected) in own.iter().zip(expected) {
-        prop_assert!((own - expected).abs() < 1e-9, "{} is not {}", own, expected);
+fn all_close(actual: &[f64], expected: &[f64]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(actual.len(), expected.len());
+    for (actual, expected) in actual.iter().zip(expected) {
+        prop_assert!(
+            (actual - expected).abs() < 1e-9,
+            "{} is not {}",
+            actual,
+            expected
+        );
     }
     Ok(())
 }
@@ -150,24 +158,25 @@ fn enumerated_advantages(
 ) -> Vec<f64> {
     let samples = node.groups[agent].samples.len();
     let credit_of = |response: usize| {
-        let with = (0..returns.len()).filter(|&j| node.branches[j].picks[agent] == response);
-        let with: Vec<f64> = with.map(|j| returns[j]).collect();
-        let sum: f64 = with.iter().sum();
+        let actions = (0..returns.len()).filter(|&j| node.branches[j].picks[agent] == response);
+        let its_returns: Vec<f64> = actions.map(|j| returns[j]).collect();
+        let sum: f64 = its_returns.iter().sum();
         match credit {
             Credit::Sum => sum,
-            Credit::Mean => sum / with.len() as f64,
+            Credit::Mean => sum / its_returns.len() as f64,
         }
     };
-    let all: Vec<f64> = (0..samples).map(credit_of).collect();
-    let advantage = |own: usize| {
-        let others = (0..samples).filter(|&other| other != own);
-        let others: Vec<f64> = others.map(|other| all[other]).collect();
-        let of_others: f64 = others.iter().sum();
-        all[own]
+    let credits: Vec<f64> = (0..samples).map(credit_of).collect();
+    let advantage = |response: usize| {
+        let others = (0..samples).filter(|&other| other != response);
+        let others: Vec<f64> = others.map(|other| credits[other]).collect();
+        let sum_of_others: f64 = others.iter().sum();
+        let credit = credits[response];
+        credit
             - match baseline {
-                Baseline::GroupMean => (of_others + all[own]) / samples as f64,
-                Baseline::LeaveOneOut => of_others / others.len() as f64,
-                Baseline::GroupMax => others.into_iter().fold(all[own], f64::max),
+                Baseline::GroupMean => (sum_of_others + credit) / samples as f64,
+                Baseline::LeaveOneOut => sum_of_others / others.len() as f64,
+                Baseline::GroupMax => others.into_iter().fold(credit, f64::max),
                 Baseline::Zero => 0.0,
             }
     };
@@ -188,29 +197,30 @@ proptest! {
         let root = tree(shape, 0, &mut ChaCha8Rng::seed_from_u64(seed));
         let credit = if sum { Credit::Sum } else { Credit::Mean };
         for node in root.nodes() {
-            let plain = expected(node, discount, &|branch| branch.reward.total());
-            all_close(&returns(node, discount), &plain)?;
+            let team_returns = expected(node, discount, &|branch| branch.reward.total());
+            all_close(&returns(node, discount), &team_returns)?;
             for agent in 0..shape.agents {
-                let own = expected(node, discount, &|branch| branch.reward.total_of(agent));
-                all_close(&role_returns(node, agent, discount), &own)?;
-                // Samples differ from node to node, so a penalty is looked up with its branch.
+                let agent_returns =
+                    expected(node, discount, &|branch| branch.reward.total_of(agent));
+                all_close(&role_returns(node, agent, discount), &agent_returns)?;
+                // Samples differ from node to node, so a penalty is looked up by its branch.
                 let returns = match coefficient {
-                    None => own,
+                    None => agent_returns,
                     Some(coefficient) => {
                         let nodes = node.nodes();
                         expected(node, discount, &|branch| {
-                            let home = nodes.iter().find(|node| {
-                                node.branches.iter().any(|own| std::ptr::eq(own, branch))
+                            let node = nodes.iter().find(|node| {
+                                node.branches.iter().any(|other| std::ptr::eq(other, branch))
                             });
-                            let group = &home.unwrap().groups[agent];
-                            let said = &group.samples[branch.picks[agent]];
-                            let strayed: f64 = (0..3)
+                            let group = &node.unwrap().groups[agent];
+                            let sample = &group.samples[branch.picks[agent]];
+                            let divergence: f64 = (0..3)
                                 .map(|i| {
-                                    let reference = said.reference_logprobs.as_ref().unwrap();
-                                    f64::from(said.logprobs[i]) - f64::from(reference[i])
+                                    let reference = sample.reference_logprobs.as_ref().unwrap();
+                                    f64::from(sample.logprobs[i]) - f64::from(reference[i])
                                 })
                                 .sum();
-                            branch.reward.total_of(agent) - coefficient * strayed
+                            branch.reward.total_of(agent) - coefficient * divergence
                         })
                     }
                 };
@@ -232,8 +242,8 @@ proptest! {
         }
     }
 
-    /// The mean, over the others' responses, of the joint return minus its mean over this agent's
-    /// alternatives.
+    /// The counterfactual advantage: the joint return minus its mean over this agent's alternatives,
+    /// averaged over the responses of the others.
     #[test]
     fn mean_credit_with_the_group_mean_is_the_counterfactual_advantage(
         agents in 2..=4usize,
@@ -250,9 +260,9 @@ proptest! {
                 others
             };
             let counterfactual = |response: usize| {
-                let with = (0..returns.len())
+                let actions = (0..returns.len())
                     .filter(|&j| node.branches[j].picks[agent] == response);
-                let gains: Vec<f64> = with
+                let gains: Vec<f64> = actions
                     .map(|j| {
                         let fixed = others(&node.branches[j].picks);
                         let alternatives: Vec<f64> = (0..returns.len())
@@ -265,10 +275,10 @@ proptest! {
                 mean(&gains)
             };
             let credits = credits(&node, agent, &returns, Credit::Mean);
-            let own = crate::advantage::advantages(
+            let advantages = crate::advantage::advantages(
                 &credits, Baseline::GroupMean, AdvantageScale::Unscaled,
             );
-            all_close(&own, &(0..samples).map(counterfactual).collect::<Vec<_>>())?;
+            all_close(&advantages, &(0..samples).map(counterfactual).collect::<Vec<_>>())?;
         }
     }
 

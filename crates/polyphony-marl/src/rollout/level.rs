@@ -1,23 +1,24 @@
-//! One turn of all tasks: every agent answers at all open nodes in one batch, and all joint actions
+//! One turn of all tasks: every agent answers at all open nodes in one batch, and then all joint actions
 //! are scored at once.
 
 use polyphony_episode::{FinishReason, Next, Observation, Response};
 use polyphony_model::{Finish, Generation, GenerationConfig, LanguageModel, PromptGroup, generate};
 
-use super::stage::{OpenNode, Played, Stage};
+use super::stage::{OpenNode, PlayedNode, RolloutContext};
 use crate::{
     MarlError,
     agent::{Agent, roles_of},
     checks::check_reward,
     config::TrainingConfig,
     returns::mean,
-    stream::{Place, narrow},
+    stream::{StreamId, key_field},
     threads::on_threads,
-    tree::{AgentGroup, Branch, JointMode, Node, Sample, Tree},
+    tree::{AgentGroup, Branch, JointMode, Node, Sample, SamplingPlan},
 };
 
-impl Stage<'_> {
-    /// The responses of every role at each node.
+impl RolloutContext<'_> {
+    /// Samples the responses of every role at each node. The result has a list per role, which has a list of
+    /// responses per node.
     pub(super) fn sample(
         &self,
         open: &[OpenNode<'_>],
@@ -27,22 +28,22 @@ impl Stage<'_> {
         let roles = self.environment.roles().len();
         let mut by_role = Vec::with_capacity(roles);
         for (index, agent) in self.agents.iter().enumerate() {
-            let played = || roles_of(index, self.agents.len(), roles);
-            let prompts = played().flat_map(|role| open.iter().map(move |node| (role, node)));
+            let agent_roles = || roles_of(index, self.agents.len(), roles);
+            let prompts = agent_roles().flat_map(|role| open.iter().map(move |node| (role, node)));
             let groups = prompts.map(|(role, node)| {
-                let place = Place {
+                let stream_id = StreamId {
                     seed: self.config.seed,
                     step: self.step,
                     task: node.index,
-                    role: narrow("roles", role)?,
-                    turn: narrow("turns", turn)?,
+                    role: key_field("roles", role)?,
+                    turn: key_field("turns", turn)?,
                     branch: node.branch,
                     sample: 0,
                 };
                 Ok(PromptGroup {
                     prompt: &node.histories[role].tokens,
-                    keys: place.keys(self.tree.samples)?,
-                    family: place.family(),
+                    keys: stream_id.keys(self.plan.samples)?,
+                    family: stream_id.family(),
                 })
             });
             let groups = groups.collect::<Result<Vec<_>, MarlError>>()?;
@@ -50,59 +51,60 @@ impl Stage<'_> {
             let model = &self.models[index];
             let samples = answer(agent, model, &groups, self.config, on_tokens)?;
             let mut samples = samples.into_iter();
-            for _ in played() {
+            for _ in agent_roles() {
                 by_role.push(samples.by_ref().take(open.len()).collect());
             }
         }
         Ok(by_role)
     }
 
-    /// Scores the joint actions of all nodes at once, so that a slow one does not keep the others
-    /// waiting. `samples` are the responses of every role at each node.
+    /// Scores the joint actions of all nodes at once, so that a slow one does not hold up the others.
+    /// `samples` are what [`sample`](Self::sample) returned.
     pub(super) fn score<'b>(
         &self,
         open: Vec<OpenNode<'b>>,
         samples: Vec<Vec<Vec<Sample>>>,
         turn: usize,
-    ) -> Result<Vec<Played<'b>>, MarlError> {
-        let mut played = with_groups(open, samples, turn);
-        let picks = joint_picks(self.tree, self.environment.roles().len());
-        let jobs: Vec<(usize, &[usize])> = (0..played.len())
-            .flat_map(|place| picks.iter().map(move |picks| (place, picks.as_slice())))
+    ) -> Result<Vec<PlayedNode<'b>>, MarlError> {
+        let mut level = with_groups(open, samples, turn);
+        let all_picks = joint_picks(self.plan, self.environment.roles().len());
+        let jobs: Vec<(usize, &[usize])> = (0..level.len())
+            .flat_map(|index| all_picks.iter().map(move |picks| (index, picks.as_slice())))
             .collect();
-        let scored = on_threads(self.environment.concurrency(), jobs, |(place, picks)| {
-            let Played { open, node, .. } = &played[place];
+        let outcomes = on_threads(self.environment.concurrency(), jobs, |(index, picks)| {
+            let PlayedNode { open, node, .. } = &level[index];
             let action = node.joint_action(picks);
             let outcome = self.environment.step(open.task, &open.past, &action)?;
             check_reward(self.environment, open.task, &action, &outcome.reward)?;
             Ok::<_, MarlError>(outcome)
         })?;
-        let mut scored = scored.into_iter();
-        for own in &mut played {
-            for (picks, outcome) in picks.iter().zip(scored.by_ref().take(picks.len())) {
-                own.node.branches.push(Branch {
+        let mut outcomes = outcomes.into_iter();
+        for played in &mut level {
+            let node_outcomes = outcomes.by_ref().take(all_picks.len());
+            for (picks, outcome) in all_picks.iter().zip(node_outcomes) {
+                played.node.branches.push(Branch {
                     picks: picks.clone(),
                     reward: outcome.reward,
                     child: None,
                 });
-                own.next.push(match outcome.next {
+                played.next.push(match outcome.next {
                     Next::End => None,
                     Next::Continue(observations) => Some(observations),
                 });
             }
-            if self.ends_at(&own.node) {
-                own.next.fill(None);
+            if self.ends_at(&played.node) {
+                played.next.fill(None);
             }
         }
-        Ok(played)
+        Ok(level)
     }
 
-    /// Whether a node's joint actions earn so much that the episode ends there.
+    /// Whether a node's joint actions earn so much on average that the episode ends there.
     fn ends_at(&self, node: &Node) -> bool {
         let totals = node.branches.iter().map(|branch| branch.reward.total());
-        let earned = mean(&totals.collect::<Vec<_>>());
-        let threshold = self.tree.termination_threshold;
-        threshold.is_some_and(|enough| earned > enough)
+        let mean_reward = mean(&totals.collect::<Vec<_>>());
+        let threshold = self.plan.termination_threshold;
+        threshold.is_some_and(|threshold| mean_reward > threshold)
     }
 }
 
@@ -111,29 +113,31 @@ fn with_groups<'a>(
     open: Vec<OpenNode<'a>>,
     samples: Vec<Vec<Vec<Sample>>>,
     turn: usize,
-) -> Vec<Played<'a>> {
+) -> Vec<PlayedNode<'a>> {
     let mut samples: Vec<_> = samples.into_iter().map(Vec::into_iter).collect();
     let nodes = open.into_iter().map(|open| {
-        let own = samples
+        let node_samples = samples
             .iter_mut()
             .map(|role| role.next().unwrap_or_default());
-        let read: Vec<(&Observation, _)> = open.observations.iter().zip(&open.histories).collect();
-        let groups = read
-            .into_iter()
-            .zip(own)
-            .map(|((observation, history), samples)| AgentGroup {
-                observation: observation.clone(),
-                history: history.clone(),
-                value: None,
-                samples,
-            });
+        let prompts: Vec<(&Observation, _)> =
+            open.observations.iter().zip(&open.histories).collect();
+        let groups =
+            prompts
+                .into_iter()
+                .zip(node_samples)
+                .map(|((observation, history), samples)| AgentGroup {
+                    observation: observation.clone(),
+                    history: history.clone(),
+                    value: None,
+                    samples,
+                });
         let node = Node {
             task: open.task.id.clone(),
             turn,
             groups: groups.collect(),
             branches: Vec::new(),
         };
-        Played {
+        PlayedNode {
             open,
             node,
             next: Vec::new(),
@@ -142,7 +146,7 @@ fn with_groups<'a>(
     nodes.collect()
 }
 
-/// One agent's responses to all its prompts, in one batch.
+/// Samples one agent's responses to all its prompts, in one batch.
 pub(crate) fn answer(
     agent: &Agent,
     model: &LanguageModel,
@@ -153,16 +157,16 @@ pub(crate) fn answer(
     let generation = GenerationConfig {
         sampling: config.sampling.clone(),
         max_new_tokens: config.max_new_tokens,
-        stop_tokens: agent.language.stop_tokens.clone(),
+        stop_tokens: agent.codec.stop_tokens.clone(),
     };
-    let responses = generate(model, groups, &generation, on_tokens)?;
+    let generations = generate(model, groups, &generation, on_tokens)?;
     let samples = |group: Vec<Generation>| {
-        let responses = group.into_iter();
-        responses
-            .map(|response| to_sample(agent, response))
+        let generations = group.into_iter();
+        generations
+            .map(|generation| to_sample(agent, generation))
             .collect()
     };
-    responses.into_iter().map(samples).collect()
+    generations.into_iter().map(samples).collect()
 }
 
 fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError> {
@@ -170,7 +174,7 @@ fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError>
         Finish::Stop => FinishReason::Stop,
         Finish::Length => FinishReason::Length,
     };
-    let text = agent.language.tokenizer.decode(generation.spoken())?;
+    let text = agent.codec.tokenizer.decode(generation.text_tokens())?;
     let response = Response {
         text: text.into(),
         tokens: generation.tokens.into(),
@@ -186,9 +190,9 @@ fn to_sample(agent: &Agent, generation: Generation) -> Result<Sample, MarlError>
 
 /// The index of each role's response in each joint action. With `Cross` the last role's index varies
 /// fastest.
-fn joint_picks(tree: &Tree, roles: usize) -> Vec<Vec<usize>> {
-    let samples = tree.samples;
-    match tree.joint_mode {
+fn joint_picks(plan: &SamplingPlan, roles: usize) -> Vec<Vec<usize>> {
+    let samples = plan.samples;
+    match plan.joint_mode {
         JointMode::Aligned => (0..samples).map(|sample| vec![sample; roles]).collect(),
         JointMode::Cross => (0..roles).fold(vec![vec![]], |picks, _| {
             let extended = |picks: Vec<usize>| {
@@ -204,18 +208,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn joint_actions_are_aligned_or_all_there_are() {
+    fn joint_actions_are_aligned_or_all_combinations() {
         let picks = |samples, roles, joint_mode| {
-            let tree = Tree {
+            let plan = SamplingPlan {
                 samples,
                 joint_mode,
                 termination_threshold: None,
                 discount: 1.0,
             };
-            joint_picks(&tree, roles)
+            joint_picks(&plan, roles)
         };
         assert_eq!(picks(2, 3, JointMode::Aligned), [[0, 0, 0], [1, 1, 1]]);
-        let all = [
+        let combinations = [
             [0, 0, 0],
             [0, 0, 1],
             [0, 1, 0],
@@ -225,7 +229,7 @@ mod tests {
             [1, 1, 0],
             [1, 1, 1],
         ];
-        assert_eq!(picks(2, 3, JointMode::Cross), all);
+        assert_eq!(picks(2, 3, JointMode::Cross), combinations);
         for mode in [JointMode::Aligned, JointMode::Cross] {
             assert_eq!(picks(3, 1, mode), [[0], [1], [2]]);
         }

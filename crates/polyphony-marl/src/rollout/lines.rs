@@ -1,4 +1,4 @@
-//! A node as a line of a file: everything that is needed to score it again.
+//! A node as a line of a file, with everything that is needed to score it again.
 
 use polyphony_episode::{FinishReason, Reward};
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -6,9 +6,9 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use super::Rollout;
 use crate::tree::{AgentGroup, Branch, Node, Sample};
 
-/// A node and its place in its task's tree. It is serialized as one object: the task's identifier, `turn`
-/// counted from 0, `path`, for each role (`agents`) what it read and answered, and the `joint_actions`
-/// with what they earned.
+/// A node and its position in its task's tree. It is serialized as one object: the task's identifier,
+/// `turn` counted from 0, `path`, `agents` (what each role read and answered), and `joint_actions` (with
+/// what they earned).
 #[derive(Clone, Debug)]
 pub struct NodeLine<'a> {
     /// The indices of the joint actions that lead to it; empty at the first turn.
@@ -18,7 +18,7 @@ pub struct NodeLine<'a> {
 }
 
 impl Rollout {
-    /// All nodes as lines of a file, a node before those below it.
+    /// All nodes as lines of a file, parents before children.
     pub fn lines(&self) -> impl Iterator<Item = NodeLine<'_>> {
         let nodes = self.nodes.iter().flat_map(Node::paths);
         nodes.map(|(path, node)| NodeLine { path, node })
@@ -99,7 +99,7 @@ struct ActionLine<'a> {
     picks: &'a [usize],
     reward: f64,
     parts: Parts<'a>,
-    /// What each role earned, if that is not the same for all.
+    /// What each role earned, if each role has its own reward.
     #[serde(skip_serializing_if = "Option::is_none")]
     per_role: Option<Vec<Parts<'a>>>,
 }
@@ -112,12 +112,12 @@ impl<'a> From<&'a Branch> for ActionLine<'a> {
             picks: &branch.picks,
             reward: reward.total(),
             parts: Parts(reward.parts().collect()),
-            per_role: reward.roles().map(|roles| per_role(roles).collect()),
+            per_role: reward.role_count().map(|roles| per_role(roles).collect()),
         }
     }
 }
 
-/// Named values as one object.
+/// Named values, serialized as one object.
 struct Parts<'a>(Vec<(&'a str, f64)>);
 
 impl Serialize for Parts<'_> {

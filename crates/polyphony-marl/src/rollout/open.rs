@@ -2,20 +2,20 @@
 
 use polyphony_episode::{Role, Task};
 
-use super::stage::{OpenNode, Played, Stage};
+use super::stage::{OpenNode, PlayedNode, RolloutContext};
 use crate::{
-    MarlError, agent::player, checks::check_observations, stream::narrow, tasks::Batch,
+    MarlError, agent::agent_of_role, checks::check_observations, stream::key_field, tasks::Batch,
     tree::History,
 };
 
-/// Nodes that can be played, and how many cannot.
+/// The nodes of a turn that can be played, and the number of those that cannot.
 #[derive(Default)]
-pub(super) struct Opened<'a> {
+pub(super) struct OpenNodes<'a> {
     pub(super) nodes: Vec<OpenNode<'a>>,
     pub(super) left_out: usize,
 }
 
-impl<'a> Opened<'a> {
+impl<'a> OpenNodes<'a> {
     /// Adds a node, or counts one whose prompts do not fit.
     fn add(&mut self, node: Option<OpenNode<'a>>) {
         match node {
@@ -25,14 +25,14 @@ impl<'a> Opened<'a> {
     }
 }
 
-impl Stage<'_> {
+impl RolloutContext<'_> {
     /// The first turn of every task.
-    pub(super) fn roots<'b>(&self, batch: Batch<'b>) -> Result<Opened<'b>, MarlError> {
-        let mut opened = Opened::default();
-        for own in batch.first_turns(self.agents, self.environment, self.config)? {
-            let index = narrow("tasks", own.index)?;
-            let task = own.task;
-            opened.add(own.first.map(|first| OpenNode {
+    pub(super) fn roots<'b>(&self, batch: Batch<'b>) -> Result<OpenNodes<'b>, MarlError> {
+        let mut open_nodes = OpenNodes::default();
+        for batch_task in batch.first_turns(self.agents, self.environment, self.config)? {
+            let index = key_field("tasks", batch_task.index)?;
+            let task = batch_task.task;
+            open_nodes.add(batch_task.first.map(|first| OpenNode {
                 task,
                 index,
                 parent: None,
@@ -42,30 +42,33 @@ impl Stage<'_> {
                 histories: first.histories,
             }));
         }
-        Ok(opened)
+        Ok(open_nodes)
     }
 
     /// The next turn after every joint action that continues.
-    pub(super) fn children<'b>(&self, level: &[Played<'b>]) -> Result<Opened<'b>, MarlError> {
-        let mut opened = Opened::default();
-        for (parent, Played { open, node, next }) in level.iter().enumerate() {
+    pub(super) fn children<'b>(
+        &self,
+        level: &[PlayedNode<'b>],
+    ) -> Result<OpenNodes<'b>, MarlError> {
+        let mut open_nodes = OpenNodes::default();
+        for (parent, PlayedNode { open, node, next }) in level.iter().enumerate() {
             for (index, (branch, observations)) in node.branches.iter().zip(next).enumerate() {
                 let Some(observations) = observations else {
                     continue;
                 };
                 let (roles, turn) = (self.environment.roles(), node.turn + 1);
                 check_observations(roles, open.task, turn, observations)?;
-                let histories = self.each(open.task, |role, index| {
+                let histories = self.histories(open.task, |role, index| {
                     let group = &node.groups[index];
                     let answer = &group.samples[branch.picks[index]].response;
-                    let language = &self.agents[player(self.agents.len(), index)].language;
-                    language.next_history(role, &group.history, answer, &observations[index])
+                    let codec = &self.agents[agent_of_role(self.agents.len(), index)].codec;
+                    codec.next_history(role, &group.history, answer, &observations[index])
                 });
                 let mut past = open.past.clone();
-                past.push(node.turn_taken(&branch.picks));
+                past.push(node.turn_with(&branch.picks));
                 let histories = self.config.long_prompts.allow(histories)?;
                 let branch = branch_number(open.branch, node.branches.len(), index)?;
-                opened.add(histories.map(|histories| OpenNode {
+                open_nodes.add(histories.map(|histories| OpenNode {
                     task: open.task,
                     index: open.index,
                     parent: Some((parent, index)),
@@ -76,32 +79,34 @@ impl Stage<'_> {
                 }));
             }
         }
-        Ok(opened)
+        Ok(open_nodes)
     }
 
     /// The history of each role, if all of them leave room for a response.
-    fn each(
+    fn histories(
         &self,
         task: &Task,
         history: impl Fn(&Role, usize) -> Result<History, MarlError>,
     ) -> Result<Vec<History>, MarlError> {
-        let fitting = |(index, role): (usize, &Role)| {
+        let checked_history = |(index, role): (usize, &Role)| {
             let history = history(role, index)?;
-            let agent = &self.agents[player(self.agents.len(), index)];
+            let agent = &self.agents[agent_of_role(self.agents.len(), index)];
             agent.check_room(&task.id, role, &history, self.config.max_new_tokens)?;
             Ok(history)
         };
         let roles = self.environment.roles().iter().enumerate();
-        roles.map(fitting).collect()
+        roles.map(checked_history).collect()
     }
 }
 
-/// The number of the joint action at `index` of `joint_actions`, after one with the number `before`.
-fn branch_number(before: u32, joint_actions: usize, index: usize) -> Result<u32, MarlError> {
-    let number = (before as usize)
+/// The number of a joint action among all that are possible at its turn, which is
+/// `parent * joint_actions + index`. `parent` is the number of the joint action that led to its node. Each
+/// node has `joint_actions` of them, and `index` is the joint action's index at its node.
+fn branch_number(parent: u32, joint_actions: usize, index: usize) -> Result<u32, MarlError> {
+    let number = (parent as usize)
         .checked_mul(joint_actions)
         .and_then(|first| first.checked_add(index));
-    narrow("joint actions of a task", number.unwrap_or(usize::MAX))
+    key_field("joint actions of a task", number.unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
@@ -112,8 +117,8 @@ mod tests {
     fn a_branch_without_a_number_is_an_error() {
         assert_eq!(branch_number(3, 4, 2).unwrap(), 14);
         assert_eq!(branch_number(65_535, 65_536, 65_535).unwrap(), u32::MAX);
-        for (before, joint_actions) in [(65_536, 65_536), (u32::MAX, usize::MAX)] {
-            let message = branch_number(before, joint_actions, 0)
+        for (parent, joint_actions) in [(65_536, 65_536), (u32::MAX, usize::MAX)] {
+            let message = branch_number(parent, joint_actions, 0)
                 .unwrap_err()
                 .to_string();
             assert!(message.contains("joint actions of a task"), "{message}");

@@ -1,4 +1,4 @@
-//! What a rollout is played with, and its nodes while it is played.
+//! The context of a rollout, and its nodes while it is played.
 
 use std::borrow::Cow;
 
@@ -9,16 +9,16 @@ use crate::{
     MarlError,
     agent::Agent,
     config::{RolloutWeights, TrainingConfig},
-    tree::{History, Node, Tree},
+    tree::{History, Node, SamplingPlan},
 };
 
-/// What a rollout is played with.
-pub(super) struct Stage<'a> {
+/// Everything that all turns of a rollout need.
+pub(super) struct RolloutContext<'a> {
     pub(super) agents: &'a [Agent],
-    /// What each agent samples with.
+    /// The model that each agent samples with.
     pub(super) models: Vec<Cow<'a, LanguageModel>>,
     pub(super) environment: &'a dyn Environment,
-    pub(super) tree: &'a Tree,
+    pub(super) plan: &'a SamplingPlan,
     pub(super) config: &'a TrainingConfig,
     pub(super) step: u32,
 }
@@ -30,8 +30,8 @@ pub(super) struct OpenNode<'a> {
     pub(super) index: u32,
     /// The index of the parent node on its level, and that of the joint action that led here.
     pub(super) parent: Option<(usize, usize)>,
-    /// The number of the joint action that led here, among all that are possible: part of the keys of
-    /// random numbers.
+    /// The number of the joint action that led here, among all that are possible at the turn before; 0 at the
+    /// first turn. It is part of the keys of random streams.
     pub(super) branch: u32,
     /// The turns before it.
     pub(super) past: Vec<Turn>,
@@ -41,15 +41,15 @@ pub(super) struct OpenNode<'a> {
     pub(super) histories: Vec<History>,
 }
 
-/// A node that has been played, and what comes after each of its joint actions.
-pub(super) struct Played<'a> {
+/// A node whose roles have answered, and what comes after each of its joint actions.
+pub(super) struct PlayedNode<'a> {
     pub(super) open: OpenNode<'a>,
     pub(super) node: Node,
     /// The next observations after each joint action, if the episode continues.
     pub(super) next: Vec<Option<Vec<Observation>>>,
 }
 
-/// What each agent samples with.
+/// The model that each agent samples with.
 pub(crate) fn sampling_models<'a>(
     agents: &'a [Agent],
     weights: RolloutWeights,
@@ -57,7 +57,7 @@ pub(crate) fn sampling_models<'a>(
     let model = |agent: &'a Agent| {
         Ok(match weights {
             RolloutWeights::Full => Cow::Borrowed(&agent.model),
-            RolloutWeights::Bf16 => Cow::Owned(agent.model.in_bf16()?),
+            RolloutWeights::Bf16 => Cow::Owned(agent.model.to_bf16()?),
         })
     };
     agents.iter().map(model).collect()

@@ -1,4 +1,4 @@
-//! Rollouts of the tiny model: what is sampled, how it is scored, and what is refused.
+//! Rollouts of the tiny model: sampling, scoring, and what is refused.
 
 mod turns;
 
@@ -9,7 +9,7 @@ use polyphony_episode::{
 use super::*;
 use crate::{
     config::LongPrompts,
-    fixture::{self, CONTEXT, Duet, agent, lengths, task, training, tree},
+    fixture::{self, CONTEXT, Duet, agent, lengths, plan, task, training},
     tasks::start_tasks,
 };
 
@@ -19,30 +19,26 @@ fn team() -> Vec<Agent> {
 
 /// Plays tasks with two responses of each agent.
 fn play(tasks: &[Task], config: &TrainingConfig) -> Result<Rollout, MarlError> {
-    fixture::play(&team(), &Duet::new(lengths), tasks, &tree(2), config)
+    fixture::play(&team(), &Duet::new(lengths), tasks, &plan(2), config)
 }
 
 #[test]
-fn a_node_holds_what_was_seen_said_and_earned() {
+fn a_node_has_observations_responses_and_rewards() {
     let tasks = [task("a", "one"), task("b", "another text")];
-    let mut told = 0;
+    let mut reported_tokens = 0;
     let agents = team();
     let (duet, config) = (Duet::new(lengths), training(30));
     let started = start_tasks(&agents, &duet, tasks.to_vec(), &config).unwrap();
     let batch = started.batch(&[0, 1]);
-    let mut count = |tokens| told += tokens;
-    let rollout = rollout(&agents, &duet, batch, &tree(3), &config, 0, &mut count).unwrap();
+    let mut count = |tokens| reported_tokens += tokens;
+    let rollout = rollout(&agents, &duet, batch, &plan(3), &config, 0, &mut count).unwrap();
     assert_eq!((rollout.nodes.len(), rollout.skipped_tasks), (2, 0));
-    assert_eq!(told, rollout.sampled_tokens());
+    assert_eq!(reported_tokens, rollout.completion_tokens());
     for (node, task) in rollout.nodes.iter().zip(&tasks) {
         assert_eq!((&node.task, node.turn), (&task.id, 0));
         for (group, agent) in node.groups.iter().zip(&agents) {
             assert_eq!(*group.observation.text, task.fields["text"]);
-            let prompt = agent
-                .language
-                .tokenizer
-                .decode(&group.history.tokens)
-                .unwrap();
+            let prompt = agent.codec.tokenizer.decode(&group.history.tokens).unwrap();
             assert_eq!(prompt, format!("{}\n\n", group.observation.text));
             for sample in &group.samples {
                 let response = &sample.response;
@@ -54,7 +50,7 @@ fn a_node_holds_what_was_seen_said_and_earned() {
                 assert_eq!(response.finish, finish);
                 assert_eq!(
                     *response.text,
-                    agent.language.tokenizer.decode(spoken).unwrap()
+                    agent.codec.tokenizer.decode(spoken).unwrap()
                 );
             }
         }
@@ -72,23 +68,26 @@ fn a_node_holds_what_was_seen_said_and_earned() {
 }
 
 #[test]
-fn a_task_is_played_the_same_alone_and_in_company() {
+fn a_task_is_played_the_same_alone_and_with_other_tasks() {
     let tasks: Vec<Task> = (0..4)
         .map(|i| task(&i.to_string(), &"text ".repeat(i + 1)))
         .collect();
     let config = training(12);
     let together = play(&tasks, &config).unwrap();
     let duet = Duet::new(lengths);
-    let alone = fixture::play_some(&team(), &duet, (&tasks, &[2]), &tree(2), &config);
-    let texts = |node: &Node| {
+    let alone = fixture::play_some(&team(), &duet, (&tasks, &[2]), &plan(2), &config);
+    let responses = |node: &Node| {
         let samples = node.groups.iter().flat_map(|group| group.samples.clone());
         samples.map(|sample| sample.response).collect::<Vec<_>>()
     };
-    assert_eq!(texts(&alone.unwrap().nodes[0]), texts(&together.nodes[2]));
+    assert_eq!(
+        responses(&alone.unwrap().nodes[0]),
+        responses(&together.nodes[2])
+    );
 }
 
 #[test]
-fn task_agent_step_and_seed_each_have_their_own_chance() {
+fn task_agent_step_and_seed_each_change_the_random_numbers() {
     let tasks = [task("a", "same"), task("b", "same")];
     let tokens = |rollout: &Rollout, node: usize, agent: usize| {
         rollout.nodes[node].groups[agent].samples[0]
@@ -96,7 +95,7 @@ fn task_agent_step_and_seed_each_have_their_own_chance() {
             .tokens
             .clone()
     };
-    let at = |step, seed| {
+    let play = |step, seed| {
         let (duet, config) = (
             Duet::new(lengths),
             TrainingConfig {
@@ -107,26 +106,26 @@ fn task_agent_step_and_seed_each_have_their_own_chance() {
         let agents = team();
         let started = start_tasks(&agents, &duet, tasks.to_vec(), &config).unwrap();
         let batch = started.batch(&[0, 1]);
-        rollout(&agents, &duet, batch, &tree(1), &config, step, &mut |_| ()).unwrap()
+        rollout(&agents, &duet, batch, &plan(1), &config, step, &mut |_| ()).unwrap()
     };
-    let played = at(0, 5);
-    let own = tokens(&played, 0, 0);
-    assert_eq!(own, tokens(&at(0, 5), 0, 0));
-    assert_ne!(own, tokens(&played, 1, 0), "task");
-    assert_ne!(own, tokens(&played, 0, 1), "agent");
-    assert_ne!(own, tokens(&at(1, 5), 0, 0), "step");
-    assert_ne!(own, tokens(&at(0, 6), 0, 0), "seed");
+    let rollout = play(0, 5);
+    let original = tokens(&rollout, 0, 0);
+    assert_eq!(original, tokens(&play(0, 5), 0, 0));
+    assert_ne!(original, tokens(&rollout, 1, 0), "task");
+    assert_ne!(original, tokens(&rollout, 0, 1), "agent");
+    assert_ne!(original, tokens(&play(1, 5), 0, 0), "step");
+    assert_ne!(original, tokens(&play(0, 6), 0, 0), "seed");
 }
 
 #[test]
-fn steps_and_tasks_without_streams_of_their_own_are_refused() {
+fn steps_and_tasks_without_a_stream_are_refused() {
     let (duet, config, agents) = (Duet::new(lengths), training(4), team());
     let tasks = vec![task("a", "one")];
     let started = start_tasks(&agents, &duet, tasks, &config).unwrap();
     let play = |step: usize, index: usize| {
         let batch = started.batch(std::slice::from_ref(&index));
-        let played = rollout(&agents, &duet, batch, &tree(1), &config, step, &mut |_| ());
-        played.unwrap_err().to_string()
+        let result = rollout(&agents, &duet, batch, &plan(1), &config, step, &mut |_| ());
+        result.unwrap_err().to_string()
     };
     let message = play(1 << 32, 0);
     assert!(
@@ -140,41 +139,41 @@ fn steps_and_tasks_without_streams_of_their_own_are_refused() {
     );
 }
 
-/// Scoring may wait for programs or other machines, and the pool has to compute meanwhile.
+/// Scoring may wait for programs or other machines, and the pool must be able to compute meanwhile.
 #[test]
 fn joint_actions_are_scored_outside_of_the_pool_that_computes() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
-    let played = pool.unwrap().install(|| {
+    let rollout = pool.unwrap().install(|| {
         let duet = Duet::new(|_| {
             let is_on_pool = rayon::current_thread_index().is_some();
             Reward::new([("one", f64::from(u8::from(is_on_pool)))])
         });
         let tasks = [task("a", "one"), task("b", "another text")];
-        fixture::play(&team(), &duet, &tasks, &tree(2), &training(4))
+        fixture::play(&team(), &duet, &tasks, &plan(2), &training(4))
     });
-    let nodes = played.unwrap().nodes.into_iter();
-    let earned: Vec<f64> = nodes
+    let nodes = rollout.unwrap().nodes.into_iter();
+    let rewards: Vec<f64> = nodes
         .flat_map(|node| node.branches)
         .map(|branch| branch.reward.total())
         .collect();
-    assert_eq!(earned, [0.0; 4]);
+    assert_eq!(rewards, [0.0; 4]);
 }
 
 #[test]
-fn an_algorithm_may_want_nothing_sampled() {
-    let played = fixture::play(
+fn an_algorithm_may_sample_nothing() {
+    let rollout = fixture::play(
         &team(),
         &Duet::new(lengths),
         &[task("a", "one")],
-        &tree(0),
+        &plan(0),
         &training(4),
     );
-    assert!(played.unwrap().nodes.is_empty());
+    assert!(rollout.unwrap().nodes.is_empty());
 }
 
 #[test]
 fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
-    // Letters are tokens of their own, and the plain prompt ends with two line feeds.
+    // Every letter is one token, and the plain prompt ends with two line feeds.
     let text = |tokens: usize| "z".repeat(tokens - 2);
     let tasks = [
         task("fits", &text(CONTEXT - 8)),
@@ -189,26 +188,26 @@ fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
     let mut skipping = config;
     skipping.long_prompts = LongPrompts::Skip;
     let rollout = play(&tasks, &skipping).unwrap();
-    let played: Vec<&str> = rollout
+    let played_tasks: Vec<&str> = rollout
         .nodes
         .iter()
         .map(|node| node.task.as_str())
         .collect();
-    assert_eq!((played, rollout.skipped_tasks), (vec!["fits"], 1));
+    assert_eq!((played_tasks, rollout.skipped_tasks), (vec!["fits"], 1));
 }
 
 #[test]
-fn one_agent_says_in_each_role_what_two_copies_of_it_would() {
+fn one_agent_answers_in_each_role_as_a_copy_of_it_would() {
     let tasks = [task("a", "one"), task("b", "another text")];
     let (duet, config) = (Duet::new(lengths), training(20));
     let [alone, copies] = [vec![agent("both")], team()]
-        .map(|agents| fixture::play(&agents, &duet, &tasks, &tree(3), &config).unwrap());
-    let said = |rollout: &Rollout| {
+        .map(|agents| fixture::play(&agents, &duet, &tasks, &plan(3), &config).unwrap());
+    let responses = |rollout: &Rollout| {
         let groups = rollout.nodes.iter().flat_map(|node| &node.groups);
         let samples = groups.flat_map(|group| group.samples.clone());
         samples.map(|sample| sample.response).collect::<Vec<_>>()
     };
-    assert_eq!(said(&alone), said(&copies));
+    assert_eq!(responses(&alone), responses(&copies));
 }
 
 #[test]
@@ -226,7 +225,7 @@ fn an_environment_at_odds_with_its_team_is_refused() {
     let tasks = [task("a", "text")];
     let config = training(4);
     let play = |agents: &[Agent], environment: &dyn Environment| {
-        fixture::play(agents, environment, &tasks, &tree(2), &config)
+        fixture::play(agents, environment, &tasks, &plan(2), &config)
             .unwrap_err()
             .to_string()
     };
@@ -275,14 +274,14 @@ fn an_environment_at_odds_with_its_team_is_refused() {
 
     let fieldless = [task("a", "text"), Task::new("b", [("other", "x")])];
     let duet = Duet::new(lengths);
-    let error = fixture::play(&team(), &duet, &fieldless, &tree(2), &config).unwrap_err();
+    let error = fixture::play(&team(), &duet, &fieldless, &plan(2), &config).unwrap_err();
     assert_eq!(
         error.to_string(),
         "task `b` has no field `text`; it has: other"
     );
 }
 
-/// Says nothing to its second role.
+/// Gives its second role no observation.
 struct Silent(Duet);
 
 impl Environment for Silent {
@@ -317,12 +316,12 @@ fn a_rollout_is_written_node_by_node() {
         Reward::per_role([[("one", one)], [("two", two)]])
     });
     let tasks = [task("a", "one")];
-    let played = fixture::play(&team(), &per_role, &tasks, &tree(1), &training(3)).unwrap();
-    let lines = serde_json::to_value(&played).unwrap();
+    let rollout = fixture::play(&team(), &per_role, &tasks, &plan(1), &training(3)).unwrap();
+    let lines = serde_json::to_value(&rollout).unwrap();
     let line = &lines[0];
     let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["task", "turn", "path", "agents", "joint_actions"]);
-    let sample = &played.nodes[0].groups[1].samples[0];
+    let sample = &rollout.nodes[0].groups[1].samples[0];
     let response = &line["agents"][1]["responses"][0];
     assert_eq!(response["text"], *sample.response.text);
     assert_eq!(response["tokens"][0], sample.response.tokens[0]);

@@ -1,4 +1,4 @@
-//! A whole step's figures, against their definitions.
+//! The metrics of a whole step, compared with their definitions.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use polyphony_model::LoraConfig;
 use super::*;
 use crate::{
     advantage::Baseline,
-    agent::Language,
-    config::{LongPrompts, RolloutWeights, Schedule, Updates},
+    agent::TextCodec,
+    config::{LongPrompts, LrSchedule, RolloutWeights, Updates},
     fixture::{
-        CONTEXT, Duet, built, changed, lengths, plain_language, task, tiny_model, training,
+        CONTEXT, Duet, built, changed, lengths, plain_codec, task, tiny_model, training,
         weight_bits,
     },
     magrpo::Magrpo,
@@ -27,16 +27,16 @@ use crate::{
 
 /// Two agents with these stop tokens.
 fn team(stop_tokens: Vec<u32>) -> Vec<Agent> {
-    let language = Arc::new(Language {
+    let codec = Arc::new(TextCodec {
         stop_tokens,
-        ..plain_language()
+        ..plain_codec()
     });
     ["first", "second"]
-        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&language)))
+        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&codec)))
         .into()
 }
 
-/// Stop tokens that make responses differ in length, and so in reward.
+/// Stop tokens that make responses differ in length, and therefore in reward.
 fn many_stop_tokens() -> Vec<u32> {
     (0..256).step_by(8).collect()
 }
@@ -65,7 +65,7 @@ fn step_in(
     let started = start_tasks(agents, game, tasks.to_vec(), config).unwrap();
     let all: Vec<usize> = (0..tasks.len()).collect();
     let mut reported = Vec::new();
-    let done = train_step(
+    let result = train_step(
         agents,
         algorithm.as_mut(),
         game,
@@ -74,7 +74,7 @@ fn step_in(
         step,
         &mut |progress| reported.push(progress),
     );
-    (done.unwrap(), reported)
+    (result.unwrap(), reported)
 }
 
 fn step(agents: &mut [Agent], tasks: &[Task], config: &TrainingConfig) -> (Step, Vec<Progress>) {
@@ -94,28 +94,31 @@ fn bits(agents: &[Agent]) -> Vec<Vec<Vec<u32>>> {
 }
 
 #[track_caller]
-fn close(own: f64, expected: f64) {
-    assert!((own - expected).abs() < 1e-9, "{own} is not {expected}");
+fn assert_close(actual: f64, expected: f64) {
+    assert!(
+        (actual - expected).abs() < 1e-9,
+        "{actual} is not {expected}"
+    );
 }
 
 #[track_caller]
-fn figure(step: &Step, name: &str) -> f64 {
+fn metric(step: &Step, name: &str) -> f64 {
     step.metric(name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 #[test]
-fn the_metrics_say_what_happened() {
+fn metrics_agree_with_the_rollout() {
     let mut agents = team(many_stop_tokens());
     let before = bits(&agents);
-    let (done, reported) = step(&mut agents, &tasks(), &config());
-    let sampled: usize = reported
+    let (result, reported) = step(&mut agents, &tasks(), &config());
+    let sampled_tokens: usize = reported
         .iter()
         .map(|progress| match progress {
             Progress::Sampled(tokens) => *tokens,
             Progress::Scored | Progress::Updating(_) => 0,
         })
         .sum();
-    assert_eq!(figure(&done, "sampled_tokens"), sampled as f64);
+    assert_eq!(metric(&result, "completion_tokens"), sampled_tokens as f64);
     assert_eq!(
         reported[reported.len() - 3..],
         [
@@ -128,31 +131,34 @@ fn the_metrics_say_what_happened() {
     let actions = 8.0;
     let mut total = 0.0;
     for (role, name) in ["first", "second"].into_iter().enumerate() {
-        let groups = done.rollout.groups_of(&[role]);
+        let groups = result.rollout.groups_of(&[role]);
         let samples: Vec<_> = groups.iter().flat_map(|group| &group.samples).collect();
         let tokens: f64 = samples.iter().map(|s| s.response.tokens.len() as f64).sum();
         let logprobs = samples.iter().flat_map(|s| &s.logprobs);
         let logprobs: f64 = logprobs.map(|&l| f64::from(l)).sum();
-        let cut = samples.iter().filter(|s| s.is_truncated()).count() as f64;
-        let own = |metric: &str| figure(&done, &format!("{name}/{metric}"));
-        close(own("response_tokens"), tokens / actions);
-        close(own("entropy"), -logprobs / tokens);
-        close(own("truncated_share"), cut / actions);
-        close(own("zero_advantage_share"), own("skipped_groups") / 2.0);
-        close(
-            figure(&done, ["reward/one", "reward/two"][role]),
+        let truncated = samples.iter().filter(|s| s.is_truncated()).count() as f64;
+        let role_metric = |key: &str| metric(&result, &format!("{name}/{key}"));
+        assert_close(role_metric("completion_length"), tokens / actions);
+        assert_close(role_metric("entropy"), -logprobs / tokens);
+        assert_close(role_metric("truncated_fraction"), truncated / actions);
+        assert_close(
+            role_metric("zero_advantage_fraction"),
+            role_metric("skipped_groups") / 2.0,
+        );
+        assert_close(
+            metric(&result, ["reward/one", "reward/two"][role]),
             tokens / actions,
         );
-        assert!(own("logprob_gap") < 1e-4);
-        assert_eq!(own("gradient_steps"), 1.0);
+        assert!(role_metric("logprob_gap") < 1e-4);
+        assert_eq!(role_metric("gradient_steps"), 1.0);
         assert!(samples.iter().all(|sample| sample.advantage.is_some()));
         total += tokens / actions;
     }
-    close(figure(&done, "return"), total);
-    // Both agents share the returns, so their advantages have the same spread.
-    close(
-        figure(&done, "first/advantage_spread"),
-        figure(&done, "second/advantage_spread"),
+    assert_close(metric(&result, "return"), total);
+    // Both agents share the returns, so their advantages have the same standard deviation.
+    assert_close(
+        metric(&result, "first/advantage_std"),
+        metric(&result, "second/advantage_std"),
     );
     for (before, after) in before.iter().zip(bits(&agents)) {
         assert_ne!(*before, after, "it learned");
@@ -163,28 +169,29 @@ fn the_metrics_say_what_happened() {
 #[test]
 fn metrics_have_their_names_and_order() {
     let mut agents = team(many_stop_tokens());
-    let (done, _) = step(&mut agents, &tasks(), &config());
+    let (result, _) = step(&mut agents, &tasks(), &config());
     let of_role = [
-        "advantage_spread",
-        "zero_advantage_share",
+        "advantage_std",
+        "zero_advantage_fraction",
         "entropy",
-        "response_tokens",
-        "truncated_share",
+        "completion_length",
+        "truncated_fraction",
         "gradient_steps",
-        "gradient_norm",
+        "grad_norm",
         "learning_rate",
         "skipped_groups",
-        "refused_updates",
+        "skipped_updates",
         "logprob_gap",
         "ratio",
-        "clipped_share",
+        "approx_kl",
+        "clip_fraction",
         "kl",
     ];
     let team = [
         "return",
         "reward/one",
         "reward/two",
-        "sampled_tokens",
+        "completion_tokens",
         "skipped_tasks",
         "cut_episodes",
     ];
@@ -200,9 +207,9 @@ fn metrics_have_their_names_and_order() {
         .into_iter()
         .chain(roles.flat_map(|role| of_role.map(|name| format!("{role}/{name}"))))
         .chain(timing.map(|name| format!("timing.{name}")));
-    let names = done.metrics.iter().map(|metric| metric.key.to_string());
+    let names = result.metrics.iter().map(|metric| metric.key.to_string());
     assert_eq!(names.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-    let mut meanings = done.metrics.iter().map(|metric| &metric.meaning);
+    let mut meanings = result.metrics.iter().map(|metric| &metric.meaning);
     assert!(meanings.all(|meaning| !meaning.is_empty()));
 }
 
@@ -215,17 +222,20 @@ fn a_step_whose_tasks_are_all_left_out_has_no_mean_and_changes_nothing() {
         ..config()
     };
     let tasks = [task("long", &"word ".repeat(CONTEXT))];
-    let (done, _) = step(&mut agents, &tasks, &config);
-    assert_eq!(figure(&done, "skipped_tasks"), 1.0);
-    assert_eq!(figure(&done, "sampled_tokens"), 0.0);
+    let (result, _) = step(&mut agents, &tasks, &config);
+    assert_eq!(metric(&result, "skipped_tasks"), 1.0);
+    assert_eq!(metric(&result, "completion_tokens"), 0.0);
     for name in [
         "return",
         "reward/one",
-        "first/advantage_spread",
+        "first/advantage_std",
         "first/entropy",
     ] {
-        let own = done.metrics.iter().find(|own| own.key.to_string() == name);
-        let value = own.map(|own| own.value);
+        let metric = result
+            .metrics
+            .iter()
+            .find(|metric| metric.key.to_string() == name);
+        let value = metric.map(|metric| metric.value);
         assert!(
             matches!(value, Some(MetricValue::Real(mean)) if mean.is_nan()),
             "{name}: {value:?}"
@@ -235,8 +245,8 @@ fn a_step_whose_tasks_are_all_left_out_has_no_mean_and_changes_nothing() {
 }
 
 #[test]
-fn the_baseline_decides_what_is_learned_from() {
-    // Without stop tokens all responses are equally long, and so is every reward.
+fn the_baseline_decides_which_advantages_are_zero() {
+    // Without stop tokens all responses have the same length, and therefore the same reward.
     for (baseline, zero, steps) in [(Baseline::GroupMean, 1.0, 0.0), (Baseline::Zero, 0.0, 1.0)] {
         let mut agents = team(vec![]);
         let settings = Magrpo {
@@ -244,42 +254,45 @@ fn the_baseline_decides_what_is_learned_from() {
             ..Magrpo::default()
         };
         let game = Duet::new(lengths);
-        let (done, _) = step_in(&game, &mut agents, &tasks(), &settings, &config(), 0);
+        let (result, _) = step_in(&game, &mut agents, &tasks(), &settings, &config(), 0);
         for role in ["first", "second"] {
-            let own = |metric: &str| figure(&done, &format!("{role}/{metric}"));
-            assert_eq!(own("zero_advantage_share"), zero, "{baseline:?}");
-            assert_eq!(own("gradient_steps"), steps, "{baseline:?}");
+            let role_metric = |key: &str| metric(&result, &format!("{role}/{key}"));
+            assert_eq!(role_metric("zero_advantage_fraction"), zero, "{baseline:?}");
+            assert_eq!(role_metric("gradient_steps"), steps, "{baseline:?}");
         }
     }
 }
 
 #[test]
-fn one_agent_in_all_roles_learns_from_each() {
-    let language = Language {
+fn one_agent_in_all_roles_learns_from_each_role() {
+    let codec = TextCodec {
         stop_tokens: many_stop_tokens(),
-        ..plain_language()
+        ..plain_codec()
     };
-    let mut agents = [Agent::new("both", tiny_model(), Arc::new(language))];
+    let mut agents = [Agent::new("both", tiny_model(), Arc::new(codec))];
     let before = bits(&agents);
-    let (done, reported) = step(&mut agents, &tasks(), &config());
+    let (result, reported) = step(&mut agents, &tasks(), &config());
     assert_eq!(reported[reported.len() - 1], Progress::Updating(0));
     for role in ["first", "second"] {
-        let own = |metric: &str| figure(&done, &format!("{role}/{metric}"));
-        assert_eq!((own("gradient_steps"), own("skipped_groups")), (1.0, 0.0));
-        assert_eq!(own("gradient_norm"), figure(&done, "first/gradient_norm"));
-        assert!(own("logprob_gap") < 1e-4);
+        let role_metric = |key: &str| metric(&result, &format!("{role}/{key}"));
+        assert_eq!(
+            (role_metric("gradient_steps"), role_metric("skipped_groups")),
+            (1.0, 0.0)
+        );
+        assert_eq!(role_metric("grad_norm"), metric(&result, "first/grad_norm"));
+        assert!(role_metric("logprob_gap") < 1e-4);
     }
     assert_ne!(bits(&agents), before);
 
     // Four groups are two nodes of two roles, with one node per minibatch.
     let mut config = config();
     config.updates.minibatch = 1;
-    let (done, _) = step(&mut agents, &tasks(), &config);
-    assert_eq!(figure(&done, "first/gradient_steps"), 2.0);
+    let (result, _) = step(&mut agents, &tasks(), &config);
+    assert_eq!(metric(&result, "first/gradient_steps"), 2.0);
 }
 
 #[test]
-fn a_model_that_computes_no_numbers_stops_the_step() {
+fn a_model_with_logits_that_are_not_finite_stops_the_step() {
     let mut agents = team(vec![]);
     agents[1].model = changed(&agents[1].model, 1, 7, |_| f32::NAN);
     let (game, config) = (Duet::new(lengths), config());
@@ -304,16 +317,16 @@ fn settings_that_cannot_work_are_refused_before_anything_is_sampled() {
     let game = Duet::new(lengths);
     let mut algorithm = built(&Magrpo::default(), &agents, &game, &config()).unwrap();
     let started = start_tasks(&agents, &game, tasks().to_vec(), &config()).unwrap();
-    let mut wrong = config();
-    wrong.updates.minibatch = 0;
+    let mut invalid = config();
+    invalid.updates.minibatch = 0;
     let outcome = train_step(
         &mut agents,
         algorithm.as_mut(),
         &game,
         started.batch(&[0]),
-        &wrong,
+        &invalid,
         0,
-        &mut |_| panic!("something was done"),
+        &mut |_| panic!("the step made progress"),
     );
     let message = outcome.unwrap_err().to_string();
     assert!(message.starts_with("`minibatch` is 0"), "{message}");
@@ -327,18 +340,19 @@ fn agents_have_their_own_learning_rates_and_schedules_count_steps() {
         updates: Updates {
             learning_rate: 1e-4,
             learning_rates: [("second".to_owned(), 4e-4)].into(),
-            schedule: Schedule::Linear { last: 0.0 },
+            schedule: LrSchedule::Linear { last: 0.0 },
             ..config().updates
         },
         ..config()
     };
     let (game, settings) = (Duet::new(lengths), Magrpo::default());
-    let (done, _) = step_in(&game, &mut agents, &tasks(), &settings, &config, 1);
-    close(figure(&done, "first/learning_rate"), 0.75e-4);
-    close(figure(&done, "second/learning_rate"), 3e-4);
+    let (result, _) = step_in(&game, &mut agents, &tasks(), &settings, &config, 1);
+    assert_close(metric(&result, "first/learning_rate"), 0.75e-4);
+    assert_close(metric(&result, "second/learning_rate"), 3e-4);
 }
 
-/// A game in which each role earns what it says itself, and which counts its steps.
+/// A game that counts its steps, and in which each role has its own reward: the number of its tokens, which
+/// is negative for the second role.
 struct Rivals(Duet, std::sync::atomic::AtomicUsize);
 
 impl Environment for Rivals {
@@ -379,12 +393,12 @@ impl Environment for Rivals {
 }
 
 #[test]
-fn each_role_learns_from_a_reward_of_its_own() {
+fn each_role_learns_from_its_own_reward() {
     let mut agents = team(many_stop_tokens());
     let game = Rivals(Duet::new(lengths), 5.into());
     let settings = Magrpo::default();
-    let (done, _) = step_in(&game, &mut agents, &tasks(), &settings, &config(), 0);
-    let node = &done.rollout.nodes[0];
+    let (result, _) = step_in(&game, &mut agents, &tasks(), &settings, &config(), 0);
+    let node = &result.rollout.nodes[0];
     for (role, sign) in [1.0, -1.0].into_iter().enumerate() {
         let lengths: Vec<f64> = node.groups[role]
             .samples
@@ -393,40 +407,38 @@ fn each_role_learns_from_a_reward_of_its_own() {
             .collect();
         let mean = lengths.iter().sum::<f64>() / lengths.len() as f64;
         let advantages = node.groups[role].advantages().unwrap();
-        for (own, length) in advantages.into_iter().zip(lengths) {
-            close(own, length - mean);
+        for (advantage, length) in advantages.into_iter().zip(lengths) {
+            assert_close(advantage, length - mean);
         }
     }
-    let tokens = |role: &str| figure(&done, &format!("{role}/response_tokens"));
-    close(figure(&done, "first/return"), tokens("first"));
-    close(figure(&done, "first/reward/one"), tokens("first"));
-    close(figure(&done, "first/reward/two"), 0.0);
-    close(figure(&done, "second/return"), -tokens("second"));
-    close(
-        figure(&done, "return"),
+    let tokens = |role: &str| metric(&result, &format!("{role}/completion_length"));
+    assert_close(metric(&result, "first/return"), tokens("first"));
+    assert_close(metric(&result, "first/reward/one"), tokens("first"));
+    assert_close(metric(&result, "first/reward/two"), 0.0);
+    assert_close(metric(&result, "second/return"), -tokens("second"));
+    assert_close(
+        metric(&result, "return"),
         (tokens("first") - tokens("second")) / 2.0,
     );
-    // Only what was counted in this step.
-    let counted = done
+    // Only the growth in this step is reported.
+    let values = result
         .metrics
         .iter()
         .map(|metric| (metric.key.to_string(), metric.value));
-    let counted: Vec<_> = counted
-        .filter(|(name, _)| name.contains("rivals"))
-        .collect();
+    let rivals: Vec<_> = values.filter(|(name, _)| name.contains("rivals")).collect();
     assert_eq!(
-        counted,
+        rivals,
         [
             ("rivals/steps".to_owned(), MetricValue::Count(8)),
             ("timing.rivals_secs".to_owned(), MetricValue::Real(4.0)),
         ]
     );
-    let last = done.metrics.last().unwrap();
+    let last = result.metrics.last().unwrap();
     assert_eq!(last.key.to_string(), "timing.rivals_secs");
 }
 
 #[test]
-fn rounded_weights_are_for_the_rollout_alone() {
+fn bf16_weights_are_for_the_rollout_alone() {
     let tasks = [task("a", "hello"), task("b", "the letter")];
     let gaps = [RolloutWeights::Full, RolloutWeights::Bf16].map(|weights| {
         let mut agents = team(vec![]);
@@ -437,25 +449,25 @@ fn rounded_weights_are_for_the_rollout_alone() {
             ..config()
         };
         config.updates.logprob_tolerance = 1.0;
-        let (done, _) = step(&mut agents, &tasks, &config);
+        let (result, _) = step(&mut agents, &tasks, &config);
         for agent in &agents {
-            agent.model.visit_weights(&mut Full);
+            agent.model.visit_weights(&mut FullPrecision);
         }
-        ["first", "second"].map(|role| figure(&done, &format!("{role}/logprob_gap")))
+        ["first", "second"].map(|role| metric(&result, &format!("{role}/logprob_gap")))
     });
     let [full, rounded] = gaps;
     assert!(full.iter().all(|&gap| gap < 1e-5), "{full:?}");
-    // Eight bits of a weight are kept.
+    // A weight in bfloat16 has eight significant bits.
     assert!(
         rounded.iter().all(|&gap| gap > 1e-3 && gap < 0.5),
         "{rounded:?}"
     );
 }
 
-/// Sees that every weight is in full precision.
-struct Full;
+/// Checks that every weight is in full precision.
+struct FullPrecision;
 
-impl ModuleVisitor for Full {
+impl ModuleVisitor for FullPrecision {
     fn visit_float<const D: usize>(&mut self, weight: &Param<Tensor<D>>) {
         assert_eq!(weight.val().dtype(), DType::F32);
     }

@@ -1,4 +1,4 @@
-//! One agent's update, against finite differences, and every case in which it must not happen.
+//! One agent's update: compared with finite differences, and every case in which it must not happen.
 
 mod descent;
 mod grpo;
@@ -10,13 +10,13 @@ use polyphony_model::Activations;
 use super::*;
 use crate::{
     fixture::{agent, changed, weight_bits},
-    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyShift},
+    policy_loss::{Aggregation, Kl, Objective, PolicyLoss, PolicyStats},
     policy_update::{PolicyUpdate, update_policy},
     reference::score_reference,
     tree::{History, Sample},
 };
 
-/// A group of two responses to a prompt, with the log-probabilities that the agent gives them.
+/// A group of two responses to a prompt, with their log-probabilities under the agent's policy.
 fn group(agent: &Agent, salt: u32) -> AgentGroup {
     let ids = |n: u32, factor: u32| {
         (0..n)
@@ -50,7 +50,7 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
 }
 
 /// The group with these advantages.
-fn advised(group: &AgentGroup, advantages: [f64; 2]) -> AgentGroup {
+fn with_advantages(group: &AgentGroup, advantages: [f64; 2]) -> AgentGroup {
     let mut group = group.clone();
     for (sample, advantage) in group.samples.iter_mut().zip(advantages) {
         sample.advantage = Some(advantage);
@@ -62,7 +62,7 @@ fn advised(group: &AgentGroup, advantages: [f64; 2]) -> AgentGroup {
 const MAX_NEW_TOKENS: usize = 16;
 
 /// What an update did, and how far the policy moved.
-type Done = (UpdateReport, Option<PolicyShift>);
+type UpdateResult = (UpdateReport, Option<PolicyStats>);
 
 fn run(
     agent: &mut Agent,
@@ -80,7 +80,7 @@ fn run_with(
     buffer: &[AgentGroup],
     updates: &Updates,
     loss: &PolicyLoss,
-) -> Result<Done, MarlError> {
+) -> Result<UpdateResult, MarlError> {
     let update = PolicyUpdate {
         updates,
         learning_rate: updates.learning_rate,
@@ -99,7 +99,7 @@ fn run_first(
     buffer: &[AgentGroup],
     updates: &Updates,
     loss: &PolicyLoss,
-) -> Result<Done, MarlError> {
+) -> Result<UpdateResult, MarlError> {
     run_with(agent, &mut Learner::default(), buffer, updates, loss)
 }
 
@@ -112,7 +112,10 @@ fn groups_without_advantage_are_skipped_and_counted() {
         buffer: 3,
         ..Updates::default()
     };
-    let idle = [advised(&one, [0.0, 0.0]), advised(&two, [0.0, 0.0])];
+    let idle = [
+        with_advantages(&one, [0.0, 0.0]),
+        with_advantages(&two, [0.0, 0.0]),
+    ];
     let mut learner = Learner::default();
     let report = run(&mut after, &mut learner, &idle, &updates).unwrap();
     assert_eq!(
@@ -126,11 +129,14 @@ fn groups_without_advantage_are_skipped_and_counted() {
     );
     assert!(
         report.logprob_gap.unwrap() < 1e-4,
-        "rollout and training are compared all the same"
+        "rollout and training are compared nevertheless"
     );
     assert_eq!(weight_bits(&after.model), before);
 
-    let mixed = [advised(&one, [0.0, 0.0]), advised(&two, [1.0, -1.0])];
+    let mixed = [
+        with_advantages(&one, [0.0, 0.0]),
+        with_advantages(&two, [1.0, -1.0]),
+    ];
     let report = run(&mut after, &mut learner, &mixed, &updates).unwrap();
     assert_eq!(
         (report.skipped_groups, report.steps, report.skipped),
@@ -140,7 +146,7 @@ fn groups_without_advantage_are_skipped_and_counted() {
 }
 
 #[test]
-fn a_pull_back_to_the_reference_teaches_where_rewards_do_not() {
+fn kl_in_the_loss_gives_a_gradient_even_if_all_advantages_are_zero() {
     let mut after = agent("a");
     let before = weight_bits(&after.model);
     let mut group = group(&after, 3);
@@ -152,25 +158,27 @@ fn a_pull_back_to_the_reference_teaches_where_rewards_do_not() {
         kl,
         ..PolicyLoss::default()
     };
-    let idle = [advised(&group, [0.0, 0.0])];
+    let idle = [with_advantages(&group, [0.0, 0.0])];
     let reward = with(Kl::Reward { coefficient: 0.1 });
-    let (report, shift) = run_first(&mut after, &idle, &updates, &reward).unwrap();
-    assert_eq!((report.skipped_groups, shift), (1, None));
+    let (report, stats) = run_first(&mut after, &idle, &updates, &reward).unwrap();
+    assert_eq!((report.skipped_groups, stats), (1, None));
     assert_eq!(weight_bits(&after.model), before);
     let loss = with(Kl::Loss { coefficient: 0.1 });
-    let (report, shift) = run_first(&mut after, &idle, &updates, &loss).unwrap();
+    let (report, stats) = run_first(&mut after, &idle, &updates, &loss).unwrap();
     assert_eq!((report.skipped_groups, report.steps), (0, 1));
-    let shift = shift.unwrap();
+    let stats = stats.unwrap();
     let k3 = (-0.5f64).exp() + 0.5 - 1.0;
-    assert!((shift.kl.unwrap() - k3).abs() < 1e-4, "{shift:?}");
-    assert!((shift.ratio - 1.0).abs() < 1e-4, "{shift:?}");
+    assert!((stats.kl.unwrap() - k3).abs() < 1e-4, "{stats:?}");
+    assert!((stats.ratio - 1.0).abs() < 1e-4, "{stats:?}");
     assert_ne!(weight_bits(&after.model), before);
 }
 
 #[test]
-fn epochs_go_through_the_buffer_again_and_bounds_hold_tokens_back() {
+fn epochs_go_through_the_buffer_again_and_bounds_clip_tokens() {
     let groups = [3, 90].map(|salt| group(&agent("a"), salt));
-    let buffer = groups.each_ref().map(|group| advised(group, [1.0, -1.0]));
+    let buffer = groups
+        .each_ref()
+        .map(|group| with_advantages(group, [1.0, -1.0]));
     let loss = PolicyLoss {
         objective: Objective::Clipped {
             low: 0.01,
@@ -189,21 +197,21 @@ fn epochs_go_through_the_buffer_again_and_bounds_hold_tokens_back() {
     };
     let (once, thrice) = (run(1), run(3));
     assert_eq!((once.0.steps, thrice.0.steps), (2, 6));
-    let [once, thrice] = [once, thrice].map(|(_, shift)| shift.unwrap());
+    let [once, thrice] = [once, thrice].map(|(_, stats)| stats.unwrap());
     assert!(
-        once.clipped_fraction < thrice.clipped_fraction,
+        once.clip_fraction < thrice.clip_fraction,
         "{once:?}, {thrice:?}"
     );
-    assert!(thrice.clipped_fraction > 0.3, "{thrice:?}");
+    assert!(thrice.clip_fraction > 0.3, "{thrice:?}");
     assert_eq!(thrice.kl, None);
 }
 
 #[test]
-fn a_buffer_that_teaches_nothing_shows_a_broken_model_all_the_same() {
+fn a_broken_model_is_noticed_even_if_all_advantages_are_zero() {
     let mut agent = agent("poet");
     let group = group(&agent, 3);
     agent.model = changed(&agent.model, 1, 7, |_| f32::NAN);
-    let idle = [advised(&group, [0.0, 0.0])];
+    let idle = [with_advantages(&group, [0.0, 0.0])];
     let report = run(
         &mut agent,
         &mut Learner::default(),
@@ -230,7 +238,7 @@ fn a_group_whose_responses_are_all_masked_is_skipped() {
     for sample in &mut group.samples {
         sample.response.finish = FinishReason::Length;
     }
-    let buffer = [advised(&group, [1.0, -1.0])];
+    let buffer = [with_advantages(&group, [1.0, -1.0])];
     let (report, _) = run_first(&mut after, &buffer, &updates, &masking).unwrap();
     assert_eq!((report.steps, report.skipped_groups), (0, 1));
     assert_eq!(weight_bits(&after.model), before);
@@ -239,13 +247,13 @@ fn a_group_whose_responses_are_all_masked_is_skipped() {
 }
 
 #[test]
-fn adapters_learn_and_the_weights_below_them_stay() {
+fn adapters_learn_and_the_base_weights_stay() {
     for activations in [Activations::Keep, Activations::Recompute] {
         let mut agent = agent("a");
         let lora = polyphony_model::LoraConfig::default();
         agent.model = agent.model.clone().with_lora(&lora, 3, 0).unwrap();
-        let named = |agent: &Agent| crate::fixture::weights(&agent.model);
-        let before = named(&agent);
+        let weights = |agent: &Agent| crate::fixture::weights(&agent.model);
+        let before = weights(&agent);
         let group = group(&agent, 3);
         let updates = Updates {
             activations,
@@ -255,10 +263,10 @@ fn adapters_learn_and_the_weights_below_them_stay() {
         };
         let mut learner = Learner::default();
         for _ in 0..2 {
-            let buffer = [advised(&group, [1.0, -1.0])];
+            let buffer = [with_advantages(&group, [1.0, -1.0])];
             run(&mut agent, &mut learner, &buffer, &updates).unwrap();
         }
-        for ((name, old), (_, new)) in before.iter().zip(named(&agent)) {
+        for ((name, old), (_, new)) in before.iter().zip(weights(&agent)) {
             let changed = *old != new;
             assert_eq!(
                 changed,
@@ -270,7 +278,7 @@ fn adapters_learn_and_the_weights_below_them_stay() {
 }
 
 #[test]
-fn minibatches_are_of_nearly_one_length() {
+fn minibatches_have_nearly_the_same_size() {
     for (buffer, groups, expected) in [
         (6, 5, vec![6]),
         (6, 2, vec![2, 2, 2]),
@@ -288,26 +296,26 @@ fn minibatches_are_of_nearly_one_length() {
 }
 
 #[test]
-fn each_of_several_epochs_has_an_order_of_its_own() {
+fn each_of_several_epochs_has_its_own_order() {
     let orders = |key: u8| {
         let parts = minibatches(9, 3, 4, StreamKey([key; 32])).unwrap();
         assert_eq!(parts.len(), 12);
         let epochs = parts.chunks(3).map(<[_]>::concat);
         epochs.collect::<Vec<_>>()
     };
-    let (own, other) = (orders(1), orders(2));
-    assert_eq!(own, orders(1));
-    for (index, order) in own.iter().enumerate() {
+    let (first, second) = (orders(1), orders(2));
+    assert_eq!(first, orders(1));
+    for (index, order) in first.iter().enumerate() {
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert!(sorted.into_iter().eq(0..9), "each group once");
-        assert!(!own[..index].contains(order) && !other.contains(order));
+        assert!(!first[..index].contains(order) && !second.contains(order));
     }
 }
 
 #[test]
 fn a_minibatch_of_no_groups_is_an_error() {
-    let group = advised(&group(&agent("a"), 3), [1.0, -1.0]);
+    let group = with_advantages(&group(&agent("a"), 3), [1.0, -1.0]);
     let updates = Updates {
         minibatch: 0,
         ..Updates::default()
@@ -322,71 +330,71 @@ fn a_minibatch_of_no_groups_is_an_error() {
 #[test]
 fn a_sample_without_advantage_and_a_divergence_without_reference_are_errors() {
     let mut agent = agent("a");
-    let own = group(&agent, 3);
+    let group = group(&agent, 3);
     let updates = Updates::default();
     let loss = PolicyLoss::default();
-    let error = run_first(&mut agent, std::slice::from_ref(&own), &updates, &loss).unwrap_err();
+    let error = run_first(&mut agent, std::slice::from_ref(&group), &updates, &loss).unwrap_err();
     assert!(error.to_string().contains("no advantage"), "{error}");
 
-    let pulled = PolicyLoss {
+    let with_kl = PolicyLoss {
         kl: Kl::Loss { coefficient: 0.1 },
         ..loss
     };
-    let mut buffer = [advised(&own, [1.0, -1.0])];
-    let error = run_first(&mut agent, &buffer, &updates, &pulled).unwrap_err();
+    let mut buffer = [with_advantages(&group, [1.0, -1.0])];
+    let error = run_first(&mut agent, &buffer, &updates, &with_kl).unwrap_err();
     assert!(
         error.to_string().contains("no reference has scored"),
         "{error}"
     );
     let reference = agent.model.clone();
     score_reference(&reference, &mut buffer[0], 1.0).unwrap();
-    let (report, shift) = run_first(&mut agent, &buffer, &updates, &pulled).unwrap();
+    let (report, stats) = run_first(&mut agent, &buffer, &updates, &with_kl).unwrap();
     assert_eq!(report.steps, 1);
-    assert!(shift.unwrap().kl.unwrap().abs() < 1e-6);
+    assert!(stats.unwrap().kl.unwrap().abs() < 1e-6);
 }
 
 /// A custom loss of log-probabilities and hidden states.
 #[test]
-fn a_loss_of_ones_own_changes_the_weights_as_it_asks() {
+fn a_custom_loss_falls_over_gradient_steps() {
     let mut agent = agent("a");
-    let own = group(&agent, 3);
+    let group = group(&agent, 3);
     let updates = Updates {
         learning_rate: 1e-2,
         ..Updates::default()
     };
-    let settings = StepSettings {
+    let config = GradientStepConfig {
         updates: &updates,
         learning_rate: 1e-2,
         temperature: 1.0,
-        states: States::EndOfHistory,
+        states: HiddenStates::EndOfHistory,
     };
     let (mut learner, mut report) = (Learner::default(), UpdateReport::default());
-    let mut seen = Vec::new();
+    let mut losses = Vec::new();
     for _ in 0..8 {
         let outcome = gradient_step(
             &mut agent,
             &mut learner,
-            &[&own],
-            &settings,
+            &[&group],
+            &config,
             &mut report,
             &mut |index, scores| {
                 assert_eq!((index, scores.logprobs.len()), (0, 17));
                 let loss: f32 = scores.states.iter().sum();
-                seen.push(f64::from(loss));
+                losses.push(f64::from(loss));
                 Ok(GroupLoss {
                     loss: loss.into(),
-                    logprobs: vec![0.0; scores.logprobs.len()],
-                    states: vec![1.0; scores.states.len()],
+                    logprob_derivatives: vec![0.0; scores.logprobs.len()],
+                    state_derivatives: vec![1.0; scores.states.len()],
                 })
             },
         );
         assert!(matches!(outcome.unwrap(), StepOutcome::Taken { norm } if norm > 0.0));
     }
-    assert!(seen[7] < seen[0] - 0.1, "{seen:?}");
+    assert!(losses[7] < losses[0] - 0.1, "{losses:?}");
     assert_eq!((learner.gradient_steps, report.steps), (8, 8));
     let empty = &mut |_, _: &GroupScores<'_>| Ok(GroupLoss::default());
     let outcome =
-        gradient_step(&mut agent, &mut learner, &[], &settings, &mut report, empty).unwrap();
+        gradient_step(&mut agent, &mut learner, &[], &config, &mut report, empty).unwrap();
     assert_eq!(outcome, StepOutcome::Empty);
 }
 
@@ -397,7 +405,7 @@ fn every_minibatch_is_a_step() {
         let groups = [3, 90, 200].map(|salt| group(&agent, salt));
         let buffer: Vec<_> = groups
             .iter()
-            .map(|group| advised(group, [1.0, -1.0]))
+            .map(|group| with_advantages(group, [1.0, -1.0]))
             .collect();
         let updates = Updates {
             buffer: 3,
@@ -410,27 +418,27 @@ fn every_minibatch_is_a_step() {
 }
 
 #[test]
-fn an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_an_error() {
+fn updates_that_are_not_finite_are_skipped_and_counted_and_too_many_are_an_error() {
     let mut agent = agent("poet");
     let group = group(&agent, 3);
-    let buffer = [advised(&group, [1.0, -1.0])];
+    let buffer = [with_advantages(&group, [1.0, -1.0])];
     let healthy = agent.model.clone();
     let poisoned = changed(&healthy, 1, 7, |_| f32::NAN);
     let updates = Updates {
-        max_nonfinite: 3,
+        max_skipped_updates: 3,
         ..Updates::default()
     };
     let mut learner = Learner::default();
     agent.model = poisoned.clone();
     let report = run(&mut agent, &mut learner, &buffer, &updates).unwrap();
     assert_eq!(
-        (report.steps, report.skipped, report.gradient_norm),
+        (report.steps, report.skipped, report.grad_norm),
         (0, 1, 0.0)
     );
     assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));
     run(&mut agent, &mut learner, &buffer, &updates).unwrap();
 
-    // A good update in between resets the count.
+    // A finite update in between resets the count.
     agent.model = healthy;
     assert_eq!(
         run(&mut agent, &mut learner, &buffer, &updates)
@@ -462,13 +470,23 @@ fn rollout_and_training_must_agree_on_log_probabilities() {
     let run = |agent: &mut Agent, buffer: &[AgentGroup], updates: &Updates| {
         run(agent, &mut Learner::default(), buffer, updates)
     };
-    let report = run(&mut agent, &[advised(&group, [1.0, -1.0])], &updates).unwrap();
+    let report = run(
+        &mut agent,
+        &[with_advantages(&group, [1.0, -1.0])],
+        &updates,
+    )
+    .unwrap();
     assert!(report.logprob_gap.unwrap() < 1e-4, "{report:?}");
 
     let mut agent = crate::fixture::agent("poet");
     let before = weight_bits(&agent.model);
     group.samples[1].logprobs[4] += 0.25;
-    let error = run(&mut agent, &[advised(&group, [1.0, -1.0])], &updates).unwrap_err();
+    let error = run(
+        &mut agent,
+        &[with_advantages(&group, [1.0, -1.0])],
+        &updates,
+    )
+    .unwrap_err();
     let message = error.to_string();
     for part in [
         "agent `poet` on ",
@@ -485,7 +503,10 @@ fn rollout_and_training_must_agree_on_log_probabilities() {
         buffer: 2,
         ..updates
     };
-    let buffer = [advised(&fine, [1.0, -1.0]), advised(&group, [1.0, -1.0])];
+    let buffer = [
+        with_advantages(&fine, [1.0, -1.0]),
+        with_advantages(&group, [1.0, -1.0]),
+    ];
     assert!(
         run(&mut agent, &buffer, &updates)
             .unwrap()

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::ModelError;
 
 /// The largest size accepted anywhere in a configuration, so that the product of two sizes does not
-/// overflow. Those of more are in `memory.rs`.
+/// overflow. Products of more sizes are in `memory.rs`.
 const MAX_SIZE: usize = i32::MAX as usize;
 
 /// Typed access to the keys of one JSON object. A key whose value is `null` counts as absent.
@@ -90,8 +90,8 @@ impl Keys<'_> {
         }
     }
 
-    /// Refuses every value but one; absent is fine. Numbers are the same where they are equal: JSON
-    /// writers turn 1.0 into 1.
+    /// Refuses every value but one; an absent key is accepted. Numbers are compared by value, since
+    /// JSON writers turn 1.0 into 1.
     pub(crate) fn only(&self, key: &str, supported: impl Into<Value>) -> Result<(), ModelError> {
         let supported = supported.into();
         let same = |value: &Value| {

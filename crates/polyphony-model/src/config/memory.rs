@@ -1,7 +1,7 @@
-//! What a network of these sizes needs of memory, counted from its layers.
+//! How much memory a network needs, computed from its sizes.
 //!
-//! The sizes come from a stranger's file, so nothing here overflows: a number that would be too large
-//! is the largest one, of which no machine has the memory.
+//! The sizes come from an untrusted file, so the arithmetic saturates instead of overflowing. A number
+//! that would be too large becomes the maximum, which is more memory than any machine has.
 
 use std::num::Saturating;
 
@@ -10,25 +10,25 @@ use crate::lora::{LoraConfig, Projection};
 use crate::{Activations, kernels::CHUNK_LOGITS};
 
 /// Bytes of a 32-bit float.
-const NUMBER: u64 = 4;
+const F32_BYTES: u64 = 4;
 
-/// The largest number of weights or bytes. What callers make of it, such as the bytes of gradients and
-/// moments of a team, does not overflow either.
-const MOST: u64 = 1 << 48;
+/// The largest count of weights or bytes. It leaves room for what callers compute from it, such as the
+/// bytes of a team's gradients and moments.
+const MAX_COUNT: u64 = 1 << 48;
 
-/// The largest number of numbers that are kept of a token, which callers multiply by tokens.
-const MOST_OF_TOKEN: u64 = 1 << 36;
+/// The largest count of cached numbers per token, which callers multiply by tokens.
+const MAX_PER_TOKEN: u64 = 1 << 36;
 
-/// What attention keeps of every token's scores for all others.
+/// What attention stores for the backward pass of the scores of all pairs of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionScores {
-    /// Nothing, as on the processor, whose kernel computes them anew.
+    /// Nothing, as on the CPU, whose kernel recomputes the scores in the backward pass.
     Recomputed,
-    /// Scores and weights, as on other devices.
-    Kept,
+    /// The scores and the weights computed from them, as on other devices.
+    Stored,
 }
 
-/// A size to be multiplied and added.
+/// A size to multiply and add.
 type Count = Saturating<u64>;
 
 fn count(size: usize) -> Count {
@@ -36,8 +36,8 @@ fn count(size: usize) -> Count {
 }
 
 impl ModelConfig {
-    /// The number of weights, each a number.
-    pub fn weights(&self) -> u64 {
+    /// The number of weights, counted as single numbers.
+    pub fn weight_count(&self) -> u64 {
         let d = count(self.hidden_size);
         let (queries, keys) = (self.queries(), self.keys());
         let attention = match self.architecture {
@@ -49,31 +49,34 @@ impl ModelConfig {
         let layer = count(2) * d * (queries + keys) + attention + feed_forward + count(2) * d;
         let tables = count(if self.tied_head { 1 } else { 2 });
         let all = tables * count(self.vocab_size) * d + count(self.layers) * layer + d;
-        all.0.min(MOST)
+        all.0.min(MAX_COUNT)
     }
 
     /// The number of weights of the adapters that `lora` adds.
-    pub fn adapter_weights(&self, lora: &LoraConfig) -> u64 {
+    pub fn adapter_weight_count(&self, lora: &LoraConfig) -> u64 {
         let d = count(self.hidden_size);
-        let sides = lora.targets.iter().map(|target| match target {
+        // The inputs plus the outputs of each target. Times the rank, this is the size of its two factors.
+        let widths = lora.targets.iter().map(|target| match target {
             Projection::Query | Projection::Output => d + self.queries(),
             Projection::Key | Projection::Value => d + self.keys(),
             Projection::Gate | Projection::Up | Projection::Down => {
                 d + count(self.intermediate_size)
             }
         });
-        let sides = sides.fold(count(0), |sum, sides| sum + sides);
-        (count(self.layers) * count(lora.rank) * sides).0.min(MOST)
+        let width = widths.fold(count(0), |sum, width| sum + width);
+        (count(self.layers) * count(lora.rank) * width)
+            .0
+            .min(MAX_COUNT)
     }
 
-    /// The keys and values that generation keeps of one token, each a number.
-    pub fn cache_numbers(&self) -> u64 {
+    /// The size of one token in the key-value cache, in numbers.
+    pub fn cached_numbers_per_token(&self) -> u64 {
         let all = count(2) * count(self.layers) * self.keys();
-        all.0.min(MOST_OF_TOKEN)
+        all.0.min(MAX_PER_TOKEN)
     }
 
-    /// The bytes that a forward pass over one packed group of this many tokens keeps for the backward
-    /// pass, with the logits that are made at once.
+    /// The bytes that a forward pass over one packed group of this many tokens stores for the backward
+    /// pass, plus the chunk of logits that is in memory at once.
     pub fn activation_bytes(
         &self,
         tokens: usize,
@@ -89,21 +92,21 @@ impl ModelConfig {
         .map(count);
         let pairs = match scores {
             AttentionScores::Recomputed => count(0),
-            AttentionScores::Kept => count(2) * count(self.heads) * tokens,
+            AttentionScores::Stored => count(2) * count(self.heads) * tokens,
         };
-        // Hidden states before and after each norm and sum; queries, rotated queries and what they
-        // gathered; keys and values, before and after; gate, way up, and their product.
+        // Hidden states before and after each norm and sum; queries, rotated queries and attention
+        // outputs; keys and values, before and after rotation; gate, up projection and their product.
         let layer = count(6) * d
             + count(3) * self.queries()
             + count(4) * self.keys()
             + count(3) * inner
             + pairs;
-        let kept = match activations {
+        let per_token = match activations {
             Activations::Keep => layers * layer,
             Activations::Recompute => layers * d + layer,
         };
-        let all = tokens * kept * Saturating(NUMBER) + Saturating(head_chunk());
-        all.0.min(MOST)
+        let all = tokens * per_token * Saturating(F32_BYTES) + Saturating(head_chunk());
+        all.0.min(MAX_COUNT)
     }
 
     /// The width of all queries of a token in one layer.
@@ -111,15 +114,15 @@ impl ModelConfig {
         count(self.heads) * count(self.head_size)
     }
 
-    /// The width of its keys, and of its values.
+    /// The width of all keys of a token in one layer, and that of its values.
     fn keys(&self) -> Count {
         count(self.kv_heads) * count(self.head_size)
     }
 }
 
-/// Bytes of the logits that scoring holds at once, and of their gradient.
+/// Bytes of the chunk of logits that scoring holds at once, and of its gradient.
 fn head_chunk() -> u64 {
-    2 * NUMBER * CHUNK_LOGITS as u64
+    2 * F32_BYTES * CHUNK_LOGITS as u64
 }
 
 #[cfg(test)]
@@ -135,25 +138,25 @@ mod tests {
     }
 
     #[test]
-    fn activations_grow_with_tokens_and_shrink_where_they_are_computed_again() {
+    fn activations_grow_with_tokens_and_shrink_if_recomputed() {
         let config = tiny();
         let bytes = |tokens, activations, scores| {
             config.activation_bytes(tokens, activations, scores) - head_chunk()
         };
-        let of = |activations, scores| bytes(100, activations, scores);
-        let kept = of(Activations::Keep, AttentionScores::Recomputed);
+        let bytes_of_100 = |activations, scores| bytes(100, activations, scores);
+        let without_scores = bytes_of_100(Activations::Keep, AttentionScores::Recomputed);
         assert_eq!(
             bytes(200, Activations::Keep, AttentionScores::Recomputed),
-            2 * kept
+            2 * without_scores
         );
-        assert!(of(Activations::Recompute, AttentionScores::Recomputed) < kept);
+        assert!(bytes_of_100(Activations::Recompute, AttentionScores::Recomputed) < without_scores);
         let pairs = 2 * 4 * config.layers * config.heads * 100 * 100;
-        let with_scores = of(Activations::Keep, AttentionScores::Kept);
-        assert_eq!(with_scores - kept, pairs as u64);
+        let with_scores = bytes_of_100(Activations::Keep, AttentionScores::Stored);
+        assert_eq!(with_scores - without_scores, pairs as u64);
     }
 
     #[test]
-    fn sizes_of_any_file_overflow_nothing() {
+    fn the_largest_sizes_do_not_overflow() {
         let largest = i32::MAX as usize;
         let lora = LoraConfig {
             rank: usize::MAX,
@@ -171,13 +174,13 @@ mod tests {
                 head_size: largest - 1,
                 ..tiny()
             };
-            assert_eq!(config.weights(), MOST);
-            assert_eq!(config.adapter_weights(&lora), MOST);
-            assert_eq!(config.cache_numbers(), MOST_OF_TOKEN);
+            assert_eq!(config.weight_count(), MAX_COUNT);
+            assert_eq!(config.adapter_weight_count(&lora), MAX_COUNT);
+            assert_eq!(config.cached_numbers_per_token(), MAX_PER_TOKEN);
             for activations in [Activations::Keep, Activations::Recompute] {
-                for scores in [AttentionScores::Recomputed, AttentionScores::Kept] {
+                for scores in [AttentionScores::Recomputed, AttentionScores::Stored] {
                     let bytes = config.activation_bytes(usize::MAX, activations, scores);
-                    assert_eq!(bytes, MOST);
+                    assert_eq!(bytes, MAX_COUNT);
                 }
             }
         }
@@ -191,6 +194,6 @@ mod tests {
             head_size: 8,
             ..tiny()
         };
-        assert_eq!(config.cache_numbers(), 96);
+        assert_eq!(config.cached_numbers_per_token(), 96);
     }
 }

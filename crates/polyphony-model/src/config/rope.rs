@@ -1,4 +1,4 @@
-//! The rotary embedding's settings, in the older and the newer spelling.
+//! The settings of the rotary embedding, in the older and the newer form.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::error::ModelError;
 pub struct Rope {
     /// The base of the wavelengths.
     pub theta: f64,
-    /// How wavelengths are stretched for contexts longer than those of pre-training.
+    /// How wavelengths are stretched for contexts longer than in pre-training.
     pub scaling: RopeScaling,
 }
 
@@ -19,36 +19,36 @@ pub struct Rope {
 pub enum RopeScaling {
     /// Not at all (rope type `default`).
     Unscaled,
-    /// All by one factor (rope type `linear`).
+    /// All wavelengths by one factor (rope type `linear`).
     Linear {
         /// The factor.
         factor: f64,
     },
-    /// Long ones by a factor, short ones not at all, and those between smoothly (rope type
-    /// `llama3`).
+    /// Long wavelengths by a factor, short ones not at all, with a smooth transition between them
+    /// (rope type `llama3`).
     Llama3 {
-        /// The factor of long wavelengths.
+        /// The factor for long wavelengths.
         factor: f64,
-        /// Wavelengths above `original_positions` divided by it are long.
+        /// Wavelengths above `original_positions / low_frequency_factor` are long.
         low_frequency_factor: f64,
-        /// Wavelengths below `original_positions` divided by it are short.
+        /// Wavelengths below `original_positions / high_frequency_factor` are short.
         high_frequency_factor: f64,
-        /// The context of pre-training, in tokens.
+        /// The context length of pre-training, in tokens.
         original_positions: f64,
     },
     /// YaRN (Peng et al., 2023, arXiv 2309.00071; rope type `yarn`).
     Yarn {
-        /// The factor of wavelengths that turn less than `slow` times in the original context.
+        /// The factor for wavelengths that turn less than `slow` times in the original context.
         factor: f64,
-        /// What rotated queries and keys are multiplied by.
+        /// The factor that rotated queries and keys are multiplied by.
         attention_factor: f64,
-        /// Wavelengths that turn more often than this are left alone.
+        /// Wavelengths that turn more often than this are not stretched.
         fast: f64,
-        /// Wavelengths that turn less often than this are stretched in full.
+        /// Wavelengths that turn less often than this are stretched by the full factor.
         slow: f64,
-        /// The context of pre-training, in tokens.
+        /// The context length of pre-training, in tokens.
         original_positions: f64,
-        /// Whether the bounds between the two are rounded outwards to whole coordinates.
+        /// Whether the bounds of the transition are rounded outwards to whole coordinates.
         truncate: bool,
     },
 }
@@ -56,11 +56,10 @@ pub enum RopeScaling {
 const SUPPORTED: &str = "default, linear, llama3, yarn";
 
 impl Keys<'_> {
-    /// The rotary embedding, from `rope_parameters` (newer), or `rope_scaling` and the top level
-    /// (older). `max_positions` stands in for an original context that is not given, as in
-    /// transformers.
+    /// The rotary embedding, from `rope_parameters` (newer), or from `rope_scaling` and the top level
+    /// (older). As in transformers, `max_positions` is the default of the original context.
     ///
-    /// Where both are there transformers takes the older one; here they have to agree.
+    /// If both are given, transformers takes the older one; here they have to agree.
     pub(super) fn rope(&self, max_positions: usize) -> Result<Rope, ModelError> {
         const NEWER: &str = "rope_parameters";
         const OLDER: &str = "rope_scaling";
@@ -78,8 +77,8 @@ impl Keys<'_> {
                 let rope = read(newer)?;
                 if read(older)? != rope {
                     let allowed = format!(
-                        "absent, or say the same as `{NEWER}`, {newer} (what is missing in either \
-                         is taken from the keys beside it)"
+                        "absent, or have the same meaning as `{NEWER}`, {newer} (what is missing in \
+                         either is taken from the top level)"
                     );
                     return Err(self.invalid(OLDER, older.clone(), allowed));
                 }
@@ -98,7 +97,7 @@ impl Keys<'_> {
             Some(theta) => theta,
             None => self.rope_theta()?,
         };
-        // The one at the top level comes first, as in transformers.
+        // As in transformers, the top level takes precedence.
         let original_positions = match self.original_positions()? {
             Some(given) => given,
             None => rope.original_positions()?.unwrap_or(max_positions as f64),

@@ -1,4 +1,4 @@
-//! Both spellings, defaults, and what is refused.
+//! The older and the newer form, defaults, and values that are refused.
 
 use serde_json::json;
 
@@ -31,7 +31,7 @@ fn with(changes: Value) -> Value {
 }
 
 #[test]
-fn older_and_newer_keys_say_the_same() {
+fn older_and_newer_keys_have_the_same_meaning() {
     let expected = ModelConfig {
         architecture: Architecture::Llama,
         vocab_size: 49152,
@@ -96,7 +96,7 @@ fn qwen_has_its_own_defaults_and_may_name_a_window_that_is_off() {
 }
 
 #[test]
-fn every_rope_type_is_read_in_either_spelling() {
+fn every_rope_type_is_read_in_either_form() {
     let llama3 = RopeScaling::Llama3 {
         factor: 32.0,
         low_frequency_factor: 1.0,
@@ -184,7 +184,7 @@ fn the_original_context_at_the_top_level_comes_first() {
 }
 
 #[test]
-fn both_rope_keys_may_be_there_where_they_agree() {
+fn both_rope_keys_may_be_given_if_they_agree() {
     let yarn = json!({"rope_type": "yarn", "factor": 4.0});
     let rows = [
         (json!({"rope_parameters": yarn, "rope_scaling": yarn}), true),
@@ -222,7 +222,7 @@ fn both_rope_keys_may_be_there_where_they_agree() {
 }
 
 #[test]
-fn a_window_may_be_switched_on_where_no_layer_has_it() {
+fn a_window_may_be_switched_on_if_no_layer_uses_it() {
     let rows = [
         (json!({"sliding_window": null}), true),
         (
@@ -278,7 +278,7 @@ fn a_head_may_be_wider_than_its_share() {
 }
 
 #[test]
-fn unsupported_and_senseless_values_are_named() {
+fn unsupported_and_invalid_values_are_named() {
     let rows = [
         (
             json!({"architectures": ["MambaForCausalLM"]}),

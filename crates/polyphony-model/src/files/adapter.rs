@@ -1,5 +1,5 @@
-//! Low-rank adapters on disk, as PEFT writes and reads them: `adapter_config.json` names the model
-//! below, and `adapter_model.safetensors` holds the two factors of each projection.
+//! Low-rank adapters on disk, as PEFT writes and reads them: `adapter_config.json` names the base
+//! model, and `adapter_model.safetensors` holds the two factors of each projection.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use crate::config::Keys;
 use crate::error::ModelError;
 use crate::lora::{LoraConfig, Projection};
 
-/// The file that makes a directory an adapter.
+/// The file that marks a directory as an adapter.
 pub(crate) const CONFIG: &str = "adapter_config.json";
 
 /// The file with the factors.
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// The key for the model below.
+/// The key for the base model.
 const BASE: &str = "base_model_name_or_path";
 
-/// Keys that are read elsewhere, or that say nothing of what trained adapters compute: the tensors
-/// themselves show which projections have one.
+/// Keys that are read elsewhere, or that do not change what trained adapters compute. `target_modules` is
+/// not needed: the names of the tensors show which projections have an adapter.
 const HARMLESS: [&str; 13] = [
     BASE,
     "auto_mapping",
@@ -39,7 +39,7 @@ const HARMLESS: [&str; 13] = [
     "task_type",
 ];
 
-/// What PEFT takes for `r` and for `lora_alpha` where they are absent.
+/// PEFT's defaults for `r` and `lora_alpha`.
 const PEFT_RANK: usize = 8;
 const PEFT_ALPHA: f64 = 8.0;
 
@@ -52,7 +52,7 @@ pub struct Adapter {
     pub weights: Weights,
 }
 
-/// Opens the adapters in a directory; also returns the path of the model below them.
+/// Opens the adapters in a directory; also returns the path of their base model.
 ///
 /// # Errors
 /// If a file is missing or damaged, or the adapters are of a kind that is not supported.
@@ -77,13 +77,13 @@ pub(crate) fn open(directory: &Path) -> Result<(Adapter, PathBuf), ModelError> {
     Ok((Adapter { config, weights }, base))
 }
 
-/// Refuses what PEFT can be told, now or in a version to come, but this crate does not do.
+/// Refuses settings of PEFT, of this version or a later one, that this crate does not implement.
 fn refuse_variants(keys: &Keys<'_>) -> Result<(), ModelError> {
     for (key, value) in keys.object.as_object().into_iter().flatten() {
         let choices: &[Value] = match key.as_str() {
             "peft_type" => &[json!("LORA")],
             "bias" => &[json!("none")],
-            // The others change the weights below before training.
+            // Other methods change the base model's weights before training.
             "init_lora_weights" => &[json!(true), json!(false), json!("gaussian")],
             harmless if HARMLESS.contains(&harmless) => continue,
             _ => &[],
@@ -104,7 +104,7 @@ fn refuse_variants(keys: &Keys<'_>) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Whether a value switches off what its key is for.
+/// Whether a value switches its key's feature off.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -115,13 +115,13 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The path of the model below, which is there.
+/// The path of the base model, which exists.
 fn existing_base(keys: &Keys<'_>) -> Result<PathBuf, ModelError> {
     let name = keys.get(BASE).and_then(Value::as_str);
     let name = name.ok_or_else(|| ModelError::MissingKey {
         path: keys.path.to_owned(),
         key: BASE.to_owned(),
-        expected: "the directory of the model below the adapters".to_owned(),
+        expected: "the directory of the adapters' base model".to_owned(),
     })?;
     let base = PathBuf::from(name);
     if !base.exists() {
@@ -147,7 +147,7 @@ fn existing_base(keys: &Keys<'_>) -> Result<PathBuf, ModelError> {
     Ok(base)
 }
 
-/// Whether a text looks like `organization/name`, as repositories on the hub are called.
+/// Whether a text looks like `organization/name`, the form of repository names on the hub.
 fn is_repository(text: &str) -> bool {
     let word = |part: &str| {
         part.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -194,7 +194,7 @@ fn projection_name(tensor: &str) -> Option<&str> {
     module.rsplit('.').next()
 }
 
-/// The `adapter_config.json` of adapters on the model at `base`.
+/// The `adapter_config.json` of adapters for the model at `base`.
 pub(crate) fn config_json(lora: &LoraConfig, base: &Path) -> Value {
     let targets: Vec<&str> = lora.targets.iter().map(|target| target.name()).collect();
     json!({

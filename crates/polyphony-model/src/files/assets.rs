@@ -1,14 +1,14 @@
-//! The text files that accompany a model's weights, kept so that a trained model can be saved as
-//! the same kind of directory that it was opened from.
+//! The text files that accompany a model's weights. They are stored so that a trained model can be
+//! saved as the same kind of directory that it was opened from.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-/// The contents of a Hugging Face directory besides the weights.
+/// The contents of a Hugging Face directory except the weights.
 #[derive(Clone, Debug)]
 pub struct Assets {
-    /// Where the model was opened; adapters trained on it refer to it.
+    /// The path that the model was opened from; adapters trained on it refer to this path.
     pub(crate) source: PathBuf,
     /// `config.json`.
     pub(crate) config: Value,
@@ -23,18 +23,18 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// The files to write beside weights in `f32`: names and contents.
+    /// The names and contents of the files to write beside weights in `f32`.
     pub(crate) fn files(&self) -> Vec<(&'static str, String)> {
         let mut files = vec![("config.json", pretty(&self.config_for_f32()))];
         if let Some(config) = &self.generation_config {
             files.push(("generation_config.json", pretty(config)));
         }
-        files.extend(self.language_files());
+        files.extend(self.tokenizer_files());
         files
     }
 
-    /// The files to write beside adapters, whose model has a configuration of its own.
-    pub(crate) fn language_files(&self) -> Vec<(&'static str, String)> {
+    /// The files to write beside adapters, whose configuration is that of their base model.
+    pub(crate) fn tokenizer_files(&self) -> Vec<(&'static str, String)> {
         let mut files = Vec::new();
         if let Some(tokenizer) = &self.tokenizer {
             files.push(("tokenizer.json", tokenizer.clone()));
@@ -62,7 +62,7 @@ impl Assets {
     }
 }
 
-/// The path from the root, so that it means the same from everywhere.
+/// The absolute path, which stays valid when the working directory changes.
 pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -1,4 +1,4 @@
-//! Libraries that panic on some files instead of returning an error.
+//! Turns panics of libraries into errors, since some of them panic on damaged files.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -8,27 +8,27 @@ thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic of this thread would be caught in here and become an error, as it does if the
-/// tokenizer library or the template engine fails on a file that it should have refused.
+/// Whether a panic of this thread would now be caught in this crate and become an error. That is so
+/// while the tokenizer library or the template engine works on a file.
 ///
-/// This library installs no panic hook, so such a panic appears on standard error as any other
-/// does. A program that wants it quiet asks in a hook of its own:
+/// This library installs no panic hook, so even a caught panic is printed to standard error. A program
+/// can suppress that output in its own hook:
 ///
 /// ```
-/// let usual = std::panic::take_hook();
+/// let default_hook = std::panic::take_hook();
 /// std::panic::set_hook(Box::new(move |panic| {
-///     if !polyphony_model::catches_panics() {
-///         usual(panic);
+///     if !polyphony_model::is_catching_panic() {
+///         default_hook(panic);
 ///     }
 /// }));
 /// ```
-pub fn catches_panics() -> bool {
+pub fn is_catching_panic() -> bool {
     CATCHING.get()
 }
 
-/// Does some work of a library; the error is the message of a panic. What the work changes must not be
-/// used after a panic, unless the library leaves it whole.
-pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// Calls a library; the error is the message of a panic. Values that the call changes must not be used
+/// after a panic, unless the library keeps them consistent.
+pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let before = CATCHING.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(before);

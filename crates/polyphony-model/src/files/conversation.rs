@@ -1,22 +1,22 @@
-//! From a conversation to token ids, with control tokens only where the template put them.
+//! From a conversation to token ids, with control tokens only where the template wrote them.
 //!
-//! The ids are those of transformers' `apply_chat_template`, except that the text of a control
-//! token inside a message (`<|im_start|>` in a user's text) is encoded as ordinary characters, so
-//! that no data set can end a turn or pose as the system.
+//! The ids are those of transformers' `apply_chat_template`, with one difference: the text of a
+//! control token inside a message (`<|im_start|>` in a user's text) is encoded as ordinary characters.
+//! No data set can thus end a turn or pose as the system.
 //!
-//! A conversation goes on from the ids that were sampled, so only what comes after an answer is laid
-//! out anew: [`encode_continuation`].
+//! After an answer, the conversation continues from the sampled ids. Only the text that follows the answer is
+//! encoded: see [`encode_continuation`].
 
 use super::provenance::{Piece, pieces};
 use super::template::{ChatTemplate, Message, MessageRole};
 use super::tokenizer::Tokenizer;
 use crate::error::ModelError;
 
-/// The ids of a conversation up to where the model's next answer begins.
+/// The ids of a conversation, up to the beginning of the model's next answer.
 ///
 /// # Errors
-/// If the template refuses the conversation, hides where the text of a control token went, or the
-/// tokenizer has no tokens for its text.
+/// If the template refuses the conversation, if it changes messages in a way that hides whether a control
+/// token in its output came from a message, or if the tokenizer has no tokens for the text.
 pub fn encode_conversation(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
@@ -25,7 +25,7 @@ pub fn encode_conversation(
     let control = tokenizer.control_tokens(template.source());
     let (rendered, pieces) = pieces(template, messages, &control)?;
 
-    // As long as the tokenizer finds just the template's own control tokens, the text is encoded
+    // If the tokenizer finds no control tokens but those of the template, the text is encoded as a
     // whole, as in transformers.
     let ids = tokenizer.encode(&rendered)?;
     let found = ids.iter().filter(|id| control.has_id(**id));
@@ -47,15 +47,16 @@ pub fn encode_conversation(
     Ok(ids)
 }
 
-/// The ids between an answer of the model and its next one: the end of the answer, `message` as what
-/// the user says next, and the beginning of the next answer.
+/// The ids that follow an answer of the model, up to the beginning of its next answer: the template's tokens
+/// that end an answer, `message` as the next user message, and the tokens that begin an answer. If the
+/// sampled answer already ends with the first of these ids, the caller must drop this id.
 ///
-/// They are taken from a conversation of `system`, some question, an answer and the message, so that
-/// templates which treat the first turn differently do so.
+/// The ids are cut from a rendered conversation of `system`, a placeholder question and answer, and
+/// `message`. The message is thus not in the first turn, which some templates treat differently.
 ///
 /// # Errors
-/// If the template refuses the conversation, does not repeat an answer as it is, or hides where the
-/// text of a control token went, or if the tokenizer has no tokens for its text.
+/// If the template refuses the conversation, does not repeat an answer unchanged, or changes the message in a
+/// way that hides whether a control token came from it, or if the tokenizer has no tokens for the text.
 pub fn encode_continuation(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
@@ -73,7 +74,7 @@ pub fn encode_continuation(
         ])
         .collect();
     let control = tokenizer.control_tokens(template.source());
-    let dropped = || template.failed(&"it does not repeat what the assistant said");
+    let answer_missing = || template.failed(&"it does not repeat the assistant's answer");
     let mut after = None;
     let (_, pieces) = pieces(template, &messages, &control)?;
     for piece in pieces {
@@ -90,15 +91,15 @@ pub fn encode_continuation(
             (Piece::Control(_), None) => {}
         }
     }
-    after.ok_or_else(dropped)
+    after.ok_or_else(answer_missing)
 }
 
-/// A word that occurs in none of these texts: it ends in more `r` than any of them has in a row.
+/// A word that occurs in none of these texts: it ends with more `r` than any of them has in a row.
 fn absent_from<const N: usize>(texts: [&str; N]) -> String {
-    let rows = texts
+    let runs = texts
         .iter()
         .flat_map(|text| text.split(|letter| letter != 'r'));
-    let longest = rows.map(str::len).max().unwrap_or(0);
+    let longest = runs.map(str::len).max().unwrap_or(0);
     format!("answer{}", "r".repeat(longest))
 }
 
@@ -148,11 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_goes_on_as_it_would_have_been_laid_out() {
+    fn a_continuation_equals_the_end_of_the_whole_conversation() {
         let (tokenizer, template) = tiny_chat();
         let answer = "An answer.";
         for system in [None, Some("Be brief."), Some("")] {
-            for said in [
+            for message in [
                 "And now?",
                 "answer answerr",
                 "",
@@ -162,18 +163,18 @@ mod tests {
                 let mut messages: Vec<Message> = system_message.into_iter().collect();
                 messages.push(Message::new(MessageRole::User, "What?"));
                 messages.push(Message::new(MessageRole::Assistant, answer));
-                messages.push(Message::new(MessageRole::User, said));
+                messages.push(Message::new(MessageRole::User, message));
                 let whole = encode_conversation(&tokenizer, &template, &messages).unwrap();
                 let continuation =
-                    encode_continuation(&tokenizer, &template, system, said).unwrap();
+                    encode_continuation(&tokenizer, &template, system, message).unwrap();
                 let end = [tokenizer.encode_more(answer).unwrap(), continuation].concat();
-                assert!(whole.ends_with(&end), "{system:?}, {said:?}");
+                assert!(whole.ends_with(&end), "{system:?}, {message:?}");
             }
         }
     }
 
     #[test]
-    fn a_template_without_a_place_for_answers_is_named() {
+    fn a_template_that_leaves_answers_out_is_named() {
         let (tokenizer, _) = tiny_chat();
         let source = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}";
         let template = ChatTemplate::new(source, None, Path::new("users.jinja")).unwrap();
@@ -192,7 +193,7 @@ mod tests {
         let ids = encode_conversation(&tokenizer, &template, &messages).unwrap();
         let control: Vec<u32> = ids.iter().copied().filter(|id| *id <= 2).collect();
         assert_eq!(control, TEMPLATE_CONTROL, "{content:?}");
-        // The text is all there: without the template's tokens it is the rendered text.
+        // No text is lost: without the control tokens, the decoded text is the rendered text.
         let rendered = template.render(&messages, true).unwrap();
         let mut text = tokenizer.decode(&ids).unwrap();
         let mut expected = rendered.clone();

@@ -1,4 +1,4 @@
-//! The chat templates of the supported families, held against transformers
+//! The chat templates of the supported families, compared with transformers
 //! (`fixtures/chat-templates`).
 
 use std::collections::BTreeMap;
@@ -17,25 +17,26 @@ use super::*;
 struct Expected {
     conversations: Vec<Conversation>,
     families: BTreeMap<String, FamilyFixture>,
-    spoken: Said,
+    /// The messages for the snippets.
+    spoken: Turns,
     snippets: Vec<Snippet>,
 }
 
-type Said = Vec<(MessageRole, String)>;
+type Turns = Vec<(MessageRole, String)>;
 
 #[derive(Deserialize)]
 struct Conversation {
     name: String,
-    messages: Said,
+    messages: Turns,
 }
 
 #[derive(Deserialize)]
 struct FamilyFixture {
     /// The special tokens that templates refer to by role.
     tokens: Value,
-    /// The parts of a `tokenizer.json` that tell the families apart.
+    /// The parts of a `tokenizer.json` in which the families differ.
     tokenizer: BTreeMap<String, Value>,
-    /// What the generation prompt adds to every conversation.
+    /// The text that the generation prompt adds to every conversation.
     prompt_adds: String,
     /// One for each conversation.
     rows: Vec<Row>,
@@ -71,8 +72,9 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap()
 }
 
-fn messages(said: &Said) -> Vec<Message> {
-    said.iter()
+fn messages(turns: &Turns) -> Vec<Message> {
+    turns
+        .iter()
         .map(|(role, content)| Message::new(*role, content.as_str()))
         .collect()
 }
@@ -111,36 +113,36 @@ impl Family {
         encode_conversation(&self.tokenizer, &self.template, messages).unwrap()
     }
 
-    /// Those of the ids that are control tokens where the template names these tokens.
+    /// The ids that are control tokens for a template.
     fn control(&self, ids: &[u32], template: &str) -> Vec<u32> {
         let control = self.tokenizer.control_tokens(template);
         let is_control = |id: &&u32| control.iter().any(|token| token.id == **id);
         ids.iter().filter(is_control).copied().collect()
     }
 
-    /// Checks that the ids of a conversation, special ones included, spell its text.
-    fn check_spelling(&self, messages: &[Message]) {
+    /// Checks that the ids of a conversation, special tokens included, decode to its text.
+    fn check_decoding(&self, messages: &[Message]) {
         let special = self.tokenizer.control_tokens("");
         let special = |id: u32| special.iter().find(|token| token.id == id);
         let ids = self.encode(messages);
-        let mut spelt = String::new();
+        let mut decoded = String::new();
         for run in ids.chunk_by(|a, b| special(*a).is_none() && special(*b).is_none()) {
             match special(run[0]) {
-                Some(token) => spelt += &token.text,
-                None => spelt += &self.tokenizer.decode(run).unwrap(),
+                Some(token) => decoded += &token.text,
+                None => decoded += &self.tokenizer.decode(run).unwrap(),
             }
         }
         let mut text = NormalizedString::from(self.template.render(messages, true).unwrap());
         if !self.fixture.tokenizer["normalizer"].is_null() {
             NFC.normalize(&mut text).unwrap();
         }
-        assert_eq!(spelt, text.get(), "{}: {messages:?}", self.name);
+        assert_eq!(decoded, text.get(), "{}: {messages:?}", self.name);
     }
 }
 
-/// Runs a check on all conversations of all families; each has to say of at least so many rows
-/// that it has checked them.
-fn check_rows(at_least: usize, check: impl Fn(&Family, &[Message], &Row, &str) -> bool) {
+/// Runs a check on all conversations of all families. `check` returns whether it applied to the row; it
+/// must apply to at least `min_rows` rows of each family.
+fn check_rows(min_rows: usize, check: impl Fn(&Family, &[Message], &Row, &str) -> bool) {
     for family in FAMILIES.iter() {
         let rows = &family.fixture.rows;
         assert_eq!(rows.len(), EXPECTED.conversations.len());
@@ -148,12 +150,12 @@ fn check_rows(at_least: usize, check: impl Fn(&Family, &[Message], &Row, &str) -
             .conversations
             .iter()
             .zip(rows)
-            .filter(|(said, row)| {
-                let label = format!("{}, {}", family.name, said.name);
-                check(family, &messages(&said.messages), row, &label)
+            .filter(|(conversation, row)| {
+                let label = format!("{}, {}", family.name, conversation.name);
+                check(family, &messages(&conversation.messages), row, &label)
             });
         let checked = checked.count();
-        assert!(checked >= at_least, "{}: {checked} rows", family.name);
+        assert!(checked >= min_rows, "{}: {checked} rows", family.name);
     }
 }
 
@@ -198,23 +200,24 @@ fn ids_are_those_of_transformers() {
 }
 
 #[test]
-fn a_conversation_goes_on_as_its_template_lays_it_out() {
+fn a_continuation_equals_the_end_of_the_whole_conversation() {
     for family in FAMILIES.iter() {
         for system in [None, Some("Be brief.")] {
-            for said in ["And now?", "<|im_end|><|eot_id|>"] {
+            for message in ["And now?", "<|im_end|><|eot_id|>"] {
                 let system_message = system.map(|text| Message::new(MessageRole::System, text));
                 let mut messages: Vec<Message> = system_message.into_iter().collect();
                 messages.push(Message::new(MessageRole::User, "What?"));
                 messages.push(Message::new(MessageRole::Assistant, "An answer."));
-                messages.push(Message::new(MessageRole::User, said));
+                messages.push(Message::new(MessageRole::User, message));
                 let whole = family.encode(&messages);
+                let (tokenizer, template) = (&family.tokenizer, &family.template);
                 let continuation =
-                    encode_continuation(&family.tokenizer, &family.template, system, said).unwrap();
+                    encode_continuation(tokenizer, template, system, message).unwrap();
                 let answer = family.tokenizer.encode_more("An answer.").unwrap();
                 let expected = [answer, continuation].concat();
                 assert!(
                     whole.ends_with(&expected),
-                    "{}, {system:?}, {said:?}",
+                    "{}, {system:?}, {message:?}",
                     family.name
                 );
             }
@@ -241,27 +244,27 @@ fn messages_cannot_write_control_tokens() {
 fn long_ordinary_conversations_are_traced() {
     let code = "<p>if a < b || c > d { x |= y >> 2 }</p> <|im_end|>\n".repeat(60);
     let roles = [MessageRole::User, MessageRole::Assistant];
-    let said = |content: &str| -> Vec<Message> {
+    let conversation = |content: &str| -> Vec<Message> {
         let turns = (0..41).map(|turn| Message::new(roles[turn % 2], content));
         turns.collect()
     };
     for family in FAMILIES.iter() {
-        let frame = |content| family.control(&family.encode(&said(content)), "");
+        let frame = |content| family.control(&family.encode(&conversation(content)), "");
         assert_eq!(frame(&code), frame("x"), "{}", family.name);
     }
 }
 
 #[test]
-fn ids_spell_the_rendered_text() {
+fn ids_decode_to_the_rendered_text() {
     check_rows(90, |family, messages, row, _| {
         if matches!(row, Row::Rendered { .. }) {
-            family.check_spelling(messages);
+            family.check_decoding(messages);
         }
         true
     });
 }
 
-/// What contents are made of, to forge control tokens or to be taken apart.
+/// Fragments of message contents, some of which forge control tokens and some of which templates cut.
 const FRAGMENTS: [&str; 24] = [
     "<",
     ">",
@@ -292,7 +295,7 @@ const FRAGMENTS: [&str; 24] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// The special tokens are those of the same conversation about nothing.
+    /// The special tokens are those of the same conversation with harmless contents.
     #[test]
     fn no_content_changes_the_frame(
         contents in prop::collection::vec(
@@ -304,21 +307,22 @@ proptest! {
         let roles = [MessageRole::System, MessageRole::User, MessageRole::Assistant];
         let roles = roles.into_iter().chain([MessageRole::User, MessageRole::Assistant]);
         let roles = roles.skip(usize::from(!with_system));
-        let said: Vec<Message> = roles
+        let conversation: Vec<Message> = roles
             .zip(&contents)
             .map(|(role, fragments)| Message::new(role, fragments.concat()))
             .collect();
-        let nothing: Vec<Message> = said.iter().map(|said| Message::new(said.role, "x")).collect();
+        let harmless: Vec<Message> =
+            conversation.iter().map(|message| Message::new(message.role, "x")).collect();
         for family in FAMILIES.iter() {
             let frame = |messages: &[Message]| family.control(&family.encode(messages), "");
-            prop_assert_eq!(frame(&said), frame(&nothing), "{}", family.name);
-            family.check_spelling(&said);
+            prop_assert_eq!(frame(&conversation), frame(&harmless), "{}", family.name);
+            family.check_decoding(&conversation);
         }
     }
 }
 
 #[test]
-fn the_language_is_that_of_transformers() {
+fn the_template_language_is_that_of_transformers() {
     let tokens = json!({"bos_token": "<s>", "eos_token": "</s>"});
     let messages = messages(&EXPECTED.spoken);
     assert!(EXPECTED.snippets.len() >= 30);

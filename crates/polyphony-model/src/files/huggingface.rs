@@ -1,4 +1,4 @@
-//! Models as Hugging Face directories.
+//! Opens models in the form of Hugging Face directories.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ use super::weights::Weights;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 
-/// Opens a directory with `config.json` and `model.safetensors`, or the index of several such files;
-/// tokenizer, chat template and generation configuration are optional.
+/// Opens a directory with `config.json` and `model.safetensors`, or an index of several such files.
+/// Tokenizer, chat template and generation configuration are optional.
 ///
 /// # Errors
 /// If a file is missing, unreadable or damaged, or any part of the model is not supported.
@@ -53,22 +53,25 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
         stop_tokens,
         assets,
     };
-    read_language(&mut files, directory)?;
+    read_tokenizer_and_template(&mut files, directory)?;
     Ok(files)
 }
 
-/// Takes tokenizer and chat template from a directory, as far as it has them, in place of those
-/// that a model has already.
+/// Replaces a model's tokenizer and chat template by those in a directory, if it has any. A new tokenizer
+/// without a chat template also removes the model's template, which may need tokens that the tokenizer lacks.
 ///
 /// # Errors
 /// If a file is unreadable or damaged, or names a token that the tokenizer lacks.
-pub(super) fn read_language(files: &mut ModelFiles, directory: &Path) -> Result<(), ModelError> {
+pub(super) fn read_tokenizer_and_template(
+    files: &mut ModelFiles,
+    directory: &Path,
+) -> Result<(), ModelError> {
     let assets = &mut files.assets;
     let tokenizer_path = directory.join("tokenizer.json");
     if let Some(json) = tokenizer::optional_json(&tokenizer_path)? {
         files.tokenizer = Some(Tokenizer::from_json(&json, &tokenizer_path)?);
         assets.tokenizer = Some(json);
-        // What belongs to another tokenizer may name tokens that this one lacks.
+        // Files of another tokenizer may name tokens that this one lacks.
         assets.tokenizer_config = None;
         assets.chat_template = None;
         files.template = None;
@@ -98,7 +101,7 @@ pub(super) fn read_language(files: &mut ModelFiles, directory: &Path) -> Result<
     if let Some((source, path)) = template {
         let tokens = assets.tokenizer_config.as_ref();
         files.template = Some(ChatTemplate::new(&source, tokens, &path)?);
-        // An embedded one takes the place of a file's, too.
+        // An embedded template also replaces one from a file.
         assets.chat_template = chat_template;
     }
     Ok(())
@@ -135,11 +138,11 @@ fn open_weights(directory: &Path, config: &ModelConfig) -> Result<Weights, Model
         true => shards::open(&index)?,
         false => Weights::open(&path)?,
     };
-    // What transformers ignores, too: rotary tables in old exports, and the shared matrix of a tied
-    // head where an exporter wrote it twice.
+    // As in transformers, some tensors are ignored: rotary tables of old exports, and the matrix of a
+    // tied head that an exporter wrote twice.
     weights.retain(|name| {
-        let second_head = config.tied_head && name == "lm_head.weight";
-        !(second_head || name.ends_with(".rotary_emb.inv_freq"))
+        let duplicate_head = config.tied_head && name == "lm_head.weight";
+        !(duplicate_head || name.ends_with(".rotary_emb.inv_freq"))
     });
     Ok(weights)
 }

@@ -1,8 +1,8 @@
-//! Models on disk: what they consist of, where to find it, how to write it.
+//! Models on disk: opening, reading, converting and saving them.
 //!
-//! [`ModelFiles::open`] takes a Hugging Face directory or a GGUF file and gives one form for both:
-//! configuration, weights by Hugging Face name, tokenizer, chat template and the tokens that end a
-//! response. [`save`] writes a Hugging Face directory. Nothing here knows of burn.
+//! [`ModelFiles::open`] opens a Hugging Face directory or a GGUF file, and returns the same form for
+//! both: configuration, weights by Hugging Face name, tokenizer, chat template and stop tokens.
+//! [`save`] writes a Hugging Face directory. Nothing here depends on burn.
 
 pub(crate) mod adapter;
 mod assets;
@@ -28,7 +28,7 @@ mod weights;
 
 pub use self::adapter::Adapter;
 pub use self::assets::Assets;
-pub use self::contain::catches_panics;
+pub use self::contain::is_catching_panic;
 pub use self::conversation::{encode_continuation, encode_conversation};
 pub use self::model_files::ModelFiles;
 pub(crate) use self::save::save_adapter;

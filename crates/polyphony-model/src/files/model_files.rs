@@ -1,4 +1,4 @@
-//! What a model on disk consists of, whatever the form of its files.
+//! The parts of a model on disk, whatever the format of its files.
 
 use super::adapter::Adapter;
 use super::assets::Assets;
@@ -14,15 +14,15 @@ pub struct ModelFiles {
     pub config: ModelConfig,
     /// The tensors, read on demand.
     pub weights: Weights,
-    /// Adapters on top of the weights, where the model was opened as a directory of adapters.
+    /// The adapters for the weights, if a directory of adapters was opened.
     pub adapter: Option<Adapter>,
-    /// The tokenizer; without one the model works on token ids alone.
+    /// The tokenizer; without one the model works only on token ids.
     pub tokenizer: Option<Tokenizer>,
     /// The chat template; without one prompts are plain text.
     pub template: Option<ChatTemplate>,
-    /// The ids that end a response, sorted: every `eos_token_id` of the configuration files, or the
-    /// tokenizer's `eos_token` where these name none.
+    /// The ids that end a response, sorted: every `eos_token_id` of the configuration files, or if there
+    /// is none, the tokenizer's `eos_token`.
     pub stop_tokens: Vec<u32>,
-    /// What [`save`](crate::save) writes beside the weights.
+    /// The files that [`save`](crate::save) writes beside the weights.
     pub assets: Assets,
 }

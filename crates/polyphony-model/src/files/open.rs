@@ -1,4 +1,4 @@
-//! Opening a model: the form of its files follows from the path.
+//! Opens a model; the path determines the format of its files.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use super::{ModelFiles, adapter, gguf, huggingface};
 use crate::error::ModelError;
 
 impl ModelFiles {
-    /// Opens a Hugging Face directory, a directory of adapters as PEFT writes it, with the model
-    /// below them, or a `.gguf` file. Tokenizer and chat template beside adapters come before those
-    /// of the model below.
+    /// Opens a Hugging Face directory, a `.gguf` file, or a directory of adapters as PEFT writes it
+    /// together with its base model. Tokenizer and chat template beside adapters take precedence over
+    /// those of the base model.
     ///
     /// # Errors
-    /// If a needed file is missing, unreadable or damaged, any part of the model is not supported,
+    /// If a required file is missing, unreadable or damaged, any part of the model is not supported,
     /// or the tokenizer does not fit the model's vocabulary.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         const EXPECTED: &str =
@@ -21,7 +21,7 @@ impl ModelFiles {
             let (adapter, base) = adapter::open(path)?;
             let mut files = Self::open(&base)?;
             files.adapter = Some(adapter);
-            huggingface::read_language(&mut files, path)?;
+            huggingface::read_tokenizer_and_template(&mut files, path)?;
             files
         } else if path.is_dir() {
             huggingface::open(path)?
@@ -65,14 +65,14 @@ mod tests {
     /// A directory with the weights of `tiny-llama` and the tokenizer and template of `tiny-chat`.
     fn tiny_model() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for (from, name) in [
+        for (source, name) in [
             ("tiny-llama", "config.json"),
             ("tiny-llama", "model.safetensors"),
             ("tiny-chat", "tokenizer.json"),
             ("tiny-chat", "tokenizer_config.json"),
             ("tiny-chat", "chat_template.jinja"),
         ] {
-            std::fs::copy(fixture(from).join(name), folder.path().join(name)).unwrap();
+            std::fs::copy(fixture(source).join(name), folder.path().join(name)).unwrap();
         }
         folder
     }
@@ -139,55 +139,62 @@ mod tests {
     }
 
     #[test]
-    fn the_language_beside_adapters_comes_before_that_of_the_model_below() {
+    fn tokenizer_and_template_beside_adapters_take_precedence() {
         type Rows<'a> = &'a [&'a (&'a str, Value)];
-        // Files beside the adapters; then the template's text, the end of a response, and the files
-        // that a merged model is saved with. Below are a template file and the end 2.
-        let check = |own: Rows<'_>, rendered: Option<&str>, stop_tokens: &[u32], saved: &[&str]| {
-            let base = tiny_model();
-            let mut config = read_json(&base.path().join("config.json"));
-            config["eos_token_id"] = Value::Null;
-            write(&base, "config.json", &config);
-            write(&base, "chat_template.jinja", "below");
-            let end = json!({"eos_token": "<|im_end|>"});
-            write(&base, "tokenizer_config.json", &end);
+        // The files beside the adapters; then the expected template text, stop tokens, and files of a
+        // saved merged model. The base model has a template file and the stop token 2.
+        let check =
+            |beside: Rows<'_>, rendered: Option<&str>, stop_tokens: &[u32], saved: &[&str]| {
+                let base = tiny_model();
+                let mut config = read_json(&base.path().join("config.json"));
+                config["eos_token_id"] = Value::Null;
+                write(&base, "config.json", &config);
+                write(&base, "chat_template.jinja", "base");
+                let end = json!({"eos_token": "<|im_end|>"});
+                write(&base, "tokenizer_config.json", &end);
 
-            let folder = tempfile::tempdir().unwrap();
-            let config = json!({"base_model_name_or_path": base.path()});
-            write(&folder, adapter::CONFIG, &config);
-            let factor = TensorSpec {
-                name: "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight".to_owned(),
-                shape: vec![1],
-            };
-            let mut assets = ModelFiles::open(base.path()).unwrap().assets;
-            assets.tokenizer = None;
-            let weights = base.path().join("factors");
-            save(&weights, &assets, &[factor], |_| Ok(vec![0.0])).unwrap();
-            let weights = weights.join("model.safetensors");
-            std::fs::copy(weights, folder.path().join(adapter::WEIGHTS)).unwrap();
-            for (name, contents) in own {
-                match contents.as_str() {
-                    Some(text) => write(&folder, name, text),
-                    None => write(&folder, name, contents),
+                let folder = tempfile::tempdir().unwrap();
+                let config = json!({"base_model_name_or_path": base.path()});
+                write(&folder, adapter::CONFIG, &config);
+                let factor = TensorSpec {
+                    name: "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight".to_owned(),
+                    shape: vec![1],
+                };
+                let mut assets = ModelFiles::open(base.path()).unwrap().assets;
+                assets.tokenizer = None;
+                let weights = base.path().join("factors");
+                save(&weights, &assets, &[factor], |_| Ok(vec![0.0])).unwrap();
+                let weights = weights.join("model.safetensors");
+                std::fs::copy(weights, folder.path().join(adapter::WEIGHTS)).unwrap();
+                for (name, contents) in beside {
+                    match contents.as_str() {
+                        Some(text) => write(&folder, name, text),
+                        None => write(&folder, name, contents),
+                    }
                 }
-            }
 
-            let files = ModelFiles::open(folder.path()).unwrap();
-            let template = files.template.map(|own| own.render(&[], false).unwrap());
-            assert_eq!(template.as_deref(), rendered, "{own:?}");
-            assert_eq!(files.stop_tokens, stop_tokens, "{own:?}");
-            let language = files.assets.language_files();
-            let names: Vec<&str> = language.iter().map(|(name, _)| *name).collect();
-            assert_eq!(names, saved, "{own:?}");
-            for (name, contents) in own.iter().filter(|(name, _)| *name == "tokenizer.json") {
-                let saved = language.iter().find(|(saved, _)| saved == name).unwrap();
-                assert_eq!(
-                    Some(saved.1.as_str()),
-                    contents.as_str(),
-                    "its own tokenizer"
-                );
-            }
-        };
+                let files = ModelFiles::open(folder.path()).unwrap();
+                let template = files
+                    .template
+                    .map(|template| template.render(&[], false).unwrap());
+                assert_eq!(template.as_deref(), rendered, "{beside:?}");
+                assert_eq!(files.stop_tokens, stop_tokens, "{beside:?}");
+                let beside_weights = files.assets.tokenizer_files();
+                let names: Vec<&str> = beside_weights.iter().map(|(name, _)| *name).collect();
+                assert_eq!(names, saved, "{beside:?}");
+                for (name, contents) in beside.iter().filter(|(name, _)| *name == "tokenizer.json")
+                {
+                    let saved = beside_weights
+                        .iter()
+                        .find(|(saved, _)| saved == name)
+                        .unwrap();
+                    assert_eq!(
+                        Some(saved.1.as_str()),
+                        contents.as_str(),
+                        "the tokenizer beside the adapters"
+                    );
+                }
+            };
         const TOKENIZER: &str = "tokenizer.json";
         const CONFIG: &str = "tokenizer_config.json";
         const TEMPLATE: &str = "chat_template.jinja";
@@ -199,19 +206,19 @@ mod tests {
             CONFIG,
             json!({"chat_template": "embedded", "eos_token": null}),
         );
-        let template = (TEMPLATE, Value::from("own"));
+        let template = (TEMPLATE, Value::from("adapter"));
 
-        check(&[], Some("below"), &[2], &all);
-        check(&[&template], Some("own"), &[2], &all);
-        check(&[&end], Some("below"), &[0], &all);
+        check(&[], Some("base"), &[2], &all);
+        check(&[&template], Some("adapter"), &[2], &all);
+        check(&[&end], Some("base"), &[0], &all);
         check(&[&embedded], Some("embedded"), &[], &[TOKENIZER, CONFIG]);
-        check(&[&embedded, &template], Some("own"), &[], &all);
+        check(&[&embedded, &template], Some("adapter"), &[], &all);
         check(&[&tokenizer], None, &[2], &[TOKENIZER]);
-        check(&[&tokenizer, &end, &template], Some("own"), &[0], &all);
+        check(&[&tokenizer, &end, &template], Some("adapter"), &[0], &all);
     }
 
     #[test]
-    fn what_transformers_ignores_is_ignored() {
+    fn tensors_that_transformers_ignores_are_ignored() {
         let folder = tiny_model();
         let tensor = |name: &str| TensorSpec {
             name: name.to_owned(),
@@ -302,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_no_model_are_explained() {
+    fn paths_that_are_not_models_are_explained() {
         let folder = tiny_model();
         let rows = [
             (

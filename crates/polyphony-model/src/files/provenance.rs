@@ -1,16 +1,20 @@
-//! Which control tokens of a rendered conversation the template wrote, and which came in a message.
+//! Finds which control tokens of a rendered conversation the template wrote, and which came from a
+//! message.
 //!
-//! Every character of a message that could begin or end a control token is a *suspect*. Private
-//! stand-ins replace the suspects and the conversation is rendered again. Is the text the same once
-//! the stand-ins are characters again, then every control token without a stand-in is the template's
-//! own.
+//! Every character of a message that could begin or end a control token is a *suspect*. The suspects
+//! are replaced by placeholders, which are private characters, and the conversation is rendered again.
+//! If that text equals the original once the placeholders are replaced back, then every control token
+//! without a placeholder was written by the template.
 //!
-//! That holds as long as the template pays no attention to the suspects, but Qwen3's cuts an answer
-//! at `</think>`, and it may write the same words again in its own name. So the opposite is tried as
-//! well: whole control tokens, written twice in a row, have to come out twice where their stand-ins
-//! did. Suspects that fail either test keep their character, and the whole control tokens among them
-//! are traced one by one: written twice, they come out twice at one place, or, where the template
-//! has consumed them, change nothing.
+//! This holds only if the template treats the suspects like any other text. Qwen3's template does not: it
+//! cuts an answer at `</think>`, and may then write the same text itself. There is therefore a second test.
+//! It renders the messages with each of their whole control tokens doubled. The output must then have each
+//! token twice where its placeholder was.
+//!
+//! A suspect that fails either test keeps its character. If it begins a whole control token, this token is
+//! traced alone, in a rendering in which only this token is doubled. Either the output has the token twice in
+//! one place, which shows where the token went, or the output does not change, because the template removed
+//! the token.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -20,34 +24,34 @@ use super::template::{ChatTemplate, FUEL, Message};
 use super::tokenizer::ControlTokens;
 use crate::error::ModelError;
 
-/// The most steps of all renderings of one conversation together. Template and messages decide how
-/// many there are: two or three where the template pays no attention to the suspects, which is usual,
-/// and up to four times the number of suspects where it changes each of them.
+/// The most steps of all renderings of one conversation together. Usually the template does not act on
+/// the suspects, and there are two or three renderings. If it changes each of them, there are up to four
+/// per suspect.
 const MAX_STEPS: u64 = 100 * FUEL;
 
-/// A rendering with stand-ins, which have four bytes, may take this many times the steps of the
-/// conversation as it is, and so many more.
+/// A rendering with placeholders, which have four bytes, may take `MAX_SLOWDOWN` times the steps of the
+/// original rendering plus `MAX_EXTRA_STEPS`.
 const MAX_SLOWDOWN: u64 = 4;
-const MAX_MORE_STEPS: u64 = 10_000;
+const MAX_EXTRA_STEPS: u64 = 10_000;
 
-/// The bytes of text that are rewritten and compared for a step.
+/// The number of bytes that are rewritten and compared in one step.
 const BYTES_PER_STEP: usize = 16;
 
 /// A part of a rendered conversation.
 #[derive(Debug, PartialEq)]
 pub(super) enum Piece {
-    /// Text in which no control token is meant.
+    /// Text without control tokens of the template.
     Text(String),
     /// The id of a control token that the template wrote.
     Control(u32),
 }
 
-/// Renders a conversation, generation prompt included, and cuts it at the control tokens that the
-/// template itself wrote: the text, and the pieces that it consists of.
+/// Renders a conversation, generation prompt included, and splits it at the control tokens that the
+/// template wrote. Returns the text and its pieces.
 ///
 /// # Errors
-/// If the template refuses the conversation, or acts on the text of a control token in a message in a
-/// way that hides where that text went.
+/// If the template refuses the conversation, or acts on a message's text of a control token in a way
+/// that hides where that text went.
 pub(super) fn pieces(
     template: &ChatTemplate,
     messages: &[Message],
@@ -55,65 +59,67 @@ pub(super) fn pieces(
 ) -> Result<(String, Vec<Piece>), ModelError> {
     let (rendered, steps) = template.render_within(messages, true, FUEL)?;
     let suspects = suspects(messages, control);
-    let stand_ins = StandIns::absent_from(messages, &rendered, &suspects);
+    let placeholders = Placeholders::absent_from(messages, &rendered, &suspects);
     let mut trace = Trace {
         template,
         messages,
         rendered: &rendered,
         control,
         suspects: &suspects,
-        stand_ins: stand_ins.ok_or_else(|| too_many(template))?,
+        placeholders: placeholders.ok_or_else(|| too_many(template))?,
         masked: vec![false; suspects.len()],
         text: rendered.clone(),
-        watched: Vec::new(),
-        most_steps: MAX_SLOWDOWN * steps + MAX_MORE_STEPS,
+        traced_tokens: Vec::new(),
+        max_steps: MAX_SLOWDOWN * steps + MAX_EXTRA_STEPS,
         steps_left: Cell::new(MAX_STEPS),
     };
     trace.mask(0..suspects.len())?;
-    let literal = trace.survivors()?;
+    let from_messages = trace.tokens_from_messages()?;
 
     let text = &trace.text;
     let mut pieces = Vec::new();
-    let (mut from, mut at) = (0, 0);
-    while let Some(character) = text[at..].chars().next() {
-        match control.longest(&text[at..]) {
-            Some(token) if !literal.contains(&at) => {
-                pieces.push(Piece::Text(trace.stand_ins.unmask(&text[from..at])));
+    let (mut start, mut position) = (0, 0);
+    while let Some(character) = text[position..].chars().next() {
+        match control.longest(&text[position..]) {
+            Some(token) if !from_messages.contains(&position) => {
+                pieces.push(Piece::Text(
+                    trace.placeholders.unmask(&text[start..position]),
+                ));
                 pieces.push(Piece::Control(token.id));
-                at += token.text.len();
-                from = at;
+                position += token.text.len();
+                start = position;
             }
-            _ => at += character.len_utf8(),
+            _ => position += character.len_utf8(),
         }
     }
-    pieces.push(Piece::Text(trace.stand_ins.unmask(&text[from..])));
+    pieces.push(Piece::Text(trace.placeholders.unmask(&text[start..])));
     Ok((rendered, pieces))
 }
 
 fn too_many(template: &ChatTemplate) -> ModelError {
     template.failed(
-        &"it acts on characters of control tokens in so many places of the messages that it hides \
-          whose control token each is: use another template, or take these characters out of the \
-          messages",
+        &"it acts on characters of control tokens in too many places of the messages, which hides who \
+          wrote each control token: use another template, or remove these characters from the messages",
     )
 }
 
 /// A character of a message that a control token might begin or end with.
 struct Suspect<'a> {
-    /// The message.
+    /// The index of the message.
     message: usize,
-    /// The byte in it.
+    /// The character's byte offset in the message.
     start: usize,
     character: char,
-    /// The control token that begins here, if all of it is there.
+    /// The text of the control token that begins here, if the message contains all of it.
     whole: Option<&'a str>,
 }
 
-/// The suspects in the order in which they are said.
+/// The suspects of all messages, in order.
 fn suspects<'a>(messages: &[Message], control: &'a ControlTokens) -> Vec<Suspect<'a>> {
     let mut suspects = Vec::new();
     for (message, Message { content, .. }) in messages.iter().enumerate() {
-        // Up to here a whole control token reaches, whose beginning stands for all of it.
+        // The end of the last whole control token. Its first character stands for all of it, so the others
+        // are suspects only if another whole token begins there.
         let mut covered = 0;
         for (start, character) in content.char_indices() {
             if !control.has_edge(character) {
@@ -135,28 +141,28 @@ fn suspects<'a>(messages: &[Message], control: &'a ControlTokens) -> Vec<Suspect
     suspects
 }
 
-/// What is known of where the text of messages goes.
+/// What is known about where the text of the messages went.
 struct Trace<'a> {
     template: &'a ChatTemplate,
     messages: &'a [Message],
-    /// The conversation as it is.
+    /// The original rendering.
     rendered: &'a str,
     control: &'a ControlTokens,
     suspects: &'a [Suspect<'a>],
-    stand_ins: StandIns,
-    /// Which suspects have a stand-in.
+    placeholders: Placeholders,
+    /// Which suspects are replaced by placeholders.
     masked: Vec<bool>,
-    /// The conversation with these stand-ins, otherwise equal to `rendered`.
+    /// The rendering with these placeholders, otherwise equal to `rendered`.
     text: String,
-    /// The suspects that begin whole control tokens which the template pays attention to, and these.
-    watched: Vec<(usize, &'a str)>,
+    /// The whole control tokens that the template acts on, each with the suspect that begins it.
+    traced_tokens: Vec<(usize, &'a str)>,
     /// The most steps of one rendering.
-    most_steps: u64,
+    max_steps: u64,
     steps_left: Cell<u64>,
 }
 
 impl<'a> Trace<'a> {
-    /// Masks all of these suspects that the template pays no attention to.
+    /// Masks those of the given suspects that the template does not act on.
     fn mask(&mut self, suspects: Range<usize>) -> Result<(), ModelError> {
         if suspects.is_empty() {
             return Ok(());
@@ -169,7 +175,7 @@ impl<'a> Trace<'a> {
         self.masked[suspects.clone()].fill(false);
         if suspects.len() == 1 {
             let whole = self.suspects[suspects.start].whole;
-            self.watched
+            self.traced_tokens
                 .extend(whole.map(|token| (suspects.start, token)));
             return Ok(());
         }
@@ -178,12 +184,13 @@ impl<'a> Trace<'a> {
         self.mask(middle..suspects.end)
     }
 
-    /// The conversation with stand-ins, if the template treats them as what they stand for.
+    /// The rendering with placeholders; `None` if the template treats them differently from the
+    /// characters that they replace.
     fn render_masked(&self) -> Result<Option<String>, ModelError> {
-        // A template may also refuse what it does not recognize any more.
-        let masked = self.render(|suspect, to| to.push(self.character(suspect)))?;
+        // A template may refuse messages in which it no longer recognizes something.
+        let masked = self.render(|suspect, output| output.push(self.character(suspect)))?;
         let same = |masked: &String| {
-            let unmasked = self.stand_ins.unmasked(masked);
+            let unmasked = self.placeholders.unmasked(masked);
             unmasked.eq(self.rendered.chars())
         };
         let Some(masked) = masked.filter(same) else {
@@ -194,14 +201,14 @@ impl<'a> Trace<'a> {
         if !self.suspects.iter().zip(&self.masked).any(is_masked_token) {
             return Ok(Some(masked));
         }
-        let twice = self.render(|suspect, to| {
+        let twice = self.render(|suspect, output| {
             let Suspect {
                 character, whole, ..
             } = self.suspects[suspect];
             if self.masked[suspect] {
-                to.extend(whole);
+                output.extend(whole);
             }
-            to.push(character);
+            output.push(character);
         })?;
         let Some(twice) = twice else {
             return Ok(None);
@@ -210,13 +217,13 @@ impl<'a> Trace<'a> {
         Ok(same.then_some(masked))
     }
 
-    /// The conversation with every whole control token that has a stand-in written twice.
+    /// The original rendering, but with every masked whole control token written twice.
     fn with_whole_tokens_twice(&self, masked: &str) -> Result<String, ModelError> {
         let mut twice = String::with_capacity(2 * masked.len());
         let mut rest = self.rendered;
         let mut tokens = 0;
         for character in masked.chars() {
-            if self.stand_ins.is_for_whole(character) {
+            if self.placeholders.is_for_whole(character) {
                 let token = self.control.longest(rest);
                 twice.extend(token.map(|token| token.text.as_str()));
                 tokens += 1;
@@ -229,41 +236,41 @@ impl<'a> Trace<'a> {
         Ok(twice)
     }
 
-    /// Where in `text` the watched tokens come out.
-    fn survivors(&self) -> Result<BTreeSet<usize>, ModelError> {
-        let mut survivors = BTreeSet::new();
-        for &(watched, token) in &self.watched {
+    /// The positions in `text` of the traced tokens that the template passed on.
+    fn tokens_from_messages(&self) -> Result<BTreeSet<usize>, ModelError> {
+        let mut positions = BTreeSet::new();
+        for &(traced, token) in &self.traced_tokens {
             let untraceable = || {
                 self.template.failed(&format!(
-                    "it acts on `{token}` in message {} in a way that hides whose control token \
-                     that is: take that text out of the message",
-                    self.suspects[watched].message + 1
+                    "it acts on `{token}` in message {} in a way that hides who wrote that control \
+                     token: remove that text from the message",
+                    self.suspects[traced].message + 1
                 ))
             };
-            let twice = self.render(|suspect, to| {
-                if suspect == watched {
-                    to.push_str(token);
+            let twice = self.render(|suspect, output| {
+                if suspect == traced {
+                    output.push_str(token);
                 }
-                to.push(self.character(suspect));
+                output.push(self.character(suspect));
             })?;
             let twice = twice.ok_or_else(untraceable)?;
             if twice == self.text || !self.text.contains(token) {
                 continue;
             }
-            let places = doubled(&self.text, &twice, token);
-            self.pay(places.len())?;
-            let comes_out_at = |at: &usize| {
-                let begins = |text: &str| text.as_bytes()[*at..].starts_with(token.as_bytes());
-                !survivors.contains(at) && begins(&self.text) && begins(&twice)
+            let candidates = insertion_points(&self.text, &twice, token);
+            self.pay(candidates.len())?;
+            let is_token = |position: &usize| {
+                let begins =
+                    |text: &str| text.as_bytes()[*position..].starts_with(token.as_bytes());
+                !positions.contains(position) && begins(&self.text) && begins(&twice)
             };
-            let place = places.clone().find(comes_out_at);
-            survivors.insert(place.ok_or_else(untraceable)?);
+            let position = candidates.clone().find(is_token);
+            positions.insert(position.ok_or_else(untraceable)?);
         }
-        Ok(survivors)
+        Ok(positions)
     }
 
-    /// What the template makes of the messages when the suspects are written like this; `None` if it
-    /// refuses them.
+    /// Renders the messages with every suspect written by `write`; `None` if the template refuses them.
     ///
     /// # Errors
     /// If all renderings together take too many steps.
@@ -273,25 +280,23 @@ impl<'a> Trace<'a> {
         let mut bytes = 0;
         for (index, Message { role, content }) in self.messages.iter().enumerate() {
             let mut text = String::with_capacity(content.len());
-            let mut from = 0;
+            let mut copied = 0;
             while let Some((number, suspect)) =
                 suspects.next_if(|(_, suspect)| suspect.message == index)
             {
-                text.push_str(&content[from..suspect.start]);
+                text.push_str(&content[copied..suspect.start]);
                 write(number, &mut text);
-                from = suspect.start + suspect.character.len_utf8();
+                copied = suspect.start + suspect.character.len_utf8();
             }
-            text.push_str(&content[from..]);
+            text.push_str(&content[copied..]);
             bytes += text.len();
             messages.push(Message::new(*role, text));
         }
-        let rendered = self
-            .template
-            .render_within(&messages, true, self.most_steps);
-        // How many steps a rendering took that failed is not known.
+        let rendered = self.template.render_within(&messages, true, self.max_steps);
+        // A failed rendering does not report its steps, so it counts with the maximum.
         let (text, steps) = match rendered {
             Ok((text, steps)) => (Some(text), steps),
-            Err(_) => (None, self.most_steps),
+            Err(_) => (None, self.max_steps),
         };
         bytes += text.as_ref().map_or(0, String::len);
         self.pay(steps as usize + self.suspects.len() + bytes / BYTES_PER_STEP)?;
@@ -305,59 +310,61 @@ impl<'a> Trace<'a> {
         Ok(())
     }
 
-    /// The character of a suspect, or its stand-in.
+    /// The character of a suspect, or its placeholder if it is masked.
     fn character(&self, suspect: usize) -> char {
         let Suspect {
             character, whole, ..
         } = self.suspects[suspect];
         match (self.masked[suspect], whole) {
             (false, _) => character,
-            (true, Some(_)) => self.stand_ins.whole[&character],
-            (true, None) => self.stand_ins.part[&character],
+            (true, Some(_)) => self.placeholders.whole[&character],
+            (true, None) => self.placeholders.part[&character],
         }
     }
 }
 
-/// Where a token may have been written once more, if that is all that tells one text from the other:
-/// what is before such a place and what is behind it is the same.
-fn doubled(text: &str, twice: &str, token: &str) -> Range<usize> {
+/// The positions at which inserting a token of this length may turn `text` into `twice`: the texts are
+/// equal before such a position, and after it.
+fn insertion_points(text: &str, twice: &str, token: &str) -> Range<usize> {
     if twice.len() != text.len() + token.len() {
         return 0..0;
     }
-    let alike = |(a, b): &(u8, u8)| a == b;
-    let before = text.bytes().zip(twice.bytes()).take_while(alike).count();
+    let equal = |(a, b): &(u8, u8)| a == b;
+    let prefix = text.bytes().zip(twice.bytes()).take_while(equal).count();
     let (text_back, twice_back) = (text.bytes().rev(), twice.bytes().rev());
-    let behind = text_back.zip(twice_back).take_while(alike).count();
-    text.len() - behind..before + 1
+    let suffix = text_back.zip(twice_back).take_while(equal).count();
+    text.len() - suffix..prefix + 1
 }
 
-/// Private characters that occur nowhere in a conversation, for the suspects.
-struct StandIns {
-    /// Characters, and what stands for them where they begin a whole control token.
+/// Private characters that occur nowhere in a conversation, to replace the suspects.
+struct Placeholders {
+    /// From characters to their placeholders at the beginning of a whole control token.
     whole: BTreeMap<char, char>,
-    /// Characters, and what stands for them elsewhere.
+    /// From characters to their placeholders elsewhere.
     part: BTreeMap<char, char>,
-    /// Stand-ins of both kinds, and what they stand for.
+    /// From placeholders of both kinds back to the characters.
     back: BTreeMap<char, char>,
 }
 
 /// The first of the private characters in planes 15 and 16.
-const FIRST_STAND_IN: char = '\u{F0000}';
+const FIRST_PLACEHOLDER: char = '\u{F0000}';
 
-impl StandIns {
-    /// `None` if there are not enough of them.
+impl Placeholders {
+    /// `None` if the conversation leaves too few private characters unused.
     fn absent_from(messages: &[Message], rendered: &str, suspects: &[Suspect<'_>]) -> Option<Self> {
         let contents = messages.iter().flat_map(|message| message.content.chars());
         let used = contents.chain(rendered.chars());
-        let used: HashSet<char> = used.filter(|used| *used >= FIRST_STAND_IN).collect();
+        let used: HashSet<char> = used.filter(|used| *used >= FIRST_PLACEHOLDER).collect();
         let edges: BTreeSet<char> = suspects.iter().map(|suspect| suspect.character).collect();
-        let mut free = (FIRST_STAND_IN..='\u{FFFFD}')
+        let mut free = (FIRST_PLACEHOLDER..='\u{FFFFD}')
             .chain('\u{100000}'..='\u{10FFFD}')
             .filter(|character| !used.contains(character));
         let whole: BTreeMap<_, _> = edges.iter().copied().zip(&mut free).collect();
         let part: BTreeMap<_, _> = edges.iter().copied().zip(&mut free).collect();
         let back = whole.iter().chain(&part);
-        let back = back.map(|(edge, stand_in)| (*stand_in, *edge)).collect();
+        let back = back
+            .map(|(edge, placeholder)| (*placeholder, *edge))
+            .collect();
         (part.len() == edges.len()).then_some(Self { whole, part, back })
     }
 
@@ -366,10 +373,10 @@ impl StandIns {
         edge.is_some_and(|edge| self.whole[edge] == character)
     }
 
-    /// The characters of a text in place of their stand-ins.
+    /// The characters of a text, with placeholders replaced back.
     fn unmasked(&self, text: &str) -> impl Iterator<Item = char> {
         text.chars().map(move |character| {
-            if character < FIRST_STAND_IN {
+            if character < FIRST_PLACEHOLDER {
                 return character;
             }
             self.back.get(&character).copied().unwrap_or(character)
@@ -389,7 +396,7 @@ mod tests {
     use super::super::tokenizer::Tokenizer;
     use super::*;
 
-    /// The rendered text with the template's own control tokens in guillemets.
+    /// The rendered text with the template's control tokens in guillemets.
     fn marked(source: &str, content: &str) -> Result<String, String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-chat");
         let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json")).unwrap();
@@ -413,14 +420,20 @@ mod tests {
     }
 
     #[test]
-    fn what_the_template_writes_is_told_from_what_a_message_says() {
-        let said = "{{ messages[0].content }}";
+    fn tokens_of_the_template_are_distinguished_from_those_of_messages() {
+        let content_expression = "{{ messages[0].content }}";
         let rows = [
-            // As it is, and trimmed.
-            ("<|im_start|>", said, "", "a", "«<|im_start|>»a"),
+            // Unchanged, and trimmed.
+            (
+                "<|im_start|>",
+                content_expression,
+                "",
+                "a",
+                "«<|im_start|>»a",
+            ),
             (
                 "<|im_end|>",
-                said,
+                content_expression,
                 "<|im_end|>",
                 "<|im_end|>",
                 "«<|im_end|>»<|im_end|>«<|im_end|>»",
@@ -432,7 +445,7 @@ mod tests {
                 " <|im_end|> ",
                 "<|im_end|>«<|im_end|>»",
             ),
-            // Twice, and in other letters.
+            // Twice, and in other cases.
             (
                 "",
                 "{{ messages[0].content * 2 }}",
@@ -454,7 +467,7 @@ mod tests {
                 "<|IM_END|>",
                 "<|im_end|>",
             ),
-            // Joined from what is left when the template deletes something.
+            // Joined by a deletion of the template.
             (
                 "",
                 "{{ messages[0].content.replace('/x', '') }}",
@@ -469,9 +482,9 @@ mod tests {
                 "<|im<|endoftext|>_end|>",
                 "<|im_end|>",
             ),
-            // Joined with what the template writes beside it.
-            ("<", said, "", "|im_end|>", "<|im_end|>"),
-            ("", said, "|>", "<|im_end", "<|im_end|>"),
+            // Joined with adjacent text of the template.
+            ("<", content_expression, "", "|im_end|>", "<|im_end|>"),
+            ("", content_expression, "|>", "<|im_end", "<|im_end|>"),
             // Consumed, and written again.
             (
                 "",
@@ -488,45 +501,45 @@ mod tests {
                 "a«<|im_end|>»",
             ),
             (
-                "{% set said = messages[0].content %}",
-                "{{ said.split('<|im_end|>')[0] + '<|im_end|>' if '<|im_end|>' in said else said }}",
+                "{% set text = messages[0].content %}",
+                "{{ text.split('<|im_end|>')[0] + '<|im_end|>' if '<|im_end|>' in text else text }}",
                 "",
                 "a<|im_end|>",
                 "a«<|im_end|>»",
             ),
-            // Noticed, and passed on.
+            // Acted on, and passed on.
             (
                 "{% if messages[0].content.startswith('<|im_end|>') %}<|im_start|>{% endif %}",
-                said,
+                content_expression,
                 "",
                 "<|im_end|><|im_start|>",
                 "«<|im_start|>»<|im_end|><|im_start|>",
             ),
             (
                 "{% if messages[0].content.endswith('<|im_end|>') %}<|im_end|>{% endif %}",
-                said,
+                content_expression,
                 "<|im_end|>",
                 "<|im_end|><|im_end|>",
                 "«<|im_end|>»<|im_end|><|im_end|>«<|im_end|>»",
             ),
             (
                 "{% if '<|im_end|><|im_end|>' in messages[0].content %}<|im_start|>{% endif %}",
-                said,
+                content_expression,
                 "",
                 "<|im_end|><|im_end|>",
                 "«<|im_start|>»<|im_end|><|im_end|>",
             ),
-            // A stand-in's own character is no way in.
+            // Messages that contain the placeholders' characters.
             (
                 "",
-                said,
+                content_expression,
                 "",
                 "\u{F0000}|im_end|>\u{F0001}<|im_end|>",
                 "\u{F0000}|im_end|>\u{F0001}<|im_end|>",
             ),
         ];
-        for (before, said, after, content, expected) in rows {
-            let source = [before, said, after].concat();
+        for (before, expression, after, content, expected) in rows {
+            let source = [before, expression, after].concat();
             assert_eq!(
                 marked(&source, content).as_deref(),
                 Ok(expected),
@@ -536,33 +549,33 @@ mod tests {
     }
 
     #[test]
-    fn tracing_ends() {
+    fn tracing_is_bounded() {
         let work = "{% for i in range(60000) %}{{ '' }}{% endfor %}";
-        let said = "messages[0].content";
-        let escaped = format!("{{{{ {said}|escape }}}}");
+        let content = "messages[0].content";
+        let escaped = format!("{{{{ {content}|escape }}}}");
         let many = "<".repeat(2000);
-        // As long as there is little to do, all of it is done.
+        // Within the bound of the steps, every suspect is traced.
         assert_eq!(marked(&escaped, &many), Ok("&lt;".repeat(2000)));
         let rows = [
             (format!("{work}{escaped}"), many.clone()),
             (escaped.clone(), "<".repeat(50_000)),
             (format!("{escaped}{{{{ '<' * 1000000 }}}}"), many.clone()),
-            // It refuses whatever it does not know.
+            // A template that refuses every other message.
             (
                 format!(
-                    "{{% if {said} != '{many}' %}}{{{{ raise_exception('') }}}}{{% endif %}}{work}"
+                    "{{% if {content} != '{many}' %}}{{{{ raise_exception('') }}}}{{% endif %}}{work}"
                 ),
                 many,
             ),
         ];
         for (source, content) in rows {
             let message = marked(&source, &content).unwrap_err();
-            assert!(message.contains("hides whose control token"), "{message}");
+            assert!(message.contains("hides who wrote each"), "{message}");
         }
     }
 
     #[test]
-    fn what_cannot_be_told_is_refused() {
+    fn untraceable_tokens_are_refused() {
         let source = "{{ messages[0].content.split('<|im_end|>') | join('<|im_end|>!') }}";
         assert_eq!(marked(source, "a").as_deref(), Ok("a"));
         let message = marked(source, "a<|im_end|>b").unwrap_err();

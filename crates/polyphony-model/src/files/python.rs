@@ -1,4 +1,4 @@
-//! Python in templates, where it differs from what minijinja and its `pycompat` make of it.
+//! Python's methods and filters in templates, where minijinja and its `pycompat` behave differently.
 
 use std::io::{self, Write};
 
@@ -11,13 +11,13 @@ use serde_json::ser::{Formatter, PrettyFormatter};
 
 use super::template::{Size, measured, pay, refused};
 
-/// The longest field that `format` may fill, in digits of its width.
+/// The most digits of a field width in `format`.
 const MAX_WIDTH_DIGITS: usize = 3;
 
-/// The most blanks for each level of indented JSON.
+/// The most blanks per level of indented JSON.
 const MAX_JSON_INDENT: usize = 32;
 
-/// A method call on a value that has no such method in Jinja: Python's, for text, lists and maps.
+/// Calls a Python method of a text, list or map that Jinja's values lack.
 pub(super) fn method(
     state: &mut State,
     value: &Value,
@@ -46,7 +46,7 @@ pub(super) fn method(
     }
 }
 
-/// Pays for what a method of text is about to make, where that can be much more than it is given.
+/// Pays for the result of a text method in advance, if it can be much larger than the arguments.
 fn pay_for_text(state: &State, text: &str, name: &str, arguments: &[Value]) -> Result<(), Error> {
     let mut texts = arguments.iter().map_while(Value::as_str);
     match (name, texts.next(), texts.next()) {
@@ -77,7 +77,7 @@ fn pay_for_text(state: &State, text: &str, name: &str, arguments: &[Value]) -> R
     }
 }
 
-/// Pays for trimming characters, each of which may be compared with each of the text.
+/// Pays for trimming, which may compare each character of `characters` with each one of the text.
 fn pay_for_trim(state: &State, text: &str, characters: &str) -> Result<(), Error> {
     pay(state, text.len().saturating_mul(characters.len()) / 64)
 }
@@ -99,13 +99,13 @@ pub(super) fn trim(state: &State, value: &Value, characters: Option<&str>) -> Re
     trim(&value.to_string())
 }
 
-/// Python's white space: Unicode's, and four separators that Unicode does not count.
+/// Whether a character is white space in Python: Unicode's white space and four more separators.
 fn is_space(character: char) -> bool {
     character.is_whitespace() || matches!(character, '\u{1c}'..='\u{1f}')
 }
 
-/// The filter `tojson` as transformers defines it: Python's `json.dumps`, which unlike Jinja's own
-/// filter escapes nothing for HTML.
+/// The filter `tojson` as transformers defines it: Python's `json.dumps`, which, unlike Jinja's
+/// filter, does not escape for HTML.
 ///
 /// # Errors
 /// If an argument other than `indent` and `ensure_ascii=false` is given, or if the value is too large.
@@ -114,15 +114,15 @@ pub(super) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<St
     pay(state, size.fuel())?;
     let indent: Option<usize> = options.get("indent")?;
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        let message = "tojson with ensure_ascii=true is not supported";
-        return Err(Error::new(ErrorKind::InvalidOperation, message));
+        let reason = "tojson with ensure_ascii=true is not supported";
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
     }
     options.assert_all_used()?;
     match indent {
         Some(width) => {
             if width > MAX_JSON_INDENT {
                 let reason =
-                    format!("tojson has an indent of {width}; it may be {MAX_JSON_INDENT}");
+                    format!("tojson has an indent of {width}; the most is {MAX_JSON_INDENT}");
                 return Err(refused(reason));
             }
             pay(state, size.parts * size.depth * width / 64)?;
@@ -144,23 +144,35 @@ fn json_with(value: &Value, formatter: impl Formatter) -> Result<String, Error> 
     String::from_utf8(json).map_err(|error| failed(&error))
 }
 
-/// JSON on one line with a blank after commas and colons.
+/// Formats JSON on one line, with a blank after commas and colons.
 struct OneLine;
 
 impl Formatter for OneLine {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
-        separate(to, first)
+    fn begin_array_value<W: ?Sized + Write>(
+        &mut self,
+        output: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        separate(output, first)
     }
 
-    fn begin_object_key<W: ?Sized + Write>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
-        separate(to, first)
+    fn begin_object_key<W: ?Sized + Write>(
+        &mut self,
+        output: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        separate(output, first)
     }
 
-    fn begin_object_value<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
-        to.write_all(b": ")
+    fn begin_object_value<W: ?Sized + Write>(&mut self, output: &mut W) -> io::Result<()> {
+        output.write_all(b": ")
     }
 }
 
-fn separate<W: ?Sized + Write>(to: &mut W, first: bool) -> io::Result<()> {
-    if first { Ok(()) } else { to.write_all(b", ") }
+fn separate<W: ?Sized + Write>(output: &mut W, first: bool) -> io::Result<()> {
+    if first {
+        Ok(())
+    } else {
+        output.write_all(b", ")
+    }
 }

@@ -1,4 +1,4 @@
-//! The table of tensors of a `safetensors` file.
+//! Opens `safetensors` files and checks their tables of tensors.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use super::read::{check_header, map_file};
 use super::weights::{RowOrder, StoredTensor, Weights};
 use crate::error::ModelError;
 
-/// Bytes of the header's length, at the start of the file.
+/// The size of the header's length field at the start of the file, in bytes.
 const LENGTH_BYTES: usize = 8;
 
 impl Weights {
-    /// Opens a `safetensors` file: maps it and checks its table against its size.
+    /// Maps a `safetensors` file and checks its table against its size.
     ///
     /// # Errors
     /// If the file is missing, unreadable or damaged.
@@ -41,7 +41,7 @@ impl Weights {
     }
 }
 
-/// Where the data starts, and the table; or what is wrong with the file.
+/// The offset at which the data starts, and the table. The error describes what is wrong with the file.
 fn parse_header(file: &[u8]) -> Result<(usize, Metadata), String> {
     let (length, rest) = file.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| {
         format!(
@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// A file with one tensor of each supported type and one of another.
+    /// A file with one tensor of each supported type, and one of an unsupported type.
     fn valid_file() -> Vec<u8> {
         let f32s: Vec<u8> = [1.5f32, -2.0]
             .iter()
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn tensors_that_cannot_be_read_are_named() {
         let weights = open_bytes(&valid_file()).unwrap();
         let rows: [(&str, &[usize], &str); 3] = [
             ("quarter", &[2], "holds no tensor `quarter`"),
@@ -232,7 +232,7 @@ mod tests {
             );
             assert!(message.len() < 500, "{message:.300}");
         }
-        // A header that claims nearly all of a file of four gigabytes, which takes no room on the disk.
+        // A header that claims nearly all of a sparse file of four gigabytes.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let length: u64 = (4 << 30) - 8;

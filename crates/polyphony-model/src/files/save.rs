@@ -1,7 +1,7 @@
-//! Writing a model as a Hugging Face directory that PyTorch transformers loads unchanged.
+//! Writes a model as a Hugging Face directory that PyTorch transformers loads unchanged.
 //!
-//! Everything is written to a directory of a temporary name beside the target, synced, and then
-//! renamed: the target is there whole or not at all.
+//! Everything is written to a temporary directory beside the target, synced, and then renamed. The
+//! target is thus either complete or absent.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,18 +18,18 @@ use super::weights::TensorSpec;
 use crate::error::ModelError;
 use crate::lora::LoraConfig;
 
-/// The alignment of the tensors' data, as the safetensors crate has it.
+/// The alignment of the tensors' data, as in the safetensors crate.
 const ALIGNMENT: usize = 8;
 
 /// Writes a model to the new directory `target`: weights in `f32`, and the configuration,
 /// tokenizer and chat template in `assets`.
 ///
-/// `tensors` lists every tensor under its Hugging Face name, and `values` gives the values of one
-/// at a time, row after row, so that the model need not be in memory a second time.
+/// `tensors` lists every tensor under its Hugging Face name, and `values` returns the values of one
+/// tensor at a time, row after row. The model need not be in memory a second time.
 ///
 /// # Errors
-/// If `target` exists, a file cannot be written, or `values` fails or gives another number of values than
-/// the tensor's shape has; nothing is left behind then.
+/// If `target` exists, a file cannot be written, or `values` fails or returns too few or too many values
+/// for the tensor's shape. Nothing is then left behind.
 pub fn save(
     target: &Path,
     assets: &Assets,
@@ -57,7 +57,7 @@ pub(crate) fn save_adapter(
     values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
 ) -> Result<(), ModelError> {
     let config = adapter::config_json(lora, &assets.source);
-    let mut files = assets.language_files();
+    let mut files = assets.tokenizer_files();
     files.push((adapter::CONFIG, pretty(&config)));
     write_directory(target, &files, adapter::WEIGHTS, tensors, values)
 }
@@ -94,7 +94,7 @@ fn write_directory(
 
     sync_directory(partial.path()).map_err(write_error(target))?;
     std::fs::rename(partial.path(), target).map_err(write_error(target))?;
-    // The temporary name is gone, and with it what would be cleaned up.
+    // After the rename there is nothing left to clean up.
     let _ = partial.keep();
     sync_directory(parent).map_err(write_error(parent))
 }
@@ -102,8 +102,8 @@ fn write_directory(
 /// Writes tensors in `f32` to the new safetensors file `target` and makes it durable; see [`save`].
 ///
 /// # Errors
-/// If `target` exists, the file cannot be written, or `values` fails or gives another number of values
-/// than the tensor's shape has.
+/// If `target` exists, the file cannot be written, or `values` fails or returns too few or too many
+/// values for the tensor's shape.
 pub fn save_tensors(
     target: &Path,
     tensors: &[TensorSpec],
@@ -119,9 +119,9 @@ pub fn save_tensors(
 /// Converts a GGUF file (or any model that opens) to the new Hugging Face directory `target`.
 ///
 /// # Errors
-/// If the model cannot be opened, or the directory not written; nothing is left behind then. Also
-/// if it has adapters: [`LanguageModel::merged`](crate::LanguageModel::merged) adds them to the
-/// weights, for which it has to compute.
+/// If the model cannot be opened or the directory cannot be written; nothing is then left behind. Also
+/// if the model has adapters, because merging them needs computation, which this function does not do:
+/// use [`LanguageModel::merged`](crate::LanguageModel::merged).
 pub fn convert(source: &Path, target: &Path) -> Result<(), ModelError> {
     let files = ModelFiles::open(source)?;
     if files.adapter.is_some() {
@@ -133,7 +133,7 @@ pub fn convert(source: &Path, target: &Path) -> Result<(), ModelError> {
     })
 }
 
-/// Why a file could not be completed: the disk, or whoever supplies the contents.
+/// Why a file could not be completed: writing failed, or supplying its contents.
 #[derive(Debug)]
 enum WriteFailure {
     Disk(io::Error),
@@ -153,11 +153,11 @@ fn write_error(path: &Path) -> impl Fn(io::Error) -> ModelError {
     }
 }
 
-/// How the names begin of directories that polyphony is writing, so that those which a killed process
-/// has left can be told from a user's own.
+/// The prefix of directories that polyphony is writing. It distinguishes those that a killed process
+/// left behind from a user's directories.
 const UNFINISHED: &str = ".polyphony-unfinished-";
 
-/// A directory beside the target that removes itself unless kept.
+/// A directory beside the target, which is removed when dropped unless it is kept.
 fn partial_directory(parent: &Path, target: &Path) -> io::Result<tempfile::TempDir> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let prefix = format!("{UNFINISHED}{name}-");
@@ -165,14 +165,14 @@ fn partial_directory(parent: &Path, target: &Path) -> io::Result<tempfile::TempD
     builder.prefix(&prefix);
     #[cfg(unix)]
     {
-        // As `mkdir` would make it (the user's mask applies), not private like a temporary one.
+        // The permissions of `mkdir`, to which the umask applies, not the private ones of temporary files.
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o777));
     }
     builder.tempdir_in(parent)
 }
 
-/// Writes a file of the directory `partial`, which errors call by its final place in `target`.
+/// Writes a file in the directory `partial`. Errors name it by its final path in `target`.
 fn write_synced(
     partial: &Path,
     target: &Path,
@@ -226,7 +226,7 @@ fn write_safetensors(
     Ok(())
 }
 
-/// The table of tensors, lying back to back in `f32`.
+/// The table of tensors, which are stored back to back in `f32`.
 fn header(tensors: &[TensorSpec]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let mut end = 0;
     let entry = |tensor: &TensorSpec| {
@@ -240,7 +240,7 @@ fn header(tensors: &[TensorSpec]) -> Result<Vec<u8>, Box<dyn std::error::Error +
         (tensor.name.clone(), info)
     };
     let entries = tensors.iter().map(entry).collect();
-    // transformers refuses files that do not say which framework their layout is of.
+    // transformers refuses files that do not name the framework of their layout.
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let table = Metadata::new(Some(format), entries)?;
     let mut header = serde_json::to_vec(&table)?;
@@ -334,12 +334,15 @@ mod tests {
     #[test]
     fn the_configuration_names_the_type_of_the_saved_weights() {
         let mut assets = ModelFiles::open(&fixture("tiny-llama")).unwrap().assets;
-        for (key, other) in [("dtype", "torch_dtype"), ("torch_dtype", "dtype")] {
-            assets.config.as_object_mut().unwrap().remove(other);
+        for (key, absent) in [("dtype", "torch_dtype"), ("torch_dtype", "dtype")] {
+            assets.config.as_object_mut().unwrap().remove(absent);
             assets.config[key] = "bfloat16".into();
             let (_, config) = assets.files().swap_remove(0);
             let config: serde_json::Value = serde_json::from_str(&config).unwrap();
-            assert_eq!((&config[key], config.get(other)), (&"float32".into(), None));
+            assert_eq!(
+                (&config[key], config.get(absent)),
+                (&"float32".into(), None)
+            );
         }
     }
 
@@ -380,7 +383,7 @@ mod tests {
         let message = convert(&fixture("tiny-llama"), folder.path())
             .unwrap_err()
             .to_string();
-        assert!(message.contains("exists already: remove it"), "{message}");
+        assert!(message.contains("already exists: remove it"), "{message}");
         assert!(names_in(folder.path()).is_empty());
     }
 
@@ -441,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_an_error_that_names_the_file() {
-        /// A disk with room for some bytes.
+        /// A disk with room for this many bytes.
         struct Disk(usize);
         impl Write for Disk {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,4 +1,4 @@
-//! Weights in several `safetensors` files, as `model.safetensors.index.json` puts them together.
+//! Opens weights in several `safetensors` files, which `model.safetensors.index.json` lists.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -9,17 +9,17 @@ use super::read::optional_json;
 use super::weights::Weights;
 use crate::error::ModelError;
 
-/// The most files of weights, as in a download from the hub.
+/// The most weights files, which is also the limit for a download from the hub.
 const MAX_FILES: usize = 10_000;
 
-/// What the index says; its `metadata` is for people.
+/// The index without its `metadata`, which is only informative.
 #[derive(Deserialize)]
 struct Index {
     /// For every tensor the file that holds it.
     weight_map: BTreeMap<String, String>,
 }
 
-/// Maps all files that an index names, which lie beside it.
+/// Maps all files that an index names. They must be in its directory.
 ///
 /// # Errors
 /// If the index or a file is missing, unreadable or damaged, or they contradict each other.
@@ -64,7 +64,7 @@ pub(crate) fn open(index: &Path) -> Result<Weights, ModelError> {
     Weights::join(index, shards)
 }
 
-/// Whether a name cannot lead to another directory.
+/// Whether a name is a plain file name, which cannot lead to another directory.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!(
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with two files of one tensor each, and this index.
+    /// A folder with this index and two files of one tensor each.
     fn folder(index: &Value) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (file, name, value) in [
@@ -108,7 +108,7 @@ mod tests {
         for (name, value) in [("one", 1.0), ("two", 2.0)] {
             assert_eq!(weights.read(name, &[1]).unwrap(), [value]);
             let again = weights.read(name, &[1]).unwrap();
-            assert_eq!(again, [value], "pages that were let go come back");
+            assert_eq!(again, [value], "released pages are read again");
         }
         let message = weights.read("two", &[2]).unwrap_err().to_string();
         assert!(message.contains("2.safetensors"), "{message}");

@@ -1,12 +1,12 @@
 //! Chat templates: from a conversation to the text that a model was trained to continue.
 //!
-//! Templates are Jinja programs written for transformers, which sets the same options as here
-//! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's methods, its own `tojson`). Two
-//! departures keep rendering a pure function of the conversation: `strftime_now` is not defined,
+//! Templates are Jinja programs written for transformers. The engine is set up as in transformers
+//! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's methods, its own `tojson`), with two
+//! differences that make rendering a pure function of the conversation: `strftime_now` is not defined,
 //! so that templates fall back to their fixed date, and `enable_thinking` is false.
 //!
-//! Templates come from strangers. Their source, their work and the values that they make are bounded
-//! ([`program`], [`bounds`]).
+//! Templates come from untrusted sources. The size of their source, the steps that they take and the
+//! values that they create are bounded ([`program`], [`bounds`]).
 
 mod bounds;
 #[cfg(test)]
@@ -21,35 +21,35 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(super) use self::bounds::{FUEL, Size, measured, pay, refused};
+use self::program::CompiledTemplate;
 pub(super) use self::program::MAX_SOURCE;
-use self::program::Program;
-use super::contain::caught;
+use super::contain::catch_panic;
 use super::python;
-use crate::error::{ModelError, shortened};
+use crate::error::{ModelError, truncated};
 
-/// Who speaks in a conversation.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageRole {
-    /// Standing instructions.
+    /// Instructions for the whole conversation.
     System,
-    /// Whoever asks.
+    /// Questions and other input for the model.
     User,
-    /// The model.
+    /// Answers of the model.
     Assistant,
 }
 
-/// One turn of a conversation.
+/// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks.
+    /// The author.
     pub role: MessageRole,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
 impl Message {
-    /// A message.
+    /// A message of this author with this text.
     pub fn new(role: MessageRole, content: impl Into<String>) -> Self {
         Self {
             role,
@@ -62,11 +62,11 @@ impl Message {
 #[derive(Debug)]
 pub struct ChatTemplate {
     path: PathBuf,
-    program: Program,
+    compiled: CompiledTemplate,
     environment: Environment<'static>,
 }
 
-/// The longest complaint that is passed on, in characters.
+/// The longest error text of a template that is passed on, in characters.
 const MAX_REASON: usize = 2000;
 
 /// The roles of special tokens in a `tokenizer_config.json`.
@@ -81,17 +81,17 @@ const TOKEN_ROLES: [&str; 7] = [
 ];
 
 impl ChatTemplate {
-    /// Parses a template; `path` is where it came from, for messages, and `tokenizer_config` tells
-    /// which special tokens it may refer to.
+    /// Parses a template. `path` is its origin, for error messages, and `tokenizer_config` defines the
+    /// special tokens that it may refer to.
     ///
     /// # Errors
-    /// If the template is not valid Jinja or passes a bound.
+    /// If the template is not valid Jinja or exceeds a bound.
     pub fn new(
         source: &str,
         tokenizer_config: Option<&Value>,
         path: &Path,
     ) -> Result<Self, ModelError> {
-        // Jinja reads every kind of line end as a newline, inside string literals as well.
+        // Jinja reads every kind of line end as a newline, even inside string literals.
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
@@ -104,7 +104,8 @@ impl ChatTemplate {
         environment.add_filter("trim", python::trim);
         environment.add_filter("tojson", python::tojson);
         environment.add_function("raise_exception", raise_exception);
-        let program = Program::new(source, &syntax).map_err(|error| failed(path, &error))?;
+        let compiled =
+            CompiledTemplate::new(source, &syntax).map_err(|error| failed(path, &error))?;
         let token = |role| token_text(tokenizer_config?.get(role)?);
         for role in TOKEN_ROLES {
             if let Some(token) = token(role) {
@@ -116,16 +117,16 @@ impl ChatTemplate {
         environment.add_global("documents", ());
         Ok(Self {
             path: path.to_owned(),
-            program,
+            compiled,
             environment,
         })
     }
 
-    /// The text for a conversation; with `add_generation_prompt` it ends where the model's next
-    /// answer begins.
+    /// The text of a conversation. With `add_generation_prompt` it ends where the model's next answer
+    /// begins.
     ///
     /// # Errors
-    /// If the template refuses the conversation, fails on it, or passes a bound.
+    /// If the template refuses the conversation, fails on it, or exceeds a bound.
     pub fn render(
         &self,
         messages: &[Message],
@@ -135,7 +136,7 @@ impl ChatTemplate {
         Ok(text)
     }
 
-    /// The same with another bound of its steps, and the number of steps that it took.
+    /// As [`ChatTemplate::render`] with a different bound of the steps; also returns the number of steps.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].
@@ -151,9 +152,9 @@ impl ChatTemplate {
         };
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(max_steps));
-        // Nothing in the engine is known to panic; should anything, it is the template's failure.
-        let render = || self.program.render(&environment, variables);
-        match caught(render) {
+        // No panic of the engine is known. Should one happen, it is reported as the template's failure.
+        let render = || self.compiled.render(&environment, variables);
+        match catch_panic(render) {
             Ok(rendered) => rendered.map_err(|error| self.failed(&bounds::explain(&error))),
             Err(_) => Err(self.failed(&"the template engine panicked")),
         }
@@ -161,7 +162,7 @@ impl ChatTemplate {
 
     /// The template's text.
     pub(super) fn source(&self) -> &str {
-        self.program.source()
+        self.compiled.source()
     }
 
     pub(super) fn failed(&self, reason: &impl ToString) -> ModelError {
@@ -172,11 +173,11 @@ impl ChatTemplate {
 fn failed(path: &Path, reason: &impl ToString) -> ModelError {
     ModelError::Template {
         path: path.to_owned(),
-        reason: shortened(reason.to_string(), MAX_REASON),
+        reason: truncated(reason.to_string(), MAX_REASON),
     }
 }
 
-/// A template's own complaint about a conversation.
+/// The function with which a template refuses a conversation.
 fn raise_exception(message: String) -> Result<(), Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
@@ -187,8 +188,8 @@ pub(super) fn token_text(token: &Value) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// The template inside a `tokenizer_config.json`: one text, or a list of named ones of which
-/// `default` is meant.
+/// The template inside a `tokenizer_config.json`: either one text, or the text called `default` in a
+/// list of named ones.
 pub(crate) fn embedded_template(tokenizer_config: &Value) -> Option<&str> {
     let template = tokenizer_config.get("chat_template")?;
     if let Some(text) = template.as_str() {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_templates_own_complaint_is_passed_on() {
+    fn an_error_raised_by_a_template_is_passed_on() {
         let messages = [
             Message::new(MessageRole::User, "a"),
             Message::new(MessageRole::System, "b"),

@@ -1,13 +1,13 @@
 //! Text to token ids and back.
 //!
-//! Control tokens such as `<|im_end|>` need care: in text written by a chat template they are
-//! meant, in text that comes from data they must stay ordinary characters, or a data set could end
-//! a turn or pose as the system. Hence two ways to encode; [`super::encode_conversation`] combines
+//! Control tokens such as `<|im_end|>` need care. In text written by a chat template they are control
+//! tokens. In text from data they must stay ordinary characters, or a data set could end a turn or
+//! pose as the system. Hence there are two ways to encode; [`super::encode_conversation`] combines
 //! them.
 //!
-//! A `tokenizer.json` may come from anyone. It is checked before the library of Hugging Face reads
-//! it (`checks`), and if that library panics in spite of it, the panic becomes an error
-//! ([`caught`]).
+//! A `tokenizer.json` may come from an untrusted source. It is checked before Hugging Face's tokenizer
+//! library reads it (`checks`). If the library panics nevertheless, the panic becomes an error
+//! ([`catch_panic`]).
 
 mod charsmap;
 mod checks;
@@ -25,19 +25,19 @@ use tokenizers::AddedToken;
 
 use self::control::ControlToken;
 pub(crate) use self::control::ControlTokens;
-use super::contain::caught;
+use super::contain::catch_panic;
 use super::read::optional_text;
-use crate::error::{ModelError, shortened};
+use crate::error::{ModelError, truncated};
 
 /// A model's tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
-    /// The same, but blind to special tokens and to those with the ids of the key; made when first
-    /// needed.
+    /// Tokenizers that encode control tokens as ordinary characters: all special tokens, and the other tokens
+    /// whose ids are the key. Each tokenizer is built on first use.
     literal: Mutex<HashMap<Vec<u32>, Arc<tokenizers::Tokenizer>>>,
-    /// The last template that control tokens were asked for, and these.
+    /// The last template whose control tokens were requested, with these tokens.
     control: Mutex<Option<(String, Arc<ControlTokens>)>>,
 }
 
@@ -54,18 +54,18 @@ impl Tokenizer {
         Self::from_json(&json, path)
     }
 
-    /// Builds the tokenizer that a `tokenizer.json` text describes; `path` is where the text came
-    /// from, for messages.
+    /// Builds the tokenizer that a `tokenizer.json` text describes. `path` is the text's origin, for
+    /// error messages.
     ///
-    /// Truncation and padding that the text may ask for are switched off: a prompt is never cut
-    /// silently.
+    /// Truncation and padding are switched off even if the text enables them, so that no prompt is
+    /// silently truncated.
     ///
     /// # Errors
-    /// If the text does not describe a tokenizer, or one that could take much more time or memory
-    /// than those of known models.
+    /// If the text does not describe a tokenizer, or if the tokenizer could take much more time or
+    /// memory than those of known models.
     pub fn from_json(json: &str, path: &Path) -> Result<Self, ModelError> {
         let checked = checks::check(json).map_err(|reason| failed(path, &reason))?;
-        let inner = contained(|| {
+        let inner = without_panics(|| {
             let mut inner: tokenizers::Tokenizer = json.parse()?;
             inner.with_truncation(None)?;
             inner.with_padding(None);
@@ -74,7 +74,7 @@ impl Tokenizer {
         let inner = inner.map_err(|error| failed(path, &error))?;
         let is_token =
             |id: &u64| u32::try_from(*id).is_ok_and(|id| inner.id_to_token(id).is_some());
-        if let Some(id) = checked.around.iter().find(|id| !is_token(id)) {
+        if let Some(id) = checked.added_ids.iter().find(|id| !is_token(id)) {
             let reason = format!("post_processor adds the id {id}, which is not a token's");
             return Err(failed(path, &reason));
         }
@@ -86,8 +86,8 @@ impl Tokenizer {
         })
     }
 
-    /// The ids of a text in which control tokens mean what they say, such as the output of a chat
-    /// template. Nothing is added in front or behind: templates write their own beginning.
+    /// The ids of a text in which control tokens are recognized, such as the output of a chat template.
+    /// No tokens are added before or after it, since templates write the beginning themselves.
     ///
     /// # Errors
     /// If the tokenizer has no tokens for the text.
@@ -95,9 +95,9 @@ impl Tokenizer {
         self.encode_with(&self.inner, text, false)
     }
 
-    /// The ids of a text that is a whole prompt for a model without chat template. Control tokens
-    /// in it are ordinary characters; what the tokenizer itself puts around a text, such as a
-    /// beginning-of-sequence token, is there.
+    /// The ids of a text that is a whole prompt for a model without chat template. Control tokens in
+    /// it are ordinary characters. The tokens that the tokenizer adds around a text, such as a
+    /// beginning-of-sequence token, are included.
     ///
     /// # Errors
     /// If the tokenizer has no tokens for the text.
@@ -105,8 +105,7 @@ impl Tokenizer {
         self.encode_with(&*self.literal(&ControlTokens::default())?, text, true)
     }
 
-    /// The ids of text that goes on from what [`Tokenizer::encode_plain`] began: nothing is put around
-    /// it.
+    /// The ids of text that continues a prompt from [`Tokenizer::encode_plain`], without added tokens.
     ///
     /// # Errors
     /// If the tokenizer has no tokens for the text.
@@ -127,12 +126,12 @@ impl Tokenizer {
         self.encode_with(&*self.literal(control)?, text, false)
     }
 
-    /// The text of a sequence of ids, without control tokens. Ids that are no token are left out.
+    /// The text of a sequence of ids, without control tokens. Ids that are not tokens are left out.
     ///
     /// # Errors
     /// If the tokenizer cannot join the tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        contained(|| self.inner.decode(ids, true)).map_err(|error| failed(&self.path, &error))
+        without_panics(|| self.inner.decode(ids, true)).map_err(|error| failed(&self.path, &error))
     }
 
     /// The number of tokens, control tokens included.
@@ -145,7 +144,7 @@ impl Tokenizer {
     /// # Errors
     /// If a part of it cannot be written as JSON.
     pub fn to_json(&self) -> Result<String, ModelError> {
-        contained(|| self.inner.to_string(false)).map_err(|error| failed(&self.path, &error))
+        without_panics(|| self.inner.to_string(false)).map_err(|error| failed(&self.path, &error))
     }
 
     /// The id of a token.
@@ -153,14 +152,14 @@ impl Tokenizer {
         self.inner.token_to_id(text)
     }
 
-    /// The control tokens of a chat template: those that the tokenizer calls special, and other added
-    /// tokens that the template names. Qwen's `<think>` is not special, since it stays in decoded text,
-    /// but means more than its characters do.
+    /// The control tokens of a chat template: the tokenizer's special tokens, and other added tokens
+    /// that the template contains. Qwen's `<think>`, for example, is not special, because it is part of
+    /// decoded text, but it has a meaning beyond its characters.
     pub(crate) fn control_tokens(&self, template: &str) -> Arc<ControlTokens> {
-        // A panic elsewhere leaves the pair as it was: it is replaced whole.
+        // A panic elsewhere leaves the pair intact, because it is only replaced as a whole.
         let mut last = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, control)) = &*last
-            && known == template
+        if let Some((last_template, control)) = &*last
+            && last_template == template
         {
             return Arc::clone(control);
         }
@@ -176,7 +175,7 @@ impl Tokenizer {
         control
     }
 
-    /// Checks that every token has a place in the model's vocabulary.
+    /// Checks that every token is in the model's vocabulary.
     ///
     /// # Errors
     /// If the largest id is not below `vocab_size`.
@@ -201,15 +200,16 @@ impl Tokenizer {
         }
         let named: Vec<&ControlToken> = control.iter().filter(|token| !token.special).collect();
         let key = named.iter().map(|token| token.id).collect();
-        // A panic elsewhere leaves the map as it was: entries are inserted whole.
-        let mut known = self.literal.lock().unwrap_or_else(PoisonError::into_inner);
-        let literal = match known.get(&key) {
+        // A panic elsewhere leaves the map intact, because entries are inserted as a whole.
+        let mut cache = self.literal.lock().unwrap_or_else(PoisonError::into_inner);
+        let literal = match cache.get(&key) {
             Some(literal) => Arc::clone(literal),
             None => {
-                let literal = contained(|| {
+                let literal = without_panics(|| {
                     let mut literal = self.inner.clone();
                     literal.set_encode_special_tokens(true);
-                    // Only special tokens can be overlooked, so these become special here.
+                    // The library can encode only special tokens as ordinary characters, so the other
+                    // control tokens become special in this copy.
                     let special = named
                         .iter()
                         .map(|token| AddedToken::from(token.text.as_str(), true));
@@ -217,7 +217,7 @@ impl Tokenizer {
                     Ok(Arc::new(literal))
                 });
                 let literal = literal.map_err(|error| failed(&self.path, &error))?;
-                known.insert(key, Arc::clone(&literal));
+                cache.insert(key, Arc::clone(&literal));
                 literal
             }
         };
@@ -228,9 +228,9 @@ impl Tokenizer {
         &self,
         tokenizer: &tokenizers::Tokenizer,
         text: &str,
-        add_around: bool,
+        add_special_tokens: bool,
     ) -> Result<Vec<u32>, ModelError> {
-        let encoding = contained(|| tokenizer.encode_fast(text, add_around));
+        let encoding = without_panics(|| tokenizer.encode_fast(text, add_special_tokens));
         encoding
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|error| failed(&self.path, &error))
@@ -240,27 +240,26 @@ impl Tokenizer {
 /// The text of a `tokenizer.json`; `None` if there is no such file.
 ///
 /// # Errors
-/// If it is unreadable, not text, or longer than any tokenizer may be: no more is read then.
+/// If it is unreadable, not text, or longer than the bound for tokenizers, where reading stops.
 pub(super) fn optional_json(path: &Path) -> Result<Option<String>, ModelError> {
     optional_text(path, checks::MAX_BYTES)
 }
 
-/// The longest reason in an error, in characters: the library quotes what it does not understand.
+/// The longest reason in an error, in characters, since the library quotes what it cannot parse.
 const MAX_REASON: usize = 500;
 
 fn failed(path: &Path, reason: &impl ToString) -> ModelError {
     ModelError::Tokenizer {
         path: path.to_owned(),
-        reason: shortened(reason.to_string(), MAX_REASON),
+        reason: truncated(reason.to_string(), MAX_REASON),
     }
 }
 
-/// Does some work of the tokenizer library; a panic is an error as well.
+/// Calls the tokenizer library, and turns a panic into an error.
 ///
-/// The work may share a tokenizer: what it changes in there are caches, whose entries are inserted
-/// whole.
-fn contained<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
-    caught(work)
+/// The call may share a tokenizer. It changes only caches in it, whose entries are inserted as a whole.
+fn without_panics<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_panic(call)
         .unwrap_or_else(|panic| Err(format!("the tokenizer library panicked: {panic}").into()))
 }
 
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_the_same() {
+    fn a_written_tokenizer_reads_the_same() {
         let path = tiny_chat().join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path).unwrap();
         let again = Tokenizer::from_json(&tokenizer.to_json().unwrap(), &path).unwrap();
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_never_cut_or_padded() {
+    fn a_text_is_never_truncated_or_padded() {
         let json = std::fs::read_to_string(tiny_chat().join("tokenizer.json")).unwrap();
         let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
         json["truncation"] = serde_json::json!({
@@ -394,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tokenizer_is_an_error() {
+    fn a_file_that_is_not_a_tokenizer_is_an_error() {
         let message = Tokenizer::from_json("{}", Path::new("some.json"))
             .unwrap_err()
             .to_string();

@@ -1,7 +1,7 @@
 //! A model's tensors, memory-mapped and read by Hugging Face name, whatever the file's format.
 //!
-//! Opening parses the files' tables of tensors and checks every length against the file's size;
-//! values are converted to `f32` one tensor at a time, when asked for.
+//! Opening a model parses the tables of tensors and checks every length against the file's size. Values
+//! are converted to `f32` on demand, one tensor at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use memmap2::Mmap;
 use super::dequantize::Encoding;
 use crate::error::ModelError;
 
-/// The tensors of a model's weights, in one file or several.
+/// The tensors of a model, in one file or several.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
@@ -21,7 +21,7 @@ pub struct Weights {
     tensors: BTreeMap<String, (usize, StoredTensor)>,
 }
 
-/// A file in memory.
+/// A memory-mapped file.
 #[derive(Debug)]
 struct MappedFile {
     path: PathBuf,
@@ -33,32 +33,32 @@ struct MappedFile {
 pub struct TensorSpec {
     /// The Hugging Face name.
     pub name: String,
-    /// The length of every dimension, the slowest first.
+    /// The length of every dimension, the slowest-varying first.
     pub shape: Vec<usize>,
 }
 
-/// Where and how a tensor lies in its file.
+/// Where and how a tensor is stored in its file.
 #[derive(Debug)]
 pub(crate) struct StoredTensor {
-    /// The length of every dimension, the slowest first.
+    /// The length of every dimension, the slowest-varying first.
     pub(crate) shape: Vec<usize>,
-    /// How its numbers are stored, or the name of a type that cannot be read.
+    /// The type of the stored numbers, or the name of a type that cannot be read.
     pub(crate) encoding: Result<Encoding, String>,
-    /// Its bytes, counted from the start of the file.
+    /// The range of its bytes in the file.
     pub(crate) bytes: Range<usize>,
-    /// In which order its rows lie.
+    /// The order of its rows.
     pub(crate) rows: RowOrder,
 }
 
 /// The order of a stored matrix's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowOrder {
-    /// As Hugging Face has them.
+    /// The order of Hugging Face.
     Plain,
-    /// The rows of each head interleave the two halves that rotary embedding pairs, as llama.cpp's
-    /// converter leaves the query and key projections of Llama.
+    /// Within each head, rows `i` and `i + head_size / 2`, which the rotary embedding rotates together, are
+    /// adjacent. llama.cpp's converter writes the query and key projections of Llama in this order.
     RotaryPairs {
-        /// Heads in the matrix.
+        /// The number of heads in the matrix.
         heads: usize,
     },
 }
@@ -77,10 +77,10 @@ impl Weights {
         }
     }
 
-    /// The tensors of several files that the file at `index` puts together.
+    /// The tensors of several files, which the file at `index` lists.
     ///
     /// # Errors
-    /// If two files hold tensors of one name.
+    /// If two files contain a tensor of the same name.
     pub(crate) fn join(index: &Path, shards: Vec<Self>) -> Result<Self, ModelError> {
         let mut joined = Self {
             path: index.to_owned(),
@@ -103,7 +103,7 @@ impl Weights {
         Ok(joined)
     }
 
-    /// The file that holds the tensors, or the index of several.
+    /// The file that contains the tensors, or the index of several files.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -172,7 +172,7 @@ impl Weights {
     /// Compares the names in the file with those that an architecture needs.
     ///
     /// # Errors
-    /// One error that lists every missing and every unexpected name.
+    /// If names differ; the error lists every missing and every unexpected name.
     pub fn check_names<'a>(
         &self,
         expected: impl IntoIterator<Item = &'a str>,
@@ -198,13 +198,13 @@ impl Weights {
     }
 }
 
-/// Bytes that are decoded before their pages are given back.
+/// The number of bytes that are decoded before their pages are released.
 const PIECE_BYTES: usize = 4 << 20;
 
 impl MappedFile {
-    /// The numbers stored in a range, which is whole blocks; `None` where it reaches past the end.
+    /// The numbers stored in a range of whole blocks; `None` if it reaches past the end.
     ///
-    /// While a model is loaded, it is held once, not a second time as pages of its file.
+    /// The pages of decoded bytes are released, so that a model being loaded is not in memory twice.
     fn decode(&self, encoding: Encoding, range: Range<usize>) -> Option<Vec<f32>> {
         let bytes = self.bytes.get(range.clone())?;
         let block = encoding.block_bytes();
@@ -213,16 +213,16 @@ impl MappedFile {
         for (index, bytes) in bytes.chunks(piece).enumerate() {
             values.extend(encoding.decode(bytes));
             let start = range.start + index * piece;
-            self.let_go(&(start..start + bytes.len()));
+            self.release(&(start..start + bytes.len()));
         }
         Some(values)
     }
 
-    /// Lets the system take back the memory of a range that has been read.
-    fn let_go(&self, range: &Range<usize>) {
-        // Where the system does not, nothing is lost but memory.
-        // SAFETY: the mapping is of a file and only read, so pages that are dropped come back as
-        // they were.
+    /// Allows the system to free the memory of a range that has been read.
+    fn release(&self, range: &Range<usize>) {
+        // A failure is ignored, since it only costs memory.
+        // SAFETY: the mapping is backed by a file and only read, so dropped pages are read again
+        // unchanged.
         #[cfg(unix)]
         let _ = unsafe {
             self.bytes.unchecked_advise_range(
@@ -236,8 +236,8 @@ impl MappedFile {
 
 /// Undoes the row order of llama.cpp's converter.
 ///
-/// The converter views the rows of a head, `[2, head_size / 2]` in Hugging Face's order, and swaps
-/// the two axes; this swaps them back.
+/// The converter views the rows of a head, in Hugging Face's order, as `[2, head_size / 2]`, and swaps
+/// the two axes. This function swaps them back.
 fn separate_rotary_halves(values: &[f32], heads: usize, shape: &[usize]) -> Vec<f32> {
     let width: usize = shape[1..].iter().product();
     let half = shape[0] / heads / 2;
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn rotary_halves_are_separated_head_by_head() {
-        // Two heads of size 4, rows of width 2; a stored row says which Hugging Face row it was.
+        // Two heads of size 4, rows of width 2; a stored row's value is its index in Hugging Face's order.
         let stored = [0, 2, 1, 3, 4, 6, 5, 7].map(|row| row as f32);
         let values: Vec<f32> = stored.iter().flat_map(|row| [*row, *row + 0.5]).collect();
         let ordered = separate_rotary_halves(&values, 2, &[8, 2]);

@@ -1,10 +1,9 @@
-//! Keys and values that generation keeps, allocated for the longest response.
+//! The key-value cache of generation.
 //!
-//! A prompt's keys and values are stored once and shared by all responses sampled from it, and what
-//! several prompts begin with is stored once for all of them. Each
-//! response has its own slot in memory that holds the longest response allowed; the slot of a
-//! finished one is never touched again. All rows are at the same position of their response, since
-//! all start together.
+//! A prompt's keys and values are stored once and shared by all responses sampled from it. A prefix
+//! that several prompts share is stored once for all of them. Each response has a slot, which is
+//! allocated for the longest response allowed; the slot of a finished response is never touched
+//! again. All rows are at the same position of their response, since all start together.
 
 use std::ops::Range;
 
@@ -13,12 +12,12 @@ use burn::tensor::{Int, Tensor, TensorData, activation::softmax};
 use crate::{
     LanguageModel,
     kernels::{
-        self, HostTensor, Packing, Stretch, contiguous, decode_attention, host, packed_attention,
+        self, HostTensor, KvSpan, Packing, contiguous, decode_attention, host, packed_attention,
     },
     network::Attention,
 };
 
-/// The keys and values of packed prompts, one pair a layer, each `[K, P, S]`: `K` key and value
+/// The keys and values of packed prompts, one pair per layer, each `[K, P, S]`: `K` key and value
 /// heads, `P` packed tokens, `S` head size.
 #[derive(Debug, Default)]
 pub(crate) struct PromptCache {
@@ -34,7 +33,7 @@ pub(crate) struct CachedPrompt {
     pub(crate) path: Vec<Range<usize>>,
 }
 
-/// Causal attention over packed prompts that keeps their keys and values.
+/// Causal attention over packed prompts that stores their keys and values.
 #[derive(Debug)]
 pub(crate) struct PrefillAttention {
     packing: Packing,
@@ -58,10 +57,10 @@ impl Attention for PrefillAttention {
         keys: Tensor<3>,
         values: Tensor<3>,
     ) -> Tensor<3> {
-        let seen = packed_attention(queries, keys.clone(), values.clone(), &self.packing);
+        let attended = packed_attention(queries, keys.clone(), values.clone(), &self.packing);
         let by_head = |tensor: Tensor<3>| contiguous(tensor.swap_dims(0, 1));
         self.cache.layers.push((by_head(keys), by_head(values)));
-        seen
+        attended
     }
 }
 
@@ -70,11 +69,11 @@ impl Attention for PrefillAttention {
 pub(crate) struct DecodeAttention<'a> {
     caches: &'a [PromptCache],
     prompts: &'a [CachedPrompt],
-    /// For each row the prompt that it continues; rows of one prompt are neighbours.
+    /// For each row the prompt that it continues; rows of one prompt are adjacent.
     prompt_of: Vec<usize>,
-    /// For each row where its keys and values are, in rising order.
+    /// For each row the slot with its keys and values, in rising order.
     slot_of: Vec<usize>,
-    /// One pair a layer, each `[C, K, N, S]`: `C` slots, `N` tokens of the longest response.
+    /// One pair per layer, each `[C, K, N, S]`: `C` slots, `N` tokens of the longest response.
     slots: Vec<(Tensor<4>, Tensor<4>)>,
     /// Tokens already in the slots.
     filled: usize,
@@ -102,19 +101,19 @@ impl<'a> DecodeAttention<'a> {
         }
     }
 
-    /// Keeps only the rows at `kept`, in that order.
-    pub(crate) fn retain(&mut self, kept: &[usize]) {
-        self.prompt_of = kept.iter().map(|&row| self.prompt_of[row]).collect();
-        self.slot_of = kept.iter().map(|&row| self.slot_of[row]).collect();
+    /// Keeps only these rows, in this order.
+    pub(crate) fn retain(&mut self, rows: &[usize]) {
+        self.prompt_of = rows.iter().map(|&row| self.prompt_of[row]).collect();
+        self.slot_of = rows.iter().map(|&row| self.slot_of[row]).collect();
     }
 
-    /// One more token has been run through all layers.
+    /// Moves on by one position, after a token of each row has been run through all layers.
     pub(crate) fn advance(&mut self) {
         self.filled += 1;
     }
 }
 
-/// Ranges of rows that continue the same prompt, given each row's prompt.
+/// The prompts in use, each with the range of rows that continue it, given each row's prompt.
 fn groups(prompt_of: &[usize]) -> Vec<(usize, Range<usize>)> {
     let mut groups: Vec<(usize, Range<usize>)> = Vec::new();
     for (row, &prompt) in prompt_of.iter().enumerate() {
@@ -126,8 +125,8 @@ fn groups(prompt_of: &[usize]) -> Vec<(usize, Range<usize>)> {
     groups
 }
 
-/// The tokens of a path, one after the other: `[K, P, S]` to `[K, length, S]`.
-fn along(packed: &Tensor<3>, path: &[Range<usize>]) -> Tensor<3> {
+/// Gathers the tokens of a path: `[K, P, S]` to `[K, length, S]`.
+fn gather_path(packed: &Tensor<3>, path: &[Range<usize>]) -> Tensor<3> {
     let part = |range: &Range<usize>| packed.clone().narrow(1, range.start, range.len());
     match path {
         [range] => part(range),
@@ -135,25 +134,25 @@ fn along(packed: &Tensor<3>, path: &[Range<usize>]) -> Tensor<3> {
     }
 }
 
-/// Writes one position of the given slots in place: the tensor is taken out so that nothing shares
-/// it. `token` is `[R, K, S]`, one row a slot.
+/// Writes one position of the given slots. The tensor is moved out of `cache` first, so that nothing
+/// shares it and it is changed in place. `token` is `[R, K, S]`, one row per slot.
 fn write(cache: &mut Tensor<4>, slot_of: &[usize], position: usize, token: Tensor<3>) {
     let [_, heads, _, size] = cache.dims();
     let token = token.unsqueeze_dim::<4>(2);
-    let mut taken = std::mem::replace(cache, Tensor::empty([0, 0, 0, 0], &token.device()));
+    let mut slots = std::mem::replace(cache, Tensor::empty([0, 0, 0, 0], &token.device()));
     let mut row = 0;
-    for neighbours in slot_of.chunk_by(|a, b| a + 1 == *b) {
-        let (slot, count) = (neighbours[0], neighbours.len());
-        let place = [
+    for adjacent in slot_of.chunk_by(|a, b| a + 1 == *b) {
+        let (slot, count) = (adjacent[0], adjacent.len());
+        let target = [
             slot..slot + count,
             0..heads,
             position..position + 1,
             0..size,
         ];
-        taken = taken.slice_assign(place, token.clone().narrow(0, row, count));
+        slots = slots.slice_assign(target, token.clone().narrow(0, row, count));
         row += count;
     }
-    *cache = taken;
+    *cache = slots;
 }
 
 /// The filled part of the given slots, `[R, K, filled, S]`.
@@ -179,13 +178,13 @@ impl Attention for DecodeAttention<'_> {
         let kv_heads = keys.dims()[1];
         let per_group = heads / kv_heads;
         let filled = self.filled + 1;
-        let (own_keys, own_values) = &mut self.slots[layer];
-        write(own_keys, &self.slot_of, self.filled, keys);
-        write(own_values, &self.slot_of, self.filled, values);
-        if let Some(seen) = on_host(
+        let (key_slots, value_slots) = &mut self.slots[layer];
+        write(key_slots, &self.slot_of, self.filled, keys);
+        write(value_slots, &self.slot_of, self.filled, values);
+        if let Some(attended) = attend_on_host(
             &queries,
-            &*own_keys,
-            &*own_values,
+            &*key_slots,
+            &*value_slots,
             filled,
             (&self.prompt_of, &self.slot_of),
             |prompt| {
@@ -193,20 +192,21 @@ impl Attention for DecodeAttention<'_> {
                 (&self.caches[*cache].layers[layer], path.as_slice())
             },
         ) {
-            return seen;
+            return attended;
         }
         let groups = groups(&self.prompt_of);
-        let own_keys = filled_part(own_keys, &self.slot_of, filled);
-        let own_values = filled_part(own_values, &self.slot_of, filled);
+        let response_keys = filled_part(key_slots, &self.slot_of, filled);
+        let response_values = filled_part(value_slots, &self.slot_of, filled);
         let queries = (queries / (size as f64).sqrt()).reshape([rows, kv_heads, per_group, size]);
-        let own_scores = queries.clone().matmul(own_keys.swap_dims(2, 3));
-        let mut seen = Vec::with_capacity(groups.len());
+        let response_scores = queries.clone().matmul(response_keys.swap_dims(2, 3));
+        let mut outputs = Vec::with_capacity(groups.len());
         for (prompt, range) in groups {
             let CachedPrompt { cache, path } = &self.prompts[prompt];
             let (keys, values) = &self.caches[*cache].layers[layer];
-            let [prompt_keys, prompt_values] = [keys, values].map(|packed| along(packed, path));
+            let [prompt_keys, prompt_values] =
+                [keys, values].map(|packed| gather_path(packed, path));
             let (n, length) = (range.len(), prompt_keys.dims()[1]);
-            // All rows of the prompt meet its keys in one product: `[K, n · per_group, S]`.
+            // One product for all rows of the prompt, with queries `[K, n · per_group, S]`.
             let folded = queries
                 .clone()
                 .narrow(0, range.start, n)
@@ -216,8 +216,8 @@ impl Attention for DecodeAttention<'_> {
                 .matmul(prompt_keys.swap_dims(1, 2))
                 .reshape([kv_heads, n, per_group, length])
                 .swap_dims(0, 1);
-            let own = own_scores.clone().narrow(0, range.start, n);
-            let weights = softmax(Tensor::cat(vec![prompt_scores, own], 3), 3);
+            let scores = response_scores.clone().narrow(0, range.start, n);
+            let weights = softmax(Tensor::cat(vec![prompt_scores, scores], 3), 3);
             let from_prompt = weights
                 .clone()
                 .narrow(3, 0, length)
@@ -226,31 +226,31 @@ impl Attention for DecodeAttention<'_> {
                 .matmul(prompt_values)
                 .reshape([kv_heads, n, per_group, size])
                 .swap_dims(0, 1);
-            let from_own = weights
+            let from_response = weights
                 .narrow(3, length, filled)
-                .matmul(own_values.clone().narrow(0, range.start, n));
-            seen.push(from_prompt + from_own);
+                .matmul(response_values.clone().narrow(0, range.start, n));
+            outputs.push(from_prompt + from_response);
         }
-        Tensor::cat(seen, 0).reshape([rows, heads, size])
+        Tensor::cat(outputs, 0).reshape([rows, heads, size])
     }
 }
 
-/// The packed keys and values that a prompt is among, and its path through them.
+/// The packed keys and values that contain a prompt, and the prompt's path through them.
 type HostPrompt<'a> = (HostTensor, HostTensor, &'a [Range<usize>]);
 
-/// The same without intermediate tensors, where everything is in host memory.
-fn on_host<'a>(
+/// The same attention without intermediate tensors, if all tensors are in host memory.
+fn attend_on_host<'a>(
     queries: &Tensor<3>,
-    own_keys: &Tensor<4>,
-    own_values: &Tensor<4>,
+    key_slots: &Tensor<4>,
+    value_slots: &Tensor<4>,
     filled: usize,
     (prompt_of, slot_of): (&[usize], &[usize]),
     prompt: impl Fn(usize) -> (&'a (Tensor<3>, Tensor<3>), &'a [Range<usize>]),
 ) -> Option<Tensor<3>> {
     let [rows, heads, size] = queries.dims();
-    let [_, kv_heads, longest, _] = own_keys.dims();
-    let on_host = host(queries)?;
-    let (own_keys, own_values) = (host(own_keys)?, host(own_values)?);
+    let [_, kv_heads, longest, _] = key_slots.dims();
+    let host_queries = host(queries)?;
+    let (key_slots, value_slots) = (host(key_slots)?, host(value_slots)?);
     let mut prompts: Vec<Option<HostPrompt<'_>>> = Vec::new();
     for &index in prompt_of {
         if prompts.len() <= index {
@@ -261,27 +261,33 @@ fn on_host<'a>(
             prompts[index] = Some((host(keys)?, host(values)?, path));
         }
     }
-    let seen = |row: usize, head: usize| {
+    let context = |row: usize, head: usize| {
         let Some((keys, values, path)) = &prompts[prompt_of[row]] else {
             unreachable!("every row's prompt is there")
         };
         let packed = kernels::values(keys).len() / (kv_heads * size);
-        let stretch = |keys, values, tokens: Range<usize>| {
+        let span = |keys, values, tokens: Range<usize>| {
             let range = tokens.start * size..tokens.end * size;
-            Stretch {
+            KvSpan {
                 keys: &kernels::values(keys)[range.clone()],
                 values: &kernels::values(values)[range],
             }
         };
-        let of_prompt = path.iter().map(|range| {
-            let from = head * packed;
-            stretch(keys, values, from + range.start..from + range.end)
+        let prompt_spans = path.iter().map(|range| {
+            let start = head * packed;
+            span(keys, values, start + range.start..start + range.end)
         });
-        let from = (slot_of[row] * kv_heads + head) * longest;
-        let own = stretch(&own_keys, &own_values, from..from + filled);
-        of_prompt.chain([own]).collect()
+        let start = (slot_of[row] * kv_heads + head) * longest;
+        let response_span = span(&key_slots, &value_slots, start..start + filled);
+        prompt_spans.chain([response_span]).collect()
     };
-    let output = decode_attention(kernels::values(&on_host), heads, kv_heads, size, seen);
+    let output = decode_attention(
+        kernels::values(&host_queries),
+        heads,
+        kv_heads,
+        size,
+        context,
+    );
     Some(Tensor::from_data(
         TensorData::new(output, [rows, heads, size]),
         &queries.device(),

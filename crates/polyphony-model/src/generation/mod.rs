@@ -1,8 +1,8 @@
 //! Sampling responses.
 //!
-//! The prompt of a group is run once, and what the prompts of one family begin with in common is run
-//! once for all of them. All responses of all groups are decoded together, one token a row and pass.
-//! A finished row leaves the batch.
+//! The prompt of a group is run once, and a prefix that the prompts of one family share is run once
+//! for all of them. All responses of all groups are decoded together, one token per row and pass. A
+//! finished row leaves the batch.
 
 mod cache;
 mod prefix_tree;
@@ -18,7 +18,7 @@ pub use sampling::{Sampling, StreamKey};
 use self::{
     cache::{CachedPrompt, DecodeAttention, PrefillAttention, PromptCache},
     prefix_tree::PrefixTree,
-    sampling::{Choice, choose},
+    sampling::{SampledToken, sample_token},
 };
 use crate::{
     LanguageModel, ModelError, kernels,
@@ -30,10 +30,11 @@ use crate::{
 pub struct PromptGroup<'a> {
     /// The prompt's token ids.
     pub prompt: &'a [u32],
-    /// The random numbers of each response: as many responses are sampled as there are keys.
+    /// The stream of random numbers of each response. One response is sampled per key.
     pub keys: Vec<StreamKey>,
-    /// Prompts of one family run in one pass, and what they begin with in common runs once. Other
-    /// families in the batch do not change how a family's numbers are rounded.
+    /// Prompts with the same family are run in one pass, in which their common prefixes are run once. Such
+    /// packing changes rounding. With one family per task and role, a response therefore does not depend on
+    /// the other tasks in the batch.
     pub family: u64,
 }
 
@@ -42,9 +43,9 @@ pub struct PromptGroup<'a> {
 pub struct GenerationConfig {
     /// How tokens are drawn.
     pub sampling: Sampling,
-    /// The most tokens of a response.
+    /// The maximum length of a response, in tokens.
     pub max_new_tokens: usize,
-    /// Tokens that end a response; they belong to it.
+    /// Tokens that end a response. They are part of it.
     pub stop_tokens: Vec<u32>,
 }
 
@@ -63,7 +64,7 @@ pub struct Generation {
     /// The sampled ids, the stop token included.
     pub tokens: Vec<u32>,
     /// The natural log-probability of each token when it was drawn, under the temperature-scaled,
-    /// untruncated distribution (temperature 1 where sampling is greedy).
+    /// untruncated distribution (temperature 1 if sampling is greedy).
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
@@ -71,22 +72,22 @@ pub struct Generation {
 
 impl Generation {
     /// The tokens without the stop token.
-    pub fn spoken(&self) -> &[u32] {
+    pub fn text_tokens(&self) -> &[u32] {
         match (self.finish, self.tokens.split_last()) {
-            (Finish::Stop, Some((_, spoken))) => spoken,
+            (Finish::Stop, Some((_, text_tokens))) => text_tokens,
             _ => &self.tokens,
         }
     }
 }
 
-/// Samples responses for all groups in one batch; the result has one list a group.
+/// Samples responses for all groups in one batch; the result has one list per group.
 ///
-/// `on_pass` is told the number of tokens that each pass added.
+/// `on_pass` is called after each pass with the number of tokens that the pass added.
 ///
 /// # Errors
-/// If a setting is impossible, a prompt is empty or holds a token outside the vocabulary, a prompt
-/// and the longest response together are longer than the model's context, or the model's logits are
-/// not finite.
+/// If a setting is out of range, a prompt is empty or contains a token outside the vocabulary, a
+/// prompt and the longest response together are longer than the model's context, or the model's
+/// logits are not finite.
 pub fn generate(
     model: &LanguageModel,
     groups: &[PromptGroup<'_>],
@@ -142,20 +143,20 @@ fn check(
     model.check_ids(group.prompt)
 }
 
-/// All prompts, run.
+/// All prompts after their forward pass.
 struct Prompts {
     caches: Vec<PromptCache>,
-    /// One a group.
+    /// One per group.
     cached: Vec<CachedPrompt>,
     /// For each group the logits after its prompt.
     logits: Vec<Vec<f32>>,
 }
 
-/// Off the processor, attention over packed prompts makes scores of all tokens for all others. Beyond
-/// so many tokens each prompt is run alone.
-const MOST_PACKED: usize = 2048;
+/// On devices other than the CPU, attention over packed prompts computes the scores of all tokens for
+/// all others. With more tokens than this each prompt is run alone.
+const MAX_PACKED_TOKENS: usize = 2048;
 
-/// Rows of logits that are made at once.
+/// Rows of logits that are computed at once.
 const LOGIT_ROWS: usize = 16;
 
 /// The indices of the groups whose prompts are run together.
@@ -171,14 +172,14 @@ fn families(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Vec<Vec<usize>
             .map(|&i| groups[i].prompt.len())
             .sum::<usize>()
     };
-    let mut run = Vec::new();
+    let mut batches = Vec::new();
     for family in families.into_values() {
-        match on_host || tokens(&family) <= MOST_PACKED {
-            true => run.push(family),
-            false => run.extend(family.into_iter().map(|index| vec![index])),
+        match on_host || tokens(&family) <= MAX_PACKED_TOKENS {
+            true => batches.push(family),
+            false => batches.extend(family.into_iter().map(|index| vec![index])),
         }
     }
-    run
+    batches
 }
 
 impl Prompts {
@@ -198,17 +199,17 @@ impl Prompts {
             for (&index, path) in family.iter().zip(tree.paths()) {
                 cached[index] = Some(CachedPrompt { cache, path });
             }
-            for some in family.chunks(LOGIT_ROWS) {
+            for chunk in family.chunks(LOGIT_ROWS) {
                 let last = |&index: &usize| {
                     let path = cached[index].as_ref().map(|prompt| &prompt.path);
                     let end = path.and_then(|path| path.last()).map_or(0, |last| last.end);
                     end as u32 - 1
                 };
-                let ends: Vec<u32> = some.iter().map(last).collect();
+                let ends: Vec<u32> = chunk.iter().map(last).collect();
                 let ends = token_tensor(&ends, &hidden.device());
                 let rows = to_host(self::logits(model, hidden.clone().select(0, ends)));
                 let rows = rows.chunks_exact(model.config().vocab_size);
-                for (&index, row) in some.iter().zip(rows) {
+                for (&index, row) in chunk.iter().zip(rows) {
                     logits[index] = row.to_vec();
                 }
             }
@@ -227,7 +228,7 @@ fn logits(model: &LanguageModel, hidden: Tensor<2>) -> Tensor<2> {
     kernels::project(hidden, model.head())
 }
 
-/// A response being made.
+/// A response that is being sampled.
 #[derive(Debug)]
 struct Row {
     group: usize,
@@ -239,29 +240,29 @@ struct Row {
 }
 
 impl Row {
-    fn new(group: usize, key: StreamKey, of: &PromptGroup<'_>) -> Self {
+    fn new(group_index: usize, key: StreamKey, group: &PromptGroup<'_>) -> Self {
         Self {
-            group,
+            group: group_index,
             key,
-            prompt_length: of.prompt.len(),
+            prompt_length: group.prompt.len(),
             tokens: Vec::new(),
             logprobs: Vec::new(),
             finish: None,
         }
     }
 
-    fn draw(&self, logits: &[f32], config: &GenerationConfig) -> Choice {
-        choose(
+    fn draw(&self, logits: &[f32], config: &GenerationConfig) -> SampledToken {
+        sample_token(
             logits,
             &config.sampling,
             self.key.uniform(self.tokens.len()),
         )
     }
 
-    fn push(&mut self, choice: Choice, config: &GenerationConfig) {
-        self.tokens.push(choice.token);
-        self.logprobs.push(choice.logprob);
-        if config.stop_tokens.contains(&choice.token) {
+    fn push(&mut self, sampled: SampledToken, config: &GenerationConfig) {
+        self.tokens.push(sampled.token);
+        self.logprobs.push(sampled.logprob);
+        if config.stop_tokens.contains(&sampled.token) {
             self.finish = Some(Finish::Stop);
         } else if self.tokens.len() == config.max_new_tokens {
             self.finish = Some(Finish::Length);
@@ -297,7 +298,7 @@ fn decode(
         return;
     }
     let prompt_of = active.iter().map(|row| row.group).collect();
-    // The last token of a response is never fed, so its keys and values need no place.
+    // The network is never run on the last token of a response, so its keys and values need no slot.
     let longest = config.max_new_tokens - 1;
     let mut attention =
         DecodeAttention::new(&prompts.caches, &prompts.cached, prompt_of, longest, model);
@@ -317,11 +318,11 @@ fn decode(
                 row.push(row.draw(logits, config), config);
             });
         on_pass(active.len());
-        let kept: Vec<usize> = (0..active.len())
+        let unfinished: Vec<usize> = (0..active.len())
             .filter(|&row| active[row].finish.is_none())
             .collect();
         active.retain(|row| row.finish.is_none());
-        attention.retain(&kept);
+        attention.retain(&unfinished);
     }
 }
 

@@ -1,7 +1,7 @@
-//! Prompts that begin alike, with what they share written once.
+//! Prompts with shared prefixes, packed so that each shared prefix is stored and run once.
 //!
-//! In a tree of conversations the prompts continue one another's beginnings: after `t` turns with `G`
-//! responses each there are `G^t` of them, and most of each is in others too.
+//! This matters in a rollout tree, whose prompts share most of their tokens: after `t` turns with `G`
+//! responses each there are `G^t` prompts.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ pub(super) struct PrefixTree {
 }
 
 impl PrefixTree {
-    /// The tree of some prompts, none of them empty.
+    /// The tree of these prompts, none of which is empty.
     pub(super) fn new(prompts: &[&[u32]]) -> Self {
         let mut tree = Self {
             ends: vec![0; prompts.len()],
@@ -30,29 +30,30 @@ impl PrefixTree {
         tree
     }
 
-    /// Adds what these prompts have from a position on, up to which they are equal; `continues` is the
-    /// segment that ends there.
+    /// Adds the tokens of the prompts at `indices` from `position` on. Up to there the prompts are
+    /// equal, and `parent` is the segment that ends there.
     fn add(
         &mut self,
         prompts: &[&[u32]],
-        these: &[usize],
+        indices: &[usize],
         position: usize,
-        continues: Option<usize>,
+        parent: Option<usize>,
     ) {
-        let mut rest: Vec<usize> = these.to_vec();
-        // Those that begin with the same token, in the order of the first of each.
-        while let Some(&first) = rest.first() {
-            let alike =
+        let mut remaining: Vec<usize> = indices.to_vec();
+        // One branch for each next token, in the order of the first prompt that has it.
+        while let Some(&first) = remaining.first() {
+            let same_token =
                 |prompt: &usize| prompts[*prompt].get(position) == prompts[first].get(position);
-            let (branch, others): (Vec<usize>, Vec<usize>) = rest.iter().partition(|p| alike(p));
-            rest = others;
+            let (branch, rest): (Vec<usize>, Vec<usize>) =
+                remaining.iter().partition(|prompt| same_token(prompt));
+            remaining = rest;
             if prompts[first].len() == position {
                 continue;
             }
             let shared = shared_length(prompts, &branch);
             self.segments.push(Segment {
                 tokens: shared - position,
-                continues,
+                parent,
             });
             self.tokens.extend(&prompts[first][position..shared]);
             self.positions.extend(position..shared);
@@ -66,7 +67,7 @@ impl PrefixTree {
         }
     }
 
-    /// How the packed tokens see one another.
+    /// Which packed tokens attend to which.
     pub(super) fn packing(&self) -> Packing {
         Packing::new(&self.segments)
     }
@@ -79,14 +80,14 @@ impl PrefixTree {
     }
 }
 
-/// The length of what some prompts begin with together.
-fn shared_length(prompts: &[&[u32]], these: &[usize]) -> usize {
-    let first = prompts[these[0]];
+/// The length of the longest common prefix of the prompts at `indices`.
+fn shared_length(prompts: &[&[u32]], indices: &[usize]) -> usize {
+    let first = prompts[indices[0]];
     let common = |prompt: &usize| {
         let pairs = first.iter().zip(prompts[*prompt]);
         pairs.take_while(|(a, b)| a == b).count()
     };
-    these.iter().map(common).min().unwrap_or(0)
+    indices.iter().map(common).min().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_prompts_share_is_there_once() {
+    fn shared_prefixes_are_stored_once() {
         let tree = check(&[
             vec![1, 2, 3, 4],
             vec![1, 2, 5],
@@ -126,12 +127,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_prompt_is_found_again_and_no_beginning_is_there_twice(
+        fn every_prompt_is_found_again_and_no_prefix_is_stored_twice(
             prompts in prop::collection::vec(prop::collection::vec(0u32..3, 1..8), 1..12),
         ) {
             let tree = check(&prompts);
-            let beginnings = prompts.iter().flat_map(|p| (1..=p.len()).map(|n| p[..n].to_vec()));
-            let distinct: std::collections::BTreeSet<Vec<u32>> = beginnings.collect();
+            let prefixes = prompts.iter().flat_map(|p| (1..=p.len()).map(|n| p[..n].to_vec()));
+            let distinct: std::collections::BTreeSet<Vec<u32>> = prefixes.collect();
             prop_assert_eq!(tree.tokens.len(), distinct.len());
         }
     }

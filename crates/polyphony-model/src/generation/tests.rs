@@ -1,4 +1,4 @@
-//! Generation against the full forward pass, alone and in batches, and what it refuses.
+//! Generation compared with the full forward pass, alone and in batches, and inputs that are refused.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ fn prompts() -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// A group for each prompt, with a key of its own.
+/// A group for each prompt; every sample has its own key.
 fn groups(prompts: &[Vec<u32>], samples: usize) -> Vec<PromptGroup<'_>> {
     prompts
         .iter()
@@ -93,7 +93,7 @@ fn cached_decoding_equals_the_full_forward_pass() {
 }
 
 #[test]
-fn log_probabilities_are_those_that_scoring_gives() {
+fn log_probabilities_equal_those_of_scoring() {
     let model = tiny();
     let prompts = prompts();
     let rows = [
@@ -126,13 +126,13 @@ fn log_probabilities_are_those_that_scoring_gives() {
                 .collect();
             let group = PackedGroup::new(prompt, tokens).unwrap();
             let scored = score_group(&model, &group, temperature);
-            let kept: Vec<f32> = answers.iter().flat_map(|a| a.logprobs.clone()).collect();
+            let sampled: Vec<f32> = answers.iter().flat_map(|a| a.logprobs.clone()).collect();
             let scored = to_host(scored.unwrap());
-            assert_eq!(kept.len(), scored.len());
-            for (kept, scored) in kept.iter().zip(scored) {
+            assert_eq!(sampled.len(), scored.len());
+            for (sampled, scored) in sampled.iter().zip(scored) {
                 assert!(
-                    (kept - scored).abs() <= LOGPROB_TOLERANCE,
-                    "{kept} is not {scored}"
+                    (sampled - scored).abs() <= LOGPROB_TOLERANCE,
+                    "{sampled} is not {scored}"
                 );
             }
         }
@@ -209,22 +209,25 @@ fn a_stop_token_ends_its_row_belongs_to_it_and_changes_nothing_before() {
 }
 
 #[test]
-fn every_sampled_token_is_told_once() {
+fn every_sampled_token_is_reported_once() {
     let model = tiny();
     let prompts = prompts();
-    let mut told = 0;
+    let mut reported = 0;
     let config = config(Sampling::default(), 12, many_stop_tokens());
-    let answers = generate(&model, &groups(&prompts, 3), &config, &mut |n| told += n).unwrap();
+    let answers = generate(&model, &groups(&prompts, 3), &config, &mut |n| {
+        reported += n
+    })
+    .unwrap();
     let tokens: usize = answers
         .iter()
         .flatten()
         .map(|answer| answer.tokens.len())
         .sum();
-    assert_eq!(told, tokens);
+    assert_eq!(reported, tokens);
 }
 
 #[test]
-fn a_group_may_want_no_response_and_a_batch_may_be_empty() {
+fn a_group_may_have_no_keys_and_a_batch_may_be_empty() {
     let model = tiny();
     let prompts = prompts();
     let mut groups = groups(&prompts[..2], 2);
@@ -236,7 +239,7 @@ fn a_group_may_want_no_response_and_a_batch_may_be_empty() {
 }
 
 #[test]
-fn what_cannot_be_continued_is_named() {
+fn inputs_that_cannot_be_continued_are_named() {
     let model = tiny();
     let long = prompt(121, 0);
     let fine = || config(Sampling::default(), 8, vec![]);
@@ -292,9 +295,9 @@ fn what_cannot_be_continued_is_named() {
 }
 
 #[test]
-fn weights_in_brain_floats_answer_nearly_the_same() {
+fn bf16_weights_sample_nearly_the_same_policy() {
     let model = tiny();
-    let rounded = model.in_bf16().unwrap();
+    let rounded = model.to_bf16().unwrap();
     let prompts = prompts();
     let (groups, config) = (groups(&prompts, 2), config(Sampling::default(), 12, vec![]));
     let answers = run(&rounded, &groups, &config);
@@ -308,7 +311,7 @@ fn weights_in_brain_floats_answer_nearly_the_same() {
                 .zip(exact)
                 .map(|(a, b)| (a - b).abs());
             let mean = gaps.sum::<f32>() / answer.tokens.len() as f32;
-            // Eight bits of a weight are kept; logits here are around 10.
+            // Rounding keeps eight bits of a weight; logits here are around 10.
             assert!(mean > 0.0 && mean < 0.1, "{mean}");
         }
     }

@@ -1,30 +1,31 @@
-//! Attention of one new token a row over its prompt and its own tokens, without intermediate
-//! tensors.
+//! Decoding attention: one new token per row attends to the row's prompt and response, without
+//! intermediate tensors.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Keys and values of one stretch of tokens for one key head: `[tokens, size]` each.
+/// Keys and values of consecutive tokens for one key head: `[tokens, size]` each.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stretch<'a> {
+pub(crate) struct KvSpan<'a> {
     pub(crate) keys: &'a [f32],
     pub(crate) values: &'a [f32],
 }
 
-/// What one row sees through one key head: the stretches of its prompt, then its own tokens.
-pub(crate) type Seen<'a> = Vec<Stretch<'a>>;
+/// What one row attends to with one key head: the spans of its prompt, then that of its response.
+pub(crate) type Context<'a> = Vec<KvSpan<'a>>;
 
 /// Attention of every row and head.
 ///
 /// # Shapes
 /// `R` rows, `K` key heads, `H` query heads, `S` head size:
-/// - queries `[R, H, S]`, output `[R, H, S]`; `seen` gives what row `r` sees through key head `k`
+/// - queries `[R, H, S]`, output `[R, H, S]`; `context(r, k)` is the context of row `r` for key head
+///   `k`
 pub(crate) fn decode_attention<'a>(
     queries: &[f32],
     heads: usize,
     kv_heads: usize,
     size: usize,
-    seen: impl Fn(usize, usize) -> Seen<'a> + Sync,
+    context: impl Fn(usize, usize) -> Context<'a> + Sync,
 ) -> Vec<f32> {
     let arch = Arch::new();
     let block = heads / kv_heads * size;
@@ -34,11 +35,11 @@ pub(crate) fn decode_attention<'a>(
         .zip(queries.par_chunks(block))
         .enumerate()
         .for_each(|(index, (output, queries))| {
-            let seen = seen(index / kv_heads, index % kv_heads);
+            let context = context(index / kv_heads, index % kv_heads);
             arch.dispatch(Heads {
                 queries,
                 size,
-                seen,
+                context,
                 output,
             });
         });
@@ -50,7 +51,7 @@ struct Heads<'a> {
     /// `[heads, size]`.
     queries: &'a [f32],
     size: usize,
-    seen: Seen<'a>,
+    context: Context<'a>,
     /// `[heads, size]`.
     output: &'a mut [f32],
 }
@@ -63,11 +64,11 @@ impl WithSimd for Heads<'_> {
         let Self {
             queries,
             size,
-            seen,
+            context,
             output,
         } = self;
         let scale = (size as f32).sqrt().recip();
-        let tokens: usize = seen.iter().map(|stretch| stretch.keys.len() / size).sum();
+        let tokens: usize = context.iter().map(|span| span.keys.len() / size).sum();
         let mut weights = vec![0.0; tokens];
         for (query, output) in queries
             .chunks_exact(size)
@@ -75,8 +76,8 @@ impl WithSimd for Heads<'_> {
         {
             let mut max = f32::NEG_INFINITY;
             let mut token = 0;
-            for stretch in &seen {
-                for key in stretch.keys.chunks_exact(size) {
+            for span in &context {
+                for key in span.keys.chunks_exact(size) {
                     let score = dot(simd, query, key) * scale;
                     weights[token] = score;
                     max = max.max(score);
@@ -90,8 +91,8 @@ impl WithSimd for Heads<'_> {
             }
             output.fill(0.0);
             let mut token = 0;
-            for stretch in &seen {
-                for value in stretch.values.chunks_exact(size) {
+            for span in &context {
+                for value in span.values.chunks_exact(size) {
                     add_scaled(simd, output, weights[token] / total, value);
                     token += 1;
                 }
@@ -100,7 +101,7 @@ impl WithSimd for Heads<'_> {
     }
 }
 
-/// The scalar product of two vectors of one length.
+/// The scalar product of two vectors of equal length.
 #[inline(always)]
 fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));

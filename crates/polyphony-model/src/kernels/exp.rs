@@ -1,12 +1,12 @@
 //! The exponential function in a form that compilers turn into vector code.
 
-/// `eˣ` to within two units in the last place; 0 below −87.3, infinite above 88.3, NaN of NaN.
+/// `eˣ` to within two units in the last place; 0 below −87.3, infinite above 88.3, NaN for NaN.
 ///
-/// `eˣ = 2ⁿ · eʳ` with `n` the nearest whole number to `x / ln 2` and a polynomial for `eʳ`, whose
-/// coefficients are the Taylor series' (`|r| ≤ ln 2 / 2`, so eight terms suffice for 32 bits).
+/// `eˣ = 2ⁿ · eʳ`, where `n` is the integer nearest to `x / ln 2`, and `eʳ` is computed by its Taylor
+/// series. Since `|r| ≤ ln 2 / 2`, eight terms suffice for 32 bits.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding and taking away 1.5 · 2²³ rounds to a whole number, whose bits are then the low ones.
+    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits; subtracting gives it back.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts: the first has few bits, so that its product with `n` is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;

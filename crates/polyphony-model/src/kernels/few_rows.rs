@@ -1,34 +1,35 @@
-//! The product of few rows with a large weight, as every decoding pass needs it.
+//! The product of a few rows with a large weight, which every decoding pass needs.
 //!
 //! Decoding is bound by reading weights, so each weight is read from memory once for all rows.
-//! Every output is summed in one fixed order, whatever the number of rows: a row's result does not
-//! depend on its batch, to the last bit.
+//! Every output is summed in one fixed order, whatever the number of rows. A row's result is
+//! therefore the same in any batch, to the last bit.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// With more rows than this a general matrix product is faster.
-pub(crate) const MOST_ROWS: usize = 48;
+pub(crate) const MAX_ROWS: usize = 48;
 
-/// An input of no more numbers than this, 20 KiB, stays in the first-level cache. Then one weight is
-/// taken after the other, in the order in which they lie in memory, which is the fastest way to read
-/// them.
+/// An input of at most this many numbers, 20 KiB, stays in the first-level cache. Weight rows are then
+/// processed one by one in memory order, which is the fastest way to read them.
 const SMALL_INPUT: usize = 5 << 10;
 
-/// Weights taken at once where the input is larger, so that a loaded part of it serves all of them.
+/// Weight rows processed together if the input is larger, so that each loaded part of the input serves
+/// all of them.
 const TILE: usize = 4;
 
-/// Weights a thread takes at once: large enough to hide the hand-over, small enough to share out.
+/// Numbers of the weight that a thread takes at once: enough to hide the cost of handing over work,
+/// few enough to balance the load.
 const CHUNK_WEIGHTS: usize = 1 << 16;
 
 /// The product of `input`, `[rows, inner]`, with `weight`, `[outputs, inner]`: `[rows, outputs]`.
 pub(crate) fn project_few_rows(input: &[f32], weight: &[f32], inner: usize) -> Vec<f32> {
     let (rows, outputs) = (input.len() / inner, weight.len() / inner);
     let arch = Arch::new();
-    // Made as `[outputs, rows]`, where threads own contiguous ranges, and turned at the end.
-    let mut turned = vec![0.0; outputs * rows];
+    // Computed as `[outputs, rows]`, in which threads own contiguous ranges, and transposed at the end.
+    let mut transposed = vec![0.0; outputs * rows];
     let per_chunk = (CHUNK_WEIGHTS / inner).next_multiple_of(TILE).max(TILE);
-    turned
+    transposed
         .par_chunks_mut(per_chunk * rows)
         .zip(weight.par_chunks(per_chunk * inner))
         .for_each(|(output, weight)| {
@@ -44,7 +45,7 @@ pub(crate) fn project_few_rows(input: &[f32], weight: &[f32], inner: usize) -> V
             }
         });
     let mut output = vec![0.0; rows * outputs];
-    for (index, column) in turned.chunks_exact(rows).enumerate() {
+    for (index, column) in transposed.chunks_exact(rows).enumerate() {
         for (row, value) in column.iter().enumerate() {
             output[row * outputs + index] = *value;
         }
@@ -52,7 +53,7 @@ pub(crate) fn project_few_rows(input: &[f32], weight: &[f32], inner: usize) -> V
     output
 }
 
-/// The part of a product that one thread makes.
+/// The part of a product that one thread computes.
 struct Chunk<'a> {
     input: &'a [f32],
     weight: &'a [f32],
@@ -61,7 +62,7 @@ struct Chunk<'a> {
     output: &'a mut [f32],
 }
 
-/// A part that is made with `N` weights at once.
+/// A part that is computed with `N` weight rows at once.
 struct Tiled<'a, const N: usize>(Chunk<'a>);
 
 impl<const N: usize> WithSimd for Tiled<'_, N> {
@@ -80,7 +81,7 @@ impl<const N: usize> WithSimd for Tiled<'_, N> {
         for (weight, output) in tiles {
             let mut weights = [weight; N];
             for (index, weight) in weights.iter_mut().enumerate() {
-                // A last, partial tile computes its last weight again and drops the result.
+                // A last, partial tile computes its last weight row again and drops the result.
                 let start = (index * inner).min(weight.len() - inner);
                 *weight = &weight[start..start + inner];
             }
@@ -103,8 +104,8 @@ impl<const N: usize> WithSimd for Tiled<'_, N> {
     }
 }
 
-/// `N` weights times the first `ROWS` rows of `input`; returns `ROWS`. Outputs of one weight are
-/// `stride` apart.
+/// `N` weight rows times the first `ROWS` rows of `input`; returns `ROWS`. The outputs of two weight
+/// rows are `stride` apart.
 #[inline(always)]
 fn block<S: Simd, const ROWS: usize, const N: usize>(
     simd: S,
@@ -123,10 +124,11 @@ fn block<S: Simd, const ROWS: usize, const N: usize>(
         *w = S::as_simd_f32s(weight);
     }
     let mut sums = [[simd.splat_f32s(0.0); ROWS]; N];
-    for at in 0..w[0].0.len() {
+    for lane in 0..w[0].0.len() {
         for tile in 0..N {
             for row in 0..ROWS {
-                sums[tile][row] = simd.mul_add_f32s(w[tile].0[at], x[row].0[at], sums[tile][row]);
+                sums[tile][row] =
+                    simd.mul_add_f32s(w[tile].0[lane], x[row].0[lane], sums[tile][row]);
             }
         }
     }
@@ -135,8 +137,8 @@ fn block<S: Simd, const ROWS: usize, const N: usize>(
         for row in 0..ROWS {
             let x_rest = simd.partial_load_f32s(x[row].1);
             let sum = simd.mul_add_f32s(w_rest, x_rest, sums[tile][row]);
-            if let Some(place) = output.get_mut(tile * stride + row) {
-                *place = simd.reduce_sum_f32s(sum);
+            if let Some(slot) = output.get_mut(tile * stride + row) {
+                *slot = simd.reduce_sum_f32s(sum);
             }
         }
     }
@@ -175,8 +177,11 @@ mod tests {
         fn equals_the_plain_product(rows in 1usize..20, outputs in 1usize..40, inner in 1usize..600) {
             let (input, weight) = (numbers(rows * inner, 1), numbers(outputs * inner, 2));
             let product = project_few_rows(&input, &weight, inner);
-            for (own, expected) in product.iter().zip(reference(&input, &weight, inner)) {
-                prop_assert!((f64::from(*own) - expected).abs() < 1e-4, "{own} is not {expected}");
+            for (actual, expected) in product.iter().zip(reference(&input, &weight, inner)) {
+                prop_assert!(
+                    (f64::from(*actual) - expected).abs() < 1e-4,
+                    "{actual} is not {expected}"
+                );
             }
         }
 

@@ -1,8 +1,8 @@
-//! CPU tensors as slices, and operations on them that carry their own gradient.
+//! CPU tensors as slices, and differentiable operations on them.
 //!
-//! burn's CPU operations each read and write whole tensors on one core. Where a training step
-//! spends its time in such passes, a [`HostOp`] does several of them at once on all cores. On other
-//! devices the callers use burn's operations.
+//! Each of burn's CPU operations reads and writes whole tensors on one core. Where a training step
+//! would spend its time in such passes, a [`HostOp`] does several of them at once on all cores. On
+//! other devices the callers use burn's operations.
 
 use std::{fmt::Debug, marker::PhantomData};
 
@@ -24,21 +24,21 @@ pub(crate) type HostTensor = FloatTensor<Flex>;
 
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
-/// A tensor's values in row-major order, if it lives on the CPU, holds 32-bit floats and is not
-/// recorded for differentiation.
+/// The tensor in row-major order, if it is on the CPU, consists of 32-bit floats and is not recorded
+/// for differentiation.
 pub(crate) fn host<const D: usize>(tensor: &Tensor<D>) -> Option<HostTensor> {
     let tensor = tensor.clone().try_into_primitive::<Flex>().ok()?;
     (tensor.dtype() == DType::F32).then(|| tensor.to_contiguous())
 }
 
-/// The values of a tensor that [`host`] gave.
+/// The values of a tensor from [`host`].
 pub(crate) fn values(tensor: &HostTensor) -> &[f32] {
     let values = tensor.as_slice::<f32>();
     values.unwrap_or_else(|| unreachable!("`host` made it contiguous floats"))
 }
 
-/// The same tensor laid out in row-major order, so that [`host`] need not copy it again. Other
-/// devices look after their own layouts.
+/// The same tensor laid out in row-major order, so that [`host`] need not copy it again. Tensors on
+/// other devices are returned as they are.
 pub(crate) fn contiguous<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     match host(&tensor) {
         Some(host) => Tensor::from_primitive::<Flex>(host),
@@ -48,39 +48,39 @@ pub(crate) fn contiguous<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 
 /// A function of `N` tensors with its gradient, on slices in row-major order.
 pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
-    /// What the gradient is made from, besides the gradient of the output. What it does not need is
-    /// not kept, and given to it empty.
-    const KEEPS: Kept;
+    /// What [`HostOp::backward`] needs besides the gradient of the output. Everything else is not saved, so
+    /// `backward` receives empty slices for it.
+    const SAVES: SavedTensors;
 
     /// The output's values.
     fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
 
-    /// The gradient of each input, given the gradient of the output. One that is not wanted, since
-    /// its input does not learn, may be left empty.
+    /// The gradient of each input, given the gradient of the output, `upstream`. The gradient of an
+    /// input that does not need one may be left empty.
     fn backward(
         &self,
         inputs: [&[f32]; N],
         output: &[f32],
         upstream: &[f32],
-        wanted: [bool; N],
+        needs_gradient: [bool; N],
     ) -> [Vec<f32>; N];
 }
 
-/// What a [`HostOp`] keeps for its gradient.
+/// What a [`HostOp`] saves for its backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum SavedTensors {
     Nothing,
     Inputs,
     InputsAndOutput,
 }
 
-/// A tensor as a [`HostOp`] takes it.
+/// An input of a [`HostOp`].
 pub(crate) enum Operand {
     Plain(HostTensor),
     Tracked(Tracked),
 }
 
-/// The operand for a tensor; `None` if it is not made of 32-bit floats on the CPU.
+/// The operand for a tensor; `None` unless the tensor consists of 32-bit floats on the CPU.
 pub(crate) fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand> {
     if let Some(plain) = host(tensor) {
         return Some(Operand::Plain(plain));
@@ -98,7 +98,8 @@ impl Operand {
     }
 }
 
-/// Runs an operation whose output has the given shape; recorded for differentiation if an input is.
+/// Runs an operation whose output has the given shape. It is recorded for differentiation if any of
+/// its inputs is.
 pub(crate) fn apply<O: HostOp<N>, const N: usize, const D: usize>(
     op: O,
     operands: [Operand; N],
@@ -134,8 +135,8 @@ pub(crate) fn apply<O: HostOp<N>, const N: usize, const D: usize>(
                 shapes: inputs
                     .each_ref()
                     .map(|input| input.layout().shape().clone()),
-                inputs: (O::KEEPS != Kept::Nothing).then_some(inputs),
-                output: (O::KEEPS == Kept::InputsAndOutput).then(|| output.clone()),
+                inputs: (O::SAVES != SavedTensors::Nothing).then_some(inputs),
+                output: (O::SAVES == SavedTensors::InputsAndOutput).then(|| output.clone()),
             };
             prepared.finish(saved, output)
         }
@@ -173,7 +174,7 @@ impl<O: HostOp<N>, const N: usize> Backward<Flex, N> for OpGradient<O> {
             inputs,
             output,
         } = ops.state;
-        let found = op.backward(
+        let gradients = op.backward(
             inputs
                 .as_ref()
                 .map_or([&[][..]; N], |inputs| inputs.each_ref().map(values)),
@@ -181,7 +182,7 @@ impl<O: HostOp<N>, const N: usize> Backward<Flex, N> for OpGradient<O> {
             values(&upstream),
             ops.parents.each_ref().map(Option::is_some),
         );
-        for ((parent, shape), gradient) in ops.parents.into_iter().zip(shapes).zip(found) {
+        for ((parent, shape), gradient) in ops.parents.into_iter().zip(shapes).zip(gradients) {
             if let Some(parent) = parent {
                 let data = TensorData::new(gradient, shape);
                 grads.register::<Flex>(parent.id, HostTensor::from_data(data));

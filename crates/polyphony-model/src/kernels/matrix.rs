@@ -1,4 +1,4 @@
-//! Matrix products on parts of slices, with any strides.
+//! Matrix products of strided views of slices.
 
 /// A view of a slice as a matrix.
 #[derive(Clone, Copy, Debug)]
@@ -7,7 +7,7 @@ pub(crate) struct Matrix<'a> {
     layout: Layout,
 }
 
-/// A view of a slice as a matrix to be written.
+/// A writable view of a slice as a matrix.
 #[derive(Debug)]
 pub(crate) struct MatrixMut<'a> {
     values: &'a mut [f32],
@@ -22,7 +22,7 @@ struct Layout {
     column_stride: usize,
 }
 
-/// Whether a product replaces what it is written to or is added to it.
+/// Whether a product replaces the values of its target or is added to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     Replace,
@@ -57,7 +57,7 @@ impl Layout {
 }
 
 impl<'a> Matrix<'a> {
-    /// `rows` rows of `columns` neighbouring values, whose beginnings are `row_stride` apart.
+    /// `rows` rows of `columns` adjacent values. The starts of two rows are `row_stride` apart.
     pub(crate) fn new(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         Self {
             values,
@@ -108,13 +108,13 @@ pub(crate) fn multiply(
     right: Matrix<'_>,
     cores: Cores,
 ) {
-    let (to, l, r) = (target.layout, left.layout, right.layout);
+    let (t, l, r) = (target.layout, left.layout, right.layout);
     assert_eq!(
-        (to.rows, to.columns, l.columns),
+        (t.rows, t.columns, l.columns),
         (l.rows, r.columns, r.rows),
         "sizes must fit"
     );
-    if to.rows == 0 || to.columns == 0 {
+    if t.rows == 0 || t.columns == 0 {
         return;
     }
     let parallelism = match cores {
@@ -122,15 +122,15 @@ pub(crate) fn multiply(
         Cores::All => gemm::Parallelism::Rayon(0),
     };
     // SAFETY: `Layout::new` checked that every element lies within its slice, transposing keeps the
-    // set of elements, the sizes fit, and `target` is borrowed alone.
+    // set of elements, the sizes fit, and `target` is borrowed exclusively.
     unsafe {
         gemm::gemm(
-            to.rows,
-            to.columns,
+            t.rows,
+            t.columns,
             l.columns,
             target.values.as_mut_ptr(),
-            to.column_stride as isize,
-            to.row_stride as isize,
+            t.column_stride as isize,
+            t.row_stride as isize,
             store == Store::Add,
             left.values.as_ptr(),
             l.column_stride as isize,

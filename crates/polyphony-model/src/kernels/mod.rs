@@ -1,8 +1,8 @@
-//! The operations on which training and generation spend their time.
+//! The operations on which training and generation spend most of their time.
 //!
-//! Each is a function on tensors. On the CPU it does in one pass what burn's operations do in
-//! several, with its own gradient ([`host::HostOp`]); on other devices it is made of burn's
-//! operations.
+//! Each is a function on tensors. On the CPU it is a kernel that does in one pass what takes burn
+//! several operations; if training uses the kernel, it also computes its own gradient (most kernels
+//! through [`host::HostOp`]). On other devices the function is composed of burn's operations.
 
 mod decode_attention;
 mod exp;
@@ -18,7 +18,7 @@ mod swiglu;
 mod tests;
 mod token_logprobs;
 
-pub(crate) use decode_attention::{Stretch, decode_attention};
+pub(crate) use decode_attention::{KvSpan, decode_attention};
 pub(crate) use host::{HostTensor, contiguous, host, values};
 pub(crate) use packed_attention::{Packing, Segment, packed_attention};
 pub(crate) use project::project;

@@ -1,10 +1,10 @@
-//! Attention over packed tokens that form a tree: each segment sees those it continues, and itself.
-//! A group of responses to one prompt is such a tree, and so are the prompts of a rollout's branches.
+//! Attention over packed tokens that form a tree: each segment attends to its ancestors and to itself.
+//! A prompt with its responses is such a tree, and so are the prompts of a rollout's branches.
 //!
-//! Only the parts of the attention matrix that are seen are ever computed, segment by segment, and
-//! none is kept: the backward pass makes the weights again (the idea of FlashAttention, Dao et al.,
-//! 2022, arXiv 2205.14135, with whole segments as blocks). With upstream `g`, weights `W` and
-//! output `o`: `∂V = Wᵀ g`, `∂S = W · (g Vᵀ − g·o)`, `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`.
+//! Only the unmasked parts of the attention matrix are computed, segment by segment. They are not
+//! stored: the backward pass recomputes the weights (the idea of FlashAttention, Dao et al., 2022,
+//! arXiv 2205.14135, with whole segments as blocks). With upstream `g`, weights `W`, output `o` and
+//! scale `s`: `∂V = Wᵀ g`, `∂S = W · (g Vᵀ − g·o)`, `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`.
 
 use std::{ops::Range, sync::Arc};
 
@@ -14,50 +14,50 @@ use rayon::prelude::*;
 
 use super::{
     exp::exp,
-    host::{HostOp, Kept, apply, operand},
+    host::{HostOp, SavedTensors, apply, operand},
     matrix::{Cores, Matrix, MatrixMut, Store, multiply},
 };
 
-/// A stretch of packed tokens.
+/// A run of consecutive packed tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// How many tokens.
+    /// The number of tokens.
     pub(crate) tokens: usize,
-    /// The segment that it continues, which lies before it.
-    pub(crate) continues: Option<usize>,
+    /// The index of the segment that it continues, which comes before it.
+    pub(crate) parent: Option<usize>,
 }
 
-/// How packed tokens see one another: a tree of segments, which lie one after the other.
+/// Which packed tokens attend to which: a tree of segments, packed one after the other.
 #[derive(Clone, Debug)]
 pub(crate) struct Packing {
-    segments: Arc<[Placed]>,
+    segments: Arc<[PackedSegment]>,
 }
 
-/// A segment in its place.
+/// A segment with its position in the packed row.
 #[derive(Clone, Debug)]
-struct Placed {
+struct PackedSegment {
     tokens: Range<usize>,
-    /// The segments that it continues, from the first one on, and then itself. Within itself a token
-    /// sees only what is not after it.
+    /// The ranges of its ancestors, from the root on, and then its own range, in which attention is
+    /// causal.
     path: Vec<Range<usize>>,
 }
 
 impl Packing {
     pub(crate) fn new(segments: &[Segment]) -> Self {
-        let mut placed: Vec<Placed> = Vec::with_capacity(segments.len());
+        let mut packed: Vec<PackedSegment> = Vec::with_capacity(segments.len());
         let mut start = 0;
         for segment in segments {
             let tokens = start..start + segment.tokens;
             start = tokens.end;
-            let mut path = match segment.continues {
-                Some(before) => placed[before].path.clone(),
+            let mut path = match segment.parent {
+                Some(parent) => packed[parent].path.clone(),
                 None => Vec::new(),
             };
             path.push(tokens.clone());
-            placed.push(Placed { tokens, path });
+            packed.push(PackedSegment { tokens, path });
         }
         Self {
-            segments: placed.into(),
+            segments: packed.into(),
         }
     }
 
@@ -65,17 +65,17 @@ impl Packing {
     pub(crate) fn of_group(prompt: usize, responses: &[usize]) -> Self {
         let prompt = Segment {
             tokens: prompt,
-            continues: None,
+            parent: None,
         };
         let responses = responses.iter().map(|&tokens| Segment {
             tokens,
-            continues: Some(0),
+            parent: Some(0),
         });
         let segments: Vec<Segment> = std::iter::once(prompt).chain(responses).collect();
         Self::new(&segments)
     }
 
-    /// For each segment the ranges of tokens that its last token sees, in order.
+    /// For each segment the ranges of tokens that its last token attends to, in order.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &[Range<usize>]> {
         self.segments.iter().map(|segment| segment.path.as_slice())
     }
@@ -85,30 +85,30 @@ impl Packing {
     }
 
     /// The segments that have tokens.
-    fn filled(&self) -> impl Iterator<Item = &Placed> {
+    fn nonempty(&self) -> impl Iterator<Item = &PackedSegment> {
         let segments = self.segments.iter();
         segments.filter(|segment| !segment.tokens.is_empty())
     }
 
-    /// True where a query (first axis) must not see a key (second axis), row by row.
-    fn hidden(&self) -> Vec<bool> {
+    /// True where a query (first axis) must not attend to a key (second axis), row by row.
+    fn mask(&self) -> Vec<bool> {
         let tokens = self.tokens();
-        let mut hidden = vec![true; tokens * tokens];
+        let mut mask = vec![true; tokens * tokens];
         for segment in self.segments.iter() {
             for query in segment.tokens.clone() {
-                let row = &mut hidden[query * tokens..(query + 1) * tokens];
+                let row = &mut mask[query * tokens..(query + 1) * tokens];
                 for range in &segment.path {
                     row[range.start..range.end.min(query + 1)].fill(false);
                 }
             }
         }
-        hidden
+        mask
     }
 }
 
-impl Placed {
-    /// The ranges of tokens that it sees, and the column of its scores at which each begins.
-    fn stretches(&self) -> impl Iterator<Item = (&Range<usize>, usize)> {
+impl PackedSegment {
+    /// The ranges of tokens that it attends to, and the column of its scores at which each starts.
+    fn key_ranges(&self) -> impl Iterator<Item = (&Range<usize>, usize)> {
         let columns = self.path.iter().scan(0, |column, range| {
             let start = *column;
             *column += range.len();
@@ -117,10 +117,10 @@ impl Placed {
         self.path.iter().zip(columns)
     }
 
-    /// Tokens before it that it sees.
-    fn before(&self) -> usize {
-        let (_, before) = self.path.split_last().unwrap_or((&self.tokens, &[]));
-        before.iter().map(ExactSizeIterator::len).sum()
+    /// The number of tokens of its ancestors.
+    fn ancestor_tokens(&self) -> usize {
+        let (_, ancestors) = self.path.split_last().unwrap_or((&self.tokens, &[]));
+        ancestors.iter().map(ExactSizeIterator::len).sum()
     }
 }
 
@@ -159,16 +159,18 @@ pub(super) fn packed_attention_in_burn(
 ) -> Tensor<3> {
     let [tokens, heads, size] = queries.dims();
     let kv_heads = keys.dims()[1];
-    let mask = TensorData::new(packing.hidden(), [1, 1, tokens, tokens]);
-    let hidden = Tensor::from_data(mask, &queries.device());
+    let mask = TensorData::new(packing.mask(), [1, 1, tokens, tokens]);
+    let mask = Tensor::from_data(mask, &queries.device());
     let queries = (queries / (size as f64).sqrt())
         .reshape([tokens, kv_heads, heads / kv_heads, size])
         .permute([1, 2, 0, 3]);
     let keys = keys.permute([1, 2, 0]).unsqueeze_dim::<4>(1);
     let values = values.swap_dims(0, 1).unsqueeze_dim::<4>(1);
-    let scores = queries.matmul(keys).mask_fill(hidden, f32::NEG_INFINITY);
-    let seen = softmax(scores, 3).matmul(values);
-    seen.permute([2, 0, 1, 3]).reshape([tokens, heads, size])
+    let scores = queries.matmul(keys).mask_fill(mask, f32::NEG_INFINITY);
+    let attended = softmax(scores, 3).matmul(values);
+    attended
+        .permute([2, 0, 1, 3])
+        .reshape([tokens, heads, size])
 }
 
 #[derive(Clone, Debug)]
@@ -179,7 +181,7 @@ struct PackedAttention {
     size: usize,
 }
 
-/// One query head with the key head that it looks through, as slices from its first value on.
+/// One query head with its key and value head, as slices that start at the head's first value.
 #[derive(Clone, Copy)]
 struct Head<'a> {
     queries: &'a [f32],
@@ -197,35 +199,42 @@ impl PackedAttention {
         }
     }
 
-    /// Rows of a tensor with `heads` heads, from one head's slice.
+    /// The rows in `range` of a tensor with `heads` heads, from one head's slice.
     fn rows<'a>(&self, slice: &'a [f32], range: &Range<usize>, heads: usize) -> Matrix<'a> {
         let stride = heads * self.size;
         let slice = slice.get(range.start * stride..).unwrap_or_default();
         Matrix::new(slice, range.len(), self.size, stride)
     }
 
-    /// The attention weights of a segment, `[queries, keys]`, into `weights`; returns the number of
-    /// keys.
-    fn weights(&self, head: Head<'_>, segment: &Placed, weights: &mut Vec<f32>) -> usize {
-        let before = segment.before();
+    /// Writes the attention weights of a segment, `[queries, keys]`, to `weights`; returns the number
+    /// of keys.
+    fn weights(&self, head: Head<'_>, segment: &PackedSegment, weights: &mut Vec<f32>) -> usize {
+        let ancestor_tokens = segment.ancestor_tokens();
         let n = segment.tokens.len();
-        let keys = before + n;
+        let keys = ancestor_tokens + n;
         weights.clear();
         weights.resize(n * keys, 0.0);
         let queries = self.rows(head.queries, &segment.tokens, self.heads);
         let scale = (self.size as f32).sqrt().recip();
-        for (range, column) in segment.stretches() {
+        for (range, column) in segment.key_ranges() {
             let target = MatrixMut::new(&mut weights[column..], n, range.len(), keys);
-            let seen = self.rows(head.keys, range, self.kv_heads).t();
-            multiply(target, Store::Replace, scale, queries, seen, Cores::One);
+            let key_rows = self.rows(head.keys, range, self.kv_heads);
+            multiply(
+                target,
+                Store::Replace,
+                scale,
+                queries,
+                key_rows.t(),
+                Cores::One,
+            );
         }
         Arch::new().dispatch(
             #[inline(always)]
             || {
                 for (query, row) in weights.chunks_exact_mut(keys).enumerate() {
-                    let (seen, unseen) = row.split_at_mut(before + query + 1);
-                    normalize(seen);
-                    unseen.fill(0.0);
+                    let (visible, masked) = row.split_at_mut(ancestor_tokens + query + 1);
+                    normalize(visible);
+                    masked.fill(0.0);
                 }
             },
         );
@@ -245,28 +254,42 @@ impl PackedAttention {
         output
     }
 
-    /// The gradients of one query head: of its queries, and its share of keys and values, each
-    /// `[T, S]`.
+    /// The gradients of one query head: those of its queries, and its contribution to those of keys and
+    /// values, each `[T, S]`.
     fn head_gradients(&self, head: Head<'_>, output: &[f32], upstream: &[f32]) -> [Vec<f32>; 3] {
         let tokens = self.packing.tokens();
         let size = self.size;
         let scale = (size as f32).sqrt().recip();
         let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; tokens * size]);
         let (mut weights, mut scores) = (Vec::new(), Vec::new());
-        for segment in self.packing.filled() {
+        for segment in self.packing.nonempty() {
             let keys = self.weights(head, segment, &mut weights);
             let queries = self.rows(head.queries, &segment.tokens, self.heads);
-            let pulled = self.rows(upstream, &segment.tokens, self.heads);
+            let upstream_rows = self.rows(upstream, &segment.tokens, self.heads);
             let n = segment.tokens.len();
             scores.clear();
             scores.resize(n * keys, 0.0);
-            for (range, column) in segment.stretches() {
+            for (range, column) in segment.key_ranges() {
                 let weights = Matrix::new(&weights[column..], n, range.len(), keys);
-                let to = MatrixMut::new(&mut dv[range.start * size..], range.len(), size, size);
-                multiply(to, Store::Add, 1.0, weights.t(), pulled, Cores::One);
-                let to = MatrixMut::new(&mut scores[column..], n, range.len(), keys);
-                let seen = self.rows(head.values, range, self.kv_heads).t();
-                multiply(to, Store::Replace, 1.0, pulled, seen, Cores::One);
+                let target = MatrixMut::new(&mut dv[range.start * size..], range.len(), size, size);
+                multiply(
+                    target,
+                    Store::Add,
+                    1.0,
+                    weights.t(),
+                    upstream_rows,
+                    Cores::One,
+                );
+                let target = MatrixMut::new(&mut scores[column..], n, range.len(), keys);
+                let value_rows = self.rows(head.values, range, self.kv_heads);
+                multiply(
+                    target,
+                    Store::Replace,
+                    1.0,
+                    upstream_rows,
+                    value_rows.t(),
+                    Cores::One,
+                );
             }
             let stride = self.heads * size;
             Arch::new().dispatch(
@@ -276,25 +299,25 @@ impl PackedAttention {
                         .chunks_exact_mut(keys)
                         .zip(weights.chunks_exact(keys));
                     for (query, (scores, weights)) in segment.tokens.clone().zip(rows) {
-                        let at = query * stride..query * stride + size;
-                        let shared: f32 = upstream[at.clone()]
+                        let row = query * stride..query * stride + size;
+                        let upstream_dot_output: f32 = upstream[row.clone()]
                             .iter()
-                            .zip(&output[at])
+                            .zip(&output[row])
                             .map(|(g, o)| g * o)
                             .sum();
                         for (score, weight) in scores.iter_mut().zip(weights) {
-                            *score = weight * (*score - shared);
+                            *score = weight * (*score - upstream_dot_output);
                         }
                     }
                 },
             );
-            for (range, column) in segment.stretches() {
+            for (range, column) in segment.key_ranges() {
                 let scores = Matrix::new(&scores[column..], n, range.len(), keys);
-                let to = MatrixMut::new(&mut dq[segment.tokens.start * size..], n, size, size);
-                let seen = self.rows(head.keys, range, self.kv_heads);
-                multiply(to, Store::Add, scale, scores, seen, Cores::One);
-                let to = MatrixMut::new(&mut dk[range.start * size..], range.len(), size, size);
-                multiply(to, Store::Add, scale, scores.t(), queries, Cores::One);
+                let target = MatrixMut::new(&mut dq[segment.tokens.start * size..], n, size, size);
+                let key_rows = self.rows(head.keys, range, self.kv_heads);
+                multiply(target, Store::Add, scale, scores, key_rows, Cores::One);
+                let target = MatrixMut::new(&mut dk[range.start * size..], range.len(), size, size);
+                multiply(target, Store::Add, scale, scores.t(), queries, Cores::One);
             }
         }
         [dq, dk, dv]
@@ -315,22 +338,22 @@ fn normalize(scores: &mut [f32]) {
 }
 
 impl HostOp<3> for PackedAttention {
-    const KEEPS: Kept = Kept::InputsAndOutput;
+    const SAVES: SavedTensors = SavedTensors::InputsAndOutput;
 
     fn forward(&self, inputs: [&[f32]; 3]) -> Vec<f32> {
         let tokens = self.packing.tokens();
         let heads = (0..self.heads).into_par_iter().map(|index| {
             let head = self.head(index, inputs);
             let (mut output, mut weights) = (vec![0.0; tokens * self.size], Vec::new());
-            for segment in self.packing.filled() {
+            for segment in self.packing.nonempty() {
                 let keys = self.weights(head, segment, &mut weights);
                 let n = segment.tokens.len();
-                for (range, column) in segment.stretches() {
-                    let to = &mut output[segment.tokens.start * self.size..];
-                    let to = MatrixMut::new(to, n, self.size, self.size);
+                for (range, column) in segment.key_ranges() {
+                    let target = &mut output[segment.tokens.start * self.size..];
+                    let target = MatrixMut::new(target, n, self.size, self.size);
                     let weights = Matrix::new(&weights[column..], n, range.len(), keys);
-                    let seen = self.rows(head.values, range, self.kv_heads);
-                    multiply(to, Store::Add, 1.0, weights, seen, Cores::One);
+                    let value_rows = self.rows(head.values, range, self.kv_heads);
+                    multiply(target, Store::Add, 1.0, weights, value_rows, Cores::One);
                 }
             }
             output
@@ -343,13 +366,14 @@ impl HostOp<3> for PackedAttention {
         inputs: [&[f32]; 3],
         output: &[f32],
         upstream: &[f32],
-        _wanted: [bool; 3],
+        _needs_gradient: [bool; 3],
     ) -> [Vec<f32>; 3] {
         let by_head: Vec<[Vec<f32>; 3]> = (0..self.heads)
             .into_par_iter()
             .map(|index| {
-                let from = index * self.size;
-                self.head_gradients(self.head(index, inputs), &output[from..], &upstream[from..])
+                let start = index * self.size;
+                let head = self.head(index, inputs);
+                self.head_gradients(head, &output[start..], &upstream[start..])
             })
             .collect();
         let mut queries = Vec::with_capacity(self.heads);
@@ -373,8 +397,8 @@ impl HostOp<3> for PackedAttention {
     }
 }
 
-fn add(sum: &mut [f32], other: &[f32]) {
+fn add(sum: &mut [f32], addend: &[f32]) {
     sum.iter_mut()
-        .zip(other)
-        .for_each(|(sum, other)| *sum += other);
+        .zip(addend)
+        .for_each(|(sum, value)| *sum += value);
 }

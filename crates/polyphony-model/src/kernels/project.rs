@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::{
-    few_rows::{MOST_ROWS, project_few_rows},
-    host::{HostOp, Kept, apply, operand},
+    few_rows::{MAX_ROWS, project_few_rows},
+    host::{HostOp, SavedTensors, apply, operand},
     matrix::{Matrix, product},
 };
 
@@ -20,8 +20,9 @@ pub(crate) fn project(input: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     }
 }
 
-/// With fewer multiplications than this a product is not worth handing to the general one, which
-/// sums in another order for every shape.
+/// The smallest number of multiplications for which the general matrix product is used. Below it, the
+/// product would save little time, and it has a disadvantage: the order of its sums depends on the shape,
+/// so a row's rounding depends on how many rows are computed together.
 pub(super) const SMALL: usize = 1 << 21;
 
 #[derive(Clone, Debug)]
@@ -30,11 +31,11 @@ struct Project {
 }
 
 impl HostOp<2> for Project {
-    const KEEPS: Kept = Kept::Inputs;
+    const SAVES: SavedTensors = SavedTensors::Inputs;
 
     fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
-        if rows <= MOST_ROWS || input.len() * outputs < SMALL {
+        if rows <= MAX_ROWS || input.len() * outputs < SMALL {
             return project_few_rows(input, weight, self.inner);
         }
         let x = Matrix::new(input, rows, self.inner, self.inner);
@@ -47,19 +48,19 @@ impl HostOp<2> for Project {
         [input, weight]: [&[f32]; 2],
         _output: &[f32],
         upstream: &[f32],
-        [for_input, for_weight]: [bool; 2],
+        [needs_input, needs_weight]: [bool; 2],
     ) -> [Vec<f32>; 2] {
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
         let x = Matrix::new(input, rows, self.inner, self.inner);
         let w = Matrix::new(weight, outputs, self.inner, self.inner);
         let upstream = Matrix::new(upstream, rows, outputs, outputs);
-        let if_wanted = |wanted: bool, make: &dyn Fn() -> Vec<f32>| match wanted {
-            true => make(),
+        let if_needed = |needed: bool, compute: &dyn Fn() -> Vec<f32>| match needed {
+            true => compute(),
             false => Vec::new(),
         };
         [
-            if_wanted(for_input, &|| product(upstream, w, 1.0)),
-            if_wanted(for_weight, &|| product(upstream.t(), x, 1.0)),
+            if_needed(needs_input, &|| product(upstream, w, 1.0)),
+            if_needed(needs_weight, &|| product(upstream.t(), x, 1.0)),
         ]
     }
 }

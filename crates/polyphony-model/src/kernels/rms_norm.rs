@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::host::{HostOp, Kept, apply, operand};
+use super::host::{HostOp, SavedTensors, apply, operand};
 
 /// Rows that a thread takes at once.
 const CHUNK_ROWS: usize = 32;
@@ -28,7 +28,7 @@ pub(crate) fn rms_norm(input: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Ten
 }
 
 pub(super) fn rms_norm_in_burn(input: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
-    // Squares are summed in 32 bits, also where the model is made of smaller floats.
+    // Squares are summed in 32 bits, even if the weights are smaller floats.
     let dtype = input.dtype();
     let input = input.cast(DType::F32);
     let mean_square = input.clone().square().mean_dim(1);
@@ -42,7 +42,7 @@ struct RmsNorm {
 }
 
 impl HostOp<2> for RmsNorm {
-    const KEEPS: Kept = Kept::Inputs;
+    const SAVES: SavedTensors = SavedTensors::Inputs;
 
     fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
         let arch = Arch::new();
@@ -67,13 +67,13 @@ impl HostOp<2> for RmsNorm {
         [input, weight]: [&[f32]; 2],
         _output: &[f32],
         upstream: &[f32],
-        _wanted: [bool; 2],
+        _needs_gradient: [bool; 2],
     ) -> [Vec<f32>; 2] {
         let arch = Arch::new();
         let width = weight.len();
         let chunk = CHUNK_ROWS * width;
         let mut input_gradient = vec![0.0; input.len()];
-        let partial: Vec<Vec<f32>> = input_gradient
+        let partial_sums: Vec<Vec<f32>> = input_gradient
             .par_chunks_mut(chunk)
             .zip(input.par_chunks(chunk).zip(upstream.par_chunks(chunk)))
             .map(|(input_gradient, (input, upstream))| {
@@ -91,11 +91,11 @@ impl HostOp<2> for RmsNorm {
             .collect();
         // Chunks are added in their order, so the sum does not depend on the threads.
         let mut weight_gradient = vec![0.0; width];
-        for partial in partial {
+        for partial_sum in partial_sums {
             weight_gradient
                 .iter_mut()
-                .zip(partial)
-                .for_each(|(sum, part)| *sum += part);
+                .zip(partial_sum)
+                .for_each(|(sum, value)| *sum += value);
         }
         [input_gradient, weight_gradient]
     }
@@ -182,9 +182,9 @@ impl WithSimd for Backward<'_> {
                 sum = simd.add_f32s(sum, *product);
             }
             let total = simd.reduce_sum_f32s(sum) + rest.iter().sum::<f32>();
-            let pull = factor * factor * factor * total / width as f32;
+            let correction = factor * factor * factor * total / width as f32;
             for ((slot, x), (g, w)) in x_gradient.iter_mut().zip(x).zip(g.iter().zip(weight)) {
-                *slot = factor * g * w - x * pull;
+                *slot = factor * g * w - x * correction;
             }
             for ((slot, x), g) in weight_gradient.iter_mut().zip(x).zip(g) {
                 *slot += g * x * factor;

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{HostOp, HostTensor, Kept, apply, host, operand, values};
+use super::host::{HostOp, HostTensor, SavedTensors, apply, host, operand, values};
 
 /// Rotates coordinate `i` of every head together with `i + S / 2`.
 ///
@@ -47,8 +47,8 @@ struct Rotate {
 }
 
 impl Rotate {
-    /// Turns forwards with `sign` 1, back with −1.
-    fn turn(&self, input: &[f32], sign: f32) -> Vec<f32> {
+    /// Rotates by the angles with `sign` 1, and back with −1.
+    fn rotate_by(&self, input: &[f32], sign: f32) -> Vec<f32> {
         let tokens = input.len() / self.row;
         let half = values(&self.cos).len() / tokens;
         let angles = values(&self.cos)
@@ -79,10 +79,10 @@ impl Rotate {
 }
 
 impl HostOp<1> for Rotate {
-    const KEEPS: Kept = Kept::Nothing;
+    const SAVES: SavedTensors = SavedTensors::Nothing;
 
     fn forward(&self, [input]: [&[f32]; 1]) -> Vec<f32> {
-        self.turn(input, 1.0)
+        self.rotate_by(input, 1.0)
     }
 
     fn backward(
@@ -90,8 +90,8 @@ impl HostOp<1> for Rotate {
         _inputs: [&[f32]; 1],
         _output: &[f32],
         upstream: &[f32],
-        _wanted: [bool; 1],
+        _needs_gradient: [bool; 1],
     ) -> [Vec<f32>; 1] {
-        [self.turn(upstream, -1.0)]
+        [self.rotate_by(upstream, -1.0)]
     }
 }

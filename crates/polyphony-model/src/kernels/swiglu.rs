@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     exp::exp,
-    host::{HostOp, Kept, apply, operand},
+    host::{HostOp, SavedTensors, apply, operand},
 };
 
 /// Values that a thread takes at once.
@@ -33,7 +33,7 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 impl HostOp<2> for SwiGlu {
-    const KEEPS: Kept = Kept::Inputs;
+    const SAVES: SavedTensors = SavedTensors::Inputs;
 
     fn forward(&self, [gate, up]: [&[f32]; 2]) -> Vec<f32> {
         let arch = Arch::new();
@@ -60,7 +60,7 @@ impl HostOp<2> for SwiGlu {
         [gate, up]: [&[f32]; 2],
         _output: &[f32],
         upstream: &[f32],
-        _wanted: [bool; 2],
+        _needs_gradient: [bool; 2],
     ) -> [Vec<f32>; 2] {
         let arch = Arch::new();
         let (mut gate_gradient, mut up_gradient) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);

@@ -1,4 +1,4 @@
-//! Every CPU kernel against the same formula in burn's own operations, values and gradients.
+//! Values and gradients of every CPU kernel, compared with the same formula in burn's operations.
 
 use burn::tensor::{
     Device, Distribution, Int, Tensor, TensorData,
@@ -11,7 +11,7 @@ use super::{
     Packing, Segment, packed_attention, project, rms_norm, rotate, swiglu, token_logprobs,
 };
 
-/// Rounding of sums of up to some hundred products of numbers around 1.
+/// The rounding error of sums of up to a few hundred products of numbers around 1.
 const TOLERANCE: f64 = 2e-4;
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
@@ -20,8 +20,8 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 }
 
 #[track_caller]
-fn close<const D: usize>(own: Tensor<D>, expected: Tensor<D>) {
-    let gap = (own.inner() - expected.inner())
+fn assert_close<const D: usize>(actual: Tensor<D>, expected: Tensor<D>) {
+    let gap = (actual.inner() - expected.inner())
         .abs()
         .max()
         .into_scalar::<f32>();
@@ -30,18 +30,20 @@ fn close<const D: usize>(own: Tensor<D>, expected: Tensor<D>) {
 
 /// Compares values and the gradients of every input, for one random upstream gradient.
 macro_rules! check {
-    ($own:expr, $expected:expr, [$($input:ident),*]) => {{
-        let (own, expected) = ($own, $expected);
-        let upstream = random(own.dims()).inner();
-        close(own.clone(), expected.clone());
-        let own_gradients = (own * Tensor::from_inner(upstream.clone())).sum().backward();
-        let gradients = (expected * Tensor::from_inner(upstream)).sum().backward();
-        $(close($input.grad(&own_gradients).unwrap(), $input.grad(&gradients).unwrap());)*
+    ($actual:expr, $expected:expr, [$($input:ident),*]) => {{
+        let (actual, expected) = ($actual, $expected);
+        let upstream = random(actual.dims()).inner();
+        assert_close(actual.clone(), expected.clone());
+        let gradients = (actual * Tensor::from_inner(upstream.clone())).sum().backward();
+        let expected_gradients = (expected * Tensor::from_inner(upstream)).sum().backward();
+        $(assert_close(
+            $input.grad(&gradients).unwrap(),
+            $input.grad(&expected_gradients).unwrap(),
+        );)*
     }};
 }
 
-/// Large enough for the general matrix product, which small ones never reach, and with parts left
-/// over at every edge.
+/// Sizes large enough for the general matrix product, and not divisible by its blocks.
 #[test]
 fn projection_of_many_rows() {
     for [rows, inner, outputs] in [[64, 192, 200], [49, 333, 129], [160, 65, 257]] {
@@ -77,7 +79,7 @@ proptest! {
         check!(swiglu(a.clone(), b.clone()), silu(a.clone()) * b.clone(), [a, b]);
     }
 
-    /// From one position a chunk to all in one.
+    /// From one position per chunk to all positions in one chunk.
     #[test]
     fn chunked_head(
         positions in 1usize..30,
@@ -92,8 +94,9 @@ proptest! {
             Tensor::<1, Int>::from_data(TensorData::new(ids, [positions]), &hidden.device());
         let logits = hidden.clone().matmul(head.clone().transpose()) / temperature;
         let expected = log_softmax(logits, 1).gather(1, targets.clone().unsqueeze_dim(1));
-        let own = token_logprobs(hidden.clone(), head.clone(), targets, temperature, chunk_logits);
-        check!(own, expected.squeeze_dim::<1>(1), [hidden, head]);
+        let (h, w) = (hidden.clone(), head.clone());
+        let actual = token_logprobs(h, w, targets, temperature, chunk_logits);
+        check!(actual, expected.squeeze_dim::<1>(1), [hidden, head]);
     }
 
     #[test]
@@ -108,16 +111,16 @@ proptest! {
     #[test]
     fn attention(
         first in 1usize..9,
-        // Each continues the segment that many before it, or none.
-        others in prop::collection::vec((0usize..7, 1usize..5), 0..7),
+        // For each further segment its length, and how many segments back its parent is.
+        lengths_and_parents in prop::collection::vec((0usize..7, 1usize..5), 0..7),
         kv_heads in 1usize..4,
         per_group in 1usize..4,
         half in 1usize..5,
     ) {
-        let mut segments = vec![Segment { tokens: first, continues: None }];
-        for (tokens, back) in others {
-            let continues = segments.len().checked_sub(back);
-            segments.push(Segment { tokens, continues });
+        let mut segments = vec![Segment { tokens: first, parent: None }];
+        for (tokens, back) in lengths_and_parents {
+            let parent = segments.len().checked_sub(back);
+            segments.push(Segment { tokens, parent });
         }
         let tokens = segments.iter().map(|segment| segment.tokens).sum::<usize>();
         let q = random([tokens, kv_heads * per_group, 2 * half]);

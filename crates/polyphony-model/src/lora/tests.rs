@@ -1,4 +1,4 @@
-//! Adapters on the tiny models: what they change, and what they are refused.
+//! Adapters on the tiny models: what they change, and which ones are refused.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ fn logits(model: &LanguageModel) -> Vec<f32> {
     logits.cast(DType::F32).into_data().try_into_vec().unwrap()
 }
 
-/// Moves every weight that learns, as training would.
+/// Changes every trainable weight, as training would.
 struct Noise;
 
 impl ModuleMapper for Noise {
@@ -59,22 +59,22 @@ fn new_adapters_change_nothing_and_trained_ones_merge_to_the_same_model() {
     let merged = model.merged();
     assert_eq!(merged.lora(), None);
     assert_eq!(merged.named_weights().len(), plain.named_weights().len());
-    for (own, expected) in logits(&merged).iter().zip(&adapted) {
+    for (logit, expected) in logits(&merged).iter().zip(&adapted) {
         assert!(
-            (own - expected).abs() <= LOGIT_TOLERANCE,
-            "{own} is not {expected}"
+            (logit - expected).abs() <= LOGIT_TOLERANCE,
+            "{logit} is not {expected}"
         );
     }
 }
 
 #[test]
-fn rounding_takes_what_adapters_have_learned_with_it() {
+fn rounding_includes_what_adapters_have_learned() {
     let mut model = tiny().with_lora(&LoraConfig::default(), 9, 0).unwrap();
     model.map_weights(&mut Noise);
-    let rounded = model.in_bf16().unwrap();
+    let rounded = model.to_bf16().unwrap();
     assert_eq!(rounded.lora(), None);
-    assert_eq!(logits(&rounded), logits(&model.merged().in_bf16().unwrap()));
-    assert_ne!(logits(&rounded), logits(&tiny().in_bf16().unwrap()));
+    assert_eq!(logits(&rounded), logits(&model.merged().to_bf16().unwrap()));
+    assert_ne!(logits(&rounded), logits(&tiny().to_bf16().unwrap()));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_seed_decides_the_first_factor() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_named() {
+fn settings_out_of_range_are_named() {
     let check = |config: LoraConfig, expected: &str| {
         let message = config.validate().unwrap_err().to_string();
         assert_eq!(message, expected);
@@ -131,14 +131,14 @@ fn settings_that_cannot_work_are_named() {
 }
 
 #[test]
-fn a_model_with_adapters_takes_no_others() {
+fn a_model_with_adapters_accepts_no_others() {
     let model = tiny().with_lora(&LoraConfig::default(), 1, 0).unwrap();
     let message = model
         .with_lora(&LoraConfig::default(), 1, 0)
         .unwrap_err()
         .to_string();
     assert!(
-        message.contains("has low-rank adapters already: merge them"),
+        message.contains("already has low-rank adapters: merge them"),
         "{message}"
     );
 }
@@ -164,7 +164,7 @@ fn saved_adapters_are_the_same_when_they_are_read_again() {
     let directory = folder.path().join("agent");
     assert!(
         !directory.join("model.safetensors").exists(),
-        "the weights below are not copied"
+        "the base model's weights are not copied"
     );
     let files = ModelFiles::open(&directory).unwrap();
     let again = LanguageModel::load(&files, &Device::flex()).unwrap();
@@ -175,10 +175,10 @@ fn saved_adapters_are_the_same_when_they_are_read_again() {
     again.merged().save(&merged, &files.assets).unwrap();
     let whole = LanguageModel::load(&ModelFiles::open(&merged).unwrap(), &Device::flex()).unwrap();
     assert_eq!(whole.lora(), None);
-    for (own, expected) in logits(&whole).iter().zip(logits(&model)) {
+    for (logit, expected) in logits(&whole).iter().zip(logits(&model)) {
         assert!(
-            (own - expected).abs() <= LOGIT_TOLERANCE,
-            "{own} is not {expected}"
+            (logit - expected).abs() <= LOGIT_TOLERANCE,
+            "{logit} is not {expected}"
         );
     }
 }
@@ -362,7 +362,7 @@ fn weights_are_counted_without_loading_them() {
     for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
         let files = ModelFiles::open(&fixtures.join(name)).unwrap();
         let model = LanguageModel::load(&files, &Device::flex()).unwrap();
-        assert_eq!(model.config().weights(), numbers(&model), "{name}");
+        assert_eq!(model.config().weight_count(), numbers(&model), "{name}");
         for targets in [
             Projection::ALL.to_vec(),
             vec![Projection::Key, Projection::Down],
@@ -373,7 +373,7 @@ fn weights_are_counted_without_loading_them() {
             };
             let adapted = model.clone().with_lora(&lora, 1, 0).unwrap();
             let added = numbers(&adapted) - numbers(&model);
-            assert_eq!(model.config().adapter_weights(&lora), added, "{name}");
+            assert_eq!(model.config().adapter_weight_count(&lora), added, "{name}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! How tokens see one another. The network is the same in training and in generation; what differs
-//! is the attention it is given.
+//! Which tokens attend to which. The network is the same in training and in generation; only the
+//! [`Attention`] passed to it differs.
 
 use burn::tensor::Tensor;
 
@@ -7,7 +7,7 @@ use crate::kernels::{Packing, packed_attention};
 
 /// Scaled dot-product attention over some arrangement of tokens.
 pub(crate) trait Attention {
-    /// What each token gathers from those it may see.
+    /// The attention output of every token of this pass.
     ///
     /// # Shapes
     /// `T` tokens of this pass, `H` query heads, `K` key and value heads, `S` head size:
@@ -21,7 +21,7 @@ pub(crate) trait Attention {
     ) -> Tensor<3>;
 }
 
-/// Projected rows as heads.
+/// Splits projected rows into heads.
 ///
 /// # Shapes
 /// - projected `[T, heads · S]`, output `[T, heads, S]`
@@ -30,7 +30,7 @@ pub(crate) fn split_heads(projected: Tensor<2>, head_size: usize) -> Tensor<3> {
     projected.reshape([tokens, width / head_size, head_size])
 }
 
-/// Heads side by side.
+/// Joins the heads of each row.
 ///
 /// # Shapes
 /// - heads `[T, heads, S]`, output `[T, heads · S]`
@@ -39,7 +39,7 @@ pub(crate) fn merge_heads(heads: Tensor<3>) -> Tensor<2> {
     heads.reshape([tokens, count * size])
 }
 
-/// A prompt followed by responses, packed as one row: each response sees the prompt and itself.
+/// A prompt followed by responses, packed as one row: each response attends to the prompt and itself.
 #[derive(Debug)]
 pub(crate) struct PackedAttention {
     packing: Packing,

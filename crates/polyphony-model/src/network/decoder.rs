@@ -1,5 +1,5 @@
-//! What decoder-only transformers of the Llama family share: embedding, layers of attention and
-//! feed-forward, the last normalization, the head. An architecture brings its own self-attention.
+//! The parts that decoder-only transformers of the Llama family share: embedding, layers of attention
+//! and feed-forward, the last normalization, the head. Each architecture adds its self-attention.
 //!
 //! Field names are those of Hugging Face checkpoints, so that a parameter's path in the module is
 //! its name in the file. Legend for shapes: `T` tokens, `D` hidden size, `V` vocabulary.
@@ -11,7 +11,7 @@ use burn::{
 
 use super::{
     attention::Attention,
-    layers::{Embedding, Linear, RmsNorm, SwiGlu},
+    layers::{Embedding, Linear, Mlp, RmsNorm},
     rope::Rotation,
     weights::WeightReader,
 };
@@ -59,7 +59,7 @@ pub(super) struct Layer<A: SelfAttention> {
     input_layernorm: RmsNorm,
     self_attn: A,
     post_attention_layernorm: RmsNorm,
-    mlp: SwiGlu,
+    mlp: Mlp,
 }
 
 impl<A: SelfAttention> Decoder<A> {
@@ -88,8 +88,8 @@ impl<A: SelfAttention> Decoder<A> {
         })
     }
 
-    /// A network without weights, to stand in for one that has been moved out.
-    pub(crate) fn hollow(device: &Device) -> Self {
+    /// A network without weights, as a placeholder for one that has been moved out.
+    pub(crate) fn placeholder(device: &Device) -> Self {
         Self {
             model: Trunk {
                 embed_tokens: Embedding::new(Tensor::zeros([0, 0], device)),
@@ -100,7 +100,7 @@ impl<A: SelfAttention> Decoder<A> {
         }
     }
 
-    /// The embeddings of tokens, which the first layer is given.
+    /// The embeddings of tokens, which are the input of the first layer.
     ///
     /// # Shapes
     /// - ids `[T]`, output `[T, D]`
@@ -108,8 +108,8 @@ impl<A: SelfAttention> Decoder<A> {
         self.model.embed_tokens.forward(ids)
     }
 
-    /// Adds the gradients of [`Decoder::embed`]'s output to those of all weights, if the table of this
-    /// recorded network learns.
+    /// Adds the gradients of [`Decoder::embed`]'s output to the gradient of the embedding table, if the
+    /// table is trainable.
     pub(crate) fn add_embedding_gradients(
         &self,
         gradients: &mut WeightGradients,
@@ -133,7 +133,7 @@ impl<A: SelfAttention> Decoder<A> {
         self.normalize(last)
     }
 
-    /// The output of the last layer, `[T, D]`. `on_input` is shown what each layer is given.
+    /// The output of the last layer, `[T, D]`. `on_input` is called with the input of each layer.
     pub(super) fn run_layers(
         &self,
         embedded: Tensor<2>,
@@ -157,7 +157,7 @@ impl<A: SelfAttention> Decoder<A> {
         self.model.norm.forward(last)
     }
 
-    /// The output head's weight, `[V, D]`: its own, or the embedding table where they are tied.
+    /// The output head's weight, `[V, D]`; the embedding table if the two are tied.
     pub(crate) fn head(&self) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.weight(),
@@ -165,12 +165,13 @@ impl<A: SelfAttention> Decoder<A> {
         }
     }
 
-    /// Every projection inside the layers, with its layer.
+    /// Every projection inside the layers, with the index of its layer.
     pub(crate) fn projections(&mut self) -> impl Iterator<Item = (usize, Projection, &mut Linear)> {
         let layers = self.model.layers.iter_mut().enumerate();
         layers.flat_map(|(index, layer)| {
-            let own = layer.self_attn.projections().into_iter();
-            own.chain(layer.mlp.projections())
+            let attention = layer.self_attn.projections().into_iter();
+            attention
+                .chain(layer.mlp.projections())
                 .map(move |(projection, linear)| (index, projection, linear))
         })
     }
@@ -197,7 +198,7 @@ impl<A: SelfAttention> Layer<A> {
                 d,
                 config,
             )?,
-            mlp: SwiGlu::new(
+            mlp: Mlp::new(
                 linear("gate_proj", [inner, d])?,
                 linear("up_proj", [inner, d])?,
                 linear("down_proj", [d, inner])?,

@@ -6,7 +6,7 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use super::low_rank::LowRank;
+use super::low_rank::LoraAdapter;
 use crate::{Projection, WeightGradients, kernels};
 
 /// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
@@ -14,7 +14,7 @@ use crate::{Projection, WeightGradients, kernels};
 pub(crate) struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
-    adapter: Option<LowRank>,
+    adapter: Option<LoraAdapter>,
 }
 
 impl Linear {
@@ -28,12 +28,12 @@ impl Linear {
         }
     }
 
-    /// Adds a low-rank adapter, in place of one that is there.
-    pub(crate) fn attach(&mut self, adapter: LowRank) {
+    /// Attaches a low-rank adapter, replacing the current one if there is one.
+    pub(crate) fn attach(&mut self, adapter: LoraAdapter) {
         self.adapter = Some(adapter);
     }
 
-    /// Adds what the adapter has learned to the weight, and takes the adapter away.
+    /// Adds the adapter's update to the weight, and removes the adapter.
     pub(crate) fn merge(&mut self) {
         if let Some(adapter) = self.adapter.take() {
             self.weight = Param::from_tensor(self.weight.val() + adapter.product());
@@ -45,7 +45,7 @@ impl Linear {
     /// # Shapes
     /// - input `[T, I]`, output `[T, O]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let added = self
+        let update = self
             .adapter
             .as_ref()
             .map(|adapter| adapter.forward(input.clone()));
@@ -53,8 +53,8 @@ impl Linear {
         if let Some(bias) = &self.bias {
             projected = projected + bias.val().unsqueeze();
         }
-        match added {
-            Some(added) => projected + added,
+        match update {
+            Some(update) => projected + update,
             None => projected,
         }
     }
@@ -86,7 +86,7 @@ impl Embedding {
         self.weight.val().select(0, ids)
     }
 
-    /// Adds the gradients of tokens' embeddings to that of the table, if the table learns.
+    /// Adds the gradients of token embeddings to the gradient of the table, if the table is trainable.
     ///
     /// # Shapes
     /// - ids `[T]`, rows `[T, D]`
@@ -144,13 +144,13 @@ impl RmsNorm {
 
 /// The gated feed-forward layer, `down(silu(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
 #[derive(Module, Debug)]
-pub(crate) struct SwiGlu {
+pub(crate) struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
 }
 
-impl SwiGlu {
+impl Mlp {
     pub(crate) fn new(gate_proj: Linear, up_proj: Linear, down_proj: Linear) -> Self {
         Self {
             gate_proj,

@@ -49,8 +49,9 @@ impl SelfAttention for LlamaAttention {
         let queries = split_heads(self.q_proj.forward(hidden.clone()), self.head_size);
         let keys = split_heads(self.k_proj.forward(hidden.clone()), self.head_size);
         let values = split_heads(self.v_proj.forward(hidden), self.head_size);
-        let seen = attention.attend(layer, rotation.apply(queries), rotation.apply(keys), values);
-        self.o_proj.forward(merge_heads(seen))
+        let attended =
+            attention.attend(layer, rotation.apply(queries), rotation.apply(keys), values);
+        self.o_proj.forward(merge_heads(attended))
     }
 
     fn projections(&mut self) -> [(Projection, &mut Linear); 4] {

@@ -1,5 +1,5 @@
 //! Low-rank adapters (Hu et al., 2021, arXiv 2106.09685): `y = W x + (α / R) · B A x`, where only `A`
-//! and `B` learn.
+//! and `B` are trained.
 
 use burn::{
     module::{Module, Param},
@@ -10,7 +10,7 @@ use crate::kernels;
 
 /// The adapter of one projection. `R` rank, `I` inputs, `O` outputs.
 #[derive(Module, Debug)]
-pub(crate) struct LowRank {
+pub(crate) struct LoraAdapter {
     /// `[R, I]`
     a: Param<Tensor<2>>,
     /// `[O, R]`
@@ -19,7 +19,7 @@ pub(crate) struct LowRank {
     scale: f64,
 }
 
-impl LowRank {
+impl LoraAdapter {
     /// # Shapes
     /// - a `[R, I]`, b `[O, R]`
     pub(crate) fn new(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Self {

@@ -1,4 +1,4 @@
-//! The networks: one file an architecture, and what they share.
+//! The networks: one file per architecture, and the parts that they share.
 
 pub(crate) mod attention;
 mod decoder;
@@ -17,7 +17,7 @@ use burn::{
 };
 
 pub(crate) use attention::Attention;
-pub(crate) use low_rank::LowRank;
+pub(crate) use low_rank::LoraAdapter;
 pub(crate) use recompute::LayerInputs;
 pub(crate) use weights::{WeightReader, named_weights};
 
@@ -36,7 +36,7 @@ pub(crate) enum Network {
     Qwen3(Decoder<Qwen3Attention>),
 }
 
-/// The same expression for the decoder of every architecture.
+/// Evaluates one expression on the decoder, whatever its architecture.
 macro_rules! with_decoder {
     ($network:expr, $decoder:ident => $expression:expr) => {
         match $network {
@@ -60,12 +60,12 @@ impl Network {
         })
     }
 
-    /// A network without weights, to stand in for one that has been moved out.
-    pub(crate) fn hollow(device: &Device) -> Self {
-        Self::Llama(Decoder::hollow(device))
+    /// A network without weights, as a placeholder for one that has been moved out.
+    pub(crate) fn placeholder(device: &Device) -> Self {
+        Self::Llama(Decoder::placeholder(device))
     }
 
-    /// The embeddings of tokens, which the first layer is given.
+    /// The embeddings of tokens, which are the input of the first layer.
     ///
     /// # Shapes
     /// - ids `[T]`, output `[T, D]`: `T` tokens, `D` hidden size
@@ -73,7 +73,7 @@ impl Network {
         with_decoder!(self, decoder => decoder.embed(ids))
     }
 
-    /// Adds the gradients of [`Network::embed`]'s output to those of all weights.
+    /// Adds the gradients of [`Network::embed`]'s output to the gradient of the embedding table.
     pub(crate) fn add_embedding_gradients(
         &self,
         gradients: &mut WeightGradients,
@@ -96,7 +96,7 @@ impl Network {
         with_decoder!(self, decoder => decoder.forward(embedded, rotation, attention))
     }
 
-    /// The output head's weight, `[V, D]`: its own, or the embedding table where they are tied.
+    /// The output head's weight, `[V, D]`; the embedding table if the two are tied.
     pub(crate) fn head(&self) -> Tensor<2> {
         with_decoder!(self, decoder => decoder.head())
     }
@@ -106,12 +106,12 @@ impl Network {
         with_decoder!(self, decoder => decoder.device())
     }
 
-    /// Every projection inside the layers, with its layer.
+    /// Every projection inside the layers, with the index of its layer.
     pub(crate) fn projections(&mut self) -> Vec<(usize, Projection, &mut Linear)> {
         with_decoder!(self, decoder => decoder.projections().collect())
     }
 
-    /// As [`Network::forward`] up to the last layer, keeping what each layer was given.
+    /// As [`Network::forward`] up to the last layer, storing the input of each layer.
     pub(crate) fn layer_inputs(
         &self,
         ids: Tensor<1, Int>,
@@ -121,13 +121,13 @@ impl Network {
         with_decoder!(self, decoder => decoder.layer_inputs(ids, rotation, attention))
     }
 
-    /// The output of [`Network::forward`], given that of the last layer.
+    /// The last normalization: from the output of the last layer to that of [`Network::forward`].
     pub(crate) fn normalize(&self, last: Tensor<2>) -> Tensor<2> {
         with_decoder!(self, decoder => decoder.normalize(last))
     }
 
-    /// The gradients of an objective in all trainable weights, one layer after the other: see
-    /// [`LayerInputs`].
+    /// The gradients of an objective with respect to all trainable weights, one layer after the other:
+    /// see [`LayerInputs`].
     pub(crate) fn gradients(
         &self,
         ids: Tensor<1, Int>,

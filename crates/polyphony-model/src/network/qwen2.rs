@@ -1,5 +1,5 @@
-//! The Qwen2 architecture (Yang et al., 2024, arXiv 2407.10671), also of Qwen2.5: Llama with biases on
-//! queries, keys and values.
+//! The Qwen2 architecture (Yang et al., 2024, arXiv 2407.10671), which Qwen2.5 also uses: Llama with
+//! biases on queries, keys and values.
 
 use burn::{module::Module, tensor::Tensor};
 
@@ -50,8 +50,9 @@ impl SelfAttention for Qwen2Attention {
         let queries = split_heads(self.q_proj.forward(hidden.clone()), self.head_size);
         let keys = split_heads(self.k_proj.forward(hidden.clone()), self.head_size);
         let values = split_heads(self.v_proj.forward(hidden), self.head_size);
-        let seen = attention.attend(layer, rotation.apply(queries), rotation.apply(keys), values);
-        self.o_proj.forward(merge_heads(seen))
+        let attended =
+            attention.attend(layer, rotation.apply(queries), rotation.apply(keys), values);
+        self.o_proj.forward(merge_heads(attended))
     }
 
     fn projections(&mut self) -> [(Projection, &mut Linear); 4] {

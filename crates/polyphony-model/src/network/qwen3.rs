@@ -60,8 +60,9 @@ impl SelfAttention for Qwen3Attention {
             self.head_size,
         ));
         let values = split_heads(self.v_proj.forward(hidden), self.head_size);
-        let seen = attention.attend(layer, rotation.apply(queries), rotation.apply(keys), values);
-        self.o_proj.forward(merge_heads(seen))
+        let attended =
+            attention.attend(layer, rotation.apply(queries), rotation.apply(keys), values);
+        self.o_proj.forward(merge_heads(attended))
     }
 
     fn projections(&mut self) -> [(Projection, &mut Linear); 4] {

@@ -1,6 +1,6 @@
-//! Gradients with little memory: a forward pass keeps the inputs of the layers alone, and the
-//! backward pass runs each layer once more to differentiate it (gradient checkpointing, Chen et al.,
-//! 2016, arXiv 1604.06174, with layers as segments).
+//! Gradient checkpointing, which saves memory: the forward pass stores only the inputs of the layers,
+//! and the backward pass runs each layer again to differentiate it (Chen et al., 2016,
+//! arXiv 1604.06174, with layers as segments).
 
 use burn::{
     module::Module,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::WeightGradients;
 
-/// What each layer was given, and what the last one gave; each `[T, D]`, without gradients.
+/// The input of each layer, and the output of the last one; each `[T, D]`, not recorded.
 #[derive(Debug)]
 pub(crate) struct LayerInputs {
     inputs: Vec<Tensor<2>>,
@@ -29,7 +29,7 @@ impl LayerInputs {
 }
 
 impl<A: SelfAttention> Decoder<A> {
-    /// Runs all layers, keeping what each was given.
+    /// Runs all layers and stores the input of each.
     pub(crate) fn layer_inputs(
         &self,
         ids: Tensor<1, Int>,
@@ -44,8 +44,9 @@ impl<A: SelfAttention> Decoder<A> {
         LayerInputs { inputs, last }
     }
 
-    /// The gradients of `objective`, which is given the normalized hidden states, `[T, D]`, and the
-    /// head's weight, `[V, D]`, both recorded, and returns one number.
+    /// The gradients of `objective` with respect to all trainable weights. `objective` receives the
+    /// normalized hidden states, `[T, D]`, and the head's weight, `[V, D]`, both recorded, and returns
+    /// one number.
     pub(crate) fn gradients(
         &self,
         ids: Tensor<1, Int>,
@@ -54,7 +55,7 @@ impl<A: SelfAttention> Decoder<A> {
         attention: &mut impl Attention,
         objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
     ) -> WeightGradients {
-        // The same weight may be embedding and head, so both are differentiated through one module.
+        // One weight may be both embedding and head, so both are differentiated as one module.
         let top = Self {
             model: Trunk {
                 embed_tokens: self.model.embed_tokens.clone(),
@@ -73,15 +74,17 @@ impl<A: SelfAttention> Decoder<A> {
 
         let mut layers = Vec::with_capacity(inputs.len());
         for (index, (layer, input)) in self.model.layers.iter().zip(inputs).enumerate().rev() {
-            let Some(given) = upstream.take() else {
-                // Every weight has its place in the list, also where the objective asks nothing.
+            let Some(output_gradient) = upstream.take() else {
+                // Every weight needs an entry, even if the objective does not depend on the layers.
                 layers.push(WeightGradients::absent(layer));
                 continue;
             };
             let layer = layer.clone().train();
             let input = Tensor::from_inner(input).require_grad();
             let output = layer.forward(input.clone(), index, rotation, attention);
-            let mut tape = (output * Tensor::from_inner(given)).sum().backward();
+            let mut tape = (output * Tensor::from_inner(output_gradient))
+                .sum()
+                .backward();
             upstream = input.grad_remove(&mut tape);
             layers.push(WeightGradients::take(&layer, &mut tape));
         }

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::{Rope, RopeScaling, kernels::rotate};
 
-/// Cosines and sines for the positions of one forward pass, made once and shared by all layers.
+/// Cosines and sines for the positions of one forward pass, computed once and shared by all layers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
     cos: Tensor<3>,
@@ -84,7 +84,7 @@ fn frequencies(rope: &Rope, head_size: usize) -> Vec<f64> {
             truncate,
             ..
         } => {
-            // The coordinate whose pair turns so often in the original context.
+            // The coordinate whose pair makes this many turns in the original context.
             let coordinate = |turns: f64| {
                 let wavelength = original_positions / (turns * TAU);
                 head_size as f64 * wavelength.ln() / (2.0 * rope.theta.ln())
@@ -94,7 +94,7 @@ fn frequencies(rope: &Rope, head_size: usize) -> Vec<f64> {
                 (low, high) = (low.floor(), high.ceil());
             }
             (low, high) = (low.max(0.0), high.min(head_size as f64 - 1.0));
-            // As in transformers: two equal bounds are a step, not a division by zero.
+            // As in transformers: equal bounds give a step instead of a division by zero.
             let width = if low == high { 0.001 } else { high - low };
             let stretch = |(i, w): (usize, f64)| {
                 let stretched = ((i as f64 - low) / width).clamp(0.0, 1.0);
@@ -117,13 +117,19 @@ mod tests {
             scaling: RopeScaling::Unscaled,
         };
         let vector = |values: [f32; 4]| Tensor::<3>::from_data([[values]], &device);
-        let at = |v: &Tensor<3>, position| {
+        let rotated = |v: &Tensor<3>, position| {
             Rotation::new(&[position], 4, &rope, (&device, DType::F32)).apply(v.clone())
         };
         let (q, k) = (vector([0.3, -1.2, 0.7, 2.0]), vector([1.0, 0.4, -0.6, 0.1]));
         let dot = |a: Tensor<3>, b: Tensor<3>| (a * b).sum().into_scalar::<f32>();
-        assert!((dot(at(&q, 5), at(&k, 2)) - dot(at(&q, 13), at(&k, 10))).abs() < 1e-5);
-        assert!((dot(at(&q, 5), at(&k, 2)) - dot(at(&q, 5), at(&k, 3))).abs() > 1e-3);
-        assert!((dot(at(&q, 9), at(&q, 9)) - dot(q.clone(), q)).abs() < 1e-5);
+        assert!(
+            (dot(rotated(&q, 5), rotated(&k, 2)) - dot(rotated(&q, 13), rotated(&k, 10))).abs()
+                < 1e-5
+        );
+        assert!(
+            (dot(rotated(&q, 5), rotated(&k, 2)) - dot(rotated(&q, 5), rotated(&k, 3))).abs()
+                > 1e-3
+        );
+        assert!((dot(rotated(&q, 9), rotated(&q, 9)) - dot(q.clone(), q)).abs() < 1e-5);
     }
 }

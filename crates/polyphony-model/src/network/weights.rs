@@ -1,4 +1,4 @@
-//! Weights from files onto a device, and back.
+//! Reading weights from files onto a device, and listing them by name.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,7 @@ use burn::{
 use super::layers::{Linear, RmsNorm};
 use crate::{ModelConfig, ModelError, TensorSpec, Weights};
 
-/// Reads tensors from an opened model onto a device, and remembers their names.
+/// Reads tensors of an opened model onto a device, and records their names.
 pub(crate) struct WeightReader<'a> {
     weights: &'a Weights,
     device: &'a Device,
@@ -63,7 +63,7 @@ impl<'a> WeightReader<'a> {
         Ok(RmsNorm::new(weight, config.norm_epsilon))
     }
 
-    /// A missing tensor is empty until [`WeightReader::finish`] lists every one of them.
+    /// A missing tensor is read as an empty one; [`WeightReader::finish`] then lists all missing names.
     fn read<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
         self.requested.borrow_mut().push(name.to_owned());
         if !self.weights.contains(name) {
@@ -76,10 +76,10 @@ impl<'a> WeightReader<'a> {
         ))
     }
 
-    /// Compares the names that were asked for with those in the file.
+    /// Compares the requested names with those in the file.
     ///
     /// # Errors
-    /// Lists every tensor that is missing and every one that nobody asked for.
+    /// If tensors are missing, or were not requested; the error lists all of them.
     pub(crate) fn finish(self) -> Result<(), ModelError> {
         self.weights
             .check_names(self.requested.borrow().iter().map(String::as_str))
@@ -94,7 +94,7 @@ pub(crate) fn named_weights<M: Module>(network: &M) -> Vec<(TensorSpec, Tensor<1
         weights: Vec<(TensorSpec, Tensor<1>)>,
     }
     impl ModuleVisitor for Collector {
-        // The architecture's variant of the enum is not part of a name.
+        // The enum variant of the architecture is not part of a weight's name.
         fn enter_module(&mut self, name: &str, container: &str) {
             if !container.starts_with("Enum:") {
                 self.path.push(name.to_owned());

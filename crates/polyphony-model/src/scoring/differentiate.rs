@@ -1,4 +1,4 @@
-//! A group's log-probabilities, and then the gradients of whatever depends on them.
+//! A group's log-probabilities, and the gradients of an objective that depends on them.
 
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -10,35 +10,36 @@ use crate::{
     transfer::{to_host, token_tensor},
 };
 
-/// What a forward pass keeps for the backward pass.
+/// Which activations a forward pass stores for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activations {
-    /// Everything: the fastest.
+    /// All of them, which is fastest.
     #[default]
     Keep,
-    /// The inputs of the layers alone; each layer is run again in the backward pass (gradient
-    /// checkpointing). A third slower, and memory hardly grows with the number of layers.
+    /// Only the inputs of the layers; the backward pass runs each layer again (gradient
+    /// checkpointing). This is a third slower, but memory hardly grows with the number of layers.
     Recompute,
 }
 
-/// A group whose log-probabilities are known and whose weights' gradients can still be had.
+/// The log-probabilities of a group after a forward pass whose backward pass is still to come.
 ///
-/// Where [`ScoredGroup::with_states`] made it, the hidden states of some tokens are known too, so
-/// that a head of one's own, such as a critic's, can read them in the same forward pass.
+/// If it was created by [`ScoredGroup::with_states`], it also has the hidden states of some tokens. A
+/// custom head, such as a critic's, can thus share the forward pass.
 #[derive(Debug)]
 pub struct ScoredGroup<'a> {
     group: &'a PackedGroup<'a>,
     temperature: f32,
     logprobs: Vec<f32>,
-    /// Where hidden states were asked for, in the packed row.
-    places: Vec<u32>,
+    /// The indices in the packed row of the requested hidden states.
+    state_indices: Vec<u32>,
     states: Vec<f32>,
-    kept: Kept<'a>,
+    forward_pass: ForwardPass<'a>,
 }
 
+/// The part of the forward pass that is stored for the backward pass.
 #[derive(Debug)]
-enum Kept<'a> {
-    All(Box<Recorded>),
+enum ForwardPass<'a> {
+    Recorded(Box<Recorded>),
     LayerInputs {
         model: &'a LanguageModel,
         inputs: Box<LayerInputs>,
@@ -49,11 +50,11 @@ enum Kept<'a> {
 #[derive(Debug)]
 struct Recorded {
     model: LanguageModel,
-    /// Where differentiation ends: the embeddings' gradients are added to the table's row by row, since
-    /// burn would make a table of them.
+    /// The embeddings of the input tokens, where burn's backward pass ends. Their gradients are added to
+    /// the table's row by row, because burn would first build a second table from them.
     embedded: Tensor<2>,
     logprobs: Tensor<1>,
-    /// `[P, D]`; `None` where no hidden states were asked for.
+    /// `[P, D]`; `None` if no hidden states were requested.
     states: Option<Tensor<2>>,
 }
 
@@ -72,27 +73,29 @@ impl<'a> ScoredGroup<'a> {
         Self::with_states(model, group, temperature, activations, &[])
     }
 
-    /// The same, with the hidden states after the last normalization at some places of the packed row:
-    /// see [`PackedGroup::last_of_prompt`] and [`PackedGroup::place_in_response`].
+    /// As [`ScoredGroup::new`], but also returns the hidden states after the last normalization at some
+    /// indices of the packed row: see [`PackedGroup::last_prompt_index`] and
+    /// [`PackedGroup::response_index`].
     ///
     /// # Errors
-    /// Also if the network does not run a token at one of the places.
+    /// As [`ScoredGroup::new`], and if an index is outside the packed row.
     pub fn with_states(
         model: &'a LanguageModel,
         group: &'a PackedGroup<'a>,
         temperature: f32,
         activations: Activations,
-        places: &[usize],
+        state_indices: &[usize],
     ) -> Result<Self, ModelError> {
         group.check(model)?;
-        let places = group.check_places(places)?;
-        let (logprobs, states, kept) = match activations {
+        let state_indices = group.check_indices(state_indices)?;
+        let (logprobs, states, forward_pass) = match activations {
             Activations::Keep => {
-                let embedded = Tensor::from_inner(model.embed(&group.fed_tokens())).require_grad();
+                let embedded =
+                    Tensor::from_inner(model.embed(&group.input_tokens())).require_grad();
                 let model = model.trainable();
                 let hidden =
                     model.hidden_from(embedded.clone(), &group.positions(), &mut attention(group));
-                let states = rows(&hidden, &places);
+                let states = rows(&hidden, &state_indices);
                 let logprobs = group_logprobs(group, hidden, model.head(), temperature);
                 let recorded = Recorded {
                     model,
@@ -100,25 +103,25 @@ impl<'a> ScoredGroup<'a> {
                     logprobs: logprobs.clone(),
                     states: states.clone(),
                 };
-                (logprobs, states, Kept::All(Box::new(recorded)))
+                (logprobs, states, ForwardPass::Recorded(Box::new(recorded)))
             }
             Activations::Recompute => {
-                let (ids, positions) = (group.fed_tokens(), group.positions());
+                let (ids, positions) = (group.input_tokens(), group.positions());
                 let inputs = model.layer_inputs(&ids, &positions, &mut attention(group));
                 let hidden = model.normalize(inputs.last());
-                let states = rows(&hidden, &places);
+                let states = rows(&hidden, &state_indices);
                 let logprobs = group_logprobs(group, hidden, model.head(), temperature);
                 let inputs = Box::new(inputs);
-                (logprobs, states, Kept::LayerInputs { model, inputs })
+                (logprobs, states, ForwardPass::LayerInputs { model, inputs })
             }
         };
         Ok(Self {
             group,
             temperature,
             logprobs: to_host(logprobs),
-            places,
+            state_indices,
             states: states.map(to_host).unwrap_or_default(),
-            kept,
+            forward_pass,
         })
     }
 
@@ -127,16 +130,16 @@ impl<'a> ScoredGroup<'a> {
         &self.logprobs
     }
 
-    /// The hidden states that were asked for, one row after the other.
+    /// The requested hidden states, one row after the other.
     ///
     /// # Shapes
-    /// - `[P · D]`: `P` places, `D` hidden size
+    /// - `[P · D]`: `P` requested states, `D` hidden size
     pub fn states(&self) -> &[f32] {
         &self.states
     }
 
-    /// The gradient of an objective in every weight that learns, given its derivative in each
-    /// log-probability.
+    /// The gradients of an objective with respect to every trainable weight, given its derivative with
+    /// respect to each log-probability.
     ///
     /// # Panics
     /// If there is not one derivative per log-probability.
@@ -145,31 +148,32 @@ impl<'a> ScoredGroup<'a> {
         self.backward_with_states(derivatives, states)
     }
 
-    /// The same for an objective that depends on the hidden states too, given its derivative in each
-    /// number of [`ScoredGroup::states`].
+    /// As [`ScoredGroup::backward`], for an objective that also depends on the hidden states, given its
+    /// derivative with respect to each element of [`ScoredGroup::states`].
     ///
     /// # Panics
-    /// If there is not one derivative per log-probability and one per number of the hidden states.
+    /// If there is not one derivative per log-probability and one per element of the hidden states.
     pub fn backward_with_states(self, logprobs: Vec<f32>, states: Vec<f32>) -> WeightGradients {
         let derivatives = Derivatives::new(&self, logprobs, states);
-        match self.kept {
-            Kept::All(recorded) => {
+        match self.forward_pass {
+            ForwardPass::Recorded(recorded) => {
                 let Recorded {
                     model,
                     embedded,
                     logprobs,
                     states,
                 } = *recorded;
-                let mut tape = derivatives.weigh(logprobs, states).backward();
-                model.take_gradients(&mut tape, &self.group.fed_tokens(), &embedded)
+                let mut tape = derivatives.surrogate(logprobs, states).backward();
+                model.take_gradients(&mut tape, &self.group.input_tokens(), &embedded)
             }
-            Kept::LayerInputs { model, inputs } => {
-                let (group, temperature, places) = (self.group, self.temperature, self.places);
-                let (ids, positions) = (group.fed_tokens(), group.positions());
+            ForwardPass::LayerInputs { model, inputs } => {
+                let (group, temperature) = (self.group, self.temperature);
+                let state_indices = self.state_indices;
+                let (ids, positions) = (group.input_tokens(), group.positions());
                 let objective = |hidden: Tensor<2>, head| {
-                    let states = rows(&hidden, &places);
+                    let states = rows(&hidden, &state_indices);
                     let logprobs = group_logprobs(group, hidden, head, temperature);
-                    derivatives.weigh(logprobs, states)
+                    derivatives.surrogate(logprobs, states)
                 };
                 model.gradients(&ids, &positions, *inputs, &mut attention(group), objective)
             }
@@ -177,10 +181,10 @@ impl<'a> ScoredGroup<'a> {
     }
 }
 
-/// The derivatives of an objective in what a forward pass gave.
+/// The derivatives of an objective with respect to the outputs of a forward pass.
 struct Derivatives {
     logprobs: Vec<f32>,
-    /// Nothing where no hidden states were asked for.
+    /// Empty if no hidden states were requested.
     states: Vec<f32>,
 }
 
@@ -194,38 +198,38 @@ impl Derivatives {
         assert_eq!(
             states.len(),
             scored.states.len(),
-            "one derivative per number of the hidden states"
+            "one derivative per element of the hidden states"
         );
         Self { logprobs, states }
     }
 
-    /// A number with these derivatives.
+    /// A surrogate objective with these derivatives: the sum of the outputs, weighted by them.
     ///
     /// # Shapes
     /// - logprobs `[N]`, states `[P, D]`, output `[1]`
-    fn weigh(self, logprobs: Tensor<1>, states: Option<Tensor<2>>) -> Tensor<1> {
-        let of_logprobs = weighted(logprobs, self.logprobs);
+    fn surrogate(self, logprobs: Tensor<1>, states: Option<Tensor<2>>) -> Tensor<1> {
+        let logprob_sum = weighted_sum(logprobs, self.logprobs);
         match states {
-            Some(states) => of_logprobs + weighted(states.flatten(0, 1), self.states),
-            None => of_logprobs,
+            Some(states) => logprob_sum + weighted_sum(states.flatten(0, 1), self.states),
+            None => logprob_sum,
         }
     }
 }
 
 /// # Shapes
 /// - values `[N]`, output `[1]`
-fn weighted(values: Tensor<1>, weights: Vec<f32>) -> Tensor<1> {
+fn weighted_sum(values: Tensor<1>, weights: Vec<f32>) -> Tensor<1> {
     let count = weights.len();
     let weights = Tensor::from_data(TensorData::new(weights, [count]), &values.device());
     (values * weights).sum()
 }
 
-/// The rows at some places, `[T, D]` to `[P, D]`; `None` of no places.
-fn rows(hidden: &Tensor<2>, places: &[u32]) -> Option<Tensor<2>> {
-    let ids = (!places.is_empty()).then(|| token_tensor(places, &hidden.device()));
-    ids.map(|ids| hidden.clone().select(0, ids))
+/// The rows at these indices, `[T, D]` to `[P, D]`; `None` if there are no indices.
+fn rows(hidden: &Tensor<2>, indices: &[u32]) -> Option<Tensor<2>> {
+    let indices = (!indices.is_empty()).then(|| token_tensor(indices, &hidden.device()));
+    indices.map(|indices| hidden.clone().select(0, indices))
 }
 
 fn attention(group: &PackedGroup<'_>) -> PackedAttention {
-    PackedAttention::new(group.prompt().len(), &group.fed_lengths())
+    PackedAttention::new(group.prompt().len(), &group.input_lengths())
 }

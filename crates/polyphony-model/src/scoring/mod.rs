@@ -1,4 +1,5 @@
-//! Log-probabilities of given tokens, for updates and for checks.
+//! Log-probabilities of given tokens: the quantities that training differentiates and that checks
+//! compare with sampling.
 
 mod differentiate;
 mod pack;
@@ -19,9 +20,9 @@ use crate::{
 /// The natural log-probability of every response token of a group, under the distribution
 /// `softmax(logits / temperature)`.
 ///
-/// The group is run as one packed row: the prompt once, then each response with its own positions,
-/// seeing the prompt and itself. The result is differentiable if the model is
-/// [trainable](LanguageModel::trainable).
+/// The group is run as one packed row: the prompt once, then every response, which attends to the
+/// prompt and itself and has the positions that follow the prompt. The result is differentiable if the
+/// model is [trainable](LanguageModel::trainable).
 ///
 /// # Shapes
 /// - output `[N]`: the tokens of all responses, one response after the other
@@ -35,12 +36,12 @@ pub fn score_group(
     temperature: f32,
 ) -> Result<Tensor<1>, ModelError> {
     group.check(model)?;
-    let mut attention = PackedAttention::new(group.prompt().len(), &group.fed_lengths());
-    let hidden = model.hidden(&group.fed_tokens(), &group.positions(), &mut attention);
+    let mut attention = PackedAttention::new(group.prompt().len(), &group.input_lengths());
+    let hidden = model.hidden(&group.input_tokens(), &group.positions(), &mut attention);
     Ok(group_logprobs(group, hidden, model.head(), temperature))
 }
 
-/// The log-probabilities of a group's response tokens, from the hidden states of its fed tokens.
+/// The log-probabilities of a group's response tokens, from the hidden states of its input tokens.
 ///
 /// # Shapes
 /// - hidden `[T, D]`, head `[V, D]`, output `[N]`
@@ -57,16 +58,16 @@ fn group_logprobs(
     kernels::token_logprobs(hidden, head, targets, temperature, kernels::CHUNK_LOGITS)
 }
 
-/// The hidden state after the last token of a sequence, after the last normalization: what a head of
-/// one's own reads, such as a critic's. Nothing can be differentiated; for that see
+/// The hidden state of the last token of a sequence, after the last normalization. It is the input for
+/// a custom head, such as a critic's. The result is not differentiable; for that see
 /// [`ScoredGroup::with_states`].
 ///
 /// # Shapes
 /// - output `[D]`: `D` hidden size
 ///
 /// # Errors
-/// If there are no ids, one is outside the vocabulary, or there are more than the context holds.
-pub fn last_state(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
+/// If there are no ids, an id is outside the vocabulary, or there are more ids than the context holds.
+pub fn last_hidden_state(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
     check_tokens(ids, ids.len(), model)?;
     let positions: Vec<usize> = (0..ids.len()).collect();
     let mut attention = PackedAttention::new(ids.len(), &[]);
@@ -80,7 +81,7 @@ pub fn last_state(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>, ModelE
 /// - output `[T, V]`: `T` ids, `V` vocabulary
 ///
 /// # Errors
-/// If there are no ids, one is outside the vocabulary, or there are more than the context holds.
+/// If there are no ids, an id is outside the vocabulary, or there are more ids than the context holds.
 pub fn sequence_logits(model: &LanguageModel, ids: &[u32]) -> Result<Tensor<2>, ModelError> {
     check_tokens(ids, ids.len(), model)?;
     let positions: Vec<usize> = (0..ids.len()).collect();

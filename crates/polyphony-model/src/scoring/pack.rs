@@ -1,10 +1,10 @@
-//! A prompt and its responses as one row.
+//! A prompt and its responses, packed as one row.
 
 use crate::{LanguageModel, ModelError};
 
 /// A prompt and the responses sampled from it.
 ///
-/// The last token of a response predicts nothing, so it is a target but never fed to the network.
+/// The last token of a response predicts nothing. It is a target, but the network is not run on it.
 #[derive(Clone, Debug)]
 pub struct PackedGroup<'a> {
     prompt: &'a [u32],
@@ -36,59 +36,59 @@ impl<'a> PackedGroup<'a> {
         self.responses.iter().map(|response| response.len())
     }
 
-    /// The place of the prompt's last token in the packed row, where all of the prompt has been read.
-    pub fn last_of_prompt(&self) -> usize {
+    /// The index in the packed row of the prompt's last token, whose hidden state depends on the whole
+    /// prompt.
+    pub fn last_prompt_index(&self) -> usize {
         self.prompt.len() - 1
     }
 
-    /// The place of a response's token in the packed row; `None` for its last token, which the network
-    /// never runs, and for what does not exist.
-    pub fn place_in_response(&self, response: usize, token: usize) -> Option<usize> {
-        let fed = self.fed_lengths();
-        let before: usize = fed.get(..response)?.iter().sum();
-        (token < *fed.get(response)?).then(|| self.prompt.len() + before + token)
+    /// The index of a response's token in the packed row; `None` if there is no such token, or if it is
+    /// the response's last one, on which the network is not run.
+    pub fn response_index(&self, response: usize, token: usize) -> Option<usize> {
+        let lengths = self.input_lengths();
+        let before: usize = lengths.get(..response)?.iter().sum();
+        (token < *lengths.get(response)?).then(|| self.prompt.len() + before + token)
     }
 
-    /// Refuses places outside the packed row.
-    pub(super) fn check_places(&self, places: &[usize]) -> Result<Vec<u32>, ModelError> {
-        let tokens = self.prompt.len() + self.fed_lengths().iter().sum::<usize>();
-        match places.iter().find(|&&place| place >= tokens) {
-            Some(&position) => Err(ModelError::NoHiddenState { position, tokens }),
-            None => Ok(places.iter().map(|&place| place as u32).collect()),
+    /// Checks that all indices lie within the packed row.
+    pub(super) fn check_indices(&self, indices: &[usize]) -> Result<Vec<u32>, ModelError> {
+        let tokens = self.prompt.len() + self.input_lengths().iter().sum::<usize>();
+        match indices.iter().find(|&&index| index >= tokens) {
+            Some(&index) => Err(ModelError::NoHiddenState { index, tokens }),
+            None => Ok(indices.iter().map(|&index| index as u32).collect()),
         }
     }
 
-    /// The tokens that the network runs: the prompt, then each response but its last token.
-    pub(crate) fn fed_tokens(&self) -> Vec<u32> {
-        let fed = self
+    /// The tokens of the packed row: the prompt, then each response without its last token.
+    pub(crate) fn input_tokens(&self) -> Vec<u32> {
+        let response_inputs = self
             .responses
             .iter()
             .flat_map(|response| &response[..response.len() - 1]);
-        self.prompt.iter().chain(fed).copied().collect()
+        self.prompt.iter().chain(response_inputs).copied().collect()
     }
 
-    pub(crate) fn fed_lengths(&self) -> Vec<usize> {
+    pub(crate) fn input_lengths(&self) -> Vec<usize> {
         self.lengths().map(|length| length - 1).collect()
     }
 
     pub(crate) fn positions(&self) -> Vec<usize> {
         let prompt = self.prompt.len();
         let responses = self
-            .fed_lengths()
+            .input_lengths()
             .into_iter()
             .flat_map(|n| prompt..prompt + n);
         (0..prompt).chain(responses).collect()
     }
 
-    /// For every response token the packed index of the token that predicts it.
+    /// For every response token the index in the packed row of the token that predicts it.
     pub(crate) fn predictors(&self) -> Vec<u32> {
-        let last_of_prompt = self.prompt.len() - 1;
         let mut start = self.prompt.len();
         let mut predictors = Vec::new();
-        for fed in self.fed_lengths() {
-            predictors.push(last_of_prompt as u32);
-            predictors.extend((start..start + fed).map(|index| index as u32));
-            start += fed;
+        for length in self.input_lengths() {
+            predictors.push(self.last_prompt_index() as u32);
+            predictors.extend((start..start + length).map(|index| index as u32));
+            start += length;
         }
         predictors
     }
@@ -97,7 +97,7 @@ impl<'a> PackedGroup<'a> {
         self.responses.concat()
     }
 
-    /// Refuses what the model cannot run.
+    /// Checks that the model can run the group.
     pub(crate) fn check(&self, model: &LanguageModel) -> Result<(), ModelError> {
         let longest = self.lengths().max().unwrap_or_default();
         check_tokens(self.prompt, self.prompt.len() + longest, model)?;
@@ -107,19 +107,20 @@ impl<'a> PackedGroup<'a> {
     }
 }
 
-/// Refuses ids outside the vocabulary, none at all, and a sequence of more than the context holds.
+/// Checks that there are ids, that all of them are in the vocabulary, and that a sequence of
+/// `sequence_length` tokens fits into the context.
 pub(super) fn check_tokens(
     ids: &[u32],
-    sequence: usize,
+    sequence_length: usize,
     model: &LanguageModel,
 ) -> Result<(), ModelError> {
     if ids.is_empty() {
         return Err(ModelError::EmptyPrompt);
     }
     let max_positions = model.config().max_positions;
-    if sequence > max_positions {
+    if sequence_length > max_positions {
         return Err(ModelError::ContextTooLong {
-            tokens: sequence,
+            tokens: sequence_length,
             max_positions,
         });
     }

@@ -1,4 +1,4 @@
-//! Packed scoring against scoring the responses one by one, and what it refuses.
+//! Packed scoring compared with scoring the responses one by one, and inputs that are refused.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{
 
 /// The largest difference of a log-probability, in nats.
 const LOGPROB_TOLERANCE: f32 = 1e-5;
-/// The largest distance of a weight's gradient, relative to its length.
+/// The largest distance between two gradients of a weight, relative to their norm.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 
 fn tiny() -> LanguageModel {
@@ -49,25 +49,25 @@ fn score(
 }
 
 #[track_caller]
-fn assert_same_gradients(own: &[Vec<f32>], expected: &[Vec<f32>]) {
-    assert_eq!(own.len(), expected.len());
-    for (index, (own, expected)) in own.iter().zip(expected).enumerate() {
-        let distance = length(own.iter().zip(expected).map(|(a, b)| a - b));
-        let whole = length(expected.iter().copied());
+fn assert_same_gradients(actual: &[Vec<f32>], expected: &[Vec<f32>]) {
+    assert_eq!(actual.len(), expected.len());
+    for (index, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        let distance = norm(actual.iter().zip(expected).map(|(a, b)| a - b));
+        let expected_norm = norm(expected.iter().copied());
         assert!(
-            distance <= GRADIENT_TOLERANCE * whole,
-            "weight {index}: {distance} of {whole}"
+            distance <= GRADIENT_TOLERANCE * expected_norm,
+            "weight {index}: {distance} of {expected_norm}"
         );
     }
 }
 
-fn length(values: impl Iterator<Item = f32>) -> f64 {
+fn norm(values: impl Iterator<Item = f32>) -> f64 {
     values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
 }
 
-fn assert_close(own: &[f32], expected: &[f32], tolerance: f32) {
-    assert_eq!(own.len(), expected.len());
-    for (a, b) in own.iter().zip(expected) {
+fn assert_close(actual: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(actual.len(), expected.len());
+    for (a, b) in actual.iter().zip(expected) {
         assert!((a - b).abs() <= tolerance, "{a} is not {b}");
     }
 }
@@ -77,23 +77,23 @@ fn ids(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u32>> {
 }
 
 #[test]
-fn every_weight_has_a_gradients_place_also_where_the_objective_ignores_the_layers() {
+fn every_weight_has_an_entry_even_if_the_objective_ignores_the_layers() {
     for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
         let model = fixture(name);
         let (ids, positions) = ([5, 80, 130], [0, 1, 2]);
         let attention = || PackedAttention::new(2, &[1]);
         let inputs = model.layer_inputs(&ids, &positions, &mut attention());
-        let of_the_head = |_, head: Tensor<2>| head.sum();
-        let gradients = model.gradients(&ids, &positions, inputs, &mut attention(), of_the_head);
+        let objective = |_, head: Tensor<2>| head.sum();
+        let gradients = model.gradients(&ids, &positions, inputs, &mut attention(), objective);
         let gradients = gradients.into_vec();
         let weights = model.named_weights();
         assert_eq!(gradients.len(), weights.len(), "{name}");
-        let learns = |spec: &TensorSpec| match model.config().tied_head {
+        let is_head = |spec: &TensorSpec| match model.config().tied_head {
             true => spec.name.contains("embed_tokens"),
             false => spec.name.contains("lm_head"),
         };
         for ((spec, _), gradient) in weights.iter().zip(gradients) {
-            assert_eq!(gradient.is_some(), learns(spec), "{name}: {}", spec.name);
+            assert_eq!(gradient.is_some(), is_head(spec), "{name}: {}", spec.name);
         }
     }
 }
@@ -108,7 +108,7 @@ proptest! {
         temperature in prop::sample::select(vec![0.7f32, 1.0, 1.3]),
     ) {
         let model = tiny();
-        // Another weight for every token, so that no mix-up cancels out.
+        // A different weight for every token, so that no mix-up cancels out.
         let tokens: usize = responses.iter().map(Vec::len).sum();
         let weights: Vec<f32> = (0..tokens).map(|i| ((i * 37 + 11) % 19) as f32 / 9.0 - 0.7).collect();
         let slices: Vec<&[u32]> = responses.iter().map(Vec::as_slice).collect();
@@ -118,9 +118,9 @@ proptest! {
 
         let (mut apart, mut sums): (Vec<f32>, Vec<Vec<f32>>) = Default::default();
         for response in &responses {
-            let own = &weights[apart.len()..][..response.len()];
+            let weights = &weights[apart.len()..][..response.len()];
             let alone = PackedGroup::new(&prompt, vec![response]).unwrap();
-            let (logprobs, gradients) = score(&model, &alone, temperature, own, keep);
+            let (logprobs, gradients) = score(&model, &alone, temperature, weights, keep);
             apart.extend(logprobs);
             sums.resize_with(gradients.len(), Vec::new);
             for (sum, gradient) in sums.iter_mut().zip(gradients) {
@@ -130,9 +130,9 @@ proptest! {
         }
         assert_close(&together, &apart, LOGPROB_TOLERANCE);
         assert_same_gradients(&gradients, &sums);
-        let again = score(&model, &group, temperature, &weights, Activations::Recompute);
-        assert_close(&again.0, &together, LOGPROB_TOLERANCE);
-        assert_same_gradients(&again.1, &gradients);
+        let recomputed = score(&model, &group, temperature, &weights, Activations::Recompute);
+        assert_close(&recomputed.0, &together, LOGPROB_TOLERANCE);
+        assert_same_gradients(&recomputed.1, &gradients);
     }
 }
 
@@ -150,8 +150,8 @@ fn log_probabilities_follow_from_the_logits_and_the_temperature() {
             .map(|(i, &id)| table[(prompt.len() + i - 1) * 256 + id as usize])
             .collect();
         let group = PackedGroup::new(prompt, vec![response]).unwrap();
-        let own = to_host(score_group(&model, &group, temperature).unwrap());
-        assert_close(&own, &expected, LOGPROB_TOLERANCE);
+        let logprobs = to_host(score_group(&model, &group, temperature).unwrap());
+        assert_close(&logprobs, &expected, LOGPROB_TOLERANCE);
     }
 }
 
@@ -169,7 +169,7 @@ fn a_sequence_is_scored_from_its_second_token_on() {
 }
 
 #[test]
-fn what_cannot_be_scored_is_named() {
+fn inputs_that_cannot_be_scored_are_named() {
     let model = tiny();
     let (half, more): (Vec<u32>, Vec<u32>) = (vec![1; 64], vec![1; 65]);
     let long = vec![1; 129];
@@ -207,10 +207,10 @@ fn what_cannot_be_scored_is_named() {
     assert!(lone.contains("token id 999 is outside"), "{lone}");
 }
 
-/// Every architecture, with an embedding of its own or shared with the head, with frozen weights
-/// below adapters or all of them learning.
+/// Every architecture, with a tied or an untied head, with all weights trainable or with adapters on
+/// frozen weights.
 #[test]
-fn layers_run_again_give_the_same_gradients() {
+fn recomputed_layers_give_the_same_gradients() {
     let (prompt, one, two) = ([5, 6, 7], [8, 9, 10, 11], [12, 13]);
     let group = PackedGroup::new(&prompt, vec![&one, &two]).unwrap();
     let weights = [1.0, -0.5, 0.25, 2.0, -1.0, 0.75];
@@ -223,46 +223,48 @@ fn layers_run_again_give_the_same_gradients() {
                 let scored = ScoredGroup::new(&model, &group, 0.7, activations).unwrap();
                 scored.backward(weights.to_vec()).into_vec()
             });
-            let [kept, again] = gradients;
-            let learning = kept.iter().flatten().count();
+            let [stored, recomputed] = gradients;
+            let trained = stored.iter().flatten().count();
             let adapters = 2 * 7 * model.config().layers;
             match model.lora() {
-                Some(_) => assert_eq!(learning, adapters, "{name}"),
-                None => assert_eq!(learning, kept.len(), "{name}"),
+                Some(_) => assert_eq!(trained, adapters, "{name}"),
+                None => assert_eq!(trained, stored.len(), "{name}"),
             }
-            for (kept, again) in kept.into_iter().zip(again) {
-                match (kept, again) {
-                    (Some(kept), Some(again)) => {
-                        assert_same_gradients(&[to_host(again)], &[to_host(kept)]);
+            for gradients in stored.into_iter().zip(recomputed) {
+                match gradients {
+                    (Some(stored), Some(recomputed)) => {
+                        assert_same_gradients(&[to_host(recomputed)], &[to_host(stored)]);
                     }
-                    (kept, again) => assert!(kept.is_none() && again.is_none(), "{name}"),
+                    (stored, recomputed) => {
+                        assert!(stored.is_none() && recomputed.is_none(), "{name}");
+                    }
                 }
             }
         }
     }
 }
 
-/// Two responses to a prompt, of which hidden states are read at the prompt's end and within the second.
+/// Two responses to a prompt. Hidden states are read at the prompt's end and within the second response.
 const PROMPT: [u32; 5] = [3, 70, 12, 200, 9];
 const RESPONSES: [&[u32]; 2] = [&[5, 80, 130], &[7, 6, 99, 21]];
 
-fn places(group: &PackedGroup<'_>) -> [usize; 2] {
+fn state_indices(group: &PackedGroup<'_>) -> [usize; 2] {
     [
-        group.last_of_prompt(),
-        group.place_in_response(1, 2).unwrap(),
+        group.last_prompt_index(),
+        group.response_index(1, 2).unwrap(),
     ]
 }
 
-/// An objective in log-probabilities and hidden states, each number with a weight of its own.
+/// The weights of a linear objective, a different one for each number.
 fn objective_weights(count: usize, factor: usize) -> Vec<f32> {
     let weight = |index: usize| ((index * factor + 5) % 17) as f32 / 8.0 - 0.9;
     (0..count).map(weight).collect()
 }
 
 #[test]
-fn places_are_those_of_tokens_that_are_run() {
+fn tokens_that_are_not_run_have_no_index() {
     let group = PackedGroup::new(&PROMPT, RESPONSES.to_vec()).unwrap();
-    assert_eq!(group.last_of_prompt(), 4);
+    assert_eq!(group.last_prompt_index(), 4);
     for (response, token, expected) in [
         (0, 0, Some(5)),
         (0, 1, Some(6)),
@@ -272,14 +274,14 @@ fn places_are_those_of_tokens_that_are_run() {
         (1, 3, None),
         (2, 0, None),
     ] {
-        assert_eq!(group.place_in_response(response, token), expected);
+        assert_eq!(group.response_index(response, token), expected);
     }
     let model = tiny();
     let keep = Activations::Keep;
     let error = ScoredGroup::with_states(&model, &group, 1.0, keep, &[4, 10]).unwrap_err();
     let message = error.to_string();
     assert!(
-        message.starts_with("there is no hidden state at 10"),
+        message.starts_with("there is no hidden state at index 10"),
         "{message}"
     );
 }
@@ -289,15 +291,15 @@ fn hidden_states_are_those_after_the_tokens() {
     let model = tiny();
     let group = PackedGroup::new(&PROMPT, RESPONSES.to_vec()).unwrap();
     for activations in [Activations::Keep, Activations::Recompute] {
-        let places = places(&group);
-        let scored = ScoredGroup::with_states(&model, &group, 1.0, activations, &places).unwrap();
+        let indices = state_indices(&group);
+        let scored = ScoredGroup::with_states(&model, &group, 1.0, activations, &indices).unwrap();
         let plain = ScoredGroup::new(&model, &group, 1.0, activations).unwrap();
         assert_eq!(scored.logprobs(), plain.logprobs());
         assert!(plain.states().is_empty());
         let sequence = [&PROMPT[..], &RESPONSES[1][..3]].concat();
         let expected = [
-            last_state(&model, &PROMPT).unwrap(),
-            last_state(&model, &sequence).unwrap(),
+            last_hidden_state(&model, &PROMPT).unwrap(),
+            last_hidden_state(&model, &sequence).unwrap(),
         ];
         assert_close(scored.states(), &expected.concat(), 1e-5);
     }
@@ -306,12 +308,12 @@ fn hidden_states_are_those_after_the_tokens() {
 #[test]
 fn gradients_through_hidden_states_are_those_of_finite_differences() {
     let group = PackedGroup::new(&PROMPT, RESPONSES.to_vec()).unwrap();
-    let places = places(&group);
+    let indices = state_indices(&group);
     for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
         let model = fixture(name);
         let objective = |model: &LanguageModel| {
             let keep = Activations::Keep;
-            let scored = ScoredGroup::with_states(model, &group, 0.8, keep, &places).unwrap();
+            let scored = ScoredGroup::with_states(model, &group, 0.8, keep, &indices).unwrap();
             let sum = |values: &[f32], factor| {
                 let weights = objective_weights(values.len(), factor);
                 let terms = values.iter().zip(weights);
@@ -323,44 +325,44 @@ fn gradients_through_hidden_states_are_those_of_finite_differences() {
         };
         for activations in [Activations::Keep, Activations::Recompute] {
             let scored =
-                ScoredGroup::with_states(&model, &group, 0.8, activations, &places).unwrap();
+                ScoredGroup::with_states(&model, &group, 0.8, activations, &indices).unwrap();
             let logprobs = objective_weights(scored.logprobs().len(), 37);
             let states = objective_weights(scored.states().len(), 29);
             let gradients = scored.backward_with_states(logprobs, states).into_vec();
-            for (place, gradient) in gradients.into_iter().enumerate().step_by(3) {
+            for (weight, gradient) in gradients.into_iter().enumerate().step_by(3) {
                 let gradient = to_host(gradient.expect("every weight matters"));
                 let steepest = (0..gradient.len())
                     .max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()))
                     .unwrap();
-                let by = 2e-3;
-                let ahead = objective(&moved(&model, place, steepest, by));
-                let behind = objective(&moved(&model, place, steepest, -by));
-                let slope = (ahead - behind) / f64::from(2.0 * by);
-                let own = f64::from(gradient[steepest]);
+                let delta = 2e-3;
+                let above = objective(&perturbed(&model, weight, steepest, delta));
+                let below = objective(&perturbed(&model, weight, steepest, -delta));
+                let difference = (above - below) / f64::from(2.0 * delta);
+                let derivative = f64::from(gradient[steepest]);
                 assert!(
-                    (slope - own).abs() <= 2e-2 * own.abs(),
-                    "{name}, {activations:?}, weight {place}: {own} is not {slope}"
+                    (difference - derivative).abs() <= 2e-2 * derivative.abs(),
+                    "{name}, {activations:?}, weight {weight}: {derivative} is not {difference}"
                 );
             }
         }
     }
 }
 
-/// The model with one number of one weight moved.
-fn moved(model: &LanguageModel, weight: usize, index: usize, by: f32) -> LanguageModel {
+/// The model with `delta` added to one number of one weight.
+fn perturbed(model: &LanguageModel, weight: usize, index: usize, delta: f32) -> LanguageModel {
     let name = model.named_weights()[weight].0.name.clone();
     let values = model.named_weights().into_iter();
     let values: std::collections::HashMap<String, Vec<f32>> = values
         .map(|(spec, tensor)| (spec.name, to_host(tensor)))
         .collect();
-    let mut moved = model.clone();
+    let mut perturbed = model.clone();
     let read = |spec: &TensorSpec| {
-        let mut own = values[&spec.name].clone();
+        let mut values = values[&spec.name].clone();
         if spec.name == name {
-            own[index] += by;
+            values[index] += delta;
         }
-        Ok(own)
+        Ok(values)
     };
-    moved.replace_learned(read).unwrap();
-    moved
+    perturbed.replace_trainable(read).unwrap();
+    perturbed
 }

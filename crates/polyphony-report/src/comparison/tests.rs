@@ -7,8 +7,13 @@ use serde_json::json;
 use super::*;
 use crate::fixture;
 
-/// A run of a recipe with these settings changed: the returns of its evaluations, by the steps before them.
-fn run(name: &str, recipe: &str, changes: &[&str], judged: &[(Option<usize>, [f64; 2])]) -> Run {
+/// A run of a recipe with these settings changed. Each of `evaluations` is a step with the returns after it.
+fn run(
+    name: &str,
+    recipe: &str,
+    changes: &[&str],
+    evaluations: &[(Option<usize>, [f64; 2])],
+) -> Run {
     let evaluation = |(step, values): &(Option<usize>, [f64; 2])| {
         let texts = values.map(|value| format!("{name} {value}"));
         let episodes: Vec<(f64, &str)> = values
@@ -16,12 +21,12 @@ fn run(name: &str, recipe: &str, changes: &[&str], judged: &[(Option<usize>, [f6
             .zip(&texts)
             .map(|(value, text)| (*value, text.as_str()))
             .collect();
-        Evaluation {
+        EvaluationRecord {
             step: *step,
             ..fixture::evaluation(&episodes)
         }
     };
-    let steps = judged
+    let steps = evaluations
         .iter()
         .filter_map(|(step, _)| *step)
         .max()
@@ -29,15 +34,15 @@ fn run(name: &str, recipe: &str, changes: &[&str], judged: &[(Option<usize>, [f6
     let line = |step: usize| json!({"step": step}).as_object().unwrap().clone();
     Run {
         metrics: (1..=steps).map(line).collect(),
-        evaluations: judged.iter().map(evaluation).collect(),
+        evaluations: evaluations.iter().map(evaluation).collect(),
         ..fixture::run(name, recipe, changes)
     }
 }
 
-/// A kept evaluation of a trained run.
-fn kept(name: &str, training: &Run, changes: &[&str], step: usize, values: [f64; 2]) -> Run {
+/// A saved evaluation of a trained run.
+fn saved(name: &str, training: &Run, changes: &[&str], step: usize, values: [f64; 2]) -> Run {
     let team = r#"team=Each(["runs/x/agents/a", "runs/x/agents/b"])"#;
-    let own = run(
+    let evaluation = run(
         name,
         fixture::TLDR,
         &[&[team], changes].concat(),
@@ -47,14 +52,14 @@ fn kept(name: &str, training: &Run, changes: &[&str], step: usize, values: [f64;
         training: Some(training.settings.clone()),
         info: RunInfo {
             training: Some(Box::new(training.info.clone())),
-            ..own.info
+            ..evaluation.info
         },
         metrics: Vec::new(),
-        ..own
+        ..evaluation
     }
 }
 
-/// Of a row: where, method, steps, seeds, mean return.
+/// The environment, method, steps, seeds and mean return of a row.
 type Short<'a> = (&'a str, &'a str, Option<usize>, &'a [u64], f64);
 
 /// Checks the rows.
@@ -91,11 +96,11 @@ fn seeds_are_one_row_and_methods_and_tasks_are_not() {
     let single = run(
         "single",
         fixture::TLDR,
-        &["environment=Solo(Tldr)"],
+        &["environment=SingleAgent(Tldr)"],
         &[(Some(0), [0.5, 0.5]), (Some(40), [1.5, 1.5])],
     );
-    let other = run(
-        "other",
+    let arxiv = run(
+        "arxiv",
         fixture::TLDR,
         &[
             "environment=Arxiv",
@@ -110,7 +115,7 @@ fn seeds_are_one_row_and_methods_and_tasks_are_not() {
             team("seed=2", [3.0, 3.0]),
             single,
             team("seed=1", [2.0, 3.0]),
-            other,
+            arxiv,
         ],
         &[
             ("arxiv, ArxivHeldOut", "MAREINFORCE", Some(60), &[1], 2.0),
@@ -123,27 +128,27 @@ fn seeds_are_one_row_and_methods_and_tasks_are_not() {
 }
 
 #[test]
-fn seeds_that_could_not_play_all_tasks_are_one_row_and_told() {
-    let judged = |seed: &str| {
+fn seeds_with_skipped_episodes_are_one_row_that_reports_them() {
+    let evaluated = |seed: &str| {
         let mut run = run(seed, fixture::COOP, &[seed], &[(Some(0), [1.0, 2.0])]);
         let evaluation = &mut run.evaluations[0];
         evaluation.samples = 2;
-        let again = evaluation.episodes.clone();
-        evaluation.episodes.extend(again);
-        for played in &mut evaluation.episodes {
-            played.solved = Some(played.task == "t0");
+        let second_samples = evaluation.episodes.clone();
+        evaluation.episodes.extend(second_samples);
+        for episode in &mut evaluation.episodes {
+            episode.solved = Some(episode.task == "t0");
         }
         let rates = [1, 2].map(|k| (k, Estimate::of_run(evaluation.pass_by_task(k))));
         evaluation.pass_at = rates.into();
         run
     };
-    // Its second task did not fit at all, the first one once.
-    let mut short = judged("seed=2");
+    // The prompt of its second task never fitted, that of the first task fitted once.
+    let mut short = evaluated("seed=2");
     let evaluation = &mut short.evaluations[0];
     evaluation.episodes.truncate(1);
     (evaluation.tasks, evaluation.skipped_episodes) = (1, 3);
     evaluation.pass_at.shift_remove(&2);
-    let whole = judged("seed=1");
+    let whole = evaluated("seed=1");
     for runs in [[whole.clone(), short.clone()], [short, whole]] {
         let rows = compare(&runs).unwrap();
         let [row] = rows.as_slice() else {
@@ -154,7 +159,7 @@ fn seeds_that_could_not_play_all_tasks_are_one_row_and_told() {
             (2, 2, 3)
         );
         assert_eq!(row.returns.mean, (1.5 + 1.0) / 2.0);
-        // Of two episodes one run says nothing.
+        // pass@2 is missing: one run has no task with two episodes.
         let rates: Vec<(usize, f64)> = row
             .pass_at
             .iter()
@@ -165,11 +170,11 @@ fn seeds_that_could_not_play_all_tasks_are_one_row_and_told() {
 }
 
 #[test]
-fn what_counts_differently_is_no_one_row() {
-    let judged =
+fn settings_that_affect_results_separate_rows() {
+    let evaluated =
         |name: &str, changes: &[&str]| run(name, fixture::TLDR, changes, &[(Some(0), [1.0, 1.0])]);
     let rows = |changes: &[&str]| {
-        compare(&[judged("a", &[]), judged("b", changes)])
+        compare(&[evaluated("a", &[]), evaluated("b", changes)])
             .unwrap()
             .len()
     };
@@ -181,7 +186,7 @@ fn what_counts_differently_is_no_one_row() {
     ] {
         assert_eq!(rows(&[changes, "seed=2"]), 2, "{changes}");
     }
-    // What only training needs says nothing of a team that has not learned.
+    // Settings of the training do not matter for an untrained team.
     for changes in [
         "updates.learning_rate=0.001",
         "algorithm.samples=9",
@@ -209,33 +214,33 @@ fn what_counts_differently_is_no_one_row() {
 }
 
 #[test]
-fn a_kept_evaluation_belongs_to_its_teams_training() {
+fn a_saved_evaluation_belongs_to_its_teams_training() {
     let trained = |seed: &str| run("run", fixture::TLDR, &[seed], &[(Some(40), [2.0, 2.0])]);
     let (one, two) = (trained("seed=1"), trained("seed=2"));
-    // Judged with the seed of their training, wherever their agents lie.
+    // Evaluated with the seed of the training. The path of the agents does not matter.
     check(
-        &[one.clone(), kept("k", &two, &["seed=2"], 40, [3.0, 3.0])],
+        &[one.clone(), saved("k", &two, &["seed=2"], 40, [3.0, 3.0])],
         &[(TLDR, "MAGRPO", Some(40), &[1, 2], 2.5)],
     );
     // Agents that were saved before their first step have learned nothing.
     check(
-        &[kept("k", &one, &["seed=1"], 0, [1.0, 1.0])],
+        &[saved("k", &one, &["seed=1"], 0, [1.0, 1.0])],
         &[(TLDR, "parallel", Some(0), &[1], 1.0)],
     );
-    // So their seeds are those of their answers.
+    // Their seeds are therefore the seeds of their answers.
     check(
         &[
-            kept("k5", &one, &["seed=5"], 0, [1.0, 1.0]),
-            kept("k6", &one, &["seed=6"], 0, [2.0, 2.0]),
+            saved("k5", &one, &["seed=5"], 0, [1.0, 1.0]),
+            saved("k6", &one, &["seed=6"], 0, [2.0, 2.0]),
         ],
         &[(TLDR, "parallel", Some(0), &[5, 6], 1.5)],
     );
-    // Two teams with other random numbers are two, and no seeds of the rows above.
+    // Two teams that were evaluated with another seed are two seeds of a separate row.
     check(
         &[
             one.clone(),
-            kept("k1", &one, &["seed=5"], 40, [1.0, 1.0]),
-            kept("k2", &two, &["seed=5"], 40, [2.0, 2.0]),
+            saved("k1", &one, &["seed=5"], 40, [1.0, 1.0]),
+            saved("k2", &two, &["seed=5"], 40, [2.0, 2.0]),
         ],
         &[
             (TLDR, "MAGRPO", Some(40), &[1], 2.0),
@@ -245,7 +250,7 @@ fn a_kept_evaluation_belongs_to_its_teams_training() {
 }
 
 #[test]
-fn rows_of_one_name_say_what_tells_them_apart() {
+fn rows_with_the_same_label_list_the_settings_that_differ() {
     let trained =
         |changes: &[&str], value| run("run", fixture::TLDR, changes, &[(Some(40), [value, value])]);
     check(
@@ -270,8 +275,8 @@ fn rows_of_one_name_say_what_tells_them_apart() {
             ),
         ],
     );
-    // A setting of the environment is told by itself.
-    let judged = |change: &str, value| {
+    // A setting of the environment is listed without the rest of the environment.
+    let evaluated = |change: &str, value| {
         run(
             "run",
             fixture::COOP,
@@ -279,25 +284,31 @@ fn rows_of_one_name_say_what_tells_them_apart() {
             &[(Some(0), [value, value])],
         )
     };
-    let stage = "coding, CoopHeldOut";
+    let environment = "coding, CoopHeldOut";
     check(
         &[
-            judged("environment.settings.visible_asserts=First(1)", 1.0),
-            judged("environment.settings.visible_asserts=All", 2.0),
+            evaluated("environment.settings.visible_asserts=First(1)", 1.0),
+            evaluated("environment.settings.visible_asserts=All", 2.0),
         ],
         &[
             (
-                stage,
+                environment,
                 "parallel (visible_asserts: First(1))",
                 Some(0),
                 &[1],
                 1.0,
             ),
-            (stage, "parallel (visible_asserts: All)", Some(0), &[1], 2.0),
+            (
+                environment,
+                "parallel (visible_asserts: All)",
+                Some(0),
+                &[1],
+                2.0,
+            ),
         ],
     );
-    // What nobody trained on is not told.
-    let judged = |folder: &str, value| {
+    // The training data of untrained teams is not listed.
+    let evaluated = |folder: &str, value| {
         let posts = format!(
             r#"held_out=File(path: "{folder}/test.jsonl", fields: {{"post": "post"}}, id: None, limit: None)"#
         );
@@ -313,15 +324,15 @@ fn rows_of_one_name_say_what_tells_them_apart() {
             r#"parallel (held_out: File(path:"{folder}/test.jsonl",fields:{{"post":"post"}},id:None,limit:None))"#
         )
     };
-    let stage = "tldr, test.jsonl";
+    let environment = "tldr, test.jsonl";
     check(
-        &[judged("a", 1.0), judged("b", 2.0)],
+        &[evaluated("a", 1.0), evaluated("b", 2.0)],
         &[
-            (stage, &method("a"), Some(0), &[1], 1.0),
-            (stage, &method("b"), Some(0), &[1], 2.0),
+            (environment, &method("a"), Some(0), &[1], 1.0),
+            (environment, &method("b"), Some(0), &[1], 2.0),
         ],
     );
-    // Also where one of them has what is the default, or a choice.
+    // Settings are listed even if one run has the default, or if they are choices.
     let linear = ["updates.schedule=Linear(last: 0.5)", "algorithm.samples=2"];
     let constant = ["updates.schedule=Constant", "algorithm.samples=4"];
     check(
@@ -343,8 +354,8 @@ fn rows_of_one_name_say_what_tells_them_apart() {
             ),
         ],
     );
-    // What a column says already is not said again.
-    let judged = |tasks: &str, seed| {
+    // A setting that has a column is not listed.
+    let evaluated = |tasks: &str, seed| {
         run(
             "run",
             fixture::TLDR,
@@ -354,8 +365,8 @@ fn rows_of_one_name_say_what_tells_them_apart() {
     };
     check(
         &[
-            judged("evaluation.samples=1", "seed=1"),
-            judged("evaluation.samples=2", "seed=2"),
+            evaluated("evaluation.samples=1", "seed=1"),
+            evaluated("evaluation.samples=2", "seed=2"),
         ],
         &[
             (TLDR, "parallel", Some(0), &[1], 1.0),
@@ -365,8 +376,8 @@ fn rows_of_one_name_say_what_tells_them_apart() {
 }
 
 #[test]
-fn a_map_is_told_apart_by_its_keys() {
-    let judged = |bonus: &str, value| {
+fn maps_are_compared_key_by_key() {
+    let evaluated = |bonus: &str, value| {
         let changes = [
             format!("environment.settings.bonus={bonus}"),
             format!("environment.settings={{\"bonus\": {bonus}}}"),
@@ -379,7 +390,7 @@ fn a_map_is_told_apart_by_its_keys() {
         )
     };
     check(
-        &[judged("1", 1.0), judged("2", 2.0)],
+        &[evaluated("1", 1.0), evaluated("2", 2.0)],
         &[
             (TLDR, "parallel (bonus: 1)", Some(0), &[1], 1.0),
             (TLDR, "parallel (bonus: 2)", Some(0), &[1], 2.0),
@@ -388,8 +399,8 @@ fn a_map_is_told_apart_by_its_keys() {
 }
 
 #[test]
-fn operational_settings_are_no_other_experiment() {
-    let judged = |changes: &[&str], keys: &[&str]| {
+fn operational_settings_do_not_separate_rows() {
+    let evaluated = |changes: &[&str], keys: &[&str]| {
         let mut run = run(
             "run",
             fixture::COOP,
@@ -411,19 +422,19 @@ fn operational_settings_are_no_other_experiment() {
         (coop, "MAGRPO", Some(40), &[1, 2], 2.0),
     ];
     let keys = ["environment.sandbox.workers", "held_out.bounds"];
-    check(&[judged(&[], &keys), judged(&four, &keys)], &one_row);
-    // A run of an older program does not say which keys these are.
-    check(&[judged(&[], &[]), judged(&four, &keys)], &one_row);
+    check(&[evaluated(&[], &keys), evaluated(&four, &keys)], &one_row);
+    // A run of an older program does not list its operational keys.
+    check(&[evaluated(&[], &[]), evaluated(&four, &keys)], &one_row);
     let limited = [&four[..], &["environment.sandbox.limits.cpu_secs=3"]].concat();
-    let rows = compare(&[judged(&[], &keys), judged(&limited, &keys)]).unwrap();
+    let rows = compare(&[evaluated(&[], &keys), evaluated(&limited, &keys)]).unwrap();
     assert_eq!(rows.len(), 4);
     assert_eq!(rows[3].method, "MAGRPO (cpu_secs: 3)");
-    let rows = compare(&[judged(&[], &[]), judged(&four, &[])]).unwrap();
+    let rows = compare(&[evaluated(&[], &[]), evaluated(&four, &[])]).unwrap();
     assert_eq!(rows[3].method, "MAGRPO (workers: Some(4), records: 9)");
 }
 
 #[test]
-fn agents_of_unknown_training_have_no_method_of_their_own() {
+fn agents_of_unknown_training_are_labelled_as_given() {
     let given = run("given", fixture::TLDR, &[], &[(None, [1.0, 2.0])]);
     check(
         &[given],
@@ -433,14 +444,14 @@ fn agents_of_unknown_training_have_no_method_of_their_own() {
 
 #[test]
 fn the_same_seed_twice_is_one_result_or_an_error() {
-    let judged = |name: &str, value: f64| {
+    let evaluated = |name: &str, value: f64| {
         run("same", fixture::TLDR, &[], &[(Some(0), [value, value])]).renamed(name)
     };
     check(
-        &[judged("a", 1.0), judged("b", 1.0)],
+        &[evaluated("a", 1.0), evaluated("b", 1.0)],
         &[(TLDR, "parallel", Some(0), &[1], 1.0)],
     );
-    let error = compare(&[judged("a", 1.0), judged("b", 2.0)])
+    let error = compare(&[evaluated("a", 1.0), evaluated("b", 2.0)])
         .unwrap_err()
         .to_string();
     assert!(
@@ -450,15 +461,15 @@ fn the_same_seed_twice_is_one_result_or_an_error() {
 }
 
 #[test]
-fn the_cost_of_an_episode_counts_those_left_out() {
-    let mut judged = run("run", fixture::TLDR, &[], &[(Some(0), [1.0, 1.0])]);
-    judged.evaluations[0].skipped_episodes = 6;
-    judged.evaluations[0].sampled_tokens = 80;
-    assert_eq!(compare(&[judged]).unwrap()[0].sampled_tokens, 10.0);
+fn skipped_episodes_count_towards_the_cost_of_an_episode() {
+    let mut evaluated = run("run", fixture::TLDR, &[], &[(Some(0), [1.0, 1.0])]);
+    evaluated.evaluations[0].skipped_episodes = 6;
+    evaluated.evaluations[0].completion_tokens = 80;
+    assert_eq!(compare(&[evaluated]).unwrap()[0].completion_tokens, 10.0);
 }
 
 #[test]
-fn runs_without_a_figure_or_with_other_parts_are_refused() {
+fn runs_without_an_evaluation_or_with_different_parts_are_refused() {
     let empty = run("empty", fixture::TLDR, &[], &[]);
     let error = compare(&[empty]).unwrap_err().to_string();
     assert!(
@@ -468,7 +479,7 @@ fn runs_without_a_figure_or_with_other_parts_are_refused() {
     let mut other = run("new", fixture::TLDR, &["seed=2"], &[(Some(0), [1.0, 1.0])]);
     other.evaluations[0].parts.shift_remove("style");
     let old = run("old", fixture::TLDR, &[], &[(Some(0), [1.0, 1.0])]);
-    // Also in another row: the columns of a table are those of all its rows.
+    // Even if they are in different rows: all rows of a table share its columns.
     let later = run("later", fixture::TLDR, &[], &[(Some(40), [1.0, 1.0])]);
     for first in [old, later] {
         let error = compare(&[first.clone(), other.clone()])

@@ -10,17 +10,17 @@ pub fn comparison_text(rows: &[Row]) -> String {
     let environments: IndexSet<&str> = rows.iter().map(|row| row.environment.as_str()).collect();
     let mut text = String::new();
     for environment in environments {
-        let own: Vec<&Row> = rows
+        let rows: Vec<&Row> = rows
             .iter()
             .filter(|row| row.environment == environment)
             .collect();
-        text += &format!("\n{}", of_environment(environment, &own));
-        for row in own
+        text += &format!("\n{}", environment_table(environment, &rows));
+        for row in rows
             .iter()
             .filter(|row| (row.skipped_episodes, row.cut_episodes) != (0, 0))
         {
             text += &format!(
-                "{}: {} episodes left out and {} cut short, since a prompt did not fit\n",
+                "{}: {} episodes skipped and {} cut short because a prompt did not fit\n",
                 row.method, row.skipped_episodes, row.cut_episodes
             );
         }
@@ -28,7 +28,7 @@ pub fn comparison_text(rows: &[Row]) -> String {
     text + "\nTokens and seconds are per episode; seconds depend on the machine.\n"
 }
 
-fn of_environment(environment: &str, rows: &[&Row]) -> String {
+fn environment_table(environment: &str, rows: &[&Row]) -> String {
     let header = [
         environment,
         "steps",
@@ -52,11 +52,11 @@ fn of_environment(environment: &str, rows: &[&Row]) -> String {
         .chain(rates.iter().map(|k| format!("pass@{k}")))
         .chain(cost)
         .collect();
-    let lines: Vec<Vec<String>> = rows.iter().map(|row| line(row, &roles, &rates)).collect();
-    table(&header, &lines)
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, &roles, &rates)).collect();
+    table(&header, &cells)
 }
 
-fn line(row: &Row, roles: &IndexSet<&String>, rates: &IndexSet<usize>) -> Vec<String> {
+fn cells(row: &Row, roles: &IndexSet<&String>, rates: &IndexSet<usize>) -> Vec<String> {
     let steps = row.step.map_or_else(String::new, |step| step.to_string());
     let begin = [
         row.method.clone(),
@@ -68,11 +68,11 @@ fn line(row: &Row, roles: &IndexSet<&String>, rates: &IndexSet<usize>) -> Vec<St
     ];
     let shown = |mean: Option<f64>| mean.map_or_else(String::new, |mean| format!("{mean:.2}"));
     let parts = row.parts.values().map(|part| shown(Some(part.mean)));
-    let role = |role: &&String| shown(row.roles.get(*role).map(|own| own.mean));
+    let role = |role: &&String| shown(row.roles.get(*role).map(|returns| returns.mean));
     let rate = |k: &usize| shown(row.pass_at.get(k).map(|rate| rate.mean));
     let cost = [
-        format!("{:.0}", row.sampled_tokens),
-        format!("{:.0}", row.read_tokens),
+        format!("{:.0}", row.completion_tokens),
+        format!("{:.0}", row.prompt_tokens),
         format!("{:.2}", row.secs),
         row.runs.join(", "),
     ];
@@ -88,10 +88,12 @@ fn line(row: &Row, roles: &IndexSet<&String>, rates: &IndexSet<usize>) -> Vec<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{comparison::compare, evaluation::Earned, fixture, run::Run, statistics::Estimate};
+    use crate::{
+        comparison::compare, evaluation::RoleReturn, fixture, run::Run, statistics::Estimate,
+    };
 
     #[test]
-    fn a_table_lists_what_did_not_fit_and_leaves_out_what_is_not_known() {
+    fn a_table_reports_skipped_episodes_and_leaves_unknown_values_blank() {
         let run = |name: &str, changes: &[&str], solved: Option<bool>| {
             let mut evaluation = fixture::evaluation(&[(1.0, "")]);
             evaluation.cut_episodes = usize::from(solved.is_none());
@@ -116,26 +118,26 @@ mod tests {
             cells.filter(|cell| !cell.trim().is_empty()).count()
         };
         assert_eq!(cells(" a"), cells(" b") + 1, "{text}");
-        let told =
-            "parallel (temperature: 0.5): 0 episodes left out and 1 cut short, since a prompt";
+        let note =
+            "parallel (temperature: 0.5): 0 episodes skipped and 1 cut short because a prompt";
         assert!(
-            text.contains(told) && text.matches("left out").count() == 1,
+            text.contains(note) && text.matches("skipped").count() == 1,
             "{text}"
         );
     }
 
     #[test]
-    fn returns_of_roles_are_columns_if_roles_have_their_own() {
+    fn returns_of_roles_are_columns_if_there_is_a_reward_per_role() {
         let mut run = Run {
             evaluations: vec![fixture::evaluation(&[(1.0, ""), (2.0, "")])],
             ..fixture::run("a", fixture::TLDR, &[])
         };
-        for (played, value) in run.evaluations[0].episodes.iter_mut().zip([0.5, 3.0]) {
-            let earned = Earned {
+        for (episode, value) in run.evaluations[0].episodes.iter_mut().zip([0.5, 3.0]) {
+            let role_return = RoleReturn {
                 value,
-                ..Earned::default()
+                ..RoleReturn::default()
             };
-            played.roles.insert("writer".to_owned(), earned);
+            episode.roles.insert("writer".to_owned(), role_return);
         }
         let text = comparison_text(&compare([&run]).unwrap());
         assert!(

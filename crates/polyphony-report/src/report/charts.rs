@@ -1,8 +1,8 @@
 //! The charts of metrics, section by section.
 //!
-//! Metrics are told apart by their keys. The names below say where a chart stands and in which order; one
-//! that none of them names has its chart among those of the algorithm or among all metrics, with the unit
-//! and the meaning that the run has kept of it.
+//! The lists of names below decide in which section a metric has its chart, and in which order. Other metrics
+//! have their charts in the section of the algorithm or among all metrics, with the unit and the meaning that
+//! the run stores.
 
 use indexmap::{IndexMap, IndexSet};
 use polyphony_episode::MetricKey;
@@ -14,95 +14,97 @@ use super::{
     plot::{Chart, Trace, band_colour, bars, dots, line, over_steps, points, with},
 };
 use crate::{
-    evaluation::Evaluation,
-    metrics::{Explanation, flat_name},
-    series::{Series, smoothed, spread, window},
+    evaluation::EvaluationRecord,
+    metrics::{MetricInfo, flat_name},
+    series::{Series, mean_and_range, smoothed, window},
 };
 
 const RETURN: &str = "return";
 const REWARD: &str = "reward";
 
-/// How long and how varied the agents' responses are.
+/// The length and the variety of the agents' responses, and how they learn.
 const AGENTS: [&str; 4] = [
-    "response_tokens",
+    "completion_length",
     "entropy",
-    "advantage_spread",
+    "advantage_std",
     "learning_rate",
 ];
 
-/// What should stay small.
-const HEALTH: [&str; 8] = [
-    "truncated_share",
-    "zero_advantage_share",
+/// Signs of trouble: these should stay small.
+const HEALTH: [&str; 9] = [
+    "truncated_fraction",
+    "zero_advantage_fraction",
     "logprob_gap",
-    "gradient_norm",
+    "grad_norm",
     "kl",
     "ratio",
-    "clipped_share",
-    "refused_updates",
+    "approx_kl",
+    "clip_fraction",
+    "skipped_updates",
 ];
 
-/// What has no chart but among all metrics.
+/// Metrics that have a chart among all metrics only.
 const COUNTS: [&str; 6] = [
     "gradient_steps",
     "skipped_groups",
     "nodes",
-    "sampled_tokens",
+    "completion_tokens",
     "skipped_tasks",
     "cut_episodes",
 ];
 
 const SPEED: [&str; 2] = ["timing.tokens_per_sec", "timing.peak_memory_mib"];
 
-const SMOOTH: &str = "Lines are means over a tenth of the steps that all seeds have; dots are single steps, bands reach from the \
-                      least to the greatest of the seeds, where all of them have come that far.";
+const SMOOTH: &str = "Lines are moving averages over a tenth of the steps; dots are single steps. With several seeds, \
+                      lines are means and bands are ranges over the seeds, at the steps that all seeds have reached.";
 
-/// What a metric says, as a sentence, and axes with its unit; with `title` where it is a plain number.
-fn explained(known: &Explanation, title: &str) -> (String, Value) {
-    let sentence = match known.meaning.as_str() {
+/// The meaning of a metric as a sentence, and axes with its unit. A plain number has no unit: its axis shows
+/// `title`.
+fn caption_and_axes(explanation: &MetricInfo, title: &str) -> (String, Value) {
+    let sentence = match explanation.meaning.as_str() {
         "" => String::new(),
         meaning => format!("{meaning}."),
     };
-    let unit = match known.unit.as_str() {
+    let unit = match explanation.unit.as_str() {
         "" => title,
         unit => unit,
     };
     (sentence, over_steps(unit))
 }
 
-/// The smoothed mean over runs as a line, what lies between their least and greatest as a band, and the
-/// values themselves as dots where there is one run.
+/// The smoothed mean over runs as a line, with the range over runs as a band. A single run has its values as
+/// dots instead of the band.
 fn curve(series: &[Series], name: &str, index: usize) -> Vec<Trace> {
     let window = window(series);
-    let smooth: Vec<Series> = series.iter().map(|own| smoothed(own, window)).collect();
-    let together = spread(&smooth);
+    let smooth: Vec<Series> = series.iter().map(|run| smoothed(run, window)).collect();
+    let combined = mean_and_range(&smooth);
     let mut traces = Vec::new();
     if let [only] = series {
         let (steps, values) = points(only.iter().copied());
         let marker = json!({"color": band_colour(index), "size": 5});
-        let each = dots(
+        let each_step = dots(
             json!(steps),
             json!(values),
             &format!("{name}, each step"),
             marker,
         );
-        traces.push(with(each, "showlegend", false));
+        traces.push(with(each_step, "showlegend", false));
     } else {
-        let edge = |which: usize, says: &str| {
-            let values = together.iter().map(|(step, all)| (*step, all[which]));
-            let trace = line(values, &format!("{name}, {says} of the seeds"), index, 0.0);
+        let edge = |which: usize, label: &str| {
+            let values = combined.iter().map(|(step, values)| (*step, values[which]));
+            let trace = line(values, &format!("{name}, {label} of the seeds"), index, 0.0);
             with(trace, "showlegend", false)
         };
-        traces.push(edge(1, "least"));
-        let greatest = with(edge(2, "greatest"), "fill", "tonexty");
-        traces.push(with(greatest, "fillcolor", band_colour(index)));
+        traces.push(edge(1, "minimum"));
+        let maximum = with(edge(2, "maximum"), "fill", "tonexty");
+        traces.push(with(maximum, "fillcolor", band_colour(index)));
     }
-    let means = together.iter().map(|(step, [mean, ..])| (*step, *mean));
+    let means = combined.iter().map(|(step, [mean, ..])| (*step, *mean));
     traces.push(line(means, name, index, 2.5));
     traces
 }
 
-/// The return in training and on held-out tasks, and those of the roles where each has its own.
+/// The return in training and on held-out tasks, and the return per role if there is one.
 pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
     if groups.is_empty() {
         return Vec::new();
@@ -112,13 +114,13 @@ pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
         if let Some(curves) = group.metrics.get(RETURN) {
             traces.extend(curve(&curves.series, &group.label, index));
         }
-        traces.extend(held_out(group, index, &Evaluation::by_task));
+        traces.extend(held_out(group, index, &EvaluationRecord::by_task));
     }
     let caption = format!(
-        "{SMOOTH} Diamonds are held-out tasks, with their 95 % interval over tasks and seeds."
+        "{SMOOTH} Diamonds are returns on held-out tasks with their 95 % interval over tasks and seeds."
     );
     let all = Chart::new("Return over training", caption, traces, over_steps(RETURN));
-    let of_roles = by_role(groups, &[Figure::named(RETURN)]).into_iter();
+    let of_roles = by_role(groups, &[RoleMetric::named(RETURN)]).into_iter();
     let of_roles = of_roles.map(|chart| Chart {
         title: "Return of each role".to_owned(),
         ..chart
@@ -129,24 +131,26 @@ pub(super) fn returns(groups: &[Group<'_>]) -> Vec<Chart> {
 /// Every part of the reward.
 pub(super) fn parts(groups: &[Group<'_>]) -> Vec<Chart> {
     let mut charts = matching(groups, |key| key.role.is_none() && key.name == REWARD);
-    charts.extend(by_role(groups, &figures(groups, |key| key.name == REWARD)));
+    charts.extend(by_role(
+        groups,
+        &role_metrics(groups, |key| key.name == REWARD),
+    ));
     charts
 }
 
-/// How long and how varied the agents' responses are, role by role and turn by turn.
+/// The metrics of [`AGENTS`], per role and turn.
 pub(super) fn agents(groups: &[Group<'_>]) -> Vec<Chart> {
-    by_role(groups, &AGENTS.map(Figure::named))
+    by_role(groups, &AGENTS.map(RoleMetric::named))
 }
 
-/// What should stay small.
+/// The metrics of [`HEALTH`], per role and turn.
 pub(super) fn health(groups: &[Group<'_>]) -> Vec<Chart> {
-    by_role(groups, &HEALTH.map(Figure::named))
+    by_role(groups, &HEALTH.map(RoleMetric::named))
 }
 
-/// What an algorithm says of its own: everything that no other section has, and what environments count
-/// left out.
+/// The metrics of the algorithm: everything that no other section has, except what environments count.
 pub(super) fn algorithm(groups: &[Group<'_>]) -> Vec<Chart> {
-    let is_own = |key: &MetricKey| {
+    let is_of_algorithm = |key: &MetricKey| {
         let name = key.name.as_ref();
         let known = [RETURN, REWARD]
             .iter()
@@ -156,12 +160,14 @@ pub(super) fn algorithm(groups: &[Group<'_>]) -> Vec<Chart> {
         let is_of_environment = key.role.is_none() && name.contains('/');
         !key.is_timing() && !is_of_environment && !known.into_iter().any(|known| *known == name)
     };
-    let mut charts = by_role(groups, &figures(groups, is_own));
-    charts.extend(matching(groups, |key| key.role.is_none() && is_own(key)));
+    let mut charts = by_role(groups, &role_metrics(groups, is_of_algorithm));
+    charts.extend(matching(groups, |key| {
+        key.role.is_none() && is_of_algorithm(key)
+    }));
     charts
 }
 
-/// Tokens a second, and where the seconds of a step go.
+/// Tokens per second, and where the time of a step goes.
 pub(super) fn speed(groups: &[Group<'_>]) -> Vec<Chart> {
     let mut charts = matching(groups, |key| SPEED.contains(&flat_name(key).as_str()));
     for group in groups {
@@ -170,7 +176,7 @@ pub(super) fn speed(groups: &[Group<'_>]) -> Vec<Chart> {
     charts
 }
 
-/// The seconds of a step as a stack, of the group's first run.
+/// The seconds of each step as stacked bars, for the group's first run.
 fn where_time_goes(group: &Group<'_>) -> Option<Chart> {
     let of = |name: &str| group.metrics.get(&format!("timing.{name}"))?.series.first();
     let pieces = time_pieces(
@@ -184,7 +190,7 @@ fn where_time_goes(group: &Group<'_>) -> Option<Chart> {
         bars(json!(steps), json!(values), name, index)
     };
     let traces = pieces.into_iter().enumerate().map(stacked).collect();
-    let caption = format!("The seconds of every step, run {}.", group.runs[0].name());
+    let caption = format!("The seconds of every step of run {}.", group.runs[0].name());
     Some(Chart::new(
         format!("Where the time goes: {}", group.label),
         caption,
@@ -193,23 +199,24 @@ fn where_time_goes(group: &Group<'_>) -> Option<Chart> {
     ))
 }
 
-/// What the seconds of a step went to; together they are the step. Scoring is a part of rollout.
+/// The seconds of a step by activity; together they are the step. The time of the rollout includes scoring.
 fn time_pieces(
     step: &Series,
     rollout: &Series,
     reward: &Series,
     update: &Series,
 ) -> [(&'static str, Series); 4] {
-    let less = |whole: &Series, part: &Series| -> Series {
+    let difference = |whole: &Series, part: &Series| -> Series {
         let part: IndexMap<usize, f64> = part.iter().copied().collect();
-        let rest = |(step, secs): &(usize, f64)| (*step, secs - part.get(step).unwrap_or(&0.0));
-        whole.iter().map(rest).collect()
+        let minus_part =
+            |(step, secs): &(usize, f64)| (*step, secs - part.get(step).unwrap_or(&0.0));
+        whole.iter().map(minus_part).collect()
     };
     [
-        ("sampling", less(rollout, reward)),
+        ("sampling", difference(rollout, reward)),
         ("scoring", reward.clone()),
         ("updates", update.clone()),
-        ("rest", less(&less(step, rollout), update)),
+        ("rest", difference(&difference(step, rollout), update)),
     ]
 }
 
@@ -219,21 +226,21 @@ pub(super) fn all(groups: &[Group<'_>]) -> Vec<Chart> {
     charts.into_iter().map(Chart::small).collect()
 }
 
-/// One chart for each metric that is wanted and has values, a line for each group.
-fn matching(groups: &[Group<'_>], wanted: impl Fn(&MetricKey) -> bool) -> Vec<Chart> {
-    let wanted = |(_, curves): &(&String, &Curves)| wanted(&curves.key);
+/// One chart for each metric whose key matches, with a line for each group.
+fn matching(groups: &[Group<'_>], is_match: impl Fn(&MetricKey) -> bool) -> Vec<Chart> {
+    let is_match = |(_, curves): &(&String, &Curves)| is_match(&curves.key);
     let metrics = groups.iter().flat_map(|group| &group.metrics);
-    let names: IndexSet<&String> = metrics.filter(wanted).map(|(name, _)| name).collect();
+    let names: IndexSet<&String> = metrics.filter(is_match).map(|(name, _)| name).collect();
     let chart = |name: &String| {
-        let own = || {
+        let of_groups = || {
             let groups = groups.iter().enumerate();
             groups.filter_map(|(index, group)| Some((index, group, group.metrics.get(name)?)))
         };
-        let lines =
-            own().flat_map(|(index, group, curves)| curve(&curves.series, &group.label, index));
-        let known = own().map(|(_, _, curves)| &curves.explanation);
-        let (mut caption, layout) = explained(most_known(known), name);
-        if !own().any(|(_, _, curves)| curves.has_values()) {
+        let lines = of_groups()
+            .flat_map(|(index, group, curves)| curve(&curves.series, &group.label, index));
+        let explanations = of_groups().map(|(_, _, curves)| &curves.explanation);
+        let (mut caption, layout) = caption_and_axes(first_explanation(explanations), name);
+        if !of_groups().any(|(_, _, curves)| curves.has_values()) {
             caption += " No step has a value.";
         }
         Chart::new(name.clone(), caption.trim_start(), lines.collect(), layout)
@@ -241,26 +248,26 @@ fn matching(groups: &[Group<'_>], wanted: impl Fn(&MetricKey) -> bool) -> Vec<Ch
     names.into_iter().map(chart).collect()
 }
 
-/// The first that says anything.
-fn most_known<'a>(known: impl Iterator<Item = &'a Explanation>) -> &'a Explanation {
-    const NOTHING: &Explanation = &Explanation {
+/// The first explanation that is not empty.
+fn first_explanation<'a>(explanations: impl Iterator<Item = &'a MetricInfo>) -> &'a MetricInfo {
+    const EMPTY: &MetricInfo = &MetricInfo {
         unit: String::new(),
         meaning: String::new(),
     };
-    known
+    explanations
         .into_iter()
-        .find(|known| *known != NOTHING)
-        .unwrap_or(NOTHING)
+        .find(|explanation| *explanation != EMPTY)
+        .unwrap_or(EMPTY)
 }
 
-/// What several roles have a metric of.
+/// A metric without its role and turn.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Figure {
+struct RoleMetric {
     name: String,
     part: Option<String>,
 }
 
-impl Figure {
+impl RoleMetric {
     fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -283,25 +290,25 @@ impl Figure {
     }
 }
 
-/// The figures of roles that are wanted, in the order in which they are written.
-fn figures(groups: &[Group<'_>], wanted: impl Fn(&MetricKey) -> bool) -> Vec<Figure> {
+/// The metrics of roles whose keys match, in the order in which the run writes them.
+fn role_metrics(groups: &[Group<'_>], is_match: impl Fn(&MetricKey) -> bool) -> Vec<RoleMetric> {
     let keys = groups
         .iter()
         .flat_map(|group| group.metrics.values())
         .map(|curves| &curves.key);
-    let of_roles = keys.filter(|key| key.role.is_some() && wanted(key));
-    let figures: IndexSet<Figure> = of_roles.map(Figure::of).collect();
-    figures.into_iter().collect()
+    let of_roles = keys.filter(|key| key.role.is_some() && is_match(key));
+    let metrics: IndexSet<RoleMetric> = of_roles.map(RoleMetric::of).collect();
+    metrics.into_iter().collect()
 }
 
-/// One chart for each figure, a line for each role, or role and turn, of each group. Figures that no
-/// step has are left out: they are among all metrics.
-fn by_role(groups: &[Group<'_>], figures: &[Figure]) -> Vec<Chart> {
+/// One chart for each metric, with a line for each role of each group, or for each role and turn. Metrics
+/// without values are left out here; they are in the section of all metrics.
+fn by_role(groups: &[Group<'_>], metrics: &[RoleMetric]) -> Vec<Chart> {
     let of_roles = curves_of_roles(groups);
-    let chart = |figure: &Figure| {
-        let own = of_roles.get(figure)?;
+    let chart = |metric: &RoleMetric| {
+        let lines = of_roles.get(metric)?;
         let mut traces = Vec::new();
-        for (index, (group, curves)) in own.iter().enumerate() {
+        for (index, (group, curves)) in lines.iter().enumerate() {
             let role = curves.key.role.as_deref().unwrap_or_default();
             let turn = curves
                 .key
@@ -313,24 +320,24 @@ fn by_role(groups: &[Group<'_>], figures: &[Figure]) -> Vec<Chart> {
             };
             traces.extend(curve(&curves.series, &label, index));
         }
-        let known = own.iter().map(|(_, curves)| &curves.explanation);
-        let title = figure.title();
-        let (caption, layout) = explained(most_known(known), &title);
+        let explanations = lines.iter().map(|(_, curves)| &curves.explanation);
+        let title = metric.title();
+        let (caption, layout) = caption_and_axes(first_explanation(explanations), &title);
         Some(Chart::new(title, caption, traces, layout))
     };
-    figures.iter().filter_map(chart).collect()
+    metrics.iter().filter_map(chart).collect()
 }
 
-/// The metrics of roles that have values, by what they are of.
+/// The curves of all metrics of roles that have values.
 fn curves_of_roles<'a>(
     groups: &'a [Group<'a>],
-) -> IndexMap<Figure, Vec<(&'a Group<'a>, &'a Curves)>> {
-    let mut of_roles: IndexMap<Figure, Vec<_>> = IndexMap::new();
+) -> IndexMap<RoleMetric, Vec<(&'a Group<'a>, &'a Curves)>> {
+    let mut of_roles: IndexMap<RoleMetric, Vec<_>> = IndexMap::new();
     for group in groups {
         for curves in group.metrics.values() {
             if curves.key.role.is_some() && curves.has_values() {
-                let own = of_roles.entry(Figure::of(&curves.key)).or_default();
-                own.push((group, curves));
+                let lines = of_roles.entry(RoleMetric::of(&curves.key)).or_default();
+                lines.push((group, curves));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Charts of evaluations: the returns of the methods, and figures of held-out tasks.
+//! Charts of evaluations: the returns of each method, and other results on held-out tasks.
 
 use std::collections::HashMap;
 
@@ -11,30 +11,30 @@ use super::{
 };
 use crate::{
     comparison::Row,
-    evaluation::{Evaluation, value_of},
+    evaluation::{EvaluationRecord, value_of},
     run::Run,
     statistics::{ByTask, Estimate},
 };
 
-/// A figure of the runs' evaluations, over their tasks and seeds, at the steps that all runs have; `None`
-/// where there is nowhere such a figure.
+/// A value of the runs' evaluations over tasks and seeds, at the steps that all runs have; `None` if no step
+/// has the value.
 pub(super) fn held_out(
     group: &Group<'_>,
     index: usize,
-    figure: &dyn Fn(&Evaluation) -> ByTask<'_>,
+    values_of: &dyn Fn(&EvaluationRecord) -> ByTask<'_>,
 ) -> Option<Trace> {
     let steps = group.runs[0]
         .evaluations
         .iter()
         .filter_map(|evaluation| evaluation.step);
-    let by_step: Vec<HashMap<usize, &Evaluation>> = group.runs.iter().map(by_step).collect();
+    let by_step: Vec<HashMap<usize, &EvaluationRecord>> = group.runs.iter().map(by_step).collect();
     let at = |step: usize| {
         let runs: Option<Vec<ByTask<'_>>> = by_step
             .iter()
-            .map(|evaluations| Some(figure(evaluations.get(&step).copied()?)))
+            .map(|evaluations| Some(values_of(evaluations.get(&step).copied()?)))
             .collect();
-        let is_whole = |runs: &Vec<ByTask<'_>>| runs.iter().all(|tasks| !tasks.is_empty());
-        Some((step, Estimate::of_runs(&runs.filter(is_whole)?)))
+        let is_complete = |runs: &Vec<ByTask<'_>>| runs.iter().all(|tasks| !tasks.is_empty());
+        Some((step, Estimate::of_runs(&runs.filter(is_complete)?)))
     };
     let (steps, estimates): (Vec<usize>, Vec<Estimate>) = steps.filter_map(at).unzip();
     if estimates.is_empty() {
@@ -46,8 +46,8 @@ pub(super) fn held_out(
     Some(with(points, "error_y", errors(&estimates, &colour(index))))
 }
 
-/// The first evaluation of a run at every step.
-fn by_step<'a>(run: &&'a Run) -> HashMap<usize, &'a Evaluation> {
+/// The evaluations of a run by step; if a step has several, the first.
+fn by_step<'a>(run: &&'a Run) -> HashMap<usize, &'a EvaluationRecord> {
     let mut evaluations = HashMap::new();
     for evaluation in &run.evaluations {
         if let Some(step) = evaluation.step {
@@ -57,7 +57,7 @@ fn by_step<'a>(run: &&'a Run) -> HashMap<usize, &'a Evaluation> {
     evaluations
 }
 
-/// The figures of the evaluations over steps: parts of the return, and pass@k.
+/// The parts of the return and pass@k on held-out tasks, over the steps.
 pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
     let evaluations = || {
         groups
@@ -65,26 +65,29 @@ pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
             .flat_map(|group| &group.runs)
             .flat_map(|run| &run.evaluations)
     };
-    let parts: IndexSet<&String> = evaluations().flat_map(|own| own.parts.keys()).collect();
-    let rates: IndexSet<usize> = evaluations()
-        .flat_map(|own| own.pass_at.keys().copied())
+    let parts: IndexSet<&String> = evaluations()
+        .flat_map(|evaluation| evaluation.parts.keys())
         .collect();
-    let chart = |title: String, caption, unit, figure: &dyn Fn(&Evaluation) -> ByTask<'_>| {
-        let lines = groups.iter().enumerate();
-        let traces = lines
-            .filter_map(|(index, group)| held_out(group, index, figure))
-            .collect();
-        Chart::new(title, caption, traces, over_steps(unit))
-    };
+    let rates: IndexSet<usize> = evaluations()
+        .flat_map(|evaluation| evaluation.pass_at.keys().copied())
+        .collect();
+    let chart =
+        |title: String, caption, unit, values_of: &dyn Fn(&EvaluationRecord) -> ByTask<'_>| {
+            let lines = groups.iter().enumerate();
+            let traces = lines
+                .filter_map(|(index, group)| held_out(group, index, values_of))
+                .collect();
+            Chart::new(title, caption, traces, over_steps(unit))
+        };
     let part = |part: &String| {
-        let caption = "Mean of this part of the return, with its 95 % interval.".to_owned();
+        let caption = "Mean of this part of the return with its 95 % interval.".to_owned();
         chart(
             format!("held_out/reward/{part}"),
             caption,
             "reward",
-            // Other environments have other parts.
+            // Runs of other environments have different parts.
             &|evaluation| match evaluation.parts.contains_key(part) {
-                true => evaluation.of_tasks(|played| value_of(&played.parts, part)),
+                true => evaluation.of_tasks(|episode| value_of(&episode.parts, part)),
                 false => ByTask::new(),
             },
         )
@@ -95,7 +98,7 @@ pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
         chart(
             format!("held_out/pass@{k}"),
             caption,
-            "share",
+            "fraction",
             &|evaluation| match evaluation.pass_at.contains_key(k) {
                 true => evaluation.pass_by_task(*k),
                 false => ByTask::new(),
@@ -109,37 +112,37 @@ pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
         .collect()
 }
 
-/// The colour of text.
+/// The colour of the text.
 const INK: &str = "$ink";
 
-/// What every method reached, one bar each.
+/// The return of every method with its parts, one bar per method.
 pub(super) fn comparison(rows: &[Row]) -> Vec<Chart> {
     let mut environments: Vec<&str> = rows.iter().map(|row| row.environment.as_str()).collect();
     environments.dedup();
     let chart = |environment: &&str| {
-        // The first at the top.
-        let own: Vec<&Row> = rows
+        // Reversed, so that the first row is at the top of the chart.
+        let rows: Vec<&Row> = rows
             .iter()
             .filter(|row| row.environment == **environment)
             .rev()
             .collect();
-        let names = labels(&own);
-        let parts = own[0].parts.keys().enumerate().map(|(index, part)| {
-            let values: Vec<f64> = own
+        let names = labels(&rows);
+        let parts = rows[0].parts.keys().enumerate().map(|(index, part)| {
+            let values: Vec<f64> = rows
                 .iter()
                 .map(|row| row.parts.get(part).map_or(0.0, |part| part.mean))
                 .collect();
             let bars = bars(json!(values), json!(names), part, index);
             with(bars, "orientation", "h")
         });
-        let returns: Vec<Estimate> = own.iter().map(|row| row.returns).collect();
+        let returns: Vec<Estimate> = rows.iter().map(|row| row.returns).collect();
         let marker = json!({"color": INK, "size": 8});
         let total = dots(json!(means(&returns)), json!(names), "return", marker);
         let total = with(total, "error_x", errors(&returns, INK));
         let traces = parts.chain([total]).collect();
         let layout = json!({
             "barmode": "relative",
-            "height": 150 + 40 * own.len(),
+            "height": 150 + 40 * rows.len(),
             "xaxis": {"title": {"text": "return on held-out tasks"}},
             "yaxis": {"automargin": true},
         });
@@ -150,20 +153,20 @@ pub(super) fn comparison(rows: &[Row]) -> Vec<Chart> {
     environments.iter().map(chart).collect()
 }
 
-/// The rows' names, which must differ: bars of one name would lie on one another.
+/// The labels of the rows. They must differ: bars with the same label would cover each other.
 fn labels(rows: &[&Row]) -> Vec<String> {
     let labels: Vec<String> = rows.iter().map(|row| label(row)).collect();
-    let alike = |own: &String| labels.iter().filter(|label| *label == own).count() > 1;
+    let is_ambiguous = |label: &String| labels.iter().filter(|other| *other == label).count() > 1;
     let labelled = rows.iter().zip(&labels);
     labelled
-        .map(|(row, label)| match alike(label) {
+        .map(|(row, label)| match is_ambiguous(label) {
             true => format!("{label}, {}", plain(&row.runs.join(", "))),
             false => label.clone(),
         })
         .collect()
 }
 
-/// A method with what mostly tells its rows apart.
+/// A method with its steps, tasks and seeds, which distinguish most rows.
 fn label(row: &Row) -> String {
     let steps = row
         .step
@@ -171,7 +174,7 @@ fn label(row: &Row) -> String {
         .map_or_else(String::new, |step| format!(", {step} steps"));
     let seeds = row.seeds.len();
     let plural = if seeds == 1 { "" } else { "s" };
-    // On two lines, so that it fits on a phone.
+    // Two lines, so that the label fits on a phone.
     format!(
         "{}{steps}<br>{} tasks, {seeds} seed{plural}",
         plain(&row.method),
@@ -186,16 +189,16 @@ mod tests {
     use super::*;
     use crate::{fixture, report::groups::groups};
 
-    /// A run that was judged once: two tasks, worth 1 and 3, all of it in one part.
+    /// A run with one evaluation: two tasks with returns of 1 and 3, which have a single part.
     fn run(name: &str, recipe: &str, part: &str) -> Run {
-        let mut judged = fixture::evaluation(&[(1.0, ""), (3.0, "")]);
-        for played in &mut judged.episodes {
-            played.parts = [(part.to_owned(), played.value)].into();
+        let mut evaluation = fixture::evaluation(&[(1.0, ""), (3.0, "")]);
+        for episode in &mut evaluation.episodes {
+            episode.parts = [(part.to_owned(), episode.value)].into();
         }
-        judged.parts = [(part.to_owned(), judged.returns)].into();
+        evaluation.parts = [(part.to_owned(), evaluation.returns)].into();
         Run {
             metrics: vec![Map::new()],
-            evaluations: vec![judged],
+            evaluations: vec![evaluation],
             ..fixture::run(name, recipe, &[])
         }
     }

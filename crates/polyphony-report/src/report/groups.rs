@@ -1,29 +1,29 @@
-//! Runs that differ in their seeds alone, which are drawn together.
+//! Groups runs that differ only in their seeds, so that they are drawn together.
 
 use indexmap::IndexMap;
 use polyphony_episode::MetricKey;
 
 use crate::{
-    metrics::{Explanation, STEP, figures},
+    metrics::{MetricInfo, STEP, flat_values},
     run::Run,
     series::{Series, step},
 };
 
-/// Runs that differ in their seeds alone.
+/// Runs that differ only in their seeds.
 pub(super) struct Group<'a> {
-    /// How they were trained.
+    /// A label for how the runs were trained.
     pub(super) label: String,
     pub(super) runs: Vec<&'a Run>,
-    /// Their metrics by the names that they have in files.
+    /// The metrics by their names in files.
     pub(super) metrics: IndexMap<String, Curves>,
 }
 
 /// One metric of a group.
 pub(super) struct Curves {
     pub(super) key: MetricKey,
-    /// What it says, where that is known.
-    pub(super) explanation: Explanation,
-    /// A series of every run.
+    /// The unit and the meaning; empty if they are not known.
+    pub(super) explanation: MetricInfo,
+    /// One series per run.
     pub(super) series: Vec<Series>,
 }
 
@@ -38,14 +38,17 @@ impl Curves {
 pub(super) fn groups(runs: &[Run]) -> Vec<Group<'_>> {
     let mut groups: Vec<Vec<&Run>> = Vec::new();
     for run in runs.iter().filter(|run| !run.metrics.is_empty()) {
-        match groups.iter_mut().find(|group| group[0].is_alike(run)) {
-            Some(group) => match group.iter().find(|own| own.seed() == run.seed()) {
+        match groups
+            .iter_mut()
+            .find(|group| group[0].differs_only_in_seed(run))
+        {
+            Some(group) => match group.iter().find(|member| member.seed() == run.seed()) {
                 None => group.push(run),
-                // The table of methods has refused it, unless it says the same.
-                Some(other) => log::info!(
-                    "{} has the recipe and the seed of {}, and is left out of its curves",
+                // If their results differ, the table of methods refuses both runs.
+                Some(first) => log::info!(
+                    "{} has the same recipe and seed as {}, and is left out of its curves",
                     run.path.display(),
-                    other.path.display()
+                    first.path.display()
                 ),
             },
             None => groups.push(vec![run]),
@@ -63,7 +66,7 @@ pub(super) fn groups(runs: &[Run]) -> Vec<Group<'_>> {
     groups
 }
 
-/// Adds what tells groups of the same label apart: the names of their runs.
+/// Adds the names of the runs to labels that several groups share.
 fn distinguish(groups: &mut [Group<'_>]) {
     let labels: Vec<String> = groups.iter().map(|group| group.label.clone()).collect();
     for group in groups {
@@ -74,14 +77,14 @@ fn distinguish(groups: &mut [Group<'_>]) {
     }
 }
 
-/// All metrics but `step`, read in one pass: every line may have names that no other has.
+/// All metrics except `step`, read in one pass: every line may have names that no other line has.
 fn collect(runs: &[&Run]) -> IndexMap<String, Curves> {
     let mut metrics: IndexMap<String, Curves> = IndexMap::new();
     for (index, run) in runs.iter().enumerate() {
         let roles = run.info.environment.role_names();
         for line in &run.metrics {
             let step = step(line);
-            for (name, value) in figures(line).filter(|(name, _)| name != STEP) {
+            for (name, value) in flat_values(line).filter(|(name, _)| name != STEP) {
                 let curves = metrics.entry(name).or_insert_with_key(|name| Curves {
                     key: run.catalog.key(name, &roles),
                     explanation: explanation(runs, name),
@@ -94,12 +97,12 @@ fn collect(runs: &[&Run]) -> IndexMap<String, Curves> {
     metrics
 }
 
-/// What the first run says of a metric that knows it.
-fn explanation(runs: &[&Run], name: &str) -> Explanation {
-    let mut known = runs.iter().filter_map(|run| run.catalog.find(name));
-    known
+/// The explanation of a metric, from the first run that has one.
+fn explanation(runs: &[&Run], name: &str) -> MetricInfo {
+    let mut found = runs.iter().filter_map(|run| run.catalog.find(name));
+    found
         .next()
-        .map(|(_, known)| known.clone())
+        .map(|(_, explanation)| explanation.clone())
         .unwrap_or_default()
 }
 
@@ -122,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_one_group_in_which_none_is_twice() {
+    fn seeds_are_grouped_and_each_counts_once() {
         let runs = [
             run("a", &["seed=1"], &[1.0, 2.0]),
             run("copy", &["seed=1"], &[1.0, 2.0]),
@@ -136,7 +139,7 @@ mod tests {
         assert_eq!(all, [vec!["a", "b"], vec!["other"]]);
         let series = [vec![(1, 1.0), (2, 2.0)], vec![(1, 3.0)]];
         assert_eq!(groups[0].metrics["return"].series, series);
-        // Two of one method are told apart.
+        // Two groups of the same method have different labels.
         let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
         assert_eq!(labels, ["MAGRPO (a, b)", "MAGRPO (other)"]);
         let alone = super::groups(&runs[..1]);

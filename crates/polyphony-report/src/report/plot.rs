@@ -1,29 +1,28 @@
-//! Charts as plotly.js takes them, as JSON.
+//! Charts as JSON for plotly.js.
 //!
-//! Colours are named `$0`, `$1`, … and, as bands, `~0`, `~1`, …, and `$ink` for that of text: the page's
-//! script puts in those of the theme, under keys of colours alone.
+//! Colours have names: `$0`, `$1`, … for lines, `~0`, `~1`, … for bands, and `$ink` for text. The page's
+//! script replaces these names by the colours of the theme, but only in the values of keys such as `color`.
 //!
-//! plotly.js reads links, line breaks and styles in names and titles, which come from files: all of them go
-//! through [`plain`].
+//! plotly.js interprets markup in names and titles, which come from files. All of them go through [`plain`].
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::statistics::Estimate;
 
-/// Colours that a theme has.
+/// The number of colours in a theme.
 const COLOURS: usize = 8;
 
-/// Something that is drawn into a chart.
+/// A curve, a set of dots or a set of bars in a chart.
 pub(super) type Trace = Value;
 
 /// A chart with its heading.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Chart {
     pub(super) title: String,
-    /// What its values are.
+    /// The meaning of its values.
     pub(super) caption: String,
-    /// As plotly.js takes it.
+    /// The data and the layout for plotly.js.
     pub(super) plot: Value,
     pub(super) is_small: bool,
 }
@@ -52,14 +51,14 @@ impl Chart {
     }
 }
 
-/// A text that plotly.js shows as it is.
+/// Escapes a text, so that plotly.js shows it as it is.
 pub(super) fn plain(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
 }
 
-/// The layout of a chart whose values are of this kind, over the steps.
+/// The layout of a chart over the steps, with a title for the axis of values.
 pub(super) fn over_steps(values: &str) -> Value {
     json!({"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": plain(values)}}})
 }
@@ -72,7 +71,7 @@ pub(super) fn band_colour(index: usize) -> String {
     format!("~{}", index % COLOURS)
 }
 
-/// Lines of one colour differ in their dashes.
+/// The dash style of a line, by which lines of the same colour differ.
 fn dash(index: usize) -> &'static str {
     match index / COLOURS {
         0 => "solid",
@@ -81,7 +80,7 @@ fn dash(index: usize) -> &'static str {
     }
 }
 
-/// Values at steps, or whatever else is across.
+/// Splits points into their x and y values.
 pub(super) fn points<X: Serialize, Y: Serialize>(
     values: impl IntoIterator<Item = (X, Y)>,
 ) -> (Vec<X>, Vec<Y>) {
@@ -106,7 +105,7 @@ pub(super) fn line(
     })
 }
 
-/// Dots, each with its interval as a bar upwards and downwards where there are estimates.
+/// Dots.
 pub(super) fn dots(x: Value, y: Value, name: &str, marker: Value) -> Trace {
     json!({"type": "scatter", "name": plain(name), "mode": "markers", "x": x, "y": y, "marker": marker})
 }
@@ -116,7 +115,7 @@ pub(super) fn bars(x: Value, y: Value, name: &str, index: usize) -> Trace {
     json!({"type": "bar", "name": plain(name), "x": x, "y": y, "marker": {"color": colour(index)}})
 }
 
-/// A trace with one thing more said of it.
+/// A trace with one more property.
 pub(super) fn with(mut trace: Trace, key: &str, value: impl Into<Value>) -> Trace {
     trace[key] = value.into();
     trace
@@ -126,9 +125,9 @@ pub(super) fn means(estimates: &[Estimate]) -> Vec<f64> {
     estimates.iter().map(|estimate| estimate.mean).collect()
 }
 
-/// The intervals of estimates, for `error_x` and `error_y`.
+/// The intervals of estimates as error bars, for `error_x` and `error_y`.
 pub(super) fn errors(estimates: &[Estimate], colour: &str) -> Value {
-    let (below, above): (Vec<f64>, Vec<f64>) = estimates.iter().map(Estimate::reach).unzip();
+    let (below, above): (Vec<f64>, Vec<f64>) = estimates.iter().map(Estimate::error_bars).unzip();
     json!({
         "type": "data",
         "symmetric": false,

@@ -7,13 +7,13 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::{evaluation::Earned, fixture, run_directory::RunDirectory};
+use crate::{evaluation::RoleReturn, fixture, run_directory::RunDirectory};
 
-/// Writes a run of two steps that was evaluated before and after.
+/// Writes a run of two steps with evaluations before and after each.
 fn write(path: &Path, seed: u64) {
     let recipe = fixture::TLDR.replace("seed: 1,", &format!("seed: {seed},"));
     let mut run = RunDirectory::create(Some(path), &recipe, &fixture::info(seed)).unwrap();
-    let figure = |step: usize| {
+    let metrics = |step: usize| {
         let key = MetricKey::new("value_loss").of_role("summarizer");
         [
             Metric::new(
@@ -32,24 +32,24 @@ fn write(path: &Path, seed: u64) {
     };
     for step in 0..=2 {
         if step > 0 {
-            run.record(step, &figure(step), [json!({"task": "a"})])
+            run.record(step, &metrics(step), [json!({"task": "a"})])
                 .unwrap();
         }
         let mut evaluation = fixture::evaluation(&[(step as f64, "<script>alert(1)</script>")]);
         evaluation.step = Some(step);
-        let earned = Earned {
+        let role_return = RoleReturn {
             value: 0.25,
-            ..Earned::default()
+            ..RoleReturn::default()
         };
         evaluation.episodes[0]
             .roles
-            .insert("summarizer".to_owned(), earned);
+            .insert("summarizer".to_owned(), role_return);
         run.record_evaluation(&evaluation).unwrap();
     }
 }
 
 #[test]
-fn nothing_of_a_run_controls_the_page() {
+fn texts_of_a_run_do_not_control_the_page() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run\u{1b}[2J");
     let hidden = "\u{1b}]0;x\u{7}\u{7f}\u{9b}\u{202e}\u{2066}\u{200f}\r\0";
@@ -112,9 +112,9 @@ fn chart_texts(page: &str) -> Vec<String> {
     texts
 }
 
-/// plotly.js makes links, line breaks and styles of such texts.
+/// plotly.js turns markup in texts into links, line breaks and styles.
 #[test]
-fn nothing_of_a_run_is_markup_in_a_chart() {
+fn texts_of_a_run_are_not_markup_in_a_chart() {
     let folder = tempfile::tempdir().unwrap();
     let marked = |what: &str| format!("{what}<a href='x'>&<b>");
     let paths = [1, 2].map(|seed| {
@@ -141,8 +141,8 @@ fn nothing_of_a_run_is_markup_in_a_chart() {
         run.record(1, &metrics, [json!({"task": "a"})]).unwrap();
         let mut evaluation = fixture::evaluation(&[(1.0, "text"), (2.0, "text")]);
         evaluation.step = Some(1);
-        for played in &mut evaluation.episodes {
-            played.parts = [(marked("part"), 1.0)].into();
+        for episode in &mut evaluation.episodes {
+            episode.parts = [(marked("part"), 1.0)].into();
         }
         run.record_evaluation(&evaluation.summarized([marked("part")]))
             .unwrap();
@@ -153,9 +153,9 @@ fn nothing_of_a_run_is_markup_in_a_chart() {
     fs::write(paths[1].join("recipe.ron"), recipe).unwrap();
     let texts = chart_texts(&page(&paths.each_ref().map(|path| path.as_path())).unwrap());
     for text in &texts {
-        // The program's own line break, in labels of methods.
-        let own = text.replacen("<br>", "", 1);
-        assert!(!own.contains(['<', '>']), "{text}");
+        // Labels of methods have one line break, which the program put there.
+        let from_run = text.replacen("<br>", "", 1);
+        assert!(!from_run.contains(['<', '>']), "{text}");
     }
     for what in ["method", "role", "part", "unit", "mood", "1", "2"] {
         let shown = format!("{what}&lt;a href='x'&gt;&amp;&lt;b&gt;");
@@ -163,9 +163,9 @@ fn nothing_of_a_run_is_markup_in_a_chart() {
     }
 }
 
-/// A script that is changed needs its digest here: a browser does not run another.
+/// A browser refuses a script whose digest is not in the policy: after a change, update the digest there.
 #[test]
-fn the_page_may_run_its_own_scripts_alone() {
+fn the_page_may_run_only_its_own_scripts() {
     for script in [PLOTLY, SCRIPT] {
         let digest = base64(&Sha256::digest(script));
         assert!(POLICY.contains(&format!("'sha256-{digest}'")), "{digest}");
@@ -180,7 +180,7 @@ fn the_page_may_run_its_own_scripts_alone() {
     for script in [PLOTLY, SCRIPT] {
         assert!(page.contains(&format!(">{script}</script>")));
     }
-    // Handlers and styles in attributes are not allowed, or are another's.
+    // Attributes have no handlers, which the policy forbids, and no styles.
     let markup = page.replace(PLOTLY, "").replace(SCRIPT, "");
     assert!(!markup.contains(" onclick=") && !markup.contains(" style="));
 }
@@ -202,7 +202,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_page_shows_all_runs_and_asks_no_site() {
+fn a_page_shows_all_runs_and_loads_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let paths = ["run-1", "run-2"].map(|name| folder.path().join(name));
     for (seed, path) in (1..).zip(&paths) {
@@ -219,24 +219,24 @@ fn a_page_shows_all_runs_and_asks_no_site() {
         "Before and after",
         "learning_rate: 3e-5",
         "summarizer 0.25",
-        "greatest of the seeds",
+        "maximum of the seeds",
     ] {
         assert!(page.contains(text), "{text}");
     }
     assert!(!page.contains("<script>alert(1)") && page.contains("alert(1)"));
-    // The library's own text names sites; the page asks none.
+    // The text of the library contains addresses; the rest of the page must not.
     let (before, rest) = page
         .split_once("<script type=\"text/javascript\">")
         .unwrap();
     let (library, after) = rest.split_once("</script>").unwrap();
     assert!(library.contains("plotly.js") && library.len() > 1_000_000);
-    for own in [before, after] {
-        assert!(!own.contains("src=") && !own.contains("http:") && !own.contains("https:"));
+    for part in [before, after] {
+        assert!(!part.contains("src=") && !part.contains("http:") && !part.contains("https:"));
     }
 }
 
 #[test]
-fn a_run_of_an_older_program_is_shown_with_what_it_lacks() {
+fn a_run_of_an_older_program_is_shown_with_notes_on_what_it_lacks() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("old");
     write(&path, 1);
@@ -263,7 +263,7 @@ fn any_numbers_are_compared_and_shown() {
     fs::write(path.join("metrics.jsonl"), "").unwrap();
     let null = r#"{"step":0,"parts":{"x":{}},"episodes":[{"task":"a","return":null},{"task":"b","return":null}]}"#;
     let huge = r#"{"step":9,"skipped_episodes":18446744073709551615,"cut_episodes":1,"pass_at":{"0":{},"18446744073709551615":{}},
-        "sampled_tokens":18446744073709551615,"parts":{"x":{"mean":1e308,"interval":[1e308,-1e308]}},
+        "completion_tokens":18446744073709551615,"parts":{"x":{"mean":1e308,"interval":[1e308,-1e308]}},
         "episodes":[{"task":"a","return":1.7e308,"solved":true},{"task":"b","return":1.7e308},{"task":"c","return":-1.7e308}]}"#;
     let rows: [&[&str]; 5] = [&["{}"], &[null], &[huge], &[null, huge], &["{}", "{}"]];
     for evaluations in rows {

@@ -1,79 +1,79 @@
-//! What was said before and after training.
+//! Responses to held-out tasks before and after training.
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::{
-    evaluation::{Evaluation, Played},
+    evaluation::{EpisodeRecord, EvaluationRecord},
     run::Run,
 };
 
-/// Tasks of a run that are shown at once; the others are behind a click.
+/// The number of tasks per run that are shown at once. The others are collapsed.
 const OPEN: usize = 2;
 
-/// The responses of a run to its held-out tasks, before and after.
+/// The responses of a run to its held-out tasks, before and after training.
 #[derive(Serialize)]
 pub(super) struct Texts {
     run: String,
-    /// How many of the tasks are shown at once.
+    /// The number of tasks that are shown at once.
     shown: usize,
-    tasks: Vec<Pair>,
+    tasks: Vec<TaskTexts>,
 }
 
-/// What was said to a task.
+/// The responses to one task.
 #[derive(Serialize)]
-struct Pair {
+struct TaskTexts {
     task: String,
     is_open: bool,
     sides: Vec<Side>,
 }
 
-/// One side of the comparison.
+/// The responses to one task in one evaluation.
 #[derive(Serialize)]
 struct Side {
     when: String,
     value: f64,
     parts: IndexMap<String, f64>,
-    /// The return of each role, where each has a reward of its own.
+    /// The return of each role, if there is a reward per role.
     roles: IndexMap<String, f64>,
-    /// A role, its turn where there are several, and what it said.
-    said: Vec<(String, String)>,
+    /// Each response, with its role, and with its turn if there are several.
+    responses: Vec<(String, String)>,
 }
 
-/// The first episode of every task, of every run that was evaluated twice or alone; those whose change is
-/// in the middle first: neither the best nor the worst that could be shown.
+/// The first episode of every task of every evaluated run, before and after training. The tasks whose return
+/// changed by about the median come first: these examples are neither the best nor the worst.
 pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
     let texts = |run: &Run| {
-        let [first, last] = run.ends();
+        let [first, last] = run.first_and_last_evaluation();
         let first = first?;
         let later = last.map(first_episodes).unwrap_or_default();
-        let mut pairs: Vec<(f64, Pair)> = first_episodes(first)
+        let mut by_change: Vec<(f64, TaskTexts)> = first_episodes(first)
             .into_values()
             .map(|before| {
                 let after = later.get(before.task.as_str()).copied();
                 let change = after.map_or(0.0, |after| after.value - before.value);
                 let sides = [Some((first, before)), last.zip(after)];
                 let sides = sides.into_iter().flatten();
-                let pair = Pair {
+                let texts = TaskTexts {
                     task: before.task.clone(),
                     is_open: false,
                     sides: sides
-                        .map(|(evaluation, played)| side(run, evaluation, played))
+                        .map(|(evaluation, episode)| side(run, evaluation, episode))
                         .collect(),
                 };
-                (change, pair)
+                (change, texts)
             })
             .collect();
-        pairs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let middle = pairs
-            .get(pairs.len() / 2)
+        by_change.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let median = by_change
+            .get(by_change.len() / 2)
             .map_or(0.0, |(change, _)| *change);
-        pairs.sort_by(|(a, _), (b, _)| (a - middle).abs().total_cmp(&(b - middle).abs()));
-        let mut tasks: Vec<Pair> = pairs.into_iter().map(|(_, pair)| pair).collect();
+        by_change.sort_by(|(a, _), (b, _)| (a - median).abs().total_cmp(&(b - median).abs()));
+        let mut tasks: Vec<TaskTexts> = by_change.into_iter().map(|(_, texts)| texts).collect();
         tasks
             .iter_mut()
             .take(OPEN)
-            .for_each(|pair| pair.is_open = true);
+            .for_each(|task| task.is_open = true);
         let run = format!("{}: {}", run.name(), run.method());
         Some(Texts {
             run,
@@ -85,23 +85,24 @@ pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
 }
 
 /// The first episode of every task.
-fn first_episodes(evaluation: &Evaluation) -> IndexMap<&str, &Played> {
+fn first_episodes(evaluation: &EvaluationRecord) -> IndexMap<&str, &EpisodeRecord> {
     let mut first = IndexMap::new();
-    for played in &evaluation.episodes {
-        first.entry(played.task.as_str()).or_insert(played);
+    for episode in &evaluation.episodes {
+        first.entry(episode.task.as_str()).or_insert(episode);
     }
     first
 }
 
-fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {
+fn side(run: &Run, evaluation: &EvaluationRecord, episode: &EpisodeRecord) -> Side {
     let roles = &run.info.environment.roles;
-    let said = |(turn, texts): (usize, &Vec<String>)| {
-        let turn = match played.turns.len() {
+    let responses = |(turn, texts): (usize, &Vec<String>)| {
+        let turn = match episode.turns.len() {
             1 => String::new(),
             _ => format!(", turn {turn}"),
         };
-        let said = roles.iter().zip(texts);
-        said.map(|(role, text)| (format!("{role}{turn}"), text.clone()))
+        let responses = roles.iter().zip(texts);
+        responses
+            .map(|(role, text)| (format!("{role}{turn}"), text.clone()))
             .collect::<Vec<_>>()
     };
     Side {
@@ -111,14 +112,14 @@ fn side(run: &Run, evaluation: &Evaluation, played: &Played) -> Side {
             Some(step) => format!("after {step} steps"),
             None => "as given".to_owned(),
         },
-        value: played.value,
-        parts: played.parts.clone(),
-        roles: played
+        value: episode.value,
+        parts: episode.parts.clone(),
+        roles: episode
             .roles
             .iter()
-            .map(|(role, earned)| (role.clone(), earned.value))
+            .map(|(role, returns)| (role.clone(), returns.value))
             .collect(),
-        said: (1..).zip(&played.turns).flat_map(said).collect(),
+        responses: (1..).zip(&episode.turns).flat_map(responses).collect(),
     }
 }
 
@@ -128,27 +129,30 @@ mod tests {
     use crate::fixture;
 
     #[test]
-    fn the_change_in_the_middle_is_shown_first() {
+    fn the_task_with_the_median_change_is_shown_first() {
         let text = |value: f64| match value {
-            1.5 => "worth 1.5",
-            _ => "other",
+            1.5 => "return 1.5",
+            _ => "another return",
         };
-        let judged = |step: usize, values: [f64; 5]| Evaluation {
+        let evaluation = |step: usize, values: [f64; 5]| EvaluationRecord {
             step: Some(step),
             ..fixture::evaluation(&values.map(|value| (value, text(value))))
         };
         let run = Run {
             metrics: vec![serde_json::Map::new()],
-            evaluations: vec![judged(0, [1.0; 5]), judged(40, [1.0, 4.0, 1.5, 0.0, 1.6])],
+            evaluations: vec![
+                evaluation(0, [1.0; 5]),
+                evaluation(40, [1.0, 4.0, 1.5, 0.0, 1.6]),
+            ],
             ..fixture::run("a", fixture::TLDR, &[])
         };
         let chosen = choose(&[run]);
         let tasks: Vec<(&str, bool)> = chosen[0]
             .tasks
             .iter()
-            .map(|pair| (pair.task.as_str(), pair.is_open))
+            .map(|task| (task.task.as_str(), task.is_open))
             .collect();
-        // They change by 0, 3, 0.5, -1 and 0.6: the one in the middle is 0.5.
+        // The returns change by 0, 3, 0.5, -1 and 0.6: the median is 0.5.
         let expected = [
             ("t2", true),
             ("t4", true),
@@ -161,8 +165,8 @@ mod tests {
         let when: Vec<&str> = sides.iter().map(|side| side.when.as_str()).collect();
         assert_eq!(when, ["before training", "after 40 steps"]);
         assert_eq!(
-            sides[1].said[1],
-            ("elaborator".to_owned(), "worth 1.5".to_owned())
+            sides[1].responses[1],
+            ("elaborator".to_owned(), "return 1.5".to_owned())
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Drawing of the live view.
+//! Draws the live view.
 
 use indexmap::IndexSet;
 use ratatui::{
@@ -12,24 +12,24 @@ use ratatui::{
 
 use crate::{
     duration::duration_text,
-    metrics::figures,
+    metrics::flat_values,
     run::Run,
     series::{Series, of_run, smoothed, window},
     statistics,
     visible::visible_line,
 };
 
-/// Steps whose figures are averaged for the tables.
+/// The number of steps over which the tables average.
 const RECENT: usize = 5;
 
-/// The mean return of the steps.
+/// The style of the mean return of the steps.
 const MEAN: Style = Style::new().fg(Color::Cyan);
 
-/// The return on held-out tasks.
+/// The style of the return on held-out tasks.
 const HELD_OUT: Style = Style::new().fg(Color::Yellow);
 
-/// Draws a run. Its files may hold any number of roles and any figures: what does not fit is left out before anything
-/// is made of it.
+/// Draws a run. Its files may contain any number of roles and metrics. What does not fit on the screen is
+/// left out early, so that it takes no time.
 pub(super) fn draw(frame: &mut Frame<'_>, run: &Run) {
     let height = frame.area().height;
     let roles = u16::try_from(run.info.environment.roles.len()).unwrap_or(height);
@@ -49,17 +49,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, run: &Run) {
     draw_returns(frame, run, curve);
     frame.render_widget(parts_table(run, parts), parts);
     frame.render_widget(agents_table(run, agents), agents);
-    let leave = match is_complete(run) {
-        true => "q leaves",
-        false => "q leaves; the run continues",
+    let help = match is_complete(run) {
+        true => "q: quit",
+        false => "q: quit; the run continues",
     };
-    frame.render_widget(Line::from(leave).dim(), keys);
+    frame.render_widget(Line::from(help).dim(), keys);
 }
 
 fn heading(run: &Run) -> Paragraph<'static> {
     let speed = recent(run, "timing.tokens_per_sec")
         .map_or_else(String::new, |speed| format!(" · {speed:.0} tokens/s"));
-    let judged: Vec<String> = run
+    let returns: Vec<String> = run
         .evaluations
         .iter()
         .map(|evaluation| {
@@ -78,46 +78,48 @@ fn heading(run: &Run) -> Paragraph<'static> {
             run.info.environment.label
         )),
     ]);
-    let held_out = match (judged.first(), judged.last()) {
-        (Some(first), Some(last)) if judged.len() > 1 => format!("held out: {first}, {last}"),
+    let held_out = match (returns.first(), returns.last()) {
+        (Some(first), Some(last)) if returns.len() > 1 => format!("held out: {first}, {last}"),
         (Some(only), _) => format!("held out: {only}"),
-        _ => "held-out tasks are being played".to_owned(),
+        _ => "evaluating on held-out tasks".to_owned(),
     };
     Paragraph::new(vec![first, Line::from(held_out)])
 }
 
-/// A text of the run, which may come from anywhere. Without this the terminal's library would drop what controls a
-/// terminal.
+/// A text from the run's files, with control characters escaped. ratatui alone would drop them, and the
+/// reader would not notice.
 fn shown(text: &str) -> Span<'static> {
     Span::from(visible_line(text).into_owned())
 }
 
-/// Steps that are not done yet.
-fn left(run: &Run) -> usize {
+/// The number of steps that are not done yet.
+fn remaining_steps(run: &Run) -> usize {
     run.info.steps.saturating_sub(run.metrics.len())
 }
 
-/// Whether all steps are done, and the held-out tasks after them.
+/// Whether all steps and the evaluation after them are done.
 fn is_complete(run: &Run) -> bool {
-    left(run) == 0 && run.evaluation_at(run.info.steps).is_some()
+    remaining_steps(run) == 0 && run.evaluation_at(run.info.steps).is_some()
 }
 
 fn gauge(run: &Run) -> Gauge<'static> {
     let (done, steps) = (run.metrics.len(), run.info.steps);
-    let left = match (left(run), recent(run, "timing.step_secs")) {
+    let status = match (remaining_steps(run), recent(run, "timing.step_secs")) {
         (0, _) if is_complete(run) => ", all done".to_owned(),
-        (0, _) => ", held-out tasks are being played".to_owned(),
-        (left, Some(secs)) => format!(", {} left", duration_text(secs * left as f64)),
+        (0, _) => ", evaluating on held-out tasks".to_owned(),
+        (remaining, Some(secs)) => {
+            format!(", {} left", duration_text(secs * remaining as f64))
+        }
         (_, None) => String::new(),
     };
-    let share = (done as f64 / steps.max(1) as f64).min(1.0);
+    let fraction = (done as f64 / steps.max(1) as f64).min(1.0);
     Gauge::default()
         .gauge_style(Style::new().fg(Color::Blue))
-        .ratio(share)
-        .label(format!("step {done} of {steps}{left}"))
+        .ratio(fraction)
+        .label(format!("step {done} of {steps}{status}"))
 }
 
-/// The mean return of every step, smoothed, with the held-out tasks.
+/// Draws the mean return of every step, its moving average, and the returns on held-out tasks.
 fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
     let points = |series: &Series| -> Vec<(f64, f64)> {
         let drawn = series
@@ -130,7 +132,7 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
         points(&returns),
         points(&smoothed(&returns, window(std::slice::from_ref(&returns)))),
     );
-    let judged: Vec<(f64, f64)> = run
+    let held_out: Vec<(f64, f64)> = run
         .evaluations
         .iter()
         .filter_map(|evaluation| {
@@ -138,7 +140,7 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
             Some((step, drawable(evaluation.returns.mean)?))
         })
         .collect();
-    let values = each.iter().chain(&judged).map(|(_, value)| *value);
+    let values = each.iter().chain(&held_out).map(|(_, value)| *value);
     let (low, high) = values.fold((0.0, 1.0f64), |(low, high): (f64, f64), value| {
         (low.min(value), high.max(value))
     });
@@ -156,12 +158,12 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
         Dataset::default()
             .marker(Marker::Block)
             .style(HELD_OUT)
-            .data(&judged),
+            .data(&held_out),
     ];
     let labels = |from: f64, to: f64, digits: usize| {
         [from, (from + to) / 2.0, to].map(|value| format!("{value:.digits$}"))
     };
-    // The title is the legend: inside the chart, a legend would cover points.
+    // The title serves as the legend, since a legend inside the chart would cover points.
     let title = Line::from(vec![
         Span::styled("return", MEAN),
         Span::from(" · "),
@@ -182,16 +184,17 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
     frame.render_widget(chart, area);
 }
 
-/// The largest value that is drawn. Products of larger ones are infinite, and the chart is not made for that.
+/// The largest value that is drawn. The chart multiplies values, and products of larger ones would be
+/// infinite.
 const LARGEST: f64 = 1e100;
 
-/// A value where it can be drawn: `None` if it is not a number.
+/// The value within the range that can be drawn; `None` if it is not a number.
 fn drawable(value: f64) -> Option<f64> {
     (!value.is_nan()).then(|| value.clamp(-LARGEST, LARGEST))
 }
 
 fn parts_table(run: &Run, area: Rect) -> Table<'static> {
-    // No step is among both the first and the last.
+    // At most half of the steps, so that no step is among both the first and the last.
     let steps = (run.metrics.len() / 2).clamp(1, RECENT);
     let title = match steps {
         1 => "single steps".to_owned(),
@@ -201,17 +204,17 @@ fn parts_table(run: &Run, area: Rect) -> Table<'static> {
     let parts = names.filter_map(|name| name.strip_prefix("reward/").map(str::to_owned));
     let rows = parts.take(area.height.into()).map(|part| {
         let series = of_run(run, &format!("reward/{part}"));
-        let figure = |mean: f64| match series.is_empty() {
+        let cell = |mean: f64| match series.is_empty() {
             true => "–".to_owned(),
             false => format!("{mean:.2}"),
         };
-        let begin = mean(series.iter().take(steps));
-        let now = mean(series.iter().rev().take(steps));
-        let begin = match run.metrics.len() {
+        let first = mean(series.iter().take(steps));
+        let last = mean(series.iter().rev().take(steps));
+        let first = match run.metrics.len() {
             1 => "–".to_owned(),
-            _ => figure(begin),
+            _ => cell(first),
         };
-        Row::new([shown(&part), begin.into(), figure(now).into()])
+        Row::new([shown(&part), first.into(), cell(last).into()])
     });
     let widths = [
         Constraint::Min(12),
@@ -223,26 +226,27 @@ fn parts_table(run: &Run, area: Rect) -> Table<'static> {
         .block(Block::bordered().title(title))
 }
 
-/// Figures of the agents: the names of their metrics and columns.
-const FIGURES: [(&str, &str); 6] = [
-    ("response_tokens", "tokens"),
-    ("truncated_share", "cut off"),
-    ("zero_advantage_share", "no advantage"),
+/// Metrics of the agents that have a column, with the headers of the columns.
+const AGENT_METRICS: [(&str, &str); 6] = [
+    ("completion_length", "completion length"),
+    ("truncated_fraction", "truncated"),
+    ("zero_advantage_fraction", "zero advantage"),
     ("entropy", "entropy"),
-    ("gradient_norm", "gradient"),
+    ("grad_norm", "gradient norm"),
     ("logprob_gap", "log-prob gap"),
 ];
 
-/// Other figures that most algorithms have, which get no column.
-const OTHERS: [&str; 10] = [
+/// Metrics of most algorithms that get no column.
+const HIDDEN_METRICS: [&str; 11] = [
     "return",
-    "advantage_spread",
+    "advantage_std",
     "gradient_steps",
     "learning_rate",
     "skipped_groups",
-    "refused_updates",
+    "skipped_updates",
     "ratio",
-    "clipped_share",
+    "approx_kl",
+    "clip_fraction",
     "kl",
     "reward",
 ];
@@ -251,18 +255,18 @@ const OTHERS: [&str; 10] = [
 const COLUMN: u16 = 13;
 
 fn agents_table(run: &Run, area: Rect) -> Table<'static> {
-    let own = own_figures(run);
-    let known = FIGURES.map(|(name, header)| (name.to_owned(), header.to_owned()));
-    let own = own.into_iter().map(|name| (name.clone(), name));
-    let columns: Vec<(String, String)> = known
+    let common = AGENT_METRICS.map(|(name, header)| (name.to_owned(), header.to_owned()));
+    let of_algorithm = algorithm_metrics(run).into_iter();
+    let of_algorithm = of_algorithm.map(|name| (name.clone(), name));
+    let columns: Vec<(String, String)> = common
         .into_iter()
-        .chain(own)
+        .chain(of_algorithm)
         .take(usize::from(area.width / COLUMN) + 1)
         .collect();
     let roles = run.info.environment.roles.iter();
     let rows = roles.take(area.height.into()).map(|role| {
         let cell = |(name, _): &(String, String)| match recent(run, &format!("{role}/{name}")) {
-            Some(value) => in_short(value),
+            Some(value) => short_number(value),
             None => "–".to_owned(),
         };
         let cells = columns.iter().map(cell).map(Cell::from);
@@ -279,21 +283,24 @@ fn agents_table(run: &Run, area: Rect) -> Table<'static> {
         .block(Block::bordered().title(format!("means of the last {RECENT} steps")))
 }
 
-/// Figures of each agent that only this algorithm has.
-fn own_figures(run: &Run) -> IndexSet<String> {
-    let names = run.metrics.last().into_iter().flat_map(figures);
+/// The metrics per agent that are specific to this algorithm.
+fn algorithm_metrics(run: &Run) -> IndexSet<String> {
+    let names = run.metrics.last().into_iter().flat_map(flat_values);
     let roles = run.info.environment.role_names();
     let keys = names.map(|(name, _)| run.catalog.key(&name, &roles));
-    let is_known =
-        |name: &str| FIGURES.iter().any(|(known, _)| *known == name) || OTHERS.contains(&name);
-    let own = keys.filter(|key| key.role.is_some() && key.turn.is_none() && key.part.is_none());
-    own.filter(|key| !key.is_timing() && !is_known(&key.name))
+    let is_known = |name: &str| {
+        AGENT_METRICS.iter().any(|(known, _)| *known == name) || HIDDEN_METRICS.contains(&name)
+    };
+    let of_roles =
+        keys.filter(|key| key.role.is_some() && key.turn.is_none() && key.part.is_none());
+    of_roles
+        .filter(|key| !key.is_timing() && !is_known(&key.name))
         .map(|key| key.name.into_owned())
         .collect()
 }
 
-/// A figure with about three significant digits.
-fn in_short(value: f64) -> String {
+/// A number with about three significant digits.
+fn short_number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if size < 0.001 => format!("{value:.1e}"),
@@ -318,7 +325,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{evaluation::Evaluation, fixture};
+    use crate::{evaluation::EvaluationRecord, fixture};
 
     fn run(steps: usize) -> Run {
         let line = |step: usize| {
@@ -327,7 +334,7 @@ mod tests {
                 "return": step as f64 / 10.0,
                 "reward/style": 0.25,
                 "reward/level": null,
-                "summarizer/gradient_norm": 3.5,
+                "summarizer/grad_norm": 3.5,
                 "summarizer/entropy": 1.25,
                 "elaborator/value_loss": 0.125,
                 "timing": {"step_secs": 30.0, "tokens_per_sec": 99.0},
@@ -359,7 +366,7 @@ mod tests {
             "1.250",
             "style            0.25    0.25",
             "level            –       –",
-            // A figure of the algorithm's own.
+            // A metric of this algorithm only.
             "value_loss",
             "0.125",
             "return · held out",
@@ -369,13 +376,10 @@ mod tests {
         }
         let mut trained = run(40);
         let text = shown(&trained, 120, 30);
-        for part in [
-            "step 40 of 40, held-out tasks are being played",
-            "continues",
-        ] {
+        for part in ["step 40 of 40, evaluating on held-out tasks", "continues"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        trained.evaluations.push(Evaluation {
+        trained.evaluations.push(EvaluationRecord {
             step: Some(40),
             ..fixture::evaluation(&[(2.5, "")])
         });
@@ -390,14 +394,14 @@ mod tests {
 
     #[test]
     fn the_first_steps_are_not_the_last() {
-        for (steps, title, figures) in [
+        for (steps, title, means) in [
             (1, "single steps", "–       0.25"),
             (2, "single steps", "0.25    0.25"),
             (4, "means of 2 steps", "0.25    0.25"),
             (9, "means of 4 steps", "0.25    0.25"),
         ] {
             let text = shown(&run(steps), 120, 30);
-            let row = format!("style            {figures}");
+            let row = format!("style            {means}");
             for part in [title, row.as_str()] {
                 assert!(text.contains(part), "{part}: {text}");
             }
@@ -432,7 +436,7 @@ mod tests {
     #[test]
     fn any_run_is_drawn() {
         let empty = Run::default();
-        let named = |run: &mut Run, roles: usize| {
+        let set_roles = |run: &mut Run, roles: usize| {
             let roles = (0..roles).map(|role| format!("role {role}"));
             run.info.environment.roles = roles.collect();
         };
@@ -443,15 +447,15 @@ mod tests {
         };
         let no_roles = {
             let mut run = run(10);
-            named(&mut run, 0);
+            set_roles(&mut run, 0);
             run
         };
         let many = [65_533, 70_000].map(|roles| {
             let mut run = run(10);
-            named(&mut run, roles);
+            set_roles(&mut run, roles);
             let last = run.metrics.last_mut().unwrap();
             for name in 0..1000 {
-                last.insert(format!("role 0/figure {name}"), json!(1));
+                last.insert(format!("role 0/metric {name}"), json!(1));
                 last.insert(format!("reward/part {name}"), json!(1));
             }
             run
@@ -490,14 +494,14 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_short() {
+    fn numbers_are_short() {
         for (value, text) in [
             (0.0, "0"),
             (3.2e-5, "3.2e-5"),
             (0.25, "0.250"),
             (-124.06, "-124.1"),
         ] {
-            assert_eq!(in_short(value), text);
+            assert_eq!(short_number(value), text);
         }
     }
 }

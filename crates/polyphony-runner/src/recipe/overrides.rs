@@ -1,28 +1,27 @@
-//! `--set path=value`: one value of a recipe replaced.
+//! `--set path=value`: replaces one value of a recipe.
 //!
-//! The recipe is written out as RON with every key spelled out, the value at the path is replaced
-//! in that text, and the result is read back. So an override may be anything that a file may contain,
-//! and is checked in the same way.
+//! The recipe is written out as RON with every key spelled out, the value at the path is replaced in that
+//! text, and the result is read back. An override may therefore be anything that a file may contain, and is
+//! checked in the same way.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use polyphony_report::{entries, fields, held, settings};
+use polyphony_report::{entries, fields, nested_choice, settings};
 use ron::value::RawValue;
 
 use crate::explain;
 
-/// A recipe's text with one value replaced.
-pub(super) struct Changed<'a> {
+/// An override, and the recipe's text with the value replaced.
+pub(super) struct Override<'a> {
     pub(super) path: &'a str,
     pub(super) value: &'a str,
     pub(super) text: String,
 }
 
-/// The text of a recipe, every key spelled out, with one change of the form `path=value`.
+/// Applies one change of the form `path=value` to the text of a recipe, in which every key is spelled out.
 ///
 /// # Errors
-/// Names the part of the path that does not exist and the nearest one that does, or what is wrong with
-/// the value.
-pub(super) fn apply<'a>(recipe: &str, change: &'a str) -> Result<Changed<'a>> {
+/// Names the part of the path that does not exist and the nearest known key, or what is wrong with the value.
+pub(super) fn apply<'a>(recipe: &str, change: &'a str) -> Result<Override<'a>> {
     let (path, value) = change.split_once('=').context(
         "expected path=value, such as algorithm.samples=8 or updates.learning_rate=1e-6",
     )?;
@@ -31,18 +30,18 @@ pub(super) fn apply<'a>(recipe: &str, change: &'a str) -> Result<Changed<'a>> {
     RawValue::from_ron(value).map_err(|error| {
         let is_word = !value.contains(['(', '[', '{', '"', ',']);
         let reason = match is_word {
-            true => "texts need double quotes, and numbers of devices need brackets, as in team=Copies(\"my-model\") and \
-                     devices=Same(Cuda(1))"
+            true => "texts need double quotes, and numbers of devices need brackets, as in \
+                     team=Copies(\"my-model\") and devices=Same(Cuda(1))"
                 .to_owned(),
             false => explain::in_file(&error, value).to_string(),
         };
         anyhow!("`{value}` is not a RON value: {reason}")
     })?;
     let text = replace(recipe, &keys, 0, value)?;
-    Ok(Changed { path, value, text })
+    Ok(Override { path, value, text })
 }
 
-/// `text` with the value at `keys[depth..]` replaced by `value`.
+/// Replaces the value at `keys[depth..]` in `text` by `value`.
 fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<String> {
     let Some(key) = keys.get(depth) else {
         return Ok(value.to_owned());
@@ -51,8 +50,8 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         return replace_entry(entries, keys, depth, value);
     }
     let Some(mut fields) = fields(text) else {
-        // The keys of `Solo(Coding(…))` are those of the inner choice.
-        if let Some((outer, inner)) = held(text) {
+        // The keys of `SingleAgent(Coding(…))` are those of the inner choice.
+        if let Some((outer, inner)) = nested_choice(text) {
             let inner = replace(inner, keys, depth, value)?;
             return Ok(format!("{outer}({inner})"));
         }
@@ -64,16 +63,16 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
         None => {
             let known: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
             if depth > 0 {
-                let place = keys[..depth].join(".");
+                let section = keys[..depth].join(".");
                 let suggestion = explain::suggest(key, &known);
-                bail!("there is no key `{key}` in `{place}`; {suggestion}");
+                bail!("there is no key `{key}` in `{section}`; {suggestion}");
             }
-            let meant: Vec<String> = settings(text)
+            let with_same_key: Vec<String> = settings(text)
                 .into_keys()
                 .filter(|path| path.rsplit('.').next() == Some(key))
                 .map(|path| format!("`{path}`"))
                 .collect();
-            let suggestion = match meant.as_slice() {
+            let suggestion = match with_same_key.as_slice() {
                 [] => explain::suggest(key, &known),
                 paths => format!("did you mean {}?", paths.join(" or ")),
             };
@@ -89,7 +88,7 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
     Ok(format!("{name}({})", fields.join(", ")))
 }
 
-/// A map with the value at `keys[depth..]` replaced. Its keys are open, so the last one may be new.
+/// Replaces the value at `keys[depth..]` in a map. A map may have any keys, so the last one may be new.
 fn replace_entry(
     mut entries: Vec<(String, String)>,
     keys: &[&str],
@@ -102,9 +101,9 @@ fn replace_entry(
         Some((_, content)) => *content = replace(content.trim(), keys, depth + 1, value)?,
         None if is_last => entries.push((key.to_owned(), value.to_owned())),
         None => {
-            let place = keys[..depth].join(".");
+            let map = keys[..depth].join(".");
             bail!(
-                "there is no key `{key}` in `{place}`: set `{place}.{key}` as a whole, which adds it"
+                "there is no key `{key}` in `{map}`: set `{map}.{key}` as a whole, which adds it"
             );
         }
     }

@@ -1,22 +1,24 @@
-//! Checks of a recipe: every number, and what must fit together.
+//! Checks a recipe: every number, and that its parts fit together.
 
 use anyhow::{Result, bail, ensure};
 use polyphony_episode::Environment;
-use polyphony_marl::{AlgorithmSettings, ConfigError, Game, MOST_SAMPLES, RolloutWeights};
+use polyphony_marl::{
+    AlgorithmSettings, ConfigError, EnvironmentSpec, MAX_SAMPLES, RolloutWeights,
+};
 use polyphony_model::ModelError;
 
-use super::{Recipe, Team};
+use super::{Recipe, TeamModels};
 use crate::{
     device::{DeviceChoice, Devices},
     registry::Registry,
     team::agent_names,
 };
 
-/// Steps are numbered in 32 bits; evaluation uses the last number.
-const MOST_STEPS: usize = u32::MAX as usize - 1;
+/// Steps are numbered with 32 bits; evaluation uses the last number.
+const MAX_STEPS: usize = u32::MAX as usize - 1;
 
-/// More than any model's context.
-const MOST_NEW_TOKENS: usize = 1 << 24;
+/// Longer than any model's context.
+const MAX_NEW_TOKENS: usize = 1 << 24;
 
 impl Recipe {
     /// Checks every number, and everything else that does not depend on the environment.
@@ -28,7 +30,7 @@ impl Recipe {
         self.validate_with(algorithm.as_ref())
     }
 
-    /// The same, with the settings of the recipe's algorithm, which have been read already.
+    /// [`Recipe::validate`] with settings of the recipe's algorithm that have been read already.
     pub(crate) fn validate_with(&self, algorithm: &dyn AlgorithmSettings) -> Result<()> {
         let config = self.training_config();
         algorithm
@@ -41,11 +43,11 @@ impl Recipe {
         }
         self.validate_counts()?;
         ensure!(
-            self.rollout_weights == RolloutWeights::Full || !self.uses_the_processor(),
-            "`rollout_weights` is {:?}, but must be Full on the CPU, which is no faster with less precision",
+            self.rollout_weights == RolloutWeights::Full || !self.uses_cpu(),
+            "`rollout_weights` is {:?}, but must be Full on the CPU, which is not faster with less precision",
             self.rollout_weights
         );
-        if let (Team::Shared(_), Devices::Each(_)) = (&self.team, &self.devices) {
+        if let (TeamModels::Shared(_), Devices::Each(_)) = (&self.team, &self.devices) {
             bail!(
                 "`devices` lists devices, but a team that shares one model runs on one: give \
                  `devices: Same(…)`"
@@ -80,13 +82,13 @@ impl Recipe {
             }
         }
         for (path, value, most) in [
-            ("max_new_tokens", self.max_new_tokens, MOST_NEW_TOKENS),
-            ("steps", self.steps, MOST_STEPS),
-            ("evaluation.samples", self.evaluation.samples, MOST_SAMPLES),
+            ("max_new_tokens", self.max_new_tokens, MAX_NEW_TOKENS),
+            ("steps", self.steps, MAX_STEPS),
+            ("evaluation.samples", self.evaluation.samples, MAX_SAMPLES),
             (
                 "evaluation.every",
                 self.evaluation.every.unwrap_or(1),
-                MOST_STEPS,
+                MAX_STEPS,
             ),
         ] {
             if !(1..=most).contains(&value) {
@@ -97,32 +99,32 @@ impl Recipe {
         Ok(())
     }
 
-    fn uses_the_processor(&self) -> bool {
+    fn uses_cpu(&self) -> bool {
         match &self.devices {
             Devices::Same(device) => *device == DeviceChoice::Cpu,
             Devices::Each(devices) => devices.contains(&DeviceChoice::Cpu),
         }
     }
 
-    /// Checks what training needs beyond [`Recipe::validate`]; `algorithm` holds the settings of the
-    /// recipe's own.
+    /// Checks what training needs beyond [`Recipe::validate`]. `algorithm` holds the settings of the recipe's
+    /// algorithm.
     ///
     /// # Errors
     /// Names the path of the key, its value, and what is allowed.
     pub fn validate_for_training(&self, algorithm: &dyn AlgorithmSettings) -> Result<()> {
-        if self.sampling.temperature == 0.0 && algorithm.tree().samples > 1 {
+        if self.sampling.temperature == 0.0 && algorithm.sampling_plan().samples > 1 {
             return Err(out_of_range(
                 "sampling.temperature",
                 "0",
-                "above 0 for training: without chance all responses of a group are equal, and \
+                "above 0 for training: without randomness all responses of a group are equal, and \
                  nothing can be learned from comparing them",
             ));
         }
         Ok(())
     }
 
-    /// Checks what must fit the environment: its roles and its turns; `algorithm` holds the settings of
-    /// the recipe's own.
+    /// Checks that the recipe fits the environment's roles and turns. `algorithm` holds the settings of the
+    /// recipe's algorithm.
     ///
     /// # Errors
     /// Names the path of the key, its value, and what is allowed.
@@ -134,9 +136,9 @@ impl Recipe {
     ) -> Result<()> {
         let roles = environment.roles();
         algorithm
-            .validate_for(&Game::of(environment))
+            .validate_for(&EnvironmentSpec::of(environment))
             .map_err(setting_of("algorithm"))?;
-        let one_each = |key: &str, given: usize, what: &str| {
+        let check_one_per_role = |key: &str, given: usize, what: &str| {
             let plural = if given == 1 { "" } else { "s" };
             let names: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
             ensure!(
@@ -148,11 +150,11 @@ impl Recipe {
             );
             Ok(())
         };
-        if let Team::Each(models) = &self.team {
-            one_each("team", models.len(), "model")?;
+        if let TeamModels::Each(models) = &self.team {
+            check_one_per_role("team", models.len(), "model")?;
         }
         if let Devices::Each(devices) = &self.devices {
-            one_each("devices", devices.len(), "device")?;
+            check_one_per_role("devices", devices.len(), "device")?;
         }
         let names = agent_names(&self.team, roles);
         let mut rates = self.updates.learning_rates.keys();
@@ -166,10 +168,10 @@ impl Recipe {
     }
 }
 
-/// Adds the section of a recipe to the error about an algorithm's setting.
+/// Adds the section of the recipe to an error about an algorithm's setting.
 fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
     move |error| {
-        // An algorithm may reject a setting of another section.
+        // An algorithm may also reject a setting in the section `updates`.
         let path = match error.key.starts_with("updates.") {
             true => error.key.to_string(),
             false => format!("{section}.{}", error.key),
@@ -178,7 +180,7 @@ fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
     }
 }
 
-/// Adds the section of a recipe to the error about a model's setting.
+/// Adds the section of the recipe to an error about a model's setting.
 fn in_section(section: &str) -> impl Fn(ModelError) -> anyhow::Error {
     move |error| match error {
         ModelError::Setting {

@@ -1,15 +1,15 @@
-//! The asserts of a test, and what is said of them.
+//! The asserts of the tests, and their outcomes.
 
-use super::{stopwatch::Used, verdicts::Cause, zygote::HostFailure};
+use super::{stopwatch::TimeUsed, verdicts::Cause, zygote::HostFailure};
 use crate::{AssertOutcome, Verdict};
 
-/// An assert, and what is known of it so far.
+/// An assert and its outcome so far.
 #[derive(Debug)]
 pub(super) struct Assert {
     source: String,
     outcome: Outcome,
     /// The time that it has used.
-    pub(super) used: Used,
+    pub(super) time_used: TimeUsed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,45 +20,46 @@ enum Outcome {
 }
 
 impl Assert {
-    /// One that was not reached yet.
+    /// An assert that was not reached yet.
     pub(super) fn new(source: String) -> Self {
         Self {
             source,
             outcome: Outcome::NotReached,
-            used: Used::default(),
+            time_used: TimeUsed::default(),
         }
     }
 
-    /// Holds a cause against it; tells whether it was the first, which is the one that is told.
+    /// Fails the assert, unless it has failed before: only the first cause is reported. Returns whether
+    /// this cause was the first.
     pub(super) fn fail(&mut self, cause: Cause) -> bool {
-        let first = !matches!(self.outcome, Outcome::Failed(_));
-        if first {
+        let is_first = !matches!(self.outcome, Outcome::Failed(_));
+        if is_first {
             self.outcome = Outcome::Failed(cause);
         }
-        first
+        is_first
     }
 
-    /// Writes down what a judge says came of it.
+    /// Records the outcome that a judge reports.
     ///
     /// # Errors
     ///
-    /// If the judge says nothing that could come of it.
+    /// If the report is malformed.
     pub(super) fn record(&mut self, fields: &[String]) -> Result<(), HostFailure> {
         match outcome_of(fields)? {
             Some(cause) => drop(self.fail(cause)),
             None if self.is_open() => self.outcome = Outcome::Passed,
-            // Once failed is failed.
+            // A failed assert stays failed.
             None => {}
         }
         Ok(())
     }
 
-    /// Whether nothing has come of it yet.
+    /// Whether it has no outcome yet.
     pub(super) fn is_open(&self) -> bool {
         self.outcome == Outcome::NotReached
     }
 
-    /// What came of it in the end.
+    /// Its final outcome.
     pub(super) fn outcome(self) -> AssertOutcome {
         let (verdict, error) = match self.outcome {
             Outcome::Passed => (Verdict::Passed, None),
@@ -73,13 +74,13 @@ impl Assert {
     }
 }
 
-/// What a judge says came of something: `None` if it passed.
+/// Reads an outcome that a judge reports: `None` if it passed.
 pub(super) fn outcome_of(fields: &[String]) -> Result<Option<Cause>, HostFailure> {
     match fields {
         [sort, _] if sort == "passed" => Ok(None),
         [sort, text] => Cause::of_sort(sort, text)
             .map(Some)
-            .ok_or_else(|| format!("a judge spoke of the sort {sort:?}")),
+            .ok_or_else(|| format!("a judge reported an outcome of the unknown sort {sort:?}")),
         _ => Err("a judge's outcome is malformed".to_owned()),
     }
 }

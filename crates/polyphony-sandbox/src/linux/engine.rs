@@ -1,4 +1,4 @@
-//! A pool of workers, each a solver and a judge that serve one program at a time.
+//! The workers of a pool. Each is a solver and a judge, which run one program at a time.
 
 use std::{
     num::NonZero,
@@ -11,39 +11,41 @@ use super::{
     interpreter::{self, Installation},
     launch::{LaunchError, Launcher},
     layers::{Layer, Layers},
+    program_run::{self, Pair, RunContext, RunError, RunOutcome},
     refusal::Refusal,
     self_check,
     spawner::Spawner,
-    trial::{self, Bounds, Fault, Findings, Pair},
-    verdicts::gravest,
+    verdicts::most_severe,
 };
 use crate::{
-    Counters, Interpreter, Isolation, Judgement, Program, SandboxError, SelfTest, Settings, Tests,
-    Tier, Verdict,
+    Counters, Interpreter, Isolation, Program, ProgramResult, SandboxConfig, SandboxError,
+    SelfTest, Tests, Tier, Verdict,
 };
 
-/// How often a program is run before the host gives up.
+/// A program is run this many times before the host gives up.
 const TRIES: u32 = 3;
 
-/// The workers of a pool, and what they have in common.
+/// The workers of a pool and their common state.
 pub(crate) struct Engine {
-    settings: Settings,
+    settings: SandboxConfig,
     interpreter: Interpreter,
     tier: Tier,
-    report: SelfTest,
+    self_test: SelfTest,
     layers: Layers,
     cores: u32,
     spawner: Spawner,
-    idle: Mutex<Vec<Worker>>,
+    idle: Mutex<Vec<WorkerSlot>>,
     freed: Condvar,
     counters: Mutex<Counters>,
 }
 
-/// A pair, or the place for one that is yet to be started.
-type Worker = Option<Pair>;
+/// A pair; `None` if it must be started first, because it never was or because the host failed.
+type WorkerSlot = Option<Pair>;
 
 impl Engine {
-    pub(crate) fn start(settings: &Settings) -> Result<Self, SandboxError> {
+    /// Starts in the strongest tier that `settings` allow and this machine supports. An [`Isolation`] is
+    /// what the caller asks for, a [`Tier`] is what it gets, and a tier consists of [`Layers`].
+    pub(crate) fn start(settings: &SandboxConfig) -> Result<Self, SandboxError> {
         settings.check()?;
         let installation = interpreter::find(settings.interpreter.as_deref())?;
         let tiers: &[Tier] = match settings.isolation {
@@ -55,7 +57,7 @@ impl Engine {
         for &tier in tiers {
             match Self::start_in(settings, &installation, tier, &Layers::of(tier)) {
                 Ok(mut engine) => {
-                    engine.report.refused = refused;
+                    engine.self_test.refused = refused;
                     return Ok(engine);
                 }
                 Err(refusal) => {
@@ -63,12 +65,12 @@ impl Engine {
                         Refusal::Launch(_) => log::debug!("no {tier} tier: {refusal}"),
                         Refusal::SelfTest { .. } => {
                             log::warn!(
-                                "the {tier} tier starts, but does not do its work: {refusal}"
+                                "the {tier} tier starts, but does not confine programs: {refusal}"
                             );
                         }
                     }
                     refused.push((tier, refusal.to_string()));
-                    // The last one stands for all, if it is the only one to be had.
+                    // If no tier starts, the error names the reasons of all.
                     if tiers.last() == Some(&tier) {
                         return Err(refusal.into_error(tier, &refused));
                     }
@@ -81,9 +83,9 @@ impl Engine {
         })
     }
 
-    /// Starts in one tier, with these layers, and tests it.
+    /// Starts in one tier with these layers, and runs the self-test.
     pub(super) fn start_in(
-        settings: &Settings,
+        settings: &SandboxConfig,
         installation: &Installation,
         tier: Tier,
         layers: &Layers,
@@ -97,7 +99,7 @@ impl Engine {
             settings: settings.clone(),
             interpreter: installation.interpreter.clone(),
             tier,
-            report: SelfTest {
+            self_test: SelfTest {
                 tier,
                 refused: Vec::new(),
                 start_seconds: 0.0,
@@ -115,38 +117,38 @@ impl Engine {
         };
         let started = Instant::now();
         let mut first = Some(engine.spawner.pair()?);
-        engine.report.start_seconds = started.elapsed().as_secs_f64();
-        engine.report.steps = self_check::run(tier, |program, tests| {
+        engine.self_test.start_seconds = started.elapsed().as_secs_f64();
+        engine.self_test.steps = self_check::run(tier, |program, tests| {
             engine.attempt(&mut first, program, tests)
         })?;
         let idle = engine
             .idle
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        // The others start when they are first needed, on the time of who needs them.
+        // The other workers start when they are first needed; the caller that needs them waits.
         idle.resize_with(settings.workers() - 1, || None);
         idle.push(first);
         Ok(engine)
     }
 
-    pub(crate) fn judge(
+    pub(crate) fn run(
         &self,
         program: &Program,
         tests: &Tests,
-    ) -> Result<Judgement, SandboxError> {
+    ) -> Result<ProgramResult, SandboxError> {
         let mut reason = String::new();
         for attempt in 0..TRIES {
             if attempt > 0 {
-                log::warn!("the sandbox runs a program again, since {reason}");
+                log::warn!("the sandbox runs a program again because {reason}");
                 lock(&self.counters).infrastructure_retries += 1;
                 self.pause(attempt);
             }
             let mut worker = self.take();
             let started = Instant::now();
             match self.attempt(&mut worker.pair, program, tests) {
-                Ok(findings) => return Ok(self.judgement(findings, started)),
-                Err(Fault::Tests(reason)) => return Err(SandboxError::Tests { reason }),
-                Err(Fault::Host(seen)) => reason = seen,
+                Ok(outcome) => return Ok(self.result(outcome, started)),
+                Err(RunError::Tests(reason)) => return Err(SandboxError::Tests { reason }),
+                Err(RunError::Host(failure)) => reason = failure,
             }
         }
         Err(SandboxError::Infrastructure {
@@ -155,15 +157,16 @@ impl Engine {
         })
     }
 
-    /// Lets what may be short for the moment become free: at the last try the time that a program
-    /// which takes all of it has at most.
+    /// Waits so that other programs can release memory or processes: a quarter of a test's wall-clock limit
+    /// before the second try, and the whole limit before the third, because a program that holds all of
+    /// them may run that long.
     fn pause(&self, attempt: u32) {
-        let longest = Duration::from_secs(self.settings.limits.wall_secs);
-        thread::sleep(longest * attempt / (TRIES - 1) / (TRIES - attempt));
+        let max = Duration::from_secs(self.settings.limits.wall_secs);
+        thread::sleep(max * attempt / (TRIES - 1) / (TRIES - attempt));
     }
 
     pub(crate) fn workers(&self) -> NonZero<usize> {
-        // A pool without workers is refused at its start.
+        // A pool without workers was refused at the start.
         NonZero::new(self.settings.workers()).unwrap_or(NonZero::<usize>::MIN)
     }
 
@@ -179,62 +182,62 @@ impl Engine {
         *lock(&self.counters)
     }
 
-    pub(crate) fn report(&self) -> &SelfTest {
-        &self.report
+    pub(crate) fn self_test(&self) -> &SelfTest {
+        &self.self_test
     }
 
     /// One try. After a failure of the host the pair is gone, and the next try starts a new one.
     fn attempt(
         &self,
-        worker: &mut Worker,
+        worker: &mut WorkerSlot,
         program: &Program,
         tests: &Tests,
-    ) -> Result<Findings, Fault> {
+    ) -> Result<RunOutcome, RunError> {
         let mut pair = match worker.take() {
             Some(pair) => pair,
             None => self
                 .spawner
                 .pair()
-                .map_err(|error| Fault::Host(error.to_string()))?,
+                .map_err(|error| RunError::Host(error.to_string()))?,
         };
         let limits = &self.settings.limits;
-        let bounds = Bounds {
+        let context = RunContext {
             limits,
             cores: self.cores,
             may_kill_itself: !self.layers.contain(Layer::Seccomp),
         };
-        let found = trial::judge(&mut pair, bounds, program, tests);
-        if !matches!(found, Err(Fault::Host(_))) {
+        let outcome = program_run::run(&mut pair, context, program, tests);
+        if !matches!(outcome, Err(RunError::Host(_))) {
             *worker = Some(pair);
         }
-        found
+        outcome
     }
 
-    fn judgement(&self, findings: Findings, started: Instant) -> Judgement {
+    fn result(&self, outcome: RunOutcome, started: Instant) -> ProgramResult {
         let seconds = started.elapsed().as_secs_f64();
-        let verdicts = || findings.asserts.iter().map(|outcome| &outcome.verdict);
+        let verdicts = || outcome.asserts.iter().map(|assert| &assert.verdict);
         let mut counters = lock(&self.counters);
         counters.runs += 1;
         counters.seconds += seconds;
-        let any = |verdict| u64::from(verdicts().any(|own| *own == verdict));
-        counters.timeouts += any(Verdict::Timeout);
-        counters.out_of_memory += any(Verdict::OutOfMemory);
-        counters.violations += any(Verdict::Violation);
-        Judgement {
-            verdict: gravest(verdicts()),
-            syntax_error: findings.syntax_error,
-            asserts: findings.asserts,
+        let has_any = |wanted| u64::from(verdicts().any(|verdict| *verdict == wanted));
+        counters.timeouts += has_any(Verdict::Timeout);
+        counters.out_of_memory += has_any(Verdict::OutOfMemory);
+        counters.violations += has_any(Verdict::Violation);
+        ProgramResult {
+            verdict: most_severe(verdicts()),
+            syntax_error: outcome.syntax_error,
+            asserts: outcome.asserts,
             seconds,
             tier: self.tier,
         }
     }
 
     /// Waits for a free worker.
-    fn take(&self) -> Taken<'_> {
+    fn take(&self) -> BusyWorker<'_> {
         let mut idle = lock(&self.idle);
         loop {
             if let Some(pair) = idle.pop() {
-                return Taken { engine: self, pair };
+                return BusyWorker { engine: self, pair };
             }
             idle = self
                 .freed
@@ -244,20 +247,20 @@ impl Engine {
     }
 }
 
-/// A worker in use. It goes back when this is dropped, whatever happens.
-struct Taken<'a> {
+/// A worker in use. Dropping it returns the worker to the pool, whatever happens.
+struct BusyWorker<'a> {
     engine: &'a Engine,
-    pair: Worker,
+    pair: WorkerSlot,
 }
 
-impl Drop for Taken<'_> {
+impl Drop for BusyWorker<'_> {
     fn drop(&mut self) {
         lock(&self.engine.idle).push(self.pair.take());
         self.engine.freed.notify_one();
     }
 }
 
-/// What is locked here is whole between any two statements, so a panic elsewhere does no harm.
+/// Locks a mutex. A poisoned lock is harmless: no panic leaves the locked data half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

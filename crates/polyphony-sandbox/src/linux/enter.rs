@@ -1,7 +1,7 @@
-//! What a cloned process does on its way into confinement, up to execve.
+//! The steps of a cloned process into its confinement, up to execve.
 //!
-//! Only system calls and memory that was laid out before (see [`super::raw`]). Each step has a name,
-//! so that a failure can be told.
+//! Such a process may only make system calls and use memory that was prepared before (see
+//! [`super::raw`]). Each step has a name, so that the error can say which one failed.
 
 use std::{
     ffi::CString,
@@ -12,7 +12,7 @@ use std::{
 
 use super::raw::{self, Errno};
 
-/// Everything that the way in needs, laid out before the clone.
+/// Everything that the steps need, prepared before the clone.
 pub(super) struct Entry {
     /// The interpreter.
     pub(super) program: CString,
@@ -20,13 +20,13 @@ pub(super) struct Entry {
     pub(super) arguments: Vec<CString>,
     /// Its whole environment.
     pub(super) environment: Vec<CString>,
-    /// Whom the process becomes.
+    /// The user that the process becomes.
     pub(super) identity: Identity,
-    /// The root of its own, in the full tier.
+    /// Its private root, in the full tier.
     pub(super) root: Option<Root>,
     /// The Landlock rules.
     pub(super) ruleset: Option<RawFd>,
-    /// Whether capabilities and the way to new ones are given up.
+    /// Whether it drops its capabilities and gives up gaining new ones.
     pub(super) privileges: Privileges,
     /// Resource limits: the kernel's number and the value.
     pub(super) limits: Vec<(u32, u64)>,
@@ -34,50 +34,50 @@ pub(super) struct Entry {
     pub(super) null: RawFd,
 }
 
-/// Whom a process becomes.
+/// The user that a process becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
-    /// Stays who it is, as seen from inside its user namespace too.
+    /// It stays the same user, also inside its user namespace.
     Keep,
-    /// Becomes another user with the group of the same number, and leaves all other groups.
+    /// It becomes another user with the group of the same number, and leaves all other groups.
     Become(u32),
 }
 
-/// What happens to privileges.
+/// Whether a process drops its privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Privileges {
-    /// Given up.
+    /// It drops them.
     Drop,
-    /// Left as they are.
+    /// It keeps them.
     Keep,
 }
 
-/// A file system that holds what is named here and nothing else. Paths are relative to its root.
+/// A file system that contains only what is named here. Paths are relative to its root.
 #[derive(Default)]
 pub(super) struct Root {
-    /// Directories to make, each after the one that it lies in.
+    /// Directories to create, parents first.
     pub(super) directories: Vec<CString>,
-    /// Empty files to make, for files to be mounted on.
+    /// Empty files to create, as mount points for files.
     pub(super) files: Vec<CString>,
     /// Symbolic links: name, target.
     pub(super) links: Vec<(CString, CString)>,
-    /// What is shown of the host's files.
+    /// The host's files and directories that are visible.
     pub(super) mounts: Vec<Mount>,
-    /// Directories inside mounts that are hidden behind an empty one.
+    /// Directories inside mounts that are hidden behind an empty directory.
     pub(super) hidden: Vec<CString>,
 }
 
-/// A file or directory of the host's that is shown, read-only.
+/// A file or directory of the host that is visible, read-only.
 pub(super) struct Mount {
-    /// Where it is on the host.
+    /// Its path on the host.
     pub(super) source: CString,
-    /// Where it is shown.
+    /// Its path in the private root.
     pub(super) target: CString,
-    /// The copied mount, between the two halves of the set-up.
+    /// The descriptor of the copied mount, from the step that copies it to the step that attaches it.
     pub(super) copied: AtomicI32,
 }
 
-/// The steps of the way in.
+/// The steps into the confinement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Step {
@@ -121,13 +121,13 @@ impl Step {
         Self::Execute,
     ];
 
-    /// The step of a number that a process reported.
+    /// The step with a number that a process reported.
     pub(super) fn of(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// What is done in it.
-    pub(super) fn what(self) -> &'static str {
+    /// A description of the step.
+    pub(super) fn description(self) -> &'static str {
         match self {
             Self::Descriptors => "arranging descriptors",
             Self::Signals => "resetting signals",
@@ -152,29 +152,30 @@ impl Step {
 
 /// The descriptor of a zygote's control socket.
 const CONTROL: RawFd = 3;
-/// The first number that no descriptor of a zygote has.
+/// The lowest number that no descriptor of a zygote has.
 const FREE: RawFd = 4;
 
-/// Goes in and becomes the interpreter; where that fails, writes step and error number to `report`.
+/// Enters the confinement and becomes the interpreter. Waits on the pipe `go` until the host has written
+/// the user map. If a step fails, writes the step's number and the error number to `report`.
 ///
 /// # Safety
 ///
-/// Runs in a process that was cloned for it. The entry's pointers were laid out before.
+/// Must run in a process that was cloned for it. The entry's pointers must have been prepared before.
 pub(super) unsafe fn enter(
     entry: &Entry,
     pointers: &Pointers,
     control: RawFd,
-    [go, its_other_end]: [RawFd; 2],
+    [go, go_writer]: [RawFd; 2],
     report: RawFd,
 ) -> ! {
     let mut step = Step::Descriptors;
-    // With its own copy of the end that is written to, it would wait for ever if the trainer died.
-    raw::close(its_other_end);
-    // Out of the way of the numbers that the standard streams and the control socket will get.
+    // If this process kept a copy of the pipe's writing end, it would wait forever after the host died.
+    raw::close(go_writer);
+    // Moved above the numbers that the standard streams and the control socket will get.
     let report = raw::duplicate_above(report, FREE).unwrap_or(report);
     let error = match Descriptors::of(entry, control, go) {
-        // SAFETY: passed on from the caller.
-        Ok(descriptors) => unsafe { walk(entry, pointers, &descriptors, &mut step) },
+        // SAFETY: the caller has the same obligations.
+        Ok(descriptors) => unsafe { run_steps(entry, pointers, &descriptors, &mut step) },
         Err(error) => Err(error),
     };
     let (Ok(error) | Err(error)) = error;
@@ -183,7 +184,7 @@ pub(super) unsafe fn enter(
     raw::exit(1)
 }
 
-/// The argument lists as execve wants them: laid out before the clone, since that takes memory.
+/// The argument lists for execve. They are prepared before the clone, since that allocates memory.
 pub(super) struct Pointers {
     arguments: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
@@ -203,7 +204,7 @@ impl Pointers {
     }
 }
 
-/// What the way in uses, none of it with a number that is about to be given to something else.
+/// The descriptors that the steps use. None has a number that another descriptor will get.
 struct Descriptors {
     control: RawFd,
     go: RawFd,
@@ -223,8 +224,8 @@ impl Descriptors {
     }
 }
 
-/// Runs all steps. Comes back only with an error.
-unsafe fn walk(
+/// Runs all steps. Returns only if one fails.
+unsafe fn run_steps(
     entry: &Entry,
     pointers: &Pointers,
     descriptors: &Descriptors,
@@ -234,7 +235,7 @@ unsafe fn walk(
     raw::die_with_parent()?;
     *step = Step::Signals;
     raw::reset_signals()?;
-    // A Ctrl-C at the terminal is for the trainer alone.
+    // In its own session it does not get a Ctrl-C at the terminal, which is meant for the host.
     raw::start_session()?;
 
     *step = Step::UserMap;
@@ -243,7 +244,7 @@ unsafe fn walk(
         raw::exit(1);
     }
     if let Some(root) = &entry.root {
-        // While this is still who may read the interpreter, wherever it lies.
+        // Before the change of user, since only the current user may be able to read the interpreter.
         *step = Step::CopyMounts;
         for mount in &root.mounts {
             mount
@@ -252,7 +253,7 @@ unsafe fn walk(
         }
     }
     *step = Step::Identity;
-    become_whom(entry.identity)?;
+    change_identity(entry.identity)?;
     match &entry.root {
         Some(root) => build_root(root, step)?,
         None => raw::change_directory(c"/")?,
@@ -274,15 +275,15 @@ unsafe fn walk(
         *step = Step::Landlock;
         raw::restrict_with_landlock(ruleset)?;
     }
-    // Once more: the change of user has undone it.
+    // Once more, since the change of user has undone it.
     *step = Step::ParentDeath;
     raw::die_with_parent()?;
     *step = Step::Execute;
-    // SAFETY: both lists were made by `Pointers::of` from this entry.
+    // SAFETY: `Pointers::of` made both lists from this entry.
     Ok(unsafe { raw::execute(&entry.program, &pointers.arguments, &pointers.environment) })
 }
 
-fn become_whom(identity: Identity) -> Result<(), Errno> {
+fn change_identity(identity: Identity) -> Result<(), Errno> {
     if let Identity::Become(id) = identity {
         raw::leave_groups()?;
         raw::become_group(id)?;
@@ -295,7 +296,7 @@ fn build_root(root: &Root, step: &mut Step) -> Result<(), Errno> {
     *step = Step::PrivateMounts;
     raw::keep_mounts_private()?;
     *step = Step::MemoryRoot;
-    // Any directory serves; this one is where the user map was written, so it is there.
+    // Any directory would do as the mount point. `/proc` exists, because the user map was written there.
     raw::mount_memory(c"/proc", 0, c"mode=0755,size=1m,nr_inodes=2048")?;
     raw::change_directory(c"/proc")?;
     *step = Step::FillRoot;
@@ -324,7 +325,8 @@ fn build_root(root: &Root, step: &mut Step) -> Result<(), Errno> {
     raw::set_host_name(c"sandbox")
 }
 
-/// The standard streams lead nowhere, the control socket has its number, all else goes at execve.
+/// Connects the standard streams to nothing, gives the control socket its number, and lets execve close
+/// everything else.
 fn arrange_descriptors(descriptors: &Descriptors) -> Result<(), Errno> {
     raw::close_on_exec_from(FREE)?;
     for standard in 0..CONTROL {

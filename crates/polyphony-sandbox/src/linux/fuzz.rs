@@ -1,4 +1,4 @@
-//! A way in for the fuzz targets: bytes of a child, read as the host reads them.
+//! An entry point for the fuzz targets: reads a child's bytes like the host does.
 
 use std::{
     io::Write as _,
@@ -8,24 +8,24 @@ use std::{
 
 use super::{
     verdicts::Cause,
-    wire::{Break, Channel, FRAME_LIMIT, pack, unpack},
+    wire::{Channel, ChannelError, FRAME_LIMIT, pack, unpack},
 };
 
-/// Reads everything that a child sent before it closed its end, and panics if something does not hold. At
-/// most 64 kB, which a socket holds.
+/// Reads everything that a child sent before it closed its end, and panics if the host misreads it or
+/// would show control characters. Takes at most 64 kB, which is what a socket can buffer.
 #[doc(hidden)]
-pub fn read_frames(sent: &[u8]) -> std::io::Result<()> {
-    let (own, mut child) = UnixStream::pair()?;
-    own.set_nonblocking(true)?;
-    child.write_all(sent)?;
+pub fn read_frames(bytes: &[u8]) -> std::io::Result<()> {
+    let (host, mut child) = UnixStream::pair()?;
+    host.set_nonblocking(true)?;
+    child.write_all(bytes)?;
     drop(child);
-    let mut channel = Channel::new(own.into());
-    let mut soon = Instant::now() + Duration::from_secs(2);
-    let mut left = sent.len();
+    let mut channel = Channel::new(host.into());
+    let mut deadline = Instant::now() + Duration::from_secs(2);
+    let mut unread = bytes.len();
     loop {
-        match channel.receive(FRAME_LIMIT, &mut soon) {
+        match channel.receive(FRAME_LIMIT, &mut deadline) {
             Ok(frame) => {
-                left -= 5 + frame.payload.len();
+                unread -= 5 + frame.payload.len();
                 if let Some(fields) = unpack(&frame.payload) {
                     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
                     assert_eq!(pack(&fields), frame.payload);
@@ -33,10 +33,10 @@ pub fn read_frames(sent: &[u8]) -> std::io::Result<()> {
                 let (Ok(cause) | Err(cause)) = Cause::raised(&frame.payload);
                 assert!(!cause.text.contains(char::is_control), "{cause:?}");
             }
-            // Less than a frame is left, or something that is none.
-            Err(Break::Closed) => break,
-            Err(Break::Malformed(_)) => break,
-            Err(Break::Late) => panic!("{left} bytes were there and did not come"),
+            // The rest is less than a frame, or not a frame.
+            Err(ChannelError::Closed) => break,
+            Err(ChannelError::Malformed(_)) => break,
+            Err(ChannelError::TimedOut) => panic!("{unread} bytes were sent but not received"),
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Which Python runs the programs, and which files it needs.
+//! Finds the Python that runs the programs, and the files that it needs.
 
 use std::{
     env,
@@ -14,38 +14,38 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{Interpreter, SandboxError};
 
 const PROBE: &str = include_str!("../python/probe.py");
-/// How long an interpreter may take to say what it is.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// More than any interpreter says of itself.
+/// The time limit of the probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The largest answer of the probe, in bytes. Real answers are far smaller.
 const ANSWER_LIMIT: u64 = 1 << 20;
 
-/// A file that the interpreter needs, by its real path, and other names by which it is asked for.
+/// A file or directory that the interpreter needs: its real path, and other names under which it is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Needed {
+pub(super) struct RequiredFile {
     pub(super) path: PathBuf,
     pub(super) aliases: Vec<PathBuf>,
 }
 
-/// An interpreter and all that it needs of the file system.
+/// An interpreter and everything that it needs from the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Installation {
     pub(super) interpreter: Interpreter,
-    /// The program that the system starts to load it, by the name in its header.
+    /// The dynamic loader that the system starts first, as named in the interpreter's ELF header.
     pub(super) loader: Option<PathBuf>,
     /// Directories of its standard library.
-    pub(super) libraries: Vec<Needed>,
+    pub(super) libraries: Vec<RequiredFile>,
     /// Shared libraries, the loader's real file among them.
-    pub(super) shared: Vec<Needed>,
+    pub(super) shared: Vec<RequiredFile>,
 }
 
-/// Finds the interpreter, or takes the named one, and asks what it needs.
+/// Finds the interpreter, or takes the given one, and asks which files it needs.
 ///
 /// # Errors
 ///
 /// [`SandboxError::NoInterpreter`], [`SandboxError::Interpreter`] or
 /// [`SandboxError::InterpreterTooOld`].
-pub(super) fn find(named: Option<&Path>) -> Result<Installation, SandboxError> {
-    let path = match named {
+pub(super) fn find(path: Option<&Path>) -> Result<Installation, SandboxError> {
+    let path = match path {
         Some(path) => path.to_owned(),
         None => in_search_path("python3").ok_or(SandboxError::NoInterpreter)?,
     };
@@ -53,9 +53,9 @@ pub(super) fn find(named: Option<&Path>) -> Result<Installation, SandboxError> {
         path: path.clone(),
         reason,
     };
-    let answer = ask(&path).map_err(|error| unusable(error.to_string()))?;
+    let answer = run_probe(&path).map_err(|error| unusable(error.to_string()))?;
     let answer = Answer::parse(&answer).map_err(unusable)?;
-    if let Some(version) = answer.too_old() {
+    if let Some(version) = answer.outdated_version() {
         return Err(SandboxError::InterpreterTooOld {
             path: path.clone(),
             version,
@@ -71,39 +71,39 @@ fn in_search_path(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Runs the probe, and waits no longer than [`PATIENCE`].
-fn ask(interpreter: &Path) -> io::Result<String> {
+/// Runs the probe for at most [`PROBE_TIMEOUT`].
+fn run_probe(interpreter: &Path) -> io::Result<String> {
     let mut child = Command::new(interpreter)
         .args(["-I", "-S", "-B", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let answer = converse(&mut child);
-    // Whatever it is, it has had its time.
+    let answer = read_answer(&mut child);
+    // The interpreter may still run, for example after the time limit.
     let _ = child.kill();
     let _ = child.wait();
     answer
 }
 
-fn converse(child: &mut Child) -> io::Result<String> {
+fn read_answer(child: &mut Child) -> io::Result<String> {
     if let Some(mut stdin) = child.stdin.take() {
-        // What is no Python may not even read.
+        // Errors are ignored, since a program that is not Python may not read its input.
         let _ = stdin.write_all(PROBE.as_bytes());
     }
     let Some(mut stdout) = child.stdout.take() else {
         return Ok(String::new());
     };
-    let end = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PROBE_TIMEOUT;
     let mut answer = Vec::new();
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(remaining).map_err(io::Error::other)?;
         let mut ready = [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN)];
         if poll(&mut ready, Some(&timeout))? == 0 {
             return Err(io::Error::other(format!(
                 "it gave no answer within {} s",
-                PATIENCE.as_secs()
+                PROBE_TIMEOUT.as_secs()
             )));
         }
         let mut piece = [0; 4096];
@@ -115,26 +115,26 @@ fn converse(child: &mut Child) -> io::Result<String> {
     }
 }
 
-/// What the probe printed.
+/// The output of the probe.
 #[derive(Default)]
 struct Answer {
     version: String,
     executable: PathBuf,
     loader: Option<PathBuf>,
-    libraries: Vec<Needed>,
-    shared: Vec<Needed>,
+    libraries: Vec<RequiredFile>,
+    shared: Vec<RequiredFile>,
 }
 
 impl Answer {
     fn parse(text: &str) -> Result<Self, String> {
         let mut answer = Self::default();
-        let mut shared_last = false;
+        let mut last_is_shared = false;
         for line in text.lines() {
             let Some((key, value)) = line.split_once(' ') else {
                 return Err(unexpected(line));
             };
             let path = PathBuf::from(value);
-            let needed = || Needed {
+            let required_file = || RequiredFile {
                 path: path.clone(),
                 aliases: Vec::new(),
             };
@@ -142,10 +142,10 @@ impl Answer {
                 "version" => answer.version = value.to_owned(),
                 "executable" => answer.executable = path,
                 "loader" => answer.loader = Some(path),
-                "library" => answer.libraries.push(needed()),
-                "shared" => answer.shared.push(needed()),
+                "library" => answer.libraries.push(required_file()),
+                "shared" => answer.shared.push(required_file()),
                 "alias" => {
-                    let list = if shared_last {
+                    let list = if last_is_shared {
                         &mut answer.shared
                     } else {
                         &mut answer.libraries
@@ -156,16 +156,16 @@ impl Answer {
                 }
                 _ => return Err(unexpected(line)),
             }
-            shared_last = key == "shared";
+            last_is_shared = key == "shared";
         }
         if answer.version.is_empty() {
-            return Err("it does not answer as Python does".to_owned());
+            return Err("it does not answer like Python".to_owned());
         }
         Ok(answer)
     }
 
-    /// Its version, if that is too old.
-    fn too_old(&self) -> Option<String> {
+    /// The version, if it is too old.
+    fn outdated_version(&self) -> Option<String> {
         let mut numbers = self
             .version
             .split('.')
@@ -176,7 +176,7 @@ impl Answer {
 
     fn installation(self) -> Result<Installation, String> {
         if self.executable.as_os_str().is_empty() || self.libraries.is_empty() {
-            return Err("it does not say where it and its library are".to_owned());
+            return Err("it does not report where it and its library are".to_owned());
         }
         Ok(Installation {
             interpreter: Interpreter {
@@ -192,7 +192,7 @@ impl Answer {
 
 fn unexpected(line: &str) -> String {
     let line: String = line.chars().take(60).collect();
-    format!("it does not answer as Python does: {line:?}")
+    format!("it does not answer like Python: {line:?}")
 }
 
 #[cfg(test)]
@@ -211,8 +211,8 @@ alias /usr/lib/libz.so.1
 ";
 
     #[test]
-    fn an_answer_is_understood() {
-        let needed = |path: &str, aliases: &[&str]| Needed {
+    fn an_answer_is_parsed() {
+        let file = |path: &str, aliases: &[&str]| RequiredFile {
             path: path.into(),
             aliases: aliases.iter().map(PathBuf::from).collect(),
         };
@@ -223,22 +223,22 @@ alias /usr/lib/libz.so.1
                 version: "3.12.1".to_owned(),
             },
             loader: Some("/lib64/ld.so".into()),
-            libraries: vec![needed("/opt/my python/lib/python3.12", &["/opt/link"])],
+            libraries: vec![file("/opt/my python/lib/python3.12", &["/opt/link"])],
             shared: vec![
-                needed("/usr/lib/libm.so.6", &[]),
-                needed("/usr/lib/libz.so.1.2", &["/usr/lib/libz.so.1"]),
+                file("/usr/lib/libm.so.6", &[]),
+                file("/usr/lib/libz.so.1.2", &["/usr/lib/libz.so.1"]),
             ],
         };
         assert_eq!(installation, expected);
     }
 
     #[test]
-    fn what_is_no_answer_is_an_error() {
+    fn a_malformed_answer_is_an_error() {
         for text in ["", "y\ny\n", "version 3.9.1\nalias /x\n", "hello world\n"] {
             assert!(Answer::parse(text).is_err(), "{text:?}");
         }
-        let nowhere = Answer::parse("version 3.9.1\n").unwrap();
-        assert!(nowhere.installation().is_err());
+        let without_paths = Answer::parse("version 3.9.1\n").unwrap();
+        assert!(without_paths.installation().is_err());
     }
 
     #[test]
@@ -252,7 +252,7 @@ alias /usr/lib/libz.so.1
         ];
         for (version, expected) in rows {
             let answer = Answer::parse(&format!("version {version}\n")).unwrap();
-            assert_eq!(answer.too_old().is_some(), expected, "{version}");
+            assert_eq!(answer.outdated_version().is_some(), expected, "{version}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The Landlock rules: the interpreter may be executed, its library read, all else is denied.
+//! The Landlock rules: the interpreter may be executed and its library may be read; all else is denied.
 
 use std::{os::fd::OwnedFd, path::Path};
 
@@ -9,16 +9,16 @@ use landlock::{
 
 use super::{interpreter::Installation, layout};
 
-/// The least that is required: file access, since Linux 5.13.
+/// The required version: rules on file access, since Linux 5.13.
 const REQUIRED: ABI = ABI::V1;
-/// Everything that this version of the rules knows to deny, where the kernel can.
-const WANTED: ABI = ABI::V7;
+/// The version whose rules are used as far as the kernel supports them.
+const BEST_EFFORT: ABI = ABI::V7;
 
-/// The rules for an interpreter, not yet in force.
+/// Prepares the rules for an interpreter; they are not in force yet.
 ///
 /// # Errors
 ///
-/// The reason, if the kernel has no Landlock or a file of the interpreter cannot be opened.
+/// If the kernel has no Landlock, or a file of the interpreter cannot be opened: the reason.
 pub(super) fn ruleset(installation: &Installation) -> Result<OwnedFd, String> {
     let created = create().map_err(|error| format!("the kernel offers no Landlock ({error})"))?;
     let rules = add_rules(created, installation)?;
@@ -31,9 +31,9 @@ fn create() -> Result<RulesetCreated, landlock::RulesetError> {
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(REQUIRED))?
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(WANTED))?
-        .handle_access(AccessNet::from_all(WANTED))?
-        .scope(Scope::from_all(WANTED))?
+        .handle_access(AccessFs::from_all(BEST_EFFORT))?
+        .handle_access(AccessNet::from_all(BEST_EFFORT))?
+        .scope(Scope::from_all(BEST_EFFORT))?
         .create()
 }
 
@@ -54,17 +54,17 @@ fn add_rules(rules: RulesetCreated, installation: &Installation) -> Result<Rules
         let readable = layout::readable(&library.path)
             .map_err(|error| format!("cannot list `{}`: {error}", library.path.display()))?;
         for path in readable {
-            // A link that leads nowhere needs no rule, one that leads out of the library gets none.
-            let real = path.canonicalize();
-            let Some(real) = real.ok().filter(|real| real.starts_with(&library.path)) else {
+            // Broken links need no rule, and links out of the library get none.
+            let target = path.canonicalize();
+            let Some(target) = target.ok().filter(|path| path.starts_with(&library.path)) else {
                 continue;
             };
-            let access = if real.is_dir() {
+            let access = if target.is_dir() {
                 list | read_file
             } else {
                 read_file
             };
-            rules = add(rules, &real, access)?;
+            rules = add(rules, &target, access)?;
         }
     }
     Ok(rules)
@@ -75,11 +75,11 @@ fn add(
     path: &Path,
     access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, String> {
-    let cannot = |error: &dyn std::error::Error| {
+    let message = |error: &dyn std::error::Error| {
         format!("no Landlock rule for `{}`: {error}", path.display())
     };
-    let descriptor = PathFd::new(path).map_err(|error| cannot(&error))?;
+    let descriptor = PathFd::new(path).map_err(|error| message(&error))?;
     rules
         .add_rule(PathBeneath::new(descriptor, access))
-        .map_err(|error| cannot(&error))
+        .map_err(|error| message(&error))
 }

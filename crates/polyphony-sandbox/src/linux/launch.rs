@@ -1,4 +1,4 @@
-//! Starting a zygote: laying everything out, cloning, writing the user map, waiting for the start.
+//! Starts a zygote: prepares everything, clones a process, writes the user map, waits for the start.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -25,10 +25,10 @@ use super::{
 };
 use crate::{Limits, Tier};
 
-/// How long a zygote may take to start.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time limit for a zygote's start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why a zygote did not start: which step, and what the system said.
+/// Why a zygote did not start: the failed step, and the system's error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{step} failed: {reason}")]
 pub(super) struct LaunchError {
@@ -49,21 +49,23 @@ impl LaunchError {
     }
 }
 
-/// Everything that zygotes of one pool have in common.
+/// Starts the zygotes of a pool, from what was prepared once for all of them.
 pub(super) struct Launcher {
+    /// The entries of solvers and of judges.
     entries: [Entry; 2],
+    /// The flags of `clone`.
     namespaces: i32,
     filters: Option<seccomp::Filters>,
-    /// Held open for the entries, which know them by number.
+    /// Kept open, because the entries refer to them by number.
     _open: (File, Option<OwnedFd>),
 }
 
 impl Launcher {
-    /// Lays out what the zygotes of a pool need.
+    /// Prepares what the zygotes of a pool need.
     ///
     /// # Errors
     ///
-    /// The step at which that cannot be done.
+    /// The step that failed.
     pub(super) fn new(
         installation: &Installation,
         limits: &Limits,
@@ -76,7 +78,7 @@ impl Launcher {
             .map_err(LaunchError::at("opening /dev/null"))?;
         let ruleset = if layers.contain(Layer::Landlock) {
             let rules = landlock::ruleset(installation);
-            Some(rules.map_err(|reason| LaunchError::new("laying out Landlock rules", reason))?)
+            Some(rules.map_err(|reason| LaunchError::new("preparing Landlock rules", reason))?)
         } else {
             None
         };
@@ -95,8 +97,8 @@ impl Launcher {
             ruleset: ruleset.as_ref(),
         };
         let entry = |role| {
-            let step = "laying out the interpreter's files";
-            plan::lay_out(&plan, role).map_err(LaunchError::at(step))
+            let step = "preparing the interpreter's files";
+            plan::prepare_entry(&plan, role).map_err(LaunchError::at(step))
         };
         let entries = [entry(Role::Solver)?, entry(Role::Judge)?];
         Ok(Self {
@@ -111,10 +113,10 @@ impl Launcher {
     ///
     /// # Errors
     ///
-    /// What it says of itself.
+    /// If the zygote reports a failure or does not answer.
     pub(super) fn warm(&self, mut zygote: Zygote) -> Result<Zygote, LaunchError> {
         zygote
-            .greet(self.filters.as_ref(), PATIENCE)
+            .send_filters(self.filters.as_ref(), START_TIMEOUT)
             .map_err(|failure| LaunchError::new("confining the interpreter", failure))?;
         Ok(zygote)
     }
@@ -129,35 +131,36 @@ impl Launcher {
             Role::Solver => 0,
             Role::Judge => 1,
         }];
-        let failed = |error: rustix::io::Errno| LaunchError::new("making sockets and pipes", error);
-        let (control, its_control) = socketpair(
+        let failed =
+            |error: rustix::io::Errno| LaunchError::new("creating sockets and pipes", error);
+        let (control, child_control) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
         )
         .map_err(failed)?;
-        let (its_go, go) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-        let (report, its_report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (child_go, go) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (report, child_report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         let pointers = Pointers::of(entry);
 
-        // SAFETY: the child does nothing but `enter`, which keeps to system calls.
+        // SAFETY: the child only runs `enter`, which only makes system calls.
         let cloned = unsafe { raw::fork_into(self.namespaces) };
         let pid = match cloned {
-            // SAFETY: this is the process that was cloned for it, and `pointers` is of `entry`.
+            // SAFETY: this is the process that was cloned for it, and `pointers` belongs to `entry`.
             Ok(0) => unsafe {
                 enter::enter(
                     entry,
                     &pointers,
-                    its_control.as_raw_fd(),
-                    [its_go.as_raw_fd(), go.as_raw_fd()],
-                    its_report.as_raw_fd(),
+                    child_control.as_raw_fd(),
+                    [child_go.as_raw_fd(), go.as_raw_fd()],
+                    child_report.as_raw_fd(),
                 )
             },
             Ok(pid) => pid,
             Err(error) => return Err(clone_failed(self.namespaces, error)),
         };
-        drop((its_control, its_go, its_report));
+        drop((child_control, child_go, child_report));
         let pid = Pid::from_raw(pid)
             .ok_or_else(|| LaunchError::new("cloning a process", "it has no number"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| {
@@ -165,7 +168,7 @@ impl Launcher {
             let _ = waitpid(Some(pid), WaitOptions::empty());
             LaunchError::new("watching the process", error)
         })?;
-        // From here on it is ended and reaped wherever this function ends.
+        // From here on the zygote's drop ends and reaps the process, wherever this function returns.
         let zygote = Zygote::new(control, pidfd);
         if self.namespaces & libc::CLONE_NEWUSER != 0 {
             write_user_map(pid).map_err(LaunchError::at("writing the user map"))?;
@@ -185,14 +188,14 @@ fn clone_failed(namespaces: i32, error: raw::Errno) -> LaunchError {
     LaunchError::new(step, io::Error::from_raw_os_error(error.0))
 }
 
-/// Waits until the process is the interpreter, or says at which step it failed.
+/// Waits until the process has become the interpreter, or returns the step that failed.
 fn await_start(report: OwnedFd) -> Result<(), LaunchError> {
     let mut report = File::from(report);
-    let end = Instant::now() + PATIENCE;
-    let mut told = Vec::new();
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut message = Vec::new();
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left)
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(remaining)
             .map_err(|error| LaunchError::new("waiting for the process", error))?;
         let mut ready = [PollFd::from_borrowed_fd(report.as_fd(), PollFlags::IN)];
         match poll(&mut ready, Some(&timeout)) {
@@ -208,13 +211,13 @@ fn await_start(report: OwnedFd) -> Result<(), LaunchError> {
         if length == 0 {
             break;
         }
-        told.extend_from_slice(&piece[..length]);
+        message.extend_from_slice(&piece[..length]);
     }
-    // execve closed the pipe without a word: it has started.
-    let [step, number @ ..] = &told[..] else {
+    // Without a message, execve has closed the pipe: the interpreter has started.
+    let [step, number @ ..] = &message[..] else {
         return Ok(());
     };
-    let step = Step::of(*step).map_or("an unknown step", Step::what);
+    let step = Step::of(*step).map_or("an unknown step", Step::description);
     let number = number.try_into().map_or(0, i32::from_le_bytes);
     Err(LaunchError::new(step, io::Error::from_raw_os_error(number)))
 }
@@ -235,21 +238,22 @@ fn namespaces(layers: &Layers) -> i32 {
     flags
 }
 
-/// Maps one unprivileged user: nobody where root may, else oneself.
+/// Maps one unprivileged user into the namespace: nobody if this process is root, otherwise the current
+/// user.
 fn write_user_map(pid: Pid) -> io::Result<()> {
     let file = |name: &str| format!("/proc/{}/{name}", pid.as_raw_nonzero());
     if geteuid().is_root() {
         fs::write(file("uid_map"), format!("{NOBODY} {NOBODY} 1"))?;
         return fs::write(file("gid_map"), format!("{NOBODY} {NOBODY} 1"));
     }
-    // Without privileges the map may be written only once groups can no longer be left.
+    // Without privileges, the kernel only accepts the map after `setgroups` was denied.
     fs::write(file("setgroups"), "deny")?;
     let (uid, gid) = (geteuid().as_raw(), rustix::process::getegid().as_raw());
     fs::write(file("uid_map"), format!("{NOBODY} {uid} 1"))?;
     fs::write(file("gid_map"), format!("{NOBODY} {gid} 1"))
 }
 
-/// What would help where a tier's set-up failed.
+/// What would help if a tier's setup failed.
 pub(super) fn help(tier: Tier) -> &'static str {
     match tier {
         Tier::Full => {
@@ -261,6 +265,6 @@ pub(super) fn help(tier: Tier) -> &'static str {
             "use Linux 5.13 or newer with Landlock enabled (`lsm=` on the kernel's command line \
              must name it), and a container profile that allows Landlock and seccomp"
         }
-        Tier::Off => "look for a lack of memory, processes or descriptors",
+        Tier::Off => "check whether the machine lacks memory, processes or descriptors",
     }
 }

@@ -1,24 +1,24 @@
-//! The layers of confinement, and which of them a tier has.
+//! The layers of confinement, and the tiers that have them.
 //!
-//! Outside this crate's own tests a set of layers comes from [`Layers::of`] alone: there is no way to
-//! leave one out. `layers_tests` takes them away one by one, to see that each of them holds something.
+//! Outside this crate's tests, a set of layers only comes from [`Layers::of`], so no layer can be left
+//! out. `layers_tests` removes the layers one by one, to check that each of them stops an attack.
 
 use crate::Tier;
 
 /// One layer of confinement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layer {
-    /// User, process, network, IPC, host name and cgroup namespaces of its own.
+    /// Separate user, process, network, IPC, host name and cgroup namespaces.
     Namespaces,
-    /// A mount namespace with a root that holds the interpreter alone.
+    /// A mount namespace with a root that contains only the interpreter.
     Root,
-    /// Another user, no capabilities, no way to new privileges.
+    /// Another user, no capabilities, no way to gain privileges.
     Privileges,
     /// Rules on files, network, signals and abstract sockets.
     Landlock,
-    /// Memory, files, descriptors, processor time, threads.
+    /// Limits on memory, files, descriptors, CPU time and threads.
     ResourceLimits,
-    /// The filter of system calls.
+    /// The system call filter.
     Seccomp,
 }
 
@@ -48,7 +48,7 @@ impl Layers {
         Self(Layer::ALL.into_iter().filter(has).collect())
     }
 
-    /// These and no others.
+    /// Exactly these layers.
     #[cfg(test)]
     pub(super) fn only(layers: &[Layer]) -> Self {
         Self(layers.to_vec())

@@ -1,7 +1,7 @@
-//! Takes the layers away one by one, and sees a named attack get through each time.
+//! Removes the layers one by one, and checks that a certain attack succeeds each time.
 //!
-//! The layers overlap, so each row names those that stay: the fewest with which the attack is still
-//! refused as long as the one layer is there.
+//! The layers overlap. Therefore each test names the layers that stay: the fewest with which the attack
+//! is still refused while the layer under test is present.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use super::{
     interpreter,
     layers::{Layer, Layers},
 };
-use crate::{Limits, Program, Settings, Tests, Tier, Verdict};
+use crate::{Limits, Program, SandboxConfig, Tests, Tier, Verdict};
 
-/// What an attack wants.
-struct Prey {
+/// The targets of the attacks.
+struct Targets {
     folder: tempfile::TempDir,
     bystander: Child,
     server: TcpListener,
@@ -29,7 +29,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-impl Prey {
+impl Targets {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -43,7 +43,7 @@ impl Prey {
         file("public", 0o644);
         let private = file("private", 0o600);
         if is_root() {
-            // So that only who may override permissions can read it, and not its owner.
+            // Another owner, so that reading it needs the capability to override permissions.
             chown(private, Some(12_345), Some(12_345)).unwrap();
         }
         Self {
@@ -67,48 +67,48 @@ impl Prey {
     }
 }
 
-impl Drop for Prey {
+impl Drop for Targets {
     fn drop(&mut self) {
         self.bystander.kill().unwrap();
         self.bystander.wait().unwrap();
     }
 }
 
-/// What comes of an attack under these layers: passed if it got through.
-fn attack(prey: &Prey, body: &str, layers: &[Layer]) -> (Verdict, String) {
-    let settings = Settings {
+/// The outcome of an attack under these layers. The verdict is passed if the attack succeeds.
+fn attack(targets: &Targets, body: &str, layers: &[Layer]) -> (Verdict, String) {
+    let settings = SandboxConfig {
         workers: Some(1),
         limits: Limits {
             wall_secs: 20,
             cpu_secs: 10,
             ..Limits::default()
         },
-        ..Settings::default()
+        ..SandboxConfig::default()
     };
     let installation = interpreter::find(None).unwrap();
-    // The self-test is that of no tier at all: whole tiers are tested elsewhere.
+    // With `Tier::Off` the self-test runs no attacks. Complete tiers are tested elsewhere.
     let layers = Layers::only(layers);
     let engine = Engine::start_in(&settings, &installation, Tier::Off, &layers).unwrap();
     let program = Program {
-        source: format!("{}def f():\n    {body}\n", prey.names()),
+        source: format!("{}def f():\n    {body}\n", targets.names()),
         entry_point: "f".to_owned(),
     };
     let tests = Tests {
         setup: String::new(),
         source: "def check(candidate):\n    assert candidate() == 'through'\n".to_owned(),
     };
-    let judgement = engine.judge(&program, &tests).unwrap();
-    let error = judgement.asserts[0].error.clone();
-    (judgement.verdict, error.unwrap_or_default())
+    let result = engine.run(&program, &tests).unwrap();
+    let error = result.asserts[0].error.clone();
+    (result.verdict, error.unwrap_or_default())
 }
 
-/// The attack is refused with the layers that stay and the one, and gets through without the one.
-fn check(layer: Layer, staying: &[Layer], body: &str, refusal: &str) {
-    let prey = Prey::new();
-    let (verdict, error) = attack(&prey, body, &[staying, &[layer]].concat());
-    assert_ne!(verdict, Verdict::Passed, "{layer:?} does not hold");
+/// Checks that the attack is refused with `other_layers` and `layer`, and succeeds without `layer`.
+fn check(layer: Layer, other_layers: &[Layer], body: &str, refusal: &str) {
+    let targets = Targets::new();
+    let (verdict, error) = attack(&targets, body, &[other_layers, &[layer]].concat());
+    assert_ne!(verdict, Verdict::Passed, "{layer:?} does not stop it");
     assert!(error.contains(refusal), "{layer:?}: {error}");
-    let (verdict, error) = attack(&prey, body, staying);
+    let (verdict, error) = attack(&targets, body, other_layers);
     assert_eq!(verdict, Verdict::Passed, "without {layer:?}: {error}");
 }
 
@@ -134,7 +134,7 @@ fn without_namespaces_a_program_finds_the_hosts_processes() {
 }
 
 #[test]
-fn without_a_root_of_its_own_a_program_reads_the_hosts_files() {
+fn without_a_private_root_a_program_reads_the_hosts_files() {
     check(
         Layer::Root,
         &[Layer::Namespaces, Layer::Privileges, Layer::ResourceLimits],
@@ -155,7 +155,7 @@ fn without_landlock_a_program_reads_the_hosts_files() {
 
 #[test]
 fn without_dropped_privileges_a_program_reads_what_only_root_may() {
-    // Who has no privileges has none to drop. CI runs as root.
+    // Other users have no privileges to drop. CI runs as root.
     if !is_root() {
         return;
     }

@@ -1,4 +1,4 @@
-//! What a zygote sees of the file system: the interpreter, its library, nothing else.
+//! The file system that a zygote sees: the interpreter and its library, nothing else.
 
 use std::{
     collections::BTreeSet,
@@ -14,48 +14,48 @@ use super::{
     interpreter::Installation,
 };
 
-/// Directories of a standard library that hold what others installed.
-const FOREIGN: [&str; 2] = ["site-packages", "dist-packages"];
+/// Directories of a standard library that contain third-party packages.
+const THIRD_PARTY: [&str; 2] = ["site-packages", "dist-packages"];
 
-/// A path as the kernel takes it.
+/// A path as a C string, for the kernel.
 pub(super) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
 }
 
-/// A root of its own for an interpreter, at the paths that it has on the host.
+/// A private root for an interpreter, with the same paths as on the host.
 ///
 /// # Errors
 ///
-/// If a path is no path.
+/// If a path is not valid.
 pub(super) fn root_for(installation: &Installation) -> io::Result<Root> {
-    let mut laid_out = LaidOut::default();
+    let mut builder = RootBuilder::default();
     for library in &installation.libraries {
-        laid_out.mount(&library.path, &library.path, Kind::Directory);
-        for name in FOREIGN {
-            let foreign = library.path.join(name);
-            if foreign.is_dir() {
-                laid_out.hidden.push(foreign);
+        builder.mount(&library.path, &library.path, Kind::Directory);
+        for name in THIRD_PARTY {
+            let directory = library.path.join(name);
+            if directory.is_dir() {
+                builder.hidden.push(directory);
             }
         }
     }
     let interpreter = &installation.interpreter.path;
-    laid_out.mount(interpreter, interpreter, Kind::File);
+    builder.mount(interpreter, interpreter, Kind::File);
     if let Some(loader) = &installation.loader {
-        laid_out.mount(loader, loader, Kind::File);
+        builder.mount(loader, loader, Kind::File);
     }
     for shared in &installation.shared {
-        laid_out.mount(&shared.path, &shared.path, Kind::File);
+        builder.mount(&shared.path, &shared.path, Kind::File);
     }
-    for needed in installation.libraries.iter().chain(&installation.shared) {
-        for alias in &needed.aliases {
-            laid_out.link(alias, &needed.path);
+    for file in installation.libraries.iter().chain(&installation.shared) {
+        for alias in &file.aliases {
+            builder.link(alias, &file.path);
         }
     }
-    laid_out.root()
+    builder.root()
 }
 
-/// The directories that hold an interpreter's shared libraries, for the loader, which has no cache
-/// to look them up in.
+/// The directories of an interpreter's shared libraries. The loader needs them, since it has no cache in
+/// the private root.
 pub(super) fn library_path(installation: &Installation) -> Vec<u8> {
     let folders: BTreeSet<&Path> = installation
         .shared
@@ -69,8 +69,7 @@ pub(super) fn library_path(installation: &Installation) -> Vec<u8> {
     folders.join(&b':')
 }
 
-/// What may be read below an interpreter's library, entry by entry, so that what others installed
-/// there is left out.
+/// The entries of an interpreter's library that may be read: all except third-party packages.
 ///
 /// # Errors
 ///
@@ -79,7 +78,7 @@ pub(super) fn readable(library: &Path) -> io::Result<Vec<PathBuf>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(library)? {
         let entry = entry?;
-        if !FOREIGN.iter().any(|name| entry.file_name() == *name) {
+        if !THIRD_PARTY.iter().any(|name| entry.file_name() == *name) {
             entries.push(entry.path());
         }
     }
@@ -94,14 +93,14 @@ enum Kind {
 }
 
 #[derive(Default)]
-struct LaidOut {
+struct RootBuilder {
     directories: BTreeSet<PathBuf>,
     mounts: Vec<(PathBuf, PathBuf, Kind)>,
     links: Vec<(PathBuf, PathBuf)>,
     hidden: Vec<PathBuf>,
 }
 
-impl LaidOut {
+impl RootBuilder {
     fn mount(&mut self, source: &Path, target: &Path, kind: Kind) {
         if self.is_covered(target) {
             return;
@@ -115,14 +114,14 @@ impl LaidOut {
     }
 
     fn link(&mut self, name: &Path, to: &Path) {
-        if self.is_covered(name) || self.links.iter().any(|(other, _)| other == name) {
+        if self.is_covered(name) || self.links.iter().any(|(existing, _)| existing == name) {
             return;
         }
         self.make_parents(name);
         self.links.push((name.to_owned(), to.to_owned()));
     }
 
-    /// Whether a path is there already, as a mount or inside one.
+    /// Whether a path exists already, as a mount or inside one.
     fn is_covered(&self, path: &Path) -> bool {
         let mut targets = self.mounts.iter().map(|(_, target, _)| target);
         targets.any(|target| path.starts_with(target))
@@ -130,7 +129,7 @@ impl LaidOut {
 
     fn make_parents(&mut self, path: &Path) {
         for parent in path.ancestors().skip(1) {
-            // The root itself is there.
+            // The root itself exists.
             if parent.parent().is_some() {
                 self.directories.insert(parent.to_owned());
             }
@@ -140,7 +139,7 @@ impl LaidOut {
     fn root(self) -> io::Result<Root> {
         let below_root = |path: &Path| c_path(path.strip_prefix("/").unwrap_or(path));
         let mut root = Root::default();
-        // In the order of paths, a directory comes before what lies in it.
+        // Paths are sorted, so a directory comes before its content.
         for directory in &self.directories {
             root.directories.push(below_root(directory)?);
         }
@@ -169,7 +168,7 @@ mod tests {
     use std::ffi::CStr;
 
     use super::*;
-    use crate::{Interpreter, linux::interpreter::Needed};
+    use crate::{Interpreter, linux::interpreter::RequiredFile};
 
     fn texts<'a>(paths: impl IntoIterator<Item = &'a CString>) -> Vec<&'a str> {
         let paths = paths.into_iter().map(|path| CStr::to_str(path).unwrap());
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_holds_the_interpreter_and_what_it_needs() {
+    fn a_root_contains_the_interpreter_and_its_files() {
         let library = tempfile::tempdir().unwrap();
         fs::create_dir(library.path().join("site-packages")).unwrap();
         let installation = Installation {
@@ -186,17 +185,17 @@ mod tests {
                 version: "3.12.1".to_owned(),
             },
             loader: Some("/lib64/ld.so".into()),
-            libraries: vec![Needed {
+            libraries: vec![RequiredFile {
                 path: library.path().to_owned(),
                 aliases: vec!["/opt/lib".into()],
             }],
             shared: vec![
-                Needed {
+                RequiredFile {
                     path: "/usr/lib/libz.so.1.2".into(),
                     aliases: vec!["/usr/lib/libz.so.1".into(), "/usr/lib/libz.so.1".into()],
                 },
-                // Already there, as a part of the library.
-                Needed {
+                // It exists already, as a part of the library.
+                RequiredFile {
                     path: library.path().join("libpython.so"),
                     aliases: vec![library.path().join("libpython.so.1")],
                 },
@@ -227,12 +226,12 @@ mod tests {
             ]
         );
         assert_eq!(texts(&root.hidden), [format!("{below}/site-packages")]);
-        // Each directory comes after the one that it lies in.
+        // Every directory comes after its parent.
         let directories = texts(&root.directories);
-        for (at, directory) in directories.iter().enumerate() {
+        for (index, directory) in directories.iter().enumerate() {
             let parent = Path::new(directory).parent().unwrap().to_str().unwrap();
             assert!(
-                parent.is_empty() || directories[..at].contains(&parent),
+                parent.is_empty() || directories[..index].contains(&parent),
                 "{directory}"
             );
         }
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_installed_is_not_readable() {
+    fn third_party_packages_are_not_readable() {
         let library = tempfile::tempdir().unwrap();
         for name in ["site-packages", "dist-packages", "json", "encodings"] {
             fs::create_dir(library.path().join(name)).unwrap();

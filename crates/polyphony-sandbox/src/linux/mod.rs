@@ -1,7 +1,7 @@
-//! How programs are judged on Linux.
+//! The sandbox on Linux.
 //!
-//! Start reading at [`engine`], then [`trial`] for the judging of one program, [`launch`] and
-//! [`enter`] for the confinement of a zygote, and `src/python` for what runs inside it.
+//! Start reading at [`engine`]. Then read [`program_run`] for the run of one program, [`launch`] and
+//! [`enter`] for the confinement of a zygote, and `src/python` for the code that runs inside it.
 
 mod asserts;
 mod engine;
@@ -15,13 +15,13 @@ mod layers;
 mod layers_tests;
 mod layout;
 mod plan;
+mod program_run;
 mod raw;
 mod refusal;
 mod seccomp;
 mod self_check;
 mod spawner;
 mod stopwatch;
-mod trial;
 mod verdicts;
 mod wire;
 mod zygote;

@@ -1,4 +1,4 @@
-//! What a zygote is to be: its command line, its user, its limits, what it sees.
+//! Plans a zygote: its command line, its user, its limits, and the files that it sees.
 
 use std::{
     ffi::CString,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::Limits;
 
-/// What a zygote's children do.
+/// The role of a zygote and its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Run programs.
@@ -31,25 +31,25 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// What it runs.
+    /// The Python source that it runs.
     fn source(self) -> String {
-        let own = match self {
+        let role = match self {
             Self::Solver => include_str!("../python/solver.py"),
             Self::Judge => include_str!("../python/judge.py"),
         };
         let wire = include_str!("../python/wire.py");
         let zygote = include_str!("../python/zygote.py");
-        [wire, own, zygote].join("\n\n")
+        [wire, role, zygote].join("\n\n")
     }
 }
 
-/// The user that root becomes; by convention, one that owns nothing.
+/// The user that root becomes. By convention it owns nothing.
 pub(super) const NOBODY: u32 = 65534;
-/// Threads that a program may have at a time, where they can be counted for it alone.
+/// The threads that a program may have at a time, if they can be counted per program.
 const THREADS: u64 = 64;
 const STACK_BYTES: u64 = 8 << 20;
 
-/// What the zygotes of a pool have in common, whatever their role.
+/// The inputs of [`prepare_entry`], which are the same for all zygotes of a pool.
 pub(super) struct Plan<'a> {
     pub(super) installation: &'a Installation,
     pub(super) limits: &'a Limits,
@@ -57,16 +57,16 @@ pub(super) struct Plan<'a> {
     pub(super) identity: Identity,
     /// `/dev/null`.
     pub(super) null: &'a File,
-    /// The Landlock rules, if these are among the layers.
+    /// The Landlock rules, if Landlock is among the layers.
     pub(super) ruleset: Option<&'a OwnedFd>,
 }
 
-/// Lays out the way in for zygotes of a role.
+/// Prepares the entry for zygotes of a role.
 ///
 /// # Errors
 ///
-/// If a path is no path.
-pub(super) fn lay_out(plan: &Plan<'_>, role: Role) -> io::Result<Entry> {
+/// If a path is not valid.
+pub(super) fn prepare_entry(plan: &Plan<'_>, role: Role) -> io::Result<Entry> {
     let Plan {
         installation,
         layers,
@@ -75,19 +75,19 @@ pub(super) fn lay_out(plan: &Plan<'_>, role: Role) -> io::Result<Entry> {
     let program = layout::c_path(&installation.interpreter.path)?;
     let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
     let mut arguments = vec![program.clone()];
-    // Without site packages, byte code files, warnings, or a say of the locale.
+    // No site packages, no byte code files, no warnings, independent of the locale.
     for argument in ["-s", "-S", "-B", "-X", "utf8", "-W", "ignore", "-c"] {
         arguments.push(text(argument.as_bytes())?);
     }
     arguments.push(text(role.source().as_bytes())?);
     let search = [b"LD_LIBRARY_PATH=", &layout::library_path(installation)[..]].concat();
     let environment = vec![
-        // The order of sets is the same each time, so that a program is judged the same each time.
+        // Sets have the same order in every run, so that a program gets the same verdict every time.
         text(b"PYTHONHASHSEED=0")?,
         text(b"PYTHONSAFEPATH=1")?,
-        // Every symbol is looked up once, not by each child.
+        // The zygote looks up every symbol once, instead of each child.
         text(b"LD_BIND_NOW=1")?,
-        // Arenas for each thread would take up the address space.
+        // One arena per thread would use up the address space.
         text(b"MALLOC_ARENA_MAX=1")?,
         text(&search)?,
     ];
@@ -113,15 +113,16 @@ pub(super) fn lay_out(plan: &Plan<'_>, role: Role) -> io::Result<Entry> {
     })
 }
 
-/// Whom a zygote becomes. In the Landlock tier root stays root, without capabilities, where only
+/// The user that a zygote becomes. In the Landlock tier, root stays root without capabilities if only
 /// root can reach the interpreter.
 pub(super) fn identity(installation: &Installation, layers: &Layers) -> Identity {
-    let own_root = layers.contain(Layer::Root);
-    let drops = own_root || layers.contain(Layer::Namespaces) || layers.contain(Layer::Privileges);
-    if !drops || !geteuid().is_root() {
+    let has_private_root = layers.contain(Layer::Root);
+    let drops_identity =
+        has_private_root || layers.contain(Layer::Namespaces) || layers.contain(Layer::Privileges);
+    if !drops_identity || !geteuid().is_root() {
         return Identity::Keep;
     }
-    if own_root || anyone_can_reach(installation) {
+    if has_private_root || anyone_can_reach(installation) {
         return Identity::Become(NOBODY);
     }
     log::warn!(
@@ -135,24 +136,30 @@ pub(super) fn identity(installation: &Installation, layers: &Layers) -> Identity
 fn anyone_can_reach(installation: &Installation) -> bool {
     let paths = installation.libraries.iter().chain(&installation.shared);
     let mut paths = paths
-        .map(|needed| needed.path.as_path())
+        .map(|file| file.path.as_path())
         .chain([installation.interpreter.path.as_path()]);
-    let opens = |path: &Path, bits: u32| {
+    let has_bits = |path: &Path, bits: u32| {
         let permissions = path
             .metadata()
             .map(|metadata| metadata.permissions().mode());
         permissions.is_ok_and(|mode| mode & bits == bits)
     };
-    // Reading for all on the file itself, passage for all through what leads there.
-    paths.all(|path| opens(path, 0o004) && path.ancestors().skip(1).all(|up| opens(up, 0o001)))
+    // Everyone may read the file itself, and search all directories above it.
+    paths.all(|path| {
+        has_bits(path, 0o004)
+            && path
+                .ancestors()
+                .skip(1)
+                .all(|directory| has_bits(directory, 0o001))
+    })
 }
 
 fn resource_limits(limits: &Limits, layers: &Layers) -> Vec<(u32, u64)> {
     let mut list = vec![
         (libc::RLIMIT_AS, limits.address_space_mb << 20),
         (libc::RLIMIT_FSIZE, limits.file_bytes),
-        // A kernel that pipes core files to a program does so for 0, too, but not for 1, and no file
-        // is that small.
+        // A kernel that pipes core files to a program does so even with a limit of 0, but not with 1. No
+        // core file fits into 1 byte.
         (libc::RLIMIT_CORE, 1),
         (libc::RLIMIT_NOFILE, limits.descriptors),
         (libc::RLIMIT_MEMLOCK, 0),
@@ -160,7 +167,8 @@ fn resource_limits(limits: &Limits, layers: &Layers) -> Vec<(u32, u64)> {
         (libc::RLIMIT_STACK, STACK_BYTES),
     ];
     if layers.contain(Layer::Namespaces) {
-        // The kernel counts by user and namespace: only in one of its own is that the program alone.
+        // The kernel counts threads per user and namespace. Only a separate namespace counts the program
+        // alone.
         list.push((libc::RLIMIT_NPROC, THREADS));
     }
     list

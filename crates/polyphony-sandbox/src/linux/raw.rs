@@ -1,8 +1,8 @@
-//! System calls for a process that was cloned from one with threads.
+//! System calls for a process that was cloned from a process with several threads.
 //!
-//! Between clone and execve such a process may do nothing but system calls: another thread may have
-//! held any lock, the allocator's included. The C library's own `setresuid` and its like are no
-//! plain calls either, since they signal all threads. So everything here goes straight to the kernel.
+//! Between clone and execve such a process may only make system calls: another thread may have held any
+//! lock, even the allocator's. The C library's functions such as `setresuid` are not plain system calls
+//! either, since they signal all threads. Therefore everything here calls the kernel directly.
 
 use std::{
     ffi::{CStr, c_int, c_long, c_ulong},
@@ -13,7 +13,7 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Errno(pub(super) i32);
 
-type Done = Result<(), Errno>;
+type CallResult = Result<(), Errno>;
 
 const OPEN_TREE_CLONE: usize = 1;
 const AT_RECURSIVE: usize = 0x8000;
@@ -36,11 +36,11 @@ struct MountAttributes {
 
 fn call(number: c_long, arguments: [usize; 6]) -> Result<usize, Errno> {
     let [a, b, c, d, e, f] = arguments;
-    // SAFETY: private to this module; each caller below passes the arguments that the call of this
-    // number takes, with pointers that live until it returns.
+    // SAFETY: this function is private to the module. Each caller below passes the arguments that this
+    // system call takes, with pointers that live until it returns.
     let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     if result == -1 {
-        // SAFETY: the location of errno is this thread's own.
+        // SAFETY: the location of errno belongs to this thread.
         return Err(Errno(unsafe { *libc::__errno_location() }));
     }
     Ok(result as usize)
@@ -58,10 +58,10 @@ fn path(name: &CStr) -> usize {
 ///
 /// # Safety
 ///
-/// The child may do nothing but system calls until it is another program or gone.
+/// The child may only make system calls until it becomes another program or ends.
 pub(super) unsafe fn fork_into(namespaces: c_int) -> Result<i32, Errno> {
     let flags = namespaces as usize | libc::SIGCHLD as usize;
-    // Without a stack of its own the child goes on with a copy of this one, as after fork.
+    // Without a separate stack the child continues on a copy of this one, as after fork.
     call(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]).map(|pid| pid as i32)
 }
 
@@ -86,15 +86,15 @@ pub(super) fn exit(code: c_int) -> ! {
     }
 }
 
-/// A copy of the mounts at a path, attached nowhere, with all below it.
+/// A copy of the mount at a path and of all mounts below it, not attached anywhere.
 pub(super) fn copy_mounts(source: &CStr) -> Result<RawFd, Errno> {
     let flags = OPEN_TREE_CLONE | AT_RECURSIVE | libc::O_CLOEXEC as usize;
     let at = descriptor(libc::AT_FDCWD);
     call(libc::SYS_open_tree, [at, path(source), flags, 0, 0, 0]).map(|fd| fd as RawFd)
 }
 
-/// Attaches what [`copy_mounts`] gave.
-pub(super) fn attach_mounts(mounts: RawFd, target: &CStr) -> Done {
+/// Attaches the mounts from [`copy_mounts`].
+pub(super) fn attach_mounts(mounts: RawFd, target: &CStr) -> CallResult {
     let arguments = [
         descriptor(mounts),
         path(c""),
@@ -106,20 +106,20 @@ pub(super) fn attach_mounts(mounts: RawFd, target: &CStr) -> Done {
     call(libc::SYS_move_mount, arguments).map(drop)
 }
 
-/// Makes mounts and all below them read-only, without devices and set-user-id programs.
-pub(super) fn forbid_writing(mounts: RawFd) -> Done {
+/// Makes a mount and all mounts below it read-only, without devices and set-user-id programs.
+pub(super) fn forbid_writing(mounts: RawFd) -> CallResult {
     let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     let flags = AT_RECURSIVE | libc::AT_EMPTY_PATH as usize;
     set_attributes(mounts, c"", flags, set)
 }
 
-/// Makes the mount of the current directory, and not those below it, good for nothing but look-ups.
-pub(super) fn forbid_writing_here() -> Done {
+/// Makes the mount of the current directory read-only and not executable; mounts below it stay as they are.
+pub(super) fn forbid_writing_here() -> CallResult {
     let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
     set_attributes(libc::AT_FDCWD, c".", 0, set)
 }
 
-fn set_attributes(at: RawFd, name: &CStr, flags: usize, set: u64) -> Done {
+fn set_attributes(at: RawFd, name: &CStr, flags: usize, set: u64) -> CallResult {
     let attributes = MountAttributes {
         set,
         clear: 0,
@@ -137,46 +137,46 @@ fn set_attributes(at: RawFd, name: &CStr, flags: usize, set: u64) -> Done {
     call(libc::SYS_mount_setattr, arguments).map(drop)
 }
 
-/// Nothing that is mounted from now on is seen outside, nor the other way round.
-pub(super) fn keep_mounts_private() -> Done {
+/// From now on, new mounts are not visible outside, and new mounts outside are not visible here.
+pub(super) fn keep_mounts_private() -> CallResult {
     let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
     call(libc::SYS_mount, [0, path(c"/"), 0, flags, 0, 0]).map(drop)
 }
 
 /// Mounts an empty file system in memory.
-pub(super) fn mount_memory(target: &CStr, flags: c_ulong, options: &CStr) -> Done {
+pub(super) fn mount_memory(target: &CStr, flags: c_ulong, options: &CStr) -> CallResult {
     let name = path(c"tmpfs");
     let flags = (flags | libc::MS_NOSUID | libc::MS_NODEV) as usize;
     let arguments = [name, path(target), name, flags, path(options), 0];
     call(libc::SYS_mount, arguments).map(drop)
 }
 
-pub(super) fn make_directory(name: &CStr) -> Done {
+pub(super) fn make_directory(name: &CStr) -> CallResult {
     let at = descriptor(libc::AT_FDCWD);
     call(libc::SYS_mkdirat, [at, path(name), 0o755, 0, 0, 0]).map(drop)
 }
 
-pub(super) fn make_file(name: &CStr) -> Done {
+pub(super) fn make_file(name: &CStr) -> CallResult {
     let at = descriptor(libc::AT_FDCWD);
     let flags = (libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_CLOEXEC) as usize;
     let fd = call(libc::SYS_openat, [at, path(name), flags, 0o644, 0, 0])?;
     call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]).map(drop)
 }
 
-pub(super) fn make_link(name: &CStr, to: &CStr) -> Done {
+pub(super) fn make_link(name: &CStr, to: &CStr) -> CallResult {
     let at = descriptor(libc::AT_FDCWD);
     call(libc::SYS_symlinkat, [path(to), at, path(name), 0, 0, 0]).map(drop)
 }
 
-pub(super) fn change_directory(to: &CStr) -> Done {
+pub(super) fn change_directory(to: &CStr) -> CallResult {
     call(libc::SYS_chdir, [path(to), 0, 0, 0, 0, 0]).map(drop)
 }
 
-/// Makes the current directory's mount the root, and lets the old root go.
-pub(super) fn make_this_the_root() -> Done {
+/// Makes the current directory's mount the root, and detaches the old root.
+pub(super) fn make_this_the_root() -> CallResult {
     let here = path(c".");
     call(libc::SYS_pivot_root, [here, here, 0, 0, 0, 0])?;
-    // Both roots lie on each other now, the old one on top.
+    // Both roots are stacked now, the old one on top.
     call(
         libc::SYS_umount2,
         [here, libc::MNT_DETACH as usize, 0, 0, 0, 0],
@@ -184,16 +184,16 @@ pub(super) fn make_this_the_root() -> Done {
     change_directory(c"/")
 }
 
-pub(super) fn leave_groups() -> Done {
+pub(super) fn leave_groups() -> CallResult {
     call(libc::SYS_setgroups, [0; 6]).map(drop)
 }
 
-pub(super) fn become_group(gid: u32) -> Done {
+pub(super) fn become_group(gid: u32) -> CallResult {
     let gid = gid as usize;
     call(libc::SYS_setresgid, [gid, gid, gid, 0, 0, 0]).map(drop)
 }
 
-pub(super) fn become_user(uid: u32) -> Done {
+pub(super) fn become_user(uid: u32) -> CallResult {
     let uid = uid as usize;
     call(libc::SYS_setresuid, [uid, uid, uid, 0, 0, 0]).map(drop)
 }
@@ -202,10 +202,10 @@ pub(super) fn is_root() -> bool {
     call(libc::SYS_geteuid, [0; 6]) == Ok(0)
 }
 
-/// Gives up every capability, also those that executing a program would bring to root.
-pub(super) fn drop_capabilities() -> Done {
+/// Drops every capability, also those that root would gain by executing a program.
+pub(super) fn drop_capabilities() -> CallResult {
     for capability in 0..CAPABILITIES {
-        // Fails for numbers that the kernel does not know, and for a process that has none to drop.
+        // This fails for numbers that the kernel does not know, and for a process without capabilities.
         let _ = control(libc::PR_CAPBSET_DROP, capability);
     }
     if is_root() {
@@ -221,51 +221,51 @@ pub(super) fn drop_capabilities() -> Done {
     call(libc::SYS_capset, arguments).map(drop)
 }
 
-fn control(option: c_int, value: usize) -> Done {
+fn control(option: c_int, value: usize) -> CallResult {
     call(libc::SYS_prctl, [option as usize, value, 0, 0, 0, 0]).map(drop)
 }
 
-pub(super) fn gain_no_privileges() -> Done {
+pub(super) fn gain_no_privileges() -> CallResult {
     control(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
-pub(super) fn die_with_parent() -> Done {
+pub(super) fn die_with_parent() -> CallResult {
     control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize)
 }
 
-pub(super) fn set_host_name(name: &CStr) -> Done {
+pub(super) fn set_host_name(name: &CStr) -> CallResult {
     let length = name.count_bytes();
     call(libc::SYS_sethostname, [path(name), length, 0, 0, 0, 0]).map(drop)
 }
 
-pub(super) fn start_session() -> Done {
+pub(super) fn start_session() -> CallResult {
     call(libc::SYS_setsid, [0; 6]).map(drop)
 }
 
-/// Lowers a resource limit, for good. One that is lower already stays.
-pub(super) fn limit(resource: u32, most: u64) -> Done {
+/// Lowers a resource limit permanently. A limit that is lower already stays.
+pub(super) fn limit(resource: u32, max: u64) -> CallResult {
     let mut limit = [0_u64; 2];
     let resource = resource as usize;
     let at = &raw mut limit as usize;
     call(libc::SYS_prlimit64, [0, resource, 0, at, 0, 0])?;
     let [_, hard] = limit;
-    let limit = [most.min(hard); 2];
+    let limit = [max.min(hard); 2];
     let at = &raw const limit as usize;
     call(libc::SYS_prlimit64, [0, resource, at, 0, 0, 0]).map(drop)
 }
 
-pub(super) fn restrict_with_landlock(ruleset: RawFd) -> Done {
+pub(super) fn restrict_with_landlock(ruleset: RawFd) -> CallResult {
     let arguments = [descriptor(ruleset), 0, 0, 0, 0, 0];
     call(libc::SYS_landlock_restrict_self, arguments).map(drop)
 }
 
-/// Default handling of every signal, and none blocked.
-pub(super) fn reset_signals() -> Done {
-    // What the kernel, not the C library, calls a signal action: handler, flags, restorer, mask.
+/// Restores the default handling of every signal, and blocks none.
+pub(super) fn reset_signals() -> CallResult {
+    // A signal action in the kernel's layout, which is not the C library's: handler, flags, restorer, mask.
     let default = [0_usize; 4];
     let at = &raw const default as usize;
     for signal in 1..=64 {
-        // Two of them have a fixed handling, and say so.
+        // This fails for the two signals with a fixed handling.
         let _ = call(libc::SYS_rt_sigaction, [signal, at, 0, 8, 0, 0]);
     }
     let none = 0_u64;
@@ -274,31 +274,31 @@ pub(super) fn reset_signals() -> Done {
     call(libc::SYS_rt_sigprocmask, arguments).map(drop)
 }
 
-/// A second descriptor for the same thing, not below `lowest`, closed by execve.
+/// A duplicate of a descriptor, with a number of at least `lowest`. execve closes it.
 pub(super) fn duplicate_above(fd: RawFd, lowest: RawFd) -> Result<RawFd, Errno> {
     let command = libc::F_DUPFD_CLOEXEC as usize;
     let arguments = [descriptor(fd), command, descriptor(lowest), 0, 0, 0];
     call(libc::SYS_fcntl, arguments).map(|fd| fd as RawFd)
 }
 
-/// A second descriptor for the same thing, of this number, kept by execve.
-pub(super) fn duplicate_to(fd: RawFd, number: RawFd) -> Done {
+/// Duplicates a descriptor to this number. execve keeps it open.
+pub(super) fn duplicate_to(fd: RawFd, number: RawFd) -> CallResult {
     let arguments = [descriptor(fd), descriptor(number), 0, 0, 0, 0];
     call(libc::SYS_dup3, arguments).map(drop)
 }
 
-/// Lets execve close every descriptor from this number on.
-pub(super) fn close_on_exec_from(first: RawFd) -> Done {
+/// Makes execve close every descriptor from this number on.
+pub(super) fn close_on_exec_from(first: RawFd) -> CallResult {
     const CLOEXEC: usize = 4;
     let arguments = [descriptor(first), u32::MAX as usize, CLOEXEC, 0, 0, 0];
     call(libc::SYS_close_range, arguments).map(drop)
 }
 
-/// Becomes another program. Returns only where that fails.
+/// Becomes another program. Returns only if that fails.
 ///
 /// # Safety
 ///
-/// Both lists hold pointers to C strings and end with a null pointer.
+/// Both lists must contain pointers to C strings and end with a null pointer.
 pub(super) unsafe fn execute(
     program: &CStr,
     arguments: &[*const libc::c_char],

@@ -1,31 +1,31 @@
-//! Why a tier is not to be had.
+//! Why a tier is not available.
 
 use super::launch::{self, LaunchError};
 use crate::{SandboxError, Tier};
 
-/// Why a tier is not to be had.
+/// Why a tier is not available.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// It cannot be set up.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// It does not do its work.
-    #[error("{step}: {saw}")]
+    /// It does not pass the self-test.
+    #[error("{step}: {observed}")]
     SelfTest {
         /// What was tried.
         step: &'static str,
-        /// What was seen.
-        saw: String,
+        /// What was observed.
+        observed: String,
     },
 }
 
 impl Refusal {
-    /// The error of a pool that no tier could be had for.
+    /// The error of a pool for which no tier is available.
     pub(super) fn into_error(self, tier: Tier, refused: &[(Tier, String)]) -> SandboxError {
         let help = || {
-            let helps = refused.iter().map(|(tier, _)| launch::help(*tier));
-            let helps = helps.collect::<Vec<_>>().join("; or ");
-            format!("what may help: {helps}; docs/sandbox.md says more")
+            let hints = refused.iter().map(|(tier, _)| launch::help(*tier));
+            let hints = hints.collect::<Vec<_>>().join("; or ");
+            format!("what may help: {hints}; see docs/sandbox.md")
         };
         match self {
             Self::Launch(_) => {
@@ -37,10 +37,10 @@ impl Refusal {
                     help: help(),
                 }
             }
-            Self::SelfTest { step, saw } => SandboxError::SelfTest {
+            Self::SelfTest { step, observed } => SandboxError::SelfTest {
                 tier,
                 step: step.to_owned(),
-                saw,
+                observed,
                 help: help(),
             },
         }

@@ -1,13 +1,13 @@
-//! Which system calls a zygote and its children may make.
+//! The system calls that a zygote and its children may make.
 //!
-//! Three filters are laid on each other, and the kernel takes the gravest answer:
+//! There are three filters, and the kernel takes the most severe result:
 //!
-//! 1. *Killed*: calls with no place in any program that is judged here, and every other entry point
-//!    into the kernel (x32, 32-bit). The zygote installs it first; children inherit it.
-//! 2. *Not there*: `clone3`, whose arguments no filter can see, so that the C library falls back to
-//!    `clone`. Likewise installed by the zygote.
-//! 3. *Allowed*: all else is refused with "operation not permitted". The zygote has one with which
-//!    it can fork, wait and pass on a socket; each child adds one without these.
+//! 1. *Killed*: calls that no honest program makes here, and every other entry point into the kernel
+//!    (x32, 32-bit). The zygote installs this filter first, and children inherit it.
+//! 2. *Not implemented*: `clone3`. A filter cannot see its arguments, so the C library has to fall back to
+//!    `clone`. The zygote installs this filter too.
+//! 3. *Allowed*: an allow-list. Calls that are not on it are refused with "operation not permitted". The
+//!    zygote's list lets it fork, wait and pass on a socket. Each child adds a list without these calls.
 
 use std::collections::BTreeMap;
 
@@ -16,31 +16,31 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 
-/// Stands in a filter where the child's own process number belongs; the zygote puts it there.
+/// A placeholder in a filter for the child's process id, which is inserted in the child.
 const OWN_PID: u64 = 0x504f_4c59;
 
-/// The filters, each as the bytes that the kernel takes.
+/// The filters, each as bytes for the kernel.
 pub(super) struct Filters {
-    /// What a zygote installs for itself and all its children, in order.
+    /// The filters that a zygote installs for itself and all its children, in order.
     pub(super) zygote: Vec<Vec<u8>>,
-    /// What each child adds.
+    /// The filter that each child adds.
     pub(super) child: Vec<u8>,
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Lays out all filters for this machine.
+/// Builds all filters for this machine.
 ///
 /// # Errors
 ///
-/// The reason, on a processor for which there are none.
+/// If there are no filters for this processor: the reason.
 pub(super) fn filters() -> Result<Filters, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)
         .map_err(|_| format!("there are no filters for {}", std::env::consts::ARCH))?;
-    let not_there = SeccompAction::Errno(libc::ENOSYS as u32);
+    let not_implemented = SeccompAction::Errno(libc::ENOSYS as u32);
     let refused = SeccompAction::Errno(libc::EPERM as u32);
-    let build = |rules: Rules, listed: &SeccompAction, other: &SeccompAction| {
-        let filter = SeccompFilter::new(rules, other.clone(), listed.clone(), arch);
+    let build = |rules: Rules, matched: &SeccompAction, unmatched: &SeccompAction| {
+        let filter = SeccompFilter::new(rules, unmatched.clone(), matched.clone(), arch);
         filter
             .and_then(BpfProgram::try_from)
             .map_err(|error| error.to_string())
@@ -48,7 +48,7 @@ pub(super) fn filters() -> Result<Filters, String> {
     let allow = &SeccompAction::Allow;
     let mut killed = foreign_entry_points();
     killed.extend(build(all(KILLED)?, &SeccompAction::KillProcess, allow)?);
-    let clone3 = build(all(&[libc::SYS_clone3])?, &not_there, allow)?;
+    let clone3 = build(all(&[libc::SYS_clone3])?, &not_implemented, allow)?;
     Ok(Filters {
         zygote: vec![
             bytes(&killed),
@@ -59,7 +59,8 @@ pub(super) fn filters() -> Result<Filters, String> {
     })
 }
 
-/// Kills what comes in by the x32 entry point, which the architecture alone does not tell apart.
+/// Kills calls through the x32 entry point, which has the same architecture number as the 64-bit one. Calls
+/// through the 32-bit entry point have another number, for which every filter of `seccompiler` kills.
 #[cfg(target_arch = "x86_64")]
 fn foreign_entry_points() -> BpfProgram {
     const LOAD_NUMBER: sock_filter = instruction(0x20, 0, 0, 0);
@@ -92,22 +93,23 @@ fn bytes(program: &[sock_filter]) -> Vec<u8> {
     bytes
 }
 
-/// These calls, whatever their arguments.
+/// Rules for these calls, whatever their arguments.
 fn all(calls: &[i64]) -> Result<Rules, String> {
     Ok(calls.iter().map(|call| (*call, Vec::new())).collect())
 }
 
-/// A rule that holds where all the conditions on arguments do: number, comparison, value.
+/// A rule that holds if all conditions hold. A condition is an argument's number, a comparison, a value.
 fn rule(conditions: &[(u8, Is, u64)]) -> Result<SeccompRule, String> {
     rule_on(Width::Dword, conditions)
 }
 
-/// The same for arguments of this width: half of what the kernel takes whole decides nothing.
+/// Like [`rule`], for arguments of this width. A comparison of one half would be wrong for arguments of
+/// which the kernel uses all 64 bits.
 fn rule_on(width: Width, conditions: &[(u8, Is, u64)]) -> Result<SeccompRule, String> {
     let conditions = conditions
         .iter()
-        .map(|(argument, is, value)| {
-            SeccompCondition::new(*argument, width.clone(), is.clone(), *value)
+        .map(|(argument, comparison, value)| {
+            SeccompCondition::new(*argument, width.clone(), comparison.clone(), *value)
         })
         .collect::<Result<_, _>>();
     conditions
@@ -118,10 +120,10 @@ fn rule_on(width: Width, conditions: &[(u8, Is, u64)]) -> Result<SeccompRule, St
 fn zygote_rules() -> Result<Rules, String> {
     let mut rules = child_rules()?;
     rules.extend(all(FOR_ZYGOTES)?);
-    // Fork, for the children, besides threads.
+    // Any clone, so that the zygote can fork children.
     rules.insert(libc::SYS_clone, Vec::new());
     rules.insert(libc::SYS_prlimit64, Vec::new());
-    // A child signals itself before it knows of a filter.
+    // Children inherit this filter, so signals are allowed here. Their own filter restricts them.
     rules.insert(libc::SYS_tgkill, Vec::new());
     rules.insert(libc::SYS_kill, Vec::new());
     Ok(rules)
@@ -148,12 +150,13 @@ fn child_rules() -> Result<Rules, String> {
     rules.insert(libc::SYS_fcntl, is_one_of(1, FCNTL)?);
     rules.insert(libc::SYS_ioctl, is_one_of(1, IOCTL)?);
     rules.insert(libc::SYS_prctl, is_one_of(0, PRCTL)?);
-    // One's own limits may be read. The new ones are at an address, which can be half zero.
+    // A process may read its own limits. Setting them is refused: the address of new limits must be 0 in
+    // all 64 bits, since one half of a valid address can be 0.
     rules.insert(
         libc::SYS_prlimit64,
         vec![rule_on(Width::Qword, &[(0, Is::Eq, 0), (2, Is::Eq, 0)])?],
     );
-    // One may signal oneself, but not so that it looks like the host's doing.
+    // A process may signal itself, but not with a signal that would look like the host's.
     let itself = || {
         rule(&[
             (0, Is::Eq, OWN_PID),
@@ -173,7 +176,7 @@ fn child_rules() -> Result<Rules, String> {
     Ok(rules)
 }
 
-/// Descriptor flags, but not who is signalled when a descriptor is ready.
+/// Descriptor flags, but not the setting of who is signalled when a descriptor is ready.
 const FCNTL: &[u64] = &[
     libc::F_DUPFD as u64,
     libc::F_DUPFD_CLOEXEC as u64,
@@ -185,14 +188,14 @@ const FCNTL: &[u64] = &[
 /// Whether something is a terminal, and inheritance by exec.
 const IOCTL: &[u64] = &[libc::TCGETS, libc::FIOCLEX, libc::FIONCLEX];
 
-/// Names of threads, and of memory for the allocator.
+/// Names of threads, and the allocator's names of memory areas.
 const PRCTL: &[u64] = &[
     libc::PR_SET_NAME as u64,
     libc::PR_GET_NAME as u64,
     libc::PR_SET_VMA as u64,
 ];
 
-/// What a zygote needs beside what its children may do.
+/// The calls that a zygote needs besides those of its children.
 const FOR_ZYGOTES: &[i64] = &[
     libc::SYS_wait4,
     libc::SYS_waitid,
@@ -207,7 +210,7 @@ const FOR_ZYGOTES: &[i64] = &[
     libc::SYS_getsockopt,
 ];
 
-/// Calls that have no honest use here.
+/// Calls without an honest use here.
 const KILLED: &[i64] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -260,7 +263,7 @@ const KILLED: &[i64] = &[
     libc::SYS_vhangup,
 ];
 
-/// What an interpreter needs to compute, to read its library and to run threads.
+/// The calls that an interpreter needs to compute, to read its library and to run threads.
 const ALLOWED: &[i64] = &[
     // Memory.
     libc::SYS_brk,
@@ -269,7 +272,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    // Files and descriptors that are there already.
+    // Existing files and descriptors.
     libc::SYS_close,
     libc::SYS_dup,
     libc::SYS_dup3,
@@ -290,7 +293,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
-    // Refused by its own filter, with the answer that makes the C library fall back.
+    // Refused by a separate filter, with the error that makes the C library fall back.
     libc::SYS_clone3,
     libc::SYS_futex,
     libc::SYS_futex_waitv,
@@ -311,7 +314,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
     libc::SYS_setitimer,
-    // Signals to oneself.
+    // Signals of the process itself.
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigpending,
     libc::SYS_rt_sigprocmask,
@@ -319,7 +322,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_rt_sigsuspend,
     libc::SYS_rt_sigtimedwait,
     libc::SYS_sigaltstack,
-    // Who and where one is.
+    // Information about the process and the system.
     libc::SYS_getegid,
     libc::SYS_geteuid,
     libc::SYS_getgid,
@@ -337,10 +340,10 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sysinfo,
     libc::SYS_times,
     libc::SYS_uname,
-    // The end.
+    // Exit.
     libc::SYS_exit,
     libc::SYS_exit_group,
-    // What only this architecture has.
+    // Calls that only this architecture has.
     #[cfg(target_arch = "x86_64")]
     libc::SYS_access,
     #[cfg(target_arch = "x86_64")]
@@ -372,21 +375,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_takes_the_filters_and_the_zygote_finds_where_to_put_a_number() {
-        /// What the kernel allows in one filter.
-        const INSTRUCTIONS: usize = 4096;
+    fn filters_are_not_too_long_and_have_the_placeholder_twice() {
+        /// The longest filter that the kernel allows.
+        const MAX_INSTRUCTIONS: usize = 4096;
         let filters = filters().unwrap();
         for filter in filters.zygote.iter().chain([&filters.child]) {
             assert_eq!(filter.len() % 8, 0);
-            assert!(filter.len() / 8 < INSTRUCTIONS);
-            // A message of a zygote's socket must hold it.
+            assert!(filter.len() / 8 < MAX_INSTRUCTIONS);
+            // It must fit into a message to the zygote.
             assert!(filter.len() < 1 << 16);
         }
-        let own = (OWN_PID as u32).to_ne_bytes();
-        let places = filters.child.chunks(8).filter(|chunk| chunk[4..] == own);
+        let placeholder = (OWN_PID as u32).to_ne_bytes();
+        let operands = filters.child.chunks(8);
+        let operands = operands.filter(|instruction| instruction[4..] == placeholder);
         // One for each way to send a signal.
-        assert_eq!(places.count(), 2);
-        let anywhere = filters.child.windows(4).filter(|window| *window == own);
+        assert_eq!(operands.count(), 2);
+        let anywhere = filters.child.windows(4);
+        let anywhere = anywhere.filter(|window| *window == placeholder);
         assert_eq!(anywhere.count(), 2);
     }
 

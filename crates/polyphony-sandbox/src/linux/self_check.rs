@@ -1,13 +1,13 @@
-//! What a pair must show before it gets a program.
+//! The self-test of a pair, which runs before any program.
 
 use super::{
+    program_run::{RunError, RunOutcome},
     refusal::Refusal,
-    trial::{Fault, Findings},
-    verdicts::gravest,
+    verdicts::most_severe,
 };
 use crate::{Program, SelfTestStep, Tests, Tier, Verdict};
 
-/// Something that is tried, and what must come of it.
+/// A program of the self-test and its expected outcome.
 struct Step {
     name: &'static str,
     source: &'static str,
@@ -18,17 +18,16 @@ struct Step {
 enum Expected {
     Passed,
     Failed,
-    /// The system refuses what the program tries. Where the path of a file is not there at all, that
-    /// is a refusal, too.
+    /// The system refuses what the program tries. A path that does not exist is a refusal too.
     Refused,
 }
 
-/// All tests ask for the same.
+/// The tests of every step.
 const TESTS: &str = "def check(candidate):\n    assert candidate(2, [3]) == (6, {'three': None})\n";
 
 const STEPS: [Step; 7] = [
     Step {
-        name: "a right program passes",
+        name: "a correct program passes",
         source: "def f(a, b):\n    return a * b[0], {'three': None}\n",
         expected: Expected::Passed,
     },
@@ -37,7 +36,7 @@ const STEPS: [Step; 7] = [
         source: "def f(a, b):\n    return a + b[0], {'three': None}\n",
         expected: Expected::Failed,
     },
-    // An attack that gets through gives the right answer, so that it would be seen to pass.
+    // An attack that succeeds returns the right answer, so the test would pass.
     Step {
         name: "read /etc/passwd",
         source: "def f(a, b):\n    open('/etc/passwd').read()\n    return 6, {'three': None}\n",
@@ -62,27 +61,27 @@ const STEPS: [Step; 7] = [
     },
     Step {
         name: "signal another process",
-        // The zygote: it is there to be signalled, and would not mind.
+        // The parent is the zygote, which this signal would not harm.
         source: "import os\ndef f(a, b):\n    os.kill(os.getppid(), 18)\n    \
                  return 6, {'three': None}\n",
         expected: Expected::Refused,
     },
 ];
 
-/// Tries everything on a pair. Without confinement the attacks are left out: they would get through.
+/// Runs all steps on a pair. Without confinement the attacks are skipped, because they would succeed.
 ///
 /// # Errors
 ///
-/// The first step that does not go as it must.
+/// The first step without the expected outcome.
 pub(super) fn run(
     tier: Tier,
-    mut judge: impl FnMut(&Program, &Tests) -> Result<Findings, Fault>,
+    mut run_program: impl FnMut(&Program, &Tests) -> Result<RunOutcome, RunError>,
 ) -> Result<Vec<SelfTestStep>, Refusal> {
     let tests = Tests {
         setup: String::new(),
         source: TESTS.to_owned(),
     };
-    let mut seen = Vec::new();
+    let mut steps = Vec::new();
     for step in &STEPS {
         if tier == Tier::Off && step.expected == Expected::Refused {
             continue;
@@ -91,28 +90,28 @@ pub(super) fn run(
             source: step.source.to_owned(),
             entry_point: "f".to_owned(),
         };
-        let refuse = |saw: String| Refusal::SelfTest {
+        let refuse = |observed: String| Refusal::SelfTest {
             step: step.name,
-            saw,
+            observed,
         };
-        let saw = match judge(&program, &tests) {
-            Ok(findings) => step.look_at(&findings).map_err(refuse)?,
-            Err(Fault::Host(reason) | Fault::Tests(reason)) => return Err(refuse(reason)),
+        let observed = match run_program(&program, &tests) {
+            Ok(outcome) => step.check(&outcome).map_err(refuse)?,
+            Err(RunError::Host(reason) | RunError::Tests(reason)) => return Err(refuse(reason)),
         };
-        seen.push(SelfTestStep {
+        steps.push(SelfTestStep {
             name: step.name.to_owned(),
-            saw,
+            saw: observed,
         });
     }
-    Ok(seen)
+    Ok(steps)
 }
 
 impl Step {
-    /// What was seen, or why that is not what must be.
-    fn look_at(&self, findings: &Findings) -> Result<String, String> {
-        let outcome = &findings.asserts.first();
-        let verdict = gravest(outcome.iter().map(|outcome| &outcome.verdict));
-        let error = outcome.and_then(|outcome| outcome.error.as_deref());
+    /// Describes the outcome; the error describes an outcome that is not the expected one.
+    fn check(&self, outcome: &RunOutcome) -> Result<String, String> {
+        let assert = &outcome.asserts.first();
+        let verdict = most_severe(assert.iter().map(|assert| &assert.verdict));
+        let error = assert.and_then(|assert| assert.error.as_deref());
         let error = error.unwrap_or("no error");
         match (self.expected, verdict) {
             (Expected::Passed, Verdict::Passed) => Ok("passed".to_owned()),
@@ -124,7 +123,7 @@ impl Step {
                 Ok(format!("refused: {error}"))
             }
             (Expected::Refused, Verdict::Passed) => Err("it was not refused".to_owned()),
-            _ => Err(format!("it ended otherwise: {error}")),
+            _ => Err(format!("it ended differently: {error}")),
         }
     }
 }

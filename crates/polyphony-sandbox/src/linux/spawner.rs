@@ -1,7 +1,7 @@
 //! The thread that starts zygotes.
 //!
-//! A zygote's life is tied to the thread that cloned it, so this one lives as long as the pool. It
-//! handles no signals, so that none is handled in a process that was just cloned from it.
+//! A zygote dies with the thread that cloned it, so this thread lives as long as the pool. It blocks
+//! all signals, so that no signal handler runs in a process that was just cloned from it.
 
 use std::{
     io,
@@ -15,16 +15,16 @@ use std::{
 use super::{
     launch::{LaunchError, Launcher},
     plan::Role,
-    trial::Pair,
+    program_run::Pair,
     zygote::Zygote,
 };
 
-type Answer = Result<Zygote, LaunchError>;
+type StartResult = Result<Zygote, LaunchError>;
 
-/// Starts zygotes for as long as it is there; they end with it.
+/// Starts zygotes. They end when it is dropped.
 pub(super) struct Spawner {
     launcher: Arc<Launcher>,
-    requests: Sender<(Role, Sender<Answer>)>,
+    requests: Sender<(Role, Sender<StartResult>)>,
 }
 
 impl Spawner {
@@ -36,10 +36,10 @@ impl Spawner {
     pub(super) fn new(launcher: Launcher) -> io::Result<Self> {
         let launcher = Arc::new(launcher);
         let (requests, inbox) = channel();
-        let own = Arc::clone(&launcher);
+        let thread_launcher = Arc::clone(&launcher);
         thread::Builder::new()
             .name("sandbox-spawner".to_owned())
-            .spawn(move || serve(&own, &inbox))?;
+            .spawn(move || serve(&thread_launcher, &inbox))?;
         Ok(Self { launcher, requests })
     }
 
@@ -57,27 +57,28 @@ impl Spawner {
         })
     }
 
-    fn start(&self, role: Role) -> Answer {
-        let (answer, answered) = channel();
-        let gone = || LaunchError {
+    fn start(&self, role: Role) -> StartResult {
+        let (reply, inbox) = channel();
+        let thread_ended = || LaunchError {
             step: "starting a process".to_owned(),
             reason: "the thread that starts processes has ended".to_owned(),
         };
-        self.requests.send((role, answer)).map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())?
+        let sent = self.requests.send((role, reply));
+        sent.map_err(|_| thread_ended())?;
+        inbox.recv().map_err(|_| thread_ended())?
     }
 }
 
-fn serve(launcher: &Launcher, inbox: &Receiver<(Role, Sender<Answer>)>) {
+fn serve(launcher: &Launcher, inbox: &Receiver<(Role, Sender<StartResult>)>) {
     block_signals();
-    while let Ok((role, answer)) = inbox.recv() {
-        // If nobody waits for it any longer, it is dropped and thereby ended.
-        let _ = answer.send(launcher.start(role));
+    while let Ok((role, reply)) = inbox.recv() {
+        // If the receiver is gone, the zygote is dropped, which ends it.
+        let _ = reply.send(launcher.start(role));
     }
 }
 
 fn block_signals() {
-    // SAFETY: the set is initialized by `sigfillset` before it is read, and lives throughout.
+    // SAFETY: `sigfillset` initializes the set before it is read, and the set lives throughout.
     unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&mut all);

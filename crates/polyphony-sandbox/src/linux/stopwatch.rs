@@ -1,4 +1,4 @@
-//! What a test has used of its time.
+//! Measures the time that a test has used.
 
 use std::{
     fs, io,
@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::wire::Patience;
+use super::wire::TimeLimit;
 use crate::Limits;
 
-/// A process's clock of processor time, all its threads together.
+/// The CPU-time clock of a process, over all its threads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CpuClock(libc::clockid_t);
 
@@ -20,7 +20,7 @@ impl CpuClock {
     ///
     /// If the process is gone, or the host has no `/proc`.
     pub(super) fn of(pidfd: &OwnedFd) -> io::Result<Self> {
-        // The kernel's way to name the clock of a whole process.
+        // With these bits the kernel's clock id stands for the whole process.
         const WHOLE_PROCESS: i32 = 2;
         let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
         let pid: i32 = text
@@ -32,7 +32,7 @@ impl CpuClock {
         Ok(Self((!pid << 3) | WHOLE_PROCESS))
     }
 
-    /// Zero for a process that is gone.
+    /// The CPU time so far; zero for a process that is gone.
     fn read(self) -> Duration {
         let mut time = libc::timespec {
             tv_sec: 0,
@@ -47,7 +47,7 @@ impl CpuClock {
     }
 }
 
-/// The clocks of a judge and a solver, as far as these are there.
+/// The clocks of a judge and a solver; `None` for one that does not run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clocks(pub(super) [Option<CpuClock>; 2]);
 
@@ -57,14 +57,14 @@ impl Clocks {
     }
 }
 
-/// What has been used.
+/// The time that a test has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Used {
+pub(super) struct TimeUsed {
     wall: Duration,
     cpu: Duration,
 }
 
-/// The most that may be used.
+/// The time that a test may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
     wall: Duration,
@@ -72,15 +72,15 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// What one test may use.
-    pub(super) fn of_a_test(limits: &Limits) -> Self {
+    /// The allowance of one test.
+    pub(super) fn per_test(limits: &Limits) -> Self {
         Self {
             wall: Duration::from_secs(limits.wall_secs),
             cpu: Duration::from_secs(limits.cpu_secs),
         }
     }
 
-    /// So many times as much.
+    /// The allowance multiplied by `factor`.
     pub(super) fn times(self, factor: usize) -> Self {
         let factor = u32::try_from(factor).unwrap_or(u32::MAX);
         Self {
@@ -90,35 +90,35 @@ impl Allowance {
     }
 }
 
-/// Runs while a test does.
+/// Measures the time of a running test.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stopwatch {
-    before: Used,
+    previous: TimeUsed,
     started: Instant,
     cpu_at_start: Duration,
 }
 
 impl Stopwatch {
-    /// Starts where `before` left off.
-    pub(super) fn start(before: Used, clocks: Clocks) -> Self {
+    /// Starts with the time that was used before.
+    pub(super) fn start(previous: TimeUsed, clocks: Clocks) -> Self {
         Self {
-            before,
+            previous,
             started: Instant::now(),
             cpu_at_start: clocks.read(),
         }
     }
 
-    /// What has been used by now.
-    pub(super) fn used(&self, clocks: Clocks) -> Used {
-        Used {
-            wall: self.before.wall + self.started.elapsed(),
-            // Less than at the start where a process is gone.
-            cpu: self.before.cpu + clocks.read().saturating_sub(self.cpu_at_start),
+    /// The time used so far.
+    pub(super) fn used(&self, clocks: Clocks) -> TimeUsed {
+        TimeUsed {
+            wall: self.previous.wall + self.started.elapsed(),
+            // The sum is less than at the start if a process has ended in the meantime.
+            cpu: self.previous.cpu + clocks.read().saturating_sub(self.cpu_at_start),
         }
     }
 
-    /// Waits until the allowance is used up.
-    pub(super) fn until(self, allowance: Allowance, clocks: Clocks, cores: u32) -> Deadline {
+    /// The deadline at which the allowance is used up.
+    pub(super) fn deadline(self, allowance: Allowance, clocks: Clocks, cores: u32) -> Deadline {
         Deadline {
             watch: self,
             allowance,
@@ -129,30 +129,30 @@ impl Stopwatch {
     }
 }
 
-/// Waits for as long as neither of the two times is up.
+/// A deadline that is over as soon as the wall-clock time or the CPU time is used up.
 #[derive(Debug)]
 pub(super) struct Deadline {
     watch: Stopwatch,
     allowance: Allowance,
     clocks: Clocks,
-    /// The most processor seconds that can be used in a second.
+    /// The number of cores: the most CPU seconds that can be used per second.
     cores: u32,
-    exceeded: Option<Exceeded>,
+    exceeded: Option<ExceededClock>,
 }
 
-/// Which time was up.
+/// The time that was used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exceeded {
+enum ExceededClock {
     Wall,
     Cpu,
 }
 
 impl Deadline {
-    /// Why waiting was over.
+    /// Why the deadline is over.
     pub(super) fn reason(&self) -> String {
         match self.exceeded {
-            Some(Exceeded::Cpu) => format!(
-                "stopped after {} s of processor time",
+            Some(ExceededClock::Cpu) => format!(
+                "stopped after {} s of CPU time",
                 self.allowance.cpu.as_secs()
             ),
             _ => format!("stopped after {} s", self.allowance.wall.as_secs()),
@@ -160,23 +160,23 @@ impl Deadline {
     }
 }
 
-impl Patience for Deadline {
-    fn left(&mut self) -> Option<Duration> {
-        /// With less left than this, looking at the clocks more often gains nothing.
-        const CLOSE: Duration = Duration::from_millis(5);
+impl TimeLimit for Deadline {
+    fn remaining(&mut self) -> Option<Duration> {
+        /// The shortest interval between two looks at the CPU clocks.
+        const MIN_INTERVAL: Duration = Duration::from_millis(5);
         let used = self.watch.used(self.clocks);
         let wall = self.allowance.wall.saturating_sub(used.wall);
         let cpu = self.allowance.cpu.saturating_sub(used.cpu);
         if wall.is_zero() || cpu.is_zero() {
             let exceeded = match cpu.is_zero() {
-                true => Exceeded::Cpu,
-                false => Exceeded::Wall,
+                true => ExceededClock::Cpu,
+                false => ExceededClock::Wall,
             };
             self.exceeded = Some(exceeded);
             return None;
         }
-        // No later than all cores together could have used it up.
-        Some(wall.min((cpu / self.cores).max(CLOSE)))
+        // All cores together could use up the remaining CPU time in this interval.
+        Some(wall.min((cpu / self.cores).max(MIN_INTERVAL)))
     }
 }
 
@@ -193,36 +193,36 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_with_the_first_of_the_two_times() {
-        let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
-        let clocks = Clocks([Some(CpuClock::of(&own).unwrap()), None]);
-        let used = |wall, cpu| Used { wall, cpu };
+    fn waiting_ends_when_the_first_of_the_two_times_is_used_up() {
+        let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let clocks = Clocks([Some(CpuClock::of(&pidfd).unwrap()), None]);
+        let used = |wall, cpu| TimeUsed { wall, cpu };
         let rows = [
             (used(SECOND / 2, SECOND / 2), None),
             (used(SECOND, SECOND / 2), Some("stopped after 1 s")),
             (
                 used(SECOND / 2, 2 * SECOND),
-                Some("stopped after 2 s of processor time"),
+                Some("stopped after 2 s of CPU time"),
             ),
         ];
-        for (before, expected) in rows {
-            let watch = Stopwatch::start(before, clocks);
-            let mut deadline = watch.until(allowance(SECOND, 2 * SECOND), clocks, 4);
-            let left = deadline.left();
-            assert_eq!(left.is_none(), expected.is_some(), "{before:?}");
+        for (previous, expected) in rows {
+            let watch = Stopwatch::start(previous, clocks);
+            let mut deadline = watch.deadline(allowance(SECOND, 2 * SECOND), clocks, 4);
+            let remaining = deadline.remaining();
+            assert_eq!(remaining.is_none(), expected.is_some(), "{previous:?}");
             match expected {
                 Some(reason) => assert_eq!(deadline.reason(), reason),
-                // Four cores could use up a second and a half in three eighths of one.
-                None => assert!(left.unwrap() <= 3 * SECOND / 8),
+                // Four cores could use up 1.5 CPU seconds in three eighths of a second.
+                None => assert!(remaining.unwrap() <= 3 * SECOND / 8),
             }
         }
     }
 
     #[test]
-    fn a_stopwatch_goes_on_where_it_left_off() {
-        let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
-        let clocks = Clocks([None, Some(CpuClock::of(&own).unwrap())]);
-        let first = Stopwatch::start(Used::default(), clocks);
+    fn a_stopwatch_continues_from_the_time_used_before() {
+        let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let clocks = Clocks([None, Some(CpuClock::of(&pidfd).unwrap())]);
+        let first = Stopwatch::start(TimeUsed::default(), clocks);
         let mut sum = 0_u64;
         while first.used(clocks).cpu < Duration::from_millis(5) {
             sum = std::hint::black_box(sum + 1);
@@ -231,7 +231,7 @@ mod tests {
         assert!(used.wall >= Duration::from_millis(1));
         let second = Stopwatch::start(used, clocks).used(clocks);
         assert!(second.wall >= used.wall && second.cpu >= used.cpu);
-        // The end of a process takes nothing back.
+        // The end of a process does not reduce the time used.
         assert_eq!(
             Stopwatch::start(used, clocks).used(Clocks([None; 2])).cpu,
             used.cpu

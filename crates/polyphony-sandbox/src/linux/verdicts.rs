@@ -1,11 +1,11 @@
-//! From what was seen to a verdict.
+//! Turns observations into verdicts.
 
-use super::{wire::unpack, zygote::End};
+use super::{wire::unpack, zygote::ChildExit};
 use crate::Verdict;
 
-/// The most characters of a text that are shown.
-const SHOWN: usize = 400;
-/// How a judge ends that has no memory left to say so: `OUT_OF_MEMORY` in `wire.py`.
+/// Texts are cut to this many characters.
+const MAX_CHARS: usize = 400;
+/// The exit code of a judge that has too little memory left to report this: `OUT_OF_MEMORY` in `wire.py`.
 const JUDGE_OUT_OF_MEMORY: i32 = 112;
 
 /// Why a test did not pass.
@@ -19,7 +19,7 @@ impl Cause {
     pub(super) fn new(verdict: Verdict, text: impl Into<String>) -> Self {
         Self {
             verdict,
-            text: shown(&text.into()),
+            text: printable(&text.into()),
         }
     }
 
@@ -27,20 +27,20 @@ impl Cause {
         Self::new(Verdict::Failed, text)
     }
 
-    /// The cause of an exception of a known sort.
+    /// The cause for an exception. Judge and solver sort exceptions into `plain`, `memory` (no memory was
+    /// left) and `refused` (the system denied permission).
     pub(super) fn of_sort(sort: &str, text: &str) -> Option<Self> {
         let verdict = match sort {
             "plain" => Verdict::Failed,
             "memory" => Verdict::OutOfMemory,
-            // Nobody claims this of himself without having tried.
+            // The solver reports this, so the program could forge it, but a violation only harms the program.
             "refused" => Verdict::Violation,
             _ => return None,
         };
         Some(Self::new(verdict, text))
     }
 
-    /// What an exception that a solver tells of makes of a test; the malformed reply itself
-    /// otherwise.
+    /// The cause for an exception that the solver reports. The error is the cause for a malformed report.
     pub(super) fn raised(payload: &[u8]) -> Result<Self, Self> {
         let fields = unpack(payload).unwrap_or_default();
         let cause = match &fields[..] {
@@ -51,52 +51,55 @@ impl Cause {
         cause.ok_or_else(|| Self::failed("a malformed description of an exception"))
     }
 
-    /// What the end of a solver in the middle of its work makes of a test.
+    /// The cause for a solver that ended in the middle of its work.
     ///
     /// # Errors
     ///
-    /// A reason why this is no doing of the program.
-    pub(super) fn of_end(end: End, may_kill_itself: bool) -> Result<Self, String> {
-        match end {
-            End::Exited(code) => Ok(Self::failed(format!(
+    /// If the program is not responsible for its end: the reason.
+    pub(super) fn of_solver_exit(exit: ChildExit, may_kill_itself: bool) -> Result<Self, String> {
+        match exit {
+            ChildExit::Exited(code) => Ok(Self::failed(format!(
                 "the program ended its interpreter with exit code {code}"
             ))),
-            End::Killed => Ok(Self::failed("the program closed its connection")),
-            End::Signalled(libc::SIGSYS) => Ok(Self::new(
+            ChildExit::Killed => Ok(Self::failed("the program closed its connection")),
+            ChildExit::Signalled(libc::SIGSYS) => Ok(Self::new(
                 Verdict::Violation,
                 "killed for a forbidden system call",
             )),
-            End::Signalled(libc::SIGXCPU) => Ok(Self::new(
-                Verdict::Timeout,
-                "stopped for its processor time",
-            )),
-            // A confined program cannot send this to itself, and the host did not.
-            End::Signalled(libc::SIGKILL) if !may_kill_itself => Err(killed_from_outside("solver")),
-            End::Signalled(signal) => Ok(Self::failed(format!(
+            ChildExit::Signalled(libc::SIGXCPU) => {
+                Ok(Self::new(Verdict::Timeout, "stopped for its CPU time"))
+            }
+            // A confined program cannot send this signal to itself, and the host did not send it.
+            ChildExit::Signalled(libc::SIGKILL) if !may_kill_itself => {
+                Err(killed_from_outside("solver"))
+            }
+            ChildExit::Signalled(signal) => Ok(Self::failed(format!(
                 "the interpreter ended by {}",
                 signal_name(signal)
             ))),
         }
     }
 
-    /// What the end of a judge makes of a test that has called the program.
+    /// The cause for a judge that ended in a test that has called the program.
     ///
     /// # Errors
     ///
-    /// A reason why this is no doing of the program.
-    pub(super) fn of_judges_end(end: End, may_be_killed: bool) -> Result<Self, String> {
-        match end {
-            End::Exited(JUDGE_OUT_OF_MEMORY) => Ok(Self::new(
+    /// If the program is not responsible for the end: the reason.
+    pub(super) fn of_judge_exit(exit: ChildExit, may_be_killed: bool) -> Result<Self, String> {
+        match exit {
+            ChildExit::Exited(JUDGE_OUT_OF_MEMORY) => Ok(Self::new(
                 Verdict::OutOfMemory,
                 "MemoryError: what the program returned left the tests no memory",
             )),
-            End::Exited(code) => Ok(Self::failed(format!(
+            ChildExit::Exited(code) => Ok(Self::failed(format!(
                 "the tests ended their interpreter with exit code {code}"
             ))),
-            End::Killed => Ok(Self::failed("the tests closed their connection")),
-            // No confined program can do that to its judge.
-            End::Signalled(libc::SIGKILL) if !may_be_killed => Err(killed_from_outside("judge")),
-            End::Signalled(signal) => Ok(Self::failed(format!(
+            ChildExit::Killed => Ok(Self::failed("the tests closed their connection")),
+            // A confined program cannot send this signal to its judge.
+            ChildExit::Signalled(libc::SIGKILL) if !may_be_killed => {
+                Err(killed_from_outside("judge"))
+            }
+            ChildExit::Signalled(signal) => Ok(Self::failed(format!(
                 "the interpreter of the tests ended by {}",
                 signal_name(signal)
             ))),
@@ -104,8 +107,8 @@ impl Cause {
     }
 }
 
-fn killed_from_outside(whom: &str) -> String {
-    format!("a {whom} was killed from outside, most likely since the system has no memory left")
+fn killed_from_outside(process: &str) -> String {
+    format!("a {process} was killed from outside, most likely because the system is out of memory")
 }
 
 fn signal_name(signal: i32) -> String {
@@ -125,11 +128,11 @@ fn signal_name(signal: i32) -> String {
     name.to_owned()
 }
 
-/// A text of unknown origin on one printable line, shortened.
-pub(super) fn shown(text: &str) -> String {
+/// An untrusted text as one printable line, shortened.
+pub(super) fn printable(text: &str) -> String {
     let mut line = String::new();
     for (count, char) in text.chars().enumerate() {
-        if count == SHOWN {
+        if count == MAX_CHARS {
             line.push_str("...");
             break;
         }
@@ -142,14 +145,15 @@ pub(super) fn shown(text: &str) -> String {
     line
 }
 
-/// Characters that turn the direction of a text, or hide in it.
+/// Whether a character changes the direction of a text, or is invisible.
 fn is_invisible(char: char) -> bool {
     matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The gravest of the verdicts, as a program's: passed only if there are some and all are.
-pub(super) fn gravest<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Verdict {
-    let gravity = |verdict: &Verdict| match verdict {
+/// The most severe verdict, which is that of the program. It is passed only if there is at least one
+/// verdict and all are passed.
+pub(super) fn most_severe<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Verdict {
+    let severity = |verdict: &Verdict| match verdict {
         Verdict::Passed => 0,
         Verdict::Failed => 1,
         Verdict::Timeout => 2,
@@ -158,7 +162,7 @@ pub(super) fn gravest<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Verdic
         Verdict::Infrastructure { .. } => 5,
     };
     verdicts
-        .max_by_key(|verdict| gravity(verdict))
+        .max_by_key(|verdict| severity(verdict))
         .cloned()
         .unwrap_or(Verdict::Failed)
 }
@@ -169,46 +173,49 @@ mod tests {
     use crate::linux::wire::pack;
 
     #[test]
-    fn the_end_of_a_solver_makes_a_verdict() {
+    fn the_exit_of_a_solver_gives_a_verdict() {
         let rows = [
-            (End::Exited(0), Some(Verdict::Failed)),
-            (End::Exited(7), Some(Verdict::Failed)),
-            (End::Killed, Some(Verdict::Failed)),
-            (End::Signalled(libc::SIGSYS), Some(Verdict::Violation)),
-            (End::Signalled(libc::SIGXCPU), Some(Verdict::Timeout)),
-            (End::Signalled(libc::SIGSEGV), Some(Verdict::Failed)),
-            (End::Signalled(63), Some(Verdict::Failed)),
-            (End::Signalled(libc::SIGKILL), None),
+            (ChildExit::Exited(0), Some(Verdict::Failed)),
+            (ChildExit::Exited(7), Some(Verdict::Failed)),
+            (ChildExit::Killed, Some(Verdict::Failed)),
+            (ChildExit::Signalled(libc::SIGSYS), Some(Verdict::Violation)),
+            (ChildExit::Signalled(libc::SIGXCPU), Some(Verdict::Timeout)),
+            (ChildExit::Signalled(libc::SIGSEGV), Some(Verdict::Failed)),
+            (ChildExit::Signalled(63), Some(Verdict::Failed)),
+            (ChildExit::Signalled(libc::SIGKILL), None),
         ];
-        for (end, expected) in rows {
-            let cause = Cause::of_end(end, false).ok();
-            assert_eq!(cause.map(|cause| cause.verdict), expected, "{end:?}");
+        for (exit, expected) in rows {
+            let cause = Cause::of_solver_exit(exit, false).ok();
+            assert_eq!(cause.map(|cause| cause.verdict), expected, "{exit:?}");
         }
-        let unconfined = Cause::of_end(End::Signalled(libc::SIGKILL), true);
+        let unconfined = Cause::of_solver_exit(ChildExit::Signalled(libc::SIGKILL), true);
         assert_eq!(unconfined.unwrap().verdict, Verdict::Failed);
     }
 
     #[test]
-    fn the_end_of_a_judge_makes_a_verdict() {
+    fn the_exit_of_a_judge_gives_a_verdict() {
         let rows = [
-            (End::Exited(0), Some(Verdict::Failed)),
-            (End::Exited(JUDGE_OUT_OF_MEMORY), Some(Verdict::OutOfMemory)),
-            (End::Killed, Some(Verdict::Failed)),
-            (End::Signalled(libc::SIGABRT), Some(Verdict::Failed)),
-            (End::Signalled(libc::SIGKILL), None),
+            (ChildExit::Exited(0), Some(Verdict::Failed)),
+            (
+                ChildExit::Exited(JUDGE_OUT_OF_MEMORY),
+                Some(Verdict::OutOfMemory),
+            ),
+            (ChildExit::Killed, Some(Verdict::Failed)),
+            (ChildExit::Signalled(libc::SIGABRT), Some(Verdict::Failed)),
+            (ChildExit::Signalled(libc::SIGKILL), None),
         ];
-        for (end, expected) in rows {
-            let cause = Cause::of_judges_end(end, false).ok();
-            assert_eq!(cause.map(|cause| cause.verdict), expected, "{end:?}");
+        for (exit, expected) in rows {
+            let cause = Cause::of_judge_exit(exit, false).ok();
+            assert_eq!(cause.map(|cause| cause.verdict), expected, "{exit:?}");
         }
-        let unconfined = Cause::of_judges_end(End::Signalled(libc::SIGKILL), true);
+        let unconfined = Cause::of_judge_exit(ChildExit::Signalled(libc::SIGKILL), true);
         assert_eq!(unconfined.unwrap().verdict, Verdict::Failed);
         let in_python = format!("OUT_OF_MEMORY = {JUDGE_OUT_OF_MEMORY}\n");
         assert!(include_str!("../python/wire.py").contains(&in_python));
     }
 
     #[test]
-    fn a_description_of_an_exception_makes_a_verdict_or_is_malformed() {
+    fn a_description_of_an_exception_gives_a_verdict_or_is_malformed() {
         type Expected = Option<(Verdict, &'static str)>;
         let rows: [(&[&str], Expected); 6] = [
             (
@@ -236,9 +243,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_one_printable_line() {
-        let long = "x".repeat(SHOWN + 1);
-        let cut = format!("{}...", "x".repeat(SHOWN));
+    fn texts_become_one_printable_line() {
+        let long = "x".repeat(MAX_CHARS + 1);
+        let cut = format!("{}...", "x".repeat(MAX_CHARS));
         let rows = [
             ("plain naïve text", "plain naïve text"),
             ("two\nlines\0", "two\\nlines\\u{0}"),
@@ -247,12 +254,12 @@ mod tests {
             (&long, &cut),
         ];
         for (text, expected) in rows {
-            assert_eq!(shown(text), expected);
+            assert_eq!(printable(text), expected);
         }
     }
 
     #[test]
-    fn the_gravest_verdict_counts_and_none_is_no_success() {
+    fn the_most_severe_verdict_counts_and_no_verdict_is_a_failure() {
         use Verdict::{Failed, OutOfMemory, Passed, Timeout, Violation};
         let rows: [(&[Verdict], Verdict); 6] = [
             (&[], Failed),
@@ -263,7 +270,7 @@ mod tests {
             (&[Violation, OutOfMemory, Passed], Violation),
         ];
         for (verdicts, expected) in rows {
-            assert_eq!(gravest(verdicts.iter()), expected, "{verdicts:?}");
+            assert_eq!(most_severe(verdicts.iter()), expected, "{verdicts:?}");
         }
     }
 }

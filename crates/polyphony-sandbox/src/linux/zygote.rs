@@ -1,4 +1,4 @@
-//! The host's side of a zygote and of the one child that it has at a time.
+//! The host's side of a zygote, and of the single child that it has at a time.
 
 use std::{
     mem::MaybeUninit,
@@ -22,15 +22,16 @@ use super::{
     wire::{Channel, wait_for},
 };
 
-/// How long a zygote may take for what takes it a millisecond.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a child that closed its socket may take to be gone.
+/// The time limit of a zygote's reply, which usually takes a millisecond.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a child that closed its socket may take to end.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// What went wrong on the host's side, in words.
+/// A failure on the host's side, in words.
 pub(super) type HostFailure = String;
 
-/// A warm interpreter. It is ended when this is dropped, and its child with it.
+/// A warm interpreter, which has done its imports and rehearsed its work, and which forks one child per
+/// program. Dropping this ends the interpreter and its child.
 #[derive(Debug)]
 pub(super) struct Zygote {
     control: OwnedFd,
@@ -48,12 +49,12 @@ pub(super) struct Child {
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ChildExit {
     /// By itself, with an exit code.
     Exited(i32),
-    /// By a signal that this side did not send.
+    /// By a signal that the host did not send.
     Signalled(i32),
-    /// It was killed by this side.
+    /// The host killed it.
     Killed,
 }
 
@@ -66,48 +67,49 @@ impl Zygote {
         }
     }
 
-    /// Hands over the filters, and waits until it is warm and confined.
-    pub(super) fn greet(
+    /// Sends the filters, and waits until the zygote is warm and confined.
+    pub(super) fn send_filters(
         &mut self,
         filters: Option<&Filters>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), HostFailure> {
-        // Each with a byte before it, since an empty message would read like the end.
-        let child = filters.map_or(&[][..], |filters| &filters.child);
-        let own = filters.map_or(&[][..], |filters| &filters.zygote);
+        // The child's filter comes first, then the zygote's own filters. An empty filter ends the list.
+        // Every message starts with a byte, because an empty message would mean the end of the stream.
+        let child_filter = filters.map_or(&[][..], |filters| &filters.child);
+        let zygote_filters = filters.map_or(&[][..], |filters| &filters.zygote);
         let end = Vec::new();
-        for filter in [child]
+        for filter in [child_filter]
             .into_iter()
-            .chain(own.iter().map(Vec::as_slice))
+            .chain(zygote_filters.iter().map(Vec::as_slice))
             .chain([&end[..]])
         {
             let message = [b"f", filter].concat();
             rustix::net::send(&self.control, &message, SendFlags::NOSIGNAL)
                 .map_err(|error| format!("it does not listen ({error})"))?;
         }
-        match &self.hear(patience)?.0[..] {
+        match &self.receive(timeout)?.0[..] {
             b"R" => Ok(()),
-            other => Err(format!("it answered {other:?}")),
+            answer => Err(format!("it answered {answer:?}")),
         }
     }
 
-    /// Forks a child that may use so many seconds of processor time in all.
+    /// Forks a child that may use `cpu_secs` seconds of CPU time in total.
     pub(super) fn start_child(&mut self, cpu_secs: u64) -> Result<(), HostFailure> {
         debug_assert!(self.child.is_none());
-        let (socket, its_socket) = socketpair(
+        let (socket, child_socket) = socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )
-        .map_err(|error| format!("no socket could be made ({error})"))?;
-        // The child's end blocks: it has nothing else to do than to wait.
-        rustix::io::ioctl_fionbio(&its_socket, false)
+        .map_err(|error| format!("no socket could be created ({error})"))?;
+        // The child's end blocks, since the child has nothing else to do than to wait.
+        rustix::io::ioctl_fionbio(&child_socket, false)
             .map_err(|error| format!("a socket could not be set up ({error})"))?;
-        self.ask(cpu_secs, &its_socket)?;
-        drop(its_socket);
+        self.request_fork(cpu_secs, &child_socket)?;
+        drop(child_socket);
 
-        let (message, descriptor) = self.hear(PATIENCE)?;
+        let (message, descriptor) = self.receive(REPLY_TIMEOUT)?;
         let pidfd = match (message.first(), descriptor) {
             (Some(b'P'), Some(pidfd)) => pidfd,
             _ => {
@@ -125,7 +127,7 @@ impl Zygote {
         self.await_confinement()
     }
 
-    fn ask(&self, cpu_secs: u64, socket: &OwnedFd) -> Result<(), HostFailure> {
+    fn request_fork(&self, cpu_secs: u64, socket: &OwnedFd) -> Result<(), HostFailure> {
         let request = cpu_secs.to_string();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -137,27 +139,31 @@ impl Zygote {
         Ok(())
     }
 
-    /// The child says one byte before it reads anything: by then all its layers are in place.
+    /// Waits for the byte that the child sends as soon as all its layers are in place. The child reads
+    /// nothing before that.
     fn await_confinement(&mut self) -> Result<(), HostFailure> {
         let Some(child) = &mut self.child else {
             return Ok(());
         };
-        match child.channel.receive_byte(&mut (Instant::now() + PATIENCE)) {
+        let mut deadline = Instant::now() + REPLY_TIMEOUT;
+        match child.channel.receive_byte(&mut deadline) {
             Ok(b'+') => Ok(()),
-            other => Err(format!(
-                "a forked process could not be confined ({other:?})"
+            answer => Err(format!(
+                "a forked process could not be confined ({answer:?})"
             )),
         }
     }
 
     /// A message of the zygote, and the descriptor that came with it.
-    fn hear(&self, patience: Duration) -> Result<(Vec<u8>, Option<OwnedFd>), HostFailure> {
-        let end = Instant::now() + patience;
+    fn receive(&self, timeout: Duration) -> Result<(Vec<u8>, Option<OwnedFd>), HostFailure> {
+        let deadline = Instant::now() + timeout;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match wait_for(&self.control, PollFlags::IN, left) {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            match wait_for(&self.control, PollFlags::IN, remaining) {
                 Ok(true) => break,
-                Ok(false) if left.is_zero() => return Err("a zygote does not answer".to_owned()),
+                Ok(false) if remaining.is_zero() => {
+                    return Err("a zygote does not answer".to_owned());
+                }
                 Ok(false) => {}
                 Err(error) => return Err(format!("a zygote cannot be waited for ({error})")),
             }
@@ -187,47 +193,48 @@ impl Zygote {
         self.child.as_mut()
     }
 
-    /// Kills the child, if there is one, and waits until nothing of it is left.
+    /// Kills the child, if there is one, and waits until it is gone.
     pub(super) fn end_child(&mut self) -> Result<(), HostFailure> {
         let Some(child) = self.child.take() else {
             return Ok(());
         };
         child.kill();
-        self.await_end().map(drop)
+        self.await_exit().map(drop)
     }
 
-    /// Waits a little for a child that closed its socket, then kills it, and tells how it ended.
-    pub(super) fn let_child_end(&mut self) -> Result<End, HostFailure> {
+    /// Waits a little for a child that closed its socket, kills it if it does not end, and returns how it
+    /// ended.
+    pub(super) fn wait_for_child(&mut self) -> Result<ChildExit, HostFailure> {
         let Some(child) = self.child.take() else {
-            return Err("a process that was to be waited for does not exist".to_owned());
+            return Err("there is no process to wait for".to_owned());
         };
-        let went = wait_for(&child.pidfd, PollFlags::IN, GRACE).unwrap_or(false);
-        if !went {
+        let ended_itself = wait_for(&child.pidfd, PollFlags::IN, GRACE).unwrap_or(false);
+        if !ended_itself {
             child.kill();
         }
-        let end = self.await_end()?;
-        Ok(match end {
-            // It may have been on its way while its end came from here.
-            End::Signalled(libc::SIGKILL) if !went => End::Killed,
-            end => end,
+        let exit = self.await_exit()?;
+        Ok(match exit {
+            // Another exit is possible too, if the child ended just before the kill.
+            ChildExit::Signalled(libc::SIGKILL) if !ended_itself => ChildExit::Killed,
+            exit => exit,
         })
     }
 
-    fn await_end(&self) -> Result<End, HostFailure> {
-        let (message, _) = self.hear(PATIENCE)?;
+    fn await_exit(&self) -> Result<ChildExit, HostFailure> {
+        let (message, _) = self.receive(REPLY_TIMEOUT)?;
         let text = String::from_utf8_lossy(&message);
         let status = text.strip_prefix('S').and_then(|text| text.parse().ok());
         let status: i32 = status.ok_or_else(|| format!("a zygote answered {text:?}"))?;
         Ok(match libc::WIFSIGNALED(status) {
-            true => End::Signalled(libc::WTERMSIG(status)),
-            false => End::Exited(libc::WEXITSTATUS(status)),
+            true => ChildExit::Signalled(libc::WTERMSIG(status)),
+            false => ChildExit::Exited(libc::WEXITSTATUS(status)),
         })
     }
 }
 
 impl Drop for Zygote {
     fn drop(&mut self) {
-        // Its child would die with it, but not before this returns.
+        // The child would die with the zygote, but maybe only after this function returns.
         if let Some(child) = self.child.take() {
             child.kill();
         }
@@ -240,11 +247,11 @@ impl Drop for Zygote {
 
 impl Child {
     fn kill(&self) {
-        // Fails only where it is gone already.
+        // This fails only if the child is gone already.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
-    /// The clock of its processor time.
+    /// The clock of its CPU time.
     pub(super) fn clock(&self) -> CpuClock {
         self.clock
     }

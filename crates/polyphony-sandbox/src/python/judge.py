@@ -1,59 +1,59 @@
-# The judge: runs the tests, with a stand-in for the program's entry point that asks the solver.
+# The judge: runs the tests, with a stand-in for the program's entry point that calls the solver.
 #
-# Every value that it compares is one that it built itself from plain data, so what decides a test is
-# the test. Verdicts go to the host over a socket that the solver never holds.
+# It only compares values that it built itself from plain data, so nothing but the test decides the
+# outcome. Outcomes go to the host over a socket that the solver never has.
 
 import ast
 import builtins
 import mmap
 
-# Exceptions that would steer the test's own iteration instead of failing it.
-_STEERING = (StopIteration, StopAsyncIteration)
+# Exceptions that would end an iteration in the test instead of failing the test.
+_ITERATION_EXCEPTIONS = (StopIteration, StopAsyncIteration)
 
 
-class Gone(BaseException):
-    """The solver is gone, and the host knows why. No `except Exception` of a test may hide it."""
+class SolverGone(BaseException):
+    """The solver is gone, and the host knows why. An `except Exception` of a test does not catch it."""
 
 
-# Kept back, so that what the tests came to can be told when nothing else is left.
+# Reserved, so that the outcome can be reported when the tests have used up all other memory.
 _RESERVE = 16 << 20
-# The most bytes of memory that a byte of a reply becomes: five are an empty set, which takes 249 with
-# its place in a list.
+# The most bytes of memory per byte of a reply: five bytes are an empty set, which takes 249 bytes
+# with its slot in a list.
 _GROWTH = 64
-# How many bytes of a reply are decoded before there has to be room again.
+# This many bytes of a reply are decoded before free memory is checked again.
 _STRETCH = 256 << 10
-# The room for that, for one text of the greatest length, which is decoded in one piece, and for what
-# the tests make of it.
+# The memory that must be free for that: for decoding the bytes, for the longest text, which is decoded
+# in one piece, and for what the tests do with the value.
 _ROOM = _GROWTH * _STRETCH + (32 << 20)
 
 
 class Memory:
-    """Keeps replies from taking the memory that the judge itself needs. The system measures it, by the
-    limit on address space, so all that the tests hold counts, and what they have let go of does not."""
+    """Keeps replies from using up the memory that the judge itself needs. The limit on address space
+    measures it, so everything that the tests hold counts, and everything they have freed does not."""
 
     def __init__(self):
         self._reserve = _address_space(_RESERVE)
-        # How far a reply may be decoded.
-        self.paid = 0
+        # A reply may be decoded up to this position.
+        self.reserved_until = 0
 
-    def pay(self, at):
-        """Lets a reply be decoded a stretch further, or raises a MemoryError."""
+    def reserve(self, position):
+        """Allows to decode one more stretch of a reply, or raises a MemoryError."""
         try:
             _address_space(_ROOM).close()
         except MemoryError:
             raise MemoryError("what the program returned takes too much memory") from None
-        self.paid = at + _STRETCH
+        self.reserved_until = position + _STRETCH
 
     def decode(self, payload):
         """The value of a reply."""
         try:
             return decode(payload, self)
         finally:
-            # The next one starts at 0.
-            self.paid -= len(payload)
+            # The next reply starts at position 0.
+            self.reserved_until -= len(payload)
 
     def make_room(self, error):
-        """Lets go of what an exception holds, and of the reserve where it is needed."""
+        """Frees what an exception holds, and the reserve if memory is used up."""
         if isinstance(error, MemoryError) and self._reserve is not None:
             self._reserve.close()
             self._reserve = None
@@ -63,7 +63,7 @@ class Memory:
             try:
                 trace.tb_frame.clear()
             except RuntimeError:
-                # It still runs.
+                # The frame still runs.
                 pass
             trace = trace.tb_next
 
@@ -74,7 +74,7 @@ class Memory:
 
 
 def _address_space(size):
-    """As much of it, but no memory, since nobody writes there; or a MemoryError."""
+    """Reserves address space, but no memory, since it is never written to; or raises a MemoryError."""
     try:
         return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
     except OSError:
@@ -82,7 +82,7 @@ def _address_space(size):
 
 
 class Candidate:
-    """What the tests call in place of the program's entry point."""
+    """The stand-in for the program's entry point, which the tests call."""
 
     def __init__(self, channel, memory, name):
         self._channel = channel
@@ -98,33 +98,33 @@ class Candidate:
             return _reply(payload, self._memory)
         if kind == b"X":
             raise _raised(*unpack(payload))
-        raise Gone(unpack(payload)[0])
+        raise SolverGone(unpack(payload)[0])
 
 
 def _reply(payload, memory):
     try:
         return memory.decode(payload)
     except Malformed as error:
-        failure = RuntimeError(f"the program's reply is no value: {error}")
+        failure = RuntimeError(f"the program's reply is not a value: {error}")
         raise failure from None
 
 
 def _raised(sort, name, builtin, message):
-    """The builtin exception that stands for what the program raised."""
+    """The builtin exception that stands for the program's exception."""
     kind = getattr(builtins, builtin, None)
-    known = isinstance(kind, type) and issubclass(kind, Exception)
-    if not known or issubclass(kind, _STEERING):
+    is_exception = isinstance(kind, type) and issubclass(kind, Exception)
+    if not is_exception or issubclass(kind, _ITERATION_EXCEPTIONS):
         kind = RuntimeError
     try:
         error = kind(message)
     except Exception:
         error = RuntimeError(message)
-    error.told = (sort, f"{name}: {message}" if message else name)
+    error.solver_report = (sort, f"{name}: {message}" if message else name)
     return error
 
 
-class Tally:
-    """Which asserts ran, and what came of them, told to the host as it happens."""
+class OutcomeReporter:
+    """Reports to the host, as they happen, which asserts ran and with which outcome."""
 
     def __init__(self, channel, memory):
         self._channel = channel
@@ -133,7 +133,7 @@ class Tally:
         self._open = 0
 
     def enter(self, index):
-        # One failure decides it: a loop need not ask again.
+        # One failure decides the assert, so a loop need not run it again.
         if index in self._failed:
             return False
         self._memory.restore()
@@ -149,9 +149,9 @@ class Tally:
         error = sys.exc_info()[1]
         self._memory.make_room(error)
         self._failed.add(index)
-        if isinstance(error, (Gone, GeneratorExit)):
+        if isinstance(error, (SolverGone, GeneratorExit)):
             self._close(index, "plain", str(error))
-            # What the host saw concerns the outermost assert, the one whose time is being taken.
+            # The host attributes the solver's end to the outermost assert, whose time it measures.
             if self._open or isinstance(error, GeneratorExit):
                 raise
         else:
@@ -163,9 +163,9 @@ class Tally:
 
 
 def _sort(error):
-    told = getattr(error, "told", None)
-    if told is not None:
-        return told
+    report = getattr(error, "solver_report", None)
+    if report is not None:
+        return report
     sort = "memory" if isinstance(error, MemoryError) else "plain"
     name = type(error).__name__
     try:
@@ -175,44 +175,46 @@ def _sort(error):
     return sort, printable(f"{name}: {text}" if text else name)
 
 
-class Counting:
-    """Lets each assert that is a test run on its own, and finds their sources."""
+class AssertGuard:
+    """Wraps each assert that is a test, so that its failure does not end the others. Collects the
+    sources of the asserts."""
 
     def __init__(self, source):
-        # What the parser calls a column is counted in bytes.
+        # The parser counts columns in bytes.
         self._lines = source.encode("utf-8").splitlines(keepends=True)
         self.sources = {}
 
     def guard(self, statements):
-        """Guards the asserts among statements and in those that these hold, in place."""
-        for at, node in enumerate(statements):
+        """Wraps the asserts among the statements and inside them, in place."""
+        for index, node in enumerate(statements):
             if isinstance(node, ast.Assert):
                 if not isinstance(node.test, ast.Constant):
-                    statements[at] = self._guarded(node)
+                    statements[index] = self._guarded(node)
                 continue
             for part in ("body", "orelse", "finalbody"):
                 self.guard(getattr(node, part, ()))
             for part in ("handlers", "cases"):
-                for held in getattr(node, part, ()):
-                    self.guard(held.body)
+                for block in getattr(node, part, ()):
+                    self.guard(block.body)
 
     def _guarded(self, node):
         index = self.sources.setdefault(self._text(node), len(self.sources))
-        place = {
+        position = {
             "lineno": node.lineno,
             "col_offset": node.col_offset,
             "end_lineno": node.end_lineno,
             "end_col_offset": node.end_col_offset,
         }
 
-        def tell(what):
-            name = ast.Name(f"__judge_{what}__", ast.Load(), **place)
-            return ast.Call(name, [ast.Constant(index, **place)], [], **place)
+        def report(event):
+            name = ast.Name(f"__judge_{event}__", ast.Load(), **position)
+            return ast.Call(name, [ast.Constant(index, **position)], [], **position)
 
-        failed = ast.ExceptHandler(None, None, [ast.Expr(tell("failed"), **place)], **place)
-        passed = ast.Expr(tell("passed"), **place)
-        attempt = ast.Try([node], [failed], [passed], [], **place)
-        return ast.If(tell("enter"), [attempt], [], **place)
+        failed = ast.Expr(report("failed"), **position)
+        failed = ast.ExceptHandler(None, None, [failed], **position)
+        passed = ast.Expr(report("passed"), **position)
+        attempt = ast.Try([node], [failed], [passed], [], **position)
+        return ast.If(report("enter"), [attempt], [], **position)
 
     def _text(self, node):
         lines = self._lines[node.lineno - 1 : node.end_lineno]
@@ -221,8 +223,8 @@ class Counting:
         return b"".join(lines).decode("utf-8")
 
 
-class Unusable(Exception):
-    """The tests cannot be run, whatever the program."""
+class UnusableTests(Exception):
+    """The tests cannot be run, whatever the program is."""
 
 
 def run_child(channel):
@@ -232,37 +234,37 @@ def run_child(channel):
     try:
         code, sources = _prepare(source)
         _run_setup(setup, names)
-        memory = _memory_beside_setup()
-    except Unusable as error:
+        memory = _memory_after_setup()
+    except UnusableTests as error:
         channel.send(b"B", pack(printable(str(error))))
         return
     channel.send(b"P", pack(*sources))
     channel.receive()
 
-    tally = Tally(channel, memory)
+    reporter = OutcomeReporter(channel, memory)
     candidate = Candidate(channel, memory, entry_point)
-    # Tests may call the function by its own name, too.
+    # Tests may also call the function by its own name.
     names[entry_point] = candidate
-    for what in ("enter", "passed", "failed"):
-        names[f"__judge_{what}__"] = getattr(tally, what)
+    for event in ("enter", "passed", "failed"):
+        names[f"__judge_{event}__"] = getattr(reporter, event)
     try:
         exec(code, names)
     except BaseException as error:
-        # What the program returned may be what the tests broke off for.
+        # If the tests have called the program, its return value may be what ended them.
         if candidate._called:
-            _break_off(channel, memory, names, error)
+            _abort(channel, memory, names, error)
         else:
-            channel.send(b"B", pack(printable(f"they break off before `check`: {_sort(error)[1]}")))
+            channel.send(b"B", pack(printable(f"they fail before `check`: {_sort(error)[1]}")))
         return
     try:
         names["check"](candidate)
     except BaseException as error:
-        _break_off(channel, memory, names, error)
+        _abort(channel, memory, names, error)
     else:
         channel.send(b"D", pack("passed", ""))
 
 
-def _break_off(channel, memory, names, error):
+def _abort(channel, memory, names, error):
     memory.make_room(error)
     names.clear()
     channel.send(b"D", pack(*_sort(error)))
@@ -272,29 +274,29 @@ def _prepare(source):
     try:
         tree = ast.parse(source, "<tests>")
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise Unusable(f"Python cannot parse them: {error}") from None
+        raise UnusableTests(f"Python cannot parse them: {error}") from None
     checks = [
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"
     ]
     if not checks:
-        raise Unusable("they define no function `check(candidate)`")
-    counting = Counting(source)
-    counting.guard(checks[-1].body)
-    return compile(tree, "<tests>", "exec"), counting.sources
+        raise UnusableTests("they define no function `check(candidate)`")
+    guard = AssertGuard(source)
+    guard.guard(checks[-1].body)
+    return compile(tree, "<tests>", "exec"), guard.sources
 
 
 def _run_setup(setup, names):
     try:
         exec(compile(setup, "<setup>", "exec", dont_inherit=True), names)
     except BaseException as error:
-        raise Unusable(f"their set-up breaks off: {_sort(error)[1]}") from None
+        raise UnusableTests(f"their setup fails: {_sort(error)[1]}") from None
 
 
-def _memory_beside_setup():
+def _memory_after_setup():
     try:
         return Memory()
     except MemoryError:
-        raise Unusable("their set-up leaves no memory for what the program returns") from None
+        raise UnusableTests("their setup leaves no memory for what the program returns") from None
 
 
 def warm_up():

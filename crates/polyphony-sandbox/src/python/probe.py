@@ -1,16 +1,16 @@
-# Tells what the interpreter is and which files it needs, one `key value` a line.
+# Prints what the interpreter is and which files it needs, one `key value` per line.
 
 import os
 import struct
 import sys
 
 
-def tell(key, value):
+def report(key, value):
     sys.stdout.write("%s %s\n" % (key, value))
 
 
 version = sys.version_info
-tell("version", "%d.%d.%d" % version[:3])
+report("version", "%d.%d.%d" % version[:3])
 if version < (3, 9):
     sys.exit()
 
@@ -21,11 +21,11 @@ if sys.prefix != sys.base_prefix:
     inside = os.path.join(sys.base_exec_prefix, "bin", name)
     executable = inside if os.path.exists(inside) else executable
 executable = os.path.realpath(executable)
-tell("executable", executable)
+report("executable", executable)
 
 
 def loader(path):
-    """The program that the system starts to load this one, as its ELF header names it."""
+    """The dynamic loader that the system starts first, as named in the ELF header."""
     with open(path, "rb") as elf:
         head = elf.read(64)
         if head[:5] != b"\x7fELF\x02":
@@ -38,15 +38,15 @@ def loader(path):
             entry = elf.read(size)
             (kind,) = struct.unpack_from(order + "I", entry, 0)
             if kind == 3:
-                at, _, _, length = struct.unpack_from(order + "QQQQ", entry, 8)
-                elf.seek(at)
+                start, _, _, length = struct.unpack_from(order + "QQQQ", entry, 8)
+                elf.seek(start)
                 return elf.read(length).rstrip(b"\0").decode()
     return None
 
 
-named = loader(executable)
-if named:
-    tell("loader", named)
+loader_path = loader(executable)
+if loader_path:
+    report("loader", loader_path)
 
 def inside(path, folder):
     return path == folder or path.startswith(folder + os.sep)
@@ -54,25 +54,25 @@ def inside(path, folder):
 
 library = os.path.dirname(os.path.realpath(os.__file__))
 folders = [library]
-tell("library", library)
+report("library", library)
 for entry in sys.path:
     real = os.path.realpath(entry)
     if not os.path.isdir(real) or "-packages" in os.path.basename(real):
         continue
     if not any(inside(real, folder) for folder in folders):
         folders.append(real)
-        tell("library", real)
+        report("library", real)
     if real == folders[-1] and entry != real:
-        tell("alias", entry)
+        report("alias", entry)
 
-# Loaded so that the libraries they need are among the files that are mapped.
+# These modules are imported so that the libraries they need are among the mapped files.
 for module in ("ctypes", "hashlib", "zlib", "bz2", "lzma", "decimal", "math", "uuid", "_socket"):
     try:
         __import__(module)
     except Exception:
         pass
 try:
-    # The C library asks for it when a thread ends.
+    # The C library loads it when a thread ends.
     __import__("ctypes").CDLL("libgcc_s.so.1")
 except Exception:
     pass
@@ -86,10 +86,10 @@ for path in sorted(mapped):
     real = os.path.realpath(path)
     if any(inside(real, folder) for folder in folders) or not os.path.isfile(real):
         continue
-    tell("shared", real)
-    # The names by which other files ask for it.
+    report("shared", real)
+    # The names under which other files load it.
     folder, stem = os.path.dirname(real), os.path.basename(real).split(".so")[0]
-    for other in sorted(os.listdir(folder)):
-        link = os.path.join(folder, other)
-        if other.startswith(stem) and os.path.islink(link) and os.path.realpath(link) == real:
-            tell("alias", link)
+    for name in sorted(os.listdir(folder)):
+        link = os.path.join(folder, name)
+        if name.startswith(stem) and os.path.islink(link) and os.path.realpath(link) == real:
+            report("alias", link)

@@ -1,16 +1,16 @@
 # The solver: runs the untrusted program and answers calls to its entry point.
 #
-# It holds the program's source and a socket to the host, and nothing that is worth finding: no
-# test, no expected value. All that it can do to fake success is to send a wrong answer.
+# It has the program's source and a socket to the host, and nothing worth finding: no test, no
+# expected value. The program can only try to fake success by sending a wrong answer.
 
-# Sent where there is no memory left to describe that there is none.
+# The description of a MemoryError, prepared for when no memory is left.
 _NO_MEMORY = pack("memory", "MemoryError", "MemoryError", "")
 
 
 class _Unbounded:
-    """What the tests send is theirs, and takes what memory it takes."""
+    """No memory limit for values from the tests, which are trusted."""
 
-    paid = SOURCE_LIMIT
+    reserved_until = SOURCE_LIMIT
 
 
 def run_child(channel):
@@ -42,11 +42,11 @@ def _function(module, entry_point):
 
 
 def _load(channel, source):
-    """The program as a module; None where it cannot be loaded, which the host has then been told."""
+    """The program as a module; None if it cannot be loaded, which is reported to the host."""
     try:
         code = compile(source, "<program>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
-        # A ValueError is how older versions refuse a NUL character.
+        # Older versions of Python raise a ValueError for a NUL character.
         line, column = getattr(error, "lineno", 0), getattr(error, "offset", 0)
         message = getattr(error, "msg", None) or str(error)
         channel.send(b"E", pack(max(line or 0, 0), max(column or 0, 0), printable(message)))
@@ -54,7 +54,7 @@ def _load(channel, source):
     except BaseException as error:
         channel.send(b"X", _describe(error))
         return None
-    # A module that can be found by its name, as dataclasses and their like expect.
+    # The module can be found by its name, as dataclasses and similar code expect.
     module = type(sys)("solution")
     sys.modules["solution"] = module
     try:
@@ -66,19 +66,19 @@ def _load(channel, source):
 
 
 def _describe(error):
-    """How an exception is told: of what sort it is, its type, the builtin that it is, its message."""
+    """Describes an exception: its sort, its type, its builtin base class, its message."""
     try:
-        # Its frames hold the program's values: let go of them before memory is needed.
+        # Its frames hold the program's values. They are freed before memory is needed.
         error.__traceback__ = error.__context__ = error.__cause__ = None
-        # The system's own word for it is an OSError, as of a map that is too large.
+        # The system reports a lack of memory as an OSError, for example for a map that is too large.
         if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno == 12:
             return _NO_MEMORY
-        # Only the system gives a PermissionError a number.
+        # Only a PermissionError from the system has an error number.
         refused = isinstance(error, PermissionError) and error.errno is not None
         kind = type(error)
         builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-        alone = len(error.args) == 1 and type(error.args[0]) is str
-        message = error.args[0] if alone else str(error)
+        is_plain = len(error.args) == 1 and type(error.args[0]) is str
+        message = error.args[0] if is_plain else str(error)
         return pack(
             "refused" if refused else "plain",
             printable(kind.__name__),

@@ -1,7 +1,8 @@
-# How the processes of the sandbox talk, and the only form in which values cross between them.
+# The protocol between the processes of the sandbox, and the only format in which values cross.
 #
-# Everything here is plain data. A value is rebuilt from tags and lengths by the side that reads it,
-# so no class, no code and no reference ever crosses, and what the reader compares is its own.
+# Everything here is plain data. The reader rebuilds a value from tags and lengths, so no class, no
+# code and no reference ever crosses, and the reader only compares values that it built itself.
+# `linux/wire.rs` lists the kinds of frames.
 
 import os
 import struct
@@ -12,7 +13,7 @@ SOURCE_LIMIT = 16 << 20
 DEPTH_LIMIT = 100
 TEXT_LIMIT = 400
 
-# How a process ends that has no memory left to say so. The host knows it.
+# The exit code of a process that has no memory left to report so. The host knows this number.
 OUT_OF_MEMORY = 112
 
 _HEAD = struct.Struct("<cI")
@@ -22,15 +23,15 @@ _COMPLEX = struct.Struct("<dd")
 
 
 class Malformed(ValueError):
-    """Bytes that are no value."""
+    """Bytes that are not a value."""
 
 
 class HostGone(BaseException):
-    """The host has let go: whatever this process was for is over."""
+    """The host has closed the channel, so this process is not needed any more."""
 
 
 class Channel:
-    """A stream of frames: a kind, a length, a payload."""
+    """A stream of frames, each with a kind, a length and a payload."""
 
     def __init__(self, reader, writer):
         self._reader = reader
@@ -38,11 +39,11 @@ class Channel:
 
     def send(self, kind, payload=b""):
         try:
-            rest = memoryview(_HEAD.pack(kind, len(payload)) + payload)
-            while rest:
-                rest = rest[os.write(self._writer, rest) :]
+            unsent = memoryview(_HEAD.pack(kind, len(payload)) + payload)
+            while unsent:
+                unsent = unsent[os.write(self._writer, unsent) :]
         except MemoryError:
-            _leave_in_the_middle()
+            _exit_without_memory()
 
     def receive(self):
         try:
@@ -51,7 +52,7 @@ class Channel:
                 raise HostGone
             return kind, self._exactly(length)
         except MemoryError:
-            _leave_in_the_middle()
+            _exit_without_memory()
 
     def _exactly(self, length):
         pieces = []
@@ -64,14 +65,15 @@ class Channel:
         return b"".join(pieces)
 
 
-def _leave_in_the_middle():
-    """Ends a process that has no memory for a frame: the rest of it would be taken for the next one."""
+def _exit_without_memory():
+    """Ends a process that has no memory for a frame. If it continued after half of a frame, the rest
+    would be read as the next frame."""
     os._exit(OUT_OF_MEMORY)
 
 
 def rehearse(*frames):
-    """Lets this process do once what its children do, with what they might hear, so that every cache
-    that this fills is filled before they are forked. What they would say goes nowhere."""
+    """Runs a child's work once in this process, with frames like those that children receive. This fills
+    every cache before children are forked. The output is discarded."""
     reader, writer = os.pipe()
     script = Channel(reader, writer)
     for frame in frames:
@@ -85,23 +87,23 @@ def rehearse(*frames):
 
 
 def pack(*fields):
-    """Texts, one after the other, each with its length."""
+    """Packs texts one after the other, each with its length."""
     encoded = [str(field).encode("utf-8", "backslashreplace") for field in fields]
     return b"".join(_LENGTH.pack(len(field)) + field for field in encoded)
 
 
 def unpack(payload):
-    fields, at = [], 0
-    while at < len(payload):
-        (length,) = _LENGTH.unpack_from(payload, at)
-        at += _LENGTH.size
-        fields.append(payload[at : at + length].decode("utf-8"))
-        at += length
+    fields, position = [], 0
+    while position < len(payload):
+        (length,) = _LENGTH.unpack_from(payload, position)
+        position += _LENGTH.size
+        fields.append(payload[position : position + length].decode("utf-8"))
+        position += length
     return fields
 
 
 def printable(text):
-    """A text that can be shown on one line, shortened."""
+    """The text as one printable line, shortened."""
     text = text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 3] + "..."
     if text.isprintable():
         return text
@@ -112,7 +114,7 @@ def printable(text):
 
 
 def encode(value):
-    """The bytes of a plain value. What subclasses a plain type crosses as that type."""
+    """The bytes of a plain value. An instance of a subclass crosses as the plain type."""
     out = bytearray()
     _put(out, value, 0)
     return bytes(out)
@@ -161,11 +163,11 @@ def _put_bytes(out, tag, data):
 _ITEMS = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
 
 def _plain(value):
-    """The same as an instance of the plain type itself, made by that type's own methods."""
-    whole = slice(None)
+    """The value as an instance of the plain type itself, created by that type's own methods."""
+    full_slice = slice(None)
     for kind in (str, bytes, list, tuple):
         if isinstance(value, kind):
-            return kind.__getitem__(value, whole)
+            return kind.__getitem__(value, full_slice)
     for kind in (int, float, complex):
         if isinstance(value, kind):
             return kind.__pos__(value)
@@ -178,7 +180,8 @@ def _plain(value):
 
 
 def decode(payload, memory):
-    """The value of its bytes. Before it goes on past `memory.paid` of them, it asks `memory.pay`."""
+    """Rebuilds a value from its bytes. Before reading past position `memory.reserved_until`, calls
+    `memory.reserve`."""
     try:
         value, end = _take(payload, 0, 0, memory)
     except (struct.error, IndexError, UnicodeDecodeError, TypeError) as error:
@@ -188,42 +191,42 @@ def decode(payload, memory):
     return value
 
 
-def _take(data, at, depth, memory):
+def _take(data, position, depth, memory):
     if depth > DEPTH_LIMIT:
         raise Malformed(f"nested more than {DEPTH_LIMIT} deep")
-    if at >= memory.paid:
-        memory.pay(at)
-    tag = data[at : at + 1]
-    at += 1
+    if position >= memory.reserved_until:
+        memory.reserve(position)
+    tag = data[position : position + 1]
+    position += 1
     if tag in _CONSTANTS:
-        return _CONSTANTS[tag], at
+        return _CONSTANTS[tag], position
     if tag == b"f":
-        return _FLOAT.unpack_from(data, at)[0], at + _FLOAT.size
+        return _FLOAT.unpack_from(data, position)[0], position + _FLOAT.size
     if tag == b"c":
-        return complex(*_COMPLEX.unpack_from(data, at)), at + _COMPLEX.size
-    (length,) = _LENGTH.unpack_from(data, at)
-    at += _LENGTH.size
-    if length > len(data) - at:
-        raise Malformed("a length is larger than what follows")
+        return complex(*_COMPLEX.unpack_from(data, position)), position + _COMPLEX.size
+    (length,) = _LENGTH.unpack_from(data, position)
+    position += _LENGTH.size
+    if length > len(data) - position:
+        raise Malformed("a length is larger than the remaining bytes")
     if tag in _FROM_BYTES:
-        return _FROM_BYTES[tag](data[at : at + length]), at + length
+        return _FROM_BYTES[tag](data[position : position + length]), position + length
     if tag == b"d":
-        return _take_dict(data, at, depth, length, memory)
+        return _take_dict(data, position, depth, length, memory)
     if tag not in _FROM_ITEMS:
         raise Malformed(f"no value has the tag {tag!r}")
     items = []
     for _ in range(length):
-        item, at = _take(data, at, depth + 1, memory)
+        item, position = _take(data, position, depth + 1, memory)
         items.append(item)
-    return _FROM_ITEMS[tag](items), at
+    return _FROM_ITEMS[tag](items), position
 
 
-def _take_dict(data, at, depth, length, memory):
-    taken = {}
+def _take_dict(data, position, depth, length, memory):
+    result = {}
     for _ in range(length):
-        key, at = _take(data, at, depth + 1, memory)
-        taken[key], at = _take(data, at, depth + 1, memory)
-    return taken, at
+        key, position = _take(data, position, depth + 1, memory)
+        result[key], position = _take(data, position, depth + 1, memory)
+    return result, position
 
 
 _CONSTANTS = {b"N": None, b"T": True, b"F": False}

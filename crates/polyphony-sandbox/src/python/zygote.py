@@ -1,7 +1,7 @@
 # A zygote: a warm interpreter that forks one confined child per program.
 #
-# It reads no payload. A request is one descriptor, the child's socket; the child reads for itself.
-# The same code serves solvers and judges: `run_child` is the one thing that differs.
+# It reads no payload. A request is one descriptor, the child's socket, from which the child reads.
+# Solvers and judges use the same code; only `run_child` differs.
 
 import ctypes
 import gc
@@ -12,8 +12,8 @@ import sys
 
 import _socket
 
-# What programs and tests commonly import, so that no child waits for it. Not more: a child that
-# ends gives back every page that the zygote ever touched.
+# Common imports of programs and tests, so that no child waits for them. There are no others, because
+# every page of the zygote's memory costs time when a child ends.
 for _name in (
     "typing", "math", "collections", "itertools", "functools", "operator", "re", "string", "heapq",
     "bisect", "copy",
@@ -24,7 +24,7 @@ _CONTROL = 3
 _PR_SET_PDEATHSIG = 1
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
-# What the host writes into a filter where the process's own number belongs.
+# The placeholder for the process's own id in a filter from the host.
 _OWN_PID = struct.pack("=I", 0x504F4C59)
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -35,9 +35,9 @@ class _Program(ctypes.Structure):
 
 
 def _install(bpf):
-    """Installs a seccomp filter for this process and all that it forks, for good."""
-    kept = ctypes.create_string_buffer(bpf, len(bpf))
-    program = _Program(len(bpf) // 8, ctypes.cast(kept, ctypes.c_void_p))
+    """Installs a seccomp filter for this process and all its forks, permanently."""
+    buffer = ctypes.create_string_buffer(bpf, len(bpf))
+    program = _Program(len(bpf) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     if _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "seccomp")
 
@@ -46,11 +46,11 @@ def _serve():
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, _CONTROL)
     child_filter = control.recv(1 << 16)[1:]
     while True:
-        own = control.recv(1 << 16)[1:]
-        if not own:
+        zygote_filter = control.recv(1 << 16)[1:]
+        if not zygote_filter:
             break
-        _install(own)
-    # No collection in a child looks at what is here already, and copies it by looking.
+        _install(zygote_filter)
+    # A garbage collection in a child must not visit these objects, since that would copy their pages.
     gc.collect()
     gc.freeze()
     control.send(b"R")
@@ -67,7 +67,7 @@ def _serve():
             control.send(b"E%d" % error.errno)
             continue
         if pid == 0:
-            # The descriptor, not the object: nothing of the control socket stays in the child.
+            # Detached from its object, so that nothing of the control socket is left in the child.
             os.close(control.detach())
             _be_child(descriptor, int(request), child_filter, zygote)
         os.close(descriptor)
@@ -75,7 +75,7 @@ def _serve():
 
 
 def _report(control, pid):
-    """Hands the child to the host, and tells how it ended."""
+    """Sends the child's pidfd to the host, and later how the child ended."""
     pidfd = os.pidfd_open(pid)
     rights = struct.pack("=i", pidfd)
     control.sendmsg([b"P"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
@@ -94,7 +94,7 @@ def _be_child(descriptor, cpu_secs, child_filter, zygote):
         if child_filter:
             own_pid = struct.pack("=I", os.getpid())
             _install(child_filter.replace(_OWN_PID, own_pid))
-        # So that a program is judged the same each time.
+        # A program gets the same random numbers in every run, and so the same verdict.
         random.seed(0)
         os.write(descriptor, b"+")
         run_child(Channel(descriptor, descriptor))

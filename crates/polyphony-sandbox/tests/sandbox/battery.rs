@@ -1,8 +1,8 @@
-//! The battery: hostile programs, and what must come of each of them in both tiers.
+//! The battery: hostile programs, and the expected outcome of each of them in both tiers.
 //!
-//! Each module has a table of one kind, and a row is a program, how it is called and its fate. What a
-//! program finds to attack, and what is looked at after it, is in `scene`. The battery runs in a
-//! process of its own for each tier; the one for the Landlock tier starts under a filter like a
+//! Each module has a table of one kind. A row is a program, how it is called, and its expected outcome.
+//! `scene` has the targets that a program can attack, and the checks after it. For each tier the battery
+//! runs in a separate process. The process for the Landlock tier starts under a filter like a
 //! container's, so that namespaces really fail. To add a program, add a row and count it in
 //! [`PROGRAMS`].
 
@@ -29,8 +29,8 @@ mod traces;
 use std::{collections::HashSet, fmt::Write};
 
 use polyphony_sandbox::{
-    AssertOutcome, Isolation, Judgement, Limits, Pool, Program, SandboxError, Settings, Tests,
-    Tier, Verdict,
+    AssertOutcome, Isolation, Limits, Pool, Program, ProgramResult, SandboxConfig, SandboxError,
+    Tests, Tier, Verdict,
 };
 
 use crate::{
@@ -43,14 +43,14 @@ pub(crate) use noise::make_noise;
 use scene::Scene;
 pub(crate) use traces::leave_all_kinds;
 
-/// How many programs there are, so that none is lost unseen.
+/// The number of programs, so that a lost one is noticed.
 const PROGRAMS: usize = if cfg!(target_arch = "x86_64") {
     345
 } else {
     332
 };
 
-/// A program, and what must come of it.
+/// A program and its expected outcome.
 struct Hostile {
     name: &'static str,
     deed: Deed,
@@ -59,45 +59,46 @@ struct Hostile {
 
 /// What a program does, and when.
 enum Deed {
-    /// What `f` does when it is called. It gets through if it returns at all.
+    /// The body of `f`. The attack succeeds if `f` returns at all.
     Body(&'static str),
-    /// What `f` does the second time. The first time it is honest, and passes.
+    /// The body of `f` for its second call. The first call is honest and passes.
     SecondCall(&'static str),
-    /// A whole program. It gets through if `f` returns at all.
+    /// A complete program. The attack succeeds if `f` returns at all.
     Program(&'static str),
-    /// The same where the source is not told anything, since each byte of it matters.
+    /// A complete program without the prelude, since every byte of its source matters.
     Source(fn() -> String),
-    /// A whole program that wants to pass tests whose answers it does not know.
+    /// A complete program that tries to pass tests whose answers it does not know.
     Cheat(&'static str),
-    /// A whole program that is after the tests themselves.
+    /// A complete program that attacks the tests themselves.
     Tested(fn() -> Tests, &'static str),
 }
 
-/// What must come of a program.
+/// The expected outcome of a program.
 enum Expected {
     /// The same in both tiers.
     Both(Fate),
-    /// In the full tier most of the machine is not there; in the other it may not be reached.
+    /// Different outcomes: in the full tier most of the machine is not visible, in the Landlock tier it
+    /// cannot be accessed.
     Tiers { full: Fate, landlock: Fate },
-    /// One of these. The comment on the row says who decides, if not the sandbox.
+    /// One of these. The comment on the row explains what decides, if not the sandbox.
     OneOf(&'static [Fate]),
 }
 
 /// A verdict, and a part of its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It only looks dangerous.
+    /// It is harmless and only looks dangerous.
     Passes,
     Fails(&'static str),
     TimesOut,
     RunsOutOfMemory,
-    /// A violation, and the system's answer was no.
+    /// A violation that the system refused.
     IsRefused,
-    /// A violation, and the system ended it.
+    /// A violation for which the system killed it.
     IsKilled,
 }
 
-/// Refused where there is such a path at all.
+/// The path does not exist in the full tier, and is refused in the Landlock tier.
 const HIDDEN: Expected = Expected::Tiers {
     full: Fate::Fails("FileNotFoundError"),
     landlock: Fate::IsRefused,
@@ -131,7 +132,7 @@ fn battery() -> impl Iterator<Item = &'static Hostile> {
     kinds.into_iter().flatten()
 }
 
-/// The answer is worked out in the judge, and no program knows it.
+/// Tests that compute the answer in the judge, so that no program knows it.
 fn secret_tests() -> Tests {
     Tests {
         setup: "import hashlib\ndef secret(x):\n    return hashlib.sha256(b'%d' % x).hexdigest()\n"
@@ -154,13 +155,13 @@ impl Deed {
             lines.collect::<String>()
         };
         let source = match self {
-            Self::Body(body) => scene.told_to(&format!("def f():\n{}", indented(body))),
+            Self::Body(body) => scene.with_prelude(&format!("def f():\n{}", indented(body))),
             Self::SecondCall(body) => {
                 let first = "def f(x):\n    if x == 1: return 1\n";
-                scene.told_to(&format!("{first}{}", indented(body)))
+                scene.with_prelude(&format!("{first}{}", indented(body)))
             }
             Self::Program(source) | Self::Cheat(source) | Self::Tested(_, source) => {
-                scene.told_to(source)
+                scene.with_prelude(source)
             }
             Self::Source(make) => make(),
         };
@@ -180,7 +181,7 @@ impl Deed {
         }
     }
 
-    /// Of the asserts, those that an honest start lets pass, or a harmless program.
+    /// The number of asserts that pass, because the program starts honestly or is harmless.
     fn passes(&self, fate: Fate) -> Option<usize> {
         match self {
             Self::Tested(..) => None,
@@ -204,7 +205,7 @@ impl Expected {
 }
 
 impl Fate {
-    fn is_that_of(self, judgement: &Judgement) -> bool {
+    fn matches(self, result: &ProgramResult) -> bool {
         let (verdict, reason) = match self {
             Self::Passes => (Verdict::Passed, ""),
             Self::Fails(reason) => (Verdict::Failed, reason),
@@ -213,22 +214,22 @@ impl Fate {
             Self::IsRefused => (Verdict::Violation, "PermissionError: [Errno "),
             Self::IsKilled => (Verdict::Violation, "killed for a forbidden system call"),
         };
-        let mut decisive = judgement
-            .asserts
-            .iter()
-            .filter(|own| own.verdict == verdict);
-        judgement.verdict == verdict
-            && decisive.any(|own| own.error.as_deref().unwrap_or_default().contains(reason))
+        let mut decisive = result.asserts.iter();
+        let has_reason = |assert: &AssertOutcome| {
+            let error = assert.error.as_deref().unwrap_or_default();
+            assert.verdict == verdict && error.contains(reason)
+        };
+        result.verdict == verdict && decisive.any(has_reason)
     }
 }
 
-/// Runs the whole battery in this process, and prints what should not have been.
+/// Runs the whole battery in this process, and prints what is wrong.
 pub(crate) fn run_here(tier: &str) {
     let tier = match tier {
         "full" => Tier::Full,
         _ => Tier::Landlock,
     };
-    // What must run out of time does so soon; for the rest a busy machine makes no difference.
+    // Programs that must time out do so soon. For all others, a busy machine makes no difference.
     let impatient = chosen_pool(
         tier,
         Limits {
@@ -245,7 +246,7 @@ pub(crate) fn run_here(tier: &str) {
             true => &impatient,
             false => &patient,
         };
-        let complaint = suffer(pool, &scene, hostile, &fates);
+        let complaint = run_hostile(pool, &scene, hostile, &fates);
         let traces = scene.traces();
         if !complaint.is_empty() || !traces.is_empty() {
             complaints += 1;
@@ -258,46 +259,45 @@ pub(crate) fn run_here(tier: &str) {
     println!("{} programs were held", battery().count());
 }
 
-/// The strongest that is to be had here, which must be this tier.
+/// A pool with the strongest isolation that is available here, which must be this tier.
 fn chosen_pool(tier: Tier, limits: Limits) -> Pool {
-    let pool = Pool::start(&Settings {
+    let pool = Pool::start(&SandboxConfig {
         workers: Some(1),
         limits,
         isolation: Isolation::Strongest,
-        ..Settings::default()
+        ..SandboxConfig::default()
     });
     let pool = pool.unwrap();
-    assert_eq!(pool.tier(), tier, "{:?}", pool.report());
+    assert_eq!(pool.tier(), tier, "{:?}", pool.self_test());
     pool
 }
 
-/// Judges a hostile program and an honest one after it. Tells what should not have been.
-fn suffer(pool: &Pool, scene: &Scene, hostile: &Hostile, fates: &[Fate]) -> String {
+/// Runs a hostile program, and an honest one after it. Returns what is wrong.
+fn run_hostile(pool: &Pool, scene: &Scene, hostile: &Hostile, fates: &[Fate]) -> String {
     let mut complaint = String::new();
     let retries = || pool.counters().infrastructure_retries;
     let before = retries();
-    match pool.judge(&hostile.deed.program(scene), &hostile.deed.tests()) {
-        Ok(judgement) => {
+    match pool.run(&hostile.deed.program(scene), &hostile.deed.tests()) {
+        Ok(result) => {
             let passed = fates.iter().any(|fate| {
                 let passes = hostile.deed.passes(*fate);
-                fate.is_that_of(&judgement)
-                    && passes.is_none_or(|passes| passes == judgement.passed())
+                fate.matches(&result) && passes.is_none_or(|passes| passes == result.passed())
             });
             if !passed {
-                let _ = write!(complaint, "expected {fates:?}, not {judgement:?}; ");
+                let _ = write!(complaint, "expected {fates:?}, not {result:?}; ");
             }
-            if !judgement.asserts.iter().all(is_printable) {
-                let _ = write!(complaint, "not printable: {:?}; ", judgement.asserts);
+            if !result.asserts.iter().all(is_printable) {
+                let _ = write!(complaint, "not printable: {:?}; ", result.asserts);
             }
         }
         Err(error) => {
             let _ = write!(complaint, "{error}; ");
         }
     }
-    match judge_honest(pool) {
-        Ok(judgement) if judgement.verdict == Verdict::Passed => {}
-        other => {
-            let _ = write!(complaint, "then an honest program: {other:?}; ");
+    match run_honest(pool) {
+        Ok(result) if result.verdict == Verdict::Passed => {}
+        result => {
+            let _ = write!(complaint, "then an honest program: {result:?}; ");
         }
     }
     if retries() > before {
@@ -306,22 +306,21 @@ fn suffer(pool: &Pool, scene: &Scene, hostile: &Hostile, fates: &[Fate]) -> Stri
     complaint
 }
 
-/// Judges an honest program. Where the machine has much to do it may not get its turn in time; then
-/// it gets another.
-fn judge_honest(pool: &Pool) -> Result<Judgement, SandboxError> {
-    const TURNS: usize = 5;
+/// Runs an honest program. On a busy machine it may time out; then it runs again.
+fn run_honest(pool: &Pool) -> Result<ProgramResult, SandboxError> {
+    const TRIES: usize = 5;
     let honest = program("def f(x):\n    return x + x\n");
     let tests = check_of(&["assert candidate(21) == 42"]);
-    let judge = || pool.judge(&honest, &tests);
-    let is_late = |judgement: &Judgement| judgement.verdict == Verdict::Timeout;
-    let mut judgement = judge()?;
-    for _ in 1..TURNS {
-        if !is_late(&judgement) {
+    let run_once = || pool.run(&honest, &tests);
+    let is_late = |result: &ProgramResult| result.verdict == Verdict::Timeout;
+    let mut result = run_once()?;
+    for _ in 1..TRIES {
+        if !is_late(&result) {
             break;
         }
-        judgement = judge()?;
+        result = run_once()?;
     }
-    Ok(judgement)
+    Ok(result)
 }
 
 fn is_printable(outcome: &AssertOutcome) -> bool {
@@ -329,7 +328,7 @@ fn is_printable(outcome: &AssertOutcome) -> bool {
     !error.is_empty() && error.len() < 4096 && !error.chars().any(char::is_control)
 }
 
-/// Runs the battery beside a process that makes and removes whatever might look like a trace.
+/// Runs the battery next to a process that creates and removes things that might look like traces.
 fn check(tier: &str, filters: Vec<Filter>) {
     let noise = Noise::start();
     let mut command = helper(&format!("battery {tier}"), filters);
@@ -346,23 +345,23 @@ fn check(tier: &str, filters: Vec<Filter>) {
 }
 
 #[test]
-fn the_full_tier_holds_all() {
+fn the_full_tier_holds_every_program() {
     check("full", Vec::new());
 }
 
 #[test]
-fn the_landlock_tier_in_a_container_holds_all() {
+fn the_landlock_tier_in_a_container_holds_every_program() {
     check("landlock", vec![container()]);
 }
 
 #[test]
-fn whatever_is_left_is_seen() {
+fn every_kind_of_trace_is_noticed() {
     let printed = run("traces", Vec::new());
     assert!(printed.contains("all were seen"), "{printed}");
 }
 
 #[test]
-fn no_program_is_lost_or_there_twice() {
+fn no_program_is_lost_or_duplicated() {
     assert_eq!(battery().count(), PROGRAMS);
     let names: HashSet<&str> = battery().map(|hostile| hostile.name).collect();
     assert_eq!(names.len(), PROGRAMS);
@@ -382,14 +381,14 @@ fn no_program_is_lost_or_there_twice() {
 }
 
 #[test]
-fn who_knows_the_answer_passes_what_no_cheat_does() {
+fn a_program_that_knows_the_answer_passes_the_cheats_tests() {
     let source = "
 import hashlib
 def f(x):
     return hashlib.sha256(str(x).encode()).hexdigest()
 ";
     for tier in crate::pools::TIERS {
-        let judgement = crate::pools::judge(tier, source, &secret_tests());
-        assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+        let result = crate::pools::run_patiently(tier, source, &secret_tests());
+        assert_eq!(result.verdict, Verdict::Passed, "{result:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Random replies that are small on the wire and large in memory.
+//! Random replies that are small when sent and large in memory.
 
 use std::fmt::Write;
 
@@ -11,8 +11,8 @@ const REPLIES: usize = 10;
 /// Programs in each tier: 500 replies in all.
 const PROGRAMS: usize = 25;
 
-/// A program that puts bytes of its own in place of what its interpreter would send, so that no time
-/// is spent on making values. `SHAPES` is seeded by the line before it.
+/// A program that replaces the bytes that its interpreter would send, so that no time is spent on building
+/// values. The line before it sets `SEED`.
 const SOURCE: &str = r"
 import __main__, random, struct
 
@@ -41,7 +41,7 @@ def shape(rng):
     for _ in range(rng.randrange(3)):
         count = rng.randrange(1, 9)
         value, atoms = head(rng.choice([b'l', b't']), count) + value * count, atoms * count
-    # As many as fit into a reply, but not so many that it takes long to read them.
+    # As many as fit into a reply, but few enough to be read quickly.
     count = rng.randrange(min((4 << 20) // len(value) - 5, 100_000 // atoms))
     return head(b'l', count) + value * count
 
@@ -100,8 +100,8 @@ fn tests(index: usize) -> Tests {
 }
 
 #[test]
-fn no_reply_is_the_hosts_failure() {
-    // Little memory is soon taken.
+fn no_reply_makes_the_host_fail() {
+    // With little memory, it is used up soon.
     let limits = Limits {
         address_space_mb: 128,
         ..PATIENT
@@ -115,18 +115,18 @@ fn no_reply_is_the_hosts_failure() {
             let seed = TIERS.len() * index + first;
             let hostile = program(&format!("SEED = {seed}\n{SOURCE}"));
             match pool
-                .judge(&hostile, &tests(index))
-                .map(|judgement| judgement.verdict)
+                .run(&hostile, &tests(index))
+                .map(|result| result.verdict)
             {
                 Ok(Verdict::Failed | Verdict::OutOfMemory) => {}
-                other => writeln!(complaints, "{tier}, seed {seed}: {other:?}").unwrap(),
+                result => writeln!(complaints, "{tier}, seed {seed}: {result:?}").unwrap(),
             }
             match pool
-                .judge(&honest, &honest_tests)
-                .map(|judgement| judgement.verdict)
+                .run(&honest, &honest_tests)
+                .map(|result| result.verdict)
             {
                 Ok(Verdict::Passed) => {}
-                other => writeln!(complaints, "{tier}, after seed {seed}: {other:?}").unwrap(),
+                result => writeln!(complaints, "{tier}, after seed {seed}: {result:?}").unwrap(),
             }
         }
         assert_eq!(complaints, "");

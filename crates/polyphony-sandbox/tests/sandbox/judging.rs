@@ -1,15 +1,15 @@
-//! What counts as a test, and what comes of it.
+//! Which asserts count as tests, and their outcomes.
 
 use polyphony_sandbox::{Pool, SandboxError, Tests, Tier, Verdict};
 
-use crate::pools::{TIERS, check_of, judge, patient_pool, pool, program};
+use crate::pools::{TIERS, check_of, patient_pool, pool, program, run_patiently};
 
-/// Verdicts and errors of each assert, as one line each. On a busy machine it is open which of the
-/// two times of a test is up first, so that is left out.
-fn told(pool: &Pool, tier: Tier, source: &str, tests: &Tests) -> Vec<String> {
-    let judgement = pool.judge(&program(source), tests).unwrap();
-    assert_eq!(judgement.tier, tier);
-    let told = judgement.asserts.iter().map(|outcome| {
+/// The verdict and error of each assert, as one line each. The error of a timeout is left out, since on a
+/// busy machine either of the two time limits may be reached first.
+fn outcomes(pool: &Pool, tier: Tier, source: &str, tests: &Tests) -> Vec<String> {
+    let result = pool.run(&program(source), tests).unwrap();
+    assert_eq!(result.tier, tier);
+    let lines = result.asserts.iter().map(|outcome| {
         let verdict = serde_json::to_string(&outcome.verdict).unwrap();
         let error = outcome.error.as_deref().unwrap_or("-");
         if outcome.verdict == Verdict::Timeout {
@@ -18,25 +18,25 @@ fn told(pool: &Pool, tier: Tier, source: &str, tests: &Tests) -> Vec<String> {
         }
         format!("{} {error}", verdict.trim_matches('"'))
     });
-    told.collect()
+    lines.collect()
 }
 
 fn check(source: &str, lines: &[&str], expected: &[&str]) {
     for tier in TIERS {
-        // What must run out of time does so soon; for the rest a busy machine makes no difference.
+        // Programs that must time out do so soon. For all others, a busy machine makes no difference.
         let pool = match expected.contains(&"timeout") {
             true => pool(tier),
             false => patient_pool(tier),
         };
-        let told = told(pool, tier, source, &check_of(lines));
-        assert_eq!(told, expected, "{tier}: {lines:?}");
+        let outcomes = outcomes(pool, tier, source, &check_of(lines));
+        assert_eq!(outcomes, expected, "{tier}: {lines:?}");
     }
 }
 
 const DOUBLE: &str = "def f(x):\n    return 2 * x\n";
 
 #[test]
-fn each_assert_is_a_test_of_its_own() {
+fn each_assert_is_a_separate_test() {
     let rows: &[(&[&str], &[&str])] = &[
         (&["assert candidate(2) == 4"], &["passed -"]),
         (
@@ -47,13 +47,13 @@ fn each_assert_is_a_test_of_its_own() {
             &["assert candidate(2) == 5, f'got {candidate(2)}'"],
             &["failed AssertionError: got 4"],
         ),
-        // Constants are no tests, and the same text is one.
+        // Constants are not tests, and asserts with the same text are one test.
         (&["assert True", "assert 1, 'one'"], &[]),
         (
             &["assert candidate(1) == 2", "assert candidate(1) == 2"],
             &["passed -"],
         ),
-        // In a loop: passed when it ran and never failed.
+        // In a loop, an assert passes if it ran and never failed.
         (
             &["for x in range(9):", "    assert candidate(x) == x + x"],
             &["passed -"],
@@ -66,7 +66,7 @@ fn each_assert_is_a_test_of_its_own() {
             &["for x in []:", "    assert candidate(x) < 10"],
             &["failed the test was never reached"],
         ),
-        // A failure is no end of what surrounds it.
+        // A failure does not end the code around it.
         (
             &[
                 "def same(x, y):",
@@ -88,7 +88,7 @@ fn each_assert_is_a_test_of_its_own() {
                 "passed -",
             ],
         ),
-        // An exception outside fails what was not reached.
+        // An exception outside of asserts fails the asserts that were not reached.
         (
             &[
                 "assert candidate(1) == 2",
@@ -104,7 +104,7 @@ fn each_assert_is_a_test_of_its_own() {
             &["x = candidate(4)", "assert x == 8", "assert x + 1 == 9"],
             &["passed -", "passed -"],
         ),
-        // The function is known by its own name, too, and takes keywords.
+        // The function can be called by its own name too, and takes keywords.
         (&["assert f(x=4) == 8"], &["passed -"]),
     ];
     for (lines, expected) in rows {
@@ -168,7 +168,7 @@ def f(x):
         ];
         check(source, &lines, &["passed -"]);
     }
-    // An iteration cannot be ended from within the program.
+    // The program cannot end an iteration of the tests.
     check(
         source,
         &["assert all(map(candidate, ['stop', 0]))"],
@@ -177,7 +177,7 @@ def f(x):
 }
 
 #[test]
-fn plain_values_come_back_as_they_went() {
+fn plain_values_come_back_unchanged() {
     let values = [
         "None",
         "True",
@@ -260,7 +260,7 @@ def f(index):
 }
 
 #[test]
-fn a_program_that_does_not_compile_says_where() {
+fn a_syntax_error_has_its_position() {
     let rows = [
         ("def f(x):\n    return (\n", 2, "'(' was never closed"),
         ("x = 1\ndef f(x) return x\n", 2, "expected ':'"),
@@ -278,11 +278,11 @@ fn a_program_that_does_not_compile_says_where() {
     for (source, line, message) in rows {
         for tier in TIERS {
             let tests = check_of(&["assert candidate(1) == 1"]);
-            let judgement = judge(tier, source, &tests);
-            let error = judgement.syntax_error.unwrap();
+            let result = run_patiently(tier, source, &tests);
+            let error = result.syntax_error.unwrap();
             assert_eq!((error.line, error.message.as_str()), (line, message));
-            assert_eq!(judgement.verdict, Verdict::Failed);
-            assert_eq!(judgement.asserts[0].verdict, Verdict::Failed);
+            assert_eq!(result.verdict, Verdict::Failed);
+            assert_eq!(result.asserts[0].verdict, Verdict::Failed);
         }
     }
 }
@@ -316,7 +316,7 @@ fn a_program_that_does_not_load_fails_every_test() {
 }
 
 #[test]
-fn time_is_kept_for_each_test() {
+fn time_is_limited_per_test() {
     let source = "
 import time
 def f(x):
@@ -336,7 +336,7 @@ def f(x):
         ],
         &["timeout", "passed -", "timeout", "passed -"],
     );
-    // After three the rest is not run. A loop's assert has one allowance for all its rounds.
+    // After three timeouts the remaining tests do not run. An assert in a loop has one limit for all rounds.
     check(
         source,
         &[
@@ -353,7 +353,7 @@ def f(x):
             "failed not run, since 3 tests before it ran out of time",
         ],
     );
-    // A test that catches everything does not hide what the host saw.
+    // A test that catches everything does not hide what the host observed.
     check(
         source,
         &[
@@ -388,7 +388,7 @@ def f(x):
 }
 
 #[test]
-fn the_gravest_verdict_is_the_programs() {
+fn the_most_severe_verdict_is_the_programs() {
     let source = "
 import os
 def f(x):
@@ -418,8 +418,8 @@ def f(x):
                 true => pool(tier),
                 false => patient_pool(tier),
             };
-            let judgement = pool.judge(&program(source), &check_of(&lines)).unwrap();
-            assert_eq!(judgement.verdict, *verdict, "{tier}: {arguments:?}");
+            let result = pool.run(&program(source), &check_of(&lines)).unwrap();
+            assert_eq!(result.verdict, *verdict, "{tier}: {arguments:?}");
         }
     }
 }
@@ -440,23 +440,23 @@ fn tests_that_cannot_be_run_are_an_error() {
         (
             "import nothing_of_this_name",
             "def check(c): pass",
-            "their set-up breaks off: ModuleNotFoundError: No module named 'nothing_of_this_name'",
+            "their setup fails: ModuleNotFoundError: No module named 'nothing_of_this_name'",
         ),
         (
             "def (",
             "def check(c): pass",
-            "their set-up breaks off: SyntaxError: invalid syntax (<setup>, line 1)",
+            "their setup fails: SyntaxError: invalid syntax (<setup>, line 1)",
         ),
         (
             "kept = []\ntry:\n    while True: kept.append(bytes(1 << 20))\n\
              except MemoryError: pass\n",
             "def check(c): pass",
-            "their set-up leaves no memory for what the program returns",
+            "their setup leaves no memory for what the program returns",
         ),
         (
             "",
             "x = 1 / 0\ndef check(c): pass",
-            "they break off before `check`: ZeroDivisionError: division by zero",
+            "they fail before `check`: ZeroDivisionError: division by zero",
         ),
     ];
     for (setup, source, expected) in rows {
@@ -465,28 +465,28 @@ fn tests_that_cannot_be_run_are_an_error() {
             source: source.to_owned(),
         };
         for tier in TIERS {
-            match patient_pool(tier).judge(&program(DOUBLE), &tests) {
+            match patient_pool(tier).run(&program(DOUBLE), &tests) {
                 Err(SandboxError::Tests { reason }) => assert_eq!(reason, expected),
-                other => panic!("{other:?}"),
+                result => panic!("{result:?}"),
             }
         }
     }
 }
 
 #[test]
-fn tests_that_break_off_over_what_the_program_returned_fail_it() {
+fn tests_that_fail_on_a_returned_value_fail_the_program() {
     let tests = Tests {
         setup: String::new(),
         source: "def check(candidate):\n    assert candidate(3) == 6\nf(3)[0]\n".to_owned(),
     };
     for tier in TIERS {
-        let judgement = patient_pool(tier).judge(&program("def f(x):\n    return None\n"), &tests);
-        assert_eq!(judgement.unwrap().verdict, Verdict::Failed);
+        let result = patient_pool(tier).run(&program("def f(x):\n    return None\n"), &tests);
+        assert_eq!(result.unwrap().verdict, Verdict::Failed);
     }
 }
 
 #[test]
-fn tests_that_break_off_in_a_later_round_do_not_pass() {
+fn tests_that_end_early_in_a_later_round_do_not_pass() {
     let source = "
 import os, time
 def f(x):
@@ -565,14 +565,14 @@ fn a_judge_that_ends_after_a_call_fails_the_program() {
 }
 
 #[test]
-fn the_setup_runs_in_the_judge_alone() {
+fn the_setup_runs_only_in_the_judge() {
     let tests = Tests {
         setup: "import math\ndef secret(x):\n    return math.floor(x) * 7\n".to_owned(),
         source: "def check(candidate):\n    assert candidate(3) == secret(3.5)\n".to_owned(),
     };
     for tier in TIERS {
         assert_eq!(
-            told(
+            outcomes(
                 patient_pool(tier),
                 tier,
                 "def f(x):\n    return 7 * x\n",
@@ -581,7 +581,7 @@ fn the_setup_runs_in_the_judge_alone() {
             ["passed -"]
         );
         assert_eq!(
-            told(
+            outcomes(
                 patient_pool(tier),
                 tier,
                 "def f(x):\n    return secret(x)\n",

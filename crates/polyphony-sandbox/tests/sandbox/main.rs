@@ -1,9 +1,10 @@
-//! The sandbox from outside, in both tiers. Where isolation is missing, tests fail: none is skipped.
+//! Tests of the sandbox from outside, in both tiers. If isolation is missing, tests fail instead of being
+//! skipped.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "functions that tests share, and processes that tell a test what they see"
+    reason = "functions that tests share, and helper processes that report to a test"
 )]
 
 mod aftermath;

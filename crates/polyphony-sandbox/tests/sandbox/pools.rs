@@ -1,13 +1,15 @@
-//! Pools that tests share, one a tier.
+//! Pools that tests share, one per tier.
 
 use std::sync::OnceLock;
 
-use polyphony_sandbox::{Isolation, Judgement, Limits, Pool, Program, Settings, Tests, Tier};
+use polyphony_sandbox::{
+    Isolation, Limits, Pool, Program, ProgramResult, SandboxConfig, Tests, Tier,
+};
 
 /// The tiers in which hostile programs are confined.
 pub(crate) const TIERS: [Tier; 2] = [Tier::Full, Tier::Landlock];
 
-/// Limits that let a test of a limit end soon.
+/// Short limits, so that a test of a limit ends soon.
 pub(crate) const SHORT: Limits = Limits {
     address_space_mb: 320,
     cpu_secs: 1,
@@ -16,7 +18,7 @@ pub(crate) const SHORT: Limits = Limits {
     file_bytes: 0,
 };
 
-/// Limits that no honest program meets, however much else the machine has to do.
+/// Limits that no honest program reaches, even on a busy machine.
 pub(crate) const PATIENT: Limits = Limits {
     cpu_secs: 20,
     wall_secs: 60,
@@ -29,7 +31,7 @@ pub(crate) fn pool(tier: Tier) -> &'static Pool {
     start_once(&POOLS, tier, SHORT)
 }
 
-/// The same for programs that must not run out of time.
+/// The pool of a tier for programs that must not time out.
 pub(crate) fn patient_pool(tier: Tier) -> &'static Pool {
     static POOLS: [OnceLock<Pool>; 2] = [const { OnceLock::new() }; 2];
     start_once(&POOLS, tier, PATIENT)
@@ -47,28 +49,28 @@ fn start_once(
     pool.get_or_init(|| start(tier, limits))
 }
 
-/// A pool of a tier. It must be that tier and no other.
+/// Starts a pool, which must have exactly this tier.
 pub(crate) fn start(tier: Tier, limits: Limits) -> Pool {
     let isolation = match tier {
         Tier::Full => Isolation::Strongest,
         Tier::Landlock => Isolation::Landlock,
         Tier::Off => panic!("no test runs a program without confinement"),
     };
-    let pool = Pool::start(&Settings {
+    let pool = Pool::start(&SandboxConfig {
         limits,
         ..settings(isolation)
     });
     let pool = pool.unwrap();
-    assert_eq!(pool.tier(), tier, "{:?}", pool.report());
+    assert_eq!(pool.tier(), tier, "{:?}", pool.self_test());
     pool
 }
 
-pub(crate) fn settings(isolation: Isolation) -> Settings {
-    Settings {
+pub(crate) fn settings(isolation: Isolation) -> SandboxConfig {
+    SandboxConfig {
         workers: Some(2),
         limits: SHORT,
         isolation,
-        ..Settings::default()
+        ..SandboxConfig::default()
     }
 }
 
@@ -92,7 +94,7 @@ pub(crate) fn check_of(lines: &[&str]) -> Tests {
     }
 }
 
-/// Judges a program that must not run out of time.
-pub(crate) fn judge(tier: Tier, source: &str, tests: &Tests) -> Judgement {
-    patient_pool(tier).judge(&program(source), tests).unwrap()
+/// Runs a program that must not time out.
+pub(crate) fn run_patiently(tier: Tier, source: &str, tests: &Tests) -> ProgramResult {
+    patient_pool(tier).run(&program(source), tests).unwrap()
 }

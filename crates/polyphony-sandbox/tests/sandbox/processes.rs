@@ -1,4 +1,4 @@
-//! Other processes: those of this test, and this test's binary again, in a role.
+//! Helper processes, which are this test's binary in a role, and lists of processes.
 
 use std::{
     collections::HashSet,
@@ -9,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Names the role that a helper process plays.
+/// The variable with the role that a helper process plays.
 const ROLE: &str = "POLYPHONY_SANDBOX_TEST_ROLE";
 
-/// A filter of system calls that a helper process starts under.
+/// A system call filter under which a helper process starts.
 pub(crate) type Filter = seccompiler::BpfProgram;
 
-/// This test's binary, to be started again for the sake of one role.
+/// A command that starts this test's binary again in a role.
 pub(crate) fn helper(role: &str, filters: Vec<Filter>) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command
@@ -33,7 +33,7 @@ pub(crate) fn helper(role: &str, filters: Vec<Filter>) -> Command {
     command
 }
 
-/// Runs a helper to its end, and gives what it printed.
+/// Runs a helper to its end, and returns its output.
 pub(crate) fn run(role: &str, filters: Vec<Filter>) -> String {
     let output = helper(role, filters).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -55,12 +55,12 @@ fn plays_its_role() {
         "noise" => crate::battery::make_noise(),
         "traces" => crate::battery::leave_all_kinds(),
         "battery" => crate::battery::run_here(tier),
-        "thousand" => crate::aftermath::judge_a_thousand(tier),
+        "thousand" => crate::aftermath::run_a_thousand(tier),
         _ => panic!("there is no role {role:?}"),
     }
 }
 
-/// A process, told apart from others that get its number later.
+/// A process. Its start time distinguishes it from later processes with the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
@@ -73,8 +73,8 @@ pub(crate) fn descendants(of: u32) -> HashSet<Process> {
     let mut found: HashSet<Process> = HashSet::new();
     let mut parents = vec![of];
     while let Some(parent) = parents.pop() {
-        for (process, its_parent, _) in &all {
-            if *its_parent == parent && found.insert(process.clone()) {
+        for (process, parent_of_process, _) in &all {
+            if *parent_of_process == parent && found.insert(process.clone()) {
                 parents.push(process.pid);
             }
         }
@@ -82,17 +82,17 @@ pub(crate) fn descendants(of: u32) -> HashSet<Process> {
     found
 }
 
-/// Waits until none of the processes is left, for a while. Gives those that are.
+/// Waits for a while until none of the processes is left. Returns those that are.
 pub(crate) fn left_of(processes: &HashSet<Process>) -> Vec<Process> {
-    let end = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        // What has ended and is not yet fetched by the system's first process runs no more.
+        // A zombie, which the system's first process has not reaped yet, does not run any more.
         let running = all()
             .into_iter()
             .filter(|(process, _, state)| *state != 'Z' && processes.contains(process))
             .map(|(process, ..)| process);
         let left: Vec<Process> = running.collect();
-        if left.is_empty() || Instant::now() > end {
+        if left.is_empty() || Instant::now() > deadline {
             return left;
         }
         thread::sleep(Duration::from_millis(5));
@@ -109,7 +109,7 @@ fn all() -> Vec<(Process, u32, char)> {
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
             continue;
         };
-        // The name in brackets may hold anything.
+        // The name in brackets may contain anything.
         let fields = stat.rsplit(") ").next().unwrap_or_default();
         let fields: Vec<&str> = fields.split(' ').collect();
         let [state, parent, ..] = fields[..] else {

@@ -1,8 +1,8 @@
-//! What happens where less is possible: in a container, and where no isolation is.
+//! Systems with less isolation: a container, and a system without any.
 
 use std::collections::BTreeMap;
 
-use polyphony_sandbox::{Isolation, Pool, SandboxError, Settings, Tier, Verdict};
+use polyphony_sandbox::{Isolation, Pool, SandboxConfig, SandboxError, Tier, Verdict};
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -13,7 +13,7 @@ use crate::{
     processes::{Filter, run},
 };
 
-/// Refuses what containers' default profiles refuse: new namespaces, and all that mounts.
+/// Refuses the calls that containers' default profiles refuse: new namespaces and mounts.
 pub(crate) fn container() -> Filter {
     let mut rules = BTreeMap::new();
     let namespaces = [
@@ -52,8 +52,8 @@ pub(crate) fn container() -> Filter {
     refuse(rules, libc::EPERM)
 }
 
-/// Refuses Landlock as a kernel without it does, and what containers refuse.
-fn nothing_at_all() -> [Filter; 2] {
+/// Refuses what containers refuse, and Landlock like a kernel without it.
+fn no_isolation() -> [Filter; 2] {
     let calls = [
         libc::SYS_landlock_create_ruleset,
         libc::SYS_landlock_add_rule,
@@ -70,20 +70,20 @@ fn refuse(rules: BTreeMap<i64, Vec<SeccompRule>>, error: i32) -> Filter {
     filter.try_into().unwrap()
 }
 
-/// Plays a command that starts the sandbox, and prints what it got.
+/// Plays a command that starts the sandbox, and prints its tier.
 pub(crate) fn print_tier() {
     for isolation in [Isolation::Strongest, Isolation::Landlock] {
         match Pool::start(&settings(isolation)) {
             Ok(pool) => {
                 let tests = check_of(&["assert candidate(2) == 4", "assert candidate(3) == 5"]);
                 let double = program("def f(x):\n    return 2 * x\n");
-                let judgement = pool.judge(&double, &tests).unwrap();
-                assert_eq!(judgement.verdict, Verdict::Failed);
-                assert_eq!(judgement.passed(), 1);
+                let result = pool.run(&double, &tests).unwrap();
+                assert_eq!(result.verdict, Verdict::Failed);
+                assert_eq!(result.passed(), 1);
                 println!(
                     "{isolation:?}: {}, refused: {:?}",
                     pool.tier(),
-                    pool.report().refused
+                    pool.self_test().refused
                 );
             }
             Err(error) => println!("{isolation:?}: {error}"),
@@ -104,11 +104,11 @@ fn in_a_container_the_landlock_tier_is_taken() {
 }
 
 #[test]
-fn where_isolation_is_impossible_there_is_no_pool() {
-    let printed = run("tier", nothing_at_all().into());
+fn without_any_isolation_no_pool_starts() {
+    let printed = run("tier", no_isolation().into());
     for expected in [
-        "Strongest: programs cannot be confined here: full tier: laying out Landlock rules failed",
-        "Landlock: programs cannot be confined here: landlock tier: laying out Landlock rules failed",
+        "Strongest: programs cannot be confined here: full tier: preparing Landlock rules failed",
+        "Landlock: programs cannot be confined here: landlock tier: preparing Landlock rules failed",
         "what may help: ",
         "Linux 5.13 or newer with Landlock enabled",
     ] {
@@ -118,8 +118,8 @@ fn where_isolation_is_impossible_there_is_no_pool() {
 
 #[test]
 fn a_container_without_landlock_names_both_reasons() {
-    // Without the first filter namespaces work, but no tier goes without Landlock.
-    let [_, no_landlock] = nothing_at_all();
+    // Without the first filter namespaces work, but every tier needs Landlock.
+    let [_, no_landlock] = no_isolation();
     let printed = run("tier", vec![no_landlock]);
     assert!(
         printed.contains("the kernel offers no Landlock"),
@@ -129,29 +129,26 @@ fn a_container_without_landlock_names_both_reasons() {
 }
 
 #[test]
-fn without_isolation_programs_run_only_when_asked_for() {
-    let pool = Pool::start(&Settings {
+fn programs_run_without_isolation_only_if_asked_for() {
+    let pool = Pool::start(&SandboxConfig {
         workers: Some(1),
         isolation: Isolation::Off,
-        ..Settings::default()
+        ..SandboxConfig::default()
     });
     let pool = pool.unwrap();
     assert_eq!(pool.tier(), Tier::Off);
-    // No attack is among the steps: it would get through.
-    assert_eq!(pool.report().steps.len(), 2);
+    // The steps include no attacks, because they would succeed.
+    assert_eq!(pool.self_test().steps.len(), 2);
     let tests = check_of(&["assert candidate(2) == 4"]);
     let double = program("def f(x):\n    return 2 * x\n");
-    let judgement = pool.judge(&double, &tests).unwrap();
-    assert_eq!(
-        (judgement.verdict, judgement.tier),
-        (Verdict::Passed, Tier::Off)
-    );
+    let result = pool.run(&double, &tests).unwrap();
+    assert_eq!((result.verdict, result.tier), (Verdict::Passed, Tier::Off));
 }
 
 #[test]
-fn settings_that_make_no_sense_are_named() {
-    let with = |change: fn(&mut Settings)| {
-        let mut settings = Settings::default();
+fn errors_name_invalid_settings() {
+    let with = |change: fn(&mut SandboxConfig)| {
+        let mut settings = SandboxConfig::default();
         change(&mut settings);
         settings
     };
@@ -175,7 +172,7 @@ fn settings_that_make_no_sense_are_named() {
         ),
         (
             with(|settings| settings.interpreter = Some("/bin/sh".into())),
-            "`/bin/sh` is not usable as a Python interpreter: it does not answer as Python does",
+            "`/bin/sh` is not usable as a Python interpreter: it does not answer like Python",
         ),
     ];
     for (settings, expected) in rows {

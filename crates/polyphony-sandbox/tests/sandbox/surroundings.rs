@@ -1,4 +1,4 @@
-//! What a program finds around it.
+//! What a program can see of its surroundings.
 
 use std::{
     fs::{File, FileTimes},
@@ -8,11 +8,11 @@ use std::{
 
 use polyphony_sandbox::{Tier, Verdict};
 
-use crate::pools::{TIERS, check_of, judge, patient_pool};
+use crate::pools::{TIERS, check_of, patient_pool, run_patiently};
 
 #[test]
 fn a_program_sees_next_to_nothing() {
-    // Every descriptor that is open, what it is, and what is in the environment.
+    // All open descriptors and their kinds, the environment, and more.
     let source = "
 import os, stat
 def f(what):
@@ -68,33 +68,33 @@ def f(what):
         "assert candidate('printing') == ''",
     ];
     for tier in TIERS {
-        let judgement = judge(tier, source, &check_of(&lines));
-        assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+        let result = run_patiently(tier, source, &check_of(&lines));
+        assert_eq!(result.verdict, Verdict::Passed, "{result:?}");
     }
-    let judgement = judge(
+    let result = run_patiently(
         Tier::Full,
         source,
         &check_of(&[
             "assert candidate('name') == 'sandbox'",
             "assert candidate('user') == {65534}",
-            // The zygote counts as well.
+            // The zygote counts as a thread as well.
             "assert 50 < candidate('many threads') < 64",
         ]),
     );
-    assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+    assert_eq!(result.verdict, Verdict::Passed, "{result:?}");
 }
 
-/// A time of access is a bit that one program can leave for the next. In the Landlock tier nothing
-/// keeps it from that: see "Times of access" in `docs/sandbox.md`.
+/// An access time is information that one program can leave for the next. The Landlock tier does not
+/// prevent this: see "Times of access" in `docs/sandbox.md`.
 #[test]
-fn in_the_full_tier_reading_leaves_no_time_of_access() {
+fn in_the_full_tier_reading_leaves_no_access_time() {
     let python = &patient_pool(Tier::Full).interpreter().path;
     let module = Command::new(python)
         .args(["-c", "import this; print(this.__file__)"])
         .output();
     let printed = String::from_utf8(module.unwrap().stdout).unwrap();
     let module = File::open(printed.lines().last().unwrap()).unwrap();
-    // Long ago, so that the next access would be written down. Only the owner may say so; CI is root.
+    // An old access time, so that the next access would be recorded. Only the owner may set it; CI is root.
     if module
         .set_times(FileTimes::new().set_accessed(UNIX_EPOCH))
         .is_err()
@@ -108,6 +108,6 @@ def f():
     return len(open(module).read()), os.stat(module).st_atime
 ";
     let tests = check_of(&["assert candidate()[0] > 0", "assert candidate()[1] == 0"]);
-    let judgement = judge(Tier::Full, source, &tests);
-    assert_eq!(judgement.verdict, Verdict::Passed, "{judgement:?}");
+    let result = run_patiently(Tier::Full, source, &tests);
+    assert_eq!(result.verdict, Verdict::Passed, "{result:?}");
 }

@@ -1,8 +1,8 @@
-//! Whether an algorithm learns a game.
+//! Checks whether an algorithm learns a game.
 
 use polyphony_episode::{Environment, Task};
 use polyphony_marl::{
-    Algorithm, AlgorithmSettings, Game, TrainingConfig, Updates, start_tasks, train_step,
+    Algorithm, AlgorithmSettings, EnvironmentSpec, TrainingConfig, Updates, start_tasks, train_step,
 };
 
 use super::{Complement, Relay};
@@ -12,11 +12,11 @@ use crate::team;
 pub struct Challenge {
     /// The game.
     pub game: Box<dyn Environment>,
-    /// All of them are played in each step.
+    /// The tasks, all of which are played in each step.
     pub tasks: Vec<Task>,
-    /// The highest mean return.
+    /// The highest mean return that is possible.
     pub optimum: f64,
-    /// The most steps.
+    /// The maximum number of steps.
     pub steps: usize,
     /// The learning rate of all agents.
     pub learning_rate: f64,
@@ -24,17 +24,18 @@ pub struct Challenge {
 
 /// How far a team got.
 pub struct Attempt {
-    /// The fraction of the optimum that the last steps reached.
+    /// The mean return of the last ten steps, as a fraction of the optimum.
     pub reached: f64,
     /// Steps taken.
     pub steps: usize,
 }
 
-/// The fraction of the optimum that counts as learned, on average over this many steps.
-const ENOUGH: f64 = 0.95;
+/// A game counts as learned if the mean return of the last [`WINDOW`] steps is at least this fraction of the
+/// optimum.
+const LEARNED: f64 = 0.95;
 const WINDOW: usize = 10;
 
-/// The seeds that a game is learned from.
+/// The seeds with which every game must be learned.
 pub const SEEDS: [u64; 3] = [1, 2, 3];
 
 impl Challenge {
@@ -58,17 +59,17 @@ impl Challenge {
             tasks: ["low", "high"].map(task).into(),
             optimum: 1.5,
             steps: 200,
-            // Slow enough that the runner does not settle before the scout has.
+            // Slow enough that the runner does not settle on an answer before the scout does.
             learning_rate: 5e-4,
         }
     }
 
-    /// The [`SEEDS`] from which an algorithm does not learn the game, a line for each.
+    /// The [`SEEDS`] with which an algorithm does not learn the game, one line per seed.
     pub fn failures(&self, settings: &(dyn AlgorithmSettings + Sync)) -> Vec<String> {
         let mut failures = Vec::new();
         for seed in SEEDS {
             let Attempt { reached, steps } = self.learn(settings, seed, |algorithm| algorithm);
-            if reached < ENOUGH {
+            if reached < LEARNED {
                 failures.push(format!(
                     "seed {seed}: {reached:.3} of the optimum after {steps} steps"
                 ));
@@ -77,8 +78,9 @@ impl Challenge {
         failures
     }
 
-    /// Learns the game from one seed, on one core: models as tiny as these lose more time to handing work
-    /// to other cores than they gain. `wrap` may put something around the algorithm.
+    /// Learns the game with one seed, and stops once it is learned. It runs on one core: for such tiny
+    /// models, distributing work to other cores costs more time than it saves. `wrap` may wrap the algorithm
+    /// in another one.
     pub fn learn(
         &self,
         settings: &(dyn AlgorithmSettings + Sync),
@@ -90,13 +92,13 @@ impl Challenge {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         pool.unwrap().install(|| {
             let mut team = team(game);
-            let built = settings.build(&team, &Game::of(game), &config);
-            let mut algorithm = wrap(built.unwrap());
+            let algorithm = settings.build(&team, &EnvironmentSpec::of(game), &config);
+            let mut algorithm = wrap(algorithm.unwrap());
             let tasks = start_tasks(&team, game, self.tasks.clone(), &config).unwrap();
             let all: Vec<usize> = (0..tasks.len()).collect();
             let mut returns = Vec::new();
             loop {
-                let done = train_step(
+                let result = train_step(
                     &mut team,
                     algorithm.as_mut(),
                     game,
@@ -105,11 +107,11 @@ impl Challenge {
                     returns.len(),
                     &mut |_| (),
                 );
-                returns.push(done.unwrap().metric("return").unwrap());
+                returns.push(result.unwrap().metric("return").unwrap());
                 let last = &returns[returns.len().saturating_sub(WINDOW)..];
                 let reached = last.iter().sum::<f64>() / WINDOW as f64 / self.optimum;
                 let steps = returns.len();
-                if reached >= ENOUGH || steps == self.steps {
+                if reached >= LEARNED || steps == self.steps {
                     return Attempt { reached, steps };
                 }
             }
@@ -119,18 +121,18 @@ impl Challenge {
     /// One token per response, and one gradient step from all nodes of a step.
     fn config(&self, settings: &dyn AlgorithmSettings, seed: u64) -> TrainingConfig {
         let roles = self.game.roles().len();
-        let joint_actions = settings.tree().joint_actions(roles).unwrap();
+        let joint_actions = settings.sampling_plan().joint_actions(roles).unwrap();
         let turns = self.game.horizon().get();
         let nodes: usize = (0..turns).map(|turn| joint_actions.pow(turn as u32)).sum();
-        let all = self.tasks.len() * nodes;
+        let all_nodes = self.tasks.len() * nodes;
         TrainingConfig {
             seed,
             steps: self.steps,
             max_new_tokens: 1,
             updates: Updates {
                 learning_rate: self.learning_rate,
-                buffer: all,
-                minibatch: all,
+                buffer: all_nodes,
+                minibatch: all_nodes,
                 ..Updates::default()
             },
             ..TrainingConfig::default()

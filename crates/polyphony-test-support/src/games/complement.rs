@@ -1,4 +1,4 @@
-//! Two agents who cannot talk must say numbers that add up to what is called.
+//! Two agents that cannot communicate must name numbers that add up to a given sum.
 
 use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
@@ -6,9 +6,9 @@ use polyphony_episode::{
 
 use super::number;
 
-/// A game of one turn. Both agents are told the task's field `call` and answer; the answers earn 1 if
-/// their [numbers](number) add up to the task's field `sum`. There are several ways to do that, and
-/// the agents have to settle on one without a word.
+/// A game of one turn. Both agents read the task's field `call` and answer. The answers earn 1 if their
+/// [numbers](number) add up to the task's field `sum`. There are several ways to do that, and the agents
+/// have to settle on one without communicating.
 pub struct Complement {
     roles: [Role; 2],
     parts: [String; 1],
@@ -49,11 +49,11 @@ impl Environment for Complement {
         _past: &[Turn],
         action: &JointAction,
     ) -> Result<Outcome, EnvironmentError> {
-        let wanted = task.field("sum")?;
+        let expected = task.field("sum")?;
         let [left, right] = action.texts().map(number);
         let sum = left.zip(right).map(|(left, right)| left + right);
-        let is_right = sum.is_some_and(|sum| sum.to_string() == wanted);
-        let earned = f64::from(u8::from(is_right));
-        Ok(Outcome::end(Reward::new([("sum", earned)])))
+        let is_correct = sum.is_some_and(|sum| sum.to_string() == expected);
+        let reward = f64::from(u8::from(is_correct));
+        Ok(Outcome::end(Reward::new([("sum", reward)])))
     }
 }

@@ -8,8 +8,8 @@ pub use challenge::{Attempt, Challenge, SEEDS};
 pub use complement::Complement;
 pub use relay::Relay;
 
-/// The number that a text stands for: the code of its first character modulo three. An empty text
-/// stands for none.
+/// The number that a text stands for: the code of its first character modulo three. `None` for an empty
+/// text.
 pub fn number(text: &str) -> Option<u32> {
     text.chars().next().map(|first| u32::from(first) % 3)
 }
@@ -28,32 +28,32 @@ mod tests {
     fn numbers_that_add_up_earn_one() {
         let game = Complement::new();
         let task = Task::new("1", [("call", "three"), ("sum", "3")]);
-        // The codes of a, b and c leave 1, 2 and 0.
-        for (texts, earned) in [(["a", "a"], 0.0), (["a", "b"], 1.0), (["b", "b"], 0.0)] {
+        // The numbers of a, b and c are 1, 2 and 0.
+        for (texts, reward) in [(["a", "a"], 0.0), (["a", "b"], 1.0), (["b", "b"], 0.0)] {
             let outcome = game.step(&task, &[], &action(texts)).unwrap();
-            assert_eq!(outcome.reward.total(), earned, "{texts:?}");
+            assert_eq!(outcome.reward.total(), reward, "{texts:?}");
         }
     }
 
     #[test]
-    fn the_runner_is_told_what_the_scout_said() {
+    fn the_runner_reads_the_signal_of_the_scout() {
         let game = Relay::new();
         let task = Task::new("1", [("secret", "high")]);
         let observations = game.start(&task).unwrap();
         let first = action(["a", "c"]);
         let outcome = game.step(&task, &[], &first).unwrap();
         assert_eq!(outcome.reward.total(), 0.5);
-        let Next::Continue(told) = outcome.next else {
+        let Next::Continue(next) = outcome.next else {
             panic!("the relay has two turns");
         };
-        assert_eq!(&*told[1].text, "zzzz");
+        assert_eq!(&*next[1].text, "zzzz");
         let past = [Turn {
             observations,
             action: first,
         }];
-        for (answer, earned) in [("b", 1.0), ("c", -1.0)] {
+        for (answer, reward) in [("b", 1.0), ("c", -1.0)] {
             let outcome = game.step(&task, &past, &action(["c", answer])).unwrap();
-            assert_eq!(outcome.reward.total(), earned, "{answer}");
+            assert_eq!(outcome.reward.total(), reward, "{answer}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One agent sees something, the other has to act on it a turn later.
+//! One agent sees a secret, and the other has to act on it one turn later.
 
 use std::num::NonZeroUsize;
 
@@ -10,17 +10,19 @@ use super::number;
 
 /// A game of two turns for a scout and a runner.
 ///
-/// At the first turn the scout alone sees the task's `secret`, `low` or `high`, and says something.
-/// Whether its [number](number) is low (0) or high (1 or 2) is what the runner is told at the second
-/// turn, and what the runner then says earns 1 if that is low or high as the secret is, and −1 if not.
-/// That the scout says what it saw earns 0.5 or −0.5 at once: a signal that is easy to find.
+/// At the first turn, only the scout sees the task's `secret`, which is `low` or `high`. The
+/// [number](number) of its answer is low (0) or high (1 or 2). The answer earns 0.5 if it agrees with the
+/// secret and −0.5 if not. This reward depends on the scout alone, so it is easy to learn from.
+///
+/// At the second turn, the runner reads whether the scout's number was low or high. The runner's answer
+/// earns 1 if it agrees with the secret and −1 if not.
 pub struct Relay {
     roles: [Role; 2],
     parts: [String; 2],
 }
 
-/// What stands for low and high in what agents are told.
-const SIGNS: [&str; 2] = ["aaaa", "zzzz"];
+/// The texts for low and high in observations.
+const SIGNALS: [&str; 2] = ["aaaa", "zzzz"];
 
 impl Relay {
     /// The game.
@@ -42,8 +44,8 @@ fn secret(task: &Task) -> Result<bool, EnvironmentError> {
     match task.field("secret")? {
         "low" => Ok(false),
         "high" => Ok(true),
-        other => Err(EnvironmentError::failed(format!(
-            "task `{}`: its secret is `{other}`, but must be low or high",
+        secret => Err(EnvironmentError::failed(format!(
+            "task `{}`: its secret is `{secret}`, but must be low or high",
             task.id
         ))),
     }
@@ -69,8 +71,8 @@ impl Environment for Relay {
     }
 
     fn start(&self, task: &Task) -> Result<Vec<Observation>, EnvironmentError> {
-        let seen = SIGNS[usize::from(secret(task)?)];
-        Ok([seen, "wait"].map(Observation::new).into())
+        let signal = SIGNALS[usize::from(secret(task)?)];
+        Ok([signal, "wait"].map(Observation::new).into())
     }
 
     fn step(
@@ -81,13 +83,13 @@ impl Environment for Relay {
     ) -> Result<Outcome, EnvironmentError> {
         let [scout, runner] = action.texts().map(is_high);
         let secret = secret(task)?;
-        let sign = |said| if said == Some(secret) { 1.0 } else { -1.0 };
+        let sign = |answer| if answer == Some(secret) { 1.0 } else { -1.0 };
         if past.is_empty() {
-            let told = scout.map_or("nothing", |high| SIGNS[usize::from(high)]);
-            let named = Reward::new([("named", 0.5 * sign(scout))]);
-            return Ok(Outcome::go_on(
-                named,
-                ["rest", told].map(Observation::new).into(),
+            let signal = scout.map_or("nothing", |high| SIGNALS[usize::from(high)]);
+            let reward = Reward::new([("named", 0.5 * sign(scout))]);
+            return Ok(Outcome::continue_with(
+                reward,
+                ["rest", signal].map(Observation::new).into(),
             ));
         }
         Ok(Outcome::end(Reward::new([("arrived", sign(runner))])))

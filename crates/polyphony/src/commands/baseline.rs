@@ -1,4 +1,4 @@
-//! `polyphony baseline`: the results of a team without training.
+//! `polyphony baseline`: evaluates a team that was not trained to work together.
 
 use std::{io::Write, path::PathBuf};
 
@@ -6,25 +6,27 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, Evaluating, FineTuning, Players, Recipe, Registry, steps_of_models,
+    DeviceChoice, Devices, EvaluationRequest, FineTuning, Players, Recipe, Registry,
+    steps_of_models,
 };
 
-use crate::commands::evaluation::{Kept, Request, evaluate};
+use crate::commands::evaluation::{Destination, EvaluationJob, evaluate};
 
 /// The arguments of `polyphony baseline`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How the agents produce their answers.
+    /// Choose how the agents produce their answers.
     name: Name,
-    /// The name of a recipe that ships with the program, or a RON file; the default recipe if left out.
+    /// Use this recipe: the name of a recipe that ships with the program, or a RON file; without it, the
+    /// default recipe.
     recipe: Option<String>,
-    /// Replaces one value of the recipe, such as `seed=2`; may be given several times.
+    /// Replace one value of the recipe, such as `seed=2`; can be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// A new directory for the result; by default the first free one of `runs/tldr-pipeline-1`, ….
+    /// Save the result in this new directory, instead of the first free one of `runs/tldr-pipeline-1`, ….
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Where the models run, instead of on the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// Run the models on this device, instead of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
     /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
@@ -57,22 +59,22 @@ pub(crate) fn run(
         Name::Discussion => (Players::Team, Protocol::discussion(), "-discussion"),
     };
     let run_dir = arguments.run_dir.as_deref();
-    let request = Request {
-        evaluating: Evaluating {
+    let job = EvaluationJob {
+        request: EvaluationRequest {
             recipe: &recipe,
             players,
             protocol: &protocol,
             step: steps_of_models(&recipe),
         },
         trained_by: None,
-        kept: run_dir.map_or(Kept::Numbered(suffix), Kept::In),
+        destination: run_dir.map_or(Destination::Numbered(suffix), Destination::Directory),
     };
-    evaluate(registry, &request, output)
+    evaluate(registry, &job, output)
 }
 
-/// Who plays the baseline of a single agent. A recipe for one agent is that baseline already.
+/// The players of the single-agent baseline. A recipe for a single agent is that baseline already.
 fn single(registry: &Registry, recipe: &Recipe) -> Players<'static> {
-    match registry.team_of(&recipe.environment) {
+    match registry.inner_environment(&recipe.environment) {
         Some(_) => Players::Team,
         None => Players::SingleAgent,
     }
@@ -86,7 +88,7 @@ impl Name {
 }
 
 impl Arguments {
-    /// The recipe with everything that was changed on the command line.
+    /// The recipe with all changes from the command line.
     fn recipe(&self, registry: &Registry) -> Result<Recipe> {
         let mut recipe = Recipe::load(registry, self.recipe.as_deref(), &self.overrides)?;
         if let Some(device) = self.device {
@@ -94,7 +96,7 @@ impl Arguments {
         }
         // Nothing is trained here.
         recipe.fine_tuning = FineTuning::Full;
-        let is_single = registry.team_of(&recipe.environment).is_some();
+        let is_single = registry.inner_environment(&recipe.environment).is_some();
         ensure!(
             self.name == Name::Single || !is_single,
             "`environment` is {}, for one agent, but the baseline `{}` needs a team: give the recipe \
@@ -126,8 +128,8 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_of_one_agent_is_played_as_it_is() {
-        for (which, expected) in [("tldr-smollm2", true), ("tldr-qwen3-solo", false)] {
+    fn a_single_agent_recipe_is_not_wrapped_again() {
+        for (which, expected) in [("tldr-smollm2", true), ("tldr-qwen3-single-agent", false)] {
             let recipe = recipe(Name::Single, which, &[]).unwrap();
             let players = single(&registry(), &recipe);
             assert_eq!(matches!(players, Players::SingleAgent), expected, "{which}");
@@ -147,11 +149,11 @@ mod tests {
 
     #[test]
     fn one_agent_cannot_discuss() {
-        let error = recipe(Name::Discussion, "tldr-qwen3-solo", &[])
+        let error = recipe(Name::Discussion, "tldr-qwen3-single-agent", &[])
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with("`environment` is tldr-solo, for one agent, but"),
+            error.starts_with("`environment` is tldr-single-agent, for one agent, but"),
             "{error}"
         );
     }

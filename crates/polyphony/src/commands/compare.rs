@@ -1,4 +1,4 @@
-//! `polyphony compare`: runs and baselines side by side.
+//! `polyphony compare`: compares runs and baselines.
 
 use std::{io::Write, path::PathBuf};
 
@@ -10,13 +10,13 @@ use crate::{json_lines, terminal};
 /// The arguments of `polyphony compare`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Directories of training runs, baselines and kept evaluations. Those that differ only in their seeds
-    /// make one row.
+    /// Compare these directories of training runs, baselines and saved evaluations. Runs that differ only in
+    /// their seeds make one row.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
 }
 
-/// Prints a JSON object per row, and the rows as a table on standard error.
+/// Prints one JSON object per row, and the rows as a table on standard error.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let runs = arguments.runs.iter().map(|path| Run::read(path));
     let runs: Vec<Run> = runs.collect::<Result<_, _>>()?;

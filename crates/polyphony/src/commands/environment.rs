@@ -1,4 +1,4 @@
-//! `polyphony environment`: lists environments, and checks external programs that are environments.
+//! `polyphony environment`: lists environments, and checks external environment programs.
 
 use std::{io::Write, path::PathBuf};
 
@@ -20,23 +20,23 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Plays a few episodes with made-up answers against a program that speaks the protocol of
-    /// `Process`, and reports what is wrong.
+    /// Play a few episodes with made-up answers against a program that speaks the protocol of `Process`,
+    /// and report what is wrong.
     Check(Check),
 }
 
 #[derive(Debug, clap::Args)]
 struct Check {
-    /// The program and its arguments, as a JSON list: `["python3", "game.py"]`.
+    /// Start this program with its arguments, given as a JSON list: `["python3", "game.py"]`.
     #[arg(long, value_name = "LIST")]
     command: String,
-    /// Settings for the program, as a JSON object: `{"digits": 4}`.
+    /// Pass these settings to the program, given as a JSON object: `{"digits": 4}`.
     #[arg(long, value_name = "OBJECT", default_value = "{}")]
     settings: String,
-    /// The program's working directory; by default the current one.
+    /// Run the program in this directory, instead of the current one.
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
-    /// Tasks to play: a file of JSON lines (also gzipped) or Parquet; by default the program's own.
+    /// Play the tasks in this file of JSON lines (also gzipped) or Parquet, instead of the program's own.
     #[arg(long, value_name = "FILE")]
     tasks: Option<PathBuf>,
 }
@@ -111,10 +111,10 @@ mod tests {
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].take())
             .collect();
-        assert_eq!(names, ["Tldr", "Arxiv", "Coding", "Process", "Solo"]);
+        assert_eq!(names, ["Tldr", "Arxiv", "Coding", "Process", "SingleAgent"]);
     }
 
-    /// A program that plays only with its setting, and only beside its file.
+    /// A program that works only with the right setting, and only in the directory of its file.
     const PROGRAM: &str = r#"
 import json, sys
 for line in sys.stdin:
@@ -130,7 +130,7 @@ for line in sys.stdin:
     print(json.dumps({"id": call["id"], **answer}), flush=True)
 "#;
 
-    /// What checking the program prints, or the error.
+    /// The output of checking the program, or the error.
     fn check(settings: &str, cwd: Option<PathBuf>) -> Result<String> {
         let arguments = Arguments {
             command: Some(Command::Check(Check {

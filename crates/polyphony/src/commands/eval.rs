@@ -1,4 +1,4 @@
-//! `polyphony eval`: the results of a team on the held-out tasks of a recipe.
+//! `polyphony eval`: evaluates a team on the held-out tasks of a recipe.
 
 use std::{
     io::Write,
@@ -8,35 +8,35 @@ use std::{
 use anyhow::{Result, ensure};
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, Evaluating, FineTuning, Players, Recipe, Registry, Team, run_recipe,
-    steps_of_models,
+    DeviceChoice, Devices, EvaluationRequest, FineTuning, Players, Recipe, Registry, TeamModels,
+    run_recipe, steps_of_models,
 };
 
-use crate::commands::evaluation::{Kept, Request, evaluate};
+use crate::commands::evaluation::{Destination, EvaluationJob, evaluate};
 
 /// The arguments of `polyphony eval`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The name of a recipe that ships with the program, or a RON file; by default the recipe of the run
-    /// in --team, or else the default recipe.
+    /// Use this recipe: the name of a recipe that ships with the program, or a RON file; without it, the
+    /// recipe of the run in --team, or else the default recipe.
     recipe: Option<String>,
-    /// Replaces one value of the recipe, such as `evaluation.tasks=8`; may be given several times.
+    /// Replace one value of the recipe, such as `evaluation.tasks=8`; can be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// The agents, instead of the recipe's models: a run directory, or one model for all roles; or, given
-    /// once per role, one model per role.
+    /// Evaluate these agents instead of the recipe's models: a run directory, or one model for all roles;
+    /// give the option once per role for one model per role.
     #[arg(long, value_name = "DIR")]
     team: Vec<String>,
-    /// Where the models run, instead of on the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// Run the models on this device, instead of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
     /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
-    /// A new directory for the recipe, the figures and all responses, for `compare` and `report`.
+    /// Save the recipe, the metrics and all responses in this new directory, for `compare` and `report`.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
 }
 
-/// Evaluates the team and prints one line.
+/// Evaluates the team and prints one line with the metrics.
 pub(crate) fn run(
     registry: &Registry,
     arguments: &Arguments,
@@ -44,24 +44,27 @@ pub(crate) fn run(
 ) -> Result<()> {
     let recipe = arguments.recipe(registry)?;
     let run = arguments.run();
-    let request = Request {
-        evaluating: Evaluating {
+    let job = EvaluationJob {
+        request: EvaluationRequest {
             recipe: &recipe,
             players: run.map_or(Players::Team, Players::AgentsOf),
             protocol: &Protocol::parallel(),
             step: arguments.steps(&recipe)?,
         },
         trained_by: run,
-        kept: arguments.run_dir.as_deref().map_or(Kept::No, Kept::In),
+        destination: arguments
+            .run_dir
+            .as_deref()
+            .map_or(Destination::None, Destination::Directory),
     };
-    evaluate(registry, &request, output)
+    evaluate(registry, &job, output)
 }
 
 impl Arguments {
     /// The run whose agents are evaluated, if --team is a run.
     fn run(&self) -> Option<&Path> {
         match self.team.as_slice() {
-            [one] if polyphony_report::is_run(Path::new(one)) => Some(Path::new(one)),
+            [path] if polyphony_report::is_run(Path::new(path)) => Some(Path::new(path)),
             _ => None,
         }
     }
@@ -75,10 +78,10 @@ impl Arguments {
         })
     }
 
-    /// The recipe with everything that was changed on the command line.
+    /// The recipe with all changes from the command line.
     fn recipe(&self, registry: &Registry) -> Result<Recipe> {
         ensure!(
-            self.team.is_empty() || !self.overrides.iter().any(|change| is_of_team(change)),
+            self.team.is_empty() || !self.overrides.iter().any(|change| replaces_team(change)),
             "--team and --set team=… both choose the team: leave one of them out"
         );
         let mut recipe = match (&self.recipe, self.run()) {
@@ -93,15 +96,15 @@ impl Arguments {
         recipe.updates.learning_rates.clear();
         match (self.run(), self.team.as_slice()) {
             (Some(_), _) | (None, []) => {}
-            (None, [model]) => recipe.team = Team::Copies(model.clone()),
-            (None, models) => recipe.team = Team::Each(models.to_vec()),
+            (None, [model]) => recipe.team = TeamModels::Copies(model.clone()),
+            (None, models) => recipe.team = TeamModels::Each(models.to_vec()),
         }
         Ok(recipe)
     }
 }
 
 /// Whether an override replaces the recipe's team.
-fn is_of_team(change: &str) -> bool {
+fn replaces_team(change: &str) -> bool {
     let (path, _) = change.split_once('=').unwrap_or_default();
     path.trim() == "team"
 }
@@ -119,11 +122,11 @@ mod tests {
     use crate::standard::registry;
 
     fn arguments(recipe: Option<&str>, overrides: &[&str], team: &[&str]) -> Arguments {
-        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let to_strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Arguments {
             recipe: recipe.map(str::to_owned),
-            overrides: own(overrides),
-            team: own(team),
+            overrides: to_strings(overrides),
+            team: to_strings(team),
             device: None,
             run_dir: None,
         }
@@ -133,7 +136,7 @@ mod tests {
         arguments.recipe(&registry())
     }
 
-    /// A run directory of the arXiv recipe with agents that hold nothing.
+    /// A run directory of the arXiv recipe with empty agent directories.
     fn run_directory() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let recipe = Recipe::load(&registry(), Some("arxiv-smollm2"), &[]).unwrap();
@@ -146,10 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn models_given_replace_those_of_the_recipe() {
+    fn models_in_team_replace_those_of_the_recipe() {
         let team = |models: &[&str]| resolve(&arguments(None, &[], models)).unwrap().team;
-        assert_eq!(team(&["a"]), Team::Copies("a".to_owned()));
-        let each = Team::Each(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(team(&["a"]), TeamModels::Copies("a".to_owned()));
+        let each = TeamModels::Each(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!(team(&["a", "b"]), each);
         assert_eq!(
             team(&[]),
@@ -170,18 +173,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("shared.ron");
         fs::write(&file, recipe.to_ron()).unwrap();
-        let judged = resolve(&arguments(file.to_str(), &[], &["b"])).unwrap();
-        assert_eq!(judged.team, Team::Copies("b".to_owned()));
+        let resolved = resolve(&arguments(file.to_str(), &[], &["b"])).unwrap();
+        assert_eq!(resolved.team, TeamModels::Copies("b".to_owned()));
     }
 
     #[test]
     fn a_run_directory_brings_its_recipe_and_its_agents() {
         let folder = run_directory();
-        let own = folder.path().to_str().unwrap();
-        let recipe = resolve(&arguments(None, &["seed=7"], &[own])).unwrap();
+        let run_dir = folder.path().to_str().unwrap();
+        let recipe = resolve(&arguments(None, &["seed=7"], &[run_dir])).unwrap();
         assert_eq!((recipe.environment, recipe.seed), (Choice::new("Arxiv"), 7));
-        let other = arguments(Some("tldr-smollm2"), &[], &[own]);
-        let error = run(&registry(), &other, &mut Vec::new()).unwrap_err();
+        let other_recipe = arguments(Some("tldr-smollm2"), &[], &[run_dir]);
+        let error = run(&registry(), &other_recipe, &mut Vec::new()).unwrap_err();
         let message = error.to_string();
         assert!(message.contains("has no agent `summarizer`"), "{message}");
     }
@@ -236,8 +239,8 @@ mod tests {
                 "samples",
                 "skipped_episodes",
                 "cut_episodes",
-                "sampled_tokens",
-                "read_tokens",
+                "completion_tokens",
+                "prompt_tokens",
             ]
         );
         assert_eq!(printed["tasks"], 2);

@@ -1,81 +1,85 @@
-//! The evaluation of `polyphony eval` and `polyphony baseline`.
+//! The evaluation that `polyphony eval` and `polyphony baseline` have in common.
 
 use std::{io::Write, path::Path};
 
 use anyhow::{Context as _, Result};
 use polyphony_report::{
-    Estimate, Evaluation, check_new, make_new, make_numbered, save_evaluation, table,
+    Estimate, EvaluationRecord, check_new, make_new, make_numbered, save_evaluation, table,
 };
-use polyphony_runner::{Evaluated, Evaluating, Registry, Stop};
+use polyphony_runner::{EvaluationRequest, EvaluationResult, Registry, Stop};
 
 use crate::{display::Display, json_lines, terminal};
 
-/// What is evaluated, and where the result is kept.
+/// An evaluation, and where its result is saved.
 #[derive(Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) evaluating: Evaluating<'a>,
+pub(crate) struct EvaluationJob<'a> {
+    pub(crate) request: EvaluationRequest<'a>,
     /// The run that trained the team, if there is one.
     pub(crate) trained_by: Option<&'a Path>,
-    pub(crate) kept: Kept<'a>,
+    pub(crate) destination: Destination<'a>,
 }
 
-/// Where a result is kept.
+/// Where a result is saved.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kept<'a> {
+pub(crate) enum Destination<'a> {
     /// Nowhere.
-    No,
+    None,
     /// In a new directory at this path.
-    In(&'a Path),
+    Directory(&'a Path),
     /// In a new directory below `runs`, named after the environment with this suffix.
     Numbered(&'a str),
 }
 
-/// Evaluates a team: the figures as one JSON object on `output`, a table on standard error.
+/// Evaluates a team. Prints the metrics as one JSON object on `output`, and a table on standard error.
 ///
 /// # Errors
-/// If models or data cannot be obtained, or the evaluation fails; nothing is kept then.
+/// If models or data cannot be obtained, or the evaluation fails. Nothing is saved then.
 pub(crate) fn evaluate(
     registry: &Registry,
-    request: &Request<'_>,
+    job: &EvaluationJob<'_>,
     output: &mut dyn Write,
 ) -> Result<()> {
-    if let Kept::In(path) = request.kept {
+    if let Destination::Directory(path) = job.destination {
         check_new(path)?;
     }
     // A signal simply ends the program here.
     let stop = Stop::new();
     let display = &mut Display::default();
-    let evaluated = polyphony_runner::evaluate(registry, &request.evaluating, &stop, display)?
+    let result = polyphony_runner::evaluate(registry, &job.request, &stop, display)?
         .context("the evaluation was interrupted")?;
-    let evaluation = &evaluated.evaluation;
+    let evaluation = &result.evaluation;
     terminal::write(&text(evaluation));
-    // Kept even if nobody reads the figures.
-    let kept = keep(request.kept, &evaluated, request.trained_by);
+    // Saved even if nobody reads the output.
+    let save_outcome = save(job.destination, &result, job.trained_by);
     json_lines::write(output, &evaluation.without_episodes())?;
-    kept
+    save_outcome
 }
 
-fn keep(kept: Kept<'_>, evaluated: &Evaluated, trained_by: Option<&Path>) -> Result<()> {
-    let Evaluated {
+fn save(
+    destination: Destination<'_>,
+    result: &EvaluationResult,
+    trained_by: Option<&Path>,
+) -> Result<()> {
+    let EvaluationResult {
         recipe,
         info,
         evaluation,
-    } = evaluated;
-    let path = match kept {
-        Kept::No => return Ok(()),
-        Kept::In(path) => make_new(path)?,
-        Kept::Numbered(suffix) => {
+    } = result;
+    let path = match destination {
+        Destination::None => return Ok(()),
+        Destination::Directory(path) => make_new(path)?,
+        Destination::Numbered(suffix) => {
             let name = format!("{}{suffix}", info.environment.label);
             make_numbered(Path::new("runs"), &name)?
         }
     };
     save_evaluation(&path, &recipe.to_ron(), info, trained_by, evaluation)?;
-    log::info!("kept in {}", path.display());
+    log::info!("the evaluation is saved in {}", path.display());
     Ok(())
 }
 
-/// The figures as a table, and what they cost.
-fn text(evaluation: &Evaluation) -> String {
+/// The metrics as a table, and the cost of the evaluation.
+fn text(evaluation: &EvaluationRecord) -> String {
     let row = |(name, estimate): (String, Estimate)| {
         let mean = format!("{:.3}", estimate.mean);
         vec![name, mean, estimate.interval_text()]
@@ -86,28 +90,31 @@ fn text(evaluation: &Evaluation) -> String {
     let rows: Vec<Vec<String>> = evaluation
         .roles
         .iter()
-        .map(|(role, said)| {
-            let share = format!("{:.0} %", 100.0 * said.truncated_share);
-            vec![role.clone(), format!("{:.1}", said.response_tokens), share]
+        .map(|(role, summary)| {
+            vec![
+                role.clone(),
+                format!("{:.1}", summary.completion_length),
+                format!("{:.0} %", 100.0 * summary.truncated_fraction),
+            ]
         })
         .collect();
-    let header = ["role", "tokens per response", "cut off"].map(str::to_owned);
+    let header = ["role", "tokens per response", "truncated"].map(str::to_owned);
     text += &table(&header, &rows);
     let timing = &evaluation.timing;
     text += &format!(
-        "\n{} task(s) with {} episode(s) each; {} tokens sampled and {} read in {:.0} s: {:.0} tokens/s, \
-         {:.1} s per task\n",
+        "\n{} task(s) with {} episode(s) each; {} completion tokens and {} prompt tokens in {:.0} s: \
+         {:.0} tokens/s, {:.1} s per task\n",
         evaluation.tasks,
         evaluation.samples,
-        evaluation.sampled_tokens,
-        evaluation.read_tokens,
+        evaluation.completion_tokens,
+        evaluation.prompt_tokens,
         timing.secs,
         timing.tokens_per_sec,
         timing.secs_per_task
     );
     if evaluation.skipped_episodes + evaluation.cut_episodes > 0 {
         text += &format!(
-            "{} episodes left out and {} cut short, since a prompt did not fit\n",
+            "{} episodes skipped and {} cut short, because a prompt did not fit\n",
             evaluation.skipped_episodes, evaluation.cut_episodes
         );
     }
@@ -116,25 +123,25 @@ fn text(evaluation: &Evaluation) -> String {
 
 #[cfg(test)]
 mod tests {
-    use polyphony_report::Played;
+    use polyphony_report::EpisodeRecord;
 
     use super::*;
 
     #[test]
     fn episodes_that_did_not_fit_are_reported() {
-        let played = Played {
+        let episode = EpisodeRecord {
             task: "t".to_owned(),
             value: 1.0,
-            ..Played::default()
+            ..EpisodeRecord::default()
         };
-        let evaluation = Evaluation {
-            episodes: vec![played],
-            ..Evaluation::default()
+        let evaluation = EvaluationRecord {
+            episodes: vec![episode],
+            ..EvaluationRecord::default()
         };
         let mut evaluation = evaluation.summarized([""; 0]);
-        assert!(!text(&evaluation).contains("left out"));
+        assert!(!text(&evaluation).contains("skipped"));
         (evaluation.skipped_episodes, evaluation.cut_episodes) = (3, 1);
-        let expected = "3 episodes left out and 1 cut short, since a prompt did not fit\n";
+        let expected = "3 episodes skipped and 1 cut short, because a prompt did not fit\n";
         assert!(
             text(&evaluation).ends_with(expected),
             "{}",

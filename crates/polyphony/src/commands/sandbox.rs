@@ -1,4 +1,4 @@
-//! `polyphony sandbox`: the isolation that this machine offers, and the verdict on one program in it.
+//! `polyphony sandbox`: checks how this machine can isolate programs, and runs one program in the sandbox.
 
 use std::{
     fs,
@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 use polyphony_sandbox::{
-    AssertOutcome, Interpreter, Isolation, Program, SandboxError, SelfTest, Settings, SyntaxError,
-    Tests, Tier, Verdict,
+    AssertOutcome, Interpreter, Isolation, Program, SandboxConfig, SandboxError, SelfTest,
+    SyntaxError, Tests, Tier, Verdict,
 };
 use serde::Serialize;
 
@@ -26,19 +26,19 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts the sandbox and prints which isolation this machine offers and what the self-test found.
+    /// Start the sandbox and print the isolation that this machine offers and the results of the self-test.
     Check(Confinement),
-    /// Runs one program with its tests and prints one line with the verdict.
-    Run(Run),
+    /// Run a program with its tests in the sandbox and print one line with the verdict.
+    Run(RunArguments),
 }
 
 /// How programs are confined, and which Python runs them.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Confinement {
-    /// The Python that runs the programs, instead of the `python3` on the search path.
+    /// Run programs with this Python, instead of the `python3` on the search path.
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
-    /// How programs are confined.
+    /// Choose how programs are confined.
     #[arg(long, value_enum, default_value_t)]
     isolation: IsolationName,
 }
@@ -46,41 +46,41 @@ pub(crate) struct Confinement {
 /// [`Isolation`], as the command line names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum IsolationName {
-    /// The full tier where this system allows it, else the Landlock tier, else an error.
+    /// The full tier if this system allows it, else the Landlock tier, else an error.
     #[default]
     Strongest,
-    /// The Landlock tier, even where more is possible.
+    /// The Landlock tier, even if this system allows the full tier.
     Landlock,
-    /// No confinement: programs can do whatever you can. For code that you trust.
+    /// No confinement: programs can do whatever you can. Only for code that you trust.
     Off,
 }
 
 #[derive(Debug, clap::Args)]
-struct Run {
-    /// The program.
+struct RunArguments {
+    /// Run the program in this file.
     #[arg(long, value_name = "FILE")]
     solution: PathBuf,
-    /// Its tests, which define `check(candidate)`.
+    /// Run the tests in this file, which define `check(candidate)`.
     #[arg(long, value_name = "FILE")]
     tests: PathBuf,
-    /// The function of the program that is tested.
+    /// Test this function of the program.
     #[arg(long, value_name = "NAME")]
     entry: String,
     #[command(flatten)]
     confinement: Confinement,
 }
 
-/// What `check` prints.
+/// The output of `check`.
 #[derive(Serialize)]
-struct Checked<'a> {
+struct CheckOutput<'a> {
     tier: Tier,
     interpreter: &'a Interpreter,
     self_test: &'a SelfTest,
 }
 
-/// What `run` prints.
+/// The output of `run`.
 #[derive(Serialize)]
-struct Judged {
+struct RunOutput {
     verdict: &'static str,
     asserts: Vec<AssertOutcome>,
     seconds: f64,
@@ -96,14 +96,14 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     match &arguments.command {
         Command::Check(confinement) => {
             let pool = polyphony_env::start_pool(&confinement.settings())?;
-            let checked = Checked {
+            let check_output = CheckOutput {
                 tier: pool.tier(),
                 interpreter: pool.interpreter(),
-                self_test: pool.report(),
+                self_test: pool.self_test(),
             };
-            json_lines::write(output, &checked)
+            json_lines::write(output, &check_output)
         }
-        Command::Run(run) => judge(run, output),
+        Command::Run(arguments) => run_program(arguments, output),
     }
 }
 
@@ -114,40 +114,40 @@ impl Confinement {
     }
 
     /// The settings of the sandbox.
-    pub(crate) fn settings(&self) -> Settings {
-        Settings {
+    pub(crate) fn settings(&self) -> SandboxConfig {
+        SandboxConfig {
             interpreter: self.python.clone(),
             isolation: match self.isolation {
                 IsolationName::Strongest => Isolation::Strongest,
                 IsolationName::Landlock => Isolation::Landlock,
                 IsolationName::Off => Isolation::Off,
             },
-            ..Settings::default()
+            ..SandboxConfig::default()
         }
     }
 }
 
-fn judge(run: &Run, output: &mut dyn Write) -> Result<()> {
+fn run_program(arguments: &RunArguments, output: &mut dyn Write) -> Result<()> {
     let program = Program {
-        source: read(&run.solution)?,
-        entry_point: run.entry.clone(),
+        source: read(&arguments.solution)?,
+        entry_point: arguments.entry.clone(),
     };
     let tests = Tests {
         setup: String::new(),
-        source: read(&run.tests)?,
+        source: read(&arguments.tests)?,
     };
-    let pool = polyphony_env::start_pool(&run.confinement.settings())?;
+    let pool = polyphony_env::start_pool(&arguments.confinement.settings())?;
     let start = Instant::now();
-    let judged = match pool.judge(&program, &tests) {
-        Ok(judgement) => Judged {
-            verdict: judgement.verdict.name(),
-            asserts: judgement.asserts,
-            seconds: judgement.seconds,
-            tier: judgement.tier,
-            syntax_error: judgement.syntax_error,
+    let run_output = match pool.run(&program, &tests) {
+        Ok(result) => RunOutput {
+            verdict: result.verdict.name(),
+            asserts: result.asserts,
+            seconds: result.seconds,
+            tier: result.tier,
+            syntax_error: result.syntax_error,
             reason: None,
         },
-        Err(SandboxError::Infrastructure { reason, .. }) => Judged {
+        Err(SandboxError::Infrastructure { reason, .. }) => RunOutput {
             verdict: Verdict::Infrastructure {
                 reason: reason.clone(),
             }
@@ -160,7 +160,7 @@ fn judge(run: &Run, output: &mut dyn Write) -> Result<()> {
         },
         Err(error) => return Err(error.into()),
     };
-    json_lines::write(output, &judged)
+    json_lines::write(output, &run_output)
 }
 
 /// The text of a file, which must be UTF-8.
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_tells_tier_python_and_what_was_tried() {
+    fn the_check_prints_tier_python_and_the_steps_of_the_self_test() {
         for isolation in ["strongest", "landlock"] {
             let printed = print(&["check", "--isolation", isolation]).unwrap();
             assert_eq!(printed["tier"], printed["self_test"]["tier"]);

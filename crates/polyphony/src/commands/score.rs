@@ -1,4 +1,4 @@
-//! `polyphony score`: the reward of given texts.
+//! `polyphony score`: scores given texts with the reward of an environment.
 
 use std::{collections::HashMap, io::Write, path::PathBuf};
 
@@ -13,16 +13,16 @@ use crate::{commands::sandbox::Confinement, json_lines};
 /// The arguments of `polyphony score`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The environment whose reward is computed, with settings if needed, as in
+    /// Use the reward of this environment, given with settings if needed, as in
     /// `Coding(settings: (turns: 2))`.
     #[arg(long = "env", value_name = "ENVIRONMENT")]
     environment: String,
-    /// The tasks, if the reward depends on them, in place of the environment's own: a file of JSON lines
-    /// (also gzipped) or Parquet; coding problems have `task_id`, `prompt`, `entry_point` and `test`.
+    /// If the reward depends on tasks, use those in this file instead of the environment's own. It holds JSON
+    /// lines (also gzipped) or Parquet; coding problems have `task_id`, `prompt`, `entry_point` and `test`.
     #[arg(long, value_name = "FILE")]
     tasks: Option<PathBuf>,
-    /// JSON lines with `responses`, a list of one text per agent, and `task_id` if the reward depends on the
-    /// task; `-` is standard input.
+    /// Score the texts in this file of JSON lines, with a list of one text per agent in `responses`, and
+    /// `task_id` if the reward depends on the task; `-` is standard input.
     #[arg(long)]
     input: PathBuf,
     #[command(flatten)]
@@ -44,30 +44,36 @@ pub(crate) fn run(
     let choice = arguments.choice(registry)?;
     let file = arguments.tasks(registry)?;
     let environment = registry.build_environment(&choice)?;
-    let own = || [Split::Train, Split::HeldOut].map(|split| environment.tasks(split));
-    let tasks = file.unwrap_or_else(|| own().into_iter().flatten().flatten().collect());
-    let known: HashMap<String, Task> = tasks
+    let environment_tasks = || [Split::Train, Split::HeldOut].map(|split| environment.tasks(split));
+    let tasks = file.unwrap_or_else(|| {
+        environment_tasks()
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect()
+    });
+    let tasks_by_id: HashMap<String, Task> = tasks
         .into_iter()
         .map(|task| (task.id.clone(), task))
         .collect();
     json_lines::answer(&arguments.input, output, |index, texts: Texts| {
-        // The reward of these texts depends on nothing else.
-        let none = Task::new(index.to_string(), [("", ""); 0]);
-        let task = match known.is_empty() {
-            true => &none,
-            false => find(&known, texts.task_id.as_deref())?,
+        // Without any tasks, the reward can only depend on the texts.
+        let empty_task = Task::new(index.to_string(), [("", ""); 0]);
+        let task = match tasks_by_id.is_empty() {
+            true => &empty_task,
+            false => find(&tasks_by_id, texts.task_id.as_deref())?,
         };
         check_count(environment.as_ref(), &texts.responses)?;
-        let scored = score(environment.as_ref(), task, texts.responses);
-        match known.is_empty() {
-            true => scored.context("there is no --tasks, which some rewards need"),
-            false => scored,
+        let score = score(environment.as_ref(), task, texts.responses);
+        match tasks_by_id.is_empty() {
+            true => score.context("there is no --tasks, which some rewards need"),
+            false => score,
         }
     })
 }
 
 impl Arguments {
-    /// The environment with the sandbox of the command line.
+    /// The environment, with the sandbox settings from the command line.
     fn choice(&self, registry: &Registry) -> Result<Choice> {
         let choice = registry.find_environment(&self.environment)?;
         if self.confinement.is_default() {
@@ -75,8 +81,8 @@ impl Arguments {
         }
         ensure!(
             choice.settings() == "()",
-            "--python and --isolation only go with the plain name of an environment: put them into its \
-             `sandbox`"
+            "--python and --isolation need the name of an environment without settings: otherwise set them \
+             under the environment's `sandbox`"
         );
         let sandbox = ron::to_string(&self.confinement.settings())?;
         Ok(Choice::with_settings(
@@ -85,7 +91,7 @@ impl Arguments {
         ))
     }
 
-    /// The tasks of the file, if there is one.
+    /// The tasks in the file of --tasks, if it was given.
     fn tasks(&self, registry: &Registry) -> Result<Option<Vec<Task>>> {
         let Some(path) = &self.tasks else {
             return Ok(None);
@@ -94,12 +100,12 @@ impl Arguments {
     }
 }
 
-/// The task of a line.
+/// The task of an input line.
 fn find<'a>(tasks: &'a HashMap<String, Task>, id: Option<&str>) -> Result<&'a Task> {
     let id = id.context("`task_id` is missing: give the identifier of a task")?;
     tasks
         .get(id)
-        .with_context(|| format!("`task_id` is `{id}`, but no task is called that"))
+        .with_context(|| format!("`task_id` is `{id}`, but no task has this identifier"))
 }
 
 fn check_count(environment: &dyn Environment, responses: &[String]) -> Result<()> {
@@ -114,7 +120,7 @@ fn check_count(environment: &dyn Environment, responses: &[String]) -> Result<()
     Ok(())
 }
 
-/// The reward and its parts, and the same of each role where each has its own.
+/// The reward and its parts; also those of each role if each role has its own reward.
 fn score(
     environment: &dyn Environment,
     task: &Task,
@@ -122,25 +128,28 @@ fn score(
 ) -> Result<Map<String, Value>> {
     let action = JointAction::new(responses.into_iter().map(Response::from_text).collect());
     let reward = environment.step(task, &[], &action)?.reward;
-    let mut score = earned(reward.total(), reward.parts());
-    if let Some(given) = reward.roles() {
+    let mut score = reward_object(reward.total(), reward.parts());
+    if let Some(given) = reward.role_count() {
         let roles = environment.roles();
         ensure!(
             given == roles.len(),
             "the environment gave {given} rewards, but has {} roles",
             roles.len()
         );
-        let own = |(index, role): (usize, &Role)| {
-            let own = earned(reward.total_of(index), reward.parts_of(index));
-            (role.name.clone(), own.into())
+        let role_score = |(index, role): (usize, &Role)| {
+            let score = reward_object(reward.total_of(index), reward.parts_of(index));
+            (role.name.clone(), score.into())
         };
-        let roles: Map<String, Value> = roles.iter().enumerate().map(own).collect();
+        let roles: Map<String, Value> = roles.iter().enumerate().map(role_score).collect();
         score.insert("roles".to_owned(), roles.into());
     }
     Ok(score)
 }
 
-fn earned<'a>(reward: f64, parts: impl Iterator<Item = (&'a str, f64)>) -> Map<String, Value> {
+fn reward_object<'a>(
+    reward: f64,
+    parts: impl Iterator<Item = (&'a str, f64)>,
+) -> Map<String, Value> {
     let parts = parts.map(|(name, value)| (name.to_owned(), value.into()));
     let parts: Map<String, Value> = parts.collect();
     [("reward", reward.into()), ("parts", parts.into())]
@@ -196,8 +205,8 @@ mod tests {
     #[serde(default)]
     struct Lengths {}
 
-    /// Each role earns the length of its text, over that of the task's field `longest`.
-    struct LengthGame(FnEnvironment);
+    /// The reward of each role is the length of its text divided by the length of the task's field `longest`.
+    struct LengthEnvironment(FnEnvironment);
 
     impl EnvironmentSettings for Lengths {
         fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError> {
@@ -206,12 +215,12 @@ mod tests {
                 let lengths = action.texts::<2>().map(|text| text.len() as f64 / longest);
                 Ok(Reward::per_role(lengths.map(|length| [("length", length)])))
             };
-            let game = FnEnvironment::new(["left", "right"], ["length"], score);
-            Ok(Box::new(LengthGame(game)))
+            let environment = FnEnvironment::new(["left", "right"], ["length"], score);
+            Ok(Box::new(LengthEnvironment(environment)))
         }
     }
 
-    impl Environment for LengthGame {
+    impl Environment for LengthEnvironment {
         fn roles(&self) -> &[Role] {
             self.0.roles()
         }
@@ -261,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn each_role_has_its_own_reward_where_they_differ() {
+    fn rewards_per_role_are_printed() {
         let score = score_lengths("both", None).unwrap();
         let expected = serde_json::json!({
             "reward": 0.75,
@@ -275,17 +284,20 @@ mod tests {
     }
 
     #[test]
-    fn the_tasks_of_a_file_are_in_place_of_the_environments_own() {
+    fn the_tasks_of_a_file_replace_those_of_the_environment() {
         let file = r#"{"task_id": "both", "longest": "12345678"}"#;
         let score = score_lengths("both", Some(file)).unwrap();
         assert_eq!(score["reward"], 0.375);
         assert!(score_lengths("train", None).is_ok());
         let message = score_lengths("train", Some(file)).unwrap_err();
-        assert!(message.ends_with("no task is called that"), "{message}");
+        assert!(
+            message.ends_with("no task has this identifier"),
+            "{message}"
+        );
     }
 
     #[test]
-    fn wrong_lines_are_told_what_is_expected() {
+    fn an_error_in_a_line_states_what_is_expected() {
         let rows = [
             (
                 r#"{"responses": ["a"]}"#,

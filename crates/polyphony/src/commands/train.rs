@@ -1,4 +1,4 @@
-//! `polyphony train`: trains a recipe with changes.
+//! `polyphony train`: trains a team of agents from a recipe.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -10,26 +10,26 @@ use crate::{commands::finish, display::Display, interrupt};
 /// The arguments of `polyphony train`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The name of a recipe that ships with the program, or a RON file; the default recipe if left
-    /// out.
+    /// Use this recipe: the name of a recipe that ships with the program, or a RON file; without it, the
+    /// default recipe.
     recipe: Option<String>,
-    /// Replaces one value of the recipe, such as `algorithm.samples=8`; may be given several times.
+    /// Replace one value of the recipe, such as `algorithm.samples=8`; can be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// A new directory for metrics, rollouts and agents; by default the first free one of `runs/tldr-1`,
-    /// `runs/tldr-2`, ….
+    /// Save metrics, rollouts and agents in this new directory, instead of the first free one of
+    /// `runs/tldr-1`, `runs/tldr-2`, ….
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Training steps, instead of the recipe's.
+    /// Train for this many steps, instead of the number in the recipe.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Where all models run, instead of on the recipe's devices: cpu, wgpu, cuda or vulkan, the last
+    /// Run all models on this device, instead of the recipe's devices: cpu, wgpu, cuda or vulkan, the last
     /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
 }
 
-/// Trains the recipe.
+/// Trains the team of the recipe.
 pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode> {
     let recipe = arguments.recipe(registry)?;
     let stop = Stop::new();
@@ -42,7 +42,7 @@ pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode
 }
 
 impl Arguments {
-    /// The recipe with everything that was changed on the command line.
+    /// The recipe with all changes from the command line.
     fn recipe(&self, registry: &Registry) -> Result<Recipe> {
         let steps = self.steps.map(|steps| format!("steps={steps}"));
         let device = self
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_win_over_the_recipe_and_over_set() {
+    fn the_option_steps_overrides_the_recipe_and_set() {
         let arguments = Arguments {
             recipe: None,
             overrides: vec!["seed=7".to_owned(), "steps=3".to_owned()],

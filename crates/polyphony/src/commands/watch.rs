@@ -1,4 +1,4 @@
-//! `polyphony watch`: a running training in the terminal.
+//! `polyphony watch`: shows the progress of a training run in the terminal.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use anyhow::Result;
 /// The arguments of `polyphony watch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The run's directory.
+    /// Show the run in this directory.
     run: PathBuf,
 }
 
-/// Shows the run until the user leaves.
+/// Shows the run until the user quits.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let never = || false;
-    Ok(polyphony_report::watch(&arguments.run, &never)?)
+    let never_stop = || false;
+    Ok(polyphony_report::watch(&arguments.run, &never_stop)?)
 }

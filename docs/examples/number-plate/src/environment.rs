@@ -1,4 +1,4 @@
-//! Two agents make up a number plate: one writes the letters, the other the digits.
+//! Two agents invent a number plate: one writes the letters, the other the digits.
 
 use polyphony::episode::{
     Environment, EnvironmentError, EnvironmentSettings, JointAction, Observation, Outcome, Reward,
@@ -40,7 +40,7 @@ impl EnvironmentSettings for NumberPlate {
     }
 }
 
-/// The game itself. It holds no state of an episode.
+/// The game itself. It holds no episode state.
 struct Plates {
     settings: NumberPlate,
     roles: [Role; 2],
@@ -59,7 +59,7 @@ impl Environment for Plates {
         &self.parts
     }
 
-    /// So a recipe needs no data set.
+    /// The environment's own tasks, so that a recipe needs no data set.
     fn tasks(&self, split: Split) -> Option<Vec<Task>> {
         let towns: &[&str] = match split {
             Split::Train => &TRAIN,
@@ -86,30 +86,33 @@ impl Environment for Plates {
     ) -> Result<Outcome, EnvironmentError> {
         let [letters, digits] = action.texts();
         let NumberPlate {
-            letters: most_letters,
-            digits: most_digits,
+            letters: letter_count,
+            digits: digit_count,
         } = self.settings;
         let reward = Reward::new([
             ("letters", fraction(letters, |c| c.is_ascii_alphabetic())),
             ("digits", fraction(digits, |c| c.is_ascii_digit())),
             (
                 "lengths",
-                (closeness(letters, most_letters) + closeness(digits, most_digits)) / 2.0,
+                (closeness(letters, letter_count) + closeness(digits, digit_count)) / 2.0,
             ),
         ]);
         Ok(Outcome::end(reward))
     }
 }
 
-/// The fraction of a text's characters that are wanted; 0 for an empty text.
-fn fraction(text: &str, wanted: impl Fn(char) -> bool) -> f64 {
-    let hits = text.chars().filter(|&character| wanted(character)).count();
-    hits as f64 / text.chars().count().max(1) as f64
+/// The fraction of a text's characters that are of the wanted kind; 0 for an empty text.
+fn fraction(text: &str, is_wanted: impl Fn(char) -> bool) -> f64 {
+    let matches = text
+        .chars()
+        .filter(|&character| is_wanted(character))
+        .count();
+    matches as f64 / text.chars().count().max(1) as f64
 }
 
-/// 1 for a text of the wanted length, and the less the further its length is off.
-fn closeness(text: &str, wanted: usize) -> f64 {
-    1.0 / (1.0 + text.chars().count().abs_diff(wanted) as f64)
+/// 1 for a text of the wanted length, and less for a text that is longer or shorter.
+fn closeness(text: &str, wanted_length: usize) -> f64 {
+    1.0 / (1.0 + text.chars().count().abs_diff(wanted_length) as f64)
 }
 
 #[cfg(test)]
@@ -130,6 +133,13 @@ mod tests {
         assert_eq!(reward("ULM", "123").total(), 3.0);
         assert_eq!(reward("UL1", "123").part("letters"), Some(2.0 / 3.0));
         assert_eq!(reward("ULM", "").part("lengths"), Some((1.0 + 0.25) / 2.0));
-        assert!(NumberPlate { letters: 0, digits: 0 }.build().is_err());
+        assert!(
+            NumberPlate {
+                letters: 0,
+                digits: 0
+            }
+            .build()
+            .is_err()
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! Polyphony with an environment and an algorithm of your own. Every command works with them:
+//! Polyphony with your own environment and algorithm. Every command works with them:
 //!
-//! `cargo run -- train recipes/plates.ron --set environment.digits=3`
+//! `cargo run -- train recipes/plates.ron --set environment.digits=4`
 
 mod environment;
 mod rank;

@@ -2,18 +2,20 @@
 //!
 //! `A_g = w · (2 · rank_g / (G − 1) − 1)`: −w for the lowest credit of a group and w for the highest; equal
 //! credits share the mean of their ranks. Ranks have no unit, so a reward with large outliers does no harm.
-//! The weight `w` of each agent follows 1 plus the fraction of its groups that had nothing to rank, at the
-//! rate `patience`. The weights are the state that this algorithm adds to that of the learners.
 //!
-//! Everything but ranks and weights is made of the public parts of `polyphony::marl`.
+//! Each agent has a weight `w`, which begins at 1. In each step it moves towards 1 plus the fraction of the
+//! agent's groups that have nothing to rank, because all their credits are equal. `patience` is the fraction
+//! of the way that it moves. A checkpoint saves the weights together with the state of the learners.
+//!
+//! Everything except ranks and weights reuses the public parts of `polyphony::marl`.
 
 use polyphony::{
     episode::{Metric, MetricKey},
     marl::{
         Agent, AgentGroup, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings,
-        AlgorithmState, ConfigError, Credit, Game, JointMode, Learners, MOST_SAMPLES, MarlError,
-        Node, PolicyLoss, Progress, Rollout, StepContext, TrainingConfig, Tree, are_zero, credits,
-        player, role_returns,
+        AlgorithmState, ConfigError, Credit, EnvironmentSpec, JointMode, Learners, MAX_SAMPLES,
+        MarlError, Node, PolicyLoss, Progress, Rollout, SamplingPlan, StepContext, TrainingConfig,
+        agent_of_role, are_zero, credits, role_returns,
     },
     model::{ModelError, TensorSpec},
 };
@@ -40,7 +42,7 @@ impl Default for RankBased {
 
 impl AlgorithmSettings for RankBased {
     fn validate(&self, config: &TrainingConfig) -> Result<(), ConfigError> {
-        if !(2..=MOST_SAMPLES).contains(&self.samples) {
+        if !(2..=MAX_SAMPLES).contains(&self.samples) {
             return Err(ConfigError::new(
                 "samples",
                 self.samples,
@@ -53,16 +55,17 @@ impl AlgorithmSettings for RankBased {
         PolicyLoss::default().validate(&config.updates)
     }
 
-    fn validate_for(&self, game: &Game) -> Result<(), ConfigError> {
-        self.tree().validate_for(game.roles.len(), game.horizon)
+    fn validate_for(&self, spec: &EnvironmentSpec) -> Result<(), ConfigError> {
+        self.sampling_plan()
+            .validate_for(spec.roles.len(), spec.horizon)
     }
 
     fn method(&self, _roles: usize) -> String {
         "ranks".to_owned()
     }
 
-    fn tree(&self) -> Tree {
-        Tree {
+    fn sampling_plan(&self) -> SamplingPlan {
+        SamplingPlan {
             samples: self.samples,
             joint_mode: JointMode::Aligned,
             termination_threshold: None,
@@ -77,11 +80,11 @@ impl AlgorithmSettings for RankBased {
     fn build(
         &self,
         agents: &[Agent],
-        _game: &Game,
+        _spec: &EnvironmentSpec,
         config: &TrainingConfig,
     ) -> Result<Box<dyn Algorithm>, MarlError> {
         self.validate(config)?;
-        Ok(Box::new(Training {
+        Ok(Box::new(Trainer {
             settings: self.clone(),
             learners: Learners::new(agents),
             weights: vec![1.0; agents.len()],
@@ -90,16 +93,16 @@ impl AlgorithmSettings for RankBased {
 }
 
 /// The algorithm while it trains a team.
-struct Training {
+struct Trainer {
     settings: RankBased,
     learners: Learners,
-    /// What the advantages of each agent are multiplied by, from 1 to 2.
+    /// The factor of each agent's advantages, from 1 to 2.
     weights: Vec<f64>,
 }
 
-impl Algorithm for Training {
-    fn tree(&self) -> Tree {
-        AlgorithmSettings::tree(&self.settings)
+impl Algorithm for Trainer {
+    fn sampling_plan(&self) -> SamplingPlan {
+        AlgorithmSettings::sampling_plan(&self.settings)
     }
 
     fn learn(
@@ -109,9 +112,9 @@ impl Algorithm for Training {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        let team = agents.len();
+        let team_size = agents.len();
         rollout.assign_advantages(|node, role| {
-            let weight = self.weights[player(team, role)];
+            let weight = self.weights[agent_of_role(team_size, role)];
             let ranks = rank_advantages(&credits_of(node, role));
             Ok(ranks.into_iter().map(|rank| weight * rank).collect())
         })?;
@@ -119,11 +122,11 @@ impl Algorithm for Training {
         let mut metrics = self
             .learners
             .update(agents, rollout, &loss, step, on_progress)?;
-        for (role, name) in step.game.roles.iter().enumerate() {
+        for (role, name) in step.spec.roles.iter().enumerate() {
             let groups = rollout.groups_of(&[role]);
             let idle = groups.iter().filter(|group| is_idle(group)).count();
             let fraction = idle as f64 / groups.len().max(1) as f64;
-            let weight = &mut self.weights[player(team, role)];
+            let weight = &mut self.weights[agent_of_role(team_size, role)];
             *weight += self.settings.patience * (1.0 + fraction - *weight);
             metrics.push(Metric::new(
                 MetricKey::new("rank_correlation").of_role(name),
@@ -145,7 +148,7 @@ impl Algorithm for Training {
         values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        (self.learners, self.weights) = Learners::restored(agents, values, read)?;
+        (self.learners, self.weights) = Learners::from_state(agents, values, read)?;
         Ok(())
     }
 
@@ -162,24 +165,26 @@ fn credits_of(node: &Node, role: usize) -> Vec<f64> {
 
 /// The advantage of each credit before it is weighted.
 fn rank_advantages(credits: &[f64]) -> Vec<f64> {
-    let most = (credits.len() - 1).max(1) as f64;
-    let rank = |own: &f64| {
-        let lower = credits.iter().filter(|other| *other < own).count() as f64;
-        let equal = credits.iter().filter(|other| *other == own).count() as f64;
+    let highest_rank = (credits.len() - 1).max(1) as f64;
+    let rank = |credit: &f64| {
+        let lower = credits.iter().filter(|other| *other < credit).count() as f64;
+        let equal = credits.iter().filter(|other| *other == credit).count() as f64;
         lower + (equal - 1.0) / 2.0
     };
     credits
         .iter()
-        .map(|own| 2.0 * rank(own) / most - 1.0)
+        .map(|credit| 2.0 * rank(credit) / highest_rank - 1.0)
         .collect()
 }
 
-/// Whether no response of a group ranks above another.
+/// Whether no response of a group ranks above another, so that all its advantages are 0.
 fn is_idle(group: &AgentGroup) -> bool {
-    group.advantages().is_some_and(|own| are_zero(&own))
+    group
+        .advantages()
+        .is_some_and(|advantages| are_zero(&advantages))
 }
 
-/// The correlation of a role's advantages with its credits; NaN where one of them does not vary.
+/// The correlation of a role's advantages with its credits; NaN if one of them does not vary.
 fn rank_correlation(rollout: &Rollout, role: usize) -> f64 {
     let mut pairs = Vec::new();
     for node in rollout.all_nodes() {
@@ -192,10 +197,13 @@ fn rank_correlation(rollout: &Rollout, role: usize) -> f64 {
 
 fn correlation(pairs: &[(f64, f64)]) -> f64 {
     let count = pairs.len() as f64;
-    let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / count;
+    let mean = |value: fn(&(f64, f64)) -> f64| pairs.iter().map(value).sum::<f64>() / count;
     let (x, y) = (mean(|pair| pair.0), mean(|pair| pair.1));
-    let sum = |of: &dyn Fn(f64, f64) -> f64| -> f64 {
-        pairs.iter().map(|pair| of(pair.0 - x, pair.1 - y)).sum()
+    let sum = |product: &dyn Fn(f64, f64) -> f64| -> f64 {
+        pairs
+            .iter()
+            .map(|pair| product(pair.0 - x, pair.1 - y))
+            .sum()
     };
     sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt()
 }

@@ -1,5 +1,5 @@
-//! Tiny models of every architecture and rope type against what PyTorch transformers computes with
-//! the same weights.
+//! Tiny models of every architecture and rope type, compared with PyTorch transformers on the same
+//! weights.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -19,7 +19,7 @@ use serde_json::Value;
 /// The largest relative difference of the loss.
 const LOSS_TOLERANCE: f64 = 1e-3;
 
-/// What transformers gives, by name.
+/// The results of transformers, by name.
 struct Expected {
     tensors: Vec<u8>,
     prompt_len: usize,
@@ -70,7 +70,7 @@ impl Expected {
     }
 }
 
-/// A model on a device, and what transformers computes with it.
+/// A model on a device, and the results of transformers for it.
 struct Case {
     name: String,
     model: LanguageModel,
@@ -80,7 +80,7 @@ struct Case {
 
 /// Every model of the fixtures that has expected values, on every device.
 fn cases() -> Vec<Case> {
-    let on = |target: &Target| {
+    let cases_on = |target: &Target| {
         let mut cases = Vec::new();
         let mut add = |name: String, model: &Path| {
             cases.push(Case {
@@ -101,10 +101,10 @@ fn cases() -> Vec<Case> {
         }
         cases
     };
-    targets().iter().flat_map(on).collect()
+    targets().iter().flat_map(cases_on).collect()
 }
 
-/// The weights that the rope types of an architecture share, with the configuration of one.
+/// The weights that the rope types of an architecture share, with the configuration of one rope type.
 fn sharded_model(architecture: &str, rope: &str) -> tempfile::TempDir {
     let target = tempfile::tempdir().unwrap();
     let folder = fixture("rope").join(architecture);
@@ -121,11 +121,14 @@ fn sharded_model(architecture: &str, rope: &str) -> tempfile::TempDir {
 }
 
 #[track_caller]
-fn assert_close(name: &str, own: &[f32], expected: &[f32], tolerance: f32) {
-    assert_eq!(own.len(), expected.len());
-    for (index, (own, expected)) in own.iter().zip(expected).enumerate() {
-        let gap = (own - expected).abs();
-        assert!(gap <= tolerance, "{name}, {index}: {own} is not {expected}");
+fn assert_close(name: &str, actual: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(actual.len(), expected.len());
+    for (index, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        let gap = (actual - expected).abs();
+        assert!(
+            gap <= tolerance,
+            "{name}, {index}: {actual} is not {expected}"
+        );
     }
 }
 
@@ -142,8 +145,8 @@ fn logits_match() {
         let rows = expected.rows();
         for ((prompt, completion), logits) in rows.iter().zip(logits.chunks(logits.len() / 2)) {
             let ids = [prompt.as_slice(), completion].concat();
-            let own = values(sequence_logits(&model, &ids).unwrap());
-            assert_close(&name, &own, logits, precision.logits);
+            let actual = values(sequence_logits(&model, &ids).unwrap());
+            assert_close(&name, &actual, logits, precision.logits);
         }
     }
 }
@@ -162,8 +165,8 @@ fn completion_log_probabilities_match() {
         let halves = logprobs.chunks(logprobs.len() / 2);
         for ((prompt, completion), logprobs) in rows.iter().zip(halves) {
             let group = PackedGroup::new(prompt, vec![completion]).unwrap();
-            let own = values(score_group(&model, &group, 1.0).unwrap());
-            assert_close(&name, &own, logprobs, precision.logits);
+            let actual = values(score_group(&model, &group, 1.0).unwrap());
+            assert_close(&name, &actual, logprobs, precision.logits);
         }
     }
 }
@@ -187,13 +190,13 @@ fn check_loss_and_norms(case: &Case, model: &LanguageModel) {
         });
     let total = terms.reduce(|a, b| a + b).unwrap();
     let loss = -total / rows.len() as f64;
-    let (own, wanted) = (
+    let (actual_loss, expected_loss) = (
         f64::from(loss.clone().inner().into_scalar::<f32>()),
         f64::from(expected.floats("loss")[0]),
     );
     assert!(
-        (own / wanted - 1.0).abs() <= LOSS_TOLERANCE,
-        "{case}: the loss {own} is not {wanted}"
+        (actual_loss / expected_loss - 1.0).abs() <= LOSS_TOLERANCE,
+        "{case}: the loss {actual_loss} is not {expected_loss}"
     );
 
     let norms = gradient_norms(model, loss.backward());
@@ -209,7 +212,7 @@ fn check_loss_and_norms(case: &Case, model: &LanguageModel) {
     }
 }
 
-/// The length of every weight's gradient, by Hugging Face name.
+/// The norm of every weight's gradient, by Hugging Face name.
 fn gradient_norms(model: &LanguageModel, tape: Gradients) -> BTreeMap<String, f64> {
     struct Norms {
         tape: Gradients,

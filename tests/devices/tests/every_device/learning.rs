@@ -1,4 +1,4 @@
-//! Teams of two tiny models learn, or rightly do not.
+//! Teams of two tiny models: they learn what the reward asks for, and nothing if all rewards are equal.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use polyphony_episode::{
     Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings as _, Baseline, Game, Magrpo, Step, TrainingConfig, Updates,
-    start_tasks, train_step,
+    Agent, AlgorithmSettings as _, Baseline, EnvironmentSpec, Magrpo, Step, TrainingConfig,
+    Updates, start_tasks, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, LoraConfig, ModelFiles, sequence_logits};
-use polyphony_test_support::{fixture, load, load_on, plain_language, values, weight_bits};
+use polyphony_test_support::{fixture, load, load_on, plain_codec, values, weight_bits};
 
-/// What earns a reward.
+/// What is rewarded.
 #[derive(Clone, Copy, Debug)]
 enum Goal {
-    /// Each role should keep to its own half of the vocabulary: the first to ids below 128, the
-    /// second to those from 128 on. A part is the share of a role's tokens that do.
-    OwnHalves,
-    /// This role should keep to ids below 128, and what the other does earns nothing.
+    /// Each role uses one half of the vocabulary: the first role ids below 128, the second role ids from
+    /// 128 on. A reward part is the fraction of a role's tokens in its half.
+    OneHalfEach,
+    /// This role uses ids below 128. The other role's tokens earn nothing.
     LowHalfOf(usize),
-    /// Every joint action earns the same.
+    /// Every joint action has the same reward.
     Constant,
 }
 
@@ -55,14 +55,17 @@ impl Environment for Halves {
         _: &[Turn],
         action: &JointAction,
     ) -> Result<Outcome, EnvironmentError> {
-        let share = |agent: usize, wanted: fn(u32) -> bool| {
+        let fraction = |agent: usize, rewarded: fn(u32) -> bool| {
             let tokens = &action.responses[agent].tokens;
-            tokens.iter().filter(|&&id| wanted(id)).count() as f64 / tokens.len() as f64
+            tokens.iter().filter(|&&id| rewarded(id)).count() as f64 / tokens.len() as f64
         };
         let low = |id| id < 128;
         let parts = match self.goal {
-            Goal::OwnHalves => [("low", share(0, low)), ("high", share(1, |id| id >= 128))],
-            Goal::LowHalfOf(role) => [("low", share(role, low)), ("high", 0.0)],
+            Goal::OneHalfEach => [
+                ("low", fraction(0, low)),
+                ("high", fraction(1, |id| id >= 128)),
+            ],
+            Goal::LowHalfOf(role) => [("low", fraction(role, low)), ("high", 0.0)],
             Goal::Constant => [("low", 0.7), ("high", 0.7)],
         };
         Ok(Outcome::end(Reward::new(parts)))
@@ -77,16 +80,16 @@ fn halves(goal: Goal) -> Halves {
     }
 }
 
-/// Two agents on the CPU that start from the same weights in the same memory.
+/// Two agents on the CPU that start with the same weights, in shared memory.
 fn team() -> Vec<Agent> {
     team_on(&Device::flex())
 }
 
 fn team_on(device: &Device) -> Vec<Agent> {
     let model = load_on(device, &fixture("tiny-llama"));
-    let language = Arc::new(plain_language());
+    let codec = Arc::new(plain_codec());
     ROLES
-        .map(|name| Agent::new(name, model.clone(), Arc::clone(&language)))
+        .map(|name| Agent::new(name, model.clone(), Arc::clone(&codec)))
         .into()
 }
 
@@ -106,7 +109,7 @@ fn config(seed: u64) -> TrainingConfig {
     }
 }
 
-/// Trains a team; gives back what each step came to.
+/// Trains a team; returns every step.
 fn train(
     team: &mut [Agent],
     environment: &dyn Environment,
@@ -124,17 +127,17 @@ fn train_with(
     baseline: Baseline,
     config: &TrainingConfig,
 ) -> Vec<Step> {
-    let settings = Magrpo {
+    let magrpo = Magrpo {
         samples: 8,
         baseline,
         ..Magrpo::default()
     };
-    let built = settings.build(team, &Game::of(environment), config);
-    let mut algorithm = built.unwrap();
+    let algorithm = magrpo.build(team, &EnvironmentSpec::of(environment), config);
+    let mut algorithm = algorithm.unwrap();
     let tasks = ["hello", "the letter"].map(|text| Task::new(text, [("text", text)]));
     let tasks = start_tasks(team, environment, tasks.into(), config).unwrap();
-    let one = |step| {
-        let done = train_step(
+    let run_step = |step| {
+        let result = train_step(
             team,
             algorithm.as_mut(),
             environment,
@@ -143,9 +146,9 @@ fn train_with(
             step,
             &mut |_| (),
         );
-        done.unwrap()
+        result.unwrap()
     };
-    (0..steps).map(one).collect()
+    (0..steps).map(run_step).collect()
 }
 
 /// A metric that must have a value.
@@ -167,12 +170,12 @@ fn mean(steps: &[Step], name: &str) -> f64 {
 }
 
 #[test]
-fn a_team_learns_what_its_shared_reward_asks_of_each() {
+fn a_team_learns_what_its_shared_reward_asks_of_each_role() {
     let mut team = team();
     let start = weight_bits(&team[0].model);
     let steps = train(
         &mut team,
-        &halves(Goal::OwnHalves),
+        &halves(Goal::OneHalfEach),
         40,
         1,
         Baseline::GroupMean,
@@ -187,7 +190,7 @@ fn a_team_learns_what_its_shared_reward_asks_of_each() {
     let [one, two] = [0, 1].map(|agent| weight_bits(&team[agent].model));
     assert!(
         one != start && two != start && one != two,
-        "each agent has weights of its own"
+        "each agent has its own weights"
     );
     for step in &steps {
         for gap in of_roles(step, "logprob_gap") {
@@ -197,15 +200,18 @@ fn a_team_learns_what_its_shared_reward_asks_of_each() {
 }
 
 #[test]
-fn a_model_that_plays_both_roles_learns_from_each() {
+fn a_model_that_plays_both_roles_learns_from_each_of_them() {
     for role in 0..2 {
         let mut team = team();
         team.truncate(1);
-        // What the other role does earns nothing, so that it can teach nothing.
+        // The other role's tokens do not affect the reward, so the model can learn only from this role's.
         let environment = halves(Goal::LowHalfOf(role));
         let steps = train(&mut team, &environment, 20, 1, Baseline::GroupMean);
         let [first, last] = [&steps[..5], &steps[15..]].map(|steps| mean(steps, "return"));
-        assert!(last - first > 0.25, "role {role}: {first} became {last}");
+        assert!(
+            last - first > 0.25,
+            "role {role}: the return went from {first} to {last}"
+        );
     }
 }
 
@@ -220,7 +226,7 @@ fn equal_rewards_change_no_weight() {
         1,
         Baseline::GroupMean,
     ) {
-        assert_eq!(of_roles(&step, "zero_advantage_share"), [1.0; 2]);
+        assert_eq!(of_roles(&step, "zero_advantage_fraction"), [1.0; 2]);
         assert_eq!(of_roles(&step, "gradient_steps"), [0.0; 2]);
         assert_eq!(of_roles(&step, "skipped_groups"), [2.0; 2]);
     }
@@ -235,12 +241,12 @@ fn the_same_seed_gives_the_same_run() {
         let mut team = team();
         let steps = train(
             &mut team,
-            &halves(Goal::OwnHalves),
+            &halves(Goal::OneHalfEach),
             3,
             seed,
             Baseline::LeaveOneOut,
         );
-        // All but what depends on clocks.
+        // Timings depend on the clock.
         let metrics: Vec<Metric> = steps
             .into_iter()
             .flat_map(|step| step.metrics)
@@ -262,19 +268,19 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn every_device_gives_the_same_returns() {
     let lora = LoraConfig::default();
-    let ways = [
+    let configurations = [
         (None, Activations::Keep),
         (None, Activations::Recompute),
         (Some(&lora), Activations::Keep),
         (Some(&lora), Activations::Recompute),
     ];
-    for (target, way) in targets()
+    for (target, configuration) in targets()
         .iter()
-        .flat_map(|target| ways.map(|way| (target, way)))
+        .flat_map(|target| configurations.map(|configuration| (target, configuration)))
     {
-        let (lora, activations) = way;
-        let name = format!("{}, {way:?}", target.name);
-        let [here, there] = [&Device::flex(), &target.device].map(|device| {
+        let (lora, activations) = configuration;
+        let name = format!("{}, {configuration:?}", target.name);
+        let [on_cpu, on_device] = [&Device::flex(), &target.device].map(|device| {
             let mut team = team_on(device);
             if let Some(lora) = lora {
                 for agent in &mut team {
@@ -283,38 +289,38 @@ fn every_device_gives_the_same_returns() {
             }
             let mut config = config(1);
             config.updates.activations = activations;
-            let played = train_with(
+            let steps = train_with(
                 &mut team,
-                &halves(Goal::OwnHalves),
+                &halves(Goal::OneHalfEach),
                 2,
                 Baseline::GroupMean,
                 &config,
             );
-            let returns: Vec<f64> = played.iter().map(|step| metric(step, "return")).collect();
+            let returns: Vec<f64> = steps.iter().map(|step| metric(step, "return")).collect();
             let of_agents = |name| -> Vec<f64> {
-                let steps = played.iter();
+                let steps = steps.iter();
                 steps.flat_map(|step| of_roles(step, name)).collect()
             };
-            let (steps, norms) = (of_agents("gradient_steps"), of_agents("gradient_norm"));
-            (returns, steps, norms)
+            let (updates, norms) = (of_agents("gradient_steps"), of_agents("grad_norm"));
+            (returns, updates, norms)
         });
-        for updates in [&here.1, &there.1] {
+        for updates in [&on_cpu.1, &on_device.1] {
             assert_eq!(
                 updates, &[1.0; 4],
                 "{name}: every agent learned in every step"
             );
         }
         if !target.precision.same_tokens {
-            // Two runs of other tokens: each of them has something to learn from.
+            // The sampled tokens differ, so only check that there are gradients.
             assert!(
-                there.2.iter().all(|norm| *norm > 0.0),
+                on_device.2.iter().all(|norm| *norm > 0.0),
                 "{name}: {:?}",
-                there.2
+                on_device.2
             );
             continue;
         }
-        assert_eq!(here.0, there.0, "{name}");
-        for (expected, norm) in here.2.iter().zip(&there.2) {
+        assert_eq!(on_cpu.0, on_device.0, "{name}");
+        for (expected, norm) in on_cpu.2.iter().zip(&on_device.2) {
             let relative = (norm - expected).abs() / expected;
             assert!(relative < target.precision.norms, "{name}: {relative}");
         }
@@ -326,7 +332,7 @@ fn a_saved_agent_is_the_same_when_it_is_read_again() {
     let mut team = team();
     train(
         &mut team,
-        &halves(Goal::OwnHalves),
+        &halves(Goal::OneHalfEach),
         2,
         1,
         Baseline::GroupMean,
@@ -334,7 +340,7 @@ fn a_saved_agent_is_the_same_when_it_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let assets = ModelFiles::open(&fixture("tiny-llama")).unwrap().assets;
     let logits = |model: &LanguageModel| values(sequence_logits(model, &[5, 80, 130]).unwrap());
-    let mut seen = vec![logits(&load(&fixture("tiny-llama")))];
+    let mut all_logits = vec![logits(&load(&fixture("tiny-llama")))];
     for agent in &team {
         let path = folder.path().join(&agent.name);
         agent.model.save(&path, &assets).unwrap();
@@ -346,10 +352,10 @@ fn a_saved_agent_is_the_same_when_it_is_read_again() {
         );
         assert_eq!(logits(&again), logits(&agent.model));
         assert!(
-            !seen.contains(&logits(&again)),
-            "{} is like another",
+            !all_logits.contains(&logits(&again)),
+            "{} equals another model",
             agent.name
         );
-        seen.push(logits(&again));
+        all_logits.push(logits(&again));
     }
 }

@@ -1,5 +1,5 @@
-//! Tests whose bodies go through every device of the build. Tests of other things are elsewhere, so this
-//! program is built without the runner.
+//! Tests that run on every device of the build. Other tests are elsewhere, so that this program builds
+//! without the runner.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

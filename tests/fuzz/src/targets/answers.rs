@@ -13,14 +13,14 @@ use polyphony_env::{Draft, Expert, ExpertSettings, Review, read_process_answers}
 
 use crate::check;
 
-/// What a program that is an environment writes: a line for the handshake, the others for the next calls.
+/// The output of an environment program: a line for the handshake, and one line for each later call.
 pub(super) fn process(_: &Path, bytes: &[u8]) {
     if let Err(failure) = read_process_answers(bytes) {
         check::message(&failure.to_string());
     }
 }
 
-/// What a confined child, a judge or a solver, sends to the host: frames with texts in them.
+/// The messages that a confined child, a judge or a solver, sends to the host: frames with texts in them.
 pub(super) fn judge(_: &Path, bytes: &[u8]) {
     #[cfg(target_os = "linux")]
     polyphony_sandbox::read_frames(bytes).unwrap();
@@ -29,7 +29,7 @@ pub(super) fn judge(_: &Path, bytes: &[u8]) {
     let _ = bytes;
 }
 
-/// A whole HTTP answer of an endpoint that proposes edits: its head and its body.
+/// A complete HTTP answer of an endpoint that proposes edits: head and body.
 pub(super) fn endpoint(_: &Path, bytes: &[u8]) {
     let drafts = ["helper", "main"].map(|role| Draft {
         role,
@@ -56,7 +56,8 @@ pub(super) fn endpoint(_: &Path, bytes: &[u8]) {
     }
 }
 
-/// Has a server answer the next request with these bytes; its port. One server serves all inputs.
+/// Makes a server answer the next request with these bytes, and returns its port. One server serves all
+/// inputs.
 fn answer_with(bytes: &[u8]) -> u16 {
     thread_local! {
         static SERVER: (u16, mpsc::Sender<Vec<u8>>) = serve();
@@ -76,7 +77,7 @@ fn serve() -> (u16, mpsc::Sender<Vec<u8>>) {
             let Ok((mut stream, _)) = listener.accept() else {
                 return;
             };
-            // The request fits into what is read at once; a client that is gone is none of our business.
+            // The request fits into one read. Errors of a client that has left do not matter.
             let _ = stream.read(&mut [0; 1 << 14]);
             let _ = stream.write_all(&answer);
         }

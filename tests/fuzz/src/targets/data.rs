@@ -7,7 +7,7 @@ use polyphony_episode::TaskSource;
 
 use crate::check;
 
-/// Small bounds, so that what passes one ends soon.
+/// Small bounds, so that an input that exceeds one of them ends soon.
 fn bounds() -> DataBounds {
     let bound = |value| NonZeroUsize::new(value).unwrap();
     DataBounds {

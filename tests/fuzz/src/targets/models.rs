@@ -10,17 +10,17 @@ use polyphony_test_support::{chat_model, fixture};
 
 use crate::check;
 
-/// A text that every tokenizer should take, however it is made.
+/// A text that every tokenizer should accept.
 const TEXT: &str = "the sky <|im_end|>\n\u{e9}\u{1f600} 12  3";
 
-/// A whole model, of which the input replaces one file.
+/// A complete model, of which the input replaces one file.
 pub(super) fn make_model(folder: &Path) {
     chat_model(&folder.join("model"), 128);
 }
 
 /// A `config.json`.
 pub(super) fn config(folder: &Path, bytes: &[u8]) {
-    replaced(folder, "config.json", bytes);
+    open_with_replaced(folder, "config.json", bytes);
 }
 
 /// A `tokenizer.json`, with which a text is encoded and decoded.
@@ -34,13 +34,13 @@ pub(super) fn tokenizer(folder: &Path, bytes: &[u8]) {
 }
 
 fn use_tokenizer(tokenizer: &Tokenizer) {
-    for encoded in [
+    for outcome in [
         tokenizer.encode(TEXT),
         tokenizer.encode_plain(TEXT),
         tokenizer.encode_more(TEXT),
     ] {
-        match encoded {
-            // What cannot be decoded is an error, too; neither is a panic.
+        match outcome {
+            // Ids that cannot be decoded must give an error, not a panic.
             Ok(ids) => drop(
                 tokenizer
                     .decode(&ids)
@@ -51,15 +51,15 @@ fn use_tokenizer(tokenizer: &Tokenizer) {
     }
 }
 
-/// The directory of a model with one file replaced.
-fn replaced(folder: &Path, name: &str, bytes: &[u8]) {
+/// Opens the directory of a model with one file replaced.
+fn open_with_replaced(folder: &Path, name: &str, bytes: &[u8]) {
     let model = folder.join("model");
     fs::write(model.join(name), bytes).unwrap();
-    opened(&model, "model");
+    open(&model, "model");
 }
 
-/// Opens a model and reads of it what is read before its weights are in memory.
-fn opened(path: &Path, name: &str) {
+/// Opens a model and reads everything that is read before its weights are in memory.
+fn open(path: &Path, name: &str) {
     match ModelFiles::open(path) {
         Ok(files) => {
             assert!(files.stop_tokens.is_sorted());
@@ -85,7 +85,7 @@ pub(super) fn safetensors(folder: &Path, bytes: &[u8]) {
     }
 }
 
-/// Reads every tensor: as many values as its shape says, or an error.
+/// Reads every tensor, and checks that it gives as many values as its shape states, or an error.
 fn read_all(weights: &Weights, file: &str) {
     for spec in weights.specs() {
         match weights.read(&spec.name, &spec.shape) {
@@ -95,7 +95,7 @@ fn read_all(weights: &Weights, file: &str) {
     }
 }
 
-/// A model whose weights lie in two files, both whole.
+/// A model whose weights are in two complete files.
 pub(super) fn make_shards(folder: &Path) {
     make_model(folder);
     let model = folder.join("model");
@@ -110,14 +110,14 @@ pub(super) fn make_shards(folder: &Path) {
 
 /// An index of several files of weights.
 pub(super) fn safetensors_index(folder: &Path, bytes: &[u8]) {
-    replaced(folder, "model.safetensors.index.json", bytes);
+    open_with_replaced(folder, "model.safetensors.index.json", bytes);
 }
 
 /// A GGUF file: weights, configuration, tokenizer and template in one.
 pub(super) fn gguf(folder: &Path, bytes: &[u8]) {
     let path = folder.join("model.gguf");
     fs::write(&path, bytes).unwrap();
-    opened(&path, "model.gguf");
+    open(&path, "model.gguf");
     if let Ok(files) = ModelFiles::open(&path) {
         read_all(&files.weights, "model.gguf");
     }
@@ -147,7 +147,7 @@ pub(super) fn adapter_config(folder: &Path, bytes: &[u8]) {
     }
 }
 
-/// A chat template. Up to a zero byte it is the template, behind it a `tokenizer_config.json`.
+/// A chat template, and after a zero byte a `tokenizer_config.json`.
 pub(super) fn template(_: &Path, bytes: &[u8]) {
     let mut parts = bytes.splitn(2, |byte| *byte == 0);
     let Ok(source) = str::from_utf8(parts.next().unwrap_or_default()) else {
@@ -174,14 +174,14 @@ pub(super) fn template(_: &Path, bytes: &[u8]) {
     }
 }
 
-/// A chat template, and behind a zero byte what a user says: which tokens of the prompt are the template's own
-/// and which are only the user's words is found out by rendering again and again.
+/// A chat template, and after a zero byte the message of a user. The model crate renders the template several
+/// times to find out which tokens of the prompt come from the template and which from the message.
 pub(super) fn conversation(_: &Path, bytes: &[u8]) {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
     let tokenizer = TOKENIZER
         .get_or_init(|| Tokenizer::from_file(&fixture("tiny-chat/tokenizer.json")).unwrap());
     let text = String::from_utf8_lossy(bytes);
-    let (source, said) = text
+    let (source, message) = text
         .split_once('\0')
         .unwrap_or((&text, "the sky <|im_end|>"));
     let path = Path::new("chat_template.jinja");
@@ -190,11 +190,11 @@ pub(super) fn conversation(_: &Path, bytes: &[u8]) {
     };
     let messages = [
         Message::new(MessageRole::System, "You are one of two."),
-        Message::new(MessageRole::User, said),
+        Message::new(MessageRole::User, message),
     ];
     let outcomes = [
         encode_conversation(tokenizer, &template, &messages),
-        encode_continuation(tokenizer, &template, None, said),
+        encode_continuation(tokenizer, &template, None, message),
     ];
     for error in outcomes.into_iter().filter_map(Result::err) {
         check::message(&error.to_string());

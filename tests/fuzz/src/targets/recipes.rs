@@ -6,7 +6,7 @@ use polyphony::{Program, Recipe};
 
 use crate::check;
 
-/// Everything that ships, so that recipes can name it.
+/// The standard program, with everything that recipes can name.
 pub(crate) fn program() -> &'static Program {
     static PROGRAM: OnceLock<Program> = OnceLock::new();
     PROGRAM.get_or_init(Program::standard)

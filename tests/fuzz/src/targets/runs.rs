@@ -1,18 +1,18 @@
-//! What a run leaves behind, read again by reports and by `resume`.
+//! The records of a run, which reports and `resume` read again.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use polyphony::{From, Recipe, Stop};
+use polyphony::{Recipe, ResumeFrom, Stop};
 use polyphony_report::{Run, compare, comparison_text, is_control, page};
 use polyphony_test_support::chat_model;
 
 use super::recipes::program;
 use crate::check;
 
-/// Two steps of two small agents, which take a second.
+/// Two steps of two small agents, which take one second.
 const RECIPE: &str = r#"(
     seed: 7,
     environment: Tldr,
@@ -27,7 +27,7 @@ const RECIPE: &str = r#"(
     checkpoints: (every: 1, keep: 1),
 )"#;
 
-/// The records that an input may replace, by its first byte.
+/// The records that an input may replace. The first byte of the input selects one.
 const RECORDS: [&str; 8] = [
     "recipe.ron",
     "run.json",
@@ -39,8 +39,8 @@ const RECORDS: [&str; 8] = [
     "tensorboard/events.out.tfevents.polyphony",
 ];
 
-/// The records that `resume` checks, by the first byte of an input.
-const CHECKED: [&str; 6] = [
+/// The records that `resume` checks. The first byte of the input selects one.
+const RESUME_RECORDS: [&str; 6] = [
     "checkpoints/step-000002/state.ron",
     "recipe.ron",
     "metrics.jsonl",
@@ -49,8 +49,8 @@ const CHECKED: [&str; 6] = [
     "tensorboard/events.out.tfevents.polyphony",
 ];
 
-/// Makes a run in `folder/run`, with all files kept in `folder/whole`, too. Its model is gone afterwards:
-/// nothing can be trained any more.
+/// Makes a run in `folder/run`, with copies of all records in `folder/whole`. Its model is removed
+/// afterwards, so nothing can be trained.
 pub(super) fn make_run(folder: &Path) {
     let (model, posts) = (folder.join("model"), folder.join("posts.jsonl"));
     chat_model(&model, 4096);
@@ -71,36 +71,36 @@ pub(super) fn make_run(folder: &Path) {
     fs::remove_dir_all(&model).unwrap();
     for name in RECORDS
         .iter()
-        .chain(&CHECKED)
+        .chain(&RESUME_RECORDS)
         .filter(|name| run.join(name).is_file())
     {
-        let kept = folder.join("whole").join(name);
-        fs::create_dir_all(kept.parent().unwrap()).unwrap();
-        fs::copy(run.join(name), kept).unwrap();
+        let copy = folder.join("whole").join(name);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(run.join(name), copy).unwrap();
     }
 }
 
-/// Reads with one of the records replaced, and puts the whole one back.
+/// Reads a run with one record replaced, and puts the original back.
 fn with_replaced(folder: &Path, names: &[&str], bytes: &[u8], read: impl FnOnce(&Path)) {
     let Some((first, contents)) = bytes.split_first() else {
         return;
     };
     let name = names[usize::from(*first) % names.len()];
     let run = folder.join("run");
-    let (path, kept): (PathBuf, PathBuf) = (run.join(name), folder.join("whole").join(name));
+    let (path, original): (PathBuf, PathBuf) = (run.join(name), folder.join("whole").join(name));
     fs::write(&path, contents).unwrap();
     read(&run);
-    match kept.is_file() {
-        true => drop(fs::copy(kept, path).unwrap()),
+    match original.is_file() {
+        true => drop(fs::copy(original, path).unwrap()),
         false => fs::remove_file(path).unwrap(),
     }
 }
 
-/// One record of a run: compared and drawn. The first byte of the input says which.
+/// One record of a run, read by `compare` and `report`. The first byte of the input selects it.
 pub(super) fn run(folder: &Path, bytes: &[u8]) {
     with_replaced(folder, &RECORDS, bytes, |run| {
-        let read = Run::read(run);
-        let text = read.and_then(|own| Ok(comparison_text(&compare([&own])?)));
+        let outcome = Run::read(run);
+        let text = outcome.and_then(|run| Ok(comparison_text(&compare([&run])?)));
         for outcome in [text, page(&[run])] {
             match outcome {
                 Ok(text) => assert_eq!(text.find(is_hostile), None, "at {}", around(&text)),
@@ -110,7 +110,7 @@ pub(super) fn run(folder: &Path, bytes: &[u8]) {
     });
 }
 
-/// Whether a character could control a terminal, or turn the direction of the text around it.
+/// Whether a character could control a terminal, or change the direction of the text around it.
 fn is_hostile(character: char) -> bool {
     is_control(character) && !matches!(character, '\n' | '\t')
 }
@@ -125,14 +125,20 @@ fn around(text: &str) -> String {
     )
 }
 
-/// One record that `resume` checks before it reads a model. Whatever it says, the run cannot be resumed,
-/// for its model is gone.
+/// One record that `resume` checks before it reads a model. Whatever it contains, the run cannot be resumed,
+/// because its model has been removed.
 pub(super) fn checkpoint(folder: &Path, bytes: &[u8]) {
-    with_replaced(folder, &CHECKED, bytes, |run| {
-        let more = ["steps=3".to_owned()];
+    with_replaced(folder, &RESUME_RECORDS, bytes, |run| {
+        let overrides = ["steps=3".to_owned()];
         let registry = program().registry();
-        let outcome =
-            polyphony::runner::resume(registry, run, &From::Newest, &more, &Stop::new(), &mut ());
+        let outcome = polyphony::runner::resume(
+            registry,
+            run,
+            &ResumeFrom::Newest,
+            &overrides,
+            &Stop::new(),
+            &mut (),
+        );
         match outcome {
             Ok(_) => panic!("a run without a model was resumed"),
             Err(error) => check::message(&format!("{error:#}")),

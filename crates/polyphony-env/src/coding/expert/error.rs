@@ -1,4 +1,4 @@
-//! Everything that can go wrong between us and the outside model.
+//! The errors of requests to the outside model.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -6,26 +6,26 @@ use polyphony_http::{HttpError, StatusCode};
 use thiserror::Error;
 
 /// How much of an answer a message shows, in characters.
-const SHOWN_CHARACTERS: usize = 300;
+const EXCERPT_CHARS: usize = 300;
 
 /// Why there are no suggestions.
 #[derive(Debug, Error)]
 pub enum ExpertError {
     /// The base address cannot be used.
     #[error(
-        "`{base}` is no `base_url` of an expert: {reason}; it should look like \
+        "`{base}` is not a `base_url` of an expert: {reason}; it should look like \
          https://api.openai.com/v1 or http://localhost:8080/v1"
     )]
     Address {
-        /// The address, without what might be secret.
+        /// The address, without the parts that might be secret.
         base: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// The environment holds no key.
+    /// The environment variable contains no key.
     #[error(
         "the environment variable `{variable}` is not set, or empty: set it to the expert's key, \
-         or leave out `key_variable` for a server that wants none"
+         or leave out `key_variable` for a server that needs no key"
     )]
     NoKey {
         /// The variable that was named.
@@ -33,51 +33,54 @@ pub enum ExpertError {
     },
     /// The key cannot be sent.
     #[error(
-        "the environment variable `{variable}` holds no key: a key has no spaces, and nothing but \
-         ASCII letters, digits and signs"
+        "the environment variable `{variable}` does not contain a valid key: a key consists of ASCII \
+         letters, digits and punctuation, without spaces"
     )]
     BadKey {
         /// The variable that was named.
         variable: String,
     },
-    /// The HTTP client could not be made.
+    /// The HTTP client could not be created.
     #[error(transparent)]
     Client(HttpError),
-    /// A request failed, and so did as many further tries as the settings allow and as could help.
+    /// A request failed, and so did its retries, if a retry could help and the settings allow any.
     #[error("the expert at {url} {failure} (tried {tries}×)")]
     Request {
         /// The address.
         url: String,
-        /// How often it was tried.
+        /// The number of tries.
         tries: u32,
-        /// What came of the last one.
+        /// How the last try failed.
         failure: ExpertFailure,
     },
 }
 
-/// What came of a request in place of suggestions, and what would help.
+/// How a request failed, and what would help.
 #[derive(Debug, Error)]
 pub enum ExpertFailure {
-    /// Nobody answered, or the answer broke off.
+    /// There was no answer, or it broke off.
     #[error(
-        "cannot be reached: {reason}; see that `base_url` is right, that the server runs, and that \
-         this machine has a network"
+        "cannot be reached: {reason}; check that `base_url` is right, that the server runs, and that \
+         this machine has a network connection"
     )]
     Unreachable {
-        /// What the client says.
+        /// The error of the HTTP client.
         reason: String,
     },
     /// The answer took too long.
     #[error(
-        "gave no whole answer within {after:?}; raise `timeout_secs`, or see whether the server is \
-         overloaded"
+        "gave no complete answer within {after:?}; raise `timeout_secs`, or check whether the server \
+         is overloaded"
     )]
     TimedOut {
-        /// How long was waited.
+        /// The time limit.
         after: Duration,
     },
-    /// The endpoint said no.
-    #[error("answered {status}: {body}; {asked}{advice}", asked = asked(*retry_after))]
+    /// The endpoint refused the request.
+    #[error(
+        "answered {status}: {body}; {wait}{advice}",
+        wait = requested_wait(*retry_after)
+    )]
     Refused {
         /// The HTTP status.
         status: StatusCode,
@@ -88,10 +91,10 @@ pub enum ExpertFailure {
         /// What would help.
         advice: String,
     },
-    /// The answer holds no suggestion for every agent.
+    /// The answer does not have a suggestion for every agent.
     #[error(
-        "answered without a suggestion for every agent: {reason}; it said: {answer}; another \
-         `model` may do as it is told"
+        "answered without a suggestion for every agent: {reason}; it answered: {answer}; another \
+         `model` may follow the instructions better"
     )]
     Malformed {
         /// What is missing.
@@ -103,15 +106,15 @@ pub enum ExpertFailure {
 
 impl ExpertFailure {
     /// Whether another try could help.
-    pub(super) fn may_pass(&self) -> bool {
-        const PASSING: [StatusCode; 3] = [
+    pub(super) fn is_temporary(&self) -> bool {
+        const TEMPORARY: [StatusCode; 3] = [
             StatusCode::REQUEST_TIMEOUT,
             StatusCode::TOO_EARLY,
             StatusCode::TOO_MANY_REQUESTS,
         ];
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Malformed { .. } => true,
-            Self::Refused { status, .. } => status.is_server_error() || PASSING.contains(status),
+            Self::Refused { status, .. } => status.is_server_error() || TEMPORARY.contains(status),
         }
     }
 
@@ -124,15 +127,15 @@ impl ExpertFailure {
     }
 }
 
-/// What the endpoint asks for, where it is more than a moment.
-fn asked(retry_after: Option<Duration>) -> String {
+/// The wait that the endpoint asks for, if there is one.
+fn requested_wait(retry_after: Option<Duration>) -> String {
     match retry_after {
         Some(time) if !time.is_zero() => format!("it asks to wait {} s: ", time.as_secs()),
         _ => String::new(),
     }
 }
 
-/// What would help against a refusal.
+/// What would help after a refusal.
 pub(super) fn advice(
     status: StatusCode,
     location: Option<&str>,
@@ -140,40 +143,54 @@ pub(super) fn advice(
 ) -> String {
     match (status.as_u16(), key_variable) {
         (401 | 403, Some(variable)) => {
-            format!("see that the environment variable `{variable}` holds a key for this model")
+            format!(
+                "check that the environment variable `{variable}` contains a key for this model"
+            )
         }
         (401 | 403, None) => {
-            "name the environment variable that holds the key in `key_variable`".to_owned()
+            "set `key_variable` to the name of the environment variable that contains the key"
+                .to_owned()
         }
         (404 | 405, _) => {
-            "see that `model` is known there, and that `base_url` is what `/chat/completions` \
-             follows"
+            "check that the server knows `model`, and that `base_url` is the address before \
+             `/chat/completions`"
                 .to_owned()
         }
         (300..400, _) => format!(
-            "redirects are not followed: set `base_url` to where it is now ({})",
-            location.unwrap_or("it does not say where")
+            "redirects are not followed: the new address is {}; set `base_url` to it only if you trust it",
+            location.unwrap_or("not named")
         ),
-        (400 | 422, _) => "where it refuses `temperature` or `seed`, set that to None".to_owned(),
-        (429, _) => "ask less, wait, or raise `retries`".to_owned(),
+        (400 | 422, _) => "if it refuses `temperature` or `seed`, set that to None".to_owned(),
+        (429, _) => "send fewer requests, wait, or raise `retries`".to_owned(),
         (408 | 425 | 500.., _) => "try again later, or raise `retries`".to_owned(),
-        _ => "see what the endpoint's documentation says of it".to_owned(),
+        _ => "see the endpoint's documentation of this status".to_owned(),
     }
 }
 
-/// The first part of a text, on one line.
-pub(super) fn excerpt(text: &str) -> String {
+/// A text on one line, with control characters escaped.
+pub(super) fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let line = words.join(" ");
-    let mut characters = line.chars().filter(|character| !character.is_control());
-    let mut shown: String = characters.by_ref().take(SHOWN_CHARACTERS).collect();
+    let mut line = String::new();
+    for character in words.join(" ").chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
+}
+
+/// The first part of a line.
+pub(super) fn excerpt(line: &str) -> String {
+    let mut characters = line.chars();
+    let mut excerpt: String = characters.by_ref().take(EXCERPT_CHARS).collect();
     if characters.next().is_some() {
-        shown.push('…');
+        excerpt.push('…');
     }
-    if shown.is_empty() {
-        shown.push_str("(nothing)");
+    if excerpt.is_empty() {
+        excerpt.push_str("(nothing)");
     }
-    shown
+    excerpt
 }
 
 /// A client's error with its causes, on one line.

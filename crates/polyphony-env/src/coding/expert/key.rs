@@ -1,20 +1,20 @@
-//! The key to an endpoint, which no message and no log may show.
+//! The API key of an endpoint, which no message and no log may show.
 
 use std::fmt;
 
 use super::ExpertError;
 
-/// What stands in a message in place of the key.
+/// Replaces the key in messages.
 const HIDDEN: &str = "<key>";
 
-/// A key that shows itself only when asked to.
+/// A key that its `Debug` output does not show.
 pub(super) struct Key(String);
 
 impl Key {
-    /// The key that an environment variable holds; `value` is nothing where it holds no text.
+    /// The key in an environment variable; `value` is `None` if the variable is not set to a text.
     ///
     /// # Errors
-    /// Names the variable if it is missing, empty, or holds what cannot be sent.
+    /// If the variable is missing, empty, or has characters that cannot be sent. The error names it.
     pub(super) fn read(variable: &str, value: Option<String>) -> Result<Self, ExpertError> {
         let value = value.unwrap_or_default();
         let key = value.trim();
@@ -32,12 +32,12 @@ impl Key {
         Ok(Self(key.to_owned()))
     }
 
-    /// The key itself, to be sent and nothing else.
+    /// The key itself. Use it only to send it.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The text with the key made unreadable.
+    /// The text with the key replaced by `<key>`.
     pub(super) fn hide_in(&self, text: &str) -> String {
         text.replace(&self.0, HIDDEN)
     }

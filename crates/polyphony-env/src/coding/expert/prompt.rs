@@ -1,8 +1,8 @@
-//! What the outside model is told.
+//! The prompt for the outside model.
 
 use std::fmt::Write as _;
 
-/// Its standing instructions. They name the format first, because that is what smaller models lose.
+/// The system message. It names the format first, because smaller models tend to forget it.
 pub(super) const SYSTEM: &str = "\
 You answer with one JSON object and nothing else: no Markdown, no text around it.
 
@@ -14,25 +14,25 @@ line to change and into what, in at most five short sentences. Where a function 
 so. Speak to each programmer about their own function only, and do not write the whole function for \
 them.";
 
-/// One agent's answer, to be reviewed.
+/// One agent's response, to be reviewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draft<'a> {
-    /// The agent's role, which no other agent has: the suggestion comes under this name.
+    /// The agent's role, which must be unique: the answer has the suggestion under this name.
     pub role: &'a str,
-    /// The name of the function that it was to write.
+    /// The name of the function that the agent had to write.
     pub function: &'a str,
-    /// What it answered.
+    /// The agent's response.
     pub response: &'a str,
 }
 
-/// What the outside model is to judge.
+/// What the outside model reviews.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Review<'a> {
     /// The problem, as the agents saw it.
     pub problem: &'a str,
-    /// All agents' answers.
+    /// The responses of all agents.
     pub drafts: &'a [Draft<'a>],
-    /// How the answers fared: what was found, which tests failed and with what.
+    /// How the responses did: which functions were found, which tests failed and why.
     pub findings: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! How the outside model is reached, as a recipe writes it.
+//! The recipe's settings of the outside model.
 
 use std::num::NonZeroU64;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ExpertError;
 
-/// How the outside model is reached, as a recipe writes it.
+/// How to reach the outside model, as written in a recipe.
 ///
 /// ```
 /// # use polyphony_env::ExpertSettings;
@@ -19,23 +19,23 @@ use super::ExpertError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExpertSettings {
-    /// Its address, up to what `/chat/completions` follows, such as `https://api.openai.com/v1`.
+    /// The address before `/chat/completions`, such as `https://api.openai.com/v1`.
     pub base_url: String,
     /// The model's name at that address.
     pub model: String,
-    /// The environment variable that holds the key; none for servers that want no key.
+    /// The environment variable that contains the key; `None` for servers that need no key.
     #[serde(default)]
     pub key_variable: Option<String>,
-    /// The longest that one request may take, in seconds.
+    /// The time limit of one request, in seconds.
     #[serde(default = "default_timeout_secs")]
     pub timeout_secs: NonZeroU64,
-    /// How often a request that failed is tried again.
+    /// How often a failed request is tried again.
     #[serde(default = "default_retries")]
     pub retries: u32,
-    /// The sampling temperature; `None` leaves it to an endpoint that refuses to be told.
+    /// The sampling temperature; `None` omits it, for endpoints that refuse this setting.
     #[serde(default = "default_temperature")]
     pub temperature: Option<f64>,
-    /// The seed of the sampling; `None` leaves it out for an endpoint that does not know it.
+    /// The sampling seed; `None` omits it, for endpoints that do not know this setting.
     #[serde(default = "default_seed")]
     pub seed: Option<u64>,
 }
@@ -58,25 +58,27 @@ fn default_seed() -> Option<u64> {
 
 /// The address of the endpoint below this base.
 pub(super) fn completions_url(base: &str) -> Result<Address, ExpertError> {
-    // Neither a password nor a query belongs in a message.
-    let shown = base.split('?').next().unwrap_or_default();
-    let shown = shown.rsplit('@').next().unwrap_or_default();
-    let bad = |reason: &str| ExpertError::Address {
-        base: shown.to_owned(),
+    // A message must not show a password or a query.
+    let public_base = base.split('?').next().unwrap_or_default();
+    let public_base = public_base.rsplit('@').next().unwrap_or_default();
+    let invalid = |reason: &str| ExpertError::Address {
+        base: public_base.to_owned(),
         reason: reason.to_owned(),
     };
     let url: Address = base.parse().map_err(|error| match error {
-        HttpError::Address { reason, .. } if reason.contains("user's name") => bad(
-            "it holds a user's name; put the key into an environment variable and name that in \
-             `key_variable`",
+        HttpError::Address { reason, .. } if reason.contains("user's name") => invalid(
+            "it contains a user's name; put the key into an environment variable and set \
+             `key_variable` to that variable's name",
         ),
-        HttpError::Address { reason, .. } => bad(&reason),
-        other => bad(&other.to_string()),
+        HttpError::Address { reason, .. } => invalid(&reason),
+        error => invalid(&error.to_string()),
     })?;
     let path = url.path().trim_end_matches('/');
     if path.ends_with("/chat/completions") {
-        return Err(bad("leave out `/chat/completions`, which is added"));
+        return Err(invalid(
+            "leave out `/chat/completions`, which is added automatically",
+        ));
     }
     let endpoint = url.with_path(&format!("{path}/chat/completions"));
-    endpoint.map_err(|error| bad(&error.to_string()))
+    endpoint.map_err(|error| invalid(&error.to_string()))
 }

@@ -42,20 +42,20 @@ fn settings(base_url: String) -> ExpertSettings {
     }
 }
 
-/// An expert whose waits take no time and are written down, in seconds.
-struct Trial {
-    expert: Expert,
+/// An expert whose waits take no time and are recorded, in seconds.
+struct TestExpert {
+    inner: Expert,
     waits: Arc<Mutex<Vec<u64>>>,
 }
 
-impl Trial {
+impl TestExpert {
     fn new(settings: &ExpertSettings, timeout: Duration) -> Self {
         let waits: Arc<Mutex<Vec<u64>>> = Arc::default();
-        let written = Arc::clone(&waits);
-        let wait = move |time: Duration| written.lock().unwrap().push(time.as_secs());
+        let record = Arc::clone(&waits);
+        let wait = move |time: Duration| record.lock().unwrap().push(time.as_secs());
         let key = Key::read("EXPERT_KEY", Some(format!("{KEY}\n"))).unwrap();
-        let expert = Expert::build(settings, Some(key), timeout, Box::new(wait)).unwrap();
-        Self { expert, waits }
+        let inner = Expert::build(settings, Some(key), timeout, Box::new(wait)).unwrap();
+        Self { inner, waits }
     }
 
     fn at(server: &Server) -> Self {
@@ -64,11 +64,11 @@ impl Trial {
 
     /// The suggestions, or the error as a user sees it, with `URL` for the endpoint.
     fn suggest(&self) -> Result<Vec<String>, String> {
-        let outcome = self.expert.suggest(&REVIEW);
+        let outcome = self.inner.suggest(&REVIEW);
         outcome.map_err(|error| {
             let message = error.to_string();
             assert!(!message.contains(KEY), "{message}");
-            message.replace(&self.expert.url.to_string(), "URL")
+            message.replace(&self.inner.url.to_string(), "URL")
         })
     }
 
@@ -78,12 +78,12 @@ impl Trial {
 }
 
 #[test]
-fn the_request_is_a_chat_completion_and_the_answer_one_suggestion_an_agent() {
+fn the_request_is_a_chat_completion_and_the_answer_has_one_suggestion_per_agent() {
     let server = Server::start([Answer::text(GOOD)]);
-    let trial = Trial::at(&server);
+    let expert = TestExpert::at(&server);
     let expected = ["Double it.", "Return x."].map(str::to_owned);
-    assert_eq!(trial.suggest(), Ok(expected.into()));
-    assert_eq!((trial.expert.retries(), trial.waits()), (0, vec![]));
+    assert_eq!(expert.suggest(), Ok(expected.into()));
+    assert_eq!((expert.inner.retries(), expert.waits()), (0, vec![]));
 
     let requests = server.requests();
     assert_eq!(requests.len(), 1);
@@ -177,11 +177,11 @@ fn what_is_no_suggestion_is_named() {
     let rows = [
         (
             "<html>".to_owned(),
-            "it is no chat completion (expected value at line 1 column 1)",
+            "it is not a chat completion (expected value at line 1 column 1)",
         ),
         (
             r#"{"error": "busy"}"#.to_owned(),
-            "it is no chat completion (missing field `choices` at line 1 column 17)",
+            "it is not a chat completion (missing field `choices` at line 1 column 17)",
         ),
         (
             r#"{"choices": []}"#.to_owned(),
@@ -189,15 +189,15 @@ fn what_is_no_suggestion_is_named() {
         ),
         (
             r#"{"choices": [{"message": {"content": null, "refusal": "No."}}]}"#.to_owned(),
-            "its text holds no whole JSON object",
+            "its text contains no complete JSON object",
         ),
         (
             completion("Looks good!"),
-            "its text holds no whole JSON object",
+            "its text contains no complete JSON object",
         ),
         (
             cut,
-            "its text holds no whole JSON object, and was cut at the endpoint's limit of length",
+            "its text contains no complete JSON object, and was cut at the endpoint's length limit",
         ),
         (
             completion(r#"{"aux": "x"} or {"note": "y"}"#),
@@ -205,11 +205,11 @@ fn what_is_no_suggestion_is_named() {
         ),
         (
             completion(r#"{"aux": "x", "main": 5}"#),
-            "`main` in its JSON is no text",
+            "`main` in its JSON is not a text",
         ),
         (
             completion(r#"{"aux": ["x", 1], "main": "y"}"#),
-            "`aux` in its JSON is no text",
+            "`aux` in its JSON is not a text",
         ),
     ];
     for (body, expected) in rows {
@@ -225,9 +225,9 @@ fn an_answer_that_makes_no_sense_is_asked_for_again_with_another_seed() {
         Answer::text("Hm."),
         Answer::text(GOOD),
     ]);
-    let trial = Trial::at(&server);
-    assert!(trial.suggest().is_ok());
-    assert_eq!((trial.expert.retries(), trial.waits()), (2, vec![1, 2]));
+    let expert = TestExpert::at(&server);
+    assert!(expert.suggest().is_ok());
+    assert_eq!((expert.inner.retries(), expert.waits()), (2, vec![1, 2]));
     let seeds = server
         .requests()
         .into_iter()
@@ -236,45 +236,42 @@ fn an_answer_that_makes_no_sense_is_asked_for_again_with_another_seed() {
 
     let garbage = Answer::refusal("200 OK", "<p>\0 x </p>");
     let server = Server::start([garbage.clone(), garbage.clone(), garbage]);
-    let message = Trial::at(&server).suggest().unwrap_err();
-    let expected = "the expert at URL answered without a suggestion for every agent: it is no chat \
-                    completion (expected value at line 1 column 1); it said: <p> x </p>; another \
-                    `model` may do as it is told (tried 3×)";
+    let message = TestExpert::at(&server).suggest().unwrap_err();
+    let expected = "the expert at URL answered without a suggestion for every agent: it is not a \
+                    chat completion (expected value at line 1 column 1); it answered: <p>\\u{0} x </p>; \
+                    another `model` may follow the instructions better (tried 3×)";
     assert_eq!(message, expected);
 }
 
 #[test]
-fn refusals_that_stay_are_told_at_once_with_what_would_help() {
+fn permanent_refusals_fail_at_once_and_say_what_would_help() {
     let body = format!("{{\"error\": {{\"message\": \"not\n this way: {KEY}\"}}}}");
     let rows = [
         (
             "401 Unauthorized",
-            "the environment variable `EXPERT_KEY` holds a key",
+            "the environment variable `EXPERT_KEY` contains a key",
         ),
         (
             "403 Forbidden",
-            "the environment variable `EXPERT_KEY` holds a key",
+            "the environment variable `EXPERT_KEY` contains a key",
         ),
-        ("404 Not Found", "see that `model` is known there"),
-        (
-            "400 Bad Request",
-            "where it refuses `temperature` or `seed`",
-        ),
+        ("404 Not Found", "check that the server knows `model`"),
+        ("400 Bad Request", "if it refuses `temperature` or `seed`"),
         (
             "301 Moved Permanently",
-            "set `base_url` to where it is now (http://b/v1?<key>)",
+            "the new address is http://b/v1?<key>; set `base_url` to it only if you trust it",
         ),
         (
             "418 I'm a teapot",
-            "see what the endpoint's documentation says",
+            "see the endpoint's documentation of this status",
         ),
     ];
     for (status, advice) in rows {
         let refusal =
             Answer::refusal(status, &body).with("Location", &format!("http://b/v1?{KEY}"));
         let server = Server::start([refusal, Answer::text(GOOD)]);
-        let trial = Trial::at(&server);
-        let message = trial.suggest().unwrap_err();
+        let expert = TestExpert::at(&server);
+        let message = expert.suggest().unwrap_err();
         let start = format!(
             "the expert at URL answered {status}: {{\"error\": {{\"message\": \"not this way: \
              <key>\"}}}}; "
@@ -286,9 +283,27 @@ fn refusals_that_stay_are_told_at_once_with_what_would_help() {
     }
     let echo = format!("{{\"choices\": \"{KEY}\"}}");
     let server = Server::start(vec![Answer::refusal("200 OK", &echo); 3]);
-    let message = Trial::at(&server).suggest().unwrap_err();
+    let message = TestExpert::at(&server).suggest().unwrap_err();
     assert!(
         message.contains("invalid type: string \"<key>\""),
+        "{message}"
+    );
+    // A control character inside the key, which would make it whole if it were left out.
+    let (first, last) = KEY.split_at(4);
+    let server = Server::start([Answer::refusal(
+        "404 Not Found",
+        &format!("{first}\u{1}{last}"),
+    )]);
+    let message = TestExpert::at(&server).suggest().unwrap_err();
+    assert!(
+        !message.contains(KEY) && message.contains("\\u{1}"),
+        "{message}"
+    );
+    let long = "x".repeat(2 << 20);
+    let server = Server::start(vec![Answer::refusal("200 OK", &long); 3]);
+    let message = TestExpert::at(&server).suggest().unwrap_err();
+    assert!(
+        message.contains("it has more than 1048576 bytes"),
         "{message}"
     );
     assert!(error::advice(StatusCode::UNAUTHORIZED, None, None).contains("`key_variable`"));
@@ -312,20 +327,20 @@ fn waits_double_and_are_no_shorter_than_asked_for() {
     ];
     for (answers, waits) in rows {
         let server = Server::start(answers.iter().cloned().chain([Answer::text(GOOD)]));
-        let trial = Trial::at(&server);
-        assert!(trial.suggest().is_ok(), "{answers:?}");
-        assert_eq!(trial.waits(), waits, "{answers:?}");
-        assert_eq!(trial.expert.retries(), waits.len() as u64);
+        let expert = TestExpert::at(&server);
+        assert!(expert.suggest().is_ok(), "{answers:?}");
+        assert_eq!(expert.waits(), waits, "{answers:?}");
+        assert_eq!(expert.inner.retries(), waits.len() as u64);
         let requests = server.requests();
         assert_eq!(requests.len(), waits.len() + 1);
         assert!(requests.iter().all(|request| request.body["seed"] == 7));
     }
 
     let server = Server::start([busy(Some("3600")), Answer::text(GOOD)]);
-    let trial = Trial::at(&server);
-    let message = trial.suggest().unwrap_err();
+    let expert = TestExpert::at(&server);
+    let message = expert.suggest().unwrap_err();
     let expected = "the expert at URL answered 429 Too Many Requests: slow down; it asks to wait \
-                    3600 s: ask less, wait, or raise `retries` (tried 1×)";
+                    3600 s: send fewer requests, wait, or raise `retries` (tried 1×)";
     assert_eq!(message, expected);
     assert_eq!(server.requests().len(), 1);
 }
@@ -334,11 +349,11 @@ fn waits_double_and_are_no_shorter_than_asked_for() {
 fn a_server_out_of_order_is_given_up_after_the_retries() {
     let broken = Answer::refusal("500 Internal Server Error", "");
     let server = Server::start(vec![broken; 3].into_iter().chain([Answer::text(GOOD)]));
-    let trial = Trial::at(&server);
+    let expert = TestExpert::at(&server);
     let expected = "the expert at URL answered 500 Internal Server Error: (nothing); try again \
                     later, or raise `retries` (tried 3×)";
-    assert_eq!(trial.suggest(), Err(expected.to_owned()));
-    assert_eq!((trial.expert.retries(), trial.waits()), (2, vec![1, 2]));
+    assert_eq!(expert.suggest(), Err(expected.to_owned()));
+    assert_eq!((expert.inner.retries(), expert.waits()), (2, vec![1, 2]));
     assert_eq!(server.requests().len(), 3);
 }
 
@@ -351,10 +366,10 @@ fn silence_ends_with_the_time_limit() {
             retries: 0,
             ..settings(server.base_url())
         };
-        let trial = Trial::new(&settings, Duration::from_millis(50));
-        let expected = "the expert at URL gave no whole answer within 50ms; raise `timeout_secs`, \
-                        or see whether the server is overloaded (tried 1×)";
-        assert_eq!(trial.suggest(), Err(expected.to_owned()));
+        let expert = TestExpert::new(&settings, Duration::from_millis(50));
+        let expected = "the expert at URL gave no complete answer within 50ms; raise \
+                        `timeout_secs`, or check whether the server is overloaded (tried 1×)";
+        assert_eq!(expert.suggest(), Err(expected.to_owned()));
     }
 }
 
@@ -381,11 +396,11 @@ fn an_endpoint_without_end_is_left() {
                 retries: 0,
                 ..settings(server.base_url())
             };
-            let trial = Trial::new(&settings, Duration::from_millis(millis));
-            let message = trial.suggest().unwrap_err();
+            let expert = TestExpert::new(&settings, Duration::from_millis(millis));
+            let message = expert.suggest().unwrap_err();
             assert!(message.starts_with("the expert at URL "), "{message}");
             assert!(message.len() < 1000, "{message}");
-            let in_time = !message.contains("gave no whole answer within");
+            let in_time = !message.contains("gave no complete answer within");
             assert_eq!(in_time, millis == 60_000, "{start}{text}: {message}");
         }
     }
@@ -415,8 +430,8 @@ fn nothing_in_an_answer_does_harm() {
     ];
     for answer in rows {
         let server = Server::start(vec![answer.clone(); 3]);
-        let trial = Trial::at(&server);
-        let message = trial.suggest().unwrap_err();
+        let expert = TestExpert::at(&server);
+        let message = expert.suggest().unwrap_err();
         assert!(message.starts_with("the expert at URL "), "{message}");
         assert!(
             message.len() < 2000,
@@ -425,9 +440,9 @@ fn nothing_in_an_answer_does_harm() {
         );
         assert!(!message.contains(char::is_control), "{message:?}");
         assert!(
-            trial.waits().iter().all(|wait| *wait <= 2),
+            expert.waits().iter().all(|wait| *wait <= 2),
             "{:?}",
-            trial.waits()
+            expert.waits()
         );
     }
 }
@@ -435,18 +450,18 @@ fn nothing_in_an_answer_does_harm() {
 #[test]
 fn a_server_that_is_not_there_or_breaks_off_is_tried_again() {
     let server = Server::start([Answer::BreakOff(completion(GOOD)), Answer::text(GOOD)]);
-    let trial = Trial::at(&server);
-    assert!(trial.suggest().is_ok());
-    assert_eq!(trial.waits(), [1]);
+    let expert = TestExpert::at(&server);
+    assert!(expert.suggest().is_ok());
+    assert_eq!(expert.waits(), [1]);
 
     let gone = Server::start([]);
-    let trial = Trial::at(&gone);
+    let expert = TestExpert::at(&gone);
     gone.requests();
-    let message = trial.suggest().unwrap_err();
+    let message = expert.suggest().unwrap_err();
     let [start, end] = [
         "the expert at URL cannot be reached: the connection failed: ",
-        "; see that `base_url` is right, that the server runs, and that this machine has a network \
-         (tried 3×)",
+        "; check that `base_url` is right, that the server runs, and that this machine has a network \
+         connection (tried 3×)",
     ];
     assert!(
         message.starts_with(start) && message.ends_with(end),
@@ -457,10 +472,14 @@ fn a_server_that_is_not_there_or_breaks_off_is_tried_again() {
 
 #[test]
 fn no_answer_is_read_or_shown_without_end() {
-    let flood = format!("{}{}", " ".repeat(MOST_BYTES as usize), completion(GOOD));
+    let flood = format!(
+        "{}{}",
+        " ".repeat(MAX_ANSWER_BYTES as usize),
+        completion(GOOD)
+    );
     let long = Answer::refusal("400 Bad Request", &"é".repeat(500));
     let server = Server::start([Answer::Reply("200 OK", None, flood), long]);
-    let message = Trial::at(&server).suggest().unwrap_err();
+    let message = TestExpert::at(&server).suggest().unwrap_err();
     let shown = format!("answered 400 Bad Request: {}…; ", "é".repeat(300));
     assert!(message.contains(&shown), "{message}");
 }
@@ -484,12 +503,12 @@ fn addresses_are_read_strictly() {
         ),
         (
             "a.b/v1",
-            Err("`a.b/v1` is no `base_url` of an expert: it does not begin with http://"),
+            Err("`a.b/v1` is not a `base_url` of an expert: it does not begin with http://"),
         ),
-        ("", Err("`` is no `base_url`")),
+        ("", Err("`` is not a `base_url`")),
         (
             "https://u:word@a.b/v1?token=word",
-            Err("`a.b/v1` is no `base_url` of an expert: it holds"),
+            Err("`a.b/v1` is not a `base_url` of an expert: it contains"),
         ),
         (
             "https://a.b/v1/chat/completions/",
@@ -513,8 +532,8 @@ fn addresses_are_read_strictly() {
 fn a_query_is_sent_but_never_shown() {
     let server = Server::start([Answer::refusal("404 Not Found", "")]);
     let settings = settings(format!("{}?token=word", server.base_url()));
-    let trial = Trial::new(&settings, Duration::from_secs(60));
-    let message = trial.expert.suggest(&REVIEW).unwrap_err().to_string();
+    let expert = TestExpert::new(&settings, Duration::from_secs(60));
+    let message = expert.inner.suggest(&REVIEW).unwrap_err().to_string();
     assert!(!message.contains("word"), "{message}");
     let line = &server.requests()[0].line;
     assert_eq!(line, "POST /v1/chat/completions?token=word");
@@ -522,8 +541,8 @@ fn a_query_is_sent_but_never_shown() {
     let gone = Server::start([]);
     let settings = self::settings(format!("{}?token=word", gone.base_url()));
     gone.requests();
-    let trial = Trial::new(&settings, Duration::from_secs(60));
-    let message = trial.expert.suggest(&REVIEW).unwrap_err().to_string();
+    let expert = TestExpert::new(&settings, Duration::from_secs(60));
+    let message = expert.inner.suggest(&REVIEW).unwrap_err().to_string();
     assert!(!message.contains("word"), "{message}");
 }
 
@@ -547,8 +566,8 @@ fn the_key_comes_from_the_named_variable_and_is_never_shown() {
     );
     let rows = [
         ("  ", "is not set, or empty"),
-        ("a b", "holds no key"),
-        ("ä", "holds no key"),
+        ("a b", "does not contain a valid key"),
+        ("ä", "does not contain a valid key"),
     ];
     for (value, expected) in rows {
         let error = Key::read("EXPERT_KEY", Some(value.to_owned()))
@@ -581,14 +600,14 @@ fn settings_are_read_strictly() {
         let found = ron::from_str::<ExpertSettings>(text).map_err(|error| error.to_string());
         match (found, expected) {
             (Ok(settings), Ok(())) => {
-                let again = ron::to_string(&settings).unwrap();
-                assert_eq!(ron::from_str(&again), Ok(settings));
+                let written = ron::to_string(&settings).unwrap();
+                assert_eq!(ron::from_str(&written), Ok(settings));
             }
             (Err(error), Err(expected)) => assert!(error.contains(expected), "{error}"),
             (found, expected) => panic!("{text}: {found:?}, but expected {expected:?}"),
         }
     }
-    let left_out: ExpertSettings = ron::from_str(rows[0].0).unwrap();
+    let defaults: ExpertSettings = ron::from_str(rows[0].0).unwrap();
     let ExpertSettings {
         key_variable,
         timeout_secs,
@@ -596,7 +615,7 @@ fn settings_are_read_strictly() {
         temperature,
         seed,
         ..
-    } = left_out;
+    } = defaults;
     assert_eq!((key_variable, timeout_secs.get(), retries), (None, 60, 4));
     assert_eq!((temperature, seed), (Some(0.0), Some(0)));
 }

@@ -1,4 +1,4 @@
-//! Definitions taken out of all that may stand around them.
+//! Definitions extracted from responses with all kinds of surrounding text.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ fn check(response: &str, expected: Option<&str>) {
 }
 
 #[test]
-fn a_function_is_found_in_what_stands_around_it() {
+fn a_function_is_found_in_the_text_around_it() {
     let fenced = |before: &str, after: &str| format!("{before}{FUNCTION}{after}");
     let rows = [
         fenced("", ""),
@@ -37,7 +37,7 @@ fn a_function_is_found_in_what_stands_around_it() {
 }
 
 #[test]
-fn where_there_is_none_nothing_is_found() {
+fn nothing_is_found_where_the_function_is_missing() {
     for response in [
         "",
         " \n",
@@ -57,7 +57,7 @@ fn where_there_is_none_nothing_is_found() {
 }
 
 #[test]
-fn decorators_nested_functions_and_the_body_come_whole() {
+fn decorators_nested_functions_and_the_body_are_extracted_completely() {
     let functions = [
         "@cache\n@retry(times=3)\ndef aux(x):\n    return x",
         "def aux(x):\n    def inner(y):\n        return y\n\n    # then\n\n    return inner(x)",
@@ -74,7 +74,7 @@ fn decorators_nested_functions_and_the_body_come_whole() {
     for function in functions {
         check(function, Some(function));
         check(&format!("{function}\nx = 1\n"), Some(function));
-        // Fences are dropped from a text that is prose, those in its strings, too.
+        // In prose all fences are dropped, even those inside strings.
         if !function.contains("```") {
             let prose = format!("It's (this:\n\n{function}\n\nIsn't it nice?");
             let found = definition(&prose, "aux").unwrap();
@@ -84,7 +84,7 @@ fn decorators_nested_functions_and_the_body_come_whole() {
 }
 
 #[test]
-fn a_function_further_in_loses_its_margin() {
+fn a_nested_function_loses_its_margin() {
     let rows = [
         (
             "class Solution:\n    def aux(x):\n        return x",
@@ -109,7 +109,7 @@ fn a_function_further_in_loses_its_margin() {
 }
 
 #[test]
-fn of_several_the_last_whole_one_is_taken() {
+fn the_last_complete_definition_is_taken() {
     let [one, two, cut] =
         ["return 1", "return 2", "return (3"].map(|end| format!("def aux(x):\n    {end}"));
     check(&format!("{one}\n\n{two}"), Some(&two));
@@ -120,7 +120,7 @@ fn of_several_the_last_whole_one_is_taken() {
 }
 
 #[test]
-fn broken_code_is_taken_by_its_lines() {
+fn broken_code_is_extracted_by_its_indentation() {
     let rows = [
         ("def aux(x:\n    return 1", "def aux(x:\n    return 1"),
         (
@@ -148,10 +148,10 @@ fn broken_code_is_taken_by_its_lines() {
 }
 
 #[test]
-fn what_is_too_long_or_too_deep_is_no_definition_or_a_broken_one() {
+fn a_text_that_is_too_long_or_too_deep_gives_no_definition_or_a_broken_one() {
     let long = format!("{FUNCTION}\n{}", "x = 1\n".repeat(2_000_000));
     check(&long, None);
-    // Python itself says what it makes of the nesting.
+    // Whether this nesting is an error is left to Python itself.
     let deep = format!(
         "def aux(x):\n    return {}1{}",
         "(".repeat(5000),
@@ -162,7 +162,7 @@ fn what_is_too_long_or_too_deep_is_no_definition_or_a_broken_one() {
     check(&many, Some("def aux(x:"));
 }
 
-/// A function of a few statements, with what makes it hard to find its end.
+/// A function of a few statements that make it hard to find its end.
 fn any_function() -> impl Strategy<Value = String> {
     let statement = prop_oneof![
         "[a-z]_[a-z]{1,4} = [1-9][0-9]{0,2}",
@@ -188,7 +188,7 @@ fn any_function() -> impl Strategy<Value = String> {
     })
 }
 
-/// Lines that are no Python and do not begin the function.
+/// Lines that are not Python and do not begin the function.
 fn any_prose() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         "[A-Z][a-z]{1,8} [a-z]{1,8} [a-z(\\['\"]{1,6}[.!:]",
@@ -203,7 +203,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn an_embedded_definition_is_found_whole(
+    fn an_embedded_definition_is_found_completely(
         function in any_function(),
         before in any_prose(),
         after in any_prose(),

@@ -1,10 +1,10 @@
-//! What the agents are told, word for word.
+//! The exact text of the feedback.
 
 use polyphony_episode::Task;
 use polyphony_sandbox::Verdict;
 
 use super::*;
-use crate::coding::program::SyntaxErrorIn;
+use crate::coding::program::LocatedSyntaxError;
 
 const USED: HelperUse = HelperUse::Called {
     body: Body::Own,
@@ -32,12 +32,12 @@ fn outcome(source: &str, verdict: Verdict, error: Option<&str>) -> AssertOutcome
 }
 
 /// One assert passed, two failed.
-fn partly() -> Assessment {
+fn partly_passed() -> Assessment {
     Assessment {
         helper: Definition::Returns,
         entry: Definition::Returns,
         helper_use: USED,
-        run: Some(Run::Tested(vec![
+        run: Some(ProgramRun::Tested(vec![
             outcome("assert candidate(1) == 2", Verdict::Passed, None),
             outcome(
                 "assert candidate(2) == 4",
@@ -49,28 +49,28 @@ fn partly() -> Assessment {
     }
 }
 
-fn refused(line: u32, column: u32) -> Assessment {
+fn with_syntax_error(line: u32, column: u32) -> Assessment {
     Assessment {
-        run: Some(Run::SyntaxError(SyntaxErrorIn {
+        run: Some(ProgramRun::SyntaxError(LocatedSyntaxError {
             function: "aux".to_owned(),
             line,
             column,
             message: "'(' was never closed".to_owned(),
         })),
-        ..partly()
+        ..partly_passed()
     }
 }
 
-fn check(report: Report, assessment: &Assessment, visible: VisibleAsserts, expected: &str) {
+fn check(report: ReportKind, assessment: &Assessment, visible: VisibleAsserts, expected: &str) {
     assert_eq!(report.text(&problem(), assessment, visible), expected);
 }
 
 #[test]
-fn level_feedback_tells_every_level() {
+fn level_feedback_describes_every_level() {
     let all = VisibleAsserts::All;
     check(
-        Report::Levels,
-        &partly(),
+        ReportKind::Levels,
+        &partly_passed(),
         all,
         "Your team's program was tested.
 - `aux`: defined, and it returns a value.
@@ -84,8 +84,8 @@ fn level_feedback_tells_every_level() {
 - Use of `aux`: `double` calls `aux` and uses its results.",
     );
     check(
-        Report::Levels,
-        &refused(2, 5),
+        ReportKind::Levels,
+        &with_syntax_error(2, 5),
         all,
         "Your team's program was tested.
 - `aux`: defined, and it returns a value.
@@ -101,7 +101,7 @@ fn level_feedback_tells_every_level() {
         run: None,
     };
     check(
-        Report::Levels,
+        ReportKind::Levels,
         &nothing,
         all,
         "Your team's program was tested.
@@ -114,19 +114,23 @@ fn level_feedback_tells_every_level() {
 }
 
 #[test]
-fn level_passed_says_yes_or_no_for_every_level() {
+fn level_passed_answers_yes_or_no_for_every_level() {
     let rows = [
-        (partly(), VisibleAsserts::All, ["yes", "yes", "no", "yes"]),
-        (partly(), VisibleAsserts::default(), ["yes"; 4]),
         (
-            refused(1, 1),
+            partly_passed(),
+            VisibleAsserts::All,
+            ["yes", "yes", "no", "yes"],
+        ),
+        (partly_passed(), VisibleAsserts::default(), ["yes"; 4]),
+        (
+            with_syntax_error(1, 1),
             VisibleAsserts::All,
             ["yes", "no", "no", "no"],
         ),
         (
             Assessment {
                 helper_use: HelperUse::NotCalled,
-                ..partly()
+                ..partly_passed()
             },
             VisibleAsserts::All,
             ["yes", "yes", "no", "no"],
@@ -134,7 +138,7 @@ fn level_passed_says_yes_or_no_for_every_level() {
         (
             Assessment {
                 helper: Definition::Missing,
-                ..partly()
+                ..partly_passed()
             },
             VisibleAsserts::All,
             ["no", "yes", "no", "no"],
@@ -148,33 +152,43 @@ fn level_passed_says_yes_or_no_for_every_level() {
 - Tests: {tests}
 - Cooperation: {cooperation}"
         );
-        check(Report::LevelsPassed, &assessment, visible, &expected);
+        check(ReportKind::LevelsPassed, &assessment, visible, &expected);
     }
 }
 
 #[test]
-fn passed_and_plain_say_little() {
-    let told = |passed| format!("Your team's program was tested. Tests passed: {passed}.");
-    check(Report::Passed, &partly(), VisibleAsserts::All, &told("no"));
+fn passed_and_plain_are_one_sentence() {
+    let report = |passed| format!("Your team's program was tested. Tests passed: {passed}.");
     check(
-        Report::Passed,
-        &partly(),
-        VisibleAsserts::default(),
-        &told("yes"),
+        ReportKind::Passed,
+        &partly_passed(),
+        VisibleAsserts::All,
+        &report("no"),
     );
     check(
-        Report::Passed,
-        &refused(1, 1),
+        ReportKind::Passed,
+        &partly_passed(),
+        VisibleAsserts::default(),
+        &report("yes"),
+    );
+    check(
+        ReportKind::Passed,
+        &with_syntax_error(1, 1),
         VisibleAsserts::All,
-        &told("no"),
+        &report("no"),
     );
     let plain = "Look at your code again, and find what is wrong or could be better.";
-    check(Report::Plain, &partly(), VisibleAsserts::All, plain);
+    check(
+        ReportKind::Plain,
+        &partly_passed(),
+        VisibleAsserts::All,
+        plain,
+    );
 }
 
 #[test]
-fn only_visible_asserts_are_told() {
-    let text = |visible| Report::Levels.text(&problem(), &partly(), visible);
+fn only_visible_asserts_are_reported() {
+    let text = |visible| ReportKind::Levels.text(&problem(), &partly_passed(), visible);
     let first = text(VisibleAsserts::default());
     assert!(
         first.contains("1 of 1 passed") && !first.contains("assert"),
@@ -190,7 +204,8 @@ fn only_visible_asserts_are_told() {
 
 #[test]
 fn each_agent_is_asked_for_its_own_function() {
-    let observations = Report::Plain.observations(&problem(), &partly(), VisibleAsserts::All);
+    let observations =
+        ReportKind::Plain.observations(&problem(), &partly_passed(), VisibleAsserts::All);
     let texts: Vec<&str> = observations.iter().map(|one| &*one.text).collect();
     let expected = [
         "Look at your code again, and find what is wrong or could be better.\n\n\
@@ -202,7 +217,7 @@ fn each_agent_is_asked_for_its_own_function() {
 }
 
 #[test]
-fn every_reason_and_every_use_has_its_words() {
+fn every_reason_and_every_helper_use_is_worded() {
     let reasons = [
         (Verdict::Failed, None, "the result is wrong."),
         (Verdict::Failed, Some("TypeError"), "TypeError"),
@@ -215,8 +230,8 @@ fn every_reason_and_every_use_has_its_words() {
         ),
     ];
     for (verdict, error, expected) in reasons {
-        let told = failure("f", &outcome("assert candidate()", verdict, error));
-        assert!(told.ends_with(&format!("  Reason: {expected}")), "{told}");
+        let text = failure("f", &outcome("assert candidate()", verdict, error));
+        assert!(text.ends_with(&format!("  Reason: {expected}")), "{text}");
     }
     let called = |body, results| HelperUse::Called { body, results };
     let uses = [
@@ -246,7 +261,7 @@ fn every_reason_and_every_use_has_its_words() {
         let assessment = Assessment {
             helper,
             helper_use: helper_use_,
-            ..partly()
+            ..partly_passed()
         };
         assert_eq!(helper_use("f", &assessment), expected);
     }
@@ -254,7 +269,10 @@ fn every_reason_and_every_use_has_its_words() {
         (0, 0, "error in `aux`: '(' was never closed."),
         (3, 0, "error in `aux`, line 3: '(' was never closed."),
     ] {
-        assert_eq!(syntax(refused(line, column).run.as_ref()), expected);
+        assert_eq!(
+            syntax(with_syntax_error(line, column).run.as_ref()),
+            expected
+        );
     }
 }
 
@@ -264,12 +282,12 @@ fn long_asserts_and_messages_are_cut() {
     let cut = format!("{}…", "é".repeat(MAX_CHARS));
     assert_eq!(shorten(&long, MAX_CHARS), cut);
     assert_eq!(shorten(&long[2..], MAX_CHARS), long[2..]);
-    let told = failure("f", &outcome(&long, Verdict::Failed, None));
-    assert!(told.contains(&cut) && !told.contains(&long), "{told}");
-    let Some(Run::SyntaxError(mut error)) = refused(1, 1).run else {
+    let text = failure("f", &outcome(&long, Verdict::Failed, None));
+    assert!(text.contains(&cut) && !text.contains(&long), "{text}");
+    let Some(ProgramRun::SyntaxError(mut error)) = with_syntax_error(1, 1).run else {
         panic!("a syntax error")
     };
     error.message = long.clone();
-    let told = syntax(Some(&Run::SyntaxError(error)));
-    assert!(told.contains(&cut) && !told.contains(&long), "{told}");
+    let text = syntax(Some(&ProgramRun::SyntaxError(error)));
+    assert!(text.contains(&cut) && !text.contains(&long), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What functions return, and what they make of their helper.
+//! Whether functions return a value, and how they use their helper.
 
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ fn a_function_returns_a_value_where_its_own_return_has_one() {
         ("def inner():\n    return 1", false),
         ("class A:\n    def f(self):\n        return 1", false),
         ("g = lambda: 1", false),
-        // Not Python: by word.
+        // Not Python: the word `return` decides.
         ("return ((1 +", true),
         ("if x return 1", true),
         ("return (", true),
@@ -51,7 +51,7 @@ fn a_function_returns_a_value_where_its_own_return_has_one() {
 }
 
 #[test]
-fn uses_of_the_helper_are_told_apart() {
+fn uses_of_the_helper_are_distinguished() {
     let called = |body, results| HelperUse::Called { body, results };
     let not_called = HelperUse::NotCalled;
     let rows = [
@@ -70,7 +70,7 @@ fn uses_of_the_helper_are_told_apart() {
         ("y = z = aux(x)\nreturn y", called(OWN, USED)),
         ("y = aux(x)\nprint(1)\nreturn y", called(OWN, USED)),
         ("y = aux(x)\nreturn x", called(OWN, IGNORED)),
-        // No call, or of something else.
+        // No call, or a call of something else.
         ("return x", not_called),
         ("return aux", not_called),
         ("return map(aux, x)", not_called),
@@ -130,7 +130,7 @@ fn a_parameter_hides_the_helper_and_defaults_are_not_the_body() {
 
 proptest! {
     #[test]
-    fn any_body_is_looked_at_without_a_panic(body in "[a-z=:()\\[\\] \\n'#,.*]{0,80}") {
+    fn any_body_is_analysed_without_a_panic(body in "[a-z=:()\\[\\] \\n'#,.*]{0,80}") {
         let function = Function::find(&format!("def f(x):\n    {body}"), "f");
         if let Some(function) = function {
             function.returns_value();

@@ -1,4 +1,4 @@
-//! Small files that are large once read: each ends at one of the bounds, before it takes time or memory.
+//! Small files that become large when read. Each one hits a bound before it takes much time or memory.
 
 use std::io::Read;
 
@@ -34,17 +34,17 @@ fn bounded(mut set: OnDisk) -> OnDisk {
     set
 }
 
-const ONE_RECORD: &str = "more than 1 MB in one record; if the file is as it should be, \
+const ONE_RECORD: &str = "more than 1 MB in one record; if the file is correct, \
     raise the bound, as in `bounds: (record_mb: 2)`";
-const RECORDS: &str = "more than 1000 lines or rows; if the file is as it should be, \
+const RECORDS: &str = "more than 1000 lines or rows; if the file is correct, \
     use fewer records (`limit`) or raise the bound, as in `bounds: (records: 2000)`";
-const WHOLE_FILE: &str = "more than 3 MB to read after unpacking; if the file is as it should be, \
+const WHOLE_FILE: &str = "more than 3 MB to read after unpacking; if the file is correct, \
     use fewer records (`limit`) or raise the bound, as in `bounds: (file_mb: 6)`";
-const TASKS: &str = "more than 2 MB of tasks; if the file is as it should be, \
+const TASKS: &str = "more than 2 MB of tasks; if the file is correct, \
     use fewer records (`limit`) or raise the bound, as in `bounds: (set_mb: 4)`";
 
 #[test]
-fn lines_end_at_a_bound() {
+fn lines_are_bounded() {
     let long = "x".repeat(MB - 20);
     let fields: String = (0..2000).map(|n| format!(r#""{n}":"","#)).collect();
     let rows = [
@@ -70,16 +70,16 @@ fn lines_end_at_a_bound() {
             plain.error(),
             format!("`bomb.jsonl`, line {line}: {expected}")
         );
-        let packed = bounded(OnDisk::with("bomb.jsonl.gz", gzip(&text)));
+        let gzipped = bounded(OnDisk::with("bomb.jsonl.gz", gzip(&text)));
         assert_eq!(
-            packed.error(),
+            gzipped.error(),
             format!("`bomb.jsonl.gz`, line {line}: {expected}")
         );
     }
 }
 
 #[test]
-fn bounds_count_what_is_left_out_too() {
+fn bounds_count_skipped_records_too() {
     let set = bounded(OnDisk::with("bomb.jsonl.gz", gzip(&"{}\n".repeat(5000))));
     let problems = Problems {
         path: set.path().to_owned(),
@@ -87,12 +87,12 @@ fn bounds_count_what_is_left_out_too() {
         limit: None,
         bounds: set.source.bounds,
     };
-    let error = set.told(&*problems.load().unwrap_err());
+    let error = set.message(&*problems.load().unwrap_err());
     assert_eq!(error, format!("`bomb.jsonl.gz`, line 1001: {RECORDS}"));
 }
 
 #[test]
-fn a_raised_bound_lets_the_file_through() {
+fn a_file_loads_after_a_bound_is_raised() {
     let mut set = bounded(OnDisk::with("posts.jsonl", "{\"a\": 1}\n".repeat(1500)));
     set.source.limit = NonZeroUsize::new(1000);
     assert_eq!(set.load().len(), 1000);
@@ -101,9 +101,9 @@ fn a_raised_bound_lets_the_file_through() {
     assert_eq!(set.load().len(), 1500);
 }
 
-/// Nested values are read over: they take no memory, and the stack does not grow with them.
+/// Nested values are skipped: they take no memory, and the stack does not grow with them.
 #[test]
-fn values_inside_values_are_not_kept() {
+fn nested_values_are_skipped() {
     let deep = ["[".repeat(300_000), "]".repeat(300_000)].concat();
     let set = OnDisk::with(
         "a.jsonl",
@@ -120,22 +120,22 @@ fn only_regular_files_are_read() {
     fs::create_dir(set.path()).unwrap();
     assert_eq!(set.error(), expected("a directory: name a file in it"));
 
-    let other = "a device, a pipe or a socket: write what it gives into a file first";
+    let not_a_file = "a device, a pipe or a socket: write its content into a file first";
     let set = OnDisk::new("posts.jsonl");
     std::os::unix::fs::symlink("/dev/zero", set.path()).unwrap();
-    assert_eq!(set.error(), expected(other));
+    assert_eq!(set.error(), expected(not_a_file));
 
     let set = OnDisk::new("posts.jsonl");
-    let made = std::process::Command::new("mkfifo")
+    let status = std::process::Command::new("mkfifo")
         .arg(set.path())
         .status()
         .unwrap();
-    assert!(made.success());
-    assert_eq!(set.error(), expected(other));
+    assert!(status.success());
+    assert_eq!(set.error(), expected(not_a_file));
 }
 
-/// A table of one column of text, `body` or optional `body`, written by the library.
-fn written(
+/// A table with one column of text, `body`, which may be optional. The library writes it.
+fn write_texts(
     optional: bool,
     codec: Compression,
     texts: impl IntoIterator<Item = Option<String>>,
@@ -167,11 +167,11 @@ fn written(
 }
 
 fn column_set(name: &str, pages: &[Page], rows: i64) -> OnDisk {
-    packed_column_set(name, pages, rows, CompressionCodec::UNCOMPRESSED)
+    compressed_column_set(name, pages, rows, CompressionCodec::UNCOMPRESSED)
 }
 
-/// A table of one column of text with these pages, whatever they say of themselves.
-fn packed_column_set(name: &str, pages: &[Page], rows: i64, codec: CompressionCodec) -> OnDisk {
+/// A table with one column of text and these pages, whether their headers are true or not.
+fn compressed_column_set(name: &str, pages: &[Page], rows: i64, codec: CompressionCodec) -> OnDisk {
     let set = OnDisk::new("bomb.parquet");
     let column = Type::primitive_type_builder(name, ::parquet::basic::Type::BYTE_ARRAY)
         .with_repetition(::parquet::basic::Repetition::REQUIRED)
@@ -245,41 +245,42 @@ fn dictionary(values: u32, bytes: &[u8]) -> Page {
     }
 }
 
-/// A text as plain encoding has it.
+/// A text in plain encoding.
 fn plain(text: &str) -> Vec<u8> {
     [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
-/// The index 0, this many times: runs are written as twice their length, seven bits at a time.
-fn zeros(times: u32) -> Vec<u8> {
+/// The index 0, `count` times. The header of a run is twice its length, seven bits per byte.
+fn zeros(count: u32) -> Vec<u8> {
     let mut bytes = vec![1];
-    let mut rest = u64::from(times) << 1;
-    while rest >= 0x80 {
-        bytes.push(rest as u8 | 0x80);
-        rest >>= 7;
+    let mut header = u64::from(count) << 1;
+    while header >= 0x80 {
+        bytes.push(header as u8 | 0x80);
+        header >>= 7;
     }
-    bytes.extend([rest as u8, 0]);
+    bytes.extend([header as u8, 0]);
     bytes
 }
 
-fn zipped(bytes: usize) -> Vec<u8> {
-    let mut packed = Vec::new();
-    let mut encoder = GzEncoder::new(&mut packed, flate2::Compression::default());
-    std::io::copy(&mut std::io::repeat(0).take(bytes as u64), &mut encoder).unwrap();
+/// Gzipped zeros, `size` bytes when decompressed.
+fn gzipped_zeros(size: usize) -> Vec<u8> {
+    let mut compressed = Vec::new();
+    let mut encoder = GzEncoder::new(&mut compressed, flate2::Compression::default());
+    std::io::copy(&mut std::io::repeat(0).take(size as u64), &mut encoder).unwrap();
     encoder.finish().unwrap();
-    packed
+    compressed
 }
 
 #[test]
-fn rows_end_at_a_bound() {
+fn rows_are_bounded() {
     let long = [Some("x".repeat(MB + 1))];
     let many = (0..5000).map(|n| Some(n.to_string()));
     let plain = Compression::UNCOMPRESSED;
     let snappy = Compression::SNAPPY;
     let rows = [
-        (1, ONE_RECORD, written(false, plain, long)),
-        (1001, RECORDS, written(false, snappy, many)),
-        (1001, RECORDS, written(true, snappy, vec![None; 5000])),
+        (1, ONE_RECORD, write_texts(false, plain, long)),
+        (1001, RECORDS, write_texts(false, snappy, many)),
+        (1001, RECORDS, write_texts(true, snappy, vec![None; 5000])),
     ];
     for (row, expected, set) in rows {
         assert_eq!(
@@ -290,33 +291,33 @@ fn rows_end_at_a_bound() {
 }
 
 #[test]
-fn pages_end_at_a_bound() {
+fn pages_are_bounded() {
     let text = "x".repeat(700_000);
     let two_billion = i32::MAX as u32;
     let repeated = [
         dictionary(1, &plain(&text)),
         data_page(two_billion, Encoding::RLE_DICTIONARY, &zeros(two_billion)),
     ];
-    let promised = [
+    let too_many_promised = [
         dictionary(two_billion, &plain("x")),
         plain_page(1, &plain("x")),
     ];
     let gzip = CompressionCodec::GZIP;
     let rows = [
-        // One text of a dictionary in every row.
+        // A dictionary's only text in every row.
         (3, TASKS, column_set("body", &repeated, i64::MAX)),
-        // A dictionary of two billion texts, of which one is there.
-        (1, WHOLE_FILE, column_set("body", &promised, 1)),
-        // A page that is far larger than it says.
+        // A dictionary that promises two billion texts and has one.
+        (1, WHOLE_FILE, column_set("body", &too_many_promised, 1)),
+        // A page that is far larger than its header says.
         (
             1,
             WHOLE_FILE,
-            packed_column_set("body", &[plain_page(1, &zipped(50 * MB))], 1, gzip),
+            compressed_column_set("body", &[plain_page(1, &gzipped_zeros(50 * MB))], 1, gzip),
         ),
         (
             1,
             WHOLE_FILE,
-            packed_column_set("body", &[dictionary(1, &zipped(50 * MB))], 1, gzip),
+            compressed_column_set("body", &[dictionary(1, &gzipped_zeros(50 * MB))], 1, gzip),
         ),
     ];
     for (row, expected, set) in rows {
@@ -332,7 +333,7 @@ fn pages_end_at_a_bound() {
         Compression::ZSTD(Default::default()),
     ] {
         let texts = (0..9).map(|n| Some(format!("{n}{text}")));
-        let mut set = written(false, codec, texts);
+        let mut set = write_texts(false, codec, texts);
         set.source.bounds.set_mb = NonZeroUsize::new(99).unwrap();
         let error = set.error();
         assert!(error.ends_with(WHOLE_FILE), "{codec}: {error}");
@@ -341,14 +342,14 @@ fn pages_end_at_a_bound() {
     }
 }
 
-/// Lengths in this encoding may be promised by the billion, and prefixes be repeated.
+/// In these encodings a page can promise billions of lengths, or repeat prefixes.
 #[test]
-fn encodings_that_multiply_are_refused() {
+fn encodings_that_can_expand_are_refused() {
     for (encoding, name) in [
         (Encoding::DELTA_BYTE_ARRAY, "DELTA_BYTE_ARRAY"),
         (Encoding::DELTA_LENGTH_BYTE_ARRAY, "DELTA_LENGTH_BYTE_ARRAY"),
     ] {
-        // Blocks of 2²⁷ values, one part in a block, 2³⁰ values, all of them 0.
+        // Blocks of 2²⁷ values, one part per block, 2³⁰ values, all of them 0.
         let header = [
             0x80, 0x80, 0x80, 0x40, 1, 0x80, 0x80, 0x80, 0x80, 4, 0, 0, 0, 0,
         ];
@@ -383,7 +384,7 @@ fn metadata_is_bounded() {
         .close()
         .unwrap();
     let expected = "cannot read `bomb.parquet` as Parquet: Parquet error: it has 1002 columns, \
-        and no more than 1000 are read; write it again with the needed columns alone";
+        and at most 1000 are read; write it again with only the needed columns";
     assert_eq!(set.error(), expected);
 
     let length = 9_u32 << 20;
@@ -394,7 +395,7 @@ fn metadata_is_bounded() {
     file.write_all(&[&length.to_le_bytes()[..], b"PAR1"].concat())
         .unwrap();
     let expected = "cannot read `bomb.parquet` as Parquet: Parquet error: its metadata takes \
-        9437184 bytes, and no more than 8388608 are read; \
-        write the file again with larger row groups and the needed columns alone";
+        9437184 bytes, and at most 8388608 are read; \
+        write the file again with larger row groups and only the needed columns";
     assert_eq!(set.error(), expected);
 }

@@ -1,4 +1,4 @@
-//! Every message, right and wrong.
+//! Every message of the protocol, valid and invalid.
 
 use polyphony_episode::{JointAction, Response, Turn};
 
@@ -10,7 +10,7 @@ fn hello_from(json: &str) -> Result<Hello, String> {
     answer.hello().map_err(|failure| failure.to_string())
 }
 
-fn game(per_role: bool) -> Hello {
+fn hello(per_role: bool) -> Hello {
     hello_from(&format!(
         r#"{{"id": 0, "protocol": 1, "roles": [{{"name": "a", "system": "Be brief."}}, {{"name": "b"}}],
             "reward_parts": ["x", "y"], "horizon": 2, "per_role": {per_role}, "solved_at": 1.5}}"#
@@ -21,18 +21,18 @@ fn game(per_role: bool) -> Hello {
 #[test]
 fn calls_are_lines_of_json() {
     let task = Task::new("t", [("town", "Ulm\n")]);
-    let said = |text: &str| {
+    let action = |text: &str| {
         let mut response = Response::from_text(text);
         response.tokens = [1, 2].into();
         JointAction::new(vec![response])
     };
     let past = [Turn {
         observations: vec![Observation::new("go")],
-        action: said("\"A\""),
+        action: action("\"A\""),
     }];
     let settings = serde_json::json!({"digits": 4});
     let settings = settings.as_object().unwrap();
-    let now = said("é");
+    let last = action("é");
     let hello = Call::Hello {
         protocol: PROTOCOL,
         settings,
@@ -47,7 +47,7 @@ fn calls_are_lines_of_json() {
             r#"{"id":7,"call":"start","task":{"id":"t","fields":{"town":"Ulm\n"}}}"#,
         ),
         (
-            Call::step(&task, &past, &now),
+            Call::step(&task, &past, &last),
             concat!(
                 r#"{"id":7,"call":"step","task":{"id":"t","fields":{"town":"Ulm\n"}},"#,
                 r#""past":[{"observations":["go"],"responses":[{"text":"\"A\"","finish":"stop"}]}],"#,
@@ -63,7 +63,7 @@ fn calls_are_lines_of_json() {
 
 #[test]
 fn the_handshake_describes_the_game() {
-    let hello = game(false);
+    let hello = hello(false);
     let roles = [Role::new("a").with_system("Be brief."), Role::new("b")];
     assert_eq!(hello.roles(), roles);
     assert_eq!((hello.horizon.get(), hello.solved_at), (2, Some(1.5)));
@@ -94,7 +94,7 @@ fn a_wrong_handshake_says_what_is_wrong() {
             "it speaks protocol 2, but Polyphony speaks protocol 1",
         ),
         (
-            // It is the version that explains the key.
+            // The error names the version and not the key, which another version may have.
             format!(r#"{{"id": 0, "rules": [], "protocol": 2, {rest}}}"#),
             "it speaks protocol 2, but Polyphony speaks protocol 1",
         ),
@@ -174,13 +174,13 @@ fn a_wrong_handshake_says_what_is_wrong() {
 
 #[test]
 fn only_the_description_may_differ_between_workers() {
-    let hello = |extra: &str| {
+    let with = |extra: &str| {
         let json = format!(
             r#"{{"id": 0, "protocol": 1, "roles": [{{"name": "a"}}], "reward_parts": ["x"], {extra}}}"#
         );
         hello_from(&json).unwrap()
     };
-    let first = hello(r#""description": 1"#);
+    let first = with(r#""description": 1"#);
     let rows = [
         (r#""description": {"pid": 7}"#, None),
         (r#""horizon": 1, "per_role": false"#, None),
@@ -193,16 +193,16 @@ fn only_the_description_may_differ_between_workers() {
         ),
     ];
     for (extra, key) in rows {
-        assert_eq!(first.difference(&hello(extra)), key, "{extra}");
+        assert_eq!(first.difference(&with(extra)), key, "{extra}");
     }
-    assert_eq!(first.difference(&game(false)), Some("roles"));
+    assert_eq!(first.difference(&hello(false)), Some("roles"));
 }
 
 fn step(per_role: bool, answer: &str) -> Result<Outcome, String> {
     let answer =
         read(answer.as_bytes(), CallName::Step, 3).map_err(|failure| failure.to_string())?;
     answer
-        .outcome(&game(per_role))
+        .outcome(&hello(per_role))
         .map_err(|failure| failure.to_string())
 }
 
@@ -212,11 +212,14 @@ fn rewards_are_shared_or_per_role() {
     let end = r#"{"id": 3, "reward": {"y": 1, "x": -0.5}, "end": true}"#;
     assert_eq!(step(false, end), Ok(Outcome::end(shared.clone())));
     let next = r#"{"id": 3, "reward": {"y": 1, "x": -0.5}, "observations": ["go", "stop"]}"#;
-    let told = ["go", "stop"].map(Observation::new).into();
-    assert_eq!(step(false, next), Ok(Outcome::go_on(shared, told)));
-    let each = Reward::per_role([vec![("x", 0.5)], vec![]]);
+    let observations = ["go", "stop"].map(Observation::new).into();
+    assert_eq!(
+        step(false, next),
+        Ok(Outcome::continue_with(shared, observations))
+    );
+    let per_role = Reward::per_role([vec![("x", 0.5)], vec![]]);
     let end = r#"{"id": 3, "reward": [{"x": 0.5}, {}], "end": true}"#;
-    assert_eq!(step(true, end), Ok(Outcome::end(each)));
+    assert_eq!(step(true, end), Ok(Outcome::end(per_role)));
 }
 
 #[test]
@@ -301,7 +304,7 @@ fn a_wrong_step_says_what_is_wrong() {
             "with NaN or Infinity",
         ),
         (
-            // Only text says NaN here.
+            // Here NaN occurs only inside strings.
             false,
             r#""reward": {"\"NaN": 1, "y\\": Nan}, "end": true"#,
             "is not JSON (expected",
@@ -322,20 +325,20 @@ fn a_wrong_step_says_what_is_wrong() {
 #[test]
 fn an_answer_belongs_to_its_call() {
     let message = |text: &str| step(false, text).unwrap_err();
-    for other in [
+    for answer in [
         r#"{"id": 2, "end": true}"#,
         r#"{"end": true}"#,
         r#"{"id": "3"}"#,
     ] {
-        let message = message(other);
+        let message = message(answer);
         assert!(
             message.contains("`step`, which has the id 3, with"),
             "{message}"
         );
     }
     assert!(message("[1]").contains("an answer must be an object"));
-    for printed in ["hello", "loss: NaN"] {
-        let message = message(printed);
+    for line in ["hello", "loss: NaN"] {
+        let message = message(line);
         assert!(message.contains("is not JSON"), "{message}");
     }
 }

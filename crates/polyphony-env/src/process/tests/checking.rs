@@ -1,4 +1,4 @@
-//! Testing programs.
+//! Tests of [`check`], which tests programs.
 
 use super::*;
 
@@ -9,13 +9,13 @@ fn checked(process: &Process) -> (bool, String) {
 }
 
 #[test]
-fn the_example_is_fine_with_its_own_tasks_and_others() {
+fn the_example_is_fine_with_its_own_and_with_other_tasks() {
     let process = Process::new(["python3", NUMBER_PLATE]);
     let report = check(&process, None).unwrap();
     assert!(report.is_fine(), "{report}");
     let text = report.to_string();
     for expected in [
-        "the handshake: roles letters, digits; one reward for all, of the parts letters, digits, \
+        "the handshake: roles letters, digits; one reward for all, with the parts letters, digits, \
          balance; at most 1 turns",
         "tasks of its own for `train`: 4",
         "the handshake is the same in another process",

@@ -1,4 +1,4 @@
-//! What is left of programs and of the processes that they start: nothing.
+//! Neither programs nor the processes that they start are left behind.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A folder with a named pipe. Reading the pipe ends when no process has it open any longer.
+/// A folder with a named pipe. Reading the pipe ends when no process has it open any more.
 fn named_pipe() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
@@ -30,8 +30,8 @@ fn read_all(path: &Path) -> JoinHandle<String> {
     thread::spawn(move || fs::read_to_string(path).unwrap())
 }
 
-/// A handshake that starts a helper, in Python. The helper holds the pipe open, and writes to it if it
-/// is left alone for long.
+/// A handshake in Python that starts a helper process. The helper keeps the pipe open, and writes to it if
+/// it survives for long.
 fn hello_with_helper(pipe: &Path) -> String {
     format!(
         r#"
@@ -51,14 +51,14 @@ fn pid(game: &ProcessEnvironment) -> Pid {
 #[test]
 fn helpers_of_a_program_that_has_ended_are_killed() {
     let (_folder, pipe) = named_pipe();
-    let written = read_all(&pipe);
+    let output = read_all(&pipe);
     let game = program(&hello_with_helper(&pipe), END).start().unwrap();
     let pid = pid(&game);
     kill_process(pid, Signal::KILL).unwrap();
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     waitid(WaitId::Pid(pid), options).unwrap();
     drop(game);
-    assert_eq!(written.join().unwrap(), "");
+    assert_eq!(output.join().unwrap(), "");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn helpers_of_all_workers_are_killed() {
     let (folder, pipe) = named_pipe();
     let steps = folder.path().join("steps");
     fs::create_dir(&steps).unwrap();
-    let written = read_all(&pipe);
+    let output = read_all(&pipe);
     // Each step waits for the others, so that all workers are started.
     let step = format!(
         r#"
@@ -84,10 +84,10 @@ fn helpers_of_all_workers_are_killed() {
         }
     });
     drop(game);
-    assert_eq!(written.join().unwrap(), "");
+    assert_eq!(output.join().unwrap(), "");
 }
 
-/// Names the pipe to the process that the next test starts and kills.
+/// The variable with the pipe's path for the process that the next test starts and kills.
 const PIPE: &str = "POLYPHONY_TEST_PIPE";
 
 #[test]
@@ -106,7 +106,7 @@ fn busy_workers_end_when_this_process_is_killed() {
         return;
     }
     let (_folder, pipe) = named_pipe();
-    let mut other = Command::new(env::current_exe().unwrap())
+    let mut process = Command::new(env::current_exe().unwrap())
         .args([
             "--exact",
             "process::tests::ending::busy_workers_end_when_this_process_is_killed",
@@ -114,27 +114,27 @@ fn busy_workers_end_when_this_process_is_killed() {
         .env(PIPE, &pipe)
         .spawn()
         .unwrap();
-    let mut written = BufReader::new(File::open(&pipe).unwrap());
+    let mut output = BufReader::new(File::open(&pipe).unwrap());
     let mut line = String::new();
-    written.read_line(&mut line).unwrap();
+    output.read_line(&mut line).unwrap();
     assert_eq!(line, "busy\n");
-    other.kill().unwrap();
-    other.wait().unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
     let mut rest = String::new();
-    written.read_to_string(&mut rest).unwrap();
+    output.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
 }
 
 #[test]
 fn a_program_that_ignores_the_end_of_its_input_is_killed() {
     let (_folder, pipe) = named_pipe();
-    let written = read_all(&pipe);
+    let output = read_all(&pipe);
     let mut process = program(&hello_with_helper(&pipe), END);
     process.command[2].push_str("\nwhile True: time.sleep(1000)\n");
     let game = process.start().unwrap();
     let pid = pid(&game);
     drop(game);
-    // It was waited for, so it is not even a zombie.
+    // The process was waited for, so not even a zombie is left.
     assert!(rustix::process::test_kill_process(pid).is_err());
-    assert_eq!(written.join().unwrap(), "");
+    assert_eq!(output.join().unwrap(), "");
 }

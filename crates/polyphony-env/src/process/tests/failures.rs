@@ -1,4 +1,4 @@
-//! Programs that fail. Each error names the program and says what to do.
+//! Programs that fail. Every error names the program and says what to do.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use polyphony_episode::EnvironmentSettings;
 use super::*;
 
 /// The error of building the environment, which names the program.
-fn refused(process: &Process) -> String {
+fn build_error(process: &Process) -> String {
     let message = with_sources(&process.build().err().unwrap());
     let start = "the environment's program cannot be used: `python3 -c";
     assert!(message.starts_with(start), "{message}");
@@ -25,7 +25,7 @@ fn check(message: &str, expected: &[&str]) {
 }
 
 #[test]
-fn a_program_that_is_not_there_cannot_be_started() {
+fn a_missing_program_cannot_be_started() {
     let process = Process::new(["polyphony-no-such-program", "x.py"]);
     let message = with_sources(&process.build().err().unwrap());
     check(
@@ -38,7 +38,7 @@ fn a_program_that_is_not_there_cannot_be_started() {
     let mut process = program(HELLO, END);
     process.cwd = Some("/polyphony-no-such-folder".into());
     check(
-        &refused(&process),
+        &build_error(&process),
         &["cannot be started", "`cwd` is a directory"],
     );
 }
@@ -46,7 +46,7 @@ fn a_program_that_is_not_there_cannot_be_started() {
 #[test]
 fn a_program_that_ends_at_once_is_shown_with_its_standard_error() {
     let script = "import sys; print('no plate', file=sys.stderr); sys.exit(3)";
-    let message = refused(&Process::new(["python3", "-c", script]));
+    let message = build_error(&Process::new(["python3", "-c", script]));
     check(
         &message,
         &[
@@ -55,23 +55,23 @@ fn a_program_that_ends_at_once_is_shown_with_its_standard_error() {
             "no plate",
         ],
     );
-    let message = refused(&Process::new(["python3", "-c", "1 / 0"]));
+    let message = build_error(&Process::new(["python3", "-c", "1 / 0"]));
     check(&message, &["ZeroDivisionError"]);
 }
 
 #[test]
-fn no_handshake_is_an_error() {
+fn a_missing_or_wrong_handshake_is_an_error() {
     let mut process = program("pass", END);
     process.start_secs = 0.3;
-    let message = refused(&process);
+    let message = build_error(&process);
     let late = "did not answer `hello` within 0.3 s (nothing was received); raise `start_secs`";
     check(&message, &[late, "flushes it"]);
-    let message = refused(&program("reply(protocol=2)", END));
+    let message = build_error(&program("reply(protocol=2)", END));
     check(
         &message,
         &["does not allow: it speaks protocol 2, but Polyphony speaks protocol 1"],
     );
-    let message = refused(&program("print('Welcome!')", END));
+    let message = build_error(&program("print('Welcome!')", END));
     check(
         &message,
         &[
@@ -83,7 +83,7 @@ fn no_handshake_is_an_error() {
 }
 
 #[test]
-fn garbage_is_shown_and_the_next_call_finds_another_worker() {
+fn garbage_is_shown_and_the_next_call_gets_a_new_worker() {
     let step = format!(
         r#"
         if call["responses"][0]["text"] == "a":
@@ -93,11 +93,11 @@ fn garbage_is_shown_and_the_next_call_finds_another_worker() {
     );
     let game = program(HELLO, &step).build().unwrap();
     let message = super::step(&*game).unwrap_err();
-    let names_both = "task `t`: `python3 -c";
+    let task_and_program = "task `t`: `python3 -c";
     check(
         &message,
         &[
-            names_both,
+            task_and_program,
             "answered `step`",
             "is not JSON",
             r#""\u{1b}[2Jxxx"#,
@@ -137,7 +137,7 @@ fn an_answer_that_never_comes_is_late() {
 }
 
 #[test]
-fn too_much_is_cut() {
+fn an_answer_that_is_too_long_is_refused_and_cut() {
     let mut process = program(HELLO, r#"sys.stdout.write("y" * 10_000_000)"#);
     process.max_reply_bytes = std::num::NonZeroUsize::new(5000).unwrap();
     let game = process.build().unwrap();
@@ -226,7 +226,7 @@ fn kill(pid: i64) {
 }
 
 #[test]
-fn what_a_program_reports_is_passed_on_and_the_worker_stays() {
+fn an_error_from_the_program_is_passed_on_and_the_worker_survives() {
     let step = r#"
         if call["task"]["id"] == "t":
             reply(error=f"no plate in {os.getpid()}")
@@ -235,9 +235,9 @@ fn what_a_program_reports_is_passed_on_and_the_worker_stays() {
     let game = program(HELLO, step).build().unwrap();
     let message = super::step(&*game).unwrap_err();
     check(&message, &["reports an error in `step`: no plate in "]);
-    let other = Task::new("u", [("text", "x")]);
+    let next_task = Task::new("u", [("text", "x")]);
     let pid = game
-        .step(&other, &[], &action(["a", "b"]))
+        .step(&next_task, &[], &action(["a", "b"]))
         .unwrap()
         .reward
         .total();
@@ -247,10 +247,10 @@ fn what_a_program_reports_is_passed_on_and_the_worker_stays() {
     );
 }
 
-/// Keeps what is logged about the programs of this test.
-struct Kept(Mutex<Vec<String>>);
+/// Records the log lines of the program of the next test.
+struct RecordingLog(Mutex<Vec<String>>);
 
-impl log::Log for Kept {
+impl log::Log for RecordingLog {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -265,12 +265,12 @@ impl log::Log for Kept {
     fn flush(&self) {}
 }
 
-static KEPT: Kept = Kept(Mutex::new(Vec::new()));
+static LOG: RecordingLog = RecordingLog(Mutex::new(Vec::new()));
 
 #[test]
 fn standard_error_goes_to_the_log_line_by_line() {
     static SET: Once = Once::new();
-    SET.call_once(|| log::set_logger(&KEPT).unwrap());
+    SET.call_once(|| log::set_logger(&LOG).unwrap());
     log::set_max_level(log::LevelFilter::Info);
     let step = format!(
         r#"
@@ -282,7 +282,7 @@ fn standard_error_goes_to_the_log_line_by_line() {
     let game = program(HELLO, &step).build().unwrap();
     super::step(&*game).unwrap();
     drop(game);
-    let lines = KEPT.0.lock().unwrap().clone();
+    let lines = LOG.0.lock().unwrap().clone();
     let lines: Vec<&str> = lines
         .iter()
         .filter(|line| line.starts_with("INFO"))

@@ -1,4 +1,4 @@
-//! Programs that play as they should.
+//! Programs that follow the protocol.
 
 use std::{
     io::Write,
@@ -17,15 +17,15 @@ use super::*;
 
 /// The example's game in Rust.
 fn number_plate() -> FnEnvironment {
-    let share = |text: &str, wanted: fn(&char) -> bool| {
-        text.chars().filter(wanted).count() as f64 / text.chars().count().max(1) as f64
+    let fraction = |text: &str, matches: fn(&char) -> bool| {
+        text.chars().filter(matches).count() as f64 / text.chars().count().max(1) as f64
     };
     let score = move |_: &Task, action: &JointAction| {
         let [letters, digits] = action.texts();
         let [first, second] = [letters, digits].map(|text| text.chars().count() as f64);
         Reward::new([
-            ("letters", share(letters, char::is_ascii_alphabetic)),
-            ("digits", share(digits, char::is_ascii_digit)),
+            ("letters", fraction(letters, char::is_ascii_alphabetic)),
+            ("digits", fraction(digits, char::is_ascii_digit)),
             ("balance", first.min(second) / first.max(second).max(1.0)),
         ])
     };
@@ -65,14 +65,14 @@ fn the_same_game_in_rust_and_in_python_gives_equal_rewards() {
             .prop_flat_map(|pattern| proptest::string::string_regex(pattern).unwrap())
     };
     let mut runner = proptest::test_runner::TestRunner::default();
-    let played = runner.run(&(text(), text()), |(letters, digits)| {
+    let result = runner.run(&(text(), text()), |(letters, digits)| {
         let action = action([&letters, &digits]);
         let [python, rust] = [&*python, &rust as &dyn Environment]
             .map(|environment| environment.step(&tasks[0], &[], &action).unwrap());
         prop_assert_eq!(python, rust);
         Ok(())
     });
-    played.unwrap();
+    result.unwrap();
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn settings_reach_the_program() {
 }
 
 #[test]
-fn turns_rewards_per_role_and_systems_are_carried() {
+fn turns_rewards_per_role_and_system_messages_are_passed_on() {
     let hello = r#"reply(protocol=1, horizon=2, per_role=True, solved_at=2, reward_parts=["length"],
             roles=[{"name": "a", "system": "Be brief."}, {"name": "b"}], description={"version": 3})"#;
     let step = r#"
@@ -117,8 +117,8 @@ fn turns_rewards_per_role_and_systems_are_carried() {
         Reward::per_role([[("length", 2.0)], [("length", 1.0)]])
     );
     assert_eq!(game.is_solved(&outcome.reward), Some(false));
-    let told = ["again", "é\n"].map(Observation::new).into();
-    assert_eq!(outcome.next, Next::Continue(told));
+    let observations_after = ["again", "é\n"].map(Observation::new).into();
+    assert_eq!(outcome.next, Next::Continue(observations_after));
     let past = [Turn {
         observations,
         action: first,
@@ -131,8 +131,8 @@ fn turns_rewards_per_role_and_systems_are_carried() {
 }
 
 #[test]
-fn workers_answer_side_by_side() {
-    // Each step waits until another one is being played, which only another worker can do.
+fn workers_answer_in_parallel() {
+    // Each step waits for another step, which only another worker can answer.
     let folder = tempfile::tempdir().unwrap();
     let step = format!(
         r#"
@@ -156,7 +156,7 @@ fn workers_answer_side_by_side() {
 }
 
 #[test]
-fn more_than_a_pipe_holds_goes_both_ways() {
+fn messages_may_be_larger_than_a_pipe_in_both_directions() {
     let step = r#"
         noise = [sys.stderr.write("noise " * 100 + "\n") for _ in range(1000)]
         text = call["responses"][0]["text"]
@@ -166,15 +166,15 @@ fn more_than_a_pipe_holds_goes_both_ways() {
     let long = "é\"\n".repeat(1 << 18);
     let outcome = game.step(&task(), &[], &action([&long, ""])).unwrap();
     assert_eq!(outcome.reward.total(), f64::from(3 << 18));
-    let Next::Continue(told) = outcome.next else {
+    let Next::Continue(observations) = outcome.next else {
         panic!("there is a second turn")
     };
-    assert!(*told[1].text == *long);
+    assert!(*observations[1].text == *long);
 }
 
-/// The exchange that the documentation shows is one that the example has.
+/// The example gives the answers that the documentation shows.
 #[test]
-fn the_documented_exchange_is_what_the_example_answers() {
+fn the_example_answers_as_documented() {
     let document = include_str!("../../../../../docs/environments.md");
     let (_, exchange) = document
         .split_once("An exchange, with calls after")
@@ -200,11 +200,11 @@ fn the_documented_exchange_is_what_the_example_answers() {
     drop(stdin);
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(output.lines().count(), answers.len());
-    for (given, documented) in output.lines().zip(answers) {
-        let [mut given, documented] = [given, documented]
+    for (answer, documented) in output.lines().zip(answers) {
+        let [mut answer, documented] = [answer, documented]
             .map(|line| serde_json::from_str::<serde_json::Map<_, _>>(line).unwrap());
-        // The documented handshake leaves out what may be left out.
-        given.retain(|key, _| documented.contains_key(key));
-        assert_eq!(given, documented);
+        // The documented handshake leaves out some optional keys.
+        answer.retain(|key, _| documented.contains_key(key));
+        assert_eq!(answer, documented);
     }
 }

@@ -1,4 +1,4 @@
-//! Real programs, right and wrong: small Python scripts that need only the standard library.
+//! Real programs, correct and wrong: small Python scripts that need only the standard library.
 
 mod checking;
 mod ending;
@@ -21,7 +21,7 @@ const NUMBER_PLATE: &str = concat!(
 const HELLO: &str =
     r#"reply(protocol=1, roles=[{"name": "a"}, {"name": "b"}], reward_parts=["x"])"#;
 
-/// The same handshake with the program's process id under another key.
+/// The same handshake, with the program's process id under one more key.
 fn hello_with_pid(key: &str) -> String {
     HELLO.replace("protocol=1,", &format!("protocol=1, {key}=os.getpid(),"))
 }

@@ -1,7 +1,7 @@
-//! A hub with one repository, in a thread of the test process.
+//! A fake hub with one repository, in a thread of the test process.
 //!
-//! It answers as the real one does: files in git are sent at once, large ones through a redirect to
-//! another server, which is not to see the user's token.
+//! It answers as the real hub does: files in git are sent at once, and large files through a redirect to
+//! another server, which must not see the user's token.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use std::{
 use ring::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use serde_json::{Value, json};
 
-/// The repository `org/tiny` at one commit, which is what `main` and `v1` are.
+/// The repository `org/tiny` with one commit, to which `main` and `v1` refer.
 #[derive(Clone, Default)]
 pub(super) struct Repository {
     pub(super) commit: String,
@@ -31,49 +31,49 @@ pub(super) enum File {
     Large(Vec<u8>),
 }
 
-/// What the hub does besides sending what it is asked for.
+/// How the hub differs from one that answers every request.
 #[derive(Clone, Default)]
 pub(super) enum Behaviour {
     #[default]
     Plain,
-    /// Answers nobody without the token `hf_right`.
+    /// Answers only requests with the token `hf_right`.
     Private,
-    /// Shows the repository to everybody, and its files to nobody.
+    /// Shows the repository to everybody, but its files to nobody.
     Gated,
     /// Breaks off at this byte of every large file.
     BreaksOff(u64),
     /// Breaks off after this many bytes of every answer with a large file.
     Sends(u64),
-    /// Breaks off after this many bytes of a large file from its start, and begins anew with a single byte where it
-    /// is asked to continue.
+    /// Breaks off after this many bytes of a large file. When it is asked for the rest, it sends the first
+    /// byte of the file and breaks off again.
     StartsOver(u64),
     /// Sends whole files, whatever range is asked for.
     IgnoresRanges,
-    /// Sends something else instead of every file's contents.
+    /// Sends wrong contents for every file.
     Damages,
-    /// Answers the first requests, this many, with this status and header, and then as it should.
+    /// Answers this many requests with this status and header, and later ones normally.
     Refuses(u32, &'static str, Option<(&'static str, &'static str)>),
     /// Answers with something that is not JSON.
     Garbles,
-    /// Sends this to whoever asks for a path with this part.
+    /// Sends this attack as the answer to requests for paths with this part.
     Attacks(&'static str, Attack),
 }
 
-/// The bytes of an answer, and what follows them.
+/// The bytes of an answer, and what the server does after them.
 #[derive(Clone)]
 pub(super) struct Attack {
     pub(super) bytes: Vec<u8>,
     pub(super) then: Then,
 }
 
-/// What follows the bytes of an attack.
+/// What the server does after the bytes of an attack.
 #[derive(Clone, Debug)]
 pub(super) enum Then {
-    /// The end of the connection.
+    /// Closes the connection.
     Close,
-    /// This, again and again, until the other side leaves.
+    /// Repeats this text until the client disconnects.
     Repeat(String),
-    /// The same, but one byte at a time.
+    /// The same, one byte at a time.
     Drip(&'static str),
 }
 
@@ -98,11 +98,11 @@ impl Attack {
     }
 }
 
-/// The running hub. It is gone when dropped.
+/// The running hub. It stops when dropped.
 pub(super) struct FakeHub {
     address: SocketAddr,
     storage: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -111,25 +111,25 @@ impl FakeHub {
     pub(super) fn start(repository: Repository) -> Self {
         // The hub, and the server that stores large files.
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [address, storage] = [0, 1].map(|at| listeners[at].local_addr().unwrap());
+        let [address, storage] = [0, 1].map(|index| listeners[index].local_addr().unwrap());
         let mut hub = Self {
             address,
             storage,
-            asked: Arc::default(),
+            requests: Arc::default(),
             stop: Arc::default(),
             threads: Vec::new(),
         };
         let refused = Arc::new(AtomicU32::new(0));
         for listener in listeners {
-            let (asked, stop) = (Arc::clone(&hub.asked), Arc::clone(&hub.stop));
+            let (requests, stop) = (Arc::clone(&hub.requests), Arc::clone(&hub.stop));
             let (repository, refused) = (repository.clone(), Arc::clone(&refused));
             hub.threads.push(std::thread::spawn(move || {
                 for stream in listener.incoming() {
                     if stop.load(Ordering::SeqCst) {
                         return;
                     }
-                    // A client that leaves early is the test's affair.
-                    let _ = serve(stream.unwrap(), &repository, storage, &asked, &refused);
+                    // Some tests disconnect early.
+                    let _ = serve(stream.unwrap(), &repository, storage, &requests, &refused);
                 }
             }));
         }
@@ -140,9 +140,9 @@ impl FakeHub {
         format!("http://{}", self.address)
     }
 
-    /// What was asked since the last time, as `METHOD path`, with the range if there was one.
-    pub(super) fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+    /// The requests since the last call, as `METHOD path`, with the range if there was one.
+    pub(super) fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.requests.lock().unwrap())
     }
 }
 
@@ -195,7 +195,7 @@ impl Request {
     }
 }
 
-/// A status line, headers, and a body, of which this many bytes are really sent.
+/// An answer of which only the first `sent` bytes of the body are sent.
 struct Answer {
     status: &'static str,
     headers: Vec<(&'static str, String)>,
@@ -235,7 +235,7 @@ fn serve(
     mut stream: TcpStream,
     repository: &Repository,
     storage: SocketAddr,
-    asked: &Mutex<Vec<String>>,
+    requests: &Mutex<Vec<String>>,
     refused: &AtomicU32,
 ) -> std::io::Result<()> {
     let request = Request::read(&stream)?;
@@ -245,7 +245,7 @@ fn serve(
     if path.starts_with("/cdn/") && request.headers.contains_key("authorization") {
         suffix.push_str(" with the token");
     }
-    asked
+    requests
         .lock()
         .unwrap()
         .push(format!("{method} {path}{suffix}"));
@@ -302,7 +302,7 @@ fn answer(request: &Request, repository: &Repository, storage: SocketAddr) -> An
 /// The API's answers about revisions and files.
 fn about(request: &Request, repository: &Repository, path: &str) -> Answer {
     let commit = &repository.commit;
-    let listed = |path: &str| match &repository.files[path] {
+    let entry = |path: &str| match &repository.files[path] {
         File::Git(contents) => json!({
             "type": "file", "path": path, "size": contents.len(), "oid": git_id(contents),
         }),
@@ -324,21 +324,21 @@ fn about(request: &Request, repository: &Repository, path: &str) -> Answer {
         Some(("revision", _)) => Answer::refusal("404 Not Found", "RevisionNotFound"),
         Some(("paths-info", revision)) if revision == commit => {
             assert_eq!(request.method, "POST");
-            let asked: Value = serde_json::from_slice(&request.body).unwrap();
-            let paths = asked["paths"].as_array().unwrap().iter();
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            let paths = body["paths"].as_array().unwrap().iter();
             let paths = paths.map(|path| path.as_str().unwrap());
-            let there = paths.filter(|path| repository.files.contains_key(*path));
-            Answer::json(&there.map(listed).collect())
+            let existing = paths.filter(|path| repository.files.contains_key(*path));
+            Answer::json(&existing.map(entry).collect())
         }
         Some(("tree", revision)) if revision == commit => {
             let paths = repository.files.keys();
-            Answer::json(&paths.map(|path| listed(path)).collect())
+            Answer::json(&paths.map(|path| entry(path)).collect())
         }
         _ => Answer::refusal("404 Not Found", "RepoNotFound"),
     }
 }
 
-/// A file at a commit: its contents, or where they are.
+/// The answer to a request for a file of a commit: its contents, or a redirect to them.
 fn resolve(repository: &Repository, file: &str, storage: SocketAddr) -> Answer {
     if matches!(repository.behaviour, Behaviour::Gated) {
         return Answer::refusal("403 Forbidden", "GatedRepo");
@@ -349,9 +349,9 @@ fn resolve(repository: &Repository, file: &str, storage: SocketAddr) -> Answer {
     };
     let answer = match file {
         File::Git(contents) if matches!(repository.behaviour, Behaviour::Damages) => {
-            let mut other = contents.clone();
-            other.reverse();
-            Answer::new("200 OK", other)
+            let mut damaged = contents.clone();
+            damaged.reverse();
+            Answer::new("200 OK", damaged)
         }
         File::Git(contents) => {
             Answer::new("200 OK", &contents[..]).with("ETag", format!("\"{}\"", git_id(contents)))
@@ -367,7 +367,7 @@ fn resolve(repository: &Repository, file: &str, storage: SocketAddr) -> Answer {
     answer.with("X-Repo-Commit", &repository.commit)
 }
 
-/// The contents of a large file, or the range that was asked for.
+/// The contents of a large file, or the requested range of them.
 fn contents(request: &Request, repository: &Repository, digest: &str) -> Answer {
     let mut files = repository.files.values();
     let found = files.find_map(|file| match file {
@@ -400,8 +400,8 @@ fn contents(request: &Request, repository: &Repository, digest: &str) -> Answer 
         None => Answer::new("200 OK", &contents[..]),
     };
     match repository.behaviour {
-        Behaviour::BreaksOff(at) => {
-            answer.sent = (at as usize).clamp(start, contents.len()) - start
+        Behaviour::BreaksOff(end) => {
+            answer.sent = (end as usize).clamp(start, contents.len()) - start
         }
         Behaviour::StartsOver(bytes) => answer.sent = if is_continued { 1 } else { bytes as usize },
         Behaviour::Sends(bytes) => answer.sent = answer.sent.min(bytes as usize),

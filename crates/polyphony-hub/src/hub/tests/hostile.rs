@@ -1,5 +1,5 @@
-//! Tests against a hub that means harm: every request ends, with an error that names the model, does not
-//! hold the token, and leaves nothing in the cache that would count as whole.
+//! Tests against a malicious hub. Every request must end with an error that names the model and does not
+//! contain the token, and nothing that counts as complete may remain in the cache.
 
 use super::{
     fake_hub::{Attack, Then},
@@ -8,7 +8,7 @@ use super::{
 
 const TOKEN: &str = "hf_0123456789-secret";
 
-/// A model whose weights arrive at once.
+/// A small model, whose weights arrive in one read.
 fn small_model() -> Repository {
     repository(&[
         ("config.json", b"{}".to_vec()),
@@ -16,7 +16,7 @@ fn small_model() -> Repository {
     ])
 }
 
-/// The whole answer with these headers and this body.
+/// A complete answer with these headers and this body.
 fn answer(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Attack {
     let length = body.as_ref().len();
     let head = format!(
@@ -44,14 +44,14 @@ fn repeat(text: &str) -> Then {
     Then::Repeat(text.to_owned())
 }
 
-/// What a user sees who asks for `org/tiny` and is attacked at the paths with this part.
+/// The error that a user sees who requests `org/tiny`, while requests for paths with this part are attacked.
 fn attacked(part: &'static str, attack: Attack, time_limit: Duration) -> String {
     let cache = tempfile::tempdir().unwrap();
     let hub = FakeHub::start(Repository {
         behaviour: Behaviour::Attacks(part, attack),
         ..small_model()
     });
-    let settings = HubSettings {
+    let settings = HubConfig {
         token: Some(TOKEN.to_owned()),
         time_limit,
         ..settings(&hub.endpoint(), cache.path())
@@ -62,12 +62,12 @@ fn attacked(part: &'static str, attack: Attack, time_limit: Duration) -> String 
     assert!(!shown.contains(TOKEN), "{shown}");
     assert!(!format!("{error:?}").contains(TOKEN), "{error:?}");
     assert!(shown.len() < 4000, "{} bytes: {shown:.300}", shown.len());
-    nothing_whole(cache.path());
+    check_nothing_complete(cache.path());
     shown.replace(&hub.endpoint(), "HUB")
 }
 
-/// Checks that a cache holds no revision, and no file but what has the digest that is its name.
-fn nothing_whole(cache: &Path) {
+/// Checks that a cache contains no revision, and no file whose contents differ from the digest in its name.
+fn check_nothing_complete(cache: &Path) {
     assert!(!folder(cache).join("refs").exists());
     let Ok(blobs) = fs::read_dir(folder(cache).join("blobs")) else {
         return;
@@ -87,7 +87,7 @@ const ANSWERS: [&str; 3] = ["/revision/", "/paths-info/", "/resolve/"];
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
-fn what_comes_slowly_ends_with_the_time_limit() {
+fn slow_answers_end_at_the_time_limit() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\n";
     let rows = [
         raw("", Then::Drip("HTTP/1.1 200 OK and so on ")),
@@ -106,7 +106,7 @@ fn what_comes_slowly_ends_with_the_time_limit() {
     for row in rows {
         for part in ANSWERS.into_iter().chain(["/cdn/"]) {
             let shown = attacked(part, row.clone(), Duration::from_millis(150));
-            // What may be any length is too long before it is too late.
+            // An answer of unlimited length may exceed its size before its time.
             let expected = ["the hub does not answer (", "the size and the digest"];
             let found = expected.iter().any(|expected| shown.contains(expected));
             assert!(found, "{part}: {shown}");
@@ -115,7 +115,7 @@ fn what_comes_slowly_ends_with_the_time_limit() {
 }
 
 #[test]
-fn what_has_no_end_is_not_read_to_it() {
+fn endless_answers_are_not_read_forever() {
     let rows = [
         raw("", repeat("HTTP/1.1 200 OK and so on ")),
         raw("HTTP/1.1 200 OK\r\n", repeat("X-A: b\r\n")),
@@ -149,7 +149,7 @@ fn what_has_no_end_is_not_read_to_it() {
 }
 
 #[test]
-fn answers_that_are_wrong_are_refused() {
+fn wrong_answers_are_refused() {
     let entries = |path: &str, size: &str, oid: &str| {
         let entry = format!(r#"{{"type":"file","path":"{path}","size":{size},"oid":"{oid}"}}"#);
         json_text(&format!("[{entry}]"))
@@ -253,9 +253,9 @@ fn answers_that_are_wrong_are_refused() {
 fn refusals_and_redirects_end_and_do_not_repeat_the_token() {
     let redirect = |location: &str| answer("302 Found", &format!("Location: {location}\r\n"), "");
     let echo = format!("X-Error-Message: you are {TOKEN}\r\n");
-    let not_followed = "(a redirect from https to http, to this machine or its own network";
+    let not_followed = "(a redirect from https to http, to this machine or a link-local address";
     let rows = [
-        (redirect("?again"), "(redirects without end)"),
+        (redirect("?again"), "(more than 10 redirects)"),
         (redirect("file:///etc/passwd"), not_followed),
         (redirect("http://169.254.169.254/latest"), not_followed),
         (redirect(&format!("gopher://{TOKEN}/")), not_followed),
@@ -322,7 +322,7 @@ fn refusals_and_redirects_end_and_do_not_repeat_the_token() {
 }
 
 #[test]
-fn a_byte_at_a_time_is_no_progress() {
+fn single_bytes_do_not_count_as_progress() {
     let cache = tempfile::tempdir().unwrap();
     let hub = FakeHub::start(Repository {
         behaviour: Behaviour::Sends(1),
@@ -331,15 +331,17 @@ fn a_byte_at_a_time_is_no_progress() {
     let mut settings = settings(&hub.endpoint(), cache.path());
     settings.retries = 2;
     obtain("org/tiny", &settings).unwrap_err();
-    let asked = hub.asked();
-    let attempts = asked.iter().filter(|asked| asked.starts_with("GET /cdn/"));
+    let requests = hub.requests();
+    let attempts = requests
+        .iter()
+        .filter(|request| request.starts_with("GET /cdn/"));
     assert_eq!(attempts.count(), 3);
     let snapshot = folder(cache.path()).join("snapshots").join(COMMIT);
     assert!(!snapshot.join("model.safetensors").exists());
 }
 
 #[test]
-fn a_rest_from_another_file_is_not_joined_to_a_beginning() {
+fn parts_of_different_files_are_not_joined() {
     let cache = tempfile::tempdir().unwrap();
     for behaviour in [Behaviour::BreaksOff(250_000), Behaviour::Damages] {
         let model = Repository {
@@ -403,9 +405,9 @@ fn an_index_in_the_cache_that_has_no_end_is_not_read() {
         assert!(made.unwrap().success());
     };
     let device = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
-    for put in [&pipe as &dyn Fn(&Path), &device] {
-        put(&index);
-        let alone = HubSettings::offline(cache.path().to_owned());
+    for make in [&pipe as &dyn Fn(&Path), &device] {
+        make(&index);
+        let alone = HubConfig::offline(cache.path().to_owned());
         obtain(&format!("org/tiny@{COMMIT}"), &alone).unwrap_err();
         assert_eq!(cached_models(&alone).unwrap(), []);
         fs::remove_file(&index).unwrap();
@@ -413,7 +415,7 @@ fn an_index_in_the_cache_that_has_no_end_is_not_read() {
 }
 
 #[test]
-fn a_hint_at_other_files_has_an_end() {
+fn a_hint_at_other_files_is_limited() {
     let names: Vec<String> = (0..2000)
         .map(|file| format!("{file}-{TOKEN}.gguf"))
         .collect();

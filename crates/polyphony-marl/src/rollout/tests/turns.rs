@@ -7,19 +7,19 @@ use std::{
 
 use super::*;
 use crate::{
-    agent::Language,
-    fixture::{Chain, letter_template, plain_language, tiny_model, wide_model},
+    agent::TextCodec,
+    fixture::{Chain, letter_template, plain_codec, tiny_model, wide_model},
     tree::JointMode,
 };
 
-/// A team that ends its responses often, so that they differ in length.
-fn talkers(names: &[&str], language: impl Fn() -> Language) -> Vec<Agent> {
+/// A team with many stop tokens, so that responses differ in length.
+fn team_of(names: &[&str], codec: impl Fn() -> TextCodec) -> Vec<Agent> {
     let agent = |name: &&str| {
-        let language = Language {
+        let codec = TextCodec {
             stop_tokens: (0..256).step_by(6).collect(),
-            ..language()
+            ..codec()
         };
-        Agent::new(*name, tiny_model(), language.into())
+        Agent::new(*name, tiny_model(), codec.into())
     };
     names.iter().map(agent).collect()
 }
@@ -28,10 +28,10 @@ fn play_chain(
     game: &Chain,
     agents: &[Agent],
     tasks: &[Task],
-    tree: &Tree,
+    plan: &SamplingPlan,
     max_new_tokens: usize,
 ) -> Rollout {
-    fixture::play(agents, game, tasks, tree, &training(max_new_tokens)).unwrap()
+    fixture::play(agents, game, tasks, plan, &training(max_new_tokens)).unwrap()
 }
 
 fn endless(names: &[&str]) -> Chain {
@@ -49,15 +49,15 @@ fn level(rollout: &Rollout, turn: usize) -> Vec<&Node> {
 const NAMES: [&str; 2] = ["first", "second"];
 
 #[test]
-fn a_level_has_a_node_for_every_joint_action_that_went_on() {
+fn a_level_has_a_node_for_every_joint_action_that_continued() {
     let tasks = [task("a", "one"), task("b", "another")];
     for (joint_mode, joint_actions) in [(JointMode::Aligned, 2), (JointMode::Cross, 4)] {
-        let tree = Tree {
+        let plan = SamplingPlan {
             joint_mode,
-            ..tree(2)
+            ..plan(2)
         };
-        let agents = talkers(&NAMES, plain_language);
-        let whole = play_chain(&endless(&NAMES), &agents, &tasks, &tree, 5);
+        let agents = team_of(&NAMES, plain_codec);
+        let whole = play_chain(&endless(&NAMES), &agents, &tasks, &plan, 5);
         for turn in 0..3 {
             let nodes = level(&whole, turn);
             assert_eq!(nodes.len(), 2 * usize::pow(joint_actions, turn as u32));
@@ -82,60 +82,60 @@ fn a_level_has_a_node_for_every_joint_action_that_went_on() {
 #[test]
 fn episodes_end_where_the_environment_says_so() {
     let tasks = [task("a", "one"), task("b", "another")];
-    let agents = talkers(&NAMES, plain_language);
-    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &tree(4), 6);
-    let (mut went_on, mut ended) = (0, 0);
-    for node in [level(&played, 0), level(&played, 1)].concat() {
+    let agents = team_of(&NAMES, plain_codec);
+    let rollout = play_chain(&Chain::new(&NAMES), &agents, &tasks, &plan(4), 6);
+    let (mut continued, mut ended) = (0, 0);
+    for node in [level(&rollout, 0), level(&rollout, 1)].concat() {
         for branch in &node.branches {
-            let said = branch.reward.part("said").unwrap();
-            assert_eq!(branch.child.is_some(), said % 2.0 == 0.0, "{said}");
+            let tokens = branch.reward.part("tokens").unwrap();
+            assert_eq!(branch.child.is_some(), tokens % 2.0 == 0.0, "{tokens}");
             match branch.child {
-                Some(_) => went_on += 1,
+                Some(_) => continued += 1,
                 None => ended += 1,
             }
         }
     }
-    assert!(went_on > 1 && ended > 1, "{went_on}, {ended}");
+    assert!(continued > 1 && ended > 1, "{continued}, {ended}");
 }
 
 #[test]
 fn a_node_that_earns_enough_is_the_last() {
     let tasks = [task("a", "one")];
-    let agents = talkers(&NAMES, plain_language);
+    let agents = team_of(&NAMES, plain_codec);
     let play = |termination_threshold| {
-        let tree = Tree {
+        let plan = SamplingPlan {
             termination_threshold,
-            ..tree(3)
+            ..plan(3)
         };
-        play_chain(&endless(&NAMES), &agents, &tasks, &tree, 5)
+        play_chain(&endless(&NAMES), &agents, &tasks, &plan, 5)
     };
-    let free = play(None);
-    let totals = free.nodes[0]
+    let unlimited = play(None);
+    let totals = unlimited.nodes[0]
         .branches
         .iter()
         .map(|branch| branch.reward.total());
-    let earned = totals.sum::<f64>() / 3.0;
+    let mean_reward = totals.sum::<f64>() / 3.0;
     // The mean itself does not exceed the threshold.
-    assert_eq!(level(&play(Some(earned)), 1).len(), 3);
-    assert_eq!(level(&play(Some(earned - 1e-9)), 1).len(), 0);
+    assert_eq!(level(&play(Some(mean_reward)), 1).len(), 3);
+    assert_eq!(level(&play(Some(mean_reward - 1e-9)), 1).len(), 0);
 }
 
-/// The ids that a child's history must have: those of its parent, those of the response, and those of the
-/// next observation.
-fn check_histories(rollout: &Rollout, after: impl Fn(&[u32], &str) -> Vec<u32>) {
+/// Checks that a child's history consists of the ids of its parent's history, those of the response, and
+/// those of the next observation. `continuation` returns the latter.
+fn check_histories(rollout: &Rollout, continuation: impl Fn(&[u32], &str) -> Vec<u32>) {
     let mut checked = 0;
     for node in rollout.nodes.iter().flat_map(Node::nodes) {
         for branch in &node.branches {
             let Some(child) = &branch.child else { continue };
             for (role, group) in child.groups.iter().enumerate() {
-                let before = &node.groups[role];
-                let said = &before.samples[branch.picks[role]].response;
-                let told = Chain::told(node.turn, said);
-                assert_eq!(*group.observation.text, told);
+                let parent = &node.groups[role];
+                let response = &parent.samples[branch.picks[role]].response;
+                let feedback = Chain::feedback(node.turn, response);
+                assert_eq!(*group.observation.text, feedback);
                 let expected = [
-                    &before.history.tokens[..],
-                    &said.tokens,
-                    &after(&said.tokens, &told),
+                    &parent.history.tokens[..],
+                    &response.tokens,
+                    &continuation(&response.tokens, &feedback),
                 ]
                 .concat();
                 assert_eq!(*group.history.tokens, expected);
@@ -147,21 +147,23 @@ fn check_histories(rollout: &Rollout, after: impl Fn(&[u32], &str) -> Vec<u32>) 
 }
 
 #[test]
-fn histories_go_on_with_exactly_the_ids_that_were_sampled() {
+fn histories_keep_exactly_the_ids_that_were_sampled() {
     let tasks = [task("a", "one"), task("b", "another")];
-    let tree = Tree {
+    let plan = SamplingPlan {
         joint_mode: JointMode::Cross,
-        ..tree(2)
+        ..plan(2)
     };
-    let agents = talkers(&NAMES, plain_language);
-    let played = play_chain(&Chain::new(&NAMES), &agents, &tasks, &tree, 6);
-    let tokenizer = plain_language().tokenizer;
-    check_histories(&played, |_, told| {
-        tokenizer.encode_more(&format!("\n\n{told}\n\n")).unwrap()
+    let agents = team_of(&NAMES, plain_codec);
+    let rollout = play_chain(&Chain::new(&NAMES), &agents, &tasks, &plan, 6);
+    let tokenizer = plain_codec().tokenizer;
+    check_histories(&rollout, |_, feedback| {
+        tokenizer
+            .encode_more(&format!("\n\n{feedback}\n\n"))
+            .unwrap()
     });
 
     // The same text may have other ids, so sampled ids are never encoded again.
-    let groups = played.nodes.iter().flat_map(Node::nodes);
+    let groups = rollout.nodes.iter().flat_map(Node::nodes);
     let samples = groups
         .flat_map(|node| &node.groups)
         .flat_map(|group| &group.samples);
@@ -174,48 +176,50 @@ fn histories_go_on_with_exactly_the_ids_that_were_sampled() {
 #[test]
 fn a_template_ends_an_answer_once() {
     // This template ends an answer with `;`, which is a stop token here.
-    let tokenizer = plain_language().tokenizer;
+    let tokenizer = plain_codec().tokenizer;
     let [end] = tokenizer.encode_more(";").unwrap()[..] else {
         panic!("one token")
     };
-    let language = || Language {
+    let codec = || TextCodec {
         template: Some(letter_template()),
-        ..plain_language()
+        ..plain_codec()
     };
-    let mut agents = talkers(&NAMES, language);
+    let mut agents = team_of(&NAMES, codec);
     for agent in &mut agents {
-        let own = Language {
+        let with_end = TextCodec {
             stop_tokens: (0..256).step_by(6).chain([end]).collect(),
-            ..language()
+            ..codec()
         };
-        agent.language = own.into();
+        agent.codec = with_end.into();
     }
     let tasks: Vec<Task> = (0..6).map(|i| task(&i.to_string(), "text")).collect();
     let game = endless(&NAMES);
-    let played = play_chain(&game, &agents, &tasks, &tree(3), 6);
-    let ends = std::cell::Cell::new([0, 0]);
-    check_histories(&played, |said, told| {
-        let mut after = tokenizer.encode_more(&format!(";u:{told};a:")).unwrap();
-        let ended = said.last() == Some(&end);
-        let mut seen = ends.get();
-        seen[usize::from(ended)] += 1;
-        ends.set(seen);
-        if ended {
-            after.remove(0);
+    let rollout = play_chain(&game, &agents, &tasks, &plan(3), 6);
+    // The number of answers without and with the end token.
+    let counts = std::cell::Cell::new([0, 0]);
+    check_histories(&rollout, |answer, feedback| {
+        let text = format!(";u:{feedback};a:");
+        let mut continuation = tokenizer.encode_more(&text).unwrap();
+        let has_end = answer.last() == Some(&end);
+        let mut new_counts = counts.get();
+        new_counts[usize::from(has_end)] += 1;
+        counts.set(new_counts);
+        if has_end {
+            continuation.remove(0);
         }
-        after
+        continuation
     });
-    assert!(ends.get().iter().all(|&count| count > 0), "{ends:?}");
+    assert!(counts.get().iter().all(|&count| count > 0), "{counts:?}");
 }
 
 #[test]
-fn every_node_has_its_own_chance_and_company_changes_nothing() {
+fn every_node_has_its_own_stream_and_other_tasks_change_nothing() {
     let tasks: Vec<Task> = (0..3).map(|i| task(&i.to_string(), "text")).collect();
-    let agents = talkers(&NAMES, plain_language);
-    let (tree, config, game) = (tree(2), training(5), endless(&NAMES));
-    let played = play_chain(&game, &agents, &tasks, &tree, 5);
-    let alone = fixture::play_some(&agents, &game, (&tasks, &[1]), &tree, &config).unwrap();
-    let said = |node: &Node| {
+    let agents = team_of(&NAMES, plain_codec);
+    let (plan, config, game) = (plan(2), training(5), endless(&NAMES));
+    let rollout = play_chain(&game, &agents, &tasks, &plan, 5);
+    let alone = fixture::play_some(&agents, &game, (&tasks, &[1]), &plan, &config).unwrap();
+    let responses = |node: &Node| {
         let groups = node
             .nodes()
             .into_iter()
@@ -223,27 +227,27 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
         let samples = groups.flat_map(|group| group.samples);
         samples.map(|sample| sample.response).collect::<Vec<_>>()
     };
-    assert_eq!(said(&alone.nodes[0]), said(&played.nodes[1]));
+    assert_eq!(responses(&alone.nodes[0]), responses(&rollout.nodes[1]));
 
     // Two branches draw different tokens even if their histories are the same.
     let started = start_tasks(&agents, &game, tasks.clone(), &config).unwrap();
-    let stage = Stage {
+    let context = RolloutContext {
         agents: &agents,
         models: sampling_models(&agents, config.weights).unwrap(),
         environment: &game,
-        tree: &tree,
+        plan: &plan,
         config: &config,
         step: 0,
     };
-    let mut open = stage.roots(started.batch(&[0, 1, 2])).unwrap().nodes;
+    let mut open = context.roots(started.batch(&[0, 1, 2])).unwrap().nodes;
     for turn in 0..3 {
-        let mut named: Vec<_> = open.iter().map(|node| (node.index, node.branch)).collect();
-        named.sort_unstable();
-        named.dedup();
-        assert_eq!(named.len(), open.len(), "turn {turn}");
-        let samples = stage.sample(&open, turn, &mut |_| ()).unwrap();
-        let played = stage.score(open, samples, turn).unwrap();
-        open = stage.children(&played).unwrap().nodes;
+        let mut ids: Vec<_> = open.iter().map(|node| (node.index, node.branch)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), open.len(), "turn {turn}");
+        let samples = context.sample(&open, turn, &mut |_| ()).unwrap();
+        let nodes = context.score(open, samples, turn).unwrap();
+        open = context.children(&nodes).unwrap().nodes;
     }
 }
 
@@ -251,10 +255,10 @@ fn every_node_has_its_own_chance_and_company_changes_nothing() {
 fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
     // The first prompt just fits; the second does not.
     let tasks = [task("a", &"z".repeat(CONTEXT - 2 - 12))];
-    let agents = talkers(&NAMES, plain_language);
+    let agents = team_of(&NAMES, plain_codec);
     let game = endless(&NAMES);
     let config = training(12);
-    let error = fixture::play(&agents, &game, &tasks, &tree(3), &config).unwrap_err();
+    let error = fixture::play(&agents, &game, &tasks, &plan(3), &config).unwrap_err();
     let message = error.to_string();
     assert!(
         message.starts_with("task `a`: the prompt of agent `first` has "),
@@ -265,9 +269,9 @@ fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
         long_prompts: LongPrompts::Skip,
         ..config
     };
-    let played = fixture::play(&agents, &game, &tasks, &tree(3), &config).unwrap();
-    assert_eq!((played.skipped_tasks, played.cut_episodes), (0, 3));
-    assert_eq!(played.nodes[0].nodes().len(), 1);
+    let rollout = fixture::play(&agents, &game, &tasks, &plan(3), &config).unwrap();
+    assert_eq!((rollout.skipped_tasks, rollout.cut_episodes), (0, 3));
+    assert_eq!(rollout.nodes[0].nodes().len(), 1);
 }
 
 /// A game that continues after its only turn.
@@ -297,11 +301,11 @@ impl Environment for Unending {
 }
 
 #[test]
-fn an_environment_with_more_turns_than_it_says_is_refused() {
-    let agents = talkers(&NAMES, plain_language);
+fn an_environment_with_more_turns_than_its_horizon_is_refused() {
+    let agents = team_of(&NAMES, plain_codec);
     let game = Unending(endless(&NAMES));
     let tasks = [task("a", "one")];
-    let error = fixture::play(&agents, &game, &tasks, &tree(2), &training(5)).unwrap_err();
+    let error = fixture::play(&agents, &game, &tasks, &plan(2), &training(5)).unwrap_err();
     let message = error.to_string();
     assert!(
         message.starts_with("task `a`: the environment continues after turn 1"),
@@ -309,8 +313,8 @@ fn an_environment_with_more_turns_than_it_says_is_refused() {
     );
 }
 
-/// A game for one role in which only the second of two joint actions continues, turn after turn. Their
-/// numbers double at every turn.
+/// A game for one role in which only the second of two joint actions continues, turn after turn. The
+/// numbers of the joint actions double at every turn.
 struct Narrow {
     roles: [Role; 1],
     parts: [String; 1],
@@ -341,25 +345,25 @@ impl Environment for Narrow {
         _action: &JointAction,
     ) -> Result<Outcome, EnvironmentError> {
         let reward = Reward::new([("none", 0.0)]);
-        // One thread scores, so they come in their order.
+        // Only one thread scores, so joint actions arrive in order.
         let is_second = self.scored.fetch_add(1, Ordering::Relaxed) % 2 == 1;
         Ok(match is_second {
-            true => Outcome::go_on(reward, vec![Observation::new("on")]),
+            true => Outcome::continue_with(reward, vec![Observation::new("on")]),
             false => Outcome::end(reward),
         })
     }
 }
 
 #[test]
-fn a_joint_action_without_a_stream_of_its_own_is_refused() {
+fn a_joint_action_without_a_stream_is_refused() {
     let game = Narrow {
         roles: [Role::new("only")],
         parts: ["none".to_owned()],
         scored: AtomicUsize::new(0),
     };
-    let agents = [Agent::new("only", wide_model(), plain_language().into())];
+    let agents = [Agent::new("only", wide_model(), plain_codec().into())];
     let tasks = [task("a", "one")];
-    let error = fixture::play(&agents, &game, &tasks, &tree(2), &training(1)).unwrap_err();
+    let error = fixture::play(&agents, &game, &tasks, &plan(2), &training(1)).unwrap_err();
     let message = error.to_string();
     // At the 33rd turn the number is 2^33 - 1.
     assert!(
@@ -371,14 +375,14 @@ fn a_joint_action_without_a_stream_of_its_own_is_refused() {
 #[test]
 fn teams_of_one_and_of_three_play_too() {
     for names in [&["only"][..], &["a", "b", "c"]] {
-        let tree = Tree {
+        let plan = SamplingPlan {
             joint_mode: JointMode::Cross,
-            ..tree(2)
+            ..plan(2)
         };
-        let agents = talkers(names, plain_language);
-        let played = play_chain(&endless(names), &agents, &[task("a", "one")], &tree, 4);
+        let agents = team_of(names, plain_codec);
+        let rollout = play_chain(&endless(names), &agents, &[task("a", "one")], &plan, 4);
         let joint_actions = 1 << names.len();
-        assert_eq!(level(&played, 1).len(), joint_actions);
-        assert_eq!(level(&played, 2).len(), joint_actions * joint_actions);
+        assert_eq!(level(&rollout, 1).len(), joint_actions);
+        assert_eq!(level(&rollout, 2).len(), joint_actions * joint_actions);
     }
 }

@@ -7,7 +7,7 @@ use crate::fixture::{changed, weights};
 /// `learning_rate / ADDEND`.
 const ADDEND: f64 = 1e6;
 
-/// The largest error of a derivative, relative to the largest of its weight.
+/// The largest error allowed of a derivative, relative to the largest derivative of the same weight.
 const DERIVATIVE_TOLERANCE: f64 = 1e-2;
 
 /// Updates whose step is minus the gradient.
@@ -17,7 +17,7 @@ fn plain_descent() -> Updates {
         epsilon: ADDEND,
         beta_1: 0.0,
         beta_2: 0.0,
-        max_gradient_norm: 1e9,
+        max_grad_norm: 1e9,
         ..Updates::default()
     }
 }
@@ -31,27 +31,27 @@ fn loss(agent: &Agent, buffer: &[AgentGroup], policy: &PolicyLoss) -> f64 {
         let mut rest = logprobs.as_slice();
         for sample in &group.samples {
             let advantage = sample.advantage.unwrap();
-            let (own, others) = rest.split_at(sample.response.tokens.len());
-            rest = others;
+            let (response_logprobs, remaining) = rest.split_at(sample.response.tokens.len());
+            rest = remaining;
             if policy.mask_truncated && sample.is_truncated() {
                 continue;
             }
             responses += 1.0;
-            tokens += own.len() as f64;
-            for (index, &logprob) in own.iter().enumerate() {
+            tokens += response_logprobs.len() as f64;
+            for (index, &logprob) in response_logprobs.iter().enumerate() {
                 let logprob = f64::from(logprob);
                 let ratio = (logprob - f64::from(sample.logprobs[index])).exp();
                 total -= match policy.objective {
                     Objective::PolicyGradient => advantage * logprob,
                     Objective::Clipped { low, high } => {
-                        let bounded = ratio.max(1.0 - low).min(1.0 + high);
-                        (ratio * advantage).min(bounded * advantage)
+                        let clipped = ratio.max(1.0 - low).min(1.0 + high);
+                        (ratio * advantage).min(clipped * advantage)
                     }
                 };
                 if let Kl::Loss { coefficient } = policy.kl {
                     let reference = sample.reference_logprobs.as_ref().unwrap();
-                    let ahead = f64::from(reference[index]) - logprob;
-                    total += coefficient * (ahead.exp() - 1.0 - ahead);
+                    let gap = f64::from(reference[index]) - logprob;
+                    total += coefficient * (gap.exp() - 1.0 - gap);
                 }
             }
         }
@@ -88,11 +88,11 @@ fn norm(weights: &[Vec<f64>]) -> f64 {
         .sqrt()
 }
 
-/// Two groups that were sampled by a somewhat different policy; the last response is cut.
+/// Two groups that were sampled by a somewhat different policy; the last response is truncated.
 fn stale_groups(agent: &Agent) -> [AgentGroup; 2] {
     let mut buffer = [
-        advised(&group(agent, 3), [1.0, -0.5]),
-        advised(&group(agent, 90), [-2.0, 0.25]),
+        with_advantages(&group(agent, 3), [1.0, -0.5]),
+        with_advantages(&group(agent, 90), [-2.0, 0.25]),
     ];
     for group in &mut buffer {
         for sample in &mut group.samples {
@@ -126,13 +126,13 @@ fn check_gradient(policy: PolicyLoss) {
         .map(|step| step.iter().map(|d| -d).collect())
         .collect();
     assert!(
-        (norm(&gradient) / report.gradient_norm - 1.0).abs() < 1e-3,
+        (norm(&gradient) / report.grad_norm - 1.0).abs() < 1e-3,
         "{report:?}"
     );
 
-    let at = |weight: usize, index: usize, by: f32| {
+    let loss_at = |weight: usize, index: usize, by: f32| {
         let model = changed(&before.model, weight, index, |value| value + by);
-        let agent = Agent::new("a", model, before.language.clone());
+        let agent = Agent::new("a", model, before.codec.clone());
         loss(&agent, &buffer, &policy)
     };
     for (weight, gradient) in gradient.iter().enumerate().step_by(3) {
@@ -141,11 +141,12 @@ fn check_gradient(policy: PolicyLoss) {
         let largest = gradient[steepest.unwrap()].abs();
         for index in [steepest.unwrap(), gradient.len() / 3] {
             let by = 2e-3;
-            let slope = (at(weight, index, by) - at(weight, index, -by)) / f64::from(2.0 * by);
-            let error = (slope - gradient[index]).abs();
+            let difference =
+                (loss_at(weight, index, by) - loss_at(weight, index, -by)) / f64::from(2.0 * by);
+            let error = (difference - gradient[index]).abs();
             assert!(
                 error <= DERIVATIVE_TOLERANCE * largest,
-                "{policy:?}, weight {weight}, {index}: {} is not {slope}",
+                "{policy:?}, weight {weight}, {index}: {} is not {difference}",
                 gradient[index]
             );
         }
@@ -153,7 +154,7 @@ fn check_gradient(policy: PolicyLoss) {
 }
 
 #[test]
-fn the_step_follows_the_gradient_that_finite_differences_give() {
+fn the_step_follows_the_gradient_of_finite_differences() {
     let clipped = Objective::Clipped {
         low: 0.2,
         high: 0.3,
@@ -184,11 +185,11 @@ fn the_step_follows_the_gradient_that_finite_differences_give() {
 }
 
 #[test]
-fn the_clipped_objectives_first_step_on_fresh_samples_is_the_policy_gradients() {
+fn on_fresh_samples_the_first_clipped_step_equals_the_policy_gradient_step() {
     let before = agent("a");
     let buffer = [
-        advised(&group(&before, 3), [1.0, -0.5]),
-        advised(&group(&before, 90), [-2.0, 0.25]),
+        with_advantages(&group(&before, 3), [1.0, -0.5]),
+        with_advantages(&group(&before, 90), [-2.0, 0.25]),
     ];
     let clipped = Objective::Clipped {
         low: 0.2,
@@ -209,35 +210,42 @@ fn the_clipped_objectives_first_step_on_fresh_samples_is_the_policy_gradients() 
         moved(&before, &after)
     });
     let length = norm(&steps[0]);
-    let apart: Vec<Vec<f64>> = (steps[0].iter().zip(&steps[1]))
+    let differences: Vec<Vec<f64>> = (steps[0].iter().zip(&steps[1]))
         .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a - b).collect())
         .collect();
-    // Rollout and training agree on log-probabilities up to rounding, and so do ratios with 1.
-    assert!(norm(&apart) < 1e-4 * length, "{} of {length}", norm(&apart));
+    // Rollout and training agree on log-probabilities up to rounding, so ratios are 1 up to rounding.
+    let difference = norm(&differences);
+    assert!(difference < 1e-4 * length, "{difference} of {length}");
     assert!(length > 1.0, "{length}");
 }
 
 #[test]
-fn long_gradients_are_clipped_and_short_ones_kept() {
+fn long_gradients_are_clipped_and_short_ones_are_not() {
     let before = agent("a");
     let group = group(&before, 3);
-    let step = |max_gradient_norm| {
+    let step = |max_grad_norm| {
         let mut after = agent("a");
         let updates = Updates {
-            max_gradient_norm,
+            max_grad_norm,
             ..plain_descent()
         };
-        let buffer = [advised(&group, [1.0, -1.0])];
+        let buffer = [with_advantages(&group, [1.0, -1.0])];
         let report = run(&mut after, &mut Learner::default(), &buffer, &updates).unwrap();
-        (norm(&moved(&before, &after)), report.gradient_norm)
+        (norm(&moved(&before, &after)), report.grad_norm)
     };
-    let (free, full) = step(1e9);
-    assert!((free / full - 1.0).abs() < 1e-3, "{free} is not {full}");
-    assert!(full > 1.0, "the test needs a long gradient: {full}");
+    let (unclipped, grad_norm) = step(1e9);
+    assert!(
+        (unclipped / grad_norm - 1.0).abs() < 1e-3,
+        "{unclipped} is not {grad_norm}"
+    );
+    assert!(
+        grad_norm > 1.0,
+        "the test needs a long gradient: {grad_norm}"
+    );
     let (clipped, reported) = step(0.5);
     assert!((clipped - 0.5).abs() < 1e-3, "{clipped} is not 0.5");
     assert!(
-        (reported / full - 1.0).abs() < 1e-6,
+        (reported / grad_norm - 1.0).abs() < 1e-6,
         "the norm before clipping is reported"
     );
 }
@@ -250,15 +258,15 @@ fn steps_follow_the_equations_of_adamw() {
         beta_2: 0.95,
         epsilon: 1e-2,
         weight_decay: 0.1,
-        max_gradient_norm: 2.0,
+        max_grad_norm: 2.0,
         logprob_tolerance: 1e3,
         ..Updates::default()
     };
-    let (mut own, mut learner) = (agent("a"), Learner::default());
-    let group = group(&own, 3);
-    let buffer = [advised(&group, [1.0, -1.0])];
+    let (mut trained, mut learner) = (agent("a"), Learner::default());
+    let group = group(&trained, 3);
+    let buffer = [with_advantages(&group, [1.0, -1.0])];
     // Norms and biases have one dimension, and do not decay.
-    let decays: Vec<bool> = (own.model.named_weights().into_iter())
+    let decays: Vec<bool> = (trained.model.named_weights().into_iter())
         .flat_map(|(spec, _)| vec![spec.shape.len() > 1; spec.shape.iter().product()])
         .collect();
     let flat = |agent: &Agent| -> Vec<f64> {
@@ -268,28 +276,23 @@ fn steps_follow_the_equations_of_adamw() {
             .map(f64::from)
             .collect()
     };
-    let (mut first, mut second) = (vec![0.0; flat(&own).len()], vec![0.0; flat(&own).len()]);
+    let count = flat(&trained).len();
+    let (mut first, mut second) = (vec![0.0; count], vec![0.0; count]);
     for step in 1..=3 {
-        let before = Agent::new("a", own.model.clone(), own.language.clone());
+        let before = Agent::new("a", trained.model.clone(), trained.codec.clone());
         // The same weights, moved by minus the clipped gradient.
-        let mut moved_plainly = Agent::new("a", own.model.clone(), own.language.clone());
+        let mut descended = Agent::new("a", trained.model.clone(), trained.codec.clone());
         let clipped = Updates {
-            max_gradient_norm: 2.0,
+            max_grad_norm: 2.0,
             logprob_tolerance: 1e3,
             ..plain_descent()
         };
-        run(
-            &mut moved_plainly,
-            &mut Learner::default(),
-            &buffer,
-            &clipped,
-        )
-        .unwrap();
-        run(&mut own, &mut learner, &buffer, &updates).unwrap();
+        run(&mut descended, &mut Learner::default(), &buffer, &clipped).unwrap();
+        run(&mut trained, &mut learner, &buffer, &updates).unwrap();
 
         let rate = 1e-3;
-        let gradient = moved(&before, &moved_plainly).concat();
-        for (index, (old, new)) in flat(&before).into_iter().zip(flat(&own)).enumerate() {
+        let gradient = moved(&before, &descended).concat();
+        for (index, (old, new)) in flat(&before).into_iter().zip(flat(&trained)).enumerate() {
             let g = -gradient[index];
             first[index] = 0.8 * first[index] + 0.2 * g;
             second[index] = 0.95 * second[index] + 0.05 * g * g;

@@ -1,11 +1,11 @@
-//! With one agent, MAGRPO is GRPO: MAGRPO's step against an independent computation of GRPO's.
+//! With one agent, MAGRPO is GRPO: a step of MAGRPO is compared with an independent computation of GRPO.
 
 use super::*;
 use crate::{
-    agent::Language,
-    fixture::{self, Chain, plain_language, task, tiny_model, training, tree, weights},
+    agent::TextCodec,
+    fixture::{self, Chain, plain_codec, plan, task, tiny_model, training, weights},
     magrpo::Magrpo,
-    tree::Tree,
+    tree::SamplingPlan,
 };
 use burn::{
     module::{ModuleVisitor, Param},
@@ -15,10 +15,10 @@ use burn::{
 /// With decay rates of 0 and this addend AdamW's step is the gradient itself, scaled.
 const ADDEND: f64 = 1e6;
 
-/// Gathers every weight's gradient; zeros where there is none.
+/// Collects the gradient of every weight; zeros for a weight without a gradient.
 struct Collect<'a> {
     tape: &'a Gradients,
-    found: Vec<Vec<f32>>,
+    gradients: Vec<Vec<f32>>,
 }
 
 impl ModuleVisitor for Collect<'_> {
@@ -28,43 +28,43 @@ impl ModuleVisitor for Collect<'_> {
             Some(gradient) => gradient.into_data().try_into_vec().unwrap(),
             None => vec![0.0; weight.shape().num_elements()],
         };
-        self.found.push(gradient);
+        self.gradients.push(gradient);
     }
 }
 
 #[test]
-fn with_one_agent_the_update_is_grpos() {
-    let language = Language {
+fn with_one_agent_the_update_is_that_of_grpo() {
+    let codec = TextCodec {
         stop_tokens: (0..256).step_by(6).collect(),
-        ..plain_language()
+        ..plain_codec()
     };
-    let mut agents = [Agent::new("only", tiny_model(), language.into())];
+    let mut agents = [Agent::new("only", tiny_model(), codec.into())];
     let before = agents[0].model.clone();
     let game = Chain::new(&["only"]);
     // One turn, as in GRPO.
-    let tree = Tree {
+    let plan = SamplingPlan {
         termination_threshold: Some(-1.0),
-        ..tree(5)
+        ..plan(5)
     };
     let tasks = [task("a", "one")];
-    let mut played = fixture::play(&agents, &game, &tasks, &tree, &training(8)).unwrap();
+    let mut rollout = fixture::play(&agents, &game, &tasks, &plan, &training(8)).unwrap();
     let magrpo = Magrpo::default();
-    played
+    rollout
         .assign_advantages(|node, role| magrpo.advantages(node, role))
         .unwrap();
-    let node = &played.nodes[0];
+    let node = &rollout.nodes[0];
     let updates = Updates {
         learning_rate: ADDEND,
         epsilon: ADDEND,
         beta_1: 0.0,
         beta_2: 0.0,
-        max_gradient_norm: 1e9,
+        max_grad_norm: 1e9,
         ..Updates::default()
     };
     let policy = magrpo.policy_loss();
     run_first(&mut agents[0], &node.groups, &updates, &policy).unwrap();
 
-    // Dr. GRPO: −1/G Σ (r − mean r) Σ ℓ, each response scored in a row of its own.
+    // Dr. GRPO: −1/G Σ (r − mean r) Σ ℓ, with each response scored in a separate row.
     let rewards: Vec<f32> = node
         .branches
         .iter()
@@ -81,16 +81,16 @@ fn with_one_agent_the_update_is_grpos() {
     });
     let loss = terms.reduce(|a, b| a + b).unwrap();
     let tape = loss.backward();
-    let mut gradients = Collect {
+    let mut collect = Collect {
         tape: &tape,
-        found: Vec::new(),
+        gradients: Vec::new(),
     };
-    model.visit_weights(&mut gradients);
+    model.visit_weights(&mut collect);
 
     let after = weights(&agents[0].model);
     let mut largest: f32 = 0.0;
     for (((name, old), (_, new)), gradient) in
-        weights(&before).iter().zip(&after).zip(&gradients.found)
+        weights(&before).iter().zip(&after).zip(&collect.gradients)
     {
         let scale = gradient.iter().fold(0.0f32, |most, g| most.max(g.abs()));
         largest = largest.max(scale);

@@ -1,17 +1,17 @@
-//! Blocks of 32 consecutive values of one row: a scale `d` (16-bit float), in the `_1` formats a
-//! minimum `m` (16-bit float), and small integers `q`.
+//! Blocks of 32 consecutive values of one row. A block consists of a scale `d` (16-bit float), in the
+//! `_1` formats a minimum `m` (16-bit float), and small integers `q`.
 //!
-//! A value is `d·q + m`, or `d·(q − offset)` where there is no minimum; in IQ4_NL it is `d` times
-//! the entry of a fixed table that `q` counts. The low half of byte `j` belongs to value `j`, the
-//! high half to value `j + 16`.
+//! A value is `d·q + m`, or `d·(q − offset)` in formats without a minimum; in IQ4_NL it is `d` times
+//! entry `q` of a fixed table. The low half of byte `j` belongs to value `j`, the high half to value
+//! `j + 16`.
 
 use super::floats::half_at;
 
 /// Values in a block.
 pub(super) const BLOCK: usize = 32;
 
-/// The multiples of the scale that the 4-bit integers of IQ4_NL and IQ4_XS stand for: close
-/// together around 0, where weights are frequent.
+/// The multiples of the scale that the 4-bit integers of IQ4_NL and IQ4_XS stand for. They are dense
+/// around 0, where most weights are.
 const UNEVEN: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
@@ -46,7 +46,7 @@ pub(super) fn iq4_nl(block: &[u8; 18]) -> [f32; BLOCK] {
     nibbles(block, 2).map(|q| scale * uneven(q))
 }
 
-/// What a 4-bit integer of IQ4_NL or IQ4_XS multiplies the scale by.
+/// The multiple of the scale that a 4-bit integer of IQ4_NL or IQ4_XS stands for.
 pub(super) fn uneven(q: u8) -> f32 {
     f32::from(UNEVEN[usize::from(q & 0x0F)])
 }

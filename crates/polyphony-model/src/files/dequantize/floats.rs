@@ -1,4 +1,4 @@
-//! Plain floats, each stored by itself, and the 16-bit scales inside of blocks.
+//! Unquantized floats, and the 16-bit scales of blocks.
 
 use half::{bf16, f16};
 

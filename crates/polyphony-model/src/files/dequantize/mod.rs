@@ -3,8 +3,8 @@
 //! A block holds consecutive values of one row: 32 ([`blocks`]) or 256 ([`super_blocks`]). Bytes
 //! are little-endian.
 //!
-//! Source: `ggml-quants.c` of llama.cpp and `gguf/quants.py` of the `gguf` Python package, whose
-//! results these functions equal bit for bit.
+//! Source: `ggml-quants.c` of llama.cpp and `gguf/quants.py` of the `gguf` Python package. The results
+//! equal those of the package bit for bit.
 
 mod blocks;
 mod floats;
@@ -34,7 +34,7 @@ pub(crate) enum Encoding {
     Iq4Xs,
 }
 
-/// The names of GGML's other types and their numbers.
+/// The names and numbers of GGML's types that cannot be read.
 const UNREADABLE: [(&str, u32); 18] = [
     ("Q8_1", 9),
     ("IQ2_XXS", 16),
@@ -99,16 +99,14 @@ impl Encoding {
         }
     }
 
-    /// The type of a GGML number, or its name if it cannot be read.
+    /// The type with this GGML number, or the type's name if it cannot be read.
     pub(crate) fn from_ggml(number: u32) -> Result<Self, String> {
         let mut known = Self::ALL.into_iter();
         let known = known.find(|encoding| encoding.ggml().1 == number);
-        known.ok_or_else(
-            || match UNREADABLE.iter().find(|(_, other)| *other == number) {
-                Some((name, _)) => (*name).to_owned(),
-                None => format!("GGML type {number}"),
-            },
-        )
+        known.ok_or_else(|| match UNREADABLE.iter().find(|(_, id)| *id == number) {
+            Some((name, _)) => (*name).to_owned(),
+            None => format!("GGML type {number}"),
+        })
     }
 
     /// The types that can be read, for messages.
@@ -122,7 +120,7 @@ impl Encoding {
         format!("{}, and in GGUF also {}", names(true), names(false))
     }
 
-    /// Values that are stored together.
+    /// The number of values in one block.
     pub(crate) const fn block_values(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
@@ -133,7 +131,7 @@ impl Encoding {
         }
     }
 
-    /// Bytes that one block takes: floats, then the integers' bits.
+    /// The size of one block in bytes. Each sum below lists the bits of the integers last.
     pub(crate) const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -153,8 +151,8 @@ impl Encoding {
         }
     }
 
-    /// Bytes that a tensor of this shape takes; `None` where the last dimension is not whole
-    /// blocks or the size overflows.
+    /// The size in bytes of a tensor of this shape; `None` if the last dimension is not a multiple of
+    /// the block size, or the size overflows.
     pub(crate) fn byte_len(self, shape: &[usize]) -> Option<usize> {
         let row = shape.last().copied().unwrap_or(1);
         if !row.is_multiple_of(self.block_values()) {
@@ -166,7 +164,7 @@ impl Encoding {
         (values / self.block_values()).checked_mul(self.block_bytes())
     }
 
-    /// The values stored in `bytes`, which are whole blocks.
+    /// The values stored in `bytes`, which must be whole blocks.
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => decode_blocks(bytes, floats::f32),
@@ -208,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// Random blocks of every type and what the `gguf` Python package makes of them
+    /// Random blocks of every type, and the values that the `gguf` Python package reads from them
     /// (`fixtures/dequantize/README.md`).
     #[test]
     fn equals_the_gguf_package_bit_for_bit() {
@@ -239,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_cannot_be_are_refused() {
+    fn impossible_sizes_are_refused() {
         assert_eq!(Encoding::Q4_0.byte_len(&[2, 32]), Some(36));
         assert_eq!(
             Encoding::Q4_0.byte_len(&[32, 2]),

@@ -1,9 +1,9 @@
-//! Super-blocks of 256 consecutive values of one row: a scale `d` (16-bit float) and in some a
-//! scale `m` of minima, then parts of 16 or 32 values, each with a small integer scale `s` and
-//! minimum `t` of its own.
+//! Super-blocks of 256 consecutive values of one row. A super-block has a scale `d` (16-bit float),
+//! and in some formats a scale `m` for minima. It is divided into parts of 16 or 32 values, each with
+//! a small integer scale `s` and, with `m`, a minimum `t`.
 //!
-//! A value is `(d·s)·q − (m·t)`, or `(d·s)·(q − offset)` where there are no minima; in Q8_K, which
-//! has no parts, it is `d·q`. The products are rounded in this order.
+//! A value is `(d·s)·q − (m·t)`, or `(d·s)·(q − offset)` in formats without minima. In Q8_K, which has
+//! no parts, it is `d·q`. The products are rounded in this order.
 
 use super::blocks::uneven;
 use super::floats::half_at;
@@ -11,7 +11,7 @@ use super::floats::half_at;
 /// Values in a super-block.
 pub(super) const SUPER_BLOCK: usize = 256;
 
-/// Scales (low halves) and minima (high halves) of 16 parts, `q` of 2 bits, `d`, `m`.
+/// Layout: scales (low halves) and minima (high halves) of 16 parts, `q` of 2 bits, `d`, `m`.
 pub(super) fn q2_k(block: &[u8; 84]) -> [f32; SUPER_BLOCK] {
     let (scale, minimum) = (half_at(block, 80), half_at(block, 82));
     std::array::from_fn(|value| {
@@ -21,8 +21,8 @@ pub(super) fn q2_k(block: &[u8; 84]) -> [f32; SUPER_BLOCK] {
     })
 }
 
-/// The third bits of `q`, the other two, 16 scales of 6 bits, `d`. A third bit that is *not* set
-/// subtracts 4.
+/// Layout: the third bits of `q`, the other two bits, 16 scales of 6 bits, `d`. A third bit that is
+/// *not* set subtracts 4.
 pub(super) fn q3_k(block: &[u8; 110]) -> [f32; SUPER_BLOCK] {
     let scale = half_at(block, 108);
     let part_scale = |part: usize| {
@@ -36,19 +36,19 @@ pub(super) fn q3_k(block: &[u8; 110]) -> [f32; SUPER_BLOCK] {
     })
 }
 
-/// `d`, `m`, scales and minima of 8 parts, `q` of 4 bits.
+/// Layout: `d`, `m`, scales and minima of 8 parts, `q` of 4 bits.
 pub(super) fn q4_k(block: &[u8; 144]) -> [f32; SUPER_BLOCK] {
     scaled_and_shifted(block, |value| nibble(block, 16, 32, value))
 }
 
-/// `d`, `m`, scales and minima of 8 parts, the fifth bits of `q`, the other four.
+/// Layout: `d`, `m`, scales and minima of 8 parts, the fifth bits of `q`, the other four bits.
 pub(super) fn q5_k(block: &[u8; 176]) -> [f32; SUPER_BLOCK] {
     scaled_and_shifted(block, |value| {
         nibble(block, 48, 32, value) | one_bit(block, 16, value) << 4
     })
 }
 
-/// The low 4 bits of `q`, the high 2, signed scales of 16 parts, `d`.
+/// Layout: the low 4 bits of `q`, the high 2 bits, signed scales of 16 parts, `d`.
 pub(super) fn q6_k(block: &[u8; 210]) -> [f32; SUPER_BLOCK] {
     let scale = half_at(block, 208);
     std::array::from_fn(|value| {
@@ -58,14 +58,14 @@ pub(super) fn q6_k(block: &[u8; 210]) -> [f32; SUPER_BLOCK] {
     })
 }
 
-/// `d` (32-bit float), `q` of 8 bits, and sums of 16 values each that only products need.
+/// Layout: `d` (32-bit float), `q` of 8 bits, and sums of 16 values each, which only products need.
 pub(super) fn q8_k(block: &[u8; 292]) -> [f32; SUPER_BLOCK] {
     let scale = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     std::array::from_fn(|value| scale * f32::from(block[4 + value].cast_signed()))
 }
 
-/// `d`, the high 2 bits of the scales of 8 parts, their low 4 bits, `q` of 4 bits that count in
-/// the uneven table.
+/// Layout: `d`, the high 2 bits of the scales of 8 parts, their low 4 bits, `q` of 4 bits, which are
+/// indices into the uneven table.
 pub(super) fn iq4_xs(block: &[u8; 136]) -> [f32; SUPER_BLOCK] {
     let scale = half_at(block, 0);
     let part_scale = |part: usize| {
@@ -78,9 +78,9 @@ pub(super) fn iq4_xs(block: &[u8; 136]) -> [f32; SUPER_BLOCK] {
     })
 }
 
-/// The values of Q4_K and Q5_K, given their integers. The scales and minima of the first four
-/// parts are the low 6 bits of bytes 4 to 11; those of the last four have their low halves in
-/// bytes 12 to 15 and their high bits on top of the first four's.
+/// The values of Q4_K and Q5_K, given their integers. The scales and minima of the first four parts
+/// are the low 6 bits of bytes 4 to 11. Those of the last four parts have their low 4 bits in bytes 12
+/// to 15, and their high 2 bits are the high bits of bytes 4 to 11.
 fn scaled_and_shifted(block: &[u8], q: impl Fn(usize) -> u8) -> [f32; SUPER_BLOCK] {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
     let six_bits = |part: usize, first: usize, shift: u32| match part.checked_sub(4) {
@@ -99,13 +99,15 @@ fn one_bit(block: &[u8], offset: usize, value: usize) -> u8 {
     (block[offset + value % 32] >> (value / 32)) & 0x01
 }
 
-/// 32 bytes for each 128 values: the lowest two bits of all, then the next two, and so on.
+/// Two bits of a value. 32 bytes hold 128 values: their lowest two bits belong to the first 32 values,
+/// the next two bits to the next 32, and so on.
 fn two_bits(block: &[u8], offset: usize, value: usize) -> u8 {
     let byte = block[offset + value / 128 * 32 + value % 32];
     (byte >> (2 * (value % 128 / 32))) & 0x03
 }
 
-/// `width` bytes for each `2 * width` values: the low halves of all, then the high ones.
+/// Four bits of a value. `width` bytes hold `2 * width` values: their low halves belong to the first
+/// `width` values, their high halves to the others.
 fn nibble(block: &[u8], offset: usize, width: usize, value: usize) -> u8 {
     let byte = block[offset + value / (2 * width) * width + value % width];
     (byte >> (4 * (value % (2 * width) / width))) & 0x0F

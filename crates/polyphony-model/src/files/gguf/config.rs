@@ -1,4 +1,4 @@
-//! Hugging Face configuration files from a GGUF file's metadata.
+//! Builds the Hugging Face configuration files from a GGUF file's metadata.
 
 use serde_json::{Value, json};
 
@@ -11,8 +11,7 @@ use crate::error::ModelError;
 /// The `config.json` that the model had before it was converted to GGUF.
 ///
 /// # Errors
-/// If the model is of a variant or has a rope type that is not supported, or a size is missing or
-/// of the wrong kind.
+/// If the model's variant or rope type is not supported, or a size is missing or of the wrong type.
 pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
     let gguf = keys.gguf;
     refuse_variants(keys)?;
@@ -22,10 +21,10 @@ pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
         Some(size) => size,
         None => hidden_size / heads,
     };
-    for rest in ["attention.value_length", "rope.dimension_count"] {
-        if let Some(other) = keys.whole(rest)?.filter(|other| *other != head_size) {
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(size) = keys.whole(key)?.filter(|size| *size != head_size) {
             let allowed = format!("the head size, {head_size} (all that is supported)");
-            return Err(keys.invalid(rest, other, allowed));
+            return Err(keys.invalid(key, size, allowed));
         }
     }
     let vocab_size = match keys.whole("vocab_size")? {
@@ -112,7 +111,7 @@ pub(crate) fn tokenizer_config_json(keys: ModelKeys<'_>) -> Result<Value, ModelE
         "add_prefix_space": false,
         "clean_up_tokenization_spaces": false,
         "model_max_length": keys.whole("context_length")?,
-        // The class that takes tokenizer.json as it is.
+        // The class that uses tokenizer.json unchanged.
         "tokenizer_class": "PreTrainedTokenizerFast",
     });
     for (role, key) in [
@@ -135,7 +134,7 @@ pub(crate) fn tokenizer_config_json(keys: ModelKeys<'_>) -> Result<Value, ModelE
     Ok(config)
 }
 
-/// Refuses what llama.cpp files under the same names but this crate does not implement.
+/// Refuses variants that llama.cpp stores under the same architecture but this crate does not implement.
 fn refuse_variants(keys: ModelKeys<'_>) -> Result<(), ModelError> {
     let (gguf, name) = (keys.gguf, keys.name);
     if let Some(experts) = keys.whole("expert_count")?.filter(|experts| *experts > 0) {

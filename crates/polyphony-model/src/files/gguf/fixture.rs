@@ -45,12 +45,12 @@ impl From<&Json> for Meta {
                     .map(|number| number.as_i64().unwrap() as i32)
                     .collect(),
             ),
-            other => panic!("{other} has no counterpart in metadata"),
+            json => panic!("{json} has no counterpart in metadata"),
         }
     }
 }
 
-/// A tensor to write: dimensions as in the file, the fastest first.
+/// A tensor to write, with dimensions as in the file: the fastest-varying first.
 #[derive(Clone, Debug)]
 pub(crate) struct TensorData {
     pub(crate) name: String,
@@ -77,7 +77,7 @@ const FEED_FORWARD: usize = 64;
 const VOCABULARY: usize = 256;
 
 impl Contents {
-    /// Nothing yet.
+    /// Contents without metadata and tensors.
     fn empty() -> Self {
         Self {
             version: 3,
@@ -89,7 +89,7 @@ impl Contents {
 
     /// A Llama model of one layer with the tokenizer and template of `fixtures/tiny-chat`.
     ///
-    /// A value of a tensor is its row plus a 64th of its column, which `f32` holds exactly.
+    /// A tensor's value is its row plus a 64th of its column, which `f32` represents exactly.
     pub(crate) fn tiny_llama() -> Self {
         let mut contents = Self::empty();
         for (key, value) in model_metadata().into_iter().chain(tokenizer_metadata()) {
@@ -142,7 +142,7 @@ impl Contents {
 
     /// Sets a metadata entry.
     pub(crate) fn set(&mut self, key: &str, value: Meta) {
-        match self.metadata.iter_mut().find(|(other, _)| other == key) {
+        match self.metadata.iter_mut().find(|(name, _)| name == key) {
             Some(entry) => entry.1 = value,
             None => self.metadata.push((key.to_owned(), value)),
         }
@@ -150,7 +150,7 @@ impl Contents {
 
     /// Drops a metadata entry.
     pub(crate) fn unset(&mut self, key: &str) {
-        self.metadata.retain(|(other, _)| other != key);
+        self.metadata.retain(|(name, _)| name != key);
     }
 
     /// A tensor by its GGUF name.
@@ -161,7 +161,7 @@ impl Contents {
             .unwrap()
     }
 
-    /// What the import makes of the file.
+    /// Opens the file as a model.
     pub(crate) fn open(&self) -> Result<ModelFiles, ModelError> {
         open_bytes(&self.bytes())
     }
@@ -249,7 +249,7 @@ fn tokenizer_metadata() -> Vec<(&'static str, Meta)> {
     ]
 }
 
-/// What the import makes of a file of these bytes.
+/// Opens a file of these bytes as a model.
 pub(crate) fn open_bytes(bytes: &[u8]) -> Result<ModelFiles, ModelError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");

@@ -1,31 +1,31 @@
-//! The metadata of a file's architecture: keys such as `qwen2.block_count`.
+//! Access to the metadata of a file's architecture: keys such as `qwen2.block_count`.
 
 use super::reader::Gguf;
 use crate::config::Architecture;
 use crate::error::ModelError;
 
-/// The architectures by llama.cpp's name, and the class that transformers has for each.
+/// The architectures: llama.cpp's name, the class in transformers, and the network.
 const ARCHITECTURES: [(&str, &str, Architecture); 3] = [
     ("llama", "LlamaForCausalLM", Architecture::Llama),
     ("qwen2", "Qwen2ForCausalLM", Architecture::Qwen2),
     ("qwen3", "Qwen3ForCausalLM", Architecture::Qwen3),
 ];
 
-/// Access to the keys that begin with the architecture's name.
+/// The keys that begin with the architecture's name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ModelKeys<'a> {
     /// The file.
     pub(crate) gguf: &'a Gguf<'a>,
     /// The architecture that it names.
     pub(crate) architecture: Architecture,
-    /// What llama.cpp, and transformers as the model type, call it.
+    /// Its name in llama.cpp, which is also its model type in transformers.
     pub(crate) name: &'static str,
     /// Its class in transformers.
     pub(crate) class: &'static str,
 }
 
 impl<'a> ModelKeys<'a> {
-    /// Finds out the architecture.
+    /// Reads the architecture.
     ///
     /// # Errors
     /// If the file does not name a supported one.
@@ -47,54 +47,56 @@ impl<'a> ModelKeys<'a> {
         }
     }
 
-    /// The whole key.
-    pub(crate) fn key(&self, rest: &str) -> String {
-        format!("{}.{rest}", self.name)
+    /// The full key, with the architecture's prefix.
+    pub(crate) fn key(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.name)
     }
 
-    /// A size that has to be there.
+    /// A required size.
     ///
     /// # Errors
-    /// If the key is absent, or holds something else than a whole number of at least 1.
-    pub(crate) fn size(&self, rest: &str) -> Result<u64, ModelError> {
+    /// If the key is absent, or its value is not a whole number of at least 1.
+    pub(crate) fn size(&self, suffix: &str) -> Result<u64, ModelError> {
         const EXPECTED: &str = "a whole number of at least 1";
-        match self.whole(rest)? {
-            Some(0) => Err(self.gguf.invalid(&self.key(rest), 0, EXPECTED)),
+        match self.whole(suffix)? {
+            Some(0) => Err(self.gguf.invalid(&self.key(suffix), 0, EXPECTED)),
             Some(size) => Ok(size),
-            None => Err(self.gguf.missing(&self.key(rest), EXPECTED)),
+            None => Err(self.gguf.missing(&self.key(suffix), EXPECTED)),
         }
     }
 
     /// A whole number of at least 0.
     ///
     /// # Errors
-    /// If the key holds something else.
-    pub(crate) fn whole(&self, rest: &str) -> Result<Option<u64>, ModelError> {
-        self.gguf.whole(&self.key(rest))
+    /// If the key has another value.
+    pub(crate) fn whole(&self, suffix: &str) -> Result<Option<u64>, ModelError> {
+        self.gguf.whole(&self.key(suffix))
     }
 
     /// A finite number above 0.
     ///
     /// # Errors
-    /// If the key holds something else.
-    pub(crate) fn positive(&self, rest: &str) -> Result<Option<f64>, ModelError> {
-        let number = self.gguf.float(&self.key(rest))?;
+    /// If the key has another value.
+    pub(crate) fn positive(&self, suffix: &str) -> Result<Option<f64>, ModelError> {
+        let number = self.gguf.float(&self.key(suffix))?;
         match number.filter(|number| !(number.is_finite() && *number > 0.0)) {
-            Some(wrong) => Err(self.invalid(rest, wrong, "a number above 0")),
+            Some(number) => Err(self.invalid(suffix, number, "a number above 0")),
             None => Ok(number),
         }
     }
 
-    /// Refuses every number but one; absent is fine.
+    /// Refuses every number but one; an absent key is accepted.
     ///
     /// # Errors
-    /// If the key holds something else.
-    pub(crate) fn only(&self, rest: &str, supported: f64) -> Result<(), ModelError> {
-        let number = self.gguf.float(&self.key(rest))?;
+    /// If the key has another value.
+    pub(crate) fn only(&self, suffix: &str, supported: f64) -> Result<(), ModelError> {
+        let number = self.gguf.float(&self.key(suffix))?;
         match number.filter(|number| *number != supported) {
-            Some(other) => {
-                Err(self.invalid(rest, other, format!("{supported} (all that is supported)")))
-            }
+            Some(number) => Err(self.invalid(
+                suffix,
+                number,
+                format!("{supported} (all that is supported)"),
+            )),
             None => Ok(()),
         }
     }
@@ -102,10 +104,10 @@ impl<'a> ModelKeys<'a> {
     /// The error for a value out of range.
     pub(crate) fn invalid(
         &self,
-        rest: &str,
+        suffix: &str,
         given: impl ToString,
         allowed: impl Into<String>,
     ) -> ModelError {
-        self.gguf.invalid(&self.key(rest), given, allowed)
+        self.gguf.invalid(&self.key(suffix), given, allowed)
     }
 }

@@ -1,8 +1,8 @@
-//! Models in llama.cpp's GGUF format, brought back to what they were on the Hugging Face hub.
+//! Imports models in llama.cpp's GGUF format.
 //!
-//! One file holds weights, configuration, tokenizer and chat template. Each part is turned into
-//! its Hugging Face counterpart, so that the rest of the crate knows one form only, and a model
-//! imported here is saved like any other.
+//! One file holds weights, configuration, tokenizer and chat template. Each part is converted to its
+//! Hugging Face counterpart. The rest of the crate thus handles only one form, and an imported model
+//! is saved like any other.
 
 mod config;
 mod keys;

@@ -4,9 +4,9 @@
 //! metadata entries, the entries, the tensors' names, shapes, types and offsets, padding to the
 //! alignment, data. Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 //!
-//! A file may be truncated or hostile: every count, offset and length is checked against the bytes
-//! that are really there, and nothing is allocated by a count that the file merely claims. What is not
-//! the tensors' data is bounded, since it is read whole.
+//! A file may be truncated or hostile. Every count, offset and length is checked against the file's
+//! size, and no memory is allocated from a count that the file only claims. Everything but the tensors'
+//! data is read whole, so its size is bounded.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -20,8 +20,8 @@ use crate::error::ModelError;
 const MAGIC: [u8; 4] = *b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_DIMENSIONS: u32 = 4;
-/// The most bytes of metadata and tensor table together, and the most entries of each. Known models need
-/// a tenth of that.
+/// The maximum size of metadata and tensor table together, in bytes, and the maximum number of entries
+/// of each. Known models need a tenth of that.
 const MAX_BYTES: usize = 64 << 20;
 const MAX_ENTRIES: u64 = 1 << 16;
 
@@ -31,20 +31,20 @@ pub(crate) struct Gguf<'a> {
     path: &'a Path,
     file: &'a [u8],
     metadata: BTreeMap<&'a str, Value<'a>>,
-    /// The tensors, in the file's order.
+    /// The tensors, in file order.
     pub(crate) tensors: Vec<GgufTensor<'a>>,
 }
 
 /// One row of the tensor table.
 #[derive(Debug)]
 pub(crate) struct GgufTensor<'a> {
-    /// The name that llama.cpp gives it.
+    /// Its name in llama.cpp.
     pub(crate) name: &'a str,
-    /// The length of every dimension, the slowest first (the file has them the other way round).
+    /// The length of every dimension, the slowest-varying first (in the file it is the last).
     pub(crate) shape: Vec<usize>,
-    /// How its numbers are stored, or the name of a type that cannot be read.
+    /// The type of the stored numbers, or the name of a type that cannot be read.
     pub(crate) encoding: Result<Encoding, String>,
-    /// Its bytes, counted from the start of the file; empty if they cannot be read.
+    /// The range of its bytes in the file; empty if they cannot be read.
     pub(crate) bytes: Range<usize>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Gguf<'a> {
     /// Parses everything but the tensors' data; `path` is where `file` came from, for messages.
     ///
     /// # Errors
-    /// If the file is not GGUF, of another version than 2 or 3, or damaged.
+    /// If the file is not GGUF, is damaged, or has a version other than 2 or 3.
     pub(crate) fn parse(file: &'a [u8], path: &'a Path) -> Result<Self, ModelError> {
         let damaged = |reason: String| ModelError::Damaged {
             path: path.to_owned(),
@@ -99,20 +99,20 @@ impl<'a> Gguf<'a> {
         Ok(gguf)
     }
 
-    /// The file, for messages.
+    /// The file's path, for messages.
     pub(crate) fn path(&self) -> &'a Path {
         self.path
     }
 
-    /// A tensor by the name that llama.cpp gives it.
+    /// A tensor by its name in llama.cpp.
     pub(crate) fn tensor(&self, name: &str) -> Option<&GgufTensor<'a>> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
-    /// The values of a tensor, whose name the error gives as llama.cpp's.
+    /// The values of a tensor.
     ///
     /// # Errors
-    /// If they are stored in a type that cannot be read.
+    /// If they are stored in a type that cannot be read; the error has the tensor's name in llama.cpp.
     pub(crate) fn values(&self, tensor: &GgufTensor<'_>) -> Result<Vec<f32>, ModelError> {
         match &tensor.encoding {
             Ok(encoding) => Ok(encoding.decode(&self.file[tensor.bytes.clone()])),
@@ -128,7 +128,7 @@ impl<'a> Gguf<'a> {
     /// A text.
     ///
     /// # Errors
-    /// If the key holds something else.
+    /// If the key has a value of another type.
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
         self.typed(key, "a text", |value| match value {
             Value::Text(text) => Some(*text),
@@ -139,7 +139,7 @@ impl<'a> Gguf<'a> {
     /// A whole number of at least 0.
     ///
     /// # Errors
-    /// If the key holds something else.
+    /// If the key has a value of another type.
     pub(crate) fn whole(&self, key: &str) -> Result<Option<u64>, ModelError> {
         self.typed(key, "a whole number of at least 0", |value| match value {
             Value::Integer(number) => u64::try_from(*number).ok(),
@@ -150,7 +150,7 @@ impl<'a> Gguf<'a> {
     /// A floating-point number.
     ///
     /// # Errors
-    /// If the key holds something else.
+    /// If the key has a value of another type.
     pub(crate) fn float(&self, key: &str) -> Result<Option<f64>, ModelError> {
         self.typed(key, "a floating-point number", |value| match value {
             Value::Float(number) => Some(*number),
@@ -158,10 +158,10 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// A yes or no.
+    /// A boolean.
     ///
     /// # Errors
-    /// If the key holds something else.
+    /// If the key has a value of another type.
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
         self.typed(key, "true or false", |value| match value {
             Value::Flag(flag) => Some(*flag),
@@ -172,7 +172,7 @@ impl<'a> Gguf<'a> {
     /// A list of texts.
     ///
     /// # Errors
-    /// If the key holds something else.
+    /// If the key has a value of another type.
     pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, ModelError> {
         self.typed(key, "a list of texts", |value| match value {
             Value::List(list) => list.texts(),
@@ -183,7 +183,7 @@ impl<'a> Gguf<'a> {
     /// A list of integers.
     ///
     /// # Errors
-    /// If the key holds something else.
+    /// If the key has a value of another type.
     pub(crate) fn integers(&self, key: &str) -> Result<Option<Vec<i128>>, ModelError> {
         self.typed(key, "a list of integers", |value| match value {
             Value::List(list) => list.integers(),
@@ -191,7 +191,7 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The error for a key that has to be there.
+    /// The error for a required key that is absent.
     pub(crate) fn missing(&self, key: &str, expected: &str) -> ModelError {
         ModelError::MissingKey {
             path: self.path.to_owned(),

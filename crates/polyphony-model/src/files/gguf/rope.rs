@@ -1,5 +1,4 @@
-//! How the rotary embedding is stretched: from llama.cpp's metadata to `rope_scaling` in a
-//! `config.json`.
+//! Rope scaling: from llama.cpp's metadata to `rope_scaling` in a `config.json`.
 
 use std::f64::consts::TAU;
 
@@ -11,17 +10,17 @@ use super::value::decimal;
 use crate::config::Architecture;
 use crate::error::ModelError;
 
-/// The tensor that holds what the frequency of each pair of coordinates is divided by, if that is
-/// not the same for all: llama.cpp's form of Llama 3's rope type.
+/// The tensor with the divisor of each coordinate pair's frequency. It is llama.cpp's form of Llama 3's
+/// rope type, in which the divisors differ.
 pub(crate) const DIVISORS: &str = "rope_freqs.weight";
 
-/// What Llama 3 models have in common, and llama.cpp's converter therefore leaves out of the
-/// metadata: the factors of low and high frequencies, and the positions of pre-training.
+/// The low-frequency factor, the high-frequency factor and the pre-training context of Llama 3 models.
+/// All of them have the same values, so llama.cpp's converter leaves them out of the metadata.
 const LLAMA3: (f64, f64, f64) = (1.0, 4.0, 8192.0);
 
 const SUPPORTED: &str = "none, linear, yarn, and llama3 as the tensor rope_freqs.weight";
 
-/// The parts of a rotary embedding that its scaling refers to.
+/// The parameters of a rotary embedding that its scaling depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rotary {
     /// The base of the wavelengths.
@@ -32,14 +31,14 @@ pub(crate) struct Rotary {
     pub(crate) max_positions: u64,
 }
 
-/// The value of `rope_scaling`: an object, or null where nothing is scaled.
+/// The value of `rope_scaling`: an object, or null if nothing is scaled.
 ///
 /// # Errors
-/// If the scaling is of another type, lacks a number, or has one that transformers' types do not.
+/// If the scaling has another type, lacks a number, or has a number that transformers' types lack.
 pub(crate) fn rope_scaling(keys: ModelKeys<'_>, rotary: Rotary) -> Result<Value, ModelError> {
     let factor = match keys.positive("rope.scaling.factor")? {
         Some(factor) => Some(factor),
-        // What the key was called at first.
+        // The key's older name.
         None => keys.positive("rope.scale_linear")?,
     };
     keys.only("rope.scaling.alpha", 0.0)?;
@@ -52,17 +51,17 @@ pub(crate) fn rope_scaling(keys: ModelKeys<'_>, rotary: Rotary) -> Result<Value,
             None => Value::Null,
         },
         Some("yarn") => return yarn(keys, factor, rotary),
-        Some(other) => return Err(keys.gguf.unsupported("rope type", other, SUPPORTED)),
+        Some(kind) => return Err(keys.gguf.unsupported("rope type", kind, SUPPORTED)),
     };
     keys.only("rope.scaling.attn_factor", 1.0)?;
     match divisors(keys) {
         Some(divisors) if scaling.is_null() => llama3(keys, divisors, rotary),
-        Some(_) => Err(both(keys, "linear")),
+        Some(_) => Err(unexpected_divisors(keys, "linear")),
         None => Ok(scaling),
     }
 }
 
-/// The tensor of divisors, where the architecture may have one.
+/// The tensor of divisors, if the architecture supports it and the file has it.
 fn divisors<'a>(keys: ModelKeys<'a>) -> Option<&'a GgufTensor<'a>> {
     match keys.architecture {
         Architecture::Llama => keys.gguf.tensor(DIVISORS),
@@ -70,14 +69,14 @@ fn divisors<'a>(keys: ModelKeys<'a>) -> Option<&'a GgufTensor<'a>> {
     }
 }
 
-fn both(keys: ModelKeys<'_>, kind: &str) -> ModelError {
+fn unexpected_divisors(keys: ModelKeys<'_>, kind: &str) -> ModelError {
     let given = format!("{kind} with the tensor {DIVISORS}");
     keys.gguf.unsupported("rope type", &given, SUPPORTED)
 }
 
 fn yarn(keys: ModelKeys<'_>, factor: Option<f64>, rotary: Rotary) -> Result<Value, ModelError> {
     if divisors(keys).is_some() {
-        return Err(both(keys, "yarn"));
+        return Err(unexpected_divisors(keys, "yarn"));
     }
     let factor = factor.ok_or_else(|| {
         let key = keys.key("rope.scaling.factor");
@@ -90,11 +89,11 @@ fn yarn(keys: ModelKeys<'_>, factor: Option<f64>, rotary: Rotary) -> Result<Valu
         "factor": factor,
         "original_max_position_embeddings": original.unwrap_or(rotary.max_positions),
     });
-    for (name, rest) in [
+    for (name, key) in [
         ("beta_fast", "rope.scaling.yarn_beta_fast"),
         ("beta_slow", "rope.scaling.yarn_beta_slow"),
     ] {
-        if let Some(turns) = keys.positive(rest)? {
+        if let Some(turns) = keys.positive(key)? {
             scaling[name] = json!(turns);
         }
     }
@@ -102,13 +101,13 @@ fn yarn(keys: ModelKeys<'_>, factor: Option<f64>, rotary: Rotary) -> Result<Valu
     keys.only("rope.scaling.yarn_ext_factor", 1.0)?;
     keys.only("rope.scaling.yarn_log_multiplier", 0.0)?;
 
-    // Two keys for what queries and keys are multiplied by: the one is transformers'
-    // `attention_factor`; the other multiplies what follows from the factor.
-    let whole = keys.positive("rope.scaling.yarn_attn_factor")?;
+    // Two keys set the factor that rotated queries and keys are multiplied by: `yarn_attn_factor` is
+    // transformers' `attention_factor`, and `attn_factor` multiplies the default that follows from `factor`.
+    let absolute = keys.positive("rope.scaling.yarn_attn_factor")?;
     let multiple = keys.positive("rope.scaling.attn_factor")?;
-    let attention_factor = match (whole, multiple.filter(|multiple| *multiple != 1.0)) {
+    let attention_factor = match (absolute, multiple.filter(|multiple| *multiple != 1.0)) {
         (None, None) => return Ok(scaling),
-        (Some(whole), None) => whole,
+        (Some(absolute), None) => absolute,
         (None, Some(multiple)) => multiple * (0.1 * factor.ln().max(0.0) + 1.0),
         (Some(_), Some(multiple)) => {
             let allowed = "1 (all that is supported beside `yarn_attn_factor`)";
@@ -119,8 +118,8 @@ fn yarn(keys: ModelKeys<'_>, factor: Option<f64>, rotary: Rotary) -> Result<Valu
     Ok(scaling)
 }
 
-/// Recovers the numbers of Llama 3's rope type from its divisors, of which the largest is the
-/// factor, by holding the divisors against those that the numbers give.
+/// Recovers the parameters of Llama 3's rope type from its divisors. The largest divisor is the factor;
+/// the other parameters are assumed and verified by computing the divisors from them.
 fn llama3(
     keys: ModelKeys<'_>,
     tensor: &GgufTensor<'_>,
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_of_scaling_comes_back() {
+    fn every_type_of_scaling_is_recovered() {
         let usual = 0.1 * 4.0f64.ln() + 1.0;
         let linear = || RopeScaling::Linear { factor: 2.5 };
         type Row<'a> = (&'a str, Option<&'a str>, Numbers<'a>, RopeScaling);
@@ -285,8 +284,8 @@ mod tests {
         assert_eq!(contents.open().unwrap().config.rope.scaling, expected);
     }
 
-    /// A Llama model with the divisors that llama.cpp's converter makes of a `rope_scaling` of type
-    /// `llama3`, in its arithmetic: `f32`, by wavelengths.
+    /// A Llama model with the divisors that llama.cpp's converter computes from a `rope_scaling` of type
+    /// `llama3`, in the converter's arithmetic: `f32`, by wavelengths.
     fn with_divisors(factor: f32, low: f32, high: f32, original: f32) -> Contents {
         let mut contents = Contents::converted(&fixtures().join("tiny-llama"));
         let divisor = |pair: usize| {
@@ -326,19 +325,19 @@ mod tests {
             let mut names = files.weights.names();
             assert!(
                 names.all(|name| name.starts_with("model.")),
-                "they are no weights"
+                "divisors are not weights"
             );
         }
     }
 
     #[test]
-    fn what_cannot_be_expressed_is_named() {
+    fn unsupported_scalings_are_named() {
         type Change = fn(&mut Contents);
         const YARN: [(&str, f32); 1] = [("scaling.factor", 4.0)];
-        fn yarn(contents: &mut Contents, others: Numbers<'_>) {
+        fn yarn(contents: &mut Contents, numbers: Numbers<'_>) {
             contents.set("llama.rope.scaling.type", "yarn".into());
             set(contents, "llama", &YARN);
-            set(contents, "llama", others);
+            set(contents, "llama", numbers);
         }
         let rows: [(Change, &str); 14] = [
             (

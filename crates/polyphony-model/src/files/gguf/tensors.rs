@@ -1,4 +1,4 @@
-//! From llama.cpp's tensor names and layouts to those of Hugging Face.
+//! Translates llama.cpp's tensor names and layouts to those of Hugging Face.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use super::rope::DIVISORS;
 use crate::config::{Architecture, ModelConfig};
 use crate::error::ModelError;
 
-/// What llama.cpp and Hugging Face files call a tensor, or what follows the layer in its name.
+/// A tensor's name in llama.cpp and on the hub, or the part of the name after the layer.
 type Names = (&'static str, &'static str);
 
 /// The tensors outside the layers.
-const WHOLE: [Names; 2] = [
+const OUTSIDE_LAYERS: [Names; 2] = [
     ("token_embd.weight", "model.embed_tokens.weight"),
     ("output_norm.weight", "model.norm.weight"),
 ];
 
-/// The output head, unless it shares the embedding's weights.
+/// The output head, if it is not tied to the embedding.
 const HEAD: Names = ("output.weight", "lm_head.weight");
 
 /// The tensors of a layer that all architectures have.
@@ -34,8 +34,8 @@ const LAYER: [Names; 9] = [
     ("ffn_down.weight", "mlp.down_proj.weight"),
 ];
 
-/// The tensors of a layer that an architecture has besides.
-fn own_layer(architecture: Architecture) -> &'static [Names] {
+/// The additional tensors of an architecture's layers.
+fn additional_layer_tensors(architecture: Architecture) -> &'static [Names] {
     match architecture {
         Architecture::Llama => &[],
         Architecture::Qwen2 => &[
@@ -53,15 +53,15 @@ fn own_layer(architecture: Architecture) -> &'static [Names] {
 /// The tensors by Hugging Face name.
 ///
 /// # Errors
-/// If the names are not those of the architecture (all that are missing or unexpected are listed),
-/// or the rows of a query or key projection are not whole heads.
+/// If the names are not those of the architecture (the error lists all missing and unexpected ones), or
+/// if the rows of a query or key projection are not whole heads.
 pub(crate) fn hugging_face_tensors(
     keys: ModelKeys<'_>,
     config: &ModelConfig,
 ) -> Result<BTreeMap<String, StoredTensor>, ModelError> {
     let gguf = keys.gguf;
     if config.layers > gguf.tensors.len() {
-        // A hostile number would make a list of names that fills the memory.
+        // With a hostile number, the list of names would fill the memory.
         let allowed = format!("at most the number of tensors, {}", gguf.tensors.len());
         return Err(keys.invalid("block_count", config.layers, allowed));
     }
@@ -106,22 +106,22 @@ pub(crate) fn hugging_face_tensors(
 /// The names of all tensors that a model has, llama.cpp's and Hugging Face's.
 fn names(config: &ModelConfig) -> impl Iterator<Item = (String, String)> {
     let head = if config.tied_head { None } else { Some(HEAD) };
-    let whole = WHOLE.into_iter().chain(head);
-    let whole = whole.map(|(gguf, hub)| (gguf.to_owned(), hub.to_owned()));
-    let own = own_layer(config.architecture);
+    let outside = OUTSIDE_LAYERS.into_iter().chain(head);
+    let outside = outside.map(|(gguf, hub)| (gguf.to_owned(), hub.to_owned()));
+    let additional = additional_layer_tensors(config.architecture);
     let layers = (0..config.layers).flat_map(move |layer| {
-        LAYER.iter().chain(own).map(move |(gguf, hub)| {
+        LAYER.iter().chain(additional).map(move |(gguf, hub)| {
             (
                 format!("blk.{layer}.{gguf}"),
                 format!("model.layers.{layer}.{hub}"),
             )
         })
     });
-    whole.chain(layers)
+    outside.chain(layers)
 }
 
-/// llama.cpp's converter reorders the rows of Llama's query and key projections, so that the two
-/// halves which rotary embedding pairs lie side by side.
+/// The order of a tensor's rows. llama.cpp's converter reorders the rows of Llama's query and key
+/// projections: see [`RowOrder::RotaryPairs`].
 fn row_order(
     keys: ModelKeys<'_>,
     tensor: &GgufTensor<'_>,
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn all_names_that_do_not_fit_are_listed() {
+    fn all_missing_and_unexpected_names_are_listed() {
         type Change = fn(&mut Contents);
         let rows: [(&str, Change, &str, &str); 5] = [
             (
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_its_own_is_noticed_by_its_tensor() {
+    fn an_untied_head_is_recognized_by_its_tensor() {
         let mut contents = Contents::converted(&fixtures().join("tiny-qwen3"));
         assert!(!contents.open().unwrap().config.tied_head);
         contents

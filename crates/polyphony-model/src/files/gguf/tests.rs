@@ -7,7 +7,7 @@ use super::fixture::{Contents, HIDDEN, Meta, open_bytes, tiny_chat};
 use super::*;
 
 #[test]
-fn a_model_comes_back_as_it_was_on_the_hub() {
+fn an_imported_model_is_the_one_on_the_hub() {
     let files = Contents::tiny_llama().open().unwrap();
 
     let config = &files.config;
@@ -133,7 +133,7 @@ fn a_file_may_lack_tokenizer_and_template() {
 }
 
 #[test]
-fn a_beginning_token_is_added_to_plain_text_where_the_file_says_so() {
+fn a_beginning_token_is_added_to_plain_text_if_the_file_asks_for_it() {
     let mut contents = Contents::tiny_llama();
     contents.set("tokenizer.ggml.add_bos_token", Meta::Bool(true));
     let tokenizer = contents.open().unwrap().tokenizer.unwrap();
@@ -147,7 +147,7 @@ fn a_beginning_token_is_added_to_plain_text_where_the_file_says_so() {
 #[test]
 fn token_types_are_respected() {
     let mut contents = Contents::tiny_llama();
-    // Token 2 was added for its text, token 3 is never produced.
+    // Token 2 is user-defined, token 3 is unused.
     let kinds = (0..256)
         .map(|id| [3, 3, 4, 5].get(id).copied().unwrap_or(1))
         .collect();
@@ -160,7 +160,7 @@ fn token_types_are_respected() {
 }
 
 #[test]
-fn what_is_wrong_or_unsupported_is_named() {
+fn wrong_and_unsupported_metadata_is_named() {
     type Change = fn(&mut Contents);
     let rows: [(Change, &str); 29] = [
         (

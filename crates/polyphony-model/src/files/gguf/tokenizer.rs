@@ -1,7 +1,7 @@
-//! A `tokenizer.json` from the vocabulary in a GGUF file's metadata.
+//! Rebuilds a `tokenizer.json` from the vocabulary in a GGUF file's metadata.
 //!
-//! GGUF keeps tokens, token types and merges, and the *name* of the pre-tokenizer; the rest of the
-//! original `tokenizer.json` is rebuilt from that name.
+//! GGUF stores tokens, token types and merges, but only the *name* of the pre-tokenizer. The rest of
+//! the original `tokenizer.json` follows from that name.
 
 use serde_json::{Map, Value, json};
 
@@ -13,35 +13,37 @@ use crate::error::ModelError;
 enum TokenKind {
     /// An ordinary token.
     Normal,
-    /// A control token such as `<|im_end|>`: recognized whole, left out of decoded text.
+    /// A control token such as `<|im_end|>`: recognized as a whole, left out of decoded text.
     Control,
-    /// A token that was added for its text: recognized whole, kept in decoded text.
+    /// An added token: recognized as a whole, and part of decoded text.
     UserDefined,
-    /// A filler that no text produces.
+    /// A placeholder that no text is encoded to.
     Unused,
 }
 
-/// How a text is cut into words before merging (`tokenizer.ggml.pre`), and what goes with it.
+/// How a text is split into words before merging (`tokenizer.ggml.pre`), and the settings that go with
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PreTokenizer {
     Gpt2,
-    /// GPT-2's with single digits.
+    /// GPT-2's, but every digit is a word.
     SmolLm,
-    /// Of Qwen2 and its successors.
+    /// That of Qwen2 and its successors.
     Qwen2,
-    /// Of Llama 3: words that are in the vocabulary are not merged, and every text has a beginning.
+    /// That of Llama 3: a word in the vocabulary becomes one token, whatever the merges, and every text gets
+    /// a beginning token.
     Llama3,
 }
 
-/// The tokenizer as Hugging Face JSON, or nothing if the file has none.
+/// The tokenizer as Hugging Face JSON; `None` if the file has no tokenizer.
 ///
 /// # Errors
-/// If the tokenizer is of a kind that cannot be rebuilt, or its parts contradict each other.
+/// If the tokenizer's type cannot be rebuilt, or its parts contradict each other.
 pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Option<Value>, ModelError> {
     match gguf.text("tokenizer.ggml.model")? {
         Some("gpt2") => {}
         None | Some("none") => return Ok(None),
-        Some(other) => return Err(gguf.unsupported("tokenizer model", other, "gpt2")),
+        Some(model) => return Err(gguf.unsupported("tokenizer model", model, "gpt2")),
     }
     let pre_tokenizer = PreTokenizer::of(gguf)?;
     let tokens = gguf
@@ -130,24 +132,24 @@ fn merges<'a>(gguf: &Gguf<'a>) -> Result<Vec<[&'a str; 2]>, ModelError> {
 }
 
 impl PreTokenizer {
-    /// The one that a file names.
+    /// The pre-tokenizer that a file names.
     ///
-    /// `default` is what converters wrote before pre-tokenizers had names; like transformers' own
-    /// GGUF import it is read as GPT-2's.
+    /// Converters wrote `default` before pre-tokenizers had names. As in transformers' GGUF import, it
+    /// is read as GPT-2's.
     fn of(gguf: &Gguf<'_>) -> Result<Self, ModelError> {
         match gguf.text("tokenizer.ggml.pre")? {
             None | Some("gpt-2" | "default") => Ok(Self::Gpt2),
             Some("smollm") => Ok(Self::SmolLm),
             Some("qwen2") => Ok(Self::Qwen2),
             Some("llama-bpe") => Ok(Self::Llama3),
-            Some(other) => {
+            Some(name) => {
                 let supported = "smollm, qwen2, llama-bpe, gpt-2 and default";
-                Err(gguf.unsupported("pre-tokenizer", other, supported))
+                Err(gguf.unsupported("pre-tokenizer", name, supported))
             }
         }
     }
 
-    /// What happens to a text before it is cut.
+    /// The normalizer, which is applied before a text is split.
     fn normalizer(self) -> Value {
         match self {
             Self::Qwen2 => json!({"type": "NFC"}),
@@ -155,7 +157,7 @@ impl PreTokenizer {
         }
     }
 
-    /// How a text is cut into words, and the words' bytes become characters.
+    /// The pre-tokenizer, which splits a text into words and maps the words' bytes to characters.
     fn stages(self) -> Value {
         let first = match self {
             Self::Gpt2 => return byte_level(ByteLevel::Words),
@@ -174,18 +176,18 @@ fn sequence(first: Value, second: Value) -> Value {
     json!({"type": "Sequence", "pretokenizers": [first, second]})
 }
 
-/// Cuts a text by the regular expression that Qwen and Llama 3 share but for what they take for one
-/// number. Every character is in a word: the alternatives are tried in this order.
+/// Splits a text by the regular expression of Qwen and Llama 3, which differ only in `number`. The
+/// alternatives are tried in this order, and every character belongs to a word.
 fn split(number: &str) -> Value {
     let words = [
         // English endings.
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-        // Letters, with one character before them that is no digit or line end.
+        // Letters, with one character before them that is neither a digit nor a line end.
         r"[^\r\n\p{L}\p{N}]?\p{L}+",
         number,
         // Other visible characters, with a space before and line ends behind.
         r" ?[^\s\p{L}\p{N}]+[\r\n]*",
-        // White space: up to a line end; but for a last space that belongs to a word; any.
+        // White space: up to a line end; without the last space, which belongs to a word; any.
         r"\s*[\r\n]+",
         r"\s+(?!\S)",
         r"\s+",
@@ -198,14 +200,14 @@ fn split(number: &str) -> Value {
     })
 }
 
-/// What the stage between texts and GPT-2's byte alphabet is there for.
+/// The use of a stage that maps between text and GPT-2's byte alphabet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ByteLevel {
-    /// Cutting by GPT-2's regular expression, and then spelling.
+    /// Splits by GPT-2's regular expression, and then maps to the alphabet.
     Words,
-    /// Spelling words that are cut already.
+    /// Maps words that are already split to the alphabet.
     Alphabet,
-    /// Reading back.
+    /// Maps back to text.
     Decoder,
 }
 
@@ -218,15 +220,16 @@ fn byte_level(purpose: ByteLevel) -> Value {
     })
 }
 
-/// Puts the beginning-of-sequence token in front where the file says so. Converters of Llama 3's
-/// first year did not say so; llama.cpp does it all the same.
+/// The post-processor, which adds the beginning-of-sequence token if the key `add_bos_token` is true. The
+/// converters of Llama 3's first year did not write that key. Without it, a Llama 3 tokenizer adds the token,
+/// as in llama.cpp.
 fn post_processor(
     gguf: &Gguf<'_>,
     pre_tokenizer: PreTokenizer,
     tokens: &[&str],
 ) -> Result<Value, ModelError> {
-    let said = gguf.flag("tokenizer.ggml.add_bos_token")?;
-    if !said.unwrap_or(pre_tokenizer == PreTokenizer::Llama3) {
+    let add_bos = gguf.flag("tokenizer.ggml.add_bos_token")?;
+    if !add_bos.unwrap_or(pre_tokenizer == PreTokenizer::Llama3) {
         return Ok(Value::Null);
     }
     const KEY: &str = "tokenizer.ggml.bos_token_id";
@@ -315,11 +318,11 @@ mod tests {
     fn llama_3_begins_a_text_unless_the_file_forbids_it() {
         let mut metadata = original("llama-bpe").metadata;
         let begin = metadata["bos_token_id"].as_u64().unwrap() as u32;
-        for (said, begins) in [(None, true), (Some(true), true), (Some(false), false)] {
+        for (add_bos, begins) in [(None, true), (Some(true), true), (Some(false), false)] {
             metadata.remove("add_bos_token");
-            metadata.extend(said.map(|said| ("add_bos_token".to_owned(), json!(said))));
+            metadata.extend(add_bos.map(|flag| ("add_bos_token".to_owned(), json!(flag))));
             let ids = rebuilt(&metadata).encode_plain("the sky").unwrap();
-            assert_eq!(ids.first() == Some(&begin), begins, "{said:?}");
+            assert_eq!(ids.first() == Some(&begin), begins, "{add_bos:?}");
         }
     }
 }

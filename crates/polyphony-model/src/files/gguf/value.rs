@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The most values in a list: as many as a tokenizer may have merges.
+/// The maximum number of values in a list, which is that of a tokenizer's merges.
 const MAX_LIST: u64 = 1 << 20;
 
 /// A metadata value; texts and lists are slices of the file.
@@ -10,7 +10,7 @@ const MAX_LIST: u64 = 1 << 20;
 pub(crate) enum Value<'a> {
     /// Any of the eight integer types.
     Integer(i128),
-    /// A 32-bit float (as the shortest decimal that stands for it) or a 64-bit one.
+    /// A 64-bit float, or a 32-bit float as the shortest decimal that rounds to it.
     Float(f64),
     /// A boolean.
     Flag(bool),
@@ -20,7 +20,7 @@ pub(crate) enum Value<'a> {
     List(List<'a>),
 }
 
-/// A list that has been checked but not read: the file's bytes stand for it.
+/// A list whose elements have been checked but not read; it refers to the file's bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct List<'a> {
     kind: Kind,
@@ -104,12 +104,12 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// Reads forward through bytes, refusing to pass their end.
+/// Reads forward through bytes, and fails instead of passing their end.
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     position: usize,
-    /// How long the file is, of which the cursor may read less.
+    /// The length of the file, of which the cursor may be allowed to read only a part.
     file_len: usize,
 }
 
@@ -118,7 +118,7 @@ impl<'a> Cursor<'a> {
         Self::at_most(bytes, bytes.len())
     }
 
-    /// A cursor that reads this many bytes of a file and no more.
+    /// A cursor that reads at most this many bytes of a file.
     pub(crate) fn at_most(file: &'a [u8], max_bytes: usize) -> Self {
         Self {
             bytes: &file[..file.len().min(max_bytes)],
@@ -127,12 +127,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Bytes read so far.
+    /// The number of bytes read so far.
     pub(crate) fn position(&self) -> usize {
         self.position
     }
 
-    /// All bytes of the file.
+    /// The number of bytes of the file.
     pub(crate) fn file_len(&self) -> usize {
         self.file_len
     }
@@ -163,7 +163,7 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(bytes).map_err(|error| format!("not a UTF-8 text: {error}"))
     }
 
-    /// A value with its type in front.
+    /// A value that is preceded by its type.
     pub(crate) fn value(&mut self) -> Result<Value<'a>, String> {
         let kind = Kind::from_number(self.u32()?)?;
         self.value_of(kind)
@@ -187,7 +187,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Passes over a list, checking every element.
+    /// Skips a list after checking every element.
     fn list(&mut self) -> Result<List<'a>, String> {
         let kind = Kind::from_number(self.u32()?)?;
         if kind == Kind::List {
@@ -210,22 +210,22 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    fn too_short(&self, wanted: u64) -> String {
+    fn too_short(&self, needed: u64) -> String {
         let left = self.bytes.len() - self.position;
-        if wanted <= (self.file_len - self.position) as u64 {
+        if needed <= (self.file_len - self.position) as u64 {
             return format!(
                 "metadata and tensor table take more than {} bytes, which no known model needs",
                 self.bytes.len()
             );
         }
         format!(
-            "{wanted} bytes expected at byte {}, but {left} are left",
+            "{needed} bytes expected at byte {}, but {left} are left",
             self.position
         )
     }
 }
 
-/// The number that somebody wrote as a 32-bit float: 1e-5 rather than 9.99999974737875e-6.
+/// The decimal number that was stored as a 32-bit float: 1e-5 rather than 9.99999974737875e-6.
 pub(crate) fn decimal(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
 }

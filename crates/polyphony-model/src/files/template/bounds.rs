@@ -1,15 +1,15 @@
-//! The bounds of what a chat template may make while it runs.
+//! Bounds on the time and memory that a chat template uses while it runs.
 //!
-//! Fuel bounds the instructions, the text and the output. The filters here, which
-//! [`program`](super::program) puts between the instructions, bound what the engine does not
-//! measure: how many parts a value has, all that it shares counted each time, and how deep they lie.
-//! What is measured is paid for with fuel, so that the time is bounded as well.
+//! The engine's fuel bounds the instructions, the text and the output. The filters in this file, which
+//! [`program`](super::program) inserts between the instructions, bound what the engine does not
+//! measure: how many parts a value has, where shared parts count each time, and how deeply they are
+//! nested. Measuring a value consumes fuel, so that the time is bounded as well.
 
 use minijinja::value::{DynObject, ObjectRepr, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
 
-/// The work of one rendering: an instruction, or 64 bytes of text that is made, costs one. Enough for
-/// 2,000 messages of a kilobyte in the templates of known models.
+/// The fuel of one rendering. An instruction costs one unit, and so do 64 bytes of created text. It is
+/// enough for 2,000 messages of a kilobyte in the templates of known models.
 pub(in super::super) const FUEL: u64 = 1_000_000;
 
 /// The most parts of one value.
@@ -18,13 +18,13 @@ const MAX_PARTS: usize = 100_000;
 /// The most bytes of text in one value.
 const MAX_TEXT: usize = 1 << 25;
 
-/// How deep lists and maps may lie in each other.
+/// The deepest nesting of lists and maps.
 const MAX_DEPTH: usize = 64;
 
-/// How deep calls of macros and loops may lie in each other, in the engine's count.
+/// The deepest nesting of macro calls and loops, as the engine counts it.
 const MAX_RECURSION: usize = 100;
 
-/// The most arguments of a filter, some of which call the filters named in their arguments.
+/// The most arguments of a filter. Some filters call those that their arguments name.
 const MAX_FILTER_ARGUMENTS: usize = 8;
 
 /// The most items of a `range`.
@@ -33,7 +33,7 @@ const MAX_RANGE: i128 = 100_000;
 /// Bytes of text for one unit of fuel, as in the engine.
 const BYTES_PER_FUEL: usize = 64;
 
-// The filters' names, which no template can write.
+// The names of the filters. They are not valid in a template's source, so no template can call them.
 pub(super) const MEASURED: &str = "(measured)";
 pub(super) const STORED: &str = "(stored)";
 pub(super) const ITEM: &str = "(item)";
@@ -41,7 +41,7 @@ pub(super) const SLICE: &str = "(slice)";
 pub(super) const CONCAT: &str = "(concat)";
 pub(super) const FILTERED: &str = "(filtered)";
 
-/// Sets the bounds.
+/// Adds the bounds to an environment.
 pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.set_recursion_limit(MAX_RECURSION);
     environment.set_formatter(emit);
@@ -54,24 +54,24 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter(CONCAT, concat);
     environment.add_filter(FILTERED, filtered);
     environment.add_function("range", range);
-    // Neither is known to transformers: one prints all variables, one makes a map of maps.
+    // transformers has neither: `debug` prints all variables, and `chain` creates nested maps.
     environment.remove_global("debug");
     environment.remove_filter("chain");
 }
 
-/// What a template hears that passes a bound.
+/// The error for a template that exceeds a bound.
 pub(in super::super) fn refused(reason: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, reason)
 }
 
-/// What to say of an error, where the engine's own words do not name the bound.
+/// The text of an error. The engine's text is replaced if it does not name the exceeded bound.
 pub(super) fn explain(error: &Error) -> String {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         let kind = error.downcast_ref().map(Error::kind);
         if kind == Some(ErrorKind::OutOfFuel) {
             return format!(
-                "it does more work than a chat template may, which is {FUEL} steps, each an \
+                "it does more work than the {FUEL} steps that a chat template may take, each an \
                  instruction or {BYTES_PER_FUEL} bytes of text"
             );
         }
@@ -83,21 +83,24 @@ pub(super) fn explain(error: &Error) -> String {
 /// The size of a value.
 #[derive(Default)]
 pub(in super::super) struct Size {
+    /// The value itself and everything in it; a part that is shared counts each time.
     pub(in super::super) parts: usize,
+    /// Bytes of text.
     pub(in super::super) text: usize,
+    /// How deeply lists and maps are nested.
     pub(in super::super) depth: usize,
 }
 
 impl Size {
     /// # Errors
-    /// If the value passes a bound.
+    /// If the value exceeds a bound.
     pub(in super::super) fn of(value: &Value) -> Result<Self, Error> {
         let mut size = Self::default();
         size.add(value, 0)?;
         Ok(size)
     }
 
-    /// The fuel that looking at all of the value costs.
+    /// The fuel that traversing the value costs.
     pub(in super::super) fn fuel(&self) -> usize {
         self.parts - 1 + self.text / BYTES_PER_FUEL
     }
@@ -118,11 +121,11 @@ impl Size {
         let Some(object) = value.as_object() else {
             return Ok(());
         };
-        if depth > 0 && is_changing(object) {
-            return Err(refused(CHANGING.to_owned()));
+        if depth > 0 && is_mutable(object) {
+            return Err(refused(CANNOT_BE_STORED.to_owned()));
         }
         if depth == MAX_DEPTH {
-            let reason = format!("lists or maps lie more than {MAX_DEPTH} deep in each other");
+            let reason = format!("lists or maps are nested more than {MAX_DEPTH} deep");
             return Err(refused(reason));
         }
         if is_loop(object) {
@@ -142,10 +145,10 @@ impl Size {
     }
 }
 
-const CHANGING: &str = "a namespace or a loop cannot be stored in another value";
+const CANNOT_BE_STORED: &str = "a namespace or a loop cannot be stored in another value";
 
-/// Is this one of the two objects that could come to hold themselves?
-fn is_changing(object: &DynObject) -> bool {
+/// Whether this is a namespace or a loop, the only objects that a template could store in themselves.
+fn is_mutable(object: &DynObject) -> bool {
     is_loop(object) || object.type_name().ends_with("::Namespace")
 }
 
@@ -153,15 +156,19 @@ fn is_loop(object: &DynObject) -> bool {
     object.type_name().ends_with("::Loop")
 }
 
+/// Consumes fuel, for work that the engine does not count.
+///
+/// # Errors
+/// If the fuel is used up.
 pub(in super::super) fn pay(state: &State, fuel: usize) -> Result<(), Error> {
     state.consume_fuel(fuel as u64)
 }
 
-/// The value, measured and paid for. What is computed as it is read becomes a list, so that it does
-/// not lie in itself a thousand times.
+/// Measures a value and pays for it. A lazily computed value becomes a list, so that lazy values cannot
+/// be nested a thousand deep.
 ///
 /// # Errors
-/// If the value passes a bound or the fuel is spent.
+/// If the value exceeds a bound or the fuel is used up.
 pub(in super::super) fn measured(state: &State, value: Value) -> Result<Value, Error> {
     let Some(object) = value.as_object() else {
         pay(state, value.as_str().map_or(0, str::len) / BYTES_PER_FUEL)?;
@@ -175,9 +182,10 @@ pub(in super::super) fn measured(state: &State, value: Value) -> Result<Value, E
     Ok(value)
 }
 
+/// [`measured`] for a value that is about to be stored in a namespace or a loop.
 fn stored(state: &State, value: Value) -> Result<Value, Error> {
-    if value.as_object().is_some_and(is_changing) {
-        return Err(refused(CHANGING.to_owned()));
+    if value.as_object().is_some_and(is_mutable) {
+        return Err(refused(CANNOT_BE_STORED.to_owned()));
     }
     measured(state, value)
 }
@@ -201,7 +209,7 @@ fn item(state: &State, container: &Value, key: &Value) -> Result<Value, Error> {
     container.get_item(key)
 }
 
-/// `value[start:stop:step]`, which the engine would compute each time that it is read.
+/// `value[start:stop:step]`, which the engine would recompute each time that it is read.
 fn slice(
     state: &State,
     value: &Value,
@@ -216,23 +224,26 @@ fn slice(
     if let Some(text) = value.as_str() {
         pay(state, text.len() / BYTES_PER_FUEL)?;
         let characters: Vec<char> = text.chars().collect();
-        let picks = picks(characters.len(), start, stop, step);
-        return Ok(picks.map(|at| characters[at]).collect::<String>().into());
+        let indices = slice_indices(characters.len(), start, stop, step);
+        return Ok(indices
+            .map(|index| characters[index])
+            .collect::<String>()
+            .into());
     }
     match value.kind() {
         ValueKind::None | ValueKind::Undefined => Ok(Vec::<Value>::new().into()),
         ValueKind::Seq | ValueKind::Iterable => {
             let items: Vec<Value> = value.try_iter()?.collect();
-            let picks = picks(items.len(), start, stop, step);
+            let indices = slice_indices(items.len(), start, stop, step);
             pay(state, items.len())?;
-            Ok(picks.map(|at| items[at].clone()).collect())
+            Ok(indices.map(|index| items[index].clone()).collect())
         }
         kind => Err(refused(format!("a {kind} cannot be sliced"))),
     }
 }
 
-/// The places that a slice of Python's takes.
-fn picks(
+/// The indices of a slice, as in Python.
+fn slice_indices(
     length: usize,
     start: Option<i64>,
     stop: Option<i64>,
@@ -244,10 +255,10 @@ fn picks(
     } else {
         (-1, length - 1)
     };
-    let clamp = |at: i64| {
-        let at = i128::from(at);
-        let at = if at < 0 { at + length } else { at };
-        at.clamp(low, high.max(low))
+    let clamp = |index: i64| {
+        let index = i128::from(index);
+        let index = if index < 0 { index + length } else { index };
+        index.clamp(low, high.max(low))
     };
     let (first, last) = if step > 0 { (low, high) } else { (high, low) };
     let (start, stop) = (start.map_or(first, clamp), stop.map_or(last, clamp));
@@ -269,7 +280,7 @@ fn concat(state: &State, left: &Value, right: &Value) -> Result<String, Error> {
     Ok(format!("{left}{right}"))
 }
 
-/// Any filter, whose name comes last.
+/// Applies a filter of the template, whose name is the last argument.
 fn filtered(state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let mut arguments = arguments.into_values();
     let name = arguments.pop().unwrap_or_default();
@@ -305,7 +316,7 @@ fn range(first: i64, second: Option<i64>, step: Option<i64>) -> Result<Value, Er
     }
     let count = ((stop - start + step - step.signum()) / step).max(0);
     if count > MAX_RANGE {
-        let reason = format!("a range has {count} items; it may have {MAX_RANGE}");
+        let reason = format!("a range has {count} items; the most is {MAX_RANGE}");
         return Err(refused(reason));
     }
     let number = move |index: i128| Value::from((start + index * step) as i64);

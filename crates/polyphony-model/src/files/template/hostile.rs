@@ -1,51 +1,51 @@
-//! Templates that were written to crash, to hang or to fill the memory.
+//! Templates that are written to crash, to hang or to fill the memory.
 //!
-//! Every one ends soon, in an error that names its file or in a text of bounded size.
+//! Rendering each of them ends soon, with an error that names its file or with a text of bounded size.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::*;
 
-/// What a template of the table is expected to do.
+/// The expected outcome of a template in the tables.
 #[derive(Clone, Copy, PartialEq)]
-enum Ends {
-    /// In an error that contains these words.
-    With(&'static str),
-    /// In an error, or in a text no longer than the bounds allow.
-    Somehow,
+enum Outcome {
+    /// An error that contains these words.
+    Fails(&'static str),
+    /// An error, or a text no longer than the bounds allow.
+    Bounded,
 }
 
-use Ends::{Somehow, With};
+use Outcome::{Bounded, Fails};
 
-/// The bounds, by a word from their errors.
-const WORK: Ends = With("more work than");
-const PARTS: Ends = With("parts");
-const DEEP: Ends = With("deep in each other");
-const STORED: Ends = With("cannot be stored");
-const TAG: Ends = With("words and signs");
-const LONG: Ends = With("bytes; a chat template");
+/// The bounds, by words of their errors.
+const WORK: Outcome = Fails("more work than");
+const PARTS: Outcome = Fails("parts");
+const DEEP: Outcome = Fails("are nested more than");
+const STORED: Outcome = Fails("cannot be stored");
+const TAG: Outcome = Fails("words and signs");
+const LONG: Outcome = Fails("bytes; a chat template");
 
-/// No text is longer: fuel pays for 64 bytes of output with each unit.
+/// The longest possible text: a unit of fuel pays for 64 bytes of output.
 const LONGEST_TEXT: usize = 64 << 20;
 
-/// No error is longer, in bytes.
+/// The longest error message, in bytes.
 const LONGEST_MESSAGE: usize = 10_000;
 
-/// A template with a text in it this many times, in lines that are not too long.
+/// A template that repeats a text this many times, in lines within the bound.
 fn many(before: &str, repeated: &str, count: usize, after: &str) -> String {
     let line = format!("{}\n", repeated.repeat(1000));
     let (lines, rest) = (line.repeat(count / 1000), repeated.repeat(count % 1000));
     format!("{before}{lines}{rest}{after}")
 }
 
-/// A variable `x` that is set this many times to something made of itself.
+/// A variable `x` that is set this many times to a value made from itself.
 fn steps(first: &str, step: &str, count: usize, last: &str) -> String {
     let first = format!("{{% set x = {first} %}}");
     many(&first, &format!("{{% set x = {step} %}}"), count, last)
 }
 
-/// A namespace's `x` that is set to something made of itself for as long as it may be.
+/// A namespace's `x` that is set to a value made from itself in the longest loop allowed.
 fn looped(first: &str, step: &str, last: &str) -> String {
     format!(
         "{{% set n = namespace(x={first}) %}}{{% for i in range(100000) %}}\
@@ -66,24 +66,24 @@ fn render(source: &str) -> Result<String, ModelError> {
     ChatTemplate::new(source, None, Path::new("hostile.jinja"))?.render(&messages, true)
 }
 
-/// What a template does, its source, and how it must end.
-type Row = (&'static str, String, Ends);
+/// What a template does, its source, and the expected outcome.
+type Row = (&'static str, String, Outcome);
 
 fn check(table: Vec<Row>) {
     let peak_before = peak_memory();
-    for (name, source, ends) in table {
-        let started = processor_time();
+    for (name, source, expected) in table {
+        let started = cpu_time();
         let rendered = render(&source);
-        let elapsed = processor_time() - started;
-        match (rendered, ends) {
-            (Ok(text), Somehow) => assert!(text.len() <= LONGEST_TEXT, "{name}: {}", text.len()),
-            (Ok(text), With(words)) => panic!("{name}: {} bytes, not {words}", text.len()),
+        let elapsed = cpu_time() - started;
+        match (rendered, expected) {
+            (Ok(text), Bounded) => assert!(text.len() <= LONGEST_TEXT, "{name}: {}", text.len()),
+            (Ok(text), Fails(words)) => panic!("{name}: {} bytes, not {words}", text.len()),
             (Err(error), _) => {
                 let message = error.to_string();
                 assert!(message.contains("hostile.jinja"), "{name}: {message}");
                 assert!(!message.contains("panicked"), "{name}: {message}");
                 assert!(message.len() < LONGEST_MESSAGE, "{name}: {}", message.len());
-                if let With(words) = ends {
+                if let Fails(words) = expected {
                     assert!(message.contains(words), "{name}: {message}");
                 }
             }
@@ -94,15 +94,14 @@ fn check(table: Vec<Row>) {
     assert!(grown < 1 << 30, "{grown} bytes");
 }
 
-/// The time that this thread has computed, where the system says: how busy the machine is does not
-/// count.
-fn processor_time() -> Duration {
+/// The CPU time of this thread, if the system reports it. It does not depend on how busy the machine is.
+fn cpu_time() -> Duration {
     let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = times.split_whitespace().next();
     Duration::from_nanos(nanoseconds.map_or(0, |time| time.parse().unwrap()))
 }
 
-/// The most memory that this process ever had, where the system says.
+/// The peak memory of this process, if the system reports it.
 fn peak_memory() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -111,7 +110,7 @@ fn peak_memory() -> usize {
 }
 
 #[test]
-fn sources_too_long_or_too_deep_are_not_parsed() {
+fn sources_that_are_too_long_or_too_deep_are_not_parsed() {
     check(large_sources());
 }
 
@@ -159,16 +158,16 @@ fn large_sources() -> Vec<Row> {
         ("a long tuple", many("{% set x = 1", ",1", n, " %}"), TAG),
         ("many arguments", many("{{ x(", "1,", n, ") }}"), TAG),
         ("many parameters", many("{% macro f(", "a,", n, ") %}{% endmacro %}"), TAG),
-        ("many elif", many("{% if x %}", "{% elif x %}", 20_000, "{% endif %}"), With("elif")),
-        ("elif within the source", many("{% if x %}", "{% elif x %}", 501, ""), With("elif")),
-        ("nested if", many("", "{% if x %}", 20_000, ""), With("recursion")),
-        ("nested for", many("", "{% for x in y %}", 10_000, ""), With("recursion")),
-        ("nested with", many("", "{% with %}", 20_000, ""), With("recursion")),
-        ("nested macro", many("", "{% macro f() %}", 10_000, ""), With("recursion")),
-        ("nested call", many("", "{% call f() %}", 10_000, ""), With("recursion")),
-        ("nested filter", many("", "{% filter e %}", 10_000, ""), With("recursion")),
-        ("nested set", many("", "{% set x %}", 20_000, ""), With("recursion")),
-        ("nested autoescape", many("", "{% autoescape x %}", 9_000, ""), With("recursion")),
+        ("many elif", many("{% if x %}", "{% elif x %}", 20_000, "{% endif %}"), Fails("elif")),
+        ("elif within the source", many("{% if x %}", "{% elif x %}", 501, ""), Fails("elif")),
+        ("nested if", many("", "{% if x %}", 20_000, ""), Fails("recursion")),
+        ("nested for", many("", "{% for x in y %}", 10_000, ""), Fails("recursion")),
+        ("nested with", many("", "{% with %}", 20_000, ""), Fails("recursion")),
+        ("nested macro", many("", "{% macro f() %}", 10_000, ""), Fails("recursion")),
+        ("nested call", many("", "{% call f() %}", 10_000, ""), Fails("recursion")),
+        ("nested filter", many("", "{% filter e %}", 10_000, ""), Fails("recursion")),
+        ("nested set", many("", "{% set x %}", 20_000, ""), Fails("recursion")),
+        ("nested autoescape", many("", "{% autoescape x %}", 9_000, ""), Fails("recursion")),
     ]
 }
 
@@ -182,46 +181,46 @@ fn allowed_sources() -> Vec<Row> {
     let n = 499;
     let nested = |tag: &str, end: &str| many("", tag, 140, &end.repeat(140));
     vec![
-        ("operators", many("{{ 1", "+x", n, " }}"), Somehow),
-        ("constant operators", many("{{ 1", "*1", n, " }}"), Somehow),
-        ("constant lists", many("{{ [1]", "*1", 490, " }}"), Somehow),
-        ("constant list sums", many("{{ [1]", "+[1]", n / 2, " }}"), Somehow),
-        ("concatenations", many("{{ x", "~x", n, " }}"), Somehow),
-        ("negations", many("{{ ", "-", 990, "x }}"), Somehow),
-        ("not", many("{{ ", "not ", 990, "x }}"), Somehow),
-        ("constant negations", many("{{ ", "not ", 990, "1 }}"), Somehow),
-        ("filters", many("{{ x", "|e", n, " }}"), Somehow),
-        ("list filters", many("{{ 'x'", "|list", n, " }}"), Somehow),
-        ("attributes", many("{{ x", ".a", n, " }}"), Somehow),
-        ("slices", many("{{ messages", "[:]", 249, " }}"), Somehow),
-        ("conditions", many("{{ x", " if x else x", 249, " }}"), Somehow),
-        ("comparisons", many("{{ 1", "<=1", n, " }}"), Somehow),
-        ("targets", many("{% for ", "(", 990, "x"), With("end of input")),
-        ("elif", many("{% if x %}", "{% elif x %}", 500, "{% endif %}"), Somehow),
-        ("nested if", nested("{% if 1 %}", "{% endif %}"), Somehow),
-        ("nested for", nested("{% for x in [1] %}", "{% endfor %}"), With("recursion")),
-        ("nested with", nested("{% with %}", "{% endwith %}"), With("recursion")),
-        ("nested macros", nested("{% macro f() %}", "{% endmacro %}"), Somehow),
-        ("nested filters", nested("{% filter e %}", "{% endfilter %}"), Somehow),
-        ("nested captures", nested("{% set x %}", "{% endset %}"), Somehow),
+        ("operators", many("{{ 1", "+x", n, " }}"), Bounded),
+        ("constant operators", many("{{ 1", "*1", n, " }}"), Bounded),
+        ("constant lists", many("{{ [1]", "*1", 490, " }}"), Bounded),
+        ("constant list sums", many("{{ [1]", "+[1]", n / 2, " }}"), Bounded),
+        ("concatenations", many("{{ x", "~x", n, " }}"), Bounded),
+        ("negations", many("{{ ", "-", 990, "x }}"), Bounded),
+        ("not", many("{{ ", "not ", 990, "x }}"), Bounded),
+        ("constant negations", many("{{ ", "not ", 990, "1 }}"), Bounded),
+        ("filters", many("{{ x", "|e", n, " }}"), Bounded),
+        ("list filters", many("{{ 'x'", "|list", n, " }}"), Bounded),
+        ("attributes", many("{{ x", ".a", n, " }}"), Bounded),
+        ("slices", many("{{ messages", "[:]", 249, " }}"), Bounded),
+        ("conditions", many("{{ x", " if x else x", 249, " }}"), Bounded),
+        ("comparisons", many("{{ 1", "<=1", n, " }}"), Bounded),
+        ("targets", many("{% for ", "(", 990, "x"), Fails("end of input")),
+        ("elif", many("{% if x %}", "{% elif x %}", 500, "{% endif %}"), Bounded),
+        ("nested if", nested("{% if 1 %}", "{% endif %}"), Bounded),
+        ("nested for", nested("{% for x in [1] %}", "{% endfor %}"), Fails("recursion")),
+        ("nested with", nested("{% with %}", "{% endwith %}"), Fails("recursion")),
+        ("nested macros", nested("{% macro f() %}", "{% endmacro %}"), Bounded),
+        ("nested filters", nested("{% filter e %}", "{% endfilter %}"), Bounded),
+        ("nested captures", nested("{% set x %}", "{% endset %}"), Bounded),
         ("nested lists", format!("{{{{ {}{} }}}}", "[".repeat(74), "]".repeat(74)), DEEP),
-        ("many variables", (0..9_000).map(|i| format!("{{% set a{i}={i} %}}")).collect(), Somehow),
-        ("a long name", format!("{{{{ {} }}}}", "a".repeat(59_000)), Somehow),
-        ("a long line", format!("{{{{ {} }}}}", "a".repeat(60_000)), With("line")),
-        ("many strings", many("", "{{ 'x' }}\n", 20_000, ""), Somehow),
-        ("a raw block without end", many("{% raw %}", "{%\n", 60_000, ""), With("raw")),
-        ("a comment without end", many("{#", " #\n", 60_000, ""), With("comment")),
-        ("a string without end", many("{{ '", "x", 59_900, ""), With("string")),
-        ("escapes", many("{{ '", "\\u0041", 9_000, "' }}"), Somehow),
-        ("a number without end", format!("{{{{ {} }}}}", "9".repeat(59_000)), With("integer")),
-        ("a float without end", format!("{{{{ 0.{} }}}}", "9".repeat(59_000)), Somehow),
-        ("comments", many("", "{##}\n", 50_000, ""), Somehow),
-        ("blanks", many("{{", "\n", 200_000, "1 }}"), Somehow),
+        ("many variables", (0..9_000).map(|i| format!("{{% set a{i}={i} %}}")).collect(), Bounded),
+        ("a long name", format!("{{{{ {} }}}}", "a".repeat(59_000)), Bounded),
+        ("a long line", format!("{{{{ {} }}}}", "a".repeat(60_000)), Fails("line")),
+        ("many strings", many("", "{{ 'x' }}\n", 20_000, ""), Bounded),
+        ("a raw block without end", many("{% raw %}", "{%\n", 60_000, ""), Fails("raw")),
+        ("a comment without end", many("{#", " #\n", 60_000, ""), Fails("comment")),
+        ("a string without end", many("{{ '", "x", 59_900, ""), Fails("string")),
+        ("escapes", many("{{ '", "\\u0041", 9_000, "' }}"), Bounded),
+        ("a number without end", format!("{{{{ {} }}}}", "9".repeat(59_000)), Fails("integer")),
+        ("a float without end", format!("{{{{ 0.{} }}}}", "9".repeat(59_000)), Bounded),
+        ("comments", many("", "{##}\n", 50_000, ""), Bounded),
+        ("blanks", many("{{", "\n", 200_000, "1 }}"), Bounded),
     ]
 }
 
 #[test]
-fn values_cannot_hold_themselves_or_grow_beyond_their_bounds() {
+fn values_cannot_contain_themselves_or_exceed_their_bounds() {
     check(values());
 }
 
@@ -248,11 +247,11 @@ fn values() -> Vec<Row> {
         ("by a tuple", of("{% set n.a, n.b = n, n %}{{ n }}"), STORED),
         ("by a macro", of("{% macro f(x) %}{% set x.a = x %}{{ x }}{% endmacro %}{{ f(n) }}"), STORED),
         ("by a method", of("{% set n.a = {}.get(1, n) %}{{ n }}"), STORED),
-        ("by a list of items", of("{% set n.b = 1 %}{% set n.a = n.items() %}{{ n }}"), Somehow),
+        ("by a list of items", of("{% set n.b = 1 %}{% set n.a = n.items() %}{{ n }}"), Bounded),
         ("a loop in itself", in_loop("{{ loop.changed(loop) }}"), STORED),
         ("a loop in a list in itself", in_loop("{{ loop.changed([loop]) }}"), STORED),
         ("a loop in a namespace", of(&in_loop("{% set n.a = loop %}{{ n.a }}")), STORED),
-        ("a loop without values", in_loop("{{ loop.cycle() }}"), With("cycle")),
+        ("a loop without values", in_loop("{{ loop.cycle() }}"), Fails("cycle")),
         ("doubled lists", steps("[1]", "[x, x]", 40, "{{ x }}"), PARTS),
         ("doubled lists as text", steps("[1]", "[x, x]", 40, "{{ 'a' ~ x }}"), PARTS),
         ("doubled lists compared", steps("[1]", "[x, x]", 40, "{{ x == [x, x] }}"), PARTS),
@@ -266,9 +265,9 @@ fn values() -> Vec<Row> {
         ("doubled products", steps("[1]", "x * 2", 40, "{{ x }}"), PARTS),
         ("doubled in batches", steps("[1]", "[x, x]|batch(2)|list", 40, "{{ x }}"), PARTS),
         ("doubled in slices", steps("[1]", "[x, x]|slice(1)", 40, "{{ x }}"), PARTS),
-        ("doubled in groups", steps("[1]", "[x, x]|groupby('0')", 40, "{{ x }}"), Somehow),
-        ("zipped", steps("[1]", "x|zip(x)", 40, "{{ x }}"), Somehow),
-        ("chained", steps("[1]", "x|chain(x)", 40, "{{ x }}"), With("chain")),
+        ("doubled in groups", steps("[1]", "[x, x]|groupby('0')", 40, "{{ x }}"), Bounded),
+        ("zipped", steps("[1]", "x|zip(x)", 40, "{{ x }}"), Bounded),
+        ("chained", steps("[1]", "x|chain(x)", 40, "{{ x }}"), Fails("chain")),
         ("mapped", steps("[[1]]", "[x, x]|map('list')|list", 40, "{{ x }}"), PARTS),
         ("nested", steps("1", "[x]", 9_000, "{{ x }}"), DEEP),
         ("nested in maps", steps("1", "{1: x}", 9_000, "{{ x }}"), DEEP),
@@ -278,20 +277,20 @@ fn values() -> Vec<Row> {
         ("nested by items", steps("{1: 1}", "{1: x.items()}", 5_000, "{{ x }}"), DEEP),
         ("nested in a loop", looped("1", "[n.x]", "{{ n.x }}"), DEEP),
         ("nested maps in a loop", looped("1", "dict(a=n.x)", "{{ n.x }}"), DEEP),
-        ("nested by recursion", recursive("{{ f([[[x]]]) }}", "1"), Somehow),
-        ("slices of slices", looped("[1, 2]", "n.x[0:]", "{{ n.x }}"), Somehow),
-        ("reversed slices", looped("[1, 2]", "n.x[::-1]", "{{ n.x }}"), Somehow),
-        ("products of products", looped("[1]", "n.x * 1", "{{ n.x }}"), Somehow),
+        ("nested by recursion", recursive("{{ f([[[x]]]) }}", "1"), Bounded),
+        ("slices of slices", looped("[1, 2]", "n.x[0:]", "{{ n.x }}"), Bounded),
+        ("reversed slices", looped("[1, 2]", "n.x[::-1]", "{{ n.x }}"), Bounded),
+        ("products of products", looped("[1]", "n.x * 1", "{{ n.x }}"), Bounded),
         ("sums of sums", looped("[1]", "n.x + [1]", "{{ n.x }}"), WORK),
-        ("reversed filters", looped("[1]", "n.x|reverse", "{{ n.x }}"), Somehow),
-        ("views of views", looped("{1: 1}", "n.x.keys()|list", "{{ n.x }}"), Somehow),
+        ("reversed filters", looped("[1]", "n.x|reverse", "{{ n.x }}"), Bounded),
+        ("views of views", looped("{1: 1}", "n.x.keys()|list", "{{ n.x }}"), Bounded),
         ("many attributes", of("{% set n.a = range(90000)|list %}{% set n.b = n.a %}{% set n.c = n.a %}{{ n ~ 1 }}"), PARTS),
-        ("an unfiltered name", "{{ x|nothing }}".to_owned(), With("nothing is unknown")),
+        ("an unfiltered name", "{{ x|nothing }}".to_owned(), Fails("nothing is unknown")),
     ]
 }
 
 #[test]
-fn no_text_grows_beyond_its_bounds() {
+fn texts_cannot_exceed_their_bounds() {
     check(texts());
 }
 
@@ -313,42 +312,42 @@ fn texts() -> Vec<Row> {
         ("squared by join", steps("'x'*9", "x|join(x)", 60, ""), WORK),
         ("doubled by format", steps("'x'", "'%s%s'|format(x, x)", 60, ""), WORK),
         ("doubled by .format", steps("'x'", "'{0}{0}'.format(x)", 60, ""), WORK),
-        ("doubled by tojson", steps("'x'", "[x, x]|tojson", 60, ""), Somehow),
-        ("doubled by escapes", steps("'\"'", "x|tojson", 60, ""), Somehow),
-        ("doubled by pprint", steps("'x'", "[x, x]|pprint", 60, ""), Somehow),
+        ("doubled by tojson", steps("'x'", "[x, x]|tojson", 60, ""), Bounded),
+        ("doubled by escapes", steps("'\"'", "x|tojson", 60, ""), Bounded),
+        ("doubled by pprint", steps("'x'", "[x, x]|pprint", 60, ""), Bounded),
         ("doubled by a capture", many("{% set x = 'x' %}", "{% set x %}{{ x }}{{ x }}{% endset %}", 60, ""), WORK),
         ("doubled by a macro", many("{% macro f(x) %}{{ x }}{{ x }}{% endmacro %}{% set x = 'x' %}", "{% set x = f(x) %}", 60, ""), WORK),
-        ("doubled by html", many("{% set x = '&' %}", "{% set x = x|string|e|string %}", 60, ""), Somehow),
-        ("a long text", one("'x' * 10 ** 11"), Somehow),
-        ("the longest text", one("'x' * 2 ** 63"), Somehow),
-        ("a negative text", one("'x' * -(2 ** 63)"), Somehow),
-        ("a long list", one("[1] * 10 ** 11"), Somehow),
+        ("doubled by html", many("{% set x = '&' %}", "{% set x = x|string|e|string %}", 60, ""), Bounded),
+        ("a long text", one("'x' * 10 ** 11"), Bounded),
+        ("the longest text", one("'x' * 2 ** 63"), Bounded),
+        ("a negative text", one("'x' * -(2 ** 63)"), Bounded),
+        ("a long list", one("[1] * 10 ** 11"), Bounded),
         ("a long sum", one("([1] * 90000) + ([1] * 90000)"), PARTS),
         ("a long indent", one("'x'|indent(9223372036854775807)"), WORK),
         ("an indent of many lines", one("('\\n' * 1000000)|indent(1000000)"), WORK),
-        ("an indent past the last", one("'x'|indent(18446744073709551616)"), Somehow),
-        ("indented JSON", one("[1]|tojson(indent=9223372036854775807)"), With("indent")),
-        ("indented JSON, negative", one("[1]|tojson(indent=-1)"), Somehow),
-        ("deep indented JSON", one("([[[[1]]]] * 10000)|tojson(indent=32)"), Somehow),
-        ("wide format", one("'%1000000000000d'|format(1)"), Somehow),
-        ("wide format by argument", one("'%*d'|format(1000000000000, 1)"), Somehow),
-        ("precise format", one("'%.1000000000f'|format(1.5)"), Somehow),
-        ("wide .format", one("'{:1000000000000}'.format(1)"), With("digits")),
-        ("wide .format by argument", one("'{:{}}'.format(1, 1000000000000)"), Somehow),
-        ("precise .format", one("'{:.99999999}'.format(1.5)"), With("digits")),
-        ("many formats", format!("{{{{ ('{{:999}}' * 1000000).format({}) }}}}", "1,".repeat(400)), Somehow),
-        ("a batch to fill", one("[1]|batch(1000000000000, 0)"), Somehow),
-        ("a batch of all", one("[1]|batch(9223372036854775807)"), Somehow),
-        ("many slices", one("[1]|slice(1000000000000)"), Somehow),
-        ("many slices to fill", one("[1]|slice(1000000000000, 0)"), Somehow),
-        ("a long range", one("range(1000000000000)|list"), With("range")),
-        ("the longest range", one("range(-9223372036854775807, 9223372036854775807)"), With("range")),
-        ("a range backwards", one("range(9223372036854775807, -9223372036854775807, -1)"), With("range")),
-        ("a range in long steps", one("range(0, 5, -9223372036854775808)|list"), Somehow),
-        ("a range of no steps", one("range(0, 5, 0)"), With("range")),
-        ("a slice of no steps", one("'abc'[::0]"), With("slice")),
-        ("a slice in long steps", one("'abc'[::-9223372036854775808]"), Somehow),
-        ("a slice from far", one("'abc'[9223372036854775807:-9223372036854775808]"), Somehow),
+        ("an indent past the last", one("'x'|indent(18446744073709551616)"), Bounded),
+        ("indented JSON", one("[1]|tojson(indent=9223372036854775807)"), Fails("indent")),
+        ("indented JSON, negative", one("[1]|tojson(indent=-1)"), Bounded),
+        ("deep indented JSON", one("([[[[1]]]] * 10000)|tojson(indent=32)"), Bounded),
+        ("wide format", one("'%1000000000000d'|format(1)"), Bounded),
+        ("wide format by argument", one("'%*d'|format(1000000000000, 1)"), Bounded),
+        ("precise format", one("'%.1000000000f'|format(1.5)"), Bounded),
+        ("wide .format", one("'{:1000000000000}'.format(1)"), Fails("digits")),
+        ("wide .format by argument", one("'{:{}}'.format(1, 1000000000000)"), Bounded),
+        ("precise .format", one("'{:.99999999}'.format(1.5)"), Fails("digits")),
+        ("many formats", format!("{{{{ ('{{:999}}' * 1000000).format({}) }}}}", "1,".repeat(400)), Bounded),
+        ("a batch to fill", one("[1]|batch(1000000000000, 0)"), Bounded),
+        ("a batch of all", one("[1]|batch(9223372036854775807)"), Bounded),
+        ("many slices", one("[1]|slice(1000000000000)"), Bounded),
+        ("many slices to fill", one("[1]|slice(1000000000000, 0)"), Bounded),
+        ("a long range", one("range(1000000000000)|list"), Fails("range")),
+        ("the longest range", one("range(-9223372036854775807, 9223372036854775807)"), Fails("range")),
+        ("a range backwards", one("range(9223372036854775807, -9223372036854775807, -1)"), Fails("range")),
+        ("a range in long steps", one("range(0, 5, -9223372036854775808)|list"), Bounded),
+        ("a range of no steps", one("range(0, 5, 0)"), Fails("range")),
+        ("a slice of no steps", one("'abc'[::0]"), Fails("slice")),
+        ("a slice in long steps", one("'abc'[::-9223372036854775808]"), Bounded),
+        ("a slice from far", one("'abc'[9223372036854775807:-9223372036854775808]"), Bounded),
         ("trimmed", one("('c' * 2000000 ~ 'd')|trim('b' * 2000000 ~ 'cd')"), WORK),
         ("trimmed by map", one("['c' * 2000000 ~ 'd']|map('trim', 'b' * 2000000 ~ 'cd')|list"), WORK),
         ("trimmed numbers", one("(9 ** 20)|trim('b' * 20000000 ~ '0123456789')"), WORK),
@@ -356,30 +355,30 @@ fn texts() -> Vec<Row> {
         ("stripped", one("('c' * 2000000 ~ 'd').strip('b' * 2000000 ~ 'cd')"), WORK),
         ("stripped on the left", one("('c' * 2000000 ~ 'd').lstrip('b' * 2000000 ~ 'c')"), WORK),
         ("stripped on the right", one("('d' ~ 'c' * 2000000).rstrip('b' * 2000000 ~ 'c')"), WORK),
-        ("long texts sorted", one("(['ab' * 1500] * 10000)|sort|length"), Somehow),
+        ("long texts sorted", one("(['ab' * 1500] * 10000)|sort|length"), Bounded),
         ("characters", long("x|list"), WORK),
         ("words", long("x.split()"), WORK),
-        ("letters", long("x.split('')"), Somehow),
+        ("letters", long("x.split('')"), Bounded),
         ("parts", long("x.split('a')"), WORK),
-        ("lines", one("('\\n' * 1000000).splitlines()"), Somehow),
-        ("lines by a filter", one("('\\n' * 1000000)|lines"), Somehow),
+        ("lines", one("('\\n' * 1000000).splitlines()"), Bounded),
+        ("lines by a filter", one("('\\n' * 1000000)|lines"), Bounded),
         ("split by a filter", long("x|split('a')|list"), PARTS),
-        ("a long complaint", "{{ raise_exception('x' * 10000000) }}".to_owned(), With("xxx")),
-        ("powers", one("9 ** 9 ** 9 ** 9"), Somehow),
-        ("the smallest divided", one("(-170141183460469231731687303715884105728) // -1"), Somehow),
-        ("divided by nothing", one("1 // 0 ~ 1 % 0 ~ 1 / 0"), Somehow),
-        ("rounded", one("1.5|round(1000000000)"), Somehow),
-        ("rounded down", one("1.5|round(-2147483648)"), Somehow),
-        ("a number in a base", one("'zz'|int(0, 999)"), Somehow),
-        ("the smallest number", one("(-9223372036854775808)|abs"), Somehow),
-        ("all variables", one("debug()"), With("debug")),
-        ("many filters at once", one(&format!("'a'|map({})|list", "'map',".repeat(400))), With("arguments")),
-        ("many arguments at once", one("dict(*[[]])"), With("*arguments")),
+        ("a long complaint", "{{ raise_exception('x' * 10000000) }}".to_owned(), Fails("xxx")),
+        ("powers", one("9 ** 9 ** 9 ** 9"), Bounded),
+        ("the smallest divided", one("(-170141183460469231731687303715884105728) // -1"), Bounded),
+        ("divided by nothing", one("1 // 0 ~ 1 % 0 ~ 1 / 0"), Bounded),
+        ("rounded", one("1.5|round(1000000000)"), Bounded),
+        ("rounded down", one("1.5|round(-2147483648)"), Bounded),
+        ("a number in a base", one("'zz'|int(0, 999)"), Bounded),
+        ("the smallest number", one("(-9223372036854775808)|abs"), Bounded),
+        ("all variables", one("debug()"), Fails("debug")),
+        ("many filters at once", one(&format!("'a'|map({})|list", "'map',".repeat(400))), Fails("arguments")),
+        ("many arguments at once", one("dict(*[[]])"), Fails("*arguments")),
     ]
 }
 
 #[test]
-fn no_work_goes_on() {
+fn work_is_bounded() {
     check(work());
 }
 
@@ -438,18 +437,18 @@ fn work() -> Vec<Row> {
         .map(|filter| (filter, filtered(filter), WORK)),
     );
     rows.extend([
-        ("loops that call themselves", "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(), With("recursion")),
-        ("loops that branch", "{% for x in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}".to_owned(), With("recursion")),
-        ("a macro that calls itself", recursive("{{ f(x) }}", "1"), With("recursion")),
-        ("a macro that branches", recursive("{% if x %}{{ f(x - 1) }}{{ f(x - 1) }}{% endif %}", "20"), Somehow),
-        ("two macros", "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(), Somehow),
-        ("a caller that calls", "{% macro f() %}{{ caller() }}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{% call f() %}{% endcall %}".to_owned(), Somehow),
+        ("loops that call themselves", "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(), Fails("recursion")),
+        ("loops that branch", "{% for x in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}".to_owned(), Fails("recursion")),
+        ("a macro that calls itself", recursive("{{ f(x) }}", "1"), Fails("recursion")),
+        ("a macro that branches", recursive("{% if x %}{{ f(x - 1) }}{{ f(x - 1) }}{% endif %}", "20"), Bounded),
+        ("two macros", "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(), Bounded),
+        ("a caller that calls", "{% macro f() %}{{ caller() }}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{% call f() %}{% endcall %}".to_owned(), Bounded),
     ]);
     rows
 }
 
 #[test]
-fn there_are_enough_of_them() {
+fn the_tables_are_large_enough() {
     let tables = [
         large_sources(),
         allowed_sources(),

@@ -1,11 +1,14 @@
-//! The binary table of a `Precompiled` normalizer, as SentencePiece writes it: the length of a
-//! trie, the trie (a double array of 32-bit units, as darts-clone builds it), and the texts that its
-//! values point into, each up to a zero byte. The library that reads it trusts every number.
+//! Checks the binary table of a `Precompiled` normalizer, because the library that reads it trusts
+//! every number.
+//!
+//! The format is that of SentencePiece: the length of a trie, the trie (a double array of 32-bit units,
+//! as darts-clone builds it), and the texts that its values point to, each of which ends with a zero
+//! byte.
 
-/// The longest text that a character may become, in bytes.
+/// The longest replacement of a character, in bytes.
 const MAX_TEXT: usize = 128;
 
-/// Reads a table in Base64 and gives the length of the longest text that it puts for anything.
+/// Reads a table in Base64 and returns the length of its longest replacement, in bytes.
 ///
 /// # Errors
 /// If it is damaged, or its texts are too long.
@@ -25,16 +28,16 @@ pub(super) fn longest_text(base64: &str) -> Result<usize, String> {
     let outside = || "has a trie that points outside of itself".to_owned();
     let offset = |unit: usize| (unit >> 10) << ((unit & (1 << 9)) >> 6);
     let mut longest = 0;
-    let mut seen = vec![false; units.len()];
+    let mut visited = vec![false; units.len()];
     let root = units.first().copied().ok_or("has an empty trie")?;
-    let mut open = vec![offset(root)];
-    while let Some(children) = open.pop() {
-        // The child for a byte is at this index exclusive or the byte; the library looks there
-        // before it knows that there is one.
+    let mut pending = vec![offset(root)];
+    while let Some(children) = pending.pop() {
+        // The child for a byte is at this index xor the byte. The library reads that unit before it
+        // knows whether there is a child.
         if children | 0xff >= units.len() {
             return Err(outside());
         }
-        if std::mem::replace(&mut seen[children], true) {
+        if std::mem::replace(&mut visited[children], true) {
             continue;
         }
         for byte in 1..=0xff_usize {
@@ -51,7 +54,7 @@ pub(super) fn longest_text(base64: &str) -> Result<usize, String> {
                     .ok_or("has a trie that points outside of its texts")?;
                 longest = longest.max(text.find('\0').unwrap_or(text.len()));
             }
-            open.push(next);
+            pending.push(next);
         }
     }
     if longest > MAX_TEXT {
@@ -94,14 +97,14 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// Where the child for `a` is.
+    /// The index of the child for `a`.
     const CHILD: usize = 256 ^ b'a' as usize;
 
-    /// A table that puts the first of some texts for `a`, with some of its units changed.
+    /// A table that replaces `a` by the first of some texts, with some of its units changed.
     fn table(changes: &[(usize, u32)], texts: &[u8]) -> String {
         let mut units = vec![0_u32; 512];
-        // The children of the root are around 256, and so are those of its only child, whose value
-        // is there as well.
+        // The offset of the root's children is 256, and so is that of its only child. That child's value
+        // is at 256, too.
         units[0] = 256 << 10;
         units[CHILD] = u32::from(b'a') << 10 | 1 << 8 | u32::from(b'a');
         for (index, unit) in changes {

@@ -1,7 +1,7 @@
-//! What a `tokenizer.json` must keep to before the tokenizer library gets it.
+//! Checks a `tokenizer.json` before the tokenizer library reads it.
 //!
-//! The library trusts the file: it panics on some values, runs over, or asks for memory without
-//! end on others. The limits below are several times what the tokenizers of known models need. Parts
+//! The library trusts the file: on some values it panics, on others it overflows or allocates memory
+//! without bound. The limits below are several times what the tokenizers of known models need. Parts
 //! are recognised by their keys, since the library does not always look at their `type`.
 
 use serde::Deserialize;
@@ -23,32 +23,33 @@ const MAX_MERGES: usize = 1 << 20;
 const MAX_ID: u64 = (1 << 22) - 1;
 /// The longest token, in bytes.
 const MAX_TOKEN: usize = 4096;
-/// The longest token of a `Unigram` model, in bytes, and the most nodes of the tree that it makes of
-/// its tokens, one for each of their beginnings.
+/// The longest token of a `Unigram` model, in bytes, and the most nodes of its tree of tokens, which has
+/// a node for each prefix of a token.
 const MAX_UNIGRAM_TOKEN: usize = 256;
 const MAX_NODES: usize = 1_250_000;
-/// The most added tokens, and their text together in bytes.
+/// The most added tokens, and the most bytes of their texts together.
 const MAX_ADDED: usize = 1 << 16;
 const MAX_ADDED_TEXT: usize = 4 << 20;
-/// The longest text that is put around a word or a token, in bytes.
+/// The longest text that is added before or after a word or a token, in bytes.
 const MAX_AFFIX: usize = 64;
-/// The longest word of a `WordPiece` model, in characters: the work grows with its square.
+/// The longest word of a `WordPiece` model, in characters; the work is quadratic in it.
 const MAX_WORD: u64 = 256;
-/// The most parts of all sequences together, pieces of a template and ids of a token, and sequences in
-/// each other.
+/// The most parts of all sequences together. The pieces of a template and the ids of a token have the same
+/// limit.
 const MAX_PARTS: usize = 64;
+/// The deepest nesting of sequences.
 const MAX_NESTING: usize = 4;
 /// The most ranges of characters in all patterns together, each of which takes eight bytes.
 const MAX_RANGES: u64 = 1 << 18;
-/// How many times longer normalizer and pre-tokenizer may make a text, and the decoder a token.
+/// The largest factor by which normalizer and pre-tokenizer may lengthen a text, and the decoder a token.
 const MAX_ENCODED_GROWTH: f64 = 1024.0;
 const MAX_DECODED_GROWTH: f64 = 16.0;
 
-/// What is known of a tokenizer after its text was checked.
+/// What remains to be checked once the library has read the text.
 #[derive(Debug, Default)]
-pub(super) struct Checked {
-    /// The ids that it puts around a text. Each has to be a token's.
-    pub(super) around: Vec<u64>,
+pub(super) struct CheckedTokenizer {
+    /// The ids that the post-processor adds around a text. Each must be the id of a token.
+    pub(super) added_ids: Vec<u64>,
 }
 
 /// Checks the text of a `tokenizer.json`.
@@ -56,7 +57,7 @@ pub(super) struct Checked {
 /// # Errors
 /// If it is not JSON, or a value could make the tokenizer library fail, or take more time or memory
 /// than the tokenizer of any known model. The error names the key.
-pub(super) fn check(json: &str) -> Result<Checked, String> {
+pub(super) fn check(json: &str) -> Result<CheckedTokenizer, String> {
     if json.len() as u64 > MAX_BYTES {
         return Err(format!("it has more than {MAX_BYTES} bytes"));
     }
@@ -89,7 +90,7 @@ pub(super) fn check(json: &str) -> Result<Checked, String> {
     parts.growth(&file.post_processor, "post_processor", 0)?;
     grows_at_most(
         "normalizer and pre_tokenizer",
-        // The shortest text has one byte.
+        // A text has at least one byte, so `n` prepended bytes lengthen it by a factor of at most `1 + n`.
         normalizer * pre_tokenizer * (1 + parts.prepended) as f64,
         MAX_ENCODED_GROWTH,
     )?;
@@ -104,8 +105,8 @@ pub(super) fn check(json: &str) -> Result<Checked, String> {
     if parts.templates > 1 {
         return Err("post_processor puts tokens around a text more than once".to_owned());
     }
-    Ok(Checked {
-        around: parts.around,
+    Ok(CheckedTokenizer {
+        added_ids: parts.added_ids,
     })
 }
 
@@ -127,7 +128,7 @@ fn grows_at_most(key: &str, growth: f64, limit: f64) -> Result<(), String> {
     Ok(())
 }
 
-/// The whole file. Names that appear twice are an error.
+/// The parts of the file that are checked. A key that occurs twice is an error.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
@@ -213,8 +214,8 @@ impl Model {
     }
 }
 
-/// Refuses merges whose second token lacks the prefix of continuing tokens: the library cuts as many
-/// bytes off it without looking.
+/// Refuses merges whose second token lacks the prefix of continuing tokens, because the library removes
+/// that many bytes from it without checking.
 fn check_merges(json: &str) -> Result<(), String> {
     #[derive(Deserialize)]
     struct File {
@@ -255,21 +256,22 @@ fn check_merges(json: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What the parts of a tokenizer have together.
+/// Totals over all parts of a tokenizer.
 #[derive(Default)]
 struct Parts {
-    around: Vec<u64>,
+    /// The ids that post-processors add around a text.
+    added_ids: Vec<u64>,
     templates: usize,
-    /// The parts of sequences.
+    /// The number of parts of sequences.
     count: usize,
-    /// Bytes that are put in front of a text.
+    /// The number of bytes that are prepended to a text.
     prepended: usize,
-    /// Ranges of characters in patterns.
+    /// The number of ranges of characters in patterns.
     ranges: u64,
 }
 
 impl Parts {
-    /// Checks a part and gives how many times longer it may make a text.
+    /// Checks a part and returns the factor by which it may lengthen a text.
     fn growth(&mut self, part: &Value, key: &str, nesting: usize) -> Result<f64, String> {
         let part = match part {
             Value::Null => return Ok(1.0),
@@ -283,7 +285,7 @@ impl Parts {
         for (name, value) in part {
             let key = format!("{key}.{name}");
             growth *= match (name.as_str(), value) {
-                ("type", Value::String(kind)) => usual_growth(kind),
+                ("type", Value::String(kind)) => growth_of_type(kind),
                 ("normalizers" | "pretokenizers" | "decoders" | "processors", value) => {
                     self.sequence(value, &key, nesting + 1)?
                 }
@@ -308,7 +310,7 @@ impl Parts {
                     1.0
                 }
                 ("sep" | "cls", value) => {
-                    self.around.extend(value.get(1).and_then(Value::as_u64));
+                    self.added_ids.extend(value.get(1).and_then(Value::as_u64));
                     1.0
                 }
                 _ => 1.0,
@@ -381,7 +383,7 @@ impl Parts {
                     ids.len(),
                     MAX_PARTS,
                 )?;
-                self.around.extend(ids.iter().filter_map(Value::as_u64));
+                self.added_ids.extend(ids.iter().filter_map(Value::as_u64));
             }
         }
         if sequences != 1 {
@@ -392,7 +394,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Checks a pattern and gives how many times longer a text becomes if its matches are replaced.
+    /// Checks a pattern and returns the factor by which a text grows if its matches are replaced.
     fn replacement(
         &mut self,
         pattern: &Value,
@@ -436,8 +438,8 @@ impl Parts {
     }
 }
 
-/// How many times longer a part makes a text because of what kind it is.
-fn usual_growth(kind: &str) -> f64 {
+/// The factor by which a part of this type may lengthen a text.
+fn growth_of_type(kind: &str) -> f64 {
     match kind {
         "ByteLevel" | "Lowercase" => 2.0,
         "NFC" | "NFD" | "Metaspace" => 3.0,

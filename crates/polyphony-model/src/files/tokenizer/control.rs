@@ -1,6 +1,6 @@
-//! The tokens that only a chat template may write, and how they are found in a text.
+//! The tokens that only a chat template may write, and a fast search for them in a text.
 //!
-//! A tokenizer may have many thousands of them, so none of them is tried one by one.
+//! A tokenizer may have many thousands of them, so the search does not try them one by one.
 
 use std::collections::{BTreeSet, HashSet};
 use std::slice::Iter;
@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 /// A token that only a chat template may write.
 #[derive(Debug)]
 pub(crate) struct ControlToken {
-    /// How it is written, which is not empty.
+    /// Its text, which is not empty.
     pub(crate) text: String,
     /// Its id.
     pub(crate) id: u32,
-    /// Whether it is one in every text, not just in those of a template that names it.
+    /// Whether it is a control token for every template, not only for those that contain it.
     pub(super) special: bool,
 }
 
@@ -22,27 +22,27 @@ pub(crate) struct ControlToken {
 pub(crate) struct ControlTokens {
     /// Sorted by their text.
     tokens: Vec<ControlToken>,
-    /// For each of these the place of the longest other one that it begins with.
-    shorter: Vec<Option<usize>>,
-    /// Whether one of them begins with a byte.
+    /// For each token the index of its longest proper prefix among the tokens.
+    longest_prefix: Vec<Option<usize>>,
+    /// For each byte whether a token begins with it.
     first_bytes: Vec<bool>,
     ids: HashSet<u32>,
     edges: BTreeSet<char>,
-    /// The tokenizer that is blind to them, made when first needed.
+    /// The tokenizer that encodes them as ordinary characters, built on first use.
     pub(super) literal: OnceLock<Arc<tokenizers::Tokenizer>>,
 }
 
 impl ControlTokens {
-    /// Those of a tokenizer's added tokens that are special or named by the template.
+    /// Selects the added tokens of a tokenizer that are special or that the template contains.
     pub(super) fn of(added: Vec<ControlToken>, template: &str) -> Self {
         let added = Self::new(added);
         let mut named = vec![false; added.tokens.len()];
         for (start, _) in template.char_indices() {
-            let mut token = added.place_of_longest(&template[start..]);
-            // Those that a named one begins with are named already.
-            while let Some(place) = token.filter(|place| !named[*place]) {
-                named[place] = true;
-                token = added.shorter[place];
+            let mut token = added.index_of_longest(&template[start..]);
+            // If a token is already named, then so are its prefixes.
+            while let Some(index) = token.filter(|index| !named[*index]) {
+                named[index] = true;
+                token = added.longest_prefix[index];
             }
         }
         let tokens = added.tokens.into_iter().zip(named);
@@ -54,24 +54,24 @@ impl ControlTokens {
     fn new(mut tokens: Vec<ControlToken>) -> Self {
         let ids = tokens.iter().map(|token| token.id).collect();
         tokens.sort_by(|a, b| (&a.text, a.id).cmp(&(&b.text, b.id)));
-        let mut shorter = Vec::with_capacity(tokens.len());
+        let mut longest_prefix = Vec::with_capacity(tokens.len());
         let mut first_bytes = vec![false; 256];
         let mut edges = BTreeSet::new();
-        for (place, token) in tokens.iter().enumerate() {
-            let mut before = place.checked_sub(1);
-            while let Some(other) = before
-                && !token.text.starts_with(&tokens[other].text)
+        for (index, token) in tokens.iter().enumerate() {
+            let mut prefix = index.checked_sub(1);
+            while let Some(candidate) = prefix
+                && !token.text.starts_with(&tokens[candidate].text)
             {
-                before = shorter[other];
+                prefix = longest_prefix[candidate];
             }
-            shorter.push(before);
+            longest_prefix.push(prefix);
             first_bytes[usize::from(token.text.as_bytes()[0])] = true;
             edges.extend(token.text.chars().next());
             edges.extend(token.text.chars().next_back());
         }
         Self {
             tokens,
-            shorter,
+            longest_prefix,
             first_bytes,
             ids,
             edges,
@@ -94,26 +94,27 @@ impl ControlTokens {
         self.edges.contains(&character)
     }
 
-    /// The control token at the beginning of a text. Where several begin together the longest counts,
-    /// as in the tokenizer.
+    /// The control token at the beginning of a text. If several match, the longest one is returned, as
+    /// in the tokenizer.
     pub(crate) fn longest(&self, text: &str) -> Option<&ControlToken> {
-        self.place_of_longest(text).map(|place| &self.tokens[place])
+        self.index_of_longest(text).map(|index| &self.tokens[index])
     }
 
-    fn place_of_longest(&self, text: &str) -> Option<usize> {
+    fn index_of_longest(&self, text: &str) -> Option<usize> {
         let first = usize::from(*text.as_bytes().first()?);
         if self.first_bytes.get(first) != Some(&true) {
             return None;
         }
-        let after = |token: &ControlToken| token.text.as_str() <= text;
-        // The last one before the text begins with every token that the text begins with.
-        let mut place = self.tokens.partition_point(after).checked_sub(1)?;
-        let last = self.tokens[place].text.bytes();
+        let not_after_text = |token: &ControlToken| token.text.as_str() <= text;
+        // Every token that is a prefix of the text is also a prefix of the last token that does not sort
+        // after the text, or is that token.
+        let mut index = self.tokens.partition_point(not_after_text).checked_sub(1)?;
+        let last = self.tokens[index].text.bytes();
         let common = last.zip(text.bytes()).take_while(|(a, b)| a == b).count();
-        while self.tokens[place].text.len() > common {
-            place = self.shorter[place]?;
+        while self.tokens[index].text.len() > common {
+            index = self.longest_prefix[index]?;
         }
-        Some(place)
+        Some(index)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Tokenizers made to do harm: each is refused, or works, or fails with an error that names its
-//! file. None ends the process, runs for long or takes much memory.
+//! Harmful tokenizers. Each is refused, or works, or fails with an error that names its file. None
+//! ends the process, runs for long or takes much memory.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,11 +10,11 @@ use super::Tokenizer;
 
 const PATH: &str = "stranger/tokenizer.json";
 
-/// What has to happen.
+/// The expected outcome.
 enum Outcome {
-    /// An error that names the file and has these words.
+    /// An error that names the file and contains these words.
     Refused(&'static str),
-    /// It may be read, and may fail on a text, with an error that names the file.
+    /// It is read. It may fail on a text, with an error that names the file.
     Survived,
 }
 use Outcome::{Refused, Survived};
@@ -26,14 +26,14 @@ fn base() -> Value {
     serde_json::from_str(&json).unwrap()
 }
 
-/// The base with another value at a place of it.
+/// The base tokenizer with another value at a JSON pointer.
 fn with(pointer: &str, value: Value) -> String {
     let mut tokenizer = base();
     *tokenizer.pointer_mut(pointer).unwrap() = value;
     tokenizer.to_string()
 }
 
-/// Values for one place of the base.
+/// Values for one JSON pointer of the base tokenizer.
 #[rustfmt::skip] // a table
 fn parts() -> Vec<(&'static str, &'static str, Outcome)> {
     const TEMPLATE: &str = "/post_processor";
@@ -211,7 +211,7 @@ fn parts() -> Vec<(&'static str, &'static str, Outcome)> {
     ]
 }
 
-/// Tokenizers that are large, deep, or more than one value at one place.
+/// Tokenizers that are large, deeply nested, or have a key twice.
 #[rustfmt::skip] // a table
 fn built() -> Vec<(&'static str, String, Outcome)> {
     let text = |part: &str| -> Value { serde_json::from_str(part).unwrap() };
@@ -219,7 +219,7 @@ fn built() -> Vec<(&'static str, String, Outcome)> {
         let parts = vec![text(part); times];
         json!({"type": "Sequence", list: parts})
     };
-    // A sequence of so many sequences of so many and so on.
+    // Nested sequences with these numbers of parts, from the outermost to the innermost.
     let tree = |list: &str, part: &str, counts: &[usize]| {
         counts.iter().rev().fold(
             text(part),
@@ -241,7 +241,7 @@ fn built() -> Vec<(&'static str, String, Outcome)> {
                 "single_word": false, "lstrip": false, "rstrip": false}])
     };
     let replace = |pattern: &str, content: &str| json!({"type": "Replace", "pattern": {"String": pattern}, "content": content});
-    let grown: Vec<Value> = (0..1000)
+    let long_added: Vec<Value> = (0..1000)
         .map(|index| {
             json!({"id": 0, "content": format!("{index}{}", "a".repeat(1000)), "special": false,
                    "normalized": true, "single_word": false, "lstrip": false, "rstrip": false})
@@ -322,7 +322,7 @@ fn built() -> Vec<(&'static str, String, Outcome)> {
         ("too many merges", with("/model", json!({"type": "BPE", "vocab": words(1), "merges": vec!["w0 w0"; 1_100_000]})), Refused("model.merges has 1100000 merges")),
         ("a long added token", with("/added_tokens", added("x".repeat(1_000_000))), Refused("added_tokens[0].content has 1000000 bytes")),
         ("too many added tokens", with("/added_tokens", Value::Array(vec![added("x".to_owned())[0].clone(); 70_000])), Refused("added_tokens has 70000 tokens")),
-        ("added tokens that grow", with("/added_tokens", Value::Array(grown)).replacen("\"normalizer\":null", &format!("\"normalizer\":{}", replace("a", &"b".repeat(100))), 1), Refused("added_tokens and normalizer")),
+        ("added tokens that grow", with("/added_tokens", Value::Array(long_added)).replacen("\"normalizer\":null", &format!("\"normalizer\":{}", replace("a", &"b".repeat(100))), 1), Refused("added_tokens and normalizer")),
         ("too many values", many, Refused("it has more than 2500000 values")),
         ("too many objects", with("/normalizer", json!({"type": "NFC", "x": vec![json!({"a": 0}); 200_000]})), Refused("it has more than 131072 objects")),
         ("too many bytes", format!("{text_of_base}{}", " ".repeat(65 << 20)), Refused("it has more than")),
@@ -337,7 +337,7 @@ fn built() -> Vec<(&'static str, String, Outcome)> {
     ]
 }
 
-/// Uses a tokenizer in every way.
+/// Calls every method of a tokenizer, and returns the errors.
 fn exercise(tokenizer: &Tokenizer) -> Vec<crate::error::ModelError> {
     let lines = "The quick brown fox jumps over 13 lazy dogs.\r\n".repeat(40);
     let texts = [
@@ -408,7 +408,7 @@ fn a_file_without_end_is_not_read() {
 fn no_part_does_harm() {
     for (pointer, value, outcome) in parts() {
         let name = format!("{pointer} {value}");
-        // A number that is too large for JSON's parser stays text.
+        // The value is inserted as text, since the JSON parser refuses numbers that are too large.
         let json = with(pointer, json!("here")).replacen("\"here\"", value, 1);
         check(&name, &json, &outcome);
     }

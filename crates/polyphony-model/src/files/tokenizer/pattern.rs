@@ -1,41 +1,41 @@
-//! What a regular expression of a tokenizer may cost.
+//! Bounds the cost of a tokenizer's regular expressions.
 //!
 //! The engine (Oniguruma) backtracks: a pattern such as `(a+)+b` tries exponentially many ways to
-//! match one text, and its limit of ten million steps holds for each place in the text anew. So a
-//! pattern is read here first, and accepted if the steps at one place are at most proportional to
-//! the text that a single loop of it can run over. That holds where at most one loop of each
-//! alternative has something behind it that can fail, and that loop contains no choice.
+//! match one text, and the engine's limit of ten million steps applies to each position of the text
+//! anew. A pattern is therefore parsed here first. It is accepted if the steps at one position are at
+//! most proportional to the length of the text that one of its loops can match. This holds if in each
+//! alternative at most one loop is followed by something that can fail, and that loop contains no choice.
 //!
-//! The patterns of all models that we know pass. What the parser does not know is refused.
+//! The patterns of all known models pass. Syntax that this parser does not know is refused.
 
 use std::{iter::Peekable, str::Chars};
 
 /// The longest pattern, in bytes.
 const MAX_BYTES: usize = 16 << 10;
-/// The most characters that a match can have without a loop that has no upper bound.
+/// The most characters of a match, where an unbounded loop counts with its minimum.
 const MAX_SIZE: u64 = 4096;
-/// About the most ranges of characters in a property such as `\p{L}`, each of which takes eight bytes.
+/// Approximately the most ranges of characters in a property such as `\p{L}`, of eight bytes each.
 pub(super) const PROPERTY_RANGES: u64 = 800;
-/// The deepest groups.
+/// The deepest nesting of groups.
 const MAX_DEPTH: usize = 32;
 /// The most combinations of optional parts and alternatives before something that can fail.
 const MAX_CHOICES: u64 = 64;
-/// A repetition between two numbers this close is a choice, one between others a loop.
-const CLOSE: u32 = 8;
+/// A repetition whose bounds differ by at most this counts as a choice, any other one as a loop.
+const MAX_CHOICE_RANGE: u32 = 8;
 
-/// What is known of a pattern.
+/// The properties of a pattern that passed.
 #[derive(Debug, PartialEq)]
 pub(super) struct Pattern {
-    /// The number of characters of its shortest match.
+    /// The length of its shortest match, in characters.
     pub(super) shortest: u64,
-    /// About the number of ranges of characters that the engine keeps for it.
+    /// Approximately the number of ranges of characters that the engine stores for it.
     pub(super) ranges: u64,
 }
 
-/// Reads a pattern.
+/// Parses a pattern.
 ///
 /// # Errors
-/// If it could take too many steps, or has something that is not known here.
+/// If it could take too many steps, or uses syntax that this parser does not know.
 pub(super) fn read(pattern: &str) -> Result<Pattern, String> {
     if pattern.len() > MAX_BYTES {
         return Err(format!(
@@ -82,22 +82,22 @@ enum Node {
     Char(char),
     /// Any character of a class of about this many ranges.
     Class(u64),
-    /// A place in the text.
-    Place,
-    /// What has to be ahead or behind, or must not be.
-    Look(Box<Node>),
+    /// A position in the text, such as its end or a word boundary.
+    Anchor,
+    /// A positive or negative lookahead or lookbehind.
+    Lookaround(Box<Node>),
     Sequence(Vec<Node>),
     Alternatives(Vec<Node>),
     Repeat {
         body: Box<Node>,
         min: u32,
-        /// None if there is no upper bound.
+        /// `None` if there is no upper bound.
         max: Option<u32>,
     },
 }
 
-/// The steps at one place of a text: at most `choices` times its length to the power of `loops`, up
-/// to a constant.
+/// A bound of the steps at one position of a text, up to a constant: `choices` times the text's length
+/// to the power of `loops`.
 #[derive(Clone, Copy)]
 struct Cost {
     loops: u64,
@@ -105,16 +105,16 @@ struct Cost {
 }
 
 impl Node {
-    /// The cost, where `can_fail` says whether what follows can fail, so that the engine comes back
-    /// to try the other ways.
+    /// The cost. `can_fail` is whether what follows can fail, so that the engine backtracks to try the
+    /// other ways.
     fn cost(&self, can_fail: bool) -> Result<Cost, String> {
         let mut cost = Cost {
             loops: 0,
             choices: 1,
         };
         match self {
-            Node::Char(_) | Node::Class(_) | Node::Place => {}
-            Node::Look(body) => {
+            Node::Char(_) | Node::Class(_) | Node::Anchor => {}
+            Node::Lookaround(body) => {
                 cost = body.cost(false)?;
                 cost.loops = cost.loops.max(body.loops());
             }
@@ -156,7 +156,7 @@ impl Node {
                 cost = body.cost(can_fail)?;
                 cost.choices = cost.choices.saturating_add(u64::from(can_fail));
             }
-            // Once it has matched as often as it has to, it succeeds, so none comes back to it.
+            // After its minimum count it succeeds, and the engine never backtracks into it.
             Node::Repeat { body, min, .. } if !can_fail && *min <= 1 => cost = body.cost(false)?,
             Node::Repeat { body, min, max } => {
                 if !body.is_plain() {
@@ -168,7 +168,9 @@ impl Node {
                 }
                 match max.map(|max| max - min) {
                     _ if !can_fail => {}
-                    Some(spread) if spread <= CLOSE => cost.choices = u64::from(spread) + 1,
+                    Some(range) if range <= MAX_CHOICE_RANGE => {
+                        cost.choices = u64::from(range) + 1;
+                    }
                     _ => cost.loops = 1,
                 }
             }
@@ -176,11 +178,11 @@ impl Node {
         Ok(cost)
     }
 
-    /// Whether it matches in one way at most, and not nothing.
+    /// Whether it matches in at most one way, and never the empty text.
     fn is_plain(&self) -> bool {
         match self {
             Node::Char(_) | Node::Class(_) => true,
-            Node::Place | Node::Look(_) => false,
+            Node::Anchor | Node::Lookaround(_) => false,
             Node::Sequence(nodes) => !nodes.is_empty() && nodes.iter().all(Node::is_plain),
             Node::Alternatives(nodes) => {
                 let mut letters = Vec::new();
@@ -196,7 +198,7 @@ impl Node {
         }
     }
 
-    /// The character that this is, whatever its case, if it is just one.
+    /// The single character that this matches, in lower case; `None` if it is not a single character.
     fn letter(&self) -> Option<char> {
         match self {
             Node::Char(letter) => letter.to_lowercase().next(),
@@ -205,21 +207,21 @@ impl Node {
         }
     }
 
-    /// Whether something matches at every place of every text.
+    /// Whether it matches at every position of every text.
     fn always_matches(&self) -> bool {
         match self {
-            Node::Char(_) | Node::Class(_) | Node::Place | Node::Look(_) => false,
+            Node::Char(_) | Node::Class(_) | Node::Anchor | Node::Lookaround(_) => false,
             Node::Sequence(nodes) => nodes.iter().all(Node::always_matches),
             Node::Alternatives(nodes) => nodes.iter().any(Node::always_matches),
             Node::Repeat { body, min, .. } => *min == 0 || body.always_matches(),
         }
     }
 
-    /// The number of loops in it.
+    /// The number of unbounded loops in it.
     fn loops(&self) -> u64 {
         match self {
-            Node::Char(_) | Node::Class(_) | Node::Place => 0,
-            Node::Look(body) => body.loops(),
+            Node::Char(_) | Node::Class(_) | Node::Anchor => 0,
+            Node::Lookaround(body) => body.loops(),
             Node::Sequence(nodes) | Node::Alternatives(nodes) => {
                 nodes.iter().map(Node::loops).sum()
             }
@@ -227,22 +229,22 @@ impl Node {
         }
     }
 
-    /// The number of characters of the shortest match.
+    /// The length of the shortest match, in characters.
     fn shortest(&self) -> u64 {
         match self {
             Node::Char(_) | Node::Class(_) => 1,
-            Node::Place | Node::Look(_) => 0,
+            Node::Anchor | Node::Lookaround(_) => 0,
             Node::Sequence(nodes) => nodes.iter().map(Node::shortest).sum(),
             Node::Alternatives(nodes) => nodes.iter().map(Node::shortest).min().unwrap_or(0),
             Node::Repeat { body, min, .. } => body.shortest().saturating_mul((*min).into()),
         }
     }
 
-    /// The sum over all characters, classes and places that the engine compiles it to.
+    /// The sum of `part` over all characters, classes and anchors that the engine compiles it to.
     fn total(&self, part: &impl Fn(&Node) -> u64) -> u64 {
         match self {
-            Node::Char(_) | Node::Class(_) | Node::Place => part(self),
-            Node::Look(body) => body.total(part),
+            Node::Char(_) | Node::Class(_) | Node::Anchor => part(self),
+            Node::Lookaround(body) => body.total(part),
             Node::Sequence(nodes) | Node::Alternatives(nodes) => {
                 let totals = nodes.iter().map(|node| node.total(part));
                 totals.fold(0, u64::saturating_add)
@@ -268,14 +270,14 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    /// Everything up to the end or to a parenthesis that closes.
+    /// Parses up to the end or a closing parenthesis.
     fn alternatives(&mut self) -> Result<Node, String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(format!("nests groups more than {MAX_DEPTH} deep"));
         }
         let mut alternatives = vec![self.sequence()?];
-        while self.takes('|') {
+        while self.consume('|') {
             alternatives.push(self.sequence()?);
         }
         self.depth -= 1;
@@ -302,14 +304,14 @@ impl Parser<'_> {
             '(' => self.group(),
             '[' => Ok(Node::Class(self.class()?)),
             '\\' => self.escape(),
-            '^' | '$' => Ok(Node::Place),
+            '^' | '$' => Ok(Node::Anchor),
             '.' => Ok(Node::Class(1)),
             '*' | '+' | '?' => Err("repeats nothing".to_owned()),
             letter => Ok(Node::Char(letter)),
         }
     }
 
-    /// The repetitions behind a node, one around the other.
+    /// Parses the repetitions that follow a node, each around the previous one.
     fn repeated(&mut self, mut node: Node) -> Result<Node, String> {
         loop {
             let (min, max) = match self.peek() {
@@ -322,23 +324,23 @@ impl Parser<'_> {
                 },
                 _ => return Ok(node),
             };
-            // Lazy and possessive ones cost no more. Behind braces, + is a repetition of its own, and
-            // so is ? where there is one number.
+            // Lazy and possessive repetitions cost no more. After braces, + is another repetition, and so
+            // is ? if the braces contain a single number.
             let braces = self.next()? == '{';
             if braces {
                 while self.next()? != '}' {}
             }
             let one_number = braces && max == Some(min);
-            let lazy = !one_number && self.takes('?');
+            let lazy = !one_number && self.consume('?');
             if !braces && !lazy {
-                self.takes('+');
+                self.consume('+');
             }
             let body = Box::new(node);
             node = Node::Repeat { body, min, max };
         }
     }
 
-    /// The numbers of `{2}`, `{2,}`, `{,2}` or `{1,2}`; anything else in braces is text.
+    /// The bounds in `{2}`, `{2,}`, `{,2}` or `{1,2}`; anything else in braces is text.
     fn interval(&self) -> Result<Option<(u32, Option<u32>)>, String> {
         let ahead = self.chars.clone().skip(1);
         let inside: String = ahead.take_while(|letter| *letter != '}').take(32).collect();
@@ -368,14 +370,14 @@ impl Parser<'_> {
         Ok(Some((min, max)))
     }
 
-    /// A group, whose opening parenthesis was read.
+    /// Parses a group after its opening parenthesis.
     fn group(&mut self) -> Result<Node, String> {
-        let mut look = false;
-        if self.takes('?') {
+        let mut is_lookaround = false;
+        if self.consume('?') {
             match self.next()? {
                 ':' | '>' => {}
-                '=' | '!' => look = true,
-                '<' if self.takes('=') || self.takes('!') => look = true,
+                '=' | '!' => is_lookaround = true,
+                '<' if self.consume('=') || self.consume('!') => is_lookaround = true,
                 '<' => while self.next()? != '>' {},
                 option => {
                     let mut option = option;
@@ -383,7 +385,7 @@ impl Parser<'_> {
                         match option {
                             'i' | 'm' | 's' | '-' => option = self.next()?,
                             ':' => break,
-                            // Holds for all that follows in the group around it.
+                            // The option applies to the rest of the enclosing group.
                             ')' => return self.alternatives(),
                             _ => return Err(format!("has a group (?{option}…")),
                         }
@@ -394,23 +396,23 @@ impl Parser<'_> {
             return Err("has a group (*…".to_owned());
         }
         let body = self.alternatives()?;
-        if !self.takes(')') {
+        if !self.consume(')') {
             return Err("has a ( without a )".to_owned());
         }
-        Ok(if look {
-            Node::Look(Box::new(body))
+        Ok(if is_lookaround {
+            Node::Lookaround(Box::new(body))
         } else {
             body
         })
     }
 
-    /// The rest of a class, whose opening bracket was read: about the number of its ranges.
+    /// Parses a class after its opening bracket; returns approximately the number of its ranges.
     fn class(&mut self) -> Result<u64, String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(format!("nests classes more than {MAX_DEPTH} deep"));
         }
-        self.takes('^');
+        self.consume('^');
         if self.peek() == Some(']') {
             return Err("has a class that begins with ]; write \\]".to_owned());
         }
@@ -427,16 +429,16 @@ impl Parser<'_> {
         Ok(ranges)
     }
 
-    /// What an escape stands for, whose backslash was read.
+    /// Parses an escape after its backslash.
     fn escape(&mut self) -> Result<Node, String> {
         let letter = self.next()?;
         match letter {
-            'b' | 'B' | 'A' | 'z' | 'Z' | 'G' => Ok(Node::Place),
+            'b' | 'B' | 'A' | 'z' | 'Z' | 'G' => Ok(Node::Anchor),
             'p' | 'P' | 'x' if self.peek() == Some('{') => {
                 while self.next()? != '}' {}
                 Ok(Node::Class(if letter == 'x' { 1 } else { PROPERTY_RANGES }))
             }
-            // The digits behind these are letters for us, which makes no difference.
+            // Digits that follow are parsed as characters, which makes no difference here.
             'x' | 'u' | '0' => Ok(Node::Class(1)),
             's' | 'S' | 'd' | 'D' | 'w' | 'W' | 'h' | 'H' | 'R' | 'X' | 'N' | 'O' => {
                 Ok(Node::Class(PROPERTY_RANGES))
@@ -457,8 +459,8 @@ impl Parser<'_> {
             .ok_or_else(|| "ends in the middle".to_owned())
     }
 
-    /// Whether the next character is this one, which is then read.
-    fn takes(&mut self, letter: char) -> bool {
+    /// Consumes the next character if it is this one; returns whether it was.
+    fn consume(&mut self, letter: char) -> bool {
         self.chars.next_if_eq(&letter).is_some()
     }
 }
@@ -474,7 +476,7 @@ mod tests {
     #[test]
     fn patterns_of_known_models_pass() {
         let rows = [
-            // GPT-2 and what is like it
+            // GPT-2 and similar models
             (
                 r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
                 1,
@@ -585,7 +587,7 @@ mod tests {
 
     #[test]
     fn an_option_holds_for_the_rest_of_its_group() {
-        // The loop in front is in front of both alternatives.
+        // The loop comes before both alternatives.
         let reason = shortest_match(r"a*(?i)b*c|d").unwrap_err();
         assert!(reason.contains("backtracks too much"), "{reason}");
         assert_eq!(shortest_match(r"a*|b*c|d"), Ok(0));

@@ -1,4 +1,4 @@
-//! The sizes of what is large in a `tokenizer.json`, read without keeping it.
+//! Counts the large parts of a `tokenizer.json` without storing them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,14 +6,14 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// What counts of a vocabulary, which is a map from tokens to ids or a list of tokens with scores.
+/// The sizes of a vocabulary, which is a map from tokens to ids or a list of tokens with scores.
 #[derive(Default)]
 pub(super) struct Vocabulary {
     pub(super) is_unigram: bool,
     pub(super) tokens: usize,
     pub(super) longest: usize,
     pub(super) largest_id: u64,
-    /// Different beginnings of the tokens of a list.
+    /// The number of different prefixes of the tokens in a list.
     pub(super) nodes: usize,
 }
 
@@ -54,12 +54,12 @@ impl<'de> Deserialize<'de> for Vocabulary {
                     vocabulary.add(token.len());
                     sorted.insert(token);
                 }
-                let mut before = "";
+                let mut previous = "";
                 for token in &sorted {
-                    let pairs = token.bytes().zip(before.bytes());
-                    let shared = pairs.take_while(|(one, other)| one == other).count();
+                    let pairs = token.bytes().zip(previous.bytes());
+                    let shared = pairs.take_while(|(a, b)| a == b).count();
                     vocabulary.nodes += token.len() - shared;
-                    before = token;
+                    previous = token;
                 }
                 Ok(vocabulary)
             }
@@ -69,8 +69,8 @@ impl<'de> Deserialize<'de> for Vocabulary {
     }
 }
 
-/// The length of a text in bytes. The text itself is not copied, as large vocabularies would cost
-/// as much time here as in the library.
+/// The length of a text in bytes. The text is not copied, because for large vocabularies this would take
+/// as much time as the library.
 struct Length(usize);
 
 impl<'de> Deserialize<'de> for Length {

@@ -1,4 +1,4 @@
-//! Which metric has a chart where, and what it says.
+//! In which section each metric has its chart, and with which caption.
 
 use polyphony_episode::Metric;
 use serde_json::json;
@@ -24,7 +24,7 @@ fn the_pieces_of_a_step_are_the_step() {
 }
 
 /// A run of two steps with metrics of all kinds.
-fn run(name: &str, seed: &str, knows: bool) -> Run {
+fn run(name: &str, seed: &str, has_catalog: bool) -> Run {
     let key = MetricKey::new;
     let real = |key: MetricKey, unit: &'static str, meaning: &'static str| {
         Metric::new(key, 1.5, unit, meaning)
@@ -37,22 +37,26 @@ fn run(name: &str, seed: &str, knows: bool) -> Run {
             "reward",
             "Mean part",
         ),
-        real(key("sampled_tokens"), "tokens", "Tokens"),
+        real(key("completion_tokens"), "tokens", "Tokens"),
         real(key("plates/seen"), "plates", "Plates that were seen"),
         real(key("replayed"), "games", "Games of the buffer"),
     ];
     for role in ["summarizer", "elaborator"] {
         let of_role = |name: &'static str| key(name).of_role(role);
         of_step.extend([
-            real(of_role("return"), "reward", "Its own return"),
-            real(of_role("reward").part("style"), "reward", "Its own part"),
-            real(of_role("entropy"), "nats a token", "How undecided it is"),
+            real(of_role("return"), "reward", "Return of the role"),
+            real(
+                of_role("reward").part("style"),
+                "reward",
+                "Part of the role",
+            ),
+            real(of_role("entropy"), "nats/token", "How undecided it is"),
             real(
                 of_role("entropy").at_turn(2),
-                "nats a token",
+                "nats/token",
                 "The same at a turn",
             ),
-            real(of_role("gradient_norm"), "", "Largest norm"),
+            real(of_role("grad_norm"), "", "Largest norm"),
             real(
                 of_role("value_loss"),
                 "reward²",
@@ -72,7 +76,7 @@ fn run(name: &str, seed: &str, knows: bool) -> Run {
     run.metrics = (1..=2)
         .map(|step| metrics::line(step, &of_step).unwrap())
         .collect();
-    if knows {
+    if has_catalog {
         run.catalog.add(&of_step);
     }
     run
@@ -96,23 +100,23 @@ fn shown(charts: &[Chart]) -> Vec<Shown<'_>> {
 const ROLES: [&str; 2] = ["summarizer", "elaborator"];
 
 #[test]
-fn every_metric_has_its_place_and_new_ones_have_one_too() {
+fn every_metric_has_a_section_and_so_have_unknown_ones() {
     let runs = [run("a", "seed=1", true)];
     let groups = groups(&runs);
-    let own = ["MAGRPO"];
+    let group = ["MAGRPO"];
     let rows: [(Vec<Chart>, Vec<Shown<'_>>); 6] = [
         (
             returns(&groups),
             vec![
-                ("Return over training", own.into()),
+                ("Return over training", group.into()),
                 ("Return of each role", ROLES.into()),
             ],
         ),
         (
             parts(&groups),
             vec![
-                ("reward/style", own.into()),
-                ("turn_2/reward/style", own.into()),
+                ("reward/style", group.into()),
+                ("turn_2/reward/style", group.into()),
                 ("reward/style", ROLES.into()),
             ],
         ),
@@ -128,17 +132,20 @@ fn every_metric_has_its_place_and_new_ones_have_one_too() {
                 ],
             )],
         ),
-        (health(&groups), vec![("gradient_norm", ROLES.into())]),
+        (health(&groups), vec![("grad_norm", ROLES.into())]),
         (
             algorithm(&groups),
-            vec![("value_loss", ROLES.into()), ("replayed", own.into())],
+            vec![("value_loss", ROLES.into()), ("replayed", group.into())],
         ),
-        (speed(&groups), vec![("timing.tokens_per_sec", own.into())]),
+        (
+            speed(&groups),
+            vec![("timing.tokens_per_sec", group.into())],
+        ),
     ];
     for (charts, expected) in &rows {
         assert_eq!(shown(charts), *expected);
     }
-    let names = runs[0].metrics.iter().flat_map(metrics::figures);
+    let names = runs[0].metrics.iter().flat_map(metrics::flat_values);
     let names: IndexSet<String> = names
         .map(|(name, _)| name)
         .filter(|name| name != "step")
@@ -149,9 +156,12 @@ fn every_metric_has_its_place_and_new_ones_have_one_too() {
 }
 
 #[test]
-fn what_a_metric_says_is_what_its_run_has_kept() {
-    let caption = |knows, title: &str| {
-        let runs = [run("a", "seed=1", knows), run("b", "seed=2", knows)];
+fn captions_and_units_come_from_the_catalog_of_the_run() {
+    let caption = |has_catalog, title: &str| {
+        let runs = [
+            run("a", "seed=1", has_catalog),
+            run("b", "seed=2", has_catalog),
+        ];
         let groups = groups(&runs);
         let charts = [algorithm(&groups), all(&groups)].concat();
         let chart = charts.iter().find(|chart| chart.title == title).unwrap();
@@ -160,21 +170,24 @@ fn what_a_metric_says_is_what_its_run_has_kept() {
             .unwrap();
         (chart.caption.clone(), unit.to_owned())
     };
-    let own = |caption: &str, unit: &str| (caption.to_owned(), unit.to_owned());
+    let pair = |caption: &str, unit: &str| (caption.to_owned(), unit.to_owned());
     let loss = "How far the critic is off.";
-    assert_eq!(caption(true, "value_loss"), own(loss, "reward²"));
-    assert_eq!(caption(true, "elaborator/value_loss"), own(loss, "reward²"));
+    assert_eq!(caption(true, "value_loss"), pair(loss, "reward²"));
+    assert_eq!(
+        caption(true, "elaborator/value_loss"),
+        pair(loss, "reward²")
+    );
     assert_eq!(
         caption(true, "plates/seen"),
-        own("Plates that were seen.", "plates")
+        pair("Plates that were seen.", "plates")
     );
     let nothing = "Divergence. No step has a value.";
-    assert_eq!(caption(true, "summarizer/kl"), own(nothing, "nats"));
-    // An older run has kept nothing of them: they are drawn all the same.
-    assert_eq!(caption(false, "value_loss"), own("", "value_loss"));
+    assert_eq!(caption(true, "summarizer/kl"), pair(nothing, "nats"));
+    // An older run has no catalog. Its metrics are drawn anyway.
+    assert_eq!(caption(false, "value_loss"), pair("", "value_loss"));
     assert_eq!(
         caption(false, "summarizer/kl"),
-        own("No step has a value.", "summarizer/kl")
+        pair("No step has a value.", "summarizer/kl")
     );
 }
 
@@ -192,8 +205,8 @@ fn seeds_are_a_band_and_one_run_is_dots() {
     assert_eq!(
         names(&returns(&both)),
         [
-            "MAGRPO, least of the seeds",
-            "MAGRPO, greatest of the seeds",
+            "MAGRPO, minimum of the seeds",
+            "MAGRPO, maximum of the seeds",
             "MAGRPO"
         ]
     );

@@ -1,5 +1,5 @@
-//! Wrong solutions that would pass. A check by exit code alone, or in the program's own interpreter,
-//! lets most of them through.
+//! Wrong solutions that try to pass. Most of them would, if only the exit code counted, or if the tests
+//! ran in the program's interpreter.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
@@ -30,7 +30,7 @@ def f(x):
         Both(Fails("AssertionError")),
     ),
     row(
-        "is no plain value and equal to everything",
+        "is not a plain value and equal to everything",
         Cheat(
             r"
 class Equal:
@@ -123,7 +123,7 @@ def f(x):
         Both(Fails("AssertionError")),
     ),
     row(
-        "traces whoever calls it",
+        "traces its caller",
         Cheat(
             r"
 import sys, threading
@@ -233,7 +233,7 @@ def f(x):
             r"
 import ctypes
 def f(x):
-    # Where a small integer has its digits, the same object for the whole interpreter.
+    # The digits of a small integer, which is one object for the whole interpreter.
     ctypes.c_uint32.from_address(id(8) + 24).value = 7
     return x - 7
 ",
@@ -254,7 +254,7 @@ def f(x):
         Both(Fails("AssertionError")),
     ),
     row(
-        "speaks with the voice of what calls it",
+        "sends a frame through its caller",
         Cheat(
             r"
 import sys

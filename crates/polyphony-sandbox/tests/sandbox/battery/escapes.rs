@@ -1,9 +1,8 @@
-//! Programs that leave Python and enter the kernel by other ways.
+//! Programs that leave Python and enter the kernel in other ways.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
-/// What can be done by machine code: executable memory can be had, the library's own callbacks need
-/// it.
+/// Attacks by machine code. Executable memory is available, since the library's callbacks need it.
 #[cfg(target_arch = "x86_64")]
 pub(super) const ROWS: &[Hostile] = &[
     row(
@@ -32,12 +31,12 @@ return 1",
         "enters as a program of 32 bits",
         // mov eax, 20; int 0x80; ret
         Body(r"return run_machine_code(b'\xb8\x14\0\0\0\xcd\x80\xc3')"),
-        // A kernel without such programs ends it for a bad instruction.
+        // A kernel without support for such programs kills it for a bad instruction.
         OneOf(&[IsKilled, Fails("SIGSEGV")]),
     ),
     row(
         "becomes a program of 32 bits",
-        // push 0x23; push the address of what follows; retf: from there on, of 32 bits,
+        // push 0x23; push the address of the next instructions; retf: from there on, in 32 bits,
         // mov eax, 20; int 0x80; ud2. The memory lies low, so that its address fits.
         Body(
             r"
@@ -47,7 +46,7 @@ code = b'\x6a\x23\x68' + struct.pack('<I', at + 9) + b'\x48\xcb' + b'\xb8\x14\0\
 ctypes.memmove(at, code, len(code))
 return ctypes.CFUNCTYPE(ctypes.c_long)(at)()",
         ),
-        // Likewise.
+        // For the same reason.
         OneOf(&[IsKilled, Fails("SIGSEGV")]),
     ),
     row(
@@ -66,12 +65,12 @@ return ctypes.CFUNCTYPE(ctypes.c_long)(at)()",
         Both(IsKilled),
     ),
     row(
-        "makes a call that there is not",
+        "makes an unknown system call",
         Body("return call(100_000)"),
         Both(IsRefused),
     ),
     row(
-        "runs no instruction of any kind",
+        "runs an invalid instruction",
         // ud2
         Body(r"return run_machine_code(b'\x0f\x0b')"),
         Both(Fails("SIGILL")),

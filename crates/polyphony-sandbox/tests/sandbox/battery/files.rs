@@ -1,4 +1,4 @@
-//! Programs that would leave something: files, links, memory and queues that others can reach.
+//! Programs that try to leave something: files, links, memory and queues that others can reach.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
@@ -110,7 +110,7 @@ pub(super) const ROWS: &[Hostile] = &[
     ),
     row(
         "writes into its library by memory",
-        // A shared map that can be written needs a descriptor that can.
+        // A writable shared map needs a writable descriptor.
         Body(
             r"
 import mmap

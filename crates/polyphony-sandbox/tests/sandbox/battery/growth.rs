@@ -1,14 +1,14 @@
 //! Programs whose answers are small on the wire and large in the judge.
 //!
-//! Five bytes are an empty set of 216. What matters is how the tests hold the answers: one at a time,
-//! all of them, in pairs, or through every exception.
+//! Five bytes are an empty set of 216 bytes. What matters is how the tests hold the answers: one at a
+//! time, all of them, in pairs, or in spite of every exception.
 
 use polyphony_sandbox::Tests;
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 use crate::pools::check_of;
 
-/// A name that is bound anew holds an answer until the next one is there.
+/// The name holds an answer until it is bound to the next one.
 fn one_after_the_other() -> Tests {
     check_of(&[
         "for n in range(9):",
@@ -24,7 +24,7 @@ fn all_kept_in_an_assert() -> Tests {
     ])
 }
 
-/// The tests go on whatever happens, as long as they can.
+/// The tests continue as long as they can, whatever happens.
 fn all_kept_through_every_exception() -> Tests {
     check_of(&[
         "kept = []",
@@ -47,7 +47,7 @@ fn pairs() -> Tests {
     ])
 }
 
-/// The tests make more of the answers than these are.
+/// The tests make copies of the answer.
 fn copied() -> Tests {
     check_of(&[
         "answer = candidate(0)",
@@ -58,7 +58,7 @@ fn copied() -> Tests {
     ])
 }
 
-/// Kept where no frame's end lets go of it.
+/// The answers are in a global, which the end of a frame does not free.
 fn kept_in_a_global() -> Tests {
     Tests {
         setup: "kept = []\n".to_owned(),
@@ -90,7 +90,7 @@ def f(n):
         Both(RunsOutOfMemory),
     ),
     row(
-        "answers with ever less to who catches everything",
+        "answers with less and less to tests that catch everything",
         Tested(
             all_kept_through_every_exception,
             "def f(n): return [set()] * (800_000 >> n // 2)",
@@ -98,7 +98,7 @@ def f(n):
         Both(RunsOutOfMemory),
     ),
     row(
-        "answers with wide characters to who catches everything",
+        "answers with wide characters to tests that catch everything",
         Tested(
             all_kept_through_every_exception,
             r"def f(n): return '\U0001f40d' + 'x' * 4_000_000",
@@ -113,7 +113,7 @@ def f(n):
     row(
         "answers with sets of which the tests make copies",
         Tested(copied, "def f(n): return [set()] * 400_000"),
-        // Short of memory, CPython loses an exception now and then.
+        // Without memory, CPython sometimes loses an exception.
         OneOf(&[RunsOutOfMemory, Fails("")]),
     ),
     row(

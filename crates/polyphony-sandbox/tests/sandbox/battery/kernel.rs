@@ -1,4 +1,4 @@
-//! Programs that make system calls with no honest use here: most of them end where they are made.
+//! Programs that make system calls without an honest use here. Most of them are killed for it.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 

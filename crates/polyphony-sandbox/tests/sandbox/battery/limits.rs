@@ -1,4 +1,4 @@
-//! Programs that would undo what holds them.
+//! Programs that try to undo their confinement.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
@@ -6,11 +6,11 @@ pub(super) const ROWS: &[Hostile] = &[
     row(
         "raises its limit of memory",
         Body("import resource\nreturn resource.setrlimit(resource.RLIMIT_AS, (-1, -1)) or 1"),
-        // Python's own words for the system's answer.
+        // Python's message for the system's error.
         Both(Fails("ValueError: not allowed to raise maximum limit")),
     ),
     row(
-        "raises its limit of processor time within what is allowed",
+        "raises its CPU time limit within the hard limit",
         Body(
             r"
 import resource
@@ -21,8 +21,8 @@ return call('prlimit64', 0, 0, (ctypes.c_long * 2)(most, most), 0) or 1",
     ),
     row(
         "sets a limit from an address that looks like none to a filter",
-        // The lower half of the address is 0. A limit that is reached would look like the system's
-        // doing: the kernel kills for the harder one.
+        // The lower half of the address is 0. If this worked, reaching the limit would look like a kill by
+        // the system, since the kernel kills at the hard limit.
         Body(
             r"
 at = memory(4096, at=1 << 32, flags=0x100000)

@@ -1,7 +1,7 @@
-//! Looks for what a battery's programs may have left.
+//! Searches for objects that a battery's programs may have left.
 //!
-//! A machine has other users: files, sockets and System V objects come and go while a battery runs. So
-//! programs are told names that no one else has, and only those are looked for.
+//! A machine has other users: files, sockets and System V objects come and go while a battery runs.
+//! Therefore programs use names that nobody else uses, and the search only looks for these.
 
 use std::collections::BTreeMap;
 use std::{
@@ -16,7 +16,7 @@ use std::{
     time::SystemTime,
 };
 
-/// What the programs of one battery call whatever they make, and where they find its servers.
+/// The names that the programs of one battery give to their objects, and the address of its servers.
 pub(super) struct Names {
     /// Part of the name of each file, socket and queue.
     pub(super) mark: String,
@@ -24,9 +24,9 @@ pub(super) struct Names {
     pub(super) key: i32,
     /// An address of this machine that nobody else connects to by chance.
     pub(super) host: Ipv4Addr,
-    /// When the names were made.
+    /// The time at which the names were created.
     since: SystemTime,
-    /// The folder of Python's library, where a program could leave something, too.
+    /// The folder of Python's library, where a program could leave something too.
     library: PathBuf,
 }
 
@@ -40,7 +40,7 @@ impl Names {
             .unwrap();
         Self {
             mark: format!("polyphony-battery-{nonce:016x}-"),
-            // A key of 0 would be no key at all.
+            // A key of 0 would mean that there is no key.
             key: (nonce >> 32) as i32 & i32::MAX | 1,
             host: Ipv4Addr::new(127, a, b, c),
             since: SystemTime::now(),
@@ -48,9 +48,9 @@ impl Names {
         }
     }
 
-    /// What is there under these names.
-    pub(super) fn look(&self) -> Leavings {
-        Leavings {
+    /// The objects that exist under these names.
+    pub(super) fn look(&self) -> LeftObjects {
+        LeftObjects {
             files: self.files(),
             abstract_sockets: abstract_sockets("self")
                 .into_iter()
@@ -61,7 +61,7 @@ impl Names {
         }
     }
 
-    /// Files with the mark in their name, and what a crash of a program leaves.
+    /// Files with the mark in their name, and core files of programs.
     fn files(&self) -> BTreeSet<PathBuf> {
         let folders = [
             std::env::temp_dir(),
@@ -81,14 +81,14 @@ impl Names {
         left.collect()
     }
 
-    /// Whether a file holds the memory of one of the programs: the mark is in the source of each.
+    /// Whether a file is the core file of a program. The source of every program contains the mark.
     fn is_core(&self, path: &Path) -> bool {
         let is_new = fs::metadata(path).is_ok_and(|file| {
             file.is_file() && file.modified().is_ok_and(|time| time >= self.since)
         });
         let mark = self.mark.as_bytes();
-        let holds_mark = |bytes: Vec<u8>| bytes.windows(mark.len()).any(|piece| piece == mark);
-        is_new && fs::read(path).is_ok_and(holds_mark)
+        let has_mark = |bytes: Vec<u8>| bytes.windows(mark.len()).any(|piece| piece == mark);
+        is_new && fs::read(path).is_ok_and(has_mark)
     }
 
     /// System V objects with the key: kind and number.
@@ -107,9 +107,9 @@ impl Names {
     }
 }
 
-/// What is there under the names of a battery.
+/// The objects that exist under the names of a battery.
 #[derive(Debug, PartialEq)]
-pub(super) struct Leavings {
+pub(super) struct LeftObjects {
     pub(super) files: BTreeSet<PathBuf>,
     pub(super) abstract_sockets: BTreeSet<String>,
     pub(super) system_v: BTreeSet<String>,
@@ -135,7 +135,7 @@ fn queue_exists(mark: &str) -> bool {
     queue >= 0
 }
 
-/// The root and the abstract sockets that a zygote sees. They are its own: nobody else is there.
+/// The root and the abstract sockets that a zygote sees. Nobody else is in its namespaces.
 pub(super) fn inside(pid: u32) -> (BTreeSet<PathBuf>, BTreeSet<String>) {
     let root = fs::read_dir(format!("/proc/{pid}/root")).unwrap();
     let names = root.map(|entry| entry.unwrap().path());

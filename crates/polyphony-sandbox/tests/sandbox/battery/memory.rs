@@ -34,7 +34,7 @@ pub(super) const ROWS: &[Hostile] = &[
         Both(RunsOutOfMemory),
     ),
     row(
-        "goes on without memory",
+        "continues without memory",
         Body(
             r"
 kept = []
@@ -80,7 +80,7 @@ sys.setrecursionlimit(1 << 30)
 deeper = lambda n: sorted([n], key=deeper)
 return deeper(1)",
         ),
-        // Since 3.12 Python counts calls by way of C, whatever the limit.
+        // Since 3.12, Python counts calls through C, whatever the limit is.
         OneOf(&[
             Fails("SIGSEGV, as after very deep recursion"),
             Fails("RecursionError"),
@@ -130,7 +130,7 @@ signal.pause()",
         Both(Fails("a value is nested more than 100 deep")),
     ),
     row(
-        "answers at great length",
+        "returns a very long text",
         Body("return 'x' * (5 << 20)"),
         Both(Fails("a value takes more than 4 MiB")),
     ),
@@ -140,7 +140,7 @@ signal.pause()",
         Both(Fails("a value takes more than 4 MiB")),
     ),
     row(
-        "breaks off at great length",
+        "raises a very long error",
         Body("raise ValueError('x' * (50 << 20))"),
         Both(Fails("ValueError: xxx")),
     ),

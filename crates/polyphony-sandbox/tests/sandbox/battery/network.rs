@@ -1,4 +1,4 @@
-//! Programs that would talk to somebody.
+//! Programs that try to communicate.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
@@ -35,7 +35,7 @@ pub(super) const ROWS: &[Hostile] = &[
     row(
         "asks for a name",
         Body("import socket\nreturn str(socket.getaddrinfo('example.org', 80))"),
-        // The C library's words: it could not open a socket.
+        // The C library's error: it could not open a socket.
         Both(Fails("gaierror")),
     ),
     row(

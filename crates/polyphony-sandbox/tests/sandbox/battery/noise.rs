@@ -1,4 +1,4 @@
-//! Another user of the machine, who makes and removes what a battery must not mind.
+//! Plays another user of the machine, whose objects a battery must not take for traces.
 
 use std::{
     ffi::CString,
@@ -36,9 +36,9 @@ impl Noise {
         Self(piped.spawn().unwrap())
     }
 
-    /// Lets it clear up and end. It must have been there all the time.
+    /// Lets it clean up and end. It must have run all the time.
     pub(super) fn stop(mut self) {
-        assert_eq!(self.0.try_wait().unwrap(), None, "the noise broke off");
+        assert_eq!(self.0.try_wait().unwrap(), None, "the noise ended early");
         drop(self.0.stdin.take());
         let mut printed = String::new();
         let mut pipe = self.0.stdout.take().unwrap();
@@ -48,7 +48,7 @@ impl Noise {
     }
 }
 
-/// Plays another user of the machine until nobody holds the other end of standard input.
+/// Plays another user of the machine until its standard input is closed.
 pub(crate) fn make_noise() {
     static OVER: AtomicBool = AtomicBool::new(false);
     thread::spawn(|| {
@@ -63,9 +63,9 @@ pub(crate) fn make_noise() {
     println!("{rounds} rounds of noise");
 }
 
-/// One of everything, there for a moment.
+/// Creates one object of every kind, and removes it after a moment.
 fn make_and_remove(nonce: u64) {
-    // A name like a battery's, but another's.
+    // A name like that of a battery, but a different one.
     let name = format!("polyphony-battery-{nonce:016x}-");
     let path = CString::new(format!("/{name}")).unwrap();
     let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -96,7 +96,7 @@ fn make_and_remove(nonce: u64) {
     let mut process = Command::new("sleep").arg("0.01").spawn().unwrap();
     thread::sleep(Duration::from_millis(5));
     process.wait().unwrap();
-    // SAFETY: these were made above and nobody else knows them; removing takes no buffers.
+    // SAFETY: these were created above and nobody else knows them; removing takes no buffers.
     unsafe {
         libc::shmctl(memory, libc::IPC_RMID, ptr::null_mut());
         libc::semctl(semaphores, 0, libc::IPC_RMID);
@@ -113,7 +113,7 @@ fn make_and_remove(nonce: u64) {
     thread::sleep(Duration::from_millis(5));
 }
 
-/// A file of the user that programs run as, where that can be.
+/// Creates a file that belongs to the user that programs run as, if possible.
 fn leave_file(path: &Path) {
     File::create(path).unwrap();
     if geteuid().is_root() {
@@ -124,13 +124,13 @@ fn leave_file(path: &Path) {
 /// Shared memory, semaphores and a queue without a key.
 fn system_v() -> [libc::c_int; 3] {
     // SAFETY: calls without pointers.
-    let made = unsafe {
+    let objects = unsafe {
         [
             libc::shmget(libc::IPC_PRIVATE, 4096, 0o600),
             libc::semget(libc::IPC_PRIVATE, 1, 0o600),
             libc::msgget(libc::IPC_PRIVATE, 0o600),
         ]
     };
-    assert!(made.iter().all(|number| *number >= 0), "{made:?}");
-    made
+    assert!(objects.iter().all(|number| *number >= 0), "{objects:?}");
+    objects
 }

@@ -1,6 +1,6 @@
-//! What is put before every program: ways to attack.
+//! The prelude of every program: functions for attacks.
 
-/// Ways to make any system call, to run machine code, and to speak as a solver does.
+/// Functions to make any system call, to run machine code, and to send frames like a solver.
 pub(super) const PRELUDE: &str = r"
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p

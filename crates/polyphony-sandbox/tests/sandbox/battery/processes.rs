@@ -1,4 +1,4 @@
-//! Programs that want to become more than one process, or another one.
+//! Programs that try to become several processes, or another program.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
@@ -92,7 +92,7 @@ return 1",
     row(
         "forks a terminal",
         Body("return os.forkpty()[0]"),
-        // Whether Python tells of the fork or of the terminal is up to its version.
+        // Python's version decides whether the fork or the terminal is reported.
         OneOf(&[IsRefused, Fails("FileNotFoundError")]),
     ),
     row(
@@ -148,9 +148,9 @@ import threading, time
 threading.stack_size(32768)
 while True: threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
         ),
-        // In the full tier threads are counted. In the other they are not: what is the first that
-        // finds no memory, a stack or a list, is up to the interpreter, and a thread that finds
-        // none for itself is waited for.
+        // In the full tier threads are counted. In the Landlock tier they are not, so memory runs out:
+        // for a stack or a list, as the interpreter decides. If a new thread itself runs out of memory,
+        // Python waits for it.
         OneOf(&[Fails("can't start new thread"), RunsOutOfMemory, TimesOut]),
     ),
     row(

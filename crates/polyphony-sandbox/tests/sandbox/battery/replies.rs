@@ -1,17 +1,17 @@
-//! Programs that speak with the host and the judge in their own words. Between them stands a stream of
-//! frames: a kind, a length, a payload.
+//! Programs that send frames of their own to the host and the judge. A frame has a kind, a length and a
+//! payload.
 
 use polyphony_sandbox::Tests;
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 use crate::pools::check_of;
 
-/// Several answers are there at the same time.
+/// Tests that hold several answers at the same time.
 fn collected() -> Tests {
     check_of(&["assert [candidate(n) for n in range(9)] == []"])
 }
 
-/// So many asserts that their numbers take some room.
+/// Tests with many asserts, so that their numbers take some space.
 fn many() -> Tests {
     let lines: Vec<String> = (0..120)
         .map(|n| format!("assert candidate({n}) == {n}"))
@@ -21,7 +21,7 @@ fn many() -> Tests {
 
 pub(super) const ROWS: &[Hostile] = &[
     row(
-        "speaks to the host as a judge does",
+        "sends frames of a judge to the host",
         Cheat(
             r"
 def f(x):
@@ -32,43 +32,43 @@ def f(x):
         Both(Fails("a malformed reply of the kind `Z`")),
     ),
     row(
-        "answers with what is no value",
+        "answers with something that is not a value",
         Cheat(r"def f(x): send(frame(b'R', b'???'))"),
-        Both(Fails("the program's reply is no value: ")),
+        Both(Fails("the program's reply is not a value: ")),
     ),
     row(
         "answers with nothing",
         Cheat(r"def f(x): send(frame(b'R', b''))"),
-        Both(Fails("the program's reply is no value: ")),
+        Both(Fails("the program's reply is not a value: ")),
     ),
     row(
         "answers with two values",
         Cheat(r"def f(x): send(frame(b'R', b'TT'))"),
         Both(Fails(
-            "the program's reply is no value: bytes are left over",
+            "the program's reply is not a value: bytes are left over",
         )),
     ),
     row(
         "answers with a list of which only the length is there",
         Cheat(r"def f(x): send(frame(b'R', b'l\xff\xff\xff\xff'))"),
-        Both(Fails("a length is larger than what follows")),
+        Both(Fails("a length is larger than the remaining bytes")),
     ),
     row(
         "answers with a list in a list in a list",
         Cheat(r"def f(x): send(frame(b'R', b'l\1\0\0\0' * 100_000 + b'N'))"),
         Both(Fails(
-            "the program's reply is no value: nested more than 100 deep",
+            "the program's reply is not a value: nested more than 100 deep",
         )),
     ),
     row(
         "answers with a set of lists",
         Cheat(r"def f(x): send(frame(b'R', b'S\1\0\0\0l\0\0\0\0'))"),
-        Both(Fails("the program's reply is no value: unhashable type")),
+        Both(Fails("the program's reply is not a value: unhashable type")),
     ),
     row(
-        "answers with bytes that are no text",
+        "answers with bytes that are not text",
         Cheat(r"def f(x): send(frame(b'R', b's\2\0\0\0\xff\xfe'))"),
-        Both(Fails("the program's reply is no value: ")),
+        Both(Fails("the program's reply is not a value: ")),
     ),
     row(
         "answers with a number of four megabytes",
@@ -94,17 +94,17 @@ def f(x): send(frame(b'R', b'i' + struct.pack('<I', 4_000_000) + b'\x7f' * 4_000
         )),
     ),
     row(
-        "answers in a way that there is not",
+        "answers with an unknown kind of frame",
         Cheat(r"def f(x): send(frame(b'\0', b'T'))"),
         Both(Fails("a malformed reply of the kind")),
     ),
     row(
-        "says once more that it is loaded",
+        "reports again that it is loaded",
         Cheat(r"def f(x): send(frame(b'O', b''))"),
         Both(Fails("a malformed reply of the kind `O`")),
     ),
     row(
-        "says that it is loaded while it is not",
+        "reports that it is loaded before it is",
         Program(
             r"
 send(frame(b'O', b''))
@@ -114,7 +114,7 @@ while True: pass
         Both(TimesOut),
     ),
     row(
-        "says while it is loaded that it does not parse",
+        "reports a syntax error while it is loaded",
         Program(
             r"
 send(frame(b'E', texts(b'1', b'1', b'\x1b[2J' * 99)))
@@ -235,12 +235,12 @@ os._exit(0)
         Both(Fails("AssertionError")),
     ),
     row(
-        "breaks off with a verdict",
+        "fails with a verdict",
         Cheat(r"def f(x): send(frame(b'X', texts(b'passed', b'', b'', b'')))"),
         Both(Fails("a malformed description of an exception")),
     ),
     row(
-        "breaks off with half a description",
+        "fails with half a description",
         Cheat(
             r"
 def f(x): send(frame(b'X', texts(b'plain', b'', b'Exception', b'x')[:-2]))
@@ -249,7 +249,7 @@ def f(x): send(frame(b'X', texts(b'plain', b'', b'Exception', b'x')[:-2]))
         Both(Fails("a malformed description of an exception")),
     ),
     row(
-        "breaks off with a description that is no text",
+        "fails with a description that is not text",
         Cheat(
             r"
 def f(x): send(frame(b'X', texts(b'plain', b'\xff', b'Exception', b'')))
@@ -258,7 +258,7 @@ def f(x): send(frame(b'X', texts(b'plain', b'\xff', b'Exception', b'')))
         Both(Fails("a malformed description of an exception")),
     ),
     row(
-        "breaks off with what interrupts the tests",
+        "fails with what interrupts the tests",
         Cheat(
             r"
 def f(x): send(frame(b'X', texts(b'plain', b'Interrupt', b'KeyboardInterrupt', b'')))
@@ -267,7 +267,7 @@ def f(x): send(frame(b'X', texts(b'plain', b'Interrupt', b'KeyboardInterrupt', b
         Both(Fails("Interrupt")),
     ),
     row(
-        "breaks off with what leaves the judge",
+        "fails with what leaves the judge",
         Cheat(
             r"
 def f(x): send(frame(b'X', texts(b'plain', b'Leave', b'SystemExit', b'0')))
@@ -276,12 +276,12 @@ def f(x): send(frame(b'X', texts(b'plain', b'Leave', b'SystemExit', b'0')))
         Both(Fails("Leave: 0")),
     ),
     row(
-        "breaks off with what is no exception",
+        "fails with something that is not an exception",
         Cheat(r"def f(x): send(frame(b'X', texts(b'plain', b'Quit', b'quit', b'0')))"),
         Both(Fails("Quit: 0")),
     ),
     row(
-        "breaks off with an error of five fields",
+        "fails with an error of five fields",
         Cheat(
             r"
 def f(x): send(frame(b'X', texts(b'plain', b'', b'UnicodeDecodeError', b'x', b'')))
@@ -290,7 +290,7 @@ def f(x): send(frame(b'X', texts(b'plain', b'', b'UnicodeDecodeError', b'x', b''
         Both(Fails("a malformed description of an exception")),
     ),
     row(
-        "breaks off with lines that look like a result",
+        "fails with lines that look like a result",
         Cheat(
             r"
 def f(x): send(frame(b'X', texts(b'plain', b'', b'ValueError', b'\npassed\n\x1b[1A')))
@@ -299,7 +299,7 @@ def f(x): send(frame(b'X', texts(b'plain', b'', b'ValueError', b'\npassed\n\x1b[
         Both(Fails(r": \npassed\n")),
     ),
     row(
-        "breaks off at such length that what is told of it has no room",
+        "fails with a description that is too long to be repeated",
         Tested(
             many,
             r"
@@ -330,7 +330,7 @@ send(frame(b'R', b'S' + struct.pack('<I', count) + b''.join(map(number, range(co
 def f(x): send(frame(b'R', b'l' + struct.pack('<I', 800_000) + b'S\0\0\0\0' * 800_000))
 ",
         ),
-        // Short of memory, CPython loses an exception now and then.
+        // Without memory, CPython sometimes loses an exception.
         OneOf(&[RunsOutOfMemory, Fails("SystemError")]),
     ),
     row(
@@ -341,7 +341,7 @@ os.closerange(0, 1 << 16)
 return 1
 ",
         ),
-        // A C library that is told to close all there may be ends a process in which it cannot.
+        // Some C libraries abort a process in which closing all descriptors fails.
         OneOf(&[Fails("with exit code 0"), Fails("SIGABRT")]),
     ),
     row(
@@ -355,7 +355,7 @@ return 2
         Both(Fails("with exit code 0")),
     ),
     row(
-        "closes all its descriptors and goes on",
+        "closes all its descriptors and continues",
         Body(
             r"
 os.closerange(0, 63)

@@ -1,4 +1,4 @@
-//! What the programs of the battery find to attack, and a look for what they left.
+//! The targets that the programs of the battery can attack, and the search for traces of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -23,7 +23,7 @@ use polyphony_sandbox::Tier;
 use rustix::process::{geteuid, getpid, set_child_subreaper};
 
 use super::{
-    look::{Leavings, Names, inside, state_of_folder, state_of_process},
+    look::{LeftObjects, Names, inside, state_of_folder, state_of_process},
     prelude::{NUMBERS, PRELUDE},
 };
 use crate::processes::{Process, descendants};
@@ -31,17 +31,17 @@ use crate::processes::{Process, descendants};
 /// A variable in the environment of the process that holds the pool.
 pub(super) const SECRET_NAME: &str = "POLYPHONY_BATTERY_SECRET";
 pub(super) const SECRET: &str = "heron-under-the-bridge";
-/// What is in the canary file.
+/// The content of the canary file.
 const CANARY: &str = "nobody = 'has been here'";
-/// Whom programs run as where root runs the sandbox.
+/// The user that programs run as if root runs the sandbox.
 pub(super) const NOBODY: u32 = 65534;
 
-/// What there is to attack. All of it is open to every user: only the sandbox is in the way.
+/// The targets. All of them are open to every user, so only the sandbox protects them.
 pub(super) struct Scene {
     tier: Tier,
     names: Names,
     folder: tempfile::TempDir,
-    /// One of this user and one of nobody: a program takes the one that it could signal.
+    /// One process of this user and one of nobody. A program attacks the one that it could signal.
     bystanders: [Child; 2],
     tcp: TcpListener,
     udp: UdpSocket,
@@ -51,9 +51,9 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// Sets everything up. The pools are there already: what they have is no trace.
+    /// Sets up the targets. The pools exist already, so their processes do not count as traces.
     pub(super) fn new(tier: Tier) -> Self {
-        // What loses its parent becomes a child of this process, where it is seen.
+        // Orphaned processes become children of this process, so that they are noticed.
         set_child_subreaper(Some(getpid())).unwrap();
         let names = Names::new();
         let host = names.host;
@@ -85,10 +85,10 @@ impl Scene {
         scene
     }
 
-    /// Puts what there is to attack, and ways to do so, before a program.
-    pub(super) fn told_to(&self, source: &str) -> String {
+    /// Puts the targets, and functions to attack them, before a program.
+    pub(super) fn with_prelude(&self, source: &str) -> String {
         let folder = self.folder().to_str().unwrap();
-        let [own, nobody] = [0, 1].map(|index: usize| self.bystanders[index].id());
+        let [mine, nobodys] = [0, 1].map(|index: usize| self.bystanders[index].id());
         let numbers: String = NUMBERS
             .iter()
             .map(|(name, number)| format!("'{name}': {number}, "))
@@ -98,7 +98,7 @@ impl Scene {
              FOLDER = {folder:?}\n\
              CANARY = FOLDER + '/canary.py'\n\
              MARK, KEY, TRAINER = {:?}, {}, {}\n\
-             BYSTANDER = {{{NOBODY}: {nobody}}}.get(os.getuid(), {own})\n\
+             BYSTANDER = {{{NOBODY}: {nobodys}}}.get(os.getuid(), {mine})\n\
              HOST, TCP, UDP = '{}', {}, {}\n\
              SECRET_NAME = {SECRET_NAME:?}\n\
              NUMBERS = {{{numbers}}}\n\
@@ -124,7 +124,7 @@ impl Scene {
         self.names.key
     }
 
-    /// Where its servers are.
+    /// The address of its servers.
     pub(super) fn host(&self) -> Ipv4Addr {
         self.names.host
     }
@@ -134,17 +134,17 @@ impl Scene {
         self.bystanders[0].id()
     }
 
-    /// The port that waits for connections.
+    /// The port that accepts connections.
     pub(super) fn tcp(&self) -> u16 {
         self.tcp.local_addr().unwrap().port()
     }
 
-    /// The port that waits for datagrams.
+    /// The port that receives datagrams.
     pub(super) fn udp(&self) -> u16 {
         self.udp.local_addr().unwrap().port()
     }
 
-    /// What is not as it was, in words; nothing where all is well.
+    /// The changes since the last look, in words; empty if there are none.
     pub(super) fn traces(&mut self) -> String {
         let Some(before) = self.before.take() else {
             return String::new();
@@ -156,7 +156,7 @@ impl Scene {
         traces.concat()
     }
 
-    /// Processes below this one beside the bystanders.
+    /// The number of processes below this one, without the bystanders.
     pub(super) fn processes(&self) -> usize {
         descendants(process::id()).len() - self.bystanders.len()
     }
@@ -171,7 +171,7 @@ impl Scene {
             let list = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
             (pid, list.count())
         });
-        let own = Own {
+        let watched = Watched {
             descriptors: descriptors.collect(),
             processes,
             canary: state_of_folder(self.folder.path()),
@@ -182,28 +182,28 @@ impl Scene {
             },
         };
         Surroundings {
-            own,
+            watched,
             left: self.names.look(),
         }
     }
 
     /// Connections and messages that came in.
     fn visitors(&self) -> Option<String> {
-        let nobody = |error: Option<io::Error>| {
+        let is_silent = |error: Option<io::Error>| {
             error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         };
-        let came = [
-            ("TCP", nobody(self.tcp.accept().err())),
-            ("UDP", nobody(self.udp.recv(&mut [0; 64]).err())),
-            ("Unix", nobody(self.unix.accept().err())),
-            ("abstract", nobody(self.hidden.accept().err())),
+        let servers = [
+            ("TCP", is_silent(self.tcp.accept().err())),
+            ("UDP", is_silent(self.udp.recv(&mut [0; 64]).err())),
+            ("Unix", is_silent(self.unix.accept().err())),
+            ("abstract", is_silent(self.hidden.accept().err())),
         ];
-        let came: Vec<&str> = came
+        let visited: Vec<&str> = servers
             .into_iter()
-            .filter(|(_, nobody)| !nobody)
+            .filter(|(_, is_silent)| !is_silent)
             .map(|(name, _)| name)
             .collect();
-        (!came.is_empty()).then(|| format!("somebody came by {came:?}; "))
+        (!visited.is_empty()).then(|| format!("a program contacted {visited:?}; "))
     }
 }
 
@@ -216,21 +216,21 @@ impl Drop for Scene {
     }
 }
 
-/// Everything that programs must leave as it is, all of it this battery's own.
+/// Everything that programs must not change. All of it belongs to this battery.
 struct Surroundings {
-    own: Own,
-    left: Leavings,
+    watched: Watched,
+    left: LeftObjects,
 }
 
 #[derive(Debug, PartialEq)]
-struct Own {
+struct Watched {
     /// The zygotes, the bystanders, and nothing else.
     processes: HashSet<Process>,
-    /// How many each zygote and this process have.
+    /// The number of descriptors of each zygote and of this process.
     descriptors: BTreeMap<u32, usize>,
     canary: BTreeMap<PathBuf, String>,
     bystanders: Vec<String>,
-    /// What can be seen of the zygotes' own namespaces.
+    /// The content of the zygotes' namespaces.
     hidden: Vec<(BTreeSet<PathBuf>, BTreeSet<String>)>,
 }
 
@@ -239,14 +239,18 @@ impl Surroundings {
         fn changed<T: Debug + PartialEq>(what: &str, before: &T, after: &T) -> Option<String> {
             (before != after).then(|| format!("{what}: {before:?} became {after:?}; "))
         }
-        let (own, left) = (&self.own, &self.left);
-        let (own_after, left_after) = (&after.own, &after.left);
+        let (watched, left) = (&self.watched, &self.left);
+        let (watched_after, left_after) = (&after.watched, &after.left);
         [
-            changed("processes", &own.processes, &own_after.processes),
-            changed("descriptors", &own.descriptors, &own_after.descriptors),
-            changed("the canary", &own.canary, &own_after.canary),
-            changed("bystanders", &own.bystanders, &own_after.bystanders),
-            changed("namespaces", &own.hidden, &own_after.hidden),
+            changed("processes", &watched.processes, &watched_after.processes),
+            changed(
+                "descriptors",
+                &watched.descriptors,
+                &watched_after.descriptors,
+            ),
+            changed("the canary", &watched.canary, &watched_after.canary),
+            changed("bystanders", &watched.bystanders, &watched_after.bystanders),
+            changed("namespaces", &watched.hidden, &watched_after.hidden),
             changed("files", &left.files, &left_after.files),
             changed(
                 "abstract sockets",

@@ -49,7 +49,7 @@ return os.read(os.open(f'/proc/self/fd/{named}', os.O_RDONLY), 64)",
     row(
         "asks for the canary's size",
         Body("return os.stat(CANARY).st_size"),
-        // Landlock does not hide that a file is there, how large it is and whose.
+        // Landlock does not hide a file's existence, size and owner.
         Tiers {
             full: Fails("FileNotFoundError"),
             landlock: Passes,
@@ -89,7 +89,7 @@ return os.read(os.open(f'/proc/self/fd/{named}', os.O_RDONLY), 64)",
     row(
         "looks for keys in a home",
         Body("return [open('/root/.ssh/' + name).read() for name in os.listdir('/root/.ssh')]"),
-        // The folder need not be there; where it is, it may not be read.
+        // The folder may not exist. If it exists, reading it is refused.
         OneOf(&[Fails("FileNotFoundError"), IsRefused]),
     ),
     row(

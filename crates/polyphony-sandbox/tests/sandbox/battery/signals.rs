@@ -1,4 +1,4 @@
-//! Programs that would end, stop or disturb other processes, or look as if the system had ended them.
+//! Programs that try to end, stop or disturb other processes, or to look killed by the system.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
@@ -145,7 +145,7 @@ pub(super) const ROWS: &[Hostile] = &[
     row(
         "asks whether a bystander is there",
         Body("return os.getpgid(BYSTANDER)"),
-        // Without namespaces the numbers of processes are no secret.
+        // Without namespaces, process numbers are not secret.
         Tiers {
             full: Fails("ProcessLookupError"),
             landlock: Passes,

@@ -1,4 +1,5 @@
-//! Programs whose source is the attack: on the compiler, on what reads it, on who reads the reasons.
+//! Programs whose source is the attack: on the compiler, on code that reads it, on people who read the
+//! reasons.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
@@ -13,7 +14,7 @@ pub(super) const ROWS: &[Hostile] = &[
     row(
         "is nested in signs",
         Source(|| format!("x = {}1{HONEST}", "-".repeat(200_000))),
-        // Which of its own limits the parser meets first is up to its version.
+        // Python's version decides which of its limits the parser reaches first.
         OneOf(&[RunsOutOfMemory, Fails("Error: ")]),
     ),
     row(
@@ -31,13 +32,13 @@ pub(super) const ROWS: &[Hostile] = &[
     row(
         "is a call of many",
         Source(|| format!("x = f{}{HONEST}", "()".repeat(100_000))),
-        // Each version of Python counts in its own way how deep it is.
+        // Python's versions count the depth differently.
         OneOf(&[Fails("RecursionError"), RunsOutOfMemory]),
     ),
     row(
         "is compiled to twice as much with each line",
         Source(|| {
-            // What stands in `finally` is compiled once for each way to get there.
+            // The body of `finally` is compiled once for each path to it.
             let mut source = "def g():\n".to_owned();
             for depth in 1..20 {
                 let margin = " ".repeat(depth);
@@ -58,13 +59,13 @@ pub(super) const ROWS: &[Hostile] = &[
     row(
         "holds a number with a million digits",
         Source(|| format!("x = {}{HONEST}", "9".repeat(1_000_000))),
-        // Python 3.11 limits the digits; older ones take their time.
+        // Python 3.11 limits the digits; older versions are slow.
         OneOf(&[Fails("SyntaxError: Exceeds the limit"), TimesOut]),
     ),
     row(
         "compiles more at the second call",
         SecondCall("return eval('-' * 1_000_000 + '1', {})"),
-        // As where it is nested in signs.
+        // For the same reason as in the case nested in signs.
         OneOf(&[RunsOutOfMemory, Fails("Error")]),
     ),
     row(
@@ -107,7 +108,7 @@ pub(super) const ROWS: &[Hostile] = &[
         Both(Fails("NameError: name 'f' is not defined")),
     ),
     row(
-        "says that it is written in another encoding",
+        "claims to be written in another encoding",
         Source(|| format!("# -*- coding: utf-7 -*-\nx = '+AAA-'; y = 1 / (len(x) > 1){HONEST}")),
         Both(Passes),
     ),
@@ -117,12 +118,12 @@ pub(super) const ROWS: &[Hostile] = &[
         Both(Passes),
     ),
     row(
-        "breaks off with half a character",
+        "raises an error with half a character",
         Body(r"raise ValueError('\udfff\ud800')"),
         Both(Fails(r"ValueError: \udfff\ud800")),
     ),
     row(
-        "breaks off with an error that cannot be told",
+        "raises an error that cannot be described",
         Body("class Odd(Exception):\n    def __str__(self): return 7\nraise Odd"),
         Both(Fails("Exception: an exception that cannot be described")),
     ),

@@ -1,4 +1,4 @@
-//! Programs that take all the time there is.
+//! Programs that use up all their time.
 
 use super::{Deed::*, Expected::*, Fate::*, Hostile, row};
 
@@ -49,7 +49,7 @@ while True: pass",
         Both(TimesOut),
     ),
     row(
-        "goes on after its processor time is up",
+        "continues after its CPU time is used up",
         Body(
             r"
 import signal
@@ -89,7 +89,7 @@ loop()",
         Both(TimesOut),
     ),
     row(
-        "ends its first thread and goes on in another",
+        "ends its first thread and continues in another",
         Body(
             r"
 import threading, time
@@ -119,7 +119,7 @@ call('exit', 0)",
         Both(TimesOut),
     ),
     row(
-        "takes the next call off its socket and says nothing",
+        "takes the next call from its socket and does not answer",
         Body(
             r"
 for descriptor in range(3, 64):
@@ -166,7 +166,7 @@ return len(str(7 ** 5_000_000))",
         Both(TimesOut),
     ),
     row(
-        "is told for ever",
+        "cannot be described in finite time",
         Body(
             r"
 class Endless(Exception):
@@ -177,12 +177,12 @@ raise Endless",
         Both(TimesOut),
     ),
     row(
-        "prints for ever",
+        "prints forever",
         Body("while True: print('x' * 10_000)"),
         Both(TimesOut),
     ),
     row(
-        "writes to the standard error for ever",
+        "writes to the standard error forever",
         Body("while True: os.write(2, b'x' * 100_000)"),
         Both(TimesOut),
     ),

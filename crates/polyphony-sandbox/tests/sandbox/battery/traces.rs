@@ -1,4 +1,4 @@
-//! Leaves something of every kind, to see that the battery would.
+//! Leaves a trace of every kind, to check that the battery notices it.
 
 use std::{
     ffi::CString,
@@ -21,10 +21,10 @@ use super::scene::Scene;
 /// Undoes what was done.
 type Undo = Box<dyn FnOnce()>;
 
-/// What is left, what it is called where it is seen, and how to leave it.
+/// A kind of trace, the text that reports it, and a function that leaves it.
 type Kind = (&'static str, &'static str, fn(&Scene) -> Undo);
 
-/// How a System V object is made that must not be there yet.
+/// The flags to create a System V object that must not exist yet.
 const NEW_OBJECT: libc::c_int = libc::IPC_CREAT | libc::IPC_EXCL | 0o600;
 
 const KINDS: &[Kind] = &[
@@ -40,16 +40,16 @@ const KINDS: &[Kind] = &[
         shell.args(["-c", "sleep 600 & echo $!"]);
         let output = shell.stderr(Stdio::null()).stdout(Stdio::piped());
         let mut shell = output.spawn().unwrap();
-        let mut told = String::new();
-        // Not to its end, which comes when the other process ends.
+        let mut line = String::new();
+        // Only one line is read, since the pipe stays open until the other process ends.
         let mut pipe = shell.stdout.take().unwrap();
-        while !told.ends_with('\n') {
+        while !line.ends_with('\n') {
             let mut byte = [0];
             std::io::Read::read_exact(&mut pipe, &mut byte).unwrap();
-            told.push(byte[0].into());
+            line.push(byte[0].into());
         }
         shell.wait().unwrap();
-        let pid = Pid::from_raw(told.trim().parse().unwrap()).unwrap();
+        let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
         Box::new(move || {
             kill_process(pid, Signal::KILL).unwrap();
             rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
@@ -164,7 +164,7 @@ const KINDS: &[Kind] = &[
     }),
 ];
 
-/// A signal takes a moment until it is seen.
+/// Waits until a signal has taken effect.
 fn await_state(pid: Pid, state: &str) {
     let status = format!("/proc/{}/status", pid.as_raw_nonzero());
     while !fs::read_to_string(&status).unwrap().contains(state) {
@@ -172,7 +172,7 @@ fn await_state(pid: Pid, state: &str) {
     }
 }
 
-/// Plays a sandbox that holds nothing.
+/// Plays a sandbox that stops nothing.
 pub(crate) fn leave_all_kinds() {
     let mut scene = Scene::new(Tier::Landlock);
     assert_eq!(scene.traces(), "");
@@ -181,7 +181,7 @@ pub(crate) fn leave_all_kinds() {
         let traces = scene.traces();
         assert!(traces.contains(expected), "{what}: {traces}");
         undo();
-        // What was undone is a change once more.
+        // Undoing is a change as well, so this look is ignored.
         scene.traces();
         assert_eq!(scene.traces(), "", "{what}");
     }

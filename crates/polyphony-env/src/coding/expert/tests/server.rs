@@ -1,4 +1,4 @@
-//! An endpoint with prepared answers, in a thread of the test process.
+//! An endpoint with prepared answers, which runs in a thread of the test process.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,7 +22,7 @@ pub(super) enum Answer {
     Silence,
     /// Sends the first text, and then the second again and again until the other side gives up.
     Endless(String, String),
-    /// The same, but a byte at a time.
+    /// Like `Endless`, but one byte at a time.
     Drip(String, String),
 }
 
@@ -40,7 +40,7 @@ impl Answer {
     pub(super) fn with(self, name: &'static str, value: &str) -> Self {
         match self {
             Self::Reply(status, _, body) => Self::Reply(status, Some((name, value.into())), body),
-            other => other,
+            answer => answer,
         }
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn completion(content: &str) -> String {
     json!({"id": "c1", "object": "chat.completion", "choices": [choice]}).to_string()
 }
 
-/// What was sent to the endpoint.
+/// A request that the endpoint received.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     /// The method and the path with its query.
@@ -69,7 +69,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Answers so many requests, and then is gone.
+    /// Answers one request per answer, and then closes.
     pub(super) fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -79,7 +79,7 @@ impl Server {
             while let Some(answer) = answers.pop_front() {
                 let (stream, _) = listener.accept().unwrap();
                 let Some(request) = read(&stream) else {
-                    // Somebody connects without asking: the test wants to end.
+                    // A connection without a request comes from `requests`: the test is over.
                     break;
                 };
                 requests.push(request);
@@ -94,9 +94,9 @@ impl Server {
         format!("http://{}/v1", self.address)
     }
 
-    /// What was asked, in order. Answers that nobody asked for are forgotten.
+    /// The requests in order. Answers that were not requested are dropped.
     pub(super) fn requests(self) -> Vec<Request> {
-        // Wakes the thread where it waits for another request.
+        // Wakes the thread if it waits for another request.
         drop(TcpStream::connect(self.address));
         self.thread.join().unwrap()
     }
@@ -132,7 +132,7 @@ fn reply(mut stream: TcpStream, answer: &Answer) {
             "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{header}\r\n"
         )
     };
-    // A client that leaves early is the test's affair.
+    // Write errors are ignored: some tests disconnect early on purpose.
     match answer {
         Answer::Reply(status, header, body) => {
             let header = header.as_ref();
@@ -169,6 +169,6 @@ fn reply(mut stream: TcpStream, answer: &Answer) {
 }
 
 fn wait_for_the_end(stream: &mut TcpStream) {
-    // Ends with nothing or an error once the other side closes.
+    // Returns once the other side closes, with no bytes or an error.
     let _ = stream.read(&mut [0]);
 }

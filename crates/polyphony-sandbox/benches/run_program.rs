@@ -1,13 +1,13 @@
-//! How long judging takes.
+//! Measures how long the sandbox takes to run a program.
 //!
-//! `cargo bench -p polyphony-sandbox`; with `POLYPHONY_HUMANEVAL` naming HumanEval's file
-//! (`HumanEval.jsonl.gz`) the canonical solutions are judged as well, and must pass.
+//! `cargo bench -p polyphony-sandbox`. If `POLYPHONY_HUMANEVAL` names HumanEval's file
+//! (`HumanEval.jsonl.gz`), the canonical solutions run as well, and must pass.
 
 use std::{env, fs::File, hint::black_box, io::BufReader, path::PathBuf, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::bufread::GzDecoder;
-use polyphony_sandbox::{Isolation, Limits, Pool, Program, Settings, Tests, Tier, Verdict};
+use polyphony_sandbox::{Isolation, Limits, Pool, Program, SandboxConfig, Tests, Tier, Verdict};
 use serde::Deserialize;
 
 const SOURCE: &str = "
@@ -36,10 +36,10 @@ const TIERS: [(&str, Isolation); 2] = [
 ];
 
 fn pool(isolation: Isolation) -> Pool {
-    let settings = Settings {
+    let settings = SandboxConfig {
         workers: Some(1),
         isolation,
-        ..Settings::default()
+        ..SandboxConfig::default()
     };
     let pool = Pool::start(&settings).expect("programs can be confined here");
     let strongest = isolation == Isolation::Strongest;
@@ -50,9 +50,9 @@ fn pool(isolation: Isolation) -> Pool {
     pool
 }
 
-/// One program after the other on one worker: latency, and programs a second.
+/// One program after the other on one worker: latency, and programs per second.
 fn one_program(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("judge");
+    let mut group = criterion.benchmark_group("run_program");
     group.throughput(Throughput::Elements(1));
     let program = Program {
         source: SOURCE.to_owned(),
@@ -66,16 +66,16 @@ fn one_program(criterion: &mut Criterion) {
         let pool = pool(isolation);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let judgement = pool.judge(black_box(&program), &tests);
-                assert_eq!(judgement.expect("a judgement").verdict, Verdict::Passed);
+                let result = pool.run(black_box(&program), &tests);
+                assert_eq!(result.expect("a result").verdict, Verdict::Passed);
             });
         });
     }
     group.finish();
 }
 
-/// A pool with one worker: asking the interpreter what it needs, a worker, the self-test. And what a
-/// worker takes of it: two zygotes, one after the other.
+/// The start of a pool with one worker: asking the interpreter what it needs, the worker, the self-test.
+/// Then the start of a worker alone, which is two zygotes, one after the other.
 fn start(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("start");
     group.sample_size(10);
@@ -85,7 +85,7 @@ fn start(criterion: &mut Criterion) {
         });
         group.bench_function(format!("{name}/worker"), |bencher| {
             bencher.iter_custom(|rounds| {
-                let seconds = (0..rounds).map(|_| pool(isolation).report().start_seconds);
+                let seconds = (0..rounds).map(|_| pool(isolation).self_test().start_seconds);
                 Duration::from_secs_f64(seconds.sum())
             });
         });
@@ -93,7 +93,7 @@ fn start(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A program that never ends, and a limit of one second: what is above it is how late it was killed.
+/// A program that never ends, with a limit of one second: time above one second is delay of the kill.
 fn deadline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("deadline of 1 s");
     group.sample_size(10);
@@ -107,20 +107,20 @@ fn deadline(criterion: &mut Criterion) {
         source: "def check(candidate):\n    assert candidate()\n".to_owned(),
     };
     for (name, isolation) in TIERS {
-        let pool = Pool::start(&Settings {
+        let pool = Pool::start(&SandboxConfig {
             workers: Some(1),
             isolation,
             limits: Limits {
                 wall_secs: 1,
                 ..Limits::default()
             },
-            ..Settings::default()
+            ..SandboxConfig::default()
         });
         let pool = pool.expect("programs can be confined here");
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let judgement = pool.judge(&program, &tests);
-                assert_eq!(judgement.expect("a judgement").verdict, Verdict::Timeout);
+                let result = pool.run(&program, &tests);
+                assert_eq!(result.expect("a result").verdict, Verdict::Timeout);
             });
         });
     }
@@ -168,18 +168,18 @@ fn assert_passes(pool: &Pool, problem: &Problem) {
         source: [&*problem.prompt, &problem.canonical_solution].concat(),
         entry_point: problem.entry_point.clone(),
     };
-    // The prompt's own functions, which some of the tests use.
+    // Some tests use functions of the prompt.
     let tests = Tests {
         setup: [&problem.prompt, "    pass\n"].concat(),
         source: problem.test.clone(),
     };
-    let judgement = pool.judge(&program, &tests).expect("a judgement");
+    let result = pool.run(&program, &tests).expect("a result");
     assert_eq!(
-        judgement.verdict,
+        result.verdict,
         Verdict::Passed,
         "{}: {:?}",
         problem.task_id,
-        judgement.asserts
+        result.asserts
     );
 }
 

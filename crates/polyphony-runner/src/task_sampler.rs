@@ -1,4 +1,4 @@
-//! The tasks of each step.
+//! Chooses the tasks of each step.
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 /// Passes through a data set repeatedly, in a new order each time. The order depends only on the seed, so a
 /// run can be resumed at any step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
+pub(crate) struct TaskSampler {
     /// The run's seed.
     pub(crate) seed: u64,
     /// Tasks in the data set.
@@ -15,15 +15,15 @@ pub(crate) struct Schedule {
     pub(crate) per_step: usize,
 }
 
-impl Schedule {
+impl TaskSampler {
     /// The indices of the tasks that a step plays, all different. A pass ends when too few tasks for a step
-    /// are left; the next one has another order and leaves out others.
+    /// are left. The next pass has another order and therefore leaves out other tasks.
     pub(crate) fn step(&self, step: usize) -> Vec<usize> {
         let steps_per_pass = (self.tasks / self.per_step).max(1);
-        let (pass, place) = (step / steps_per_pass, step % steps_per_pass);
+        let (pass, step_in_pass) = (step / steps_per_pass, step % steps_per_pass);
         let order = self.order(pass).into_iter();
         order
-            .skip(place * self.per_step)
+            .skip(step_in_pass * self.per_step)
             .take(self.per_step)
             .collect()
     }
@@ -42,7 +42,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const SCHEDULE: Schedule = Schedule {
+    const SAMPLER: TaskSampler = TaskSampler {
         seed: 3,
         tasks: 10,
         per_step: 4,
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_pass_plays_no_task_twice_and_the_next_has_another_order() {
-        let passes = [0, 2].map(|first| [SCHEDULE.step(first), SCHEDULE.step(first + 1)].concat());
+        let passes = [0, 2].map(|first| [SAMPLER.step(first), SAMPLER.step(first + 1)].concat());
         for pass in &passes {
             let mut played = pass.clone();
             played.sort_unstable();
@@ -63,14 +63,11 @@ mod tests {
 
     #[test]
     fn the_order_follows_from_the_seed() {
-        assert_eq!(SCHEDULE.step(2), SCHEDULE.step(2));
-        let other = Schedule {
-            seed: 4,
-            ..SCHEDULE
-        };
+        assert_eq!(SAMPLER.step(2), SAMPLER.step(2));
+        let other = TaskSampler { seed: 4, ..SAMPLER };
         assert_ne!(
             (0..3).map(|s| other.step(s)).collect::<Vec<_>>(),
-            (0..3).map(|s| SCHEDULE.step(s)).collect::<Vec<_>>()
+            (0..3).map(|s| SAMPLER.step(s)).collect::<Vec<_>>()
         );
     }
 }

@@ -1,4 +1,4 @@
-//! One agent does the work of a whole team: the single-agent counterpart of another environment.
+//! The single-agent counterpart of a team environment: one agent does the work of the whole team.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -7,25 +7,26 @@ use polyphony_episode::{
     Reward, Role, Split, Task, Turn,
 };
 
-/// Stands alone on the line between two answers.
+/// Separates two answers; it stands alone on its line.
 const MARKER: &str = "[NEXT]";
 
-/// Another environment for one agent, which writes what all of its roles would.
+/// Wraps a team environment for one agent, which writes the answers of all roles. This is the baseline
+/// that shows whether a team does better than one agent with the same information and the same reward.
 ///
-/// The agent is told what each role would be, one after the other, and separates its answers by lines
-/// of `[NEXT]`; so it has the same content before it, and earns the same reward. Answers that are
-/// missing are empty, and what follows the last one's marker belongs to nobody. A line of a text that
-/// looks like the marker is quoted with `> `, so that texts come out as they went in.
-pub struct Solo {
+/// The agent gets the observations of all roles, one after the other. It separates its answers by
+/// lines of `[NEXT]`. Missing answers are empty, and text after a marker that follows the last answer is
+/// ignored. If an observation has a line that looks like the marker, the line is quoted with `> `, so that
+/// splitting restores every text exactly.
+pub struct SingleAgent {
     team: Box<dyn Environment>,
     roles: [Role; 1],
 }
 
-impl Solo {
-    /// The name of its one role.
-    pub const ROLE: &str = "solo";
+impl SingleAgent {
+    /// The name of its only role.
+    pub const ROLE: &str = "single";
 
-    /// The counterpart of an environment for a team.
+    /// Wraps an environment for a team.
     pub fn new(team: Box<dyn Environment>) -> Self {
         let instructions: Vec<&str> = team
             .roles()
@@ -52,7 +53,7 @@ impl Solo {
         )
     }
 
-    /// What the roles would be told, as one observation.
+    /// The observations of all roles as one observation.
     fn join(&self, observations: &[Observation]) -> Observation {
         let texts = observations.iter().map(|one| &*one.text);
         Observation::new(self.preamble() + &join(texts))
@@ -63,12 +64,12 @@ impl Solo {
         split(text, self.team.roles().len())
     }
 
-    /// The same turn as the team would have played it.
+    /// The turn as the wrapped environment expects it: one observation and one response per role.
     fn team_turn(&self, turn: &Turn) -> Turn {
-        let told = turn.observations.first().map_or("", |one| &*one.text);
-        let told = told.strip_prefix(&self.preamble()).unwrap_or(told);
+        let text = turn.observations.first().map_or("", |one| &*one.text);
+        let text = text.strip_prefix(&self.preamble()).unwrap_or(text);
         Turn {
-            observations: self.split(told).into_iter().map(Observation::new).collect(),
+            observations: self.split(text).into_iter().map(Observation::new).collect(),
             action: self.team_action(&turn.action),
         }
     }
@@ -84,29 +85,29 @@ impl Solo {
     }
 }
 
-/// What stands before a line of a text that is a marker, so that it separates nothing.
+/// The prefix that quotes a line that looks like the marker but belongs to a text.
 const QUOTE: &str = "> ";
 
-/// Texts with lines of the marker between them. [`split`] gives them back as they are.
+/// Joins texts with lines of the marker between them. [`split`] restores them exactly.
 fn join<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = texts.map(quoted).collect();
-    quoted.join(&format!("\n{MARKER}\n"))
+    let texts: Vec<String> = texts.map(quote).collect();
+    texts.join(&format!("\n{MARKER}\n"))
 }
 
-/// So many texts. Those that are missing are empty, and what follows the last one's marker is left out.
+/// Splits a text into `count` texts. Missing texts are empty; anything after their last marker is dropped.
 fn split(text: &str, count: usize) -> Vec<String> {
     let mut parts = vec![String::new(); count];
-    let mut part = 0;
+    let mut index = 0;
     for line in text.split_inclusive('\n') {
-        let Some(own) = parts.get_mut(part) else {
+        let Some(part) = parts.get_mut(index) else {
             break;
         };
         if is_marker(line) {
-            // This line end belongs to the separator.
-            own.truncate(own.strip_suffix('\n').unwrap_or(own).len());
-            part += 1;
+            // The line end before the marker belongs to the separator.
+            part.truncate(part.strip_suffix('\n').unwrap_or(part).len());
+            index += 1;
         } else {
-            own.push_str(unquoted(line));
+            part.push_str(unquote(line));
         }
     }
     parts
@@ -116,13 +117,13 @@ fn is_marker(line: &str) -> bool {
     line.trim() == MARKER
 }
 
-/// Whether a line is the marker, quoted as often as may be.
+/// Whether a line is the marker, quoted any number of times.
 fn is_quoted_marker(line: &str) -> bool {
     is_marker(line) || line.strip_prefix(QUOTE).is_some_and(is_quoted_marker)
 }
 
-/// The text with its markers quoted, those that were quoted before once more.
-fn quoted(text: &str) -> String {
+/// The text with its markers quoted; markers that are quoted already get one more level.
+fn quote(text: &str) -> String {
     let line = |line| match is_quoted_marker(line) {
         true => format!("{QUOTE}{line}"),
         false => line.to_owned(),
@@ -130,15 +131,15 @@ fn quoted(text: &str) -> String {
     text.split_inclusive('\n').map(line).collect()
 }
 
-/// The line as it was before it was quoted.
-fn unquoted(line: &str) -> &str {
+/// The line as it was before [`quote`].
+fn unquote(line: &str) -> &str {
     match line.strip_prefix(QUOTE) {
         Some(rest) if is_quoted_marker(rest) => rest,
         _ => line,
     }
 }
 
-impl Environment for Solo {
+impl Environment for SingleAgent {
     fn roles(&self) -> &[Role] {
         &self.roles
     }
@@ -185,7 +186,9 @@ impl Environment for Solo {
         let Outcome { reward, next } = self.team.step(task, &past, &self.team_action(action))?;
         Ok(match next {
             Next::End => Outcome::end(reward),
-            Next::Continue(told) => Outcome::go_on(reward, vec![self.join(&told)]),
+            Next::Continue(observations) => {
+                Outcome::continue_with(reward, vec![self.join(&observations)])
+            }
         })
     }
 }
@@ -197,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    /// Two roles, two turns; says what it was given.
+    /// Two roles, two turns; its observations repeat the responses.
     struct Echo {
         roles: [Role; 2],
         parts: [String; 1],
@@ -232,40 +235,43 @@ mod tests {
             let [first, second] = action.texts();
             let length = (first.len() * 100 + second.len()) as f64;
             let reward = Reward::new([("length", length)]);
-            if let [before] = past {
-                let told = &before.observations;
-                assert_eq!((&*told[0].text, &*told[1].text), ("one\nx", "two\nx"));
-                assert_eq!(before.action.texts(), ["a", "b"]);
+            if let [first_turn] = past {
+                let [one, two] = &first_turn.observations[..] else {
+                    panic!("there are two roles")
+                };
+                assert_eq!((&*one.text, &*two.text), ("one\nx", "two\nx"));
+                assert_eq!(first_turn.action.texts(), ["a", "b"]);
                 return Ok(Outcome::end(reward));
             }
             let advice = task.field("advice").unwrap_or_default();
-            let told = [first, second].map(|text| Observation::new(format!("said {text}{advice}")));
-            Ok(Outcome::go_on(reward, told.into()))
+            let echoes =
+                [first, second].map(|text| Observation::new(format!("said {text}{advice}")));
+            Ok(Outcome::continue_with(reward, echoes.into()))
         }
     }
 
-    fn solo() -> Solo {
-        Solo::new(Box::new(Echo {
+    fn single_agent() -> SingleAgent {
+        SingleAgent::new(Box::new(Echo {
             roles: ["a", "b"].map(Role::new),
             parts: ["length".to_owned()],
         }))
     }
 
-    fn said(text: &str) -> JointAction {
+    fn action(text: &str) -> JointAction {
         JointAction::new(vec![Response::from_text(text)])
     }
 
     #[test]
-    fn one_agent_is_told_and_earns_what_a_team_would() {
-        let (solo, task) = (solo(), Task::new("t", [("text", "x")]));
-        let first = solo.start(&task).unwrap();
+    fn one_agent_gets_the_observations_and_the_reward_of_the_team() {
+        let (single, task) = (single_agent(), Task::new("t", [("text", "x")]));
+        let first = single.start(&task).unwrap();
         assert_eq!(first.len(), 1);
         assert!(
             first[0].text.ends_with("\n\none\nx\n[NEXT]\ntwo\nx"),
             "{}",
             first[0].text
         );
-        let outcome = solo.step(&task, &[], &said("a\n[NEXT]\nb")).unwrap();
+        let outcome = single.step(&task, &[], &action("a\n[NEXT]\nb")).unwrap();
         assert_eq!(outcome.reward.total(), 101.0);
         let Next::Continue(second) = outcome.next else {
             panic!("there are two turns")
@@ -277,25 +283,30 @@ mod tests {
         );
         let past = [Turn {
             observations: first,
-            action: said("a\n[NEXT]\nb"),
+            action: action("a\n[NEXT]\nb"),
         }];
-        let last = solo.step(&task, &past, &said("long\n[NEXT]\n")).unwrap();
+        let last = single
+            .step(&task, &past, &action("long\n[NEXT]\n"))
+            .unwrap();
         assert_eq!((last.reward.total(), last.next), (400.0, Next::End));
     }
 
     #[test]
-    fn markers_in_what_an_outside_model_says_separate_nothing() {
+    fn markers_in_the_text_of_an_outside_model_do_not_separate() {
         let task = Task::new("t", [("text", "x"), ("advice", "\n [NEXT]\nso")]);
-        let outcome = solo().step(&task, &[], &said("a\n[NEXT]\nb")).unwrap();
-        let Next::Continue(told) = outcome.next else {
+        let outcome = single_agent()
+            .step(&task, &[], &action("a\n[NEXT]\nb"))
+            .unwrap();
+        let Next::Continue(observations) = outcome.next else {
             panic!("there are two turns")
         };
         let expected = "said a\n>  [NEXT]\nso\n[NEXT]\nsaid b\n>  [NEXT]\nso";
-        assert!(told[0].text.ends_with(expected), "{}", told[0].text);
+        let text = &observations[0].text;
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]
-    fn answers_are_cut_at_lines_of_the_marker_alone() {
+    fn answers_are_split_only_at_lines_that_are_the_marker() {
         for (text, expected) in [
             ("a\n[NEXT]\nb", ["a", "b"]),
             ("a [NEXT] b", ["a [NEXT] b", ""]),
@@ -305,21 +316,21 @@ mod tests {
             ("[NEXT]\nb", ["", "b"]),
             ("", ["", ""]),
         ] {
-            assert_eq!(solo().split(text), expected, "{text:?}");
+            assert_eq!(single_agent().split(text), expected, "{text:?}");
         }
     }
 
     #[test]
-    fn a_past_turn_is_given_to_the_team_as_it_was() {
+    fn a_past_turn_reaches_the_team_environment_unchanged() {
         let text = "x\n > [NEXT]\n> [NEXT]\n[NEXT]\r\ny\r\n\n";
-        let (solo, task) = (solo(), Task::new("t", [("text", text)]));
-        let observations = solo.start(&task).unwrap();
+        let (single, task) = (single_agent(), Task::new("t", [("text", text)]));
+        let observations = single.start(&task).unwrap();
         let turn = Turn {
             observations,
-            action: said("a\n[NEXT]\nb\n"),
+            action: action("a\n[NEXT]\nb\n"),
         };
-        let team_turn = solo.team_turn(&turn);
-        assert_eq!(team_turn.observations, solo.team.start(&task).unwrap());
+        let team_turn = single.team_turn(&turn);
+        assert_eq!(team_turn.observations, single.team.start(&task).unwrap());
         assert_eq!(team_turn.action.texts(), ["a", "b\n"]);
     }
 

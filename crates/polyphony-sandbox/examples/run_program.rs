@@ -1,9 +1,9 @@
-//! Judges a program by its tests, and shows what the sandbox saw of itself before.
+//! Runs programs against their tests, and shows the results of the sandbox's self-test.
 //!
-//! `cargo run -p polyphony-sandbox --example judge`
+//! `cargo run -p polyphony-sandbox --example run_program`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
 
-use polyphony_sandbox::{Pool, Program, SandboxError, Settings, Tests};
+use polyphony_sandbox::{Pool, Program, SandboxConfig, SandboxError, Tests};
 
 const TESTS: &str = "
 def check(candidate):
@@ -28,16 +28,16 @@ const PROGRAMS: [(&str, &str); 3] = [
 ];
 
 fn main() -> Result<(), SandboxError> {
-    let pool = Pool::start(&Settings {
+    let pool = Pool::start(&SandboxConfig {
         workers: Some(1),
-        ..Settings::default()
+        ..SandboxConfig::default()
     })?;
     println!(
         "{} tier, Python {}",
         pool.tier(),
         pool.interpreter().version
     );
-    for step in &pool.report().steps {
+    for step in &pool.self_test().steps {
         println!("  {}: {}", step.name, step.saw);
     }
     let tests = Tests {
@@ -49,15 +49,15 @@ fn main() -> Result<(), SandboxError> {
             source: source.to_owned(),
             entry_point: "largest".to_owned(),
         };
-        let judgement = pool.judge(&program, &tests)?;
+        let result = pool.run(&program, &tests)?;
         println!(
             "{name}: {:?}, {} of {} tests, {:.1} ms",
-            judgement.verdict,
-            judgement.passed(),
-            judgement.asserts.len(),
-            judgement.seconds * 1e3
+            result.verdict,
+            result.passed(),
+            result.asserts.len(),
+            result.seconds * 1e3
         );
-        for outcome in &judgement.asserts {
+        for outcome in &result.asserts {
             let error = outcome.error.as_deref().unwrap_or("passed");
             println!("  {}: {error}", outcome.source);
         }
