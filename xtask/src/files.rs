@@ -1,8 +1,8 @@
 //! The files of the repository.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
 
 use crate::process;
@@ -31,4 +31,12 @@ pub(crate) fn tracked(folder: &Utf8Path, extensions: &[&str]) -> Result<Vec<Utf8
         .collect();
     files.sort();
     Ok(files)
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// If it cannot be read; the error names it.
+pub(crate) fn read(path: &Utf8Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {path}"))
 }

@@ -1,9 +1,11 @@
 //! Checks that the links between the documents of this repository are valid.
 
-use std::{collections::HashSet, fs};
+use std::collections::HashSet;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
+
+use crate::files::read;
 
 /// The broken links of documents, each with its document: to files and headings that do not exist, and
 /// `[text][name]` without a definition of the name.
@@ -140,12 +142,10 @@ fn undefined<'t>(line: &'t str, text: &'t str) -> impl Iterator<Item = &'t str> 
     })
 }
 
-fn read(path: &Utf8Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("reading {path}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -19,7 +19,8 @@ use cargo_metadata::{
 };
 
 use crate::{
-    files, links,
+    files::{self, read},
+    links,
     process::{self, say},
     tools::{self, Tool},
 };
@@ -241,10 +242,6 @@ fn remove(folder: &Utf8Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn read(path: &Utf8Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("reading {path}"))
 }
 
 fn write(path: &Utf8Path, text: &str) -> Result<()> {

@@ -35,11 +35,14 @@ const BOUNDS: Bounds = Bounds {
 /// # Errors
 /// If it is a link, a directory, a device or a pipe, has more than `max_bytes` bytes, or is not text.
 pub fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
-    let bounds = Bounds {
-        text: max_bytes,
-        ..BOUNDS
+    let Some(file) = open(path, max_bytes)? else {
+        return Ok(None);
     };
-    text_within(path, bounds)
+    let mut text = String::new();
+    file.take(max_bytes)
+        .read_to_string(&mut text)
+        .map_err(ReportError::io("reading", path))?;
+    Ok(Some(text))
 }
 
 /// Checks that a path is a regular file or does not exist.
@@ -52,7 +55,7 @@ pub(crate) fn check_regular(path: &Path) -> Result<()> {
 
 /// The text of a file; `None` if the file does not exist.
 pub(crate) fn optional_text(path: &Path) -> Result<Option<String>> {
-    text_within(path, BOUNDS)
+    read_text(path, BOUNDS.text)
 }
 
 /// The value in a JSON file; `None` if the file does not exist.
@@ -71,17 +74,6 @@ pub(crate) fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T
 /// out.
 pub(crate) fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     lines_within(path, BOUNDS)
-}
-
-fn text_within(path: &Path, bounds: Bounds) -> Result<Option<String>> {
-    let Some(file) = open(path, bounds.text)? else {
-        return Ok(None);
-    };
-    let mut text = String::new();
-    file.take(bounds.text)
-        .read_to_string(&mut text)
-        .map_err(ReportError::io("reading", path))?;
-    Ok(Some(text))
 }
 
 fn lines_within<T: DeserializeOwned>(path: &Path, bounds: Bounds) -> Result<Vec<T>> {
@@ -197,7 +189,7 @@ mod tests {
     fn texts_have_a_bound() {
         for (text, is_read) in [("", true), ("12345678", true), ("123456789", false)] {
             let file = written(text);
-            let found = text_within(file.path(), SMALL);
+            let found = read_text(file.path(), SMALL.text);
             match is_read {
                 true => assert_eq!(found.unwrap().as_deref(), Some(text)),
                 false => {
