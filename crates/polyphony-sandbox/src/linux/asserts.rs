@@ -32,7 +32,7 @@ impl Assert {
     /// Fails the assert, unless it has failed before: only the first cause is reported. Returns whether
     /// this cause was the first.
     pub(super) fn fail(&mut self, cause: Cause) -> bool {
-        let is_first = !matches!(self.outcome, Outcome::Failed(_));
+        let is_first = self.failure().is_none();
         if is_first {
             self.outcome = Outcome::Failed(cause);
         }
@@ -57,6 +57,14 @@ impl Assert {
     /// Whether it has no outcome yet.
     pub(super) fn is_open(&self) -> bool {
         self.outcome == Outcome::NotReached
+    }
+
+    /// Why it failed, if it did.
+    pub(super) fn failure(&self) -> Option<&Cause> {
+        match &self.outcome {
+            Outcome::Failed(cause) => Some(cause),
+            Outcome::NotReached | Outcome::Passed => None,
+        }
     }
 
     /// Its final outcome.

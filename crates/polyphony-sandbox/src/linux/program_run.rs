@@ -296,6 +296,14 @@ impl ProgramRun<'_> {
     fn forward_call(&mut self, call: &[u8]) -> Result<Next, RunError> {
         self.is_called = true;
         if !self.solver_is_ready {
+            // This assert ended the solver and can only fail, so the program is not loaded again: loading has
+            // a time limit of its own, and a test that catches every exception could repeat it without end.
+            if let TestPosition::Assert(index) = self.position
+                && let Some(cause) = self.asserts[index].failure()
+            {
+                let text = cause.text.clone();
+                return self.send_to_judge(kind::SOLVER_GONE, &pack(&[&text]));
+            }
             // An earlier assert ended the solver, so loading does not count as time of this assert.
             let clocks = self.clocks();
             let used = self.watch.used(clocks);

@@ -367,6 +367,27 @@ def f(x):
         ],
         &["timeout", "passed -"],
     );
+    // Nor does such a test get a new solver until the next assert.
+    check(
+        "import os\ndef f(x):\n    return x or os._exit(0)\n",
+        &[
+            "seen = []",
+            "def call(x):",
+            "    try:",
+            "        seen.append(candidate(x))",
+            "    except BaseException as error:",
+            "        seen.append(str(error))",
+            "    return True",
+            "assert call(0) and call(1)",
+            "assert seen == ['the program ended its interpreter with exit code 0'] * 2, seen",
+            "assert candidate(1) == 1",
+        ],
+        &[
+            "failed the program ended its interpreter with exit code 0",
+            "passed -",
+            "passed -",
+        ],
+    );
     // Outside an assert, and in the tests themselves.
     check(
         source,
