@@ -124,7 +124,7 @@ pub use environment::{Environment, Next, Outcome};
 pub use error::EnvironmentError;
 pub use fn_environment::FnEnvironment;
 pub use metric::{Counter, Metric, MetricKey, MetricValue};
-pub use names::{NameError, SHARED, can_name_directory, check_names};
+pub use names::{NameError, SHARED_AGENT, can_name_directory, check_names};
 pub use reward::Reward;
 pub use settings::{EnvironmentSettings, TaskSource};
 pub use task::{Split, Task, TaskError};

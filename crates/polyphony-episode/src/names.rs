@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::environment::Environment;
 
 /// The name of an agent that plays all roles.
-pub const SHARED: &str = "shared";
+pub const SHARED_AGENT: &str = "shared";
 
 /// The maximum length of a name. File systems allow 255 bytes, and checkpoints add some to a name.
 const MAX_BYTES: usize = 64;
@@ -49,9 +49,9 @@ fn check_list(what: &str, names: &[&str]) -> Result<(), NameError> {
 }
 
 fn check_role(name: &str) -> Result<(), NameError> {
-    if name == SHARED {
+    if name == SHARED_AGENT {
         return Err(NameError(format!(
-            "it has a role `{SHARED}`, which is the name of the only agent of `team: Shared(…)`: give the \
+            "it has a role `{SHARED_AGENT}`, which is the name of the only agent of `team: Shared(…)`: give the \
              role another name"
         )));
     }
@@ -117,7 +117,7 @@ mod tests {
             assert!(message.contains(&format!("a role {name:?}")), "{message}");
             assert!(message.contains("must not begin with a dot"), "{message}");
         }
-        let message = check(&[SHARED], &["a"]).unwrap_err();
+        let message = check(&[SHARED_AGENT], &["a"]).unwrap_err();
         assert!(message.contains("a role `shared`"), "{message}");
     }
 

@@ -163,7 +163,7 @@ impl<'a> ModelStore<'a> {
 
     fn hub(&self) -> Result<HubConfig, HubError> {
         let hub = self.hub.clone();
-        hub.map_or_else(HubConfig::from_environment, Ok)
+        hub.map_or_else(HubConfig::from_env, Ok)
     }
 }
 

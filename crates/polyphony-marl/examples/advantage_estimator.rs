@@ -162,7 +162,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         steps: 60,
         sampling: Sampling::default(),
         max_new_tokens: 1,
-        weights: RolloutWeights::Full,
+        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates {
             // Right for the tiny model; a real one needs about 1e-5.

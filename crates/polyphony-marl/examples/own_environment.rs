@@ -141,7 +141,7 @@ fn config() -> TrainingConfig {
         steps: STEPS,
         sampling: Sampling::default(),
         max_new_tokens: 6,
-        weights: RolloutWeights::Full,
+        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates {
             // Right for the tiny model; a real one needs about 1e-5.

@@ -142,7 +142,7 @@ pub enum Progress {
     /// This many tokens were sampled.
     Sampled(usize),
     /// All joint actions are scored. Up to this point, neither the agents nor the algorithm have changed.
-    Scored,
+    RolloutDone,
     /// This agent is being updated.
     Updating(usize),
 }

@@ -19,7 +19,7 @@ pub struct TrainingConfig {
     /// The maximum number of tokens of a response.
     pub max_new_tokens: usize,
     /// The number format of the weights while responses are sampled.
-    pub weights: RolloutWeights,
+    pub rollout_weights: RolloutWeights,
     /// What happens to prompts that do not fit.
     pub long_prompts: LongPrompts,
     /// How weights are updated.
@@ -33,7 +33,7 @@ impl Default for TrainingConfig {
             steps: 1,
             sampling: Sampling::default(),
             max_new_tokens: 128,
-            weights: RolloutWeights::default(),
+            rollout_weights: RolloutWeights::default(),
             long_prompts: LongPrompts::default(),
             updates: Updates::default(),
         }

@@ -16,7 +16,7 @@ use crate::{
     agent::{Agent, agent_of_role, roles_of},
     checks::{check_observations, check_reward},
     config::TrainingConfig,
-    protocol::{Message, Order, Protocol},
+    protocol::{Order, Protocol, RoundPrompt},
     rollout::{answer, sampling_models},
     stream::{EVALUATION_STEP, StreamId, key_field},
     tasks::{Batch, BatchTask},
@@ -84,7 +84,7 @@ pub fn play_episodes(
 ) -> Result<Episodes, MarlError> {
     let player = EpisodePlayer {
         agents,
-        models: sampling_models(agents, config.weights)?,
+        models: sampling_models(agents, config.rollout_weights)?,
         environment,
         protocol,
         config,
@@ -212,7 +212,7 @@ impl EpisodePlayer<'_> {
                     branch: number,
                     ..StreamId::default()
                 };
-                cut.extend(self.answer(active, roles, &round.message, stream_id, on_tokens)?);
+                cut.extend(self.answer(active, roles, &round.prompt, stream_id, on_tokens)?);
                 number += 1;
             }
         }
@@ -225,7 +225,7 @@ impl EpisodePlayer<'_> {
         &self,
         active: &mut Vec<ActiveEpisode<'b>>,
         roles: Range<usize>,
-        message: &Message,
+        prompt: &RoundPrompt,
         stream_id: StreamId,
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<ActiveEpisode<'b>>, MarlError> {
@@ -234,7 +234,7 @@ impl EpisodePlayer<'_> {
         for mut active in std::mem::take(active) {
             let histories = roles
                 .clone()
-                .map(|role| self.history(&active, role, message));
+                .map(|role| self.history(&active, role, prompt));
             let long_prompts = self.config.long_prompts;
             match long_prompts.allow(histories.collect::<Result<Vec<_>, _>>())? {
                 Some(histories) => ready.push((active, histories)),
@@ -301,12 +301,12 @@ impl EpisodePlayer<'_> {
         &self,
         active: &ActiveEpisode<'_>,
         role: usize,
-        message: &Message,
+        prompt: &RoundPrompt,
     ) -> Result<History, MarlError> {
         let roles = self.environment.roles();
         let agent = &self.agents[agent_of_role(self.agents.len(), role)];
-        let history = match (&active.last_answers[role], message) {
-            (None, Message::Observation) => active.first_histories[role].clone(),
+        let history = match (&active.last_answers[role], prompt) {
+            (None, RoundPrompt::Observation) => active.first_histories[role].clone(),
             (last_answer, message) => {
                 let observation = &active.observations[role];
                 let text = message.to(role, roles, observation, &active.answer_texts());

@@ -248,7 +248,7 @@ pub(crate) fn training(max_new_tokens: usize) -> TrainingConfig {
         steps: 10,
         sampling: Sampling::default(),
         max_new_tokens,
-        weights: RolloutWeights::Full,
+        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates::default(),
     }

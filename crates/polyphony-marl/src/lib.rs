@@ -67,7 +67,7 @@ pub use policy_loss::{
     Aggregation, Kl, Objective, PolicyLoss, PolicyStats, TokenLogprobs, TokenTerm,
 };
 pub use policy_update::{PolicyUpdate, update_policy};
-pub use protocol::{Message, Order, Protocol, Round};
+pub use protocol::{Order, Protocol, Round, RoundPrompt};
 pub use reference::{references, score_reference, score_references};
 pub use returns::{Credit, credits, penalized_returns, returns, role_returns};
 pub use rollout::{NodeLine, Rollout, rollout};
@@ -82,5 +82,5 @@ pub use tree::{
 };
 pub use update::{
     GradientStepConfig, GroupLoss, GroupScores, HiddenStates, Learner, StepOutcome, UpdateReport,
-    compare_if_all_idle, gradient_step, minibatches,
+    compare_logprobs_if_all_skipped, gradient_step, minibatches,
 };

@@ -249,7 +249,7 @@ impl PolicyLoss {
         Ok(GroupLoss {
             loss,
             logprob_derivatives: derivatives,
-            state_derivatives: Vec::new(),
+            hidden_state_derivatives: Vec::new(),
         })
     }
 
@@ -257,7 +257,7 @@ impl PolicyLoss {
     ///
     /// # Errors
     /// If a response has no advantage.
-    pub fn is_idle(&self, group: &AgentGroup, weights: &[f64]) -> Result<bool, MarlError> {
+    pub fn is_skipped(&self, group: &AgentGroup, weights: &[f64]) -> Result<bool, MarlError> {
         let advantages = group.advantages().ok_or(MarlError::NoAdvantage)?;
         let mut advantages_in_loss = weights
             .iter()

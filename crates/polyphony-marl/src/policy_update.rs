@@ -11,7 +11,7 @@ use crate::{
     stream::shuffle_key,
     tree::AgentGroup,
     update::{
-        GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_if_all_idle,
+        GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_logprobs_if_all_skipped,
         gradient_step, minibatches,
     },
 };
@@ -76,12 +76,12 @@ impl<'a> PolicyUpdate<'a> {
     }
 
     /// The configuration of each gradient step.
-    pub fn gradient_step_config(&self, states: HiddenStates) -> GradientStepConfig<'a> {
+    pub fn gradient_step_config(&self, hidden_states: HiddenStates) -> GradientStepConfig<'a> {
         GradientStepConfig {
             updates: self.updates,
             learning_rate: self.learning_rate,
             temperature: self.temperature,
-            states,
+            hidden_states,
         }
     }
 }
@@ -107,7 +107,7 @@ pub fn update_policy(
         // The groups that the loss depends on, and the weights of their responses.
         let mut active = Vec::new();
         for (group, weights) in groups.into_iter().zip(&weights) {
-            match loss.is_idle(group, weights)? {
+            match loss.is_skipped(group, weights)? {
                 true => report.skipped_groups += 1,
                 false => active.push((group, weights)),
             }
@@ -125,6 +125,6 @@ pub fn update_policy(
             },
         )?;
     }
-    compare_if_all_idle(agent, learner, buffer.first(), &step_config, &mut report)?;
+    compare_logprobs_if_all_skipped(agent, learner, buffer.first(), &step_config, &mut report)?;
     Ok((report, PolicyStats::of(&terms)))
 }

@@ -22,7 +22,7 @@ pub struct Round {
     /// In which order the roles answer.
     pub order: Order,
     /// What a role reads.
-    pub message: Message,
+    pub prompt: RoundPrompt,
 }
 
 /// In which order roles answer in a round.
@@ -36,7 +36,7 @@ pub enum Order {
 
 /// What a role reads in a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
+pub enum RoundPrompt {
     /// The environment's observation, and nothing else.
     Observation,
     /// The environment's observation, followed by the answers of the roles before this one.
@@ -68,7 +68,7 @@ impl Protocol {
             name: "parallel".into(),
             rounds: vec![Round {
                 order: Order::AtOnce,
-                message: Message::Observation,
+                prompt: RoundPrompt::Observation,
             }],
         }
     }
@@ -79,7 +79,7 @@ impl Protocol {
             name: "pipeline".into(),
             rounds: vec![Round {
                 order: Order::InTurn,
-                message: Message::WithEarlierAnswers {
+                prompt: RoundPrompt::WithEarlierAnswers {
                     answer: "\n\nYour partner \"{role}\" has already answered:\n{answer}".into(),
                 },
             }],
@@ -90,11 +90,11 @@ impl Protocol {
     pub fn discussion() -> Self {
         let draft = Round {
             order: Order::AtOnce,
-            message: Message::Observation,
+            prompt: RoundPrompt::Observation,
         };
         let revision = Round {
             order: Order::AtOnce,
-            message: Message::OtherAnswers {
+            prompt: RoundPrompt::OtherAnswers {
                 answer: "Your partner \"{role}\" has answered:\n{answer}\n\n".into(),
                 request: "Revise your own answer so that the two go well together. Write only the \
                           whole revised answer."
@@ -123,7 +123,7 @@ impl Protocol {
     }
 }
 
-impl Message {
+impl RoundPrompt {
     /// What a role reads, given the last answer of each role.
     pub(crate) fn to(
         &self,
@@ -164,17 +164,17 @@ impl Message {
 mod tests {
     use super::*;
 
-    fn read(message: &Message, role: usize, names: &[&str], answers: &[&str]) -> String {
+    fn read(prompt: &RoundPrompt, role: usize, names: &[&str], answers: &[&str]) -> String {
         let roles: Vec<Role> = names.iter().copied().map(Role::new).collect();
         let observation = Observation::new("Go.");
-        let read = message.to(role, &roles, &observation, answers);
+        let read = prompt.to(role, &roles, &observation, answers);
         read.text.to_string()
     }
 
     #[test]
     fn the_request_to_revise_depends_on_the_size_of_the_team() {
         let discussion = Protocol::discussion();
-        let revision = &discussion.rounds[1].message;
+        let revision = &discussion.rounds[1].prompt;
         assert_eq!(
             read(revision, 1, &["a", "b"], &["one", "two"]),
             "Your partner \"a\" has answered:\none\n\nRevise your own answer so that the two go well \
@@ -192,9 +192,9 @@ mod tests {
     #[test]
     fn an_answer_is_inserted_as_it_is() {
         let pipeline = Protocol::pipeline();
-        let message = &pipeline.rounds[0].message;
+        let prompt = &pipeline.rounds[0].prompt;
         assert_eq!(
-            read(message, 1, &["a", "b"], &["say {role}", ""]),
+            read(prompt, 1, &["a", "b"], &["say {role}", ""]),
             "Go.\n\nYour partner \"a\" has already answered:\nsay {role}"
         );
     }

@@ -101,7 +101,7 @@ impl Rollout {
     /// The completion tokens of all agents.
     pub fn completion_tokens(&self) -> usize {
         let groups = self.all_nodes().into_iter().flat_map(|node| &node.groups);
-        groups.map(AgentGroup::completion_length).sum()
+        groups.map(AgentGroup::completion_tokens).sum()
     }
 }
 
@@ -126,7 +126,7 @@ pub fn rollout(
     let step: u32 = key_field("steps", step)?;
     let context = RolloutContext {
         agents,
-        models: sampling_models(agents, config.weights)?,
+        models: sampling_models(agents, config.rollout_weights)?,
         environment,
         plan,
         config,

@@ -41,7 +41,7 @@ impl Step {
 /// have been [built](crate::AlgorithmSettings::build) for these agents.
 ///
 /// # Errors
-/// See [`MarlError`]. An error before [`Progress::Scored`] has changed nothing. After a later error, other
+/// See [`MarlError`]. An error before [`Progress::RolloutDone`] has changed nothing. After a later error, other
 /// agents may already have been updated; the one that failed keeps the weights of its last gradient step.
 pub fn train_step(
     agents: &mut [Agent],
@@ -71,7 +71,7 @@ pub fn train_step(
     // Computed here, before the algorithm can change the rollout.
     let mut team_metrics = reward_metrics(environment, &rollout, &plan);
 
-    on_progress(Progress::Scored);
+    on_progress(Progress::RolloutDone);
     let start = Instant::now();
     let spec = EnvironmentSpec::of(environment);
     let context = StepContext::new(step, config, &spec);

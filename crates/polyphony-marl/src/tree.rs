@@ -126,7 +126,7 @@ impl AgentGroup {
     }
 
     /// The number of tokens in all responses.
-    pub fn completion_length(&self) -> usize {
+    pub fn completion_tokens(&self) -> usize {
         let lengths = self
             .samples
             .iter()

@@ -37,7 +37,7 @@ pub struct GradientStepConfig<'a> {
     /// The temperature that responses were sampled at.
     pub temperature: f32,
     /// Which hidden states the loss reads.
-    pub states: HiddenStates,
+    pub hidden_states: HiddenStates,
 }
 
 /// Which hidden states a loss reads besides log-probabilities.
@@ -69,7 +69,7 @@ pub struct GroupScores<'a> {
     /// The natural log-probability of every response token, one response after the other.
     pub logprobs: &'a [f32],
     /// The requested hidden states, flat: one row per requested position, each as long as a hidden state.
-    pub states: &'a [f32],
+    pub hidden_states: &'a [f32],
 }
 
 /// The loss of one group and its derivatives.
@@ -81,7 +81,7 @@ pub struct GroupLoss {
     pub logprob_derivatives: Vec<f32>,
     /// The derivative with respect to each element of the hidden states; empty if the loss does not depend
     /// on them.
-    pub state_derivatives: Vec<f32>,
+    pub hidden_state_derivatives: Vec<f32>,
 }
 
 /// The outcome of a gradient step.
@@ -139,8 +139,8 @@ pub fn gradient_step(
     let mut is_finite = true;
     for (index, group) in groups.iter().enumerate() {
         let packed = packed(group)?;
-        let positions = config.states.positions(&packed);
-        let scored = ScoredGroup::with_states(
+        let positions = config.hidden_states.positions(&packed);
+        let scored = ScoredGroup::with_hidden_states(
             &agent.model,
             &packed,
             config.temperature,
@@ -152,16 +152,16 @@ pub fn gradient_step(
         }
         let scores = GroupScores {
             logprobs: scored.logprobs(),
-            states: scored.states(),
+            hidden_states: scored.hidden_states(),
         };
         let group_loss = loss(index, &scores)?;
         is_finite &= group_loss.loss.is_finite();
-        let state_derivatives = match group_loss.state_derivatives.is_empty() {
-            true => vec![0.0; scored.states().len()],
-            false => group_loss.state_derivatives,
+        let hidden_state_derivatives = match group_loss.hidden_state_derivatives.is_empty() {
+            true => vec![0.0; scored.hidden_states().len()],
+            false => group_loss.hidden_state_derivatives,
         };
-        let group_gradients =
-            scored.backward_with_states(group_loss.logprob_derivatives, state_derivatives);
+        let group_gradients = scored
+            .backward_with_hidden_states(group_loss.logprob_derivatives, hidden_state_derivatives);
         gradients = gradients + group_gradients;
     }
     if gradients.is_empty() {
@@ -187,7 +187,7 @@ pub fn gradient_step(
 ///
 /// # Errors
 /// As [`gradient_step`].
-pub fn compare_if_all_idle(
+pub fn compare_logprobs_if_all_skipped(
     agent: &Agent,
     learner: &mut Learner,
     group: Option<&AgentGroup>,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Add};
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
-    tensor::{Gradients as Tape, IndexingUpdateOp, Int, Tensor},
+    tensor::{Gradients, IndexingUpdateOp, Int, Tensor},
 };
 use rayon::prelude::*;
 
@@ -20,20 +20,20 @@ pub struct WeightGradients {
 
 impl WeightGradients {
     /// Takes the gradients of a module's weights out of a finished backward pass.
-    pub(crate) fn take<M: Module>(module: &M, tape: &mut Tape) -> Self {
+    pub(crate) fn take<M: Module>(module: &M, grads: &mut Gradients) -> Self {
         struct Collector<'a> {
-            tape: &'a mut Tape,
+            grads: &'a mut Gradients,
             by_weight: Vec<(ParamId, Option<Tensor<1>>)>,
         }
         impl ModuleVisitor for Collector<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let gradient = param.base().grad_remove(self.tape);
+                let gradient = param.base().grad_remove(self.grads);
                 let flat = gradient.map(|g| g.flatten::<1>(0, D as isize - 1));
                 self.by_weight.push((param.id, flat));
             }
         }
         let mut collector = Collector {
-            tape,
+            grads,
             by_weight: Vec::new(),
         };
         module.visit(&mut collector);

@@ -11,7 +11,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    Adapter, Assets, LoraConfig, ModelConfig, ModelError, ModelFiles, Projection, TensorSpec,
+    Adapter, LoraConfig, ModelAssets, ModelConfig, ModelError, ModelFiles, Projection, TensorSpec,
     WeightGradients,
     files::{adapter::factor_names, save_adapter},
     network::{
@@ -69,18 +69,23 @@ impl LanguageModel {
     }
 
     /// Freezes the weights and adds new adapters, which are trained instead. The adapters start
-    /// without effect on the model. Seed and stream determine their random initial weights.
+    /// without effect on the model. `seed` and `rng_stream` determine their random initial weights.
     ///
     /// # Errors
     /// If a setting is out of range, or the model already has adapters.
-    pub fn with_lora(self, lora: &LoraConfig, seed: u64, stream: u32) -> Result<Self, ModelError> {
+    pub fn with_lora(
+        self,
+        lora: &LoraConfig,
+        seed: u64,
+        rng_stream: u32,
+    ) -> Result<Self, ModelError> {
         lora.validate()?;
         if self.lora.is_some() {
             return Err(ModelError::AdaptersAttached);
         }
         let device = self.device();
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        random.set_stream(stream.into());
+        random.set_stream(rng_stream.into());
         self.attach_adapters(lora, |_, shape| {
             Ok(lora.initial_adapter(shape, &mut random, &device))
         })
@@ -182,17 +187,17 @@ impl LanguageModel {
         }
     }
 
-    /// Takes the gradients from `tape` after a backward pass of this [trainable](Self::trainable)
+    /// Takes the gradients from `grads` after a backward pass of this [trainable](Self::trainable)
     /// model. burn's backward pass ends at `embedded`, the embeddings of `ids`. Here their gradients are
     /// added to the gradient of the embedding table, row by row.
     pub(crate) fn take_gradients(
         &self,
-        tape: &mut Gradients,
+        grads: &mut Gradients,
         ids: &[u32],
         embedded: &Tensor<2>,
     ) -> WeightGradients {
-        let mut gradients = WeightGradients::take(&self.network, tape);
-        if let Some(rows) = embedded.grad_remove(tape) {
+        let mut gradients = WeightGradients::take(&self.network, grads);
+        if let Some(rows) = embedded.grad_remove(grads) {
             let ids = token_tensor(ids, &self.device());
             self.network
                 .add_embedding_gradients(&mut gradients, ids, rows);
@@ -288,7 +293,7 @@ impl LanguageModel {
     ///
     /// # Errors
     /// If `target` exists or cannot be written; nothing is then left behind.
-    pub fn save(&self, target: &Path, assets: &Assets) -> Result<(), ModelError> {
+    pub fn save(&self, target: &Path, assets: &ModelAssets) -> Result<(), ModelError> {
         let mut weights = self.trainable_weights();
         if self.lora.is_some() {
             let adapters = weights.into_iter().filter_map(|(spec, weight)| {

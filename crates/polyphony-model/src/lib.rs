@@ -53,7 +53,7 @@ mod transfer;
 pub use config::{Architecture, AttentionScores, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
-    Adapter, Assets, ChatTemplate, Message, MessageRole, ModelFiles, TensorSpec, Tokenizer,
+    Adapter, ChatTemplate, Message, MessageRole, ModelAssets, ModelFiles, TensorSpec, Tokenizer,
     Weights, convert, encode_continuation, encode_conversation, is_catching_panic, save,
     save_tensors,
 };

@@ -77,7 +77,7 @@ fn evaluation(step: usize, value: f64) -> EvaluationRecord {
         let value = value + task as f64 / 100.0;
         EpisodeRecord {
             task: format!("t{task}"),
-            value,
+            episode_return: value,
             parts: [("spelling".to_owned(), value)].into(),
             turns: vec![vec!["A".to_owned(), "7".to_owned()]],
             ..EpisodeRecord::default()

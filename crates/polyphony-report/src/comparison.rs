@@ -70,7 +70,7 @@ pub struct Row {
     pub samples: usize,
     /// The return.
     #[serde(rename = "return")]
-    pub returns: Estimate,
+    pub mean_return: Estimate,
     /// Every part of the return.
     pub parts: IndexMap<String, Estimate>,
     /// pass@k by k: the chance that at least one of k episodes of a task is solved.
@@ -206,7 +206,7 @@ fn row(experiment: &Experiment<'_>, group: &[RunEvaluation<'_>]) -> Row {
         Estimate::of_runs(&runs)
     };
     let episode_estimate =
-        |of: &dyn Fn(&EpisodeRecord) -> f64| estimate(&|evaluation| evaluation.of_tasks(of));
+        |of: &dyn Fn(&EpisodeRecord) -> f64| estimate(&|evaluation| evaluation.mean_by_task(of));
     let part = |part: &String| {
         (
             part.clone(),
@@ -228,7 +228,7 @@ fn row(experiment: &Experiment<'_>, group: &[RunEvaluation<'_>]) -> Row {
         is_complete.then(|| {
             (
                 role.clone(),
-                episode_estimate(&|episode| episode.roles[role].value),
+                episode_estimate(&|episode| episode.roles[role].episode_return),
             )
         })
     };
@@ -257,7 +257,7 @@ fn row(experiment: &Experiment<'_>, group: &[RunEvaluation<'_>]) -> Row {
             .max()
             .unwrap_or(0),
         samples: first.samples,
-        returns: episode_estimate(&|episode| episode.value),
+        mean_return: episode_estimate(&|episode| episode.episode_return),
         parts: first.parts.keys().map(part).collect(),
         pass_at: numbers.into_iter().filter_map(rate).collect(),
         roles: roles

@@ -18,7 +18,7 @@ pub struct EvaluationRecord {
     pub protocol: String,
     /// The return; with a reward per role, the mean over the roles.
     #[serde(rename = "return")]
-    pub returns: Estimate,
+    pub mean_return: Estimate,
     /// Every part of the return. Like the return, each includes the discounted rewards of later turns.
     pub parts: IndexMap<String, Estimate>,
     /// pass@k by k: the chance that at least one of k episodes of a task is solved. k is 1 and the number
@@ -58,7 +58,7 @@ pub struct RoleSummary {
     pub truncated_fraction: f64,
     /// Its return, if there is a reward per role.
     #[serde(rename = "return", skip_serializing_if = "Option::is_none")]
-    pub returns: Option<Estimate>,
+    pub mean_return: Option<Estimate>,
     /// Every part of its return.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub parts: IndexMap<String, Estimate>,
@@ -87,7 +87,7 @@ pub struct EpisodeRecord {
     pub task: String,
     /// Its return; with a reward per role, the mean over the roles.
     #[serde(rename = "return", deserialize_with = "or_nan")]
-    pub value: f64,
+    pub episode_return: f64,
     /// Every part of its return.
     pub parts: IndexMap<String, f64>,
     /// The return of each role, if there is a reward per role.
@@ -105,7 +105,7 @@ pub struct EpisodeRecord {
 pub struct RoleReturn {
     /// Its return.
     #[serde(rename = "return", deserialize_with = "or_nan")]
-    pub value: f64,
+    pub episode_return: f64,
     /// Every part of its return.
     pub parts: IndexMap<String, f64>,
 }
@@ -118,7 +118,7 @@ impl Default for EvaluationRecord {
         Self {
             step: None,
             protocol: PARALLEL.to_owned(),
-            returns: Estimate::default(),
+            mean_return: Estimate::default(),
             parts: IndexMap::new(),
             pass_at: IndexMap::new(),
             roles: IndexMap::new(),
@@ -139,7 +139,7 @@ impl Default for RoleSummary {
         Self {
             completion_length: f64::NAN,
             truncated_fraction: f64::NAN,
-            returns: None,
+            mean_return: None,
             parts: IndexMap::new(),
         }
     }
@@ -162,13 +162,13 @@ impl EvaluationRecord {
     #[must_use]
     pub fn summarized<P: AsRef<str>>(mut self, parts: impl IntoIterator<Item = P>) -> Self {
         let part = |part: P| {
-            let values = self.of_tasks(|episode| value_of(&episode.parts, part.as_ref()));
+            let values = self.mean_by_task(|episode| value_of(&episode.parts, part.as_ref()));
             (part.as_ref().to_owned(), Estimate::of_run(values))
         };
         let parts: IndexMap<String, Estimate> = parts.into_iter().map(part).collect();
         for (role, returns, parts) in self.role_estimates(&parts) {
             let summary = self.roles.entry(role).or_default();
-            (summary.returns, summary.parts) = (Some(returns), parts);
+            (summary.mean_return, summary.parts) = (Some(returns), parts);
         }
         let rates: IndexMap<usize, Estimate> = [1, self.samples]
             .into_iter()
@@ -177,13 +177,13 @@ impl EvaluationRecord {
             .map(|(k, rates)| (k, Estimate::of_run(rates)))
             .collect();
         let by_task = self.by_task();
-        let (tasks, returns) = (by_task.len(), Estimate::of_run(by_task));
+        let (tasks, mean_return) = (by_task.len(), Estimate::of_run(by_task));
         let timing = EvaluationTiming {
             secs_per_task: self.timing.secs / tasks as f64,
             ..self.timing
         };
         Self {
-            returns,
+            mean_return,
             parts,
             pass_at: rates,
             tasks,
@@ -206,14 +206,15 @@ impl EvaluationRecord {
         });
         let of_role = |name: &String| {
             let role_estimate = |of: &dyn Fn(&RoleReturn) -> f64| {
-                let values = self.of_tasks(|episode| episode.roles.get(name).map_or(f64::NAN, of));
+                let values =
+                    self.mean_by_task(|episode| episode.roles.get(name).map_or(f64::NAN, of));
                 Estimate::of_run(values)
             };
             let part = |part: &String| {
                 let estimate = role_estimate(&|role: &RoleReturn| value_of(&role.parts, part));
                 (part.clone(), estimate)
             };
-            let returns = role_estimate(&|role: &RoleReturn| role.value);
+            let returns = role_estimate(&|role: &RoleReturn| role.episode_return);
             (name.clone(), returns, parts.keys().map(part).collect())
         };
         names.map(of_role).collect()
@@ -223,7 +224,7 @@ impl EvaluationRecord {
     pub fn scalars(&self) -> Vec<(String, f64)> {
         let mut scalars = Vec::new();
         let mut add = |name: String, value: f64| scalars.push((format!("held_out/{name}"), value));
-        add("return".to_owned(), self.returns.mean);
+        add("return".to_owned(), self.mean_return.mean);
         for (part, estimate) in &self.parts {
             add(format!("reward/{part}"), estimate.mean);
         }
@@ -231,7 +232,7 @@ impl EvaluationRecord {
             add(format!("pass@{k}"), estimate.mean);
         }
         for (role, summary) in &self.roles {
-            if let Some(returns) = &summary.returns {
+            if let Some(returns) = &summary.mean_return {
                 add(format!("{role}/return"), returns.mean);
             }
             for (part, estimate) in &summary.parts {
@@ -262,11 +263,11 @@ impl EvaluationRecord {
 
     /// The mean return of each task.
     pub fn by_task(&self) -> ByTask<'_> {
-        self.of_tasks(|episode| episode.value)
+        self.mean_by_task(|episode| episode.episode_return)
     }
 
     /// The mean of a value over the episodes of each task.
-    pub fn of_tasks(&self, value: impl Fn(&EpisodeRecord) -> f64) -> ByTask<'_> {
+    pub fn mean_by_task(&self, value: impl Fn(&EpisodeRecord) -> f64) -> ByTask<'_> {
         let tasks = self.episodes_by_task().into_iter();
         let mean_of = |episodes: Vec<&EpisodeRecord>| {
             mean(&episodes.into_iter().map(&value).collect::<Vec<_>>())
@@ -302,7 +303,7 @@ impl EvaluationRecord {
     pub fn estimates(&self) -> IndexMap<String, Estimate> {
         let parts = self.parts.iter();
         let rates = self.pass_at.iter();
-        std::iter::once(("return".to_owned(), self.returns))
+        std::iter::once(("return".to_owned(), self.mean_return))
             .chain(parts.map(|(part, estimate)| (format!("  {part}"), *estimate)))
             .chain(rates.map(|(k, estimate)| (format!("pass@{k}"), *estimate)))
             .collect()
@@ -324,7 +325,7 @@ mod tests {
     fn episode(task: &str, value: f64, solved: bool) -> EpisodeRecord {
         EpisodeRecord {
             task: task.to_owned(),
-            value,
+            episode_return: value,
             parts: [("style".to_owned(), value)].into(),
             solved: Some(solved),
             ..EpisodeRecord::default()
@@ -361,8 +362,11 @@ mod tests {
             episode("a", 0.25, false),
             episode("b", 1.0, true),
         ]);
-        assert_eq!((found.tasks, found.returns.mean), (2, (0.625 + 1.0) / 2.0));
-        assert_eq!(found.parts["style"], found.returns);
+        assert_eq!(
+            (found.tasks, found.mean_return.mean),
+            (2, (0.625 + 1.0) / 2.0)
+        );
+        assert_eq!(found.parts["style"], found.mean_return);
         assert_eq!(found.timing.secs_per_task, 1.0);
         // Task b has one episode, so there is no pass@2 of it.
         let rates = found.pass_at.iter().map(|(k, rate)| (*k, rate.mean));
@@ -390,7 +394,7 @@ mod tests {
     fn with_a_reward_per_role_every_role_has_a_return_and_parts() {
         let with_roles = |task: &str, values: [f64; 2]| {
             let role_return = |value: f64| RoleReturn {
-                value,
+                episode_return: value,
                 parts: [("style".to_owned(), value / 2.0)].into(),
             };
             let roles = ["first", "second"].map(str::to_owned);
@@ -403,10 +407,10 @@ mod tests {
             with_roles("a", [1.0, 3.0]),
             with_roles("b", [2.0, 6.0]),
         ]);
-        assert_eq!(found.returns.mean, 3.0);
+        assert_eq!(found.mean_return.mean, 3.0);
         let second = &found.roles["second"];
         assert_eq!(
-            (second.returns.unwrap().mean, second.parts["style"].mean),
+            (second.mean_return.unwrap().mean, second.parts["style"].mean),
             (4.5, 2.25)
         );
         let scalars: IndexMap<String, f64> = found.scalars().into_iter().collect();
@@ -418,7 +422,9 @@ mod tests {
         let mut some = found.episodes.clone();
         some[0].roles.shift_remove("second");
         let some = evaluation(some);
-        assert!(some.roles["first"].returns.is_some() && some.roles["second"].returns.is_none());
+        assert!(
+            some.roles["first"].mean_return.is_some() && some.roles["second"].mean_return.is_none()
+        );
         assert_eq!(reread.roles, found.roles);
         assert_eq!(reread.episodes, found.episodes);
     }
@@ -426,7 +432,7 @@ mod tests {
     #[test]
     fn no_episodes_have_no_mean() {
         let found = evaluation(Vec::new());
-        assert!(found.returns.mean.is_nan() && found.parts["style"].mean.is_nan());
+        assert!(found.mean_return.mean.is_nan() && found.parts["style"].mean.is_nan());
         assert_eq!((found.tasks, found.pass_at.len()), (0, 0));
     }
 
@@ -462,6 +468,9 @@ mod tests {
         );
         let bare: EvaluationRecord =
             serde_json::from_value(json!({"episodes": [{}], "roles": {"a": {}}})).unwrap();
-        assert_eq!((bare.episodes.len(), bare.roles["a"].returns), (1, None));
+        assert_eq!(
+            (bare.episodes.len(), bare.roles["a"].mean_return),
+            (1, None)
+        );
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn run(name: &str, recipe: &str, changes: &[&str]) -> Run {
 pub(crate) fn evaluation(episodes: &[(f64, &str)]) -> EvaluationRecord {
     let episode = |(index, (value, text)): (usize, &(f64, &str))| EpisodeRecord {
         task: format!("t{index}"),
-        value: *value,
+        episode_return: *value,
         parts: IndexMap::from([("style".to_owned(), value / 2.0)]),
         turns: vec![vec![(*text).to_owned(); 2]],
         ..EpisodeRecord::default()

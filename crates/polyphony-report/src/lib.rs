@@ -35,7 +35,7 @@
 //! let run = Run::read(&path)?;
 //! assert_eq!(run.catalog.find("reader/value_loss").unwrap().1.meaning, "Loss of the critic");
 //! let rows = compare([&run])?;
-//! assert_eq!(rows[0].returns.mean, 0.75);
+//! assert_eq!(rows[0].mean_return.mean, 0.75);
 //! println!("{}", comparison_text(&rows));
 //! # Ok(())
 //! # }

@@ -150,7 +150,7 @@ impl RunSummary {
         let program = run.info.program.as_ref();
         let [first, last] = run
             .first_and_last_evaluation()
-            .map(|evaluation| evaluation.map(|evaluation| evaluation.returns.to_string()));
+            .map(|evaluation| evaluation.map(|evaluation| evaluation.mean_return.to_string()));
         Self {
             path: run.path.display().to_string(),
             program: program.map_or_else(

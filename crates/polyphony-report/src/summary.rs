@@ -34,7 +34,9 @@ pub fn before_and_after<R: AsRef<str>>(
     let mut text = format!("\n{}", table(&header, &rows));
     // The median change is neither the best nor the worst example.
     let mut pairs: Vec<_> = before.episodes.iter().zip(&after.episodes).collect();
-    pairs.sort_by(|(a, b), (c, d)| (b.value - a.value).total_cmp(&(d.value - c.value)));
+    pairs.sort_by(|(a, b), (c, d)| {
+        (b.episode_return - a.episode_return).total_cmp(&(d.episode_return - c.episode_return))
+    });
     let Some((first, last)) = pairs.get(pairs.len() / 2) else {
         return text;
     };
@@ -48,7 +50,7 @@ pub fn before_and_after<R: AsRef<str>>(
         let _ = writeln!(
             text,
             "  {when} training, return {:.2}{turn}:",
-            episode.value
+            episode.episode_return
         );
         for (role, response) in roles.iter().zip(episode.turns.last().into_iter().flatten()) {
             let _ = writeln!(text, "    {}: {}", role.as_ref(), shorten(response));

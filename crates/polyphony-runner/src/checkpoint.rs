@@ -22,7 +22,7 @@ use polyphony_report::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{changeable::Changeable, observer::Best, recipe::Recipe};
+use crate::{changeable::Changeable, observer::BestAction, recipe::Recipe};
 
 /// The version of the layout of a checkpoint.
 const FORMAT: u64 = 3;
@@ -42,7 +42,7 @@ pub(crate) struct Position {
     pub(crate) lengths: FileLengths,
     /// The best joint action so far.
     #[serde(default)]
-    pub(crate) best: Option<Best>,
+    pub(crate) best: Option<BestAction>,
 }
 
 /// Everything in a checkpoint except the tensors.

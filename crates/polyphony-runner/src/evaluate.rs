@@ -211,7 +211,7 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Ep
     };
     let role_return = |(index, role): (usize, &Role)| {
         let role_return = RoleReturn {
-            value: episode.discounted(discount, |reward| reward.total_of(index)),
+            episode_return: episode.discounted(discount, |reward| reward.total_of(index)),
             parts: parts(&|reward, name| reward.part_of(index, name)),
         };
         (role.name.clone(), role_return)
@@ -229,7 +229,7 @@ fn record(environment: &dyn Environment, episode: &Episode, discount: f64) -> Ep
     };
     EpisodeRecord {
         task: episode.task.clone(),
-        value: episode.discounted(discount, Reward::total),
+        episode_return: episode.discounted(discount, Reward::total),
         parts: parts(&|reward, name| reward.part(name)),
         roles: match is_per_role {
             true => roles.map(role_return).collect(),
@@ -367,8 +367,8 @@ mod tests {
         let record = conditions.summarize(&episodes);
         // The returns of task a are 0.5 + 0.5 · 1.0 and 0.25; that of task b is 1.0.
         assert_eq!((record.tasks, record.samples), (2, 2));
-        assert_eq!(record.returns.mean, (0.625 + 1.0) / 2.0);
-        assert_eq!(record.parts["style"], record.returns);
+        assert_eq!(record.mean_return.mean, (0.625 + 1.0) / 2.0);
+        assert_eq!(record.parts["style"], record.mean_return);
         // One episode of b is missing, so its pass@2 is not known.
         let rates: Vec<(usize, f64)> = record
             .pass_at
@@ -417,9 +417,9 @@ mod tests {
             ..episode("a", &[0.0])
         };
         let record = record(&pair(), &episode, 1.0);
-        assert_eq!(record.value, 0.75);
+        assert_eq!(record.episode_return, 0.75);
         assert_eq!(record.parts["style"], 0.75);
-        assert_eq!(record.roles["first"].value, 1.0);
+        assert_eq!(record.roles["first"].episode_return, 1.0);
         assert_eq!(record.roles["second"].parts["style"], 0.5);
     }
 }

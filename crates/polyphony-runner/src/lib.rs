@@ -84,7 +84,7 @@ pub use device::{DeviceChoice, Devices};
 pub use evaluate::{EvaluationRequest, EvaluationResult, evaluate};
 pub use memory::peak_mib as peak_memory_mib;
 pub use models::{resolve_model, with_store};
-pub use observer::{Best, Event, Observer};
+pub use observer::{BestAction, Event, Observer};
 pub use players::Players;
 pub use recipe::{Checkpoints, EvaluationConfig, FineTuning, Recipe, TeamModels};
 pub use registry::{Registry, Resolved};

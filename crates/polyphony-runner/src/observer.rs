@@ -30,7 +30,7 @@ pub enum Event<'a> {
         /// The mean return of the step's joint actions at the first turn; NaN if there are none.
         mean_return: f64,
         /// The best joint action of the run so far, if there is one.
-        best: Option<&'a Best>,
+        best: Option<&'a BestAction>,
         /// The most turns that an episode can have. With several, `best` is the reward of a single turn.
         turns: usize,
         /// Sampled tokens per second.
@@ -47,14 +47,14 @@ pub enum Event<'a> {
     Transfer(Transfer<'a>),
 }
 
-/// The highest reward of a joint action in a run, and the level that this joint action reached: the last part
-/// of its reward that is not 0.
+/// The joint action with the highest reward in a run.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Best {
-    /// The reward.
+pub struct BestAction {
+    /// Its reward.
     pub reward: f64,
-    /// The name of the part; `None` if every part is 0.
-    pub level: Option<String>,
+    /// The last part of its reward that is not 0; `None` if every part is 0.
+    #[serde(alias = "level")]
+    pub last_part: Option<String>,
 }
 
 /// Receives the events of a run, usually to display them.

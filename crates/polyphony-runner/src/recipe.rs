@@ -312,7 +312,7 @@ impl Recipe {
             steps: self.steps,
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_new_tokens,
-            weights: self.rollout_weights,
+            rollout_weights: self.rollout_weights,
             long_prompts: self.long_prompts,
             updates: self.updates.clone(),
         }

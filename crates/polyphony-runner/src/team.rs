@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
-use polyphony_episode::{Environment, Role, SHARED};
+use polyphony_episode::{Environment, Role, SHARED_AGENT};
 use polyphony_marl::{Agent, RolloutWeights, TextCodec};
-use polyphony_model::{Assets, LanguageModel, ModelFiles, check_bf16};
+use polyphony_model::{LanguageModel, ModelAssets, ModelFiles, check_bf16};
 use polyphony_report::{remove_unfinished, save_trained_steps, unfinished};
 
 use crate::{
@@ -29,7 +29,7 @@ pub(crate) const AGENTS: &str = "agents";
 pub(crate) struct Team {
     /// One agent per role, or one for all roles.
     pub agents: Vec<Agent>,
-    assets: Vec<Arc<Assets>>,
+    assets: Vec<Arc<ModelAssets>>,
 }
 
 /// The models of a team, opened but not loaded.
@@ -193,7 +193,7 @@ fn peft_warning(path: &Path) -> Option<String> {
 struct LoadedModel {
     model: LanguageModel,
     codec: Arc<TextCodec>,
-    assets: Arc<Assets>,
+    assets: Arc<ModelAssets>,
 }
 
 impl LoadedModel {
@@ -234,7 +234,7 @@ pub(crate) fn save_agents(run: &Path, team: &Team, steps: Option<usize>) -> Resu
     Ok(paths)
 }
 
-fn save_agent(folder: &Path, agent: &Agent, assets: &Assets) -> Result<PathBuf> {
+fn save_agent(folder: &Path, agent: &Agent, assets: &ModelAssets) -> Result<PathBuf> {
     let path = folder.join(&agent.name);
     if !path.exists() {
         agent.model.save(&path, assets)?;
@@ -251,7 +251,7 @@ fn save_agent(folder: &Path, agent: &Agent, assets: &Assets) -> Result<PathBuf> 
 /// The names of a team's agents: the names of the roles, or one name for an agent that plays all of them.
 pub(crate) fn agent_names(team: &TeamModels, roles: &[Role]) -> Vec<String> {
     match team {
-        TeamModels::Shared(_) => vec![SHARED.to_owned()],
+        TeamModels::Shared(_) => vec![SHARED_AGENT.to_owned()],
         TeamModels::Copies(_) | TeamModels::Each(_) => {
             roles.iter().map(|role| role.name.clone()).collect()
         }

@@ -14,7 +14,7 @@ use crate::{
     checkpoint::{self, Checkpoint, Position},
     evaluate::EvaluationSession,
     info, memory,
-    observer::{Best, Event, Observer},
+    observer::{BestAction, Event, Observer},
     prepare::Prepared,
     recipe::Recipe,
     registry::Registry,
@@ -216,18 +216,18 @@ impl<'a> Session<'a> {
                     break;
                 }
             }
-            let mut has_scored = false;
+            let mut rollout_done = false;
             let outcome = self.step(
                 run,
                 &task_sampler.step(done),
                 position,
-                &mut has_scored,
+                &mut rollout_done,
                 observer,
             );
             if let Err(error) = outcome {
                 // A step that fails before it has scored has not changed the agents. They are still in the
                 // state that the previous step left, which can be saved.
-                if !has_scored && checkpointed_steps < done {
+                if !rollout_done && checkpointed_steps < done {
                     match self.save(run, position) {
                         Ok(()) => {
                             log::warn!("the checkpoint after step {done} keeps what was learned")
@@ -256,13 +256,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Runs and records one step on the tasks with these indices. Sets `has_scored` before any agent changes.
+    /// Runs and records one step on the tasks with these indices. Sets `rollout_done` before any agent changes.
     fn step(
         &mut self,
         run: &mut RunDirectory,
         tasks: &[usize],
         position: &mut Position,
-        has_scored: &mut bool,
+        rollout_done: &mut bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let started = Instant::now();
@@ -275,7 +275,7 @@ impl<'a> Session<'a> {
             &self.config,
             position.steps,
             &mut |progress| {
-                *has_scored |= progress == Progress::Scored;
+                *rollout_done |= progress == Progress::RolloutDone;
                 observer.on_event(Event::StepProgress { progress, agents });
             },
         )?;
@@ -283,7 +283,7 @@ impl<'a> Session<'a> {
         let metrics = all_metrics(&step, started.elapsed().as_secs_f64());
         run.record(position.steps, &metrics, step.rollout.lines())?;
         let best = best_action(self.environment(), &step.rollout);
-        let is_better = |best: &Best| {
+        let is_better = |best: &BestAction| {
             let previous = position.best.as_ref();
             previous.is_none_or(|previous| best.reward > previous.reward)
         };
@@ -333,7 +333,7 @@ impl<'a> Session<'a> {
         log::info!(
             "return on held-out tasks ({}) after {steps} steps: {}",
             evaluation.tasks,
-            evaluation.returns
+            evaluation.mean_return
         );
         Ok(run.record_evaluation(&evaluation)?)
     }
@@ -363,14 +363,14 @@ fn all_metrics(step: &Step, secs: f64) -> Vec<Metric> {
 }
 
 /// The highest reward of any joint action in a step, and the level that this joint action reached.
-fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<Best> {
+fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<BestAction> {
     let nodes = rollout.all_nodes().into_iter();
     let branches = nodes.flat_map(|node| &node.branches);
     let best = branches.max_by(|a, b| a.reward.total().total_cmp(&b.reward.total()))?;
     let reached = |part: &&String| best.reward.part(part).is_some_and(|value| value != 0.0);
-    Some(Best {
+    Some(BestAction {
         reward: best.reward.total(),
-        level: environment
+        last_part: environment
             .reward_parts()
             .iter()
             .rev()

@@ -8,7 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polyphony_marl::Progress;
 use polyphony_report::{duration_text, visible};
-use polyphony_runner::{Best, Event, Observer};
+use polyphony_runner::{BestAction, Event, Observer};
 
 use crate::transfer;
 
@@ -117,7 +117,7 @@ impl Phase {
                 self.completion_tokens += tokens;
                 format!("sampling, {} tokens", self.completion_tokens)
             }
-            Progress::Scored => "learning".to_owned(),
+            Progress::RolloutDone => "learning".to_owned(),
             Progress::Updating(agent) => format!("updating agent {} of {agents}", agent + 1),
         };
         self.bar
@@ -164,10 +164,14 @@ impl Phase {
 
 /// The best joint action of a run, as part of a line. If episodes have several turns, the line says that its
 /// reward is that of one turn, because the mean return beside it is that of whole episodes.
-fn best_text(best: &Best, turns: usize) -> String {
+fn best_text(best: &BestAction, turns: usize) -> String {
     let label = if turns > 1 { "best turn" } else { "best" };
-    let level = best.level.as_deref().unwrap_or("none");
-    format!(", {label} {:.2} (level {})", best.reward, visible(level))
+    let last_part = best.last_part.as_deref().unwrap_or("none");
+    format!(
+        ", {label} {:.2} (up to {})",
+        best.reward,
+        visible(last_part)
+    )
 }
 
 /// The seconds that a phase still takes at its current pace, from the units that were done at its start, the
@@ -194,13 +198,13 @@ mod tests {
 
     #[test]
     fn the_best_of_several_turns_is_called_a_turn() {
-        let best = |level: Option<&str>| Best {
+        let best = |last_part: Option<&str>| BestAction {
             reward: 2.0,
-            level: level.map(str::to_owned),
+            last_part: last_part.map(str::to_owned),
         };
         let overlap = best(Some("overlap"));
-        assert_eq!(best_text(&overlap, 1), ", best 2.00 (level overlap)");
-        assert_eq!(best_text(&overlap, 2), ", best turn 2.00 (level overlap)");
-        assert_eq!(best_text(&best(None), 1), ", best 2.00 (level none)");
+        assert_eq!(best_text(&overlap, 1), ", best 2.00 (up to overlap)");
+        assert_eq!(best_text(&overlap, 2), ", best turn 2.00 (up to overlap)");
+        assert_eq!(best_text(&best(None), 1), ", best 2.00 (up to none)");
     }
 }

@@ -80,7 +80,7 @@ pub use polyphony_report as report;
 pub use polyphony_runner as runner;
 
 pub use polyphony_runner::{
-    Best, Choice, Event, Observer, Recipe, Registry, ResumeFrom, Stop, Trained, Unfinished,
+    BestAction, Choice, Event, Observer, Recipe, Registry, ResumeFrom, Stop, Trained, Unfinished,
 };
 pub use program::Program;
 

@@ -45,7 +45,7 @@ impl HubConfig {
     ///
     /// # Errors
     /// If no variable sets the folder of the cache.
-    pub fn from_environment() -> Result<Self, HubError> {
+    pub fn from_env() -> Result<Self, HubError> {
         let variable = |name: &str| match name {
             "HOME" => env::home_dir().map(|home| home.display().to_string()),
             _ => env::var(name).ok(),

@@ -57,7 +57,7 @@ impl<'a> CriticLoss<'a> {
     ) -> Result<GroupLoss, MarlError> {
         let at_rollout = group.value.ok_or(MarlError::NoValue)?;
         let advantages = group.advantages().ok_or(MarlError::NoAdvantage)?;
-        let estimate = self.head.forward(scores.states);
+        let estimate = self.head.forward(scores.hidden_states);
         let (mut loss, mut derivative) = (actor.loss, 0.0);
         for advantage in advantages {
             let target = at_rollout + advantage;
@@ -68,12 +68,12 @@ impl<'a> CriticLoss<'a> {
             self.losses.push(response_loss);
         }
         let gradients = &mut self.gradients;
-        let state_derivatives = self
-            .head
-            .backward(scores.states, &estimate, derivative, gradients);
+        let hidden_state_derivatives =
+            self.head
+                .backward(scores.hidden_states, &estimate, derivative, gradients);
         Ok(GroupLoss {
             loss,
-            state_derivatives,
+            hidden_state_derivatives,
             ..actor
         })
     }

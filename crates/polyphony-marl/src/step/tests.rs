@@ -115,14 +115,14 @@ fn metrics_agree_with_the_rollout() {
         .iter()
         .map(|progress| match progress {
             Progress::Sampled(tokens) => *tokens,
-            Progress::Scored | Progress::Updating(_) => 0,
+            Progress::RolloutDone | Progress::Updating(_) => 0,
         })
         .sum();
     assert_eq!(metric(&result, "completion_tokens"), sampled_tokens as f64);
     assert_eq!(
         reported[reported.len() - 3..],
         [
-            Progress::Scored,
+            Progress::RolloutDone,
             Progress::Updating(0),
             Progress::Updating(1)
         ]
@@ -445,7 +445,7 @@ fn bf16_weights_are_for_the_rollout_alone() {
         let lora = LoraConfig::default();
         agents[1].model = agents[1].model.clone().with_lora(&lora, 1, 0).unwrap();
         let mut config = TrainingConfig {
-            weights,
+            rollout_weights: weights,
             ..config()
         };
         config.updates.logprob_tolerance = 1.0;

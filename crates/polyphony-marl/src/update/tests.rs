@@ -366,7 +366,7 @@ fn a_custom_loss_falls_over_gradient_steps() {
         updates: &updates,
         learning_rate: 1e-2,
         temperature: 1.0,
-        states: HiddenStates::EndOfHistory,
+        hidden_states: HiddenStates::EndOfHistory,
     };
     let (mut learner, mut report) = (Learner::default(), UpdateReport::default());
     let mut losses = Vec::new();
@@ -379,12 +379,12 @@ fn a_custom_loss_falls_over_gradient_steps() {
             &mut report,
             &mut |index, scores| {
                 assert_eq!((index, scores.logprobs.len()), (0, 17));
-                let loss: f32 = scores.states.iter().sum();
+                let loss: f32 = scores.hidden_states.iter().sum();
                 losses.push(f64::from(loss));
                 Ok(GroupLoss {
                     loss: loss.into(),
                     logprob_derivatives: vec![0.0; scores.logprobs.len()],
-                    state_derivatives: vec![1.0; scores.states.len()],
+                    hidden_state_derivatives: vec![1.0; scores.hidden_states.len()],
                 })
             },
         );

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// The contents of a Hugging Face directory except the weights.
 #[derive(Clone, Debug)]
-pub struct Assets {
+pub struct ModelAssets {
     /// The path that the model was opened from; adapters trained on it refer to this path.
     pub(crate) source: PathBuf,
     /// `config.json`.
@@ -22,7 +22,7 @@ pub struct Assets {
     pub(crate) chat_template: Option<String>,
 }
 
-impl Assets {
+impl ModelAssets {
     /// The names and contents of the files to write beside weights in `f32`.
     pub(crate) fn files(&self) -> Vec<(&'static str, String)> {
         let mut files = vec![("config.json", pretty(&self.config_for_f32()))];

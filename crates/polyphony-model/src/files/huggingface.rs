@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::ModelFiles;
-use super::assets::{Assets, absolute};
+use super::assets::{ModelAssets, absolute};
 use super::read::{optional_json, optional_text, read_json};
 use super::shards;
 use super::stop_tokens::stop_tokens;
@@ -36,7 +36,7 @@ pub(crate) fn open(directory: &Path) -> Result<ModelFiles, ModelError> {
             .map(|json| (json, generation_path.as_path())),
     );
     let stop_tokens = stop_tokens(&ends, config.vocab_size)?;
-    let assets = Assets {
+    let assets = ModelAssets {
         source: absolute(directory),
         config: config_json,
         generation_config,

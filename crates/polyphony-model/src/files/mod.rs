@@ -27,7 +27,7 @@ mod tokenizer;
 mod weights;
 
 pub use self::adapter::Adapter;
-pub use self::assets::Assets;
+pub use self::assets::ModelAssets;
 pub use self::contain::is_catching_panic;
 pub use self::conversation::{encode_continuation, encode_conversation};
 pub use self::model_files::ModelFiles;

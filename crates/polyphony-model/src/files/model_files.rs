@@ -1,7 +1,7 @@
 //! The parts of a model on disk, whatever the format of its files.
 
 use super::adapter::Adapter;
-use super::assets::Assets;
+use super::assets::ModelAssets;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
@@ -24,5 +24,5 @@ pub struct ModelFiles {
     /// is none, the tokenizer's `eos_token`.
     pub stop_tokens: Vec<u32>,
     /// The files that [`save`](crate::save) writes beside the weights.
-    pub assets: Assets,
+    pub assets: ModelAssets,
 }

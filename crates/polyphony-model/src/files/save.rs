@@ -13,7 +13,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::ModelFiles;
 use super::adapter;
-use super::assets::{Assets, pretty};
+use super::assets::{ModelAssets, pretty};
 use super::weights::TensorSpec;
 use crate::error::ModelError;
 use crate::lora::LoraConfig;
@@ -32,7 +32,7 @@ const ALIGNMENT: usize = 8;
 /// for the tensor's shape. Nothing is then left behind.
 pub fn save(
     target: &Path,
-    assets: &Assets,
+    assets: &ModelAssets,
     tensors: &[TensorSpec],
     values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
 ) -> Result<(), ModelError> {
@@ -51,7 +51,7 @@ pub fn save(
 /// As [`save`].
 pub(crate) fn save_adapter(
     target: &Path,
-    assets: &Assets,
+    assets: &ModelAssets,
     lora: &LoraConfig,
     tensors: &[TensorSpec],
     values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,

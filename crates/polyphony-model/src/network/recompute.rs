@@ -66,11 +66,11 @@ impl<A: SelfAttention> Decoder<A> {
         }
         .train();
         let output = Tensor::from_inner(last).require_grad();
-        let mut tape = objective(top.normalize(output.clone()), top.head()).backward();
-        let mut upstream = output.grad_remove(&mut tape);
-        let norm = WeightGradients::take(&top.model.norm, &mut tape);
-        let head = WeightGradients::take(&top.lm_head, &mut tape);
-        let embedding_as_head = WeightGradients::take(&top.model.embed_tokens, &mut tape);
+        let mut grads = objective(top.normalize(output.clone()), top.head()).backward();
+        let mut upstream = output.grad_remove(&mut grads);
+        let norm = WeightGradients::take(&top.model.norm, &mut grads);
+        let head = WeightGradients::take(&top.lm_head, &mut grads);
+        let embedding_as_head = WeightGradients::take(&top.model.embed_tokens, &mut grads);
 
         let mut layers = Vec::with_capacity(inputs.len());
         for (index, (layer, input)) in self.model.layers.iter().zip(inputs).enumerate().rev() {
@@ -82,11 +82,11 @@ impl<A: SelfAttention> Decoder<A> {
             let layer = layer.clone().train();
             let input = Tensor::from_inner(input).require_grad();
             let output = layer.forward(input.clone(), index, rotation, attention);
-            let mut tape = (output * Tensor::from_inner(output_gradient))
+            let mut grads = (output * Tensor::from_inner(output_gradient))
                 .sum()
                 .backward();
-            upstream = input.grad_remove(&mut tape);
-            layers.push(WeightGradients::take(&layer, &mut tape));
+            upstream = input.grad_remove(&mut grads);
+            layers.push(WeightGradients::take(&layer, &mut grads));
         }
         layers.reverse();
 

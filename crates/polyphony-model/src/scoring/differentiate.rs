@@ -23,7 +23,7 @@ pub enum Activations {
 
 /// The log-probabilities of a group after a forward pass whose backward pass is still to come.
 ///
-/// If it was created by [`ScoredGroup::with_states`], it also has the hidden states of some tokens. A
+/// If it was created by [`ScoredGroup::with_hidden_states`], it also has the hidden states of some tokens. A
 /// custom head, such as a critic's, can thus share the forward pass.
 #[derive(Debug)]
 pub struct ScoredGroup<'a> {
@@ -70,7 +70,7 @@ impl<'a> ScoredGroup<'a> {
         temperature: f32,
         activations: Activations,
     ) -> Result<Self, ModelError> {
-        Self::with_states(model, group, temperature, activations, &[])
+        Self::with_hidden_states(model, group, temperature, activations, &[])
     }
 
     /// As [`ScoredGroup::new`], but also returns the hidden states after the last normalization at some
@@ -79,7 +79,7 @@ impl<'a> ScoredGroup<'a> {
     ///
     /// # Errors
     /// As [`ScoredGroup::new`], and if an index is outside the packed row.
-    pub fn with_states(
+    pub fn with_hidden_states(
         model: &'a LanguageModel,
         group: &'a PackedGroup<'a>,
         temperature: f32,
@@ -134,7 +134,7 @@ impl<'a> ScoredGroup<'a> {
     ///
     /// # Shapes
     /// - `[P · D]`: `P` requested states, `D` hidden size
-    pub fn states(&self) -> &[f32] {
+    pub fn hidden_states(&self) -> &[f32] {
         &self.states
     }
 
@@ -145,7 +145,7 @@ impl<'a> ScoredGroup<'a> {
     /// If there is not one derivative per log-probability.
     pub fn backward(self, derivatives: Vec<f32>) -> WeightGradients {
         let states = vec![0.0; self.states.len()];
-        self.backward_with_states(derivatives, states)
+        self.backward_with_hidden_states(derivatives, states)
     }
 
     /// As [`ScoredGroup::backward`], for an objective that also depends on the hidden states, given its
@@ -153,7 +153,11 @@ impl<'a> ScoredGroup<'a> {
     ///
     /// # Panics
     /// If there is not one derivative per log-probability and one per element of the hidden states.
-    pub fn backward_with_states(self, logprobs: Vec<f32>, states: Vec<f32>) -> WeightGradients {
+    pub fn backward_with_hidden_states(
+        self,
+        logprobs: Vec<f32>,
+        states: Vec<f32>,
+    ) -> WeightGradients {
         let derivatives = Derivatives::new(&self, logprobs, states);
         match self.forward_pass {
             ForwardPass::Recorded(recorded) => {
@@ -163,8 +167,8 @@ impl<'a> ScoredGroup<'a> {
                     logprobs,
                     states,
                 } = *recorded;
-                let mut tape = derivatives.surrogate(logprobs, states).backward();
-                model.take_gradients(&mut tape, &self.group.input_tokens(), &embedded)
+                let mut grads = derivatives.surrogate(logprobs, states).backward();
+                model.take_gradients(&mut grads, &self.group.input_tokens(), &embedded)
             }
             ForwardPass::LayerInputs { model, inputs } => {
                 let (group, temperature) = (self.group, self.temperature);

@@ -60,7 +60,7 @@ fn group_logprobs(
 
 /// The hidden state of the last token of a sequence, after the last normalization. It is the input for
 /// a custom head, such as a critic's. The result is not differentiable; for that see
-/// [`ScoredGroup::with_states`].
+/// [`ScoredGroup::with_hidden_states`].
 ///
 /// # Shapes
 /// - output `[D]`: `D` hidden size

@@ -278,7 +278,7 @@ fn tokens_that_are_not_run_have_no_index() {
     }
     let model = tiny();
     let keep = Activations::Keep;
-    let error = ScoredGroup::with_states(&model, &group, 1.0, keep, &[4, 10]).unwrap_err();
+    let error = ScoredGroup::with_hidden_states(&model, &group, 1.0, keep, &[4, 10]).unwrap_err();
     let message = error.to_string();
     assert!(
         message.starts_with("there is no hidden state at index 10"),
@@ -292,16 +292,17 @@ fn hidden_states_are_those_after_the_tokens() {
     let group = PackedGroup::new(&PROMPT, RESPONSES.to_vec()).unwrap();
     for activations in [Activations::Keep, Activations::Recompute] {
         let indices = state_indices(&group);
-        let scored = ScoredGroup::with_states(&model, &group, 1.0, activations, &indices).unwrap();
+        let scored =
+            ScoredGroup::with_hidden_states(&model, &group, 1.0, activations, &indices).unwrap();
         let plain = ScoredGroup::new(&model, &group, 1.0, activations).unwrap();
         assert_eq!(scored.logprobs(), plain.logprobs());
-        assert!(plain.states().is_empty());
+        assert!(plain.hidden_states().is_empty());
         let sequence = [&PROMPT[..], &RESPONSES[1][..3]].concat();
         let expected = [
             last_hidden_state(&model, &PROMPT).unwrap(),
             last_hidden_state(&model, &sequence).unwrap(),
         ];
-        assert_close(scored.states(), &expected.concat(), 1e-5);
+        assert_close(scored.hidden_states(), &expected.concat(), 1e-5);
     }
 }
 
@@ -313,7 +314,8 @@ fn gradients_through_hidden_states_are_those_of_finite_differences() {
         let model = fixture(name);
         let objective = |model: &LanguageModel| {
             let keep = Activations::Keep;
-            let scored = ScoredGroup::with_states(model, &group, 0.8, keep, &indices).unwrap();
+            let scored =
+                ScoredGroup::with_hidden_states(model, &group, 0.8, keep, &indices).unwrap();
             let sum = |values: &[f32], factor| {
                 let weights = objective_weights(values.len(), factor);
                 let terms = values.iter().zip(weights);
@@ -321,14 +323,17 @@ fn gradients_through_hidden_states_are_those_of_finite_differences() {
                     .map(|(&a, b)| f64::from(a) * f64::from(b))
                     .sum::<f64>()
             };
-            sum(scored.logprobs(), 37) + sum(scored.states(), 29)
+            sum(scored.logprobs(), 37) + sum(scored.hidden_states(), 29)
         };
         for activations in [Activations::Keep, Activations::Recompute] {
             let scored =
-                ScoredGroup::with_states(&model, &group, 0.8, activations, &indices).unwrap();
+                ScoredGroup::with_hidden_states(&model, &group, 0.8, activations, &indices)
+                    .unwrap();
             let logprobs = objective_weights(scored.logprobs().len(), 37);
-            let states = objective_weights(scored.states().len(), 29);
-            let gradients = scored.backward_with_states(logprobs, states).into_vec();
+            let states = objective_weights(scored.hidden_states().len(), 29);
+            let gradients = scored
+                .backward_with_hidden_states(logprobs, states)
+                .into_vec();
             for (weight, gradient) in gradients.into_iter().enumerate().step_by(3) {
                 let gradient = to_host(gradient.expect("every weight matters"));
                 let steepest = (0..gradient.len())

@@ -74,7 +74,7 @@ fn check(runs: &[Run], expected: &[Short<'_>]) {
                 row.method.as_str(),
                 row.step,
                 row.seeds.as_slice(),
-                row.returns.mean,
+                row.mean_return.mean,
             )
         })
         .collect();
@@ -158,7 +158,7 @@ fn seeds_with_skipped_episodes_are_one_row_that_reports_them() {
             (row.seeds.len(), row.tasks, row.skipped_episodes),
             (2, 2, 3)
         );
-        assert_eq!(row.returns.mean, (1.5 + 1.0) / 2.0);
+        assert_eq!(row.mean_return.mean, (1.5 + 1.0) / 2.0);
         // pass@2 is missing: one run has no task with two episodes.
         let rates: Vec<(usize, f64)> = row
             .pass_at

@@ -63,8 +63,8 @@ fn cells(row: &Row, roles: &IndexSet<&String>, rates: &IndexSet<usize>) -> Vec<S
         steps,
         row.seeds.len().to_string(),
         format!("{} × {}", row.tasks, row.samples),
-        format!("{:.2}", row.returns.mean),
-        row.returns.interval_text(),
+        format!("{:.2}", row.mean_return.mean),
+        row.mean_return.interval_text(),
     ];
     let shown = |mean: Option<f64>| mean.map_or_else(String::new, |mean| format!("{mean:.2}"));
     let parts = row.parts.values().map(|part| shown(Some(part.mean)));
@@ -134,7 +134,7 @@ mod tests {
         };
         for (episode, value) in run.evaluations[0].episodes.iter_mut().zip([0.5, 3.0]) {
             let role_return = RoleReturn {
-                value,
+                episode_return: value,
                 ..RoleReturn::default()
             };
             episode.roles.insert("writer".to_owned(), role_return);

@@ -87,7 +87,7 @@ pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
             "reward",
             // Runs of other environments have different parts.
             &|evaluation| match evaluation.parts.contains_key(part) {
-                true => evaluation.of_tasks(|episode| value_of(&episode.parts, part)),
+                true => evaluation.mean_by_task(|episode| value_of(&episode.parts, part)),
                 false => ByTask::new(),
             },
         )
@@ -135,7 +135,7 @@ pub(super) fn comparison(rows: &[Row]) -> Vec<Chart> {
             let bars = bars(json!(values), json!(names), part, index);
             with(bars, "orientation", "h")
         });
-        let returns: Vec<Estimate> = rows.iter().map(|row| row.returns).collect();
+        let returns: Vec<Estimate> = rows.iter().map(|row| row.mean_return).collect();
         let marker = json!({"color": INK, "size": 8});
         let total = dots(json!(means(&returns)), json!(names), "return", marker);
         let total = with(total, "error_x", errors(&returns, INK));
@@ -193,9 +193,9 @@ mod tests {
     fn run(name: &str, recipe: &str, part: &str) -> Run {
         let mut evaluation = fixture::evaluation(&[(1.0, ""), (3.0, "")]);
         for episode in &mut evaluation.episodes {
-            episode.parts = [(part.to_owned(), episode.value)].into();
+            episode.parts = [(part.to_owned(), episode.episode_return)].into();
         }
-        evaluation.parts = [(part.to_owned(), evaluation.returns)].into();
+        evaluation.parts = [(part.to_owned(), evaluation.mean_return)].into();
         Run {
             metrics: vec![Map::new()],
             evaluations: vec![evaluation],

@@ -38,7 +38,7 @@ fn write(path: &Path, seed: u64) {
         let mut evaluation = fixture::evaluation(&[(step as f64, "<script>alert(1)</script>")]);
         evaluation.step = Some(step);
         let role_return = RoleReturn {
-            value: 0.25,
+            episode_return: 0.25,
             ..RoleReturn::default()
         };
         evaluation.episodes[0]

@@ -51,7 +51,8 @@ pub(super) fn choose(runs: &[Run]) -> Vec<Texts> {
             .into_values()
             .map(|before| {
                 let after = later.get(before.task.as_str()).copied();
-                let change = after.map_or(0.0, |after| after.value - before.value);
+                let change =
+                    after.map_or(0.0, |after| after.episode_return - before.episode_return);
                 let sides = [Some((first, before)), last.zip(after)];
                 let sides = sides.into_iter().flatten();
                 let texts = TaskTexts {
@@ -112,12 +113,12 @@ fn side(run: &Run, evaluation: &EvaluationRecord, episode: &EpisodeRecord) -> Si
             Some(step) => format!("after {step} steps"),
             None => "as given".to_owned(),
         },
-        value: episode.value,
+        value: episode.episode_return,
         parts: episode.parts.clone(),
         roles: episode
             .roles
             .iter()
-            .map(|(role, returns)| (role.clone(), returns.value))
+            .map(|(role, returns)| (role.clone(), returns.episode_return))
             .collect(),
         responses: (1..).zip(&episode.turns).flat_map(responses).collect(),
     }

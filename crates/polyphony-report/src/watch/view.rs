@@ -65,7 +65,7 @@ fn heading(run: &Run) -> Paragraph<'static> {
         .map(|evaluation| {
             format!(
                 "{} at step {}",
-                evaluation.returns,
+                evaluation.mean_return,
                 evaluation.step.unwrap_or_default()
             )
         })
@@ -137,7 +137,7 @@ fn draw_returns(frame: &mut Frame<'_>, run: &Run, area: Rect) {
         .iter()
         .filter_map(|evaluation| {
             let step = evaluation.step.unwrap_or_default() as f64;
-            Some((step, drawable(evaluation.returns.mean)?))
+            Some((step, drawable(evaluation.mean_return.mean)?))
         })
         .collect();
     let values = each.iter().chain(&held_out).map(|(_, value)| *value);
@@ -472,7 +472,7 @@ mod tests {
             run.evaluations = means
                 .map(|mean| {
                     let mut evaluation = fixture::evaluation(&[(1.5, "")]);
-                    evaluation.returns.mean = mean;
+                    evaluation.mean_return.mean = mean;
                     evaluation.step = Some(usize::MAX);
                     evaluation
                 })

@@ -86,7 +86,7 @@ impl Assert {
 pub(super) fn outcome_of(fields: &[String]) -> Result<Option<Cause>, HostFailure> {
     match fields {
         [sort, _] if sort == "passed" => Ok(None),
-        [sort, text] => Cause::of_sort(sort, text)
+        [sort, text] => Cause::of_category(sort, text)
             .map(Some)
             .ok_or_else(|| format!("a judge reported an outcome of the unknown sort {sort:?}")),
         _ => Err("a judge's outcome is malformed".to_owned()),

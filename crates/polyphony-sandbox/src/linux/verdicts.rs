@@ -29,7 +29,7 @@ impl Cause {
 
     /// The cause for an exception. Judge and solver sort exceptions into `plain`, `memory` (no memory was
     /// left) and `refused` (the system denied permission).
-    pub(super) fn of_sort(sort: &str, text: &str) -> Option<Self> {
+    pub(super) fn of_category(sort: &str, text: &str) -> Option<Self> {
         let verdict = match sort {
             "plain" => Verdict::Failed,
             "memory" => Verdict::OutOfMemory,
@@ -44,8 +44,8 @@ impl Cause {
     pub(super) fn raised(payload: &[u8]) -> Result<Self, Self> {
         let fields = unpack(payload).unwrap_or_default();
         let cause = match &fields[..] {
-            [sort, name, _, message] if message.is_empty() => Self::of_sort(sort, name),
-            [sort, name, _, message] => Self::of_sort(sort, &format!("{name}: {message}")),
+            [sort, name, _, message] if message.is_empty() => Self::of_category(sort, name),
+            [sort, name, _, message] => Self::of_category(sort, &format!("{name}: {message}")),
             _ => None,
         };
         cause.ok_or_else(|| Self::failed("a malformed description of an exception"))
@@ -61,7 +61,7 @@ impl Cause {
             ChildExit::Exited(code) => Ok(Self::failed(format!(
                 "the program ended its interpreter with exit code {code}"
             ))),
-            ChildExit::Killed => Ok(Self::failed("the program closed its connection")),
+            ChildExit::KilledByHost => Ok(Self::failed("the program closed its connection")),
             ChildExit::Signalled(libc::SIGSYS) => Ok(Self::new(
                 Verdict::Violation,
                 "killed for a forbidden system call",
@@ -94,7 +94,7 @@ impl Cause {
             ChildExit::Exited(code) => Ok(Self::failed(format!(
                 "the tests ended their interpreter with exit code {code}"
             ))),
-            ChildExit::Killed => Ok(Self::failed("the tests closed their connection")),
+            ChildExit::KilledByHost => Ok(Self::failed("the tests closed their connection")),
             // A confined program cannot send this signal to its judge.
             ChildExit::Signalled(libc::SIGKILL) if !may_be_killed => {
                 Err(killed_from_outside("judge"))
@@ -177,7 +177,7 @@ mod tests {
         let rows = [
             (ChildExit::Exited(0), Some(Verdict::Failed)),
             (ChildExit::Exited(7), Some(Verdict::Failed)),
-            (ChildExit::Killed, Some(Verdict::Failed)),
+            (ChildExit::KilledByHost, Some(Verdict::Failed)),
             (ChildExit::Signalled(libc::SIGSYS), Some(Verdict::Violation)),
             (ChildExit::Signalled(libc::SIGXCPU), Some(Verdict::Timeout)),
             (ChildExit::Signalled(libc::SIGSEGV), Some(Verdict::Failed)),
@@ -200,7 +200,7 @@ mod tests {
                 ChildExit::Exited(JUDGE_OUT_OF_MEMORY),
                 Some(Verdict::OutOfMemory),
             ),
-            (ChildExit::Killed, Some(Verdict::Failed)),
+            (ChildExit::KilledByHost, Some(Verdict::Failed)),
             (ChildExit::Signalled(libc::SIGABRT), Some(Verdict::Failed)),
             (ChildExit::Signalled(libc::SIGKILL), None),
         ];

@@ -55,7 +55,7 @@ pub(super) enum ChildExit {
     /// By a signal that the host did not send.
     Signalled(i32),
     /// The host killed it.
-    Killed,
+    KilledByHost,
 }
 
 impl Zygote {
@@ -215,7 +215,7 @@ impl Zygote {
         let exit = self.await_exit()?;
         Ok(match exit {
             // Another exit is possible too, if the child ended just before the kill.
-            ChildExit::Signalled(libc::SIGKILL) if !ended_itself => ChildExit::Killed,
+            ChildExit::Signalled(libc::SIGKILL) if !ended_itself => ChildExit::KilledByHost,
             exit => exit,
         })
     }

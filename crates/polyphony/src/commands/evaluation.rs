@@ -131,7 +131,7 @@ mod tests {
     fn episodes_that_did_not_fit_are_reported() {
         let episode = EpisodeRecord {
             task: "t".to_owned(),
-            value: 1.0,
+            episode_return: 1.0,
             ..EpisodeRecord::default()
         };
         let evaluation = EvaluationRecord {

@@ -4,7 +4,7 @@
 //! credits share the mean of their ranks. Ranks have no unit, so a reward with large outliers does no harm.
 //!
 //! Each agent has a weight `w`, which begins at 1. In each step it moves towards 1 plus the fraction of the
-//! agent's groups that have nothing to rank, because all their credits are equal. `patience` is the fraction
+//! agent's groups that have nothing to rank, because all their credits are equal. `weight_rate` is the fraction
 //! of the way that it moves. A checkpoint saves the weights together with the state of the learners.
 //!
 //! Everything except ranks and weights reuses the public parts of `polyphony::marl`.
@@ -28,14 +28,14 @@ pub struct RankBased {
     /// Responses that each agent samples at a node.
     samples: usize,
     /// How fast an agent's weight changes, from 0 (not at all) to 1 (at once).
-    patience: f64,
+    weight_rate: f64,
 }
 
 impl Default for RankBased {
     fn default() -> Self {
         Self {
             samples: 8,
-            patience: 0.1,
+            weight_rate: 0.1,
         }
     }
 }
@@ -49,8 +49,8 @@ impl AlgorithmSettings for RankBased {
                 "from 2 to 4096, since ranks compare responses",
             ));
         }
-        if !(0.0..=1.0).contains(&self.patience) {
-            return Err(ConfigError::new("patience", self.patience, "from 0 to 1"));
+        if !(0.0..=1.0).contains(&self.weight_rate) {
+            return Err(ConfigError::new("weight_rate", self.weight_rate, "from 0 to 1"));
         }
         PolicyLoss::default().validate(&config.updates)
     }
@@ -124,10 +124,10 @@ impl Algorithm for Trainer {
             .update(agents, rollout, &loss, step, on_progress)?;
         for (role, name) in step.spec.roles.iter().enumerate() {
             let groups = rollout.groups_of(&[role]);
-            let idle = groups.iter().filter(|group| is_idle(group)).count();
-            let fraction = idle as f64 / groups.len().max(1) as f64;
+            let skipped = groups.iter().filter(|group| is_skipped(group)).count();
+            let fraction = skipped as f64 / groups.len().max(1) as f64;
             let weight = &mut self.weights[agent_of_role(team_size, role)];
-            *weight += self.settings.patience * (1.0 + fraction - *weight);
+            *weight += self.settings.weight_rate * (1.0 + fraction - *weight);
             metrics.push(Metric::new(
                 MetricKey::new("rank_correlation").of_role(name),
                 rank_correlation(rollout, role),
@@ -178,7 +178,7 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
 }
 
 /// Whether no response of a group ranks above another, so that all its advantages are 0.
-fn is_idle(group: &AgentGroup) -> bool {
+fn is_skipped(group: &AgentGroup) -> bool {
     group
         .advantages()
         .is_some_and(|advantages| are_zero(&advantages))

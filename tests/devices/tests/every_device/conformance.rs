@@ -213,21 +213,21 @@ fn check_loss_and_norms(case: &Case, model: &LanguageModel) {
 }
 
 /// The norm of every weight's gradient, by Hugging Face name.
-fn gradient_norms(model: &LanguageModel, tape: Gradients) -> BTreeMap<String, f64> {
+fn gradient_norms(model: &LanguageModel, grads: Gradients) -> BTreeMap<String, f64> {
     struct Norms {
-        tape: Gradients,
+        grads: Gradients,
         in_order: Vec<f64>,
     }
     impl ModuleVisitor for Norms {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = param.val().grad(&self.tape).expect("every weight matters");
+            let gradient = param.val().grad(&self.grads).expect("every weight matters");
             let squares = values(gradient).into_iter();
             let sum: f64 = squares.map(|value| f64::from(value).powi(2)).sum();
             self.in_order.push(sum.sqrt());
         }
     }
     let mut norms = Norms {
-        tape,
+        grads,
         in_order: Vec::new(),
     };
     model.visit_weights(&mut norms);

@@ -17,14 +17,14 @@ const ADDEND: f64 = 1e6;
 
 /// Collects the gradient of every weight; zeros for a weight without a gradient.
 struct Collect<'a> {
-    tape: &'a Gradients,
+    grads: &'a Gradients,
     gradients: Vec<Vec<f32>>,
 }
 
 impl ModuleVisitor for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, weight: &Param<Tensor<D>>) {
         let weight = weight.val();
-        let gradient = match weight.grad(self.tape) {
+        let gradient = match weight.grad(self.grads) {
             Some(gradient) => gradient.into_data().try_into_vec().unwrap(),
             None => vec![0.0; weight.shape().num_elements()],
         };
@@ -80,9 +80,9 @@ fn with_one_agent_the_update_is_that_of_grpo() {
         logprobs.sum() * (-(reward - center) / 5.0)
     });
     let loss = terms.reduce(|a, b| a + b).unwrap();
-    let tape = loss.backward();
+    let grads = loss.backward();
     let mut collect = Collect {
-        tape: &tape,
+        grads: &grads,
         gradients: Vec::new(),
     };
     model.visit_weights(&mut collect);

@@ -17,7 +17,7 @@ use std::path::Path;
 use self::keys::ModelKeys;
 use self::reader::Gguf;
 use super::ModelFiles;
-use super::assets::{Assets, absolute};
+use super::assets::{ModelAssets, absolute};
 use super::read::map_file;
 use super::stop_tokens::stop_tokens;
 use super::template::ChatTemplate;
@@ -62,7 +62,7 @@ pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
         Some(source) => Some(ChatTemplate::new(source, tokenizer_config.as_ref(), path)?),
         None => None,
     };
-    let assets = Assets {
+    let assets = ModelAssets {
         source: absolute(path),
         config: config_json,
         generation_config: Some(generation_config),
