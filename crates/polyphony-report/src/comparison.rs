@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Run {
-    /// A label such as `MAGRPO` or `single agent`: how a training run is trained, or how the answers of a baseline
-    /// or saved evaluation, which has no metrics, were produced.
+    /// A label such as `MAGRPO` or `single agent`: how the run is trained. For a baseline or a saved
+    /// evaluation, which has no metrics, the label states how the answers were produced.
     pub fn method(&self) -> String {
         match (self.evaluations.last(), self.metrics.is_empty()) {
             (Some(last), true) => Experiment::of(self, last).method(),
@@ -27,7 +27,7 @@ impl Run {
         }
     }
 
-    /// A label for how it is trained. It is known even before the first step.
+    /// A label for how the run is trained, which is known even before the first step.
     pub fn training_method(&self) -> String {
         Experiment::trained(self).method()
     }
@@ -97,11 +97,11 @@ type RunEvaluation<'a> = (&'a Run, &'a EvaluationRecord);
 type SeedGroup<'a> = (Experiment<'a>, Vec<RunEvaluation<'a>>);
 
 /// Compares the first and last evaluations of all runs. Evaluations that differ only in their seeds become
-/// one row. The rows of an environment are adjacent, and rows of untrained teams come first.
+/// one row. The rows are grouped by environment, with untrained teams first in each group.
 ///
 /// # Errors
-/// If a run has not been evaluated yet, two runs with the same recipe and seed differ, or their rewards have
-/// different parts.
+/// If a run has not been evaluated yet, if two runs with the same recipe and seed have different results, or
+/// if the rewards of two runs on the same environment have different parts.
 pub fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Row>> {
     let groups = groups(runs)?;
     check_parts(&groups)?;

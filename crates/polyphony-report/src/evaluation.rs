@@ -14,7 +14,7 @@ use crate::statistics::{ByTask, Estimate, mean, or_nan, pass_at};
 pub struct EvaluationRecord {
     /// Training steps before the evaluation; `None` if they are not known.
     pub step: Option<usize>,
-    /// Which agents read which answers, such as `parallel`: no agent reads another's answer.
+    /// Which agents read which answers. In `parallel`, for example, no agent reads another's answer.
     pub protocol: String,
     /// The return; with a reward per role, the mean over the roles.
     #[serde(rename = "return")]
@@ -34,7 +34,7 @@ pub struct EvaluationRecord {
     pub skipped_episodes: usize,
     /// Episodes that ended early because the next prompt did not fit.
     pub cut_episodes: usize,
-    /// Tokens that the agents sampled, including those of drafts.
+    /// Tokens that the agents sampled, including the drafts of a discussion.
     #[serde(alias = "sampled_tokens")]
     pub completion_tokens: usize,
     /// Tokens of all histories that the agents answered.
@@ -46,7 +46,8 @@ pub struct EvaluationRecord {
     pub episodes: Vec<EpisodeRecord>,
 }
 
-/// A role's results in an evaluation: means over all its responses, and its return if it has its own.
+/// A role's results in an evaluation: means over all its responses and, if there is a reward per role, its
+/// return.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RoleSummary {
@@ -71,7 +72,7 @@ pub struct EvaluationTiming {
     /// Seconds in all.
     #[serde(deserialize_with = "or_nan")]
     pub secs: f64,
-    /// Completion tokens divided by `secs`, which include the time for scoring.
+    /// Completion tokens divided by `secs`, which includes the time for scoring.
     #[serde(deserialize_with = "or_nan")]
     pub tokens_per_sec: f64,
     /// Seconds per task, for all its episodes.
@@ -157,7 +158,7 @@ impl Default for EvaluationTiming {
 
 impl EvaluationRecord {
     /// Computes everything that follows from the episodes: the number of tasks, and the estimates of the
-    /// return, of these parts of it, of pass@1 and of pass@k for k samples, and of the return per role.
+    /// return, of its parts named in `parts`, of pass@1 and pass@`samples`, and of each role's return.
     /// `timing.secs_per_task` is `timing.secs` divided by the number of tasks.
     #[must_use]
     pub fn summarized<P: AsRef<str>>(mut self, parts: impl IntoIterator<Item = P>) -> Self {
@@ -166,9 +167,9 @@ impl EvaluationRecord {
             (part.as_ref().to_owned(), Estimate::of_run(values))
         };
         let parts: IndexMap<String, Estimate> = parts.into_iter().map(part).collect();
-        for (role, returns, parts) in self.role_estimates(&parts) {
+        for (role, mean_return, parts) in self.role_estimates(&parts) {
             let summary = self.roles.entry(role).or_default();
-            (summary.mean_return, summary.parts) = (Some(returns), parts);
+            (summary.mean_return, summary.parts) = (Some(mean_return), parts);
         }
         let rates: IndexMap<usize, Estimate> = [1, self.samples]
             .into_iter()
@@ -214,8 +215,8 @@ impl EvaluationRecord {
                 let estimate = role_estimate(&|role: &RoleReturn| value_of(&role.parts, part));
                 (part.clone(), estimate)
             };
-            let returns = role_estimate(&|role: &RoleReturn| role.episode_return);
-            (name.clone(), returns, parts.keys().map(part).collect())
+            let mean_return = role_estimate(&|role: &RoleReturn| role.episode_return);
+            (name.clone(), mean_return, parts.keys().map(part).collect())
         };
         names.map(of_role).collect()
     }
@@ -232,8 +233,8 @@ impl EvaluationRecord {
             add(format!("pass@{k}"), estimate.mean);
         }
         for (role, summary) in &self.roles {
-            if let Some(returns) = &summary.mean_return {
-                add(format!("{role}/return"), returns.mean);
+            if let Some(mean_return) = &summary.mean_return {
+                add(format!("{role}/return"), mean_return.mean);
             }
             for (part, estimate) in &summary.parts {
                 add(format!("{role}/reward/{part}"), estimate.mean);
@@ -368,7 +369,7 @@ mod tests {
         );
         assert_eq!(found.parts["style"], found.mean_return);
         assert_eq!(found.timing.secs_per_task, 1.0);
-        // Task b has one episode, so there is no pass@2 of it.
+        // Task b has one episode, so it has no pass@2.
         let rates = found.pass_at.iter().map(|(k, rate)| (*k, rate.mean));
         assert_eq!(rates.collect::<Vec<_>>(), [(1, 0.75), (2, 1.0)]);
         let expected = [

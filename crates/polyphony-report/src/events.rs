@@ -41,7 +41,7 @@ struct Summary {
 struct Scalar {
     #[prost(string, tag = "1")]
     tag: String,
-    // Optional, so that 0 is written too: without it, TensorBoard shows no value.
+    // Optional, because a plain field is left out if it is 0, and TensorBoard then shows no value.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
 }

@@ -24,7 +24,8 @@ pub fn unfinished(path: &Path) -> PathBuf {
 /// Everything else stays.
 ///
 /// # Errors
-/// If the folder cannot be read or one of them cannot be removed. A missing folder is not an error.
+/// If the folder cannot be read, or an unfinished folder in it cannot be removed. A missing folder is not an
+/// error.
 pub fn remove_unfinished(folder: &Path) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -82,7 +83,8 @@ fn make_readable(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses the path of a run directory that exists. [`make_new`] would refuse it only after long work.
+/// Refuses the path of a run directory that exists. [`make_new`] does so too, but is called only after
+/// long work.
 ///
 /// # Errors
 /// If it exists already.
@@ -108,7 +110,7 @@ pub fn make_new(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Makes the first of the directories `name-1`, `name-2`, … in a folder that does not exist yet.
+/// Makes a new directory in a folder: the first of `name-1`, `name-2`, … that does not exist yet.
 ///
 /// # Errors
 /// If it cannot be made.

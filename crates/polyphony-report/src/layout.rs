@@ -18,7 +18,7 @@ pub(crate) const CATALOG: &str = "metrics.json";
 pub(crate) const ROLLOUTS: &str = "rollouts.jsonl";
 /// The evaluations, one object per evaluation.
 pub(crate) const EVALUATIONS: &str = "evaluations.jsonl";
-/// The folder with the same values for TensorBoard.
+/// The folder with the metrics and the results of evaluations for TensorBoard.
 pub(crate) const TENSORBOARD: &str = "tensorboard";
 /// The file in that folder; TensorBoard recognizes it by its name.
 pub(crate) const EVENT_FILE: &str = "events.out.tfevents.polyphony";

@@ -50,8 +50,8 @@ pub(crate) fn metric_name(name: &str) -> String {
     format!("{prefix}{}", renamed.map_or(last, |(_, new)| new))
 }
 
-/// Whether an older program wrote a file with these metrics: the first of the renamed ones is in every step.
-/// In newer files, a metric with an old name was added by a user's environment or algorithm.
+/// Whether an older program wrote a file with these metrics. Such a file has the first of [`RENAMED_METRICS`]
+/// in every step. In newer files, a metric with an old name was added by a user's environment or algorithm.
 pub(crate) fn is_old<'n>(names: impl IntoIterator<Item = &'n str>) -> bool {
     let (old, _) = RENAMED_METRICS[0];
     names.into_iter().any(|name| name == old)

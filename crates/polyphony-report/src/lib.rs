@@ -4,12 +4,14 @@
 //! Everything else reads a [`Run`]: [`compare`] puts runs side by side with intervals over tasks and seeds,
 //! [`page`] makes a self-contained HTML page, and [`watch`] shows a run in the terminal while it continues.
 //!
-//! This crate must not know how runs are made: no models, algorithms or environments. A recipe is text with
-//! [`settings`] at paths. [`RunInfo`] holds everything else that must be known about a run. Each metric comes
-//! with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics, environments and
-//! algorithms that this crate has never heard of are therefore compared and drawn like any other.
+//! This crate must not know how runs are made: no models, algorithms or environments. To this crate, a recipe
+//! is a text whose [`settings`] have paths. [`RunInfo`] holds everything else that must be known about a run.
+//! Each metric comes with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics,
+//! environments and algorithms that this crate has never heard of are therefore compared and drawn like any
+//! other.
 //!
-//! Older and newer programs can read the records: unknown keys are ignored, and absent ones have a default.
+//! The records of older and newer programs can be read: unknown keys are ignored, and absent ones have a
+//! default.
 //! Nothing is printed, no handler is installed, and nothing is removed that the program did not make.
 //!
 //! Start reading at [`RunDirectory`] for what is written and at [`Run`] for what is read.
@@ -28,7 +30,8 @@
 //! let loss = Metric::new(MetricKey::new("value_loss").of_role("reader"), 0.5, "", "Loss of the critic");
 //! run.record(1, &[loss], [serde_json::json!({"task": "a"})])?;
 //! let parts = [("spelling".to_owned(), 0.75)].into();
-//! let episode = EpisodeRecord { task: "a".to_owned(), value: 0.75, parts, ..EpisodeRecord::default() };
+//! let task = "a".to_owned();
+//! let episode = EpisodeRecord { task, episode_return: 0.75, parts, ..EpisodeRecord::default() };
 //! let evaluation = EvaluationRecord { step: Some(1), episodes: vec![episode], ..EvaluationRecord::default() };
 //! run.record_evaluation(&evaluation.summarized(["spelling"]))?;
 //!

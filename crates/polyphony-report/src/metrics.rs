@@ -1,7 +1,7 @@
 //! Metrics in a run's files: one JSON object per step, and a table of units and meanings.
 //!
-//! A metric is a [`Metric`] from the place where it is computed. Files store its value under a name made from
-//! its key. Its unit and meaning are stored once per run, in the [`MetricCatalog`]. Names that this program
+//! The code that computes a metric declares it as a [`Metric`]. Files store its value under a name made from
+//! its key. Its unit and meaning are stored once per run, in the [`MetricCatalog`]. Metrics that this program
 //! does not know are therefore shown like any other.
 
 use std::collections::{BTreeMap, HashSet};
@@ -39,7 +39,7 @@ fn flat(name: &str) -> String {
 /// order. The metrics that depend on clocks or memory are at its end, in the object `timing`.
 ///
 /// # Errors
-/// If two metrics have the same name, returns that name.
+/// If two metrics have the same name, or one is called `step` or `timing`, returns that name.
 pub(crate) fn line(step: usize, metrics: &[Metric]) -> Result<Map<String, Value>, String> {
     let mut line = Map::new();
     let mut timing = Map::new();
@@ -208,7 +208,7 @@ fn turn(name: &str) -> Option<(usize, &str)> {
 /// The longest name that is looked up, in bytes. No honest name is longer.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The number of slashes that are tried as the place before a name's part. No honest name has more.
+/// The number of slashes in a name after which its part may begin. No honest name has more.
 const MAX_SLASHES: usize = 16;
 
 /// All patterns that a metric with this name may have. Looking them up is faster than trying every pattern of

@@ -1,9 +1,9 @@
 //! The report of one or more runs: a self-contained HTML page.
 //!
-//! Start reading at [`page`]. [`groups`] groups the runs by seed, [`charts`] draws their metrics,
-//! [`evaluations`] draws their returns on held-out tasks, and [`texts`] selects responses to show. The page
-//! itself is `report/page.html` with its style and script. plotly.js draws the charts; its basic bundle is in
-//! `report/plotly`.
+//! Start reading at [`page`]. [`groups`] groups the runs that differ only in their seeds, [`charts`] draws
+//! their metrics, [`evaluations`] draws their returns on held-out tasks, and [`texts`] selects responses to
+//! show. The page itself is `report/page.html` with its style and script. plotly.js draws the charts; its
+//! basic bundle is in `report/plotly`.
 
 mod charts;
 mod evaluations;
@@ -44,7 +44,8 @@ const POLICY: &str = "default-src 'none'; \
 /// A self-contained HTML page with the report of these runs.
 ///
 /// # Errors
-/// If a run cannot be read, or has neither steps nor evaluations yet.
+/// If no run is given, a run cannot be read, no run has steps or evaluations yet, or the evaluated runs
+/// cannot be [compared](compare).
 pub fn page(runs: &[&Path]) -> Result<String> {
     let all = runs
         .iter()

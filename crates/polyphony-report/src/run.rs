@@ -175,7 +175,7 @@ pub fn is_agent_of_run(path: &Path) -> bool {
 /// Refuses the directory of a baseline or of a saved evaluation, which has no steps.
 ///
 /// # Errors
-/// If it is one.
+/// If the directory is one of these.
 pub fn check_training_run(run: &Path) -> Result<()> {
     match run.join(layout::METRICS).is_file() {
         true => Ok(()),

@@ -87,8 +87,8 @@ impl RunDirectory {
     }
 
     /// Writes the files that a run begins with: first the empty records, then the recipe, which makes the
-    /// directory a run. If the program is killed before that, the directory counts as free; after it, the run can
-    /// be resumed.
+    /// directory a run. If the program is killed before the recipe is there, the directory counts as free; if
+    /// it is killed later, the run can be resumed.
     fn begin(path: &Path, recipe: &str, info: &RunInfo) -> Result<Self> {
         let mut run = Self::open(path, FileLengths::default())?;
         run.save_recipe(recipe)?;
@@ -208,7 +208,7 @@ impl RunDirectory {
         &self.path
     }
 
-    /// Replaces the recipe, after a change of settings that a run may change.
+    /// Replaces the recipe, for example after a change of settings that may change during a run.
     ///
     /// # Errors
     /// If the disk is full or gone.
@@ -270,14 +270,15 @@ impl RunDirectory {
             write_line(&mut self.evaluations, evaluation)?;
             events::add(&mut self.events, step, evaluation.scalars())?;
             self.events.flush()?;
-            // Last, because readers take a run as complete once its final evaluation is there.
+            // Last, because readers consider a run complete once its final evaluation is there.
             self.evaluations.flush()
         };
         write().map_err(ReportError::io("writing to", &self.path))
     }
 }
 
-/// Refuses a path that is not free. [`RunDirectory::create`] would refuse it only after long work.
+/// Refuses a path that is not free. [`RunDirectory::create`] does so too, but is called only
+/// after long work.
 ///
 /// A path is free if nothing is there, or an empty directory, or a directory with the empty files of a run
 /// that was killed while it started.
@@ -320,7 +321,7 @@ fn is_empty_file(entry: &DirEntry) -> io::Result<bool> {
 }
 
 /// Records how many training steps the saved agents of a run have had. `None` removes the record, for the
-/// time in which some agents are already replaced and others are not.
+/// time in which only some of the agents have been replaced.
 ///
 /// # Errors
 /// If the disk is full or gone.
@@ -337,8 +338,8 @@ pub fn save_trained_steps(run: &Path, steps: Option<usize>) -> Result<()> {
     }
 }
 
-/// Fills an empty directory with an evaluation outside of training and its recipe. If a run trained the team,
-/// the recipe and the info of that run are saved too.
+/// Writes an evaluation that is not part of a training run, with its recipe, into an empty directory. If a
+/// run trained the team, the recipe and the info of that run are saved too.
 ///
 /// # Errors
 /// If the run that trained the team cannot be read, or the disk is full or gone. The directory is then

@@ -215,7 +215,7 @@ mod tests {
             assert!(low < mean && mean < high, "{low} {high}");
             high - low
         };
-        // The standard error of the mean is 1.118 / √n, and the interval is 2 · 1.96 of these wide.
+        // The standard error of the mean is 1.118 / √n. The interval is 2 · 1.96 standard errors wide.
         for n in [16, 64, 256] {
             let expected = 2.0 * 1.96 * 1.118 / (n as f64).sqrt();
             assert!(
@@ -309,7 +309,7 @@ mod tests {
         let different = estimate(&[&[0.0, 1.0, 2.0], &[2.0, 3.0, 4.0]]);
         assert_eq!((same.mean, different.mean), (2.0, 2.0));
         assert!(width(different) > 1.3 * width(same));
-        // In a quarter of all samples, the same of the two runs is drawn twice, and the deviation is 1 · √2.
+        // Each run is drawn twice in a quarter of the resamples; the deviation is then ±1 · √2.
         // The mean over 400 tasks has a standard error of 0.056.
         let run = |start: f64| (0..400).map(|task| start + f64::from(task % 4)).collect();
         let [one, other]: [Vec<f64>; 2] = [0.0, 2.0].map(run);

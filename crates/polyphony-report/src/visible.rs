@@ -1,13 +1,13 @@
-//! Makes untrusted text safe to show: it cannot control a terminal or change the direction of other text, and
-//! it is no longer than a person reads.
+//! Makes untrusted text safe to show: the text cannot control a terminal or change the direction of other
+//! text, and long text is cut to a length that a person reads.
 
 use std::borrow::Cow;
 
 /// Characters of a text that [`excerpt`] keeps.
 const EXCERPT: usize = 2000;
 
-/// The text with all characters that could control a terminal or a page written like `\u{1b}`: control
-/// characters except newlines and tabs, and characters that set the direction of text.
+/// The text with all dangerous characters escaped, as in `\u{1b}`. These are control characters except
+/// newlines and tabs, and characters that set the direction of text: they could control a terminal or a page.
 ///
 /// All text from files, models and programs goes through this function before it is shown.
 pub fn visible(text: &str) -> Cow<'_, str> {

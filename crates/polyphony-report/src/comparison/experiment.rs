@@ -14,7 +14,8 @@ use crate::{
     settings::{FlatSettings, is_below},
 };
 
-/// Sections that are not part of the experiment: its seed, where it runs, and how it is evaluated.
+/// Sections that are not part of the experiment: its seed, its checkpoints, where it runs, and how it is
+/// evaluated.
 const EXCLUDED: [&str; 4] = ["seed", "checkpoints", "devices", "evaluation"];
 
 /// Sections that affect training only.
@@ -27,8 +28,8 @@ const TRAINING: [&str; 6] = [
     "tasks_per_step",
 ];
 
-/// The section with the numbers of tasks and samples of an evaluation. They affect the episodes. The table
-/// has a column for them, so rows that differ in them need no further label.
+/// The section with the numbers of tasks and samples of an evaluation, which affect the episodes. The table
+/// has a column for both numbers, so rows that differ in one of them need no further label.
 const EVALUATION: &str = "evaluation";
 /// The one key of that section that does not affect the episodes.
 const EVALUATION_INTERVAL: &str = "evaluation.every";
@@ -76,7 +77,8 @@ impl<'a> Experiment<'a> {
             None => run.training.is_some(),
         };
         let mut episode_settings = episode_settings(&run.settings, &run.info);
-        // An evaluation names the paths of trained agents; what counts is what their training started from.
+        // The recipe of an evaluation names the paths of trained agents. What counts is the models that their
+        // training started from.
         if let Some(team) = settings.get(TEAM) {
             episode_settings.insert(TEAM.to_owned(), team.clone());
         }
@@ -92,7 +94,7 @@ impl<'a> Experiment<'a> {
         }
     }
 
-    /// Whether they differ only in their seeds.
+    /// Whether this experiment and another differ only in their seeds.
     pub(super) fn differs_only_in_seed(&self, other: &Self) -> bool {
         let step_and_seed = |experiment: &Self| (experiment.step, experiment.answer_seed);
         let operational: HashSet<&str> = self
@@ -121,7 +123,7 @@ impl<'a> Experiment<'a> {
         infos.flat_map(|info| info.operational_keys.iter().map(String::as_str))
     }
 
-    /// Whether their rows would look the same.
+    /// Whether the rows of this experiment and another would look the same.
     pub(super) fn has_same_label(&self, other: &Self) -> bool {
         let evaluation_settings = |experiment: &Self| {
             let settings = experiment.episode_settings.clone().into_iter();
@@ -215,7 +217,8 @@ fn sections_of(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('.').map(|(end, _)| &path[..end])
 }
 
-/// Whether a path is below one of many sections: a quick [`is_below`], since a file may list any number.
+/// Whether a path is [below](is_below) one of many sections. A file may list any number of sections, so they
+/// are looked up instead of tried one by one.
 fn is_below_any(path: &str, sections: &HashSet<&str>) -> bool {
     sections.contains(path) || sections_of(path).any(|section| sections.contains(section))
 }
@@ -224,7 +227,7 @@ fn is_in(path: &str, sections: &[&str]) -> bool {
     sections.iter().any(|section| is_below(path, section))
 }
 
-/// The settings of a run without its seed, where it runs, and how it is evaluated.
+/// The settings of a run without those of the [`EXCLUDED`] sections.
 fn without_seed(settings: &FlatSettings) -> FlatSettings {
     let relevant = settings.iter().filter(|(path, _)| !is_in(path, &EXCLUDED));
     relevant
@@ -242,7 +245,7 @@ fn episode_settings(settings: &FlatSettings, info: &RunInfo) -> FlatSettings {
     let mut relevant: FlatSettings = relevant
         .map(|(path, value)| (path.clone(), value.clone()))
         .collect();
-    // Under the key that most algorithms use, whatever this one calls it.
+    // Stored under the key that most algorithms use, whatever this algorithm calls its discount.
     let discount = ron::ser::to_string(&info.algorithm.discount);
     relevant.insert(DISCOUNT.to_owned(), discount.unwrap_or_default());
     relevant

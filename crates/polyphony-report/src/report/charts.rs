@@ -30,7 +30,7 @@ const AGENTS: [&str; 4] = [
     "learning_rate",
 ];
 
-/// Signs of trouble: these should stay small.
+/// Signs of trouble: these should stay small, except `ratio`, which should stay close to 1.
 const HEALTH: [&str; 9] = [
     "truncated_fraction",
     "zero_advantage_fraction",
@@ -43,7 +43,7 @@ const HEALTH: [&str; 9] = [
     "skipped_updates",
 ];
 
-/// Metrics that have a chart among all metrics only.
+/// Metrics that have a chart only in the section of all metrics.
 const COUNTS: [&str; 6] = [
     "gradient_steps",
     "skipped_groups",
@@ -199,7 +199,7 @@ fn where_time_goes(group: &Group<'_>) -> Option<Chart> {
     ))
 }
 
-/// The seconds of a step by activity; together they are the step. The time of the rollout includes scoring.
+/// The seconds of a step by activity, which add up to the step. The time of the rollout includes scoring.
 fn time_pieces(
     step: &Series,
     rollout: &Series,

@@ -16,8 +16,8 @@ use crate::{
     statistics::{ByTask, Estimate},
 };
 
-/// A value of the runs' evaluations over tasks and seeds, at the steps that all runs have; `None` if no step
-/// has the value.
+/// Points for one value of the evaluations: its estimate over tasks and seeds at each step at which all runs
+/// were evaluated. `None` if no step has the value.
 pub(super) fn held_out(
     group: &Group<'_>,
     index: usize,
@@ -93,8 +93,9 @@ pub(super) fn parts_and_pass_rates(groups: &[Group<'_>]) -> Vec<Chart> {
         )
     };
     let rate = |k: &usize| {
-        let caption =
-            format!("The chance that one of {k} episodes solves a task, with its 95 % interval.");
+        let caption = format!(
+            "The chance that at least one of {k} episodes solves a task, with its 95 % interval."
+        );
         chart(
             format!("held_out/pass@{k}"),
             caption,

@@ -8,14 +8,14 @@ use crate::{
     run::Run,
 };
 
-/// The number of tasks per run that are shown at once. The others are collapsed.
+/// The number of tasks per run that are open at first. The others are collapsed.
 const OPEN: usize = 2;
 
 /// The responses of a run to its held-out tasks, before and after training.
 #[derive(Serialize)]
 pub(super) struct Texts {
     run: String,
-    /// The number of tasks that are shown at once.
+    /// The number of tasks that are open at first.
     shown: usize,
     tasks: Vec<TaskTexts>,
 }
