@@ -16,8 +16,8 @@
 //!
 //! Departures from the authors' code, and why:
 //!
-//! - The critic reads the history alone. The authors' critic can also read the response (an action value)
-//!   and subtract that value from the target, which leaves no learning signal.
+//! - The critic reads the history alone. The authors' critic can also read the response. Its value is then an
+//!   action value, and subtracting an action value from the target leaves no learning signal.
 //! - A model that all roles share has one critic, which learns once per batch and not once per role.
 //! - Advantages are not normalized over the batch, because tasks have different scales.
 //! - The end-of-sequence token is trained, and log-probabilities are those at the sampling temperature.
@@ -75,8 +75,8 @@ pub struct IndependentActorCritic {
     /// nothing is earned after such a node. If later turns could earn more, a policy can therefore gain by
     /// keeping its rewards below the threshold.
     pub termination_threshold: Option<f64>,
-    /// `λ`: how far advantages look beyond the next turn's value. 0 is not at all, 1 is to the end of the
-    /// episode.
+    /// `λ`: how far advantages look beyond the next turn's value. With 0 they do not; with 1 they look to the
+    /// end of the episode.
     pub lambda: f64,
     /// The layers of the critic.
     pub value_head: HeadShape,

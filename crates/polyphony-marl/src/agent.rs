@@ -10,10 +10,10 @@ use polyphony_model::{
 
 use crate::{MarlError, tree::History};
 
-/// How an agent's text becomes token ids and back.
+/// How an agent's text is turned into token ids and back.
 #[derive(Debug)]
 pub struct TextCodec {
-    /// Text to ids and back.
+    /// Turns text into ids and back.
     pub tokenizer: Tokenizer,
     /// How a conversation is laid out; without a template, a base model gets plain text.
     pub template: Option<ChatTemplate>,
@@ -21,15 +21,15 @@ pub struct TextCodec {
     pub stop_tokens: Vec<u32>,
 }
 
-/// One agent: it plays one role, or all roles if it is the only agent of its team. An optimizer and
-/// everything else that it learns with belongs to the algorithm.
+/// One agent: it plays one role, or all roles if it is the only agent of its team. Its optimizer and
+/// everything else that it learns with belong to the algorithm.
 #[derive(Debug)]
 pub struct Agent {
     /// Its name in messages and files. An agent of a single role has the name of that role.
     pub name: String,
     /// The policy.
     pub model: LanguageModel,
-    /// How text becomes token ids and back; agents that start from the same model share it.
+    /// How text is turned into token ids and back; agents that start from the same model share it.
     pub codec: Arc<TextCodec>,
 }
 
@@ -123,7 +123,7 @@ impl TextCodec {
     /// token ids that were sampled: it is not tokenized again.
     ///
     /// # Errors
-    /// If the chat template rejects the conversation or has no place for an answer.
+    /// If the chat template rejects the conversation or has no place for an answer, or the tokenizer fails.
     pub fn next_history(
         &self,
         role: &Role,

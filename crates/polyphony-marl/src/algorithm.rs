@@ -28,8 +28,8 @@ pub trait Algorithm: Send {
     /// metrics about the advantages that the algorithm gives the samples.
     ///
     /// # Errors
-    /// If an update fails. Other agents may have been updated by then; the one that failed keeps the
-    /// weights of its last gradient step.
+    /// If an update fails. Other agents may have been updated by then; the agent whose update failed keeps
+    /// the weights of its last gradient step.
     fn learn(
         &mut self,
         agents: &mut [Agent],
@@ -83,9 +83,9 @@ pub trait AlgorithmSettings {
     /// The memory that the algorithm needs for one agent, besides the agent's weights.
     fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory;
 
-    /// The algorithm before its first step. The agents have their initial weights when this is called. An
-    /// algorithm that needs these weights later, for example as a reference, must copy them here, even if
-    /// a saved state is restored next.
+    /// Makes the algorithm, before its first step. The agents have their initial weights when this is called.
+    /// An algorithm that needs these weights later, for example as a reference, must copy them here, even
+    /// if a saved state is restored next.
     ///
     /// # Errors
     /// If a setting cannot work, or something that the algorithm needs cannot be made.
@@ -117,7 +117,7 @@ impl EnvironmentSpec {
     }
 }
 
-/// The context of one step of a run, in which an algorithm learns.
+/// What an algorithm knows about the step in which it learns.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct StepContext<'a> {
@@ -139,9 +139,9 @@ impl<'a> StepContext<'a> {
 /// What a long step reports while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// This many tokens were sampled.
+    /// This many tokens were sampled since the last report.
     Sampled(usize),
-    /// All joint actions are scored. Up to this point, neither the agents nor the algorithm have changed.
+    /// All joint actions are scored. Up to this point, neither the agents nor the algorithm has changed.
     RolloutDone,
     /// This agent is being updated.
     Updating(usize),

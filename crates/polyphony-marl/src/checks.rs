@@ -22,7 +22,7 @@ pub(crate) fn check_observations(
     }
 }
 
-/// Refuses a reward with a part that is not announced, not finite or too large, and rewards per role
+/// Refuses a reward with a part that is not announced, not finite or too large. Also refuses rewards per role
 /// unless there is one for each role.
 pub(crate) fn check_reward(
     environment: &dyn Environment,

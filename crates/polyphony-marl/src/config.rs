@@ -61,8 +61,8 @@ impl TrainingConfig {
     }
 }
 
-/// What happens to a task whose prompt does not fit into an agent's context, and to an episode whose
-/// next prompt does not.
+/// What happens if the first prompt of a task, or a later prompt of an episode, does not fit into an agent's
+/// context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LongPrompts {
     /// The run stops with an error that names the task.
@@ -78,8 +78,8 @@ pub enum RolloutWeights {
     /// 32-bit floats: the very weights that are trained.
     #[default]
     Full,
-    /// A copy in bfloat16, on devices that compute with it: faster, but slightly different from the
-    /// policy that is trained.
+    /// A copy in bfloat16: faster, but slightly different from the policy in training. It is an error on devices
+    /// that do not compute with bfloat16.
     Bf16,
 }
 
@@ -107,7 +107,7 @@ pub enum LrSchedule {
 pub struct Updates {
     /// The learning rate after warm-up.
     pub learning_rate: f64,
-    /// The learning rates of individual agents, by name, where they differ.
+    /// By agent name, the learning rates that differ from `learning_rate`.
     pub learning_rates: BTreeMap<String, f64>,
     /// Training steps over which the learning rate rises linearly to its full value.
     pub warmup_steps: usize,
@@ -130,8 +130,8 @@ pub struct Updates {
     /// How many times an update goes through the buffer. If it is more than once, each pass has a
     /// different order.
     pub epochs: usize,
-    /// The run stops after this many consecutive updates that were skipped because a loss or gradient was
-    /// not finite.
+    /// The run stops after this many gradient steps in a row were skipped because the loss or the gradient
+    /// was not finite.
     pub max_skipped_updates: usize,
     /// The largest difference allowed between the log-probability of a sampled token at rollout
     /// and in training, in nats.
@@ -271,14 +271,15 @@ impl Updates {
         positive("logprob_tolerance", self.logprob_tolerance)
     }
 
-    /// The learning rate of an agent at a step of a run, counted from 0: it rises over the warm-up
+    /// The learning rate of an agent at a step of a run of `steps`, counted from 0. It rises over the warm-up
     /// and then follows the schedule.
     pub fn rate(&self, agent: &str, step: usize, steps: usize) -> f64 {
         let agent_rate = self.learning_rates.get(agent).copied();
         self.scheduled(agent_rate.unwrap_or(self.learning_rate), step, steps)
     }
 
-    /// The learning rate at a step, after warm-up and schedule, if `full` is the rate after the warm-up.
+    /// The learning rate at a step: `full`, which is the rate after the warm-up, scaled by warm-up and
+    /// schedule.
     pub fn scheduled(&self, full: f64, step: usize, steps: usize) -> f64 {
         if step < self.warmup_steps {
             return full * (step + 1) as f64 / (self.warmup_steps + 1) as f64;

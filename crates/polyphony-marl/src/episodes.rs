@@ -1,8 +1,8 @@
 //! Whole episodes for evaluation. Each is a single sequence of turns. (A team learns from the trees of a
 //! [rollout](crate::rollout()) instead.)
 //!
-//! Agents answer independently, as they do in training, or read one another's answers first, as a
-//! [`Protocol`] specifies.
+//! A [`Protocol`] decides whether agents answer independently, as they do in training, or read one another's
+//! answers first.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -31,8 +31,8 @@ pub struct Episode {
     pub task: String,
     /// Its number among the task's episodes, counted from 0.
     pub number: usize,
-    /// The environment's observations and the joint action of every turn. Drafts, and the messages between
-    /// agents, are not included.
+    /// The environment's observations and the joint action of every turn. Drafts are not included, and
+    /// neither are the prompts that quote other agents' answers.
     pub turns: Vec<Turn>,
     /// What each joint action earned.
     pub rewards: Vec<Reward>,
@@ -69,7 +69,7 @@ pub struct Episodes {
 
 /// Plays `episodes` complete episodes of every task of a batch, all in parallel. The random numbers of a
 /// response depend only on the seed and on its task, episode, role, turn and round, and differ from those of
-/// training. `on_tokens` is called with the number of tokens of every batch of new tokens.
+/// training. `on_tokens` is called repeatedly with the number of tokens sampled since the last call.
 ///
 /// # Errors
 /// If the environment fails, a prompt does not fit and may not be skipped, or generation fails.
@@ -134,7 +134,7 @@ struct ActiveEpisode<'a> {
     observations: Vec<Observation>,
     /// What the model of each role reads before the role's first answer.
     first_histories: Vec<History>,
-    /// The history that each role answered last, and its answer.
+    /// For each role, the history that it answered last, and that answer; `None` before its first answer.
     last_answers: Vec<Option<(History, Response)>>,
     continues: bool,
     episode: Episode,
@@ -296,7 +296,7 @@ impl EpisodePlayer<'_> {
         Ok(answers)
     }
 
-    /// What a role's model reads. It is an error if it leaves no room for a response.
+    /// What a role's model reads. A history that leaves no room for a response is an error.
     fn history(
         &self,
         active: &ActiveEpisode<'_>,
@@ -307,9 +307,9 @@ impl EpisodePlayer<'_> {
         let agent = &self.agents[agent_of_role(self.agents.len(), role)];
         let history = match (&active.last_answers[role], prompt) {
             (None, RoundPrompt::Observation) => active.first_histories[role].clone(),
-            (last_answer, message) => {
+            (last_answer, _) => {
                 let observation = &active.observations[role];
-                let text = message.to(role, roles, observation, &active.answer_texts());
+                let text = prompt.to(role, roles, observation, &active.answer_texts());
                 match last_answer {
                     None => agent.codec.first_history(&roles[role], &text)?,
                     Some((history, answer)) => {

@@ -160,7 +160,7 @@ pub enum MarlError {
         /// The difference allowed.
         tolerance: f64,
     },
-    /// Too many updates in a row were skipped.
+    /// Too many gradient steps in a row were skipped.
     #[error(
         "agent `{agent}`: {in_a_row} updates in a row were skipped because the loss or gradient \
          was not finite: lower `learning_rate` or `max_grad_norm`"
@@ -168,7 +168,7 @@ pub enum MarlError {
     NotFinite {
         /// The agent.
         agent: String,
-        /// Skipped updates in a row.
+        /// Skipped gradient steps in a row.
         in_a_row: usize,
     },
     /// A saved state belongs to another algorithm or team.

@@ -36,8 +36,8 @@ pub(crate) fn tiny_model() -> LanguageModel {
     LanguageModel::load(&files, &Device::flex()).unwrap()
 }
 
-/// The same model with a larger context, since this tokenizer turns the agents' messages to one another
-/// into many tokens.
+/// The same model with a larger context. Prompts that quote other agents' answers need it, because the tiny
+/// tokenizer turns them into many tokens.
 pub(crate) fn wide_model() -> LanguageModel {
     let mut files = ModelFiles::open(&file("tiny-llama")).unwrap();
     files.config.max_positions = 1024;

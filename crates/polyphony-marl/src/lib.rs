@@ -1,12 +1,12 @@
-//! Multi-agent reinforcement learning for language models: MAGRPO and its relatives, and the trait
-//! that any other algorithm implements.
+//! Multi-agent reinforcement learning for language models: MAGRPO and its relatives, an independent
+//! actor-critic, and the two traits that a new algorithm implements, [`AlgorithmSettings`] and [`Algorithm`].
 //!
 //! Each [`Agent`] keeps its own weights and sees only its own conversation; a reward scores the answers
 //! of all agents together. This crate knows how a team learns from such rewards. It must not know any
 //! concrete environment, recipes or files.
 //!
 //! Start reading at [`train_step`], which shows one step from top to bottom. An [`Algorithm`], such as
-//! [`Magrpo`], decides how the team learns. If you write another one, you can reuse the parts of MAGRPO:
+//! [`Magrpo`], decides how the team learns. A new algorithm can reuse the parts of MAGRPO:
 //! [`rollout()`], [`returns`], [`credits`], [`advantages`], [`PolicyLoss`], [`score_references`],
 //! [`Learners`], [`gradient_step`], [`AdamW`].
 //!

@@ -1,8 +1,8 @@
 //! MAGRPO: Multi-Agent Group Relative Policy Optimization, and its relatives.
 //!
 //! Source: "LLM Collaboration With Multi-Agent Reinforcement Learning", AAAI 2026, arXiv 2508.04652;
-//! the authors' code is PyPI `comlrl`. With one agent, MAGRPO is GRPO (arXiv 2402.03300). If advantages are
-//! also not divided by the standard deviation, it is Dr. GRPO (arXiv 2503.20783).
+//! the authors' code is PyPI `comlrl`. With one agent, MAGRPO is GRPO (arXiv 2402.03300), or Dr. GRPO (arXiv
+//! 2503.20783) if advantages are not divided by the standard deviation.
 //!
 //! In reading order, for agent `i` and its `G` responses `a_g` at a node:
 //!
@@ -25,7 +25,7 @@
 //! - The end-of-sequence token is trained, so that agents learn when to stop.
 //! - Log-probabilities are those at the sampling temperature, so that the gradient belongs to the policy that
 //!   acted.
-//! - An update whose loss is not finite is skipped and counted. The authors replace the loss with 0.1.
+//! - A gradient step whose loss is not finite is skipped and counted. The authors replace the loss with 0.1.
 //! - Weight decay is off by default.
 //! - Several passes over the same samples need the clipped objective. Its ratio corrects for samples that
 //!   older weights drew.

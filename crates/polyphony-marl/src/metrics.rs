@@ -1,5 +1,5 @@
-//! The metrics of a step that do not depend on the algorithm: what the joint actions earned, and what the
-//! responses were like. `docs/metrics.md` has a formula for each.
+//! The metrics that algorithms share: what the joint actions of a step earned, what the responses were like,
+//! and what the updates did. `docs/metrics.md` has a formula for each.
 
 use polyphony_episode::{Environment, Metric, MetricKey};
 
@@ -342,7 +342,7 @@ pub fn update_metrics(
             key("approx_kl"),
             policy_stats.map(|stats| stats.approx_kl),
             "nats/token",
-            "Divergence of the policy that sampled from the trained one, estimated from the sampled tokens",
+            "KL divergence from the rollout policy to the policy in training, KL(rollout ‖ training), estimated from the sampled tokens",
         ),
         Metric::new(
             key("clip_fraction"),
@@ -359,8 +359,8 @@ pub fn update_metrics(
     ]
 }
 
-/// All metrics in the order in which they are written: first those of the team, then those of each role
-/// (of its responses, then of the algorithm), and finally those that depend on clocks.
+/// All metrics in the order in which they are written: first the team's, then role by role (its response
+/// metrics, then what the algorithm reports for it), and last those that depend on clocks.
 pub(crate) fn merge_metrics(
     team: Vec<Metric>,
     roles: Vec<Vec<Metric>>,

@@ -24,7 +24,7 @@ use crate::{
 /// How token terms become the loss of a minibatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregation {
-    /// The sum over a response's tokens, averaged over responses (the paper).
+    /// The sum over a response's tokens, averaged over responses (as in the MAGRPO paper).
     #[default]
     SequenceSum,
     /// The mean over all tokens of the minibatch.
@@ -36,11 +36,12 @@ pub enum Aggregation {
 /// What is maximized for each token of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Objective {
-    /// The advantage times the token's log-probability (the paper). It may use each sample only once.
+    /// The advantage times the token's log-probability (as in the MAGRPO paper). Each sample may be used only
+    /// once.
     #[default]
     PolicyGradient,
-    /// The advantage times the ratio of the token's probability to that when it was sampled, clipped to
-    /// `1 - low` and `1 + high`.
+    /// The smaller of `ρ A` and `clip(ρ, 1 - low, 1 + high) A`. `A` is the advantage, and `ρ` is the token's
+    /// probability in training, divided by its probability at rollout.
     Clipped {
         /// How far below 1 the lower bound of the ratio is.
         low: f64,
@@ -84,9 +85,9 @@ pub struct PolicyLoss {
 /// A token's log-probability under three policies, in nats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenLogprobs {
-    /// Under the policy that is trained.
+    /// Under the policy in training.
     pub trained: f64,
-    /// When it was sampled.
+    /// Under the rollout policy, when it was sampled.
     pub sampled: f64,
     /// Under the reference, if one has scored it.
     pub reference: Option<f64>,
@@ -97,12 +98,12 @@ pub struct TokenLogprobs {
 pub struct TokenTerm {
     /// Its value.
     pub loss: f64,
-    /// Its derivative with respect to the log-probability under the policy that is trained.
+    /// Its derivative with respect to the token's log-probability under the policy in training.
     pub derivative: f64,
-    /// `ρ`: the token's probability under the policy that is trained, divided by that when it was sampled.
+    /// `ρ`: the token's probability in training, divided by its probability at rollout.
     pub ratio: f64,
-    /// `ρ − 1 − ln ρ`: an estimate of the divergence of the policy that sampled from the trained one, in nats
-    /// (Schulman's k3, *Approximating KL Divergence*, 2020).
+    /// `ρ − 1 − ln ρ`: an estimate of KL(rollout policy ‖ policy in training), in nats (Schulman's k3,
+    /// *Approximating KL Divergence*, 2020).
     pub approx_kl: f64,
     /// Whether the objective clips the token.
     pub clipped: bool,
@@ -110,8 +111,8 @@ pub struct TokenTerm {
     pub kl: Option<f64>,
 }
 
-/// How far a policy is from the policy that sampled, and from its reference. All values are means over the
-/// tokens in the loss of all gradient steps, including skipped ones.
+/// How far the policy in training is from the rollout policy, and from its reference. Each value is a mean
+/// over the tokens in the loss of all gradient steps, including skipped steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicyStats {
     /// The mean of the ratio `ρ`.
@@ -253,7 +254,8 @@ impl PolicyLoss {
         })
     }
 
-    /// Whether the loss does not depend on this group, given its responses' weights.
+    /// Whether an update skips this group, because the loss does not depend on it. `weights` are those of the
+    /// group's responses.
     ///
     /// # Errors
     /// If a response has no advantage.

@@ -25,7 +25,8 @@ pub struct PolicyUpdate<'a> {
     pub learning_rate: f64,
     /// Groups that an agent collects before it updates.
     pub buffer: usize,
-    /// Groups of one gradient step; up to twice this many if the buffer cannot be divided evenly.
+    /// Groups of one gradient step; more, but fewer than twice this many, if the buffer cannot be divided
+    /// evenly.
     pub minibatch: usize,
     /// The temperature that responses were sampled at.
     pub temperature: f32,

@@ -1,13 +1,17 @@
-//! Protocols decide who reads whose answers before a joint action is complete, and in what words.
+//! The protocols of baselines: who reads whose answers before a joint action is complete, and in what words.
 //!
-//! In the untrained baselines of the MAGRPO paper (arXiv 2508.04652) agents answer one after the other, or
-//! revise drafts. A protocol is a list of rounds with their texts, so you can write your own.
+//! In the untrained baselines of the MAGRPO paper (arXiv 2508.04652) agents answer independently, answer one
+//! after the other, or revise drafts. A protocol is a list of rounds with their texts, so you can write your
+//! own. It has nothing to do with the wire protocol of `Process`, the environment that is a separate program.
 
 use std::borrow::Cow;
 
 use polyphony_episode::{Observation, Role};
 
-/// Who reads whose answers before a joint action is complete.
+/// Who reads whose answers in a baseline, before a joint action is complete. Evaluations of trained teams use
+/// [`Protocol::parallel`], where agents answer as they do in training.
+///
+/// This is not the wire protocol of `Process`, the environment that is a separate program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protocol {
     /// Its name, in tables and files.
@@ -21,7 +25,7 @@ pub struct Protocol {
 pub struct Round {
     /// In which order the roles answer.
     pub order: Order,
-    /// What a role reads.
+    /// What each role reads before it answers.
     pub prompt: RoundPrompt,
 }
 
@@ -34,7 +38,7 @@ pub enum Order {
     InTurn,
 }
 
-/// What a role reads in a round.
+/// What a role reads in a round before it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoundPrompt {
     /// The environment's observation, and nothing else.
@@ -110,7 +114,7 @@ impl Protocol {
         }
     }
 
-    /// The protocols that ship.
+    /// The protocols that ship with this crate.
     pub fn all() -> [Self; 3] {
         [Self::parallel(), Self::pipeline(), Self::discussion()]
     }

@@ -15,7 +15,7 @@ use crate::{
 /// aligned joint actions, which contain each response once, both choices are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Credit {
-    /// The mean of their returns, on the scale of the aligned mode.
+    /// The mean of their returns, which has the same scale as with aligned joint actions.
     #[default]
     Mean,
     /// The sum of their returns. With [`JointMode::Cross`](crate::JointMode::Cross), it is `G^(n-1)` times as

@@ -105,8 +105,8 @@ impl Rollout {
     }
 }
 
-/// Samples and scores all turns of all tasks. `on_tokens` is called with the number of tokens of every batch
-/// of new tokens.
+/// Samples and scores all turns of all tasks. `on_tokens` is called repeatedly with the number of tokens
+/// sampled since the last call.
 ///
 /// # Errors
 /// If the environment fails, a prompt does not fit and may not be skipped, generation fails, or there are

@@ -23,7 +23,7 @@ pub struct LearnerState {
     pub agent: String,
     /// Gradient steps taken.
     pub gradient_steps: usize,
-    /// Updates skipped in a row because a loss or gradient was not finite.
+    /// Gradient steps skipped in a row because the loss or the gradient was not finite.
     pub skipped_in_a_row: usize,
     /// The weights that have moments.
     pub stepped: Vec<WeightSteps>,

@@ -25,7 +25,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// The value of a metric by its name in files, such as `return`; `None` if there is none.
+    /// The value of a metric by its name in files, such as `return`; `None` if the step has no such metric or
+    /// its value is missing or not finite.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let metric = self
             .metrics
@@ -37,12 +38,13 @@ impl Step {
 
 /// Runs one step: plays the batch and lets the algorithm learn from it. `step` is counted from 0.
 ///
-/// There is one agent for each of the environment's roles, or one that plays them all. The algorithm must
+/// The team has one agent for each of the environment's roles, or one that plays them all. The algorithm must
 /// have been [built](crate::AlgorithmSettings::build) for these agents.
 ///
 /// # Errors
-/// See [`MarlError`]. An error before [`Progress::RolloutDone`] has changed nothing. After a later error, other
-/// agents may already have been updated; the one that failed keeps the weights of its last gradient step.
+/// See [`MarlError`]. Until [`Progress::RolloutDone`], an error leaves everything unchanged. After a later
+/// error, other agents may already have been updated; the agent whose update failed keeps the weights of its
+/// last gradient step.
 pub fn train_step(
     agents: &mut [Agent],
     algorithm: &mut dyn Algorithm,

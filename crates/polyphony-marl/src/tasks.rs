@@ -13,9 +13,9 @@ use crate::{
     tree::History,
 };
 
-/// A data set for whose tasks an environment has given the first observations. Every task has been checked.
-/// First turns are cached up to a memory limit; a task beyond the limit is started again whenever it is
-/// played.
+/// The tasks of a data set after their start: an environment has given the first observations of every task,
+/// and they have been checked. First turns are cached up to a memory limit; a task beyond the limit is
+/// started again whenever it is played.
 #[derive(Clone, Debug, Default)]
 pub struct StartedTasks {
     tasks: Vec<Task>,
@@ -53,7 +53,7 @@ pub(crate) struct BatchTask<'a> {
     pub(crate) first: Option<FirstTurn>,
 }
 
-/// The maximum number of bytes of texts and tokens that are cached of a data set.
+/// The maximum size of a data set's cached texts and tokens, in bytes.
 const MAX_CACHED_BYTES: usize = 256 << 20;
 
 /// The number of tasks that are started at a time.
@@ -231,8 +231,8 @@ impl FirstTurn {
 }
 
 impl LongPrompts {
-    /// Turns the error about a prompt that does not fit into `None`, and logs it, if such prompts may be
-    /// skipped. Every other result stays the same.
+    /// If prompts that do not fit may be skipped, logs the error about such a prompt and returns `None`
+    /// instead. Every other result stays the same.
     pub(crate) fn allow<T>(self, result: Result<T, MarlError>) -> Result<Option<T>, MarlError> {
         match result {
             Err(error @ MarlError::PromptTooLong { .. }) if self == Self::Skip => {

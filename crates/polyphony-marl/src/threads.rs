@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-/// Does some work for every item, on this many new threads. The results are in the order of the items.
+/// Does some work for every item, on at most this many new threads. The results are in the order of the
+/// items.
 ///
 /// # Errors
 /// The error of the first item that failed, in the order of the items. After an error no more items are
@@ -64,8 +65,8 @@ where
         .collect()
 }
 
-/// Receives everything until all senders are gone. A thread of rayon's pool does other work of its pool
-/// meanwhile, because the senders may depend on that work.
+/// Receives everything until all senders are gone. If the calling thread belongs to a rayon pool, it does
+/// other work of the pool meanwhile, because the senders may depend on that work.
 fn receive_all<T>(results: &Receiver<T>) -> Vec<T> {
     if rayon::current_thread_index().is_none() {
         return results.iter().collect();

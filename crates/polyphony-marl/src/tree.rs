@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, check};
 
-/// How agents' responses are combined into joint actions.
+/// How the roles' responses at a node are combined into joint actions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JointMode {
-    /// Joint action `g` is every agent's `g`-th response: `G` of them.
+    /// Joint action `g` consists of each role's `g`-th response, so a node has `G` joint actions.
     #[default]
     Aligned,
-    /// Every combination of responses: `G^n` of them for `n` roles.
+    /// Every combination of responses is a joint action, so a node has `G^n` of them for `n` roles.
     Cross,
 }
 
@@ -52,8 +52,8 @@ impl SamplingPlan {
     /// If its last turn would have more joint actions than [`MAX_JOINT_ACTIONS`].
     pub fn validate_for(&self, roles: usize, turns: usize) -> Result<(), ConfigError> {
         let per_node = self.joint_actions(roles);
-        // Only the last turn is counted. If nodes have two or more joint actions, it has more of them than
-        // all earlier turns together.
+        // Counting the joint actions of the last turn is enough: if each node has two or more, the last turn
+        // has more of them than all earlier turns together.
         let last_turn = per_node.and_then(|n| n.checked_pow(u32::try_from(turns).ok()?));
         check(
             last_turn.is_some_and(|count| count <= MAX_JOINT_ACTIONS),
@@ -67,7 +67,7 @@ impl SamplingPlan {
     }
 }
 
-/// Everything that an agent has read and answered so far, as the token ids that its model reads.
+/// Everything that an agent has read and answered so far in one role, as the token ids that its model reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The token ids, ready to be continued by a response.
@@ -81,7 +81,7 @@ pub struct Sample {
     pub response: Response,
     /// The natural log-probability of each token when it was drawn.
     pub logprobs: Vec<f32>,
-    /// The same under the agent's reference; `None` if no reference has scored it.
+    /// The log-probabilities under the agent's reference; `None` if no reference has scored the response.
     pub reference_logprobs: Option<Vec<f32>>,
     /// How much better than expected the response was; `None` until an algorithm has assigned it.
     pub advantage: Option<f64>,
@@ -94,7 +94,7 @@ impl Sample {
     }
 
     /// How far the policy has strayed from its reference on this response, in nats: the estimator k1,
-    /// `Σ_τ (ℓ_τ − ℓ_τ^ref)`. `None` if no reference has scored it.
+    /// `Σ_τ (ℓ_τ − ℓ_τ^ref)`. `None` if no reference has scored the response.
     pub fn divergence(&self) -> Option<f64> {
         let reference = self.reference_logprobs.as_ref()?;
         let pairs = self.logprobs.iter().zip(reference);
@@ -106,12 +106,14 @@ impl Sample {
     }
 }
 
-/// One role's part of a node: its history and the responses that were sampled from it.
+/// One role's part of a node: what the role reads, and the responses that were sampled for it.
+///
+/// A node has one group per role, so an agent that plays several roles has several groups at each node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentGroup {
     /// What the role reads at this turn.
     pub observation: Observation,
-    /// What its model reads.
+    /// What the role's model reads.
     pub history: History,
     /// The return that a critic expects at this history; `None` without a critic.
     pub value: Option<f64>,
@@ -170,7 +172,7 @@ impl Node {
         )
     }
 
-    /// The turn that ends with the joint action with these picks.
+    /// This node's turn, completed by the joint action with these picks.
     pub fn turn_with(&self, picks: &[usize]) -> Turn {
         let observations = self.groups.iter().map(|group| group.observation.clone());
         Turn {

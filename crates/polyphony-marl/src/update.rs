@@ -23,7 +23,7 @@ pub struct Learner {
     pub optimizer: AdamW,
     /// Gradient steps taken.
     pub gradient_steps: usize,
-    /// Updates skipped in a row because a loss or gradient was not finite.
+    /// Gradient steps skipped in a row because the loss or the gradient was not finite.
     pub skipped_in_a_row: usize,
 }
 
@@ -48,8 +48,9 @@ pub enum HiddenStates {
     None,
     /// The one at the last token of each history, which a critic reads.
     EndOfHistory,
-    /// Those at the positions that this function returns. A packed group is one row: the prompt, then each
-    /// response without its last token.
+    /// Those at the positions that this function returns. Positions count in the packed row of the group: the
+    /// prompt, then each response. The last token of a response is not in the row, because nothing is
+    /// predicted from it. See [`PackedGroup::response_index`].
     At(fn(&PackedGroup<'_>) -> Vec<usize>),
 }
 
@@ -68,7 +69,7 @@ impl HiddenStates {
 pub struct GroupScores<'a> {
     /// The natural log-probability of every response token, one response after the other.
     pub logprobs: &'a [f32],
-    /// The requested hidden states, flat: one row per requested position, each as long as a hidden state.
+    /// The requested hidden states, flattened: one row of the model's hidden size per requested position.
     pub hidden_states: &'a [f32],
 }
 
@@ -92,7 +93,7 @@ pub enum StepOutcome {
         /// The norm of the gradients before clipping.
         norm: f64,
     },
-    /// A loss or gradient was not finite, so the weights have not changed.
+    /// The loss or the gradient was not finite, so the weights have not changed.
     Skipped,
     /// There was no group to learn from.
     Empty,
@@ -106,14 +107,14 @@ pub struct UpdateReport {
     pub skipped_groups: usize,
     /// Gradient steps taken.
     pub steps: usize,
-    /// Gradient steps skipped because loss or gradient was not finite.
+    /// Gradient steps skipped because the loss or the gradient was not finite.
     pub skipped: usize,
     /// The largest gradient norm before clipping, over the steps taken.
     pub grad_norm: f64,
     /// The learning rate.
     pub learning_rate: f64,
-    /// The largest difference between a token's log-probability at rollout and in training, in nats;
-    /// `None` for an empty buffer.
+    /// The largest difference between a token's log-probability at rollout and in training, in nats; `None`
+    /// if none were compared, for example because there was no update.
     pub logprob_gap: Option<f64>,
 }
 
@@ -124,8 +125,8 @@ pub struct UpdateReport {
 /// therefore compared with the log-probabilities of the samples, and `report` has the largest difference.
 ///
 /// # Errors
-/// If rollout and training disagree about log-probabilities beyond the tolerance, too many updates in a
-/// row were skipped, or `loss` fails.
+/// If the model cannot run a group, rollout and training disagree about log-probabilities beyond the
+/// tolerance, too many gradient steps in a row were skipped, or `loss` fails.
 pub fn gradient_step(
     agent: &mut Agent,
     learner: &mut Learner,
@@ -182,8 +183,8 @@ pub fn gradient_step(
     Ok(StepOutcome::Taken { norm })
 }
 
-/// If every group of the buffer was skipped, scores `group`, which is any of them, so that the
-/// log-probabilities of training and rollout are compared at least once. `None` is an empty buffer.
+/// If no group of the update was scored, scores `group` (any one of the buffer), so that rollout and training
+/// are compared at least once. Pass `None` if the buffer is empty.
 ///
 /// # Errors
 /// As [`gradient_step`].
@@ -208,8 +209,8 @@ pub fn compare_logprobs_if_all_skipped(
 /// minibatch has at least `minibatch` groups, if there are that many.
 ///
 /// All minibatches have nearly the same size. A small leftover minibatch would get a gradient step of its
-/// own, so its groups would count more than the others. A single pass follows the buffer's order; several
-/// passes each have a random order, drawn from `key`.
+/// own, so its groups would count more than the others. A single pass follows the buffer's order. Of several
+/// passes, each has its own random order, drawn from `key`.
 ///
 /// # Errors
 /// If `minibatch` is 0.
@@ -270,8 +271,8 @@ fn compare_logprobs(
     let gap = logprobs
         .iter()
         .zip(sampled)
-        // A log-probability of training that is not finite is ignored here, since the update is skipped
-        // anyway. A log-probability of the rollout that is not finite counts as an infinite difference.
+        // A log-probability of training that is not finite is ignored here, since the gradient step is
+        // skipped anyway. If that of the rollout is not finite, the difference counts as infinite.
         .filter(|(trained, _)| trained.is_finite())
         .map(|(trained, sampled)| match sampled.is_finite() {
             true => f64::from((trained - sampled).abs()),

@@ -213,7 +213,7 @@ fn loss(
     (policy + settings.value_coefficient * critic) / responses
 }
 
-/// With decay rates of 0 and this addend AdamW's step is the gradient itself, scaled.
+/// With decay rates of 0 and this value as `epsilon`, AdamW's step is the gradient itself, scaled.
 const ADDEND: f64 = 1e6;
 
 fn check_gradients(shape: HeadShape, activations: Activations) {

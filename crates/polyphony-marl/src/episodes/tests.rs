@@ -118,11 +118,11 @@ fn the_protocol_decides_what_agents_read_of_one_another() {
         for role in [0, 1] {
             let partner = ["first", "second"][1 - role];
             let (draft, partner_draft) = (&drafts[role].1, &drafts[1 - role].1);
-            let message =
+            let prompt =
                 format!("Your partner \"{partner}\" has answered:\n{partner_draft}\n\nRevise");
             let text = &revised[role].0;
             assert!(text.starts_with(&format!("u:hi;a:{draft}")), "{text:?}");
-            assert!(text.contains(&message), "{text:?}");
+            assert!(text.contains(&prompt), "{text:?}");
         }
     }
 }
@@ -231,7 +231,7 @@ fn an_episode_whose_next_prompt_does_not_fit_keeps_the_turns_it_has() {
     }
 }
 
-/// The same as in training: see the test of rollouts.
+/// As in training: see the test `joint_actions_are_scored_outside_of_the_pool_that_computes`.
 #[test]
 fn episodes_are_scored_outside_of_the_pool_that_computes() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
@@ -281,6 +281,6 @@ fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
         let episodes = play(&game, &agents, &tasks, (&protocol, 2), &config).unwrap();
         (episodes.played.len(), episodes.left_out.len())
     };
-    // After the partner's message there is no room left for an answer.
+    // A prompt that quotes the partner's answer leaves no room for an answer.
     assert_eq!(Protocol::all().map(counts), [(2, 2), (0, 4), (0, 4)]);
 }

@@ -17,8 +17,7 @@ use crate::{
 };
 
 impl RolloutContext<'_> {
-    /// Samples the responses of every role at each node. The result has a list per role, which has a list of
-    /// responses per node.
+    /// Samples the responses of every role at each node. The result is indexed by role, node and response.
     pub(super) fn sample(
         &self,
         open: &[OpenNode<'_>],

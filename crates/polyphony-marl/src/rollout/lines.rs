@@ -11,7 +11,7 @@ use crate::tree::{AgentGroup, Branch, Node, Sample};
 /// what they earned).
 #[derive(Clone, Debug)]
 pub struct NodeLine<'a> {
-    /// The indices of the joint actions that lead to it; empty at the first turn.
+    /// The indices of the joint actions that lead to the node; empty at the first turn.
     pub path: Vec<usize>,
     /// The node.
     pub node: &'a Node,

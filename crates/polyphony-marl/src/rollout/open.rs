@@ -99,9 +99,9 @@ impl RolloutContext<'_> {
     }
 }
 
-/// The number of a joint action among all that are possible at its turn, which is
-/// `parent * joint_actions + index`. `parent` is the number of the joint action that led to its node. Each
-/// node has `joint_actions` of them, and `index` is the joint action's index at its node.
+/// The number of a joint action among all that are possible at its turn: `parent * joint_actions + index`.
+/// `parent` is the number of the joint action that led to its node, `joint_actions` is the number of joint
+/// actions per node, and `index` is the joint action's index at its node.
 fn branch_number(parent: u32, joint_actions: usize, index: usize) -> Result<u32, MarlError> {
     let number = (parent as usize)
         .checked_mul(joint_actions)

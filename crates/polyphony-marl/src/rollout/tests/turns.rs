@@ -313,8 +313,8 @@ fn an_environment_with_more_turns_than_its_horizon_is_refused() {
     );
 }
 
-/// A game for one role in which only the second of two joint actions continues, turn after turn. The
-/// numbers of the joint actions double at every turn.
+/// A game for one role in which only the second of two joint actions continues, turn after turn. Its number
+/// is `2 * parent + 1`, which soon no longer fits into a key.
 struct Narrow {
     roles: [Role; 1],
     parts: [String; 1],

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fixture::{changed, weights};
 
-/// With decay rates of 0 and this addend AdamW's step is the clipped gradient itself, scaled by
+/// With decay rates of 0 and this value as `epsilon`, AdamW's step is the clipped gradient itself, scaled by
 /// `learning_rate / ADDEND`.
 const ADDEND: f64 = 1e6;
 

@@ -12,7 +12,7 @@ use burn::{
     tensor::{Gradients, Tensor},
 };
 
-/// With decay rates of 0 and this addend AdamW's step is the gradient itself, scaled.
+/// With decay rates of 0 and this value as `epsilon`, AdamW's step is the gradient itself, scaled.
 const ADDEND: f64 = 1e6;
 
 /// Collects the gradient of every weight; zeros for a weight without a gradient.
