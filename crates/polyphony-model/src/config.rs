@@ -74,11 +74,13 @@ impl Architecture {
 impl ModelConfig {
     /// Reads a Hugging Face `config.json`; `path` is where it came from, for messages.
     ///
-    /// Absent keys take the defaults of the architecture's configuration in transformers, except
-    /// for the sizes, which must be there.
+    /// Absent keys take the defaults of the architecture's configuration in transformers, with two
+    /// exceptions. `vocab_size`, `hidden_size`, `intermediate_size`, `num_hidden_layers` and
+    /// `num_attention_heads` must be there, and the default of `num_key_value_heads` is
+    /// `num_attention_heads` in every architecture.
     ///
     /// # Errors
-    /// If a size is missing, a value is out of range, or the architecture, rope type, activation,
+    /// If a required size is missing, a value is out of range, or the architecture, rope type, activation,
     /// bias or sliding-window setting is not supported.
     pub fn from_json(config: &Value, path: &Path) -> Result<Self, ModelError> {
         let keys = Keys {
@@ -147,7 +149,7 @@ impl Keys<'_> {
         }
     }
 
-    /// The architecture that `architectures` and `model_type` name; a key that is absent counts as fitting.
+    /// The architecture that both `architectures` and `model_type` name. An absent key fits them all.
     fn architecture(&self) -> Result<Architecture, ModelError> {
         let supported = Architecture::ALL.map(|known| {
             let (class, model_type) = known.names();

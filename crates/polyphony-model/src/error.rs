@@ -125,7 +125,7 @@ pub enum ModelError {
     MissingTensor {
         /// The weights file.
         path: PathBuf,
-        /// The tensor's Hugging Face name.
+        /// The tensor's name.
         tensor: String,
     },
 
@@ -137,7 +137,7 @@ pub enum ModelError {
     TensorShape {
         /// The weights file.
         path: PathBuf,
-        /// The tensor's Hugging Face name.
+        /// The tensor's name.
         tensor: String,
         /// The shape in the file.
         found: Vec<usize>,
@@ -150,7 +150,7 @@ pub enum ModelError {
     TensorType {
         /// The weights file.
         path: PathBuf,
-        /// The tensor's Hugging Face name.
+        /// The tensor's name.
         tensor: String,
         /// The stored type.
         given: String,

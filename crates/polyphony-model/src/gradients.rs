@@ -42,7 +42,7 @@ impl WeightGradients {
         }
     }
 
-    /// The gradients of a module that the loss does not depend on.
+    /// `None` for each weight of a module, for a loss that does not depend on the module.
     pub(crate) fn absent<M: Module>(module: &M) -> Self {
         let ids = weight_ids(module).into_iter();
         Self {
@@ -79,7 +79,7 @@ impl WeightGradients {
                 Some(gradient) => gradient.reshape(shape),
                 None => Tensor::zeros(shape, (&rows.device(), rows.dtype())),
             };
-            // If the indices were on the device that records operations, the sum would be recorded too.
+            // `inner` takes the indices off the autodiff device; otherwise the sum would be recorded as well.
             let sum = sum.select_assign(0, ids.inner(), rows, IndexingUpdateOp::Add);
             *table_gradient = Some(sum.flatten(0, 1));
         }

@@ -188,8 +188,8 @@ impl LanguageModel {
     }
 
     /// Takes the gradients from `grads` after a backward pass of this [trainable](Self::trainable)
-    /// model. burn's backward pass ends at `embedded`, the embeddings of `ids`. Here their gradients are
-    /// added to the gradient of the embedding table, row by row.
+    /// model. The backward pass stops at `embedded`, the embeddings that were looked up for `ids`. This
+    /// method then scatter-adds the gradient of each row to the gradient of the embedding table.
     pub(crate) fn take_gradients(
         &self,
         grads: &mut Gradients,
@@ -289,7 +289,8 @@ impl LanguageModel {
 
     /// Saves the model as the new Hugging Face directory `target`, which PyTorch transformers
     /// loads unchanged. If the model has adapters, only they are saved, as a directory that PEFT
-    /// loads. `assets` are [those of the files](ModelFiles::assets) that the model was loaded from.
+    /// loads. `assets` are the files beside the weights (configuration, tokenizer, chat template), from
+    /// [`ModelFiles::assets`].
     ///
     /// # Errors
     /// If `target` exists or cannot be written; nothing is then left behind.

@@ -51,7 +51,7 @@ impl Projection {
         }
     }
 
-    /// The block of a layer that it belongs to, by its name in Hugging Face checkpoints.
+    /// The name in Hugging Face checkpoints of the block that the projection belongs to.
     pub(crate) fn block(self) -> &'static str {
         match self {
             Self::Query | Self::Key | Self::Value | Self::Output => "self_attn",
@@ -120,7 +120,7 @@ impl LoraConfig {
         self.alpha / self.rank as f64
     }
 
-    /// A new adapter for a projection of `inputs` to `outputs`. As in PEFT, `A` is uniform within
+    /// A new adapter for a projection from `inputs` to `outputs`. As in PEFT, `A` is uniform within
     /// ±1/√inputs and `B` is zero, so that the model is unchanged at first.
     pub(crate) fn initial_adapter(
         &self,

@@ -28,7 +28,7 @@ pub enum AttentionScores {
     Stored,
 }
 
-/// A size to multiply and add.
+/// A count whose arithmetic saturates.
 type Count = Saturating<u64>;
 
 fn count(size: usize) -> Count {
@@ -36,7 +36,7 @@ fn count(size: usize) -> Count {
 }
 
 impl ModelConfig {
-    /// The number of weights, counted as single numbers.
+    /// The number of scalar weights.
     pub fn weight_count(&self) -> u64 {
         let d = count(self.hidden_size);
         let (queries, keys) = (self.queries(), self.keys());
@@ -52,10 +52,11 @@ impl ModelConfig {
         all.0.min(MAX_COUNT)
     }
 
-    /// The number of weights of the adapters that `lora` adds.
+    /// The number of scalar weights of the adapters that `lora` adds.
     pub fn adapter_weight_count(&self, lora: &LoraConfig) -> u64 {
         let d = count(self.hidden_size);
-        // The inputs plus the outputs of each target. Times the rank, this is the size of its two factors.
+        // The inputs plus the outputs of each target. The rank times this number is the size of its two
+        // factors.
         let widths = lora.targets.iter().map(|target| match target {
             Projection::Query | Projection::Output => d + self.queries(),
             Projection::Key | Projection::Value => d + self.keys(),
@@ -114,7 +115,7 @@ impl ModelConfig {
         count(self.heads) * count(self.head_size)
     }
 
-    /// The width of all keys of a token in one layer, and that of its values.
+    /// The width of all keys of a token in one layer. Its values have the same width.
     fn keys(&self) -> Count {
         count(self.kv_heads) * count(self.head_size)
     }

@@ -38,13 +38,13 @@ pub enum RopeScaling {
     },
     /// YaRN (Peng et al., 2023, arXiv 2309.00071; rope type `yarn`).
     Yarn {
-        /// The factor for wavelengths that turn less than `slow` times in the original context.
+        /// The factor for the wavelengths that fit less than `slow` times into the original context.
         factor: f64,
         /// The factor that rotated queries and keys are multiplied by.
         attention_factor: f64,
-        /// Wavelengths that turn more often than this are not stretched.
+        /// Wavelengths that fit more often than this into the original context are not stretched.
         fast: f64,
-        /// Wavelengths that turn less often than this are stretched by the full factor.
+        /// Wavelengths that fit less often than this are stretched by the full factor.
         slow: f64,
         /// The context length of pre-training, in tokens.
         original_positions: f64,

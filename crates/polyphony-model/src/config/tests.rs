@@ -242,7 +242,8 @@ fn a_window_may_be_switched_on_if_no_layer_uses_it() {
             json!({"sliding_window": 4096, "max_window_layers": 0}),
             false,
         ),
-        // The defaults of transformers: 4096 tokens from the 28th layer on, of 30 here.
+        // The defaults of transformers: a window of 4096 tokens from layer 28 on, counted from 0. Here
+        // there are 30 layers.
         (json!({"sliding_window": 4096}), false),
         (json!({"max_window_layers": 29}), false),
     ];

@@ -77,7 +77,7 @@ pub(crate) fn open(directory: &Path) -> Result<(Adapter, PathBuf), ModelError> {
     Ok((Adapter { config, weights }, base))
 }
 
-/// Refuses settings of PEFT, of this version or a later one, that this crate does not implement.
+/// Refuses settings that this crate does not implement, including those of later versions of PEFT.
 fn refuse_variants(keys: &Keys<'_>) -> Result<(), ModelError> {
     for (key, value) in keys.object.as_object().into_iter().flatten() {
         let choices: &[Value] = match key.as_str() {
@@ -115,7 +115,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The path of the base model, which exists.
+/// The path of the base model, after a check that the path exists.
 fn existing_base(keys: &Keys<'_>) -> Result<PathBuf, ModelError> {
     let name = keys.get(BASE).and_then(Value::as_str);
     let name = name.ok_or_else(|| ModelError::MissingKey {

@@ -1,5 +1,5 @@
-//! The text files that accompany a model's weights. They are stored so that a trained model can be
-//! saved as the same kind of directory that it was opened from.
+//! The text files that accompany a model's weights. They are kept in memory, so that a trained model can
+//! be saved as a complete directory.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,8 @@ impl ModelAssets {
         files
     }
 
-    /// The files to write beside adapters, whose configuration is that of their base model.
+    /// The files to write beside adapters. The configuration is not among them, since it belongs to the base
+    /// model.
     pub(crate) fn tokenizer_files(&self) -> Vec<(&'static str, String)> {
         let mut files = Vec::new();
         if let Some(tokenizer) = &self.tokenizer {

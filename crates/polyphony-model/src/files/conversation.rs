@@ -49,7 +49,7 @@ pub fn encode_conversation(
 
 /// The ids that follow an answer of the model, up to the beginning of its next answer: the template's tokens
 /// that end an answer, `message` as the next user message, and the tokens that begin an answer. If the
-/// sampled answer already ends with the first of these ids, the caller must drop this id.
+/// sampled answer already ends with the first of the returned ids, the caller must drop that returned id.
 ///
 /// The ids are cut from a rendered conversation of `system`, a placeholder question and answer, and
 /// `message`. The message is thus not in the first turn, which some templates treat differently.

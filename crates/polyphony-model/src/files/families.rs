@@ -52,7 +52,7 @@ enum Row {
         rendered: String,
         /// The prompt's ids, for short conversations without the text of control tokens.
         ids: Option<Vec<u32>>,
-        /// The control tokens that the template writes, for conversations with such text.
+        /// The control tokens that the template writes, for conversations with the text of control tokens.
         control: Option<Vec<u32>>,
     },
 }

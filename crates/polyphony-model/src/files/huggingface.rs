@@ -15,8 +15,8 @@ use super::weights::Weights;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 
-/// Opens a directory with `config.json` and `model.safetensors`, or an index of several such files.
-/// Tokenizer, chat template and generation configuration are optional.
+/// Opens a directory with `config.json` and weights, either in `model.safetensors` or in several files that
+/// `model.safetensors.index.json` lists. Tokenizer, chat template and generation configuration are optional.
 ///
 /// # Errors
 /// If a file is missing, unreadable or damaged, or any part of the model is not supported.
@@ -101,7 +101,7 @@ pub(super) fn read_tokenizer_and_template(
     if let Some((source, path)) = template {
         let tokens = assets.tokenizer_config.as_ref();
         files.template = Some(ChatTemplate::new(&source, tokens, &path)?);
-        // An embedded template also replaces one from a file.
+        // `None` if the new template is embedded, so that the old template's file is not saved.
         assets.chat_template = chat_template;
     }
     Ok(())

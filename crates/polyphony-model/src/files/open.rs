@@ -6,9 +6,9 @@ use super::{ModelFiles, adapter, gguf, huggingface};
 use crate::error::ModelError;
 
 impl ModelFiles {
-    /// Opens a Hugging Face directory, a `.gguf` file, or a directory of adapters as PEFT writes it
-    /// together with its base model. Tokenizer and chat template beside adapters take precedence over
-    /// those of the base model.
+    /// Opens a Hugging Face directory, a `.gguf` file, or a directory of adapters in PEFT's format. The base
+    /// model of adapters is opened as well. Tokenizer and chat template beside adapters take precedence
+    /// over those of the base model.
     ///
     /// # Errors
     /// If a required file is missing, unreadable or damaged, any part of the model is not supported,

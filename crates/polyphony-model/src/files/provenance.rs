@@ -2,9 +2,9 @@
 //! message.
 //!
 //! Every character of a message that could begin or end a control token is a *suspect*. The suspects
-//! are replaced by placeholders, which are private characters, and the conversation is rendered again.
-//! If that text equals the original once the placeholders are replaced back, then every control token
-//! without a placeholder was written by the template.
+//! are replaced by placeholders, which are private-use characters of Unicode, and the conversation is
+//! rendered again. If that text equals the original once the placeholders are replaced back, then every
+//! control token without a placeholder was written by the template.
 //!
 //! This holds only if the template treats the suspects like any other text. Qwen3's template does not: it
 //! cuts an answer at `</think>`, and may then write the same text itself. There is therefore a second test.
@@ -25,8 +25,8 @@ use super::tokenizer::ControlTokens;
 use crate::error::ModelError;
 
 /// The most steps of all renderings of one conversation together. Usually the template does not act on
-/// the suspects, and there are two or three renderings. If it changes each of them, there are up to four
-/// per suspect.
+/// the suspects, and there are two or three renderings. If the template changes every suspect, there are up
+/// to four renderings per suspect.
 const MAX_STEPS: u64 = 100 * FUEL;
 
 /// A rendering with placeholders, which have four bytes, may take `MAX_SLOWDOWN` times the steps of the
@@ -50,8 +50,8 @@ pub(super) enum Piece {
 /// template wrote. Returns the text and its pieces.
 ///
 /// # Errors
-/// If the template refuses the conversation, or acts on a message's text of a control token in a way
-/// that hides where that text went.
+/// If the template refuses the conversation, or if a message contains the text of a control token and the
+/// template acts on it in a way that hides where that text went.
 pub(super) fn pieces(
     template: &ChatTemplate,
     messages: &[Message],
@@ -336,7 +336,7 @@ fn insertion_points(text: &str, twice: &str, token: &str) -> Range<usize> {
     text.len() - suffix..prefix + 1
 }
 
-/// Private characters that occur nowhere in a conversation, to replace the suspects.
+/// Private-use characters that occur nowhere in a conversation, to replace the suspects.
 struct Placeholders {
     /// From characters to their placeholders at the beginning of a whole control token.
     whole: BTreeMap<char, char>,
@@ -346,11 +346,11 @@ struct Placeholders {
     back: BTreeMap<char, char>,
 }
 
-/// The first of the private characters in planes 15 and 16.
+/// The first of the private-use characters in planes 15 and 16.
 const FIRST_PLACEHOLDER: char = '\u{F0000}';
 
 impl Placeholders {
-    /// `None` if the conversation leaves too few private characters unused.
+    /// `None` if the conversation leaves too few private-use characters unused.
     fn absent_from(messages: &[Message], rendered: &str, suspects: &[Suspect<'_>]) -> Option<Self> {
         let contents = messages.iter().flat_map(|message| message.content.chars());
         let used = contents.chain(rendered.chars());

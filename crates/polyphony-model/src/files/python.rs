@@ -14,7 +14,7 @@ use super::template::{Size, measured, pay, refused};
 /// The most digits of a field width in `format`.
 const MAX_WIDTH_DIGITS: usize = 3;
 
-/// The most blanks per level of indented JSON.
+/// The most spaces per level of indented JSON.
 const MAX_JSON_INDENT: usize = 32;
 
 /// Calls a Python method of a text, list or map that Jinja's values lack.
@@ -144,7 +144,7 @@ fn json_with(value: &Value, formatter: impl Formatter) -> Result<String, Error> 
     String::from_utf8(json).map_err(|error| failed(&error))
 }
 
-/// Formats JSON on one line, with a blank after commas and colons.
+/// Formats JSON on one line, with a space after commas and colons.
 struct OneLine;
 
 impl Formatter for OneLine {

@@ -115,7 +115,8 @@ pub(super) fn map_file(path: &Path, expected: &str) -> Result<Mmap, ModelError> 
 /// The kind is checked on the opened file, because the path could be replaced between check and open.
 fn open_regular(path: &Path) -> Result<Result<File, Error>, ModelError> {
     let mut options = File::options();
-    // Otherwise opening a pipe would wait for a writer, and a terminal could become that of the process.
+    // Without these flags, opening a pipe would wait for a writer, and a terminal could become the
+    // controlling terminal of the process.
     #[cfg(unix)]
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let opened = options.read(true).open(path);

@@ -133,7 +133,7 @@ pub fn convert(source: &Path, target: &Path) -> Result<(), ModelError> {
     })
 }
 
-/// Why a file could not be completed: writing failed, or supplying its contents.
+/// Why a file could not be completed: the system failed to write it, or its contents could not be supplied.
 #[derive(Debug)]
 enum WriteFailure {
     Disk(io::Error),

@@ -257,7 +257,8 @@ fn failed(path: &Path, reason: &impl ToString) -> ModelError {
 
 /// Calls the tokenizer library, and turns a panic into an error.
 ///
-/// The call may share a tokenizer. It changes only caches in it, whose entries are inserted as a whole.
+/// Other threads may use the same tokenizer. The call changes only the tokenizer's caches, whose entries are
+/// inserted as a whole.
 fn without_panics<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
     catch_panic(call)
         .unwrap_or_else(|panic| Err(format!("the tokenizer library panicked: {panic}").into()))

@@ -238,7 +238,8 @@ impl Attention for DecodeAttention<'_> {
 /// The packed keys and values that contain a prompt, and the prompt's path through them.
 type HostPrompt<'a> = (HostTensor, HostTensor, &'a [Range<usize>]);
 
-/// The same attention without intermediate tensors, if all tensors are in host memory.
+/// The attention of [`DecodeAttention`] without intermediate tensors; `None` unless all tensors are in host
+/// memory.
 fn attend_on_host<'a>(
     queries: &Tensor<3>,
     key_slots: &Tensor<4>,

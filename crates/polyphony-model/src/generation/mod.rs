@@ -152,8 +152,8 @@ struct Prompts {
     logits: Vec<Vec<f32>>,
 }
 
-/// On devices other than the CPU, attention over packed prompts computes the scores of all tokens for
-/// all others. With more tokens than this each prompt is run alone.
+/// On devices other than the CPU, attention over packed prompts computes the scores of all pairs of tokens.
+/// If a family has more tokens than this, each of its prompts is therefore run alone.
 const MAX_PACKED_TOKENS: usize = 2048;
 
 /// Rows of logits that are computed at once.

@@ -6,7 +6,8 @@
 /// series. Since `|r| ≤ ln 2 / 2`, eight terms suffice for 32 bits.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits; subtracting gives it back.
+    // Adding 1.5 · 2²³ rounds to an integer, which is then in the low bits. Subtracting 1.5 · 2²³ turns it
+    // back into a float.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts: the first has few bits, so that its product with `n` is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;

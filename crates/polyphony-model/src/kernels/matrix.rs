@@ -96,7 +96,7 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// `target ← factor · left · right`, or added to it.
+/// `target ← factor · left · right`, or `target ← target + factor · left · right`, depending on `store`.
 ///
 /// # Panics
 /// If the sizes do not fit together.

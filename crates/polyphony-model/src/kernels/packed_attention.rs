@@ -4,7 +4,8 @@
 //! Only the unmasked parts of the attention matrix are computed, segment by segment. They are not
 //! stored: the backward pass recomputes the weights (the idea of FlashAttention, Dao et al., 2022,
 //! arXiv 2205.14135, with whole segments as blocks). With upstream `g`, weights `W`, output `o` and
-//! scale `s`: `∂V = Wᵀ g`, `∂S = W · (g Vᵀ − g·o)`, `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`.
+//! scale `s`: `∂V = Wᵀ g`, `∂S = W ⊙ (g Vᵀ − g·o)`, `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`, where `g·o` is taken
+//! row by row, as a scalar product.
 
 use std::{ops::Range, sync::Arc};
 
@@ -254,7 +255,7 @@ impl PackedAttention {
         output
     }
 
-    /// The gradients of one query head: those of its queries, and its contribution to those of keys and
+    /// The gradient of one head's queries, and the head's contributions to the gradients of keys and
     /// values, each `[T, S]`.
     fn head_gradients(&self, head: Head<'_>, output: &[f32], upstream: &[f32]) -> [Vec<f32>; 3] {
         let tokens = self.packing.tokens();
@@ -380,7 +381,7 @@ impl HostOp<3> for PackedAttention {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for (index, [dq, dk, dv]) in by_head.into_iter().enumerate() {
             queries.push(dq);
-            // The query heads of one key head share it, so their gradients add up.
+            // Several query heads share one key head, so their contributions add up.
             if index % (self.heads / self.kv_heads) == 0 {
                 keys.push(dk);
                 values.push(dv);

@@ -47,7 +47,7 @@ struct Rotate {
 }
 
 impl Rotate {
-    /// Rotates by the angles with `sign` 1, and back with −1.
+    /// Rotates by the angles if `sign` is 1, and back if it is −1.
     fn rotate_by(&self, input: &[f32], sign: f32) -> Vec<f32> {
         let tokens = input.len() / self.row;
         let half = values(&self.cos).len() / tokens;

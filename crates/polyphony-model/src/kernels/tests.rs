@@ -1,4 +1,5 @@
-//! Values and gradients of every CPU kernel, compared with the same formula in burn's operations.
+//! Values and gradients of the CPU kernels that training uses, compared with the same formulas in burn's
+//! operations.
 
 use burn::tensor::{
     Device, Distribution, Int, Tensor, TensorData,

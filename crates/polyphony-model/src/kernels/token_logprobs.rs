@@ -115,7 +115,7 @@ pub(crate) trait TokenLogprobs: Backend {
         Self::float_matmul(logits, head.clone())
     }
 
-    /// A zero gradient of the head `[V, D]`, to which those of the chunks are added.
+    /// A zero gradient of the head `[V, D]`, to which the gradients of the chunks are added.
     fn zero_head_gradient(head: &FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_zeros(head.shape(), &head.device(), head.dtype().into())
     }
@@ -134,7 +134,7 @@ pub(crate) trait TokenLogprobs: Backend {
 
 /// Faster than burn's operations: one pass over each row instead of six over the whole chunk, one
 /// tensor for the gradient of the head instead of three, and no copies. burn's operations would write
-/// zeros and products twice.
+/// every tensor of zeros and every product twice.
 impl TokenLogprobs for Flex {
     fn logits(
         hidden: FloatTensor<Self>,

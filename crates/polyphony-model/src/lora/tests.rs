@@ -10,7 +10,7 @@ use burn::{
 use super::*;
 use crate::{LanguageModel, ModelFiles, sequence_logits};
 
-/// Rounding of a merged weight against the sum of two products.
+/// The product with a merged weight is rounded differently from the sum of two products.
 const LOGIT_TOLERANCE: f32 = 1e-5;
 
 fn path() -> PathBuf {

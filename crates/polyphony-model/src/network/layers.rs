@@ -131,7 +131,7 @@ impl RmsNorm {
         kernels::rms_norm(input, self.weight.val(), self.epsilon)
     }
 
-    /// The same for every head of every row.
+    /// As [`RmsNorm::forward`], for every head of every row.
     ///
     /// # Shapes
     /// - input and output `[T, heads, D]`

@@ -50,8 +50,9 @@ enum ForwardPass<'a> {
 #[derive(Debug)]
 struct Recorded {
     model: LanguageModel,
-    /// The embeddings of the input tokens, where burn's backward pass ends. Their gradients are added to
-    /// the table's row by row, because burn would first build a second table from them.
+    /// The embeddings of the input tokens, at which burn's backward pass stops. Their gradients are then
+    /// scatter-added to the gradient of the table, because burn would first build a second tensor as large
+    /// as the table.
     embedded: Tensor<2>,
     logprobs: Tensor<1>,
     /// `[P, D]`; `None` if no hidden states were requested.
@@ -73,7 +74,7 @@ impl<'a> ScoredGroup<'a> {
         Self::with_hidden_states(model, group, temperature, activations, &[])
     }
 
-    /// As [`ScoredGroup::new`], but also returns the hidden states after the last normalization at some
+    /// As [`ScoredGroup::new`], but also computes the hidden states after the last normalization at some
     /// indices of the packed row: see [`PackedGroup::last_prompt_index`] and
     /// [`PackedGroup::response_index`].
     ///
@@ -142,23 +143,23 @@ impl<'a> ScoredGroup<'a> {
     /// respect to each log-probability.
     ///
     /// # Panics
-    /// If there is not one derivative per log-probability.
+    /// Unless there is exactly one derivative per log-probability.
     pub fn backward(self, derivatives: Vec<f32>) -> WeightGradients {
         let states = vec![0.0; self.states.len()];
         self.backward_with_hidden_states(derivatives, states)
     }
 
     /// As [`ScoredGroup::backward`], for an objective that also depends on the hidden states, given its
-    /// derivative with respect to each element of [`ScoredGroup::states`].
+    /// derivative with respect to each element of [`ScoredGroup::hidden_states`].
     ///
     /// # Panics
-    /// If there is not one derivative per log-probability and one per element of the hidden states.
+    /// Unless there is exactly one derivative per log-probability, and one per element of the hidden states.
     pub fn backward_with_hidden_states(
         self,
-        logprobs: Vec<f32>,
-        states: Vec<f32>,
+        logprob_derivatives: Vec<f32>,
+        state_derivatives: Vec<f32>,
     ) -> WeightGradients {
-        let derivatives = Derivatives::new(&self, logprobs, states);
+        let derivatives = Derivatives::new(&self, logprob_derivatives, state_derivatives);
         match self.forward_pass {
             ForwardPass::Recorded(recorded) => {
                 let Recorded {
@@ -207,7 +208,7 @@ impl Derivatives {
         Self { logprobs, states }
     }
 
-    /// A surrogate objective with these derivatives: the sum of the outputs, weighted by them.
+    /// A surrogate objective with these derivatives: the sum of the outputs, weighted by the derivatives.
     ///
     /// # Shapes
     /// - logprobs `[N]`, states `[P, D]`, output `[1]`

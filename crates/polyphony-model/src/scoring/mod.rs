@@ -20,8 +20,8 @@ use crate::{
 /// The natural log-probability of every response token of a group, under the distribution
 /// `softmax(logits / temperature)`.
 ///
-/// The group is run as one packed row: the prompt once, then every response, which attends to the
-/// prompt and itself and has the positions that follow the prompt. The result is differentiable if the
+/// The group is run as one packed row: the prompt once, then every response. Each response attends to the
+/// prompt and to itself, and its positions follow those of the prompt. The result is differentiable if the
 /// model is [trainable](LanguageModel::trainable).
 ///
 /// # Shapes
@@ -59,7 +59,7 @@ fn group_logprobs(
 }
 
 /// The hidden state of the last token of a sequence, after the last normalization. It is the input for
-/// a custom head, such as a critic's. The result is not differentiable; for that see
+/// a custom head, such as a critic's. The result is not differentiable; for gradients see
 /// [`ScoredGroup::with_hidden_states`].
 ///
 /// # Shapes

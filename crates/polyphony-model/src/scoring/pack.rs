@@ -15,7 +15,7 @@ impl<'a> PackedGroup<'a> {
     /// A group from its prompt and its responses.
     ///
     /// # Errors
-    /// If there is no response, or one of them or the prompt is empty.
+    /// If there is no response, or if the prompt or a response is empty.
     pub fn new(prompt: &'a [u32], responses: Vec<&'a [u32]>) -> Result<Self, ModelError> {
         if prompt.is_empty() {
             return Err(ModelError::EmptyPrompt);

@@ -108,7 +108,7 @@ proptest! {
         temperature in prop::sample::select(vec![0.7f32, 1.0, 1.3]),
     ) {
         let model = tiny();
-        // A different weight for every token, so that no mix-up cancels out.
+        // Weights that vary from token to token, so that no mix-up cancels out.
         let tokens: usize = responses.iter().map(Vec::len).sum();
         let weights: Vec<f32> = (0..tokens).map(|i| ((i * 37 + 11) % 19) as f32 / 9.0 - 0.7).collect();
         let slices: Vec<&[u32]> = responses.iter().map(Vec::as_slice).collect();
@@ -255,7 +255,7 @@ fn state_indices(group: &PackedGroup<'_>) -> [usize; 2] {
     ]
 }
 
-/// The weights of a linear objective, a different one for each number.
+/// The weights of a linear objective, which vary from number to number.
 fn objective_weights(count: usize, factor: usize) -> Vec<f32> {
     let weight = |index: usize| ((index * factor + 5) % 17) as f32 / 8.0 - 0.9;
     (0..count).map(weight).collect()

@@ -1,9 +1,10 @@
 //! Super-blocks of 256 consecutive values of one row. A super-block has a scale `d` (16-bit float),
 //! and in some formats a scale `m` for minima. It is divided into parts of 16 or 32 values, each with
-//! a small integer scale `s` and, with `m`, a minimum `t`.
+//! a small integer scale `s` and, in the formats with `m`, a minimum `t`.
 //!
-//! A value is `(d·s)·q − (m·t)`, or `(d·s)·(q − offset)` in formats without minima. In Q8_K, which has
-//! no parts, it is `d·q`. The products are rounded in this order.
+//! A value is `(d·s)·q − (m·t)`, or `(d·s)·(q − offset)` in formats without minima. In IQ4_XS, it is `d·s`
+//! times entry `q` of a fixed table. In Q8_K, which has no parts and a 32-bit `d`, it is `d·q`. The products
+//! are rounded in this order.
 
 use super::blocks::uneven;
 use super::floats::half_at;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The maximum number of values in a list, which is that of a tokenizer's merges.
+/// The maximum number of values in a list. A tokenizer may have as many merges.
 const MAX_LIST: u64 = 1 << 20;
 
 /// A metadata value; texts and lists are slices of the file.

@@ -2,14 +2,14 @@
 //!
 //! The engine's fuel bounds the instructions, the text and the output. The filters in this file, which
 //! [`program`](super::program) inserts between the instructions, bound what the engine does not
-//! measure: how many parts a value has, where shared parts count each time, and how deeply they are
-//! nested. Measuring a value consumes fuel, so that the time is bounded as well.
+//! measure: the number of parts of a value, where a shared part counts each time, and how deeply the
+//! parts are nested. Measuring a value consumes fuel, so that the time is bounded as well.
 
 use minijinja::value::{DynObject, ObjectRepr, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
 
-/// The fuel of one rendering. An instruction costs one unit, and so do 64 bytes of created text. It is
-/// enough for 2,000 messages of a kilobyte in the templates of known models.
+/// The fuel of one rendering. An instruction costs one unit, and so do 64 bytes of created text. This much
+/// fuel is enough for 2,000 messages of a kilobyte in the templates of known models.
 pub(in super::super) const FUEL: u64 = 1_000_000;
 
 /// The most parts of one value.
@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 64;
 /// The deepest nesting of macro calls and loops, as the engine counts it.
 const MAX_RECURSION: usize = 100;
 
-/// The most arguments of a filter. Some filters call those that their arguments name.
+/// The most arguments of a filter. Some filters call the filters that their arguments name.
 const MAX_FILTER_ARGUMENTS: usize = 8;
 
 /// The most items of a `range`.
@@ -64,7 +64,7 @@ pub(in super::super) fn refused(reason: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, reason)
 }
 
-/// The text of an error. The engine's text is replaced if it does not name the exceeded bound.
+/// The text of an error. If the fuel is used up, the engine's text does not name the bound and is replaced.
 pub(super) fn explain(error: &Error) -> String {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {

@@ -28,7 +28,7 @@ pub(in super::super) const MAX_SOURCE: usize = 1 << 18;
 /// The longest line in bytes, which is below the limit of the engine's column counter.
 const MAX_LINE: usize = 60_000;
 
-/// The most tokens between two braces, which bounds how deep an expression can be.
+/// The most tokens in one tag, which bounds how deep an expression can be.
 const MAX_TAG_TOKENS: usize = 1000;
 
 /// The most `elif`, each of which is parsed inside the previous one.

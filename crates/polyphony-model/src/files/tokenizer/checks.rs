@@ -2,7 +2,7 @@
 //!
 //! The library trusts the file: on some values it panics, on others it overflows or allocates memory
 //! without bound. The limits below are several times what the tokenizers of known models need. Parts
-//! are recognised by their keys, since the library does not always look at their `type`.
+//! are recognized by their keys, since the library does not always look at their `type`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -425,7 +425,7 @@ impl Parts {
         };
         if shortest == 0 {
             return Err(format!(
-                "{key} matches nothing at all, which cannot be replaced"
+                "{key} can match the empty text, which cannot be replaced"
             ));
         }
         at_most(

@@ -12,7 +12,8 @@ use std::{iter::Peekable, str::Chars};
 
 /// The longest pattern, in bytes.
 const MAX_BYTES: usize = 16 << 10;
-/// The most characters of a match, where an unbounded loop counts with its minimum.
+/// The most characters, classes and anchors of a pattern after its repetitions are written out. An
+/// unbounded loop counts with its minimum.
 const MAX_SIZE: u64 = 4096;
 /// Approximately the most ranges of characters in a property such as `\p{L}`, of eight bytes each.
 pub(super) const PROPERTY_RANGES: u64 = 800;
@@ -59,8 +60,8 @@ pub(super) fn read(pattern: &str) -> Result<Pattern, String> {
     let cost = node.cost(false)?;
     if cost.loops > 1 {
         return Err(
-            "backtracks too much: an alternative may have one repetition that something follows \
-             which can fail"
+            "backtracks too much: an alternative may have at most one repetition before a part \
+             that can fail"
                 .to_owned(),
         );
     }
@@ -105,8 +106,8 @@ struct Cost {
 }
 
 impl Node {
-    /// The cost. `can_fail` is whether what follows can fail, so that the engine backtracks to try the
-    /// other ways.
+    /// The cost. `can_fail` is whether the part that follows can fail, so that the engine backtracks to try
+    /// the other ways.
     fn cost(&self, can_fail: bool) -> Result<Cost, String> {
         let mut cost = Cost {
             loops: 0,

@@ -69,8 +69,8 @@ impl<'de> Deserialize<'de> for Vocabulary {
     }
 }
 
-/// The length of a text in bytes. The text is not copied, because for large vocabularies this would take
-/// as much time as the library.
+/// The length of a text in bytes. The text is not copied: copying all texts of a large vocabulary would take
+/// as long as reading the file with the library.
 struct Length(usize);
 
 impl<'de> Deserialize<'de> for Length {
