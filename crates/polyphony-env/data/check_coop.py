@@ -5,9 +5,9 @@ Run it after a change to coop-train.jsonl or coop-held-out.jsonl. For every prob
 - the examples in the docstring are true for the reference pair, and the pair passes every assert;
 - the entry function calls `aux`, uses its results, and is more than a wrapper;
 - trivial answers (a constant, an argument, the length of an argument) pass at most two fifths of
-  the asserts, and so does the entry function with such an `aux`;
-- a reference with one operator, comparison or number changed fails. Such a change may not affect
-  the meaning, so survivors are listed, and only too many of them are an error.
+  the asserts, and the same holds for the entry function with such an `aux`;
+- a reference with one operator, comparison or number changed fails. Some of these changes do not
+  affect the meaning, so survivors are listed, and only too many of them are an error.
 
 It runs the references in this interpreter, because they belong to this project and are trusted.
 """

@@ -5,8 +5,8 @@
 //! - [`process::ProcessEnvironment`]: any program of yours, in any language.
 //! - [`SingleAgent`]: wraps any environment, so that a single agent does the work of the team.
 //!
-//! Tasks come from [`Embedded`] sets, written for this project, or from a [`File`] of JSON lines,
-//! gzipped JSON lines or Parquet.
+//! Tasks come from [`Embedded`] sets, which were written for this project, or from a [`File`] of JSON
+//! lines, gzipped JSON lines or Parquet. [`Problems`] is such a file with coding problems.
 //!
 //! This crate must not know models, tensors or training algorithms. It uses the network in one place
 //! only: an [`Expert`] asks an outside model for edits, if a recipe wants them as feedback.

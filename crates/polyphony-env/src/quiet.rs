@@ -11,10 +11,10 @@ thread_local! {
 }
 
 /// Whether this crate would catch a panic of the current thread and turn it into an error. It does so
-/// around decoders that assert that their input is complete.
+/// around the Parquet decoder and the Python parser, which panic on some input.
 ///
 /// This library installs no panic hook, so such a panic is printed on standard error like any other.
-/// A program that wants to silence it calls this function in a hook of its own:
+/// A program that wants to silence such panics calls this function in a hook of its own:
 ///
 /// ```
 /// let usual = std::panic::take_hook();

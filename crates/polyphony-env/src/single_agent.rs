@@ -94,7 +94,8 @@ fn join<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     texts.join(&format!("\n{MARKER}\n"))
 }
 
-/// Splits a text into `count` texts. Missing texts are empty; anything after their last marker is dropped.
+/// Splits a text into `count` texts. Missing texts are empty. The marker after the last text and everything
+/// that follows it are dropped.
 fn split(text: &str, count: usize) -> Vec<String> {
     let mut parts = vec![String::new(); count];
     let mut index = 0;

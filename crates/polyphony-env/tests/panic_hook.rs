@@ -1,4 +1,4 @@
-//! A test binary of its expected, because the panic hook belongs to the whole process.
+//! A test binary of its own, because the panic hook belongs to the whole process.
 
 use std::panic::{self, PanicHookInfo};
 

@@ -1,4 +1,4 @@
-//! Why an environment could not start or score an episode.
+//! The error of environments.
 
 use std::error::Error;
 

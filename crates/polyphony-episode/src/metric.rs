@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Identifies a metric: by its name and, if it has them, by its role, its turn and its part of the reward.
+/// Identifies a metric by its name and, where they apply, a role, a turn and a part of the reward.
 ///
 /// Files and pages show a key as text:
 ///
@@ -80,8 +80,8 @@ impl MetricKey {
         self.name.starts_with(TIMING)
     }
 
-    /// The form that all keys of this kind share, for documents and tables: it has placeholders instead of
-    /// the role, the turn and the part.
+    /// The key as text with placeholders instead of the role, the turn and the part. Documents and tables
+    /// use it for all keys of one kind.
     pub fn pattern(&self) -> String {
         let role = self.role.as_ref().map(|_| "<role>");
         let turn = self.turn.as_ref().map(|_| "<turn>");
@@ -233,7 +233,7 @@ impl Metric {
     }
 }
 
-/// A total that an environment keeps from the moment when it is built.
+/// A running total that an environment has counted since it was built.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counter {
     /// Identifies what is counted.
@@ -262,8 +262,9 @@ impl Counter {
         }
     }
 
-    /// The growth since an earlier total, as the metric of one step. It is a [`MetricValue::Count`] if it
-    /// is a whole number and does not depend on clocks or memory; otherwise it is a [`MetricValue::Real`].
+    /// The growth since an earlier total, as the metric of one step. The value is a [`MetricValue::Count`]
+    /// if the growth is a whole number and the counter does not depend on clocks or memory. Otherwise it
+    /// is a [`MetricValue::Real`].
     #[must_use]
     pub fn since(&self, earlier: f64) -> Metric {
         let growth = self.total - earlier;

@@ -1,7 +1,7 @@
 //! Checks of the names that an environment gives its roles and the parts of its reward.
 //!
-//! The name of a role is also the name of its agent, of the agent's directory below `agents`, of its file in
-//! every checkpoint, and part of the names of its metrics.
+//! An agent has the name of its role. The same name is used for the agent's directory below `agents`, for
+//! its file in every checkpoint, and in the names of its metrics.
 
 use std::collections::HashSet;
 
@@ -20,8 +20,9 @@ const MAX_BYTES: usize = 64;
 #[error("{0}")]
 pub struct NameError(String);
 
-/// Checks that a directory can have the name of each role, and that no two roles or parts have the same
-/// name.
+/// Checks that an environment has roles and reward parts, that each has a name, and that no two roles or
+/// parts have the same name. A directory must be able to have the name of a role, and no role may be called
+/// [`SHARED_AGENT`].
 ///
 /// # Errors
 /// Names the role or the part, and says what is allowed.

@@ -46,15 +46,16 @@ pub trait EnvironmentSettings {
     /// says what is wrong, and what would help.
     fn build(&self) -> Result<Box<dyn Environment>, EnvironmentError>;
 
-    /// The keys that only affect how the environment runs on a machine, such as a number of workers, but
-    /// not what agents read or earn. Comparisons treat runs that differ only in these keys as the same
-    /// experiment. Nested keys are written with a point: `sandbox.workers`.
+    /// The keys of the settings that only change how the environment runs, such as a number of workers, and
+    /// not its results: what agents read and earn. `compare` ignores these settings, and `resume` may change
+    /// them. A nested key is written with a point: `sandbox.workers`.
     fn operational_keys(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// A name for run directories and comparisons that says more than the name in recipes, such as the name
-    /// of the program that is the environment. A name that a directory cannot have is ignored.
+    /// A name for run directories and comparisons that is more specific than the name in recipes. For
+    /// example, an environment that runs an external program gives the name of that program. A name that
+    /// a directory cannot have is ignored.
     fn label(&self) -> Option<String> {
         None
     }
@@ -79,8 +80,8 @@ pub trait TaskSource {
     /// A short name for reports, such as the name of the file.
     fn label(&self) -> String;
 
-    /// The keys of the settings that do not change the tasks, such as a memory limit. Comparisons treat
-    /// runs that differ only in these keys as the same experiment, and a resumed run may change them.
+    /// The keys of the settings that do not change the tasks, such as a memory limit. `compare` ignores these
+    /// settings, and `resume` may change them.
     fn operational_keys(&self) -> &'static [&'static str] {
         &[]
     }

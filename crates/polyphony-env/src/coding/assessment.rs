@@ -1,14 +1,15 @@
-//! The coding reward: four parts on three levels, at most 4.0.
+//! The coding reward: four parts, at most 4.0 together.
 //!
-//! | level | part | at most | measures |
-//! | --- | --- | --- | --- |
-//! | 1 | `definitions` | 0.4 + 0.6 | whether helper and entry function are defined and return a value |
-//! | 2 | `syntax` | 0.5 | whether Python can compile the program |
-//! | 3 | `tests` | 1.0 | the fraction of asserts that pass |
-//! | 3 | `cooperation` | 0.5 + 1.0 | how the entry function uses the helper |
+//! | part | at most | measures |
+//! | --- | --- | --- |
+//! | `definitions` | 0.4 + 0.6 | whether helper and entry function are defined and return a value |
+//! | `syntax` | 0.5 | whether Python can compile the program |
+//! | `tests` | 1.0 | the fraction of asserts that pass |
+//! | `cooperation` | 0.5 + 1.0 | how the entry function uses the helper |
 //!
-//! Scoring stops at level 1 if the entry function is missing or returns nothing, and at level 2 if
-//! there is a syntax error. Cooperation counts only if an assert passed and a helper was found.
+//! The parts are scored in this order. Scoring stops at `definitions` if the entry function is missing or
+//! returns no value, and at `syntax` if there is a syntax error: all later parts are 0. `cooperation` counts
+//! only if an assert passed and a helper was found.
 
 use polyphony_episode::Reward;
 use polyphony_sandbox::{AssertOutcome, Verdict};
@@ -18,7 +19,7 @@ use super::{
     program::LocatedSyntaxError,
 };
 
-/// The names of the reward's parts, in the order of the levels.
+/// The names of the reward's parts, in the order in which they are scored.
 pub(super) const PARTS: [&str; 4] = ["definitions", "syntax", "tests", "cooperation"];
 
 /// Whether a reward belongs to a program that passed all asserts.
@@ -73,7 +74,7 @@ impl Definition {
 }
 
 impl Assessment {
-    /// The reward. It has every part; those of levels that were not reached are 0.
+    /// The reward. It has every part. Parts that scoring did not reach are 0.
     pub fn reward(&self) -> Reward {
         let levels = [
             self.definitions(),
@@ -162,7 +163,7 @@ mod tests {
         HelperUse::Called { body, results }
     }
 
-    /// A run of four asserts, of which some pass.
+    /// A run of four asserts, of which the first `passed` pass.
     fn tested(passed: usize) -> Option<ProgramRun> {
         let outcome = |index| AssertOutcome {
             source: format!("assert candidate({index})"),

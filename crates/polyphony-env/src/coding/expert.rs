@@ -36,7 +36,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait. If an endpoint asks for a longer one, the request fails.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
-/// The longest time limit of a request, because adding very long durations to a clock overflows.
+/// Longer time limits of a request are cut to this one: adding a very long duration to a clock overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The largest answer that is read.
@@ -222,8 +222,8 @@ impl Expert {
     fn excerpt(&self, text: &str) -> String {
         let line = error::one_line(text);
         match &self.key {
-            // Before the line is cut, because a cut could leave half of the key. After it is escaped, because
-            // the key must be hidden in what is shown.
+            // The key is hidden before the line is cut, because a cut could leave half of the key, and after
+            // the line is escaped, because the key must be hidden in what is shown.
             Some(key) => error::excerpt(&key.hide_in(&line)),
             None => error::excerpt(&line),
         }

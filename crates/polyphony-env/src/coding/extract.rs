@@ -16,7 +16,8 @@ use ruff_text_size::Ranged;
 
 use super::python::{MAX_BYTES, parse};
 
-/// In a text that is not Python, this many lines that begin the definition are tried, last one first.
+/// In a text that is not Python, at most this many lines that begin the definition are tried, the last one
+/// first.
 const MAX_HEADERS: usize = 8;
 
 /// The number of bytes that all these tries together may parse.
@@ -141,8 +142,8 @@ fn first_decorator(lines: &[&str], header: usize) -> usize {
 }
 
 /// The function that begins at `header`, if its end can be found. It ends before a line that is not
-/// indented further than the header. A string or a pair of brackets may contain such lines too, so they
-/// are tried in order, until the lines before one of them are Python. At most `budget` bytes are parsed.
+/// indented further than the header. A string or a pair of brackets may contain such lines too. So they are
+/// tried as the end in order, until the lines before one are Python. At most `budget` bytes are parsed.
 fn complete_function(
     lines: &[&str],
     header: usize,
@@ -207,7 +208,7 @@ fn indentation(line: &str) -> &str {
     &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
 }
 
-/// The text without the margin of its lines. Lines without it, as in a string, stay unchanged.
+/// The text without the margin of its lines. Lines that lack the margin, as in a string, stay unchanged.
 fn dedent(text: &str, margin: &str) -> String {
     let lines = text.split('\n');
     lines

@@ -17,11 +17,11 @@ const MAX_CHARS: usize = 400;
 /// The kind of report on the program. Both agents get the same report.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ReportKind {
-    /// Each level in words.
+    /// Each part of the reward in words.
     Levels,
-    /// Yes or no for each level.
+    /// Yes or no for each part of the reward.
     LevelsPassed,
-    /// Yes or no.
+    /// One yes or no: whether all visible asserts passed.
     Passed,
     /// Nothing about the program.
     Plain,
@@ -77,7 +77,7 @@ pub(super) fn ask_again(problem: &Problem, feedback: &[impl AsRef<str>]) -> Vec<
         .collect()
 }
 
-/// Every level in words.
+/// Every part of the reward in words.
 fn levels(
     problem: &Problem,
     assessment: &Assessment,
@@ -165,7 +165,7 @@ fn helper_use(entry: &str, assessment: &Assessment) -> String {
     format!("`{entry}` {description}")
 }
 
-/// For every level, whether it was reached in full.
+/// For every part of the reward, yes or no: whether everything is right.
 fn levels_passed(assessment: &Assessment, visible_asserts: Option<&[AssertOutcome]>) -> String {
     let cooperates = HelperUse::Called {
         body: Body::Own,

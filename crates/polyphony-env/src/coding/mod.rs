@@ -47,11 +47,12 @@ const MAX_DRAFT_CHARS: usize = 8000;
 /// `aux`, and the `main` agent writes the entry function, which may call the helper. Both functions
 /// form one program. A sandbox runs it against the asserts of the task's `check` function.
 ///
-/// The reward always has the parts `definitions`, `syntax`, `tests` and `cooperation`. They
-/// are scored in this order, and scoring stops at a failure: the parts after it are 0.
+/// The reward always has the parts `definitions`, `syntax`, `tests` and `cooperation`. They are scored in
+/// this order. If the entry function is missing or returns no value, or if Python cannot compile the
+/// program, all later parts are 0.
 ///
-/// Programs run in a pool, which several environments may share. [`Environment::step`] waits for the
-/// verdict, and may be called from as many threads as the pool has workers.
+/// Programs run in a pool of sandbox workers, which several environments may share. [`Environment::step`]
+/// waits for the verdict, and may be called from as many threads as the pool has workers.
 #[derive(Clone, Debug)]
 pub struct CodingEnvironment {
     pool: Arc<Pool>,

@@ -27,8 +27,8 @@ pub(super) struct Problem {
     pub(super) entry_point: String,
     /// The first line of that function, such as `def f(x: int) -> int:`; `None` if the prompt has none.
     pub(super) signature: Option<String>,
-    /// The import statements of the prompt, also those inside the entry function, on which the solutions
-    /// of HumanEval/115 rely. Those inside `try`, a class or another function are left out.
+    /// The import statements of the prompt, including those inside the entry function, which the solutions
+    /// of HumanEval/115 need. Imports inside `try`, a class or another function are left out.
     pub(super) imports: String,
     /// The functions that the prompt defines completely, besides the entry point.
     pub(super) functions: Vec<String>,
@@ -137,8 +137,8 @@ impl Problem {
     }
 }
 
-/// Finds import statements, also nested ones, but not inside functions and classes. Imports inside `try`
-/// are skipped, because they may fail.
+/// Finds import statements, including nested ones, but not inside functions and classes. Imports inside
+/// `try` are skipped, because they may fail.
 struct ImportSearch<'a> {
     found: Vec<&'a Stmt>,
 }

@@ -5,7 +5,8 @@ use polyphony_episode::Observation;
 
 use super::problem::{HELPER, Problem};
 
-/// One observation per role: first for the author of the helper, then for that of the entry function.
+/// One observation per role: the first for the author of the helper, the second for the author of the entry
+/// function.
 pub(super) fn first_observations(problem: &Problem) -> Vec<Observation> {
     let Problem {
         prompt,

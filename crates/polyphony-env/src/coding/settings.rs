@@ -45,21 +45,21 @@ impl Default for CodingSettings {
 /// When an episode ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Ending {
-    /// After the number of turns that is set.
+    /// After [`CodingSettings::turns`] turns.
     #[default]
     AfterTurns,
-    /// As soon as a program passes all asserts, at the latest after the number of turns that is set.
+    /// As soon as a program passes all asserts, but at the latest after [`CodingSettings::turns`] turns.
     WhenSolved,
 }
 
 /// The feedback that the agents get between two turns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Feedback {
-    /// Each level of the reward in words: the definitions, the syntax error, failed asserts with their
+    /// Each part of the reward in words: the definitions, the syntax error, failed asserts with their
     /// errors, how the helper is used.
     #[default]
     LevelFeedback,
-    /// For each level, whether it was reached in full.
+    /// For each part of the reward, yes or no: whether everything is right.
     LevelPassed,
     /// Whether all visible asserts passed.
     Passed,

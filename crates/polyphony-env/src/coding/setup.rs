@@ -1,4 +1,4 @@
-//! The recipe's settings of the coding environment, from which it is built.
+//! The settings from which a recipe builds the coding environment.
 
 use std::sync::Arc;
 

@@ -25,7 +25,7 @@ pub struct DataBounds {
     pub record_mb: NonZeroUsize,
     /// The number of lines or rows that are read, including blank and skipped ones. 1,000,000 by default.
     pub records: NonZeroUsize,
-    /// The size of a file that is read, in MB after unpacking. 512 by default.
+    /// How much may be read from a file, in MB after unpacking. 512 by default.
     pub file_mb: NonZeroUsize,
     /// The memory that the tasks take, in MB. 768 by default.
     pub set_mb: NonZeroUsize,

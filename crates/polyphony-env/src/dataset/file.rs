@@ -50,7 +50,7 @@ pub struct File {
 }
 
 impl File {
-    /// A file with all its fields and records, within the usual bounds.
+    /// A file with all its fields and records, within the default bounds.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -102,7 +102,7 @@ enum Format {
 const KNOWN_ENDINGS: &str = "`.jsonl`, `.jsonl.gz`, `.parquet`";
 
 impl Format {
-    /// The format that the ending of a file's name stands for, in upper or lower case.
+    /// The format of a file, from the ending of its name in upper or lower case; `None` if it is unknown.
     fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_lowercase();
         let endings = [

@@ -192,7 +192,7 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// The parser's message without its position, because the parser sees a single line, always as line 1.
+/// The parser's message without its position, because to the parser every line is line 1.
 fn reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());

@@ -155,7 +155,7 @@ fn value(field: Field) -> Value {
         Field::UShort(number) => number.to_string(),
         Field::UInt(number) => number.to_string(),
         Field::ULong(number) => number.to_string(),
-        // Debug writes them like JSON: the floating-point number 2 is `2.0`.
+        // `Debug` writes floating-point numbers as JSON does: 2 is `2.0`.
         Field::Float16(number) => format!("{:?}", number.to_f32()),
         Field::Float(number) => format!("{number:?}"),
         Field::Double(number) => format!("{number:?}"),

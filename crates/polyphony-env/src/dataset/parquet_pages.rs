@@ -63,8 +63,8 @@ impl BoundedFile {
     }
 }
 
-/// Checks the size of the metadata and the number of columns, which the metadata begins with. A file
-/// without Parquet's marker at its end passes, because the decoder refuses it.
+/// Checks the size of the metadata, and the number of columns, which is at the start of the metadata. A
+/// file without Parquet's marker at its end passes this check, because the decoder refuses it anyway.
 fn check_metadata(file: &File) -> Result<()> {
     const END: usize = 8;
     let Some(end) = file.len().checked_sub(END as u64) else {
@@ -331,7 +331,7 @@ impl BoundedPages {
     }
 }
 
-/// Does what `parquet` itself does with its feature `snap`, which is on only in tests.
+/// Wraps the error in the same way as `parquet` does with its feature `snap`, which only tests enable.
 fn broken_snappy(error: snap::Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }

@@ -24,8 +24,8 @@ const FIELDS: [&str; 3] = ["prompt", "entry_point", "test"];
 const HUMAN_EVAL: &str = "data/HumanEval.jsonl.gz";
 
 /// A file of coding problems in the form of HumanEval, CoopHumanEval and MBPP. The records have the
-/// fields `task_id`, which becomes the task's identifier, `prompt`, `entry_point` and `test`. The ending
-/// of the name decides the format, as for every [`File`](super::File).
+/// fields `prompt`, `entry_point`, `test` and `task_id`; the last one becomes the task's identifier. The
+/// ending of the name decides the format, as for every [`File`](super::File).
 ///
 /// ```
 /// # use polyphony_env::Problems;
@@ -75,7 +75,8 @@ impl TaskSource for Problems {
     }
 }
 
-/// Adds how to get HumanEval's file, the only one that the project can download.
+/// If HumanEval's file is missing, the error says how to get it. The project can download no other file of
+/// problems.
 fn with_hint(error: DataSetError) -> DataSetError {
     match error {
         DataSetError::Open { path, source }

@@ -372,7 +372,7 @@ fn fields_and_id_are_optional() {
     assert_eq!(tasks[0].id, (1u64 << 40).to_string());
     let names = |task: &Task| task.fields.keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(names(&tasks[0]), "body id maybe plain score share votes");
-    // A null has no field.
+    // A null value gives the task no field.
     assert_eq!(names(&tasks[1]), "body id plain score share votes");
 }
 

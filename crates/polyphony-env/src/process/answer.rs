@@ -73,10 +73,11 @@ pub(super) fn read(line: &[u8], call: CallName, id: u64) -> Result<Answer, Proce
     })
 }
 
-/// Whether an object contains `NaN` or `Infinity`, as Python's `json` writes numbers that are not finite.
+/// Whether an object contains `NaN` or `Infinity`, which Python's `json` writes for numbers that are not
+/// finite.
 fn has_nan_or_infinity(line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(line);
-    // Without escapes, every second piece between quotes is the content of a string.
+    // Once escapes are removed, the pieces between quotes are outside and inside strings in turn.
     let text = text.replace("\\\\", "").replace("\\\"", "");
     let mut outside_strings = text.split('"').step_by(2);
     text.trim_start().starts_with('{')
@@ -245,8 +246,8 @@ fn read_solved_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f
 }
 
 fn read_tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HelloTasks, D::Error> {
-    let allowed = "`tasks` must be an object with lists `train` and `held_out` of objects with an `id` and \
-                   `fields`, texts by name";
+    let allowed = "`tasks` must be an object with lists `train` and `held_out`, whose items are objects with \
+                   an `id` and with `fields` (texts by name)";
     read_as(deserializer, allowed)
 }
 

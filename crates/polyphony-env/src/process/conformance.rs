@@ -12,14 +12,14 @@ use super::{
     settings::Process,
 };
 
-/// The largest number of tasks that are played.
+/// At most this many tasks are played.
 const MAX_TASKS: usize = 3;
 
 const SPLITS: [Split; 2] = [Split::Train, Split::HeldOut];
 
-/// Tests a program: starts it twice and plays a few episodes with made-up responses of agents.
+/// Tests a program: starts it twice and plays a few episodes with made-up responses.
 ///
-/// The tasks are `tasks`, or the program's own tasks if there are none. Some responses are empty, some are
+/// The tasks are `tasks` or, if that is `None`, the program's own. Some responses are empty, some are
 /// long, and some contain several scripts, quotes, or control characters. Each call is made twice in one
 /// process and once in another one, and the program must give the same answer every time. The handshake,
 /// except for its `description`, must be the same in both processes. A problem that several calls show is
@@ -121,7 +121,7 @@ fn own_tasks(environment: &ProcessEnvironment) -> Vec<Task> {
         .collect()
 }
 
-/// Kinds of made-up responses. Each has a few texts, which the roles give in turn.
+/// Kinds of made-up responses. Each kind has a few texts, which rotate over the roles and the turns.
 fn made_up_responses() -> Vec<(&'static str, Vec<String>)> {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     vec![
@@ -294,7 +294,7 @@ impl Pair<'_> {
     }
 }
 
-/// In which process a repeated call was answered differently, if in any.
+/// Names the process that answered a repeated call differently, if there is one.
 fn find_difference<T: PartialEq>(
     first: &T,
     same_process: &T,

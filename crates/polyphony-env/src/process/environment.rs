@@ -30,17 +30,18 @@ use super::{
 /// The purpose for which a program is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A run: a worker that ends is restarted, and the program's standard error is logged.
+    /// A run, which restarts a worker that ends and logs the program's standard error.
     Run,
-    /// A check: the check itself reports both.
+    /// A check, whose report says that a worker ended and shows the program's standard error.
     Check,
 }
 
 /// A running program as an environment, created by [`Process::start`].
 ///
-/// More workers are started when they are first needed. Dropping the environment closes the standard
-/// input of all workers, which asks them to end. A second later they are killed, with all processes of
-/// their groups. The same happens if this process ends without dropping it, even if it is killed.
+/// [`Process::start`] starts the first worker; the others are started when they are first needed. Dropping
+/// the environment closes the standard input of all workers, which asks them to end. A second later they
+/// are killed, with all processes of their groups. The same happens if this process ends or is killed
+/// before the environment is dropped.
 pub struct ProcessEnvironment {
     settings: Process,
     purpose: Purpose,
@@ -85,7 +86,8 @@ impl EnvironmentSettings for Process {
         }
     }
 
-    /// Workers and limits cannot change a reward: an answer that is late or too long is an error.
+    /// These keys do not make two runs different experiments: a late or too long answer is an error, never
+    /// another reward.
     fn operational_keys(&self) -> &'static [&'static str] {
         &["workers", "start_secs", "step_secs", "max_reply_bytes"]
     }
@@ -160,8 +162,9 @@ impl ProcessEnvironment {
 
     /// Sends a call to an idle worker, after waiting for one if necessary.
     ///
-    /// In a run, a worker that ends is restarted and gets the call once more: a call contains everything that
-    /// the program needs. A worker with an invalid answer is killed, and the next call starts a new worker.
+    /// A call contains everything that the program needs. So in a run, a worker that ends is restarted and
+    /// gets the call once more. A worker with an invalid answer is killed, and the next call starts a new
+    /// worker.
     fn call(&self, call: &Call<'_>) -> Result<Answer, ProcessError> {
         let started = Instant::now();
         let mut slot = self.take();
@@ -243,7 +246,7 @@ impl ProcessEnvironment {
         self.hello.per_role
     }
 
-    /// The first key of the handshake in which another start of the same program differs.
+    /// The first key of the handshake whose value is different in another start of the same program.
     pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
         self.hello.difference(&other.hello)
     }
@@ -279,7 +282,7 @@ impl ProcessEnvironment {
     pub(super) fn stop(self) -> bool {
         let mut workers = std::mem::take(&mut *lock(&self.idle));
         workers.iter_mut().flatten().for_each(Worker::close);
-        // Collected, because `all` alone would stop no worker after the first that did not end by itself.
+        // Collected first: `all` stops at the first `false`, which would leave the remaining workers running.
         let ended_itself: Vec<bool> = workers.into_iter().flatten().map(Worker::stop).collect();
         ended_itself.into_iter().all(|is_true| is_true)
     }

@@ -5,8 +5,9 @@ use polyphony_episode::Split;
 use super::{answer, call::CallName, error::ProcessFailure};
 
 /// Reads lines as answers to calls with the ids 1, 2 and so on. The first line answers the handshake. Every
-/// other line is read twice, as an answer to `start` and as an answer to `step`. Returns the first error.
-/// Panics if an answer is accepted although it breaks a rule of the protocol.
+/// other line is read twice, as an answer to `start` and as an answer to `step`, and is an error only if
+/// both readings fail. Returns the first error. Panics if an answer is accepted although it breaks a rule
+/// of the protocol.
 #[doc(hidden)]
 pub fn read_process_answers(output: &[u8]) -> Result<(), ProcessFailure> {
     let mut lines = output.split(|byte| *byte == b'\n').zip(1..);

@@ -9,8 +9,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// The script of a group's leader. Its standard input closes when this process ends, even if this
-/// process is killed. It then waits a little and kills the group. Other signals to the group do not stop it.
+/// The script of a group's leader. The leader's standard input closes when this process ends, even if this
+/// process is killed. The leader then waits a little and kills the group. The `trap` makes the leader ignore
+/// HUP, INT and TERM, so that no such signal to the group ends it early.
 const LEADER: &str = r#"trap '' HUP INT TERM; read -r _; sleep "$1"; kill -s KILL 0"#;
 
 /// A process group. Dropping it kills every process in it.
@@ -24,8 +25,8 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Starts a program in a new group. If this process ends first, the group has `grace` to end by itself,
-    /// in whole seconds.
+    /// Starts a program in a new group. If this process ends first, the group has the whole seconds of
+    /// `grace` to end by itself.
     pub(super) fn spawn(command: &mut Command, grace: Duration) -> io::Result<(Self, Child)> {
         let leader = Command::new("/bin/sh")
             .args(["-c", LEADER, "sh", &grace.as_secs().to_string()])

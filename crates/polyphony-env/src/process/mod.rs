@@ -1,9 +1,9 @@
 //! Any program as an environment: it reads one JSON object per line from standard input and answers
 //! each with one line on standard output.
 //!
-//! A recipe names the program with [`Process`]. It may be written in any language. Every call contains
-//! everything that the program needs. Therefore the program keeps no state of an episode, and can be
-//! restarted when it dies. `docs/environments.md` describes every message of the protocol, and [`check`]
+//! A recipe names the program with [`Process`]. The program may be written in any language. Every call
+//! contains everything that the program needs. Therefore the program keeps no state of an episode, and can
+//! be restarted when it dies. `docs/environments.md` describes every message of the protocol, and [`check`]
 //! tests a program.
 //!
 //! The program comes from the user and is trusted: it is **not** confined in any way.

@@ -1,4 +1,4 @@
-//! The recipe's settings of a program that is an environment.
+//! The settings of an environment program.
 
 use std::{
     ffi::OsStr,
@@ -19,7 +19,7 @@ const SCRIPTS: [&str; 13] = [
     "R", "cjs", "exs", "jl", "js", "lua", "mjs", "php", "pl", "py", "rb", "sh", "ts",
 ];
 
-/// The settings of an environment that is a program, as a recipe has them.
+/// The settings of an environment program, as a recipe gives them.
 ///
 /// ```
 /// # use polyphony_env::Process;
@@ -90,7 +90,7 @@ impl Process {
         }
     }
 
-    /// The name of the script that an interpreter runs, or else of the program, without directory and
+    /// The name of the script if an interpreter runs one, otherwise of the program, without directory and
     /// extension.
     pub(super) fn program_name(&self) -> Option<String> {
         let is_script = |path: &&Path| {

@@ -19,7 +19,7 @@ use super::group::Group;
 /// How long a program may take to end after its standard input is closed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The interval at which a program that should end is checked.
+/// How long to wait between two checks of whether a program has ended.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How many bytes of the end of standard error are stored for messages.
@@ -220,7 +220,7 @@ impl Worker {
         true
     }
 
-    /// Describes how a program that no longer answers ended.
+    /// Describes how a program ended, once it no longer answers.
     fn describe_end(&mut self) -> String {
         let has_ended = self.wait_for_end();
         let how = match (has_ended, self.kill()) {
@@ -237,7 +237,7 @@ impl Worker {
     pub(super) fn kill(&mut self) -> Option<ExitStatus> {
         self.close();
         self.group.kill();
-        // It may have left its group.
+        // The program may have left its group.
         let _ = self.child.kill();
         let status = self.child.wait().ok();
         let _ = self.receive();

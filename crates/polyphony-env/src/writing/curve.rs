@@ -1,4 +1,4 @@
-//! The curve of a reward level for a ratio that should be neither too small nor too large.
+//! The curve of a reward part for a ratio that should be neither too small nor too large.
 
 /// A trapezoid over a closed range: it rises linearly from 0 to 1, stays at 1, and falls linearly to 0.
 ///

@@ -1,4 +1,4 @@
-//! Two agents write about the same text in a single turn, each its own part.
+//! In a single turn, two agents each write a text of their own about the same source text.
 
 mod curve;
 mod reward;
@@ -42,7 +42,8 @@ impl WritingTask {
 ///
 /// Both agents see the same text, each with its own instruction. If the task has a field `title`, it
 /// stands above the text. The reward always has the parts `structure`, `length`, `vocabulary`,
-/// `transitions` and `overlap`. A part is 0 if the pair of texts did not reach its level.
+/// `transitions` and `overlap`. The first three are gates: if the pair of texts is outside the range of a
+/// gate, this part and all later parts are 0.
 #[derive(Clone, Debug)]
 pub struct Writing {
     table: &'static TaskTable,
@@ -51,7 +52,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// The highest reward of a pair of texts.
+    /// The reward of a pair of texts is never higher than this.
     pub const MAX_REWARD: f64 = 3.0;
 
     /// The environment of a writing task.

@@ -1,16 +1,18 @@
-//! The writing reward: four levels, at most 3.0. Both tasks use it, each with its own [`Rules`].
+//! The writing reward: five parts, at most 3.0 together. Both tasks use it, each with its own [`Rules`].
 //!
-//! | level | parts | at most | measures |
-//! | --- | --- | --- | --- |
-//! | 1 | `structure` | 0.5 | the number of words of each text |
-//! | 2 | `length` | 1.0 | the ratio of lengths, second to first |
-//! | 3 | `vocabulary` | 0.5 | the ratio of distinct words, second to first |
-//! | 4 | `transitions` + `overlap` | 0.4 + 0.6 | transition phrases, and words that both texts use |
+//! | part | at most | measures |
+//! | --- | --- | --- |
+//! | `structure` (gate) | 0.5 | the number of words of each text |
+//! | `length` (gate) | 1.0 | the ratio of lengths, second text to first |
+//! | `vocabulary` (gate) | 0.5 | the ratio of distinct words, second text to first |
+//! | `transitions` | 0.4 | transition phrases |
+//! | `overlap` | 0.6 | words that both texts use |
 //!
-//! Levels 1 to 3 are gates. If a pair of texts is outside a level's range, the level gives 0 and scoring
-//! stops. Inside the range scoring continues, even if the level's value is 0 there.
+//! The parts are scored in this order. A *gate* is a part that has a range. If a pair of texts is outside
+//! the range, scoring stops, and this part and all later parts are 0. Inside the range scoring continues,
+//! even if the part itself is 0 there.
 //!
-//! The last level is reported as two parts, because two texts on one subject nearly always share
+//! `transitions` and `overlap` are separate parts because two texts on one subject nearly always share
 //! enough words: a curve of the sum would hide whether transitions are being learned.
 
 use std::ops::RangeInclusive;
@@ -24,7 +26,7 @@ use super::{
     transitions::transition_score,
 };
 
-/// The names of the reward's parts, in the order of the levels.
+/// The names of the reward's parts, in the order in which they are scored.
 pub(super) const PARTS: [&str; 5] = [
     "structure",
     "length",
@@ -33,7 +35,7 @@ pub(super) const PARTS: [&str; 5] = [
     "overlap",
 ];
 
-/// The highest value of each part, in the order of [`PARTS`].
+/// The weight of each part, in the order of [`PARTS`]. A part is this weight times a value in `[0, 1]`.
 const WEIGHTS: [f64; 5] = [0.5, 1.0, 0.5, 0.4, 0.6];
 
 /// The rules by which a task scores its two texts.
@@ -41,9 +43,9 @@ const WEIGHTS: [f64; 5] = [0.5, 1.0, 0.5, 0.4, 0.6];
 pub(super) struct Rules {
     /// The allowed number of words of each text.
     pub(super) words: RangeInclusive<usize>,
-    /// The value of the ratio of characters, second text to first.
+    /// The value of `length` at a ratio of characters, second text to first.
     pub(super) length: Trapezoid,
-    /// The value of the ratio of distinct words, second text to first.
+    /// The value of `vocabulary` at a ratio of distinct words, second text to first.
     pub(super) vocabulary: Trapezoid,
     /// The text in which transition phrases count.
     pub(super) transitions: TransitionsIn,
@@ -60,7 +62,7 @@ pub(super) enum TransitionsIn {
     Both,
 }
 
-/// Scores a pair of texts. The reward has every part; those of levels that were not reached are 0.
+/// Scores a pair of texts. The reward has every part. Parts that scoring did not reach are 0.
 pub(super) fn reward(rules: &Rules, first: &str, second: &str) -> Reward {
     let mut values = [0.0; PARTS.len()];
     score_levels(rules, first, second, &mut values);
@@ -71,8 +73,8 @@ pub(super) fn reward(rules: &Rules, first: &str, second: &str) -> Reward {
     Reward::new(PARTS.into_iter().zip(parts))
 }
 
-/// Sets the values of the parts, each in `[0, 1]`, level by level. Returns `None` at the first level
-/// whose range the texts miss.
+/// Sets the values of the parts, each in `[0, 1]`, in the order of [`PARTS`]. Returns `None` at the first
+/// gate that the texts do not pass.
 fn score_levels(
     rules: &Rules,
     first: &str,
@@ -218,7 +220,7 @@ mod tests {
         ];
         for (percent, expected) in tldr {
             let (first, second) = (text(8, 4, 100), text(16, 8, percent));
-            // Both ends belong to the range, so the next level is scored there too.
+            // Both ends belong to the range, so the next parts are scored there too.
             let is_in_range = (110..=500).contains(&percent);
             let [vocabulary, overlap] = if is_in_range { [0.5, 0.6] } else { [0.0, 0.0] };
             check(
@@ -307,7 +309,7 @@ mod tests {
     fn transitions_count_in_the_second_text_or_across_both() {
         let rules = [&tasks::TLDR.rules, &tasks::ARXIV.rules];
         let pairs = [
-            // The phrase is in the first text, in the second, and in neither but in both joined.
+            // The phrase is in the first text, then in the second, then only in the two texts joined.
             (
                 format!("namely {}", text(127, 10, 593)),
                 text(128, 16, 960),
@@ -327,10 +329,7 @@ mod tests {
         for (first, second, expected) in pairs {
             for (rules, expected) in rules.iter().zip(expected) {
                 let reward = reward(rules, &first, &second);
-                assert!(
-                    reward.part("overlap") > Some(0.0),
-                    "the last level is reached"
-                );
+                assert!(reward.part("overlap") > Some(0.0), "all gates are passed");
                 let transitions = reward.part("transitions").unwrap();
                 assert!(
                     (transitions - expected).abs() < 1e-12,
@@ -350,14 +349,14 @@ mod tests {
         let numbers = |range: std::ops::Range<usize>| {
             range.map(|i| i.to_string()).collect::<Vec<_>>().join(" ")
         };
-        // They share 1 of 100 distinct words, a third of the similarity for the full value.
+        // The texts share 1 of 100 distinct words, a third of the similarity that earns the full value.
         let first = numbers(0..30);
         assert!((overlap(&first, &numbers(29..100)) - 0.6 / 3.0).abs() < 1e-9);
         assert_eq!(overlap(&first, &numbers(30..101)), 0.0);
         assert_eq!(overlap(&first, &numbers(20..101)), 0.6);
         let [first, second] = [&first, &numbers(30..101)].map(|text| format!("{text} the of and"));
         assert_eq!(overlap(&first, &second), 0.0, "stop words are no overlap");
-        // Two texts of stop words only have the full overlap.
+        // Two texts that consist only of stop words have the full overlap.
         assert_eq!(
             overlap(
                 "you you you you you you me me",

@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Arxiv {
     }
 }
 
-/// Reads `()`, and refuses any key with an error that names it, unlike serde's unit structs.
+/// Reads `()`. Unlike serde's unit structs, it refuses any key with an error that names the key.
 struct NoSettings;
 
 impl<'de> de::Visitor<'de> for NoSettings {

@@ -80,8 +80,8 @@ const CATEGORIES: [(&str, &[&str]); 12] = [
     ]),
 ];
 
-/// The score in `[0, 1]` of the transitions in a text: 0 without any, else 0.4 for the first
-/// category of phrases and 0.05 for every other category.
+/// The score in `[0, 1]` of the transitions in a text: 0 without any, otherwise 0.4 for the first
+/// category of phrases and 0.05 for each further category.
 ///
 /// A phrase counts wherever it occurs, even inside longer words: `also` contains `so`.
 pub(super) fn transition_score(text: &str) -> f64 {

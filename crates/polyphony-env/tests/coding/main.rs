@@ -14,7 +14,7 @@ use polyphony_env::{Assessment, CodingEnvironment, CodingSettings, Problems};
 use polyphony_episode::{JointAction, Response, Task, TaskSource};
 use polyphony_sandbox::{Pool, SandboxConfig};
 
-/// All tests share one sandbox, like all threads of a run.
+/// All tests share one sandbox, as all threads of a run do.
 static POOL: LazyLock<Arc<Pool>> =
     LazyLock::new(|| Arc::new(Pool::start(&SandboxConfig::default()).unwrap()));
 
@@ -39,7 +39,7 @@ fn human_eval(id: &str) -> &'static Task {
     HUMAN_EVAL.iter().find(|task| task.id == id).unwrap()
 }
 
-/// Doubles a number; three asserts.
+/// A problem with three asserts: to double a number.
 fn double() -> Task {
     let test = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(2) == 4\n    \
                 assert candidate('a') == 'aa'\n";

@@ -43,7 +43,7 @@ pub enum ExpertError {
     /// The HTTP client could not be created.
     #[error(transparent)]
     Client(HttpError),
-    /// A request failed, and so did its retries, if a retry could help and the settings allow any.
+    /// A request failed, and no retry is left that could help.
     #[error("the expert at {url} {failure} (tried {tries}×)")]
     Request {
         /// The address.

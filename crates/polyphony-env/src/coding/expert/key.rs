@@ -14,7 +14,8 @@ impl Key {
     /// The key in an environment variable; `value` is `None` if the variable is not set to a text.
     ///
     /// # Errors
-    /// If the variable is missing, empty, or has characters that cannot be sent. The error names it.
+    /// If the variable is missing, empty, or has characters that cannot be sent. The error names the
+    /// variable.
     pub(super) fn read(variable: &str, value: Option<String>) -> Result<Self, ExpertError> {
         let value = value.unwrap_or_default();
         let key = value.trim();

@@ -1,4 +1,4 @@
-//! The recipe's settings of the outside model.
+//! The settings of the outside model.
 
 use std::num::NonZeroU64;
 

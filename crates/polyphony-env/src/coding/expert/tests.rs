@@ -288,7 +288,7 @@ fn permanent_refusals_fail_at_once_and_say_what_would_help() {
         message.contains("invalid type: string \"<key>\""),
         "{message}"
     );
-    // A control character inside the key, which would make it whole if it were left out.
+    // A control character splits the key. Leaving this character out would make the key whole again.
     let (first, last) = KEY.split_at(4);
     let server = Server::start([Answer::refusal(
         "404 Not Found",

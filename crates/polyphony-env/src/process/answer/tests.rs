@@ -120,12 +120,12 @@ fn a_wrong_handshake_says_what_is_wrong() {
         ),
         (
             with(r#""tasks": [{"id": "1", "fields": {}}]"#),
-            "`tasks` must be an object with lists `train` and `held_out` of objects with an `id` and \
-             `fields`, texts by name: invalid type",
+            "`tasks` must be an object with lists `train` and `held_out`, whose items are objects with an \
+             `id` and with `fields` (texts by name): invalid type",
         ),
         (
             with(r#""tasks": {"train": ["Ulm"]}"#),
-            "texts by name: invalid type: string \"Ulm\", expected an object",
+            "(texts by name): invalid type: string \"Ulm\", expected an object",
         ),
         (with(r#""horizont": 2"#), "unknown field `horizont`"),
         (

@@ -87,7 +87,7 @@ fn helpers_of_all_workers_are_killed() {
     assert_eq!(output.join().unwrap(), "");
 }
 
-/// The variable with the pipe's path for the process that the next test starts and kills.
+/// The environment variable that gives the pipe's path to the process that the next test starts and kills.
 const PIPE: &str = "POLYPHONY_TEST_PIPE";
 
 #[test]

@@ -247,7 +247,7 @@ fn an_error_from_the_program_is_passed_on_and_the_worker_survives() {
     );
 }
 
-/// Records the log lines of the program of the next test.
+/// Records what the program in the next test writes to the log.
 struct RecordingLog(Mutex<Vec<String>>);
 
 impl log::Log for RecordingLog {

@@ -69,7 +69,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Answers one request per answer, and then closes.
+    /// Gives each request the next of these answers, and closes after the last one.
     pub(super) fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
