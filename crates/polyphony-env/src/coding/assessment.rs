@@ -76,13 +76,13 @@ impl Definition {
 impl Assessment {
     /// The reward. It has every part. Parts that scoring did not reach are 0.
     pub fn reward(&self) -> Reward {
-        let levels = [
+        let values = [
             self.definitions(),
             self.syntax(),
             self.tests(),
             self.cooperation(),
         ];
-        Reward::new(PARTS.into_iter().zip(levels))
+        Reward::new(PARTS.into_iter().zip(values))
     }
 
     /// Whether every assert passed.

@@ -183,7 +183,7 @@ fn levels_passed(assessment: &Assessment, visible_asserts: Option<&[AssertOutcom
                 && assessment.helper_use == cooperates,
         ),
     ];
-    let lines = rows.map(|(level, is_passed)| format!("- {level}: {}", yes_or_no(is_passed)));
+    let lines = rows.map(|(part, is_passed)| format!("- {part}: {}", yes_or_no(is_passed)));
     format!(
         "Your team's program was tested. What is right:\n{}",
         lines.join("\n")
