@@ -1,4 +1,4 @@
-//! The cache of converted models: a folder with one directory per model.
+//! The cache of models that were converted from GGUF files on PyPI: a folder with one directory per model.
 
 use std::{env, fs, fs::File, io, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{
 /// The variable that sets the cache's folder.
 const VARIABLE: &str = "POLYPHONY_CACHE";
 
-/// The folder that holds converted models (`models/`) and files placed by hand (`downloads/`).
+/// The folder that holds converted models (`models/`) and GGUF files placed by hand (`downloads/`).
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,

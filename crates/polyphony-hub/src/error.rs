@@ -156,7 +156,7 @@ pub enum HubError {
         /// The GGUF files that it has, as the end of the text; or nothing.
         hint: String,
     },
-    /// A repository holds adapters. They name their base model by a path that is not valid here.
+    /// A repository holds adapters, which do not name their base model by a path on this machine.
     #[error(
         "the repository is an adapter (adapter_config.json), not a whole model: run `hf download \
          {repository} --revision {revision} --local-dir DIRECTORY`, fetch the model that its \
@@ -178,7 +178,7 @@ pub enum HubError {
         wait = later(*.retry_after)
     )]
     RateLimited {
-        /// How long it asks to wait.
+        /// How long the hub asks to wait.
         retry_after: Option<Duration>,
         /// How to create and set a token.
         token: String,
@@ -203,7 +203,7 @@ pub enum HubError {
         endpoint: String,
         /// What could not be read.
         what: &'static str,
-        /// The error of the JSON parser, if it was read as JSON.
+        /// The error of the JSON parser, if there is one.
         source: Option<serde_json::Error>,
     },
     /// A file does not have the size or digest that the hub announced.
@@ -212,7 +212,7 @@ pub enum HubError {
         /// The file.
         file: String,
     },
-    /// A file is larger than the largest that is used. It was not fetched.
+    /// A file is larger than the limit. It was not fetched or, if it is in a wheel, not unpacked to its end.
     #[error(
         "{file} has {bytes} bytes or more, but at most {most} are fetched: check where the model comes \
          from"
@@ -220,19 +220,19 @@ pub enum HubError {
     TooLarge {
         /// The file.
         file: String,
-        /// Its size, as far as it is known.
+        /// Its size, as far as it is known, in bytes.
         bytes: u64,
-        /// The bound.
+        /// The limit, in bytes.
         most: u64,
     },
-    /// The list of a model's weights is damaged.
+    /// The index of a model's weights is damaged.
     #[error("{path} {reason}")]
     Index {
-        /// The list.
+        /// The index.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
-        /// The error of the JSON parser, if it is not JSON.
+        /// The error of the JSON parser, if there is one.
         source: Option<serde_json::Error>,
     },
     /// A file has the wrong digest.
@@ -295,7 +295,7 @@ pub enum HubError {
         /// The file.
         file: String,
     },
-    /// A GGUF file does not convert.
+    /// A GGUF file cannot be converted.
     #[error("converting {file}")]
     Convert {
         /// The file.

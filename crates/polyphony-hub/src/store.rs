@@ -58,8 +58,8 @@ pub struct ListedModel {
 }
 
 impl<'a> ModelStore<'a> {
-    /// A store with the settings of the environment variables. They are read when needed, so a local path
-    /// resolves even if no folder is set for a cache.
+    /// A store with the settings from environment variables, which are read when needed. A local path
+    /// therefore resolves even if no folder is set for a cache.
     pub fn new(convert: &'a GgufConverter<'a>) -> Self {
         Self {
             cache: None,
@@ -69,7 +69,7 @@ impl<'a> ModelStore<'a> {
         }
     }
 
-    /// Uses this cache for converted models instead of the environment's.
+    /// Uses this cache for converted models instead of the one that environment variables set.
     #[must_use]
     pub fn with_cache(self, cache: Cache) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl<'a> ModelStore<'a> {
         }
     }
 
-    /// Uses these settings for the hub instead of the environment's.
+    /// Uses these settings for the hub instead of those that environment variables set.
     #[must_use]
     pub fn with_hub(self, hub: HubConfig) -> Self {
         Self {
@@ -96,8 +96,9 @@ impl<'a> ModelStore<'a> {
         }
     }
 
-    /// The path of a model: a Hugging Face directory or a GGUF file. A model that is not cached is obtained
-    /// first; a cached one needs no network.
+    /// The path of a model: a Hugging Face directory, a directory of adapters, or a GGUF file. A model that
+    /// is not cached is obtained first; a cached one needs no network. An existing path on this machine is
+    /// returned as it is, without a check of its contents.
     ///
     /// # Errors
     /// If the name is malformed or the model cannot be obtained. The message suggests what would help.
@@ -113,10 +114,10 @@ impl<'a> ModelStore<'a> {
         self.obtain(&model.parse()?, Freshness::Newest)
     }
 
-    /// The known models, then the other converted ones, then those in the hub's cache.
+    /// The known models, then other models converted from GGUF files on PyPI, then those in the hub's cache.
     ///
     /// # Errors
-    /// If a cache cannot be read, or no environment variable gives its folder.
+    /// If a cache cannot be read, or no environment variable gives the folder of a cache.
     pub fn list(&self) -> Result<Vec<ListedModel>, HubError> {
         let cache = self.cache()?;
         let mut listed = Vec::new();

@@ -71,8 +71,9 @@ impl fmt::Display for WheelFile {
     }
 }
 
-/// Whether a text begins with an ASCII letter or digit, and contains only these and the characters in
-/// `others`. Such a text can be neither an option of a command nor a path that leads out of a folder.
+/// Whether a text begins with an ASCII letter or digit, and contains only ASCII letters, digits and the
+/// characters in `others`. Such a text can be neither an option of a command nor a path that leads out of a
+/// folder.
 fn is_word(text: &str, others: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text

@@ -22,8 +22,8 @@ use crate::{
     transfer::{Transfer, TransferPhase},
 };
 
-/// The speed for which the time limit of a download is just enough, in bytes per second. A slower server
-/// exceeds the limit.
+/// The download speed for which the time limit allows, in bytes per second. The download of a large file from
+/// a slower server exceeds the limit.
 const MIN_BYTES_PER_SEC: u64 = 4096;
 
 /// The number of bytes per read.
@@ -43,7 +43,7 @@ pub(super) struct BlobFetch<'a> {
 }
 
 impl BlobFetch<'_> {
-    /// Puts the contents at this path, unless they are there already. The caller must hold the lock.
+    /// Puts the contents at this path, unless they are there already. The caller must hold the blob's lock.
     pub(super) fn place_at(&self, blob: &Path) -> Result<(), Failure> {
         if blob.is_file() && self.is_complete(blob)? {
             return Ok(());

@@ -340,8 +340,9 @@ impl<'a> HubClient<'a> {
         })
     }
 
-    /// Resolves a reference in an answer, such as a redirect. A server of the hub has no reason to lead to
-    /// this machine, to its local network, or from https to http, so such references are refused.
+    /// Resolves a reference in an answer, such as a redirect. A server of the hub has no reason to lead from
+    /// https to http, to this machine or to a link-local address, so such references are refused. Only a hub
+    /// that is itself on this machine, or at the same link-local address, may lead there.
     fn joined(&self, address: &Address, reference: &str) -> Result<Address, Failure> {
         let next = address.join(reference).ok().filter(|next| {
             let endpoint = self.endpoint.host();

@@ -219,7 +219,7 @@ impl Download<'_> {
     }
 }
 
-/// Takes a lock in the cache, whose folder is created if needed.
+/// Takes a lock in the cache. The folder of the lock file is created if needed.
 fn locked(path: &Path, settings: &HubConfig) -> Result<File, HubError> {
     let take = || {
         if let Some(folder) = path.parent() {

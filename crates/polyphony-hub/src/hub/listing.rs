@@ -22,7 +22,7 @@ pub(crate) struct CachedModel {
     pub(crate) bytes: u64,
 }
 
-/// The models that can be opened without a network, by name.
+/// The models that can be opened without a network, sorted by name.
 ///
 /// # Errors
 /// If the cache cannot be read.
@@ -79,7 +79,7 @@ fn models_in(cache: &Path) -> io::Result<Vec<CachedModel>> {
     Ok(found)
 }
 
-/// The size of the files of a Hugging Face directory that are read, in bytes.
+/// The size of the files that are read from a Hugging Face directory, in bytes.
 fn directory_bytes(snapshot: &Snapshot) -> u64 {
     let mut files = vec![CONFIG.to_owned()];
     files.extend(OPTIONAL.map(str::to_owned));

@@ -17,7 +17,7 @@ pub struct HubModel {
 pub(super) enum Form {
     /// The repository's root, a Hugging Face directory.
     Directory,
-    /// One GGUF file, with its folder.
+    /// One GGUF file, by its path in the repository.
     Gguf(String),
 }
 

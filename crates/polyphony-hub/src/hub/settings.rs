@@ -1,11 +1,11 @@
-//! The hub's address and the folders of its files, read from the same environment variables as in Python's
+//! How to reach the hub and where to cache its files, read from the same environment variables as in Python's
 //! `huggingface_hub`.
 
 use std::{env, fmt, fs, path::PathBuf, time::Duration};
 
 use crate::error::HubError;
 
-/// The address of the hub.
+/// The hub's address if `HF_ENDPOINT` is not set.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
 /// Whether the hub may be contacted.
@@ -16,7 +16,7 @@ pub(super) enum Network {
     Off,
 }
 
-/// The hub's address and the folders of its files.
+/// How to reach the hub, and where to cache its files.
 #[derive(Clone)]
 pub struct HubConfig {
     /// The hub's address, without a slash at the end.
@@ -30,7 +30,7 @@ pub struct HubConfig {
     pub(super) retries: u32,
     /// The wait before the first retry. Each later wait is twice as long.
     pub(super) first_wait: Duration,
-    /// The longest time for a request. A download may also take the time that a slow connection needs.
+    /// The longest time for a request. A download has additional time, in proportion to the size of the file.
     pub(super) time_limit: Duration,
 }
 

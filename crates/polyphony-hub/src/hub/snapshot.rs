@@ -264,7 +264,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Whether a text is the name of a file, on any system, that cannot lead to another folder.
+/// Whether a text is a plain file name on every operating system, so that it cannot lead to another folder.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let normal = matches!(

@@ -77,7 +77,7 @@ pub(super) const MAX_BYTES: u64 = 16 << 30;
 /// wheel. Returns the path of the unpacked file.
 ///
 /// # Errors
-/// If the wheel is damaged or has no such member, or one of more than `most` bytes.
+/// If the wheel is damaged or has no such member, or if the member has more than `most` bytes.
 pub(super) fn unpack(
     wheel: &Path,
     file: &str,

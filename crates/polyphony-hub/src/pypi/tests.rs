@@ -6,7 +6,7 @@ use ring::digest::{SHA256, digest};
 
 use super::*;
 
-/// A file that converts.
+/// The contents of a file that can be converted.
 fn tiny_gguf() -> Vec<u8> {
     b"GGUF and so on".to_vec()
 }

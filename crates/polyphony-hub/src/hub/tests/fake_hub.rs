@@ -55,7 +55,7 @@ pub(super) enum Behaviour {
     Refuses(u32, &'static str, Option<(&'static str, &'static str)>),
     /// Answers with something that is not JSON.
     Garbles,
-    /// Sends this attack as the answer to requests for paths with this part.
+    /// Answers requests whose path contains this text with this attack.
     Attacks(&'static str, Attack),
 }
 

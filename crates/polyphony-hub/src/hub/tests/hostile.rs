@@ -44,7 +44,7 @@ fn repeat(text: &str) -> Then {
     Then::Repeat(text.to_owned())
 }
 
-/// The error that a user sees who requests `org/tiny`, while requests for paths with this part are attacked.
+/// The error that a user sees who requests `org/tiny` from a hub that attacks requests for paths with `part`.
 fn attacked(part: &'static str, attack: Attack, time_limit: Duration) -> String {
     let cache = tempfile::tempdir().unwrap();
     let hub = FakeHub::start(Repository {
