@@ -68,7 +68,7 @@ fn cells(row: &Row, roles: &IndexSet<&String>, rates: &IndexSet<usize>) -> Vec<S
     ];
     let shown = |mean: Option<f64>| mean.map_or_else(String::new, |mean| format!("{mean:.2}"));
     let parts = row.parts.values().map(|part| shown(Some(part.mean)));
-    let role = |role: &&String| shown(row.roles.get(*role).map(|returns| returns.mean));
+    let role = |role: &&String| shown(row.roles.get(*role).map(|estimate| estimate.mean));
     let rate = |k: &usize| shown(row.pass_at.get(k).map(|rate| rate.mean));
     let cost = [
         format!("{:.0}", row.completion_tokens),

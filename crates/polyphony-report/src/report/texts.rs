@@ -118,7 +118,7 @@ fn side(run: &Run, evaluation: &EvaluationRecord, episode: &EpisodeRecord) -> Si
         roles: episode
             .roles
             .iter()
-            .map(|(role, returns)| (role.clone(), returns.episode_return))
+            .map(|(role, role_return)| (role.clone(), role_return.episode_return))
             .collect(),
         responses: (1..).zip(&episode.turns).flat_map(responses).collect(),
     }
