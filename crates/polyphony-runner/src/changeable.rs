@@ -47,8 +47,8 @@ impl Changeable {
         )
     }
 
-    /// The first setting whose value differs in `before` and `after` although it may not change. Settings
-    /// that only one of them has are ignored: another version of the program may have added them.
+    /// The first setting whose value differs between `before` and `after` although it may not change. Settings
+    /// that only one of the two has are ignored: another version of the program may have added them.
     pub(crate) fn forbidden_change<'s>(
         &self,
         before: &'s FlatSettings,

@@ -1,7 +1,7 @@
 //! Checkpoints: everything that a run needs to be resumed as if it had never stopped.
 //!
-//! A checkpoint is a directory `checkpoints/step-<step>` of the run. It holds `state.ron`, for each agent a
-//! safetensors file with the trained weights, and `algorithm.safetensors` with the tensors of the
+//! A checkpoint is a directory `checkpoints/step-<step>` of the run. It holds `state.ron`, one safetensors
+//! file per agent with the trained weights, and `algorithm.safetensors` with the tensors of the
 //! algorithm's state, such as an optimizer's moments. It is written under a temporary name, synced and
 //! renamed, so a checkpoint is always complete. Random numbers and the order of tasks are not stored:
 //! both follow from seed and step.
@@ -29,8 +29,8 @@ const FORMAT: u64 = 3;
 
 const STATE: &str = "state.ron";
 
-/// The file with the tensors of the algorithm's state. No agent's file can have this name, because those
-/// begin with `agent-`.
+/// The file with the tensors of the algorithm's state. No agent's file can have this name, because the names
+/// of agents' files begin with `agent-`.
 const ALGORITHM: &str = "algorithm.safetensors";
 
 /// How far a run has come; the start of the run by default.
@@ -75,7 +75,7 @@ fn tensor_file(agent: &str) -> String {
     format!("agent-{agent}.safetensors")
 }
 
-/// Writes a checkpoint, then removes the oldest ones.
+/// Writes a checkpoint, then removes the oldest ones beyond the number to keep.
 ///
 /// # Errors
 /// If the disk is full or gone. Earlier checkpoints are not affected.
@@ -139,7 +139,8 @@ fn write(
     let outcome = write_files(&partial, agents, tensors, state)
         .and_then(|()| Ok(fs::rename(&partial, target)?));
     if outcome.is_err() {
-        // If it cannot be removed now, the next checkpoint or the resumed run removes it.
+        // If the directory cannot be removed now, it is removed before the next checkpoint is written, or when
+        // the run is resumed.
         let _ = fs::remove_dir_all(&partial);
     }
     outcome?;
@@ -159,7 +160,7 @@ fn write_files(
     }
     write_tensors(&partial.join(ALGORITHM), tensors)?;
     let path = partial.join(STATE);
-    // RON writes every digit of a number.
+    // RON writes enough digits to read every number back unchanged.
     fs::write(&path, ron::to_string(state)?)?;
     File::open(&path)?.sync_all()?;
     sync_folder(partial)
@@ -283,7 +284,7 @@ pub(crate) fn find(run: &Path, from: &ResumeFrom) -> Result<Option<PathBuf>> {
     }
 }
 
-/// A checkpoint of a run whose state has been read. Its tensors are read only by [`Checkpoint::restore`].
+/// A checkpoint whose state has been read. Only [`Checkpoint::restore`] reads its tensors.
 pub(crate) struct Checkpoint<'a> {
     run: &'a Path,
     path: &'a Path,
@@ -336,8 +337,8 @@ impl<'a> Checkpoint<'a> {
     /// Restores the team and the algorithm.
     ///
     /// # Errors
-    /// If tensors are damaged or do not fit. The message names them, and what to resume from instead. The
-    /// team must not be used afterwards.
+    /// If tensors are damaged or do not fit. The message names them, and what to resume from instead. After an
+    /// error, the team must not be used.
     pub(crate) fn restore(
         &self,
         agents: &mut [Agent],
@@ -385,7 +386,7 @@ fn way_out(run: &Path, path: &Path) -> String {
     )
 }
 
-/// The largest `state.ron`, in bytes. It holds the buffers of groups that agents have not learned from.
+/// The largest `state.ron`, in bytes. The file also contains the groups in the agents' buffers.
 const MAX_STATE_BYTES: u64 = 4 << 30;
 
 fn read_state(path: &Path) -> Result<State> {

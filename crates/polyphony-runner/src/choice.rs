@@ -1,4 +1,4 @@
-//! A choice in a recipe: the name of an environment, an algorithm or a data set, and its settings.
+//! A choice in a recipe: the registered name of an environment, an algorithm or a data set, with its settings.
 
 use std::fmt;
 
@@ -14,15 +14,15 @@ pub struct RegisteredRecipe {
     pub text: &'static str,
 }
 
-/// A registered environment, algorithm or data set as a recipe names it, such as `Tldr` or
-/// `Magrpo(samples: 8)`.
+/// A registered name with its settings, as a recipe writes them: `Tldr` or `Magrpo(samples: 8)`.
 ///
-/// The settings are stored as the RON text of a struct. Only the type that is registered under the name
-/// interprets them, so recipes can be read, written and compared without knowing that type.
+/// The name is that of an environment, an algorithm or a data set. The settings are stored as the RON text of a
+/// struct. Only the type that is registered under the name interprets them, so recipes can be read, written and
+/// compared without knowing that type.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Choice {
     name: String,
-    /// Including the round brackets; empty if there are no settings.
+    /// The RON text with its round brackets; empty if there are no settings.
     settings: String,
 }
 
@@ -50,7 +50,8 @@ impl Choice {
     /// Parses a RON value such as `Magrpo(samples: 8)`.
     ///
     /// # Errors
-    /// If it does not begin with a name, or anything but settings in round brackets follows.
+    /// If the text does not begin with a name, or if the name is followed by anything other than settings in
+    /// round brackets.
     pub fn from_ron(text: &str) -> Result<Self, ChoiceError> {
         match parts(text) {
             Some((name, settings)) => Ok(Self::with_settings(name, settings)),
@@ -102,8 +103,8 @@ fn parts(text: &str) -> Option<(&str, &str)> {
     (is_name && (settings.is_empty() || is_struct)).then_some((name, settings))
 }
 
-/// The name and the settings of the choice called `name` in a RON value: of the value itself, or of the
-/// choice inside it, as in `SingleAgent(Tldr)`.
+/// The name and the settings of the choice called `name`. This choice is the RON value itself, or stands inside
+/// it, as `Tldr` does in `SingleAgent(Tldr)`.
 pub(crate) fn find<'t>(value: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
     let (outer, settings) = parts(value)?;
     if outer == name {

@@ -39,8 +39,8 @@ impl Default for Devices {
 }
 
 impl Devices {
-    /// The device of each agent in a team of `agents`. A list must have that length, which
-    /// [`crate::recipe::Recipe::validate`] ensures.
+    /// The device of each agent in a team of `agents`. A list is returned unchanged; before training or
+    /// evaluation, [`crate::recipe::Recipe::validate_for`] ensures that it has one device per role.
     pub fn of_team(&self, agents: usize) -> Vec<DeviceChoice> {
         match self {
             Self::Same(device) => vec![*device; agents],

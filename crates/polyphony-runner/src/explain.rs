@@ -30,8 +30,8 @@ fn at(place: Position, reason: &str) -> Error {
     anyhow!("line {}, column {}: {reason}", place.line, place.col)
 }
 
-/// Where the mistake is. RON reads an unknown name to its end, so that mistake is where the name starts;
-/// every other mistake is where RON stopped.
+/// The place of the mistake. RON reads an unknown name to its end, so the place is where the name starts. The
+/// place of any other mistake is where RON stopped.
 fn place(error: &SpannedError) -> Position {
     match error.code {
         Code::NoSuchStructField { .. } | Code::NoSuchEnumVariant { .. } => error.span.start,
@@ -45,7 +45,7 @@ fn place(error: &SpannedError) -> Position {
 pub(crate) struct WrongChoice {
     /// The name as it was given.
     name: String,
-    /// The place in its settings, counted from 1; `None` if the name itself is wrong.
+    /// The place of the mistake within the settings, counted from 1; `None` if the name itself is wrong.
     place: Option<Position>,
     reason: String,
 }
@@ -83,10 +83,10 @@ impl WrongChoice {
         }
     }
 
-    /// The place in a recipe's text, where the choice is the value of `key`.
+    /// The place of the mistake in a recipe's text, if the choice is the value of `key` there.
     fn place_in(&self, text: &str, key: &str) -> Option<Position> {
         let (name, settings) = choice::find(value_of(text, key)?, &self.name)?;
-        // Both are slices of the text.
+        // `name` and `settings` are slices of `text`.
         let start = |part: &str| end_of(&text[..part.as_ptr().addr() - text.as_ptr().addr()]);
         let Some(place) = self.place.filter(|_| !settings.is_empty()) else {
             return Some(start(name));

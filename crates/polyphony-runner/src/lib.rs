@@ -1,8 +1,8 @@
 //! The runner: recipes, the registry of what a recipe can name, training runs, checkpoints and evaluation.
 //!
-//! Use it to train from your own program without the `polyphony` command line. It wires the other crates
-//! together. It knows no concrete environment or algorithm (they are registered), nor how any other crate
-//! works inside. It prints nothing, installs no handlers, and never ends the process: the caller passes a
+//! Use it to train from your own program without the `polyphony` command line. It connects the other crates,
+//! but does not know how they work inside. It knows no concrete environment or algorithm: each program
+//! registers its own. It prints nothing, installs no handlers, and never ends the process: the caller passes a
 //! [`Stop`] token and an [`Observer`], and gets values and errors back. One process can make several runs.
 //!
 //! ```
@@ -45,11 +45,13 @@
 //!     );
 //! let recipe = Recipe::load(&registry, Some("same-length"), &["steps=10".to_owned()])?;
 //! assert_eq!(recipe.steps, 10);
-//! // `train(&registry, &recipe, None, &Stop::new(), &mut ())?` would carry it out.
+//! // To train, register a task source, name it in the recipe's keys `train` and `held_out`, and call
+//! // `train(&registry, &recipe, None, &Stop::new(), &mut ())?`. Each task needs a field `prompt` here.
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
-//! Start reading at [`Recipe`], which describes everything that a run does, then [`Registry`], and then
+//! Start reading at [`Recipe`], which describes everything that a run does. A [`Choice`] in a recipe is a
+//! registered name with its settings, such as `Magrpo(samples: 8)`. Continue with [`Registry`], and then with
 //! [`train()`], which carries out a recipe.
 
 mod batch;

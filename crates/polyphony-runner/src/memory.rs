@@ -1,7 +1,7 @@
 //! Estimates how much memory a run needs, so that a run that cannot fit is refused before it starts.
 //!
-//! Each layer counts what it knows. The model crate counts weights, keys and values; the algorithm counts
-//! what it keeps and what its updates need. `docs/performance.md` compares the estimate with measurements.
+//! The model crate counts weights, keys and values. The algorithm counts what it keeps and what its updates
+//! need. `docs/performance.md` compares the estimate with measurements.
 
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
@@ -28,12 +28,12 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) config: ModelConfig,
     pub(crate) device: DeviceChoice,
-    /// The roles that it plays.
+    /// The indices of the roles that the agent plays.
     pub(crate) roles: Range<usize>,
     /// Whether an earlier agent starts from the same model on the same device.
     pub(crate) shares_start: bool,
-    /// Tokens of the longest prompt. `None` before prompts are known; memory that grows with tokens is not
-    /// counted then.
+    /// The number of tokens of the longest prompt; `None` before the prompts are known. Memory that grows with
+    /// the number of tokens is not counted then.
     pub(crate) prompt: Option<usize>,
 }
 
@@ -162,7 +162,7 @@ impl Plan<'_> {
         }
     }
 
-    /// What an agent needs while it samples: keys and values, and a rounded copy of the weights.
+    /// What an agent needs while it samples: keys and values, and a copy of the weights if they are rounded.
     fn sampling(&self, member: &Member) -> Vec<Need> {
         let (rounded_weights, bytes_per_number) = match self.recipe.rollout_weights {
             RolloutWeights::Full => (0, F32_BYTES),
@@ -179,8 +179,8 @@ impl Plan<'_> {
         ]
     }
 
-    /// Tokens of the prompts and responses that are in memory together, in a training step or in a batch of
-    /// an evaluation, whichever has more.
+    /// The number of tokens of prompts and responses that are in memory together: in a training step or in a
+    /// batch of an evaluation, whichever has more.
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
         let samples = self.algorithm.sampling_plan().samples;
@@ -197,8 +197,9 @@ impl Plan<'_> {
         member.roles.len() as u64 * step.max(evaluation)
     }
 
-    /// Tokens of one role's prompts and responses at the last turn of a task. On the CPU a beginning that
-    /// several prompts have in common is stored once; on other devices each prompt may be run alone.
+    /// The number of tokens of one role's prompts and responses at the last turn of a task. On the CPU a common
+    /// prefix of several prompts is stored once; other devices may share nothing, so every prompt is counted in
+    /// full.
     fn tree_tokens(&self, device: DeviceChoice, prompt: usize, samples: usize) -> u64 {
         let responses = (samples * self.recipe.max_new_tokens) as u64;
         let joint_actions = self
@@ -221,8 +222,8 @@ impl Plan<'_> {
         prompts.saturating_add(nodes.saturating_mul(responses))
     }
 
-    /// Tokens of the longest prompt at the last turn, assuming that no later observation is longer than the
-    /// longest first one.
+    /// The number of tokens of the longest prompt at the last turn, assuming that no later observation is
+    /// longer than the longest first one.
     fn last_prompt(&self, prompt: usize) -> usize {
         let turns = self.spec.horizon;
         turns * prompt + (turns - 1) * self.recipe.max_new_tokens
@@ -403,8 +404,8 @@ mod tests {
         assert_eq!(with_bf16, token * group / 2 + 2 * config.weight_count());
     }
 
-    /// Conversations of a tree in which all tokens differ: three turns with two joint actions each, where an
-    /// observation has 5 tokens and a response 3.
+    /// The conversations are those of a tree in which all tokens differ. It has three turns with two joint
+    /// actions each. An observation has 5 tokens, and a response 3.
     #[test]
     fn shared_beginnings_of_prompts_are_counted_once() {
         let (observation, response, samples) = (5, 3, 2);

@@ -11,32 +11,33 @@ pub enum Event<'a> {
     PhaseStarted {
         /// A short description.
         title: &'a str,
-        /// The units of the phase.
+        /// The number of units in the phase.
         length: usize,
-        /// The units that are done already.
+        /// The number of units that are done already.
         done: usize,
     },
     /// Something happened within a training step.
     StepProgress {
         /// What happened.
         progress: Progress,
-        /// The agents of the team.
+        /// The number of agents in the team.
         agents: usize,
     },
     /// A training step is done.
     StepDone {
-        /// Steps that are done.
+        /// The number of steps that are done.
         done: usize,
         /// The mean return of the step's joint actions at the first turn; NaN if there are none.
         mean_return: f64,
         /// The best joint action of the run so far, if there is one.
         best: Option<&'a BestAction>,
-        /// The most turns that an episode can have. With several, `best` is the reward of a single turn.
+        /// The most turns that an episode can have. If there are several, the reward of `best` is that of a
+        /// single turn.
         turns: usize,
         /// Sampled tokens per second.
         tokens_per_sec: f64,
     },
-    /// Units of the phase are done.
+    /// More units of the phase are done.
     PhaseAdvanced {
         /// How many units are done.
         done: usize,

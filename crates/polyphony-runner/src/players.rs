@@ -21,8 +21,8 @@ pub enum Players<'a> {
     Team,
     /// The agents that the training run in this directory has saved.
     AgentsOf(&'a Path),
-    /// One agent that does the work of the whole team, with the model and the device of the first agent. Its
-    /// limit of new tokens is that of all roles together.
+    /// One agent that does the work of the whole team, with the model and the device of the first agent. It
+    /// may generate as many new tokens as all roles together.
     SingleAgent,
 }
 
@@ -37,8 +37,12 @@ impl Players<'_> {
         recipe: &Recipe,
     ) -> Result<(Recipe, Box<dyn Environment>)> {
         if let Self::AgentsOf(run) = self {
-            check_training_run(run)
-                .context("it has no agents of its own, so give the run that it evaluated")?;
+            check_training_run(run).with_context(|| {
+                format!(
+                    "{} has no agents of its own: give the run whose agents it evaluated",
+                    run.display()
+                )
+            })?;
         }
         let environment = registry.build_environment(&recipe.environment)?;
         let mut recipe = recipe.clone();
@@ -126,7 +130,7 @@ mod tests {
             let error = apply(Players::AgentsOf(run), changes).unwrap_err();
             format!("{error:#}")
         };
-        assert!(message(&[]).starts_with("it has no agents of its own"));
+        assert!(message(&[]).contains(" has no agents of its own"));
         fs::write(run.join("metrics.jsonl"), "").unwrap();
         assert!(message(&[]).contains("has no agent `left`"));
         for name in ["left", "right", "shared"] {

@@ -53,8 +53,8 @@ impl Prepared {
             algorithm: algorithm.as_ref(),
         };
         let available = memory::available();
-        // Memory is checked before the weights are read, which alone may be too much, and again when prompts
-        // are known.
+        // Memory is checked twice: before the weights are read, because they alone may need too much, and
+        // again when the prompts are known.
         plan.check(&members, available)?;
         let team = models.load(recipe)?;
         let train = start_all(recipe, environment.as_ref(), &team, tasks, "train")?;
@@ -170,7 +170,7 @@ fn load_tasks(
         );
     };
     // A data set for another environment is refused here, before a model is downloaded for nothing. The
-    // environment's own tasks always fit, so they are not started twice.
+    // environment's own tasks always fit, so none of them is started here.
     if source.is_some() {
         let context = || format!("loading `{key}`, which must hold tasks for the `environment`");
         environment.start(first).with_context(context)?;

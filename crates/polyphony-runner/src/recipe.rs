@@ -26,10 +26,10 @@ pub struct Recipe {
     pub seed: u64,
     /// The environment in which the agents act.
     pub environment: Choice,
-    /// The tasks to train on; `None` for the environment's own.
+    /// The tasks to train on; `None` for the environment's own tasks.
     #[serde(default)]
     pub train: Option<Choice>,
-    /// The held-out tasks to evaluate on; `None` for the environment's own.
+    /// The held-out tasks to evaluate on; `None` for the environment's own tasks.
     #[serde(default)]
     pub held_out: Option<Choice>,
     /// The models that the agents start from.
@@ -53,7 +53,8 @@ pub struct Recipe {
     pub updates: Updates,
     /// The number of training steps.
     pub steps: usize,
-    /// Tasks per step. Agents update their weights when `updates.buffer` nodes have been collected.
+    /// The number of tasks that a step plays. An agent updates its weights when its buffer holds
+    /// `updates.buffer` nodes.
     #[serde(default = "one")]
     pub tasks_per_step: usize,
     /// How the team is evaluated.
@@ -145,7 +146,7 @@ pub enum TeamModels {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
-    /// How many held-out tasks to use, from the first; all if there are fewer.
+    /// How many held-out tasks to use, counted from the first; all of them if there are fewer.
     pub tasks: usize,
     /// Episodes per task.
     pub samples: usize,
@@ -188,7 +189,7 @@ impl Default for Checkpoints {
 }
 
 impl TeamModels {
-    /// The models that the team names.
+    /// The names of the models, as the recipe lists them.
     pub fn names(&self) -> Vec<&str> {
         match self {
             Self::Copies(model) | Self::Shared(model) => vec![model],
@@ -196,8 +197,8 @@ impl TeamModels {
         }
     }
 
-    /// The model of each agent in a team for `roles` roles. A list must have that length, which
-    /// [`Recipe::validate_for`] ensures.
+    /// The model of each agent in a team for `roles` roles. [`Recipe::validate_for`] ensures that a list has
+    /// one model per role.
     pub fn models(&self, roles: usize) -> Vec<&str> {
         match self {
             Self::Copies(model) => vec![model; roles],
@@ -219,7 +220,7 @@ impl Recipe {
         Self::parse(registry, &label, &text, overrides)
     }
 
-    /// Parses and checks a recipe's text with its overrides. Errors name the text's origin, `label`.
+    /// Parses and checks a recipe's text with its overrides. Errors name `label`, the origin of the text.
     pub(crate) fn parse(
         registry: &Registry,
         label: &str,
@@ -347,7 +348,7 @@ fn find(registry: &Registry, which: Option<&str>) -> Result<(String, String)> {
     let path = PathBuf::from(which);
     if !path.exists() {
         let names: Vec<&str> = registry.recipes().map(|recipe| recipe.name).collect();
-        // What recipes of a single agent were called.
+        // The names of single-agent recipes used to end in `-solo`.
         let renamed = which
             .strip_suffix("-solo")
             .map(|team| format!("{team}-single-agent"));

@@ -31,7 +31,7 @@ pub struct Registry {
     clashes: Vec<String>,
 }
 
-/// The wrapper that lets one agent do the work of an environment's team.
+/// The wrapper that turns a team's environment into one for a single agent.
 #[derive(Clone, Copy)]
 struct SingleAgent {
     name: &'static str,
@@ -43,7 +43,7 @@ struct SingleAgent {
 pub struct Resolved<T: ?Sized> {
     /// The settings.
     pub settings: Box<T>,
-    /// The choice as a resolved recipe contains it.
+    /// The choice with every key spelled out.
     pub choice: Choice,
 }
 
@@ -127,8 +127,8 @@ impl Registry {
         self
     }
 
-    /// Registers the wrapper that lets one agent do the work of another environment's team. A recipe names
-    /// both, as in `SingleAgent(Tldr)`.
+    /// Registers the wrapper that turns a team's environment into one for a single agent. A recipe names the
+    /// wrapper and the environment, as in `SingleAgent(Tldr)`.
     #[must_use]
     pub fn single_agent(
         mut self,
@@ -175,17 +175,17 @@ impl Registry {
         self.recipes.iter().map(recipe)
     }
 
-    /// The names of all environments, without wrappers.
+    /// The names of all environments, without the single-agent wrapper.
     pub fn environment_names(&self) -> Vec<&'static str> {
         self.environments.names()
     }
 
-    /// The name of the wrapper that lets one agent do a team's work, if one is registered.
+    /// The name of the single-agent wrapper, if one is registered.
     pub fn single_agent_name(&self) -> Option<&'static str> {
         self.single_agent.map(|single| single.name)
     }
 
-    /// Wraps an environment so that one agent does the work of its team. Also returns the choice of the
+    /// Turns a team's environment into one for a single agent. Also returns the choice that describes the
     /// result, such as `SingleAgent(Tldr)`.
     ///
     /// # Errors
@@ -212,9 +212,9 @@ impl Registry {
             .flatten()
     }
 
-    /// A short name for directories and reports: the [label](EnvironmentSettings::label) of the settings, or
-    /// the environment's name, as `number-plate` for `NumberPlate`, and `tldr-single-agent` for
-    /// `SingleAgent(Tldr)`.
+    /// A short name for directories and reports: the [label](EnvironmentSettings::label) of the settings if it
+    /// can name a directory, or else the environment's name in kebab case, such as `number-plate` for
+    /// `NumberPlate`. The label of `SingleAgent(Tldr)` is `tldr-single-agent`.
     pub fn label(&self, environment: &Choice) -> String {
         if let Some(team) = self.inner_environment(environment) {
             return format!("{}-{}", self.label(&team), kebab(environment.name()));
@@ -250,11 +250,11 @@ impl Registry {
         }
     }
 
-    /// The choice that a command line names. Case and hyphens do not matter: `number-plate` finds
-    /// `NumberPlate`.
+    /// The environment that an argument of a command line names. Case, hyphens and underscores do not matter:
+    /// `number-plate` finds `NumberPlate`. Any other text is read as a choice of a recipe.
     ///
     /// # Errors
-    /// If no environment has that name.
+    /// If no environment has that name, or the settings cannot be read.
     pub fn find_environment(&self, text: &str) -> Result<Choice> {
         let normalize = |name: &str| name.replace(['-', '_'], "").to_lowercase();
         let mut names = self.environment_names().into_iter();

@@ -19,8 +19,9 @@ use crate::{
 };
 
 /// Resumes a run that was stopped, as if it had never stopped. `overrides` of the form `path=value` may
-/// change only settings that do not affect the steps that are done: `steps`, `checkpoints`, tolerances, and
-/// how the environment runs on the machine.
+/// change only settings that do not affect the steps that are done: `steps`, `checkpoints`, `long_prompts`,
+/// `updates.logprob_tolerance`, `updates.max_skipped_updates`, and how the environment and the data sets run on
+/// the machine (their operational keys).
 ///
 /// # Errors
 /// As [`train`](crate::train()), and if the run is complete, its checkpoint cannot be used, its records have
@@ -42,7 +43,7 @@ pub fn resume(
     recipe.validate_for_training(algorithm.as_ref())?;
     check_training_run(path).context("there is nothing to resume")?;
     let start = find_checkpoint(path, from, &recipe)?;
-    // All files of the run are checked before models are read and anything is changed.
+    // All files of the run are checked before models are read or anything is changed.
     let checkpoint = match &start.checkpoint {
         None => None,
         Some(checkpoint) => Some(Checkpoint::open(path, checkpoint, &recipe, &changeable)?),
@@ -105,7 +106,7 @@ fn find_checkpoint(
          number to continue, or go back with --from",
         path.display()
     );
-    // Unreadable records are no error here: a line that was half written when the run was killed is cut off
+    // Unreadable records are not an error here: a line that was half written when the run was killed is cut off
     // later.
     let last_evaluated_step = polyphony_report::evaluations(path)
         .unwrap_or_default()
@@ -124,7 +125,7 @@ fn find_checkpoint(
     })
 }
 
-/// Warns about the side effects of another number of steps in a run that was planned for `planned` steps.
+/// Warns about the side effects of a new number of steps for a run that was planned for `planned` steps.
 fn warn_of_changes(
     recipe: &Recipe,
     planned: usize,

@@ -15,7 +15,8 @@ use crate::{choice::Choice, explain::WrongChoice};
 /// Reads the settings of a choice. Also returns the choice with every key of its settings spelled out.
 ///
 /// # Errors
-/// Names a key that is not known and the nearest one that is, even if the type itself would accept any key.
+/// If the settings cannot be read. An unknown key is an error even if the type itself would accept any key; the
+/// message names the nearest known key.
 pub(crate) fn read_settings<S: Serialize + DeserializeOwned>(
     choice: &Choice,
 ) -> Result<(S, Choice)> {

@@ -60,7 +60,7 @@ impl Models {
     /// Obtains and opens the models of a recipe, each of them once per device.
     ///
     /// # Errors
-    /// If the program was built without a device, or a model cannot be obtained or opened.
+    /// If the program was built without one of the devices, or a model cannot be obtained or opened.
     pub(crate) fn open(
         recipe: &Recipe,
         environment: &dyn Environment,
@@ -142,7 +142,8 @@ impl Models {
             let mut loaded = LoadedModel::read(base.files, &device)
                 .with_context(|| format!("loading the model {}", path.display()))?;
             match (&lora, peft_warning(&path)) {
-                // Merged once for all agents that start from the model, so that they share the result.
+                // Adapters are merged once for all agents that start from the model, so that these agents share
+                // the result.
                 (None, _) => loaded.model = loaded.model.merged(),
                 (Some(_), Some(warning)) => log::warn!("{warning}"),
                 (Some(_), None) => {}

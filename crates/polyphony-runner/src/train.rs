@@ -42,8 +42,8 @@ pub struct Trained {
     pub agents: Vec<PathBuf>,
 }
 
-/// A run started but did not finish. This is added as context to the error that ended the run, so that a
-/// caller can explain how to resume it.
+/// A run started but did not finish. The error that ended the run has this value as its context, so that a
+/// caller can explain how to resume the run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the run in {} did not finish", .run.display())]
 pub struct Unfinished {
@@ -206,7 +206,7 @@ impl<'a> Session<'a> {
         while position.steps < self.recipe.steps && !stop.is_requested() {
             let done = position.steps;
             if done > 0 && self.recipe.evaluation.is_due(done) {
-                // A run that is killed during the evaluation resumes here and repeats it.
+                // A run that is killed during the evaluation resumes here and repeats the evaluation.
                 if checkpointed_steps < done {
                     self.save(run, position)?;
                     checkpointed_steps = done;
@@ -225,8 +225,8 @@ impl<'a> Session<'a> {
                 observer,
             );
             if let Err(error) = outcome {
-                // A step that fails before it has scored has not changed the agents. They are still in the
-                // state that the previous step left, which can be saved.
+                // A step that fails before its rollout is done has not changed the agents. They are still in
+                // the state that the previous step left, so this state can be saved.
                 if !rollout_done && checkpointed_steps < done {
                     match self.save(run, position) {
                         Ok(()) => {
@@ -362,19 +362,19 @@ fn all_metrics(step: &Step, secs: f64) -> Vec<Metric> {
     metrics
 }
 
-/// The highest reward of any joint action in a step, and the level that this joint action reached.
+/// The joint action with the highest reward in a step.
 fn best_action(environment: &dyn Environment, rollout: &Rollout) -> Option<BestAction> {
     let nodes = rollout.all_nodes().into_iter();
     let branches = nodes.flat_map(|node| &node.branches);
     let best = branches.max_by(|a, b| a.reward.total().total_cmp(&b.reward.total()))?;
-    let reached = |part: &&String| best.reward.part(part).is_some_and(|value| value != 0.0);
+    let is_nonzero = |part: &&String| best.reward.part(part).is_some_and(|value| value != 0.0);
     Some(BestAction {
         reward: best.reward.total(),
         last_part: environment
             .reward_parts()
             .iter()
             .rev()
-            .find(reached)
+            .find(is_nonzero)
             .cloned(),
     })
 }

@@ -1,4 +1,4 @@
-//! Trains two agents on one page with the crates alone: no recipe, no run directory, no registry.
+//! Trains two agents in one page of code, with the crates alone: no recipe, no run directory, no registry.
 //!
 //! Each agent reads the name of a town; both should answer with texts of the same length. The models are two
 //! copies of a tiny model with random weights. The runner adds what this example leaves out: checkpoints,

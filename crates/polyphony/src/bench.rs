@@ -54,7 +54,7 @@ pub(crate) struct Measurements {
 }
 
 /// Two agents summarize the task's `post`. The closer the length of the second text is to 2.4 times that of
-/// the first, the higher is the reward.
+/// the first, the higher the reward.
 #[derive(Debug)]
 struct LengthRatio {
     roles: [Role; 2],

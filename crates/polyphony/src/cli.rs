@@ -144,8 +144,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The error and its causes, one per line, and a hint what to do. A cause that an error above already
-/// contains is omitted. The middle of a long cause, which quotes external text, is cut out.
+/// The error and its causes, one per line, and a hint on what to do. A cause is omitted if a message above
+/// already contains it. The middle of a long message, which quotes external text, is cut out.
 fn explanation(error: &anyhow::Error) -> String {
     let mut messages = error.to_string();
     let mut text = format!("error: {}\n", excerpt(&messages));

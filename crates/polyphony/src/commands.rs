@@ -1,4 +1,5 @@
-//! The subcommands of `polyphony`, one file each. Every file defines the arguments and a function `run`.
+//! The subcommands of `polyphony`, one file each. The file of a subcommand defines the arguments and a function
+//! `run`. `evaluation.rs` holds what `eval` and `baseline` have in common.
 
 use std::path::Path;
 

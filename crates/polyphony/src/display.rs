@@ -162,8 +162,9 @@ impl Phase {
     }
 }
 
-/// The best joint action of a run, as part of a line. If episodes have several turns, the line says that its
-/// reward is that of one turn, because the mean return beside it is that of whole episodes.
+/// The best joint action of a run, as part of a line. If episodes have several turns, the line calls it the
+/// best turn: its reward is that of one turn, while the mean return beside it is that of whole episodes. The
+/// brackets contain the last part of its reward that is not 0.
 fn best_text(best: &BestAction, turns: usize) -> String {
     let label = if turns > 1 { "best turn" } else { "best" };
     let last_part = best.last_part.as_deref().unwrap_or("none");
@@ -174,8 +175,9 @@ fn best_text(best: &BestAction, turns: usize) -> String {
     )
 }
 
-/// The seconds that a phase still takes at its current pace, from the units that were done at its start, the
-/// units done now, and all units; `None` before the first and after the last unit of this process.
+/// The seconds that a phase still takes at its current pace. The arguments are the units that were done when
+/// this process started the phase, the units that are done now, all units, and the time since that start.
+/// `None` before the first and after the last unit of this process.
 fn secs_left([done_at_start, done, length]: [usize; 3], elapsed: Duration) -> Option<f64> {
     let done_here = done.checked_sub(done_at_start).filter(|units| *units > 0)?;
     let remaining = length.checked_sub(done).filter(|units| *units > 0)?;

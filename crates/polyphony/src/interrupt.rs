@@ -37,10 +37,10 @@ impl Interrupt {
     }
 }
 
-/// Listens for signals until the program ends, and asks `stop` for an orderly end.
+/// Listens for signals until the program ends. The first signal requests `stop`.
 ///
 /// # Errors
-/// If the system refuses.
+/// If the system does not let the program listen.
 pub(crate) fn listen(stop: &Stop) -> Result<Interrupt> {
     // A signal that was ignored at the start stays ignored: `nohup` and the `&` of a script rely on that.
     let ending_signals = [SIGINT, SIGTERM, SIGHUP].into_iter();

@@ -1,8 +1,9 @@
 //! Polyphony as one crate: all built-in environments and algorithms, the command line, and the way to add
-//! your own.
+//! your own environments and algorithms.
 //!
-//! [`Program`] knows environments, algorithms, data sets and recipes by name. Your own program is the
-//! standard one with your additions, and has every command of `polyphony`:
+//! [`Program`] knows environments, algorithms, data sets and recipes by name. A [`Choice`] in a recipe is such a
+//! name with its settings, as in `Magrpo(samples: 8)`. Your own program is the standard one with your
+//! additions, and has every command of `polyphony`:
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -46,8 +47,8 @@
 //! ```
 //!
 //! To train without a command line, call [`Program::train`], [`Program::resume`] and [`Program::evaluate`],
-//! which take a [`Stop`] and return values. The crates below are re-exported; each can be used without this
-//! one.
+//! which take a [`Stop`] and return values. The re-exported crates, such as `polyphony-marl` as `marl`, can be
+//! used without this one.
 //!
 //! Only [`Program::main`] prints, listens for Ctrl-C, and installs a logger and a panic hook. With the cargo
 //! feature `mimalloc`, on by default, this crate sets the allocator of the program.

@@ -75,8 +75,8 @@ impl Program {
         }
     }
 
-    /// Adds the wrapper that lets one agent do the work of a team's environment. Recipes use it as in
-    /// `NAME(Tldr)`, and so does the baseline `single`.
+    /// Adds the wrapper that turns a team's environment into one for a single agent. Recipes write
+    /// `NAME(Tldr)`; the baseline `single` uses the wrapper too.
     #[must_use]
     pub fn single_agent(
         self,
@@ -88,7 +88,7 @@ impl Program {
         }
     }
 
-    /// Adds a recipe, usually with `include_str!`, which commands then accept by name.
+    /// Adds a recipe, usually with `include_str!`. Commands then accept it by its name.
     #[must_use]
     pub fn recipe(self, name: &'static str, text: &'static str) -> Self {
         Self {
@@ -120,8 +120,8 @@ impl Program {
         rayon::scope(|_| cli::main(&self.registry))
     }
 
-    /// Reads a registered recipe or a file, and applies overrides of the form `path=value`; `None` means the
-    /// default recipe.
+    /// Reads a recipe and applies overrides of the form `path=value`. `which` is the name of a registered
+    /// recipe, or a file; `None` means the default recipe.
     ///
     /// # Errors
     /// Names the file and the line, or the override, and what is allowed there.

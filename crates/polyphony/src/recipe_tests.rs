@@ -143,7 +143,7 @@ fn errors_in_a_file_name_the_place_and_the_way_out() {
 #[test]
 fn a_comment_does_not_mislead_the_place_of_a_choice() {
     let rows = [
-        // The text to replace, its replacement, and the place of the error: lines below it, and column.
+        // The text to replace, its replacement, and the error: lines below the start of the text, column, message.
         (
             "environment: Tldr,",
             "// environment: TLDR,\n    /* TLDR */ environment: /* TLDR */ TLDR,",
@@ -596,7 +596,7 @@ fn settings_of_adapters_have_defaults() {
 /// The paths of all keys in a recipe that is written out. Inside a choice, such as `File(…)`, paths start
 /// anew.
 fn keys(ron: &str) -> BTreeSet<String> {
-    // `None` is a choice.
+    // In `inside`, `None` stands for a choice, and `Some` for a section.
     let (mut keys, mut inside) = (BTreeSet::new(), Vec::new());
     let lines = ron.lines().map(str::trim);
     for line in lines.filter(|line| !line.starts_with("//")) {

@@ -1,7 +1,7 @@
 //! Writes text to standard error without anything that could control a terminal.
 //!
-//! Messages quote model files, data, programs and other untrusted text. All output that is not JSON goes
-//! through this module, which escapes control characters. [`crate::json_lines`] does the same in JSON.
+//! Messages quote model files, data, programs and other untrusted text. All messages and logs go through
+//! this module, which escapes control characters. [`crate::json_lines`] does the same in JSON.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},

@@ -88,7 +88,8 @@ fn replace(text: &str, keys: &[&str], depth: usize, value: &str) -> Result<Strin
     Ok(format!("{name}({})", fields.join(", ")))
 }
 
-/// Replaces the value at `keys[depth..]` in a map. A map may have any keys, so the last one may be new.
+/// Replaces the value at `keys[depth..]` in a map. A map may have any keys, so the last key of the path may be
+/// new.
 fn replace_entry(
     mut entries: Vec<(String, String)>,
     keys: &[&str],

@@ -30,7 +30,7 @@ impl Recipe {
         self.validate_with(algorithm.as_ref())
     }
 
-    /// [`Recipe::validate`] with settings of the recipe's algorithm that have been read already.
+    /// Does the same as [`Recipe::validate`]. `algorithm` holds the settings of the recipe's algorithm.
     pub(crate) fn validate_with(&self, algorithm: &dyn AlgorithmSettings) -> Result<()> {
         let config = self.training_config();
         algorithm
@@ -168,7 +168,7 @@ impl Recipe {
     }
 }
 
-/// Adds the section of the recipe to an error about an algorithm's setting.
+/// Adds the section of the recipe to an error about a setting of the algorithm or of the updates.
 fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
     move |error| {
         // An algorithm may also reject a setting in the section `updates`.
@@ -180,7 +180,7 @@ fn setting_of(section: &str) -> impl Fn(ConfigError) -> anyhow::Error {
     }
 }
 
-/// Adds the section of the recipe to an error about a model's setting.
+/// Adds the section of the recipe to an error of the model crate about a setting.
 fn in_section(section: &str) -> impl Fn(ModelError) -> anyhow::Error {
     move |error| match error {
         ModelError::Setting {

@@ -57,7 +57,7 @@ pub(crate) fn run(
         .map(|task| (task.id.clone(), task))
         .collect();
     json_lines::answer(&arguments.input, output, |index, texts: Texts| {
-        // Without any tasks, the reward can only depend on the texts.
+        // Without any tasks, the reward can depend only on the texts.
         let empty_task = Task::new(index.to_string(), [("", ""); 0]);
         let task = match tasks_by_id.is_empty() {
             true => &empty_task,
