@@ -1,4 +1,4 @@
-//! `score`, `logprobs`, `generate` and `models` in the forms that scripts rely on.
+//! The output of `score`, `logprobs`, `generate` and `models` in the form that scripts rely on.
 
 use polyphony_model::sequence_logprobs;
 use polyphony_test_support::{chat_model, fixture, load};

@@ -10,7 +10,7 @@ use crate::{
     training_run,
 };
 
-/// `polyphony train` on the recipe of the training tests, changed by `--set`.
+/// Checks that `polyphony train` refuses the recipe of the training tests after a change by `--set`.
 #[track_caller]
 fn refuse_set(dir: &TestDir, change: &str, expected: &[&str]) {
     let arguments = ["train", "recipe.ron", "--run-dir", "run", "--set", change];
@@ -182,7 +182,8 @@ fn data_sets_that_cannot_be_used() {
     );
 }
 
-/// The model of this recipe cannot be downloaded in a test, so trying to do that would give another error.
+/// The model of this recipe cannot be downloaded in a test, so an attempt to download it would give another
+/// error.
 #[test]
 fn cheap_checks_come_before_a_model_is_downloaded() {
     let dir = training_run::test_dir();
@@ -284,7 +285,7 @@ fn inputs_of_the_scoring_commands() {
     );
 }
 
-/// A device on which every write fails for lack of space.
+/// On the device `/dev/full`, every write fails for lack of space.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_under_standard_output() {

@@ -22,7 +22,7 @@ fn refuse(damage: impl FnOnce(&Path), expected: &[&str]) {
     );
 }
 
-/// Writes the model's tensors again, without those for which `keep` is false, and with the names that
+/// Writes the model's tensors again, but only those for which `keep` returns true, under the names that
 /// `rename` returns.
 fn rewrite(model: &Path, keep: fn(&str) -> bool, rename: fn(&str) -> String) {
     let path = model.join("model.safetensors");

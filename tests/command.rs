@@ -12,8 +12,8 @@ use tempfile::TempDir;
 /// The program.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_polyphony");
 
-/// The path of a Python for the sandbox, which the command does not find by itself: see [`TestDir`].
-/// Python itself reports the path, because `python3` on the search path may be a script that looks for it.
+/// The path of a Python for the sandbox. The command in a [`TestDir`] cannot find one, because its search
+/// path is empty. Python itself reports the path, because `python3` may be a wrapper script.
 pub(crate) fn python() -> String {
     let output = Command::new("python3")
         .args(["-c", "import sys; print(sys.executable)"])
@@ -69,7 +69,7 @@ impl TestDir {
         json_lines(&self.read(name))
     }
 
-    /// Everything in the folder, relative to it, sorted.
+    /// The sorted paths of everything in the folder, relative to it.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         fn walk(path: &Path, paths: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(path).unwrap() {

@@ -53,7 +53,7 @@ fn evaluation_during_training_does_not_affect_it() {
             &lines("without", "evaluations.jsonl")[1]
         ]
     );
-    // Every evaluation is of the team at its step, so the returns change.
+    // Each evaluation plays with the weights at its own step, so the returns change.
     let returns: Vec<Value> = dir
         .read_lines("with/evaluations.jsonl")
         .iter()
@@ -87,7 +87,7 @@ fn evaluating_a_trained_team_repeats_the_last_evaluation_of_its_run() {
         dir.read("saved/recipe.ron")
             .contains("run/agents/elaborator")
     );
-    // It evaluated the team at the end of that run, so it equals the last evaluation of the run.
+    // The saved evaluation is of the team at the end of `run`, so it equals the last evaluation of `run`.
     let rows = json_lines(&dir.succeed(&["compare", "run", "saved"]));
     assert_eq!(rows.len(), 2, "{rows:?}");
     assert_eq!(rows[1]["runs"], serde_json::json!(["run"]));
@@ -97,7 +97,7 @@ fn evaluating_a_trained_team_repeats_the_last_evaluation_of_its_run() {
     );
 }
 
-/// Recipes, each with the changes that its environment needs in a test.
+/// Recipes, each with the changes that its environment needs in the test.
 fn environments() -> Vec<(&'static str, Vec<String>)> {
     let python = format!("environment.sandbox.interpreter={:?}", python());
     let turns = "environment.settings.turns=2".to_owned();
@@ -188,7 +188,7 @@ fn runs_that_differ_in_their_seeds_are_one_row() {
             &format!("seed={seed}"),
         ]);
     }
-    // The same as the first evaluation of a run with that seed.
+    // This baseline equals the first evaluation of the run with the same seed.
     let changes = ["--set", "seed=1", "--run-dir", "parallel"];
     dir.succeed(&[&["baseline", "parallel", "recipe.ron"], &changes[..]].concat());
     let result = dir.run(&["compare", "run-1", "parallel", "run-2"]);
@@ -248,7 +248,7 @@ fn a_result_is_saved_even_if_nobody_reads_it() {
     let mut running = pipes.spawn().unwrap();
     drop(running.stdout.take());
     running.wait().unwrap();
-    // Without --run-dir it is in the directory that the help names.
+    // Without --run-dir, the result is saved in the directory that the help names.
     assert_eq!(
         dir.read_lines("runs/tldr-parallel-1/evaluations.jsonl")
             .len(),

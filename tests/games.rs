@@ -1,5 +1,5 @@
-//! Tiny models learn small games with every variant of MAGRPO, joint mode and credit. With shuffled rewards
-//! they do not learn them.
+//! Tiny models learn small games with every baseline, joint mode and credit of MAGRPO. With shuffled rewards,
+//! they do not learn these games.
 
 use polyphony_episode::Metric;
 use polyphony_marl::{
@@ -18,7 +18,7 @@ const BASELINES: [Baseline; 4] = [
     Baseline::Zero,
 ];
 
-/// Every combination of joint mode and credit.
+/// Every combination of joint mode and credit. In aligned joint actions, both credits are the same.
 const MODES: [(JointMode, Credit); 3] = [
     (JointMode::Aligned, Credit::Mean),
     (JointMode::Cross, Credit::Mean),

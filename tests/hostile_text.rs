@@ -32,7 +32,7 @@ fn check_quiet(dir: &TestDir, arguments: &[&str]) -> String {
     written
 }
 
-/// [`check_quiet`] for a command that must write the hostile text with escapes.
+/// Like [`check_quiet`], for a command that must write the hostile text with escapes.
 #[track_caller]
 fn check(dir: &TestDir, arguments: &[&str]) {
     let written = check_quiet(dir, arguments);
@@ -184,8 +184,8 @@ fn recipes_data_and_input() {
     );
 }
 
-/// An environment program whose reward part, task and observation are hostile. Its role must name a
-/// directory, so it cannot be.
+/// An environment program whose reward part, task and observation are hostile. The name of its role is not,
+/// because such a name is refused: it becomes the name of a directory.
 const PROGRAM: &str = r#"
 import json, sys
 hostile = json.loads(sys.argv[1])

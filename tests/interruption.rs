@@ -1,4 +1,4 @@
-//! Signals: the run finishes the current step and saves the agents.
+//! After a signal, a run finishes the current step and saves the agents.
 
 #![cfg(unix)]
 
@@ -24,11 +24,12 @@ struct Running {
 }
 
 impl Running {
-    /// Starts a command with the default reactions to signals, however the tests were started.
+    /// Starts a command with the default reactions to SIGHUP and SIGINT, even if the tests ignore them.
     fn start(dir: &TestDir, arguments: &[&str]) -> Self {
         Self::with_hangup(dir, arguments, SIG_DFL)
     }
 
+    /// Starts a command with this reaction to SIGHUP.
     fn with_hangup(dir: &TestDir, arguments: &[&str], reaction: sighandler_t) -> Self {
         let mut command = dir.command(arguments);
         command.stderr(Stdio::piped());
@@ -71,8 +72,8 @@ impl Running {
     }
 }
 
-/// Runs a command to its end, with Ctrl-C as soon as it has written a line that contains `text`. Returns the
-/// log after that line.
+/// Runs a command and sends Ctrl-C as soon as its log has a line that contains `text`. Returns the rest of
+/// the log when the command has ended.
 fn interrupted_at(dir: &TestDir, text: &str, arguments: &[&str]) -> String {
     let mut running = Running::start(dir, arguments);
     running.wait_for(text);
@@ -102,7 +103,7 @@ fn an_interrupted_run_ends_in_order() {
         polyphony_test_support::load(&dir.path("run/agents").join(role));
     }
 
-    // It resumes with the step after the last one.
+    // The run resumes with the step after the last one.
     let more = (steps + 2).to_string();
     dir.succeed(&["resume", "run", "--steps", &more]);
     let numbers = dir.read_lines("run/metrics.jsonl").into_iter();
@@ -159,8 +160,7 @@ fn a_run_under_nohup_outlives_its_terminal() {
     assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 3);
 }
 
-/// An environment program for one agent that never answers a joint action. It creates a file when it gets
-/// one.
+/// An environment program that never answers a joint action. Instead, it creates the file `asked`.
 const SILENT: &str = r#"
 import json, sys
 for line in sys.stdin:

@@ -55,7 +55,8 @@ fn the_library_does_not_handle_ctrl_c() {
     Program::standard()
         .train(&recipe, Some(&dir.path("run")), &stop, &mut ())
         .unwrap();
-    // The signals that this process has handlers for, the first in the lowest bit; SIGINT is the second.
+    // The signals for which this process has handlers, one bit each. Signal 1 has the lowest bit, and SIGINT
+    // is signal 2.
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let mut lines = status.lines();
     let handled = lines.find_map(|line| line.strip_prefix("SigCgt:")).unwrap();

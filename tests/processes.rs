@@ -11,7 +11,8 @@ use crate::{
     training_run::check_documented,
 };
 
-/// Two agents with separate rewards: for long and for short answers. The argument is the number of turns.
+/// An environment program for two agents with separate rewards: one for long answers, the other for short
+/// ones. The argument is the number of turns.
 const REWARD_PER_ROLE: &str = r#"
 import json, sys
 horizon = int(sys.argv[1])
@@ -170,7 +171,7 @@ fn all_metrics_of_rewards_per_role_and_critics_over_turns_are_documented() {
     assert!(action["per_role"].is_array(), "{action}");
 }
 
-/// An environment program that fails in the third training step, until there is a file `mended`.
+/// An environment program that fails from the fifth call of training on, until there is a file `mended`.
 const FAILS_LATER: &str = r#"
 import json, os, sys
 for line in sys.stdin:
@@ -192,7 +193,8 @@ for line in sys.stdin:
     print(json.dumps({"id": call["id"], **answer}), flush=True)
 "#;
 
-/// The failing program with a recipe, as if training had called it this often.
+/// A directory with the failing program and a recipe. The program starts as if training had already called it
+/// `calls` times.
 fn failing_environment(calls: usize) -> TestDir {
     let dir = test_dir();
     dir.write("game.py", FAILS_LATER);

@@ -241,7 +241,7 @@ fn a_run_with_several_turns_and_programs_resumes() {
     );
     let explained = check_documented(&dir, "run");
     assert!(explained.contains_key("<role>/turn_<turn>/entropy"));
-    // A root of four joint actions, each of which continues.
+    // In each step: a root with four joint actions, each of which leads to a node of the second turn.
     let rollouts = dir.read_lines("run/rollouts.jsonl");
     assert_eq!(rollouts.len(), 3 * 5);
     assert_eq!(rollouts[0]["path"], json!([]));

@@ -260,7 +260,7 @@ fn check_rollouts(dir: &TestDir) {
         "all rewards are 0"
     );
 
-    // At the first step the agents were still equal to the model from which they started.
+    // In the first step, the agents were still equal to the model from which they started.
     let model = load(&dir.path("model"));
     for agent in nodes[0]["agents"].as_array().unwrap() {
         let ids = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();

@@ -6,7 +6,7 @@ use super::*;
 
 /// The command with a limit on the size of files, which simulates a full disk.
 fn with_small_files(command: &Command, kib: usize) -> Command {
-    // bash counts in units of 1,024 bytes. The signal is ignored, so that writing fails instead.
+    // bash counts in units of 1,024 bytes. SIGXFSZ is ignored, so that writing fails instead.
     let mut limited = Command::new("/bin/bash");
     limited
         .args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\""])
@@ -30,7 +30,7 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
     dir.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "3"]);
     let before = checkpoints(&dir.path("run"));
     assert_eq!(before, ["step-000002", "step-000003"]);
-    // Metrics fit, tensors do not.
+    // Metrics are below this limit, and tensors above it.
     let resume = dir.command(&["resume", "run", "--steps", "7"]);
     let failed = with_small_files(&resume, 256).output().unwrap();
     let log = String::from_utf8(failed.stderr).unwrap();
@@ -64,7 +64,7 @@ fn refused(dir: &TestDir, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>, e
     refused_of_run(dir, &file, change, expected);
 }
 
-/// Changes a file of the run and checks that it is refused, with a way out.
+/// Changes a file of the run and checks that `resume` refuses it and offers a way out.
 #[track_caller]
 fn refused_of_run(
     dir: &TestDir,
@@ -82,7 +82,7 @@ fn refused_of_run(
     fs::write(&path, original).unwrap();
 }
 
-/// Puts a link in the place of a file of the run, and checks that it is not followed.
+/// Replaces a file of the run with a link, and checks that the link is not followed.
 #[cfg(unix)]
 #[track_caller]
 fn refused_elsewhere(dir: &TestDir, file: &str) {
@@ -125,7 +125,7 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     let expected = "it was written by a newer polyphony (format 4; this one reads 3)";
     refused(&dir, "state.ron", newer, &[expected]);
 
-    // A checkpoint contains the settings of its recipe, so one of another run is recognized.
+    // A checkpoint contains the settings of its recipe, so a checkpoint of another run is recognized.
     let recipe = dir.read("run/recipe.ron");
     dir.write("run/recipe.ron", recipe.replace("seed: 5", "seed: 6"));
     let expected = "it was made with a different recipe than the run's recipe.ron";
@@ -144,7 +144,7 @@ fn edited_records_are_refused_before_anything_is_trained() {
     let dir = test_dir();
     let whole = train_whole(&dir, &[]);
     fs::rename(dir.path("whole"), dir.path("run")).unwrap();
-    // Not even a model is read before, so the model may be missing.
+    // The records are checked before a model is read, so the model may be missing.
     fs::rename(dir.path("model"), dir.path("elsewhere")).unwrap();
     let events = "tensorboard/events.out.tfevents.polyphony";
     for (file, from, to, expected) in [
@@ -282,7 +282,7 @@ fn a_run_that_cannot_be_resumed_is_explained() {
         &["eval", "--team", "parallel"],
         &["parallel is not a training run", "no agents of its own"],
     );
-    // Removing the checkpoints to free disk space leaves everything else.
+    // A user may remove the checkpoints to free disk space.
     fs::rename(dir.path("run/checkpoints"), dir.path("elsewhere")).unwrap();
     dir.refuse(
         &["resume", "run", "--steps", "3"],

@@ -32,7 +32,7 @@ fn run_and_kill(mut command: Command, run: &Path, steps: usize, iterations: u64)
         }
         iteration += u64::from(steps == 0 || done() >= steps);
     }
-    // It may have ended by now.
+    // The command may have ended by now.
     let _ = running.kill();
     running.wait().unwrap();
     None

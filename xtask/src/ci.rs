@@ -17,7 +17,7 @@ use crate::{
 /// The outcome of a check that did not fail.
 enum Outcome {
     Passed,
-    /// The check did not run, with the reason why its tool is missing.
+    /// The check did not run, for this reason.
     NotRun(String),
 }
 
@@ -86,7 +86,7 @@ const CHECKS: &[Check] = &[
     },
 ];
 
-/// The checks of other devices than the CPU, which take long to build.
+/// The checks of devices other than the CPU. They take long to build.
 const DEVICE_CHECKS: &[Check] = &[
     Check {
         name: "devices that must compile: cuda and vulkan",
@@ -240,9 +240,9 @@ fn check_devices() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Runs the tests of all devices on a Vulkan driver; Mesa's software driver is enough. wgpu finds drivers
-/// through the files in these folders.
+/// Runs the tests of all devices on a Vulkan driver; Mesa's software driver is enough.
 fn wgpu_tests() -> Result<Outcome> {
+    // The Vulkan loader, which wgpu uses, finds drivers through the files in these folders.
     const DRIVERS: [&str; 3] = [
         "/usr/share/vulkan/icd.d",
         "/usr/local/share/vulkan/icd.d",
@@ -287,7 +287,7 @@ fn lints() -> Result<Outcome> {
     ])
 }
 
-/// Builds the site, including the API documentation; without mdBook the API documentation alone.
+/// Builds the site, which includes the API documentation. Without mdBook, builds only the API documentation.
 fn documentation(metadata: &Metadata) -> Result<Outcome> {
     match site::mdbook(metadata) {
         Ok(mdbook) => {
@@ -301,8 +301,8 @@ fn documentation(metadata: &Metadata) -> Result<Outcome> {
     }
 }
 
-/// Runs every fuzz target briefly, which shows that it still builds and runs. `cargo xtask fuzz` runs longer,
-/// to find something.
+/// Runs every fuzz target briefly, which shows that all of them still build and run. To find failures, run
+/// `cargo xtask fuzz` for longer.
 fn fuzzing() -> Result<Outcome> {
     if !fuzz::has_compiler() {
         return Ok(Outcome::NotRun(fuzz::NO_COMPILER.to_owned()));

@@ -73,7 +73,7 @@ fn describe(package: &str, folder: &Path, needs: &Needs, files: &[PathBuf]) -> S
     )
 }
 
-/// The item that a name in a module stands for, as a path from the crate's root.
+/// For each imported name of a module, the path of its item from the crate's root.
 type Names = BTreeMap<String, Route>;
 
 /// An import or a re-export of a module.
@@ -208,8 +208,8 @@ fn is_public(before: &[Word]) -> bool {
     before.last().is_some_and(|word| word == "pub")
 }
 
-/// Reads a `use` tree from `at` on: the paths of its leaves and their names. Returns where the tree ends. A
-/// glob import gets the name `*`, which no item has.
+/// Reads the `use` tree that begins at `at`, and adds the path and the name of each leaf to `leaves`. Returns
+/// where the tree ends. A glob import gets the name `*`, which no item has.
 fn read_tree(
     words: &[Word],
     mut at: usize,
@@ -358,7 +358,7 @@ mod tests {
         );
         let tests = "#[cfg(test)] mod tests { use crate::a::A; }";
         check(&[lib, ("a.rs", "use super::b::B;"), ("b.rs", tests)], &[]);
-        // Through the module, a re-export, a renamed re-export, an expression, an imported module.
+        // `a.rs` needs `b.rs` through its module, a re-export, a renamed re-export, an expression and so on.
         let ways = [
             "use crate::b::B;",
             "use super::{b::B, x};",

@@ -91,7 +91,7 @@ pub(crate) fn violations(metadata: &Metadata) -> Vec<String> {
     found
 }
 
-/// The crates of the workspace on which `package` depends (also for its tests and examples) although it must
+/// The crates of the workspace on which `package` depends, also in its tests and examples, although it must
 /// not.
 fn wrong_edges(package: &Package) -> Vec<String> {
     let name = package.name.as_str();

@@ -7,8 +7,8 @@ use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
 
 use crate::process;
 
-/// The files that git tracks below a folder with one of these extensions, in the order of their paths. Data,
-/// reports and other files of a user are thus left out.
+/// The files below `folder` that have one of these extensions, in the order of their paths. Files that git
+/// ignores, such as a user's data and runs, are left out.
 ///
 /// # Errors
 /// If git fails.
@@ -36,7 +36,7 @@ pub(crate) fn tracked(folder: &Utf8Path, extensions: &[&str]) -> Result<Vec<Utf8
 /// The text of a file.
 ///
 /// # Errors
-/// If it cannot be read; the error names it.
+/// If the file cannot be read; the error names the file.
 pub(crate) fn read(path: &Utf8Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("reading {path}"))
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask fuzz`: runs everything that reads untrusted bytes with libFuzzer.
 //!
 //! Only the crates of the workspace are instrumented. burn and the other dependencies come from the ordinary
-//! build, so that they are not built twice. To achieve this, cargo calls this program as a wrapper of the
-//! compiler, only for members of the workspace ([`stands_in_for_rustc`]).
+//! build, so that they are not built twice. To achieve this, cargo calls this program instead of the
+//! compiler when it compiles a member of the workspace ([`stands_in_for_rustc`]).
 
 use std::{
     ffi::OsString,
@@ -38,26 +38,27 @@ const OPTIMIZED: [&str; 3] = [
     "-Coverflow-checks=on",
 ];
 
-/// The longest time that an input may take, in seconds of wall-clock time, and the most memory that the process
-/// may have. CPU time has a lower limit, which the program measures itself.
+/// The longest wall-clock time that an input may take. CPU time has a lower limit, which the program that is
+/// fuzzed measures itself.
 const TIMEOUT_SECS: u32 = 60;
+/// The most memory that the process may use.
 const MEMORY_MIB: u32 = 1536;
 
 /// The targets to fuzz, and how.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Plan {
-    /// Fuzz this target; by default all targets, one after the other.
+    /// Fuzz this target instead of all targets.
     pub(crate) target: Option<String>,
     /// Run each target for this many seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seconds: u32,
-    /// Run this many processes at a time, on different targets or on the one target.
+    /// Run this many processes at a time: on different targets, or all on TARGET if it is given.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) jobs: u32,
     /// Run only this input, for example after a crash.
     #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["jobs", "keep"])]
     pub(crate) input: Option<PathBuf>,
-    /// Add new inputs that reach new code to the repository's corpus afterwards.
+    /// Afterwards, add the inputs that reach new code to the repository's corpus.
     #[arg(long)]
     pub(crate) keep: bool,
 }
@@ -75,8 +76,8 @@ pub(crate) fn has_compiler() -> bool {
 pub(crate) const NO_COMPILER: &str = "there is no C++ compiler, which is needed to build libFuzzer: on Debian, \
      `apt-get install g++` installs one; `CXX` can name another one";
 
-/// If cargo called this program as a wrapper of the compiler, compiles the crate with the flags for
-/// libFuzzer.
+/// If cargo called this program as a wrapper of the compiler, compiles the crate with the flags for libFuzzer
+/// and returns the compiler's exit code. Otherwise returns `None`.
 pub(crate) fn stands_in_for_rustc() -> Option<ExitCode> {
     std::env::var_os(COMPILES)?;
     let mut arguments = std::env::args_os().skip(1);
@@ -95,7 +96,8 @@ pub(crate) fn stands_in_for_rustc() -> Option<ExitCode> {
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// Whether rustc is to compile a library whose coverage matters. The targets themselves are not tested.
+/// Whether rustc is to compile a library whose coverage matters: not the fuzz targets, and not code that only
+/// tests use.
 fn is_fuzzed(arguments: &[OsString]) -> bool {
     is_library(arguments)
         && !matches!(
@@ -119,7 +121,7 @@ fn value_of<'a>(option: &str, arguments: &'a [OsString]) -> Option<&'a str> {
 /// The paths of the program and of the inputs.
 struct Paths {
     root: PathBuf,
-    /// The target folder of the build, for files that git does not need: working corpora and artifacts.
+    /// Cargo's target folder. It also holds the inputs that are not committed: found ones and failed ones.
     target: PathBuf,
     program: PathBuf,
 }
@@ -173,7 +175,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The targets to run. Each target has a folder of inputs, which a test of the package ensures.
+/// The targets to run. Each target has a folder of inputs; a test of `polyphony-fuzz` checks this.
 fn targets(root: &Path, requested: Option<&str>) -> Result<Vec<String>> {
     let folder = corpora(root);
     let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
@@ -196,7 +198,8 @@ fn targets(root: &Path, requested: Option<&str>) -> Result<Vec<String>> {
 fn build(target: &Path) -> Result<PathBuf> {
     let this_program = std::env::current_exe().context("finding this program")?;
     let mut cargo = process::cargo();
-    // As an example of the whole workspace, the dependencies have the same features as in `cargo xtask test`.
+    // The program is built as an example of the whole workspace, because its dependencies then have the same
+    // features as in `cargo xtask test`.
     cargo
         .args(["build", "--quiet", "--workspace", "--example", "fuzz"])
         .args(["--features", "polyphony-fuzz/engine"])
@@ -328,10 +331,10 @@ fn one_input(paths: &Paths, target: &str, input: &Path) -> Result<()> {
     process::run(engine(paths, target, scratch.path()).arg(input))
 }
 
-/// The most bytes of the whole corpus, which a test of the package ensures.
+/// The most bytes of the whole corpus. A test of `polyphony-fuzz` checks the same limit.
 const MAX_CORPUS: u64 = 1_000_000;
 
-/// Adds the inputs that reach new code to the repository's corpus, including those that earlier runs on this
+/// Adds the inputs that reach new code to the repository's corpus, including inputs that earlier runs on this
 /// machine found.
 fn merge(paths: &Paths, target: &str) -> Result<()> {
     let before = files(&paths.corpus(target))?.len();
@@ -348,7 +351,7 @@ fn merge(paths: &Paths, target: &str) -> Result<()> {
     ));
     ensure!(
         bytes <= MAX_CORPUS,
-        "the corpus is too large: remove inputs from {} until a smaller one reaches as much",
+        "the corpus is too large: remove inputs from {} that reach no more code than the others",
         paths.corpus(target).display()
     );
     Ok(())

@@ -170,8 +170,8 @@ fn download_wheel(package: &str, version: &str, folder: &Path, pip: &[&str]) -> 
     wheel.with_context(|| format!("`{line}` reported success but left no wheel"))
 }
 
-/// The last lines that `pip` wrote when it failed. The last line alone would hide a missing network, because
-/// it then reports that there is no such package.
+/// The last lines that `pip` wrote when it failed. The last line alone is not enough: without a network, it
+/// only says that there is no such package.
 fn reason(errors: &str) -> String {
     let lines: Vec<&str> = errors
         .lines()
@@ -219,7 +219,7 @@ mod tests {
         wheel.finish().unwrap().into_inner()
     }
 
-    /// A file like HumanEval's, in the wheel with these contents.
+    /// A file like HumanEval's, in a wheel with these contents.
     fn problems(wheel: &[u8]) -> WheelFile {
         WheelFile {
             package: "tiny",

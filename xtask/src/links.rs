@@ -7,8 +7,8 @@ use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
 
 use crate::files::read;
 
-/// The broken links of documents, each with its document: to files and headings that do not exist, and
-/// `[text][name]` without a definition of the name.
+/// The broken links of the documents, each with the name of its document. A link is broken if its file or
+/// heading does not exist, or if it has the form `[text][name]` and the document does not define the name.
 ///
 /// # Errors
 /// If a document cannot be read.
@@ -30,7 +30,7 @@ pub(crate) fn broken(documents: &[Utf8PathBuf]) -> Result<Vec<String>> {
     Ok(broken)
 }
 
-/// The text with the target of every link replaced by `change`.
+/// Replaces the target of every link in a text with the result of `change`.
 pub(crate) fn with_targets(text: &str, change: impl Fn(&str) -> String) -> String {
     lines(text)
         .map(|line| match line {

@@ -1,7 +1,7 @@
 //! `cargo xtask`: the tasks of a checkout. Build, fetch, train, test, bench and check.
 //!
-//! Start reading at [`Command`]. `train`, `bench`, and `fetch` of a model run the `polyphony` binary, built
-//! in release mode. `.ci/run` runs `test` and `ci`.
+//! Start reading at [`Command`]. `train`, `bench` and `fetch MODEL` run the `polyphony` binary, built in
+//! release mode. `.ci/run` runs `test` and `ci`.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -46,20 +46,21 @@ enum Command {
     /// Measure the time of training steps and print it as JSON.
     #[command(disable_help_flag = true)]
     Bench(PolyphonyArguments),
-    /// Run all tests, including those in the documentation, and the examples.
+    /// Run all tests, including those in the documentation, and then all examples.
     Test,
-    /// Test only the package outside of the workspace, which `test` does at its end: copy it to another
-    /// folder, build it there, train, kill, resume, evaluate, compare and report.
+    /// Test only the example package outside of the workspace, as `test` does at its end: copy the package to
+    /// another folder, build it there, train, kill, resume, evaluate, compare and report.
     Outside,
-    /// Fuzz everything that reads untrusted files and answers, to find inputs that make it panic, hang or
+    /// Fuzz all code that reads untrusted files and answers, to find inputs that make the code panic, hang or
     /// fill the memory: `fuzz [TARGET] [--seconds N] [--jobs N]`.
     Fuzz(fuzz::Plan),
     /// Build the documentation as a static site, API documentation included.
     Docs,
-    /// Check the tree, cheapest checks first: format, crate edges, circles of files, links, phrases,
-    /// spelling, unused and forbidden dependencies, packages, lints, documentation, fuzzing.
+    /// Check the tree, cheapest checks first: format, crate edges, circles of files, names that the runner
+    /// must not know, metadata of packages, links, phrases, spelling, unused and forbidden dependencies,
+    /// packages, lints, documentation, fuzzing.
     Ci {
-        /// Also compile for the devices cuda and vulkan, and run tests on wgpu, which takes half an hour more
+        /// Also compile for the devices cuda and vulkan, and run tests on wgpu. This takes half an hour more
         /// the first time.
         #[arg(long)]
         devices: bool,

@@ -1,5 +1,5 @@
-//! Tests a package outside of the workspace, as a user would write it: copies it to another folder, builds it
-//! there, and runs every command with the package's environment and algorithm.
+//! Tests a package outside of the workspace, such as a user would write: copies the package to another
+//! folder, builds it there, and runs its program with the package's own environment and algorithm.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::process;
 /// The folder of the package in the checkout.
 const PACKAGE: &str = "docs/examples/number-plate";
 
-/// Overrides that make the package's recipe short for a tiny model. The team is added later.
+/// Overrides that shorten the package's recipe for a tiny model. The team is added later.
 const SHORT: [&str; 8] = [
     "--set",
     "evaluation.samples=1",
@@ -28,8 +28,8 @@ const SHORT: [&str; 8] = [
 ];
 
 /// Packages for which the workspace's tools and benchmarks turn on more features. With the same features
-/// here, cargo builds neither these packages again nor burn, which depends on them. That saves six minutes of
-/// a first run.
+/// here, cargo does not build these packages and burn, which depends on them, a second time. This saves six
+/// minutes of a first run.
 const SHARED_FEATURES: &str = r#"[dependencies]
 ciborium = "0.2"
 serde_core = "1"
@@ -252,7 +252,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Checks that a misspelt key in the package's settings is named with the nearest known key.
+    /// Checks that an error about a misspelt key or algorithm of the package suggests the nearest known one.
     fn check_misspelt(&self) -> Result<()> {
         for (change, expected) in [
             ("environment.digitz=3", "did you mean `digits`?"),

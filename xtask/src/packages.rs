@@ -1,5 +1,4 @@
-//! Checks that every published crate can be published: that its metadata is complete, and that it can be
-//! packed.
+//! Checks that every crate that is to be published has complete metadata and can be packed.
 
 use std::process::Command;
 

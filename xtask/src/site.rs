@@ -42,7 +42,7 @@ pub(crate) fn mdbook(metadata: &Metadata) -> Result<PathBuf> {
 /// Builds the site with mdBook, and returns the path of its first page.
 ///
 /// # Errors
-/// If mdBook fails, a page is missing in the map, or the API documentation has errors.
+/// If mdBook fails, a page is missing from the map, or the API documentation has errors.
 pub(crate) fn build(metadata: &Metadata, mdbook: &Path) -> Result<Utf8PathBuf> {
     let root = &metadata.workspace_root;
     let folder = metadata.target_directory.join("site");
@@ -91,7 +91,7 @@ pub(crate) fn build_api() -> Result<()> {
 /// Builds the site and prints its path.
 ///
 /// # Errors
-/// As [`mdbook`] and [`build`].
+/// The same as for [`mdbook`] and [`build`].
 pub(crate) fn run(metadata: &Metadata) -> Result<()> {
     let page = build(metadata, &mdbook(metadata)?)?;
     say(format_args!("the site is at {page}"));
@@ -125,7 +125,7 @@ fn copy_page(root: &Utf8Path, path: &Utf8Path, source: &Utf8Path, repository: &s
         if !is_in_site(&linked) {
             return format!("{repository}/blob/main/{linked}{anchor}");
         }
-        // mdBook makes `index.html` of a README.
+        // mdBook turns a README into `index.html`.
         match file.strip_suffix("README.md") {
             Some(folder) => format!("{folder}index.md{anchor}"),
             None => target.to_owned(),

@@ -115,7 +115,7 @@ fn closing(words: &[Word], open: usize) -> usize {
     words.len()
 }
 
-/// Leaves out every item that is only compiled for tests.
+/// Leaves out every item that is compiled only for tests.
 fn without_tests(words: Vec<Word>) -> Vec<Word> {
     let mut remaining = Vec::new();
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tests, then all examples, then the package outside of the workspace.
+//! `cargo xtask test`: all tests, then all examples, then the example package outside of the workspace.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Runs the tests of the workspace, including those in the documentation, then each example, and then the
-/// package outside of the workspace.
+/// tests of [`outside`].
 pub(crate) fn run() -> Result<()> {
     process::run(process::cargo().args(["test", "--workspace"]))?;
     for example in build_examples()? {
@@ -25,8 +25,8 @@ pub(crate) fn run() -> Result<()> {
     outside::run()
 }
 
-/// The programs of all examples. They were built with the tests, so this only finds them. `cargo run
-/// --example` would build them again with other features.
+/// The programs of all examples. They were built with the tests, so cargo only reports their paths.
+/// `cargo run --example` would build them again with other features.
 fn build_examples() -> Result<Vec<Utf8PathBuf>> {
     let messages = process::output(process::cargo().args([
         "build",
@@ -37,7 +37,7 @@ fn build_examples() -> Result<Vec<Utf8PathBuf>> {
     ]))?;
     let mut programs = Vec::new();
     for message in Message::parse_stream(messages.as_slice()) {
-        if let Message::CompilerArtifact(artifact) = message.context("cargo's messages")?
+        if let Message::CompilerArtifact(artifact) = message.context("reading cargo's messages")?
             && artifact.target.is_kind(TargetKind::Example)
         {
             programs.extend(artifact.executable);

@@ -67,7 +67,7 @@ impl Tool {
     }
 
     /// The arguments of the tool, which runs in the workspace's root. `cargo-deny` does not check advisories:
-    /// they need a database from the network, and change without a change of ours.
+    /// they need a database from the network, and a new advisory would fail a tree that has not changed.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Tool::Typos | Tool::Shear | Tool::MdBook => &[],
@@ -161,7 +161,7 @@ fn build(package: &str, version: &str, features: &str, folder: &Path) -> Result<
     let target = folder.with_extension("build");
     let outcome = process::run(
         process::cargo()
-            // Not optimized, which builds in half the time.
+            // Without optimization it builds in half the time.
             .args(["install", "--debug", "--quiet", "--locked"])
             .arg("--no-default-features")
             .args(["--features", features, "--version", version, "--root"])

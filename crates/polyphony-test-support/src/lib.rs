@@ -1,8 +1,8 @@
 //! Fixtures, tiny models, small games and snapshots that the tests of all crates share.
 //!
 //! Every function here panics if something is wrong, so that the test fails. Only tests, examples and
-//! benchmarks use this crate. It knows episodes, models and agents. It must not know the environments that
-//! ship, recipes or the command line. Start reading at the README, which has a table of all functions.
+//! benchmarks use this crate. It knows episodes, models and agents. It must not know recipes, the command
+//! line, or the environments that ship. Start reading at the README, which has a table of all functions.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod games;

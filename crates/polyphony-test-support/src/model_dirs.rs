@@ -10,8 +10,8 @@ use crate::fixtures::fixture;
 /// Creates the directory `target` with a model that has a tokenizer and a chat template: `tiny-llama` with
 /// the tokenizer and template of `tiny-chat`, and a context of `max_positions` tokens.
 ///
-/// Tokens of control characters, which do not occur in texts, become words. So the random responses of
-/// the model have enough words to earn some reward.
+/// The tokens of control characters, which do not occur in texts, are replaced by words. The model's random
+/// responses then have enough words to earn some reward.
 pub fn chat_model(target: &Path, max_positions: usize) {
     fs::create_dir_all(target).unwrap();
     for (source, name) in [

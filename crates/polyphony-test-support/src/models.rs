@@ -20,8 +20,8 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-/// The bits of all weights, one after the other. Comparing bits also works for NaN, which as a float differs
-/// from itself.
+/// The bits of all weights, one after the other. Comparing bits also works for NaN, which as a float is
+/// not equal to itself.
 pub fn weight_bits(model: &LanguageModel) -> Vec<u32> {
     let weights = model.named_weights().into_iter();
     weights

@@ -9,7 +9,8 @@ const UPDATE: &str = "UPDATE_SNAPSHOTS";
 ///
 /// # Panics
 ///
-/// If they differ, with the first line that differs, or if there is no such file.
+/// If the text differs from the file, or if there is no such file. The message shows the first line that
+/// differs.
 #[track_caller]
 pub fn assert_snapshot(path: &Path, text: &str) {
     if env::var_os(UPDATE).is_some_and(|value| value == "1") {

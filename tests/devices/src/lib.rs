@@ -5,11 +5,11 @@ use burn::tensor::Device;
 
 /// A device, and how closely its results must match PyTorch's.
 pub struct Target {
-    /// Its name in messages.
+    /// The name of the device in messages.
     pub name: &'static str,
     /// The device itself.
     pub device: Device,
-    /// How closely its results must match PyTorch's.
+    /// How closely the device's results must match PyTorch's.
     pub precision: Precision,
 }
 
@@ -24,7 +24,7 @@ pub struct Precision {
     pub same_tokens: bool,
 }
 
-/// Results differ because sums of up to 176 products are added in a different order than in PyTorch.
+/// Results differ because the terms of a sum are added in a different order than in PyTorch.
 const CPU: Precision = Precision {
     logits: 1e-4,
     norms: 1e-3,

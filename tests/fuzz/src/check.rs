@@ -1,6 +1,6 @@
 //! Checks that every outcome must pass.
 
-/// The longest error message that a person can still read, in bytes. Most excerpts end much earlier.
+/// The longest error message that a person can still read, in bytes. Most messages quote far less.
 const LONGEST_MESSAGE: usize = 64 << 10;
 
 /// Checks that a message is not empty and not too long.

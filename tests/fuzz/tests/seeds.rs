@@ -1,5 +1,5 @@
-//! Writes the inputs of the corpus that the program itself has to make: records of a run, and tables. Run it
-//! when their format has changed: `cargo test --workspace --test seeds -- --ignored`.
+//! Writes the inputs of the corpus that code has to make: records of a run, and tables. Run it when a format
+//! has changed: `cargo test --workspace --test seeds -- --ignored`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, path::Path, sync::Arc};

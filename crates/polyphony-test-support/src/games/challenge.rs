@@ -22,7 +22,7 @@ pub struct Challenge {
     pub learning_rate: f64,
 }
 
-/// How far a team got.
+/// How far a team got with a game.
 pub struct Attempt {
     /// The mean return of the last ten steps, as a fraction of the optimum.
     pub reached: f64,
@@ -78,9 +78,9 @@ impl Challenge {
         failures
     }
 
-    /// Learns the game with one seed, and stops once it is learned. It runs on one core: for such tiny
-    /// models, distributing work to other cores costs more time than it saves. `wrap` may wrap the algorithm
-    /// in another one.
+    /// Trains a team with one seed, until the team has learned the game or taken [`Challenge::steps`] steps.
+    /// Training runs on one core: for such tiny models, distributing work to other cores costs more time than
+    /// it saves. `wrap` may wrap the algorithm in another one.
     pub fn learn(
         &self,
         settings: &(dyn AlgorithmSettings + Sync),
@@ -118,7 +118,7 @@ impl Challenge {
         })
     }
 
-    /// One token per response, and one gradient step from all nodes of a step.
+    /// One token per response, and one gradient step per training step, from all its nodes.
     fn config(&self, settings: &dyn AlgorithmSettings, seed: u64) -> TrainingConfig {
         let roles = self.game.roles().len();
         let joint_actions = settings.sampling_plan().joint_actions(roles).unwrap();

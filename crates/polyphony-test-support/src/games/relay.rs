@@ -21,7 +21,7 @@ pub struct Relay {
     parts: [String; 2],
 }
 
-/// The texts for low and high in observations.
+/// The observations that stand for low and high.
 const SIGNALS: [&str; 2] = ["aaaa", "zzzz"];
 
 impl Relay {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct NumberPlate {
     /// How many letters a plate should have.
     letters: usize,
-    /// How many digits.
+    /// How many digits a plate should have.
     digits: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Polyphony with your own environment and algorithm. Every command works with them:
+//! Polyphony with your own environment and algorithm. Every command works with them, for example:
 //!
 //! `cargo run -- train recipes/plates.ron --set environment.digits=4`
 

@@ -1,11 +1,14 @@
 //! An algorithm of your own: only the rank of a response within its group counts.
 //!
-//! `A_g = w · (2 · rank_g / (G − 1) − 1)`: −w for the lowest credit of a group and w for the highest; equal
-//! credits share the mean of their ranks. Ranks have no unit, so a reward with large outliers does no harm.
+//! `A_g = w · (2 · rank_g / (G − 1) − 1)`: the advantage is −w for the lowest credit of a group of `G`
+//! responses, which has rank 0, and w for the highest. Equal credits share the mean of their ranks. Ranks
+//! have no unit, so a reward with large outliers does no harm.
 //!
-//! Each agent has a weight `w`, which begins at 1. In each step it moves towards 1 plus the fraction of the
-//! agent's groups that have nothing to rank, because all their credits are equal. `weight_rate` is the fraction
-//! of the way that it moves. A checkpoint saves the weights together with the state of the learners.
+//! Each agent has a weight `w`, which begins at 1. In each step, `w` moves a part of the way to a target. The
+//! target is 1 plus the fraction of the agent's groups that are skipped: all their credits are equal, so
+//! there is nothing to rank. `weight_rate` is the size of that part, from 0 to 1. An agent that plays several
+//! roles moves its weight once for each role. A checkpoint saves the weights together with the state of the
+//! learners.
 //!
 //! Everything except ranks and weights reuses the public parts of `polyphony::marl`.
 
@@ -27,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub struct RankBased {
     /// Responses that each agent samples at a node.
     samples: usize,
-    /// How fast an agent's weight changes, from 0 (not at all) to 1 (at once).
+    /// The fraction of the way to its target that an agent's weight moves in a step; 0 keeps the weight at 1.
     weight_rate: f64,
 }
 
@@ -96,7 +99,7 @@ impl AlgorithmSettings for RankBased {
 struct Trainer {
     settings: RankBased,
     learners: Learners,
-    /// The factor of each agent's advantages, from 1 to 2.
+    /// The factor by which each agent's advantages are multiplied, from 1 to 2.
     weights: Vec<f64>,
 }
 
@@ -163,7 +166,7 @@ fn credits_of(node: &Node, role: usize) -> Vec<f64> {
     credits(node, role, &returns, Credit::Mean)
 }
 
-/// The advantage of each credit before it is weighted.
+/// The advantage of each credit, before the multiplication by the agent's weight.
 fn rank_advantages(credits: &[f64]) -> Vec<f64> {
     let highest_rank = (credits.len() - 1).max(1) as f64;
     let rank = |credit: &f64| {
@@ -177,14 +180,14 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-/// Whether no response of a group ranks above another, so that all its advantages are 0.
+/// Whether a group is skipped: no response ranks above another, so all advantages are 0.
 fn is_skipped(group: &AgentGroup) -> bool {
     group
         .advantages()
         .is_some_and(|advantages| are_zero(&advantages))
 }
 
-/// The correlation of a role's advantages with its credits; NaN if one of them does not vary.
+/// The correlation of a role's advantages with its credits; NaN if all advantages or all credits are equal.
 fn rank_correlation(rollout: &Rollout, role: usize) -> f64 {
     let mut pairs = Vec::new();
     for node in rollout.all_nodes() {

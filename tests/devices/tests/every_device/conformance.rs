@@ -16,10 +16,10 @@ use polyphony_test_support::{fixture, load_on, values};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// The largest relative difference of the loss.
+/// The largest relative difference of the loss that is allowed.
 const LOSS_TOLERANCE: f64 = 1e-3;
 
-/// The results of transformers, by name.
+/// The results of transformers for one model.
 struct Expected {
     tensors: Vec<u8>,
     prompt_len: usize,

@@ -1,4 +1,4 @@
-//! Teams of two tiny models: they learn what the reward asks for, and nothing if all rewards are equal.
+//! Teams of two tiny models learn what the reward asks for, and learn nothing if all rewards are equal.
 
 use std::sync::Arc;
 

@@ -77,7 +77,7 @@ fn serve() -> (u16, mpsc::Sender<Vec<u8>>) {
             let Ok((mut stream, _)) = listener.accept() else {
                 return;
             };
-            // The request fits into one read. Errors of a client that has left do not matter.
+            // The request fits into one read. Errors do not matter, because the client may have left.
             let _ = stream.read(&mut [0; 1 << 14]);
             let _ = stream.write_all(&answer);
         }

@@ -12,7 +12,7 @@ use polyphony_test_support::chat_model;
 use super::recipes::program;
 use crate::check;
 
-/// Two steps of two small agents, which take one second.
+/// Two steps of two small agents, which take one second in all.
 const RECIPE: &str = r#"(
     seed: 7,
     environment: Tldr,
