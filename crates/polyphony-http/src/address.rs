@@ -76,7 +76,7 @@ impl Address {
     /// Resolves a reference, such as a `Location` header, against this address.
     ///
     /// # Errors
-    /// If the reference is malformed or leads to another scheme than HTTP's.
+    /// If the reference is malformed or has another scheme than `http` and `https`.
     pub fn join(&self, reference: &str) -> Result<Self, HttpError> {
         let reference = reference.split('#').next().unwrap_or_default();
         let end = reference.find(['/', '?']).unwrap_or(reference.len());

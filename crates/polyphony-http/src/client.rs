@@ -23,18 +23,19 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 pub struct ClientConfig {
     /// The value of the header `User-Agent`.
     pub user_agent: String,
-    /// The longest time for making a connection, including name lookup and certificates.
+    /// The longest time for the lookup of the host's name, and again for connecting, including the proxy
+    /// and the TLS handshake.
     pub connect_timeout: Duration,
-    /// The longest wait for the next bytes.
+    /// The longest time of a single read or write on the connection.
     pub read_timeout: Duration,
-    /// The longest time from a request until the last byte of its answer is read; `None` for a client
-    /// whose requests have their own limits ([`Request::within`]). Without either limit, a server that
-    /// sends a byte now and then can keep the client waiting forever.
+    /// The longest time from a request until the last byte of its answer is read. `None` is meant for
+    /// requests with their own limits ([`Request::within`]). Without either limit, a server that sends a
+    /// byte now and then can keep the client waiting forever.
     pub total_timeout: Option<Duration>,
 }
 
 impl Default for ClientConfig {
-    /// Limits for an interactive program: ten seconds to connect, a minute without a byte.
+    /// Limits for an interactive program: ten seconds to connect, and a minute for each read.
     fn default() -> Self {
         Self {
             user_agent: concat!("polyphony/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -63,7 +64,7 @@ impl Client {
         Ok(Self::with_proxies(config, proxies))
     }
 
-    /// A client that uses no proxy, whatever the environment variables name: for servers on this machine.
+    /// A client for servers on this machine: it uses no proxy, whatever the environment variables name.
     pub fn direct(config: ClientConfig) -> Self {
         Self::with_proxies(config, Proxies::default())
     }
@@ -139,7 +140,7 @@ fn tls(encrypts: bool) -> TlsConfig {
     config.build()
 }
 
-/// The certificates that the system trusts, read once; Mozilla's list where the system has none.
+/// The certificates that the system trusts, read once, or Mozilla's list if the system has none.
 fn roots() -> RootCerts {
     static ROOTS: OnceLock<RootCerts> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {

@@ -42,7 +42,7 @@ pub enum HttpError {
     /// The connection could not be made, was not secure, or broke off.
     #[error("the connection failed")]
     Connection(#[source] io::Error),
-    /// A proxy refused to connect.
+    /// The proxy refused to connect to the server.
     #[error("the proxy did not connect: {0}")]
     ProxyRefused(String),
     /// The answer is not HTTP, or the HTTP library gave up for another reason.

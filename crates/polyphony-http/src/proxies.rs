@@ -37,7 +37,7 @@ enum Exception {
     Everything,
     /// The domain and all its subdomains, in lower case and without a leading dot.
     Domain(String),
-    /// All addresses that begin with this many bits of the address.
+    /// All addresses that begin with this many bits of this address.
     Network(IpAddr, u8),
 }
 
@@ -66,7 +66,7 @@ impl Proxies {
             });
             found.transpose()
         };
-        // In a CGI program, a request with a header `Proxy` sets `HTTP_PROXY`, so it cannot be trusted.
+        // In a CGI program, a request's header `Proxy` sets `HTTP_PROXY`, so this variable cannot be trusted.
         let behind_server = variable("REQUEST_METHOD").is_some();
         let http: &[&'static str] = if behind_server {
             &["http_proxy", "ALL_PROXY", "all_proxy"]
@@ -109,7 +109,7 @@ impl Proxies {
         }
     }
 
-    /// Whether the connection of a route is encrypted, or the connection to its proxy.
+    /// Whether a route uses TLS, to the server or to the proxy.
     pub(crate) fn encrypts(&self, route: Route) -> bool {
         let to_proxy = self.proxy(route).map(Proxy::protocol);
         to_proxy == Some(ProxyProtocol::Https)

@@ -11,7 +11,7 @@ use std::{
 use super::*;
 use crate::proxies::Proxies;
 
-/// A server that sends one of these answers to each client, and returns the headers of their requests.
+/// A server that sends each of these answers over a new connection, and returns the heads of the requests.
 /// With `keeps_open` it keeps the last connection open until the client disconnects.
 struct Server {
     address: SocketAddr,
@@ -260,7 +260,7 @@ fn a_header_that_spans_lines_is_refused() {
 
 #[test]
 fn a_proxy_connects_to_the_host() {
-    // The proxy answers the request itself.
+    // This proxy connects to no server: it answers the request itself.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let proxy = thread::spawn(move || {

@@ -75,7 +75,7 @@ fn one_program(criterion: &mut Criterion) {
 }
 
 /// The start of a pool with one worker: asking the interpreter what it needs, the worker, the self-test.
-/// Then the start of a worker alone, which is two zygotes, one after the other.
+/// Then the start of a worker alone, which consists of two zygotes.
 fn start(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("start");
     group.sample_size(10);
@@ -93,7 +93,8 @@ fn start(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A program that never ends, with a limit of one second: time above one second is delay of the kill.
+/// A program that never ends, with a limit of one second. The time above one second is the delay of the
+/// kill.
 fn deadline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("deadline of 1 s");
     group.sample_size(10);

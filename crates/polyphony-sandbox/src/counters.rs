@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 pub struct Counters {
     /// Programs run.
     pub runs: u64,
-    /// Programs with a test that exceeded its time limit.
+    /// Programs with an assert that exceeded its time limit.
     pub timeouts: u64,
-    /// Programs with a test that exceeded the memory limit.
+    /// Programs with an assert that exceeded the memory limit.
     pub out_of_memory: u64,
-    /// Programs with a test that attempted something forbidden.
+    /// Programs that attempted something forbidden in an assert.
     pub violations: u64,
-    /// Repeated runs of programs that the host could not run before.
+    /// Repeated runs of a program, after the host failed to run it.
     pub infrastructure_retries: u64,
     /// Wall-clock seconds spent running programs, summed over the workers.
     pub seconds: f64,

@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::SandboxError;
 
-/// The resource limits of a program. Time is limited per test.
+/// The resource limits of a program. Time is limited per assert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Address space, in megabytes. Since a program cannot fork, this limits its memory too.
     pub address_space_mb: u64,
-    /// CPU time of one test, in seconds.
+    /// CPU time of one assert, in seconds.
     pub cpu_secs: u64,
-    /// Wall-clock time of one test, in seconds. It stops programs that wait instead of computing.
+    /// Wall-clock time of one assert, in seconds. It stops programs that wait instead of computing.
     pub wall_secs: u64,
     /// The number of open file descriptors.
     pub descriptors: u64,

@@ -35,7 +35,7 @@ impl Pool {
     }
 
     /// Runs a program against tests. Blocks until a worker is free and the program has run. The limits
-    /// bound the time of each test, and the trusted setup of the tests may take 20 s. Many threads may
+    /// bound the time of each assert, and the trusted setup of the tests may take 20 s. Many threads may
     /// call this at the same time.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Pool {
         self.engine.tier()
     }
 
-    /// The Python that runs them.
+    /// The Python that runs the programs.
     pub fn interpreter(&self) -> &Interpreter {
         self.engine.interpreter()
     }

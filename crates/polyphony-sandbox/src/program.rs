@@ -13,9 +13,9 @@ pub struct Program {
 
 /// The trusted Python code that tests a program. The program never sees it.
 ///
-/// A test is an `assert` statement in the function `check` whose condition is not a constant. Nested
-/// asserts count too. Asserts with identical source text are one test. An assert in a loop is one test
-/// as well, which passes if it ran and never failed.
+/// Each `assert` statement in the function `check` gets its own verdict, unless its condition is a
+/// constant. Nested asserts count too. Asserts with identical source text count as one. An assert in a
+/// loop counts as one too: it passes if it ran and never failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tests {
     /// Runs before `source`, in the same namespace: imports and functions that the tests use.

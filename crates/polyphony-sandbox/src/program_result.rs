@@ -21,7 +21,7 @@ pub struct ProgramResult {
 }
 
 impl ProgramResult {
-    /// The number of tests that the program passed.
+    /// The number of asserts that passed.
     pub fn passed(&self) -> usize {
         self.asserts
             .iter()
@@ -30,7 +30,7 @@ impl ProgramResult {
     }
 }
 
-/// The syntax error that Python's compiler reports. A running program can report one about itself too.
+/// The syntax error that Python's compiler reports. A running program can forge such a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyntaxError {
     /// The line, counted from 1; 0 if the compiler reports none.
@@ -41,7 +41,7 @@ pub struct SyntaxError {
     pub message: String,
 }
 
-/// The outcome of one test.
+/// The outcome of one assert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssertOutcome {
     /// The source of the assert statement.

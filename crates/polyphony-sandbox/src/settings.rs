@@ -39,10 +39,10 @@ impl SandboxConfig {
 /// How programs should be confined. [`Tier`](crate::Tier) is the confinement that they actually get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Isolation {
-    /// The full tier if this system allows it, otherwise the Landlock tier, otherwise an error.
+    /// The full tier if it works here, otherwise the Landlock tier. If neither works, it is an error.
     #[default]
     Strongest,
-    /// The Landlock tier, even if more is possible, otherwise an error.
+    /// The Landlock tier, even if more is possible. If it does not work, it is an error.
     Landlock,
     /// **No confinement besides resource limits and deadlines.** Programs can then read, write,
     /// connect and kill whatever the caller can. A caller that uses this must record it.

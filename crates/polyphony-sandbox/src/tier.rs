@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The confinement that a pool's programs get. [`Isolation`](crate::Isolation) is the one asked for.
+/// The confinement that a pool's programs get. [`Isolation`](crate::Isolation) is what the caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {

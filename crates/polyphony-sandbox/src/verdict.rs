@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It did what the test asked for.
+    /// It did what the tests asked for.
     Passed,
     /// It did something else, or ended with an error.
     Failed,

@@ -8,7 +8,7 @@ use crate::{AssertOutcome, Verdict};
 pub(super) struct Assert {
     source: String,
     outcome: Outcome,
-    /// The time that it has used.
+    /// The time that the assert has used.
     pub(super) time_used: TimeUsed,
 }
 
@@ -54,12 +54,12 @@ impl Assert {
         Ok(())
     }
 
-    /// Whether it has no outcome yet.
+    /// Whether the assert has no outcome yet.
     pub(super) fn is_open(&self) -> bool {
         self.outcome == Outcome::NotReached
     }
 
-    /// Why it failed, if it did.
+    /// Why the assert failed, if it did.
     pub(super) fn failure(&self) -> Option<&Cause> {
         match &self.outcome {
             Outcome::Failed(cause) => Some(cause),
@@ -67,7 +67,7 @@ impl Assert {
         }
     }
 
-    /// Its final outcome.
+    /// The final outcome of the assert.
     pub(super) fn outcome(self) -> AssertOutcome {
         let (verdict, error) = match self.outcome {
             Outcome::Passed => (Verdict::Passed, None),
@@ -82,13 +82,13 @@ impl Assert {
     }
 }
 
-/// Reads an outcome that a judge reports: `None` if it passed.
+/// Reads an outcome that a judge reports; `None` if nothing failed.
 pub(super) fn outcome_of(fields: &[String]) -> Result<Option<Cause>, HostFailure> {
     match fields {
-        [sort, _] if sort == "passed" => Ok(None),
-        [sort, text] => Cause::of_category(sort, text)
-            .map(Some)
-            .ok_or_else(|| format!("a judge reported an outcome of the unknown sort {sort:?}")),
+        [category, _] if category == "passed" => Ok(None),
+        [category, text] => Cause::of_category(category, text).map(Some).ok_or_else(|| {
+            format!("a judge reported an outcome of the unknown category {category:?}")
+        }),
         _ => Err("a judge's outcome is malformed".to_owned()),
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Engine {
     counters: Mutex<Counters>,
 }
 
-/// A pair; `None` if it must be started first, because it never was or because the host failed.
+/// A pair; `None` if one must be started first, because none was started yet or because the host failed.
 type WorkerSlot = Option<Pair>;
 
 impl Engine {
@@ -157,9 +157,9 @@ impl Engine {
         })
     }
 
-    /// Waits so that other programs can release memory or processes: a quarter of a test's wall-clock limit
-    /// before the second try, and the whole limit before the third, because a program that holds all of
-    /// them may run that long.
+    /// Waits so that other programs can release memory or processes: a quarter of an assert's wall-clock
+    /// limit before the second try, and the whole limit before the third, because a program that holds all
+    /// memory or processes may run that long.
     fn pause(&self, attempt: u32) {
         let max = Duration::from_secs(self.settings.limits.wall_secs);
         thread::sleep(max * attempt / (TRIES - 1) / (TRIES - attempt));

@@ -152,7 +152,7 @@ impl Step {
 
 /// The descriptor of a zygote's control socket.
 const CONTROL: RawFd = 3;
-/// The lowest number that no descriptor of a zygote has.
+/// All descriptors of a zygote have lower numbers than this.
 const FREE: RawFd = 4;
 
 /// Enters the confinement and becomes the interpreter. Waits on the pipe `go` until the host has written
@@ -171,7 +171,7 @@ pub(super) unsafe fn enter(
     let mut step = Step::Descriptors;
     // If this process kept a copy of the pipe's writing end, it would wait forever after the host died.
     raw::close(go_writer);
-    // Moved above the numbers that the standard streams and the control socket will get.
+    // It moves above the numbers that the standard streams and the control socket will get.
     let report = raw::duplicate_above(report, FREE).unwrap_or(report);
     let error = match Descriptors::of(entry, control, go) {
         // SAFETY: the caller has the same obligations.
@@ -244,7 +244,7 @@ unsafe fn run_steps(
         raw::exit(1);
     }
     if let Some(root) = &entry.root {
-        // Before the change of user, since only the current user may be able to read the interpreter.
+        // This comes before the change of user, since perhaps only the current user can read the interpreter.
         *step = Step::CopyMounts;
         for mount in &root.mounts {
             mount
@@ -275,7 +275,7 @@ unsafe fn run_steps(
         *step = Step::Landlock;
         raw::restrict_with_landlock(ruleset)?;
     }
-    // Once more, since the change of user has undone it.
+    // Once more, since the change of user has undone the first call.
     *step = Step::ParentDeath;
     raw::die_with_parent()?;
     *step = Step::Execute;
@@ -296,7 +296,7 @@ fn build_root(root: &Root, step: &mut Step) -> Result<(), Errno> {
     *step = Step::PrivateMounts;
     raw::keep_mounts_private()?;
     *step = Step::MemoryRoot;
-    // Any directory would do as the mount point. `/proc` exists, because the user map was written there.
+    // Any directory would do as the mount point. `/proc` exists: the user map was written there.
     raw::mount_memory(c"/proc", 0, c"mode=0755,size=1m,nr_inodes=2048")?;
     raw::change_directory(c"/proc")?;
     *step = Step::FillRoot;

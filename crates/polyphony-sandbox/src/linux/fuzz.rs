@@ -33,7 +33,7 @@ pub fn read_frames(bytes: &[u8]) -> std::io::Result<()> {
                 let (Ok(cause) | Err(cause)) = Cause::raised(&frame.payload);
                 assert!(!cause.text.contains(char::is_control), "{cause:?}");
             }
-            // The rest is less than a frame, or not a frame.
+            // The remaining bytes are an incomplete frame, or not a frame.
             Err(ChannelError::Closed) => break,
             Err(ChannelError::Malformed(_)) => break,
             Err(ChannelError::TimedOut) => panic!("{unread} bytes were sent but not received"),

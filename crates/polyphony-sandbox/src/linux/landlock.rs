@@ -1,4 +1,5 @@
-//! The Landlock rules: the interpreter may be executed and its library may be read; all else is denied.
+//! The Landlock rules: the interpreter may be executed and its library may be read. Everything else is
+//! denied.
 
 use std::{os::fd::OwnedFd, path::Path};
 
@@ -14,7 +15,7 @@ const REQUIRED: ABI = ABI::V1;
 /// The version whose rules are used as far as the kernel supports them.
 const BEST_EFFORT: ABI = ABI::V7;
 
-/// Prepares the rules for an interpreter; they are not in force yet.
+/// Prepares the rules for an interpreter. They do not apply to any process yet.
 ///
 /// # Errors
 ///
@@ -54,7 +55,7 @@ fn add_rules(rules: RulesetCreated, installation: &Installation) -> Result<Rules
         let readable = layout::readable(&library.path)
             .map_err(|error| format!("cannot list `{}`: {error}", library.path.display()))?;
         for path in readable {
-            // Broken links need no rule, and links out of the library get none.
+            // Broken links and links that lead out of the library get no rule.
             let target = path.canonicalize();
             let Some(target) = target.ok().filter(|path| path.starts_with(&library.path)) else {
                 continue;

@@ -1,4 +1,5 @@
-//! Starts a zygote: prepares everything, clones a process, writes the user map, waits for the start.
+//! Starts a zygote: prepares everything, clones a process, writes the user map, and waits until the
+//! interpreter has started.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -49,7 +50,7 @@ impl LaunchError {
     }
 }
 
-/// Starts the zygotes of a pool, from what was prepared once for all of them.
+/// Starts the zygotes of a pool. What they need is prepared once for all of them.
 pub(super) struct Launcher {
     /// The entries of solvers and of judges.
     entries: [Entry; 2],
@@ -213,7 +214,7 @@ fn await_start(report: OwnedFd) -> Result<(), LaunchError> {
         }
         message.extend_from_slice(&piece[..length]);
     }
-    // Without a message, execve has closed the pipe: the interpreter has started.
+    // If there is no message, execve has closed the pipe, and the interpreter has started.
     let [step, number @ ..] = &message[..] else {
         return Ok(());
     };

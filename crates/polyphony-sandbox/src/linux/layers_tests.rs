@@ -1,7 +1,7 @@
 //! Removes the layers one by one, and checks that a certain attack succeeds each time.
 //!
-//! The layers overlap. Therefore each test names the layers that stay: the fewest with which the attack
-//! is still refused while the layer under test is present.
+//! The layers overlap. Therefore each test names the layers that stay. They are as few as possible:
+//! together with the layer under test they refuse the attack, and without it the attack succeeds.
 
 use std::{
     fs,
@@ -74,7 +74,7 @@ impl Drop for Targets {
     }
 }
 
-/// The outcome of an attack under these layers. The verdict is passed if the attack succeeds.
+/// The verdict and the error of an attack under these layers. If the attack succeeds, it is passed.
 fn attack(targets: &Targets, body: &str, layers: &[Layer]) -> (Verdict, String) {
     let settings = SandboxConfig {
         workers: Some(1),

@@ -121,7 +121,7 @@ impl RootBuilder {
         self.links.push((name.to_owned(), to.to_owned()));
     }
 
-    /// Whether a path exists already, as a mount or inside one.
+    /// Whether a path is a mount or lies inside a mount, so that it exists already.
     fn is_covered(&self, path: &Path) -> bool {
         let mut targets = self.mounts.iter().map(|(_, target, _)| target);
         targets.any(|target| path.starts_with(target))

@@ -45,7 +45,7 @@ impl Role {
 
 /// The user that root becomes. By convention it owns nothing.
 pub(super) const NOBODY: u32 = 65534;
-/// The threads that a program may have at a time, if they can be counted per program.
+/// The most threads that a program may have at the same time, in tiers that can count them per program.
 const THREADS: u64 = 64;
 const STACK_BYTES: u64 = 8 << 20;
 
@@ -158,8 +158,8 @@ fn resource_limits(limits: &Limits, layers: &Layers) -> Vec<(u32, u64)> {
     let mut list = vec![
         (libc::RLIMIT_AS, limits.address_space_mb << 20),
         (libc::RLIMIT_FSIZE, limits.file_bytes),
-        // A kernel that pipes core files to a program does so even with a limit of 0, but not with 1. No
-        // core file fits into 1 byte.
+        // If the kernel pipes core files to a program, a limit of 0 does not prevent it, but a limit of 1
+        // does. No core file fits into 1 byte.
         (libc::RLIMIT_CORE, 1),
         (libc::RLIMIT_NOFILE, limits.descriptors),
         (libc::RLIMIT_MEMLOCK, 0),
@@ -167,8 +167,8 @@ fn resource_limits(limits: &Limits, layers: &Layers) -> Vec<(u32, u64)> {
         (libc::RLIMIT_STACK, STACK_BYTES),
     ];
     if layers.contain(Layer::Namespaces) {
-        // The kernel counts threads per user and namespace. Only a separate namespace counts the program
-        // alone.
+        // The kernel counts threads per user and namespace. In a separate namespace, it counts only those of
+        // this program.
         list.push((libc::RLIMIT_NPROC, THREADS));
     }
     list

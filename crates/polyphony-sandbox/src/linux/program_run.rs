@@ -1,9 +1,9 @@
 //! Runs one program against its tests: the host sits between judge and solver, and keeps the time.
 //!
 //! The judge reports which assert it has reached, which calls it makes, and the outcome. The host passes
-//! calls to the solver and replies back without reading them. It observes only which process ended, how
-//! and when. The host attributes what it observes to the current assert, whatever the judge reports
-//! later.
+//! calls to the solver and replies back without decoding the values in them. It observes only which
+//! process ended, how and when. The host attributes this to the current assert, whatever the judge
+//! reports later.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{AssertOutcome, Limits, Program, SyntaxError, Tests, Verdict};
 
-/// After this many timeouts all remaining tests count as failed.
+/// After this many asserts in which the program timed out, all remaining asserts count as failed.
 const MAX_TIMEOUTS: usize = 3;
 /// The time limit of the tests' setup, which is trusted.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -292,12 +292,12 @@ impl ProgramRun<'_> {
         Ok(Next::Continue)
     }
 
-    /// Passes a call to the solver, and its reply to the judge.
+    /// Passes a call to the solver, and the solver's reply to the judge.
     fn forward_call(&mut self, call: &[u8]) -> Result<Next, RunError> {
         self.is_called = true;
         if !self.solver_is_ready {
-            // This assert ended the solver and can only fail, so the program is not loaded again: loading has
-            // a time limit of its own, and a test that catches every exception could repeat it without end.
+            // This assert ended the solver and can only fail, so the program is not loaded again. Loading has
+            // its own time limit, so tests that catch every exception could load the program without end.
             if let TestPosition::Assert(index) = self.position
                 && let Some(cause) = self.asserts[index].failure()
             {
@@ -327,7 +327,7 @@ impl ProgramRun<'_> {
                 kind: kind::RETURNED,
                 payload,
             }) => return self.send_to_judge(kind::RETURNED, &payload),
-            // The length is limited, because the judge repeats the description in a frame of its own.
+            // The length is limited, because the judge repeats the description in its own frame.
             Ok(Frame {
                 kind: kind::RAISED,
                 payload,
@@ -353,8 +353,8 @@ impl ProgramRun<'_> {
             return Ok(Next::Stop);
         };
         if self.asserts[index].fail(cause.clone()) {
-            // The assert's time may be used up, but the judge needs some time to leave it. This extra
-            // time is granted only once: a test that catches every exception could call again and again.
+            // The assert's time may be used up, but the judge needs some time to leave the assert. This extra
+            // time is granted only once, because tests that catch every exception could call again and again.
             self.watch = Stopwatch::start(TimeUsed::default(), self.clocks());
         }
         if self.timeouts >= MAX_TIMEOUTS {
@@ -365,7 +365,8 @@ impl ProgramRun<'_> {
         self.send_to_judge(kind::SOLVER_GONE, &pack(&[&cause.text]))
     }
 
-    /// Attributes an early end of the tests to the current assert. The remaining asserts do not run.
+    /// Attributes an early end of the tests to the current assert, if there is one. The remaining asserts do
+    /// not run.
     fn stop_tests(&mut self, cause: Cause, why: &str) -> Next {
         match self.position {
             TestPosition::Assert(index) => {
@@ -377,7 +378,7 @@ impl ProgramRun<'_> {
         Next::Stop
     }
 
-    /// Why a solver sent no frame. The program is the cause, unless only the host could have ended it.
+    /// Why a solver sent no frame. The program is the cause, unless only the system can have ended it.
     fn diagnose_no_reply(
         &mut self,
         error: ChannelError,
@@ -426,7 +427,7 @@ impl ProgramRun<'_> {
         let per_test = Allowance::per_test(self.context.limits);
         let allowance = match self.position {
             TestPosition::Assert(_) => per_test,
-            // Code between the asserts has the time of all asserts and one more.
+            // With n asserts, all code outside them has n + 1 times the allowance of one assert.
             TestPosition::Outside => per_test.times(self.asserts.len() + 1),
         };
         self.watch
@@ -466,7 +467,7 @@ impl ProgramRun<'_> {
     /// Handles tests that ended early, outside any assert.
     fn abort_tests(&mut self, cause: &Cause) {
         let all_passed = !self.asserts.iter().any(Assert::is_open);
-        // They passed in an earlier iteration of a loop. The iteration that ended early did not pass.
+        // They passed in earlier iterations of a loop, but the iteration that ended early did not pass.
         if let Some(last) = self.asserts.last_mut().filter(|_| all_passed) {
             last.fail(cause.clone());
         }
@@ -498,8 +499,8 @@ fn unexpected(frame: &Frame) -> Cause {
     Cause::failed(format!("a malformed reply of the kind `{kind}`"))
 }
 
-/// Reads a solver's report that the program does not compile. A running program can send the same
-/// report, and is then treated as one that does not compile.
+/// Reads a solver's report that the program does not compile. A program that runs can forge this report,
+/// and then counts as one that does not compile.
 fn read_syntax_error(payload: &[u8]) -> Result<SyntaxError, Cause> {
     let fields = unpack(payload).unwrap_or_default();
     match &fields[..] {

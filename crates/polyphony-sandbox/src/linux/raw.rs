@@ -106,14 +106,15 @@ pub(super) fn attach_mounts(mounts: RawFd, target: &CStr) -> CallResult {
     call(libc::SYS_move_mount, arguments).map(drop)
 }
 
-/// Makes a mount and all mounts below it read-only, without devices and set-user-id programs.
+/// Makes a mount and all mounts below it read-only. Device files and set-user-id bits have no effect there.
 pub(super) fn forbid_writing(mounts: RawFd) -> CallResult {
     let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     let flags = AT_RECURSIVE | libc::AT_EMPTY_PATH as usize;
     set_attributes(mounts, c"", flags, set)
 }
 
-/// Makes the mount of the current directory read-only and not executable; mounts below it stay as they are.
+/// Like [`forbid_writing`], for the mount of the current directory, where it also forbids executing files.
+/// Mounts below it stay as they are.
 pub(super) fn forbid_writing_here() -> CallResult {
     let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
     set_attributes(libc::AT_FDCWD, c".", 0, set)
@@ -137,7 +138,8 @@ fn set_attributes(at: RawFd, name: &CStr, flags: usize, set: u64) -> CallResult 
     call(libc::SYS_mount_setattr, arguments).map(drop)
 }
 
-/// From now on, new mounts are not visible outside, and new mounts outside are not visible here.
+/// From now on, new mounts in this namespace do not appear in others, and new mounts in others do not
+/// appear in this one.
 pub(super) fn keep_mounts_private() -> CallResult {
     let flags = (libc::MS_REC | libc::MS_PRIVATE) as usize;
     call(libc::SYS_mount, [0, path(c"/"), 0, flags, 0, 0]).map(drop)
@@ -265,7 +267,7 @@ pub(super) fn reset_signals() -> CallResult {
     let default = [0_usize; 4];
     let at = &raw const default as usize;
     for signal in 1..=64 {
-        // This fails for the two signals with a fixed handling.
+        // This fails for SIGKILL and SIGSTOP, whose handling is fixed.
         let _ = call(libc::SYS_rt_sigaction, [signal, at, 0, 8, 0, 0]);
     }
     let none = 0_u64;

@@ -1,6 +1,6 @@
 //! The system calls that a zygote and its children may make.
 //!
-//! There are three filters, and the kernel takes the most severe result:
+//! There are three kinds of filters, and the kernel applies the most severe result:
 //!
 //! 1. *Killed*: calls that no honest program makes here, and every other entry point into the kernel
 //!    (x32, 32-bit). The zygote installs this filter first, and children inherit it.
@@ -98,13 +98,14 @@ fn all(calls: &[i64]) -> Result<Rules, String> {
     Ok(calls.iter().map(|call| (*call, Vec::new())).collect())
 }
 
-/// A rule that holds if all conditions hold. A condition is an argument's number, a comparison, a value.
+/// A rule that matches if all conditions hold. A condition consists of the number of an argument, a
+/// comparison, and a value.
 fn rule(conditions: &[(u8, Is, u64)]) -> Result<SeccompRule, String> {
     rule_on(Width::Dword, conditions)
 }
 
-/// Like [`rule`], for arguments of this width. A comparison of one half would be wrong for arguments of
-/// which the kernel uses all 64 bits.
+/// Like [`rule`], for arguments of this width. If the kernel uses all 64 bits of an argument, comparing only
+/// the lower half would be wrong.
 fn rule_on(width: Width, conditions: &[(u8, Is, u64)]) -> Result<SeccompRule, String> {
     let conditions = conditions
         .iter()
@@ -120,7 +121,7 @@ fn rule_on(width: Width, conditions: &[(u8, Is, u64)]) -> Result<SeccompRule, St
 fn zygote_rules() -> Result<Rules, String> {
     let mut rules = child_rules()?;
     rules.extend(all(FOR_ZYGOTES)?);
-    // Any clone, so that the zygote can fork children.
+    // Every kind of clone is allowed, so that the zygote can fork children.
     rules.insert(libc::SYS_clone, Vec::new());
     rules.insert(libc::SYS_prlimit64, Vec::new());
     // Children inherit this filter, so signals are allowed here. Their own filter restricts them.
@@ -150,13 +151,14 @@ fn child_rules() -> Result<Rules, String> {
     rules.insert(libc::SYS_fcntl, is_one_of(1, FCNTL)?);
     rules.insert(libc::SYS_ioctl, is_one_of(1, IOCTL)?);
     rules.insert(libc::SYS_prctl, is_one_of(0, PRCTL)?);
-    // A process may read its own limits. Setting them is refused: the address of new limits must be 0 in
-    // all 64 bits, since one half of a valid address can be 0.
+    // A process may read its own limits, but not set them: the address of new limits must be 0. All 64 bits
+    // are compared, since the lower half of a valid address can be 0.
     rules.insert(
         libc::SYS_prlimit64,
         vec![rule_on(Width::Qword, &[(0, Is::Eq, 0), (2, Is::Eq, 0)])?],
     );
-    // A process may signal itself, but not with a signal that would look like the host's.
+    // A process may signal itself, but not with SIGKILL, which would look like a kill by the system, and not
+    // with SIGSTOP.
     let itself = || {
         rule(&[
             (0, Is::Eq, OWN_PID),
@@ -176,7 +178,8 @@ fn child_rules() -> Result<Rules, String> {
     Ok(rules)
 }
 
-/// Descriptor flags, but not the setting of who is signalled when a descriptor is ready.
+/// Commands that duplicate a descriptor, read its flags, or set whether exec closes it. Commands that choose
+/// which process a descriptor signals are missing.
 const FCNTL: &[u64] = &[
     libc::F_DUPFD as u64,
     libc::F_DUPFD_CLOEXEC as u64,
@@ -185,10 +188,10 @@ const FCNTL: &[u64] = &[
     libc::F_GETFL as u64,
 ];
 
-/// Whether something is a terminal, and inheritance by exec.
+/// Requests that ask whether a descriptor is a terminal, or set whether exec closes it.
 const IOCTL: &[u64] = &[libc::TCGETS, libc::FIOCLEX, libc::FIONCLEX];
 
-/// Names of threads, and the allocator's names of memory areas.
+/// Options for the names of threads, and for the names that the allocator gives to memory areas.
 const PRCTL: &[u64] = &[
     libc::PR_SET_NAME as u64,
     libc::PR_GET_NAME as u64,
@@ -210,7 +213,7 @@ const FOR_ZYGOTES: &[i64] = &[
     libc::SYS_getsockopt,
 ];
 
-/// Calls without an honest use here.
+/// Calls that no honest program makes here.
 const KILLED: &[i64] = &[
     libc::SYS_acct,
     libc::SYS_add_key,

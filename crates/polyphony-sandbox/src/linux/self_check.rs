@@ -18,7 +18,7 @@ struct Step {
 enum Expected {
     Passed,
     Failed,
-    /// The system refuses what the program tries. A path that does not exist is a refusal too.
+    /// The system refuses what the program tries. A path that does not exist counts as a refusal.
     Refused,
 }
 
@@ -36,7 +36,7 @@ const STEPS: [Step; 7] = [
         source: "def f(a, b):\n    return a + b[0], {'three': None}\n",
         expected: Expected::Failed,
     },
-    // An attack that succeeds returns the right answer, so the test would pass.
+    // The attacks. If one succeeds, the program returns the right answer, so its verdict is `passed`.
     Step {
         name: "read /etc/passwd",
         source: "def f(a, b):\n    open('/etc/passwd').read()\n    return 6, {'three': None}\n",
@@ -68,7 +68,7 @@ const STEPS: [Step; 7] = [
     },
 ];
 
-/// Runs all steps on a pair. Without confinement the attacks are skipped, because they would succeed.
+/// Runs all steps. Without confinement the attacks are skipped, because they would succeed.
 ///
 /// # Errors
 ///
@@ -107,7 +107,7 @@ pub(super) fn run(
 }
 
 impl Step {
-    /// Describes the outcome; the error describes an outcome that is not the expected one.
+    /// Describes the outcome, as `Ok` if it is the expected one, otherwise as `Err`.
     fn check(&self, outcome: &RunOutcome) -> Result<String, String> {
         let assert = &outcome.asserts.first();
         let verdict = most_severe(assert.iter().map(|assert| &assert.verdict));

@@ -21,7 +21,7 @@ use super::{
 
 type StartResult = Result<Zygote, LaunchError>;
 
-/// Starts zygotes. They end when it is dropped.
+/// Starts zygotes, which end when the spawner is dropped.
 pub(super) struct Spawner {
     launcher: Arc<Launcher>,
     requests: Sender<(Role, Sender<StartResult>)>,
@@ -32,7 +32,7 @@ impl Spawner {
     ///
     /// # Errors
     ///
-    /// If the system starts no more threads.
+    /// If the system cannot start another thread.
     pub(super) fn new(launcher: Launcher) -> io::Result<Self> {
         let launcher = Arc::new(launcher);
         let (requests, inbox) = channel();

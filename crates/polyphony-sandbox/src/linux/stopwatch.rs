@@ -1,4 +1,4 @@
-//! Measures the time that a test has used.
+//! Measures the time that a part of the tests, such as an assert, has used.
 
 use std::{
     fs, io,
@@ -47,7 +47,7 @@ impl CpuClock {
     }
 }
 
-/// The clocks of a judge and a solver; `None` for one that does not run.
+/// The clocks of a judge and a solver; `None` for a process that does not run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clocks(pub(super) [Option<CpuClock>; 2]);
 
@@ -57,14 +57,14 @@ impl Clocks {
     }
 }
 
-/// The time that a test has used.
+/// The time that a part of the tests has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TimeUsed {
     wall: Duration,
     cpu: Duration,
 }
 
-/// The time that a test may use.
+/// The time that a part of the tests may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
     wall: Duration,
@@ -72,7 +72,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// The allowance of one test.
+    /// The allowance of one assert.
     pub(super) fn per_test(limits: &Limits) -> Self {
         Self {
             wall: Duration::from_secs(limits.wall_secs),
@@ -90,7 +90,7 @@ impl Allowance {
     }
 }
 
-/// Measures the time of a running test.
+/// Measures the time of the part of the tests that runs now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stopwatch {
     previous: TimeUsed,
@@ -99,7 +99,7 @@ pub(super) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Starts with the time that was used before.
+    /// Starts from the time that was used before.
     pub(super) fn start(previous: TimeUsed, clocks: Clocks) -> Self {
         Self {
             previous,
@@ -112,7 +112,7 @@ impl Stopwatch {
     pub(super) fn used(&self, clocks: Clocks) -> TimeUsed {
         TimeUsed {
             wall: self.previous.wall + self.started.elapsed(),
-            // The sum is less than at the start if a process has ended in the meantime.
+            // If a process has ended in the meantime, the clocks show less than at the start.
             cpu: self.previous.cpu + clocks.read().saturating_sub(self.cpu_at_start),
         }
     }

@@ -5,10 +5,10 @@ use crate::Verdict;
 
 /// Texts are cut to this many characters.
 const MAX_CHARS: usize = 400;
-/// The exit code of a judge that has too little memory left to report this: `OUT_OF_MEMORY` in `wire.py`.
+/// The exit code of a judge that has too little memory left to send a frame: `OUT_OF_MEMORY` in `wire.py`.
 const JUDGE_OUT_OF_MEMORY: i32 = 112;
 
-/// Why a test did not pass.
+/// Why an assert did not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cause {
     pub(super) verdict: Verdict,
@@ -27,25 +27,28 @@ impl Cause {
         Self::new(Verdict::Failed, text)
     }
 
-    /// The cause for an exception. Judge and solver sort exceptions into `plain`, `memory` (no memory was
-    /// left) and `refused` (the system denied permission).
-    pub(super) fn of_category(sort: &str, text: &str) -> Option<Self> {
-        let verdict = match sort {
+    /// The cause for an exception; `None` for an unknown category. Judge and solver put exceptions into the
+    /// categories `plain`, `memory` (no memory was left) and `refused` (the system denied permission).
+    pub(super) fn of_category(category: &str, text: &str) -> Option<Self> {
+        let verdict = match category {
             "plain" => Verdict::Failed,
             "memory" => Verdict::OutOfMemory,
-            // The solver reports this, so the program could forge it, but a violation only harms the program.
+            // The program can forge this report of the solver, but a violation harms only the program.
             "refused" => Verdict::Violation,
             _ => return None,
         };
         Some(Self::new(verdict, text))
     }
 
-    /// The cause for an exception that the solver reports. The error is the cause for a malformed report.
+    /// The cause for an exception that the solver reports, or, as `Err`, the cause to record if the report
+    /// is malformed.
     pub(super) fn raised(payload: &[u8]) -> Result<Self, Self> {
         let fields = unpack(payload).unwrap_or_default();
         let cause = match &fields[..] {
-            [sort, name, _, message] if message.is_empty() => Self::of_category(sort, name),
-            [sort, name, _, message] => Self::of_category(sort, &format!("{name}: {message}")),
+            [category, name, _, message] if message.is_empty() => Self::of_category(category, name),
+            [category, name, _, message] => {
+                Self::of_category(category, &format!("{name}: {message}"))
+            }
             _ => None,
         };
         cause.ok_or_else(|| Self::failed("a malformed description of an exception"))
@@ -55,7 +58,7 @@ impl Cause {
     ///
     /// # Errors
     ///
-    /// If the program is not responsible for its end: the reason.
+    /// The reason for the end, if the program is not responsible for it.
     pub(super) fn of_solver_exit(exit: ChildExit, may_kill_itself: bool) -> Result<Self, String> {
         match exit {
             ChildExit::Exited(code) => Ok(Self::failed(format!(
@@ -80,11 +83,11 @@ impl Cause {
         }
     }
 
-    /// The cause for a judge that ended in a test that has called the program.
+    /// The cause for a judge that ended after the tests had called the program.
     ///
     /// # Errors
     ///
-    /// If the program is not responsible for the end: the reason.
+    /// The reason for the end, if the program is not responsible for it.
     pub(super) fn of_judge_exit(exit: ChildExit, may_be_killed: bool) -> Result<Self, String> {
         match exit {
             ChildExit::Exited(JUDGE_OUT_OF_MEMORY) => Ok(Self::new(
@@ -150,8 +153,8 @@ fn is_invisible(char: char) -> bool {
     matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The most severe verdict, which is that of the program. It is passed only if there is at least one
-/// verdict and all are passed.
+/// The most severe verdict, which becomes the verdict of the program. It is [`Verdict::Passed`] only if
+/// there is at least one verdict and all of them are [`Verdict::Passed`].
 pub(super) fn most_severe<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Verdict {
     let severity = |verdict: &Verdict| match verdict {
         Verdict::Passed => 0,

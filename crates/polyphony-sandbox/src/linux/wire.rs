@@ -35,9 +35,9 @@ pub(super) mod kind {
     pub(in crate::linux) const ASSERT_ENTERED: u8 = b'A';
     /// Judge to host: the index of an assert that has ended, and its outcome.
     pub(in crate::linux) const ASSERT_LEFT: u8 = b'Z';
-    /// Judge to host: the same for an assert inside another one, which continues.
+    /// Judge to host: the same for an assert inside another assert. The outer assert continues.
     pub(in crate::linux) const NESTED_OUTCOME: u8 = b'N';
-    /// Judge to host: the tests have ended, and how.
+    /// Judge to host: how the tests have ended.
     pub(in crate::linux) const DONE: u8 = b'D';
     /// Judge to host to solver: a call, with its arguments.
     pub(in crate::linux) const CALL: u8 = b'C';
@@ -45,7 +45,7 @@ pub(super) mod kind {
     pub(in crate::linux) const RETURNED: u8 = b'R';
     /// Solver to host to judge: the exception that a call, or loading the program, raised.
     pub(in crate::linux) const RAISED: u8 = b'X';
-    /// Host to judge: the solver is gone, and why.
+    /// Host to judge: why the solver is gone.
     pub(in crate::linux) const SOLVER_GONE: u8 = b'K';
     /// Host to solver: the program's source and its entry point.
     pub(in crate::linux) const LOAD: u8 = b'L';

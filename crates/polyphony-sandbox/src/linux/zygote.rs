@@ -30,8 +30,8 @@ const GRACE: Duration = Duration::from_millis(200);
 /// A failure on the host's side, in words.
 pub(super) type HostFailure = String;
 
-/// A warm interpreter, which has done its imports and rehearsed its work, and which forks one child per
-/// program. Dropping this ends the interpreter and its child.
+/// A warm interpreter, which has done its imports and rehearsed its work. It forks one child per program.
+/// Dropping this ends the interpreter and its child.
 #[derive(Debug)]
 pub(super) struct Zygote {
     control: OwnedFd,
@@ -103,7 +103,7 @@ impl Zygote {
             None,
         )
         .map_err(|error| format!("no socket could be created ({error})"))?;
-        // The child's end blocks, since the child has nothing else to do than to wait.
+        // The child's end blocks, because the child does nothing but wait for frames.
         rustix::io::ioctl_fionbio(&child_socket, false)
             .map_err(|error| format!("a socket could not be set up ({error})"))?;
         self.request_fork(cpu_secs, &child_socket)?;
@@ -154,7 +154,7 @@ impl Zygote {
         }
     }
 
-    /// A message of the zygote, and the descriptor that came with it.
+    /// Receives a message of the zygote, and the descriptor that came with it.
     fn receive(&self, timeout: Duration) -> Result<(Vec<u8>, Option<OwnedFd>), HostFailure> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -214,7 +214,7 @@ impl Zygote {
         }
         let exit = self.await_exit()?;
         Ok(match exit {
-            // Another exit is possible too, if the child ended just before the kill.
+            // If the child ended just before the kill, this is its own exit.
             ChildExit::Signalled(libc::SIGKILL) if !ended_itself => ChildExit::KilledByHost,
             exit => exit,
         })
@@ -234,7 +234,7 @@ impl Zygote {
 
 impl Drop for Zygote {
     fn drop(&mut self) {
-        // The child would die with the zygote, but maybe only after this function returns.
+        // The child would die with the zygote too, but perhaps only after this function returns.
         if let Some(child) = self.child.take() {
             child.kill();
         }
@@ -251,7 +251,7 @@ impl Child {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
-    /// The clock of its CPU time.
+    /// The clock of the child's CPU time.
     pub(super) fn clock(&self) -> CpuClock {
         self.clock
     }

@@ -1,18 +1,18 @@
 # The judge: runs the tests, with a stand-in for the program's entry point that calls the solver.
 #
-# It only compares values that it built itself from plain data, so nothing but the test decides the
+# It only compares values that it built itself from plain data, so nothing but the tests decides the
 # outcome. Outcomes go to the host over a socket that the solver never has.
 
 import ast
 import builtins
 import mmap
 
-# Exceptions that would end an iteration in the test instead of failing the test.
+# Exceptions that would end a loop in the tests instead of failing an assert.
 _ITERATION_EXCEPTIONS = (StopIteration, StopAsyncIteration)
 
 
 class SolverGone(BaseException):
-    """The solver is gone, and the host knows why. An `except Exception` of a test does not catch it."""
+    """The solver is gone, and the host knows why. An `except Exception` in the tests does not catch it."""
 
 
 # Reserved, so that the outcome can be reported when the tests have used up all other memory.
@@ -22,14 +22,14 @@ _RESERVE = 16 << 20
 _GROWTH = 64
 # This many bytes of a reply are decoded before free memory is checked again.
 _STRETCH = 256 << 10
-# The memory that must be free for that: for decoding the bytes, for the longest text, which is decoded
-# in one piece, and for what the tests do with the value.
+# The memory that must be free before they are decoded: for these bytes, for the longest text, which is
+# decoded in one piece, and for what the tests do with the value.
 _ROOM = _GROWTH * _STRETCH + (32 << 20)
 
 
 class Memory:
-    """Keeps replies from using up the memory that the judge itself needs. The limit on address space
-    measures it, so everything that the tests hold counts, and everything they have freed does not."""
+    """Keeps replies from using up the memory that the judge itself needs. What is free follows from the
+    limit on address space, so what the tests hold counts as used, and what they have freed does not."""
 
     def __init__(self):
         self._reserve = _address_space(_RESERVE)
@@ -37,7 +37,7 @@ class Memory:
         self.reserved_until = 0
 
     def reserve(self, position):
-        """Allows to decode one more stretch of a reply, or raises a MemoryError."""
+        """Allows one more stretch of a reply to be decoded, or raises a MemoryError."""
         try:
             _address_space(_ROOM).close()
         except MemoryError:
@@ -74,7 +74,7 @@ class Memory:
 
 
 def _address_space(size):
-    """Reserves address space, but no memory, since it is never written to; or raises a MemoryError."""
+    """Reserves address space, or raises a MemoryError. It takes no memory, since nothing is written to it."""
     try:
         return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
     except OSError:
@@ -176,8 +176,8 @@ def _sort(error):
 
 
 class AssertGuard:
-    """Wraps each assert that is a test, so that its failure does not end the others. Collects the
-    sources of the asserts."""
+    """Wraps each assert whose condition is not a constant, so that the others still run after it fails.
+    Collects the sources of these asserts."""
 
     def __init__(self, source):
         # The parser counts columns in bytes.

@@ -72,7 +72,7 @@ for module in ("ctypes", "hashlib", "zlib", "bz2", "lzma", "decimal", "math", "u
     except Exception:
         pass
 try:
-    # The C library loads it when a thread ends.
+    # The C library loads this library when a thread ends.
     __import__("ctypes").CDLL("libgcc_s.so.1")
 except Exception:
     pass

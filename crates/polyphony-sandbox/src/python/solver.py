@@ -66,9 +66,9 @@ def _load(channel, source):
 
 
 def _describe(error):
-    """Describes an exception: its sort, its type, its builtin base class, its message."""
+    """Describes an exception: its category, its type, its builtin base class, its message."""
     try:
-        # Its frames hold the program's values. They are freed before memory is needed.
+        # The traceback's frames hold the program's values, which are freed before memory is needed.
         error.__traceback__ = error.__context__ = error.__cause__ = None
         # The system reports a lack of memory as an OSError, for example for a map that is too large.
         if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno == 12:

@@ -13,7 +13,7 @@ SOURCE_LIMIT = 16 << 20
 DEPTH_LIMIT = 100
 TEXT_LIMIT = 400
 
-# The exit code of a process that has no memory left to report so. The host knows this number.
+# The exit code of a process that has no memory left to send a frame. The host knows this number.
 OUT_OF_MEMORY = 112
 
 _HEAD = struct.Struct("<cI")

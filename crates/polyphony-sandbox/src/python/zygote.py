@@ -12,8 +12,8 @@ import sys
 
 import _socket
 
-# Common imports of programs and tests, so that no child waits for them. There are no others, because
-# every page of the zygote's memory costs time when a child ends.
+# Common imports of programs and tests, so that no child waits for them. No other modules are imported,
+# because every page of the zygote's memory costs time when a child ends.
 for _name in (
     "typing", "math", "collections", "itertools", "functools", "operator", "re", "string", "heapq",
     "bisect", "copy",

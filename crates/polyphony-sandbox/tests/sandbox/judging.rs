@@ -1,4 +1,4 @@
-//! Which asserts count as tests, and their outcomes.
+//! Which asserts get a verdict, and which verdict.
 
 use polyphony_sandbox::{Pool, SandboxError, Tests, Tier, Verdict};
 
@@ -47,7 +47,7 @@ fn each_assert_is_a_separate_test() {
             &["assert candidate(2) == 5, f'got {candidate(2)}'"],
             &["failed AssertionError: got 4"],
         ),
-        // Constants are not tests, and asserts with the same text are one test.
+        // Asserts of constants get no verdict, and asserts with the same text count as one.
         (&["assert True", "assert 1, 'one'"], &[]),
         (
             &["assert candidate(1) == 2", "assert candidate(1) == 2"],
@@ -336,7 +336,8 @@ def f(x):
         ],
         &["timeout", "passed -", "timeout", "passed -"],
     );
-    // After three timeouts the remaining tests do not run. An assert in a loop has one limit for all rounds.
+    // After three timeouts the remaining asserts do not run. An assert in a loop has one limit for all
+    // rounds.
     check(
         source,
         &[
@@ -353,7 +354,7 @@ def f(x):
             "failed not run, since 3 tests before it ran out of time",
         ],
     );
-    // A test that catches everything does not hide what the host observed.
+    // Tests that catch everything do not hide what the host observed.
     check(
         source,
         &[
@@ -367,7 +368,7 @@ def f(x):
         ],
         &["timeout", "passed -"],
     );
-    // Nor does such a test get a new solver until the next assert.
+    // An assert that has ended the solver gets no new one. The next assert does.
     check(
         "import os\ndef f(x):\n    return x or os._exit(0)\n",
         &[

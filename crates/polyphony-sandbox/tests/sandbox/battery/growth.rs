@@ -1,6 +1,6 @@
 //! Programs whose answers are small on the wire and large in the judge.
 //!
-//! Five bytes are an empty set of 216 bytes. What matters is how the tests hold the answers: one at a
+//! Five bytes become an empty set of 216 bytes. What matters is how the tests hold the answers: one at a
 //! time, all of them, in pairs, or in spite of every exception.
 
 use polyphony_sandbox::Tests;

@@ -126,7 +126,8 @@ fn abstract_sockets(pid: &str) -> BTreeSet<String> {
 /// Whether there is a POSIX message queue with a program's mark.
 fn queue_exists(mark: &str) -> bool {
     let name = CString::new(format!("/{mark}")).unwrap();
-    // SAFETY: the name is a C string that lives until the call returns; opening takes no more.
+    // SAFETY: the name is a C string that lives until the call returns. Opening an existing queue takes no
+    // further arguments.
     let queue = unsafe { libc::mq_open(name.as_ptr(), libc::O_RDONLY) };
     if queue >= 0 {
         // SAFETY: the descriptor was just opened and is used nowhere else.
