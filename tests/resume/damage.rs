@@ -57,7 +57,7 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
     records.check(&RunRecords::read(&dir, "twin"), "after a full disk");
 }
 
-/// Changes a file of the newest checkpoint and checks that the run refuses it.
+/// Changes a file of the newest checkpoint and checks that `resume` refuses it.
 #[track_caller]
 fn refused(dir: &TestDir, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>, expected: &[&str]) {
     let file = format!("checkpoints/step-000007/{file}");
