@@ -20,7 +20,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The difference to an earlier reading of the same pool's counters.
+    /// The difference from an earlier reading of the same pool's counters.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {

@@ -70,7 +70,7 @@ impl Engine {
                         }
                     }
                     refused.push((tier, refusal.to_string()));
-                    // If no tier starts, the error names the reasons of all.
+                    // If no tier starts, the error is made from the refusals of all tiers.
                     if tiers.last() == Some(&tier) {
                         return Err(refusal.into_error(tier, &refused));
                     }
@@ -186,7 +186,7 @@ impl Engine {
         &self.self_test
     }
 
-    /// One try. After a failure of the host the pair is gone, and the next try starts a new one.
+    /// One try. After a failure of the host the worker's pair is gone, and its next try starts a new one.
     fn attempt(
         &self,
         worker: &mut WorkerSlot,

@@ -37,9 +37,9 @@ pub(super) struct Entry {
 /// The user that a process becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
-    /// It stays the same user, also inside its user namespace.
+    /// It stays the same user. Inside a user namespace, this user may have another number.
     Keep,
-    /// It becomes another user with the group of the same number, and leaves all other groups.
+    /// It becomes the user and the group with this number, and leaves all other groups.
     Become(u32),
 }
 

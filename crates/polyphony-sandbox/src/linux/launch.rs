@@ -247,7 +247,7 @@ fn write_user_map(pid: Pid) -> io::Result<()> {
         fs::write(file("uid_map"), format!("{NOBODY} {NOBODY} 1"))?;
         return fs::write(file("gid_map"), format!("{NOBODY} {NOBODY} 1"));
     }
-    // Without privileges, the kernel only accepts the map after `setgroups` was denied.
+    // From a process without privileges, the kernel accepts the group map only after `setgroups` is denied.
     fs::write(file("setgroups"), "deny")?;
     let (uid, gid) = (geteuid().as_raw(), rustix::process::getegid().as_raw());
     fs::write(file("uid_map"), format!("{NOBODY} {uid} 1"))?;
