@@ -162,7 +162,7 @@ pub enum MarlError {
     },
     /// Too many gradient steps in a row were skipped.
     #[error(
-        "agent `{agent}`: {in_a_row} updates in a row were skipped because the loss or gradient \
+        "agent `{agent}`: {in_a_row} gradient steps in a row were skipped because the loss or gradient \
          was not finite: lower `learning_rate` or `max_grad_norm`"
     )]
     NotFinite {

@@ -249,7 +249,7 @@ fn skip(
     report.skipped += 1;
     learner.skipped_in_a_row += 1;
     log::warn!(
-        "agent `{}`: update skipped, its loss or gradient is not finite",
+        "agent `{}`: gradient step skipped, its loss or gradient is not finite",
         agent.name
     );
     if learner.skipped_in_a_row >= updates.max_skipped_updates {

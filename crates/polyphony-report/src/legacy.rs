@@ -9,6 +9,7 @@ use std::mem;
 use serde_json::{Map, Value};
 
 use crate::{
+    evaluation::EvaluationRecord,
     info::{AlgorithmInfo, EnvironmentInfo, RunInfo},
     settings::FlatSettings,
 };
@@ -30,6 +31,9 @@ const RENAMED_SETTINGS: [(&str, &str); 2] = [
     ("updates.max_gradient_norm", "updates.max_grad_norm"),
     ("updates.max_nonfinite", "updates.max_skipped_updates"),
 ];
+
+/// The role of a single agent that does a team's work: old name, new name.
+const SINGLE_ROLE: (&str, &str) = ("solo", "single");
 
 /// The former name of [`SINGLE_AGENT`].
 const SOLO: &str = "Solo";
@@ -62,6 +66,33 @@ pub(crate) fn rename_metrics(line: &mut Map<String, Value>) {
     if is_old(line.keys().map(String::as_str)) {
         let before = mem::take(line).into_iter();
         line.extend(before.map(|(name, value)| (metric_name(&name), value)));
+    }
+}
+
+/// Gives the role of a single agent its present name.
+pub(crate) fn rename_role(
+    info: &mut RunInfo,
+    metrics: &mut [Map<String, Value>],
+    evaluations: &mut [EvaluationRecord],
+) {
+    let (old, new) = SINGLE_ROLE;
+    // Only our own wrapper had such a role; a user's role keeps its name.
+    if !info.environment.is_single_agent || info.environment.roles != [old] {
+        return;
+    }
+    info.environment.roles = vec![new.to_owned()];
+    for line in metrics {
+        let before = mem::take(line).into_iter();
+        line.extend(before.map(|(name, value)| {
+            let rest = name.strip_prefix(old).filter(|rest| rest.starts_with('/'));
+            let renamed = rest.map(|rest| format!("{new}{rest}"));
+            (renamed.unwrap_or(name), value)
+        }));
+    }
+    for evaluation in evaluations {
+        if let Some(summary) = evaluation.roles.shift_remove(old) {
+            evaluation.roles.insert(new.to_owned(), summary);
+        }
     }
 }
 

@@ -50,8 +50,8 @@ impl Run {
     /// If the path is not a run's directory, or its files cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         let recipe = recipe_text(path)?;
-        let metrics = metrics(path)?;
-        let evaluations = evaluations(path)?;
+        let mut metrics = metrics(path)?;
+        let mut evaluations = evaluations(path)?;
         let run_settings = settings_of(&recipe);
         let training = optional_text(&path.join(layout::TRAINING))?;
         let training = training.as_deref().map(settings_of);
@@ -80,12 +80,14 @@ impl Run {
             training.as_ref(),
             roles,
         );
+        let mut info = info.map_err(|source| ReportError::Json {
+            path: path.join(layout::INFO),
+            source,
+        })?;
+        legacy::rename_role(&mut info, &mut metrics, &mut evaluations);
         Ok(Self {
             path: path.to_owned(),
-            info: info.map_err(|source| ReportError::Json {
-                path: path.join(layout::INFO),
-                source,
-            })?,
+            info,
             recipe,
             settings: run_settings,
             training,
@@ -373,6 +375,31 @@ mod tests {
         fs::remove_file(folder.path().join(layout::EVALUATIONS)).unwrap();
         let run = Run::read(folder.path()).unwrap();
         assert_eq!(run.info.environment.roles, ["summarizer"]);
+    }
+
+    #[test]
+    fn the_role_of_a_single_agent_has_one_name_in_old_and_new_runs() {
+        let metrics =
+            "{\"step\":1,\"solo/grad_norm\":1.0,\"solo\":2.0,\"timing\":{\"secs\":3.0}}\n";
+        let evaluation = "{\"step\":0,\"roles\":{\"solo\":{\"completion_length\":3.0}}}\n";
+        let wrapped = fixture::TLDR.replacen("environment: Tldr", "environment: Solo(Tldr)", 1);
+        assert_ne!(wrapped, fixture::TLDR);
+        // A role of the same name in another environment is a user's.
+        for (recipe, role) in [(wrapped.as_str(), "single"), (fixture::TLDR, "solo")] {
+            let folder = written(&[
+                (layout::RECIPE, recipe),
+                (layout::METRICS, metrics),
+                (layout::EVALUATIONS, evaluation),
+            ]);
+            let run = Run::read(folder.path()).unwrap();
+            assert_eq!(run.info.environment.roles, [role]);
+            let names: Vec<&String> = run.metrics[0].keys().collect();
+            assert_eq!(
+                names,
+                ["step", &format!("{role}/grad_norm"), "solo", "timing"]
+            );
+            assert_eq!(run.evaluations[0].roles[role].completion_length, 3.0);
+        }
     }
 
     #[test]

@@ -169,9 +169,9 @@ impl Plan<'_> {
             RolloutWeights::Bf16 => (member.config.weight_count() * F32_BYTES / 2, F32_BYTES / 2),
         };
         let cache = member.prompt.map_or(0, |prompt| {
-            let numbers =
-                self.cached_tokens(member, prompt) * member.config.cached_numbers_per_token();
-            numbers * bytes_per_number
+            self.cached_tokens(member, prompt)
+                .saturating_mul(member.config.cached_numbers_per_token())
+                .saturating_mul(bytes_per_number)
         });
         vec![
             Need::new("keys and values", cache),
@@ -184,7 +184,8 @@ impl Plan<'_> {
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
         let samples = self.algorithm.sampling_plan().samples;
-        let step = recipe.tasks_per_step as u64 * self.tree_tokens(member.device, prompt, samples);
+        let step = self.tree_tokens(member.device, prompt, samples);
+        let step = step.saturating_mul(recipe.tasks_per_step as u64);
         // From the first response on, episodes of a task share no tokens.
         let episodes = recipe.evaluation.samples;
         let tasks = tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
@@ -194,7 +195,8 @@ impl Plan<'_> {
             _ => episodes * last_prompt,
         };
         let evaluation = tasks * (prompts + episodes * recipe.max_new_tokens) as u64;
-        member.roles.len() as u64 * step.max(evaluation)
+        step.max(evaluation)
+            .saturating_mul(member.roles.len() as u64)
     }
 
     /// The number of tokens of one role's prompts and responses at the last turn of a task. On the CPU a common
@@ -236,10 +238,12 @@ fn by_device(members: &[(&Member, Needs)]) -> BTreeMap<String, u64> {
     let mut devices: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for (member, needs) in members {
         let (lasting, temporary) = devices.entry(member.device.to_string()).or_default();
-        *lasting += needs.lasting();
+        *lasting = lasting.saturating_add(needs.lasting());
         *temporary = needs.temporary().max(*temporary);
     }
-    let total = |(device, (lasting, temporary))| (device, lasting + temporary);
+    let total = |(device, (lasting, temporary)): (_, (u64, u64))| {
+        (device, lasting.saturating_add(temporary))
+    };
     devices.into_iter().map(total).collect()
 }
 

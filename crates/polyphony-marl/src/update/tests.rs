@@ -453,7 +453,7 @@ fn updates_that_are_not_finite_are_skipped_and_counted_and_too_many_are_an_error
     }
     let error = run(&mut agent, &mut learner, &buffer, &updates).unwrap_err();
     let message = error.to_string();
-    let expected = "agent `poet`: 3 updates in a row were skipped because the loss or gradient was \
+    let expected = "agent `poet`: 3 gradient steps in a row were skipped because the loss or gradient was \
                     not finite";
     assert!(message.starts_with(expected), "{message}");
     assert_eq!(weight_bits(&agent.model), weight_bits(&poisoned));

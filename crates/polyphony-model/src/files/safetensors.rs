@@ -17,14 +17,20 @@ impl Weights {
     /// Maps a `safetensors` file and checks its table against its size.
     ///
     /// # Errors
-    /// If the file is missing, unreadable or damaged.
+    /// If the file is missing, unreadable or damaged, or its header exceeds a bound.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let file = map_file(path, "the model's weights as safetensors")?;
         let damaged = |reason: String| ModelError::Damaged {
             path: path.to_owned(),
             reason,
         };
-        let (data_start, table) = parse_header(&file).map_err(damaged)?;
+        let (header, data) = split_header(&file).map_err(damaged)?;
+        check_header(header).map_err(|bound| ModelError::TooLarge {
+            path: path.to_owned(),
+            bound: format!("{bound} in its header"),
+        })?;
+        let table = parse_header(header, data.len()).map_err(damaged)?;
+        let data_start = file.len() - data.len();
 
         let stored = table.tensors().into_iter().map(|(name, info)| {
             let (start, end) = info.data_offsets;
@@ -41,8 +47,8 @@ impl Weights {
     }
 }
 
-/// The offset at which the data starts, and the table. The error describes what is wrong with the file.
-fn parse_header(file: &[u8]) -> Result<(usize, Metadata), String> {
+/// The header and the data. The error describes what is wrong with the file.
+fn split_header(file: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let (length, rest) = file.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| {
         format!(
             "it has {} bytes, too few for a safetensors header",
@@ -50,28 +56,29 @@ fn parse_header(file: &[u8]) -> Result<(usize, Metadata), String> {
         )
     })?;
     let length = u64::from_le_bytes(*length);
-    let header = usize::try_from(length)
+    let parts = usize::try_from(length)
         .ok()
-        .and_then(|length| rest.get(..length));
-    let header = header.ok_or_else(|| {
+        .and_then(|length| rest.split_at_checked(length));
+    parts.ok_or_else(|| {
         format!(
             "its header should take {length} bytes, but {} follow",
             rest.len()
         )
-    })?;
-    check_header(header)
-        .map_err(|bound| format!("its header has more than {bound}, which no known model needs"))?;
+    })
+}
+
+/// The table in a header, before `data_len` bytes of data. The error describes what is wrong with the file.
+fn parse_header(header: &[u8], data_len: usize) -> Result<Metadata, String> {
     // Parsing checks each tensor's shape against its length and that the tensors lie back to back.
     let table: Metadata =
         serde_json::from_slice(header).map_err(|error| format!("its header is wrong: {error}"))?;
-    let data_len = rest.len() - header.len();
     if table.data_len() != data_len {
         return Err(format!(
             "its header describes {} bytes of tensors, but {data_len} follow",
             table.data_len()
         ));
     }
-    Ok((LENGTH_BYTES + header.len(), table))
+    Ok(table)
 }
 
 fn encoding(dtype: Dtype) -> Option<Encoding> {
@@ -211,15 +218,15 @@ mod tests {
         let rows = [
             (
                 " ".repeat((16 << 20) + 1),
-                "its header has more than 16777216 bytes",
+                "has more than 16777216 bytes in its header",
             ),
             (
                 "[0,".repeat(600_000),
-                "its header has more than 1000000 values",
+                "has more than 1000000 values in its header",
             ),
             (
                 "{\"\":".repeat(200_000),
-                "its header has more than 131072 objects",
+                "has more than 131072 objects in its header",
             ),
             ("[".repeat(100_000), "its header is wrong"),
             ("{\"a\":".repeat(100_000), "its header is wrong"),
@@ -241,7 +248,7 @@ mod tests {
         sparse.set_len(4 << 30).unwrap();
         let message = Weights::open(&path).unwrap_err().to_string();
         assert!(
-            message.contains("its header has more than 16777216 bytes"),
+            message.contains("has more than 16777216 bytes in its header"),
             "{message}"
         );
     }

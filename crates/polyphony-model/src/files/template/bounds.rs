@@ -64,12 +64,19 @@ pub(in super::super) fn refused(reason: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, reason)
 }
 
-/// The text of an error. If the fuel is used up, the engine's text does not name the bound and is replaced.
+/// The text of an error. The engine's texts about its fuel and about recursion do not name the bound and are
+/// replaced.
 pub(super) fn explain(error: &Error) -> String {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
-        let kind = error.downcast_ref().map(Error::kind);
-        if kind == Some(ErrorKind::OutOfFuel) {
+        let engine_error: Option<&Error> = error.downcast_ref();
+        if engine_error.and_then(Error::detail) == Some("recursion limit exceeded") {
+            return format!(
+                "its recursion is deeper than the {MAX_RECURSION} levels of macros and loops that a chat \
+                 template may have"
+            );
+        }
+        if engine_error.map(Error::kind) == Some(ErrorKind::OutOfFuel) {
             return format!(
                 "it does more work than the {FUEL} steps that a chat template may take, each an \
                  instruction or {BYTES_PER_FUEL} bytes of text"
