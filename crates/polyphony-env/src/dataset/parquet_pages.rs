@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{self, ErrorKind, Read},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -230,15 +230,28 @@ impl Length for Source {
 }
 
 impl ChunkReader for Source {
-    type T = <File as ChunkReader>::T;
+    type T = UntilEnd<<File as ChunkReader>::T>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        self.file.get_read(start)
+        self.file.get_read(start).map(UntilEnd)
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
         self.check_room(length)?;
         self.file.get_bytes(start, length)
+    }
+}
+
+/// A reader that fails at the end of the file. The decoder skips what it does not know without noticing the end,
+/// and would go through as many items as a header claims.
+struct UntilEnd<R>(R);
+
+impl<R: Read> Read for UntilEnd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 if !buffer.is_empty() => Err(ErrorKind::UnexpectedEof.into()),
+            length => Ok(length),
+        }
     }
 }
 
