@@ -236,7 +236,7 @@ fn a_baseline_whose_prompts_do_not_fit_is_refused() {
     dir.succeed(&baseline("parallel"));
     dir.refuse(
         &baseline("pipeline"),
-        &["none of 4 episodes fits into the context with the answers that agents read from one another"],
+        &["all 4 episodes were skipped: with the answers of the other agents, the prompts are too long for the context"],
     );
 }
 

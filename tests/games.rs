@@ -81,7 +81,7 @@ impl Algorithm for ShuffledRewards {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        for node in &mut rollout.nodes {
+        for node in &mut rollout.roots {
             shuffle(node, &mut self.rng);
         }
         self.inner.learn(agents, rollout, step, on_progress)

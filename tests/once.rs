@@ -13,7 +13,7 @@ use polyphony::{
         Observation, Outcome, Reward, Role, Split, Task, Turn,
     },
     marl::{
-        Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError,
+        Agent, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError,
         EnvironmentSpec, Magrpo, MarlError, Protocol, SamplingPlan, TrainingConfig,
     },
     runner::{EvaluationRequest, Players},
@@ -130,7 +130,7 @@ impl AlgorithmSettings for CountedMagrpo {
         AlgorithmSettings::sampling_plan(&self.0)
     }
 
-    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
+    fn memory(&self, agent: &AgentSpec, config: &TrainingConfig) -> AlgorithmMemory {
         self.0.memory(agent, config)
     }
 

@@ -37,7 +37,7 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
     assert!(!failed.status.success(), "{log}");
     for part in [
         "writing the checkpoint run/checkpoints/step-000004",
-        "make room there, then resume the run",
+        "make room, then resume the run",
         "File too large",
     ] {
         assert!(log.contains(part), "{log}\nlacks: {part}");
@@ -255,12 +255,12 @@ fn a_run_that_cannot_be_resumed_is_explained() {
     );
     dir.refuse(
         &["resume", "run", "--from", "step-7"],
-        &["run has no checkpoint `step-7`, but: step-000001, start"],
+        &["run has no checkpoint `step-7`; `--from` accepts: step-000001, start"],
     );
     // An empty name, as from an unset shell variable.
     dir.refuse(
         &["resume", "run", "--from", ""],
-        &["run has no checkpoint ``, but: step-000001, start"],
+        &["run has no checkpoint ``; `--from` accepts: step-000001, start"],
     );
     dir.refuse(
         &["resume", "model"],

@@ -310,7 +310,7 @@ fn fuzzing() -> Result<Outcome> {
     fuzz::run(&fuzz::Plan {
         target: None,
         seconds: 3,
-        jobs: 1,
+        jobs: std::thread::available_parallelism().map_or(1, |processors| processors.get() as u32),
         input: None,
         keep: false,
     })?;

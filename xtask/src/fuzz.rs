@@ -38,8 +38,8 @@ const OPTIMIZED: [&str; 3] = [
     "-Coverflow-checks=on",
 ];
 
-/// The longest wall-clock time that an input may take. CPU time has a lower limit, which the program that is
-/// fuzzed measures itself.
+/// The longest wall-clock time that an input may take. The limit on CPU time is lower; the
+/// fuzzed program checks it itself.
 const TIMEOUT_SECS: u32 = 60;
 /// The most memory that the process may use.
 const MEMORY_MIB: u32 = 1536;

@@ -60,8 +60,8 @@ enum Command {
     /// must not know, metadata of packages, links, phrases, spelling, unused and forbidden dependencies,
     /// packages, lints, documentation, fuzzing.
     Ci {
-        /// Also compile for the devices cuda and vulkan, and run tests on wgpu. This takes half an hour more
-        /// the first time.
+        /// Also compile for the devices cuda and vulkan, and run tests on wgpu. This takes a quarter of
+        /// an hour more the first time.
         #[arg(long)]
         devices: bool,
         /// Skip checks whose tools cannot be installed, instead of failing.

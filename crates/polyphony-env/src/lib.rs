@@ -39,9 +39,9 @@ mod single_agent;
 mod writing;
 
 pub use coding::{
-    Assessment, Body, Coding, CodingEnvironment, CodingSettings, Definition, Draft, Ending, Expert,
-    ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperUse, LocatedSyntaxError,
-    ProgramRun, Results, Review, VisibleAsserts, start_pool,
+    Assessment, Coding, CodingEnvironment, CodingSettings, Definition, Draft, Ending, EntryBody,
+    Expert, ExpertError, ExpertFailure, ExpertSettings, Feedback, HelperResults, HelperUse,
+    LocatedSyntaxError, ProgramRun, Review, VisibleAsserts, start_pool,
 };
 pub use dataset::{
     BoundExceeded, DataBounds, DataSetError, Embedded, EmbeddedSet, File, Problems, RecordLocation,

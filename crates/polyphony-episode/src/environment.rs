@@ -14,7 +14,7 @@ use crate::{Counter, EnvironmentError, JointAction, Observation, Reward, Role, S
 /// than [`Environment::concurrency`] call `start` or `step` at a time. A `Box`, an `Arc` or a reference
 /// to an environment is an environment too.
 pub trait Environment: Send + Sync {
-    /// The agents' roles. Their number is the team's size.
+    /// The roles of the team. One agent may play several of them.
     fn roles(&self) -> &[Role];
 
     /// The names of the parts that rewards may have, in the order in which reports show them.

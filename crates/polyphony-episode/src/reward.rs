@@ -103,9 +103,9 @@ impl Reward {
         }
     }
 
-    /// The parts with their names, in the environment's order. With one reward per role, each part is its
-    /// mean over the roles, and a role that lacks it counts as 0. So the parts sum to the
-    /// [total](Self::total).
+    /// The parts with their names, in the order in which the environment gave them. With one reward per role,
+    /// they have the order of their first appearance, each part is its mean over the roles, and a role that
+    /// lacks it counts as 0. So the parts sum to the [total](Self::total).
     pub fn parts(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
         let parts: Vec<(&str, f64)> = match &self.0 {
             Form::Shared { parts } => parts.iter().collect(),

@@ -11,7 +11,7 @@ use std::error::Error;
 
 use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
-    Agent, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
+    Agent, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
     Credit, EnvironmentSpec, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress,
     Rollout, RolloutWeights, SamplingPlan, StepContext, TrainingConfig, Updates, credits,
     role_returns, start_tasks, train_step,
@@ -58,7 +58,7 @@ impl AlgorithmSettings for RankEstimator {
         }
     }
 
-    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
+    fn memory(&self, agent: &AgentSpec, config: &TrainingConfig) -> AlgorithmMemory {
         agent.update_memory(self.samples, config)
     }
 
@@ -108,7 +108,7 @@ impl Algorithm for Ranking {
             .update(agents, rollout, &loss, step, on_progress)?;
         // A metric of this algorithm, which files and pages show with its unit and meaning.
         let returns = rollout
-            .nodes
+            .roots
             .iter()
             .flat_map(|node| role_returns(node, 0, 1.0));
         self.best = returns.fold(self.best, f64::max);

@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             &mut |_| {},
         )?;
         if (step + 1) % 5 == 0 {
-            let node = &result.rollout.nodes[0];
+            let node = &result.rollout.roots[0];
             let plate = node.joint_action(&node.branches[0].picks);
             let [letters, digits] = plate.texts();
             let mean_return = result.metric("return").unwrap_or(f64::NAN);

@@ -31,8 +31,8 @@ use crate::{
     MarlError,
     agent::{Agent, agent_of_role, roles_of},
     algorithm::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
-        Need, Progress, StepContext,
+        AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
+        MemoryNeed, Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive},
     learners::Learners,
@@ -44,9 +44,9 @@ use crate::{
     returns::{Credit, credits, mean},
     rollout::Rollout,
     state::prefix,
-    stream::{key_field, weights_key},
+    stream::{to_key_field, weights_key},
     team::update_each,
-    tree::{AgentGroup, Branch, JointMode, MAX_SAMPLES, Node, SamplingPlan},
+    tree::{Branch, JointMode, MAX_SAMPLES, Node, RoleGroup, SamplingPlan},
     update::{HiddenStates, Learner, StepOutcome, UpdateReport, gradient_step},
 };
 
@@ -214,20 +214,21 @@ impl AlgorithmSettings for IndependentActorCritic {
         }
     }
 
-    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
+    fn memory(&self, agent: &AgentSpec, config: &TrainingConfig) -> AlgorithmMemory {
         let mut memory = agent.update_memory(self.samples, config);
         if self.kl != Kl::Off {
-            let reference = Need::new("reference", agent.reference_bytes());
+            let reference = MemoryNeed::new("reference", agent.reference_bytes());
             memory.lasting.insert(0, reference);
         }
         let parameters = self.value_head.parameters(agent.model.hidden_size) as u64;
         // Weights and two moments stay for the whole run; gradients exist only during an update.
         memory
             .lasting
-            .push(Need::new("critic", 3 * parameters * FLOAT_BYTES));
-        memory
-            .temporary
-            .push(Need::new("critic's gradients", parameters * FLOAT_BYTES));
+            .push(MemoryNeed::new("critic", 3 * parameters * FLOAT_BYTES));
+        memory.temporary.push(MemoryNeed::new(
+            "critic's gradients",
+            parameters * FLOAT_BYTES,
+        ));
         memory
     }
 
@@ -242,7 +243,7 @@ impl AlgorithmSettings for IndependentActorCritic {
         self.validate_for(spec)?;
         let heads = agents.iter().enumerate().map(|(index, agent)| {
             let width = agent.model.config().hidden_size;
-            let key = weights_key(config.seed, key_field("agents", index)?);
+            let key = weights_key(config.seed, to_key_field("agents", index)?);
             Ok(ValueHead::new(self.value_head, width, key))
         });
         Ok(Box::new(Trainer {
@@ -283,7 +284,7 @@ impl Algorithm for Trainer {
         score_references(&self.references, rollout, step.config.temperature())?;
         assign_values(agents, &self.heads, rollout)?;
         rollout.assign_advantages(|node, role| settings.advantages(node, role))?;
-        self.learners.collect(rollout, step.spec);
+        self.learners.add_to_buffers(rollout, step.spec);
         let pairs = self.learners.0.iter_mut().zip(&mut self.heads);
         let updates = update_each(
             agents,
@@ -374,7 +375,7 @@ fn update_actor_and_critic(
     agent: &mut Agent,
     learner: &mut Learner,
     head: &mut ValueHead,
-    buffer: &[AgentGroup],
+    buffer: &[RoleGroup],
     settings: &IndependentActorCritic,
     update: &PolicyUpdate<'_>,
     head_learning_rate: f64,
@@ -383,7 +384,7 @@ fn update_actor_and_critic(
     let (mut terms, mut value_losses) = (Vec::new(), Vec::new());
     let step_config = update.gradient_step_config(HiddenStates::EndOfHistory);
     for minibatch in update.minibatches(buffer.len())? {
-        let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
+        let groups: Vec<&RoleGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
         let weights = loss.weights(&groups, update.max_new_tokens);
         let responses: usize = groups.iter().map(|group| group.samples.len()).sum();
         let value_weight = settings.value_coefficient / responses as f64;

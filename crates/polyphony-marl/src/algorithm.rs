@@ -81,7 +81,7 @@ pub trait AlgorithmSettings {
     fn sampling_plan(&self) -> SamplingPlan;
 
     /// The memory that the algorithm needs for one agent, besides the agent's weights.
-    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory;
+    fn memory(&self, agent: &AgentSpec, config: &TrainingConfig) -> AlgorithmMemory;
 
     /// Makes the algorithm, before its first step. The agents have their initial weights when this is called.
     /// An algorithm that needs these weights later, for example as a reference, must copy them here, even
@@ -158,7 +158,7 @@ pub struct AlgorithmState {
 
 /// What determines the memory that an agent needs. It is known before the agent's weights are read.
 #[derive(Clone, Debug)]
-pub struct AgentPlan {
+pub struct AgentSpec {
     /// Its index in the team.
     pub index: usize,
     /// Its model's configuration.
@@ -168,11 +168,11 @@ pub struct AgentPlan {
     /// The number of roles that it plays.
     pub roles: usize,
     /// Whether an earlier agent of the team starts from the same model on the same device. The two then share
-    /// the memory of the weights that they start from, for example as a reference.
-    pub shares_start: bool,
+    /// the memory of these initial weights, so a reference made of them counts for the earlier agent only.
+    pub shares_initial_weights: bool,
     /// Tokens of the longest history at the last turn. `None` if that is not known yet; then memory that
     /// grows with tokens is not counted.
-    pub history: Option<usize>,
+    pub longest_history_tokens: Option<usize>,
     /// Where it trains.
     pub device: ComputeDevice,
 }
@@ -190,21 +190,21 @@ pub enum ComputeDevice {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlgorithmMemory {
     /// Memory for the whole run: optimizer, reference, critic.
-    pub lasting: Vec<Need>,
+    pub lasting: Vec<MemoryNeed>,
     /// Memory during the agent's update only: gradients, activations.
-    pub temporary: Vec<Need>,
+    pub temporary: Vec<MemoryNeed>,
 }
 
 /// An amount of memory, and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct MemoryNeed {
     /// What it is for, as a plural or collective noun: "gradients".
     pub what: Cow<'static, str>,
     /// The amount, in bytes.
     pub bytes: u64,
 }
 
-impl Need {
+impl MemoryNeed {
     /// An amount of memory, and what it is for.
     pub fn new(what: impl Into<Cow<'static, str>>, bytes: u64) -> Self {
         Self {

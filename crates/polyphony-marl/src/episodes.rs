@@ -18,7 +18,7 @@ use crate::{
     config::TrainingConfig,
     protocol::{Order, Protocol, RoundPrompt},
     rollout::{answer, sampling_models},
-    stream::{EVALUATION_STEP, StreamId, key_field},
+    stream::{EVALUATION_STEP, StreamId, to_key_field},
     tasks::{Batch, BatchTask},
     threads::on_threads,
     tree::History,
@@ -161,7 +161,7 @@ impl EpisodePlayer<'_> {
         let first_turns = batch.first_turns(self.agents, self.environment, self.config)?;
         for (batch_index, batch_task) in first_turns.into_iter().enumerate() {
             let BatchTask { index, task, first } = batch_task;
-            let task_index = key_field("tasks", index)?;
+            let task_index = to_key_field("tasks", index)?;
             let fits = first.is_some();
             let (observations, first_histories) = match first {
                 Some(first) => (first.observations, first.histories),
@@ -198,7 +198,7 @@ impl EpisodePlayer<'_> {
     ) -> Result<Vec<ActiveEpisode<'b>>, MarlError> {
         let all_roles = 0..self.environment.roles().len();
         let mut cut = Vec::new();
-        let mut number = 0;
+        let mut pass = 0;
         for round in &self.protocol.rounds {
             let parts: Vec<Range<usize>> = match round.order {
                 Order::AtOnce => vec![all_roles.clone()],
@@ -208,12 +208,12 @@ impl EpisodePlayer<'_> {
                 let stream_id = StreamId {
                     seed: self.config.seed,
                     step: EVALUATION_STEP,
-                    turn: key_field("turns", turn)?,
-                    branch: number,
+                    turn: to_key_field("turns", turn)?,
+                    branch: pass,
                     ..StreamId::default()
                 };
                 cut.extend(self.answer(active, roles, &round.prompt, stream_id, on_tokens)?);
-                number += 1;
+                pass += 1;
             }
         }
         Ok(cut)
@@ -272,14 +272,14 @@ impl EpisodePlayer<'_> {
             let groups = prompts.map(|(role, (active, histories))| {
                 let stream_id = StreamId {
                     task: active.task_index,
-                    role: key_field("roles", role)?,
-                    sample: key_field("episodes of a task", active.episode.number)?,
+                    role: to_key_field("roles", role)?,
+                    sample: to_key_field("episodes of a task", active.episode.number)?,
                     ..stream_id
                 };
                 Ok(PromptGroup {
                     prompt: &histories[role - roles.start].tokens,
                     keys: vec![stream_id.key()],
-                    family: stream_id.family(),
+                    prefix_group: stream_id.prefix_group(),
                 })
             });
             let groups = groups.collect::<Result<Vec<_>, MarlError>>()?;

@@ -29,7 +29,7 @@ impl Learners {
     }
 
     /// Adds the groups of a rollout to the buffers of the agents that sampled them.
-    pub fn collect(&mut self, rollout: &Rollout, spec: &EnvironmentSpec) {
+    pub fn add_to_buffers(&mut self, rollout: &Rollout, spec: &EnvironmentSpec) {
         let (team_size, roles) = (self.0.len(), spec.roles.len());
         for (index, learner) in self.0.iter_mut().enumerate() {
             let agent_roles: Vec<usize> = roles_of(index, team_size, roles).collect();
@@ -51,7 +51,7 @@ impl Learners {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        self.collect(rollout, step.spec);
+        self.add_to_buffers(rollout, step.spec);
         let (team_size, roles) = (agents.len(), &step.spec.roles);
         let updates = update_each(agents, &mut self.0, on_progress, |index, agent, learner| {
             let agent_roles = roles_of(index, team_size, roles.len()).count();

@@ -54,8 +54,8 @@ pub use adamw::{AdamW, StepSize, WeightSteps};
 pub use advantage::{AdvantageScale, Baseline, advantages, are_zero};
 pub use agent::{Agent, TextCodec, agent_of_role, roles_of};
 pub use algorithm::{
-    AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice,
-    EnvironmentSpec, Need, Progress, StepContext,
+    AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice,
+    EnvironmentSpec, MemoryNeed, Progress, StepContext,
 };
 pub use config::{ConfigError, LongPrompts, LrSchedule, RolloutWeights, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
@@ -77,7 +77,7 @@ pub use stream::{EVALUATION_STEP, StreamId};
 pub use tasks::{Batch, StartedTasks, start_tasks};
 pub use team::update_each;
 pub use tree::{
-    AgentGroup, Branch, History, JointMode, MAX_JOINT_ACTIONS, MAX_SAMPLES, Node, Sample,
+    Branch, History, JointMode, MAX_JOINT_ACTIONS, MAX_SAMPLES, Node, RoleGroup, Sample,
     SamplingPlan,
 };
 pub use update::{

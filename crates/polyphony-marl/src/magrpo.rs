@@ -41,8 +41,8 @@ use crate::{
     advantage::{AdvantageScale, Baseline, advantages},
     agent::Agent,
     algorithm::{
-        AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
-        Need, Progress, StepContext,
+        AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
+        MemoryNeed, Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, check, fraction, positive},
     learners::Learners,
@@ -57,7 +57,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Magrpo {
-    /// Responses that each agent samples at a node, `G`.
+    /// Responses that are sampled for each role at a node, `G`.
     pub samples: usize,
     /// How the agents' responses are combined into joint actions.
     pub joint_mode: JointMode,
@@ -179,10 +179,10 @@ impl AlgorithmSettings for Magrpo {
         }
     }
 
-    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
+    fn memory(&self, agent: &AgentSpec, config: &TrainingConfig) -> AlgorithmMemory {
         let mut memory = agent.update_memory(self.samples, config);
         if self.kl != Kl::Off {
-            let reference = Need::new("reference", agent.reference_bytes());
+            let reference = MemoryNeed::new("reference", agent.reference_bytes());
             memory.lasting.insert(0, reference);
         }
         memory

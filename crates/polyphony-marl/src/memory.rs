@@ -3,14 +3,14 @@
 use polyphony_model::AttentionScores;
 
 use crate::{
-    algorithm::{AgentPlan, AlgorithmMemory, ComputeDevice, Need},
+    algorithm::{AgentSpec, AlgorithmMemory, ComputeDevice, MemoryNeed},
     config::TrainingConfig,
 };
 
 /// Bytes of a 32-bit float.
 pub(crate) const FLOAT_BYTES: u64 = 4;
 
-impl AgentPlan {
+impl AgentSpec {
     /// The number of trainable parameters.
     pub fn trainable_parameters(&self) -> u64 {
         match &self.lora {
@@ -33,16 +33,16 @@ impl AgentPlan {
             ComputeDevice::Cpu => AttentionScores::Recomputed,
             ComputeDevice::Gpu => AttentionScores::Stored,
         };
-        let activations = self.history.map_or(0, |history| {
+        let activations = self.longest_history_tokens.map_or(0, |history| {
             let tokens = history + samples * config.max_new_tokens;
             let activations = config.updates.activations;
             self.model.activation_bytes(tokens, activations, scores)
         });
         AlgorithmMemory {
-            lasting: vec![Need::new("optimizer", 2 * parameters * FLOAT_BYTES)],
+            lasting: vec![MemoryNeed::new("optimizer", 2 * parameters * FLOAT_BYTES)],
             temporary: vec![
-                Need::new("gradients", gradient_copies * parameters * FLOAT_BYTES),
-                Need::new("activations", activations),
+                MemoryNeed::new("gradients", gradient_copies * parameters * FLOAT_BYTES),
+                MemoryNeed::new("activations", activations),
             ],
         }
     }
@@ -51,7 +51,7 @@ impl AgentPlan {
     /// base weights already are the reference. They are also 0 if an earlier agent starts from the same
     /// model, since both share one reference.
     pub fn reference_bytes(&self) -> u64 {
-        match (&self.lora, self.shares_start) {
+        match (&self.lora, self.shares_initial_weights) {
             (Some(_), _) | (None, true) => 0,
             (None, false) => self.model.weight_count() * FLOAT_BYTES,
         }

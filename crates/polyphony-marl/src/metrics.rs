@@ -8,7 +8,7 @@ use crate::{
     policy_loss::PolicyStats,
     returns::{returns, role_returns},
     rollout::Rollout,
-    tree::{AgentGroup, Node, Sample, SamplingPlan},
+    tree::{Node, RoleGroup, Sample, SamplingPlan},
     update::UpdateReport,
 };
 
@@ -214,7 +214,7 @@ fn response_metrics(
     key: &dyn Fn(&'static str) -> MetricKey,
     scope: Scope,
 ) -> Vec<Metric> {
-    let groups: Vec<&AgentGroup> = nodes.iter().map(|node| &node.groups[role]).collect();
+    let groups: Vec<&RoleGroup> = nodes.iter().map(|node| &node.groups[role]).collect();
     let samples: Vec<&Sample> = groups.iter().flat_map(|group| &group.samples).collect();
     let advantages: Option<Vec<Vec<f64>>> = groups.iter().map(|group| group.advantages()).collect();
     let logprobs = samples.iter().flat_map(|sample| &sample.logprobs);

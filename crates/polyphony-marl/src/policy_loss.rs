@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     MarlError,
     config::{ConfigError, Updates, check, positive},
-    tree::{AgentGroup, Sample},
+    tree::{RoleGroup, Sample},
     update::{GroupLoss, GroupScores},
 };
 
@@ -153,7 +153,7 @@ impl PolicyLoss {
     /// The weight of each response in the loss of a minibatch, group by group:
     /// `L = Σ_responses weight · Σ_τ term_τ`. Masked responses have a weight of 0, and the mean's
     /// denominator does not count them.
-    pub fn weights(&self, groups: &[&AgentGroup], max_new_tokens: usize) -> Vec<Vec<f64>> {
+    pub fn weights(&self, groups: &[&RoleGroup], max_new_tokens: usize) -> Vec<Vec<f64>> {
         let is_in_loss = |sample: &&Sample| !(self.mask_truncated && sample.is_truncated());
         let samples = groups
             .iter()
@@ -171,7 +171,7 @@ impl PolicyLoss {
             true => 1.0 / divisor,
             false => 0.0,
         };
-        let group_weights = |group: &&AgentGroup| group.samples.iter().map(weight).collect();
+        let group_weights = |group: &&RoleGroup| group.samples.iter().map(weight).collect();
         groups.iter().map(group_weights).collect()
     }
 
@@ -220,7 +220,7 @@ impl PolicyLoss {
     /// If a response has no advantage, or as [`PolicyLoss::term`].
     pub fn of_group(
         &self,
-        group: &AgentGroup,
+        group: &RoleGroup,
         weights: &[f64],
         scores: &GroupScores<'_>,
         terms: &mut Vec<TokenTerm>,
@@ -259,7 +259,7 @@ impl PolicyLoss {
     ///
     /// # Errors
     /// If a response has no advantage.
-    pub fn is_skipped(&self, group: &AgentGroup, weights: &[f64]) -> Result<bool, MarlError> {
+    pub fn is_skipped(&self, group: &RoleGroup, weights: &[f64]) -> Result<bool, MarlError> {
         let advantages = group.advantages().ok_or(MarlError::NoAdvantage)?;
         let mut advantages_in_loss = weights
             .iter()

@@ -9,7 +9,7 @@ use crate::{
     config::Updates,
     policy_loss::{PolicyLoss, PolicyStats},
     stream::shuffle_key,
-    tree::AgentGroup,
+    tree::RoleGroup,
     update::{
         GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_logprobs_if_all_skipped,
         gradient_step, minibatches,
@@ -19,7 +19,7 @@ use crate::{
 /// The configuration of one agent's update, which goes through the agent's buffer.
 #[derive(Clone, Debug)]
 pub struct PolicyUpdate<'a> {
-    /// The optimizer's settings.
+    /// How weights are updated.
     pub updates: &'a Updates,
     /// The learning rate.
     pub learning_rate: f64,
@@ -54,7 +54,7 @@ impl<'a> PolicyUpdate<'a> {
     }
 
     /// Takes all groups out of a learner's buffer if it is full; `None` if it is not.
-    pub fn take_if_full(&self, learner: &mut Learner) -> Option<Vec<AgentGroup>> {
+    pub fn take_if_full(&self, learner: &mut Learner) -> Option<Vec<RoleGroup>> {
         let is_full = learner.buffer.len() >= self.buffer;
         is_full.then(|| std::mem::take(&mut learner.buffer))
     }
@@ -95,7 +95,7 @@ impl<'a> PolicyUpdate<'a> {
 pub fn update_policy(
     agent: &mut Agent,
     learner: &mut Learner,
-    buffer: &[AgentGroup],
+    buffer: &[RoleGroup],
     loss: &PolicyLoss,
     update: &PolicyUpdate<'_>,
 ) -> Result<(UpdateReport, Option<PolicyStats>), MarlError> {
@@ -103,7 +103,7 @@ pub fn update_policy(
     let mut terms = Vec::new();
     let step_config = update.gradient_step_config(HiddenStates::None);
     for minibatch in update.minibatches(buffer.len())? {
-        let groups: Vec<&AgentGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
+        let groups: Vec<&RoleGroup> = minibatch.iter().map(|&index| &buffer[index]).collect();
         let weights = loss.weights(&groups, update.max_new_tokens);
         // The groups that the loss depends on, and the weights of their responses.
         let mut active = Vec::new();
@@ -113,7 +113,7 @@ pub fn update_policy(
                 false => active.push((group, weights)),
             }
         }
-        let groups: Vec<&AgentGroup> = active.iter().map(|(group, _)| *group).collect();
+        let groups: Vec<&RoleGroup> = active.iter().map(|(group, _)| *group).collect();
         gradient_step(
             agent,
             learner,

@@ -6,7 +6,7 @@ use crate::{
     MarlError,
     agent::{Agent, agent_of_role},
     rollout::Rollout,
-    tree::AgentGroup,
+    tree::RoleGroup,
     update::score,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 /// If the model cannot run the group.
 pub fn score_reference(
     reference: &LanguageModel,
-    group: &mut AgentGroup,
+    group: &mut RoleGroup,
     temperature: f32,
 ) -> Result<(), MarlError> {
     let logprobs = score(reference, group, temperature)?;

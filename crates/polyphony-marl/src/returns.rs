@@ -101,7 +101,7 @@ pub(crate) mod tests {
     use polyphony_episode::{Observation, Response, Reward};
 
     use super::*;
-    use crate::tree::{AgentGroup, Branch, History, Sample};
+    use crate::tree::{Branch, History, RoleGroup, Sample};
 
     /// A node of two agents with aligned joint actions that earn `rewards`.
     pub(crate) fn node(rewards: &[f64]) -> Node {
@@ -111,7 +111,7 @@ pub(crate) mod tests {
             reference_logprobs: None,
             advantage: None,
         };
-        let group = AgentGroup {
+        let group = RoleGroup {
             observation: Observation::new("o"),
             history: History { tokens: [1].into() },
             value: None,

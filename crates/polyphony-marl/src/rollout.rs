@@ -12,9 +12,9 @@ use crate::{
     MarlError,
     agent::Agent,
     config::TrainingConfig,
-    stream::key_field,
+    stream::to_key_field,
     tasks::Batch,
-    tree::{AgentGroup, Node, SamplingPlan},
+    tree::{Node, RoleGroup, SamplingPlan},
 };
 
 mod level;
@@ -30,7 +30,7 @@ pub(crate) use self::{level::answer, stage::sampling_models};
 #[derive(Clone, Debug, Default)]
 pub struct Rollout {
     /// One root node per task.
-    pub nodes: Vec<Node>,
+    pub roots: Vec<Node>,
     /// Tasks left out because a prompt did not fit.
     pub skipped_tasks: usize,
     /// Joint actions that would have continued if the next prompt had fitted.
@@ -42,11 +42,11 @@ pub struct Rollout {
 impl Rollout {
     /// All nodes of all turns, parents before children.
     pub fn all_nodes(&self) -> Vec<&Node> {
-        self.nodes.iter().flat_map(Node::nodes).collect()
+        self.roots.iter().flat_map(Node::nodes).collect()
     }
 
     /// The groups of some roles, node after node. An agent that plays these roles learns from them.
-    pub fn groups_of(&self, roles: &[usize]) -> Vec<&AgentGroup> {
+    pub fn groups_of(&self, roles: &[usize]) -> Vec<&RoleGroup> {
         let nodes = self.all_nodes().into_iter();
         let groups = nodes.flat_map(|node| roles.iter().map(|&role| &node.groups[role]));
         groups.collect()
@@ -54,8 +54,8 @@ impl Rollout {
 
     /// The groups of all roles at every node, one slice per node, in the order of
     /// [`Rollout::all_nodes`].
-    pub fn groups_mut(&mut self) -> Vec<&mut [AgentGroup]> {
-        self.nodes.iter_mut().flat_map(Node::groups_mut).collect()
+    pub fn groups_mut(&mut self) -> Vec<&mut [RoleGroup]> {
+        self.roots.iter_mut().flat_map(Node::groups_mut).collect()
     }
 
     /// Gives every response its advantage. `advantages` computes the advantages of a role's responses at a
@@ -82,9 +82,9 @@ impl Rollout {
     /// # Errors
     /// If there is not one advantage per response.
     pub fn set_advantages(&mut self, advantages: Vec<Vec<Vec<f64>>>) -> Result<(), MarlError> {
-        let groups: Vec<&mut AgentGroup> = self.groups_mut().into_iter().flatten().collect();
+        let groups: Vec<&mut RoleGroup> = self.groups_mut().into_iter().flatten().collect();
         let by_group: Vec<Vec<f64>> = advantages.into_iter().flatten().collect();
-        let fits = |(group, advantages): (&&mut AgentGroup, &Vec<f64>)| {
+        let fits = |(group, advantages): (&&mut RoleGroup, &Vec<f64>)| {
             group.samples.len() == advantages.len()
         };
         if groups.len() != by_group.len() || !groups.iter().zip(&by_group).all(fits) {
@@ -101,7 +101,7 @@ impl Rollout {
     /// The completion tokens of all agents.
     pub fn completion_tokens(&self) -> usize {
         let groups = self.all_nodes().into_iter().flat_map(|node| &node.groups);
-        groups.map(AgentGroup::completion_tokens).sum()
+        groups.map(RoleGroup::completion_tokens).sum()
     }
 }
 
@@ -123,7 +123,7 @@ pub fn rollout(
     if plan.samples == 0 {
         return Ok(Rollout::default());
     }
-    let step: u32 = key_field("steps", step)?;
+    let step: u32 = to_key_field("steps", step)?;
     let context = RolloutContext {
         agents,
         models: sampling_models(agents, config.rollout_weights)?,
@@ -160,7 +160,7 @@ pub fn rollout(
             break;
         }
     }
-    rollout.nodes = assemble(levels);
+    rollout.roots = assemble(levels);
     Ok(rollout)
 }
 

@@ -12,7 +12,7 @@ use crate::{
     adamw::{AdamW, WeightSteps},
     agent::Agent,
     algorithm::AlgorithmState,
-    tree::AgentGroup,
+    tree::RoleGroup,
     update::Learner,
 };
 
@@ -28,7 +28,7 @@ pub struct LearnerState {
     /// The weights that have moments.
     pub stepped: Vec<WeightSteps>,
     /// Groups that the agent has not learned from yet.
-    pub buffer: Vec<AgentGroup>,
+    pub buffer: Vec<RoleGroup>,
 }
 
 impl Learner {

@@ -110,7 +110,7 @@ impl Sample {
 ///
 /// A node has one group per role, so an agent that plays several roles has several groups at each node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AgentGroup {
+pub struct RoleGroup {
     /// What the role reads at this turn.
     pub observation: Observation,
     /// What the role's model reads.
@@ -121,7 +121,7 @@ pub struct AgentGroup {
     pub samples: Vec<Sample>,
 }
 
-impl AgentGroup {
+impl RoleGroup {
     /// The advantage of each response; `None` unless all of them have one.
     pub fn advantages(&self) -> Option<Vec<f64>> {
         self.samples.iter().map(|sample| sample.advantage).collect()
@@ -156,7 +156,7 @@ pub struct Node {
     /// The turn, counted from 0.
     pub turn: usize,
     /// One group per role.
-    pub groups: Vec<AgentGroup>,
+    pub groups: Vec<RoleGroup>,
     /// The joint actions, scored.
     pub branches: Vec<Branch>,
 }
@@ -200,7 +200,7 @@ impl Node {
     }
 
     /// The groups of this node and of all nodes below it, one slice per node.
-    pub(crate) fn groups_mut(&mut self) -> Vec<&mut [AgentGroup]> {
+    pub(crate) fn groups_mut(&mut self) -> Vec<&mut [RoleGroup]> {
         let mut groups = vec![self.groups.as_mut_slice()];
         let children = self
             .branches

@@ -11,14 +11,14 @@ use crate::{
     adamw::{AdamW, StepSize},
     agent::Agent,
     config::{ConfigError, Updates, at_least_one},
-    tree::AgentGroup,
+    tree::RoleGroup,
 };
 
 /// The buffer and the optimizer of one agent.
 #[derive(Clone, Debug, Default)]
 pub struct Learner {
     /// Groups that the agent will learn from once there are enough of them.
-    pub buffer: Vec<AgentGroup>,
+    pub buffer: Vec<RoleGroup>,
     /// Its optimizer.
     pub optimizer: AdamW,
     /// Gradient steps taken.
@@ -30,7 +30,7 @@ pub struct Learner {
 /// The configuration of a gradient step.
 #[derive(Clone, Copy, Debug)]
 pub struct GradientStepConfig<'a> {
-    /// The optimizer's settings.
+    /// How weights are updated.
     pub updates: &'a Updates,
     /// The learning rate.
     pub learning_rate: f64,
@@ -130,7 +130,7 @@ pub struct UpdateReport {
 pub fn gradient_step(
     agent: &mut Agent,
     learner: &mut Learner,
-    groups: &[&AgentGroup],
+    groups: &[&RoleGroup],
     config: &GradientStepConfig<'_>,
     report: &mut UpdateReport,
     loss: &mut dyn FnMut(usize, &GroupScores<'_>) -> Result<GroupLoss, MarlError>,
@@ -191,7 +191,7 @@ pub fn gradient_step(
 pub fn compare_logprobs_if_all_skipped(
     agent: &Agent,
     learner: &mut Learner,
-    group: Option<&AgentGroup>,
+    group: Option<&RoleGroup>,
     config: &GradientStepConfig<'_>,
     report: &mut UpdateReport,
 ) -> Result<(), MarlError> {
@@ -262,7 +262,7 @@ fn skip(
 /// Compares the log-probabilities of training with those of the rollout.
 fn compare_logprobs(
     agent: &Agent,
-    group: &AgentGroup,
+    group: &RoleGroup,
     logprobs: &[f32],
     updates: &Updates,
     report: &mut UpdateReport,
@@ -296,14 +296,14 @@ fn compare_logprobs(
 /// The log-probabilities of all response tokens of a group, computed without a gradient.
 pub(crate) fn score(
     model: &LanguageModel,
-    group: &AgentGroup,
+    group: &RoleGroup,
     temperature: f32,
 ) -> Result<Vec<f32>, ModelError> {
     let logprobs = score_group(model, &packed(group)?, temperature)?;
     Ok(logprobs.into_data().iter::<f32>().collect())
 }
 
-pub(crate) fn packed(group: &AgentGroup) -> Result<PackedGroup<'_>, ModelError> {
+pub(crate) fn packed(group: &RoleGroup) -> Result<PackedGroup<'_>, ModelError> {
     let responses = group.samples.iter();
     let responses = responses.map(|sample| &sample.response.tokens[..]);
     PackedGroup::new(&group.history.tokens, responses.collect())

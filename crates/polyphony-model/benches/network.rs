@@ -77,7 +77,7 @@ fn decode(criterion: &mut Criterion) {
             let prompts = [PromptGroup {
                 prompt: &prompt,
                 keys: vec![StreamKey::default(); rows],
-                family: 0,
+                prefix_group: 0,
             }];
             // The first token of each row comes from the prompt's pass.
             group.throughput(Throughput::Elements((rows * (NEW_TOKENS - 1)) as u64));

@@ -289,8 +289,8 @@ impl LanguageModel {
 
     /// Saves the model as the new Hugging Face directory `target`, which PyTorch transformers
     /// loads unchanged. If the model has adapters, only they are saved, as a directory that PEFT
-    /// loads. `assets` are the files beside the weights (configuration, tokenizer, chat template), from
-    /// [`ModelFiles::assets`].
+    /// loads. `assets` are the files beside the weights (configuration, tokenizer, chat template): the
+    /// [`ModelFiles::assets`] that this model was loaded with.
     ///
     /// # Errors
     /// If `target` exists or cannot be written; nothing is then left behind.

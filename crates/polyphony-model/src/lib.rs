@@ -19,9 +19,9 @@
 //! let files = ModelFiles::open(directory.as_ref())?;
 //! let model = LanguageModel::load(&files, &Device::flex())?;
 //!
-//! // Four responses to one prompt.
+//! // Four responses to one prompt. A key selects the random numbers of one response.
 //! let keys = (0..4).map(|response| StreamKey([response; 32])).collect();
-//! let group = PromptGroup { prompt: &[5, 6, 7], keys, family: 0 };
+//! let group = PromptGroup { prompt: &[5, 6, 7], keys, prefix_group: 0 };
 //! let config = GenerationConfig {
 //!     sampling: Sampling::default(),
 //!     max_new_tokens: 8,

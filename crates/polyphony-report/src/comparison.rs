@@ -37,7 +37,8 @@ impl Run {
         Experiment::trained(self).differs_only_in_seed(&Experiment::trained(other))
     }
 
-    /// The seed of the team's training; for an untrained team, the seed of its answers.
+    /// The seed of the team's training; for an untrained team, the seed with which its
+    /// responses were sampled.
     pub(crate) fn seed(&self) -> u64 {
         self.training_run().0.seed
     }
@@ -168,7 +169,8 @@ fn groups<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<SeedGroup<'
     Ok(groups)
 }
 
-/// The seed of an evaluation: the seed of the training, or of the answers if nothing was learned.
+/// The seed of an evaluation: the seed of the training, or the seed with which responses were sampled if
+/// nothing was learned.
 fn seed((run, evaluation): &RunEvaluation<'_>) -> u64 {
     match evaluation.step {
         Some(0) => run.info.seed,

@@ -77,21 +77,33 @@ pub(crate) fn rename_role(
 ) {
     let (old, new) = SINGLE_ROLE;
     // Only our own wrapper had such a role; a user's role keeps its name.
-    if !info.environment.is_single_agent || info.environment.roles != [old] {
+    let wrapper = info.environment.name.split('(').next().unwrap_or_default();
+    if ![SOLO, SINGLE_AGENT].contains(&wrapper) || info.environment.roles != [old] {
         return;
     }
     info.environment.roles = vec![new.to_owned()];
-    for line in metrics {
+    let rename = |line: &mut Map<String, Value>| {
         let before = mem::take(line).into_iter();
         line.extend(before.map(|(name, value)| {
             let rest = name.strip_prefix(old).filter(|rest| rest.starts_with('/'));
             let renamed = rest.map(|rest| format!("{new}{rest}"));
             (renamed.unwrap_or(name), value)
         }));
+    };
+    for line in metrics {
+        rename(line);
+        if let Some(Value::Object(timing)) = line.get_mut("timing") {
+            rename(timing);
+        }
     }
     for evaluation in evaluations {
         if let Some(summary) = evaluation.roles.shift_remove(old) {
             evaluation.roles.insert(new.to_owned(), summary);
+        }
+        for episode in &mut evaluation.episodes {
+            if let Some(role_return) = episode.roles.shift_remove(old) {
+                episode.roles.insert(new.to_owned(), role_return);
+            }
         }
     }
 }

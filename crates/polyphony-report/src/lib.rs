@@ -12,7 +12,7 @@
 //!
 //! The records of older and newer programs can be read: unknown keys are ignored, and absent ones have a
 //! default.
-//! Nothing is printed, no handler is installed, and nothing is removed that the program did not make.
+//! Apart from the live view, nothing is printed, no handler is installed, and nothing is removed that the program did not make.
 //!
 //! Start reading at [`RunDirectory`] for what is written and at [`Run`] for what is read.
 //!

@@ -19,8 +19,8 @@ const TIMING: &str = "timing";
 /// The key of the step's number in its object.
 pub(crate) const STEP: &str = "step";
 
-/// The name of a metric in TensorBoard and in reports: the name of its key. Metrics that depend on clocks or
-/// memory have `timing.` in front.
+/// The name of a metric in TensorBoard and in reports: its key as text, with `timing.` moved to the front. The
+/// key `writer/timing.update_secs` becomes `timing.writer/update_secs`.
 pub fn flat_name(key: &MetricKey) -> String {
     flat(&key.to_string())
 }
@@ -162,7 +162,8 @@ impl MetricCatalog {
         matching.min_by_key(|(key, _)| (key.role.is_some(), key.part.is_some()))
     }
 
-    /// The key of the metric with a name, in a run with these roles, even if the catalog does not know it.
+    /// The key of the metric called `name`. If the catalog does not know it, the name is parsed; `roles` are the
+    /// run's roles.
     pub(crate) fn key(&self, name: &str, roles: &HashSet<&str>) -> MetricKey {
         match self.find(name) {
             Some((key, _)) => key,
@@ -171,7 +172,8 @@ impl MetricCatalog {
     }
 }
 
-/// The key of a name with the usual structure of metric names, in a run with these roles.
+/// Parses a name of the form `[timing.][ROLE/][turn_N/]NAME`, where `NAME` may be `reward/PART`. `ROLE` must be
+/// one of `roles`.
 fn usual_key(name: &str, roles: &HashSet<&str>) -> MetricKey {
     let is_timing = name.starts_with("timing.");
     let rest = name.strip_prefix("timing.").unwrap_or(name);
@@ -208,7 +210,7 @@ fn turn(name: &str) -> Option<(usize, &str)> {
 /// The longest name that is looked up, in bytes. No honest name is longer.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The number of slashes in a name after which its part may begin. No honest name has more.
+/// Only this many slashes of a name are tried as the start of its part. No honest name has more.
 const MAX_SLASHES: usize = 16;
 
 /// All patterns that a metric with this name may have. Looking them up is faster than trying every pattern of

@@ -380,16 +380,24 @@ mod tests {
     #[test]
     fn the_role_of_a_single_agent_has_one_name_in_old_and_new_runs() {
         let metrics =
-            "{\"step\":1,\"solo/grad_norm\":1.0,\"solo\":2.0,\"timing\":{\"secs\":3.0}}\n";
-        let evaluation = "{\"step\":0,\"roles\":{\"solo\":{\"completion_length\":3.0}}}\n";
+            r#"{"step":1,"solo/grad_norm":1.0,"solo":2.0,"timing":{"secs":3.0,"solo/secs":4.0}}"#;
+        let evaluation = r#"{"step":0,"roles":{"solo":{"completion_length":3.0}},"episodes":[{"task":"a","roles":{"solo":{"return":1.0}}}]}"#;
+        let [metrics, evaluation] = [metrics, evaluation].map(|line| format!("{line}\n"));
         let wrapped = fixture::TLDR.replacen("environment: Tldr", "environment: Solo(Tldr)", 1);
         assert_ne!(wrapped, fixture::TLDR);
         // A role of the same name in another environment is a user's.
-        for (recipe, role) in [(wrapped.as_str(), "single"), (fixture::TLDR, "solo")] {
+        let user = r#"{"environment":{"name":"Alone","is_single_agent":true}}"#;
+        let rows = [
+            (wrapped.as_str(), "{}", "single"),
+            (wrapped.as_str(), user, "solo"),
+            (fixture::TLDR, "{}", "solo"),
+        ];
+        for (recipe, info, role) in rows {
             let folder = written(&[
                 (layout::RECIPE, recipe),
-                (layout::METRICS, metrics),
-                (layout::EVALUATIONS, evaluation),
+                (layout::INFO, info),
+                (layout::METRICS, &metrics),
+                (layout::EVALUATIONS, &evaluation),
             ]);
             let run = Run::read(folder.path()).unwrap();
             assert_eq!(run.info.environment.roles, [role]);
@@ -398,7 +406,10 @@ mod tests {
                 names,
                 ["step", &format!("{role}/grad_norm"), "solo", "timing"]
             );
-            assert_eq!(run.evaluations[0].roles[role].completion_length, 3.0);
+            assert_eq!(run.metrics[0]["timing"][format!("{role}/secs")], 4.0);
+            let evaluation = &run.evaluations[0];
+            assert_eq!(evaluation.roles[role].completion_length, 3.0);
+            assert_eq!(evaluation.episodes[0].roles[role].episode_return, 1.0);
         }
     }
 

@@ -320,8 +320,8 @@ fn is_empty_file(entry: &DirEntry) -> io::Result<bool> {
     Ok(entry.file_type()?.is_file() && entry.metadata()?.len() == 0)
 }
 
-/// Records how many training steps the saved agents of a run have had. `None` removes the record, for the
-/// time in which only some of the agents have been replaced.
+/// Records how many training steps the saved agents of a run have had. Pass `None`
+/// before saving agents, so that no record exists while only some of them have been replaced.
 ///
 /// # Errors
 /// If the disk is full or gone.

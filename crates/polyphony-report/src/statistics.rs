@@ -73,8 +73,8 @@ impl Estimate {
 
     /// The mean over runs of the means over their tasks.
     ///
-    /// For the interval, runs and tasks are drawn with replacement. All runs share the drawn tasks, because
-    /// more runs add no information about the choice of tasks. The variance between n drawn runs is too small
+    /// For the interval, runs and tasks are drawn with replacement. Each resample draws one
+    /// set of tasks for all runs: more runs do not make up for few tasks. The variance between n drawn runs is too small
     /// by a factor of n / (n − 1), so their deviation from the mean of all runs is multiplied by
     /// √(n / (n − 1)). The result is clamped to the range of the values.
     ///
@@ -117,7 +117,7 @@ fn interval(runs: &[ByTask<'_>]) -> Option<[f64; 2]> {
     let observed = runs.iter().flatten();
     let observed = observed.filter_map(|(task, value)| Some((*task, finite(value)?)));
     let tasks: IndexSet<&str> = observed.clone().map(|(task, _)| task).collect();
-    // The prompt of a task may have been too long in one run and not in another.
+    // A run may lack a task that another run has, for example because its prompt was too long there.
     let of_run = |run: &ByTask<'_>| {
         let value = |task: &&str| run.get(task).and_then(finite);
         tasks.iter().map(value).collect()

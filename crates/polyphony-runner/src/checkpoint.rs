@@ -1,6 +1,6 @@
 //! Checkpoints: everything that a run needs to be resumed as if it had never stopped.
 //!
-//! A checkpoint is a directory `checkpoints/step-<step>` of the run. It holds `state.ron`, one safetensors
+//! A checkpoint is a directory `checkpoints/step-000020` of the run. It holds `state.ron`, one safetensors
 //! file per agent with the trained weights, and `algorithm.safetensors` with the tensors of the
 //! algorithm's state, such as an optimizer's moments. It is written under a temporary name, synced and
 //! renamed, so a checkpoint is always complete. Random numbers and the order of tasks are not stored:
@@ -90,8 +90,8 @@ pub(crate) fn save(
     let target = folder.join(name(position.steps));
     let context = || {
         format!(
-            "writing the checkpoint {}: make room there, then resume the run, which continues from the \
-             checkpoint before it",
+            "writing the checkpoint {}: if the disk is full, make room, then resume the run; it continues from \
+             the newest complete checkpoint, or from the start if there is none",
             target.display()
         )
     };
@@ -274,7 +274,7 @@ pub(crate) fn find(run: &Path, from: &ResumeFrom) -> Result<Option<PathBuf>> {
             let names: Vec<String> = all.iter().map(|(steps, _)| name(*steps)).collect();
             let (_, path) = checkpoint.ok_or_else(|| {
                 anyhow!(
-                    "{} has no checkpoint `{requested}`, but: {}",
+                    "{} has no checkpoint `{requested}`; `--from` accepts: {}",
                     run.display(),
                     [names, vec!["start".to_owned()]].concat().join(", ")
                 )

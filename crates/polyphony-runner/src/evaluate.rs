@@ -24,9 +24,9 @@ use crate::{
 /// What is evaluated, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationRequest<'a> {
-    /// The environment, the held-out tasks, and the team.
+    /// The environment, the held-out tasks, the settings, and the team unless `players` replaces it.
     pub recipe: &'a Recipe,
-    /// Who plays.
+    /// The recipe's team, the agents that a run saved, or a single agent instead of the team.
     pub players: Players<'a>,
     /// Which answers each agent reads before it answers.
     pub protocol: &'a Protocol,
@@ -72,8 +72,8 @@ pub fn evaluate(
     };
     ensure!(
         evaluation.tasks > 0,
-        "none of {} episodes fits into the context with the answers that agents read from one another: \
-         lower `max_new_tokens`, or use models with a longer context",
+        "all {} episodes were skipped: with the answers of the other agents, the prompts are too long for \
+         the context: lower `max_new_tokens`, or use models with a longer context",
         evaluation.skipped_episodes
     );
     let info = info::run_info(registry, &recipe, &prepared)?;
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn episodes_become_figures_of_their_tasks() {
+    fn episodes_are_summarized_by_task() {
         let cut = Episode {
             is_cut: true,
             ..episode("a", &[0.25])

@@ -3,11 +3,11 @@
 //! The model crate counts weights, keys and values. The algorithm counts what it keeps and what its updates
 //! need. `docs/performance.md` compares the estimate with measurements.
 
-use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
+use std::{collections::BTreeMap, fmt::Write as _, num::Saturating, ops::Range};
 
 use anyhow::{Result, bail};
 use polyphony_marl::{
-    AgentPlan, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec, Need,
+    AgentSpec, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec, MemoryNeed,
     RolloutWeights,
 };
 use polyphony_model::{Activations, ModelConfig};
@@ -31,10 +31,10 @@ pub(crate) struct Member {
     /// The indices of the roles that the agent plays.
     pub(crate) roles: Range<usize>,
     /// Whether an earlier agent starts from the same model on the same device.
-    pub(crate) shares_start: bool,
+    pub(crate) shares_initial_weights: bool,
     /// The number of tokens of the longest prompt; `None` before the prompts are known. Memory that grows with
     /// the number of tokens is not counted then.
-    pub(crate) prompt: Option<usize>,
+    pub(crate) longest_prompt_tokens: Option<usize>,
 }
 
 /// What determines the memory of a run.
@@ -47,15 +47,16 @@ pub(crate) struct Plan<'a> {
 /// The memory that one agent needs, in bytes.
 struct Needs {
     /// For the whole run: the agent's weights and what the algorithm keeps.
-    lasting: Vec<Need>,
+    lasting: Vec<MemoryNeed>,
     /// During updates only.
-    updating: Vec<Need>,
+    updating: Vec<MemoryNeed>,
     /// During sampling only.
-    sampling: Vec<Need>,
+    sampling: Vec<MemoryNeed>,
 }
 
-fn sum(needs: &[Need]) -> u64 {
-    needs.iter().map(|need| need.bytes).sum()
+fn sum(needs: &[MemoryNeed]) -> u64 {
+    let bytes = needs.iter().map(|need| Saturating(need.bytes));
+    bytes.sum::<Saturating<u64>>().0
 }
 
 impl Needs {
@@ -86,7 +87,7 @@ impl Needs {
 impl Plan<'_> {
     /// Refuses a run that cannot fit into the computer's main memory. `available` is the memory in bytes that
     /// this process has or can get; `None` if the system does not report it. The memory of GPUs is not
-    /// checked, because they do not report how much they have.
+    /// checked, because burn does not report how much they have.
     ///
     /// # Errors
     /// States what is needed, what is available, and what would help.
@@ -135,16 +136,18 @@ impl Plan<'_> {
         let weights = match &lora {
             None => config.weight_count(),
             // Agents that start from the same frozen weights share them.
-            Some(lora) if member.shares_start => config.adapter_weight_count(lora),
+            Some(lora) if member.shares_initial_weights => config.adapter_weight_count(lora),
             Some(lora) => config.weight_count() + config.adapter_weight_count(lora),
         };
-        let plan = AgentPlan {
+        let plan = AgentSpec {
             index,
             model: config.clone(),
             lora,
             roles: member.roles.len(),
-            shares_start: member.shares_start,
-            history: member.prompt.map(|prompt| self.last_prompt(prompt)),
+            shares_initial_weights: member.shares_initial_weights,
+            longest_history_tokens: member
+                .longest_prompt_tokens
+                .map(|prompt| usize::try_from(self.last_prompt(prompt).0).unwrap_or(usize::MAX)),
             device: match member.device {
                 DeviceChoice::Cpu => ComputeDevice::Cpu,
                 DeviceChoice::Cuda(_) | DeviceChoice::Wgpu | DeviceChoice::Vulkan(_) => {
@@ -154,7 +157,7 @@ impl Plan<'_> {
         };
         let training = self.recipe.training_config();
         let AlgorithmMemory { lasting, temporary } = self.algorithm.memory(&plan, &training);
-        let weights = Need::new("weights", weights * F32_BYTES);
+        let weights = MemoryNeed::new("weights", weights * F32_BYTES);
         Needs {
             lasting: std::iter::once(weights).chain(lasting).collect(),
             updating: temporary,
@@ -162,20 +165,21 @@ impl Plan<'_> {
         }
     }
 
-    /// What an agent needs while it samples: keys and values, and a copy of the weights if they are rounded.
-    fn sampling(&self, member: &Member) -> Vec<Need> {
-        let (rounded_weights, bytes_per_number) = match self.recipe.rollout_weights {
+    /// What an agent needs while it samples: keys and values, and with `rollout_weights: Bf16` a copy of the weights
+    /// in bfloat16.
+    fn sampling(&self, member: &Member) -> Vec<MemoryNeed> {
+        let (bf16_weights, bytes_per_number) = match self.recipe.rollout_weights {
             RolloutWeights::Full => (0, F32_BYTES),
             RolloutWeights::Bf16 => (member.config.weight_count() * F32_BYTES / 2, F32_BYTES / 2),
         };
-        let cache = member.prompt.map_or(0, |prompt| {
+        let cache = member.longest_prompt_tokens.map_or(0, |prompt| {
             self.cached_tokens(member, prompt)
                 .saturating_mul(member.config.cached_numbers_per_token())
                 .saturating_mul(bytes_per_number)
         });
         vec![
-            Need::new("keys and values", cache),
-            Need::new("rounded weights", rounded_weights),
+            MemoryNeed::new("keys and values", cache),
+            MemoryNeed::new("bfloat16 weights", bf16_weights),
         ]
     }
 
@@ -184,52 +188,54 @@ impl Plan<'_> {
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
         let samples = self.algorithm.sampling_plan().samples;
-        let step = self.tree_tokens(member.device, prompt, samples);
-        let step = step.saturating_mul(recipe.tasks_per_step as u64);
-        // From the first response on, episodes of a task share no tokens.
-        let episodes = recipe.evaluation.samples;
-        let tasks = tasks_at_once(episodes).min(recipe.evaluation.tasks) as u64;
-        let last_prompt = self.last_prompt(prompt);
+        let step = self.tree_tokens(member.device, prompt, samples) * count(recipe.tasks_per_step);
+        // In an evaluation, the episodes of a task share only their first prompt.
+        let episodes = count(recipe.evaluation.samples);
+        let tasks = tasks_at_once(recipe.evaluation.samples).min(recipe.evaluation.tasks);
+        let (prompt, last_prompt) = (count(prompt), self.last_prompt(prompt));
         let prompts = match member.device {
             DeviceChoice::Cpu => prompt + episodes * (last_prompt - prompt),
             _ => episodes * last_prompt,
         };
-        let evaluation = tasks * (prompts + episodes * recipe.max_new_tokens) as u64;
-        step.max(evaluation)
-            .saturating_mul(member.roles.len() as u64)
+        let evaluation = count(tasks) * (prompts + episodes * count(recipe.max_new_tokens));
+        (count(member.roles.len()) * step.max(evaluation)).0
     }
 
     /// The number of tokens of one role's prompts and responses at the last turn of a task. On the CPU a common
     /// prefix of several prompts is stored once; other devices may share nothing, so every prompt is counted in
     /// full.
-    fn tree_tokens(&self, device: DeviceChoice, prompt: usize, samples: usize) -> u64 {
-        let responses = (samples * self.recipe.max_new_tokens) as u64;
+    fn tree_tokens(&self, device: DeviceChoice, prompt: usize, samples: usize) -> Saturating<u64> {
+        let responses = count(samples) * count(self.recipe.max_new_tokens);
         let joint_actions = self
             .algorithm
             .sampling_plan()
             .joint_actions(self.spec.roles.len());
-        let joint_actions = joint_actions.unwrap_or(usize::MAX) as u64;
-        let mut nodes: u64 = 1;
-        let mut distinct_tokens = prompt as u64;
+        let joint_actions = count(joint_actions.unwrap_or(usize::MAX));
+        let mut nodes = count(1);
+        let mut distinct_tokens = count(prompt);
         for _ in 1..self.spec.horizon {
             // A node adds its responses, and after them one observation per joint action.
-            let added = responses.saturating_add(joint_actions.saturating_mul(prompt as u64));
-            distinct_tokens = distinct_tokens.saturating_add(nodes.saturating_mul(added));
-            nodes = nodes.saturating_mul(joint_actions);
+            distinct_tokens += nodes * (responses + joint_actions * count(prompt));
+            nodes *= joint_actions;
         }
         let prompts = match device {
             DeviceChoice::Cpu => distinct_tokens,
-            _ => nodes.saturating_mul(self.last_prompt(prompt) as u64),
+            _ => nodes * self.last_prompt(prompt),
         };
-        prompts.saturating_add(nodes.saturating_mul(responses))
+        prompts + nodes * responses
     }
 
     /// The number of tokens of the longest prompt at the last turn, assuming that no later observation is
     /// longer than the longest first one.
-    fn last_prompt(&self, prompt: usize) -> usize {
-        let turns = self.spec.horizon;
-        turns * prompt + (turns - 1) * self.recipe.max_new_tokens
+    fn last_prompt(&self, prompt: usize) -> Saturating<u64> {
+        let turns = count(self.spec.horizon);
+        turns * count(prompt) + (turns - count(1)) * count(self.recipe.max_new_tokens)
     }
+}
+
+/// A number that becomes the maximum instead of overflowing, which is more memory than any machine has.
+fn count(number: usize) -> Saturating<u64> {
+    Saturating(number as u64)
 }
 
 /// The bytes that a team needs on each device: the lasting needs of all agents, and the largest temporary
@@ -320,8 +326,8 @@ mod tests {
             config: config.clone(),
             device: DeviceChoice::Cpu,
             roles: if name == "a" { 0..1 } else { 1..2 },
-            shares_start: name == "b",
-            prompt: Some(100),
+            shares_initial_weights: name == "b",
+            longest_prompt_tokens: Some(100),
         })
     }
 
@@ -341,7 +347,7 @@ mod tests {
         }
     }
 
-    fn bytes(needs: &[Need], what: &str) -> u64 {
+    fn bytes(needs: &[MemoryNeed], what: &str) -> u64 {
         let matching = needs.iter().filter(|need| need.what == what);
         matching.map(|need| need.bytes).sum()
     }
@@ -370,7 +376,7 @@ mod tests {
         let [first, _] = members(&config);
         let recipe = fixture::recipe(&[]);
         let without_prompts = Member {
-            prompt: None,
+            longest_prompt_tokens: None,
             ..first.clone()
         };
         let early = plan(&recipe).needs_of(0, &without_prompts);
@@ -441,9 +447,27 @@ mod tests {
         };
         plan.spec.horizon = 3;
         let tokens = |device| plan.tree_tokens(device, observation, samples);
-        assert_eq!(tokens(DeviceChoice::Cpu), (stored + responses) as u64);
+        assert_eq!(tokens(DeviceChoice::Cpu), count(stored + responses));
         let whole: usize = prompts.iter().map(Vec::len).sum();
-        assert_eq!(tokens(DeviceChoice::Cuda(0)), (whole + responses) as u64);
+        assert_eq!(tokens(DeviceChoice::Cuda(0)), count(whole + responses));
+    }
+
+    #[test]
+    fn an_estimate_that_would_overflow_is_more_than_any_machine_has() {
+        let mut recipe = fixture::recipe(&[]);
+        recipe.max_new_tokens = 1 << 24;
+        recipe.evaluation.samples = usize::MAX;
+        let mut plan = plan(&recipe);
+        plan.spec.horizon = 1 << 20;
+        let config = tiny();
+        let mut members = members(&config);
+        for device in [DeviceChoice::Cpu, DeviceChoice::Cuda(0)] {
+            for member in &mut members {
+                member.device = device;
+            }
+            let needed = by_device(&plan.needs(&members));
+            assert_eq!(needed[&device.to_string()], u64::MAX);
+        }
     }
 
     #[test]

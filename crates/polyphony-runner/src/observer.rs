@@ -68,3 +68,14 @@ pub trait Observer {
 impl Observer for () {
     fn on_event(&mut self, _: Event<'_>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_an_older_program_has_its_best_action() {
+        let best: BestAction = ron::from_str("(reward: 1.5, level: Some(\"overlap\"))").unwrap();
+        assert_eq!(best.last_part.as_deref(), Some("overlap"));
+    }
+}

@@ -39,7 +39,7 @@ impl Players<'_> {
         if let Self::AgentsOf(run) = self {
             check_training_run(run).with_context(|| {
                 format!(
-                    "{} has no agents of its own: give the run whose agents it evaluated",
+                    "{} has no agents of its own: give a training run, such as the one whose agents it evaluated",
                     run.display()
                 )
             })?;

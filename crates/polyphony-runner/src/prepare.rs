@@ -64,7 +64,7 @@ impl Prepared {
             let lengths = prompts
                 .iter()
                 .flat_map(|of_roles| &of_roles[member.roles.clone()]);
-            member.prompt = lengths.copied().max();
+            member.longest_prompt_tokens = lengths.copied().max();
         }
         plan.log(&members, available);
         plan.check(&members, available)?;

@@ -162,7 +162,7 @@ impl Registry {
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.clashes.is_empty(),
-            "this program registers {} twice: give one registration of each another name",
+            "this program registers {} twice: rename one of the two",
             self.clashes.join(" and ")
         );
         Ok(())
@@ -251,7 +251,8 @@ impl Registry {
     }
 
     /// The environment that an argument of a command line names. Case, hyphens and underscores do not matter:
-    /// `number-plate` finds `NumberPlate`. Any other text is read as a choice of a recipe.
+    /// `number-plate` finds `NumberPlate`. Any other text is read like the recipe key
+    /// `environment`, as in `NumberPlate(digits: 4)`.
     ///
     /// # Errors
     /// If no environment has that name, or the settings cannot be read.
@@ -473,7 +474,7 @@ mod tests {
         assert_eq!(
             message,
             "this program registers the environment `SameLength` and the environment `SingleAgent` and the \
-             recipe `same-length` twice: give one registration of each another name"
+             recipe `same-length` twice: rename one of the two"
         );
     }
 

@@ -10,8 +10,9 @@ use crate::{recipe::Recipe, registry::Registry};
 /// The recipe of a run, with overrides of the form `path=value`.
 ///
 /// # Errors
-/// If the path is not a run's directory, or the recipe or an override is wrong. For example, this program may not
-/// have registered something that the recipe names. The message then names the program that made the run.
+/// If the path is not a run's directory, or the recipe or an override is wrong, for example because this program has
+/// not registered something that the recipe names. An error in the recipe or an override also names the program
+/// that made the run, if it is known.
 pub fn run_recipe(registry: &Registry, run: &Path, overrides: &[String]) -> Result<Recipe> {
     let text = recipe_text(run)?;
     let label = format!("the recipe of {}", run.display());

@@ -116,10 +116,10 @@ impl Models {
                     1 => 0..roles,
                     _ => index..index + 1,
                 },
-                shares_start: earlier_agents
+                shares_initial_weights: earlier_agents
                     .iter()
                     .any(|earlier| earlier.base == agent.base),
-                prompt: None,
+                longest_prompt_tokens: None,
             }
         };
         self.agents.iter().enumerate().map(member).collect()

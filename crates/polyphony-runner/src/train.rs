@@ -248,7 +248,7 @@ impl<'a> Session<'a> {
         observer.on_event(Event::PhaseEnded);
         if position.steps > start && self.algorithm.gradient_steps() == gradient_steps {
             log::warn!(
-                "no agent has changed its weights: in every step all responses to a prompt earned the \
+                "no agent has changed its weights: for example, all responses to each prompt earned the \
                  same reward, or `updates.buffer` was never full; see `zero_advantage_fraction` and \
                  `truncated_fraction` in metrics.jsonl"
             );

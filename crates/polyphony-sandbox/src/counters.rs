@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct Counters {
     /// Programs run.
     pub runs: u64,
-    /// Programs with an assert that exceeded its time limit.
+    /// Programs with an assert whose verdict is `timeout`.
     pub timeouts: u64,
-    /// Programs with an assert that exceeded the memory limit.
+    /// Programs with an assert whose verdict is `out_of_memory`.
     pub out_of_memory: u64,
-    /// Programs that attempted something forbidden in an assert.
+    /// Programs with an assert whose verdict is `violation`.
     pub violations: u64,
     /// Repeated runs of a program, after the host failed to run it.
     pub infrastructure_retries: u64,

@@ -24,7 +24,8 @@ pub struct Pool {
 
 impl Pool {
     /// Finds the interpreter, sets up the confinement, and tests it. In this self-test a correct program
-    /// must pass, a wrong program must fail, and five attacks must be refused.
+    /// must pass, a wrong program must fail, and five attacks must be refused unless isolation is
+    /// off.
     ///
     /// # Errors
     ///
@@ -34,14 +35,14 @@ impl Pool {
         Engine::start(settings).map(|engine| Self { engine })
     }
 
-    /// Runs a program against tests. Blocks until a worker is free and the program has run. The limits
-    /// bound the time of each assert, and the trusted setup of the tests may take 20 s. Many threads may
-    /// call this at the same time.
+    /// Runs a program against tests. Blocks until a worker is free and the program has run. Each assert
+    /// has the time limits of [`Limits`](crate::Limits). The setup of the tests, which is trusted code, may take
+    /// 20 s in addition. Many threads may call this at the same time.
     ///
     /// # Errors
     ///
-    /// [`SandboxError::Tests`] if the tests cannot be run, [`SandboxError::Infrastructure`] if the
-    /// host could not run the program several times in a row.
+    /// [`SandboxError::Tests`] if the tests cannot be run, [`SandboxError::Infrastructure`] if several
+    /// tries in a row failed because of the host.
     pub fn run(&self, program: &Program, tests: &Tests) -> Result<ProgramResult, SandboxError> {
         self.engine.run(program, tests)
     }

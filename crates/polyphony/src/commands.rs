@@ -45,6 +45,6 @@ fn load_tasks(registry: &Registry, path: &Path) -> Result<Vec<Task>> {
 }
 
 /// Prints the summary of a training run on standard error.
-fn finish(trained: &Trained) {
+fn print_summary(trained: &Trained) {
     terminal::write(&summary::of(trained));
 }

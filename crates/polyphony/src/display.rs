@@ -169,7 +169,7 @@ fn best_text(best: &BestAction, turns: usize) -> String {
     let label = if turns > 1 { "best turn" } else { "best" };
     let last_part = best.last_part.as_deref().unwrap_or("none");
     format!(
-        ", {label} {:.2} (up to {})",
+        ", {label} {:.2} (last part: {})",
         best.reward,
         visible(last_part)
     )
@@ -205,8 +205,11 @@ mod tests {
             last_part: last_part.map(str::to_owned),
         };
         let overlap = best(Some("overlap"));
-        assert_eq!(best_text(&overlap, 1), ", best 2.00 (up to overlap)");
-        assert_eq!(best_text(&overlap, 2), ", best turn 2.00 (up to overlap)");
-        assert_eq!(best_text(&best(None), 1), ", best 2.00 (up to none)");
+        assert_eq!(best_text(&overlap, 1), ", best 2.00 (last part: overlap)");
+        assert_eq!(
+            best_text(&overlap, 2),
+            ", best turn 2.00 (last part: overlap)"
+        );
+        assert_eq!(best_text(&best(None), 1), ", best 2.00 (last part: none)");
     }
 }

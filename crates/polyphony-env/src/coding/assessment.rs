@@ -15,7 +15,7 @@ use polyphony_episode::Reward;
 use polyphony_sandbox::{AssertOutcome, Verdict};
 
 use super::{
-    function::{Body, Function, HelperUse, Results},
+    function::{EntryBody, Function, HelperResults, HelperUse},
     program::LocatedSyntaxError,
 };
 
@@ -126,12 +126,12 @@ impl Assessment {
             HelperUse::NotCalled => 0.0,
             HelperUse::Called { body, results } => {
                 let bonus = match body {
-                    Body::Wrapper => 0.0,
-                    Body::Own => 1.0,
+                    EntryBody::Wrapper => 0.0,
+                    EntryBody::Own => 1.0,
                 };
                 let penalty = match results {
-                    Results::Used => 0.0,
-                    Results::Ignored => 0.5,
+                    HelperResults::Used => 0.0,
+                    HelperResults::Ignored => 0.5,
                 };
                 0.5 + bonus - penalty
             }
@@ -157,9 +157,9 @@ pub(super) fn has_passed(assert: &AssertOutcome) -> bool {
 mod tests {
     use super::*;
 
-    const USED: HelperUse = called(Body::Own, Results::Used);
+    const USED: HelperUse = called(EntryBody::Own, HelperResults::Used);
 
-    const fn called(body: Body, results: Results) -> HelperUse {
+    const fn called(body: EntryBody, results: HelperResults) -> HelperUse {
         HelperUse::Called { body, results }
     }
 
@@ -187,10 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_climbed_one_after_the_other() {
+    fn parts_are_scored_one_after_the_other() {
         use Definition::{Missing, Returns, WithoutValue};
-        let wrapper = |results| called(Body::Wrapper, results);
-        let ignored = called(Body::Own, Results::Ignored);
+        let wrapper = |results| called(EntryBody::Wrapper, results);
+        let ignored = called(EntryBody::Own, HelperResults::Ignored);
         let rows = [
             // Definitions: the entry function is a gate, the helper is not.
             (Missing, Missing, HelperUse::NotCalled, None, [0.0; 4]),
@@ -221,14 +221,14 @@ mod tests {
             (
                 Returns,
                 Returns,
-                wrapper(Results::Used),
+                wrapper(HelperResults::Used),
                 tested(4),
                 [1.0, 0.5, 1.0, 0.5],
             ),
             (
                 Returns,
                 Returns,
-                wrapper(Results::Ignored),
+                wrapper(HelperResults::Ignored),
                 tested(4),
                 [1.0, 0.5, 1.0, 0.0],
             ),

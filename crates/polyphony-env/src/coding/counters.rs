@@ -11,17 +11,17 @@ pub(super) fn of(sandbox: &Counters, expert_retries: Option<u64>) -> Vec<Counter
         programs(
             "sandbox/timeouts",
             sandbox.timeouts,
-            "Programs with a test that exceeded its time limit",
+            "Programs with an assert whose verdict is `timeout`",
         ),
         programs(
             "sandbox/out_of_memory",
             sandbox.out_of_memory,
-            "Programs with a test that exceeded the memory limit",
+            "Programs with an assert whose verdict is `out_of_memory`",
         ),
         programs(
             "sandbox/violations",
             sandbox.violations,
-            "Programs with a test that attempted something forbidden",
+            "Programs with an assert whose verdict is `violation`",
         ),
         counter(
             "sandbox/infrastructure_retries",

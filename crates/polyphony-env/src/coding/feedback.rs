@@ -6,7 +6,7 @@ use polyphony_sandbox::{AssertOutcome, Verdict};
 
 use super::{
     assessment::{Assessment, Definition, ProgramRun, all_passed, has_passed, passed},
-    function::{Body, HelperUse, Results},
+    function::{EntryBody, HelperResults, HelperUse},
     problem::{HELPER, Problem},
     settings::VisibleAsserts,
 };
@@ -157,9 +157,11 @@ fn helper_use(entry: &str, assessment: &Assessment) -> String {
         _ if assessment.entry == Definition::Missing => return format!("there is no `{entry}`."),
         (_, HelperUse::NotCalled) => format!("does not call `{HELPER}`."),
         (_, HelperUse::Called { body, results }) => match (body, results) {
-            (_, Results::Ignored) => format!("calls `{HELPER}`, but throws a result away."),
-            (Body::Wrapper, _) => format!("only hands on what `{HELPER}` returns."),
-            (Body::Own, Results::Used) => format!("calls `{HELPER}` and uses its results."),
+            (_, HelperResults::Ignored) => format!("calls `{HELPER}`, but throws a result away."),
+            (EntryBody::Wrapper, _) => format!("only hands on what `{HELPER}` returns."),
+            (EntryBody::Own, HelperResults::Used) => {
+                format!("calls `{HELPER}` and uses its results.")
+            }
         },
     };
     format!("`{entry}` {description}")
@@ -168,8 +170,8 @@ fn helper_use(entry: &str, assessment: &Assessment) -> String {
 /// For every part of the reward, yes or no: whether everything is right.
 fn levels_passed(assessment: &Assessment, visible_asserts: Option<&[AssertOutcome]>) -> String {
     let cooperates = HelperUse::Called {
-        body: Body::Own,
-        results: Results::Used,
+        body: EntryBody::Own,
+        results: HelperResults::Used,
     };
     let definitions = [assessment.helper, assessment.entry];
     let rows = [

@@ -27,15 +27,15 @@ pub enum HelperUse {
     /// It calls the helper.
     Called {
         /// Whether the function does anything else.
-        body: Body,
+        body: EntryBody,
         /// Whether it uses the helper's results.
-        results: Results,
+        results: HelperResults,
     },
 }
 
 /// Whether an entry function does anything besides calling its helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Body {
+pub enum EntryBody {
     /// Apart from its docstring, it only returns the helper's result.
     Wrapper,
     /// It has code of its own.
@@ -44,7 +44,7 @@ pub enum Body {
 
 /// Whether an entry function uses the results of its helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Results {
+pub enum HelperResults {
     /// It uses the results of all calls.
     Used,
     /// At least one result is ignored: the call is a statement, or its target is never read.
@@ -89,14 +89,14 @@ impl Function {
         }
         HelperUse::Called {
             body: if is_wrapper(function, helper) {
-                Body::Wrapper
+                EntryBody::Wrapper
             } else {
-                Body::Own
+                EntryBody::Own
             },
             results: if names.has_ignored_result() {
-                Results::Ignored
+                HelperResults::Ignored
             } else {
-                Results::Used
+                HelperResults::Used
             },
         }
     }

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 pub use self::{
     assessment::{Assessment, Definition, ProgramRun},
     expert::{Draft, Expert, ExpertError, ExpertFailure, ExpertSettings, Review},
-    function::{Body, HelperUse, Results},
+    function::{EntryBody, HelperResults, HelperUse},
     program::LocatedSyntaxError,
     settings::{CodingSettings, Ending, Feedback, VisibleAsserts},
     setup::{Coding, start_pool},
@@ -48,8 +48,8 @@ const MAX_DRAFT_CHARS: usize = 8000;
 /// form one program. A sandbox runs it against the asserts of the task's `check` function.
 ///
 /// The reward always has the parts `definitions`, `syntax`, `tests` and `cooperation`. They are scored in
-/// this order. If the entry function is missing or returns no value, or if Python cannot compile the
-/// program, all later parts are 0.
+/// this order. Scoring stops at `definitions` if the entry function is missing or returns no value, and at
+/// `syntax` if Python cannot compile the program: all later parts are then 0.
 ///
 /// Programs run in a pool of sandbox workers, which several environments may share. [`Environment::step`]
 /// waits for the verdict, and may be called from as many threads as the pool has workers.

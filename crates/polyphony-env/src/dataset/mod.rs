@@ -12,6 +12,7 @@ mod parquet;
 mod parquet_pages;
 mod problems;
 mod record;
+mod thrift;
 
 pub use self::{
     bounds::{BoundExceeded, DataBounds},

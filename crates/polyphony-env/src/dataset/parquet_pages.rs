@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, Read},
+    io::{self, Read},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -29,7 +29,10 @@ use parquet::{
     schema::types::Type,
 };
 
-use super::bounds::{Bound, DataBounds};
+use super::{
+    bounds::{Bound, DataBounds},
+    thrift,
+};
 
 /// The largest metadata of a file, in bytes. In memory, metadata takes many times its size.
 const MAX_METADATA: usize = 8 << 20;
@@ -63,7 +66,7 @@ impl BoundedFile {
     }
 }
 
-/// Checks the size of the metadata, and the number of columns, which is at the start of the metadata. A
+/// Checks the size and the structure of the metadata, and the number of columns, which is at its start. A
 /// file without Parquet's marker at its end passes this check, because the decoder refuses it anyway.
 fn check_metadata(file: &File) -> Result<()> {
     const END: usize = 8;
@@ -84,9 +87,11 @@ fn check_metadata(file: &File) -> Result<()> {
              write the file again with larger row groups and only the needed columns"
         )));
     }
-    let columns = number_of_columns(&file.get_bytes(start, length.min(32))?);
-    match columns {
-        Some(..=MAX_COLUMNS) => Ok(()),
+    let metadata = file.get_bytes(start, length)?;
+    match number_of_columns(&metadata) {
+        Some(..=MAX_COLUMNS) => {
+            thrift::check(&mut &*metadata).map_err(|error| bad_structure("metadata", &error))
+        }
         Some(columns) => Err(ParquetError::General(format!(
             "it has {columns} columns, and at most {MAX_COLUMNS} are read; \
              write it again with only the needed columns"
@@ -95,6 +100,11 @@ fn check_metadata(file: &File) -> Result<()> {
             "damaged file: its metadata does not begin with its columns".to_owned(),
         )),
     }
+}
+
+/// The error for a structure that [`thrift::check`] refuses.
+fn bad_structure(what: &str, error: &io::Error) -> ParquetError {
+    ParquetError::General(format!("damaged file: the {what} is wrong: {error}"))
 }
 
 /// The number of columns and groups, including the root. The metadata is a structure in Thrift's compact
@@ -230,28 +240,18 @@ impl Length for Source {
 }
 
 impl ChunkReader for Source {
-    type T = UntilEnd<<File as ChunkReader>::T>;
+    type T = <File as ChunkReader>::T;
 
+    /// The decoder reads the header of a page this way, and nothing else.
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        self.file.get_read(start).map(UntilEnd)
+        thrift::check(&mut self.file.get_read(start)?)
+            .map_err(|error| bad_structure("header of a page", &error))?;
+        self.file.get_read(start)
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
         self.check_room(length)?;
         self.file.get_bytes(start, length)
-    }
-}
-
-/// A reader that fails at the end of the file. The decoder skips what it does not know without noticing the end,
-/// and would go through as many items as a header claims.
-struct UntilEnd<R>(R);
-
-impl<R: Read> Read for UntilEnd<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0.read(buffer)? {
-            0 if !buffer.is_empty() => Err(ErrorKind::UnexpectedEof.into()),
-            length => Ok(length),
-        }
     }
 }
 

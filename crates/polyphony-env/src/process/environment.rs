@@ -86,7 +86,7 @@ impl EnvironmentSettings for Process {
         }
     }
 
-    /// These keys do not make two runs different experiments: a late or too long answer is an error, never
+    /// The number of workers cannot change a reward, and an answer that is late or too long is an error, never
     /// another reward.
     fn operational_keys(&self) -> &'static [&'static str] {
         &["workers", "start_secs", "step_secs", "max_reply_bytes"]

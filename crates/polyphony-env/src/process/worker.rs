@@ -225,7 +225,7 @@ impl Worker {
         let has_ended = self.wait_for_end();
         let how = match (has_ended, self.kill()) {
             (true, Some(status)) => status.to_string(),
-            _ => "it closed its standard output".to_owned(),
+            _ => "it closed its standard input or output".to_owned(),
         };
         match self.log.tail() {
             "" => format!("{how}; it wrote nothing to standard error"),

@@ -65,7 +65,7 @@ pub(super) enum TransitionsIn {
 /// Scores a pair of texts. The reward has every part. Parts that scoring did not reach are 0.
 pub(super) fn reward(rules: &Rules, first: &str, second: &str) -> Reward {
     let mut values = [0.0; PARTS.len()];
-    score_levels(rules, first, second, &mut values);
+    score_parts(rules, first, second, &mut values);
     let parts = values
         .iter()
         .zip(WEIGHTS)
@@ -75,7 +75,7 @@ pub(super) fn reward(rules: &Rules, first: &str, second: &str) -> Reward {
 
 /// Sets the values of the parts, each in `[0, 1]`, in the order of [`PARTS`]. Returns `None` at the first
 /// gate that the texts do not pass.
-fn score_levels(
+fn score_parts(
     rules: &Rules,
     first: &str,
     second: &str,

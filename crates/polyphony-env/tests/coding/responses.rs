@@ -1,6 +1,6 @@
 //! Responses of every kind, including hostile ones.
 
-use polyphony_env::{Body, Definition, HelperUse, ProgramRun, Results};
+use polyphony_env::{Definition, EntryBody, HelperResults, HelperUse, ProgramRun};
 use polyphony_episode::Task;
 
 use crate::{HUMAN_EVAL, assess, double, human_eval, in_parallel};
@@ -96,8 +96,8 @@ fn program_and_tests_have_the_imports_and_functions_of_the_prompt() {
     assert_eq!(
         assessment.helper_use,
         HelperUse::Called {
-            body: Body::Wrapper,
-            results: Results::Used
+            body: EntryBody::Wrapper,
+            results: HelperResults::Used
         }
     );
 }

@@ -3,7 +3,7 @@
 use super::value_head::{HeadGradients, ValueHead};
 use crate::{
     MarlError,
-    tree::AgentGroup,
+    tree::RoleGroup,
     update::{GroupLoss, GroupScores},
 };
 
@@ -52,7 +52,7 @@ impl<'a> CriticLoss<'a> {
     pub(super) fn add_to(
         &mut self,
         actor: GroupLoss,
-        group: &AgentGroup,
+        group: &RoleGroup,
         scores: &GroupScores<'_>,
     ) -> Result<GroupLoss, MarlError> {
         let at_rollout = group.value.ok_or(MarlError::NoValue)?;

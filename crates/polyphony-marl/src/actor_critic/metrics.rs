@@ -2,13 +2,13 @@
 
 use polyphony_episode::{Metric, MetricKey};
 
-use crate::{advantage::standard_deviation, metrics::mean, tree::AgentGroup};
+use crate::{advantage::standard_deviation, metrics::mean, tree::RoleGroup};
 
 /// The metrics of a role's critic, given the mean loss of its update and the groups of this step.
 pub(super) fn critic_metrics(
     role: &str,
     value_loss: Option<f64>,
-    groups: &[&AgentGroup],
+    groups: &[&RoleGroup],
 ) -> Vec<Metric> {
     let (mut values, mut targets, mut advantages) = (Vec::new(), Vec::new(), Vec::new());
     for group in groups {

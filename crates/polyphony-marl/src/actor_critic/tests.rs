@@ -155,7 +155,7 @@ fn head(shape: HeadShape, width: usize) -> ValueHead {
 }
 
 /// Groups that were sampled by a somewhat different policy, with values and advantages.
-fn buffer(agent: &Agent) -> Vec<AgentGroup> {
+fn buffer(agent: &Agent) -> Vec<RoleGroup> {
     let team = [Agent::new(
         "first",
         agent.model.clone(),
@@ -184,7 +184,7 @@ fn buffer(agent: &Agent) -> Vec<AgentGroup> {
 fn loss(
     agent: &Agent,
     head: &ValueHead,
-    buffer: &[AgentGroup],
+    buffer: &[RoleGroup],
     settings: &IndependentActorCritic,
 ) -> f64 {
     let Objective::Clipped { low, high } = settings.objective else {
@@ -547,13 +547,13 @@ fn settings_out_of_range_are_explained() {
 
 #[test]
 fn memory_holds_the_critic() {
-    let plan = AgentPlan {
+    let plan = AgentSpec {
         index: 0,
         model: tiny_model().config().clone(),
         lora: None,
         roles: 1,
-        shares_start: false,
-        history: None,
+        shares_initial_weights: false,
+        longest_history_tokens: None,
         device: crate::algorithm::ComputeDevice::Cpu,
     };
     let width = plan.model.hidden_size as u64;

@@ -60,7 +60,7 @@ fn agents_that_do_not_read_each_other_answer_as_in_a_rollout() {
     let rollout = rollout(&agents, &duet, batch, &plan(3), &config, step, &mut |_| ()).unwrap();
     assert_eq!((episodes.played.len(), episodes.left_out.len()), (6, 0));
     for (index, episode) in episodes.played.iter().enumerate() {
-        let node = &rollout.nodes[index / 3];
+        let node = &rollout.roots[index / 3];
         let branch = &node.branches[index % 3];
         assert_eq!((&episode.task, episode.number), (&node.task, index % 3));
         assert_eq!(episode.turns[0].action, node.joint_action(&branch.picks));

@@ -86,7 +86,7 @@ fn after_step(settings: &Magrpo, game: &dyn Environment) -> (Vec<Vec<Vec<u32>>>,
     };
     let mut algorithm = built(settings, &agents, game, &config).unwrap();
     let result = run_step(&mut agents, algorithm.as_mut(), game, &tasks(), &config, 0);
-    (bits(&agents), result.rollout.nodes)
+    (bits(&agents), result.rollout.roots)
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_divergence_from_the_reference_counts_as_soon_as_there_is_one() {
         assert!(kl(&first, role).abs() < 1e-8);
         assert!(kl(&second, role) > 1e-5);
     }
-    let node = &second.rollout.nodes[0];
+    let node = &second.rollout.roots[0];
     for group in &node.groups {
         let credits: Vec<f64> = group
             .samples
@@ -434,17 +434,17 @@ fn a_state_of_another_team_is_refused() {
 
 #[test]
 fn memory_follows_from_model_and_settings() {
-    let plan = AgentPlan {
+    let plan = AgentSpec {
         index: 0,
         model: tiny_model().config().clone(),
         lora: None,
         roles: 1,
-        shares_start: false,
-        history: Some(100),
+        shares_initial_weights: false,
+        longest_history_tokens: Some(100),
         device: crate::algorithm::ComputeDevice::Cpu,
     };
     let config = training(96);
-    let bytes = |needs: &[Need], what: &str| {
+    let bytes = |needs: &[MemoryNeed], what: &str| {
         let need = needs.iter().find(|need| need.what == what);
         need.map(|need| need.bytes)
     };
@@ -461,17 +461,17 @@ fn memory_follows_from_model_and_settings() {
         ..Magrpo::default()
     };
     let mut plan = plan;
-    let lasting = |plan: &AgentPlan| with_kl.memory(plan, &config).lasting;
+    let lasting = |plan: &AgentSpec| with_kl.memory(plan, &config).lasting;
     assert_eq!(bytes(&lasting(&plan), "reference"), Some(weights));
-    plan.shares_start = true;
+    plan.shares_initial_weights = true;
     assert_eq!(bytes(&lasting(&plan), "reference"), Some(0));
     let lora = LoraConfig::default();
     let adapters = 4 * plan.model.adapter_weight_count(&lora);
-    (plan.shares_start, plan.lora) = (false, Some(lora));
+    (plan.shares_initial_weights, plan.lora) = (false, Some(lora));
     assert_eq!(bytes(&lasting(&plan), "reference"), Some(0));
     assert_eq!(bytes(&lasting(&plan), "optimizer"), Some(2 * adapters));
 
-    let activations = |plan: &AgentPlan, config: &TrainingConfig| {
+    let activations = |plan: &AgentSpec, config: &TrainingConfig| {
         let memory = Magrpo::default().memory(plan, config);
         bytes(&memory.temporary, "activations").unwrap()
     };
@@ -481,7 +481,7 @@ fn memory_follows_from_model_and_settings() {
     assert!(activations(&plan, &recompute) < bytes_on_cpu);
     plan.device = crate::algorithm::ComputeDevice::Gpu;
     assert!(activations(&plan, &config) > bytes_on_cpu);
-    plan.history = None;
+    plan.longest_history_tokens = None;
     assert_eq!(activations(&plan, &config), 0);
     recompute.updates.minibatch = 2;
     let needs = Magrpo::default().memory(&plan, &recompute).temporary;

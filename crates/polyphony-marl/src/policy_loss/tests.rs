@@ -20,8 +20,8 @@ fn sample(tokens: usize, finish: FinishReason) -> Sample {
     }
 }
 
-fn group(samples: Vec<Sample>) -> AgentGroup {
-    AgentGroup {
+fn group(samples: Vec<Sample>) -> RoleGroup {
+    RoleGroup {
         observation: Observation::new("o"),
         history: History { tokens: [1].into() },
         value: None,

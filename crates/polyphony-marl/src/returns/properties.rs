@@ -10,7 +10,7 @@ use crate::{
     advantage::{AdvantageScale, Baseline},
     magrpo::Magrpo,
     policy_loss::Kl,
-    tree::{AgentGroup, History, Sample},
+    tree::{History, RoleGroup, Sample},
 };
 
 /// What a random tree looks like.
@@ -68,13 +68,13 @@ pub(crate) fn tree(shape: Shape, turn: usize, rng: &mut ChaCha8Rng) -> Node {
         reference_logprobs: Some((0..3).map(|_| rng.random_range(-3.0..0.0)).collect()),
         advantage: None,
     };
-    let groups = (0..shape.agents).map(|_| AgentGroup {
+    let groups = (0..shape.agents).map(|_| RoleGroup {
         observation: Observation::new("o"),
         history: History { tokens: [1].into() },
         value: None,
         samples: (0..shape.samples).map(|_| sample()).collect(),
     });
-    let groups: Vec<AgentGroup> = groups.collect();
+    let groups: Vec<RoleGroup> = groups.collect();
     let picks = picks(shape);
     // About three joint actions of a node continue, so that wide trees stay small.
     let continues = (3.0 / picks.len() as f64).min(0.8);

@@ -11,9 +11,9 @@ use crate::{
     checks::check_reward,
     config::TrainingConfig,
     returns::mean,
-    stream::{StreamId, key_field},
+    stream::{StreamId, to_key_field},
     threads::on_threads,
-    tree::{AgentGroup, Branch, JointMode, Node, Sample, SamplingPlan},
+    tree::{Branch, JointMode, Node, RoleGroup, Sample, SamplingPlan},
 };
 
 impl RolloutContext<'_> {
@@ -34,15 +34,15 @@ impl RolloutContext<'_> {
                     seed: self.config.seed,
                     step: self.step,
                     task: node.index,
-                    role: key_field("roles", role)?,
-                    turn: key_field("turns", turn)?,
+                    role: to_key_field("roles", role)?,
+                    turn: to_key_field("turns", turn)?,
                     branch: node.branch,
                     sample: 0,
                 };
                 Ok(PromptGroup {
                     prompt: &node.histories[role].tokens,
                     keys: stream_id.keys(self.plan.samples)?,
-                    family: stream_id.family(),
+                    prefix_group: stream_id.prefix_group(),
                 })
             });
             let groups = groups.collect::<Result<Vec<_>, MarlError>>()?;
@@ -124,7 +124,7 @@ fn with_groups<'a>(
             prompts
                 .into_iter()
                 .zip(node_samples)
-                .map(|((observation, history), samples)| AgentGroup {
+                .map(|((observation, history), samples)| RoleGroup {
                     observation: observation.clone(),
                     history: history.clone(),
                     value: None,

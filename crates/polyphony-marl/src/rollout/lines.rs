@@ -4,7 +4,7 @@ use polyphony_episode::{FinishReason, Reward};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::Rollout;
-use crate::tree::{AgentGroup, Branch, Node, Sample};
+use crate::tree::{Branch, Node, RoleGroup, Sample};
 
 /// A node and its position in its task's tree. It is serialized as one object: the task's identifier,
 /// `turn` counted from 0, `path`, `agents` (what each role read and answered), and `joint_actions` (with
@@ -20,7 +20,7 @@ pub struct NodeLine<'a> {
 impl Rollout {
     /// All nodes as lines of a file, parents before children.
     pub fn lines(&self) -> impl Iterator<Item = NodeLine<'_>> {
-        let nodes = self.nodes.iter().flat_map(Node::paths);
+        let nodes = self.roots.iter().flat_map(Node::paths);
         nodes.map(|(path, node)| NodeLine { path, node })
     }
 }
@@ -59,8 +59,8 @@ struct AgentLine<'a> {
     responses: Vec<ResponseLine<'a>>,
 }
 
-impl<'a> From<&'a AgentGroup> for AgentLine<'a> {
-    fn from(group: &'a AgentGroup) -> Self {
+impl<'a> From<&'a RoleGroup> for AgentLine<'a> {
+    fn from(group: &'a RoleGroup) -> Self {
         Self {
             observation: &group.observation.text,
             prompt_tokens: &group.history.tokens,

@@ -32,9 +32,9 @@ fn a_node_has_observations_responses_and_rewards() {
     let batch = started.batch(&[0, 1]);
     let mut count = |tokens| reported_tokens += tokens;
     let rollout = rollout(&agents, &duet, batch, &plan(3), &config, 0, &mut count).unwrap();
-    assert_eq!((rollout.nodes.len(), rollout.skipped_tasks), (2, 0));
+    assert_eq!((rollout.roots.len(), rollout.skipped_tasks), (2, 0));
     assert_eq!(reported_tokens, rollout.completion_tokens());
-    for (node, task) in rollout.nodes.iter().zip(&tasks) {
+    for (node, task) in rollout.roots.iter().zip(&tasks) {
         assert_eq!((&node.task, node.turn), (&task.id, 0));
         for (group, agent) in node.groups.iter().zip(&agents) {
             assert_eq!(*group.observation.text, task.fields["text"]);
@@ -81,8 +81,8 @@ fn a_task_is_played_the_same_alone_and_with_other_tasks() {
         samples.map(|sample| sample.response).collect::<Vec<_>>()
     };
     assert_eq!(
-        responses(&alone.unwrap().nodes[0]),
-        responses(&together.nodes[2])
+        responses(&alone.unwrap().roots[0]),
+        responses(&together.roots[2])
     );
 }
 
@@ -90,7 +90,7 @@ fn a_task_is_played_the_same_alone_and_with_other_tasks() {
 fn task_agent_step_and_seed_each_change_the_random_numbers() {
     let tasks = [task("a", "same"), task("b", "same")];
     let tokens = |rollout: &Rollout, node: usize, agent: usize| {
-        rollout.nodes[node].groups[agent].samples[0]
+        rollout.roots[node].groups[agent].samples[0]
             .response
             .tokens
             .clone()
@@ -151,7 +151,7 @@ fn joint_actions_are_scored_outside_of_the_pool_that_computes() {
         let tasks = [task("a", "one"), task("b", "another text")];
         fixture::play(&team(), &duet, &tasks, &plan(2), &training(4))
     });
-    let nodes = rollout.unwrap().nodes.into_iter();
+    let nodes = rollout.unwrap().roots.into_iter();
     let rewards: Vec<f64> = nodes
         .flat_map(|node| node.branches)
         .map(|branch| branch.reward.total())
@@ -168,7 +168,7 @@ fn an_algorithm_may_sample_nothing() {
         &plan(0),
         &training(4),
     );
-    assert!(rollout.unwrap().nodes.is_empty());
+    assert!(rollout.unwrap().roots.is_empty());
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
     skipping.long_prompts = LongPrompts::Skip;
     let rollout = play(&tasks, &skipping).unwrap();
     let played_tasks: Vec<&str> = rollout
-        .nodes
+        .roots
         .iter()
         .map(|node| node.task.as_str())
         .collect();
@@ -203,7 +203,7 @@ fn one_agent_answers_in_each_role_as_a_copy_of_it_would() {
     let [alone, copies] = [vec![agent("both")], team()]
         .map(|agents| fixture::play(&agents, &duet, &tasks, &plan(3), &config).unwrap());
     let responses = |rollout: &Rollout| {
-        let groups = rollout.nodes.iter().flat_map(|node| &node.groups);
+        let groups = rollout.roots.iter().flat_map(|node| &node.groups);
         let samples = groups.flat_map(|group| group.samples.clone());
         samples.map(|sample| sample.response).collect::<Vec<_>>()
     };
@@ -321,7 +321,7 @@ fn a_rollout_is_written_node_by_node() {
     let line = &lines[0];
     let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["task", "turn", "path", "agents", "joint_actions"]);
-    let sample = &rollout.nodes[0].groups[1].samples[0];
+    let sample = &rollout.roots[0].groups[1].samples[0];
     let response = &line["agents"][1]["responses"][0];
     assert_eq!(response["text"], *sample.response.text);
     assert_eq!(response["tokens"][0], sample.response.tokens[0]);

@@ -398,7 +398,7 @@ fn each_role_learns_from_its_own_reward() {
     let game = Rivals(Duet::new(lengths), 5.into());
     let settings = Magrpo::default();
     let (result, _) = step_in(&game, &mut agents, &tasks(), &settings, &config(), 0);
-    let node = &result.rollout.nodes[0];
+    let node = &result.rollout.roots[0];
     for (role, sign) in [1.0, -1.0].into_iter().enumerate() {
         let lengths: Vec<f64> = node.groups[role]
             .samples

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A group of two responses to a prompt, with their log-probabilities under the agent's policy.
-fn group(agent: &Agent, salt: u32) -> AgentGroup {
+fn group(agent: &Agent, salt: u32) -> RoleGroup {
     let ids = |n: u32, factor: u32| {
         (0..n)
             .map(|i| (i * factor + salt) % 256)
@@ -39,7 +39,7 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
         }
     };
     let samples = vec![sample(ids(6, 57)), sample(ids(11, 101))];
-    AgentGroup {
+    RoleGroup {
         observation: Observation::new(""),
         history: History {
             tokens: prompt.into(),
@@ -50,7 +50,7 @@ fn group(agent: &Agent, salt: u32) -> AgentGroup {
 }
 
 /// The group with these advantages.
-fn with_advantages(group: &AgentGroup, advantages: [f64; 2]) -> AgentGroup {
+fn with_advantages(group: &RoleGroup, advantages: [f64; 2]) -> RoleGroup {
     let mut group = group.clone();
     for (sample, advantage) in group.samples.iter_mut().zip(advantages) {
         sample.advantage = Some(advantage);
@@ -67,7 +67,7 @@ type UpdateResult = (UpdateReport, Option<PolicyStats>);
 fn run(
     agent: &mut Agent,
     learner: &mut Learner,
-    buffer: &[AgentGroup],
+    buffer: &[RoleGroup],
     updates: &Updates,
 ) -> Result<UpdateReport, MarlError> {
     let loss = PolicyLoss::default();
@@ -77,7 +77,7 @@ fn run(
 fn run_with(
     agent: &mut Agent,
     learner: &mut Learner,
-    buffer: &[AgentGroup],
+    buffer: &[RoleGroup],
     updates: &Updates,
     loss: &PolicyLoss,
 ) -> Result<UpdateResult, MarlError> {
@@ -96,7 +96,7 @@ fn run_with(
 /// The same for an agent that has not learned yet.
 fn run_first(
     agent: &mut Agent,
-    buffer: &[AgentGroup],
+    buffer: &[RoleGroup],
     updates: &Updates,
     loss: &PolicyLoss,
 ) -> Result<UpdateResult, MarlError> {
@@ -467,7 +467,7 @@ fn rollout_and_training_must_agree_on_log_probabilities() {
         logprob_tolerance: 0.1,
         ..Updates::default()
     };
-    let run = |agent: &mut Agent, buffer: &[AgentGroup], updates: &Updates| {
+    let run = |agent: &mut Agent, buffer: &[RoleGroup], updates: &Updates| {
         run(agent, &mut Learner::default(), buffer, updates)
     };
     let report = run(

@@ -1,7 +1,8 @@
 //! Sampling responses.
 //!
-//! The prompt of a group is run once, and a prefix that the prompts of one family share is run once
-//! for all of them. All responses of all groups are decoded together, one token per row and pass. A
+//! Each prompt is run once, however many responses are sampled from it. Prompts with the same
+//! [`prefix_group`](PromptGroup::prefix_group) are run together, and a prefix that they share is run only
+//! once. Then all responses are decoded together, each as one row of the batch, one token per pass. A
 //! finished row leaves the batch.
 
 mod cache;
@@ -32,10 +33,11 @@ pub struct PromptGroup<'a> {
     pub prompt: &'a [u32],
     /// The stream of random numbers of each response. One response is sampled per key.
     pub keys: Vec<StreamKey>,
-    /// Prompts with the same family are run in one pass, in which their common prefixes are run once. Such
-    /// packing changes rounding. With one family per task and role, a response therefore does not depend on
+    /// An id that the caller chooses. Prompts with the same id are run in one pass, which computes a common
+    /// prefix once. This changes rounding, so a response may depend slightly on the other prompts with its
+    /// id, but never on prompts with another id. With one id per task and role, a response does not depend on
     /// the other tasks in the batch.
-    pub family: u64,
+    pub prefix_group: u64,
 }
 
 /// What ends a response, and how its tokens are drawn.
@@ -153,53 +155,59 @@ struct Prompts {
 }
 
 /// On devices other than the CPU, attention over packed prompts computes the scores of all pairs of tokens.
-/// If a family has more tokens than this, each of its prompts is therefore run alone.
+/// If a prefix group has more tokens than this, each of its prompts is therefore run alone.
 const MAX_PACKED_TOKENS: usize = 2048;
 
 /// Rows of logits that are computed at once.
 const LOGIT_ROWS: usize = 16;
 
 /// The indices of the groups whose prompts are run together.
-fn families(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Vec<Vec<usize>> {
-    let mut families: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+fn prefix_groups(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Vec<Vec<usize>> {
+    let mut prefix_groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (index, group) in groups.iter().enumerate() {
-        families.entry(group.family).or_default().push(index);
+        prefix_groups
+            .entry(group.prefix_group)
+            .or_default()
+            .push(index);
     }
     let on_host = model.device() == Device::flex();
-    let tokens = |family: &[usize]| {
-        family
+    let tokens = |prefix_group: &[usize]| {
+        prefix_group
             .iter()
             .map(|&i| groups[i].prompt.len())
             .sum::<usize>()
     };
     let mut batches = Vec::new();
-    for family in families.into_values() {
-        match on_host || tokens(&family) <= MAX_PACKED_TOKENS {
-            true => batches.push(family),
-            false => batches.extend(family.into_iter().map(|index| vec![index])),
+    for prefix_group in prefix_groups.into_values() {
+        match on_host || tokens(&prefix_group) <= MAX_PACKED_TOKENS {
+            true => batches.push(prefix_group),
+            false => batches.extend(prefix_group.into_iter().map(|index| vec![index])),
         }
     }
     batches
 }
 
 impl Prompts {
-    /// Runs the prompts of each family together.
+    /// Runs the prompts of each prefix group together.
     fn run(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Self {
-        let families = families(model, groups);
-        let mut caches = Vec::with_capacity(families.len());
+        let prefix_groups = prefix_groups(model, groups);
+        let mut caches = Vec::with_capacity(prefix_groups.len());
         let mut cached = vec![None; groups.len()];
         let mut logits = vec![Vec::new(); groups.len()];
-        for family in families {
-            let prompts: Vec<&[u32]> = family.iter().map(|&index| groups[index].prompt).collect();
+        for prefix_group in prefix_groups {
+            let prompts: Vec<&[u32]> = prefix_group
+                .iter()
+                .map(|&index| groups[index].prompt)
+                .collect();
             let tree = PrefixTree::new(&prompts);
             let mut attention = PrefillAttention::new(tree.packing());
             let hidden = model.hidden(&tree.tokens, &tree.positions, &mut attention);
             let cache = caches.len();
             caches.push(attention.cache);
-            for (&index, path) in family.iter().zip(tree.paths()) {
+            for (&index, path) in prefix_group.iter().zip(tree.paths()) {
                 cached[index] = Some(CachedPrompt { cache, path });
             }
-            for chunk in family.chunks(LOGIT_ROWS) {
+            for chunk in prefix_group.chunks(LOGIT_ROWS) {
                 let last = |&index: &usize| {
                     let path = cached[index].as_ref().map(|prompt| &prompt.path);
                     let end = path.and_then(|path| path.last()).map_or(0, |last| last.end);

@@ -28,7 +28,8 @@ impl Default for Sampling {
     }
 }
 
-/// Logits divided by less than this may leave the range of 32-bit floats.
+/// The lowest temperature above 0. Below it, sampling is greedy in all but name, and very small temperatures would
+/// overflow.
 const MIN_TEMPERATURE: f32 = 1e-3;
 
 impl Sampling {
@@ -118,7 +119,7 @@ pub(crate) fn sample_token(logits: &[f32], sampling: &Sampling, uniform: f64) ->
     } else if sampling.truncates() {
         sample_truncated(logits, scaled, total, sampling, uniform)
     } else {
-        invert(
+        inverse_cdf(
             logits
                 .iter()
                 .enumerate()
@@ -184,12 +185,12 @@ fn sample_truncated(
         }
         rest = less_likely;
     }
-    invert(nucleus, uniform * sum)
+    inverse_cdf(nucleus, uniform * sum)
 }
 
 /// The item at which the running sum of weights passes `threshold`. If rounding leaves the total below
 /// the threshold, it is the last item with a positive weight.
-fn invert(weights: impl IntoIterator<Item = (usize, f64)>, threshold: f64) -> usize {
+fn inverse_cdf(weights: impl IntoIterator<Item = (usize, f64)>, threshold: f64) -> usize {
     let mut sum = 0.0;
     let mut last = 0;
     for (id, weight) in weights {

@@ -38,7 +38,7 @@ fn groups(prompts: &[Vec<u32>], samples: usize) -> Vec<PromptGroup<'_>> {
         .map(|(task, prompt)| PromptGroup {
             prompt,
             keys: (0..samples).map(|sample| key(task, sample)).collect(),
-            family: task as u64,
+            prefix_group: task as u64,
         })
         .collect()
 }
@@ -274,7 +274,7 @@ fn inputs_that_cannot_be_continued_are_named() {
         let good = PromptGroup {
             prompt: &[5],
             keys: vec![StreamKey::default()],
-            family: 0,
+            prefix_group: 0,
         };
         let bad = PromptGroup {
             prompt,
@@ -289,7 +289,7 @@ fn inputs_that_cannot_be_continued_are_named() {
     let fits = PromptGroup {
         prompt: &long[..120],
         keys: vec![StreamKey::default()],
-        family: 0,
+        prefix_group: 0,
     };
     assert_eq!(run(&model, &[fits], &fine())[0][0].tokens.len(), 8);
 }

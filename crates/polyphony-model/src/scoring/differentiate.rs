@@ -157,9 +157,9 @@ impl<'a> ScoredGroup<'a> {
     pub fn backward_with_hidden_states(
         self,
         logprob_derivatives: Vec<f32>,
-        state_derivatives: Vec<f32>,
+        hidden_state_derivatives: Vec<f32>,
     ) -> WeightGradients {
-        let derivatives = Derivatives::new(&self, logprob_derivatives, state_derivatives);
+        let derivatives = Derivatives::new(&self, logprob_derivatives, hidden_state_derivatives);
         match self.forward_pass {
             ForwardPass::Recorded(recorded) => {
                 let Recorded {

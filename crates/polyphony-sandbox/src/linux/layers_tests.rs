@@ -1,7 +1,7 @@
 //! Removes the layers one by one, and checks that a certain attack succeeds each time.
 //!
-//! The layers overlap. Therefore each test names the layers that stay. They are as few as possible:
-//! together with the layer under test they refuse the attack, and without it the attack succeeds.
+//! The layers overlap. Therefore each test uses only the layer under test and the few others that it names.
+//! With all of these the attack is refused, and with the others alone it succeeds.
 
 use std::{
     fs,

@@ -279,7 +279,7 @@ impl ProgramRun<'_> {
             kind::DONE => {
                 match outcome_of(&unpack(&frame.payload).unwrap_or_default())? {
                     Some(cause) => self.abort_tests(&cause),
-                    None => self.fail_remaining(&Cause::failed("the test was never reached")),
+                    None => self.fail_remaining(&Cause::failed("the assert was never reached")),
                 }
                 return Ok(Next::Stop);
             }
@@ -358,7 +358,7 @@ impl ProgramRun<'_> {
             self.watch = Stopwatch::start(TimeUsed::default(), self.clocks());
         }
         if self.timeouts >= MAX_TIMEOUTS {
-            let text = format!("not run, since {MAX_TIMEOUTS} tests before it ran out of time");
+            let text = format!("not run, since {MAX_TIMEOUTS} asserts before it ran out of time");
             self.fail_remaining(&Cause::failed(text));
             return Ok(Next::Stop);
         }
@@ -407,7 +407,7 @@ impl ProgramRun<'_> {
             return Err(format!("a judge ended before it called the program: {exit:?}").into());
         }
         let cause = Cause::of_judge_exit(exit, self.context.may_kill_itself)?;
-        Ok(self.stop_tests(cause, "a test before it ended the judge"))
+        Ok(self.stop_tests(cause, "an assert before it ended the judge"))
     }
 
     fn send_to_judge(&mut self, kind: u8, payload: &[u8]) -> Result<Next, RunError> {

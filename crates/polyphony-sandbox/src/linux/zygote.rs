@@ -214,8 +214,8 @@ impl Zygote {
         }
         let exit = self.await_exit()?;
         Ok(match exit {
-            // If the child ended just before the kill, this is its own exit.
             ChildExit::Signalled(libc::SIGKILL) if !ended_itself => ChildExit::KilledByHost,
+            // This includes a child that ended by itself just before the kill.
             exit => exit,
         })
     }

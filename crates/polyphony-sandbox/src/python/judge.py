@@ -109,7 +109,7 @@ def _reply(payload, memory):
         raise failure from None
 
 
-def _raised(sort, name, builtin, message):
+def _raised(category, name, builtin, message):
     """The builtin exception that stands for the program's exception."""
     kind = getattr(builtins, builtin, None)
     is_exception = isinstance(kind, type) and issubclass(kind, Exception)
@@ -119,7 +119,7 @@ def _raised(sort, name, builtin, message):
         error = kind(message)
     except Exception:
         error = RuntimeError(message)
-    error.solver_report = (sort, f"{name}: {message}" if message else name)
+    error.solver_report = (category, f"{name}: {message}" if message else name)
     return error
 
 
@@ -155,24 +155,24 @@ class OutcomeReporter:
             if self._open or isinstance(error, GeneratorExit):
                 raise
         else:
-            self._close(index, *_sort(error))
+            self._close(index, *_categorized(error))
 
-    def _close(self, index, sort, text):
+    def _close(self, index, category, text):
         self._open -= 1
-        self._channel.send(b"N" if self._open else b"Z", pack(index, sort, text))
+        self._channel.send(b"N" if self._open else b"Z", pack(index, category, text))
 
 
-def _sort(error):
+def _categorized(error):
     report = getattr(error, "solver_report", None)
     if report is not None:
         return report
-    sort = "memory" if isinstance(error, MemoryError) else "plain"
+    category = "memory" if isinstance(error, MemoryError) else "plain"
     name = type(error).__name__
     try:
         text = str(error)
     except Exception:
         text = ""
-    return sort, printable(f"{name}: {text}" if text else name)
+    return category, printable(f"{name}: {text}" if text else name)
 
 
 class AssertGuard:
@@ -254,7 +254,7 @@ def run_child(channel):
         if candidate._called:
             _abort(channel, memory, names, error)
         else:
-            channel.send(b"B", pack(printable(f"they fail before `check`: {_sort(error)[1]}")))
+            channel.send(b"B", pack(printable(f"they fail before `check`: {_categorized(error)[1]}")))
         return
     try:
         names["check"](candidate)
@@ -267,7 +267,7 @@ def run_child(channel):
 def _abort(channel, memory, names, error):
     memory.make_room(error)
     names.clear()
-    channel.send(b"D", pack(*_sort(error)))
+    channel.send(b"D", pack(*_categorized(error)))
 
 
 def _prepare(source):
@@ -289,7 +289,7 @@ def _run_setup(setup, names):
     try:
         exec(compile(setup, "<setup>", "exec", dont_inherit=True), names)
     except BaseException as error:
-        raise UnusableTests(f"their setup fails: {_sort(error)[1]}") from None
+        raise UnusableTests(f"their setup fails: {_categorized(error)[1]}") from None
 
 
 def _memory_after_setup():

@@ -64,7 +64,7 @@ fn each_assert_is_a_separate_test() {
         ),
         (
             &["for x in []:", "    assert candidate(x) < 10"],
-            &["failed the test was never reached"],
+            &["failed the assert was never reached"],
         ),
         // A failure does not end the code around it.
         (
@@ -351,7 +351,7 @@ def f(x):
             "timeout",
             "timeout",
             "timeout",
-            "failed not run, since 3 tests before it ran out of time",
+            "failed not run, since 3 asserts before it ran out of time",
         ],
     );
     // Tests that catch everything do not hide what the host observed.
@@ -568,7 +568,7 @@ fn a_judge_that_ends_after_a_call_fails_the_program() {
             &[
                 "passed -",
                 expected,
-                "failed not run, since a test before it ended the judge",
+                "failed not run, since an assert before it ended the judge",
             ],
         );
         let in_a_later_round = format!("    x == 2 and {deed}");

@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         let group = PromptGroup {
             prompt,
             keys: vec![stream_id.key()],
-            family: 0,
+            prefix_group: 0,
         };
         answer(&files, &model, &config, group)
             .with_context(|| format!("generating with the model {}", arguments.model))

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use polyphony_runner::{Registry, ResumeFrom, Stop};
 
-use crate::{commands::finish, display::Display, interrupt};
+use crate::{commands::print_summary, display::Display, interrupt};
 
 /// The arguments of `polyphony resume`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +39,6 @@ pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode
         &stop,
         &mut Display::default(),
     )?;
-    finish(&trained);
+    print_summary(&trained);
     Ok(interrupt.status())
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use polyphony_runner::{DeviceChoice, Recipe, Registry, Stop};
 
-use crate::{commands::finish, display::Display, interrupt};
+use crate::{commands::print_summary, display::Display, interrupt};
 
 /// The arguments of `polyphony train`.
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode
     let run_dir = arguments.run_dir.as_deref();
     let trained =
         polyphony_runner::train(registry, &recipe, run_dir, &stop, &mut Display::default())?;
-    finish(&trained);
+    print_summary(&trained);
     Ok(interrupt.status())
 }
 

@@ -5,7 +5,7 @@
 //! have no unit, so a reward with large outliers does no harm.
 //!
 //! Each agent has a weight `w`, which begins at 1. In each step, `w` moves a part of the way to a target. The
-//! target is 1 plus the fraction of the agent's groups that are skipped: all their credits are equal, so
+//! target is 1 plus the fraction of the role's groups that are skipped: all their credits are equal, so
 //! there is nothing to rank. `weight_rate` is the size of that part, from 0 to 1. An agent that plays several
 //! roles moves its weight once for each role. A checkpoint saves the weights together with the state of the
 //! learners.
@@ -15,7 +15,7 @@
 use polyphony::{
     episode::{Metric, MetricKey},
     marl::{
-        Agent, AgentGroup, AgentPlan, Algorithm, AlgorithmMemory, AlgorithmSettings,
+        Agent, RoleGroup, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings,
         AlgorithmState, ConfigError, Credit, EnvironmentSpec, JointMode, Learners, MAX_SAMPLES,
         MarlError, Node, PolicyLoss, Progress, Rollout, SamplingPlan, StepContext, TrainingConfig,
         agent_of_role, are_zero, credits, role_returns,
@@ -76,7 +76,7 @@ impl AlgorithmSettings for RankBased {
         }
     }
 
-    fn memory(&self, agent: &AgentPlan, config: &TrainingConfig) -> AlgorithmMemory {
+    fn memory(&self, agent: &AgentSpec, config: &TrainingConfig) -> AlgorithmMemory {
         agent.update_memory(self.samples, config)
     }
 
@@ -118,8 +118,8 @@ impl Algorithm for Trainer {
         let team_size = agents.len();
         rollout.assign_advantages(|node, role| {
             let weight = self.weights[agent_of_role(team_size, role)];
-            let ranks = rank_advantages(&credits_of(node, role));
-            Ok(ranks.into_iter().map(|rank| weight * rank).collect())
+            let advantages = rank_advantages(&credits_of(node, role)).into_iter();
+            Ok(advantages.map(|advantage| weight * advantage).collect())
         })?;
         let loss = PolicyLoss::default();
         let mut metrics = self
@@ -181,7 +181,7 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
 }
 
 /// Whether a group is skipped: no response ranks above another, so all advantages are 0.
-fn is_skipped(group: &AgentGroup) -> bool {
+fn is_skipped(group: &RoleGroup) -> bool {
     group
         .advantages()
         .is_some_and(|advantages| are_zero(&advantages))

@@ -254,7 +254,7 @@ fn greedy_tokens_match() {
         let group = PromptGroup {
             prompt,
             keys: vec![StreamKey::default()],
-            family: 0,
+            prefix_group: 0,
         };
         let config = GenerationConfig {
             sampling: Sampling::greedy(),

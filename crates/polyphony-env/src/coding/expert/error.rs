@@ -43,7 +43,8 @@ pub enum ExpertError {
     /// The HTTP client could not be created.
     #[error(transparent)]
     Client(HttpError),
-    /// A request failed, and no retry is left that could help.
+    /// A request failed, and is not tried again: no retry could help, none is left, or the endpoint asks for too
+    /// long a wait.
     #[error("the expert at {url} {failure} (tried {tries}×)")]
     Request {
         /// The address.

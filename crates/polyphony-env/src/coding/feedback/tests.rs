@@ -7,8 +7,8 @@ use super::*;
 use crate::coding::program::LocatedSyntaxError;
 
 const USED: HelperUse = HelperUse::Called {
-    body: Body::Own,
-    results: Results::Used,
+    body: EntryBody::Own,
+    results: HelperResults::Used,
 };
 
 fn problem() -> Problem {
@@ -248,12 +248,12 @@ fn every_reason_and_every_helper_use_is_worded() {
         ),
         (
             Definition::Returns,
-            called(Body::Wrapper, Results::Used),
+            called(EntryBody::Wrapper, HelperResults::Used),
             "`f` only hands on what `aux` returns.",
         ),
         (
             Definition::WithoutValue,
-            called(Body::Own, Results::Ignored),
+            called(EntryBody::Own, HelperResults::Ignored),
             "`f` calls `aux`, but throws a result away.",
         ),
     ];

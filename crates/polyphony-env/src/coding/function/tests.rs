@@ -4,10 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const OWN: Body = Body::Own;
-const WRAPPER: Body = Body::Wrapper;
-const USED: Results = Results::Used;
-const IGNORED: Results = Results::Ignored;
+const OWN: EntryBody = EntryBody::Own;
+const WRAPPER: EntryBody = EntryBody::Wrapper;
+const USED: HelperResults = HelperResults::Used;
+const IGNORED: HelperResults = HelperResults::Ignored;
 
 /// `def f(x):` with the body's lines.
 fn function(body: &str) -> Function {

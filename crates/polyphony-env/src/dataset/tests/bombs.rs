@@ -399,3 +399,35 @@ fn metadata_is_bounded() {
         write the file again with larger row groups and only the needed columns";
     assert_eq!(set.error(), expected);
 }
+
+/// The decoder passes over a list of two billion booleans without reading a byte, and a list of such lists takes
+/// six bytes for each.
+#[test]
+fn lists_that_take_no_bytes_are_refused() {
+    let set = OnDisk::new("bomb.parquet");
+    let column = Type::primitive_type_builder("x", ::parquet::basic::Type::INT32)
+        .with_repetition(::parquet::basic::Repetition::REQUIRED);
+    let column = Arc::new(column.build().unwrap());
+    let schema = Type::group_type_builder("m").with_fields(vec![column]);
+    let file = fs::File::create(set.path()).unwrap();
+    SerializedFileWriter::new(file, Arc::new(schema.build().unwrap()), Arc::default())
+        .unwrap()
+        .close()
+        .unwrap();
+    let whole = fs::read(set.path()).unwrap();
+    let (before, tail) = whole.split_at(whole.len() - 8);
+    let length = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
+    // The field 200 is a list of booleans. It comes before the byte that ends the metadata.
+    let field = [9, 0x90, 3, 0xf2, 0xff, 0xff, 0xff, 0xff, 7];
+    let bomb = [
+        &before[..before.len() - 1],
+        &field,
+        &[0],
+        &(length + field.len() as u32).to_le_bytes(),
+        b"PAR1",
+    ];
+    fs::write(set.path(), bomb.concat()).unwrap();
+    let expected = "cannot read `bomb.parquet` as Parquet: Parquet error: damaged file: the metadata is wrong: \
+        it has a list of booleans";
+    assert_eq!(set.error(), expected);
+}

@@ -42,7 +42,7 @@ fn endless(names: &[&str]) -> Chain {
 }
 
 fn level(rollout: &Rollout, turn: usize) -> Vec<&Node> {
-    let nodes = rollout.nodes.iter().flat_map(Node::nodes);
+    let nodes = rollout.roots.iter().flat_map(Node::nodes);
     nodes.filter(|node| node.turn == turn).collect()
 }
 
@@ -110,7 +110,7 @@ fn a_node_that_earns_enough_is_the_last() {
         play_chain(&endless(&NAMES), &agents, &tasks, &plan, 5)
     };
     let unlimited = play(None);
-    let totals = unlimited.nodes[0]
+    let totals = unlimited.roots[0]
         .branches
         .iter()
         .map(|branch| branch.reward.total());
@@ -124,7 +124,7 @@ fn a_node_that_earns_enough_is_the_last() {
 /// those of the next observation. `continuation` returns the latter.
 fn check_histories(rollout: &Rollout, continuation: impl Fn(&[u32], &str) -> Vec<u32>) {
     let mut checked = 0;
-    for node in rollout.nodes.iter().flat_map(Node::nodes) {
+    for node in rollout.roots.iter().flat_map(Node::nodes) {
         for branch in &node.branches {
             let Some(child) = &branch.child else { continue };
             for (role, group) in child.groups.iter().enumerate() {
@@ -163,7 +163,7 @@ fn histories_keep_exactly_the_ids_that_were_sampled() {
     });
 
     // The same text may have other ids, so sampled ids are never encoded again.
-    let groups = rollout.nodes.iter().flat_map(Node::nodes);
+    let groups = rollout.roots.iter().flat_map(Node::nodes);
     let samples = groups
         .flat_map(|node| &node.groups)
         .flat_map(|group| &group.samples);
@@ -227,7 +227,7 @@ fn every_node_has_its_own_stream_and_other_tasks_change_nothing() {
         let samples = groups.flat_map(|group| group.samples);
         samples.map(|sample| sample.response).collect::<Vec<_>>()
     };
-    assert_eq!(responses(&alone.nodes[0]), responses(&rollout.nodes[1]));
+    assert_eq!(responses(&alone.roots[0]), responses(&rollout.roots[1]));
 
     // Two branches draw different tokens even if their histories are the same.
     let started = start_tasks(&agents, &game, tasks.clone(), &config).unwrap();
@@ -271,7 +271,7 @@ fn an_episode_whose_next_prompt_does_not_fit_fails_or_ends_as_asked() {
     };
     let rollout = fixture::play(&agents, &game, &tasks, &plan(3), &config).unwrap();
     assert_eq!((rollout.skipped_tasks, rollout.cut_episodes), (0, 3));
-    assert_eq!(rollout.nodes[0].nodes().len(), 1);
+    assert_eq!(rollout.roots[0].nodes().len(), 1);
 }
 
 /// A game that continues after its only turn.

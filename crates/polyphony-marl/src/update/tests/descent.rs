@@ -23,7 +23,7 @@ fn plain_descent() -> Updates {
 }
 
 /// The loss by its definition, in 64-bit floats.
-fn loss(agent: &Agent, buffer: &[AgentGroup], policy: &PolicyLoss) -> f64 {
+fn loss(agent: &Agent, buffer: &[RoleGroup], policy: &PolicyLoss) -> f64 {
     let mut total = 0.0;
     let (mut responses, mut tokens) = (0.0, 0.0);
     for group in buffer {
@@ -89,7 +89,7 @@ fn norm(weights: &[Vec<f64>]) -> f64 {
 }
 
 /// Two groups that were sampled by a somewhat different policy; the last response is truncated.
-fn stale_groups(agent: &Agent) -> [AgentGroup; 2] {
+fn stale_groups(agent: &Agent) -> [RoleGroup; 2] {
     let mut buffer = [
         with_advantages(&group(agent, 3), [1.0, -0.5]),
         with_advantages(&group(agent, 90), [-2.0, 0.25]),

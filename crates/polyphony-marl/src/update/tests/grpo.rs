@@ -52,7 +52,7 @@ fn with_one_agent_the_update_is_that_of_grpo() {
     rollout
         .assign_advantages(|node, role| magrpo.advantages(node, role))
         .unwrap();
-    let node = &rollout.nodes[0];
+    let node = &rollout.roots[0];
     let updates = Updates {
         learning_rate: ADDEND,
         epsilon: ADDEND,

@@ -72,8 +72,8 @@ pub(super) fn explain(error: &Error) -> String {
         let engine_error: Option<&Error> = error.downcast_ref();
         if engine_error.and_then(Error::detail) == Some("recursion limit exceeded") {
             return format!(
-                "its recursion is deeper than the {MAX_RECURSION} levels of macros and loops that a chat \
-                 template may have"
+                "it exceeds the recursion limit of {MAX_RECURSION} nested scopes, where a macro call \
+                 counts as about five"
             );
         }
         if engine_error.map(Error::kind) == Some(ErrorKind::OutOfFuel) {

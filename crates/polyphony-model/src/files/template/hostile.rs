@@ -439,7 +439,7 @@ fn work() -> Vec<Row> {
     rows.extend([
         ("loops that call themselves", "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(), Fails("recursion")),
         ("loops that branch", "{% for x in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}".to_owned(), Fails("recursion")),
-        ("a macro that calls itself", recursive("{{ f(x) }}", "1"), Fails("100 levels")),
+        ("a macro that calls itself", recursive("{{ f(x) }}", "1"), Fails("100 nested scopes")),
         ("a macro that branches", recursive("{% if x %}{{ f(x - 1) }}{{ f(x - 1) }}{% endif %}", "20"), Bounded),
         ("two macros", "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(), Bounded),
         ("a caller that calls", "{% macro f() %}{{ caller() }}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{% call f() %}{% endcall %}".to_owned(), Bounded),
