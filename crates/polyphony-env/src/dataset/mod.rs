@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod json_lines;
 mod parquet;
+mod parquet_fields;
 mod parquet_pages;
 mod problems;
 mod record;

@@ -31,6 +31,7 @@ use parquet::{
 
 use super::{
     bounds::{Bound, DataBounds},
+    parquet_fields::{METADATA, PAGE_HEADER},
     thrift,
 };
 
@@ -89,9 +90,8 @@ fn check_metadata(file: &File) -> Result<()> {
     }
     let metadata = file.get_bytes(start, length)?;
     match number_of_columns(&metadata) {
-        Some(..=MAX_COLUMNS) => {
-            thrift::check(&mut &*metadata).map_err(|error| bad_structure("metadata", &error))
-        }
+        Some(..=MAX_COLUMNS) => thrift::check(&mut &*metadata, METADATA)
+            .map_err(|error| bad_structure("metadata", &error)),
         Some(columns) => Err(ParquetError::General(format!(
             "it has {columns} columns, and at most {MAX_COLUMNS} are read; \
              write it again with only the needed columns"
@@ -244,7 +244,7 @@ impl ChunkReader for Source {
 
     /// The decoder reads the header of a page this way, and nothing else.
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        thrift::check(&mut self.file.get_read(start)?)
+        thrift::check(&mut self.file.get_read(start)?, PAGE_HEADER)
             .map_err(|error| bad_structure("header of a page", &error))?;
         self.file.get_read(start)
     }
