@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -109,34 +109,23 @@ fn bad_structure(what: &str, error: &io::Error) -> ParquetError {
 
 /// The number of columns and groups, including the root. The metadata is a structure in Thrift's compact
 /// protocol: its first field is the version, its second field is the list of columns.
-fn number_of_columns(metadata: &[u8]) -> Option<usize> {
+fn number_of_columns(mut metadata: &[u8]) -> Option<usize> {
     const VERSION: u8 = 0x15;
     const COLUMNS: u8 = 0x19;
-    let mut bytes = metadata.iter().copied();
-    if bytes.next()? != VERSION {
+    /// The most bytes of a number of 32 bits.
+    const MAX_BYTES: u32 = 5;
+    let bytes = &mut metadata;
+    if thrift::byte(bytes).ok()? != VERSION {
         return None;
     }
-    number(&mut bytes)?;
-    if bytes.next()? != COLUMNS {
+    thrift::number(bytes, MAX_BYTES).ok()?;
+    if thrift::byte(bytes).ok()? != COLUMNS {
         return None;
     }
-    match bytes.next()? >> 4 {
-        0xf => number(&mut bytes),
+    match thrift::byte(bytes).ok()? >> 4 {
+        0xf => usize::try_from(thrift::number(bytes, MAX_BYTES).ok()?).ok(),
         short => Some(usize::from(short)),
     }
-}
-
-/// Reads a number of up to 32 bits in groups of seven bits, lowest first.
-fn number(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
-    let mut number = 0;
-    for shift in (0..35).step_by(7) {
-        let byte = bytes.next()?;
-        number |= usize::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 impl FileReader for BoundedFile {
@@ -244,9 +233,13 @@ impl ChunkReader for Source {
 
     /// The decoder reads the header of a page this way, and nothing else.
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        thrift::check(&mut self.file.get_read(start)?, PAGE_HEADER)
+        let mut reader = self.file.get_read(start)?;
+        thrift::check(&mut reader, PAGE_HEADER)
             .map_err(|error| bad_structure("header of a page", &error))?;
-        self.file.get_read(start)
+        // The header is usually still in the buffer.
+        let end = reader.stream_position()?;
+        reader.seek_relative(start as i64 - end as i64)?;
+        Ok(reader)
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {

@@ -142,22 +142,11 @@ impl<R: Read> Structure<'_, R> {
     }
 
     fn byte(&mut self) -> io::Result<u8> {
-        let mut byte = [0];
-        self.bytes.read_exact(&mut byte)?;
-        Ok(byte[0])
+        byte(self.bytes)
     }
 
-    /// A number in groups of seven bits, lowest first.
     fn number(&mut self) -> io::Result<u64> {
-        let mut number = 0;
-        for place in 0..MAX_NUMBER_BYTES {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << (7 * place);
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(wrong("it has a number of more than 64 bits"))
+        number(self.bytes, MAX_NUMBER_BYTES)
     }
 
     fn skip(&mut self, length: u64) -> io::Result<()> {
@@ -166,6 +155,26 @@ impl<R: Read> Structure<'_, R> {
             _ => Err(ErrorKind::UnexpectedEof.into()),
         }
     }
+}
+
+/// Reads a byte.
+pub(super) fn byte(bytes: &mut impl Read) -> io::Result<u8> {
+    let mut byte = [0];
+    bytes.read_exact(&mut byte)?;
+    Ok(byte[0])
+}
+
+/// Reads a number of at most `max_bytes` groups of seven bits, lowest first.
+pub(super) fn number(bytes: &mut impl Read, max_bytes: u32) -> io::Result<u64> {
+    let mut number = 0;
+    for place in 0..max_bytes {
+        let byte = byte(bytes)?;
+        number |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(wrong("it has a number of more than 64 bits"))
 }
 
 fn wrong(reason: &str) -> io::Error {
