@@ -16,7 +16,7 @@ use polyphony::{
         Agent, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, ConfigError,
         EnvironmentSpec, Magrpo, MarlError, Protocol, SamplingPlan, TrainingConfig,
     },
-    runner::{EvaluationRequest, Players},
+    runner::{EvaluatedAgents, EvaluationRequest},
 };
 use polyphony_test_support::chat_model;
 use serde::{Deserialize, Serialize};
@@ -165,18 +165,22 @@ fn training_and_every_evaluation_do_each_thing_once() {
     check_once(&all, || {
         program.train(&recipe, Some(&run), &stop, &mut ()).unwrap();
     });
-    for players in [Players::Team, Players::AgentsOf(&run), Players::SingleAgent] {
+    for agents in [
+        EvaluatedAgents::Team,
+        EvaluatedAgents::AgentsOf(&run),
+        EvaluatedAgents::SingleAgent,
+    ] {
         check_once(&held_out, || {
             let request = EvaluationRequest {
                 recipe: &recipe,
-                players,
+                agents,
                 protocol: &Protocol::parallel(),
                 step: None,
             };
             let result = program.evaluate(&request, &stop, &mut ());
             let result = result.unwrap().unwrap();
             assert_eq!(result.evaluation.tasks, 2);
-            let is_single = matches!(players, Players::SingleAgent);
+            let is_single = matches!(agents, EvaluatedAgents::SingleAgent);
             assert_eq!(result.info.environment.is_single_agent, is_single);
             let label = &result.info.environment.label;
             assert_eq!(label == "counted-single-agent", is_single, "{label}");

@@ -4,8 +4,8 @@
 //! gives a [`Response`]. Their [`JointAction`] earns a [`Reward`]: all roles share it, or each role gets
 //! a separate one. The environment then ends the episode or gives each agent its next observation.
 //!
-//! This crate is the only dependency that an [`Environment`] needs. It must not know models, tokenizers,
-//! files or the network. Start reading at [`Environment`]. [`FnEnvironment`] is for games that need no
+//! This crate is the only dependency that an [`Environment`] needs. The crate itself must not know models,
+//! tokenizers, files or the network. Start reading at [`Environment`]. [`FnEnvironment`] is for games that need no
 //! more than a function, and [`EnvironmentSettings`] connects an environment to recipes.
 //!
 //! A game of two turns, with rewards per role and its own tasks:
@@ -106,6 +106,7 @@
 //!
 //! let past = [Turn { observations, action: first }];
 //! let outcome = game.step(task, &past, &action(["white", "green"]))?;
+//! // With separate rewards, the total is the mean over the roles.
 //! assert_eq!((outcome.reward.total(), outcome.next), (2.0, Next::End));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -44,7 +44,7 @@ use crate::{
     returns::{Credit, credits, mean},
     rollout::Rollout,
     state::prefix,
-    stream::{to_key_field, weights_key},
+    stream::{to_stream_key_field, weights_key},
     team::update_each,
     tree::{Branch, JointMode, MAX_SAMPLES, Node, RoleGroup, SamplingPlan},
     update::{HiddenStates, Learner, StepOutcome, UpdateReport, gradient_step},
@@ -243,7 +243,7 @@ impl AlgorithmSettings for IndependentActorCritic {
         self.validate_for(spec)?;
         let heads = agents.iter().enumerate().map(|(index, agent)| {
             let width = agent.model.config().hidden_size;
-            let key = weights_key(config.seed, to_key_field("agents", index)?);
+            let key = weights_key(config.seed, to_stream_key_field("agents", index)?);
             Ok(ValueHead::new(self.value_head, width, key))
         });
         Ok(Box::new(Trainer {

@@ -37,14 +37,15 @@ struct Moments {
 
 /// The name and the step count of a weight, in a saved state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WeightSteps {
+pub struct WeightStepCount {
     /// The weight's name.
     pub weight: String,
     /// The steps that it has taken.
     pub steps: u64,
 }
 
-/// How far a gradient step goes. It is the same for all weights.
+/// What determines a gradient step besides the gradient: clipping, the learning rate and AdamW's settings.
+/// It is the same for all weights.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSize<'a> {
     /// The clipping factor, which gradients are multiplied by.
@@ -142,10 +143,10 @@ impl AdamW {
 
     /// The part of a saved state that is not tensors: the step count of every weight that a step has
     /// changed. `weights` are all weights, in visiting order.
-    pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<WeightSteps> {
+    pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<WeightStepCount> {
         let pairs = weights.iter().zip(&self.moments);
         let stepped = pairs.filter_map(|(spec, moments)| {
-            Some(WeightSteps {
+            Some(WeightStepCount {
                 weight: spec.name.clone(),
                 steps: moments.as_ref()?.steps,
             })
@@ -173,12 +174,12 @@ impl AdamW {
     pub fn from_state(
         prefix: &str,
         weights: &[TensorSpec],
-        stepped: &[WeightSteps],
+        stepped: &[WeightStepCount],
         device: &Device,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<Self, MarlError> {
         let is_unknown =
-            |saved: &&WeightSteps| weights.iter().all(|spec| spec.name != saved.weight);
+            |saved: &&WeightStepCount| weights.iter().all(|spec| spec.name != saved.weight);
         if let Some(unknown) = stepped.iter().find(is_unknown) {
             return Err(MarlError::state(format!(
                 "it has moments of the weight `{}`, which the model does not have",
@@ -499,7 +500,7 @@ mod tests {
             name: name.to_owned(),
             shape: vec![2, 3],
         };
-        let stepped = |weight: &str| WeightSteps {
+        let stepped = |weight: &str| WeightStepCount {
             weight: weight.to_owned(),
             steps: 1,
         };

@@ -88,7 +88,7 @@ fn are_equal(credits: &[f64]) -> bool {
 }
 
 /// Whether a group's advantages are all 0, so that it gives no policy gradient.
-pub fn are_zero(advantages: &[f64]) -> bool {
+pub fn advantages_are_zero(advantages: &[f64]) -> bool {
     advantages.iter().all(|advantage| *advantage == 0.0)
 }
 
@@ -140,9 +140,9 @@ mod tests {
             Baseline::LeaveOneOut,
             Baseline::GroupMax,
         ] {
-            assert!(are_zero(&unscaled(baseline)));
+            assert!(advantages_are_zero(&unscaled(baseline)));
         }
-        assert!(!are_zero(&unscaled(Baseline::Zero)));
+        assert!(!advantages_are_zero(&unscaled(Baseline::Zero)));
     }
 
     #[test]
@@ -151,11 +151,14 @@ mod tests {
         for credits in [[0.1; 3], [1e9 + 0.1; 3], [0.3, 0.1 + 0.2, 0.3], [0.0; 3]] {
             for scale in [AdvantageScale::Unscaled, tiny_floor] {
                 let advantages = advantages(&credits, Baseline::GroupMean, scale);
-                assert!(are_zero(&advantages), "{credits:?}: {advantages:?}");
+                assert!(
+                    advantages_are_zero(&advantages),
+                    "{credits:?}: {advantages:?}"
+                );
             }
         }
         let small = advantages(&[1.0, 1.0 + 1e-9], Baseline::GroupMean, tiny_floor);
-        assert!(!are_zero(&small), "{small:?}");
+        assert!(!advantages_are_zero(&small), "{small:?}");
     }
 
     proptest! {

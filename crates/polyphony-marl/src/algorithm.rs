@@ -24,8 +24,8 @@ pub trait Algorithm: Send {
     /// What to sample in the next step.
     fn sampling_plan(&self) -> SamplingPlan;
 
-    /// Learns from one step's rollout, and returns metrics with their units and meanings. The caller adds
-    /// metrics about the advantages that the algorithm gives the samples.
+    /// Learns from one step's rollout, and returns metrics with their units and meanings. If it writes
+    /// advantages to the samples of `rollout`, the caller adds metrics about them.
     ///
     /// # Errors
     /// If an update fails. Other agents may have been updated by then; the agent whose update failed keeps
@@ -44,7 +44,7 @@ pub trait Algorithm: Send {
     /// If it cannot be serialized.
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError>;
 
-    /// Restores a state. `values` are those of the saved [`AlgorithmState`]. `read` returns the numbers of a
+    /// Restores a state. `values` is the text [`AlgorithmState::values`] of the saved state. `read` returns the numbers of a
     /// saved tensor, row after row.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ pub trait Algorithm: Send {
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError>;
 
-    /// Gradient steps that all agents have taken together.
+    /// The number of gradient steps taken so far, summed over the agents.
     fn gradient_steps(&self) -> usize;
 }
 
@@ -168,7 +168,7 @@ pub struct AgentSpec {
     /// The number of roles that it plays.
     pub roles: usize,
     /// Whether an earlier agent of the team starts from the same model on the same device. The two then share
-    /// the memory of these initial weights, so a reference made of them counts for the earlier agent only.
+    /// these weights in memory, so a reference that keeps them is counted for the earlier agent only.
     pub shares_initial_weights: bool,
     /// Tokens of the longest history at the last turn. `None` if that is not known yet; then memory that
     /// grows with tokens is not counted.

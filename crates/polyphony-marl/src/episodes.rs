@@ -18,7 +18,7 @@ use crate::{
     config::TrainingConfig,
     protocol::{Order, Protocol, RoundPrompt},
     rollout::{answer, sampling_models},
-    stream::{EVALUATION_STEP, StreamId, to_key_field},
+    stream::{EVALUATION_STEP, StreamId, to_stream_key_field},
     tasks::{Batch, BatchTask},
     threads::on_threads,
     tree::History,
@@ -161,7 +161,7 @@ impl EpisodePlayer<'_> {
         let first_turns = batch.first_turns(self.agents, self.environment, self.config)?;
         for (batch_index, batch_task) in first_turns.into_iter().enumerate() {
             let BatchTask { index, task, first } = batch_task;
-            let task_index = to_key_field("tasks", index)?;
+            let task_index = to_stream_key_field("tasks", index)?;
             let fits = first.is_some();
             let (observations, first_histories) = match first {
                 Some(first) => (first.observations, first.histories),
@@ -208,7 +208,7 @@ impl EpisodePlayer<'_> {
                 let stream_id = StreamId {
                     seed: self.config.seed,
                     step: EVALUATION_STEP,
-                    turn: to_key_field("turns", turn)?,
+                    turn: to_stream_key_field("turns", turn)?,
                     branch: pass,
                     ..StreamId::default()
                 };
@@ -272,8 +272,8 @@ impl EpisodePlayer<'_> {
             let groups = prompts.map(|(role, (active, histories))| {
                 let stream_id = StreamId {
                     task: active.task_index,
-                    role: to_key_field("roles", role)?,
-                    sample: to_key_field("episodes of a task", active.episode.number)?,
+                    role: to_stream_key_field("roles", role)?,
+                    sample: to_stream_key_field("episodes of a task", active.episode.number)?,
                     ..stream_id
                 };
                 Ok(PromptGroup {

@@ -50,8 +50,8 @@ mod tree;
 mod update;
 
 pub use actor_critic::{HeadShape, IndependentActorCritic, value_loss};
-pub use adamw::{AdamW, StepSize, WeightSteps};
-pub use advantage::{AdvantageScale, Baseline, advantages, are_zero};
+pub use adamw::{AdamW, StepSize, WeightStepCount};
+pub use advantage::{AdvantageScale, Baseline, advantages, advantages_are_zero};
 pub use agent::{Agent, TextCodec, agent_of_role, roles_of};
 pub use algorithm::{
     AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice,
@@ -82,5 +82,5 @@ pub use tree::{
 };
 pub use update::{
     GradientStepConfig, GroupLoss, GroupScores, HiddenStates, Learner, StepOutcome, UpdateReport,
-    compare_logprobs_if_all_skipped, gradient_step, minibatches,
+    compare_logprobs_once, gradient_step, minibatches,
 };

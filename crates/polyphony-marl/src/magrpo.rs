@@ -6,9 +6,10 @@
 //!
 //! In reading order, for agent `i` and its `G` responses `a_g` at a node:
 //!
-//! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, where `r` are the
-//!    rewards of the agent's role. With `kl: Reward`, `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` over the agent's own
-//!    response is subtracted from each reward.
+//! 1. Returns: `R^(j) = r^(j) + γ · mean over the child node's joint actions of R`, where `r` is the shared
+//!    reward, or that of the agent's role if roles have separate ones. With `kl: Reward`,
+//!    `β Σ_τ (ℓ_τ^old − ℓ_τ^ref)` over the agent's own response is subtracted from each reward: `ℓ_τ` is
+//!    the log-probability of token `τ`, at rollout (`old`) and under the reference model (`ref`).
 //! 2. Credit: `c_g` = mean (or sum) of `R^(j)` over the joint actions that contain `a_g`.
 //! 3. Advantage: `A_g = (c_g − b) / s`, with `b` the group's mean (MAGRPO), the mean of the others
 //!    (MARLOO), the maximum (MAReMax) or 0 (MAREINFORCE), and `s` 1 or the standard deviation.
@@ -18,8 +19,8 @@
 //!
 //! Departures from the authors' code, and why:
 //!
-//! - Normalizing only divides. The authors subtract the mean a second time, which turns the three relatives
-//!   into MAGRPO.
+//! - Normalizing an advantage only divides it by the standard deviation. The authors also subtract the mean a
+//!   second time, which turns the three relatives into MAGRPO.
 //! - Advantages are normalized within a group, never over different tasks, whose rewards have different
 //!   scales.
 //! - The end-of-sequence token is trained, so that agents learn when to stop.

@@ -4,7 +4,7 @@
 use polyphony_episode::{Environment, Metric, MetricKey};
 
 use crate::{
-    advantage::{are_zero, standard_deviation},
+    advantage::{advantages_are_zero, standard_deviation},
     policy_loss::PolicyStats,
     returns::{returns, role_returns},
     rollout::Rollout,
@@ -241,7 +241,7 @@ fn response_metrics(
             mean(
                 advantages
                     .iter()
-                    .map(|group| f64::from(u8::from(are_zero(group)))),
+                    .map(|group| f64::from(u8::from(advantages_are_zero(group)))),
             ),
             "fraction",
             [

@@ -11,7 +11,7 @@ use crate::{
     stream::shuffle_key,
     tree::RoleGroup,
     update::{
-        GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_logprobs_if_all_skipped,
+        GradientStepConfig, HiddenStates, Learner, UpdateReport, compare_logprobs_once,
         gradient_step, minibatches,
     },
 };
@@ -126,6 +126,6 @@ pub fn update_policy(
             },
         )?;
     }
-    compare_logprobs_if_all_skipped(agent, learner, buffer.first(), &step_config, &mut report)?;
+    compare_logprobs_once(agent, learner, buffer.first(), &step_config, &mut report)?;
     Ok((report, PolicyStats::of(&terms)))
 }

@@ -12,7 +12,7 @@ use crate::{
     MarlError,
     agent::Agent,
     config::TrainingConfig,
-    stream::to_key_field,
+    stream::to_stream_key_field,
     tasks::Batch,
     tree::{Node, RoleGroup, SamplingPlan},
 };
@@ -109,8 +109,8 @@ impl Rollout {
 /// sampled since the last call.
 ///
 /// # Errors
-/// If the environment fails, a prompt does not fit and may not be skipped, generation fails, or there are
-/// more steps, tasks, turns or joint actions than there are streams of random numbers.
+/// If the environment fails, a prompt does not fit and may not be skipped, generation fails, or the index of
+/// a step, task, turn or joint action is too large for the key of a random stream.
 pub fn rollout(
     agents: &[Agent],
     environment: &dyn Environment,
@@ -123,7 +123,7 @@ pub fn rollout(
     if plan.samples == 0 {
         return Ok(Rollout::default());
     }
-    let step: u32 = to_key_field("steps", step)?;
+    let step: u32 = to_stream_key_field("steps", step)?;
     let context = RolloutContext {
         agents,
         models: sampling_models(agents, config.rollout_weights)?,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     MarlError,
-    adamw::{AdamW, WeightSteps},
+    adamw::{AdamW, WeightStepCount},
     agent::Agent,
     algorithm::AlgorithmState,
     tree::RoleGroup,
@@ -26,7 +26,7 @@ pub struct LearnerState {
     /// Gradient steps skipped in a row because the loss or the gradient was not finite.
     pub skipped_in_a_row: usize,
     /// The weights that have moments.
-    pub stepped: Vec<WeightSteps>,
+    pub stepped: Vec<WeightStepCount>,
     /// Groups that the agent has not learned from yet.
     pub buffer: Vec<RoleGroup>,
 }

@@ -59,7 +59,7 @@ impl StreamId {
 
     /// The keys of this many responses to one prompt.
     pub(crate) fn keys(self, samples: usize) -> Result<Vec<StreamKey>, MarlError> {
-        let count = to_key_field("responses to one prompt", samples)?;
+        let count = to_stream_key_field("responses to one prompt", samples)?;
         Ok((0..count)
             .map(|sample| Self { sample, ..self }.key())
             .collect())
@@ -97,7 +97,7 @@ pub(crate) fn weights_key(seed: u64, agent: u16) -> StreamKey {
 ///
 /// # Errors
 /// If it does not fit into a key, because then two streams would be the same.
-pub(crate) fn to_key_field<N: TryFrom<usize>>(
+pub(crate) fn to_stream_key_field<N: TryFrom<usize>>(
     what: &'static str,
     number: usize,
 ) -> Result<N, MarlError> {
@@ -154,8 +154,8 @@ mod tests {
 
     #[test]
     fn a_number_that_does_not_fit_is_an_error_that_names_it() {
-        assert_eq!(to_key_field::<u16>("turns", 65_535).unwrap(), 65_535);
-        let message = to_key_field::<u16>("turns", 65_536)
+        assert_eq!(to_stream_key_field::<u16>("turns", 65_535).unwrap(), 65_535);
+        let message = to_stream_key_field::<u16>("turns", 65_536)
             .unwrap_err()
             .to_string();
         assert!(message.contains("65536 turns"), "{message}");

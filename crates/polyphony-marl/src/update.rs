@@ -1,6 +1,7 @@
 //! One agent's update: log-probabilities → loss → gradients → new weights. The loss is a callback. It is
 //! given the log-probabilities of one group, and the hidden states that the configuration requests. It
-//! returns the group's loss and its derivatives.
+//! returns the group's loss and its derivatives. To *score* a group means to compute its log-probabilities
+//! with the current weights.
 
 use polyphony_model::{
     LanguageModel, ModelError, PackedGroup, ScoredGroup, StreamKey, WeightGradients, score_group,
@@ -48,9 +49,8 @@ pub enum HiddenStates {
     None,
     /// The one at the last token of each history, which a critic reads.
     EndOfHistory,
-    /// Those at the positions that this function returns. Positions count in the packed row of the group: the
-    /// prompt, then each response. The last token of a response is not in the row, because nothing is
-    /// predicted from it. See [`PackedGroup::response_index`].
+    /// Those at the positions that this function returns. A position is an index in the group's packed row:
+    /// the prompt, then each response without its last token, from which nothing is predicted. See [`PackedGroup::response_index`].
     At(fn(&PackedGroup<'_>) -> Vec<usize>),
 }
 
@@ -188,7 +188,7 @@ pub fn gradient_step(
 ///
 /// # Errors
 /// As [`gradient_step`].
-pub fn compare_logprobs_if_all_skipped(
+pub fn compare_logprobs_once(
     agent: &Agent,
     learner: &mut Learner,
     group: Option<&RoleGroup>,

@@ -17,9 +17,11 @@
 //! # fn main() -> Result<(), ModelError> {
 //! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tiny-llama");
 //! let files = ModelFiles::open(directory.as_ref())?;
+//! // Flex is burn's CPU backend.
 //! let model = LanguageModel::load(&files, &Device::flex())?;
 //!
-//! // Four responses to one prompt. A key selects the random numbers of one response.
+//! // Four responses to one prompt. A key selects the random numbers of one response. Prompts with the
+//! // same `prefix_group` share the cache of their common prefix.
 //! let keys = (0..4).map(|response| StreamKey([response; 32])).collect();
 //! let group = PromptGroup { prompt: &[5, 6, 7], keys, prefix_group: 0 };
 //! let config = GenerationConfig {
@@ -31,7 +33,9 @@
 //!
 //! // The log-probabilities of their tokens, differentiable in the model's weights.
 //! let tokens: Vec<&[u32]> = responses.iter().map(|response| &response.tokens[..]).collect();
-//! let logprobs = score_group(&model.trainable(), &PackedGroup::new(&[5, 6, 7], tokens)?, 1.0)?;
+//! let temperature = 1.0;
+//! let packed = PackedGroup::new(&[5, 6, 7], tokens)?;
+//! let logprobs = score_group(&model.trainable(), &packed, temperature)?;
 //! let sampled: usize = responses.iter().map(|response| response.tokens.len()).sum();
 //! assert_eq!(logprobs.dims(), [sampled]);
 //! # Ok(())

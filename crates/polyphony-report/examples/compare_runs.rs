@@ -41,7 +41,7 @@ fn write(path: &Path, seed: u64, rate: f64) -> Result<(), Box<dyn Error>> {
         environment: EnvironmentInfo {
             name: "Plate".to_owned(),
             label: "plate".to_owned(),
-            team_name: "plate".to_owned(),
+            comparison_name: "plate".to_owned(),
             roles: vec!["reader".to_owned(), "writer".to_owned()],
             horizon: 1,
             ..EnvironmentInfo::default()

@@ -37,8 +37,7 @@ impl Run {
         Experiment::trained(self).differs_only_in_seed(&Experiment::trained(other))
     }
 
-    /// The seed of the team's training; for an untrained team, the seed with which its
-    /// responses were sampled.
+    /// The seed of the run that trained the team, or of this run if it was not trained.
     pub(crate) fn seed(&self) -> u64 {
         self.training_run().0.seed
     }
@@ -169,8 +168,8 @@ fn groups<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<SeedGroup<'
     Ok(groups)
 }
 
-/// The seed of an evaluation: the seed of the training, or the seed with which responses were sampled if
-/// nothing was learned.
+/// The seed of a row's entry: that of the training. An evaluation at step 0 has this run's own, because
+/// nothing was learned before it.
 fn seed((run, evaluation): &RunEvaluation<'_>) -> u64 {
     match evaluation.step {
         Some(0) => run.info.seed,

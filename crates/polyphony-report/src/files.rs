@@ -88,7 +88,7 @@ fn make_readable(file: &File) -> io::Result<()> {
 ///
 /// # Errors
 /// If it exists already.
-pub fn check_new(path: &Path) -> Result<()> {
+pub fn check_absent(path: &Path) -> Result<()> {
     match path.exists() {
         false => Ok(()),
         true => Err(ReportError::Exists {
@@ -181,7 +181,7 @@ mod tests {
             assert_eq!(path, runs.join(format!("tldr-{number}")));
         }
         let existing = runs.join("tldr-2");
-        for outcome in [make_new(&existing).map(drop), check_new(&existing)] {
+        for outcome in [make_new(&existing).map(drop), check_absent(&existing)] {
             let message = outcome.unwrap_err().to_string();
             assert!(
                 message.contains("tldr-2 exists already: give another"),

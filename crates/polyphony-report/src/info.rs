@@ -51,8 +51,10 @@ pub struct EnvironmentInfo {
     pub name: String,
     /// A short name for directories and messages, such as `coding` or `coding-single-agent`.
     pub label: String,
-    /// The short name of the team's environment, even if a single agent does the team's work.
-    pub team_name: String,
+    /// Its name in comparisons: its label, or that of the team's environment if a single agent does a team's
+    /// work.
+    #[serde(alias = "team_name")]
+    pub comparison_name: String,
     /// The names of its roles.
     pub roles: Vec<String>,
     /// The maximum number of turns in an episode.
@@ -78,4 +80,15 @@ pub struct AlgorithmInfo {
     pub method: String,
     /// The discount of rewards per turn; it changes evaluations too.
     pub discount: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_former_name_of_a_key_is_read() {
+        let info: EnvironmentInfo = serde_json::from_str(r#"{"team_name": "tldr"}"#).unwrap();
+        assert_eq!(info.comparison_name, "tldr");
+    }
 }

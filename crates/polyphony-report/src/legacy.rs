@@ -161,7 +161,7 @@ fn environment(settings: &FlatSettings, roles: Vec<String>) -> EnvironmentInfo {
             None => team_name.clone(),
         },
         is_single_agent: team.is_some(),
-        team_name,
+        comparison_name: team_name,
         name,
         roles,
         horizon: turns.map_or(1, |turns| turns as usize),
@@ -287,7 +287,7 @@ mod tests {
         let names = [
             &environment.name,
             &environment.label,
-            &environment.team_name,
+            &environment.comparison_name,
         ];
         assert_eq!(names, ["SingleAgent(Tldr)", "tldr-single-agent", "tldr"]);
         assert!(environment.is_single_agent);

@@ -11,8 +11,8 @@
 //! other.
 //!
 //! The records of older and newer programs can be read: unknown keys are ignored, and absent ones have a
-//! default.
-//! Apart from the live view, nothing is printed, no handler is installed, and nothing is removed that the program did not make.
+//! default. Only the live view prints, no signal or panic handler is installed, and nothing is removed that
+//! the program did not make.
 //!
 //! Start reading at [`RunDirectory`] for what is written and at [`Run`] for what is read.
 //!
@@ -73,7 +73,9 @@ pub use comparison::{Row, compare, comparison_text};
 pub use duration::duration_text;
 pub use error::{ReportError, Result};
 pub use evaluation::{EpisodeRecord, EvaluationRecord, EvaluationTiming, RoleReturn, RoleSummary};
-pub use files::{check_new, make_new, make_numbered, remove_unfinished, replace_text, unfinished};
+pub use files::{
+    check_absent, make_new, make_numbered, remove_unfinished, replace_text, unfinished,
+};
 pub use info::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
 pub use metrics::{MetricCatalog, MetricInfo, flat_name};
 pub use read::read_text;

@@ -181,7 +181,7 @@ impl RunSummary {
 fn title(runs: &[Run]) -> String {
     let environments = runs
         .iter()
-        .map(|run| run.info.environment.team_name.as_str());
+        .map(|run| run.info.environment.comparison_name.as_str());
     let names: IndexSet<&str> = environments.collect();
     let names: Vec<&str> = names.into_iter().collect();
     format!("Polyphony: {}", names.join(", "))

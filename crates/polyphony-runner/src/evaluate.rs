@@ -12,9 +12,9 @@ use polyphony_report::{
 
 use crate::{
     batch::tasks_at_once,
+    evaluated_agents::EvaluatedAgents,
     info,
     observer::{Event, Observer},
-    players::Players,
     prepare::Prepared,
     recipe::Recipe,
     registry::Registry,
@@ -24,10 +24,10 @@ use crate::{
 /// What is evaluated, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationRequest<'a> {
-    /// The environment, the held-out tasks, the settings, and the team unless `players` replaces it.
+    /// The environment, the held-out tasks, the settings, and the team unless `agents` replaces it.
     pub recipe: &'a Recipe,
     /// The recipe's team, the agents that a run saved, or a single agent instead of the team.
-    pub players: Players<'a>,
+    pub agents: EvaluatedAgents<'a>,
     /// Which answers each agent reads before it answers.
     pub protocol: &'a Protocol,
     /// Training steps that the team has had; `None` if that is not known.
@@ -56,7 +56,7 @@ pub fn evaluate(
     observer: &mut dyn Observer,
 ) -> Result<Option<EvaluationResult>> {
     let algorithm = registry.read_algorithm(&request.recipe.algorithm)?.settings;
-    let (recipe, environment) = request.players.apply_to(registry, request.recipe)?;
+    let (recipe, environment) = request.agents.apply_to(registry, request.recipe)?;
     recipe
         .validate_with(algorithm.as_ref())
         .context("checking the recipe with the team and the devices of this evaluation")?;

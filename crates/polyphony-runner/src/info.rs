@@ -33,7 +33,7 @@ pub(crate) fn run_info(
         environment: EnvironmentInfo {
             name: recipe.environment.name().to_owned(),
             label: registry.label(&recipe.environment),
-            team_name: registry.label(team.as_ref().unwrap_or(&recipe.environment)),
+            comparison_name: registry.label(team.as_ref().unwrap_or(&recipe.environment)),
             roles: roles.iter().map(|role| role.name.clone()).collect(),
             horizon: environment.horizon().get(),
             is_single_agent: team.is_some(),

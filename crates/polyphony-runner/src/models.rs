@@ -17,14 +17,14 @@ use crate::observer::{Event, Observer};
 /// # Errors
 /// If the name is malformed or the model cannot be obtained; the message says what would help.
 pub fn resolve_model(model: &str, observer: &mut dyn Observer) -> Result<PathBuf> {
-    with_store(observer, |store| Ok(store.resolve(model)?))
+    with_model_store(observer, |store| Ok(store.resolve(model)?))
 }
 
 /// Runs `work` with the model store that the environment variables describe.
 ///
 /// # Errors
 /// The errors of `work`.
-pub fn with_store<T>(
+pub fn with_model_store<T>(
     observer: &mut dyn Observer,
     work: impl FnOnce(&ModelStore<'_>) -> Result<T>,
 ) -> Result<T> {

@@ -31,7 +31,7 @@ pub fn run_recipe(registry: &Registry, run: &Path, overrides: &[String]) -> Resu
 
 /// The training steps that the models of a recipe have had: 0, or `None` (not known) if one of them is an
 /// agent that a run has saved.
-pub fn steps_of_models(recipe: &Recipe) -> Option<usize> {
+pub fn training_steps_of_models(recipe: &Recipe) -> Option<usize> {
     let is_agent = |model: &&str| is_agent_of_run(Path::new(model));
     (!recipe.team.names().iter().any(is_agent)).then_some(0)
 }

@@ -249,8 +249,8 @@ impl<'a> Session<'a> {
         if position.steps > start && self.algorithm.gradient_steps() == gradient_steps {
             log::warn!(
                 "no agent has changed its weights: for example, all responses to each prompt earned the \
-                 same reward, or `updates.buffer` was never full; see `zero_advantage_fraction` and \
-                 `truncated_fraction` in metrics.jsonl"
+                 same reward (see `zero_advantage_fraction` in metrics.jsonl), or `updates.buffer` was never \
+                 full"
             );
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! Runs untrusted Python programs against tests, in confinement, and returns a verdict per assert.
 //!
 //! A [`Pool`] has workers. Each worker is a pair of confined processes: a *solver* runs the program, and
-//! a *judge* runs the tests. The caller's process passes plain data between them. Therefore a program
-//! can lie about its results, but not about the verdict. `docs/sandbox.md` explains what is guaranteed
-//! and what is not.
+//! a *judge* runs the tests. The caller's process passes plain data between them. A program decides what
+//! its functions return, but it cannot reach the process that decides whether an assert passes.
+//! `docs/sandbox.md` explains what is guaranteed and what is not.
 //!
 //! This crate must not know models, environments or learning. Start reading at [`Pool`], then at
 //! `linux/engine.rs`.

@@ -38,7 +38,7 @@ pub(crate) struct Workload {
 pub(crate) struct Measurements {
     /// The median time of a step.
     pub(crate) seconds_per_step: f64,
-    /// The median time of both agents' rollout in a step, including scoring.
+    /// The median time of both agents' rollout in a step, including the rewards.
     pub(crate) generation_seconds_per_step: f64,
     /// The median time of both agents' updates in a step.
     pub(crate) update_seconds_per_step: f64,

@@ -32,7 +32,7 @@ use super::{
 pub(super) enum Purpose {
     /// A run, which restarts a worker that ends and logs the program's standard error.
     Run,
-    /// A check, whose report says that a worker ended and shows the program's standard error.
+    /// A check, which does not restart a worker that ends. Its report says so, with the standard error.
     Check,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Purpose {
 ///
 /// [`Process::start`] starts the first worker; the others are started when they are first needed. Dropping
 /// the environment closes the standard input of all workers, which asks them to end. A second later they
-/// are killed, with all processes of their groups. The same happens if this process ends or is killed
+/// are killed, with all processes of their groups. The same happens if Polyphony ends or is killed
 /// before the environment is dropped.
 pub struct ProcessEnvironment {
     settings: Process,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    adamw::{AdamW, StepSize, WeightSteps, read_tensor},
+    adamw::{AdamW, StepSize, WeightStepCount, read_tensor},
     config::Updates,
 };
 
@@ -65,7 +65,7 @@ pub(super) struct ValueHead {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct HeadState {
     shape: HeadShape,
-    stepped: Vec<WeightSteps>,
+    stepped: Vec<WeightStepCount>,
 }
 
 /// A head's estimate of the value of a state.

@@ -11,7 +11,7 @@ use crate::{
     checks::check_reward,
     config::TrainingConfig,
     returns::mean,
-    stream::{StreamId, to_key_field},
+    stream::{StreamId, to_stream_key_field},
     threads::on_threads,
     tree::{Branch, JointMode, Node, RoleGroup, Sample, SamplingPlan},
 };
@@ -34,8 +34,8 @@ impl RolloutContext<'_> {
                     seed: self.config.seed,
                     step: self.step,
                     task: node.index,
-                    role: to_key_field("roles", role)?,
-                    turn: to_key_field("turns", turn)?,
+                    role: to_stream_key_field("roles", role)?,
+                    turn: to_stream_key_field("turns", turn)?,
                     branch: node.branch,
                     sample: 0,
                 };

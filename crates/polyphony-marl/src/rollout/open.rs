@@ -4,7 +4,7 @@ use polyphony_episode::{Role, Task};
 
 use super::stage::{OpenNode, PlayedNode, RolloutContext};
 use crate::{
-    MarlError, agent::agent_of_role, checks::check_observations, stream::to_key_field,
+    MarlError, agent::agent_of_role, checks::check_observations, stream::to_stream_key_field,
     tasks::Batch, tree::History,
 };
 
@@ -30,7 +30,7 @@ impl RolloutContext<'_> {
     pub(super) fn roots<'b>(&self, batch: Batch<'b>) -> Result<OpenNodes<'b>, MarlError> {
         let mut open_nodes = OpenNodes::default();
         for batch_task in batch.first_turns(self.agents, self.environment, self.config)? {
-            let index = to_key_field("tasks", batch_task.index)?;
+            let index = to_stream_key_field("tasks", batch_task.index)?;
             let task = batch_task.task;
             open_nodes.add(batch_task.first.map(|first| OpenNode {
                 task,
@@ -106,7 +106,7 @@ fn branch_number(parent: u32, joint_actions: usize, index: usize) -> Result<u32,
     let number = (parent as usize)
         .checked_mul(joint_actions)
         .and_then(|first| first.checked_add(index));
-    to_key_field("joint actions of a task", number.unwrap_or(usize::MAX))
+    to_stream_key_field("joint actions of a task", number.unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

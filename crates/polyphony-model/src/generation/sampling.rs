@@ -144,7 +144,7 @@ fn argmax(logits: &[f32]) -> usize {
     best
 }
 
-/// How many of the most likely tokens are sorted first.
+/// The size of the first batch of tokens that is sorted.
 const FIRST_RANKED: usize = 256;
 
 fn sample_truncated(
@@ -167,8 +167,8 @@ fn sample_truncated(
     let mut nucleus = Vec::new();
     let mut rest = ranked.as_mut_slice();
     'nucleus: while !rest.is_empty() {
-        // The nucleus is usually a small part of the vocabulary, so only as many tokens are sorted as
-        // it needs.
+        // The nucleus is usually a small part of the vocabulary, so tokens are sorted in batches until it
+        // is complete. Batches grow fast, so that few are needed.
         let count = (15 * nucleus.len()).max(FIRST_RANKED).min(rest.len());
         if count < rest.len() {
             rest.select_nth_unstable_by(count, by_logit);

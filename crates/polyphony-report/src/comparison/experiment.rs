@@ -143,7 +143,10 @@ impl<'a> Experiment<'a> {
             0 | 1 => String::new(),
             turns => format!(", {turns} turns"),
         };
-        format!("{}{turns}, {}", environment.team_name, self.info.held_out)
+        format!(
+            "{}{turns}, {}",
+            environment.comparison_name, self.info.held_out
+        )
     }
 
     /// A label for how the answers were produced.

@@ -55,7 +55,7 @@ fn texts_of_a_run_do_not_control_the_page() {
     let hidden = "\u{1b}]0;x\u{7}\u{7f}\u{9b}\u{202e}\u{2066}\u{200f}\r\0";
     let recipe = format!("{}// recipe{hidden}\n", fixture::TLDR);
     let mut info = fixture::info(1);
-    info.environment.team_name = format!("team{hidden}");
+    info.environment.comparison_name = format!("team{hidden}");
     info.models = vec![format!("model{hidden}")];
     let mut run = RunDirectory::create(Some(&path), &recipe, &info).unwrap();
     for step in 1..=2 {

@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, EvaluationRequest, FineTuning, Players, Recipe, Registry,
-    steps_of_models,
+    DeviceChoice, Devices, EvaluatedAgents, EvaluationRequest, FineTuning, Recipe, Registry,
+    training_steps_of_models,
 };
 
 use crate::commands::evaluation::{Destination, EvaluationJob, evaluate};
@@ -52,19 +52,19 @@ pub(crate) fn run(
     output: &mut dyn Write,
 ) -> Result<()> {
     let recipe = arguments.recipe(registry)?;
-    let (players, protocol, suffix) = match arguments.name {
+    let (agents, protocol, suffix) = match arguments.name {
         Name::Single => (single(registry, &recipe), Protocol::parallel(), ""),
-        Name::Parallel => (Players::Team, Protocol::parallel(), "-parallel"),
-        Name::Pipeline => (Players::Team, Protocol::pipeline(), "-pipeline"),
-        Name::Discussion => (Players::Team, Protocol::discussion(), "-discussion"),
+        Name::Parallel => (EvaluatedAgents::Team, Protocol::parallel(), "-parallel"),
+        Name::Pipeline => (EvaluatedAgents::Team, Protocol::pipeline(), "-pipeline"),
+        Name::Discussion => (EvaluatedAgents::Team, Protocol::discussion(), "-discussion"),
     };
     let run_dir = arguments.run_dir.as_deref();
     let job = EvaluationJob {
         request: EvaluationRequest {
             recipe: &recipe,
-            players,
+            agents,
             protocol: &protocol,
-            step: steps_of_models(&recipe),
+            step: training_steps_of_models(&recipe),
         },
         trained_by: None,
         destination: run_dir.map_or(Destination::Numbered(suffix), Destination::Directory),
@@ -72,11 +72,11 @@ pub(crate) fn run(
     evaluate(registry, &job, output)
 }
 
-/// The players of the single-agent baseline. A recipe for a single agent is that baseline already.
-fn single(registry: &Registry, recipe: &Recipe) -> Players<'static> {
+/// The agents of the single-agent baseline. A recipe for a single agent is that baseline already.
+fn single(registry: &Registry, recipe: &Recipe) -> EvaluatedAgents<'static> {
     match registry.inner_environment(&recipe.environment) {
-        Some(_) => Players::Team,
-        None => Players::SingleAgent,
+        Some(_) => EvaluatedAgents::Team,
+        None => EvaluatedAgents::SingleAgent,
     }
 }
 
@@ -131,8 +131,12 @@ mod tests {
     fn a_single_agent_recipe_is_not_wrapped_again() {
         for (which, expected) in [("tldr-smollm2", true), ("tldr-qwen3-single-agent", false)] {
             let recipe = recipe(Name::Single, which, &[]).unwrap();
-            let players = single(&registry(), &recipe);
-            assert_eq!(matches!(players, Players::SingleAgent), expected, "{which}");
+            let agents = single(&registry(), &recipe);
+            assert_eq!(
+                matches!(agents, EvaluatedAgents::SingleAgent),
+                expected,
+                "{which}"
+            );
         }
     }
 

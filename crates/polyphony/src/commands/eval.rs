@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Result, ensure};
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, EvaluationRequest, FineTuning, Players, Recipe, Registry, TeamModels,
-    run_recipe, steps_of_models,
+    DeviceChoice, Devices, EvaluatedAgents, EvaluationRequest, FineTuning, Recipe, Registry,
+    TeamModels, run_recipe, training_steps_of_models,
 };
 
 use crate::commands::evaluation::{Destination, EvaluationJob, evaluate};
@@ -47,7 +47,7 @@ pub(crate) fn run(
     let job = EvaluationJob {
         request: EvaluationRequest {
             recipe: &recipe,
-            players: run.map_or(Players::Team, Players::AgentsOf),
+            agents: run.map_or(EvaluatedAgents::Team, EvaluatedAgents::AgentsOf),
             protocol: &Protocol::parallel(),
             step: arguments.steps(&recipe)?,
         },
@@ -73,7 +73,7 @@ impl Arguments {
     fn steps(&self, recipe: &Recipe) -> Result<Option<usize>> {
         Ok(match (self.run(), self.team.as_slice()) {
             (Some(run), _) => polyphony_report::trained_steps(run)?,
-            (None, []) => steps_of_models(recipe),
+            (None, []) => training_steps_of_models(recipe),
             (None, _) => None,
         })
     }

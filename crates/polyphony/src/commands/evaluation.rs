@@ -4,7 +4,7 @@ use std::{io::Write, path::Path};
 
 use anyhow::{Context as _, Result};
 use polyphony_report::{
-    Estimate, EvaluationRecord, check_new, make_new, make_numbered, save_evaluation, table,
+    Estimate, EvaluationRecord, check_absent, make_new, make_numbered, save_evaluation, table,
 };
 use polyphony_runner::{EvaluationRequest, EvaluationResult, Registry, Stop};
 
@@ -40,7 +40,7 @@ pub(crate) fn evaluate(
     output: &mut dyn Write,
 ) -> Result<()> {
     if let Destination::Directory(path) = job.destination {
-        check_new(path)?;
+        check_absent(path)?;
     }
     // A signal simply ends the program here.
     let stop = Stop::new();

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
 use polyphony_model::{LanguageModel, ModelFiles};
 use polyphony_report::visible;
-use polyphony_runner::{DeviceChoice, resolve_model, with_store};
+use polyphony_runner::{DeviceChoice, resolve_model, with_model_store};
 
 use crate::{display::Display, json_lines};
 
@@ -43,13 +43,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let mut display = Display::default();
     match &arguments.command {
         None => {
-            let models = with_store(&mut display, |store| Ok(store.list()?))?;
+            let models = with_model_store(&mut display, |store| Ok(store.list()?))?;
             models
                 .iter()
                 .try_for_each(|model| json_lines::write(output, model))
         }
         Some(Command::Fetch { source }) => {
-            let path = with_store(&mut display, |store| Ok(store.fetch(source)?))?;
+            let path = with_model_store(&mut display, |store| Ok(store.fetch(source)?))?;
             let path = path.display().to_string();
             // A script needs the path unchanged; a terminal must not get control characters.
             let printed = match io::stdout().is_terminal() {

@@ -18,7 +18,7 @@ use polyphony::{
         Agent, RoleGroup, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings,
         AlgorithmState, ConfigError, Credit, EnvironmentSpec, JointMode, Learners, MAX_SAMPLES,
         MarlError, Node, PolicyLoss, Progress, Rollout, SamplingPlan, StepContext, TrainingConfig,
-        agent_of_role, are_zero, credits, role_returns,
+        agent_of_role, advantages_are_zero, credits, role_returns,
     },
     model::{ModelError, TensorSpec},
 };
@@ -184,7 +184,7 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
 fn is_skipped(group: &RoleGroup) -> bool {
     group
         .advantages()
-        .is_some_and(|advantages| are_zero(&advantages))
+        .is_some_and(|advantages| advantages_are_zero(&advantages))
 }
 
 /// The correlation of a role's advantages with its credits; NaN if all advantages or all credits are equal.

@@ -15,7 +15,7 @@ use crate::{
 
 /// The agents that play in the environment of a recipe.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum Players<'a> {
+pub enum EvaluatedAgents<'a> {
     /// The recipe's team.
     #[default]
     Team,
@@ -26,8 +26,8 @@ pub enum Players<'a> {
     SingleAgent,
 }
 
-impl Players<'_> {
-    /// The recipe with these players as its team, and the environment in which they play.
+impl EvaluatedAgents<'_> {
+    /// The recipe with these agents as its team, and the environment in which they play.
     ///
     /// # Errors
     /// If the agents do not exist, or the environment cannot be built.
@@ -95,9 +95,9 @@ mod tests {
     use super::*;
     use crate::fixture;
 
-    fn apply(players: Players<'_>, changes: &[&str]) -> Result<Recipe> {
+    fn apply(agents: EvaluatedAgents<'_>, changes: &[&str]) -> Result<Recipe> {
         let (recipe, environment) =
-            players.apply_to(&fixture::registry(), &fixture::recipe(changes))?;
+            agents.apply_to(&fixture::registry(), &fixture::recipe(changes))?;
         assert_eq!(
             environment.roles().len(),
             2,
@@ -114,7 +114,7 @@ mod tests {
             "devices=Each([Cuda(1), Cpu])",
         ];
         let team = fixture::recipe(&changes);
-        let single = apply(Players::SingleAgent, &changes).unwrap();
+        let single = apply(EvaluatedAgents::SingleAgent, &changes).unwrap();
         assert_eq!(single.environment.name(), "SingleAgent");
         assert_eq!(single.max_new_tokens, 2 * team.max_new_tokens);
         assert_eq!(single.team, TeamModels::Copies("a".to_owned()));
@@ -127,7 +127,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path();
         let message = |changes: &[&str]| {
-            let error = apply(Players::AgentsOf(run), changes).unwrap_err();
+            let error = apply(EvaluatedAgents::AgentsOf(run), changes).unwrap_err();
             format!("{error:#}")
         };
         assert!(message(&[]).contains(" has no agents of its own"));
@@ -137,12 +137,12 @@ mod tests {
             fs::create_dir_all(run.join(AGENTS).join(name)).unwrap();
         }
         let path = |name: &str| run.join(AGENTS).join(name).display().to_string();
-        let each = apply(Players::AgentsOf(run), &[]).unwrap();
+        let each = apply(EvaluatedAgents::AgentsOf(run), &[]).unwrap();
         assert_eq!(
             each.team,
             TeamModels::Each(vec![path("left"), path("right")])
         );
-        let shared = apply(Players::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
+        let shared = apply(EvaluatedAgents::AgentsOf(run), &["team=Shared(\"a\")"]).unwrap();
         assert_eq!(shared.team, TeamModels::Shared(path("shared")));
     }
 }
