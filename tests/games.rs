@@ -94,10 +94,10 @@ impl Algorithm for ShuffledRewards {
     fn restore(
         &mut self,
         agents: &[Agent],
-        values: &str,
+        saved_values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        self.inner.restore(agents, values, read)
+        self.inner.restore(agents, saved_values, read)
     }
 
     fn gradient_steps(&self) -> usize {

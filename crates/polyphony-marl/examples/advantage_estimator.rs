@@ -128,10 +128,10 @@ impl Algorithm for Ranking {
     fn restore(
         &mut self,
         agents: &[Agent],
-        values: &str,
+        saved_values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        (self.learners, self.best) = Learners::from_state(agents, values, read)?;
+        (self.learners, self.best) = Learners::from_state(agents, saved_values, read)?;
         Ok(())
     }
 

@@ -326,10 +326,11 @@ impl Algorithm for Trainer {
     fn restore(
         &mut self,
         agents: &[Agent],
-        values: &str,
+        saved_values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        let (learners, states): (_, Vec<HeadState>) = Learners::from_state(agents, values, read)?;
+        let (learners, states): (_, Vec<HeadState>) =
+            Learners::from_state(agents, saved_values, read)?;
         let heads = agents.iter().zip(&states).map(|(agent, state)| {
             let (shape, width) = (self.settings.value_head, agent.model.config().hidden_size);
             ValueHead::from_state(shape, width, &prefix(agent), state, read)

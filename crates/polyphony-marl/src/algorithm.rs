@@ -44,7 +44,7 @@ pub trait Algorithm: Send {
     /// If it cannot be serialized.
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError>;
 
-    /// Restores a state. `values` is the text [`AlgorithmState::values`] of the saved state. `read` returns the numbers of a
+    /// Restores a state. `saved_values` is the text [`AlgorithmState::values`] of the saved state. `read` returns the numbers of a
     /// saved tensor, row after row.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ pub trait Algorithm: Send {
     fn restore(
         &mut self,
         agents: &[Agent],
-        values: &str,
+        saved_values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError>;
 
@@ -167,8 +167,9 @@ pub struct AgentSpec {
     pub lora: Option<LoraConfig>,
     /// The number of roles that it plays.
     pub roles: usize,
-    /// Whether an earlier agent of the team starts from the same model on the same device. The two then share
-    /// these weights in memory, so a reference that keeps them is counted for the earlier agent only.
+    /// Whether an earlier agent of the team starts from the same model on the same device. Both then start
+    /// from one copy of these weights in memory. A reference model that keeps this copy is counted for the
+    /// earlier agent only.
     pub shares_initial_weights: bool,
     /// Tokens of the longest history at the last turn. `None` if that is not known yet; then memory that
     /// grows with tokens is not counted.

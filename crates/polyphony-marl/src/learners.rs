@@ -93,10 +93,10 @@ impl Learners {
     /// If the state belongs to another team or model, or a tensor cannot be read.
     pub fn from_state<T: DeserializeOwned>(
         agents: &[Agent],
-        values: &str,
+        saved_values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(Self, T), MarlError> {
-        let (states, extra): (Vec<LearnerState>, T) = AlgorithmState::read(values)?;
+        let (states, extra): (Vec<LearnerState>, T) = AlgorithmState::read(saved_values)?;
         if states.len() != agents.len() {
             return Err(MarlError::state(format!(
                 "it is the state of {} agents, but the team has {}",

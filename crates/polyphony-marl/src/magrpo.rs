@@ -243,10 +243,10 @@ impl Algorithm for Trainer {
     fn restore(
         &mut self,
         agents: &[Agent],
-        values: &str,
+        saved_values: &str,
         read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
     ) -> Result<(), MarlError> {
-        (self.learners, ()) = Learners::from_state(agents, values, read)?;
+        (self.learners, ()) = Learners::from_state(agents, saved_values, read)?;
         Ok(())
     }
 

@@ -125,8 +125,8 @@ pub struct UpdateReport {
 /// therefore compared with the log-probabilities of the samples, and `report` has the largest difference.
 ///
 /// # Errors
-/// If the model cannot run a group, rollout and training disagree about log-probabilities beyond the
-/// tolerance, too many gradient steps in a row were skipped, or `loss` fails.
+/// If the model cannot run a group, if rollout and training disagree about log-probabilities beyond the
+/// tolerance, if too many gradient steps in a row were skipped, or if `loss` fails.
 pub fn gradient_step(
     agent: &mut Agent,
     learner: &mut Learner,

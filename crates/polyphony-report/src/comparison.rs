@@ -29,12 +29,12 @@ impl Run {
 
     /// A label for how the run is trained, which is known even before the first step.
     pub fn training_method(&self) -> String {
-        Experiment::trained(self).method()
+        Experiment::of_training(self).method()
     }
 
     /// Whether another run differs only in its seed.
     pub(crate) fn differs_only_in_seed(&self, other: &Self) -> bool {
-        Experiment::trained(self).differs_only_in_seed(&Experiment::trained(other))
+        Experiment::of_training(self).differs_only_in_seed(&Experiment::of_training(other))
     }
 
     /// The seed of the run that trained the team, or of this run if it was not trained.
@@ -113,7 +113,7 @@ pub fn compare<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<Row>> 
         let same_label: Vec<&Experiment<'_>> = groups
             .iter()
             .map(|(other, _)| other)
-            .filter(|other| other.has_same_label(experiment))
+            .filter(|other| other.has_same_row_label(experiment))
             .filter(|other| !other.differs_only_in_seed(experiment))
             .collect();
         match experiment.differing_settings(&same_label).as_str() {
@@ -168,8 +168,8 @@ fn groups<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<SeedGroup<'
     Ok(groups)
 }
 
-/// The seed of a row's entry: that of the training. An evaluation at step 0 has this run's own, because
-/// nothing was learned before it.
+/// The seed under which an evaluation counts in its row: that of the run that trained the team. At step 0
+/// nothing has been trained, so it is the seed of the run that made the evaluation.
 fn seed((run, evaluation): &RunEvaluation<'_>) -> u64 {
     match evaluation.step {
         Some(0) => run.info.seed,

@@ -5,14 +5,14 @@
 //! [`page`] makes a self-contained HTML page, and [`watch`] shows a run in the terminal while it continues.
 //!
 //! This crate must not know how runs are made: no models, algorithms or environments. To this crate, a recipe
-//! is a text whose [`settings`] have paths. [`RunInfo`] holds everything else that must be known about a run.
+//! is a text with [`settings`], each named by a path such as `updates.buffer`. [`RunInfo`] holds everything else that must be known about a run.
 //! Each metric comes with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics,
 //! environments and algorithms that this crate has never heard of are therefore compared and drawn like any
 //! other.
 //!
 //! The records of older and newer programs can be read: unknown keys are ignored, and absent ones have a
-//! default. Only the live view prints, no signal or panic handler is installed, and nothing is removed that
-//! the program did not make.
+//! default. Only [`watch`] prints. The crate installs no signal or panic handler, and deletes only files
+//! and folders that the program made.
 //!
 //! Start reading at [`RunDirectory`] for what is written and at [`Run`] for what is read.
 //!

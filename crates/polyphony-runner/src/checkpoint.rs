@@ -39,7 +39,8 @@ pub(crate) struct Position {
     /// The number of steps that are done.
     pub(crate) steps: usize,
     /// The lengths of the record files after these steps.
-    pub(crate) lengths: FileLengths,
+    #[serde(rename = "lengths")]
+    pub(crate) file_lengths: FileLengths,
     /// The best joint action so far.
     #[serde(default)]
     pub(crate) best: Option<BestAction>,
@@ -322,15 +323,19 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// Names the file that has changed, and what to resume from instead.
     pub(crate) fn open_records(&self) -> Result<RunDirectory> {
-        let Position { steps, lengths, .. } = self.state.position;
-        let directory = RunDirectory::open(self.run, lengths);
+        let Position {
+            steps,
+            file_lengths,
+            ..
+        } = self.state.position;
+        let directory = RunDirectory::open(self.run, file_lengths);
         // Other errors, such as that of a locked file, would not go away with an earlier checkpoint.
         if let Err(error) = &directory
             && !matches!(error, ReportError::Changed { .. })
         {
             return Ok(directory?);
         }
-        let outcome = directory.and_then(|run| run.check(steps, lengths).map(|()| run));
+        let outcome = directory.and_then(|run| run.check(steps, file_lengths).map(|()| run));
         outcome.with_context(|| way_out(self.run, self.path))
     }
 

@@ -64,7 +64,7 @@ pub fn resume(
     };
     // In this order, a run that is killed here can still be resumed from its newest checkpoint.
     checkpoint::rewind_to(path, position.steps, &recipe)?;
-    run.truncate(position.lengths)?;
+    run.truncate(position.file_lengths)?;
     run.save_recipe(&recipe.to_ron())?;
     run.save_info(&info)?;
     session.save_environment(&run)?;

@@ -117,7 +117,8 @@ impl<'a> Session<'a> {
         self.prepared.environment.as_ref()
     }
 
-    /// Saves the environment's description, if it has one.
+    /// Saves the environment's description, if it has one: for example, the version of the Python that runs
+    /// programs.
     pub(crate) fn save_environment(&self, run: &RunDirectory) -> Result<()> {
         match self.environment().description() {
             Some(description) => Ok(run.save_environment(&description)?),
@@ -302,7 +303,7 @@ impl<'a> Session<'a> {
 
     /// Writes a checkpoint of the run's current state.
     fn save(&self, run: &mut RunDirectory, position: &mut Position) -> Result<()> {
-        position.lengths = run.sync()?;
+        position.file_lengths = run.sync()?;
         checkpoint::save(
             run.path(),
             self.recipe,
@@ -324,6 +325,7 @@ impl<'a> Session<'a> {
         let session = EvaluationSession {
             prepared: &self.prepared,
             recipe: self.recipe,
+            // As in training, no agent reads what another has answered.
             protocol: &Protocol::parallel(),
             step: Some(steps),
         };

@@ -76,7 +76,7 @@ impl Program {
     }
 
     /// Adds the wrapper that turns a team's environment into one for a single agent. Recipes write
-    /// `NAME(Tldr)`; the baseline `single` uses the wrapper too.
+    /// `NAME(Tldr)`; the command `polyphony baseline single` uses the wrapper too.
     #[must_use]
     pub fn single_agent(
         self,

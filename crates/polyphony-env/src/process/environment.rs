@@ -30,9 +30,9 @@ use super::{
 /// The purpose for which a program is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A run, which restarts a worker that ends and logs the program's standard error.
+    /// A run: the program's standard error is logged, and a worker that ends is restarted.
     Run,
-    /// A check, which does not restart a worker that ends. Its report says so, with the standard error.
+    /// A check: a worker that ends is not restarted, and the check's report has its standard error.
     Check,
 }
 

@@ -58,7 +58,7 @@ pub(super) struct Experiment<'a> {
 
 impl<'a> Experiment<'a> {
     /// A run's team after its last step.
-    pub(super) fn trained(run: &'a Run) -> Self {
+    pub(super) fn of_training(run: &'a Run) -> Self {
         Self {
             step: Some(run.info.steps),
             protocol: PARALLEL,
@@ -124,7 +124,7 @@ impl<'a> Experiment<'a> {
     }
 
     /// Whether the rows of this experiment and another would look the same.
-    pub(super) fn has_same_label(&self, other: &Self) -> bool {
+    pub(super) fn has_same_row_label(&self, other: &Self) -> bool {
         let evaluation_settings = |experiment: &Self| {
             let settings = experiment.episode_settings.clone().into_iter();
             let settings = settings.filter(|(path, _)| is_below(path, EVALUATION));
