@@ -168,8 +168,8 @@ pub struct AgentSpec {
     /// The number of roles that it plays.
     pub roles: usize,
     /// Whether an earlier agent of the team starts from the same model on the same device. Both then start
-    /// from one copy of these weights in memory. A reference model that keeps this copy is counted for the
-    /// earlier agent only.
+    /// from one copy of these weights in memory. If reference models keep this copy, its memory is counted
+    /// once, for the earlier agent.
     pub shares_initial_weights: bool,
     /// Tokens of the longest history at the last turn. `None` if that is not known yet; then memory that
     /// grows with tokens is not counted.

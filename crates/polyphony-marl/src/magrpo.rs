@@ -237,6 +237,7 @@ impl Algorithm for Trainer {
     }
 
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError> {
+        // Nothing needs to be saved besides the learners.
         self.learners.state(agents, &())
     }
 

@@ -132,17 +132,17 @@ pub fn rollout(
         config,
         step,
     };
-    let mut open = context.roots(batch)?;
+    let mut waiting = context.roots(batch)?;
     let mut rollout = Rollout {
-        skipped_tasks: open.left_out,
+        skipped_tasks: waiting.left_out,
         ..Rollout::default()
     };
     let mut levels = Vec::new();
     let horizon = environment.horizon().get();
     for turn in 0..horizon {
-        let samples = context.sample(&open.nodes, turn, on_tokens)?;
+        let samples = context.sample(&waiting.nodes, turn, on_tokens)?;
         let start = Instant::now();
-        let level = context.score(open.nodes, samples, turn)?;
+        let level = context.score(waiting.nodes, samples, turn)?;
         rollout.reward_secs += start.elapsed().as_secs_f64();
         let continues = |played: &&PlayedNode<'_>| played.next.iter().any(Option::is_some);
         if turn + 1 == horizon
@@ -153,10 +153,10 @@ pub fn rollout(
                 horizon,
             });
         }
-        open = context.children(&level)?;
-        rollout.cut_episodes += open.left_out;
+        waiting = context.children(&level)?;
+        rollout.cut_episodes += waiting.left_out;
         levels.push(level);
-        if open.nodes.is_empty() {
+        if waiting.nodes.is_empty() {
             break;
         }
     }

@@ -145,6 +145,7 @@ pub fn gradient_step(
             &agent.model,
             &packed,
             config.temperature,
+            // What the forward pass keeps for the backward pass.
             updates.activations,
             &positions,
         )?;

@@ -168,8 +168,9 @@ fn groups<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<Vec<SeedGroup<'
     Ok(groups)
 }
 
-/// The seed under which an evaluation counts in its row: that of the run that trained the team. At step 0
-/// nothing has been trained, so it is the seed of the run that made the evaluation.
+/// The seed under which an evaluation counts in its row. For a saved evaluation of a trained team, it is the
+/// seed of the training run. At step 0 nothing has been trained, so it is the seed of the run that made the
+/// evaluation.
 fn seed((run, evaluation): &RunEvaluation<'_>) -> u64 {
     match evaluation.step {
         Some(0) => run.info.seed,

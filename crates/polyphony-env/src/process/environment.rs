@@ -328,7 +328,7 @@ fn deadline(secs: f64) -> Instant {
     Instant::now() + Duration::from_secs_f64(secs)
 }
 
-fn spawn(settings: &Process, purpose: Purpose, label: &str) -> Result<Worker, ProcessFailure> {
+fn spawn(settings: &Process, purpose: Purpose, log_prefix: &str) -> Result<Worker, ProcessFailure> {
     let Some((program, arguments)) = settings.command.split_first() else {
         return Err(ProcessFailure::Setting("`command` is empty".to_owned()));
     };
@@ -345,7 +345,7 @@ fn spawn(settings: &Process, purpose: Purpose, label: &str) -> Result<Worker, Pr
         Purpose::Run => log::Level::Info,
         Purpose::Check => log::Level::Debug,
     };
-    Worker::start(command, label, level).map_err(|source| ProcessFailure::Spawn { source })
+    Worker::start(command, log_prefix, level).map_err(|source| ProcessFailure::Spawn { source })
 }
 
 /// Sends a call to one worker and reads its answer, within the limits.
