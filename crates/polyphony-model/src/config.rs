@@ -10,29 +10,24 @@ use serde_json::Value;
 
 pub(crate) use self::keys::Keys;
 pub use self::memory::AttentionScores;
+pub(crate) use self::parts::Parts;
 pub use self::rope::{Rope, RopeScaling};
-use crate::error::ModelError;
+pub(crate) use self::tensors::LayerTensor;
+use crate::{architectures::Architecture, error::ModelError};
 
 mod keys;
 mod memory;
+mod parts;
 mod rope;
-
-/// A family of networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    /// Llama, as used by SmolLM2 and Llama 3 (`LlamaForCausalLM`).
-    Llama,
-    /// Qwen2 and Qwen2.5: Llama with biases on queries, keys and values (`Qwen2ForCausalLM`).
-    Qwen2,
-    /// Qwen3: Llama with normalized queries and keys (`Qwen3ForCausalLM`).
-    Qwen3,
-}
+mod tensors;
 
 /// Sizes and constants of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// The family of networks.
     pub architecture: Architecture,
+    /// What the layers are made of.
+    pub(crate) parts: Parts,
     /// Number of tokens that have an embedding.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -57,20 +52,6 @@ pub struct ModelConfig {
     pub tied_head: bool,
 }
 
-impl Architecture {
-    /// All of them.
-    const ALL: [Self; 3] = [Self::Llama, Self::Qwen2, Self::Qwen3];
-
-    /// The class and the model type that a Hugging Face configuration names.
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Llama => ("LlamaForCausalLM", "llama"),
-            Self::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
-            Self::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
-        }
-    }
-}
-
 impl ModelConfig {
     /// Reads a Hugging Face `config.json`; `path` is where it came from, for messages.
     ///
@@ -88,11 +69,9 @@ impl ModelConfig {
             path,
         };
         let architecture = keys.architecture()?;
-        keys.only("hidden_act", "silu")?;
-        keys.only("attention_bias", false)?;
-        keys.only("mlp_bias", false)?;
+        let row = architecture.row();
         let layers = keys.layers()?;
-        keys.no_sliding_window(layers)?;
+        let parts = (row.parts)(&keys, layers)?;
 
         let hidden_size = keys.size("hidden_size")?;
         let heads = keys.size("num_attention_heads")?;
@@ -101,9 +80,8 @@ impl ModelConfig {
             let allowed = format!("a divisor of `num_attention_heads`, {heads}");
             return Err(keys.invalid("num_key_value_heads", kv_heads, allowed));
         }
-        let head_size = match keys.optional_size("head_dim")? {
+        let head_size = match keys.optional_size("head_dim")?.or(row.head_size) {
             Some(size) => size,
-            None if architecture == Architecture::Qwen3 => 128,
             None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
             None => {
                 let allowed = format!("a multiple of `num_attention_heads`, {heads}");
@@ -114,13 +92,11 @@ impl ModelConfig {
             return Err(keys.invalid("head_dim", head_size, "even, for the rotary embedding"));
         }
         let max_positions = keys.optional_size("max_position_embeddings")?;
-        let max_positions = max_positions.unwrap_or(match architecture {
-            Architecture::Llama => 2048,
-            Architecture::Qwen2 | Architecture::Qwen3 => 32_768,
-        });
+        let max_positions = max_positions.unwrap_or(row.max_positions);
 
         Ok(Self {
             architecture,
+            parts,
             vocab_size: keys.size("vocab_size")?,
             hidden_size,
             intermediate_size: keys.size("intermediate_size")?,
@@ -152,8 +128,11 @@ impl Keys<'_> {
     /// The architecture that both `architectures` and `model_type` name. An absent key fits them all.
     fn architecture(&self) -> Result<Architecture, ModelError> {
         let supported = Architecture::ALL.map(|known| {
-            let (class, model_type) = known.names();
-            format!("{class} (model_type {model_type})")
+            format!(
+                "{} (model_type {})",
+                known.row().class,
+                known.row().model_type
+            )
         });
         let supported = supported.join(", ");
         let class = self
@@ -168,13 +147,12 @@ impl Keys<'_> {
             });
         };
         let fits = |known: &Architecture| {
-            let names = known.names();
-            class.is_none_or(|given| given == names.0)
-                && model_type.is_none_or(|given| given == names.1)
+            class.is_none_or(|given| given == known.row().class)
+                && model_type.is_none_or(|given| given == known.row().model_type)
         };
         let known = Architecture::ALL.into_iter().find(fits);
         known.ok_or_else(|| {
-            let named = |known: &Architecture| first == known.names().0;
+            let named = |known: &Architecture| first == known.row().class;
             // If the class is known, the error is that the model type does not belong to it.
             let unknown = match Architecture::ALL.iter().any(named) {
                 true => model_type.unwrap_or(first),
@@ -182,6 +160,15 @@ impl Keys<'_> {
             };
             self.unsupported("architecture", unknown, &supported)
         })
+    }
+
+    /// Refuses variants of the layers that only some architectures have: biases in all projections, other
+    /// activation functions, a sliding window.
+    pub(crate) fn no_variants(&self, layers: usize) -> Result<(), ModelError> {
+        self.only("hidden_act", "silu")?;
+        self.only("attention_bias", false)?;
+        self.only("mlp_bias", false)?;
+        self.no_sliding_window(layers)
     }
 
     /// Accepts the settings of a sliding window only if no layer uses it. As in transformers,

@@ -15,7 +15,7 @@ use crate::{
     WeightGradients,
     files::{adapter::factor_names, save_adapter},
     network::{
-        Attention, LayerInputs, LoraAdapter, Network, WeightReader, named_weights, rope::Rotation,
+        Attention, Decoder, LayerInputs, LoraAdapter, WeightReader, named_weights, rope::Rotation,
     },
     save,
     transfer::{to_host, token_tensor},
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct LanguageModel {
     config: ModelConfig,
-    network: Network,
+    network: Decoder,
     lora: Option<LoraConfig>,
 }
 
@@ -39,7 +39,7 @@ impl LanguageModel {
     /// If tensors are missing, unexpected or of a wrong shape; the error names them.
     pub fn load(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
         let reader = WeightReader::new(&files.weights, device);
-        let network = Network::load(&files.config, &reader)?;
+        let network = Decoder::load(&files.config, &reader)?;
         reader.finish()?;
         let model = Self {
             config: files.config.clone(),
@@ -213,7 +213,7 @@ impl LanguageModel {
     /// Replaces every weight by what `mapper` returns for it. `mapper` can change a weight in place,
     /// unless another model shares it.
     pub fn map_weights(&mut self, mapper: &mut impl ModuleMapper) {
-        let placeholder = Network::placeholder(&self.device());
+        let placeholder = Decoder::placeholder(&self.device());
         let network = std::mem::replace(&mut self.network, placeholder);
         self.network = network.map(mapper);
     }
@@ -413,11 +413,7 @@ impl ProjectionSite {
     /// The module's path in Hugging Face checkpoints.
     fn path(self) -> String {
         let Self { layer, projection } = self;
-        format!(
-            "model.layers.{layer}.{}.{}",
-            projection.block(),
-            projection.name()
-        )
+        format!("model.layers.{layer}.{}", projection.path())
     }
 }
 

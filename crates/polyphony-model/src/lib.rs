@@ -42,6 +42,7 @@
 //! # }
 //! ```
 
+mod architectures;
 mod config;
 mod error;
 mod files;
@@ -54,7 +55,8 @@ mod network;
 mod scoring;
 mod transfer;
 
-pub use config::{Architecture, AttentionScores, ModelConfig, Rope, RopeScaling};
+pub use architectures::Architecture;
+pub use config::{AttentionScores, ModelConfig, Rope, RopeScaling};
 pub use error::ModelError;
 pub use files::{
     Adapter, ChatTemplate, Message, MessageRole, ModelAssets, ModelFiles, TensorSpec, Tokenizer,

@@ -40,22 +40,20 @@ impl Projection {
 
     /// Its name in Hugging Face checkpoints.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Query => "q_proj",
-            Self::Key => "k_proj",
-            Self::Value => "v_proj",
-            Self::Output => "o_proj",
-            Self::Gate => "gate_proj",
-            Self::Up => "up_proj",
-            Self::Down => "down_proj",
-        }
+        let path = self.path();
+        path.rsplit_once('.').map_or(path, |(_, name)| name)
     }
 
-    /// The name in Hugging Face checkpoints of the block that the projection belongs to.
-    pub(crate) fn block(self) -> &'static str {
+    /// The path of its module in Hugging Face checkpoints, after the name of the layer.
+    pub(crate) fn path(self) -> &'static str {
         match self {
-            Self::Query | Self::Key | Self::Value | Self::Output => "self_attn",
-            Self::Gate | Self::Up | Self::Down => "mlp",
+            Self::Query => "self_attn.q_proj",
+            Self::Key => "self_attn.k_proj",
+            Self::Value => "self_attn.v_proj",
+            Self::Output => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
         }
     }
 }

@@ -3,10 +3,10 @@
 //! The sizes come from an untrusted file, so the arithmetic saturates instead of overflowing. A number
 //! that would be too large becomes the maximum, which is more memory than any machine has.
 
-use std::num::Saturating;
+use std::{num::Saturating, ops::Add as _};
 
-use super::{Architecture, ModelConfig};
-use crate::lora::{LoraConfig, Projection};
+use super::{LayerTensor, ModelConfig};
+use crate::lora::LoraConfig;
 use crate::{Activations, kernels::CHUNK_LOGITS};
 
 /// Bytes of a 32-bit float.
@@ -35,18 +35,18 @@ fn count(size: usize) -> Count {
     Saturating(size as u64)
 }
 
+/// The number of scalars in a tensor.
+fn elements(tensor: &LayerTensor) -> Count {
+    let sizes = tensor.shape.iter().copied();
+    sizes.fold(count(1), |product, size| product * count(size))
+}
+
 impl ModelConfig {
     /// The number of scalar weights.
     pub fn weight_count(&self) -> u64 {
         let d = count(self.hidden_size);
-        let (queries, keys) = (self.queries(), self.keys());
-        let attention = match self.architecture {
-            Architecture::Llama => count(0),
-            Architecture::Qwen2 => queries + count(2) * keys,
-            Architecture::Qwen3 => count(2) * count(self.head_size),
-        };
-        let feed_forward = count(3) * d * count(self.intermediate_size);
-        let layer = count(2) * d * (queries + keys) + attention + feed_forward + count(2) * d;
+        let tensors = self.layer_tensors();
+        let layer = tensors.iter().map(elements).fold(count(0), Count::add);
         let tables = count(if self.tied_head { 1 } else { 2 });
         let all = tables * count(self.vocab_size) * d + count(self.layers) * layer + d;
         all.0.min(MAX_COUNT)
@@ -54,25 +54,19 @@ impl ModelConfig {
 
     /// The number of scalar weights of the adapters that `lora` adds.
     pub fn adapter_weight_count(&self, lora: &LoraConfig) -> u64 {
-        let d = count(self.hidden_size);
+        let targets = lora.targets.iter();
+        let tensors = targets.flat_map(|target| self.projection_tensors(*target));
         // The inputs plus the outputs of each target. The rank times this number is the size of its two
         // factors.
-        let widths = lora.targets.iter().map(|target| match target {
-            Projection::Query | Projection::Output => d + self.queries(),
-            Projection::Key | Projection::Value => d + self.keys(),
-            Projection::Gate | Projection::Up | Projection::Down => {
-                d + count(self.intermediate_size)
-            }
-        });
-        let width = widths.fold(count(0), |sum, width| sum + width);
-        (count(self.layers) * count(lora.rank) * width)
-            .0
-            .min(MAX_COUNT)
+        let widths = tensors.flat_map(|tensor| tensor.shape).map(count);
+        let width = widths.fold(count(0), Count::add);
+        let all = count(self.layers) * count(lora.rank) * width;
+        all.0.min(MAX_COUNT)
     }
 
     /// The size of one token in the key-value cache, in numbers.
     pub fn cached_numbers_per_token(&self) -> u64 {
-        let all = count(2) * count(self.layers) * self.keys();
+        let all = count(2) * count(self.layers) * count(self.key_width());
         all.0.min(MAX_PER_TOKEN)
     }
 
@@ -98,8 +92,8 @@ impl ModelConfig {
         // Hidden states before and after each norm and sum; queries, rotated queries and attention
         // outputs; keys and values, before and after rotation; gate, up projection and their product.
         let layer = count(6) * d
-            + count(3) * self.queries()
-            + count(4) * self.keys()
+            + count(3) * count(self.query_width())
+            + count(4) * count(self.key_width())
             + count(3) * inner
             + pairs;
         let per_token = match activations {
@@ -108,16 +102,6 @@ impl ModelConfig {
         };
         let all = tokens * per_token * Saturating(F32_BYTES) + Saturating(head_chunk());
         all.0.min(MAX_COUNT)
-    }
-
-    /// The width of all queries of a token in one layer.
-    fn queries(&self) -> Count {
-        count(self.heads) * count(self.head_size)
-    }
-
-    /// The width of all keys of a token in one layer. Its values have the same width.
-    fn keys(&self) -> Count {
-        count(self.kv_heads) * count(self.head_size)
     }
 }
 
@@ -131,7 +115,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::ModelFiles;
+    use crate::{Architecture, ModelFiles};
 
     fn tiny() -> ModelConfig {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-llama");

@@ -33,7 +33,8 @@ fn with(changes: Value) -> Value {
 #[test]
 fn older_and_newer_keys_have_the_same_meaning() {
     let expected = ModelConfig {
-        architecture: Architecture::Llama,
+        architecture: Architecture::LLAMA,
+        parts: Parts::default(),
         vocab_size: 49152,
         hidden_size: 576,
         intermediate_size: 1536,
@@ -80,8 +81,8 @@ fn qwen_has_its_own_defaults_and_may_name_a_window_that_is_off() {
         "max_window_layers": 28, "layer_types": ["full_attention", "full_attention"],
     });
     let rows = [
-        ("Qwen2ForCausalLM", "qwen2", Architecture::Qwen2, 32),
-        ("Qwen3ForCausalLM", "qwen3", Architecture::Qwen3, 128),
+        ("Qwen2ForCausalLM", "qwen2", Architecture::QWEN2, 32),
+        ("Qwen3ForCausalLM", "qwen3", Architecture::QWEN3, 128),
     ];
     for (class, model_type, architecture, head_size) in rows {
         let mut config = with(common.clone());

@@ -1,68 +1,38 @@
-//! The parts that decoder-only transformers of the Llama family share: embedding, layers of attention
-//! and feed-forward, the last normalization, the head. Each architecture adds its self-attention.
+//! The network of all architectures: embedding, layers of attention and feed-forward, the last normalization,
+//! the head.
 //!
 //! Field names are those of Hugging Face checkpoints, so that a parameter's path in the module is
 //! its name in the file. Legend for shapes: `T` tokens, `D` hidden size, `V` vocabulary.
 
 use burn::{
-    module::{Module, ModuleDisplay},
+    module::Module,
     tensor::{Device, Int, Tensor},
 };
 
 use super::{
     attention::Attention,
-    layers::{Embedding, Linear, Mlp, RmsNorm},
+    layer::Layer,
+    layers::{Embedding, Linear, RmsNorm},
     rope::Rotation,
-    weights::WeightReader,
+    weights::{LayerReader, WeightReader},
 };
 use crate::{ModelConfig, ModelError, Projection, WeightGradients};
 
-/// The part in which the architectures differ.
-pub(crate) trait SelfAttention: Module + ModuleDisplay {
-    /// Reads the weights of one layer, whose names begin with `path`.
-    fn load(
-        config: &ModelConfig,
-        reader: &WeightReader<'_>,
-        path: &str,
-    ) -> Result<Self, ModelError>;
-
-    /// # Shapes
-    /// - hidden and output `[T, D]`
-    fn forward(
-        &self,
-        hidden: Tensor<2>,
-        layer: usize,
-        rotation: &Rotation,
-        attention: &mut impl Attention,
-    ) -> Tensor<2>;
-
-    /// The projections of queries, keys, values and output.
-    fn projections(&mut self) -> [(Projection, &mut Linear); 4];
-}
-
 /// The network: token ids in, hidden states of the last layer out.
 #[derive(Module, Debug)]
-pub(crate) struct Decoder<A: SelfAttention> {
-    pub(super) model: Trunk<A>,
+pub(crate) struct Decoder {
+    pub(super) model: Trunk,
     pub(super) lm_head: Option<Linear>,
 }
 
 #[derive(Module, Debug)]
-pub(super) struct Trunk<A: SelfAttention> {
+pub(super) struct Trunk {
     pub(super) embed_tokens: Embedding,
-    pub(super) layers: Vec<Layer<A>>,
+    pub(super) layers: Vec<Layer>,
     pub(super) norm: RmsNorm,
 }
 
-#[derive(Module, Debug)]
-pub(super) struct Layer<A: SelfAttention> {
-    input_layernorm: RmsNorm,
-    self_attn: A,
-    post_attention_layernorm: RmsNorm,
-    mlp: Mlp,
-}
-
-impl<A: SelfAttention> Decoder<A> {
+impl Decoder {
     /// Builds the network and reads its weights.
     pub(crate) fn load(
         config: &ModelConfig,
@@ -70,13 +40,14 @@ impl<A: SelfAttention> Decoder<A> {
     ) -> Result<Self, ModelError> {
         let (d, v) = (config.hidden_size, config.vocab_size);
         let embed_tokens = Embedding::new(reader.matrix("model.embed_tokens.weight", [v, d])?);
+        let tensors = config.layer_tensors();
         let layers = (0..config.layers)
-            .map(|index| Layer::load(config, reader, &format!("model.layers.{index}")))
+            .map(|index| Layer::load(&LayerReader::new(reader, config, &tensors, index)))
             .collect::<Result<_, _>>()?;
         let norm = reader.norm("model.norm", d, config)?;
         let lm_head = match config.tied_head {
             true => None,
-            false => Some(reader.linear("lm_head", [v, d])?),
+            false => Some(reader.linear("lm_head", [v, d], false)?),
         };
         Ok(Self {
             model: Trunk {
@@ -169,53 +140,13 @@ impl<A: SelfAttention> Decoder<A> {
     pub(crate) fn projections(&mut self) -> impl Iterator<Item = (usize, Projection, &mut Linear)> {
         let layers = self.model.layers.iter_mut().enumerate();
         layers.flat_map(|(index, layer)| {
-            let attention = layer.self_attn.projections().into_iter();
-            attention
-                .chain(layer.mlp.projections())
-                .map(move |(projection, linear)| (index, projection, linear))
+            let projections = layer.projections();
+            projections.map(move |(projection, linear)| (index, projection, linear))
         })
     }
 
     /// The device that holds the weights.
     pub(crate) fn device(&self) -> Device {
         self.model.embed_tokens.weight().device()
-    }
-}
-
-impl<A: SelfAttention> Layer<A> {
-    fn load(
-        config: &ModelConfig,
-        reader: &WeightReader<'_>,
-        path: &str,
-    ) -> Result<Self, ModelError> {
-        let (d, inner) = (config.hidden_size, config.intermediate_size);
-        let linear = |name: &str, shape| reader.linear(&format!("{path}.mlp.{name}"), shape);
-        Ok(Self {
-            input_layernorm: reader.norm(&format!("{path}.input_layernorm"), d, config)?,
-            self_attn: A::load(config, reader, &format!("{path}.self_attn"))?,
-            post_attention_layernorm: reader.norm(
-                &format!("{path}.post_attention_layernorm"),
-                d,
-                config,
-            )?,
-            mlp: Mlp::new(
-                linear("gate_proj", [inner, d])?,
-                linear("up_proj", [inner, d])?,
-                linear("down_proj", [d, inner])?,
-            ),
-        })
-    }
-
-    pub(super) fn forward(
-        &self,
-        hidden: Tensor<2>,
-        index: usize,
-        rotation: &Rotation,
-        attention: &mut impl Attention,
-    ) -> Tensor<2> {
-        let normed = self.input_layernorm.forward(hidden.clone());
-        let hidden = hidden + self.self_attn.forward(normed, index, rotation, attention);
-        let normed = self.post_attention_layernorm.forward(hidden.clone());
-        hidden + self.mlp.forward(normed)
     }
 }

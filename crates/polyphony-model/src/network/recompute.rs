@@ -9,7 +9,7 @@ use burn::{
 
 use super::{
     attention::Attention,
-    decoder::{Decoder, SelfAttention, Trunk},
+    decoder::{Decoder, Trunk},
     rope::Rotation,
 };
 use crate::WeightGradients;
@@ -28,7 +28,7 @@ impl LayerInputs {
     }
 }
 
-impl<A: SelfAttention> Decoder<A> {
+impl Decoder {
     /// Runs all layers and stores the input of each.
     pub(crate) fn layer_inputs(
         &self,

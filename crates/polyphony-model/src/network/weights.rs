@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::layers::{Linear, RmsNorm};
-use crate::{ModelConfig, ModelError, TensorSpec, Weights};
+use crate::{ModelConfig, ModelError, TensorSpec, Weights, config::LayerTensor};
 
 /// Reads tensors of an opened model onto a device, and records their names.
 pub(crate) struct WeightReader<'a> {
@@ -31,24 +31,17 @@ impl<'a> WeightReader<'a> {
         self.read(name, shape)
     }
 
-    /// A projection without bias. Shape `[O, I]`: `O` outputs, `I` inputs.
-    pub(crate) fn linear(&self, path: &str, shape: [usize; 2]) -> Result<Linear, ModelError> {
-        Ok(Linear::new(
-            self.read(&format!("{path}.weight"), shape)?,
-            None,
-        ))
-    }
-
-    /// A projection with bias.
-    pub(crate) fn biased_linear(
+    /// A projection. Shape `[O, I]`: `O` outputs, `I` inputs.
+    pub(crate) fn linear(
         &self,
         path: &str,
         shape: [usize; 2],
+        has_bias: bool,
     ) -> Result<Linear, ModelError> {
-        let bias = self.read(&format!("{path}.bias"), [shape[0]])?;
+        let bias = has_bias.then(|| self.read(&format!("{path}.bias"), [shape[0]]));
         Ok(Linear::new(
             self.read(&format!("{path}.weight"), shape)?,
-            Some(bias),
+            bias.transpose()?,
         ))
     }
 
@@ -86,6 +79,73 @@ impl<'a> WeightReader<'a> {
     }
 }
 
+/// Reads the tensors of one layer, with the shapes that the configuration lists for them.
+pub(crate) struct LayerReader<'a> {
+    reader: &'a WeightReader<'a>,
+    config: &'a ModelConfig,
+    tensors: &'a [LayerTensor],
+    /// The name of the layer.
+    path: String,
+}
+
+impl<'a> LayerReader<'a> {
+    /// `tensors` are the [weights of a layer](ModelConfig::layer_tensors).
+    pub(crate) fn new(
+        reader: &'a WeightReader<'a>,
+        config: &'a ModelConfig,
+        tensors: &'a [LayerTensor],
+        index: usize,
+    ) -> Self {
+        Self {
+            reader,
+            config,
+            tensors,
+            path: format!("model.layers.{index}"),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &ModelConfig {
+        self.config
+    }
+
+    /// A projection, with a bias if the layer has one.
+    pub(crate) fn linear(&self, name: &str) -> Result<Linear, ModelError> {
+        let Some([outputs, inputs]) = self.shape(name, "weight") else {
+            unreachable!("every layer has the projection {name}");
+        };
+        let has_bias = self.shape::<1>(name, "bias").is_some();
+        let path = format!("{}.{name}", self.path);
+        self.reader.linear(&path, [outputs, inputs], has_bias)
+    }
+
+    /// A normalization that every layer has.
+    pub(crate) fn norm(&self, name: &str) -> Result<RmsNorm, ModelError> {
+        match self.optional_norm(name)? {
+            Some(norm) => Ok(norm),
+            None => unreachable!("every layer has the normalization {name}"),
+        }
+    }
+
+    /// A normalization, if the layer has it.
+    pub(crate) fn optional_norm(&self, name: &str) -> Result<Option<RmsNorm>, ModelError> {
+        let Some([size]) = self.shape(name, "weight") else {
+            return Ok(None);
+        };
+        let path = format!("{}.{name}", self.path);
+        self.reader.norm(&path, size, self.config).map(Some)
+    }
+
+    /// The shape of a module's tensor; `None` if the layer does not have it.
+    fn shape<const D: usize>(&self, module: &str, tensor: &str) -> Option<[usize; D]> {
+        let is_named = |known: &&LayerTensor| {
+            let name = known.name.strip_prefix(module);
+            name.and_then(|rest| rest.strip_prefix('.')) == Some(tensor)
+        };
+        let tensor = self.tensors.iter().find(is_named)?;
+        tensor.shape.as_slice().try_into().ok()
+    }
+}
+
 /// All weights of a network, each flat, under their Hugging Face names and in the network's order.
 pub(crate) fn named_weights<M: Module>(network: &M) -> Vec<(TensorSpec, Tensor<1>)> {
     #[derive(Default)]
@@ -94,16 +154,11 @@ pub(crate) fn named_weights<M: Module>(network: &M) -> Vec<(TensorSpec, Tensor<1
         weights: Vec<(TensorSpec, Tensor<1>)>,
     }
     impl ModuleVisitor for Collector {
-        // The enum variant of the architecture is not part of a weight's name.
-        fn enter_module(&mut self, name: &str, container: &str) {
-            if !container.starts_with("Enum:") {
-                self.path.push(name.to_owned());
-            }
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.to_owned());
         }
-        fn exit_module(&mut self, _name: &str, container: &str) {
-            if !container.starts_with("Enum:") {
-                self.path.pop();
-            }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();

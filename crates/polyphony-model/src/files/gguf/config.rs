@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::keys::ModelKeys;
 use super::reader::Gguf;
 use super::rope::{Rotary, rope_scaling};
-use crate::config::Architecture;
 use crate::error::ModelError;
 
 /// The `config.json` that the model had before it was converted to GGUF.
@@ -40,7 +39,7 @@ pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
         max_positions: keys.size("context_length")?,
     };
     let mut config = json!({
-        "architectures": [keys.class],
+        "architectures": [keys.architecture.row().class],
         "attention_dropout": 0.0,
         "bos_token_id": gguf.whole("tokenizer.ggml.bos_token_id")?,
         "eos_token_id": gguf.whole("tokenizer.ggml.eos_token_id")?,
@@ -49,7 +48,7 @@ pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
         "hidden_size": hidden_size,
         "intermediate_size": keys.size("feed_forward_length")?,
         "max_position_embeddings": rotary.max_positions,
-        "model_type": keys.name,
+        "model_type": keys.name(),
         "num_attention_heads": heads,
         "num_hidden_layers": keys.size("block_count")?,
         "num_key_value_heads": keys.whole("attention.head_count_kv")?.unwrap_or(heads),
@@ -62,13 +61,7 @@ pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
         "use_cache": true,
         "vocab_size": vocab_size,
     });
-    // Switches that only some classes have.
-    let off: &[&str] = match keys.architecture {
-        Architecture::Llama => &["attention_bias", "mlp_bias"],
-        Architecture::Qwen2 => &["use_sliding_window"],
-        Architecture::Qwen3 => &["attention_bias", "use_sliding_window"],
-    };
-    for key in off {
+    for key in keys.architecture.row().gguf.switches_off {
         config[*key] = json!(false);
     }
     Ok(config)
@@ -136,7 +129,7 @@ pub(crate) fn tokenizer_config_json(keys: ModelKeys<'_>) -> Result<Value, ModelE
 
 /// Refuses variants that llama.cpp stores under the same architecture but this crate does not implement.
 fn refuse_variants(keys: ModelKeys<'_>) -> Result<(), ModelError> {
-    let (gguf, name) = (keys.gguf, keys.name);
+    let (gguf, name) = (keys.gguf, keys.name());
     if let Some(experts) = keys.whole("expert_count")?.filter(|experts| *experts > 0) {
         let given = format!("{name} with {experts} experts");
         return Err(gguf.unsupported("architecture", &given, &format!("{name} without experts")));

@@ -1,15 +1,8 @@
 //! Access to the metadata of a file's architecture: keys such as `qwen2.block_count`.
 
 use super::reader::Gguf;
-use crate::config::Architecture;
+use crate::architectures::Architecture;
 use crate::error::ModelError;
-
-/// The architectures: llama.cpp's name, the class in transformers, and the network.
-const ARCHITECTURES: [(&str, &str, Architecture); 3] = [
-    ("llama", "LlamaForCausalLM", Architecture::Llama),
-    ("qwen2", "Qwen2ForCausalLM", Architecture::Qwen2),
-    ("qwen3", "Qwen3ForCausalLM", Architecture::Qwen3),
-];
 
 /// The keys that begin with the architecture's name.
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +11,6 @@ pub(crate) struct ModelKeys<'a> {
     pub(crate) gguf: &'a Gguf<'a>,
     /// The architecture that it names.
     pub(crate) architecture: Architecture,
-    /// Its name in llama.cpp, which is also its model type in transformers.
-    pub(crate) name: &'static str,
-    /// Its class in transformers.
-    pub(crate) class: &'static str,
 }
 
 impl<'a> ModelKeys<'a> {
@@ -31,25 +20,26 @@ impl<'a> ModelKeys<'a> {
     /// If the file does not name a supported one.
     pub(crate) fn new(gguf: &'a Gguf<'a>) -> Result<Self, ModelError> {
         const KEY: &str = "general.architecture";
-        let supported = ARCHITECTURES.map(|(name, ..)| name).join(", ");
+        let supported = Architecture::ALL.map(|known| known.row().model_type);
+        let supported = supported.join(", ");
         let Some(given) = gguf.text(KEY)? else {
             return Err(gguf.missing(KEY, &format!("one of: {supported}")));
         };
-        let mut known = ARCHITECTURES.into_iter();
-        match known.find(|(name, ..)| *name == given) {
-            Some((name, class, architecture)) => Ok(Self {
-                gguf,
-                architecture,
-                name,
-                class,
-            }),
+        let mut known = Architecture::ALL.into_iter();
+        match known.find(|known| known.row().model_type == given) {
+            Some(architecture) => Ok(Self { gguf, architecture }),
             None => Err(gguf.unsupported("architecture", given, &supported)),
         }
     }
 
+    /// The architecture's name in llama.cpp.
+    pub(crate) fn name(&self) -> &'static str {
+        self.architecture.row().model_type
+    }
+
     /// The full key, with the architecture's prefix.
     pub(crate) fn key(&self, suffix: &str) -> String {
-        format!("{}.{suffix}", self.name)
+        format!("{}.{suffix}", self.name())
     }
 
     /// A required size.

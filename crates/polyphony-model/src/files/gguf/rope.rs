@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::keys::ModelKeys;
 use super::reader::GgufTensor;
 use super::value::decimal;
-use crate::config::Architecture;
 use crate::error::ModelError;
 
 /// The tensor with the divisor of each coordinate pair's frequency. It is llama.cpp's form of Llama 3's
@@ -63,9 +62,9 @@ pub(crate) fn rope_scaling(keys: ModelKeys<'_>, rotary: Rotary) -> Result<Value,
 
 /// The tensor of divisors, if the architecture supports it and the file has it.
 fn divisors<'a>(keys: ModelKeys<'a>) -> Option<&'a GgufTensor<'a>> {
-    match keys.architecture {
-        Architecture::Llama => keys.gguf.tensor(DIVISORS),
-        Architecture::Qwen2 | Architecture::Qwen3 => None,
+    match keys.architecture.row().gguf.rope_divisors {
+        true => keys.gguf.tensor(DIVISORS),
+        false => None,
     }
 }
 

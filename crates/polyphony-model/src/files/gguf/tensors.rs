@@ -6,10 +6,10 @@ use super::super::weights::{RowOrder, StoredTensor};
 use super::keys::ModelKeys;
 use super::reader::GgufTensor;
 use super::rope::DIVISORS;
-use crate::config::{Architecture, ModelConfig};
+use crate::config::ModelConfig;
 use crate::error::ModelError;
 
-/// A tensor's name in llama.cpp and on the hub, or the part of the name after the layer.
+/// A tensor's name in llama.cpp and on the hub.
 type Names = (&'static str, &'static str);
 
 /// The tensors outside the layers.
@@ -20,35 +20,6 @@ const OUTSIDE_LAYERS: [Names; 2] = [
 
 /// The output head, if it is not tied to the embedding.
 const HEAD: Names = ("output.weight", "lm_head.weight");
-
-/// The tensors of a layer that all architectures have.
-const LAYER: [Names; 9] = [
-    ("attn_norm.weight", "input_layernorm.weight"),
-    ("attn_q.weight", "self_attn.q_proj.weight"),
-    ("attn_k.weight", "self_attn.k_proj.weight"),
-    ("attn_v.weight", "self_attn.v_proj.weight"),
-    ("attn_output.weight", "self_attn.o_proj.weight"),
-    ("ffn_norm.weight", "post_attention_layernorm.weight"),
-    ("ffn_gate.weight", "mlp.gate_proj.weight"),
-    ("ffn_up.weight", "mlp.up_proj.weight"),
-    ("ffn_down.weight", "mlp.down_proj.weight"),
-];
-
-/// The additional tensors of an architecture's layers.
-fn additional_layer_tensors(architecture: Architecture) -> &'static [Names] {
-    match architecture {
-        Architecture::Llama => &[],
-        Architecture::Qwen2 => &[
-            ("attn_q.bias", "self_attn.q_proj.bias"),
-            ("attn_k.bias", "self_attn.k_proj.bias"),
-            ("attn_v.bias", "self_attn.v_proj.bias"),
-        ],
-        Architecture::Qwen3 => &[
-            ("attn_q_norm.weight", "self_attn.q_norm.weight"),
-            ("attn_k_norm.weight", "self_attn.k_norm.weight"),
-        ],
-    }
-}
 
 /// The tensors by Hugging Face name.
 ///
@@ -69,7 +40,7 @@ pub(crate) fn hugging_face_tensors(
     let mut tensors = BTreeMap::new();
     let mut unexpected = Vec::new();
     for tensor in &gguf.tensors {
-        if tensor.name == DIVISORS && config.architecture == Architecture::Llama {
+        if tensor.name == DIVISORS && config.architecture.row().gguf.rope_divisors {
             // Part of the configuration.
             continue;
         }
@@ -108,29 +79,28 @@ fn names(config: &ModelConfig) -> impl Iterator<Item = (String, String)> {
     let head = if config.tied_head { None } else { Some(HEAD) };
     let outside = OUTSIDE_LAYERS.into_iter().chain(head);
     let outside = outside.map(|(gguf, hub)| (gguf.to_owned(), hub.to_owned()));
-    let additional = additional_layer_tensors(config.architecture);
-    let layers = (0..config.layers).flat_map(move |layer| {
-        LAYER.iter().chain(additional).map(move |(gguf, hub)| {
+    let layers = config.layer_tensors().into_iter().flat_map(|tensor| {
+        (0..config.layers).map(move |layer| {
             (
-                format!("blk.{layer}.{gguf}"),
-                format!("model.layers.{layer}.{hub}"),
+                format!("blk.{layer}.{}", tensor.gguf_name),
+                format!("model.layers.{layer}.{}", tensor.name),
             )
         })
     });
     outside.chain(layers)
 }
 
-/// The order of a tensor's rows. llama.cpp's converter reorders the rows of Llama's query and key
-/// projections: see [`RowOrder::RotaryPairs`].
+/// The order of a tensor's rows. For some architectures, llama.cpp's converter reorders the rows of query
+/// and key projections: see [`RowOrder::RotaryPairs`].
 fn row_order(
     keys: ModelKeys<'_>,
     tensor: &GgufTensor<'_>,
     name: &str,
     config: &ModelConfig,
 ) -> Result<RowOrder, ModelError> {
-    let heads = match (config.architecture, name) {
-        (Architecture::Llama, name) if name.ends_with(".q_proj.weight") => config.heads,
-        (Architecture::Llama, name) if name.ends_with(".k_proj.weight") => config.kv_heads,
+    let heads = match config.architecture.row().gguf.rotary_pairs {
+        true if name.ends_with(".q_proj.weight") => config.heads,
+        true if name.ends_with(".k_proj.weight") => config.kv_heads,
         _ => return Ok(RowOrder::Plain),
     };
     let rows = heads * config.head_size;

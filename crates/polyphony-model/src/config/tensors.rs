@@ -1,0 +1,82 @@
+//! The weights of a layer: names and shapes. The network is built, files are read and memory is counted from
+//! this list.
+
+use super::ModelConfig;
+use crate::lora::Projection;
+
+/// A weight that every layer has.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LayerTensor {
+    /// Its name in Hugging Face files, after the name of the layer.
+    pub(crate) name: &'static str,
+    /// Its name in GGUF files, after the name of the layer.
+    pub(crate) gguf_name: &'static str,
+    /// The length of every dimension, the slowest-varying first.
+    pub(crate) shape: Vec<usize>,
+}
+
+impl ModelConfig {
+    /// The weights of a layer.
+    pub(crate) fn layer_tensors(&self) -> Vec<LayerTensor> {
+        let [d, inner] = [self.hidden_size, self.intermediate_size];
+        let (queries, keys) = (self.query_width(), self.key_width());
+        let mut tensors = Vec::new();
+        let mut add = |name, gguf_name, shape: &[usize]| {
+            tensors.push(LayerTensor {
+                name,
+                gguf_name,
+                shape: shape.to_vec(),
+            });
+        };
+        add("input_layernorm.weight", "attn_norm.weight", &[d]);
+        add("self_attn.q_proj.weight", "attn_q.weight", &[queries, d]);
+        add("self_attn.k_proj.weight", "attn_k.weight", &[keys, d]);
+        add("self_attn.v_proj.weight", "attn_v.weight", &[keys, d]);
+        add(
+            "self_attn.o_proj.weight",
+            "attn_output.weight",
+            &[d, queries],
+        );
+        if self.parts.attention_bias {
+            add("self_attn.q_proj.bias", "attn_q.bias", &[queries]);
+            add("self_attn.k_proj.bias", "attn_k.bias", &[keys]);
+            add("self_attn.v_proj.bias", "attn_v.bias", &[keys]);
+        }
+        if self.parts.query_key_norm {
+            add(
+                "self_attn.q_norm.weight",
+                "attn_q_norm.weight",
+                &[self.head_size],
+            );
+            add(
+                "self_attn.k_norm.weight",
+                "attn_k_norm.weight",
+                &[self.head_size],
+            );
+        }
+        add("post_attention_layernorm.weight", "ffn_norm.weight", &[d]);
+        add("mlp.gate_proj.weight", "ffn_gate.weight", &[inner, d]);
+        add("mlp.up_proj.weight", "ffn_up.weight", &[inner, d]);
+        add("mlp.down_proj.weight", "ffn_down.weight", &[d, inner]);
+        tensors
+    }
+
+    /// The weights of a projection in one layer.
+    pub(crate) fn projection_tensors(&self, projection: Projection) -> Vec<LayerTensor> {
+        let is_of_it = |tensor: &LayerTensor| {
+            let module = tensor.name.strip_suffix(".weight");
+            module.is_some_and(|module| module == projection.path())
+        };
+        self.layer_tensors().into_iter().filter(is_of_it).collect()
+    }
+
+    /// The width of all queries of a token in one layer. The largest sizes saturate.
+    pub(super) fn query_width(&self) -> usize {
+        self.heads.saturating_mul(self.head_size)
+    }
+
+    /// The width of all keys of a token in one layer. Its values have the same width.
+    pub(super) fn key_width(&self) -> usize {
+        self.kv_heads.saturating_mul(self.head_size)
+    }
+}
