@@ -91,6 +91,23 @@ def save_weights(folder, architecture):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
+def gradients(model):
+    """The gradient of every weight, under its name in the file. transformers joins the weights of all experts
+    of a layer in memory."""
+    for name, weight in model.named_parameters():
+        path, _, last = name.rpartition(".")
+        if not path.endswith("experts"):
+            yield name, weight.grad
+            continue
+        for expert, gradient in enumerate(weight.grad):
+            if last == "gate_up_proj":
+                gate, up = gradient.chunk(2)
+                yield f"{path}.{expert}.gate_proj.weight", gate
+                yield f"{path}.{expert}.up_proj.weight", up
+            else:
+                yield f"{path}.{expert}.{last}.weight", gradient
+
+
 def expected(folder, config):
     """The values that transformers computes: tensors, and the norms of all gradients."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,14 +119,14 @@ def expected(folder, config):
             scratch, dtype=torch.float32, attn_implementation="eager"
         )
     torch.manual_seed(11)
-    ids = torch.randint(2, SIZES["vocab_size"], (2, LENGTH))
+    ids = torch.randint(2, config["vocab_size"], (2, LENGTH))
     advantages = torch.tensor([1.0, -0.5])
     logits = model(ids).logits
     logprobs = torch.log_softmax(logits[:, PROMPT - 1 : -1], -1)
     chosen = logprobs.gather(-1, ids[:, PROMPT:, None])[..., 0]
     loss = -(advantages * chosen.sum(-1)).mean()
     loss.backward()
-    norms = {name: weight.grad.norm().item() for name, weight in model.named_parameters()}
+    norms = {name: gradient.norm().item() for name, gradient in gradients(model)}
     greedy = ids[:1, :PROMPT]
     with torch.no_grad():
         for _ in range(NEW):

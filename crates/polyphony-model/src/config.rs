@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub(crate) use self::keys::Keys;
 pub use self::memory::AttentionScores;
-pub(crate) use self::parts::Parts;
+pub(crate) use self::parts::{ExpertSizes, Parts, Window};
 pub use self::rope::{Rope, RopeScaling};
 pub(crate) use self::tensors::LayerTensor;
 use crate::{architectures::Architecture, error::ModelError};
@@ -20,6 +20,7 @@ mod memory;
 mod parts;
 mod rope;
 mod tensors;
+mod variants;
 
 /// Sizes and constants of a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,9 +106,9 @@ impl ModelConfig {
             kv_heads,
             head_size,
             norm_epsilon: keys.positive("rms_norm_eps")?.unwrap_or(1e-6),
-            rope: keys.rope(max_positions)?,
+            rope: keys.rope(max_positions, row.rope_theta)?,
             max_positions,
-            tied_head: keys.switch("tie_word_embeddings")?.unwrap_or(false),
+            tied_head: keys.switch("tie_word_embeddings")?.unwrap_or(row.tied_head),
         })
     }
 }
@@ -160,43 +161,6 @@ impl Keys<'_> {
             };
             self.unsupported("architecture", unknown, &supported)
         })
-    }
-
-    /// Refuses variants of the layers that only some architectures have: biases in all projections, other
-    /// activation functions, a sliding window.
-    pub(crate) fn no_variants(&self, layers: usize) -> Result<(), ModelError> {
-        self.only("hidden_act", "silu")?;
-        self.only("attention_bias", false)?;
-        self.only("mlp_bias", false)?;
-        self.no_sliding_window(layers)
-    }
-
-    /// Accepts the settings of a sliding window only if no layer uses it. As in transformers,
-    /// `layer_types` decides; without it, the layers from `max_window_layers` on use the window.
-    fn no_sliding_window(&self, layers: usize) -> Result<(), ModelError> {
-        const SWITCH: &str = "use_sliding_window";
-        const OFF: &str = "full_attention";
-        let switched_on = self.switch(SWITCH)? == Some(true);
-        if let Some(types) = self.get("layer_types").and_then(Value::as_array) {
-            return match types.iter().find(|layer| *layer != OFF) {
-                Some(layer) => Err(self.unsupported("layer type", layer, OFF)),
-                None => Ok(()),
-            };
-        }
-        // An absent `sliding_window` means a window of 4096 tokens; only `null` means no window.
-        let window = self.object.get("sliding_window") != Some(&Value::Null);
-        let first = match self.get("max_window_layers") {
-            Some(first) => first.as_u64().unwrap_or(0),
-            None => 28,
-        };
-        if switched_on && window && first < layers as u64 {
-            let allowed = format!(
-                "false, or without effect: `sliding_window` null, or `max_window_layers` at least \
-                 {layers}, the number of layers"
-            );
-            return Err(self.invalid(SWITCH, true, allowed));
-        }
-        Ok(())
     }
 }
 

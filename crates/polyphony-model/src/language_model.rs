@@ -11,11 +11,11 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    Adapter, LoraConfig, ModelAssets, ModelConfig, ModelError, ModelFiles, Projection, TensorSpec,
+    Adapter, LoraConfig, ModelAssets, ModelConfig, ModelError, ModelFiles, TensorSpec,
     WeightGradients,
     files::{adapter::factor_names, save_adapter},
     network::{
-        Attention, Decoder, LayerInputs, LoraAdapter, WeightReader, named_weights, rope::Rotation,
+        Attention, Decoder, LayerInputs, LoraAdapter, WeightReader, named_weights, rope::Rotations,
     },
     save,
     transfer::{to_host, token_tensor},
@@ -56,8 +56,8 @@ impl LanguageModel {
     fn with_adapter(self, adapter: &Adapter, device: &Device) -> Result<Self, ModelError> {
         let lora = &adapter.config;
         let reader = WeightReader::new(&adapter.weights, device);
-        let model = self.attach_adapters(lora, |site, [outputs, inputs]| {
-            let [a, b] = factor_names(&site.path());
+        let model = self.attach_adapters(lora, |path, [outputs, inputs]| {
+            let [a, b] = factor_names(path);
             Ok(LoraAdapter::new(
                 reader.matrix(&a, [lora.rank, inputs])?,
                 reader.matrix(&b, [outputs, lora.rank])?,
@@ -92,17 +92,16 @@ impl LanguageModel {
     }
 
     /// Freezes the weights and attaches an adapter to every projection that `lora` targets. `make`
-    /// receives a projection and the shape `[O, I]` of its weight.
+    /// receives the path of a projection and the shape `[O, I]` of its weight.
     fn attach_adapters(
         self,
         lora: &LoraConfig,
-        mut make: impl FnMut(ProjectionSite, [usize; 2]) -> Result<LoraAdapter, ModelError>,
+        mut make: impl FnMut(&str, [usize; 2]) -> Result<LoraAdapter, ModelError>,
     ) -> Result<Self, ModelError> {
         let mut network = self.network.no_grad();
-        for (layer, projection, linear) in network.projections() {
+        for (path, projection, linear) in network.projections() {
             if lora.targets.contains(&projection) {
-                let site = ProjectionSite { layer, projection };
-                linear.attach(make(site, linear.weight().dims())?);
+                linear.attach(make(&path, linear.weight().dims())?);
             }
         }
         Ok(Self {
@@ -341,8 +340,8 @@ impl LanguageModel {
         positions: &[usize],
         attention: &mut impl Attention,
     ) -> Tensor<2> {
-        let rotation = self.rotation(positions);
-        self.network.forward(embedded, &rotation, attention)
+        let rotations = self.rotations(positions);
+        self.network.forward(embedded, &rotations, attention)
     }
 
     /// As [`LanguageModel::hidden`], but stores the input of each layer, and stops before the last
@@ -354,8 +353,8 @@ impl LanguageModel {
         attention: &mut impl Attention,
     ) -> LayerInputs {
         let ids = token_tensor(ids, &self.device());
-        let rotation = self.rotation(positions);
-        self.network.layer_inputs(ids, &rotation, attention)
+        let rotations = self.rotations(positions);
+        self.network.layer_inputs(ids, &rotations, attention)
     }
 
     /// The last normalization, `[T, D]` to `[T, D]`.
@@ -375,16 +374,13 @@ impl LanguageModel {
         objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
     ) -> WeightGradients {
         let ids = token_tensor(ids, &self.device());
-        let rotation = self.rotation(positions);
+        let rotations = self.rotations(positions);
         self.network
-            .gradients(ids, inputs, &rotation, attention, objective)
+            .gradients(ids, inputs, &rotations, attention, objective)
     }
 
-    fn rotation(&self, positions: &[usize]) -> Rotation {
-        let ModelConfig {
-            head_size, rope, ..
-        } = &self.config;
-        Rotation::new(positions, *head_size, rope, (&self.device(), self.dtype()))
+    fn rotations(&self, positions: &[usize]) -> Rotations {
+        Rotations::new(positions, &self.config, (&self.device(), self.dtype()))
     }
 
     /// The output head's weight, `[V, D]`.
@@ -399,21 +395,6 @@ impl LanguageModel {
             Some(&id) => Err(ModelError::TokenOutOfRange { id, vocab_size }),
             None => Ok(()),
         }
-    }
-}
-
-/// The place of a projection in the network: the index of its layer, and which projection of that layer.
-#[derive(Clone, Copy, Debug)]
-struct ProjectionSite {
-    layer: usize,
-    projection: Projection,
-}
-
-impl ProjectionSite {
-    /// The module's path in Hugging Face checkpoints.
-    fn path(self) -> String {
-        let Self { layer, projection } = self;
-        format!("model.layers.{layer}.{}", projection.path())
     }
 }
 

@@ -1,7 +1,9 @@
 //! The Qwen2 architecture (Yang et al., 2024, arXiv 2407.10671), which Qwen2.5 also uses: Llama with biases on
 //! queries, keys and values.
 
-use super::{GgufVariant, Row};
+use serde_json::json;
+
+use super::{GgufVariant, Row, no_gguf_variants};
 use crate::config::Parts;
 
 pub(super) const ROW: Row = Row {
@@ -9,6 +11,8 @@ pub(super) const ROW: Row = Row {
     model_type: "qwen2",
     max_positions: 32_768,
     head_size: None,
+    rope_theta: 1e4,
+    tied_head: false,
     parts: |keys, layers| {
         keys.no_variants(layers)?;
         Ok(Parts {
@@ -17,7 +21,11 @@ pub(super) const ROW: Row = Row {
         })
     },
     gguf: GgufVariant {
-        switches_off: &["use_sliding_window"],
+        name: "qwen2",
+        settings: |keys| {
+            no_gguf_variants(keys)?;
+            Ok(json!({"use_sliding_window": false, "hidden_act": "silu"}))
+        },
         rotary_pairs: false,
         rope_divisors: false,
     },

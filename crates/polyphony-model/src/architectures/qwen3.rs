@@ -1,7 +1,9 @@
 //! The Qwen3 architecture (Yang et al., 2025, arXiv 2505.09388): Llama with queries and keys normalized head by
 //! head before they are rotated.
 
-use super::{GgufVariant, Row};
+use serde_json::json;
+
+use super::{GgufVariant, Row, no_gguf_variants};
 use crate::config::Parts;
 
 pub(super) const ROW: Row = Row {
@@ -9,6 +11,8 @@ pub(super) const ROW: Row = Row {
     model_type: "qwen3",
     max_positions: 32_768,
     head_size: Some(128),
+    rope_theta: 1e4,
+    tied_head: false,
     parts: |keys, layers| {
         keys.no_variants(layers)?;
         Ok(Parts {
@@ -17,7 +21,11 @@ pub(super) const ROW: Row = Row {
         })
     },
     gguf: GgufVariant {
-        switches_off: &["attention_bias", "use_sliding_window"],
+        name: "qwen3",
+        settings: |keys| {
+            no_gguf_variants(keys)?;
+            Ok(json!({"attention_bias": false, "use_sliding_window": false, "hidden_act": "silu"}))
+        },
         rotary_pairs: false,
         rope_divisors: false,
     },

@@ -107,4 +107,22 @@ impl Keys<'_> {
             _ => Ok(()),
         }
     }
+
+    /// Refuses a key that is there, unless it is `null`.
+    pub(crate) fn absent(&self, key: &str) -> Result<(), ModelError> {
+        match self.get(key) {
+            Some(value) => Err(self.invalid(key, value.clone(), "null (all that is supported)")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a list that is not empty.
+    pub(crate) fn only_empty(&self, key: &str) -> Result<(), ModelError> {
+        match self.get(key) {
+            Some(value) if value.as_array().is_none_or(|list| !list.is_empty()) => {
+                Err(self.invalid(key, value.clone(), "an empty list (all that is supported)"))
+            }
+            _ => Ok(()),
+        }
+    }
 }

@@ -35,9 +35,9 @@ fn count(size: usize) -> Count {
     Saturating(size as u64)
 }
 
-/// The number of scalars in a tensor.
+/// The number of scalars in a tensor, of all experts together.
 fn elements(tensor: &LayerTensor) -> Count {
-    let sizes = tensor.shape.iter().copied();
+    let sizes = tensor.shape.iter().copied().chain(tensor.experts);
     sizes.fold(count(1), |product, size| product * count(size))
 }
 
@@ -58,7 +58,14 @@ impl ModelConfig {
         let tensors = targets.flat_map(|target| self.projection_tensors(*target));
         // The inputs plus the outputs of each target. The rank times this number is the size of its two
         // factors.
-        let widths = tensors.flat_map(|tensor| tensor.shape).map(count);
+        let widths = tensors.map(|tensor| {
+            let width = tensor
+                .shape
+                .into_iter()
+                .map(count)
+                .fold(count(0), Count::add);
+            width * count(tensor.experts.unwrap_or(1))
+        });
         let width = widths.fold(count(0), Count::add);
         let all = count(self.layers) * count(lora.rank) * width;
         all.0.min(MAX_COUNT)
@@ -78,13 +85,15 @@ impl ModelConfig {
         activations: Activations,
         scores: AttentionScores,
     ) -> u64 {
-        let [d, inner, layers, tokens] = [
-            self.hidden_size,
-            self.intermediate_size,
-            self.layers,
-            tokens,
-        ]
-        .map(count);
+        // With experts, each token runs through some of them, and its input is gathered for each.
+        let (inner, gathered) = match self.parts.experts {
+            None => (count(self.intermediate_size), count(0)),
+            Some(sizes) => (
+                count(sizes.chosen) * count(sizes.intermediate_size),
+                count(3) * count(sizes.chosen) * count(self.hidden_size),
+            ),
+        };
+        let [d, layers, tokens] = [self.hidden_size, self.layers, tokens].map(count);
         let pairs = match scores {
             AttentionScores::Recomputed => count(0),
             AttentionScores::Stored => count(2) * count(self.heads) * tokens,
@@ -95,6 +104,8 @@ impl ModelConfig {
             + count(3) * count(self.query_width())
             + count(4) * count(self.key_width())
             + count(3) * inner
+            + gathered
+            + count(if self.parts.norms_after { 2 } else { 0 }) * d
             + pairs;
         let per_token = match activations {
             Activations::Keep => layers * layer,

@@ -60,16 +60,23 @@ impl Keys<'_> {
     /// (older). As in transformers, `max_positions` is the default of the original context.
     ///
     /// If both are given, transformers takes the older one; here they have to agree.
-    pub(super) fn rope(&self, max_positions: usize) -> Result<Rope, ModelError> {
+    ///
+    /// If the newer one has parameters per layer type, those of full attention are read.
+    pub(super) fn rope(
+        &self,
+        max_positions: usize,
+        default_theta: f64,
+    ) -> Result<Rope, ModelError> {
         const NEWER: &str = "rope_parameters";
         const OLDER: &str = "rope_scaling";
         self.only("partial_rotary_factor", 1.0)?;
         let filled = |value: &&Value| value.as_object().is_none_or(|object| !object.is_empty());
         let [newer, older] = [NEWER, OLDER].map(|key| self.get(key).filter(filled));
-        let read = |object| self.nested_rope(object, max_positions);
+        let newer = newer.map(|object| object.get("full_attention").unwrap_or(object));
+        let read = |object| self.nested_rope(object, max_positions, default_theta);
         match (newer, older) {
             (None, None) => Ok(Rope {
-                theta: self.rope_theta()?,
+                theta: self.rope_theta(default_theta)?,
                 scaling: RopeScaling::Unscaled,
             }),
             (Some(object), None) | (None, Some(object)) => read(object),
@@ -87,7 +94,26 @@ impl Keys<'_> {
         }
     }
 
-    fn nested_rope(&self, object: &Value, max_positions: usize) -> Result<Rope, ModelError> {
+    /// The rotary embedding of the layers with a sliding window: from `rope_parameters` (newer) or
+    /// `rope_local_base_freq` (older).
+    pub(crate) fn window_rope(&self) -> Result<Rope, ModelError> {
+        let theta = self.positive("rope_local_base_freq")?.unwrap_or(10_000.0);
+        let newer = self.get("rope_parameters");
+        match newer.and_then(|object| object.get("sliding_attention")) {
+            Some(object) => self.nested_rope(object, 1, theta),
+            None => Ok(Rope {
+                theta,
+                scaling: RopeScaling::Unscaled,
+            }),
+        }
+    }
+
+    fn nested_rope(
+        &self,
+        object: &Value,
+        max_positions: usize,
+        default_theta: f64,
+    ) -> Result<Rope, ModelError> {
         let rope = Keys {
             object,
             path: self.path,
@@ -95,7 +121,7 @@ impl Keys<'_> {
         rope.only("partial_rotary_factor", 1.0)?;
         let theta = match rope.positive("rope_theta")? {
             Some(theta) => theta,
-            None => self.rope_theta()?,
+            None => self.rope_theta(default_theta)?,
         };
         // As in transformers, the top level takes precedence.
         let original_positions = match self.original_positions()? {
@@ -117,8 +143,8 @@ impl Keys<'_> {
         Ok(Rope { theta, scaling })
     }
 
-    fn rope_theta(&self) -> Result<f64, ModelError> {
-        Ok(self.positive("rope_theta")?.unwrap_or(10_000.0))
+    fn rope_theta(&self, default: f64) -> Result<f64, ModelError> {
+        Ok(self.positive("rope_theta")?.unwrap_or(default))
     }
 
     fn original_positions(&self) -> Result<Option<f64>, ModelError> {

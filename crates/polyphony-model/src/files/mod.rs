@@ -30,6 +30,7 @@ pub use self::adapter::Adapter;
 pub use self::assets::ModelAssets;
 pub use self::contain::is_catching_panic;
 pub use self::conversation::{encode_continuation, encode_conversation};
+pub(crate) use self::gguf::ModelKeys;
 pub use self::model_files::ModelFiles;
 pub(crate) use self::save::save_adapter;
 pub use self::save::{convert, save, save_tensors};

@@ -7,7 +7,7 @@ use safetensors::tensor::Metadata;
 
 use super::dequantize::Encoding;
 use super::read::{check_header, map_file};
-use super::weights::{RowOrder, StoredTensor, Weights};
+use super::weights::{Conversion, StoredTensor, Weights};
 use crate::error::ModelError;
 
 /// The size of the header's length field at the start of the file, in bytes.
@@ -38,7 +38,7 @@ impl Weights {
                 shape: info.shape.clone(),
                 encoding: encoding(info.dtype).ok_or_else(|| format!("{:?}", info.dtype)),
                 bytes: data_start + start..data_start + end,
-                rows: RowOrder::Plain,
+                conversion: Conversion::Unchanged,
             };
             (name, tensor)
         });

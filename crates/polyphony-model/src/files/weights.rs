@@ -46,17 +46,19 @@ pub(crate) struct StoredTensor {
     pub(crate) encoding: Result<Encoding, String>,
     /// The range of its bytes in the file.
     pub(crate) bytes: Range<usize>,
-    /// The order of its rows.
-    pub(crate) rows: RowOrder,
+    /// How its values differ from those in Hugging Face files.
+    pub(crate) conversion: Conversion,
 }
 
-/// The order of a stored matrix's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RowOrder {
-    /// The order of Hugging Face.
-    Plain,
-    /// Within each head, rows `i` and `i + head_size / 2`, which the rotary embedding rotates together, are
-    /// adjacent. llama.cpp's converter writes the query and key projections of Llama in this order.
+/// What llama.cpp's converter did to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Conversion {
+    /// Nothing.
+    Unchanged,
+    /// It added this number to every value.
+    Added(f32),
+    /// It reordered the rows. Within each head, rows `i` and `i + head_size / 2`, which the rotary embedding rotates together, are
+    /// adjacent.
     RotaryPairs {
         /// The number of heads in the matrix.
         heads: usize,
@@ -163,9 +165,10 @@ impl Weights {
                 path: file.path.clone(),
                 reason: format!("tensor `{name}` reaches past the end of the file"),
             })?;
-        Ok(match tensor.rows {
-            RowOrder::Plain => values,
-            RowOrder::RotaryPairs { heads } => separate_rotary_halves(&values, heads, shape),
+        Ok(match tensor.conversion {
+            Conversion::Unchanged => values,
+            Conversion::Added(number) => values.into_iter().map(|value| value - number).collect(),
+            Conversion::RotaryPairs { heads } => separate_rotary_halves(&values, heads, shape),
         })
     }
 

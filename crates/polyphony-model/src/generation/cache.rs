@@ -53,11 +53,13 @@ impl Attention for PrefillAttention {
     fn attend(
         &mut self,
         _layer: usize,
+        window: Option<usize>,
         queries: Tensor<3>,
         keys: Tensor<3>,
         values: Tensor<3>,
     ) -> Tensor<3> {
-        let attended = packed_attention(queries, keys.clone(), values.clone(), &self.packing);
+        let attended =
+            packed_attention(queries, keys.clone(), values.clone(), &self.packing, window);
         let by_head = |tensor: Tensor<3>| contiguous(tensor.swap_dims(0, 1));
         self.cache.layers.push((by_head(keys), by_head(values)));
         attended
@@ -170,6 +172,7 @@ impl Attention for DecodeAttention<'_> {
     fn attend(
         &mut self,
         layer: usize,
+        window: Option<usize>,
         queries: Tensor<3>,
         keys: Tensor<3>,
         values: Tensor<3>,
@@ -185,7 +188,7 @@ impl Attention for DecodeAttention<'_> {
             &queries,
             &*key_slots,
             &*value_slots,
-            filled,
+            (filled, window),
             (&self.prompt_of, &self.slot_of),
             |prompt| {
                 let CachedPrompt { cache, path } = &self.prompts[prompt];
@@ -217,7 +220,13 @@ impl Attention for DecodeAttention<'_> {
                 .reshape([kv_heads, n, per_group, length])
                 .swap_dims(0, 1);
             let scores = response_scores.clone().narrow(0, range.start, n);
-            let weights = softmax(Tensor::cat(vec![prompt_scores, scores], 3), 3);
+            let mut scores = Tensor::cat(vec![prompt_scores, scores], 3);
+            let before = window.map_or(0, |window| (length + filled).saturating_sub(window));
+            if before > 0 {
+                let before = [0..n, 0..kv_heads, 0..per_group, 0..before];
+                scores = scores.slice_fill(before, f32::NEG_INFINITY);
+            }
+            let weights = softmax(scores, 3);
             let from_prompt = weights
                 .clone()
                 .narrow(3, 0, length)
@@ -244,7 +253,7 @@ fn attend_on_host<'a>(
     queries: &Tensor<3>,
     key_slots: &Tensor<4>,
     value_slots: &Tensor<4>,
-    filled: usize,
+    (filled, window): (usize, Option<usize>),
     (prompt_of, slot_of): (&[usize], &[usize]),
     prompt: impl Fn(usize) -> (&'a (Tensor<3>, Tensor<3>), &'a [Range<usize>]),
 ) -> Option<Tensor<3>> {
@@ -274,13 +283,25 @@ fn attend_on_host<'a>(
                 values: &kernels::values(values)[range],
             }
         };
-        let prompt_spans = path.iter().map(|range| {
+        let length: usize = path.iter().map(ExactSizeIterator::len).sum();
+        let mut before = window.map_or(0, |window| (length + filled).saturating_sub(window));
+        // Leaves out the tokens before the window.
+        let mut in_window = |range: Range<usize>| {
+            let skipped = before.min(range.len());
+            before -= skipped;
+            range.start + skipped..range.end
+        };
+        let mut spans = Vec::with_capacity(path.len() + 1);
+        for range in path.iter() {
+            let range = in_window(range.clone());
             let start = head * packed;
-            span(keys, values, start + range.start..start + range.end)
-        });
+            spans.push(span(keys, values, start + range.start..start + range.end));
+        }
+        let range = in_window(0..filled);
         let start = (slot_of[row] * kv_heads + head) * longest;
-        let response_span = span(&key_slots, &value_slots, start..start + filled);
-        prompt_spans.chain([response_span]).collect()
+        let response = start + range.start..start + range.end;
+        spans.push(span(&key_slots, &value_slots, response));
+        spans
     };
     let output = decode_attention(
         kernels::values(&host_queries),

@@ -7,22 +7,22 @@
 mod decode_attention;
 mod exp;
 mod few_rows;
+mod gated;
 mod host;
 mod matrix;
 mod packed_attention;
 mod project;
 mod rms_norm;
 mod rotate;
-mod swiglu;
 #[cfg(test)]
 mod tests;
 mod token_logprobs;
 
 pub(crate) use decode_attention::{KvSpan, decode_attention};
+pub(crate) use gated::{Activation, gated};
 pub(crate) use host::{HostTensor, contiguous, host, values};
 pub(crate) use packed_attention::{Packing, Segment, packed_attention};
 pub(crate) use project::project;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
-pub(crate) use swiglu::swiglu;
 pub(crate) use token_logprobs::{CHUNK_LOGITS, token_logprobs};

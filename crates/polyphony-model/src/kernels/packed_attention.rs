@@ -91,15 +91,18 @@ impl Packing {
         segments.filter(|segment| !segment.tokens.is_empty())
     }
 
-    /// True where a query (first axis) must not attend to a key (second axis), row by row.
-    fn mask(&self) -> Vec<bool> {
+    /// True where a query (first axis) must not attend to a key (second axis), row by row. With a window, a
+    /// query attends only to the last keys of its path.
+    fn mask(&self, window: Option<usize>) -> Vec<bool> {
         let tokens = self.tokens();
         let mut mask = vec![true; tokens * tokens];
         for segment in self.segments.iter() {
             for query in segment.tokens.clone() {
                 let row = &mut mask[query * tokens..(query + 1) * tokens];
-                for range in &segment.path {
-                    row[range.start..range.end.min(query + 1)].fill(false);
+                let keys = segment.path.iter().cloned().flatten();
+                let visible: Vec<usize> = keys.take_while(|key| *key <= query).collect();
+                for &key in &visible[hidden_keys(visible.len(), window)..] {
+                    row[key] = false;
                 }
             }
         }
@@ -125,7 +128,13 @@ impl PackedSegment {
     }
 }
 
-/// Scaled dot-product attention over a packed row.
+/// The number of keys before a window, given the number of keys up to the query.
+fn hidden_keys(keys: usize, window: Option<usize>) -> usize {
+    window.map_or(0, |window| keys.saturating_sub(window))
+}
+
+/// Scaled dot-product attention over a packed row. With a window, each token attends only to this many last
+/// tokens of its sequence, itself included.
 ///
 /// # Shapes
 /// `T` tokens, `H` query heads, `K` key and value heads, `S` head size:
@@ -135,6 +144,7 @@ pub(crate) fn packed_attention(
     keys: Tensor<3>,
     values: Tensor<3>,
     packing: &Packing,
+    window: Option<usize>,
 ) -> Tensor<3> {
     let shape @ [_, heads, size] = queries.dims();
     let kv_heads = keys.dims()[1];
@@ -142,13 +152,14 @@ pub(crate) fn packed_attention(
         (Some(q), Some(k), Some(v)) => {
             let op = PackedAttention {
                 packing: packing.clone(),
+                window,
                 heads,
                 kv_heads,
                 size,
             };
             apply(op, [q, k, v], shape)
         }
-        _ => packed_attention_in_burn(queries, keys, values, packing),
+        _ => packed_attention_in_burn(queries, keys, values, packing, window),
     }
 }
 
@@ -157,10 +168,11 @@ pub(super) fn packed_attention_in_burn(
     keys: Tensor<3>,
     values: Tensor<3>,
     packing: &Packing,
+    window: Option<usize>,
 ) -> Tensor<3> {
     let [tokens, heads, size] = queries.dims();
     let kv_heads = keys.dims()[1];
-    let mask = TensorData::new(packing.mask(), [1, 1, tokens, tokens]);
+    let mask = TensorData::new(packing.mask(window), [1, 1, tokens, tokens]);
     let mask = Tensor::from_data(mask, &queries.device());
     let queries = (queries / (size as f64).sqrt())
         .reshape([tokens, kv_heads, heads / kv_heads, size])
@@ -177,6 +189,7 @@ pub(super) fn packed_attention_in_burn(
 #[derive(Clone, Debug)]
 struct PackedAttention {
     packing: Packing,
+    window: Option<usize>,
     heads: usize,
     kv_heads: usize,
     size: usize,
@@ -234,7 +247,10 @@ impl PackedAttention {
             || {
                 for (query, row) in weights.chunks_exact_mut(keys).enumerate() {
                     let (visible, masked) = row.split_at_mut(ancestor_tokens + query + 1);
-                    normalize(visible);
+                    let (before, in_window) =
+                        visible.split_at_mut(hidden_keys(visible.len(), self.window));
+                    before.fill(0.0);
+                    normalize(in_window);
                     masked.fill(0.0);
                 }
             },

@@ -1,4 +1,4 @@
-//! Root-mean-square normalization: `y = w · x / √(mean(x²) + ε)`.
+//! Root-mean-square normalization: `y = (o + w) · x / √(mean(x²) + ε)`, with the offset `o` 0 or 1.
 
 use burn::tensor::{DType, Tensor};
 use pulp::{Arch, Simd, WithSimd};
@@ -9,36 +9,49 @@ use super::host::{HostOp, SavedTensors, apply, operand};
 /// Rows that a thread takes at once.
 const CHUNK_ROWS: usize = 32;
 
-/// Every row divided by its root mean square, times a weight.
+/// Every row divided by its root mean square, times a weight plus `offset`.
 ///
 /// # Shapes
 /// - input and output `[T, D]`, weight `[D]`
-pub(crate) fn rms_norm(input: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+pub(crate) fn rms_norm(
+    input: Tensor<2>,
+    weight: Tensor<1>,
+    epsilon: f64,
+    offset: f32,
+) -> Tensor<2> {
     let shape = input.dims();
     match (operand(&input), operand(&weight)) {
         (Some(x), Some(w)) => apply(
             RmsNorm {
                 epsilon: epsilon as f32,
+                offset,
             },
             [x, w],
             shape,
         ),
-        _ => rms_norm_in_burn(input, weight, epsilon),
+        _ => rms_norm_in_burn(input, weight, epsilon, offset),
     }
 }
 
-pub(super) fn rms_norm_in_burn(input: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+pub(super) fn rms_norm_in_burn(
+    input: Tensor<2>,
+    weight: Tensor<1>,
+    epsilon: f64,
+    offset: f32,
+) -> Tensor<2> {
     // Squares are summed in 32 bits, even if the weights are smaller floats.
     let dtype = input.dtype();
     let input = input.cast(DType::F32);
     let mean_square = input.clone().square().mean_dim(1);
     let normed = input * (mean_square + epsilon).sqrt().recip();
-    normed.cast(dtype) * weight.unsqueeze()
+    normed.cast(dtype) * (weight + offset).unsqueeze()
 }
 
 #[derive(Clone, Debug)]
 struct RmsNorm {
     epsilon: f32,
+    /// What is added to the weight.
+    offset: f32,
 }
 
 impl HostOp<2> for RmsNorm {
@@ -56,6 +69,7 @@ impl HostOp<2> for RmsNorm {
                     input,
                     weight,
                     epsilon: self.epsilon,
+                    offset: self.offset,
                     output,
                 });
             });
@@ -83,6 +97,7 @@ impl HostOp<2> for RmsNorm {
                     weight,
                     upstream,
                     epsilon: self.epsilon,
+                    offset: self.offset,
                     input_gradient,
                     weight_gradient: &mut weight_gradient,
                 });
@@ -118,6 +133,7 @@ struct Forward<'a> {
     input: &'a [f32],
     weight: &'a [f32],
     epsilon: f32,
+    offset: f32,
     output: &'a mut [f32],
 }
 
@@ -130,6 +146,7 @@ impl WithSimd for Forward<'_> {
             input,
             weight,
             epsilon,
+            offset,
             output,
         } = self;
         let width = weight.len();
@@ -139,7 +156,7 @@ impl WithSimd for Forward<'_> {
         {
             let factor = inverse_root(simd, x, epsilon);
             for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * factor * w;
+                *y = x * factor * (offset + w);
             }
         }
     }
@@ -150,6 +167,7 @@ struct Backward<'a> {
     weight: &'a [f32],
     upstream: &'a [f32],
     epsilon: f32,
+    offset: f32,
     input_gradient: &'a mut [f32],
     weight_gradient: &'a mut [f32],
 }
@@ -157,7 +175,7 @@ struct Backward<'a> {
 impl WithSimd for Backward<'_> {
     type Output = ();
 
-    /// With `f = 1 / √(mean(x²) + ε)` and upstream `g`: `∂x = f g w − x f³ mean(g w x)` and
+    /// With `f = 1 / √(mean(x²) + ε)`, `v = o + w` and upstream `g`: `∂x = f g v − x f³ mean(g v x)` and
     /// `∂w = Σ g x f`.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
@@ -166,6 +184,7 @@ impl WithSimd for Backward<'_> {
             weight,
             upstream,
             epsilon,
+            offset,
             input_gradient,
             weight_gradient,
         } = self;
@@ -174,7 +193,7 @@ impl WithSimd for Backward<'_> {
         for ((x, g), x_gradient) in rows.zip(input_gradient.chunks_exact_mut(width)) {
             let factor = inverse_root(simd, x, epsilon);
             for ((slot, x), (g, w)) in x_gradient.iter_mut().zip(x).zip(g.iter().zip(weight)) {
-                *slot = g * w * x;
+                *slot = g * (offset + w) * x;
             }
             let (body, rest) = S::as_simd_f32s(x_gradient);
             let mut sum = simd.splat_f32s(0.0);
@@ -184,7 +203,7 @@ impl WithSimd for Backward<'_> {
             let total = simd.reduce_sum_f32s(sum) + rest.iter().sum::<f32>();
             let correction = factor * factor * factor * total / width as f32;
             for ((slot, x), (g, w)) in x_gradient.iter_mut().zip(x).zip(g.iter().zip(weight)) {
-                *slot = factor * g * w - x * correction;
+                *slot = factor * g * (offset + w) - x * correction;
             }
             for ((slot, x), g) in weight_gradient.iter_mut().zip(x).zip(g) {
                 *slot += g * x * factor;

@@ -1,15 +1,13 @@
 //! Values and gradients of the CPU kernels that training uses, compared with the same formulas in burn's
 //! operations.
 
-use burn::tensor::{
-    Device, Distribution, Int, Tensor, TensorData,
-    activation::{log_softmax, silu},
-};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData, activation::log_softmax};
 use proptest::prelude::*;
 
 use super::packed_attention::packed_attention_in_burn;
 use super::{
-    Packing, Segment, packed_attention, project, rms_norm, rotate, swiglu, token_logprobs,
+    Activation, Packing, Segment, gated, packed_attention, project, rms_norm, rotate,
+    token_logprobs,
 };
 
 /// The rounding error of sums of up to a few hundred products of numbers around 1.
@@ -70,14 +68,19 @@ proptest! {
     #[test]
     fn normalization(rows in 1usize..70, width in 1usize..40) {
         let (x, w) = (random([rows, width]), random([width]));
-        let expected = super::rms_norm::rms_norm_in_burn(x.clone(), w.clone(), 1e-5);
-        check!(rms_norm(x.clone(), w.clone(), 1e-5), expected, [x, w]);
+        for offset in [0.0, 1.0] {
+            let expected = super::rms_norm::rms_norm_in_burn(x.clone(), w.clone(), 1e-5, offset);
+            check!(rms_norm(x.clone(), w.clone(), 1e-5, offset), expected, [x, w]);
+        }
     }
 
     #[test]
     fn gate(rows in 1usize..9, width in 1usize..40) {
         let (a, b) = (random([rows, width]), random([rows, width]));
-        check!(swiglu(a.clone(), b.clone()), silu(a.clone()) * b.clone(), [a, b]);
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            let expected = super::gated::gated_in_burn(a.clone(), b.clone(), activation);
+            check!(gated(a.clone(), b.clone(), activation), expected, [a, b]);
+        }
     }
 
     /// From one position per chunk to all positions in one chunk.
@@ -117,6 +120,7 @@ proptest! {
         kv_heads in 1usize..4,
         per_group in 1usize..4,
         half in 1usize..5,
+        window in prop::option::of(1usize..20),
     ) {
         let mut segments = vec![Segment { tokens: first, parent: None }];
         for (tokens, back) in lengths_and_parents {
@@ -127,7 +131,8 @@ proptest! {
         let q = random([tokens, kv_heads * per_group, 2 * half]);
         let (k, v) = (random([tokens, kv_heads, 2 * half]), random([tokens, kv_heads, 2 * half]));
         let packing = Packing::new(&segments);
-        let expected = packed_attention_in_burn(q.clone(), k.clone(), v.clone(), &packing);
-        check!(packed_attention(q.clone(), k.clone(), v.clone(), &packing), expected, [q, k, v]);
+        let (qs, ks, vs) = (q.clone(), k.clone(), v.clone());
+        let expected = packed_attention_in_burn(qs.clone(), ks.clone(), vs.clone(), &packing, window);
+        check!(packed_attention(qs, ks, vs, &packing, window), expected, [q, k, v]);
     }
 }

@@ -359,7 +359,13 @@ fn weights_are_counted_without_loading_them() {
         weights.map(|(_, weight)| weight.dims()[0] as u64).sum()
     };
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+    for name in [
+        "tiny-llama",
+        "tiny-qwen2",
+        "tiny-qwen3",
+        "tiny-qwen3-moe",
+        "tiny-gemma3",
+    ] {
         let files = ModelFiles::open(&fixtures.join(name)).unwrap();
         let model = LanguageModel::load(&files, &Device::flex()).unwrap();
         assert_eq!(model.config().weight_count(), numbers(&model), "{name}");

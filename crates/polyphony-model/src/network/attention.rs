@@ -7,7 +7,8 @@ use crate::kernels::{Packing, packed_attention};
 
 /// Scaled dot-product attention over some arrangement of tokens.
 pub(crate) trait Attention {
-    /// The attention output of every token of this pass.
+    /// The attention output of every token of this pass. With a window, a token attends only to this many last
+    /// tokens of its sequence, itself included.
     ///
     /// # Shapes
     /// `T` tokens of this pass, `H` query heads, `K` key and value heads, `S` head size:
@@ -15,6 +16,7 @@ pub(crate) trait Attention {
     fn attend(
         &mut self,
         layer: usize,
+        window: Option<usize>,
         queries: Tensor<3>,
         keys: Tensor<3>,
         values: Tensor<3>,
@@ -57,10 +59,11 @@ impl Attention for PackedAttention {
     fn attend(
         &mut self,
         _layer: usize,
+        window: Option<usize>,
         queries: Tensor<3>,
         keys: Tensor<3>,
         values: Tensor<3>,
     ) -> Tensor<3> {
-        packed_attention(queries, keys, values, &self.packing)
+        packed_attention(queries, keys, values, &self.packing, window)
     }
 }

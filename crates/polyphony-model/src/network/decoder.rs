@@ -13,7 +13,7 @@ use super::{
     attention::Attention,
     layer::Layer,
     layers::{Embedding, Linear, RmsNorm},
-    rope::Rotation,
+    rope::Rotations,
     weights::{LayerReader, WeightReader},
 };
 use crate::{ModelConfig, ModelError, Projection, WeightGradients};
@@ -23,6 +23,8 @@ use crate::{ModelConfig, ModelError, Projection, WeightGradients};
 pub(crate) struct Decoder {
     pub(super) model: Trunk,
     pub(super) lm_head: Option<Linear>,
+    #[module(skip)]
+    pub(super) embedding_scale: f64,
 }
 
 #[derive(Module, Debug)]
@@ -56,6 +58,7 @@ impl Decoder {
                 norm,
             },
             lm_head,
+            embedding_scale: config.parts.embedding_scale,
         })
     }
 
@@ -65,9 +68,10 @@ impl Decoder {
             model: Trunk {
                 embed_tokens: Embedding::new(Tensor::zeros([0, 0], device)),
                 layers: Vec::new(),
-                norm: RmsNorm::new(Tensor::zeros([0], device), 0.0),
+                norm: RmsNorm::new(Tensor::zeros([0], device), 0.0, 0.0),
             },
             lm_head: None,
+            embedding_scale: 1.0,
         }
     }
 
@@ -76,7 +80,7 @@ impl Decoder {
     /// # Shapes
     /// - ids `[T]`, output `[T, D]`
     pub(crate) fn embed(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        self.model.embed_tokens.forward(ids)
+        self.scaled(self.model.embed_tokens.forward(ids))
     }
 
     /// Adds the gradients of [`Decoder::embed`]'s output to the gradient of the embedding table, if the
@@ -87,7 +91,16 @@ impl Decoder {
         ids: Tensor<1, Int>,
         rows: Tensor<2>,
     ) {
+        let rows = self.scaled(rows);
         self.model.embed_tokens.add_gradients(gradients, ids, rows);
+    }
+
+    /// Embeddings or their gradients, times the embedding scale.
+    fn scaled(&self, embeddings: Tensor<2>) -> Tensor<2> {
+        match self.embedding_scale {
+            1.0 => embeddings,
+            scale => embeddings * scale,
+        }
     }
 
     /// The hidden states after the last normalization.
@@ -97,10 +110,10 @@ impl Decoder {
     pub(crate) fn forward(
         &self,
         embedded: Tensor<2>,
-        rotation: &Rotation,
+        rotations: &Rotations,
         attention: &mut impl Attention,
     ) -> Tensor<2> {
-        let last = self.run_layers(embedded, rotation, attention, |_| ());
+        let last = self.run_layers(embedded, rotations, attention, |_| ());
         self.normalize(last)
     }
 
@@ -108,14 +121,14 @@ impl Decoder {
     pub(super) fn run_layers(
         &self,
         embedded: Tensor<2>,
-        rotation: &Rotation,
+        rotations: &Rotations,
         attention: &mut impl Attention,
         mut on_input: impl FnMut(&Tensor<2>),
     ) -> Tensor<2> {
         let mut hidden = embedded;
         for (index, layer) in self.model.layers.iter().enumerate() {
             on_input(&hidden);
-            hidden = layer.forward(hidden, index, rotation, attention);
+            hidden = layer.forward(hidden, index, rotations, attention);
         }
         hidden
     }
@@ -136,12 +149,16 @@ impl Decoder {
         }
     }
 
-    /// Every projection inside the layers, with the index of its layer.
-    pub(crate) fn projections(&mut self) -> impl Iterator<Item = (usize, Projection, &mut Linear)> {
+    /// Every projection inside the layers, with its path in Hugging Face files.
+    pub(crate) fn projections(
+        &mut self,
+    ) -> impl Iterator<Item = (String, Projection, &mut Linear)> {
         let layers = self.model.layers.iter_mut().enumerate();
         layers.flat_map(|(index, layer)| {
-            let projections = layer.projections();
-            projections.map(move |(projection, linear)| (index, projection, linear))
+            let projections = layer.projections().into_iter();
+            projections.map(move |(path, projection, linear)| {
+                (format!("model.layers.{index}.{path}"), projection, linear)
+            })
         })
     }
 

@@ -5,8 +5,9 @@ use burn::{module::Module, tensor::Tensor};
 
 use super::{
     attention::{Attention, merge_heads, split_heads},
+    experts::Experts,
     layers::{Linear, Mlp, RmsNorm},
-    rope::Rotation,
+    rope::Rotations,
     weights::LayerReader,
 };
 use crate::{ModelError, Projection};
@@ -15,8 +16,23 @@ use crate::{ModelError, Projection};
 pub(super) struct Layer {
     input_layernorm: RmsNorm,
     self_attn: SelfAttention,
+    /// Normalizes the output of attention if there are norms after attention and feed-forward. Otherwise it
+    /// normalizes the input of the feed-forward layer: files use this name for both.
     post_attention_layernorm: RmsNorm,
-    mlp: Mlp,
+    pre_feedforward_layernorm: Option<RmsNorm>,
+    mlp: FeedForward,
+    post_feedforward_layernorm: Option<RmsNorm>,
+}
+
+/// The feed-forward part of a layer.
+#[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per layer, and it is almost always the large variant"
+)]
+enum FeedForward {
+    Dense(Mlp),
+    Experts(Experts),
 }
 
 #[derive(Module, Debug)]
@@ -29,19 +45,27 @@ struct SelfAttention {
     k_norm: Option<RmsNorm>,
     #[module(skip)]
     head_size: usize,
+    /// What queries are multiplied by, in addition to the inverse root of the head size.
+    #[module(skip)]
+    query_factor: f64,
+    /// The number of last tokens that are attended to; `None` for all.
+    #[module(skip)]
+    window: Option<usize>,
 }
 
 impl Layer {
     pub(super) fn load(reader: &LayerReader<'_>) -> Result<Self, ModelError> {
+        let mlp = match &reader.config().parts.experts {
+            None => FeedForward::Dense(Mlp::load(reader, "mlp")?),
+            Some(sizes) => FeedForward::Experts(Experts::load(reader, sizes)?),
+        };
         Ok(Self {
             input_layernorm: reader.norm("input_layernorm")?,
             self_attn: SelfAttention::load(reader)?,
             post_attention_layernorm: reader.norm("post_attention_layernorm")?,
-            mlp: Mlp::new(
-                reader.linear("mlp.gate_proj")?,
-                reader.linear("mlp.up_proj")?,
-                reader.linear("mlp.down_proj")?,
-            ),
+            pre_feedforward_layernorm: reader.optional_norm("pre_feedforward_layernorm")?,
+            mlp,
+            post_feedforward_layernorm: reader.optional_norm("post_feedforward_layernorm")?,
         })
     }
 
@@ -51,24 +75,49 @@ impl Layer {
         &self,
         hidden: Tensor<2>,
         index: usize,
-        rotation: &Rotation,
+        rotations: &Rotations,
         attention: &mut impl Attention,
     ) -> Tensor<2> {
         let normed = self.input_layernorm.forward(hidden.clone());
-        let hidden = hidden + self.self_attn.forward(normed, index, rotation, attention);
-        let normed = self.post_attention_layernorm.forward(hidden.clone());
-        hidden + self.mlp.forward(normed)
+        let attended = self.self_attn.forward(normed, index, rotations, attention);
+        let (hidden, normed) = match &self.pre_feedforward_layernorm {
+            Some(norm) => {
+                let hidden = hidden + self.post_attention_layernorm.forward(attended);
+                (hidden.clone(), norm.forward(hidden))
+            }
+            None => {
+                let hidden = hidden + attended;
+                (
+                    hidden.clone(),
+                    self.post_attention_layernorm.forward(hidden),
+                )
+            }
+        };
+        let output = match &self.mlp {
+            FeedForward::Dense(mlp) => mlp.forward(normed),
+            FeedForward::Experts(experts) => experts.forward(normed),
+        };
+        match &self.post_feedforward_layernorm {
+            Some(norm) => hidden + norm.forward(output),
+            None => hidden + output,
+        }
     }
 
-    /// Every projection.
-    pub(super) fn projections(&mut self) -> impl Iterator<Item = (Projection, &mut Linear)> {
-        let attention = self.self_attn.projections().into_iter();
-        attention.chain(self.mlp.projections())
+    /// Every projection, with its path in the layer.
+    pub(super) fn projections(&mut self) -> Vec<(String, Projection, &mut Linear)> {
+        let mut projections = self.self_attn.projections();
+        match &mut self.mlp {
+            FeedForward::Dense(mlp) => projections.extend(mlp.projections("mlp".to_owned())),
+            FeedForward::Experts(experts) => projections.extend(experts.projections()),
+        }
+        projections
     }
 }
 
 impl SelfAttention {
     fn load(reader: &LayerReader<'_>) -> Result<Self, ModelError> {
+        let config = reader.config();
+        let root = (config.head_size as f64).sqrt();
         Ok(Self {
             q_proj: reader.linear("self_attn.q_proj")?,
             k_proj: reader.linear("self_attn.k_proj")?,
@@ -76,7 +125,12 @@ impl SelfAttention {
             o_proj: reader.linear("self_attn.o_proj")?,
             q_norm: reader.optional_norm("self_attn.q_norm")?,
             k_norm: reader.optional_norm("self_attn.k_norm")?,
-            head_size: reader.config().head_size,
+            head_size: config.head_size,
+            query_factor: config
+                .parts
+                .query_divisor
+                .map_or(1.0, |divisor| root / divisor),
+            window: config.parts.window_of(reader.index()),
         })
     }
 
@@ -86,7 +140,7 @@ impl SelfAttention {
         &self,
         hidden: Tensor<2>,
         layer: usize,
-        rotation: &Rotation,
+        rotations: &Rotations,
         attention: &mut impl Attention,
     ) -> Tensor<2> {
         let heads =
@@ -95,19 +149,25 @@ impl SelfAttention {
             Some(norm) => norm.forward_heads(heads),
             None => heads,
         };
-        let queries = rotation.apply(normed(heads(&self.q_proj), &self.q_norm));
+        let rotation = rotations.of_layer(self.window.is_some());
+        let mut queries = rotation.apply(normed(heads(&self.q_proj), &self.q_norm));
+        if self.query_factor != 1.0 {
+            queries = queries * self.query_factor;
+        }
         let keys = rotation.apply(normed(heads(&self.k_proj), &self.k_norm));
         let values = heads(&self.v_proj);
-        let attended = attention.attend(layer, queries, keys, values);
+        let attended = attention.attend(layer, self.window, queries, keys, values);
         self.o_proj.forward(merge_heads(attended))
     }
 
-    fn projections(&mut self) -> [(Projection, &mut Linear); 4] {
-        [
+    fn projections(&mut self) -> Vec<(String, Projection, &mut Linear)> {
+        let projections = [
             (Projection::Query, &mut self.q_proj),
             (Projection::Key, &mut self.k_proj),
             (Projection::Value, &mut self.v_proj),
             (Projection::Output, &mut self.o_proj),
-        ]
+        ];
+        let with_path = |(kind, linear): (Projection, _)| (kind.path().to_owned(), kind, linear);
+        projections.into_iter().map(with_path).collect()
     }
 }

@@ -6,8 +6,11 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use super::low_rank::LoraAdapter;
-use crate::{Projection, WeightGradients, kernels};
+use super::{low_rank::LoraAdapter, weights::LayerReader};
+use crate::{
+    ModelError, Projection, WeightGradients,
+    kernels::{self, Activation},
+};
 
 /// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
 #[derive(Module, Debug)]
@@ -113,22 +116,26 @@ pub(crate) struct RmsNorm {
     weight: Param<Tensor<1>>,
     #[module(skip)]
     epsilon: f64,
+    #[module(skip)]
+    offset: f32,
 }
 
 impl RmsNorm {
-    pub(crate) fn new(weight: Tensor<1>, epsilon: f64) -> Self {
+    /// `offset` is added to the weight.
+    pub(crate) fn new(weight: Tensor<1>, epsilon: f64, offset: f32) -> Self {
         Self {
             weight: Param::from_tensor(weight),
             epsilon,
+            offset,
         }
     }
 
-    /// Every row divided by its root mean square, times the weight.
+    /// Every row divided by its root mean square, times the weight plus the offset.
     ///
     /// # Shapes
     /// - input and output `[T, D]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        kernels::rms_norm(input, self.weight.val(), self.epsilon)
+        kernels::rms_norm(input, self.weight.val(), self.epsilon, self.offset)
     }
 
     /// As [`RmsNorm::forward`], for every head of every row.
@@ -142,30 +149,39 @@ impl RmsNorm {
     }
 }
 
-/// The gated feed-forward layer, `down(silu(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
+/// The gated feed-forward layer, `down(f(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
 #[derive(Module, Debug)]
 pub(crate) struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl Mlp {
-    pub(crate) fn new(gate_proj: Linear, up_proj: Linear, down_proj: Linear) -> Self {
-        Self {
-            gate_proj,
-            up_proj,
-            down_proj,
-        }
+    /// Reads the layer at `path`, relative to the reader's layer.
+    pub(super) fn load(reader: &LayerReader<'_>, path: &str) -> Result<Self, ModelError> {
+        Ok(Self {
+            gate_proj: reader.linear(&format!("{path}.gate_proj"))?,
+            up_proj: reader.linear(&format!("{path}.up_proj"))?,
+            down_proj: reader.linear(&format!("{path}.down_proj"))?,
+            activation: reader.config().parts.activation,
+        })
     }
 
-    /// The three projections.
-    pub(crate) fn projections(&mut self) -> [(Projection, &mut Linear); 3] {
-        [
+    /// The three projections, each with its path in the layer. `path` is that of this module.
+    pub(super) fn projections(
+        &mut self,
+        path: String,
+    ) -> impl Iterator<Item = (String, Projection, &mut Linear)> {
+        let projections = [
             (Projection::Gate, &mut self.gate_proj),
             (Projection::Up, &mut self.up_proj),
             (Projection::Down, &mut self.down_proj),
-        ]
+        ];
+        let projections = projections.into_iter();
+        projections.map(move |(kind, linear)| (format!("{path}.{}", kind.name()), kind, linear))
     }
 
     /// # Shapes
@@ -173,6 +189,7 @@ impl Mlp {
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(input.clone());
         let up = self.up_proj.forward(input);
-        self.down_proj.forward(kernels::swiglu(gate, up))
+        self.down_proj
+            .forward(kernels::gated(gate, up, self.activation))
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod attention;
 mod decoder;
+mod experts;
 mod layer;
 mod layers;
 mod low_rank;

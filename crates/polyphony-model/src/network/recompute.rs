@@ -10,7 +10,7 @@ use burn::{
 use super::{
     attention::Attention,
     decoder::{Decoder, Trunk},
-    rope::Rotation,
+    rope::Rotations,
 };
 use crate::WeightGradients;
 
@@ -33,12 +33,12 @@ impl Decoder {
     pub(crate) fn layer_inputs(
         &self,
         ids: Tensor<1, Int>,
-        rotation: &Rotation,
+        rotations: &Rotations,
         attention: &mut impl Attention,
     ) -> LayerInputs {
         let mut inputs = Vec::with_capacity(self.model.layers.len());
         let embedded = self.embed(ids);
-        let last = self.run_layers(embedded, rotation, attention, |input| {
+        let last = self.run_layers(embedded, rotations, attention, |input| {
             inputs.push(input.clone())
         });
         LayerInputs { inputs, last }
@@ -51,7 +51,7 @@ impl Decoder {
         &self,
         ids: Tensor<1, Int>,
         LayerInputs { inputs, last }: LayerInputs,
-        rotation: &Rotation,
+        rotations: &Rotations,
         attention: &mut impl Attention,
         objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
     ) -> WeightGradients {
@@ -63,6 +63,7 @@ impl Decoder {
                 norm: self.model.norm.clone(),
             },
             lm_head: self.lm_head.clone(),
+            embedding_scale: self.embedding_scale,
         }
         .train();
         let output = Tensor::from_inner(last).require_grad();
@@ -81,7 +82,7 @@ impl Decoder {
             };
             let layer = layer.clone().train();
             let input = Tensor::from_inner(input).require_grad();
-            let output = layer.forward(input.clone(), index, rotation, attention);
+            let output = layer.forward(input.clone(), index, rotations, attention);
             let mut grads = (output * Tensor::from_inner(output_gradient))
                 .sum()
                 .backward();

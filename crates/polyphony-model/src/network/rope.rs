@@ -5,9 +5,41 @@ use std::f64::consts::TAU;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::{Rope, RopeScaling, kernels::rotate};
+use crate::{ModelConfig, Rope, RopeScaling, kernels::rotate};
 
-/// Cosines and sines for the positions of one forward pass, computed once and shared by all layers.
+/// The rotations of one forward pass, computed once and shared by the layers.
+#[derive(Clone, Debug)]
+pub(crate) struct Rotations {
+    all_tokens: Rotation,
+    /// For the layers with a sliding window.
+    window: Option<Rotation>,
+}
+
+impl Rotations {
+    /// The rotations for tokens at `positions`, as numbers of type `dtype`.
+    pub(crate) fn new(
+        positions: &[usize],
+        config: &ModelConfig,
+        (device, dtype): (&Device, DType),
+    ) -> Self {
+        let rotation = |rope| Rotation::new(positions, config.head_size, rope, (device, dtype));
+        let window = config.parts.window.as_ref();
+        Self {
+            all_tokens: rotation(&config.rope),
+            window: window.map(|window| rotation(&window.rope)),
+        }
+    }
+
+    /// The rotation of a layer with or without a sliding window.
+    pub(crate) fn of_layer(&self, has_window: bool) -> &Rotation {
+        match &self.window {
+            Some(rotation) if has_window => rotation,
+            _ => &self.all_tokens,
+        }
+    }
+}
+
+/// Cosines and sines for the positions of one forward pass.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
     cos: Tensor<3>,

@@ -53,7 +53,8 @@ impl<'a> WeightReader<'a> {
         config: &ModelConfig,
     ) -> Result<RmsNorm, ModelError> {
         let weight = self.read(&format!("{path}.weight"), [size])?;
-        Ok(RmsNorm::new(weight, config.norm_epsilon))
+        let offset = config.parts.norm_offset;
+        Ok(RmsNorm::new(weight, config.norm_epsilon, offset))
     }
 
     /// A missing tensor is read as an empty one; [`WeightReader::finish`] then lists all missing names.
@@ -84,8 +85,7 @@ pub(crate) struct LayerReader<'a> {
     reader: &'a WeightReader<'a>,
     config: &'a ModelConfig,
     tensors: &'a [LayerTensor],
-    /// The name of the layer.
-    path: String,
+    index: usize,
 }
 
 impl<'a> LayerReader<'a> {
@@ -100,10 +100,16 @@ impl<'a> LayerReader<'a> {
             reader,
             config,
             tensors,
-            path: format!("model.layers.{index}"),
+            index,
         }
     }
 
+    /// The index of the layer.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The configuration of the network.
     pub(crate) fn config(&self) -> &ModelConfig {
         self.config
     }
@@ -114,7 +120,7 @@ impl<'a> LayerReader<'a> {
             unreachable!("every layer has the projection {name}");
         };
         let has_bias = self.shape::<1>(name, "bias").is_some();
-        let path = format!("{}.{name}", self.path);
+        let path = format!("model.layers.{}.{name}", self.index);
         self.reader.linear(&path, [outputs, inputs], has_bias)
     }
 
@@ -131,15 +137,19 @@ impl<'a> LayerReader<'a> {
         let Some([size]) = self.shape(name, "weight") else {
             return Ok(None);
         };
-        let path = format!("{}.{name}", self.path);
+        let path = format!("model.layers.{}.{name}", self.index);
         self.reader.norm(&path, size, self.config).map(Some)
     }
 
     /// The shape of a module's tensor; `None` if the layer does not have it.
     fn shape<const D: usize>(&self, module: &str, tensor: &str) -> Option<[usize; D]> {
         let is_named = |known: &&LayerTensor| {
-            let name = known.name.strip_prefix(module);
-            name.and_then(|rest| rest.strip_prefix('.')) == Some(tensor)
+            let (known_module, known_tensor) = known.name.rsplit_once('.').unwrap_or_default();
+            known_tensor == tensor
+                && match known_module.split_once("{}") {
+                    None => known_module == module,
+                    Some((before, after)) => module.starts_with(before) && module.ends_with(after),
+                }
         };
         let tensor = self.tensors.iter().find(is_named)?;
         tensor.shape.as_slice().try_into().ok()
@@ -154,11 +164,16 @@ pub(crate) fn named_weights<M: Module>(network: &M) -> Vec<(TensorSpec, Tensor<1
         weights: Vec<(TensorSpec, Tensor<1>)>,
     }
     impl ModuleVisitor for Collector {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_owned());
+        // A variant of an enum is not part of a weight's name.
+        fn enter_module(&mut self, name: &str, container: &str) {
+            if !container.starts_with("Enum:") {
+                self.path.push(name.to_owned());
+            }
         }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
+        fn exit_module(&mut self, _name: &str, container: &str) {
+            if !container.starts_with("Enum:") {
+                self.path.pop();
+            }
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();

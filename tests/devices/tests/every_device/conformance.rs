@@ -90,7 +90,13 @@ fn cases() -> Vec<Case> {
                 name: format!("{name} on {}", target.name),
             });
         };
-        for name in ["tiny-llama", "tiny-qwen2", "tiny-qwen3"] {
+        for name in [
+            "tiny-llama",
+            "tiny-qwen2",
+            "tiny-qwen3",
+            "tiny-qwen3-moe",
+            "tiny-gemma3",
+        ] {
             add(name.to_owned(), &fixture(name));
         }
         for architecture in ["llama", "qwen2", "qwen3"] {

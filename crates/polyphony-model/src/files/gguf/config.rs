@@ -5,15 +5,19 @@ use serde_json::{Value, json};
 use super::keys::ModelKeys;
 use super::reader::Gguf;
 use super::rope::{Rotary, rope_scaling};
-use crate::error::ModelError;
+use crate::{architectures::Architecture, error::ModelError};
 
 /// The `config.json` that the model had before it was converted to GGUF.
 ///
 /// # Errors
 /// If the model's variant or rope type is not supported, or a size is missing or of the wrong type.
-pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
+pub(crate) fn config_json(
+    keys: ModelKeys<'_>,
+    architecture: Architecture,
+) -> Result<Value, ModelError> {
     let gguf = keys.gguf;
-    refuse_variants(keys)?;
+    let row = architecture.row();
+    let settings = (row.gguf.settings)(keys)?;
     let hidden_size = keys.size("embedding_length")?;
     let heads = keys.size("attention.head_count")?;
     let head_size = match keys.whole("attention.key_length")? {
@@ -34,21 +38,21 @@ pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
         },
     };
     let rotary = Rotary {
-        theta: keys.positive("rope.freq_base")?.unwrap_or(10_000.0),
+        theta: keys.positive("rope.freq_base")?.unwrap_or(row.rope_theta),
         head_size,
         max_positions: keys.size("context_length")?,
+        has_divisors: row.gguf.rope_divisors,
     };
     let mut config = json!({
-        "architectures": [keys.architecture.row().class],
+        "architectures": [row.class],
         "attention_dropout": 0.0,
         "bos_token_id": gguf.whole("tokenizer.ggml.bos_token_id")?,
         "eos_token_id": gguf.whole("tokenizer.ggml.eos_token_id")?,
         "head_dim": head_size,
-        "hidden_act": "silu",
         "hidden_size": hidden_size,
         "intermediate_size": keys.size("feed_forward_length")?,
         "max_position_embeddings": rotary.max_positions,
-        "model_type": keys.name(),
+        "model_type": row.model_type,
         "num_attention_heads": heads,
         "num_hidden_layers": keys.size("block_count")?,
         "num_key_value_heads": keys.whole("attention.head_count_kv")?.unwrap_or(heads),
@@ -61,8 +65,10 @@ pub(crate) fn config_json(keys: ModelKeys<'_>) -> Result<Value, ModelError> {
         "use_cache": true,
         "vocab_size": vocab_size,
     });
-    for key in keys.architecture.row().gguf.switches_off {
-        config[*key] = json!(false);
+    if let Value::Object(settings) = settings {
+        for (key, value) in settings {
+            config[key] = value;
+        }
     }
     Ok(config)
 }
@@ -125,22 +131,4 @@ pub(crate) fn tokenizer_config_json(keys: ModelKeys<'_>) -> Result<Value, ModelE
         config[role] = json!(token);
     }
     Ok(config)
-}
-
-/// Refuses variants that llama.cpp stores under the same architecture but this crate does not implement.
-fn refuse_variants(keys: ModelKeys<'_>) -> Result<(), ModelError> {
-    let (gguf, name) = (keys.gguf, keys.name());
-    if let Some(experts) = keys.whole("expert_count")?.filter(|experts| *experts > 0) {
-        let given = format!("{name} with {experts} experts");
-        return Err(gguf.unsupported("architecture", &given, &format!("{name} without experts")));
-    }
-    let context = keys.whole("context_length")?;
-    let window = keys.whole("attention.sliding_window")?;
-    match window.filter(|window| *window > 0 && Some(*window) < context) {
-        Some(window) => {
-            let allowed = "absent or at least the context (no sliding window is supported)";
-            Err(keys.invalid("attention.sliding_window", window, allowed))
-        }
-        None => Ok(()),
-    }
 }

@@ -1,7 +1,6 @@
 //! Access to the metadata of a file's architecture: keys such as `qwen2.block_count`.
 
 use super::reader::Gguf;
-use crate::architectures::Architecture;
 use crate::error::ModelError;
 
 /// The keys that begin with the architecture's name.
@@ -9,37 +8,14 @@ use crate::error::ModelError;
 pub(crate) struct ModelKeys<'a> {
     /// The file.
     pub(crate) gguf: &'a Gguf<'a>,
-    /// The architecture that it names.
-    pub(crate) architecture: Architecture,
+    /// llama.cpp's name of the architecture.
+    pub(crate) name: &'static str,
 }
 
-impl<'a> ModelKeys<'a> {
-    /// Reads the architecture.
-    ///
-    /// # Errors
-    /// If the file does not name a supported one.
-    pub(crate) fn new(gguf: &'a Gguf<'a>) -> Result<Self, ModelError> {
-        const KEY: &str = "general.architecture";
-        let supported = Architecture::ALL.map(|known| known.row().model_type);
-        let supported = supported.join(", ");
-        let Some(given) = gguf.text(KEY)? else {
-            return Err(gguf.missing(KEY, &format!("one of: {supported}")));
-        };
-        let mut known = Architecture::ALL.into_iter();
-        match known.find(|known| known.row().model_type == given) {
-            Some(architecture) => Ok(Self { gguf, architecture }),
-            None => Err(gguf.unsupported("architecture", given, &supported)),
-        }
-    }
-
-    /// The architecture's name in llama.cpp.
-    pub(crate) fn name(&self) -> &'static str {
-        self.architecture.row().model_type
-    }
-
+impl ModelKeys<'_> {
     /// The full key, with the architecture's prefix.
     pub(crate) fn key(&self, suffix: &str) -> String {
-        format!("{}.{suffix}", self.name())
+        format!("{}.{suffix}", self.name)
     }
 
     /// A required size.

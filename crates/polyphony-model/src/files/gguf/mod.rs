@@ -14,7 +14,7 @@ mod value;
 
 use std::path::Path;
 
-use self::keys::ModelKeys;
+pub(crate) use self::keys::ModelKeys;
 use self::reader::Gguf;
 use super::ModelFiles;
 use super::assets::{ModelAssets, absolute};
@@ -23,6 +23,7 @@ use super::stop_tokens::stop_tokens;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
+use crate::architectures::Architecture;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 
@@ -41,8 +42,12 @@ pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
             "one whole file (`llama-gguf-split --merge` joins the parts)",
         ));
     }
-    let keys = ModelKeys::new(&gguf)?;
-    let config_json = config::config_json(keys)?;
+    let architecture = architecture(&gguf)?;
+    let keys = ModelKeys {
+        gguf: &gguf,
+        name: architecture.row().gguf.name,
+    };
+    let config_json = config::config_json(keys, architecture)?;
     let config = ModelConfig::from_json(&config_json, path)?;
     let tensors = tensors::hugging_face_tensors(keys, &config)?;
 
@@ -80,6 +85,22 @@ pub(crate) fn open(path: &Path) -> Result<ModelFiles, ModelError> {
         stop_tokens,
         assets,
     })
+}
+
+/// The architecture that the file names.
+///
+/// # Errors
+/// If the file does not name a supported one.
+fn architecture(gguf: &Gguf<'_>) -> Result<Architecture, ModelError> {
+    const KEY: &str = "general.architecture";
+    let supported = Architecture::ALL.map(|known| known.row().gguf.name);
+    let supported = supported.join(", ");
+    let Some(given) = gguf.text(KEY)? else {
+        return Err(gguf.missing(KEY, &format!("one of: {supported}")));
+    };
+    let mut known = Architecture::ALL.into_iter();
+    let named = known.find(|known| known.row().gguf.name == given);
+    named.ok_or_else(|| gguf.unsupported("architecture", given, &supported))
 }
 
 #[cfg(test)]

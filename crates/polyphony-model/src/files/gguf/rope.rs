@@ -28,6 +28,8 @@ pub(crate) struct Rotary {
     pub(crate) head_size: u64,
     /// The model's context, in tokens.
     pub(crate) max_positions: u64,
+    /// Whether the architecture supports the tensor of divisors.
+    pub(crate) has_divisors: bool,
 }
 
 /// The value of `rope_scaling`: an object, or null if nothing is scaled.
@@ -53,7 +55,7 @@ pub(crate) fn rope_scaling(keys: ModelKeys<'_>, rotary: Rotary) -> Result<Value,
         Some(kind) => return Err(keys.gguf.unsupported("rope type", kind, SUPPORTED)),
     };
     keys.only("rope.scaling.attn_factor", 1.0)?;
-    match divisors(keys) {
+    match divisors(keys, rotary) {
         Some(divisors) if scaling.is_null() => llama3(keys, divisors, rotary),
         Some(_) => Err(unexpected_divisors(keys, "linear")),
         None => Ok(scaling),
@@ -61,11 +63,9 @@ pub(crate) fn rope_scaling(keys: ModelKeys<'_>, rotary: Rotary) -> Result<Value,
 }
 
 /// The tensor of divisors, if the architecture supports it and the file has it.
-fn divisors<'a>(keys: ModelKeys<'a>) -> Option<&'a GgufTensor<'a>> {
-    match keys.architecture.row().gguf.rope_divisors {
-        true => keys.gguf.tensor(DIVISORS),
-        false => None,
-    }
+fn divisors<'a>(keys: ModelKeys<'a>, rotary: Rotary) -> Option<&'a GgufTensor<'a>> {
+    let tensor = keys.gguf.tensor(DIVISORS);
+    tensor.filter(|_| rotary.has_divisors)
 }
 
 fn unexpected_divisors(keys: ModelKeys<'_>, kind: &str) -> ModelError {
@@ -74,7 +74,7 @@ fn unexpected_divisors(keys: ModelKeys<'_>, kind: &str) -> ModelError {
 }
 
 fn yarn(keys: ModelKeys<'_>, factor: Option<f64>, rotary: Rotary) -> Result<Value, ModelError> {
-    if divisors(keys).is_some() {
+    if divisors(keys, rotary).is_some() {
         return Err(unexpected_divisors(keys, "yarn"));
     }
     let factor = factor.ok_or_else(|| {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::super::weights::{RowOrder, StoredTensor};
+use super::super::weights::{Conversion, StoredTensor};
 use super::keys::ModelKeys;
 use super::reader::GgufTensor;
 use super::rope::DIVISORS;
-use crate::config::ModelConfig;
+use crate::config::{LayerTensor, ModelConfig};
 use crate::error::ModelError;
 
 /// A tensor's name in llama.cpp and on the hub.
@@ -36,7 +36,7 @@ pub(crate) fn hugging_face_tensors(
         let allowed = format!("at most the number of tensors, {}", gguf.tensors.len());
         return Err(keys.invalid("block_count", config.layers, allowed));
     }
-    let expected: BTreeMap<String, String> = names(config).collect();
+    let expected: BTreeMap<String, HubNames> = names(config).collect();
     let mut tensors = BTreeMap::new();
     let mut unexpected = Vec::new();
     for tensor in &gguf.tensors {
@@ -44,25 +44,23 @@ pub(crate) fn hugging_face_tensors(
             // Part of the configuration.
             continue;
         }
-        let Some(name) = expected.get(tensor.name) else {
+        let Some(names) = expected.get(tensor.name) else {
             unexpected.push(tensor.name.to_owned());
             continue;
         };
-        let stored = StoredTensor {
-            shape: tensor.shape.clone(),
-            encoding: tensor.encoding.clone(),
-            bytes: tensor.bytes.clone(),
-            rows: row_order(keys, tensor, name, config)?,
-        };
-        if tensors.insert(name.clone(), stored).is_some() {
-            return Err(ModelError::Damaged {
-                path: gguf.path().to_owned(),
-                reason: format!("tensor `{}` occurs twice", tensor.name),
-            });
+        for (name, stored) in stored_tensors(keys, tensor, names, config)? {
+            if tensors.insert(name, stored).is_some() {
+                return Err(ModelError::Damaged {
+                    path: gguf.path().to_owned(),
+                    reason: format!("tensor `{}` occurs twice", tensor.name),
+                });
+            }
         }
     }
-    let missing = expected.into_iter();
-    let missing = missing.filter(|(_, name)| !tensors.contains_key(name));
+    let missing = expected.into_iter().filter(|(_, names)| {
+        let first = names.iter().next();
+        first.is_some_and(|first| !tensors.contains_key(&first))
+    });
     let missing: Vec<String> = missing.map(|(name, _)| name).collect();
     if missing.is_empty() && unexpected.is_empty() {
         return Ok(tensors);
@@ -74,34 +72,104 @@ pub(crate) fn hugging_face_tensors(
     })
 }
 
+/// The Hugging Face tensors that a tensor in the file holds.
+enum HubNames {
+    One(String),
+    /// One per expert, in this layer.
+    Experts(usize, LayerTensor),
+}
+
+impl HubNames {
+    fn iter(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        match self {
+            Self::One(name) => Box::new(std::iter::once(name.clone())),
+            Self::Experts(layer, tensor) => {
+                let names = tensor.names();
+                Box::new(names.map(move |name| format!("model.layers.{layer}.{name}")))
+            }
+        }
+    }
+}
+
+/// A tensor of the file as the Hugging Face tensors that it holds.
+fn stored_tensors(
+    keys: ModelKeys<'_>,
+    tensor: &GgufTensor<'_>,
+    names: &HubNames,
+    config: &ModelConfig,
+) -> Result<Vec<(String, StoredTensor)>, ModelError> {
+    let stored = |shape: &[usize], bytes, conversion| StoredTensor {
+        shape: shape.to_vec(),
+        encoding: tensor.encoding.clone(),
+        bytes,
+        conversion,
+    };
+    let (layer_tensor, count) = match names {
+        HubNames::One(name) => {
+            let conversion = conversion(keys, tensor, name, config)?;
+            let stored = stored(&tensor.shape, tensor.bytes.clone(), conversion);
+            return Ok(vec![(name.clone(), stored)]);
+        }
+        HubNames::Experts(_, tensor) => (tensor, tensor.experts.unwrap_or(1)),
+    };
+    let (Some(experts), shape) = (
+        tensor.shape.first(),
+        tensor.shape.get(1..).unwrap_or_default(),
+    ) else {
+        return Ok(Vec::new());
+    };
+    if *experts != count {
+        let expected = std::iter::once(count).chain(layer_tensor.shape.iter().copied());
+        return Err(ModelError::TensorShape {
+            path: keys.gguf.path().to_owned(),
+            tensor: tensor.name.to_owned(),
+            found: tensor.shape.clone(),
+            expected: expected.collect(),
+        });
+    }
+    let size = tensor.bytes.len() / count;
+    let experts = names.iter().enumerate().map(|(index, name)| {
+        let start = tensor.bytes.start + index * size;
+        (
+            name,
+            stored(shape, start..start + size, Conversion::Unchanged),
+        )
+    });
+    Ok(experts.collect())
+}
+
 /// The names of all tensors that a model has, llama.cpp's and Hugging Face's.
-fn names(config: &ModelConfig) -> impl Iterator<Item = (String, String)> {
+fn names(config: &ModelConfig) -> impl Iterator<Item = (String, HubNames)> {
     let head = if config.tied_head { None } else { Some(HEAD) };
     let outside = OUTSIDE_LAYERS.into_iter().chain(head);
-    let outside = outside.map(|(gguf, hub)| (gguf.to_owned(), hub.to_owned()));
+    let outside = outside.map(|(gguf, hub)| (gguf.to_owned(), HubNames::One(hub.to_owned())));
     let layers = config.layer_tensors().into_iter().flat_map(|tensor| {
         (0..config.layers).map(move |layer| {
-            (
-                format!("blk.{layer}.{}", tensor.gguf_name),
-                format!("model.layers.{layer}.{}", tensor.name),
-            )
+            let names = match tensor.experts {
+                None => HubNames::One(format!("model.layers.{layer}.{}", tensor.name)),
+                Some(_) => HubNames::Experts(layer, tensor.clone()),
+            };
+            (format!("blk.{layer}.{}", tensor.gguf_name), names)
         })
     });
     outside.chain(layers)
 }
 
-/// The order of a tensor's rows. For some architectures, llama.cpp's converter reorders the rows of query
-/// and key projections: see [`RowOrder::RotaryPairs`].
-fn row_order(
+/// What llama.cpp's converter did to a tensor: see [`Conversion`].
+fn conversion(
     keys: ModelKeys<'_>,
     tensor: &GgufTensor<'_>,
     name: &str,
     config: &ModelConfig,
-) -> Result<RowOrder, ModelError> {
+) -> Result<Conversion, ModelError> {
+    let offset = config.parts.norm_offset;
+    if offset != 0.0 && name.ends_with("norm.weight") {
+        return Ok(Conversion::Added(offset));
+    }
     let heads = match config.architecture.row().gguf.rotary_pairs {
         true if name.ends_with(".q_proj.weight") => config.heads,
         true if name.ends_with(".k_proj.weight") => config.kv_heads,
-        _ => return Ok(RowOrder::Plain),
+        _ => return Ok(Conversion::Unchanged),
     };
     let rows = heads * config.head_size;
     if tensor.shape.first() != Some(&rows) {
@@ -112,7 +180,7 @@ fn row_order(
             expected: vec![rows, config.hidden_size],
         });
     }
-    Ok(RowOrder::RotaryPairs { heads })
+    Ok(Conversion::RotaryPairs { heads })
 }
 
 #[cfg(test)]
@@ -120,14 +188,24 @@ mod tests {
     use super::super::fixture::{Contents, fixtures};
     use crate::files::ModelFiles;
 
-    const MODELS: [&str; 3] = ["tiny-llama", "tiny-qwen2", "tiny-qwen3"];
+    const MODELS: [&str; 5] = [
+        "tiny-llama",
+        "tiny-qwen2",
+        "tiny-qwen3",
+        "tiny-qwen3-moe",
+        "tiny-gemma3",
+    ];
 
     #[test]
     fn a_converted_model_is_the_original() {
         for model in MODELS {
             let directory = fixtures().join(model);
             let converted = Contents::converted(&directory).open().unwrap();
-            let original = ModelFiles::open(&directory).unwrap();
+            let mut original = ModelFiles::open(&directory).unwrap();
+            if original.config.parts.query_divisor.is_some() {
+                // GGUF files do not have it. Of this size of model it is the root of the head size.
+                original.config.parts.query_divisor = Some(4.0);
+            }
             assert_eq!(converted.config, original.config, "{model}");
 
             let specs = original.weights.specs();

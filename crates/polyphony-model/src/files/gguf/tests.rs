@@ -204,8 +204,8 @@ fn wrong_and_unsupported_metadata_is_named() {
             "`llama.attention.head_count` is 0",
         ),
         (
-            |c| c.set("general.architecture", "qwen3moe".into()),
-            "architecture `qwen3moe` is not supported; supported: llama, qwen2, qwen3",
+            |c| c.set("general.architecture", "gemma2".into()),
+            "architecture `gemma2` is not supported; supported: llama, qwen2, qwen3, qwen3moe, gemma3",
         ),
         (
             |c| c.set("split.count", Meta::U32(3)),

@@ -1,0 +1,163 @@
+//! The gate of the feed-forward layer: `y = f(a) · b`, element by element.
+
+use burn::tensor::{
+    Tensor,
+    activation::{gelu_approximate, silu},
+};
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{
+    exp::exp,
+    host::{HostOp, SavedTensors, apply, operand},
+};
+
+/// Values that a thread takes at once.
+const CHUNK: usize = 1 << 14;
+
+/// The function `f` that is applied to the gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// `a σ(a)`.
+    #[default]
+    Silu,
+    /// GELU with the hyperbolic tangent (Hendrycks and Gimpel, 2016, arXiv 1606.08415):
+    /// `a (1 + tanh(√(2/π) (a + 0.044715 a³))) / 2`.
+    GeluTanh,
+}
+
+/// `f(gate) · up`, element by element.
+///
+/// # Shapes
+/// - gate, up and output `[T, I]`
+pub(crate) fn gated(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
+    let shape = gate.dims();
+    match (operand(&gate), operand(&up), activation) {
+        (Some(a), Some(b), Activation::Silu) => apply(Gated::<Silu>::NEW, [a, b], shape),
+        (Some(a), Some(b), Activation::GeluTanh) => apply(Gated::<GeluTanh>::NEW, [a, b], shape),
+        _ => gated_in_burn(gate, up, activation),
+    }
+}
+
+pub(super) fn gated_in_burn(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
+    match activation {
+        Activation::Silu => silu(gate) * up,
+        Activation::GeluTanh => gelu_approximate(gate) * up,
+    }
+}
+
+/// A function of one number, with its derivative.
+trait Function: Copy + std::fmt::Debug + Send + Sync + 'static {
+    fn value(a: f32) -> f32;
+
+    /// The value and the derivative.
+    fn differentiate(a: f32) -> (f32, f32);
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Silu;
+
+#[derive(Clone, Copy, Debug)]
+struct GeluTanh;
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+impl Function for Silu {
+    #[inline(always)]
+    fn value(a: f32) -> f32 {
+        a * sigmoid(a)
+    }
+
+    #[inline(always)]
+    fn differentiate(a: f32) -> (f32, f32) {
+        let s = sigmoid(a);
+        (a * s, s * (1.0 + a * (1.0 - s)))
+    }
+}
+
+/// `2 √(2/π)`: GELU is `a σ(z)` with `z = 2 √(2/π) (a + 0.044715 a³)`, since `(1 + tanh x) / 2 = σ(2 x)`.
+const GELU_SCALE: f32 = 1.595_769;
+const GELU_CUBIC: f32 = 0.044_715;
+
+impl Function for GeluTanh {
+    #[inline(always)]
+    fn value(a: f32) -> f32 {
+        a * sigmoid(GELU_SCALE * (a + GELU_CUBIC * a * a * a))
+    }
+
+    #[inline(always)]
+    fn differentiate(a: f32) -> (f32, f32) {
+        let s = sigmoid(GELU_SCALE * (a + GELU_CUBIC * a * a * a));
+        let slope = GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * a * a);
+        (a * s, s + a * s * (1.0 - s) * slope)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Gated<F>(std::marker::PhantomData<F>);
+
+impl<F> Gated<F> {
+    const NEW: Self = Self(std::marker::PhantomData);
+}
+
+impl<F: Function> HostOp<2> for Gated<F> {
+    const SAVES: SavedTensors = SavedTensors::Inputs;
+
+    fn forward(&self, [gate, up]: [&[f32]; 2]) -> Vec<f32> {
+        let arch = Arch::new();
+        let mut output = vec![0.0; gate.len()];
+        let chunks = gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK));
+        output
+            .par_chunks_mut(CHUNK)
+            .zip(chunks)
+            .for_each(|(output, (gate, up))| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        for ((y, a), b) in output.iter_mut().zip(gate).zip(up) {
+                            *y = F::value(*a) * b;
+                        }
+                    },
+                );
+            });
+        output
+    }
+
+    fn backward(
+        &self,
+        [gate, up]: [&[f32]; 2],
+        _output: &[f32],
+        upstream: &[f32],
+        _needs_gradient: [bool; 2],
+    ) -> [Vec<f32>; 2] {
+        let arch = Arch::new();
+        let (mut gate_gradient, mut up_gradient) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
+        let inputs = gate
+            .par_chunks(CHUNK)
+            .zip(up.par_chunks(CHUNK))
+            .zip(upstream.par_chunks(CHUNK));
+        let gradients = gate_gradient
+            .par_chunks_mut(CHUNK)
+            .zip(up_gradient.par_chunks_mut(CHUNK));
+        gradients
+            .zip(inputs)
+            .for_each(|((gate_gradient, up_gradient), ((gate, up), upstream))| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        let gradients = gate_gradient.iter_mut().zip(up_gradient);
+                        let inputs = gate.iter().zip(up).zip(upstream);
+                        for ((gate_slot, up_slot), ((a, b), g)) in gradients.zip(inputs) {
+                            let (value, derivative) = F::differentiate(*a);
+                            *gate_slot = g * b * derivative;
+                            *up_slot = g * value;
+                        }
+                    },
+                );
+            });
+        [gate_gradient, up_gradient]
+    }
+}
