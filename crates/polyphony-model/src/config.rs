@@ -106,7 +106,7 @@ impl ModelConfig {
             kv_heads,
             head_size,
             norm_epsilon: keys.positive("rms_norm_eps")?.unwrap_or(1e-6),
-            rope: keys.rope(max_positions, row.rope_theta)?,
+            rope: keys.rope(max_positions, row.rope_theta, row.rope_layer_type)?,
             max_positions,
             tied_head: keys.switch("tie_word_embeddings")?.unwrap_or(row.tied_head),
         })

@@ -44,7 +44,8 @@ impl Projection {
         path.rsplit_once('.').map_or(path, |(_, name)| name)
     }
 
-    /// The path of its module in Hugging Face checkpoints, after the name of the layer.
+    /// The path of its module in Hugging Face checkpoints, after the name of the layer. Each expert has gate,
+    /// up and down projections of its own, with other paths.
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Query => "self_attn.q_proj",

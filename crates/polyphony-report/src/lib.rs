@@ -5,8 +5,8 @@
 //! [`page`] makes a self-contained HTML page, and [`watch`] shows a run in the terminal while it continues.
 //!
 //! This crate must not know how runs are made: no models, algorithms or environments. To this crate, a recipe
-//! is a text with [`settings`], each named by a path such as `updates.buffer`. [`RunInfo`] holds everything else that must be known about a run.
-//! Each metric comes with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics,
+//! is a text with [`settings`], each named by a path such as `updates.buffer`. [`RunInfo`] holds everything
+//! else that must be known about a run. Each metric comes with its unit and meaning, which the run stores in its [`MetricCatalog`]. Metrics,
 //! environments and algorithms that this crate has never heard of are therefore compared and drawn like any
 //! other.
 //!

@@ -272,20 +272,21 @@ impl Pair<'_> {
             observations,
             action: self.action(&["late".to_owned()], 0),
         };
-        let past = vec![turn; self.first.horizon().get()];
-        match self.first.try_step(task, &past, &past[0].action) {
+        let action = turn.action.clone();
+        let past = vec![turn; self.first.horizon().get() - 1];
+        match self.first.try_step(task, &past, &action) {
             Ok(outcome) if outcome.next == Next::End => {
-                report.fine("a turn after the last ends the episode");
+                report.fine("the last turn ends the episode");
             }
             Ok(_) => report.wrong(
-                "a turn after the last does not end the episode: it must end as soon as `past` holds \
+                "the last turn does not end the episode: it must end as soon as `past` holds \
                  `horizon` - 1 turns",
             ),
             Err(ProcessError {
                 failure: ProcessFailure::Reported { message, .. },
                 ..
-            }) => report.fine(format!("a turn after the last is refused: {message}")),
-            Err(error) => problems.add(error.into(), "in a turn after the last".into()),
+            }) => report.fine(format!("the last turn is refused: {message}")),
+            Err(error) => problems.add(error.into(), "in the last turn".into()),
         }
         if let Err(fault) = self.start(task) {
             let call = format!("at the start of task `{}` after a turn too many", task.id);

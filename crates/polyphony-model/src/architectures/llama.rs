@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{GgufVariant, Row, no_gguf_variants};
+use super::row::{GgufVariant, Row, no_gguf_variants};
 use crate::config::Parts;
 
 pub(super) const ROW: Row = Row {
@@ -12,6 +12,7 @@ pub(super) const ROW: Row = Row {
     max_positions: 2048,
     head_size: None,
     rope_theta: 1e4,
+    rope_layer_type: None,
     tied_head: false,
     parts: |keys, layers| {
         keys.no_variants(layers)?;
@@ -23,6 +24,7 @@ pub(super) const ROW: Row = Row {
             no_gguf_variants(keys)?;
             Ok(json!({"attention_bias": false, "mlp_bias": false, "hidden_act": "silu"}))
         },
+        norm_offset: 0.0,
         rotary_pairs: true,
         rope_divisors: true,
     },

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{GgufVariant, Row, no_gguf_variants};
+use super::row::{GgufVariant, Row, no_gguf_variants};
 use crate::config::Parts;
 
 pub(super) const ROW: Row = Row {
@@ -12,6 +12,7 @@ pub(super) const ROW: Row = Row {
     max_positions: 32_768,
     head_size: Some(128),
     rope_theta: 1e4,
+    rope_layer_type: None,
     tied_head: false,
     parts: |keys, layers| {
         keys.no_variants(layers)?;
@@ -26,6 +27,7 @@ pub(super) const ROW: Row = Row {
             no_gguf_variants(keys)?;
             Ok(json!({"attention_bias": false, "use_sliding_window": false, "hidden_act": "silu"}))
         },
+        norm_offset: 0.0,
         rotary_pairs: false,
         rope_divisors: false,
     },

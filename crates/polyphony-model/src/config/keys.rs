@@ -21,6 +21,11 @@ impl Keys<'_> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether a key is there with the value `null`.
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.object.get(key) == Some(&Value::Null)
+    }
+
     pub(crate) fn invalid(
         &self,
         key: &str,

@@ -126,7 +126,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{Architecture, ModelFiles};
+    use crate::{
+        ModelFiles,
+        config::{ExpertSizes, Parts},
+    };
 
     fn tiny() -> ModelConfig {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-llama");
@@ -152,15 +155,57 @@ mod tests {
     }
 
     #[test]
+    fn experts_and_norms_after_are_counted() {
+        let bytes = |parts| {
+            let config = ModelConfig { parts, ..tiny() };
+            config.activation_bytes(10, Activations::Keep, AttentionScores::Recomputed)
+        };
+        let (config, plain) = (tiny(), bytes(Parts::default()));
+        let norms_after = Parts {
+            norms_after: true,
+            ..Parts::default()
+        };
+        let floats = |count: usize| 4 * 10 * (config.layers * count) as u64;
+        assert_eq!(bytes(norms_after) - plain, floats(2 * config.hidden_size));
+        let experts = Parts {
+            experts: Some(ExpertSizes {
+                count: 8,
+                chosen: 2,
+                intermediate_size: config.intermediate_size,
+                normalized: true,
+            }),
+            ..Parts::default()
+        };
+        let added = 3 * config.intermediate_size + 6 * config.hidden_size;
+        assert_eq!(bytes(experts) - plain, floats(added));
+    }
+
+    #[test]
     fn the_largest_sizes_do_not_overflow() {
         let largest = i32::MAX as usize;
         let lora = LoraConfig {
             rank: usize::MAX,
             ..LoraConfig::default()
         };
-        for architecture in Architecture::ALL {
+        let experts = ExpertSizes {
+            count: largest,
+            chosen: largest,
+            intermediate_size: largest,
+            normalized: true,
+        };
+        let all_parts = Parts {
+            attention_bias: true,
+            query_key_norm: true,
+            norms_after: true,
+            ..Parts::default()
+        };
+        let with_experts = Parts {
+            experts: Some(experts),
+            ..all_parts.clone()
+        };
+        for parts in [Parts::default(), all_parts, with_experts] {
             let config = ModelConfig {
-                architecture,
+                parts,
                 vocab_size: largest,
                 hidden_size: largest,
                 intermediate_size: largest,

@@ -18,11 +18,11 @@ pub(crate) struct Parts {
     pub(crate) activation: Activation,
     /// The factor that embeddings are multiplied by.
     pub(crate) embedding_scale: f64,
-    /// The number that attention scores are divided by; `None` for the root of the head size.
+    /// The number that attention scores are divided by, itself a root; `None` for the root of the head size.
     pub(crate) query_divisor: Option<f64>,
     /// The layers that attend only to the last tokens, if there are any.
     pub(crate) window: Option<Window>,
-    /// The sizes of a mixture of experts in place of one feed-forward layer.
+    /// The sizes of a mixture of experts instead of one feed-forward layer.
     pub(crate) experts: Option<ExpertSizes>,
 }
 

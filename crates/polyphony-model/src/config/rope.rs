@@ -61,18 +61,22 @@ impl Keys<'_> {
     ///
     /// If both are given, transformers takes the older one; here they have to agree.
     ///
-    /// If the newer one has parameters per layer type, those of full attention are read.
+    /// If an architecture has parameters per layer type, those of `layer_type` are read from the newer one.
     pub(super) fn rope(
         &self,
         max_positions: usize,
         default_theta: f64,
+        layer_type: Option<&str>,
     ) -> Result<Rope, ModelError> {
         const NEWER: &str = "rope_parameters";
         const OLDER: &str = "rope_scaling";
         self.only("partial_rotary_factor", 1.0)?;
         let filled = |value: &&Value| value.as_object().is_none_or(|object| !object.is_empty());
         let [newer, older] = [NEWER, OLDER].map(|key| self.get(key).filter(filled));
-        let newer = newer.map(|object| object.get("full_attention").unwrap_or(object));
+        let newer = match (newer, layer_type) {
+            (Some(object), Some(layer_type)) => Some(self.of_layer_type(object, layer_type)?),
+            (newer, _) => newer,
+        };
         let read = |object| self.nested_rope(object, max_positions, default_theta);
         match (newer, older) {
             (None, None) => Ok(Rope {
@@ -97,15 +101,47 @@ impl Keys<'_> {
     /// The rotary embedding of the layers with a sliding window: from `rope_parameters` (newer) or
     /// `rope_local_base_freq` (older).
     pub(crate) fn window_rope(&self) -> Result<Rope, ModelError> {
-        let theta = self.positive("rope_local_base_freq")?.unwrap_or(10_000.0);
-        let newer = self.get("rope_parameters");
-        match newer.and_then(|object| object.get("sliding_attention")) {
-            Some(object) => self.nested_rope(object, 1, theta),
-            None => Ok(Rope {
-                theta,
+        let default_theta = self.positive("rope_local_base_freq")?.unwrap_or(10_000.0);
+        let Some(newer) = self.get("rope_parameters") else {
+            return Ok(Rope {
+                theta: default_theta,
                 scaling: RopeScaling::Unscaled,
-            }),
-        }
+            });
+        };
+        let rope = Keys {
+            object: self.of_layer_type(newer, "sliding_attention")?,
+            path: self.path,
+        };
+        let scaling = match rope.get("rope_type").map_or(Some("default"), Value::as_str) {
+            Some("default") => RopeScaling::Unscaled,
+            Some("linear") => RopeScaling::Linear {
+                factor: rope.required("factor")?,
+            },
+            _ => {
+                let kind = rope.get("rope_type").unwrap_or(&Value::Null);
+                return Err(rope.unsupported("rope type", kind, "default, linear"));
+            }
+        };
+        Ok(Rope {
+            theta: rope.positive("rope_theta")?.unwrap_or(default_theta),
+            scaling,
+        })
+    }
+
+    /// The parameters of a layer type.
+    fn of_layer_type<'a>(
+        &self,
+        parameters: &'a Value,
+        layer_type: &str,
+    ) -> Result<&'a Value, ModelError> {
+        parameters
+            .get(layer_type)
+            .ok_or_else(|| ModelError::MissingKey {
+                path: self.path.to_owned(),
+                key: format!("rope_parameters.{layer_type}"),
+                expected: "the parameters of the rotary embedding in layers of this type"
+                    .to_owned(),
+            })
     }
 
     fn nested_rope(

@@ -14,6 +14,8 @@ pub(crate) struct LayerTensor {
     pub(crate) gguf_name: &'static str,
     /// The length of every dimension, the slowest-varying first.
     pub(crate) shape: Vec<usize>,
+    /// The projection whose weight it is, if it is one that adapters can be attached to.
+    pub(crate) projection: Option<Projection>,
     /// The number of experts that have such a weight; `None` if it does not belong to an expert.
     pub(crate) experts: Option<usize>,
 }
@@ -31,11 +33,14 @@ impl ModelConfig {
         let [d, inner] = [self.hidden_size, self.intermediate_size];
         let (queries, keys) = (self.query_width(), self.key_width());
         let mut tensors = Vec::new();
-        let mut add_of = |experts, name, gguf_name, shape: &[usize]| {
+        let mut add_of = |experts, name: &'static str, gguf_name, shape: &[usize]| {
+            let module = name.strip_suffix(".weight").unwrap_or_default();
+            let is_it = |known: &Projection| module.ends_with(&format!(".{}", known.name()));
             tensors.push(LayerTensor {
                 name,
                 gguf_name,
                 shape: shape.to_vec(),
+                projection: Projection::ALL.into_iter().find(is_it),
                 experts,
             });
         };
@@ -106,11 +111,10 @@ impl ModelConfig {
 
     /// The weights of a projection in one layer.
     pub(crate) fn projection_tensors(&self, projection: Projection) -> Vec<LayerTensor> {
-        let is_of_it = |tensor: &LayerTensor| {
-            let name = tensor.name.replace("experts.{}.", "");
-            name.strip_suffix(".weight") == Some(projection.path())
-        };
-        self.layer_tensors().into_iter().filter(is_of_it).collect()
+        let tensors = self.layer_tensors().into_iter();
+        tensors
+            .filter(|tensor| tensor.projection == Some(projection))
+            .collect()
     }
 
     /// The width of all queries of a token in one layer. The largest sizes saturate.

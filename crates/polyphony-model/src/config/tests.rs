@@ -392,3 +392,178 @@ fn unsupported_and_invalid_values_are_named() {
         );
     }
 }
+
+/// The configuration of a Gemma 3 model as it was written before transformers 5, with some keys changed.
+fn gemma(changes: Value) -> Value {
+    let mut config = json!({
+        "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
+        "vocab_size": 262144, "hidden_size": 640, "intermediate_size": 2048,
+        "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1,
+        "sliding_window": 512, "rope_theta": 1e6, "rope_local_base_freq": 10000,
+    });
+    let object = config.as_object_mut().unwrap();
+    object.extend(changes.as_object().unwrap().clone());
+    config
+}
+
+#[test]
+fn gemma_3_has_a_window_in_five_of_six_layers() {
+    let config = parse(&gemma(json!({}))).unwrap();
+    assert_eq!((config.head_size, config.tied_head), (256, true));
+    assert_eq!(config.parts.query_divisor, Some(16.0));
+    let unscaled = |theta| Rope {
+        theta,
+        scaling: RopeScaling::Unscaled,
+    };
+    assert_eq!(config.rope, unscaled(1e6));
+    let window = config.parts.window.clone().unwrap();
+    assert_eq!((window.tokens, window.rope), (512, unscaled(1e4)));
+    let with_all_tokens: Vec<usize> = (0..18)
+        .filter(|&layer| config.parts.window_of(layer).is_none())
+        .collect();
+    assert_eq!(with_all_tokens, [5, 11, 17]);
+
+    let rows = [
+        (json!({"sliding_window_pattern": 2}), vec![1, 3]),
+        (json!({"sliding_window_pattern": 1}), vec![0, 1, 2, 3]),
+        (json!({"sliding_window_pattern": 9}), vec![]),
+        (
+            json!({"layer_types": ["full_attention", "sliding_attention", "full_attention",
+                                   "sliding_attention"]}),
+            vec![0, 2],
+        ),
+    ];
+    for (mut changes, expected) in rows {
+        changes["num_hidden_layers"] = json!(4);
+        let parts = parse(&gemma(changes.clone())).unwrap().parts;
+        let all = (0..4).filter(|&layer| parts.window_of(layer).is_none());
+        assert_eq!(all.collect::<Vec<_>>(), expected, "{changes}");
+    }
+}
+
+#[test]
+fn rope_parameters_may_be_given_per_layer_type() {
+    let config = parse(&gemma(json!({
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 2e6},
+            "sliding_attention": {"rope_type": "default"},
+        },
+    })));
+    let config = config.unwrap();
+    let scaling = RopeScaling::Linear { factor: 8.0 };
+    let full = Rope {
+        theta: 2e6,
+        scaling,
+    };
+    assert_eq!(config.rope, full);
+    // Not the base of the other layers, which stands at the top level.
+    assert_eq!(config.parts.window.unwrap().rope.theta, 1e4);
+}
+
+/// The configuration of a Qwen3 model with a mixture of experts, with some keys changed.
+fn experts(changes: Value) -> Value {
+    let mut config = with(json!({
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "mlp_bias": null,
+        "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 96,
+        "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": [],
+    }));
+    let object = config.as_object_mut().unwrap();
+    object.extend(changes.as_object().unwrap().clone());
+    config
+}
+
+#[test]
+fn experts_are_read_under_both_names() {
+    let sizes = |changes| parse(&experts(changes)).unwrap().parts.experts.unwrap();
+    let expected = ExpertSizes {
+        count: 16,
+        chosen: 4,
+        intermediate_size: 96,
+        normalized: true,
+    };
+    assert_eq!(sizes(json!({})), expected);
+    let newer = json!({"num_experts": null, "num_local_experts": 16});
+    assert_eq!(sizes(newer), expected);
+    let defaults = sizes(json!({
+        "num_experts": null, "num_experts_per_tok": null, "moe_intermediate_size": null,
+        "norm_topk_prob": null,
+    }));
+    let expected = ExpertSizes {
+        count: 128,
+        chosen: 8,
+        intermediate_size: 768,
+        normalized: false,
+    };
+    assert_eq!(defaults, expected);
+}
+
+#[test]
+fn variants_of_gemma_and_of_experts_are_refused() {
+    let rows = [
+        (
+            gemma(json!({"hidden_activation": "silu"})),
+            "`hidden_activation` is",
+        ),
+        (
+            gemma(json!({"final_logit_softcapping": 30.0})),
+            "must be null",
+        ),
+        (
+            gemma(json!({"use_bidirectional_attention": true})),
+            "must be false",
+        ),
+        (
+            gemma(json!({"sliding_window": null})),
+            "must be a number of tokens",
+        ),
+        (
+            gemma(json!({"sliding_window_pattern": 0})),
+            "`sliding_window_pattern` is 0",
+        ),
+        (
+            gemma(json!({"layer_types": ["full_attention"]})),
+            "each of the 18 layers",
+        ),
+        (
+            gemma(json!({"num_hidden_layers": 1, "layer_types": ["chunked_attention"]})),
+            "layer type `chunked_attention` is not supported",
+        ),
+        (
+            gemma(json!({"rope_parameters": {"rope_type": "default"}})),
+            "no key `rope_parameters.sliding_attention`",
+        ),
+        (
+            gemma(json!({"rope_parameters": {"full_attention": {},
+                          "sliding_attention": {"rope_type": "yarn"}}})),
+            "rope type `yarn` is not supported; supported: default, linear",
+        ),
+        (
+            experts(json!({"num_experts_per_tok": 17})),
+            "must be at most `num_experts`, 16",
+        ),
+        (
+            experts(json!({"num_local_experts": 8})),
+            "the same as `num_local_experts`, 8",
+        ),
+        (
+            experts(json!({"num_experts": 1_000_000})),
+            "at most 65536 in all layers",
+        ),
+        (
+            experts(json!({"decoder_sparse_step": 2})),
+            "`decoder_sparse_step` is 2",
+        ),
+        (
+            experts(json!({"mlp_only_layers": [0]})),
+            "must be an empty list",
+        ),
+        (
+            experts(json!({"use_sliding_window": true})),
+            "no sliding window is supported",
+        ),
+    ];
+    for (config, expected) in rows {
+        let message = parse(&config).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}

@@ -12,10 +12,15 @@ impl Keys<'_> {
     /// Refuses variants of the layers that only some architectures have: biases in all projections, other
     /// activation functions, a sliding window.
     pub(crate) fn no_variants(&self, layers: usize) -> Result<(), ModelError> {
+        self.plain_projections()?;
+        self.no_sliding_window(layers)
+    }
+
+    /// Refuses biases in all projections, and other activation functions than SiLU.
+    pub(crate) fn plain_projections(&self) -> Result<(), ModelError> {
         self.only("hidden_act", "silu")?;
         self.only("attention_bias", false)?;
-        self.only("mlp_bias", false)?;
-        self.no_sliding_window(layers)
+        self.only("mlp_bias", false)
     }
 
     /// For each layer whether `layer_types` gives it a sliding window; `None` if the key is absent.

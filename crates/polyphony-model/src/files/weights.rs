@@ -57,8 +57,8 @@ pub(crate) enum Conversion {
     Unchanged,
     /// It added this number to every value.
     Added(f32),
-    /// It reordered the rows. Within each head, rows `i` and `i + head_size / 2`, which the rotary embedding rotates together, are
-    /// adjacent.
+    /// It reordered the rows. Within each head, rows `i` and `i + head_size / 2`, which the rotary embedding
+    /// rotates together, are adjacent.
     RotaryPairs {
         /// The number of heads in the matrix.
         heads: usize,

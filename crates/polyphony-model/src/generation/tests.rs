@@ -11,8 +11,19 @@ use crate::{ModelFiles, PackedGroup, score_group, sequence_logits};
 const LOGPROB_TOLERANCE: f32 = 1e-4;
 
 fn tiny() -> LanguageModel {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-llama");
+    fixture("tiny-llama")
+}
+
+fn fixture(name: &str) -> LanguageModel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(name);
     LanguageModel::load(&ModelFiles::open(&path).unwrap(), &Device::flex()).unwrap()
+}
+
+/// A model of each kind of layer: the plain one, a mixture of experts, and sliding windows of 8 tokens.
+fn kinds() -> [LanguageModel; 3] {
+    ["tiny-llama", "tiny-qwen3-moe", "tiny-gemma3"].map(fixture)
 }
 
 fn prompt(length: usize, salt: usize) -> Vec<u32> {
@@ -72,68 +83,96 @@ fn many_stop_tokens() -> Vec<u32> {
 
 #[test]
 fn cached_decoding_equals_the_full_forward_pass() {
-    let model = tiny();
-    let prompts = prompts();
-    let greedy = config(Sampling::greedy(), 24, vec![]);
-    let answers = run(&model, &groups(&prompts, 2), &greedy);
-    for (prompt, answers) in prompts.iter().zip(answers) {
-        let mut sequence = prompt.clone();
-        for _ in 0..24 {
-            let logits = to_host(sequence_logits(&model, &sequence).unwrap());
-            let last = &logits[logits.len() - 256..];
-            let likeliest =
-                (0..256u32).max_by(|&a, &b| last[a as usize].total_cmp(&last[b as usize]));
-            sequence.push(likeliest.unwrap());
-        }
-        for answer in answers {
-            assert_eq!(answer.tokens, sequence[prompt.len()..]);
-            assert_eq!(answer.finish, Finish::Length);
+    for model in kinds() {
+        let prompts = prompts();
+        let greedy = config(Sampling::greedy(), 24, vec![]);
+        let answers = run(&model, &groups(&prompts, 2), &greedy);
+        for (prompt, answers) in prompts.iter().zip(answers) {
+            let mut sequence = prompt.clone();
+            for _ in 0..24 {
+                let logits = to_host(sequence_logits(&model, &sequence).unwrap());
+                let last = &logits[logits.len() - 256..];
+                let likeliest =
+                    (0..256u32).max_by(|&a, &b| last[a as usize].total_cmp(&last[b as usize]));
+                sequence.push(likeliest.unwrap());
+            }
+            for answer in answers {
+                assert_eq!(answer.tokens, sequence[prompt.len()..]);
+                assert_eq!(answer.finish, Finish::Length);
+            }
         }
     }
 }
 
 #[test]
 fn log_probabilities_equal_those_of_scoring() {
-    let model = tiny();
-    let prompts = prompts();
-    let rows = [
-        Sampling::default(),
-        Sampling::greedy(),
-        Sampling {
-            temperature: 0.7,
-            ..Sampling::default()
-        },
-        Sampling {
-            temperature: 1.6,
-            ..Sampling::default()
-        },
-        Sampling {
-            temperature: 0.9,
-            top_p: 0.8,
-            top_k: Some(40),
-        },
-    ];
-    for sampling in rows {
-        let temperature = sampling.scoring_temperature();
-        let config = config(sampling, 20, many_stop_tokens());
-        for (prompt, answers) in prompts
-            .iter()
-            .zip(run(&model, &groups(&prompts, 3), &config))
-        {
-            let tokens = answers
+    for model in kinds() {
+        let prompts = prompts();
+        let rows = [
+            Sampling::default(),
+            Sampling::greedy(),
+            Sampling {
+                temperature: 0.7,
+                ..Sampling::default()
+            },
+            Sampling {
+                temperature: 1.6,
+                ..Sampling::default()
+            },
+            Sampling {
+                temperature: 0.9,
+                top_p: 0.8,
+                top_k: Some(40),
+            },
+        ];
+        for sampling in rows {
+            let temperature = sampling.scoring_temperature();
+            let config = config(sampling, 20, many_stop_tokens());
+            for (prompt, answers) in prompts
                 .iter()
-                .map(|answer| answer.tokens.as_slice())
-                .collect();
-            let group = PackedGroup::new(prompt, tokens).unwrap();
-            let scored = score_group(&model, &group, temperature);
-            let sampled: Vec<f32> = answers.iter().flat_map(|a| a.logprobs.clone()).collect();
-            let scored = to_host(scored.unwrap());
-            assert_eq!(sampled.len(), scored.len());
-            for (sampled, scored) in sampled.iter().zip(scored) {
-                assert!(
-                    (sampled - scored).abs() <= LOGPROB_TOLERANCE,
-                    "{sampled} is not {scored}"
-                );
+                .zip(run(&model, &groups(&prompts, 3), &config))
+            {
+                let tokens = answers
+                    .iter()
+                    .map(|answer| answer.tokens.as_slice())
+                    .collect();
+                let group = PackedGroup::new(prompt, tokens).unwrap();
+                let scored = score_group(&model, &group, temperature);
+                let sampled: Vec<f32> = answers.iter().flat_map(|a| a.logprobs.clone()).collect();
+                let scored = to_host(scored.unwrap());
+                assert_eq!(sampled.len(), scored.len());
+                for (sampled, scored) in sampled.iter().zip(scored) {
+                    assert!(
+                        (sampled - scored).abs() <= LOGPROB_TOLERANCE,
+                        "{sampled} is not {scored}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Prefixes longer and shorter than the window of Gemma 3, and responses that leave it.
+#[test]
+fn prompts_that_share_a_prefix_are_scored_as_they_were_sampled() {
+    for model in kinds() {
+        let prefix = prompt(20, 0);
+        let prompts: Vec<Vec<u32>> = [0, 3, 11]
+            .map(|own| [&prefix[..], &prompt(own, 5)].concat())
+            .into();
+        let mut groups = groups(&prompts, 2);
+        groups.iter_mut().for_each(|group| group.prefix_group = 0);
+        let answers = run(&model, &groups, &config(Sampling::default(), 16, vec![]));
+        for (prompt, answers) in prompts.iter().zip(answers) {
+            for answer in answers {
+                let group = PackedGroup::new(prompt, vec![&answer.tokens]).unwrap();
+                let scored = to_host(score_group(&model, &group, 1.0).unwrap());
+                for (sampled, scored) in answer.logprobs.iter().zip(scored) {
+                    assert!(
+                        (sampled - scored).abs() <= LOGPROB_TOLERANCE,
+                        "{sampled} is not {scored}"
+                    );
+                }
             }
         }
     }
@@ -141,43 +180,44 @@ fn log_probabilities_equal_those_of_scoring() {
 
 #[test]
 fn a_row_is_the_same_alone_and_among_sixteen() {
-    let model = tiny();
-    let prompts = prompts();
-    for stop_tokens in [vec![], many_stop_tokens()] {
-        let config = config(Sampling::default(), 24, stop_tokens);
-        let groups = groups(&prompts, 4);
-        let together = run(&model, &groups, &config);
-        let lengths = |answers: &[Vec<Generation>]| {
-            let mut lengths: Vec<usize> =
-                answers.iter().flatten().map(|a| a.tokens.len()).collect();
-            lengths.sort_unstable();
-            lengths.dedup();
-            lengths.len()
-        };
-        assert_eq!(together.iter().flatten().count(), 16);
-        assert!(
-            config.stop_tokens.is_empty() || lengths(&together) > 4,
-            "rows leave at many times"
-        );
-        for (group, answers) in groups.iter().zip(&together) {
-            for (sample, answer) in answers.iter().enumerate() {
-                let alone = PromptGroup {
-                    keys: vec![group.keys[sample]],
-                    ..group.clone()
-                };
-                let alone = &run(&model, &[alone], &config)[0][0];
-                assert_eq!(
-                    (&alone.tokens, alone.finish),
-                    (&answer.tokens, answer.finish)
-                );
-                for (a, b) in alone.logprobs.iter().zip(&answer.logprobs) {
-                    assert!((a - b).abs() <= LOGPROB_TOLERANCE, "{a} is not {b}");
-                }
-            }
-            assert_ne!(
-                answers[0].tokens, answers[1].tokens,
-                "samples have their own streams"
+    for model in kinds() {
+        let prompts = prompts();
+        for stop_tokens in [vec![], many_stop_tokens()] {
+            let config = config(Sampling::default(), 24, stop_tokens);
+            let groups = groups(&prompts, 4);
+            let together = run(&model, &groups, &config);
+            let lengths = |answers: &[Vec<Generation>]| {
+                let mut lengths: Vec<usize> =
+                    answers.iter().flatten().map(|a| a.tokens.len()).collect();
+                lengths.sort_unstable();
+                lengths.dedup();
+                lengths.len()
+            };
+            assert_eq!(together.iter().flatten().count(), 16);
+            assert!(
+                config.stop_tokens.is_empty() || lengths(&together) > 4,
+                "rows leave at many times"
             );
+            for (group, answers) in groups.iter().zip(&together) {
+                for (sample, answer) in answers.iter().enumerate() {
+                    let alone = PromptGroup {
+                        keys: vec![group.keys[sample]],
+                        ..group.clone()
+                    };
+                    let alone = &run(&model, &[alone], &config)[0][0];
+                    assert_eq!(
+                        (&alone.tokens, alone.finish),
+                        (&answer.tokens, answer.finish)
+                    );
+                    for (a, b) in alone.logprobs.iter().zip(&answer.logprobs) {
+                        assert!((a - b).abs() <= LOGPROB_TOLERANCE, "{a} is not {b}");
+                    }
+                }
+                assert_ne!(
+                    answers[0].tokens, answers[1].tokens,
+                    "samples have their own streams"
+                );
+            }
         }
     }
 }

@@ -44,7 +44,11 @@ pub(super) fn rms_norm_in_burn(
     let input = input.cast(DType::F32);
     let mean_square = input.clone().square().mean_dim(1);
     let normed = input * (mean_square + epsilon).sqrt().recip();
-    normed.cast(dtype) * (weight + offset).unsqueeze()
+    match offset {
+        0.0 => normed.cast(dtype) * weight.unsqueeze(),
+        // The sum would lose bits of the weight in smaller floats.
+        offset => (normed * (weight.cast(DType::F32) + offset).unsqueeze()).cast(dtype),
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 
 use burn::{
     module::Module,
-    tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation::softmax},
+    tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, activation::softmax},
 };
 
-use super::layers::{Linear, Mlp};
+use super::{layers::Linear, mlp::Mlp};
 use crate::{ModelError, Projection, config::ExpertSizes, network::weights::LayerReader};
 
 /// The experts of a layer and their router. With router logits `z = W x`, the output is
@@ -48,63 +48,56 @@ impl Experts {
     /// - input and output `[T, D]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         let [tokens, width] = input.dims();
-        let device = input.device();
-        let probabilities = softmax(self.gate.forward(input.clone()), 1);
+        let (device, dtype) = (input.device(), input.dtype());
+        // In smaller floats, many experts would be equally probable.
+        let logits = self.gate.forward(input.clone()).cast(DType::F32);
+        let probabilities = softmax(logits, 1);
         let choices = self.choices(&probabilities);
-        let ids: Vec<i64> = choices
-            .iter()
-            .flatten()
-            .map(|&expert| expert as i64)
-            .collect();
+        let ids: Vec<i64> = choices.iter().map(|&expert| expert as i64).collect();
         let ids = TensorData::new(ids, [tokens, self.chosen]);
         let mut factors = probabilities.gather(1, Tensor::<2, Int>::from_data(ids, &device));
         if self.normalized {
             factors = factors.clone() / factors.sum_dim(1);
         }
-        let factors: Tensor<1> = factors.flatten(0, 1);
-        let mut output = Tensor::zeros([tokens, width], (&device, input.dtype()));
-        for (index, expert) in self.experts.iter().enumerate() {
-            // The tokens that chose the expert, and the places of their factors.
-            let places = choices.iter().enumerate().flat_map(|(token, chosen)| {
-                let slots = chosen.iter().enumerate();
-                let slots = slots.filter(|(_, expert)| **expert == index);
-                slots.map(move |(slot, _)| (token, token * chosen.len() + slot))
-            });
-            let (rows, slots): (Vec<i64>, Vec<i64>) = places
-                .map(|(token, slot)| (token as i64, slot as i64))
-                .unzip();
-            if rows.is_empty() {
+        let factors: Tensor<1> = factors.cast(dtype).flatten(0, 1);
+        let mut places_of_expert: Vec<Vec<i64>> = vec![Vec::new(); self.experts.len()];
+        for (place, &expert) in choices.iter().enumerate() {
+            places_of_expert[expert].push(place as i64);
+        }
+        let mut output = Tensor::zeros([tokens, width], (&device, dtype));
+        for (expert, places) in self.experts.iter().zip(places_of_expert) {
+            if places.is_empty() {
                 continue;
             }
             let indices = |ids: Vec<i64>| {
                 let count = ids.len();
                 Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device)
             };
-            let rows = indices(rows);
-            let factors = factors
-                .clone()
-                .select(0, indices(slots))
-                .unsqueeze_dim::<2>(1);
-            let result = expert.forward(input.clone().select(0, rows.clone())) * factors;
+            let rows = places.iter().map(|place| place / self.chosen as i64);
+            let rows = indices(rows.collect());
+            let factors = factors.clone().select(0, indices(places));
+            let result = expert.forward(input.clone().select(0, rows.clone()));
+            let result = result * factors.unsqueeze_dim::<2>(1);
             output = output.select_assign(0, rows, result, IndexingUpdateOp::Add);
         }
         output
     }
 
-    /// The experts that each token uses, the most probable first.
-    fn choices(&self, probabilities: &Tensor<2>) -> Vec<Vec<usize>> {
+    /// The experts that the tokens use, token after token, each token's most probable one first.
+    fn choices(&self, probabilities: &Tensor<2>) -> Vec<usize> {
         let data = probabilities.clone().into_data();
         let probabilities: Vec<f32> = data.iter::<f32>().collect();
-        let choose = |row: &[f32]| {
+        let rows = probabilities.chunks_exact(self.experts.len());
+        let mut choices = Vec::with_capacity(rows.len() * self.chosen);
+        for row in rows {
             let mut experts: Vec<usize> = (0..row.len()).collect();
-            // Equal probabilities keep the order of the experts.
-            experts.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
+            // Of equal probabilities, the first expert comes first.
+            let by_probability = |a: &usize, b: &usize| row[*b].total_cmp(&row[*a]).then(a.cmp(b));
+            experts.select_nth_unstable_by(self.chosen - 1, by_probability);
             experts.truncate(self.chosen);
-            experts
-        };
-        probabilities
-            .chunks_exact(self.experts.len())
-            .map(choose)
-            .collect()
+            experts.sort_unstable_by(by_probability);
+            choices.extend(experts);
+        }
+        choices
     }
 }

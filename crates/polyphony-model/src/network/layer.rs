@@ -6,7 +6,8 @@ use burn::{module::Module, tensor::Tensor};
 use super::{
     attention::{Attention, merge_heads, split_heads},
     experts::Experts,
-    layers::{Linear, Mlp, RmsNorm},
+    layers::{Linear, RmsNorm},
+    mlp::Mlp,
     rope::Rotations,
     weights::LayerReader,
 };

@@ -6,11 +6,8 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use super::{low_rank::LoraAdapter, weights::LayerReader};
-use crate::{
-    ModelError, Projection, WeightGradients,
-    kernels::{self, Activation},
-};
+use super::low_rank::LoraAdapter;
+use crate::{WeightGradients, kernels};
 
 /// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
 #[derive(Module, Debug)]
@@ -146,50 +143,5 @@ impl RmsNorm {
         let [tokens, heads, size] = input.dims();
         let rows = self.forward(input.reshape([tokens * heads, size]));
         rows.reshape([tokens, heads, size])
-    }
-}
-
-/// The gated feed-forward layer, `down(f(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
-#[derive(Module, Debug)]
-pub(crate) struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl Mlp {
-    /// Reads the layer at `path`, relative to the reader's layer.
-    pub(super) fn load(reader: &LayerReader<'_>, path: &str) -> Result<Self, ModelError> {
-        Ok(Self {
-            gate_proj: reader.linear(&format!("{path}.gate_proj"))?,
-            up_proj: reader.linear(&format!("{path}.up_proj"))?,
-            down_proj: reader.linear(&format!("{path}.down_proj"))?,
-            activation: reader.config().parts.activation,
-        })
-    }
-
-    /// The three projections, each with its path in the layer. `path` is that of this module.
-    pub(super) fn projections(
-        &mut self,
-        path: String,
-    ) -> impl Iterator<Item = (String, Projection, &mut Linear)> {
-        let projections = [
-            (Projection::Gate, &mut self.gate_proj),
-            (Projection::Up, &mut self.up_proj),
-            (Projection::Down, &mut self.down_proj),
-        ];
-        let projections = projections.into_iter();
-        projections.map(move |(kind, linear)| (format!("{path}.{}", kind.name()), kind, linear))
-    }
-
-    /// # Shapes
-    /// - input and output `[T, D]`
-    pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let gate = self.gate_proj.forward(input.clone());
-        let up = self.up_proj.forward(input);
-        self.down_proj
-            .forward(kernels::gated(gate, up, self.activation))
     }
 }

@@ -6,6 +6,7 @@ mod experts;
 mod layer;
 mod layers;
 mod low_rank;
+mod mlp;
 mod recompute;
 pub(crate) mod rope;
 mod weights;

@@ -152,7 +152,8 @@ impl<'a> LayerReader<'a> {
                 }
         };
         let tensor = self.tensors.iter().find(is_named)?;
-        tensor.shape.as_slice().try_into().ok()
+        let shape = tensor.shape.as_slice().try_into();
+        Some(shape.unwrap_or_else(|_| unreachable!("{module}.{} has {D} dimensions", tensor.name)))
     }
 }
 

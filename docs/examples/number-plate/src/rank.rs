@@ -15,10 +15,10 @@
 use polyphony::{
     episode::{Metric, MetricKey},
     marl::{
-        Agent, RoleGroup, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings,
-        AlgorithmState, ConfigError, Credit, EnvironmentSpec, JointMode, Learners, MAX_SAMPLES,
-        MarlError, Node, PolicyLoss, Progress, Rollout, SamplingPlan, StepContext, TrainingConfig,
-        agent_of_role, advantages_are_zero, credits, role_returns,
+        Agent, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState,
+        ConfigError, Credit, EnvironmentSpec, JointMode, Learners, MAX_SAMPLES, MarlError, Node,
+        PolicyLoss, Progress, RoleGroup, Rollout, SamplingPlan, StepContext, TrainingConfig,
+        advantages_are_zero, agent_of_role, credits, role_returns,
     },
     model::{ModelError, TensorSpec},
 };
@@ -53,7 +53,11 @@ impl AlgorithmSettings for RankBased {
             ));
         }
         if !(0.0..=1.0).contains(&self.weight_rate) {
-            return Err(ConfigError::new("weight_rate", self.weight_rate, "from 0 to 1"));
+            return Err(ConfigError::new(
+                "weight_rate",
+                self.weight_rate,
+                "from 0 to 1",
+            ));
         }
         PolicyLoss::default().validate(&config.updates)
     }

@@ -89,7 +89,7 @@ fn a_problem_is_reported_once() {
     let fails = format!("if call['task']['id'] == '1' and not call['past']: 1 / 0\n        {END}");
     let noisy = HELLO.replace("reply(", "sys.stderr.write('ready\\n'); reply(");
     for (process, expected) in [
-        // Each kind of answers to each task, and a turn after the last.
+        // Each kind of answers to each task, and the last turn once more.
         (
             program(HELLO, r#"reply(reward={"z": 1}, end=True)"#),
             format!("19 {first} answered `step` with something that the protocol does not allow"),
@@ -102,10 +102,10 @@ fn a_problem_is_reported_once() {
             program(HELLO, "1 / 0"),
             format!("19 {first} ended before it answered `step`: exit status: 1"),
         ),
-        // Only one task, and not the turn after the last.
+        // Only one task, and its last turn once more.
         (
             program(&noisy, &fails),
-            format!("6 {first} ended before it answered `step`: exit status: 1"),
+            format!("7 {first} ended before it answered `step`: exit status: 1"),
         ),
     ] {
         let tasks = ["1", "2", "3"].map(|id| Task::new(id, [("text", "x")]));

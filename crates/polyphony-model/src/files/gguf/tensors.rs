@@ -162,7 +162,7 @@ fn conversion(
     name: &str,
     config: &ModelConfig,
 ) -> Result<Conversion, ModelError> {
-    let offset = config.parts.norm_offset;
+    let offset = config.architecture.row().gguf.norm_offset;
     if offset != 0.0 && name.ends_with("norm.weight") {
         return Ok(Conversion::Added(offset));
     }
