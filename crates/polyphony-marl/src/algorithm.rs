@@ -77,7 +77,8 @@ pub trait AlgorithmSettings {
     /// The name of the method for a team of this many roles, as comparisons show it: MAGRPO, GRPO.
     fn method(&self, roles: usize) -> String;
 
-    /// What to sample.
+    /// What to sample, as far as it is known before the algorithm is built: for checks, the memory estimate
+    /// and the discount of evaluations. Steps use [`Algorithm::sampling_plan`].
     fn sampling_plan(&self) -> SamplingPlan;
 
     /// The memory that the algorithm needs for one agent, besides the agent's weights.

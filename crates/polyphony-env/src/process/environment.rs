@@ -48,7 +48,8 @@ pub struct ProcessEnvironment {
     command: String,
     hello: Hello,
     roles: Vec<Role>,
-    /// One entry per worker that no call uses; `None` for a worker that must be started first.
+    /// One entry per worker that no call uses; `None` for a worker
+    /// that is not running yet.
     idle: Mutex<Vec<Option<Worker>>>,
     /// Signalled when an entry returns to `idle`.
     freed: Condvar,
@@ -192,6 +193,7 @@ impl ProcessEnvironment {
                     *slot = Some(worker);
                     return Ok(answer);
                 }
+                // The program answered with an error, so the worker can take the next call.
                 Err(failure @ ProcessFailure::Reported { .. }) => {
                     *slot = Some(worker);
                     return Err(failure);
@@ -259,14 +261,14 @@ impl ProcessEnvironment {
         tail.unwrap_or_default().to_owned()
     }
 
-    /// The first observations of a task, with an error that does not name the task.
+    /// As [`Environment::start`], but an error does not name the task.
     pub(super) fn try_start(&self, task: &Task) -> Result<Vec<Observation>, ProcessError> {
         let answer = self.call(&Call::Start { task })?;
         let observations = answer.observations(&self.hello);
         observations.map_err(|failure| self.error(failure))
     }
 
-    /// The outcome of a joint action, with an error that does not name the task.
+    /// As [`Environment::step`], but an error does not name the task.
     pub(super) fn try_step(
         &self,
         task: &Task,

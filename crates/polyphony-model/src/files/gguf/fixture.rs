@@ -20,6 +20,7 @@ pub(crate) enum Meta {
     Text(String),
     Texts(Vec<String>),
     I32s(Vec<i32>),
+    F32s(Vec<f32>),
     Bytes(Vec<u8>),
 }
 
@@ -308,6 +309,12 @@ fn write_value(file: &mut Vec<u8>, value: &Meta) {
         Meta::I32s(numbers) => {
             start(9);
             file.extend(5u32.to_le_bytes());
+            file.extend((numbers.len() as u64).to_le_bytes());
+            file.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        }
+        Meta::F32s(numbers) => {
+            start(9);
+            file.extend(6u32.to_le_bytes());
             file.extend((numbers.len() as u64).to_le_bytes());
             file.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         }

@@ -8,6 +8,7 @@ mod config;
 mod keys;
 mod reader;
 mod rope;
+mod sentence_piece;
 mod tensors;
 mod tokenizer;
 mod value;

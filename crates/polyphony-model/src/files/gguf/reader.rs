@@ -191,6 +191,17 @@ impl<'a> Gguf<'a> {
         })
     }
 
+    /// A list of floats.
+    ///
+    /// # Errors
+    /// If the key has a value of another type.
+    pub(crate) fn floats(&self, key: &str) -> Result<Option<Vec<f64>>, ModelError> {
+        self.typed(key, "a list of floats", |value| match value {
+            Value::List(list) => list.floats(),
+            _ => None,
+        })
+    }
+
     /// The error for a required key that is absent.
     pub(crate) fn missing(&self, key: &str, expected: &str) -> ModelError {
         ModelError::MissingKey {

@@ -236,8 +236,8 @@ fn wrong_and_unsupported_metadata_is_named() {
             "must be a power of two",
         ),
         (
-            |c| c.set("tokenizer.ggml.model", "llama".into()),
-            "tokenizer model `llama`",
+            |c| c.set("tokenizer.ggml.model", "bert".into()),
+            "tokenizer model `bert`",
         ),
         (
             |c| c.set("tokenizer.ggml.pre", "tekken".into()),

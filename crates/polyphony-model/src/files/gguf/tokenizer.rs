@@ -1,11 +1,11 @@
 //! Rebuilds a `tokenizer.json` from the vocabulary in a GGUF file's metadata.
 //!
 //! GGUF stores tokens, token types and merges, but only the *name* of the pre-tokenizer. The rest of
-//! the original `tokenizer.json` follows from that name.
+//! the original `tokenizer.json` follows from that name. A SentencePiece vocabulary has scores instead of merges.
 
 use serde_json::{Map, Value, json};
 
-use super::reader::Gguf;
+use super::{reader::Gguf, sentence_piece};
 use crate::error::ModelError;
 
 /// How the tokens of a vocabulary may be used (`tokenizer.ggml.token_type`).
@@ -40,12 +40,12 @@ enum PreTokenizer {
 /// # Errors
 /// If the tokenizer's type cannot be rebuilt, or its parts contradict each other.
 pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Option<Value>, ModelError> {
-    match gguf.text("tokenizer.ggml.model")? {
-        Some("gpt2") => {}
+    let pre_tokenizer = match gguf.text("tokenizer.ggml.model")? {
+        Some("gpt2") => Some(PreTokenizer::of(gguf)?),
+        Some("llama") => None,
         None | Some("none") => return Ok(None),
-        Some(model) => return Err(gguf.unsupported("tokenizer model", model, "gpt2")),
-    }
-    let pre_tokenizer = PreTokenizer::of(gguf)?;
+        Some(model) => return Err(gguf.unsupported("tokenizer model", model, "gpt2, llama")),
+    };
     let tokens = gguf
         .texts("tokenizer.ggml.tokens")?
         .ok_or_else(|| gguf.missing("tokenizer.ggml.tokens", "the vocabulary, a list of texts"))?;
@@ -53,8 +53,8 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Option<Value>, ModelErro
 
     let mut vocabulary = Map::new();
     let mut added = Vec::new();
-    for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
-        if kind == TokenKind::Unused {
+    for (id, (token, kind)) in tokens.iter().zip(&kinds).enumerate() {
+        if *kind == TokenKind::Unused {
             continue;
         }
         if vocabulary.insert((*token).to_owned(), json!(id)).is_some() {
@@ -64,40 +64,102 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Option<Value>, ModelErro
                 reason,
             });
         }
-        if kind != TokenKind::Normal {
+        if *kind != TokenKind::Normal {
             added.push(json!({
                 "id": id,
                 "content": token,
                 "single_word": false,
                 "lstrip": false,
                 "rstrip": false,
-                "normalized": false,
-                "special": kind == TokenKind::Control,
+                // Runs of spaces are found in the normalized text, where spaces have become this character.
+                "normalized": pre_tokenizer.is_none() && token.contains(SPACE),
+                "special": *kind == TokenKind::Control,
             }));
         }
     }
-    Ok(Some(json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added,
-        "normalizer": pre_tokenizer.normalizer(),
-        "pre_tokenizer": pre_tokenizer.stages(),
-        "post_processor": post_processor(gguf, pre_tokenizer, &tokens)?,
-        "decoder": byte_level(ByteLevel::Decoder),
+    let mut json = match pre_tokenizer {
+        Some(pre_tokenizer) => json!({
+            "normalizer": pre_tokenizer.normalizer(),
+            "pre_tokenizer": pre_tokenizer.stages(),
+            "decoder": byte_level(ByteLevel::Decoder),
+            "model": {
+                "unk_token": null,
+                "fuse_unk": false,
+                "byte_fallback": false,
+                "ignore_merges": pre_tokenizer == PreTokenizer::Llama3,
+                "merges": merges(gguf)?,
+            },
+        }),
+        None => {
+            let is_merged = |id: usize| kinds[id] == TokenKind::Normal;
+            sentence_piece(gguf, &tokens, is_merged)?
+        }
+    };
+    // The converters of Llama 3's first year did not write whether a beginning token is added. Without the key,
+    // Llama 3 and SentencePiece tokenizers add it, as in llama.cpp.
+    let adds_bos = pre_tokenizer.is_none_or(|known| known == PreTokenizer::Llama3);
+    json["version"] = json!("1.0");
+    json["truncation"] = Value::Null;
+    json["padding"] = Value::Null;
+    json["added_tokens"] = json!(added);
+    json["post_processor"] = post_processor(gguf, adds_bos, &tokens)?;
+    let model = &mut json["model"];
+    model["type"] = json!("BPE");
+    model["dropout"] = Value::Null;
+    model["continuing_subword_prefix"] = Value::Null;
+    model["end_of_word_suffix"] = Value::Null;
+    model["vocab"] = Value::Object(vocabulary);
+    Ok(Some(json))
+}
+
+/// What stands for a space in a SentencePiece vocabulary.
+const SPACE: char = '\u{2581}';
+
+/// The stages and the model of a SentencePiece tokenizer.
+fn sentence_piece(
+    gguf: &Gguf<'_>,
+    tokens: &[&str],
+    is_merged: impl Fn(usize) -> bool,
+) -> Result<Value, ModelError> {
+    const PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+    if gguf.flag(PREFIX)? != Some(false) {
+        let given = gguf.flag(PREFIX)?.map_or("absent", |_| "true");
+        return Err(gguf.invalid(PREFIX, given, "false (all that is supported)"));
+    }
+    const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+    let unknown = gguf
+        .whole(UNKNOWN)?
+        .ok_or_else(|| gguf.missing(UNKNOWN, "the id of the token for unknown characters"))?;
+    Ok(json!({
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+        "pre_tokenizer": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+        ]},
         "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "ignore_merges": pre_tokenizer == PreTokenizer::Llama3,
-            "vocab": vocabulary,
-            "merges": merges(gguf)?,
+            "unk_token": token_of(gguf, UNKNOWN, unknown, tokens)?,
+            "fuse_unk": true,
+            "byte_fallback": true,
+            "ignore_merges": false,
+            "merges": sentence_piece::merges(gguf, tokens, is_merged)?,
         },
-    })))
+    }))
+}
+
+/// The token with an id that a key gives.
+fn token_of<'a>(
+    gguf: &Gguf<'_>,
+    key: &str,
+    id: u64,
+    tokens: &[&'a str],
+) -> Result<&'a str, ModelError> {
+    let token = usize::try_from(id).ok().and_then(|id| tokens.get(id));
+    token.copied().ok_or_else(|| {
+        let allowed = format!("below the vocabulary's size, {}", tokens.len());
+        gguf.invalid(key, id, allowed)
+    })
 }
 
 fn token_kinds(gguf: &Gguf<'_>, tokens: usize) -> Result<Vec<TokenKind>, ModelError> {
@@ -220,39 +282,29 @@ fn byte_level(purpose: ByteLevel) -> Value {
     })
 }
 
-/// The post-processor, which adds the beginning-of-sequence token if the key `add_bos_token` is true. The
-/// converters of Llama 3's first year did not write that key. Without it, a Llama 3 tokenizer adds the token,
-/// as in llama.cpp.
+/// The post-processor, which adds the beginning-of-sequence token if the key `add_bos_token` says so, or by
+/// default.
 fn post_processor(
     gguf: &Gguf<'_>,
-    pre_tokenizer: PreTokenizer,
+    adds_bos_by_default: bool,
     tokens: &[&str],
 ) -> Result<Value, ModelError> {
-    let add_bos = gguf.flag("tokenizer.ggml.add_bos_token")?;
-    if !add_bos.unwrap_or(pre_tokenizer == PreTokenizer::Llama3) {
+    let adds_bos = gguf.flag("tokenizer.ggml.add_bos_token")?;
+    if !adds_bos.unwrap_or(adds_bos_by_default) {
         return Ok(Value::Null);
     }
     const KEY: &str = "tokenizer.ggml.bos_token_id";
     let id = gguf
         .whole(KEY)?
         .ok_or_else(|| gguf.missing(KEY, "the id of the first token"))?;
-    let token = usize::try_from(id)
-        .ok()
-        .and_then(|id| tokens.get(id))
-        .ok_or_else(|| {
-            gguf.invalid(
-                KEY,
-                id,
-                format!("below the vocabulary's size, {}", tokens.len()),
-            )
-        })?;
+    let token = token_of(gguf, KEY, id, tokens)?;
     let begin = json!({"SpecialToken": {"id": token, "type_id": 0}});
     let text = |id: &str, type_id: u8| json!({"Sequence": {"id": id, "type_id": type_id}});
     Ok(json!({
         "type": "TemplateProcessing",
         "single": [begin, text("A", 0)],
         "pair": [begin, text("A", 0), text("B", 1)],
-        "special_tokens": {*token: {"id": token, "ids": [id], "tokens": [token]}},
+        "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
     }))
 }
 
@@ -323,6 +375,99 @@ mod tests {
             metadata.extend(add_bos.map(|flag| ("add_bos_token".to_owned(), json!(flag))));
             let ids = rebuilt(&metadata).encode_plain("the sky").unwrap();
             assert_eq!(ids.first() == Some(&begin), begins, "{add_bos:?}");
+        }
+    }
+
+    /// A vocabulary in which "ab" is made before " a", with runs of spaces and bytes.
+    fn sentence_piece_metadata() -> Vec<(&'static str, Meta)> {
+        let tokens = [
+            ("<unk>", 3, 0.0),
+            ("<bos>", 3, 0.0),
+            ("\u{2581}\u{2581}", 4, -1000.0),
+            ("<0xC3>", 6, 0.0),
+            ("<0xA9>", 6, 0.0),
+            ("ab", 1, -0.0),
+            ("\u{2581}a", 1, -1.0),
+            ("abb", 1, -2.0),
+            ("\u{2581}", 1, -3.0),
+            ("a", 1, -4.0),
+            ("b", 1, -5.0),
+        ];
+        vec![
+            ("model", "llama".into()),
+            (
+                "tokens",
+                Meta::Texts(tokens.map(|(token, ..)| token.to_owned()).into()),
+            ),
+            (
+                "token_type",
+                Meta::I32s(tokens.map(|(_, kind, _)| kind).into()),
+            ),
+            ("scores", Meta::F32s(tokens.map(|(.., score)| score).into())),
+            ("unknown_token_id", Meta::U32(0)),
+            ("bos_token_id", Meta::U32(1)),
+            ("add_space_prefix", Meta::Bool(false)),
+        ]
+    }
+
+    fn with_tokenizer(metadata: &[(&'static str, Meta)]) -> Result<Tokenizer, ModelError> {
+        let mut contents = Contents::tiny_llama();
+        contents
+            .metadata
+            .retain(|(key, _)| !key.starts_with("tokenizer."));
+        for (key, value) in metadata {
+            contents.set(&format!("tokenizer.ggml.{key}"), value.clone());
+        }
+        contents.open().map(|files| files.tokenizer.unwrap())
+    }
+
+    #[test]
+    fn scores_of_a_sentence_piece_vocabulary_become_merges() {
+        let tokenizer = with_tokenizer(&sentence_piece_metadata()).unwrap();
+        for (text, ids) in [
+            // The space is not merged with the first letter, since "ab" has a higher score.
+            (" ab", vec![1, 8, 5]),
+            (" a", vec![1, 6]),
+            ("abb a", vec![1, 7, 6]),
+            // A run of spaces is one token.
+            ("a  b", vec![1, 9, 2, 10]),
+            // A character without a token is written as its bytes.
+            ("a\u{e9}", vec![1, 9, 3, 4]),
+        ] {
+            let encoded = tokenizer.encode_plain(text).unwrap();
+            assert_eq!(encoded, ids, "{text:?}");
+            assert_eq!(tokenizer.decode(&encoded[1..]).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn sentence_piece_vocabularies_that_cannot_be_rebuilt_are_explained() {
+        let refused = |key: &str, value: Option<Meta>| {
+            let mut metadata = sentence_piece_metadata();
+            metadata.retain(|(name, _)| *name != key);
+            metadata.extend(
+                value.map(|value| (Box::leak(key.to_owned().into_boxed_str()) as &_, value)),
+            );
+            with_tokenizer(&metadata).unwrap_err().to_string()
+        };
+        for (key, value, expected) in [
+            ("scores", None, "no key `tokenizer.ggml.scores`"),
+            (
+                "scores",
+                Some(Meta::F32s(vec![0.0])),
+                "one value for each of 11 tokens",
+            ),
+            ("unknown_token_id", None, "the token for unknown characters"),
+            (
+                "unknown_token_id",
+                Some(Meta::U32(11)),
+                "below the vocabulary's size, 11",
+            ),
+            ("add_space_prefix", None, "must be false"),
+            ("add_space_prefix", Some(Meta::Bool(true)), "must be false"),
+        ] {
+            let message = refused(key, value);
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         }
     }
 }

@@ -84,6 +84,14 @@ impl<'a> List<'a> {
         })
     }
 
+    /// The elements, if they are floats.
+    pub(crate) fn floats(&self) -> Option<Vec<f64>> {
+        self.elements(|value| match value {
+            Value::Float(number) => Some(number),
+            _ => None,
+        })
+    }
+
     fn elements<T>(&self, convert: impl Fn(Value<'a>) -> Option<T>) -> Option<Vec<T>> {
         let mut cursor = Cursor::new(self.bytes);
         (0..self.len)
