@@ -58,6 +58,16 @@ impl fmt::Debug for Architecture {
     }
 }
 
+/// The fixtures with a tiny model of each architecture.
+#[cfg(test)]
+pub(crate) const TINY_MODELS: [&str; 5] = [
+    "tiny-llama",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-qwen3-moe",
+    "tiny-gemma3",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

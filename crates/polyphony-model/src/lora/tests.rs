@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::*;
-use crate::{LanguageModel, ModelFiles, sequence_logits};
+use crate::{LanguageModel, ModelFiles, architectures::TINY_MODELS, sequence_logits};
 
 /// The product with a merged weight is rounded differently from the sum of two products.
 const LOGIT_TOLERANCE: f32 = 1e-5;
@@ -359,13 +359,7 @@ fn weights_are_counted_without_loading_them() {
         weights.map(|(_, weight)| weight.dims()[0] as u64).sum()
     };
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    for name in [
-        "tiny-llama",
-        "tiny-qwen2",
-        "tiny-qwen3",
-        "tiny-qwen3-moe",
-        "tiny-gemma3",
-    ] {
+    for name in TINY_MODELS {
         let files = ModelFiles::open(&fixtures.join(name)).unwrap();
         let model = LanguageModel::load(&files, &Device::flex()).unwrap();
         assert_eq!(model.config().weight_count(), numbers(&model), "{name}");

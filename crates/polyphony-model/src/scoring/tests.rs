@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    LoraConfig, ModelFiles, TensorSpec, kernels::host, network::attention::PackedAttention,
+    LoraConfig, ModelFiles, TensorSpec, architectures::TINY_MODELS, kernels::host,
+    network::attention::PackedAttention,
 };
 
 /// The largest difference of a log-probability, in nats.
@@ -80,13 +81,7 @@ fn ids(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u32>> {
 
 #[test]
 fn every_weight_has_an_entry_even_if_the_objective_ignores_the_layers() {
-    for name in [
-        "tiny-llama",
-        "tiny-qwen2",
-        "tiny-qwen3",
-        "tiny-qwen3-moe",
-        "tiny-gemma3",
-    ] {
+    for name in TINY_MODELS {
         let model = fixture(name);
         let (ids, positions) = ([5, 80, 130], [0, 1, 2]);
         let attention = || PackedAttention::new(2, &[1]);
@@ -222,13 +217,7 @@ fn recomputed_layers_give_the_same_gradients() {
     let (prompt, one, two) = ([5, 6, 7], [8, 9, 10, 11], [12, 13]);
     let group = PackedGroup::new(&prompt, vec![&one, &two]).unwrap();
     let weights = [1.0, -0.5, 0.25, 2.0, -1.0, 0.75];
-    for name in [
-        "tiny-llama",
-        "tiny-qwen2",
-        "tiny-qwen3",
-        "tiny-qwen3-moe",
-        "tiny-gemma3",
-    ] {
+    for name in TINY_MODELS {
         let adapted = fixture(name)
             .with_lora(&LoraConfig::default(), 1, 0)
             .unwrap();
@@ -334,13 +323,7 @@ fn hidden_states_are_those_after_the_tokens() {
 fn gradients_through_hidden_states_are_those_of_finite_differences() {
     let group = PackedGroup::new(&PROMPT, RESPONSES.to_vec()).unwrap();
     let indices = state_indices(&group);
-    for name in [
-        "tiny-llama",
-        "tiny-qwen2",
-        "tiny-qwen3",
-        "tiny-qwen3-moe",
-        "tiny-gemma3",
-    ] {
+    for name in TINY_MODELS {
         let model = fixture(name);
         let objective = |model: &LanguageModel| {
             let keep = Activations::Keep;

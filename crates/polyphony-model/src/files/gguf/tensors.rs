@@ -186,19 +186,12 @@ fn conversion(
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{Contents, fixtures};
+    use crate::architectures::TINY_MODELS;
     use crate::files::ModelFiles;
-
-    const MODELS: [&str; 5] = [
-        "tiny-llama",
-        "tiny-qwen2",
-        "tiny-qwen3",
-        "tiny-qwen3-moe",
-        "tiny-gemma3",
-    ];
 
     #[test]
     fn a_converted_model_is_the_original() {
-        for model in MODELS {
+        for model in TINY_MODELS {
             let directory = fixtures().join(model);
             let converted = Contents::converted(&directory).open().unwrap();
             let mut original = ModelFiles::open(&directory).unwrap();

@@ -122,8 +122,9 @@ fn sentence_piece(
     is_merged: impl Fn(usize) -> bool,
 ) -> Result<Value, ModelError> {
     const PREFIX: &str = "tokenizer.ggml.add_space_prefix";
-    if gguf.flag(PREFIX)? != Some(false) {
-        let given = gguf.flag(PREFIX)?.map_or("absent", |_| "true");
+    let adds_prefix = gguf.flag(PREFIX)?;
+    if adds_prefix != Some(false) {
+        let given = adds_prefix.map_or("absent", |_| "true");
         return Err(gguf.invalid(PREFIX, given, "false (all that is supported)"));
     }
     const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
